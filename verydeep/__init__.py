@@ -1,0 +1,69 @@
+"""The whole VGG paper as a tool: its networks, recipe, protocols and experiment.
+
+The public names are those in `__all__`; each is imported when it is first used, so that `import verydeep` is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from verydeep.version import __version__
+
+if TYPE_CHECKING:
+    from verydeep.deployment.predict import Prediction, predict
+    from verydeep.evaluation.evaluate import Evaluation, evaluate
+    from verydeep.experiments.reproduce import reproduce
+    from verydeep.networks.arithmetic import NetworkDescription, describe, describe_stack
+    from verydeep.networks.configurations import CONFIGURATIONS, Configuration
+    from verydeep.networks.initialisation import Initialisation, initialise
+    from verydeep.networks.vgg import VGG, vgg
+    from verydeep.runs import load
+    from verydeep.runtime import Runtime
+    from verydeep.training.loop import train
+    from verydeep.training.recipe import Recipe
+
+_MODULES = {
+    "networks.configurations": ("CONFIGURATIONS", "Configuration"),
+    "networks.arithmetic": ("NetworkDescription", "describe", "describe_stack"),
+    "networks.vgg": ("VGG", "vgg"),
+    "networks.initialisation": ("Initialisation", "initialise"),
+    "runs": ("load",),
+    "runtime": ("Runtime",),
+    "training.recipe": ("Recipe",),
+    "training.loop": ("train",),
+    "evaluation.evaluate": ("Evaluation", "evaluate"),
+    "experiments.reproduce": ("reproduce",),
+    "deployment.predict": ("Prediction", "predict"),
+}
+
+__all__ = [
+    "CONFIGURATIONS",
+    "VGG",
+    "Configuration",
+    "Evaluation",
+    "Initialisation",
+    "NetworkDescription",
+    "Prediction",
+    "Recipe",
+    "Runtime",
+    "__version__",
+    "describe",
+    "describe_stack",
+    "evaluate",
+    "initialise",
+    "load",
+    "predict",
+    "reproduce",
+    "train",
+    "vgg",
+]
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"verydeep.{module}"), name)
+    raise AttributeError(f"module 'verydeep' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

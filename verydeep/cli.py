@@ -1,0 +1,265 @@
+"""The command line: one short function per verb. Whatever is heavy is imported inside the verb that needs it."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from verydeep.networks.arithmetic import describe, describe_stack
+from verydeep.networks.configurations import CONFIGURATIONS, PAPER_CROP
+from verydeep.runtime import Runtime, Stopped
+from verydeep.tables import (
+    evaluation_table,
+    layer_table,
+    networks_table,
+    prediction_table,
+    stack_table,
+    training_table,
+)
+from verydeep.training.recipe import Recipe
+from verydeep.version import __version__
+
+FAILURE, WRONG_USE = 1, 2
+
+WIDTH_IN_FILES = 120
+"""Characters in a line where there is no terminal to ask."""
+
+app = App(
+    name="verydeep",
+    version=__version__,
+    help="The VGG paper as a tool: train its networks, test them its way, repeat its experiment on your images.",
+    help_epilogue="SOURCE is a folder with one folder of images per class (or train/ and val/ that hold them), or "
+    "the word digits: 1,797 real handwritten digits that need no download.",
+)
+
+RecipeOptions = Annotated[Recipe, Parameter(name="*", group="Recipe (defaults are the paper's)")]
+RuntimeOptions = Annotated[Runtime, Parameter(name="*", group="Runtime")]
+JsonFile = Annotated[Path | None, Parameter(name="--json")]
+
+
+@app.command(name="describe")
+def describe_verb(
+    *networks: str,
+    input: int = PAPER_CROP,
+    classes: int = 1000,
+    batch: int = 1,
+    width: float = 1.0,
+    batch_norm: bool = False,
+    stack: str | None = None,
+    channels: int = 512,
+    json_file: JsonFile = None,
+) -> None:
+    """Show what networks cost and see: layers, parameters, multiply-adds, memory, receptive field.
+
+    Args:
+        networks: Names from the paper's Table 1 (A, A-LRN, B, C, D, E) or B-5x5; all, side by side, if none is named.
+        input: Side of the crop in pixels, a multiple of 32.
+        classes: Outputs of the last layer.
+        batch: Images whose activations count as memory.
+        width: Factor on the channels of every hidden layer.
+        batch_norm: The variant with batch normalisation (not in the paper).
+        stack: Instead: compare stacked convolutions, such as 3,3,3, with one layer that sees as much.
+        channels: Channels of that stack.
+        json_file: Write the figures to this file as well (- for standard output instead of the table).
+    """
+    if stack is not None:
+        if networks:
+            raise ValueError("describe either networks or a --stack, not both")
+        compared = describe_stack(_whole_numbers(stack, "--stack"), channels=channels)
+        _show(compared.to_dict(), json_file, stack_table(compared))
+        return
+    found = [
+        describe(name, input=input, classes=classes, batch=batch, width=width, batch_norm=batch_norm)
+        for name in networks or CONFIGURATIONS
+    ]
+    described = {"networks": [network.to_dict() for network in found]}
+    _show(described, json_file, layer_table(found[0]) if len(found) == 1 else networks_table(found))
+
+
+@app.command
+def train(
+    source: str = "digits",
+    *,
+    network: str,
+    out: Path,
+    resume: bool = False,
+    json_file: JsonFile = None,
+    recipe: RecipeOptions = Recipe(),
+    runtime: RuntimeOptions = Runtime(),
+) -> None:
+    """Train a network by the paper's recipe and leave a run folder.
+
+    Args:
+        source: A folder with one folder of images per class (or train/ and val/ that hold them), or digits.
+        network: A, A-LRN, B, B-5x5, C, D or E.
+        out: The run folder to make.
+        resume: Go on with a run that was stopped; the same options as before.
+        json_file: Write the last and the best epoch's figures to this file as well (- for standard output instead).
+    """
+    from verydeep.runs import read_metrics
+    from verydeep.training.loop import train as train_network
+
+    folder = train_network(source, network=network, out=out, recipe=recipe, runtime=runtime, resume=resume)
+    epochs = read_metrics(folder)
+    best = min(epochs, key=lambda epoch: epoch["validation_error"])
+    figures = {"run": str(folder), "network": network, "last": epochs[-1], "best": best}
+    _show(figures, json_file, training_table(figures))
+
+
+@app.command
+def evaluate(
+    *runs: Path,
+    data: str,
+    split: str | None = None,
+    scales: str = "paper",
+    json_file: JsonFile = None,
+    runtime: RuntimeOptions = Runtime(),
+) -> None:
+    """Test runs on whole images (dense evaluation); several are also fused by averaging their posteriors.
+
+    Args:
+        runs: Run folders.
+        data: SOURCE of the images: a folder, or digits.
+        split: train, val or test; test if the source has one, else val.
+        scales: Test scales Q for a crop of 224, such as 256,384,512; paper: the three that follow from the training
+            scale; single: the training scale.
+        json_file: Write the figures to this file as well (- for standard output instead of the table).
+    """
+    from verydeep.evaluation.evaluate import evaluate as evaluate_runs
+
+    if not runs:
+        raise ValueError("name one or more run folders to evaluate")
+    chosen = scales if scales in ("paper", "single") else _whole_numbers(scales, "--scales")
+    found = evaluate_runs(list(runs), data=data, split=split, scales=chosen, runtime=runtime)
+    _show(found.to_dict(), json_file, evaluation_table(found.to_dict()))
+
+
+@app.command
+def reproduce(
+    source: str = "digits",
+    *,
+    out: Path,
+    quick: bool = False,
+    crop: int | None = None,
+    width: float | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    json_file: JsonFile = None,
+    runtime: RuntimeOptions = Runtime(),
+) -> None:
+    """Train and test every network of the paper at S = 256, and write a report beside the paper's tables.
+
+    What stands in the folder already is not repeated.
+
+    Args:
+        source: A folder with one folder of images per class (or train/ and val/ that hold them), or digits.
+        out: Folder of the report, the runs and the figures.
+        quick: The recipe scaled down: crop 32, quarter width, few epochs; three minutes for the digits on two cores.
+        crop: Side of the input in pixels, a multiple of 32.
+        width: Factor on the channels of every hidden layer.
+        epochs: At most, for each network.
+        seed: Of all random numbers.
+        json_file: Write the report's figures to this file as well (- for standard output instead of the path).
+    """
+    from dataclasses import replace
+
+    from verydeep.experiments.report import RESULTS
+    from verydeep.experiments.reproduce import quick_recipe
+    from verydeep.experiments.reproduce import reproduce as reproduce_paper
+
+    chosen: dict[str, Any] = {"crop": crop, "width": width, "epochs": epochs, "seed": seed}
+    recipe = replace(
+        quick_recipe(source) if quick else Recipe(),
+        **{name: value for name, value in chosen.items() if value is not None},
+    )
+    report = reproduce_paper(source, out=out, recipe=recipe, runtime=runtime)
+    _show(json.loads((out / RESULTS).read_text()), json_file, f"report: {report}")
+
+
+@app.command
+def predict(
+    run: Path,
+    *images: Path,
+    top: int = 5,
+    json_file: JsonFile = None,
+    runtime: RuntimeOptions = Runtime(),
+) -> None:
+    """Tell what images show: the most probable classes and their probabilities.
+
+    Args:
+        run: A run folder.
+        images: Image files, or folders of them.
+        top: How many classes.
+        json_file: Write the predictions to this file as well (- for standard output instead of the table).
+    """
+    from verydeep.deployment.predict import predict as predict_images
+
+    if not images:
+        raise ValueError("name one or more images, or folders of them")
+    found = [prediction.to_dict() for prediction in predict_images(run, images, top=top, runtime=runtime)]
+    _show({"predictions": found}, json_file, prediction_table(found))
+    failed = sum(prediction["error"] is not None for prediction in found)
+    if failed:
+        raise OSError(f"{failed} of {len(found)} images could not be used")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command line and exits: 0 done, 2 wrong use, 1 failure, 130 or 143 stopped by a signal."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given or bool(os.environ.get("VERYDEEP_DEBUG"))
+    tokens = [token for token in given if token != "--debug"]
+    try:
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except Exception as error:
+        if debug:
+            raise
+        sys.exit(_explain(error))
+    except KeyboardInterrupt:
+        print("verydeep: stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def _explain(error: Exception) -> int:
+    """Says in one line what went wrong, and returns the exit status for it."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    match error:
+        case Stopped():
+            status = error.exit_code
+        case CycloptsError():
+            status, message = WRONG_USE, f"{message} (see verydeep --help)"
+        case ValueError():
+            status = WRONG_USE
+        case OSError() | RuntimeError():
+            status = FAILURE
+        case _:
+            status, message = FAILURE, f"{type(error).__name__}: {message} (--debug shows where)"
+    print(f"verydeep: {message}", file=sys.stderr)
+    return status
+
+
+def _show(figures: dict[str, Any], file: Path | None, for_people: Table | str) -> None:
+    """Prints for people, and writes the figures as JSON where they are wanted."""
+    if file is not None and str(file) == "-":
+        print(json.dumps(figures, indent=2, ensure_ascii=False))
+        return
+    if file is not None:
+        from verydeep import atomic
+
+        atomic.write_json(file, figures)
+    console = Console(highlight=False, soft_wrap=isinstance(for_people, str))
+    if not console.is_terminal:
+        console.width = WIDTH_IN_FILES
+    console.print(for_people)
+
+
+def _whole_numbers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} takes whole numbers with commas between them, not {text!r}") from None

@@ -1,0 +1,76 @@
+"""Image files to their most probable classes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from verydeep import runs
+from verydeep.evaluation.protocols import DenseProtocol, posteriors, single_scale
+from verydeep.images.decode import UndecodableImageError
+from verydeep.images.sources import IMAGE_SUFFIXES, MemorySource, Sample
+from verydeep.runtime import Runtime, torch_device
+from verydeep.training.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a network makes of one image."""
+
+    image: str
+    classes: tuple[str, ...]
+    """The most probable ones, the first first; empty when the image cannot be used."""
+    probabilities: tuple[float, ...]
+    """Posterior of each, 0..1."""
+    error: str | None = None
+    """Why the image cannot be used."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as a plain dictionary, ready for JSON."""
+        return asdict(self)
+
+
+def predict(
+    run: str | Path, images: Sequence[str | Path], *, top: int = 5, runtime: Runtime | None = None
+) -> Iterator[Prediction]:
+    """The `top` most probable classes of every image, densely at the run's single test scale.
+
+    An image that cannot be decoded gives a prediction with `error` set, and the others go on. Folders stand for
+    the image files in them and below.
+
+    Raises:
+        ValueError: unusable run, `top` below 1, or a path that does not exist.
+    """
+    if top < 1:
+        raise ValueError(f"top must be 1 or more, not {top}")
+    paths = [path for given in images for path in _files(Path(given))]
+    model = runs.load_model(run)
+    recipe = Recipe(**runs.read_record(run).recipe)
+    protocol = DenseProtocol(scales=single_scale(recipe), mirror=recipe.flip)
+    net = model.net.to(torch_device(runtime or Runtime()))
+    return (_predict_one(path, net, model.classes, protocol, top) for path in paths)
+
+
+def _predict_one(path: Path, net: Any, classes: tuple[str, ...], protocol: DenseProtocol, top: int) -> Prediction:
+    try:
+        one = MemorySource(classes=classes, samples=(Sample(path.read_bytes(), 0, str(path)),))
+        posterior = posteriors(net, one, protocol)[0]
+    except (UndecodableImageError, OSError) as error:
+        return Prediction(image=str(path), classes=(), probabilities=(), error=str(error))
+    best = (-posterior).argsort(kind="stable")[:top]
+    return Prediction(
+        image=str(path),
+        classes=tuple(classes[i] for i in best),
+        probabilities=tuple(float(posterior[i]) for i in best),
+    )
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+        if not found:
+            raise ValueError(f"no images in {path}")
+        return found
+    if not path.exists():
+        raise ValueError(f"no file {str(path)!r}")
+    return [path]

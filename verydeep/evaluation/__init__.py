@@ -1,0 +1,1 @@
+"""The protocols: posteriors of whole images, and the errors they make."""

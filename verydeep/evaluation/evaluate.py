@@ -1,0 +1,158 @@
+"""Runs on a source by a protocol, to errors; several runs are fused by averaging their posteriors."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from verydeep import runs
+from verydeep.evaluation.metrics import TOP, error_interval, error_percent, misclassified
+from verydeep.evaluation.protocols import DenseProtocol, paper_scales, posteriors, single_scale
+from verydeep.images.sources import Source, Splits, open_source
+from verydeep.progress import reporting
+from verydeep.runtime import Runtime, torch_device
+from verydeep.training.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Errors:
+    """Of one run, or of several fused; in percent."""
+
+    name: str
+    n: int
+    top1_wrong: int
+    top1_error: float
+    top1_error_ci95: tuple[float, float]
+    top5_error: float | None
+    """None with five classes or fewer, where it would always be 0."""
+    scales: tuple[int, ...]
+    """Q, for a crop of 224."""
+    mirror: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What `evaluate` found."""
+
+    runs: tuple[str, ...]
+    source: str
+    split: str
+    protocol: str
+    scales: tuple[int, ...]
+    n: int
+    top1_error: float
+    top5_error: float | None
+    top1_error_ci95: tuple[float, float]
+    per_run: tuple[Errors, ...]
+    seconds: float
+    images_per_second: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain dictionaries and lists, ready for JSON."""
+        return asdict(self)
+
+
+def evaluate(
+    run: str | Path | Sequence[str | Path],
+    *,
+    data: str | Splits,
+    split: str | None = None,
+    scales: Sequence[int] | str = "paper",
+    runtime: Runtime | None = None,
+) -> Evaluation:
+    """Tests runs densely on the images of a source, each by itself and, if several, fused.
+
+    Args:
+        run: a run folder, or several whose posteriors are averaged.
+        data: SOURCE, as for training, or its splits.
+        split: part of it; `test` where there is one, else `val`, if not said.
+        scales: Q for a crop of 224, or `paper` (the three that follow from each run's S), or `single` (Q = S).
+        runtime: device to run on.
+
+    Raises:
+        ValueError: unusable run, source, split or scales; runs with different classes, or images of a class that
+            the runs do not know.
+        UndecodableImageError: a file cannot be decoded; the message names it.
+    """
+    folders = [run] if isinstance(run, str | Path) else list(run)
+    splits = open_source(data) if isinstance(data, str) else data
+    split = split or splits.testing
+    source = splits.part(split)
+    device = torch_device(runtime or Runtime())
+    models = [(str(folder), runs.load_model(folder), _protocol(folder, scales)) for folder in folders]
+    classes = _common_classes(models)
+    labels = _labels(source, classes)
+    started = time.perf_counter()
+    found = []
+    with reporting(f"evaluate {split}", total=len(models) * len(source)) as report:
+        for name, model, protocol in models:
+            net = model.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            found.append(posteriors(net, source, protocol, advance=report.advance))
+            report.advance(0, tell=True, figures={"run": name})
+    seconds = time.perf_counter() - started
+    per_run = tuple(
+        _errors(name, posterior, labels, protocol) for (name, _, protocol), posterior in zip(models, found, strict=True)
+    )
+    fused = _errors(" + ".join(e.name for e in per_run), np.mean(found, axis=0), labels, models[0][2])
+    return Evaluation(
+        runs=tuple(name for name, _, _ in models),
+        source=splits.name,
+        split=split,
+        protocol=models[0][2].name,
+        scales=tuple(sorted({q for errors in per_run for q in errors.scales})),
+        n=fused.n,
+        top1_error=fused.top1_error,
+        top5_error=fused.top5_error,
+        top1_error_ci95=fused.top1_error_ci95,
+        per_run=per_run,
+        seconds=seconds,
+        images_per_second=len(models) * len(source) / seconds,
+    )
+
+
+def _protocol(folder: str | Path, scales: Sequence[int] | str) -> DenseProtocol:
+    recipe = Recipe(**runs.read_record(folder).recipe)
+    if isinstance(scales, str):
+        if scales not in ("paper", "single"):
+            raise ValueError(f"scales are paper, single or a list of numbers, not {scales!r}")
+        scales = paper_scales(recipe) if scales == "paper" else single_scale(recipe)
+    return DenseProtocol(scales=tuple(scales), mirror=recipe.flip)
+
+
+def _common_classes(models: Sequence[tuple[str, runs.Model, DenseProtocol]]) -> tuple[str, ...]:
+    (first, model, _), *others = models
+    for name, other, _ in others:
+        if other.classes != model.classes:
+            differing = sorted(set(other.classes) ^ set(model.classes))
+            what = f"{', '.join(differing)}" if differing else "their order"
+            raise ValueError(f"{first} and {name} cannot be fused: their classes differ ({what})")
+    return model.classes
+
+
+def _labels(source: Source, classes: tuple[str, ...]) -> NDArray[np.int64]:
+    """The source's labels in the run's numbering: classes are matched by name."""
+    unknown = sorted(set(source.classes) - set(classes))
+    if unknown:
+        raise ValueError(f"the run does not know the class {', '.join(unknown)}; it knows {', '.join(classes)}")
+    numbers = np.array([classes.index(name) for name in source.classes])
+    return numbers[np.asarray(source.labels)]
+
+
+def _errors(name: str, posterior: NDArray[np.float64], labels: NDArray[np.int64], protocol: DenseProtocol) -> Errors:
+    wrong = misclassified(posterior, labels)
+    enough_classes = posterior.shape[1] > TOP
+    return Errors(
+        name=name,
+        n=len(labels),
+        top1_wrong=int(wrong.sum()),
+        top1_error=error_percent(wrong),
+        top1_error_ci95=error_interval(wrong),
+        top5_error=error_percent(misclassified(posterior, labels, top=TOP)) if enough_classes else None,
+        scales=protocol.scales,
+        mirror=protocol.mirror,
+    )

@@ -1,0 +1,104 @@
+"""How a network is tested: images at one or several scales Q to posteriors (section 3.2).
+
+Only posteriors are ever averaged: over the mirror, over scales, and over networks.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from verydeep.images.decode import decode
+from verydeep.images.sources import Source
+from verydeep.images.views import rescale
+from verydeep.networks.configurations import PAPER_CROP
+from verydeep.networks.vgg import VGG
+from verydeep.training.recipe import Recipe, scale_in_pixels
+
+SCALE_STEP = 32
+"""A net trained at a fixed S is tested at S - 32, S and S + 32."""
+
+PIXELS_AT_ONCE = 64 * 256 * 256
+"""Images of one size go through the network together, up to about this many pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseProtocol:
+    """The whole image at each scale: score map averaged over space, soft-max, averaged with the mirror."""
+
+    scales: tuple[int, ...]
+    """Q, for a crop of 224."""
+
+    mirror: bool = True
+    """Average with the mirrored image; off for nets trained without mirrored images."""
+
+    name: str = "dense"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for no scales, or one below the crop."""
+        if not self.scales or min(self.scales) < PAPER_CROP:
+            raise ValueError(f"scales are whole numbers from {PAPER_CROP} (the crop) up, not {list(self.scales)}")
+
+
+def single_scale(recipe: Recipe) -> tuple[int, ...]:
+    """The paper's one test scale: Q = S, or the middle of S's range."""
+    return (recipe.middle_scale(),)
+
+
+def paper_scales(recipe: Recipe) -> tuple[int, ...]:
+    """The paper's three test scales: {S-32, S, S+32}, or {Smin, middle, Smax} of a range."""
+    low, high = recipe.scale_range()
+    if low == high:
+        return tuple(q for q in (low - SCALE_STEP, low, low + SCALE_STEP) if q >= PAPER_CROP)
+    return low, recipe.middle_scale(), high
+
+
+def posteriors(
+    net: VGG, source: Source, protocol: DenseProtocol, *, advance: Callable[[int], None] = lambda images: None
+) -> NDArray[np.float64]:
+    """The posterior of every image of a source, [N, classes], in the source's order; rows add up to 1.
+
+    Images of the same size share a batch, none is padded. `advance` is told how many images are through; an
+    image counts once its last scale is.
+
+    Raises:
+        UndecodableImageError: a file cannot be decoded; the message names it.
+    """
+    total = np.zeros((len(source), net.classes))
+    for scale in protocol.scales:
+        side = scale_in_pixels(scale, net.crop)
+        for indices, images in same_size_batches(source, side):
+            total[indices] += dense_posteriors(net, images, mirror=protocol.mirror).double().cpu().numpy()
+            if scale == protocol.scales[-1]:
+                advance(len(indices))
+    return total / len(protocol.scales)
+
+
+@torch.inference_mode()
+def dense_posteriors(net: VGG, images: Tensor, *, mirror: bool) -> Tensor:
+    """Posteriors [B, classes] of whole images [B, 3, H, W] in 0..255, which stay on their side of the crop or more."""
+    net.eval()
+    images = images.to(net.mean_rgb.device, torch.float32, memory_format=torch.channels_last)
+    views = (images, images.flip(-1)) if mirror else (images,)
+    return torch.stack([net.score_map(view).mean(dim=(2, 3)).softmax(dim=1) for view in views]).mean(dim=0)
+
+
+def same_size_batches(source: Source, shorter_side: int) -> Iterator[tuple[list[int], Tensor]]:
+    """Every image of a source once, rescaled, uint8 [B, 3, H, W], together with others of exactly its size."""
+    waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
+    for index in range(len(source)):
+        data, _, name = source[index]
+        image = torch.from_numpy(rescale(decode(data, name), shorter_side)).permute(2, 0, 1)
+        batch = waiting.setdefault(tuple(image.shape), [])
+        batch.append((index, image))
+        if (len(batch) + 1) * image[0].numel() > PIXELS_AT_ONCE:
+            yield _stack(waiting.pop(tuple(image.shape)))
+    for batch in waiting.values():
+        yield _stack(batch)
+
+
+def _stack(batch: list[tuple[int, Tensor]]) -> tuple[list[int], Tensor]:
+    return [index for index, _ in batch], torch.stack([image for _, image in batch])

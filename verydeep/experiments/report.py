@@ -1,0 +1,198 @@
+"""One finished grid as a self-contained HTML page, the same in Markdown, and its numbers as JSON."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from verydeep import atomic, runs
+from verydeep.experiments.charts import Point, error_against_depth, learning_curves
+from verydeep.experiments.paper import B_5X5_EXTRA_TOP1, FUSED, TABLE_3, TABLE_4, Row, reported
+from verydeep.networks.arithmetic import describe
+from verydeep.networks.configurations import DOWNSAMPLING
+from verydeep.progress import duration
+from verydeep.training.recipe import Recipe, scale_in_pixels
+
+Evaluations = Mapping[tuple[str, Literal["single", "paper"]], Mapping[str, Any]]
+"""By (network or 'D + E', which test scales), as `Evaluation.to_dict` gives them."""
+
+HTML, MARKDOWN, RESULTS = "report.html", "report.md", "results.json"
+
+
+def write_report(out: Path, *, folders: Mapping[str, Path], evaluations: Evaluations) -> Path:
+    """Writes report.html, report.md and results.json into `out`, and returns the first's path.
+
+    Args:
+        out: the folder of the grid.
+        folders: run folder of each network.
+        evaluations: what was found.
+    """
+    results = collect(folders, evaluations)
+    atomic.write_json(out / RESULTS, results)
+    templates = Environment(
+        loader=PackageLoader("verydeep.experiments"),
+        autoescape=lambda name: name is not None and ".html" in name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"percent": _percent, "range": _range, "duration": duration}
+    charts = {"curves": learning_curves(results["curves"]), "depth": error_against_depth(_points(results))}
+    for name in (HTML, MARKDOWN):
+        text = templates.get_template(f"{name}.jinja").render(charts=charts, **results)
+        atomic.write_bytes(out / name, text.encode())
+    return out / HTML
+
+
+def collect(folders: Mapping[str, Path], evaluations: Evaluations) -> dict[str, Any]:
+    """Every number of the report."""
+    records = {name: runs.read_record(folder) for name, folder in folders.items()}
+    first = next(iter(records.values()))
+    recipe = first.recipe
+    rows = {
+        scales: [
+            _row(name, evaluation, table, recipe["scale"], recipe["crop"])
+            for (name, which), evaluation in evaluations.items()
+            if which == scales
+        ]
+        for scales, table in (("single", TABLE_3), ("paper", TABLE_4))
+    }
+    costs = [_cost(name, folder, records[name]) for name, folder in folders.items()]
+    n = rows["single"][0]["n"]
+    split = next(iter(evaluations.values()))["split"]
+    best = min((row for table in rows.values() for row in table), key=lambda row: row["top1_error"])
+    return {
+        "source": {
+            "name": first.source,
+            "classes": list(first.classes),
+            "images": {**first.images, split: n},
+            "fingerprints": first.fingerprints,
+            "tested_on": split,
+        },
+        "recipe": {**recipe, "init": "glorot, or A where said"},
+        "one_scale": rows["single"],
+        "several_scales": rows["paper"],
+        "best": best,
+        "limits": _limits(recipe, rows["single"]),
+        "curves": {name: runs.read_metrics(folder) for name, folder in folders.items()},
+        "costs": costs,
+        "initialisations": {name: record.initialisation for name, record in records.items()},
+        "training_seconds": sum(cost["seconds"] for cost in costs),
+        "versions": first.versions,
+        "command": first.command,
+    }
+
+
+def _row(name: str, found: Mapping[str, Any], table: tuple[Row, ...], scale: str, crop: int) -> dict[str, Any]:
+    paper = FUSED if name == FUSED.network and table is TABLE_4 else reported(table, name, scale)
+    return {
+        "network": name,
+        "train": scale,
+        "test": list(found["scales"]),
+        "test_pixels": [scale_in_pixels(q, crop) for q in found["scales"]],
+        "n": found["n"],
+        "top1_error": found["top1_error"],
+        "top1_error_ci95": list(found["top1_error_ci95"]),
+        "top5_error": found["top5_error"],
+        "paper_top1_error": paper and paper.top1,
+        "paper_top5_error": paper and paper.top5,
+        "paper_train": paper and paper.train,
+    }
+
+
+def _cost(name: str, folder: Path, record: runs.Record) -> dict[str, Any]:
+    recipe, metrics = record.recipe, runs.read_metrics(folder)
+    network = describe(
+        name,
+        input=recipe["crop"],
+        classes=len(record.classes),
+        width=recipe["width"],
+        batch_norm=recipe["batch_norm"],
+    )
+    seconds = sum(epoch["seconds"] for epoch in metrics)
+    return {
+        "network": name,
+        "weight_layers": network.weight_layers,
+        "parameters": network.parameters,
+        "macs": network.macs,
+        "epochs": len(metrics),
+        "seconds": seconds,
+        "images_per_second": len(metrics) * record.images["train"] / seconds,
+    }
+
+
+def _limits(recipe: Mapping[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    """What so small a test can show and what it cannot, in sentences."""
+    n, full = rows[0]["n"], Recipe()
+    widest = max((row["top1_error_ci95"][1] - row["top1_error_ci95"][0]) / 2 for row in rows)
+    compared = [row.top1 for row in TABLE_3 if row.train == TABLE_3[0].train]
+    gap = max(compared) - min(compared)
+    told = "far apart enough to show here" if widest < gap / 2 else "too close to be told apart here"
+    sentences = [
+        "It shows what error every network of the paper, none with batch normalisation, reaches on these images by "
+        "the paper's recipe, and how sure that figure is.",
+        f"One test image is {100 / n:.2f} points of error, and the intervals reach up to {widest:.1f} points to either "
+        f"side. In the paper the networks at S = {TABLE_3[0].train} lie within {gap:.1f} points: such differences are "
+        f"{told}.",
+        "Each network was trained once. How much its error would vary with another seed is not known, so no "
+        "difference between two networks here confirms or refutes the paper.",
+        "B, C, D and E start from layers of trained A and so have its training behind them; A, A-LRN and B-5x5 "
+        f"start from random weights. B against B-5x5, in the paper {B_5X5_EXTRA_TOP1:.0f} points apart on a centre "
+        "crop, therefore also compares two starts.",
+    ]
+    smaller = [
+        f"{words} {recipe[name]:g} (paper: {getattr(full, name):g})"
+        for name, words in {
+            "crop": "crop",
+            "width": "width",
+            "epochs": "at most epochs",
+            "batch": "batch",
+            "learning_rate": "first learning rate",
+        }.items()
+        if recipe[name] != getattr(full, name)
+    ]
+    if not recipe["flip"]:
+        smaller.append("no mirrored images (paper: half of them)")
+    if smaller:
+        sentences.append(
+            f"The recipe was scaled down: {', '.join(smaller)}. Deep networks take off later than shallow ones, so one "
+            "that is behind may only have been stopped too early."
+        )
+    if _map_positions(recipe) == 1:
+        sentences.append(
+            "At this crop the score map of a square image has a single position at the one test scale: dense "
+            "evaluation and several scales have little to add."
+        )
+    return sentences
+
+
+def _map_positions(recipe: Mapping[str, Any]) -> int:
+    """Positions of the score map of a square image at the middle scale."""
+    side = scale_in_pixels(Recipe(**recipe).middle_scale(), recipe["crop"])
+    return (side // DOWNSAMPLING - recipe["crop"] // DOWNSAMPLING + 1) ** 2
+
+
+def _points(results: Mapping[str, Any]) -> list[Point]:
+    layers = {cost["network"]: cost["weight_layers"] for cost in results["costs"]}
+    return [
+        Point(
+            label=row["network"],
+            layers=layers[row["network"]],
+            error=row["top1_error"],
+            low=row["top1_error_ci95"][0],
+            high=row["top1_error_ci95"][1],
+        )
+        for row in results["one_scale"]
+        if row["network"] in layers
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _range(scale: str) -> str:
+    """`256:512` as the paper writes it, `[256;512]`."""
+    low, _, high = scale.partition(":")
+    return f"[{low};{high}]" if high else low

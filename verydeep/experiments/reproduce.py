@@ -1,0 +1,151 @@
+"""The grid: every network of the paper trained and tested on one source; what is there already is not repeated."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from verydeep import atomic, runs
+from verydeep.evaluation.evaluate import evaluate
+from verydeep.experiments.paper import DEEPER, NETWORKS
+from verydeep.experiments.report import write_report
+from verydeep.images.sources import Splits, open_source
+from verydeep.runtime import Runtime, Stopped
+from verydeep.training.loop import train
+from verydeep.training.recipe import Recipe
+
+PLAN, RUNS, EVALUATIONS = "plan.json", "runs", "evaluations"
+FUSED = ("D", "E")
+
+Scales = Literal["single", "paper"]
+TEST_SCALES: tuple[Scales, ...] = ("single", "paper")
+"""Table 3's one test scale, and Table 4's three."""
+
+QUICK = Recipe(crop=32, width=0.25, batch=32, learning_rate=2.5e-3, epochs=11, patience=3)
+"""The recipe scaled down to minutes on two cores; what is not named here is the paper's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is trained and on what; `plan.json`."""
+
+    source: str
+    fingerprint: str
+    networks: tuple[str, ...]
+    recipe: dict[str, Any]
+    """Of all networks; those deeper than A start from it."""
+
+
+def quick_recipe(source: str) -> Recipe:
+    """The quick recipe for a source: the mirror image of a digit is no digit, so those are not flipped."""
+    return replace(QUICK, flip=source != "digits")
+
+
+def reproduce(
+    source: str | Splits = "digits",
+    *,
+    out: str | Path,
+    recipe: Recipe | None = None,
+    networks: Sequence[str] = NETWORKS,
+    runtime: Runtime | None = None,
+) -> Path:
+    """Trains the networks at one S, tests them densely at one and at three scales, fuses D and E, and reports.
+
+    A is trained from random weights, B to E start from it by the paper's rule, A-LRN and B-5x5 from random
+    weights. Everything lies below `out`: runs/NETWORK, evaluations/, report.html, report.md and results.json. On
+    a folder that has some of it already only the rest is done.
+
+    Returns the path of report.html.
+
+    Raises:
+        ValueError: unusable source or recipe, or `out` holds something else.
+        Stopped: SIGINT or SIGTERM; what was done is kept.
+    """
+    out, recipe, runtime = Path(out), recipe or Recipe(), runtime or Runtime()
+    splits = open_source(source) if isinstance(source, str) else source
+    plan = Plan(
+        source=splits.name,
+        fingerprint=splits.part("train").fingerprint,
+        networks=tuple(networks),
+        recipe=asdict(recipe),
+    )
+    _write_or_check_plan(plan, out)
+    console = Console(stderr=True, highlight=False)
+    for number, network in enumerate(networks, 1):
+        seed = out / RUNS / "A" if network in DEEPER and "A" in networks else None
+        start = "from A" if seed else "from random weights"
+        if runs.is_finished(out / RUNS / network):
+            console.print(f"[{number}/{len(networks)}] {network}: already trained", markup=False)
+            continue
+        console.print(f"[{number}/{len(networks)}] {network}, {start}", markup=False)
+        try:
+            train(
+                splits,
+                network=network,
+                out=out / RUNS / network,
+                recipe=replace(recipe, init=str(seed)) if seed else recipe,
+                runtime=runtime,
+                resume=True,
+            )
+        except Stopped as stopped:
+            raise Stopped(stopped.exit_code - 128, f"stopped, and saved in {out}: the same command goes on") from None
+    evaluations = _evaluate_all(splits, out, networks, runtime)
+    return write_report(out, folders={name: out / RUNS / name for name in networks}, evaluations=evaluations)
+
+
+def _write_or_check_plan(plan: Plan, out: Path) -> None:
+    path = out / PLAN
+    if not path.exists():
+        if out.is_file() or (out.is_dir() and any(out.iterdir())):
+            raise ValueError(f"{out} exists and holds something else: choose another folder")
+        out.mkdir(parents=True, exist_ok=True)
+        atomic.write_json(path, asdict(plan))
+        return
+    before, now = json.loads(path.read_text()), json.loads(json.dumps(asdict(plan)))
+    before, now = ({**d, **d.pop("recipe")} for d in (before, now))
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if changed:
+        raise ValueError(
+            f"{out} was begun with another {', '.join(changed)}: choose another folder, or the same settings"
+        )
+
+
+def _evaluate_all(
+    splits: Splits, out: Path, networks: Sequence[str], runtime: Runtime
+) -> dict[tuple[str, Scales], dict[str, Any]]:
+    """Every network, and D and E fused, at one and at three scales, each from its file if it stands there."""
+    groups = [(name,) for name in networks] + ([FUSED] if set(FUSED) <= set(networks) else [])
+    (out / EVALUATIONS).mkdir(exist_ok=True)
+    return {
+        (" + ".join(group), scales): _evaluate_once(splits, out, group, scales, runtime)
+        for group in groups
+        for scales in TEST_SCALES
+    }
+
+
+def _evaluate_once(
+    splits: Splits, out: Path, group: tuple[str, ...], scales: Scales, runtime: Runtime
+) -> dict[str, Any]:
+    folders = [out / RUNS / name for name in group]
+    tested = {
+        "weights": [_sha256(folder / runs.MODEL / runs.WEIGHTS) for folder in folders],
+        "images": splits.part(splits.testing).fingerprint,
+    }
+    path = out / EVALUATIONS / f"{'+'.join(group)}-{scales}.json"
+    if path.exists():
+        stored: dict[str, Any] = json.loads(path.read_text())
+        if stored["tested"] == tested:
+            return stored
+    found = evaluate(folders, data=splits, scales=scales, runtime=runtime).to_dict()
+    atomic.write_json(path, {"tested": tested, **found})
+    result: dict[str, Any] = json.loads(path.read_text())
+    return result
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

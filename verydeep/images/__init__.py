@@ -1,0 +1,1 @@
+"""From bytes to batches: sources, decoding, views and the loader."""

@@ -1,0 +1,166 @@
+"""What a network costs and sees: parameters, multiply-adds, memory and receptive field, from Table 1 alone.
+
+It needs no PyTorch and builds no weights, so it answers at once even for E.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from verydeep.networks.configurations import PAPER_CROP, Layer, LayerKind, configuration, layers
+
+FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerDescription:
+    """One layer on crop-sized input."""
+
+    name: str
+    kind: LayerKind
+    kernel: int
+    """Side of the window."""
+    output: tuple[int, int, int]
+    """[C, H, W] of one image."""
+    parameters: int
+    macs: int
+    """Multiply-adds for one image; biases, ReLU, normalisation and pooling are not counted."""
+    activation_bytes: int
+    """The output in float32, for the whole batch."""
+    receptive_field: int
+    """Side in pixels of the square of the input that one position of the output depends on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkDescription:
+    """A network on crop-sized input; totals over its layers.
+
+    ReLU and dropout keep the shape and can share the memory of what they act on: they are not listed.
+    """
+
+    network: str
+    input: int
+    classes: int
+    weight_layers: int
+    parameters: int
+    macs: int
+    activation_bytes: int
+    receptive_field: int
+    """That of `pool5`, the last layer before the classifier."""
+    layers: tuple[LayerDescription, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain dictionaries and lists, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackDescription:
+    """A stack of k x k convolutions against one layer with the same receptive field (section 2.3)."""
+
+    kernels: tuple[int, ...]
+    channels: int
+    receptive_field: int
+    weights: int
+    single_weights: int
+    """Weights of the one layer whose kernel is as large as the stack's receptive field."""
+
+    @property
+    def weights_per_square_channel(self) -> int:
+        """The 27 of '27 C^2'."""
+        return sum(kernel**2 for kernel in self.kernels)
+
+    @property
+    def single_extra_percent(self) -> float:
+        """How many percent more weights the single layer has."""
+        return 100 * (self.single_weights / self.weights - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as a plain dictionary, ready for JSON."""
+        return asdict(self)
+
+
+def describe(
+    name: str,
+    *,
+    input: int = PAPER_CROP,
+    classes: int = 1000,
+    batch: int = 1,
+    width: float = 1.0,
+    batch_norm: bool = False,
+) -> NetworkDescription:
+    """Per layer and in all: output shape, parameters, multiply-adds, activation bytes, receptive field.
+
+    Args:
+        name: column of Table 1, or `B-5x5`.
+        input: side of the crop in pixels, a multiple of 32.
+        classes: outputs of `fc8`.
+        batch: images whose activations are counted in `activation_bytes`.
+        width: factor on the channels of every hidden layer.
+        batch_norm: count the variant with batch normalisation.
+
+    Raises:
+        ValueError: unknown name, or unusable input, classes, batch or width.
+    """
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, not {batch}")
+    found = configuration(name)
+    plan = layers(found, classes=classes, crop=input, width=width, batch_norm=batch_norm)
+    side, field, stride = input, 1, 1
+    described = []
+    for layer in plan:
+        field += (layer.kernel - 1) * stride
+        if layer.kind == "pool":
+            side, stride = side // layer.kernel, stride * layer.kernel
+        elif layer.kind == "linear":
+            side = 1
+        if layer.kind not in ("relu", "dropout"):
+            described.append(_describe_layer(layer, side=side, receptive_field=field, batch=batch))
+    pool5 = next(layer for layer in described if layer.name == "pool5")
+    return NetworkDescription(
+        network=found.name,
+        input=input,
+        classes=classes,
+        weight_layers=sum(layer.kind in ("conv", "linear") for layer in described),
+        parameters=sum(layer.parameters for layer in described),
+        macs=sum(layer.macs for layer in described),
+        activation_bytes=sum(layer.activation_bytes for layer in described),
+        receptive_field=pool5.receptive_field,
+        layers=tuple(described),
+    )
+
+
+def describe_stack(kernels: Sequence[int], *, channels: int) -> StackDescription:
+    """Compares stacked stride-1 convolutions, `channels` in and out of each, with one layer that sees as much.
+
+    Three 3 x 3 layers see 7 x 7 pixels with 27 C^2 weights where one 7 x 7 layer has 49 C^2, 81% more.
+
+    Raises:
+        ValueError: no kernels, an even or non-positive kernel, or channels below 1.
+    """
+    if not kernels or any(kernel < 1 or kernel % 2 == 0 for kernel in kernels):
+        raise ValueError(f"a stack is odd kernel sizes such as 3,3,3, not {','.join(map(str, kernels)) or 'nothing'}")
+    if channels < 1:
+        raise ValueError(f"channels must be at least 1, not {channels}")
+    receptive_field = 1 + sum(kernel - 1 for kernel in kernels)
+    return StackDescription(
+        kernels=tuple(kernels),
+        channels=channels,
+        receptive_field=receptive_field,
+        weights=sum(kernel**2 for kernel in kernels) * channels**2,
+        single_weights=receptive_field**2 * channels**2,
+    )
+
+
+def _describe_layer(layer: Layer, *, side: int, receptive_field: int, batch: int) -> LayerDescription:
+    learned_per_output = {"conv": 1, "linear": 1, "batch_norm": 2}.get(layer.kind, 0)
+    return LayerDescription(
+        name=layer.name,
+        kind=layer.kind,
+        kernel=layer.kernel,
+        output=(layer.outputs, side, side),
+        parameters=layer.weight_count + learned_per_output * layer.outputs,
+        macs=layer.weight_count * side**2,
+        activation_bytes=layer.outputs * side**2 * FLOAT32_BYTES * batch,
+        receptive_field=receptive_field,
+    )

@@ -1,0 +1,101 @@
+"""How a network gets its first weights: everything about it is in `initialise`."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from verydeep.networks.vgg import VGG
+
+Scheme = Literal["glorot", "paper"]
+
+PAPER_SD = 0.01
+"""Section 3.1 prints 'variance 1e-2'; the practice it follows is a standard deviation of 0.01."""
+
+SEEDING_CONVOLUTIONS = 4
+"""Section 3.1: the first four convolutional layers and the fully connected ones come from trained A."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Initialisation:
+    """Which layers with weights were copied from a trained network and which were drawn at random."""
+
+    scheme: Scheme
+    copied: tuple[str, ...]
+    random: tuple[str, ...]
+
+    def __str__(self) -> str:
+        drawn = f"{self.scheme} initialisation: {', '.join(self.random)}"
+        return f"copied: {', '.join(self.copied)}; {drawn}" if self.copied else drawn
+
+
+@torch.no_grad()
+def initialise(
+    net: "VGG",
+    scheme: Scheme = "glorot",
+    *,
+    seed_from: "VGG | None" = None,
+    generator: torch.Generator | None = None,
+) -> Initialisation:
+    """Sets every weight of `net`, and says which were copied and which are random.
+
+    | scheme   | weights of convolutional and fully connected layers            | source                         |
+    |----------|----------------------------------------------------------------|--------------------------------|
+    | `glorot` | uniform in +-sqrt(6 / (fan_in + fan_out))                      | Glorot and Bengio 2010, eq. 16 |
+    | `paper`  | normal, mean 0, standard deviation 0.01                        | section 3.1                    |
+
+    Biases are 0. Batch normalisations start as the identity with empty statistics. With `seed_from`, the
+    paper's rule applies on top: the first four convolutional layers of that network and its three fully
+    connected ones are copied by name (with their batch normalisations), the rest stays random.
+
+    Raises:
+        ValueError: unknown scheme, or a layer of `seed_from` that `net` lacks or has in another shape; nothing
+            has been changed then.
+    """
+    if scheme not in ("glorot", "paper"):
+        raise ValueError(f"unknown initialisation {scheme!r}: choose glorot or paper")
+    copied = _layers_to_copy(net, seed_from) if seed_from is not None else ()
+    for module in net.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            if scheme == "glorot":
+                nn.init.xavier_uniform_(module.weight, generator=generator)
+            else:
+                nn.init.normal_(module.weight, std=PAPER_SD, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+    if seed_from is not None:
+        for name in copied:
+            net.get_submodule(name).load_state_dict(seed_from.get_submodule(name).state_dict())
+    random = tuple(name for name in _layers_with_weights(net) if name not in copied)
+    return Initialisation(scheme=scheme, copied=copied, random=random)
+
+
+def _layers_with_weights(net: "VGG") -> tuple[str, ...]:
+    return tuple(name for name in net.layer_names if net.get_submodule(name).state_dict())
+
+
+def _layers_to_copy(net: "VGG", seed: "VGG") -> tuple[str, ...]:
+    """The layers of `seed` that the paper's rule copies into `net`, or a ValueError that names what does not fit."""
+    places = [name.removeprefix("conv") for name in seed.layer_names if name.startswith("conv")]
+    chosen = {f"{kind}{place}" for place in places[:SEEDING_CONVOLUTIONS] for kind in ("conv", "bn")}
+    copied = tuple(name for name in _layers_with_weights(seed) if name in chosen or name.startswith("fc"))
+    misfits = [misfit for name in copied if (misfit := _misfit(name, net, seed))]
+    if net.batch_norm != seed.batch_norm:
+        misfits.append("only one of the two has batch normalisation")
+    if misfits:
+        raise ValueError(
+            f"cannot seed {net.configuration.name} from this {seed.configuration.name}: {'; '.join(misfits)}"
+        )
+    return copied
+
+
+def _misfit(name: str, net: "VGG", seed: "VGG") -> str | None:
+    if name not in net.layer_names:
+        return f"{name} is missing in {net.configuration.name}"
+    there = list(seed.get_submodule(name).state_dict()["weight"].shape)
+    here = list(net.get_submodule(name).state_dict()["weight"].shape)
+    return None if here == there else f"{name} is {there} there and {here} here"

@@ -1,0 +1,190 @@
+"""The network as a plain `nn.Module`: crops through Linear layers, larger images through the same weights."""
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from verydeep.networks.configurations import DOWNSAMPLING, PAPER_CROP, Configuration, Layer, configuration, layers
+from verydeep.networks.initialisation import initialise
+from verydeep.networks.lrn import LocalResponseNorm
+
+ILSVRC_MEAN_RGB = (123.68, 116.779, 103.939)
+"""Mean RGB (0..255) of the ILSVRC training set, as published with the paper's own weights."""
+
+
+def vgg(
+    name: str,
+    classes: int = 1000,
+    crop: int = PAPER_CROP,
+    batch_norm: bool = False,
+    width: float = 1.0,
+    dropout: float = 0.5,
+    *,
+    mean_rgb: tuple[float, float, float] = ILSVRC_MEAN_RGB,
+) -> "VGG":
+    """A freshly initialised (Glorot) network of the paper.
+
+    Args:
+        name: column of Table 1, `A`, `A-LRN`, `B`, `C`, `D`, `E`, or `B-5x5`.
+        classes: number of outputs of `fc8`.
+        crop: side of the input in pixels, a multiple of 32; `fc6` covers crop/32 x crop/32 of `pool5`.
+        batch_norm: normalise between each convolution and its ReLU (not in the paper).
+        width: factor on the channels of every hidden layer.
+        dropout: share of `fc6` and `fc7` activations zeroed in training.
+        mean_rgb: mean of the training pixels (0..255), subtracted inside the network.
+
+    Raises:
+        ValueError: unknown name, unusable crop, classes, width or dropout.
+    """
+    net = VGG(
+        configuration(name),
+        classes=classes,
+        crop=crop,
+        batch_norm=batch_norm,
+        width=width,
+        dropout=dropout,
+        mean_rgb=mean_rgb,
+    )
+    initialise(net, "glorot")
+    return net
+
+
+class VGG(nn.Module):
+    """A network whose submodules carry the paper's layer names (`net.conv3_2`, `net.fc6`).
+
+    Images go in as they are, RGB in 0..255 (uint8 or float), because the mean is part of the network:
+    its buffer `mean_rgb` travels with the weights. No layer works in place, so no activation is overwritten.
+    """
+
+    mean_rgb: Tensor
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        classes: int,
+        crop: int = PAPER_CROP,
+        batch_norm: bool = False,
+        width: float = 1.0,
+        dropout: float = 0.5,
+        mean_rgb: tuple[float, float, float] = ILSVRC_MEAN_RGB,
+    ) -> None:
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")
+        plan = layers(configuration, classes=classes, crop=crop, width=width, batch_norm=batch_norm)
+        self.configuration = configuration
+        self.classes = classes
+        self.crop = crop
+        self.batch_norm = batch_norm
+        self.width = width
+        self.dropout = dropout
+        self.layer_names = tuple(layer.name for layer in plan)
+        self.register_buffer("mean_rgb", torch.tensor(mean_rgb, dtype=torch.float32))
+        for layer in plan:
+            self.add_module(layer.name, _module(layer, dropout))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, classes] of crop-sized images [B, 3, crop, crop] in 0..255.
+
+        Raises:
+            ValueError: another shape; larger images go to `score_map`.
+        """
+        self._check_images(images, dense=False)
+        return self._run(images, self.layer_names[-1:], dense=False)[self.layer_names[-1]]
+
+    def score_map(self, images: Tensor) -> Tensor:
+        """Class scores over space, [B, classes, h, w], of images [B, 3, H, W] in 0..255 (section 3.2).
+
+        The fully connected layers act as convolutions with the same weights, so position (i, j) is what
+        `forward`'s head gives for the window of `pool5` that starts there: h = H // 32 - crop // 32 + 1.
+        At the crop size this is `forward` with two axes of length 1. The poolings' grid is centred: the H mod 32
+        pixels that have no position of their own are split between both sides (docs/DEVIATIONS.md).
+
+        Raises:
+            ValueError: not [B, 3, H, W], or a side smaller than the crop.
+        """
+        self._check_images(images, dense=True)
+        return self._run(images, self.layer_names[-1:], dense=True)[self.layer_names[-1]]
+
+    def activations(self, images: Tensor, names: Iterable[str], *, dense: bool = False) -> dict[str, Tensor]:
+        """Named layers' outputs, computed in one pass that ends at the deepest of them.
+
+        `conv3_2` is the value before the ReLU, `relu3_2` after it. Convolutional layers give
+        [B, C, h, w] for images [B, 3, H, W] of any size from 32 pixels. Fully connected layers give [B, C] on
+        crop-sized images. `dense=True` gives instead what `score_map` computes on images of the crop size or
+        larger: [B, C, h, w] for fully connected layers too, on its centred grid.
+
+        Raises:
+            ValueError: a name that this network does not have, or images too small for the layers asked.
+        """
+        wanted = tuple(dict.fromkeys(names))
+        unknown = [name for name in wanted if name not in self.layer_names]
+        if unknown or not wanted:
+            asked = f"no layer {', '.join(map(repr, unknown))}" if unknown else "no layer asked for"
+            raise ValueError(f"{asked}: this network has {', '.join(self.layer_names)}")
+        first_linear = self.layer_names.index("fc6")
+        if dense or any(self.layer_names.index(name) >= first_linear for name in wanted):
+            self._check_images(images, dense=dense)
+        elif images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < DOWNSAMPLING:
+            raise ValueError(f"images must be [B, 3, H, W] with sides from {DOWNSAMPLING}, not {list(images.shape)}")
+        return self._run(images, wanted, dense=dense)
+
+    def _check_images(self, images: Tensor, *, dense: bool) -> None:
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must be [B, 3, H, W], not {list(images.shape)}")
+        height, width = images.shape[2:]
+        if dense and (height < self.crop or width < self.crop):
+            raise ValueError(
+                f"an image of {height} x {width} is smaller than the crop of {self.crop}: rescale it first"
+            )
+        if not dense and (height != self.crop or width != self.crop):
+            raise ValueError(
+                f"images of {height} x {width} for a crop of {self.crop}: use score_map (or dense=True) for larger ones"
+            )
+
+    def _run(self, images: Tensor, wanted: tuple[str, ...], *, dense: bool) -> dict[str, Tensor]:
+        x = images.to(self.mean_rgb.dtype) - self.mean_rgb[:, None, None]
+        top, left = (side % DOWNSAMPLING // 2 if dense else 0 for side in images.shape[2:])
+        found: dict[str, Tensor] = {}
+        for name in self.layer_names:
+            if dense and name.startswith("pool"):
+                # Each pooling takes one binary digit of the grid's offset, so no pixel is cut off before the network.
+                x = x[:, :, top % 2 :, left % 2 :]
+                top, left = top // 2, left // 2
+            x = _apply(getattr(self, name), x, dense=dense)
+            if name in wanted:
+                found[name] = x
+            if len(found) == len(wanted):
+                break
+        return {name: found[name] for name in wanted}
+
+
+def _module(layer: Layer, dropout: float) -> nn.Module:
+    match layer.kind:
+        case "conv":
+            return nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, padding=layer.kernel // 2)
+        case "batch_norm":
+            return nn.BatchNorm2d(layer.outputs)
+        case "relu":
+            return nn.ReLU()
+        case "lrn":
+            return LocalResponseNorm()
+        case "pool":
+            return nn.MaxPool2d(layer.kernel, stride=layer.kernel)
+        case "linear":
+            return nn.Linear(layer.inputs * layer.kernel**2, layer.outputs)
+        case "dropout":
+            return nn.Dropout(dropout)
+
+
+def _apply(layer: nn.Module, x: Tensor, *, dense: bool) -> Tensor:
+    if not isinstance(layer, nn.Linear):
+        return layer(x)
+    if not dense:
+        return layer(x.flatten(1))
+    channels = x.shape[1]
+    window = round((layer.in_features / channels) ** 0.5)
+    return F.conv2d(x, layer.weight.view(layer.out_features, channels, window, window), layer.bias)

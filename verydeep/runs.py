@@ -1,0 +1,160 @@
+"""The run folder: what a training leaves behind, and how everyone reads it.
+
+RUN/run.json         what made it: network, recipe, runtime, source, class names, versions, command
+RUN/metrics.jsonl    a line per epoch
+RUN/checkpoints/     to resume from
+RUN/model/           config.json and model.safetensors: appears when the training has ended
+"""
+
+import json
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from verydeep import atomic
+from verydeep.networks.configurations import configuration
+from verydeep.version import __version__
+
+if TYPE_CHECKING:
+    from verydeep.networks.vgg import VGG
+
+RECORD, METRICS, CHECKPOINTS, MODEL = "run.json", "metrics.jsonl", "checkpoints", "model"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What made a run; `run.json`."""
+
+    network: str
+    recipe: dict[str, Any]
+    runtime: dict[str, Any]
+    source: str
+    fingerprints: dict[str, str]
+    """Of the training and the validation images."""
+    images: dict[str, int]
+    """How many of them there are."""
+    classes: tuple[str, ...]
+    initialisation: str
+    """Which layers were copied and which were drawn."""
+    command: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A trained network and what its outputs mean."""
+
+    net: "VGG"
+    classes: tuple[str, ...]
+
+
+def versions() -> dict[str, str]:
+    """Of this package, Python, PyTorch and the machine."""
+    import torch
+
+    return {
+        "verydeep": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def command() -> str:
+    """The command line that is running."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Creates the run folder with its `run.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.write_json(folder / RECORD, asdict(record))
+
+
+def read_record(folder: str | Path) -> Record:
+    """What made a run.
+
+    Raises:
+        ValueError: the folder is not a run.
+    """
+    path = Path(folder) / RECORD
+    if not path.is_file():
+        raise ValueError(f"{folder} is not a run: it has no {RECORD} (verydeep train writes one)")
+    fields = json.loads(path.read_text())
+    return Record(**{**fields, "classes": tuple(fields["classes"])})
+
+
+def is_finished(folder: str | Path) -> bool:
+    """Whether the training has ended and its model stands."""
+    return (Path(folder) / MODEL / CONFIG).is_file()
+
+
+def append_metrics(folder: Path, figures: dict[str, Any]) -> None:
+    """One more line of `metrics.jsonl`."""
+    with (folder / METRICS).open("a") as file:
+        file.write(json.dumps(figures) + "\n")
+
+
+def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """Every epoch's figures; of an epoch that was done twice, after a crash, the later ones."""
+    path = Path(folder) / METRICS
+    if not path.is_file():
+        return []
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    return [figures for _, figures in sorted({figures["epoch"]: figures for figures in lines}.items())]
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Writes `config.json` and `model.safetensors`, as model hubs expect them; the folder appears whole."""
+    from safetensors.torch import save_file
+
+    net = model.net
+    config = {
+        "network": net.configuration.name,
+        "crop": net.crop,
+        "width": net.width,
+        "batch_norm": net.batch_norm,
+        "dropout": net.dropout,
+        "classes": list(model.classes),
+    }
+    with atomic.new_folder(folder) as aside:
+        (aside / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+        weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+        save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
+
+
+def load_model(folder: str | Path) -> Model:
+    """The network of a run, or of a folder with `config.json` and `model.safetensors`, ready to use, on the CPU.
+
+    Raises:
+        ValueError: no such folder, a training that has not ended, or weights that do not fit the configuration.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from verydeep.networks.vgg import VGG
+
+    found = next((path for path in (Path(folder) / MODEL, Path(folder)) if (path / CONFIG).is_file()), None)
+    if found is None:
+        started = (Path(folder) / RECORD).is_file()
+        reason = "has no model yet: finish it with --resume" if started else "is not a run: no model in it"
+        raise ValueError(f"{folder} {reason}")
+    try:
+        config = json.loads((found / CONFIG).read_text())
+        classes = tuple(config.pop("classes"))
+        with torch.device("meta"):
+            net = VGG(configuration(config.pop("network")), classes=len(classes), **config)
+        net.load_state_dict(load_file(found / WEIGHTS), assign=True)
+    except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{found} does not hold a usable model: {' '.join(str(error).split())}") from error
+    return Model(net=net.eval(), classes=classes)
+
+
+def load(folder: str | Path) -> "VGG":
+    """The network of a run: `load_model(folder).net`."""
+    return load_model(folder).net

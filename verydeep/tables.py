@@ -1,0 +1,148 @@
+"""What the verbs print for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from verydeep.networks.arithmetic import LayerDescription, NetworkDescription, StackDescription
+
+
+def layer_table(network: NetworkDescription) -> Table:
+    """One network, a row per layer."""
+    table = _table(
+        f"{network.network} on {network.input} x {network.input} pixels, {network.classes} classes",
+        left=("layer", "output"),
+        right=("parameters", "mult-adds", "memory", "sees"),
+    )
+    for layer in network.layers:
+        ends_stage = layer.kind == "pool" or layer is network.layers[-1]
+        table.add_row(
+            layer.name,
+            " x ".join(map(str, layer.output)),
+            f"{layer.parameters:,}",
+            f"{layer.macs / 1e6:,.1f} M",
+            f"{layer.activation_bytes / 1e6:,.2f} MB",
+            f"{layer.receptive_field} px",
+            end_section=ends_stage,
+        )
+    table.add_row(
+        f"{network.weight_layers} layers",
+        "with weights",
+        f"{network.parameters:,}",
+        f"{network.macs / 1e6:,.1f} M",
+        f"{network.activation_bytes / 1e6:,.2f} MB",
+        "",
+        style="bold",
+    )
+    return table
+
+
+def networks_table(networks: Sequence[NetworkDescription]) -> Table:
+    """Several networks side by side, as in Table 1, with what they cost."""
+    first = networks[0]
+    table = _table(
+        f"Kernel side and channels of every convolution; {first.input} x {first.input} pixels, {first.classes} classes",
+        left=("",),
+        right=[network.network for network in networks],
+    )
+    stages = sum(layer.kind == "pool" for layer in first.layers)
+    for stage in range(1, stages + 1):
+        cells = ["\n".join(_stage(network, stage)) for network in networks]
+        table.add_row(f"conv{stage}", *cells, end_section=True)
+    rows = {
+        "weight layers": [str(network.weight_layers) for network in networks],
+        "parameters, M": [f"{network.parameters / 1e6:,.1f}" for network in networks],
+        "mult-adds, G": [f"{network.macs / 1e9:,.2f}" for network in networks],
+        "activations, MB": [f"{network.activation_bytes / 1e6:,.1f}" for network in networks],
+        "pool5 sees, px": [str(network.receptive_field) for network in networks],
+    }
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
+    return table
+
+
+def stack_table(stack: StackDescription) -> Table:
+    """A stack of convolutions beside the one layer that sees as much."""
+    side = stack.receptive_field
+    names = " + ".join(f"{kernel} x {kernel}" for kernel in stack.kernels)
+    table = _table(f"C = {stack.channels} channels", left=("",), right=("stack", "one layer"))
+    table.add_row("kernels", names, f"{side} x {side}")
+    table.add_row("receptive field", str(side), str(side))
+    table.add_row("weights", f"{stack.weights_per_square_channel} C^2", f"{side**2} C^2")
+    table.add_row("", f"{stack.weights:,}", f"{stack.single_weights:,} ({stack.single_extra_percent:+.0f}%)")
+    table.add_row("non-linearities", str(len(stack.kernels)), "1")
+    return table
+
+
+def evaluation_table(found: Mapping[str, Any]) -> Table:
+    """Errors of runs, and of their fusion, as `Evaluation.to_dict` gives them."""
+    table = _table(
+        f"{found['source']}, {found['split']}: {found['n']:,} images, {found['protocol']} evaluation",
+        left=("run", "test Q"),
+        right=("top-1 error, %", "95% interval", "top-5 error, %"),
+    )
+    fused = [{**found, "name": "fused"}] if len(found["per_run"]) > 1 else []
+    for errors in [*found["per_run"], *fused]:
+        low, high = errors["top1_error_ci95"]
+        top5 = errors["top5_error"]
+        table.add_row(
+            escape(errors["name"]),
+            ", ".join(map(str, errors["scales"])),
+            f"{errors['top1_error']:.2f}",
+            f"{low:.2f} to {high:.2f}",
+            "–" if top5 is None else f"{top5:.2f}",
+        )
+    if found["top5_error"] is None:
+        table.caption = "With five classes or fewer a top-5 error says nothing."
+    return table
+
+
+def training_table(found: Mapping[str, Any]) -> Table:
+    """The end of a training, as the verb `train` gives it."""
+    table = _table(f"{found['network']} in {found['run']}", left=("after epoch",), right=("loss", "training error, %"))
+    table.add_column("validation error, %", justify="right")
+    for name, figures in (("last", found["last"]), ("best", found["best"])):
+        table.add_row(
+            f"{figures['epoch']} ({name})",
+            f"{figures['loss']:.3f}",
+            f"{figures['training_error']:.2f}",
+            f"{figures['validation_error']:.2f}",
+        )
+    return table
+
+
+def prediction_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
+    """The most probable classes of every image."""
+    table = _table(None, left=("image", "class"), right=("probability",))
+    for prediction in predictions:
+        if prediction["error"]:
+            table.add_row(escape(prediction["image"]), escape(prediction["error"]), "", style="red")
+        pairs = zip(prediction["classes"], prediction["probabilities"], strict=True)
+        for place, (name, probability) in enumerate(pairs):
+            table.add_row("" if place else escape(prediction["image"]), escape(name), f"{100 * probability:.1f}%")
+    return table
+
+
+def _stage(network: NetworkDescription, stage: int) -> list[str]:
+    """`3-64` for each convolution of a stage (Table 1 writes conv3-64), and `LRN`."""
+    return [
+        _in_table_1(layer)
+        for layer in network.layers
+        if layer.name.startswith(f"conv{stage}_") or layer.name == f"lrn{stage}"
+    ]
+
+
+def _in_table_1(layer: LayerDescription) -> str:
+    return "LRN" if layer.kind == "lrn" else f"{layer.kernel}-{layer.output[0]}"
+
+
+def _table(title: str | None, *, left: Sequence[str], right: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for column in left:
+        table.add_column(column)
+    for column in right:
+        table.add_column(column, justify="right")
+    return table
