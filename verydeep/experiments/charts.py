@@ -25,6 +25,9 @@ STYLES = {
 }
 """Colour and line of each network, distinguishable without colour vision (Okabe and Ito); variants are dotted."""
 
+BESIDE = 0.7
+"""Networks of the same depth stand so many layers beside each other, to be told apart."""
+
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "verydeep",
@@ -73,31 +76,23 @@ def learning_curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 def error_against_depth(points: Sequence[Point]) -> str:
     """Test error of every network against its number of weight layers, with intervals."""
     with _figure(columns=1) as ((panel,), svg):
-        for point in sorted(points, key=lambda p: p.layers):
+        for point in points:
+            peers = [other.label for other in points if other.layers == point.layers]
+            x = point.layers + BESIDE * (peers.index(point.label) - (len(peers) - 1) / 2)
             colour, line = STYLES[point.label]
-            spread = [[point.error - point.low], [point.high - point.error]]
             panel.errorbar(
-                point.layers,
+                x,
                 point.error,
-                yerr=spread,
+                yerr=[[point.error - point.low], [point.high - point.error]],
                 color=colour,
-                marker="o" if line == "-" else "s",
+                marker="o",
                 markerfacecolor=colour if line == "-" else "none",
                 capsize=3,
             )
-            # Nets of the same depth stand on one spot; the variant's name goes to the other side.
-            side = -1 if line == ":" else 1
-            panel.annotate(
-                point.label,
-                (point.layers, point.error),
-                xytext=(6 * side, 0),
-                textcoords="offset points",
-                ha="left" if side > 0 else "right",
-                va="center",
-            )
+            panel.annotate(point.label, (x, point.error), xytext=(6, 0), textcoords="offset points", va="center")
         panel.set(xlabel="weight layers", ylabel="test error, %")
         panel.set_ylim(bottom=0)
-        panel.margins(x=0.12)
+        panel.margins(x=0.1)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     return svg[0]
 
