@@ -40,7 +40,15 @@ app = App(
 
 RecipeOptions = Annotated[Recipe, Parameter(name="*", group="Recipe (defaults are the paper's)")]
 RuntimeOptions = Annotated[Runtime, Parameter(name="*", group="Runtime")]
-JsonFile = Annotated[Path | None, Parameter(name="--json")]
+
+
+def _file_or_hyphen(_kind: object, value: Path | None) -> None:
+    """Takes `-` for standard output, but no option that follows where the file was forgotten."""
+    if value is not None and str(value).startswith("-") and str(value) != "-":
+        raise ValueError("name a file, or - for standard output")
+
+
+JsonFile = Annotated[Path | None, Parameter(name="--json", allow_leading_hyphen=True, validator=_file_or_hyphen)]
 
 
 @app.command(name="describe")

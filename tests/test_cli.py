@@ -1,0 +1,158 @@
+"""The command line as people and machines use it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from verydeep.cli import main
+
+QUICKEST = ["--crop", "32", "--width", "0.05", "--epochs", "1", "--batch", "64"]
+
+
+def run(*arguments):
+    """Exit status of a command line."""
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as left:
+        return left.code or 0
+    return 0
+
+
+def refusal(capsys, *arguments):
+    """The single line with which wrong use is answered."""
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("verydeep: ")
+    assert error.count("\n") == 1
+    return error.removeprefix("verydeep: ").strip()
+
+
+def picture_folder(root, classes=("cat", "dog"), count=5):
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = rng.integers(0, 100, (40, 50, 3)) + 150 * label
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{index}.png")
+    return root
+
+
+def test_wrong_use_is_answered_in_one_line(capsys, tmp_path):
+    out = tmp_path / "run"
+    empty = tmp_path / "empty"
+    (empty / "cat").mkdir(parents=True)
+    one = picture_folder(tmp_path / "one", classes=("cat",))
+    taken = picture_folder(tmp_path / "taken")
+    train = ("train", "digits", "--out", out, "--network")
+    assert "unknown network 'F': choose one of A, A-LRN" in refusal(capsys, *train, "F")
+    assert "crop 100 is not a multiple of 32 (five poolings halve it): try 96" in refusal(
+        capsys, *train, "A", "--crop", 100
+    )
+    assert "no folder 'nowhere'" in refusal(capsys, "train", "nowhere", "--network", "A", "--out", out)
+    assert "no images in" in refusal(capsys, "train", empty, "--network", "A", "--out", out)
+    assert "has one class only (cat)" in refusal(capsys, "train", one, "--network", "A", "--out", out)
+    assert "add --resume" in refusal(capsys, "train", "digits", "--network", "A", "--out", taken, *QUICKEST)
+    assert "wide" in refusal(capsys, *train, "A", "--crop", "wide")
+    assert "name a file, or -" in refusal(capsys, "describe", "A", "--json", "--batch", "2")
+    assert "--colour" in refusal(capsys, *train, "A", "--colour", "red")
+    assert "--network" in refusal(capsys, "train", "digits", "--out", out)
+    assert "unknown network" in refusal(capsys, "describe", "Z")
+    assert "odd kernel sizes" in refusal(capsys, "describe", "--stack", "2,2")
+    assert "whole numbers" in refusal(capsys, "describe", "--stack", "three")
+    assert "is not a run" in refusal(capsys, "evaluate", taken, "--data", "digits")
+    assert "name one or more run folders" in refusal(capsys, "evaluate", "--data", "digits")
+    assert "holds something else" in refusal(capsys, "reproduce", "--quick", "--out", taken)
+    assert "is not a run" in refusal(capsys, "predict", taken, taken)
+    assert not out.exists()
+
+
+def test_describe_prints_for_people(capsys):
+    assert run("describe", "D") == 0
+    text = capsys.readouterr().out
+    assert "138,357,544" in text
+    assert "15,470.3 M" in text
+    assert run("describe") == 0
+    assert all(name in capsys.readouterr().out for name in ("A-LRN",))
+    assert run("describe", "--stack", "3,3,3") == 0
+    text = capsys.readouterr().out
+    assert "27 C^2" in text
+    assert "49 C^2" in text
+
+
+def test_describe_writes_json(capsys, tmp_path):
+    file = tmp_path / "d.json"
+    assert run("describe", "D", "E", "--json", file) == 0
+    assert [n["parameters"] for n in json.loads(file.read_text())["networks"]] == [138_357_544, 143_667_240]
+    capsys.readouterr()
+    assert run("describe", "A", "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["networks"][0]["network"] == "A"
+
+
+def test_help_and_describe_import_nothing_heavy():
+    """PyTorch alone would take over a second."""
+    code = """
+import sys
+from verydeep.cli import main
+for arguments in (["--help"], ["train", "--help"], ["describe", "D"]):
+    main(arguments)
+heavy = {"torch", "numpy", "scipy", "sklearn", "matplotlib", "PIL", "jinja2"} & sys.modules.keys()
+sys.exit(f"imported {heavy}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_train_evaluate_predict_on_a_folder(capsys, tmp_path):
+    images, out = picture_folder(tmp_path / "images"), tmp_path / "run"
+    recipe = ["--crop", "32", "--width", "0.1", "--epochs", "12", "--patience", "12", "--batch", "4"]
+    assert run("train", images, "--network", "A", "--out", out, *recipe, "--learning-rate", "2e-3") == 0
+    assert run("evaluate", out, "--data", images, "--json", tmp_path / "e.json") == 0
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert (found["n"], found["split"], found["top1_error"], found["top5_error"]) == (2, "val", 0, None)
+    (images / "dog" / "broken.png").write_bytes(b"not a picture")
+    capsys.readouterr()
+    assert run("predict", out, images / "dog", "--json", "-") == 1
+    captured = capsys.readouterr()
+    predictions = json.loads(captured.out)["predictions"]
+    assert [p["classes"][:1] for p in predictions] == [["dog"]] * 5 + [[]]
+    assert all(sum(p["probabilities"]) == pytest.approx(1) for p in predictions[:5])
+    assert "not an image" in predictions[5]["error"]
+    assert captured.err.strip() == "verydeep: 1 of 6 images could not be used"
+
+
+def test_progress_goes_to_standard_error_as_plain_lines(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "verydeep",
+        "train",
+        "digits",
+        "--network",
+        "A",
+        "--out",
+        tmp_path / "run",
+        *QUICKEST,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stderr + done.stdout
+    assert any("epoch 1/1" in line and "images/s" in line and "left" in line for line in done.stderr.splitlines())
+
+
+def test_an_unexpected_error_is_one_line_unless_debugging(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("verydeep.evaluation.evaluate.evaluate", lambda *_, **__: {}["gone"])
+    assert run("evaluate", tmp_path, "--data", "digits") == 1
+    assert capsys.readouterr().err == "verydeep: KeyError: 'gone' (--debug shows where)\n"
+    with pytest.raises(KeyError):
+        main(["evaluate", str(tmp_path), "--data", "digits", "--debug"])
+
+
+def test_public_names_are_those_listed():
+    code = "import verydeep; [getattr(verydeep, name) for name in verydeep.__all__]; verydeep.nothing"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}, timeout=60)
+    assert done.stderr.strip().endswith("AttributeError: module 'verydeep' has no attribute 'nothing'")

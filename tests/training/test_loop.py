@@ -1,0 +1,205 @@
+"""The loop against gradient descent written out here, and stopped runs against whole ones."""
+
+import io
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from verydeep import Recipe, Runtime, load, train
+from verydeep.images.colour import colour_statistics, shift_components
+from verydeep.images.loader import TrainingView, training_batches
+from verydeep.images.sources import MemorySource, Sample, Splits
+from verydeep.runs import load_model, read_metrics, read_record
+from verydeep.runtime import Stopped
+from verydeep.training.loop import DivergedError
+
+TINY = Recipe(crop=32, width=0.05, batch=4, epochs=3, learning_rate=1e-3, seed=5)
+
+
+def pictures(count, seed, classes=("dark", "light")):
+    """Noise that is dark or light, as PNG files."""
+    rng = np.random.default_rng(seed)
+    samples = []
+    for index in range(count):
+        label = index % len(classes)
+        buffer = io.BytesIO()
+        pixels = rng.integers(0, 100, (40, 44, 3)) + 150 * label
+        Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
+        samples.append(Sample(buffer.getvalue(), label, f"{index}.png"))
+    return MemorySource(classes=classes, samples=tuple(samples))
+
+
+def splits():
+    return Splits(name="noise", parts={"train": pictures(10, 0), "val": pictures(6, 1)})
+
+
+def same_weights(one, other):
+    a, b = load(one).state_dict(), load(other).state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_training_is_momentum_descent_with_weight_decay(tmp_path):
+    """w <- w - rate v, v <- 0.9 v + gradient + decay w, on the same batches, with gradients of -log softmax."""
+    decay = 0.1  # far above the paper's, so that it shows
+    recipe = Recipe(crop=32, width=0.05, batch=4, epochs=2, learning_rate=1e-3, weight_decay=decay, dropout=0.0)
+    trained = load(train(splits(), network="B", out=tmp_path / "run", recipe=recipe))
+
+    start = Recipe(crop=32, width=0.05, batch=4, epochs=1, learning_rate=1e-30, dropout=0.0)
+    net = load(train(splits(), network="B", out=tmp_path / "start", recipe=start))  # the first weights
+    images = splits().parts["train"]
+    colour = colour_statistics(images)
+    view = TrainingView(
+        crop=32, scale=(37, 37), flip=True, colour_sd=0.1, colour_components=shift_components(colour.covariance)
+    )
+    velocity = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
+    for batch in training_batches(images, view, batch=4, epochs=2, seed=0):
+        scores = net(batch.images + batch.shifts[:, :, None, None])
+        right = scores[torch.arange(len(scores)), batch.labels]
+        loss = (scores.exp().sum(dim=1).log() - right).mean()
+        net.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for name, p in net.named_parameters():
+                velocity[name] = 0.9 * velocity[name] + p.grad + decay * p
+                p -= 1e-3 * velocity[name]
+    for name, p in net.named_parameters():
+        assert torch.allclose(p, trained.state_dict()[name], rtol=1e-4, atol=1e-7), name
+
+
+def test_a_run_learns_and_says_what_made_it(tmp_path):
+    recipe = Recipe(crop=32, width=0.1, batch=5, epochs=12, learning_rate=2e-3, patience=12)
+    out = train(splits(), network="a", out=tmp_path / "run", recipe=recipe)
+    record, metrics = read_record(out), read_metrics(out)
+    assert (record.network, record.source, record.classes) == ("A", "noise", ("dark", "light"))
+    assert Recipe(**record.recipe) == recipe
+    assert record.images == {"train": 10, "val": 6}
+    assert [epoch["epoch"] for epoch in metrics] == list(range(1, 13))
+    assert metrics[-1]["validation_error"] == 0
+    assert metrics[-1]["loss"] < metrics[0]["loss"] / 2
+    assert load_model(out).classes == ("dark", "light")
+    assert {path.suffix for path in out.rglob("*") if path.is_file()} == {".json", ".jsonl", ".safetensors"}
+
+
+def test_every_step_has_its_own_dropout(tmp_path, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(torch, "manual_seed", seeds.append)
+    train(splits(), network="A", out=tmp_path / "run", recipe=TINY)
+    assert len(seeds) == len(set(seeds)) == 3 * 3  # three epochs of 10 images in batches of 4
+
+
+def test_the_mean_is_that_of_the_training_images(tmp_path):
+    out = train(splits(), network="A", out=tmp_path / "run", recipe=TINY)
+    pixels = [np.asarray(Image.open(io.BytesIO(s.data))) for s in splits().parts["train"].samples]
+    assert load(out).mean_rgb.tolist() == pytest.approx(np.stack(pixels).mean(axis=(0, 1, 2)).tolist(), rel=1e-6)
+
+
+def test_the_same_seed_gives_the_same_weights_for_any_number_of_workers(tmp_path):
+    for workers in (0, 2):
+        train(splits(), network="A", out=tmp_path / str(workers), recipe=TINY, runtime=Runtime(workers=workers))
+    assert same_weights(tmp_path / "0", tmp_path / "2")
+
+
+def learning(run):
+    """The metrics that do not depend on the clock."""
+    names = ("epoch", "step", "learning_rate", "loss", "training_error", "validation_error")
+    return [{name: epoch[name] for name in names} for epoch in read_metrics(run)]
+
+
+class Interrupting(MemorySource):
+    """Sends a signal to the process when an image is read for the n-th time."""
+
+    reads = 0
+    at = 0
+    number = signal.SIGTERM
+
+    def __getitem__(self, index):
+        Interrupting.reads += 1
+        if Interrupting.reads == Interrupting.at:
+            os.kill(os.getpid(), Interrupting.number)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("reads", [11, 17, 23])
+def test_a_stopped_run_ends_with_the_weights_of_a_whole_one(tmp_path, number, reads):
+    recipe = Recipe(crop=32, width=0.05, batch=3, epochs=2, learning_rate=1e-3, scale="256:512")
+    train(splits(), network="A", out=tmp_path / "whole", recipe=recipe)
+    plain = splits().parts["train"]
+    stopping = Splits(
+        name="noise",
+        parts={"train": Interrupting(classes=plain.classes, samples=plain.samples), "val": splits().parts["val"]},
+    )
+    Interrupting.reads, Interrupting.at, Interrupting.number = 0, reads, number
+    with pytest.raises(Stopped, match="--resume goes on") as stopped:
+        train(stopping, network="A", out=tmp_path / "run", recipe=recipe)
+    assert stopped.value.exit_code == 128 + number
+    assert not (tmp_path / "run" / "model").exists()
+    with pytest.raises(ValueError, match="has no model yet"):
+        load(tmp_path / "run")
+    train(splits(), network="A", out=tmp_path / "run", recipe=recipe, resume=True)
+    assert same_weights(tmp_path / "run", tmp_path / "whole")
+    assert learning(tmp_path / "run") == learning(tmp_path / "whole")
+
+
+def test_a_finished_run_is_left_alone(tmp_path):
+    out = train(splits(), network="A", out=tmp_path / "run", recipe=TINY)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    train(splits(), network="A", out=out, recipe=TINY, resume=True)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_the_schedule_ends_a_training_before_its_last_epoch(tmp_path):
+    recipe = Recipe(crop=32, width=0.05, batch=10, epochs=50, learning_rate=1e-30, patience=1, drops=1)
+    out = train(splits(), network="A", out=tmp_path / "run", recipe=recipe)
+    rates = [epoch["learning_rate"] for epoch in read_metrics(out)]
+    assert rates == pytest.approx([1e-30, 1e-30, 1e-31])
+
+
+def test_an_existing_folder_is_not_overwritten(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="add --resume to go on with it"):
+        train(splits(), network="A", out=tmp_path, recipe=TINY)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_run_is_not_resumed_with_other_settings(tmp_path):
+    out = train(splits(), network="A", out=tmp_path / "run", recipe=TINY)
+    with pytest.raises(ValueError, match="was made with another batch, seed"):
+        train(splits(), network="A", out=out, recipe=Recipe(**{**vars(TINY), "seed": 6, "batch": 5}), resume=True)
+    with pytest.raises(ValueError, match="was made with another network"):
+        train(splits(), network="B", out=out, recipe=TINY, resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path):
+    recipe = Recipe(crop=32, width=0.1, batch=5, epochs=20, learning_rate=1e6)
+    with pytest.raises(DivergedError, match="which was not applied"):
+        train(splits(), network="A", out=tmp_path / "run", recipe=recipe)
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_deeper_networks_start_from_a_run(tmp_path):
+    a = train(splits(), network="A", out=tmp_path / "a", recipe=TINY)
+    frozen = Recipe(**{**vars(TINY), "learning_rate": 1e-30, "epochs": 1, "init": str(a)})
+    d = load(train(splits(), network="D", out=tmp_path / "d", recipe=frozen))
+    seed = load(a)
+    for name in ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8"):
+        assert torch.equal(d.get_submodule(name).weight, seed.get_submodule(name).weight)
+    assert read_record(tmp_path / "d").initialisation.startswith("copied: conv1_1, conv2_1, conv3_1, conv3_2, fc6")
+
+
+def test_a_start_from_other_classes_is_refused_and_leaves_nothing(tmp_path):
+    a = train(splits(), network="A", out=tmp_path / "a", recipe=TINY)
+    other = Splits(name="noise", parts={s: pictures(6, 2, ("cats", "dogs")) for s in ("train", "val")})
+    with pytest.raises(ValueError, match="was trained for other classes"):
+        train(other, network="D", out=tmp_path / "d", recipe=Recipe(**{**vars(TINY), "init": str(a)}))
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_torn_line_of_metrics_is_ignored(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "loss": 2.0}) + '\n{"epoch": 2, "lo')
+    assert read_metrics(tmp_path) == [{"epoch": 1, "loss": 2.0}]

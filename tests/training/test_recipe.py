@@ -1,0 +1,62 @@
+"""The recipe's numbers against the paper's, and what it refuses."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from verydeep import Recipe
+from verydeep.training.recipe import scale_in_pixels
+
+
+def test_defaults_are_the_papers_numbers():
+    recipe = Recipe()
+    assert (recipe.batch, recipe.momentum, recipe.weight_decay, recipe.dropout) == (256, 0.9, 5e-4, 0.5)
+    assert (recipe.learning_rate, recipe.drops, recipe.epochs) == (1e-2, 3, 74)
+    assert (recipe.crop, recipe.scale, recipe.flip, recipe.colour_sd) == (224, "256", True, 0.1)
+    assert (recipe.width, recipe.batch_norm) == (1.0, False)
+
+
+@pytest.mark.parametrize(
+    ("scale", "limits", "middle"), [("256", (256, 256), 256), ("384", (384, 384), 384), ("256:512", (256, 512), 384)]
+)
+def test_scales_of_the_paper(scale, limits, middle):
+    assert Recipe(scale=scale).scale_range() == limits
+    assert Recipe(scale=scale).middle_scale() == middle
+
+
+@pytest.mark.parametrize(("scale", "crop", "pixels"), [(256, 224, 256), (256, 32, 37), (384, 128, 219), (512, 96, 219)])
+def test_scales_are_tied_to_the_crop(scale, crop, pixels):
+    assert scale_in_pixels(scale, crop) == pixels
+
+
+@given(scale=st.integers(224, 2000), crop=st.integers(1, 20).map(lambda n: 32 * n))
+def test_a_scale_is_never_smaller_than_the_crop_and_keeps_its_ratio(scale, crop):
+    pixels = scale_in_pixels(scale, crop)
+    assert pixels >= crop
+    assert abs(pixels / crop - scale / 224) <= 0.5 / crop
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop": 100}, "crop 100 is not a multiple of 32"),
+        ({"scale": "big"}, "scale is a number such as 256"),
+        ({"scale": "512:256"}, "the smaller one first"),
+        ({"scale": "200"}, "S goes from 224 up"),
+        ({"batch": 0}, "batch must be 1 or more, not 0"),
+        ({"epochs": 0}, "epochs must be 1 or more"),
+        ({"patience": 0}, "patience must be 1 or more"),
+        ({"drops": -1}, "drops must be 0 or more"),
+        ({"seed": -1}, "seed must be 0 or more"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
+        ({"momentum": 1.0}, "momentum must be at least 0 and below 1"),
+        ({"weight_decay": -1e-4}, "weight_decay must be 0 or more"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+        ({"width": -1.0}, "width must be above 0"),
+        ({"init_rest": "paper"}, "init_rest only goes with a RUN"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**options)
