@@ -1,0 +1,126 @@
+"""Colour statistics against loops over pixels, the colour shift against its definition by eigenvectors."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from verydeep.images.colour import colour_shift, colour_statistics, shift_components
+from verydeep.images.decode import UndecodableImageError
+from verydeep.images.sources import MemorySource, Sample
+
+
+def source_of(*images):
+    samples = []
+    for number, image in enumerate(images):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        samples.append(Sample(buffer.getvalue(), 0, f"image {number}"))
+    return MemorySource(classes=("only",), samples=tuple(samples))
+
+
+def flat(red, green, blue, height=3, width=5):
+    return np.tile(np.array([red, green, blue], dtype=np.uint8), (height, width, 1))
+
+
+def correlated(height, width, seed):
+    """Noise whose channels hang together differently."""
+    rng = np.random.default_rng(seed)
+    common = rng.integers(0, 90, (height, width))
+    own = rng.integers(0, 60, (height, width, 3))
+    return np.stack([common + own[..., 0], 200 - 2 * common + own[..., 1] // 4, own[..., 2]], axis=2).astype(np.uint8)
+
+
+def covariance(*, seed=0):
+    """Of pixels in 0..255, of full rank and about as large as that of photographs."""
+    factors = np.random.default_rng(seed).normal(size=(3, 3))
+    return factors @ factors.T * 1200
+
+
+def test_statistics_are_those_of_a_loop_over_all_pixels():
+    images = [correlated(7, 9, 0), correlated(4, 5, 1), correlated(12, 3, 2)]
+    mean = [0.0, 0.0, 0.0]
+    for image in images:
+        for pixel in image.reshape(-1, 3).tolist():
+            for i in range(3):
+                mean[i] += pixel[i] / (image.shape[0] * image.shape[1]) / len(images)
+    expected = np.zeros((3, 3))
+    for image in images:
+        for pixel in image.reshape(-1, 3).tolist():
+            for i in range(3):
+                for j in range(3):
+                    product = (pixel[i] - mean[i]) * (pixel[j] - mean[j])
+                    expected[i, j] += product / (image.shape[0] * image.shape[1]) / len(images)
+    found = colour_statistics(source_of(*images))
+    assert found.mean == pytest.approx(mean, abs=1e-9)
+    assert np.allclose(found.covariance, expected, atol=1e-8)
+    assert found.covariance.shape == (3, 3)
+
+
+def test_statistics_of_two_colours_are_known():
+    """Half red, half blue of unequal strength: deviations of +-100 in red and -+50 in blue."""
+    found = colour_statistics(source_of(flat(200, 30, 0, 2, 2), flat(0, 30, 100, 9, 9)))
+    assert found.mean == (100.0, 30.0, 50.0)
+    assert np.allclose(found.covariance, [[10_000, 0, -5_000], [0, 0, 0], [-5_000, 0, 2_500]])
+
+
+def test_of_a_large_source_images_spread_evenly_are_looked_at():
+    images = [flat(10 * number, 0, 0) for number in range(9)]
+    assert colour_statistics(source_of(*images), sample=3).mean[0] == pytest.approx((0 + 40 + 80) / 3)
+    assert colour_statistics(source_of(*images), sample=9).mean[0] == pytest.approx(40)
+    assert colour_statistics(source_of(*images), sample=1000).mean[0] == pytest.approx(40)
+
+
+def test_a_broken_image_is_named():
+    whole = source_of(flat(1, 2, 3))
+    broken = MemorySource(classes=("only",), samples=(*whole.samples, Sample(b"broken", 0, "cats/tom.jpg")))
+    with pytest.raises(UndecodableImageError, match=r"cats/tom\.jpg"):
+        colour_statistics(broken)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_components_are_eigenvectors_as_long_as_their_eigenvalues(seed):
+    """By the definition, for pixels in 0..1: C p = lambda p, |p| = 1; the shift goes back to 0..255."""
+    small = covariance(seed=seed) / 255**2
+    components = shift_components(covariance(seed=seed)) / 255
+    lengths = np.sqrt((components**2).sum(axis=1))
+    for component, eigenvalue in zip(components, lengths, strict=True):
+        assert np.allclose(small @ component, eigenvalue * component, atol=1e-12)
+    assert np.allclose(np.sort(lengths), np.sort(np.linalg.svd(small, compute_uv=False)), atol=1e-12)
+    assert lengths.sum() == pytest.approx(np.trace(small))
+    between = components @ components.T
+    assert np.allclose(between - np.diag(np.diag(between)), 0, atol=1e-12)
+
+
+def test_components_of_a_covariance_without_correlation_are_its_axes():
+    found = shift_components(np.diag([255.0**2 * 0.04, 255.0**2 * 0.01, 0]))
+    assert np.allclose(np.sort(np.abs(found).sum(axis=0)), [0, 2.55, 10.2])
+    assert np.allclose(np.abs(found).sum(axis=0), [10.2, 2.55, 0])
+
+
+def test_shifts_have_the_spread_that_the_paper_asks_for():
+    """Covariance of sum_i alpha_i lambda_i p_i: sd^2 sum_i lambda_i^2 p_i p_i^T, which is sd^2 C C."""
+    sd, small = 0.1, covariance() / 255**2
+    rng = np.random.default_rng(0)
+    components = shift_components(covariance())
+    shifts = np.stack([colour_shift(components, sd, rng) for _ in range(20_000)])
+    expected = sd**2 * (small @ small) * 255**2
+    assert shifts.shape == (20_000, 3)
+    assert np.abs(np.cov(shifts.T, bias=True) - expected).max() < 0.04 * expected.max()
+    assert np.abs(shifts.mean(axis=0)).max() < 4 * np.sqrt(expected.max() / 20_000)
+    # Normal: 4.55% lie beyond two standard deviations.
+    beyond = np.abs(shifts[:, 0]) > 2 * np.sqrt(expected[0, 0])
+    assert beyond.mean() == pytest.approx(0.0455, abs=0.006)
+
+
+def test_no_shift_without_spread():
+    assert np.array_equal(colour_shift(shift_components(covariance()), 0.0, np.random.default_rng(0)), np.zeros(3))
+
+
+def test_shifts_of_photographs_are_a_few_grey_levels():
+    """With pixels in 0..255 in place of 0..1 they would be hundreds."""
+    rng = np.random.default_rng(0)
+    components = shift_components(np.full((3, 3), 4500.0) + np.diag([500.0, 300.0, 700.0]))
+    sizes = [np.abs(colour_shift(components, 0.1, rng)).mean() for _ in range(1000)]
+    assert 1 < np.mean(sizes) < 10

@@ -1,0 +1,260 @@
+"""Batches that depend on nothing but (seed, epoch, index); every image has a class of its own, to be recognised."""
+
+import io
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from verydeep.images import loader
+from verydeep.images.decode import decode
+from verydeep.images.loader import (
+    RescaledImages,
+    TrainingView,
+    batches_per_epoch,
+    centre_batches,
+    draw,
+    epoch_order,
+    training_batches,
+)
+from verydeep.images.sources import MemorySource, Sample
+
+IMAGES, EPOCHS, BATCH = 11, 3, 4
+STEPS = 3  # 4 + 4 + 3 images
+
+
+def source_of(*images):
+    """Image i has label i."""
+    samples = []
+    for number, image in enumerate(images):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        samples.append(Sample(buffer.getvalue(), number, f"image {number}"))
+    return MemorySource(classes=tuple(f"class {number}" for number in range(len(images))), samples=tuple(samples))
+
+
+@cache
+def noise_source():
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(34, 60, (IMAGES, 2))
+    return source_of(*(rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in sizes))
+
+
+def places(height, width):
+    """An image whose every pixel says where it is: red its row, green its column."""
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([y, x, np.zeros_like(y)], axis=2).astype(np.uint8)
+
+
+def view(**changes):
+    choices = {
+        "crop": 32,
+        "scale": (36, 44),
+        "flip": True,
+        "colour_sd": 0.1,
+        "colour_components": np.diag([30.0, 20.0, 10.0]),
+    }
+    return TrainingView(**{**choices, **changes})
+
+
+def batches(**changes):
+    options = {"batch": BATCH, "epochs": EPOCHS, "seed": 5}
+    return list(training_batches(noise_source(), view(), **{**options, **changes}))
+
+
+def equal(some, others):
+    return len(some) == len(others) and all(
+        torch.equal(a, b) for one, other in zip(some, others, strict=True) for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_shapes_and_types_of_a_batch():
+    images, shifts, labels = batches()[0]
+    assert (images.shape, images.dtype) == ((BATCH, 3, 32, 32), torch.uint8)
+    assert (shifts.shape, shifts.dtype) == ((BATCH, 3), torch.float32)
+    assert (labels.shape, labels.dtype) == ((BATCH,), torch.int64)
+
+
+def test_every_image_comes_once_in_every_epoch():
+    found = batches()
+    assert len(found) == EPOCHS * STEPS
+    orders = []
+    for epoch in range(EPOCHS):
+        part = found[epoch * STEPS : (epoch + 1) * STEPS]
+        assert [len(batch.labels) for batch in part] == [4, 4, 3]
+        orders.append(torch.cat([batch.labels for batch in part]).tolist())
+        assert sorted(orders[-1]) == list(range(IMAGES))
+    assert len({tuple(order) for order in orders}) == EPOCHS
+
+
+def test_images_go_with_their_labels_and_keep_their_axes():
+    """Each image is flat except for its upper half, which is brighter: labels, channels and rows must all agree."""
+    images = [np.full((40, 40, 3), (10 * n, 0, 200), dtype=np.uint8) for n in range(8)]
+    for image in images:
+        image[:20, :, 1] = 100
+    choices = view(scale=(40, 40))
+    for batch in training_batches(source_of(*images), choices, batch=3, epochs=2, seed=0):
+        for image, label in zip(batch.images, batch.labels.tolist(), strict=True):
+            assert (image[0] == 10 * label).all()
+            assert (image[2] == 200).all()
+            assert (image[1, 0] == 100).all()
+            assert (image[1, -1] == 0).all()
+
+
+@pytest.mark.parametrize("first_step", range(EPOCHS * STEPS + 1))
+def test_from_any_step_the_rest_is_the_same(first_step):
+    assert equal(batches(first_step=first_step), batches()[first_step:])
+
+
+@pytest.mark.parametrize("first_step", [0, 4])
+def test_two_workers_give_the_same_batches(first_step):
+    assert equal(batches(first_step=first_step, workers=2), batches()[first_step:])
+
+
+def test_another_seed_gives_other_batches():
+    some, others = batches(), batches(seed=6)
+    assert equal(some, batches())
+    assert [batch.labels.tolist() for batch in some] != [batch.labels.tolist() for batch in others]
+    assert not any(torch.equal(a.shifts, b.shifts) for a, b in zip(some, others, strict=True))
+
+
+def test_what_is_drawn_for_an_image_does_not_depend_on_the_batch_size():
+    def by_epoch_and_image(batch):
+        steps = batches_per_epoch(IMAGES, batch)
+        return {
+            (step // steps, label): (image, shift)
+            for step, found in enumerate(batches(batch=batch))
+            for image, shift, label in zip(found.images, found.shifts, found.labels.tolist(), strict=True)
+        }
+
+    small, large = by_epoch_and_image(2), by_epoch_and_image(11)
+    assert len(small) == EPOCHS * IMAGES
+    assert small.keys() == large.keys()
+    for key, (image, shift) in small.items():
+        assert torch.equal(image, large[key][0])
+        assert torch.equal(shift, large[key][1])
+
+
+@settings(max_examples=100, deadline=None)
+@given(images=st.integers(1, 500), batch=st.integers(1, 64))
+def test_an_epoch_has_as_many_steps_as_batches_begin(images, batch):
+    assert batches_per_epoch(images, batch) == len(range(0, images, batch))
+
+
+def test_a_draw_is_a_crop_of_the_rescaled_image_its_mirror_half_of_the_time():
+    height, width, crop = 40, 52, 36
+    image, images = places(height, width), RescaledImages(source_of(places(height, width)))
+    choices = view(scale=(height, height), crop=crop)
+    mirrored, corners = 0, set()
+    for epoch in range(400):
+        found, _ = draw(images, 0, choices, seed=0, epoch=epoch)
+        turned = bool(found[0, 0, 1] > found[0, -1, 1])
+        mirrored += turned
+        upright = found[:, ::-1] if turned else found
+        top, left = int(upright[0, 0, 0]), int(upright[0, 0, 1])
+        assert np.array_equal(upright, image[top : top + crop, left : left + crop])
+        corners.add((top, left, turned))
+    assert 150 < mirrored < 250
+    assert {top for top, _, _ in corners} == set(range(5))
+    assert {left for _, left, _ in corners} == set(range(17))
+
+
+def test_without_flips_nothing_is_mirrored():
+    images = RescaledImages(source_of(places(40, 52)))
+    for epoch in range(50):
+        found, _ = draw(images, 0, view(scale=(40, 40), flip=False), seed=0, epoch=epoch)
+        assert found[0, 0, 1] < found[0, -1, 1]
+
+
+def test_every_scale_of_the_range_is_drawn():
+    images, asked = RescaledImages(source_of(places(40, 52))), []
+
+    def noting(index, scale):
+        asked.append(scale)
+        return images(index, scale)
+
+    for epoch in range(300):
+        draw(noting, 0, view(scale=(40, 45)), seed=0, epoch=epoch)
+    assert {scale: asked.count(scale) > 25 for scale in asked} == dict.fromkeys(range(40, 46), True)
+
+
+def test_ten_thousand_draws_share_no_random_number():
+    images = RescaledImages(source_of(*(places(2, 2) for _ in range(100))))
+    choices = view(crop=2, scale=(2, 2), flip=False, colour_sd=1.0, colour_components=np.eye(3))
+    shifts = np.array([[draw(images, i, choices, seed=3, epoch=e)[1] for i in range(100)] for e in range(100)])
+    assert len(np.unique(shifts)) == 30_000
+    assert np.std(shifts) == pytest.approx(1, abs=0.03)
+    next_epoch, next_image = (shifts[1:], shifts[:-1]), (shifts[:, 1:], shifts[:, :-1])
+    for some, others in (next_epoch, next_image):
+        assert abs(np.corrcoef(some.ravel(), others.ravel())[0, 1]) < 0.03
+
+
+def test_ten_thousand_streams_do_not_overlap():
+    """Long stretches of each: a stream that began a little further on in its neighbour's would repeat its numbers."""
+    keys = [(seed, epoch, stream) for seed in (0, 1) for epoch in range(10) for stream in (0, 1)]
+    raw = [
+        loader._generator(seed, epoch, stream, index).bit_generator.random_raw(32)
+        for seed, epoch, stream in keys
+        for index in range(250)
+    ]
+    assert len(np.unique(np.concatenate(raw))) == 10_000 * 32
+
+
+def test_orders_are_permutations_that_differ_and_mix():
+    orders = [epoch_order(50, seed=0, epoch=epoch).tolist() for epoch in range(200)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 200
+    first = [order[0] for order in orders]
+    assert len(set(first)) > 40
+    neighbours = sum(abs(a - b) == 1 for order in orders for a, b in pairwise(order))
+    assert neighbours / (200 * 49) == pytest.approx(2 / 50, abs=0.01)
+
+
+def test_rescaled_images_are_the_same_from_memory_and_beyond_it(monkeypatch):
+    source = noise_source()
+    kept = RescaledImages(source)
+    monkeypatch.setattr(loader, "CACHE_BYTES", 0)
+    unkept = RescaledImages(source)
+    for index in range(IMAGES):
+        for scale in (36, 41, 36):
+            assert np.array_equal(kept(index, scale), unkept(index, scale))
+            assert min(kept(index, scale).shape[:2]) == scale
+
+
+def test_a_small_source_is_decoded_once(monkeypatch):
+    decoded = []
+    monkeypatch.setattr(loader, "decode", lambda data, name: decoded.append(name) or decode(data, name))
+    images = RescaledImages(noise_source())
+    for _ in range(5):
+        for index in range(IMAGES):
+            images(index, 36)
+    assert sorted(decoded) == sorted(sample.id for sample in noise_source().samples)
+
+
+def test_memory_is_bounded(monkeypatch):
+    monkeypatch.setattr(loader, "CACHE_BYTES", 5 * 36 * 36 * 3)
+    images = RescaledImages(source_of(*(places(36, 36) for _ in range(9))))
+    kept = 0
+    for _ in range(2):
+        kept = sum(images(index, 36) is images(index, 36) for index in range(9))
+    assert kept == 5
+
+
+@pytest.mark.parametrize("batch", [1, 4, 11, 50])
+def test_centre_batches_are_all_images_in_order_each_cropped_in_the_middle(batch):
+    source = noise_source()
+    found = list(centre_batches(RescaledImages(source), crop=32, scale=36, batch=batch))
+    assert torch.cat([part.labels for part in found]).tolist() == list(range(IMAGES))
+    assert max(len(part.labels) for part in found) <= batch
+    assert not torch.cat([part.shifts for part in found]).any()
+    images = torch.cat([part.images for part in found])
+    for index in range(IMAGES):
+        whole = RescaledImages(source)(index, 36)
+        top, left = (whole.shape[0] - 32) // 2, (whole.shape[1] - 32) // 2
+        expected = whole[top : top + 32, left : left + 32]
+        assert np.array_equal(images[index].permute(1, 2, 0).numpy(), expected)
