@@ -8,6 +8,7 @@ RUN/model/           config.json and model.safetensors: appears when the trainin
 
 import json
 import platform
+import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ def versions() -> dict[str, str]:
 
 def command() -> str:
     """The command line that is running."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def write_record(folder: Path, record: Record) -> None:

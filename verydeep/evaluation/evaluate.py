@@ -87,9 +87,10 @@ def evaluate(
     models = [(str(folder), runs.load_model(folder), _protocol(folder, scales)) for folder in folders]
     classes = _common_classes(models)
     labels = _labels(source, classes)
+    views = len(source) * sum(len(protocol.scales) for _, _, protocol in models)
     started = time.perf_counter()
     found = []
-    with reporting(f"evaluate {split}", total=len(models) * len(source)) as report:
+    with reporting(f"evaluate {split}", total=views) as report:
         for name, model, protocol in models:
             net = model.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             found.append(posteriors(net, source, protocol, advance=report.advance))

@@ -10,10 +10,11 @@ CONFIDENCE = 0.95
 def misclassified(posteriors: NDArray[np.float64], labels: NDArray[np.int64], *, top: int = 1) -> NDArray[np.bool_]:
     """[N], true where the right class is not among the `top` most probable ones.
 
-    Of classes with equal probability the right one counts as the last, so that a constant output is not rewarded.
+    Of classes with equal probability the right one counts as the last, so that a constant output is not rewarded;
+    nor is one that is not a number.
     """
     right = posteriors[np.arange(len(labels)), labels][:, None]
-    return (posteriors >= right).sum(axis=1) > top
+    return (~(posteriors < right)).sum(axis=1) > top
 
 
 def error_percent(wrong: NDArray[np.bool_]) -> float:

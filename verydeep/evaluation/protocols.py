@@ -24,6 +24,9 @@ SCALE_STEP = 32
 PIXELS_AT_ONCE = 64 * 256 * 256
 """Images of one size go through the network together, up to about this many pixels."""
 
+PIXELS_WAITING = 256 * 2**20
+"""Images wait for others of their size, up to so many pixels in all (three bytes each)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DenseProtocol:
@@ -61,8 +64,8 @@ def posteriors(
 ) -> NDArray[np.float64]:
     """The posterior of every image of a source, [N, classes], in the source's order; rows add up to 1.
 
-    Images of the same size share a batch, none is padded. `advance` is told how many images are through; an
-    image counts once its last scale is.
+    Images of the same size share a batch, none is padded. `advance` is told how many images are through, for each
+    scale anew.
 
     Raises:
         UndecodableImageError: a file cannot be decoded; the message names it.
@@ -71,9 +74,8 @@ def posteriors(
     for scale in protocol.scales:
         side = scale_in_pixels(scale, net.crop)
         for indices, images in same_size_batches(source, side):
-            total[indices] += dense_posteriors(net, images, mirror=protocol.mirror).double().cpu().numpy()
-            if scale == protocol.scales[-1]:
-                advance(len(indices))
+            total[indices] += dense_posteriors(net, images, mirror=protocol.mirror).cpu().double().numpy()
+            advance(len(indices))
     return total / len(protocol.scales)
 
 
@@ -89,13 +91,19 @@ def dense_posteriors(net: VGG, images: Tensor, *, mirror: bool) -> Tensor:
 def same_size_batches(source: Source, shorter_side: int) -> Iterator[tuple[list[int], Tensor]]:
     """Every image of a source once, rescaled, uint8 [B, 3, H, W], together with others of exactly its size."""
     waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
+    pixels = 0
     for index in range(len(source)):
         data, _, name = source[index]
         image = torch.from_numpy(rescale(decode(data, name), shorter_side)).permute(2, 0, 1)
         batch = waiting.setdefault(tuple(image.shape), [])
         batch.append((index, image))
-        if (len(batch) + 1) * image[0].numel() > PIXELS_AT_ONCE:
-            yield _stack(waiting.pop(tuple(image.shape)))
+        pixels += image[0].numel()
+        full = (len(batch) + 1) * image[0].numel() > PIXELS_AT_ONCE
+        if full or pixels > PIXELS_WAITING:
+            size = tuple(image.shape) if full else max(waiting, key=lambda size: len(waiting[size]) * size[1] * size[2])
+            indices, images = _stack(waiting.pop(size))
+            pixels -= images[:, 0].numel()
+            yield indices, images
     for batch in waiting.values():
         yield _stack(batch)
 

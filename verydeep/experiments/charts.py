@@ -25,9 +25,6 @@ STYLES = {
 }
 """Colour and line of each network, distinguishable without colour vision (Okabe and Ito); variants are dotted."""
 
-BESIDE = 0.7
-"""Networks of the same depth stand so many layers beside each other, to be told apart."""
-
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "verydeep",
@@ -74,11 +71,10 @@ def learning_curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 
 def error_against_depth(points: Sequence[Point]) -> str:
-    """Test error of every network against its number of weight layers, with intervals."""
+    """Test error of every network with its interval, in the order of their weight layers."""
+    by_depth = sorted(points, key=lambda point: point.layers)
     with _figure(columns=1) as ((panel,), svg):
-        for point in points:
-            peers = [other.label for other in points if other.layers == point.layers]
-            x = point.layers + BESIDE * (peers.index(point.label) - (len(peers) - 1) / 2)
+        for x, point in enumerate(by_depth):
             colour, line = STYLES[point.label]
             panel.errorbar(
                 x,
@@ -89,11 +85,9 @@ def error_against_depth(points: Sequence[Point]) -> str:
                 markerfacecolor=colour if line == "-" else "none",
                 capsize=3,
             )
-            panel.annotate(point.label, (x, point.error), xytext=(6, 0), textcoords="offset points", va="center")
-        panel.set(xlabel="weight layers", ylabel="test error, %")
+        panel.set_xticks(range(len(by_depth)), [f"{point.label}\n{point.layers}" for point in by_depth])
+        panel.set(xlabel="network and its weight layers", ylabel="test error, %")
         panel.set_ylim(bottom=0)
-        panel.margins(x=0.1)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     return svg[0]
 
 

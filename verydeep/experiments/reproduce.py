@@ -65,7 +65,7 @@ def reproduce(
         ValueError: unusable source or recipe, or `out` holds something else.
         Stopped: SIGINT or SIGTERM; what was done is kept.
     """
-    out, recipe, runtime = Path(out), recipe or Recipe(), runtime or Runtime()
+    out, recipe, runtime = Path(out).resolve(), recipe or Recipe(), runtime or Runtime()
     splits = open_source(source) if isinstance(source, str) else source
     plan = Plan(
         source=splits.name,

@@ -16,6 +16,9 @@ DOWNSAMPLING = 32
 STAGE_CHANNELS = (64, 128, 256, 512, 512)
 FC_CHANNELS = 4096
 
+InitialisationScheme = Literal["glorot", "paper"]
+"""How weights are drawn at random; `networks.initialisation` tells what each means."""
+
 LayerKind = Literal["conv", "batch_norm", "relu", "lrn", "pool", "linear", "dropout"]
 
 

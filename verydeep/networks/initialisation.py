@@ -1,15 +1,15 @@
 """How a network gets its first weights: everything about it is in `initialise`."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import nn
 
+from verydeep.networks.configurations import InitialisationScheme
+
 if TYPE_CHECKING:
     from verydeep.networks.vgg import VGG
-
-Scheme = Literal["glorot", "paper"]
 
 PAPER_SD = 0.01
 """Section 3.1 prints 'variance 1e-2'; the practice it follows is a standard deviation of 0.01."""
@@ -22,7 +22,7 @@ SEEDING_CONVOLUTIONS = 4
 class Initialisation:
     """Which layers with weights were copied from a trained network and which were drawn at random."""
 
-    scheme: Scheme
+    scheme: InitialisationScheme
     copied: tuple[str, ...]
     random: tuple[str, ...]
 
@@ -34,7 +34,7 @@ class Initialisation:
 @torch.no_grad()
 def initialise(
     net: "VGG",
-    scheme: Scheme = "glorot",
+    scheme: InitialisationScheme = "glorot",
     *,
     seed_from: "VGG | None" = None,
     generator: torch.Generator | None = None,
@@ -54,8 +54,8 @@ def initialise(
         ValueError: unknown scheme, or a layer of `seed_from` that `net` lacks or has in another shape; nothing
             has been changed then.
     """
-    if scheme not in ("glorot", "paper"):
-        raise ValueError(f"unknown initialisation {scheme!r}: choose glorot or paper")
+    if scheme not in get_args(InitialisationScheme):
+        raise ValueError(f"unknown initialisation {scheme!r}: choose {' or '.join(get_args(InitialisationScheme))}")
     copied = _layers_to_copy(net, seed_from) if seed_from is not None else ()
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):

@@ -4,6 +4,7 @@ import math
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -21,8 +22,9 @@ from verydeep.images.loader import (
     training_batches,
 )
 from verydeep.images.sources import Source, Splits, open_source
+from verydeep.networks.configurations import InitialisationScheme, configuration
 from verydeep.networks.initialisation import Initialisation, initialise
-from verydeep.networks.vgg import VGG, vgg
+from verydeep.networks.vgg import VGG
 from verydeep.progress import Reporter, reporting
 from verydeep.runtime import Runtime, Stopped, stop_request, torch_device
 from verydeep.training import checkpoint
@@ -74,9 +76,11 @@ def train(
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not resume):
         raise ValueError(f"{out} exists: add --resume to go on with it, or choose another folder")
     splits = open_source(source) if isinstance(source, str) else source
+    if (out / runs.RECORD).exists():
+        _check_same(runs.read_record(out), splits, network, recipe, out)
+        if runs.is_finished(out):
+            return out
     training, view, notes = _prepare(splits, network, recipe, runtime, out)
-    if runs.is_finished(out):
-        return out
     steps = batches_per_epoch(len(training.images), recipe.batch)
     batches = training_batches(
         training.images,
@@ -178,39 +182,36 @@ def _on_device(images: Tensor, device: torch.device) -> Tensor:
 def _prepare(
     splits: Splits, network: str, recipe: Recipe, runtime: Runtime, out: Path
 ) -> tuple[_Training, TrainingView, list[str]]:
-    """Everything before the first step, and what to tell about it. Writes `run.json`, or checks the one there."""
+    """Everything before the first step, and what to tell about it. Writes `run.json` if there is none."""
     images, validation, device = splits.part("train"), splits.part("val"), torch_device(runtime)
-    low, high = (scale_in_pixels(scale, recipe.crop) for scale in recipe.scale_range())
     colour = colour_statistics(images)
     net, initialisation = _initial_network(network, splits.classes, recipe, colour.mean)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.SGD(
         net.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
-    record = runs.Record(
-        network=net.configuration.name,
-        recipe=asdict(recipe),
-        runtime=asdict(runtime),
-        source=splits.name,
-        fingerprints={"train": images.fingerprint, "val": validation.fingerprint},
-        images={"train": len(images), "val": len(validation)},
-        classes=splits.classes,
-        initialisation=str(initialisation),
-        command=runs.command(),
-        versions=runs.versions(),
-    )
-    if (out / runs.RECORD).exists():
-        _check_same(runs.read_record(out), record, out)
-    else:
+    if not (out / runs.RECORD).exists():
+        record = runs.Record(
+            network=net.configuration.name,
+            recipe=asdict(recipe),
+            runtime=asdict(runtime),
+            source=splits.name,
+            fingerprints=_fingerprints(splits),
+            images={"train": len(images), "val": len(validation)},
+            classes=splits.classes,
+            initialisation=str(initialisation),
+            command=runs.command(),
+            versions=runs.versions(),
+        )
         runs.write_record(out, record)
     position, notes = checkpoint.load_latest(out / runs.CHECKPOINTS, net, optimiser)
-    scale = f"S = {low}" if low == high else f"S in [{low};{high}]"
+    low, high = (scale_in_pixels(scale, recipe.crop) for scale in recipe.scale_range())
     notes.append(
-        f"{record.network}, {sum(parameter.numel() for parameter in net.parameters()):,} parameters, on {device}; "
-        f"{len(images):,} training and {len(validation):,} validation images in {len(splits.classes)} classes; "
-        f"crop {recipe.crop}, {scale} pixels; "
-        + (f"resumed at step {position.step}" if position.step else record.initialisation)
+        f"{net.configuration.name}, {sum(parameter.numel() for parameter in net.parameters()):,} parameters, on "
+        f"{device}; {len(images):,} training and {len(validation):,} validation images in {len(splits.classes)} "
+        f"classes; crop {recipe.crop}, S {low if low == high else f'from {low} to {high}'} pixels"
     )
+    notes.append(f"resumed at step {position.step}" if position.step else str(initialisation))
     training = _Training(
         net=net,
         optimiser=optimiser,
@@ -234,33 +235,41 @@ def _prepare(
 def _initial_network(
     network: str, classes: tuple[str, ...], recipe: Recipe, mean_rgb: tuple[float, float, float]
 ) -> tuple[VGG, Initialisation]:
-    net = vgg(
-        network,
-        len(classes),
-        recipe.crop,
-        recipe.batch_norm,
-        recipe.width,
-        recipe.dropout,
+    net = VGG(
+        configuration(network),
+        classes=len(classes),
+        crop=recipe.crop,
+        batch_norm=recipe.batch_norm,
+        width=recipe.width,
+        dropout=recipe.dropout,
         mean_rgb=mean_rgb,
     )
     generator = torch.Generator().manual_seed(recipe.seed)
-    if recipe.init in ("glorot", "paper"):
-        return net, initialise(net, recipe.init, generator=generator)  # type: ignore[arg-type]
+    if not recipe.starts_from_run():
+        return net, initialise(net, cast(InitialisationScheme, recipe.init), generator=generator)
     seed = runs.load_model(recipe.init)
     if seed.classes != classes:
         raise ValueError(f"cannot start from {recipe.init}: it was trained for other classes, so fc8 does not fit")
     return net, initialise(net, recipe.init_rest or "glorot", seed_from=seed.net, generator=generator)
 
 
-def _check_same(before: runs.Record, now: runs.Record, out: Path) -> None:
+def _fingerprints(splits: Splits) -> dict[str, str]:
+    return {split: splits.part(split).fingerprint for split in ("train", "val")}
+
+
+def _check_same(before: runs.Record, splits: Splits, network: str, recipe: Recipe, out: Path) -> None:
     """Refuses to resume a run with another network, recipe or other images."""
-    old, new = (
-        {"network": r.network, **r.recipe, "images": r.fingerprints, "classes": r.classes} for r in (before, now)
-    )
-    changed = [name for name in old.keys() | new.keys() if old.get(name) != new.get(name)]
+    old = {**before.recipe, "network": before.network, "images": before.fingerprints, "classes": before.classes}
+    new = {
+        **asdict(recipe),
+        "network": configuration(network).name,
+        "images": _fingerprints(splits),
+        "classes": splits.classes,
+    }
+    changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     if changed:
         raise ValueError(
-            f"{out} was made with another {', '.join(sorted(changed))}: resume it with its own settings "
+            f"{out} was made with another {', '.join(changed)}: resume it with its own settings "
             f"({before.command}), or choose another folder"
         )
 

@@ -1,11 +1,11 @@
 """Every number of the paper's recipe (sections 3.1 and 2), once."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
-from verydeep.networks.configurations import PAPER_CROP, check_crop
+from verydeep.networks.configurations import PAPER_CROP, InitialisationScheme, check_crop
 
-Scheme = Literal["glorot", "paper"]
+SEED_LIMIT = 2**63
 
 
 def scale_in_pixels(scale: int, crop: int) -> int:
@@ -45,7 +45,7 @@ class Recipe:
     init: str = "glorot"
     """First weights: `glorot`, `paper` (normal, sd 0.01), or a RUN to copy the paper's layers from."""
 
-    init_rest: Scheme | None = None
+    init_rest: InitialisationScheme | None = None
     """With a RUN as init: how the layers that are not copied are drawn (glorot if not said)."""
 
     batch: int = 256
@@ -88,8 +88,14 @@ class Recipe:
         for name in ("momentum", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
-        if self.init_rest is not None and self.init in ("glorot", "paper"):
+        if self.seed >= SEED_LIMIT:
+            raise ValueError(f"seed must be below {SEED_LIMIT}, not {self.seed}")
+        if self.init_rest is not None and not self.starts_from_run():
             raise ValueError(f"init_rest only goes with a RUN to copy from: with init {self.init} nothing is copied")
+
+    def starts_from_run(self) -> bool:
+        """Whether `init` names a run to copy layers from."""
+        return self.init not in get_args(InitialisationScheme)
 
     def scale_range(self) -> tuple[int, int]:
         """Smallest and largest S, for a crop of 224; equal for a fixed S."""
