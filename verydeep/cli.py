@@ -13,7 +13,7 @@ from rich.table import Table
 
 from verydeep.networks.arithmetic import describe, describe_stack
 from verydeep.networks.configurations import CONFIGURATIONS, PAPER_CROP
-from verydeep.runtime import Runtime, Stopped
+from verydeep.runtime import Device, Runtime, Stopped
 from verydeep.tables import (
     evaluation_table,
     layer_table,
@@ -195,8 +195,8 @@ def predict(
     run: Path,
     *images: Path,
     top: int = 5,
+    device: Device = "auto",
     json_file: JsonFile = None,
-    runtime: RuntimeOptions = Runtime(),
 ) -> None:
     """Tell what images show: the most probable classes and their probabilities.
 
@@ -204,13 +204,14 @@ def predict(
         run: A run folder.
         images: Image files, or folders of them.
         top: How many classes.
+        device: Where the network runs; auto takes CUDA, else MPS, else the CPU.
         json_file: Write the predictions to this file as well (- for standard output instead of the table).
     """
     from verydeep.deployment.predict import predict as predict_images
 
     if not images:
         raise ValueError("name one or more images, or folders of them")
-    found = [prediction.to_dict() for prediction in predict_images(run, images, top=top, runtime=runtime)]
+    found = [prediction.to_dict() for prediction in predict_images(run, images, top=top, device=device)]
     _show({"predictions": found}, json_file, prediction_table(found))
     failed = sum(prediction["error"] is not None for prediction in found)
     if failed:

@@ -28,7 +28,7 @@ class Runtime:
             raise ValueError(f"workers must be 0 or more, not {self.workers}")
 
 
-def torch_device(runtime: Runtime) -> "torch.device":
+def torch_device(device: Device) -> "torch.device":
     """The device to compute on.
 
     Raises:
@@ -37,11 +37,11 @@ def torch_device(runtime: Runtime) -> "torch.device":
     import torch
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if runtime.device == "auto":
+    if device == "auto":
         return torch.device(next(kind for kind, there in available.items() if there))
-    if not available[runtime.device]:
-        raise ValueError(f"no {runtime.device} device on this machine: choose cpu, or auto")
-    return torch.device(runtime.device)
+    if not available[device]:
+        raise ValueError(f"no {device} device on this machine: choose cpu, or auto")
+    return torch.device(device)
 
 
 class Stopped(Exception):

@@ -9,7 +9,7 @@ from verydeep import runs
 from verydeep.evaluation.protocols import DenseProtocol, posteriors, single_scale
 from verydeep.images.decode import UndecodableImageError
 from verydeep.images.sources import IMAGE_SUFFIXES, MemorySource, Sample
-from verydeep.runtime import Runtime, torch_device
+from verydeep.runtime import Device, torch_device
 from verydeep.training.recipe import Recipe
 
 
@@ -31,7 +31,7 @@ class Prediction:
 
 
 def predict(
-    run: str | Path, images: Sequence[str | Path], *, top: int = 5, runtime: Runtime | None = None
+    run: str | Path, images: Sequence[str | Path], *, top: int = 5, device: Device = "auto"
 ) -> Iterator[Prediction]:
     """The `top` most probable classes of every image, densely at the run's single test scale.
 
@@ -47,7 +47,7 @@ def predict(
     model = runs.load_model(run)
     recipe = Recipe(**runs.read_record(run).recipe)
     protocol = DenseProtocol(scales=single_scale(recipe), mirror=recipe.flip)
-    net = model.net.to(torch_device(runtime or Runtime()))
+    net = model.net.to(torch_device(device))
     return (_predict_one(path, net, model.classes, protocol, top) for path in paths)
 
 

@@ -72,7 +72,7 @@ def evaluate(
         data: SOURCE, as for training, or its splits.
         split: part of it; `test` where there is one, else `val`, if not said.
         scales: Q for a crop of 224, or `paper` (the three that follow from each run's S), or `single` (Q = S).
-        runtime: device to run on.
+        runtime: device, and processes that decode.
 
     Raises:
         ValueError: unusable run, source, split or scales; runs with different classes, or images of a class that
@@ -83,7 +83,8 @@ def evaluate(
     splits = open_source(data) if isinstance(data, str) else data
     split = split or splits.testing
     source = splits.part(split)
-    device = torch_device(runtime or Runtime())
+    runtime = runtime or Runtime()
+    device = torch_device(runtime.device)
     models = [(str(folder), runs.load_model(folder), _protocol(folder, scales)) for folder in folders]
     classes = _common_classes(models)
     labels = _labels(source, classes)
@@ -93,7 +94,7 @@ def evaluate(
     with reporting(f"evaluate {split}", total=views) as report:
         for name, model, protocol in models:
             net = model.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            found.append(posteriors(net, source, protocol, advance=report.advance))
+            found.append(posteriors(net, source, protocol, workers=runtime.workers, advance=report.advance))
             report.advance(0, tell=True, figures={"run": name})
     seconds = time.perf_counter() - started
     per_run = tuple(

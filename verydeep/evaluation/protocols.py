@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from verydeep.images.decode import decode
+from verydeep.images.loader import rescaled_images
 from verydeep.images.sources import Source
-from verydeep.images.views import rescale
 from verydeep.networks.configurations import PAPER_CROP
 from verydeep.networks.vgg import VGG
 from verydeep.training.recipe import Recipe, scale_in_pixels
@@ -60,7 +59,12 @@ def paper_scales(recipe: Recipe) -> tuple[int, ...]:
 
 
 def posteriors(
-    net: VGG, source: Source, protocol: DenseProtocol, *, advance: Callable[[int], None] = lambda images: None
+    net: VGG,
+    source: Source,
+    protocol: DenseProtocol,
+    *,
+    workers: int = 0,
+    advance: Callable[[int], None] = lambda images: None,
 ) -> NDArray[np.float64]:
     """The posterior of every image of a source, [N, classes], in the source's order; rows add up to 1.
 
@@ -73,7 +77,7 @@ def posteriors(
     total = np.zeros((len(source), net.classes))
     for scale in protocol.scales:
         side = scale_in_pixels(scale, net.crop)
-        for indices, images in same_size_batches(source, side):
+        for indices, images in same_size_batches(source, side, workers=workers):
             total[indices] += dense_posteriors(net, images, mirror=protocol.mirror).cpu().double().numpy()
             advance(len(indices))
     return total / len(protocol.scales)
@@ -88,13 +92,11 @@ def dense_posteriors(net: VGG, images: Tensor, *, mirror: bool) -> Tensor:
     return torch.stack([net.score_map(view).mean(dim=(2, 3)).softmax(dim=1) for view in views]).mean(dim=0)
 
 
-def same_size_batches(source: Source, shorter_side: int) -> Iterator[tuple[list[int], Tensor]]:
+def same_size_batches(source: Source, shorter_side: int, *, workers: int = 0) -> Iterator[tuple[list[int], Tensor]]:
     """Every image of a source once, rescaled, uint8 [B, 3, H, W], together with others of exactly its size."""
     waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
     pixels = 0
-    for index in range(len(source)):
-        data, _, name = source[index]
-        image = torch.from_numpy(rescale(decode(data, name), shorter_side)).permute(2, 0, 1)
+    for index, image in enumerate(rescaled_images(source, shorter_side, workers=workers)):
         batch = waiting.setdefault(tuple(image.shape), [])
         batch.append((index, image))
         pixels += image[0].numel()

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,9 +12,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from verydeep.images.colour import colour_shift
-from verydeep.images.decode import Pixels, decode
+from verydeep.images.decode import Pixels, UndecodableImageError, decode
 from verydeep.images.sources import Source
 from verydeep.images.views import centre_crop, random_crop, random_flip, random_scale, rescale
+
+Draw = tuple[Pixels, NDArray[np.float64], int]
+"""Crop [crop, crop, 3], colour shift [3] and label."""
 
 _ORDER, _SAMPLE = 0, 1
 """Which of an epoch's random streams: that of the order, or those of the samples."""
@@ -100,13 +103,12 @@ def training_batches(
         for order in [epoch_order(len(source), seed=seed, epoch=epoch)]
         for step in range(first_step % steps if epoch == first_step // steps else 0, steps)
     )
-    yield from DataLoader(
-        _Draws(source, view, seed),
-        batch_sampler=plan,
-        collate_fn=_collate,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-    )
+    yield from _load(_Draws(source, view, seed), batch_sampler=plan, collate_fn=_collate_draws, num_workers=workers)
+
+
+def rescaled_images(source: Source, scale: int, *, workers: int = 0) -> Iterator[Tensor]:
+    """Every image of a source, in order, whole, with its shorter side at `scale` pixels: uint8 [3, H, W]."""
+    yield from _load(_Whole(source, scale), batch_size=None, num_workers=workers)
 
 
 def centre_batches(images: RescaledImages, *, crop: int, scale: int, batch: int) -> Iterator[Batch]:
@@ -117,15 +119,52 @@ def centre_batches(images: RescaledImages, *, crop: int, scale: int, batch: int)
         yield _collate([(centre_crop(images(i, scale), crop), np.zeros(3), labels[i]) for i in indices])
 
 
-class _Draws(Dataset[tuple[Pixels, NDArray[np.float64], int]]):
+def _load(dataset: Dataset[Any], **options: Any) -> Iterator[Any]:
+    """A DataLoader's items. Refusals come out of workers as values and are raised here, their message as it was."""
+    for item in DataLoader(dataset, pin_memory=torch.cuda.is_available(), **options):
+        if isinstance(item, UndecodableImageError):
+            raise item
+        yield item
+
+
+class _Draws(Dataset[Any]):
     """Adapts `draw` to the DataLoader, which asks for items by (epoch, index)."""
 
     def __init__(self, source: Source, view: TrainingView, seed: int) -> None:
         self._images, self._labels, self._view, self._seed = RescaledImages(source), source.labels, view, seed
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Pixels, NDArray[np.float64], int]:
+    def __getitem__(self, key: tuple[int, int]) -> Draw | UndecodableImageError:
         epoch, index = key
-        return *draw(self._images, index, self._view, seed=self._seed, epoch=epoch), self._labels[index]
+        try:
+            return *draw(self._images, index, self._view, seed=self._seed, epoch=epoch), self._labels[index]
+        except UndecodableImageError as refusal:
+            return refusal
+
+
+class _Whole(Dataset[Any]):
+    """Adapts a source's rescaled images to the DataLoader."""
+
+    def __init__(self, source: Source, scale: int) -> None:
+        self._source, self._scale = source, scale
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Tensor | UndecodableImageError:
+        data, _, name = self._source[index]
+        try:
+            return torch.from_numpy(rescale(decode(data, name), self._scale)).permute(2, 0, 1)
+        except UndecodableImageError as refusal:
+            return refusal
+
+
+def _collate_draws(draws: Sequence[Draw | UndecodableImageError]) -> Batch | UndecodableImageError:
+    good: list[Draw] = []
+    for item in draws:
+        if isinstance(item, UndecodableImageError):
+            return item
+        good.append(item)
+    return _collate(good)
 
 
 def _generator(seed: int, epoch: int, stream: int, index: int) -> np.random.Generator:
@@ -133,7 +172,7 @@ def _generator(seed: int, epoch: int, stream: int, index: int) -> np.random.Gene
     return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, stream, index]))
 
 
-def _collate(samples: Sequence[tuple[Pixels, NDArray[np.float64], int]]) -> Batch:
+def _collate(samples: Sequence[Draw]) -> Batch:
     images, shifts, labels = zip(*samples, strict=True)
     return Batch(
         torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),

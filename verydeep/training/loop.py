@@ -183,7 +183,7 @@ def _prepare(
     splits: Splits, network: str, recipe: Recipe, runtime: Runtime, out: Path
 ) -> tuple[_Training, TrainingView, list[str]]:
     """Everything before the first step, and what to tell about it. Writes `run.json` if there is none."""
-    images, validation, device = splits.part("train"), splits.part("val"), torch_device(runtime)
+    images, validation, device = splits.part("train"), splits.part("val"), torch_device(runtime.device)
     colour = colour_statistics(images)
     net, initialisation = _initial_network(network, splits.classes, recipe, colour.mean)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
