@@ -180,7 +180,7 @@ def test_of_a_film_the_first_frame_is_taken():
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 500, b"<html>404</html>", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
 def test_what_is_no_image_is_refused_by_name(data):
-    with pytest.raises(UndecodableImageError, match=r"^cats/tom\.jpg: (not an image of a known format|cannot be dec)"):
+    with pytest.raises(UndecodableImageError, match=r"^cats/tom\.jpg: not an image of a known format$"):
         decode(data, "cats/tom.jpg")
 
 

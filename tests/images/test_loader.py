@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from verydeep.images import loader
-from verydeep.images.decode import decode
+from verydeep.images.decode import UndecodableImageError, decode
 from verydeep.images.loader import (
     RescaledImages,
     TrainingView,
@@ -20,9 +20,11 @@ from verydeep.images.loader import (
     centre_batches,
     draw,
     epoch_order,
+    rescaled_images,
     training_batches,
 )
 from verydeep.images.sources import MemorySource, Sample
+from verydeep.images.views import rescale
 
 IMAGES, EPOCHS, BATCH = 11, 3, 4
 STEPS = 3  # 4 + 4 + 3 images
@@ -114,6 +116,27 @@ def test_from_any_step_the_rest_is_the_same(first_step):
 @pytest.mark.parametrize("first_step", [0, 4])
 def test_two_workers_give_the_same_batches(first_step):
     assert equal(batches(first_step=first_step, workers=2), batches()[first_step:])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_whole_images_come_rescaled_in_the_order_of_the_source(workers):
+    found = list(rescaled_images(noise_source(), 36, workers=workers))
+    assert len(found) == IMAGES
+    for image, sample in zip(found, noise_source().samples, strict=True):
+        assert image.dtype == torch.uint8
+        assert np.array_equal(image.permute(1, 2, 0), rescale(decode(sample.data), 36))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_image_is_refused_in_the_same_words(workers):
+    samples = (*noise_source().samples, Sample(b"broken", 0, "cats/tom.jpg"))
+    broken = MemorySource(classes=noise_source().classes, samples=samples)
+    for items in (
+        training_batches(broken, view(), batch=4, epochs=1, seed=0, workers=workers),
+        rescaled_images(broken, 36, workers=workers),
+    ):
+        with pytest.raises(UndecodableImageError, match=r"^cats/tom\.jpg: not an image of a known format$"):
+            list(items)
 
 
 def test_another_seed_gives_other_batches():

@@ -265,6 +265,17 @@ def test_a_fingerprint_changes_with_the_images_and_the_classes(tmp_path):
         assert len({state[part] for state in (first, grown, added, renamed)}) == 4
 
 
+def test_a_fingerprint_changes_with_classes_of_which_it_has_no_image(tmp_path):
+    for name in ("ant", "bee"):
+        write_images(tmp_path / "train" / name, 2)
+        write_images(tmp_path / "val" / name, 2)
+    before = open_source(str(tmp_path)).part("val")
+    write_images(tmp_path / "train" / "cat", 2)
+    after = open_source(str(tmp_path)).part("val")
+    assert list(before.labels) == list(after.labels)
+    assert before.fingerprint != after.fingerprint
+
+
 def test_fingerprints_of_images_in_memory_change_with_every_part_of_them():
     def source(classes=("a", "b"), data=b"1", label=0, name="x", extra=()):
         return MemorySource(classes=classes, samples=(Sample(data, label, name), Sample(b"2", 1, "y"), *extra))

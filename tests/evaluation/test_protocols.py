@@ -1,0 +1,285 @@
+"""Posteriors against section 3.2 written out here: one image at a time, slices, loops and matrix products."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from verydeep import vgg
+from verydeep.evaluation import protocols
+from verydeep.evaluation.protocols import (
+    DenseProtocol,
+    dense_posteriors,
+    paper_scales,
+    posteriors,
+    same_size_batches,
+    single_scale,
+)
+from verydeep.images.decode import UndecodableImageError
+from verydeep.images.sources import MemorySource, Sample
+from verydeep.training.recipe import Recipe, scale_in_pixels
+
+STAGES = {  # Table 1: kernel sizes, one group per stage
+    "A": ("3", "3", "33", "33", "33"),
+    "A-LRN": ("3", "3", "33", "33", "33"),
+    "B": ("33", "33", "33", "33", "33"),
+    "B-5x5": ("5", "5", "5", "5", "5"),
+    "C": ("33", "33", "331", "331", "331"),
+    "D": ("33", "33", "333", "333", "333"),
+    "E": ("33", "33", "3333", "3333", "3333"),
+}
+MEAN = (120.0, 110.0, 100.0)
+Q_IN_PIXELS = {32: {256: 37, 384: 55, 512: 73}, 64: {256: 73, 384: 110, 512: 146}}
+
+
+def lively(name, *, crop=32):
+    """A tiny network whose scores differ from image to image: random biases, variance kept from layer to layer."""
+    torch.manual_seed(1)
+    net = vgg(name, classes=7, crop=crop, width=0.05, mean_rgb=MEAN).eval()
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+                module.weight.normal_(0, (2 / module.weight[0].numel()) ** 0.5)
+                module.bias.normal_(0, 0.1)
+        net.conv1_1.weight /= 64
+        probe = torch.from_numpy(picture(crop, crop)).permute(2, 0, 1)[None]
+        net.fc8.weight /= net(probe).std() / 2
+    return net
+
+
+def picture(height, width, seed=0):
+    """Noise on waves, unlike its mirror image and unlike itself upside down."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [100 + 90 * np.sin(x / 5 + 7 * y / height), 255 * x / width, 160 * y / height]
+    return (np.stack(waves, axis=2) + rng.integers(-60, 61, (height, width, 3))).clip(0, 255).astype(np.uint8)
+
+
+def source_of(*images):
+    samples = []
+    for number, image in enumerate(images):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        samples.append(Sample(buffer.getvalue(), 0, f"image {number}"))
+    return MemorySource(classes=tuple("abcdefg"), samples=tuple(samples))
+
+
+def naive_posterior(net, name, image, *, scales, mirror=True, centred=True, softmax_first=False):
+    """Of one image, in double precision."""
+    views = []
+    for scale in scales:
+        shorter, (height, width) = Q_IN_PIXELS[net.crop][scale], image.shape[:2]
+        size = (round(width * shorter / min(height, width)), round(height * shorter / min(height, width)))
+        rescaled = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+        views.append(rescaled)
+        if mirror:
+            views.append(rescaled[:, ::-1])
+    found = []
+    for view in views:
+        scores = torch.stack(naive_scores(net, name, view, centred=centred))
+        found.append(scores.softmax(dim=1).mean(dim=0) if softmax_first else scores.mean(dim=0).softmax(dim=0))
+    return torch.stack(found).mean(dim=0).numpy()
+
+
+def naive_scores(net, name, pixels, *, centred):
+    """Class scores of every window, by loops."""
+    weights = {key: value.double() for key, value in net.state_dict().items()}
+    height, width = pixels.shape[:2]
+    x = torch.from_numpy(pixels.astype(np.float64) - np.array(MEAN)).permute(2, 0, 1)
+    top, left = (height % 32 // 2, width % 32 // 2) if centred else (0, 0)
+    for stage, kernels in enumerate(STAGES[name], 1):
+        for place, kernel in enumerate(kernels, 1):
+            layer = f"conv{stage}_{place}"
+            padding = (int(kernel) - 1) // 2
+            x = F.conv2d(x[None], weights[f"{layer}.weight"], weights[f"{layer}.bias"], padding=padding)[0].clamp(min=0)
+        if name == "A-LRN" and stage == 1:
+            x = naive_lrn(x)
+        x = naive_pooling(x, first_row=(top >> (stage - 1)) & 1, first_column=(left >> (stage - 1)) & 1)
+    assert x.shape[1:] == (height // 32, width // 32)
+    window = net.crop // 32
+    scores = []
+    for i in range(x.shape[1] - window + 1):
+        for j in range(x.shape[2] - window + 1):
+            features = x[:, i : i + window, j : j + window].flatten()
+            for layer in ("fc6", "fc7"):
+                features = (weights[f"{layer}.weight"] @ features + weights[f"{layer}.bias"]).clamp(min=0)
+            scores.append(weights["fc8.weight"] @ features + weights["fc8.bias"])
+    return scores
+
+
+def naive_lrn(x):
+    """Krizhevsky et al. 2012: k = 2, n = 5, alpha = 1e-4, beta = 0.75."""
+    neighbours = [x[max(0, c - 2) : c + 3].square().sum(dim=0) for c in range(len(x))]
+    return torch.stack([x[c] / (2 + 1e-4 * total) ** 0.75 for c, total in enumerate(neighbours)])
+
+
+def naive_pooling(x, *, first_row, first_column):
+    x = x[:, first_row:, first_column:]
+    rows, columns = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+    corners = [x[:, i:rows:2, j:columns:2] for i in (0, 1) for j in (0, 1)]
+    return torch.stack(corners).amax(dim=0)
+
+
+# dense evaluation
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_posteriors_are_those_of_the_paper_written_out(name):
+    net, scales = lively(name), (256, 384, 512)
+    images = [picture(61, 47, 0), picture(47, 61, 1), picture(53, 54, 2), picture(61, 47, 3), picture(35, 101, 4)]
+    found = posteriors(net, source_of(*images), DenseProtocol(scales=scales))
+    assert found.shape == (5, 7)
+    expected = np.stack([naive_posterior(net, name, image, scales=scales) for image in images])
+    assert np.abs(found - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["A", "D"])
+@pytest.mark.parametrize("mirror", [True, False])
+def test_posteriors_with_a_larger_window_and_with_or_without_the_mirror(name, mirror):
+    net, scales = lively(name, crop=64), (256, 512)
+    images = [picture(61, 47, 0), picture(90, 131, 1)]
+    found = posteriors(net, source_of(*images), DenseProtocol(scales=scales, mirror=mirror))
+    expected = np.stack([naive_posterior(net, name, image, scales=scales, mirror=mirror) for image in images])
+    assert np.abs(found - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"mirror": False}, {"centred": False}, {"softmax_first": True}, {"scales": (256,)}, {"scales": (256, 384)}],
+)
+def test_the_comparison_would_notice(change):
+    """Each part of the protocol moves the posterior far more than the 1e-5 above."""
+    net, image = lively("D"), picture(61, 47)
+    whole = naive_posterior(net, "D", image, scales=(256, 384, 512))
+    changed = naive_posterior(net, "D", image, **{"scales": (256, 384, 512), **change})
+    assert np.abs(whole - changed).max() > 1e-3
+
+
+def test_posteriors_are_probabilities():
+    found = posteriors(lively("A"), source_of(picture(40, 50), picture(90, 33)), DenseProtocol(scales=(256, 300)))
+    assert found.dtype == np.float64
+    assert (found >= 0).all()
+    assert np.allclose(found.sum(axis=1), 1, atol=1e-6)
+
+
+def test_testing_is_without_dropout():
+    net, images = lively("A"), torch.from_numpy(picture(50, 70)).permute(2, 0, 1)[None]
+    expected = dense_posteriors(net, images, mirror=True)
+    assert torch.equal(dense_posteriors(net.train(), images, mirror=True), expected)
+
+
+# every image once
+
+
+@settings(max_examples=15, deadline=None)
+@given(sizes=st.lists(st.sampled_from([(32, 40), (40, 32), (33, 33), (32, 55)]), min_size=1, max_size=7))
+def test_every_image_counts_once_whatever_the_sizes(sizes):
+    net = lively("A")
+    images = [picture(*size, seed) for seed, size in enumerate(sizes)]
+    counted = []
+    found = posteriors(net, source_of(*images), DenseProtocol(scales=(256, 300)), advance=counted.append)
+    alone = [posteriors(net, source_of(image), DenseProtocol(scales=(256, 300)))[0] for image in images]
+    assert np.allclose(found, alone, atol=1e-6)
+    assert sum(counted) == 2 * len(sizes)  # once for each scale
+
+
+@pytest.mark.parametrize("waiting", [1, 37 * 37 * 4, 10**9])
+@pytest.mark.parametrize("limit", [1, 37 * 37 * 2, 37 * 60 * 3, 10**9])
+@pytest.mark.parametrize("count", range(1, 8))
+def test_batches_hold_every_image_once_and_are_not_padded(monkeypatch, count, limit, waiting):
+    monkeypatch.setattr(protocols, "PIXELS_AT_ONCE", limit)
+    monkeypatch.setattr(protocols, "PIXELS_WAITING", waiting)
+    sizes = [(61, 47), (37, 37), (61, 47), (40, 60), (61, 47), (37, 37), (47, 61)][:count]
+    images = [picture(*size, seed) for seed, size in enumerate(sizes)]
+    seen = []
+    for indices, batch in same_size_batches(source_of(*images), 37):
+        assert batch.dtype == torch.uint8
+        assert len(indices) == len(batch)
+        assert len(batch) == 1 or len(batch) * batch.shape[2] * batch.shape[3] <= limit
+        for index, found in zip(indices, batch, strict=True):
+            height, width = sizes[index]
+            size = (round(width * 37 / min(height, width)), round(height * 37 / min(height, width)))
+            expected = Image.fromarray(images[index]).resize(size, Image.Resampling.BILINEAR)
+            assert np.array_equal(found.permute(1, 2, 0), np.asarray(expected))
+        seen += indices
+    assert sorted(seen) == list(range(count))
+
+
+def test_no_more_images_wait_than_memory_allows(monkeypatch):
+    """All of different sizes, so that no two share a batch."""
+    read, getitem = [], MemorySource.__getitem__
+    monkeypatch.setattr(protocols, "PIXELS_WAITING", 5 * 37 * 60)
+    monkeypatch.setattr(MemorySource, "__getitem__", lambda self, index: read.append(index) or getitem(self, index))
+    images = [picture(37, 37 + number) for number in range(24)]
+    for done, _ in enumerate(same_size_batches(source_of(*images), 37)):
+        assert len(read) - done <= 1 + 5 * 60 / 37
+    assert read == list(range(24))
+
+
+def test_two_workers_give_the_same_posteriors():
+    net, images = lively("A"), [picture(61, 47, 0), picture(40, 40, 1), picture(61, 47, 2), picture(47, 61, 3)]
+    alone, helped = (
+        posteriors(net, source_of(*images), DenseProtocol(scales=(256, 300)), workers=workers) for workers in (0, 2)
+    )
+    assert np.array_equal(alone, helped)
+
+
+def test_images_of_one_size_share_a_batch():
+    images = [picture(61, 47, 0), picture(40, 40, 1), picture(61, 47, 2), picture(61, 47, 3)]
+    together = [indices for indices, _ in same_size_batches(source_of(*images), 37)]
+    assert sorted(together) == [[0, 2, 3], [1]]
+
+
+def test_a_broken_image_is_named():
+    source = source_of(picture(40, 40))
+    broken = MemorySource(classes=source.classes, samples=(*source.samples, Sample(b"broken", 0, "cats/tom.jpg")))
+    with pytest.raises(UndecodableImageError, match=r"cats/tom\.jpg"):
+        posteriors(lively("A"), broken, DenseProtocol(scales=(256,)))
+
+
+# scales
+
+
+@pytest.mark.parametrize(
+    ("scale", "single", "several"),
+    [
+        ("256", (256,), (224, 256, 288)),
+        ("384", (384,), (352, 384, 416)),
+        ("256:512", (384,), (256, 384, 512)),
+        ("224", (224,), (224, 256)),  # below the crop no window fits
+        ("240", (240,), (240, 272)),
+    ],
+)
+def test_test_scales_are_the_papers(scale, single, several):
+    assert single_scale(Recipe(scale=scale)) == single
+    assert paper_scales(Recipe(scale=scale)) == several
+
+
+@pytest.mark.parametrize("scales", [(), (223,), (256, 100)])
+def test_scales_below_the_crop_are_refused(scales):
+    with pytest.raises(ValueError, match=r"^scales are whole numbers from 224 \(the crop\) up, not \["):
+        DenseProtocol(scales=scales)
+
+
+@pytest.mark.parametrize(
+    ("scale", "crop", "pixels"),
+    [(256, 224, 256), (384, 224, 384), (256, 32, 37), (384, 32, 55), (512, 32, 73), (288, 32, 41), (256, 64, 73)],
+)
+def test_scales_in_pixels(scale, crop, pixels):
+    assert scale_in_pixels(scale, crop) == pixels
+
+
+@settings(max_examples=200, deadline=None)
+@given(scale=st.integers(224, 2000), multiple=st.integers(1, 20))
+def test_scales_go_with_the_crop(scale, multiple):
+    crop = 32 * multiple
+    pixels = scale_in_pixels(scale, crop)
+    assert pixels >= crop
+    assert abs(pixels - scale * multiple / 7) <= 0.5
+    assert scale_in_pixels(224, crop) == crop
+    assert scale_in_pixels(scale + 7, crop) == pixels + multiple
