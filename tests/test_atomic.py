@@ -127,7 +127,6 @@ def test_a_sync_that_fails_leaves_the_old_folder_and_nothing_else(tmp_path, monk
     assert names(tmp_path) == ["model"]
 
 
-@pytest.mark.xfail(reason="the old folder stays under its other name", strict=True)
 def test_an_exchange_that_fails_leaves_the_old_folder(tmp_path, monkeypatch):
     """The second of the two renames fails: the old folder has to go back."""
     with new_folder(tmp_path / "model") as aside:
@@ -146,7 +145,6 @@ def test_an_exchange_that_fails_leaves_the_old_folder(tmp_path, monkeypatch):
     assert names(tmp_path) == ["model"]
 
 
-@pytest.mark.xfail(reason="what a killed process left is in the way", strict=True)
 def test_what_a_killed_process_of_the_same_number_left_is_not_in_the_way(tmp_path):
     """In a container every start may have the same process number."""
     for kind in ("partial", "old"):

@@ -93,7 +93,6 @@ def test_what_is_said_is_text_and_not_markup(name):
     assert out.file.getvalue() == f"trained {name}\n"
 
 
-@pytest.mark.xfail(reason="brackets in a run's name are taken for markup", strict=True)
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize("name", ["runs/my[bold]run", "x[/b]"])
 def test_figures_are_text_and_not_markup(name, terminal):

@@ -32,7 +32,7 @@ def write_json(path: Path, value: Any) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """Gives an empty folder to fill; when the block ends without an error it is synced and renamed to `path`.
 
-    A folder that stands at `path` is replaced. On failure nothing is left behind.
+    A folder that stands at `path` is replaced. On failure it stays, and nothing else is left behind.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     shutil.rmtree(aside, ignore_errors=True)
@@ -44,8 +44,13 @@ def new_folder(path: Path) -> Iterator[Path]:
         _sync(aside)
         if path.exists():
             old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            shutil.rmtree(old, ignore_errors=True)
             path.rename(old)
-            aside.rename(path)
+            try:
+                aside.rename(path)
+            except BaseException:
+                old.rename(path)
+                raise
             shutil.rmtree(old)
         else:
             aside.rename(path)

@@ -28,7 +28,7 @@ class Reporter:
         due = not self._console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES
         if tell or due:
             self._last_line = time.monotonic()
-            self._console.print(f"{self._what}  {text}  {self._left()}", highlight=False, soft_wrap=True)
+            self._console.print(f"{self._what}  {text}  {self._left()}", highlight=False, markup=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
         """A line of text above the bar."""
@@ -47,9 +47,9 @@ def reporting(what: str, total: int, *, done: int = 0, console: Console | None =
     """A reporter for `total` units of work, `done` of which lie behind already. Writes to standard error."""
     console = console or Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[figures]}", markup=False),
         TimeRemainingColumn(compact=True),
         TextColumn("left"),
     )

@@ -85,7 +85,7 @@ def read_record(folder: str | Path) -> Record:
     path = Path(folder) / RECORD
     if not path.is_file():
         raise ValueError(f"{folder} is not a run: it has no {RECORD} (verydeep train writes one)")
-    fields = json.loads(path.read_text())
+    fields = json.loads(path.read_text(encoding="utf-8"))
     return Record(**{**fields, "classes": tuple(fields["classes"])})
 
 
@@ -96,8 +96,12 @@ def is_finished(folder: str | Path) -> bool:
 
 def append_metrics(folder: Path, figures: dict[str, Any]) -> None:
     """One more line of `metrics.jsonl`."""
-    with (folder / METRICS).open("a") as file:
-        file.write(json.dumps(figures) + "\n")
+    with (folder / METRICS).open("ab+") as file:
+        file.seek(0)
+        content = file.read()
+        # A crash may have torn the last line; what follows must not be torn with it.
+        start = b"" if not content or content.endswith(b"\n") else b"\n"
+        file.write(start + json.dumps(figures).encode() + b"\n")
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
@@ -105,8 +109,14 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     path = Path(folder) / METRICS
     if not path.is_file():
         return []
-    lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    return [figures for _, figures in sorted({figures["epoch"]: figures for figures in lines}.items())]
+    epochs: dict[int, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            figures = json.loads(line)
+            epochs[figures["epoch"]] = figures
+        except (ValueError, KeyError, TypeError):
+            continue  # torn by a crash; that epoch was done again
+    return [epochs[epoch] for epoch in sorted(epochs)]
 
 
 def save_model(model: Model, folder: Path) -> None:
@@ -123,7 +133,7 @@ def save_model(model: Model, folder: Path) -> None:
         "classes": list(model.classes),
     }
     with atomic.new_folder(folder) as aside:
-        (aside / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+        (aside / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
         save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
 
@@ -146,7 +156,7 @@ def load_model(folder: str | Path) -> Model:
         reason = "has no model yet: finish it with --resume" if started else "is not a run: no model in it"
         raise ValueError(f"{folder} {reason}")
     try:
-        config = json.loads((found / CONFIG).read_text())
+        config = json.loads((found / CONFIG).read_text(encoding="utf-8"))
         classes = tuple(config.pop("classes"))
         with torch.device("meta"):
             net = VGG(configuration(config.pop("network")), classes=len(classes), **config)

@@ -225,3 +225,14 @@ def test_broken_files_give_pixels_or_the_one_error(kind, data):
         assert pixels.dtype == np.uint8
         assert pixels.ndim == 3
         assert pixels.shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    ("pixels", "reason"),
+    [(np.full((3, 4), 0.5, np.float32), "no known range"), (np.full((3, 4), 70_000, np.int32), "more than 16 bits")],
+)
+def test_pixels_of_no_known_range_are_refused(pixels, reason):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "TIFF")
+    with pytest.raises(UndecodableImageError, match=f"scan.tif: .*{reason}"):
+        decode(buffer.getvalue(), "scan.tif")

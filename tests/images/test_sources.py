@@ -306,3 +306,26 @@ def test_digits_are_png_files_of_8_by_8():
     data = digits().part("test")[0].data
     assert Image.open(io.BytesIO(data)).format == "PNG"
     assert decode(data).shape == (8, 8, 3)
+
+
+def test_hidden_files_are_no_images(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for file in ("0.png", "1.png", "._0.png"):
+            (tmp_path / name / file).write_bytes(b"x")
+    parts = open_source(str(tmp_path)).parts
+    assert sorted(sample.id for part in parts.values() for sample in (part[i] for i in range(len(part)))) == [
+        "cat/0.png",
+        "cat/1.png",
+        "dog/0.png",
+        "dog/1.png",
+    ]
+
+
+def test_two_folders_for_one_split_are_refused(tmp_path):
+    for split in ("train", "val", "validation"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            (tmp_path / split / name / "0.png").write_bytes(b"x")
+    with pytest.raises(ValueError, match="has both val and validation: keep one of them"):
+        open_source(str(tmp_path))

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from verydeep.images.decode import UndecodableImageError
 from verydeep.images.views import centre_crop, crop, mirror, random_crop, random_flip, random_scale, rescale
 
 
@@ -154,3 +155,9 @@ def test_rescaling_is_pillows_own():
     image = noise(61, 47)
     expected = Image.fromarray(image).resize((37, 48), Image.Resampling.BILINEAR)
     assert np.array_equal(rescale(image, 37), np.asarray(expected))
+
+
+def test_an_image_too_elongated_to_rescale_is_refused_by_name():
+    thin = np.zeros((2, 20_000, 3), dtype=np.uint8)
+    with pytest.raises(UndecodableImageError, match=r"thin\.png: 20000 x 2 is too elongated"):
+        rescale(thin, 256, "thin.png")

@@ -14,7 +14,7 @@ from verydeep import Recipe, Runtime, load, train
 from verydeep.images.colour import colour_statistics, shift_components
 from verydeep.images.loader import TrainingView, training_batches
 from verydeep.images.sources import MemorySource, Sample, Splits
-from verydeep.runs import load_model, read_metrics, read_record
+from verydeep.runs import append_metrics, load_model, read_metrics, read_record
 from verydeep.runtime import Stopped
 from verydeep.training.loop import DivergedError
 
@@ -203,3 +203,10 @@ def test_a_start_from_other_classes_is_refused_and_leaves_nothing(tmp_path):
 def test_a_torn_line_of_metrics_is_ignored(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "loss": 2.0}) + '\n{"epoch": 2, "lo')
     assert read_metrics(tmp_path) == [{"epoch": 1, "loss": 2.0}]
+
+
+def test_a_torn_line_does_not_tear_the_next(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"epoch": 1}) + '\n{"epoch": 2, "deep": {"a": 1}')
+    append_metrics(tmp_path, {"epoch": 2, "loss": 0.5})
+    append_metrics(tmp_path, {"epoch": 3})
+    assert read_metrics(tmp_path) == [{"epoch": 1}, {"epoch": 2, "loss": 0.5}, {"epoch": 3}]

@@ -8,7 +8,7 @@ from typing import Any
 from verydeep import runs
 from verydeep.evaluation.protocols import DenseProtocol, posteriors, single_scale
 from verydeep.images.decode import UndecodableImageError
-from verydeep.images.sources import IMAGE_SUFFIXES, MemorySource, Sample
+from verydeep.images.sources import MemorySource, Sample, is_image_file
 from verydeep.runtime import Device, torch_device
 from verydeep.training.recipe import Recipe
 
@@ -67,7 +67,7 @@ def _predict_one(path: Path, net: Any, classes: tuple[str, ...], protocol: Dense
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+        found = sorted(p for p in path.rglob("*") if is_image_file(p))
         if not found:
             raise ValueError(f"no images in {path}")
         return found

@@ -53,7 +53,7 @@ class Evaluation:
     images_per_second: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain dictionaries and lists, ready for JSON."""
+        """The same as plain dictionaries, ready for JSON."""
         return asdict(self)
 
 
@@ -80,6 +80,8 @@ def evaluate(
         UndecodableImageError: a file cannot be decoded; the message names it.
     """
     folders = [run] if isinstance(run, str | Path) else list(run)
+    if not folders:
+        raise ValueError("name one or more runs to evaluate")
     splits = open_source(data) if isinstance(data, str) else data
     split = split or splits.testing
     source = splits.part(split)

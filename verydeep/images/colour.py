@@ -5,13 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from verydeep.images.decode import decode
+from verydeep.images.decode import WHITE, decode
 from verydeep.images.sources import Source
 
 SAMPLE = 10_000
 """Images looked at, at most."""
-
-WHITE = 255
 
 
 @dataclass(frozen=True, kw_only=True)

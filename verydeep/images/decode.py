@@ -13,6 +13,8 @@ Pixels = NDArray[np.uint8]
 MAX_PIXELS = 100_000_000
 """Larger images are refused before they are unpacked: as RGB they would take over 300 MB."""
 
+WHITE = 255
+
 SIXTEEN_BIT_STEP = 257
 """65535 / 257 = 255: one 8-bit grey level in 16-bit ones."""
 
@@ -24,8 +26,8 @@ class UndecodableImageError(ValueError):
 def decode(data: bytes, name: str = "image") -> Pixels:
     """The first frame of an image file as upright RGB, uint8 [H, W, 3].
 
-    EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits; palettes,
-    grey and CMYK are converted by Pillow. `name` stands in error messages.
+    EXIF orientation is applied, transparency is laid over white, grey with more than 8 bits counts as 16-bit and is
+    scaled to 8; palettes, grey and CMYK are converted by Pillow. `name` stands in error messages.
 
     Raises:
         UndecodableImageError: not an image, truncated, or of more than 100 million pixels.
@@ -46,9 +48,13 @@ def decode(data: bytes, name: str = "image") -> Pixels:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("pixels are fractions of no known range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.float64) / SIXTEEN_BIT_STEP
-        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+        if grey.min() < 0 or grey.max() > WHITE:
+            raise ValueError("pixels have more than 16 bits: save it with 8 or 16")
+        return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

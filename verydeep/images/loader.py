@@ -74,7 +74,7 @@ class RescaledImages:
         if (index, scale) in self._kept:
             return self._kept[index, scale]
         data, _, name = self.source[index]
-        image = rescale(decode(data, name), scale)
+        image = rescale(decode(data, name), scale, name)
         if image.nbytes <= self._bytes_left:
             self._bytes_left -= image.nbytes
             self._kept[index, scale] = image
@@ -153,7 +153,7 @@ class _Whole(Dataset[Any]):
     def __getitem__(self, index: int) -> Tensor | UndecodableImageError:
         data, _, name = self._source[index]
         try:
-            return torch.from_numpy(rescale(decode(data, name), self._scale)).permute(2, 0, 1)
+            return torch.from_numpy(rescale(decode(data, name), self._scale, name)).permute(2, 0, 1)
         except UndecodableImageError as refusal:
             return refusal
 

@@ -24,7 +24,7 @@ VALIDATION_SHARE = 0.2
 """Of each class, held out where a source brings no validation images."""
 
 DIGITS_TEST_SHARE, DIGITS_VALIDATION_SHARE = 0.2, 0.125
-"""360 of the 1,797 digits are for testing; an eighth of the rest, about 180, for the learning-rate schedule."""
+"""A fifth of the 1,797 digits (359) is for testing; an eighth of the rest (179) for the learning-rate schedule."""
 
 _SPLIT_SEED = 0
 """Fixed, so that a held-out image is held out in every run on the same source."""
@@ -52,7 +52,7 @@ class Source(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal digest that changes when images, labels or classes do."""
+        """Hexadecimal digest of what the source holds; `FolderSource` looks at names and sizes, not into the files."""
 
     def __len__(self) -> int: ...
 
@@ -229,13 +229,20 @@ def stratified_split(labels: Sequence[int], share: float) -> tuple[list[int], li
     return [index for index in range(len(labels)) if index not in held_out], sorted(taken)
 
 
+def is_image_file(path: Path) -> bool:
+    """Whether a file's name is that of an image, and not a hidden one (macOS leaves `._1.jpg` beside `1.jpg`)."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
 def _split_folders(root: Path) -> dict[str, Path]:
-    return {
-        split: root / folder
-        for split, folders in SPLIT_FOLDERS.items()
-        for folder in folders
-        if (root / folder).is_dir()
-    }
+    found = {}
+    for split, names in SPLIT_FOLDERS.items():
+        there = [root / name for name in names if (root / name).is_dir()]
+        if len(there) > 1:
+            raise ValueError(f"{root} has both {' and '.join(path.name for path in there)}: keep one of them")
+        if there:
+            found[split] = there[0]
+    return found
 
 
 def _hold_out(source: Source) -> dict[str, Source]:
@@ -249,11 +256,7 @@ def _hold_out(source: Source) -> dict[str, Source]:
 def _folder_source(root: Path, classes: tuple[str, ...] | None = None) -> FolderSource:
     """Images below `root`; with `classes`, their labels follow those names instead of the folders here."""
     by_class = {
-        folder.name: sorted(
-            str(path.relative_to(root))
-            for path in folder.rglob("*")
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-        )
+        folder.name: sorted(str(path.relative_to(root)) for path in folder.rglob("*") if is_image_file(path))
         for folder in sorted(root.iterdir())
         if folder.is_dir() and not folder.name.startswith(".")
     }

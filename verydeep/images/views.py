@@ -3,19 +3,26 @@
 import numpy as np
 from PIL import Image
 
-from verydeep.images.decode import Pixels
+from verydeep.images.decode import MAX_PIXELS, Pixels, UndecodableImageError
 
 
-def rescale(image: Pixels, shorter_side: int) -> Pixels:
+def rescale(image: Pixels, shorter_side: int, name: str = "image") -> Pixels:
     """The image with its shorter side at `shorter_side` pixels and its proportions kept (isotropic).
 
-    Bilinear; when shrinking, the filter widens with the factor (antialiasing).
+    Bilinear; when shrinking, the filter widens with the factor (antialiasing). `name` stands in error messages.
+
+    Raises:
+        UndecodableImageError: so elongated an image that the result would have over 100 million pixels.
     """
     height, width = image.shape[:2]
     shortest = min(height, width)
     if shortest == shorter_side:
         return image
     new_width, new_height = (round(side * shorter_side / shortest) for side in (width, height))
+    if new_width * new_height > MAX_PIXELS:
+        raise UndecodableImageError(
+            f"{name}: {width} x {height} is too elongated to be rescaled to a shorter side of {shorter_side}"
+        )
     return np.array(Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR))
 
 
