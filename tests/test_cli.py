@@ -68,6 +68,8 @@ def test_wrong_use_is_answered_in_one_line(capsys, tmp_path):
     assert "name one or more run folders" in refusal(capsys, "evaluate", "--data", "digits")
     assert "holds something else" in refusal(capsys, "reproduce", "--quick", "--out", taken)
     assert "is not a run" in refusal(capsys, "predict", taken, taken)
+    assert "is a file" in refusal(capsys, "train", "--network", "A", "--out", taken / "cat" / "0.png", "--crop", 32)
+    assert "there is no folder" in refusal(capsys, "describe", "A", "--json", tmp_path / "nowhere" / "d.json")
     assert not out.exists()
 
 

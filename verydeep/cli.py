@@ -43,9 +43,13 @@ RuntimeOptions = Annotated[Runtime, Parameter(name="*", group="Runtime")]
 
 
 def _file_or_hyphen(_kind: object, value: Path | None) -> None:
-    """Takes `-` for standard output, but no option that follows where the file was forgotten."""
-    if value is not None and str(value).startswith("-") and str(value) != "-":
+    """Refuses, before any work, what is neither `-` (standard output) nor a place where a file can be written."""
+    if value is None or str(value) == "-":
+        return
+    if str(value).startswith("-"):
         raise ValueError("name a file, or - for standard output")
+    if not value.parent.is_dir():
+        raise ValueError(f"there is no folder {value.parent}")
 
 
 JsonFile = Annotated[Path | None, Parameter(name="--json", allow_leading_hyphen=True, validator=_file_or_hyphen)]
@@ -168,7 +172,7 @@ def reproduce(
     Args:
         source: A folder with one folder of images per class (or train/ and val/ that hold them), or digits.
         out: Folder of the report, the runs and the figures.
-        quick: The recipe scaled down: crop 32, quarter width, few epochs; three minutes for the digits on two cores.
+        quick: The recipe scaled down: crop 32, quarter width, few epochs; about two minutes for the digits.
         crop: Side of the input in pixels, a multiple of 32.
         width: Factor on the channels of every hidden layer.
         epochs: At most, for each network.

@@ -105,8 +105,10 @@ def _write_or_check_plan(plan: Plan, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         atomic.write_json(path, asdict(plan))
         return
-    before, now = json.loads(path.read_text()), json.loads(json.dumps(asdict(plan)))
-    before, now = ({**d, **d.pop("recipe")} for d in (before, now))
+    before, now = (
+        {**settings.pop("recipe"), **settings}
+        for settings in (json.loads(path.read_text()), json.loads(json.dumps(asdict(plan))))
+    )
     changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if changed:
         raise ValueError(

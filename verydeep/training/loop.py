@@ -73,7 +73,9 @@ def train(
         DivergedError: the loss became infinite or not a number; that step was not applied.
     """
     recipe, runtime, out = recipe or Recipe(), runtime or Runtime(), Path(out)
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not resume):
+    if out.is_file():
+        raise ValueError(f"{out} is a file: choose a folder")
+    if out.is_dir() and any(out.iterdir()) and not resume:
         raise ValueError(f"{out} exists: add --resume to go on with it, or choose another folder")
     splits = open_source(source) if isinstance(source, str) else source
     if (out / runs.RECORD).exists():
