@@ -68,6 +68,12 @@ def test_wrong_use_is_answered_in_one_line(capsys, tmp_path):
     assert "name one or more run folders" in refusal(capsys, "evaluate", "--data", "digits")
     assert "holds something else" in refusal(capsys, "reproduce", "--quick", "--out", taken)
     assert "is not a run" in refusal(capsys, "predict", taken, taken)
+    assert "without networks" in refusal(capsys, "describe", "D", "--stack", "3,3")
+    assert "without networks" in refusal(capsys, "describe", "--stack", "3,3", "--width", "0.5")
+    assert "goes with --stack" in refusal(capsys, "describe", "D", "--channels", "3")
+    assert "is a folder" in refusal(capsys, "describe", "A", "--json", tmp_path)
+    assert "is no run to resume" in refusal(capsys, *train[:-2], taken, "--network", "A", "--crop", 32, "--resume")
+    assert "width must be" in refusal(capsys, *train, "A", "--width", "inf")
     assert "is a file" in refusal(capsys, "train", "--network", "A", "--out", taken / "cat" / "0.png", "--crop", 32)
     assert "there is no folder" in refusal(capsys, "describe", "A", "--json", tmp_path / "nowhere" / "d.json")
     assert not out.exists()
@@ -127,6 +133,15 @@ def test_train_evaluate_predict_on_a_folder(capsys, tmp_path):
     assert captured.err.strip() == "verydeep: 1 of 6 images could not be used"
 
 
+def test_names_with_brackets_are_printed_as_they_are(capsys, tmp_path):
+    images, out = picture_folder(tmp_path / "w[/x]"), tmp_path / "a[b]"
+    assert run("train", images, "--network", "A", "--out", out, *QUICKEST) == 0
+    assert run("evaluate", out, "--data", images) == 0
+    text = capsys.readouterr().out.replace("\n", "")
+    assert str(out) in text
+    assert str(images) in text
+
+
 def test_progress_goes_to_standard_error_as_plain_lines(tmp_path):
     command = [
         sys.executable,
@@ -143,7 +158,7 @@ def test_progress_goes_to_standard_error_as_plain_lines(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stderr + done.stdout
-    assert any("epoch 1/1" in line and "images/s" in line and "left" in line for line in done.stderr.splitlines())
+    assert any("epoch 1/1" in line and "images/s" in line for line in done.stderr.splitlines())
 
 
 def test_an_unexpected_error_is_one_line_unless_debugging(capsys, monkeypatch, tmp_path):

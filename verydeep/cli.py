@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from verydeep.networks.arithmetic import describe, describe_stack
-from verydeep.networks.configurations import CONFIGURATIONS, PAPER_CROP
+from verydeep.networks.configurations import CONFIGURATIONS, ILSVRC_CLASSES, PAPER_CROP
 from verydeep.runtime import Device, Runtime, Stopped
 from verydeep.tables import (
     evaluation_table,
@@ -27,11 +27,14 @@ from verydeep.version import __version__
 
 FAILURE, WRONG_USE = 1, 2
 
+STACK_CHANNELS = 512
+
 WIDTH_IN_FILES = 120
 """Characters in a line where there is no terminal to ask."""
 
 app = App(
     name="verydeep",
+    suppress_keyboard_interrupt=False,
     version=__version__,
     help="The VGG paper as a tool: train its networks, test them its way, repeat its experiment on your images.",
     help_epilogue="SOURCE is a folder with one folder of images per class (or train/ and val/ that hold them), or "
@@ -48,6 +51,8 @@ def _file_or_hyphen(_kind: object, value: Path | None) -> None:
         return
     if str(value).startswith("-"):
         raise ValueError("name a file, or - for standard output")
+    if value.is_dir():
+        raise ValueError(f"{value} is a folder: name a file in it")
     if not value.parent.is_dir():
         raise ValueError(f"there is no folder {value.parent}")
 
@@ -59,12 +64,12 @@ JsonFile = Annotated[Path | None, Parameter(name="--json", allow_leading_hyphen=
 def describe_verb(
     *networks: str,
     input: int = PAPER_CROP,
-    classes: int = 1000,
+    classes: int = ILSVRC_CLASSES,
     batch: int = 1,
     width: float = 1.0,
     batch_norm: bool = False,
     stack: str | None = None,
-    channels: int = 512,
+    channels: int | None = None,
     json_file: JsonFile = None,
 ) -> None:
     """Show what networks cost and see: layers, parameters, multiply-adds, memory, receptive field.
@@ -77,15 +82,19 @@ def describe_verb(
         width: Factor on the channels of every hidden layer.
         batch_norm: The variant with batch normalisation (not in the paper).
         stack: Instead: compare stacked convolutions, such as 3,3,3, with one layer that sees as much.
-        channels: Channels of that stack.
+        channels: Channels of that stack (512 if not said).
         json_file: Write the figures to this file as well (- for standard output instead of the table).
     """
     if stack is not None:
-        if networks:
-            raise ValueError("describe either networks or a --stack, not both")
-        compared = describe_stack(_whole_numbers(stack, "--stack"), channels=channels)
+        if networks or (input, classes, batch, width, batch_norm) != (PAPER_CROP, ILSVRC_CLASSES, 1, 1.0, False):
+            raise ValueError("a --stack is described by --channels alone, without networks and their options")
+        compared = describe_stack(
+            _whole_numbers(stack, "--stack"), channels=STACK_CHANNELS if channels is None else channels
+        )
         _show(compared.to_dict(), json_file, stack_table(compared))
         return
+    if channels is not None:
+        raise ValueError("--channels goes with --stack")
     found = [
         describe(name, input=input, classes=classes, batch=batch, width=width, batch_norm=batch_norm)
         for name in networks or CONFIGURATIONS
@@ -111,7 +120,7 @@ def train(
         source: A folder with one folder of images per class (or train/ and val/ that hold them), or digits.
         network: A, A-LRN, B, B-5x5, C, D or E.
         out: The run folder to make.
-        resume: Go on with a run that was stopped; the same options as before.
+        resume: Go on with a run that was stopped, the other options as before; begin it if it is not there.
         json_file: Write the last and the best epoch's figures to this file as well (- for standard output instead).
     """
     from verydeep.runs import read_metrics
@@ -119,6 +128,8 @@ def train(
 
     folder = train_network(source, network=network, out=out, recipe=recipe, runtime=runtime, resume=resume)
     epochs = read_metrics(folder)
+    if not epochs:
+        raise OSError(f"{folder} has lost its metrics; its model is good")
     best = min(epochs, key=lambda epoch: epoch["validation_error"])
     figures = {"run": str(folder), "network": network, "last": epochs[-1], "best": best}
     _show(figures, json_file, training_table(figures))
@@ -138,7 +149,8 @@ def evaluate(
     Args:
         runs: Run folders.
         data: SOURCE of the images: a folder, or digits.
-        split: train, val or test; test if the source has one, else val.
+        split: train, val, test or all. If not said: test if the source has one, else val; of a folder without
+            splits that the runs were not trained on, all.
         scales: Test scales Q for a crop of 224, such as 256,384,512; paper: the three that follow from the training
             scale; single: the training scale.
         json_file: Write the figures to this file as well (- for standard output instead of the table).

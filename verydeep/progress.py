@@ -11,6 +11,10 @@ SECONDS_BETWEEN_LINES = 30.0
 """Within an epoch a file gets a line this often; the end of an epoch is always told."""
 
 
+WIDTH_WITH_BAR = 100
+"""Characters; on a narrower terminal the figures take the place of the bar itself."""
+
+
 class Reporter:
     """Tells how far one piece of work has come."""
 
@@ -28,7 +32,9 @@ class Reporter:
         due = not self._console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES
         if tell or due:
             self._last_line = time.monotonic()
-            self._console.print(f"{self._what}  {text}  {self._left()}", highlight=False, markup=False, soft_wrap=True)
+            self._console.print(
+                f"{self._what}  {text}  {self._left()}".rstrip(), highlight=False, markup=False, soft_wrap=True
+            )
 
     def say(self, text: str) -> None:
         """A line of text above the bar."""
@@ -36,7 +42,7 @@ class Reporter:
 
     def _left(self) -> str:
         task = self._bar.tasks[self._task]
-        if not task.total or not task.completed:
+        if not task.total or not task.completed or task.finished:
             return ""
         seconds = (time.monotonic() - self._started) * (task.total - task.completed) / task.completed
         return f"{duration(seconds)} left"
@@ -46,9 +52,10 @@ class Reporter:
 def reporting(what: str, total: int, *, done: int = 0, console: Console | None = None) -> Iterator[Reporter]:
     """A reporter for `total` units of work, `done` of which lie behind already. Writes to standard error."""
     console = console or Console(stderr=True)
+    bar_column = [BarColumn(bar_width=None)] if console.width >= WIDTH_WITH_BAR else []
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
+        *bar_column,
         TextColumn("{task.fields[figures]}", markup=False),
         TimeRemainingColumn(compact=True),
         TextColumn("left"),

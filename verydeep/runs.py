@@ -6,6 +6,7 @@ RUN/checkpoints/     to resume from
 RUN/model/           config.json and model.safetensors: appears when the training has ended
 """
 
+import hashlib
 import json
 import platform
 import shlex
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from verydeep import atomic
 from verydeep.networks.configurations import configuration
+from verydeep.networks.scales import scale_range
 from verydeep.version import __version__
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 RECORD, METRICS, CHECKPOINTS, MODEL = "run.json", "metrics.jsonl", "checkpoints", "model"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+FORMAT = 1
+"""Of `run.json`; raised when older versions could no longer read it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +39,7 @@ class Record:
     runtime: dict[str, Any]
     source: str
     fingerprints: dict[str, str]
-    """Of the training and the validation images."""
+    """Of the training and validation images, and of the weights that the first ones were copied from (`init`)."""
     images: dict[str, int]
     """How many of them there are."""
     classes: tuple[str, ...]
@@ -42,14 +47,19 @@ class Record:
     """Which layers were copied and which were drawn."""
     command: str
     versions: dict[str, str]
+    format: int = FORMAT
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A trained network and what its outputs mean."""
+    """A trained network, what its outputs mean, and how it is to be shown images."""
 
     net: "VGG"
     classes: tuple[str, ...]
+    scale: str
+    """S that it was trained at, for a crop of 224: the test scales follow from it."""
+    flip: bool
+    """Whether it was trained on mirrored images too, and so is tested on them."""
 
 
 def versions() -> dict[str, str]:
@@ -67,7 +77,8 @@ def versions() -> dict[str, str]:
 
 def command() -> str:
     """The command line that is running."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0]).name
+    return shlex.join([*(["python", "-m", "verydeep"] if program == "__main__.py" else [program]), *sys.argv[1:]])
 
 
 def write_record(folder: Path, record: Record) -> None:
@@ -80,13 +91,23 @@ def read_record(folder: str | Path) -> Record:
     """What made a run.
 
     Raises:
-        ValueError: the folder is not a run.
+        ValueError: the folder is not a run, or its record is damaged or of a newer version.
     """
     path = Path(folder) / RECORD
     if not path.is_file():
         raise ValueError(f"{folder} is not a run: it has no {RECORD} (verydeep train writes one)")
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    return Record(**{**fields, "classes": tuple(fields["classes"])})
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if fields["format"] > FORMAT:
+            raise ValueError("a newer version of verydeep wrote it")
+        return Record(**{**fields, "classes": tuple(fields["classes"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def has_record(folder: str | Path) -> bool:
+    """Whether the folder says what made it; one with a model only, from elsewhere, does not."""
+    return (Path(folder) / RECORD).is_file()
 
 
 def is_finished(folder: str | Path) -> bool:
@@ -130,19 +151,23 @@ def save_model(model: Model, folder: Path) -> None:
         "width": net.width,
         "batch_norm": net.batch_norm,
         "dropout": net.dropout,
+        "scale": model.scale,
+        "flip": model.flip,
         "classes": list(model.classes),
     }
     with atomic.new_folder(folder) as aside:
-        (aside / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
         save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
+        config["weights_sha256"] = file_sha256(aside / WEIGHTS)
+        (aside / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_model(folder: str | Path) -> Model:
-    """The network of a run, or of a folder with `config.json` and `model.safetensors`, ready to use, on the CPU.
+    """The model of a run, or of a folder with `config.json` and `model.safetensors`, ready to use, on the CPU.
 
     Raises:
-        ValueError: no such folder, a training that has not ended, or weights that do not fit the configuration.
+        ValueError: no such folder, a training that has not ended, or weights that are damaged or do not fit the
+            configuration.
     """
     import torch
     from safetensors import SafetensorError
@@ -150,20 +175,43 @@ def load_model(folder: str | Path) -> Model:
 
     from verydeep.networks.vgg import VGG
 
-    found = next((path for path in (Path(folder) / MODEL, Path(folder)) if (path / CONFIG).is_file()), None)
-    if found is None:
-        started = (Path(folder) / RECORD).is_file()
-        reason = "has no model yet: finish it with --resume" if started else "is not a run: no model in it"
-        raise ValueError(f"{folder} {reason}")
+    found = _model_folder(folder)
     try:
         config = json.loads((found / CONFIG).read_text(encoding="utf-8"))
-        classes = tuple(config.pop("classes"))
+        classes, scale, flip = tuple(config.pop("classes")), config.pop("scale"), config.pop("flip")
+        scale_range(scale)
+        if config.pop("weights_sha256", None) not in (None, file_sha256(found / WEIGHTS)):
+            raise ValueError(f"{WEIGHTS} is not what was saved: its SHA-256 differs")
         with torch.device("meta"):
             net = VGG(configuration(config.pop("network")), classes=len(classes), **config)
         net.load_state_dict(load_file(found / WEIGHTS), assign=True)
-    except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError, RuntimeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"{found} does not hold a usable model: {' '.join(str(error).split())}") from error
-    return Model(net=net.eval(), classes=classes)
+    return Model(net=net.eval(), classes=classes, scale=scale, flip=flip)
+
+
+def weights_fingerprint(folder: str | Path) -> str:
+    """SHA-256 of a run's final weights.
+
+    Raises:
+        ValueError: the folder has no model.
+    """
+    return file_sha256(_model_folder(folder) / WEIGHTS)
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _model_folder(folder: str | Path) -> Path:
+    for path in (Path(folder) / MODEL, Path(folder)):
+        if (path / CONFIG).is_file():
+            return path
+    started = (Path(folder) / RECORD).is_file()
+    reason = "has no model yet: finish it with --resume" if started else "is not a run: no model in it"
+    raise ValueError(f"{folder} {reason}")
 
 
 def load(folder: str | Path) -> "VGG":

@@ -49,7 +49,12 @@ class Stopped(Exception):
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
-        self.exit_code = 128 + number
+        self.signal = number
+
+    @property
+    def exit_code(self) -> int:
+        """By the shell's convention: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + self.signal
 
 
 @dataclass(kw_only=True)
@@ -81,6 +86,12 @@ def stop_request() -> Iterator[StopRequest]:
         yield request
     finally:
         _restore(previous)
+
+
+def leave_signals_to_the_main_process(_worker: int = 0) -> None:
+    """For worker processes: Ctrl-C and a terminated process group reach them too, before the main one has saved."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _restore(handlers: dict[int, object]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from rich import box
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from verydeep.networks.arithmetic import LayerDescription, NetworkDescription, StackDescription
 
@@ -140,7 +141,7 @@ def _in_table_1(layer: LayerDescription) -> str:
 
 
 def _table(title: str | None, *, left: Sequence[str], right: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(title=title and Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for column in left:
         table.add_column(column)
     for column in right:

@@ -42,9 +42,9 @@ def test_weights_travel_and_scores_stay(name, batch_norm, tmp_path):
     net = tiny(name, batch_norm)
     net(images(64, 64))  # gives batch normalisations their statistics
     net.eval()
-    save_model(Model(net=net, classes=CLASSES), tmp_path / "model")
+    save_model(Model(net=net, classes=CLASSES, scale="256:512", flip=False), tmp_path / "model")
     found = load_model(tmp_path / "model")
-    assert found.classes == CLASSES
+    assert (found.classes, found.scale, found.flip) == (CLASSES, "256:512", False)
     assert not found.net.training
     assert torch.equal(found.net(images(64, 64)), net(images(64, 64)))
     assert torch.equal(found.net.score_map(images(70, 99)), net.score_map(images(70, 99)))
@@ -89,9 +89,14 @@ def test_memory_layout_does_not_matter(name, batch_norm):
 def test_load_refuses_what_is_no_model(tmp_path):
     with pytest.raises(ValueError, match="is not a run"):
         load(tmp_path)
-    save_model(Model(net=tiny("A", False), classes=CLASSES), tmp_path / "model")
+    save_model(Model(net=tiny("A", False), classes=CLASSES, scale="256", flip=True), tmp_path / "model")
+    weights = bytearray((tmp_path / "model" / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / "model" / "model.safetensors").write_bytes(weights)
+    with pytest.raises(ValueError, match="its SHA-256 differs"):
+        load(tmp_path)
     (tmp_path / "model" / "config.json").write_text(
-        '{"network": "B", "crop": 64, "width": 0.05, "classes": ["a", "b"]}'
+        '{"network": "B", "crop": 64, "width": 0.05, "scale": "256", "flip": true, "classes": ["a", "b"]}'
     )
     with pytest.raises(ValueError, match="does not hold a usable model"):
         load(tmp_path)

@@ -1,36 +1,20 @@
 """Predictions of image files against the network applied by hand."""
 
-from dataclasses import asdict
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from verydeep import Recipe, predict, vgg
-from verydeep.runs import Model, Record, save_model, write_record
+from verydeep import predict, vgg
+from verydeep.runs import Model, save_model
 
 CLASSES = ("ant", "bee", "cow", "dog", "elk", "fox", "gnu")
 
 
-def tiny_run(folder, **recipe):
+def tiny_run(folder, flip=True):
     torch.manual_seed(3)
     net = vgg("A", classes=7, crop=32, width=0.1).eval()
-    recipe = asdict(Recipe(crop=32, width=0.1, **recipe))
-    record = Record(
-        network="A",
-        recipe=recipe,
-        runtime={},
-        source="made up",
-        fingerprints={},
-        images={},
-        classes=CLASSES,
-        initialisation="",
-        command="",
-        versions={},
-    )
-    write_record(folder, record)
-    save_model(Model(net=net, classes=CLASSES), folder / "model")
+    save_model(Model(net=net, classes=CLASSES, scale="256", flip=flip), folder / "model")
     return net
 
 

@@ -3,7 +3,6 @@
 import io
 import json
 import math
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.protocols import DenseProtocol, posteriors
 from verydeep.images.sources import MemorySource, Sample, Splits
 from verydeep.runtime import Runtime
+from verydeep.training.loop import train
 from verydeep.training.recipe import Recipe
 
 SEVEN = tuple("abcdefg")
@@ -36,21 +36,8 @@ KEYS = [
 ]
 
 
-def save_run(folder, net, classes=SEVEN, **recipe):
-    record = runs.Record(
-        network="A",
-        recipe=asdict(Recipe(crop=32, width=0.05, **recipe)),
-        runtime={},
-        source="made up",
-        fingerprints={},
-        images={},
-        classes=classes,
-        initialisation="made up",
-        command="made up",
-        versions={},
-    )
-    runs.write_record(folder, record)
-    runs.save_model(runs.Model(net=net, classes=classes), folder / runs.MODEL)
+def save_run(folder, net, classes=SEVEN, scale="256", flip=True):
+    runs.save_model(runs.Model(net=net, classes=classes, scale=scale, flip=flip), folder / runs.MODEL)
     return folder
 
 
@@ -248,6 +235,33 @@ def test_the_test_split_is_the_default_where_there_is_one(tmp_path):
     assert evaluate(run, data=data, split="val", runtime=CPU).top1_error == 0
     with pytest.raises(ValueError, match="has no split 'holdout'"):
         evaluate(run, data=data, split="holdout", runtime=CPU)
+
+
+def test_a_folder_of_new_images_is_tested_whole(tmp_path):
+    """Also with one class only, or a single image of one."""
+    run = save_run(tmp_path / "run", constant(0.7, 0.2, 0.1), classes=("ant", "bee", "cat"))
+    write_folder(tmp_path / "new", {"ant": 1, "cat": 4})
+    found = evaluate(run, data=str(tmp_path / "new"), runtime=CPU)
+    assert (found.split, found.n, found.per_run[0].top1_wrong) == ("all", 5, 4)
+    write_folder(tmp_path / "one", {"ant": 3})
+    assert evaluate(run, data=str(tmp_path / "one"), runtime=CPU).n == 3
+    write_folder(tmp_path / "apart", {"test/ant": 3, "val/bee": 2})
+    assert evaluate(run, data=str(tmp_path / "apart"), runtime=CPU).n == 3
+    assert evaluate(run, data=str(tmp_path / "apart"), split="val", runtime=CPU).n == 2
+
+
+def test_of_the_training_folder_only_what_was_held_out_is_tested(tmp_path):
+    write_folder(tmp_path / "images", {"ant": 10, "bee": 5})
+    recipe = Recipe(crop=32, width=0.05, batch=8, epochs=1)
+    run = train(str(tmp_path / "images"), network="A", out=tmp_path / "run", recipe=recipe)
+    found = evaluate(run, data=str(tmp_path / "images"), runtime=CPU)
+    assert (found.split, found.n) == ("val", 3)
+    assert evaluate(run, data=str(tmp_path / "images"), split="all", runtime=CPU).n == 15
+
+
+def test_no_run_is_refused():
+    with pytest.raises(ValueError, match="name one or more runs"):
+        evaluate([], data="digits")
 
 
 def test_what_is_no_run_is_refused(tmp_path):

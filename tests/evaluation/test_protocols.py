@@ -22,7 +22,7 @@ from verydeep.evaluation.protocols import (
 )
 from verydeep.images.decode import UndecodableImageError
 from verydeep.images.sources import MemorySource, Sample
-from verydeep.training.recipe import Recipe, scale_in_pixels
+from verydeep.networks.scales import scale_in_pixels
 
 STAGES = {  # Table 1: kernel sizes, one group per stage
     "A": ("3", "3", "33", "33", "33"),
@@ -256,8 +256,8 @@ def test_a_broken_image_is_named():
     ],
 )
 def test_test_scales_are_the_papers(scale, single, several):
-    assert single_scale(Recipe(scale=scale)) == single
-    assert paper_scales(Recipe(scale=scale)) == several
+    assert single_scale(scale) == single
+    assert paper_scales(scale) == several
 
 
 @pytest.mark.parametrize("scales", [(), (223,), (256, 100)])

@@ -133,10 +133,11 @@ def test_page_and_markdown_have_the_same_costs_and_the_same_words(tmp_path):
     page, markdown = page.read_text(), markdown.read_text()
     assert html_tables(page)[2][1:] == markdown_tables(markdown)[3][2:]
     for text in (page, markdown):
-        assert "D errs on 7.8% of 200 test images (95% interval 4.8 to 12.3)" in text
+        assert "The lowest error on 200 test images is 7.8% (95% interval 4.8 to 12.3), of D" in text
+        assert f"it is the lowest of {3 + 4} results" in text
         assert "Q = 256 is 37 pixels" in text
         assert "crop 32 (paper: 224)" in text
-        assert "3:06 of training" in text
+        assert " in 3:06. " in text
         assert "1,234 train, 56 val, 200 test; 10 classes" in text
         assert "f1e2d3" in text
         assert TOP5_EXPLAINED not in text

@@ -41,6 +41,28 @@ def test_deeper_networks_start_from_a_and_the_others_from_random_weights(tmp_pat
     assert results["initialisations"] == starts
 
 
+def test_without_a_all_start_from_random_weights_and_the_report_says_so(tmp_path):
+    reproduce(splits(), out=tmp_path, recipe=replace(TINY, batch_norm=True), networks=("D", "B"))
+    assert all(
+        read_record(tmp_path / "runs" / name).initialisation.startswith("glorot initialisation: ") for name in "BD"
+    )
+    page = (tmp_path / "report.html").read_text()
+    assert "start from layers of trained A" not in page
+    assert ", with batch normalisation, " in page
+
+
+def test_the_rest_of_seeded_networks_is_drawn_like_a(tmp_path):
+    reproduce(splits(), out=tmp_path, recipe=replace(TINY, init="paper"), networks=("A", "B"))
+    assert "; paper initialisation: conv1_2" in read_record(tmp_path / "runs" / "B").initialisation
+
+
+@pytest.mark.parametrize("networks", [(), ("A", "Z")])
+def test_networks_that_are_not_there_are_refused_before_anything_is_written(tmp_path, networks):
+    with pytest.raises(ValueError, match=r"one network or more|unknown network 'Z'"):
+        reproduce(splits(), out=tmp_path / "out", recipe=TINY, networks=networks)
+    assert not (tmp_path / "out").exists()
+
+
 def test_only_what_was_found_on_other_weights_is_tested_again(tmp_path):
     reproduce(splits(), out=tmp_path, recipe=TINY, networks=("A", "D"))
     good, other = tmp_path / "evaluations" / "A-single.json", tmp_path / "evaluations" / "D-single.json"

@@ -198,7 +198,7 @@ def test_a_class_that_training_lacks_is_refused(tmp_path):
         write_images(tmp_path / "train" / name, 2)
     for name in ("ant", "wasp", "gnat"):
         write_images(tmp_path / "val" / name, 2)
-    with pytest.raises(ValueError, match=r"val has classes that training lacks: gnat, wasp$"):
+    with pytest.raises(ValueError, match=r"val has classes that training lacks: gnat, wasp; it has ant, bee$"):
         open_source(str(tmp_path))
 
 
@@ -328,4 +328,25 @@ def test_two_folders_for_one_split_are_refused(tmp_path):
             (tmp_path / split / name).mkdir(parents=True)
             (tmp_path / split / name / "0.png").write_bytes(b"x")
     with pytest.raises(ValueError, match="has both val and validation: keep one of them"):
+        open_source(str(tmp_path))
+
+
+def test_split_folders_without_a_training_one_are_not_taken_for_classes(tmp_path):
+    for split in ("val", "test"):
+        write_images(tmp_path / split / "ant", 2)
+        write_images(tmp_path / split / "bee", 2)
+    with pytest.raises(ValueError, match="has val, test but no train folder"):
+        open_source(str(tmp_path))
+
+
+def test_a_class_may_be_called_test(tmp_path):
+    for name in ("exam", "test"):
+        write_images(tmp_path / name, 3)
+    assert open_source(str(tmp_path)).classes == ("exam", "test")
+
+
+def test_a_class_with_a_single_image_is_named(tmp_path):
+    write_images(tmp_path / "ant", 3)
+    write_images(tmp_path / "bee", 1)
+    with pytest.raises(ValueError, match="class bee has a single image"):
         open_source(str(tmp_path))

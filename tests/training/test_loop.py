@@ -4,13 +4,15 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from verydeep import Recipe, Runtime, load, train
+from verydeep import Recipe, Runtime, initialise, load, train
 from verydeep.images.colour import colour_statistics, shift_components
 from verydeep.images.loader import TrainingView, training_batches
 from verydeep.images.sources import MemorySource, Sample, Splits
@@ -177,7 +179,7 @@ def test_a_run_is_not_resumed_with_other_settings(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path):
     recipe = Recipe(crop=32, width=0.1, batch=5, epochs=20, learning_rate=1e6)
-    with pytest.raises(DivergedError, match="which was not applied"):
+    with pytest.raises(DivergedError, match=r"diverged at step \d+ .* that step was not applied"):
         train(splits(), network="A", out=tmp_path / "run", recipe=recipe)
     assert not (tmp_path / "run" / "model").exists()
 
@@ -210,3 +212,93 @@ def test_a_torn_line_does_not_tear_the_next(tmp_path):
     append_metrics(tmp_path, {"epoch": 2, "loss": 0.5})
     append_metrics(tmp_path, {"epoch": 3})
     assert read_metrics(tmp_path) == [{"epoch": 1}, {"epoch": 2, "loss": 0.5}, {"epoch": 3}]
+
+
+def test_a_gradient_that_is_not_finite_stops_too(tmp_path, monkeypatch):
+    def overflowing(net, scheme="glorot", **options):
+        done = initialise(net, scheme, **options)
+        net.fc8.weight.register_hook(lambda gradient: gradient * float("inf"))
+        return done
+
+    monkeypatch.setattr("verydeep.training.loop.initialise", overflowing)
+    with pytest.raises(DivergedError, match="gradient norm"):
+        train(splits(), network="A", out=tmp_path / "run", recipe=TINY)
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_the_rate_that_acts_is_the_schedules(tmp_path):
+    """Without momentum a step is a tenth as long once the rate was divided by 10."""
+    options = {"crop": 32, "width": 0.05, "batch": 10, "patience": 1, "dropout": 0.0, "weight_decay": 0.1}
+    moved = []
+    for epochs in (1, 2, 3):
+        recipe = Recipe(**options, epochs=epochs, learning_rate=1e-3, momentum=0.0, drops=3)
+        out = train(unlearnable(), network="A", out=tmp_path / str(epochs), recipe=recipe)
+        moved.append(load(out).fc6.weight.detach().clone())
+        rates = [epoch["learning_rate"] for epoch in read_metrics(out)]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4])
+    first, second = (moved[1] - moved[0]).norm(), (moved[2] - moved[1]).norm()
+    assert second < first / 5
+
+
+def unlearnable():
+    """The same validation image under both labels: its error is 50% whatever is learned."""
+    data = pictures(1, 3).samples[0].data
+    val = MemorySource(classes=("dark", "light"), samples=(Sample(data, 0, "0"), Sample(data, 1, "1")))
+    return Splits(name="noise", parts={"train": pictures(10, 0), "val": val})
+
+
+def test_the_validation_error_is_that_of_centre_crops_at_the_middle_scale(tmp_path):
+    """A light square of growing size on dark ground fills more of the crop the larger the scale."""
+    recipe = Recipe(crop=32, width=0.1, batch=5, epochs=12, patience=12, learning_rate=2e-3, scale="224:512")
+    samples = []
+    for half in range(1, 20):
+        pixels = np.full((40, 44, 3), 50, np.uint8)
+        pixels[20 - half : 20 + half, 22 - half : 22 + half] = 200
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        samples.append(Sample(buffer.getvalue(), 1, f"{half}"))
+    val = MemorySource(classes=("dark", "light"), samples=tuple(samples))
+    data = Splits(name="noise", parts={"train": pictures(10, 0), "val": val})
+    out = train(data, network="A", out=tmp_path / "run", recipe=recipe)
+    net, wrong = load(out), {}
+    for side in (32, 53, 73):  # 224, the middle 368, 512, at crop 32
+        wrong[side] = 0
+        for sample in samples:
+            image = Image.open(io.BytesIO(sample.data))
+            width, height = (round(edge * side / min(image.size)) for edge in image.size)
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+            left, top = (width - 32) // 2, (height - 32) // 2
+            crop = np.asarray(image.crop((left, top, left + 32, top + 32)))
+            scores = net(torch.from_numpy(crop.copy()).permute(2, 0, 1)[None])
+            wrong[side] += int(scores.argmax()) != sample.label
+    assert read_metrics(out)[-1]["validation_error"] == pytest.approx(100 * wrong[53] / 19)
+    assert wrong[53] not in (wrong[32], wrong[73]), "the images do not tell the scales apart"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_process_group_is_survived_by_workers(tmp_path, number):
+    """As a terminal's Ctrl-C and a batch system's termination come."""
+    options = [
+        "--crop",
+        "32",
+        "--width",
+        "0.05",
+        "--batch",
+        "16",
+        "--epochs",
+        "200",
+        "--patience",
+        "200",
+        "--workers",
+        "2",
+    ]
+    command = [sys.executable, "-m", "verydeep", "train", "digits", "--network", "A", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for line in process.stderr:
+        if "epoch 1/" in line:
+            break
+    os.killpg(process.pid, number)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + number
+    assert rest.splitlines()[-1].endswith("the same command with --resume goes on")
+    assert read_metrics(tmp_path / "run")

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verydeep import Recipe
-from verydeep.training.recipe import scale_in_pixels
+from verydeep.networks.scales import middle_scale, scale_in_pixels, scale_range
+from verydeep.training.recipe import recipe_from
 
 
 def test_defaults_are_the_papers_numbers():
@@ -20,8 +21,8 @@ def test_defaults_are_the_papers_numbers():
     ("scale", "limits", "middle"), [("256", (256, 256), 256), ("384", (384, 384), 384), ("256:512", (256, 512), 384)]
 )
 def test_scales_of_the_paper(scale, limits, middle):
-    assert Recipe(scale=scale).scale_range() == limits
-    assert Recipe(scale=scale).middle_scale() == middle
+    assert scale_range(Recipe(scale=scale).scale) == limits
+    assert middle_scale(scale) == middle
 
 
 @pytest.mark.parametrize(("scale", "crop", "pixels"), [(256, 224, 256), (256, 32, 37), (384, 128, 219), (512, 96, 219)])
@@ -48,15 +49,25 @@ def test_a_scale_is_never_smaller_than_the_crop_and_keeps_its_ratio(scale, crop)
         ({"patience": 0}, "patience must be 1 or more"),
         ({"drops": -1}, "drops must be 0 or more"),
         ({"seed": -1}, "seed must be 0 or more"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
-        ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be a number above 0"),
+        ({"learning_rate": float("inf")}, "learning_rate must be a number above 0"),
+        ({"width": float("inf")}, "width must be a number above 0"),
+        ({"seed": 2**63}, "seed must be below"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number above 0"),
         ({"momentum": 1.0}, "momentum must be at least 0 and below 1"),
-        ({"weight_decay": -1e-4}, "weight_decay must be 0 or more"),
+        ({"weight_decay": -1e-4}, "weight_decay must be a number from 0 up"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
-        ({"width": -1.0}, "width must be above 0"),
+        ({"width": -1.0}, "width must be a number above 0"),
         ({"init_rest": "paper"}, "init_rest only goes with a RUN"),
     ],
 )
 def test_values_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Recipe(**options)
+
+
+def test_a_recorded_recipe_comes_back_and_fields_of_another_version_are_named():
+    assert recipe_from(vars(Recipe(batch=3))) == Recipe(batch=3)
+    assert recipe_from({"batch": 3}) == Recipe(batch=3)
+    with pytest.raises(ValueError, match=r"the recipe has ema, which verydeep .* does not know"):
+        recipe_from({"batch": 3, "ema": 0.99})

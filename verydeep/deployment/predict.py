@@ -10,7 +10,6 @@ from verydeep.evaluation.protocols import DenseProtocol, posteriors, single_scal
 from verydeep.images.decode import UndecodableImageError
 from verydeep.images.sources import MemorySource, Sample, is_image_file
 from verydeep.runtime import Device, torch_device
-from verydeep.training.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +44,7 @@ def predict(
         raise ValueError(f"top must be 1 or more, not {top}")
     paths = [path for given in images for path in _files(Path(given))]
     model = runs.load_model(run)
-    recipe = Recipe(**runs.read_record(run).recipe)
-    protocol = DenseProtocol(scales=single_scale(recipe), mirror=recipe.flip)
+    protocol = DenseProtocol(scales=single_scale(model.scale), mirror=model.flip)
     net = model.net.to(torch_device(device))
     return (_predict_one(path, net, model.classes, protocol, top) for path in paths)
 

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from verydeep import runs
 from verydeep.evaluation.metrics import TOP, error_interval, error_percent, misclassified
 from verydeep.evaluation.protocols import DenseProtocol, paper_scales, posteriors, single_scale
-from verydeep.images.sources import Source, Splits, open_source
+from verydeep.images.sources import Source, Splits, open_for_testing
 from verydeep.progress import reporting
 from verydeep.runtime import Runtime, torch_device
-from verydeep.training.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +69,8 @@ def evaluate(
     Args:
         run: a run folder, or several whose posteriors are averaged.
         data: SOURCE, as for training, or its splits.
-        split: part of it; `test` where there is one, else `val`, if not said.
+        split: part of it. If not said, `test` where there is one, else `val`; of a folder without splits that no run
+            was trained on, `all`.
         scales: Q for a crop of 224, or `paper` (the three that follow from each run's S), or `single` (Q = S).
         runtime: device, and processes that decode.
 
@@ -82,13 +82,14 @@ def evaluate(
     folders = [run] if isinstance(run, str | Path) else list(run)
     if not folders:
         raise ValueError("name one or more runs to evaluate")
-    splits = open_source(data) if isinstance(data, str) else data
-    split = split or splits.testing
+    loaded = [(folder, runs.load_model(folder)) for folder in folders]
+    classes = _common_classes(loaded)
+    splits = open_for_testing(data, classes) if isinstance(data, str) else data
+    split = split or _testing_split(splits, folders)
     source = splits.part(split)
     runtime = runtime or Runtime()
     device = torch_device(runtime.device)
-    models = [(str(folder), runs.load_model(folder), _protocol(folder, scales)) for folder in folders]
-    classes = _common_classes(models)
+    models = [(str(folder), model, _protocol(model, scales)) for folder, model in loaded]
     labels = _labels(source, classes)
     views = len(source) * sum(len(protocol.scales) for _, _, protocol in models)
     started = time.perf_counter()
@@ -119,18 +120,27 @@ def evaluate(
     )
 
 
-def _protocol(folder: str | Path, scales: Sequence[int] | str) -> DenseProtocol:
-    recipe = Recipe(**runs.read_record(folder).recipe)
+def _testing_split(splits: Splits, folders: Sequence[str | Path]) -> str:
+    """`test`, else `val`; `all` of a folder without splits, unless a run was trained on a part of it."""
+    if "all" not in splits.parts:
+        return splits.testing
+    records = (runs.read_record(folder) for folder in folders if runs.has_record(folder))
+    trained = {record.fingerprints.get("train") for record in records}
+    known = "train" in splits.parts and splits.part("train").fingerprint in trained
+    return "val" if known else "all"
+
+
+def _protocol(model: runs.Model, scales: Sequence[int] | str) -> DenseProtocol:
     if isinstance(scales, str):
         if scales not in ("paper", "single"):
             raise ValueError(f"scales are paper, single or a list of numbers, not {scales!r}")
-        scales = paper_scales(recipe) if scales == "paper" else single_scale(recipe)
-    return DenseProtocol(scales=tuple(scales), mirror=recipe.flip)
+        scales = paper_scales(model.scale) if scales == "paper" else single_scale(model.scale)
+    return DenseProtocol(scales=tuple(scales), mirror=model.flip)
 
 
-def _common_classes(models: Sequence[tuple[str, runs.Model, DenseProtocol]]) -> tuple[str, ...]:
-    (first, model, _), *others = models
-    for name, other, _ in others:
+def _common_classes(models: Sequence[tuple[str | Path, runs.Model]]) -> tuple[str, ...]:
+    (first, model), *others = models
+    for name, other in others:
         if other.classes != model.classes:
             differing = sorted(set(other.classes) ^ set(model.classes))
             what = f"{', '.join(differing)}" if differing else "their order"

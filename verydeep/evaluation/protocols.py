@@ -5,6 +5,7 @@ Only posteriors are ever averaged: over the mirror, over scales, and over networ
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,8 +15,8 @@ from torch import Tensor
 from verydeep.images.loader import rescaled_images
 from verydeep.images.sources import Source
 from verydeep.networks.configurations import PAPER_CROP
+from verydeep.networks.scales import middle_scale, scale_in_pixels, scale_range
 from verydeep.networks.vgg import VGG
-from verydeep.training.recipe import Recipe, scale_in_pixels
 
 SCALE_STEP = 32
 """A net trained at a fixed S is tested at S - 32, S and S + 32."""
@@ -37,7 +38,7 @@ class DenseProtocol:
     mirror: bool = True
     """Average with the mirrored image; off for nets trained without mirrored images."""
 
-    name: str = "dense"
+    name: ClassVar[str] = "dense"
 
     def __post_init__(self) -> None:
         """Raises ValueError for no scales, or one below the crop."""
@@ -45,17 +46,17 @@ class DenseProtocol:
             raise ValueError(f"scales are whole numbers from {PAPER_CROP} (the crop) up, not {list(self.scales)}")
 
 
-def single_scale(recipe: Recipe) -> tuple[int, ...]:
-    """The paper's one test scale: Q = S, or the middle of S's range."""
-    return (recipe.middle_scale(),)
+def single_scale(trained: str) -> tuple[int, ...]:
+    """The paper's one test scale for a net trained at `256`, say: Q = S, or the middle of S's range."""
+    return (middle_scale(trained),)
 
 
-def paper_scales(recipe: Recipe) -> tuple[int, ...]:
-    """The paper's three test scales: {S-32, S, S+32}, or {Smin, middle, Smax} of a range."""
-    low, high = recipe.scale_range()
+def paper_scales(trained: str) -> tuple[int, ...]:
+    """The paper's three test scales: {S-32, S, S+32}, or {Smin, middle, Smax} of a range such as `256:512`."""
+    low, high = scale_range(trained)
     if low == high:
         return tuple(q for q in (low - SCALE_STEP, low, low + SCALE_STEP) if q >= PAPER_CROP)
-    return low, recipe.middle_scale(), high
+    return low, middle_scale(trained), high
 
 
 def posteriors(

@@ -1,6 +1,6 @@
 """One finished grid as a self-contained HTML page, the same in Markdown, and its numbers as JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +11,10 @@ from verydeep.experiments.charts import Point, error_against_depth, learning_cur
 from verydeep.experiments.paper import B_5X5_EXTRA_TOP1, FUSED, TABLE_3, TABLE_4, Row, reported
 from verydeep.networks.arithmetic import describe
 from verydeep.networks.configurations import DOWNSAMPLING
+from verydeep.networks.initialisation import COPIED
+from verydeep.networks.scales import middle_scale, scale_in_pixels, scale_range
 from verydeep.progress import duration
-from verydeep.training.recipe import Recipe, scale_in_pixels
+from verydeep.training.recipe import Recipe
 
 Evaluations = Mapping[tuple[str, Literal["single", "paper"]], Mapping[str, Any]]
 """By (network or 'D + E', which test scales), as `Evaluation.to_dict` gives them."""
@@ -21,7 +23,7 @@ HTML, MARKDOWN, RESULTS = "report.html", "report.md", "results.json"
 
 
 def write_report(out: Path, *, folders: Mapping[str, Path], evaluations: Evaluations) -> Path:
-    """Writes report.html, report.md and results.json into `out`, and returns the first's path.
+    """Writes report.html, report.md (with its two pictures) and results.json into `out`, and returns the first's path.
 
     Args:
         out: the folder of the grid.
@@ -39,6 +41,8 @@ def write_report(out: Path, *, folders: Mapping[str, Path], evaluations: Evaluat
     )
     templates.filters |= {"percent": _percent, "range": _range, "duration": duration}
     charts = {"curves": learning_curves(results["curves"]), "depth": error_against_depth(_points(results))}
+    for name, svg in charts.items():
+        atomic.write_bytes(out / f"{name}.svg", svg.encode())
     for name in (HTML, MARKDOWN):
         text = templates.get_template(f"{name}.jinja").render(charts=charts, **results)
         atomic.write_bytes(out / name, text.encode())
@@ -58,6 +62,7 @@ def collect(folders: Mapping[str, Path], evaluations: Evaluations) -> dict[str, 
         ]
         for scales, table in (("single", TABLE_3), ("paper", TABLE_4))
     }
+    seeded = [name for name, record in records.items() if record.initialisation.startswith(COPIED)]
     costs = [_cost(name, folder, records[name]) for name, folder in folders.items()]
     n = rows["single"][0]["n"]
     split = next(iter(evaluations.values()))["split"]
@@ -70,11 +75,13 @@ def collect(folders: Mapping[str, Path], evaluations: Evaluations) -> dict[str, 
             "fingerprints": first.fingerprints,
             "tested_on": split,
         },
-        "recipe": {**recipe, "init": "glorot, or A where said"},
+        "recipe": recipe,
         "one_scale": rows["single"],
         "several_scales": rows["paper"],
         "best": best,
-        "limits": _limits(recipe, rows["single"]),
+        "seeded": seeded,
+        "results_compared": sum(map(len, rows.values())),
+        "limits": _limits(recipe, rows["single"], seeded, records.keys() - seeded),
         "curves": {name: runs.read_metrics(folder) for name, folder in folders.items()},
         "costs": costs,
         "initialisations": {name: record.initialisation for name, record in records.items()},
@@ -122,25 +129,32 @@ def _cost(name: str, folder: Path, record: runs.Record) -> dict[str, Any]:
     }
 
 
-def _limits(recipe: Mapping[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+def _limits(
+    recipe: Mapping[str, Any], rows: list[dict[str, Any]], seeded: Sequence[str], unseeded: Collection[str]
+) -> list[str]:
     """What so small a test can show and what it cannot, in sentences."""
     n, full = rows[0]["n"], Recipe()
     widest = max((row["top1_error_ci95"][1] - row["top1_error_ci95"][0]) / 2 for row in rows)
     compared = [row.top1 for row in TABLE_3 if row.train == TABLE_3[0].train]
     gap = max(compared) - min(compared)
     told = "far apart enough to show here" if widest < gap / 2 else "too close to be told apart here"
+    with_or_without = "with" if recipe["batch_norm"] else "without"
     sentences = [
-        "It shows what error every network of the paper, none with batch normalisation, reaches on these images by "
-        "the paper's recipe, and how sure that figure is.",
+        f"It shows what error each network, {with_or_without} batch normalisation, reaches on these images by the "
+        "paper's recipe, and how sure that figure is.",
         f"One test image is {100 / n:.2f} points of error, and the intervals reach up to {widest:.1f} points to either "
         f"side. In the paper the networks at S = {TABLE_3[0].train} lie within {gap:.1f} points: such differences are "
         f"{told}.",
         "Each network was trained once. How much its error would vary with another seed is not known, so no "
         "difference between two networks here confirms or refutes the paper.",
-        "B, C, D and E start from layers of trained A and so have its training behind them; A, A-LRN and B-5x5 "
-        f"start from random weights. B against B-5x5, in the paper {B_5X5_EXTRA_TOP1:.0f} points apart on a centre "
-        "crop, therefore also compares two starts.",
+        "The lowest of many errors on the same images is lower than that network would reach on others.",
     ]
+    if seeded:
+        sentences.append(
+            f"{_listed(seeded)} start from layers of trained A and so have its training behind them; "
+            f"{_listed(sorted(unseeded))} start from random weights, which every comparison between the two groups "
+            f"includes (B against B-5x5 too, in the paper {B_5X5_EXTRA_TOP1:.0f} points apart on a centre crop)."
+        )
     smaller = [
         f"{words} {recipe[name]:g} (paper: {getattr(full, name):g})"
         for name, words in {
@@ -169,7 +183,7 @@ def _limits(recipe: Mapping[str, Any], rows: list[dict[str, Any]]) -> list[str]:
 
 def _map_positions(recipe: Mapping[str, Any]) -> int:
     """Positions of the score map of a square image at the middle scale."""
-    side = scale_in_pixels(Recipe(**recipe).middle_scale(), recipe["crop"])
+    side = scale_in_pixels(middle_scale(recipe["scale"]), recipe["crop"])
     return (side // DOWNSAMPLING - recipe["crop"] // DOWNSAMPLING + 1) ** 2
 
 
@@ -188,11 +202,16 @@ def _points(results: Mapping[str, Any]) -> list[Point]:
     ]
 
 
+def _listed(names: Sequence[str]) -> str:
+    """`A, B and C`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
 def _range(scale: str) -> str:
     """`256:512` as the paper writes it, `[256;512]`."""
-    low, _, high = scale.partition(":")
-    return f"[{low};{high}]" if high else low
+    low, high = scale_range(scale)
+    return f"{low}" if low == high else f"[{low};{high}]"

@@ -1,11 +1,10 @@
 """The grid: every network of the paper trained and tested on one source; what is there already is not repeated."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from rich.console import Console
 
@@ -14,6 +13,7 @@ from verydeep.evaluation.evaluate import evaluate
 from verydeep.experiments.paper import DEEPER, NETWORKS
 from verydeep.experiments.report import write_report
 from verydeep.images.sources import Splits, open_source
+from verydeep.networks.configurations import InitialisationScheme, configuration
 from verydeep.runtime import Runtime, Stopped
 from verydeep.training.loop import train
 from verydeep.training.recipe import Recipe
@@ -33,8 +33,8 @@ QUICK = Recipe(crop=32, width=0.25, batch=32, learning_rate=2.5e-3, epochs=11, p
 class Plan:
     """What is trained and on what; `plan.json`."""
 
-    source: str
-    fingerprint: str
+    fingerprints: dict[str, str]
+    """Of the source's parts."""
     networks: tuple[str, ...]
     recipe: dict[str, Any]
     """Of all networks; those deeper than A start from it."""
@@ -55,9 +55,9 @@ def reproduce(
 ) -> Path:
     """Trains the networks at one S, tests them densely at one and at three scales, fuses D and E, and reports.
 
-    A is trained from random weights, B to E start from it by the paper's rule, A-LRN and B-5x5 from random
-    weights. Everything lies below `out`: runs/NETWORK, evaluations/, report.html, report.md and results.json. On
-    a folder that has some of it already only the rest is done.
+    A is trained from random weights, B to E start from it by the paper's rule (without A among the networks, from
+    random weights), A-LRN and B-5x5 from random weights. Everything lies below `out`: runs/NETWORK, evaluations/,
+    report.html, report.md and results.json. On a folder that has some of it already only the rest is done.
 
     Returns the path of report.html.
 
@@ -66,10 +66,12 @@ def reproduce(
         Stopped: SIGINT or SIGTERM; what was done is kept.
     """
     out, recipe, runtime = Path(out).resolve(), recipe or Recipe(), runtime or Runtime()
+    networks = [known for known in NETWORKS if known in {configuration(name).name for name in networks}]
+    if not networks or recipe.starts_from_run():
+        raise ValueError("reproduce trains one network or more, the first from random weights")
     splits = open_source(source) if isinstance(source, str) else source
     plan = Plan(
-        source=splits.name,
-        fingerprint=splits.part("train").fingerprint,
+        fingerprints={split: part.fingerprint for split, part in splits.parts.items()},
         networks=tuple(networks),
         recipe=asdict(recipe),
     )
@@ -87,12 +89,14 @@ def reproduce(
                 splits,
                 network=network,
                 out=out / RUNS / network,
-                recipe=replace(recipe, init=str(seed)) if seed else recipe,
+                recipe=replace(recipe, init=str(seed), init_rest=cast(InitialisationScheme, recipe.init))
+                if seed
+                else recipe,
                 runtime=runtime,
                 resume=True,
             )
         except Stopped as stopped:
-            raise Stopped(stopped.exit_code - 128, f"stopped, and saved in {out}: the same command goes on") from None
+            raise Stopped(stopped.signal, f"stopped, and saved in {out}: the same command goes on") from None
     evaluations = _evaluate_all(splits, out, networks, runtime)
     return write_report(out, folders={name: out / RUNS / name for name in networks}, evaluations=evaluations)
 
@@ -134,7 +138,7 @@ def _evaluate_once(
 ) -> dict[str, Any]:
     folders = [out / RUNS / name for name in group]
     tested = {
-        "weights": [_sha256(folder / runs.MODEL / runs.WEIGHTS) for folder in folders],
+        "weights": [runs.weights_fingerprint(folder) for folder in folders],
         "images": splits.part(splits.testing).fingerprint,
     }
     path = out / EVALUATIONS / f"{'+'.join(group)}-{scales}.json"
@@ -146,8 +150,3 @@ def _evaluate_once(
     atomic.write_json(path, {"tested": tested, **found})
     result: dict[str, Any] = json.loads(path.read_text())
     return result
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,6 +15,7 @@ from verydeep.images.colour import colour_shift
 from verydeep.images.decode import Pixels, UndecodableImageError, decode
 from verydeep.images.sources import Source
 from verydeep.images.views import centre_crop, random_crop, random_flip, random_scale, rescale
+from verydeep.runtime import leave_signals_to_the_main_process
 
 Draw = tuple[Pixels, NDArray[np.float64], int]
 """Crop [crop, crop, 3], colour shift [3] and label."""
@@ -96,14 +97,8 @@ def training_batches(
     source: Source, view: TrainingView, *, batch: int, epochs: int, seed: int, first_step: int = 0, workers: int = 0
 ) -> Iterator[Batch]:
     """The batches of a whole training from step `first_step` on, the same for any number of `workers`."""
-    steps = batches_per_epoch(len(source), batch)
-    plan = (
-        [(epoch, int(index)) for index in order[step * batch : (step + 1) * batch]]
-        for epoch in range(first_step // steps, epochs)
-        for order in [epoch_order(len(source), seed=seed, epoch=epoch)]
-        for step in range(first_step % steps if epoch == first_step // steps else 0, steps)
-    )
-    yield from _load(_Draws(source, view, seed), batch_sampler=plan, collate_fn=_collate_draws, num_workers=workers)
+    keys = _batch_keys(len(source), batch=batch, epochs=epochs, seed=seed, first_step=first_step)
+    yield from _load(_Draws(source, view, seed), batch_sampler=keys, collate_fn=_collate_draws, num_workers=workers)
 
 
 def rescaled_images(source: Source, scale: int, *, workers: int = 0) -> Iterator[Tensor]:
@@ -119,9 +114,24 @@ def centre_batches(images: RescaledImages, *, crop: int, scale: int, batch: int)
         yield _collate([(centre_crop(images(i, scale), crop), np.zeros(3), labels[i]) for i in indices])
 
 
+def _batch_keys(images: int, *, batch: int, epochs: int, seed: int, first_step: int) -> Iterator[list[tuple[int, int]]]:
+    """(epoch, index) of every image of every batch from `first_step` on."""
+    first_epoch, steps_done = divmod(first_step, batches_per_epoch(images, batch))
+    for epoch in range(first_epoch, epochs):
+        order = epoch_order(images, seed=seed, epoch=epoch)
+        for start in range(steps_done * batch if epoch == first_epoch else 0, images, batch):
+            yield [(epoch, int(index)) for index in order[start : start + batch]]
+
+
 def _load(dataset: Dataset[Any], **options: Any) -> Iterator[Any]:
     """A DataLoader's items. Refusals come out of workers as values and are raised here, their message as it was."""
-    for item in DataLoader(dataset, pin_memory=torch.cuda.is_available(), **options):
+    loader = DataLoader(
+        dataset,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=leave_signals_to_the_main_process,
+        **options,
+    )
+    for item in loader:
         if isinstance(item, UndecodableImageError):
             raise item
         yield item

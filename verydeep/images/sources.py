@@ -5,9 +5,10 @@ A source is map-style, so that order, resuming and sharing among processes are a
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -97,7 +98,7 @@ class FolderSource:
     """Relative to `root`."""
     labels: tuple[int, ...]
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         sizes = ((self.root / path).stat().st_size for path in self.paths)
         return _digest(self.classes, *zip(self.paths, self.labels, sizes, strict=True))
@@ -117,11 +118,11 @@ class MemorySource:
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
 
-    @property
+    @cached_property
     def labels(self) -> tuple[int, ...]:
         return tuple(sample.label for sample in self.samples)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         return _digest(self.classes, *((hashlib.sha256(s.data).hexdigest(), s.label, s.id) for s in self.samples))
 
@@ -143,12 +144,12 @@ class Subset:
     def classes(self) -> tuple[str, ...]:
         return self.source.classes
 
-    @property
+    @cached_property
     def labels(self) -> tuple[int, ...]:
         labels = self.source.labels
         return tuple(labels[index] for index in self.indices)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         return _digest(self.source.fingerprint, self.indices)
 
@@ -160,25 +161,45 @@ class Subset:
 
 
 def open_source(name: str) -> Splits:
-    """The splits of SOURCE: `digits`, or a folder.
+    """The splits of SOURCE for training: `digits`, or a folder.
 
     A folder holds one folder per class, or `train/` and `val/` (also `validation/`, `test/`) that do. Where
     there is no validation split a fifth of each class is held out, always the same images. Class order is that
     of the training folders' names; other splits are matched to it by name.
 
     Raises:
-        ValueError: no such folder, no images in it, fewer than two classes, or a class that training lacks.
+        ValueError: no such folder, no images in it, fewer than two classes, a class with a single image, or one that
+            training lacks.
     """
     if name == "digits":
         return digits()
-    root = Path(name).expanduser()
-    if not root.is_dir():
-        raise ValueError(f"no folder {name!r}: give a folder of images, one folder per class, or the word digits")
-    found = _split_folders(root) if (root / "train").is_dir() else {}
+    root = _folder(name)
+    found = _split_folders(root)
+    if found and "train" not in found:
+        raise ValueError(f"{root} has {', '.join(path.name for path in found.values())} but no train folder")
     train = _folder_source(found.pop("train", root))
     others: dict[str, Source] = {split: _folder_source(path, train.classes) for split, path in found.items()}
     held_out = {} if "val" in others else _hold_out(train)
     return Splits(name=name, parts={"train": train, **held_out, **others})
+
+
+def open_for_testing(name: str, classes: tuple[str, ...]) -> Splits:
+    """The splits of SOURCE for a net that knows `classes`; there may be fewer of them, and few images of each.
+
+    A folder of class folders also has the part `all`. Its `train` and `val` are what training would make of it.
+
+    Raises:
+        ValueError: no such folder, no images in it, or a class that the net does not know.
+    """
+    if name == "digits":
+        return digits()
+    root = _folder(name)
+    found = _split_folders(root)
+    parts: dict[str, Source] = {split: _folder_source(path, classes) for split, path in found.items()}
+    whole = parts.get("train") if found else _folder_source(root, classes)
+    if whole is not None and "val" not in parts and min(Counter(whole.labels).values()) > 1:
+        parts |= _hold_out(whole)
+    return Splits(name=name, parts=parts if found or whole is None else {**parts, "all": whole})
 
 
 @cache
@@ -234,10 +255,21 @@ def is_image_file(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
+def _folder(name: str) -> Path:
+    root = Path(name).expanduser()
+    if not root.is_dir():
+        raise ValueError(f"no folder {name!r}: give a folder of images, one folder per class, or the word digits")
+    return root
+
+
 def _split_folders(root: Path) -> dict[str, Path]:
+    """`train`, `val` and `test` folders; none where `root` holds class folders, one of which may be called test."""
+    folders = {folder.name for folder in _folders(root)}
+    if "train" not in folders and not folders <= {name for names in SPLIT_FOLDERS.values() for name in names}:
+        return {}
     found = {}
     for split, names in SPLIT_FOLDERS.items():
-        there = [root / name for name in names if (root / name).is_dir()]
+        there = [root / name for name in names if name in folders]
         if len(there) > 1:
             raise ValueError(f"{root} has both {' and '.join(path.name for path in there)}: keep one of them")
         if there:
@@ -245,7 +277,17 @@ def _split_folders(root: Path) -> dict[str, Path]:
     return found
 
 
+def _folders(root: Path) -> list[Path]:
+    return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+
+
 def _hold_out(source: Source) -> dict[str, Source]:
+    for label, count in Counter(source.labels).items():
+        if count < 2:
+            raise ValueError(
+                f"class {source.classes[label]} has a single image, which cannot be both for training and for "
+                "validation: add more, or a val folder"
+            )
     train, val = stratified_split(source.labels, VALIDATION_SHARE)
     return {
         "train": Subset(source=source, indices=tuple(train)),
@@ -257,8 +299,7 @@ def _folder_source(root: Path, classes: tuple[str, ...] | None = None) -> Folder
     """Images below `root`; with `classes`, their labels follow those names instead of the folders here."""
     by_class = {
         folder.name: sorted(str(path.relative_to(root)) for path in folder.rglob("*") if is_image_file(path))
-        for folder in sorted(root.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
+        for folder in _folders(root)
     }
     by_class = {name: paths for name, paths in by_class.items() if paths}
     if not by_class:
@@ -269,7 +310,7 @@ def _folder_source(root: Path, classes: tuple[str, ...] | None = None) -> Folder
         classes = tuple(by_class)
     unknown = sorted(set(by_class) - set(classes))
     if unknown:
-        raise ValueError(f"{root} has classes that training lacks: {', '.join(unknown)}")
+        raise ValueError(f"{root} has classes that training lacks: {', '.join(unknown)}; it has {', '.join(classes)}")
     pairs = [(path, classes.index(name)) for name, paths in by_class.items() for path in paths]
     return FolderSource(
         root=root, classes=classes, paths=tuple(path for path, _ in pairs), labels=tuple(label for _, label in pairs)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from verydeep.networks.configurations import PAPER_CROP, Layer, LayerKind, configuration, layers
+from verydeep.networks.configurations import ILSVRC_CLASSES, PAPER_CROP, Layer, LayerKind, configuration, layers
 
 FLOAT32_BYTES = 4
 
@@ -84,7 +84,7 @@ def describe(
     name: str,
     *,
     input: int = PAPER_CROP,
-    classes: int = 1000,
+    classes: int = ILSVRC_CLASSES,
     batch: int = 1,
     width: float = 1.0,
     batch_norm: bool = False,

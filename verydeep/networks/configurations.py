@@ -3,12 +3,15 @@
 Nothing here needs PyTorch: `vgg.py` builds modules from these layers, `arithmetic.py` counts them.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 PAPER_CROP = 224
 """Side of the paper's input in pixels; its scales S and Q are stated for this crop."""
+
+ILSVRC_CLASSES = 1000
 
 DOWNSAMPLING = 32
 """Five 2 x 2 poolings: one position of `pool5` stands for 32 x 32 pixels."""
@@ -107,8 +110,8 @@ def layers(
     check_crop(crop)
     if classes < 2:
         raise ValueError(f"a network needs at least 2 classes to tell apart, not {classes}")
-    if not width > 0:
-        raise ValueError(f"width must be positive, not {width}")
+    if not 0 < width < math.inf:
+        raise ValueError(f"width must be a positive number, not {width}")
     stage_channels = tuple(_scaled(channels, width) for channels in STAGE_CHANNELS)
     convolutional = tuple(_convolutional_layers(configuration, stage_channels, batch_norm))
     return convolutional + _fully_connected_layers(

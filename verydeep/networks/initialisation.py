@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 PAPER_SD = 0.01
 """Section 3.1 prints 'variance 1e-2'; the practice it follows is a standard deviation of 0.01."""
 
+COPIED = "copied: "
+"""How the account of an initialisation begins that copied layers."""
+
 SEEDING_CONVOLUTIONS = 4
 """Section 3.1: the first four convolutional layers and the fully connected ones come from trained A."""
 
@@ -28,7 +31,7 @@ class Initialisation:
 
     def __str__(self) -> str:
         drawn = f"{self.scheme} initialisation: {', '.join(self.random)}"
-        return f"copied: {', '.join(self.copied)}; {drawn}" if self.copied else drawn
+        return f"{COPIED}{', '.join(self.copied)}; {drawn}" if self.copied else drawn
 
 
 @torch.no_grad()

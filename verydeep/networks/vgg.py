@@ -6,7 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from verydeep.networks.configurations import DOWNSAMPLING, PAPER_CROP, Configuration, Layer, configuration, layers
+from verydeep.networks.configurations import (
+    DOWNSAMPLING,
+    ILSVRC_CLASSES,
+    PAPER_CROP,
+    Configuration,
+    Layer,
+    configuration,
+    layers,
+)
 from verydeep.networks.initialisation import initialise
 from verydeep.networks.lrn import LocalResponseNorm
 
@@ -16,7 +24,7 @@ ILSVRC_MEAN_RGB = (123.68, 116.779, 103.939)
 
 def vgg(
     name: str,
-    classes: int = 1000,
+    classes: int = ILSVRC_CLASSES,
     crop: int = PAPER_CROP,
     batch_norm: bool = False,
     width: float = 1.0,

@@ -5,7 +5,6 @@ A checkpoint is a folder: `weights.safetensors` (the state dict), `momentum.safe
 checksum of its own).
 """
 
-import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass
@@ -16,17 +15,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from verydeep import atomic
+from verydeep.runs import file_sha256
 from verydeep.training.schedule import Plateau
 
 KEPT = 2
-"""Checkpoints that stay, beside the best one."""
+"""Checkpoints that stay; the older of them is there if the newer is damaged."""
 
 WEIGHTS, MOMENTUM, STATE, MANIFEST = "weights.safetensors", "momentum.safetensors", "state.json", "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """Where a training stands. All random draws follow from the seed and `step`, so this is all there is."""
+    """Where a training stands. All random draws follow from the seed and `step`, so there are no generators to keep."""
 
     step: int = 0
     """Steps done, over all epochs."""
@@ -34,6 +34,8 @@ class Position:
     """Summed over this epoch's images so far."""
     wrong: int = 0
     """Training images of this epoch so far that were misclassified."""
+    seconds: float = 0.0
+    """That this epoch has taken so far."""
     plateau: Plateau = Plateau()
 
 
@@ -44,12 +46,14 @@ def save(folder: Path, net: nn.Module, optimiser: Optimizer, position: Position)
         OSError: the disk is full, say; earlier checkpoints stay as they are.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for torn in folder.glob(".step-*"):
+        shutil.rmtree(torn)  # a killed process was writing it
     target = folder / f"step-{position.step:08d}"
     with atomic.new_folder(target) as aside:
         save_file({name: value.contiguous() for name, value in net.state_dict().items()}, aside / WEIGHTS)
         save_file(_momentum(net, optimiser), aside / MOMENTUM)
         (aside / STATE).write_text(json.dumps(asdict(position), indent=2))
-        hashes = {name: _sha256(aside / name) for name in (WEIGHTS, MOMENTUM, STATE)}
+        hashes = {name: file_sha256(aside / name) for name in (WEIGHTS, MOMENTUM, STATE)}
         (aside / MANIFEST).write_text(json.dumps(hashes, indent=2))
     for old in _newest_first(folder)[KEPT:]:
         shutil.rmtree(old)
@@ -98,12 +102,7 @@ def _newest_first(folder: Path) -> list[Path]:
 def _damage(checkpoint: Path) -> str | None:
     try:
         hashes = json.loads((checkpoint / MANIFEST).read_text())
-        wrong = [name for name in (WEIGHTS, MOMENTUM, STATE) if _sha256(checkpoint / name) != hashes[name]]
+        wrong = [name for name in (WEIGHTS, MOMENTUM, STATE) if file_sha256(checkpoint / name) != hashes[name]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{error}"
     return f"{', '.join(wrong)} changed since it was written" if wrong else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

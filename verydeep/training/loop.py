@@ -24,17 +24,18 @@ from verydeep.images.loader import (
 from verydeep.images.sources import Source, Splits, open_source
 from verydeep.networks.configurations import InitialisationScheme, configuration
 from verydeep.networks.initialisation import Initialisation, initialise
+from verydeep.networks.scales import middle_scale, scale_in_pixels, scale_range
 from verydeep.networks.vgg import VGG
 from verydeep.progress import Reporter, reporting
 from verydeep.runtime import Runtime, Stopped, stop_request, torch_device
 from verydeep.training import checkpoint
 from verydeep.training.checkpoint import Position
-from verydeep.training.recipe import Recipe, scale_in_pixels
+from verydeep.training.recipe import Recipe, recipe_from
 from verydeep.training.schedule import after_epoch, learning_rate
 
 
 class DivergedError(RuntimeError):
-    """The loss is no longer a finite number."""
+    """Loss, gradients or scores are no longer finite numbers."""
 
 
 @dataclass(kw_only=True)
@@ -64,19 +65,22 @@ def train(
 
     The learning rate follows the error on the validation images, as centre crops at S. With `resume`, a run
     that was stopped goes on from its last checkpoint and ends with the same weights, to the bit, as one that
-    was not; one that has ended is left alone.
+    was not (on a CPU; CUDA kernels may add in another order); one that has ended is left alone.
 
     Raises:
         ValueError: unusable source, network, recipe or runtime; `out` exists and `resume` is not set, or it was
             made with other settings.
         Stopped: SIGINT or SIGTERM; a checkpoint was saved first.
-        DivergedError: the loss became infinite or not a number; that step was not applied.
+        DivergedError: loss or gradients became infinite or not a number; that step was not applied.
     """
     recipe, runtime, out = recipe or Recipe(), runtime or Runtime(), Path(out)
     if out.is_file():
         raise ValueError(f"{out} is a file: choose a folder")
-    if out.is_dir() and any(out.iterdir()) and not resume:
-        raise ValueError(f"{out} exists: add --resume to go on with it, or choose another folder")
+    if out.is_dir() and any(out.iterdir()):
+        if not resume:
+            raise ValueError(f"{out} exists: add --resume to go on with it, or choose another folder")
+        if not (out / runs.RECORD).exists():
+            raise ValueError(f"{out} is no run to resume (it has no {runs.RECORD}): choose another folder")
     splits = open_source(source) if isinstance(source, str) else source
     if (out / runs.RECORD).exists():
         _check_same(runs.read_record(out), splits, network, recipe, out)
@@ -97,21 +101,25 @@ def train(
     with stop_request() as stop, reporting(f"train {network}", recipe.epochs * steps, done=done) as report:
         for note in notes:
             report.say(note)
-        clock = _Clock()
+        started = time.perf_counter()
         for batch in () if training.position.plateau.finished else batches:
             _step(training, batch)
-            clock.count(len(batch.labels))
-            if training.position.step % steps == 0:
-                _end_epoch(training, clock, report)
-                clock = _Clock()
+            seconds = time.perf_counter() - started
+            training.position = replace(training.position, seconds=training.position.seconds + seconds)
+            epoch_ends = training.position.step % steps == 0
+            if epoch_ends:
+                _end_epoch(training, report)
             else:
-                report.advance(figures=_figures(training, clock))
+                report.advance(figures=_figures(training))
             if training.position.plateau.finished:
                 break
             if stop.signal is not None:
-                checkpoint.save(out / runs.CHECKPOINTS, training.net, training.optimiser, training.position)
+                if not epoch_ends:
+                    checkpoint.save(out / runs.CHECKPOINTS, training.net, training.optimiser, training.position)
                 raise Stopped(stop.signal, f"stopped, and saved in {out}: the same command with --resume goes on")
-    runs.save_model(runs.Model(net=training.net, classes=splits.classes), out / runs.MODEL)
+            started = time.perf_counter()
+    model = runs.Model(net=training.net, classes=splits.classes, scale=recipe.scale, flip=recipe.flip)
+    runs.save_model(model, out / runs.MODEL)
     return out
 
 
@@ -125,14 +133,15 @@ def _step(training: _Training, batch: Batch) -> None:
     net.train()
     logits = net(images + batch.shifts.to(training.device)[:, :, None, None])
     loss = F.cross_entropy(logits, labels)
-    value = loss.item()
-    if not math.isfinite(value):
-        raise DivergedError(
-            f"the loss is {value} at step {position.step}, which was not applied: resume with a lower learning rate in "
-            f"a new folder; earlier checkpoints in {training.out / runs.CHECKPOINTS} are good"
-        )
     training.optimiser.zero_grad()
     loss.backward()
+    value = loss.item()
+    gradient = torch.nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None]).item()
+    if not (math.isfinite(value) and math.isfinite(gradient)):
+        raise DivergedError(
+            f"training diverged at step {position.step} (loss {value:.3g}, gradient norm {gradient:.3g}); that step "
+            "was not applied: train again in another folder with a lower learning rate"
+        )
     training.optimiser.step()
     training.position = replace(
         position,
@@ -142,7 +151,7 @@ def _step(training: _Training, batch: Batch) -> None:
     )
 
 
-def _end_epoch(training: _Training, clock: "_Clock", report: Reporter) -> None:
+def _end_epoch(training: _Training, report: Reporter) -> None:
     """Validation error, schedule, a line of metrics, a checkpoint."""
     recipe, position = training.recipe, training.position
     error = _validation_error(training)
@@ -151,16 +160,16 @@ def _end_epoch(training: _Training, clock: "_Clock", report: Reporter) -> None:
     metrics = {
         "epoch": epoch,
         "step": position.step,
-        "learning_rate": learning_rate(position.plateau, recipe.learning_rate),
+        "learning_rate": training.optimiser.param_groups[0]["lr"],
         "loss": position.loss_sum / len(training.images),
         "training_error": 100 * position.wrong / len(training.images),
         "validation_error": error,
-        "images_per_second": clock.rate(),
-        "seconds": clock.seconds(),
+        "images_per_second": len(training.images) / position.seconds,
+        "seconds": position.seconds,
     }
-    report.advance(tell=True, figures={**_figures(training, clock), "validation": f"{error:.1f}%"})
+    report.advance(tell=True, figures={**_figures(training), "validation": f"{error:.1f}%"})
     runs.append_metrics(training.out, metrics)
-    training.position = replace(position, loss_sum=0.0, wrong=0, plateau=plateau)
+    training.position = replace(position, loss_sum=0.0, wrong=0, seconds=0.0, plateau=plateau)
     checkpoint.save(training.out / runs.CHECKPOINTS, training.net, training.optimiser, training.position)
 
 
@@ -168,11 +177,15 @@ def _end_epoch(training: _Training, clock: "_Clock", report: Reporter) -> None:
 def _validation_error(training: _Training) -> float:
     """Top-1 error in percent of the validation images' centre crops at S."""
     recipe = training.recipe
-    scale = scale_in_pixels(recipe.middle_scale(), recipe.crop)
+    scale = scale_in_pixels(middle_scale(recipe.scale), recipe.crop)
     training.net.eval()
     wrong = 0
     for batch in centre_batches(training.validation, crop=recipe.crop, scale=scale, batch=recipe.batch):
         logits = training.net(_on_device(batch.images, training.device))
+        if not logits.isfinite().all():
+            raise DivergedError(
+                "training diverged: scores of validation images are not finite; lower the learning rate"
+            )
         wrong += int((logits.argmax(1).cpu() != batch.labels).sum())
     return 100 * wrong / len(training.validation.source)
 
@@ -198,7 +211,7 @@ def _prepare(
             recipe=asdict(recipe),
             runtime=asdict(runtime),
             source=splits.name,
-            fingerprints=_fingerprints(splits),
+            fingerprints=_fingerprints(splits, recipe),
             images={"train": len(images), "val": len(validation)},
             classes=splits.classes,
             initialisation=str(initialisation),
@@ -207,7 +220,7 @@ def _prepare(
         )
         runs.write_record(out, record)
     position, notes = checkpoint.load_latest(out / runs.CHECKPOINTS, net, optimiser)
-    low, high = (scale_in_pixels(scale, recipe.crop) for scale in recipe.scale_range())
+    low, high = (scale_in_pixels(scale, recipe.crop) for scale in scale_range(recipe.scale))
     notes.append(
         f"{net.configuration.name}, {sum(parameter.numel() for parameter in net.parameters()):,} parameters, on "
         f"{device}; {len(images):,} training and {len(validation):,} validation images in {len(splits.classes)} "
@@ -255,17 +268,19 @@ def _initial_network(
     return net, initialise(net, recipe.init_rest or "glorot", seed_from=seed.net, generator=generator)
 
 
-def _fingerprints(splits: Splits) -> dict[str, str]:
-    return {split: splits.part(split).fingerprint for split in ("train", "val")}
+def _fingerprints(splits: Splits, recipe: Recipe) -> dict[str, str]:
+    images = {split: splits.part(split).fingerprint for split in ("train", "val")}
+    return {**images, "init": runs.weights_fingerprint(recipe.init)} if recipe.starts_from_run() else images
 
 
 def _check_same(before: runs.Record, splits: Splits, network: str, recipe: Recipe, out: Path) -> None:
     """Refuses to resume a run with another network, recipe or other images."""
-    old = {**before.recipe, "network": before.network, "images": before.fingerprints, "classes": before.classes}
+    theirs = recipe_from(before.recipe)
+    old = {**asdict(theirs), **before.fingerprints, "network": before.network, "classes": before.classes}
     new = {
         **asdict(recipe),
+        **_fingerprints(splits, recipe),
         "network": configuration(network).name,
-        "images": _fingerprints(splits),
         "classes": splits.classes,
     }
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
@@ -281,29 +296,13 @@ def _epoch(training: _Training) -> int:
     return math.ceil(training.position.step / batches_per_epoch(len(training.images), training.recipe.batch))
 
 
-def _figures(training: _Training, clock: "_Clock") -> dict[str, str]:
+def _figures(training: _Training) -> dict[str, str]:
     position, recipe = training.position, training.recipe
-    seen = (position.step - 1) % batches_per_epoch(len(training.images), recipe.batch) * recipe.batch + recipe.batch
-    seen = min(seen, len(training.images))
+    steps = batches_per_epoch(len(training.images), recipe.batch)
+    seen = min(((position.step - 1) % steps + 1) * recipe.batch, len(training.images))
     return {
         "epoch": f"{_epoch(training)}/{recipe.epochs}",
         "loss": f"{position.loss_sum / seen:.3f}",
         "error": f"{100 * position.wrong / seen:.1f}%",
-        "images/s": f"{clock.rate():,.0f}",
+        "images/s": f"{seen / position.seconds:,.0f}",
     }
-
-
-class _Clock:
-    """Counts images against time."""
-
-    def __init__(self) -> None:
-        self._started, self._images = time.perf_counter(), 0
-
-    def count(self, images: int) -> None:
-        self._images += images
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._started
-
-    def rate(self) -> float:
-        return self._images / max(self.seconds(), 1e-9)

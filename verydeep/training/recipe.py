@@ -1,16 +1,16 @@
 """Every number of the paper's recipe (sections 3.1 and 2), once."""
 
+import dataclasses
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from verydeep.networks.configurations import PAPER_CROP, InitialisationScheme, check_crop
+from verydeep.networks.scales import scale_range
+from verydeep.version import __version__
 
 SEED_LIMIT = 2**63
-
-
-def scale_in_pixels(scale: int, crop: int) -> int:
-    """S or Q as the paper states it, for a crop of 224, in pixels for another crop: 256 is 37 at crop 32."""
-    return round(scale * crop / PAPER_CROP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +75,16 @@ class Recipe:
     def __post_init__(self) -> None:
         """Refuses what cannot be."""
         check_crop(self.crop)
-        self.scale_range()
+        scale_range(self.scale)
         for name, least in {"batch": 1, "epochs": 1, "drops": 0, "patience": 1, "seed": 0}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")
         for name in ("colour_sd", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number from 0 up, not {getattr(self, name)}")
         for name in ("learning_rate", "width"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number above 0, not {getattr(self, name)}")
         for name in ("momentum", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
@@ -97,18 +97,14 @@ class Recipe:
         """Whether `init` names a run to copy layers from."""
         return self.init not in get_args(InitialisationScheme)
 
-    def scale_range(self) -> tuple[int, int]:
-        """Smallest and largest S, for a crop of 224; equal for a fixed S."""
-        low, _, high = self.scale.partition(":")
-        try:
-            limits = int(low), int(high or low)
-        except ValueError:
-            raise ValueError(f"scale is a number such as 256 or a range such as 256:512, not {self.scale!r}") from None
-        if not PAPER_CROP <= limits[0] <= limits[1]:
-            raise ValueError(f"scale {self.scale}: S goes from {PAPER_CROP} up, the smaller one first")
-        return limits
 
-    def middle_scale(self) -> int:
-        """S, or the middle of its range: the paper's single test scale, for a crop of 224."""
-        low, high = self.scale_range()
-        return (low + high) // 2
+def recipe_from(fields: Mapping[str, Any]) -> Recipe:
+    """The recipe that a run's record holds; what older versions did not write has its default.
+
+    Raises:
+        ValueError: fields that this version does not know.
+    """
+    unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(Recipe)})
+    if unknown:
+        raise ValueError(f"the recipe has {', '.join(unknown)}, which verydeep {__version__} does not know: update it")
+    return Recipe(**fields)

@@ -1,0 +1,29 @@
+"""S and Q, the shorter sides that images are rescaled to, as the paper states them: for a crop of 224."""
+
+from verydeep.networks.configurations import PAPER_CROP
+
+
+def scale_range(scale: str) -> tuple[int, int]:
+    """Smallest and largest S of `256`, `384` or `256:512`; equal for a fixed S.
+
+    Raises:
+        ValueError: not of that form, or below the crop.
+    """
+    low, _, high = scale.partition(":")
+    try:
+        limits = int(low), int(high or low)
+    except ValueError:
+        raise ValueError(f"scale is a number such as 256 or a range such as 256:512, not {scale!r}") from None
+    if not PAPER_CROP <= limits[0] <= limits[1]:
+        raise ValueError(f"scale {scale}: S goes from {PAPER_CROP} up, the smaller one first")
+    return limits
+
+
+def middle_scale(scale: str) -> int:
+    """S, or the middle of its range: the paper's single test scale."""
+    return sum(scale_range(scale)) // 2
+
+
+def scale_in_pixels(scale: int, crop: int) -> int:
+    """S or Q in pixels for another crop than 224: 256 is 37 at crop 32."""
+    return round(scale * crop / PAPER_CROP)
