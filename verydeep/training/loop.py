@@ -74,15 +74,9 @@ def train(
         DivergedError: loss or gradients became infinite or not a number; that step was not applied.
     """
     recipe, runtime, out = recipe or Recipe(), runtime or Runtime(), Path(out)
-    if out.is_file():
-        raise ValueError(f"{out} is a file: choose a folder")
-    if out.is_dir() and any(out.iterdir()):
-        if not resume:
-            raise ValueError(f"{out} exists: add --resume to go on with it, or choose another folder")
-        if not (out / runs.RECORD).exists():
-            raise ValueError(f"{out} is no run to resume (it has no {runs.RECORD}): choose another folder")
+    _check_folder(out, resume=resume)
     splits = open_source(source) if isinstance(source, str) else source
-    if (out / runs.RECORD).exists():
+    if runs.has_record(out):
         _check_same(runs.read_record(out), splits, network, recipe, out)
         if runs.is_finished(out):
             return out
@@ -205,7 +199,7 @@ def _prepare(
     optimiser = torch.optim.SGD(
         net.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
-    if not (out / runs.RECORD).exists():
+    if not runs.has_record(out):
         record = runs.Record(
             network=net.configuration.name,
             recipe=asdict(recipe),
@@ -271,6 +265,18 @@ def _initial_network(
 def _fingerprints(splits: Splits, recipe: Recipe) -> dict[str, str]:
     images = {split: splits.part(split).fingerprint for split in ("train", "val")}
     return {**images, "init": runs.weights_fingerprint(recipe.init)} if recipe.starts_from_run() else images
+
+
+def _check_folder(out: Path, *, resume: bool) -> None:
+    """Refuses to write where something else lies."""
+    if out.is_file():
+        raise ValueError(f"{out} is a file: choose a folder")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not resume:
+        raise ValueError(f"{out} exists: add --resume to go on with it, or choose another folder")
+    if not runs.has_record(out):
+        raise ValueError(f"{out} is no run to resume (it has no {runs.RECORD}): choose another folder")
 
 
 def _check_same(before: runs.Record, splits: Splits, network: str, recipe: Recipe, out: Path) -> None:
