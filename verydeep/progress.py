@@ -10,7 +10,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 SECONDS_BETWEEN_LINES = 30.0
 """Within an epoch a file gets a line this often; the end of an epoch is always told."""
 
-
 WIDTH_WITH_BAR = 100
 """Characters; on a narrower terminal the figures take the place of the bar itself."""
 
@@ -32,9 +31,7 @@ class Reporter:
         due = not self._console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES
         if tell or due:
             self._last_line = time.monotonic()
-            self._console.print(
-                f"{self._what}  {text}  {self._left()}".rstrip(), highlight=False, markup=False, soft_wrap=True
-            )
+            self.say(f"{self._what}  {text}  {self._left()}".rstrip())
 
     def say(self, text: str) -> None:
         """A line of text above the bar."""

@@ -209,8 +209,7 @@ def _model_folder(folder: str | Path) -> Path:
     for path in (Path(folder) / MODEL, Path(folder)):
         if (path / CONFIG).is_file():
             return path
-    started = (Path(folder) / RECORD).is_file()
-    reason = "has no model yet: finish it with --resume" if started else "is not a run: no model in it"
+    reason = "has no model yet: finish it with --resume" if has_record(folder) else "is not a run: no model in it"
     raise ValueError(f"{folder} {reason}")
 
 

@@ -63,7 +63,8 @@ def collect(folders: Mapping[str, Path], evaluations: Evaluations) -> dict[str, 
         for scales, table in (("single", TABLE_3), ("paper", TABLE_4))
     }
     seeded = [name for name, record in records.items() if record.initialisation.startswith(COPIED)]
-    costs = [_cost(name, folder, records[name]) for name, folder in folders.items()]
+    curves = {name: runs.read_metrics(folder) for name, folder in folders.items()}
+    costs = [_cost(name, record, curves[name]) for name, record in records.items()]
     n = rows["single"][0]["n"]
     split = next(iter(evaluations.values()))["split"]
     best = min((row for table in rows.values() for row in table), key=lambda row: row["top1_error"])
@@ -82,7 +83,7 @@ def collect(folders: Mapping[str, Path], evaluations: Evaluations) -> dict[str, 
         "seeded": seeded,
         "results_compared": sum(map(len, rows.values())),
         "limits": _limits(recipe, rows["single"], seeded, records.keys() - seeded),
-        "curves": {name: runs.read_metrics(folder) for name, folder in folders.items()},
+        "curves": curves,
         "costs": costs,
         "initialisations": {name: record.initialisation for name, record in records.items()},
         "training_seconds": sum(cost["seconds"] for cost in costs),
@@ -108,8 +109,8 @@ def _row(name: str, found: Mapping[str, Any], table: tuple[Row, ...], scale: str
     }
 
 
-def _cost(name: str, folder: Path, record: runs.Record) -> dict[str, Any]:
-    recipe, metrics = record.recipe, runs.read_metrics(folder)
+def _cost(name: str, record: runs.Record, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    recipe = record.recipe
     network = describe(
         name,
         input=recipe["crop"],

@@ -84,17 +84,11 @@ def reproduce(
             console.print(f"[{number}/{len(networks)}] {network}: already trained", markup=False)
             continue
         console.print(f"[{number}/{len(networks)}] {network}, {start}", markup=False)
+        own = recipe
+        if seed:
+            own = replace(recipe, init=str(seed), init_rest=cast(InitialisationScheme, recipe.init))
         try:
-            train(
-                splits,
-                network=network,
-                out=out / RUNS / network,
-                recipe=replace(recipe, init=str(seed), init_rest=cast(InitialisationScheme, recipe.init))
-                if seed
-                else recipe,
-                runtime=runtime,
-                resume=True,
-            )
+            train(splits, network=network, out=out / RUNS / network, recipe=own, runtime=runtime, resume=True)
         except Stopped as stopped:
             raise Stopped(stopped.signal, f"stopped, and saved in {out}: the same command goes on") from None
     evaluations = _evaluate_all(splits, out, networks, runtime)
@@ -126,19 +120,19 @@ def _evaluate_all(
     """Every network, and D and E fused, at one and at three scales, each from its file if it stands there."""
     groups = [(name,) for name in networks] + ([FUSED] if set(FUSED) <= set(networks) else [])
     (out / EVALUATIONS).mkdir(exist_ok=True)
+    weights = {name: runs.weights_fingerprint(out / RUNS / name) for name in networks}
     return {
-        (" + ".join(group), scales): _evaluate_once(splits, out, group, scales, runtime)
+        (" + ".join(group), scales): _evaluate_once(splits, out, [weights[n] for n in group], group, scales, runtime)
         for group in groups
         for scales in TEST_SCALES
     }
 
 
 def _evaluate_once(
-    splits: Splits, out: Path, group: tuple[str, ...], scales: Scales, runtime: Runtime
+    splits: Splits, out: Path, weights: Sequence[str], group: tuple[str, ...], scales: Scales, runtime: Runtime
 ) -> dict[str, Any]:
-    folders = [out / RUNS / name for name in group]
     tested = {
-        "weights": [runs.weights_fingerprint(folder) for folder in folders],
+        "weights": list(weights),
         "images": splits.part(splits.testing).fingerprint,
     }
     path = out / EVALUATIONS / f"{'+'.join(group)}-{scales}.json"
@@ -146,6 +140,7 @@ def _evaluate_once(
         stored: dict[str, Any] = json.loads(path.read_text())
         if stored["tested"] == tested:
             return stored
+    folders = [out / RUNS / name for name in group]
     found = evaluate(folders, data=splits, scales=scales, runtime=runtime).to_dict()
     atomic.write_json(path, {"tested": tested, **found})
     result: dict[str, Any] = json.loads(path.read_text())

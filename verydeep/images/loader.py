@@ -74,8 +74,7 @@ class RescaledImages:
         """One image, [H, W, 3]; not to be written to."""
         if (index, scale) in self._kept:
             return self._kept[index, scale]
-        data, _, name = self.source[index]
-        image = rescale(decode(data, name), scale, name)
+        image = _rescaled(self.source, index, scale)
         if image.nbytes <= self._bytes_left:
             self._bytes_left -= image.nbytes
             self._kept[index, scale] = image
@@ -161,11 +160,15 @@ class _Whole(Dataset[Any]):
         return len(self._source)
 
     def __getitem__(self, index: int) -> Tensor | UndecodableImageError:
-        data, _, name = self._source[index]
         try:
-            return torch.from_numpy(rescale(decode(data, name), self._scale, name)).permute(2, 0, 1)
+            return torch.from_numpy(_rescaled(self._source, index, self._scale)).permute(2, 0, 1)
         except UndecodableImageError as refusal:
             return refusal
+
+
+def _rescaled(source: Source, index: int, scale: int) -> Pixels:
+    data, _, name = source[index]
+    return rescale(decode(data, name), scale, name)
 
 
 def _collate_draws(draws: Sequence[Draw | UndecodableImageError]) -> Batch | UndecodableImageError:
