@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from verydeep.deployment.predict import Prediction, predict
     from verydeep.evaluation.evaluate import Evaluation, evaluate
     from verydeep.experiments.reproduce import reproduce
+    from verydeep.images.scan import Scan, scan
+    from verydeep.images.tolerance import Tolerance
     from verydeep.networks.arithmetic import NetworkDescription, describe, describe_stack
     from verydeep.networks.configurations import CONFIGURATIONS, Configuration
     from verydeep.networks.initialisation import Initialisation, initialise
@@ -32,6 +34,8 @@ _MODULES = {
     "training.loop": ("train",),
     "evaluation.evaluate": ("Evaluation", "evaluate"),
     "experiments.reproduce": ("reproduce",),
+    "images.scan": ("Scan", "scan"),
+    "images.tolerance": ("Tolerance",),
     "deployment.predict": ("Prediction", "predict"),
 }
 
@@ -45,6 +49,8 @@ __all__ = [
     "Prediction",
     "Recipe",
     "Runtime",
+    "Scan",
+    "Tolerance",
     "__version__",
     "describe",
     "describe_stack",
@@ -53,6 +59,7 @@ __all__ = [
     "load",
     "predict",
     "reproduce",
+    "scan",
     "train",
     "vgg",
 ]

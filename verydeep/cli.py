@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.table import Table
 
+from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.networks.arithmetic import describe, describe_stack
 from verydeep.networks.configurations import CONFIGURATIONS, ILSVRC_CLASSES, PAPER_CROP
 from verydeep.runtime import Device, Runtime, Stopped
@@ -19,6 +20,7 @@ from verydeep.tables import (
     layer_table,
     networks_table,
     prediction_table,
+    scan_tables,
     stack_table,
     training_table,
 )
@@ -37,11 +39,13 @@ app = App(
     suppress_keyboard_interrupt=False,
     version=__version__,
     help="The VGG paper as a tool: train its networks, test them its way, repeat its experiment on your images.",
-    help_epilogue="SOURCE is a folder with one folder of images per class (or train/ and val/ that hold them), or "
-    "the word digits: 1,797 real handwritten digits that need no download.",
+    help_epilogue="SOURCE is a folder with one folder of images per class (or train/ and val/ that hold them); tar "
+    "shards, 'data/{000..099}.tar' or a folder of them; hub:NAME, a data set of the Hugging Face hub; or the word "
+    "digits: 1,797 real handwritten digits that need no download.",
 )
 
 RecipeOptions = Annotated[Recipe, Parameter(name="*", group="Recipe (defaults are the paper's)")]
+ImageOptions = Annotated[Tolerance, Parameter(name="*", group="Images")]
 RuntimeOptions = Annotated[Runtime, Parameter(name="*", group="Runtime")]
 
 
@@ -104,6 +108,27 @@ def describe_verb(
 
 
 @app.command
+def scan(
+    source: str = "digits",
+    *,
+    json_file: JsonFile = None,
+    workers: int = 0,
+    images: ImageOptions = Tolerance(),
+) -> None:
+    """Look through all images of a source before training on it: unusable ones, classes, sizes, duplicates.
+
+    Args:
+        source: A folder, tar shards, hub:NAME or digits (see verydeep --help).
+        json_file: Write everything found to this file as well (- for standard output instead of the tables).
+        workers: Processes that read and decode; 0 does it in the main process.
+    """
+    from verydeep.images.scan import scan as scan_source
+
+    found = scan_source(source, tolerance=images, workers=Runtime(workers=workers).workers).to_dict()
+    _show(found, json_file, *scan_tables(found, max_bad=images.max_bad))
+
+
+@app.command
 def train(
     source: str = "digits",
     *,
@@ -112,12 +137,13 @@ def train(
     resume: bool = False,
     json_file: JsonFile = None,
     recipe: RecipeOptions = Recipe(),
+    images: ImageOptions = Tolerance(),
     runtime: RuntimeOptions = Runtime(),
 ) -> None:
     """Train a network by the paper's recipe and leave a run folder.
 
     Args:
-        source: A folder with one folder of images per class (or train/ and val/ that hold them), or digits.
+        source: A folder, tar shards, hub:NAME or digits (see verydeep --help).
         network: A, A-LRN, B, B-5x5, C, D or E.
         out: The run folder to make.
         resume: Go on with a run that was stopped, the other options as before; begin it if it is not there.
@@ -126,7 +152,9 @@ def train(
     from verydeep.runs import read_metrics
     from verydeep.training.loop import train as train_network
 
-    folder = train_network(source, network=network, out=out, recipe=recipe, runtime=runtime, resume=resume)
+    folder = train_network(
+        source, network=network, out=out, recipe=recipe, runtime=runtime, tolerance=images, resume=resume
+    )
     epochs = read_metrics(folder)
     if not epochs:
         raise OSError(f"{folder} has lost its metrics; its model is good")
@@ -142,14 +170,15 @@ def evaluate(
     split: str | None = None,
     scales: str = "paper",
     json_file: JsonFile = None,
+    images: ImageOptions = Tolerance(),
     runtime: RuntimeOptions = Runtime(),
 ) -> None:
     """Test runs on whole images (dense evaluation); several are also fused by averaging their posteriors.
 
     Args:
         runs: Run folders.
-        data: SOURCE of the images: a folder, or digits.
-        split: train, val, test or all. If not said: test if the source has one, else val; of a folder without
+        data: SOURCE of the images: a folder, tar shards, hub:NAME or digits.
+        split: train, val, test or all. If not said: test if the source has one, else val; of a source without
             splits that the runs were not trained on, all.
         scales: Test scales Q for a crop of 224, such as 256,384,512; paper: the three that follow from the training
             scale; single: the training scale.
@@ -160,7 +189,7 @@ def evaluate(
     if not runs:
         raise ValueError("name one or more run folders to evaluate")
     chosen = scales if scales in ("paper", "single") else _whole_numbers(scales, "--scales")
-    found = evaluate_runs(list(runs), data=data, split=split, scales=chosen, runtime=runtime)
+    found = evaluate_runs(list(runs), data=data, split=split, scales=chosen, runtime=runtime, tolerance=images)
     _show(found.to_dict(), json_file, evaluation_table(found.to_dict()))
 
 
@@ -175,6 +204,7 @@ def reproduce(
     epochs: int | None = None,
     seed: int | None = None,
     json_file: JsonFile = None,
+    images: ImageOptions = Tolerance(),
     runtime: RuntimeOptions = Runtime(),
 ) -> None:
     """Train and test every network of the paper at S = 256, and write a report beside the paper's tables.
@@ -182,7 +212,7 @@ def reproduce(
     What stands in the folder already is not repeated.
 
     Args:
-        source: A folder with one folder of images per class (or train/ and val/ that hold them), or digits.
+        source: A folder, tar shards, hub:NAME or digits (see verydeep --help).
         out: Folder of the report, the runs and the figures.
         quick: The recipe scaled down: crop 32, quarter width, few epochs; about two minutes for the digits.
         crop: Side of the input in pixels, a multiple of 32.
@@ -202,7 +232,7 @@ def reproduce(
         quick_recipe(source) if quick else Recipe(),
         **{name: value for name, value in chosen.items() if value is not None},
     )
-    report = reproduce_paper(source, out=out, recipe=recipe, runtime=runtime)
+    report = reproduce_paper(source, out=out, recipe=recipe, runtime=runtime, tolerance=images)
     _show(json.loads((out / RESULTS).read_text()), json_file, f"report: {report}")
 
 
@@ -212,6 +242,7 @@ def predict(
     *images: Path,
     top: int = 5,
     device: Device = "auto",
+    max_pixels: int = MAX_PIXELS,
     json_file: JsonFile = None,
 ) -> None:
     """Tell what images show: the most probable classes and their probabilities.
@@ -221,13 +252,15 @@ def predict(
         images: Image files, or folders of them.
         top: How many classes.
         device: Where the network runs; auto takes CUDA, else MPS, else the CPU.
+        max_pixels: Larger images are refused.
         json_file: Write the predictions to this file as well (- for standard output instead of the table).
     """
     from verydeep.deployment.predict import predict as predict_images
 
     if not images:
         raise ValueError("name one or more images, or folders of them")
-    found = [prediction.to_dict() for prediction in predict_images(run, images, top=top, device=device)]
+    options: dict[str, Any] = {"top": top, "device": device, "max_pixels": max_pixels}
+    found = [prediction.to_dict() for prediction in predict_images(run, images, **options)]
     _show({"predictions": found}, json_file, prediction_table(found))
     failed = sum(prediction["error"] is not None for prediction in found)
     if failed:
@@ -268,7 +301,7 @@ def _explain(error: Exception) -> int:
     return status
 
 
-def _show(figures: dict[str, Any], file: Path | None, for_people: Table | str) -> None:
+def _show(figures: dict[str, Any], file: Path | None, *for_people: Table | str) -> None:
     """Prints for people, and writes the figures as JSON where they are wanted."""
     if file is not None and str(file) == "-":
         print(json.dumps(figures, indent=2, ensure_ascii=False))
@@ -277,10 +310,11 @@ def _show(figures: dict[str, Any], file: Path | None, for_people: Table | str) -
         from verydeep import atomic
 
         atomic.write_json(file, figures)
-    console = Console(highlight=False, soft_wrap=isinstance(for_people, str))
+    console = Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDTH_IN_FILES
-    console.print(for_people)
+    for item in for_people:
+        console.print(item, soft_wrap=isinstance(item, str), markup=False)
 
 
 def _whole_numbers(text: str, option: str) -> list[int]:

@@ -3,6 +3,7 @@
 RUN/run.json         what made it: network, recipe, runtime, source, class names, versions, command
 RUN/metrics.jsonl    a line per epoch
 RUN/checkpoints/     to resume from
+RUN/quarantine.jsonl images that could not be used, and why; there only if there are some
 RUN/model/           config.json and model.safetensors: appears when the training has ended
 """
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from verydeep.networks.vgg import VGG
 
 RECORD, METRICS, CHECKPOINTS, MODEL = "run.json", "metrics.jsonl", "checkpoints", "model"
+QUARANTINE = "quarantine.jsonl"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 FORMAT = 1
@@ -113,6 +115,11 @@ def has_record(folder: str | Path) -> bool:
 def is_finished(folder: str | Path) -> bool:
     """Whether the training has ended and its model stands."""
     return (Path(folder) / MODEL / CONFIG).is_file()
+
+
+def is_begun(folder: str | Path) -> bool:
+    """Whether there is anything to lose: a checkpoint, or a model."""
+    return (Path(folder) / CHECKPOINTS).is_dir() or is_finished(folder)
 
 
 def append_metrics(folder: Path, figures: dict[str, Any]) -> None:

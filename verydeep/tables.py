@@ -96,8 +96,76 @@ def evaluation_table(found: Mapping[str, Any]) -> Table:
             f"{low:.2f} to {high:.2f}",
             "–" if top5 is None else f"{top5:.2f}",
         )
+    if found["unusable"]:
+        table.title = Text(f"{table.title}, without {len(found['unusable']):,} that cannot be used")
     if found["top5_error"] is None:
         table.caption = "With five classes or fewer a top-5 error says nothing."
+    return table
+
+
+SHOWN = 10
+"""Of long lists; the rest is in the JSON."""
+
+
+def scan_tables(found: Mapping[str, Any], *, max_bad: float) -> list[Table | str]:
+    """What a source is made of and what is wrong with it, as `Scan.to_dict` gives it."""
+    table = _table(
+        found["source"], left=("split",), right=("images", "unusable", "grey", "shorter side", "longer side")
+    )
+    table.add_column("MB", justify="right")
+    for split in found["splits"]:
+        bad = 100 * len(split["unusable"]) / split["images"]
+        table.add_row(
+            escape(split["split"]),
+            f"{split['images']:,}",
+            f"{len(split['unusable']):,} ({bad:.2g}%)" if bad else "0",
+            f"{split['grey']:,} ({100 * split['grey'] / split['images']:.1f}%)",
+            _side(split["shorter_side"]),
+            _side(split["longer_side"]),
+            f"{split['bytes'] / 1e6:,.1f}",
+        )
+    lists: list[Table | str] = [table, _class_table(found["splits"])]
+    for title, lines in {
+        "images cannot be used": [
+            f"{split['split']}/{name}: {reason}"
+            for split in found["splits"]
+            for name, reason in split["unusable"].items()
+        ],
+        "images stand in more than one split": _places(found["across_splits"]),
+        "images are said to show different classes": _places(found["contradictions"]),
+        "images stand in the source more than once": _places(found["duplicates"]),
+    }.items():
+        if lines:
+            more = [f"  and {len(lines) - SHOWN:,} more (--json FILE lists all)"] if len(lines) > SHOWN else []
+            lists.append("\n".join([f"{len(lines):,} {title}:", *(f"  {line}" for line in lines[:SHOWN]), *more, ""]))
+    too_many = [s["split"] for s in found["splits"] if 100 * len(s["unusable"]) > max_bad * s["images"]]
+    if too_many:
+        lists.append(
+            f"Of {' and '.join(too_many)} over {max_bad:g}% cannot be used: a training would stop (--max-bad)."
+        )
+    return lists
+
+
+def _side(side: Sequence[float] | None) -> str:
+    return "–" if side is None else f"{side[0]} to {side[2]}, median {side[1]:g}"
+
+
+def _places(duplicates: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"{' = '.join('/'.join(place) for place in same['images'])} ({', '.join(same['classes'])})"
+        for same in duplicates
+    ]
+
+
+def _class_table(splits: Sequence[Mapping[str, Any]]) -> Table:
+    """Images per class; of many classes the smallest."""
+    counts = splits[0]["per_class"]
+    few = len(counts) <= 2 * SHOWN
+    shown = list(counts) if few else sorted(counts, key=counts.get)[:SHOWN]
+    title = f"{len(counts):,} classes" + ("" if few else f"; the smallest {SHOWN}")
+    table = _table(title, left=("class",), right=[split["split"] for split in splits])
+    for name in shown:
+        table.add_row(escape(name), *(f"{split['per_class'][name]:,}" for split in splits))
     return table
 
 

@@ -31,6 +31,7 @@ KEYS = [
     "top5_error",
     "top1_error_ci95",
     "per_run",
+    "unusable",
     "seconds",
     "images_per_second",
 ]

@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from verydeep.images.colour import colour_shift, colour_statistics, shift_components
-from verydeep.images.decode import UndecodableImageError
+from verydeep.images import colour
+from verydeep.images.colour import colour_shift, shift_components
+from verydeep.images.quarantine import Quarantine, TooManyBadImagesError
 from verydeep.images.sources import MemorySource, Sample
+from verydeep.images.tolerance import Tolerance
+
+
+def colour_statistics(source, *, max_bad=0.0, **options):
+    quarantine = Quarantine(len(source), Tolerance(max_bad=max_bad), split="train")
+    return colour.colour_statistics(source, quarantine=quarantine, **options)
 
 
 def source_of(*images):
@@ -65,18 +72,53 @@ def test_statistics_of_two_colours_are_known():
     assert np.allclose(found.covariance, [[10_000, 0, -5_000], [0, 0, 0], [-5_000, 0, 2_500]])
 
 
-def test_of_a_large_source_images_spread_evenly_are_looked_at():
-    images = [flat(10 * number, 0, 0) for number in range(9)]
-    assert colour_statistics(source_of(*images), sample=3).mean[0] == pytest.approx((0 + 40 + 80) / 3)
-    assert colour_statistics(source_of(*images), sample=9).mean[0] == pytest.approx(40)
-    assert colour_statistics(source_of(*images), sample=1000).mean[0] == pytest.approx(40)
+def test_of_a_large_source_a_seeded_sample_is_looked_at():
+    images = source_of(*(flat(number, 0, 0) for number in range(200)))
+    found = colour_statistics(images, sample=50)
+    chosen = np.random.Generator(np.random.PCG64(0)).choice(200, 50, replace=False)
+    assert found.images == 50
+    assert found.mean[0] == pytest.approx(chosen.mean())
+    assert found.covariance[0, 0] == pytest.approx(chosen.var())
+    for enough in (200, 1000):
+        whole = colour_statistics(images, sample=enough)
+        assert (whole.images, whole.mean[0]) == (200, pytest.approx(99.5))
 
 
-def test_a_broken_image_is_named():
-    whole = source_of(flat(1, 2, 3))
+def test_a_broken_image_is_passed_over_or_too_many():
+    whole = source_of(*(flat(n, 2, 3) for n in range(9)))
     broken = MemorySource(classes=("only",), samples=(*whole.samples, Sample(b"broken", 0, "cats/tom.jpg")))
-    with pytest.raises(UndecodableImageError, match=r"cats/tom\.jpg"):
-        colour_statistics(broken)
+    found = colour_statistics(broken, max_bad=10)
+    assert (found.images, found.mean) == (9, (4.0, 2.0, 3.0))
+    other = MemorySource(classes=("one",), samples=broken.samples)
+    with pytest.raises(TooManyBadImagesError, match=r"cats/tom\.jpg: undecodable"):
+        colour_statistics(other, max_bad=9)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_source_is_looked_through_once(monkeypatch, workers):
+    source = source_of(*(correlated(6, 7, 100 + workers + n) for n in range(5)))
+    first = colour_statistics(source, workers=workers)
+    monkeypatch.setattr(colour, "decode", None)
+    again = colour_statistics(source, workers=workers)
+    assert again.mean == first.mean
+    assert np.array_equal(again.covariance, first.covariance)
+
+
+def test_the_eigenvectors_of_a_known_covariance_are_recovered():
+    """Pixels drawn with covariance C: the components are along C's eigenvectors, as long as its eigenvalues."""
+    axes = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    variances = np.array([900.0, 250.0, 40.0])
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(size=(40, 64 * 64, 3)) * np.sqrt(variances) @ axes.T + 128
+    source = source_of(*pixels.round().clip(0, 255).astype(np.uint8).reshape(40, 64, 64, 3))
+    found = colour_statistics(source)
+    components = shift_components(found.covariance)
+    lengths = np.linalg.norm(components, axis=1)
+    for number, place in enumerate(np.argsort(-lengths)):
+        along = abs(components[place] @ axes[:, number]) / lengths[place]
+        print(f"eigenvector {number}: cosine {along:.6f}, eigenvalue {lengths[place] * 255:.1f} of {variances[number]}")
+        assert along > 0.9999
+        assert lengths[place] * 255 == pytest.approx(variances[number], rel=0.02)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from verydeep.images.decode import UndecodableImageError, decode
+from verydeep.images.decode import UnusableImageError, decode
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6  # colour types of the PNG specification
 ORIENTATION = 0x0112
@@ -180,7 +180,9 @@ def test_of_a_film_the_first_frame_is_taken():
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 500, b"<html>404</html>", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
 def test_what_is_no_image_is_refused_by_name(data):
-    with pytest.raises(UndecodableImageError, match=r"^cats/tom\.jpg: not an image of a known format$"):
+    with pytest.raises(
+        UnusableImageError, match=r"^cats/tom\.jpg: undecodable \((not an image of a known format|an empty file)\)$"
+    ):
         decode(data, "cats/tom.jpg")
 
 
@@ -188,7 +190,7 @@ def test_what_is_no_image_is_refused_by_name(data):
 def test_half_a_file_is_refused_by_name(kind):
     whole = saved(Image.fromarray(noise(40, 50, 3)), kind)
     assert decode(whole).shape == (40, 50, 3)
-    with pytest.raises(UndecodableImageError, match=re.escape("dogs/rex")):
+    with pytest.raises(UnusableImageError, match=re.escape("dogs/rex")):
         decode(whole[: len(whole) // 2], "dogs/rex")
 
 
@@ -196,15 +198,15 @@ def test_half_a_file_is_refused_by_name(kind):
 def test_too_many_pixels_are_refused_before_they_are_unpacked(width, height):
     header = struct.pack(">IIBBBBB", width, height, 8, RGB, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-    with pytest.raises(UndecodableImageError, match=r"^huge\.png: .*pixels"):
+    with pytest.raises(UnusableImageError, match=r"^huge\.png: .*pixels"):
         decode(data, "huge.png")
 
 
 def test_the_limit_on_pixels_is_told():
     header = struct.pack(">IIBBBBB", 10_001, 10_000, 8, RGB, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-    message = "huge.png: 10001 x 10000 pixels, more than the 100,000,000 allowed"
-    with pytest.raises(UndecodableImageError, match=f"^{re.escape(message)}$"):
+    message = "huge.png: too large (10001 x 10000 pixels, more than the 100,000,000 allowed)"
+    with pytest.raises(UnusableImageError, match=f"^{re.escape(message)}$"):
         decode(data, "huge.png")
 
 
@@ -219,7 +221,7 @@ def test_broken_files_give_pixels_or_the_one_error(kind, data):
         broken[data.draw(st.integers(0, min(len(broken), 200) - 1))] = data.draw(st.integers(0, 255))
     try:
         pixels = decode(bytes(broken[: data.draw(st.integers(1, len(broken)))]), "odd one")
-    except UndecodableImageError as error:
+    except UnusableImageError as error:
         assert str(error).startswith("odd one: ")  # noqa: PT017 (either outcome is right)
     else:
         assert pixels.dtype == np.uint8
@@ -234,5 +236,5 @@ def test_broken_files_give_pixels_or_the_one_error(kind, data):
 def test_pixels_of_no_known_range_are_refused(pixels, reason):
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "TIFF")
-    with pytest.raises(UndecodableImageError, match=f"scan.tif: .*{reason}"):
+    with pytest.raises(UnusableImageError, match=f"scan.tif: .*{reason}"):
         decode(buffer.getvalue(), "scan.tif")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from verydeep.images import loader
-from verydeep.images.decode import UndecodableImageError, decode
+from verydeep.images.decode import decode
 from verydeep.images.loader import (
     RescaledImages,
     TrainingView,
@@ -23,7 +23,9 @@ from verydeep.images.loader import (
     rescaled_images,
     training_batches,
 )
+from verydeep.images.quarantine import Quarantine, TooManyBadImagesError
 from verydeep.images.sources import MemorySource, Sample
+from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import rescale
 
 IMAGES, EPOCHS, BATCH = 11, 3, 4
@@ -64,9 +66,14 @@ def view(**changes):
     return TrainingView(**{**choices, **changes})
 
 
-def batches(**changes):
-    options = {"batch": BATCH, "epochs": EPOCHS, "seed": 5}
-    return list(training_batches(noise_source(), view(), **{**options, **changes}))
+def strict(source):
+    return Quarantine(len(source), Tolerance(max_bad=0), split="train")
+
+
+def batches(source=None, choices=None, **changes):
+    source = source or noise_source()
+    options = {"batch": BATCH, "epochs": EPOCHS, "seed": 5, "quarantine": strict(source)}
+    return list(training_batches(source, choices or view(), **{**options, **changes}))
 
 
 def equal(some, others):
@@ -76,8 +83,9 @@ def equal(some, others):
 
 
 def test_shapes_and_types_of_a_batch():
-    images, shifts, labels = batches()[0]
+    images, mirrored, shifts, labels = batches()[0]
     assert (images.shape, images.dtype) == ((BATCH, 3, 32, 32), torch.uint8)
+    assert (mirrored.shape, mirrored.dtype) == ((BATCH,), torch.bool)
     assert (shifts.shape, shifts.dtype) == ((BATCH, 3), torch.float32)
     assert (labels.shape, labels.dtype) == ((BATCH,), torch.int64)
 
@@ -100,7 +108,7 @@ def test_images_go_with_their_labels_and_keep_their_axes():
     for image in images:
         image[:20, :, 1] = 100
     choices = view(scale=(40, 40))
-    for batch in training_batches(source_of(*images), choices, batch=3, epochs=2, seed=0):
+    for batch in batches(source_of(*images), choices, batch=3, epochs=2, seed=0):
         for image, label in zip(batch.images, batch.labels.tolist(), strict=True):
             assert (image[0] == 10 * label).all()
             assert (image[2] == 200).all()
@@ -120,9 +128,9 @@ def test_two_workers_give_the_same_batches(first_step):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_whole_images_come_rescaled_in_the_order_of_the_source(workers):
-    found = list(rescaled_images(noise_source(), 36, workers=workers))
-    assert len(found) == IMAGES
-    for image, sample in zip(found, noise_source().samples, strict=True):
+    found = list(rescaled_images(noise_source(), 36, workers=workers, quarantine=strict(noise_source())))
+    assert [index for index, _ in found] == list(range(IMAGES))
+    for (_, image), sample in zip(found, noise_source().samples, strict=True):
         assert image.dtype == torch.uint8
         assert np.array_equal(image.permute(1, 2, 0), rescale(decode(sample.data), 36))
 
@@ -132,10 +140,13 @@ def test_a_broken_image_is_refused_in_the_same_words(workers):
     samples = (*noise_source().samples, Sample(b"broken", 0, "cats/tom.jpg"))
     broken = MemorySource(classes=noise_source().classes, samples=samples)
     for items in (
-        training_batches(broken, view(), batch=4, epochs=1, seed=0, workers=workers),
-        rescaled_images(broken, 36, workers=workers),
+        training_batches(broken, view(), batch=4, epochs=1, seed=0, workers=workers, quarantine=strict(broken)),
+        centre_batches(RescaledImages(broken), crop=32, scale=36, batch=4, workers=workers, quarantine=strict(broken)),
+        rescaled_images(broken, 36, workers=workers, quarantine=strict(broken)),
     ):
-        with pytest.raises(UndecodableImageError, match=r"^cats/tom\.jpg: not an image of a known format$"):
+        with pytest.raises(
+            TooManyBadImagesError, match=r"cats/tom\.jpg: undecodable \(not an image of a known format\)"
+        ):
             list(items)
 
 
@@ -150,17 +161,16 @@ def test_what_is_drawn_for_an_image_does_not_depend_on_the_batch_size():
     def by_epoch_and_image(batch):
         steps = batches_per_epoch(IMAGES, batch)
         return {
-            (step // steps, label): (image, shift)
+            (step // steps, int(label)): drawn
             for step, found in enumerate(batches(batch=batch))
-            for image, shift, label in zip(found.images, found.shifts, found.labels.tolist(), strict=True)
+            for *drawn, label in zip(*found, strict=True)
         }
 
     small, large = by_epoch_and_image(2), by_epoch_and_image(11)
     assert len(small) == EPOCHS * IMAGES
     assert small.keys() == large.keys()
-    for key, (image, shift) in small.items():
-        assert torch.equal(image, large[key][0])
-        assert torch.equal(shift, large[key][1])
+    for key, drawn in small.items():
+        assert all(torch.equal(a, b) for a, b in zip(drawn, large[key], strict=True))
 
 
 @settings(max_examples=100, deadline=None)
@@ -175,13 +185,11 @@ def test_a_draw_is_a_crop_of_the_rescaled_image_its_mirror_half_of_the_time():
     choices = view(scale=(height, height), crop=crop)
     mirrored, corners = 0, set()
     for epoch in range(400):
-        found, _ = draw(images, 0, choices, seed=0, epoch=epoch)
-        turned = bool(found[0, 0, 1] > found[0, -1, 1])
-        mirrored += turned
-        upright = found[:, ::-1] if turned else found
-        top, left = int(upright[0, 0, 0]), int(upright[0, 0, 1])
-        assert np.array_equal(upright, image[top : top + crop, left : left + crop])
-        corners.add((top, left, turned))
+        found = draw(images, 0, choices, seed=0, epoch=epoch)
+        mirrored += found.mirrored
+        top, left = int(found.image[0, 0, 0]), int(found.image[0, 0, 1])
+        assert np.array_equal(found.image, image[top : top + crop, left : left + crop])
+        corners.add((top, left, found.mirrored))
     assert 150 < mirrored < 250
     assert {top for top, _, _ in corners} == set(range(5))
     assert {left for _, left, _ in corners} == set(range(17))
@@ -190,26 +198,27 @@ def test_a_draw_is_a_crop_of_the_rescaled_image_its_mirror_half_of_the_time():
 def test_without_flips_nothing_is_mirrored():
     images = RescaledImages(source_of(places(40, 52)))
     for epoch in range(50):
-        found, _ = draw(images, 0, view(scale=(40, 40), flip=False), seed=0, epoch=epoch)
-        assert found[0, 0, 1] < found[0, -1, 1]
+        assert not draw(images, 0, view(scale=(40, 40), flip=False), seed=0, epoch=epoch).mirrored
 
 
 def test_every_scale_of_the_range_is_drawn():
-    images, asked = RescaledImages(source_of(places(40, 52))), []
+    asked = []
 
-    def noting(index, scale):
-        asked.append(scale)
-        return images(index, scale)
+    class Noting(RescaledImages):
+        def random_crop(self, index, scale, size, rng):
+            asked.append(scale)
+            return super().random_crop(index, scale, size, rng)
 
+    images = Noting(source_of(places(40, 52)))
     for epoch in range(300):
-        draw(noting, 0, view(scale=(40, 45)), seed=0, epoch=epoch)
+        draw(images, 0, view(scale=(40, 45)), seed=0, epoch=epoch)
     assert {scale: asked.count(scale) > 25 for scale in asked} == dict.fromkeys(range(40, 46), True)
 
 
 def test_ten_thousand_draws_share_no_random_number():
     images = RescaledImages(source_of(*(places(2, 2) for _ in range(100))))
     choices = view(crop=2, scale=(2, 2), flip=False, colour_sd=1.0, colour_components=np.eye(3))
-    shifts = np.array([[draw(images, i, choices, seed=3, epoch=e)[1] for i in range(100)] for e in range(100)])
+    shifts = np.array([[draw(images, i, choices, seed=3, epoch=e).shift for i in range(100)] for e in range(100)])
     assert len(np.unique(shifts)) == 30_000
     assert np.std(shifts) == pytest.approx(1, abs=0.03)
     next_epoch, next_image = (shifts[1:], shifts[:-1]), (shifts[:, 1:], shifts[:, :-1])
@@ -245,39 +254,49 @@ def test_rescaled_images_are_the_same_from_memory_and_beyond_it(monkeypatch):
     unkept = RescaledImages(source)
     for index in range(IMAGES):
         for scale in (36, 41, 36):
-            assert np.array_equal(kept(index, scale), unkept(index, scale))
-            assert min(kept(index, scale).shape[:2]) == scale
+            assert np.array_equal(kept.whole(index, scale), unkept.whole(index, scale))
+            assert min(kept.whole(index, scale).shape[:2]) == scale
+            some, others = (
+                images.random_crop(index, scale, 20, np.random.default_rng(index)) for images in (kept, unkept)
+            )
+            assert np.array_equal(some, others)
+            assert np.array_equal(kept.centre_crop(index, scale, 20), unkept.centre_crop(index, scale, 20))
 
 
 def test_a_small_source_is_decoded_once(monkeypatch):
     decoded = []
-    monkeypatch.setattr(loader, "decode", lambda data, name: decoded.append(name) or decode(data, name))
+    real = loader.decode_for
+    monkeypatch.setattr(loader, "decode_for", lambda data, name, **o: decoded.append(name) or real(data, name, **o))
     images = RescaledImages(noise_source())
     for _ in range(5):
         for index in range(IMAGES):
-            images(index, 36)
+            images.whole(index, 36)
+            images.centre_crop(index, 36, 20)
     assert sorted(decoded) == sorted(sample.id for sample in noise_source().samples)
 
 
 def test_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr(loader, "CACHE_BYTES", 5 * 36 * 36 * 3)
-    images = RescaledImages(source_of(*(places(36, 36) for _ in range(9))))
-    kept = 0
-    for _ in range(2):
-        kept = sum(images(index, 36) is images(index, 36) for index in range(9))
-    assert kept == 5
+    monkeypatch.setattr(loader, "CACHE_BYTES", 9 * 36 * 36 * 6)
+    source = source_of(*(places(36, 36) for _ in range(9)))
+    images = RescaledImages(source)
+    for scale, expected in ((36, 9), (35, 9), (37, 0)):
+        assert sum(images.whole(index, scale) is images.whole(index, scale) for index in range(9)) == expected
+    monkeypatch.setattr(loader, "CACHE_BYTES", 9 * 36 * 36 * 6 - 1)
+    images = RescaledImages(source)
+    assert not any(images.whole(index, 36) is images.whole(index, 36) for index in range(9))
 
 
 @pytest.mark.parametrize("batch", [1, 4, 11, 50])
 def test_centre_batches_are_all_images_in_order_each_cropped_in_the_middle(batch):
     source = noise_source()
-    found = list(centre_batches(RescaledImages(source), crop=32, scale=36, batch=batch))
+    images = RescaledImages(source)
+    found = list(centre_batches(images, crop=32, scale=36, batch=batch, quarantine=strict(source)))
     assert torch.cat([part.labels for part in found]).tolist() == list(range(IMAGES))
     assert max(len(part.labels) for part in found) <= batch
     assert not torch.cat([part.shifts for part in found]).any()
     images = torch.cat([part.images for part in found])
     for index in range(IMAGES):
-        whole = RescaledImages(source)(index, 36)
+        whole = RescaledImages(source).whole(index, 36)
         top, left = (whole.shape[0] - 32) // 2, (whole.shape[1] - 32) // 2
         expected = whole[top : top + 32, left : left + 32]
         assert np.array_equal(images[index].permute(1, 2, 0).numpy(), expected)

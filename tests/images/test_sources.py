@@ -15,16 +15,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from verydeep.images.decode import decode
-from verydeep.images.sources import (
-    FolderSource,
-    MemorySource,
-    Sample,
-    Splits,
-    Subset,
-    digits,
-    open_source,
-    stratified_split,
-)
+from verydeep.images.digits import digits
+from verydeep.images.folders import FolderSource
+from verydeep.images.open_source import open_source
+from verydeep.images.sources import MemorySource, Sample, Splits, Subset, stratified_split
 
 
 def write_images(folder, count, *, start=0, suffix=".png"):
@@ -74,7 +68,7 @@ def test_every_split_of_the_digits_has_its_share_of_each_class():
 
 
 def test_digits_are_split_the_same_way_in_another_process():
-    script = "from verydeep.images.sources import digits; print(*(s.fingerprint for s in digits().parts.values()))"
+    script = "from verydeep.images.digits import digits; print(*(s.fingerprint for s in digits().parts.values()))"
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
     other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
     here = [source.fingerprint for source in digits().parts.values()]

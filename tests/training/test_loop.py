@@ -60,7 +60,8 @@ def test_training_is_momentum_descent_with_weight_decay(tmp_path):
     )
     velocity = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
     for batch in training_batches(images, view, batch=4, epochs=2, seed=0):
-        scores = net(batch.images + batch.shifts[:, :, None, None])
+        upright = [i.flip(-1) if turned else i for i, turned in zip(batch.images, batch.mirrored, strict=True)]
+        scores = net(torch.stack(upright) + batch.shifts[:, :, None, None])
         right = scores[torch.arange(len(scores)), batch.labels]
         loss = (scores.exp().sum(dim=1).log() - right).mean()
         net.zero_grad()
@@ -127,7 +128,7 @@ class Interrupting(MemorySource):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("reads", [11, 17, 23])
+@pytest.mark.parametrize("reads", [1, 7, 13])
 def test_a_stopped_run_ends_with_the_weights_of_a_whole_one(tmp_path, number, reads):
     recipe = Recipe(crop=32, width=0.05, batch=3, epochs=2, learning_rate=1e-3, scale="256:512")
     train(splits(), network="A", out=tmp_path / "whole", recipe=recipe)

@@ -7,8 +7,10 @@ from typing import Any
 
 from verydeep import runs
 from verydeep.evaluation.protocols import DenseProtocol, posteriors, single_scale
-from verydeep.images.decode import UndecodableImageError
-from verydeep.images.sources import MemorySource, Sample, is_image_file
+from verydeep.images.folders import is_image_file
+from verydeep.images.quarantine import Quarantine
+from verydeep.images.sources import MemorySource, Sample
+from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.runtime import Device, torch_device
 
 
@@ -30,15 +32,20 @@ class Prediction:
 
 
 def predict(
-    run: str | Path, images: Sequence[str | Path], *, top: int = 5, device: Device = "auto"
+    run: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top: int = 5,
+    device: Device = "auto",
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Prediction]:
     """The `top` most probable classes of every image, densely at the run's single test scale.
 
-    An image that cannot be decoded gives a prediction with `error` set, and the others go on. Folders stand for
-    the image files in them and below.
+    An image that cannot be used, one of more than `max_pixels` pixels for instance, gives a prediction with `error`
+    set, and the others go on. Folders stand for the image files in them and below.
 
     Raises:
-        ValueError: unusable run, `top` below 1, or a path that does not exist.
+        ValueError: unusable run, `top` below 1, unusable `max_pixels`, or a path that does not exist.
     """
     if top < 1:
         raise ValueError(f"top must be 1 or more, not {top}")
@@ -46,15 +53,21 @@ def predict(
     model = runs.load_model(run)
     protocol = DenseProtocol(scales=single_scale(model.scale), mirror=model.flip)
     net = model.net.to(torch_device(device))
-    return (_predict_one(path, net, model.classes, protocol, top) for path in paths)
+    tolerance = Tolerance(max_bad=100, max_pixels=max_pixels)
+    return (_predict_one(path, net, model.classes, protocol, top, tolerance) for path in paths)
 
 
-def _predict_one(path: Path, net: Any, classes: tuple[str, ...], protocol: DenseProtocol, top: int) -> Prediction:
+def _predict_one(
+    path: Path, net: Any, classes: tuple[str, ...], protocol: DenseProtocol, top: int, tolerance: Tolerance
+) -> Prediction:
+    quarantine = Quarantine(1, tolerance, split="given")
     try:
         one = MemorySource(classes=classes, samples=(Sample(path.read_bytes(), 0, str(path)),))
-        posterior = posteriors(net, one, protocol)[0]
-    except (UndecodableImageError, OSError) as error:
-        return Prediction(image=str(path), classes=(), probabilities=(), error=str(error))
+        posterior = posteriors(net, one, protocol, quarantine=quarantine)[0]
+    except OSError as error:
+        return Prediction(image=str(path), classes=(), probabilities=(), error=f"unreadable ({error.strerror})")
+    for reason in quarantine.reasons.values():
+        return Prediction(image=str(path), classes=(), probabilities=(), error=reason)
     best = (-posterior).argsort(kind="stable")[:top]
     return Prediction(
         image=str(path),

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from verydeep import runs
 from verydeep.evaluation.metrics import TOP, error_interval, error_percent, misclassified
 from verydeep.evaluation.protocols import DenseProtocol, paper_scales, posteriors, single_scale
-from verydeep.images.sources import Source, Splits, open_for_testing
+from verydeep.images.open_source import open_for_testing
+from verydeep.images.quarantine import Quarantine
+from verydeep.images.sources import Source, Splits
+from verydeep.images.tolerance import Tolerance
 from verydeep.progress import reporting
 from verydeep.runtime import Runtime, torch_device
 
@@ -48,6 +51,8 @@ class Evaluation:
     top5_error: float | None
     top1_error_ci95: tuple[float, float]
     per_run: tuple[Errors, ...]
+    unusable: dict[str, str]
+    """Images that were left out, and why."""
     seconds: float
     images_per_second: float
 
@@ -63,6 +68,7 @@ def evaluate(
     split: str | None = None,
     scales: Sequence[int] | str = "paper",
     runtime: Runtime | None = None,
+    tolerance: Tolerance | None = None,
 ) -> Evaluation:
     """Tests runs densely on the images of a source, each by itself and, if several, fused.
 
@@ -73,11 +79,12 @@ def evaluate(
             was trained on, `all`.
         scales: Q for a crop of 224, or `paper` (the three that follow from each run's S), or `single` (Q = S).
         runtime: device, and processes that decode.
+        tolerance: how many images may be unusable; those are left out, named, and not counted in `n`.
 
     Raises:
         ValueError: unusable run, source, split or scales; runs with different classes, or images of a class that
             the runs do not know.
-        UndecodableImageError: a file cannot be decoded; the message names it.
+        TooManyBadImagesError: more images are unusable than is tolerated.
     """
     folders = [run] if isinstance(run, str | Path) else list(run)
     if not folders:
@@ -95,11 +102,17 @@ def evaluate(
     started = time.perf_counter()
     found = []
     with reporting(f"evaluate {split}", total=views) as report:
+        quarantine = Quarantine(len(source), tolerance or Tolerance(), split=split, say=report.say)
+        options: dict[str, Any] = {"quarantine": quarantine, "workers": runtime.workers, "advance": report.advance}
         for name, model, protocol in models:
             net = model.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            found.append(posteriors(net, source, protocol, workers=runtime.workers, advance=report.advance))
+            found.append(posteriors(net, source, protocol, **options))
             report.advance(0, tell=True, figures={"run": name})
     seconds = time.perf_counter() - started
+    usable = ~np.isnan(found).any(axis=(0, 2))
+    if not usable.any():
+        raise ValueError(f"none of the {len(source):,} {split} images of {splits.name} can be used")
+    found, labels = [posterior[usable] for posterior in found], labels[usable]
     per_run = tuple(
         _errors(name, posterior, labels, protocol) for (name, _, protocol), posterior in zip(models, found, strict=True)
     )
@@ -115,6 +128,7 @@ def evaluate(
         top5_error=fused.top5_error,
         top1_error_ci95=fused.top1_error_ci95,
         per_run=per_run,
+        unusable=quarantine.reasons,
         seconds=seconds,
         images_per_second=len(models) * len(source) / seconds,
     )

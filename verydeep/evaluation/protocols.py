@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from verydeep.images.loader import rescaled_images
+from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import Source
 from verydeep.networks.configurations import PAPER_CROP
 from verydeep.networks.scales import middle_scale, scale_in_pixels, scale_range
@@ -64,22 +65,25 @@ def posteriors(
     source: Source,
     protocol: DenseProtocol,
     *,
+    quarantine: Quarantine | None = None,
     workers: int = 0,
     advance: Callable[[int], None] = lambda images: None,
 ) -> NDArray[np.float64]:
     """The posterior of every image of a source, [N, classes], in the source's order; rows add up to 1.
 
-    Images of the same size share a batch, none is padded. `advance` is told how many images are through, for each
-    scale anew.
+    Images of the same size share a batch, none is padded. Images that cannot be used are in the quarantine, and their
+    rows are NaN. `advance` is told how many images are through, for each scale anew.
 
     Raises:
-        UndecodableImageError: a file cannot be decoded; the message names it.
+        TooManyBadImagesError: the quarantine is full.
     """
-    total = np.zeros((len(source), net.classes))
-    for scale in protocol.scales:
+    quarantine = quarantine or Quarantine(len(source))
+    total = np.full((len(source), net.classes), np.nan)
+    for number, scale in enumerate(protocol.scales):
         side = scale_in_pixels(scale, net.crop)
-        for indices, images in same_size_batches(source, side, workers=workers):
-            total[indices] += dense_posteriors(net, images, mirror=protocol.mirror).cpu().double().numpy()
+        for indices, images in same_size_batches(source, side, quarantine=quarantine, workers=workers):
+            found = dense_posteriors(net, images, mirror=protocol.mirror).cpu().double().numpy()
+            total[indices] = found if number == 0 else total[indices] + found
             advance(len(indices))
     return total / len(protocol.scales)
 
@@ -93,11 +97,13 @@ def dense_posteriors(net: VGG, images: Tensor, *, mirror: bool) -> Tensor:
     return torch.stack([net.score_map(view).mean(dim=(2, 3)).softmax(dim=1) for view in views]).mean(dim=0)
 
 
-def same_size_batches(source: Source, shorter_side: int, *, workers: int = 0) -> Iterator[tuple[list[int], Tensor]]:
-    """Every image of a source once, rescaled, uint8 [B, 3, H, W], together with others of exactly its size."""
+def same_size_batches(
+    source: Source, shorter_side: int, *, quarantine: Quarantine | None = None, workers: int = 0
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Every usable image of a source once, rescaled, uint8 [B, 3, H, W], with others of exactly its size."""
     waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
     pixels = 0
-    for index, image in enumerate(rescaled_images(source, shorter_side, workers=workers)):
+    for index, image in rescaled_images(source, shorter_side, quarantine=quarantine, workers=workers):
         batch = waiting.setdefault(tuple(image.shape), [])
         batch.append((index, image))
         pixels += image[0].numel()

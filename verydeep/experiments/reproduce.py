@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypedDict, cast
 
 from rich.console import Console
 
@@ -12,7 +12,9 @@ from verydeep import atomic, runs
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.experiments.paper import DEEPER, NETWORKS
 from verydeep.experiments.report import write_report
-from verydeep.images.sources import Splits, open_source
+from verydeep.images.open_source import open_source
+from verydeep.images.sources import Splits
+from verydeep.images.tolerance import Tolerance
 from verydeep.networks.configurations import InitialisationScheme, configuration
 from verydeep.runtime import Runtime, Stopped
 from verydeep.training.loop import train
@@ -27,6 +29,13 @@ TEST_SCALES: tuple[Scales, ...] = ("single", "paper")
 
 QUICK = Recipe(crop=32, width=0.25, batch=32, learning_rate=2.5e-3, epochs=11, patience=3)
 """The recipe scaled down to minutes on two cores; what is not named here is the paper's."""
+
+
+class Options(TypedDict):
+    """What trainings and evaluations share beside the recipe."""
+
+    runtime: Runtime
+    tolerance: Tolerance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +61,7 @@ def reproduce(
     recipe: Recipe | None = None,
     networks: Sequence[str] = NETWORKS,
     runtime: Runtime | None = None,
+    tolerance: Tolerance | None = None,
 ) -> Path:
     """Trains the networks at one S, tests them densely at one and at three scales, fuses D and E, and reports.
 
@@ -65,7 +75,8 @@ def reproduce(
         ValueError: unusable source or recipe, or `out` holds something else.
         Stopped: SIGINT or SIGTERM; what was done is kept.
     """
-    out, recipe, runtime = Path(out).resolve(), recipe or Recipe(), runtime or Runtime()
+    out, recipe = Path(out).resolve(), recipe or Recipe()
+    options: Options = {"runtime": runtime or Runtime(), "tolerance": tolerance or Tolerance()}
     networks = [known for known in NETWORKS if known in {configuration(name).name for name in networks}]
     if not networks or recipe.starts_from_run():
         raise ValueError("reproduce trains one network or more, the first from random weights")
@@ -88,10 +99,10 @@ def reproduce(
         if seed:
             own = replace(recipe, init=str(seed), init_rest=cast(InitialisationScheme, recipe.init))
         try:
-            train(splits, network=network, out=out / RUNS / network, recipe=own, runtime=runtime, resume=True)
+            train(splits, network=network, out=out / RUNS / network, recipe=own, resume=True, **options)
         except Stopped as stopped:
             raise Stopped(stopped.signal, f"stopped, and saved in {out}: the same command goes on") from None
-    evaluations = _evaluate_all(splits, out, networks, runtime)
+    evaluations = _evaluate_all(splits, out, networks, options)
     return write_report(out, folders={name: out / RUNS / name for name in networks}, evaluations=evaluations)
 
 
@@ -115,21 +126,21 @@ def _write_or_check_plan(plan: Plan, out: Path) -> None:
 
 
 def _evaluate_all(
-    splits: Splits, out: Path, networks: Sequence[str], runtime: Runtime
+    splits: Splits, out: Path, networks: Sequence[str], options: Options
 ) -> dict[tuple[str, Scales], dict[str, Any]]:
     """Every network, and D and E fused, at one and at three scales, each from its file if it stands there."""
     groups = [(name,) for name in networks] + ([FUSED] if set(FUSED) <= set(networks) else [])
     (out / EVALUATIONS).mkdir(exist_ok=True)
     weights = {name: runs.weights_fingerprint(out / RUNS / name) for name in networks}
     return {
-        (" + ".join(group), scales): _evaluate_once(splits, out, [weights[n] for n in group], group, scales, runtime)
+        (" + ".join(group), scales): _evaluate_once(splits, out, [weights[n] for n in group], group, scales, options)
         for group in groups
         for scales in TEST_SCALES
     }
 
 
 def _evaluate_once(
-    splits: Splits, out: Path, weights: Sequence[str], group: tuple[str, ...], scales: Scales, runtime: Runtime
+    splits: Splits, out: Path, weights: Sequence[str], group: tuple[str, ...], scales: Scales, options: Options
 ) -> dict[str, Any]:
     tested = {
         "weights": list(weights),
@@ -141,7 +152,7 @@ def _evaluate_once(
         if stored["tested"] == tested:
             return stored
     folders = [out / RUNS / name for name in group]
-    found = evaluate(folders, data=splits, scales=scales, runtime=runtime).to_dict()
+    found = evaluate(folders, data=splits, scales=scales, **options).to_dict()
     atomic.write_json(path, {"tested": tested, **found})
     result: dict[str, Any] = json.loads(path.read_text())
     return result

@@ -1,15 +1,24 @@
 """The training set's mean RGB and pixel covariance, and Krizhevsky's colour shift, which is drawn from it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import Dataset
 
-from verydeep.images.decode import WHITE, decode
+from verydeep import cache
+from verydeep.images.decode import WHITE, UnusableImageError, decode
+from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import Source
+from verydeep.images.workers import as_it_is, from_workers
+from verydeep.progress import reporting
 
-SAMPLE = 10_000
+SAMPLE = 100_000
 """Images looked at, at most."""
+
+SAMPLE_SEED = 0
+"""Fixed: the statistics belong to the source, not to a training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,24 +28,79 @@ class ColourStatistics:
     mean: tuple[float, float, float]
     covariance: NDArray[np.float64]
     """[3, 3], squared grey levels."""
+    images: int
+    """How many were looked at."""
 
 
-def colour_statistics(source: Source, *, sample: int = SAMPLE) -> ColourStatistics:
-    """Mean RGB and covariance of the pixels of a source, or of `sample` images evenly spread over a larger one.
+def colour_statistics(
+    source: Source, *, quarantine: Quarantine | None = None, workers: int = 0, sample: int = SAMPLE
+) -> ColourStatistics:
+    """Mean RGB and covariance of the pixels of a source, or of `sample` images drawn from a larger one.
+
+    The draw is seeded, and images that cannot be used are passed over. The result is remembered under the source's
+    fingerprint, so a source is looked through once.
 
     Raises:
-        UndecodableImageError: a file cannot be decoded; the message names it.
+        TooManyBadImagesError: the quarantine is full.
+        ValueError: no image can be used.
     """
-    chosen = np.unique(np.linspace(0, len(source) - 1, min(sample, len(source))).round().astype(int))
-    first, second = np.zeros(3), np.zeros((3, 3))
-    for index in chosen:
-        data, _, name = source[int(index)]
-        pixels = decode(data, name).reshape(-1, 3).astype(np.float64)
-        first += pixels.mean(axis=0)
-        second += pixels.T @ pixels / len(pixels)
-    red, green, blue = (first / len(chosen)).tolist()
-    mean = np.array([red, green, blue])
-    return ColourStatistics(mean=(red, green, blue), covariance=second / len(chosen) - np.outer(mean, mean))
+    listed = quarantine or Quarantine(len(source))
+    max_pixels = listed.tolerance.max_pixels
+
+    def compute() -> dict[str, Any]:
+        return _look_through(source, _sample(len(source), sample), max_pixels, listed, workers)
+
+    found = cache.remembered("colour", (source.fingerprint, sample, SAMPLE_SEED, max_pixels), compute)
+    red, green, blue = found["mean"]
+    return ColourStatistics(
+        mean=(red, green, blue), covariance=np.array(found["covariance"]), images=int(found["images"])
+    )
+
+
+def _sample(images: int, at_most: int) -> NDArray[np.int64]:
+    """Ascending indices: all, or a random choice."""
+    if images <= at_most:
+        return np.arange(images)
+    return np.sort(np.random.Generator(np.random.PCG64(SAMPLE_SEED)).choice(images, at_most, replace=False))
+
+
+def _look_through(
+    source: Source, indices: NDArray[np.int64], max_pixels: int, quarantine: Quarantine, workers: int
+) -> dict[str, Any]:
+    moments = _Moments(source, indices, max_pixels)
+    first, second, images = np.zeros(3), np.zeros((3, 3)), 0
+    with reporting("mean RGB and covariance", len(indices)) as report:
+        for item in from_workers(moments, workers=workers, batch_size=None, collate_fn=as_it_is):
+            if isinstance(item, UnusableImageError):
+                quarantine.add(item)
+            else:
+                first, second, images = first + item[0], second + item[1], images + 1
+            report.advance()
+    if not images:
+        raise ValueError(f"none of the {len(indices)} images looked at can be used")
+    mean = first / images
+    covariance = second / images - np.outer(mean, mean)
+    return {"mean": mean.tolist(), "covariance": covariance.tolist(), "images": images}
+
+
+@dataclass(frozen=True)
+class _Moments(Dataset[Any]):
+    """The first two moments of an image's pixels, [3] and [3, 3]."""
+
+    source: Source
+    indices: NDArray[np.int64]
+    max_pixels: int
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | UnusableImageError:
+        try:
+            data, _, name = self.source[int(self.indices[place])]
+            pixels = decode(data, name, max_pixels=self.max_pixels).reshape(-1, 3).astype(np.float64)
+        except UnusableImageError as refusal:
+            return refusal
+        return pixels.mean(axis=0), pixels.T @ pixels / len(pixels)
 
 
 def shift_components(covariance: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,60 +1,158 @@
 """Bytes of an image file to upright RGB pixels, or a refusal that says why."""
 
 import io
+import math
 import warnings
+from typing import Literal, NamedTuple
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from verydeep.images.tolerance import MAX_PIXELS
 
 Pixels = NDArray[np.uint8]
 """An image, [H, W, 3], RGB in 0..255."""
 
-MAX_PIXELS = 100_000_000
-"""Larger images are refused before they are unpacked: as RGB they would take over 300 MB."""
+MAX_ELONGATION = 50
+"""Sides of a greater ratio are refused: rescaled to a shorter side of 256, such an image has over 3 million pixels."""
+
+REDUCTIONS = (8, 4, 2)
+"""By which a JPEG may be decoded smaller. libjpeg-turbo offers every eighth, but only its halves have vector code: at
+6/8 it takes a third longer than at full size (docs/LOG.md)."""
 
 WHITE = 255
 
 SIXTEEN_BIT_STEP = 257
 """65535 / 257 = 255: one 8-bit grey level in 16-bit ones."""
 
-
-class UndecodableImageError(ValueError):
-    """These bytes are not an image that can be used; the message says why."""
+Refusal = Literal["unreadable", "undecodable", "truncated", "too large", "too elongated"]
 
 
-def decode(data: bytes, name: str = "image") -> Pixels:
+class UnusableImageError(ValueError):
+    """This image cannot be used; the message names it and says why."""
+
+    def __init__(self, name: str, kind: Refusal, detail: str) -> None:
+        super().__init__(name, kind, detail)
+        self.name, self.kind, self.detail = name, kind, detail
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+    @property
+    def reason(self) -> str:
+        """Why, without the name."""
+        return f"{self.kind} ({self.detail})"
+
+
+class Decoded(NamedTuple):
+    """An image that may have been decoded smaller than it is in its file."""
+
+    pixels: Pixels
+    size: tuple[int, int]
+    """Height and width in the file, upright."""
+
+
+def decode(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """The first frame of an image file as upright RGB, uint8 [H, W, 3].
 
     EXIF orientation is applied, transparency is laid over white, grey with more than 8 bits counts as 16-bit and is
     scaled to 8; palettes, grey and CMYK are converted by Pillow. `name` stands in error messages.
 
     Raises:
-        UndecodableImageError: not an image, truncated, or of more than 100 million pixels.
+        UnusableImageError: not an image, truncated, of more than `max_pixels` pixels, or over 50 times as long as wide.
+    """
+    return decode_for(data, name, shorter_side=None, max_pixels=max_pixels).pixels
+
+
+def decode_for(data: bytes, name: str = "image", *, shorter_side: int | None, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """`decode`, for an image that will be rescaled to this shorter side (None: no matter what for).
+
+    A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size whose shorter side is no smaller. It is
+    averaged there in frequency space: on average 2 or 3 grey levels from a filter's result, for half of the time.
+
+    Raises:
+        UnusableImageError: as `decode`.
     """
     try:
         with warnings.catch_warnings():
-            # The limit on pixels is ours, below; other warnings (broken EXIF) concern nothing that is read here.
+            # The limit on pixels is ours; Pillow's other warnings (broken EXIF) concern nothing that is read here.
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data))
-            pixels = image.width * image.height
-            if pixels <= MAX_PIXELS:
-                return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            _check_size(name, image.width, image.height, max_pixels)
+            decoded = _decode_jpeg(data, image, shorter_side)
+            if decoded is not None:
+                return decoded
+            pixels = np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            return Decoded(pixels, (pixels.shape[0], pixels.shape[1]))
+    except UnusableImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise UnusableImageError(name, "too large", f"more than the {max_pixels:,} pixels allowed") from None
     except UnidentifiedImageError:
-        raise UndecodableImageError(f"{name}: not an image of a known format") from None
+        what = "not an image of a known format" if data else "an empty file"
+        raise UnusableImageError(name, "undecodable", what) from None
     except Exception as error:  # Pillow's format plugins raise almost anything on broken files
-        raise UndecodableImageError(f"{name}: cannot be decoded ({error})") from error
-    raise UndecodableImageError(f"{name}: {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} allowed")
+        kind: Refusal = "truncated" if "truncated" in str(error).lower() else "undecodable"
+        raise UnusableImageError(name, kind, str(error) or type(error).__name__) from error
+
+
+def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise UnusableImageError(name, "too large", f"{width} x {height} pixels, more than the {max_pixels:,} allowed")
+    if max(width, height) > MAX_ELONGATION * min(width, height):
+        raise UnusableImageError(name, "too elongated", f"{width} x {height}, sides beyond {MAX_ELONGATION} to 1")
+
+
+def _decode_jpeg(data: bytes, image: Image.Image, shorter_side: int | None) -> Decoded | None:
+    """By libjpeg-turbo; None where that cannot or will not: other formats, CMYK, anything odd in the file.
+
+    Pillow has the last word on such files: some are whole but for stray bytes.
+    """
+    if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
+        return None
+    orientation = _orientation(image)
+    size = (image.height, image.width)
+    reduction = next((r for r in REDUCTIONS if shorter_side and math.ceil(min(size) / r) >= shorter_side), 1)
+    height, width = (math.ceil(side / reduction) for side in size)
+    try:
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_factor=reduction, min_height=height, min_width=width)
+    except ValueError:
+        return None
+    return Decoded(_upright(pixels, orientation), size if orientation < 5 else size[::-1])
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8, by EXIF; 1 where that says nothing sensible."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # broken EXIF raises almost anything
+        return 1
+    return int(orientation) if orientation and orientation in range(1, 9) else 1
+
+
+def _upright(stored: Pixels, orientation: int) -> Pixels:
+    """Orientations 5 to 8 are stored with rows for columns; then some are upside down, some mirrored."""
+    if orientation >= 5:
+        stored = stored.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        stored = stored[::-1]
+    if orientation in (2, 3, 6, 7):
+        stored = stored[:, ::-1]
+    return np.ascontiguousarray(stored)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("pixels are fractions of no known range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.float64) / SIXTEEN_BIT_STEP
-        if grey.min() < 0 or grey.max() > WHITE:
+        grey = np.asarray(image).astype(np.int32)
+        if grey.min() < 0 or grey.max() > WHITE * SIXTEEN_BIT_STEP:
             raise ValueError("pixels have more than 16 bits: save it with 8 or 16")
-        return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
+        grey += SIXTEEN_BIT_STEP // 2
+        grey //= SIXTEEN_BIT_STEP
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

@@ -3,28 +3,40 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from verydeep.images.colour import colour_shift
-from verydeep.images.decode import Pixels, UndecodableImageError, decode
+from verydeep.images.decode import Decoded, Pixels, UnusableImageError, decode_for
+from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import Source
-from verydeep.images.views import centre_crop, random_crop, random_flip, random_scale, rescale
-from verydeep.runtime import leave_signals_to_the_main_process
-
-Draw = tuple[Pixels, NDArray[np.float64], int]
-"""Crop [crop, crop, 3], colour shift [3] and label."""
+from verydeep.images.tolerance import MAX_PIXELS
+from verydeep.images.views import (
+    centre_place,
+    crop,
+    random_flip,
+    random_place,
+    random_scale,
+    rescale,
+    rescaled_crop,
+    rescaled_size,
+)
+from verydeep.images.workers import as_it_is, from_workers
 
 _ORDER, _SAMPLE = 0, 1
 """Which of an epoch's random streams: that of the order, or those of the samples."""
 
 CACHE_BYTES = 256 * 2**20
 """Pixels that a process remembers, so that small sources are decoded once."""
+
+BYTES_PER_SQUARE = 3 * 2
+"""Of a rescaled image, for each pixel of the square on its shorter side: three channels, at most twice as long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +53,24 @@ class TrainingView:
     """[3, 3], as `images.colour.shift_components` gives them."""
 
 
+class Draw(NamedTuple):
+    """What one image is in one epoch."""
+
+    image: Pixels
+    """[crop, crop, 3]."""
+    mirrored: bool
+    shift: NDArray[np.float64]
+    """[3], grey levels."""
+    label: int
+
+
 class Batch(NamedTuple):
-    """Crops as they go to the network, which subtracts the mean itself."""
+    """Crops as they leave the loader; `images.on_device` mirrors and shifts them, the network subtracts the mean."""
 
     images: Tensor
     """uint8 [B, 3, crop, crop]."""
+    mirrored: Tensor
+    """bool [B], which of them are to be mirrored."""
     shifts: Tensor
     """float32 [B, 3], grey levels to add to every pixel."""
     labels: Tensor
@@ -65,130 +90,214 @@ def epoch_order(images: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
 class RescaledImages:
     """The decoded images of a source with their shorter side at S pixels; small sources are kept in memory."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    def __init__(self, source: Source, *, max_pixels: int = MAX_PIXELS) -> None:
+        self.source, self.max_pixels = source, max_pixels
         self._kept: dict[tuple[int, int], Pixels] = {}
         self._bytes_left = CACHE_BYTES
 
-    def __call__(self, index: int, scale: int) -> Pixels:
+    def whole(self, index: int, scale: int) -> Pixels:
         """One image, [H, W, 3]; not to be written to."""
         if (index, scale) in self._kept:
             return self._kept[index, scale]
-        image = _rescaled(self.source, index, scale)
-        if image.nbytes <= self._bytes_left:
+        pixels, size = self._decoded(index, scale)
+        image = rescale(pixels, scale, size=size)
+        if self._small(scale) and image.nbytes <= self._bytes_left:
             self._bytes_left -= image.nbytes
             self._kept[index, scale] = image
         return image
 
+    def centre_crop(self, index: int, scale: int, size: int) -> Pixels:
+        """The `size` x `size` pixels in the middle of one image at S = `scale`."""
+        return self._crop(index, scale, size, centre_place)
 
-def draw(
-    images: RescaledImages, index: int, view: TrainingView, *, seed: int, epoch: int
-) -> tuple[Pixels, NDArray[np.float64]]:
-    """Crop [crop, crop, 3] and colour shift [3] of one image in one epoch."""
+    def random_crop(self, index: int, scale: int, size: int, rng: np.random.Generator) -> Pixels:
+        """`size` x `size` pixels at a random place of one image at S = `scale`."""
+        return self._crop(index, scale, size, partial(random_place, rng=rng))
+
+    def _crop(self, index: int, scale: int, size: int, place: Any) -> Pixels:
+        """The same pixels either way; of images that are not kept, no more are computed than needed."""
+        if self._small(scale):
+            image = self.whole(index, scale)
+            top, left = place((image.shape[0], image.shape[1]), size)
+            return crop(image, size, top=top, left=left)
+        pixels, original = self._decoded(index, scale)
+        top, left = place(rescaled_size(original, scale), size)
+        return rescaled_crop(pixels, scale, size, top=top, left=left, size=original)
+
+    def _small(self, scale: int) -> bool:
+        return len(self.source) * scale**2 * BYTES_PER_SQUARE <= CACHE_BYTES
+
+    def _decoded(self, index: int, scale: int) -> Decoded:
+        data, _, name = self.source[index]
+        return decode_for(data, name, shorter_side=scale, max_pixels=self.max_pixels)
+
+
+def draw(images: RescaledImages, index: int, view: TrainingView, *, seed: int, epoch: int) -> Draw:
+    """What one image is in one epoch.
+
+    Raises:
+        UnusableImageError: it cannot be decoded.
+    """
     rng = _generator(seed, epoch, _SAMPLE, index)
-    image = random_crop(images(index, random_scale(*view.scale, rng)), view.crop, rng)
-    if view.flip:
-        image = random_flip(image, rng)
-    return image, colour_shift(view.colour_components, view.colour_sd, rng)
+    image = images.random_crop(index, random_scale(*view.scale, rng), view.crop, rng)
+    mirrored = view.flip and random_flip(rng)
+    shift = colour_shift(view.colour_components, view.colour_sd, rng)
+    return Draw(image, mirrored, shift, images.source.labels[index])
 
 
 def training_batches(
-    source: Source, view: TrainingView, *, batch: int, epochs: int, seed: int, first_step: int = 0, workers: int = 0
+    source: Source,
+    view: TrainingView,
+    *,
+    batch: int,
+    epochs: int,
+    seed: int,
+    quarantine: Quarantine | None = None,
+    first_step: int = 0,
+    workers: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """The batches of a whole training from step `first_step` on, the same for any number of `workers`."""
-    keys = _batch_keys(len(source), batch=batch, epochs=epochs, seed=seed, first_step=first_step)
-    yield from _load(_Draws(source, view, seed), batch_sampler=keys, collate_fn=_collate_draws, num_workers=workers)
+    """The batches of a whole training from step `first_step` on, the same for any number of `workers`.
+
+    Images that cannot be used are missing from their batch, and are in the quarantine.
+
+    Args:
+        source: training images.
+        view: what is drawn for each.
+        batch: images per step, over all processes.
+        epochs: times that every image is shown.
+        seed: of the order and of all draws.
+        quarantine: where images go that cannot be used; without one, any such image is an error.
+        first_step: steps that lie behind.
+        workers: processes that decode and crop.
+        share: (rank, processes): each process has every so-manieth image of each batch, which may be none.
+
+    Raises:
+        TooManyBadImagesError: the quarantine is full.
+        WorkerDiedError: a worker was killed, say.
+    """
+    quarantine = quarantine or Quarantine(len(source))
+    keys = _batch_keys(len(source), batch=batch, epochs=epochs, seed=seed, first_step=first_step, share=share)
+    draws = _Draws(RescaledImages(source, max_pixels=quarantine.tolerance.max_pixels), view, seed)
+    collate = partial(_collate, crop=view.crop)
+    loaded = from_workers(draws, workers=workers, batch_sampler=keys, collate_fn=collate)
+    yield from _quarantining(loaded, quarantine)
 
 
-def rescaled_images(source: Source, scale: int, *, workers: int = 0) -> Iterator[Tensor]:
-    """Every image of a source, in order, whole, with its shorter side at `scale` pixels: uint8 [3, H, W]."""
-    yield from _load(_Whole(source, scale), batch_size=None, num_workers=workers)
+def centre_batches(
+    images: RescaledImages, *, crop: int, scale: int, batch: int, quarantine: Quarantine | None = None, workers: int = 0
+) -> Iterator[Batch]:
+    """Every usable image once, in order: its centre crop at S = `scale` pixels, neither mirrored nor shifted.
+
+    Raises:
+        TooManyBadImagesError: the quarantine is full.
+        WorkerDiedError: a worker was killed, say.
+    """
+    loaded = from_workers(
+        _CentreCrops(images, crop, scale), workers=workers, batch_size=batch, collate_fn=partial(_collate, crop=crop)
+    )
+    yield from _quarantining(loaded, quarantine or Quarantine(len(images.source)))
 
 
-def centre_batches(images: RescaledImages, *, crop: int, scale: int, batch: int) -> Iterator[Batch]:
-    """Every image once, in order: its centre crop at S = `scale` pixels, unshifted."""
-    labels = images.source.labels
-    for start in range(0, len(labels), batch):
-        indices = range(start, min(start + batch, len(labels)))
-        yield _collate([(centre_crop(images(i, scale), crop), np.zeros(3), labels[i]) for i in indices])
+def rescaled_images(
+    source: Source, scale: int, *, quarantine: Quarantine | None = None, workers: int = 0
+) -> Iterator[tuple[int, Tensor]]:
+    """Index and pixels of every usable image, in order, whole, its shorter side at `scale`: uint8 [3, H, W].
+
+    Raises:
+        TooManyBadImagesError: the quarantine is full.
+        WorkerDiedError: a worker was killed, say.
+    """
+    quarantine = quarantine or Quarantine(len(source))
+    images = RescaledImages(source, max_pixels=quarantine.tolerance.max_pixels)
+    for item in from_workers(_Whole(images, scale), workers=workers, batch_size=None, collate_fn=as_it_is):
+        if isinstance(item, UnusableImageError):
+            quarantine.add(item)
+        else:
+            yield item
 
 
-def _batch_keys(images: int, *, batch: int, epochs: int, seed: int, first_step: int) -> Iterator[list[tuple[int, int]]]:
-    """(epoch, index) of every image of every batch from `first_step` on."""
+def _quarantining(loaded: Iterator[tuple[Batch, list[UnusableImageError]]], quarantine: Quarantine) -> Iterator[Batch]:
+    for batch, refusals in loaded:
+        for refusal in refusals:
+            quarantine.add(refusal)
+        yield batch
+
+
+def _batch_keys(
+    images: int, *, batch: int, epochs: int, seed: int, first_step: int, share: tuple[int, int]
+) -> Iterator[list[tuple[int, int]]]:
+    """(epoch, index) of every image of every batch from `first_step` on, as far as they are this process's."""
+    rank, processes = share
     first_epoch, steps_done = divmod(first_step, batches_per_epoch(images, batch))
     for epoch in range(first_epoch, epochs):
         order = epoch_order(images, seed=seed, epoch=epoch)
         for start in range(steps_done * batch if epoch == first_epoch else 0, images, batch):
-            yield [(epoch, int(index)) for index in order[start : start + batch]]
+            yield [(epoch, int(index)) for index in order[start : start + batch][rank::processes]]
 
 
-def _load(dataset: Dataset[Any], **options: Any) -> Iterator[Any]:
-    """A DataLoader's items. Refusals come out of workers as values and are raised here, their message as it was."""
-    loader = DataLoader(
-        dataset,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=leave_signals_to_the_main_process,
-        **options,
-    )
-    for item in loader:
-        if isinstance(item, UndecodableImageError):
-            raise item
-        yield item
-
-
+@dataclass(frozen=True)
 class _Draws(Dataset[Any]):
-    """Adapts `draw` to the DataLoader, which asks for items by (epoch, index)."""
+    """Adapts `draw` to the DataLoader, which asks for items by (epoch, index). Refusals are items too."""
 
-    def __init__(self, source: Source, view: TrainingView, seed: int) -> None:
-        self._images, self._labels, self._view, self._seed = RescaledImages(source), source.labels, view, seed
+    images: RescaledImages
+    view: TrainingView
+    seed: int
 
-    def __getitem__(self, key: tuple[int, int]) -> Draw | UndecodableImageError:
+    def __getitem__(self, key: tuple[int, int]) -> Draw | UnusableImageError:
         epoch, index = key
         try:
-            return *draw(self._images, index, self._view, seed=self._seed, epoch=epoch), self._labels[index]
-        except UndecodableImageError as refusal:
+            return draw(self.images, index, self.view, seed=self.seed, epoch=epoch)
+        except UnusableImageError as refusal:
             return refusal
 
 
-class _Whole(Dataset[Any]):
-    """Adapts a source's rescaled images to the DataLoader."""
-
-    def __init__(self, source: Source, scale: int) -> None:
-        self._source, self._scale = source, scale
+@dataclass(frozen=True)
+class _CentreCrops(Dataset[Any]):
+    images: RescaledImages
+    crop: int
+    scale: int
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self.images.source)
 
-    def __getitem__(self, index: int) -> Tensor | UndecodableImageError:
+    def __getitem__(self, index: int) -> Draw | UnusableImageError:
         try:
-            return torch.from_numpy(_rescaled(self._source, index, self._scale)).permute(2, 0, 1)
-        except UndecodableImageError as refusal:
+            image = self.images.centre_crop(index, self.scale, self.crop)
+            return Draw(image, False, np.zeros(3), self.images.source.labels[index])
+        except UnusableImageError as refusal:
             return refusal
 
 
-def _rescaled(source: Source, index: int, scale: int) -> Pixels:
-    data, _, name = source[index]
-    return rescale(decode(data, name), scale, name)
+@dataclass(frozen=True)
+class _Whole(Dataset[Any]):
+    images: RescaledImages
+    scale: int
+
+    def __len__(self) -> int:
+        return len(self.images.source)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor] | UnusableImageError:
+        try:
+            return index, torch.from_numpy(self.images.whole(index, self.scale)).permute(2, 0, 1)
+        except UnusableImageError as refusal:
+            return refusal
 
 
-def _collate_draws(draws: Sequence[Draw | UndecodableImageError]) -> Batch | UndecodableImageError:
-    good: list[Draw] = []
-    for item in draws:
-        if isinstance(item, UndecodableImageError):
-            return item
-        good.append(item)
-    return _collate(good)
+def _collate(items: Sequence[Draw | UnusableImageError], *, crop: int) -> tuple[Batch, list[UnusableImageError]]:
+    draws = [item for item in items if isinstance(item, Draw)]
+    images = np.empty((len(draws), crop, crop, 3), dtype=np.uint8)
+    for place, drawn in zip(images, draws, strict=True):
+        place[:] = drawn.image
+    batch = Batch(
+        torch.from_numpy(images).permute(0, 3, 1, 2),
+        torch.tensor([drawn.mirrored for drawn in draws], dtype=torch.bool),
+        torch.from_numpy(np.array([drawn.shift for drawn in draws], dtype=np.float32).reshape(-1, 3)),
+        torch.tensor([drawn.label for drawn in draws], dtype=torch.int64),
+    )
+    return batch, [item for item in items if isinstance(item, UnusableImageError)]
 
 
 def _generator(seed: int, epoch: int, stream: int, index: int) -> np.random.Generator:
     """A stream of its own for every (seed, epoch, stream, index): Philox counts from a counter that holds them."""
     return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, stream, index]))
-
-
-def _collate(samples: Sequence[Draw]) -> Batch:
-    images, shifts, labels = zip(*samples, strict=True)
-    return Batch(
-        torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
-        torch.from_numpy(np.stack(shifts).astype(np.float32)),
-        torch.tensor(labels),
-    )

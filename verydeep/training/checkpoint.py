@@ -34,6 +34,8 @@ class Position:
     """Summed over this epoch's images so far."""
     wrong: int = 0
     """Training images of this epoch so far that were misclassified."""
+    seen: int = 0
+    """Training images of this epoch so far; those that cannot be used are not among them."""
     seconds: float = 0.0
     """That this epoch has taken so far."""
     plateau: Plateau = Plateau()

@@ -9,25 +9,22 @@ from typing import cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from verydeep import runs
 from verydeep.images.colour import colour_statistics, shift_components
-from verydeep.images.loader import (
-    Batch,
-    RescaledImages,
-    TrainingView,
-    batches_per_epoch,
-    centre_batches,
-    training_batches,
-)
-from verydeep.images.sources import Source, Splits, open_source
+from verydeep.images.loader import RescaledImages, TrainingView, batches_per_epoch, centre_batches, training_batches
+from verydeep.images.on_device import DeviceBatch, on_device
+from verydeep.images.open_source import open_source
+from verydeep.images.quarantine import Quarantine, TooManyBadImagesError
+from verydeep.images.sources import Source, Splits
+from verydeep.images.tolerance import Tolerance
+from verydeep.images.workers import WorkerDiedError
 from verydeep.networks.configurations import InitialisationScheme, configuration
 from verydeep.networks.initialisation import Initialisation, initialise
 from verydeep.networks.scales import middle_scale, scale_in_pixels, scale_range
 from verydeep.networks.vgg import VGG
 from verydeep.progress import Reporter, reporting
-from verydeep.runtime import Runtime, Stopped, stop_request, torch_device
+from verydeep.runtime import Runtime, Stopped, StopRequest, stop_request, torch_device
 from verydeep.training import checkpoint
 from verydeep.training.checkpoint import Position
 from verydeep.training.recipe import Recipe, recipe_from
@@ -47,8 +44,11 @@ class _Training:
     position: Position
     recipe: Recipe
     device: torch.device
+    workers: int
     images: Source
     validation: RescaledImages
+    bad_images: Quarantine
+    bad_validation: Quarantine
     out: Path
 
 
@@ -59,74 +59,94 @@ def train(
     out: str | Path,
     recipe: Recipe | None = None,
     runtime: Runtime | None = None,
+    tolerance: Tolerance | None = None,
     resume: bool = False,
 ) -> Path:
     """Trains a network on a source's training images and leaves a run folder (see `verydeep.runs`).
 
     The learning rate follows the error on the validation images, as centre crops at S. With `resume`, a run
     that was stopped goes on from its last checkpoint and ends with the same weights, to the bit, as one that
-    was not (on a CPU; CUDA kernels may add in another order); one that has ended is left alone.
+    was not (on a CPU; CUDA kernels may add in another order); one that has ended is left alone. Images that cannot
+    be used are left out and listed in the run's quarantine.jsonl, up to the share that `tolerance` allows.
 
     Raises:
         ValueError: unusable source, network, recipe or runtime; `out` exists and `resume` is not set, or it was
             made with other settings.
+        TooManyBadImagesError: more images are unusable than is tolerated; a checkpoint was saved first.
+        WorkerDiedError: a process that loads images was killed, say; a checkpoint was saved first.
         Stopped: SIGINT or SIGTERM; a checkpoint was saved first.
         DivergedError: loss or gradients became infinite or not a number; that step was not applied.
     """
     recipe, runtime, out = recipe or Recipe(), runtime or Runtime(), Path(out)
     _check_folder(out, resume=resume)
     splits = open_source(source) if isinstance(source, str) else source
-    if runs.has_record(out):
+    if runs.has_record(out) and runs.is_begun(out):
         _check_same(runs.read_record(out), splits, network, recipe, out)
         if runs.is_finished(out):
             return out
-    training, view, notes = _prepare(splits, network, recipe, runtime, out)
+    training, view, notes = _prepare(splits, network, recipe, runtime, tolerance or Tolerance(), out)
+    steps, done = batches_per_epoch(len(training.images), recipe.batch), training.position.step
+    with stop_request() as stop, reporting(f"train {network}", recipe.epochs * steps, done=done) as report:
+        training.bad_images.say = training.bad_validation.say = report.say
+        for note in notes:
+            report.say(note)
+        try:
+            _epochs(training, view, stop, report)
+        except (WorkerDiedError, TooManyBadImagesError) as error:
+            _save(training)
+            raise type(error)(f"{error}; what was done is saved in {out}, and --resume goes on") from error
+    model = runs.Model(net=training.net, classes=splits.classes, scale=recipe.scale, flip=recipe.flip)
+    runs.save_model(model, out / runs.MODEL)
+    return out
+
+
+def _epochs(training: _Training, view: TrainingView, stop: StopRequest, report: Reporter) -> None:
+    """Steps until the schedule or the epochs end, or a signal does."""
+    recipe = training.recipe
     steps = batches_per_epoch(len(training.images), recipe.batch)
+    if training.position.seen and training.position.step % steps == 0:
+        _end_epoch(training, report)  # it was stopped in the middle of that
     batches = training_batches(
         training.images,
         view,
         batch=recipe.batch,
         epochs=recipe.epochs,
         seed=recipe.seed,
+        quarantine=training.bad_images,
         first_step=training.position.step,
-        workers=runtime.workers,
+        workers=training.workers,
     )
-    done = training.position.step
-    with stop_request() as stop, reporting(f"train {network}", recipe.epochs * steps, done=done) as report:
-        for note in notes:
-            report.say(note)
+    started = time.perf_counter()
+    for batch in () if training.position.plateau.finished else on_device(batches, training.device):
+        _step(training, batch)
+        seconds = time.perf_counter() - started
+        training.position = replace(training.position, seconds=training.position.seconds + seconds)
+        epoch_ends = training.position.step % steps == 0
+        if epoch_ends:
+            _end_epoch(training, report)
+        else:
+            report.advance(figures=_figures(training))
+        if training.position.plateau.finished:
+            break
+        if stop.signal is not None:
+            if not epoch_ends:
+                _save(training)
+            raise Stopped(stop.signal, f"stopped, and saved in {training.out}: the same command with --resume goes on")
         started = time.perf_counter()
-        for batch in () if training.position.plateau.finished else batches:
-            _step(training, batch)
-            seconds = time.perf_counter() - started
-            training.position = replace(training.position, seconds=training.position.seconds + seconds)
-            epoch_ends = training.position.step % steps == 0
-            if epoch_ends:
-                _end_epoch(training, report)
-            else:
-                report.advance(figures=_figures(training))
-            if training.position.plateau.finished:
-                break
-            if stop.signal is not None:
-                if not epoch_ends:
-                    checkpoint.save(out / runs.CHECKPOINTS, training.net, training.optimiser, training.position)
-                raise Stopped(stop.signal, f"stopped, and saved in {out}: the same command with --resume goes on")
-            started = time.perf_counter()
-    model = runs.Model(net=training.net, classes=splits.classes, scale=recipe.scale, flip=recipe.flip)
-    runs.save_model(model, out / runs.MODEL)
-    return out
 
 
-def _step(training: _Training, batch: Batch) -> None:
+def _step(training: _Training, batch: DeviceBatch) -> None:
     """One step of gradient descent; random numbers follow from (seed, step) alone."""
     net, recipe, position = training.net, training.recipe, training.position
+    if not len(batch.labels):  # none of its images can be used
+        training.position = replace(position, step=position.step + 1)
+        return
     torch.manual_seed(int(np.random.SeedSequence([recipe.seed, position.step]).generate_state(1, np.uint64)[0]))
     for group in training.optimiser.param_groups:
         group["lr"] = learning_rate(position.plateau, recipe.learning_rate)
-    images, labels = _on_device(batch.images, training.device), batch.labels.to(training.device)
     net.train()
-    logits = net(images + batch.shifts.to(training.device)[:, :, None, None])
-    loss = F.cross_entropy(logits, labels)
+    logits = net(batch.images)
+    loss = F.cross_entropy(logits, batch.labels)
     training.optimiser.zero_grad()
     loss.backward()
     value = loss.item()
@@ -140,8 +160,9 @@ def _step(training: _Training, batch: Batch) -> None:
     training.position = replace(
         position,
         step=position.step + 1,
-        loss_sum=position.loss_sum + value * len(labels),
-        wrong=position.wrong + int((logits.argmax(1) != labels).sum()),
+        loss_sum=position.loss_sum + value * len(batch.labels),
+        wrong=position.wrong + int((logits.argmax(1) != batch.labels).sum()),
+        seen=position.seen + len(batch.labels),
     )
 
 
@@ -155,15 +176,19 @@ def _end_epoch(training: _Training, report: Reporter) -> None:
         "epoch": epoch,
         "step": position.step,
         "learning_rate": training.optimiser.param_groups[0]["lr"],
-        "loss": position.loss_sum / len(training.images),
-        "training_error": 100 * position.wrong / len(training.images),
+        "loss": position.loss_sum / position.seen,
+        "training_error": 100 * position.wrong / position.seen,
         "validation_error": error,
-        "images_per_second": len(training.images) / position.seconds,
+        "images_per_second": position.seen / position.seconds,
         "seconds": position.seconds,
     }
     report.advance(tell=True, figures={**_figures(training), "validation": f"{error:.1f}%"})
     runs.append_metrics(training.out, metrics)
-    training.position = replace(position, loss_sum=0.0, wrong=0, seconds=0.0, plateau=plateau)
+    training.position = replace(position, loss_sum=0.0, wrong=0, seen=0, seconds=0.0, plateau=plateau)
+    _save(training)
+
+
+def _save(training: _Training) -> None:
     checkpoint.save(training.out / runs.CHECKPOINTS, training.net, training.optimiser, training.position)
 
 
@@ -173,33 +198,35 @@ def _validation_error(training: _Training) -> float:
     recipe = training.recipe
     scale = scale_in_pixels(middle_scale(recipe.scale), recipe.crop)
     training.net.eval()
-    wrong = 0
-    for batch in centre_batches(training.validation, crop=recipe.crop, scale=scale, batch=recipe.batch):
-        logits = training.net(_on_device(batch.images, training.device))
+    wrong = seen = 0
+    batches = centre_batches(
+        training.validation,
+        crop=recipe.crop,
+        scale=scale,
+        batch=recipe.batch,
+        quarantine=training.bad_validation,
+        workers=training.workers,
+    )
+    for batch in on_device(batches, training.device):
+        logits = training.net(batch.images)
         if not logits.isfinite().all():
             raise DivergedError(
                 "training diverged: scores of validation images are not finite; lower the learning rate"
             )
-        wrong += int((logits.argmax(1).cpu() != batch.labels).sum())
-    return 100 * wrong / len(training.validation.source)
-
-
-def _on_device(images: Tensor, device: torch.device) -> Tensor:
-    return images.to(device, torch.float32, non_blocking=True, memory_format=torch.channels_last)
+        wrong += int((logits.argmax(1) != batch.labels).sum())
+        seen += len(batch.labels)
+    if not seen:
+        raise ValueError("none of the validation images can be used")
+    return 100 * wrong / seen
 
 
 def _prepare(
-    splits: Splits, network: str, recipe: Recipe, runtime: Runtime, out: Path
+    splits: Splits, network: str, recipe: Recipe, runtime: Runtime, tolerance: Tolerance, out: Path
 ) -> tuple[_Training, TrainingView, list[str]]:
-    """Everything before the first step, and what to tell about it. Writes `run.json` if there is none."""
+    """Everything before the first step, and what to tell about it. Writes `run.json` if nothing was begun."""
     images, validation, device = splits.part("train"), splits.part("val"), torch_device(runtime.device)
-    colour = colour_statistics(images)
-    net, initialisation = _initial_network(network, splits.classes, recipe, colour.mean)
-    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.SGD(
-        net.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
-    if not runs.has_record(out):
+    net, initialisation = _initial_network(network, splits.classes, recipe)
+    if not runs.is_begun(out):
         record = runs.Record(
             network=net.configuration.name,
             recipe=asdict(recipe),
@@ -213,6 +240,17 @@ def _prepare(
             versions=runs.versions(),
         )
         runs.write_record(out, record)
+        (out / runs.QUARANTINE).unlink(missing_ok=True)
+    bad_images, bad_validation = (
+        Quarantine(len(part), tolerance, split=split, file=out / runs.QUARANTINE)
+        for split, part in (("train", images), ("val", validation))
+    )
+    colour = colour_statistics(images, quarantine=bad_images, workers=runtime.workers)
+    net.mean_rgb.copy_(torch.tensor(colour.mean))
+    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = torch.optim.SGD(
+        net.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
     position, notes = checkpoint.load_latest(out / runs.CHECKPOINTS, net, optimiser)
     low, high = (scale_in_pixels(scale, recipe.crop) for scale in scale_range(recipe.scale))
     notes.append(
@@ -220,6 +258,8 @@ def _prepare(
         f"{device}; {len(images):,} training and {len(validation):,} validation images in {len(splits.classes)} "
         f"classes; crop {recipe.crop}, S {low if low == high else f'from {low} to {high}'} pixels"
     )
+    of = "the training images" if colour.images == len(images) else f"{colour.images:,} of them"
+    notes.append(f"mean RGB {', '.join(f'{value:.1f}' for value in colour.mean)} of {of}")
     notes.append(f"resumed at step {position.step}" if position.step else str(initialisation))
     training = _Training(
         net=net,
@@ -227,8 +267,11 @@ def _prepare(
         position=position,
         recipe=recipe,
         device=device,
+        workers=runtime.workers,
         images=images,
-        validation=RescaledImages(validation),
+        validation=RescaledImages(validation, max_pixels=tolerance.max_pixels),
+        bad_images=bad_images,
+        bad_validation=bad_validation,
         out=out,
     )
     view = TrainingView(
@@ -241,9 +284,7 @@ def _prepare(
     return training, view, notes
 
 
-def _initial_network(
-    network: str, classes: tuple[str, ...], recipe: Recipe, mean_rgb: tuple[float, float, float]
-) -> tuple[VGG, Initialisation]:
+def _initial_network(network: str, classes: tuple[str, ...], recipe: Recipe) -> tuple[VGG, Initialisation]:
     net = VGG(
         configuration(network),
         classes=len(classes),
@@ -251,7 +292,6 @@ def _initial_network(
         batch_norm=recipe.batch_norm,
         width=recipe.width,
         dropout=recipe.dropout,
-        mean_rgb=mean_rgb,
     )
     generator = torch.Generator().manual_seed(recipe.seed)
     if not recipe.starts_from_run():
@@ -271,7 +311,7 @@ def _check_folder(out: Path, *, resume: bool) -> None:
     """Refuses to write where something else lies."""
     if out.is_file():
         raise ValueError(f"{out} is a file: choose a folder")
-    if not out.is_dir() or not any(out.iterdir()):
+    if not out.is_dir() or not any(out.iterdir()) or (runs.has_record(out) and not runs.is_begun(out)):
         return
     if not resume:
         raise ValueError(f"{out} exists: add --resume to go on with it, or choose another folder")
@@ -304,8 +344,7 @@ def _epoch(training: _Training) -> int:
 
 def _figures(training: _Training) -> dict[str, str]:
     position, recipe = training.position, training.recipe
-    steps = batches_per_epoch(len(training.images), recipe.batch)
-    seen = min(((position.step - 1) % steps + 1) * recipe.batch, len(training.images))
+    seen = max(1, position.seen)
     return {
         "epoch": f"{_epoch(training)}/{recipe.epochs}",
         "loss": f"{position.loss_sum / seen:.3f}",

@@ -1,0 +1,81 @@
+"""Class folders: image files, each in the folder of its class, perhaps in `train`, `val` and `test` folders."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from verydeep.images.decode import UnusableImageError
+from verydeep.images.sources import IMAGE_SUFFIXES, SPLIT_NAMES, Part, Sample, digest, number, one_of_each
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderSource:
+    """Image files below `root`, each in the folder of its class."""
+
+    root: Path
+    classes: tuple[str, ...]
+    paths: tuple[str, ...]
+    """Relative to `root`."""
+    labels: tuple[int, ...]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        sizes = ((self.root / path).stat().st_size for path in self.paths)
+        return digest(self.classes, *zip(self.paths, self.labels, sizes, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Sample:
+        path = self.paths[index]
+        try:
+            return Sample((self.root / path).read_bytes(), self.labels[index], path)
+        except OSError as error:
+            raise UnusableImageError(path, "unreadable", error.strerror or str(error)) from error
+
+
+def folder_parts(root: Path) -> dict[str, Part]:
+    """The splits of a folder; `all` alone where `root` holds class folders, one of which may be called test.
+
+    Raises:
+        ValueError: no images, two folders for one split, or split folders without `train`.
+    """
+    folders = {folder.name for folder in subfolders(root)}
+    known = {name for names in SPLIT_NAMES.values() for name in names}
+    if "train" not in folders and not folders <= known:
+        return {"all": _part(root)}
+    found = one_of_each(
+        {split: [name for name in names if name in folders] for split, names in SPLIT_NAMES.items()}, str(root)
+    )
+    return {split: _part(root / name) for split, name in found.items()} or {"all": _part(root)}
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether a file's name is that of an image, and not a hidden one (macOS leaves `._1.jpg` beside `1.jpg`)."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def subfolders(root: Path) -> list[Path]:
+    """Folders in `root`, hidden ones left out, by name."""
+    return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+
+
+def _part(root: Path) -> Part:
+    by_class = {
+        folder.name: sorted(str(path.relative_to(root)) for path in folder.rglob("*") if is_image_file(path))
+        for folder in subfolders(root)
+    }
+    by_class = {name: paths for name, paths in by_class.items() if paths}
+    if not by_class:
+        raise ValueError(f"no images in {root}: it must hold one folder per class with images in it")
+
+    def numbered(classes: tuple[str, ...]) -> FolderSource:
+        pairs = [(path, label) for name, label in number(by_class, classes) for path in by_class[name]]
+        return FolderSource(
+            root=root,
+            classes=classes,
+            paths=tuple(path for path, _ in pairs),
+            labels=tuple(label for _, label in pairs),
+        )
+
+    return Part(where=str(root), names=tuple(by_class), numbered=numbered)

@@ -1,0 +1,48 @@
+"""Batches on the device where the network is: copied one ahead, mirrored and shifted there."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from verydeep.images.loader import Batch
+
+
+class DeviceBatch(NamedTuple):
+    """What a network is shown; it subtracts the mean itself."""
+
+    images: Tensor
+    """float32 [B, 3, crop, crop], RGB around 0..255, channels last."""
+    labels: Tensor
+    """int64 [B]."""
+
+
+def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[DeviceBatch]:
+    """Every batch as the network is shown it. On CUDA the next one is copied while the network works on this one."""
+    if device.type != "cuda":
+        for batch in batches:
+            yield shown(batch, device)
+        return
+    copying = torch.cuda.Stream(device)
+    ahead: DeviceBatch | None = None
+    for batch in batches:
+        with torch.cuda.stream(copying):
+            copied = shown(batch, device)
+        if ahead is not None:
+            yield ahead
+        torch.cuda.current_stream(device).wait_stream(copying)
+        for tensor in copied:
+            tensor.record_stream(torch.cuda.current_stream(device))
+        ahead = copied
+    if ahead is not None:
+        yield ahead
+
+
+def shown(batch: Batch, device: torch.device) -> DeviceBatch:
+    """One batch: uint8 over the bus, then mirrored where it is to be, and its colours shifted."""
+    images = batch.images.to(device, non_blocking=True)
+    mirrored = batch.mirrored.to(device, non_blocking=True)[:, None, None, None]
+    shifts = batch.shifts.to(device, non_blocking=True)[:, :, None, None]
+    images = torch.where(mirrored, images.flip(-1), images).to(torch.float32, memory_format=torch.channels_last)
+    return DeviceBatch(images + shifts, batch.labels.to(device, non_blocking=True))

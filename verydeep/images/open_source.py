@@ -1,0 +1,79 @@
+"""SOURCE, as people give it, to its splits; which number a class has is settled here, by name."""
+
+from collections import Counter
+from pathlib import Path
+
+from verydeep.images.digits import digits
+from verydeep.images.folders import folder_parts
+from verydeep.images.hub import PREFIX, hub_parts
+from verydeep.images.shards import holds_shards, names_shards, shard_parts
+from verydeep.images.sources import Part, Source, Splits, hold_out
+
+DIGITS = "digits"
+
+
+def open_source(name: str) -> Splits:
+    """The splits of SOURCE for training.
+
+    SOURCE is a folder with one folder per class, or with `train/` and `val/` (also `validation/`, `test/`) that hold
+    those; tar shards, `data/{000..099}.tar`, or a folder of them; `hub:NAME`; or `digits`. Where there is no
+    validation split a fifth of each class is held out, always the same images. Classes are numbered in the order of
+    the training split; in other splits they are matched to it by name.
+
+    Raises:
+        ValueError: no such source, no images in it, fewer than two classes, a class with a single image, or one that
+            training lacks.
+    """
+    if name == DIGITS:
+        return digits()
+    parts = _parts(name)
+    if "train" not in parts and "all" not in parts:
+        raise ValueError(f"{name} has {', '.join(parts)} but no train {'folder' if Path(name).is_dir() else 'split'}")
+    training = parts.pop("train", None) or parts.pop("all")
+    if len(training.names) < 2:
+        raise ValueError(f"{training.where} has one class only ({training.names[0]}): there is nothing to tell apart")
+    others = {split: _numbered(part, training.names) for split, part in parts.items()}
+    train = training.numbered(training.names)
+    held_out = {} if "val" in others else hold_out(train)
+    return Splits(name=name, parts={"train": train, **held_out, **others})
+
+
+def open_for_testing(name: str, classes: tuple[str, ...]) -> Splits:
+    """The splits of SOURCE for a net that knows `classes`; there may be fewer of them, and few images of each.
+
+    A source without splits also has the part `all`. Its `train` and `val` are what training would make of it.
+
+    Raises:
+        ValueError: no such source, no images in it, or a class that the net does not know.
+    """
+    if name == DIGITS:
+        return digits()
+    parts = {split: _numbered(part, classes) for split, part in _parts(name).items()}
+    whole = parts.get("train") or parts.get("all")
+    if whole is not None and "val" not in parts and min(Counter(whole.labels).values()) > 1:
+        parts |= hold_out(whole)
+    return Splits(name=name, parts=parts)
+
+
+def _parts(name: str) -> dict[str, Part]:
+    if name.startswith(PREFIX):
+        return hub_parts(name)
+    root = Path(name).expanduser()
+    if names_shards(name) or (root.is_dir() and holds_shards(root)):
+        return shard_parts(name)
+    if not root.is_dir():
+        raise ValueError(
+            f"no folder {name!r}: give a folder of images, one folder per class, tar shards, hub:NAME, or the word "
+            "digits"
+        )
+    return folder_parts(root)
+
+
+def _numbered(part: Part, classes: tuple[str, ...]) -> Source:
+    """The source of a part, its labels by these classes."""
+    unknown = sorted(set(part.names) - set(classes))
+    if unknown:
+        raise ValueError(
+            f"{part.where} has classes that training lacks: {', '.join(unknown)}; it has {', '.join(classes)}"
+        )
+    return part.numbered(classes)

@@ -1,0 +1,72 @@
+"""Images that cannot be used: listed, left out, and too many of them to go on."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from verydeep.images.decode import UnusableImageError
+from verydeep.images.tolerance import Tolerance
+
+NONE_BAD = Tolerance(max_bad=0)
+"""What goes without saying: an image that cannot be used is an error."""
+
+
+class TooManyBadImagesError(ValueError):
+    """A larger share of the images than is tolerated cannot be used."""
+
+
+class Quarantine:
+    """The images of one split that cannot be used, each with its reason.
+
+    With a `file` they are also appended to it, a JSON object a line, and those that it lists are known already.
+    """
+
+    def __init__(
+        self,
+        images: int,
+        tolerance: Tolerance = NONE_BAD,
+        *,
+        split: str = "given",
+        file: Path | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.images, self.tolerance, self.split, self.file, self.say = images, tolerance, split, file, say
+        self.reasons: dict[str, str] = {
+            entry["image"]: entry["reason"] for entry in read_quarantine(file) if entry["split"] == split
+        }
+
+    def add(self, refusal: UnusableImageError) -> None:
+        """One more, unless it is there already.
+
+        Raises:
+            TooManyBadImagesError: with it they are more than is tolerated.
+        """
+        if refusal.name not in self.reasons:
+            self.reasons[refusal.name] = refusal.reason
+            self.say(f"left out {self.split} image {refusal}")
+            if self.file is not None:
+                entry = {"split": self.split, "image": refusal.name, "reason": refusal.reason}
+                with self.file.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        bad = len(self.reasons)
+        if 100 * bad > self.tolerance.max_bad * self.images:
+            listed = f", listed in {self.file}" if self.file is not None else ""
+            raise TooManyBadImagesError(
+                f"{bad:,} of {self.images:,} {self.split} images cannot be used so far, more than "
+                f"{self.tolerance.max_bad:g}%{listed} (the last is {refusal}): mend or remove them (verydeep scan "
+                "finds them all), or allow more with --max-bad"
+            )
+
+
+def read_quarantine(file: Path | None) -> list[dict[str, str]]:
+    """The entries of a quarantine list (split, image, reason); none where there is no such file."""
+    if file is None or not file.is_file():
+        return []
+    entries = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+            entries.append({key: str(entry[key]) for key in ("split", "image", "reason")})
+        except (ValueError, KeyError, TypeError):
+            continue  # torn by a crash; the image will be met again
+    return entries

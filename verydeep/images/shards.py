@@ -1,0 +1,262 @@
+"""Tar shards in WebDataset layout: `KEY.jpg` beside `KEY.cls` or `KEY.json`, read at random through an index."""
+
+import json
+import os
+import re
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from glob import glob
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from braceexpand import braceexpand
+from numpy.typing import NDArray
+
+from verydeep import cache
+from verydeep.images.decode import UnusableImageError
+from verydeep.images.folders import subfolders
+from verydeep.images.sources import (
+    IMAGE_SUFFIXES,
+    SPLIT_NAMES,
+    Part,
+    Sample,
+    digest,
+    natural_order,
+    number,
+    one_of_each,
+)
+from verydeep.progress import reporting
+
+SUFFIX = ".tar"
+
+CLASS_NAMES_FILE = "classes.txt"
+"""Beside the shards: a class name a line, in the order of the numbers that the shards give."""
+
+JSON_KEYS = ("class_name", "class", "label", "cls")
+"""Where `KEY.json` may name or number the class; the first that is there counts."""
+
+INDEX_FORMAT = 1
+
+_SPLIT = re.compile(r"(?<![a-z])(train|validation|val|test)(?![a-z])")
+
+
+class Entry(NamedTuple):
+    """One image of a shard."""
+
+    name: str
+    """In the archive."""
+    offset: int
+    """Bytes from the start of the archive."""
+    size: int
+    """Bytes."""
+    label: str
+    """The class as the shard gives it: a name, or a number in decimal digits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSource:
+    """Images in tar files, ordered by class and name: how they were packed makes no difference."""
+
+    shards: tuple[Path, ...]
+    classes: tuple[str, ...]
+    labels: tuple[int, ...]
+    names: tuple[str, ...]
+    """In their archives."""
+    places: NDArray[np.int64]
+    """[N, 3]: which shard, offset and size in bytes."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return digest(self.classes, *zip(self.names, self.labels, self.places[:, 2].tolist(), strict=True))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        shard, offset, size = self.places[index].tolist()
+        path, name = self.shards[shard], self.names[index]
+        full_name = f"{path.name}/{name}"
+        try:
+            with path.open("rb", buffering=0) as file:
+                data = os.pread(file.fileno(), size, offset)
+        except OSError as error:
+            raise UnusableImageError(full_name, "unreadable", error.strerror or str(error)) from error
+        if len(data) != size:
+            raise UnusableImageError(full_name, "unreadable", f"{path} has become shorter since it was opened")
+        return Sample(data, self.labels[index], full_name)
+
+
+def holds_shards(root: Path) -> bool:
+    """Whether a folder holds tar files and no folders, or `train`, `val` and `test` folders that do."""
+    folders = subfolders(root)
+    known = {name for names in SPLIT_NAMES.values() for name in names}
+    if not folders:
+        return bool(_tar_files(root))
+    return {folder.name for folder in folders} <= known and all(
+        _tar_files(folder) and not subfolders(folder) for folder in folders
+    )
+
+
+def names_shards(name: str) -> bool:
+    """Whether a SOURCE names tar files: one, or many by {000..099}, {train,val} or *."""
+    return name.endswith(SUFFIX)
+
+
+def shard_parts(name: str) -> dict[str, Part]:
+    """The splits of shards: a folder, a file, or a pattern.
+
+    A shard belongs to the split whose name is a word of its file's name, or is its folder's name; where no shard has
+    one, all of them are the part `all`.
+
+    Raises:
+        ValueError: shards that are not there, belong to no split while others do, or cannot be read.
+    """
+    shards = _shards(name)
+    of_split: dict[str, dict[str, list[Path]]] = {split: {} for split in SPLIT_NAMES}
+    for shard in shards:
+        found = _split_name(shard)
+        for split, names in SPLIT_NAMES.items():
+            if found in names:
+                of_split[split].setdefault(found, []).append(shard)
+    one_of_each({split: list(by_name) for split, by_name in of_split.items()}, name)
+    parts = {split: next(iter(by_name.values())) for split, by_name in of_split.items() if by_name}
+    stray = [shard for shard in shards if _split_name(shard) is None]
+    if parts and stray:
+        raise ValueError(f"{stray[0]} belongs to no split, while others have {' or '.join(parts)} in their names")
+    with reporting("index of tar shards", len(shards)) as report:
+        entries = {shard: _entries(shard, report.advance) for shard in shards}
+    return {
+        split: _part(name if split == "all" else f"{name}, {split}", chosen, entries)
+        for split, chosen in (parts or {"all": shards}).items()
+    }
+
+
+def _shards(name: str) -> list[Path]:
+    """All shards that a SOURCE stands for, in order."""
+    root = Path(name).expanduser()
+    if root.is_dir():
+        return _tar_files(root) or [shard for folder in subfolders(root) for shard in _tar_files(folder)]
+    try:
+        patterns = list(braceexpand(str(root)))
+    except ValueError:
+        raise ValueError(f"{name}: braces that do not match") from None
+    shards = [Path(path) for pattern in patterns for path in (sorted(glob(pattern)) if "*" in pattern else [pattern])]
+    missing = [shard for shard in shards if not shard.is_file()]
+    if missing or not shards:
+        raise ValueError(f"no file {missing[0] if missing else name}" + _of_how_many(len(missing), len(shards)))
+    return shards
+
+
+def _of_how_many(missing: int, shards: int) -> str:
+    return f" ({missing:,} of {shards:,} shards are not there)" if shards > 1 else ""
+
+
+def _tar_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob(f"*{SUFFIX}") if path.is_file() and not path.name.startswith("."))
+
+
+def _split_name(shard: Path) -> str | None:
+    words = _SPLIT.findall(shard.name.lower())
+    if words:
+        return str(words[0])
+    folder = shard.resolve().parent.name
+    return folder if any(folder in names for names in SPLIT_NAMES.values()) else None
+
+
+def _part(where: str, shards: Sequence[Path], entries: dict[Path, list[Entry]]) -> Part:
+    numbered_names = _class_names(shards[0].parent)
+    found = [
+        (_class_name(entry.label, numbered_names, shard), entry.name, (which, entry.offset, entry.size))
+        for which, shard in enumerate(shards)
+        for entry in entries[shard]
+    ]
+    if not found:
+        raise ValueError(f"no images in {where}: samples are an image and a .cls or .json of the same name")
+    present = {label for label, _, _ in found}
+    names = tuple(name for name in numbered_names if name in present) or tuple(sorted(present, key=natural_order))
+
+    def numbered(classes: tuple[str, ...]) -> ShardSource:
+        label_of = dict(number(names, classes))
+        ordered = sorted((label_of[label], name, place) for label, name, place in found)
+        return ShardSource(
+            shards=tuple(shards),
+            classes=classes,
+            labels=tuple(label for label, _, _ in ordered),
+            names=tuple(name for _, name, _ in ordered),
+            places=np.array([place for _, _, place in ordered], dtype=np.int64),
+        )
+
+    return Part(where=where, names=names, numbered=numbered)
+
+
+def _class_names(folder: Path) -> list[str]:
+    file = folder / CLASS_NAMES_FILE
+    if not file.is_file():
+        return []
+    names = file.read_text(encoding="utf-8").splitlines()
+    if len(set(names)) < len(names) or not all(name.strip() for name in names):
+        raise ValueError(f"{file} must name each class once, a line each, without empty lines")
+    return names
+
+
+def _class_name(label: str, names: list[str], shard: Path) -> str:
+    """The class of a label; numbers are places in `classes.txt`, or names themselves where there is no such file."""
+    if not names or label in names:
+        return label
+    if label.isdecimal() and int(label) < len(names):
+        return names[int(label)]
+    raise ValueError(f"{shard} has a sample of class {label}, which {CLASS_NAMES_FILE} beside it does not list")
+
+
+def _entries(shard: Path, advance: Any) -> list[Entry]:
+    """The images of a shard; its index is remembered until the file changes."""
+    status = shard.stat()
+    key = (INDEX_FORMAT, str(shard.resolve()), status.st_size, status.st_mtime_ns)
+    entries = [Entry(*entry) for entry in cache.remembered("shards", key, lambda: _index(shard))]
+    advance()
+    return entries
+
+
+def _index(shard: Path) -> list[Entry]:
+    images: dict[str, tarfile.TarInfo] = {}
+    labels: dict[str, str] = {}
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            for member in archive:
+                path = PurePosixPath(member.name)
+                if not member.isfile() or path.name.startswith("."):
+                    continue
+                stem, _, extension = path.name.partition(".")
+                key, extension = str(path.parent / stem), f".{extension.lower()}"
+                if extension in IMAGE_SUFFIXES:
+                    if key in images:
+                        raise ValueError(f"{shard} has two images of the name {key}")
+                    images[key] = member
+                elif extension == ".cls" or (extension == ".json" and key not in labels):
+                    content = archive.extractfile(member)
+                    labels[key] = _label(content.read() if content else b"", member.name, shard)
+    except tarfile.TarError as error:
+        raise ValueError(f"{shard} is not a tar file that can be read at random: {error}") from error
+    unlabelled = next((key for key in images if key not in labels), None)
+    if unlabelled is not None:
+        raise ValueError(f"{shard} has no class for {images[unlabelled].name}: a .cls or .json of the same name")
+    return [Entry(member.name, member.offset_data, member.size, labels[key]) for key, member in images.items()]
+
+
+def _label(content: bytes, name: str, shard: Path) -> str:
+    """What a `.cls` holds, or the first of `JSON_KEYS` in a `.json`."""
+    try:
+        text = content.decode().strip()
+        if not name.lower().endswith(".json"):
+            found: Any = text
+        else:
+            fields = json.loads(text)
+            found = next((fields[key] for key in JSON_KEYS if key in fields), "")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} in {shard} cannot be read: {error}") from error
+    if not isinstance(found, str | int) or isinstance(found, bool) or str(found) == "":
+        raise ValueError(f"{name} in {shard} names no class: a .json has it under {', '.join(JSON_KEYS)}")
+    return str(found)

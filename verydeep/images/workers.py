@@ -1,0 +1,87 @@
+"""Items of a data set from worker processes, in order; a worker's death is told with its cause."""
+
+import multiprocessing
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from verydeep.runtime import leave_signals_to_the_main_process
+
+HINTS = {
+    signal.SIGKILL: "the system does that when memory runs out: use fewer --workers",
+    signal.SIGBUS: "shared memory ran out: enlarge /dev/shm (docker run --shm-size), or use fewer --workers",
+}
+
+
+class WorkerDiedError(RuntimeError):
+    """A worker process ended that should not have."""
+
+
+def from_workers(dataset: Dataset[Any], *, workers: int, **options: Any) -> Iterator[Any]:
+    """A DataLoader's items, on CUDA machines in pinned memory; without workers they are made in this process.
+
+    Raises:
+        WorkerDiedError: between two items, a few seconds after the death at most.
+    """
+    loader = DataLoader(
+        dataset,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=leave_signals_to_the_main_process,
+        **options,
+    )
+    others = set(multiprocessing.active_children())
+    with _keeping_sigchld():
+        items = iter(loader)
+    mine = [process for process in multiprocessing.active_children() if process not in others]
+    while True:
+        try:
+            _check(mine)
+            item = next(items)
+        except StopIteration:
+            return
+        except RuntimeError:
+            _check(mine)
+            raise
+        yield item
+
+
+def as_it_is(item: Any) -> Any:
+    """A `collate_fn` that changes nothing (a lambda could not be sent to a worker)."""
+    return item
+
+
+@contextmanager
+def _keeping_sigchld() -> Iterator[None]:
+    """PyTorch answers a worker's death by raising wherever the main thread happens to be, in the middle of a step too.
+
+    Without its handler it notices a death within five seconds of waiting for data, when the weights are whole.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, previous)
+
+
+def _check(workers: list[Any]) -> None:
+    """Raises if one has ended by accident, and ends the others: they may wait for a lock that died with it."""
+    dead = next((worker for worker in workers if worker.exitcode), None)
+    if dead is None:
+        return
+    for worker in workers:
+        worker.kill()
+    if dead.exitcode > 0:
+        raise WorkerDiedError(f"loader worker {dead.pid} ended with exit status {dead.exitcode}")
+    number = -dead.exitcode
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    hint = HINTS.get(signal.Signals(number)) if number in set(signal.Signals) else None
+    raise WorkerDiedError(f"loader worker {dead.pid} was killed by {name}" + (f" ({hint})" if hint else ""))
