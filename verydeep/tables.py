@@ -125,19 +125,20 @@ def scan_tables(found: Mapping[str, Any], *, max_bad: float) -> list[Table | str
             f"{split['bytes'] / 1e6:,.1f}",
         )
     lists: list[Table | str] = [table, _class_table(found["splits"])]
+    elsewhere = [same for same in found["duplicates"] if same not in found["across_splits"]]
     for title, lines in {
-        "images cannot be used": [
+        "Unusable images": [
             f"{split['split']}/{name}: {reason}"
             for split in found["splits"]
             for name, reason in split["unusable"].items()
         ],
-        "images stand in more than one split": _places(found["across_splits"]),
-        "images are said to show different classes": _places(found["contradictions"]),
-        "images stand in the source more than once": _places(found["duplicates"]),
+        "The same file in more than one split": _places(found["across_splits"]),
+        "The same file several times in one split": _places(elsewhere),
+        "The same file in different classes": _places(found["contradictions"]),
     }.items():
         if lines:
             more = [f"  and {len(lines) - SHOWN:,} more (--json FILE lists all)"] if len(lines) > SHOWN else []
-            lists.append("\n".join([f"{len(lines):,} {title}:", *(f"  {line}" for line in lines[:SHOWN]), *more, ""]))
+            lists.append("\n".join([f"{title}: {len(lines):,}", *(f"  {line}" for line in lines[:SHOWN]), *more, ""]))
     too_many = [s["split"] for s in found["splits"] if 100 * len(s["unusable"]) > max_bad * s["images"]]
     if too_many:
         lists.append(
@@ -147,7 +148,10 @@ def scan_tables(found: Mapping[str, Any], *, max_bad: float) -> list[Table | str
 
 
 def _side(side: Sequence[float] | None) -> str:
-    return "–" if side is None else f"{side[0]} to {side[2]}, median {side[1]:g}"
+    if side is None:
+        return "–"
+    least, middle, greatest = side
+    return f"{least}" if least == greatest else f"{least} to {greatest}, median {middle:g}"
 
 
 def _places(duplicates: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -100,7 +100,8 @@ class _Moments(Dataset[Any]):
             pixels = decode(data, name, max_pixels=self.max_pixels).reshape(-1, 3).astype(np.float64)
         except UnusableImageError as refusal:
             return refusal
-        return pixels.mean(axis=0), pixels.T @ pixels / len(pixels)
+        # A product: NumPy's mean along the long axis takes 20 times as long.
+        return np.ones(len(pixels)) @ pixels / len(pixels), pixels.T @ pixels / len(pixels)
 
 
 def shift_components(covariance: NDArray[np.float64]) -> NDArray[np.float64]:

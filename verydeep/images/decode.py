@@ -94,8 +94,9 @@ def decode_for(data: bytes, name: str = "image", *, shorter_side: int | None, ma
         what = "not an image of a known format" if data else "an empty file"
         raise UnusableImageError(name, "undecodable", what) from None
     except Exception as error:  # Pillow's format plugins raise almost anything on broken files
-        kind: Refusal = "truncated" if "truncated" in str(error).lower() else "undecodable"
-        raise UnusableImageError(name, kind, str(error) or type(error).__name__) from error
+        if "truncated" in str(error).lower():
+            raise UnusableImageError(name, "truncated", "the file ends before the image does") from error
+        raise UnusableImageError(name, "undecodable", str(error) or type(error).__name__) from error
 
 
 def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:

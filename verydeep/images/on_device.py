@@ -41,8 +41,6 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Device
 
 def shown(batch: Batch, device: torch.device) -> DeviceBatch:
     """One batch: uint8 over the bus, then mirrored where it is to be, and its colours shifted."""
-    images = batch.images.to(device, non_blocking=True)
-    mirrored = batch.mirrored.to(device, non_blocking=True)[:, None, None, None]
-    shifts = batch.shifts.to(device, non_blocking=True)[:, :, None, None]
-    images = torch.where(mirrored, images.flip(-1), images).to(torch.float32, memory_format=torch.channels_last)
-    return DeviceBatch(images + shifts, batch.labels.to(device, non_blocking=True))
+    images, mirrored, shifts, labels = (tensor.to(device, non_blocking=device.type == "cuda") for tensor in batch)
+    turned = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    return DeviceBatch(turned.to(torch.float32, memory_format=torch.channels_last) + shifts[:, :, None, None], labels)

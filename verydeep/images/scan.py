@@ -42,7 +42,7 @@ class SplitScan:
 
 @dataclass(frozen=True, kw_only=True)
 class Duplicates:
-    """Places where exactly the same file stands."""
+    """Places where exactly the same usable file stands."""
 
     images: tuple[tuple[str, str], ...]
     """Split and id of each."""
@@ -104,7 +104,7 @@ def scan(source: str | Splits, *, tolerance: Tolerance | None = None, workers: i
             looks = _look_at(part, max_pixels, workers, report)
             found.append(_summary(split, part, looks))
             for look, label in zip(looks, part.labels, strict=True):
-                if look.sha256:
+                if look.reason is None:
                     standing[look.sha256].append((split, look.id, part.classes[label]))
     duplicates = tuple(
         Duplicates(

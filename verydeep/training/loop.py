@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from verydeep import runs
-from verydeep.images.colour import colour_statistics, shift_components
+from verydeep.images.colour import SAMPLE, colour_statistics, shift_components
 from verydeep.images.loader import RescaledImages, TrainingView, batches_per_epoch, centre_batches, training_batches
 from verydeep.images.on_device import DeviceBatch, on_device
 from verydeep.images.open_source import open_source
@@ -258,8 +258,9 @@ def _prepare(
         f"{device}; {len(images):,} training and {len(validation):,} validation images in {len(splits.classes)} "
         f"classes; crop {recipe.crop}, S {low if low == high else f'from {low} to {high}'} pixels"
     )
-    of = "the training images" if colour.images == len(images) else f"{colour.images:,} of them"
-    notes.append(f"mean RGB {', '.join(f'{value:.1f}' for value in colour.mean)} of {of}")
+    sampled = ", a seeded sample" if len(images) > SAMPLE else ""
+    mean = ", ".join(f"{value:.1f}" for value in colour.mean)
+    notes.append(f"mean RGB {mean} of {colour.images:,} training images{sampled}")
     notes.append(f"resumed at step {position.step}" if position.step else str(initialisation))
     training = _Training(
         net=net,

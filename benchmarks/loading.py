@@ -1,0 +1,143 @@
+"""From JPEG bytes to training crops on one core, against plain Pillow: prints JSON.
+
+Plain Pillow decodes the whole image, resizes it (bilinear, antialiased) to shorter side S and crops 224 x 224 at
+random. Both see the same bytes in memory and are timed in turn, pass by pass; figures are medians over the passes. Also
+measured: how far the pixels are from those of plain Pillow, for the same S and place, in grey levels.
+
+    python benchmarks/loading.py IMAGES [PASSES]
+
+IMAGES is a folder of photographs, or a tar file of them.
+"""
+
+import io
+import json
+import os
+import statistics
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+from PIL import Image
+
+from verydeep.images import loader
+from verydeep.images.decode import Pixels, decode_for
+from verydeep.images.folders import is_image_file
+from verydeep.images.loader import RescaledImages, TrainingView, draw
+from verydeep.images.sources import MemorySource, Sample
+from verydeep.images.views import random_place, random_scale, rescaled_crop
+
+CROP = 224
+SCALES = {"S = 256": (256, 256), "S in [256;512]": (256, 512)}
+PASSES = 15
+
+
+def read(place: Path) -> MemorySource:
+    """All images of a folder or a tar file."""
+    if place.is_dir():
+        files = {path.name: path.read_bytes() for path in sorted(place.rglob("*")) if is_image_file(path)}
+    else:
+        with tarfile.open(place) as archive:
+            members = [member for member in archive if member.isfile()]
+            files = {member.name: archive.extractfile(member).read() for member in members}  # type: ignore[union-attr]
+    samples = tuple(Sample(data, 0, name) for name, data in files.items())
+    return MemorySource(classes=("any",), samples=samples)
+
+
+def plain(data: bytes, scale: int, place: Callable[[tuple[int, int]], tuple[int, int]]) -> Pixels:
+    """What one would write with Pillow."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    width, height = (round(side * scale / min(image.size)) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    top, left = place((height, width))
+    return np.asarray(image.crop((left, top, left + CROP, top + CROP)))
+
+
+def seconds(work: Callable[[int], object], images: int) -> float:
+    """Of one pass over all images."""
+    started = time.perf_counter()
+    for index in range(images):
+        work(index)
+    return time.perf_counter() - started
+
+
+def speed(source: MemorySource, scale: tuple[int, int], passes: int) -> dict[str, float]:
+    """Images per second of both, and how many times plain Pillow's ours are."""
+    components = np.diag([20.0, 5.0, 1.0])
+    view = TrainingView(crop=CROP, scale=scale, flip=True, colour_sd=0.1, colour_components=components)
+    images = RescaledImages(source)
+    times: dict[str, list[float]] = {"plain": [], "ours": []}
+    for epoch in range(passes):
+        rng = np.random.default_rng(epoch)
+
+        def pillow(index: int, rng: np.random.Generator = rng) -> Pixels:
+            return plain(source[index].data, random_scale(*scale, rng), lambda size: random_place(size, CROP, rng))
+
+        times["plain"].append(seconds(pillow, len(source)))
+        times["ours"].append(seconds(lambda i, e=epoch: draw(images, i, view, seed=0, epoch=e), len(source)))
+    ratios = [slow / fast for slow, fast in zip(times["plain"], times["ours"], strict=True)]
+    return {
+        "plain_images_per_second": round(len(source) / statistics.median(times["plain"]), 1),
+        "ours_images_per_second": round(len(source) / statistics.median(times["ours"]), 1),
+        "ratio": round(statistics.median(ratios), 2),
+        "ratio_least": round(min(ratios), 2),
+        "ratio_greatest": round(max(ratios), 2),
+    }
+
+
+def difference(source: MemorySource, scale: tuple[int, int]) -> dict[str, float | int]:
+    """Mean absolute difference to plain Pillow, over images, and what was decoded smaller than needed (nothing)."""
+    everything, unshrunk, too_small, reduced = [], [], 0, 0
+    rng = np.random.default_rng(0)
+    for data, _, name in source.samples:
+        side = random_scale(*scale, rng)
+        pixels, size = decode_for(data, name, shorter_side=side)
+        too_small += min(pixels.shape[:2]) < min(side, min(size))
+        reduced += pixels.shape[:2] != size
+        places: list[tuple[int, int]] = []
+
+        def place(size: tuple[int, int], places: list[tuple[int, int]] = places) -> tuple[int, int]:
+            places.append(random_place(size, CROP, rng))
+            return places[-1]
+
+        exact = plain(data, side, place)
+        found = rescaled_crop(pixels, side, CROP, top=places[0][0], left=places[0][1], size=size)
+        everything.append(float(np.abs(found.astype(int) - exact).mean()))
+        if min(size) <= side:
+            unshrunk.append(everything[-1])
+    return {
+        "images": len(everything),
+        "mean_grey_levels": round(statistics.mean(everything), 3),
+        "greatest_of_an_image": round(max(everything), 3),
+        "not_shrunk_images": len(unshrunk),
+        "not_shrunk_mean_grey_levels": round(statistics.mean(unshrunk), 3) if unshrunk else float("nan"),
+        "decoded_at_a_half_or_less": reduced,
+        "decoded_below_the_size_needed": too_small,
+    }
+
+
+def main() -> None:
+    """Times both, compares their pixels, and prints the result."""
+    source, passes = read(Path(sys.argv[1])), int(sys.argv[2]) if len(sys.argv) > 2 else PASSES
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+    loader.CACHE_BYTES = 0  # an image that is remembered says nothing about decoding
+    result = {
+        "images": len(source),
+        "crop": CROP,
+        "passes": passes,
+        "pillow": PIL.__version__,
+        "torch": torch.__version__,
+        "speed": {name: speed(source, scale, passes) for name, scale in SCALES.items()},
+        "difference": {name: difference(source, scale) for name, scale in SCALES.items()},
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
