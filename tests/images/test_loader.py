@@ -219,6 +219,7 @@ def test_ten_thousand_draws_share_no_random_number():
     images = RescaledImages(source_of(*(places(2, 2) for _ in range(100))))
     choices = view(crop=2, scale=(2, 2), flip=False, colour_sd=1.0, colour_components=np.eye(3))
     shifts = np.array([[draw(images, i, choices, seed=3, epoch=e).shift for i in range(100)] for e in range(100)])
+    print(f"10,000 draws: {len(np.unique(shifts)):,} different numbers of 30,000")
     assert len(np.unique(shifts)) == 30_000
     assert np.std(shifts) == pytest.approx(1, abs=0.03)
     next_epoch, next_image = (shifts[1:], shifts[:-1]), (shifts[:, 1:], shifts[:, :-1])
@@ -234,6 +235,7 @@ def test_ten_thousand_streams_do_not_overlap():
         for seed, epoch, stream in keys
         for index in range(250)
     ]
+    print(f"10,000 streams: {len(np.unique(np.concatenate(raw))):,} different 64-bit numbers of 320,000")
     assert len(np.unique(np.concatenate(raw))) == 10_000 * 32
 
 
