@@ -95,9 +95,9 @@ def difference(source: MemorySource, scale: tuple[int, int]) -> dict[str, float 
     rng = np.random.default_rng(0)
     for data, _, name in source.samples:
         side = random_scale(*scale, rng)
-        pixels, size = decode_for(data, name, shorter_side=side)
-        too_small += min(pixels.shape[:2]) < min(side, min(size))
-        reduced += pixels.shape[:2] != size
+        decoded = decode_for(data, name, shorter_side=side)
+        too_small += min(decoded.size) / decoded.reduction < min(side, min(decoded.size))
+        reduced += decoded.reduction > 1
         places: list[tuple[int, int]] = []
 
         def place(size: tuple[int, int], places: list[tuple[int, int]] = places) -> tuple[int, int]:
@@ -105,9 +105,9 @@ def difference(source: MemorySource, scale: tuple[int, int]) -> dict[str, float 
             return places[-1]
 
         exact = plain(data, side, place)
-        found = rescaled_crop(pixels, side, CROP, top=places[0][0], left=places[0][1], size=size)
+        found = rescaled_crop(decoded, side, CROP, top=places[0][0], left=places[0][1])
         everything.append(float(np.abs(found.astype(int) - exact).mean()))
-        if min(size) <= side:
+        if min(decoded.size) <= side:
             unshrunk.append(everything[-1])
     return {
         "images": len(everything),

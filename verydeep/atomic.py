@@ -24,8 +24,18 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_bytes` of `value` as indented JSON."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    """`write_bytes` of `value` as indented JSON; what is no text in names of files stands there escaped."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
+
+
+def append_json(path: Path, value: Any) -> None:
+    """One more line of JSON; a line that a crash has torn does not tear it too."""
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
 
 
 @contextmanager

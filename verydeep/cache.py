@@ -27,7 +27,7 @@ def remembered(kind: str, key: object, compute: Callable[[], Any]) -> Any:
         value = json.loads(json.dumps(compute()))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(file, value)
+        atomic.write_bytes(file, json.dumps(value).encode())
     except OSError:
         pass  # a home that cannot be written to: it is computed again next time
     return value

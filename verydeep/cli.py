@@ -1,5 +1,6 @@
 """The command line: one short function per verb. Whatever is heavy is imported inside the verb that needs it."""
 
+import io
 import json
 import os
 import sys
@@ -269,6 +270,9 @@ def predict(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command line and exits: 0 done, 2 wrong use, 1 failure, 130 or 143 stopped by a signal."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be no text at all
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given or bool(os.environ.get("VERYDEEP_DEBUG"))
     tokens = [token for token in given if token != "--debug"]
@@ -310,11 +314,11 @@ def _show(figures: dict[str, Any], file: Path | None, *for_people: Table | str) 
         from verydeep import atomic
 
         atomic.write_json(file, figures)
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = WIDTH_IN_FILES
     for item in for_people:
-        console.print(item, soft_wrap=isinstance(item, str), markup=False)
+        console.print(item, soft_wrap=isinstance(item, str), markup=not isinstance(item, str))
 
 
 def _whole_numbers(text: str, option: str) -> list[int]:

@@ -35,7 +35,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """A line of text above the bar."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def _left(self) -> str:
         task = self._bar.tasks[self._task]

@@ -124,12 +124,7 @@ def is_begun(folder: str | Path) -> bool:
 
 def append_metrics(folder: Path, figures: dict[str, Any]) -> None:
     """One more line of `metrics.jsonl`."""
-    with (folder / METRICS).open("ab+") as file:
-        file.seek(0)
-        content = file.read()
-        # A crash may have torn the last line; what follows must not be torn with it.
-        start = b"" if not content or content.endswith(b"\n") else b"\n"
-        file.write(start + json.dumps(figures).encode() + b"\n")
+    atomic.append_json(folder / METRICS, figures)
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:

@@ -118,14 +118,14 @@ def scan_tables(found: Mapping[str, Any], *, max_bad: float) -> list[Table | str
         table.add_row(
             escape(split["split"]),
             f"{split['images']:,}",
-            f"{len(split['unusable']):,} ({bad:.2g}%)" if bad else "0",
+            f"{len(split['unusable']):,} ({bad:.{0 if bad >= 10 else 1}f}%)" if bad else "0",
             f"{split['grey']:,} ({100 * split['grey'] / split['images']:.1f}%)",
             _side(split["shorter_side"]),
             _side(split["longer_side"]),
             f"{split['bytes'] / 1e6:,.1f}",
         )
     lists: list[Table | str] = [table, _class_table(found["splits"])]
-    elsewhere = [same for same in found["duplicates"] if same not in found["across_splits"]]
+    elsewhere = [same for same in found["duplicates"] if len({split for split, _ in same["images"]}) == 1]
     for title, lines in {
         "Unusable images": [
             f"{split['split']}/{name}: {reason}"

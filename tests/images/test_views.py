@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from verydeep.images.decode import Decoded
 from verydeep.images.views import (
     centre_place,
     crop,
@@ -21,6 +22,7 @@ from verydeep.images.views import (
     random_scale,
     rescale,
     rescaled_crop,
+    rescaled_size,
 )
 
 
@@ -175,22 +177,30 @@ def test_rescaling_is_pillows_within_two_grey_levels(shorter):
 
 
 @settings(max_examples=300, deadline=None)
-@given(data=st.data(), height=st.integers(1, 120), width=st.integers(1, 120), shorter=st.integers(1, 150))
-def test_a_rescaled_crop_is_to_the_bit_a_crop_of_the_rescaled_image(data, height, width, shorter):
-    image = noise(height, width, seed=height)
-    size = data.draw(st.sampled_from([None, (2 * height, 2 * width), (2 * height - 1, 2 * width - 1)]))
-    whole = rescale(image, shorter, size=size)
+@given(
+    data=st.data(),
+    height=st.integers(1, 900),
+    width=st.integers(1, 900),
+    shorter=st.integers(1, 150),
+    reduction=st.sampled_from([1, 1, 2, 4, 8]),
+)
+def test_a_rescaled_crop_is_to_the_bit_a_crop_of_the_rescaled_image(data, height, width, shorter, reduction):
+    height, width = min(height, 12 * width), min(width, 12 * height)
+    pixels = noise(-(-height // reduction), -(-width // reduction), seed=height)
+    image = Decoded(pixels, (height, width), reduction)
+    whole = rescale(image, shorter)
+    assert whole.shape == (*rescaled_size((height, width), shorter), 3)
     side = data.draw(st.integers(1, shorter))
     top, left = (data.draw(st.integers(0, whole.shape[axis] - side)) for axis in (0, 1))
-    found = rescaled_crop(image, shorter, side, top=top, left=left, size=size)
+    found = rescaled_crop(image, shorter, side, top=top, left=left)
     assert np.array_equal(found, whole[top : top + side, left : left + side])
 
 
 def test_proportions_are_those_of_the_file():
     """500 x 375 decoded at half its size is 250 x 188, which is a little too high."""
-    assert rescale(noise(188, 250), 100, size=(375, 500)).shape == (100, 133, 3)
-    assert rescale(noise(188, 250), 188, size=(375, 501)).shape == (188, 251, 3)
-    assert rescale(noise(40, 50), 40, size=(400, 500)).shape == (40, 50, 3)
+    assert rescale(Decoded(noise(188, 250), (375, 500), 2), 100).shape == (100, 133, 3)
+    assert rescale(Decoded(noise(188, 251), (375, 501), 2), 187).shape == (187, 250, 3)
+    assert rescale(Decoded(noise(40, 50), (320, 400), 8), 40).shape == (40, 50, 3)
 
 
 def test_images_that_cannot_be_written_to_or_run_backwards_are_rescaled_too():

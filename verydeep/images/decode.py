@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from verydeep.images.tolerance import MAX_PIXELS
 
@@ -52,6 +52,8 @@ class Decoded(NamedTuple):
     pixels: Pixels
     size: tuple[int, int]
     """Height and width in the file, upright."""
+    reduction: int = 1
+    """Pixels of the file along a side of one of these; the last ones of a row or column may stand for fewer."""
 
 
 def decode(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -69,8 +71,8 @@ def decode(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS) ->
 def decode_for(data: bytes, name: str = "image", *, shorter_side: int | None, max_pixels: int = MAX_PIXELS) -> Decoded:
     """`decode`, for an image that will be rescaled to this shorter side (None: no matter what for).
 
-    A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size whose shorter side is no smaller. It is
-    averaged there in frequency space: on average 2 or 3 grey levels from a filter's result, for half of the time.
+    A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size whose shorter side is no smaller. There it is
+    averaged in frequency space, which costs about a grey level of exactness.
 
     Raises:
         UnusableImageError: as `decode`.
@@ -84,12 +86,13 @@ def decode_for(data: bytes, name: str = "image", *, shorter_side: int | None, ma
             decoded = _decode_jpeg(data, image, shorter_side)
             if decoded is not None:
                 return decoded
-            pixels = np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            image.load()  # a TIFF is turned upright by that
+            pixels = np.array(_upright(np.asarray(_to_rgb(image)), _orientation(image)))
             return Decoded(pixels, (pixels.shape[0], pixels.shape[1]))
     except UnusableImageError:
         raise
     except Image.DecompressionBombError:
-        raise UnusableImageError(name, "too large", f"more than the {max_pixels:,} pixels allowed") from None
+        raise UnusableImageError(name, "too large", "more pixels than Pillow opens") from None
     except UnidentifiedImageError:
         what = "not an image of a known format" if data else "an empty file"
         raise UnusableImageError(name, "undecodable", what) from None
@@ -115,13 +118,15 @@ def _decode_jpeg(data: bytes, image: Image.Image, shorter_side: int | None) -> D
         return None
     orientation = _orientation(image)
     size = (image.height, image.width)
-    reduction = next((r for r in REDUCTIONS if shorter_side and math.ceil(min(size) / r) >= shorter_side), 1)
+    # libjpeg rounds sides up. Turned, a part of a pixel could come to stand first, where nobody expects it.
+    fitting = [r for r in REDUCTIONS if orientation == 1 or not (size[0] % r or size[1] % r)]
+    reduction = next((r for r in fitting if shorter_side and min(size) >= r * shorter_side), 1)
     height, width = (math.ceil(side / reduction) for side in size)
     try:
         pixels = simplejpeg.decode_jpeg(data, "RGB", min_factor=reduction, min_height=height, min_width=width)
     except ValueError:
         return None
-    return Decoded(_upright(pixels, orientation), size if orientation < 5 else size[::-1])
+    return Decoded(_upright(pixels, orientation), size if orientation < 5 else size[::-1], reduction)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -5,7 +5,16 @@ from functools import cached_property
 from pathlib import Path
 
 from verydeep.images.decode import UnusableImageError
-from verydeep.images.sources import IMAGE_SUFFIXES, SPLIT_NAMES, Part, Sample, digest, number, one_of_each
+from verydeep.images.sources import (
+    IMAGE_SUFFIXES,
+    SPLIT_NAMES,
+    Part,
+    Sample,
+    digest,
+    natural_order,
+    number,
+    one_of_each,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +72,7 @@ def subfolders(root: Path) -> list[Path]:
 def _part(root: Path) -> Part:
     by_class = {
         folder.name: sorted(str(path.relative_to(root)) for path in folder.rglob("*") if is_image_file(path))
-        for folder in subfolders(root)
+        for folder in sorted(subfolders(root), key=lambda folder: natural_order(folder.name))
     }
     by_class = {name: paths for name, paths in by_class.items() if paths}
     if not by_class:

@@ -16,6 +16,8 @@ LABEL_COLUMNS = ("label", "labels", "class", "class_name", "cls", "category")
 
 FILE_KINDS = {".parquet": "parquet", ".arrow": "arrow"}
 
+BINARY = ("binary", "large_binary")
+
 NO_LABEL = -1
 """How hub data sets mark images whose class is kept secret."""
 
@@ -37,8 +39,9 @@ class HubSource:
         import pyarrow.compute as pc
 
         images = self.rows.data.column(self.image)
-        sizes = pc.binary_length(pc.struct_field(images, "bytes")).to_pylist()
+        lengths = pc.binary_length(pc.struct_field(images, "bytes")).to_pylist()
         paths = pc.struct_field(images, "path").to_pylist()
+        sizes = [_file_size(path) if size is None else size for size, path in zip(lengths, paths, strict=True)]
         return digest(self.classes, self.labels, sizes, [path and Path(path).name for path in paths])
 
     def __len__(self) -> int:
@@ -47,7 +50,7 @@ class HubSource:
     def __getitem__(self, index: int) -> Sample:
         found = self.rows[index][self.image]
         name = f"{self.split}/{index}" + (f" ({Path(found['path']).name})" if found and found["path"] else "")
-        if not found:
+        if not found or (found["bytes"] is None and not found["path"]):
             raise UnusableImageError(name, "unreadable", "the row has no image")
         try:
             data = found["bytes"] if found["bytes"] is not None else Path(found["path"]).read_bytes()
@@ -65,7 +68,7 @@ def hub_parts(name: str) -> dict[str, Part]:
         ValueError: `datasets` is not installed, no such data set, or it is not plain which columns to use.
     """
     path, _, query = name.removeprefix(PREFIX).partition("?")
-    chosen = {key: values[-1] for key, values in parse_qs(query).items()}
+    chosen = {key: values[-1] for key, values in parse_qs(query, keep_blank_values=True).items()}
     unknown = sorted(set(chosen) - {"image", "label"})
     if unknown:
         raise ValueError(f"{name}: after the question mark stand image= and label=, not {', '.join(unknown)}")
@@ -75,7 +78,10 @@ def hub_parts(name: str) -> dict[str, Part]:
     if len(splits) == 1:
         ours = {"all": next(iter(splits))}
     parts = {split: _part(splits[theirs], theirs, name, chosen) for split, theirs in ours.items()}
-    return {split: part for split, part in parts.items() if part is not None}
+    labelled = {split: part for split, part in parts.items() if part is not None}
+    if not labelled:
+        raise ValueError(f"{name}: its images have no labels")
+    return labelled
 
 
 def _load(path: str, name: str) -> dict[str, Any]:
@@ -98,12 +104,12 @@ def _load(path: str, name: str) -> dict[str, Any]:
             repository, _, configuration = path.partition(":")
             found = datasets.load_dataset(repository, configuration or None)
     except Exception as error:  # the library, its readers and its transport raise almost anything
-        raise ValueError(f"{name} cannot be loaded: {error or type(error).__name__}") from error
+        raise ValueError(f"{name} cannot be loaded: {str(error) or type(error).__name__}") from error
     return dict(found) if isinstance(found, dict) else {"train": found}
 
 
 def _part(rows: Any, split: str, name: str, chosen: dict[str, str]) -> Part | None:
-    """One split; None if none of its images has a label."""
+    """One split; None if its images have no labels."""
     image, label = _columns(rows.features, name, chosen)
     every = _class_names(rows, label)
     names = [found for found in every if found is not None]
@@ -136,10 +142,11 @@ def _columns(features: Any, name: str, chosen: dict[str, str]) -> tuple[str, str
     import datasets
 
     images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
+    stored = [column for column, feature in features.items() if _may_hold_images(feature)]
     classes = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     labels = classes or [column for column in LABEL_COLUMNS if column in features][:1]
     found = {}
-    for kind, candidates in (("image", images), ("label", labels)):
+    for kind, candidates in (("image", images or stored), ("label", labels)):
         column = chosen.get(kind)
         if column is None and len(candidates) == 1:
             column = candidates[0]
@@ -149,9 +156,23 @@ def _columns(features: Any, name: str, chosen: dict[str, str]) -> tuple[str, str
                 f"there are {', '.join(features)}"
             )
         found[kind] = column
-    if found["image"] not in images:
+    if found["image"] not in images + stored:
         raise ValueError(f"{name}: column {found['image']} holds no images")
+    if not isinstance(features[found["label"]], datasets.ClassLabel | datasets.Value):
+        raise ValueError(f"{name}: column {found['label']} does not hold one class for each image")
     return found["image"], found["label"]
+
+
+def _may_hold_images(feature: Any) -> bool:
+    """Files in a column that nobody has said to hold images: bytes, perhaps beside a path."""
+    return (isinstance(feature, dict) and "bytes" in feature) or getattr(feature, "dtype", None) in BINARY
+
+
+def _file_size(path: str) -> int | None:
+    try:
+        return Path(path).stat().st_size
+    except (OSError, TypeError):
+        return None  # gone, or no path at all: reading the image will tell
 
 
 def _class_names(rows: Any, label: str) -> list[str | None]:

@@ -99,8 +99,7 @@ class RescaledImages:
         """One image, [H, W, 3]; not to be written to."""
         if (index, scale) in self._kept:
             return self._kept[index, scale]
-        pixels, size = self._decoded(index, scale)
-        image = rescale(pixels, scale, size=size)
+        image = rescale(self._decoded(index, scale), scale)
         if self._small(scale) and image.nbytes <= self._bytes_left:
             self._bytes_left -= image.nbytes
             self._kept[index, scale] = image
@@ -120,9 +119,9 @@ class RescaledImages:
             image = self.whole(index, scale)
             top, left = place((image.shape[0], image.shape[1]), size)
             return crop(image, size, top=top, left=left)
-        pixels, original = self._decoded(index, scale)
-        top, left = place(rescaled_size(original, scale), size)
-        return rescaled_crop(pixels, scale, size, top=top, left=left, size=original)
+        decoded = self._decoded(index, scale)
+        top, left = place(rescaled_size(decoded.size, scale), size)
+        return rescaled_crop(decoded, scale, size, top=top, left=left)
 
     def _small(self, scale: int) -> bool:
         return len(self.source) * scale**2 * BYTES_PER_SQUARE <= CACHE_BYTES

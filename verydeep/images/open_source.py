@@ -34,7 +34,7 @@ def open_source(name: str) -> Splits:
         raise ValueError(f"{training.where} has one class only ({training.names[0]}): there is nothing to tell apart")
     others = {split: _numbered(part, training.names) for split, part in parts.items()}
     train = training.numbered(training.names)
-    held_out = {} if "val" in others else hold_out(train)
+    held_out = {} if "val" in others else hold_out(train, train.labels)
     return Splits(name=name, parts={"train": train, **held_out, **others})
 
 
@@ -47,11 +47,15 @@ def open_for_testing(name: str, classes: tuple[str, ...]) -> Splits:
         ValueError: no such source, no images in it, or a class that the net does not know.
     """
     if name == DIGITS:
+        _check_known(digits().classes, classes, DIGITS)
         return digits()
-    parts = {split: _numbered(part, classes) for split, part in _parts(name).items()}
-    whole = parts.get("train") or parts.get("all")
-    if whole is not None and "val" not in parts and min(Counter(whole.labels).values()) > 1:
-        parts |= hold_out(whole)
+    found = _parts(name)
+    parts = {split: _numbered(part, classes) for split, part in found.items()}
+    whole = found.get("train") or found.get("all")
+    if whole is not None and "val" not in parts:
+        own_labels = whole.numbered(whole.names).labels
+        if min(Counter(own_labels).values()) > 1:
+            parts |= hold_out(whole.numbered(classes), own_labels)
     return Splits(name=name, parts=parts)
 
 
@@ -59,7 +63,7 @@ def _parts(name: str) -> dict[str, Part]:
     if name.startswith(PREFIX):
         return hub_parts(name)
     root = Path(name).expanduser()
-    if names_shards(name) or (root.is_dir() and holds_shards(root)):
+    if holds_shards(root) if root.is_dir() else names_shards(name):
         return shard_parts(name)
     if not root.is_dir():
         raise ValueError(
@@ -71,9 +75,11 @@ def _parts(name: str) -> dict[str, Part]:
 
 def _numbered(part: Part, classes: tuple[str, ...]) -> Source:
     """The source of a part, its labels by these classes."""
-    unknown = sorted(set(part.names) - set(classes))
-    if unknown:
-        raise ValueError(
-            f"{part.where} has classes that training lacks: {', '.join(unknown)}; it has {', '.join(classes)}"
-        )
+    _check_known(part.names, classes, part.where)
     return part.numbered(classes)
+
+
+def _check_known(names: tuple[str, ...], classes: tuple[str, ...], where: str) -> None:
+    unknown = sorted(set(names) - set(classes))
+    if unknown:
+        raise ValueError(f"{where} has classes that training lacks: {', '.join(unknown)}; it has {', '.join(classes)}")

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from verydeep import atomic
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.tolerance import Tolerance
 
@@ -46,8 +47,7 @@ class Quarantine:
             self.say(f"left out {self.split} image {refusal}")
             if self.file is not None:
                 entry = {"split": self.split, "image": refusal.name, "reason": refusal.reason}
-                with self.file.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                atomic.append_json(self.file, entry)
         bad = len(self.reasons)
         if 100 * bad > self.tolerance.max_bad * self.images:
             listed = f", listed in {self.file}" if self.file is not None else ""
@@ -63,7 +63,7 @@ def read_quarantine(file: Path | None) -> list[dict[str, str]]:
     if file is None or not file.is_file():
         return []
     entries = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             entry = json.loads(line)
             entries.append({key: str(entry[key]) for key in ("split", "image", "reason")})

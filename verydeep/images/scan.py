@@ -163,7 +163,7 @@ class _Looks(Dataset[Any]):
         digest = hashlib.sha256(data).hexdigest()
         try:
             # An eighth of a JPEG's size is enough to meet all that is wrong with it.
-            pixels, size = decode_for(data, name, shorter_side=1, max_pixels=self.max_pixels)
+            pixels, size, _ = decode_for(data, name, shorter_side=1, max_pixels=self.max_pixels)
         except UnusableImageError as refusal:
             return _Look(id=name, sha256=digest, bytes=len(data), reason=refusal.reason)
         grey = bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all())

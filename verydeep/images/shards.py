@@ -4,7 +4,7 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from glob import glob
@@ -37,6 +37,12 @@ CLASS_NAMES_FILE = "classes.txt"
 
 JSON_KEYS = ("class_name", "class", "label", "cls")
 """Where `KEY.json` may name or number the class; the first that is there counts."""
+
+LABEL_SUFFIXES = (".cls", ".json")
+"""Where both are there, the first counts."""
+
+NO_LABEL = "-1"
+"""How data sets mark images whose class is kept secret."""
 
 INDEX_FORMAT = 1
 
@@ -78,7 +84,8 @@ class ShardSource:
     def __getitem__(self, index: int) -> Sample:
         shard, offset, size = self.places[index].tolist()
         path, name = self.shards[shard], self.names[index]
-        full_name = f"{path.name}/{name}"
+        unique = len({other.name for other in self.shards}) == len(self.shards)
+        full_name = f"{path.name if unique else path}/{name}"
         try:
             with path.open("rb", buffering=0) as file:
                 data = os.pread(file.fileno(), size, offset)
@@ -138,7 +145,7 @@ def _shards(name: str) -> list[Path]:
     """All shards that a SOURCE stands for, in order."""
     root = Path(name).expanduser()
     if root.is_dir():
-        return _tar_files(root) or [shard for folder in subfolders(root) for shard in _tar_files(folder)]
+        return _tar_files(root) + [shard for folder in subfolders(root) for shard in _tar_files(folder)]
     try:
         patterns = list(braceexpand(str(root)))
     except ValueError:
@@ -147,7 +154,7 @@ def _shards(name: str) -> list[Path]:
     missing = [shard for shard in shards if not shard.is_file()]
     if missing or not shards:
         raise ValueError(f"no file {missing[0] if missing else name}" + _of_how_many(len(missing), len(shards)))
-    return shards
+    return list(dict.fromkeys(shards))
 
 
 def _of_how_many(missing: int, shards: int) -> str:
@@ -162,56 +169,66 @@ def _split_name(shard: Path) -> str | None:
     words = _SPLIT.findall(shard.name.lower())
     if words:
         return str(words[0])
-    folder = shard.resolve().parent.name
+    folder = Path(os.path.abspath(shard)).parent.name  # links into a store keep the names that they have here
     return folder if any(folder in names for names in SPLIT_NAMES.values()) else None
 
 
 def _part(where: str, shards: Sequence[Path], entries: dict[Path, list[Entry]]) -> Part:
-    numbered_names = _class_names(shards[0].parent)
+    lists = {shard: _class_names(shard) for shard in shards}
+    listed = dict.fromkeys(name for names in lists.values() for name in names)
     found = [
-        (_class_name(entry.label, numbered_names, shard), entry.name, (which, entry.offset, entry.size))
+        (_class_name(entry.label, lists[shard], shard), entry.name, (which, entry.offset, entry.size))
         for which, shard in enumerate(shards)
         for entry in entries[shard]
     ]
     if not found:
         raise ValueError(f"no images in {where}: samples are an image and a .cls or .json of the same name")
     present = {label for label, _, _ in found}
-    names = tuple(name for name in numbered_names if name in present) or tuple(sorted(present, key=natural_order))
+    names = tuple(name for name in listed if name in present) or tuple(sorted(present, key=natural_order))
+    own = dict(number(names, names))
+    found.sort(key=lambda image: (own[image[0]], *image[1:]))
 
     def numbered(classes: tuple[str, ...]) -> ShardSource:
         label_of = dict(number(names, classes))
-        ordered = sorted((label_of[label], name, place) for label, name, place in found)
         return ShardSource(
             shards=tuple(shards),
             classes=classes,
-            labels=tuple(label for label, _, _ in ordered),
-            names=tuple(name for _, name, _ in ordered),
-            places=np.array([place for _, _, place in ordered], dtype=np.int64),
+            labels=tuple(label_of[label] for label, _, _ in found),
+            names=tuple(name for _, name, _ in found),
+            places=np.array([place for _, _, place in found], dtype=np.int64),
         )
 
     return Part(where=where, names=names, numbered=numbered)
 
 
-def _class_names(folder: Path) -> list[str]:
-    file = folder / CLASS_NAMES_FILE
-    if not file.is_file():
-        return []
-    names = file.read_text(encoding="utf-8").splitlines()
-    if len(set(names)) < len(names) or not all(name.strip() for name in names):
+def _class_names(shard: Path) -> tuple[str, ...]:
+    """What the `classes.txt` beside a shard, or one folder above, lists; nothing where there is none."""
+    for folder in (shard.parent, shard.parent.parent):
+        if (folder / CLASS_NAMES_FILE).is_file():
+            return _read_class_names(folder / CLASS_NAMES_FILE)
+    return ()
+
+
+def _read_class_names(file: Path) -> tuple[str, ...]:
+    try:
+        names = tuple(name.strip() for name in file.read_text(encoding="utf-8-sig").splitlines())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8: {error}") from error
+    if len(set(names)) < len(names) or not all(names):
         raise ValueError(f"{file} must name each class once, a line each, without empty lines")
     return names
 
 
-def _class_name(label: str, names: list[str], shard: Path) -> str:
-    """The class of a label; numbers are places in `classes.txt`, or names themselves where there is no such file."""
-    if not names or label in names:
+def _class_name(label: str, listed: tuple[str, ...], shard: Path) -> str:
+    """The class of a label. Where classes are listed a number is a place in the list, else it is a name itself."""
+    if not listed or (label in listed and not label.isdecimal()):
         return label
-    if label.isdecimal() and int(label) < len(names):
-        return names[int(label)]
+    if label.isdecimal() and int(label) < len(listed):
+        return listed[int(label)]
     raise ValueError(f"{shard} has a sample of class {label}, which {CLASS_NAMES_FILE} beside it does not list")
 
 
-def _entries(shard: Path, advance: Any) -> list[Entry]:
+def _entries(shard: Path, advance: Callable[[], None]) -> list[Entry]:
     """The images of a shard; its index is remembered until the file changes."""
     status = shard.stat()
     key = (INDEX_FORMAT, str(shard.resolve()), status.st_size, status.st_mtime_ns)
@@ -221,8 +238,9 @@ def _entries(shard: Path, advance: Any) -> list[Entry]:
 
 
 def _index(shard: Path) -> list[Entry]:
+    """Every image with its class; by one pass over the headers."""
     images: dict[str, tarfile.TarInfo] = {}
-    labels: dict[str, str] = {}
+    labels: dict[tuple[str, str], tuple[str, bytes]] = {}
     try:
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
@@ -235,15 +253,32 @@ def _index(shard: Path) -> list[Entry]:
                     if key in images:
                         raise ValueError(f"{shard} has two images of the name {key}")
                     images[key] = member
-                elif extension == ".cls" or (extension == ".json" and key not in labels):
+                elif extension in LABEL_SUFFIXES:
                     content = archive.extractfile(member)
-                    labels[key] = _label(content.read() if content else b"", member.name, shard)
-    except tarfile.TarError as error:
+                    labels[key, extension] = (member.name, content.read() if content else b"")
+            _check_end(archive, shard)
+    except (tarfile.TarError, EOFError) as error:
         raise ValueError(f"{shard} is not a tar file that can be read at random: {error}") from error
-    unlabelled = next((key for key in images if key not in labels), None)
-    if unlabelled is not None:
-        raise ValueError(f"{shard} has no class for {images[unlabelled].name}: a .cls or .json of the same name")
-    return [Entry(member.name, member.offset_data, member.size, labels[key]) for key, member in images.items()]
+    found = []
+    for key, member in images.items():
+        label = next((labels[key, suffix] for suffix in LABEL_SUFFIXES if (key, suffix) in labels), None)
+        if label is None:
+            raise ValueError(f"{shard} has no class for {member.name}: a .cls or .json of the same name")
+        found.append(Entry(member.name, member.offset_data, member.size, _label(label[1], label[0], shard)))
+    return found
+
+
+def _check_end(archive: tarfile.TarFile, shard: Path) -> None:
+    """Refuses a file that was cut off, is damaged, or goes on behind its end: `tarfile` stops there without a word."""
+    with shard.open("rb") as file:
+        file.seek(archive.offset)
+        rest = file.read(tarfile.RECORDSIZE)
+        whole = len(rest) >= tarfile.BLOCKSIZE
+        while rest and whole:
+            whole = not any(rest)
+            rest = file.read(tarfile.RECORDSIZE)
+    if not whole:
+        raise ValueError(f"{shard} is cut off or damaged: make it anew")
 
 
 def _label(content: bytes, name: str, shard: Path) -> str:
@@ -257,6 +292,6 @@ def _label(content: bytes, name: str, shard: Path) -> str:
             found = next((fields[key] for key in JSON_KEYS if key in fields), "")
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name} in {shard} cannot be read: {error}") from error
-    if not isinstance(found, str | int) or isinstance(found, bool) or str(found) == "":
+    if not isinstance(found, str | int) or isinstance(found, bool) or str(found) in ("", NO_LABEL):
         raise ValueError(f"{name} in {shard} names no class: a .json has it under {', '.join(JSON_KEYS)}")
-    return str(found)
+    return str(int(found)) if str(found).isdecimal() else str(found)

@@ -164,8 +164,10 @@ def stratified_split(labels: Sequence[int], share: float) -> tuple[list[int], li
     return [index for index in range(len(labels)) if index not in held_out], sorted(taken)
 
 
-def hold_out(source: Source) -> dict[str, Source]:
+def hold_out(source: Source, labels: Sequence[int]) -> dict[str, Source]:
     """`train` and `val`, a fifth of each class, always the same images.
+
+    `labels` are the source's by the order of its own classes: what is held out must not depend on a net's.
 
     Raises:
         ValueError: a class has a single image.
@@ -176,7 +178,7 @@ def hold_out(source: Source) -> dict[str, Source]:
                 f"class {source.classes[label]} has a single image, which cannot be both for training and for "
                 "validation: add more, or a val folder"
             )
-    train, val = stratified_split(source.labels, VALIDATION_SHARE)
+    train, val = stratified_split(labels, VALIDATION_SHARE)
     return {
         "train": Subset(source=source, indices=tuple(train)),
         "val": Subset(source=source, indices=tuple(val)),

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from verydeep.images.decode import Pixels
+from verydeep.images.decode import Decoded, Pixels
 
 GRID = 5
 """Crops along a side in multi-crop testing (section 3.2)."""
@@ -21,26 +21,23 @@ def rescaled_size(size: Size, shorter_side: int) -> Size:
     return round(size[0] * shorter_side / shortest), round(size[1] * shorter_side / shortest)
 
 
-def rescale(image: Pixels, shorter_side: int, *, size: Size | None = None) -> Pixels:
-    """The image with its shorter side at `shorter_side` pixels; bilinear, antialiased where it shrinks.
-
-    `size` is that of the image in its file, where it was decoded smaller: proportions are those of the file.
-    """
-    height, width = rescaled_size(size or _size(image), shorter_side)
-    return _resample(image, (height, width), bottom=height, right=width)
+def rescale(image: Pixels | Decoded, shorter_side: int) -> Pixels:
+    """The image with its shorter side at `shorter_side` pixels; bilinear, antialiased where it shrinks."""
+    decoded = _decoded(image)
+    height, width = rescaled_size(decoded.size, shorter_side)
+    return _resample(decoded, (height, width), bottom=height, right=width)
 
 
-def rescaled_crop(
-    image: Pixels, shorter_side: int, crop: int, *, top: int, left: int, size: Size | None = None
-) -> Pixels:
+def rescaled_crop(image: Pixels | Decoded, shorter_side: int, crop: int, *, top: int, left: int) -> Pixels:
     """`crop` x `crop` pixels of the rescaled image: to the bit `crop(rescale(...), ...)`, and less work.
 
     Raises:
         ValueError: they are not all inside the image.
     """
-    whole = rescaled_size(size or _size(image), shorter_side)
+    decoded = _decoded(image)
+    whole = rescaled_size(decoded.size, shorter_side)
     _check_inside(whole, crop, top=top, left=left)
-    return _resample(image, whole, bottom=top + crop, right=left + crop)[top:, left:]
+    return _resample(decoded, whole, bottom=top + crop, right=left + crop)[top:, left:]
 
 
 def random_scale(low: int, high: int, rng: np.random.Generator) -> int:
@@ -101,26 +98,27 @@ def _spread(room: int, steps: int) -> list[int]:
     return [round(room * step / max(1, steps - 1)) for step in range(steps)]
 
 
-def _resample(image: Pixels, whole: Size, *, bottom: int, right: int) -> Pixels:
-    """The first `bottom` rows and `right` columns of the image rescaled to `whole`, and perhaps a few more.
+def _resample(image: Decoded, whole: Size, *, bottom: int, right: int) -> Pixels:
+    """The first `bottom` rows and `right` columns of the image rescaled to `whole`.
 
     PyTorch's filter does not see where the image was cut off: it works from the factor, not from the sizes, and the
     cut leaves it all the pixels it wants. Measured against Pillow's own: within 2 grey levels, 0.02 on average, and
     several times faster where it has vector code for it.
     """
-    if _size(image) == whole:
-        return image[:bottom, :right]
-    rows, columns = (
-        _needed(side, full, end) for side, full, end in zip(_size(image), whole, (bottom, right), strict=True)
-    )
+    pixels, size, reduction = image
+    if _size(pixels) == whole:
+        return pixels[:bottom, :right]
     # The output has floor(side * factor) pixels; the next larger factor saves the last one from rounding.
-    factors = tuple(math.nextafter(full / side, math.inf) for side, full in zip(_size(image), whole, strict=True))
-    needed = image[:rows, :columns]
+    factors = [math.nextafter(full * reduction / side, math.inf) for full, side in zip(whole, size, strict=True)]
+    rows, columns = (
+        _needed(side, factor, end) for side, factor, end in zip(_size(pixels), factors, (bottom, right), strict=True)
+    )
+    needed = pixels[:rows, :columns]
     if not needed.flags.writeable or min(needed.strides) < 0:  # PyTorch cannot share such memory
         needed = needed.copy()
     found = F.interpolate(
         torch.from_numpy(needed).permute(2, 0, 1)[None],
-        scale_factor=factors,
+        scale_factor=tuple(factors),
         recompute_scale_factor=False,
         mode="bilinear",
         antialias=True,
@@ -128,12 +126,16 @@ def _resample(image: Pixels, whole: Size, *, bottom: int, right: int) -> Pixels:
     return found[0].permute(1, 2, 0).numpy()[:bottom, :right]
 
 
-def _needed(side: int, full: int, end: int) -> int:
-    """Pixels from the start of a side that the first `end` of the `full` rescaled ones depend on."""
-    reach = math.ceil(end * side / full + max(1.0, side / full)) + 1
+def _needed(side: int, factor: float, end: int) -> int:
+    """Pixels from the start of a side that the first `end` of the rescaled ones depend on."""
+    reach = math.ceil(end / factor + max(1.0, 1 / factor)) + 1
     # PyTorch leaves a side alone that would come out as long as it went in, whatever the factor.
-    different = math.ceil(side / (full - side)) + 1 if full > side else 0
+    different = math.ceil(1 / (factor - 1)) + 1 if math.floor(side * factor) > side else 0
     return min(side, max(reach, different))
+
+
+def _decoded(image: Pixels | Decoded) -> Decoded:
+    return image if isinstance(image, Decoded) else Decoded(image, _size(image))
 
 
 def _check_inside(size: Size, crop: int, *, top: int, left: int) -> None:

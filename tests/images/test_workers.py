@@ -1,0 +1,327 @@
+"""Worker processes that die: told with the cause, soon, and without a trace left behind."""
+
+import gc
+import io
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from verydeep import Recipe, Runtime, Tolerance, load, train
+from verydeep.images.loader import TrainingView, training_batches
+from verydeep.images.quarantine import TooManyBadImagesError
+from verydeep.images.sources import MemorySource, Sample, Splits
+from verydeep.images.workers import WorkerDiedError, as_it_is, from_workers
+
+SECONDS = 10
+"""By then a death must have been told."""
+
+
+class Numbers(Dataset):
+    """0, 1, 2, ...; what happens at one of them, subclasses say."""
+
+    def __init__(self, count=40, at=6):
+        self.count, self.at = count, at
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        if index == self.at:
+            self.happen()
+        return index
+
+    def happen(self):
+        pass
+
+
+class Killed(Numbers):
+    number = signal.SIGKILL
+
+    def happen(self):
+        os.kill(os.getpid(), self.number)
+
+
+class Terminated(Killed):
+    def happen(self):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+class BusError(Killed):
+    number = signal.SIGBUS
+
+
+class RealTime(Killed):
+    number = signal.SIGRTMIN + 3
+
+
+class Exiting(Numbers):
+    def happen(self):
+        os._exit(3)
+
+
+class Raising(Numbers):
+    def happen(self):
+        raise LookupError("the shelf is empty")
+
+
+def items(dataset, workers=2):
+    return from_workers(dataset, workers=workers, batch_size=None, collate_fn=as_it_is)
+
+
+def none_left(seconds=5):
+    """Whether this process has no children, perhaps after a moment."""
+    gc.collect()
+    end = time.monotonic() + seconds
+    while multiprocessing.active_children() and time.monotonic() < end:
+        time.sleep(0.05)
+    return not multiprocessing.active_children()
+
+
+def death(dataset):
+    """The message of the error that a death is told by, after everything that came before it."""
+    found, started = [], time.monotonic()
+    try:
+        for item in items(dataset):
+            found.append(item)
+            time.sleep(0.1)  # a step; meanwhile the worker dies
+    except WorkerDiedError as error:
+        seconds, message = time.monotonic() - started, str(error)
+    else:
+        pytest.fail("no death was told")
+    assert found == list(range(len(found)))
+    assert len(found) <= dataset.at
+    print(f"{message}: after {seconds:.1f} s")
+    assert seconds < SECONDS
+    return message
+
+
+@pytest.mark.parametrize(
+    "dataset, message",
+    [
+        (Killed, r"was killed by SIGKILL \(the system does that when memory runs out: use fewer --workers\)"),
+        (BusError, r"was killed by SIGBUS \(shared memory ran out: enlarge /dev/shm .*, or use fewer --workers\)"),
+        (Terminated, r"was killed by SIGTERM$"),
+        (RealTime, rf"was killed by signal {signal.SIGRTMIN + 3}$"),
+        (Exiting, r"ended with exit status 3$"),
+    ],
+)
+def test_a_death_is_told_with_its_cause(dataset, message):
+    assert re.search(rf"^loader worker \d+ {message}", death(dataset()))
+    assert none_left()
+
+
+def test_a_death_is_told_to_one_who_waits(recwarn):
+    """The worker dies while the main process waits for its item: nothing but the clock can tell then."""
+    started = time.monotonic()
+    with pytest.raises(WorkerDiedError, match="SIGKILL"):
+        list(items(Killed(at=0)))
+    seconds = time.monotonic() - started
+    print(f"told after {seconds:.1f} s")
+    assert seconds < SECONDS
+    assert none_left()
+
+
+def noise_source(count=24, classes=("dark", "light"), kind=MemorySource):
+    rng = np.random.default_rng(0)
+    samples = []
+    for index in range(count):
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 200, (34, 40, 3), dtype=np.uint8)).save(buffer, "PNG")
+        samples.append(Sample(buffer.getvalue(), index % 2, f"{index}.png"))
+    return kind(classes=classes, samples=tuple(samples))
+
+
+class KilledOnce(MemorySource):
+    """A worker process that reads image 13 is killed if `fatal` says so; the main process is spared."""
+
+    fatal = True
+
+    def __getitem__(self, index):
+        if index == 13 and self.fatal and multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_training_batches_tell_a_death_too():
+    view = TrainingView(crop=32, scale=(34, 34), flip=True, colour_sd=0.1, colour_components=np.eye(3))
+    started = time.monotonic()
+    with pytest.raises(WorkerDiedError, match="killed by SIGKILL"):
+        for _ in training_batches(noise_source(kind=KilledOnce), view, batch=4, epochs=2, seed=0, workers=2):
+            time.sleep(0.1)
+    print(f"told after {time.monotonic() - started:.1f} s")
+    assert time.monotonic() - started < SECONDS
+    assert none_left()
+
+
+def test_a_training_saves_what_was_done_before_it_tells_of_a_death(tmp_path, monkeypatch):
+    recipe = Recipe(crop=32, width=0.05, batch=4, epochs=2, learning_rate=1e-3)
+    images, val = noise_source(kind=KilledOnce), noise_source(6)
+    splits = Splits(name="noise", parts={"train": images, "val": val})
+    monkeypatch.setattr(KilledOnce, "fatal", False)
+    whole = train(splits, network="A", out=tmp_path / "whole", recipe=recipe)  # makes its colours known, too
+    monkeypatch.setattr(KilledOnce, "fatal", True)
+    with pytest.raises(WorkerDiedError, match=r"killed by SIGKILL .* saved in .*run, and --resume goes on$"):
+        train(splits, network="A", out=tmp_path / "run", recipe=recipe, runtime=Runtime(workers=2))
+    assert none_left()
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+    run = train(splits, network="A", out=tmp_path / "run", recipe=recipe, resume=True)
+    a, b = load(run).state_dict(), load(whole).state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in b)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_exception_in_the_data_set_reaches_the_caller(workers):
+    found = []
+    with pytest.raises(LookupError, match="the shelf is empty"):
+        for item in items(Raising(), workers):
+            found.append(item)
+    assert found == list(range(6))
+    assert none_left()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+def test_items_come_in_order_and_nothing_stays(workers):
+    assert list(items(Numbers(), workers)) == list(range(40))
+    assert none_left()
+
+
+def test_items_that_nobody_wants_any_more_leave_no_process():
+    some = items(Numbers())
+    assert [next(some), next(some)] == [0, 1]
+    assert len(multiprocessing.active_children()) == 2
+    some.close()
+    assert none_left()
+
+
+def test_a_refused_training_leaves_no_process_though_its_error_is_kept(tmp_path):
+    """As a notebook keeps the last error, with its frames and all that is in them."""
+    good = noise_source()
+    splits = Splits(name="noise", parts={"train": good, "val": noise_source(6)})
+    recipe = Recipe(crop=32, width=0.05, batch=4, epochs=2)
+    train(splits, network="A", out=tmp_path / "a", recipe=recipe)  # makes its colours known
+
+    class Spoilt(MemorySource):
+        @property
+        def fingerprint(self):
+            return good.fingerprint
+
+    bad = Spoilt(classes=good.classes, samples=(*good.samples[:-1], Sample(b"bad", 0, "bad.png")))
+    splits = Splits(name="noise", parts={"train": bad, "val": noise_source(6)})
+    with pytest.raises(TooManyBadImagesError) as kept:
+        train(
+            splits,
+            network="A",
+            out=tmp_path / "b",
+            recipe=recipe,
+            runtime=Runtime(workers=2),
+            tolerance=Tolerance(max_bad=0),
+        )
+    assert none_left()
+    assert kept.value
+
+
+def test_a_thread_may_ask_for_items_too():
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(items(Numbers(8))))
+    thread.start()
+    thread.join(30)
+    assert found == list(range(8))
+
+
+def test_what_the_process_does_when_a_child_ends_is_as_before():
+    """In a process of its own: PyTorch sets its handler once only."""
+    script = """
+import signal
+from torch.utils.data import TensorDataset
+import torch
+from verydeep.images.workers import as_it_is, from_workers
+
+def mine(number, frame):
+    calls.append(number)
+
+calls = []
+def items():
+    return list(from_workers(TensorDataset(torch.arange(6)), workers=2, batch_size=None, collate_fn=as_it_is))
+assert len(items()) == 6
+assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL, signal.getsignal(signal.SIGCHLD)
+signal.signal(signal.SIGCHLD, mine)
+some = from_workers(TensorDataset(torch.arange(6)), workers=2, batch_size=None, collate_fn=as_it_is)
+next(some)
+assert signal.getsignal(signal.SIGCHLD) is mine
+list(some)
+assert signal.getsignal(signal.SIGCHLD) is mine
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+# the command line
+
+
+def children(pid):
+    """Child processes, the oldest first."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it has ended meanwhile
+            if int(fields[1]) == pid:
+                found[int(folder.name)] = int(fields[19])
+    return sorted(found, key=found.get)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks Linux for the processes")
+def test_a_killed_loader_worker_ends_a_training_that_can_be_resumed(tmp_path):
+    options = "--network A --crop 32 --width 0.05 --batch 16 --epochs 4 --learning-rate 1e-3".split()
+    command = [sys.executable, "-m", "verydeep", "train", "digits", *options, "--out", str(tmp_path / "run")]
+    process = subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "epoch 1/" in line:
+            break
+    time.sleep(0.3)  # into the next epoch
+    workers = children(process.pid)[:2]
+    os.kill(workers[0], signal.SIGKILL)
+    killed = time.monotonic()
+    rest = process.communicate(timeout=60)[1]
+    seconds = time.monotonic() - killed
+    print(f"exit status {process.returncode} {seconds:.1f} s after the kill")
+    assert process.returncode == 1
+    assert seconds < SECONDS
+    assert "Traceback" not in rest
+    last = rest.splitlines()[-1]
+    assert last.startswith(f"verydeep: loader worker {workers[0]} was killed by SIGKILL")
+    assert last.endswith(f"what was done is saved in {tmp_path / 'run'}, and --resume goes on")
+    assert rest.count("verydeep: ") == 1
+    end = time.monotonic() + 5
+    while any(map(alive, workers)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(map(alive, workers))
+    resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=120)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed at step" in resumed.stderr
+    recipe = Recipe(crop=32, width=0.05, batch=16, epochs=4, learning_rate=1e-3)
+    undisturbed = load(train("digits", network="A", out=tmp_path / "whole", recipe=recipe)).state_dict()
+    after = load(tmp_path / "run").state_dict()
+    assert all(torch.equal(after[name], undisturbed[name]) for name in undisturbed)
