@@ -23,7 +23,20 @@ from verydeep.runtime import Stopped
 
 IMAGES, BAD = 1000, 50
 RECIPE = Recipe(crop=32, width=0.05, batch=64, epochs=1, learning_rate=1e-3)
-OPTIONS = "--network A --crop 32 --width 0.05 --batch 64 --epochs 1 --learning-rate 1e-3".split()
+OPTIONS = [
+    "--network",
+    "A",
+    "--crop",
+    "32",
+    "--width",
+    "0.05",
+    "--batch",
+    "64",
+    "--epochs",
+    "1",
+    "--learning-rate",
+    "1e-3",
+]
 TOLERANT = Tolerance(max_bad=10)
 
 

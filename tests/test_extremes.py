@@ -93,7 +93,7 @@ def test_they_are_decoded_or_refused_by_name(source, shorter_side):
 
 
 def test_a_limit_refuses_the_largest_before_they_are_unpacked(source):
-    for index, (name, size) in enumerate(FILES.items()):
+    for index, (_name, size) in enumerate(FILES.items()):
         if size == (8000, 8000):
             assert decode_for(source[index].data, shorter_side=None, max_pixels=64_000_000).size == size
             with pytest.raises(UnusableImageError, match="8000 x 8000 pixels, more than the 63,999,999 allowed"):
@@ -190,7 +190,7 @@ def run(folder, tmp_path_factory):
 
 def test_a_training_on_them_stays_below_two_gigabytes(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("VERYDEEP_CACHE", str(tmp_path / "cache"))  # mean and covariance are computed, too
-    options = "--network A --crop 32 --width 0.05 --batch 8 --epochs 1 --max-bad 50".split()
+    options = ["--network", "A", "--crop", "32", "--width", "0.05", "--batch", "8", "--epochs", "1", "--max-bad", "50"]
     _, said, megabytes = resident(folder, "train", folder, *options, "--out", tmp_path / "run")
     print(f"training: {megabytes:.0f} MB")
     assert not any("exit status" in line for line in said), said

@@ -12,7 +12,7 @@ from verydeep.images.decode import UnusableImageError
 from verydeep.images.quarantine import Quarantine, TooManyBadImagesError, read_quarantine
 from verydeep.images.tolerance import LARGEST_MAX_PIXELS, MAX_PIXELS
 
-QUICKEST = "--network A --crop 32 --width 0.05 --epochs 1 --batch 8".split()
+QUICKEST = ["--network", "A", "--crop", "32", "--width", "0.05", "--epochs", "1", "--batch", "8"]
 
 
 def command_line(*arguments):
@@ -32,7 +32,7 @@ def lines(file):
 
 
 @pytest.mark.parametrize(
-    "images, max_bad, allowed",
+    ("images", "max_bad", "allowed"),
     [
         (100, 1, 1),
         (199, 1, 1),
@@ -287,7 +287,7 @@ def test_predict_takes_the_limit_on_pixels_and_lets_the_others_go_on(folder, run
 
 
 @pytest.mark.parametrize(
-    "option, value, problem",
+    ("option", "value", "problem"),
     [
         ("--max-bad", 101, "max_bad is a share from 0 to 100 percent"),
         ("--max-bad", -1, "max_bad is a share from 0 to 100 percent"),

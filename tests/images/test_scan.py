@@ -158,7 +158,7 @@ def test_two_workers_find_the_same(photo_folder, found):
 
 def test_larger_images_than_allowed_are_unusable(photo_folder):
     found = scan(str(photo_folder), tolerance=Tolerance(max_pixels=40 * 40 - 1))
-    assert "too large (40 x 40 pixels, more than the 1,599 allowed)" == found.splits[1].unusable["cat/c.png"]
+    assert found.splits[1].unusable["cat/c.png"] == "too large (40 x 40 pixels, more than the 1,599 allowed)"
     assert not scan(str(photo_folder), tolerance=Tolerance(max_pixels=40 * 40)).splits[1].unusable.keys() - {
         "dog/broken.jpg"
     }
@@ -250,7 +250,7 @@ def test_long_lists_are_shortened(tmp_path, capsys):
     assert sum(len(part["unusable"]) for part in listed["splits"]) == 12
 
 
-@pytest.mark.parametrize("count, more", [(10, None), (11, "and 1 more")])
+@pytest.mark.parametrize(("count", "more"), [(10, None), (11, "and 1 more")])
 def test_ten_lines_are_no_long_list(tmp_path, capsys, count, more):
     for name in ("a", "b"):
         save(tmp_path / "train" / name / "0.png", pixels(9, 9, ord(name)))

@@ -1,5 +1,6 @@
 """The training set's mean RGB and pixel covariance, and Krizhevsky's colour shift, which is drawn from it."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,8 +70,9 @@ def _look_through(
 ) -> dict[str, Any]:
     moments = _Moments(source, indices, max_pixels)
     first, second, images = np.zeros(3), np.zeros((3, 3)), 0
-    with reporting("mean RGB and covariance", len(indices)) as report:
-        for item in from_workers(moments, workers=workers, batch_size=None, collate_fn=as_it_is):
+    items = from_workers(moments, workers=workers, batch_size=None, collate_fn=as_it_is)
+    with reporting("mean RGB and covariance", len(indices)) as report, closing(items):
+        for item in items:
             if isinstance(item, UnusableImageError):
                 quarantine.add(item)
             else:

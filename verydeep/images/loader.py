@@ -1,7 +1,8 @@
 """A source and its views to batches, in an order that depends on nothing but (seed, epoch, index)."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -209,18 +210,21 @@ def rescaled_images(
     """
     quarantine = quarantine or Quarantine(len(source))
     images = RescaledImages(source, max_pixels=quarantine.tolerance.max_pixels)
-    for item in from_workers(_Whole(images, scale), workers=workers, batch_size=None, collate_fn=as_it_is):
-        if isinstance(item, UnusableImageError):
-            quarantine.add(item)
-        else:
-            yield item
+    items = from_workers(_Whole(images, scale), workers=workers, batch_size=None, collate_fn=as_it_is)
+    with closing(items):
+        for item in items:
+            if isinstance(item, UnusableImageError):
+                quarantine.add(item)
+            else:
+                yield item
 
 
-def _quarantining(loaded: Iterator[tuple[Batch, list[UnusableImageError]]], quarantine: Quarantine) -> Iterator[Batch]:
-    for batch, refusals in loaded:
-        for refusal in refusals:
-            quarantine.add(refusal)
-        yield batch
+def _quarantining(loaded: Generator[tuple[Batch, list[UnusableImageError]]], quarantine: Quarantine) -> Iterator[Batch]:
+    with closing(loaded):
+        for batch, refusals in loaded:
+            for refusal in refusals:
+                quarantine.add(refusal)
+            yield batch
 
 
 def _batch_keys(

@@ -1,6 +1,6 @@
 """Batches on the device where the network is: copied one ahead, mirrored and shifted there."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ class DeviceBatch(NamedTuple):
     """int64 [B]."""
 
 
-def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[DeviceBatch]:
+def on_device(batches: Iterable[Batch], device: torch.device) -> Generator[DeviceBatch]:
     """Every batch as the network is shown it. On CUDA the next one is copied while the network works on this one."""
     if device.type != "cuda":
         for batch in batches:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -118,11 +119,13 @@ def scan(source: str | Splits, *, tolerance: Tolerance | None = None, workers: i
 
 def _look_at(part: Source, max_pixels: int, workers: int, report: Reporter) -> list[_Look]:
     looks: list[_Look] = []
-    for look in from_workers(_Looks(part, max_pixels), workers=workers, batch_size=None, collate_fn=as_it_is):
-        looks.append(look)
-        if look.reason is not None:
-            report.say(f"{look.id}: {look.reason}")
-        report.advance()
+    found = from_workers(_Looks(part, max_pixels), workers=workers, batch_size=None, collate_fn=as_it_is)
+    with closing(found):
+        for look in found:
+            looks.append(look)
+            if look.reason is not None:
+                report.say(f"{look.id}: {look.reason}")
+            report.advance()
     return looks
 
 

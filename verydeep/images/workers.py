@@ -1,10 +1,12 @@
 """Items of a data set from worker processes, in order; a worker's death is told with its cause."""
 
+import atexit
 import multiprocessing
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,8 +24,10 @@ class WorkerDiedError(RuntimeError):
     """A worker process ended that should not have."""
 
 
-def from_workers(dataset: Dataset[Any], *, workers: int, **options: Any) -> Iterator[Any]:
+def from_workers(dataset: Dataset[Any], *, workers: int, **options: Any) -> Generator[Any]:
     """A DataLoader's items, on CUDA machines in pinned memory; without workers they are made in this process.
+
+    Close it when an error may keep it alive (`contextlib.closing`): until then its processes wait.
 
     Raises:
         WorkerDiedError: between two items, a few seconds after the death at most.
@@ -39,16 +43,22 @@ def from_workers(dataset: Dataset[Any], *, workers: int, **options: Any) -> Iter
     with _keeping_sigchld():
         items = iter(loader)
     mine = [process for process in multiprocessing.active_children() if process not in others]
-    while True:
-        try:
-            _check(mine)
-            item = next(items)
-        except StopIteration:
-            return
-        except RuntimeError:
-            _check(mine)
-            raise
-        yield item
+    end = partial(_end, mine)
+    atexit.register(end)  # before multiprocessing would terminate them, which they ignore, and wait for it
+    try:
+        while True:
+            try:
+                _check(mine)
+                item = next(items)
+            except StopIteration:
+                return
+            except RuntimeError:
+                _check(mine)
+                raise
+            yield item
+    finally:
+        atexit.unregister(end)
+        end()
 
 
 def as_it_is(item: Any) -> Any:
@@ -72,13 +82,18 @@ def _keeping_sigchld() -> Iterator[None]:
         signal.signal(signal.SIGCHLD, previous)
 
 
+def _end(workers: list[Any]) -> None:
+    """Ends those that have not ended by themselves; they hold nothing, but perhaps wait for a lock that died."""
+    for worker in workers:
+        if worker.exitcode is None:
+            worker.kill()
+
+
 def _check(workers: list[Any]) -> None:
-    """Raises if one has ended by accident, and ends the others: they may wait for a lock that died with it."""
+    """Raises if one has ended by accident."""
     dead = next((worker for worker in workers if worker.exitcode), None)
     if dead is None:
         return
-    for worker in workers:
-        worker.kill()
     if dead.exitcode > 0:
         raise WorkerDiedError(f"loader worker {dead.pid} ended with exit status {dead.exitcode}")
     number = -dead.exitcode

@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -116,23 +117,29 @@ def _epochs(training: _Training, view: TrainingView, stop: StopRequest, report: 
         first_step=training.position.step,
         workers=training.workers,
     )
+    if training.position.plateau.finished:
+        return
+    shown = on_device(batches, training.device)
     started = time.perf_counter()
-    for batch in () if training.position.plateau.finished else on_device(batches, training.device):
-        _step(training, batch)
-        seconds = time.perf_counter() - started
-        training.position = replace(training.position, seconds=training.position.seconds + seconds)
-        epoch_ends = training.position.step % steps == 0
-        if epoch_ends:
-            _end_epoch(training, report)
-        else:
-            report.advance(figures=_figures(training))
-        if training.position.plateau.finished:
-            break
-        if stop.signal is not None:
-            if not epoch_ends:
-                _save(training)
-            raise Stopped(stop.signal, f"stopped, and saved in {training.out}: the same command with --resume goes on")
-        started = time.perf_counter()
+    with closing(shown):
+        for batch in shown:
+            _step(training, batch)
+            seconds = time.perf_counter() - started
+            training.position = replace(training.position, seconds=training.position.seconds + seconds)
+            epoch_ends = training.position.step % steps == 0
+            if epoch_ends:
+                _end_epoch(training, report)
+            else:
+                report.advance(figures=_figures(training))
+            if training.position.plateau.finished:
+                return
+            if stop.signal is not None:
+                if not epoch_ends:
+                    _save(training)
+                raise Stopped(
+                    stop.signal, f"stopped, and saved in {training.out}: the same command with --resume goes on"
+                )
+            started = time.perf_counter()
 
 
 def _step(training: _Training, batch: DeviceBatch) -> None:
