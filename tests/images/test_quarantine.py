@@ -1,6 +1,7 @@
 """The list of images that cannot be used: each once, exactly as many as are tolerated, and whole after a crash."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -311,17 +312,24 @@ def test_limits_that_cannot_be_are_wrong_use(folder, run, tmp_path, capsys, verb
     assert not (tmp_path / "run").exists()
 
 
-def test_names_in_predictions_and_evaluations_are_printed_as_they_are(run, tmp_path, capsys):
+def test_names_in_predictions_and_evaluations_are_printed_as_they_are(run, tmp_path, capsys, monkeypatch):
     """Brackets are no mark-up, colons no emoji."""
-    images = tmp_path / "[bold]" / "a"
+    monkeypatch.chdir(tmp_path)
+    images = Path("x[bold]") / "a"
     images.mkdir(parents=True)
     Image.new("RGB", (20, 20), "red").save(images / "x[red]:100:.png")
     (images / "[b]:cat:.png").write_bytes(b"")
-    assert command_line("predict", run, images.parent) == 1
-    text = capsys.readouterr().out.replace("\n", "").replace(" ", "")
-    assert "x[red]:100:.png" in text
-    assert "[b]:cat:.png" in text
-    renamed = tmp_path / "[b]run:100:"
-    renamed.symlink_to(run)
-    assert command_line("evaluate", renamed, "--data", images.parent, "--max-bad", 50) == 0
-    assert str(renamed) in capsys.readouterr().out.replace("\n", "")
+    assert command_line("predict", run, "x[bold]") == 1
+    text = capsys.readouterr().out
+    assert " x[bold]/a/x[red]:100:.png " in text
+    assert " x[bold]/a/[b]:cat:.png " in text
+    Path("x[b]run:100:").symlink_to(run)
+    assert command_line("evaluate", "x[b]run:100:", "--data", "x[bold]", "--max-bad", 50) == 0
+    assert " x[b]run:100: " in capsys.readouterr().out
+
+
+def test_a_name_may_begin_with_a_bracket(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (20, 20), "red").save("[1].png")
+    assert command_line("predict", run, "[1].png", "--json", "-") == 0, capsys.readouterr().err
+    assert json.loads(capsys.readouterr().out)["predictions"][0]["image"] == "[1].png"

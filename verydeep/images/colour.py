@@ -18,6 +18,9 @@ from verydeep.progress import reporting
 SAMPLE = 100_000
 """Images looked at, at most."""
 
+PIXELS_AT_ONCE = 2**20
+"""Of one image, as 64-bit numbers: large ones would take gigabytes."""
+
 SAMPLE_SEED = 0
 """Fixed: the statistics belong to the source, not to a training."""
 
@@ -99,11 +102,15 @@ class _Moments(Dataset[Any]):
     def __getitem__(self, place: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | UnusableImageError:
         try:
             data, _, name = self.source[int(self.indices[place])]
-            pixels = decode(data, name, max_pixels=self.max_pixels).reshape(-1, 3).astype(np.float64)
+            pixels = decode(data, name, max_pixels=self.max_pixels).reshape(-1, 3)
         except UnusableImageError as refusal:
             return refusal
-        # A product: NumPy's mean along the long axis takes 20 times as long.
-        return np.ones(len(pixels)) @ pixels / len(pixels), pixels.T @ pixels / len(pixels)
+        first, second = np.zeros(3), np.zeros((3, 3))
+        for start in range(0, len(pixels), PIXELS_AT_ONCE):
+            part = pixels[start : start + PIXELS_AT_ONCE].astype(np.float64)
+            first += np.ones(len(part)) @ part  # NumPy's mean along the long axis takes 20 times as long
+            second += part.T @ part
+        return first / len(pixels), second / len(pixels)
 
 
 def shift_components(covariance: NDArray[np.float64]) -> NDArray[np.float64]:

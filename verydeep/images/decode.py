@@ -92,7 +92,7 @@ def decode_for(data: bytes, name: str = "image", *, shorter_side: int | None, ma
     except UnusableImageError:
         raise
     except Image.DecompressionBombError:
-        raise UnusableImageError(name, "too large", "more pixels than Pillow opens") from None
+        raise UnusableImageError(name, "too large", f"more than the {max_pixels:,} pixels allowed") from None
     except UnidentifiedImageError:
         what = "not an image of a known format" if data else "an empty file"
         raise UnusableImageError(name, "undecodable", what) from None

@@ -101,19 +101,21 @@ def _spread(room: int, steps: int) -> list[int]:
 def _resample(image: Decoded, whole: Size, *, bottom: int, right: int) -> Pixels:
     """The first `bottom` rows and `right` columns of the image rescaled to `whole`.
 
-    PyTorch's filter does not see where the image was cut off: it works from the factor, not from the sizes, and the
-    cut leaves it all the pixels it wants. Measured against Pillow's own: within 2 grey levels, 0.02 on average, and
-    several times faster where it has vector code for it.
+    PyTorch's filter works from the factor, not from the sizes, so an image that is enlarged may be cut off behind what
+    is needed. One that shrinks may not: the precision of all its weights follows from the greatest one. Measured
+    against Pillow's own filter: within 2 grey levels, 0.02 on average, and several times faster where it has vector
+    code.
     """
     pixels, size, reduction = image
     if _size(pixels) == whole:
         return pixels[:bottom, :right]
     # The output has floor(side * factor) pixels; the next larger factor saves the last one from rounding.
     factors = [math.nextafter(full * reduction / side, math.inf) for full, side in zip(whole, size, strict=True)]
-    rows, columns = (
-        _needed(side, factor, end) for side, factor, end in zip(_size(pixels), factors, (bottom, right), strict=True)
-    )
-    needed = pixels[:rows, :columns]
+    needed = pixels
+    if min(factors) > 1:
+        sides = zip(_size(pixels), factors, (bottom, right), strict=True)
+        rows, columns = (_needed(side, factor, end) for side, factor, end in sides)
+        needed = pixels[:rows, :columns]
     if not needed.flags.writeable or min(needed.strides) < 0:  # PyTorch cannot share such memory
         needed = needed.copy()
     found = F.interpolate(
@@ -127,10 +129,10 @@ def _resample(image: Decoded, whole: Size, *, bottom: int, right: int) -> Pixels
 
 
 def _needed(side: int, factor: float, end: int) -> int:
-    """Pixels from the start of a side that the first `end` of the rescaled ones depend on."""
-    reach = math.ceil(end / factor + max(1.0, 1 / factor)) + 1
+    """Pixels from the start of a side that the first `end` of the enlarged ones depend on."""
+    reach = math.ceil(end / factor) + 2
     # PyTorch leaves a side alone that would come out as long as it went in, whatever the factor.
-    different = math.ceil(1 / (factor - 1)) + 1 if math.floor(side * factor) > side else 0
+    different = math.ceil(1 / (factor - 1)) + 1
     return min(side, max(reach, different))
 
 

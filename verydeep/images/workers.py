@@ -2,6 +2,7 @@
 
 import atexit
 import multiprocessing
+import multiprocessing.connection
 import signal
 import threading
 from collections.abc import Generator, Iterator
@@ -52,7 +53,9 @@ def from_workers(dataset: Dataset[Any], *, workers: int, **options: Any) -> Gene
                 item = next(items)
             except StopIteration:
                 return
-            except RuntimeError:
+            except (RuntimeError, OSError, EOFError):
+                # What a dead worker leaves half sent fails in many ways, and before it counts as dead.
+                multiprocessing.connection.wait([worker.sentinel for worker in mine], timeout=1)
                 _check(mine)
                 raise
             yield item

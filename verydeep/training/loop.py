@@ -176,6 +176,8 @@ def _step(training: _Training, batch: DeviceBatch) -> None:
 def _end_epoch(training: _Training, report: Reporter) -> None:
     """Validation error, schedule, a line of metrics, a checkpoint."""
     recipe, position = training.recipe, training.position
+    if not position.seen:
+        raise ValueError("none of the training images can be used")
     error = _validation_error(training)
     plateau = after_epoch(position.plateau, error, patience=recipe.patience, drops=recipe.drops)
     epoch = _epoch(training)
