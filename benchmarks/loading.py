@@ -89,7 +89,7 @@ def speed(source: MemorySource, scale: tuple[int, int], passes: int) -> dict[str
     }
 
 
-def difference(source: MemorySource, scale: tuple[int, int]) -> dict[str, float | int]:
+def difference(source: MemorySource, scale: tuple[int, int]) -> dict[str, float | int | None]:
     """Mean absolute difference to plain Pillow, over images, and what was decoded smaller than needed (nothing)."""
     everything, unshrunk, too_small, reduced = [], [], 0, 0
     rng = np.random.default_rng(0)
@@ -114,7 +114,7 @@ def difference(source: MemorySource, scale: tuple[int, int]) -> dict[str, float 
         "mean_grey_levels": round(statistics.mean(everything), 3),
         "greatest_of_an_image": round(max(everything), 3),
         "not_shrunk_images": len(unshrunk),
-        "not_shrunk_mean_grey_levels": round(statistics.mean(unshrunk), 3) if unshrunk else float("nan"),
+        "not_shrunk_mean_grey_levels": round(statistics.mean(unshrunk), 3) if unshrunk else None,
         "decoded_at_a_half_or_less": reduced,
         "decoded_below_the_size_needed": too_small,
     }

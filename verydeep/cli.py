@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.table import Table
 
-from verydeep.images.tolerance import MAX_PIXELS, Tolerance
+from verydeep.images.tolerance import MAX_PIXELS, Tolerance, TooManyBadImagesError
 from verydeep.networks.arithmetic import describe, describe_stack
 from verydeep.networks.configurations import CONFIGURATIONS, ILSVRC_CLASSES, PAPER_CROP
 from verydeep.runtime import Device, Runtime, Stopped
@@ -150,7 +150,8 @@ def train(
         resume: Go on with a run that was stopped, the other options as before; begin it if it is not there.
         json_file: Write the last and the best epoch's figures to this file as well (- for standard output instead).
     """
-    from verydeep.runs import read_metrics
+    from verydeep.images.quarantine import read_quarantine
+    from verydeep.runs import QUARANTINE, read_metrics
     from verydeep.training.loop import train as train_network
 
     folder = train_network(
@@ -159,8 +160,9 @@ def train(
     epochs = read_metrics(folder)
     if not epochs:
         raise OSError(f"{folder} has lost its metrics; its model is good")
+    bad = read_quarantine(folder / QUARANTINE)
     best = min(epochs, key=lambda epoch: epoch["validation_error"])
-    figures = {"run": str(folder), "network": network, "last": epochs[-1], "best": best}
+    figures = {"run": str(folder), "network": network, "last": epochs[-1], "best": best, "unusable": bad}
     _show(figures, json_file, training_table(figures))
 
 
@@ -240,7 +242,7 @@ def reproduce(
 @app.command
 def predict(
     run: Path,
-    *images: Path,
+    *images: Annotated[Path, Parameter(json_list=False)],
     top: int = 5,
     device: Device = "auto",
     max_pixels: int = MAX_PIXELS,
@@ -295,10 +297,10 @@ def _explain(error: Exception) -> int:
             status = error.exit_code
         case CycloptsError():
             status, message = WRONG_USE, f"{message} (see verydeep --help)"
+        case TooManyBadImagesError() | OSError() | RuntimeError():
+            status = FAILURE
         case ValueError():
             status = WRONG_USE
-        case OSError() | RuntimeError():
-            status = FAILURE
         case _:
             status, message = FAILURE, f"{type(error).__name__}: {message} (--debug shows where)"
     print(f"verydeep: {message}", file=sys.stderr)

@@ -184,6 +184,8 @@ def training_table(found: Mapping[str, Any]) -> Table:
             f"{figures['training_error']:.2f}",
             f"{figures['validation_error']:.2f}",
         )
+    if found["unusable"]:
+        table.caption = f"{len(found['unusable']):,} images could not be used: {found['run']}/quarantine.jsonl"
     return table
 
 

@@ -247,20 +247,23 @@ def one_line(capsys):
 
 def test_train_takes_both_limits(folder, run, tmp_path, capsys):
     command = ["train", folder, *QUICKEST, "--out", tmp_path / "run", "--max-pixels", 600]
-    assert command_line(*command) == 2
+    assert command_line(*command) == 1
     assert f"b/3.png: {TOO_LARGE}" in one_line(capsys)
-    assert command_line(*command, "--max-bad", 9.9) == 2
+    assert command_line(*command, "--max-bad", 9.9) == 1
     capsys.readouterr()
     assert command_line(*command, "--max-bad", 20) == 0
     entries = read_quarantine(tmp_path / "run" / "quarantine.jsonl")
     assert entries == [{"split": split, "image": "b/3.png", "reason": TOO_LARGE} for split in ("train", "val")]
+    again = [*command[:-3], tmp_path / "again", *command[-2:], "--max-bad", 20]  # now its colours are known
+    assert command_line(*again) == 0
+    assert read_quarantine(tmp_path / "again" / "quarantine.jsonl") == entries
     other, same = load(tmp_path / "run").mean_rgb, load(run).mean_rgb
     assert not other.equal(same)  # without the larger image
 
 
 def test_evaluate_takes_both_limits(folder, run, capsys):
     command = ["evaluate", run, "--data", folder, "--max-pixels", 600, "--json", "-"]
-    assert command_line(*command) == 2
+    assert command_line(*command) == 1
     assert f"b/3.png: {TOO_LARGE}" in one_line(capsys)
     assert command_line(*command, "--max-bad", 20) == 0
     found = json.loads(capsys.readouterr().out)

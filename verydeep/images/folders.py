@@ -44,15 +44,21 @@ class FolderSource:
 
 
 def folder_parts(root: Path) -> dict[str, Part]:
-    """The splits of a folder; `all` alone where `root` holds class folders, one of which may be called test.
+    """The splits of a folder; `all` alone where `root` holds class folders, which may be called train or test.
+
+    A `train` without class folders in it is a class. A `test` without any, beside a `train` that has some, is left
+    out: its classes are kept secret.
 
     Raises:
         ValueError: no images, two folders for one split, or split folders without `train`.
     """
     folders = {folder.name for folder in subfolders(root)}
     known = {name for names in SPLIT_NAMES.values() for name in names}
-    if "train" not in folders and not folders <= known:
+    train_is_a_split = "train" in folders and bool(subfolders(root / "train"))
+    if not train_is_a_split and not folders <= known:
         return {"all": _part(root)}
+    if train_is_a_split and "test" in folders and not subfolders(root / "test"):
+        folders.remove("test")
     found = one_of_each(
         {split: [name for name in names if name in folders] for split, names in SPLIT_NAMES.items()}, str(root)
     )
@@ -74,9 +80,16 @@ def _part(root: Path) -> Part:
         folder.name: sorted(str(path.relative_to(root)) for path in folder.rglob("*") if is_image_file(path))
         for folder in sorted(subfolders(root), key=lambda folder: natural_order(folder.name))
     }
+    empty = [name for name, paths in by_class.items() if not paths]
     by_class = {name: paths for name, paths in by_class.items() if paths}
     if not by_class:
         raise ValueError(f"no images in {root}: it must hold one folder per class with images in it")
+    for name in empty:
+        kinds = {path.suffix for path in (root / name).rglob("[!.]*") if path.is_file()}
+        if kinds:
+            raise ValueError(
+                f"{root / name} holds files but no images ({', '.join(sorted(kinds))}): convert them, or move it away"
+            )
 
     def numbered(classes: tuple[str, ...]) -> FolderSource:
         pairs = [(path, label) for name, label in number(by_class, classes) for path in by_class[name]]

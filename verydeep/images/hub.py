@@ -150,7 +150,9 @@ def _columns(features: Any, name: str, chosen: dict[str, str]) -> tuple[str, str
         column = chosen.get(kind)
         if column is None and len(candidates) == 1:
             column = candidates[0]
-        if column is None or column not in features:
+        if column and column not in features:
+            raise ValueError(f"{name}: no column {column!r}; there are {', '.join(features)}")
+        if not column:
             raise ValueError(
                 f"{name}: say which column holds the {kind}, as in {PREFIX}NAME?{kind}=COLUMN; "
                 f"there are {', '.join(features)}"

@@ -156,7 +156,7 @@ def training_batches(
     first_step: int = 0,
     workers: int = 0,
     share: tuple[int, int] = (0, 1),
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """The batches of a whole training from step `first_step` on, the same for any number of `workers`.
 
     Images that cannot be used are missing from their batch, and are in the quarantine.
@@ -170,7 +170,7 @@ def training_batches(
         quarantine: where images go that cannot be used; without one, any such image is an error.
         first_step: steps that lie behind.
         workers: processes that decode and crop.
-        share: (rank, processes): each process has every so-manieth image of each batch, which may be none.
+        share: (rank, processes): this process has the images rank, rank + processes, ... of each batch, perhaps none.
 
     Raises:
         TooManyBadImagesError: the quarantine is full.
@@ -186,7 +186,7 @@ def training_batches(
 
 def centre_batches(
     images: RescaledImages, *, crop: int, scale: int, batch: int, quarantine: Quarantine | None = None, workers: int = 0
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Every usable image once, in order: its centre crop at S = `scale` pixels, neither mirrored nor shifted.
 
     Raises:
@@ -216,10 +216,13 @@ def rescaled_images(
             if isinstance(item, UnusableImageError):
                 quarantine.add(item)
             else:
-                yield item
+                index, image = item
+                yield index, torch.from_numpy(image).permute(2, 0, 1)
 
 
-def _quarantining(loaded: Generator[tuple[Batch, list[UnusableImageError]]], quarantine: Quarantine) -> Iterator[Batch]:
+def _quarantining(
+    loaded: Generator[tuple[Batch, list[UnusableImageError]]], quarantine: Quarantine
+) -> Generator[Batch]:
     with closing(loaded):
         for batch, refusals in loaded:
             for refusal in refusals:
@@ -280,9 +283,10 @@ class _Whole(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.images.source)
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor] | UnusableImageError:
+    def __getitem__(self, index: int) -> tuple[int, Pixels] | UnusableImageError:
         try:
-            return index, torch.from_numpy(self.images.whole(index, self.scale)).permute(2, 0, 1)
+            # An array, for it is copied to the other process: a tensor keeps a file open there until it is gone.
+            return index, self.images.whole(index, self.scale)
         except UnusableImageError as refusal:
             return refusal
 

@@ -19,11 +19,18 @@ class DeviceBatch(NamedTuple):
 
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Generator[DeviceBatch]:
-    """Every batch as the network is shown it. On CUDA the next one is copied while the network works on this one."""
-    if device.type != "cuda":
-        for batch in batches:
-            yield shown(batch, device)
-        return
+    """Every batch as the network is shown it. On CUDA the next one is copied while the network works on this one.
+
+    Closing it closes `batches` too, if that is a generator.
+    """
+    try:
+        yield from _one_ahead(batches, device) if device.type == "cuda" else (shown(b, device) for b in batches)
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
+
+
+def _one_ahead(batches: Iterable[Batch], device: torch.device) -> Generator[DeviceBatch]:
     copying = torch.cuda.Stream(device)
     ahead: DeviceBatch | None = None
     for batch in batches:

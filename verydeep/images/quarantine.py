@@ -6,14 +6,10 @@ from pathlib import Path
 
 from verydeep import atomic
 from verydeep.images.decode import UnusableImageError
-from verydeep.images.tolerance import Tolerance
+from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 
 NONE_BAD = Tolerance(max_bad=0)
 """What goes without saying: an image that cannot be used is an error."""
-
-
-class TooManyBadImagesError(ValueError):
-    """A larger share of the images than is tolerated cannot be used."""
 
 
 class Quarantine:
@@ -36,6 +32,10 @@ class Quarantine:
             entry["image"]: entry["reason"] for entry in read_quarantine(file) if entry["split"] == split
         }
 
+    @property
+    def _of_split(self) -> str:
+        return "" if self.split == "all" else f"{self.split} "
+
     def add(self, refusal: UnusableImageError) -> None:
         """One more, unless it is there already.
 
@@ -44,7 +44,7 @@ class Quarantine:
         """
         if refusal.name not in self.reasons:
             self.reasons[refusal.name] = refusal.reason
-            self.say(f"left out {self.split} image {refusal}")
+            self.say(f"left out {self._of_split}image {refusal}")
             if self.file is not None:
                 entry = {"split": self.split, "image": refusal.name, "reason": refusal.reason}
                 atomic.append_json(self.file, entry)
@@ -52,9 +52,9 @@ class Quarantine:
         if 100 * bad > self.tolerance.max_bad * self.images:
             listed = f", listed in {self.file}" if self.file is not None else ""
             raise TooManyBadImagesError(
-                f"{bad:,} of {self.images:,} {self.split} images cannot be used so far, more than "
-                f"{self.tolerance.max_bad:g}%{listed} (the last is {refusal}): mend or remove them (verydeep scan "
-                "finds them all), or allow more with --max-bad"
+                f"{bad:,} of {self.images:,} {self._of_split}images cannot be used so far, more than "
+                f"{self.tolerance.max_bad:g}%{listed} (the last is {refusal}): mend or remove them and begin anew "
+                "(verydeep scan finds them all), or allow more with --max-bad"
             )
 
 

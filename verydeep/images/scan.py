@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from verydeep.images.decode import UnusableImageError, decode_for
 from verydeep.images.open_source import open_source
+from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import Source, Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import as_it_is, from_workers
@@ -34,11 +35,6 @@ class SplitScan:
     longer_side: tuple[int, float, int] | None
     bytes: int
     """Of all image files."""
-
-    @property
-    def unusable_percent(self) -> float:
-        """Share of the images that cannot be used."""
-        return 100 * len(self.unusable) / self.images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +83,7 @@ class _Look:
     bytes: int
     size: tuple[int, int] | None = None
     grey: bool = False
-    reason: str | None = None
+    refusal: UnusableImageError | None = None
 
 
 def scan(source: str | Splits, *, tolerance: Tolerance | None = None, workers: int = 0) -> Scan:
@@ -105,7 +101,7 @@ def scan(source: str | Splits, *, tolerance: Tolerance | None = None, workers: i
             looks = _look_at(part, max_pixels, workers, report)
             found.append(_summary(split, part, looks))
             for look, label in zip(looks, part.labels, strict=True):
-                if look.reason is None:
+                if look.refusal is None:
                     standing[look.sha256].append((split, look.id, part.classes[label]))
     duplicates = tuple(
         Duplicates(
@@ -117,14 +113,30 @@ def scan(source: str | Splits, *, tolerance: Tolerance | None = None, workers: i
     return Scan(source=splits.name, splits=tuple(found), duplicates=duplicates)
 
 
+def check_images(source: Source, *, quarantine: Quarantine, workers: int = 0) -> None:
+    """Puts every image that cannot be used into the quarantine.
+
+    Raises:
+        TooManyBadImagesError: the quarantine is full.
+    """
+    looks = _Looks(source, quarantine.tolerance.max_pixels)
+    found = from_workers(looks, workers=workers, batch_size=None, collate_fn=as_it_is)
+    with reporting(f"check of {quarantine.split} images", len(source)) as report, closing(found):
+        quarantine.say = report.say
+        for look in found:
+            if look.refusal is not None:
+                quarantine.add(look.refusal)
+            report.advance()
+
+
 def _look_at(part: Source, max_pixels: int, workers: int, report: Reporter) -> list[_Look]:
     looks: list[_Look] = []
     found = from_workers(_Looks(part, max_pixels), workers=workers, batch_size=None, collate_fn=as_it_is)
     with closing(found):
         for look in found:
             looks.append(look)
-            if look.reason is not None:
-                report.say(f"{look.id}: {look.reason}")
+            if look.refusal is not None:
+                report.say(str(look.refusal))
             report.advance()
     return looks
 
@@ -136,7 +148,7 @@ def _summary(split: str, part: Source, looks: list[_Look]) -> SplitScan:
         split=split,
         images=len(part),
         per_class={name: counts[label] for label, name in enumerate(part.classes)},
-        unusable={look.id: look.reason for look in looks if look.reason is not None},
+        unusable={look.id: look.refusal.reason for look in looks if look.refusal is not None},
         grey=sum(look.grey for look in looks),
         shorter_side=_spread([min(size) for size in sizes]),
         longer_side=_spread([max(size) for size in sizes]),
@@ -162,12 +174,12 @@ class _Looks(Dataset[Any]):
         try:
             data, _, name = self.source[index]
         except UnusableImageError as refusal:
-            return _Look(id=refusal.name, sha256="", bytes=0, reason=refusal.reason)
+            return _Look(id=refusal.name, sha256="", bytes=0, refusal=refusal)
         digest = hashlib.sha256(data).hexdigest()
         try:
             # An eighth of a JPEG's size is enough to meet all that is wrong with it.
             pixels, size, _ = decode_for(data, name, shorter_side=1, max_pixels=self.max_pixels)
         except UnusableImageError as refusal:
-            return _Look(id=name, sha256=digest, bytes=len(data), reason=refusal.reason)
+            return _Look(id=name, sha256=digest, bytes=len(data), refusal=refusal)
         grey = bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all())
         return _Look(id=name, sha256=digest, bytes=len(data), size=size, grey=grey)

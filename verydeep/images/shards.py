@@ -78,14 +78,19 @@ class ShardSource:
     def fingerprint(self) -> str:
         return digest(self.classes, *zip(self.names, self.labels, self.places[:, 2].tolist(), strict=True))
 
+    @cached_property
+    def _shown(self) -> list[str]:
+        """Names of the shards for messages: with their folders only where they need them."""
+        unique = len({shard.name for shard in self.shards}) == len(self.shards)
+        return [shard.name if unique else str(shard) for shard in self.shards]
+
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Sample:
         shard, offset, size = self.places[index].tolist()
-        path, name = self.shards[shard], self.names[index]
-        unique = len({other.name for other in self.shards}) == len(self.shards)
-        full_name = f"{path.name if unique else path}/{name}"
+        path = self.shards[shard]
+        full_name = f"{self._shown[shard]}/{self.names[index]}"
         try:
             with path.open("rb", buffering=0) as file:
                 data = os.pread(file.fileno(), size, offset)
@@ -115,22 +120,23 @@ def names_shards(name: str) -> bool:
 def shard_parts(name: str) -> dict[str, Part]:
     """The splits of shards: a folder, a file, or a pattern.
 
-    A shard belongs to the split whose name is a word of its file's name, or is its folder's name; where no shard has
-    one, all of them are the part `all`.
+    A shard belongs to the split whose name is a word of its file's name or, where they lie in several folders, is its
+    folder's name; where no shard has one, all of them are the part `all`.
 
     Raises:
         ValueError: shards that are not there, belong to no split while others do, or cannot be read.
     """
     shards = _shards(name)
     of_split: dict[str, dict[str, list[Path]]] = {split: {} for split in SPLIT_NAMES}
+    folders_count = len({shard.parent for shard in shards}) > 1
     for shard in shards:
-        found = _split_name(shard)
+        found = _split_name(shard, folders_count=folders_count)
         for split, names in SPLIT_NAMES.items():
             if found in names:
                 of_split[split].setdefault(found, []).append(shard)
     one_of_each({split: list(by_name) for split, by_name in of_split.items()}, name)
     parts = {split: next(iter(by_name.values())) for split, by_name in of_split.items() if by_name}
-    stray = [shard for shard in shards if _split_name(shard) is None]
+    stray = [shard for shard in shards if _split_name(shard, folders_count=folders_count) is None]
     if parts and stray:
         raise ValueError(f"{stray[0]} belongs to no split, while others have {' or '.join(parts)} in their names")
     with reporting("index of tar shards", len(shards)) as report:
@@ -165,10 +171,10 @@ def _tar_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"*{SUFFIX}") if path.is_file() and not path.name.startswith("."))
 
 
-def _split_name(shard: Path) -> str | None:
+def _split_name(shard: Path, *, folders_count: bool) -> str | None:
     words = _SPLIT.findall(shard.name.lower())
-    if words:
-        return str(words[0])
+    if words or not folders_count:
+        return str(words[0]) if words else None
     folder = Path(os.path.abspath(shard)).parent.name  # links into a store keep the names that they have here
     return folder if any(folder in names for names in SPLIT_NAMES.values()) else None
 
@@ -232,7 +238,7 @@ def _entries(shard: Path, advance: Callable[[], None]) -> list[Entry]:
     """The images of a shard; its index is remembered until the file changes."""
     status = shard.stat()
     key = (INDEX_FORMAT, str(shard.resolve()), status.st_size, status.st_mtime_ns)
-    entries = [Entry(*entry) for entry in cache.remembered("shards", key, lambda: _index(shard))]
+    entries = cache.remembered("shards", key, lambda: _index(shard), lambda stored: [Entry(*e) for e in stored])
     advance()
     return entries
 

@@ -29,3 +29,7 @@ class Tolerance:
             raise ValueError(f"max_bad is a share from 0 to 100 percent, not {self.max_bad}")
         if not 1 <= self.max_pixels <= LARGEST_MAX_PIXELS:
             raise ValueError(f"max_pixels is a number from 1 to {LARGEST_MAX_PIXELS:,}, not {self.max_pixels}")
+
+
+class TooManyBadImagesError(ValueError):
+    """A larger share of the images than is tolerated cannot be used."""

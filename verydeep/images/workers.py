@@ -55,7 +55,10 @@ def from_workers(dataset: Dataset[Any], *, workers: int, **options: Any) -> Gene
                 return
             except (RuntimeError, OSError, EOFError):
                 # What a dead worker leaves half sent fails in many ways, and before it counts as dead.
-                multiprocessing.connection.wait([worker.sentinel for worker in mine], timeout=1)
+                closed = multiprocessing.connection.wait([worker.sentinel for worker in mine], timeout=1)
+                for worker in mine:
+                    if worker.sentinel in closed:
+                        worker.join()
                 _check(mine)
                 raise
             yield item

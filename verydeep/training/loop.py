@@ -16,9 +16,10 @@ from verydeep.images.colour import SAMPLE, colour_statistics, shift_components
 from verydeep.images.loader import RescaledImages, TrainingView, batches_per_epoch, centre_batches, training_batches
 from verydeep.images.on_device import DeviceBatch, on_device
 from verydeep.images.open_source import open_source
-from verydeep.images.quarantine import Quarantine, TooManyBadImagesError
+from verydeep.images.quarantine import Quarantine
+from verydeep.images.scan import check_images
 from verydeep.images.sources import Source, Splits
-from verydeep.images.tolerance import Tolerance
+from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.images.workers import WorkerDiedError
 from verydeep.networks.configurations import InitialisationScheme, configuration
 from verydeep.networks.initialisation import Initialisation, initialise
@@ -95,7 +96,7 @@ def train(
             _epochs(training, view, stop, report)
         except (WorkerDiedError, TooManyBadImagesError) as error:
             _save(training)
-            raise type(error)(f"{error}; what was done is saved in {out}, and --resume goes on") from error
+            raise type(error)(f"{error}; what was done is saved in {out} and can be resumed") from error
     model = runs.Model(net=training.net, classes=splits.classes, scale=recipe.scale, flip=recipe.flip)
     runs.save_model(model, out / runs.MODEL)
     return out
@@ -119,9 +120,8 @@ def _epochs(training: _Training, view: TrainingView, stop: StopRequest, report: 
     )
     if training.position.plateau.finished:
         return
-    shown = on_device(batches, training.device)
     started = time.perf_counter()
-    with closing(shown):
+    with closing(on_device(batches, training.device)) as shown:
         for batch in shown:
             _step(training, batch)
             seconds = time.perf_counter() - started
@@ -216,14 +216,15 @@ def _validation_error(training: _Training) -> float:
         quarantine=training.bad_validation,
         workers=training.workers,
     )
-    for batch in on_device(batches, training.device):
-        logits = training.net(batch.images)
-        if not logits.isfinite().all():
-            raise DivergedError(
-                "training diverged: scores of validation images are not finite; lower the learning rate"
-            )
-        wrong += int((logits.argmax(1) != batch.labels).sum())
-        seen += len(batch.labels)
+    with closing(on_device(batches, training.device)) as shown:
+        for batch in shown:
+            logits = training.net(batch.images)
+            if not logits.isfinite().all():
+                raise DivergedError(
+                    "training diverged: scores of validation images are not finite; lower the learning rate"
+                )
+            wrong += int((logits.argmax(1) != batch.labels).sum())
+            seen += len(batch.labels)
     if not seen:
         raise ValueError("none of the validation images can be used")
     return 100 * wrong / seen
@@ -256,6 +257,7 @@ def _prepare(
     )
     colour = colour_statistics(images, quarantine=bad_images, workers=runtime.workers)
     net.mean_rgb.copy_(torch.tensor(colour.mean))
+    check_images(validation, quarantine=bad_validation, workers=runtime.workers)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.SGD(
         net.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
@@ -270,6 +272,9 @@ def _prepare(
     sampled = ", a seeded sample" if len(images) > SAMPLE else ""
     mean = ", ".join(f"{value:.1f}" for value in colour.mean)
     notes.append(f"mean RGB {mean} of {colour.images:,} training images{sampled}")
+    for bad in (bad_images, bad_validation):
+        if bad.reasons:
+            notes.append(f"{len(bad.reasons):,} images of {bad.split} cannot be used and are left out: {bad.file}")
     notes.append(f"resumed at step {position.step}" if position.step else str(initialisation))
     training = _Training(
         net=net,
