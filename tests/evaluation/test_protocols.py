@@ -1,6 +1,7 @@
 """Posteriors against section 3.2 written out here: one image at a time, slices, loops and matrix products."""
 
 import io
+import resource
 
 import numpy as np
 import pytest
@@ -284,3 +285,23 @@ def test_scales_go_with_the_crop(scale, multiple):
     assert abs(pixels - scale * multiple / 7) <= 0.5
     assert scale_in_pixels(224, crop) == crop
     assert scale_in_pixels(scale + 7, crop) == pixels + multiple
+
+
+def test_images_that_wait_for_others_of_their_size_keep_no_files_open():
+    """All of different sizes; a tensor from a worker keeps a file open for as long as it lives."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    source = source_of(*(picture(33, 33 + number) for number in range(150)))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (120, hard))
+    try:
+        found = [index for indices, _ in same_size_batches(source, 33, workers=1) for index in indices]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert sorted(found) == list(range(150))
+
+
+def test_a_network_whose_scores_are_no_numbers_is_refused():
+    net = lively("A")
+    with torch.no_grad():
+        net.fc8.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match="scores are not finite"):
+        posteriors(net, source_of(picture(40, 40)), DenseProtocol(scales=(256,)))

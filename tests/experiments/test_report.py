@@ -244,3 +244,19 @@ def test_the_same_grid_gives_the_same_files(tmp_path):
     first = [path.read_bytes() for path in grid(tmp_path / "first")]
     second = [path.read_bytes() for path in grid(tmp_path / "second")]
     assert first == second
+
+
+def test_images_that_were_left_out_are_told_once_each(tmp_path):
+    lacking = {key: {**found, "unusable": {"x.png": "truncated"}} for key, found in EVALUATIONS.items()}
+    for network in ("A", "D"):
+        (tmp_path / "runs" / network).mkdir(parents=True)
+        with (tmp_path / "runs" / network / "quarantine.jsonl").open("w") as file:
+            for name in ("1.png", "2.png"):
+                file.write(json.dumps({"split": "train", "image": name, "reason": "truncated"}) + "\n")
+    html, markdown, results = grid(tmp_path, evaluations=lacking)
+    assert json.loads(results.read_text())["unusable"] == {"test": 1, "train": 2}
+    for page in (html, markdown):
+        assert "were left out: 1 of test and 2 of train." in page.read_text()
+    html, markdown, results = grid(tmp_path / "clean")
+    assert json.loads(results.read_text())["unusable"] == {}
+    assert "left out" not in html.read_text() + markdown.read_text()

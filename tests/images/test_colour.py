@@ -166,3 +166,24 @@ def test_shifts_of_photographs_are_a_few_grey_levels():
     components = shift_components(np.full((3, 3), 4500.0) + np.diag([500.0, 300.0, 700.0]))
     sizes = [np.abs(colour_shift(components, 0.1, rng)).mean() for _ in range(1000)]
     assert 1 < np.mean(sizes) < 10
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"mean": 3}', "{", '"text"'])
+def test_what_was_remembered_and_makes_no_sense_is_computed_again(tmp_path, monkeypatch, content):
+    monkeypatch.setenv("VERYDEEP_CACHE", str(tmp_path))
+    source = source_of(flat(1, 2, 3), flat(3, 2, 1))
+    first = colour_statistics(source)
+    (file,) = (tmp_path / "colour").iterdir()
+    file.write_text(content)
+    assert colour_statistics(source).mean == first.mean == (2.0, 2.0, 2.0)
+
+
+def test_what_cannot_be_used_is_remembered_too():
+    whole = source_of(*(flat(n, 5, 3) for n in range(9)))
+    broken = MemorySource(classes=("only",), samples=(*whole.samples, Sample(b"broken", 0, "cats/tom.jpg")))
+    found = []
+    for _ in range(2):
+        quarantine = Quarantine(10, Tolerance(max_bad=10), split="train")
+        colour.colour_statistics(broken, quarantine=quarantine)
+        found.append(quarantine.reasons)
+    assert found[0] == found[1] == {"cats/tom.jpg": "undecodable (not an image of a known format)"}

@@ -238,3 +238,18 @@ def test_pixels_of_no_known_range_are_refused(pixels, reason):
     Image.fromarray(pixels).save(buffer, "TIFF")
     with pytest.raises(UnusableImageError, match=f"scan.tif: .*{reason}"):
         decode(buffer.getvalue(), "scan.tif")
+
+
+def test_programs_disguised_as_pictures_are_not_run():
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    with pytest.raises(UnusableImageError, match=r"photo\.jpg: undecodable \(not an image of a known format\)"):
+        decode(postscript, "photo.jpg")
+
+
+def test_want_of_memory_is_not_the_image_s_fault(monkeypatch):
+    def out_of_memory(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "convert", out_of_memory)
+    with pytest.raises(MemoryError):
+        decode(png([b"\0"], width=1, depth=8, colour_type=GREY))

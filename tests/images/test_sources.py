@@ -344,3 +344,37 @@ def test_a_class_with_a_single_image_is_named(tmp_path):
     write_images(tmp_path / "bee", 1)
     with pytest.raises(ValueError, match="class bee has a single image"):
         open_source(str(tmp_path))
+
+
+def test_a_test_folder_without_classes_is_left_out(tmp_path):
+    """As in competitions, where its classes are kept secret."""
+    for split in ("train", "val"):
+        for name in ("ant", "bee"):
+            write_images(tmp_path / split / name, 3)
+    write_images(tmp_path / "test", 4)
+    assert list(open_source(str(tmp_path)).parts) == ["train", "val"]
+    write_images(tmp_path / "validation", 1)
+    (tmp_path / "val").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"no images in .*validation: "):
+        open_source(str(tmp_path))
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for name in ("bus", "train"):
+        write_images(tmp_path / name, 5)
+    assert open_source(str(tmp_path)).classes == ("bus", "train")
+
+
+def test_a_class_whose_files_are_all_of_an_unknown_kind_is_refused(tmp_path):
+    for name in ("ant", "bee"):
+        write_images(tmp_path / name, 5)
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.heic").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"cat holds files but no images \(\.heic\)"):
+        open_source(str(tmp_path))
+
+
+def test_numbered_classes_are_in_the_order_of_their_numbers(tmp_path):
+    for name in ("10", "9", "2"):
+        write_images(tmp_path / name, 5)
+    assert open_source(str(tmp_path)).classes == ("2", "9", "10")

@@ -1,6 +1,7 @@
 """One finished grid as a self-contained HTML page, the same in Markdown, and its numbers as JSON."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from verydeep import atomic, runs
 from verydeep.experiments.charts import Point, error_against_depth, learning_curves
 from verydeep.experiments.paper import B_5X5_EXTRA_TOP1, FUSED, TABLE_3, TABLE_4, Row, reported
+from verydeep.images.quarantine import read_quarantine
 from verydeep.networks.arithmetic import describe
 from verydeep.networks.configurations import DOWNSAMPLING
 from verydeep.networks.initialisation import COPIED
@@ -68,6 +70,7 @@ def collect(folders: Mapping[str, Path], evaluations: Evaluations) -> dict[str, 
     n = rows["single"][0]["n"]
     split = next(iter(evaluations.values()))["split"]
     best = min((row for table in rows.values() for row in table), key=lambda row: row["top1_error"])
+    unusable = _unusable(folders.values(), evaluations.values())
     return {
         "source": {
             "name": first.source,
@@ -82,7 +85,8 @@ def collect(folders: Mapping[str, Path], evaluations: Evaluations) -> dict[str, 
         "best": best,
         "seeded": seeded,
         "results_compared": sum(map(len, rows.values())),
-        "limits": _limits(recipe, rows["single"], seeded, records.keys() - seeded),
+        "unusable": unusable,
+        "limits": _limits(recipe, rows["single"], seeded, records.keys() - seeded) + _left_out(unusable),
         "curves": curves,
         "costs": costs,
         "initialisations": {name: record.initialisation for name, record in records.items()},
@@ -90,6 +94,23 @@ def collect(folders: Mapping[str, Path], evaluations: Evaluations) -> dict[str, 
         "versions": first.versions,
         "command": first.command,
     }
+
+
+def _unusable(folders: Iterable[Path], evaluations: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How many images of each split were left out of a training or a test because they cannot be used."""
+    found = {(e["split"], e["image"]) for folder in folders for e in read_quarantine(folder / runs.QUARANTINE)}
+    found |= {(evaluation["split"], image) for evaluation in evaluations for image in evaluation.get("unusable", ())}
+    return dict(sorted(Counter(split for split, _ in found).items()))
+
+
+def _left_out(unusable: Mapping[str, int]) -> list[str]:
+    if not unusable:
+        return []
+    counts = _listed([f"{count:,} of {split}" for split, count in unusable.items()])
+    return [
+        f"Images that cannot be used were left out: {counts}. They are listed, with reasons, in the runs' "
+        "quarantine.jsonl and in evaluations/."
+    ]
 
 
 def _row(name: str, found: Mapping[str, Any], table: tuple[Row, ...], scale: str, crop: int) -> dict[str, Any]:
