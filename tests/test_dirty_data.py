@@ -20,7 +20,7 @@ from verydeep.images.quarantine import Quarantine, TooManyBadImagesError
 from verydeep.images.sources import MemorySource, Sample, Splits, Subset
 from verydeep.runs import read_metrics
 from verydeep.runtime import Stopped
-from verydeep.training import loop
+from verydeep.training import preparation
 
 IMAGES, BAD = 1000, 50
 RECIPE = Recipe(crop=32, width=0.05, batch=64, epochs=1, learning_rate=1e-3)
@@ -263,15 +263,15 @@ def test_more_than_one_percent_is_too_much_and_more_is_allowed_with_the_same_com
 def test_too_many_in_the_middle_of_an_epoch_leave_a_checkpoint_to_resume_from(
     dirty, whole, tmp_path, capsys, monkeypatch
 ):
-    real = loop.colour_statistics
+    real = preparation.colour_statistics
     everything = Tolerance(max_bad=100)
     # So that they are met one by one in the first epoch, as they are where only a sample was looked at.
     monkeypatch.setattr(
-        loop,
+        preparation,
         "colour_statistics",
         lambda images, **_: real(images, quarantine=Quarantine(len(images), everything, split="train")),
     )
-    monkeypatch.setattr(loop, "check_images", lambda *_, **__: None)
+    monkeypatch.setattr(preparation, "check_images", lambda *_, **__: None)
     command = ["train", dirty[0], *OPTIONS, "--out", tmp_path / "run"]
     assert command_line(*command) == 1
     problem = capsys.readouterr().err.splitlines()[-1]

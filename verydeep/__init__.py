@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from verydeep.networks.initialisation import Initialisation, initialise
     from verydeep.networks.vgg import VGG, vgg
     from verydeep.runs import load
-    from verydeep.runtime import Runtime
+    from verydeep.runtime import Execution, Runtime
     from verydeep.training.loop import train
     from verydeep.training.recipe import Recipe
 
@@ -29,7 +29,7 @@ _MODULES = {
     "networks.vgg": ("VGG", "vgg"),
     "networks.initialisation": ("Initialisation", "initialise"),
     "runs": ("load",),
-    "runtime": ("Runtime",),
+    "runtime": ("Execution", "Runtime"),
     "training.recipe": ("Recipe",),
     "training.loop": ("train",),
     "evaluation.evaluate": ("Evaluation", "evaluate"),
@@ -44,6 +44,7 @@ __all__ = [
     "VGG",
     "Configuration",
     "Evaluation",
+    "Execution",
     "Initialisation",
     "NetworkDescription",
     "Prediction",

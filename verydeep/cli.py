@@ -15,7 +15,8 @@ from rich.table import Table
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance, TooManyBadImagesError
 from verydeep.networks.arithmetic import describe, describe_stack
 from verydeep.networks.configurations import CONFIGURATIONS, ILSVRC_CLASSES, PAPER_CROP
-from verydeep.runtime import Device, Runtime, Stopped
+from verydeep.processes import rank_of_environment
+from verydeep.runtime import Device, Execution, Runtime, Stopped, ended_by_sigterm
 from verydeep.tables import (
     evaluation_table,
     layer_table,
@@ -48,6 +49,7 @@ app = App(
 RecipeOptions = Annotated[Recipe, Parameter(name="*", group="Recipe (defaults are the paper's)")]
 ImageOptions = Annotated[Tolerance, Parameter(name="*", group="Images")]
 RuntimeOptions = Annotated[Runtime, Parameter(name="*", group="Runtime")]
+ExecutionOptions = Annotated[Execution, Parameter(name="*", group="Execution")]
 
 
 def _file_or_hyphen(_kind: object, value: Path | None) -> None:
@@ -133,36 +135,52 @@ def scan(
 def train(
     source: str = "digits",
     *,
-    network: str,
+    network: str | None = None,
     out: Path,
     resume: bool = False,
     json_file: JsonFile = None,
     recipe: RecipeOptions = Recipe(),
     images: ImageOptions = Tolerance(),
     runtime: RuntimeOptions = Runtime(),
+    execution: ExecutionOptions = Execution(),
 ) -> None:
     """Train a network by the paper's recipe and leave a run folder.
 
     Args:
         source: A folder, tar shards, hub:NAME or digits (see verydeep --help).
-        network: A, A-LRN, B, B-5x5, C, D or E.
+        network: A, A-LRN, B, B-5x5, C, D or E; with --finetune that of the run, if not said.
         out: The run folder to make.
         resume: Go on with a run that was stopped, the other options as before; begin it if it is not there.
         json_file: Write the last and the best epoch's figures to this file as well (- for standard output instead).
     """
     from verydeep.images.quarantine import read_quarantine
-    from verydeep.runs import QUARANTINE, read_metrics
+    from verydeep.runs import QUARANTINE, read_metrics, read_record
     from verydeep.training.loop import train as train_network
 
     folder = train_network(
-        source, network=network, out=out, recipe=recipe, runtime=runtime, tolerance=images, resume=resume
+        source,
+        network=network,
+        out=out,
+        recipe=recipe,
+        runtime=runtime,
+        execution=execution,
+        tolerance=images,
+        resume=resume,
     )
+    if rank_of_environment():
+        return  # the first process tells
     epochs = read_metrics(folder)
     if not epochs:
         raise OSError(f"{folder} has lost its metrics; its model is good")
     bad = read_quarantine(folder / QUARANTINE)
     best = min(epochs, key=lambda epoch: epoch["validation_error"])
-    figures = {"run": str(folder), "network": network, "last": epochs[-1], "best": best, "unusable": bad}
+    figures = {
+        "run": str(folder),
+        "network": read_record(folder).network,
+        "last": epochs[-1],
+        "best": best,
+        "unusable": bad,
+    }
     _show(figures, json_file, training_table(figures))
 
 
@@ -209,6 +227,7 @@ def reproduce(
     json_file: JsonFile = None,
     images: ImageOptions = Tolerance(),
     runtime: RuntimeOptions = Runtime(),
+    execution: ExecutionOptions = Execution(),
 ) -> None:
     """Train and test every network of the paper at S = 256, and write a report beside the paper's tables.
 
@@ -235,7 +254,7 @@ def reproduce(
         quick_recipe(source) if quick else Recipe(),
         **{name: value for name, value in chosen.items() if value is not None},
     )
-    report = reproduce_paper(source, out=out, recipe=recipe, runtime=runtime, tolerance=images)
+    report = reproduce_paper(source, out=out, recipe=recipe, runtime=runtime, execution=execution, tolerance=images)
     _show(json.loads((out / RESULTS).read_text()), json_file, f"report: {report}")
 
 
@@ -279,7 +298,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given or bool(os.environ.get("VERYDEEP_DEBUG"))
     tokens = [token for token in given if token != "--debug"]
     try:
-        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        with ended_by_sigterm():
+            app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except Exception as error:
         if debug:
             raise

@@ -22,12 +22,16 @@ class Reporter:
         self._started = self._last_line = time.monotonic()
 
     def advance(self, amount: int = 1, *, tell: bool = False, figures: Mapping[str, str] | None = None) -> None:
-        """`amount` of the total is done; `figures` ({'epoch': '3/14'}) stand beside the bar.
+        """`amount` of the total is done; `figures` ({'epoch': '3/14'}) stand beside the bar: those that fit.
 
         `tell` asks for a line of text too: at the end of an epoch, not at every step.
         """
-        text = "  ".join(f"{name} {value}" for name, value in (figures or {}).items())
-        self._bar.update(self._task, advance=amount, figures=text)
+        parts = [f"{name} {value}" for name, value in (figures or {}).items()]
+        text = "  ".join(parts)
+        room = self._console.width - len(self._what) - len("  00:00:00 left  ")
+        while len(parts) > 1 and len("  ".join(parts)) > room:
+            parts.pop()
+        self._bar.update(self._task, advance=amount, figures="  ".join(parts))
         due = not self._console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES
         if tell or due:
             self._last_line = time.monotonic()
@@ -46,9 +50,14 @@ class Reporter:
 
 
 @contextmanager
-def reporting(what: str, total: int, *, done: int = 0, console: Console | None = None) -> Iterator[Reporter]:
-    """A reporter for `total` units of work, `done` of which lie behind already. Writes to standard error."""
-    console = console or Console(stderr=True)
+def reporting(
+    what: str, total: int, *, done: int = 0, console: Console | None = None, quiet: bool = False
+) -> Iterator[Reporter]:
+    """A reporter for `total` units of work, `done` of which lie behind already. Writes to standard error.
+
+    If `quiet` it says nothing: another process does.
+    """
+    console = console or Console(stderr=True, quiet=quiet)
     bar_column = [BarColumn(bar_width=None)] if console.width >= WIDTH_WITH_BAR else []
     columns = (
         TextColumn("{task.description}", markup=False),

@@ -2,9 +2,11 @@
 
 RUN/run.json         what made it: network, recipe, runtime, source, class names, versions, command
 RUN/metrics.jsonl    a line per epoch
+RUN/tensorboard/     the same as curves, and the loss of every step
 RUN/checkpoints/     to resume from
 RUN/quarantine.jsonl images that could not be used, and why; there only if there are some
-RUN/model/           config.json and model.safetensors: appears when the training has ended
+RUN/best/            config.json and model.safetensors of the epoch with the lowest validation error
+RUN/model/           the same of the last epoch: appears when the training has ended
 """
 
 import hashlib
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from verydeep.networks.vgg import VGG
 
 RECORD, METRICS, CHECKPOINTS, MODEL = "run.json", "metrics.jsonl", "checkpoints", "model"
-QUARANTINE = "quarantine.jsonl"
+QUARANTINE, TENSORBOARD, BEST = "quarantine.jsonl", "tensorboard", "best"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 FORMAT = 1
@@ -179,7 +181,7 @@ def load_model(folder: str | Path) -> Model:
 
     found = _model_folder(folder)
     try:
-        config = json.loads((found / CONFIG).read_text(encoding="utf-8"))
+        config = load_config(folder)
         classes, scale, flip = tuple(config.pop("classes")), config.pop("scale"), config.pop("flip")
         scale_range(scale)
         if config.pop("weights_sha256", None) not in (None, file_sha256(found / WEIGHTS)):
@@ -190,6 +192,16 @@ def load_model(folder: str | Path) -> Model:
     except (OSError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"{found} does not hold a usable model: {' '.join(str(error).split())}") from error
     return Model(net=net.eval(), classes=classes, scale=scale, flip=flip)
+
+
+def load_config(folder: str | Path) -> dict[str, Any]:
+    """What `config.json` of a run's model says.
+
+    Raises:
+        ValueError: the folder has no model.
+    """
+    found: dict[str, Any] = json.loads((_model_folder(folder) / CONFIG).read_text(encoding="utf-8"))
+    return found
 
 
 def weights_fingerprint(folder: str | Path) -> str:

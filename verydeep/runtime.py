@@ -1,15 +1,18 @@
 """Where and how a computation runs: device, workers, signals. Nothing in it changes the science."""
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     import torch
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,20 +31,78 @@ class Runtime:
             raise ValueError(f"workers must be 0 or more, not {self.workers}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How the steps of a training are computed; results stay as they are, up to rounding."""
+
+    precision: Precision = "auto"
+    """`bf16`: products in bfloat16, weights and sums in float32; `auto` takes that on CUDA devices that have it."""
+
+    compile: bool = False
+    """Compile the network (torch.compile), which takes a while first."""
+
+    micro_batch: int | None = None
+    """Images that a process computes at once; a step adds up several of them. If not said, what fits into memory."""
+
+    fc_parallel: bool = False
+    """Under torchrun: each process keeps a part of fc6, fc7 and fc8, whose gradients are then never exchanged."""
+
+    save_minutes: float = 15.0
+    """Minutes between checkpoints within an epoch; at the end of each epoch there is one anyway."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a choice cannot be."""
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, not {self.precision}")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(f"micro_batch must be 1 or more, not {self.micro_batch}")
+        if not self.save_minutes > 0:
+            raise ValueError(f"save_minutes must be above 0, not {self.save_minutes}")
+
+
 def torch_device(device: Device) -> "torch.device":
-    """The device to compute on.
+    """The device to compute on; of several CUDA devices under torchrun, this process's own.
 
     Raises:
-        ValueError: the one asked for is not on this machine.
+        ValueError: the one asked for is not on this machine, or there are more processes than devices.
     """
     import torch
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
-    if not available[device]:
+        chosen = next(kind for kind, there in available.items() if there)
+    elif available[device]:
+        chosen = device
+    else:
         raise ValueError(f"no {device} device on this machine: choose cpu, or auto")
-    return torch.device(device)
+    local_rank = os.environ.get("LOCAL_RANK")
+    if chosen != "cuda" or local_rank is None:
+        return torch.device(chosen)
+    if int(local_rank) >= torch.cuda.device_count():
+        raise ValueError(f"process {local_rank} of this machine has no CUDA device: start {torch.cuda.device_count()}")
+    torch.cuda.set_device(int(local_rank))
+    return torch.device("cuda", int(local_rank))
+
+
+def uses_bf16(precision: Precision, device: "torch.device") -> bool:
+    """Whether products are to be computed in bfloat16 there."""
+    import torch
+
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "bf16"
+
+
+def peak_memory(device: "torch.device") -> int:
+    """Bytes: of the CUDA device at most used by this process so far, otherwise of the process itself."""
+    import resource
+
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class Stopped(Exception):
@@ -68,14 +129,16 @@ class StopRequest:
 def stop_request() -> Iterator[StopRequest]:
     """Notes SIGINT (Ctrl-C) and SIGTERM instead of dying of them, so that the block can save and leave.
 
-    A second one acts as it always does. Outside the main thread, where Python allows no handlers, nothing is noted.
+    A second Ctrl-C acts as it always does; batch systems repeat SIGTERM, which changes nothing. Outside the main
+    thread, where Python allows no handlers, nothing is noted.
     """
     request = StopRequest()
     previous: dict[int, object] = {}
 
     def note(number: int, _frame: object) -> None:
-        request.signal = number
-        _restore(previous)
+        request.signal = request.signal or number
+        if number == signal.SIGINT and number in previous:
+            signal.signal(number, previous.pop(number))  # type: ignore[arg-type]
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -86,6 +149,23 @@ def stop_request() -> Iterator[StopRequest]:
         yield request
     finally:
         _restore(previous)
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the block as an exit does, with status 143, so that files and processes of it are cleared away."""
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    previous = None
+    with suppress(ValueError):  # outside the main thread
+        previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
 
 
 def leave_signals_to_the_main_process(_worker: int = 0) -> None:

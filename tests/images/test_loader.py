@@ -83,7 +83,8 @@ def equal(some, others):
 
 
 def test_shapes_and_types_of_a_batch():
-    images, mirrored, shifts, labels = batches()[0]
+    images, mirrored, shifts, places, labels = batches()[0]
+    assert places.tolist() == list(range(len(labels)))
     assert (images.shape, images.dtype) == ((BATCH, 3, 32, 32), torch.uint8)
     assert (mirrored.shape, mirrored.dtype) == ((BATCH,), torch.bool)
     assert (shifts.shape, shifts.dtype) == ((BATCH, 3), torch.float32)
@@ -163,7 +164,7 @@ def test_what_is_drawn_for_an_image_does_not_depend_on_the_batch_size():
         return {
             (step // steps, int(label)): drawn
             for step, found in enumerate(batches(batch=batch))
-            for *drawn, label in zip(*found, strict=True)
+            for *drawn, _place, label in zip(*found, strict=True)
         }
 
     small, large = by_epoch_and_image(2), by_epoch_and_image(11)

@@ -21,6 +21,7 @@ def batch_of(mirrored, shifts=None, *, seed=0):
         torch.from_numpy(images).permute(0, 3, 1, 2),
         torch.tensor(mirrored, dtype=torch.bool),
         torch.from_numpy(shifts.astype(np.float32)),
+        torch.arange(len(mirrored)),
         torch.arange(10 * seed, 10 * seed + len(mirrored)),
     )
 
@@ -55,7 +56,7 @@ def test_each_channel_of_each_image_is_shifted_by_its_own():
 
 def test_colours_may_leave_the_range_of_bytes():
     images = torch.tensor([0, 255], dtype=torch.uint8).repeat(3, 1).reshape(1, 3, 1, 2)
-    batch = Batch(images, torch.tensor([False]), torch.tensor([[-10.5, 0.25, 10.5]]), torch.tensor([0]))
+    batch = Batch(images, torch.tensor([False]), torch.tensor([[-10.5, 0.25, 10.5]]), *torch.zeros(2, 1))
     assert shown(batch, CPU).images.tolist() == [[[[-10.5, 244.5]], [[0.25, 255.25]], [[10.5, 265.5]]]]
 
 
@@ -69,10 +70,10 @@ def test_batches_are_what_was_drawn_for_them(seed):
 def test_bytes_come_in_and_floats_go_out_channels_last():
     batch = batch_of([True, False])
     before = [tensor.clone() for tensor in batch]
-    images, labels = shown(batch, CPU)
+    images, _, labels = shown(batch, CPU)
     assert (batch.images.dtype, images.dtype, labels.dtype) == (torch.uint8, torch.float32, torch.int64)
     assert images.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(labels, before[3])
+    assert torch.equal(labels, before[4])
     assert all(torch.equal(now, then) for now, then in zip(batch, before, strict=True))
 
 
@@ -132,6 +133,7 @@ def test_cuda_gives_what_the_cpu_gives():
             torch.from_numpy(rng.integers(0, 256, (32, 96, 96, 3), dtype=np.uint8)).permute(0, 3, 1, 2).pin_memory(),
             torch.from_numpy(rng.random(32) < 0.5).pin_memory(),
             torch.from_numpy(rng.normal(0, 20, (32, 3)).astype(np.float32)).pin_memory(),
+            torch.arange(32).pin_memory(),
             torch.from_numpy(rng.integers(0, 10, 32)).pin_memory(),
         )
         for _ in range(5)

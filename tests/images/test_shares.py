@@ -17,7 +17,7 @@ from verydeep.images.sources import MemorySource, Sample
 from verydeep.images.tolerance import Tolerance
 
 CROP = 4
-FIELDS = ("images", "mirrored", "shifts", "labels")
+FIELDS = ("images", "mirrored", "shifts", "places", "labels")
 
 
 @cache

@@ -326,7 +326,7 @@ def test_a_program_ends_though_its_error_is_kept(tmp_path):
     options = ["--network", "A", "--crop", "32", "--width", "0.1", "--batch", "16", "--learning-rate", "1e6"]
     command = ["-m", "verydeep", "train", *options, "--out", str(tmp_path / "run"), "--workers", "2", "--debug"]
     seconds, error = seconds_to_end(*command)
-    assert error.splitlines()[-1].startswith("verydeep.training.loop.DivergedError")
+    assert error.splitlines()[-1].startswith("verydeep.training.step.DivergedError")
     print(f"{seconds:.1f} s")
     assert seconds < SECONDS
 

@@ -18,7 +18,7 @@ from verydeep.images.loader import TrainingView, training_batches
 from verydeep.images.sources import MemorySource, Sample, Splits
 from verydeep.runs import append_metrics, load_model, read_metrics, read_record
 from verydeep.runtime import Stopped
-from verydeep.training.loop import DivergedError
+from verydeep.training.step import DivergedError, dropout_masks
 
 TINY = Recipe(crop=32, width=0.05, batch=4, epochs=3, learning_rate=1e-3, seed=5)
 
@@ -85,14 +85,23 @@ def test_a_run_learns_and_says_what_made_it(tmp_path):
     assert metrics[-1]["validation_error"] == 0
     assert metrics[-1]["loss"] < metrics[0]["loss"] / 2
     assert load_model(out).classes == ("dark", "light")
-    assert {path.suffix for path in out.rglob("*") if path.is_file()} == {".json", ".jsonl", ".safetensors"}
+    files = [path for path in out.rglob("*") if path.is_file() and path.parent.name != "tensorboard"]
+    assert {path.suffix for path in files} == {".json", ".jsonl", ".safetensors"}
 
 
 def test_every_step_has_its_own_dropout(tmp_path, monkeypatch):
-    seeds = []
-    monkeypatch.setattr(torch, "manual_seed", seeds.append)
+    drawn = []
+
+    def noted(*arguments, **options):
+        drawn.append(dropout_masks(*arguments, **options))
+        return drawn[-1]
+
+    monkeypatch.setattr("verydeep.training.step.dropout_masks", noted)
     train(splits(), network="A", out=tmp_path / "run", recipe=TINY)
-    assert len(seeds) == len(set(seeds)) == 3 * 3  # three epochs of 10 images in batches of 4
+    masks = torch.stack([mask for step in drawn for mask in step.values()])
+    assert masks.shape == (2 * 3 * 3, 4, 205)  # drop6 and drop7, three epochs of 10 images in batches of 4
+    assert len(masks.flatten(1).unique(dim=0)) == len(masks)
+    assert masks.double().mean().item() == pytest.approx(0.5, abs=0.02)
 
 
 def test_the_mean_is_that_of_the_training_images(tmp_path):
@@ -221,7 +230,7 @@ def test_a_gradient_that_is_not_finite_stops_too(tmp_path, monkeypatch):
         net.fc8.weight.register_hook(lambda gradient: gradient * float("inf"))
         return done
 
-    monkeypatch.setattr("verydeep.training.loop.initialise", overflowing)
+    monkeypatch.setattr("verydeep.training.preparation.initialise", overflowing)
     with pytest.raises(DivergedError, match=r"at step 0 \(loss \d.*gradient norm (inf|nan)\)"):
         train(splits(), network="A", out=tmp_path / "run", recipe=TINY)
     assert not (tmp_path / "run" / "model").exists()

@@ -12,7 +12,7 @@ from verydeep.training.recipe import recipe_from
 def test_defaults_are_the_papers_numbers():
     recipe = Recipe()
     assert (recipe.batch, recipe.momentum, recipe.weight_decay, recipe.dropout) == (256, 0.9, 5e-4, 0.5)
-    assert (recipe.learning_rate, recipe.drops, recipe.epochs) == (1e-2, 3, 74)
+    assert (recipe.first_rate, recipe.drops, recipe.epochs) == (1e-2, 3, 74)
     assert (recipe.crop, recipe.scale, recipe.flip, recipe.colour_sd) == (224, "256", True, 0.1)
     assert (recipe.width, recipe.batch_norm) == (1.0, False)
 

@@ -5,15 +5,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from verydeep import Recipe
 from verydeep.training.schedule import Plateau, after_epoch, learning_rate
 
 
 def rates(errors, *, patience, drops):
     """Learning rate of each epoch, and whether the training had ended after it."""
+    recipe = Recipe(learning_rate=1.0, patience=patience, drops=drops)
     state, found = Plateau(), []
-    for error in errors:
-        rate = learning_rate(state, 1.0)
-        state = after_epoch(state, error, patience=patience, drops=drops)
+    for epoch, error in enumerate(errors):
+        rate = learning_rate(recipe, state, step=7 * epoch + epoch % 7, steps_per_epoch=7)
+        state = after_epoch(state, error, recipe)
         found.append((rate, state.finished))
     return found
 

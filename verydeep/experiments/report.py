@@ -16,7 +16,7 @@ from verydeep.networks.configurations import DOWNSAMPLING
 from verydeep.networks.initialisation import COPIED
 from verydeep.networks.scales import middle_scale, scale_in_pixels, scale_range
 from verydeep.progress import duration
-from verydeep.training.recipe import Recipe
+from verydeep.training.recipe import Recipe, recipe_from
 
 Evaluations = Mapping[tuple[str, Literal["single", "paper"]], Mapping[str, Any]]
 """By (network or 'D + E', which test scales), as `Evaluation.to_dict` gives them."""
@@ -155,7 +155,7 @@ def _limits(
     recipe: Mapping[str, Any], rows: list[dict[str, Any]], seeded: Sequence[str], unseeded: Collection[str]
 ) -> list[str]:
     """What so small a test can show and what it cannot, in sentences."""
-    n, full = rows[0]["n"], Recipe()
+    n, own, full = rows[0]["n"], recipe_from(recipe), Recipe()
     widest = max((row["top1_error_ci95"][1] - row["top1_error_ci95"][0]) / 2 for row in rows)
     compared = [row.top1 for row in TABLE_3 if row.train == TABLE_3[0].train]
     gap = max(compared) - min(compared)
@@ -178,15 +178,15 @@ def _limits(
             f"includes (B against B-5x5 too, in the paper {B_5X5_EXTRA_TOP1:.0f} points apart on a centre crop)."
         )
     smaller = [
-        f"{words} {recipe[name]:g} (paper: {getattr(full, name):g})"
+        f"{words} {getattr(own, name):g} (paper: {getattr(full, name):g})"
         for name, words in {
             "crop": "crop",
             "width": "width",
             "epochs": "at most epochs",
             "batch": "batch",
-            "learning_rate": "first learning rate",
+            "first_rate": "first learning rate",
         }.items()
-        if recipe[name] != getattr(full, name)
+        if getattr(own, name) != getattr(full, name)
     ]
     if not recipe["flip"]:
         smaller.append("no mirrored images (paper: half of them)")

@@ -16,7 +16,7 @@ from verydeep.images.open_source import open_source
 from verydeep.images.sources import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.networks.configurations import InitialisationScheme, configuration
-from verydeep.runtime import Runtime, Stopped
+from verydeep.runtime import Execution, Runtime, Stopped
 from verydeep.training.loop import train
 from verydeep.training.recipe import Recipe
 
@@ -61,6 +61,7 @@ def reproduce(
     recipe: Recipe | None = None,
     networks: Sequence[str] = NETWORKS,
     runtime: Runtime | None = None,
+    execution: Execution | None = None,
     tolerance: Tolerance | None = None,
 ) -> Path:
     """Trains the networks at one S, tests them densely at one and at three scales, fuses D and E, and reports.
@@ -78,7 +79,7 @@ def reproduce(
     out, recipe = Path(out).resolve(), recipe or Recipe()
     options: Options = {"runtime": runtime or Runtime(), "tolerance": tolerance or Tolerance()}
     networks = [known for known in NETWORKS if known in {configuration(name).name for name in networks}]
-    if not networks or recipe.starts_from_run():
+    if not networks or recipe.start is not None:
         raise ValueError("reproduce trains one network or more, the first from random weights")
     splits = open_source(source) if isinstance(source, str) else source
     plan = Plan(
@@ -99,7 +100,15 @@ def reproduce(
         if seed:
             own = replace(recipe, init=str(seed), init_rest=cast(InitialisationScheme, recipe.init))
         try:
-            train(splits, network=network, out=out / RUNS / network, recipe=own, resume=True, **options)
+            train(
+                splits,
+                network=network,
+                out=out / RUNS / network,
+                recipe=own,
+                execution=execution,
+                resume=True,
+                **options,
+            )
         except Stopped as stopped:
             raise Stopped(stopped.signal, f"stopped, and saved in {out}: the same command goes on") from None
     evaluations = _evaluate_all(splits, out, networks, options)

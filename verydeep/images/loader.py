@@ -74,6 +74,8 @@ class Batch(NamedTuple):
     """bool [B], which of them are to be mirrored."""
     shifts: Tensor
     """float32 [B, 3], grey levels to add to every pixel."""
+    places: Tensor
+    """int64 [B], where each stands in the whole batch: 0, 1, ..., but for unusable images and other processes'."""
     labels: Tensor
     """int64 [B]."""
 
@@ -179,7 +181,7 @@ def training_batches(
     quarantine = quarantine or Quarantine(len(source))
     keys = _batch_keys(len(source), batch=batch, epochs=epochs, seed=seed, first_step=first_step, share=share)
     draws = _Draws(RescaledImages(source, max_pixels=quarantine.tolerance.max_pixels), view, seed)
-    collate = partial(_collate, crop=view.crop)
+    collate = partial(_collate, crop=view.crop, share=share)
     loaded = from_workers(draws, workers=workers, batch_sampler=keys, collate_fn=collate)
     yield from _quarantining(loaded, quarantine)
 
@@ -291,8 +293,12 @@ class _Whole(Dataset[Any]):
             return refusal
 
 
-def _collate(items: Sequence[Draw | UnusableImageError], *, crop: int) -> tuple[Batch, list[UnusableImageError]]:
-    draws = [item for item in items if isinstance(item, Draw)]
+def _collate(
+    items: Sequence[Draw | UnusableImageError], *, crop: int, share: tuple[int, int] = (0, 1)
+) -> tuple[Batch, list[UnusableImageError]]:
+    rank, processes = share
+    usable = [(place, item) for place, item in enumerate(items) if isinstance(item, Draw)]
+    draws = [drawn for _, drawn in usable]
     images = np.empty((len(draws), crop, crop, 3), dtype=np.uint8)
     for place, drawn in zip(images, draws, strict=True):
         place[:] = drawn.image
@@ -300,6 +306,7 @@ def _collate(items: Sequence[Draw | UnusableImageError], *, crop: int) -> tuple[
         torch.from_numpy(images).permute(0, 3, 1, 2),
         torch.tensor([drawn.mirrored for drawn in draws], dtype=torch.bool),
         torch.from_numpy(np.array([drawn.shift for drawn in draws], dtype=np.float32).reshape(-1, 3)),
+        torch.tensor([rank + processes * place for place, _ in usable], dtype=torch.int64),
         torch.tensor([drawn.label for drawn in draws], dtype=torch.int64),
     )
     return batch, [item for item in items if isinstance(item, UnusableImageError)]

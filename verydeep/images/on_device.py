@@ -14,6 +14,8 @@ class DeviceBatch(NamedTuple):
 
     images: Tensor
     """float32 [B, 3, crop, crop], RGB around 0..255, channels last."""
+    places: Tensor
+    """int64 [B], as in `loader.Batch`."""
     labels: Tensor
     """int64 [B]."""
 
@@ -48,6 +50,9 @@ def _one_ahead(batches: Iterable[Batch], device: torch.device) -> Generator[Devi
 
 def shown(batch: Batch, device: torch.device) -> DeviceBatch:
     """One batch: uint8 over the bus, then mirrored where it is to be, and its colours shifted."""
-    images, mirrored, shifts, labels = (tensor.to(device, non_blocking=device.type == "cuda") for tensor in batch)
+    images, mirrored, shifts, places, labels = (
+        tensor.to(device, non_blocking=device.type == "cuda") for tensor in batch
+    )
     turned = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-    return DeviceBatch(turned.to(torch.float32, memory_format=torch.channels_last) + shifts[:, :, None, None], labels)
+    coloured = turned.to(torch.float32, memory_format=torch.channels_last) + shifts[:, :, None, None]
+    return DeviceBatch(coloured, places, labels)

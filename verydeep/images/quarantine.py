@@ -1,7 +1,7 @@
 """Images that cannot be used: listed, left out, and too many of them to go on."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from verydeep import atomic
@@ -15,7 +15,8 @@ NONE_BAD = Tolerance(max_bad=0)
 class Quarantine:
     """The images of one split that cannot be used, each with its reason.
 
-    With a `file` they are also appended to it, a JSON object a line, and those that it lists are known already.
+    With a `file` they are also appended to it, a JSON object a line, and those that it lists are known already. With
+    `waits` they only wait in `waiting`, until `settle` has those of all processes.
     """
 
     def __init__(
@@ -26,7 +27,10 @@ class Quarantine:
         split: str = "given",
         file: Path | None = None,
         say: Callable[[str], None] = lambda line: None,
+        waits: bool = False,
     ) -> None:
+        self.waits = waits
+        self.waiting: list[UnusableImageError] = []
         self.images, self.tolerance, self.split, self.file, self.say = images, tolerance, split, file, say
         self.reasons: dict[str, str] = {
             entry["image"]: entry["reason"] for entry in read_quarantine(file) if entry["split"] == split
@@ -42,6 +46,22 @@ class Quarantine:
         Raises:
             TooManyBadImagesError: with it they are more than is tolerated.
         """
+        if self.waits:
+            self.waiting.append(refusal)
+        else:
+            self._add(refusal)
+
+    def settle(self, refusals: Iterable[UnusableImageError]) -> None:
+        """Adds what waited here and in other processes.
+
+        Raises:
+            TooManyBadImagesError: they are more than is tolerated.
+        """
+        self.waiting.clear()
+        for refusal in refusals:
+            self._add(refusal)
+
+    def _add(self, refusal: UnusableImageError) -> None:
         if refusal.name not in self.reasons:
             self.reasons[refusal.name] = refusal.reason
             self.say(f"left out {self._of_split}image {refusal}")

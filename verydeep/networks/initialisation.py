@@ -1,5 +1,6 @@
 """How a network gets its first weights: everything about it is in `initialise`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
@@ -40,6 +41,7 @@ def initialise(
     scheme: InitialisationScheme = "glorot",
     *,
     seed_from: "VGG | None" = None,
+    layers: Sequence[str] | None = None,
     generator: torch.Generator | None = None,
 ) -> Initialisation:
     """Sets every weight of `net`, and says which were copied and which are random.
@@ -51,7 +53,8 @@ def initialise(
 
     Biases are 0. Batch normalisations start as the identity with empty statistics. With `seed_from`, the
     paper's rule applies on top: the first four convolutional layers of that network and its three fully
-    connected ones are copied by name (with their batch normalisations), the rest stays random.
+    connected ones are copied by name (with their batch normalisations), the rest stays random. `layers` names others
+    to be copied instead.
 
     Raises:
         ValueError: unknown scheme, or a layer of `seed_from` that `net` lacks or has in another shape; nothing
@@ -59,7 +62,7 @@ def initialise(
     """
     if scheme not in get_args(InitialisationScheme):
         raise ValueError(f"unknown initialisation {scheme!r}: choose {' or '.join(get_args(InitialisationScheme))}")
-    copied = _layers_to_copy(net, seed_from) if seed_from is not None else ()
+    copied = _fitting(net, seed_from, layers or seeding_layers(seed_from)) if seed_from is not None else ()
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             if scheme == "glorot":
@@ -73,27 +76,32 @@ def initialise(
     if seed_from is not None:
         for name in copied:
             net.get_submodule(name).load_state_dict(seed_from.get_submodule(name).state_dict())
-    random = tuple(name for name in _layers_with_weights(net) if name not in copied)
+    random = tuple(name for name in layers_with_weights(net) if name not in copied)
     return Initialisation(scheme=scheme, copied=copied, random=random)
 
 
-def _layers_with_weights(net: "VGG") -> tuple[str, ...]:
+def layers_with_weights(net: "VGG") -> tuple[str, ...]:
+    """Names of the layers that learn something, in order."""
     return tuple(name for name in net.layer_names if net.get_submodule(name).state_dict())
 
 
-def _layers_to_copy(net: "VGG", seed: "VGG") -> tuple[str, ...]:
-    """The layers of `seed` that the paper's rule copies into `net`, or a ValueError that names what does not fit."""
+def seeding_layers(seed: "VGG") -> tuple[str, ...]:
+    """The layers of a trained network that the paper's rule copies into a deeper one (section 3.1)."""
     places = [name.removeprefix("conv") for name in seed.layer_names if name.startswith("conv")]
     chosen = {f"{kind}{place}" for place in places[:SEEDING_CONVOLUTIONS] for kind in ("conv", "bn")}
-    copied = tuple(name for name in _layers_with_weights(seed) if name in chosen or name.startswith("fc"))
-    misfits = [misfit for name in copied if (misfit := _misfit(name, net, seed))]
+    return tuple(name for name in layers_with_weights(seed) if name in chosen or name.startswith("fc"))
+
+
+def _fitting(net: "VGG", seed: "VGG", layers: Sequence[str]) -> tuple[str, ...]:
+    """`layers`, or a ValueError that names what does not fit."""
+    misfits = [misfit for name in layers if (misfit := _misfit(name, net, seed))]
     if net.batch_norm != seed.batch_norm:
         misfits.append("only one of the two has batch normalisation")
     if misfits:
         raise ValueError(
             f"cannot seed {net.configuration.name} from this {seed.configuration.name}: {'; '.join(misfits)}"
         )
-    return copied
+    return tuple(layers)
 
 
 def _misfit(name: str, net: "VGG", seed: "VGG") -> str | None:

@@ -1,6 +1,6 @@
 """The network as a plain `nn.Module`: crops through Linear layers, larger images through the same weights."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +67,9 @@ class VGG(nn.Module):
     """
 
     mean_rgb: Tensor
+    fc6: nn.Linear
+    fc7: nn.Linear
+    fc8: nn.Linear
 
     def __init__(
         self,
@@ -94,14 +97,31 @@ class VGG(nn.Module):
         for layer in plan:
             self.add_module(layer.name, _module(layer, dropout))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def with_weights(self, weights: Mapping[str, Tensor]) -> "VGG":
+        """A network of the same architecture that holds these weights, a state dict."""
+        with torch.device("meta"):
+            net = VGG(
+                self.configuration,
+                classes=self.classes,
+                crop=self.crop,
+                batch_norm=self.batch_norm,
+                width=self.width,
+                dropout=self.dropout,
+            )
+        net.load_state_dict(dict(weights), assign=True)
+        return net
+
+    def forward(self, images: Tensor, keep: Mapping[str, Tensor] | None = None) -> Tensor:
         """Logits [B, classes] of crop-sized images [B, 3, crop, crop] in 0..255.
+
+        `keep` chooses what dropout leaves in training: {"drop6": [B, features] of true and false, ...}. Layers that
+        it does not name draw for themselves.
 
         Raises:
             ValueError: another shape; larger images go to `score_map`.
         """
         self._check_images(images, dense=False)
-        return self._run(images, self.layer_names[-1:], dense=False)[self.layer_names[-1]]
+        return self._run(images, self.layer_names[-1:], dense=False, keep=keep)[self.layer_names[-1]]
 
     def score_map(self, images: Tensor) -> Tensor:
         """Class scores over space, [B, classes, h, w], of images [B, 3, H, W] in 0..255 (section 3.2).
@@ -153,7 +173,9 @@ class VGG(nn.Module):
                 f"images of {height} x {width} for a crop of {self.crop}: use score_map (or dense=True) for larger ones"
             )
 
-    def _run(self, images: Tensor, wanted: tuple[str, ...], *, dense: bool) -> dict[str, Tensor]:
+    def _run(
+        self, images: Tensor, wanted: tuple[str, ...], *, dense: bool, keep: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         x = images.to(self.mean_rgb.dtype) - self.mean_rgb[:, None, None]
         top, left = (side % DOWNSAMPLING // 2 if dense else 0 for side in images.shape[2:])
         found: dict[str, Tensor] = {}
@@ -162,7 +184,10 @@ class VGG(nn.Module):
                 # Each pooling takes one binary digit of the grid's offset, so no pixel is cut off before the network.
                 x = x[:, :, top % 2 :, left % 2 :]
                 top, left = top // 2, left // 2
-            x = _apply(getattr(self, name), x, dense=dense)
+            if keep and self.training and name in keep:
+                x = _dropped(x, keep[name], self.dropout)
+            else:
+                x = _apply(getattr(self, name), x, dense=dense)
             if name in wanted:
                 found[name] = x
             if len(found) == len(wanted):
@@ -186,6 +211,10 @@ def _module(layer: Layer, dropout: float) -> nn.Module:
             return nn.Linear(layer.inputs * layer.kernel**2, layer.outputs)
         case "dropout":
             return nn.Dropout(dropout)
+
+
+def _dropped(x: Tensor, keep: Tensor, dropout: float) -> Tensor:
+    return x * (keep.to(x.dtype) / (1 - dropout))
 
 
 def _apply(layer: nn.Module, x: Tensor, *, dense: bool) -> Tensor:

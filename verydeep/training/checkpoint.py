@@ -7,19 +7,20 @@ checksum of its own).
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from verydeep import atomic
 from verydeep.runs import file_sha256
 from verydeep.training.schedule import Plateau
 
 KEPT = 2
-"""Checkpoints that stay; the older of them is there if the newer is damaged."""
+"""Checkpoints that stay beside the best one; the older of them is there if the newer is damaged."""
 
 WEIGHTS, MOMENTUM, STATE, MANIFEST = "weights.safetensors", "momentum.safetensors", "state.json", "manifest.json"
 
@@ -38,11 +39,26 @@ class Position:
     """Training images of this epoch so far; those that cannot be used are not among them."""
     seconds: float = 0.0
     """That this epoch has taken so far."""
+    waited: float = 0.0
+    """Of those, seconds without data to work on."""
     plateau: Plateau = Plateau()
+    best_step: int | None = None
+    """After which the validation error was lowest."""
 
 
-def save(folder: Path, net: nn.Module, optimiser: Optimizer, position: Position) -> Path:
-    """Writes `folder/step-NNNNNNNN` and removes older ones but the last `KEPT`.
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What is needed to go on."""
+
+    weights: Mapping[str, Tensor]
+    """The network's state dict."""
+    momentum: Mapping[str, Tensor]
+    """By parameter name; none before the first step."""
+    position: Position
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Writes `folder/step-NNNNNNNN` and removes older ones but the last `KEPT` and the best.
 
     Raises:
         OSError: the disk is full, say; earlier checkpoints stay as they are.
@@ -50,61 +66,79 @@ def save(folder: Path, net: nn.Module, optimiser: Optimizer, position: Position)
     folder.mkdir(parents=True, exist_ok=True)
     for torn in folder.glob(".step-*"):
         shutil.rmtree(torn)  # a killed process was writing it
-    target = folder / f"step-{position.step:08d}"
-    with atomic.new_folder(target) as aside:
-        save_file({name: value.contiguous() for name, value in net.state_dict().items()}, aside / WEIGHTS)
-        save_file(_momentum(net, optimiser), aside / MOMENTUM)
-        (aside / STATE).write_text(json.dumps(asdict(position), indent=2))
-        hashes = {name: file_sha256(aside / name) for name in (WEIGHTS, MOMENTUM, STATE)}
-        (aside / MANIFEST).write_text(json.dumps(hashes, indent=2))
+    target = _place(folder, checkpoint.position.step)
+    try:
+        with atomic.new_folder(target) as aside:
+            save_file({name: value.contiguous() for name, value in checkpoint.weights.items()}, aside / WEIGHTS)
+            save_file({name: value.contiguous() for name, value in checkpoint.momentum.items()}, aside / MOMENTUM)
+            (aside / STATE).write_text(json.dumps(asdict(checkpoint.position), indent=2))
+            hashes = {name: file_sha256(aside / name) for name in (WEIGHTS, MOMENTUM, STATE)}
+            (aside / MANIFEST).write_text(json.dumps(hashes, indent=2))
+    except (OSError, SafetensorError) as error:
+        tensors = [*checkpoint.weights.values(), *checkpoint.momentum.values()]
+        raise OSError(
+            f"cannot write the checkpoint {target} ({sum(tensor.nbytes for tensor in tensors):,} bytes): {error}; "
+            "earlier ones stay as they are"
+        ) from error
+    best = checkpoint.position.best_step
     for old in _newest_first(folder)[KEPT:]:
-        shutil.rmtree(old)
+        if best is None or old != _place(folder, best):
+            shutil.rmtree(old)
     return target
 
 
-def load_latest(folder: Path, net: nn.Module, optimiser: Optimizer) -> tuple[Position, list[str]]:
-    """Restores the newest whole checkpoint into `net` and `optimiser`.
-
-    Returns where the training stands (at its beginning when there is no checkpoint), and a sentence for each
-    damaged checkpoint that was passed over.
+def load_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint, on the CPU (None if there is none), and a sentence for each that was passed over.
 
     Raises:
         ValueError: there are checkpoints, and all of them are damaged.
     """
     damaged: list[str] = []
-    for checkpoint in _newest_first(folder):
-        reason = _damage(checkpoint)
+    for place in _newest_first(folder):
+        reason = _damage(place)
         if reason is None:
-            return _restore(checkpoint, net, optimiser), damaged
-        damaged.append(f"passed over {checkpoint}: {reason}")
+            return _read(place), damaged
+        damaged.append(f"passed over {place}: {reason}")
     if damaged:
         raise ValueError(f"no usable checkpoint in {folder}; {'; '.join(damaged)}")
-    return Position(), []
+    return None, []
 
 
-def _restore(checkpoint: Path, net: nn.Module, optimiser: Optimizer) -> Position:
-    net.load_state_dict(load_file(checkpoint / WEIGHTS))
-    momentum = load_file(checkpoint / MOMENTUM)
-    for name, parameter in net.named_parameters():
-        if name in momentum:
-            optimiser.state[parameter]["momentum_buffer"] = momentum[name].to(parameter.device)
-    state = json.loads((checkpoint / STATE).read_text())
-    return Position(**{**state, "plateau": Plateau(**state["plateau"])})
+def load_step(folder: Path, step: int) -> Checkpoint | None:
+    """The checkpoint of one step; None if it is gone or damaged."""
+    place = _place(folder, step)
+    return None if _damage(place) else _read(place)
 
 
-def _momentum(net: nn.Module, optimiser: Optimizer) -> dict[str, Tensor]:
-    buffers = {name: optimiser.state[parameter].get("momentum_buffer") for name, parameter in net.named_parameters()}
-    return {name: buffer.contiguous() for name, buffer in buffers.items() if buffer is not None}
+def newest(folder: Path) -> Path | None:
+    """Where the newest checkpoint is."""
+    return next(iter(_newest_first(folder)), None)
+
+
+def _read(place: Path) -> Checkpoint:
+    state = json.loads((place / STATE).read_text())
+    unknown = sorted(set(state) - {field.name for field in fields(Position)})
+    if unknown:
+        raise ValueError(f"{place} has {', '.join(unknown)}, which this version of verydeep does not know: update it")
+    return Checkpoint(
+        weights=load_file(place / WEIGHTS),
+        momentum=load_file(place / MOMENTUM),
+        position=Position(**{**state, "plateau": Plateau(**state["plateau"])}),
+    )
+
+
+def _place(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
 
 
 def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True)
 
 
-def _damage(checkpoint: Path) -> str | None:
+def _damage(place: Path) -> str | None:
     try:
-        hashes = json.loads((checkpoint / MANIFEST).read_text())
-        wrong = [name for name in (WEIGHTS, MOMENTUM, STATE) if file_sha256(checkpoint / name) != hashes[name]]
+        hashes = json.loads((place / MANIFEST).read_text())
+        wrong = [name for name in (WEIGHTS, MOMENTUM, STATE) if file_sha256(place / name) != hashes[name]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{error}"
     return f"{', '.join(wrong)} changed since it was written" if wrong else None

@@ -4,13 +4,21 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from verydeep.networks.configurations import PAPER_CROP, InitialisationScheme, check_crop
 from verydeep.networks.scales import scale_range
 from verydeep.version import __version__
 
 SEED_LIMIT = 2**63
+
+LEARNING_RATE = 1e-2
+"""At the start, from random weights or from A's (section 3.1)."""
+
+FINETUNING_RATE = LEARNING_RATE / 10
+"""At the start, from the weights of the same network: section 3.1 says so of S = 384 after S = 256."""
+
+Schedule = Literal["plateau", "step", "cosine"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +56,17 @@ class Recipe:
     init_rest: InitialisationScheme | None = None
     """With a RUN as init: how the layers that are not copied are drawn (glorot if not said)."""
 
+    finetune: str | None = None
+    """RUN of the same network to go on from: all its layers, but for fc8 where the classes are others."""
+
+    freeze: str | None = None
+    """Layers from the first up to this one stay as they are; conv3_2, say. Needs a RUN to start from."""
+
     batch: int = 256
     """Images per step."""
 
-    learning_rate: float = 1e-2
-    """At the start."""
+    learning_rate: float | None = None
+    """At the start; 0.01 if not said, 0.001 with finetune."""
 
     momentum: float = 0.9
     """Of stochastic gradient descent."""
@@ -63,11 +77,23 @@ class Recipe:
     epochs: int = 74
     """At most; 74 epochs are the paper's 370K steps."""
 
+    schedule: Schedule = "plateau"
+    """Of the learning rate: `plateau`, by the validation error; or by plan, `step` or `cosine` (not in the paper)."""
+
     drops: int = 3
-    """How often the learning rate is divided by 10 when the validation error stops improving."""
+    """How often the learning rate is divided by 10: when the validation error stops improving, or by steps."""
 
     patience: int = 5
-    """Epochs without a new best validation error after which it has stopped improving."""
+    """For plateau: epochs without a new best validation error after which it has stopped improving."""
+
+    step_epochs: int | None = None
+    """For step: epochs between two drops; if not said, the drops divide the training into equal parts."""
+
+    warm_up: int = 0
+    """For step and cosine: epochs in which the rate rises to its first value (not in the paper)."""
+
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes (not in the paper)."""
 
     seed: int = 0
     """Of weights, order, crops, flips, colours and dropout."""
@@ -82,20 +108,53 @@ class Recipe:
         for name in ("colour_sd", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a number from 0 up, not {getattr(self, name)}")
-        for name in ("learning_rate", "width"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a number above 0, not {getattr(self, name)}")
-        for name in ("momentum", "dropout"):
+        for name, value in (("learning_rate", self.first_rate), ("width", self.width)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a number above 0, not {value}")
+        for name in ("momentum", "dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
         if self.seed >= SEED_LIMIT:
             raise ValueError(f"seed must be below {SEED_LIMIT}, not {self.seed}")
         if self.init_rest is not None and not self.starts_from_run():
             raise ValueError(f"init_rest only goes with a RUN to copy from: with init {self.init} nothing is copied")
+        self._check_start()
+        self._check_schedule()
+
+    def _check_start(self) -> None:
+        if self.finetune is not None and self.starts_from_run():
+            raise ValueError("init and finetune both name a RUN to start from: choose one")
+        if self.freeze is not None and self.start is None:
+            raise ValueError("freeze keeps layers as they are, so it needs finetune, or a RUN as init")
+
+    def _check_schedule(self) -> None:
+        if self.schedule not in get_args(Schedule):
+            raise ValueError(f"schedule is one of {', '.join(get_args(Schedule))}, not {self.schedule}")
+        if self.step_epochs is not None and (self.schedule != "step" or self.step_epochs < 1):
+            raise ValueError("step_epochs is a number from 1 up, for the schedule step alone")
+        if self.warm_up and (self.schedule == "plateau" or not 0 < self.warm_up < self.epochs):
+            raise ValueError(f"warm_up is below epochs ({self.epochs}), for the schedules step and cosine alone")
 
     def starts_from_run(self) -> bool:
         """Whether `init` names a run to copy layers from."""
         return self.init not in get_args(InitialisationScheme)
+
+    @property
+    def start(self) -> str | None:
+        """The RUN that first weights come from, by `init` or `finetune`."""
+        return self.init if self.starts_from_run() else self.finetune
+
+    @property
+    def first_rate(self) -> float:
+        """The learning rate at the start."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return LEARNING_RATE if self.finetune is None else FINETUNING_RATE
+
+    @property
+    def epochs_between_drops(self) -> float:
+        """Of the schedule `step`."""
+        return self.step_epochs or self.epochs / (self.drops + 1)
 
 
 def recipe_from(fields: Mapping[str, Any]) -> Recipe:

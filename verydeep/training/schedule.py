@@ -1,6 +1,9 @@
-"""The learning rate: divided by 10 whenever the validation error stops improving (section 3.1)."""
+"""The learning rate: divided by 10 whenever the validation error stops improving (section 3.1), or by plan."""
 
+import math
 from dataclasses import dataclass, replace
+
+from verydeep.training.recipe import Recipe
 
 FACTOR = 10
 
@@ -19,17 +22,39 @@ class Plateau:
     """The error stopped improving once more after the last drop."""
 
 
-def after_epoch(plateau: Plateau, error: float, *, patience: int, drops: int) -> Plateau:
+def after_epoch(plateau: Plateau, error: float, recipe: Recipe) -> Plateau:
     """The schedule's state once an epoch ended with this validation error (percent)."""
     if plateau.best is None or error < plateau.best:
         return replace(plateau, best=error, waited=0)
-    if plateau.waited + 1 < patience:
+    if recipe.schedule != "plateau":
+        return plateau
+    if plateau.waited + 1 < recipe.patience:
         return replace(plateau, waited=plateau.waited + 1)
-    if plateau.drops < drops:
+    if plateau.drops < recipe.drops:
         return replace(plateau, waited=0, drops=plateau.drops + 1)
     return replace(plateau, finished=True)
 
 
-def learning_rate(plateau: Plateau, first: float) -> float:
-    """`first` divided by 10 once per drop."""
-    return first / FACTOR**plateau.drops
+def learning_rate(recipe: Recipe, plateau: Plateau, *, step: int, steps_per_epoch: int) -> float:
+    """The rate of step `step`, counted from 0 over all epochs.
+
+    | schedule  | rate                                                                              |
+    |-----------|-----------------------------------------------------------------------------------|
+    | `plateau` | first / 10^(drops so far)                                                         |
+    | `step`    | first / 10^(drops so far), with a drop every `step_epochs`, `drops` at most       |
+    | `cosine`  | first (1 + cos(pi t)) / 2, with t the share of the steps after the warm-up behind |
+
+    In the warm-up of `step` and `cosine` it rises in equal steps to what it would be without.
+    """
+    epoch = step // steps_per_epoch
+    warm_up = recipe.warm_up * steps_per_epoch
+    rising = min(1.0, (step + 1) / warm_up) if warm_up else 1.0
+    match recipe.schedule:
+        case "plateau":
+            factor = FACTOR**-plateau.drops
+        case "step":
+            factor = FACTOR ** -min(recipe.drops, int(epoch / recipe.epochs_between_drops))
+        case "cosine":
+            behind = max(0, step - warm_up) / (recipe.epochs * steps_per_epoch - warm_up)
+            factor = (1 + math.cos(math.pi * behind)) / 2
+    return recipe.first_rate * rising * factor

@@ -1,0 +1,209 @@
+"""The processes that compute together under torchrun: who they are, what they tell each other, which one was lost.
+
+Without torchrun there is one process, which asks nobody.
+"""
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+
+BEAT = 0.5
+"""Seconds between two signs of life."""
+
+LOST_AFTER = 60.0
+"""Seconds without one after which a process counts as lost; it may be busy writing a large file."""
+
+WATCHED = 8
+"""Processes that each one watches; everybody is watched by as many."""
+
+PATIENCE = timedelta(days=1)
+"""For a message of another process that lives: the first one may be looking through a large source."""
+
+Found = TypeVar("Found")
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the training ended, or does not answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """This process among all."""
+
+    rank: int = 0
+    count: int = 1
+    beats: Any = field(default=None, repr=False)
+    """Store of the signs of life."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and reports."""
+        return self.rank == 0
+
+    @property
+    def several(self) -> bool:
+        """Whether there are others."""
+        return self.count > 1
+
+    def gathered(self, values: Sequence[float]) -> "torch.Tensor":
+        """Everyone's numbers, float64 [count, len(values)]; all processes must give as many."""
+        import torch
+        import torch.distributed as dist
+
+        mine = torch.tensor(values, dtype=torch.float64)
+        if not self.several:
+            return mine[None]
+        everyone = [torch.empty_like(mine) for _ in range(self.count)]
+        dist.all_gather(everyone, mine)
+        return torch.stack(everyone)
+
+    def all_of(self, value: Found) -> list[Found]:
+        """Everyone's value, in the order of ranks."""
+        import torch.distributed as dist
+
+        if not self.several:
+            return [value]
+        everyone: list[Any] = [None] * self.count
+        dist.all_gather_object(everyone, value)
+        return everyone
+
+    def from_first(self, compute: Callable[[], Found]) -> Found:
+        """What `compute` gives in the first process, in all of them; if it raises there, it raises in all."""
+        import torch.distributed as dist
+
+        if not self.several:
+            return compute()
+        told: list[Any] = [None, None]
+        if self.first:
+            try:
+                told[0] = compute()
+            except Exception as error:
+                told[1] = error
+        dist.broadcast_object_list(told, src=0)
+        if told[1] is not None:
+            raise told[1]
+        found: Found = told[0]
+        return found
+
+    def lost(self) -> str | None:
+        """Which processes give no sign of life any more, in words; takes a few seconds."""
+        if not self.several:
+            return None
+        try:
+            before = [_beats(self.beats, rank) for rank in range(self.count)]
+            time.sleep(6 * BEAT)
+            silent = [r for r in range(self.count) if r != self.rank and _beats(self.beats, r) == before[r]]
+            return ", ".join(_name(self.beats, rank) for rank in silent) or None
+        except RuntimeError:
+            return "the process that keeps the group together"
+
+
+def under_torchrun() -> bool:
+    """Whether several processes were started together."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def processes_here() -> int:
+    """How many of them are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def restarted() -> bool:
+    """Whether torchrun has started the processes anew after a failure (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def rank_of_environment() -> int:
+    """This process's number, before it has joined the others."""
+    return int(os.environ.get("RANK", "0"))
+
+
+@contextmanager
+def joined(*, cuda: bool) -> Iterator[Processes]:
+    """This process among those that torchrun started; alone without torchrun.
+
+    While the block lasts each gives signs of life and watches others. One that is silent for `LOST_AFTER` seconds
+    ends this process with a line that names it: collective operations would wait for it for ever.
+    """
+    if not under_torchrun():
+        yield Processes()
+        return
+    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, count = next(rendezvous("env://", timeout=PATIENCE))
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=rank, world_size=count, timeout=PATIENCE
+    )
+    ended = threading.Event()
+    processes = Processes(rank=rank, count=count, beats=_store_of_beats())
+    _beat(processes)
+    processes.all_of(rank)  # everyone has given a first sign
+    watching = threading.Thread(target=_watch, args=(processes, ended), daemon=True)
+    watching.start()
+    try:
+        yield processes
+        processes.all_of(rank)  # nobody takes the store away from one that still works
+    finally:
+        ended.set()
+        watching.join(timeout=2 * BEAT)
+        dist.destroy_process_group()
+
+
+def _store_of_beats() -> Any:
+    """A connection of its own: one that the main thread waits on would hold up the signs of life."""
+    from torch._C._distributed_c10d import PrefixStore, TCPStore
+
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    connection = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=LOST_AFTER))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"verydeep/{attempt}", connection)
+
+
+def _beat(processes: Processes) -> None:
+    processes.beats.set(f"name/{processes.rank}", f"process {processes.rank} (pid {os.getpid()} on {_host()})")
+    processes.beats.add(f"beat/{processes.rank}", 1)
+
+
+def _watch(processes: Processes, ended: threading.Event) -> None:
+    others = [(processes.rank + step) % processes.count for step in range(1, min(WATCHED + 1, processes.count))]
+    heard = {other: (0, time.monotonic()) for other in others}
+    while not ended.wait(BEAT):
+        try:
+            processes.beats.add(f"beat/{processes.rank}", 1)
+            for other in others:
+                beats = _beats(processes.beats, other)
+                if beats != heard[other][0]:
+                    heard[other] = (beats, time.monotonic())
+            silent = [other for other in others if time.monotonic() - heard[other][1] > LOST_AFTER]
+            names = ", ".join(_name(processes.beats, other) for other in silent)
+        except RuntimeError:  # its host is gone
+            if ended.wait(LOST_AFTER):
+                return
+            names = "the process that keeps the group together"
+        if names:
+            text = f"verydeep: process {processes.rank}: {names} has not answered for {LOST_AFTER:.0f} s"
+            print(f"{text}; the last checkpoint stays, --resume goes on from it", file=sys.stderr, flush=True)
+            os._exit(1)
+
+
+def _beats(store: Any, rank: int) -> int:
+    return int(store.add(f"beat/{rank}", 0))
+
+
+def _name(store: Any, rank: int) -> str:
+    return bytes(store.get(f"name/{rank}")).decode()
+
+
+def _host() -> str:
+    return socket.gethostname()
