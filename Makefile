@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format clean
+.PHONY: help install demo test battery check format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -26,6 +26,9 @@ demo: install ## Train all seven networks on real handwritten digits and write a
 
 test: install ## Run the tests
 	$(BIN)/python -m pytest
+
+battery: install ## Run the reliability checks at full length and print their figures
+	$(BIN)/python -m pytest --battery tests/reliability
 
 check: install ## Format, lint, types, layers
 	$(BIN)/ruff format --check .
