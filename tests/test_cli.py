@@ -75,6 +75,10 @@ def test_wrong_use_is_answered_in_one_line(capsys, tmp_path):
     assert "is no run to resume" in refusal(capsys, *train[:-2], taken, "--network", "A", "--crop", 32, "--resume")
     assert "width must be" in refusal(capsys, *train, "A", "--width", "inf")
     assert "is a file" in refusal(capsys, "train", "--network", "A", "--out", taken / "cat" / "0.png", "--crop", 32)
+    assert "say which --network: A, A-LRN" in refusal(capsys, "train", "digits", "--out", out)
+    assert "start several with torchrun" in refusal(capsys, *train, "A", "--fc-parallel")
+    assert "it needs finetune" in refusal(capsys, *train, "A", "--freeze", "conv1_1")
+    assert "there is no file" in refusal(capsys, *train, "A", "--config", tmp_path / "nowhere.toml")
     assert "there is no folder" in refusal(capsys, "describe", "A", "--json", tmp_path / "nowhere" / "d.json")
     assert not out.exists()
 
@@ -131,6 +135,36 @@ def test_train_evaluate_predict_on_a_folder(capsys, tmp_path):
     assert all(sum(p["probabilities"]) == pytest.approx(1) for p in predictions[:5])
     assert "not an image" in predictions[5]["error"]
     assert captured.err.strip() == "verydeep: 1 of 6 images could not be used"
+
+
+def test_a_toml_file_chooses_and_the_command_line_overrides(capsys, tmp_path):
+    file = tmp_path / "recipe.toml"
+    file.write_text('network = "B"\ncrop = 32\nwidth = 0.05\nepochs = 1\nbatch = 64\nflip = false\nworkers = 1\n')
+    assert run("train", "--config", file, "--out", tmp_path / "run", "--batch", 100, "--learning-rate", "0.02") == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["network"], record["runtime"]["workers"]) == ("B", 1)
+    chosen = {"crop": 32, "width": 0.05, "epochs": 1, "batch": 100, "flip": False, "learning_rate": 0.02}
+    assert {name: record["recipe"][name] for name in chosen} == chosen
+    assert run("train", f"--config={file}", "--out", tmp_path / "other", "--flip") == 0
+    assert json.loads((tmp_path / "other" / "run.json").read_text())["recipe"]["flip"] is True
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("laerning_rate = 0.1", "Did you mean --learning-rate?"),
+        ("[recipe]\ncrop = 32", "Unknown option"),
+        ("crop = ", "is not TOML"),
+        ('crop = "wide"', "unable to convert"),
+        ("crop = 100", "not a multiple of 32"),
+    ],
+)
+def test_a_toml_file_with_mistakes_is_refused(capsys, tmp_path, text, message):
+    file = tmp_path / "recipe.toml"
+    file.write_text(text)
+    assert message in refusal(capsys, "train", "--network", "A", "--out", tmp_path / "run", "--config", file)
+    assert not (tmp_path / "run").exists()
 
 
 def test_names_with_brackets_are_printed_as_they_are(capsys, tmp_path):

@@ -4,11 +4,13 @@ import io
 import json
 import os
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Toml
 from rich.console import Console
 from rich.table import Table
 
@@ -63,6 +65,14 @@ def _file_or_hyphen(_kind: object, value: Path | None) -> None:
     if not value.parent.is_dir():
         raise ValueError(f"there is no folder {value.parent}")
 
+
+def _toml_file(_kind: object, value: Path | None) -> None:
+    if value is not None and not value.is_file():
+        raise ValueError(f"there is no file {value}")
+
+
+ConfigFile = Annotated[Path | None, Parameter(name="--config", validator=_toml_file)]
+"""Read by `main`, before a verb's own options."""
 
 JsonFile = Annotated[Path | None, Parameter(name="--json", allow_leading_hyphen=True, validator=_file_or_hyphen)]
 
@@ -138,6 +148,7 @@ def train(
     network: str | None = None,
     out: Path,
     resume: bool = False,
+    config: ConfigFile = None,
     json_file: JsonFile = None,
     recipe: RecipeOptions = Recipe(),
     images: ImageOptions = Tolerance(),
@@ -151,6 +162,7 @@ def train(
         network: A, A-LRN, B, B-5x5, C, D or E; with --finetune that of the run, if not said.
         out: The run folder to make.
         resume: Go on with a run that was stopped, the other options as before; begin it if it is not there.
+        config: TOML file of options (learning_rate = 0.005); the command line overrides it.
         json_file: Write the last and the best epoch's figures to this file as well (- for standard output instead).
     """
     from verydeep.images.quarantine import read_quarantine
@@ -299,6 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokens = [token for token in given if token != "--debug"]
     try:
         with ended_by_sigterm():
+            app.config = _config(tokens)
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except Exception as error:
         if debug:
@@ -307,6 +320,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("verydeep: stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _config(tokens: Sequence[str]) -> tuple[Toml, ...]:
+    """The file of options that the command line names, if it does."""
+    for place, token in enumerate(tokens):
+        option, _, value = token.partition("=")
+        file = value or next(iter(tokens[place + 1 :]), "")
+        if option == "--config" and Path(file).is_file():  # otherwise the verb refuses it
+            try:
+                tomllib.loads(Path(file).read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(f"{file} is not TOML: {error}") from error
+            return (Toml(file, use_commands_as_keys=False),)
+    return ()
 
 
 def _explain(error: Exception) -> int:

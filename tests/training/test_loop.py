@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from verydeep import Recipe, Runtime, initialise, load, train
+from verydeep import Execution, Recipe, Runtime, initialise, load, train, vgg
 from verydeep.images.colour import colour_statistics, shift_components
 from verydeep.images.loader import TrainingView, training_batches
 from verydeep.images.sources import MemorySource, Sample, Splits
@@ -45,13 +45,19 @@ def same_weights(one, other):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_training_is_momentum_descent_with_weight_decay(tmp_path):
-    """w <- w - rate v, v <- 0.9 v + gradient + decay w, on the same batches, with gradients of -log softmax."""
-    decay = 0.1  # far above the paper's, so that it shows
-    recipe = Recipe(crop=32, width=0.05, batch=4, epochs=2, learning_rate=1e-3, weight_decay=decay, dropout=0.0)
-    trained = load(train(splits(), network="B", out=tmp_path / "run", recipe=recipe))
+@pytest.mark.parametrize(("micro_batch", "smoothing"), [(None, 0.0), (3, 0.0), (1, 0.3)])
+def test_training_is_momentum_descent_with_weight_decay(tmp_path, micro_batch, smoothing):
+    """w <- w - rate v, v <- 0.9 v + gradient + decay w, on the same batches, with gradients of -log softmax.
 
-    start = Recipe(crop=32, width=0.05, batch=4, epochs=1, learning_rate=1e-30, dropout=0.0)
+    Smoothing puts a share of each target on all classes alike.
+    """
+    decay = 0.1  # far above the paper's, so that it shows
+    options = {"crop": 32, "width": 0.05, "batch": 4, "dropout": 0.0, "label_smoothing": smoothing}
+    recipe = Recipe(**options, epochs=2, learning_rate=1e-3, weight_decay=decay)
+    execution = Execution(micro_batch=micro_batch)
+    trained = load(train(splits(), network="B", out=tmp_path / "run", recipe=recipe, execution=execution))
+
+    start = Recipe(**options, epochs=1, learning_rate=1e-30)
     net = load(train(splits(), network="B", out=tmp_path / "start", recipe=start))  # the first weights
     images = splits().parts["train"]
     colour = colour_statistics(images)
@@ -63,7 +69,8 @@ def test_training_is_momentum_descent_with_weight_decay(tmp_path):
         upright = [i.flip(-1) if turned else i for i, turned in zip(batch.images, batch.mirrored, strict=True)]
         scores = net(torch.stack(upright) + batch.shifts[:, :, None, None])
         right = scores[torch.arange(len(scores)), batch.labels]
-        loss = (scores.exp().sum(dim=1).log() - right).mean()
+        wanted = (1 - smoothing) * right + smoothing * scores.mean(dim=1)
+        loss = (scores.exp().sum(dim=1).log() - wanted).mean()
         net.zero_grad()
         loss.backward()
         with torch.no_grad():
@@ -72,6 +79,33 @@ def test_training_is_momentum_descent_with_weight_decay(tmp_path):
                 p -= 1e-3 * velocity[name]
     for name, p in net.named_parameters():
         assert torch.allclose(p, trained.state_dict()[name], rtol=1e-4, atol=1e-7), name
+
+
+def test_pieces_of_a_batch_lose_the_activations_that_the_whole_loses(tmp_path):
+    """With dropout, too, micro-batches change nothing but rounding."""
+    nets = []
+    for micro_batch in (None, 1, 3):
+        out = tmp_path / str(micro_batch)
+        train(splits(), network="A", out=out, recipe=TINY, execution=Execution(micro_batch=micro_batch))
+        nets.append(torch.cat([value.flatten() for value in load(out).state_dict().values()]))
+    other_seed = Recipe(**{**vars(TINY), "seed": 6})
+    other = load(train(splits(), network="A", out=tmp_path / "other", recipe=other_seed)).state_dict()
+    assert (torch.cat([value.flatten() for value in other.values()]) - nets[0]).norm() > 0.1 * nets[0].norm()
+    for net in nets[1:]:
+        assert (net - nets[0]).norm() < 1e-6 * nets[0].norm()
+
+
+def test_dropout_leaves_what_the_masks_say(tmp_path):
+    """Against the two layers written out: masked, and divided by the share that is kept."""
+    net = vgg("A", classes=3, crop=32, width=0.05, dropout=0.25).train()
+    images = torch.rand(5, 3, 32, 32) * 255
+    masks = dropout_masks(net, seed=1, step=2, batch=5, device=torch.device("cpu"))
+    assert {name: tuple(mask.shape) for name, mask in masks.items()} == {"drop6": (5, 205), "drop7": (5, 205)}
+    pool5 = net.activations(images, ["pool5"])["pool5"].flatten(1)
+    fc6 = net.fc6(pool5).clamp(min=0) * masks["drop6"] / 0.75
+    fc7 = net.fc7(fc6).clamp(min=0) * masks["drop7"] / 0.75
+    assert torch.allclose(net(images, masks), net.fc8(fc7), rtol=1e-5)
+    assert torch.equal(net.eval()(images, masks), net(images))
 
 
 def test_a_run_learns_and_says_what_made_it(tmp_path):

@@ -15,6 +15,13 @@ def test_defaults_are_the_papers_numbers():
     assert (recipe.first_rate, recipe.drops, recipe.epochs) == (1e-2, 3, 74)
     assert (recipe.crop, recipe.scale, recipe.flip, recipe.colour_sd) == (224, "256", True, 0.1)
     assert (recipe.width, recipe.batch_norm) == (1.0, False)
+    assert (recipe.schedule, recipe.label_smoothing, recipe.init) == ("plateau", 0.0, "glorot")
+
+
+def test_the_rate_is_a_tenth_from_the_weights_of_the_same_network():
+    assert Recipe(finetune="runs/256").first_rate == 1e-3
+    assert Recipe(init="runs/a").first_rate == 1e-2
+    assert Recipe(finetune="runs/256", learning_rate=0.3).first_rate == 0.3
 
 
 @pytest.mark.parametrize(
@@ -59,6 +66,15 @@ def test_a_scale_is_never_smaller_than_the_crop_and_keeps_its_ratio(scale, crop)
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
         ({"width": -1.0}, "width must be a number above 0"),
         ({"init_rest": "paper"}, "init_rest only goes with a RUN"),
+        ({"init": "runs/a", "finetune": "runs/b"}, "init and finetune both name a RUN"),
+        ({"freeze": "conv1_1"}, "freeze keeps layers as they are, so it needs"),
+        ({"schedule": "linear"}, "schedule is one of plateau, step, cosine, not linear"),
+        ({"step_epochs": 3}, "step_epochs is a number from 1 up, for the schedule step alone"),
+        ({"step_epochs": 0, "schedule": "step"}, "step_epochs is a number from 1 up"),
+        ({"warm_up": 1}, "for the schedules step and cosine alone"),
+        ({"warm_up": 74, "schedule": "cosine"}, r"warm_up is below epochs \(74\)"),
+        ({"warm_up": -1, "schedule": "cosine"}, "warm_up is below epochs"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1"),
     ],
 )
 def test_values_that_cannot_be_are_refused(options, message):

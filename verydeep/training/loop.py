@@ -20,7 +20,7 @@ from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.images.workers import WorkerDiedError
 from verydeep.networks.configurations import CONFIGURATIONS, configuration
 from verydeep.networks.scales import middle_scale, scale_in_pixels
-from verydeep.processes import LostProcessError, joined, restarted
+from verydeep.processes import LostProcessError, joined, restarted, under_torchrun
 from verydeep.progress import Reporter, reporting
 from verydeep.runtime import Execution, Runtime, Stopped, StopRequest, peak_memory, stop_request, torch_device
 from verydeep.training import checkpoint
@@ -66,6 +66,8 @@ def train(
     recipe, runtime, execution = recipe or Recipe(), runtime or Runtime(), execution or Execution()
     out, device = Path(out), torch_device(runtime.device)
     network = _network(network, recipe)
+    if execution.fc_parallel and not under_torchrun():
+        raise ValueError("--fc-parallel divides layers among processes: start several with torchrun")
     with joined(cuda=device.type == "cuda") as processes:
         processes.from_first(lambda: check_folder(out, resume=resume or restarted()))
         order = Order(

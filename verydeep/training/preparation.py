@@ -260,8 +260,6 @@ def _looked_through(order: Order, *listed: Quarantine) -> ColourStatistics:
 def _machinery(order: Order, net: VGG, found: Checkpoint | None) -> Machinery:
     """The network on its device, together with the other processes, and the optimiser with its momentum."""
     recipe, execution, processes, device = order.recipe, order.execution, order.processes, order.device
-    if execution.fc_parallel and not processes.several:
-        raise ValueError("--fc-parallel divides layers among processes: start several with torchrun")
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = execution.precision != "fp32"
         torch.backends.cudnn.benchmark = True

@@ -1,0 +1,150 @@
+"""What a training leaves to look at."""
+
+import struct
+import time
+
+import pytest
+import torch
+from tensorboardX.proto.event_pb2 import Event
+
+from verydeep import Recipe, Runtime, load, train
+from verydeep.images.sources import MemorySource, Splits
+from verydeep.runs import read_metrics
+from verydeep.runtime import Stopped
+from verydeep.training.curves import TAGS, curves
+
+TINY = Recipe(crop=32, width=0.05, batch=4, epochs=4, learning_rate=1e-3, seed=5)
+
+
+@pytest.fixture(scope="module")
+def images():
+    from verydeep.images.digits import digits
+    from verydeep.images.sources import Subset
+
+    parts = {split: Subset(source=digits().part(split), indices=tuple(range(10))) for split in ("train", "val")}
+    return Splits(name="ten digits", parts=parts)
+
+
+def points(run):
+    """{tag: {step: value}} as TensorBoard would show them: a restarted writer takes back what came after its step."""
+    found = {}
+    for file in sorted((run / "tensorboard").iterdir()):
+        data, place = file.read_bytes(), 0
+        while place < len(data):  # length, its checksum, record, its checksum
+            (length,) = struct.unpack_from("<Q", data, place)
+            event = Event.FromString(data[place + 12 : place + 12 + length])
+            place += 12 + length + 4
+            if event.session_log.status == event.session_log.START:
+                for series in found.values():
+                    for step in [step for step in series if step >= event.step]:
+                        del series[step]
+            for value in event.summary.value:
+                found.setdefault(value.tag, {})[event.step] = value.simple_value
+    return found
+
+
+def test_curves_are_the_metrics(images, tmp_path):
+    run = train(images, network="A", out=tmp_path / "run", recipe=TINY)
+    metrics, drawn = read_metrics(run), points(run)
+    assert len(metrics) == 4
+    for name, tag in TAGS.items():
+        expected = {epoch["step"]: epoch[name] for epoch in metrics}
+        assert drawn[tag] == pytest.approx(expected, rel=1e-6), name
+    losses = drawn["step/loss"]
+    assert sorted(losses) == list(range(12))
+    first_epoch = (4 * losses[0] + 4 * losses[1] + 2 * losses[2]) / 10
+    assert first_epoch == pytest.approx(metrics[0]["loss"], rel=1e-5)
+    assert list(drawn["step/learning_rate"].values()) == pytest.approx(12 * [1e-3])
+
+
+def test_a_curve_that_is_begun_again_forgets_what_is_done_again(tmp_path):
+    for first, value in ((0, 1.0), (3, 2.0)):
+        with curves(tmp_path, first_step=first, on=True) as plot:
+            for step in range(first, 6):
+                plot.step(step, loss=value, learning_rate=0.1)
+        time.sleep(1.1)  # names of event files are by the second
+    assert points(tmp_path)["step/loss"] == {0: 1, 1: 1, 2: 1, 3: 2, 4: 2, 5: 2}
+
+
+def test_another_process_draws_nothing(tmp_path):
+    with curves(tmp_path, first_step=0, on=False) as plot:
+        plot.step(0, loss=1.0, learning_rate=0.1)
+        plot.epoch({"epoch": 1})
+    assert list(tmp_path.iterdir()) == []
+
+
+class Slow(MemorySource):
+    """Each image takes its time."""
+
+    def __getitem__(self, index):
+        time.sleep(0.05)
+        return super().__getitem__(index)
+
+
+def test_the_share_of_time_without_data_is_told(images, tmp_path):
+    samples = tuple(images.part("train")[index] for index in range(10))
+    slow = Slow(classes=images.classes, samples=samples)
+    parts = {"train": slow, "val": images.part("val")}
+    recipe = Recipe(crop=32, width=0.05, batch=5, epochs=1)
+    (metrics,) = read_metrics(train(Splits(name="slow", parts=parts), network="A", out=tmp_path / "a", recipe=recipe))
+    assert 0.5 < metrics["waiting"] * metrics["seconds"] / 100 < metrics["seconds"]  # ten images of 50 ms
+    (metrics, *_) = read_metrics(train(images, network="A", out=tmp_path / "b", recipe=TINY))
+    assert metrics["waiting"] < 60
+    assert metrics["peak_memory_bytes"] > 50e6
+
+
+def test_the_best_network_is_kept_beside_the_last(images, tmp_path, monkeypatch):
+    """Validation errors 40, 20, 30, 30: the second epoch's weights are those of a training of two epochs."""
+    errors = iter([40.0, 20.0, 30.0, 30.0])
+    monkeypatch.setattr("verydeep.training.loop._validation_error", lambda *_: (next(errors), 0))
+    run = train(images, network="A", out=tmp_path / "run", recipe=TINY)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [f"step-{step:08d}" for step in (6, 9, 12)]
+    monkeypatch.undo()
+    two = Recipe(**{**vars(TINY), "epochs": 2})
+    short = load(train(images, network="A", out=tmp_path / "two", recipe=two)).state_dict()
+    best, last = load(run / "best").state_dict(), load(run).state_dict()
+    assert all(torch.equal(best[name], short[name]) for name in short)
+    assert not torch.equal(best["fc8.weight"], last["fc8.weight"])
+
+
+def test_a_checkpoint_is_written_now_and_then_within_an_epoch(images, tmp_path, monkeypatch):
+    from verydeep import Execution
+    from verydeep.training import checkpoint
+
+    steps, save = [], checkpoint.save
+    monkeypatch.setattr(
+        checkpoint, "save", lambda folder, found: (steps.append(found.position.step), save(folder, found))
+    )
+    train(images, network="A", out=tmp_path / "run", recipe=TINY, execution=Execution(save_minutes=1e-9))
+    assert steps == [0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 10, 11, 12]
+    steps.clear()
+    train(images, network="A", out=tmp_path / "other", recipe=TINY, runtime=Runtime(workers=1))
+    assert steps == [3, 6, 9, 12]
+
+
+def test_a_stop_in_the_middle_of_a_step_gives_the_step_up(images, tmp_path, monkeypatch):
+    """Micro-batches of one image: SIGTERM at the third leaves the step undone, and nothing else."""
+    import os
+    import signal
+
+    from verydeep import Execution
+    from verydeep.training import step
+
+    calls, scores = [], torch.nn.functional.cross_entropy
+
+    def noted(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return scores(*arguments, **options)
+
+    monkeypatch.setattr(step.F, "cross_entropy", noted)
+    with pytest.raises(Stopped):
+        train(images, network="A", out=tmp_path / "run", recipe=TINY, execution=Execution(micro_batch=1))
+    assert len(calls) == 7
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000001"]
+    monkeypatch.undo()
+    train(images, network="A", out=tmp_path / "run", recipe=TINY, resume=True, execution=Execution(micro_batch=1))
+    train(images, network="A", out=tmp_path / "whole", recipe=TINY, execution=Execution(micro_batch=1))
+    one, other = load(tmp_path / "run").state_dict(), load(tmp_path / "whole").state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
