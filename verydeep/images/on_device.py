@@ -20,6 +20,12 @@ class DeviceBatch(NamedTuple):
     """int64 [B]."""
 
 
+def nothing(crop: int, device: torch.device) -> DeviceBatch:
+    """A batch without images."""
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    return DeviceBatch(torch.zeros(0, 3, crop, crop, device=device), none, none)
+
+
 def on_device(batches: Iterable[Batch], device: torch.device) -> Generator[DeviceBatch]:
     """Every batch as the network is shown it. On CUDA the next one is copied while the network works on this one.
 

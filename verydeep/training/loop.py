@@ -1,36 +1,31 @@
 """The training loop: `train` and `_epochs` are the paper's recipe on one page, the rest are what they name."""
 
-import itertools
-import math
 import time
-from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, NoReturn
-
-import torch
 
 from verydeep import runs
-from verydeep.images.loader import centre_batches, training_batches
-from verydeep.images.on_device import DeviceBatch, on_device
+from verydeep.images.on_device import DeviceBatch
 from verydeep.images.open_source import open_source
 from verydeep.images.sources import Splits
-from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
+from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.networks.configurations import CONFIGURATIONS, configuration
-from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.processes import LostProcessError, joined, restarted, under_torchrun
 from verydeep.progress import Reporter, reporting
-from verydeep.runtime import Execution, Runtime, Stopped, StopRequest, peak_memory, stop_request, torch_device
-from verydeep.training import checkpoint
-from verydeep.training.checkpoint import Checkpoint, Position
+from verydeep.runtime import Execution, Runtime, StopRequest, peak_memory, stop_request, torch_device
+from verydeep.training.agreement import Fetched, agreed_batches, end
+from verydeep.training.checkpoint import Position
 from verydeep.training.curves import Curves, curves
-from verydeep.training.parallel import whole
-from verydeep.training.preparation import Order, Training, check_folder, check_same, prepare
+from verydeep.training.order import Order
+from verydeep.training.preparation import Training, prepare
 from verydeep.training.recipe import Recipe
+from verydeep.training.run_folder import check_folder, check_same
+from verydeep.training.saving import last_checkpoint, save_checkpoint, save_models
 from verydeep.training.schedule import after_epoch
-from verydeep.training.step import Abandoned, DivergedError, Outcome, descend, scores
+from verydeep.training.step import Abandoned, DivergedError, Outcome, descend
+from verydeep.training.validation import validation_error
 
 
 def train(
@@ -87,10 +82,11 @@ def train(
             _train(order)
         except (RuntimeError, OSError) as error:
             # What a lost process leaves half sent fails in many ways.
-            lost = None if isinstance(error, DivergedError | WorkerDiedError) else processes.lost()
+            known = isinstance(error, DivergedError | WorkerDiedError | LostProcessError)
+            lost = None if known else processes.lost()
             if lost is None:
                 raise
-            raise LostProcessError(f"{lost} ended or does not answer; {_last_checkpoint(out)}") from error
+            raise LostProcessError(f"{lost} ended or does not answer; {last_checkpoint(out)}") from error
     return out
 
 
@@ -107,7 +103,7 @@ def _train(order: Order) -> None:
         for line in about:
             report.say(line)
         _epochs(training, stop, report, plot)
-    _save_models(training, order.splits.classes)
+    save_models(training, order.splits.classes)
 
 
 def _epochs(training: Training, stop: StopRequest, report: Reporter, plot: Curves) -> None:
@@ -117,7 +113,7 @@ def _epochs(training: Training, stop: StopRequest, report: Reporter, plot: Curve
         _end_epoch(training, stop, report, plot)  # it was stopped in the middle of that
     if training.ended:
         return
-    with closing(_agreed(training, stop)) as batches:
+    with closing(agreed_batches(training, stop)) as batches:
         for batch, usable, fetched in batches:
             step, rate = training.position.step, training.rate
             outcome = Outcome()
@@ -131,72 +127,6 @@ def _epochs(training: Training, stop: StopRequest, report: Reporter, plot: Curve
                 report.advance(figures=_figures(training))
             if training.ended:
                 return
-
-
-class Fetched(NamedTuple):
-    """When a batch was asked for and when it came, in seconds of `time.perf_counter`."""
-
-    asked: float
-    came: float
-
-
-def _agreed(training: Training, stop: StopRequest) -> Generator[tuple[DeviceBatch, list[int], Fetched]]:
-    """This process's share of every batch and how many usable images each process has of it.
-
-    Before each step all agree whether there is a next one. If not, a checkpoint is saved, and it ends as it has to.
-    """
-    recipe, processes, device = training.recipe, training.machinery.processes, training.machinery.device
-    batches = training_batches(
-        training.images,
-        training.view,
-        batch=recipe.batch,
-        epochs=recipe.epochs,
-        seed=recipe.seed,
-        quarantine=training.bad_images,
-        first_step=training.position.step,
-        workers=training.workers,
-        share=(processes.rank, processes.count),
-    )
-    bad, saved, failure = training.bad_images, time.monotonic(), None
-    with closing(on_device(batches, device)) as shown:
-        while True:
-            asked, batch = time.perf_counter(), _nothing(training)
-            try:
-                batch = next(shown)
-            except (WorkerDiedError, TooManyBadImagesError) as error:
-                failure = error
-            came = time.perf_counter()
-            due = time.monotonic() - saved > 60 * training.save_minutes
-            mine = [len(batch.labels), len(bad.waiting), failure is not None, stop.signal or 0, due]
-            usable, waiting, failed, signals, overdue = processes.gathered(mine).T.int().tolist()
-            if any(waiting):
-                try:
-                    bad.settle(itertools.chain(*processes.all_of(list(bad.waiting))))
-                except TooManyBadImagesError as error:
-                    failure = error
-            if any(signals) or any(failed) or failure is not None:
-                _save(training)
-                _raise(failure, failed, max(signals), training.out)
-            if overdue[0]:
-                _save(training)
-                saved = time.monotonic()
-            yield batch, usable, Fetched(asked, came)
-
-
-def _raise(failure: Exception | None, failed: list[int], signal: int, out: Path) -> NoReturn:
-    """Ends a training of which a checkpoint was just saved."""
-    if failure is not None:
-        raise type(failure)(f"{failure}; what was done is saved in {out} and can be resumed") from failure
-    if any(failed):
-        raise LostProcessError(f"process {failed.index(1)} failed; what was done is saved in {out} and can be resumed")
-    raise Stopped(signal, f"stopped, and saved in {out}: the same command with --resume goes on")
-
-
-def _nothing(training: Training) -> DeviceBatch:
-    """A batch without images."""
-    device, crop = training.machinery.device, training.recipe.crop
-    none = torch.zeros(0, dtype=torch.int64, device=device)
-    return DeviceBatch(torch.zeros(0, 3, crop, crop, device=device), none, none)
 
 
 def _descend(training: Training, batch: DeviceBatch, usable: list[int], rate: float, stop: StopRequest) -> Outcome:
@@ -213,12 +143,12 @@ def _descend(training: Training, batch: DeviceBatch, usable: list[int], rate: fl
             abandon=lambda: alone and stop.signal is not None,
         )
     except Abandoned:
-        _save(training)
-        _raise(None, [], stop.signal or 0, training.out)
+        save_checkpoint(training)
+        end(training.out, signal=stop.signal or 0)
     except DivergedError as error:
-        _save(training)
+        save_checkpoint(training)
         raise DivergedError(
-            f"{error}; that step was not applied, {_last_checkpoint(training.out)}: train again in another folder with "
+            f"{error}; that step was not applied, {last_checkpoint(training.out)}: train again in another folder with "
             "a lower learning rate"
         ) from None
 
@@ -240,10 +170,10 @@ def _end_epoch(training: Training, stop: StopRequest, report: Reporter, plot: Cu
     position = training.position
     if not position.seen:
         raise ValueError("none of the training images can be used")
-    error, signal = _validation_error(training, stop)
+    error, signal = validation_error(training, stop)
     if signal:
-        _save(training)
-        _raise(None, [], signal, training.out)
+        save_checkpoint(training)
+        end(training.out, signal=signal)
     plateau = after_epoch(position.plateau, error, training.recipe)
     best = position.plateau.best is None or error < position.plateau.best
     report.advance(tell=True, figures={**_figures(training), "validation": f"{error:.1f}%"})
@@ -264,77 +194,7 @@ def _end_epoch(training: Training, stop: StopRequest, report: Reporter, plot: Cu
     training.position = Position(
         step=position.step, plateau=plateau, best_step=position.step if best else position.best_step
     )
-    _save(training)
-
-
-def _validation_error(training: Training, stop: StopRequest) -> tuple[float, int]:
-    """Top-1 error in percent of the validation images' centre crops at S; and the signal that cut it short, or 0."""
-    recipe, machinery, processes = training.recipe, training.machinery, training.machinery.processes
-    batches = centre_batches(
-        training.validation,
-        crop=recipe.crop,
-        scale=scale_in_pixels(middle_scale(recipe.scale), recipe.crop),
-        batch=machinery.micro_batch,
-        quarantine=training.bad_validation,
-        workers=training.workers,
-    )
-    # Who shares layers calls the network as often as the others: this often.
-    calls = math.ceil(math.ceil(training.validation_images / processes.count) / machinery.micro_batch)
-    wrong = seen = 0
-    finite = True
-    with closing(on_device(batches, machinery.device)) as shown:
-        for batch in itertools.islice(itertools.chain(shown, itertools.repeat(_nothing(training))), calls):
-            if stop.signal is not None and not machinery.fc_parallel:
-                break
-            logits = scores(machinery, batch.images)
-            finite = finite and bool(logits.isfinite().all())
-            wrong += int((logits.argmax(1) != batch.labels).sum())
-            seen += len(batch.labels)
-    everyone = processes.gathered([wrong, seen, not finite, stop.signal or 0]).int()
-    wrong, seen, unusual, _ = everyone.sum(0).tolist()
-    signal = int(everyone[:, 3].max())
-    if unusual:
-        raise DivergedError(
-            f"training diverged: scores of validation images are not finite; {_last_checkpoint(training.out)}: train "
-            "again in another folder with a lower learning rate"
-        )
-    if not seen and not signal:
-        raise ValueError("none of the validation images can be used")
-    return 100 * wrong / max(1, seen), signal
-
-
-def _save(training: Training) -> None:
-    """A checkpoint; every process calls it, because layers may be shared, and the first one writes."""
-    net, optimiser = training.machinery.net, training.machinery.optimiser
-    weights = {name: whole(value) for name, value in net.state_dict().items()}
-    buffers = {name: optimiser.state[value].get("momentum_buffer") for name, value in net.named_parameters()}
-    found = Checkpoint(
-        weights=weights,
-        momentum={name: whole(buffer) for name, buffer in buffers.items() if buffer is not None},
-        position=training.position,
-    )
-    training.machinery.processes.from_first(lambda: checkpoint.save(training.out / runs.CHECKPOINTS, found))
-
-
-def _save_models(training: Training, classes: tuple[str, ...]) -> None:
-    """The network as it is now, and as it was when the validation error was lowest."""
-    net, position, out = training.machinery.net, training.position, training.out
-    weights = {name: whole(value) for name, value in net.state_dict().items()}
-
-    def write() -> None:
-        best = None if position.best_step is None else checkpoint.load_step(out / runs.CHECKPOINTS, position.best_step)
-        for folder, found in ((runs.BEST, best.weights if best is not None else weights), (runs.MODEL, weights)):
-            model = runs.Model(
-                net=net.with_weights(found), classes=classes, scale=training.recipe.scale, flip=training.recipe.flip
-            )
-            runs.save_model(model, out / folder)
-
-    training.machinery.processes.from_first(write)
-
-
-def _last_checkpoint(out: Path) -> str:
-    found = checkpoint.newest(out / runs.CHECKPOINTS)
-    return f"the last checkpoint is {found}" if found else "there is no checkpoint yet"
+    save_checkpoint(training)
 
 
 def _network(network: str | None, recipe: Recipe) -> str:

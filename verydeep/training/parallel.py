@@ -41,7 +41,10 @@ def parallelised(net: VGG, processes: Processes, device: torch.device, *, fc_par
         return net  # all that is not sharded is frozen
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(net, ignored)
     wrapped = DistributedDataParallel(
-        net, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
+        net,
+        device_ids=[device] if device.type == "cuda" else None,
+        gradient_as_bucket_view=True,
+        broadcast_buffers=net.batch_norm,
     )
     wrapped.register_comm_hook(None, _added_up)
     return wrapped
@@ -63,6 +66,13 @@ def _added_up(_state: None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
     """Sums, where DistributedDataParallel would average: losses are divided by the whole batch already."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda done: done.value()[0])
+
+
+def same_statistics(net: VGG, processes: Processes) -> None:
+    """All processes test with the first one's statistics of batch normalisation, which are those that are saved."""
+    if processes.several and net.batch_norm:
+        for buffer in net.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def everyones_rows(keep: Mapping[str, Tensor], net: VGG) -> Mapping[str, Tensor]:

@@ -1,0 +1,79 @@
+"""First weights: drawn, copied from A, or gone on from; and which of them stay as they are."""
+
+from typing import cast
+
+import torch
+
+from verydeep import runs
+from verydeep.networks.configurations import InitialisationScheme, configuration
+from verydeep.networks.initialisation import Initialisation, initialise, layers_with_weights
+from verydeep.networks.vgg import VGG
+from verydeep.training.order import Order
+
+
+def initial_network(order: Order) -> tuple[VGG, Initialisation, list[str]]:
+    """The network with its first weights, how it got them, and what is worth a word about that."""
+    recipe, classes = order.recipe, order.splits.classes
+    net = VGG(
+        configuration(order.network),
+        classes=len(classes),
+        crop=recipe.crop,
+        batch_norm=recipe.batch_norm,
+        width=recipe.width,
+        dropout=recipe.dropout,
+    )
+    generator = torch.Generator().manual_seed(recipe.seed)
+    notes: list[str] = []
+    if recipe.start is None:
+        initialisation = initialise(net, cast(InitialisationScheme, recipe.init), generator=generator)
+    elif recipe.finetune is None:
+        seed = runs.load_model(recipe.start)
+        if seed.classes != classes:
+            raise ValueError(f"cannot start from {recipe.init}: it was trained for other classes, so fc8 does not fit")
+        initialisation = initialise(net, recipe.init_rest or "glorot", seed_from=seed.net, generator=generator)
+    else:
+        initialisation, notes = _gone_on_from(recipe.finetune, net, classes, generator)
+    if recipe.freeze is not None:
+        notes.append(f"frozen: {', '.join(_freeze(net, recipe.freeze))}")
+    return net, initialisation, notes
+
+
+def _gone_on_from(
+    run: str, net: VGG, classes: tuple[str, ...], generator: torch.Generator
+) -> tuple[Initialisation, list[str]]:
+    """Copies all layers and the mean of a run; fc8 is drawn anew where the classes are others."""
+    trained = runs.load_model(run)
+    theirs, ours = _shape(trained.net), _shape(net)
+    if theirs != ours:
+        raise ValueError(f"cannot go on from {run}, which is {theirs}, with {ours}: say the same")
+    net.mean_rgb.copy_(trained.net.mean_rgb)
+    layers = layers_with_weights(trained.net)
+    notes: list[str] = []
+    if set(trained.classes) == set(classes):
+        order = [trained.classes.index(name) for name in classes]
+        with torch.no_grad():
+            trained.net.fc8.weight.copy_(trained.net.fc8.weight[order])
+            trained.net.fc8.bias.copy_(trained.net.fc8.bias[order])
+    else:
+        layers = tuple(name for name in layers if name != "fc8")
+        notes.append(f"fc8 is new: the classes are not the {len(trained.classes):,} of {run}")
+    return initialise(net, seed_from=trained.net, layers=layers, generator=generator), notes
+
+
+def _shape(net: VGG) -> str:
+    """What has to be the same, as options say it."""
+    norm = " --batch-norm" if net.batch_norm else ""
+    return f"--network {net.configuration.name} --crop {net.crop} --width {net.width:g}{norm}"
+
+
+def _freeze(net: VGG, last: str) -> tuple[str, ...]:
+    """Excludes the layers up to `last` from learning; their names."""
+    if last not in net.layer_names:
+        raise ValueError(f"freeze: no layer {last!r}; this network has {', '.join(net.layer_names)}")
+    upto = net.layer_names[: net.layer_names.index(last) + 1]
+    frozen = tuple(name for name in layers_with_weights(net) if name in upto)
+    if "fc8" in frozen:
+        raise ValueError("freeze fc8 leaves nothing to train: name an earlier layer")
+    for name in frozen:
+        net.get_submodule(name).requires_grad_(False)
+    return frozen

@@ -1,0 +1,74 @@
+"""How many images are computed at once: as many as fit into memory."""
+
+import math
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+
+from verydeep.networks.arithmetic import describe
+from verydeep.networks.vgg import VGG
+from verydeep.processes import processes_here
+from verydeep.training.order import Order
+
+OUT_OF_MEMORY_IS_SURVIVED = ("cuda",)
+"""Devices on which an allocation that fails is an error; elsewhere the system ends the process."""
+
+
+def micro_batch_that_fits(order: Order, net: VGG, *, bf16: bool) -> int:
+    """Images that can be computed at once on every process: all of its share, or a half, a quarter, ... of it."""
+    share, device = math.ceil(order.recipe.batch / order.processes.count), order.device
+
+    def try_out(images: int) -> None:
+        shown = torch.zeros(images, 3, net.crop, net.crop, device=device).to(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
+            loss = net(shown).float().logsumexp(1).sum()
+        loss.backward()
+
+    if device.type in OUT_OF_MEMORY_IS_SURVIVED:
+        momentum = [torch.empty_like(value) for value in net.parameters()]  # which will have to fit, too
+        fits = largest_that_fits(share, try_out, forget=lambda: net.zero_grad(set_to_none=True))
+        del momentum
+    else:
+        fits = _largest_by_arithmetic(order, share)
+    return int(order.processes.gathered([fits]).min())
+
+
+def _largest_by_arithmetic(order: Order, images: int) -> int:
+    """The first of `images`, a half, a quarter, ... whose activations and their gradients take half of the memory."""
+    recipe = order.recipe
+    size = describe(
+        order.network,
+        input=recipe.crop,
+        classes=len(order.splits.classes),
+        width=recipe.width,
+        batch_norm=recipe.batch_norm,
+    ).activation_bytes
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / processes_here()
+    while images > 1 and 2 * size * images > memory / 2:
+        images = math.ceil(images / 2)
+    return images
+
+
+def largest_that_fits(images: int, try_out: Callable[[int], None], *, forget: Callable[[], None]) -> int:
+    """The first of `images`, a half, a quarter, ... that `try_out` has memory for.
+
+    Raises:
+        ValueError: not even one.
+    """
+    while True:
+        try:
+            try_out(images)
+        except torch.OutOfMemoryError:
+            if images == 1:
+                raise ValueError(
+                    "not even one image fits into the device's memory: take a smaller --width or --crop"
+                ) from None
+        else:
+            return images
+        finally:
+            forget()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        images = math.ceil(images / 2)

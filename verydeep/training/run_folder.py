@@ -1,0 +1,81 @@
+"""The run folder before the first step: whether it is free, whether it is the same training, and its record."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from verydeep import runs
+from verydeep.images.sources import Splits
+from verydeep.networks.configurations import configuration
+from verydeep.networks.initialisation import Initialisation
+from verydeep.training.order import Order
+from verydeep.training.recipe import Recipe, recipe_from
+
+
+def write_record(order: Order, initialisation: Initialisation) -> None:
+    """Begins the run folder with its `run.json`; a quarantine list of a training that never began is removed."""
+    record = runs.Record(
+        network=configuration(order.network).name,
+        recipe=asdict(order.recipe),
+        runtime={**asdict(order.runtime), **asdict(order.execution), "processes": order.processes.count},
+        source=order.splits.name,
+        fingerprints=_fingerprints(order.splits, order.recipe),
+        images={split: len(order.splits.part(split)) for split in ("train", "val")},
+        classes=order.splits.classes,
+        initialisation=str(initialisation),
+        command=runs.command(),
+        versions=runs.versions(),
+    )
+    runs.write_record(order.out, record)
+    (order.out / runs.QUARANTINE).unlink(missing_ok=True)
+
+
+def check_folder(out: Path, *, resume: bool) -> None:
+    """Refuses to write where something else lies.
+
+    Raises:
+        ValueError: it does.
+    """
+    if out.is_file():
+        raise ValueError(f"{out} is a file: choose a folder")
+    if not out.is_dir() or not any(out.iterdir()) or (runs.has_record(out) and not runs.is_begun(out)):
+        return
+    if not resume:
+        raise ValueError(f"{out} exists: add --resume to go on with it, or choose another folder")
+    if not runs.has_record(out):
+        raise ValueError(f"{out} is no run to resume (it has no {runs.RECORD}): choose another folder")
+
+
+def check_same(before: runs.Record, order: Order) -> None:
+    """Refuses to resume a run with another network, recipe or other images.
+
+    Raises:
+        ValueError: something is not as it was.
+    """
+    old = {
+        **asdict(recipe_from(before.recipe)),
+        **before.fingerprints,
+        "network": before.network,
+        "classes": before.classes,
+    }
+    new = {
+        **asdict(order.recipe),
+        **_fingerprints(order.splits, order.recipe),
+        "network": configuration(order.network).name,
+        "classes": order.splits.classes,
+    }
+    changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    if changed:
+        raise ValueError(
+            f"{order.out} was made with another {', '.join(changed)}: resume it with its own settings "
+            f"({before.command}), or choose another folder"
+        )
+
+
+def _fingerprints(splits: Splits, recipe: Recipe) -> dict[str, str]:
+    images = {split: splits.part(split).fingerprint for split in ("train", "val")}
+    start = (
+        {"init" if recipe.finetune is None else "finetune": runs.weights_fingerprint(recipe.start)}
+        if recipe.start
+        else {}
+    )
+    return {**images, **start}
