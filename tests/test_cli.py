@@ -167,6 +167,13 @@ def test_a_toml_file_with_mistakes_is_refused(capsys, tmp_path, text, message):
     assert not (tmp_path / "run").exists()
 
 
+def test_only_training_works_on_several_processes(capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert run("describe", "D") == 2
+    assert capsys.readouterr().err.startswith("verydeep: process 1: only train works on several processes")
+
+
 def test_names_with_brackets_are_printed_as_they_are(capsys, tmp_path):
     images, out = picture_folder(tmp_path / "w[/x]"), tmp_path / "a[b]"
     assert run("train", images, "--network", "A", "--out", out, *QUICKEST) == 0

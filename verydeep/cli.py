@@ -17,7 +17,7 @@ from rich.table import Table
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance, TooManyBadImagesError
 from verydeep.networks.arithmetic import describe, describe_stack
 from verydeep.networks.configurations import CONFIGURATIONS, ILSVRC_CLASSES, PAPER_CROP
-from verydeep.processes import rank_of_environment
+from verydeep.processes import rank_of_environment, under_torchrun
 from verydeep.runtime import Device, Execution, Runtime, Stopped, ended_by_sigterm
 from verydeep.tables import (
     evaluation_table,
@@ -310,6 +310,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given or bool(os.environ.get("VERYDEEP_DEBUG"))
     tokens = [token for token in given if token != "--debug"]
     try:
+        if under_torchrun() and tokens[:1] != ["train"]:
+            raise ValueError("only train works on several processes: start this without torchrun")
         with ended_by_sigterm():
             app.config = _config(tokens)
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
@@ -350,7 +352,8 @@ def _explain(error: Exception) -> int:
             status = WRONG_USE
         case _:
             status, message = FAILURE, f"{type(error).__name__}: {message} (--debug shows where)"
-    print(f"verydeep: {message}", file=sys.stderr)
+    who = f"process {rank_of_environment()}: " if under_torchrun() else ""
+    print(f"verydeep: {who}{message}", file=sys.stderr)
     return status
 
 
