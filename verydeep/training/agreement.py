@@ -9,9 +9,10 @@ from typing import NamedTuple, NoReturn
 
 from verydeep.images.loader import training_batches
 from verydeep.images.on_device import DeviceBatch, nothing, on_device
+from verydeep.images.quarantine import Quarantine
 from verydeep.images.tolerance import TooManyBadImagesError
 from verydeep.images.workers import WorkerDiedError
-from verydeep.processes import LostProcessError
+from verydeep.processes import LostProcessError, Processes
 from verydeep.runtime import Stopped, StopRequest
 from verydeep.training.preparation import Training
 from verydeep.training.saving import save_checkpoint
@@ -54,10 +55,7 @@ def agreed_batches(training: Training, stop: StopRequest) -> Generator[tuple[Dev
             mine = [len(batch.labels), len(bad.waiting), failure is not None, stop.signal or 0, due]
             usable, waiting, failed, signals, overdue = processes.gathered(mine).T.int().tolist()
             if any(waiting):
-                try:
-                    bad.settle(itertools.chain(*processes.all_of(list(bad.waiting))))
-                except TooManyBadImagesError as error:
-                    failure = error
+                failure = next(iter(settled(bad, processes)), failure)
             if any(signals) or any(failed) or failure is not None:
                 save_checkpoint(training)
                 end(training.out, failure=failure, failed=failed, signal=max(signals))
@@ -65,6 +63,15 @@ def agreed_batches(training: Training, stop: StopRequest) -> Generator[tuple[Dev
                 save_checkpoint(training)
                 saved = time.monotonic()
             yield batch, usable, Fetched(asked, came)
+
+
+def settled(bad: Quarantine, processes: Processes) -> list[TooManyBadImagesError]:
+    """Makes what any process refused known to all; an error if it is too much."""
+    try:
+        bad.settle(itertools.chain(*processes.all_of(list(bad.waiting))))
+    except TooManyBadImagesError as error:
+        return [error]
+    return []
 
 
 def end(out: Path, *, failure: Exception | None = None, failed: Sequence[int] = (), signal: int = 0) -> NoReturn:

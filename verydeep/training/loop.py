@@ -170,10 +170,7 @@ def _end_epoch(training: Training, stop: StopRequest, report: Reporter, plot: Cu
     position = training.position
     if not position.seen:
         raise ValueError("none of the training images can be used")
-    error, signal = validation_error(training, stop)
-    if signal:
-        save_checkpoint(training)
-        end(training.out, signal=signal)
+    error = validation_error(training, stop)
     plateau = after_epoch(position.plateau, error, training.recipe)
     best = position.plateau.best is None or error < position.plateau.best
     report.advance(tell=True, figures={**_figures(training), "validation": f"{error:.1f}%"})

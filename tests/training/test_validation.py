@@ -1,0 +1,66 @@
+"""The validation error when something goes wrong on the way: nothing is lost, and it is done again."""
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from verydeep import Recipe, Runtime, load, train
+from verydeep.images.decode import UnusableImageError
+from verydeep.images.digits import digits
+from verydeep.images.sources import Splits, Subset
+from verydeep.images.tolerance import TooManyBadImagesError
+from verydeep.images.workers import WorkerDiedError
+from verydeep.runs import read_metrics
+
+TINY = Recipe(crop=32, width=0.05, batch=4, epochs=2, learning_rate=1e-3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failing(Subset):
+    """Its fifth image fails once, in whichever process reads it."""
+
+    marker: Path
+    kind: str
+
+    def __getitem__(self, index):
+        if index == 4 and not self.marker.exists():
+            self.marker.touch()
+            if self.kind == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise UnusableImageError("digit", "unreadable", "the disk has gone")
+        return super().__getitem__(index)
+
+
+def parts():
+    return {split: Subset(source=digits().part(split), indices=tuple(range(10))) for split in ("train", "val")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "workers", "error"),
+    [
+        ("killed", 1, WorkerDiedError),
+        ("unreadable", 0, TooManyBadImagesError),
+        ("unreadable", 1, TooManyBadImagesError),
+    ],
+)
+def test_a_failure_in_validation_costs_no_step(tmp_path, monkeypatch, kind, workers, error):
+    monkeypatch.setattr("verydeep.training.preparation.check_images", lambda *_, **__: None)  # as if all were well
+    val = Failing(source=digits().part("val"), indices=tuple(range(10)), marker=tmp_path / "marker", kind=kind)
+    failing = Splits(name="digits", parts={**parts(), "val": val})
+    options = {"network": "A", "recipe": TINY, "runtime": Runtime(workers=workers)}
+    with pytest.raises(error, match=r"what was done is saved in .* and can be resumed"):
+        train(failing, out=tmp_path / "run", **options)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000003"]
+    assert read_metrics(tmp_path / "run") == []
+    (tmp_path / "run" / "quarantine.jsonl").unlink(missing_ok=True)  # the disk is back
+    train(failing, out=tmp_path / "run", resume=True, **options)
+    whole = Splits(name="digits", parts=parts())
+    train(whole, out=tmp_path / "whole", **options)
+    one, other = (load(tmp_path / name).state_dict() for name in ("run", "whole"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    errors = [[epoch["validation_error"] for epoch in read_metrics(tmp_path / name)] for name in ("run", "whole")]
+    assert errors[0] == errors[1]
