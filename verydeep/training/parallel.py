@@ -92,13 +92,9 @@ def whole(value: Tensor) -> Tensor:
 
 
 def like(full: Tensor, place: Tensor) -> Tensor:
-    """`full` on the device of `place` and sharded as that is; the first process's counts."""
+    """`full`, which all processes have, on the device of `place` and sharded as that is."""
     moved = full.to(place.device)
-    if isinstance(place, DTensor):
-        return distribute_tensor(moved, place.device_mesh, place.placements)
-    if dist.is_initialized():
-        dist.broadcast(moved, src=0)
-    return moved
+    return distribute_tensor(moved, place.device_mesh, place.placements) if isinstance(place, DTensor) else moved
 
 
 def gradient_norm(net: nn.Module) -> float:

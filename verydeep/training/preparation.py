@@ -3,11 +3,8 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
-from torch import nn
-from torch.distributed.tensor import DTensor
 
 from verydeep import runs
 from verydeep.images.colour import SAMPLE, ColourStatistics, colour_statistics, shift_components
@@ -16,15 +13,13 @@ from verydeep.images.quarantine import Quarantine
 from verydeep.images.scan import check_images
 from verydeep.images.sources import Source, Subset
 from verydeep.networks.scales import scale_in_pixels, scale_range
-from verydeep.networks.vgg import VGG
 from verydeep.processes import processes_here
-from verydeep.runtime import uses_bf16
 from verydeep.training import checkpoint
-from verydeep.training.checkpoint import Checkpoint, Position
+from verydeep.training.checkpoint import Position
 from verydeep.training.first_weights import initial_network
-from verydeep.training.micro_batch import micro_batch_that_fits
+from verydeep.training.machinery import assemble
 from verydeep.training.order import Order
-from verydeep.training.parallel import bytes_sent, like, parallelised
+from verydeep.training.parallel import bytes_sent
 from verydeep.training.recipe import Recipe
 from verydeep.training.run_folder import write_record
 from verydeep.training.schedule import learning_rate
@@ -101,7 +96,7 @@ def prepare(order: Order) -> tuple[Training, list[str]]:
     found, damaged = processes.from_first(lambda: checkpoint.load_latest(order.out / runs.CHECKPOINTS))
     if found is not None:
         net.load_state_dict(found.weights)
-    machinery = _machinery(order, net, found)
+    machinery = assemble(order, net, found)
     low, high = (scale_in_pixels(scale, recipe.crop) for scale in scale_range(recipe.scale))
     share = Subset(source=validation, indices=tuple(range(processes.rank, len(validation), processes.count)))
     training = Training(
@@ -149,49 +144,6 @@ def _looked_through(order: Order, *listed: Quarantine) -> ColourStatistics:
         quarantine.reasons.update(known)
         quarantine.waits = order.processes.several
     return colour
-
-
-def _machinery(order: Order, net: VGG, found: Checkpoint | None) -> Machinery:
-    """The network on its device, together with the other processes, and the optimiser with its momentum."""
-    recipe, execution, processes, device = order.recipe, order.execution, order.processes, order.device
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = execution.precision != "fp32"
-        torch.backends.cudnn.benchmark = True
-    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    bf16 = uses_bf16(execution.precision, device)
-    micro_batch = execution.micro_batch or micro_batch_that_fits(order, net, bf16=bf16)
-    forward = parallelised(net, processes, device, fc_parallel=execution.fc_parallel)
-    if execution.compile:
-        forward = cast(nn.Module, torch.compile(forward))
-    optimiser = _optimiser(net, recipe, device)
-    for name, value in net.named_parameters():
-        if found is not None and name in found.momentum:
-            optimiser.state[value]["momentum_buffer"] = like(found.momentum[name], value)
-    return Machinery(
-        net=net,
-        forward=forward,
-        optimiser=optimiser,
-        processes=processes,
-        device=device,
-        bf16=bf16,
-        micro_batch=micro_batch,
-        fc_parallel=execution.fc_parallel,
-    )
-
-
-def _optimiser(net: VGG, recipe: Recipe, device: torch.device) -> torch.optim.SGD:
-    """Momentum descent; one kernel for all weights where there is one (none for sharded ones)."""
-    learning = [value for value in net.parameters() if value.requires_grad]
-    groups = [
-        {"params": [value for value in learning if isinstance(value, DTensor) == sharded], "fused": fused}
-        for sharded, fused in ((False, device.type == "cuda"), (True, False))
-    ]
-    return torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=recipe.first_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-    )
 
 
 def _about(order: Order, machinery: Machinery) -> list[str]:

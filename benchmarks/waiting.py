@@ -1,0 +1,50 @@
+"""How much of a training on two cores goes by waiting for images: prints JSON.
+
+Trains A at full width, crop 64, batch 32, as `verydeep train` does it, and reads the share of waiting in each epoch
+from the run's metrics.jsonl. The first epoch has the start of the loader's processes in it.
+
+    python benchmarks/waiting.py IMAGES [EPOCHS]
+
+IMAGES is anything that `verydeep train` takes; a thousand photographs make 32 steps an epoch. Wants 2 cores for itself.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+import verydeep
+from verydeep import runs
+
+CORES, WORKERS = 2, 2
+EPOCHS = 2
+
+
+def main() -> None:
+    """Trains and prints the result."""
+    source, epochs = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else EPOCHS
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    torch.set_num_threads(CORES)
+    recipe = verydeep.Recipe(crop=64, batch=32, epochs=epochs, learning_rate=0.0025)
+    runtime = verydeep.Runtime(device="cpu", workers=WORKERS)
+    with tempfile.TemporaryDirectory() as folder:
+        run = verydeep.train(source, network="A", out=Path(folder) / "run", recipe=recipe, runtime=runtime)
+        images = runs.read_record(run).images
+        lines = [json.loads(line) for line in (run / runs.METRICS).read_text().splitlines()]
+    result = {
+        "images": images,
+        "cores": CORES,
+        "workers": WORKERS,
+        "versions": runs.versions(),
+        "waiting_percent": [round(line["waiting"], 2) for line in lines],
+        "images_per_second": [round(line["images_per_second"], 1) for line in lines],
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
