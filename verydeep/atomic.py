@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all, whenever the process or the machine stops."""
 
+import glob
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
+    except OSError as error:
+        raise OSError(f"cannot write {path} ({len(data):,} bytes): {error}") from error
     finally:
         aside.unlink(missing_ok=True)
     _sync(path.parent)
@@ -30,12 +33,16 @@ def write_json(path: Path, value: Any) -> None:
 
 def append_json(path: Path, value: Any) -> None:
     """One more line of JSON; a line that a crash has torn does not tear it too."""
-    with path.open("ab+") as file:
+    with path.open("ab+", buffering=0) as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")
-        file.write(json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
+        data = json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
+        try:
+            file.write(data)
+        except OSError as error:
+            raise OSError(f"cannot add {len(data):,} bytes to {path}: {error}") from error
 
 
 @contextmanager
@@ -44,8 +51,10 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     A folder that stands at `path` is replaced. On failure it stays, and nothing else is left behind.
     """
+    put_back(path)
+    for left in [*_beside(path, "partial"), *_beside(path, "old")]:
+        shutil.rmtree(left, ignore_errors=True)  # a process was killed
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
         yield aside
@@ -54,19 +63,33 @@ def new_folder(path: Path) -> Iterator[Path]:
         _sync(aside)
         if path.exists():
             old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            path.rename(old)
             try:
+                path.rename(old)
                 aside.rename(path)
-            except BaseException:
-                old.rename(path)
-                raise
+            finally:
+                put_back(path)
             shutil.rmtree(old)
         else:
             aside.rename(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     _sync(path.parent)
+
+
+def standing(path: Path) -> Path:
+    """Where a folder is: at its place or, if a process ended just as it was replacing it, beside it."""
+    return path if path.exists() else next(iter(_beside(path, "old")), path)
+
+
+def put_back(path: Path) -> None:
+    """Renames a folder to its place again that a process was replacing when it ended."""
+    found = standing(path)
+    if found != path:
+        found.rename(path)
+
+
+def _beside(path: Path, kind: str) -> list[Path]:
+    return sorted(path.parent.glob(f".{glob.escape(path.name)}.*.{kind}"))
 
 
 def _sync(path: Path) -> None:

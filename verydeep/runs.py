@@ -116,7 +116,7 @@ def has_record(folder: str | Path) -> bool:
 
 def is_finished(folder: str | Path) -> bool:
     """Whether the training has ended and its model stands."""
-    return (Path(folder) / MODEL / CONFIG).is_file()
+    return (atomic.standing(Path(folder) / MODEL) / CONFIG).is_file()
 
 
 def is_begun(folder: str | Path) -> bool:
@@ -145,7 +145,12 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def save_model(model: Model, folder: Path) -> None:
-    """Writes `config.json` and `model.safetensors`, as model hubs expect them; the folder appears whole."""
+    """Writes `config.json` and `model.safetensors`, as model hubs expect them; the folder appears whole.
+
+    Raises:
+        OSError: the disk is full, say; what was there stays.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     net = model.net
@@ -159,11 +164,15 @@ def save_model(model: Model, folder: Path) -> None:
         "flip": model.flip,
         "classes": list(model.classes),
     }
-    with atomic.new_folder(folder) as aside:
-        weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-        save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
-        config["weights_sha256"] = file_sha256(aside / WEIGHTS)
-        (aside / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    try:
+        with atomic.new_folder(folder) as aside:
+            save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
+            config["weights_sha256"] = file_sha256(aside / WEIGHTS)
+            (aside / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        size = sum(value.nbytes for value in weights.values())
+        raise OSError(f"cannot write the model {folder} ({size:,} bytes): {error}") from error
 
 
 def load_model(folder: str | Path) -> Model:
@@ -220,7 +229,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _model_folder(folder: str | Path) -> Path:
-    for path in (Path(folder) / MODEL, Path(folder)):
+    for path in (atomic.standing(Path(folder) / MODEL), atomic.standing(Path(folder))):
         if (path / CONFIG).is_file():
             return path
     reason = "has no model yet: finish it with --resume" if has_record(folder) else "is not a run: no model in it"

@@ -172,6 +172,7 @@ def leave_signals_to_the_main_process(_worker: int = 0) -> None:
     """For worker processes: Ctrl-C and a terminated process group reach them too, before the main one has saved."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
 def _restore(handlers: dict[int, object]) -> None:

@@ -41,7 +41,7 @@ def from_workers(dataset: Dataset[Any], *, workers: int, **options: Any) -> Gene
         **options,
     )
     others = set(multiprocessing.active_children())
-    with _keeping_sigchld():
+    with _keeping_sigchld(), _holding_signals():
         items = iter(loader)
     mine = [process for process in multiprocessing.active_children() if process not in others]
     end = partial(_end, mine)
@@ -70,6 +70,19 @@ def from_workers(dataset: Dataset[Any], *, workers: int, **options: Any) -> Gene
 def as_it_is(item: Any) -> Any:
     """A `collate_fn` that changes nothing (a lambda could not be sent to a worker)."""
     return item
+
+
+@contextmanager
+def _holding_signals() -> Iterator[None]:
+    """A worker that starts would die of a signal to the whole process group until it has been told to ignore it.
+
+    It inherits that they wait; in this process they arrive when the block has ended.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

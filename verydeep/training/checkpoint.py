@@ -64,6 +64,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         OSError: the disk is full, say; earlier checkpoints stay as they are.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _put_back(folder)
     for torn in folder.glob(".step-*"):
         shutil.rmtree(torn)  # a killed process was writing it
     target = _place(folder, checkpoint.position.step)
@@ -81,7 +82,10 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
             "earlier ones stay as they are"
         ) from error
     best = checkpoint.position.best_step
-    for old in _newest_first(folder)[KEPT:]:
+    places = _newest_first(folder)
+    past = [place for place in places if place <= target]
+    abandoned = [place for place in places if place > target]  # were passed over, because they are damaged
+    for old in [*abandoned, *past[KEPT:]]:
         if best is None or old != _place(folder, best):
             shutil.rmtree(old)
     return target
@@ -106,6 +110,7 @@ def load_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 def load_step(folder: Path, step: int) -> Checkpoint | None:
     """The checkpoint of one step; None if it is gone or damaged."""
+    _put_back(folder)
     place = _place(folder, step)
     return None if _damage(place) else _read(place)
 
@@ -131,7 +136,13 @@ def _place(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
+def _put_back(folder: Path) -> None:
+    for old in folder.glob(".step-*.old"):
+        atomic.put_back(folder / old.name.split(".")[1])
+
+
 def _newest_first(folder: Path) -> list[Path]:
+    _put_back(folder)
     return sorted(folder.glob("step-*"), reverse=True)
 
 

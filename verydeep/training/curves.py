@@ -1,11 +1,15 @@
 """What a training leaves to look at: `metrics.jsonl` for machines and grep, event files for TensorBoard."""
 
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from verydeep import runs
 
@@ -24,7 +28,7 @@ TAGS = {
 class Curves:
     """Of one run, from some step on."""
 
-    def __init__(self, run: Path, writer: SummaryWriter | None) -> None:
+    def __init__(self, run: Path, writer: "_Events | None") -> None:
         self._run, self._writer = run, writer
 
     def step(self, step: int, *, loss: float, learning_rate: float) -> None:
@@ -44,6 +48,41 @@ class Curves:
         self._writer.flush()
 
 
+class _Events:
+    """TensorBoard's events; without them, said once, where the disk is full.
+
+    tensorboardX's own writer hands them to a thread. When that dies of a full disk, the next ones wait for ever.
+    """
+
+    def __init__(self, folder: Path, *, first_step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._file: EventsWriter | None = EventsWriter(str(folder / "events"), "")
+        if first_step:
+            self._try(
+                lambda file: file.write_event(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
+            )
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        event = Event(wall_time=time.time(), step=step, summary=scalar(tag, value))
+        self._try(lambda file: file.write_event(event))
+
+    def flush(self) -> None:
+        self._try(lambda file: file.flush())
+
+    def close(self) -> None:
+        self._try(lambda file: file.close())
+
+    def _try(self, act: Callable[[EventsWriter], object]) -> None:
+        if self._file is None:
+            return
+        try:
+            act(self._file)
+        except OSError as error:
+            self._file = None
+            print(f"no more curves in {self._folder}: {error}", file=sys.stderr)
+
+
 @contextmanager
 def curves(run: Path, *, first_step: int, on: bool) -> Iterator[Curves]:
     """Goes on with a run's curves; points from `first_step` on, of a process that was killed, are forgotten.
@@ -53,7 +92,7 @@ def curves(run: Path, *, first_step: int, on: bool) -> Iterator[Curves]:
     if not on:
         yield Curves(run, None)
         return
-    writer = SummaryWriter(str(run / runs.TENSORBOARD), purge_step=first_step or None)
+    writer = _Events(run / runs.TENSORBOARD, first_step=first_step)
     try:
         yield Curves(run, writer)
     finally:

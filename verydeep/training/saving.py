@@ -1,5 +1,6 @@
 """What a training leaves to go on from, and what it leaves in the end."""
 
+import sys
 from pathlib import Path
 
 from verydeep import runs
@@ -28,7 +29,12 @@ def save_models(training: Training, classes: tuple[str, ...]) -> None:
     weights = {name: whole(value) for name, value in net.state_dict().items()}
 
     def write() -> None:
-        best = None if position.best_step is None else checkpoint.load_step(out / runs.CHECKPOINTS, position.best_step)
+        best = None
+        if position.best_step is not None and position.best_step != position.step:
+            best = checkpoint.load_step(out / runs.CHECKPOINTS, position.best_step)
+            if best is None:
+                place = out / runs.CHECKPOINTS / f"step-{position.best_step:08d}"
+                print(f"{place} is damaged or gone: {out / runs.BEST} is the last epoch's network", file=sys.stderr)
         for folder, found in ((runs.BEST, best.weights if best is not None else weights), (runs.MODEL, weights)):
             model = runs.Model(
                 net=net.with_weights(found), classes=classes, scale=training.recipe.scale, flip=training.recipe.flip
