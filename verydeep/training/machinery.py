@@ -34,7 +34,7 @@ def assemble(order: Order, net: VGG, found: Checkpoint | None = None) -> Machine
     optimiser = _optimiser(net, recipe, device)
     for name, value in net.named_parameters():
         if found is not None and name in found.momentum:
-            optimiser.state[value]["momentum_buffer"] = like(found.momentum[name], value)
+            optimiser.state[value]["momentum_buffer"] = like(found.momentum[name], value.detach())
     return Machinery(
         net=net,
         forward=forward,

@@ -92,9 +92,10 @@ def whole(value: Tensor) -> Tensor:
 
 
 def like(full: Tensor, place: Tensor) -> Tensor:
-    """`full`, which all processes have, on the device of `place` and sharded as that is."""
-    moved = full.to(place.device)
-    return distribute_tensor(moved, place.device_mesh, place.placements) if isinstance(place, DTensor) else moved
+    """`full`, which all processes have, on the device of `place`, sharded and laid out in memory as that is."""
+    if isinstance(place, DTensor):
+        return distribute_tensor(full.to(place.device), place.device_mesh, place.placements)
+    return torch.empty_like(place).copy_(full)  # kernels that update all weights at once look at nothing but memory
 
 
 def gradient_norm(net: nn.Module) -> float:

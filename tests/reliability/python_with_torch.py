@@ -1,0 +1,79 @@
+"""Runs scripts as `python -c` does, each in a process and session of its own, with torch imported once for all.
+
+Orders are lines of JSON on standard input: {"script", "arguments", "output", "errors"} starts one and is answered with
+its process number; {"wait", "seconds"} is answered with the exit status of that number, or null while it runs.
+"""
+
+import atexit
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+
+import torch._dynamo  # noqa: F401  an optimiser imports it
+
+import verydeep.cli
+import verydeep.evaluation.evaluate
+import verydeep.training.loop  # noqa: F401
+
+
+def ordered():
+    """Starts and waits as ordered; in each process that was started, returns the script that it is to run."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "wait" in order:
+            found = status(order["wait"], order["seconds"])
+        else:
+            found = os.fork()
+            if not found:
+                turn_to(order)
+                return order["script"]
+        print(json.dumps(found), flush=True)
+    return None
+
+
+def status(pid, seconds):
+    end = time.monotonic() + seconds
+    while True:
+        ended, how = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(how)
+        if time.monotonic() > end:
+            return None
+        time.sleep(0.002)
+
+
+def turn_to(order):
+    os.setsid()
+    for number, path in enumerate((os.devnull, order["output"], order["errors"])):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    sys.argv = ["-c", *order["arguments"]]
+
+
+def ended(script):
+    """Runs it and returns its exit status, with everything done that an interpreter does before it forgets its modules.
+
+    Which takes long in a process that was forked, and which the system does as well.
+    """
+    left = 0
+    try:
+        exec(compile(script, "<script>", "exec"), {"__name__": "__main__"})
+    except SystemExit as error:
+        left = error.code or 0
+    except BaseException:
+        traceback.print_exc()
+        left = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return left
+
+
+script = ordered()
+if script is not None:
+    os._exit(ended(script))

@@ -1,0 +1,74 @@
+"""A training that takes a second, for tests and for the scripts that they start."""
+
+import hashlib
+import io
+from dataclasses import asdict, replace
+
+import numpy as np
+from PIL import Image
+
+from verydeep import Recipe, runs
+from verydeep.images.sources import MemorySource, Sample, Splits
+
+CLASSES = ("dark", "light")
+
+RECIPE = Recipe(crop=32, width=0.05, batch=4, epochs=2, learning_rate=1e-3, scale="256:512", seed=5)
+
+IMAGES = 10
+"""To train on, in three batches, the last of which is smaller."""
+
+STEPS = 3
+"""In an epoch."""
+
+
+def recipe(epochs):
+    """For so many epochs, in which the learning rate drops, if nothing is learned, but does not end the training."""
+    return replace(RECIPE, epochs=epochs, patience=max(1, epochs // 3), drops=3)
+
+
+def pictures(count, seed):
+    """Noise that is dark or light, as PNG files."""
+    rng = np.random.default_rng(seed)
+    samples = []
+    for index in range(count):
+        label = index % len(CLASSES)
+        buffer = io.BytesIO()
+        Image.fromarray((rng.integers(0, 100, (40, 44, 3)) + 150 * label).astype(np.uint8)).save(buffer, "PNG")
+        samples.append(Sample(buffer.getvalue(), label, f"{index}.png"))
+    return MemorySource(classes=CLASSES, samples=tuple(samples))
+
+
+def splits(training=IMAGES, validation=6):
+    return Splits(name="noise", parts={"train": pictures(training, 0), "val": pictures(validation, 1)})
+
+
+def folder(place, training=IMAGES, validation=6):
+    """The same as files, for the command line."""
+    for part, source in splits(training, validation).parts.items():
+        for sample in source.samples:
+            file = place / part / CLASSES[sample.label] / sample.id
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(sample.data)
+    return place
+
+
+def digest(checkpoint):
+    """Of everything in it that does not depend on the clock, to the bit."""
+    position = {**asdict(checkpoint.position), "seconds": None, "waited": None}
+    found = hashlib.sha256(repr(position).encode())
+    for tensors in (checkpoint.weights, checkpoint.momentum):
+        for name, value in sorted(tensors.items()):
+            found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+            found.update(value.detach().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def learning(run):
+    """The metrics that do not depend on the clock."""
+    names = ("epoch", "step", "learning_rate", "loss", "training_error", "validation_error")
+    return [{name: epoch[name] for name in names} for epoch in runs.read_metrics(run)]
+
+
+def strays(run):
+    """What is left of files and folders that were being written."""
+    return sorted(str(path.relative_to(run)) for path in run.rglob(".*"))
