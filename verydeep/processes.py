@@ -8,9 +8,10 @@ import socket
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +32,10 @@ PATIENCE = timedelta(days=1)
 
 Found = TypeVar("Found")
 
+_kept: list[Any] = []
+"""The group of the last joining. If DistributedDataParallel were the last to let go of it, in the traceback of an
+error, say, PyTorch would wait for its threads with the interpreter's lock held, and they for the lock."""
+
 
 class LostProcessError(RuntimeError):
     """Another process of the training ended, or does not answer."""
@@ -44,6 +49,10 @@ class Processes:
     count: int = 1
     beats: Any = field(default=None, repr=False)
     """Store of the signs of life."""
+    names: Sequence[str] = ()
+    """Of all, by rank."""
+    ended: threading.Event = field(default_factory=threading.Event, repr=False)
+    """Whether this process no longer watches others."""
 
     @property
     def first(self) -> bool:
@@ -103,9 +112,9 @@ class Processes:
             before = [_beats(self.beats, rank) for rank in range(self.count)]
             time.sleep(6 * BEAT)
             silent = [r for r in range(self.count) if r != self.rank and _beats(self.beats, r) == before[r]]
-            return ", ".join(_name(self.beats, rank) for rank in silent) or None
+            return _told(self, silent)
         except RuntimeError:
-            return "the process that keeps the group together"
+            return _keeper(self)
 
 
 def under_torchrun() -> bool:
@@ -119,7 +128,7 @@ def processes_here() -> int:
 
 
 def restarted() -> bool:
-    """Whether torchrun has started the processes anew after a failure (`--max-restarts`)."""
+    """Whether torchrun has started this process anew (`--max-restarts`); of several machines only some may count it."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
@@ -139,43 +148,62 @@ def joined(*, cuda: bool) -> Iterator[Processes]:
         yield Processes()
         return
     import torch.distributed as dist
+    from torch._C._distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     store, rank, count = next(rendezvous("env://", timeout=PATIENCE))
+    meeting = _meeting(store, rank, count)
+    store = PrefixStore(f"verydeep/{meeting}", store)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=rank, world_size=count, timeout=PATIENCE
     )
-    ended = threading.Event()
-    processes = Processes(rank=rank, count=count, beats=_store_of_beats())
-    _beat(processes)
-    processes.all_of(rank)  # everyone has given a first sign
-    watching = threading.Thread(target=_watch, args=(processes, ended), daemon=True)
+    _kept[:] = [dist.group.WORLD]
+    processes = Processes(rank=rank, count=count, beats=_store_of_beats(meeting))
+    processes.beats.add(f"beat/{rank}", 1)
+    names = processes.all_of(f"process {rank} (pid {os.getpid()} on {_host()})")  # everyone has given a first sign
+    processes = replace(processes, names=names)
+    watching = threading.Thread(target=_watch, args=(processes,), daemon=True)
     watching.start()
     try:
         yield processes
         processes.all_of(rank)  # nobody takes the store away from one that still works
     finally:
-        ended.set()
+        processes.ended.set()
         watching.join(timeout=2 * BEAT)
         dist.destroy_process_group()
 
 
-def _store_of_beats() -> Any:
+def _meeting(store: Any, rank: int, count: int) -> str:
+    """A name that only those have who join now: torchrun's store keeps what was there before a restart."""
+    mine = uuid.uuid4().hex
+    if rank:
+        store.set(f"verydeep/comes/{rank}", mine)
+        store.wait([f"verydeep/met/{mine}"], PATIENCE)
+        met = bytes(store.get(f"verydeep/met/{mine}")).decode()
+        store.set(f"verydeep/has/{met}/{rank}", "")
+        return met
+    awaited = set(range(1, count))
+    while awaited:
+        for other in sorted(awaited):
+            if store.check([f"verydeep/has/{mine}/{other}"]):
+                awaited.discard(other)
+            elif store.check([f"verydeep/comes/{other}"]):  # or came before the restart, and nobody reads this
+                store.set(f"verydeep/met/{bytes(store.get(f'verydeep/comes/{other}')).decode()}", mine)
+        time.sleep(BEAT / 10)
+    return mine
+
+
+def _store_of_beats(meeting: str) -> Any:
     """A connection of its own: one that the main thread waits on would hold up the signs of life."""
     from torch._C._distributed_c10d import PrefixStore, TCPStore
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     connection = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=LOST_AFTER))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return PrefixStore(f"verydeep/{attempt}", connection)
+    return PrefixStore(f"verydeep/beats/{meeting}", connection)
 
 
-def _beat(processes: Processes) -> None:
-    processes.beats.set(f"name/{processes.rank}", f"process {processes.rank} (pid {os.getpid()} on {_host()})")
-    processes.beats.add(f"beat/{processes.rank}", 1)
-
-
-def _watch(processes: Processes, ended: threading.Event) -> None:
+def _watch(processes: Processes) -> None:
+    ended = processes.ended
     others = [(processes.rank + step) % processes.count for step in range(1, min(WATCHED + 1, processes.count))]
     heard = {other: (0, time.monotonic()) for other in others}
     while not ended.wait(BEAT):
@@ -186,23 +214,36 @@ def _watch(processes: Processes, ended: threading.Event) -> None:
                 if beats != heard[other][0]:
                     heard[other] = (beats, time.monotonic())
             silent = [other for other in others if time.monotonic() - heard[other][1] > LOST_AFTER]
-            names = ", ".join(_name(processes.beats, other) for other in silent)
+            names = _told(processes, silent)
         except RuntimeError:  # its host is gone
             if ended.wait(LOST_AFTER):
                 return
-            names = "the process that keeps the group together"
+            names = _keeper(processes)
         if names:
             text = f"verydeep: process {processes.rank}: {names} has not answered for {LOST_AFTER:.0f} s"
             print(f"{text}; the last checkpoint stays, --resume goes on from it", file=sys.stderr, flush=True)
             os._exit(1)
 
 
+def _told(processes: Processes, silent: Sequence[int]) -> str | None:
+    """Who was lost first, in words: the first to find that out tells all, who otherwise would miss each other next."""
+    found = ", ".join(processes.names[rank] for rank in silent)
+    if not found and not processes.beats.check(["lost"]):
+        return None
+    told = bytes(processes.beats.compare_set("lost", "", found)).decode()
+    processes.ended.set()
+    if processes.first:
+        time.sleep(4 * BEAT)  # it may keep the store, and the others have yet to read this
+    return told
+
+
+def _keeper(processes: Processes) -> str:
+    """Whose end takes the store away."""
+    return "torchrun" if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else processes.names[0]
+
+
 def _beats(store: Any, rank: int) -> int:
     return int(store.add(f"beat/{rank}", 0))
-
-
-def _name(store: Any, rank: int) -> str:
-    return bytes(store.get(f"name/{rank}")).decode()
 
 
 def _host() -> str:

@@ -1,5 +1,6 @@
 """What a training leaves to look at."""
 
+import signal
 import struct
 import time
 
@@ -51,19 +52,42 @@ def test_curves_are_the_metrics(images, tmp_path):
         expected = {epoch["step"]: epoch[name] for epoch in metrics}
         assert drawn[tag] == pytest.approx(expected, rel=1e-6), name
     losses = drawn["step/loss"]
-    assert sorted(losses) == list(range(12))
-    first_epoch = (4 * losses[0] + 4 * losses[1] + 2 * losses[2]) / 10
+    assert sorted(losses) == list(range(1, 13))
+    first_epoch = (4 * losses[1] + 4 * losses[2] + 2 * losses[3]) / 10
     assert first_epoch == pytest.approx(metrics[0]["loss"], rel=1e-5)
     assert list(drawn["step/learning_rate"].values()) == pytest.approx(12 * [1e-3])
 
 
 def test_a_curve_that_is_begun_again_forgets_what_is_done_again(tmp_path):
-    for first, value in ((0, 1.0), (3, 2.0)):
+    for first, value in ((0, 0.5), (0, 1.0), (3, 2.0)):
         with curves(tmp_path, first_step=first, on=True) as plot:
             for step in range(first, 6):
                 plot.step(step, loss=value, learning_rate=0.1)
         time.sleep(1.1)  # names of event files are by the second
-    assert points(tmp_path)["step/loss"] == {0: 1, 1: 1, 2: 1, 3: 2, 4: 2, 5: 2}
+    assert points(tmp_path)["step/loss"] == {1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 2}
+
+
+def test_a_training_that_was_stopped_has_every_point_once(images, tmp_path, monkeypatch):
+    """Stopped in the middle of the second epoch, and once more at the end of the third."""
+    from verydeep.training import loop
+
+    whole = points(train(images, network="A", out=tmp_path / "whole", recipe=TINY))
+    for stop in (5, 9):
+        descend = loop.descend
+
+        def stopping(*arguments, stop=stop, descend=descend, **options):
+            if options["step"] == stop - 1:
+                signal.raise_signal(signal.SIGTERM)
+            return descend(*arguments, **options)
+
+        monkeypatch.setattr(loop, "descend", stopping)
+        with pytest.raises(Stopped):
+            train(images, network="A", out=tmp_path / "run", recipe=TINY, resume=True)
+        monkeypatch.setattr(loop, "descend", descend)
+        time.sleep(1.1)
+    found = points(train(images, network="A", out=tmp_path / "run", recipe=TINY, resume=True))
+    for tag in ("step/loss", "loss/training", "error/validation"):
+        assert found[tag] == whole[tag], tag
 
 
 def test_another_process_draws_nothing(tmp_path):

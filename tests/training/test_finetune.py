@@ -59,7 +59,7 @@ def test_all_layers_and_the_mean_come_from_the_run(trained, tmp_path):
     assert changed(state(trained), state(out)) == set()
     record = read_record(out)
     assert record.network == "A"
-    assert record.initialisation.startswith(f"copied: {', '.join(WEIGHTS_OF_A)}")
+    assert record.initialisation == f"copied: {', '.join(WEIGHTS_OF_A)}"
     assert set(record.fingerprints) == {"train", "val", "finetune"}
 
 
@@ -144,6 +144,7 @@ def test_statistics_of_frozen_batch_normalisations_stay_too(tmp_path):
     first = train(data, network="A", out=tmp_path / "first", recipe=Recipe(**options))
     recipe = Recipe(**options, finetune=str(first), freeze="pool2")
     before, after = state(first), state(train(data, out=tmp_path / "second", recipe=recipe))
+    assert torch.equal(before["bn2_1.weight"], after["bn2_1.weight"])
     same = {
         name.split(".")[0]
         for name in before
@@ -160,6 +161,27 @@ def test_seeded_networks_can_be_frozen_too(trained, tmp_path):
     )
     assert torch.equal(before["conv1_1.weight"], after["conv1_1.weight"])
     assert not torch.equal(before["conv2_1.weight"], after["conv2_1.weight"])
+
+
+def test_layers_that_were_just_drawn_are_not_frozen(trained, tmp_path):
+    recipe = Recipe(**TINY, init=str(trained), freeze="conv2_1")
+    with pytest.raises(ValueError, match="freeze conv2_1 would keep conv1_2 at random weights"):
+        train(source("ant", "bee", "cat"), network="D", out=tmp_path / "d", recipe=recipe)
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_convolution_is_frozen_with_its_batch_normalisation(tmp_path, capsys):
+    data, options = source("ant", "bee", "cat"), {**TINY, "batch_norm": True}
+    first = train(data, network="A", out=tmp_path / "first", recipe=Recipe(**options))
+    train(data, out=tmp_path / "second", recipe=Recipe(**options, finetune=str(first), freeze="conv2_1"))
+    assert "frozen: conv1_1, bn1_1, conv2_1, bn2_1\n" in capsys.readouterr().err
+
+
+def test_a_new_fc8_is_drawn_as_the_recipe_says(trained, tmp_path):
+    recipe = Recipe(**{**STILL, "width": 0.05}, finetune=str(trained), init="paper")
+    out = train(source("dog", "elk"), out=tmp_path / "run", recipe=recipe)
+    assert read_record(out).initialisation.endswith("; paper initialisation: fc8")
+    assert load(out).fc8.weight.std().item() == pytest.approx(0.01, rel=0.2)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,10 @@ def test_a_scale_is_never_smaller_than_the_crop_and_keeps_its_ratio(scale, crop)
         ({"step_epochs": 0, "schedule": "step"}, "step_epochs is a number from 1 up"),
         ({"warm_up": 1}, "for the schedules step and cosine alone"),
         ({"warm_up": 74, "schedule": "cosine"}, r"warm_up is below epochs \(74\)"),
-        ({"warm_up": -1, "schedule": "cosine"}, "warm_up is below epochs"),
+        ({"warm_up": -1, "schedule": "cosine"}, "warm_up must be 0 or more"),
+        ({"batch": 2.5}, "batch is a whole number, not 2.5"),
+        ({"schedule": "cosine", "drops": 7}, "drops does nothing with the schedule cosine"),
+        ({"schedule": "step", "patience": 2}, "patience does nothing with the schedule step"),
         ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1"),
     ],
 )

@@ -109,7 +109,7 @@ def test_the_warm_up_of_steps_rises_to_the_rate():
 
 @pytest.mark.parametrize("schedule", ["step", "cosine"])
 def test_only_the_plateau_ends_a_training_early(schedule):
-    recipe, state = Recipe(schedule=schedule, patience=1, drops=0), Plateau()
-    for error in (50.0, 60.0, 60.0, 40.0, 45.0):
+    recipe, state = Recipe(schedule=schedule), Plateau()
+    for error in [50.0, 40.0] + 100 * [60.0]:
         state = after_epoch(state, error, recipe)
     assert state == Plateau(best=40.0)

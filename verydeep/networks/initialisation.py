@@ -31,8 +31,8 @@ class Initialisation:
     random: tuple[str, ...]
 
     def __str__(self) -> str:
-        drawn = f"{self.scheme} initialisation: {', '.join(self.random)}"
-        return f"{COPIED}{', '.join(self.copied)}; {drawn}" if self.copied else drawn
+        drawn = [f"{self.scheme} initialisation: {', '.join(self.random)}"] if self.random else []
+        return "; ".join([*([f"{COPIED}{', '.join(self.copied)}"] if self.copied else []), *drawn])
 
 
 @torch.no_grad()

@@ -42,7 +42,7 @@ def agreed_batches(training: Training, stop: StopRequest) -> Generator[tuple[Dev
         workers=training.workers,
         share=(processes.rank, processes.count),
     )
-    bad, saved, failure = training.bad_images, time.monotonic(), None
+    bad, failure = training.bad_images, None
     with closing(on_device(batches, device)) as shown:
         while True:
             asked, batch = time.perf_counter(), nothing(recipe.crop, device)
@@ -51,7 +51,7 @@ def agreed_batches(training: Training, stop: StopRequest) -> Generator[tuple[Dev
             except (WorkerDiedError, TooManyBadImagesError) as error:
                 failure = error
             came = time.perf_counter()
-            due = time.monotonic() - saved > 60 * training.save_minutes
+            due = time.monotonic() - training.saved > 60 * training.save_minutes
             mine = [len(batch.labels), len(bad.waiting), failure is not None, stop.signal or 0, due]
             usable, waiting, failed, signals, overdue = processes.gathered(mine).T.int().tolist()
             if any(waiting):
@@ -61,7 +61,6 @@ def agreed_batches(training: Training, stop: StopRequest) -> Generator[tuple[Dev
                 end(training.out, failure=failure, failed=failed, signal=max(signals))
             if overdue[0]:
                 save_checkpoint(training)
-                saved = time.monotonic()
             yield batch, usable, Fetched(asked, came)
 
 

@@ -67,7 +67,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     _put_back(folder)
     for torn in folder.glob(".step-*"):
         shutil.rmtree(torn)  # a killed process was writing it
-    target = _place(folder, checkpoint.position.step)
+    target = place_of(folder, checkpoint.position.step)
     try:
         with atomic.new_folder(target) as aside:
             save_file({name: value.contiguous() for name, value in checkpoint.weights.items()}, aside / WEIGHTS)
@@ -81,14 +81,23 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
             f"cannot write the checkpoint {target} ({sum(tensor.nbytes for tensor in tensors):,} bytes): {error}; "
             "earlier ones stay as they are"
         ) from error
-    best = checkpoint.position.best_step
     places = _newest_first(folder)
-    past = [place for place in places if place <= target]
     abandoned = [place for place in places if place > target]  # were passed over, because they are damaged
-    for old in [*abandoned, *past[KEPT:]]:
-        if best is None or old != _place(folder, best):
+    kept = [place for place in places if place <= target][:KEPT]
+    best = [place_of(folder, step) for step in map(_best_step, kept) if step is not None]
+    for old in places:
+        if old in abandoned or old not in [*kept, *best]:
             shutil.rmtree(old)
     return target
+
+
+def _best_step(place: Path) -> int | None:
+    """That a checkpoint knows of; its own may be damaged, and then the older one's counts."""
+    try:
+        found: int | None = json.loads((place / STATE).read_text())["best_step"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found
 
 
 def load_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -111,7 +120,7 @@ def load_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 def load_step(folder: Path, step: int) -> Checkpoint | None:
     """The checkpoint of one step; None if it is gone or damaged."""
     _put_back(folder)
-    place = _place(folder, step)
+    place = place_of(folder, step)
     return None if _damage(place) else _read(place)
 
 
@@ -132,7 +141,8 @@ def _read(place: Path) -> Checkpoint:
     )
 
 
-def _place(folder: Path, step: int) -> Path:
+def place_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is, or would be."""
     return folder / f"step-{step:08d}"
 
 

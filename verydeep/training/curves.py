@@ -32,11 +32,11 @@ class Curves:
         self._run, self._writer = run, writer
 
     def step(self, step: int, *, loss: float, learning_rate: float) -> None:
-        """One more point of the fine curves."""
+        """One more point of the fine curves, of the step that came after `step` others."""
         if self._writer is None:
             return
-        self._writer.add_scalar("step/loss", loss, step)
-        self._writer.add_scalar("step/learning_rate", learning_rate, step)
+        self._writer.add_scalar("step/loss", loss, step + 1)
+        self._writer.add_scalar("step/learning_rate", learning_rate, step + 1)
 
     def epoch(self, figures: dict[str, Any]) -> None:
         """One more line, and a point of every curve."""
@@ -58,10 +58,9 @@ class _Events:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._file: EventsWriter | None = EventsWriter(str(folder / "events"), "")
-        if first_step:
-            self._try(
-                lambda file: file.write_event(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
-            )
+        # Whoever reads forgets what came after it before; the last point that counts is that of `first_step` steps.
+        start = Event(step=first_step + 1, session_log=SessionLog(status=SessionLog.START))
+        self._try(lambda file: file.write_event(start))
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
         event = Event(wall_time=time.time(), step=step, summary=scalar(tag, value))
@@ -85,7 +84,7 @@ class _Events:
 
 @contextmanager
 def curves(run: Path, *, first_step: int, on: bool) -> Iterator[Curves]:
-    """Goes on with a run's curves; points from `first_step` on, of a process that was killed, are forgotten.
+    """Goes on with a run's curves; points of steps after `first_step`, of a process that was killed, are forgotten.
 
     If not `on`, another process draws them.
     """

@@ -9,6 +9,7 @@ from verydeep.networks.configurations import InitialisationScheme, configuration
 from verydeep.networks.initialisation import Initialisation, initialise, layers_with_weights
 from verydeep.networks.vgg import VGG
 from verydeep.training.order import Order
+from verydeep.training.recipe import Recipe
 
 
 def initial_network(order: Order) -> tuple[VGG, Initialisation, list[str]]:
@@ -32,16 +33,21 @@ def initial_network(order: Order) -> tuple[VGG, Initialisation, list[str]]:
             raise ValueError(f"cannot start from {recipe.init}: it was trained for other classes, so fc8 does not fit")
         initialisation = initialise(net, recipe.init_rest or "glorot", seed_from=seed.net, generator=generator)
     else:
-        initialisation, notes = _gone_on_from(recipe.finetune, net, classes, generator)
+        initialisation, notes = _gone_on_from(recipe, net, classes, generator)
     if recipe.freeze is not None:
-        notes.append(f"frozen: {', '.join(_freeze(net, recipe.freeze))}")
+        frozen = _freeze(net, recipe.freeze)
+        drawn = [name for name in frozen if name in initialisation.random]
+        if drawn:
+            raise ValueError(f"freeze {recipe.freeze} would keep {', '.join(drawn)} at random weights: freeze less")
+        notes.append(f"frozen: {', '.join(frozen)}")
     return net, initialisation, notes
 
 
 def _gone_on_from(
-    run: str, net: VGG, classes: tuple[str, ...], generator: torch.Generator
+    recipe: Recipe, net: VGG, classes: tuple[str, ...], generator: torch.Generator
 ) -> tuple[Initialisation, list[str]]:
     """Copies all layers and the mean of a run; fc8 is drawn anew where the classes are others."""
+    run, scheme = str(recipe.finetune), cast(InitialisationScheme, recipe.init)
     trained = runs.load_model(run)
     theirs, ours = _shape(trained.net), _shape(net)
     if theirs != ours:
@@ -57,7 +63,7 @@ def _gone_on_from(
     else:
         layers = tuple(name for name in layers if name != "fc8")
         notes.append(f"fc8 is new: the classes are not the {len(trained.classes):,} of {run}")
-    return initialise(net, seed_from=trained.net, layers=layers, generator=generator), notes
+    return initialise(net, scheme, seed_from=trained.net, layers=layers, generator=generator), notes
 
 
 def _shape(net: VGG) -> str:
@@ -70,7 +76,9 @@ def _freeze(net: VGG, last: str) -> tuple[str, ...]:
     """Excludes the layers up to `last` from learning; their names."""
     if last not in net.layer_names:
         raise ValueError(f"freeze: no layer {last!r}; this network has {', '.join(net.layer_names)}")
-    upto = net.layer_names[: net.layer_names.index(last) + 1]
+    # A convolution's batch normalisation belongs to it.
+    ends = [net.layer_names.index(name) for name in (last, last.replace("conv", "bn")) if name in net.layer_names]
+    upto = net.layer_names[: max(ends) + 1]
     frozen = tuple(name for name in layers_with_weights(net) if name in upto)
     if "fc8" in frozen:
         raise ValueError("freeze fc8 leaves nothing to train: name an earlier layer")

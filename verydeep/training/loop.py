@@ -1,9 +1,13 @@
 """The training loop: `train` and `_epochs` are the paper's recipe on one page, the rest are what they name."""
 
+import math
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from verydeep import runs
 from verydeep.images.on_device import DeviceBatch
@@ -21,7 +25,7 @@ from verydeep.training.curves import Curves, curves
 from verydeep.training.order import Order
 from verydeep.training.preparation import Training, prepare
 from verydeep.training.recipe import Recipe
-from verydeep.training.run_folder import check_folder, check_same
+from verydeep.training.run_folder import check_alike, check_folder, check_same
 from verydeep.training.saving import last_checkpoint, save_checkpoint, save_models
 from verydeep.training.schedule import after_epoch
 from verydeep.training.step import Abandoned, DivergedError, Outcome, descend
@@ -59,31 +63,34 @@ def train(
         DivergedError: loss or gradients became infinite or not a number; that step was not applied.
     """
     recipe, runtime, execution = recipe or Recipe(), runtime or Runtime(), execution or Execution()
-    out, device = Path(out), torch_device(runtime.device)
-    network = _network(network, recipe)
-    if execution.fc_parallel and not under_torchrun():
+    out, network, device = Path(out), _network(network, recipe), torch_device(runtime.device)
+    if execution.fc_parallel and not (under_torchrun() or restarted()):
         raise ValueError("--fc-parallel divides layers among processes: start several with torchrun")
+    if under_torchrun() and device.type not in ("cpu", "cuda"):
+        raise ValueError(f"several processes cannot compute on {device.type}: add --device cpu")
     with joined(cuda=device.type == "cuda") as processes:
-        processes.from_first(lambda: check_folder(out, resume=resume or restarted()))
-        order = Order(
-            splits=open_source(source) if isinstance(source, str) else source,
-            network=network,
-            recipe=recipe,
-            runtime=runtime,
-            execution=execution,
-            tolerance=tolerance or Tolerance(),
-            out=out,
-            device=device,
-            processes=processes,
-        )
-        if processes.from_first(lambda: _stands(order)):
-            return out
         try:
-            _train(order)
+            goes_on = resume or any(processes.all_of(restarted()))
+            processes.from_first(lambda: check_folder(out, resume=goes_on))
+            order = Order(
+                splits=open_source(source) if isinstance(source, str) else source,
+                network=network,
+                recipe=recipe,
+                runtime=runtime,
+                execution=execution,
+                tolerance=tolerance or Tolerance(),
+                out=out,
+                device=device,
+                processes=processes,
+            )
+            check_alike(order)
+            if not processes.from_first(lambda: _stands(order)):
+                _train(order)
         except (RuntimeError, OSError) as error:
             # What a lost process leaves half sent fails in many ways.
             known = isinstance(error, DivergedError | WorkerDiedError | LostProcessError)
-            lost = None if known else processes.lost()
+            with stop_request():  # torchrun asks those that are left to stop; they tell why they end all the same
+                lost = None if known else processes.lost()
             if lost is None:
                 raise
             raise LostProcessError(f"{lost} ended or does not answer; {last_checkpoint(out)}") from error
@@ -103,7 +110,7 @@ def _train(order: Order) -> None:
         for line in about:
             report.say(line)
         _epochs(training, stop, report, plot)
-    save_models(training, order.splits.classes)
+    save_models(training, order.splits.classes, say=report.say)
 
 
 def _epochs(training: Training, stop: StopRequest, report: Reporter, plot: Curves) -> None:
@@ -115,11 +122,10 @@ def _epochs(training: Training, stop: StopRequest, report: Reporter, plot: Curve
         return
     with closing(agreed_batches(training, stop)) as batches:
         for batch, usable, fetched in batches:
-            step, rate = training.position.step, training.rate
             outcome = Outcome()
             if any(usable):
-                outcome = _descend(training, batch, usable, rate, stop)
-                plot.step(step, loss=outcome.loss_sum / sum(usable), learning_rate=rate)
+                outcome = _descend(training, batch, usable, stop, report.say)
+                plot.step(training.position.step, loss=outcome.loss_sum / sum(usable), learning_rate=training.rate)
             training.position = _after(training.position, outcome, sum(usable), fetched)
             if training.position.step % steps == 0:
                 _end_epoch(training, stop, report, plot)
@@ -129,28 +135,41 @@ def _epochs(training: Training, stop: StopRequest, report: Reporter, plot: Curve
                 return
 
 
-def _descend(training: Training, batch: DeviceBatch, usable: list[int], rate: float, stop: StopRequest) -> Outcome:
-    """One step, or the end: without it if numbers are no longer finite or, on one process, if a signal comes."""
+def _descend(
+    training: Training, batch: DeviceBatch, usable: list[int], stop: StopRequest, say: Callable[[str], None]
+) -> Outcome:
+    """One step, in smaller pieces if memory asks for it; or the end, if numbers are not finite or a signal comes."""
     step, alone = training.position.step, not training.machinery.processes.several
-    try:
-        return descend(
-            training.machinery,
-            training.recipe,
-            batch,
-            step=step,
-            rate=rate,
-            usable=usable,
-            abandon=lambda: alone and stop.signal is not None,
-        )
-    except Abandoned:
-        save_checkpoint(training)
-        end(training.out, signal=stop.signal or 0)
-    except DivergedError as error:
-        save_checkpoint(training)
-        raise DivergedError(
-            f"{error}; that step was not applied, {last_checkpoint(training.out)}: train again in another folder with "
-            "a lower learning rate"
-        ) from None
+    while True:
+        try:
+            return descend(
+                training.machinery,
+                training.recipe,
+                batch,
+                step=step,
+                rate=training.rate,
+                usable=usable,
+                abandon=lambda: alone and stop.signal is not None,
+            )
+        except Abandoned:
+            save_checkpoint(training)
+            end(training.out, signal=stop.signal or 0)
+        except DivergedError as error:  # the weights of this step may be what it comes from: they are not saved
+            raise DivergedError(
+                f"{error}; that step was not applied, {last_checkpoint(training.out)}: train again in another folder "
+                "with a lower learning rate"
+            ) from None
+        except torch.OutOfMemoryError as error:
+            smaller = math.ceil(training.machinery.micro_batch / 2)
+            if not alone or training.machinery.micro_batch == 1:
+                raise RuntimeError(
+                    f"out of memory at step {step}; {last_checkpoint(training.out)}: go on with --resume "
+                    f"--micro-batch {smaller}"
+                ) from error
+        say(f"out of memory at step {step}: it is done again in pieces of {smaller}")
+        training.machinery = replace(training.machinery, micro_batch=smaller)
+        if training.machinery.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def _after(position: Position, outcome: Outcome, images: int, fetched: Fetched) -> Position:

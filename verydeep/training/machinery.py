@@ -22,8 +22,9 @@ FUSED = ("cuda", "cpu")
 def assemble(order: Order, net: VGG, found: Checkpoint | None = None) -> Machinery:
     """The network on its device, together with the other processes, and the optimiser with its momentum."""
     recipe, execution, processes, device = order.recipe, order.execution, order.processes, order.device
+    tf32 = device.type == "cuda" and execution.precision != "fp32"
     if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = execution.precision != "fp32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         torch.backends.cudnn.benchmark = True
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     bf16 = uses_bf16(execution.precision, device)
@@ -42,6 +43,7 @@ def assemble(order: Order, net: VGG, found: Checkpoint | None = None) -> Machine
         processes=processes,
         device=device,
         bf16=bf16,
+        tf32=tf32,
         micro_batch=micro_batch,
         fc_parallel=execution.fc_parallel,
     )

@@ -28,7 +28,9 @@ def micro_batch_that_fits(order: Order, net: VGG, *, bf16: bool) -> int:
 
     if device.type in OUT_OF_MEMORY_IS_SURVIVED:
         momentum = [torch.empty_like(value) for value in net.parameters()]  # which will have to fit, too
+        before = {name: value.clone() for name, value in net.named_buffers()}
         fits = largest_that_fits(share, try_out, forget=lambda: net.zero_grad(set_to_none=True))
+        net.load_state_dict(before, strict=False)
         del momentum
     else:
         fits = _largest_by_arithmetic(order, share)

@@ -21,7 +21,7 @@ from verydeep.networks.vgg import VGG
 from verydeep.processes import Processes
 
 BYTES_PER_NUMBER = 4
-"""Weights, gradients and activations that are exchanged are float32."""
+"""Weights and gradients are float32; so are activations, unless products are bfloat16."""
 
 SHARDED = ("fc6", "fc7", "fc8")
 
@@ -44,7 +44,6 @@ def parallelised(net: VGG, processes: Processes, device: torch.device, *, fc_par
         net,
         device_ids=[device] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,
-        broadcast_buffers=net.batch_norm,
     )
     wrapped.register_comm_hook(None, _added_up)
     return wrapped
@@ -107,17 +106,18 @@ def gradient_norm(net: nn.Module) -> float:
     return torch.stack(norms).norm().item()
 
 
-def bytes_sent(net: VGG, processes: int, *, batch: int, fc_parallel: bool) -> int:
+def bytes_sent(net: VGG, processes: int, *, batch: int, fc_parallel: bool, bf16: bool = False) -> int:
     """That each process sends in one step, with ring algorithms: each of N passes on (N - 1)/N of what there is.
 
     Gradients are added up in twice that. With `fc_parallel`, activations of the whole batch are gathered (pool5 on
     the way forward, the gradients of fc7 and fc8 on the way back) or added up and dealt out (fc7, fc8 and the gradient
     of pool5): six times once.
     """
-    sizes = {name: value.numel() for name, value in net.named_parameters()}
+    sizes = {name: value.numel() for name, value in net.named_parameters() if value.requires_grad}
     sharded = [name for name in sizes if name.split(".")[0] in SHARDED] if fc_parallel else []
     gradients = 2 * sum(size for name, size in sizes.items() if name not in sharded)
     activations = 0
     if fc_parallel:
         activations = 2 * batch * (net.fc6.in_features + net.fc7.out_features + net.fc8.out_features)
-    return (gradients + activations) * BYTES_PER_NUMBER * (processes - 1) // processes
+    size = BYTES_PER_NUMBER * gradients + (BYTES_PER_NUMBER // 2 if bf16 else BYTES_PER_NUMBER) * activations
+    return size * (processes - 1) // processes

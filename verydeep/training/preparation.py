@@ -1,6 +1,7 @@
 """Everything before the first step: images, first weights, the machinery, and where a stopped training stands."""
 
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,8 @@ class Training:
     bad_validation: Quarantine
     workers: int
     save_minutes: float
+    saved: float
+    """When the last checkpoint was, by `time.monotonic`."""
     out: Path
 
     @property
@@ -79,8 +82,7 @@ def prepare(order: Order) -> tuple[Training, list[str]]:
     recipe, processes, splits = order.recipe, order.processes, order.splits
     images, validation = splits.part("train"), splits.part("val")
     net, initialisation, notes = initial_network(order)
-    if processes.first and not runs.is_begun(order.out):
-        write_record(order, initialisation)
+    processes.from_first(lambda: None if runs.is_begun(order.out) else write_record(order, initialisation))
     bad_images, bad_validation = (
         Quarantine(
             len(splits.part(split)),
@@ -117,6 +119,7 @@ def prepare(order: Order) -> tuple[Training, list[str]]:
         bad_validation=bad_validation,
         workers=order.runtime.workers,
         save_minutes=order.execution.save_minutes,
+        saved=time.monotonic(),
         out=order.out,
     )
     about = [*damaged, *_about(order, machinery), *notes, _about_colours(order, colour)]
@@ -160,7 +163,7 @@ def _about(order: Order, machinery: Machinery) -> list[str]:
     pieces = math.ceil(share / machinery.micro_batch)
     how = [
         f"on {order.device}" + (f" and {count - 1} more" if count > 1 else ""),
-        "bfloat16 products" if machinery.bf16 else "float32",
+        "bfloat16 products" if machinery.bf16 else f"float32{' (TF32 products)' if machinery.tf32 else ''}",
         "channels last",
         *(["compiled"] if order.execution.compile else []),
         *([f"batches of {recipe.batch} in {pieces} pieces of {machinery.micro_batch}"] if pieces > 1 else []),
@@ -168,7 +171,8 @@ def _about(order: Order, machinery: Machinery) -> list[str]:
     lines.append(", ".join(how))
     if count > 1:
         plain, sharded = (
-            bytes_sent(net, count, batch=recipe.batch, fc_parallel=fc_parallel) / 1e6 for fc_parallel in (False, True)
+            bytes_sent(net, count, batch=recipe.batch, fc_parallel=shared, bf16=machinery.bf16) / 1e6
+            for shared in (False, True)
         )
         here, other, word = (sharded, plain, "without") if machinery.fc_parallel else (plain, sharded, "with")
         lines.append(f"each process sends {here:,.1f} MB a step ({other:,.1f} {word} --fc-parallel)")

@@ -102,7 +102,11 @@ class Recipe:
         """Refuses what cannot be."""
         check_crop(self.crop)
         scale_range(self.scale)
-        for name, least in {"batch": 1, "epochs": 1, "drops": 0, "patience": 1, "seed": 0}.items():
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type in (int, int | None) and value is not None and not isinstance(value, int):
+                raise ValueError(f"{field.name} is a whole number, not {value}")
+        for name, least in {"batch": 1, "epochs": 1, "drops": 0, "patience": 1, "warm_up": 0, "seed": 0}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")
         for name in ("colour_sd", "weight_decay"):
@@ -132,8 +136,12 @@ class Recipe:
             raise ValueError(f"schedule is one of {', '.join(get_args(Schedule))}, not {self.schedule}")
         if self.step_epochs is not None and (self.schedule != "step" or self.step_epochs < 1):
             raise ValueError("step_epochs is a number from 1 up, for the schedule step alone")
-        if self.warm_up and (self.schedule == "plateau" or not 0 < self.warm_up < self.epochs):
+        if self.warm_up and (self.schedule == "plateau" or self.warm_up >= self.epochs):
             raise ValueError(f"warm_up is below epochs ({self.epochs}), for the schedules step and cosine alone")
+        unused = {"plateau": (), "step": ("patience",), "cosine": ("patience", "drops")}[self.schedule]
+        for field in dataclasses.fields(self):
+            if field.name in unused and getattr(self, field.name) != field.default:
+                raise ValueError(f"{field.name} does nothing with the schedule {self.schedule}: leave it out")
 
     def starts_from_run(self) -> bool:
         """Whether `init` names a run to copy layers from."""

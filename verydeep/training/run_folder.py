@@ -71,6 +71,21 @@ def check_same(before: runs.Record, order: Order) -> None:
         )
 
 
+def check_alike(order: Order) -> None:
+    """Refuses to begin where processes do not have the same images and starting weights.
+
+    Raises:
+        ValueError: in all of them; the message names the first that differs.
+    """
+    everyone = order.processes.all_of((order.splits.classes, _fingerprints(order.splits, order.recipe)))
+    others = [rank for rank, found in enumerate(everyone) if found != everyone[0]]
+    if others:
+        raise ValueError(
+            f"process {others[0]} has other images, classes or starting weights under this name than process 0: all "
+            "machines must have the same"
+        )
+
+
 def _fingerprints(splits: Splits, recipe: Recipe) -> dict[str, str]:
     images = {split: splits.part(split).fingerprint for split in ("train", "val")}
     start = (

@@ -1,7 +1,10 @@
 """What a training leaves to go on from, and what it leaves in the end."""
 
-import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from torch import Tensor
 
 from verydeep import runs
 from verydeep.training import checkpoint
@@ -21,25 +24,29 @@ def save_checkpoint(training: Training) -> None:
         position=training.position,
     )
     training.machinery.processes.from_first(lambda: checkpoint.save(training.out / runs.CHECKPOINTS, found))
+    training.saved = time.monotonic()
 
 
-def save_models(training: Training, classes: tuple[str, ...]) -> None:
+def save_models(training: Training, classes: tuple[str, ...], *, say: Callable[[str], None]) -> None:
     """The network as it is now, and as it was when the validation error was lowest."""
     net, position, out = training.machinery.net, training.position, training.out
     weights = {name: whole(value) for name, value in net.state_dict().items()}
 
+    checkpoints, best_step = out / runs.CHECKPOINTS, position.best_step or position.step
+
+    def save(found: Mapping[str, Tensor], folder: Path) -> None:
+        recipe = training.recipe
+        model = runs.Model(net=net.with_weights(found), classes=classes, scale=recipe.scale, flip=recipe.flip)
+        runs.save_model(model, folder)
+
     def write() -> None:
-        best = None
-        if position.best_step is not None and position.best_step != position.step:
-            best = checkpoint.load_step(out / runs.CHECKPOINTS, position.best_step)
-            if best is None:
-                place = out / runs.CHECKPOINTS / f"step-{position.best_step:08d}"
-                print(f"{place} is damaged or gone: {out / runs.BEST} is the last epoch's network", file=sys.stderr)
-        for folder, found in ((runs.BEST, best.weights if best is not None else weights), (runs.MODEL, weights)):
-            model = runs.Model(
-                net=net.with_weights(found), classes=classes, scale=training.recipe.scale, flip=training.recipe.flip
-            )
-            runs.save_model(model, out / folder)
+        best = None if best_step == position.step else checkpoint.load_step(checkpoints, best_step)
+        if best is not None or best_step == position.step:
+            save(best.weights if best is not None else weights, out / runs.BEST)
+        else:
+            place = checkpoint.place_of(checkpoints, best_step)
+            say(f"{place} is damaged or gone, so there is no {out / runs.BEST}, which would come from it")
+        save(weights, out / runs.MODEL)
 
     training.machinery.processes.from_first(write)
 

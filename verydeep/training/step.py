@@ -1,8 +1,8 @@
 """One step of gradient descent: the gradients of a batch, in one piece or several, on one process or several."""
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +38,9 @@ class Machinery:
     processes: Processes
     device: torch.device
     bf16: bool
+    """Products are computed in bfloat16."""
+    tf32: bool
+    """Products of float32 are computed in TF32."""
     micro_batch: int
     """Images computed at once."""
     fc_parallel: bool
@@ -75,12 +78,13 @@ def descend(
     machinery.net.train()
     freeze_statistics(machinery.net)
     machinery.optimiser.zero_grad()
-    loss_sum, wrong = _gradients(machinery, recipe, batch, step=step, usable=usable, abandon=abandon)
-    sums = machinery.processes.gathered([loss_sum, wrong]).sum(0).tolist()
-    norm = gradient_norm(machinery.net)
-    if not (math.isfinite(sums[0]) and math.isfinite(norm)):
-        loss = sums[0] / sum(usable)
-        raise DivergedError(f"training diverged at step {step} (loss {loss:.3g}, gradient norm {norm:.3g})")
+    with unless_it_fails(machinery.net):
+        loss_sum, wrong = _gradients(machinery, recipe, batch, step=step, usable=usable, abandon=abandon)
+        sums = machinery.processes.gathered([loss_sum, wrong]).sum(0).tolist()
+        norm = gradient_norm(machinery.net)
+        if not (math.isfinite(sums[0]) and math.isfinite(norm)):
+            loss = sums[0] / sum(usable)
+            raise DivergedError(f"training diverged at step {step} (loss {loss:.3g}, gradient norm {norm:.3g})")
     for group in machinery.optimiser.param_groups:
         group["lr"] = rate
     machinery.optimiser.step()
@@ -158,6 +162,18 @@ def _exchange_only_if(forward: nn.Module, last: bool) -> AbstractContextManager[
 
 def _precision(machinery: Machinery) -> AbstractContextManager[object]:
     return torch.autocast(machinery.device.type, torch.bfloat16) if machinery.bf16 else nullcontext()
+
+
+@contextmanager
+def unless_it_fails(net: VGG) -> Iterator[None]:
+    """Statistics of batch normalisation are as they were if the block ends with an error."""
+    before = {name: value.clone() for name, value in net.named_buffers()} if net.batch_norm else {}
+    try:
+        yield
+    except BaseException:
+        for name, value in before.items():
+            net.get_buffer(name).copy_(value)
+        raise
 
 
 def freeze_statistics(net: VGG) -> None:

@@ -48,8 +48,8 @@ def validation_error(training: Training, stop: StopRequest) -> float:
         end(training.out, failure=next(iter(failures), None), failed=told[:, 3].tolist(), signal=int(told[:, -1].max()))
     if unusual:
         raise DivergedError(
-            f"training diverged: scores of validation images are not finite; {last_checkpoint(training.out)}: train "
-            "again in another folder with a lower learning rate"
+            f"training diverged: scores of validation images are not finite after step {training.position.step - 1}; "
+            f"{last_checkpoint(training.out)}: train again in another folder with a lower learning rate"
         )
     if not seen:
         raise ValueError("none of the validation images can be used")
