@@ -78,6 +78,8 @@ def test_wrong_use_is_answered_in_one_line(capsys, tmp_path):
     assert "say which --network: A, A-LRN" in refusal(capsys, "train", "digits", "--out", out)
     assert "start several with torchrun" in refusal(capsys, *train, "A", "--fc-parallel")
     assert "it needs finetune" in refusal(capsys, *train, "A", "--freeze", "conv1_1")
+    assert "--batch is a whole number, not 2.5" in refusal(capsys, *train, "A", "--batch", 2.5)
+    assert "--epochs is a whole number, not 1.5" in refusal(capsys, *train, "A", "--epochs=1.5")
     assert "there is no file" in refusal(capsys, *train, "A", "--config", tmp_path / "nowhere.toml")
     assert "there is no folder" in refusal(capsys, "describe", "A", "--json", tmp_path / "nowhere" / "d.json")
     assert not out.exists()
@@ -158,6 +160,8 @@ def test_a_toml_file_chooses_and_the_command_line_overrides(capsys, tmp_path):
         ("crop = ", "is not TOML"),
         ('crop = "wide"', "unable to convert"),
         ("crop = 100", "not a multiple of 32"),
+        ("micro_batch = 2.5", "--micro-batch is a whole number, not 2.5"),
+        ('config = "other.toml"', "names another file of options"),
     ],
 )
 def test_a_toml_file_with_mistakes_is_refused(capsys, tmp_path, text, message):

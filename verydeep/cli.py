@@ -1,11 +1,13 @@
 """The command line: one short function per verb. Whatever is heavy is imported inside the verb that needs it."""
 
 import io
+import itertools
 import json
 import os
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -313,7 +315,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if under_torchrun() and tokens[:1] != ["train"]:
             raise ValueError("only train works on several processes: start this without torchrun")
         with ended_by_sigterm():
-            app.config = _config(tokens)
+            options = _options(tokens)
+            app.config = _config(options)
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except Exception as error:
         if debug:
@@ -324,18 +327,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _config(tokens: Sequence[str]) -> tuple[Toml, ...]:
+def _options(tokens: Sequence[str]) -> dict[str, str]:
+    """Options of a command line and what may be their values."""
+    pairs = itertools.zip_longest(tokens, tokens[1:], fillvalue="")
+    given = {option: value or next_one for token, next_one in pairs for option, _, value in [token.partition("=")]}
+    found = {option: value for option, value in given.items() if option.startswith("--")}
+    _refuse_fractions(found)
+    return found
+
+
+def _config(options: Mapping[str, str]) -> tuple[Toml, ...]:
     """The file of options that the command line names, if it does."""
-    for place, token in enumerate(tokens):
-        option, _, value = token.partition("=")
-        file = value or next(iter(tokens[place + 1 :]), "")
-        if option == "--config" and Path(file).is_file():  # otherwise the verb refuses it
-            try:
-                tomllib.loads(Path(file).read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise ValueError(f"{file} is not TOML: {error}") from error
-            return (Toml(file, use_commands_as_keys=False),)
-    return ()
+    file = options.get("--config", "")
+    if not Path(file).is_file():  # the verb refuses it
+        return ()
+    try:
+        table = tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not TOML: {error}") from error
+    if "config" in table:
+        raise ValueError(f"{file} names another file of options: one is read, the one on the command line")
+    _refuse_fractions({f"--{key.replace('_', '-')}": str(value) for key, value in table.items()})
+    return (Toml(file, use_commands_as_keys=False),)
+
+
+def _refuse_fractions(options: Mapping[str, str]) -> None:
+    """The library would round them."""
+    for settings in (Recipe, Execution, Runtime, Tolerance):
+        for field in fields(settings):
+            option = f"--{field.name.replace('_', '-')}"
+            if field.type in (int, int | None) and "." in options.get(option, ""):
+                raise ValueError(f"{option} is a whole number, not {options[option]}")
 
 
 def _explain(error: Exception) -> int:
