@@ -1,24 +1,21 @@
 """The command line: one short function per verb. Whatever is heavy is imported inside the verb that needs it."""
 
 import io
-import itertools
 import json
 import os
 import sys
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Toml
 from rich.console import Console
 from rich.table import Table
 
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance, TooManyBadImagesError
 from verydeep.networks.arithmetic import describe, describe_stack
 from verydeep.networks.configurations import CONFIGURATIONS, ILSVRC_CLASSES, PAPER_CROP
+from verydeep.options import options_file
 from verydeep.processes import rank_of_environment, under_torchrun
 from verydeep.runtime import Device, Execution, Runtime, Stopped, ended_by_sigterm
 from verydeep.tables import (
@@ -315,8 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if under_torchrun() and tokens[:1] != ["train"]:
             raise ValueError("only train works on several processes: start this without torchrun")
         with ended_by_sigterm():
-            options = _options(tokens)
-            app.config = _config(options)
+            app.config = options_file(tokens)
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except Exception as error:
         if debug:
@@ -325,39 +321,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("verydeep: stopped", file=sys.stderr)
         sys.exit(130)
-
-
-def _options(tokens: Sequence[str]) -> dict[str, str]:
-    """Options of a command line and what may be their values."""
-    pairs = itertools.zip_longest(tokens, tokens[1:], fillvalue="")
-    given = {option: value or next_one for token, next_one in pairs for option, _, value in [token.partition("=")]}
-    found = {option: value for option, value in given.items() if option.startswith("--")}
-    _refuse_fractions(found)
-    return found
-
-
-def _config(options: Mapping[str, str]) -> tuple[Toml, ...]:
-    """The file of options that the command line names, if it does."""
-    file = options.get("--config", "")
-    if not Path(file).is_file():  # the verb refuses it
-        return ()
-    try:
-        table = tomllib.loads(Path(file).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not TOML: {error}") from error
-    if "config" in table:
-        raise ValueError(f"{file} names another file of options: one is read, the one on the command line")
-    _refuse_fractions({f"--{key.replace('_', '-')}": str(value) for key, value in table.items()})
-    return (Toml(file, use_commands_as_keys=False),)
-
-
-def _refuse_fractions(options: Mapping[str, str]) -> None:
-    """The library would round them."""
-    for settings in (Recipe, Execution, Runtime, Tolerance):
-        for field in fields(settings):
-            option = f"--{field.name.replace('_', '-')}"
-            if field.type in (int, int | None) and "." in options.get(option, ""):
-                raise ValueError(f"{option} is a whole number, not {options[option]}")
 
 
 def _explain(error: Exception) -> int:
