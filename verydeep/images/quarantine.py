@@ -15,8 +15,8 @@ NONE_BAD = Tolerance(max_bad=0)
 class Quarantine:
     """The images of one split that cannot be used, each with its reason.
 
-    With a `file` they are also appended to it, a JSON object a line, and those that it lists are known already. With
-    `waits` they only wait in `waiting`, until `settle` has those of all processes.
+    With a `file` they are also appended to it, a JSON object a line, and those that it lists are known already. Once
+    `waits` is set they only wait in `waiting`, until `settle` has those of all processes.
     """
 
     def __init__(
@@ -27,9 +27,8 @@ class Quarantine:
         split: str = "given",
         file: Path | None = None,
         say: Callable[[str], None] = lambda line: None,
-        waits: bool = False,
     ) -> None:
-        self.waits = waits
+        self.waits = False
         self.waiting: list[UnusableImageError] = []
         self.images, self.tolerance, self.split, self.file, self.say = images, tolerance, split, file, say
         self.reasons: dict[str, str] = {

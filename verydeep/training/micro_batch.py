@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 
@@ -11,6 +10,7 @@ from verydeep.networks.arithmetic import describe
 from verydeep.networks.vgg import VGG
 from verydeep.processes import processes_here
 from verydeep.training.order import Order
+from verydeep.training.step import precision
 
 OUT_OF_MEMORY_IS_SURVIVED = ("cuda",)
 """Devices on which an allocation that fails is an error; elsewhere the system ends the process."""
@@ -22,7 +22,7 @@ def micro_batch_that_fits(order: Order, net: VGG, *, bf16: bool) -> int:
 
     def try_out(images: int) -> None:
         shown = torch.zeros(images, 3, net.crop, net.crop, device=device).to(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
+        with precision(device, bf16=bf16):
             loss = net(shown).float().logsumexp(1).sum()
         loss.backward()
 

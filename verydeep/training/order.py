@@ -1,10 +1,12 @@
 """What was asked for."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
+from verydeep import runs
 from verydeep.images.sources import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.processes import Processes
@@ -18,6 +20,7 @@ class Order:
 
     splits: Splits
     network: str
+    """Its name in the paper."""
     recipe: Recipe
     runtime: Runtime
     execution: Execution
@@ -25,3 +28,12 @@ class Order:
     out: Path
     device: torch.device
     processes: Processes
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the images, and of the weights to start from, which are read for it."""
+        images = {split: self.splits.part(split).fingerprint for split in ("train", "val")}
+        if self.recipe.start is None:
+            return images
+        kind = "init" if self.recipe.finetune is None else "finetune"
+        return {**images, kind: runs.weights_fingerprint(self.recipe.start)}

@@ -29,7 +29,7 @@ from verydeep.training.step import Machinery
 
 @dataclass(kw_only=True)
 class Training:
-    """What the steps of a training work on; of it only `position` and the weights change."""
+    """What the steps of a training work on. `position`, `saved` and the weights change; pieces may become smaller."""
 
     machinery: Machinery
     position: Position

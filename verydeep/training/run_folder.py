@@ -4,21 +4,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 from verydeep import runs
-from verydeep.images.sources import Splits
-from verydeep.networks.configurations import configuration
 from verydeep.networks.initialisation import Initialisation
 from verydeep.training.order import Order
-from verydeep.training.recipe import Recipe, recipe_from
+from verydeep.training.recipe import recipe_from
 
 
 def write_record(order: Order, initialisation: Initialisation) -> None:
     """Begins the run folder with its `run.json`; a quarantine list of a training that never began is removed."""
     record = runs.Record(
-        network=configuration(order.network).name,
+        network=order.network,
         recipe=asdict(order.recipe),
         runtime={**asdict(order.runtime), **asdict(order.execution), "processes": order.processes.count},
         source=order.splits.name,
-        fingerprints=_fingerprints(order.splits, order.recipe),
+        fingerprints=order.fingerprints,
         images={split: len(order.splits.part(split)) for split in ("train", "val")},
         classes=order.splits.classes,
         initialisation=str(initialisation),
@@ -59,8 +57,8 @@ def check_same(before: runs.Record, order: Order) -> None:
     }
     new = {
         **asdict(order.recipe),
-        **_fingerprints(order.splits, order.recipe),
-        "network": configuration(order.network).name,
+        **order.fingerprints,
+        "network": order.network,
         "classes": order.splits.classes,
     }
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
@@ -77,20 +75,10 @@ def check_alike(order: Order) -> None:
     Raises:
         ValueError: in all of them; the message names the first that differs.
     """
-    everyone = order.processes.all_of((order.splits.classes, _fingerprints(order.splits, order.recipe)))
+    everyone = order.processes.all_of((order.splits.classes, order.fingerprints))
     others = [rank for rank, found in enumerate(everyone) if found != everyone[0]]
     if others:
         raise ValueError(
             f"process {others[0]} has other images, classes or starting weights under this name than process 0: all "
             "machines must have the same"
         )
-
-
-def _fingerprints(splits: Splits, recipe: Recipe) -> dict[str, str]:
-    images = {split: splits.part(split).fingerprint for split in ("train", "val")}
-    start = (
-        {"init" if recipe.finetune is None else "finetune": runs.weights_fingerprint(recipe.start)}
-        if recipe.start
-        else {}
-    )
-    return {**images, **start}

@@ -31,7 +31,6 @@ def save_models(training: Training, classes: tuple[str, ...], *, say: Callable[[
     """The network as it is now, and as it was when the validation error was lowest."""
     net, position, out = training.machinery.net, training.position, training.out
     weights = {name: whole(value) for name, value in net.state_dict().items()}
-
     checkpoints, best_step = out / runs.CHECKPOINTS, position.best_step or position.step
 
     def save(found: Mapping[str, Tensor], folder: Path) -> None:

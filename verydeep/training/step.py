@@ -113,7 +113,10 @@ def _gradients(
         labels = batch.labels[part]
         here = {name: mask[places[:, part].flatten()] for name, mask in keep.items()}
         images = filled(batch.images[part], part.stop - part.start)
-        with _exchange_only_if(machinery.forward, start == starts[-1]), _precision(machinery):
+        with (
+            _exchange_only_if(machinery.forward, start == starts[-1]),
+            precision(machinery.device, bf16=machinery.bf16),
+        ):
             logits = machinery.forward(images, everyones_rows(here, machinery.net))[: len(labels)]
             loss = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=recipe.label_smoothing)
             (loss / sum(usable)).backward()
@@ -160,8 +163,9 @@ def _exchange_only_if(forward: nn.Module, last: bool) -> AbstractContextManager[
     return inner.no_sync() if isinstance(inner, DistributedDataParallel) and not last else nullcontext()
 
 
-def _precision(machinery: Machinery) -> AbstractContextManager[object]:
-    return torch.autocast(machinery.device.type, torch.bfloat16) if machinery.bf16 else nullcontext()
+def precision(device: torch.device, *, bf16: bool) -> AbstractContextManager[object]:
+    """In its block products are computed in bfloat16, or as they come."""
+    return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
 
 
 @contextmanager
@@ -186,7 +190,7 @@ def freeze_statistics(net: VGG) -> None:
 def scores(machinery: Machinery, images: Tensor) -> Tensor:
     """Logits in testing, [B, classes] of at most as many images as a micro-batch has."""
     machinery.net.eval()
-    with torch.no_grad(), _precision(machinery):
+    with torch.no_grad(), precision(machinery.device, bf16=machinery.bf16):
         shown = filled(images, machinery.micro_batch) if machinery.fc_parallel else images
         logits: Tensor = machinery.net(shown)
     return logits[: len(images)]
