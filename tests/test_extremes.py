@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from verydeep import Recipe, Tolerance, evaluate, predict, train, vgg
-from verydeep.evaluation.protocols import DenseProtocol, posteriors
+from verydeep.evaluation.passes import posteriors
+from verydeep.evaluation.protocols import Protocol
 from verydeep.images.decode import UnusableImageError, decode, decode_for
 from verydeep.images.folders import FolderSource
 from verydeep.images.loader import RescaledImages, TrainingView, centre_batches, training_batches
@@ -140,7 +141,7 @@ def test_posteriors_are_those_of_flat_images_or_nothing(source):
     """A flat image of whatever size is nearly the same to the network; those that are refused have no posterior."""
     net = vgg("A", classes=2, crop=32, width=0.05)
     quarantine = Quarantine(len(source), MANY)
-    found = posteriors(net, source, DenseProtocol(scales=(256,)), quarantine=quarantine)
+    found = posteriors(net, source, Protocol(scales=(256,)), quarantine=quarantine)
     assert {name.partition("/")[2] for name in quarantine.reasons} == TOO_LONG
     for row, name in zip(found, FILES, strict=True):
         if name in TOO_LONG:

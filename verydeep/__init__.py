@@ -10,7 +10,10 @@ from verydeep.version import __version__
 
 if TYPE_CHECKING:
     from verydeep.deployment.predict import Prediction, predict
-    from verydeep.evaluation.evaluate import Evaluation, evaluate
+    from verydeep.evaluation.compare import compare
+    from verydeep.evaluation.evaluate import evaluate
+    from verydeep.evaluation.paired import Comparison
+    from verydeep.evaluation.results import Evaluation
     from verydeep.experiments.reproduce import reproduce
     from verydeep.images.scan import Scan, scan
     from verydeep.images.tolerance import Tolerance
@@ -32,7 +35,10 @@ _MODULES = {
     "runtime": ("Execution", "Runtime"),
     "training.recipe": ("Recipe",),
     "training.loop": ("train",),
-    "evaluation.evaluate": ("Evaluation", "evaluate"),
+    "evaluation.evaluate": ("evaluate",),
+    "evaluation.results": ("Evaluation",),
+    "evaluation.compare": ("compare",),
+    "evaluation.paired": ("Comparison",),
     "experiments.reproduce": ("reproduce",),
     "images.scan": ("Scan", "scan"),
     "images.tolerance": ("Tolerance",),
@@ -42,6 +48,7 @@ _MODULES = {
 __all__ = [
     "CONFIGURATIONS",
     "VGG",
+    "Comparison",
     "Configuration",
     "Evaluation",
     "Execution",
@@ -53,6 +60,7 @@ __all__ = [
     "Scan",
     "Tolerance",
     "__version__",
+    "compare",
     "describe",
     "describe_stack",
     "evaluate",

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -15,11 +15,23 @@ from rich.table import Table
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance, TooManyBadImagesError
 from verydeep.networks.arithmetic import describe, describe_stack
 from verydeep.networks.configurations import CONFIGURATIONS, ILSVRC_CLASSES, PAPER_CROP
-from verydeep.options import options_file
+from verydeep.options import (
+    ConfigFile,
+    ExecutionOptions,
+    ImageOptions,
+    JsonFile,
+    OutputFile,
+    OutputFolder,
+    RecipeOptions,
+    RuntimeOptions,
+    options_file,
+    whole_numbers,
+)
 from verydeep.processes import rank_of_environment, under_torchrun
 from verydeep.runtime import Device, Execution, Runtime, Stopped, ended_by_sigterm
 from verydeep.tables import (
-    evaluation_table,
+    comparison_table,
+    evaluation_tables,
     layer_table,
     networks_table,
     prediction_table,
@@ -34,6 +46,8 @@ FAILURE, WRONG_USE = 1, 2
 
 STACK_CHANNELS = 512
 
+ON_SEVERAL_PROCESSES = ["train"], ["evaluate"]
+
 WIDTH_IN_FILES = 120
 """Characters in a line where there is no terminal to ask."""
 
@@ -46,34 +60,6 @@ app = App(
     "shards, 'data/{000..099}.tar' or a folder of them; hub:NAME, a data set of the Hugging Face hub; or the word "
     "digits: 1,797 real handwritten digits that need no download.",
 )
-
-RecipeOptions = Annotated[Recipe, Parameter(name="*", group="Recipe (defaults are the paper's)")]
-ImageOptions = Annotated[Tolerance, Parameter(name="*", group="Images")]
-RuntimeOptions = Annotated[Runtime, Parameter(name="*", group="Runtime")]
-ExecutionOptions = Annotated[Execution, Parameter(name="*", group="Execution")]
-
-
-def _file_or_hyphen(_kind: object, value: Path | None) -> None:
-    """Refuses, before any work, what is neither `-` (standard output) nor a place where a file can be written."""
-    if value is None or str(value) == "-":
-        return
-    if str(value).startswith("-"):
-        raise ValueError("name a file, or - for standard output")
-    if value.is_dir():
-        raise ValueError(f"{value} is a folder: name a file in it")
-    if not value.parent.is_dir():
-        raise ValueError(f"there is no folder {value.parent}")
-
-
-def _toml_file(_kind: object, value: Path | None) -> None:
-    if value is not None and not value.is_file():
-        raise ValueError(f"there is no file {value}")
-
-
-ConfigFile = Annotated[Path | None, Parameter(name="--config", validator=_toml_file)]
-"""Read by `main`, before a verb's own options."""
-
-JsonFile = Annotated[Path | None, Parameter(name="--json", allow_leading_hyphen=True, validator=_file_or_hyphen)]
 
 
 @app.command(name="describe")
@@ -105,7 +91,7 @@ def describe_verb(
         if networks or (input, classes, batch, width, batch_norm) != (PAPER_CROP, ILSVRC_CLASSES, 1, 1.0, False):
             raise ValueError("a --stack is described by --channels alone, without networks and their options")
         compared = describe_stack(
-            _whole_numbers(stack, "--stack"), channels=STACK_CHANNELS if channels is None else channels
+            whole_numbers(stack, "--stack"), channels=STACK_CHANNELS if channels is None else channels
         )
         _show(compared.to_dict(), json_file, stack_table(compared))
         return
@@ -200,29 +186,77 @@ def evaluate(
     *runs: Path,
     data: str,
     split: str | None = None,
+    protocol: Literal["dense", "crops", "both"] = "dense",
     scales: str = "paper",
+    cache: bool = True,
+    predictions: OutputFile = None,
+    report: OutputFolder = None,
     json_file: JsonFile = None,
     images: ImageOptions = Tolerance(),
     runtime: RuntimeOptions = Runtime(),
 ) -> None:
-    """Test runs on whole images (dense evaluation); several are also fused by averaging their posteriors.
+    """Test runs by the paper's protocols; several are also fused by averaging their posteriors, and compared.
 
     Args:
         runs: Run folders.
         data: SOURCE of the images: a folder, tar shards, hub:NAME or digits.
         split: train, val, test or all. If not said: test if the source has one, else val; of a source without
             splits that the runs were not trained on, all.
+        protocol: dense: whole images; crops: 50 crops of each at each scale; both: the average of the two.
         scales: Test scales Q for a crop of 224, such as 256,384,512; paper: the three that follow from the training
             scale; single: the training scale.
-        json_file: Write the figures to this file as well (- for standard output instead of the table).
+        cache: Keep what is computed of every image, and use what was kept of the same weights, images and scale.
+        predictions: Write the five most probable classes of every image to this file (.csv or .parquet).
+        report: Write a page with pictures into this folder: confusion, calibration, wrong images, score maps.
+        json_file: Write the figures to this file as well (- for standard output instead of the tables).
     """
     from verydeep.evaluation.evaluate import evaluate as evaluate_runs
+    from verydeep.evaluation.predictions import check_kind, write_predictions
+    from verydeep.images.open_source import open_for_testing
+    from verydeep.runs import load_model
 
     if not runs:
         raise ValueError("name one or more run folders to evaluate")
-    chosen = scales if scales in ("paper", "single") else _whole_numbers(scales, "--scales")
-    found = evaluate_runs(list(runs), data=data, split=split, scales=chosen, runtime=runtime, tolerance=images)
-    _show(found.to_dict(), json_file, evaluation_table(found.to_dict()))
+    if predictions is not None:
+        check_kind(predictions)
+    chosen = scales if scales in ("paper", "single") else whole_numbers(scales, "--scales")
+    found = evaluate_runs(
+        list(runs),
+        data=data,
+        split=split,
+        protocol=protocol,
+        scales=cast(Literal["paper", "single"] | list[int], chosen),
+        runtime=runtime,
+        tolerance=images,
+        cache=cache,
+    )
+    if rank_of_environment():
+        return  # the first process tells
+    if predictions is not None:
+        write_predictions(found, predictions)
+    told: list[Table | str] = [*evaluation_tables(found.to_dict())]
+    if report is not None:
+        from verydeep.evaluation.report import write_evaluation_report
+
+        model = load_model(runs[0])
+        source = open_for_testing(data, model.classes).part(found.split)
+        told.append(f"report: {write_evaluation_report(found, report, source=source, model=model)}")
+    _show(found.to_dict(), json_file, *told)
+
+
+@app.command
+def compare(first: Path, second: Path, *, json_file: JsonFile = None) -> None:
+    """Compare two tests of the same images: the difference of their errors, and whether it may be chance.
+
+    Args:
+        first: File of predictions, as verydeep evaluate --predictions writes them.
+        second: Another: of another run, protocol or choice of scales.
+        json_file: Write the figures to this file as well (- for standard output instead of the table).
+    """
+    from verydeep.evaluation.compare import compare as compare_predictions
+
+    found = compare_predictions(first, second).to_dict()
+    _show(found, json_file, comparison_table([found]))
 
 
 @app.command
@@ -309,8 +343,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given or bool(os.environ.get("VERYDEEP_DEBUG"))
     tokens = [token for token in given if token != "--debug"]
     try:
-        if under_torchrun() and tokens[:1] != ["train"]:
-            raise ValueError("only train works on several processes: start this without torchrun")
+        if under_torchrun() and tokens[:1] not in ON_SEVERAL_PROCESSES:
+            raise ValueError("only train and evaluate work on several processes: start this without torchrun")
         with ended_by_sigterm():
             app.config = options_file(tokens)
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
@@ -356,10 +390,3 @@ def _show(figures: dict[str, Any], file: Path | None, *for_people: Table | str) 
         console.width = WIDTH_IN_FILES
     for item in for_people:
         console.print(item, soft_wrap=isinstance(item, str), markup=not isinstance(item, str))
-
-
-def _whole_numbers(text: str, option: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"{option} takes whole numbers with commas between them, not {text!r}") from None

@@ -1,16 +1,61 @@
-"""What the command line's library leaves to us: files of options, and whole numbers that are whole."""
+"""Options as the command line takes them: groups, files that can be written, files of options, whole numbers."""
 
 import itertools
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
 from cyclopts.config import Toml
 
 from verydeep.images.tolerance import Tolerance
 from verydeep.runtime import Execution, Runtime
 from verydeep.training.recipe import Recipe
+
+RecipeOptions = Annotated[Recipe, Parameter(name="*", group="Recipe (defaults are the paper's)")]
+ImageOptions = Annotated[Tolerance, Parameter(name="*", group="Images")]
+RuntimeOptions = Annotated[Runtime, Parameter(name="*", group="Runtime")]
+ExecutionOptions = Annotated[Execution, Parameter(name="*", group="Execution")]
+
+
+def _file_or_hyphen(_kind: object, value: Path | None) -> None:
+    """Refuses, before any work, what is neither `-` (standard output) nor a place where a file can be written."""
+    if value is None or str(value) == "-":
+        return
+    if str(value).startswith("-"):
+        raise ValueError("name a file, or - for standard output")
+    if value.is_dir():
+        raise ValueError(f"{value} is a folder: name a file in it")
+    if not value.parent.is_dir():
+        raise ValueError(f"there is no folder {value.parent}")
+
+
+def _file(kind: object, value: Path | None) -> None:
+    """The same for what can only be a file."""
+    if str(value) == "-":
+        raise ValueError("name a file: it is not written to standard output")
+    _file_or_hyphen(kind, value)
+
+
+def _folder(_kind: object, value: Path | None) -> None:
+    """Refuses, before any work, what cannot become a folder."""
+    if value is not None and value.exists() and not value.is_dir():
+        raise ValueError(f"{value} is a file: name a folder")
+
+
+def _toml_file(_kind: object, value: Path | None) -> None:
+    if value is not None and not value.is_file():
+        raise ValueError(f"there is no file {value}")
+
+
+ConfigFile = Annotated[Path | None, Parameter(name="--config", validator=_toml_file)]
+"""Read by `main`, before a verb's own options."""
+
+OutputFile = Annotated[Path | None, Parameter(validator=_file)]
+OutputFolder = Annotated[Path | None, Parameter(validator=_folder)]
+JsonFile = Annotated[Path | None, Parameter(name="--json", allow_leading_hyphen=True, validator=_file_or_hyphen)]
 
 
 def options_file(tokens: Sequence[str]) -> tuple[Toml, ...]:
@@ -42,3 +87,15 @@ def _refuse_fractions(options: Mapping[str, str]) -> None:
             option = f"--{field.name.replace('_', '-')}"
             if field.type in (int, int | None) and "." in options.get(option, ""):
                 raise ValueError(f"{option} is a whole number, not {options[option]}")
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """`256,384` as numbers.
+
+    Raises:
+        ValueError: something else.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} takes whole numbers with commas between them, not {text!r}") from None

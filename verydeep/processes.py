@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,7 +38,7 @@ error, say, PyTorch would wait for its threads with the interpreter's lock held,
 
 
 class LostProcessError(RuntimeError):
-    """Another process of the training ended, or does not answer."""
+    """Another process ended, or does not answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +84,16 @@ class Processes:
             return [value]
         everyone: list[Any] = [None] * self.count
         dist.all_gather_object(everyone, value)
+        return everyone
+
+    def to_first(self, value: Found) -> list[Found] | None:
+        """Everyone's value, in the order of ranks, for the first process; None for the others."""
+        import torch.distributed as dist
+
+        if not self.several:
+            return [value]
+        everyone: list[Any] | None = [None] * self.count if self.first else None
+        dist.gather_object(value, everyone, dst=0)
         return everyone
 
     def from_first(self, compute: Callable[[], Found]) -> Found:
@@ -138,11 +148,12 @@ def rank_of_environment() -> int:
 
 
 @contextmanager
-def joined(*, cuda: bool) -> Iterator[Processes]:
+def joined(*, cuda: bool, advice: str) -> Iterator[Processes]:
     """This process among those that torchrun started; alone without torchrun.
 
     While the block lasts each gives signs of life and watches others. One that is silent for `LOST_AFTER` seconds
-    ends this process with a line that names it: collective operations would wait for it for ever.
+    ends this process with a line that names it: collective operations would wait for it for ever. `advice` says in
+    that line what is to be done.
     """
     if not under_torchrun():
         yield Processes()
@@ -162,7 +173,7 @@ def joined(*, cuda: bool) -> Iterator[Processes]:
     processes.beats.add(f"beat/{rank}", 1)
     names = processes.all_of(f"process {rank} (pid {os.getpid()} on {_host()})")  # everyone has given a first sign
     processes = replace(processes, names=names)
-    watching = threading.Thread(target=_watch, args=(processes,), daemon=True)
+    watching = threading.Thread(target=_watch, args=(processes, advice), daemon=True)
     watching.start()
     try:
         yield processes
@@ -171,6 +182,32 @@ def joined(*, cuda: bool) -> Iterator[Processes]:
         processes.ended.set()
         watching.join(timeout=2 * BEAT)
         dist.destroy_process_group()
+
+
+@contextmanager
+def naming_the_lost(
+    processes: Processes,
+    advice: Callable[[], str],
+    *,
+    known: tuple[type[Exception], ...],
+    undisturbed: Callable[[], AbstractContextManager[Any]],
+) -> Iterator[None]:
+    """What a lost process leaves half sent fails in many ways: tells instead that it is lost, and what is to be done.
+
+    `known` errors say themselves what went wrong. torchrun asks those that are left to stop; while they find out who
+    is lost, `undisturbed` keeps signals from them.
+
+    Raises:
+        LostProcessError: a process is lost.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        with undisturbed():
+            lost = None if isinstance(error, (*known, LostProcessError)) else processes.lost()
+        if lost is None:
+            raise
+        raise LostProcessError(f"{lost} ended or does not answer; {advice()}") from error
 
 
 def _meeting(store: Any, rank: int, count: int) -> str:
@@ -202,7 +239,7 @@ def _store_of_beats(meeting: str) -> Any:
     return PrefixStore(f"verydeep/beats/{meeting}", connection)
 
 
-def _watch(processes: Processes) -> None:
+def _watch(processes: Processes, advice: str) -> None:
     ended = processes.ended
     others = [(processes.rank + step) % processes.count for step in range(1, min(WATCHED + 1, processes.count))]
     heard = {other: (0, time.monotonic()) for other in others}
@@ -221,7 +258,7 @@ def _watch(processes: Processes) -> None:
             names = _keeper(processes)
         if names:
             text = f"verydeep: process {processes.rank}: {names} has not answered for {LOST_AFTER:.0f} s"
-            print(f"{text}; the last checkpoint stays, --resume goes on from it", file=sys.stderr, flush=True)
+            print(f"{text}; {advice}", file=sys.stderr, flush=True)
             os._exit(1)
 
 

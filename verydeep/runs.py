@@ -64,6 +64,8 @@ class Model:
     """S that it was trained at, for a crop of 224: the test scales follow from it."""
     flip: bool
     """Whether it was trained on mirrored images too, and so is tested on them."""
+    weights_sha256: str | None = None
+    """Of the file that it was read from."""
 
 
 def versions() -> dict[str, str]:
@@ -193,14 +195,15 @@ def load_model(folder: str | Path) -> Model:
         config = load_config(folder)
         classes, scale, flip = tuple(config.pop("classes")), config.pop("scale"), config.pop("flip")
         scale_range(scale)
-        if config.pop("weights_sha256", None) not in (None, file_sha256(found / WEIGHTS)):
+        weights = file_sha256(found / WEIGHTS)
+        if config.pop("weights_sha256", None) not in (None, weights):
             raise ValueError(f"{WEIGHTS} is not what was saved: its SHA-256 differs")
         with torch.device("meta"):
             net = VGG(configuration(config.pop("network")), classes=len(classes), **config)
         net.load_state_dict(load_file(found / WEIGHTS), assign=True)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"{found} does not hold a usable model: {' '.join(str(error).split())}") from error
-    return Model(net=net.eval(), classes=classes, scale=scale, flip=flip)
+    return Model(net=net.eval(), classes=classes, scale=scale, flip=flip, weights_sha256=weights)
 
 
 def load_config(folder: str | Path) -> dict[str, Any]:

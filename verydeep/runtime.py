@@ -64,7 +64,8 @@ def torch_device(device: Device) -> "torch.device":
     """The device to compute on; of several CUDA devices under torchrun, this process's own.
 
     Raises:
-        ValueError: the one asked for is not on this machine, or there are more processes than devices.
+        ValueError: the one asked for is not on this machine, it cannot be used by several processes, or there are
+            more processes than devices.
     """
     import torch
 
@@ -75,6 +76,8 @@ def torch_device(device: Device) -> "torch.device":
         chosen = device
     else:
         raise ValueError(f"no {device} device on this machine: choose cpu, or auto")
+    if chosen == "mps" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("several processes cannot compute on mps: add --device cpu")
     local_rank = os.environ.get("LOCAL_RANK")
     if chosen != "cuda" or local_rank is None:
         return torch.device(chosen)

@@ -78,33 +78,90 @@ def stack_table(stack: StackDescription) -> Table:
     return table
 
 
-def evaluation_table(found: Mapping[str, Any]) -> Table:
-    """Errors of runs, and of their fusion, as `Evaluation.to_dict` gives them."""
+SHOWN = 10
+"""Of long lists; the rest is in the JSON."""
+
+
+def evaluation_tables(found: Mapping[str, Any]) -> list[Table]:
+    """Errors of runs and of their fusion, how they compare, and of which classes they are; `Evaluation.to_dict`."""
+    words = {"dense": "dense evaluation", "crops": "multi-crop evaluation", "both": "multi-crop and dense evaluation"}
     table = _table(
-        f"{found['source']}, {found['split']}: {found['n']:,} images, {found['protocol']} evaluation",
+        f"{found['source']}, {found['split']}: {found['n']:,} images, {words[found['protocol']]}",
         left=("run", "test Q"),
-        right=("top-1 error, %", "95% interval", "top-5 error, %"),
+        right=("top-1 error, %", "95% interval", "top-5 error, %", "95% interval"),
     )
     fused = [{**found, "name": "fused"}] if len(found["per_run"]) > 1 else []
     for errors in [*found["per_run"], *fused]:
-        low, high = errors["top1_error_ci95"]
-        top5 = errors["top5_error"]
         table.add_row(
             escape(errors["name"]),
             ", ".join(map(str, errors["scales"])),
             f"{errors['top1_error']:.2f}",
-            f"{low:.2f} to {high:.2f}",
-            "–" if top5 is None else f"{top5:.2f}",
+            _interval(errors["top1_error_ci95"]),
+            "–" if errors["top5_error"] is None else f"{errors['top5_error']:.2f}",
+            _interval(errors["top5_error_ci95"]),
         )
     if found["unusable"]:
         table.title = Text(f"{table.title}, without {len(found['unusable']):,} that cannot be used")
-    if found["top5_error"] is None:
-        table.caption = "With five classes or fewer a top-5 error says nothing."
+    calibration = (
+        f"Expected calibration error{' of the fused runs' if fused else ''} "
+        f"{found['calibration']['expected_calibration_error']:.2f}%."
+    )
+    table.caption = Text(" ".join([calibration, *found["notes"]]))
+    compared = [comparison_table(found["comparisons"])] if found["comparisons"] else []
+    return [table, *compared, *_worst_classes(found)]
+
+
+def comparison_table(comparisons: Sequence[Mapping[str, Any]]) -> Table:
+    """Pairs of results on the same images, as `Comparison.to_dict` gives them."""
+    table = _table(
+        f"Compared on the same {comparisons[0]['n']:,} images",
+        left=("first", "second"),
+        right=("difference, points", "95% interval", "only first wrong", "only second wrong", "p"),
+    )
+    for pair in comparisons:
+        table.add_row(
+            escape(pair["first"]),
+            escape(pair["second"]),
+            f"{pair['difference']:+.2f}",
+            _interval(pair["difference_ci95"], sign="+"),
+            f"{pair['only_first_wrong']:,}",
+            f"{pair['only_second_wrong']:,}",
+            f"{pair['p_value']:.2g}",
+        )
+    table.caption = Text(
+        "Difference of the top-1 errors, first minus second: below 0 the first errs less. Exact McNemar test"
+        + (", not corrected for several comparisons." if len(comparisons) > 1 else ".")
+    )
     return table
 
 
-SHOWN = 10
-"""Of long lists; the rest is in the JSON."""
+def _worst_classes(found: Mapping[str, Any]) -> list[Table]:
+    """The classes with the highest error, and what they are most often taken for; nothing where nothing is wrong."""
+    taken_for: dict[str, str] = {}
+    for pair in found["confusions"]:
+        if pair["true"] != pair["predicted"]:
+            taken_for.setdefault(pair["true"], f"{pair['predicted']} ({pair['images']:,})")
+    worst = sorted(found["per_class"], key=lambda one: -one["top1_error"])[:SHOWN]
+    if not taken_for:
+        return []
+    table = _table(
+        "Classes with the highest error" if len(worst) < len(found["per_class"]) else "Error of each class",
+        left=("class", "most often taken for"),
+        right=("images", "top-1 error, %", "95% interval"),
+    )
+    for one in worst:
+        table.add_row(
+            escape(one["name"]),
+            escape(taken_for.get(one["name"], "–")),
+            f"{one['n']:,}",
+            f"{one['top1_error']:.2f}",
+            _interval(one["top1_error_ci95"]),
+        )
+    return [table]
+
+
+def _interval(ends: Sequence[float] | None, *, sign: str = "") -> str:
+    return "–" if ends is None else " to ".join(f"{end:{sign}.2f}" for end in ends)
 
 
 def scan_tables(found: Mapping[str, Any], *, max_bad: float) -> list[Table | str]:
@@ -217,7 +274,7 @@ def _in_table_1(layer: LayerDescription) -> str:
 def _table(title: str | None, *, left: Sequence[str], right: Sequence[str]) -> Table:
     table = Table(title=title and Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for column in left:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for column in right:
         table.add_column(column, justify="right")
     return table

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from verydeep import CONFIGURATIONS, load, vgg
-from verydeep.evaluation.protocols import dense_posteriors
+from verydeep.evaluation.dense import dense_posteriors
 from verydeep.runs import Model, load_model, save_model
 
 CLASSES = ("a", "b", "c", "d", "e", "f")

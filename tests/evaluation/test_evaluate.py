@@ -12,7 +12,8 @@ from PIL import Image
 import verydeep
 from verydeep import runs, vgg
 from verydeep.evaluation.evaluate import evaluate
-from verydeep.evaluation.protocols import DenseProtocol, posteriors
+from verydeep.evaluation.passes import posteriors
+from verydeep.evaluation.protocols import Protocol
 from verydeep.images.sources import MemorySource, Sample, Splits
 from verydeep.runtime import Runtime
 from verydeep.training.loop import train
@@ -30,8 +31,15 @@ KEYS = [
     "top1_error",
     "top5_error",
     "top1_error_ci95",
+    "top5_error_ci95",
     "per_run",
+    "comparisons",
+    "calibration",
+    "per_class",
+    "confusions",
+    "notes",
     "unusable",
+    "from_cache",
     "seconds",
     "images_per_second",
 ]
@@ -86,7 +94,7 @@ def write_folder(root, counts):
 def test_one_run_is_its_protocols_errors(tmp_path):
     net, data = lively(0), splits([0, 1, 2, 3, 4, 5, 6] * 4)
     found = evaluate(save_run(tmp_path / "run", net), data=data, runtime=CPU)
-    posterior = posteriors(net, data.part("val"), DenseProtocol(scales=(224, 256, 288)))
+    posterior = posteriors(net, data.part("val"), Protocol(scales=(224, 256, 288)))
     ranks = [sorted(p, reverse=True).index(p[label]) for p, label in zip(posterior, [*range(7)] * 4, strict=True)]
     assert found.top1_error == pytest.approx(100 * sum(rank >= 1 for rank in ranks) / 28)
     assert found.top5_error == pytest.approx(100 * sum(rank >= 5 for rank in ranks) / 28)
@@ -111,7 +119,7 @@ def test_fusion_of_two_lively_runs_is_the_mean_of_both(tmp_path):
     data = splits(labels, parts=("train", "val", "test"))
     folders = [save_run(tmp_path / str(seed), net) for seed, net in enumerate(nets)]
     found = evaluate(folders, data=data, runtime=CPU, scales=[256])
-    each = [posteriors(net, data.part("test"), DenseProtocol(scales=(256,))) for net in nets]
+    each = [posteriors(net, data.part("test"), Protocol(scales=(256,))) for net in nets]
     errors = [100 * np.mean(p.argmax(axis=1) != labels) for p in (*each, (each[0] + each[1]) / 2)]
     assert [*(run.top1_error for run in found.per_run), found.top1_error] == pytest.approx(errors)
     assert len(set(errors)) == 3
@@ -173,7 +181,7 @@ def test_a_run_trained_without_mirrors_is_tested_without(tmp_path):
     data, results = splits(labels), {}
     for flip in (True, False):
         found = evaluate(save_run(tmp_path / str(flip), net, flip=flip), data=data, scales="single", runtime=CPU)
-        expected = posteriors(net, data.part("val"), DenseProtocol(scales=(256,), mirror=flip))
+        expected = posteriors(net, data.part("val"), Protocol(scales=(256,), mirror=flip))
         assert found.per_run[0].mirror is flip
         assert found.top1_error == pytest.approx(100 * np.mean(expected.argmax(axis=1) != labels))
         results[flip] = expected

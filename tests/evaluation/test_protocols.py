@@ -12,15 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from verydeep import vgg
-from verydeep.evaluation import protocols
-from verydeep.evaluation.protocols import (
-    DenseProtocol,
-    dense_posteriors,
-    paper_scales,
-    posteriors,
-    same_size_batches,
-    single_scale,
-)
+from verydeep.evaluation.batches import SameSizeBatches
+from verydeep.evaluation.dense import dense_posteriors
+from verydeep.evaluation.passes import posteriors
+from verydeep.evaluation.protocols import Protocol, paper_scales, single_scale
+from verydeep.images.loader import rescaled_images
 from verydeep.images.quarantine import TooManyBadImagesError
 from verydeep.images.sources import MemorySource, Sample
 from verydeep.networks.scales import scale_in_pixels
@@ -134,7 +130,7 @@ def naive_pooling(x, *, first_row, first_column):
 def test_posteriors_are_those_of_the_paper_written_out(name):
     net, scales = lively(name), (256, 384, 512)
     images = [picture(61, 47, 0), picture(47, 61, 1), picture(53, 54, 2), picture(61, 47, 3), picture(35, 101, 4)]
-    found = posteriors(net, source_of(*images), DenseProtocol(scales=scales))
+    found = posteriors(net, source_of(*images), Protocol(scales=scales))
     assert found.shape == (5, 7)
     expected = np.stack([naive_posterior(net, name, image, scales=scales) for image in images])
     assert np.abs(found - expected).max() < 1e-5
@@ -145,7 +141,7 @@ def test_posteriors_are_those_of_the_paper_written_out(name):
 def test_posteriors_with_a_larger_window_and_with_or_without_the_mirror(name, mirror):
     net, scales = lively(name, crop=64), (256, 512)
     images = [picture(61, 47, 0), picture(90, 131, 1)]
-    found = posteriors(net, source_of(*images), DenseProtocol(scales=scales, mirror=mirror))
+    found = posteriors(net, source_of(*images), Protocol(scales=scales, mirror=mirror))
     expected = np.stack([naive_posterior(net, name, image, scales=scales, mirror=mirror) for image in images])
     assert np.abs(found - expected).max() < 1e-5
 
@@ -163,7 +159,7 @@ def test_the_comparison_would_notice(change):
 
 
 def test_posteriors_are_probabilities():
-    found = posteriors(lively("A"), source_of(picture(40, 50), picture(90, 33)), DenseProtocol(scales=(256, 300)))
+    found = posteriors(lively("A"), source_of(picture(40, 50), picture(90, 33)), Protocol(scales=(256, 300)))
     assert found.dtype == np.float64
     assert (found >= 0).all()
     assert np.allclose(found.sum(axis=1), 1, atol=1e-6)
@@ -184,8 +180,8 @@ def test_every_image_counts_once_whatever_the_sizes(sizes):
     net = lively("A")
     images = [picture(*size, seed) for seed, size in enumerate(sizes)]
     counted = []
-    found = posteriors(net, source_of(*images), DenseProtocol(scales=(256, 300)), advance=counted.append)
-    alone = [posteriors(net, source_of(image), DenseProtocol(scales=(256, 300)))[0] for image in images]
+    found = posteriors(net, source_of(*images), Protocol(scales=(256, 300)), advance=counted.append)
+    alone = [posteriors(net, source_of(image), Protocol(scales=(256, 300)))[0] for image in images]
     assert np.allclose(found, alone, atol=1e-6)
     assert sum(counted) == 2 * len(sizes)  # once for each scale
 
@@ -193,47 +189,49 @@ def test_every_image_counts_once_whatever_the_sizes(sizes):
 @pytest.mark.parametrize("waiting", [1, 37 * 37 * 4, 10**9])
 @pytest.mark.parametrize("limit", [1, 37 * 37 * 2, 37 * 60 * 3, 10**9])
 @pytest.mark.parametrize("count", range(1, 8))
-def test_batches_hold_every_image_once_and_are_not_padded(monkeypatch, count, limit, waiting):
-    monkeypatch.setattr(protocols, "PIXELS_AT_ONCE", limit)
-    monkeypatch.setattr(protocols, "PIXELS_WAITING", waiting)
-    sizes = [(61, 47), (37, 37), (61, 47), (40, 60), (61, 47), (37, 37), (47, 61)][:count]
-    images = [picture(*size, seed) for seed, size in enumerate(sizes)]
+def test_batches_hold_every_image_once_and_are_not_padded(count, limit, waiting):
+    sizes = [(48, 37), (37, 37), (48, 37), (37, 56), (48, 37), (37, 37), (37, 48)][:count]
     seen = []
-    for indices, batch in same_size_batches(source_of(*images), 37):
-        assert batch.dtype == torch.uint8
+    for indices, batch in batches_of(sizes, limit, waiting):
         assert len(indices) == len(batch)
         assert len(batch) == 1 or len(batch) * batch.shape[2] * batch.shape[3] <= limit
         for index, found in zip(indices, batch, strict=True):
-            height, width = sizes[index]
-            size = (round(width * 37 / min(height, width)), round(height * 37 / min(height, width)))
-            expected = Image.fromarray(images[index]).resize(size, Image.Resampling.BILINEAR)
-            assert np.abs(found.permute(1, 2, 0).numpy().astype(int) - np.asarray(expected)).max() <= 2
+            assert torch.equal(found, torch.full((3, *sizes[index]), index, dtype=torch.uint8))
         seen += indices
     assert sorted(seen) == list(range(count))
 
 
-def test_no_more_images_wait_than_memory_allows(monkeypatch):
+def batches_of(sizes, limit, waiting=10**9):
+    """Of images whose every value is their index."""
+    batches = SameSizeBatches(limit, waiting=waiting)
+    for index, size in enumerate(sizes):
+        if batch := batches.add(index, torch.full((3, *size), index, dtype=torch.uint8)):
+            yield batch
+    yield from batches.rest()
+
+
+def test_no_more_images_wait_than_memory_allows():
     """All of different sizes, so that no two share a batch."""
-    read, getitem = [], MemorySource.__getitem__
-    monkeypatch.setattr(protocols, "PIXELS_WAITING", 5 * 37 * 60)
-    monkeypatch.setattr(MemorySource, "__getitem__", lambda self, index: read.append(index) or getitem(self, index))
-    images = [picture(37, 37 + number) for number in range(24)]
-    for done, _ in enumerate(same_size_batches(source_of(*images), 37)):
-        assert len(read) - done <= 1 + 5 * 60 / 37
-    assert read == list(range(24))
+    batches = SameSizeBatches(10**9, waiting=5 * 37 * 60)
+    waiting = 0
+    for number in range(24):
+        waiting += 37 * (37 + number)
+        if batch := batches.add(number, torch.zeros(3, 37, 37 + number, dtype=torch.uint8)):
+            waiting -= batch[1][:, 0].numel()
+        assert waiting <= 5 * 37 * 60
+    assert sum(len(indices) for indices, _ in batches.rest()) > 1
 
 
 def test_two_workers_give_the_same_posteriors():
     net, images = lively("A"), [picture(61, 47, 0), picture(40, 40, 1), picture(61, 47, 2), picture(47, 61, 3)]
     alone, helped = (
-        posteriors(net, source_of(*images), DenseProtocol(scales=(256, 300)), workers=workers) for workers in (0, 2)
+        posteriors(net, source_of(*images), Protocol(scales=(256, 300)), workers=workers) for workers in (0, 2)
     )
     assert np.array_equal(alone, helped)
 
 
 def test_images_of_one_size_share_a_batch():
-    images = [picture(61, 47, 0), picture(40, 40, 1), picture(61, 47, 2), picture(61, 47, 3)]
-    together = [indices for indices, _ in same_size_batches(source_of(*images), 37)]
+    together = [indices for indices, _ in batches_of([(48, 37), (37, 37), (48, 37), (48, 37)], 10**9)]
     assert sorted(together) == [[0, 2, 3], [1]]
 
 
@@ -241,7 +239,7 @@ def test_a_broken_image_is_named():
     source = source_of(picture(40, 40))
     broken = MemorySource(classes=source.classes, samples=(*source.samples, Sample(b"broken", 0, "cats/tom.jpg")))
     with pytest.raises(TooManyBadImagesError, match=r"cats/tom\.jpg"):
-        posteriors(lively("A"), broken, DenseProtocol(scales=(256,)))
+        posteriors(lively("A"), broken, Protocol(scales=(256,)))
 
 
 # scales
@@ -265,7 +263,7 @@ def test_test_scales_are_the_papers(scale, single, several):
 @pytest.mark.parametrize("scales", [(), (223,), (256, 100)])
 def test_scales_below_the_crop_are_refused(scales):
     with pytest.raises(ValueError, match=r"^scales are whole numbers from 224 \(the crop\) up, not \["):
-        DenseProtocol(scales=scales)
+        Protocol(scales=scales)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +291,7 @@ def test_images_that_wait_for_others_of_their_size_keep_no_files_open():
     source = source_of(*(picture(33, 33 + number) for number in range(150)))
     resource.setrlimit(resource.RLIMIT_NOFILE, (120, hard))
     try:
-        found = [index for indices, _ in same_size_batches(source, 33, workers=1) for index in indices]
+        found = [index for index, _ in list(rescaled_images(source, 33, workers=1))]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert sorted(found) == list(range(150))
@@ -303,5 +301,5 @@ def test_a_network_whose_scores_are_no_numbers_is_refused():
     net = lively("A")
     with torch.no_grad():
         net.fc8.bias.fill_(float("nan"))
-    with pytest.raises(ValueError, match="scores are not finite"):
-        posteriors(net, source_of(picture(40, 40)), DenseProtocol(scales=(256,)))
+    with pytest.raises(ValueError, match="the scores of the network are not finite"):
+        posteriors(net, source_of(picture(40, 40)), Protocol(scales=(256,)))

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from verydeep import runs
-from verydeep.evaluation.protocols import DenseProtocol, posteriors, single_scale
+from verydeep.evaluation.passes import posteriors
+from verydeep.evaluation.protocols import Protocol, single_scale
 from verydeep.images.folders import is_image_file
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import MemorySource, Sample
@@ -51,14 +52,14 @@ def predict(
         raise ValueError(f"top must be 1 or more, not {top}")
     paths = [path for given in images for path in _files(Path(given))]
     model = runs.load_model(run)
-    protocol = DenseProtocol(scales=single_scale(model.scale), mirror=model.flip)
+    protocol = Protocol(scales=single_scale(model.scale), mirror=model.flip)
     net = model.net.to(torch_device(device))
     tolerance = Tolerance(max_bad=100, max_pixels=max_pixels)
     return (_predict_one(path, net, model.classes, protocol, top, tolerance) for path in paths)
 
 
 def _predict_one(
-    path: Path, net: Any, classes: tuple[str, ...], protocol: DenseProtocol, top: int, tolerance: Tolerance
+    path: Path, net: Any, classes: tuple[str, ...], protocol: Protocol, top: int, tolerance: Tolerance
 ) -> Prediction:
     quarantine = Quarantine(1, tolerance, split="given")
     try:

@@ -1,8 +1,8 @@
 """Runs on a source by a protocol, to errors; several runs are fused by averaging their posteriors."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,54 +11,42 @@ import torch
 from numpy.typing import NDArray
 
 from verydeep import runs
-from verydeep.evaluation.metrics import TOP, error_interval, error_percent, misclassified
-from verydeep.evaluation.protocols import DenseProtocol, paper_scales, posteriors, single_scale
+from verydeep.evaluation.metrics import calibration
+from verydeep.evaluation.passes import Pass, Surroundings, averages, protocol_passes
+from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scales
+from verydeep.evaluation.results import (
+    NO_TOP5,
+    Evaluation,
+    Images,
+    class_errors,
+    comparisons,
+    confusions,
+    errors_of,
+)
 from verydeep.images.open_source import open_for_testing
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources import Source, Splits
+from verydeep.images.sources import Source, Splits, contents_digest
 from verydeep.images.tolerance import Tolerance
+from verydeep.images.workers import WorkerDiedError
+from verydeep.processes import Processes, joined, naming_the_lost
 from verydeep.progress import reporting
-from verydeep.runtime import Runtime, torch_device
+from verydeep.runtime import Runtime, stop_request, torch_device
+from verydeep.version import __version__
+
+CACHE_FORMAT = 1
+"""Of the posteriors that are kept; raised when the same inputs came to give others."""
+
+
+KEPT = "what was computed is kept: the same command goes on"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Errors:
-    """Of one run, or of several fused; in percent."""
+class _Tested:
+    """A run and how it is tested."""
 
     name: str
-    n: int
-    top1_wrong: int
-    top1_error: float
-    top1_error_ci95: tuple[float, float]
-    top5_error: float | None
-    """None with five classes or fewer, where it would always be 0."""
-    scales: tuple[int, ...]
-    """Q, for a crop of 224."""
-    mirror: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """What `evaluate` found."""
-
-    runs: tuple[str, ...]
-    source: str
-    split: str
-    protocol: str
-    scales: tuple[int, ...]
-    n: int
-    top1_error: float
-    top5_error: float | None
-    top1_error_ci95: tuple[float, float]
-    per_run: tuple[Errors, ...]
-    unusable: dict[str, str]
-    """Images that were left out, and why."""
-    seconds: float
-    images_per_second: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain dictionaries, ready for JSON."""
-        return asdict(self)
+    model: runs.Model
+    protocol: Protocol
 
 
 def evaluate(
@@ -66,72 +54,143 @@ def evaluate(
     *,
     data: str | Splits,
     split: str | None = None,
-    scales: Sequence[int] | str = "paper",
+    protocol: Method = "dense",
+    scales: Sequence[int] | Scales = "paper",
     runtime: Runtime | None = None,
     tolerance: Tolerance | None = None,
+    cache: bool = True,
 ) -> Evaluation:
-    """Tests runs densely on the images of a source, each by itself and, if several, fused.
+    """Tests runs on the images of a source, each by itself and, if several, fused.
+
+    Under torchrun each process has its share of the images, and all return the same.
 
     Args:
         run: a run folder, or several whose posteriors are averaged.
         data: SOURCE, as for training, or its splits.
         split: part of it. If not said, `test` where there is one, else `val`; of a folder without splits that no run
             was trained on, `all`.
+        protocol: `dense`, `crops` or `both` (`Protocol.method`).
         scales: Q for a crop of 224, or `paper` (the three that follow from each run's S), or `single` (Q = S).
         runtime: device, and processes that decode.
         tolerance: how many images may be unusable; those are left out, named, and not counted in `n`.
+        cache: keep posteriors, and use those that were kept, of the same weights, files, views and scale.
 
     Raises:
-        ValueError: unusable run, source, split or scales; runs with different classes, or images of a class that
-            the runs do not know.
+        ValueError: unusable run, source, split, protocol or scales; runs with different classes, or images of a class
+            that the runs do not know.
         TooManyBadImagesError: more images are unusable than is tolerated.
     """
     folders = [run] if isinstance(run, str | Path) else list(run)
     if not folders:
         raise ValueError("name one or more runs to evaluate")
-    loaded = [(folder, runs.load_model(folder)) for folder in folders]
-    classes = _common_classes(loaded)
+    runtime, tolerance = runtime or Runtime(), tolerance or Tolerance()
+    device = torch_device(runtime.device)
+    tested = [_tested(folder, protocol, scales) for folder in folders]
+    classes = _common_classes(tested)
     splits = open_for_testing(data, classes) if isinstance(data, str) else data
     split = split or _testing_split(splits, folders)
     source = splits.part(split)
-    runtime = runtime or Runtime()
-    device = torch_device(runtime.device)
-    models = [(str(folder), model, _protocol(model, scales)) for folder, model in loaded]
     labels = _labels(source, classes)
-    views = len(source) * sum(len(protocol.scales) for _, _, protocol in models)
     started = time.perf_counter()
-    found = []
-    with reporting(f"evaluate {split}", total=views) as report:
-        quarantine = Quarantine(len(source), tolerance or Tolerance(), split=split, say=report.say)
-        options: dict[str, Any] = {"quarantine": quarantine, "workers": runtime.workers, "advance": report.advance}
-        for name, model, protocol in models:
-            net = model.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            found.append(posteriors(net, source, protocol, **options))
-            report.advance(0, tell=True, figures={"run": name})
-    seconds = time.perf_counter() - started
-    usable = ~np.isnan(found).any(axis=(0, 2))
-    if not usable.any():
-        raise ValueError(f"none of the {len(source):,} {split} images of {splits.name} can be used")
-    found, labels = [posterior[usable] for posterior in found], labels[usable]
-    per_run = tuple(
-        _errors(name, posterior, labels, protocol) for (name, _, protocol), posterior in zip(models, found, strict=True)
+    with (
+        joined(cuda=device.type == "cuda", advice=KEPT) as processes,
+        naming_the_lost(processes, lambda: KEPT, known=(WorkerDiedError,), undisturbed=stop_request),
+    ):
+        contents = _contents(source, processes) if cache else None
+        passes = [_passes(one, device, contents, tolerance) for one in tested]
+        rows = len(source) * sum(map(len, passes))
+        with reporting(f"evaluate {split}", total=rows, quiet=not processes.first) as report:
+            quarantine = Quarantine(len(source), tolerance, split=split, say=report.say)
+            around = Surroundings(
+                source=source,
+                quarantine=quarantine,
+                workers=runtime.workers,
+                processes=processes,
+                advance=report.advance,
+            )
+            found = averages(passes, around)
+        seconds, computed = time.perf_counter() - started, found.computed / rows
+        figures = {
+            "source": splits.name,
+            "split": split,
+            "protocol": protocol,
+            "unusable": quarantine.reasons,
+            "from_cache": 1 - computed,
+            "seconds": seconds,
+            "images_per_second": len(tested) * len(source) * computed / seconds if computed else None,
+        }
+        return processes.from_first(lambda: _evaluation(tested, found.values, source, labels, figures))
+
+
+def _evaluation(
+    tested: Sequence[_Tested],
+    posteriors: Sequence[NDArray[np.float64]],
+    source: Source,
+    labels: NDArray[np.int64],
+    figures: Mapping[str, Any],
+) -> Evaluation:
+    """The statistics of what was found of every image."""
+    usable: list[int] = np.flatnonzero(~np.isnan(posteriors).any(axis=(0, 2))).tolist()
+    if not usable:
+        raise ValueError(f"none of the {len(source):,} {figures['split']} images of {figures['source']} can be used")
+    images = Images(
+        ids=tuple(source.ids[index] for index in usable),
+        labels=labels[usable],
+        classes=tested[0].model.classes,
+        posteriors=np.mean([found[usable] for found in posteriors], axis=0),
+        posteriors_of_runs=tuple(found[usable] for found in posteriors),
     )
-    fused = _errors(" + ".join(e.name for e in per_run), np.mean(found, axis=0), labels, models[0][2])
+    names = [one.name for one in tested]
+    per_run = tuple(
+        errors_of(one.name, found, images.labels, scales=one.protocol.scales, mirror=one.protocol.mirror)
+        for one, found in zip(tested, images.posteriors_of_runs, strict=True)
+    )
+    scales = tuple(sorted({q for one in tested for q in one.protocol.scales}))
+    fused = errors_of("fused", images.posteriors, images.labels, scales=scales, mirror=True)
     return Evaluation(
-        runs=tuple(name for name, _, _ in models),
-        source=splits.name,
-        split=split,
-        protocol=models[0][2].name,
-        scales=tuple(sorted({q for errors in per_run for q in errors.scales})),
+        runs=tuple(names),
+        scales=scales,
         n=fused.n,
         top1_error=fused.top1_error,
         top5_error=fused.top5_error,
         top1_error_ci95=fused.top1_error_ci95,
+        top5_error_ci95=fused.top5_error_ci95,
         per_run=per_run,
-        unusable=quarantine.reasons,
-        seconds=seconds,
-        images_per_second=len(models) * len(source) / seconds,
+        comparisons=comparisons(names, images),
+        calibration=calibration(images.posteriors, images.labels),
+        per_class=class_errors(images),
+        confusions=confusions(images),
+        notes=(NO_TOP5,) if fused.top5_error is None else (),
+        images=images,
+        **figures,
     )
+
+
+def _tested(folder: str | Path, method: Method, scales: Sequence[int] | Scales) -> _Tested:
+    model = runs.load_model(folder)
+    protocol = Protocol(method=method, scales=chosen_scales(scales, trained=model.scale), mirror=model.flip)
+    return _Tested(name=str(folder), model=model, protocol=protocol)
+
+
+def _contents(source: Source, processes: Processes) -> str | None:
+    """What the files hold; only the first process keeps posteriors."""
+    if not processes.first:
+        return None
+    with reporting("read images", total=len(source)) as report:
+        return contents_digest(source, report.advance)
+
+
+def _passes(tested: _Tested, device: torch.device, contents: str | None, tolerance: Tolerance) -> list[Pass]:
+    """The passes of a run, each with what its posteriors follow from."""
+    model = tested.model
+    net = model.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    found = protocol_passes(net, tested.protocol, name=tested.name)
+    if contents is None:
+        return found
+    architecture = (net.configuration.name, net.crop, net.width, net.batch_norm)
+    made_by = (CACHE_FORMAT, __version__, torch.__version__, device.type)
+    fixed = (*made_by, model.weights_sha256, *architecture, contents, tolerance.max_pixels)
+    return [replace(one, key=(*fixed, one.views, one.side, one.mirror)) for one in found]
 
 
 def _testing_split(splits: Splits, folders: Sequence[str | Path]) -> str:
@@ -144,22 +203,15 @@ def _testing_split(splits: Splits, folders: Sequence[str | Path]) -> str:
     return "val" if known else "all"
 
 
-def _protocol(model: runs.Model, scales: Sequence[int] | str) -> DenseProtocol:
-    if isinstance(scales, str):
-        if scales not in ("paper", "single"):
-            raise ValueError(f"scales are paper, single or a list of numbers, not {scales!r}")
-        scales = paper_scales(model.scale) if scales == "paper" else single_scale(model.scale)
-    return DenseProtocol(scales=tuple(scales), mirror=model.flip)
-
-
-def _common_classes(models: Sequence[tuple[str | Path, runs.Model]]) -> tuple[str, ...]:
-    (first, model), *others = models
-    for name, other in others:
-        if other.classes != model.classes:
-            differing = sorted(set(other.classes) ^ set(model.classes))
+def _common_classes(tested: Sequence[_Tested]) -> tuple[str, ...]:
+    first, *others = tested
+    classes = first.model.classes
+    for other in others:
+        if other.model.classes != classes:
+            differing = sorted(set(other.model.classes) ^ set(classes))
             what = f"{', '.join(differing)}" if differing else "their order"
-            raise ValueError(f"{first} and {name} cannot be fused: their classes differ ({what})")
-    return model.classes
+            raise ValueError(f"{first.name} and {other.name} cannot be fused: their classes differ ({what})")
+    return classes
 
 
 def _labels(source: Source, classes: tuple[str, ...]) -> NDArray[np.int64]:
@@ -169,18 +221,3 @@ def _labels(source: Source, classes: tuple[str, ...]) -> NDArray[np.int64]:
         raise ValueError(f"the run does not know the class {', '.join(unknown)}; it knows {', '.join(classes)}")
     numbers = np.array([classes.index(name) for name in source.classes])
     return numbers[np.asarray(source.labels)]
-
-
-def _errors(name: str, posterior: NDArray[np.float64], labels: NDArray[np.int64], protocol: DenseProtocol) -> Errors:
-    wrong = misclassified(posterior, labels)
-    enough_classes = posterior.shape[1] > TOP
-    return Errors(
-        name=name,
-        n=len(labels),
-        top1_wrong=int(wrong.sum()),
-        top1_error=error_percent(wrong),
-        top1_error_ci95=error_interval(wrong),
-        top5_error=error_percent(misclassified(posterior, labels, top=TOP)) if enough_classes else None,
-        scales=protocol.scales,
-        mirror=protocol.mirror,
-    )

@@ -1,10 +1,37 @@
-"""Errors in percent, and how sure one can be of them."""
+"""Errors in percent and how sure one can be of them; where they are made; whether probabilities mean what they say."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 TOP = 5
 CONFIDENCE = 0.95
+
+BINS = 15
+"""Of the reliability curve, equally wide (Guo et al., On Calibration of Modern Neural Networks, 2017)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReliabilityBin:
+    """The images whose most probable class has a probability in (low, high]."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float | None
+    """Mean of that probability, 0..1; None without images."""
+    accuracy: float | None
+    """Share of images that are right, 0..1; None without images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Whether images that get a probability of 0.8, say, are right 80% of the time."""
+
+    expected_calibration_error: float
+    """Mean distance between confidence and accuracy of the bins, weighted by their images, in percent."""
+    bins: tuple[ReliabilityBin, ...]
 
 
 def misclassified(posteriors: NDArray[np.float64], labels: NDArray[np.int64], *, top: int = 1) -> NDArray[np.bool_]:
@@ -15,6 +42,16 @@ def misclassified(posteriors: NDArray[np.float64], labels: NDArray[np.int64], *,
     """
     right = posteriors[np.arange(len(labels)), labels][:, None]
     return (~(posteriors < right)).sum(axis=1) > top
+
+
+def predicted(posteriors: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[N], the most probable class; where the right one shares its probability with others, one of those.
+
+    So it is the right class exactly where `misclassified` says so.
+    """
+    rivals = posteriors.copy()
+    rivals[np.arange(len(labels)), labels] = -1
+    return np.where(misclassified(posteriors, labels), rivals.argmax(axis=1), labels)
 
 
 def error_percent(wrong: NDArray[np.bool_]) -> float:
@@ -28,3 +65,24 @@ def error_interval(wrong: NDArray[np.bool_]) -> tuple[float, float]:
 
     interval = binomtest(int(wrong.sum()), len(wrong)).proportion_ci(CONFIDENCE, method="wilson")
     return 100 * float(interval.low), 100 * float(interval.high)
+
+
+def confusion_matrix(predictions: NDArray[np.int64], labels: NDArray[np.int64], *, classes: int) -> NDArray[np.int64]:
+    """[classes, classes], how many images of the class of each row were taken for that of each column."""
+    return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+
+
+def calibration(posteriors: NDArray[np.float64], labels: NDArray[np.int64], *, bins: int = BINS) -> Calibration:
+    """Reliability curve and expected calibration error of the most probable class."""
+    confidence = posteriors.max(axis=1)
+    right = ~misclassified(posteriors, labels)
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    found, gaps = [], 0.0
+    for place in range(bins):
+        inside = which == place
+        n = int(inside.sum())
+        mean = float(confidence[inside].mean()) if n else None
+        accuracy = float(right[inside].mean()) if n else None
+        gaps += n * abs(mean - accuracy) if mean is not None and accuracy is not None else 0
+        found.append(ReliabilityBin(low=place / bins, high=(place + 1) / bins, n=n, confidence=mean, accuracy=accuracy))
+    return Calibration(expected_calibration_error=100 * gaps / len(labels), bins=tuple(found))

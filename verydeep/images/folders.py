@@ -32,6 +32,10 @@ class FolderSource:
         sizes = ((self.root / path).stat().st_size for path in self.paths)
         return digest(self.classes, *zip(self.paths, self.labels, sizes, strict=True))
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return self.paths
+
     def __len__(self) -> int:
         return len(self.paths)
 

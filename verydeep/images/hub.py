@@ -44,12 +44,21 @@ class HubSource:
         sizes = [_file_size(path) if size is None else size for size, path in zip(lengths, paths, strict=True)]
         return digest(self.classes, self.labels, sizes, [path and Path(path).name for path in paths])
 
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        import pyarrow.compute as pc
+
+        paths = pc.struct_field(self.rows.data.column(self.image), "path").to_pylist()
+        return tuple(
+            f"{self.split}/{index}" + (f" ({Path(path).name})" if path else "") for index, path in enumerate(paths)
+        )
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Sample:
         found = self.rows[index][self.image]
-        name = f"{self.split}/{index}" + (f" ({Path(found['path']).name})" if found and found["path"] else "")
+        name = self.ids[index]
         if not found or (found["bytes"] is None and not found["path"]):
             raise UnusableImageError(name, "unreadable", "the row has no image")
         try:

@@ -202,24 +202,30 @@ def centre_batches(
 
 
 def rescaled_images(
-    source: Source, scale: int, *, quarantine: Quarantine | None = None, workers: int = 0
-) -> Iterator[tuple[int, Tensor]]:
-    """Index and pixels of every usable image, in order, whole, its shorter side at `scale`: uint8 [3, H, W].
+    source: Source,
+    scale: int,
+    *,
+    indices: Sequence[int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    workers: int = 0,
+) -> Generator[tuple[int, Tensor | UnusableImageError]]:
+    """Index and pixels of images (all, if no `indices` are given), in order, whole: uint8 [3, H, W].
+
+    Their shorter side is at `scale` pixels. In place of one that cannot be used stands why.
 
     Raises:
-        TooManyBadImagesError: the quarantine is full.
         WorkerDiedError: a worker was killed, say.
     """
-    quarantine = quarantine or Quarantine(len(source))
-    images = RescaledImages(source, max_pixels=quarantine.tolerance.max_pixels)
-    items = from_workers(_Whole(images, scale), workers=workers, batch_size=None, collate_fn=as_it_is)
+    items = from_workers(
+        _Whole(RescaledImages(source, max_pixels=max_pixels), scale),
+        workers=workers,
+        sampler=range(len(source)) if indices is None else indices,
+        batch_size=None,
+        collate_fn=as_it_is,
+    )
     with closing(items):
-        for item in items:
-            if isinstance(item, UnusableImageError):
-                quarantine.add(item)
-            else:
-                index, image = item
-                yield index, torch.from_numpy(image).permute(2, 0, 1)
+        for index, image in items:
+            yield index, image if isinstance(image, UnusableImageError) else torch.from_numpy(image).permute(2, 0, 1)
 
 
 def _quarantining(
@@ -285,12 +291,12 @@ class _Whole(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.images.source)
 
-    def __getitem__(self, index: int) -> tuple[int, Pixels] | UnusableImageError:
+    def __getitem__(self, index: int) -> tuple[int, Pixels | UnusableImageError]:
         try:
             # An array, for it is copied to the other process: a tensor keeps a file open there until it is gone.
             return index, self.images.whole(index, self.scale)
         except UnusableImageError as refusal:
-            return refusal
+            return index, refusal
 
 
 def _collate(

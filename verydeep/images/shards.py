@@ -84,13 +84,18 @@ class ShardSource:
         unique = len({shard.name for shard in self.shards}) == len(self.shards)
         return [shard.name if unique else str(shard) for shard in self.shards]
 
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        pairs = zip(self.places[:, 0].tolist(), self.names, strict=True)
+        return tuple(f"{self._shown[shard]}/{name}" for shard, name in pairs)
+
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Sample:
         shard, offset, size = self.places[index].tolist()
         path = self.shards[shard]
-        full_name = f"{self._shown[shard]}/{self.names[index]}"
+        full_name = self.ids[index]
         try:
             with path.open("rb", buffering=0) as file:
                 data = os.pread(file.fileno(), size, offset)

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from verydeep.images.decode import UnusableImageError
+
 IMAGE_SUFFIXES = frozenset(
     {
         ".jpg",
@@ -58,6 +60,10 @@ class Source(Protocol):
     @property
     def labels(self) -> Sequence[int]:
         """The label of every image, without reading any."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The name of every image, as its sample has it, without reading any."""
 
     @property
     def fingerprint(self) -> str:
@@ -120,6 +126,10 @@ class MemorySource:
         return tuple(sample.label for sample in self.samples)
 
     @cached_property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(sample.id for sample in self.samples)
+
+    @cached_property
     def fingerprint(self) -> str:
         return digest(self.classes, *((hashlib.sha256(s.data).hexdigest(), s.label, s.id) for s in self.samples))
 
@@ -145,6 +155,11 @@ class Subset:
     def labels(self) -> tuple[int, ...]:
         labels = self.source.labels
         return tuple(labels[index] for index in self.indices)
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        ids = self.source.ids
+        return tuple(ids[index] for index in self.indices)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -223,6 +238,18 @@ def one_of_each(found: dict[str, list[str]], where: str) -> dict[str, str]:
         if len(names) > 1:
             raise ValueError(f"{where} has both {' and '.join(names)}: keep one of them")
     return {split: names[0] for split, names in found.items() if names}
+
+
+def contents_digest(source: Source, advance: Callable[[], None] = lambda: None) -> str:
+    """Hexadecimal SHA-256 of every image file's bytes, in order: reads them all. `advance` is called after each."""
+    found = hashlib.sha256()
+    for index in range(len(source)):
+        try:
+            found.update(hashlib.sha256(source[index].data).digest())
+        except UnusableImageError as refusal:
+            found.update(repr(refusal).encode(errors="surrogateescape"))
+        advance()
+    return found.hexdigest()
 
 
 def digest(*parts: object) -> str:

@@ -77,14 +77,20 @@ def crop(image: Pixels, size: int, *, top: int, left: int) -> Pixels:
     return image[top : top + size, left : left + size]
 
 
+def grid_places(size: Size, crop: int, *, steps: int = GRID) -> list[tuple[int, int]]:
+    """Top and left of a regular grid of crops that reaches every border, row by row; places may come more than once."""
+    rows, columns = (_spread(side - crop, steps) for side in size)
+    return [(top, left) for top in rows for left in columns]
+
+
 def crop_grid(image: Pixels, size: int, *, steps: int = GRID) -> Pixels:
-    """A regular grid of crops that reaches every border, [steps * steps, size, size, 3], row by row.
+    """The crops at `grid_places`, [steps * steps, size, size, 3].
 
     Raises:
         ValueError: the image is smaller than a crop.
     """
-    rows, columns = (_spread(side - size, steps) for side in _size(image))
-    return np.stack([crop(image, size, top=top, left=left) for top in rows for left in columns])
+    places = grid_places(_size(image), size, steps=steps)
+    return np.stack([crop(image, size, top=top, left=left) for top, left in places])
 
 
 def multi_crop(image: Pixels, size: int) -> Pixels:

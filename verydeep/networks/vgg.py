@@ -162,8 +162,8 @@ class VGG(nn.Module):
 
         `conv3_2` is the value before the ReLU, `relu3_2` after it. Convolutional layers give
         [B, C, h, w] for images [B, 3, H, W] of any size from 32 pixels. Fully connected layers give [B, C] on
-        crop-sized images. `dense=True` gives instead what `score_map` computes on images of the crop size or
-        larger: [B, C, h, w] for fully connected layers too, on its centred grid.
+        crop-sized images. `dense=True` gives instead what `score_map` computes, on its centred grid:
+        [B, C, h, w] for fully connected layers too, of images of the crop size or larger.
 
         Raises:
             ValueError: a name that this network does not have, or images too small for the layers asked.
@@ -174,7 +174,7 @@ class VGG(nn.Module):
             asked = f"no layer {', '.join(map(repr, unknown))}" if unknown else "no layer asked for"
             raise ValueError(f"{asked}: this network has {', '.join(self.layer_names)}")
         first_linear = self.layer_names.index("fc6")
-        if dense or any(self.layer_names.index(name) >= first_linear for name in wanted):
+        if any(self.layer_names.index(name) >= first_linear for name in wanted):
             self._check_images(images, dense=dense)
         elif images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < DOWNSAMPLING:
             raise ValueError(f"images must be [B, 3, H, W] with sides from {DOWNSAMPLING}, not {list(images.shape)}")

@@ -16,7 +16,7 @@ from verydeep.images.sources import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.networks.configurations import CONFIGURATIONS, configuration
-from verydeep.processes import LostProcessError, joined, restarted, under_torchrun
+from verydeep.processes import joined, naming_the_lost, restarted, under_torchrun
 from verydeep.progress import Reporter, reporting
 from verydeep.runtime import Execution, Runtime, StopRequest, peak_memory, stop_request, torch_device
 from verydeep.training.agreement import Fetched, agreed_batches, end
@@ -66,34 +66,31 @@ def train(
     out, network, device = Path(out), _network(network, recipe), torch_device(runtime.device)
     if execution.fc_parallel and not (under_torchrun() or restarted()):
         raise ValueError("--fc-parallel divides layers among processes: start several with torchrun")
-    if under_torchrun() and device.type not in ("cpu", "cuda"):
-        raise ValueError(f"several processes cannot compute on {device.type}: add --device cpu")
-    with joined(cuda=device.type == "cuda") as processes:
-        try:
-            goes_on = resume or any(processes.all_of(restarted()))
-            processes.from_first(lambda: check_folder(out, resume=goes_on))
-            order = Order(
-                splits=open_source(source) if isinstance(source, str) else source,
-                network=network,
-                recipe=recipe,
-                runtime=runtime,
-                execution=execution,
-                tolerance=tolerance or Tolerance(),
-                out=out,
-                device=device,
-                processes=processes,
-            )
-            check_alike(order)
-            if not processes.from_first(lambda: _stands(order)):
-                _train(order)
-        except (RuntimeError, OSError) as error:
-            # What a lost process leaves half sent fails in many ways.
-            known = isinstance(error, DivergedError | WorkerDiedError | LostProcessError)
-            with stop_request():  # torchrun asks those that are left to stop; they tell why they end all the same
-                lost = None if known else processes.lost()
-            if lost is None:
-                raise
-            raise LostProcessError(f"{lost} ended or does not answer; {last_checkpoint(out)}") from error
+    with (
+        joined(cuda=device.type == "cuda", advice="the last checkpoint stays, --resume goes on from it") as processes,
+        naming_the_lost(
+            processes,
+            lambda: last_checkpoint(out),
+            known=(DivergedError, WorkerDiedError),
+            undisturbed=stop_request,
+        ),
+    ):
+        goes_on = resume or any(processes.all_of(restarted()))
+        processes.from_first(lambda: check_folder(out, resume=goes_on))
+        order = Order(
+            splits=open_source(source) if isinstance(source, str) else source,
+            network=network,
+            recipe=recipe,
+            runtime=runtime,
+            execution=execution,
+            tolerance=tolerance or Tolerance(),
+            out=out,
+            device=device,
+            processes=processes,
+        )
+        check_alike(order)
+        if not processes.from_first(lambda: _stands(order)):
+            _train(order)
     return out
 
 

@@ -1,0 +1,81 @@
+"""Two results on the same images: how far apart they are, and whether that may be chance."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verydeep.evaluation.metrics import CONFIDENCE
+
+RESAMPLES = 10_000
+_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Top-1 errors of two results, image by image."""
+
+    first: str
+    second: str
+    n: int
+    only_first_wrong: int
+    only_second_wrong: int
+    difference: float
+    """Error of the first minus that of the second, in percentage points."""
+    difference_ci95: tuple[float, float]
+    """By a paired bootstrap over the images."""
+    p_value: float
+    """Exact McNemar test of 'both err equally often': two-sided; not corrected for several comparisons."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as a plain dictionary, ready for JSON."""
+        return asdict(self)
+
+
+def paired_comparison(first: str, second: str, wrong: NDArray[np.bool_], other: NDArray[np.bool_]) -> Comparison:
+    """Compares which images two results got wrong.
+
+    Args:
+        first: name of one result.
+        second: name of the other.
+        wrong: [N], true for the images that the first got wrong.
+        other: [N], the same images and the second.
+
+    Raises:
+        ValueError: no images, or not as many.
+    """
+    if not len(wrong) or len(wrong) != len(other):
+        raise ValueError(f"two results on the same images can be compared, not on {len(wrong):,} and {len(other):,}")
+    only_first, only_second = int((wrong & ~other).sum()), int((other & ~wrong).sum())
+    return Comparison(
+        first=first,
+        second=second,
+        n=len(wrong),
+        only_first_wrong=only_first,
+        only_second_wrong=only_second,
+        difference=100 * (only_first - only_second) / len(wrong),
+        difference_ci95=bootstrap_interval(only_first, only_second, len(wrong)),
+        p_value=mcnemar(only_first, only_second),
+    )
+
+
+def mcnemar(only_first_wrong: int, only_second_wrong: int) -> float:
+    """Two-sided exact p value: images that one result alone gets wrong fall to either with probability 1/2."""
+    from scipy.stats import binomtest
+
+    differing = only_first_wrong + only_second_wrong
+    return float(binomtest(only_first_wrong, differing).pvalue) if differing else 1.0
+
+
+def bootstrap_interval(only_first_wrong: int, only_second_wrong: int, n: int) -> tuple[float, float]:
+    """95% percentile interval of the difference in percentage points, by drawing n of the n images again and again.
+
+    What a drawing has of the three kinds of images (only the first is wrong, only the second, neither or both) is
+    multinomial, so those counts are drawn instead of images.
+    """
+    shares = np.array([only_first_wrong, only_second_wrong, n - only_first_wrong - only_second_wrong]) / n
+    drawn = np.random.default_rng(_SEED).multinomial(n, shares, size=RESAMPLES)
+    tails = 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
+    low, high = np.percentile(100 * (drawn[:, 0] - drawn[:, 1]) / n, tails)
+    return float(low), float(high)

@@ -1,0 +1,254 @@
+"""Networks over all images of a source: each image is decoded once for all networks that want it at one scale."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from verydeep.evaluation.batches import Batch, SameSizeBatches
+from verydeep.evaluation.crops import crop_posteriors
+from verydeep.evaluation.dense import dense_posteriors, pixels_at_once
+from verydeep.evaluation.posterior_cache import Posteriors, nothing_known, store, stored
+from verydeep.evaluation.protocols import Protocol, Views
+from verydeep.images.decode import UnusableImageError
+from verydeep.images.loader import rescaled_images
+from verydeep.images.quarantine import Quarantine
+from verydeep.images.sources import Source
+from verydeep.images.workers import WorkerDiedError
+from verydeep.networks.scales import scale_in_pixels
+from verydeep.networks.vgg import VGG
+from verydeep.processes import LostProcessError, Processes
+
+IMAGES_BETWEEN_MEETINGS = 256
+"""Of a process's share; then all tell what they found."""
+
+SECONDS_BETWEEN_SAVES = 300.0
+"""A killed evaluation has less than that to do again, one that is stopped nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """One network on one kind of view of every image, at one scale."""
+
+    net: VGG
+    views: Views
+    side: int
+    """Pixels of the images' shorter side."""
+    mirror: bool
+    name: str = "the network"
+    """For messages."""
+    key: object = None
+    """What its posteriors are kept under; None: they are not kept."""
+
+
+Work = Sequence[tuple[Pass, Posteriors]]
+"""Passes of the same side, and what is known of each."""
+
+Rows = tuple[list[int], list[NDArray[np.float32]]]
+"""Indices of some images, and of each pass its posteriors of them, [B, classes]."""
+
+
+class News(NamedTuple):
+    """What a process found since the last meeting."""
+
+    found: list[Rows]
+    refusals: dict[int, UnusableImageError]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What passes have in common."""
+
+    source: Source
+    quarantine: Quarantine
+    workers: int = 0
+    processes: Processes = field(default_factory=Processes)
+    advance: Callable[[int], None] = lambda images: None
+    """Told how many images are through, for each pass anew."""
+
+
+def protocol_passes(net: VGG, protocol: Protocol, **about: Any) -> list[Pass]:
+    """The passes whose posteriors a protocol averages."""
+    return [
+        Pass(net=net, views=views, side=scale_in_pixels(scale, net.crop), mirror=protocol.mirror, **about)
+        for scale in protocol.scales
+        for views in protocol.views
+    ]
+
+
+def posteriors(
+    net: VGG,
+    source: Source,
+    protocol: Protocol,
+    *,
+    quarantine: Quarantine | None = None,
+    workers: int = 0,
+    advance: Callable[[int], None] = lambda images: None,
+) -> NDArray[np.float64]:
+    """The posterior of every image of a source, [N, classes], in the source's order; rows add up to 1.
+
+    Images of the same size share a batch, none is padded. Images that cannot be used are in the quarantine, and their
+    rows are NaN. `advance` is told how many images are through, for each kind of view and each scale anew.
+
+    Raises:
+        TooManyBadImagesError: the quarantine is full.
+        ValueError: the network's scores are no numbers.
+    """
+    around = Surroundings(
+        source=source, quarantine=quarantine or Quarantine(len(source)), workers=workers, advance=advance
+    )
+    (found,) = averages([protocol_passes(net, protocol)], around).values
+    return found
+
+
+class Averages(NamedTuple):
+    """Posteriors averaged over passes."""
+
+    values: list[NDArray[np.float64]]
+    """Of each group of passes, [N, classes]; rows of NaN for images that cannot be used."""
+    computed: int
+    """Rows of passes that were not kept already."""
+
+
+def averages(groups: Sequence[Sequence[Pass]], around: Surroundings) -> Averages:
+    """Every group's average over its passes; images are decoded once for all passes at the same scale.
+
+    In other processes than the first they are not complete.
+    """
+    totals = [np.zeros((len(around.source), group[0].net.classes)) for group in groups]
+    computed = 0
+    for side in dict.fromkeys(one.side for group in groups for one in group):
+        chosen = [
+            (total, one) for total, group in zip(totals, groups, strict=True) for one in group if one.side == side
+        ]
+        known = run_passes([one for _, one in chosen], around)
+        for (total, _), found in zip(chosen, known, strict=True):
+            total += found.values
+            computed += found.computed
+    return Averages([total / len(group) for total, group in zip(totals, groups, strict=True)], computed)
+
+
+def run_passes(passes: Sequence[Pass], around: Surroundings) -> list[Posteriors]:
+    """What each of some passes of the same side gives; in other processes than the first only a part of it.
+
+    What is kept already is not computed again. What was computed is kept, also if an error or a signal ends the work.
+
+    Raises:
+        TooManyBadImagesError: the quarantine is full.
+        ValueError: a network's scores are no numbers.
+        WorkerDiedError: a worker was killed, say.
+        LostProcessError: another process has failed.
+    """
+    processes, images = around.processes, len(around.source)
+    known = [
+        stored(one.key, images, one.net.classes)
+        if one.key and processes.first
+        else nothing_known(images, one.net.classes)
+        for one in passes
+    ]
+    missing, refusals = processes.from_first(lambda: ([k.missing for k in known], [k.refusals for k in known]))
+    around.quarantine.settle(itertools.chain(*(found.values() for found in refusals)))
+    chosen = [work for work, indices in zip(zip(passes, known, strict=True), missing, strict=True) if len(indices)]
+    indices = np.unique(np.concatenate(missing)).tolist()
+    around.advance(len(passes) * images - len(chosen) * len(indices))
+    try:
+        if chosen:
+            _compute(chosen, indices, around)
+    finally:
+        _keep(chosen, processes)
+    return known
+
+
+def _compute(chosen: Work, indices: Sequence[int], around: Surroundings) -> None:
+    """This process's share of the images, with meetings on the way, of which all processes have as many."""
+    processes, quarantine = around.processes, around.quarantine
+    quarantine.waits = processes.several
+    meetings = math.ceil(len(indices) / (processes.count * IMAGES_BETWEEN_MEETINGS))
+    nets = [one.net for one, _ in chosen]
+    batches = SameSizeBatches(pixels := pixels_at_once(nets, nets[0].mean_rgb.device))
+    images = rescaled_images(
+        around.source,
+        chosen[0][0].side,
+        indices=indices[processes.rank :: processes.count],
+        max_pixels=quarantine.tolerance.max_pixels,
+        workers=around.workers,
+    )
+    saved = time.monotonic()
+    with closing(images), _float32():
+        for meeting in range(1, meetings + 1):
+            news, failure = News([], {}), None
+            try:
+                for index, image in itertools.islice(images, IMAGES_BETWEEN_MEETINGS):
+                    if isinstance(image, UnusableImageError):
+                        news.refusals[index] = image
+                        quarantine.add(image)
+                    elif batch := batches.add(index, image):
+                        news.found.append(_computed(chosen, batch, pixels, around))
+                if meeting == meetings:
+                    news.found.extend(_computed(chosen, batch, pixels, around) for batch in batches.rest())
+            except (WorkerDiedError, ValueError) as error:
+                failure = error
+            _meet(chosen, news, failure, around)
+            if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                _keep(chosen, processes)
+                saved = time.monotonic()
+
+
+@contextmanager
+def _float32() -> Iterator[None]:
+    """CUDA devices otherwise take three digits of it for convolutions, without being asked."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def _computed(chosen: Work, batch: Batch, pixels: int, around: Surroundings) -> Rows:
+    """Rows of every pass for the images of a batch, which are put in their place as well."""
+    indices, images = batch
+    images = images.to(chosen[0][0].net.mean_rgb.device)
+    rows = []
+    for one, known in chosen:
+        compute = dense_posteriors if one.views == "dense" else crop_posteriors
+        found = compute(one.net, images, mirror=one.mirror, pixels=pixels).float().numpy()
+        if not np.isfinite(found).all():
+            raise ValueError(f"the scores of {one.name} are not finite: its training has diverged")
+        known.values[indices] = found
+        rows.append(found)
+        around.advance(len(indices) * around.processes.count)
+    return indices, rows
+
+
+def _meet(chosen: Work, news: News, failure: Exception | None, around: Surroundings) -> None:
+    """All tell what they found, and whether they can go on; the first process puts it together."""
+    processes = around.processes
+    waiting = processes.all_of(list(around.quarantine.waiting))
+    for found, refusals in processes.to_first(news) or []:
+        for indices, rows in found:
+            for (_, known), its_rows in zip(chosen, rows, strict=True):
+                known.values[indices] = its_rows
+                known.computed += len(indices)
+        for _, known in chosen:
+            known.refusals |= refusals
+    failed = processes.all_of(failure is not None)
+    if failure is not None:
+        raise failure
+    if any(failed):
+        raise LostProcessError(f"process {failed.index(True)} failed")
+    around.quarantine.settle(itertools.chain(*waiting))
+
+
+def _keep(chosen: Work, processes: Processes) -> None:
+    for one, known in chosen:
+        if one.key and processes.first:
+            store(one.key, known)

@@ -1,0 +1,113 @@
+"""The predictions of an evaluation as a file, image by image: Parquet or CSV."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from verydeep import atomic
+from verydeep.evaluation.metrics import TOP
+from verydeep.evaluation.results import Evaluation
+
+ID, TRUE, CLASS, PROBABILITY = "id", "true_class", "class_{}", "probability_{}"
+"""Columns; the numbered ones go from 1, the most probable class, to 5 or the number of classes."""
+
+KINDS = (".parquet", ".csv")
+
+
+class Predictions(NamedTuple):
+    """What the columns of a file say of every image."""
+
+    ids: list[str]
+    true_classes: list[str]
+    classes: list[str]
+    """The most probable ones."""
+
+
+def check_kind(file: Path) -> None:
+    """Refuses a file of another kind, before any work.
+
+    Raises:
+        ValueError: its ending is not .parquet or .csv, or there is nothing here that writes Parquet.
+    """
+    if file.suffix not in KINDS:
+        raise ValueError(f"predictions are written to a file that ends in {' or '.join(KINDS)}, not to {file.name}")
+    if file.suffix == ".parquet":
+        _pyarrow()
+
+
+def write_predictions(found: Evaluation, file: Path) -> None:
+    """One row for each image that could be used, in the source's order: id, true class, up to five classes.
+
+    Raises:
+        ValueError: as `check_kind`.
+        OSError: the file cannot be written.
+    """
+    check_kind(file)
+    columns = _columns(found)
+    if file.suffix == ".csv":
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+        atomic.write_bytes(file, text.getvalue().encode())
+        return
+    arrow, parquet = _pyarrow()
+    buffer = io.BytesIO()
+    parquet.write_table(arrow.table(columns), buffer)
+    atomic.write_bytes(file, buffer.getvalue())
+
+
+def read_predictions(file: Path) -> Predictions:
+    """What `write_predictions` wrote.
+
+    Raises:
+        ValueError: there is no such file, or it is something else.
+    """
+    check_kind(file)
+    if not file.is_file():
+        raise ValueError(f"there is no file {file}")
+    try:
+        if file.suffix == ".csv":
+            with file.open(encoding="utf-8", newline="") as lines:
+                rows = list(csv.DictReader(lines))
+            columns: Mapping[str, list[str]] = {name: [row[name] for row in rows] for name in _READ}
+        else:
+            _, parquet = _pyarrow()
+            columns = parquet.read_table(file, columns=list(_READ)).to_pydict()
+        return Predictions(*(columns[name] for name in _READ))
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        reason = f"no column {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{file} holds no predictions that can be read: {reason}") from error
+
+
+_READ = (ID, TRUE, CLASS.format(1))
+
+
+def _columns(found: Evaluation) -> dict[str, list[Any]]:
+    images = found.images
+    right = np.arange(len(images.classes)) == images.labels[:, None]
+    order = np.lexsort((right, -images.posteriors), axis=1)[:, :TOP]  # of equals the right class is the last
+    names = np.array(images.classes, dtype=object)
+    columns: dict[str, list[Any]] = {ID: [_text(name) for name in images.ids], TRUE: names[images.labels].tolist()}
+    for place, classes in enumerate(order.T, 1):
+        columns[CLASS.format(place)] = names[classes].tolist()
+        columns[PROBABILITY.format(place)] = images.posteriors[np.arange(len(classes)), classes].tolist()
+    return columns
+
+
+def _text(name: str) -> str:
+    """What is no text in names of files, escaped."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ValueError("Parquet files need pyarrow: pip install 'verydeep[parquet]', or name a .csv file") from None
+    return pyarrow, pyarrow.parquet

@@ -1,0 +1,183 @@
+"""What an evaluation found: errors of each run and of all fused, where they are made, and how runs compare."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verydeep.evaluation.metrics import (
+    TOP,
+    Calibration,
+    calibration,
+    confusion_matrix,
+    error_interval,
+    error_percent,
+    misclassified,
+    predicted,
+)
+from verydeep.evaluation.paired import Comparison, paired_comparison
+from verydeep.evaluation.protocols import Method
+
+NO_TOP5 = (
+    f"No top-{TOP} error: with {TOP} classes or fewer the right one is always among the {TOP} most probable, so it "
+    "would be 0 whatever the network does."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Errors:
+    """Of one run, or of several fused; in percent."""
+
+    name: str
+    n: int
+    top1_wrong: int
+    top1_error: float
+    top1_error_ci95: tuple[float, float]
+    top5_wrong: int | None
+    """None with five classes or fewer, as all of top 5."""
+    top5_error: float | None
+    top5_error_ci95: tuple[float, float] | None
+    expected_calibration_error: float
+    scales: tuple[int, ...]
+    """Q, for a crop of 224."""
+    mirror: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassErrors:
+    """Of the images of one class."""
+
+    name: str
+    n: int
+    top1_wrong: int
+    top1_error: float
+    top1_error_ci95: tuple[float, float]
+    top5_wrong: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """What was shown, and what came of it: the images that could be used, in the source's order."""
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    """[N], places in `classes`."""
+    classes: tuple[str, ...]
+    posteriors: NDArray[np.float64]
+    """[N, classes], of all runs fused."""
+    posteriors_of_runs: tuple[NDArray[np.float64], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What `evaluate` found. Whatever is not of a single run is of all runs fused."""
+
+    runs: tuple[str, ...]
+    source: str
+    split: str
+    protocol: Method
+    scales: tuple[int, ...]
+    n: int
+    top1_error: float
+    top5_error: float | None
+    top1_error_ci95: tuple[float, float]
+    top5_error_ci95: tuple[float, float] | None
+    per_run: tuple[Errors, ...]
+    comparisons: tuple[Comparison, ...]
+    """Every two of the runs, and each with their fusion."""
+    calibration: Calibration
+    per_class: tuple[ClassErrors, ...]
+    """Of the classes that there are images of."""
+    confusions: tuple[tuple[str, str, int], ...]
+    """(true class, predicted class, images), the right ones too, the most frequent first."""
+    notes: tuple[str, ...]
+    """What is not reported, and why."""
+    unusable: dict[str, str]
+    """Images that were left out, and why."""
+    from_cache: float
+    """Share of the posteriors that was not computed now, 0..1."""
+    seconds: float
+    images_per_second: float | None
+    """Images times runs; None if nothing was computed now."""
+    images: Images = field(repr=False, compare=False)
+    """Every image and its posteriors; not part of `to_dict`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as plain dictionaries, ready for JSON."""
+        figures = {name: value for name, value in vars(self).items() if name != "images"}
+        figures |= {name: [asdict(one) for one in figures[name]] for name in ("per_run", "comparisons", "per_class")}
+        figures["calibration"] = asdict(self.calibration)
+        figures["confusions"] = [
+            {"true": true, "predicted": taken, "images": images} for true, taken, images in self.confusions
+        ]
+        return figures
+
+
+def errors_of(
+    name: str,
+    posteriors: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    *,
+    scales: tuple[int, ...],
+    mirror: bool,
+) -> Errors:
+    """The errors of posteriors [N, classes]."""
+    wrong, wrong5 = misclassified(posteriors, labels), _top5(posteriors, labels)
+    return Errors(
+        name=name,
+        n=len(labels),
+        top1_wrong=int(wrong.sum()),
+        top1_error=error_percent(wrong),
+        top1_error_ci95=error_interval(wrong),
+        top5_wrong=None if wrong5 is None else int(wrong5.sum()),
+        top5_error=None if wrong5 is None else error_percent(wrong5),
+        top5_error_ci95=None if wrong5 is None else error_interval(wrong5),
+        expected_calibration_error=calibration(posteriors, labels).expected_calibration_error,
+        scales=scales,
+        mirror=mirror,
+    )
+
+
+def class_errors(images: Images) -> tuple[ClassErrors, ...]:
+    """The errors of the fused runs on the images of each class."""
+    wrong, wrong5 = misclassified(images.posteriors, images.labels), _top5(images.posteriors, images.labels)
+    found = []
+    for label in np.unique(images.labels):
+        its = images.labels == label
+        found.append(
+            ClassErrors(
+                name=images.classes[label],
+                n=int(its.sum()),
+                top1_wrong=int(wrong[its].sum()),
+                top1_error=error_percent(wrong[its]),
+                top1_error_ci95=error_interval(wrong[its]),
+                top5_wrong=None if wrong5 is None else int(wrong5[its].sum()),
+            )
+        )
+    return tuple(found)
+
+
+def confusions(images: Images) -> tuple[tuple[str, str, int], ...]:
+    """(true class, predicted class, how many images), the most frequent first."""
+    classes = images.classes
+    counts = confusion_matrix(predicted(images.posteriors, images.labels), images.labels, classes=len(classes))
+    pairs = sorted(zip(*np.nonzero(counts), strict=True), key=lambda pair: -counts[pair])
+    return tuple((classes[true], classes[taken], int(counts[true, taken])) for true, taken in pairs)
+
+
+def comparisons(names: Sequence[str], images: Images) -> tuple[Comparison, ...]:
+    """Every two of several runs, then each with the fusion of all; nothing of a single run."""
+    if len(names) < 2:
+        return ()
+    wrong = [misclassified(posteriors, images.labels) for posteriors in images.posteriors_of_runs]
+    each = list(zip(names, wrong, strict=True))
+    fused = ("fused", misclassified(images.posteriors, images.labels))
+    pairs = [*combinations(each, 2), *((one, fused) for one in each)]
+    return tuple(paired_comparison(first, second, errs, others) for (first, errs), (second, others) in pairs)
+
+
+def _top5(posteriors: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+    return misclassified(posteriors, labels, top=TOP) if posteriors.shape[1] > TOP else None
