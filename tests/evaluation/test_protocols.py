@@ -13,12 +13,14 @@ from PIL import Image
 
 from verydeep import vgg
 from verydeep.evaluation.batches import SameSizeBatches
+from verydeep.evaluation.crops import crop_posteriors
 from verydeep.evaluation.dense import dense_posteriors
 from verydeep.evaluation.passes import posteriors
 from verydeep.evaluation.protocols import Protocol, paper_scales, single_scale
 from verydeep.images.loader import rescaled_images
 from verydeep.images.quarantine import TooManyBadImagesError
 from verydeep.images.sources import MemorySource, Sample
+from verydeep.images.views import multi_crop
 from verydeep.networks.scales import scale_in_pixels
 
 STAGES = {  # Table 1: kernel sizes, one group per stage
@@ -30,8 +32,9 @@ STAGES = {  # Table 1: kernel sizes, one group per stage
     "D": ("33", "33", "333", "333", "333"),
     "E": ("33", "33", "3333", "3333", "3333"),
 }
+METHODS = ("dense", "crops", "both")
 MEAN = (120.0, 110.0, 100.0)
-Q_IN_PIXELS = {32: {256: 37, 384: 55, 512: 73}, 64: {256: 73, 384: 110, 512: 146}}
+Q_IN_PIXELS = {32: {224: 32, 256: 37, 384: 55, 512: 73}, 64: {256: 73, 384: 110, 512: 146}}
 
 
 def lively(name, *, crop=32):
@@ -66,8 +69,31 @@ def source_of(*images):
     return MemorySource(classes=tuple("abcdefg"), samples=tuple(samples))
 
 
-def naive_posterior(net, name, image, *, scales, mirror=True, centred=True, softmax_first=False):
-    """Of one image, in double precision."""
+def naive_dense(net, name, image, *, scales, mirror=True, centred=True, softmax_first=False):
+    """The dense posterior of one image, in double precision."""
+    found = []
+    for view in naive_rescaled(net, image, scales=scales, mirror=mirror):
+        scores = torch.stack(naive_scores(net, name, view, centred=centred))
+        found.append(scores.softmax(dim=1).mean(dim=0) if softmax_first else scores.mean(dim=0).softmax(dim=0))
+    return torch.stack(found).mean(dim=0).numpy()
+
+
+def naive_crops(net, name, image, *, scales, mirror=True, steps=5):
+    """The multi-crop posterior of one image, in double precision: one crop after the other."""
+    found = []
+    for scale in scales:
+        whole, side = naive_rescaled(net, image, scales=(scale,), mirror=False)[0], net.crop
+        for top in np.linspace(0, whole.shape[0] - side, steps).round().astype(int):
+            for left in np.linspace(0, whole.shape[1] - side, steps).round().astype(int):
+                crop = whole[top : top + side, left : left + side]
+                for view in (crop, crop[:, ::-1]) if mirror else (crop,):
+                    (scores,) = naive_scores(net, name, view, centred=False)
+                    found.append(scores.softmax(dim=0))
+    assert len(found) == len(scales) * steps**2 * (1 + mirror)
+    return torch.stack(found).mean(dim=0).numpy()
+
+
+def naive_rescaled(net, image, *, scales, mirror):
     views = []
     for scale in scales:
         shorter, (height, width) = Q_IN_PIXELS[net.crop][scale], image.shape[:2]
@@ -77,11 +103,7 @@ def naive_posterior(net, name, image, *, scales, mirror=True, centred=True, soft
         views.append(rescaled)
         if mirror:
             views.append(rescaled[:, ::-1])
-    found = []
-    for view in views:
-        scores = torch.stack(naive_scores(net, name, view, centred=centred))
-        found.append(scores.softmax(dim=1).mean(dim=0) if softmax_first else scores.mean(dim=0).softmax(dim=0))
-    return torch.stack(found).mean(dim=0).numpy()
+    return views
 
 
 def naive_scores(net, name, pixels, *, centred):
@@ -123,17 +145,21 @@ def naive_pooling(x, *, first_row, first_column):
     return torch.stack(corners).amax(dim=0)
 
 
-# dense evaluation
+# the protocols
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_posteriors_are_those_of_the_paper_written_out(name):
     net, scales = lively(name), (256, 384, 512)
     images = [picture(61, 47, 0), picture(47, 61, 1), picture(53, 54, 2), picture(61, 47, 3), picture(35, 101, 4)]
-    found = posteriors(net, source_of(*images), Protocol(scales=scales))
-    assert found.shape == (5, 7)
-    expected = np.stack([naive_posterior(net, name, image, scales=scales) for image in images])
-    assert np.abs(found - expected).max() < 1e-5
+    dense = np.stack([naive_dense(net, name, image, scales=scales) for image in images])
+    crops = np.stack([naive_crops(net, name, image, scales=scales) for image in images])
+    found = {method: posteriors(net, source_of(*images), Protocol(method=method, scales=scales)) for method in METHODS}
+    assert {posterior.shape for posterior in found.values()} == {(5, 7)}
+    assert np.abs(found["dense"] - dense).max() < 1e-5
+    assert np.abs(found["crops"] - crops).max() < 1e-5
+    assert np.abs(found["both"] - (dense + crops) / 2).max() < 1e-5
+    assert np.abs(dense - crops).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["A", "D"])
@@ -142,8 +168,26 @@ def test_posteriors_with_a_larger_window_and_with_or_without_the_mirror(name, mi
     net, scales = lively(name, crop=64), (256, 512)
     images = [picture(61, 47, 0), picture(90, 131, 1)]
     found = posteriors(net, source_of(*images), Protocol(scales=scales, mirror=mirror))
-    expected = np.stack([naive_posterior(net, name, image, scales=scales, mirror=mirror) for image in images])
+    expected = np.stack([naive_dense(net, name, image, scales=scales, mirror=mirror) for image in images])
     assert np.abs(found - expected).max() < 1e-5
+    cropped = posteriors(net, source_of(images[0]), Protocol(method="crops", scales=(256,), mirror=mirror))
+    assert np.abs(cropped - naive_crops(net, name, images[0], scales=(256,), mirror=mirror)).max() < 1e-5
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 39), (61, 32)])
+def test_crops_that_coincide_count_as_often_as_the_grid_has_them(size):
+    net, image = lively("A"), picture(*size)
+    found = posteriors(net, source_of(image), Protocol(method="crops", scales=(224,)))
+    assert np.abs(found - naive_crops(net, "A", image, scales=(224,))).max() < 1e-5
+
+
+@pytest.mark.parametrize("pixels", [1, 32 * 32 * 7, 10**9])
+def test_crops_do_not_depend_on_how_many_are_computed_at_once(pixels):
+    net = lively("A")
+    images = torch.stack([torch.from_numpy(picture(37, 51, seed)).permute(2, 0, 1) for seed in range(3)])
+    found = crop_posteriors(net, images, mirror=True, pixels=pixels)
+    expected = [net(torch.from_numpy(multi_crop(picture(37, 51, seed), 32)).permute(0, 3, 1, 2)) for seed in range(3)]
+    assert (found - torch.stack(expected).softmax(dim=2).mean(dim=1)).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -153,9 +197,16 @@ def test_posteriors_with_a_larger_window_and_with_or_without_the_mirror(name, mi
 def test_the_comparison_would_notice(change):
     """Each part of the protocol moves the posterior far more than the 1e-5 above."""
     net, image = lively("D"), picture(61, 47)
-    whole = naive_posterior(net, "D", image, scales=(256, 384, 512))
-    changed = naive_posterior(net, "D", image, **{"scales": (256, 384, 512), **change})
+    whole = naive_dense(net, "D", image, scales=(256, 384, 512))
+    changed = naive_dense(net, "D", image, **{"scales": (256, 384, 512), **change})
     assert np.abs(whole - changed).max() > 1e-3
+
+
+@pytest.mark.parametrize("change", [{"mirror": False}, {"steps": 4}, {"scales": (384,)}])
+def test_the_comparison_would_notice_other_crops(change):
+    net, image = lively("D"), picture(61, 47)
+    whole = naive_crops(net, "D", image, scales=(256,))
+    assert np.abs(whole - naive_crops(net, "D", image, **{"scales": (256,), **change})).max() > 1e-3
 
 
 def test_posteriors_are_probabilities():
