@@ -240,6 +240,7 @@ def _meet(chosen: Work, news: News, failure: Exception | None, around: Surroundi
                 known.computed += len(indices)
         for _, known in chosen:
             known.refusals |= refusals
+            known.computed += len(refusals)
     failed = processes.all_of(failure is not None)
     if failure is not None:
         raise failure

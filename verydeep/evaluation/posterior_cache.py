@@ -33,7 +33,7 @@ class Posteriors:
     refusals: dict[int, UnusableImageError] = field(default_factory=dict)
     """By index."""
     computed: int = 0
-    """Rows that were not there before."""
+    """Rows that were not known before."""
 
     @property
     def missing(self) -> NDArray[np.int64]:
