@@ -1,0 +1,109 @@
+"""Evaluation with 1, 2 and 4 processes: every image counts once, and all processes say the same (checks 11 and 20)."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parents[1]
+several_processes = runpy.run_path(str(HERE / "several_processes.py"))
+SCRIPT = HERE / "several_evaluations.py"
+several_evaluations = runpy.run_path(str(SCRIPT))
+
+SIZES = [*range(12, 17), 97]
+PIXELS = [40 * 40 * batch for batch in range(1, 7)]
+"""Batches of about 1 to 6 images."""
+
+INTEGERS = ("n", "top1_error", "top5_error", "top1_error_ci95", "confusions", "per_class", "comparisons", "unusable")
+
+
+def jobs(folder, runs):
+    """Every number of images, in batches of 1 to 6; broken images, other protocols, fewer images than processes."""
+    plain = [{"images": n, "pixels": pixels} for n, pixels in zip([*SIZES, 97, 97], [*PIXELS, 1, 10**6], strict=True)]
+    special = [
+        {"images": 3},
+        {"images": 1},
+        {"images": 97, "bad": [0, 1, 2, 3, 50, 96]},
+        {"images": 13, "bad": [1, 5, 9, 3, 7], "between": 1},  # all that one process of four has, and more
+        {"images": 14, "protocol": "both", "scales": [256, 300]},
+        {"images": 14, "workers": 1},
+        {"images": 15, "between": 1000},
+    ]
+    return [{"runs": runs, "out": str(folder / str(number)), **job} for number, job in enumerate([*plain, *special])]
+
+
+def together(processes, jobs, folder):
+    """What each process met in each job, by torchrun with this file's script."""
+    folder.mkdir(exist_ok=True)
+    file = folder / "jobs.json"
+    file.write_text(json.dumps(jobs))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    status, said, _ = several_processes["started"]([*launcher, str(SCRIPT), str(file)], 200)
+    assert status == 0, said
+    return [[json.loads(Path(f"{job['out']}.{rank}.json").read_text()) for rank in range(processes)] for job in jobs]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return several_evaluations["save_runs"](tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, runs):
+    folder = tmp_path_factory.mktemp("alone")
+    return [several_evaluations["run"](job) for job in jobs(folder, runs)]
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_the_integers_are_those_of_one_process(tmp_path, runs, alone, processes, figure):
+    its_jobs = jobs(tmp_path, runs)
+    found = together(processes, its_jobs, tmp_path)
+    greatest = 0.0
+    for job, expected, met in zip(its_jobs, alone, found, strict=True):
+        n = job["images"] - len(job.get("bad", ()))
+        assert expected["figures"]["n"] == n
+        for one in met:
+            assert {key: one["figures"][key] for key in INTEGERS} == {key: expected["figures"][key] for key in INTEGERS}
+            assert [run["top1_wrong"] for run in one["figures"]["per_run"]] == [
+                run["top1_wrong"] for run in expected["figures"]["per_run"]
+            ]
+            assert one["posteriors"] == met[0]["posteriors"]
+        greatest = max(greatest, np.abs(np.subtract(met[0]["posteriors"], expected["posteriors"])).max())
+        assert greatest < 1e-6
+        scales = len(job.get("scales", [256]))
+        if not job.get("workers"):
+            asked = [index for one in met for index in one["asked"]]
+            assert sorted(asked) == sorted(scales * list(range(job["images"])))
+            for rank, one in enumerate(met):
+                assert one["asked"] == sorted(scales * list(range(rank, job["images"], processes)))
+    wrong = [met["figures"]["per_run"][0]["top1_wrong"] for met in alone]
+    assert 0 < sum(wrong) < sum(met["figures"]["n"] for met in alone)
+    figure(
+        20, "evaluation", f"{len(its_jobs)} of {processes} processes: same integers, posteriors within {greatest:.0e}"
+    )
+
+
+def test_errors_end_all_processes_and_what_is_kept_is_shared(tmp_path, runs):
+    """Too many bad images; one process that fails; and posteriors that only the first process keeps."""
+    base = {"runs": runs, "images": 13}
+    its_jobs = [
+        {**base, "bad": [1, 3, 5], "max_bad": 10},
+        {**base, "fails": 1},
+        {**base, "images": 97, "cache": True},
+        {**base, "images": 97, "cache": True},
+        {**base, "images": 97, "cache": True, "protocol": "both"},
+    ]
+    for number, job in enumerate(its_jobs):
+        job["out"] = str(tmp_path / str(number))
+    bad, failed, first, again, more = together(2, its_jobs, tmp_path)
+    assert {one["error"] for one in bad} == {"TooManyBadImagesError"}
+    assert bad[0]["message"] == bad[1]["message"]
+    assert (failed[1]["error"], failed[1]["message"]) == ("ValueError", "something is wrong here")
+    assert (failed[0]["error"], failed[0]["message"]) == ("LostProcessError", "process 1 failed")
+    assert [met[0]["figures"]["from_cache"] for met in (first, again, more)] == [0, 1, 0.5]
+    assert again[0]["asked"] == list(range(97))  # read for their digest, by the first process alone
+    assert again[1]["asked"] == []
+    assert again[0]["posteriors"] == again[1]["posteriors"] == first[0]["posteriors"]
