@@ -92,8 +92,9 @@ def run(job):
         except Exception as error:
             met["error"], met["message"] = type(error).__name__, str(error)
     met["asked"] = sorted(ASKED)
-    Path(f"{job['out']}.{rank}.json").write_text(json.dumps(met))
-    return met
+    text = json.dumps(met)
+    Path(f"{job['out']}.{rank}.json").write_text(text)
+    return json.loads(text)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,13 @@ def test_wrong_use_is_answered_in_one_line(capsys, tmp_path):
     assert "whole numbers" in refusal(capsys, "describe", "--stack", "three")
     assert "is not a run" in refusal(capsys, "evaluate", taken, "--data", "digits")
     assert "name one or more run folders" in refusal(capsys, "evaluate", "--data", "digits")
+    tested = ("evaluate", taken, "--data", "digits")
+    assert "--protocol" in refusal(capsys, *tested, "--protocol", "cropped")
+    assert "whole numbers" in refusal(capsys, *tested, "--scales", "all")
+    assert "ends in .parquet or .csv, not to p.txt" in refusal(capsys, *tested, "--predictions", tmp_path / "p.txt")
+    assert "there is no folder" in refusal(capsys, *tested, "--predictions", tmp_path / "nowhere" / "p.csv")
+    assert "is a file: name a folder" in refusal(capsys, *tested, "--report", taken / "cat" / "0.png")
+    assert "there is no file" in refusal(capsys, "compare", tmp_path / "a.csv", tmp_path / "b.csv")
     assert "holds something else" in refusal(capsys, "reproduce", "--quick", "--out", taken)
     assert "is not a run" in refusal(capsys, "predict", taken, taken)
     assert "without networks" in refusal(capsys, "describe", "D", "--stack", "3,3")
@@ -128,8 +135,22 @@ def test_train_evaluate_predict_on_a_folder(capsys, tmp_path):
     assert run("evaluate", out, "--data", images, "--json", tmp_path / "e.json") == 0
     found = json.loads((tmp_path / "e.json").read_text())
     assert (found["n"], found["split"], found["top1_error"], found["top5_error"]) == (2, "val", 0, None)
+    files = [tmp_path / f"{protocol}.csv" for protocol in ("dense", "both")]
+    for file in files:
+        options = ["--protocol", file.stem, "--scales", "256,300", "--predictions", file, "--report", tmp_path / "page"]
+        assert run("evaluate", out, "--data", images, *options) == 0
+    text = capsys.readouterr().out
+    assert "multi-crop and dense evaluation" in text
+    assert "with 5 classes or fewer" in text
+    assert f"report: {tmp_path / 'page' / 'evaluation.html'}" in text
+    assert "".join(file.read_text().splitlines()[0] for file in files) == 2 * (
+        "id,true_class,class_1,probability_1,class_2,probability_2"
+    )
+    assert run("compare", *files, "--json", tmp_path / "c.json") == 0
+    compared = json.loads((tmp_path / "c.json").read_text())
+    assert (compared["n"], compared["difference"], compared["p_value"]) == (2, 0, 1)
+    assert "Exact McNemar test" in capsys.readouterr().out
     (images / "dog" / "broken.png").write_bytes(b"not a picture")
-    capsys.readouterr()
     assert run("predict", out, images / "dog", "--json", "-") == 1
     captured = capsys.readouterr()
     predictions = json.loads(captured.out)["predictions"]
@@ -171,11 +192,11 @@ def test_a_toml_file_with_mistakes_is_refused(capsys, tmp_path, text, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_only_training_works_on_several_processes(capsys, monkeypatch):
+def test_only_training_and_evaluation_work_on_several_processes(capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     assert run("describe", "D") == 2
-    assert capsys.readouterr().err.startswith("verydeep: process 1: only train works on several processes")
+    assert capsys.readouterr().err.startswith("verydeep: process 1: only train and evaluate work on several processes")
 
 
 def test_names_with_brackets_are_printed_as_they_are(capsys, tmp_path):

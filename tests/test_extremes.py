@@ -221,7 +221,20 @@ def test_predictions_are_probabilities_or_name_the_reason(folder, run):
             assert sum(found.probabilities) == pytest.approx(1)
 
 
-def test_an_evaluation_counts_those_that_can_be_used(folder, run):
-    found = evaluate(run, data=str(folder), split="val", scales="single", tolerance=MANY)
+@pytest.mark.parametrize("protocol", ["dense", "crops", "both"])
+def test_an_evaluation_counts_those_that_can_be_used(folder, run, protocol):
+    found = evaluate(run, data=str(folder), split="val", protocol=protocol, scales="single", tolerance=MANY)
     assert found.n == 11 - 3
     assert {name.partition("/")[2] for name in found.unusable} == TOO_LONG
+    assert np.allclose(found.images.posteriors.sum(axis=1), 1)
+
+
+def test_an_evaluation_at_thousands_of_pixels_stays_below_two_gigabytes(folder, run, tmp_path):
+    """Q = 28,000 for a crop of 224 is 4,000 pixels for one of 32; the image goes through in tiles."""
+    one = tmp_path / "one" / "a"
+    one.mkdir(parents=True)
+    (one / "large.jpg").symlink_to(folder / "train" / "a" / "8000x8000.jpg")
+    _, said, megabytes = resident(folder, "evaluate", run, "--data", one.parent, "--scales", "28000", "--no-cache")
+    print(f"evaluating at 4,000 x 4,000: {megabytes:.0f} MB")
+    assert not any("exit status" in line for line in said), said
+    assert megabytes < MEGABYTES

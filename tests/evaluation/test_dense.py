@@ -102,9 +102,7 @@ def test_spans_keep_every_position_once_and_their_grid_is_the_images(side, posit
 
 
 @settings(max_examples=200, deadline=None)
-@given(
-    height=st.integers(1, 300), width=st.integers(1, 300), context=st.integers(1, 5), positions=st.integers(1, 3000)
-)
+@given(height=st.integers(1, 300), width=st.integers(1, 300), context=st.integers(1, 5), positions=st.integers(1, 3000))
 def test_tiles_are_of_the_size_that_fits(height, width, context, positions):
     rows, columns = dense._tile(height, width, context, positions)
     assert 1 <= rows <= height

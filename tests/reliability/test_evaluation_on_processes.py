@@ -81,9 +81,8 @@ def test_the_integers_are_those_of_one_process(tmp_path, runs, alone, processes,
                 assert one["asked"] == sorted(scales * list(range(rank, job["images"], processes)))
     wrong = [met["figures"]["per_run"][0]["top1_wrong"] for met in alone]
     assert 0 < sum(wrong) < sum(met["figures"]["n"] for met in alone)
-    figure(
-        20, "evaluation", f"{len(its_jobs)} of {processes} processes: same integers, posteriors within {greatest:.0e}"
-    )
+    same = f"{processes} processes, {len(its_jobs)} sizes: the integers of one, posteriors within {greatest:.0e}"
+    figure(20, "exact evaluation", same)
 
 
 def test_errors_end_all_processes_and_what_is_kept_is_shared(tmp_path, runs):
