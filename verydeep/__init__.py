@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from verydeep.evaluation.compare import compare
     from verydeep.evaluation.evaluate import evaluate
     from verydeep.evaluation.paired import Comparison
+    from verydeep.evaluation.predictions import write_predictions
+    from verydeep.evaluation.report import evaluation_report
     from verydeep.evaluation.results import Evaluation
     from verydeep.experiments.reproduce import reproduce
     from verydeep.images.scan import Scan, scan
@@ -39,6 +41,8 @@ _MODULES = {
     "evaluation.results": ("Evaluation",),
     "evaluation.compare": ("compare",),
     "evaluation.paired": ("Comparison",),
+    "evaluation.predictions": ("write_predictions",),
+    "evaluation.report": ("evaluation_report",),
     "experiments.reproduce": ("reproduce",),
     "images.scan": ("Scan", "scan"),
     "images.tolerance": ("Tolerance",),
@@ -64,6 +68,7 @@ __all__ = [
     "describe",
     "describe_stack",
     "evaluate",
+    "evaluation_report",
     "initialise",
     "load",
     "predict",
@@ -71,6 +76,7 @@ __all__ = [
     "scan",
     "train",
     "vgg",
+    "write_predictions",
 ]
 
 

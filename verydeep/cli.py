@@ -212,8 +212,6 @@ def evaluate(
     """
     from verydeep.evaluation.evaluate import evaluate as evaluate_runs
     from verydeep.evaluation.predictions import check_kind, write_predictions
-    from verydeep.images.open_source import open_for_testing
-    from verydeep.runs import load_model
 
     if not runs:
         raise ValueError("name one or more run folders to evaluate")
@@ -236,11 +234,9 @@ def evaluate(
         write_predictions(found, predictions)
     told: list[Table | str] = [*evaluation_tables(found.to_dict())]
     if report is not None:
-        from verydeep.evaluation.report import write_evaluation_report
+        from verydeep.evaluation.report import evaluation_report  # which needs Matplotlib
 
-        model = load_model(runs[0])
-        source = open_for_testing(data, model.classes).part(found.split)
-        told.append(f"report: {write_evaluation_report(found, report, source=source, model=model)}")
+        told.append(f"report: {evaluation_report(found, report, data=data)}")
     _show(found.to_dict(), json_file, *told)
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from verydeep.evaluation.metrics import predicted
 from verydeep.evaluation.paired import Comparison, paired_comparison
-from verydeep.evaluation.predictions import read_predictions
+from verydeep.evaluation.predictions import as_text, read_predictions
 from verydeep.evaluation.results import Evaluation
 
 
@@ -42,12 +42,12 @@ def _named(result: Evaluation | str | Path) -> tuple[str, Images]:
         return str(result), _by_image(str(result), found.ids, found.true_classes, found.classes)
     shown = result.images
     true, taken = (
-        [shown.classes[label] for label in labels]
+        [as_text(shown.classes[label]) for label in labels]
         for labels in (shown.labels, predicted(shown.posteriors, shown.labels))
     )
     scales = ", ".join(map(str, result.scales))
     name = f"{' + '.join(result.runs)} ({result.protocol}, Q = {scales})"
-    return name, _by_image(name, shown.ids, true, taken)
+    return name, _by_image(name, map(as_text, shown.ids), true, taken)
 
 
 def _by_image(name: str, ids: Iterable[str], true: Iterable[str], taken: Iterable[str]) -> Images:

@@ -76,7 +76,7 @@ def calibration(posteriors: NDArray[np.float64], labels: NDArray[np.int64], *, b
     """Reliability curve and expected calibration error of the most probable class."""
     confidence = posteriors.max(axis=1)
     right = ~misclassified(posteriors, labels)
-    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    which = np.searchsorted(np.arange(1, bins) / bins, confidence)  # what lies on an edge is below it
     found, gaps = [], 0.0
     for place in range(bins):
         inside = which == place

@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,18 +38,19 @@ def check_kind(file: Path) -> None:
         _pyarrow()
 
 
-def write_predictions(found: Evaluation, file: Path) -> None:
+def write_predictions(found: Evaluation, file: str | Path) -> None:
     """One row for each image that could be used, in the source's order: id, true class, up to five classes.
 
     Raises:
         ValueError: as `check_kind`.
         OSError: the file cannot be written.
     """
+    file = Path(file)
     check_kind(file)
     columns = _columns(found)
     if file.suffix == ".csv":
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        writer = csv.writer(text)  # lines end in \r\n, so that names with either character are quoted
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
         atomic.write_bytes(file, text.getvalue().encode())
@@ -71,37 +71,41 @@ def read_predictions(file: Path) -> Predictions:
     if not file.is_file():
         raise ValueError(f"there is no file {file}")
     try:
-        if file.suffix == ".csv":
-            with file.open(encoding="utf-8", newline="") as lines:
-                rows = list(csv.DictReader(lines))
-            columns: Mapping[str, list[str]] = {name: [row[name] for row in rows] for name in _READ}
-        else:
-            _, parquet = _pyarrow()
-            columns = parquet.read_table(file, columns=list(_READ)).to_pydict()
+        columns = _csv_columns(file) if file.suffix == ".csv" else _pyarrow()[1].read_table(file).to_pydict()
+        missing = [name for name in _READ if name not in columns]
+        if missing:
+            raise ValueError(f"no column {missing[0]}")
         return Predictions(*(columns[name] for name in _READ))
-    except (OSError, KeyError, ValueError, csv.Error) as error:
-        reason = f"no column {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{file} holds no predictions that can be read: {reason}") from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(f"{file} holds no predictions that can be read: {error}") from error
+
+
+def as_text(name: str) -> str:
+    """What is no text in names of files, escaped."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 _READ = (ID, TRUE, CLASS.format(1))
+
+
+def _csv_columns(file: Path) -> dict[str, list[str]]:
+    with file.open(encoding="utf-8", newline="") as lines:
+        header, *rows = [row for row in csv.reader(lines) if row] or [[]]
+    if any(len(row) != len(header) for row in rows):
+        raise ValueError("a line has more or fewer fields than the first")
+    return {name: [row[place] for row in rows] for place, name in enumerate(header)}
 
 
 def _columns(found: Evaluation) -> dict[str, list[Any]]:
     images = found.images
     right = np.arange(len(images.classes)) == images.labels[:, None]
     order = np.lexsort((right, -images.posteriors), axis=1)[:, :TOP]  # of equals the right class is the last
-    names = np.array(images.classes, dtype=object)
-    columns: dict[str, list[Any]] = {ID: [_text(name) for name in images.ids], TRUE: names[images.labels].tolist()}
+    names = np.array(list(map(as_text, images.classes)), dtype=object)
+    columns: dict[str, list[Any]] = {ID: list(map(as_text, images.ids)), TRUE: names[images.labels].tolist()}
     for place, classes in enumerate(order.T, 1):
         columns[CLASS.format(place)] = names[classes].tolist()
         columns[PROBABILITY.format(place)] = images.posteriors[np.arange(len(classes)), classes].tolist()
     return columns
-
-
-def _text(name: str) -> str:
-    """What is no text in names of files, escaped."""
-    return name.encode(errors="backslashreplace").decode()
 
 
 def _pyarrow() -> tuple[Any, Any]:

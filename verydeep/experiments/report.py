@@ -5,8 +5,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from verydeep import atomic, runs
 from verydeep.experiments.charts import Point, error_against_depth, learning_curves
 from verydeep.experiments.paper import B_5X5_EXTRA_TOP1, FUSED, TABLE_3, TABLE_4, Row, reported
@@ -15,7 +13,7 @@ from verydeep.networks.arithmetic import describe
 from verydeep.networks.configurations import DOWNSAMPLING
 from verydeep.networks.initialisation import COPIED
 from verydeep.networks.scales import middle_scale, scale_in_pixels, scale_range
-from verydeep.progress import duration
+from verydeep.pages import render
 from verydeep.training.recipe import Recipe, recipe_from
 
 Evaluations = Mapping[tuple[str, Literal["single", "paper"]], Mapping[str, Any]]
@@ -34,20 +32,11 @@ def write_report(out: Path, *, folders: Mapping[str, Path], evaluations: Evaluat
     """
     results = collect(folders, evaluations)
     atomic.write_json(out / RESULTS, results)
-    templates = Environment(
-        loader=PackageLoader("verydeep.experiments"),
-        autoescape=lambda name: name is not None and ".html" in name,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters |= {"percent": _percent, "range": _range, "duration": duration}
     charts = {"curves": learning_curves(results["curves"]), "depth": error_against_depth(_points(results))}
     for name, svg in charts.items():
         atomic.write_bytes(out / f"{name}.svg", svg.encode())
     for name in (HTML, MARKDOWN):
-        text = templates.get_template(f"{name}.jinja").render(charts=charts, **results)
-        atomic.write_bytes(out / name, text.encode())
+        atomic.write_bytes(out / name, render(name, {"charts": charts, **results}, range=_range).encode())
     return out / HTML
 
 
@@ -227,10 +216,6 @@ def _points(results: Mapping[str, Any]) -> list[Point]:
 def _listed(names: Sequence[str]) -> str:
     """`A, B and C`."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
 
 
 def _range(scale: str) -> str:

@@ -1,0 +1,91 @@
+"""The pictures of an evaluation's page, as SVG: what is taken for what, and what probabilities are worth."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verydeep.evaluation.metrics import Calibration, error_interval
+from verydeep.pages import INK, svg_figure
+
+BLUE, ORANGE = "#0072b2", "#d55e00"
+
+NUMBERED = 20
+"""Up to so many classes there is room for numbers in the cells."""
+
+LONGEST_NAME = 24
+"""Characters of a class name along the axes."""
+
+_CELL, _SMALL_CELL = 0.36, 0.2
+"""Inches; 11 points, a line of text, are 0.15."""
+
+
+def shade(share: float) -> float:
+    """Opacity 0..1 of a cell that holds this share of its row: the root, so that 2% can be seen beside 98%."""
+    return float(share) ** 0.5
+
+
+def confusion_chart(counts: NDArray[np.int64], totals: NDArray[np.int64], names: Sequence[str]) -> str:
+    """A cell for every pair of true class (row) and predicted class (column) that occurs.
+
+    Args:
+        counts: [k, k] images.
+        totals: [k] images of each row's class, which may be more than stand in the row.
+        names: of the k classes.
+    """
+    k = len(names)
+    cell = _CELL if k <= NUMBERED else _SMALL_CELL
+    room = 0.9 + 0.085 * max(map(len, names := [_shortened(name) for name in names]))
+    with svg_figure(panel=(cell * k + room, cell * k + room)) as ((panel,), svg):
+        from matplotlib.collections import PatchCollection
+        from matplotlib.colors import to_rgb
+        from matplotlib.patches import Rectangle
+
+        taken = list(zip(*np.nonzero(counts), strict=True))
+        shades = [shade(counts[row, column] / totals[row]) for row, column in taken]
+        squares = [Rectangle((column - 0.48, row - 0.48), 0.96, 0.96) for row, column in taken]
+        panel.add_collection(PatchCollection(squares, facecolors=[(*to_rgb(BLUE), opacity) for opacity in shades]))
+        if k <= NUMBERED:
+            for (row, column), opacity in zip(taken, shades, strict=True):
+                panel.text(
+                    column,
+                    row,
+                    f"{counts[row, column]}",
+                    color="white" if opacity > 0.8 else INK,
+                    size=9,
+                    ha="center",
+                    va="center",
+                )
+        panel.set(xlim=(-0.5, k - 0.5), ylim=(k - 0.5, -0.5), aspect="equal")
+        panel.set(xlabel="predicted class", ylabel="true class")
+        panel.set_xticks(range(k), names, rotation=0 if max(map(len, names)) < 4 else 90)
+        panel.set_yticks(range(k), names)
+        panel.tick_params(length=0)
+        panel.spines[:].set_visible(True)
+        panel.spines[:].set_alpha(0.3)
+    return svg[0]
+
+
+def reliability_chart(calibration: Calibration) -> str:
+    """Accuracy of each bin's images with its 95% interval against their confidence, and below how many they are."""
+    bins = calibration.bins
+    filled = [(b.confidence, b.accuracy, b.n) for b in bins if b.confidence is not None and b.accuracy is not None]
+    with svg_figure(rows=2, panel=(5.2, 2.2), sharex=True, height_ratios=(3, 1)) as ((curve, histogram), svg):
+        curve.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1, alpha=0.6)
+        for confidence, accuracy, n in filled:
+            ends = [1 - error / 100 for error in error_interval(np.arange(n) >= round(n * accuracy))]
+            curve.vlines(confidence, min(ends), max(ends), color=BLUE, alpha=0.5)
+        points = [confidence for confidence, _, _ in filled], [accuracy for _, accuracy, _ in filled]
+        curve.plot(*points, color=BLUE, marker="o", clip_on=False)
+        curve.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="accuracy")
+        for b in bins:
+            histogram.bar(b.low, b.n, width=0.94 * (b.high - b.low), align="edge", color=BLUE, alpha=0.6)
+        histogram.set(xlabel="confidence: probability of the predicted class", ylabel="images")
+    return svg[0]
+
+
+def _shortened(name: str) -> str:
+    """For Matplotlib, which wants text: what is none in names of files is escaped."""
+    text = " ".join(name.encode(errors="backslashreplace").decode().split())
+    half = LONGEST_NAME // 2
+    return text if len(text) <= LONGEST_NAME else f"{text[:half]}…{text[1 - half :]}"

@@ -1,0 +1,75 @@
+"""Where in an image a network sees what: the posterior at every position of its score map, laid over the image."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from verydeep.evaluation.dense import pixels_at_once, score_map
+from verydeep.images.decode import Pixels
+from verydeep.networks.configurations import DOWNSAMPLING
+from verydeep.networks.vgg import VGG
+
+COLOUR_MAP = "viridis"
+"""Equal steps look equally long, in grey and without colour vision too."""
+
+OPACITY = 0.6
+"""Of the colours over the image, which is grey below them: so no colour is the image's own."""
+
+_LUMA = (0.299, 0.587, 0.114)
+"""Share of red, green and blue in the grey of an image (ITU-R BT.601, as in JPEG)."""
+
+
+def posterior_map(net: VGG, image: Pixels) -> NDArray[np.float32]:
+    """The soft-max over classes at every position of the dense score map, [classes, h, w], of an image [H, W, 3].
+
+    Testing averages the scores over all positions and then takes the soft-max, so an image's posterior is not the mean
+    of this map. h = H // 32 - crop // 32 + 1; `overlay` tells where the positions lie.
+
+    Raises:
+        ValueError: a side is smaller than the crop.
+    """
+    if min(image.shape[:2]) < net.crop:
+        raise ValueError(
+            f"an image of {image.shape[0]} x {image.shape[1]} is smaller than the crop of {net.crop}: rescale it first"
+        )
+    batch = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))[None])
+    scores = score_map(net, batch, pixels=pixels_at_once([net], net.mean_rgb.device))
+    return scores[0].float().softmax(dim=0).cpu().numpy()
+
+
+def overlay(image: Pixels, class_map: NDArray[np.floating], *, crop: int) -> Pixels:
+    """An image [H, W, 3] in grey under the colours of one class's map [h, w], whose values are 0..1.
+
+    Position (i, j) belongs to the window of `crop` x `crop` pixels whose upper left corner is at
+    (H % 32 // 2 + 32 i, W % 32 // 2 + 32 j) (the centred grid, docs/DEVIATIONS.md). Its value stands at the window's
+    centre; between centres it is interpolated bilinearly, beyond the outermost ones it is theirs.
+
+    Raises:
+        ValueError: the map of such an image has another shape.
+    """
+    height, width = image.shape[:2]
+    expected = tuple(side // DOWNSAMPLING - crop // DOWNSAMPLING + 1 for side in (height, width))
+    if class_map.shape != expected:
+        raise ValueError(
+            f"at a crop of {crop} the map of an image of {height} x {width} has the shape {expected}, "
+            f"not {class_map.shape}"
+        )
+    rows, columns = (_shares(side, length, crop) for side, length in zip(image.shape, class_map.shape, strict=False))
+    grey = (image @ np.array(_LUMA))[:, :, None]
+    mixed = OPACITY * colours(rows @ class_map @ columns.T).astype(float) + (1 - OPACITY) * grey
+    return mixed.round().astype(np.uint8)
+
+
+def colours(values: NDArray[np.floating]) -> Pixels:
+    """The colour of each value in 0..1, [..., 3]."""
+    from matplotlib import colormaps
+
+    return np.asarray(colormaps[COLOUR_MAP](np.asarray(values, dtype=float), bytes=True))[..., :3]
+
+
+def _shares(side: int, positions: int, crop: int) -> NDArray[np.float64]:
+    """[side, positions], how much of each position's value the pixels along a side have; every row adds up to 1."""
+    first_centre = side % DOWNSAMPLING // 2 + crop / 2
+    pixel_centres = np.arange(side) + 0.5
+    place = np.clip((pixel_centres - first_centre) / DOWNSAMPLING, 0, positions - 1)
+    return np.maximum(0, 1 - abs(place[:, None] - np.arange(positions)))

@@ -1,0 +1,83 @@
+"""Pages that need no other file: templates that are filled in, and pictures in the page's own colours."""
+
+import io
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from verydeep.progress import duration
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK = "#123456"
+"""Stands for the page's text colour until the SVG is done."""
+
+_SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "verydeep",
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+
+
+def render(template: str, values: Mapping[str, Any], **filters: Callable[..., str]) -> str:
+    """The text of `templates/TEMPLATE.jinja`, filled in. What goes into a `.html` is escaped.
+
+    Templates know the filters `percent` and `duration`, and those that are given.
+    """
+    templates = Environment(
+        loader=PackageLoader("verydeep"),
+        autoescape=lambda name: name is not None and ".html" in name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"percent": percent, "duration": duration, **filters}
+    return templates.get_template(f"{template}.jinja").render(values)
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """`12.5`, without the sign; a dash where there is no figure."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+@contextmanager
+def svg_figure(
+    *, columns: int = 1, rows: int = 1, panel: tuple[float, float] = (4.6, 3.4), **subplots: Any
+) -> Iterator[tuple[Sequence["Axes"], list[str]]]:
+    """Axes to draw on, row by row, and a list that holds the SVG once the block has ended.
+
+    Args:
+        columns: of panels.
+        rows: of panels.
+        panel: width and height of one, in inches.
+        subplots: more for `Figure.subplots`, such as `sharex`.
+    """
+    import matplotlib as mpl  # takes a third of a second
+    from matplotlib.figure import Figure
+
+    svg: list[str] = []
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, **subplots)
+        yield list(axes.flat), svg
+        buffer = io.StringIO()
+        with warnings.catch_warnings():
+            # A letter that Matplotlib's font lacks is text in the SVG, which the reader's fonts show.
+            warnings.filterwarnings("ignore", message="Glyph .* missing")
+            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    svg.append(text[text.index("<svg") :].replace(INK, "currentColor"))
