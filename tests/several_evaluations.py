@@ -88,7 +88,8 @@ def run(job):
                 cache=job.get("cache", False),
             )
             met["figures"] = found.to_dict()
-            met["posteriors"] = found.images.posteriors.tolist()
+            if rank == "0":
+                met["posteriors"] = found.images.posteriors.tolist()
         except Exception as error:
             met["error"], met["message"] = type(error).__name__, str(error)
     met["asked"] = sorted(ASKED)

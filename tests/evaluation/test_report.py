@@ -145,7 +145,7 @@ def evaluation(source, posteriors_of_runs, *, without=(), protocol="dense", scal
         from_cache=0.0,
         seconds=1.0,
         images_per_second=1.0,
-        images=images,
+        shown=images,
     )
 
 

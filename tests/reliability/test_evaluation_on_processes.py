@@ -70,7 +70,6 @@ def test_the_integers_are_those_of_one_process(tmp_path, runs, alone, processes,
             assert [run["top1_wrong"] for run in one["figures"]["per_run"]] == [
                 run["top1_wrong"] for run in expected["figures"]["per_run"]
             ]
-            assert one["posteriors"] == met[0]["posteriors"]
         greatest = max(greatest, np.abs(np.subtract(met[0]["posteriors"], expected["posteriors"])).max())
         assert greatest < 1e-6
         scales = len(job.get("scales", [256]))
@@ -105,4 +104,4 @@ def test_errors_end_all_processes_and_what_is_kept_is_shared(tmp_path, runs):
     assert [met[0]["figures"]["from_cache"] for met in (first, again, more)] == [0, 1, 0.5]
     assert again[0]["asked"] == list(range(97))  # read for their digest, by the first process alone
     assert again[1]["asked"] == []
-    assert again[0]["posteriors"] == again[1]["posteriors"] == first[0]["posteriors"]
+    assert again[0]["posteriors"] == first[0]["posteriors"]

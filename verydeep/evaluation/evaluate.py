@@ -1,7 +1,7 @@
 """Runs on a source by a protocol, to errors; several runs are fused by averaging their posteriors."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from verydeep import runs
 from verydeep.evaluation.metrics import calibration
-from verydeep.evaluation.passes import Pass, Surroundings, averages, protocol_passes
+from verydeep.evaluation.passes import Averages, Pass, Surroundings, averages, protocol_passes
 from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scales
 from verydeep.evaluation.results import (
     NO_TOP5,
@@ -62,7 +62,8 @@ def evaluate(
 ) -> Evaluation:
     """Tests runs on the images of a source, each by itself and, if several, fused.
 
-    Under torchrun each process has its share of the images, and all return the same.
+    Under torchrun each process has its share of the images, and all return the same, but for `images`, which only the
+    first has.
 
     Args:
         run: a run folder, or several whose posteriors are averaged.
@@ -98,18 +99,11 @@ def evaluate(
     ):
         contents = _contents(source, processes) if cache else None
         passes = [_passes(one, device, contents, tolerance) for one in tested]
-        rows = len(source) * sum(map(len, passes))
-        with reporting(f"evaluate {split}", total=rows, quiet=not processes.first) as report:
-            quarantine = Quarantine(len(source), tolerance, split=split, say=report.say)
-            around = Surroundings(
-                source=source,
-                quarantine=quarantine,
-                workers=runtime.workers,
-                processes=processes,
-                advance=report.advance,
-            )
-            found = averages(passes, around)
-        seconds, computed = time.perf_counter() - started, found.computed / rows
+        quarantine = Quarantine(len(source), tolerance, split=split)
+        around = Surroundings(source=source, quarantine=quarantine, workers=runtime.workers, processes=processes)
+        found = _told_averages(f"evaluate {split}", passes, around)
+        seconds = time.perf_counter() - started
+        computed = found.computed / (len(source) * sum(map(len, passes)))
         figures = {
             "source": splits.name,
             "split": split,
@@ -119,7 +113,27 @@ def evaluate(
             "seconds": seconds,
             "images_per_second": len(tested) * len(source) * computed / seconds if computed else None,
         }
-        return processes.from_first(lambda: _evaluation(tested, found.values, source, labels, figures))
+        return _from_first(processes, lambda: _evaluation(tested, found.values, source, labels, figures))
+
+
+def _told_averages(what: str, passes: Sequence[Sequence[Pass]], around: Surroundings) -> Averages:
+    """The averages over each run's passes, with their progress."""
+    rows = len(around.source) * sum(map(len, passes))
+    with reporting(what, total=rows, quiet=not around.processes.first) as report:
+        around.quarantine.say = report.say
+        return averages(passes, replace(around, advance=report.advance))
+
+
+def _from_first(processes: Processes, compute: Callable[[], Evaluation]) -> Evaluation:
+    """What the first process has, in all of them, but for the posteriors, which may be gigabytes."""
+    whole: list[Evaluation] = []
+
+    def figures() -> Evaluation:
+        whole.append(compute())
+        return replace(whole[0], shown=None)
+
+    told = processes.from_first(figures)
+    return whole[0] if processes.first else told
 
 
 def _evaluation(
@@ -161,7 +175,7 @@ def _evaluation(
         per_class=class_errors(images),
         confusions=confusions(images),
         notes=(NO_TOP5,) if fused.top5_error is None else (),
-        images=images,
+        shown=images,
         **figures,
     )
 

@@ -48,9 +48,6 @@ class Pass:
     """What its posteriors are kept under; None: they are not kept."""
 
 
-Work = Sequence[tuple[Pass, Posteriors]]
-"""Passes of the same side, and what is known of each."""
-
 Rows = tuple[list[int], list[NDArray[np.float32]]]
 """Indices of some images, and of each pass its posteriors of them, [B, classes]."""
 
@@ -109,7 +106,7 @@ def posteriors(
 
 
 class Averages(NamedTuple):
-    """Posteriors averaged over passes."""
+    """Posteriors averaged over passes; in other processes than the first there are none."""
 
     values: list[NDArray[np.float64]]
     """Of each group of passes, [N, classes]; rows of NaN for images that cannot be used."""
@@ -118,25 +115,20 @@ class Averages(NamedTuple):
 
 
 def averages(groups: Sequence[Sequence[Pass]], around: Surroundings) -> Averages:
-    """Every group's average over its passes; images are decoded once for all passes at the same scale.
-
-    In other processes than the first they are not complete.
-    """
-    totals = [np.zeros((len(around.source), group[0].net.classes)) for group in groups]
+    """Every group's average over its passes; images are decoded once for all passes at the same scale."""
+    totals = [np.zeros((len(around.source), group[0].net.classes)) for group in groups if around.processes.first]
     computed = 0
     for side in dict.fromkeys(one.side for group in groups for one in group):
-        chosen = [
-            (total, one) for total, group in zip(totals, groups, strict=True) for one in group if one.side == side
-        ]
+        chosen = [(which, one) for which, group in enumerate(groups) for one in group if one.side == side]
         known = run_passes([one for _, one in chosen], around)
-        for (total, _), found in zip(chosen, known, strict=True):
-            total += found.values
+        for (which, _), found in zip(chosen, known, strict=False):
+            totals[which] += found.values
             computed += found.computed
-    return Averages([total / len(group) for total, group in zip(totals, groups, strict=True)], computed)
+    return Averages([total / len(group) for total, group in zip(totals, groups, strict=False)], computed)
 
 
 def run_passes(passes: Sequence[Pass], around: Surroundings) -> list[Posteriors]:
-    """What each of some passes of the same side gives; in other processes than the first only a part of it.
+    """What each of some passes of the same side gives; nothing in other processes than the first.
 
     What is kept already is not computed again. What was computed is kept, also if an error or a signal ends the work.
 
@@ -147,36 +139,55 @@ def run_passes(passes: Sequence[Pass], around: Surroundings) -> list[Posteriors]
         LostProcessError: another process has failed.
     """
     processes, images = around.processes, len(around.source)
-    known = [
-        stored(one.key, images, one.net.classes)
-        if one.key and processes.first
-        else nothing_known(images, one.net.classes)
-        for one in passes
-    ]
+    known = [_known(one, images) for one in passes if processes.first]
     missing, refusals = processes.from_first(lambda: ([k.missing for k in known], [k.refusals for k in known]))
     around.quarantine.settle(itertools.chain(*(found.values() for found in refusals)))
-    chosen = [work for work, indices in zip(zip(passes, known, strict=True), missing, strict=True) if len(indices)]
+    pending = [which for which, indices in enumerate(missing) if len(indices)]
     indices = np.unique(np.concatenate(missing)).tolist()
-    around.advance(len(passes) * images - len(chosen) * len(indices))
+    around.advance(len(passes) * images - len(pending) * len(indices))
+    work = _Work(
+        passes=[passes[which] for which in pending],
+        known=[known[which] for which in pending if processes.first],
+        indices=indices,
+        around=around,
+    )
     try:
-        if chosen:
-            _compute(chosen, indices, around)
+        if pending:
+            _compute(work)
     finally:
-        _keep(chosen, processes)
+        _keep(work)
     return known
 
 
-def _compute(chosen: Work, indices: Sequence[int], around: Surroundings) -> None:
+def _known(one: Pass, images: int) -> Posteriors:
+    return stored(one.key, images, one.net.classes) if one.key else nothing_known(images, one.net.classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What is to be computed."""
+
+    passes: Sequence[Pass]
+    """Of the same side."""
+    known: Sequence[Posteriors]
+    """Of each pass, in the first process, where everything is put together."""
+    indices: Sequence[int]
+    """Of the images."""
+    around: Surroundings
+
+
+def _compute(work: _Work) -> None:
     """This process's share of the images, with meetings on the way, of which all processes have as many."""
+    around = work.around
     processes, quarantine = around.processes, around.quarantine
     quarantine.waits = processes.several
-    meetings = math.ceil(len(indices) / (processes.count * IMAGES_BETWEEN_MEETINGS))
-    nets = [one.net for one, _ in chosen]
+    meetings = math.ceil(len(work.indices) / (processes.count * IMAGES_BETWEEN_MEETINGS))
+    nets = [one.net for one in work.passes]
     batches = SameSizeBatches(pixels := pixels_at_once(nets, nets[0].mean_rgb.device))
     images = rescaled_images(
         around.source,
-        chosen[0][0].side,
-        indices=indices[processes.rank :: processes.count],
+        work.passes[0].side,
+        indices=work.indices[processes.rank :: processes.count],
         max_pixels=quarantine.tolerance.max_pixels,
         workers=around.workers,
     )
@@ -190,14 +201,16 @@ def _compute(chosen: Work, indices: Sequence[int], around: Surroundings) -> None
                         news.refusals[index] = image
                         quarantine.add(image)
                     elif batch := batches.add(index, image):
-                        news.found.append(_computed(chosen, batch, pixels, around))
-                if meeting == meetings:
-                    news.found.extend(_computed(chosen, batch, pixels, around) for batch in batches.rest())
+                        news.found.append(_rows(work, batch, pixels))
+                        news = _noted(work, news)
+                for batch in batches.rest() if meeting == meetings else ():
+                    news.found.append(_rows(work, batch, pixels))
+                    news = _noted(work, news)
             except (WorkerDiedError, ValueError) as error:
                 failure = error
-            _meet(chosen, news, failure, around)
+            _meet(work, news, failure)
             if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                _keep(chosen, processes)
+                _keep(work)
                 saved = time.monotonic()
 
 
@@ -213,43 +226,54 @@ def _float32() -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
-def _computed(chosen: Work, batch: Batch, pixels: int, around: Surroundings) -> Rows:
-    """Rows of every pass for the images of a batch, which are put in their place as well."""
+def _rows(work: _Work, batch: Batch, pixels: int) -> Rows:
+    """The posteriors of a batch's images, by every pass."""
     indices, images = batch
-    images = images.to(chosen[0][0].net.mean_rgb.device)
+    images = images.to(work.passes[0].net.mean_rgb.device)
     rows = []
-    for one, known in chosen:
+    for one in work.passes:
         compute = dense_posteriors if one.views == "dense" else crop_posteriors
         found = compute(one.net, images, mirror=one.mirror, pixels=pixels).float().numpy()
         if not np.isfinite(found).all():
             raise ValueError(f"the scores of {one.name} are not finite: its training has diverged")
-        known.values[indices] = found
         rows.append(found)
-        around.advance(len(indices) * around.processes.count)
+        work.around.advance(len(indices) * work.around.processes.count)
     return indices, rows
 
 
-def _meet(chosen: Work, news: News, failure: Exception | None, around: Surroundings) -> None:
+def _noted(work: _Work, news: News) -> News:
+    """Nothing new in the first process, which puts what it finds in its place at once; others wait for the meeting."""
+    if not work.around.processes.first:
+        return news
+    _put(work, news)
+    return News([], {})
+
+
+def _put(work: _Work, news: News) -> None:
+    """Puts what a process found in its place."""
+    for which, known in enumerate(work.known):
+        for indices, rows in news.found:
+            known.values[indices] = rows[which]
+            known.computed += len(indices)
+        known.refusals |= news.refusals
+        known.computed += len(news.refusals)
+
+
+def _meet(work: _Work, news: News, failure: Exception | None) -> None:
     """All tell what they found, and whether they can go on; the first process puts it together."""
-    processes = around.processes
-    waiting = processes.all_of(list(around.quarantine.waiting))
-    for found, refusals in processes.to_first(news) or []:
-        for indices, rows in found:
-            for (_, known), its_rows in zip(chosen, rows, strict=True):
-                known.values[indices] = its_rows
-                known.computed += len(indices)
-        for _, known in chosen:
-            known.refusals |= refusals
-            known.computed += len(refusals)
+    processes, quarantine = work.around.processes, work.around.quarantine
+    waiting = processes.all_of(list(quarantine.waiting))
+    for found in processes.to_first(news) or []:
+        _put(work, found)
     failed = processes.all_of(failure is not None)
     if failure is not None:
         raise failure
     if any(failed):
         raise LostProcessError(f"process {failed.index(True)} failed")
-    around.quarantine.settle(itertools.chain(*waiting))
+    quarantine.settle(itertools.chain(*waiting))
 
 
-def _keep(chosen: Work, processes: Processes) -> None:
-    for one, known in chosen:
-        if one.key and processes.first:
+def _keep(work: _Work) -> None:
+    for one, known in zip(work.passes, work.known, strict=False):
+        if one.key:
             store(one.key, known)

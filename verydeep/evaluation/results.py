@@ -102,12 +102,23 @@ class Evaluation:
     seconds: float
     images_per_second: float | None
     """Images times runs; None if nothing was computed now."""
-    images: Images = field(repr=False, compare=False)
-    """Every image and its posteriors; not part of `to_dict`."""
+    shown: Images | None = field(repr=False, compare=False)
+    """None in other processes than the first."""
+
+    @property
+    def images(self) -> Images:
+        """Every image and its posteriors; not part of `to_dict`.
+
+        Raises:
+            ValueError: several processes evaluated, and this is not the first of them, which alone has them.
+        """
+        if self.shown is None:
+            raise ValueError("only the first process has the posteriors of every image")
+        return self.shown
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain dictionaries, ready for JSON."""
-        figures = {name: value for name, value in vars(self).items() if name != "images"}
+        figures = {name: value for name, value in vars(self).items() if name != "shown"}
         figures |= {name: [asdict(one) for one in figures[name]] for name in ("per_run", "comparisons", "per_class")}
         figures["calibration"] = asdict(self.calibration)
         figures["confusions"] = [
