@@ -171,7 +171,8 @@ def save_model(model: Model, folder: Path) -> None:
         with atomic.new_folder(folder) as aside:
             save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
             config["weights_sha256"] = file_sha256(aside / WEIGHTS)
-            (aside / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+            (aside / CONFIG).write_bytes(text.encode(errors="backslashreplace"))  # what is no text becomes \udcXX
     except (OSError, SafetensorError) as error:
         size = sum(value.nbytes for value in weights.values())
         raise OSError(f"cannot write the model {folder} ({size:,} bytes): {error}") from error

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -93,7 +92,7 @@ def evaluation_tables(found: Mapping[str, Any]) -> list[Table]:
     fused = [{**found, "name": "fused"}] if len(found["per_run"]) > 1 else []
     for errors in [*found["per_run"], *fused]:
         table.add_row(
-            escape(errors["name"]),
+            Text(errors["name"]),
             ", ".join(map(str, errors["scales"])),
             f"{errors['top1_error']:.2f}",
             _interval(errors["top1_error_ci95"]),
@@ -120,8 +119,8 @@ def comparison_table(comparisons: Sequence[Mapping[str, Any]]) -> Table:
     )
     for pair in comparisons:
         table.add_row(
-            escape(pair["first"]),
-            escape(pair["second"]),
+            Text(pair["first"]),
+            Text(pair["second"]),
             f"{pair['difference']:+.2f}",
             _interval(pair["difference_ci95"], sign="+"),
             f"{pair['only_first_wrong']:,}",
@@ -151,8 +150,8 @@ def _worst_classes(found: Mapping[str, Any]) -> list[Table]:
     )
     for one in worst:
         table.add_row(
-            escape(one["name"]),
-            escape(taken_for.get(one["name"], "–")),
+            Text(one["name"]),
+            Text(taken_for.get(one["name"], "–")),
             f"{one['n']:,}",
             f"{one['top1_error']:.2f}",
             _interval(one["top1_error_ci95"]),
@@ -173,7 +172,7 @@ def scan_tables(found: Mapping[str, Any], *, max_bad: float) -> list[Table | str
     for split in found["splits"]:
         bad = 100 * len(split["unusable"]) / split["images"]
         table.add_row(
-            escape(split["split"]),
+            Text(split["split"]),
             f"{split['images']:,}",
             f"{len(split['unusable']):,} ({bad:.{0 if bad >= 10 else 1}f}%)" if bad else "0",
             f"{split['grey']:,} ({100 * split['grey'] / split['images']:.1f}%)",
@@ -226,7 +225,7 @@ def _class_table(splits: Sequence[Mapping[str, Any]]) -> Table:
     title = f"{len(counts):,} classes" + ("" if few else f"; the smallest {SHOWN}")
     table = _table(title, left=("class",), right=[split["split"] for split in splits])
     for name in shown:
-        table.add_row(escape(name), *(f"{split['per_class'][name]:,}" for split in splits))
+        table.add_row(Text(name), *(f"{split['per_class'][name]:,}" for split in splits))
     return table
 
 
@@ -251,10 +250,10 @@ def prediction_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
     table = _table(None, left=("image", "class"), right=("probability",))
     for prediction in predictions:
         if prediction["error"]:
-            table.add_row(escape(prediction["image"]), escape(prediction["error"]), "", style="red")
+            table.add_row(Text(prediction["image"]), Text(prediction["error"]), "", style="red")
         pairs = zip(prediction["classes"], prediction["probabilities"], strict=True)
         for place, (name, probability) in enumerate(pairs):
-            table.add_row("" if place else escape(prediction["image"]), escape(name), f"{100 * probability:.1f}%")
+            table.add_row("" if place else Text(prediction["image"]), Text(name), f"{100 * probability:.1f}%")
     return table
 
 

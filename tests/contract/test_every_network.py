@@ -53,6 +53,13 @@ def test_weights_travel_and_scores_stay(name, batch_norm, tmp_path):
     }
 
 
+def test_class_names_that_are_no_text_travel_too(tmp_path):
+    """As a folder of a file system without UTF-8 has them."""
+    classes = ("caf\udce9", *CLASSES[1:])
+    save_model(Model(net=tiny("A", False), classes=classes, scale="256", flip=True), tmp_path / "model")
+    assert load_model(tmp_path / "model").classes == classes
+
+
 @every_network
 def test_posteriors_are_probabilities(name, batch_norm):
     posterior = dense_posteriors(tiny(name, batch_norm), images(67, 101), mirror=True)

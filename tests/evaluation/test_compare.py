@@ -1,0 +1,180 @@
+"""Two evaluations of the same images, or their files, counted image by image."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import verydeep
+from verydeep import runs, vgg
+from verydeep.evaluation.evaluate import evaluate
+from verydeep.evaluation.paired import mcnemar
+from verydeep.evaluation.predictions import write_predictions
+from verydeep.images.sources import MemorySource, Sample, Splits
+from verydeep.runtime import Runtime
+
+SEVEN = tuple("abcdefg")
+IDS = [f"{number}.png" for number in range(26)] + ["caf\udce9, a.png", "two\nlines"]
+LABELS = [*range(7)] * 4
+
+
+def lively(seed):
+    """A net that prefers another class for images of another colour."""
+    torch.manual_seed(seed)
+    net = vgg("A", classes=7, crop=32, width=0.05).eval()
+    colours = torch.rand(200, 3, 1, 1).expand(-1, -1, 32, 32) * 255
+    with torch.no_grad():
+        net.fc8.weight /= net(colours).std(dim=0)[:, None] / 2
+        net.fc8.bias -= net(colours).mean(dim=0)
+    return net
+
+
+def pictures():
+    rng, samples = np.random.default_rng(1), []
+    for name, label in zip(IDS, LABELS, strict=True):
+        buffer = io.BytesIO()
+        pixels = rng.integers(0, 256, 3) + rng.integers(-120, 120, (34, 60, 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+        samples.append(Sample(buffer.getvalue(), label, name))
+    return Splits(name="made up", parts={"test": MemorySource(classes=SEVEN, samples=tuple(samples))})
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """A run tested in two ways, and the file of each."""
+    folder = tmp_path_factory.mktemp("results")
+    runs.save_model(runs.Model(net=lively(0), classes=SEVEN, scale="256", flip=True), folder / "run" / runs.MODEL)
+    options = {"data": pictures(), "runtime": Runtime(device="cpu"), "cache": False}
+    dense = evaluate(folder / "run", protocol="dense", scales=[224, 288], **options)
+    crops = evaluate(folder / "run", protocol="crops", scales=[256], **options)
+    files = folder / "dense.csv", folder / "crops.parquet"
+    for found, file in zip((dense, crops), files, strict=True):
+        write_predictions(found, file)
+    return (dense, crops), files
+
+
+def other_images(found, **changes):
+    return replace(found, shown=replace(found.images, **changes))
+
+
+def wrong(found):
+    """Whether each image is taken for another class, one by one."""
+    pairs = zip(found.images.posteriors.tolist(), LABELS, strict=True)
+    return [max(range(7), key=posterior.__getitem__) != label for posterior, label in pairs]
+
+
+@pytest.mark.parametrize("first_kind", ["evaluation", "file"])
+@pytest.mark.parametrize("second_kind", ["evaluation", "file"])
+def test_evaluations_and_their_files_are_compared_image_by_image(results, first_kind, second_kind):
+    (dense, crops), (dense_file, crops_file) = results
+    first = dense_file if first_kind == "file" else dense
+    second = str(crops_file) if second_kind == "file" else crops
+    found = verydeep.compare(first, second)
+    pairs = list(zip(wrong(dense), wrong(crops), strict=True))
+    only_first, only_second = pairs.count((True, False)), pairs.count((False, True))
+    assert 0 < only_first + only_second < 28
+    assert (found.n, found.only_first_wrong, found.only_second_wrong) == (28, only_first, only_second)
+    assert found.difference == pytest.approx(dense.top1_error - crops.top1_error)
+    assert found.p_value == mcnemar(only_first, only_second)
+    run = dense.runs[0]
+    assert found.first == (str(dense_file) if first_kind == "file" else f"{run} (dense, Q = 224, 288)")
+    assert found.second == (str(crops_file) if second_kind == "file" else f"{run} (crops, Q = 256)")
+
+
+def test_a_fusion_is_named_by_all_its_runs(results):
+    (dense, crops), _ = results
+    assert verydeep.compare(replace(dense, runs=("one", "two")), crops).first == "one + two (dense, Q = 224, 288)"
+
+
+def test_images_are_matched_by_name_not_by_place(results):
+    (dense, crops), _ = results
+    order = np.random.default_rng(0).permutation(28)
+    shown = crops.images
+    shuffled = other_images(
+        crops,
+        ids=tuple(shown.ids[index] for index in order),
+        labels=shown.labels[order],
+        posteriors=shown.posteriors[order],
+    )
+    assert verydeep.compare(dense, shuffled) == verydeep.compare(dense, crops)
+
+
+def test_classes_are_matched_by_name_not_by_number(results):
+    (dense, crops), _ = results
+    shown = crops.images
+    turned = other_images(
+        crops, classes=SEVEN[::-1], labels=6 - shown.labels, posteriors=np.ascontiguousarray(shown.posteriors[:, ::-1])
+    )
+    assert verydeep.compare(dense, turned) == verydeep.compare(dense, crops)
+
+
+def test_a_tie_counts_as_wrong_here_too(results):
+    (dense, _), _ = results
+    uniform = other_images(dense, posteriors=np.full((28, 7), 1 / 7))
+    assert verydeep.compare(uniform, dense).difference == pytest.approx(100 - dense.top1_error)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_names_that_are_no_text_are_the_same_in_a_file(results, tmp_path, kind):
+    (dense, _), _ = results
+    odd = other_images(dense, classes=(*SEVEN[:6], "caf\udce9"))
+    write_predictions(odd, tmp_path / f"p.{kind}")
+    found = verydeep.compare(tmp_path / f"p.{kind}", odd)
+    assert (found.n, found.only_first_wrong, found.only_second_wrong) == (28, 0, 0)
+
+
+# what is refused
+
+
+def file_of(found, folder):
+    write_predictions(found, folder / "other.csv")
+    return folder / "other.csv"
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_other_images_are_refused_and_one_is_named(results, tmp_path, as_file):
+    (dense, crops), _ = results
+    shown = crops.images
+    fewer = other_images(crops, ids=shown.ids[1:], labels=shown.labels[1:], posteriors=shown.posteriors[1:])
+    other = file_of(fewer, tmp_path) if as_file else fewer
+    with pytest.raises(
+        ValueError, match=r"not of the same images: 1 are in one only, such as 0\.png of class a$"
+    ) as refusal:
+        verydeep.compare(dense, other)
+    assert str(refusal.value).startswith(f"{dense.runs[0]} (dense, Q = 224, 288) and ")
+    if as_file:
+        assert str(other) in str(refusal.value)
+    with pytest.raises(ValueError, match=r"1 are in one only, such as 0\.png of class a$"):
+        verydeep.compare(other, dense)
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_another_true_class_is_refused_and_named(results, tmp_path, as_file):
+    (dense, crops), _ = results
+    labels = crops.images.labels.copy()
+    labels[3] = 6
+    relabelled = other_images(crops, labels=labels)
+    with pytest.raises(ValueError, match=r"2 are in one only, such as 3\.png of class d$"):
+        verydeep.compare(dense, file_of(relabelled, tmp_path) if as_file else relabelled)
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_names_that_occur_twice_are_refused(results, tmp_path, as_file):
+    (dense, crops), _ = results
+    ids = ("7.png", *crops.images.ids[1:])
+    twice = other_images(crops, ids=ids)
+    named = str(tmp_path) if as_file else r"\(crops, Q = 256\)"
+    with pytest.raises(ValueError, match=f"{named}.* has several images of the same name: they cannot be told apart"):
+        verydeep.compare(dense, file_of(twice, tmp_path) if as_file else twice)
+
+
+def test_what_is_no_file_of_predictions_is_refused(results, tmp_path):
+    (dense, _), _ = results
+    with pytest.raises(ValueError, match="there is no file"):
+        verydeep.compare(dense, tmp_path / "nowhere.csv")
+    (tmp_path / "p.csv").write_text("something else\n")
+    with pytest.raises(ValueError, match="holds no predictions"):
+        verydeep.compare(tmp_path / "p.csv", dense)
