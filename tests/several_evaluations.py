@@ -63,6 +63,8 @@ def run(job):
     """What this process found: figures, posteriors, the images that it read; or the error that it met."""
     rank = os.environ.get("RANK", "0")
     source = Watched(**vars(pictures(job["images"], job.get("bad", ()))))
+    if job.get("other") == int(rank):
+        source = Watched(classes=CLASSES, samples=source.samples[::-1])
     ASKED.clear()
     dense = verydeep.evaluation.passes.dense_posteriors
 
@@ -73,7 +75,7 @@ def run(job):
 
     met = {}
     with (
-        patch.object(verydeep.evaluation.passes, "IMAGES_BETWEEN_MEETINGS", job.get("between", 4)),
+        patch.object(verydeep.evaluation.passes, "_images_between_meetings", lambda passes: job.get("between", 4)),
         patch.object(verydeep.evaluation.passes, "pixels_at_once", lambda nets, device: job.get("pixels", 10**6)),
         patch.object(verydeep.evaluation.passes, "dense_posteriors", failing),
     ):

@@ -69,9 +69,12 @@ def test_wrong_use_is_answered_in_one_line(capsys, tmp_path):
     tested = ("evaluate", taken, "--data", "digits")
     assert "--protocol" in refusal(capsys, *tested, "--protocol", "cropped")
     assert "whole numbers" in refusal(capsys, *tested, "--scales", "all")
-    assert "ends in .parquet or .csv, not to p.txt" in refusal(capsys, *tested, "--predictions", tmp_path / "p.txt")
+    assert "ends in .parquet or .csv, not as" in refusal(capsys, *tested, "--predictions", tmp_path / "p.txt")
     assert "there is no folder" in refusal(capsys, *tested, "--predictions", tmp_path / "nowhere" / "p.csv")
-    assert "is a file: name a folder" in refusal(capsys, *tested, "--report", taken / "cat" / "0.png")
+    for page in (taken / "cat" / "0.png", taken / "cat" / "0.png" / "page"):
+        assert "is a file: name a folder" in refusal(capsys, *tested, "--report", page)
+    both = ("--json", tmp_path / "p.csv", "--predictions", tmp_path / "p.csv")
+    assert "cannot hold both" in refusal(capsys, *tested, *both)
     assert "there is no file" in refusal(capsys, "compare", tmp_path / "a.csv", tmp_path / "b.csv")
     assert "holds something else" in refusal(capsys, "reproduce", "--quick", "--out", taken)
     assert "is not a run" in refusal(capsys, "predict", taken, taken)
@@ -140,7 +143,7 @@ def test_train_evaluate_predict_on_a_folder(capsys, tmp_path):
         options = ["--protocol", file.stem, "--scales", "256,300", "--predictions", file, "--report", tmp_path / "page"]
         assert run("evaluate", out, "--data", images, *options) == 0
     text = capsys.readouterr().out
-    assert "multi-crop and dense evaluation" in text
+    assert "multi-crop & dense evaluation" in text
     assert "with 5 classes or fewer" in text
     assert f"report: {tmp_path / 'page' / 'evaluation.html'}" in text
     assert "".join(file.read_text().splitlines()[0] for file in files) == 2 * (

@@ -6,12 +6,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, get_args
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.table import Table
 
+from verydeep.evaluation.protocols import Method, Scales
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance, TooManyBadImagesError
 from verydeep.networks.arithmetic import describe, describe_stack
 from verydeep.networks.configurations import CONFIGURATIONS, ILSVRC_CLASSES, PAPER_CROP
@@ -186,7 +187,7 @@ def evaluate(
     *runs: Path,
     data: str,
     split: str | None = None,
-    protocol: Literal["dense", "crops", "both"] = "dense",
+    protocol: Method = "dense",
     scales: str = "paper",
     cache: bool = True,
     predictions: OutputFile = None,
@@ -217,27 +218,29 @@ def evaluate(
         raise ValueError("name one or more run folders to evaluate")
     if predictions is not None:
         check_kind(predictions)
-    chosen = scales if scales in ("paper", "single") else whole_numbers(scales, "--scales")
+        if predictions == json_file:
+            raise ValueError(f"{predictions} cannot hold both the predictions and the figures")
+    named = next((name for name in get_args(Scales) if name == scales), None)
     found = evaluate_runs(
         list(runs),
         data=data,
         split=split,
         protocol=protocol,
-        scales=cast(Literal["paper", "single"] | list[int], chosen),
+        scales=named or whole_numbers(scales, "--scales"),
         runtime=runtime,
         tolerance=images,
         cache=cache,
     )
     if rank_of_environment():
         return  # the first process tells
+    _show(found.to_dict(), json_file, *evaluation_tables(found.to_dict()))
     if predictions is not None:
         write_predictions(found, predictions)
-    told: list[Table | str] = [*evaluation_tables(found.to_dict())]
     if report is not None:
         from verydeep.evaluation.report import evaluation_report  # which needs Matplotlib
 
-        told.append(f"report: {evaluation_report(found, report, data=data)}")
-    _show(found.to_dict(), json_file, *told)
+        page = evaluation_report(found, report, data=data)
+        print(f"report: {page}", file=sys.stderr if str(json_file) == "-" else sys.stdout)
 
 
 @app.command

@@ -1,6 +1,7 @@
 """Options as the command line takes them: groups, files that can be written, files of options, whole numbers."""
 
 import itertools
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -41,8 +42,13 @@ def _file(kind: object, value: Path | None) -> None:
 
 def _folder(_kind: object, value: Path | None) -> None:
     """Refuses, before any work, what cannot become a folder."""
-    if value is not None and value.exists() and not value.is_dir():
-        raise ValueError(f"{value} is a file: name a folder")
+    if value is None:
+        return
+    above = next(folder for folder in (value, *value.absolute().parents) if folder.exists())
+    if not above.is_dir():
+        raise ValueError(f"{above} is a file: name a folder")
+    if not os.access(above, os.W_OK):
+        raise ValueError(f"nothing can be written in {above}")
 
 
 def _toml_file(_kind: object, value: Path | None) -> None:

@@ -86,6 +86,11 @@ class Processes:
         dist.all_gather_object(everyone, value)
         return everyone
 
+    def differing(self, value: object) -> int | None:
+        """The first process whose value is not that of process 0."""
+        everyone = self.all_of(value)
+        return next((rank for rank, found in enumerate(everyone) if found != everyone[0]), None)
+
     def to_first(self, value: Found) -> list[Found] | None:
         """Everyone's value, in the order of ranks, for the first process; None for the others."""
         import torch.distributed as dist

@@ -7,6 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from verydeep.evaluation.protocols import PROTOCOLS
 from verydeep.networks.arithmetic import LayerDescription, NetworkDescription, StackDescription
 
 
@@ -83,9 +84,8 @@ SHOWN = 10
 
 def evaluation_tables(found: Mapping[str, Any]) -> list[Table]:
     """Errors of runs and of their fusion, how they compare, and of which classes they are; `Evaluation.to_dict`."""
-    words = {"dense": "dense evaluation", "crops": "multi-crop evaluation", "both": "multi-crop and dense evaluation"}
     table = _table(
-        f"{found['source']}, {found['split']}: {found['n']:,} images, {words[found['protocol']]}",
+        f"{found['source']}, {found['split']}: {found['n']:,} images, {PROTOCOLS[found['protocol']]}",
         left=("run", "test Q"),
         right=("top-1 error, %", "95% interval", "top-5 error, %", "95% interval"),
     )

@@ -221,7 +221,9 @@ def test_images_of_a_class_the_run_does_not_know_are_refused(tmp_path):
 def test_runs_with_different_classes_are_not_fused(tmp_path):
     first = save_run(tmp_path / "first", constant(0.5, 0.5), classes=("ant", "bee"))
     second = save_run(tmp_path / "second", constant(0.5, 0.5), classes=("ant", "wasp"))
-    with pytest.raises(ValueError, match=r"cannot be fused: their classes differ \(bee, wasp\)") as refusal:
+    with pytest.raises(
+        ValueError, match=r"cannot be fused: their classes differ \(.*first alone has bee; .*second alone has wasp\)"
+    ) as refusal:
         evaluate([first, second], data=splits([0, 1], classes=("ant", "bee")), runtime=CPU)
     assert str(first) in str(refusal.value)
     assert str(second) in str(refusal.value)
@@ -230,7 +232,7 @@ def test_runs_with_different_classes_are_not_fused(tmp_path):
 def test_runs_with_the_same_classes_in_another_order_are_not_fused(tmp_path):
     first = save_run(tmp_path / "first", constant(0.5, 0.5), classes=("ant", "bee"))
     second = save_run(tmp_path / "second", constant(0.5, 0.5), classes=("bee", "ant"))
-    with pytest.raises(ValueError, match=r"cannot be fused: their classes differ \(their order\)"):
+    with pytest.raises(ValueError, match=r"cannot be fused: their classes differ \(in their order\)"):
         evaluate([first, second], data=splits([0, 1], classes=("ant", "bee")), runtime=CPU)
 
 

@@ -1,8 +1,10 @@
 """Posteriors that are kept: what is computed again and what is not, and that nobody gets another's."""
 
+import hashlib
 import io
 import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ from verydeep import cache, runs, vgg
 from verydeep.evaluation import passes, posterior_cache
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.images import loader
-from verydeep.images.sources import MemorySource, Sample, Splits, contents_digest
+from verydeep.images.decode import UnusableImageError
+from verydeep.images.sources import MemorySource, Sample, Splits, contents_digests
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
-from verydeep.runtime import Runtime
+from verydeep.runtime import Runtime, ended_by_sigterm
 
 CLASSES = tuple("abcdef")
 
@@ -99,9 +102,9 @@ def test_an_image_is_decoded_once_for_all_runs_and_views(tmp_path, decoded):
 
 @pytest.mark.parametrize(
     "change",
-    ["weights", "network", "flip", "contents", "order", "protocol", "scale", "max_pixels"],
+    ["weights", "network", "flip", "contents", "order", "protocol", "scale", "max_pixels", "torch", "pillow"],
 )
-def test_nothing_is_taken_for_something_else(tmp_path, change):
+def test_nothing_is_taken_for_something_else(tmp_path, change, monkeypatch):
     """A-LRN has the same weights as A; the changed image is a file of the same name, size and class."""
     folder, other, data, options = run(tmp_path / "run"), None, None, {}
     first = evaluated(folder)
@@ -128,8 +131,14 @@ def test_nothing_is_taken_for_something_else(tmp_path, change):
             options = {"scales": [263]}
         case "max_pixels":
             options = {"tolerance": Tolerance(max_pixels=1440, max_bad=100)}
+        case "torch":
+            monkeypatch.setattr(torch, "__version__", "2.99.0")
+        case "pillow":
+            monkeypatch.setattr("verydeep.evaluation.evaluate.version", lambda package: f"another {package}")
     found = evaluated(other or folder, data, **options)
     assert found.from_cache == 0
+    if change in ("torch", "pillow"):
+        return
     assert found.images.posteriors.shape != first.images.posteriors.shape or not same(found, first)
 
 
@@ -195,12 +204,11 @@ def test_what_was_done_before_an_interruption_is_kept(tmp_path, decoded, monkeyp
 def test_a_long_evaluation_is_kept_from_time_to_time(tmp_path, monkeypatch):
     """Not even a SIGKILL loses it all."""
     kept = []
-    monkeypatch.setattr(passes, "IMAGES_BETWEEN_MEETINGS", 2)
     monkeypatch.setattr(passes, "SECONDS_BETWEEN_SAVES", 0)
     monkeypatch.setattr(passes, "pixels_at_once", lambda nets, device: 1)
     monkeypatch.setattr(passes, "store", lambda key, found: kept.append(len(found.missing)))
     evaluated(run(tmp_path / "run"))
-    assert kept == [7, 5, 3, 1, 0, 0]
+    assert kept == [8, 7, 6, 5, 4, 3, 2, 1, 0, 0]
 
 
 def test_unusable_images_are_remembered_with_their_reasons(tmp_path, decoded):
@@ -239,14 +247,128 @@ def test_what_was_not_used_for_long_makes_room(tmp_path, own_cache, monkeypatch)
     assert evaluated(folder, scales=[300]).from_cache == 0
 
 
-def test_the_digest_of_contents_is_of_all_bytes_and_their_order():
-    part = images().part("test")
-    digests = {contents_digest(splits.part("test")) for splits in (images(), images(change=8), images(8))}
-    digests.add(contents_digest(MemorySource(classes=CLASSES, samples=part.samples[::-1])))
-    assert len(digests) == 4
-    renamed = MemorySource(classes=CLASSES, samples=tuple(s._replace(id="x", label=0) for s in part.samples))
-    assert contents_digest(renamed) == contents_digest(part)
+def test_digests_are_of_every_files_bytes():
+    part = images(bad=(4,)).part("test")
+    assert contents_digests(part) == [hashlib.sha256(sample.data).digest() for sample in part.samples]
 
 
 def test_the_cache_is_where_the_variable_says(own_cache):
     assert cache.folder() / posterior_cache.KIND == own_cache
+
+
+class Failing(MemorySource):
+    """Images whose file cannot be read for a while, or has changed since it was read first."""
+
+    def __getitem__(self, index):
+        READS.append(index)
+        if index == 4 and READS.count(4) == 2:
+            if FAILS == ["gone"]:
+                raise UnusableImageError("4.bmp", "unreadable", "stale file handle")
+            return images(change=4).part("test").samples[4]
+        return super().__getitem__(index)
+
+
+READS, FAILS = [], []
+
+
+@pytest.mark.parametrize("fails", ["gone", "changed"])
+def test_a_passing_failure_is_not_remembered(tmp_path, fails):
+    """A file that fails or changes between its digest and its decoding."""
+    READS.clear()
+    FAILS[:] = [fails]
+    folder, part = run(tmp_path / "run"), images().part("test")
+    data = Splits(name="noise", parts={"test": Failing(classes=CLASSES, samples=part.samples)})
+    found = evaluated(folder, data, tolerance=Tolerance(max_bad=20))
+    assert (found.n, list(found.unusable)) == (8, ["4.bmp"])
+    reason = "stale file handle" if fails == "gone" else "its file has changed meanwhile"
+    assert found.unusable["4.bmp"] == f"unreadable ({reason})"
+    again = evaluated(folder, data)
+    assert (again.n, again.from_cache) == (9, pytest.approx(8 / 9))
+    whole = evaluated(folder, cache=False)
+    assert np.allclose(again.images.posteriors, whole.images.posteriors, atol=1e-6)
+
+
+def test_an_unusable_image_is_called_what_it_is_called_now(tmp_path):
+    folder, part = run(tmp_path / "run"), images(bad=(2,)).part("test")
+    renamed = MemorySource(classes=CLASSES, samples=tuple(s._replace(id=f"new {s.id}") for s in part.samples))
+    for source, name in ((part, "2.bmp"), (renamed, "new 2.bmp")):
+        data = Splits(name="noise", parts={"test": source})
+        found = evaluated(folder, data, tolerance=Tolerance(max_bad=20))
+        assert list(found.unusable) == [name]
+    assert found.from_cache == 1
+
+
+def test_of_passes_that_are_partly_known_only_the_missing_images_are_computed(tmp_path, monkeypatch):
+    folder, computed = run(tmp_path / "run"), {"dense": 0, "crops": 0}
+    for views in computed:
+        real = getattr(passes, f"{views.removesuffix('s') if views == 'crops' else views}_posteriors")
+
+        def counted(net, batch, real=real, views=views, **options):
+            computed[views] += len(batch)
+            if computed == {"dense": 4, "crops": 0}:
+                raise RuntimeError
+            return real(net, batch, **options)
+
+        monkeypatch.setattr(passes, real.__name__, counted)
+    monkeypatch.setattr(passes, "pixels_at_once", lambda nets, device: 1)
+    with pytest.raises(RuntimeError):
+        evaluated(folder)
+    found = evaluated(folder, protocol="both")
+    assert computed == {"dense": 4 + 6, "crops": 9}
+    assert found.from_cache == pytest.approx(3 / 18)
+
+
+def test_a_signal_waits_until_all_is_kept(tmp_path, monkeypatch, capsys):
+    """torchrun sends SIGTERM to those that are left when one process ends: while they keep what they have."""
+    folder, real, stored = run(tmp_path / "run"), passes.store, []
+
+    def interrupted(key, found):
+        os.kill(os.getpid(), signal.SIGTERM)
+        real(key, found)
+        stored.append(key)
+
+    monkeypatch.setattr(passes, "store", interrupted)
+    with pytest.raises(SystemExit) as left, ended_by_sigterm():
+        evaluated([folder, run(tmp_path / "other", seed=1)])
+    assert (left.value.code, len(stored)) == (143, 2)
+    assert "what was computed is kept: the same command goes on" in capsys.readouterr().err
+    monkeypatch.setattr(passes, "store", real)
+    assert evaluated(folder).from_cache == 1
+
+
+def test_two_evaluations_at_once_lose_nothing_of_each_other(tmp_path, monkeypatch):
+    """The one that is stopped later knows less than what stands there by then."""
+    folder, real, calls = run(tmp_path / "run"), passes.dense_posteriors, []
+
+    def other_in_between(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            evaluated(folder)
+            raise RuntimeError
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(passes, "pixels_at_once", lambda nets, device: 1)
+    monkeypatch.setattr(passes, "dense_posteriors", other_in_between)
+    with pytest.raises(RuntimeError):
+        evaluated(folder)
+    assert evaluated(folder).from_cache == 1
+
+
+def test_that_nothing_can_be_kept_is_said(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VERYDEEP_CACHE", str(tmp_path / "file"))
+    evaluated(run(tmp_path / "run"))
+    assert "cannot be kept for later" in capsys.readouterr().err
+    evaluated(tmp_path / "run", cache=False)
+    assert "kept" not in capsys.readouterr().err
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path, own_cache):
+    own_cache.mkdir(parents=True)
+    old, new = own_cache / ".a.safetensors.1.partial", own_cache / ".b.safetensors.2.partial"
+    for file in (old, new):
+        file.write_bytes(b"x")
+    os.utime(old, (1000, 1000))
+    evaluated(run(tmp_path / "run"))
+    assert not old.exists()
+    assert new.exists()

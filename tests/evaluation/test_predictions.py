@@ -159,7 +159,7 @@ def test_a_file_that_was_there_is_replaced(file):
 @pytest.mark.parametrize("name", ["predictions", "p.txt", "p.csv.gz", "parquet"])
 def test_files_of_other_kinds_are_refused(tmp_path, name):
     for refused in (lambda file: write_predictions(some(), file), read_predictions, check_kind):
-        with pytest.raises(ValueError, match=rf"ends in \.parquet or \.csv, not to {name}$"):
+        with pytest.raises(ValueError, match=rf"ends in \.parquet or \.csv, not as {name} does$"):
             refused(tmp_path / name)
     assert not list(tmp_path.iterdir())
 

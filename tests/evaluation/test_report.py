@@ -127,11 +127,7 @@ def evaluation(source, posteriors_of_runs, *, without=(), protocol="dense", scal
         split="test",
         protocol=protocol,
         scales=scales,
-        n=fused.n,
-        top1_error=fused.top1_error,
-        top5_error=fused.top5_error,
-        top1_error_ci95=fused.top1_error_ci95,
-        top5_error_ci95=fused.top5_error_ci95,
+        fused=fused,
         per_run=tuple(
             errors_of(name, found, images.labels, **errors)
             for name, found in zip(names, images.posteriors_of_runs, strict=True)
@@ -430,7 +426,7 @@ def test_of_many_classes_the_worst_are_shown(tmp_path):
     )
     found = evaluation(source, [posteriors], scales=(256,), protocol="both")
     page = written(tmp_path, found, source)
-    assert "Multi-crop & dense at the scale Q = 256" in page.text("")
+    assert "Multi-crop & dense evaluation at the scale Q = 256" in page.text("")
     assert "averaged over" not in page.text("")
     (table,) = page.sections["Classes"]["tables"]
     assert "the 20 worst of 60 classes" in page.text("Classes")

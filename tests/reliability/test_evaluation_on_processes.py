@@ -90,17 +90,21 @@ def test_errors_end_all_processes_and_what_is_kept_is_shared(tmp_path, runs):
     its_jobs = [
         {**base, "bad": [1, 3, 5], "max_bad": 10},
         {**base, "fails": 1},
+        {**base, "other": 1},
         {**base, "images": 97, "cache": True},
         {**base, "images": 97, "cache": True},
         {**base, "images": 97, "cache": True, "protocol": "both"},
     ]
     for number, job in enumerate(its_jobs):
         job["out"] = str(tmp_path / str(number))
-    bad, failed, first, again, more = together(2, its_jobs, tmp_path)
+    bad, failed, other, first, again, more = together(2, its_jobs, tmp_path)
     assert {one["error"] for one in bad} == {"TooManyBadImagesError"}
     assert bad[0]["message"] == bad[1]["message"]
     assert (failed[1]["error"], failed[1]["message"]) == ("ValueError", "something is wrong here")
     assert (failed[0]["error"], failed[0]["message"]) == ("LostProcessError", "process 1 failed")
+    assert {one["message"].partition(" than")[0] for one in other} == {
+        "process 1 has other images, classes or runs under these names"
+    }
     assert [met[0]["figures"]["from_cache"] for met in (first, again, more)] == [0, 1, 0.5]
     assert again[0]["asked"] == list(range(97))  # read for their digest, by the first process alone
     assert again[1]["asked"] == []

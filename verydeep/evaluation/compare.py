@@ -32,11 +32,11 @@ def compare(first: Evaluation | str | Path, second: Evaluation | str | Path) -> 
     return paired_comparison(name, other_name, wrong, other)
 
 
-Images = dict[tuple[str, str], str]
+Taken = dict[tuple[str, str], str]
 """By id and true class: the most probable class."""
 
 
-def _named(result: Evaluation | str | Path) -> tuple[str, Images]:
+def _named(result: Evaluation | str | Path) -> tuple[str, Taken]:
     if not isinstance(result, Evaluation):
         found = read_predictions(Path(result))
         return str(result), _by_image(str(result), found.ids, found.true_classes, found.classes)
@@ -50,7 +50,7 @@ def _named(result: Evaluation | str | Path) -> tuple[str, Images]:
     return name, _by_image(name, map(as_text, shown.ids), true, taken)
 
 
-def _by_image(name: str, ids: Iterable[str], true: Iterable[str], taken: Iterable[str]) -> Images:
+def _by_image(name: str, ids: Iterable[str], true: Iterable[str], taken: Iterable[str]) -> Taken:
     rows = list(zip(ids, true, taken, strict=True))
     images = {(image, its_class): predicted_class for image, its_class, predicted_class in rows}
     if len(images) < len(rows):
@@ -58,5 +58,5 @@ def _by_image(name: str, ids: Iterable[str], true: Iterable[str], taken: Iterabl
     return images
 
 
-def _wrong(images: Images, order: Iterable[tuple[str, str]]) -> NDArray[np.bool_]:
+def _wrong(images: Taken, order: Iterable[tuple[str, str]]) -> NDArray[np.bool_]:
     return np.array([images[key] != key[1] for key in order], dtype=np.bool_)

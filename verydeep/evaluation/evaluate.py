@@ -1,8 +1,10 @@
 """Runs on a source by a protocol, to errors; several runs are fused by averaging their posteriors."""
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from verydeep import runs
-from verydeep.evaluation.metrics import calibration
+from verydeep.evaluation.metrics import TOP, calibration
 from verydeep.evaluation.passes import Averages, Pass, Surroundings, averages, protocol_passes
 from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scales
 from verydeep.evaluation.results import (
@@ -25,7 +27,7 @@ from verydeep.evaluation.results import (
 )
 from verydeep.images.open_source import open_for_testing
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources import Source, Splits, contents_digest
+from verydeep.images.sources import Source, Splits, Unchanged, contents_digests
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.processes import Processes, joined, naming_the_lost
@@ -36,6 +38,9 @@ from verydeep.version import __version__
 CACHE_FORMAT = 1
 """Of the posteriors that are kept; raised when the same inputs came to give others."""
 
+
+NAMED = 5
+"""Of many classes, in a message."""
 
 KEPT = "what was computed is kept: the same command goes on"
 
@@ -82,8 +87,8 @@ def evaluate(
         TooManyBadImagesError: more images are unusable than is tolerated.
     """
     folders = [run] if isinstance(run, str | Path) else list(run)
-    if not folders:
-        raise ValueError("name one or more runs to evaluate")
+    if not folders or len(set(map(str, folders))) < len(folders):
+        raise ValueError("name one or more runs to evaluate, each once")
     runtime, tolerance = runtime or Runtime(), tolerance or Tolerance()
     device = torch_device(runtime.device)
     tested = [_tested(folder, protocol, scales) for folder in folders]
@@ -97,10 +102,16 @@ def evaluate(
         joined(cuda=device.type == "cuda", advice=KEPT) as processes,
         naming_the_lost(processes, lambda: KEPT, known=(WorkerDiedError,), undisturbed=stop_request),
     ):
-        contents = _contents(source, processes) if cache else None
-        passes = [_passes(one, device, contents, tolerance) for one in tested]
+        _check_alike(processes, tested, source)
+        digests = processes.from_first(lambda: _digests(source)) if cache else None
+        passes = [_passes(one, device, digests, tolerance) for one in tested]
         quarantine = Quarantine(len(source), tolerance, split=split)
-        around = Surroundings(source=source, quarantine=quarantine, workers=runtime.workers, processes=processes)
+        around = Surroundings(
+            source=Unchanged(source=source, digests=digests) if digests else source,
+            quarantine=quarantine,
+            workers=runtime.workers,
+            processes=processes,
+        )
         found = _told_averages(f"evaluate {split}", passes, around)
         seconds = time.perf_counter() - started
         computed = found.computed / (len(source) * sum(map(len, passes)))
@@ -121,7 +132,12 @@ def _told_averages(what: str, passes: Sequence[Sequence[Pass]], around: Surround
     rows = len(around.source) * sum(map(len, passes))
     with reporting(what, total=rows, quiet=not around.processes.first) as report:
         around.quarantine.say = report.say
-        return averages(passes, replace(around, advance=report.advance))
+        try:
+            return averages(passes, replace(around, advance=report.advance, say=report.say))
+        except (KeyboardInterrupt, SystemExit):
+            if passes[0][0].key:
+                report.say(KEPT)
+            raise
 
 
 def _from_first(processes: Processes, compute: Callable[[], Evaluation]) -> Evaluation:
@@ -144,37 +160,35 @@ def _evaluation(
     figures: Mapping[str, Any],
 ) -> Evaluation:
     """The statistics of what was found of every image."""
-    usable: list[int] = np.flatnonzero(~np.isnan(posteriors).any(axis=(0, 2))).tolist()
+    bad = np.any([np.isnan(found[:, 0]) for found in posteriors], axis=0)
+    usable: list[int] = np.flatnonzero(~bad).tolist()
     if not usable:
         raise ValueError(f"none of the {len(source):,} {figures['split']} images of {figures['source']} can be used")
+    of_runs = tuple(found[usable] if bad.any() else found for found in posteriors)
     images = Images(
         ids=tuple(source.ids[index] for index in usable),
         labels=labels[usable],
         classes=tested[0].model.classes,
-        posteriors=np.mean([found[usable] for found in posteriors], axis=0),
-        posteriors_of_runs=tuple(found[usable] for found in posteriors),
+        posteriors=of_runs[0] if len(of_runs) == 1 else sum(of_runs[1:], of_runs[0]) / len(of_runs),
+        posteriors_of_runs=of_runs,
     )
     names = [one.name for one in tested]
     per_run = tuple(
         errors_of(one.name, found, images.labels, scales=one.protocol.scales, mirror=one.protocol.mirror)
-        for one, found in zip(tested, images.posteriors_of_runs, strict=True)
+        for one, found in zip(tested, of_runs, strict=True)
     )
     scales = tuple(sorted({q for one in tested for q in one.protocol.scales}))
-    fused = errors_of("fused", images.posteriors, images.labels, scales=scales, mirror=True)
+    mirror = all(one.protocol.mirror for one in tested)
     return Evaluation(
         runs=tuple(names),
         scales=scales,
-        n=fused.n,
-        top1_error=fused.top1_error,
-        top5_error=fused.top5_error,
-        top1_error_ci95=fused.top1_error_ci95,
-        top5_error_ci95=fused.top5_error_ci95,
+        fused=errors_of("fused", images.posteriors, images.labels, scales=scales, mirror=mirror),
         per_run=per_run,
         comparisons=comparisons(names, images),
         calibration=calibration(images.posteriors, images.labels),
         per_class=class_errors(images),
         confusions=confusions(images),
-        notes=(NO_TOP5,) if fused.top5_error is None else (),
+        notes=() if len(images.classes) > TOP else (NO_TOP5,),
         shown=images,
         **figures,
     )
@@ -186,23 +200,34 @@ def _tested(folder: str | Path, method: Method, scales: Sequence[int] | Scales) 
     return _Tested(name=str(folder), model=model, protocol=protocol)
 
 
-def _contents(source: Source, processes: Processes) -> str | None:
-    """What the files hold; only the first process keeps posteriors."""
-    if not processes.first:
-        return None
+def _check_alike(processes: Processes, tested: Sequence[_Tested], source: Source) -> None:
+    """Refuses to begin where processes do not have the same images and runs."""
+    weights = [(one.model.weights_sha256, one.protocol) for one in tested]
+    other = processes.differing((source.fingerprint, source.classes, weights))
+    if other is not None:
+        raise ValueError(
+            f"process {other} has other images, classes or runs under these names than process 0: all machines must "
+            "have the same"
+        )
+
+
+def _digests(source: Source) -> list[bytes]:
+    """What every file holds: whatever is called the same is not always the same."""
     with reporting("read images", total=len(source)) as report:
-        return contents_digest(source, report.advance)
+        return contents_digests(source, report.advance)
 
 
-def _passes(tested: _Tested, device: torch.device, contents: str | None, tolerance: Tolerance) -> list[Pass]:
+def _passes(tested: _Tested, device: torch.device, digests: Sequence[bytes] | None, tolerance: Tolerance) -> list[Pass]:
     """The passes of a run, each with what its posteriors follow from."""
     model = tested.model
     net = model.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     found = protocol_passes(net, tested.protocol, name=tested.name)
-    if contents is None:
+    if digests is None:
         return found
+    contents = hashlib.sha256(b"".join(digests)).hexdigest()
     architecture = (net.configuration.name, net.crop, net.width, net.batch_norm)
-    made_by = (CACHE_FORMAT, __version__, torch.__version__, device.type)
+    decoders = version("pillow"), version("simplejpeg")
+    made_by = (CACHE_FORMAT, __version__, torch.__version__, *decoders, device.type)
     fixed = (*made_by, model.weights_sha256, *architecture, contents, tolerance.max_pixels)
     return [replace(one, key=(*fixed, one.views, one.side, one.mirror)) for one in found]
 
@@ -222,10 +247,25 @@ def _common_classes(tested: Sequence[_Tested]) -> tuple[str, ...]:
     classes = first.model.classes
     for other in others:
         if other.model.classes != classes:
-            differing = sorted(set(other.model.classes) ^ set(classes))
-            what = f"{', '.join(differing)}" if differing else "their order"
-            raise ValueError(f"{first.name} and {other.name} cannot be fused: their classes differ ({what})")
+            only = [
+                f"{name} alone has {_some(sorted(set(mine) - set(others)))}"
+                for name, mine, others in (
+                    (first.name, classes, other.model.classes),
+                    (other.name, other.model.classes, classes),
+                )
+                if set(mine) - set(others)
+            ]
+            raise ValueError(
+                f"{first.name} and {other.name} cannot be fused: their classes differ ("
+                f"{'; '.join(only) or 'in their order'})"
+            )
     return classes
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few of them."""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _labels(source: Source, classes: tuple[str, ...]) -> NDArray[np.int64]:

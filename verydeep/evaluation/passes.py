@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -21,16 +22,19 @@ from verydeep.images.decode import UnusableImageError
 from verydeep.images.loader import rescaled_images
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import Source
+from verydeep.images.views import GRID
 from verydeep.images.workers import WorkerDiedError
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import VGG
 from verydeep.processes import LostProcessError, Processes
+from verydeep.runtime import stop_request
 
-IMAGES_BETWEEN_MEETINGS = 256
-"""Of a process's share; then all tell what they found."""
+VIEWS_BETWEEN_MEETINGS = 512
+"""Forward passes of a process, after which all tell what they found: 256 images of dense evaluation, 10 of 50 crops.
+Of an evaluation on several processes that is stopped so much may be lost, of one in a single process a batch."""
 
 SECONDS_BETWEEN_SAVES = 300.0
-"""A killed evaluation has less than that to do again, one that is stopped nothing."""
+"""So much may be lost of one that is killed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +52,8 @@ class Pass:
     """What its posteriors are kept under; None: they are not kept."""
 
 
-Rows = tuple[list[int], list[NDArray[np.float32]]]
-"""Indices of some images, and of each pass its posteriors of them, [B, classes]."""
+Rows = tuple[list[int], list[NDArray[np.float32] | None]]
+"""Indices of some images, and of each pass its posteriors of them, [B, classes], or None if it has them already."""
 
 
 class News(NamedTuple):
@@ -69,6 +73,7 @@ class Surroundings:
     processes: Processes = field(default_factory=Processes)
     advance: Callable[[int], None] = lambda images: None
     """Told how many images are through, for each pass anew."""
+    say: Callable[[str], None] = lambda line: None
 
 
 def protocol_passes(net: VGG, protocol: Protocol, **about: Any) -> list[Pass]:
@@ -116,21 +121,27 @@ class Averages(NamedTuple):
 
 def averages(groups: Sequence[Sequence[Pass]], around: Surroundings) -> Averages:
     """Every group's average over its passes; images are decoded once for all passes at the same scale."""
-    totals = [np.zeros((len(around.source), group[0].net.classes)) for group in groups if around.processes.first]
+    first, device = around.processes.first, groups[0][0].net.mean_rgb.device
+    pixels = pixels_at_once([group[0].net for group in groups], device)
+    totals = [np.zeros((len(around.source), group[0].net.classes)) for group in groups if first]
     computed = 0
     for side in dict.fromkeys(one.side for group in groups for one in group):
         chosen = [(which, one) for which, group in enumerate(groups) for one in group if one.side == side]
-        known = run_passes([one for _, one in chosen], around)
-        for (which, _), found in zip(chosen, known, strict=False):
+        known = run_passes([one for _, one in chosen], around, pixels=pixels)
+        for which, _ in chosen if first else ():
+            found = known.pop(0)
             totals[which] += found.values
             computed += found.computed
-    return Averages([total / len(group) for total, group in zip(totals, groups, strict=False)], computed)
+    for total, group in zip(totals, groups if first else (), strict=True):
+        total /= len(group)
+    return Averages(totals, computed)
 
 
-def run_passes(passes: Sequence[Pass], around: Surroundings) -> list[Posteriors]:
+def run_passes(passes: Sequence[Pass], around: Surroundings, *, pixels: int) -> list[Posteriors]:
     """What each of some passes of the same side gives; nothing in other processes than the first.
 
     What is kept already is not computed again. What was computed is kept, also if an error or a signal ends the work.
+    About `pixels` pixels go through a network at once.
 
     Raises:
         TooManyBadImagesError: the quarantine is full.
@@ -139,7 +150,7 @@ def run_passes(passes: Sequence[Pass], around: Surroundings) -> list[Posteriors]
         LostProcessError: another process has failed.
     """
     processes, images = around.processes, len(around.source)
-    known = [_known(one, images) for one in passes if processes.first]
+    known = [_known(one, around.source) for one in passes if processes.first]
     missing, refusals = processes.from_first(lambda: ([k.missing for k in known], [k.refusals for k in known]))
     around.quarantine.settle(itertools.chain(*(found.values() for found in refusals)))
     pending = [which for which, indices in enumerate(missing) if len(indices)]
@@ -148,8 +159,10 @@ def run_passes(passes: Sequence[Pass], around: Surroundings) -> list[Posteriors]
     work = _Work(
         passes=[passes[which] for which in pending],
         known=[known[which] for which in pending if processes.first],
+        missing=[np.isin(np.arange(images), missing[which]) for which in pending],
         indices=indices,
         around=around,
+        pixels=pixels,
     )
     try:
         if pending:
@@ -159,8 +172,9 @@ def run_passes(passes: Sequence[Pass], around: Surroundings) -> list[Posteriors]
     return known
 
 
-def _known(one: Pass, images: int) -> Posteriors:
-    return stored(one.key, images, one.net.classes) if one.key else nothing_known(images, one.net.classes)
+def _known(one: Pass, source: Source) -> Posteriors:
+    classes = one.net.classes
+    return stored(one.key, source.ids, classes) if one.key else nothing_known(len(source), classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,19 +185,21 @@ class _Work:
     """Of the same side."""
     known: Sequence[Posteriors]
     """Of each pass, in the first process, where everything is put together."""
+    missing: Sequence[NDArray[np.bool_]]
+    """Of each pass, [N], which images it lacks."""
     indices: Sequence[int]
-    """Of the images."""
+    """Of the images that any lacks."""
     around: Surroundings
+    pixels: int
 
 
 def _compute(work: _Work) -> None:
     """This process's share of the images, with meetings on the way, of which all processes have as many."""
-    around = work.around
-    processes, quarantine = around.processes, around.quarantine
+    around, processes, quarantine = work.around, work.around.processes, work.around.quarantine
     quarantine.waits = processes.several
-    meetings = math.ceil(len(work.indices) / (processes.count * IMAGES_BETWEEN_MEETINGS))
-    nets = [one.net for one in work.passes]
-    batches = SameSizeBatches(pixels := pixels_at_once(nets, nets[0].mean_rgb.device))
+    between = _images_between_meetings(work.passes)
+    meetings = math.ceil(len(work.indices) / (processes.count * between))
+    batches = SameSizeBatches(work.pixels)
     images = rescaled_images(
         around.source,
         work.passes[0].side,
@@ -196,22 +212,24 @@ def _compute(work: _Work) -> None:
         for meeting in range(1, meetings + 1):
             news, failure = News([], {}), None
             try:
-                for index, image in itertools.islice(images, IMAGES_BETWEEN_MEETINGS):
+                for index, image in itertools.islice(images, between):
                     if isinstance(image, UnusableImageError):
                         news.refusals[index] = image
                         quarantine.add(image)
                     elif batch := batches.add(index, image):
-                        news.found.append(_rows(work, batch, pixels))
-                        news = _noted(work, news)
+                        news.found.append(_rows(work, batch))
+                        news, saved = _noted(work, news), _kept(work, saved)
                 for batch in batches.rest() if meeting == meetings else ():
-                    news.found.append(_rows(work, batch, pixels))
-                    news = _noted(work, news)
+                    news.found.append(_rows(work, batch))
+                    news, saved = _noted(work, news), _kept(work, saved)
             except (WorkerDiedError, ValueError) as error:
                 failure = error
             _meet(work, news, failure)
-            if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                _keep(work)
-                saved = time.monotonic()
+
+
+def _images_between_meetings(passes: Sequence[Pass]) -> int:
+    views = sum((1 if one.views == "dense" else GRID**2) * (1 + one.mirror) for one in passes)
+    return max(1, VIEWS_BETWEEN_MEETINGS // views)
 
 
 @contextmanager
@@ -226,16 +244,18 @@ def _float32() -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
-def _rows(work: _Work, batch: Batch, pixels: int) -> Rows:
-    """The posteriors of a batch's images, by every pass."""
+def _rows(work: _Work, batch: Batch) -> Rows:
+    """The posteriors of a batch's images, by every pass that lacks any of them."""
     indices, images = batch
     images = images.to(work.passes[0].net.mean_rgb.device)
-    rows = []
-    for one in work.passes:
-        compute = dense_posteriors if one.views == "dense" else crop_posteriors
-        found = compute(one.net, images, mirror=one.mirror, pixels=pixels).float().numpy()
-        if not np.isfinite(found).all():
-            raise ValueError(f"the scores of {one.name} are not finite: its training has diverged")
+    rows: list[NDArray[np.float32] | None] = []
+    for one, missing in zip(work.passes, work.missing, strict=True):
+        found = None
+        if missing[indices].any():
+            compute = dense_posteriors if one.views == "dense" else crop_posteriors
+            found = compute(one.net, images, mirror=one.mirror, pixels=work.pixels).float().numpy()
+            if not np.isfinite(found).all():
+                raise ValueError(f"the scores of {one.name} are not finite: its training has diverged")
         rows.append(found)
         work.around.advance(len(indices) * work.around.processes.count)
     return indices, rows
@@ -252,11 +272,13 @@ def _noted(work: _Work, news: News) -> News:
 def _put(work: _Work, news: News) -> None:
     """Puts what a process found in its place."""
     for which, known in enumerate(work.known):
-        for indices, rows in news.found:
-            known.values[indices] = rows[which]
-            known.computed += len(indices)
+        for indices, its_rows in news.found:
+            rows = its_rows[which]
+            if rows is not None:
+                known.values[indices] = rows
+                known.computed += len(indices)
         known.refusals |= news.refusals
-        known.computed += len(news.refusals)
+        known.computed += sum(bool(work.missing[which][index]) for index in news.refusals)
 
 
 def _meet(work: _Work, news: News, failure: Exception | None) -> None:
@@ -273,7 +295,30 @@ def _meet(work: _Work, news: News, failure: Exception | None) -> None:
     quarantine.settle(itertools.chain(*waiting))
 
 
+def _kept(work: _Work, saved: float) -> float:
+    """When what was computed was last kept; keeps it now if that is long ago."""
+    if time.monotonic() - saved <= SECONDS_BETWEEN_SAVES:
+        return saved
+    _keep(work)
+    return time.monotonic()
+
+
 def _keep(work: _Work) -> None:
-    for one, known in zip(work.passes, work.known, strict=False):
-        if one.key:
-            store(one.key, known)
+    """Keeps what was computed, together with what others have kept meanwhile; a signal waits for that."""
+    if not work.around.processes.first:
+        return
+    with stop_request() as stop:
+        try:
+            for one, known in zip(work.passes, work.known, strict=True):
+                if one.key and known.computed:
+                    if len(known.missing):
+                        others = _known(one, work.around.source)
+                        known.values[known.missing] = others.values[known.missing]
+                    store(one.key, known)
+        except OSError as error:
+            work.around.say(
+                f"what is computed cannot be kept for later ({error}): make room, name another folder by "
+                "VERYDEEP_CACHE, or do without (--no-cache)"
+            )
+    if stop.signal is not None:
+        signal.raise_signal(stop.signal)

@@ -6,6 +6,8 @@ They lie in the user's folder for caches; deleting them loses nothing but time.
 import hashlib
 import json
 import os
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,10 @@ MOST_BYTES = 10 * 2**30
 """In all; beyond it what was not used for the longest time is removed."""
 
 
+SECONDS_OF_A_WRITE = 3600.0
+"""Half-written files are older only if nobody writes them any more."""
+
+
 @dataclass(kw_only=True)
 class Posteriors:
     """What one network gives for the images of a source, as far as it is known."""
@@ -38,8 +44,7 @@ class Posteriors:
     @property
     def missing(self) -> NDArray[np.int64]:
         """Indices of the images that have not been computed."""
-        unknown = np.flatnonzero(np.isnan(self.values).any(axis=1))
-        return np.setdiff1d(unknown, list(self.refusals))
+        return np.setdiff1d(np.flatnonzero(np.isnan(self.values[:, 0])), list(self.refusals))
 
 
 def nothing_known(images: int, classes: int) -> Posteriors:
@@ -47,28 +52,32 @@ def nothing_known(images: int, classes: int) -> Posteriors:
     return Posteriors(values=np.full((images, classes), np.nan, dtype=np.float32))
 
 
-def stored(key: object, images: int, classes: int) -> Posteriors:
-    """What is kept under this key; nothing known if its file is gone or damaged."""
+def stored(key: object, ids: Sequence[str], classes: int) -> Posteriors:
+    """What is kept under this key of the images of these names; nothing known if its file is gone or damaged."""
     path = _path(key)
     with suppress(OSError, SafetensorError, ValueError, TypeError, LookupError):
         with safe_open(path, framework="np") as file:
             about, values = file.metadata(), file.get_tensor(KIND)
-        refusals = {index: UnusableImageError(*what) for index, what in json.loads(about["refusals"])}
-        if values.shape == (images, classes) and about["sha256"] == _digest(values):
+        refusals = {i: UnusableImageError(ids[i], kind, what) for i, kind, what in json.loads(about["refusals"])}
+        if values.shape == (len(ids), classes) and about["sha256"] == _digest(values, about["refusals"]):
             os.utime(path)
             return Posteriors(values=values, refusals=refusals)
-    return nothing_known(images, classes)
+    return nothing_known(len(ids), classes)
 
 
 def store(key: object, posteriors: Posteriors) -> None:
-    """Keeps them; where that is impossible they are computed again next time."""
-    refusals = [(index, refusal.args) for index, refusal in posteriors.refusals.items()]
-    about = {"refusals": json.dumps(refusals), "sha256": _digest(posteriors.values), "key": repr(key)}
-    with suppress(OSError):
-        path = _path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_bytes(path, save({KIND: posteriors.values}, metadata=about))
-        _prune(path)
+    """Keeps them. What could not be read is not kept: it may be there next time.
+
+    Raises:
+        OSError: the disk is full, say.
+    """
+    refused = posteriors.refusals.items()
+    refusals = json.dumps([(i, refusal.kind, refusal.detail) for i, refusal in refused if refusal.kind != "unreadable"])
+    about = {"refusals": refusals, "sha256": _digest(posteriors.values, refusals), "key": repr(key)}
+    path = _path(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_bytes(path, save({KIND: posteriors.values}, metadata=about))
+    _prune(path)
 
 
 def _path(key: object) -> Path:
@@ -76,14 +85,19 @@ def _path(key: object) -> Path:
     return cache.folder() / KIND / f"{name}.safetensors"
 
 
-def _digest(values: NDArray[np.float32]) -> str:
-    return hashlib.sha256(values.tobytes()).hexdigest()
+def _digest(values: NDArray[np.float32], refusals: str) -> str:
+    found = hashlib.sha256(np.ascontiguousarray(values).data)
+    found.update(refusals.encode())
+    return found.hexdigest()
 
 
 def _prune(newest: Path) -> None:
+    for left in newest.parent.glob(".*.partial"):
+        if time.time() - left.stat().st_mtime > SECONDS_OF_A_WRITE:
+            left.unlink(missing_ok=True)  # its process was killed
     files = sorted(newest.parent.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, reverse=True)
     total = 0
     for file in files:
         total += file.stat().st_size
         if total > MOST_BYTES and file != newest:
-            file.unlink()
+            file.unlink(missing_ok=True)

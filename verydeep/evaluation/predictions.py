@@ -33,7 +33,7 @@ def check_kind(file: Path) -> None:
         ValueError: its ending is not .parquet or .csv, or there is nothing here that writes Parquet.
     """
     if file.suffix not in KINDS:
-        raise ValueError(f"predictions are written to a file that ends in {' or '.join(KINDS)}, not to {file.name}")
+        raise ValueError(f"a file of predictions ends in {' or '.join(KINDS)}, not as {file.name} does")
     if file.suffix == ".parquet":
         _pyarrow()
 
@@ -75,7 +75,10 @@ def read_predictions(file: Path) -> Predictions:
         missing = [name for name in _READ if name not in columns]
         if missing:
             raise ValueError(f"no column {missing[0]}")
-        return Predictions(*(columns[name] for name in _READ))
+        found = Predictions(*(columns[name] for name in _READ))
+        if not all(isinstance(value, str) for column in found for value in column):
+            raise ValueError("names of images and classes that are no text")
+        return found
     except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"{file} holds no predictions that can be read: {error}") from error
 

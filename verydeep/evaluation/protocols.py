@@ -15,6 +15,13 @@ Views = Literal["dense", "crops"]
 
 Method = Literal["dense", "crops", "both"]
 
+PROTOCOLS: dict[Method, str] = {
+    "dense": "dense evaluation",
+    "crops": "multi-crop evaluation",
+    "both": "multi-crop & dense evaluation",
+}
+"""As the paper calls them (Table 5)."""
+
 Scales = Literal["paper", "single"]
 """The paper's choices of Q: several that follow from the training scale, or one."""
 
@@ -71,7 +78,7 @@ def chosen_scales(chosen: Sequence[int] | Scales, *, trained: str) -> tuple[int,
         ValueError: another word.
     """
     if not isinstance(chosen, str):
-        return tuple(chosen)
+        return tuple(sorted(chosen))
     if chosen not in get_args(Scales):
         raise ValueError(f"scales are {', '.join(get_args(Scales))} or a list of numbers, not {chosen!r}")
     return paper_scales(trained) if chosen == "paper" else single_scale(trained)

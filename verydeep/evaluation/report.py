@@ -11,7 +11,8 @@ from verydeep import atomic, runs
 from verydeep.evaluation.charts import NUMBERED, confusion_chart, reliability_chart, shade
 from verydeep.evaluation.metrics import confusion_matrix, misclassified, predicted
 from verydeep.evaluation.pictures import data_address, fitted, image_at_scale, places, thumbnail
-from verydeep.evaluation.results import Errors, Evaluation, Images, errors_of
+from verydeep.evaluation.protocols import PROTOCOLS
+from verydeep.evaluation.results import Evaluation, Images
 from verydeep.evaluation.score_maps import colours, overlay, posterior_map
 from verydeep.images.open_source import open_for_testing
 from verydeep.images.sources import Source, Splits
@@ -20,9 +21,6 @@ from verydeep.pages import render
 from verydeep.progress import reporting
 
 HTML, RESULTS = "evaluation.html", "evaluation.json"
-
-PROTOCOLS = {"dense": "dense evaluation", "crops": "multi-crop evaluation", "both": "multi-crop & dense"}
-"""As the paper calls them (Table 5)."""
 
 ALL_CLASSES, WORST_CLASSES = 40, 20
 """Up to so many have their line in the table; of more the worst."""
@@ -69,7 +67,7 @@ def write_evaluation_report(found: Evaluation, folder: Path, *, source: Source, 
     values = {
         "found": found,
         "shown": _header(found, model),
-        "errors": _errors(found),
+        "errors": [*found.per_run, *([found.fused] if len(found.runs) > 1 else [])],
         "classes": _classes(found),
         "confusion": _confusion(found, taken),
         "reliability": _reliability(found),
@@ -95,14 +93,6 @@ def _header(found: Evaluation, model: runs.Model) -> dict[str, Any]:
         "averaged": [over for over, is_so in averaged.items() if is_so],
         "mirror": "all" if all(mirrored) else "some" if any(mirrored) else "none",
     }
-
-
-def _errors(found: Evaluation) -> list[Errors]:
-    """Of each run, and of all fused if there are several."""
-    if len(found.per_run) == 1:
-        return list(found.per_run)
-    images = found.images
-    return [*found.per_run, errors_of("fused", images.posteriors, images.labels, scales=found.scales, mirror=True)]
 
 
 def _classes(found: Evaluation) -> dict[str, Any]:

@@ -80,11 +80,8 @@ class Evaluation:
     split: str
     protocol: Method
     scales: tuple[int, ...]
-    n: int
-    top1_error: float
-    top5_error: float | None
-    top1_error_ci95: tuple[float, float]
-    top5_error_ci95: tuple[float, float] | None
+    fused: Errors
+    """Of all runs; of a single one the same as its own."""
     per_run: tuple[Errors, ...]
     comparisons: tuple[Comparison, ...]
     """Every two of the runs, and each with their fusion."""
@@ -106,6 +103,31 @@ class Evaluation:
     """None in other processes than the first."""
 
     @property
+    def n(self) -> int:
+        """Images that could be used."""
+        return self.fused.n
+
+    @property
+    def top1_error(self) -> float:
+        """Percent of the images."""
+        return self.fused.top1_error
+
+    @property
+    def top5_error(self) -> float | None:
+        """Percent of the images; None with five classes or fewer."""
+        return self.fused.top5_error
+
+    @property
+    def top1_error_ci95(self) -> tuple[float, float]:
+        """95% interval in percent."""
+        return self.fused.top1_error_ci95
+
+    @property
+    def top5_error_ci95(self) -> tuple[float, float] | None:
+        """95% interval in percent; None with five classes or fewer."""
+        return self.fused.top5_error_ci95
+
+    @property
     def images(self) -> Images:
         """Every image and its posteriors; not part of `to_dict`.
 
@@ -118,7 +140,10 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain dictionaries, ready for JSON."""
-        figures = {name: value for name, value in vars(self).items() if name != "shown"}
+        said = ("runs", "source", "split", "protocol", "scales", "n")
+        errors = ("top1_error", "top5_error", "top1_error_ci95", "top5_error_ci95")
+        rest = (name for name in vars(self) if name not in (*said, "fused", "shown"))
+        figures = {name: getattr(self, name) for name in (*said, *errors, *rest)}
         figures |= {name: [asdict(one) for one in figures[name]] for name in ("per_run", "comparisons", "per_class")}
         figures["calibration"] = asdict(self.calibration)
         figures["confusions"] = [

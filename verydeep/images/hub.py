@@ -49,16 +49,17 @@ class HubSource:
         import pyarrow.compute as pc
 
         paths = pc.struct_field(self.rows.data.column(self.image), "path").to_pylist()
-        return tuple(
-            f"{self.split}/{index}" + (f" ({Path(path).name})" if path else "") for index, path in enumerate(paths)
-        )
+        return tuple(self._id(index, path) for index, path in enumerate(paths))
+
+    def _id(self, index: int, path: str | None) -> str:
+        return f"{self.split}/{index}" + (f" ({Path(path).name})" if path else "")
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Sample:
         found = self.rows[index][self.image]
-        name = self.ids[index]
+        name = self._id(index, found and found["path"])
         if not found or (found["bytes"] is None and not found["path"]):
             raise UnusableImageError(name, "unreadable", "the row has no image")
         try:

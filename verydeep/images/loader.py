@@ -91,18 +91,26 @@ def epoch_order(images: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 class RescaledImages:
-    """The decoded images of a source with their shorter side at S pixels; small sources are kept in memory."""
+    """The decoded images of a source with their shorter side at S pixels; small sources are kept in memory.
 
-    def __init__(self, source: Source, *, max_pixels: int = MAX_PIXELS) -> None:
+    Unless each is wanted only `once`.
+    """
+
+    def __init__(self, source: Source, *, max_pixels: int = MAX_PIXELS, once: bool = False) -> None:
         self.source, self.max_pixels = source, max_pixels
         self._kept: dict[tuple[int, int], Pixels] = {}
-        self._bytes_left = CACHE_BYTES
+        self._bytes_left = 0 if once else CACHE_BYTES
 
     def whole(self, index: int, scale: int) -> Pixels:
         """One image, [H, W, 3]; not to be written to."""
         if (index, scale) in self._kept:
             return self._kept[index, scale]
-        image = rescale(self._decoded(index, scale), scale)
+        decoded = self._decoded(index, scale)
+        height, width = rescaled_size(decoded.size, scale)
+        if height * width > self.max_pixels:
+            what = f"{width} x {height} pixels when rescaled, more than the {self.max_pixels:,} allowed"
+            raise UnusableImageError(self.source.ids[index], "too large", what)
+        image = rescale(decoded, scale)
         if self._small(scale) and image.nbytes <= self._bytes_left:
             self._bytes_left -= image.nbytes
             self._kept[index, scale] = image
@@ -217,7 +225,7 @@ def rescaled_images(
         WorkerDiedError: a worker was killed, say.
     """
     items = from_workers(
-        _Whole(RescaledImages(source, max_pixels=max_pixels), scale),
+        _Whole(RescaledImages(source, max_pixels=max_pixels, once=True), scale),
         workers=workers,
         sampler=range(len(source)) if indices is None else indices,
         batch_size=None,

@@ -86,8 +86,10 @@ class ShardSource:
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
-        pairs = zip(self.places[:, 0].tolist(), self.names, strict=True)
-        return tuple(f"{self._shown[shard]}/{name}" for shard, name in pairs)
+        return tuple(self._id(index) for index in range(len(self)))
+
+    def _id(self, index: int) -> str:
+        return f"{self._shown[self.places[index, 0]]}/{self.names[index]}"
 
     def __len__(self) -> int:
         return len(self.names)
@@ -95,7 +97,7 @@ class ShardSource:
     def __getitem__(self, index: int) -> Sample:
         shard, offset, size = self.places[index].tolist()
         path = self.shards[shard]
-        full_name = self.ids[index]
+        full_name = self._id(index)
         try:
             with path.open("rb", buffering=0) as file:
                 data = os.pread(file.fileno(), size, offset)

@@ -172,6 +172,40 @@ class Subset:
         return self.source[self.indices[index]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unchanged:
+    """Another source whose files must be what they were: one that has changed meanwhile cannot be used."""
+
+    source: Source
+    digests: Sequence[bytes]
+    """As `contents_digests` found them."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.source.classes
+
+    @property
+    def labels(self) -> Sequence[int]:
+        return self.source.labels
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return self.source.ids
+
+    @property
+    def fingerprint(self) -> str:
+        return self.source.fingerprint
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.source[index]
+        if hashlib.sha256(sample.data).digest() != self.digests[index]:
+            raise UnusableImageError(sample.id, "unreadable", "its file has changed meanwhile")
+        return sample
+
+
 def stratified_split(labels: Sequence[int], share: float) -> tuple[list[int], list[int]]:
     """Indices of two parts, the second with `share` of each class (at least one image, never all), each ascending.
 
@@ -240,16 +274,17 @@ def one_of_each(found: dict[str, list[str]], where: str) -> dict[str, str]:
     return {split: names[0] for split, names in found.items() if names}
 
 
-def contents_digest(source: Source, advance: Callable[[], None] = lambda: None) -> str:
-    """Hexadecimal SHA-256 of every image file's bytes, in order: reads them all. `advance` is called after each."""
-    found = hashlib.sha256()
+def contents_digests(source: Source, advance: Callable[[], None] = lambda: None) -> list[bytes]:
+    """The SHA-256 of every image file, in order: reads them all. `advance` is called after each."""
+    found = []
     for index in range(len(source)):
         try:
-            found.update(hashlib.sha256(source[index].data).digest())
+            data = source[index].data
         except UnusableImageError as refusal:
-            found.update(repr(refusal).encode(errors="surrogateescape"))
+            data = repr(refusal).encode(errors="surrogateescape")
+        found.append(hashlib.sha256(data).digest())
         advance()
-    return found.hexdigest()
+    return found
 
 
 def digest(*parts: object) -> str:

@@ -75,10 +75,9 @@ def check_alike(order: Order) -> None:
     Raises:
         ValueError: in all of them; the message names the first that differs.
     """
-    everyone = order.processes.all_of((order.splits.classes, order.fingerprints))
-    others = [rank for rank, found in enumerate(everyone) if found != everyone[0]]
-    if others:
+    other = order.processes.differing((order.splits.classes, order.fingerprints))
+    if other is not None:
         raise ValueError(
-            f"process {others[0]} has other images, classes or starting weights under this name than process 0: all "
+            f"process {other} has other images, classes or starting weights under this name than process 0: all "
             "machines must have the same"
         )
