@@ -313,3 +313,12 @@ def test_centre_batches_are_all_images_in_order_each_cropped_in_the_middle(batch
         top, left = (whole.shape[0] - 32) // 2, (whole.shape[1] - 32) // 2
         expected = whole[top : top + 32, left : left + 32]
         assert np.array_equal(images[index].permute(1, 2, 0).numpy(), expected)
+
+
+def test_an_image_that_would_be_too_large_when_rescaled_is_refused_by_name():
+    """Before anything of its size is made."""
+    source = noise_source()
+    (index, refusal), *_ = rescaled_images(source, 30_000, indices=[2])
+    assert index == 2
+    assert str(refusal).startswith(f"{source.samples[2].id}: too large (")
+    assert "when rescaled, more than 100,000,000" in str(refusal)

@@ -107,8 +107,8 @@ class RescaledImages:
             return self._kept[index, scale]
         decoded = self._decoded(index, scale)
         height, width = rescaled_size(decoded.size, scale)
-        if height * width > self.max_pixels:
-            what = f"{width} x {height} pixels when rescaled, more than the {self.max_pixels:,} allowed"
+        if height * width > max(self.max_pixels, MAX_PIXELS):
+            what = f"{width} x {height} pixels when rescaled, more than {MAX_PIXELS:,}"
             raise UnusableImageError(self.source.ids[index], "too large", what)
         image = rescale(decoded, scale)
         if self._small(scale) and image.nbytes <= self._bytes_left:
