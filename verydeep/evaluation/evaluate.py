@@ -86,15 +86,12 @@ def evaluate(
             that the runs do not know.
         TooManyBadImagesError: more images are unusable than is tolerated.
     """
-    folders = [run] if isinstance(run, str | Path) else list(run)
-    if not folders or len(set(map(str, folders))) < len(folders):
-        raise ValueError("name one or more runs to evaluate, each once")
     runtime, tolerance = runtime or Runtime(), tolerance or Tolerance()
     device = torch_device(runtime.device)
-    tested = [_tested(folder, protocol, scales) for folder in folders]
-    classes = _common_classes(tested)
+    tested = _all_tested([run] if isinstance(run, str | Path) else run, protocol, scales)
+    classes = tested[0].model.classes
     splits = open_for_testing(data, classes) if isinstance(data, str) else data
-    split = split or _testing_split(splits, folders)
+    split = split or _testing_split(splits, [one.name for one in tested])
     source = splits.part(split)
     labels = _labels(source, classes)
     started = time.perf_counter()
@@ -194,6 +191,14 @@ def _evaluation(
     )
 
 
+def _all_tested(folders: Sequence[str | Path], method: Method, scales: Sequence[int] | Scales) -> list[_Tested]:
+    if not folders or len(set(map(str, folders))) < len(folders):
+        raise ValueError("name one or more runs to evaluate, each once")
+    tested = [_tested(folder, method, scales) for folder in folders]
+    _check_classes(tested)
+    return tested
+
+
 def _tested(folder: str | Path, method: Method, scales: Sequence[int] | Scales) -> _Tested:
     model = runs.load_model(folder)
     protocol = Protocol(method=method, scales=chosen_scales(scales, trained=model.scale), mirror=model.flip)
@@ -242,7 +247,7 @@ def _testing_split(splits: Splits, folders: Sequence[str | Path]) -> str:
     return "val" if known else "all"
 
 
-def _common_classes(tested: Sequence[_Tested]) -> tuple[str, ...]:
+def _check_classes(tested: Sequence[_Tested]) -> None:
     first, *others = tested
     classes = first.model.classes
     for other in others:
@@ -259,7 +264,6 @@ def _common_classes(tested: Sequence[_Tested]) -> tuple[str, ...]:
                 f"{first.name} and {other.name} cannot be fused: their classes differ ("
                 f"{'; '.join(only) or 'in their order'})"
             )
-    return classes
 
 
 def _some(names: Sequence[str]) -> str:

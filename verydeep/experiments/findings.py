@@ -3,8 +3,8 @@
 Every claim is one or more comparisons of tests on the same images, over the same seeds. A comparison has to stand
 against both kinds of chance in it: which images there are (a paired randomisation of signs over the images; with one
 seed that is the exact McNemar test) and, where there are several seeds, how the trainings happened to turn out (a
-paired t test over the seeds). The larger of both p values counts. A claim holds if all of its comparisons stand, so its p
-value is the largest of theirs; those of all claims are corrected together by Holm's method. A network that does no
+paired t test over the seeds). The larger of both p values counts. A claim holds if all of its comparisons stand: its p
+value is the largest of theirs. Those of all claims are corrected together by Holm's method. A network that does no
 better than guessing is not compared.
 """
 

@@ -1,6 +1,6 @@
 """What the paper trained and how it tested that, as data: trainings, what each starts from, entries of its tables."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from verydeep.evaluation.protocols import Method, Scales
@@ -77,49 +77,65 @@ TABLES = (3, 4, 5, 6)
 METHODS: tuple[Method, ...] = ("dense", "crops", "both")
 
 
-def chosen_trainings(only: Collection[str] = (), tables: Collection[int] = TABLES) -> tuple[Training, ...]:
-    """Those that `only` names (networks, `D`, or trainings, `D-384`; all if empty) and what they start from.
-
-    Of Tables 5 and 6 alone, the networks that are in them.
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """How much of it is done.
 
     Raises:
-        ValueError: an unknown name, or another table.
+        ValueError: an unknown name, another table, no table, or no seed.
     """
-    known = {one.name for one in TRAININGS} | {one.network for one in TRAININGS}
-    unknown = sorted(set(only) - known)
-    if unknown:
-        names = ", ".join(one.name for one in TRAININGS)
-        raise ValueError(f"unknown {', '.join(unknown)}: name networks (D), or trainings: {names}")
-    if not tables or not set(tables) <= set(TABLES):
-        raise ValueError(f"the tables that are repeated are {', '.join(map(str, TABLES))}, not {list(tables)}")
-    wanted = {one.name for one in TRAININGS if not only or {one.name, one.network} & set(only)}
-    if not set(tables) & {3, 4}:
-        wanted &= {name for entry in entries(TRAININGS, tables) for name in entry.trainings}
-    for one in reversed(TRAININGS):
-        if one.name in wanted and one.start:
-            wanted.add(one.start)
-    return tuple(one for one in TRAININGS if one.name in wanted)
+
+    only: tuple[str, ...] = ()
+    """Networks (`D`, for all of its trainings) or trainings (`D-384`); those that they start from come along."""
+
+    tables: tuple[int, ...] = TABLES
+    """Of the paper. For 5 and 6 alone only the networks in them are trained."""
+
+    seeds: int = 1
+    """How often everything is trained."""
+
+    def __post_init__(self) -> None:
+        """Refuses what is not there."""
+        known = {one.name for one in TRAININGS} | {one.network for one in TRAININGS}
+        unknown = sorted(set(self.only) - known)
+        if unknown:
+            names = ", ".join(one.name for one in TRAININGS)
+            raise ValueError(f"unknown {', '.join(unknown)}: name networks (D), or trainings: {names}")
+        if not self.tables or not set(self.tables) <= set(TABLES):
+            raise ValueError(f"tables are some of {', '.join(map(str, TABLES))}, not {list(self.tables)}")
+        if self.seeds < 1:
+            raise ValueError(f"seeds must be 1 or more, not {self.seeds}")
+
+    @property
+    def trainings(self) -> tuple[Training, ...]:
+        """Each after what it starts from."""
+        wanted = {one.name for one in TRAININGS if not self.only or {one.name, one.network} & set(self.only)}
+        if not set(self.tables) & {3, 4}:
+            wanted &= {name for entry in _entries(sorted(wanted), self.tables) for name in entry.trainings}
+        for one in reversed(TRAININGS):
+            if one.name in wanted and one.start:
+                wanted.add(one.start)
+        return tuple(one for one in TRAININGS if one.name in wanted)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Of all its tables, each once."""
+        return tuple(dict.fromkeys(_entries([one.name for one in self.trainings], self.tables)))
 
 
-def entries(trainings: Iterable[Training], tables: Collection[int] = TABLES) -> tuple[Entry, ...]:
-    """What the tables want of some trainings, each once."""
-    trainings = tuple(trainings)
-    names = [one.name for one in trainings]
-    found: list[Entry] = []
+def _entries(names: Sequence[str], tables: Collection[int]) -> Iterator[Entry]:
+    last = tuple(last_stages(names))
     if 3 in tables:
-        found += [Entry(trainings=(name,), method="dense", scales="single") for name in names]
+        yield from (Entry(trainings=(name,), method="dense", scales="single") for name in names)
     if 4 in tables:
-        found += [Entry(trainings=(name,), method="dense", scales="paper") for name in names]
-    last = last_stages(names)
+        yield from (Entry(trainings=(name,), method="dense", scales="paper") for name in names)
     if 5 in tables:
-        found += [Entry(trainings=(name,), method=method, scales="paper") for name in last for method in METHODS]
+        yield from (Entry(trainings=(name,), method=method, scales="paper") for name in last for method in METHODS)
     if 6 in tables and len(last) == len(FUSED):
-        fused = tuple(last)
-        found += [Entry(trainings=fused, method=method, scales="paper") for method in METHODS]
-        found += [Entry(trainings=(name,), method="dense", scales="paper") for name in last]
+        yield from (Entry(trainings=(name,), method="dense", scales="paper") for name in last)
+        yield from (Entry(trainings=last, method=method, scales="paper") for method in METHODS)
     if 6 in tables and set(SEVEN) <= set(names):
-        found.append(Entry(trainings=SEVEN, method="dense", scales="paper"))
-    return tuple(dict.fromkeys(found))
+        yield Entry(trainings=SEVEN, method="dense", scales="paper")
 
 
 def last_stages(names: Sequence[str]) -> list[str]:
