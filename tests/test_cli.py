@@ -195,11 +195,13 @@ def test_a_toml_file_with_mistakes_is_refused(capsys, tmp_path, text, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_only_training_and_evaluation_work_on_several_processes(capsys, monkeypatch):
+def test_some_verbs_refuse_several_processes(capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     assert run("describe", "D") == 2
-    assert capsys.readouterr().err.startswith("verydeep: process 1: only train and evaluate work on several processes")
+    assert capsys.readouterr().err.startswith(
+        "verydeep: process 1: only train, evaluate and reproduce work on several processes"
+    )
 
 
 def test_names_with_brackets_are_printed_as_they_are(capsys, tmp_path):

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+from verydeep.experiments.grid import QUICK
+
 FLOOR = 3.0
 """Percent of the held-out digits that the best network may get wrong."""
 
@@ -14,9 +16,8 @@ def reproduce_quick(out):
 
 
 def changes(folder):
-    return {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.is_file()} | {
-        path: path.stat().st_mtime_ns for path in (folder / "evaluations").iterdir()
-    }
+    places = (*(folder / "runs").rglob("*"), *(folder / "evaluations").rglob("*"))
+    return {path: path.stat().st_mtime_ns for path in places if path.is_file()}
 
 
 def test_the_demo_reaches_its_floor_and_repeats_nothing(tmp_path):
@@ -24,20 +25,23 @@ def test_the_demo_reaches_its_floor_and_repeats_nothing(tmp_path):
     first = reproduce_quick(out)
     assert first.stdout.strip() == f"report: {out / 'report.html'}"
     results = json.loads((out / "results.json").read_text())
-    networks = ["A", "A-LRN", "B", "B-5x5", "C", "D", "E"]
-    for table in ("one_scale", "several_scales"):
-        assert [row["network"] for row in results[table]] == [*networks, "D + E"]
-    assert [len(row["test"]) for row in (results["one_scale"][0], results["several_scales"][0])] == [1, 3]
+    assert [[row["entry"] for row in results["tables"][table]] for table in "34"] == [
+        [f"{name} dense {scales}" for name in QUICK] for scales in ("single", "paper")
+    ]
+    assert [len(results["tables"][table][0]["test"]) for table in "34"] == [1, 3]
+    assert len(results["tables"]["5"]) == 6
+    assert [row["entry"].partition(" ")[0] for row in results["tables"]["6"]] == ["D-256+E-256"] * 3
+    assert len(results["findings"]) == 9
     assert results["best"]["top1_error"] <= FLOOR
-    assert all(row["top1_error"] < 20 for row in results["one_scale"]), "a network did not learn"
+    assert all(row["top1_error"] < 20 for row in results["tables"]["3"]), "a network did not learn"
 
     (out / "report.md").unlink()
-    (out / "evaluations" / "D+E-paper.json").unlink()
+    (out / "evaluations" / "seed-0" / "D-256+E-256 dense paper.json").unlink()
     before = changes(out)
     second = reproduce_quick(out)
     after = changes(out)
-    assert {path.name for path in after.keys() - before.keys()} == {"D+E-paper.json"}
+    assert {path.name for path in after.keys() - before.keys()} == {"D-256+E-256 dense paper.json"}
     assert all(after[path] == time for path, time in before.items())
-    assert second.stderr.count("already trained") == len(networks)
+    assert second.stderr.count("already trained") == len(QUICK)
     assert json.loads((out / "results.json").read_text())["best"] == results["best"]
     assert (out / "report.md").exists()

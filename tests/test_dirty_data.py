@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from verydeep import Recipe, Runtime, Tolerance, evaluate, load, scan, train
-from verydeep.cli import WRONG_USE, main
+from verydeep.cli import main
+from verydeep.exit_status import WRONG_USE
 from verydeep.images.open_source import open_source
 from verydeep.images.quarantine import Quarantine, TooManyBadImagesError
 from verydeep.images.sources import MemorySource, Sample, Splits, Subset

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console
-from rich.table import Table
+from cyclopts import App, Parameter
 
 from verydeep.evaluation.protocols import Method, Scales
-from verydeep.images.tolerance import MAX_PIXELS, Tolerance, TooManyBadImagesError
+from verydeep.exit_status import explained
+from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.networks.arithmetic import describe, describe_stack
 from verydeep.networks.configurations import CONFIGURATIONS, ILSVRC_CLASSES, PAPER_CROP
 from verydeep.options import (
@@ -29,28 +28,25 @@ from verydeep.options import (
     whole_numbers,
 )
 from verydeep.processes import rank_of_environment, under_torchrun
-from verydeep.runtime import Device, Execution, Runtime, Stopped, ended_by_sigterm
+from verydeep.runtime import Device, Execution, Runtime, ended_by_sigterm
 from verydeep.tables import (
     comparison_table,
     evaluation_tables,
     layer_table,
     networks_table,
+    plan_table,
     prediction_table,
     scan_tables,
+    show,
     stack_table,
     training_table,
 )
 from verydeep.training.recipe import Recipe
 from verydeep.version import __version__
 
-FAILURE, WRONG_USE = 1, 2
-
 STACK_CHANNELS = 512
 
-ON_SEVERAL_PROCESSES = ["train"], ["evaluate"]
-
-WIDTH_IN_FILES = 120
-"""Characters in a line where there is no terminal to ask."""
+ON_SEVERAL_PROCESSES = {"train", "evaluate", "reproduce"}
 
 app = App(
     name="verydeep",
@@ -94,7 +90,7 @@ def describe_verb(
         compared = describe_stack(
             whole_numbers(stack, "--stack"), channels=STACK_CHANNELS if channels is None else channels
         )
-        _show(compared.to_dict(), json_file, stack_table(compared))
+        show(compared.to_dict(), json_file, stack_table(compared))
         return
     if channels is not None:
         raise ValueError("--channels goes with --stack")
@@ -103,7 +99,7 @@ def describe_verb(
         for name in networks or CONFIGURATIONS
     ]
     described = {"networks": [network.to_dict() for network in found]}
-    _show(described, json_file, layer_table(found[0]) if len(found) == 1 else networks_table(found))
+    show(described, json_file, layer_table(found[0]) if len(found) == 1 else networks_table(found))
 
 
 @app.command
@@ -124,7 +120,7 @@ def scan(
     from verydeep.images.scan import scan as scan_source
 
     found = scan_source(source, tolerance=images, workers=Runtime(workers=workers).workers).to_dict()
-    _show(found, json_file, *scan_tables(found, max_bad=images.max_bad))
+    show(found, json_file, *scan_tables(found, max_bad=images.max_bad))
 
 
 @app.command
@@ -179,7 +175,7 @@ def train(
         "best": best,
         "unusable": bad,
     }
-    _show(figures, json_file, training_table(figures))
+    show(figures, json_file, training_table(figures))
 
 
 @app.command
@@ -233,7 +229,7 @@ def evaluate(
     )
     if rank_of_environment():
         return  # the first process tells
-    _show(found.to_dict(), json_file, *evaluation_tables(found.to_dict()))
+    show(found.to_dict(), json_file, *evaluation_tables(found.to_dict()))
     if predictions is not None:
         write_predictions(found, predictions)
     if report is not None:
@@ -255,7 +251,7 @@ def compare(first: Path, second: Path, *, json_file: JsonFile = None) -> None:
     from verydeep.evaluation.compare import compare as compare_predictions
 
     found = compare_predictions(first, second).to_dict()
-    _show(found, json_file, comparison_table([found]))
+    show(found, json_file, comparison_table([found]))
 
 
 @app.command
@@ -264,42 +260,86 @@ def reproduce(
     *,
     out: Path,
     quick: bool = False,
+    only: str = "",
+    tables: str = "3,4,5,6",
+    seeds: int = 1,
+    dry_run: bool = False,
     crop: int | None = None,
     width: float | None = None,
+    batch: int | None = None,
+    learning_rate: float | None = None,
     epochs: int | None = None,
+    patience: int | None = None,
     seed: int | None = None,
     json_file: JsonFile = None,
     images: ImageOptions = Tolerance(),
     runtime: RuntimeOptions = Runtime(),
     execution: ExecutionOptions = Execution(),
 ) -> None:
-    """Train and test every network of the paper at S = 256, and write a report beside the paper's tables.
+    """Train all networks of the paper, repeat its tables and tell which of its findings hold on your images.
 
-    What stands in the folder already is not repeated.
+    What stands in the folder already is not repeated; more seeds, tables or networks can be added later.
 
     Args:
         source: A folder, tar shards, hub:NAME or digits (see verydeep --help).
         out: Folder of the report, the runs and the figures.
-        quick: The recipe scaled down: crop 32, quarter width, few epochs; about two minutes for the digits.
+        quick: Scaled down: every network once at S = 256, crop 32, quarter width, few epochs; about two minutes for
+            the digits.
+        only: Networks (D, for all of its trainings) or trainings (D-384), with commas; what they start from comes
+            along.
+        tables: Of the paper, 3 to 6.
+        seeds: How often everything is trained; with three or more, findings are about networks, not single trainings.
+        dry_run: Only tell what would be trained, and about how long and with how much memory.
         crop: Side of the input in pixels, a multiple of 32.
         width: Factor on the channels of every hidden layer.
+        batch: Images per step.
+        learning_rate: At the start of the trainings at S = 256; a tenth of it for those that go on from them.
         epochs: At most, for each network.
-        seed: Of all random numbers.
+        patience: Epochs without a new best validation error after which the rate is lowered.
+        seed: The first; others count on from it.
         json_file: Write the report's figures to this file as well (- for standard output instead of the path).
     """
     from dataclasses import replace
 
-    from verydeep.experiments.report import RESULTS
+    from verydeep.experiments.grid import QUICK, Grid
     from verydeep.experiments.reproduce import quick_recipe
-    from verydeep.experiments.reproduce import reproduce as reproduce_paper
 
-    chosen: dict[str, Any] = {"crop": crop, "width": width, "epochs": epochs, "seed": seed}
+    chosen: dict[str, Any] = {
+        "crop": crop,
+        "width": width,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "epochs": epochs,
+        "patience": patience,
+        "seed": seed,
+    }
     recipe = replace(
         quick_recipe(source) if quick else Recipe(),
         **{name: value for name, value in chosen.items() if value is not None},
     )
-    report = reproduce_paper(source, out=out, recipe=recipe, runtime=runtime, execution=execution, tolerance=images)
-    _show(json.loads((out / RESULTS).read_text()), json_file, f"report: {report}")
+    named = tuple(name for name in only.split(",") if name) or (QUICK if quick else ())
+    grid = Grid(only=named, tables=tuple(whole_numbers(tables, "--tables")), seeds=seeds)
+    options: dict[str, Any] = {"recipe": recipe, "grid": grid, "runtime": runtime, "execution": execution}
+    if dry_run:
+        _show_plan(source, out, options, images, json_file)
+        return
+    from verydeep.experiments.report import RESULTS
+    from verydeep.experiments.reproduce import reproduce as reproduce_paper
+
+    report = reproduce_paper(source, out=out, tolerance=images, **options)
+    if not rank_of_environment():
+        show(json.loads((out / RESULTS).read_text()), json_file, f"report: {report}")
+
+
+def _show_plan(source: str, out: Path, options: dict[str, Any], tolerance: Tolerance, json_file: Path | None) -> None:
+    from verydeep.experiments.estimate import estimates
+    from verydeep.experiments.reproduce import run_folder
+    from verydeep.images.open_source import open_source
+
+    seed, grid = options["recipe"].seed, options["grid"]
+    found = estimates(open_source(source), out=run_folder(out, seed), tolerance=tolerance, **options)
+    figures = {"seeds": grid.seeds, "tests": len(grid.entries), "trainings": [one.to_dict() for one in found]}
+    show(figures, json_file, plan_table(figures))
 
 
 @app.command
@@ -327,7 +367,7 @@ def predict(
         raise ValueError("name one or more images, or folders of them")
     options: dict[str, Any] = {"top": top, "device": device, "max_pixels": max_pixels}
     found = [prediction.to_dict() for prediction in predict_images(run, images, **options)]
-    _show({"predictions": found}, json_file, prediction_table(found))
+    show({"predictions": found}, json_file, prediction_table(found))
     failed = sum(prediction["error"] is not None for prediction in found)
     if failed:
         raise OSError(f"{failed} of {len(found)} images could not be used")
@@ -342,50 +382,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given or bool(os.environ.get("VERYDEEP_DEBUG"))
     tokens = [token for token in given if token != "--debug"]
     try:
-        if under_torchrun() and tokens[:1] not in ON_SEVERAL_PROCESSES:
-            raise ValueError("only train and evaluate work on several processes: start this without torchrun")
+        if under_torchrun() and not ON_SEVERAL_PROCESSES & {*tokens[:1]}:
+            raise ValueError(
+                "only train, evaluate and reproduce work on several processes: start this without torchrun"
+            )
         with ended_by_sigterm():
             app.config = options_file(tokens)
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except Exception as error:
         if debug:
             raise
-        sys.exit(_explain(error))
+        sys.exit(explained(error))
     except KeyboardInterrupt:
         print("verydeep: stopped", file=sys.stderr)
         sys.exit(130)
-
-
-def _explain(error: Exception) -> int:
-    """Says in one line what went wrong, and returns the exit status for it."""
-    message = " ".join(str(error).split()) or type(error).__name__
-    match error:
-        case Stopped():
-            status = error.exit_code
-        case CycloptsError():
-            status, message = WRONG_USE, f"{message} (see verydeep --help)"
-        case TooManyBadImagesError() | OSError() | RuntimeError():
-            status = FAILURE
-        case ValueError():
-            status = WRONG_USE
-        case _:
-            status, message = FAILURE, f"{type(error).__name__}: {message} (--debug shows where)"
-    who = f"process {rank_of_environment()}: " if under_torchrun() else ""
-    print(f"verydeep: {who}{message}", file=sys.stderr)
-    return status
-
-
-def _show(figures: dict[str, Any], file: Path | None, *for_people: Table | str) -> None:
-    """Prints for people, and writes the figures as JSON where they are wanted."""
-    if file is not None and str(file) == "-":
-        print(json.dumps(figures, indent=2, ensure_ascii=False))
-        return
-    if file is not None:
-        from verydeep import atomic
-
-        atomic.write_json(file, figures)
-    console = Console(highlight=False, emoji=False)
-    if not console.is_terminal:
-        console.width = WIDTH_IN_FILES
-    for item in for_people:
-        console.print(item, soft_wrap=isinstance(item, str), markup=not isinstance(item, str))

@@ -1,14 +1,37 @@
 """What the verbs print for people."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from verydeep.evaluation.protocols import PROTOCOLS
 from verydeep.networks.arithmetic import LayerDescription, NetworkDescription, StackDescription
+from verydeep.progress import duration
+
+WIDTH_IN_FILES = 120
+"""Characters in a line where there is no terminal to ask."""
+
+
+def show(figures: dict[str, Any], file: Path | None, *for_people: Table | str) -> None:
+    """Prints for people, and writes the figures as JSON where they are wanted."""
+    if file is not None and str(file) == "-":
+        print(json.dumps(figures, indent=2, ensure_ascii=False))
+        return
+    if file is not None:
+        from verydeep import atomic
+
+        atomic.write_json(file, figures)
+    console = Console(highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = WIDTH_IN_FILES
+    for item in for_people:
+        console.print(item, soft_wrap=isinstance(item, str), markup=not isinstance(item, str))
 
 
 def layer_table(network: NetworkDescription) -> Table:
@@ -242,6 +265,27 @@ def training_table(found: Mapping[str, Any]) -> Table:
         )
     if found["unusable"]:
         table.caption = f"{len(found['unusable']):,} images could not be used: {found['run']}/quarantine.jsonl"
+    return table
+
+
+def plan_table(found: Mapping[str, Any]) -> Table:
+    """What the grid would train, as the verb `reproduce --dry-run` gives it."""
+    seeds, table = found["seeds"], _table("What would be trained", left=("training", "starts from"), right=("epochs",))
+    for column in ("time", "memory"):
+        table.add_column(column, justify="right")
+    for one in found["trainings"]:
+        table.add_row(
+            one["training"],
+            one["start"] or "random weights",
+            f"at most {one['epochs']}",
+            "already trained" if one["trained"] else f"at most {duration(one['seconds'])}",
+            f"{one['memory_bytes'] / 1e9:.1f} GB",
+        )
+    seconds = sum(one["seconds"] for one in found["trainings"] if not one["trained"])
+    more = sum(one["seconds"] for one in found["trainings"]) * (seeds - 1)
+    table.add_section()
+    table.add_row("all" if seeds == 1 else f"all, {seeds} seeds", "", "", f"at most {duration(seconds + more)}", "")
+    table.caption = Text(f"Measured on a few images. {seeds * found['tests']} tests come on top.")
     return table
 
 

@@ -1,141 +1,224 @@
 """The report of a grid that was never run: its numbers are made up here and looked for in all three files."""
 
+import io
 import json
 import re
 from dataclasses import asdict
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from verydeep import runs
+from verydeep import evaluate, runs
+from verydeep.evaluation.metrics import error_interval
+from verydeep.evaluation.protocols import chosen_scales
+from verydeep.experiments.collect import best_network
+from verydeep.experiments.grid import TRAININGS, Grid
 from verydeep.experiments.report import write_report
+from verydeep.images.sources import MemorySource, Sample, Splits
+from verydeep.networks.configurations import configuration
+from verydeep.networks.vgg import VGG
 from verydeep.training.recipe import Recipe
 
 TEN = tuple("0123456789")
 TOP5_EXPLAINED = "With five classes or fewer a top-5 error says nothing."
+SMALL = Grid(only=("A-256", "B-256", "D-256"), tables=(3, 4))
+
+ERRORS = {
+    "A-256 dense single": 30.0,
+    "B-256 dense single": 20.0,
+    "D-256 dense single": 10.0,
+    "A-256 dense paper": 29.0,
+    "B-256 dense paper": 19.5,
+    "D-256 dense paper": 9.5,
+}
+"""Percent of 200 images: the first ones are wrong, so one test's wrong images are among those of a worse one."""
 
 
-def evaluation(top1, interval, top5, *, scales, n=200):
-    """As `Evaluation.to_dict` gives it."""
+def stored(entry, error, *, n=200, classes=TEN, unusable=(), top5=2.04):
+    """As the grid keeps an evaluation."""
+    n -= len(unusable)
+    wrong = np.arange(n) < round(n * error / 100)
+    trained = next(one.scale for one in TRAININGS if one.name == entry.trainings[0])
     return {
-        "runs": ["made up"],
-        "source": "made up",
+        "runs": list(entry.trainings),
         "split": "test",
-        "protocol": "dense",
-        "scales": scales,
+        "protocol": entry.method,
+        "scales": list(chosen_scales(entry.scales, trained=trained)),
         "n": n,
-        "top1_error": top1,
-        "top5_error": top5,
-        "top1_error_ci95": interval,
-        "per_run": [],
-        "seconds": 1.0,
-        "images_per_second": 200.0,
+        "top1_error": 100 * float(wrong.mean()),
+        "top5_error": None if len(classes) <= 5 else top5,
+        "top1_error_ci95": list(error_interval(wrong)),
+        "per_class": [{"name": name, "n": n // len(classes)} for name in classes],
+        "unusable": dict.fromkeys(unusable, "truncated"),
+        "top1_wrong_by_image": "".join("01"[one] for one in wrong.tolist()),
     }
 
 
-EVALUATIONS = {
-    ("A", "single"): evaluation(12.5, (8.61, 17.84), 3.04, scales=(256,)),
-    ("D", "single"): evaluation(9.06, (5.9, 13.7), 2.0, scales=(256,)),
-    ("B-5x5", "single"): evaluation(31.0, (25.0, 37.7), 4.0, scales=(256,)),
-    ("A", "paper"): evaluation(11.0, (7.4, 16.1), 2.5, scales=(224, 256, 288)),
-    ("D", "paper"): evaluation(7.77, (4.8, 12.3), 1.5, scales=(224, 256, 288)),
-    ("B-5x5", "paper"): evaluation(30.0, (24.1, 36.7), 3.5, scales=(224, 256, 288)),
-    ("D + E", "paper"): evaluation(8.0, (5.0, 12.6), 1.0, scales=(224, 256, 288)),
-}
-
-
-def grid(folder, *, source="made up", classes=TEN, evaluations=EVALUATIONS, command="verydeep reproduce", **recipe):
-    """Folders of finished trainings, and their report."""
-    networks = [name for name, scales in evaluations if scales == "single" and "+" not in name]
-    settings = {"crop": 32, "width": 0.05, "epochs": 11, **recipe}
-    folders = {}
-    for number, network in enumerate(networks):
-        folders[network] = folder / "runs" / network
-        record = runs.Record(
-            network=network,
-            recipe=asdict(Recipe(**settings)),
-            runtime={},
-            source=source,
-            fingerprints={"train": "f1e2d3", "val": "a4b5c6"},
-            images={"train": 1234, "val": 56},
-            classes=classes,
-            initialisation="made up",
-            command=command,
-            versions={"verydeep": "9.9.9", "machine": "Abacus", "threads": "2"},
-        )
-        runs.write_record(folders[network], record)
-        for epoch in (1, 2):
-            figures = {
-                "epoch": epoch,
-                "loss": 2.25 / epoch + number,
-                "validation_error": 80.0 / epoch + number,
-                "seconds": 30.0 + number,
-            }
-            runs.append_metrics(folders[network], figures)
-    written = write_report(folder, folders=folders, evaluations=evaluations)
+def made_up(
+    folder,
+    *,
+    grid=SMALL,
+    errors=ERRORS,
+    source="made up",
+    classes=TEN,
+    command="verydeep reproduce",
+    unusable=None,
+    splits=None,
+    memory=None,
+    **recipe,
+):
+    """Folders of finished trainings, and their report. `errors` may be a function of (entry's name, seed)."""
+    folders, found = {}, {}
+    for seed in range(grid.seeds):
+        folders[seed] = folder / "runs" / f"seed-{seed}"
+        for number, training in enumerate(grid.trainings):
+            settings = {"crop": 32, "width": 0.05, "epochs": 11, **recipe, "scale": training.scale, "seed": seed}
+            record = runs.Record(
+                network=training.network,
+                recipe=asdict(Recipe(**settings)),
+                runtime={},
+                source=source,
+                fingerprints={"train": "f1e2d3", "val": "a4b5c6"},
+                images={"train": 1234, "val": 56},
+                classes=classes,
+                initialisation="made up",
+                command=command,
+                versions={"verydeep": "9.9.9", "machine": "Abacus", "threads": "2"},
+            )
+            runs.write_record(folders[seed] / training.name, record)
+            for epoch in (1, 2):
+                figures = {
+                    "epoch": epoch,
+                    "loss": 2.25 / epoch + number,
+                    "validation_error": 80.0 / epoch + number + seed,
+                    "seconds": 30.0 + number,
+                    "peak_memory_bytes": memory,
+                }
+                runs.append_metrics(folders[seed] / training.name, figures)
+        of = errors if callable(errors) else lambda name, _: errors[name]
+        found[seed] = {
+            entry.name: stored(
+                entry, of(entry.name, seed), classes=classes, unusable=(unusable or {}).get(entry.name, ())
+            )
+            for entry in grid.entries
+        }
+    best = None
+    if splits is not None:
+        network = best_network(grid, found)
+        best = evaluate(folders[0] / network.trainings[0], data=splits, scales=network.scales)
+    written = write_report(folder, grid=grid, folders=folders, found=found, best=best, splits=splits)
     assert written == folder / "report.html"
-    return (folder / name for name in ("report.html", "report.md", "results.json"))
+    page, markdown = ((folder / name).read_text() for name in ("report.html", "report.md"))
+    results = json.loads((folder / "results.json").read_text(), parse_constant=lambda word: pytest.fail(word))
+    return page, markdown, results
 
 
 def html_tables(text):
-    """[table][row][cell], by Python's XML parser."""
-    tables = [ElementTree.fromstring(table) for table in re.findall(r"<table>.*?</table>", text, flags=re.DOTALL)]
-    return [[["".join(cell.itertext()) for cell in row] for row in table.iter("tr")] for table in tables]
+    """{caption: [row][cell]}, by Python's XML parser."""
+    tables = [ElementTree.fromstring(table) for table in re.findall(r"<table.*?</table>", text, flags=re.DOTALL)]
+    captions = ["".join(table.find("caption").itertext()) for table in tables]
+    rows = [[[" ".join("".join(c.itertext()).split()) for c in row] for row in table.iter("tr")] for table in tables]
+    return dict(zip(captions, rows, strict=True))
 
 
-def markdown_tables(text):
-    tables = re.findall(r"(?:^\|.*\|\n)+", text, flags=re.MULTILINE)
-    lines = [table.replace("\\*", "*").splitlines() for table in tables]
+def html_table(text, caption):
+    """The lines of one table below its head."""
+    rows = next(rows for words, rows in html_tables(text).items() if words.startswith(caption))
+    return rows[2:] if caption.startswith("As Table") else rows[1:]
+
+
+def markdown_table(text, heading):
+    """The lines of the tables below a heading."""
+    section = re.search(rf"^## {re.escape(heading)}$(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL)[1]
+    tables = re.findall(r"(?:^\|.*\|\n)+", section, flags=re.MULTILINE)
+    lines = [table.replace("\\*", "*").splitlines()[2:] for table in tables]
     return [[[cell.strip() for cell in line.strip("|").split("|")] for line in table] for table in lines]
 
 
 ONE_SCALE = [
-    ["A", "256", "256", "12.5", "8.6 to 17.8", "3.0", "29.6", "10.4"],
-    ["D", "256", "256", "9.1", "5.9 to 13.7", "2.0", "27.0", "8.8"],
-    ["B-5x5", "256", "256", "31.0", "25.0 to 37.7", "4.0", "–", "–"],
+    ["A", "256", "256", "30.0", "24.1 to 36.7", "2.0", "29.6", "10.4"],
+    ["B", "256", "256", "20.0", "15.0 to 26.1", "2.0", "28.7", "9.9"],
+    ["D", "256", "256", "10.0", "6.6 to 14.9", "2.0", "27.0", "8.8"],
 ]
-THREE_SCALES = [
-    ["A", "256", "224, 256, 288", "11.0", "7.4 to 16.1", "2.5", "–", "–"],
-    ["D", "256", "224, 256, 288", "7.8", "4.8 to 12.3", "1.5", "26.6", "8.6"],
-    ["B-5x5", "256", "224, 256, 288", "30.0", "24.1 to 36.7", "3.5", "–", "–"],
-    ["D + E", "256", "224, 256, 288", "8.0", "5.0 to 12.6", "1.0", "24.0*", "7.1*"],
+SEVERAL_SCALES = [
+    ["A", "256", "224, 256, 288", "29.0", "23.2 to 35.6", "2.0", "–", "–"],
+    ["B", "256", "224, 256, 288", "19.5", "14.6 to 25.5", "2.0", "28.2", "9.6"],
+    ["D", "256", "224, 256, 288", "9.5", "6.2 to 14.4", "2.0", "26.6", "8.6"],
 ]
 
 
-def test_the_page_shows_every_error_beside_the_papers(tmp_path):
-    page, _, _ = grid(tmp_path)
-    one, three, _ = html_tables(page.read_text())
-    assert one[2:] == ONE_SCALE
-    assert three[2:] == THREE_SCALES
-    assert one[1] == ["train S", "test Q", "top-1", "95% interval", "top-5", "top-1", "top-5"]
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return made_up(tmp_path_factory.mktemp("small"))
 
 
-def test_the_markdown_has_the_same_figures(tmp_path):
-    _, markdown, _ = grid(tmp_path)
-    one, three, curves, costs = markdown_tables(markdown.read_text())
-    assert one[2:] == ONE_SCALE
-    assert three[2:] == THREE_SCALES
-    assert curves[2:] == [
-        ["A", "2", "2.25", "1.12", "40.0", "40.0"],
-        ["D", "2", "3.25", "2.12", "41.0", "41.0"],
-        ["B-5x5", "2", "4.25", "3.12", "42.0", "42.0"],
-    ]
-    # 2 epochs of 30, 31 and 32 s, and 2 x 1,234 images in that time
-    assert [(row[0], row[1], row[4:]) for row in costs[2:]] == [
-        ("A", "11", ["2", "1:00", "41"]),
-        ("D", "16", ["2", "1:02", "40"]),
-        ("B-5x5", "8", ["2", "1:04", "39"]),
-    ]
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """All of the grid, three seeds; fused and jittered networks err least."""
+
+    def error(name, seed):
+        trained = sum({"A": 30, "B": 26, "C": 24, "D": 20, "E": 20}[one[0]] for one in name.split(" ")[0].split("+"))
+        networks = name.count("+") + 1
+        better = 4 * ("512" in name) + 3 * ("paper" in name) + 2 * ("both" in name) + 5 * (networks > 1)
+        return trained / networks - better + seed / 2
+
+    return made_up(tmp_path_factory.mktemp("everything"), grid=Grid(seeds=3), errors=error, memory=1.5e9)
 
 
-def test_page_and_markdown_have_the_same_costs_and_the_same_words(tmp_path):
-    page, markdown, _ = grid(tmp_path)
-    page, markdown = page.read_text(), markdown.read_text()
-    assert html_tables(page)[2][1:] == markdown_tables(markdown)[3][2:]
+def test_page_and_markdown_show_every_error_beside_the_papers(small):
+    page, markdown, _ = small
+    assert html_table(page, "As Table 3") == ONE_SCALE
+    assert html_table(page, "As Table 4") == SEVERAL_SCALES
+    for heading, rows in (("One test scale", ONE_SCALE), ("Several test scales", SEVERAL_SCALES)):
+        assert [row[:1] + row[2:] for row in markdown_table(markdown, heading)[0]] == rows
+
+
+def test_tables_that_were_not_asked_for_are_not_there(small):
+    page, markdown, results = small
+    assert list(results["tables"]) == ["3", "4"]
     for text in (page, markdown):
-        assert "The lowest error on 200 test images is 7.8% (95% interval 4.8 to 12.3), of D" in text
-        assert f"it is the lowest of {3 + 4} results" in text
-        assert "Q = 256 is 37 pixels" in text
+        assert "Table 5" not in text
+        assert "Table 6" not in text
+
+
+def test_without_table_3_there_is_no_chart_of_it(tmp_path):
+    errors = {f"{name}-256 dense paper": 20.0 for name in "ABD"}
+    page, markdown, results = made_up(tmp_path, grid=Grid(only=("A-256", "B-256", "D-256"), tables=(4,)), errors=errors)
+    assert list(results["tables"]) == ["4"]
+    assert "Error against depth" not in page + markdown
+    assert not (tmp_path / "depth.svg").exists()
+
+
+def test_costs_are_there_with_every_seed(small, everything):
+    page, markdown, results = small
+    costs = html_table(page, "Abacus, 2 threads.")
+    assert costs == markdown_table(markdown, "Cost")[0]
+    # 2 epochs of 30, 31 and 32 s, and 2 x 1,234 images in that time
+    assert [[row[0], row[1], row[2], *row[5:]] for row in costs] == [
+        ["A-256", "random weights", "11", "2", "1:00", "41", "40.0"],
+        ["B-256", "A-256", "13", "2", "1:02", "40", "41.0"],
+        ["D-256", "A-256", "16", "2", "1:04", "39", "42.0"],
+    ]
+    assert results["training_seconds"] == 186.0
+    page, markdown, _ = everything
+    assert html_table(page, "Abacus") == markdown_table(markdown, "Cost")[0]
+    assert html_table(page, "Abacus")[0][5:] == [
+        "2, 2, 2",
+        "1:00, 1:00, 1:00",
+        "41",
+        "1.5",
+        "40.0, 41.0, 42.0",
+    ]
+
+
+def test_page_and_markdown_say_the_same(small):
+    page, markdown, _ = small
+    for text in (page, markdown):
+        assert "The lowest error on 200 test images is 9.5% (95% interval 6.2 to 14.4), of D" in text
+        assert "it is the lowest of 6 results" in text
+        assert "Q = 224, 256, 288 is 32, 37, 41 pixels" in text
         assert "crop 32 (paper: 224)" in text
         assert " in 3:06. " in text
         assert "1,234 train, 56 val, 200 test; 10 classes" in text
@@ -143,84 +226,233 @@ def test_page_and_markdown_have_the_same_costs_and_the_same_words(tmp_path):
         assert TOP5_EXPLAINED not in text
 
 
-def test_the_best_line_is_marked_once(tmp_path):
-    page, _, _ = grid(tmp_path)
-    best = re.findall(r'<tr class="best">(.*?)</tr>', page.read_text())
+def test_findings_have_their_verdicts_and_their_figures(small):
+    page, markdown, results = small
+    verdicts = {finding["number"]: finding["verdict"] for finding in results["findings"]}
+    # LRN was not trained; A, B and D differ by 10 points each, but E is not there to saturate.
+    assert verdicts == dict.fromkeys(range(1, 10), "cannot be told") | {2: "holds"}
+    assert results["verdicts"] == {"holds": 1, "cannot be told": 8}
+    rows = html_table(page, "The paper's claims")
+    depth = next(at for at, row in enumerate(rows) if row[0].startswith("2. depth helps"))
+    assert rows[depth][1] == "✓ holds"
+    assert rows[depth][3:6] == ["B errs less than A", "20.0 and 30.0", "-10.00"]
+    assert rows[depth + 1][:3] == ["D errs less than B", "10.0 and 20.0", "-10.00"]
+    for text in (page, markdown):
+        assert "1 holds on these images, 0 are reversed, 8 cannot be told" in text
+    told, parts = markdown_table(markdown, "Findings")
+    assert [row[2] for row in told] == ["? cannot be told", "✓ holds", *["? cannot be told"] * 7]
+    assert told[0][4] == "nothing was trained or tested for it"
+    low, high = results["findings"][1]["parts"][0]["difference_ci95"]
+    first = ["2", "B errs less than A", "20.0", "30.0", "-10.00", f"{low:+.2f} to {high:+.2f}"]
+    assert parts[0] == first
+    assert rows[depth][6] == first[5]
+
+
+def test_what_is_reversed_is_marked_so(tmp_path):
+    worse = {**ERRORS, "B-256 dense single": 60.0, "D-256 dense single": 75.0}
+    page, markdown, results = made_up(tmp_path, errors=worse)
+    assert results["findings"][1]["verdict"] == "reversed"
+    rows = html_table(page, "The paper's claims")
+    assert [row[1:3] for row in rows if row[0].startswith("2.")] == [["✗ reversed", "< 0.001"]]
+    assert "1 is reversed" in page
+    assert markdown_table(markdown, "Findings")[0][1][2:4] == ["✗ reversed", "< 0.001"]
+
+
+def test_three_seeds_and_everything(everything):
+    page, markdown, results = everything
+    assert {table: len(rows) for table, rows in results["tables"].items()} == {"3": 15, "4": 15, "5": 6, "6": 4}
+    row = next(row for row in results["tables"]["3"] if row["entry"] == "D-256-512 dense single")
+    assert row["of_seeds"] == [16.0, 16.5, 17.0]
+    assert row["top1_error"] == pytest.approx(16.5)
+    low, high = row["top1_error_ci95"]
+    assert 10 < low < 16 < 17 < high < 23
+    cells = ["[256;512]", "384", "16.5", f"{low:.1f} to {high:.1f}", "16.0, 16.5, 17.0", "2.0", "25.6", "8.1"]
+    assert ["D", *cells] in html_table(page, "As Table 3")
+    assert ["D", "dense", *cells] in markdown_table(markdown, "One test scale")[0]
+    unseeded = [row for row in html_table(page, "As Table 3") if row[0] == "D (Glorot)"]
+    assert unseeded[0][-2:] == ["–", "–"]
+
+
+def test_an_interval_over_seeds_allows_for_how_they_differ(tmp_path):
+    grid = Grid(only=("A-256",), tables=(3,), seeds=3)
+    _, _, results = made_up(tmp_path, grid=grid, errors=lambda _, seed: (10.0, 20.0, 30.0)[seed])
+    row = results["tables"]["3"][0]
+    low, high = row["top1_error_ci95"]
+    assert row["top1_error"] == pytest.approx(20.0)
+    # The mean of three drawn seeds varies with a standard deviation of 4.7 points; with one seed it is 2.1 (images).
+    assert 9 < low < 20 - 1.96 * 4
+    assert 20 + 1.96 * 4 < high < 31
+
+
+def test_tables_5_and_6_are_beside_the_papers(everything):
+    page, markdown, _ = everything
+    methods = html_table(page, "As Table 5")
+    assert [[row[0], row[1], *row[-2:]] for row in methods] == [
+        ["D", "dense", "24.8", "7.5"],
+        ["D", "multi-crop", "24.6", "7.5"],
+        ["D", "multi-crop & dense", "24.4", "7.2"],
+        ["E", "dense", "24.8", "7.5"],
+        ["E", "multi-crop", "24.6", "7.4"],
+        ["E", "multi-crop & dense", "24.4", "7.1"],
+    ]
+    fused = html_table(page, "As Table 6")
+    assert [[row[0], row[1], *row[-2:]] for row in fused] == [
+        ["7 of C, D, E", "dense", "24.7", "7.5"],
+        ["D + E", "dense", "24.0", "7.1"],
+        ["D + E", "multi-crop", "23.9", "7.2"],
+        ["D + E", "multi-crop & dense", "23.7", "6.8"],
+    ]
+    assert [row[3] for row in fused] == ["those of each", *["256, 384, 512"] * 3]
+    assert markdown_table(markdown, "Dense and multi-crop")[0] == methods
+    assert markdown_table(markdown, "Fusion")[0] == fused
+    assert "which were not trained here" not in page + markdown
+    for text in (page, markdown):
+        assert "submission: D-256, D-384, D-256-512, C-256, C-384, E-256, E-384." in text
+
+
+def test_without_jittered_networks_the_papers_figures_are_marked(tmp_path):
+    grid = Grid(only=("D-256", "E-256"), tables=(5, 6))
+    page, markdown, results = made_up(tmp_path, grid=grid, errors=lambda name, _: 20.0 - name.count("+"))
+    assert list(results["tables"]) == ["5", "6"]
+    assert html_table(page, "As Table 5")[1][-2:] == ["24.6*", "7.5*"]
+    assert markdown_table(markdown, "Fusion")[0][0][-2:] == ["24.0*", "7.1*"]
+    for text in (page, markdown):
+        assert text.count("which were not trained here") >= 2
+
+
+def test_what_each_step_adds_is_there_with_intervals(everything, small):
+    page, markdown, results = everything
+    assert [gain["adds"] for gain in results["gains"]] == [
+        "scale jitter in training, against S = 384",
+        "several test scales, against one",
+        "multi-crop, against dense",
+        "multi-crop & dense, against dense",
+        "multi-crop & dense, against multi-crop",
+        "D and E fused, against D",
+        "D and E fused, against E",
+    ]
+    jitter = results["gains"][0]
+    assert jitter["difference"] == pytest.approx(-4.0)
+    low, high = jitter["difference_ci95"]
+    assert low < -4 < high < 0
+    rows = html_table(page, "Top-1 error with it")
+    assert rows == markdown_table(markdown, "What each step adds")[0]
+    assert rows[0][1:] == ["17.8", "21.8", "-4.00", f"{low:+.2f} to {high:+.2f}"]
+    assert small[2]["gains"][0]["adds"] == "several test scales, against one"
+
+
+def test_one_seed_and_several_have_their_own_limits(small, everything):
+    one = "How much its error would vary with another seed is not known"
+    assert one in small[0]
+    assert one in small[1]
+    assert one not in everything[0]
+    assert "Each network was trained with 3 seeds" in everything[0]
+    assert "B and D start from layers of trained A" in small[0]
+    assert "B from random weights is compared with it" in everything[1]
+
+
+def test_the_best_line_is_marked_once_in_each_table_that_has_it(small):
+    best = re.findall(r'<tr class="best">(.*?)</tr>', small[0])
     assert len(best) == 1
-    assert best[0].startswith('<th scope="row">D</th><td>256</td><td>224, 256, 288</td><td>7.8</td>')
+    assert best[0].startswith('<th scope="row">D</th><td>256</td><td>224, 256, 288</td><td><strong>9.5</strong></td>')
 
 
-def test_the_numbers_are_there_as_json(tmp_path):
-    _, _, results = grid(tmp_path)
-    found = json.loads(results.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
-    assert [row["top1_error"] for row in found["one_scale"]] == [12.5, 9.06, 31.0]
-    assert found["several_scales"][3] == {
-        "network": "D + E",
-        "train": "256",
+def test_the_numbers_are_there_as_json(small):
+    results = small[2]
+    assert [row["top1_error"] for row in results["tables"]["3"]] == [30.0, 20.0, 10.0]
+    row = results["tables"]["4"][2]
+    assert row == {
+        "entry": "D-256 dense paper",
+        "network": "D",
+        "trainings": ["D-256"],
+        "train": ["256"],
         "test": [224, 256, 288],
         "test_pixels": [32, 37, 41],
+        "method": "dense",
         "n": 200,
-        "top1_error": 8.0,
-        "top1_error_ci95": [5.0, 12.6],
-        "top5_error": 1.0,
-        "paper_top1_error": 24.0,
-        "paper_top5_error": 7.1,
-        "paper_train": "256:512",
+        "top1_error": 9.5,
+        "of_seeds": [9.5],
+        "top1_error_ci95": row["top1_error_ci95"],
+        "top5_error": 2.04,
+        "paper_top1_error": 26.6,
+        "paper_top5_error": 8.6,
+        "paper_train": "256",
+        "paper_trained_alike": True,
     }
-    assert found["best"] == found["several_scales"][1]
-    assert found["curves"]["D"][1] == {"epoch": 2, "loss": 2.125, "validation_error": 41.0, "seconds": 31.0}
-    assert found["training_seconds"] == 186.0
-    assert found["source"]["images"] == {"train": 1234, "val": 56, "test": 200}
-
-
-def test_a_range_of_scales_is_written_as_in_the_paper(tmp_path):
-    evaluations = {
-        ("D", "single"): evaluation(9.0, (5.9, 13.7), 2.0, scales=(384,)),
-        ("D", "paper"): evaluation(8.0, (5.0, 12.6), 1.0, scales=(256, 384, 512)),
-        ("D + E", "paper"): evaluation(7.0, (4.2, 11.4), 1.0, scales=(256, 384, 512)),
-    }
-    page, markdown, _ = grid(tmp_path, evaluations=evaluations, scale="256:512")
-    for tables in (html_tables(page.read_text()), markdown_tables(markdown.read_text())):
-        assert tables[0][2:] == [["D", "[256;512]", "384", "9.0", "5.9 to 13.7", "2.0", "25.6", "8.1"]]
-        assert tables[1][2:] == [
-            ["D", "[256;512]", "256, 384, 512", "8.0", "5.0 to 12.6", "1.0", "24.8", "7.5"],
-            ["D + E", "[256;512]", "256, 384, 512", "7.0", "4.2 to 11.4", "1.0", "24.0", "7.1"],
-        ]
+    assert results["best"]["entry"] == results["best_network"] == "D-256 dense paper"
+    assert results["curves"]["D-256"] == {"0": {"loss": [4.25, 3.125], "validation_error": [82.0, 42.0]}}
+    assert results["source"]["images"] == {"train": 1234, "val": 56, "test": 200}
+    assert results["trainings"][2]["seeds"][0]["lowest_validation_error"] == 42.0
 
 
 def test_with_five_classes_top5_is_a_dash_and_explained(tmp_path):
-    evaluations = {key: {**found, "top5_error": None} for key, found in EVALUATIONS.items()}
-    page, markdown, results = grid(tmp_path, classes=TEN[:5], evaluations=evaluations)
-    for text, tables in ((page, html_tables), (markdown, markdown_tables)):
-        one, three, *_ = tables(text.read_text())
-        assert [row[5] for row in (*one[2:], *three[2:])] == ["–"] * 7
-        assert [row[3] for row in one[2:]] == ["12.5", "9.1", "31.0"]
-        assert TOP5_EXPLAINED in text.read_text()
-    assert json.loads(results.read_text())["one_scale"][0]["top5_error"] is None
+    page, markdown, results = made_up(tmp_path, classes=TEN[:5])
+    assert [row[5] for row in html_table(page, "As Table 3")] == ["–"] * 3
+    assert [row[6] for row in markdown_table(markdown, "Several test scales")[0]] == ["–"] * 3
+    assert TOP5_EXPLAINED in page
+    assert TOP5_EXPLAINED in markdown
+    assert results["tables"]["3"][0]["top5_error"] is None
 
 
 def test_names_are_text_and_not_markup(tmp_path):
-    page, _, results = grid(
+    page, _, results = made_up(
         tmp_path,
         source="<b>cats</b> & <script>alert(1)</script>",
         classes=("<b>", *TEN),
         command="verydeep reproduce '<i>folder</i>'",
     )
-    text = page.read_text()
     for markup in ("<b>", "<script", "<i>"):
-        assert markup not in text
-    assert "<h1>The VGG paper on &lt;b&gt;cats&lt;/b&gt; &amp; &lt;script&gt;" in text
-    assert "&lt;i&gt;folder&lt;/i&gt;" in text
-    assert json.loads(results.read_text())["source"]["classes"][0] == "<b>"
+        assert markup not in page
+    assert "<h1>The VGG paper on &lt;b&gt;cats&lt;/b&gt; &amp; &lt;script&gt;" in page
+    assert "&lt;i&gt;folder&lt;/i&gt;" in page
+    assert results["source"]["classes"][0] == "<b>"
 
 
-def test_the_page_needs_no_other_file_and_no_script(tmp_path):
-    page, _, _ = grid(tmp_path)
-    text = page.read_text()
-    addresses = re.findall(r"\b(?:src|srcset|href|action|poster|data)\s*=\s*[\"']?([^\"'\s>]*)", text)
+def noise():
+    """Ten classes with three images each, for training and for testing."""
+    rng = np.random.default_rng(0)
+    samples = []
+    for index in range(30):
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(buffer, "PNG")
+        samples.append(Sample(buffer.getvalue(), index % 10, f"{index}.png"))
+    source = MemorySource(classes=TEN, samples=tuple(samples))
+    return Splits(name="noise", parts={"train": source, "val": source, "test": source})
+
+
+@pytest.fixture(scope="module")
+def pictured(tmp_path_factory):
+    """With images, so that the best network's confusions, wrong images and score maps are there."""
+    folder, grid = tmp_path_factory.mktemp("pictured"), Grid(only=("A-256",), tables=(3,))
+    net = VGG(configuration("A"), classes=10, crop=32, width=0.05).eval()
+    model = runs.Model(net=net, classes=TEN, scale="256", flip=True)
+    runs.save_model(model, folder / "runs" / "seed-0" / "A-256" / runs.MODEL)
+    return made_up(folder, grid=grid, errors={"A-256 dense single": 90.0}, splits=noise())
+
+
+def test_with_images_the_best_network_is_shown(pictured):
+    page, markdown, results = pictured
+    assert "Of A-256, dense evaluation at Q = 256: the single network with the lowest error." in page
+    assert page.count("<img ") > 12
+    confused = html_table(page, "All confusions, the most frequent first")
+    assert confused == markdown_table(markdown, "Confusions of the best network")[0]
+    assert [row[0] for row in confused] == [row["true"] for row in results["confusions"]]
+
+
+def test_without_images_there_is_nothing_of_it(small):
+    page, markdown, results = small
+    assert "Confusions" not in page + markdown
+    assert "Score maps" not in page
+    assert results["confusions"] is None
+
+
+@pytest.mark.parametrize("which", ["small", "everything", "pictured"])
+def test_the_page_needs_no_other_file_and_no_script(which, request):
+    text = request.getfixturevalue(which)[0]
+    addresses = re.findall(r"\s(?:src|srcset|href|action|poster|data)\s*=\s*[\"']?([^\"'\s>]*)", text)
     addresses += re.findall(r"url\(\s*[\"']?([^)\"']*)", text)
-    assert [address for address in addresses if not address.startswith("#")] == []
-    for tag in ("<script", "<link", "<img", "<iframe", "<object", "<embed", "@import", "<!ENTITY"):
+    assert [address for address in addresses if not address.startswith(("#", "data:image/jpeg;base64,"))] == []
+    for tag in ("<script", "<link", "<iframe", "<object", "<embed", "@import", "<!ENTITY"):
         assert tag.lower() not in text.lower()
     assert not re.search(r"\son[a-z]+\s*=", text)
     # What is left of the web are names of XML vocabularies, which nothing fetches.
@@ -229,34 +461,82 @@ def test_the_page_needs_no_other_file_and_no_script(tmp_path):
     assert "https://" not in left
 
 
-def test_the_charts_are_whole_svg_in_the_pages_colour_with_every_network(tmp_path):
-    page, _, _ = grid(tmp_path)
-    charts = re.findall(r"<svg.*?</svg>", page.read_text(), flags=re.DOTALL)
-    assert len(charts) == 2
-    for chart in charts:
-        words = " ".join("".join(node.itertext()) for node in ElementTree.fromstring(chart).iter() if node.text)
-        for network in ("A", "D", "B-5x5"):
-            assert re.search(rf"(^|\s){network}(\s|$)", words)
-        assert "currentColor" in chart
+@pytest.mark.parametrize("which", ["small", "everything", "pictured"])
+def test_tables_and_figures_are_told_to_those_who_do_not_see_them(which, request):
+    page = request.getfixturevalue(which)[0]
+    tables = re.findall(r"<table.*?</table>", page, flags=re.DOTALL)
+    assert tables
+    for table in tables:
+        assert len(re.findall(r"<caption>\s*<span>\s*\w", table)) == 1
+        heads = re.findall(r"<th\b[^>]*>", table)
+        assert heads
+        assert all(re.search(r'scope="(col|row|colgroup|rowgroup)"', head) for head in heads)
+        assert all("<th " in row for row in re.findall(r"<tbody>\s*<tr.*?</tr>", table, flags=re.DOTALL))
+    images = re.findall(r"<img\b[^>]*>", page)
+    assert all(re.search(r'alt="[^"]+"', image) for image in images)
+    for svg in re.finditer(r"<svg\b", page):
+        around = page[: svg.start()].rstrip()
+        assert re.search(r'role="img" aria-label="[^"]+">$', around), "a picture without words"
+    assert re.search(r'<html lang="en">', page)
+    levels = [int(level) for level in re.findall(r"<h(\d)", page)]
+    assert levels[0] == 1
+    assert set(levels[1:]) == {2}
+
+
+def luminance(colour):
+    """By WCAG 2."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_text_stands_out_from_what_is_behind_it(small):
+    schemes = re.findall(r":root \{(.*?)\}", small[0])
+    assert len(schemes) == 2
+    for scheme in schemes:
+        colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", scheme))
+        for text in ("ink", "faint", "good", "bad"):
+            for behind in ("paper", "best"):
+                low, high = sorted((luminance(colours[text]), luminance(colours[behind])))
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (text, behind, scheme)
+
+
+def test_the_charts_are_whole_svg_in_the_pages_colour_with_every_network(small, everything):
+    for page, count, networks in ((small[0], 3, "ABD"), (everything[0], 3, "ABCDE")):
+        charts = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+        assert len(charts) == count
+        for chart in charts:
+            words = " ".join("".join(node.itertext()) for node in ElementTree.fromstring(chart).iter() if node.text)
+            assert "currentColor" in chart
+            if "difference of test errors" not in words:
+                assert all(re.search(rf"(^|\s){network}(\s|$)", words) for network in networks)
 
 
 def test_the_same_grid_gives_the_same_files(tmp_path):
-    first = [path.read_bytes() for path in grid(tmp_path / "first")]
-    second = [path.read_bytes() for path in grid(tmp_path / "second")]
-    assert first == second
+    assert made_up(tmp_path / "first") == made_up(tmp_path / "second")
 
 
 def test_images_that_were_left_out_are_told_once_each(tmp_path):
-    lacking = {key: {**found, "unusable": {"x.png": "truncated"}} for key, found in EVALUATIONS.items()}
     for network in ("A", "D"):
-        (tmp_path / "runs" / network).mkdir(parents=True)
-        with (tmp_path / "runs" / network / "quarantine.jsonl").open("w") as file:
+        folder = tmp_path / "runs" / "seed-0" / f"{network}-256"
+        folder.mkdir(parents=True)
+        with (folder / "quarantine.jsonl").open("w") as file:
             for name in ("1.png", "2.png"):
                 file.write(json.dumps({"split": "train", "image": name, "reason": "truncated"}) + "\n")
-    html, markdown, results = grid(tmp_path, evaluations=lacking)
-    assert json.loads(results.read_text())["unusable"] == {"test": 1, "train": 2}
-    for page in (html, markdown):
-        assert "were left out: 1 of test and 2 of train." in page.read_text()
-    html, markdown, results = grid(tmp_path / "clean")
-    assert json.loads(results.read_text())["unusable"] == {}
-    assert "left out" not in html.read_text() + markdown.read_text()
+    page, markdown, results = made_up(tmp_path, unusable=dict.fromkeys(ERRORS, ("x.png",)))
+    assert results["unusable"] == {"test": 1, "train": 2}
+    for text in (page, markdown):
+        assert "were left out: 1 of test and 2 of train." in text
+    assert len(results["findings"]) == 9
+
+
+def test_tests_on_different_images_are_not_paired(tmp_path, small):
+    page, markdown, results = made_up(tmp_path, unusable={"D-256 dense paper": ("x.png",)})
+    assert results["findings"] == results["gains"] == []
+    for text in (page, markdown):
+        assert "Not every test could use the same images" in text
+        assert "✓" not in text
+        assert "claims," not in text
+    assert "Not every test" not in small[0] + small[1]
+    assert small[2]["unusable"] == {}
+    assert "left out" not in small[0] + small[1]

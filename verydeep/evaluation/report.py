@@ -69,9 +69,9 @@ def write_evaluation_report(found: Evaluation, folder: Path, *, source: Source, 
         "shown": _header(found, model),
         "errors": [*found.per_run, *([found.fused] if len(found.runs) > 1 else [])],
         "classes": _classes(found),
-        "confusion": _confusion(found, taken),
+        "confusion": confusion(found, taken),
         "reliability": _reliability(found),
-        **_pictures(found, taken, source, model),
+        **pictures(found, taken, source, model),
         "command": runs.command(),
         "versions": runs.versions(),
         "unusable": list(found.unusable.items())[:UNUSABLE],
@@ -102,7 +102,8 @@ def _classes(found: Evaluation) -> dict[str, Any]:
     return {"all": few, "count": len(worst), "rows": worst if few else worst[:WORST_CLASSES]}
 
 
-def _confusion(found: Evaluation, taken: NDArray[np.int64]) -> dict[str, Any]:
+def confusion(found: Evaluation, taken: NDArray[np.int64]) -> dict[str, Any]:
+    """The confusion matrix as a picture, and its most frequent pairs; `taken` [N] are the predicted classes."""
     images = found.images
     counts = confusion_matrix(taken, images.labels, classes=len(images.classes))
     totals = counts.sum(axis=1)
@@ -146,7 +147,7 @@ def _reliability(found: Evaluation) -> dict[str, Any]:
     }
 
 
-def _pictures(found: Evaluation, taken: NDArray[np.int64], source: Source, model: runs.Model) -> dict[str, Any]:
+def pictures(found: Evaluation, taken: NDArray[np.int64], source: Source, model: runs.Model) -> dict[str, Any]:
     """The wrong images, and the score maps of some of them and of some right ones."""
     images = found.images
     is_wrong = misclassified(images.posteriors, images.labels)

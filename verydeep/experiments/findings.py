@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from verydeep.evaluation.metrics import CONFIDENCE
 from verydeep.evaluation.paired import mcnemar
-from verydeep.experiments.grid import JITTER, Entry, Training, last_stages
+from verydeep.experiments.grid import FUSED, JITTER, Entry, Training, last_stages
 
 MARGIN = 1.0
 """Percentage points: where the paper says that something does not help, that holds if no more help is left open."""
@@ -114,7 +114,8 @@ def claims(trainings: Sequence[Training], tested: Sequence[str]) -> tuple[Claim,
     at_several = tuple(Entry(trainings=(name,), method="dense", scales="paper").name for name in several)
     own_b = "B-256-glorot" if "B-256-glorot" in names else "B-256"
     fused = (Entry(trainings=tuple(last), method="dense", scales="paper").name,)
-    each = [((by("dense")[i],), name.partition("-")[0]) for i, name in enumerate(last)]
+    both = last if len(last) == len(FUSED) else ()
+    each = [((by("dense")[i],), name.partition("-")[0]) for i, name in enumerate(both)]
     found = {
         "LRN does not help": part("no more", single("A-256"), single("A-LRN-256"), "A errs no more than A-LRN"),
         "depth helps, up to E": [
@@ -236,9 +237,12 @@ def _finding(claim: Claim, parts: Sequence[Compared], p_values: tuple[float, flo
 def _open(part: Compared) -> str:
     """Why a part does not stand."""
     low, high = part.difference_ci95
-    signs = {difference > 0 for difference in part.differences_of_seeds}
-    seeds = f", and seeds differ in its sign ({len(part.differences_of_seeds)} of them)" if len(signs) > 1 else ""
-    return f"{part.says}: the difference may be anything from {low:+.1f} to {high:+.1f} points{seeds}"
+    seeds = part.differences_of_seeds
+    if len({difference > 0 for difference in seeds}) > 1:
+        return f"{part.says}: the {len(seeds)} seeds differ in the sign of the difference"
+    if low < 0 < high or part.kind == "no more":
+        return f"{part.says}: the difference may be anything from {low:+.1f} to {high:+.1f} points"
+    return f"{part.says}: {len(seeds)} seeds are too few to tell the difference from that between seeds"
 
 
 def resampled_differences(gaps: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,33 +1,31 @@
-"""The grid: every network of the paper trained and tested on one source; what is there already is not repeated."""
+"""The grid: the paper's trainings and tests on one source, over seeds; what is there already is not repeated."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, TypedDict, cast
 
 from rich.console import Console
 
 from verydeep import atomic, runs
 from verydeep.evaluation.evaluate import evaluate
-from verydeep.experiments.paper import DEEPER, NETWORKS
-from verydeep.experiments.report import write_report
+from verydeep.evaluation.metrics import misclassified
+from verydeep.evaluation.results import Evaluation
+from verydeep.experiments.collect import best_network
+from verydeep.experiments.grid import Entry, Grid, Training
+from verydeep.experiments.report import HTML, write_report
 from verydeep.images.open_source import open_source
 from verydeep.images.sources import Splits
 from verydeep.images.tolerance import Tolerance
-from verydeep.networks.configurations import InitialisationScheme, configuration
-from verydeep.runtime import Execution, Runtime, Stopped
+from verydeep.networks.configurations import InitialisationScheme
+from verydeep.processes import joined, rank_of_environment
+from verydeep.runtime import Execution, Runtime, Stopped, torch_device
 from verydeep.training.loop import train
-from verydeep.training.recipe import Recipe
+from verydeep.training.recipe import FINETUNING_RATE, LEARNING_RATE, Recipe
 
 PLAN, RUNS, EVALUATIONS = "plan.json", "runs", "evaluations"
-FUSED = ("D", "E")
 
-Scales = Literal["single", "paper"]
-TEST_SCALES: tuple[Scales, ...] = ("single", "paper")
-"""Table 3's one test scale, and Table 4's three."""
-
-QUICK = Recipe(crop=32, width=0.25, batch=32, learning_rate=2.5e-3, epochs=14, patience=3)
+QUICK_RECIPE = Recipe(crop=32, width=0.25, batch=32, learning_rate=2.5e-3, epochs=14, patience=3)
 """The recipe scaled down to minutes on two cores; what is not named here is the paper's."""
 
 
@@ -40,18 +38,17 @@ class Options(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is trained and on what; `plan.json`."""
+    """What is trained on and how; `plan.json`. Trainings, tables and seeds may be added later."""
 
     fingerprints: dict[str, str]
     """Of the source's parts."""
-    networks: tuple[str, ...]
     recipe: dict[str, Any]
-    """Of all networks; those deeper than A start from it."""
+    """Of all networks; S, what each starts from and the seeds after the first are the grid's."""
 
 
 def quick_recipe(source: str) -> Recipe:
     """The quick recipe for a source: the mirror image of a digit is no digit, so those are not flipped."""
-    return replace(QUICK, flip=source != "digits")
+    return replace(QUICK_RECIPE, flip=source != "digits")
 
 
 def reproduce(
@@ -59,16 +56,25 @@ def reproduce(
     *,
     out: str | Path,
     recipe: Recipe | None = None,
-    networks: Sequence[str] = NETWORKS,
+    grid: Grid | None = None,
     runtime: Runtime | None = None,
     execution: Execution | None = None,
     tolerance: Tolerance | None = None,
 ) -> Path:
-    """Trains the networks at one S, tests them densely at one and at three scales, fuses D and E, and reports.
+    """Trains the paper's networks, tests them as its tables do, says which of its claims hold, and reports.
 
-    A is trained from random weights, B to E start from it by the paper's rule (without A among the networks, from
-    random weights), A-LRN and B-5x5 from random weights. Everything lies below `out`: runs/NETWORK, evaluations/,
-    report.html, report.md and results.json. On a folder that has some of it already only the rest is done.
+    Everything lies below `out`: runs/seed-0/D-384, evaluations/seed-0/, report.html, report.md and results.json. On a
+    folder that has some of it already only the rest is done, also with more seeds, trainings or tables than before.
+    Under torchrun all processes work on each training and each test; `out` must be the same folder for all.
+
+    Args:
+        source: SOURCE, or its splits.
+        out: folder of everything.
+        recipe: of all networks, but for what the grid says: S, what each starts from, and the seeds after the first.
+        grid: how much is done; without it, all.
+        runtime: device, and processes that decode.
+        execution: how the steps are computed.
+        tolerance: how many images may be unusable.
 
     Returns the path of report.html.
 
@@ -76,43 +82,70 @@ def reproduce(
         ValueError: unusable source or recipe, or `out` holds something else.
         Stopped: SIGINT or SIGTERM; what was done is kept.
     """
-    out, recipe = Path(out).resolve(), recipe or Recipe()
-    options: Options = {"runtime": runtime or Runtime(), "tolerance": tolerance or Tolerance()}
-    networks = [known for known in NETWORKS if known in {configuration(name).name for name in networks}]
-    if not networks or recipe.start is not None:
-        raise ValueError("reproduce trains one network or more, the first from random weights")
+    out, recipe, grid = Path(out).resolve(), recipe or Recipe(), grid or Grid()
+    if recipe.start is not None or recipe.scale != Recipe().scale:
+        raise ValueError("reproduce says itself at which S each network is trained and what it starts from")
     splits = open_source(source) if isinstance(source, str) else source
-    plan = Plan(
-        fingerprints={split: part.fingerprint for split, part in splits.parts.items()},
-        networks=tuple(networks),
-        recipe=asdict(recipe),
+    fingerprints = {split: part.fingerprint for split, part in splits.parts.items()}
+    first = not rank_of_environment()
+    if first:
+        _write_or_check_plan(Plan(fingerprints=fingerprints, recipe=asdict(recipe)), out)
+    options: Options = {"runtime": runtime or Runtime(), "tolerance": tolerance or Tolerance()}
+    seeds = range(recipe.seed, recipe.seed + grid.seeds)
+    for seed in seeds:
+        for number, training in enumerate(grid.trainings, 1):
+            if first:
+                seeded = f"seed {seed}, " if len(seeds) > 1 else ""
+                _tell(f"[{seeded}{number}/{len(grid.trainings)}] {training.name}", training, run_folder(out, seed))
+            own = recipe_of(training, replace(recipe, seed=seed), run_folder(out, seed))
+            _train(training, splits, run_folder(out, seed) / training.name, own, execution, options)
+        for entry in grid.entries:
+            _test(entry, splits, out, seed, options)
+    folders = {seed: run_folder(out, seed) for seed in seeds}
+    with joined(cuda=torch_device(options["runtime"].device).type == "cuda", advice="start it again") as processes:
+        found = processes.from_first(
+            lambda: {seed: {entry.name: _stored(out, entry, seed) for entry in grid.entries} for seed in seeds}
+        )
+    best = best_network(grid, found)
+    shown = evaluate(
+        folders[recipe.seed] / best.trainings[0], data=splits, protocol=best.method, scales=best.scales, **options
     )
-    _write_or_check_plan(plan, out)
-    console = Console(stderr=True, highlight=False)
-    for number, network in enumerate(networks, 1):
-        seed = out / RUNS / "A" if network in DEEPER and "A" in networks else None
-        start = "from A" if seed else "from random weights"
-        if runs.is_finished(out / RUNS / network):
-            console.print(f"[{number}/{len(networks)}] {network}: already trained", markup=False)
-            continue
-        console.print(f"[{number}/{len(networks)}] {network}, {start}", markup=False)
-        own = recipe
-        if seed:
-            own = replace(recipe, init=str(seed), init_rest=cast(InitialisationScheme, recipe.init))
-        try:
-            train(
-                splits,
-                network=network,
-                out=out / RUNS / network,
-                recipe=own,
-                execution=execution,
-                resume=True,
-                **options,
-            )
-        except Stopped as stopped:
-            raise Stopped(stopped.signal, f"stopped, and saved in {out}: the same command goes on") from None
-    evaluations = _evaluate_all(splits, out, networks, options)
-    return write_report(out, folders={name: out / RUNS / name for name in networks}, evaluations=evaluations)
+    if first:
+        write_report(out, grid=grid, folders=folders, found=found, best=shown, splits=splits)
+    return out / HTML
+
+
+def run_folder(out: Path, seed: int) -> Path:
+    """Where the trainings of a seed lie."""
+    return out / RUNS / f"seed-{seed}"
+
+
+def recipe_of(training: Training, recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe of one training, given that of its seed and the folder in which the others lie."""
+    if training.init:
+        scheme = cast(InitialisationScheme, recipe.init)
+        return replace(recipe, init=str(folder / training.init), init_rest=scheme)
+    if training.finetune:
+        lower = None if recipe.learning_rate is None else recipe.learning_rate / (LEARNING_RATE / FINETUNING_RATE)
+        return replace(recipe, scale=training.scale, finetune=str(folder / training.finetune), learning_rate=lower)
+    return replace(recipe, init="glorot") if training.unseeded else recipe
+
+
+def _tell(which: str, training: Training, folder: Path) -> None:
+    start = f", from {training.start}" if training.start else ", from random weights"
+    known = ": already trained" if runs.is_finished(folder / training.name) else start
+    Console(stderr=True, highlight=False).print(f"{which}{known}", markup=False)
+
+
+def _train(
+    training: Training, splits: Splits, out: Path, recipe: Recipe, execution: Execution | None, options: Options
+) -> None:
+    if runs.is_finished(out):
+        return
+    try:
+        train(splits, network=training.network, out=out, recipe=recipe, execution=execution, resume=True, **options)
+    except Stopped as stopped:
+        raise Stopped(stopped.signal, f"stopped, and saved in {out}: the same command goes on") from None
 
 
 def _write_or_check_plan(plan: Plan, out: Path) -> None:
@@ -134,34 +167,32 @@ def _write_or_check_plan(plan: Plan, out: Path) -> None:
         )
 
 
-def _evaluate_all(
-    splits: Splits, out: Path, networks: Sequence[str], options: Options
-) -> dict[tuple[str, Scales], dict[str, Any]]:
-    """Every network, and D and E fused, at one and at three scales, each from its file if it stands there."""
-    groups = [(name,) for name in networks] + ([FUSED] if set(FUSED) <= set(networks) else [])
-    (out / EVALUATIONS).mkdir(exist_ok=True)
-    weights = {name: runs.weights_fingerprint(out / RUNS / name) for name in networks}
-    return {
-        (" + ".join(group), scales): _evaluate_once(splits, out, [weights[n] for n in group], group, scales, options)
-        for group in groups
-        for scales in TEST_SCALES
-    }
-
-
-def _evaluate_once(
-    splits: Splits, out: Path, weights: Sequence[str], group: tuple[str, ...], scales: Scales, options: Options
-) -> dict[str, Any]:
+def _test(entry: Entry, splits: Splits, out: Path, seed: int, options: Options) -> None:
+    """Tests what an entry names, unless that was done on these weights and images."""
+    folders = [run_folder(out, seed) / name for name in entry.trainings]
     tested = {
-        "weights": list(weights),
+        "weights": [runs.weights_fingerprint(folder) for folder in folders],
         "images": splits.part(splits.testing).fingerprint,
     }
-    path = out / EVALUATIONS / f"{'+'.join(group)}-{scales}.json"
-    if path.exists():
-        stored: dict[str, Any] = json.loads(path.read_text())
-        if stored["tested"] == tested:
-            return stored
-    folders = [out / RUNS / name for name in group]
-    found = evaluate(folders, data=splits, scales=scales, **options).to_dict()
-    atomic.write_json(path, {"tested": tested, **found})
-    result: dict[str, Any] = json.loads(path.read_text())
-    return result
+    path = _path(out, entry, seed)
+    if path.exists() and json.loads(path.read_text())["tested"] == tested:
+        return
+    found = evaluate(folders, data=splits, protocol=entry.method, scales=entry.scales, **options)
+    if not rank_of_environment():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_json(path, {"tested": tested, **found.to_dict(), **_outcomes(found)})
+
+
+def _outcomes(found: Evaluation) -> dict[str, Any]:
+    """Image by image, in the source's order, for paired statistics: 1 where the most probable class is wrong."""
+    wrong = misclassified(found.images.posteriors, found.images.labels)
+    return {"top1_wrong_by_image": "".join("01"[one] for one in wrong.tolist())}
+
+
+def _stored(out: Path, entry: Entry, seed: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(_path(out, entry, seed).read_text())
+    return found
+
+
+def _path(out: Path, entry: Entry, seed: int) -> Path:
+    return out / EVALUATIONS / f"seed-{seed}" / f"{entry.name}.json"
