@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from verydeep.evaluation.crops import crop_posteriors
-from verydeep.evaluation.dense import dense_posteriors, pixels_at_once
+from verydeep.evaluation.dense import dense_posteriors, largest_image, pixels_at_once
 from verydeep.evaluation.passes import posteriors
 from verydeep.evaluation.protocols import Protocol
 from verydeep.images.folders import is_image_file
@@ -109,15 +109,15 @@ def seconds(work: Callable[[], object]) -> float:
 
 def dense_against_crops(net: VGG, source: MemorySource, side: int, device: torch.device) -> dict[str, float]:
     """Milliseconds per image of both, and the ratio."""
-    pixels = pixels_at_once([net], device)
+    pixels, largest = pixels_at_once([net], device), largest_image([net], device)
     dense, crops = [], []
     for turn, (_, image) in enumerate(rescaled_images(source, side)):
         if not isinstance(image, Tensor):
             continue
         if not turn:
-            dense_posteriors(net, image[None], mirror=True, pixels=pixels)  # the first call of all is slower
+            dense_posteriors(net, image[None], mirror=True, pixels=largest)  # the first call of all is slower
         images = image[None].to(device)
-        dense.append(seconds(lambda images=images: dense_posteriors(net, images, mirror=True, pixels=pixels)))
+        dense.append(seconds(lambda images=images: dense_posteriors(net, images, mirror=True, pixels=largest)))
         crops.append(seconds(lambda images=images: crop_posteriors(net, images, mirror=True, pixels=pixels)))
     return {
         "images": len(dense),

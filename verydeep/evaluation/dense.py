@@ -14,7 +14,10 @@ ACTIVATIONS_ALIVE = 4
 """Outputs of conv1_1's size that take up memory at once: a layer's input and output, and what it works with."""
 
 CPU_BYTES = 2**30
-"""For those outputs. More images at once are no faster there (docs/LOG.md)."""
+"""For those outputs."""
+
+AT_ONCE_ON_CPU = 2**18
+"""Pixels; more at once are slower there, by 8% for D and by half for small networks (docs/LOG.md)."""
 
 MOST_PIXELS = 64 * 256 * 256
 """At once on any device."""
@@ -24,7 +27,13 @@ POSITIONS_AT_ONCE = 4096
 
 
 def pixels_at_once(nets: Sequence[VGG], device: torch.device) -> int:
-    """How many pixels of images the networks can take at once, one network after the other."""
+    """Of how many pixels a batch is best."""
+    most = largest_image(nets, device)
+    return min(most, AT_ONCE_ON_CPU) if device.type == "cpu" else most
+
+
+def largest_image(nets: Sequence[VGG], device: torch.device) -> int:
+    """How many pixels each of the networks has memory for; an image with more goes through in tiles."""
     channels = max(len(net.get_parameter("conv1_1.weight")) for net in nets)
     per_pixel = 4 * channels * ACTIVATIONS_ALIVE
     free = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else CPU_BYTES

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from verydeep.evaluation.batches import Batch, SameSizeBatches
 from verydeep.evaluation.crops import crop_posteriors
-from verydeep.evaluation.dense import dense_posteriors, pixels_at_once
+from verydeep.evaluation.dense import dense_posteriors, largest_image, pixels_at_once
 from verydeep.evaluation.posterior_cache import Posteriors, nothing_known, store, stored
 from verydeep.evaluation.protocols import Protocol, Views
 from verydeep.images.decode import UnusableImageError
@@ -121,13 +121,14 @@ class Averages(NamedTuple):
 
 def averages(groups: Sequence[Sequence[Pass]], around: Surroundings) -> Averages:
     """Every group's average over its passes; images are decoded once for all passes at the same scale."""
-    first, device = around.processes.first, groups[0][0].net.mean_rgb.device
-    pixels = pixels_at_once([group[0].net for group in groups], device)
+    first, nets = around.processes.first, [group[0].net for group in groups]
+    device = nets[0].mean_rgb.device
+    pixels, largest = pixels_at_once(nets, device), largest_image(nets, device)
     totals = [np.zeros((len(around.source), group[0].net.classes)) for group in groups if first]
     computed = 0
     for side in dict.fromkeys(one.side for group in groups for one in group):
         chosen = [(which, one) for which, group in enumerate(groups) for one in group if one.side == side]
-        known = run_passes([one for _, one in chosen], around, pixels=pixels)
+        known = run_passes([one for _, one in chosen], around, pixels=pixels, largest=largest)
         for which, _ in chosen if first else ():
             found = known.pop(0)
             totals[which] += found.values
@@ -137,11 +138,11 @@ def averages(groups: Sequence[Sequence[Pass]], around: Surroundings) -> Averages
     return Averages(totals, computed)
 
 
-def run_passes(passes: Sequence[Pass], around: Surroundings, *, pixels: int) -> list[Posteriors]:
+def run_passes(passes: Sequence[Pass], around: Surroundings, *, pixels: int, largest: int) -> list[Posteriors]:
     """What each of some passes of the same side gives; nothing in other processes than the first.
 
     What is kept already is not computed again. What was computed is kept, also if an error or a signal ends the work.
-    About `pixels` pixels go through a network at once.
+    Batches are of about `pixels` pixels; an image of more than `largest` goes through in tiles.
 
     Raises:
         TooManyBadImagesError: the quarantine is full.
@@ -163,6 +164,7 @@ def run_passes(passes: Sequence[Pass], around: Surroundings, *, pixels: int) -> 
         indices=indices,
         around=around,
         pixels=pixels,
+        largest=largest,
     )
     try:
         if pending:
@@ -191,6 +193,7 @@ class _Work:
     """Of the images that any lacks."""
     around: Surroundings
     pixels: int
+    largest: int
 
 
 def _compute(work: _Work) -> None:
@@ -252,8 +255,11 @@ def _rows(work: _Work, batch: Batch) -> Rows:
     for one, missing in zip(work.passes, work.missing, strict=True):
         found = None
         if missing[indices].any():
-            compute = dense_posteriors if one.views == "dense" else crop_posteriors
-            found = compute(one.net, images, mirror=one.mirror, pixels=work.pixels).float().numpy()
+            if one.views == "dense":
+                posteriors = dense_posteriors(one.net, images, mirror=one.mirror, pixels=work.largest)
+            else:
+                posteriors = crop_posteriors(one.net, images, mirror=one.mirror, pixels=work.pixels)
+            found = posteriors.float().numpy()
             if not np.isfinite(found).all():
                 raise ValueError(f"the scores of {one.name} are not finite: its training has diverged")
         rows.append(found)
