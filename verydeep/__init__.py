@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from verydeep.evaluation.predictions import write_predictions
     from verydeep.evaluation.report import evaluation_report
     from verydeep.evaluation.results import Evaluation
+    from verydeep.experiments.grid import Grid
     from verydeep.experiments.reproduce import reproduce
     from verydeep.images.scan import Scan, scan
     from verydeep.images.tolerance import Tolerance
@@ -43,6 +44,7 @@ _MODULES = {
     "evaluation.paired": ("Comparison",),
     "evaluation.predictions": ("write_predictions",),
     "evaluation.report": ("evaluation_report",),
+    "experiments.grid": ("Grid",),
     "experiments.reproduce": ("reproduce",),
     "images.scan": ("Scan", "scan"),
     "images.tolerance": ("Tolerance",),
@@ -56,6 +58,7 @@ __all__ = [
     "Configuration",
     "Evaluation",
     "Execution",
+    "Grid",
     "Initialisation",
     "NetworkDescription",
     "Prediction",

@@ -16,12 +16,14 @@ from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.networks.arithmetic import describe, describe_stack
 from verydeep.networks.configurations import CONFIGURATIONS, ILSVRC_CLASSES, PAPER_CROP
 from verydeep.options import (
+    ChangeOptions,
     ConfigFile,
     ExecutionOptions,
     ImageOptions,
     JsonFile,
     OutputFile,
     OutputFolder,
+    RecipeChanges,
     RecipeOptions,
     RuntimeOptions,
     options_file,
@@ -264,14 +266,8 @@ def reproduce(
     tables: str = "3,4,5,6",
     seeds: int = 1,
     dry_run: bool = False,
-    crop: int | None = None,
-    width: float | None = None,
-    batch: int | None = None,
-    learning_rate: float | None = None,
-    epochs: int | None = None,
-    patience: int | None = None,
-    seed: int | None = None,
     json_file: JsonFile = None,
+    changes: ChangeOptions = RecipeChanges(),
     images: ImageOptions = Tolerance(),
     runtime: RuntimeOptions = Runtime(),
     execution: ExecutionOptions = Execution(),
@@ -290,33 +286,12 @@ def reproduce(
         tables: Of the paper, 3 to 6.
         seeds: How often everything is trained; with three or more, findings are about networks, not single trainings.
         dry_run: Only tell what would be trained, and about how long and with how much memory.
-        crop: Side of the input in pixels, a multiple of 32.
-        width: Factor on the channels of every hidden layer.
-        batch: Images per step.
-        learning_rate: At the start of the trainings at S = 256; a tenth of it for those that go on from them.
-        epochs: At most, for each network.
-        patience: Epochs without a new best validation error after which the rate is lowered.
-        seed: The first; others count on from it.
         json_file: Write the report's figures to this file as well (- for standard output instead of the path).
     """
-    from dataclasses import replace
-
     from verydeep.experiments.grid import QUICK, Grid
     from verydeep.experiments.reproduce import quick_recipe
 
-    chosen: dict[str, Any] = {
-        "crop": crop,
-        "width": width,
-        "batch": batch,
-        "learning_rate": learning_rate,
-        "epochs": epochs,
-        "patience": patience,
-        "seed": seed,
-    }
-    recipe = replace(
-        quick_recipe(source) if quick else Recipe(),
-        **{name: value for name, value in chosen.items() if value is not None},
-    )
+    recipe = changes.applied(quick_recipe(source) if quick else Recipe())
     named = tuple(name for name in only.split(",") if name) or (QUICK if quick else ())
     grid = Grid(only=named, tables=tuple(whole_numbers(tables, "--tables")), seeds=seeds)
     options: dict[str, Any] = {"recipe": recipe, "grid": grid, "runtime": runtime, "execution": execution}

@@ -4,7 +4,7 @@ import itertools
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +19,39 @@ RecipeOptions = Annotated[Recipe, Parameter(name="*", group="Recipe (defaults ar
 ImageOptions = Annotated[Tolerance, Parameter(name="*", group="Images")]
 RuntimeOptions = Annotated[Runtime, Parameter(name="*", group="Runtime")]
 ExecutionOptions = Annotated[Execution, Parameter(name="*", group="Execution")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeChanges:
+    """What a whole grid may have otherwise than the recipe that it stands on; None leaves it."""
+
+    crop: int | None = None
+    """Side of the input in pixels, a multiple of 32."""
+
+    width: float | None = None
+    """Factor on the channels of every hidden layer."""
+
+    batch: int | None = None
+    """Images per step."""
+
+    learning_rate: float | None = None
+    """At the start of the trainings at S = 256; a tenth of it for those that go on from them."""
+
+    epochs: int | None = None
+    """At most, for each network."""
+
+    patience: int | None = None
+    """Epochs without a new best validation error after which the rate is lowered."""
+
+    seed: int | None = None
+    """The first; others count on from it."""
+
+    def applied(self, recipe: Recipe) -> Recipe:
+        """The recipe with these changes."""
+        return replace(recipe, **{name: value for name, value in vars(self).items() if value is not None})
+
+
+ChangeOptions = Annotated[RecipeChanges, Parameter(name="*", group="Recipe (where not said, the paper's, or quick's)")]
 
 
 def _file_or_hyphen(_kind: object, value: Path | None) -> None:

@@ -110,16 +110,12 @@ def evaluate(
             processes=processes,
         )
         found = _told_averages(f"evaluate {split}", passes, around)
-        seconds = time.perf_counter() - started
-        computed = found.computed / (len(source) * sum(map(len, passes)))
         figures = {
             "source": splits.name,
             "split": split,
             "protocol": protocol,
             "unusable": quarantine.reasons,
-            "from_cache": 1 - computed,
-            "seconds": seconds,
-            "images_per_second": len(tested) * len(source) * computed / seconds if computed else None,
+            **_speed(time.perf_counter() - started, found.computed, passes, len(source)),
         }
         return _from_first(processes, lambda: _evaluation(tested, found.values, source, labels, figures))
 
@@ -135,6 +131,12 @@ def _told_averages(what: str, passes: Sequence[Sequence[Pass]], around: Surround
             if passes[0][0].key:
                 report.say(KEPT)
             raise
+
+
+def _speed(seconds: float, computed: int, passes: Sequence[Sequence[Pass]], images: int) -> dict[str, float | None]:
+    share = computed / (images * sum(map(len, passes)))
+    speed = len(passes) * images * share / seconds if computed else None
+    return {"from_cache": 1 - share, "seconds": seconds, "images_per_second": speed}
 
 
 def _from_first(processes: Processes, compute: Callable[[], Evaluation]) -> Evaluation:

@@ -95,10 +95,7 @@ class Finding:
 
 def claims(trainings: Sequence[Training], tested: Sequence[str]) -> tuple[Claim, ...]:
     """The paper's nine claims, with those parts for which the tests named `tested` are there."""
-    names = [one.name for one in trainings]
-
-    def single(*found: str) -> tuple[str, ...]:
-        return tuple(Entry(trainings=(name,), method="dense", scales="single").name for name in found)
+    names, single = [one.name for one in trainings], _single
 
     def part(kind: Kind, first: tuple[str, ...], second: tuple[str, ...], says: str) -> list[Part]:
         there = bool(first) and {*first, *second} <= set(tested)
@@ -156,6 +153,11 @@ def claims(trainings: Sequence[Training], tested: Sequence[str]) -> tuple[Claim,
     return tuple(
         Claim(number=number, says=says, parts=tuple(parts)) for number, (says, parts) in enumerate(found.items(), 1)
     )
+
+
+def _single(*names: str) -> tuple[str, ...]:
+    """Trainings tested at one scale."""
+    return tuple(Entry(trainings=(name,), method="dense", scales="single").name for name in names)
 
 
 def findings(stated: Sequence[Claim], outcomes: Outcomes, *, guessing: float) -> tuple[Finding, ...]:

@@ -1,6 +1,7 @@
 """The grid: the paper's trainings and tests on one source, over seeds; what is there already is not repeated."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, cast
@@ -101,18 +102,21 @@ def reproduce(
             _train(training, splits, run_folder(out, seed) / training.name, own, execution, options)
         for entry in grid.entries:
             _test(entry, splits, out, seed, options)
-    folders = {seed: run_folder(out, seed) for seed in seeds}
+    _report(out, grid, seeds, splits, options)
+    return out / HTML
+
+
+def _report(out: Path, grid: Grid, seeds: Sequence[int], splits: Splits, options: Options) -> None:
+    """By the first process; all test the best network once more, for its pictures, from posteriors that are kept."""
     with joined(cuda=torch_device(options["runtime"].device).type == "cuda", advice="start it again") as processes:
         found = processes.from_first(
             lambda: {seed: {entry.name: _stored(out, entry, seed) for entry in grid.entries} for seed in seeds}
         )
-    best = best_network(grid, found)
-    shown = evaluate(
-        folders[recipe.seed] / best.trainings[0], data=splits, protocol=best.method, scales=best.scales, **options
-    )
-    if first:
+    best, folders = best_network(grid, found), {seed: run_folder(out, seed) for seed in seeds}
+    run = folders[seeds[0]] / best.trainings[0]
+    shown = evaluate(run, data=splits, protocol=best.method, scales=best.scales, **options)
+    if not rank_of_environment():
         write_report(out, grid=grid, folders=folders, found=found, best=shown, splits=splits)
-    return out / HTML
 
 
 def run_folder(out: Path, seed: int) -> Path:
