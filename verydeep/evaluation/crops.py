@@ -14,7 +14,8 @@ def crop_posteriors(net: VGG, images: Tensor, *, mirror: bool, pixels: int) -> T
     """Posteriors [B, classes], on the CPU, of images [B, 3, H, W] in 0..255: the mean over their crops' posteriors.
 
     Without the mirror there are 25 crops. Where the grid has a place several times, for an image as high as the crop,
-    say, it is computed once and counts as often. Crops of about `pixels` pixels go through the network at once.
+    say, it is computed once and counts as often. Crops of about `pixels` pixels go through the network at once. It is
+    put into its testing mode.
 
     Raises:
         ValueError: the images are smaller than the crop.

@@ -45,7 +45,7 @@ def dense_posteriors(net: VGG, images: Tensor, *, mirror: bool, pixels: int = MO
     """Posteriors [B, classes], on the CPU, of whole images [B, 3, H, W] in 0..255 of the crop's size or larger.
 
     The score map is averaged over space, then comes the soft-max, then the average with the mirror image. No more
-    than `pixels` go through the first layers at once, larger images in tiles.
+    than `pixels` go through the first layers at once, larger images in tiles. The network is put into its testing mode.
     """
     net.eval()
     views = [images, images.flip(-1)] if mirror else [images]
@@ -58,7 +58,8 @@ def dense_posteriors(net: VGG, images: Tensor, *, mirror: bool, pixels: int = MO
 def score_map(net: VGG, images: Tensor, *, pixels: int = MOST_PIXELS) -> Tensor:
     """`net.score_map(images)`, [B, classes, h, w], without more than `pixels` in the first layers at once.
 
-    What is left out of a tile is beyond the reach of what is kept of it, so the map is the same up to rounding.
+    What is left out of a tile is beyond the reach of what is kept of it, so the map is the same up to rounding. The
+    network is put into its testing mode.
     """
     net.eval()
     return _score_map(net, _pool5(net, images, pixels))
