@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 TOP = 5
 CONFIDENCE = 0.95
 
+TAILS = 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
+"""Percentiles at the ends of an interval."""
+
 BINS = 15
 """Of the reliability curve, equally wide (Guo et al., On Calibration of Modern Neural Networks, 2017)."""
 

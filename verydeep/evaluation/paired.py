@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verydeep.evaluation.metrics import CONFIDENCE
+from verydeep.evaluation.metrics import TAILS
 
 RESAMPLES = 10_000
 _SEED = 0
@@ -76,6 +76,5 @@ def bootstrap_interval(only_first_wrong: int, only_second_wrong: int, n: int) ->
     """
     shares = np.array([only_first_wrong, only_second_wrong, n - only_first_wrong - only_second_wrong]) / n
     drawn = np.random.default_rng(_SEED).multinomial(n, shares, size=RESAMPLES)
-    tails = 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
-    low, high = np.percentile(100 * (drawn[:, 0] - drawn[:, 1]) / n, tails)
+    low, high = np.percentile(100 * (drawn[:, 0] - drawn[:, 1]) / n, TAILS)
     return float(low), float(high)

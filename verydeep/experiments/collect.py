@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verydeep import runs
-from verydeep.evaluation.metrics import CONFIDENCE
+from verydeep.evaluation.metrics import TAILS
 from verydeep.experiments import paper
 from verydeep.experiments.findings import Finding, claims, findings, resampled_differences
 from verydeep.experiments.grid import JITTER, METHODS, SEVEN, TRAININGS, Entry, Grid, Training, last_stages
@@ -147,7 +147,7 @@ def _interval(wrong: NDArray[np.bool_] | None) -> list[float] | None:
     if wrong is None:
         return None
     drawn = resampled_differences(wrong.astype(float))
-    return [float(end) for end in np.percentile(drawn, (50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)))]
+    return [float(end) for end in np.percentile(drawn, TAILS)]
 
 
 def _table(number: int, grid: Grid, rows: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from verydeep.evaluation.metrics import CONFIDENCE
+from verydeep.evaluation.metrics import CONFIDENCE, TAILS
 from verydeep.evaluation.paired import mcnemar
 from verydeep.experiments.grid import FUSED, JITTER, Entry, Training, last_stages
 
@@ -194,7 +194,7 @@ def _compared(part: Part, outcomes: Outcomes, learned: Collection[str]) -> Compa
     of_seeds = 100 * gaps.mean(axis=1)
     difference = float(of_seeds.mean())
     drawn = resampled_differences(gaps)
-    low, high = np.percentile(drawn, (50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)))
+    low, high = np.percentile(drawn, TAILS)
     equal = max(sign_test(gaps), _t_test(of_seeds))
     beyond = 2 * (1 + int((drawn >= MARGIN).sum())) / (1 + RESAMPLES)
     by_margin = min(1.0, max(beyond, _t_test(of_seeds - MARGIN)))
