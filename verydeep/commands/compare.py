@@ -1,0 +1,20 @@
+"""The verb `compare`."""
+
+from pathlib import Path
+
+from verydeep.options import JsonFile
+from verydeep.tables import comparison_table, show
+
+
+def compare(first: Path, second: Path, *, json_file: JsonFile = None) -> None:
+    """Compare two tests of the same images: the difference of their errors, and whether it may be chance.
+
+    Args:
+        first: File of predictions, as verydeep evaluate --predictions writes them.
+        second: Another: of another run, protocol or choice of scales.
+        json_file: Write the figures to this file as well (- for standard output instead of the table).
+    """
+    from verydeep.evaluation.compare import compare as compare_predictions
+
+    found = compare_predictions(first, second).to_dict()
+    show(found, json_file, comparison_table([found]))

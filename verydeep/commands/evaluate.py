@@ -1,0 +1,72 @@
+"""The verb `evaluate`."""
+
+import sys
+from pathlib import Path
+from typing import get_args
+
+from verydeep.evaluation.protocols import Method, Scales
+from verydeep.images.tolerance import Tolerance
+from verydeep.options import ImageOptions, JsonFile, OutputFile, OutputFolder, RuntimeOptions, whole_numbers
+from verydeep.processes import rank_of_environment
+from verydeep.runtime import Runtime
+from verydeep.tables import evaluation_tables, show
+
+
+def evaluate(
+    *runs: Path,
+    data: str,
+    split: str | None = None,
+    protocol: Method = "dense",
+    scales: str = "paper",
+    cache: bool = True,
+    predictions: OutputFile = None,
+    report: OutputFolder = None,
+    json_file: JsonFile = None,
+    images: ImageOptions = Tolerance(),
+    runtime: RuntimeOptions = Runtime(),
+) -> None:
+    """Test runs by the paper's protocols; several are also fused by averaging their posteriors, and compared.
+
+    Args:
+        runs: Run folders.
+        data: SOURCE of the images: a folder, tar shards, hub:NAME or digits.
+        split: train, val, test or all. If not said: test if the source has one, else val; of a source without
+            splits that the runs were not trained on, all.
+        protocol: dense: whole images; crops: 50 crops of each at each scale; both: the average of the two.
+        scales: Test scales Q for a crop of 224, such as 256,384,512; paper: the three that follow from the training
+            scale; single: the training scale.
+        cache: Keep what is computed of every image, and use what was kept of the same weights, images and scale.
+        predictions: Write the five most probable classes of every image to this file (.csv or .parquet).
+        report: Write a page with pictures into this folder: confusion, calibration, wrong images, score maps.
+        json_file: Write the figures to this file as well (- for standard output instead of the tables).
+    """
+    from verydeep.evaluation.evaluate import evaluate as evaluate_runs
+    from verydeep.evaluation.predictions import check_kind, write_predictions
+
+    if not runs:
+        raise ValueError("name one or more run folders to evaluate")
+    if predictions is not None:
+        check_kind(predictions)
+        if predictions == json_file:
+            raise ValueError(f"{predictions} cannot hold both the predictions and the figures")
+    named = next((name for name in get_args(Scales) if name == scales), None)
+    found = evaluate_runs(
+        list(runs),
+        data=data,
+        split=split,
+        protocol=protocol,
+        scales=named or whole_numbers(scales, "--scales"),
+        runtime=runtime,
+        tolerance=images,
+        cache=cache,
+    )
+    if rank_of_environment():
+        return  # the first process tells
+    show(found.to_dict(), json_file, *evaluation_tables(found.to_dict()))
+    if predictions is not None:
+        write_predictions(found, predictions)
+    if report is not None:
+        from verydeep.evaluation.report import evaluation_report  # which needs Matplotlib
+
+        page = evaluation_report(found, report, data=data)
+        print(f"report: {page}", file=sys.stderr if str(json_file) == "-" else sys.stdout)

@@ -1,0 +1,26 @@
+"""The verb `scan`."""
+
+from verydeep.images.tolerance import Tolerance
+from verydeep.options import ImageOptions, JsonFile
+from verydeep.runtime import Runtime
+from verydeep.tables import scan_tables, show
+
+
+def scan(
+    source: str = "digits",
+    *,
+    json_file: JsonFile = None,
+    workers: int = 0,
+    images: ImageOptions = Tolerance(),
+) -> None:
+    """Look through all images of a source before training on it: unusable ones, classes, sizes, duplicates.
+
+    Args:
+        source: A folder, tar shards, hub:NAME or digits (see verydeep --help).
+        json_file: Write everything found to this file as well (- for standard output instead of the tables).
+        workers: Processes that read and decode; 0 does it in the main process.
+    """
+    from verydeep.images.scan import scan as scan_source
+
+    found = scan_source(source, tolerance=images, workers=Runtime(workers=workers).workers).to_dict()
+    show(found, json_file, *scan_tables(found, max_bad=images.max_bad))

@@ -1,0 +1,64 @@
+"""The verb `train`."""
+
+from pathlib import Path
+
+from verydeep.images.tolerance import Tolerance
+from verydeep.options import ConfigFile, ExecutionOptions, ImageOptions, JsonFile, RecipeOptions, RuntimeOptions
+from verydeep.processes import rank_of_environment
+from verydeep.runtime import Execution, Runtime
+from verydeep.tables import show, training_table
+from verydeep.training.recipe import Recipe
+
+
+def train(
+    source: str = "digits",
+    *,
+    network: str | None = None,
+    out: Path,
+    resume: bool = False,
+    config: ConfigFile = None,
+    json_file: JsonFile = None,
+    recipe: RecipeOptions = Recipe(),
+    images: ImageOptions = Tolerance(),
+    runtime: RuntimeOptions = Runtime(),
+    execution: ExecutionOptions = Execution(),
+) -> None:
+    """Train a network by the paper's recipe and leave a run folder.
+
+    Args:
+        source: A folder, tar shards, hub:NAME or digits (see verydeep --help).
+        network: A, A-LRN, B, B-5x5, C, D or E; with --finetune that of the run, if not said.
+        out: The run folder to make.
+        resume: Go on with a run that was stopped, the other options as before; begin it if it is not there.
+        config: TOML file of options (learning_rate = 0.005); the command line overrides it.
+        json_file: Write the last and the best epoch's figures to this file as well (- for standard output instead).
+    """
+    from verydeep.images.quarantine import read_quarantine
+    from verydeep.runs import QUARANTINE, read_metrics, read_record
+    from verydeep.training.loop import train as train_network
+
+    folder = train_network(
+        source,
+        network=network,
+        out=out,
+        recipe=recipe,
+        runtime=runtime,
+        execution=execution,
+        tolerance=images,
+        resume=resume,
+    )
+    if rank_of_environment():
+        return  # the first process tells
+    epochs = read_metrics(folder)
+    if not epochs:
+        raise OSError(f"{folder} has lost its metrics; its model is good")
+    bad = read_quarantine(folder / QUARANTINE)
+    best = min(epochs, key=lambda epoch: epoch["validation_error"])
+    figures = {
+        "run": str(folder),
+        "network": read_record(folder).network,
+        "last": epochs[-1],
+        "best": best,
+        "unusable": bad,
+    }
+    show(figures, json_file, training_table(figures))
