@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from verydeep.progress import duration
 
 if TYPE_CHECKING:
@@ -36,8 +34,10 @@ _SETTINGS: dict[Any, Any] = {
 def render(template: str, values: Mapping[str, Any], **filters: Callable[..., str]) -> str:
     """The text of `templates/TEMPLATE.jinja`, filled in. What goes into a `.html` is escaped.
 
-    Templates know the filters `percent` and `duration`, and those that are given.
+    Templates know the filters `percent`, `interval` and `duration`, and those that are given.
     """
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # `describe` prints without it
+
     templates = Environment(
         loader=PackageLoader("verydeep"),
         autoescape=lambda name: name is not None and ".html" in name,
@@ -45,13 +45,18 @@ def render(template: str, values: Mapping[str, Any], **filters: Callable[..., st
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"percent": percent, "duration": duration, **filters}
+    templates.filters |= {"percent": percent, "interval": interval, "duration": duration, **filters}
     return templates.get_template(f"{template}.jinja").render(values)
 
 
 def percent(value: float | None, digits: int = 1) -> str:
     """`12.5`, without the sign; a dash where there is no figure."""
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def interval(ends: Sequence[float] | None, digits: int = 1, sign: str = "") -> str:
+    """`6.6 to 14.9`; with the sign `+` also that of positive ends; a dash where there is no interval."""
+    return "–" if ends is None else " to ".join(f"{end:{sign}.{digits}f}" for end in ends)
 
 
 @contextmanager

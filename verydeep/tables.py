@@ -12,6 +12,7 @@ from rich.text import Text
 
 from verydeep.evaluation.protocols import PROTOCOLS
 from verydeep.networks.arithmetic import LayerDescription, NetworkDescription, StackDescription
+from verydeep.pages import interval, percent
 from verydeep.progress import duration
 
 WIDTH_IN_FILES = 120
@@ -118,9 +119,9 @@ def evaluation_tables(found: Mapping[str, Any]) -> list[Table]:
             Text(errors["name"]),
             ", ".join(map(str, errors["scales"])),
             f"{errors['top1_error']:.2f}",
-            _interval(errors["top1_error_ci95"]),
-            "–" if errors["top5_error"] is None else f"{errors['top5_error']:.2f}",
-            _interval(errors["top5_error_ci95"]),
+            interval(errors["top1_error_ci95"], 2),
+            percent(errors["top5_error"], 2),
+            interval(errors["top5_error_ci95"], 2),
         )
     if found["unusable"]:
         table.title = Text(f"{table.title}, without {len(found['unusable']):,} that cannot be used")
@@ -145,7 +146,7 @@ def comparison_table(comparisons: Sequence[Mapping[str, Any]]) -> Table:
             Text(pair["first"]),
             Text(pair["second"]),
             f"{pair['difference']:+.2f}",
-            _interval(pair["difference_ci95"], sign="+"),
+            interval(pair["difference_ci95"], 2, "+"),
             f"{pair['only_first_wrong']:,}",
             f"{pair['only_second_wrong']:,}",
             f"{pair['p_value']:.2g}",
@@ -177,13 +178,9 @@ def _worst_classes(found: Mapping[str, Any]) -> list[Table]:
             Text(taken_for.get(one["name"], "–")),
             f"{one['n']:,}",
             f"{one['top1_error']:.2f}",
-            _interval(one["top1_error_ci95"]),
+            interval(one["top1_error_ci95"], 2),
         )
     return [table]
-
-
-def _interval(ends: Sequence[float] | None, *, sign: str = "") -> str:
-    return "–" if ends is None else " to ".join(f"{end:{sign}.2f}" for end in ends)
 
 
 def scan_tables(found: Mapping[str, Any], *, max_bad: float) -> list[Table | str]:

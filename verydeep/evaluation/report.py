@@ -1,6 +1,5 @@
 """One evaluation as a self-contained HTML page: errors, confusions, calibration, wrong images and score maps."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,7 @@ def write_evaluation_report(found: Evaluation, folder: Path, *, source: Source, 
         "versions": runs.versions(),
         "unusable": list(found.unusable.items())[:UNUSABLE],
     }
-    page = render(HTML, values, interval=_interval, number="{:,}".format)
+    page = render(HTML, values, number="{:,}".format)
     # What is no text in names of files is escaped.
     atomic.write_bytes(folder / HTML, page.encode(errors="backslashreplace"))
     return folder / HTML
@@ -211,7 +210,3 @@ def _legend() -> str:
     """The colours from 0 to 1, as CSS wants them."""
     stops = colours(np.linspace(0, 1, _LEGEND_STEPS))
     return ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in stops.tolist())
-
-
-def _interval(ends: Sequence[float] | None, digits: int = 2, sign: str = "") -> str:
-    return "–" if ends is None else " to ".join(f"{end:{sign}.{digits}f}" for end in ends)

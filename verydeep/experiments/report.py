@@ -1,6 +1,6 @@
 """One finished grid as a self-contained HTML page, the same in Markdown, and its numbers as JSON."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,6 @@ def write_report(
     }
     filters: dict[str, Callable[..., str]] = {
         "range": written,
-        "interval": _interval,
         "p": _p_value,
         "listed": listed,
         "number": "{:,}".format,
@@ -92,10 +91,6 @@ def _best_network(found: Evaluation, splits: Splits) -> dict[str, Any]:
         "confusion": confusion(found, taken),
         **pictures(found, taken, splits.part(found.split), model),
     }
-
-
-def _interval(ends: Sequence[float] | None, sign: str = "", digits: int = 1) -> str:
-    return "–" if ends is None else " to ".join(f"{end:{sign}.{digits}f}" for end in ends)
 
 
 def _p_value(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """The grid: the paper's trainings and tests on one source, over seeds; what is there already is not repeated."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, cast
@@ -100,8 +100,9 @@ def reproduce(
                 _tell(f"[{seeded}{number}/{len(grid.trainings)}] {training.name}", training, run_folder(out, seed))
             own = recipe_of(training, replace(recipe, seed=seed), run_folder(out, seed))
             _train(training, splits, run_folder(out, seed) / training.name, own, execution, options)
+        weights = {one.name: runs.weights_fingerprint(run_folder(out, seed) / one.name) for one in grid.trainings}
         for entry in grid.entries:
-            _test(entry, splits, out, seed, options)
+            _test(entry, weights, splits, out, seed, options)
     _report(out, grid, seeds, splits, options)
     return out / HTML
 
@@ -171,16 +172,16 @@ def _write_or_check_plan(plan: Plan, out: Path) -> None:
         )
 
 
-def _test(entry: Entry, splits: Splits, out: Path, seed: int, options: Options) -> None:
-    """Tests what an entry names, unless that was done on these weights and images."""
-    folders = [run_folder(out, seed) / name for name in entry.trainings]
+def _test(entry: Entry, weights: Mapping[str, str], splits: Splits, out: Path, seed: int, options: Options) -> None:
+    """Tests what an entry names, unless that was done on these images and weights (by training, their fingerprints)."""
     tested = {
-        "weights": [runs.weights_fingerprint(folder) for folder in folders],
+        "weights": [weights[name] for name in entry.trainings],
         "images": splits.part(splits.testing).fingerprint,
     }
     path = _path(out, entry, seed)
     if path.exists() and json.loads(path.read_text())["tested"] == tested:
         return
+    folders = [run_folder(out, seed) / name for name in entry.trainings]
     found = evaluate(folders, data=splits, protocol=entry.method, scales=entry.scales, **options)
     if not rank_of_environment():
         path.parent.mkdir(parents=True, exist_ok=True)
