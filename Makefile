@@ -24,8 +24,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install ## Train all seven networks on real handwritten digits and write a report (a good 2 minutes on 2 cores)
 	$(BIN)/verydeep reproduce --quick --out $(DEMO)
 
-test: install ## Run the tests
-	$(BIN)/python -m pytest
+test: install ## Run the tests, on up to 4 cores at once
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 battery: install ## Run the reliability checks at full length and print their figures
 	$(BIN)/python -m pytest --battery tests/reliability

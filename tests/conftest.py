@@ -5,6 +5,14 @@ import os
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when `datasets` is imported
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # read once, when PyTorch is imported: each worker has one core
+
+MOST_WORKERS = 4
+"""Each has a PyTorch of its own in memory, and some tests start processes and look at the clock."""
+
+LONG = ("test_demo.py", "test_processes.py", "test_parallel.py", "test_initialisations_on_digits.py")
+"""Files that are begun first, so that no worker is left alone with one in the end."""
 
 FIGURES = pytest.StashKey[list[tuple[int, str, str]]]()
 
@@ -15,6 +23,17 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.stash[FIGURES] = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """Of `-n auto`, which is what `make test` says: one for each core that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -38,6 +57,17 @@ def figure(request):
         request.config.stash[FIGURES].append((check, name, text))
 
     return note
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # what a worker of pytest-xdist sends
+        session.config.workeroutput["figures"] = session.config.stash[FIGURES]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """A worker has ended; one that died has sent nothing."""
+    node.config.stash[FIGURES] += map(tuple, getattr(node, "workeroutput", {}).get("figures", []))
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -1,6 +1,8 @@
 """Pages that need no other file: templates that are filled in, and pictures in the page's own colours."""
 
+import hashlib
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -85,4 +87,12 @@ def svg_figure(
             warnings.filterwarnings("ignore", message="Glyph .* missing")
             figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    svg.append(text[text.index("<svg") :].replace(INK, "currentColor"))
+    svg.append(_with_own_ids(text[text.index("<svg") :].replace(INK, "currentColor")))
+
+
+def _with_own_ids(svg: str) -> str:
+    """Matplotlib gives all pictures the same ids, but on a page each may stand once: those in use get a prefix."""
+    own, reference = hashlib.sha256(svg.encode()).hexdigest()[:8], r'((?:url\(|href=")#)([^")]+)'
+    wanted = {name for _, name in re.findall(reference, svg)}
+    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{own}-{found[1]}"' if found[1] in wanted else "", svg)
+    return re.sub(reference, rf"\g<1>{own}-\2", svg)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def collect(grid: Grid, folders: Mapping[int, Path], found: Found) -> dict[str, 
         "results_compared": len(rows),
         "unusable": unusable,
         "limits": limits(first.recipe, list(trainings.values()), list(folders), list(rows.values()), unusable),
+        "state_of_the_art": _state_of_the_art(),
         "training_seconds": sum(one["seconds"] for kind in kinds for one in kind["seeds"]),
         "versions": first.versions,
         "command": first.command,
@@ -193,6 +195,15 @@ def _papers(number: int, entry: Entry) -> dict[str, Any]:
         "paper_top5_error": found and found.top5,
         "paper_train": found and found.train,
         "paper_trained_alike": not found or found is paper.SUBMITTED or found.train == one.scale,
+    }
+
+
+def _state_of_the_art() -> dict[str, Any]:
+    """Table 7 of the paper: its networks beside others of its time. No figure of a grid is comparable with it."""
+    return {
+        "data": "ILSVRC",
+        "rows": [asdict(row) for row in paper.TABLE_7],
+        "clarifai_with_outside_data_top5_test": paper.CLARIFAI_WITH_OUTSIDE_DATA_TOP5_TEST,
     }
 
 
