@@ -130,7 +130,6 @@ def converted_weights(
         name: value if name.endswith("num_batches_tracked") else value.float()
         for name, value in in_our_layout(arrays.arrays, arrays.layout).items()
     }
-    weights, notes = _without_unknown_head(weights)
     architecture = architecture_of(weights, network)
     preprocessing = _preprocessing(arrays, trained)
     if preprocessing is not None:
@@ -138,18 +137,18 @@ def converted_weights(
     elif "mean_rgb" not in weights:
         raise ValueError("it has no mean_rgb, which belongs to the weights of this package")
     net = architecture.net()
-    missing = tuple(layer for layer in HEAD if f"{layer}.weight" not in weights)
-    if missing:
-        weights |= _drawn(net, missing)
+    drawn, notes = _unknown(weights)
+    if drawn:
+        weights |= _first_weights(net, drawn)
     net.load_state_dict(weights, assign=True)
     classes = names_of_classes(net.classes, names, arrays.classes)
     model = runs.Model(net=net.eval(), classes=classes, scale=runs.TEST_SCALE, flip=True)
-    copied = [layer for layer in layers_with_weights(net) if layer not in missing]
-    drawn = f"; glorot initialisation: {', '.join(missing)}" if missing else ""
+    copied = [layer for layer in layers_with_weights(net) if layer not in drawn]
+    others = f"; glorot initialisation: {', '.join(drawn)}" if drawn else ""
     return _Converted(
         model=model,
         layout=arrays.layout,
-        initialisation=f"imported: {', '.join(copied)}{drawn}",
+        initialisation=f"imported: {', '.join(copied)}{others}",
         preprocessing=preprocessing,
         notes=notes,
     )
@@ -210,26 +209,23 @@ def _preprocessing(arrays: NamedArrays, trained: Trained) -> Preprocessing | Non
     return found
 
 
-def _without_unknown_head(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The weights without fully connected layers that are not numbers, and what is to be said of those that lack.
+def _unknown(weights: Mapping[str, Tensor]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The fully connected layers that are missing or no numbers, and what is to be said of that.
 
     Raises:
-        ValueError: a convolution that is not.
+        ValueError: a convolution that is no numbers, or only some of the fully connected layers.
     """
     bad = {name.partition(".")[0] for name, value in weights.items() if not value.isfinite().all()}
-    for layer in sorted(bad - set(HEAD)):
-        raise ValueError(f"{layer} holds values that are no numbers: damaged")
-    found = {name: value for name, value in weights.items() if name.partition(".")[0] not in bad}
-    missing = [layer for layer in HEAD if f"{layer}.weight" not in found]
-    if not missing:
-        return found, ()
-    if bad and missing != list(HEAD):
-        raise ValueError(f"{', '.join(missing)} hold values that are no numbers, the other fully connected layers do")
+    missing = {layer for layer in HEAD if f"{layer}.weight" not in weights}
+    if bad - set(HEAD) or (bad and bad != set(HEAD)):
+        raise ValueError(f"{', '.join(sorted(bad))} holds values that are no numbers: damaged")
+    if not bad | missing:
+        return (), ()
     why = "are no numbers in it" if bad else "are not in it"
-    return found, (f"{', '.join(missing)} {why} and were drawn at random: it is for features and for --finetune",)
+    return HEAD, (f"{', '.join(HEAD)} {why} and were drawn at random: it is for features and for --finetune",)
 
 
-def _drawn(net: VGG, layers: tuple[str, ...]) -> dict[str, Tensor]:
+def _first_weights(net: VGG, layers: tuple[str, ...]) -> dict[str, Tensor]:
     """Random weights for whole layers."""
     fresh = net.to_empty(device="cpu")
     initialise(fresh, "glorot", generator=torch.Generator().manual_seed(FIRST_WEIGHTS_SEED))

@@ -121,8 +121,9 @@ def _width(channels: Sequence[tuple[int, int]]) -> float:
     def misfits(width: float) -> int:
         return sum(max(1, round(paper * width)) != here for paper, here in channels)
 
-    tried = {(here + part) / paper for paper, here in channels for part in (-0.4999, 0, 0.4999) if here + part > 0}
-    best = min(sorted(tried, reverse=True), key=misfits, default=1.0)
+    # Of each layer: the ratio itself, then the ends of what is rounded to the same number.
+    tried = [(here + part) / paper for part in (0, -0.4999, 0.4999) for paper, here in channels if here]
+    best = min(tried, key=misfits, default=1.0)
     for digits in range(_DIGITS):
         rounded = round(best, digits)
         if rounded > 0 and misfits(rounded) <= misfits(best):
