@@ -24,8 +24,13 @@ def read_caffe(path: Path) -> NamedArrays:
     Raises:
         ValueError: damaged, or more arrays in a layer than those two.
     """
+    from google.protobuf.message import DecodeError
+
     net = _net_message()()
-    net.ParseFromString(path.read_bytes())
+    try:
+        net.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        raise ValueError("it is cut off, damaged or none of Caffe's") from error
     arrays: dict[str, Tensor] = {}
     for layer in (*net.layers, *net.layer):
         if len(layer.blobs) > 2:
