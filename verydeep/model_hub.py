@@ -24,7 +24,7 @@ def downloaded(name: str, files: Sequence[str]) -> Path:
     """
     hub = _library(name)
     repository, _, revision = name.removeprefix(PREFIX).partition("@")
-    with _told_in_one_line(name, hub):
+    with _told_in_one_line(name):
         return Path(hub.snapshot_download(repository, revision=revision or None, allow_patterns=list(files)))
 
 
@@ -39,7 +39,7 @@ def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, messa
     """
     hub = _library(name)
     repository = name.removeprefix(PREFIX)
-    with _told_in_one_line(name, hub):
+    with _told_in_one_line(name):
         api = hub.HfApi()
         made = api.create_repo(repository, private=private, exist_ok=True)
         operations = [
@@ -59,9 +59,10 @@ def _library(name: str) -> Any:
 
 
 @contextmanager
-def _told_in_one_line(name: str, hub: Any) -> Iterator[None]:
+def _told_in_one_line(name: str) -> Iterator[None]:
     """The hub's errors as one line that says what to do."""
-    errors = hub.errors
+    from huggingface_hub import errors
+
     try:
         yield
     except errors.GatedRepoError as error:
