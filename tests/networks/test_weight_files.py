@@ -1,7 +1,6 @@
 """What is no VGG, or is cut off, is said in one line that names it."""
 
 import runpy
-import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from verydeep import import_weights
+from verydeep.networks import keras_file, keras_process
 from verydeep.networks.weight_files import read_weights
 
 foreign = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "foreign_weights.py")))
@@ -136,8 +136,19 @@ def test_what_is_no_state_dict(tmp_path):
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     foreign.write_keras(foreign.plain("D"), tmp_path / "net.h5")
-    monkeypatch.setitem(sys.modules, "h5py", None)
+    monkeypatch.setattr(keras_file, "find_spec", lambda name: None)
     refused(tmp_path / "net.h5", r"needs the package h5py: pip install 'verydeep\[keras\]'")
+
+
+def test_a_reader_that_does_not_end_or_dies_is_given_up(tmp_path, monkeypatch):
+    foreign.write_keras(foreign.plain("D"), tmp_path / "net.h5")
+    program = tmp_path / "program.py"
+    monkeypatch.setattr(keras_process, "__file__", str(program))
+    program.write_text("import os; os.abort()")
+    refused(tmp_path / "net.h5", r"the HDF5 library failed with it \(status -6\)")
+    monkeypatch.setattr(keras_file, "PATIENCE", 0.2)
+    program.write_text("import time; time.sleep(60)")
+    refused(tmp_path / "net.h5", "the HDF5 library does not come to an end with it")
 
 
 def test_nothing_is_unpacked_that_is_many_times_as_large_as_its_file(tmp_path):

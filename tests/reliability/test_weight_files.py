@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from verydeep import import_weights, load
 from verydeep.deployment.import_weights import converted_weights
+from verydeep.networks import keras_file
 from verydeep.networks.weight_files import read_weights
 
 foreign = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "foreign_weights.py")))
@@ -211,23 +212,25 @@ def test_whole_files_are_read(whole, tmp_path):
         assert outcome(file) == "read", name
 
 
-def test_damaged_files_end_in_one_line(whole, battery, figure, tmp_path):
-    rng, read, refused = random.Random(22), 0, 0
+def test_damaged_files_end_in_one_line(whole, battery, figure, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_file, "PATIENCE", 4.0)  # for HDF5's library to hang
+    rng, read, given_up = random.Random(22), 0, 0
+    quick = [name for name in whole if "h5" not in name and "keras" not in name]
+    slow = [name for name in whole if name not in quick]  # a process each
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    count = 10_000 if battery else 400
+    count = 10_000 if battery else 150
     for number in range(count):
-        name = list(whole)[number % len(whole)]
+        name = rng.choice(quick if number % 10 else slow)
         content = whole[name]
         for _ in range(rng.choice([1, 1, 1, 3])):
             content = rng.choice(MUTATIONS)(content, rng) or content
         file = tmp_path / f"damaged-{name}"
         file.write_bytes(content)
-        if outcome(file) == "read":
-            read += 1
-        else:
-            refused += 1
+        told = outcome(file)
+        read += told == "read"
+        given_up += "HDF5 library" in told
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown < 600, f"{grown:.0f} MiB"
-    assert refused > count / 4
-    told = f"{count:,} damaged files of {len(whole)} kinds: {refused:,} refused in one line, {read:,} still whole"
-    figure(22, "loader fuzz", f"{told}; {grown:.0f} MiB of memory more")
+    assert read < 3 * count / 4
+    told = f"{count:,} damaged files of {len(whole)} kinds: {count - read:,} refused in one line, {read:,} still whole"
+    figure(22, "loader fuzz", f"{told}; HDF5's reader lost {given_up} times; {grown:.0f} MiB of memory more")

@@ -5,8 +5,6 @@ transposes the axes of all, so that the first is vertical (vlfeat/matconvnet, ut
 file is in the same order; one that is ILSVRC's from blue to red tells that the filters take BGR after all.
 """
 
-import io
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +13,12 @@ import torch
 from torch import Tensor
 
 from verydeep.networks.layouts import Triple
+from verydeep.networks.mat_file import variables
 from verydeep.networks.named_arrays import NamedArrays, allowed_bytes
 from verydeep.networks.vgg import ILSVRC_MEAN_RGB
 
-_HEADER = 128
-_COMPRESSED = 15
-_VERSION_7_3 = b"\x89HDF\r\n\x1a\n"
 SAME_MEAN = 1.0
 """Grey levels within which a mean is ILSVRC's."""
-
-_KNOWN = ("layers", "meta", "normalization", "classes")
 
 
 def read_matconvnet(path: Path) -> NamedArrays:
@@ -33,91 +27,53 @@ def read_matconvnet(path: Path) -> NamedArrays:
     Raises:
         ValueError: not MatConvNet's, damaged, or of MATLAB's version 7.3.
     """
-    from scipy.io import loadmat
-
-    whole = io.BytesIO(_unpacked(path.read_bytes()))
-    found = loadmat(whole, variable_names=_KNOWN, struct_as_record=False)
-    if "layers" not in found:
-        raise ValueError("it has no variable layers: only simple networks (SimpleNN) are read")
+    wanted = ("layers", "meta", "normalization", "classes")  # older networks have the last two beside the layers
+    found = variables(path.read_bytes(), wanted, allowed=allowed_bytes(path.stat().st_size))
+    if not isinstance(found.get("layers"), list):
+        raise ValueError("it has no cells called layers: only simple networks (SimpleNN) are read")
     arrays: dict[str, Tensor] = {}
-    for number, element in enumerate(np.ravel(found["layers"]), 1):
-        layer = _only(element)
-        if getattr(layer, "type", None) is None or _text(layer.type) != "conv":
-            if getattr(layer, "weights", None) is not None and _only(layer.weights).size:
-                raise ValueError(f"the layer {number} is of type {_text(layer.type)}, which is none of the paper's")
+    for number, element in enumerate(found["layers"], 1):
+        layer = _structure(element)
+        name, kind = layer.get("name"), layer.get("type")
+        values = layer.get("weights") or [layer[key] for key in ("filters", "biases") if key in layer]
+        if kind != "conv" and len(values) == 0:
             continue
-        values = _pair(layer.weights) if hasattr(layer, "weights") else [layer.filters, layer.biases]
-        name = _text(layer.name)
-        for kind, value in zip(("weight", "bias"), values, strict=True):
-            arrays[f"{name}.{kind}"] = torch.from_numpy(np.asarray(value, dtype=np.float32, order="C"))
-    told = _only(found["meta"]) if "meta" in found else None
-    mean = _mean(found.get("normalization", getattr(told, "normalization", None)))
+        if kind != "conv" or len(values) != 2 or not isinstance(name, str):
+            raise ValueError(f"the layer {number} ({name}) is a {kind} with {len(values)} arrays, none of the paper's")
+        for role, value in zip(("weight", "bias"), values, strict=True):
+            arrays[f"{name}.{role}"] = _tensor(f"{name}.{role}", value)
+    told = {**_structure(found.get("meta")), **found}
+    mean = _mean(_structure(told.get("normalization")).get("averageImage"))
+    reversed_mean = mean is not None and np.allclose(mean, ILSVRC_MEAN_RGB[::-1], rtol=0, atol=SAME_MEAN)
     return NamedArrays(
         arrays=arrays,
         layout="matconvnet",
         mean=mean,
-        channels="bgr" if mean and np.allclose(mean, ILSVRC_MEAN_RGB[::-1], rtol=0, atol=SAME_MEAN) else None,
-        classes=_classes(found.get("classes", getattr(told, "classes", None))),
+        channels="bgr" if reversed_mean else None,
+        classes=_classes(_structure(told.get("classes")).get("name")),
     )
 
 
-def _unpacked(data: bytes) -> bytes:
-    """The file without compression, which could otherwise stand for any size."""
-    if data[:8] == _VERSION_7_3 or data[512:520] == _VERSION_7_3:
-        raise ValueError("it is of MATLAB's version 7.3: save it with -v7")
-    if data[126:128] not in (b"IM", b"MI"):
-        raise ValueError("it is none of MATLAB's files of version 5 to 7")
-    order = "little" if data[126:128] == b"IM" else "big"
-    parts, place, left = [data[:_HEADER]], _HEADER, allowed_bytes(len(data))
-    while place < len(data):
-        kind, size = (int.from_bytes(data[place + at : place + at + 4], order) for at in (0, 4))  # type: ignore[arg-type]
-        if place + 8 + size > len(data):
-            raise ValueError("it is cut off: its last variable is longer than the file")
-        if kind == _COMPRESSED:
-            engine = zlib.decompressobj()
-            part = engine.decompress(data[place + 8 : place + 8 + size], left)
-            if engine.unconsumed_tail:
-                raise ValueError("a variable in it claims to be many times as large as the file")
-            place += 8 + size
-        else:
-            part = data[place : place + 8 + size + -size % 8]
-            place += 8 + size + -size % 8
-        left -= len(part)
-        parts.append(part)
-    return b"".join(parts)
+def _structure(value: Any) -> dict[str, Any]:
+    """A structure of one element; nothing of anything else."""
+    one = value[0] if isinstance(value, list) and len(value) == 1 else None
+    return one if isinstance(one, dict) else {}
 
 
-def _pair(weights: Any) -> list[Any]:
-    values = list(np.ravel(weights))
-    if len(values) != 2:
-        raise ValueError(f"a layer has {len(values)} arrays, where weights and biases are two")
-    return values
+def _tensor(name: str, value: Any) -> Tensor:
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"{name} is no array of numbers")
+    return torch.from_numpy(np.asarray(value, dtype=np.float32, order="C").copy())
 
 
-def _only(value: Any) -> Any:
-    """What a 1 x 1 array of MATLAB holds."""
-    while isinstance(value, np.ndarray) and value.dtype == object and value.size == 1:
-        value = value.flat[0]
-    return value
-
-
-def _text(value: Any) -> str:
-    return str(np.ravel(_only(value))[0]) if np.size(value) else ""
-
-
-def _mean(normalization: Any) -> Triple | None:
+def _mean(image: Any) -> Triple | None:
     """The mean of the average image [H, W, 3]; its first channel is what the first filters' first one is for."""
-    image = getattr(_only(normalization), "averageImage", None)
-    if image is None:
+    if not isinstance(image, np.ndarray) or not image.size or image.size % 3:
         return None
-    values = np.asarray(_only(image), dtype=np.float64)
-    if values.size % 3 or not values.size:
-        return None
-    first, second, third = values.reshape(-1, 3).mean(axis=0)
+    first, second, third = image.astype(np.float64).reshape(-1, 3).mean(axis=0)
     return float(first), float(second), float(third)
 
 
-def _classes(classes: Any) -> tuple[str, ...] | None:
+def _classes(names: Any) -> tuple[str, ...] | None:
     """WordNet ids, or names."""
-    told = getattr(_only(classes), "name", None)
-    return None if told is None else tuple(_text(name) for name in np.ravel(told))
+    return tuple(map(str, names)) if isinstance(names, list) else None
