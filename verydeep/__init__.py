@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 from verydeep.version import __version__
 
 if TYPE_CHECKING:
+    from verydeep.deployment.import_weights import Imported, Trained, import_weights
     from verydeep.deployment.predict import Prediction, predict
+    from verydeep.deployment.push import push
+    from verydeep.deployment.weights_out import WrittenWeights, write_weights
     from verydeep.evaluation.compare import compare
     from verydeep.evaluation.evaluate import evaluate
     from verydeep.evaluation.paired import Comparison
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from verydeep.networks.configurations import CONFIGURATIONS, Configuration
     from verydeep.networks.initialisation import Initialisation, initialise
     from verydeep.networks.vgg import VGG, vgg
-    from verydeep.runs import load
+    from verydeep.runs import load, save
     from verydeep.runtime import Execution, Runtime
     from verydeep.training.loop import train
     from verydeep.training.recipe import Recipe
@@ -34,7 +37,7 @@ _MODULES = {
     "networks.arithmetic": ("NetworkDescription", "describe", "describe_stack"),
     "networks.vgg": ("VGG", "vgg"),
     "networks.initialisation": ("Initialisation", "initialise"),
-    "runs": ("load",),
+    "runs": ("load", "save"),
     "runtime": ("Execution", "Runtime"),
     "training.recipe": ("Recipe",),
     "training.loop": ("train",),
@@ -49,6 +52,9 @@ _MODULES = {
     "images.scan": ("Scan", "scan"),
     "images.tolerance": ("Tolerance",),
     "deployment.predict": ("Prediction", "predict"),
+    "deployment.import_weights": ("Imported", "Trained", "import_weights"),
+    "deployment.weights_out": ("WrittenWeights", "write_weights"),
+    "deployment.push": ("push",),
 }
 
 __all__ = [
@@ -59,6 +65,7 @@ __all__ = [
     "Evaluation",
     "Execution",
     "Grid",
+    "Imported",
     "Initialisation",
     "NetworkDescription",
     "Prediction",
@@ -66,20 +73,26 @@ __all__ = [
     "Runtime",
     "Scan",
     "Tolerance",
+    "Trained",
+    "WrittenWeights",
     "__version__",
     "compare",
     "describe",
     "describe_stack",
     "evaluate",
     "evaluation_report",
+    "import_weights",
     "initialise",
     "load",
     "predict",
+    "push",
     "reproduce",
+    "save",
     "scan",
     "train",
     "vgg",
     "write_predictions",
+    "write_weights",
 ]
 
 

@@ -10,7 +10,9 @@ from cyclopts import App
 from verydeep.commands.compare import compare
 from verydeep.commands.describe import describe
 from verydeep.commands.evaluate import evaluate
+from verydeep.commands.import_weights import import_
 from verydeep.commands.predict import predict
+from verydeep.commands.push import push
 from verydeep.commands.reproduce import reproduce
 from verydeep.commands.scan import scan
 from verydeep.commands.train import train
@@ -32,7 +34,7 @@ app = App(
     "digits: 1,797 real handwritten digits that need no download.",
 )
 
-for verb in (describe, scan, train, evaluate, compare, reproduce, predict):
+for verb in (describe, scan, train, evaluate, compare, reproduce, predict, import_, push):
     app.command(verb)
 
 

@@ -1,6 +1,7 @@
 """The run folder: what a training leaves behind, and how everyone reads it.
 
-RUN/run.json         what made it: network, recipe, runtime, source, class names, versions, command
+RUN/run.json         what made it: network, recipe, runtime, source, class names, versions, command; of an imported
+                     run where its weights came from, and no recipe
 RUN/metrics.jsonl    a line per epoch
 RUN/tensorboard/     the same as curves, and the loss of every step
 RUN/checkpoints/     to resume from
@@ -14,11 +15,12 @@ import json
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from verydeep import atomic
+from verydeep import atomic, model_hub
 from verydeep.networks.configurations import configuration
 from verydeep.networks.scales import scale_range
 from verydeep.version import __version__
@@ -30,7 +32,10 @@ RECORD, METRICS, CHECKPOINTS, MODEL = "run.json", "metrics.jsonl", "checkpoints"
 QUARANTINE, TENSORBOARD, BEST = "quarantine.jsonl", "tensorboard", "best"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
-FORMAT = 1
+TEST_SCALE = "256"
+"""S that test scales follow from where it is not known how a network was trained."""
+
+FORMAT = 2
 """Of `run.json`; raised when older versions could no longer read it."""
 
 
@@ -40,6 +45,7 @@ class Record:
 
     network: str
     recipe: dict[str, Any]
+    """Empty where nothing was trained here: the weights were imported."""
     runtime: dict[str, Any]
     source: str
     fingerprints: dict[str, str]
@@ -51,6 +57,8 @@ class Record:
     """Which layers were copied and which were drawn."""
     command: str
     versions: dict[str, str]
+    imported: dict[str, Any] | None = None
+    """Where imported weights came from: file, SHA-256, layout, and how images were to be preprocessed for them."""
     format: int = FORMAT
 
 
@@ -181,9 +189,12 @@ def save_model(model: Model, folder: Path) -> None:
 def load_model(folder: str | Path) -> Model:
     """The model of a run, or of a folder with `config.json` and `model.safetensors`, ready to use, on the CPU.
 
+    Everywhere a RUN can also be `hub:NAME`, a model of the Hugging Face hub that `push` or `save` made.
+
     Raises:
         ValueError: no such folder, a training that has not ended, or weights that are damaged or do not fit the
             configuration.
+        OSError: the hub cannot be reached.
     """
     import torch
     from safetensors import SafetensorError
@@ -193,7 +204,7 @@ def load_model(folder: str | Path) -> Model:
 
     found = _model_folder(folder)
     try:
-        config = load_config(folder)
+        config = _config(found)
         classes, scale, flip = tuple(config.pop("classes")), config.pop("scale"), config.pop("flip")
         scale_range(scale)
         weights = file_sha256(found / WEIGHTS)
@@ -213,8 +224,7 @@ def load_config(folder: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: the folder has no model.
     """
-    found: dict[str, Any] = json.loads((_model_folder(folder) / CONFIG).read_text(encoding="utf-8"))
-    return found
+    return _config(_model_folder(folder))
 
 
 def weights_fingerprint(folder: str | Path) -> str:
@@ -232,7 +242,18 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _config(found: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((found / CONFIG).read_text(encoding="utf-8"))
+    return config
+
+
 def _model_folder(folder: str | Path) -> Path:
+    """Where `config.json` and `model.safetensors` lie; of a model of the hub, where they were downloaded to."""
+    if model_hub.is_named(folder):
+        found = model_hub.downloaded(str(folder), (CONFIG, WEIGHTS))
+        if not (found / CONFIG).is_file() or "network" not in _config(found):
+            raise ValueError(f"{folder} is no model of verydeep: verydeep import {folder} --out RUN may read it")
+        return found
     for path in (atomic.standing(Path(folder) / MODEL), atomic.standing(Path(folder))):
         if (path / CONFIG).is_file():
             return path
@@ -240,6 +261,50 @@ def _model_folder(folder: str | Path) -> Path:
     raise ValueError(f"{folder} {reason}")
 
 
+def model_files(folder: str | Path) -> dict[str, Path]:
+    """`config.json` and `model.safetensors` of a run's model, by their names.
+
+    Raises:
+        ValueError: the folder has no model.
+    """
+    return {name: _model_folder(folder) / name for name in (CONFIG, WEIGHTS)}
+
+
 def load(folder: str | Path) -> "VGG":
-    """The network of a run: `load_model(folder).net`."""
+    """The network of a run, or of `hub:NAME`: `load_model(folder).net`."""
     return load_model(folder).net
+
+
+def save(
+    net: "VGG",
+    folder: str | Path,
+    *,
+    classes: Sequence[str] | None = None,
+    scale: str = TEST_SCALE,
+    flip: bool = True,
+) -> Path:
+    """Writes a network's `config.json` and `model.safetensors` for `load`, `push` and all that takes a RUN.
+
+    Args:
+        net: the network.
+        folder: replaced if it holds a model, made if it is not there.
+        classes: a name for each output; `class 0`, `class 1`, ... if not said.
+        scale: S for a crop of 224, from which the test scales follow.
+        flip: whether tests average over the mirror image.
+
+    Raises:
+        ValueError: other than one name for each output, the same name twice, an impossible scale, or a folder that
+            holds other things than a model.
+        OSError: it cannot be written.
+    """
+    from verydeep.networks.class_names import numbered_classes
+
+    path = Path(folder)
+    names = numbered_classes(net.classes) if classes is None else tuple(classes)
+    if len(names) != net.classes or len(set(names)) < len(names):
+        raise ValueError(f"{net.classes:,} different class names are needed, not {len(set(names)):,}")
+    scale_range(scale)
+    if path.exists() and (not path.is_dir() or {file.name for file in path.iterdir()} - {CONFIG, WEIGHTS}):
+        raise ValueError(f"{path} holds other things than a model: choose another folder")
+    save_model(Model(net=net, classes=names, scale=scale, flip=flip), path)
+    return path

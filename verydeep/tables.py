@@ -318,3 +318,21 @@ def _table(title: str | None, *, left: Sequence[str], right: Sequence[str]) -> T
     for column in right:
         table.add_column(column, justify="right")
     return table
+
+
+def import_table(found: Mapping[str, Any]) -> Table:
+    """What a run was made of, as `Imported.to_dict` gives it."""
+    table = _table(f"{found['run']}, from {found['file']}", left=("", ""), right=())
+    norm = " with batch normalisation" if found["batch_norm"] else ""
+    width = "" if found["width"] == 1 else f", width {found['width']:g}"
+    rows = {
+        "layout": found["layout"],
+        "network": f"{found['network']}{norm}{width}, crop {found['crop']}",
+        "classes": f"{found['classes']:,}",
+        "mean RGB": ", ".join(f"{value:.3f}" for value in found["mean_rgb"]),
+        "SHA-256": found["sha256"],
+    }
+    for name, value in rows.items():
+        table.add_row(name, Text(value))
+    table.caption = Text(" ".join(f"{note}." for note in found["notes"]))
+    return table

@@ -47,8 +47,10 @@ def check_same(before: runs.Record, order: Order) -> None:
     """Refuses to resume a run with another network, recipe or other images.
 
     Raises:
-        ValueError: something is not as it was.
+        ValueError: something is not as it was, or the run was imported.
     """
+    if before.imported is not None:
+        raise ValueError(f"{order.out} was imported, so there is nothing to resume: go on from it with --finetune")
     old = {
         **asdict(recipe_from(before.recipe)),
         **before.fingerprints,

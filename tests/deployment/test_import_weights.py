@@ -1,0 +1,264 @@
+"""Weights laid out as other libraries do it give the outputs that those libraries' computation gives."""
+
+import io
+import json
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from verydeep import Recipe, Trained, evaluate, import_weights, load, runs, train
+from verydeep.images.sources import MemorySource, Sample, Splits
+from verydeep.networks.class_names import ilsvrc_classes
+
+foreign = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "foreign_weights.py")))
+
+CROP = 64
+
+
+def imported(file, folder, **options):
+    found = import_weights(file, folder / "run", **options)
+    return found, load(folder / "run")
+
+
+def differs(net, rgb, expected):
+    """By how much, at most."""
+    with torch.no_grad():
+        found = net(torch.from_numpy(rgb)).numpy()
+    assert np.abs(expected).max() > 0.5
+    assert found.shape == expected.shape
+    return np.abs(found - expected).max()
+
+
+every_network = pytest.mark.parametrize(
+    ("network", "batch_norm"), [(name, batch_norm) for name in "ABDE" for batch_norm in (False, True)]
+)
+
+
+@every_network
+@pytest.mark.parametrize("layout", ["torchvision", "timm"])
+def test_state_dicts_of_torchvision_and_timm(tmp_path, network, batch_norm, layout):
+    plain, rgb = foreign.plain(network, batch_norm=batch_norm), foreign.images(CROP)
+    torch.save(foreign.state_dict(plain, layout), tmp_path / "net.pth")
+    found, net = imported(tmp_path / "net.pth", tmp_path)
+    assert (found.layout, found.network, found.batch_norm) == (layout, network, batch_norm)
+    assert (found.width, found.crop, found.classes, found.notes) == (1 / 16, CROP, 6, ())
+    assert found.mean_rgb == pytest.approx((123.675, 116.28, 103.53), abs=1e-4)
+    assert differs(net, rgb, foreign.scores(plain, foreign.torch_pixels(rgb))) < 1e-4
+
+
+@pytest.mark.parametrize("network", ["D", "E", "C", "A"])
+@pytest.mark.parametrize("form", ["legacy", "whole", "new", "archive"])
+def test_keras(tmp_path, network, form):
+    pytest.importorskip("h5py")
+    file = tmp_path / {"new": "net.weights.h5", "archive": "net.keras"}.get(form, "net.h5")
+    plain, rgb = foreign.plain(network, white=255), foreign.images(CROP)
+    foreign.write_keras(plain, file, form=form)
+    found, net = imported(file, tmp_path)
+    assert (found.layout, found.network) == ("keras", network)
+    assert differs(net, rgb, foreign.keras_scores(plain, rgb)) < 1e-4
+
+
+@pytest.mark.parametrize("form", ["legacy", "new"])
+def test_keras_layers_without_names_go_by_their_order(tmp_path, form):
+    pytest.importorskip("h5py")
+    plain, rgb = foreign.plain("E", white=255), foreign.images(CROP)
+    foreign.write_keras(plain, tmp_path / "net.h5", form=form, block_names=False)
+    _, net = imported(tmp_path / "net.h5", tmp_path)
+    assert differs(net, rgb, foreign.keras_scores(plain, rgb)) < 1e-4
+
+
+@pytest.mark.parametrize("old", [True, False])
+@pytest.mark.parametrize("network", ["C", "D", "E"])
+def test_caffe(tmp_path, network, old):
+    plain, rgb = foreign.plain(network, white=255), foreign.images(CROP)
+    (tmp_path / "net.caffemodel").write_bytes(foreign.caffemodel(plain, old=old))
+    found, net = imported(tmp_path / "net.caffemodel", tmp_path)
+    assert (found.layout, found.network) == ("caffe", network)
+    assert found.mean_rgb == pytest.approx(foreign.RGB_MEAN, abs=1e-4)
+    assert differs(net, rgb, foreign.scores(plain, foreign.caffe_pixels(rgb))) < 1e-4
+
+
+@pytest.mark.parametrize(("old", "compress"), [(True, False), (False, True), (False, False)])
+def test_matconvnet(tmp_path, old, compress):
+    plain, rgb, mean = foreign.plain("D", white=255), foreign.images(CROP), (120.0, 90.0, 70.0)
+    foreign.write_matconvnet(plain, tmp_path / "net.mat", old=old, mean=mean, compress=compress, classes=list("uvwxyz"))
+    found, net = imported(tmp_path / "net.mat", tmp_path)
+    assert (found.layout, found.mean_rgb) == ("matconvnet", mean)
+    assert runs.load_model(tmp_path / "run").classes == tuple("uvwxyz")
+    assert differs(net, rgb, foreign.scores(plain, foreign.rgb_pixels(rgb, mean))) < 1e-4
+
+
+def test_a_mean_from_blue_to_red_tells_that_matconvnets_filters_take_bgr(tmp_path):
+    plain, rgb = foreign.plain("D", white=255), foreign.images(CROP)
+    foreign.write_matconvnet(plain, tmp_path / "net.mat", old=False, mean=foreign.RGB_MEAN[::-1])
+    _, net = imported(tmp_path / "net.mat", tmp_path)
+    assert differs(net, rgb, foreign.scores(plain, foreign.caffe_pixels(rgb))) < 1e-4
+
+
+def test_large_kernels_and_one_window(tmp_path):
+    plain, rgb = foreign.plain("B-5x5", kernel=5, window=1), foreign.images(32)
+    torch.save(foreign.state_dict(plain, "torchvision"), tmp_path / "net.pt")
+    found, net = imported(tmp_path / "net.pt", tmp_path)
+    assert (found.network, found.crop) == ("B-5x5", 32)
+    assert differs(net, rgb, foreign.scores(plain, foreign.torch_pixels(rgb))) < 1e-4
+
+
+def test_other_preprocessing_is_said_in_the_librarys_units(tmp_path):
+    """Caffe's, in torchvision's names and either range of values."""
+    plain, rgb = foreign.plain("D", white=255), foreign.images(CROP)
+    torch.save(foreign.state_dict(plain, "torchvision"), tmp_path / "net.pth")
+    expected = foreign.scores(plain, foreign.caffe_pixels(rgb))
+    bgr = foreign.RGB_MEAN[::-1]
+    _, net = imported(
+        tmp_path / "net.pth", tmp_path, trained=Trained(channels="bgr", white=255, mean=bgr, std=(1.0, 1.0, 1.0))
+    )
+    assert differs(net, rgb, expected) < 1e-4
+    small = Trained(channels="bgr", mean=tuple(value / 255 for value in bgr), std=(1 / 255,) * 3)
+    _, net = imported(tmp_path / "net.pth", tmp_path / "small", trained=small)
+    assert differs(net, rgb, expected) < 1e-4
+
+
+@pytest.mark.parametrize("wrapped", ["state_dict", "model", "both"])
+def test_checkpoints_of_training_scripts(tmp_path, wrapped):
+    import argparse
+
+    plain, rgb = foreign.plain("A"), foreign.images(CROP)
+    state = {f"module.{name}": value for name, value in foreign.state_dict(plain, "torchvision").items()}
+    whole = {"epoch": 3, "args": argparse.Namespace(lr=0.1), "arch": "vgg11"}
+    whole |= {"model": {"state_dict": state}} if wrapped == "both" else {wrapped: state}
+    if wrapped == "both":
+        whole = whole["model"]
+    torch.save(whole, tmp_path / "checkpoint.pth.tar")
+    _, net = imported(tmp_path / "checkpoint.pth.tar", tmp_path)
+    assert differs(net, rgb, foreign.scores(plain, foreign.torch_pixels(rgb))) < 1e-4
+
+
+def test_timms_config_tells_mean_std_and_classes(tmp_path):
+    plain, rgb = foreign.plain("D"), foreign.images(CROP)
+    mean, std = (0.5, 0.4, 0.3), (0.5, 0.25, 0.125)
+    names = [f"bird {n}" for n in range(6)]
+    config = {"architecture": "vgg16", "pretrained_cfg": {"mean": mean, "std": std, "label_names": names}}
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "config.json").write_text(json.dumps(config))
+    save_file(foreign.state_dict(plain, "timm"), tmp_path / "hub" / "model.safetensors")
+    _, net = imported(tmp_path / "hub", tmp_path)
+    assert differs(net, rgb, foreign.scores(plain, foreign.torch_pixels(rgb, mean, std))) < 1e-4
+    assert runs.load_model(tmp_path / "run").classes == tuple(names)
+
+
+def test_a_run_imported_again_is_the_same(tmp_path):
+    torch.save(foreign.state_dict(foreign.plain("A"), "torchvision"), tmp_path / "net.pth")
+    imported(tmp_path / "net.pth", tmp_path)
+    again = import_weights(tmp_path / "run", tmp_path / "again")
+    one, other = runs.load_model(tmp_path / "run"), runs.load_model(tmp_path / "again")
+    assert again.layout == "verydeep"
+    assert (one.classes, one.scale, one.flip) == (other.classes, other.scale, other.flip)
+    assert all(torch.equal(value, other.net.state_dict()[name]) for name, value in one.net.state_dict().items())
+    bare = import_weights(tmp_path / "run" / "model" / "model.safetensors", tmp_path / "bare")
+    assert bare.layout == "verydeep"
+    assert torch.equal(load(tmp_path / "bare").mean_rgb, one.net.mean_rgb)
+
+
+def test_a_lrn_has_to_be_said(tmp_path):
+    torch.save(foreign.state_dict(foreign.plain("A"), "torchvision"), tmp_path / "net.pth")
+    found, net = imported(tmp_path / "net.pth", tmp_path, network="A-LRN")
+    assert found.network == net.configuration.name == "A-LRN"
+    with pytest.raises(ValueError, match="it holds the weights of A, not of D"):
+        import_weights(tmp_path / "net.pth", tmp_path / "other", network="D")
+
+
+@pytest.mark.parametrize("lacking", ["numbers", "layers"])
+def test_layers_that_a_file_for_features_lacks_are_drawn_and_that_is_said(tmp_path, lacking):
+    state = foreign.state_dict(foreign.plain("D", window=7), "torchvision")
+    heads = [name for name in state if name.startswith("classifier")]
+    for name in heads:
+        state[name] = torch.full_like(state[name], torch.nan)
+    if lacking == "layers":
+        state = {name: value for name, value in state.items() if name not in heads}
+    torch.save(state, tmp_path / "features.pth")
+    found, net = imported(tmp_path / "features.pth", tmp_path)
+    assert found.classes == (6 if lacking == "numbers" else 1000)
+    assert found.notes[0].startswith("fc6, fc7, fc8 are no")
+    assert all(value.isfinite().all() for value in net.state_dict().values())
+    assert net.fc6.weight.std() > 0
+    assert runs.read_record(tmp_path / "run").initialisation.endswith("; glorot initialisation: fc6, fc7, fc8")
+
+
+def test_where_weights_came_from_is_recorded_and_no_recipe_made_up(tmp_path):
+    torch.save(foreign.state_dict(foreign.plain("A"), "timm"), tmp_path / "net.pth")
+    found, _ = imported(tmp_path / "net.pth", tmp_path)
+    record = runs.read_record(tmp_path / "run")
+    assert (record.recipe, record.images, record.runtime) == ({}, {}, {})
+    assert record.imported["file"] == "net.pth"
+    assert record.imported["sha256"] == found.sha256 == runs.file_sha256(tmp_path / "net.pth")
+    assert (record.imported["layout"], record.imported["white"], record.imported["channels"]) == ("timm", 1, "rgb")
+    assert record.classes == tuple(f"class {number}" for number in range(6))
+
+
+def pictures(count, seed):
+    """Noise that is dark or light."""
+    rng, samples = np.random.default_rng(seed), []
+    for index in range(count):
+        buffer = io.BytesIO()
+        Image.fromarray((rng.integers(0, 100, (40, 44, 3)) + 150 * (index % 2)).astype(np.uint8)).save(buffer, "PNG")
+        samples.append(Sample(buffer.getvalue(), index % 2, f"{index}.png"))
+    return MemorySource(classes=("dark", "light"), samples=tuple(samples))
+
+
+def test_an_imported_run_is_tested_and_gone_on_from(tmp_path):
+    torch.save(foreign.state_dict(foreign.plain("A", window=1, classes=2), "torchvision"), tmp_path / "net.pth")
+    (tmp_path / "names.txt").write_text("dark\nlight\n")
+    run = tmp_path / "run"
+    import_weights(tmp_path / "net.pth", run, class_names=str(tmp_path / "names.txt"))
+    noise = Splits(name="noise", parts={"train": pictures(8, 0), "val": pictures(4, 1)})
+    assert evaluate(run, data=noise, cache=False).n == 4
+    tiny = {"crop": 32, "width": 1 / 16, "epochs": 1, "batch": 4}
+    for recipe in (Recipe(**tiny, finetune=str(run)), Recipe(**tiny, init=str(run))):
+        kind = "finetune" if recipe.finetune else "init"
+        out = train(noise, network="A", out=tmp_path / kind, recipe=recipe)
+        assert runs.read_record(out).fingerprints[kind] == runs.weights_fingerprint(run)
+    with pytest.raises(ValueError, match="was imported, so there is nothing to resume"):
+        train(noise, network="A", out=run, recipe=Recipe(**tiny), resume=True)
+
+
+def test_imagenets_names_come_with_a_thousand_outputs(tmp_path):
+    torch.save(foreign.state_dict(foreign.plain("A", window=1, classes=1000), "torchvision"), tmp_path / "net.pth")
+    for chosen in ("words", "wnids"):
+        import_weights(tmp_path / "net.pth", tmp_path / chosen, class_names=chosen)
+    assert runs.load_model(tmp_path / "words").classes[:2] == ("tench", "goldfish")
+    assert runs.load_model(tmp_path / "wnids").classes == tuple(ilsvrc_classes())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_names": "wnids"}, "wnids are for 1,000 outputs, not 6"),
+        ({"class_names": "nowhere.txt"}, "there is no file nowhere.txt"),
+        ({"network": "F"}, "unknown network 'F'"),
+        ({"trained": Trained(white=255)}, "say mean and std in that range, too"),
+        ({"trained": Trained(mean=(103.9, 116.8, 123.7))}, "mean must be numbers from 0 to 1"),
+        ({"trained": Trained(std=(0.0, 1.0, 1.0))}, "std must be numbers above 0"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_and_nothing_is_left(tmp_path, options, message):
+    torch.save(foreign.state_dict(foreign.plain("A"), "torchvision"), tmp_path / "net.pth")
+    with pytest.raises(ValueError, match=message) as caught:
+        import_weights(tmp_path / "net.pth", tmp_path / "run", **options)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pth"]
+
+
+def test_our_own_weights_have_their_mean(tmp_path):
+    torch.save(foreign.state_dict(foreign.plain("A"), "torchvision"), tmp_path / "net.pth")
+    imported(tmp_path / "net.pth", tmp_path)
+    for own in (tmp_path / "run", tmp_path / "run" / "model" / "model.safetensors"):
+        with pytest.raises(ValueError, match="its mean is part of its weights"):
+            import_weights(own, tmp_path / "again", trained=Trained(channels="bgr"))
+    with pytest.raises(ValueError, match="run exists: choose another folder"):
+        import_weights(tmp_path / "net.pth", tmp_path / "run")

@@ -1,0 +1,120 @@
+"""Weights go out as torchvision and timm have them, and back as they came."""
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from verydeep import import_weights, runs, save, vgg, write_weights
+
+foreign = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "foreign_weights.py")))
+
+LAYOUTS = ("torchvision", "timm")
+
+
+def read(file):
+    return load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
+
+
+def ulps(one, other):
+    """The greatest distance in units in the last place."""
+    units = np.spacing(np.abs(one.numpy()))
+    return (np.abs(one.numpy().astype(np.float64) - other.numpy().astype(np.float64)) / units).max()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("network", "batch_norm"), [("A", False), ("B", True), ("D", True), ("E", False)])
+def test_what_came_in_goes_out_again(tmp_path, network, batch_norm, layout, suffix):
+    state = foreign.state_dict(foreign.plain(network, batch_norm=batch_norm), layout)
+    torch.save(state, tmp_path / "in.pth")
+    import_weights(tmp_path / "in.pth", tmp_path / "run")
+    told = write_weights(tmp_path / "run", tmp_path / f"out{suffix}", layout)
+    found = read(tmp_path / f"out{suffix}")
+    assert found.keys() == state.keys()
+    for name, value in state.items():
+        if name == "features.0.weight":
+            assert ulps(value, found[name]) <= 1
+        else:
+            assert torch.equal(value, found[name]), name
+            assert value.dtype == found[name].dtype
+    number = {"A": 11, "B": 13, "D": 16, "E": 19}[network]
+    assert told.network == f"vgg{number}" + ("_bn" if batch_norm else "")
+    assert (told.mean, told.std) == (foreign.TORCH_MEAN, foreign.TORCH_STD)
+    assert told.notes == (
+        f"{layout}'s own networks have width 1 and crop 224; this one has width 0.0625 and crop 64, so build one of "
+        "these sizes to load it",
+    )
+
+
+def test_one_unit_in_the_last_place_holds_for_a_hundred_thousand_weights():
+    """What the division by std and its reverse round, for weights of all sizes."""
+    from verydeep.networks.weights import PREPROCESSING, fold, unfold
+
+    rng = np.random.default_rng(0)
+    values = torch.from_numpy(rng.normal(size=(4000, 3, 3, 3)) * 10.0 ** rng.integers(-6, 3, 3)[:, None, None])
+    weights = {"conv1_1.weight": values.float()}
+    back, _ = unfold(fold(weights, PREPROCESSING["torchvision"]), "torchvision")
+    distance = ulps(weights["conv1_1.weight"], back["conv1_1.weight"])
+    assert 0 < distance <= 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_networks_of_our_own_compute_the_same_there(tmp_path, layout):
+    """With the mean and std that the file names."""
+    torch.manual_seed(0)
+    net = vgg("D", classes=6, crop=64, width=1 / 16, mean_rgb=(100.0, 110.0, 90.5)).eval()
+    save(net, tmp_path / "model")
+    told = write_weights(tmp_path / "model", tmp_path / "out.safetensors", layout)
+    assert told.mean == pytest.approx((100 / 255, 110 / 255, 90.5 / 255), rel=1e-6)
+    assert told.notes[0].startswith(f"its mean is not the one that {layout} uses")
+    with safe_open(tmp_path / "out.safetensors", "pt") as file:
+        metadata = file.metadata()
+        state = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
+    assert metadata["architecture"] == "vgg16"
+    mean, std = ([float(part) for part in metadata[name].split(",")] for name in ("mean", "std"))
+    numbers = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]  # torchvision's vgg16
+    stages = [stage for stage, depth in enumerate((2, 2, 3, 3, 3), 1) for _ in range(depth)]
+    names = {
+        "torchvision": ("classifier.0", "classifier.3", "classifier.6"),
+        "timm": ("pre_logits.fc1", "pre_logits.fc2", "head.fc"),
+    }
+    plain = foreign.Plain(
+        [
+            (stage, 0, state[f"features.{n}.weight"], state[f"features.{n}.bias"], None)
+            for stage, n in zip(stages, numbers, strict=True)
+        ],
+        [(state[f"{name}.weight"], state[f"{name}.bias"]) for name in names[layout]],
+    )
+    rgb = foreign.images(64)
+    with torch.no_grad():
+        ours = net(torch.from_numpy(rgb)).numpy()
+    assert np.abs(foreign.scores(plain, foreign.torch_pixels(rgb, mean, std)) - ours).max() < 1e-4
+    import_weights(tmp_path / "out.safetensors", tmp_path / "again")
+    again = runs.load_model(tmp_path / "again").net
+    assert torch.allclose(again.mean_rgb, net.mean_rgb, rtol=1e-6, atol=0)
+    assert ulps(net.conv1_1.weight.detach(), again.conv1_1.weight.detach()) <= 1
+
+
+@pytest.mark.parametrize("network", ["C", "A-LRN", "B-5x5"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_networks_that_a_library_lacks_are_refused_by_name(tmp_path, network, layout):
+    save(vgg(network, classes=2, crop=32, width=0.05), tmp_path / "model")
+    with pytest.raises(ValueError, match=f"{layout} has no {network}, only A, B, D, E"):
+        write_weights(tmp_path / "model", tmp_path / "out.pth", layout)
+    assert not (tmp_path / "out.pth").exists()
+
+
+def test_wrong_use(tmp_path):
+    save(vgg("A", classes=2, crop=32, width=0.05), tmp_path / "model")
+    with pytest.raises(ValueError, match="for torchvision or timm, not for 'keras'"):
+        write_weights(tmp_path / "model", tmp_path / "out.pth", "keras")
+    with pytest.raises(ValueError, match=r"written as .safetensors, .pth, .pt"):
+        write_weights(tmp_path / "model", tmp_path / "out.h5", "timm")
+    with pytest.raises(OSError, match="cannot write"):
+        write_weights(tmp_path / "model", tmp_path / "nowhere" / "out.pth", "timm")

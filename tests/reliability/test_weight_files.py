@@ -1,0 +1,236 @@
+"""Files of weights are input like any other: nothing in them is run, and damaged ones end in one line."""
+
+import io
+import pickle
+import random
+import resource
+import runpy
+import struct
+import tarfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from verydeep import import_weights, load
+from verydeep.deployment.import_weights import converted_weights
+from verydeep.networks import keras_file
+from verydeep.networks.weight_files import read_weights
+
+foreign = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "foreign_weights.py")))
+
+
+# the pickle wall
+
+
+class Payload:
+    """Leaves a file where it is loaded by an unguarded pickle."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return exec, (f"open({str(self.mark)!r}, 'w').close()",)
+
+
+def zipped(mark):
+    """As torch.save writes it: an archive whose data.pkl is the payload."""
+    buffer = io.BytesIO()
+    torch.save({"features.0.weight": torch.ones(2), "epoch": Payload(mark)}, buffer)
+    return buffer.getvalue()
+
+
+def legacy(mark):
+    buffer = io.BytesIO()
+    torch.save(
+        {"features.0.weight": torch.ones(2), "epoch": Payload(mark)}, buffer, _use_new_zipfile_serialization=False
+    )
+    return buffer.getvalue()
+
+
+def oldest(mark):
+    """A tar of pickles, as PyTorch wrote them at first."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name in ("storages", "tensors", "pickle"):
+            content = pickle.dumps(Payload(mark))
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def bare(mark):
+    return pickle.dumps(Payload(mark), protocol=2)
+
+
+def objects(mark):
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([Payload(mark)], dtype=object), allow_pickle=True)
+    return buffer.getvalue()
+
+
+def metadata(mark):
+    """A distributed checkpoint's `.metadata` is a pickle."""
+    return pickle.dumps({"state_dict_metadata": Payload(mark)})
+
+
+FORMS = (zipped, legacy, oldest, bare, objects, metadata)
+SUFFIXES = (".pt", ".pth", ".tar", ".bin", ".safetensors", ".h5", ".keras", ".caffemodel", ".mat", ".npy", ".metadata")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_payloads_do_run_where_nothing_guards(tmp_path, form):
+    mark = tmp_path / "mark"
+    content = io.BytesIO(form(mark))
+    if form is objects:
+        np.load(content, allow_pickle=True)
+    elif form in (zipped, legacy):
+        torch.load(content, weights_only=False)
+    elif form is oldest:
+        with tarfile.open(fileobj=content) as archive:
+            pickle.load(archive.extractfile("pickle"))
+    else:
+        pickle.load(content)
+    assert mark.exists()
+
+
+def test_a_payload_never_runs_on_any_way_in(tmp_path, figure):
+    mark, tried = tmp_path / "mark", 0
+    for form in FORMS:
+        content = form(mark)
+        for suffix in SUFFIXES:
+            file = tmp_path / f"weights{suffix}"
+            file.write_bytes(content)
+            with pytest.raises(ValueError, match="weights") as caught:
+                import_weights(file, tmp_path / "run")
+            assert "\n" not in str(caught.value)
+            assert "weights_only" not in str(caught.value)  # no advice to open the wall
+            tried += 1
+        for name in ("model.safetensors", "pytorch_model.bin"):
+            for config in ("{}", '{"network": "A"}', content):
+                folder = tmp_path / "folder"
+                folder.mkdir(exist_ok=True)
+                (folder / name).write_bytes(content)
+                (folder / "config.json").write_bytes(config if isinstance(config, bytes) else config.encode())
+                with pytest.raises(ValueError, match=r"cannot be read|usable|neither|is not a run"):
+                    import_weights(folder, tmp_path / "run")
+                with pytest.raises(ValueError, match="does not hold a usable model"):
+                    load(folder)
+                tried += 2
+            (folder / name).unlink()
+    assert not mark.exists()
+    assert not (tmp_path / "run").exists()
+    figure(21, "pickle wall", f"{len(FORMS)} payloads on {tried} ways in: none ran")
+
+
+# damaged files
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A small file of every format; they differ in what a library may have written."""
+    folder, net = tmp_path_factory.mktemp("whole"), foreign.plain("A", window=1, classes=3)
+    state = foreign.state_dict(net, "torchvision")
+    torch.save(state, folder / "zip.pth")
+    torch.save({"state_dict": state, "epoch": 1}, folder / "legacy.tar", _use_new_zipfile_serialization=False)
+    save_file(foreign.state_dict(net, "timm"), folder / "timm.safetensors", metadata={"mean": "0.5,0.5,0.5"})
+    foreign.write_keras(net, folder / "legacy.h5", form="legacy")
+    foreign.write_keras(net, folder / "whole.h5", form="whole")
+    foreign.write_keras(net, folder / "new.weights.h5", form="new")
+    foreign.write_keras(net, folder / "new.keras", form="archive")
+    (folder / "new.inner.h5").unlink()
+    (folder / "old.caffemodel").write_bytes(foreign.caffemodel(net, old=True))
+    (folder / "new.caffemodel").write_bytes(foreign.caffemodel(net, old=False))
+    foreign.write_matconvnet(net, folder / "old.mat", old=True)
+    foreign.write_matconvnet(net, folder / "new.mat", old=False, classes=["a", "b", "c"], compress=True)
+    files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    assert {Path(name).suffix for name in files} >= set(SUFFIXES) - {".pt", ".bin", ".npy", ".metadata"}
+    return files
+
+
+def flip(content, rng):
+    place = somewhere(content, rng)
+    return content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :]
+
+
+def overwrite(content, rng):
+    """Lengths and counts become absurd."""
+    place = somewhere(content, rng)
+    number = rng.choice([0, 1, 127, 255, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1])
+    kind = rng.choice(["<Q", "<I", ">I", "<H", "B"])
+    written = struct.pack(kind, number & (2 ** (8 * struct.calcsize(kind)) - 1))
+    return content[:place] + written + content[place + len(written) :]
+
+
+def cut(content, rng):
+    return content[: rng.randrange(len(content))]
+
+
+def repeat(content, rng):
+    place, length = somewhere(content, rng), rng.randrange(1, 400)
+    return content[:place] + content[place : place + length] * rng.randrange(2, 5) + content[place + length :]
+
+
+def move(content, rng):
+    here, there, length = somewhere(content, rng), somewhere(content, rng), rng.randrange(1, 64)
+    return content[:there] + content[here : here + length] + content[there + length :]
+
+
+def somewhere(content, rng):
+    """Often near an end, where headers and indices are; sometimes at a word of the format's own."""
+    places = (
+        lambda: rng.randrange(min(len(content), 4096)),
+        lambda: len(content) - 1 - rng.randrange(min(len(content), 8192)),
+    )
+    return rng.choice([*places, lambda: rng.randrange(len(content))])()
+
+
+MUTATIONS = (flip, overwrite, cut, repeat, move)
+
+
+def outcome(file):
+    """`read`, or the error; anything but a ValueError or OSError of one line fails the test."""
+    told = "read"
+    try:
+        converted_weights(read_weights(file))
+    except UnicodeError:
+        raise
+    except (ValueError, OSError) as error:
+        told = str(error)
+    assert told.count("\n") == 0, told
+    return told
+
+
+def test_whole_files_are_read(whole, tmp_path):
+    for name, content in whole.items():
+        file = tmp_path / name
+        file.write_bytes(content)
+        assert outcome(file) == "read", name
+
+
+def test_damaged_files_end_in_one_line(whole, battery, figure, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_file, "PATIENCE", 4.0)  # for HDF5's library to hang
+    rng, read, given_up = random.Random(22), 0, 0
+    quick = [name for name in whole if "h5" not in name and "keras" not in name]
+    slow = [name for name in whole if name not in quick]  # a process each
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    count = 10_000 if battery else 150
+    for number in range(count):
+        name = rng.choice(quick if number % 10 else slow)
+        content = whole[name]
+        for _ in range(rng.choice([1, 1, 1, 3])):
+            content = rng.choice(MUTATIONS)(content, rng) or content
+        file = tmp_path / f"damaged-{name}"
+        file.write_bytes(content)
+        told = outcome(file)
+        read += told == "read"
+        given_up += "HDF5 library" in told
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert grown < 600, f"{grown:.0f} MiB"
+    assert read < 3 * count / 4
+    told = f"{count:,} damaged files of {len(whole)} kinds: {count - read:,} refused in one line, {read:,} still whole"
+    figure(22, "loader fuzz", f"{told}; HDF5's reader lost {given_up} times; {grown:.0f} MiB of memory more")

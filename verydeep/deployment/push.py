@@ -1,0 +1,52 @@
+"""A run's model to the Hugging Face hub, with a page about it."""
+
+from pathlib import Path
+from typing import Any
+
+from verydeep import model_hub, runs
+from verydeep.networks.arithmetic import describe
+from verydeep.pages import render
+
+CARD = "README.md"
+
+
+def push(run: str | Path, name: str, *, private: bool = False) -> str:
+    """Uploads `config.json`, `model.safetensors` and a model card to `hub:NAME`; the address of its page.
+
+    Everything that takes a RUN takes `hub:NAME` too. `private` is for a model that is not there yet.
+
+    Raises:
+        ValueError: unusable run, no name of the hub, no login or no right to write there.
+        OSError: the hub cannot be reached.
+    """
+    if not model_hub.is_named(name):
+        raise ValueError(f"models of the hub are called hub:OWNER/MODEL, not {name!r}")
+    card = model_card(run, name)
+    files: dict[str, Path | bytes] = {**runs.model_files(run), CARD: card.encode(errors="backslashreplace")}
+    message = f"{runs.load_config(run)['network']}, by verydeep"
+    return model_hub.upload(name, files, private=private, message=message)
+
+
+def model_card(run: str | Path, name: str) -> str:
+    """The page of a model, Markdown with a head that the hub reads: what the run knows of itself, and no more.
+
+    Raises:
+        ValueError: unusable run.
+    """
+    model = runs.load_model(run)
+    net = model.net
+    network = describe(
+        net.configuration.name, classes=net.classes, input=net.crop, width=net.width, batch_norm=net.batch_norm
+    )
+    record = runs.read_record(run) if runs.has_record(run) else None
+    values: dict[str, Any] = {
+        "name": name,
+        "net": net,
+        "network": network,
+        "model": model,
+        "mean": [round(value, 3) for value in net.mean_rgb.tolist()],
+        "record": record,
+        "source": record and Path(record.source).name,  # where it lies on this machine is nobody's business
+        "epochs": runs.read_metrics(run),
+    }
+    return render("model-card.md", values)
