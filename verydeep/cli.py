@@ -20,7 +20,7 @@ from verydeep.processes import under_torchrun
 from verydeep.runtime import ended_by_sigterm
 from verydeep.version import __version__
 
-ON_SEVERAL_PROCESSES = {"train", "evaluate", "reproduce"}
+ON_SEVERAL_PROCESSES = ("train", "evaluate", "reproduce", "predict", "features")
 
 app = App(
     name="verydeep",
@@ -45,10 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given or bool(os.environ.get("VERYDEEP_DEBUG"))
     tokens = [token for token in given if token != "--debug"]
     try:
-        if under_torchrun() and not ON_SEVERAL_PROCESSES & {*tokens[:1]}:
-            raise ValueError(
-                "only train, evaluate and reproduce work on several processes: start this without torchrun"
-            )
+        if under_torchrun() and not {*tokens[:1]} & {*ON_SEVERAL_PROCESSES}:
+            several = f"{', '.join(ON_SEVERAL_PROCESSES[:-1])} and {ON_SEVERAL_PROCESSES[-1]}"
+            raise ValueError(f"only {several} work on several processes: start this without torchrun")
         with ended_by_sigterm():
             app.config = options_file(tokens)
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
