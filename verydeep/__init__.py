@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from verydeep.version import __version__
 
 if TYPE_CHECKING:
+    from verydeep.deployment.feature_files import write_features
+    from verydeep.deployment.features import Descriptor, features
     from verydeep.deployment.predict import Prediction, predict
     from verydeep.evaluation.compare import compare
     from verydeep.evaluation.evaluate import evaluate
@@ -49,6 +51,8 @@ _MODULES = {
     "images.scan": ("Scan", "scan"),
     "images.tolerance": ("Tolerance",),
     "deployment.predict": ("Prediction", "predict"),
+    "deployment.features": ("Descriptor", "features"),
+    "deployment.feature_files": ("write_features",),
 }
 
 __all__ = [
@@ -56,6 +60,7 @@ __all__ = [
     "VGG",
     "Comparison",
     "Configuration",
+    "Descriptor",
     "Evaluation",
     "Execution",
     "Grid",
@@ -72,6 +77,7 @@ __all__ = [
     "describe_stack",
     "evaluate",
     "evaluation_report",
+    "features",
     "initialise",
     "load",
     "predict",
@@ -79,6 +85,7 @@ __all__ = [
     "scan",
     "train",
     "vgg",
+    "write_features",
     "write_predictions",
 ]
 

@@ -301,6 +301,21 @@ def prediction_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def feature_table(found: Mapping[str, Any]) -> Table:
+    """What a file of features holds, as `FeatureFile.to_dict` gives it."""
+    mirrored = ", mirror averaged" if found["mirror"] else ""
+    table = _table(
+        f"{found['file']}: {found['images']:,} images at Q = {', '.join(map(str, found['scales']))}{mirrored}",
+        left=("layer",),
+        right=("numbers of each image",),
+    )
+    for name, shape in found["layers"].items():
+        table.add_row(name, " x ".join(f"{side:,}" for side in shape))
+    if found["unusable"]:
+        table.caption = Text(f"Without {len(found['unusable']):,} images that cannot be used.")
+    return table
+
+
 def _stage(network: NetworkDescription, stage: int) -> list[str]:
     """`3-64` for each convolution of a stage (Table 1 writes conv3-64), and `LRN`."""
     return [

@@ -50,11 +50,14 @@ def predict(
     from verydeep.deployment.predict import model_on
     from verydeep.deployment.predict import predict as predict_images
     from verydeep.deployment.prediction_files import check_kind
-    from verydeep.images.given import given_images
+    from verydeep.images.given import STANDARD_INPUT, given_images
     from verydeep.runtime import torch_device
 
     if not images:
         raise ValueError("name one or more images, or folders of them")
+    for image in images:
+        if str(image).startswith("-") and str(image) != STANDARD_INPUT:
+            raise ValueError(f"unknown option {image} (a file of that name is ./{image})")
     if out is not None:
         check_kind(out)
         if out == json_file:
