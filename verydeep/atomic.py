@@ -35,6 +35,8 @@ def new_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: no file can be written there.
     """
+    for left in _beside(path, "partial"):
+        left.unlink(missing_ok=True)  # a process was killed
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         aside.touch()

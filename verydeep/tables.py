@@ -301,19 +301,14 @@ def prediction_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def feature_table(found: Mapping[str, Any]) -> Table:
+def feature_tables(found: Mapping[str, Any]) -> list[Table | str]:
     """What a file of features holds, as `FeatureFile.to_dict` gives it."""
-    mirrored = ", mirror averaged" if found["mirror"] else ""
-    table = _table(
-        f"{found['file']}: {found['images']:,} images at Q = {', '.join(map(str, found['scales']))}{mirrored}",
-        left=("layer",),
-        right=("numbers of each image",),
-    )
+    without = f", without {len(found['unusable']):,} that cannot be used" if found["unusable"] else ""
+    scales = ", ".join(map(str, found["scales"])) + (" and their mirror images" if found["mirror"] else "")
+    table = _table(None, left=("layer",), right=("numbers of each image",))
     for name, shape in found["layers"].items():
         table.add_row(name, " x ".join(f"{side:,}" for side in shape))
-    if found["unusable"]:
-        table.caption = Text(f"Without {len(found['unusable']):,} images that cannot be used.")
-    return table
+    return [f"{found['file']}: {found['images']:,} images at Q = {scales}{without}", table]
 
 
 def _stage(network: NetworkDescription, stage: int) -> list[str]:

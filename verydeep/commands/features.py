@@ -7,7 +7,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.options import ImageOptions, JsonFile, OutputFile, RuntimeOptions, named_scales
 from verydeep.processes import rank_of_environment
 from verydeep.runtime import Runtime
-from verydeep.tables import feature_table, show
+from verydeep.tables import feature_tables, show
 
 
 def features(
@@ -61,4 +61,4 @@ def features(
     )
     found = write_features(run, source, out, descriptor=descriptor, split=split, runtime=runtime, tolerance=images)
     if not rank_of_environment():
-        show(found.to_dict(), json_file, feature_table(found.to_dict()))
+        show(found.to_dict(), json_file, *feature_tables(found.to_dict()))

@@ -148,8 +148,8 @@ def features(
 
     Args:
         run: a run folder, or a model that is loaded already (`runs.load_model`); it goes to the device.
-        data: SOURCE, as for training, or a folder of images without classes; an open source; or images, as for
-            `predict`. Its classes need not be the run's.
+        data: SOURCE, as for training, or an image or a folder of them without classes; an open source; or several
+            images, as for `predict`. Its classes need not be the run's.
         descriptor: which layers, at which scales, pooled how. If not said, the paper's at one scale.
         split: part of the source; of one with splits it must be said.
         runtime: device, and processes that decode.
@@ -216,17 +216,20 @@ def _shapes(net: VGG, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 def _source(data: str | Path | Source | Splits | GivenImage | Sequence[GivenImage], split: str | None) -> Source:
     if isinstance(data, str | Path):
-        folder = Path(data)
-        if folder.is_dir() and not subfolders(folder) and any(is_image_file(file) for file in folder.iterdir()):
-            data = given_images(folder)
-        else:
-            data = open_for_testing(str(data), None)
+        data = given_images(data) if _without_classes(Path(data)) else open_for_testing(str(data), None)
     if isinstance(data, Splits):
         return _part(data, split)
     source = data if hasattr(data, "fingerprint") else given_images(cast(GivenImage, data))
     if split not in (None, "all"):
         raise ValueError(f"these images have no splits: leave out {split!r}")
     return cast(Source, source)
+
+
+def _without_classes(path: Path) -> bool:
+    """Whether this is an image, or a folder with nothing but images in it."""
+    if path.is_dir():
+        return not subfolders(path) and any(is_image_file(file) for file in path.iterdir())
+    return is_image_file(path)
 
 
 def _part(splits: Splits, split: str | None) -> Source:
