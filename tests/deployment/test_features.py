@@ -116,6 +116,16 @@ def test_without_pooling_layers_are_as_they_are_of_the_crop_in_the_middle(model,
         assert close(one.values["relu7"], expected["relu7"].numpy().ravel())
 
 
+@pytest.mark.parametrize(("network", "batch_norm"), [("A-LRN", False), ("C", True)])
+def test_every_layer_can_be_asked_for(photos, network, batch_norm):
+    net = verydeep.vgg(network, classes=3, crop=64, width=0.05, batch_norm=batch_norm)
+    one = Model(net=net, classes=("a", "b", "c"), scale="256", flip=True)
+    for pool in ("none", "stack"):
+        (found,) = features(one, photos / "ant" / "0.png", descriptor=Descriptor(layers=net.layer_names, pool=pool))
+        assert tuple(found.values) == net.layer_names
+        assert all(np.isfinite(values).all() for values in found.values.values())
+
+
 def test_sources_of_other_classes_and_of_none(model, photos, tmp_path):
     of_folder = {one.id: one for one in features(model, photos)}
     pictures = [np.asarray(Image.open(photos / "bee" / f"{n}.png")) for n in (1, 3)]
@@ -142,8 +152,8 @@ def test_sources_of_other_classes_and_of_none(model, photos, tmp_path):
     ("descriptor", "problem"),
     [
         ({"layers": ["fc9", "fc7"]}, "no layer 'fc9': this network has conv1_1, "),
-        ({"layers": []}, "name one or more different layers"),
-        ({"layers": ["fc7", "fc7"]}, "name one or more different layers"),
+        ({"layers": []}, "layers are one or more different ones"),
+        ({"layers": ["fc7", "fc7"]}, "layers are one or more different ones"),
         ({"scales": [100]}, "scales are different whole numbers from 224"),
         ({"scales": [256, 256]}, "scales are different whole numbers from 224"),
         ({"scales": "paper", "pool": "none"}, "of one scale, not of 224, 256, 288"),

@@ -34,7 +34,7 @@ def features(
         run: A run folder.
         source: A folder, tar shards, hub:NAME or digits (see verydeep --help), of any classes; or a folder of images.
         out: The file to write, .safetensors or .parquet.
-        layers: With commas: fc7 is before the ReLU, relu7 after it (verydeep describe lists them all).
+        layers: With commas, by the paper's names: fc7 is before the ReLU, relu7 after it, pool5 the last pooling.
         scales: Test scales Q for a crop of 224, such as 256,384,512; single: the training scale; paper: the three that
             follow from it.
         pool: avg: the average over positions and scales; stack: over positions, the scales one after the other; none:

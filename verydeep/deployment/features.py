@@ -27,6 +27,7 @@ from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import Source, Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import centre_place
+from verydeep.networks.arithmetic import describe
 from verydeep.networks.configurations import PAPER_CROP
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import VGG
@@ -204,14 +205,22 @@ def extraction(
 
 
 def _shapes(net: VGG, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Of each layer for one crop, without computing any."""
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"name one or more different layers of {', '.join(net.layer_names)}")
-    with torch.device("meta"), torch.inference_mode():
-        found = net.with_weights({name: value.to("meta") for name, value in net.state_dict().items()}).activations(
-            torch.empty(1, 3, net.crop, net.crop), names
-        )
-    return {name: tuple(values.shape[1:]) for name, values in found.items()}
+    """What each layer gives for one crop, [C] or [C, h, w]."""
+    unknown = [name for name in names if name not in net.layer_names]
+    if unknown or not names or len(set(names)) < len(names):
+        asked = f"no layer {', '.join(map(repr, unknown))}" if unknown else "layers are one or more different ones"
+        raise ValueError(f"{asked}: this network has {', '.join(net.layer_names)}")
+    network = describe(
+        net.configuration.name, input=net.crop, classes=net.classes, width=net.width, batch_norm=net.batch_norm
+    )
+    listed = {layer.name: layer.output for layer in network.layers}
+    shape: tuple[int, ...] = ()
+    found = {}
+    for name in net.layer_names:
+        if name in listed:  # ReLU and dropout keep the shape
+            shape = listed[name][:1] if name.startswith("fc") else listed[name]
+        found[name] = shape
+    return {name: found[name] for name in names}
 
 
 def _source(data: str | Path | Source | Splits | GivenImage | Sequence[GivenImage], split: str | None) -> Source:
