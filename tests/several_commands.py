@@ -19,7 +19,7 @@ several_processes = runpy.run_path(str(Path(__file__).parent / "several_processe
 @contextmanager
 def images_at_once(number):
     """So many images make a part of a file of features."""
-    with patch.object(verydeep.deployment.features, "IMAGES_AT_ONCE", number):
+    with patch.object(verydeep.deployment.features, "IMAGES_AT_ONCE_ON_CPU", number):
         yield
 
 

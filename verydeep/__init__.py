@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from verydeep.networks.configurations import CONFIGURATIONS, Configuration
     from verydeep.networks.initialisation import Initialisation, initialise
     from verydeep.networks.vgg import VGG, vgg
-    from verydeep.runs import load
+    from verydeep.runs import Model, load, load_model
     from verydeep.runtime import Execution, Runtime
     from verydeep.training.loop import train
     from verydeep.training.recipe import Recipe
@@ -36,7 +36,7 @@ _MODULES = {
     "networks.arithmetic": ("NetworkDescription", "describe", "describe_stack"),
     "networks.vgg": ("VGG", "vgg"),
     "networks.initialisation": ("Initialisation", "initialise"),
-    "runs": ("load",),
+    "runs": ("Model", "load", "load_model"),
     "runtime": ("Execution", "Runtime"),
     "training.recipe": ("Recipe",),
     "training.loop": ("train",),
@@ -65,6 +65,7 @@ __all__ = [
     "Execution",
     "Grid",
     "Initialisation",
+    "Model",
     "NetworkDescription",
     "Prediction",
     "Recipe",
@@ -80,6 +81,7 @@ __all__ = [
     "features",
     "initialise",
     "load",
+    "load_model",
     "predict",
     "reproduce",
     "scan",

@@ -77,7 +77,7 @@ def close(found, expected):
 @pytest.mark.parametrize("pool", ["avg", "stack"])
 @pytest.mark.parametrize(("scales", "mirror"), [((256,), False), ((288, 224, 384), True)])
 def test_features_are_those_of_hooks_on_single_images(model, photos, monkeypatch, pool, scales, mirror):
-    monkeypatch.setattr(verydeep.deployment.features, "IMAGES_AT_ONCE", 4)
+    monkeypatch.setattr(verydeep.deployment.features, "IMAGES_AT_ONCE_ON_CPU", 4)
     descriptor = Descriptor(layers=LAYERS, scales=scales, pool=pool, mirror=mirror)
     found = list(features(model, photos, descriptor=descriptor))
     assert [one.id for one in found] == [
@@ -178,14 +178,16 @@ def with_a_bad_one(photos, tmp_path):
     return folder
 
 
-def test_both_kinds_of_files_hold_the_features(model, run, with_a_bad_one, tmp_path, monkeypatch):
-    monkeypatch.setattr(verydeep.deployment.features, "IMAGES_AT_ONCE", 5)
+def test_both_kinds_of_files_hold_the_features(model, run, photos, with_a_bad_one, tmp_path, monkeypatch):
+    monkeypatch.setattr(verydeep.deployment.features, "IMAGES_AT_ONCE_ON_CPU", 5)
     options = {
         "descriptor": Descriptor(layers=("relu7", "pool5"), scales=(224, 256)),
         "tolerance": Tolerance(max_bad=10),
     }
     rows = list(features(model, with_a_bad_one, **options))
-    assert len(rows) == 11
+    for row, unspoilt in zip(rows, features(model, photos, descriptor=options["descriptor"]), strict=True):
+        assert (row.id, row.label) == (unspoilt.id, unspoilt.label)
+        assert close(row.values["relu7"], unspoilt.values["relu7"])
     files = [tmp_path / f"f.{kind}" for kind in ("safetensors", "parquet")]
     found = [write_features(run, with_a_bad_one, file, **options) for file in files]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.parquet", "f.safetensors", "photos"]
@@ -236,7 +238,7 @@ def of_space(dtype):
 
 
 def test_too_many_bad_images_end_it_and_what_is_computed_is_kept(model, with_a_bad_one, tmp_path, monkeypatch):
-    monkeypatch.setattr(verydeep.deployment.features, "IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr(verydeep.deployment.features, "IMAGES_AT_ONCE_ON_CPU", 2)
     file = tmp_path / "f.parquet"
     with pytest.raises(TooManyBadImagesError, match="1 of 12 images cannot be used"):
         write_features(model, with_a_bad_one, file)
@@ -263,7 +265,7 @@ from verydeep import Descriptor, write_features
 torch.set_num_threads(1)
 run, photos, kinds, places = json.loads(sys.argv[1])
 descriptor = Descriptor(layers=("relu7", "pool5"), scales=(224, 256))
-module.IMAGES_AT_ONCE = 3  # four parts
+module.IMAGES_AT_ONCE_ON_CPU = 3  # four parts
 
 def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -90,7 +90,7 @@ def test_one_bad_image_in_eight_changes_no_other(model, photos, tmp_path):
 
 
 def test_pixels_pillow_and_bytes_are_the_file(model, photos):
-    file = photos / "bee" / "1.png"
+    file = photos / "ant" / "0.png"
     array = np.asarray(Image.open(file))
     (expected,) = predict(model, file)
     one = [list(predict(model, image)) for image in (str(file), array, Image.open(file), file.read_bytes())]
@@ -140,7 +140,7 @@ def test_standard_input_is_an_image_if_it_begins_as_one(kind):
     Image.new("RGB", (300, 300), "white").save(file, kind)
     found = given_images("-", standard_input=file.getvalue)
     assert (found.ids, found[0].data) == (("-",), file.getvalue())
-    assert len(given_images("-", standard_input=lambda: b"\xff\xd8 broken \0")) == 1
+    assert given_images("-", standard_input=lambda: b"\xff\xd8 broken \0").ids == ("-",)
 
 
 def test_standard_input_is_otherwise_a_list_of_paths(photos):

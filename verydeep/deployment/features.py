@@ -39,7 +39,7 @@ Precision = Literal["float32", "float16"]
 PENULTIMATE = "relu7"
 """The 4,096 numbers that the paper takes."""
 
-IMAGES_AT_ONCE = 512
+IMAGES_AT_ONCE, IMAGES_AT_ONCE_ON_CPU = 1024, 64
 """Up to so many are computed, and lost if the work is killed, before they are kept."""
 
 BYTES_AT_ONCE = 128 * 2**20
@@ -110,7 +110,8 @@ class Extraction:
     def images_at_once(self) -> int:
         """How many images make a part."""
         numbers = sum(math.prod(shape) for shape in self.shapes.values())
-        return max(1, min(IMAGES_AT_ONCE, BYTES_AT_ONCE // (4 * numbers)))
+        most = IMAGES_AT_ONCE_ON_CPU if self.model.net.mean_rgb.device.type == "cpu" else IMAGES_AT_ONCE
+        return max(1, min(most, BYTES_AT_ONCE // (4 * numbers)))
 
 
 @dataclass(frozen=True, kw_only=True)
