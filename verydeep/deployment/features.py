@@ -290,9 +290,8 @@ def _combined(asked: Extraction, of_scales: list[NDArray[np.float32]]) -> NDArra
     )
     if asked.normalise:
         lengths = np.linalg.norm(found, axis=1, keepdims=True)
-        found = np.divide(
-            found, np.where(lengths > 0, lengths, 1), dtype=np.float32
-        )  # an image that nothing in the layer answers to
+        lengths[lengths == 0] = 1  # an image that nothing in the layer answers to
+        found = np.divide(found, lengths, dtype=np.float32)
     with np.errstate(over="ignore"):  # told by the caller
         return found.astype(asked.dtype)
 
