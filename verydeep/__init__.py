@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from verydeep.version import __version__
 
 if TYPE_CHECKING:
+    from verydeep.deployment.feature_files import write_features
+    from verydeep.deployment.features import Descriptor, features
     from verydeep.deployment.import_weights import Imported, Trained, import_weights
     from verydeep.deployment.predict import Prediction, predict
     from verydeep.deployment.push import push
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from verydeep.networks.configurations import CONFIGURATIONS, Configuration
     from verydeep.networks.initialisation import Initialisation, initialise
     from verydeep.networks.vgg import VGG, vgg
-    from verydeep.runs import load, save
+    from verydeep.runs import Model, load, load_model, save
     from verydeep.runtime import Execution, Runtime
     from verydeep.training.loop import train
     from verydeep.training.recipe import Recipe
@@ -37,7 +39,7 @@ _MODULES = {
     "networks.arithmetic": ("NetworkDescription", "describe", "describe_stack"),
     "networks.vgg": ("VGG", "vgg"),
     "networks.initialisation": ("Initialisation", "initialise"),
-    "runs": ("load", "save"),
+    "runs": ("Model", "load", "load_model", "save"),
     "runtime": ("Execution", "Runtime"),
     "training.recipe": ("Recipe",),
     "training.loop": ("train",),
@@ -55,6 +57,8 @@ _MODULES = {
     "deployment.import_weights": ("Imported", "Trained", "import_weights"),
     "deployment.weights_out": ("WrittenWeights", "write_weights"),
     "deployment.push": ("push",),
+    "deployment.features": ("Descriptor", "features"),
+    "deployment.feature_files": ("write_features",),
 }
 
 __all__ = [
@@ -62,11 +66,13 @@ __all__ = [
     "VGG",
     "Comparison",
     "Configuration",
+    "Descriptor",
     "Evaluation",
     "Execution",
     "Grid",
     "Imported",
     "Initialisation",
+    "Model",
     "NetworkDescription",
     "Prediction",
     "Recipe",
@@ -81,9 +87,11 @@ __all__ = [
     "describe_stack",
     "evaluate",
     "evaluation_report",
+    "features",
     "import_weights",
     "initialise",
     "load",
+    "load_model",
     "predict",
     "push",
     "reproduce",
@@ -91,6 +99,7 @@ __all__ = [
     "scan",
     "train",
     "vgg",
+    "write_features",
     "write_predictions",
     "write_weights",
 ]

@@ -10,6 +10,7 @@ from cyclopts import App
 from verydeep.commands.compare import compare
 from verydeep.commands.describe import describe
 from verydeep.commands.evaluate import evaluate
+from verydeep.commands.features import features
 from verydeep.commands.import_weights import import_
 from verydeep.commands.predict import predict
 from verydeep.commands.push import push
@@ -22,7 +23,7 @@ from verydeep.processes import under_torchrun
 from verydeep.runtime import ended_by_sigterm
 from verydeep.version import __version__
 
-ON_SEVERAL_PROCESSES = {"train", "evaluate", "reproduce"}
+ON_SEVERAL_PROCESSES = ("train", "evaluate", "reproduce", "predict", "features")
 
 app = App(
     name="verydeep",
@@ -34,7 +35,7 @@ app = App(
     "digits: 1,797 real handwritten digits that need no download.",
 )
 
-for verb in (describe, scan, train, evaluate, compare, reproduce, predict, import_, push):
+for verb in (describe, scan, train, evaluate, compare, reproduce, predict, features, import_, push):
     app.command(verb)
 
 
@@ -47,10 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given or bool(os.environ.get("VERYDEEP_DEBUG"))
     tokens = [token for token in given if token != "--debug"]
     try:
-        if under_torchrun() and not ON_SEVERAL_PROCESSES & {*tokens[:1]}:
-            raise ValueError(
-                "only train, evaluate and reproduce work on several processes: start this without torchrun"
-            )
+        if under_torchrun() and not {*tokens[:1]} & {*ON_SEVERAL_PROCESSES}:
+            several = f"{', '.join(ON_SEVERAL_PROCESSES[:-1])} and {ON_SEVERAL_PROCESSES[-1]}"
+            raise ValueError(f"only {several} work on several processes: start this without torchrun")
         with ended_by_sigterm():
             app.config = options_file(tokens)
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")

@@ -6,11 +6,12 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from cyclopts import Parameter
 from cyclopts.config import Toml
 
+from verydeep.evaluation.protocols import Scales
 from verydeep.images.tolerance import Tolerance
 from verydeep.runtime import Execution, Runtime
 from verydeep.training.recipe import Recipe
@@ -95,6 +96,7 @@ ConfigFile = Annotated[Path | None, Parameter(name="--config", validator=_toml_f
 OutputFile = Annotated[Path | None, Parameter(validator=_file)]
 OutputFolder = Annotated[Path | None, Parameter(validator=_folder)]
 JsonFile = Annotated[Path | None, Parameter(name="--json", allow_leading_hyphen=True, validator=_file_or_hyphen)]
+LinesFile = Annotated[Path | None, Parameter(allow_leading_hyphen=True, validator=_file_or_hyphen)]
 
 
 def options_file(tokens: Sequence[str]) -> tuple[Toml, ...]:
@@ -138,3 +140,13 @@ def whole_numbers(text: str, option: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"{option} takes whole numbers with commas between them, not {text!r}") from None
+
+
+def named_scales(text: str) -> list[int] | Scales:
+    """`paper`, `single`, or `256,384` as numbers.
+
+    Raises:
+        ValueError: something else.
+    """
+    named = next((name for name in get_args(Scales) if name == text), None)
+    return named or whole_numbers(text, "--scales")

@@ -298,6 +298,16 @@ def prediction_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def feature_tables(found: Mapping[str, Any]) -> list[Table | str]:
+    """What a file of features holds, as `FeatureFile.to_dict` gives it."""
+    without = f", without {len(found['unusable']):,} that cannot be used" if found["unusable"] else ""
+    scales = ", ".join(map(str, found["scales"])) + (" and their mirror images" if found["mirror"] else "")
+    table = _table(None, left=("layer",), right=("numbers of each image",))
+    for name, shape in found["layers"].items():
+        table.add_row(name, " x ".join(f"{side:,}" for side in shape))
+    return [f"{found['file']}: {found['images']:,} images at Q = {scales}{without}", table]
+
+
 def _stage(network: NetworkDescription, stage: int) -> list[str]:
     """`3-64` for each convolution of a stage (Table 1 writes conv3-64), and `LRN`."""
     return [

@@ -9,7 +9,7 @@ import simplejpeg
 import torch
 from PIL import Image
 
-from verydeep import runs
+from verydeep import Runtime, runs
 from verydeep.deployment.predict import predict
 from verydeep.evaluation.passes import posteriors
 from verydeep.evaluation.protocols import Protocol
@@ -266,7 +266,7 @@ def seen_in_predictions(name, data, folder, monkeypatch):
     model = SimpleNamespace(net=net, classes=("a",), scale="256", flip=False)
     monkeypatch.setattr(runs, "load_model", lambda run: model)
     (folder / name).write_bytes(data)
-    (prediction,) = predict("a run", [folder / name], device="cpu")
+    (prediction,) = predict("a run", [folder / name], runtime=Runtime(device="cpu"))
     assert prediction.error is None
     return net.seen[0][0]
 

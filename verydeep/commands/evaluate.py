@@ -2,11 +2,10 @@
 
 import sys
 from pathlib import Path
-from typing import get_args
 
-from verydeep.evaluation.protocols import Method, Scales
+from verydeep.evaluation.protocols import Method
 from verydeep.images.tolerance import Tolerance
-from verydeep.options import ImageOptions, JsonFile, OutputFile, OutputFolder, RuntimeOptions, whole_numbers
+from verydeep.options import ImageOptions, JsonFile, OutputFile, OutputFolder, RuntimeOptions, named_scales
 from verydeep.processes import rank_of_environment
 from verydeep.runtime import Runtime
 from verydeep.tables import evaluation_tables, show
@@ -49,13 +48,12 @@ def evaluate(
         check_kind(predictions)
         if predictions == json_file:
             raise ValueError(f"{predictions} cannot hold both the predictions and the figures")
-    named = next((name for name in get_args(Scales) if name == scales), None)
     found = evaluate_runs(
         list(runs),
         data=data,
         split=split,
         protocol=protocol,
-        scales=named or whole_numbers(scales, "--scales"),
+        scales=named_scales(scales),
         runtime=runtime,
         tolerance=images,
         cache=cache,

@@ -1,18 +1,43 @@
-"""Image files to their most probable classes."""
+"""Images to their most probable classes, a few at a time."""
 
-from collections.abc import Iterator, Sequence
+import io
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from verydeep import runs
-from verydeep.evaluation.passes import posteriors
-from verydeep.evaluation.protocols import Protocol, single_scale
-from verydeep.images.folders import is_image_file
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from verydeep import atomic, runs
+from verydeep.evaluation.dense import has_layers
+from verydeep.evaluation.passes import Surroundings, averages, protocol_passes
+from verydeep.evaluation.pictures import image_at_scale
+from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scales
+from verydeep.evaluation.score_maps import overlay, posterior_map
+from verydeep.images.given import GivenImage, GivenImages, given_images
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources import MemorySource, Sample
+from verydeep.images.sources import Source, Subset
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
-from verydeep.runtime import Device, torch_device
+from verydeep.images.workers import WorkerDiedError
+from verydeep.networks.scales import scale_in_pixels
+from verydeep.processes import Processes, joined, naming_the_lost
+from verydeep.runtime import Runtime, stop_request, torch_device
+
+FIRST_IMAGES, MOST_IMAGES = 8, 4096
+"""For each process, between two results."""
+
+SECONDS_BETWEEN_RESULTS = 4.0
+"""About: somebody may watch. With many more images at once there would be nothing to see, with fewer, processes that
+decode would be started all the time."""
+
+ADVICE = "start it again"
+
+LONGEST_NAME = 50
+"""Characters of an image's name in the name of its score map's file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,69 +45,199 @@ class Prediction:
     """What a network makes of one image."""
 
     image: str
+    """Its path; `image 3` for the fourth of those given as pixels or bytes."""
     classes: tuple[str, ...]
     """The most probable ones, the first first; empty when the image cannot be used."""
     probabilities: tuple[float, ...]
     """Posterior of each, 0..1."""
     error: str | None = None
     """Why the image cannot be used."""
+    score_map: str | None = None
+    """File of the picture that shows where the first class is seen, if pictures were asked for."""
 
     def to_dict(self) -> dict[str, Any]:
         """The same as a plain dictionary, ready for JSON."""
         return asdict(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Order:
+    """What was asked for."""
+
+    name: str
+    model: runs.Model
+    source: Source
+    protocol: Protocol
+    top: int
+    maps: Path | None
+    runtime: Runtime
+    tolerance: Tolerance
+
+
 def predict(
-    run: str | Path,
-    images: Sequence[str | Path],
+    run: str | Path | runs.Model,
+    images: GivenImage | GivenImages | Iterable[GivenImage],
     *,
     top: int = 5,
-    device: Device = "auto",
+    protocol: Method = "dense",
+    scales: Sequence[int] | Scales = "single",
+    maps: str | Path | None = None,
+    runtime: Runtime | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Prediction]:
-    """The `top` most probable classes of every image, densely at the run's single test scale.
+    """The most probable classes of every image, in the order given, as they are computed.
 
-    An image that cannot be used, one of more than `max_pixels` pixels for instance, gives a prediction with `error`
-    set, and the others go on. Folders stand for the image files in them and below.
+    An image that cannot be used gives a prediction with `error` set, and the others go on. Under torchrun every
+    process computes its share, and all predictions come in the first one; in the others there are none.
+
+    Args:
+        run: a run folder, or a model that is loaded already (`runs.load_model`); it goes to the device.
+        images: one image or several: paths of files, folders (the image files in them and below) or patterns
+            (`photos/**/*.jpg`); bytes of an image file; pixels, uint8 [H, W, 3]; images as Pillow holds them.
+        top: how many classes.
+        protocol: `dense`, `crops` or `both` (`Protocol.method`).
+        scales: Q for a crop of 224, or `single` (Q = S), or `paper` (the three that follow from the run's S).
+        maps: folder for a picture of each image with the score map of its first class over it.
+        runtime: device, and processes that decode.
+        max_pixels: larger images cannot be used.
 
     Raises:
-        ValueError: unusable run, `top` below 1, unusable `max_pixels`, or a path that does not exist.
+        ValueError: unusable run, protocol or scales, `top` below 1, unusable `max_pixels`, a path that does not exist,
+            or pixels of another kind.
+        OSError: the pictures cannot be written.
     """
     if top < 1:
         raise ValueError(f"top must be 1 or more, not {top}")
-    paths = [path for given in images for path in _files(Path(given))]
-    model = runs.load_model(run)
-    protocol = Protocol(scales=single_scale(model.scale), mirror=model.flip)
-    net = model.net.to(torch_device(device))
     tolerance = Tolerance(max_bad=100, max_pixels=max_pixels)
-    return (_predict_one(path, net, model.classes, protocol, top, tolerance) for path in paths)
-
-
-def _predict_one(
-    path: Path, net: Any, classes: tuple[str, ...], protocol: Protocol, top: int, tolerance: Tolerance
-) -> Prediction:
-    quarantine = Quarantine(1, tolerance, split="given")
-    try:
-        one = MemorySource(classes=classes, samples=(Sample(path.read_bytes(), 0, str(path)),))
-        posterior = posteriors(net, one, protocol, quarantine=quarantine)[0]
-    except OSError as error:
-        return Prediction(image=str(path), classes=(), probabilities=(), error=f"unreadable ({error.strerror})")
-    for reason in quarantine.reasons.values():
-        return Prediction(image=str(path), classes=(), probabilities=(), error=reason)
-    best = (-posterior).argsort(kind="stable")[:top]
-    return Prediction(
-        image=str(path),
-        classes=tuple(classes[i] for i in best),
-        probabilities=tuple(float(posterior[i]) for i in best),
+    source = images if isinstance(images, GivenImages) else given_images(images)
+    runtime = runtime or Runtime()
+    model = model_on(torch_device(runtime.device), run)
+    asked = Protocol(method=protocol, scales=chosen_scales(scales, trained=model.scale), mirror=model.flip)
+    order = _Order(
+        name=str(run) if isinstance(run, str | Path) else "the model",
+        model=model,
+        source=source,
+        protocol=asked,
+        top=top,
+        maps=None if maps is None else Path(maps),
+        runtime=runtime,
+        tolerance=tolerance,
     )
+    return _predictions(order)
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if is_image_file(p))
-        if not found:
-            raise ValueError(f"no images in {path}")
-        return found
-    if not path.exists():
-        raise ValueError(f"no file {str(path)!r}")
-    return [path]
+def model_on(device: torch.device, run: str | Path | runs.Model) -> runs.Model:
+    """A run's model, its network on a device; one that is loaded already is moved there.
+
+    Raises:
+        ValueError: there is no usable model.
+    """
+    model = run if isinstance(run, runs.Model) else runs.load_model(run)
+    if has_layers(model.net):
+        model.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def _predictions(order: _Order) -> Iterator[Prediction]:
+    """Pieces of the source, each of as many images as take a few seconds."""
+    images = len(order.source)
+    with (
+        joined(cuda=torch_device(order.runtime.device).type == "cuda", advice=ADVICE) as processes,
+        naming_the_lost(processes, lambda: ADVICE, known=(WorkerDiedError,), undisturbed=stop_request),
+    ):
+        _check_alike(processes, order)
+        start, at_once = 0, FIRST_IMAGES * processes.count
+        while start < images:
+            began = time.monotonic()
+            found = _of_piece(order, range(start, min(start + at_once, images)), processes)
+            seconds = time.monotonic() - began
+            yield from found
+            start += at_once
+            at_once = processes.all_of(_next_piece(at_once, seconds, processes.count))[0]
+
+
+def _next_piece(images: int, seconds: float, processes: int) -> int:
+    if seconds > 2 * SECONDS_BETWEEN_RESULTS:
+        return max(images // 2, FIRST_IMAGES * processes)
+    return min(2 * images, MOST_IMAGES * processes) if seconds < SECONDS_BETWEEN_RESULTS / 2 else images
+
+
+def _check_alike(processes: Processes, order: _Order) -> None:
+    if not processes.several:
+        return
+    asked = (
+        order.source.fingerprint,
+        order.model.weights_sha256,
+        order.model.classes,
+        order.protocol,
+        order.top,
+        order.maps,
+    )
+    other = processes.differing(asked)
+    if other is not None:
+        raise ValueError(
+            f"process {other} has other images or another run under these names than process 0: all machines must have "
+            "the same"
+        )
+
+
+def _of_piece(order: _Order, indices: range, processes: Processes) -> list[Prediction]:
+    """The predictions of some images; none in other processes than the first."""
+    piece = Subset(source=order.source, indices=tuple(indices))
+    quarantine = Quarantine(len(piece), order.tolerance)
+    around = Surroundings(source=piece, quarantine=quarantine, workers=order.runtime.workers, processes=processes)
+    passes = protocol_passes(order.model.net, order.protocol, name=order.name)
+    found = averages([passes], around).values
+    best = [_best(posterior, order.top) for posterior in found[0]] if processes.first else []
+    pictures = _pictures(order, piece, best, processes) if order.maps is not None else {}
+    predictions = []
+    for place, classes in enumerate(best):
+        predictions.append(
+            Prediction(
+                image=piece.ids[place],
+                classes=tuple(order.model.classes[label] for label in classes),
+                probabilities=tuple(float(found[0][place, label]) for label in classes),
+                error=None if classes else quarantine.reasons[piece.ids[place]],
+                score_map=_written(order, indices[place], pictures[place]) if place in pictures else None,
+            )
+        )
+    return predictions
+
+
+def _best(posterior: NDArray[np.float64], top: int) -> list[int]:
+    """Labels of the most probable classes; none of an image that cannot be used."""
+    if np.isnan(posterior[0]):
+        return []
+    best: list[int] = (-posterior).argsort(kind="stable")[:top].tolist()
+    return best
+
+
+def _pictures(order: _Order, piece: Source, best: Sequence[Sequence[int]], processes: Processes) -> dict[int, bytes]:
+    """PNG files with the score map of every image's first class, by place; each process draws its share."""
+    tops = processes.from_first(lambda: [classes[0] if classes else None for classes in best])
+    mine = {}
+    for place in range(processes.rank, len(piece), processes.count):
+        label = tops[place]
+        if label is not None:
+            mine[place] = _picture(order, piece, place, label)
+    told = processes.to_first(mine) or []
+    return {place: picture for share in told for place, picture in share.items()}
+
+
+def _picture(order: _Order, piece: Source, place: int, label: int) -> bytes:
+    """At the middle one of the scales."""
+    net, scales = order.model.net, order.protocol.scales
+    image = image_at_scale(piece, place, scale_in_pixels(scales[len(scales) // 2], net.crop))
+    buffer = io.BytesIO()
+    Image.fromarray(overlay(image, posterior_map(net, image)[label], crop=net.crop)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _written(order: _Order, number: int, picture: bytes) -> str:
+    """Where a picture is: numbers, in the order given, keep those of images of the same name apart."""
+    assert order.maps is not None
+    order.maps.mkdir(parents=True, exist_ok=True)
+    digits = len(str(len(order.source) - 1))
+    file = order.maps / f"{number:0{digits}}-{Path(order.source.ids[number]).stem[:LONGEST_NAME]}.png"
+    atomic.write_bytes(file, picture)
+    return str(file)

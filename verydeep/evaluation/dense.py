@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from verydeep.networks.arithmetic import describe
-from verydeep.networks.configurations import DOWNSAMPLING
+from verydeep.networks.configurations import DOWNSAMPLING, STAGE_CHANNELS
 from verydeep.networks.vgg import VGG
 
 ACTIVATIONS_ALIVE = 4
@@ -33,11 +33,24 @@ def pixels_at_once(nets: Sequence[VGG], device: torch.device) -> int:
 
 
 def largest_image(nets: Sequence[VGG], device: torch.device) -> int:
-    """How many pixels each of the networks has memory for; an image with more goes through in tiles."""
-    channels = max(len(net.get_parameter("conv1_1.weight")) for net in nets)
+    """How many pixels each of the networks has memory for; an image with more goes through in tiles.
+
+    An exported network does not tell its width, so the paper's is assumed.
+    """
+    channels = max(len(net.get_parameter("conv1_1.weight")) if has_layers(net) else STAGE_CHANNELS[0] for net in nets)
     per_pixel = 4 * channels * ACTIVATIONS_ALIVE
     free = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else CPU_BYTES
     return min(MOST_PIXELS, int(free) // per_pixel)
+
+
+def has_layers(net: VGG) -> bool:
+    """Whether a network's layers can be reached: an exported one has `forward` and `score_map` only."""
+    return hasattr(net, "head")
+
+
+def device_of(net: VGG) -> torch.device:
+    """Where a network takes its images. An exported one takes them on the CPU, wherever it runs."""
+    return net.mean_rgb.device if has_layers(net) else torch.device("cpu")
 
 
 @torch.inference_mode()
@@ -45,12 +58,16 @@ def dense_posteriors(net: VGG, images: Tensor, *, mirror: bool, pixels: int = MO
     """Posteriors [B, classes], on the CPU, of whole images [B, 3, H, W] in 0..255 of the crop's size or larger.
 
     The score map is averaged over space, then comes the soft-max, then the average with the mirror image. No more
-    than `pixels` go through the first layers at once, larger images in tiles. The network is put into its testing mode.
+    than `pixels` go through the first layers at once, larger images in tiles, but for exported networks, which get them
+    whole. The network is put into its testing mode.
     """
     net.eval()
     views = [images, images.flip(-1)] if mirror else [images]
-    pool5 = torch.cat([_pool5(net, view, pixels) for view in views])
-    posteriors = _score_map(net, pool5).mean(dim=(2, 3)).softmax(dim=1).cpu()
+    if has_layers(net):
+        scores = _score_map(net, torch.cat([_pool5(net, view, pixels) for view in views]))
+    else:
+        scores = torch.cat([net.score_map(view.float()) for view in views])
+    posteriors = scores.mean(dim=(2, 3)).softmax(dim=1).cpu()
     return posteriors.unflatten(0, (len(views), len(images))).mean(dim=0)
 
 
@@ -58,11 +75,11 @@ def dense_posteriors(net: VGG, images: Tensor, *, mirror: bool, pixels: int = MO
 def score_map(net: VGG, images: Tensor, *, pixels: int = MOST_PIXELS) -> Tensor:
     """`net.score_map(images)`, [B, classes, h, w], without more than `pixels` in the first layers at once.
 
-    What is left out of a tile is beyond the reach of what is kept of it, so the map is the same up to rounding. The
-    network is put into its testing mode.
+    What is left out of a tile is beyond the reach of what is kept of it, so the map is the same up to rounding. An
+    exported network gets images whole. The network is put into its testing mode.
     """
     net.eval()
-    return _score_map(net, _pool5(net, images, pixels))
+    return _score_map(net, _pool5(net, images, pixels)) if has_layers(net) else net.score_map(images.float())
 
 
 def _score_map(net: VGG, pool5: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """The predictions of an evaluation as a file, image by image: Parquet or CSV."""
 
 import csv
-import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,9 @@ ID, TRUE, CLASS, PROBABILITY = "id", "true_class", "class_{}", "probability_{}"
 """Columns; the numbered ones go from 1, the most probable class, to 5 or the number of classes."""
 
 KINDS = (".parquet", ".csv")
+
+ROWS_IN_GROUP = 2**16
+"""Of a Parquet file; so many are held in memory while it is written."""
 
 
 class Predictions(NamedTuple):
@@ -48,17 +52,52 @@ def write_predictions(found: Evaluation, file: str | Path) -> None:
     file = Path(file)
     check_kind(file)
     columns = _columns(found)
-    if file.suffix == ".csv":
-        text = io.StringIO()
-        writer = csv.writer(text)  # lines end in \r\n, so that names with either character are quoted
+    kinds = {name: type(values[0]) if values else str for name, values in columns.items()}
+    with rows_file(file, kinds) as add:
+        add(zip(*columns.values(), strict=True))
+
+
+@contextmanager
+def rows_file(file: Path, columns: Mapping[str, type]) -> Iterator[Callable[[Iterable[Sequence[Any]]], None]]:
+    """Gives a function that adds rows to a CSV or Parquet file, which appears whole when the block ends.
+
+    `columns` are the names, each with `str` or `float`; None is an empty field in CSV and null in Parquet.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with atomic.new_file(file) as aside, (_csv_rows if file.suffix == ".csv" else _parquet_rows)(aside, columns) as add:
+        yield add
+
+
+@contextmanager
+def _csv_rows(file: Path, columns: Mapping[str, type]) -> Iterator[Callable[[Iterable[Sequence[Any]]], None]]:
+    with file.open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.writer(lines)  # lines end in \r\n, so that names with either character are quoted
         writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-        atomic.write_bytes(file, text.getvalue().encode())
-        return
+        yield writer.writerows
+
+
+@contextmanager
+def _parquet_rows(file: Path, columns: Mapping[str, type]) -> Iterator[Callable[[Iterable[Sequence[Any]]], None]]:
     arrow, parquet = _pyarrow()
-    buffer = io.BytesIO()
-    parquet.write_table(arrow.table(columns), buffer)
-    atomic.write_bytes(file, buffer.getvalue())
+    kinds = {str: arrow.string(), float: arrow.float64()}
+    schema = arrow.schema([(name, kinds[kind]) for name, kind in columns.items()])
+    waiting: list[Sequence[Any]] = []
+
+    def write(rows: Sequence[Sequence[Any]]) -> None:
+        values = list(zip(*rows, strict=True)) or [()] * len(columns)
+        writer.write_table(arrow.table([arrow.array(list(column)) for column in values], schema=schema))
+
+    def add(rows: Iterable[Sequence[Any]]) -> None:
+        waiting.extend(rows)
+        while len(waiting) >= ROWS_IN_GROUP:
+            write(waiting[:ROWS_IN_GROUP])
+            del waiting[:ROWS_IN_GROUP]
+
+    with parquet.ParquetWriter(file, schema) as writer:
+        yield add
+        write(waiting)
 
 
 def read_predictions(file: Path) -> Predictions:

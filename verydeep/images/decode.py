@@ -92,8 +92,7 @@ def decode_for(data: bytes, name: str = "image", *, shorter_side: int | None, ma
             decoded = _decode_jpeg(data, image, shorter_side)
             if decoded is not None:
                 return decoded
-            image.load()  # a TIFF is turned upright by that
-            pixels = np.array(_upright(np.asarray(_to_rgb(image)), _orientation(image)))
+            pixels = upright_rgb(image)
             return Decoded(pixels, (pixels.shape[0], pixels.shape[1]))
     except (UnusableImageError, MemoryError):
         raise
@@ -106,6 +105,29 @@ def decode_for(data: bytes, name: str = "image", *, shorter_side: int | None, ma
         if "truncated" in str(error).lower():
             raise UnusableImageError(name, "truncated", "the file ends before the image does") from error
         raise UnusableImageError(name, "undecodable", str(error) or type(error).__name__) from error
+
+
+def upright_rgb(image: Image.Image) -> Pixels:
+    """An image that Pillow holds as `decode` gives it, uint8 [H, W, 3].
+
+    Raises:
+        Exception: almost anything, if it was opened from a broken file and is not loaded yet.
+    """
+    image.load()  # a TIFF is turned upright by that
+    return np.array(_upright(np.asarray(_to_rgb(image)), _orientation(image)))
+
+
+def is_image(data: bytes) -> bool:
+    """Whether bytes begin as an image file of a known format does."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Image.open(io.BytesIO(data), formats=FORMATS).close()
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # as in `decode_for`
+        return False
+    return True
 
 
 def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:

@@ -38,8 +38,10 @@ def open_source(name: str) -> Splits:
     return Splits(name=name, parts={"train": train, **held_out, **others})
 
 
-def open_for_testing(name: str, classes: tuple[str, ...]) -> Splits:
+def open_for_testing(name: str, classes: tuple[str, ...] | None) -> Splits:
     """The splits of SOURCE for a net that knows `classes`; there may be fewer of them, and few images of each.
+
+    Without `classes`, where it does not matter what a net knows, those of its own training split count.
 
     A source without splits also has the part `all`. Its `train` and `val` are what training would make of it.
 
@@ -47,9 +49,11 @@ def open_for_testing(name: str, classes: tuple[str, ...]) -> Splits:
         ValueError: no such source, no images in it, or a class that the net does not know.
     """
     if name == DIGITS:
-        _check_known(digits().classes, classes, DIGITS)
+        _check_known(digits().classes, classes or digits().classes, DIGITS)
         return digits()
     found = _parts(name)
+    if classes is None:
+        classes = (found.get("train") or next(iter(found.values()))).names
     parts = {split: _numbered(part, classes) for split, part in found.items()}
     whole = found.get("train") or found.get("all")
     if whole is not None and "val" not in parts:
