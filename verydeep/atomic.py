@@ -76,6 +76,28 @@ def new_folder(path: Path) -> Iterator[Path]:
     _sync(path.parent)
 
 
+@contextmanager
+def new_files(path: Path) -> Iterator[Path]:
+    """Gives where to write `path`, in an empty folder beside it; other files may be written there too.
+
+    When the block ends without an error they are synced and renamed to `path` and to its side, in the order of their
+    names. On failure files that stood there stay, and nothing else is left behind.
+    """
+    for left in _beside(path, "partial"):
+        shutil.rmtree(left, ignore_errors=True)  # a process was killed
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    aside.mkdir()
+    try:
+        yield aside / path.name
+        for file in sorted(aside.iterdir()):
+            _sync(file)
+        for file in sorted(aside.iterdir()):
+            file.replace(path.with_name(file.name))
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    _sync(path.parent)
+
+
 def standing(path: Path) -> Path:
     """Where a folder is: at its place or, if a process ended just as it was replacing it, beside it."""
     return path if path.exists() else next(iter(_beside(path, "old")), path)

@@ -10,6 +10,7 @@ from cyclopts import App
 from verydeep.commands.compare import compare
 from verydeep.commands.describe import describe
 from verydeep.commands.evaluate import evaluate
+from verydeep.commands.export import export
 from verydeep.commands.predict import predict
 from verydeep.commands.reproduce import reproduce
 from verydeep.commands.scan import scan
@@ -32,7 +33,7 @@ app = App(
     "digits: 1,797 real handwritten digits that need no download.",
 )
 
-for verb in (describe, scan, train, evaluate, compare, reproduce, predict):
+for verb in (describe, scan, train, evaluate, compare, reproduce, predict, export):
     app.command(verb)
 
 

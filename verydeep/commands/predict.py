@@ -22,7 +22,7 @@ def predict(
     """Tell what images show: the most probable classes and their probabilities.
 
     Args:
-        run: A run folder.
+        run: A run folder, or a file that verydeep export wrote.
         images: Image files, or folders of them.
         top: How many classes.
         device: Where the network runs; auto takes CUDA, else MPS, else the CPU.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from verydeep import runs
+from verydeep.deployment.exported import is_exported, load_exported
 from verydeep.evaluation.passes import posteriors
 from verydeep.evaluation.protocols import Protocol, single_scale
 from verydeep.images.folders import is_image_file
@@ -43,7 +44,8 @@ def predict(
     """The `top` most probable classes of every image, densely at the run's single test scale.
 
     An image that cannot be used, one of more than `max_pixels` pixels for instance, gives a prediction with `error`
-    set, and the others go on. Folders stand for the image files in them and below.
+    set, and the others go on. Folders stand for the image files in them and below. `run` is a run folder or a file that
+    `verydeep export` wrote.
 
     Raises:
         ValueError: unusable run, `top` below 1, unusable `max_pixels`, or a path that does not exist.
@@ -51,11 +53,14 @@ def predict(
     if top < 1:
         raise ValueError(f"top must be 1 or more, not {top}")
     paths = [path for given in images for path in _files(Path(given))]
-    model = runs.load_model(run)
+    if is_exported(run):
+        model = load_exported(run, device)
+    else:
+        model = runs.load_model(run)
+        model.net.to(torch_device(device))
     protocol = Protocol(scales=single_scale(model.scale), mirror=model.flip)
-    net = model.net.to(torch_device(device))
     tolerance = Tolerance(max_bad=100, max_pixels=max_pixels)
-    return (_predict_one(path, net, model.classes, protocol, top, tolerance) for path in paths)
+    return (_predict_one(path, model.net, model.classes, protocol, top, tolerance) for path in paths)
 
 
 def _predict_one(
