@@ -6,6 +6,7 @@ import pickle
 import re
 import shutil
 import zipfile
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,8 +148,13 @@ def test_sizes_that_are_no_multiples_of_32(tiny, name):
     check()
 
 
-@pytest.mark.parametrize(("name", "batch_norm"), [*((name, False) for name in CONFIGURATIONS), ("C", True)])
-@pytest.mark.parametrize("to", FILES)
+EVERY_NETWORK = [*((name, False) for name in CONFIGURATIONS), ("C", True)]
+
+
+@pytest.mark.parametrize(
+    ("name", "batch_norm", "to"),
+    [*((*one, to) for one in EVERY_NETWORK for to in ("onnx", "openvino")), ("A-LRN", True, "torch")],
+)
 def test_every_network(tmp_path, data, name, batch_norm, to):
     run = saved(network(name, crop=64, batch_norm=batch_norm), tmp_path / "run")
     found = export(run, tmp_path / FILES[to], to=to, data=data, check_images=3)
@@ -244,7 +250,10 @@ def test_tiles_of_an_exported_network_see_what_they_need(tmp_path, data, crop):
     for size in ((crop, 500), (333, 290)):
         with torch.inference_mode():
             for pixels in (1, 60 * 1024):
-                assert difference(score_map(exported, images(1, *size), pixels=pixels), net.score_map(images(1, *size))) < 1e-4
+                assert (
+                    difference(score_map(exported, images(1, *size), pixels=pixels), net.score_map(images(1, *size)))
+                    < 1e-4
+                )
 
 
 # --- INT8 ---
@@ -272,7 +281,7 @@ def test_int8_keeps_the_error_on_digits(digits_run, tmp_path, to):
     assert abs(found.errors.loss) <= 0.6  # of 179 images one is 0.56 points
     assert found.bytes < plain.bytes / 3
     assert found.agreement.top1_agreement > 95
-    assert 1e-4 < found.agreement.greatest_difference  # or it would not be in integers
+    assert found.agreement.greatest_difference > 1e-4  # or it would not be in integers
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
@@ -295,22 +304,23 @@ def test_int8_that_costs_too_much_is_not_written(digits_run, tmp_path, monkeypat
 def test_a_broken_export_is_not_written_and_the_old_file_stays(tiny, tmp_path, data, monkeypatch, to):
     run, *_ = tiny
     (tmp_path / FILES[to]).write_bytes(b"old")
-    write = exporting._WRITERS[to]
+    write = exporting.write_exported
 
-    def off_by_a_bias(model, *rest):
+    def off_by_a_bias(_, file, **options):
         wrong = runs.load_model(run)
         with torch.no_grad():
-            wrong.net.fc8.bias += 0.01
-        write(replace(wrong, weights_sha256=model.weights_sha256), *rest)
+            wrong.net.fc8.bias += 0.1
+        write(wrong, file, **options)
 
-    monkeypatch.setitem(exporting._WRITERS, to, off_by_a_bias)
+    monkeypatch.setattr(exporting, "write_exported", off_by_a_bias)
     with pytest.raises(BrokenExportError, match="was not written: its scores differ from PyTorch's"):
         export(run, tmp_path / FILES[to], to=to, data=data)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {FILES[to]: b"old"}
 
 
-@pytest.mark.parametrize("to", FILES)
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk full"), SystemExit(143)])
+@pytest.mark.parametrize(
+    ("to", "error"), [("onnx", KeyboardInterrupt), ("onnx", OSError("disk full")), ("openvino", SystemExit(143))]
+)
 def test_an_export_that_is_stopped_leaves_nothing(tiny, tmp_path, data, monkeypatch, to, error):
     run, *_ = tiny
 
@@ -318,7 +328,7 @@ def test_an_export_that_is_stopped_leaves_nothing(tiny, tmp_path, data, monkeypa
         raise error
 
     monkeypatch.setattr(exporting, "agreement", stopped)
-    with pytest.raises(type(error) if isinstance(error, BaseException) else error):
+    with pytest.raises(error if isinstance(error, type) else type(error)):
         export(run, tmp_path / FILES[to], to=to, data=data)
     assert not list(tmp_path.iterdir())
 
@@ -467,10 +477,8 @@ def test_a_program_never_runs_what_is_in_it(tiny, tmp_path):
     for change, usable in ((pickled, False), (expression, True)):
         copies(tiny[2], tmp_path)
         rewritten(tmp_path / "net.pt2", change)
-        try:
+        with nullcontext() if usable else pytest.raises(ValueError, match="is not of"):
             load_exported(tmp_path / "net.pt2")
-        except ValueError as error:
-            assert not usable, error
         assert not touched.exists()
         with pytest.raises(Exception):  # noqa: B017, PT011 - whatever it says, it has run
             torch.export.load(tmp_path / "net.pt2")

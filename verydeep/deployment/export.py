@@ -134,11 +134,10 @@ def export(
     model = runs.load_model(run)
     images = _images(run, model, data, check_images or (TESTED_IN_INT8 if int8 else COMPARED), tolerance)
     unusable: dict[str, str] = {}
-    calibration = _calibration(model, images, unusable) if int8 else ()
-    metadata = metadata_of(model, int8=int8)
+    calibration = _calibration(model, images, unusable) if int8 else None
     with atomic.new_files(out) as file:
         try:
-            _WRITERS[to](model, metadata, calibration, file)
+            write_exported(model, file, to=to, calibration=calibration)
         except OSError as error:
             raise OSError(f"cannot write {out}: {error}") from error
         exported = _read_back(file, to)
@@ -256,6 +255,17 @@ def _read_back(file: Path, to: Format) -> ExportedNet:
     return ExportedNet(metadata, lambda images: program(torch.from_numpy(images)))
 
 
+def write_exported(model: runs.Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None = None) -> None:
+    """Writes a file, in INT8 if there are images uint8 [3, H, W] to calibrate on. Unchecked, which `export` is not."""
+    writers: dict[Format, Callable[[runs.Model, Metadata, Sequence[Tensor], Path], None]] = {
+        "onnx": _write_onnx,
+        "openvino": _write_openvino,
+        "torch": _write_program,
+    }
+    metadata = metadata_of(model, int8=calibration is not None)
+    writers[to](model, metadata, calibration or (), file)
+
+
 def _write_program(model: runs.Model, metadata: Metadata, _: Sequence[Tensor], file: Path) -> None:
     write_program(exported_program(model.net), metadata, file)
 
@@ -281,10 +291,3 @@ def _write_openvino(model: runs.Model, metadata: Metadata, calibration: Sequence
     openvino.serialize(graph, file, file.with_suffix(".bin"))
     digest = runs.file_sha256(file.with_suffix(".bin"))
     file.write_bytes(file.read_bytes().replace(PLACEHOLDER.encode(), digest.encode()))
-
-
-_WRITERS: dict[Format, Callable[[runs.Model, Metadata, Sequence[Tensor], Path], None]] = {
-    "onnx": _write_onnx,
-    "openvino": _write_openvino,
-    "torch": _write_program,
-}

@@ -60,11 +60,20 @@ class _Reader:
 
 
 def int8_by_nncf(model: Any, images: Sequence[Tensor]) -> Any:
-    """An `openvino.Model` with 8-bit weights and activations, calibrated on images uint8 [3, H, W]."""
+    """An `openvino.Model` with 8-bit weights and activations, calibrated on images uint8 [3, H, W].
+
+    Ranges are the extremes that were met. The library's default, averages over the images of those, cuts off what the
+    largest scores rest on: a net A on digits had scores off by 41% of the largest, and by 3% with the extremes.
+    """
     nncf = library("nncf")
+    ranges = library("nncf.quantization.range_estimator").RangeEstimatorParametersSet.MINMAX
     with _quiet(nncf):
         return nncf.quantize(
-            model, nncf.Dataset(images, _batch), preset=nncf.QuantizationPreset.MIXED, subset_size=len(images)
+            model,
+            nncf.Dataset(images, _batch),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(images),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges),
         )
 
 
