@@ -26,31 +26,6 @@ def write_bytes(path: Path, data: bytes) -> None:
     _sync(path.parent)
 
 
-@contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """Gives a place beside `path` to write a file at; when the block ends without an error it is synced and renamed.
-
-    On failure what was at `path` stays, and nothing else is left behind.
-
-    Raises:
-        OSError: no file can be written there.
-    """
-    for left in _beside(path, "partial"):
-        left.unlink(missing_ok=True)  # a process was killed
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        aside.touch()
-    except OSError as error:
-        raise OSError(f"cannot write {path}: {error}") from error
-    try:
-        yield aside
-        _sync(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
 def write_json(path: Path, value: Any) -> None:
     """`write_bytes` of `value` as indented JSON; what is no text in names of files stands there escaped."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
@@ -96,6 +71,34 @@ def new_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             aside.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    _sync(path.parent)
+
+
+@contextmanager
+def new_files(path: Path) -> Iterator[Path]:
+    """Gives where to write `path`, in an empty folder beside it; other files may be written there too.
+
+    When the block ends without an error they are synced and renamed to `path` and to its side, in the order of their
+    names. On failure files that stood there stay, and nothing else is left behind.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    for left in _beside(path, "partial"):
+        shutil.rmtree(left, ignore_errors=True)  # a process was killed
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        aside.mkdir()
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error}") from error
+    try:
+        yield aside / path.name
+        for file in sorted(aside.iterdir()):
+            _sync(file)
+        for file in sorted(aside.iterdir()):
+            file.replace(path.with_name(file.name))
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     _sync(path.parent)

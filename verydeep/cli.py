@@ -10,6 +10,7 @@ from cyclopts import App
 from verydeep.commands.compare import compare
 from verydeep.commands.describe import describe
 from verydeep.commands.evaluate import evaluate
+from verydeep.commands.export import export
 from verydeep.commands.features import features
 from verydeep.commands.import_weights import import_
 from verydeep.commands.predict import predict
@@ -35,7 +36,9 @@ app = App(
     "digits: 1,797 real handwritten digits that need no download.",
 )
 
-for verb in (describe, scan, train, evaluate, compare, reproduce, predict, features, import_, push):
+VERBS = (describe, scan, train, evaluate, compare, reproduce, predict, features, import_, export, push)
+
+for verb in VERBS:
     app.command(verb)
 
 

@@ -94,6 +94,7 @@ ConfigFile = Annotated[Path | None, Parameter(name="--config", validator=_toml_f
 """Read by `main`, before a verb's own options."""
 
 OutputFile = Annotated[Path | None, Parameter(validator=_file)]
+RequiredFile = Annotated[Path, Parameter(validator=_file)]
 OutputFolder = Annotated[Path | None, Parameter(validator=_folder)]
 JsonFile = Annotated[Path | None, Parameter(name="--json", allow_leading_hyphen=True, validator=_file_or_hyphen)]
 LinesFile = Annotated[Path | None, Parameter(allow_leading_hyphen=True, validator=_file_or_hyphen)]

@@ -308,6 +308,23 @@ def feature_tables(found: Mapping[str, Any]) -> list[Table | str]:
     return [f"{found['file']}: {found['images']:,} images at Q = {scales}{without}", table]
 
 
+def export_table(found: Mapping[str, Any]) -> Table:
+    """What was exported, and how it compares with PyTorch, as the verb `export` gives it."""
+    agreement, errors = found["agreement"], found["errors"]
+    kind = f"{found['to']}, INT8" if found["int8"] else found["to"]
+    table = _table(f"{found['file']} ({kind}, {found['bytes'] / 1e6:,.1f} MB)", left=("against PyTorch",), right=("",))
+    table.add_row("images compared", f"{agreement['images']:,}")
+    table.add_row("greatest difference of a score, of the largest", f"{agreement['greatest_difference']:.1e}")
+    table.add_row("same most probable class", f"{agreement['top1_agreement']:.1f}%")
+    if errors:
+        table.add_row(f"error in float32, {errors['images']:,} images", f"{errors['float32']:.2f}%")
+        table.add_row("error in INT8", f"{errors['int8']:.2f}%")
+    table.caption = Text(f"{found['split']} images of {found['source']}")
+    if found["unusable"]:
+        table.caption.append(f"; {len(found['unusable']):,} images could not be used")
+    return table
+
+
 def _stage(network: NetworkDescription, stage: int) -> list[str]:
     """`3-64` for each convolution of a stage (Table 1 writes conv3-64), and `LRN`."""
     return [

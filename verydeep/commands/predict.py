@@ -34,7 +34,7 @@ def predict(
     """Tell what images show: the most probable classes and their probabilities.
 
     Args:
-        run: A run folder.
+        run: A run folder, or a file that verydeep export wrote.
         images: Image files, folders of them, or patterns in quotes ('photos/**/*.jpg'). A hyphen is standard input: one
             image, if it begins as an image file or holds a zero byte; otherwise paths, one a line.
         top: How many classes.
@@ -51,7 +51,6 @@ def predict(
     from verydeep.deployment.predict import predict as predict_images
     from verydeep.deployment.prediction_files import check_kind
     from verydeep.images.given import STANDARD_INPUT, given_images
-    from verydeep.runtime import torch_device
 
     if not images:
         raise ValueError("name one or more images, or folders of them")
@@ -63,7 +62,7 @@ def predict(
         if out == json_file:
             raise ValueError(f"{out} cannot hold the predictions twice: leave out --json")
     source = given_images(images, standard_input=_standard_input)
-    model = model_on(torch_device(runtime.device), run)
+    model = model_on(runtime.device, run)
     chosen = named_scales(scales)
     options: dict[str, Any] = {
         "top": top,

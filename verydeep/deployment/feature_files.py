@@ -268,7 +268,7 @@ def _finish(work: _Work, seconds: float) -> FeatureFile:
     indices = [index for number in _numbers(work) for index in _read(work, number)[0]]
     if not indices:
         raise ValueError(f"none of the {len(work.asked.source):,} images can be used")
-    with atomic.new_file(work.file) as aside:
+    with atomic.new_files(work.file) as aside:
         (_write_safetensors if work.file.suffix == SAFETENSORS else _write_parquet)(aside, work, indices)
     shutil.rmtree(work.parts.parent)
     return FeatureFile(

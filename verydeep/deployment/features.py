@@ -15,7 +15,7 @@ from torch import Tensor
 from verydeep import runs
 from verydeep.deployment.predict import model_on
 from verydeep.evaluation.batches import Batch, SameSizeBatches
-from verydeep.evaluation.dense import MOST_PIXELS, has_layers, pixels_at_once
+from verydeep.evaluation.dense import MOST_PIXELS, pixels_at_once
 from verydeep.evaluation.passes import in_float32
 from verydeep.evaluation.protocols import Scales, chosen_scales
 from verydeep.images.decode import UnusableImageError
@@ -31,7 +31,7 @@ from verydeep.networks.arithmetic import describe
 from verydeep.networks.configurations import PAPER_CROP
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import VGG
-from verydeep.runtime import Runtime, torch_device
+from verydeep.runtime import Runtime
 
 Pool = Literal["avg", "stack", "none"]
 Precision = Literal["float32", "float16"]
@@ -180,8 +180,8 @@ def extraction(
         ValueError: as `features`.
     """
     chosen, runtime = descriptor or Descriptor(), runtime or Runtime()
-    model = model_on(torch_device(runtime.device), run)
-    if not has_layers(model.net):
+    model = model_on(runtime.device, run)
+    if not isinstance(model.net, VGG):
         raise ValueError(
             f"{run} is an exported network, whose layers cannot be reached: name the run that it came from"
         )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from verydeep import atomic, runs
-from verydeep.evaluation.dense import has_layers
+from verydeep.deployment.exported import is_exported, load_exported
 from verydeep.evaluation.passes import Surroundings, averages, protocol_passes
 from verydeep.evaluation.pictures import image_at_scale
 from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scales
@@ -24,8 +24,9 @@ from verydeep.images.sources import Source, Subset
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.networks.scales import scale_in_pixels
+from verydeep.networks.vgg import VGG
 from verydeep.processes import Processes, joined, naming_the_lost
-from verydeep.runtime import Runtime, stop_request, torch_device
+from verydeep.runtime import Device, Runtime, stop_request, torch_device
 
 FIRST_IMAGES, MOST_IMAGES = 8, 4096
 """For each process, between two results."""
@@ -91,7 +92,8 @@ def predict(
     process computes its share, and all predictions come in the first one; in the others there are none.
 
     Args:
-        run: a run folder, or a model that is loaded already (`runs.load_model`); it goes to the device.
+        run: a run folder, a file that `verydeep export` wrote, or a model that is loaded already (`runs.load_model`);
+            it goes to the device.
         images: one image or several: paths of files, folders (the image files in them and below) or patterns
             (`photos/**/*.jpg`); bytes of an image file; pixels, uint8 [H, W, 3]; images as Pillow holds them.
         top: how many classes.
@@ -111,7 +113,7 @@ def predict(
     tolerance = Tolerance(max_bad=100, max_pixels=max_pixels)
     source = images if isinstance(images, GivenImages) else given_images(images)
     runtime = runtime or Runtime()
-    model = model_on(torch_device(runtime.device), run)
+    model = model_on(runtime.device, run)
     asked = Protocol(method=protocol, scales=chosen_scales(scales, trained=model.scale), mirror=model.flip)
     order = _Order(
         name=str(run) if isinstance(run, str | Path) else "the model",
@@ -126,15 +128,18 @@ def predict(
     return _predictions(order)
 
 
-def model_on(device: torch.device, run: str | Path | runs.Model) -> runs.Model:
-    """A run's model, its network on a device; one that is loaded already is moved there.
+def model_on(device: Device, run: str | Path | runs.Model) -> runs.Model:
+    """A run's or an exported file's model, its network on a device; one that is loaded already is moved there.
 
     Raises:
         ValueError: there is no usable model.
     """
-    model = run if isinstance(run, runs.Model) else runs.load_model(run)
-    if has_layers(model.net):
-        model.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if isinstance(run, runs.Model):
+        model = run
+    else:
+        model = load_exported(run, device) if is_exported(run) else runs.load_model(run)
+    if isinstance(model.net, VGG):
+        model.net.to(torch_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
 

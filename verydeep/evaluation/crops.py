@@ -5,7 +5,6 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from verydeep.evaluation.dense import device_of
 from verydeep.images.views import grid_places
 from verydeep.networks.vgg import VGG
 
@@ -31,7 +30,7 @@ def crop_posteriors(net: VGG, images: Tensor, *, mirror: bool, pixels: int) -> T
     for start in range(0, len(views), at_once):
         chosen = views[start : start + at_once]
         crops = torch.cat([_crop(images, *place, net.crop, flipped=flipped) for place, flipped, _ in chosen])
-        crops = crops.to(device_of(net), torch.float32, memory_format=torch.channels_last)
+        crops = crops.to(net.mean_rgb.device, torch.float32, memory_format=torch.channels_last)
         found = net(crops).softmax(dim=1).cpu().double().unflatten(0, (len(chosen), len(images)))
         total += (found * torch.tensor([[[count]] for _, _, count in chosen])).sum(dim=0)
     return total / sum(count for _, _, count in views)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from verydeep.evaluation.batches import Batch, SameSizeBatches
 from verydeep.evaluation.crops import crop_posteriors
-from verydeep.evaluation.dense import dense_posteriors, device_of, largest_image, pixels_at_once
+from verydeep.evaluation.dense import dense_posteriors, largest_image, pixels_at_once
 from verydeep.evaluation.posterior_cache import Posteriors, nothing_known, store, stored
 from verydeep.evaluation.protocols import Protocol, Views
 from verydeep.images.decode import UnusableImageError
@@ -122,7 +122,7 @@ class Averages(NamedTuple):
 def averages(groups: Sequence[Sequence[Pass]], around: Surroundings) -> Averages:
     """Every group's average over its passes; images are decoded once for all passes at the same scale."""
     first, nets = around.processes.first, [group[0].net for group in groups]
-    device = device_of(nets[0])
+    device = nets[0].mean_rgb.device
     pixels, largest = pixels_at_once(nets, device), largest_image(nets, device)
     totals = [np.zeros((len(around.source), group[0].net.classes)) for group in groups if first]
     computed = 0
@@ -250,7 +250,7 @@ def in_float32() -> Iterator[None]:
 def _rows(work: _Work, batch: Batch) -> Rows:
     """The posteriors of a batch's images, by every pass that lacks any of them."""
     indices, images = batch
-    images = images.to(device_of(work.passes[0].net))
+    images = images.to(work.passes[0].net.mean_rgb.device)
     rows: list[NDArray[np.float32] | None] = []
     for one, missing in zip(work.passes, work.missing, strict=True):
         found = None

@@ -66,7 +66,8 @@ def rows_file(file: Path, columns: Mapping[str, type]) -> Iterator[Callable[[Ite
     Raises:
         OSError: the file cannot be written.
     """
-    with atomic.new_file(file) as aside, (_csv_rows if file.suffix == ".csv" else _parquet_rows)(aside, columns) as add:
+    rows = _csv_rows if file.suffix == ".csv" else _parquet_rows
+    with atomic.new_files(file) as aside, rows(aside, columns) as add:
         yield add
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from verydeep.evaluation.dense import device_of, largest_image, score_map
+from verydeep.evaluation.dense import largest_image, score_map
 from verydeep.images.decode import Pixels
 from verydeep.networks.configurations import DOWNSAMPLING
 from verydeep.networks.vgg import VGG
@@ -33,7 +33,7 @@ def posterior_map(net: VGG, image: Pixels) -> NDArray[np.float32]:
             f"an image of {image.shape[0]} x {image.shape[1]} is smaller than the crop of {net.crop}: rescale it first"
         )
     batch = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))[None])
-    scores = score_map(net, batch, pixels=largest_image([net], device_of(net)))
+    scores = score_map(net, batch, pixels=largest_image([net], net.mean_rgb.device))
     return scores[0].float().softmax(dim=0).cpu().numpy()
 
 

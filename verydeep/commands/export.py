@@ -1,0 +1,43 @@
+"""The verb `export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from verydeep.deployment.formats import MAX_LOSS, Format
+from verydeep.images.tolerance import Tolerance
+from verydeep.options import ImageOptions, JsonFile, RequiredFile
+from verydeep.tables import export_table, show
+
+
+def export(
+    run: Path,
+    *,
+    to: Format,
+    out: RequiredFile,
+    int8: Annotated[bool, Parameter(negative=())] = False,
+    data: str | None = None,
+    max_loss: float = MAX_LOSS,
+    check_images: int | None = None,
+    json_file: JsonFile = None,
+    images: ImageOptions = Tolerance(),
+) -> None:
+    """Write a run's network for other runtimes, checked against PyTorch on real images; predict takes the file too.
+
+    Args:
+        run: A run folder.
+        to: onnx (.onnx), openvino (.xml and .bin) or torch (.pt2 of torch.export).
+        out: The file to write. It appears only if its scores are PyTorch's.
+        int8: 8-bit weights and activations, calibrated on training images: about four times smaller, and faster.
+        data: SOURCE of images to calibrate and check on; if not said, the one that the run was trained on.
+        max_loss: Percentage points of error that INT8 may cost; if it costs more, nothing is written.
+        check_images: Validation images to check on, evenly spread. If not said 100, or 1,000 for INT8.
+        json_file: Write the figures to this file as well (- for standard output instead of the table).
+    """
+    from verydeep.deployment.export import export as export_run
+
+    found = export_run(
+        run, out, to=to, int8=int8, data=data, max_loss=max_loss, check_images=check_images, tolerance=images
+    ).to_dict()
+    show(found, json_file, export_table(found))

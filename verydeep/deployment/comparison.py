@@ -1,0 +1,111 @@
+"""An exported network beside the one that it was made from, on real images."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from verydeep.deployment.exported import ExportedNet
+from verydeep.evaluation.metrics import error_percent, misclassified
+from verydeep.evaluation.passes import posteriors
+from verydeep.evaluation.protocols import Protocol
+from verydeep.images.decode import UnusableImageError
+from verydeep.images.loader import rescaled_images
+from verydeep.images.quarantine import Quarantine
+from verydeep.images.sources import Source
+from verydeep.images.views import centre_place
+from verydeep.networks.vgg import VGG
+
+BATCH = 5
+"""Crops at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Of scores, before the soft-max."""
+
+    images: int
+    greatest_difference: float
+    """Of any score from PyTorch's, divided by the largest absolute score of its image."""
+    top1_agreement: float
+    """Percent of the images whose most probable class is the same."""
+
+
+def usable_images(source: Source, side: int, quarantine: Quarantine) -> Iterator[Tensor]:
+    """The images of a source with their shorter side at `side` pixels, uint8 [3, H, W].
+
+    Raises:
+        TooManyBadImagesError: the quarantine is full.
+    """
+    for _, image in rescaled_images(source, side, max_pixels=quarantine.tolerance.max_pixels):
+        if isinstance(image, UnusableImageError):
+            quarantine.add(image)
+        else:
+            yield image
+
+
+@torch.inference_mode()
+def agreement(
+    net: VGG,
+    exported: ExportedNet,
+    source: Source,
+    side: int,
+    quarantine: Quarantine,
+    advance: Callable[[], None] = lambda: None,
+) -> Agreement:
+    """How far an exported network agrees: `score_map` of whole images at `side` pixels, `forward` of batches of crops.
+
+    Raises:
+        ValueError: no image can be used.
+        TooManyBadImagesError: the quarantine is full.
+    """
+    differences, same, crops = [], [], []
+    for image in usable_images(source, side, quarantine):
+        expected, found = net.score_map(image[None]), exported.score_map(image[None])
+        differences.append(_difference(found, expected))
+        same.append(bool(expected.mean(dim=(2, 3)).argmax() == found.mean(dim=(2, 3)).argmax()))
+        top, left = centre_place((image.shape[1], image.shape[2]), net.crop)
+        crops.append(image[:, top : top + net.crop, left : left + net.crop])
+        if len(crops) == BATCH:
+            differences.append(_difference_of_crops(net, exported, crops))
+            crops = []
+        advance()
+    if not same:
+        raise ValueError("there is no image to compare by")
+    if crops:
+        differences.append(_difference_of_crops(net, exported, crops))
+    return Agreement(
+        images=len(same),
+        greatest_difference=float(np.max(differences)),  # NaN, where there is one
+        top1_agreement=100 * float(np.mean(same)),
+    )
+
+
+def error_of(
+    net: VGG | ExportedNet,
+    source: Source,
+    labels: NDArray[np.int64],
+    protocol: Protocol,
+    quarantine: Quarantine,
+    advance: Callable[[int], None] = lambda images: None,
+) -> float:
+    """Top-1 error in percent by a protocol, of the images that can be used."""
+    found = posteriors(net, source, protocol, quarantine=quarantine, advance=advance)  # type: ignore[arg-type]
+    usable = ~np.isnan(found[:, 0])
+    return error_percent(misclassified(found[usable], labels[usable]))
+
+
+def _difference_of_crops(net: VGG, exported: ExportedNet, crops: list[Tensor]) -> float:
+    batch = torch.stack(crops)
+    return _difference(exported(batch), net(batch))
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """The greatest of a batch; infinite where the shapes differ."""
+    if found.shape != expected.shape:
+        return float("inf")
+    apart = (found - expected).abs().flatten(1).amax(dim=1)
+    return float((apart / expected.abs().flatten(1).amax(dim=1)).max())

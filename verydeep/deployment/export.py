@@ -1,0 +1,293 @@
+"""A run to one file that other programs can use, checked against PyTorch on real images before it appears."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from verydeep import atomic, runs
+from verydeep.deployment.comparison import Agreement, agreement, error_of, usable_images
+from verydeep.deployment.exported import SHA256, ExportedNet, load_exported, onnx_tensors_sha256
+from verydeep.deployment.formats import MAX_LOSS, Format, check_export
+from verydeep.deployment.int8 import CALIBRATED, int8_by_nncf, int8_by_onnxruntime
+from verydeep.deployment.libraries import library
+from verydeep.deployment.metadata import KEY, Metadata, metadata_of
+from verydeep.deployment.onnx_graph import onnx_model
+from verydeep.deployment.program import exported_program, write_program
+from verydeep.evaluation.protocols import Protocol, single_scale
+from verydeep.images.open_source import open_for_testing
+from verydeep.images.quarantine import Quarantine
+from verydeep.images.sources import Source, Subset
+from verydeep.images.tolerance import Tolerance
+from verydeep.networks.scales import scale_in_pixels
+from verydeep.progress import reporting
+
+GREATEST_DIFFERENCE = 1e-3
+"""From PyTorch's scores, relative to the largest of an image; float32 in another order stays below 1e-5."""
+
+COMPARED = 100
+"""Images, if not said: enough to see what is broken."""
+
+TESTED_IN_INT8 = 1000
+"""Images, if not said: an error of 10% is known to about 1 point, the difference of two on the same images better."""
+
+PLACEHOLDER = "0" * 64
+
+
+class BrokenExportError(RuntimeError):
+    """What was exported is not the network, or not good enough; nothing was written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Errors:
+    """Top-1 error in percent on the same images, by dense evaluation at the run's single test scale."""
+
+    images: int
+    float32: float
+    int8: float
+
+    @property
+    def loss(self) -> float:
+        """Percentage points."""
+        return self.int8 - self.float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What was written, and how it compares."""
+
+    run: str
+    file: str
+    to: Format
+    int8: bool
+    bytes: int
+    """With the `.bin` of an OpenVINO file."""
+    weights_sha256: str | None
+    source: str
+    split: str
+    """Of the images that it was checked on."""
+    unusable: dict[str, str]
+    """Images that could not be used, and why."""
+    agreement: Agreement
+    errors: Int8Errors | None
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as a plain dictionary, ready for JSON."""
+        errors = self.errors and {**asdict(self.errors), "loss": self.errors.loss}
+        return {**asdict(self), "errors": errors}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Images:
+    """What a network is calibrated and checked on."""
+
+    name: str
+    split: str
+    checked: Source
+    labels: NDArray[np.int64]
+    """Of those, as the run numbers classes."""
+    calibration: Source | None
+    tolerance: Tolerance
+
+
+def export(
+    run: str | Path,
+    out: str | Path,
+    *,
+    to: Format,
+    int8: bool = False,
+    data: str | None = None,
+    max_loss: float = MAX_LOSS,
+    check_images: int | None = None,
+    tolerance: Tolerance | None = None,
+) -> Export:
+    """Writes a run's network for another runtime; the file appears only if it agrees with PyTorch on real images.
+
+    It takes `images` [B, 3, H, W] of any batch and size from the crop up and gives `logits` [B, classes] and
+    `score_map` [B, classes, h, w]. Metadata say how images are to be prepared and what the classes are called.
+
+    Args:
+        run: a run folder.
+        out: `.onnx`, `.xml` (with a `.bin` beside it), or `.pt2`.
+        to: onnx, openvino or torch (torch.export).
+        int8: 8-bit weights and activations, calibrated on the training images; not for torch.
+        data: SOURCE of images to calibrate and check on; if not said, what the run was trained on.
+        max_loss: percentage points of top-1 error that INT8 may cost at most.
+        check_images: how many validation images to look at, evenly spread: 100, for INT8 1,000, if not said.
+        tolerance: which images are used, and how many may be unusable.
+
+    Raises:
+        ValueError: unusable run, images or options, or a library that is missing.
+        BrokenExportError: the scores differ from PyTorch's, or INT8 costs more than `max_loss`.
+        OSError: the file cannot be written.
+    """
+    started, out, tolerance = time.perf_counter(), Path(out), tolerance or Tolerance()
+    check_export(to, out, int8=int8, max_loss=max_loss, check_images=check_images)
+    _check_libraries(to, int8=int8)
+    model = runs.load_model(run)
+    images = _images(run, model, data, check_images or (TESTED_IN_INT8 if int8 else COMPARED), tolerance)
+    unusable: dict[str, str] = {}
+    calibration = _calibration(model, images, unusable) if int8 else None
+    with atomic.new_files(out) as file:
+        try:
+            write_exported(model, file, to=to, calibration=calibration)
+        except OSError as error:
+            raise OSError(f"cannot write {out}: {error}") from error
+        exported = _read_back(file, to)
+        agrees = _agreement(model, exported, images, unusable)
+        errors = _int8_errors(model, exported, images) if int8 else None
+        _refuse_broken(out, agrees, errors, max_loss)
+        size = sum(written.stat().st_size for written in file.parent.iterdir())
+    return Export(
+        run=str(run),
+        file=str(out),
+        to=to,
+        int8=int8,
+        bytes=size,
+        weights_sha256=model.weights_sha256,
+        source=images.name,
+        split=images.split,
+        unusable=unusable,
+        agreement=agrees,
+        errors=errors,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _refuse_broken(out: Path, agrees: Agreement, errors: Int8Errors | None, max_loss: float) -> None:
+    if errors is None and not agrees.greatest_difference <= GREATEST_DIFFERENCE:
+        raise BrokenExportError(
+            f"{out} was not written: its scores differ from PyTorch's by {agrees.greatest_difference:.1e} of the "
+            f"largest, more than {GREATEST_DIFFERENCE:g}"
+        )
+    if errors is not None and not errors.loss <= max_loss:
+        raise BrokenExportError(
+            f"{out} was not written: in INT8 {errors.int8:.2f}% of {errors.images:,} images are wrong, in float32 "
+            f"{errors.float32:.2f}%; --max-loss {max_loss:g} allows no more than {max_loss:g} points"
+        )
+
+
+def _check_libraries(to: Format, *, int8: bool) -> None:
+    """Before any work."""
+    needed = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino"), "torch": ()}
+    for name in (*needed[to], *(("nncf",) if int8 and to == "openvino" else ())):
+        library(name)
+
+
+def _images(run: str | Path, model: runs.Model, data: str | None, checked: int, tolerance: Tolerance) -> _Images:
+    name = data or (runs.read_record(run).source if runs.has_record(run) else None)
+    if name is None:
+        raise ValueError(f"{run} does not say what it was trained on: name images to check the export on (--data)")
+    try:
+        splits = open_for_testing(name, model.classes)
+    except ValueError as error:
+        raise ValueError(f"{error} (--data names other images to check the export on)") from error
+    split = "val" if "val" in splits.parts else next(iter(splits.parts))
+    source = splits.part(split)
+    numbers = np.array([model.classes.index(known) for known in source.classes])
+    chosen = _evenly(len(source), checked)
+    return _Images(
+        name=name,
+        split=split,
+        checked=Subset(source=source, indices=chosen),
+        labels=numbers[np.asarray(source.labels)][list(chosen)],
+        calibration=splits.parts.get("train"),
+        tolerance=tolerance,
+    )
+
+
+def _evenly(images: int, count: int) -> tuple[int, ...]:
+    """Indices of `count` images, or of all: a source is often sorted by class."""
+    return tuple(np.linspace(0, images - 1, min(count, images)).round().astype(int).tolist())
+
+
+def _calibration(model: runs.Model, images: _Images, unusable: dict[str, str]) -> Sequence[Tensor]:
+    source = images.calibration
+    if source is None:
+        raise ValueError(f"{images.name} has no train split to calibrate INT8 on (--data names another source)")
+    chosen = Subset(source=source, indices=_evenly(len(source), CALIBRATED))
+    quarantine = Quarantine(len(chosen), images.tolerance, split="train")
+    found = list(usable_images(chosen, _side(model), quarantine))
+    unusable |= quarantine.reasons
+    return found
+
+
+def _side(model: runs.Model) -> int:
+    """Pixels of the shorter side at the run's single test scale."""
+    (scale,) = single_scale(model.scale)
+    return scale_in_pixels(scale, model.net.crop)
+
+
+def _agreement(model: runs.Model, exported: ExportedNet, images: _Images, unusable: dict[str, str]) -> Agreement:
+    source = Subset(source=images.checked, indices=_evenly(len(images.checked), COMPARED))
+    quarantine = Quarantine(len(source), images.tolerance, split=images.split)
+    with reporting("check", total=len(source)) as report:
+        quarantine.say = report.say
+        found = agreement(model.net, exported, source, _side(model), quarantine, report.advance)
+    unusable |= quarantine.reasons
+    return found
+
+
+def _int8_errors(model: runs.Model, exported: ExportedNet, images: _Images) -> Int8Errors:
+    protocol = Protocol(scales=single_scale(model.scale), mirror=model.flip)
+    errors = []
+    with reporting("test", total=2 * len(images.checked)) as report:
+        for net in (model.net, exported):
+            quarantine = Quarantine(len(images.checked), images.tolerance, split=images.split)
+            errors.append(error_of(net, images.checked, images.labels, protocol, quarantine, report.advance))
+    return Int8Errors(images=len(images.checked) - len(quarantine.reasons), float32=errors[0], int8=errors[1])
+
+
+def _read_back(file: Path, to: Format) -> ExportedNet:
+    """The file as its users have it. A `.pt2` of one's own can be loaded by PyTorch, program and all."""
+    found: Any = load_exported(file).net
+    if to != "torch":
+        return found
+    program = torch.export.load(file).module()
+    metadata = metadata_of(load_exported(file), int8=False)
+    return ExportedNet(metadata, lambda images: program(torch.from_numpy(images)))
+
+
+def write_exported(model: runs.Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None = None) -> None:
+    """Writes a file, in INT8 if there are images uint8 [3, H, W] to calibrate on. Unchecked, which `export` is not."""
+    writers: dict[Format, Callable[[runs.Model, Metadata, Sequence[Tensor], Path], None]] = {
+        "onnx": _write_onnx,
+        "openvino": _write_openvino,
+        "torch": _write_program,
+    }
+    metadata = metadata_of(model, int8=calibration is not None)
+    writers[to](model, metadata, calibration or (), file)
+
+
+def _write_program(model: runs.Model, metadata: Metadata, _: Sequence[Tensor], file: Path) -> None:
+    write_program(exported_program(model.net), metadata, file)
+
+
+def _write_onnx(model: runs.Model, metadata: Metadata, calibration: Sequence[Tensor], file: Path) -> None:
+    onnx = library("onnx")
+    graph = onnx_model(model.net, metadata)
+    if metadata.int8:
+        int8_by_onnxruntime(graph, calibration, file)
+        graph = onnx.load(file)
+    onnx.helper.set_model_props(graph, {KEY: metadata.to_json(), SHA256: onnx_tensors_sha256(graph)})
+    onnx.save(graph, file)
+
+
+def _write_openvino(model: runs.Model, metadata: Metadata, calibration: Sequence[Tensor], file: Path) -> None:
+    """By way of ONNX. The `.xml` says which `.bin` is its own."""
+    openvino = library("openvino")
+    graph = openvino.Core().read_model(onnx_model(model.net, metadata).SerializeToString())
+    if metadata.int8:
+        graph = int8_by_nncf(graph, calibration)
+    graph.set_rt_info(metadata.to_json(), KEY)
+    graph.set_rt_info(PLACEHOLDER, SHA256)
+    openvino.serialize(graph, file, file.with_suffix(".bin"))
+    digest = runs.file_sha256(file.with_suffix(".bin"))
+    file.write_bytes(file.read_bytes().replace(PLACEHOLDER.encode(), digest.encode()))

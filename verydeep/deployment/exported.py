@@ -1,0 +1,238 @@
+"""Exported files back to networks that can be tested and predict: ONNX, OpenVINO and torch.export.
+
+Nothing in such a file is run but by the runtime that is made for it. ONNX Runtime and OpenVINO know a fixed set of
+operators. A `.pt2` is read otherwise: torch.export.load unpickles what the file tells it to and evaluates its
+expressions as Python, so any file could do anything (PyTorch 2.13). Here only its numbers and its metadata are taken,
+and the network that the metadata name is built anew.
+"""
+
+import hashlib
+import io
+import json
+import math
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+from xml.etree import ElementTree
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from verydeep import runs
+from verydeep.deployment.libraries import library
+from verydeep.deployment.metadata import KEY, Metadata, from_json
+from verydeep.deployment.onnx_graph import INPUT, OUTPUTS
+from verydeep.networks.configurations import configuration
+from verydeep.networks.vgg import VGG
+from verydeep.runtime import Device, torch_device
+
+SHA256 = f"{KEY}_sha256"
+"""Of an ONNX file's tensors, or of the `.bin` beside an OpenVINO `.xml`; stands beside the metadata."""
+
+LOGITS, SCORE_MAP = OUTPUTS
+
+Compute = Callable[[NDArray[np.float32]], tuple[Any, Any]]
+"""`logits` and `score_map` of images [B, 3, H, W]."""
+
+
+class ExportedNet:
+    """A network in a runtime of its own, under the names by which `VGG` is tested and predicts. On the CPU."""
+
+    def __init__(self, metadata: Metadata, compute: Compute) -> None:
+        self.configuration = configuration(metadata.network)
+        self.crop, self.width, self.batch_norm = metadata.crop, metadata.width, metadata.batch_norm
+        self.classes = len(metadata.classes)
+        self.mean_rgb = torch.tensor(metadata.mean_rgb)
+        self._compute = compute
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, classes] of crop-sized images [B, 3, crop, crop] in 0..255.
+
+        Raises:
+            ValueError: another shape.
+        """
+        if images.ndim != 4 or images.shape[1:] != (3, self.crop, self.crop):
+            raise ValueError(f"images must be [B, 3, {self.crop}, {self.crop}], not {list(images.shape)}")
+        return torch.from_numpy(np.asarray(self._compute(_array(images))[0]))
+
+    __call__ = forward
+
+    def score_map(self, images: Tensor) -> Tensor:
+        """Class scores over space, [B, classes, h, w], of images [B, 3, H, W] in 0..255 (`VGG.score_map`).
+
+        Raises:
+            ValueError: another shape, or a side smaller than the crop.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < self.crop:
+            raise ValueError(f"images must be [B, 3, H, W] with sides from {self.crop}, not {list(images.shape)}")
+        return torch.from_numpy(np.asarray(self._compute(_array(images))[1]))
+
+    def eval(self) -> "ExportedNet":
+        """Itself: it knows no other mode."""
+        return self
+
+    def to(self, device: torch.device | str, **_: Any) -> "ExportedNet":
+        """Itself.
+
+        Raises:
+            ValueError: another device than the CPU.
+        """
+        if torch.device(device).type != "cpu":
+            raise ValueError(f"an exported network computes on the CPU, not on {device}: use the run, or --device cpu")
+        return self
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether this is a file, as exported networks are, and no run folder."""
+    return Path(path).is_file()
+
+
+def load_exported(path: str | Path, device: Device = "cpu") -> runs.Model:
+    """The network of a file that `verydeep export` wrote, with what its outputs mean.
+
+    Of a `.pt2` the net is a `VGG`, on any device. Of an `.onnx` or `.xml` it is an `ExportedNet`, computed on the CPU
+    with as many threads as PyTorch has; `auto` is the CPU too.
+
+    Raises:
+        ValueError: another kind of file, a damaged one, one that `verydeep export` did not write, a library that is
+            missing, or a device that cannot be.
+    """
+    path = Path(path)
+    readers: dict[str, Callable[[Path], tuple[Any, Metadata]]] = {
+        ".onnx": _from_onnx,
+        ".xml": _from_openvino,
+        ".pt2": _from_program,
+    }
+    if path.suffix not in readers:
+        raise ValueError(f"{path} is neither a run folder nor an exported network ({', '.join(readers)})")
+    try:
+        net, metadata = readers[path.suffix](path)
+        on = torch.device("cpu") if device == "auto" and path.suffix != ".pt2" else torch_device(device)
+        net = net.to(on)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} cannot be used: {' '.join(str(error).split())}") from error
+    return runs.Model(
+        net=cast(VGG, net),  # whoever tests or predicts needs no more of it than ExportedNet has
+        classes=metadata.classes,
+        scale=metadata.scale,
+        flip=metadata.flip,
+        weights_sha256=metadata.weights_sha256,
+    )
+
+
+def onnx_tensors_sha256(model: Any) -> str:
+    """Of the names and contents of all weights of an `onnx.ModelProto`."""
+    numpy_helper = library("onnx").numpy_helper
+    found = hashlib.sha256()
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        found.update(f"{tensor.name} {array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def compute_by_onnxruntime(file: Path) -> Compute:
+    """ONNX Runtime on a file that can be trusted to have no data outside of it."""
+    runtime = library("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return lambda images: tuple(session.run([LOGITS, SCORE_MAP], {INPUT: images}))
+
+
+def compute_by_openvino(file: Path) -> Compute:
+    """OpenVINO, in float32 where the file is not INT8: left to itself it takes bfloat16 on some processors."""
+    core = library("openvino").Core()
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    compiled = core.compile_model(core.read_model(file), "CPU", options)
+
+    def compute(images: NDArray[np.float32]) -> tuple[Any, Any]:
+        found = compiled(images)
+        return found[LOGITS], found[SCORE_MAP]
+
+    return compute
+
+
+def _array(images: Tensor) -> NDArray[np.float32]:
+    return images.float().contiguous().numpy()
+
+
+def _from_onnx(path: Path) -> tuple[ExportedNet, Metadata]:
+    onnx = library("onnx")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf has its own
+        raise ValueError(f"it is no ONNX file, or a damaged one ({error})") from error
+    stated = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = from_json(stated.get(KEY))
+    if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in model.graph.initializer):
+        raise ValueError("its weights are in other files")
+    if stated.get(SHA256) != onnx_tensors_sha256(model):
+        raise ValueError("its weights are not what was exported: their SHA-256 differs")
+    del model
+    return ExportedNet(metadata, _built(compute_by_onnxruntime, path)), metadata
+
+
+def _from_openvino(path: Path) -> tuple[ExportedNet, Metadata]:
+    try:
+        facts = ElementTree.parse(path).find("rt_info")
+    except ElementTree.ParseError as error:
+        raise ValueError(f"it is no OpenVINO file, or a damaged one ({error})") from error
+    stated = {} if facts is None else {entry.tag: entry.get("value") for entry in facts}
+    metadata, weights = from_json(stated.get(KEY)), path.with_suffix(".bin")
+    if not weights.is_file():
+        raise ValueError(f"there is no {weights.name} beside it")
+    if stated.get(SHA256) != runs.file_sha256(weights):
+        raise ValueError(f"{weights.name} is not what was exported with it: its SHA-256 differs")
+    return ExportedNet(metadata, _built(compute_by_openvino, path)), metadata
+
+
+def _built(compute: Callable[[Path], Compute], path: Path) -> Compute:
+    try:
+        return compute(path)
+    except ValueError:
+        raise
+    except Exception as error:  # each runtime has its own
+        raise ValueError(f"the runtime refuses it ({error})") from error
+
+
+def _from_program(path: Path) -> tuple[VGG, Metadata]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            root = archive.namelist()[0].partition("/")[0]
+            extra = f"{root}/extra/{KEY}.json"
+            metadata = from_json(archive.read(extra) if extra in archive.namelist() else None)
+            with torch.device("meta"):
+                net = VGG(
+                    configuration(metadata.network),
+                    classes=len(metadata.classes),
+                    crop=metadata.crop,
+                    width=metadata.width,
+                    batch_norm=metadata.batch_norm,
+                )
+            folder = f"{root}/data/weights"
+            listed = json.loads(archive.read(f"{folder}/model_weights_config.json"))["config"]
+            weights = {
+                name: _tensor(archive, f"{folder}/{listed[f'net.{name}']['path_name']}", like)
+                for name, like in net.state_dict().items()
+            }
+        net.load_state_dict(weights, assign=True)
+    except ValueError:
+        raise
+    except (zipfile.BadZipFile, KeyError, IndexError, TypeError, RuntimeError, NotImplementedError) as error:
+        raise ValueError(f"it is no torch.export file, or a damaged one ({error})") from error
+    return net.eval(), metadata
+
+
+def _tensor(archive: zipfile.ZipFile, name: str, like: Tensor) -> Tensor:
+    """A contiguous tensor as torch.export stores it: its bytes, whose checksum `zipfile` compares."""
+    size = math.prod(like.shape) * like.element_size()
+    if archive.getinfo(name).file_size != size:
+        raise ValueError(f"{name} is not of {size:,} bytes")
+    with archive.open(name) as file:
+        data = io.BytesIO(file.read()).getbuffer()
+    return torch.frombuffer(data, dtype=like.dtype).view(like.shape)
