@@ -1,4 +1,4 @@
-"""Trainings on several processes: torchrun starts this file, and so does `by_hand`; tests load it with runpy.
+"""Trainings on several processes: torchrun, `forked` and `by_hand` start this file, and tests load it with runpy.
 
 A training is a dict that JSON can hold ("job"): what `train` is given, how many images there are, and what is to go
 wrong. Every process leaves what it met beside the run folder, as OUT.RANK.json.
@@ -221,6 +221,30 @@ def torchrun(processes, jobs, folder, *options, seconds=100):
     return started([*launcher, *options, __file__, str(file)], seconds)
 
 
+def forked(processes, jobs, folder, *, seconds=100):
+    """The same by torchrun's agent in a process that has imported everything and forks: no rank does so again."""
+    file = Path(folder) / f"jobs-{uuid.uuid4().hex}.json"
+    file.write_text(json.dumps(jobs))
+    return started([sys.executable, __file__, "--forked", str(processes), str(file)], seconds)
+
+
+def fork(processes, jobs):
+    """Works on the jobs in so many processes and waits for them; raises if one of them fails."""
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        start_method="fork",
+    )
+    elastic_launch(config, work)(jobs)
+
+
 def started(command, seconds):
     """Status, standard error and the mark of a command; raises TimeoutError if it takes too long."""
     mark = uuid.uuid4().hex
@@ -345,5 +369,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[1] == "--by-hand":
         launch(Path(sys.argv[2]))
+    elif sys.argv[1] == "--forked":
+        fork(int(sys.argv[2]), json.loads(Path(sys.argv[3]).read_text()))
     else:
         work(json.loads(Path(sys.argv[1]).read_text()))

@@ -35,9 +35,22 @@ def jobs(folder, runs):
     return [{"runs": runs, "out": str(folder / str(number)), **job} for number, job in enumerate([*plain, *special])]
 
 
+def failing_jobs(folder, runs):
+    """Too many bad images; one process that fails, or has others; and posteriors that only the first process keeps."""
+    base = {"runs": runs, "images": 13}
+    special = [
+        {**base, "bad": [1, 3, 5], "max_bad": 10},
+        {**base, "fails": 1},
+        {**base, "other": 1},
+        {**base, "images": 97, "cache": True},
+        {**base, "images": 97, "cache": True},
+        {**base, "images": 97, "cache": True, "protocol": "both"},
+    ]
+    return [{**job, "out": str(folder / f"failing {number}")} for number, job in enumerate(special)]
+
+
 def together(processes, jobs, folder):
     """What each process met in each job, by torchrun with this file's script."""
-    folder.mkdir(exist_ok=True)
     file = folder / "jobs.json"
     file.write_text(json.dumps(jobs))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
@@ -57,11 +70,21 @@ def alone(tmp_path_factory, runs):
     return [several_evaluations["run"](job) for job in jobs(folder, runs)]
 
 
+@pytest.fixture(scope="module")
+def met_by(tmp_path_factory, runs):
+    """Number of processes -> what they met. Two have the failing jobs as well; four, on two cores, every second job."""
+    two, four = (tmp_path_factory.mktemp(name) for name in ("two", "four"))
+    return {
+        2: together(2, [*jobs(two, runs), *failing_jobs(two, runs)], two),
+        4: together(4, jobs(four, runs)[::2], four),
+    }
+
+
 @pytest.mark.parametrize("processes", [2, 4])
-def test_the_integers_are_those_of_one_process(tmp_path, runs, alone, processes, figure):
-    every_second = slice(None, None, processes // 2)  # of those for four, which share two cores
-    its_jobs, expectations = jobs(tmp_path, runs)[every_second], alone[every_second]
-    found = together(processes, its_jobs, tmp_path)
+def test_the_integers_are_those_of_one_process(tmp_path, runs, alone, met_by, processes, figure):
+    of_these = slice(None, None, processes // 2)
+    its_jobs, expectations = jobs(tmp_path, runs)[of_these], alone[of_these]
+    found = met_by[processes][: len(its_jobs)]
     greatest = 0.0
     for job, expected, met in zip(its_jobs, expectations, found, strict=True):
         n = job["images"] - len(job.get("bad", ()))
@@ -85,20 +108,8 @@ def test_the_integers_are_those_of_one_process(tmp_path, runs, alone, processes,
     figure(20, "exact evaluation", same)
 
 
-def test_errors_end_all_processes_and_what_is_kept_is_shared(tmp_path, runs):
-    """Too many bad images; one process that fails; and posteriors that only the first process keeps."""
-    base = {"runs": runs, "images": 13}
-    its_jobs = [
-        {**base, "bad": [1, 3, 5], "max_bad": 10},
-        {**base, "fails": 1},
-        {**base, "other": 1},
-        {**base, "images": 97, "cache": True},
-        {**base, "images": 97, "cache": True},
-        {**base, "images": 97, "cache": True, "protocol": "both"},
-    ]
-    for number, job in enumerate(its_jobs):
-        job["out"] = str(tmp_path / str(number))
-    bad, failed, other, first, again, more = together(2, its_jobs, tmp_path)
+def test_errors_end_all_processes_and_what_is_kept_is_shared(met_by):
+    bad, failed, other, first, again, more = met_by[2][-6:]
     assert {one["error"] for one in bad} == {"TooManyBadImagesError"}
     assert bad[0]["message"] == bad[1]["message"]
     assert (failed[1]["error"], failed[1]["message"]) == ("ValueError", "something is wrong here")

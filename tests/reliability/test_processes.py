@@ -68,7 +68,7 @@ def copied(run, place):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, battery):
-    """What torchrun leaves of many trainings: one start with two processes, then one with four."""
+    """What two processes leave of many trainings, and then four; each in one start."""
     folder = tmp_path_factory.mktemp("processes")
     for processes in COUNTS:
         at = folder / str(processes)
@@ -86,7 +86,7 @@ def folder(tmp_path_factory, battery):
                 for then, execution in STOPPED.items():
                     run = copied(folder / "2" / "stopped" / name, at / "resumed" / f"{name}, then {then}")
                     jobs.append({**execution, "out": run, "resume": True})
-        status, said, mark = several.torchrun(processes, jobs, folder, seconds=600 if battery else 100)
+        status, said, mark = several.forked(processes, jobs, folder, seconds=600 if battery else 100)
         assert status == 0, said
         assert several.alive(mark) == []
     return folder

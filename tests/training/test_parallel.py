@@ -65,7 +65,7 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """All trainings, on one process (here), two and four (each in one start of torchrun)."""
+    """All trainings, on one process (here), two and four (each in one start)."""
     folder = tmp_path_factory.mktemp("parallel")
     start = folder / "start"
     assert several.run({"out": str(start), "recipe": {"epochs": 1}})["error"] is None
@@ -82,7 +82,7 @@ def folder(tmp_path_factory):
         jobs += [
             {**job, "count": True, "out": str(folder / f"sent{processes}" / name)} for name, job in SENDING.items()
         ]
-        status, said, _ = several.torchrun(processes, jobs, folder)
+        status, said, _ = several.forked(processes, jobs, folder)
         assert status == 0, said
     return folder
 
