@@ -64,7 +64,7 @@ def _one_line(error: BaseException) -> str:
 
 def _check_plain(name: str, value: Tensor) -> None:
     if not name.isprintable():
-        raise ValueError(f"it is damaged: it holds a name that is no text, {ascii(name)}")
+        raise ValueError(f"it is damaged: it holds a name that is no text, {name!a}")
     if value.layout != torch.strided or value.is_quantized or value.is_meta:
         raise ValueError(f"{name} is no plain array of numbers: weights that were quantised are not read")
     if not value.is_floating_point() and not name.endswith("num_batches_tracked"):
