@@ -359,6 +359,7 @@ def import_table(found: Mapping[str, Any]) -> Table:
         "mean RGB": ", ".join(f"{value:.3f}" for value in found["mean_rgb"]),
         "SHA-256": found["sha256"],
     }
+    table.show_header = False
     for name, value in rows.items():
         table.add_row(name, Text(value))
     table.caption = Text(" ".join(f"{note}." for note in found["notes"]))

@@ -36,10 +36,11 @@ def test_what_comes_with_the_weights_is_kept(tmp_path):
     assert names_of_classes(2, "words", ("n02012849", "n01440764")) == ("crane (bird)", "tench")
     assert names_of_classes(2, "wnids", ("n02012849", "n01440764")) == ("n02012849", "n01440764")
     assert names_of_classes(2, "words", ("cat", "dog")) == ("cat", "dog")
-    assert names_of_classes(2, "words", ("cat", "cat")) == ("class 0", "class 1")
-    assert names_of_classes(2, "words", ("cat",)) == ("class 0", "class 1")
+    for told in (("cat", "cat"), ("cat",)):
+        with pytest.raises(ValueError, match="1 different names came with 2 outputs: name a file"):
+            names_of_classes(2, "words", told)
     (tmp_path / "names").write_text("\ufeffash\n\noak \n", encoding="utf-8")
-    assert names_of_classes(2, str(tmp_path / "names"), ("cat", "dog")) == ("ash", "oak")
+    assert names_of_classes(2, str(tmp_path / "names"), ("cat",)) == ("ash", "oak")
 
 
 @pytest.mark.parametrize(

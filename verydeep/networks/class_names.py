@@ -32,12 +32,16 @@ def names_of_classes(count: int, chosen: str, told: tuple[str, ...] | None = Non
             are numbered: `class 0`, `class 1`, ...
 
     Raises:
-        ValueError: no such file, not one name for each output, or the same name twice.
+        ValueError: no such file, not one name for each output, or the same name twice, there or in what was told.
     """
     if chosen not in (WORDS, WNIDS):
         return _from_file(Path(chosen), count)
     words = ilsvrc_classes()
-    if told is not None and len(told) == count and len(set(told)) == count:
+    if told is not None:
+        if len(told) != count or len(set(told)) < count:
+            raise ValueError(
+                f"{len(set(told)):,} different names came with {count:,} outputs: name a file of names as class_names"
+            )
         if all(name in words for name in told):
             return tuple(words[name] for name in told) if chosen == WORDS else told
         if chosen == WORDS:
