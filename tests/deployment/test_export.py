@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from verydeep import CONFIGURATIONS, Runtime, predict, runs, vgg
+from verydeep.cli import main
 from verydeep.deployment import export as exporting
 from verydeep.deployment.export import BrokenExportError, export
 from verydeep.deployment.exported import is_exported, load_exported
@@ -254,6 +255,20 @@ def test_tiles_of_an_exported_network_see_what_they_need(tmp_path, data, crop):
                     difference(score_map(exported, images(1, *size), pixels=pixels), net.score_map(images(1, *size)))
                     < 1e-4
                 )
+
+
+def test_the_command_line_prints_figures_and_predicts_with_the_file(tiny, tmp_path, data, capsys):
+    run, _, _, found = tiny
+    main(["export", str(run), "--to", "onnx", "--out", str(tmp_path / "net.onnx"), "--data", data, "--json", "-"])
+    figures = json.loads(capsys.readouterr().out)
+    same = {name: value for name, value in found["onnx"].to_dict().items() if name not in ("file", "seconds")}
+    assert {name: figures[name] for name in same} == json.loads(json.dumps(same))
+    main(["export", str(run), "--to", "onnx", "--out", str(tmp_path / "net.onnx"), "--data", data])
+    text = capsys.readouterr().out
+    assert "(onnx, " in text
+    assert f"{figures['agreement']['greatest_difference']:.1e}" in text
+    main(["predict", str(tmp_path / "net.onnx"), f"{data}/val/light/0.png"])
+    assert any(name in capsys.readouterr().out for name in CLASSES)
 
 
 # --- INT8 ---

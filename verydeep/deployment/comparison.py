@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from verydeep.deployment.exported import ExportedNet
+from verydeep.evaluation.dense import largest_image, score_map
 from verydeep.evaluation.metrics import error_percent, misclassified
 from verydeep.evaluation.passes import posteriors
 from verydeep.evaluation.protocols import Protocol
@@ -63,8 +65,10 @@ def agreement(
         TooManyBadImagesError: the quarantine is full.
     """
     differences, same, crops = [], [], []
+    pixels = largest_image([net], torch.device("cpu"))
     for image in usable_images(source, side, quarantine):
-        expected, found = net.score_map(image[None]), exported.score_map(image[None])
+        expected = score_map(net, image[None], pixels=pixels)
+        found = score_map(cast(VGG, exported), image[None], pixels=pixels)
         differences.append(_difference(found, expected))
         same.append(bool(expected.mean(dim=(2, 3)).argmax() == found.mean(dim=(2, 3)).argmax()))
         top, left = centre_place((image.shape[1], image.shape[2]), net.crop)
@@ -93,7 +97,7 @@ def error_of(
     advance: Callable[[int], None] = lambda images: None,
 ) -> float:
     """Top-1 error in percent by a protocol, of the images that can be used."""
-    found = posteriors(net, source, protocol, quarantine=quarantine, advance=advance)  # type: ignore[arg-type]
+    found = posteriors(cast(VGG, net), source, protocol, quarantine=quarantine, advance=advance)
     usable = ~np.isnan(found[:, 0])
     return error_percent(misclassified(found[usable], labels[usable]))
 

@@ -20,6 +20,7 @@ from verydeep.deployment.libraries import library
 from verydeep.deployment.metadata import KEY, Metadata, metadata_of
 from verydeep.deployment.onnx_graph import onnx_model
 from verydeep.deployment.program import exported_program, write_program
+from verydeep.evaluation.dense import largest_image
 from verydeep.evaluation.protocols import Protocol, single_scale
 from verydeep.images.open_source import open_for_testing
 from verydeep.images.quarantine import Quarantine
@@ -141,8 +142,9 @@ def export(
         except OSError as error:
             raise OSError(f"cannot write {out}: {error}") from error
         exported = _read_back(file, to)
-        agrees = _agreement(model, exported, images, unusable)
-        errors = _int8_errors(model, exported, images) if int8 else None
+        most = COMPARED if int8 else len(images.checked)  # in INT8 the error tells more
+        agrees = _agreement(model, exported, images, unusable, most=most)
+        errors = _int8_errors(model, exported, images, unusable) if int8 else None
         _refuse_broken(out, agrees, errors, max_loss)
         size = sum(written.stat().st_size for written in file.parent.iterdir())
     return Export(
@@ -214,8 +216,11 @@ def _calibration(model: runs.Model, images: _Images, unusable: dict[str, str]) -
         raise ValueError(f"{images.name} has no train split to calibrate INT8 on (--data names another source)")
     chosen = Subset(source=source, indices=_evenly(len(source), CALIBRATED))
     quarantine = Quarantine(len(chosen), images.tolerance, split="train")
-    found = list(usable_images(chosen, _side(model), quarantine))
+    most = largest_image([model.net], torch.device("cpu"))  # calibration knows no tiles
+    found = [image for image in usable_images(chosen, _side(model), quarantine) if image[0].numel() <= most]
     unusable |= quarantine.reasons
+    if not found:
+        raise ValueError(f"no train image of {images.name} can be used to calibrate INT8 on")
     return found
 
 
@@ -225,8 +230,10 @@ def _side(model: runs.Model) -> int:
     return scale_in_pixels(scale, model.net.crop)
 
 
-def _agreement(model: runs.Model, exported: ExportedNet, images: _Images, unusable: dict[str, str]) -> Agreement:
-    source = Subset(source=images.checked, indices=_evenly(len(images.checked), COMPARED))
+def _agreement(
+    model: runs.Model, exported: ExportedNet, images: _Images, unusable: dict[str, str], *, most: int
+) -> Agreement:
+    source = Subset(source=images.checked, indices=_evenly(len(images.checked), most))
     quarantine = Quarantine(len(source), images.tolerance, split=images.split)
     with reporting("check", total=len(source)) as report:
         quarantine.say = report.say
@@ -235,13 +242,14 @@ def _agreement(model: runs.Model, exported: ExportedNet, images: _Images, unusab
     return found
 
 
-def _int8_errors(model: runs.Model, exported: ExportedNet, images: _Images) -> Int8Errors:
+def _int8_errors(model: runs.Model, exported: ExportedNet, images: _Images, unusable: dict[str, str]) -> Int8Errors:
     protocol = Protocol(scales=single_scale(model.scale), mirror=model.flip)
     errors = []
     with reporting("test", total=2 * len(images.checked)) as report:
         for net in (model.net, exported):
             quarantine = Quarantine(len(images.checked), images.tolerance, split=images.split)
             errors.append(error_of(net, images.checked, images.labels, protocol, quarantine, report.advance))
+    unusable |= quarantine.reasons
     return Int8Errors(images=len(images.checked) - len(quarantine.reasons), float32=errors[0], int8=errors[1])
 
 
