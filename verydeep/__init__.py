@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from verydeep.version import __version__
 
 if TYPE_CHECKING:
+    from verydeep.deployment.export_weights import WrittenWeights, write_weights
     from verydeep.deployment.feature_files import write_features
     from verydeep.deployment.features import Descriptor, features
     from verydeep.deployment.import_weights import Imported, Trained, import_weights
     from verydeep.deployment.predict import Prediction, predict
     from verydeep.deployment.push import push
-    from verydeep.deployment.weights_out import WrittenWeights, write_weights
     from verydeep.evaluation.compare import compare
     from verydeep.evaluation.evaluate import evaluate
     from verydeep.evaluation.paired import Comparison
@@ -55,7 +55,7 @@ _MODULES = {
     "images.tolerance": ("Tolerance",),
     "deployment.predict": ("Prediction", "predict"),
     "deployment.import_weights": ("Imported", "Trained", "import_weights"),
-    "deployment.weights_out": ("WrittenWeights", "write_weights"),
+    "deployment.export_weights": ("WrittenWeights", "write_weights"),
     "deployment.push": ("push",),
     "deployment.features": ("Descriptor", "features"),
     "deployment.feature_files": ("write_features",),

@@ -325,6 +325,15 @@ def export_table(found: Mapping[str, Any]) -> Table:
     return table
 
 
+def weights_table(found: Mapping[str, Any]) -> Table:
+    """Weights for another library, and how it has to show them images, as the verb `export` gives it."""
+    table = _table(f"{found['file']}: {found['layout']}'s {found['network']}", left=("images",), right=("R", "G", "B"))
+    table.add_row("mean, of RGB in 0..1", *(f"{value:.4g}" for value in found["mean"]))
+    table.add_row("then divided by", *(f"{value:.4g}" for value in found["std"]))
+    table.caption = Text("\n".join(found["notes"]))
+    return table
+
+
 def _stage(network: NetworkDescription, stage: int) -> list[str]:
     """`3-64` for each convolution of a stage (Table 1 writes conv3-64), and `LRN`."""
     return [

@@ -1,20 +1,21 @@
 """The verb `export`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 from cyclopts import Parameter
 
 from verydeep.deployment.formats import MAX_LOSS, Format
 from verydeep.images.tolerance import Tolerance
+from verydeep.networks.layouts import ForeignLayout
 from verydeep.options import ImageOptions, JsonFile, RequiredFile
-from verydeep.tables import export_table, show
+from verydeep.tables import export_table, show, weights_table
 
 
 def export(
     run: Path,
     *,
-    to: Format,
+    to: Format | ForeignLayout,
     out: RequiredFile,
     int8: Annotated[bool, Parameter(negative=())] = False,
     data: str | None = None,
@@ -23,11 +24,15 @@ def export(
     json_file: JsonFile = None,
     images: ImageOptions = Tolerance(),
 ) -> None:
-    """Write a run's network for other runtimes, checked against PyTorch on real images; predict takes the file too.
+    """Write a run's network for other runtimes, checked against PyTorch on real images; or its weights for a library.
+
+    Files of onnx, openvino and torch are networks that predict takes in place of a run. torchvision and timm have VGGs
+    of their own, A, B, D and E: for them there are weights, without anything to check or to calibrate.
 
     Args:
         run: A run folder.
-        to: onnx (.onnx), openvino (.xml and .bin) or torch (.pt2 of torch.export).
+        to: onnx (.onnx), openvino (.xml and .bin) or torch (.pt2 of torch.export); torchvision or timm (.pth, .pt or
+            .safetensors).
         out: The file to write. It appears only if its scores are PyTorch's.
         int8: 8-bit weights and activations, calibrated on training images: about four times smaller, and faster.
         data: SOURCE of images to calibrate and check on; if not said, the one that the run was trained on.
@@ -35,9 +40,24 @@ def export(
         check_images: Validation images to check on, evenly spread. If not said 100, or 1,000 for INT8.
         json_file: Write the figures to this file as well (- for standard output instead of the table).
     """
+    if to in get_args(ForeignLayout):
+        if int8 or data is not None or check_images is not None or (max_loss, images) != (MAX_LOSS, Tolerance()):
+            raise ValueError(f"weights for {to} need no images: leave out --int8, --data and what goes with them")
+        from verydeep.deployment.export_weights import write_weights
+
+        written = write_weights(run, out, cast(ForeignLayout, to)).to_dict()
+        show(written, json_file, weights_table(written))
+        return
     from verydeep.deployment.export import export as export_run
 
     found = export_run(
-        run, out, to=to, int8=int8, data=data, max_loss=max_loss, check_images=check_images, tolerance=images
+        run,
+        out,
+        to=cast(Format, to),
+        int8=int8,
+        data=data,
+        max_loss=max_loss,
+        check_images=check_images,
+        tolerance=images,
     ).to_dict()
     show(found, json_file, export_table(found))

@@ -1,5 +1,6 @@
 """Weights go out as torchvision and timm have them, and back as they came."""
 
+import json
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from verydeep import import_weights, runs, save, vgg, write_weights
+from verydeep.cli import main
 
 foreign = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "foreign_weights.py")))
 
@@ -118,3 +120,18 @@ def test_wrong_use(tmp_path):
         write_weights(tmp_path / "model", tmp_path / "out.h5", "timm")
     with pytest.raises(OSError, match="cannot write"):
         write_weights(tmp_path / "model", tmp_path / "nowhere" / "out.pth", "timm")
+
+
+def test_the_verb_writes_them_and_refuses_what_only_goes_with_graphs(tmp_path, capsys):
+    save(vgg("A", classes=3, crop=32, width=1 / 16, mean_rgb=(51, 102, 204)), tmp_path / "run", classes=list("abc"))
+    out = tmp_path / "a.safetensors"
+    main(["export", str(tmp_path / "run"), "--to", "torchvision", "--out", str(out), "--json", "-"])
+    told = json.loads(capsys.readouterr().out)
+    assert (told["network"], told["mean"]) == ("vgg11", pytest.approx([0.2, 0.4, 0.8]))
+    assert load_file(out)["features.0.weight"].shape == (4, 3, 3, 3)
+    for option in (["--int8"], ["--data", "digits"], ["--max-loss", "1"], ["--check-images", "5"], ["--max-bad", "3"]):
+        with pytest.raises(SystemExit) as end:
+            main(["export", str(tmp_path / "run"), "--to", "timm", "--out", str(tmp_path / "b.pth"), *option])
+        assert end.value.code == 2
+        assert "weights for timm need no images" in capsys.readouterr().err
+    assert not (tmp_path / "b.pth").exists()
