@@ -170,6 +170,12 @@ def test_nothing_is_unpacked_that_is_many_times_as_large_as_its_file(tmp_path):
     with h5py.File(tmp_path / "bomb.h5", "w") as file:
         file.create_dataset("layers/conv2d/vars/0", shape=(3, 3, 10**5, 10**5), dtype="f4", chunks=(3, 3, 64, 64))
     refused(tmp_path / "bomb.h5", "conv2d claims to hold more than there is in the file")
+    with h5py.File(tmp_path / "bomb.h5", "w") as file:
+        packed = file.create_dataset(
+            "layers/conv2d/vars/0", (3, 3, 2000, 2000), "f4", chunks=(1, 1, 64, 64), compression="gzip"
+        )
+        packed[0, 0, 0, 0] = 1
+    refused(tmp_path / "bomb.h5", "conv2d claims to hold more than there is in the file")
 
 
 def test_links_to_other_files_are_not_followed(tmp_path):
