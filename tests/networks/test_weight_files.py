@@ -96,6 +96,8 @@ def test_other_architectures(tmp_path, state):
     sixth = foreign.caffemodel(None, old=False, layers=[("inception_1", np.ones((2, 2)))])
     (tmp_path / "other.caffemodel").write_bytes(sixth)
     refused(tmp_path / "other.caffemodel", "holds the layer inception_1")
+    (tmp_path / "flat.caffemodel").write_bytes(foreign.caffemodel(None, old=False, layers=[("fc6", np.ones(4))]))
+    refused(tmp_path / "flat.caffemodel", r"fc6.weight has the shape \[4\], which no layer")
 
 
 def test_layers_that_do_not_fit_are_named(tmp_path, state):

@@ -226,7 +226,7 @@ def _from_keras(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         side = round((rows.shape[1] / max(1, channels)) ** 0.5)
         if side < 1 or rows.shape[1] != channels * side**2:
             raise ValueError(f"its first fully connected layer has {rows.shape[1]:,} inputs: no square of {channels}")
-        found["fc6.weight"] = rows.reshape(-1, side, side, channels).permute(0, 3, 1, 2).flatten(1)
+        found["fc6.weight"] = rows.reshape(len(rows), side, side, channels).permute(0, 3, 1, 2).flatten(1)
     return found
 
 
@@ -257,6 +257,8 @@ def _from_names(weights: Mapping[str, Tensor], layout: Layout) -> dict[str, Tens
         match = re.fullmatch(r"(conv\d_\d+|fc[678])(?:[-_].*)?", layer)
         if not match or kind not in ("weight", "bias") or f"{match[1]}.{kind}" in found:
             raise ValueError(f"it holds the layer {layer}, for which there is no place in the paper's networks")
+        if kind == "weight" and not 2 <= value.ndim <= 4:
+            raise ValueError(f"{name} has the shape {list(value.shape)}, which no layer of the paper's networks has")
         if kind == "bias":
             value = value.flatten()
         elif layout == "matconvnet":
