@@ -10,6 +10,7 @@ from cyclopts import App
 from verydeep.commands.compare import compare
 from verydeep.commands.describe import describe
 from verydeep.commands.evaluate import evaluate
+from verydeep.commands.localise import localise
 from verydeep.commands.predict import predict
 from verydeep.commands.reproduce import reproduce
 from verydeep.commands.scan import scan
@@ -20,7 +21,7 @@ from verydeep.processes import under_torchrun
 from verydeep.runtime import ended_by_sigterm
 from verydeep.version import __version__
 
-ON_SEVERAL_PROCESSES = {"train", "evaluate", "reproduce"}
+ON_SEVERAL_PROCESSES = {"train", "evaluate", "reproduce", "localise train"}
 
 app = App(
     name="verydeep",
@@ -34,6 +35,7 @@ app = App(
 
 for verb in (describe, scan, train, evaluate, compare, reproduce, predict):
     app.command(verb)
+app.command(localise)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,9 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given or bool(os.environ.get("VERYDEEP_DEBUG"))
     tokens = [token for token in given if token != "--debug"]
     try:
-        if under_torchrun() and not ON_SEVERAL_PROCESSES & {*tokens[:1]}:
+        if under_torchrun() and not ON_SEVERAL_PROCESSES & {*tokens[:1], " ".join(tokens[:2])}:
             raise ValueError(
-                "only train, evaluate and reproduce work on several processes: start this without torchrun"
+                "only train, evaluate, reproduce and localise train work on several processes: start this without "
+                "torchrun"
             )
         with ended_by_sigterm():
             app.config = options_file(tokens)

@@ -133,7 +133,7 @@ def evaluation_tables(found: Mapping[str, Any]) -> list[Table]:
     return [table, *compared, *_worst_classes(found)]
 
 
-def comparison_table(comparisons: Sequence[Mapping[str, Any]]) -> Table:
+def comparison_table(comparisons: Sequence[Mapping[str, Any]], *, errors: str = "top-1 errors") -> Table:
     """Pairs of results on the same images, as `Comparison.to_dict` gives them."""
     table = _table(
         f"Compared on the same {comparisons[0]['n']:,} images",
@@ -151,7 +151,7 @@ def comparison_table(comparisons: Sequence[Mapping[str, Any]]) -> Table:
             f"{pair['p_value']:.2g}",
         )
     table.caption = Text(
-        "Difference of the top-1 errors, first minus second: below 0 the first errs less. Exact McNemar test"
+        f"Difference of the {errors}, first minus second: below 0 the first errs less. Exact McNemar test"
         + (", not corrected for several comparisons." if len(comparisons) > 1 else ".")
     )
     return table
@@ -265,6 +265,65 @@ def training_table(found: Mapping[str, Any]) -> Table:
         )
     if found["unusable"]:
         table.caption = f"{len(found['unusable']):,} images could not be used: {found['run']}/quarantine.jsonl"
+    return table
+
+
+def localisation_tables(found: Mapping[str, Any]) -> list[Table]:
+    """Errors of boxes by both tests, as `Localisation.to_dict` gives them, beside the paper's."""
+    table = _table(
+        f"{found['source']}, {found['split']}: {found['n']:,} images; the true class's box from the centre crop",
+        left=("run", "boxes", "learned"),
+        right=("error, %", "95% interval", "mean IoU", "paper (D, S = 384), %"),
+    )
+    for one in found["simplified"]:
+        paper = one["paper_error"]
+        table.add_row(
+            Text(one["name"]),
+            one["regression"],
+            one["learned"] or "–",
+            f"{one['error']:.2f}",
+            _interval(one["error_ci95"]),
+            f"{one['mean_iou']:.3f}",
+            "–" if paper is None else f"{paper:.1f}",
+        )
+    table.caption = Text("Wrong: an intersection over union with the true box of 0.5 or less. The paper's: Table 8.")
+    compared = [comparison_table(found["comparisons"], errors="errors of boxes")] if found["comparisons"] else []
+    return [table, *compared, *([_full_table(found)] if found["full"] else [])]
+
+
+def _full_table(found: Mapping[str, Any]) -> Table:
+    table = _table(
+        f"Whole images at Q = {', '.join(map(str, found['scales']))}, boxes merged and rated by class scores",
+        left=("run",),
+        right=("true class, %", "95% interval", "top-1, %", "95% interval", "top-5, %", "95% interval"),
+    )
+    for one in found["full"]:
+        table.add_row(
+            Text(one["name"]),
+            f"{one['true_class_error']:.2f}",
+            _interval(one["true_class_error_ci95"]),
+            f"{one['top1_error']:.2f}",
+            _interval(one["top1_error_ci95"]),
+            "–" if one["top5_error"] is None else f"{one['top5_error']:.2f}",
+            _interval(one["top5_error_ci95"]),
+        )
+    notes = ["Errors of class and box together, but for the true class's box."]
+    if found["full"][0]["top5_error"] is None:
+        notes.append("No top-5 error: with five classes or fewer it would be that of the true class.")
+    table.caption = Text(" ".join(notes))
+    return table
+
+
+def box_prediction_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
+    """The most probable classes of every image, and where they are."""
+    table = _table(None, left=("image", "class"), right=("probability", "x0", "y0", "x1", "y1"))
+    for prediction in predictions:
+        if prediction["error"]:
+            table.add_row(Text(prediction["image"]), Text(prediction["error"]), style="red")
+        for place, one in enumerate(prediction["objects"]):
+            name = "" if place else Text(prediction["image"])
+            sides = (f"{side:.0f}" for side in one["box"])
+            table.add_row(name, Text(one["class"]), f"{100 * one['probability']:.1f}%", *sides)
     return table
 
 

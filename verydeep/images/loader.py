@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from verydeep.images.box_geometry import Boxes, boxes_in_crop, rescaled_boxes, shows
+from verydeep.images.boxed import located
 from verydeep.images.colour import colour_shift
 from verydeep.images.decode import Decoded, Pixels, UnusableImageError, decode_for
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import Source
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.images.views import (
+    Size,
     centre_place,
     crop,
     random_flip,
@@ -35,6 +38,10 @@ _ORDER, _SAMPLE = 0, 1
 
 CACHE_BYTES = 256 * 2**20
 """Pixels that a process remembers, so that small sources are decoded once."""
+
+TRIES = 100
+"""Crops that are drawn of an image with a box until one shows the object. A tenth of the side at the border of an image
+twice as long as high is shown by one crop in 20, say: then all of them miss it once in 170 epochs."""
 
 BYTES_PER_SQUARE = 3 * 2
 """Of a rescaled image, for each pixel of the square on its shorter side: three channels, at most twice as long."""
@@ -63,6 +70,12 @@ class Draw(NamedTuple):
     shift: NDArray[np.float64]
     """[3], grey levels."""
     label: int
+    box: Boxes | None = None
+    """[4] in units of the crop, as `box_geometry` has it; None where sources have no boxes."""
+
+
+class ObjectNotShownError(Exception):
+    """None of the crops that were drawn shows the object."""
 
 
 class Batch(NamedTuple):
@@ -78,6 +91,8 @@ class Batch(NamedTuple):
     """int64 [B], where each stands in the whole batch: 0, 1, ..., but for unusable images and other processes'."""
     labels: Tensor
     """int64 [B]."""
+    boxes: Tensor | None = None
+    """float32 [B, 4], (x, y, width, height) in units of the crop before it is mirrored; None where there are none."""
 
 
 def batches_per_epoch(images: int, batch: int) -> int:
@@ -98,6 +113,7 @@ class RescaledImages:
 
     def __init__(self, source: Source, *, max_pixels: int = MAX_PIXELS, once: bool = False) -> None:
         self.source, self.max_pixels = source, max_pixels
+        self._located = located(source)
         self._kept: dict[tuple[int, int], Pixels] = {}
         self._bytes_left = 0 if once else CACHE_BYTES
 
@@ -124,6 +140,41 @@ class RescaledImages:
         """`size` x `size` pixels at a random place of one image at S = `scale`."""
         return self._crop(index, scale, size, partial(random_place, rng=rng))
 
+    @property
+    def boxed(self) -> bool:
+        """Whether each image has a box."""
+        return self._located is not None
+
+    def centre_crop_and_box(self, index: int, scale: int, size: int) -> tuple[Pixels, Boxes]:
+        """`centre_crop`, and the box of its object in it, whether it shows the object or not."""
+        box, whole = self._box(index, scale)
+        top, left = centre_place(whole, size)
+        return self.centre_crop(index, scale, size), boxes_in_crop(box, size, top=top, left=left)
+
+    def random_crop_and_box(self, index: int, scale: int, size: int, rng: np.random.Generator) -> tuple[Pixels, Boxes]:
+        """`random_crop` of a place that shows the object, and its box there.
+
+        Raises:
+            ObjectNotShownError: `TRIES` places were drawn, and none does.
+        """
+        box, whole = self._box(index, scale)
+        drawn = (random_place(whole, size, rng) for _ in range(TRIES))
+        place = next((place for place in drawn if shows(box, size, top=place[0], left=place[1])), None)
+        if place is None:
+            raise ObjectNotShownError
+        image = self._crop(index, scale, size, lambda *_: place)
+        return image, boxes_in_crop(box, size, top=place[0], left=place[1])
+
+    def _box(self, index: int, scale: int) -> tuple[Boxes, Size]:
+        """The box of an image at S = `scale`, and the image's size there."""
+        assert self._located is not None
+        box, size = self._located[index]
+        if size is None:
+            self._decoded(index, scale)  # says why
+            raise UnusableImageError(self.source.ids[index], "unreadable", "its file has changed meanwhile")
+        whole = rescaled_size(size, scale)
+        return rescaled_boxes(box, size, whole), whole
+
     def _crop(self, index: int, scale: int, size: int, place: Any) -> Pixels:
         """The same pixels either way; of images that are not kept, no more are computed than needed."""
         if self._small(scale):
@@ -147,12 +198,17 @@ def draw(images: RescaledImages, index: int, view: TrainingView, *, seed: int, e
 
     Raises:
         UnusableImageError: it cannot be decoded.
+        ObjectNotShownError: it has a box, of which the crops that were drawn show too little.
     """
     rng = _generator(seed, epoch, _SAMPLE, index)
-    image = images.random_crop(index, random_scale(*view.scale, rng), view.crop, rng)
+    scale, box = random_scale(*view.scale, rng), None
+    if images.boxed:
+        image, box = images.random_crop_and_box(index, scale, view.crop, rng)
+    else:
+        image = images.random_crop(index, scale, view.crop, rng)
     mirrored = view.flip and random_flip(rng)
     shift = colour_shift(view.colour_components, view.colour_sd, rng)
-    return Draw(image, mirrored, shift, images.source.labels[index])
+    return Draw(image, mirrored, shift, images.source.labels[index], box)
 
 
 def training_batches(
@@ -169,7 +225,8 @@ def training_batches(
 ) -> Generator[Batch]:
     """The batches of a whole training from step `first_step` on, the same for any number of `workers`.
 
-    Images that cannot be used are missing from their batch, and are in the quarantine.
+    Images that cannot be used are missing from their batch, and are in the quarantine. Where images have boxes, one
+    whose object no crop shows that was drawn is missing too, in that epoch.
 
     Args:
         source: training images.
@@ -266,11 +323,11 @@ class _Draws(Dataset[Any]):
     view: TrainingView
     seed: int
 
-    def __getitem__(self, key: tuple[int, int]) -> Draw | UnusableImageError:
+    def __getitem__(self, key: tuple[int, int]) -> Draw | UnusableImageError | ObjectNotShownError:
         epoch, index = key
         try:
             return draw(self.images, index, self.view, seed=self.seed, epoch=epoch)
-        except UnusableImageError as refusal:
+        except (UnusableImageError, ObjectNotShownError) as refusal:
             return refusal
 
 
@@ -285,8 +342,12 @@ class _CentreCrops(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Draw | UnusableImageError:
         try:
-            image = self.images.centre_crop(index, self.scale, self.crop)
-            return Draw(image, False, np.zeros(3), self.images.source.labels[index])
+            label, box = self.images.source.labels[index], None
+            if self.images.boxed:
+                image, box = self.images.centre_crop_and_box(index, self.scale, self.crop)
+            else:
+                image = self.images.centre_crop(index, self.scale, self.crop)
+            return Draw(image, False, np.zeros(3), label, box)
         except UnusableImageError as refusal:
             return refusal
 
@@ -308,7 +369,7 @@ class _Whole(Dataset[Any]):
 
 
 def _collate(
-    items: Sequence[Draw | UnusableImageError], *, crop: int, share: tuple[int, int] = (0, 1)
+    items: Sequence[Draw | UnusableImageError | ObjectNotShownError], *, crop: int, share: tuple[int, int] = (0, 1)
 ) -> tuple[Batch, list[UnusableImageError]]:
     rank, processes = share
     usable = [(place, item) for place, item in enumerate(items) if isinstance(item, Draw)]
@@ -316,12 +377,14 @@ def _collate(
     images = np.empty((len(draws), crop, crop, 3), dtype=np.uint8)
     for place, drawn in zip(images, draws, strict=True):
         place[:] = drawn.image
+    boxes = [drawn.box for drawn in draws if drawn.box is not None]
     batch = Batch(
         torch.from_numpy(images).permute(0, 3, 1, 2),
         torch.tensor([drawn.mirrored for drawn in draws], dtype=torch.bool),
         torch.from_numpy(np.array([drawn.shift for drawn in draws], dtype=np.float32).reshape(-1, 3)),
         torch.tensor([rank + processes * place for place, _ in usable], dtype=torch.int64),
         torch.tensor([drawn.label for drawn in draws], dtype=torch.int64),
+        torch.from_numpy(np.array(boxes, dtype=np.float32).reshape(-1, 4)) if len(boxes) == len(draws) else None,
     )
     return batch, [item for item in items if isinstance(item, UnusableImageError)]
 

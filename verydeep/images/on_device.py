@@ -18,12 +18,20 @@ class DeviceBatch(NamedTuple):
     """int64 [B], as in `loader.Batch`."""
     labels: Tensor
     """int64 [B]."""
+    boxes: Tensor | None = None
+    """float32 [B, 4], as in `loader.Batch`, of the images as they are shown."""
+
+    def piece(self, part: slice) -> "DeviceBatch":
+        """Some of the images, in order."""
+        boxes = None if self.boxes is None else self.boxes[part]
+        return DeviceBatch(self.images[part], self.places[part], self.labels[part], boxes)
 
 
 def nothing(crop: int, device: torch.device) -> DeviceBatch:
     """A batch without images."""
     none = torch.zeros(0, dtype=torch.int64, device=device)
-    return DeviceBatch(torch.zeros(0, 3, crop, crop, device=device), none, none)
+    no_images, no_boxes = torch.zeros(0, 3, crop, crop, device=device), torch.zeros(0, 4, device=device)
+    return DeviceBatch(no_images, none, none, no_boxes)
 
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Generator[DeviceBatch]:
@@ -48,7 +56,8 @@ def _one_ahead(batches: Iterable[Batch], device: torch.device) -> Generator[Devi
             yield ahead
         torch.cuda.current_stream(device).wait_stream(copying)
         for tensor in copied:
-            tensor.record_stream(torch.cuda.current_stream(device))
+            if tensor is not None:
+                tensor.record_stream(torch.cuda.current_stream(device))
         ahead = copied
     if ahead is not None:
         yield ahead
@@ -57,8 +66,12 @@ def _one_ahead(batches: Iterable[Batch], device: torch.device) -> Generator[Devi
 def shown(batch: Batch, device: torch.device) -> DeviceBatch:
     """One batch: uint8 over the bus, then mirrored where it is to be, and its colours shifted."""
     images, mirrored, shifts, places, labels = (
-        tensor.to(device, non_blocking=device.type == "cuda") for tensor in batch
+        tensor.to(device, non_blocking=device.type == "cuda") for tensor in batch[:5]
     )
     turned = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
     coloured = turned.to(torch.float32, memory_format=torch.channels_last) + shifts[:, :, None, None]
-    return DeviceBatch(coloured, places, labels)
+    if batch.boxes is None:
+        return DeviceBatch(coloured, places, labels)
+    boxes = batch.boxes.to(device, non_blocking=device.type == "cuda")
+    centre = torch.where(mirrored, 1 - boxes[:, 0], boxes[:, 0])  # as `box_geometry.mirrored_boxes`
+    return DeviceBatch(coloured, places, labels, torch.cat([centre[:, None], boxes[:, 1:]], dim=1))

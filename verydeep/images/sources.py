@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -39,6 +39,10 @@ VALIDATION_SHARE = 0.2
 
 _SPLIT_SEED = 0
 """Fixed, so that a held-out image is held out in every run on the same source."""
+
+
+Regression = Literal["shared", "per-class"]
+"""What a network predicts of boxes: one for all classes, or one for each (SCR and PCR in appendix A.1)."""
 
 
 class Sample(NamedTuple):
@@ -80,6 +84,8 @@ class Splits:
 
     name: str
     parts: dict[str, Source]
+    regression: Regression | None = None
+    """What is learned of the boxes, if that is what is learned: then all parts are `Boxed`."""
 
     @property
     def classes(self) -> tuple[str, ...]:
