@@ -28,6 +28,7 @@ FOLDERS = {"airplane": "airplanes", "face": "Faces", "motorcycle": "Motorbikes"}
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 SEED = 0
 EPOCHS = 60
+CLASSIFIER_EPOCHS = 15
 TABLE_8 = {"shared-fc": ("shared", True), "per-class-fc": ("per-class", True), "per-class-all": ("per-class", False)}
 
 
@@ -40,9 +41,8 @@ def main() -> None:
     recipe = verydeep.Recipe(
         crop=trained.crop, width=trained.width, batch_norm=trained.batch_norm, batch=32, epochs=epochs, patience=10
     )
-    classifier = verydeep.train(
-        str(images), out=out / "classifier", recipe=replace(recipe, finetune=str(run)), resume=True
-    )
+    classifying = replace(recipe, finetune=str(run), epochs=CLASSIFIER_EPOCHS)
+    classifier = verydeep.train(str(images), out=out / "classifier", recipe=classifying, resume=True)
     folders = []
     for name, (regression, fc_only) in TABLE_8.items():
         splits, check = localisation_splits(str(images), regression=regression, options=options)

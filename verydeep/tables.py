@@ -323,7 +323,7 @@ def box_prediction_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
         for place, one in enumerate(prediction["objects"]):
             name = "" if place else Text(prediction["image"])
             sides = (f"{side:.0f}" for side in one["box"])
-            table.add_row(name, Text(one["class"]), f"{100 * one['probability']:.1f}%", *sides)
+            table.add_row(name, Text(one["name"]), f"{100 * one['probability']:.1f}%", *sides)
     return table
 
 

@@ -51,7 +51,7 @@ def train(
 
     Args:
         source: A folder, tar shards or hub:NAME (see verydeep --help).
-        boxes: File of boxes: .csv (file,x0,y0,x1,y1,class), .json (COCO), or a folder of .xml files (Pascal VOC). Several
+        boxes: File of boxes: .csv (file,x0,y0,x1,y1,class), .json (COCO), or a folder of .xml (Pascal VOC). Several
             --boxes count as one. Images with several boxes of their class are left out.
         regression: per-class: a box for each class; shared: one for all.
         fc_only: Only the fully connected layers learn.
@@ -117,7 +117,7 @@ def evaluate(
 ) -> None:
     """Test runs of boxes by the paper's two procedures, and compare them.
 
-    The simplified one takes the centre crop and the true class. The full one, with --classifier, applies all networks to
+    The simplified one takes the centre crop and the true class. The full one, with --classifier, applies networks to
     whole images, merges the boxes, and rates them and ranks the classes by the classification run's scores.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 from verydeep import runs
 from verydeep.evaluation.passes import posteriors
 from verydeep.evaluation.protocols import Protocol, single_scale
-from verydeep.images.folders import is_image_file
+from verydeep.images.folders import image_files
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import MemorySource, Sample
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
@@ -50,7 +50,7 @@ def predict(
     """
     if top < 1:
         raise ValueError(f"top must be 1 or more, not {top}")
-    paths = [path for given in images for path in _files(Path(given))]
+    paths = [path for given in images for path in image_files(Path(given))]
     model = runs.load_model(run)
     protocol = Protocol(scales=single_scale(model.scale), mirror=model.flip)
     net = model.net.to(torch_device(device))
@@ -75,14 +75,3 @@ def _predict_one(
         classes=tuple(classes[i] for i in best),
         probabilities=tuple(float(posterior[i]) for i in best),
     )
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if is_image_file(p))
-        if not found:
-            raise ValueError(f"no images in {path}")
-        return found
-    if not path.exists():
-        raise ValueError(f"no file {str(path)!r}")
-    return [path]

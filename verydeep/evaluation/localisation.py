@@ -101,7 +101,7 @@ def centre_crop_boxes(
             with torch.inference_mode():
                 outputs = net(given.images).float().cpu().numpy()
             heads = outputs.reshape(len(outputs), -1, 4)
-            for place, head, label in zip(batch.places.tolist(), heads, batch.labels.tolist(), strict=True):
+            for place, head, label in zip(given.places.tolist(), heads, given.labels.tolist(), strict=True):
                 index = number * CENTRE_CROPS_AT_ONCE + place
                 size = _size(source, index, quarantine.tolerance.max_pixels)
                 whole = rescaled_size(size, scale)

@@ -175,7 +175,7 @@ def evaluate_boxes(
     runtime, tolerance = runtime or Runtime(), tolerance or Tolerance()
     models = _models(folders, runtime)
     classes = models[0].classes
-    judges = [_on_device(runs.load_model(folder), runtime) for folder in classifiers]
+    judges = [on_device(runs.load_model(folder), runtime) for folder in classifiers]
     chosen = tuple(scales or dict.fromkeys(middle_scale(model.scale) for model in models))
     test = _full(models, judges, chosen) if judges else None
     splits = open_for_testing(data, classes)
@@ -214,14 +214,15 @@ def evaluate_boxes(
 def _models(folders: Sequence[str | Path], runtime: Runtime) -> list[runs.Model]:
     if not folders or len(set(map(str, folders))) < len(folders):
         raise ValueError("name one or more runs of boxes, each once")
-    models = [_on_device(runs.load_box_model(folder), runtime) for folder in folders]
+    models = [on_device(runs.load_box_model(folder), runtime) for folder in folders]
     for folder, model in zip(folders, models, strict=True):
         if model.classes != models[0].classes:
             raise ValueError(f"{folders[0]} and {folder} have other classes: they cannot be tested together")
     return models
 
 
-def _on_device(model: runs.Model, runtime: Runtime) -> runs.Model:
+def on_device(model: runs.Model, runtime: Runtime) -> runs.Model:
+    """The model with its network where it is to run."""
     import torch
 
     net = model.net.to(torch_device(runtime.device), memory_format=torch.channels_last)  # type: ignore[call-overload]

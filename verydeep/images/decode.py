@@ -119,7 +119,8 @@ def upright_size(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXE
             warnings.simplefilter("ignore")  # as in `decode_for`
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             _check_size(name, image.width, image.height, max_pixels)
-            return (image.height, image.width) if _orientation(image) < 5 else (image.width, image.height)
+            stored_upright = _orientation(image) < 5 or image.format == "TIFF"  # whose size Pillow tells upright
+            return (image.height, image.width) if stored_upright else (image.width, image.height)
     except (UnusableImageError, MemoryError):
         raise
     except Exception as error:  # Pillow's format plugins raise almost anything on broken files

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from verydeep.images.box_geometry import Boxes, boxes_in_crop, rescaled_boxes, shows
+from verydeep.images.box_geometry import (
+    Boxes,
+    ObjectNotShownError,
+    boxes_in_crop,
+    random_place_showing,
+    rescaled_boxes,
+)
 from verydeep.images.boxed import located
 from verydeep.images.colour import colour_shift
 from verydeep.images.decode import Decoded, Pixels, UnusableImageError, decode_for
@@ -38,10 +44,6 @@ _ORDER, _SAMPLE = 0, 1
 
 CACHE_BYTES = 256 * 2**20
 """Pixels that a process remembers, so that small sources are decoded once."""
-
-TRIES = 100
-"""Crops that are drawn of an image with a box until one shows the object. A tenth of the side at the border of an image
-twice as long as high is shown by one crop in 20, say: then all of them miss it once in 170 epochs."""
 
 BYTES_PER_SQUARE = 3 * 2
 """Of a rescaled image, for each pixel of the square on its shorter side: three channels, at most twice as long."""
@@ -74,10 +76,6 @@ class Draw(NamedTuple):
     """[4] in units of the crop, as `box_geometry` has it; None where sources have no boxes."""
 
 
-class ObjectNotShownError(Exception):
-    """None of the crops that were drawn shows the object."""
-
-
 class Batch(NamedTuple):
     """Crops as they leave the loader; `images.on_device` mirrors and shifts them, the network subtracts the mean."""
 
@@ -91,8 +89,14 @@ class Batch(NamedTuple):
     """int64 [B], where each stands in the whole batch: 0, 1, ..., but for unusable images and other processes'."""
     labels: Tensor
     """int64 [B]."""
-    boxes: Tensor | None = None
-    """float32 [B, 4], (x, y, width, height) in units of the crop before it is mirrored; None where there are none."""
+
+
+class BoxedBatch(NamedTuple):
+    """Crops of images with boxes."""
+
+    crops: Batch
+    boxes: Tensor
+    """float32 [B, 4], (x, y, width, height) in units of the crop before it is mirrored."""
 
 
 def batches_per_epoch(images: int, batch: int) -> int:
@@ -155,13 +159,10 @@ class RescaledImages:
         """`random_crop` of a place that shows the object, and its box there.
 
         Raises:
-            ObjectNotShownError: `TRIES` places were drawn, and none does.
+            ObjectNotShownError: none of the places that were drawn does.
         """
         box, whole = self._box(index, scale)
-        drawn = (random_place(whole, size, rng) for _ in range(TRIES))
-        place = next((place for place in drawn if shows(box, size, top=place[0], left=place[1])), None)
-        if place is None:
-            raise ObjectNotShownError
+        place = random_place_showing(box, whole, size, rng)
         image = self._crop(index, scale, size, lambda *_: place)
         return image, boxes_in_crop(box, size, top=place[0], left=place[1])
 
@@ -222,7 +223,7 @@ def training_batches(
     first_step: int = 0,
     workers: int = 0,
     share: tuple[int, int] = (0, 1),
-) -> Generator[Batch]:
+) -> Generator[Batch | BoxedBatch]:
     """The batches of a whole training from step `first_step` on, the same for any number of `workers`.
 
     Images that cannot be used are missing from their batch, and are in the quarantine. Where images have boxes, one
@@ -253,7 +254,7 @@ def training_batches(
 
 def centre_batches(
     images: RescaledImages, *, crop: int, scale: int, batch: int, quarantine: Quarantine | None = None, workers: int = 0
-) -> Generator[Batch]:
+) -> Generator[Batch | BoxedBatch]:
     """Every usable image once, in order: its centre crop at S = `scale` pixels, neither mirrored nor shifted.
 
     Raises:
@@ -294,8 +295,8 @@ def rescaled_images(
 
 
 def _quarantining(
-    loaded: Generator[tuple[Batch, list[UnusableImageError]]], quarantine: Quarantine
-) -> Generator[Batch]:
+    loaded: Generator[tuple[Batch | BoxedBatch, list[UnusableImageError]]], quarantine: Quarantine
+) -> Generator[Batch | BoxedBatch]:
     with closing(loaded):
         for batch, refusals in loaded:
             for refusal in refusals:
@@ -370,23 +371,23 @@ class _Whole(Dataset[Any]):
 
 def _collate(
     items: Sequence[Draw | UnusableImageError | ObjectNotShownError], *, crop: int, share: tuple[int, int] = (0, 1)
-) -> tuple[Batch, list[UnusableImageError]]:
+) -> tuple[Batch | BoxedBatch, list[UnusableImageError]]:
     rank, processes = share
     usable = [(place, item) for place, item in enumerate(items) if isinstance(item, Draw)]
     draws = [drawn for _, drawn in usable]
     images = np.empty((len(draws), crop, crop, 3), dtype=np.uint8)
     for place, drawn in zip(images, draws, strict=True):
         place[:] = drawn.image
-    boxes = [drawn.box for drawn in draws if drawn.box is not None]
     batch = Batch(
         torch.from_numpy(images).permute(0, 3, 1, 2),
         torch.tensor([drawn.mirrored for drawn in draws], dtype=torch.bool),
         torch.from_numpy(np.array([drawn.shift for drawn in draws], dtype=np.float32).reshape(-1, 3)),
         torch.tensor([rank + processes * place for place, _ in usable], dtype=torch.int64),
         torch.tensor([drawn.label for drawn in draws], dtype=torch.int64),
-        torch.from_numpy(np.array(boxes, dtype=np.float32).reshape(-1, 4)) if len(boxes) == len(draws) else None,
     )
-    return batch, [item for item in items if isinstance(item, UnusableImageError)]
+    refusals = [item for item in items if isinstance(item, UnusableImageError)]
+    boxes = [drawn.box for drawn in draws if drawn.box is not None]
+    return (BoxedBatch(batch, torch.from_numpy(np.array(boxes, dtype=np.float32))) if boxes else batch), refusals
 
 
 def _generator(seed: int, epoch: int, stream: int, index: int) -> np.random.Generator:

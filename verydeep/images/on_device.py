@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from verydeep.images.loader import Batch
+from verydeep.images.loader import Batch, BoxedBatch
 
 
 class DeviceBatch(NamedTuple):
@@ -19,7 +19,7 @@ class DeviceBatch(NamedTuple):
     labels: Tensor
     """int64 [B]."""
     boxes: Tensor | None = None
-    """float32 [B, 4], as in `loader.Batch`, of the images as they are shown."""
+    """float32 [B, 4], as in `loader.BoxedBatch`, of the images as they are shown; None where they have none."""
 
     def piece(self, part: slice) -> "DeviceBatch":
         """Some of the images, in order."""
@@ -30,11 +30,10 @@ class DeviceBatch(NamedTuple):
 def nothing(crop: int, device: torch.device) -> DeviceBatch:
     """A batch without images."""
     none = torch.zeros(0, dtype=torch.int64, device=device)
-    no_images, no_boxes = torch.zeros(0, 3, crop, crop, device=device), torch.zeros(0, 4, device=device)
-    return DeviceBatch(no_images, none, none, no_boxes)
+    return DeviceBatch(torch.zeros(0, 3, crop, crop, device=device), none, none)
 
 
-def on_device(batches: Iterable[Batch], device: torch.device) -> Generator[DeviceBatch]:
+def on_device(batches: Iterable[Batch | BoxedBatch], device: torch.device) -> Generator[DeviceBatch]:
     """Every batch as the network is shown it. On CUDA the next one is copied while the network works on this one.
 
     Closing it closes `batches` too, if that is a generator.
@@ -46,7 +45,7 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Generator[Devic
             batches.close()
 
 
-def _one_ahead(batches: Iterable[Batch], device: torch.device) -> Generator[DeviceBatch]:
+def _one_ahead(batches: Iterable[Batch | BoxedBatch], device: torch.device) -> Generator[DeviceBatch]:
     copying = torch.cuda.Stream(device)
     ahead: DeviceBatch | None = None
     for batch in batches:
@@ -63,15 +62,18 @@ def _one_ahead(batches: Iterable[Batch], device: torch.device) -> Generator[Devi
         yield ahead
 
 
-def shown(batch: Batch, device: torch.device) -> DeviceBatch:
+def shown(batch: Batch | BoxedBatch, device: torch.device) -> DeviceBatch:
     """One batch: uint8 over the bus, then mirrored where it is to be, and its colours shifted."""
-    images, mirrored, shifts, places, labels = (
-        tensor.to(device, non_blocking=device.type == "cuda") for tensor in batch[:5]
-    )
+    crops = batch.crops if isinstance(batch, BoxedBatch) else batch
+    images, mirrored, shifts, places, labels = (_sent(tensor, device) for tensor in crops)
     turned = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
     coloured = turned.to(torch.float32, memory_format=torch.channels_last) + shifts[:, :, None, None]
-    if batch.boxes is None:
+    if not isinstance(batch, BoxedBatch):
         return DeviceBatch(coloured, places, labels)
-    boxes = batch.boxes.to(device, non_blocking=device.type == "cuda")
+    boxes = _sent(batch.boxes, device)
     centre = torch.where(mirrored, 1 - boxes[:, 0], boxes[:, 0])  # as `box_geometry.mirrored_boxes`
     return DeviceBatch(coloured, places, labels, torch.cat([centre[:, None], boxes[:, 1:]], dim=1))
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.to(device, non_blocking=device.type == "cuda")
