@@ -295,7 +295,13 @@ def learned_layers(folder: str | Path) -> str | None:
     frozen = record.recipe.get("freeze")
     if frozen is None:
         return LEARNED_ALL
-    names = [layer.name for layer in layers(configuration(record.network), classes=1, crop=record.recipe["crop"])]
+    plan = layers(
+        configuration(record.network),
+        classes=2,
+        crop=record.recipe["crop"],
+        batch_norm=record.recipe["batch_norm"],
+    )
+    names = [layer.name for layer in plan]
     later = [name for name in names[names.index(frozen) + 1 :] if name.startswith(("conv", "fc"))]
     return LEARNED_FC if later[0] == "fc6" else f"{later[0]} and later"
 
