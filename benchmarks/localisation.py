@@ -27,7 +27,7 @@ from verydeep.images.open_boxed import BoxOptions
 FOLDERS = {"airplane": "airplanes", "face": "Faces", "motorcycle": "Motorbikes"}
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 SEED = 0
-EPOCHS = 60
+EPOCHS = 180
 CLASSIFIER_EPOCHS = 15
 TABLE_8 = {"shared-fc": ("shared", True), "per-class-fc": ("per-class", True), "per-class-all": ("per-class", False)}
 

@@ -291,9 +291,12 @@ def localisation_tables(found: Mapping[str, Any]) -> list[Table]:
     return [table, *compared, *([_full_table(found)] if found["full"] else [])]
 
 
+WINDOWS = {"dense": "applied densely", "crops": "windows cut out"}
+
+
 def _full_table(found: Mapping[str, Any]) -> Table:
     table = _table(
-        f"Whole images at Q = {', '.join(map(str, found['scales']))}, boxes merged and rated by class scores",
+        f"Whole images at Q = {', '.join(map(str, found['scales']))}, {WINDOWS[found['windows']]}",
         left=("run",),
         right=("true class, %", "95% interval", "top-1, %", "95% interval", "top-5, %", "95% interval"),
     )
@@ -307,7 +310,7 @@ def _full_table(found: Mapping[str, Any]) -> Table:
             "–" if one["top5_error"] is None else f"{one['top5_error']:.2f}",
             _interval(one["top5_error_ci95"]),
         )
-    notes = ["Errors of class and box together, but for the true class's box."]
+    notes = ["Boxes are merged and rated by class scores. True class: of its box, whatever the image was taken for."]
     if found["full"][0]["top5_error"] is None:
         notes.append("No top-5 error: with five classes or fewer it would be that of the true class.")
     table.caption = Text(" ".join(notes))

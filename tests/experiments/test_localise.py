@@ -167,7 +167,7 @@ def test_wrong_use_is_told_in_a_line(made, capsys, tmp_path):
     assert "choose one" in refusal(capsys, *started, "--fc-only", "--freeze", "conv1_1")
     assert "predicts boxes, not classes" in refusal(capsys, *on, "--finetune", made.runs[0])
     tested = ["localise", "evaluate", made.runs[0], "--data", made.images, *boxes]
-    assert "add --classifier" in refusal(capsys, *tested, "--scales", "256")
+    assert "--classifier" in refusal(capsys, *tested, "--scales", "256")
     assert "predicts boxes, not classes" in refusal(capsys, *tested, "--classifier", made.runs[1])
     assert "name one or more run folders" in refusal(capsys, "localise", "evaluate", "--data", made.images, *boxes)
     whole = ["localise", "evaluate", made.classifier, "--data", made.images, *boxes]

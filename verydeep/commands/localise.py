@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from verydeep.evaluation.protocols import Windows
 from verydeep.images.sources import Regression
 from verydeep.images.tolerance import Tolerance
 from verydeep.options import (
@@ -110,6 +111,7 @@ def evaluate(
     split: str | None = None,
     classifier: Annotated[list[Path] | None, Parameter(negative="", consume_multiple=False)] = None,
     scales: str | None = None,
+    windows: Windows | None = None,
     report: OutputFolder = None,
     json_file: JsonFile = None,
     images: ImageOptions = Tolerance(),
@@ -129,6 +131,8 @@ def evaluate(
             that no run was trained on, all.
         classifier: A classification run with the same classes and crop; several are averaged.
         scales: Test scales Q of the full test for a crop of 224, such as 352,384; if not said, S.
+        windows: Of the full test. dense: whole images through the networks, as in the paper; crops: each window cut
+            out, as in training. If not said: dense for a crop of 224 or more, crops for smaller ones.
         report: Write a page with pictures into this folder.
         json_file: Write the figures to this file as well (- for standard output instead of the tables).
     """
@@ -137,8 +141,8 @@ def evaluate(
 
     if not runs:
         raise ValueError("name one or more run folders to evaluate")
-    if scales is not None and not classifier:
-        raise ValueError("--scales is for the full test, which needs a classification run: add --classifier")
+    if (scales is not None or windows is not None) and not classifier:
+        raise ValueError("--scales and --windows are for the full test, which needs a classification run: --classifier")
     found = evaluate_boxes(
         list(runs),
         data=data,
@@ -146,6 +150,7 @@ def evaluate(
         split=split,
         classifiers=classifier or (),
         scales=None if scales is None else whole_numbers(scales, "--scales"),
+        windows=windows,
         runtime=runtime,
         tolerance=images,
     )
@@ -166,6 +171,7 @@ def predict(
     out: OutputFolder = None,
     top: int = 1,
     scales: str | None = None,
+    windows: Windows | None = None,
     json_file: JsonFile = None,
     tolerance: ImageOptions = Tolerance(),
     runtime: RuntimeOptions = Runtime(),
@@ -179,6 +185,7 @@ def predict(
         out: Folder for copies of the images with their boxes drawn in.
         top: How many classes, up to 5.
         scales: Test scales Q for a crop of 224, such as 352,384; if not said, S.
+        windows: dense or crops, as for evaluate.
         json_file: Write the predictions to this file as well (- for standard output instead of the table).
     """
     from verydeep.experiments.localise_images import predict_boxes
@@ -192,6 +199,7 @@ def predict(
         out=out,
         top=top,
         scales=None if scales is None else whole_numbers(scales, "--scales"),
+        windows=windows,
         runtime=runtime,
         max_pixels=tolerance.max_pixels,
     )

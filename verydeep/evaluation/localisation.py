@@ -13,6 +13,7 @@ from torch import Tensor
 from verydeep import runs
 from verydeep.evaluation.box_merging import merged
 from verydeep.evaluation.dense import largest_image, score_map
+from verydeep.evaluation.protocols import Windows
 from verydeep.images.box_geometry import Boxes, boxes_in_image, clipped, rescaled_boxes
 from verydeep.images.decode import UnusableImageError, upright_size
 from verydeep.images.loader import RescaledImages, centre_batches, rescaled_images
@@ -20,10 +21,10 @@ from verydeep.images.on_device import shown
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import Source
 from verydeep.images.views import Size, centre_place, rescaled_size
-from verydeep.networks.configurations import DOWNSAMPLING
+from verydeep.networks.configurations import DOWNSAMPLING, PAPER_CROP
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 
-CENTRE_CROPS_AT_ONCE = 32
+CROPS_AT_ONCE = 32
 
 TOP = 5
 """Classes whose boxes are told (ILSVRC's task allows five answers)."""
@@ -47,6 +48,9 @@ class FullTest:
     groups: Sequence[Sequence[int]]
     """Which box models' predictions are put together."""
     scales: Sequence[int]
+    windows: Windows | None = None
+    """`dense` is the paper's. If not said: that for crops of 224 or more, `crops` for smaller ones, whose windows are
+    mostly border. There, what training saw was zero padding, and what dense application sees are the neighbours."""
 
     def __post_init__(self) -> None:
         """Raises ValueError where networks do not go together."""
@@ -70,6 +74,11 @@ class FullTest:
         """Of all networks."""
         return self.box_models[0].net.crop
 
+    @property
+    def way(self) -> Windows:
+        """How windows go through the networks."""
+        return self.windows or ("dense" if self.crop >= PAPER_CROP else "crops")
+
 
 def centre_crop_boxes(
     model: runs.Model,
@@ -92,7 +101,7 @@ def centre_crop_boxes(
     scale = scale_in_pixels(middle_scale(model.scale), crop)
     images = RescaledImages(source, max_pixels=quarantine.tolerance.max_pixels, once=True)
     batches = centre_batches(
-        images, crop=crop, scale=scale, batch=CENTRE_CROPS_AT_ONCE, quarantine=quarantine, workers=workers
+        images, crop=crop, scale=scale, batch=CROPS_AT_ONCE, quarantine=quarantine, workers=workers
     )
     found = np.full((len(source), 4), np.nan)
     with closing(batches):
@@ -102,13 +111,13 @@ def centre_crop_boxes(
                 outputs = net(given.images).float().cpu().numpy()
             heads = outputs.reshape(len(outputs), -1, 4)
             for place, head, label in zip(given.places.tolist(), heads, given.labels.tolist(), strict=True):
-                index = number * CENTRE_CROPS_AT_ONCE + place
+                index = number * CROPS_AT_ONCE + place
                 size = _size(source, index, quarantine.tolerance.max_pixels)
                 whole = rescaled_size(size, scale)
                 top, left = centre_place(whole, crop)
                 box = boxes_in_image(head[label % len(head)], crop, top=top, left=left)
                 found[index] = clipped(rescaled_boxes(box, whole, size), size)
-            advance(min(CENTRE_CROPS_AT_ONCE, len(source) - number * CENTRE_CROPS_AT_ONCE))
+            advance(min(CROPS_AT_ONCE, len(source) - number * CROPS_AT_ONCE))
     return found
 
 
@@ -117,7 +126,7 @@ def full_test(
 ) -> Iterator[tuple[int, Seen | None]]:
     """Index and what is seen of every image of a source, in order; None for images that cannot be used.
 
-    At every scale all networks are applied densely. Every window gives a box, and is rated for a class by the
+    At every scale all networks are applied to all windows. Every window gives a box, and is rated for a class by the
     classification networks' posterior there. Boxes of all scales and of all box runs in a group are merged; the one
     with the highest rating is the class's. Classes are ranked by the posterior of the whole image. Boxes are told of
     the `TOP` most probable classes, and of the one that `wanted` says for each image.
@@ -176,12 +185,10 @@ def _windows(test: FullTest, images: Sequence[Tensor], size: Size) -> _Windows:
         whole = (image.shape[1], image.shape[2])
         top, left = window_places(whole, test.crop)
         for found, model in zip(boxes, test.box_models, strict=True):
-            heads = _map(model, image[None])[0].flatten(1).T.reshape(len(top), -1, 4)
+            heads = _map(model, image[None], test.way)[0].flatten(1).T.reshape(len(top), -1, 4)
             places = boxes_in_image(heads.numpy(), test.crop, top=top[:, None], left=left[:, None])
             found.append(rescaled_boxes(places, whole, size))
-        of_windows, of_image = zip(
-            *(_class_scores(model, image, test.classes) for model in test.classifiers), strict=True
-        )
+        of_windows, of_image = zip(*(_class_scores(model, image, test) for model in test.classifiers), strict=True)
         scores.append(np.mean(of_windows, axis=0))
         posteriors.append(np.mean(of_image, axis=0))
     return _Windows(
@@ -200,20 +207,26 @@ def window_places(size: Size, crop: int) -> tuple[NDArray[np.int64], NDArray[np.
     return np.repeat(tops, len(lefts)), np.tile(lefts, len(tops))
 
 
-def _class_scores(
-    model: runs.Model, image: Tensor, classes: tuple[str, ...]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _class_scores(model: runs.Model, image: Tensor, test: FullTest) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Posteriors of the windows [windows, classes] and of the image [classes], which is averaged with its mirror."""
     views = torch.stack([image, image.flip(-1)] if model.flip else [image])
-    scores = _map(model, views)[:, [model.classes.index(name) for name in classes]]
+    scores = _map(model, views, test.way)[:, [model.classes.index(name) for name in test.classes]]
     windows = scores[0].flatten(1).softmax(dim=0).T
     whole = scores.mean(dim=(2, 3)).softmax(dim=1).mean(dim=0)
     return windows.double().numpy(), whole.double().numpy()
 
 
-def _map(model: runs.Model, images: Tensor) -> Tensor:
-    found = score_map(model.net, images, pixels=largest_image([model.net], model.net.mean_rgb.device))
-    return found.float().cpu()
+def _map(model: runs.Model, images: Tensor, way: Windows) -> Tensor:
+    """Outputs over space, [B, outputs, h, w], of images [B, 3, H, W]."""
+    net, crop = model.net, model.net.crop
+    if way == "dense":
+        return score_map(net, images, pixels=largest_image([net], net.mean_rgb.device)).float().cpu()
+    tops, lefts = window_places((images.shape[2], images.shape[3]), crop)
+    cut = [images[:, :, top : top + crop, left : left + crop] for top, left in zip(tops, lefts, strict=True)]
+    with torch.inference_mode():
+        outputs = [net(part.to(net.mean_rgb.device)).float().cpu() for part in torch.cat(cut).split(CROPS_AT_ONCE)]
+    rows = len(np.unique(tops))
+    return torch.cat(outputs).unflatten(0, (rows, -1, len(images))).permute(2, 3, 0, 1)
 
 
 def _size(source: Source, index: int, max_pixels: int) -> Size:

@@ -13,6 +13,7 @@ from verydeep import runs
 from verydeep.evaluation.localisation import TOP, FullTest, centre_crop_boxes, full_test
 from verydeep.evaluation.metrics import error_interval, error_percent
 from verydeep.evaluation.paired import Comparison, paired_comparison
+from verydeep.evaluation.protocols import Windows
 from verydeep.experiments.paper import LEARNED_ALL, LEARNED_FC, reported_box_error
 from verydeep.images.box_geometry import CORRECT_IOU, Boxes, intersection_over_union
 from verydeep.images.boxed import Boxed
@@ -129,6 +130,8 @@ class Localisation:
     classifiers: tuple[str, ...]
     scales: tuple[int, ...]
     """Q of the full test, for a crop of 224."""
+    windows: Windows | None
+    """Of the full test."""
     full: tuple[FullErrors, ...]
     """Of each run and, if several, of all together; nothing without classification runs."""
     per_class: tuple[dict[str, Any], ...]
@@ -153,6 +156,7 @@ def evaluate_boxes(
     split: str | None = None,
     classifiers: Sequence[str | Path] = (),
     scales: Sequence[int] | None = None,
+    windows: Windows | None = None,
     runtime: Runtime | None = None,
     tolerance: Tolerance | None = None,
 ) -> Localisation:
@@ -165,6 +169,7 @@ def evaluate_boxes(
         split: `test` if the source has one, else `val`; of a source without splits that none was trained on, `all`.
         classifiers: classification runs that rate boxes in the full test; without any there is none.
         scales: Q of the full test for a crop of 224; each run's S if not said.
+        windows: of the full test, `FullTest.windows`.
         runtime: device, and processes that decode.
         tolerance: how many images may be unusable.
 
@@ -177,7 +182,7 @@ def evaluate_boxes(
     classes = models[0].classes
     judges = [on_device(runs.load_model(folder), runtime) for folder in classifiers]
     chosen = tuple(scales or dict.fromkeys(middle_scale(model.scale) for model in models))
-    test = _full(models, judges, chosen) if judges else None
+    test = _full(models, judges, chosen, windows) if judges else None
     splits = open_for_testing(data, classes)
     split = split or _testing_split(splits, folders)
     with reporting("check boxes", total=len(splits.part(split))) as report:
@@ -203,6 +208,7 @@ def evaluate_boxes(
         ),
         classifiers=tuple(map(str, classifiers)),
         scales=chosen if test else (),
+        windows=test.way if test else None,
         full=_full_errors(test, names, source, usable, quarantine, runtime) if test else (),
         per_class=_per_class(images),
         check=check,
@@ -229,10 +235,12 @@ def on_device(model: runs.Model, runtime: Runtime) -> runs.Model:
     return replace(model, net=net)
 
 
-def _full(models: Sequence[runs.Model], judges: Sequence[runs.Model], scales: Sequence[int]) -> FullTest:
+def _full(
+    models: Sequence[runs.Model], judges: Sequence[runs.Model], scales: Sequence[int], windows: Windows | None
+) -> FullTest:
     each = [[which] for which in range(len(models))]
     groups = [*each, list(range(len(models)))] if len(models) > 1 else each
-    return FullTest(box_models=models, classifiers=judges, groups=groups, scales=scales)
+    return FullTest(box_models=models, classifiers=judges, groups=groups, scales=scales, windows=windows)
 
 
 def _testing_split(splits: Splits, folders: Sequence[str | Path]) -> str:
