@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from verydeep.evaluation.report import evaluation_report
     from verydeep.evaluation.results import Evaluation
     from verydeep.experiments.grid import Grid
+    from verydeep.experiments.localisation_report import write_localisation_report
+    from verydeep.experiments.localise import evaluate_boxes, localisation_recipe, localisation_splits
+    from verydeep.experiments.localise_images import predict_boxes
     from verydeep.experiments.reproduce import reproduce
+    from verydeep.images.open_boxed import BoxOptions
     from verydeep.images.scan import Scan, scan
     from verydeep.images.tolerance import Tolerance
     from verydeep.networks.arithmetic import NetworkDescription, describe, describe_stack
@@ -46,6 +50,10 @@ _MODULES = {
     "evaluation.report": ("evaluation_report",),
     "experiments.grid": ("Grid",),
     "experiments.reproduce": ("reproduce",),
+    "experiments.localise": ("evaluate_boxes", "localisation_recipe", "localisation_splits"),
+    "experiments.localise_images": ("predict_boxes",),
+    "experiments.localisation_report": ("write_localisation_report",),
+    "images.open_boxed": ("BoxOptions",),
     "images.scan": ("Scan", "scan"),
     "images.tolerance": ("Tolerance",),
     "deployment.predict": ("Prediction", "predict"),
@@ -54,6 +62,7 @@ _MODULES = {
 __all__ = [
     "CONFIGURATIONS",
     "VGG",
+    "BoxOptions",
     "Comparison",
     "Configuration",
     "Evaluation",
@@ -71,14 +80,19 @@ __all__ = [
     "describe",
     "describe_stack",
     "evaluate",
+    "evaluate_boxes",
     "evaluation_report",
     "initialise",
     "load",
+    "localisation_recipe",
+    "localisation_splits",
     "predict",
+    "predict_boxes",
     "reproduce",
     "scan",
     "train",
     "vgg",
+    "write_localisation_report",
     "write_predictions",
 ]
 

@@ -71,19 +71,20 @@ def test_the_simplified_test_is_the_true_classes_box_of_the_centre_crop(regressi
         np.testing.assert_allclose(found[index], edges.clip(0, [width, height] * 2), atol=1e-3)
 
 
-def test_the_full_test_is_what_its_parts_give():
+@pytest.mark.parametrize("windows", ["dense", "crops"])
+def test_the_full_test_is_what_its_parts_give(windows):
     """Two box networks of either kind, two classification networks with classes in another order, two scales."""
     source = pictures.boxed(3, seed=6)
     nets = [model("shared", 1), model("per-class", 2)]
     judges = [model(None, 3), model(None, 4, classes=pictures.CLASSES[::-1], flip=False)]
-    test = FullTest(box_models=nets, classifiers=judges, groups=[[0], [1], [0, 1]], scales=[256, 400])
+    test = FullTest(box_models=nets, classifiers=judges, groups=[[0], [1], [0, 1]], scales=[256, 400], windows=windows)
     found = dict(full_test(test, source, quarantine=Quarantine(3)))
     assert list(found) == [0, 1, 2]
     for index, seen in found.items():
         boxes, scores, wholes = [[], []], [], []
         for side in (37, 57):
             image = pixels(source, index, side)
-            boxes_here, scores_here, whole = by_hand(nets, judges, image, source.located[index].size)
+            boxes_here, scores_here, whole = by_hand(nets, judges, image, source.located[index].size, windows)
             boxes[0] += boxes_here[0]
             boxes[1] += boxes_here[1]
             scores += scores_here
@@ -99,16 +100,28 @@ def test_the_full_test_is_what_its_parts_give():
                 np.testing.assert_allclose(seen.boxes[group, label], expected, atol=1e-2)
 
 
-def by_hand(nets, judges, image, size):
+def over_space(judge, image, way):
+    """Outputs [outputs, h, w]: of the score map, or of every window by itself."""
+    if way == "dense":
+        return judge.net.score_map(image[None])[0]
+    height, width = image.shape[1:]
+    rows = []
+    for top in range(height % 32 // 2, height - CROP + 1, 32):
+        lefts = range(width % 32 // 2, width - CROP + 1, 32)
+        rows.append(torch.stack([judge.net(image[None, :, top : top + 32, left : left + 32])[0] for left in lefts], 1))
+    return torch.stack(rows, 1)
+
+
+def by_hand(nets, judges, image, size, way):
     """Boxes of each net [windows][heads][4], posteriors of the windows, and of the image."""
     tall, broad = image.shape[1:]
     with torch.no_grad():
-        maps = [net.net.score_map(image[None])[0] for net in nets]
+        maps = [over_space(net, image, way) for net in nets]
         classes = []
         for judge in judges:
             order = [judge.classes.index(name) for name in pictures.CLASSES]
             views = [image, image.flip(-1)] if judge.flip else [image]
-            classes.append([judge.net.score_map(view[None])[0][order].double() for view in views])
+            classes.append([over_space(judge, view, way)[order].double() for view in views])
     rows, columns = maps[0].shape[1:]
     boxes, scores = [[] for _ in nets], []
     for row in range(rows):
@@ -123,6 +136,13 @@ def by_hand(nets, judges, image, size):
             scores.append(torch.stack([views[0][:, row, column].softmax(0) for views in classes]).mean(0).tolist())
     whole = [torch.stack([view.mean((1, 2)).softmax(0) for view in views]).mean(0).numpy() for views in classes]
     return boxes, scores, np.mean(whole, axis=0)
+
+
+@pytest.mark.parametrize(("crop", "windows"), [(32, "crops"), (192, "crops"), (224, "dense"), (256, "dense")])
+def test_small_crops_are_cut_out_unless_said_otherwise(crop, windows):
+    parts = {"box_models": [model("shared", crop=crop)], "classifiers": [model(crop=crop)]}
+    assert FullTest(**parts, groups=[[0]], scales=[256]).way == windows
+    assert FullTest(**parts, groups=[[0]], scales=[256], windows="dense").way == "dense"
 
 
 def test_images_that_cannot_be_used_are_none():

@@ -26,7 +26,7 @@ from verydeep.networks.configurations import configuration, layers
 from verydeep.networks.scales import middle_scale
 from verydeep.progress import reporting
 from verydeep.runtime import Runtime, torch_device
-from verydeep.training.recipe import Recipe
+from verydeep.training.recipe import Recipe, check_for_boxes
 
 LAST_CONVOLUTIONAL = "pool5"
 """Frozen up to here, fully connected layers alone learn."""
@@ -48,15 +48,12 @@ def localisation_splits(
 
 
 def localisation_recipe(recipe: Recipe, *, fc_only: bool) -> Recipe:
-    """A recipe as box heads are trained: from a classification run, with fc8 random.
+    """A recipe for boxes; with `fc_only` all layers before fc6 are frozen.
 
     Raises:
-        ValueError: no run to start from, or settings that are for classes alone.
+        ValueError: it does not go with boxes, or says already what is frozen.
     """
-    if recipe.finetune is None:
-        raise ValueError("boxes are learned by a network that classifies already: name its RUN with --finetune")
-    if recipe.label_smoothing:
-        raise ValueError("label_smoothing does nothing for boxes: leave it out")
+    check_for_boxes(recipe)
     if not fc_only:
         return recipe
     if recipe.freeze is not None:

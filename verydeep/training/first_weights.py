@@ -9,11 +9,14 @@ from verydeep.networks.configurations import InitialisationScheme, configuration
 from verydeep.networks.initialisation import Initialisation, initialise, layers_with_weights
 from verydeep.networks.vgg import VGG
 from verydeep.training.order import Order
+from verydeep.training.recipe import check_for_boxes
 
 
 def initial_network(order: Order) -> tuple[VGG, Initialisation, list[str]]:
     """The network with its first weights, how it got them, and what is worth a word about that."""
     recipe, classes = order.recipe, order.splits.classes
+    if order.splits.regression is not None:
+        check_for_boxes(recipe)
     net = VGG(
         configuration(order.network),
         classes=order.outputs,
