@@ -25,7 +25,7 @@ class Annotation(NamedTuple):
     """`boxes.csv line 118`, say."""
 
 
-def read_boxes(path: Path) -> list[Annotation]:
+def read_boxes(path: str | Path) -> list[Annotation]:
     """All boxes of a CSV file, a COCO file (.json), an XML file or a folder of XML files (Pascal VOC).
 
     CSV: `file,x0,y0,x1,y1,class`, with or without a first line that names the columns. VOC counts pixels from 1 and
@@ -34,6 +34,7 @@ def read_boxes(path: Path) -> list[Annotation]:
     Raises:
         ValueError: no such file, another kind, or one that is damaged; the message says where.
     """
+    path = Path(path)
     if path.is_dir():
         files = sorted(path.glob("*.xml"))
         if not files:

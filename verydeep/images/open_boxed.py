@@ -17,7 +17,7 @@ NAMED = 10
 class BoxOptions:
     """Where boxes come from, and which must be good."""
 
-    boxes: tuple[Path, ...]
+    boxes: tuple[str | Path, ...]
     """Files of boxes: .csv (file,x0,y0,x1,y1,class), .json (COCO), or folders of .xml (Pascal VOC); several count as
     one."""
 
