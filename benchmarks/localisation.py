@@ -21,7 +21,7 @@ import numpy as np
 import verydeep
 from verydeep import runs
 from verydeep.experiments.localisation_report import write_localisation_report
-from verydeep.experiments.localise import evaluate_boxes, localisation_recipe, localisation_splits
+from verydeep.experiments.localise import FullProcedure, evaluate_boxes, localisation_recipe, localisation_splits
 from verydeep.images.open_boxed import BoxOptions
 
 FOLDERS = {"airplane": "airplanes", "face": "Faces", "motorcycle": "Motorbikes"}
@@ -50,7 +50,8 @@ def main() -> None:
             print(line, file=sys.stderr)
         box_recipe = localisation_recipe(replace(recipe, finetune=str(run)), fc_only=fc_only)
         folders.append(verydeep.train(splits, out=out / name, recipe=box_recipe, resume=True))
-    found = evaluate_boxes(folders, data=str(images), options=options, split="test", classifiers=[classifier])
+    full = FullProcedure(classifiers=(classifier,))
+    found = evaluate_boxes(folders, data=str(images), options=options, split="test", full=full)
     print(write_localisation_report(found, out / "report", data=str(images)), file=sys.stderr)
     print(json.dumps({"trained_from": str(run), "versions": runs.versions(), **found.to_dict()}, indent=2))
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from verydeep.evaluation.results import Evaluation
     from verydeep.experiments.grid import Grid
     from verydeep.experiments.localisation_report import write_localisation_report
-    from verydeep.experiments.localise import evaluate_boxes, localisation_recipe, localisation_splits
+    from verydeep.experiments.localise import FullProcedure, evaluate_boxes, localisation_recipe, localisation_splits
     from verydeep.experiments.localise_images import predict_boxes
     from verydeep.experiments.reproduce import reproduce
     from verydeep.images.open_boxed import BoxOptions
@@ -50,7 +50,7 @@ _MODULES = {
     "evaluation.report": ("evaluation_report",),
     "experiments.grid": ("Grid",),
     "experiments.reproduce": ("reproduce",),
-    "experiments.localise": ("evaluate_boxes", "localisation_recipe", "localisation_splits"),
+    "experiments.localise": ("FullProcedure", "evaluate_boxes", "localisation_recipe", "localisation_splits"),
     "experiments.localise_images": ("predict_boxes",),
     "experiments.localisation_report": ("write_localisation_report",),
     "images.open_boxed": ("BoxOptions",),
@@ -67,6 +67,7 @@ __all__ = [
     "Configuration",
     "Evaluation",
     "Execution",
+    "FullProcedure",
     "Grid",
     "Initialisation",
     "NetworkDescription",

@@ -14,7 +14,8 @@ from verydeep import Recipe, train
 from verydeep.cli import main
 from verydeep.evaluation.metrics import error_interval
 from verydeep.evaluation.paired import paired_comparison
-from verydeep.experiments.localise import evaluate_boxes, learned_layers, localisation_recipe, localisation_splits
+from verydeep.experiments.localisation_results import learned_layers
+from verydeep.experiments.localise import FullProcedure, evaluate_boxes, localisation_recipe, localisation_splits
 from verydeep.experiments.localise_images import predict_boxes
 from verydeep.experiments.paper import LEARNED_ALL, LEARNED_FC, reported_box_error
 from verydeep.images.open_boxed import BoxOptions
@@ -57,7 +58,9 @@ def made(tmp_path_factory):
 
 
 def test_figures_follow_from_the_images(made):
-    found = evaluate_boxes(made.runs, data=str(made.images), options=made.options, classifiers=[made.classifier])
+    found = evaluate_boxes(
+        made.runs, data=str(made.images), options=made.options, full=FullProcedure(classifiers=(made.classifier,))
+    )
     assert (found.split, found.n, found.scales) == ("val", 6, (256,))
     wrong = ~(found.images.overlaps > 0.5)
     for errors, its, learned, paper in zip(
@@ -70,7 +73,7 @@ def test_figures_follow_from_the_images(made):
     assert found.comparisons == (paired_comparison(*names, *wrong),)
     assert [one.name for one in found.full] == [*names, "all together"]
     assert all(one.top5_error is None and one.top1_error >= one.true_class_error for one in found.full)
-    assert [one["n"] for one in found.per_class] == [3, 3]
+    assert [one.n for one in found.per_class] == [3, 3]
     json.dumps(found.to_dict())
 
 
@@ -109,7 +112,8 @@ def test_predictions_are_drawn_where_they_are_told(made, tmp_path):
     image = next((made.images / "val" / "flat").glob("*.png"))
     twin = tmp_path / image.name
     twin.write_bytes(b"no image")
-    found = list(predict_boxes(made.runs[0], [image, twin], classifier=made.classifier, out=tmp_path / "drawn", top=2))
+    full = FullProcedure(classifiers=(made.classifier,))
+    found = list(predict_boxes(made.runs[0], [image, twin], full=full, out=tmp_path / "drawn", top=2))
     assert [len(one.objects) for one in found] == [2, 0]
     assert sum(one.probability for one in found[0].objects) == pytest.approx(1)
     assert found[1].error.startswith("undecodable")

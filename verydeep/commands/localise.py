@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from verydeep.commands.train import training_figures
 from verydeep.evaluation.protocols import Windows
 from verydeep.images.sources import Regression
 from verydeep.images.tolerance import Tolerance
@@ -67,8 +68,6 @@ def train(
 
     from verydeep.experiments.localise import localisation_recipe, localisation_splits
     from verydeep.images.open_boxed import BoxOptions
-    from verydeep.images.quarantine import read_quarantine
-    from verydeep.runs import QUARANTINE, read_metrics, read_record
     from verydeep.training.loop import train as train_network
 
     recipe = localisation_recipe(recipe, fc_only=fc_only)
@@ -87,18 +86,7 @@ def train(
     )
     if rank_of_environment():
         return  # the first process tells
-    epochs = read_metrics(folder)
-    if not epochs:
-        raise OSError(f"{folder} has lost its metrics; its model is good")
-    figures = {
-        "run": str(folder),
-        "network": read_record(folder).network,
-        "regression": regression,
-        "last": epochs[-1],
-        "best": min(epochs, key=lambda epoch: epoch["validation_error"]),
-        "unusable": read_quarantine(folder / QUARANTINE),
-        **asdict(check),
-    }
+    figures = {**training_figures(folder), "regression": regression, **asdict(check)}
     show(figures, json_file, training_table(figures))
 
 
@@ -136,21 +124,20 @@ def evaluate(
         report: Write a page with pictures into this folder.
         json_file: Write the figures to this file as well (- for standard output instead of the tables).
     """
-    from verydeep.experiments.localise import evaluate_boxes
+    from verydeep.experiments.localise import FullProcedure, evaluate_boxes
     from verydeep.images.open_boxed import BoxOptions
 
     if not runs:
         raise ValueError("name one or more run folders to evaluate")
     if (scales is not None or windows is not None) and not classifier:
         raise ValueError("--scales and --windows are for the full test, which needs a classification run: --classifier")
+    full = FullProcedure(classifiers=tuple(classifier), scales=_scales(scales), windows=windows) if classifier else None
     found = evaluate_boxes(
         list(runs),
         data=data,
         options=BoxOptions(boxes=tuple(boxes), skip_bad_boxes=skip_bad_boxes),
         split=split,
-        classifiers=classifier or (),
-        scales=None if scales is None else whole_numbers(scales, "--scales"),
-        windows=windows,
+        full=full,
         runtime=runtime,
         tolerance=images,
     )
@@ -188,6 +175,7 @@ def predict(
         windows: dense or crops, as for evaluate.
         json_file: Write the predictions to this file as well (- for standard output instead of the table).
     """
+    from verydeep.experiments.localise import FullProcedure
     from verydeep.experiments.localise_images import predict_boxes
 
     if not images:
@@ -195,11 +183,9 @@ def predict(
     predictions = predict_boxes(
         run,
         images,
-        classifier=classifier,
+        full=FullProcedure(classifiers=(classifier,), scales=_scales(scales), windows=windows),
         out=out,
         top=top,
-        scales=None if scales is None else whole_numbers(scales, "--scales"),
-        windows=windows,
         runtime=runtime,
         max_pixels=tolerance.max_pixels,
     )
@@ -208,6 +194,10 @@ def predict(
     failed = sum(prediction["error"] is not None for prediction in found)
     if failed:
         raise OSError(f"{failed} of {len(found)} images could not be used")
+
+
+def _scales(text: str | None) -> tuple[int, ...]:
+    return () if text is None else tuple(whole_numbers(text, "--scales"))
 
 
 def _tell(lines: list[str]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from verydeep import atomic, runs
 from verydeep.evaluation.box_pictures import with_boxes_drawn
 from verydeep.evaluation.pictures import data_address, fitted, places
-from verydeep.experiments.localise import Localisation
+from verydeep.experiments.localisation_results import Localisation
 from verydeep.experiments.paper import TABLE_8, TABLE_9, TABLE_10
 from verydeep.images.box_geometry import CORRECT_IOU
 from verydeep.images.decode import decode

@@ -1,20 +1,24 @@
 """Localisation, appendix A of the paper: what is trained, tested and predicted of boxes."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from itertools import combinations
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from verydeep import runs
 from verydeep.evaluation.localisation import TOP, FullTest, centre_crop_boxes, full_test
-from verydeep.evaluation.metrics import error_interval, error_percent
-from verydeep.evaluation.paired import Comparison, paired_comparison
 from verydeep.evaluation.protocols import Windows
-from verydeep.experiments.paper import LEARNED_ALL, LEARNED_FC, reported_box_error
+from verydeep.experiments.localisation_results import (
+    FullErrors,
+    Localisation,
+    LocalisedImages,
+    box_class_errors,
+    box_comparisons,
+    box_errors,
+    full_errors,
+)
 from verydeep.images.box_geometry import CORRECT_IOU, Boxes, intersection_over_union
 from verydeep.images.boxed import Boxed
 from verydeep.images.open_boxed import BoxCheck, BoxOptions, boxed_parts
@@ -22,7 +26,6 @@ from verydeep.images.open_source import open_for_testing, open_source
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import Regression, Splits
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
-from verydeep.networks.configurations import configuration, layers
 from verydeep.networks.scales import middle_scale
 from verydeep.progress import reporting
 from verydeep.runtime import Runtime, torch_device
@@ -62,87 +65,31 @@ def localisation_recipe(recipe: Recipe, *, fc_only: bool) -> Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BoxErrors:
-    """Of one run by the simplified test: the box of the true class from the centre crop at S; in percent."""
+class FullProcedure:
+    """How whole images are looked at, with no class given."""
 
-    name: str
-    network: str
-    regression: Regression
-    learned: str | None
-    """`all layers`, `fully connected layers`, or from which layer on; None if the run does not say."""
-    scale: str
-    """S, for a crop of 224."""
-    n: int
-    wrong: int
-    error: float
-    error_ci95: tuple[float, float]
-    mean_iou: float
-    paper_error: float | None
-    """Of the like network in the paper's Table 8."""
+    classifiers: tuple[str | Path, ...]
+    """Classification runs that rank classes and rate boxes; several are averaged."""
+    scales: tuple[int, ...] = ()
+    """Q, for a crop of 224; each box run's S if none is said."""
+    windows: Windows | None = None
+    """`FullTest.windows`."""
 
+    def test(self, models: Sequence[runs.Model], runtime: Runtime) -> FullTest:
+        """With these networks of boxes: each by itself and, if several, all together.
 
-@dataclass(frozen=True, kw_only=True)
-class FullErrors:
-    """Of one run or of several together by the full test; in percent."""
-
-    name: str
-    n: int
-    true_class_error: float
-    """Of the box for the true class, whatever the image was taken for."""
-    true_class_error_ci95: tuple[float, float]
-    top1_error: float
-    """The most probable class must be right, and its box."""
-    top1_error_ci95: tuple[float, float]
-    top5_error: float | None
-    """One of the five most probable classes must be right, and its box; None with five classes or fewer."""
-    top5_error_ci95: tuple[float, float] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalisedImages:
-    """Every image that could be used, for a page."""
-
-    ids: tuple[str, ...]
-    labels: NDArray[np.int64]
-    classes: tuple[str, ...]
-    true: Boxes
-    """[N, 4] in pixels of the image."""
-    found: Boxes
-    """[runs, N, 4], of the true class by the simplified test."""
-    overlaps: NDArray[np.float64]
-    """[runs, N], intersection over union of the two."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Localisation:
-    """What `evaluate_boxes` found."""
-
-    runs: tuple[str, ...]
-    source: str
-    split: str
-    n: int
-    simplified: tuple[BoxErrors, ...]
-    comparisons: tuple[Comparison, ...]
-    """Every two runs by the simplified test."""
-    classifiers: tuple[str, ...]
-    scales: tuple[int, ...]
-    """Q of the full test, for a crop of 224."""
-    windows: Windows | None
-    """Of the full test."""
-    full: tuple[FullErrors, ...]
-    """Of each run and, if several, of all together; nothing without classification runs."""
-    per_class: tuple[dict[str, Any], ...]
-    """Of the first run by the simplified test: name, n, wrong, error."""
-    check: BoxCheck
-    unusable: dict[str, str]
-    images: LocalisedImages = field(repr=False, compare=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The figures as plain dictionaries, ready for JSON."""
-        figures = {name: value for name, value in vars(self).items() if name not in ("images", "check")}
-        for name in ("simplified", "comparisons", "full"):
-            figures[name] = [asdict(one) for one in figures[name]]
-        return {**figures, **asdict(self.check)}
+        Raises:
+            ValueError: they do not go together.
+        """
+        judges = [on_device(runs.load_model(folder), runtime) for folder in self.classifiers]
+        each = [[which] for which in range(len(models))]
+        return FullTest(
+            box_models=models,
+            classifiers=judges,
+            groups=[*each, list(range(len(models)))] if len(models) > 1 else each,
+            scales=self.scales or tuple(dict.fromkeys(middle_scale(model.scale) for model in models)),
+            windows=self.windows,
+        )
 
 
 def evaluate_boxes(
@@ -151,22 +98,18 @@ def evaluate_boxes(
     data: str,
     options: BoxOptions,
     split: str | None = None,
-    classifiers: Sequence[str | Path] = (),
-    scales: Sequence[int] | None = None,
-    windows: Windows | None = None,
+    full: FullProcedure | None = None,
     runtime: Runtime | None = None,
     tolerance: Tolerance | None = None,
 ) -> Localisation:
-    """Tests runs of boxes by the paper's two procedures; several are compared and, in the full test, put together.
+    """Tests runs of boxes by the paper's simplified procedure and, if wanted, by the full one; several are compared.
 
     Args:
         folders: runs of boxes, with the same classes and crop.
         data: SOURCE of the images.
         options: where their boxes are.
         split: `test` if the source has one, else `val`; of a source without splits that none was trained on, `all`.
-        classifiers: classification runs that rate boxes in the full test; without any there is none.
-        scales: Q of the full test for a crop of 224; each run's S if not said.
-        windows: of the full test, `FullTest.windows`.
+        full: of whole images; in it the predictions of several runs are also put together.
         runtime: device, and processes that decode.
         tolerance: how many images may be unusable.
 
@@ -176,11 +119,8 @@ def evaluate_boxes(
     """
     runtime, tolerance = runtime or Runtime(), tolerance or Tolerance()
     models = _models(folders, runtime)
-    classes = models[0].classes
-    judges = [on_device(runs.load_model(folder), runtime) for folder in classifiers]
-    chosen = tuple(scales or dict.fromkeys(middle_scale(model.scale) for model in models))
-    test = _full(models, judges, chosen, windows) if judges else None
-    splits = open_for_testing(data, classes)
+    test = full.test(models, runtime) if full else None
+    splits = open_for_testing(data, models[0].classes)
     split = split or _testing_split(splits, folders)
     with reporting("check boxes", total=len(splits.part(split))) as report:
         parts, check = boxed_parts(splits, [split], options, max_pixels=tolerance.max_pixels, advance=report.advance)
@@ -190,24 +130,19 @@ def evaluate_boxes(
     usable = np.flatnonzero(~np.isnan(boxes).any(axis=(0, 2)))
     if not len(usable):
         raise ValueError(f"none of the images of {split} can be used")
-    images = _images(source, usable, boxes)
-    names = tuple(map(str, folders))
-    right = images.overlaps > CORRECT_IOU
+    images, names = _images(source, usable, boxes), tuple(map(str, folders))
     return Localisation(
         runs=names,
         source=splits.name,
         split=split,
         n=len(usable),
-        simplified=tuple(_box_errors(*one) for one in zip(folders, models, images.overlaps, strict=True)),
-        comparisons=tuple(
-            paired_comparison(names[one], names[other], ~right[one], ~right[other])
-            for one, other in combinations(range(len(names)), 2)
-        ),
-        classifiers=tuple(map(str, classifiers)),
-        scales=chosen if test else (),
+        simplified=tuple(box_errors(*one) for one in zip(folders, models, images.overlaps, strict=True)),
+        comparisons=box_comparisons(names, images),
+        classifiers=tuple(map(str, full.classifiers)) if full else (),
+        scales=tuple(test.scales) if test else (),
         windows=test.way if test else None,
         full=_full_errors(test, names, source, usable, quarantine, runtime) if test else (),
-        per_class=_per_class(images),
+        per_class=box_class_errors(images),
         check=check,
         unusable=quarantine.reasons,
         images=images,
@@ -230,14 +165,6 @@ def on_device(model: runs.Model, runtime: Runtime) -> runs.Model:
 
     net = model.net.to(torch_device(runtime.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     return replace(model, net=net)
-
-
-def _full(
-    models: Sequence[runs.Model], judges: Sequence[runs.Model], scales: Sequence[int], windows: Windows | None
-) -> FullTest:
-    each = [[which] for which in range(len(models))]
-    groups = [*each, list(range(len(models)))] if len(models) > 1 else each
-    return FullTest(box_models=models, classifiers=judges, groups=groups, scales=scales, windows=windows)
 
 
 def _testing_split(splits: Splits, folders: Sequence[str | Path]) -> str:
@@ -274,60 +201,6 @@ def _images(source: Boxed, usable: NDArray[np.int64], boxes: Boxes) -> Localised
     )
 
 
-def _box_errors(folder: str | Path, model: runs.Model, overlaps: NDArray[np.float64]) -> BoxErrors:
-    assert model.regression is not None
-    wrong, learned = ~(overlaps > CORRECT_IOU), learned_layers(folder)
-    return BoxErrors(
-        name=str(folder),
-        network=model.net.configuration.name,
-        regression=model.regression,
-        learned=learned,
-        scale=model.scale,
-        n=len(wrong),
-        wrong=int(wrong.sum()),
-        error=error_percent(wrong),
-        error_ci95=error_interval(wrong),
-        mean_iou=float(overlaps.mean()),
-        paper_error=reported_box_error(model.regression, learned),
-    )
-
-
-def learned_layers(folder: str | Path) -> str | None:
-    """Which layers a run was free to change: all, the fully connected ones, or from the one after the frozen ones."""
-    if not runs.has_record(folder):
-        return None
-    record = runs.read_record(folder)
-    frozen = record.recipe.get("freeze")
-    if frozen is None:
-        return LEARNED_ALL
-    plan = layers(
-        configuration(record.network),
-        classes=2,
-        crop=record.recipe["crop"],
-        batch_norm=record.recipe["batch_norm"],
-    )
-    names = [layer.name for layer in plan]
-    later = [name for name in names[names.index(frozen) + 1 :] if name.startswith(("conv", "fc"))]
-    return LEARNED_FC if later[0] == "fc6" else f"{later[0]} and later"
-
-
-def _per_class(images: LocalisedImages) -> tuple[dict[str, Any], ...]:
-    wrong = ~(images.overlaps[0] > CORRECT_IOU)
-    found = []
-    for label in np.unique(images.labels):
-        its = wrong[images.labels == label]
-        found.append(
-            {
-                "name": images.classes[label],
-                "n": len(its),
-                "wrong": int(its.sum()),
-                "error": error_percent(its),
-                "error_ci95": error_interval(its),
-            }
-        )
-    return tuple(found)
-
-
 def _full_errors(
     test: FullTest,
     names: tuple[str, ...],
@@ -350,19 +223,4 @@ def _full_errors(
             wrong.append(np.stack([~right, ~right | (rank > 1), ~right | (rank > TOP)]))
     told = [*names, *(["all together"] if len(names) > 1 else [])]
     by_group = np.stack(wrong, axis=2).transpose(1, 0, 2)  # [groups, 3, images]
-    return tuple(_full_figures(name, its, classes=len(test.classes)) for name, its in zip(told, by_group, strict=True))
-
-
-def _full_figures(name: str, wrong: NDArray[np.bool_], *, classes: int) -> FullErrors:
-    true_class, top1, top5 = wrong
-    ranked = classes > TOP
-    return FullErrors(
-        name=name,
-        n=len(true_class),
-        true_class_error=error_percent(true_class),
-        true_class_error_ci95=error_interval(true_class),
-        top1_error=error_percent(top1),
-        top1_error_ci95=error_interval(top1),
-        top5_error=error_percent(top5) if ranked else None,
-        top5_error_ci95=error_interval(top5) if ranked else None,
-    )
+    return tuple(full_errors(name, its, classes=len(test.classes)) for name, its in zip(told, by_group, strict=True))

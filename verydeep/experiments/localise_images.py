@@ -13,14 +13,12 @@ from PIL import Image
 from verydeep import atomic, runs
 from verydeep.evaluation.box_pictures import with_boxes_drawn
 from verydeep.evaluation.localisation import TOP, FullTest, Seen, full_test
-from verydeep.evaluation.protocols import Windows
-from verydeep.experiments.localise import on_device
+from verydeep.experiments.localise import FullProcedure, on_device
 from verydeep.images.decode import decode
 from verydeep.images.folders import image_files
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import MemorySource, Sample
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
-from verydeep.networks.scales import middle_scale
 from verydeep.runtime import Runtime
 
 _QUALITY = 92
@@ -60,11 +58,9 @@ def predict_boxes(
     run: str | Path,
     images: Sequence[str | Path],
     *,
-    classifier: str | Path,
+    full: FullProcedure,
     out: Path | None = None,
     top: int = 1,
-    scales: Sequence[int] | None = None,
-    windows: Windows | None = None,
     runtime: Runtime | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[BoxPrediction]:
@@ -81,9 +77,7 @@ def predict_boxes(
     runtime = runtime or Runtime()
     paths = [path for given in images for path in image_files(Path(given))]
     model = on_device(runs.load_box_model(run), runtime)
-    judge = on_device(runs.load_model(classifier), runtime)
-    chosen = tuple(scales or (middle_scale(model.scale),))
-    test = FullTest(box_models=[model], classifiers=[judge], groups=[[0]], scales=chosen, windows=windows)
+    test = full.test([model], runtime)
     tolerance = Tolerance(max_bad=100, max_pixels=max_pixels)
     targets = _targets(paths, out)
     return (_predict_one(path, target, test, top, tolerance) for path, target in zip(paths, targets, strict=True))
