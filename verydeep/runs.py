@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from verydeep import atomic
+from verydeep.images.regression import Regression
 from verydeep.networks.configurations import configuration
 from verydeep.networks.scales import scale_range
 from verydeep.version import __version__
 
 if TYPE_CHECKING:
-    from verydeep.images.sources import Regression
     from verydeep.networks.vgg import VGG
 
 RECORD, METRICS, CHECKPOINTS, MODEL = "run.json", "metrics.jsonl", "checkpoints", "model"
@@ -53,7 +53,7 @@ class Record:
     command: str
     versions: dict[str, str]
     format: int = FORMAT
-    regression: "Regression | None" = None
+    regression: Regression | None = None
     """Of boxes, if it does not classify."""
 
 
@@ -69,7 +69,7 @@ class Model:
     """Whether it was trained on mirrored images too, and so is tested on them."""
     weights_sha256: str | None = None
     """Of the file that it was read from."""
-    regression: "Regression | None" = None
+    regression: Regression | None = None
     """If it predicts boxes, whether one for all classes or one for each."""
 
 
@@ -213,7 +213,7 @@ def load_box_model(folder: str | Path) -> Model:
     return model
 
 
-def outputs(classes: int, regression: "Regression | None") -> int:
+def outputs(classes: int, regression: Regression | None) -> int:
     """Of fc8: a score for each class, the four numbers of a box, or those for each class."""
     return {None: classes, "shared": 4, "per-class": 4 * classes}[regression]
 
@@ -223,7 +223,6 @@ def _load_model(folder: str | Path) -> Model:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from verydeep.images.sources import Regression
     from verydeep.networks.vgg import VGG
 
     found = _model_folder(folder)

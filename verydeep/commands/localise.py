@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 
 from verydeep.commands.train import training_figures
 from verydeep.evaluation.protocols import Windows
-from verydeep.images.sources import Regression
+from verydeep.images.regression import Regression
 from verydeep.images.tolerance import Tolerance
 from verydeep.options import (
     BoxFiles,

@@ -17,7 +17,7 @@ from verydeep.evaluation.protocols import Windows
 from verydeep.experiments.paper import LEARNED_ALL, LEARNED_FC, reported_box_error
 from verydeep.images.box_geometry import CORRECT_IOU, Boxes
 from verydeep.images.open_boxed import BoxCheck
-from verydeep.images.sources import Regression
+from verydeep.images.regression import Regression
 from verydeep.networks.configurations import configuration, layers
 
 

@@ -24,7 +24,8 @@ from verydeep.images.boxed import Boxed
 from verydeep.images.open_boxed import BoxCheck, BoxOptions, boxed_parts
 from verydeep.images.open_source import open_for_testing, open_source
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources import Regression, Splits
+from verydeep.images.regression import Regression
+from verydeep.images.sources import Splits
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.networks.scales import middle_scale
 from verydeep.progress import reporting

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from verydeep.evaluation.protocols import Method
-from verydeep.images.sources import Regression
+from verydeep.images.regression import Regression
 
 NETWORKS = ("A", "A-LRN", "B", "B-5x5", "C", "D", "E")
 """Every network that the paper trained, in the order of its tables."""

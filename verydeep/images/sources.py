@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from verydeep.images.decode import UnusableImageError
+from verydeep.images.regression import Regression
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -39,10 +40,6 @@ VALIDATION_SHARE = 0.2
 
 _SPLIT_SEED = 0
 """Fixed, so that a held-out image is held out in every run on the same source."""
-
-
-Regression = Literal["shared", "per-class"]
-"""What a network predicts of boxes: one for all classes, or one for each (SCR and PCR in appendix A.1)."""
 
 
 class Sample(NamedTuple):

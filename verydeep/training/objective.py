@@ -8,7 +8,7 @@ from torch import Tensor
 
 from verydeep.images.box_geometry import CORRECT_IOU
 from verydeep.images.on_device import DeviceBatch
-from verydeep.images.sources import Regression
+from verydeep.images.regression import Regression
 
 
 @dataclass(frozen=True, kw_only=True)
