@@ -17,6 +17,7 @@ from verydeep.images.box_geometry import (
     Boxes,
     ObjectNotShownError,
     boxes_in_crop,
+    mirrored_boxes,
     random_place_showing,
     rescaled_boxes,
 )
@@ -73,7 +74,7 @@ class Draw(NamedTuple):
     """[3], grey levels."""
     label: int
     box: Boxes | None = None
-    """[4] in units of the crop, as `box_geometry` has it; None where sources have no boxes."""
+    """[4] in units of the crop, once that is mirrored if it is to be; None where sources have no boxes."""
 
 
 class Batch(NamedTuple):
@@ -96,7 +97,7 @@ class BoxedBatch(NamedTuple):
 
     crops: Batch
     boxes: Tensor
-    """float32 [B, 4], (x, y, width, height) in units of the crop before it is mirrored."""
+    """float32 [B, 4], (x, y, width, height) in units of the crops, once those are mirrored that are to be."""
 
 
 def batches_per_epoch(images: int, batch: int) -> int:
@@ -209,6 +210,8 @@ def draw(images: RescaledImages, index: int, view: TrainingView, *, seed: int, e
         image = images.random_crop(index, scale, view.crop, rng)
     mirrored = view.flip and random_flip(rng)
     shift = colour_shift(view.colour_components, view.colour_sd, rng)
+    if box is not None and mirrored:
+        box = mirrored_boxes(box)
     return Draw(image, mirrored, shift, images.source.labels[index], box)
 
 

@@ -19,7 +19,7 @@ class DeviceBatch(NamedTuple):
     labels: Tensor
     """int64 [B]."""
     boxes: Tensor | None = None
-    """float32 [B, 4], as in `loader.BoxedBatch`, of the images as they are shown; None where they have none."""
+    """float32 [B, 4], as in `loader.BoxedBatch`; None where images have none."""
 
     def piece(self, part: slice) -> "DeviceBatch":
         """Some of the images, in order."""
@@ -68,11 +68,8 @@ def shown(batch: Batch | BoxedBatch, device: torch.device) -> DeviceBatch:
     images, mirrored, shifts, places, labels = (_sent(tensor, device) for tensor in crops)
     turned = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
     coloured = turned.to(torch.float32, memory_format=torch.channels_last) + shifts[:, :, None, None]
-    if not isinstance(batch, BoxedBatch):
-        return DeviceBatch(coloured, places, labels)
-    boxes = _sent(batch.boxes, device)
-    centre = torch.where(mirrored, 1 - boxes[:, 0], boxes[:, 0])  # as `box_geometry.mirrored_boxes`
-    return DeviceBatch(coloured, places, labels, torch.cat([centre[:, None], boxes[:, 1:]], dim=1))
+    boxes = _sent(batch.boxes, device) if isinstance(batch, BoxedBatch) else None
+    return DeviceBatch(coloured, places, labels, boxes)
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
