@@ -156,6 +156,12 @@ def test_images_that_cannot_be_used_are_none():
     assert list(quarantine.reasons) == ["flat/bad.png"]
 
 
+@pytest.mark.parametrize("scales", [[], [223], [256, 256]])
+def test_scales_that_cannot_be_are_refused(scales):
+    with pytest.raises(ValueError, match="scales are different whole numbers from 224"):
+        FullTest(box_models=[model("shared")], classifiers=[model()], groups=[[0]], scales=scales)
+
+
 @pytest.mark.parametrize(
     ("judges", "message"),
     [

@@ -53,7 +53,11 @@ class FullTest:
     mostly border. There, what training saw was zero padding, and what dense application sees are the neighbours."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError where networks do not go together."""
+        """Raises ValueError where networks do not go together, or scales cannot be."""
+        if not self.scales or min(self.scales) < PAPER_CROP or len(set(self.scales)) < len(self.scales):
+            raise ValueError(
+                f"scales are different whole numbers from {PAPER_CROP} (the crop) up, not {list(self.scales)}"
+            )
         first, *others = [*self.box_models, *self.classifiers]
         for other in others:
             if other.net.crop != first.net.crop:
