@@ -200,7 +200,7 @@ def test_some_verbs_refuse_several_processes(capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     assert run("describe", "D") == 2
     assert capsys.readouterr().err.startswith(
-        "verydeep: process 1: only train, evaluate, reproduce, predict and features work on several processes"
+        "verydeep: process 1: only train, evaluate, reproduce, predict, features and localise train work on several "
     )
 
 

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from verydeep.evaluation.report import evaluation_report
     from verydeep.evaluation.results import Evaluation
     from verydeep.experiments.grid import Grid
+    from verydeep.experiments.localisation_report import write_localisation_report
+    from verydeep.experiments.localise import FullProcedure, evaluate_boxes, localisation_recipe, localisation_splits
+    from verydeep.experiments.localise_images import predict_boxes
     from verydeep.experiments.reproduce import reproduce
+    from verydeep.images.open_boxed import BoxOptions
     from verydeep.images.scan import Scan, scan
     from verydeep.images.tolerance import Tolerance
     from verydeep.networks.arithmetic import NetworkDescription, describe, describe_stack
@@ -51,6 +55,10 @@ _MODULES = {
     "evaluation.report": ("evaluation_report",),
     "experiments.grid": ("Grid",),
     "experiments.reproduce": ("reproduce",),
+    "experiments.localise": ("FullProcedure", "evaluate_boxes", "localisation_recipe", "localisation_splits"),
+    "experiments.localise_images": ("predict_boxes",),
+    "experiments.localisation_report": ("write_localisation_report",),
+    "images.open_boxed": ("BoxOptions",),
     "images.scan": ("Scan", "scan"),
     "images.tolerance": ("Tolerance",),
     "deployment.predict": ("Prediction", "predict"),
@@ -64,11 +72,13 @@ _MODULES = {
 __all__ = [
     "CONFIGURATIONS",
     "VGG",
+    "BoxOptions",
     "Comparison",
     "Configuration",
     "Descriptor",
     "Evaluation",
     "Execution",
+    "FullProcedure",
     "Grid",
     "Imported",
     "Initialisation",
@@ -86,13 +96,17 @@ __all__ = [
     "describe",
     "describe_stack",
     "evaluate",
+    "evaluate_boxes",
     "evaluation_report",
     "features",
     "import_weights",
     "initialise",
     "load",
     "load_model",
+    "localisation_recipe",
+    "localisation_splits",
     "predict",
+    "predict_boxes",
     "push",
     "reproduce",
     "save",
@@ -100,6 +114,7 @@ __all__ = [
     "train",
     "vgg",
     "write_features",
+    "write_localisation_report",
     "write_predictions",
     "write_weights",
 ]

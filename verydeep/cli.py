@@ -13,6 +13,7 @@ from verydeep.commands.evaluate import evaluate
 from verydeep.commands.export import export
 from verydeep.commands.features import features
 from verydeep.commands.import_weights import import_
+from verydeep.commands.localise import localise
 from verydeep.commands.predict import predict
 from verydeep.commands.push import push
 from verydeep.commands.reproduce import reproduce
@@ -24,7 +25,7 @@ from verydeep.processes import under_torchrun
 from verydeep.runtime import ended_by_sigterm
 from verydeep.version import __version__
 
-ON_SEVERAL_PROCESSES = ("train", "evaluate", "reproduce", "predict", "features")
+ON_SEVERAL_PROCESSES = ("train", "evaluate", "reproduce", "predict", "features", "localise train")
 
 app = App(
     name="verydeep",
@@ -40,6 +41,7 @@ VERBS = (describe, scan, train, evaluate, compare, reproduce, predict, features,
 
 for verb in VERBS:
     app.command(verb)
+app.command(localise)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given or bool(os.environ.get("VERYDEEP_DEBUG"))
     tokens = [token for token in given if token != "--debug"]
     try:
-        if under_torchrun() and not {*tokens[:1]} & {*ON_SEVERAL_PROCESSES}:
+        if under_torchrun() and not {*tokens[:1], " ".join(tokens[:2])} & {*ON_SEVERAL_PROCESSES}:
             several = f"{', '.join(ON_SEVERAL_PROCESSES[:-1])} and {ON_SEVERAL_PROCESSES[-1]}"
             raise ValueError(f"only {several} work on several processes: start this without torchrun")
         with ended_by_sigterm():

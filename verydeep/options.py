@@ -93,6 +93,9 @@ def _toml_file(_kind: object, value: Path | None) -> None:
 ConfigFile = Annotated[Path | None, Parameter(name="--config", validator=_toml_file)]
 """Read by `main`, before a verb's own options."""
 
+BoxFiles = Annotated[list[Path], Parameter(negative="", consume_multiple=False)]
+"""An option that may come several times."""
+
 OutputFile = Annotated[Path | None, Parameter(validator=_file)]
 RequiredFile = Annotated[Path, Parameter(validator=_file)]
 OutputFolder = Annotated[Path | None, Parameter(validator=_folder)]

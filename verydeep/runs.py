@@ -18,9 +18,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from verydeep import atomic, model_hub
+from verydeep.images.regression import Regression
 from verydeep.networks.configurations import configuration
 from verydeep.networks.scales import scale_range
 from verydeep.version import __version__
@@ -60,6 +61,8 @@ class Record:
     imported: dict[str, Any] | None = None
     """Where imported weights came from: file, SHA-256, layout, and how images were to be preprocessed for them."""
     format: int = FORMAT
+    regression: Regression | None = None
+    """Of boxes, if it does not classify."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,8 @@ class Model:
     """Whether it was trained on mirrored images too, and so is tested on them."""
     weights_sha256: str | None = None
     """Of the file that it was read from."""
+    regression: Regression | None = None
+    """If it predicts boxes, whether one for all classes or one for each."""
 
 
 def versions() -> dict[str, str]:
@@ -98,7 +103,10 @@ def command() -> str:
 def write_record(folder: Path, record: Record) -> None:
     """Creates the run folder with its `run.json`."""
     folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_json(folder / RECORD, asdict(record))
+    fields = asdict(record)
+    if record.regression is None:
+        del fields["regression"]  # so that older versions read it
+    atomic.write_json(folder / RECORD, fields)
 
 
 def read_record(folder: str | Path) -> Record:
@@ -174,6 +182,8 @@ def save_model(model: Model, folder: Path) -> None:
         "flip": model.flip,
         "classes": list(model.classes),
     }
+    if model.regression is not None:
+        config["boxes"] = model.regression
     weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     try:
         with atomic.new_folder(folder) as aside:
@@ -192,10 +202,34 @@ def load_model(folder: str | Path) -> Model:
     Everywhere a RUN can also be `hub:NAME`, a model of the Hugging Face hub that `push` or `save` made.
 
     Raises:
-        ValueError: no such folder, a training that has not ended, or weights that are damaged or do not fit the
-            configuration.
+        ValueError: no such folder, a training that has not ended, weights that are damaged or do not fit the
+            configuration, or a network that predicts boxes.
         OSError: the hub cannot be reached.
     """
+    model = _load_model(folder)
+    if model.regression is not None:
+        raise ValueError(f"{folder} predicts boxes, not classes: it is for verydeep localise")
+    return model
+
+
+def load_box_model(folder: str | Path) -> Model:
+    """The same of a run of `verydeep localise train`.
+
+    Raises:
+        ValueError: as `load_model`, and for a network that predicts classes.
+    """
+    model = _load_model(folder)
+    if model.regression is None:
+        raise ValueError(f"{folder} predicts classes, not boxes: verydeep localise train makes a run that does")
+    return model
+
+
+def outputs(classes: int, regression: Regression | None) -> int:
+    """Of fc8: a score for each class, the four numbers of a box, or those for each class."""
+    return {None: classes, "shared": 4, "per-class": 4 * classes}[regression]
+
+
+def _load_model(folder: str | Path) -> Model:
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -206,16 +240,19 @@ def load_model(folder: str | Path) -> Model:
     try:
         config = _config(found)
         classes, scale, flip = tuple(config.pop("classes")), config.pop("scale"), config.pop("flip")
+        regression = config.pop("boxes", None)
+        if regression not in (None, *get_args(Regression)):
+            raise ValueError(f"boxes are {' or '.join(get_args(Regression))}, not {regression!r}")
         scale_range(scale)
         weights = file_sha256(found / WEIGHTS)
         if config.pop("weights_sha256", None) not in (None, weights):
             raise ValueError(f"{WEIGHTS} is not what was saved: its SHA-256 differs")
         with torch.device("meta"):
-            net = VGG(configuration(config.pop("network")), classes=len(classes), **config)
+            net = VGG(configuration(config.pop("network")), classes=outputs(len(classes), regression), **config)
         net.load_state_dict(load_file(found / WEIGHTS), assign=True)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"{found} does not hold a usable model: {' '.join(str(error).split())}") from error
-    return Model(net=net.eval(), classes=classes, scale=scale, flip=flip, weights_sha256=weights)
+    return Model(net=net.eval(), classes=classes, scale=scale, flip=flip, weights_sha256=weights, regression=regression)
 
 
 def load_config(folder: str | Path) -> dict[str, Any]:

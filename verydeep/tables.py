@@ -37,7 +37,7 @@ def show(figures: dict[str, Any], file: Path | None, *for_people: Table | str) -
 
 def layer_table(network: NetworkDescription) -> Table:
     """One network, a row per layer."""
-    table = _table(
+    table = table_with(
         f"{network.network} on {network.input} x {network.input} pixels, {network.classes} classes",
         left=("layer", "output"),
         right=("parameters", "mult-adds", "memory", "sees"),
@@ -68,7 +68,7 @@ def layer_table(network: NetworkDescription) -> Table:
 def networks_table(networks: Sequence[NetworkDescription]) -> Table:
     """Several networks side by side, as in Table 1, with what they cost."""
     first = networks[0]
-    table = _table(
+    table = table_with(
         f"Kernel side and channels of every convolution; {first.input} x {first.input} pixels, {first.classes} classes",
         left=("",),
         right=[network.network for network in networks],
@@ -93,7 +93,7 @@ def stack_table(stack: StackDescription) -> Table:
     """A stack of convolutions beside the one layer that sees as much."""
     side = stack.receptive_field
     names = " + ".join(f"{kernel} x {kernel}" for kernel in stack.kernels)
-    table = _table(f"C = {stack.channels} channels", left=("",), right=("stack", "one layer"))
+    table = table_with(f"C = {stack.channels} channels", left=("",), right=("stack", "one layer"))
     table.add_row("kernels", names, f"{side} x {side}")
     table.add_row("receptive field", str(side), str(side))
     table.add_row("weights", f"{stack.weights_per_square_channel} C^2", f"{side**2} C^2")
@@ -108,7 +108,7 @@ SHOWN = 10
 
 def evaluation_tables(found: Mapping[str, Any]) -> list[Table]:
     """Errors of runs and of their fusion, how they compare, and of which classes they are; `Evaluation.to_dict`."""
-    table = _table(
+    table = table_with(
         f"{found['source']}, {found['split']}: {found['n']:,} images, {PROTOCOLS[found['protocol']]}",
         left=("run", "test Q"),
         right=("top-1 error, %", "95% interval", "top-5 error, %", "95% interval"),
@@ -134,9 +134,9 @@ def evaluation_tables(found: Mapping[str, Any]) -> list[Table]:
     return [table, *compared, *_worst_classes(found)]
 
 
-def comparison_table(comparisons: Sequence[Mapping[str, Any]]) -> Table:
+def comparison_table(comparisons: Sequence[Mapping[str, Any]], *, errors: str = "top-1 errors") -> Table:
     """Pairs of results on the same images, as `Comparison.to_dict` gives them."""
-    table = _table(
+    table = table_with(
         f"Compared on the same {comparisons[0]['n']:,} images",
         left=("first", "second"),
         right=("difference, points", "95% interval", "only first wrong", "only second wrong", "p"),
@@ -152,7 +152,7 @@ def comparison_table(comparisons: Sequence[Mapping[str, Any]]) -> Table:
             f"{pair['p_value']:.2g}",
         )
     table.caption = Text(
-        "Difference of the top-1 errors, first minus second: below 0 the first errs less. Exact McNemar test"
+        f"Difference of the {errors}, first minus second: below 0 the first errs less. Exact McNemar test"
         + (", not corrected for several comparisons." if len(comparisons) > 1 else ".")
     )
     return table
@@ -167,7 +167,7 @@ def _worst_classes(found: Mapping[str, Any]) -> list[Table]:
     worst = sorted(found["per_class"], key=lambda one: -one["top1_error"])[:SHOWN]
     if not taken_for:
         return []
-    table = _table(
+    table = table_with(
         "Classes with the highest error" if len(worst) < len(found["per_class"]) else "Error of each class",
         left=("class", "most often taken for"),
         right=("images", "top-1 error, %", "95% interval"),
@@ -185,7 +185,7 @@ def _worst_classes(found: Mapping[str, Any]) -> list[Table]:
 
 def scan_tables(found: Mapping[str, Any], *, max_bad: float) -> list[Table | str]:
     """What a source is made of and what is wrong with it, as `Scan.to_dict` gives it."""
-    table = _table(
+    table = table_with(
         found["source"], left=("split",), right=("images", "unusable", "grey", "shorter side", "longer side")
     )
     table.add_column("MB", justify="right")
@@ -243,7 +243,7 @@ def _class_table(splits: Sequence[Mapping[str, Any]]) -> Table:
     few = len(counts) <= 2 * SHOWN
     shown = list(counts) if few else sorted(counts, key=counts.get)[:SHOWN]
     title = f"{len(counts):,} classes" + ("" if few else f"; the smallest {SHOWN}")
-    table = _table(title, left=("class",), right=[split["split"] for split in splits])
+    table = table_with(title, left=("class",), right=[split["split"] for split in splits])
     for name in shown:
         table.add_row(Text(name), *(f"{split['per_class'][name]:,}" for split in splits))
     return table
@@ -251,7 +251,9 @@ def _class_table(splits: Sequence[Mapping[str, Any]]) -> Table:
 
 def training_table(found: Mapping[str, Any]) -> Table:
     """The end of a training, as the verb `train` gives it."""
-    table = _table(f"{found['network']} in {found['run']}", left=("after epoch",), right=("loss", "training error, %"))
+    table = table_with(
+        f"{found['network']} in {found['run']}", left=("after epoch",), right=("loss", "training error, %")
+    )
     table.add_column("validation error, %", justify="right")
     for name, figures in (("last", found["last"]), ("best", found["best"])):
         table.add_row(
@@ -267,7 +269,10 @@ def training_table(found: Mapping[str, Any]) -> Table:
 
 def plan_table(found: Mapping[str, Any]) -> Table:
     """What the grid would train, as the verb `reproduce --dry-run` gives it."""
-    seeds, table = found["seeds"], _table("What would be trained", left=("training", "starts from"), right=("epochs",))
+    seeds, table = (
+        found["seeds"],
+        table_with("What would be trained", left=("training", "starts from"), right=("epochs",)),
+    )
     for column in ("time", "memory"):
         table.add_column(column, justify="right")
     for one in found["trainings"]:
@@ -288,7 +293,7 @@ def plan_table(found: Mapping[str, Any]) -> Table:
 
 def prediction_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
     """The most probable classes of every image."""
-    table = _table(None, left=("image", "class"), right=("probability",))
+    table = table_with(None, left=("image", "class"), right=("probability",))
     for prediction in predictions:
         if prediction["error"]:
             table.add_row(Text(prediction["image"]), Text(prediction["error"]), "", style="red")
@@ -302,7 +307,7 @@ def feature_tables(found: Mapping[str, Any]) -> list[Table | str]:
     """What a file of features holds, as `FeatureFile.to_dict` gives it."""
     without = f", without {len(found['unusable']):,} that cannot be used" if found["unusable"] else ""
     scales = ", ".join(map(str, found["scales"])) + (" and their mirror images" if found["mirror"] else "")
-    table = _table(None, left=("layer",), right=("numbers of each image",))
+    table = table_with(None, left=("layer",), right=("numbers of each image",))
     for name, shape in found["layers"].items():
         table.add_row(name, " x ".join(f"{side:,}" for side in shape))
     return [f"{found['file']}: {found['images']:,} images at Q = {scales}{without}", table]
@@ -312,7 +317,9 @@ def export_table(found: Mapping[str, Any]) -> Table:
     """What was exported, and how it compares with PyTorch, as the verb `export` gives it."""
     agreement, errors = found["agreement"], found["errors"]
     kind = f"{found['to']}, INT8" if found["int8"] else found["to"]
-    table = _table(f"{found['file']} ({kind}, {found['bytes'] / 1e6:,.1f} MB)", left=("against PyTorch",), right=("",))
+    table = table_with(
+        f"{found['file']} ({kind}, {found['bytes'] / 1e6:,.1f} MB)", left=("against PyTorch",), right=("",)
+    )
     table.add_row("images compared", f"{agreement['images']:,}")
     table.add_row("greatest difference of a score, of the largest", f"{agreement['greatest_difference']:.1e}")
     table.add_row("same most probable class", f"{agreement['top1_agreement']:.1f}%")
@@ -327,7 +334,9 @@ def export_table(found: Mapping[str, Any]) -> Table:
 
 def weights_table(found: Mapping[str, Any]) -> Table:
     """Weights for another library, and how it has to show them images, as the verb `export` gives it."""
-    table = _table(f"{found['file']}: {found['layout']}'s {found['network']}", left=("images",), right=("R", "G", "B"))
+    table = table_with(
+        f"{found['file']}: {found['layout']}'s {found['network']}", left=("images",), right=("R", "G", "B")
+    )
     table.add_row("mean, of RGB in 0..1", *(f"{value:.4g}" for value in found["mean"]))
     table.add_row("then divided by", *(f"{value:.4g}" for value in found["std"]))
     table.caption = Text("\n".join(found["notes"]))
@@ -347,7 +356,8 @@ def _in_table_1(layer: LayerDescription) -> str:
     return "LRN" if layer.kind == "lrn" else f"{layer.kernel}-{layer.output[0]}"
 
 
-def _table(title: str | None, *, left: Sequence[str], right: Sequence[str]) -> Table:
+def table_with(title: str | None, *, left: Sequence[str], right: Sequence[str]) -> Table:
+    """An empty one; columns on the right hold numbers."""
     table = Table(title=title and Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for column in left:
         table.add_column(column, overflow="fold")
@@ -358,7 +368,7 @@ def _table(title: str | None, *, left: Sequence[str], right: Sequence[str]) -> T
 
 def import_table(found: Mapping[str, Any]) -> Table:
     """What a run was made of, as `Imported.to_dict` gives it."""
-    table = _table(f"{found['run']}, from {found['file']}", left=("", ""), right=())
+    table = table_with(f"{found['run']}, from {found['file']}", left=("", ""), right=())
     norm = " with batch normalisation" if found["batch_norm"] else ""
     width = "" if found["width"] == 1 else f", width {found['width']:g}"
     rows = {

@@ -70,7 +70,7 @@ def test_batches_are_what_was_drawn_for_them(seed):
 def test_bytes_come_in_and_floats_go_out_channels_last():
     batch = batch_of([True, False])
     before = [tensor.clone() for tensor in batch]
-    images, _, labels = shown(batch, CPU)
+    images, _, labels, _ = shown(batch, CPU)
     assert (batch.images.dtype, images.dtype, labels.dtype) == (torch.uint8, torch.float32, torch.int64)
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(labels, before[4])

@@ -1,6 +1,7 @@
 """The verb `train`."""
 
 from pathlib import Path
+from typing import Any
 
 from verydeep.images.tolerance import Tolerance
 from verydeep.options import ConfigFile, ExecutionOptions, ImageOptions, JsonFile, RecipeOptions, RuntimeOptions
@@ -33,8 +34,6 @@ def train(
         config: TOML file of options (learning_rate = 0.005); the command line overrides it.
         json_file: Write the last and the best epoch's figures to this file as well (- for standard output instead).
     """
-    from verydeep.images.quarantine import read_quarantine
-    from verydeep.runs import QUARANTINE, read_metrics, read_record
     from verydeep.training.loop import train as train_network
 
     folder = train_network(
@@ -49,16 +48,26 @@ def train(
     )
     if rank_of_environment():
         return  # the first process tells
+    figures = training_figures(folder)
+    show(figures, json_file, training_table(figures))
+
+
+def training_figures(folder: Path) -> dict[str, Any]:
+    """The last and the best epoch of a run, and what it could not use.
+
+    Raises:
+        OSError: the run has lost its metrics.
+    """
+    from verydeep.images.quarantine import read_quarantine
+    from verydeep.runs import QUARANTINE, read_metrics, read_record
+
     epochs = read_metrics(folder)
     if not epochs:
         raise OSError(f"{folder} has lost its metrics; its model is good")
-    bad = read_quarantine(folder / QUARANTINE)
-    best = min(epochs, key=lambda epoch: epoch["validation_error"])
-    figures = {
+    return {
         "run": str(folder),
         "network": read_record(folder).network,
         "last": epochs[-1],
-        "best": best,
-        "unusable": bad,
+        "best": min(epochs, key=lambda epoch: epoch["validation_error"]),
+        "unusable": read_quarantine(folder / QUARANTINE),
     }
-    show(figures, json_file, training_table(figures))

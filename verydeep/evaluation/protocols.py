@@ -13,6 +13,9 @@ from verydeep.networks.scales import middle_scale, scale_range
 Views = Literal["dense", "crops"]
 """The whole image, or the paper's 50 crops of it."""
 
+Windows = Literal["dense", "crops"]
+"""Of an image on which boxes are sought: with the image around them, or each cut out, as crops are in training."""
+
 Method = Literal["dense", "crops", "both"]
 
 PROTOCOLS: dict[Method, str] = {

@@ -130,6 +130,25 @@ def is_image(data: bytes) -> bool:
     return True
 
 
+def upright_size(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Height and width of the upright image, as `decode` would give it, from the head of its file.
+
+    Raises:
+        UnusableImageError: not an image, of more than `max_pixels` pixels, or over 50 times as long as wide.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in `decode_for`
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            _check_size(name, image.width, image.height, max_pixels)
+            stored_upright = _orientation(image) < 5 or image.format == "TIFF"  # whose size Pillow tells upright
+            return (image.height, image.width) if stored_upright else (image.width, image.height)
+    except (UnusableImageError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's format plugins raise almost anything on broken files
+        raise UnusableImageError(name, "undecodable", str(error) or type(error).__name__) from error
+
+
 def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise UnusableImageError(name, "too large", f"{width} x {height} pixels, more than the {max_pixels:,} allowed")

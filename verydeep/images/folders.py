@@ -74,6 +74,22 @@ def is_image_file(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
+def image_files(path: Path) -> list[Path]:
+    """A file, or the image files in a folder and below.
+
+    Raises:
+        ValueError: there is no such file, or no image in the folder.
+    """
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if is_image_file(p))
+        if not found:
+            raise ValueError(f"no images in {path}")
+        return found
+    if not path.exists():
+        raise ValueError(f"no file {str(path)!r}")
+    return [path]
+
+
 def subfolders(root: Path) -> list[Path]:
     """Folders in `root`, hidden ones left out, by name."""
     return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))

@@ -13,12 +13,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from verydeep.images.box_geometry import (
+    Boxes,
+    ObjectNotShownError,
+    boxes_in_crop,
+    mirrored_boxes,
+    random_place_showing,
+    rescaled_boxes,
+)
+from verydeep.images.boxed import located
 from verydeep.images.colour import colour_shift
 from verydeep.images.decode import Decoded, Pixels, UnusableImageError, decode_for
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import Source
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.images.views import (
+    Size,
     centre_place,
     crop,
     random_flip,
@@ -63,6 +73,8 @@ class Draw(NamedTuple):
     shift: NDArray[np.float64]
     """[3], grey levels."""
     label: int
+    box: Boxes | None = None
+    """[4] in units of the crop, once that is mirrored if it is to be; None where sources have no boxes."""
 
 
 class Batch(NamedTuple):
@@ -78,6 +90,14 @@ class Batch(NamedTuple):
     """int64 [B], where each stands in the whole batch: 0, 1, ..., but for unusable images and other processes'."""
     labels: Tensor
     """int64 [B]."""
+
+
+class BoxedBatch(NamedTuple):
+    """Crops of images with boxes."""
+
+    crops: Batch
+    boxes: Tensor
+    """float32 [B, 4], (x, y, width, height) in units of the crops, once those are mirrored that are to be."""
 
 
 def batches_per_epoch(images: int, batch: int) -> int:
@@ -98,6 +118,7 @@ class RescaledImages:
 
     def __init__(self, source: Source, *, max_pixels: int = MAX_PIXELS, once: bool = False) -> None:
         self.source, self.max_pixels = source, max_pixels
+        self._located = located(source)
         self._kept: dict[tuple[int, int], Pixels] = {}
         self._bytes_left = 0 if once else CACHE_BYTES
 
@@ -124,6 +145,38 @@ class RescaledImages:
         """`size` x `size` pixels at a random place of one image at S = `scale`."""
         return self._crop(index, scale, size, partial(random_place, rng=rng))
 
+    @property
+    def boxed(self) -> bool:
+        """Whether each image has a box."""
+        return self._located is not None
+
+    def centre_crop_and_box(self, index: int, scale: int, size: int) -> tuple[Pixels, Boxes]:
+        """`centre_crop`, and the box of its object in it, whether it shows the object or not."""
+        box, whole = self._box(index, scale)
+        top, left = centre_place(whole, size)
+        return self.centre_crop(index, scale, size), boxes_in_crop(box, size, top=top, left=left)
+
+    def random_crop_and_box(self, index: int, scale: int, size: int, rng: np.random.Generator) -> tuple[Pixels, Boxes]:
+        """`random_crop` of a place that shows the object, and its box there.
+
+        Raises:
+            ObjectNotShownError: none of the places that were drawn does.
+        """
+        box, whole = self._box(index, scale)
+        place = random_place_showing(box, whole, size, rng)
+        image = self._crop(index, scale, size, lambda *_: place)
+        return image, boxes_in_crop(box, size, top=place[0], left=place[1])
+
+    def _box(self, index: int, scale: int) -> tuple[Boxes, Size]:
+        """The box of an image at S = `scale`, and the image's size there."""
+        assert self._located is not None
+        box, size = self._located[index]
+        if size is None:
+            self._decoded(index, scale)  # says why
+            raise UnusableImageError(self.source.ids[index], "unreadable", "its file has changed meanwhile")
+        whole = rescaled_size(size, scale)
+        return rescaled_boxes(box, size, whole), whole
+
     def _crop(self, index: int, scale: int, size: int, place: Any) -> Pixels:
         """The same pixels either way; of images that are not kept, no more are computed than needed."""
         if self._small(scale):
@@ -147,12 +200,19 @@ def draw(images: RescaledImages, index: int, view: TrainingView, *, seed: int, e
 
     Raises:
         UnusableImageError: it cannot be decoded.
+        ObjectNotShownError: it has a box, of which the crops that were drawn show too little.
     """
     rng = _generator(seed, epoch, _SAMPLE, index)
-    image = images.random_crop(index, random_scale(*view.scale, rng), view.crop, rng)
+    scale, box = random_scale(*view.scale, rng), None
+    if images.boxed:
+        image, box = images.random_crop_and_box(index, scale, view.crop, rng)
+    else:
+        image = images.random_crop(index, scale, view.crop, rng)
     mirrored = view.flip and random_flip(rng)
     shift = colour_shift(view.colour_components, view.colour_sd, rng)
-    return Draw(image, mirrored, shift, images.source.labels[index])
+    if box is not None and mirrored:
+        box = mirrored_boxes(box)
+    return Draw(image, mirrored, shift, images.source.labels[index], box)
 
 
 def training_batches(
@@ -166,10 +226,11 @@ def training_batches(
     first_step: int = 0,
     workers: int = 0,
     share: tuple[int, int] = (0, 1),
-) -> Generator[Batch]:
+) -> Generator[Batch | BoxedBatch]:
     """The batches of a whole training from step `first_step` on, the same for any number of `workers`.
 
-    Images that cannot be used are missing from their batch, and are in the quarantine.
+    Images that cannot be used are missing from their batch, and are in the quarantine. Where images have boxes, one
+    whose object no crop shows that was drawn is missing too, in that epoch.
 
     Args:
         source: training images.
@@ -196,7 +257,7 @@ def training_batches(
 
 def centre_batches(
     images: RescaledImages, *, crop: int, scale: int, batch: int, quarantine: Quarantine | None = None, workers: int = 0
-) -> Generator[Batch]:
+) -> Generator[Batch | BoxedBatch]:
     """Every usable image once, in order: its centre crop at S = `scale` pixels, neither mirrored nor shifted.
 
     Raises:
@@ -237,8 +298,8 @@ def rescaled_images(
 
 
 def _quarantining(
-    loaded: Generator[tuple[Batch, list[UnusableImageError]]], quarantine: Quarantine
-) -> Generator[Batch]:
+    loaded: Generator[tuple[Batch | BoxedBatch, list[UnusableImageError]]], quarantine: Quarantine
+) -> Generator[Batch | BoxedBatch]:
     with closing(loaded):
         for batch, refusals in loaded:
             for refusal in refusals:
@@ -266,11 +327,11 @@ class _Draws(Dataset[Any]):
     view: TrainingView
     seed: int
 
-    def __getitem__(self, key: tuple[int, int]) -> Draw | UnusableImageError:
+    def __getitem__(self, key: tuple[int, int]) -> Draw | UnusableImageError | ObjectNotShownError:
         epoch, index = key
         try:
             return draw(self.images, index, self.view, seed=self.seed, epoch=epoch)
-        except UnusableImageError as refusal:
+        except (UnusableImageError, ObjectNotShownError) as refusal:
             return refusal
 
 
@@ -285,8 +346,12 @@ class _CentreCrops(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Draw | UnusableImageError:
         try:
-            image = self.images.centre_crop(index, self.scale, self.crop)
-            return Draw(image, False, np.zeros(3), self.images.source.labels[index])
+            label, box = self.images.source.labels[index], None
+            if self.images.boxed:
+                image, box = self.images.centre_crop_and_box(index, self.scale, self.crop)
+            else:
+                image = self.images.centre_crop(index, self.scale, self.crop)
+            return Draw(image, False, np.zeros(3), label, box)
         except UnusableImageError as refusal:
             return refusal
 
@@ -308,8 +373,8 @@ class _Whole(Dataset[Any]):
 
 
 def _collate(
-    items: Sequence[Draw | UnusableImageError], *, crop: int, share: tuple[int, int] = (0, 1)
-) -> tuple[Batch, list[UnusableImageError]]:
+    items: Sequence[Draw | UnusableImageError | ObjectNotShownError], *, crop: int, share: tuple[int, int] = (0, 1)
+) -> tuple[Batch | BoxedBatch, list[UnusableImageError]]:
     rank, processes = share
     usable = [(place, item) for place, item in enumerate(items) if isinstance(item, Draw)]
     draws = [drawn for _, drawn in usable]
@@ -323,7 +388,9 @@ def _collate(
         torch.tensor([rank + processes * place for place, _ in usable], dtype=torch.int64),
         torch.tensor([drawn.label for drawn in draws], dtype=torch.int64),
     )
-    return batch, [item for item in items if isinstance(item, UnusableImageError)]
+    refusals = [item for item in items if isinstance(item, UnusableImageError)]
+    boxes = [drawn.box for drawn in draws if drawn.box is not None]
+    return (BoxedBatch(batch, torch.from_numpy(np.array(boxes, dtype=np.float32))) if boxes else batch), refusals
 
 
 def _generator(seed: int, epoch: int, stream: int, index: int) -> np.random.Generator:

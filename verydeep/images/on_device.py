@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from verydeep.images.loader import Batch
+from verydeep.images.loader import Batch, BoxedBatch
 
 
 class DeviceBatch(NamedTuple):
@@ -18,6 +18,13 @@ class DeviceBatch(NamedTuple):
     """int64 [B], as in `loader.Batch`."""
     labels: Tensor
     """int64 [B]."""
+    boxes: Tensor | None = None
+    """float32 [B, 4], as in `loader.BoxedBatch`; None where images have none."""
+
+    def piece(self, part: slice) -> "DeviceBatch":
+        """Some of the images, in order."""
+        boxes = None if self.boxes is None else self.boxes[part]
+        return DeviceBatch(self.images[part], self.places[part], self.labels[part], boxes)
 
 
 def nothing(crop: int, device: torch.device) -> DeviceBatch:
@@ -26,7 +33,7 @@ def nothing(crop: int, device: torch.device) -> DeviceBatch:
     return DeviceBatch(torch.zeros(0, 3, crop, crop, device=device), none, none)
 
 
-def on_device(batches: Iterable[Batch], device: torch.device) -> Generator[DeviceBatch]:
+def on_device(batches: Iterable[Batch | BoxedBatch], device: torch.device) -> Generator[DeviceBatch]:
     """Every batch as the network is shown it. On CUDA the next one is copied while the network works on this one.
 
     Closing it closes `batches` too, if that is a generator.
@@ -38,7 +45,7 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Generator[Devic
             batches.close()
 
 
-def _one_ahead(batches: Iterable[Batch], device: torch.device) -> Generator[DeviceBatch]:
+def _one_ahead(batches: Iterable[Batch | BoxedBatch], device: torch.device) -> Generator[DeviceBatch]:
     copying = torch.cuda.Stream(device)
     ahead: DeviceBatch | None = None
     for batch in batches:
@@ -48,17 +55,22 @@ def _one_ahead(batches: Iterable[Batch], device: torch.device) -> Generator[Devi
             yield ahead
         torch.cuda.current_stream(device).wait_stream(copying)
         for tensor in copied:
-            tensor.record_stream(torch.cuda.current_stream(device))
+            if tensor is not None:
+                tensor.record_stream(torch.cuda.current_stream(device))
         ahead = copied
     if ahead is not None:
         yield ahead
 
 
-def shown(batch: Batch, device: torch.device) -> DeviceBatch:
+def shown(batch: Batch | BoxedBatch, device: torch.device) -> DeviceBatch:
     """One batch: uint8 over the bus, then mirrored where it is to be, and its colours shifted."""
-    images, mirrored, shifts, places, labels = (
-        tensor.to(device, non_blocking=device.type == "cuda") for tensor in batch
-    )
+    crops = batch.crops if isinstance(batch, BoxedBatch) else batch
+    images, mirrored, shifts, places, labels = (_sent(tensor, device) for tensor in crops)
     turned = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
     coloured = turned.to(torch.float32, memory_format=torch.channels_last) + shifts[:, :, None, None]
-    return DeviceBatch(coloured, places, labels)
+    boxes = _sent(batch.boxes, device) if isinstance(batch, BoxedBatch) else None
+    return DeviceBatch(coloured, places, labels, boxes)
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.to(device, non_blocking=device.type == "cuda")

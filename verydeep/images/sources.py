@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from verydeep.images.decode import UnusableImageError
+from verydeep.images.regression import Regression
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -80,6 +81,8 @@ class Splits:
 
     name: str
     parts: dict[str, Source]
+    regression: Regression | None = None
+    """What is learned of the boxes, if that is what is learned: then all parts are `Boxed`."""
 
     @property
     def classes(self) -> tuple[str, ...]:

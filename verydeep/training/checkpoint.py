@@ -34,7 +34,7 @@ class Position:
     loss_sum: float = 0.0
     """Summed over this epoch's images so far."""
     wrong: int = 0
-    """Training images of this epoch so far that were misclassified."""
+    """Training images of this epoch so far that the network had wrong."""
     seen: int = 0
     """Training images of this epoch so far; those that cannot be used are not among them."""
     seconds: float = 0.0

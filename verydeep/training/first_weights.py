@@ -9,15 +9,17 @@ from verydeep.networks.configurations import InitialisationScheme, configuration
 from verydeep.networks.initialisation import Initialisation, initialise, layers_with_weights
 from verydeep.networks.vgg import VGG
 from verydeep.training.order import Order
-from verydeep.training.recipe import Recipe
+from verydeep.training.recipe import check_for_boxes
 
 
 def initial_network(order: Order) -> tuple[VGG, Initialisation, list[str]]:
     """The network with its first weights, how it got them, and what is worth a word about that."""
     recipe, classes = order.recipe, order.splits.classes
+    if order.splits.regression is not None:
+        check_for_boxes(recipe)
     net = VGG(
         configuration(order.network),
-        classes=len(classes),
+        classes=order.outputs,
         crop=recipe.crop,
         batch_norm=recipe.batch_norm,
         width=recipe.width,
@@ -33,7 +35,7 @@ def initial_network(order: Order) -> tuple[VGG, Initialisation, list[str]]:
             raise ValueError(f"cannot start from {recipe.init}: it was trained for other classes, so fc8 does not fit")
         initialisation = initialise(net, recipe.init_rest or "glorot", seed_from=seed.net, generator=generator)
     else:
-        initialisation, notes = _gone_on_from(recipe, net, classes, generator)
+        initialisation, notes = _gone_on_from(order, net, generator)
     if recipe.freeze is not None:
         frozen = _freeze(net, recipe.freeze)
         drawn = [name for name in frozen if name in initialisation.random]
@@ -43,10 +45,9 @@ def initial_network(order: Order) -> tuple[VGG, Initialisation, list[str]]:
     return net, initialisation, notes
 
 
-def _gone_on_from(
-    recipe: Recipe, net: VGG, classes: tuple[str, ...], generator: torch.Generator
-) -> tuple[Initialisation, list[str]]:
-    """Copies all layers and the mean of a run; fc8 is drawn anew where the classes are others."""
+def _gone_on_from(order: Order, net: VGG, generator: torch.Generator) -> tuple[Initialisation, list[str]]:
+    """Copies all layers and the mean of a run; fc8 is drawn anew where the classes are others, and for boxes."""
+    recipe, classes = order.recipe, order.splits.classes
     run, scheme = str(recipe.finetune), cast(InitialisationScheme, recipe.init)
     trained = runs.load_model(run)
     theirs, ours = _shape(trained.net), _shape(net)
@@ -55,11 +56,14 @@ def _gone_on_from(
     net.mean_rgb.copy_(trained.net.mean_rgb)
     layers = layers_with_weights(trained.net)
     notes: list[str] = []
-    if set(trained.classes) == set(classes):
-        order = [trained.classes.index(name) for name in classes]
+    if order.splits.regression is not None:
+        layers = tuple(name for name in layers if name != "fc8")
+        notes.append(f"fc8 is new: it predicts boxes ({order.splits.regression})")
+    elif set(trained.classes) == set(classes):
+        places = [trained.classes.index(name) for name in classes]
         with torch.no_grad():
-            trained.net.fc8.weight.copy_(trained.net.fc8.weight[order])
-            trained.net.fc8.bias.copy_(trained.net.fc8.bias[order])
+            trained.net.fc8.weight.copy_(trained.net.fc8.weight[places])
+            trained.net.fc8.bias.copy_(trained.net.fc8.bias[places])
     else:
         layers = tuple(name for name in layers if name != "fc8")
         notes.append(f"fc8 is new: the classes are not the {len(trained.classes):,} of {run}")

@@ -107,7 +107,7 @@ def _train(order: Order) -> None:
         for line in about:
             report.say(line)
         _epochs(training, stop, report, plot)
-    save_models(training, order.splits.classes, say=report.say)
+    save_models(training, order.splits, say=report.say)
 
 
 def _epochs(training: Training, stop: StopRequest, report: Reporter, plot: Curves) -> None:

@@ -10,6 +10,7 @@ from verydeep.networks.vgg import VGG
 from verydeep.runtime import uses_bf16
 from verydeep.training.checkpoint import Checkpoint
 from verydeep.training.micro_batch import micro_batch_that_fits
+from verydeep.training.objective import Objective, classification, localisation
 from verydeep.training.order import Order
 from verydeep.training.parallel import like, parallelised
 from verydeep.training.recipe import Recipe
@@ -46,7 +47,14 @@ def assemble(order: Order, net: VGG, found: Checkpoint | None = None) -> Machine
         tf32=tf32,
         micro_batch=micro_batch,
         fc_parallel=execution.fc_parallel,
+        objective=_objective(order),
     )
+
+
+def _objective(order: Order) -> Objective:
+    if order.splits.regression is not None:
+        return localisation(order.splits.regression)
+    return classification(label_smoothing=order.recipe.label_smoothing)
 
 
 def _optimiser(net: VGG, recipe: Recipe, device: torch.device) -> torch.optim.SGD:

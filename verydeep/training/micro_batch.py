@@ -43,7 +43,7 @@ def _largest_by_arithmetic(order: Order, images: int) -> int:
     size = describe(
         order.network,
         input=recipe.crop,
-        classes=len(order.splits.classes),
+        classes=order.outputs,
         width=recipe.width,
         batch_norm=recipe.batch_norm,
     ).activation_bytes

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from verydeep import runs
+from verydeep.images.boxed import Boxed
 from verydeep.images.sources import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.processes import Processes
@@ -29,10 +30,18 @@ class Order:
     device: torch.device
     processes: Processes
 
+    @property
+    def outputs(self) -> int:
+        """Of fc8."""
+        return runs.outputs(len(self.splits.classes), self.splits.regression)
+
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """Of the images, and of the weights to start from, which are read for it."""
         images = {split: self.splits.part(split).fingerprint for split in ("train", "val")}
+        train = self.splits.part("train")
+        if isinstance(train, Boxed):
+            images["train_whole"] = train.whole
         if self.recipe.start is None:
             return images
         kind = "init" if self.recipe.finetune is None else "finetune"

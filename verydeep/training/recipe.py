@@ -165,6 +165,18 @@ class Recipe:
         return self.step_epochs or self.epochs / (self.drops + 1)
 
 
+def check_for_boxes(recipe: Recipe) -> None:
+    """Refuses what does not go with boxes: they are learned by a network that classifies already (appendix A.1).
+
+    Raises:
+        ValueError: no run to start from, or a setting that is for classes alone.
+    """
+    if recipe.finetune is None:
+        raise ValueError("boxes are learned by a network that classifies already: name its RUN with --finetune")
+    if recipe.label_smoothing:
+        raise ValueError("label_smoothing does nothing for boxes: leave it out")
+
+
 def recipe_from(fields: Mapping[str, Any]) -> Recipe:
     """The recipe that a run's record holds; what older versions did not write has its default.
 

@@ -22,6 +22,7 @@ def write_record(order: Order, initialisation: Initialisation) -> None:
         initialisation=str(initialisation),
         command=runs.command(),
         versions=runs.versions(),
+        regression=order.splits.regression,
     )
     runs.write_record(order.out, record)
     (order.out / runs.QUARANTINE).unlink(missing_ok=True)
@@ -56,12 +57,14 @@ def check_same(before: runs.Record, order: Order) -> None:
         **before.fingerprints,
         "network": before.network,
         "classes": before.classes,
+        "regression": before.regression,
     }
     new = {
         **asdict(order.recipe),
         **order.fingerprints,
         "network": order.network,
         "classes": order.splits.classes,
+        "regression": order.splits.regression,
     }
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     if changed:

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from verydeep import runs
+from verydeep.images.sources import Splits
 from verydeep.training import checkpoint
 from verydeep.training.checkpoint import Checkpoint
 from verydeep.training.parallel import whole
@@ -27,15 +28,22 @@ def save_checkpoint(training: Training) -> None:
     training.saved = time.monotonic()
 
 
-def save_models(training: Training, classes: tuple[str, ...], *, say: Callable[[str], None]) -> None:
+def save_models(training: Training, splits: Splits, *, say: Callable[[str], None]) -> None:
     """The network as it is now, and as it was when the validation error was lowest."""
     net, position, out = training.machinery.net, training.position, training.out
+    classes, regression = splits.classes, splits.regression
     weights = {name: whole(value) for name, value in net.state_dict().items()}
     checkpoints, best_step = out / runs.CHECKPOINTS, position.best_step or position.step
 
     def save(found: Mapping[str, Tensor], folder: Path) -> None:
         recipe = training.recipe
-        model = runs.Model(net=net.with_weights(found), classes=classes, scale=recipe.scale, flip=recipe.flip)
+        model = runs.Model(
+            net=net.with_weights(found),
+            classes=classes,
+            scale=recipe.scale,
+            flip=recipe.flip,
+            regression=regression,
+        )
         runs.save_model(model, folder)
 
     def write() -> None:

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from verydeep.images.on_device import DeviceBatch
 from verydeep.networks.vgg import VGG
 from verydeep.processes import Processes
+from verydeep.training.objective import Objective
 from verydeep.training.parallel import everyones_rows, gradient_norm
 from verydeep.training.recipe import Recipe
 
@@ -44,6 +45,7 @@ class Machinery:
     micro_batch: int
     """Images computed at once."""
     fc_parallel: bool
+    objective: Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ class Outcome:
     loss_sum: float = 0.0
     """Of all images; their mean is what was descended on."""
     wrong: int = 0
-    """Images that were misclassified."""
+    """Images that the network had wrong."""
 
 
 def descend(
@@ -110,17 +112,17 @@ def _gradients(
         if abandon():
             raise Abandoned
         part = slice(start, min(start + machinery.micro_batch, rows))
-        labels = batch.labels[part]
+        piece = batch.piece(part)
         here = {name: mask[places[:, part].flatten()] for name, mask in keep.items()}
-        images = filled(batch.images[part], part.stop - part.start)
+        images = filled(piece.images, part.stop - part.start)
         with (
             _exchange_only_if(machinery.forward, start == starts[-1]),
             precision(machinery.device, bf16=machinery.bf16),
         ):
-            logits = machinery.forward(images, everyones_rows(here, machinery.net))[: len(labels)]
-            loss = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=recipe.label_smoothing)
+            outputs = machinery.forward(images, everyones_rows(here, machinery.net))[: len(piece.labels)]
+            loss = machinery.objective.loss(outputs, piece)
             (loss / sum(usable)).backward()
-        told += torch.stack([loss.detach(), (logits.argmax(1) != labels).sum()])
+        told += torch.stack([loss.detach(), machinery.objective.wrong(outputs, piece).sum()])
     loss_sum, wrong = told.tolist()
     return loss_sum, wrong
 
@@ -188,7 +190,7 @@ def freeze_statistics(net: VGG) -> None:
 
 
 def scores(machinery: Machinery, images: Tensor) -> Tensor:
-    """Logits in testing, [B, classes] of at most as many images as a micro-batch has."""
+    """Outputs in testing, [B, classes] or boxes, of at most as many images as a micro-batch has."""
     machinery.net.eval()
     with torch.no_grad(), precision(machinery.device, bf16=machinery.bf16):
         shown = filled(images, machinery.micro_batch) if machinery.fc_parallel else images

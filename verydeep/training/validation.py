@@ -19,7 +19,7 @@ from verydeep.training.step import DivergedError, scores
 
 
 def validation_error(training: Training, stop: StopRequest) -> float:
-    """Top-1 error in percent of the validation images' centre crops at S, over all processes.
+    """Top-1 error, or that of boxes, in percent of the validation images' centre crops at S, over all processes.
 
     If it is cut short, a checkpoint from which it is done again is saved, and the training ends as `agreement.end`
     says.
@@ -36,9 +36,9 @@ def validation_error(training: Training, stop: StopRequest) -> float:
     for batch in _batches(training, failures):
         if (stop.signal is not None or failures) and not machinery.fc_parallel:
             break
-        logits = scores(machinery, batch.images)
-        finite = finite and bool(logits.isfinite().all())
-        wrong += int((logits.argmax(1) != batch.labels).sum())
+        outputs = scores(machinery, batch.images)
+        finite = finite and bool(outputs.isfinite().all())
+        wrong += int(machinery.objective.wrong(outputs, batch).sum())
         seen += len(batch.labels)
     failures += settled(training.bad_validation, processes)
     told = processes.gathered([wrong, seen, not finite, bool(failures), stop.signal or 0]).long()

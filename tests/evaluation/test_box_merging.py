@@ -1,0 +1,74 @@
+"""Merging against an implementation in plain Python, and on cases worked out by hand."""
+
+import numpy as np
+import pytest
+
+from verydeep.evaluation.box_merging import CLOSE_IOU, merged
+
+
+def overlap(a, b):
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def mean(members):
+    return [sum(box[side] for box, _ in members) / len(members) for side in range(4)]
+
+
+def naive(boxes, scores):
+    """Groups of (box, score); two groups become one as long as their means are close."""
+    groups = [[(list(box), score)] for box, score in zip(boxes, scores, strict=True)]
+    while True:
+        pairs = [
+            (overlap(mean(one), mean(other)), i, j)
+            for j, other in enumerate(groups)
+            for i, one in enumerate(groups[:j])
+        ]
+        closest = max(pairs, default=(0, 0, 0), key=lambda pair: pair[0])
+        if closest[0] < CLOSE_IOU:
+            break
+        _, i, j = closest
+        groups[i] += groups.pop(j)
+    found = [(mean(group), sum(score for _, score in group)) for group in groups]
+    return sorted(found, key=lambda one: -one[1])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_merging_is_that_of_the_naive_implementation(seed):
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 25))
+    centres = rng.uniform(0, 60, (count, 2)).round() if seed % 2 else rng.choice([10.0, 50.0], (count, 2))
+    centres = centres + rng.normal(0, 3, (count, 2))
+    half = rng.uniform(8, 14, (count, 2))
+    boxes, scores = np.concatenate([centres - half, centres + half], axis=1), rng.random(count)
+    found, ratings = merged(boxes, scores)
+    expected = naive(boxes, scores)
+    np.testing.assert_allclose(found, [box for box, _ in expected], atol=1e-9)
+    np.testing.assert_allclose(ratings, [rating for _, rating in expected], atol=1e-9)
+    assert ratings.sum() == pytest.approx(scores.sum())
+
+
+def test_close_boxes_are_averaged_and_their_scores_added():
+    boxes = np.array([[0.0, 0, 10, 10], [2, 0, 12, 10], [1, 3, 11, 13], [100, 0, 110, 10]])
+    found, ratings = merged(boxes, np.array([0.2, 0.3, 0.1, 0.5]))
+    np.testing.assert_allclose(found, [[1, 1, 11, 11], [100, 0, 110, 10]])
+    np.testing.assert_allclose(ratings, [0.6, 0.5])
+
+
+def test_boxes_that_overlap_by_less_than_half_stay_apart():
+    boxes = np.array([[0.0, 0, 10, 10], [3.4, 0, 13.4, 10]])  # 66 of 134
+    assert len(merged(boxes, np.ones(2))[0]) == 2
+    boxes[1] = [3.3, 0, 13.3, 10]  # 67 of 133
+    assert len(merged(boxes, np.ones(2))[0]) == 1
+
+
+def test_one_box_and_boxes_without_area_stay_as_they_are():
+    one = np.array([[1.0, 2, 3, 4]])
+    found, ratings = merged(one, np.array([0.5]))
+    assert (found.tolist(), ratings.tolist()) == (one.tolist(), [0.5])
+    empty = np.array([[5.0, 5, 5, 5], [5, 5, 5, 5]])
+    assert len(merged(empty, np.ones(2))[0]) == 2

@@ -1,0 +1,208 @@
+"""The verbs `localise train`, `localise evaluate` and `localise predict`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from verydeep.commands.train import training_figures
+from verydeep.evaluation.protocols import Windows
+from verydeep.images.regression import Regression
+from verydeep.images.tolerance import Tolerance
+from verydeep.localisation_tables import box_prediction_table, localisation_tables
+from verydeep.options import (
+    BoxFiles,
+    ConfigFile,
+    ExecutionOptions,
+    ImageOptions,
+    JsonFile,
+    OutputFolder,
+    RecipeOptions,
+    RuntimeOptions,
+    whole_numbers,
+)
+from verydeep.processes import rank_of_environment
+from verydeep.runtime import Execution, Runtime
+from verydeep.tables import show, training_table
+from verydeep.training.recipe import Recipe
+
+localise = App(name="localise", help="Train, test and use networks that tell where an object is (appendix A).")
+
+
+@localise.command
+def train(
+    source: str,
+    *,
+    boxes: BoxFiles,
+    regression: Regression = "per-class",
+    fc_only: bool = False,
+    skip_bad_boxes: bool = False,
+    network: str | None = None,
+    out: Path,
+    resume: bool = False,
+    config: ConfigFile = None,
+    json_file: JsonFile = None,
+    recipe: RecipeOptions = Recipe(),
+    images: ImageOptions = Tolerance(),
+    runtime: RuntimeOptions = Runtime(),
+    execution: ExecutionOptions = Execution(),
+) -> None:
+    """Train a network to predict the box of an image's object, from one that classifies (--finetune RUN).
+
+    All its layers are copied but the last, which predicts a box for each class, or one for all.
+
+    Args:
+        source: A folder, tar shards or hub:NAME (see verydeep --help).
+        boxes: File of boxes: .csv (file,x0,y0,x1,y1,class), .json (COCO), or a folder of .xml (Pascal VOC). Several
+            --boxes count as one. Images with several boxes of their class are left out.
+        regression: per-class: a box for each class; shared: one for all.
+        fc_only: Only the fully connected layers learn.
+        skip_bad_boxes: Leave out images whose box has no area or is not in the image, or that have none, and list them.
+        network: A, A-LRN, B, B-5x5, C, D or E; that of the run, if not said.
+        out: The run folder to make.
+        resume: Go on with a run that was stopped, the other options as before; begin it if it is not there.
+        config: TOML file of options (learning_rate = 0.005); the command line overrides it.
+        json_file: Write the last and the best epoch's figures to this file as well (- for standard output instead).
+    """
+    from dataclasses import asdict
+
+    from verydeep.experiments.localise import localisation_recipe, localisation_splits
+    from verydeep.images.open_boxed import BoxOptions
+    from verydeep.training.loop import train as train_network
+
+    recipe = localisation_recipe(recipe, fc_only=fc_only)
+    options = BoxOptions(boxes=tuple(boxes), skip_bad_boxes=skip_bad_boxes)
+    splits, check = localisation_splits(source, regression=regression, options=options, max_pixels=images.max_pixels)
+    _tell(check.lines())
+    folder = train_network(
+        splits,
+        network=network,
+        out=out,
+        recipe=recipe,
+        runtime=runtime,
+        execution=execution,
+        tolerance=images,
+        resume=resume,
+    )
+    if rank_of_environment():
+        return  # the first process tells
+    figures = {**training_figures(folder), "regression": regression, **asdict(check)}
+    show(figures, json_file, training_table(figures))
+
+
+@localise.command
+def evaluate(
+    *runs: Path,
+    data: str,
+    boxes: BoxFiles,
+    skip_bad_boxes: bool = False,
+    split: str | None = None,
+    classifier: Annotated[list[Path] | None, Parameter(negative="", consume_multiple=False)] = None,
+    scales: str | None = None,
+    windows: Windows | None = None,
+    report: OutputFolder = None,
+    json_file: JsonFile = None,
+    images: ImageOptions = Tolerance(),
+    runtime: RuntimeOptions = Runtime(),
+) -> None:
+    """Test runs of boxes by the paper's two procedures, and compare them.
+
+    The simplified one takes the centre crop and the true class. The full one, with --classifier, applies networks to
+    whole images, merges the boxes, and rates them and ranks the classes by the classification run's scores.
+
+    Args:
+        runs: Run folders of verydeep localise train; in the full test several are also put together.
+        data: SOURCE of the images.
+        boxes: Files of their boxes, as for training.
+        skip_bad_boxes: Leave out images whose box has no area or is not in the image, or that have none, and list them.
+        split: train, val, test or all. If not said: test if the source has one, else val; of a source without splits
+            that no run was trained on, all.
+        classifier: A classification run with the same classes and crop; several are averaged.
+        scales: Test scales Q of the full test for a crop of 224, such as 352,384; if not said, S.
+        windows: Of the full test. dense: whole images through the networks, as in the paper; crops: each window cut
+            out, as in training. If not said: dense for a crop of 224 or more, crops for smaller ones.
+        report: Write a page with pictures into this folder.
+        json_file: Write the figures to this file as well (- for standard output instead of the tables).
+    """
+    from verydeep.experiments.localise import FullProcedure, evaluate_boxes
+    from verydeep.images.open_boxed import BoxOptions
+
+    if not runs:
+        raise ValueError("name one or more run folders to evaluate")
+    if (scales is not None or windows is not None) and not classifier:
+        raise ValueError("--scales and --windows are for the full test, which needs a classification run: --classifier")
+    full = FullProcedure(classifiers=tuple(classifier), scales=_scales(scales), windows=windows) if classifier else None
+    found = evaluate_boxes(
+        list(runs),
+        data=data,
+        options=BoxOptions(boxes=tuple(boxes), skip_bad_boxes=skip_bad_boxes),
+        split=split,
+        full=full,
+        runtime=runtime,
+        tolerance=images,
+    )
+    _tell(found.check.lines())
+    show(found.to_dict(), json_file, *localisation_tables(found.to_dict()))
+    if report is not None:
+        from verydeep.experiments.localisation_report import write_localisation_report
+
+        page = write_localisation_report(found, report, data=data)
+        print(f"report: {page}", file=sys.stderr if str(json_file) == "-" else sys.stdout)
+
+
+@localise.command
+def predict(
+    run: Path,
+    *images: Annotated[Path, Parameter(json_list=False)],
+    classifier: Path,
+    out: OutputFolder = None,
+    top: int = 1,
+    scales: str | None = None,
+    windows: Windows | None = None,
+    json_file: JsonFile = None,
+    tolerance: ImageOptions = Tolerance(),
+    runtime: RuntimeOptions = Runtime(),
+) -> None:
+    """Tell what images show and where: the most probable classes and the box of each.
+
+    Args:
+        run: A run folder of verydeep localise train.
+        images: Image files, or folders of them.
+        classifier: A classification run with the same classes and crop.
+        out: Folder for copies of the images with their boxes drawn in.
+        top: How many classes, up to 5.
+        scales: Test scales Q for a crop of 224, such as 352,384; if not said, S.
+        windows: dense or crops, as for evaluate.
+        json_file: Write the predictions to this file as well (- for standard output instead of the table).
+    """
+    from verydeep.experiments.localise import FullProcedure
+    from verydeep.experiments.localise_images import predict_boxes
+
+    if not images:
+        raise ValueError("name one or more images, or folders of them")
+    predictions = predict_boxes(
+        run,
+        images,
+        full=FullProcedure(classifiers=(classifier,), scales=_scales(scales), windows=windows),
+        out=out,
+        top=top,
+        runtime=runtime,
+        max_pixels=tolerance.max_pixels,
+    )
+    found = [prediction.to_dict() for prediction in predictions]
+    show({"predictions": found}, json_file, box_prediction_table(found))
+    failed = sum(prediction["error"] is not None for prediction in found)
+    if failed:
+        raise OSError(f"{failed} of {len(found)} images could not be used")
+
+
+def _scales(text: str | None) -> tuple[int, ...]:
+    return () if text is None else tuple(whole_numbers(text, "--scales"))
+
+
+def _tell(lines: list[str]) -> None:
+    """What was left out and why, where the figures do not go; by the first process."""
+    if not rank_of_environment():
+        for line in lines:
+            print(line, file=sys.stderr)

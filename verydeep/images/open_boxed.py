@@ -1,0 +1,95 @@
+"""SOURCE and files of boxes, as people give them, to splits whose images have a box each."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from verydeep.images.box_files import Annotation, read_boxes
+from verydeep.images.boxed import ROUNDING, Boxed, Matched, with_boxes
+from verydeep.images.sources import Source, Splits
+from verydeep.images.tolerance import MAX_PIXELS
+
+NAMED = 10
+"""Images that are named where many are told of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxOptions:
+    """Where boxes come from, and which must be good."""
+
+    boxes: tuple[str | Path, ...]
+    """Files of boxes: .csv (file,x0,y0,x1,y1,class), .json (COCO), or folders of .xml (Pascal VOC); several count as
+    one."""
+
+    skip_bad_boxes: bool = False
+    """Leave images out, and list them, whose box has no area or is not in the image, or that have none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxCheck:
+    """What became of images when boxes were matched to them, over several parts."""
+
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Images with bad boxes or none, and why."""
+    several: list[str] = field(default_factory=list)
+    """Images with several boxes of their class."""
+    cut_off: list[str] = field(default_factory=list)
+    """Images whose box was cut off at the border."""
+
+    def note(self, matched: Matched) -> None:
+        """One more part."""
+        self.left_out.update(matched.left_out)
+        self.several.extend(matched.several)
+        self.cut_off.extend(matched.cut_off)
+
+    def lines(self) -> list[str]:
+        """The same in words."""
+        told = []
+        if self.left_out:
+            told.append(f"{_images(self.left_out)} left out for their boxes: {_some(self.left_out.values(), '; ')}")
+        if self.several:
+            told.append(f"{_images(self.several)} left out, with several boxes of their class: {_some(self.several)}")
+        if self.cut_off:
+            told.append(
+                f"{_images(self.cut_off)} with a box that reached out by up to {ROUNDING:g} pixel, cut off: "
+                f"{_some(self.cut_off)}"
+            )
+        return told
+
+
+def boxed_parts(
+    splits: Splits,
+    parts: Sequence[str],
+    options: BoxOptions,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    advance: Callable[[], None] = lambda: None,
+) -> tuple[dict[str, Boxed], BoxCheck]:
+    """Some parts of a source with their images' boxes, and what became of the others. Reads the head of every image.
+
+    Raises:
+        ValueError: unusable boxes; the message names file and line.
+    """
+    annotations: list[Annotation] = [annotation for path in options.boxes for annotation in read_boxes(path)]
+    if not annotations:
+        raise ValueError(f"no boxes in {', '.join(map(str, options.boxes)) or 'no file'}")
+    check, found = BoxCheck(), {}
+    for part in parts:
+        source: Source = splits.part(part)
+        matched = with_boxes(
+            source, annotations, skip_bad=options.skip_bad_boxes, max_pixels=max_pixels, advance=advance
+        )
+        check.note(matched)
+        found[part] = matched.source
+    return found, check
+
+
+def _images(names: Iterable[str]) -> str:
+    count = len(list(names))
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
+def _some(names: Iterable[str], between: str = ", ") -> str:
+    listed = list(names)
+    more = f" and {len(listed) - NAMED:,} more" if len(listed) > NAMED else ""
+    return between.join(listed[:NAMED]) + more

@@ -1,0 +1,71 @@
+"""What the verb `localise` prints for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from verydeep.pages import interval
+from verydeep.tables import comparison_table, table_with
+
+WINDOWS = {"dense": "applied densely", "crops": "windows cut out"}
+
+
+def localisation_tables(found: Mapping[str, Any]) -> list[Table]:
+    """Errors of boxes by both tests, as `Localisation.to_dict` gives them, beside the paper's."""
+    table = table_with(
+        f"{found['source']}, {found['split']}: {found['n']:,} images; the true class's box from the centre crop",
+        left=("run", "boxes", "learned"),
+        right=("error, %", "95% interval", "mean IoU", "paper (D, S = 384), %"),
+    )
+    for one in found["simplified"]:
+        paper = one["paper_error"]
+        table.add_row(
+            Text(one["name"]),
+            one["regression"],
+            one["learned"] or "–",
+            f"{one['error']:.2f}",
+            interval(one["error_ci95"], 2),
+            f"{one['mean_iou']:.3f}",
+            "–" if paper is None else f"{paper:.1f}",
+        )
+    table.caption = Text("Wrong: an intersection over union with the true box of 0.5 or less. The paper's: Table 8.")
+    compared = [comparison_table(found["comparisons"], errors="errors of boxes")] if found["comparisons"] else []
+    return [table, *compared, *([_full_table(found)] if found["full"] else [])]
+
+
+def _full_table(found: Mapping[str, Any]) -> Table:
+    table = table_with(
+        f"Whole images at Q = {', '.join(map(str, found['scales']))}, {WINDOWS[found['windows']]}",
+        left=("run",),
+        right=("true class, %", "95% interval", "top-1, %", "95% interval", "top-5, %", "95% interval"),
+    )
+    for one in found["full"]:
+        table.add_row(
+            Text(one["name"]),
+            f"{one['true_class_error']:.2f}",
+            interval(one["true_class_error_ci95"], 2),
+            f"{one['top1_error']:.2f}",
+            interval(one["top1_error_ci95"], 2),
+            "–" if one["top5_error"] is None else f"{one['top5_error']:.2f}",
+            interval(one["top5_error_ci95"], 2),
+        )
+    notes = ["Boxes are merged and rated by class scores. True class: of its box, whatever the image was taken for."]
+    if found["full"][0]["top5_error"] is None:
+        notes.append("No top-5 error: with five classes or fewer it would be that of the true class.")
+    table.caption = Text(" ".join(notes))
+    return table
+
+
+def box_prediction_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
+    """The most probable classes of every image, and where they are."""
+    table = table_with(None, left=("image", "class"), right=("probability", "x0", "y0", "x1", "y1"))
+    for prediction in predictions:
+        if prediction["error"]:
+            table.add_row(Text(prediction["image"]), Text(prediction["error"]), style="red")
+        for place, one in enumerate(prediction["objects"]):
+            name = "" if place else Text(prediction["image"])
+            sides = (f"{side:.0f}" for side in one["box"])
+            table.add_row(name, Text(one["name"]), f"{100 * one['probability']:.1f}%", *sides)
+    return table
