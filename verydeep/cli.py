@@ -19,6 +19,7 @@ from verydeep.commands.push import push
 from verydeep.commands.reproduce import reproduce
 from verydeep.commands.scan import scan
 from verydeep.commands.train import train
+from verydeep.commands.transfer import transfer
 from verydeep.exit_status import explained
 from verydeep.options import options_file
 from verydeep.processes import under_torchrun
@@ -42,6 +43,7 @@ VERBS = (describe, scan, train, evaluate, compare, reproduce, predict, features,
 for verb in VERBS:
     app.command(verb)
 app.command(localise)
+app.command(transfer)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

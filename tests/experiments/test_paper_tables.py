@@ -15,7 +15,10 @@ from verydeep.experiments.paper import (
     TABLE_5,
     TABLE_6,
     TABLE_7,
+    TABLE_11,
+    TABLE_12,
     reported,
+    reported_transfer,
 )
 from verydeep.networks.configurations import CONFIGURATIONS
 
@@ -81,6 +84,12 @@ Krizhevskyetal.  5        38.1  16.4  16.4
 Krizhevskyetal.  1        40.7  18.2  -
 """
 
+PRINTED_TABLE_11 = """
+D    89.3  89.0  91.8±1.0  85.0±0.2
+E    89.3  89.0  92.3±0.5  85.1±0.3
+D+E  89.7  89.3  92.7±0.5  86.2±0.3
+"""
+
 
 def lines(printed):
     return [line.split() for line in printed.strip().splitlines()]
@@ -116,6 +125,22 @@ def test_table_7_is_as_printed():
     found = [[row.who.replace(" ", ""), row.networks, *errors(row.top1, row.top5, row.top5_test)] for row in TABLE_7]
     assert found == lines(PRINTED_TABLE_7)
     assert CLARIFAI_WITH_OUTSIDE_DATA_TOP5_TEST == 11.2
+
+
+def test_tables_11_and_12_are_as_printed():
+    found = [
+        [
+            row.networks.replace(" ", ""),
+            *errors(row.voc_2007, row.voc_2012),
+            f"{row.caltech_101}±{row.caltech_101_sd}",
+            f"{row.caltech_256}±{row.caltech_256_sd}",
+        ]
+        for row in TABLE_11
+    ]
+    assert found == lines(PRINTED_TABLE_11)
+    assert dict(TABLE_12) == {"image only": 79.2, "image and bounding box": 84.0}
+    assert reported_transfer(FUSED) is TABLE_11[2]
+    assert reported_transfer("A") is None
 
 
 def test_errors_are_given_to_one_decimal():

@@ -1,0 +1,96 @@
+"""The verbs `transfer` and `transfer predict`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from verydeep.images.tolerance import Tolerance
+from verydeep.options import ImageOptions, JsonFile, OutputFolder, RuntimeOptions, named_scales
+from verydeep.runtime import Runtime
+from verydeep.tables import show
+from verydeep.transfer_tables import classification_table, transfer_tables
+
+transfer = App(name="transfer")
+
+
+@transfer.default
+def evaluate(
+    *runs: Path,
+    data: str,
+    split: str | None = None,
+    scales: str = "single",
+    pool: Literal["avg", "stack"] = "avg",
+    train: int = 30,
+    test: int = 50,
+    splits: int = 3,
+    seed: int = 0,
+    baseline: bool = False,
+    out: OutputFolder = None,
+    json_file: JsonFile = None,
+    images: ImageOptions = Tolerance(),
+    runtime: RuntimeOptions = Runtime(),
+) -> None:
+    """Test how well runs' features tell the classes of other images, by linear SVMs (appendix B).
+
+    Features are relu7 of the whole image, averaged over positions, over scales and, if the run was trained with
+    mirrored images, over the mirror image, and divided by their Euclidean length. They are computed once and kept in
+    the folder for caches. C is chosen on a fifth of the training images.
+
+    Args:
+        runs: Run folders; several are tested each and with their features one after the other's.
+        data: SOURCE of the images, of any classes.
+        split: train, val, test or all: what training and test images are drawn from; of a source with splits it must be
+            said.
+        scales: Test scales Q for a crop of 224, such as 256,384,512; single: the training scale; paper: the three that
+            follow from it.
+        pool: avg: the average over scales; stack: the scales one after the other.
+        train: Training images of each class.
+        test: Test images of each class, or all that are left if they are fewer.
+        splits: How many times training and test images are drawn.
+        seed: Of those draws, and of the untrained networks' weights.
+        baseline: Also test plain pixels (32 x 32), and networks like the runs' with random weights.
+        out: Write a classifier of these classes into this folder, for verydeep transfer predict. It is fitted on all
+            the images, to the features of all the runs.
+        json_file: Write the figures to this file as well (- for standard output instead of the tables).
+    """
+    from verydeep.experiments.transfer import TransferOptions
+    from verydeep.experiments.transfer import transfer as transfer_features
+
+    options = TransferOptions(
+        scales=named_scales(scales), pool=pool, train=train, test=test, splits=splits, seed=seed, baseline=baseline
+    )
+    found = transfer_features(
+        list(runs), data=data, split=split, options=options, out=out, runtime=runtime, tolerance=images
+    ).to_dict()
+    show(found, json_file, *transfer_tables(found))
+
+
+@transfer.command
+def predict(
+    classifier: Path,
+    *images: Annotated[Path, Parameter(json_list=False)],
+    top: int = 5,
+    json_file: JsonFile = None,
+    tolerance: ImageOptions = Tolerance(),
+    runtime: RuntimeOptions = Runtime(),
+) -> None:
+    """Tell what images show, by a classifier that verydeep transfer --out wrote.
+
+    Args:
+        classifier: Its folder.
+        images: Image files, or folders of them.
+        top: How many classes.
+        json_file: Write the classes to this file as well (- for standard output instead of the table).
+    """
+    from verydeep.deployment.feature_classifier import classify
+
+    if not images:
+        raise ValueError("name one or more images, or folders of them")
+    found = [
+        one.to_dict() for one in classify(classifier, images, top=top, runtime=runtime, max_pixels=tolerance.max_pixels)
+    ]
+    show({"classifications": found}, json_file, classification_table(found))
+    failed = sum(one["error"] is not None for one in found)
+    if failed:
+        raise OSError(f"{failed} of {len(found)} images could not be used")

@@ -1,0 +1,146 @@
+"""Descriptors of a source's images for an SVM: of networks, kept once they are computed, and of plain pixels."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from verydeep import cache, runs
+from verydeep.deployment.feature_files import write_features
+from verydeep.deployment.features import PENULTIMATE, Descriptor
+from verydeep.images.decode import UnusableImageError, decode
+from verydeep.images.quarantine import Quarantine
+from verydeep.images.sources import Source, contents_digests, digest
+from verydeep.images.tolerance import Tolerance
+from verydeep.networks.initialisation import initialise
+from verydeep.networks.vgg import VGG
+from verydeep.progress import reporting
+from verydeep.runtime import Runtime, torch_device
+from verydeep.version import __version__
+
+KIND = "features"
+"""Folder in the user's folder for caches."""
+
+PIXELS_SIDE = 32
+"""Images are squeezed into such a square where plain pixels describe them: 3,072 numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescribedImages:
+    """The images of a source that could be used, each as a vector of length 1."""
+
+    ids: tuple[str, ...]
+    vectors: NDArray[np.float32]
+    """[N, D]"""
+    unusable: dict[str, str]
+
+    def of(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """[len(ids), D], the vectors of these images."""
+        rows = {name: row for row, name in enumerate(self.ids)}
+        return self.vectors[[rows[name] for name in ids]]
+
+
+def network_features(
+    model: runs.Model,
+    source: Source,
+    descriptor: Descriptor,
+    *,
+    weights: str,
+    contents: str,
+    runtime: Runtime,
+    tolerance: Tolerance,
+) -> DescribedImages:
+    """The penultimate features of every usable image; computed once, then read from the user's folder for caches.
+
+    Work that was stopped goes on (`write_features`).
+
+    Args:
+        model: the network; it goes to the device.
+        source: the images.
+        descriptor: at which scales, pooled how.
+        weights: what tells the network's weights from others.
+        contents: what tells the images from others, as `contents_of` gives it.
+        runtime: device, and processes that decode.
+        tolerance: how many images may be unusable.
+
+    Raises:
+        ValueError: unusable scales.
+        TooManyBadImagesError: more images are unusable than is tolerated.
+        OSError: the folder for caches cannot be written.
+    """
+    net = model.net
+    network = (net.configuration.name, net.crop, net.width, net.batch_norm, model.scale, model.flip)
+    computed = (__version__, torch.__version__, torch_device(runtime.device).type)
+    key = digest(computed, network, weights, contents, descriptor, tolerance)
+    file = cache.folder() / KIND / f"{key}.safetensors"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_features(model, source, file, descriptor=descriptor, runtime=runtime, tolerance=tolerance)
+    return _read(file)
+
+
+def _read(file: Path) -> DescribedImages:
+    from safetensors import safe_open
+
+    with safe_open(file, "numpy") as opened:
+        about = {name: json.loads(opened.metadata()[name]) for name in ("ids", "unusable")}
+        return DescribedImages(
+            ids=tuple(about["ids"]), vectors=opened.get_tensor(PENULTIMATE), unusable=about["unusable"]
+        )
+
+
+def contents_of(source: Source) -> str:
+    """What tells a source's images from others: the contents of all files, their names, labels and order."""
+    with reporting("read images", total=len(source)) as report:
+        return digest(source.fingerprint, contents_digests(source, report.advance))
+
+
+def untrained(model: runs.Model, *, seed: int) -> runs.Model:
+    """The same network with weights drawn at random (Glorot's), but the mean RGB that the model's training had."""
+    old = model.net
+    net = VGG(
+        old.configuration,
+        classes=old.classes,
+        crop=old.crop,
+        width=old.width,
+        batch_norm=old.batch_norm,
+        dropout=old.dropout,
+    )
+    initialise(net, generator=torch.Generator().manual_seed(seed))
+    net.mean_rgb.copy_(old.mean_rgb)
+    return replace(model, net=net.eval(), weights_sha256=None)
+
+
+def pixel_features(source: Source, tolerance: Tolerance) -> DescribedImages:
+    """Every usable image squeezed into a small square, as a vector of length 1.
+
+    Raises:
+        TooManyBadImagesError: more images are unusable than is tolerated.
+    """
+    quarantine = Quarantine(len(source), tolerance, split="all")
+    ids, vectors = [], []
+    with reporting("pixels", total=len(source)) as report:
+        quarantine.say = report.say
+        for index in range(len(source)):
+            report.advance()
+            try:
+                sample = source[index]
+                image = decode(sample.data, sample.id, max_pixels=tolerance.max_pixels)
+            except UnusableImageError as refusal:
+                quarantine.add(refusal)
+                continue
+            ids.append(sample.id)
+            vectors.append(_squeezed(image))
+    return DescribedImages(ids=tuple(ids), vectors=np.stack(vectors), unusable=quarantine.reasons)
+
+
+def _squeezed(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
+    small = F.interpolate(pixels, size=(PIXELS_SIDE, PIXELS_SIDE), mode="bilinear", antialias=True).flatten()
+    return cast(NDArray[np.float32], F.normalize(small, dim=0).numpy())

@@ -1,0 +1,84 @@
+"""What the verb `transfer` prints for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from verydeep.experiments.paper import TABLE_11
+from verydeep.pages import interval, percent
+from verydeep.tables import table_with
+
+
+def transfer_tables(found: Mapping[str, Any]) -> list[Table]:
+    """Recalls of every descriptor, their differences and the paper's Table 11; of what `Transfer.to_dict` gives."""
+    fewest, most = min(found["test"]), max(found["test"])
+    tested = f"{most}" if fewest == most else f"{fewest} to {most}"
+    several = f", {found['splits']} splits" if found["splits"] > 1 else ""
+    table = table_with(
+        f"{found['source']}: {len(found['classes'])} classes, {found['train']} training and {tested} test images of "
+        f"each{several}",
+        left=("descriptor",),
+        right=("numbers", "mean class recall, %", "sd", "95% interval", "C"),
+    )
+    for one in found["descriptors"]:
+        table.add_row(
+            Text(one["name"]),
+            f"{one['numbers']:,}",
+            f"{one['recall']:.2f}",
+            percent(one["recall_sd"], 2),
+            interval(one["recall_ci95"], 2),
+            ", ".join(f"{c:g}" for c in one["c"]),
+        )
+    if found["unusable"]:
+        table.title = Text(f"{table.title}, without {len(found['unusable']):,} images that cannot be used")
+    table.caption = Text("sd: of the splits. Interval: by a bootstrap over the test images.")
+    return [table, *([_difference_table(found)] if found["differences"] else []), _paper_table()]
+
+
+def _difference_table(found: Mapping[str, Any]) -> Table:
+    table = table_with(
+        "Compared on the same images",
+        left=("first", "second"),
+        right=("difference, points", "95% interval", "in each split"),
+    )
+    for pair in found["differences"]:
+        table.add_row(
+            Text(pair["first"]),
+            Text(pair["second"]),
+            f"{pair['difference']:+.2f}",
+            interval(pair["difference_ci95"], 2, "+"),
+            ", ".join(f"{one:+.2f}" for one in pair["differences"]),
+        )
+    table.caption = Text("Mean class recall of the first minus that of the second: above 0 the first is better.")
+    return table
+
+
+def _paper_table() -> Table:
+    table = table_with(
+        "The paper's Table 11: ILSVRC networks at crop 224, several scales; in percent",
+        left=("networks",),
+        right=("Caltech-101 recall", "Caltech-256 recall", "VOC-2007 mAP", "VOC-2012 mAP"),
+    )
+    for row in TABLE_11:
+        table.add_row(
+            row.networks,
+            f"{row.caltech_101:.1f} ± {row.caltech_101_sd:.1f}",
+            f"{row.caltech_256:.1f} ± {row.caltech_256_sd:.1f}",
+            f"{row.voc_2007:.1f}",
+            f"{row.voc_2012:.1f}",
+        )
+    return table
+
+
+def classification_table(classifications: Sequence[Mapping[str, Any]]) -> Table:
+    """The classes with the highest scores of every image."""
+    table = table_with(None, left=("image", "class"), right=("score",))
+    for one in classifications:
+        if one["error"]:
+            table.add_row(Text(one["image"]), Text(one["error"]), "", style="red")
+        for place, (name, score) in enumerate(zip(one["classes"], one["scores"], strict=True)):
+            table.add_row("" if place else Text(one["image"]), Text(name), f"{score:+.2f}")
+    table.caption = Text("Score: distance from the class's plane in units of its margin; above 0, on its side.")
+    return table
