@@ -65,7 +65,8 @@ def fit(vectors: NDArray[np.float32], labels: NDArray[np.int64], *, c: float) ->
     weights, biases = solver.coef_, solver.intercept_
     if len(weights) == 1:  # of two classes there is one plane, the second's
         weights, biases = np.concatenate([-weights, weights]), np.concatenate([-biases, biases])
-    return LinearSVM(weights=weights.astype(np.float32), biases=biases.astype(np.float32), c=c)
+    # liblinear's stand column by column; safetensors writes memory as it lies.
+    return LinearSVM(weights=weights.astype(np.float32, order="C"), biases=biases.astype(np.float32), c=c)
 
 
 def fit_choosing_c(vectors: NDArray[np.float32], labels: NDArray[np.int64]) -> LinearSVM:
