@@ -10,6 +10,7 @@ from verydeep.version import __version__
 
 if TYPE_CHECKING:
     from verydeep.deployment.export_weights import WrittenWeights, write_weights
+    from verydeep.deployment.feature_classifier import Classification, classify, load_classifier
     from verydeep.deployment.feature_files import write_features
     from verydeep.deployment.features import Descriptor, features
     from verydeep.deployment.import_weights import Imported, Trained, import_weights
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from verydeep.experiments.localise import FullProcedure, evaluate_boxes, localisation_recipe, localisation_splits
     from verydeep.experiments.localise_images import predict_boxes
     from verydeep.experiments.reproduce import reproduce
+    from verydeep.experiments.transfer import TransferOptions, transfer
+    from verydeep.experiments.transfer_report import write_transfer_report
     from verydeep.images.open_boxed import BoxOptions
     from verydeep.images.scan import Scan, scan
     from verydeep.images.tolerance import Tolerance
@@ -58,6 +61,8 @@ _MODULES = {
     "experiments.localise": ("FullProcedure", "evaluate_boxes", "localisation_recipe", "localisation_splits"),
     "experiments.localise_images": ("predict_boxes",),
     "experiments.localisation_report": ("write_localisation_report",),
+    "experiments.transfer": ("TransferOptions", "transfer"),
+    "experiments.transfer_report": ("write_transfer_report",),
     "images.open_boxed": ("BoxOptions",),
     "images.scan": ("Scan", "scan"),
     "images.tolerance": ("Tolerance",),
@@ -67,12 +72,14 @@ _MODULES = {
     "deployment.push": ("push",),
     "deployment.features": ("Descriptor", "features"),
     "deployment.feature_files": ("write_features",),
+    "deployment.feature_classifier": ("Classification", "classify", "load_classifier"),
 }
 
 __all__ = [
     "CONFIGURATIONS",
     "VGG",
     "BoxOptions",
+    "Classification",
     "Comparison",
     "Configuration",
     "Descriptor",
@@ -90,8 +97,10 @@ __all__ = [
     "Scan",
     "Tolerance",
     "Trained",
+    "TransferOptions",
     "WrittenWeights",
     "__version__",
+    "classify",
     "compare",
     "describe",
     "describe_stack",
@@ -102,6 +111,7 @@ __all__ = [
     "import_weights",
     "initialise",
     "load",
+    "load_classifier",
     "load_model",
     "localisation_recipe",
     "localisation_splits",
@@ -112,10 +122,12 @@ __all__ = [
     "save",
     "scan",
     "train",
+    "transfer",
     "vgg",
     "write_features",
     "write_localisation_report",
     "write_predictions",
+    "write_transfer_report",
     "write_weights",
 ]
 

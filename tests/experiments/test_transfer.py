@@ -1,7 +1,9 @@
 """Features on other data: splits, choice of C and recalls against naive computations; from images to a classifier."""
 
 import json
+import runpy
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +25,8 @@ from verydeep.images.open_source import open_for_testing
 from verydeep.images.sources import MemorySource, Sample, stratified_split
 from verydeep.images.tolerance import Tolerance
 from verydeep.runs import Model, load_model, save_model
+
+accessibility = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "accessibility.py")))
 
 CLASSES, EACH = ("ant", "bee", "cow"), 9
 FEW = TransferOptions(train=4, test=3, splits=2)
@@ -370,13 +374,20 @@ def test_damaged_and_foreign_folders_are_refused(made, tmp_path):
 
 def test_the_verbs_from_features_to_predictions(made, capsys, tmp_path):
     few = ["--train", 4, "--test", 3, "--splits", 2]
-    saved = ["--out", tmp_path / "classifier", "--json", tmp_path / "found.json"]
+    saved = ["--out", tmp_path / "classifier", "--json", tmp_path / "found.json", "--report", tmp_path / "page"]
     assert run("transfer", *made.runs, "--data", made.photos, *few, "--baseline", *saved) == 0
     text = capsys.readouterr().out
     for wanted in ("3 classes, 4 training and 3 test images of each, 2 splits", "all stacked", "pixels", "91.8 ± 1.0"):
         assert wanted in text
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["descriptors"][2]["kind"] == "stacked"
+    assert found == json.loads((tmp_path / "page" / "transfer.json").read_text())
+    page = (tmp_path / "page" / "transfer.html").read_text()
+    assert accessibility.problems(page) == []
+    for one in found["descriptors"]:
+        assert f"{one['recall']:.1f}</td>" in page
+    for wanted in ("Chance is 33.3%", "Caltech-256", "image and bounding box", "All 27 images can be used"):
+        assert wanted in page
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     images = [made.photos / "bee" / "0.png", broken]

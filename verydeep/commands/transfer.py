@@ -1,5 +1,6 @@
 """The verbs `transfer` and `transfer predict`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,6 +28,7 @@ def evaluate(
     seed: int = 0,
     baseline: bool = False,
     out: OutputFolder = None,
+    report: OutputFolder = None,
     json_file: JsonFile = None,
     images: ImageOptions = Tolerance(),
     runtime: RuntimeOptions = Runtime(),
@@ -52,6 +54,7 @@ def evaluate(
         baseline: Also test plain pixels (32 x 32), and networks like the runs' with random weights.
         out: Write a classifier of these classes into this folder, for verydeep transfer predict. It is fitted on all
             the images, to the features of all the runs.
+        report: Write a page into this folder.
         json_file: Write the figures to this file as well (- for standard output instead of the tables).
     """
     from verydeep.experiments.transfer import TransferOptions
@@ -62,8 +65,13 @@ def evaluate(
     )
     found = transfer_features(
         list(runs), data=data, split=split, options=options, out=out, runtime=runtime, tolerance=images
-    ).to_dict()
-    show(found, json_file, *transfer_tables(found))
+    )
+    show(found.to_dict(), json_file, *transfer_tables(found.to_dict()))
+    if report is not None:
+        from verydeep.experiments.transfer_report import write_transfer_report
+
+        page = write_transfer_report(found, report)
+        print(f"report: {page}", file=sys.stderr if str(json_file) == "-" else sys.stdout)
 
 
 @transfer.command
