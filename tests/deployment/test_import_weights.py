@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from verydeep import Recipe, Trained, evaluate, import_weights, load, runs, train
+from verydeep.ilsvrc_classes import ilsvrc_classes
 from verydeep.images.sources import MemorySource, Sample, Splits
-from verydeep.networks.class_names import ilsvrc_classes
 
 foreign = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "foreign_weights.py")))
 
@@ -225,6 +225,59 @@ def test_an_imported_run_is_tested_and_gone_on_from(tmp_path):
         assert runs.read_record(out).fingerprints[kind] == runs.weights_fingerprint(run)
     with pytest.raises(ValueError, match="was imported, so there is nothing to resume"):
         train(noise, network="A", out=run, recipe=Recipe(**tiny), resume=True)
+
+
+def test_imagenets_folders_fit_its_names(tmp_path):
+    """Called as ids or words, the same numbers."""
+    torch.save(foreign.state_dict(foreign.plain("A", window=1, classes=1000), "torchvision"), tmp_path / "net.pth")
+    ids = ("n02123045", "n01440764", "n01443537")
+    for name, chosen in (("words", None), ("wnids", "wnids")):
+        import_weights(tmp_path / "net.pth", tmp_path / name, class_names=chosen)
+    for place, called in (("by id", ids), ("by word", ("tabby", "tench", "goldfish"))):
+        for number, name in enumerate(called):
+            folder = tmp_path / place / name
+            folder.mkdir(parents=True)
+            for index in range(4):
+                (folder / f"{index}.png").write_bytes(pictures(12, 3).samples[4 * number + index].data)
+    found = {
+        (run, place): evaluate(tmp_path / run, data=str(tmp_path / place), split="all", cache=False)
+        for run in ("words", "wnids")
+        for place in ("by id", "by word")
+    }
+    assert {tuple(one.images.labels.tolist()) for one in found.values()} >= {(0,) * 4 + (1,) * 4 + (281,) * 4}
+    assert len({tuple(sorted(one.images.labels.tolist())) for one in found.values()}) == 1
+    (tmp_path / "by word" / "n01440764").mkdir()
+    (tmp_path / "by word" / "n01440764" / "0.png").write_bytes(pictures(1, 3).samples[0].data)
+    with pytest.raises(ValueError, match="one class under two names, n01440764 and tench"):
+        evaluate(tmp_path / "words", data=str(tmp_path / "by word"), cache=False)
+    (tmp_path / "by id" / "n00000000").mkdir()
+    (tmp_path / "by id" / "n00000000" / "0.png").write_bytes(pictures(1, 3).samples[0].data)
+    with pytest.raises(ValueError, match=r"lacks: n00000000; it has .* and 995 more$"):
+        evaluate(tmp_path / "words", data=str(tmp_path / "by id"), cache=False)
+
+
+def test_imagenets_folders_go_on_from_its_names(tmp_path, capsys):
+    """A network of two words, trained on two folders with the ids, keeps its fc8, in the folders' order."""
+    torch.save(foreign.state_dict(foreign.plain("A", window=1, classes=2), "torchvision"), tmp_path / "net.pth")
+    (tmp_path / "names.txt").write_text("tabby\ntench\n")
+    import_weights(tmp_path / "net.pth", tmp_path / "run", class_names=str(tmp_path / "names.txt"))
+    samples = pictures(8, 0).samples
+    train_part = MemorySource(classes=("n01440764", "n02123045"), samples=samples)
+    noise = Splits(name="noise", parts={"train": train_part, "val": train_part})
+    still = {"crop": 32, "width": 1 / 16, "epochs": 1, "batch": 4, "learning_rate": 1e-30, "weight_decay": 0}
+    recipe = Recipe(**still, finetune=str(tmp_path / "run"))
+    out = train(noise, network="A", out=tmp_path / "out", recipe=recipe)
+    assert "fc8 is new" not in capsys.readouterr().err
+    assert torch.allclose(load(out).fc8.bias, load(tmp_path / "run").fc8.bias.flip(0), rtol=1e-6)
+
+
+def test_a_run_keeps_its_names_when_it_is_imported_again(tmp_path):
+    torch.save(foreign.state_dict(foreign.plain("A", window=1, classes=1000), "torchvision"), tmp_path / "net.pth")
+    import_weights(tmp_path / "net.pth", tmp_path / "run", class_names="wnids")
+    import_weights(tmp_path / "run", tmp_path / "again")
+    assert runs.load_model(tmp_path / "again").classes == tuple(ilsvrc_classes())
+    import_weights(tmp_path / "run", tmp_path / "words", class_names="words")
+    assert runs.load_model(tmp_path / "words").classes == tuple(ilsvrc_classes().values())
 
 
 def test_imagenets_names_come_with_a_thousand_outputs(tmp_path):

@@ -80,7 +80,7 @@ def import_weights(
     out: str | Path,
     *,
     network: str | None = None,
-    class_names: str = WORDS,
+    class_names: str | None = None,
     trained: Trained = Trained(),
 ) -> Imported:
     """Makes a run of weights of torchvision, timm, Keras, Caffe, MatConvNet or this package.
@@ -94,7 +94,8 @@ def import_weights(
         weights: a file, a run, a folder with `config.json` and weights, or `hub:NAME`.
         out: the run folder to make.
         network: `A-LRN`, whose weights cannot be told from A's; another name is checked against what is found.
-        class_names: `words` or `wnids` of ILSVRC's classes for 1,000 outputs, or a file with a name per line.
+        class_names: `words` or `wnids` of ILSVRC's classes for 1,000 outputs, or a file with a name per line. If not
+            said, this package's own models keep their names, and of others it is `words`.
         trained: preprocessing other than that of the library's own weights.
 
     Raises:
@@ -119,7 +120,7 @@ def import_weights(
 
 
 def converted_weights(
-    arrays: NamedArrays, *, network: str | None = None, names: str = WORDS, trained: Trained = Trained()
+    arrays: NamedArrays, *, network: str | None = None, names: str | None = None, trained: Trained = Trained()
 ) -> _Converted:
     """A model of named arrays, in memory.
 
@@ -141,7 +142,7 @@ def converted_weights(
     if drawn:
         weights |= _first_weights(net, drawn)
     net.load_state_dict(weights, assign=True)
-    classes = names_of_classes(net.classes, names, arrays.classes)
+    classes = names_of_classes(net.classes, names or WORDS, arrays.classes)
     model = runs.Model(net=net.eval(), classes=classes, scale=runs.TEST_SCALE, flip=True)
     copied = [layer for layer in layers_with_weights(net) if layer not in drawn]
     others = f"; glorot initialisation: {', '.join(drawn)}" if drawn else ""
@@ -170,14 +171,14 @@ def _found(weights: str | Path) -> tuple[Path, Path | None]:
     raise ValueError(f"{weights} has neither {' nor '.join(HUB_WEIGHTS)}")
 
 
-def _own(folder: Path, network: str | None, names: str, trained: Trained) -> _Converted:
+def _own(folder: Path, network: str | None, names: str | None, trained: Trained) -> _Converted:
     """The model of an earlier run, with its classes, scale and mirror."""
     model = runs.load_model(folder)
     if network is not None and configuration(network) != model.net.configuration:
         raise ValueError(f"it is {model.net.configuration.name}, not {network}")
     if trained != Trained():
         raise ValueError("its mean is part of its weights: leave out mean, std, channels and white")
-    classes = names_of_classes(model.net.classes, names, model.classes)
+    classes = model.classes if names is None else names_of_classes(model.net.classes, names, model.classes)
     copied = ", ".join(layers_with_weights(model.net))
     return _Converted(
         model=replace(model, classes=classes),

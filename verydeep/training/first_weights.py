@@ -5,6 +5,7 @@ from typing import cast
 import torch
 
 from verydeep import runs
+from verydeep.ilsvrc_classes import places
 from verydeep.networks.configurations import InitialisationScheme, configuration
 from verydeep.networks.initialisation import Initialisation, initialise, layers_with_weights
 from verydeep.networks.vgg import VGG
@@ -29,7 +30,7 @@ def initial_network(order: Order) -> tuple[VGG, Initialisation, list[str]]:
         initialisation = initialise(net, cast(InitialisationScheme, recipe.init), generator=generator)
     elif recipe.finetune is None:
         seed = runs.load_model(recipe.start)
-        if seed.classes != classes:
+        if _order(classes, seed.classes) != list(range(len(seed.classes))):
             raise ValueError(f"cannot start from {recipe.init}: it was trained for other classes, so fc8 does not fit")
         initialisation = initialise(net, recipe.init_rest or "glorot", seed_from=seed.net, generator=generator)
     else:
@@ -55,8 +56,8 @@ def _gone_on_from(
     net.mean_rgb.copy_(trained.net.mean_rgb)
     layers = layers_with_weights(trained.net)
     notes: list[str] = []
-    if set(trained.classes) == set(classes):
-        order = [trained.classes.index(name) for name in classes]
+    order = _order(classes, trained.classes)
+    if sorted(order) == list(range(len(trained.classes))):
         with torch.no_grad():
             trained.net.fc8.weight.copy_(trained.net.fc8.weight[order])
             trained.net.fc8.bias.copy_(trained.net.fc8.bias[order])
@@ -64,6 +65,12 @@ def _gone_on_from(
         layers = tuple(name for name in layers if name != "fc8")
         notes.append(f"fc8 is new: the classes are not the {len(trained.classes):,} of {run}")
     return initialise(net, scheme, seed_from=trained.net, layers=layers, generator=generator), notes
+
+
+def _order(classes: tuple[str, ...], theirs: tuple[str, ...]) -> list[int]:
+    """The place of each class among theirs, -1 where it has none."""
+    known = places(theirs)
+    return [known.get(name, -1) for name in classes]
 
 
 def _shape(net: VGG) -> str:
