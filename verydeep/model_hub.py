@@ -15,8 +15,10 @@ def is_named(run: str | Path) -> bool:
 
 
 @cache
-def downloaded(name: str, files: Sequence[str]) -> Path:
+def downloaded(name: str, files: Sequence[str], *, beside: Path | None = None) -> Path:
     """The folder in the hub's cache with those of `files` that the model has. One process sees one state of it.
+
+    `beside` is what this gave for other files of the model: these are of the same state.
 
     Raises:
         ValueError: no such model or revision, one that needs a login, or huggingface_hub is missing.
@@ -25,7 +27,8 @@ def downloaded(name: str, files: Sequence[str]) -> Path:
     hub = _library(name)
     repository, _, revision = name.removeprefix(PREFIX).partition("@")
     with _told_in_one_line(name):
-        return Path(hub.snapshot_download(repository, revision=revision or None, allow_patterns=list(files)))
+        state = beside.name if beside else revision or None  # the hub's cache calls folders after the commit
+        return Path(hub.snapshot_download(repository, revision=state, allow_patterns=list(files)))
 
 
 def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, message: str) -> str:

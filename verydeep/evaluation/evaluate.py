@@ -107,7 +107,8 @@ def evaluate(
             workers=runtime.workers,
             processes=processes,
         )
-        found = _told_averages(f"evaluate {split}", passes, around)
+        said = [line for one in tested for line in runs.warnings_of(one.name, one.model)]
+        found = _told_averages(f"evaluate {split}", passes, around, said)
         figures = {
             "source": splits.name,
             "split": split,
@@ -118,10 +119,12 @@ def evaluate(
         return _from_first(processes, lambda: _evaluation(tested, found.values, source, labels, figures))
 
 
-def _told_averages(what: str, passes: Sequence[Sequence[Pass]], around: Surroundings) -> Averages:
-    """The averages over each run's passes, with their progress."""
+def _told_averages(what: str, passes: Sequence[Sequence[Pass]], around: Surroundings, said: Sequence[str]) -> Averages:
+    """The averages over each run's passes, with their progress, after what is to be `said`."""
     rows = len(around.source) * sum(map(len, passes))
     with reporting(what, total=rows, quiet=not around.processes.first) as report:
+        for line in said:
+            report.say(line)
         around.quarantine.say = report.say
         try:
             return averages(passes, replace(around, advance=report.advance, say=report.say))

@@ -46,6 +46,11 @@ PREPROCESSING: dict[Layout, Preprocessing] = {
 }
 """Of the weights that each library publishes."""
 
+TORCHVISION_FEATURES = Preprocessing(
+    channels="rgb", white=1, mean=(0.48235, 0.45882, 0.40784), std=(1 / WHITE, 1 / WHITE, 1 / WHITE)
+)
+"""Of torchvision's VGG16_Weights.IMAGENET1K_FEATURES, which were trained elsewhere and have NaN for a classifier."""
+
 _HEADS: dict[ForeignLayout, dict[str, str]] = {
     "torchvision": {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"},
     "timm": {"fc6": "pre_logits.fc1", "fc7": "pre_logits.fc2", "fc8": "head.fc"},
@@ -213,6 +218,8 @@ def _from_keras(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     dense = [name for name, value in weights.items() if value.ndim == 2]
     if len(dense) not in (0, 3):
         raise ValueError(f"it has {len(dense)} fully connected layers: a VGG has three (or, for features only, none)")
+    if any(weights[name].shape[0] != weights[name].shape[1] for name in convolutions):
+        raise ValueError("its kernels are in Theano's order of axes: not read")
     renamed = _keras_names(weights, convolutions) | dict(zip(dense, ("fc6", "fc7", "fc8"), strict=False))
     found: dict[str, Tensor] = {}
     for kernel, ours in renamed.items():

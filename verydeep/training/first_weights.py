@@ -54,14 +54,14 @@ def _gone_on_from(
     if theirs != ours:
         raise ValueError(f"cannot go on from {run}, which is {theirs}, with {ours}: say the same")
     net.mean_rgb.copy_(trained.net.mean_rgb)
-    layers = layers_with_weights(trained.net)
-    notes: list[str] = []
+    layers = tuple(name for name in layers_with_weights(trained.net) if name not in trained.drawn)
+    notes = [f"{', '.join(trained.drawn)} are new: {run} was imported without them"] if trained.drawn else []
     order = _order(classes, trained.classes)
     if sorted(order) == list(range(len(trained.classes))):
         with torch.no_grad():
             trained.net.fc8.weight.copy_(trained.net.fc8.weight[order])
             trained.net.fc8.bias.copy_(trained.net.fc8.bias[order])
-    else:
+    elif "fc8" in layers:
         layers = tuple(name for name in layers if name != "fc8")
         notes.append(f"fc8 is new: the classes are not the {len(trained.classes):,} of {run}")
     return initialise(net, scheme, seed_from=trained.net, layers=layers, generator=generator), notes
