@@ -268,9 +268,9 @@ def write_matconvnet(net, path, *, old, mean=RGB_MEAN, classes=None, compress=Fa
         pair[0, 0], pair[0, 1] = kernel, bias
         arrays = {"filters": kernel, "biases": bias} if old else {"weights": pair}
         cells[0, number] = {"type": "conv", "name": name, "stride": 1.0, **arrays}
-    image = np.broadcast_to(np.float32(mean), (5, 5, 3)) if old else np.reshape(mean, (1, 1, 3))
-    if np.ndim(mean) > 1:
-        image = np.float32(mean)
+    image = np.float32(mean)
+    if image.ndim == 1:
+        image = np.broadcast_to(image, (5, 5, 3)) if old else image.astype(np.float64)[None, None]
     told = {"normalization": {"averageImage": image, "imageSize": [[64.0, 64.0, 3.0]]}}
     if classes:
         names = np.empty((1, len(classes)), dtype=object)

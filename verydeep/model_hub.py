@@ -14,6 +14,11 @@ def is_named(run: str | Path) -> bool:
     return str(run).startswith(PREFIX)
 
 
+def repository(name: str) -> str:
+    """OWNER/MODEL of `hub:OWNER/MODEL@REVISION`."""
+    return name.removeprefix(PREFIX).partition("@")[0]
+
+
 @cache
 def downloaded(name: str, files: Sequence[str], *, beside: Path | None = None) -> Path:
     """The folder in the hub's cache with those of `files` that the model has. One process sees one state of it.
@@ -25,10 +30,10 @@ def downloaded(name: str, files: Sequence[str], *, beside: Path | None = None) -
         OSError: the hub cannot be reached.
     """
     hub = _library(name)
-    repository, _, revision = name.removeprefix(PREFIX).partition("@")
+    revision = name.partition("@")[2]
     with _told_in_one_line(name):
         state = beside.name if beside else revision or None  # the hub's cache calls folders after the commit
-        return Path(hub.snapshot_download(repository, revision=state, allow_patterns=list(files)))
+        return Path(hub.snapshot_download(repository(name), revision=state, allow_patterns=list(files)))
 
 
 def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, message: str) -> str:
@@ -41,10 +46,9 @@ def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, messa
         OSError: the hub cannot be reached.
     """
     hub = _library(name)
-    repository = name.removeprefix(PREFIX)
     with _told_in_one_line(name):
         api = hub.HfApi()
-        made = api.create_repo(repository, private=private, exist_ok=True)
+        made = api.create_repo(name.removeprefix(PREFIX), private=private, exist_ok=True)
         operations = [
             hub.CommitOperationAdd(path_in_repo=path, path_or_fileobj=str(file) if isinstance(file, Path) else file)
             for path, file in files.items()

@@ -80,7 +80,10 @@ def _read_safetensors(path: Path) -> NamedArrays:
     with safe_open(path, framework="pt") as file:
         told: Mapping[str, str] = file.metadata() or {}
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    return replace(_state_dict(arrays), mean=_triple(told.get("mean")), std=_triple(told.get("std")))
+    found = _state_dict(arrays)
+    return replace(
+        found, mean=_triple(told.get("mean")), std=_triple(told.get("std")), classes=_names(told.get("classes"))
+    )
 
 
 def _triple(text: str | None) -> Triple | None:
@@ -90,6 +93,15 @@ def _triple(text: str | None) -> Triple | None:
     except ValueError:
         return None
     return first, second, third
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    """The list of names that `write_weights` leaves in metadata."""
+    try:
+        found = json.loads(text or "")
+    except (ValueError, RecursionError):
+        return None
+    return tuple(found) if isinstance(found, list) and all(isinstance(name, str) for name in found) else None
 
 
 def _read_torch(path: Path) -> NamedArrays:

@@ -136,10 +136,16 @@ def unfold(weights: Mapping[str, Tensor], layout: ForeignLayout) -> tuple[dict[s
     weights comes back within one unit in the last place of conv1_1's weights, all else to the bit.
     """
     theirs = PREPROCESSING[layout]
-    mean = [float(f"{value / WHITE:.7g}") for value in weights["mean_rgb"].tolist()]  # float32 has seven digits
-    preprocessing = Preprocessing(channels="rgb", white=1, mean=(mean[0], mean[1], mean[2]), std=theirs.std)
+    red, green, blue = map(_shortest, weights["mean_rgb"].tolist())
+    preprocessing = Preprocessing(channels="rgb", white=1, mean=(red, green, blue), std=theirs.std)
     first = weights["conv1_1.weight"].double() / _factors(preprocessing)[:, None, None]
     return {**weights, "conv1_1.weight": first.float()}, preprocessing
+
+
+def _shortest(value: float) -> float:
+    """Of white, with the fewest digits that become the same float32 again."""
+    tried = (float(f"{value / WHITE:.{digits}g}") for digits in range(1, 10))
+    return next((part for part in tried if torch.tensor(part * WHITE).item() == value), value / WHITE)
 
 
 def _factors(preprocessing: Preprocessing) -> Tensor:
