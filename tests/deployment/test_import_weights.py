@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from verydeep import Recipe, Trained, evaluate, import_weights, load, runs, train
 from verydeep.cli import main
+from verydeep.deployment.export import export
 from verydeep.deployment.features import Descriptor, features
 from verydeep.deployment.push import model_card
 from verydeep.ilsvrc_classes import ilsvrc_classes
@@ -309,6 +310,12 @@ def test_random_layers_are_not_forgotten(tmp_path, capsys):
     assert not torch.allclose(load(out).fc7.weight, load(run).fc7.weight)
     assert torch.allclose(load(out).conv4_1.weight, load(run).conv4_1.weight)
     assert runs.load_model(out).drawn == ()
+    with pytest.raises(ValueError, match="run was imported without fc6, fc7, fc8"):
+        export(run, tmp_path / "net.pt2", to="torch")
+    with pytest.raises(ValueError, match=r"cannot start from .*: it was imported without fc6, fc7, fc8"):
+        train(
+            noise, network="A", out=tmp_path / "started", recipe=Recipe(**{**tiny, "finetune": None, "init": str(run)})
+        )
     with pytest.raises(ValueError, match="freeze fc7 would keep fc6, fc7 at random weights"):
         train(noise, network="A", out=tmp_path / "frozen", recipe=Recipe(**tiny, freeze="fc7"))
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import torch
 
 from verydeep import atomic, runs
-from verydeep.networks.class_names import WORDS, names_of_classes
+from verydeep.networks.class_names import WORDS, names_of_classes, numbered_classes
 from verydeep.networks.configurations import PAPER_CROP
 from verydeep.networks.layouts import ForeignLayout, Triple
 from verydeep.networks.weights import FOREIGN_NETWORKS, PREPROCESSING, fold, in_layout, in_our_layout, unfold
@@ -108,8 +108,8 @@ def _arrays(content: bytes, file: Path) -> dict[str, torch.Tensor]:
 
 def _unsaid(model: runs.Model, file: Path) -> tuple[str, ...]:
     """Class names that nobody could know of a file that has none."""
-    assumed = names_of_classes(model.net.classes, WORDS)
-    if file.suffix == ".safetensors" or model.classes == assumed:
+    assumed = (names_of_classes(model.net.classes, WORDS), numbered_classes(model.net.classes))
+    if file.suffix == ".safetensors" or model.classes in assumed:
         return ()
     return (f"a {file.suffix} does not hold the names of the classes, as a .safetensors does",)
 

@@ -30,6 +30,8 @@ def initial_network(order: Order) -> tuple[VGG, Initialisation, list[str]]:
         initialisation = initialise(net, cast(InitialisationScheme, recipe.init), generator=generator)
     elif recipe.finetune is None:
         seed = runs.load_model(recipe.start)
+        if seed.drawn:
+            raise ValueError(*runs.warnings_of(f"cannot start from {recipe.init}: it", seed))
         if _order(classes, seed.classes) != list(range(len(seed.classes))):
             raise ValueError(f"cannot start from {recipe.init}: it was trained for other classes, so fc8 does not fit")
         initialisation = initialise(net, recipe.init_rest or "glorot", seed_from=seed.net, generator=generator)
