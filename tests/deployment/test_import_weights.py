@@ -276,7 +276,7 @@ def test_layers_that_a_file_for_features_lacks_are_drawn_and_that_is_said(tmp_pa
     assert runs.load_model(tmp_path / "run").classes[:2] == ("class 0", "class 1")  # not ImageNet's
     again = import_weights(tmp_path / "run", tmp_path / "again")
     assert again.notes == (
-        "model was imported without fc6, fc7, fc8, which are random: it is for features and --finetune",
+        "it was imported without fc6, fc7, fc8, which are random: it is for features and --finetune",
     )
     assert runs.load_model(tmp_path / "again").drawn == ("fc6", "fc7", "fc8")
 

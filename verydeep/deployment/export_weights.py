@@ -47,8 +47,7 @@ def write_weights(run: str | Path, path: str | Path, layout: ForeignLayout) -> W
     has as metadata, beside the names of the classes. The std is the library's own: conv1_1 is multiplied by it. The
     mean is the run's, often another than the library's, because convolutions that pad with zeros cannot be given
     another one. What was imported from the library goes back within one unit in the last place of conv1_1's weights,
-    and to the bit in all other layers.
-    The file appears if what it holds becomes the run's weights again.
+    and to the bit in all other layers. The file appears if what it holds becomes the run's weights again.
 
     Raises:
         ValueError: unusable run, unknown layout or suffix, a network that the library does not have, or weights that

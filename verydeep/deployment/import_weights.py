@@ -198,7 +198,7 @@ def _own(folder: Path, network: str | None, names: str | None, trained: Trained)
         layout="verydeep",
         initialisation=f"imported: {copied}",
         preprocessing=None,
-        notes=runs.warnings_of(folder.name, model),
+        notes=runs.warnings_of("it", model),
     )
 
 
