@@ -51,6 +51,7 @@ def predict(
     from verydeep.deployment.predict import predict as predict_images
     from verydeep.deployment.prediction_files import check_kind
     from verydeep.images.given import STANDARD_INPUT, given_images
+    from verydeep.runs import warnings_of
 
     if not images:
         raise ValueError("name one or more images, or folders of them")
@@ -63,6 +64,8 @@ def predict(
             raise ValueError(f"{out} cannot hold the predictions twice: leave out --json")
     source = given_images(images, standard_input=_standard_input)
     model = model_on(runtime.device, run)
+    for line in () if rank_of_environment() else warnings_of(str(run), model):
+        print(line, file=sys.stderr)
     chosen = named_scales(scales)
     options: dict[str, Any] = {
         "top": top,

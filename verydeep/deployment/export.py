@@ -133,6 +133,8 @@ def export(
     check_export(to, out, int8=int8, max_loss=max_loss, check_images=check_images)
     _check_libraries(to, int8=int8)
     model = runs.load_model(run)
+    if model.drawn:
+        raise ValueError(*runs.warnings_of(str(run), model))
     images = _images(run, model, data, check_images or (TESTED_IN_INT8 if int8 else COMPARED), tolerance)
     unusable: dict[str, str] = {}
     calibration = _calibration(model, images, unusable) if int8 else None

@@ -191,10 +191,12 @@ def extraction(
     if chosen.pool == "none" and len(scales) > 1:
         raise ValueError(f"without pooling features are of one scale, not of {', '.join(map(str, scales))}")
     mirror = model.flip if chosen.mirror is None else chosen.mirror
+    of_crop = _shapes(model.net, chosen.layers)
+    _check_trained(str(run), model, chosen.layers)
     return Extraction(
         model=model,
         source=_source(data, split),
-        of_crop=_shapes(model.net, chosen.layers),
+        of_crop=of_crop,
         scales=scales,
         pool=chosen.pool,
         mirror=mirror and chosen.pool != "none",
@@ -203,6 +205,18 @@ def extraction(
         runtime=runtime,
         tolerance=tolerance or Tolerance(),
     )
+
+
+def _check_trained(name: str, model: runs.Model, layers: Sequence[str]) -> None:
+    """Refuses layers that are random, or come after such."""
+    order = model.net.layer_names
+    first = min(map(order.index, model.drawn), default=len(order))
+    random = [layer for layer in layers if order.index(layer) >= first]
+    if random:
+        told = (
+            f"{name} was imported without {', '.join(model.drawn)}, so {', '.join(random)} would be of random weights"
+        )
+        raise ValueError(f"{told}: name {order[first - 1]} or an earlier layer")
 
 
 def _shapes(net: VGG, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
