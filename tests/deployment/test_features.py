@@ -241,6 +241,8 @@ def test_too_many_bad_images_end_it_and_what_is_computed_is_kept(model, with_a_b
     monkeypatch.setattr(verydeep.deployment.features, "IMAGES_AT_ONCE_ON_CPU", 2)
     file = tmp_path / "f.parquet"
     with pytest.raises(TooManyBadImagesError, match="1 of 12 images cannot be used"):
+        list(features(model, with_a_bad_one))
+    with pytest.raises(TooManyBadImagesError, match="1 of 12 images cannot be used"):
         write_features(model, with_a_bad_one, file)
     assert not file.exists()
     kept = sorted(path.name for path in (tmp_path / "f.parquet.parts").glob("*/*"))

@@ -1,6 +1,7 @@
 """Activations of layers as descriptors of images (appendix B): averaged over space, mirror image and scales."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -237,7 +238,7 @@ def _source(data: str | Path | Source | Splits | GivenImage | Sequence[GivenImag
 
 def _without_classes(path: Path) -> bool:
     """Whether this is an image, or a folder with nothing but images in it."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return not subfolders(path) and any(is_image_file(file) for file in path.iterdir())
     return is_image_file(path)
 
@@ -252,7 +253,7 @@ def _part(splits: Splits, split: str | None) -> Source:
 def _rows(asked: Extraction) -> Iterator[ImageFeatures]:
     source, at_once = asked.source, asked.images_at_once
     ids, labels = source.ids, source.labels
-    quarantine = Quarantine(len(source), asked.tolerance)
+    quarantine = Quarantine(len(source), asked.tolerance, split="all")
     for start in range(0, len(source), at_once):
         part = compute_part(asked, range(start, min(start + at_once, len(source))))
         quarantine.settle(part.refusals)

@@ -18,6 +18,7 @@ from verydeep.evaluation.passes import Surroundings, averages, protocol_passes
 from verydeep.evaluation.pictures import image_at_scale
 from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scales
 from verydeep.evaluation.score_maps import overlay, posterior_map
+from verydeep.images.decode import UnusableImageError
 from verydeep.images.given import GivenImage, GivenImages, given_images
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import Source, Subset
@@ -52,7 +53,7 @@ class Prediction:
     probabilities: tuple[float, ...]
     """Posterior of each, 0..1."""
     error: str | None = None
-    """Why the image cannot be used."""
+    """Why the image cannot be used, or why it could no longer be when its picture was to be drawn."""
     score_map: str | None = None
     """File of the picture that shows where the first class is seen, if pictures were asked for."""
 
@@ -131,8 +132,10 @@ def predict(
 def model_on(device: Device, run: str | Path | runs.Model) -> runs.Model:
     """A run's or an exported file's model, its network on a device; one that is loaded already is moved there.
 
+    An exported network stays on the CPU, which `auto` is for it.
+
     Raises:
-        ValueError: there is no usable model.
+        ValueError: there is no usable model, or it cannot compute there.
     """
     if isinstance(run, runs.Model):
         model = run
@@ -140,6 +143,8 @@ def model_on(device: Device, run: str | Path | runs.Model) -> runs.Model:
         model = load_exported(run, device) if is_exported(run) else runs.load_model(run)
     if isinstance(model.net, VGG):
         model.net.to(torch_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    elif device != "auto":
+        model.net.to(torch_device(device))
     return model
 
 
@@ -147,7 +152,7 @@ def _predictions(order: _Order) -> Iterator[Prediction]:
     """Pieces of the source, each of as many images as take a few seconds."""
     images = len(order.source)
     with (
-        joined(cuda=torch_device(order.runtime.device).type == "cuda", advice=ADVICE) as processes,
+        joined(cuda=order.model.net.mean_rgb.device.type == "cuda", advice=ADVICE) as processes,
         naming_the_lost(processes, lambda: ADVICE, known=(WorkerDiedError,), undisturbed=stop_request),
     ):
         _check_alike(processes, order)
@@ -197,13 +202,15 @@ def _of_piece(order: _Order, indices: range, processes: Processes) -> list[Predi
     pictures = _pictures(order, piece, best, processes) if order.maps is not None else {}
     predictions = []
     for place, classes in enumerate(best):
+        picture = pictures.get(place)
+        error = None if classes else quarantine.reasons[piece.ids[place]]
         predictions.append(
             Prediction(
                 image=piece.ids[place],
                 classes=tuple(order.model.classes[label] for label in classes),
                 probabilities=tuple(float(found[0][place, label]) for label in classes),
-                error=None if classes else quarantine.reasons[piece.ids[place]],
-                score_map=_written(order, indices[place], pictures[place]) if place in pictures else None,
+                error=picture.reason if isinstance(picture, UnusableImageError) else error,
+                score_map=_written(order, indices[place], picture) if isinstance(picture, bytes) else None,
             )
         )
     return predictions
@@ -217,14 +224,22 @@ def _best(posterior: NDArray[np.float64], top: int) -> list[int]:
     return best
 
 
-def _pictures(order: _Order, piece: Source, best: Sequence[Sequence[int]], processes: Processes) -> dict[int, bytes]:
-    """PNG files with the score map of every image's first class, by place; each process draws its share."""
+def _pictures(
+    order: _Order, piece: Source, best: Sequence[Sequence[int]], processes: Processes
+) -> dict[int, bytes | UnusableImageError]:
+    """PNG files with the score map of every image's first class, by place; each process draws its share.
+
+    In place of one stands why the image, which is read again, can no longer be used.
+    """
     tops = processes.from_first(lambda: [classes[0] if classes else None for classes in best])
-    mine = {}
+    mine: dict[int, bytes | UnusableImageError] = {}
     for place in range(processes.rank, len(piece), processes.count):
         label = tops[place]
         if label is not None:
-            mine[place] = _picture(order, piece, place, label)
+            try:
+                mine[place] = _picture(order, piece, place, label)
+            except UnusableImageError as refusal:
+                mine[place] = refusal
     told = processes.to_first(mine) or []
     return {place: picture for share in told for place, picture in share.items()}
 
@@ -232,7 +247,8 @@ def _pictures(order: _Order, piece: Source, best: Sequence[Sequence[int]], proce
 def _picture(order: _Order, piece: Source, place: int, label: int) -> bytes:
     """At the middle one of the scales."""
     net, scales = order.model.net, order.protocol.scales
-    image = image_at_scale(piece, place, scale_in_pixels(scales[len(scales) // 2], net.crop))
+    side = scale_in_pixels(scales[len(scales) // 2], net.crop)
+    image = image_at_scale(piece, place, side, max_pixels=order.tolerance.max_pixels)
     buffer = io.BytesIO()
     Image.fromarray(overlay(image, posterior_map(net, image)[label], crop=net.crop)).save(buffer, "PNG")
     return buffer.getvalue()
