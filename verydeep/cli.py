@@ -44,7 +44,7 @@ for verb in VERBS:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command line and exits: 0 done, 2 wrong use, 1 failure, 130 or 143 stopped by a signal, 141 nobody reads on."""
+    """Runs a command line and exits: 0 done, 2 wrong use, 1 failure; 130, 141, 143 as of SIGINT, SIGPIPE, SIGTERM."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may be no text at all
