@@ -3,12 +3,15 @@
 import csv
 import io
 import json
+import multiprocessing
 import os
 import runpy
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,13 +22,14 @@ import torch
 from PIL import ExifTags, Image
 
 import verydeep.deployment.predict
+import verydeep.images.workers
 from verydeep import evaluate, predict, vgg
 from verydeep.deployment.exported import ExportedNet
 from verydeep.deployment.metadata import metadata_of
 from verydeep.deployment.prediction_files import prediction_file
 from verydeep.images.given import GivenImages, given_images
 from verydeep.runs import Model, save_model
-from verydeep.runtime import Runtime
+from verydeep.runtime import Runtime, leave_signals_to_the_main_process
 
 CLASSES = ("ant", "bee", "cow", "dog", "elk", "fox", "gnu")
 status_of = runpy.run_path(str(Path(__file__).parents[1] / "several_commands.py"))["status_of"]
@@ -240,6 +244,30 @@ def test_predictions_come_while_others_wait(model, photos, tmp_path, monkeypatch
     assert [json.loads(line)["image"] for line in file.read_text().splitlines()] == list(source.ids)
 
 
+def slow_start(folder, worker):
+    time.sleep(0.6)
+    (folder / str(os.getpid())).touch()
+    leave_signals_to_the_main_process(worker)
+
+
+def test_processes_that_start_slowly_are_started_once(model, photos, tmp_path, monkeypatch):
+    """Otherwise no piece would take less than 1.2 seconds, and none be followed by a larger one."""
+    sizes, of_piece = [], verydeep.deployment.predict._of_piece
+    monkeypatch.setattr(verydeep.images.workers, "leave_signals_to_the_main_process", partial(slow_start, tmp_path))
+    monkeypatch.setattr(verydeep.deployment.predict, "FIRST_IMAGES", 1)
+    monkeypatch.setattr(verydeep.deployment.predict, "SECONDS_BETWEEN_RESULTS", 2.0)
+    noting = lambda order, indices, *others: sizes.append(len(indices)) or of_piece(order, indices, *others)  # noqa: E731
+    monkeypatch.setattr(verydeep.deployment.predict, "_of_piece", noting)
+    expected = list(predict(model, photos, scales=[256, 300]))
+    sizes.clear()
+    found = list(predict(model, photos, scales=[256, 300], runtime=Runtime(workers=1)))
+    assert max(sizes) > sizes[0] == 1
+    assert len(list(tmp_path.iterdir())) == 2  # one for each scale
+    assert [p.image for p in found] == [p.image for p in expected]
+    np.testing.assert_allclose([p.probabilities for p in found], [p.probabilities for p in expected], atol=1e-6)
+    assert not multiprocessing.active_children()
+
+
 def test_every_kind_of_file_says_the_same(run, photos, tmp_path, capsys):
     bad = photos.parent / "bad\udce9.png"
     bad.write_bytes(b"")
@@ -289,9 +317,10 @@ def test_standard_input_of_a_command(run, photos, capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out)["image"] == "-"
 
 
-@pytest.mark.parametrize("options", [["--out", "-"], ["--json", "-"]])
-def test_a_reader_that_has_seen_enough_ends_it_in_silence(run, photos, options):
-    command = [sys.executable, "-m", "verydeep", "predict", run, photos, *options]
+@pytest.mark.parametrize("arguments", [["predict", "RUN", "PHOTOS", "--out", "-"], ["describe", "--json", "-"]])
+def test_a_reader_that_has_seen_enough_ends_it_in_silence(run, photos, arguments):
+    arguments = [{"RUN": run, "PHOTOS": photos}.get(each, each) for each in arguments]
+    command = [sys.executable, "-m", "verydeep", *arguments]
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)

@@ -2,7 +2,8 @@
 
 import io
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scale
 from verydeep.evaluation.score_maps import overlay, posterior_map
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.given import GivenImage, GivenImages, given_images
+from verydeep.images.loader import Rescaled, rescaled_images
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import Source, Subset
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
@@ -33,8 +35,8 @@ FIRST_IMAGES, MOST_IMAGES = 8, 4096
 """For each process, between two results."""
 
 SECONDS_BETWEEN_RESULTS = 4.0
-"""About: somebody may watch. With many more images at once there would be nothing to see, with fewer, processes that
-decode would be started all the time."""
+"""About: somebody may watch. With many more images at once there would be nothing to see, with fewer, batches would be
+small."""
 
 ADVICE = "start it again"
 
@@ -101,7 +103,7 @@ def predict(
         protocol: `dense`, `crops` or `both` (`Protocol.method`).
         scales: Q for a crop of 224, or `single` (Q = S), or `paper` (the three that follow from the run's S).
         maps: folder for a picture of each image with the score map of its first class over it.
-        runtime: device, and processes that decode.
+        runtime: device, and processes that decode, so many for each scale.
         max_pixels: larger images cannot be used.
 
     Raises:
@@ -156,20 +158,41 @@ def _predictions(order: _Order) -> Iterator[Prediction]:
         naming_the_lost(processes, lambda: ADVICE, known=(WorkerDiedError,), undisturbed=stop_request),
     ):
         _check_alike(processes, order)
-        start, at_once = 0, FIRST_IMAGES * processes.count
-        while start < images:
-            began = time.monotonic()
-            found = _of_piece(order, range(start, min(start + at_once, images)), processes)
-            seconds = time.monotonic() - began
-            yield from found
-            start += at_once
-            at_once = processes.all_of(_next_piece(at_once, seconds, processes.count))[0]
+        with _decoding(order, processes) as opened:
+            start, at_once = 0, FIRST_IMAGES
+            while start < images:
+                began, stop = time.monotonic(), start + at_once * processes.count
+                found = _of_piece(order, range(start, min(stop, images)), processes, opened)
+                seconds = time.monotonic() - began
+                yield from found
+                start, at_once = stop, processes.all_of(_next_piece(at_once, seconds))[0]
 
 
-def _next_piece(images: int, seconds: float, processes: int) -> int:
+def _next_piece(images: int, seconds: float) -> int:
     if seconds > 2 * SECONDS_BETWEEN_RESULTS:
-        return max(images // 2, FIRST_IMAGES * processes)
-    return min(2 * images, MOST_IMAGES * processes) if seconds < SECONDS_BETWEEN_RESULTS / 2 else images
+        return max(images // 2, FIRST_IMAGES)
+    return min(2 * images, MOST_IMAGES) if seconds < SECONDS_BETWEEN_RESULTS / 2 else images
+
+
+Opened = Callable[[int, Sequence[int]], Generator[Rescaled]]
+"""Gives the next images of this process's share at a scale in pixels, under these indices."""
+
+
+@contextmanager
+def _decoding(order: _Order, processes: Processes) -> Iterator[Opened]:
+    """Processes that decode, which are started once for each scale and last for all pieces."""
+    share = range(processes.rank, len(order.source), processes.count)
+    images: dict[int, Generator[Rescaled]] = {}
+
+    def opened(side: int, indices: Sequence[int]) -> Generator[Rescaled]:
+        if side not in images:
+            options = {"max_pixels": order.tolerance.max_pixels, "workers": order.runtime.workers}
+            images[side] = stack.enter_context(closing(rescaled_images(order.source, side, indices=share, **options)))
+        for place, (_, image) in zip(indices, images[side], strict=False):
+            yield place, image
+
+    with ExitStack() as stack:
+        yield opened
 
 
 def _check_alike(processes: Processes, order: _Order) -> None:
@@ -191,11 +214,11 @@ def _check_alike(processes: Processes, order: _Order) -> None:
         )
 
 
-def _of_piece(order: _Order, indices: range, processes: Processes) -> list[Prediction]:
+def _of_piece(order: _Order, indices: range, processes: Processes, opened: Opened) -> list[Prediction]:
     """The predictions of some images; none in other processes than the first."""
     piece = Subset(source=order.source, indices=tuple(indices))
     quarantine = Quarantine(len(piece), order.tolerance)
-    around = Surroundings(source=piece, quarantine=quarantine, workers=order.runtime.workers, processes=processes)
+    around = Surroundings(source=piece, quarantine=quarantine, processes=processes, opened=opened)
     passes = protocol_passes(order.model.net, order.protocol, name=order.name)
     found = averages([passes], around).values
     best = [_best(posterior, order.top) for posterior in found[0]] if processes.first else []

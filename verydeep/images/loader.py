@@ -80,6 +80,10 @@ class Batch(NamedTuple):
     """int64 [B]."""
 
 
+Rescaled = tuple[int, Tensor | UnusableImageError]
+"""Index and pixels of a whole image, uint8 [3, H, W], or why there are none."""
+
+
 def batches_per_epoch(images: int, batch: int) -> int:
     """Steps in an epoch: every image once, the last batch as large as what is left."""
     return math.ceil(images / batch)
@@ -216,8 +220,8 @@ def rescaled_images(
     indices: Sequence[int] | None = None,
     max_pixels: int = MAX_PIXELS,
     workers: int = 0,
-) -> Generator[tuple[int, Tensor | UnusableImageError]]:
-    """Index and pixels of images (all, if no `indices` are given), in order, whole: uint8 [3, H, W].
+) -> Generator[Rescaled]:
+    """Images (all, if no `indices` are given), in order.
 
     Their shorter side is at `scale` pixels. In place of one that cannot be used stands why.
 
