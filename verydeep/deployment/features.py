@@ -263,7 +263,7 @@ def _rows(asked: Extraction) -> Iterator[ImageFeatures]:
 
 
 def compute_part(asked: Extraction, indices: range) -> Part:
-    """The features of some images of the source; on a CPU the same to the bit whenever they are computed.
+    """The features of some images of the source; on a CPU, with as many threads, always the same to the bit.
 
     Raises:
         WorkerDiedError: a worker was killed, say.

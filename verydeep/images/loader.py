@@ -221,9 +221,7 @@ def rescaled_images(
     max_pixels: int = MAX_PIXELS,
     workers: int = 0,
 ) -> Generator[Rescaled]:
-    """Images (all, if no `indices` are given), in order.
-
-    Their shorter side is at `scale` pixels. In place of one that cannot be used stands why.
+    """Images (all, if no `indices` are given), in order, their shorter side at `scale` pixels.
 
     Raises:
         WorkerDiedError: a worker was killed, say.
