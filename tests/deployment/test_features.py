@@ -170,6 +170,17 @@ def test_what_cannot_be_is_refused_before_anything_is_done(model, photos, descri
         features(model, photos, descriptor=Descriptor(**descriptor))
 
 
+def test_an_image_too_large_to_compute_whole_is_told_apart_from_a_broken_one(model, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(verydeep.deployment.features, "MOST_PIXELS", 37 * 50)
+    options = {"descriptor": Descriptor(scales=[256]), "tolerance": Tolerance(max_bad=50)}
+    found = write_features(model, photos, tmp_path / "f.parquet", **options)
+    assert found.unusable == {  # of 64 x 41 pixels, so of 58 x 37
+        f"{name}.png": "too large (37 x 58 pixels when rescaled, over 1,850, too many for layers at once: take smaller scales)"
+        for name in ("ant/4", "bee/9")
+    }
+    assert len(list(features(model, photos, descriptor=Descriptor(pool="none")))) == 11  # of crops
+
+
 # files
 
 
@@ -322,6 +333,7 @@ def test_names_that_no_header_can_hold_are_refused_before_the_work(model, photos
     write_features(model, source, file)
     with safe_open(file, "numpy") as opened:
         assert json.loads(opened.metadata()["ids"]) == ids
+    assert ids[0][:12].encode() in file.read_bytes()
     header = int.from_bytes(file.read_bytes()[:8], "little")
     monkeypatch.setattr(feature_files, "LONGEST_HEADER", header - 8)
     with pytest.raises(ValueError, match="too long"):

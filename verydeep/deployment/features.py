@@ -16,7 +16,7 @@ from torch import Tensor
 from verydeep import runs
 from verydeep.deployment.predict import model_on
 from verydeep.evaluation.batches import Batch, SameSizeBatches
-from verydeep.evaluation.dense import MOST_PIXELS, pixels_at_once
+from verydeep.evaluation.dense import MOST_PIXELS, largest_image, pixels_at_once
 from verydeep.evaluation.passes import in_float32
 from verydeep.evaluation.protocols import Scales, chosen_scales
 from verydeep.images.decode import UnusableImageError
@@ -94,6 +94,8 @@ class Extraction:
     dtype: Precision
     runtime: Runtime
     tolerance: Tolerance
+    largest: int
+    """Pixels of an image at a scale that there is memory for."""
 
     @property
     def copies(self) -> int:
@@ -203,7 +205,14 @@ def extraction(
         dtype=chosen.dtype,
         runtime=runtime,
         tolerance=tolerance or Tolerance(),
+        largest=_largest(model.net),
     )
+
+
+def _largest(net: VGG) -> int:
+    """What other devices than CUDA's have free is not known."""
+    device = net.mean_rgb.device
+    return largest_image([net], device) if device.type == "cuda" else MOST_PIXELS
 
 
 def _shapes(net: VGG, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -324,19 +333,23 @@ def _at_scale(
         for index, image in images:
             if isinstance(image, UnusableImageError):
                 refused[index] = image
-            elif image[0].numel() > MOST_PIXELS:
-                refused[index] = _too_large(asked.source.ids[index], image)
-            elif batch := batches.add(index, image if asked.pool != "none" else _centre_crop(image, net.crop)):
+                continue
+            shown = image if asked.pool != "none" else _centre_crop(image, net.crop)
+            if shown[0].numel() > asked.largest:
+                refused[index] = _too_large(asked.source.ids[index], shown, asked.largest)
+            elif batch := batches.add(index, shown):
                 put(batch)
     for batch in batches.rest():
         put(batch)
     return found
 
 
-def _too_large(name: str, image: Tensor) -> UnusableImageError:
+def _too_large(name: str, image: Tensor, largest: int) -> UnusableImageError:
     """Layers are computed of whole images, never in tiles."""
     height, width = image.shape[1:]
-    what = f"{width} x {height} pixels when rescaled, more than {MOST_PIXELS:,}"
+    what = (
+        f"{width} x {height} pixels when rescaled, over {largest:,}, too many for layers at once: take smaller scales"
+    )
     return UnusableImageError(name, "too large", what)
 
 
