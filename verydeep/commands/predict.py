@@ -36,7 +36,8 @@ def predict(
     Args:
         run: A run folder, or a file that verydeep export wrote.
         images: Image files, folders of them, or patterns in quotes ('photos/**/*.jpg'). A hyphen is standard input: one
-            image, if it begins as an image file or holds a zero byte; otherwise paths, one a line.
+            image, if it begins as an image file or holds a zero byte; otherwise paths, one a line, which are all read
+            before the first prediction.
         top: How many classes.
         protocol: dense: whole images; crops: 50 crops of each at each scale; both: the average of the two.
         scales: Test scales Q for a crop of 224, such as 256,384,512; single: the training scale; paper: the three that

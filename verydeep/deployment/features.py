@@ -1,6 +1,7 @@
 """Activations of layers as descriptors of images (appendix B): averaged over space, mirror image and scales."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor
 from verydeep import runs
 from verydeep.deployment.predict import model_on
 from verydeep.evaluation.batches import Batch, SameSizeBatches
-from verydeep.evaluation.dense import MOST_PIXELS, pixels_at_once
+from verydeep.evaluation.dense import MOST_PIXELS, largest_image, pixels_at_once
 from verydeep.evaluation.passes import in_float32
 from verydeep.evaluation.protocols import Scales, chosen_scales
 from verydeep.images.decode import UnusableImageError
@@ -93,6 +94,8 @@ class Extraction:
     dtype: Precision
     runtime: Runtime
     tolerance: Tolerance
+    largest: int
+    """Pixels of an image at a scale that there is memory for."""
 
     @property
     def copies(self) -> int:
@@ -204,6 +207,7 @@ def extraction(
         dtype=chosen.dtype,
         runtime=runtime,
         tolerance=tolerance or Tolerance(),
+        largest=_largest(model.net),
     )
 
 
@@ -217,6 +221,12 @@ def _check_trained(name: str, model: runs.Model, layers: Sequence[str]) -> None:
             f"{name} was imported without {', '.join(model.drawn)}, so {', '.join(random)} would be of random weights"
         )
         raise ValueError(f"{told}: name {order[first - 1]} or an earlier layer")
+
+
+def _largest(net: VGG) -> int:
+    """What other devices than CUDA's have free is not known."""
+    device = net.mean_rgb.device
+    return largest_image([net], device) if device.type == "cuda" else MOST_PIXELS
 
 
 def _shapes(net: VGG, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -251,7 +261,7 @@ def _source(data: str | Path | Source | Splits | GivenImage | Sequence[GivenImag
 
 def _without_classes(path: Path) -> bool:
     """Whether this is an image, or a folder with nothing but images in it."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return not subfolders(path) and any(is_image_file(file) for file in path.iterdir())
     return is_image_file(path)
 
@@ -266,7 +276,7 @@ def _part(splits: Splits, split: str | None) -> Source:
 def _rows(asked: Extraction) -> Iterator[ImageFeatures]:
     source, at_once = asked.source, asked.images_at_once
     ids, labels = source.ids, source.labels
-    quarantine = Quarantine(len(source), asked.tolerance)
+    quarantine = Quarantine(len(source), asked.tolerance, split="all")
     for start in range(0, len(source), at_once):
         part = compute_part(asked, range(start, min(start + at_once, len(source))))
         quarantine.settle(part.refusals)
@@ -276,7 +286,7 @@ def _rows(asked: Extraction) -> Iterator[ImageFeatures]:
 
 
 def compute_part(asked: Extraction, indices: range) -> Part:
-    """The features of some images of the source; on a CPU the same to the bit whenever they are computed.
+    """The features of some images of the source; on a CPU, with as many threads, always the same to the bit.
 
     Raises:
         WorkerDiedError: a worker was killed, say.
@@ -337,19 +347,23 @@ def _at_scale(
         for index, image in images:
             if isinstance(image, UnusableImageError):
                 refused[index] = image
-            elif image[0].numel() > MOST_PIXELS:
-                refused[index] = _too_large(asked.source.ids[index], image)
-            elif batch := batches.add(index, image if asked.pool != "none" else _centre_crop(image, net.crop)):
+                continue
+            shown = image if asked.pool != "none" else _centre_crop(image, net.crop)
+            if shown[0].numel() > asked.largest:
+                refused[index] = _too_large(asked.source.ids[index], shown, asked.largest)
+            elif batch := batches.add(index, shown):
                 put(batch)
     for batch in batches.rest():
         put(batch)
     return found
 
 
-def _too_large(name: str, image: Tensor) -> UnusableImageError:
+def _too_large(name: str, image: Tensor, largest: int) -> UnusableImageError:
     """Layers are computed of whole images, never in tiles."""
     height, width = image.shape[1:]
-    what = f"{width} x {height} pixels when rescaled, more than {MOST_PIXELS:,}"
+    what = (
+        f"{width} x {height} pixels when rescaled, over {largest:,}, too many for layers at once: take smaller scales"
+    )
     return UnusableImageError(name, "too large", what)
 
 
