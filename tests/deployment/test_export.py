@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,9 +22,10 @@ from PIL import Image
 from verydeep import CONFIGURATIONS, Runtime, predict, runs, vgg
 from verydeep.cli import main
 from verydeep.deployment import export as exporting
+from verydeep.deployment.checksum import SHA256, UNSTATED, state_checksum
 from verydeep.deployment.export import BrokenExportError, export
-from verydeep.deployment.exported import is_exported, load_exported
-from verydeep.deployment.metadata import KEY
+from verydeep.deployment.exported import compute_by_onnxruntime, compute_by_openvino, is_exported, load_exported
+from verydeep.deployment.metadata import KEY, Metadata
 from verydeep.evaluation.dense import score_map
 from verydeep.evaluation.passes import posteriors
 from verydeep.evaluation.protocols import Protocol
@@ -96,8 +98,6 @@ def as_its_users_have_it(file):
         program = torch.export.load(file).module()
         return lambda x: program(x)
     if file.suffix == ".onnx":
-        import onnxruntime
-
         session = onnxruntime.InferenceSession(file)
         return lambda x: [torch.from_numpy(y) for y in session.run(["logits", "score_map"], {"images": x.numpy()})]
     import openvino
@@ -435,20 +435,155 @@ def test_foreign_files_are_refused_by_what_is_missing(tiny, tmp_path):
         load_exported(tmp_path / "photo.jpg")
 
 
-def test_weights_in_other_files_are_refused(tiny, tmp_path):
-    """Which could be any file of the machine."""
-    outside = tmp_path / "outside"
-    outside.write_bytes(bytes(4096))
-    (tmp_path / "in").mkdir()
-    copies(tiny[2], tmp_path)
-    model = onnx.load(tmp_path / "net.onnx")
-    tensor = next(one for one in model.graph.initializer if one.name == "fc8.bias")
-    tensor.ClearField("raw_data")
+def saved_onnx(model, file):
+    """With the SHA-256 that it has as it is now."""
+    next(entry for entry in model.metadata_props if entry.key == SHA256).value = UNSTATED
+    file.write_bytes(model.SerializeToString())
+    state_checksum(file)
+
+
+def outside(name="outside"):
+    """A tensor whose values are in another file, which could be any of the machine."""
+    tensor = onnx.TensorProto(name=name, data_type=onnx.TensorProto.FLOAT, dims=[3])
     tensor.data_location = onnx.TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="../outside")
-    (tmp_path / "in" / "net.onnx").write_bytes(model.SerializeToString())
+    tensor.external_data.add(key="location", value="outside")
+    return tensor
+
+
+def node(**attributes):
+    return onnx.helper.make_node("Constant", [], ["value"], **attributes)
+
+
+def graph(*nodes):
+    value = onnx.helper.make_tensor_value_info("value", onnx.TensorProto.FLOAT, [3])
+    return onnx.helper.make_graph(nodes, "inner", [], [value])
+
+
+def sparse():
+    return onnx.helper.make_sparse_tensor(outside(), onnx.numpy_helper.from_array(np.arange(3), "indices"), [3])
+
+
+def an_initializer(model):
+    next(one for one in model.graph.initializer if one.name == "fc8.bias").CopyFrom(outside("fc8.bias"))
+
+
+def a_constant(model):
+    """In place of the bias."""
+    del model.graph.initializer[[one.name for one in model.graph.initializer].index("fc8.bias")]
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["fc8.bias"], value=outside()))
+
+
+def a_function(model):
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    model.functions.append(onnx.helper.make_function("own", "f", [], ["value"], [node(value=outside())], opsets))
+
+
+def tensors_of_an_attribute(model):
+    attribute = model.graph.node[0].attribute.add(name="many", type=onnx.AttributeProto.TENSORS)
+    attribute.tensors.append(outside())
+
+
+HIDDEN = (
+    an_initializer,
+    a_constant,
+    a_function,
+    tensors_of_an_attribute,
+    lambda model: model.graph.sparse_initializer.append(sparse()),
+    lambda model: model.graph.node.append(node(sparse_value=sparse())),
+    lambda model: model.graph.node.append(
+        onnx.helper.make_node("If", ["c"], ["v"], then_branch=graph(node(value=outside())))
+    ),
+)
+
+
+@pytest.mark.parametrize("hide", HIDDEN)
+def test_weights_in_other_files_are_refused(tiny, tmp_path, hide):
+    (tmp_path / "outside").write_bytes(bytes(12))
+    model = onnx.load(tiny[2] / "net.onnx")
+    hide(model)
+    saved_onnx(model, tmp_path / "net.onnx")
     with pytest.raises(ValueError, match="its weights are in other files"):
-        load_exported(tmp_path / "in" / "net.onnx")
+        load_exported(tmp_path / "net.onnx")
+    if hide in (an_initializer, a_constant):
+        onnxruntime.InferenceSession(tmp_path / "net.onnx")  # which would read them
+
+
+def another_operator(model):
+    next(one for one in model.graph.node if one.op_type == "Relu").op_type = "Abs"
+
+
+def another_attribute(model):
+    next(one for one in model.graph.node if one.op_type == "MaxPool").attribute[0].ints[0] = 1
+
+
+def another_class(model):
+    stated = next(entry for entry in model.metadata_props if entry.key == KEY)
+    stated.value = stated.value.replace("dark", "bark")
+
+
+@pytest.mark.parametrize("change", [another_operator, another_attribute, another_class])
+def test_a_changed_graph_is_noticed(tiny, tmp_path, change):
+    model = onnx.load(tiny[2] / "net.onnx")
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    load_exported(tmp_path / "net.onnx")
+    change(model)
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match=r"net.onnx cannot be used: it is not what was exported"):
+        load_exported(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('type="ReLU"', 'type="Abs"'), ("dark", "bark"), ('kernel="2, 2"', 'kernel="1, 2"')]
+)
+def test_a_changed_xml_is_noticed(tiny, tmp_path, old, new):
+    copies(tiny[2], tmp_path)
+    text = (tmp_path / "net.xml").read_text()
+    assert old in text
+    (tmp_path / "net.xml").write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match=r"net.xml cannot be used: it is not what was exported"):
+        load_exported(tmp_path / "net.xml")
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["dark", "light"]}, "say 2 classes at crop 32, for which it gives scores of shapes (1, 3)"),
+        ({"classes": list("abcd")}, "say 4 classes"),
+        ({"crop": 64}, "say 3 classes at crop 64"),
+        ({"crop": 33}, "crop 33 is not a multiple of 32"),
+        ({"crop": 10**30 * 32}, "no network has crop"),
+        ({"crop": None}, "cannot be read"),
+        ({"width": 0}, "width must be a positive number"),
+        ({"width": "wide"}, "cannot be read"),
+        ({"mean_rgb": [1.0]}, "no network has"),
+        ({"scale": 256}, "cannot be read"),
+    ],
+)
+def test_metadata_that_do_not_fit_the_graph_are_refused(tiny, tmp_path, monkeypatch, to, change, message):
+    """Written with a right SHA-256, by a program that is wrong."""
+    run, *_ = tiny
+    metadata = exporting.metadata_of(runs.load_model(run), int8=False)
+    wrong = json.dumps({**json.loads(metadata.to_json()), **change})
+    monkeypatch.setattr(Metadata, "to_json", lambda _: wrong)
+    exporting.write_exported(runs.load_model(run), tmp_path / FILES[to], to=to)
+    with pytest.raises(ValueError, match=f"{FILES[to]} cannot be used: .*{re.escape(message)}"):
+        load_exported(tmp_path / FILES[to])
+
+
+def test_what_a_runtime_refuses_is_said_in_one_line(tiny, tmp_path, capfd):
+    """When the file is read, and when it computes."""
+    model = onnx.load(tiny[2] / "net.onnx")
+    next(one for one in model.graph.node if one.op_type == "Relu").op_type = "Unheard"
+    saved_onnx(model, tmp_path / "net.onnx")
+    with pytest.raises(ValueError, match=r"^.*cannot be used: the runtime cannot compute net.onnx: .*Unheard.*$"):
+        load_exported(tmp_path / "net.onnx")
+    four_channels = np.zeros((1, 4, 32, 32), np.float32)
+    for compute_by, name in ((compute_by_onnxruntime, "net.onnx"), (compute_by_openvino, "net.xml")):
+        compute = compute_by(tiny[2] / name)
+        with pytest.raises(ValueError, match=rf"^the runtime cannot compute {name}: .*$"):
+            compute(four_channels)
+    assert capfd.readouterr() == ("", "")
 
 
 class Payload:

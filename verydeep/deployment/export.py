@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from verydeep import atomic, runs
+from verydeep.deployment.checksum import SHA256, UNSTATED, state_checksum
 from verydeep.deployment.comparison import Agreement, agreement, error_of, usable_images
-from verydeep.deployment.exported import SHA256, ExportedNet, load_exported, onnx_tensors_sha256
+from verydeep.deployment.exported import ExportedNet, load_exported
 from verydeep.deployment.formats import MAX_LOSS, Format, check_export
 from verydeep.deployment.int8 import CALIBRATED, int8_by_nncf, int8_by_onnxruntime
 from verydeep.deployment.libraries import library
@@ -37,8 +38,6 @@ COMPARED = 100
 
 TESTED_IN_INT8 = 1000
 """Images, if not said: an error of 10% is known to about 1 point, the difference of two on the same images better."""
-
-PLACEHOLDER = "0" * 64
 
 
 class BrokenExportError(RuntimeError):
@@ -284,18 +283,18 @@ def _write_onnx(model: runs.Model, metadata: Metadata, calibration: Sequence[Ten
     if metadata.int8:
         int8_by_onnxruntime(graph, calibration, file)
         graph = onnx.load(file)
-    onnx.helper.set_model_props(graph, {KEY: metadata.to_json(), SHA256: onnx_tensors_sha256(graph)})
+    onnx.helper.set_model_props(graph, {KEY: metadata.to_json(), SHA256: UNSTATED})
     onnx.save(graph, file)
+    state_checksum(file)
 
 
 def _write_openvino(model: runs.Model, metadata: Metadata, calibration: Sequence[Tensor], file: Path) -> None:
-    """By way of ONNX. The `.xml` says which `.bin` is its own."""
+    """By way of ONNX."""
     openvino = library("openvino")
     graph = openvino.Core().read_model(onnx_model(model.net, metadata).SerializeToString())
     if metadata.int8:
         graph = int8_by_nncf(graph, calibration)
     graph.set_rt_info(metadata.to_json(), KEY)
-    graph.set_rt_info(PLACEHOLDER, SHA256)
+    graph.set_rt_info(UNSTATED, SHA256)
     openvino.serialize(graph, file, file.with_suffix(".bin"))
-    digest = runs.file_sha256(file.with_suffix(".bin"))
-    file.write_bytes(file.read_bytes().replace(PLACEHOLDER.encode(), digest.encode()))
+    state_checksum(file)
