@@ -41,14 +41,14 @@ def state_checksum(file: Path) -> None:
         opened.write(found.encode())
 
 
-def check_checksum(file: Path, stated: str | None) -> None:
-    """Refuses a file that is not what was exported.
+def check_checksum(file: Path, stated: object) -> None:
+    """Refuses a file that is not what was exported; what a damaged one states may be no text at all.
 
     Raises:
         ValueError: it states nothing, or something else.
         OSError: a file cannot be read.
     """
-    if stated is None or stated != checksum(file, stated):
+    if not isinstance(stated, str) or stated != checksum(file, stated):
         raise ValueError("it is not what was exported: its SHA-256 differs")
 
 
