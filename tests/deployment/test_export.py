@@ -165,6 +165,16 @@ def test_every_network(tmp_path, data, name, batch_norm, to):
         assert difference(load_exported(tmp_path / FILES[to]).net.score_map(x), net.score_map(x)) < 1e-4
 
 
+def test_a_program_goes_to_any_device(tiny):
+    """Nothing in it stays on the CPU but two numbers, which are read there."""
+    program = torch.export.load(tiny[2] / "net.pt2")
+    placed = [str(node.target) for node in program.graph.nodes if "device" in node.kwargs]
+    assert placed == ["aten.scalar_tensor.default"] * 2
+    logits, found = program.module().to("meta")(torch.zeros(2, 3, 97, 131, device="meta"))
+    assert (logits.shape, found.shape) == ((2, 3), (2, 3, 3, 4))
+    assert (logits.device.type, found.device.type) == ("meta", "meta")
+
+
 @pytest.mark.parametrize("to", FILES)
 def test_what_is_read_back_is_the_run(tiny, to):
     run, net, folder, found = tiny

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -254,12 +254,11 @@ def _int8_errors(model: runs.Model, exported: ExportedNet, images: _Images, unus
 
 def _read_back(file: Path, to: Format) -> ExportedNet:
     """The file as its users have it. A `.pt2` of one's own can be loaded by PyTorch, program and all."""
-    found: Any = load_exported(file).net
+    found = load_exported(file)
     if to != "torch":
-        return found
+        return cast(ExportedNet, found.net)
     program = torch.export.load(file).module()
-    metadata = metadata_of(load_exported(file), int8=False)
-    return ExportedNet(metadata, lambda images: program(torch.from_numpy(images)))
+    return ExportedNet(metadata_of(found, int8=False), lambda images: program(torch.from_numpy(images)))
 
 
 def write_exported(model: runs.Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None = None) -> None:
