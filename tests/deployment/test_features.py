@@ -175,7 +175,8 @@ def test_an_image_too_large_to_compute_whole_is_told_apart_from_a_broken_one(mod
     options = {"descriptor": Descriptor(scales=[256]), "tolerance": Tolerance(max_bad=50)}
     found = write_features(model, photos, tmp_path / "f.parquet", **options)
     assert found.unusable == {  # of 64 x 41 pixels, so of 58 x 37
-        f"{name}.png": "too large (37 x 58 pixels when rescaled, over 1,850, too many for layers at once: take smaller scales)"
+        f"{name}.png": "too large (37 x 58 pixels when rescaled, over 1,850, too many for layers at once: "
+        "take smaller scales)"
         for name in ("ant/4", "bee/9")
     }
     assert len(list(features(model, photos, descriptor=Descriptor(pool="none")))) == 11  # of crops
