@@ -58,6 +58,15 @@ def plain(network="D", *, batch_norm=False, window=2, classes=6, seed=0, kernel=
 
 def scores(net, pixels, flat=lambda x: x.reshape(len(x), -1)):
     """Logits [B, classes] of preprocessed images [B, 3, H, W], in float64; `flat` makes rows of pool5."""
+    x = flat(features(net, pixels))
+    for number, (weights, bias) in enumerate(net.connected):
+        x = x @ weights.reshape(len(weights), -1).T.astype(np.float64) + bias
+        x = np.maximum(x, 0) if number < 2 else x
+    return x
+
+
+def features(net, pixels):
+    """The same images' pool5 [B, C, h, w]."""
     x, before = pixels.astype(np.float64), 1
     for stage, _, kernel, bias, norm in net.convolutions:
         x = convolved(halved(x) if stage != before else x, kernel.astype(np.float64)) + bias[:, None, None]
@@ -65,11 +74,7 @@ def scores(net, pixels, flat=lambda x: x.reshape(len(x), -1)):
             gamma, beta, mean, variance = (value.astype(np.float64)[:, None, None] for value in norm)
             x = (x - mean) / np.sqrt(variance + 1e-5) * gamma + beta
         x, before = np.maximum(x, 0), stage
-    x = flat(halved(x))
-    for number, (weights, bias) in enumerate(net.connected):
-        x = x @ weights.reshape(len(weights), -1).T.astype(np.float64) + bias
-        x = np.maximum(x, 0) if number < 2 else x
-    return x
+    return halved(x)
 
 
 def convolved(x, kernel):
@@ -153,7 +158,7 @@ def keras_scores(net, rgb):
 
 
 def write_keras(net, path, *, form="legacy", **names):
-    """`legacy` weights, a `whole` model, or Keras 3's `new` weights and `archive`."""
+    """`legacy` weights, or as `published` for Keras 1; a `whole` model; or Keras 3's `new` weights and `archive`."""
     import h5py
 
     if form == "archive":
@@ -183,8 +188,12 @@ def write_keras(net, path, *, form="legacy", **names):
         root.create_group("input_1").attrs["weight_names"] = np.array([], dtype="S1")
         for name, kernel, bias in layers:
             group = root.create_group(name)
-            group.attrs["weight_names"] = [f"{name}/{kind}:0".encode() for kind in ("kernel", "bias")]
-            group[f"{name}/kernel:0"], group[f"{name}/bias:0"] = kernel, bias
+            called = (
+                [f"{name}_W_1:0", f"{name}_b_1:0"] if form == "published" else [f"{name}/kernel:0", f"{name}/bias:0"]
+            )
+            group.attrs["weight_names"] = [one.encode() for one in called]
+            for one, value in zip(called, (kernel, bias), strict=True):
+                group[one] = value
 
 
 # Caffe, by the wire format of protocol buffers
@@ -206,7 +215,8 @@ def field(number, content):
 
 
 def caffe_blob(value, old):
-    numbers = field(5, np.asarray(value, "<f4").tobytes())
+    double = value.dtype == np.float64
+    numbers = field(8 if double else 5, np.asarray(value, "<f8" if double else "<f4").tobytes())
     if old:
         shape = (1,) * (4 - value.ndim) + value.shape
         return b"".join(field(n, side) for n, side in enumerate(shape, 1)) + numbers
@@ -236,7 +246,10 @@ def caffemodel(net, *, old, layers=None):
 
 
 def write_matconvnet(net, path, *, old, mean=RGB_MEAN, classes=None, compress=False):
-    """`old` with `filters` and `biases` and a whole average image, else with `weights` and `meta`."""
+    """`old` with `filters` and `biases` and a whole average image, else with `weights` and `meta`.
+
+    `mean` is of three channels, or the image itself.
+    """
     from scipy.io import savemat
 
     layers = []
@@ -248,14 +261,16 @@ def write_matconvnet(net, path, *, old, mean=RGB_MEAN, classes=None, compress=Fa
     cells = np.empty((1, len(layers)), dtype=object)
     for number, (name, *values) in enumerate(layers):
         if not values:
-            cells[0, number] = {"type": "relu", "name": name}
+            cells[0, number] = {"type": "relu", "name": name, **({} if old else {"weights": np.empty((0, 0))})}
             continue
         kernel, bias = values[0], values[1][None]
         pair = np.empty((1, 2), dtype=object)
         pair[0, 0], pair[0, 1] = kernel, bias
         arrays = {"filters": kernel, "biases": bias} if old else {"weights": pair}
         cells[0, number] = {"type": "conv", "name": name, "stride": 1.0, **arrays}
-    image = np.broadcast_to(np.float32(mean), (5, 5, 3)) if old else np.reshape(mean, (1, 1, 3))
+    image = np.float32(mean)
+    if image.ndim == 1:
+        image = np.broadcast_to(image, (5, 5, 3)) if old else image.astype(np.float64)[None, None]
     told = {"normalization": {"averageImage": image, "imageSize": [[64.0, 64.0, 3.0]]}}
     if classes:
         names = np.empty((1, len(classes)), dtype=object)

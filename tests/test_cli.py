@@ -195,10 +195,11 @@ def test_a_toml_file_with_mistakes_is_refused(capsys, tmp_path, text, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_some_verbs_refuse_several_processes(capsys, monkeypatch):
+@pytest.mark.parametrize("arguments", [("describe", "D"), ("export", "run", "--to", "onnx", "--out", "net.onnx")])
+def test_some_verbs_refuse_several_processes(capsys, monkeypatch, arguments):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    assert run("describe", "D") == 2
+    assert run(*arguments) == 2
     assert capsys.readouterr().err.startswith(
         "verydeep: process 1: only train, evaluate, reproduce, predict, features and localise train work on several "
     )

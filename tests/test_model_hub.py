@@ -1,13 +1,16 @@
 """Models of the hub by a stand-in for huggingface_hub's functions that keeps repositories in a folder."""
 
 import json
+import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import errors
+from safetensors.torch import save_file
 
 from verydeep import Recipe, evaluate, import_weights, load, model_hub, predict, push, runs, save, train, vgg
 from verydeep.cli import main
@@ -17,10 +20,10 @@ OWNER = "someone"
 
 
 class Hub:
-    """Repositories as folders; `failure` is raised in place of an answer."""
+    """Repositories as folders; `failure` is raised in place of an answer. What is downloaded lies in a cache."""
 
     def __init__(self, root):
-        self.root, self.failure, self.private, self.asked = root, None, {}, []
+        self.root, self.failure, self.private, self.asked, self.files = root, None, {}, [], []
 
     def snapshot_download(self, repository, *, revision=None, allow_patterns=None):
         self.asked.append((repository, revision, allow_patterns))
@@ -30,7 +33,13 @@ class Hub:
         folder = self.root / repository
         if not folder.is_dir():
             raise http(errors.RepositoryNotFoundError, 404)
-        return str(folder)
+        state = self.root / "cache" / repository / "snapshots" / (revision or "0123abc")
+        for file in folder.iterdir():
+            if file.name in allow_patterns and not (state / file.name).exists():
+                state.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, state)
+                self.files.append(file.name)
+        return str(state)
 
     def create_repo(self, repository, *, private, exist_ok):
         assert exist_ok
@@ -121,7 +130,9 @@ def test_a_pushed_model_is_used_like_a_run(hub, net, tmp_path):
     ]
     name = f"hub:{OWNER}/net"
     assert torch.equal(load(name).fc8.weight, net.fc8.weight)
-    assert hub.asked == [(f"{OWNER}/net", None, ["config.json", "model.safetensors"])]  # and no file but these
+    config, weights = hub.asked
+    assert config == (f"{OWNER}/net", None, ["config.json"])
+    assert weights == (f"{OWNER}/net", "0123abc", ["model.safetensors"])  # of the same state, and no file but these
     noise = Splits(name="noise", parts={"train": pictures(6), "val": pictures(4)})
     assert evaluate(name, data=noise, cache=False).per_run[0].name == name
     picture = tmp_path / "picture.png"
@@ -138,7 +149,7 @@ def test_a_pushed_model_is_used_like_a_run(hub, net, tmp_path):
 def test_a_revision_is_asked_for(hub, net, tmp_path):
     save(net, tmp_path / "hub" / OWNER / "net")
     load(f"hub:{OWNER}/net@v2")
-    assert hub.asked[-1][:2] == (f"{OWNER}/net", "v2")
+    assert [asked[1] for asked in hub.asked] == ["v2", "v2"]
 
 
 def test_the_page_of_a_model_says_what_the_run_knows(hub, net, tmp_path):
@@ -151,12 +162,14 @@ def test_the_page_of_a_model_says_what_the_run_knows(hub, net, tmp_path):
     assert "The mean RGB, 1.5, 2.5, 3.5," in card
     assert "has no record of a training" in card
     assert card.endswith("- `dark`\n- `li'ght`\n")
-    torch.save({f"module.{name}": value for name, value in net.state_dict().items()}, tmp_path / "net.pth")
-    import_weights(tmp_path / "net.pth", tmp_path / "imported")
+    torch.save({f"module.{name}": value for name, value in net.state_dict().items()}, tmp_path / "n`et.pth")
+    import_weights(tmp_path / "n`et.pth", tmp_path / "imported")
     push(tmp_path / "imported", f"hub:{OWNER}/other")
-    assert (
-        "Imported from `net.pth` (layout: verydeep, SHA-256" in (hub.root / OWNER / "other" / "README.md").read_text()
-    )
+    card = (hub.root / OWNER / "other" / "README.md").read_text()
+    assert "Imported from `n'et.pth` (layout: verydeep, SHA-256" in card
+    assert "The weights come from elsewhere: the licence of their source has to be stated here.\n\n## Classes" in card
+    with pytest.raises(ValueError, match="'my licence: none' is no name of a licence"):
+        push(tmp_path / "imported", f"hub:{OWNER}/other", license="my licence: none")
 
 
 @pytest.mark.parametrize(
@@ -203,8 +216,31 @@ def test_models_of_others_are_imported_not_loaded(hub, tmp_path):
     with pytest.raises(ValueError, match=r"is no model of verydeep: verydeep import hub:someone/net --out RUN"):
         load(f"hub:{OWNER}/net")
     (folder / "config.json").write_text(json.dumps({"architecture": "vgg16"}))
+    (folder / "model.safetensors").write_bytes(bytes(10))
+    model_hub.downloaded.cache_clear()
     with pytest.raises(ValueError, match="is no model of verydeep"):
         load(f"hub:{OWNER}/net")
+    assert hub.files == ["config.json"]  # and not half a gigabyte
+
+
+@pytest.mark.parametrize("there", [("model.safetensors", "pytorch_model.bin"), ("pytorch_model.bin",)])
+def test_one_file_of_weights_is_downloaded(hub, net, tmp_path, there):
+    folder = hub.root / OWNER / "net"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    torch.save(net.state_dict(), tmp_path / "net.bin")
+    for name in there:
+        (folder / name).write_bytes((tmp_path / f"net{Path(name).suffix}").read_bytes())
+    found = import_weights(f"hub:{OWNER}/net@v2", tmp_path / "run")
+    assert hub.files == ["config.json", there[0]]
+    assert hub.asked[0][1] == hub.asked[1][1] == "v2"
+    assert found.file == there[0]
+    push(tmp_path / "run", f"hub:{OWNER}/again", license="bsd-3-clause")
+    card = (hub.root / OWNER / "again" / "README.md").read_text()
+    assert card.startswith(f"---\nlibrary_name: verydeep\nlicense: bsd-3-clause\nbase_model: {OWNER}/net\npipeline_tag")
+    assert f"Imported from `{there[0]}` of {OWNER}/net (layout" in card
+    assert "has to be stated" not in card
 
 
 def test_the_package_may_be_missing(monkeypatch, net, tmp_path):

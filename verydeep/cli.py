@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -47,7 +48,7 @@ app.command(transfer)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command line and exits: 0 done, 2 wrong use, 1 failure, 130 or 143 stopped by a signal."""
+    """Runs a command line and exits: 0 done, 2 wrong use, 1 failure; 130, 141, 143 as of SIGINT, SIGPIPE, SIGTERM."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may be no text at all
@@ -61,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with ended_by_sigterm():
             app.config = options_file(tokens)
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads standard output has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more
+        sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
         if debug:
             raise

@@ -14,18 +14,26 @@ def is_named(run: str | Path) -> bool:
     return str(run).startswith(PREFIX)
 
 
+def repository(name: str) -> str:
+    """OWNER/MODEL of `hub:OWNER/MODEL@REVISION`."""
+    return name.removeprefix(PREFIX).partition("@")[0]
+
+
 @cache
-def downloaded(name: str, files: Sequence[str]) -> Path:
+def downloaded(name: str, files: Sequence[str], *, beside: Path | None = None) -> Path:
     """The folder in the hub's cache with those of `files` that the model has. One process sees one state of it.
+
+    `beside` is what this gave for other files of the model: these are of the same state.
 
     Raises:
         ValueError: no such model or revision, one that needs a login, or huggingface_hub is missing.
         OSError: the hub cannot be reached.
     """
     hub = _library(name)
-    repository, _, revision = name.removeprefix(PREFIX).partition("@")
+    revision = name.partition("@")[2]
     with _told_in_one_line(name):
-        return Path(hub.snapshot_download(repository, revision=revision or None, allow_patterns=list(files)))
+        state = beside.name if beside else revision or None  # the hub's cache calls folders after the commit
+        return Path(hub.snapshot_download(repository(name), revision=state, allow_patterns=list(files)))
 
 
 def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, message: str) -> str:
@@ -38,10 +46,9 @@ def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, messa
         OSError: the hub cannot be reached.
     """
     hub = _library(name)
-    repository = name.removeprefix(PREFIX)
     with _told_in_one_line(name):
         api = hub.HfApi()
-        made = api.create_repo(repository, private=private, exist_ok=True)
+        made = api.create_repo(name.removeprefix(PREFIX), private=private, exist_ok=True)
         operations = [
             hub.CommitOperationAdd(path_in_repo=path, path_or_fileobj=str(file) if isinstance(file, Path) else file)
             for path, file in files.items()

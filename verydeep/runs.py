@@ -79,6 +79,8 @@ class Model:
     """Of the file that it was read from."""
     regression: Regression | None = None
     """If it predicts boxes, whether one for all classes or one for each."""
+    drawn: tuple[str, ...] = ()
+    """Layers that are random because the weights that were imported lack them."""
 
 
 def versions() -> dict[str, str]:
@@ -181,6 +183,7 @@ def save_model(model: Model, folder: Path) -> None:
         "scale": model.scale,
         "flip": model.flip,
         "classes": list(model.classes),
+        **({"drawn": list(model.drawn)} if model.drawn else {}),
     }
     if model.regression is not None:
         config["boxes"] = model.regression
@@ -243,6 +246,7 @@ def _load_model(folder: str | Path) -> Model:
         regression = config.pop("boxes", None)
         if regression not in (None, *get_args(Regression)):
             raise ValueError(f"boxes are {' or '.join(get_args(Regression))}, not {regression!r}")
+        drawn = tuple(map(str, config.pop("drawn", ())))
         scale_range(scale)
         weights = file_sha256(found / WEIGHTS)
         if config.pop("weights_sha256", None) not in (None, weights):
@@ -252,7 +256,23 @@ def _load_model(folder: str | Path) -> Model:
         net.load_state_dict(load_file(found / WEIGHTS), assign=True)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"{found} does not hold a usable model: {' '.join(str(error).split())}") from error
-    return Model(net=net.eval(), classes=classes, scale=scale, flip=flip, weights_sha256=weights, regression=regression)
+    return Model(
+        net=net.eval(),
+        classes=classes,
+        scale=scale,
+        flip=flip,
+        weights_sha256=weights,
+        regression=regression,
+        drawn=drawn,
+    )
+
+
+def warnings_of(name: str, model: Model) -> tuple[str, ...]:
+    """What somebody who reads the outputs of the run `name` has to know."""
+    if not model.drawn:
+        return ()
+    layers = ", ".join(model.drawn)
+    return (f"{name} was imported without {layers}, which are random: it is for features and --finetune",)
 
 
 def load_config(folder: str | Path) -> dict[str, Any]:
@@ -287,10 +307,10 @@ def _config(found: Path) -> dict[str, Any]:
 def _model_folder(folder: str | Path) -> Path:
     """Where `config.json` and `model.safetensors` lie; of a model of the hub, where they were downloaded to."""
     if model_hub.is_named(folder):
-        found = model_hub.downloaded(str(folder), (CONFIG, WEIGHTS))
+        found = model_hub.downloaded(str(folder), (CONFIG,))
         if not (found / CONFIG).is_file() or "network" not in _config(found):
             raise ValueError(f"{folder} is no model of verydeep: verydeep import {folder} --out RUN may read it")
-        return found
+        return model_hub.downloaded(str(folder), (WEIGHTS,), beside=found)
     for path in (atomic.standing(Path(folder) / MODEL), atomic.standing(Path(folder))):
         if (path / CONFIG).is_file():
             return path

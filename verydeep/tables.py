@@ -326,6 +326,10 @@ def export_table(found: Mapping[str, Any]) -> Table:
     if errors:
         table.add_row(f"error in float32, {errors['images']:,} images", f"{errors['float32']:.2f}%")
         table.add_row("error in INT8", f"{errors['int8']:.2f}%")
+        loss = f"{errors['loss']:+.2f} ({interval(errors['loss_ci95'], 2, '+')})"
+        table.add_row("what INT8 costs, percentage points, 95% interval", loss)
+        table.add_row("images wrong in INT8 alone, in float32 alone", f"{errors['lost']:,}, {errors['won']:,}")
+        table.add_row("images of which the most probable class changed", f"{errors['changed']:,}")
     table.caption = Text(f"{found['split']} images of {found['source']}")
     if found["unusable"]:
         table.caption.append(f"; {len(found['unusable']):,} images could not be used")

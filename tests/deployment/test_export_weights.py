@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 
 from verydeep import import_weights, runs, save, vgg, write_weights
 from verydeep.cli import main
+from verydeep.deployment import export_weights
+from verydeep.networks.weights import in_layout
 
 foreign = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "foreign_weights.py")))
 
@@ -73,7 +75,7 @@ def test_networks_of_our_own_compute_the_same_there(tmp_path, layout):
     net = vgg("D", classes=6, crop=64, width=1 / 16, mean_rgb=(100.0, 110.0, 90.5)).eval()
     save(net, tmp_path / "model")
     told = write_weights(tmp_path / "model", tmp_path / "out.safetensors", layout)
-    assert told.mean == pytest.approx((100 / 255, 110 / 255, 90.5 / 255), rel=1e-6)
+    assert told.mean == pytest.approx((100 / 255, 110 / 255, 90.5 / 255), rel=1e-7)
     assert told.notes[0].startswith(f"its mean is not the one that {layout} uses")
     with safe_open(tmp_path / "out.safetensors", "pt") as file:
         metadata = file.metadata()
@@ -99,8 +101,30 @@ def test_networks_of_our_own_compute_the_same_there(tmp_path, layout):
     assert np.abs(foreign.scores(plain, foreign.torch_pixels(rgb, mean, std)) - ours).max() < 1e-4
     import_weights(tmp_path / "out.safetensors", tmp_path / "again")
     again = runs.load_model(tmp_path / "again").net
-    assert torch.allclose(again.mean_rgb, net.mean_rgb, rtol=1e-6, atol=0)
+    assert torch.equal(again.mean_rgb, net.mean_rgb)
     assert ulps(net.conv1_1.weight.detach(), again.conv1_1.weight.detach()) <= 1
+
+
+def test_names_of_classes_go_out_and_come_back(tmp_path):
+    save(vgg("A", classes=3, crop=32, width=0.05), tmp_path / "model", classes=["ant", "b\u00fcffel", 'c "d"'])
+    assert len(write_weights(tmp_path / "model", tmp_path / "out.safetensors", "timm").notes) == 2
+    import_weights(tmp_path / "out.safetensors", tmp_path / "run")
+    assert runs.load_model(tmp_path / "run").classes == ("ant", "b\u00fcffel", 'c "d"')
+    told = write_weights(tmp_path / "model", tmp_path / "out.pth", "timm")
+    assert told.notes[-1] == "a .pth does not hold the names of the classes, as a .safetensors does"
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_that_would_not_come_back_are_not_written(tmp_path, monkeypatch, suffix):
+    def turned(weights, layout):
+        found = in_layout(weights, layout)
+        return {**found, "features.6.weight": found["features.6.weight"].flip(1)}
+
+    save(vgg("A", classes=3, crop=32, width=0.05), tmp_path / "model")
+    monkeypatch.setattr(export_weights, "in_layout", turned)
+    with pytest.raises(ValueError, match=r"is not written: conv3_1.weight does not come back as it is in"):
+        write_weights(tmp_path / "model", tmp_path / f"out{suffix}", "torchvision")
+    assert not (tmp_path / f"out{suffix}").exists()
 
 
 @pytest.mark.parametrize("network", ["C", "A-LRN", "B-5x5"])

@@ -1,5 +1,6 @@
 """Features against one image at a time with hooks on the layers; files against other readers; kills."""
 
+import copy
 import json
 import os
 import runpy
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from safetensors.numpy import load_file
 import verydeep
 import verydeep.deployment.features
 from verydeep import Descriptor, features, write_features
+from verydeep.deployment import feature_files
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.runs import Model
 
@@ -167,6 +170,18 @@ def test_what_cannot_be_is_refused_before_anything_is_done(model, photos, descri
         features(model, photos, descriptor=Descriptor(**descriptor))
 
 
+def test_an_image_too_large_to_compute_whole_is_told_apart_from_a_broken_one(model, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(verydeep.deployment.features, "MOST_PIXELS", 37 * 50)
+    options = {"descriptor": Descriptor(scales=[256]), "tolerance": Tolerance(max_bad=50)}
+    found = write_features(model, photos, tmp_path / "f.parquet", **options)
+    assert found.unusable == {  # of 64 x 41 pixels, so of 58 x 37
+        f"{name}.png": "too large (37 x 58 pixels when rescaled, over 1,850, too many for layers at once: "
+        "take smaller scales)"
+        for name in ("ant/4", "bee/9")
+    }
+    assert len(list(features(model, photos, descriptor=Descriptor(pool="none")))) == 11  # of crops
+
+
 # files
 
 
@@ -241,6 +256,8 @@ def test_too_many_bad_images_end_it_and_what_is_computed_is_kept(model, with_a_b
     monkeypatch.setattr(verydeep.deployment.features, "IMAGES_AT_ONCE_ON_CPU", 2)
     file = tmp_path / "f.parquet"
     with pytest.raises(TooManyBadImagesError, match="1 of 12 images cannot be used"):
+        list(features(model, with_a_bad_one))
+    with pytest.raises(TooManyBadImagesError, match="1 of 12 images cannot be used"):
         write_features(model, with_a_bad_one, file)
     assert not file.exists()
     kept = sorted(path.name for path in (tmp_path / "f.parquet.parts").glob("*/*"))
@@ -253,6 +270,77 @@ def test_too_many_bad_images_end_it_and_what_is_computed_is_kept(model, with_a_b
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("f.")] == ["f.parquet"]
 
 
+@pytest.mark.parametrize("changed", ["an image", "the network"])
+def test_parts_of_other_images_and_weights_are_not_taken_up(model, tmp_path, monkeypatch, changed):
+    """The names, sizes and the file of weights stay the same."""
+    monkeypatch.setattr(verydeep.deployment.features, "IMAGES_AT_ONCE_ON_CPU", 2)
+    folder, file = tmp_path / "photos", tmp_path / "f.safetensors"
+    folder.mkdir()
+    for name in "abcdx":
+        Image.new("RGB", (40, 40), (200, 10 * ord(name) % 256, 0)).save(folder / f"{name}.ppm")
+    (folder / "x.ppm").write_bytes(b"broken")
+    mine = replace(model, net=copy.deepcopy(model.net))
+    options = {"descriptor": Descriptor(layers=["fc7"])}
+    with pytest.raises(TooManyBadImagesError):
+        write_features(mine, folder, file, **options)
+    assert len(list(tmp_path.glob("f.safetensors.parts/*/*"))) == 3
+    if changed == "an image":
+        Image.new("RGB", (40, 40), (0, 0, 250)).save(folder / "a.ppm")
+    else:
+        with torch.no_grad():
+            mine.net.fc7.bias += 1
+    options["tolerance"] = Tolerance(max_bad=50)
+    write_features(mine, folder, file, **options)
+    expected = [one.values["fc7"] for one in features(mine, folder, **options)]
+    assert np.array_equal(load_file(file)["fc7"], expected)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.safetensors", "photos"]
+
+
+def test_nothing_of_others_is_removed_or_written_over(model, photos, tmp_path):
+    file, notes = tmp_path / "f.parquet", tmp_path / "f.parquet.parts" / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    held = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    command = [sys.executable, "-c", held, notes.with_name("lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(OSError, match=r"another process is writing .*f\.parquet"):
+            write_features(model, photos, file)
+        other.kill()
+    write_features(model, photos, file)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "f.parquet",
+        "f.parquet.parts",
+        "f.parquet.parts/notes.txt",
+    ]
+
+
+def test_names_that_no_header_can_hold_are_refused_before_the_work(model, photos, tmp_path, monkeypatch):
+    """Names are counted as they stand there: in UTF-8, and what is no text with all that escapes it."""
+    names = [10 * "\N{CJK UNIFIED IDEOGRAPH-6F22}" + "\udce9" + str(n) for n in range(5)]
+    (tmp_path / "source" / "c").mkdir(parents=True)
+    for name in names:
+        shutil.copy(photos / "ant" / "0.png", tmp_path / "source" / "c" / f"{name}.png")
+    ids, source = [f"c/{name}.png" for name in names], tmp_path / "source"
+    file, calls = tmp_path / "f.safetensors", []
+    limit = 5 * (30 + 7 + len('c/0.png\\"\\",'))
+    assert sum(map(len, ids)) < 0.5 * limit
+    monkeypatch.setattr(feature_files, "LONGEST_HEADER", limit)
+    monkeypatch.setattr(feature_files, "compute_part", lambda *_: calls.append(1))
+    with pytest.raises(ValueError, match=r"too long for a \.safetensors file.*name a \.parquet one"):
+        write_features(model, source, file)
+    assert calls == []
+    monkeypatch.undo()
+    write_features(model, source, file)
+    with safe_open(file, "numpy") as opened:
+        assert json.loads(opened.metadata()["ids"]) == ids
+    assert ids[0][:12].encode() in file.read_bytes()
+    header = int.from_bytes(file.read_bytes()[:8], "little")
+    monkeypatch.setattr(feature_files, "LONGEST_HEADER", header - 8)
+    with pytest.raises(ValueError, match="too long"):
+        write_features(model, source, tmp_path / "g.safetensors")
+
+
 # kills
 
 KILLED = """
@@ -260,6 +348,7 @@ import json, os, signal, sys
 from unittest.mock import patch
 import torch
 import verydeep.atomic, verydeep.deployment.feature_files as files, verydeep.deployment.features as module
+import verydeep.deployment.feature_parts as parts
 from verydeep import Descriptor, write_features
 
 torch.set_num_threads(1)
@@ -281,8 +370,8 @@ def at(place):
     match place:
         case "computing": return patch.object(files, "compute_part", nth(2, files.compute_part))
         case "keeping": return patch.object(verydeep.atomic.os, "fsync", nth(3, os.fsync))
-        case "writing": return patch.object(files, "_read_layer", nth(5, files._read_layer))
-        case "clearing": return patch.object(files.shutil, "rmtree", kill)
+        case "writing": return patch.object(parts, "read_layer", nth(5, parts.read_layer))
+        case "clearing": return patch.object(parts, "clear", kill)
         case _: return patch.object(files, "LONGEST_HEADER", files.LONGEST_HEADER)
 
 def written(folder, kind, place):

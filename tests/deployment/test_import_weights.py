@@ -13,8 +13,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from verydeep import Recipe, Trained, evaluate, import_weights, load, runs, train
+from verydeep.cli import main
+from verydeep.deployment.export import export
+from verydeep.deployment.features import Descriptor, features
+from verydeep.deployment.push import model_card
+from verydeep.ilsvrc_classes import ilsvrc_classes
 from verydeep.images.sources import MemorySource, Sample, Splits
-from verydeep.networks.class_names import ilsvrc_classes
 
 foreign = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "foreign_weights.py")))
 
@@ -53,7 +57,7 @@ def test_state_dicts_of_torchvision_and_timm(tmp_path, network, batch_norm, layo
 
 
 @pytest.mark.parametrize("network", ["D", "E", "C", "A"])
-@pytest.mark.parametrize("form", ["legacy", "whole", "new", "archive"])
+@pytest.mark.parametrize("form", ["legacy", "published", "whole", "new", "archive"])
 def test_keras(tmp_path, network, form):
     pytest.importorskip("h5py")
     file = tmp_path / {"new": "net.weights.h5", "archive": "net.keras"}.get(form, "net.h5")
@@ -94,6 +98,47 @@ def test_matconvnet(tmp_path, old, compress):
     assert differs(net, rgb, foreign.scores(plain, foreign.rgb_pixels(rgb, mean))) < 1e-4
 
 
+def test_what_a_mean_image_loses_is_said(tmp_path):
+    plain, rgb = foreign.plain("D", white=255), foreign.images(CROP)
+    image = np.reshape((120.0, 90.0, 70.0), (1, 1, 3)) + np.linspace(-2, 2, 25).reshape(5, 5, 1)
+    foreign.write_matconvnet(plain, tmp_path / "net.mat", old=True, mean=image)
+    found, net = imported(tmp_path / "net.mat", tmp_path)
+    assert found.notes == ("the mean image varies by 4.0 grey levels: its average is used",)
+    assert differs(net, rgb, foreign.scores(plain, foreign.rgb_pixels(rgb, (120.0, 90.0, 70.0)))) < 1e-4
+    foreign.write_matconvnet(plain, tmp_path / "net.mat", old=True, mean=np.zeros((5, 5)))
+    found = import_weights(tmp_path / "net.mat", tmp_path / "other")
+    assert found.notes == ("it has an average image that is none: ILSVRC's mean is taken if no other is said",)
+    assert found.mean_rgb == pytest.approx(foreign.RGB_MEAN, abs=1e-4)
+
+
+def test_caffes_double_numbers(tmp_path):
+    plain, rgb = foreign.plain("D", white=255), foreign.images(CROP)
+    layers = [(name, *(value.astype(np.float64) for value in values)) for name, *values in foreign.caffe_layers(plain)]
+    (tmp_path / "net.caffemodel").write_bytes(foreign.caffemodel(plain, old=False, layers=layers))
+    _, net = imported(tmp_path / "net.caffemodel", tmp_path)
+    assert differs(net, rgb, foreign.scores(plain, foreign.caffe_pixels(rgb))) < 1e-4
+
+
+def test_torchvisions_weights_for_features_only(tmp_path):
+    """Its VGG16_Weights.IMAGENET1K_FEATURES: NaN for a classifier, another mean, and 1/255 for a std."""
+    plain, rgb = foreign.plain("D", white=255), foreign.images(CROP)
+    state = foreign.state_dict(plain, "torchvision")
+    for name in state:
+        if name.startswith("classifier"):
+            state[name] = torch.full_like(state[name], torch.nan)
+    torch.save(state, tmp_path / "net.pth")
+    found, net = imported(tmp_path / "net.pth", tmp_path)
+    expected = foreign.features(plain, foreign.torch_pixels(rgb, (0.48235, 0.45882, 0.40784), (1 / 255,) * 3))
+    with torch.no_grad():
+        pool5 = net.activations(torch.from_numpy(rgb), ["pool5"])["pool5"].numpy()
+    assert expected.max() > 0.5
+    assert np.abs(pool5 - expected).max() < 1e-4
+    assert "those of torchvision's weights for features only" in found.notes[0]
+    said = import_weights(tmp_path / "net.pth", tmp_path / "said", trained=Trained(mean=(0.5,) * 3, std=(0.5,) * 3))
+    assert len(said.notes) == 1
+    assert said.mean_rgb == pytest.approx((127.5,) * 3)
+
+
 def test_a_mean_from_blue_to_red_tells_that_matconvnets_filters_take_bgr(tmp_path):
     plain, rgb = foreign.plain("D", white=255), foreign.images(CROP)
     foreign.write_matconvnet(plain, tmp_path / "net.mat", old=False, mean=foreign.RGB_MEAN[::-1])
@@ -132,11 +177,42 @@ def test_checkpoints_of_training_scripts(tmp_path, wrapped):
     state = {f"module.{name}": value for name, value in foreign.state_dict(plain, "torchvision").items()}
     whole = {"epoch": 3, "args": argparse.Namespace(lr=0.1), "arch": "vgg11"}
     whole |= {"model": {"state_dict": state}} if wrapped == "both" else {wrapped: state}
-    if wrapped == "both":
-        whole = whole["model"]
     torch.save(whole, tmp_path / "checkpoint.pth.tar")
     _, net = imported(tmp_path / "checkpoint.pth.tar", tmp_path)
     assert differs(net, rgb, foreign.scores(plain, foreign.torch_pixels(rgb))) < 1e-4
+
+
+@pytest.mark.parametrize("prefix", ["net.", "model.module.", "model._orig_mod."])
+def test_checkpoints_of_classes_that_train(tmp_path, prefix):
+    """As Lightning saves them: the network under a name of its own, beside other things."""
+    plain, rgb = foreign.plain("A"), foreign.images(CROP)
+    state = {f"{prefix}{name}": value for name, value in foreign.state_dict(plain, "torchvision").items()}
+    torch.save({"state_dict": {**state, "criterion.weight": torch.arange(6)}}, tmp_path / "last.ckpt")
+    found, net = imported(tmp_path / "last.ckpt", tmp_path)
+    name = prefix.partition(".")[0]
+    assert found.notes == (f"left out is what is not under {name}.: criterion.weight (1 in all)",)
+    assert differs(net, rgb, foreign.scores(plain, foreign.torch_pixels(rgb))) < 1e-4
+
+
+def test_several_devices_for_the_convolutions_only(tmp_path):
+    plain, rgb = foreign.plain("A"), foreign.images(CROP)
+    state = foreign.state_dict(plain, "torchvision")
+    torch.save({name.replace("features.", "features.module."): state[name] for name in state}, tmp_path / "net.pth")
+    found, net = imported(tmp_path / "net.pth", tmp_path)
+    assert found.notes == ()
+    assert differs(net, rgb, foreign.scores(plain, foreign.torch_pixels(rgb))) < 1e-4
+
+
+def test_the_convolutions_by_themselves(tmp_path):
+    """As `net.features.state_dict()` gives them."""
+    plain, rgb = foreign.plain("A"), foreign.images(CROP)
+    state = foreign.state_dict(plain, "torchvision")
+    few = {name.removeprefix("features."): state[name] for name in state if name.startswith("features.")}
+    torch.save(few, tmp_path / "net.pth")
+    _, net = imported(tmp_path / "net.pth", tmp_path)
+    with torch.no_grad():
+        pool5 = net.activations(torch.from_numpy(rgb), ["pool5"])["pool5"].numpy()
+    assert np.abs(pool5 - foreign.features(plain, foreign.torch_pixels(rgb))).max() < 1e-4
 
 
 def test_timms_config_tells_mean_std_and_classes(tmp_path):
@@ -165,6 +241,15 @@ def test_a_run_imported_again_is_the_same(tmp_path):
     assert torch.equal(load(tmp_path / "bare").mean_rgb, one.net.mean_rgb)
 
 
+def test_what_lies_beside_a_file_of_the_hub_counts_when_it_is_named_itself(tmp_path):
+    torch.save(foreign.state_dict(foreign.plain("A"), "torchvision"), tmp_path / "net.pth")
+    (tmp_path / "names.txt").write_text("a\nb\nc\nd\ne\nf\n")
+    imported(tmp_path / "net.pth", tmp_path, network="A-LRN", class_names=str(tmp_path / "names.txt"))
+    found = import_weights(tmp_path / "run" / "model" / "model.safetensors", tmp_path / "again")
+    assert found.network == "A-LRN"
+    assert runs.load_model(tmp_path / "again").classes == tuple("abcdef")
+
+
 def test_a_lrn_has_to_be_said(tmp_path):
     torch.save(foreign.state_dict(foreign.plain("A"), "torchvision"), tmp_path / "net.pth")
     found, net = imported(tmp_path / "net.pth", tmp_path, network="A-LRN")
@@ -184,10 +269,55 @@ def test_layers_that_a_file_for_features_lacks_are_drawn_and_that_is_said(tmp_pa
     torch.save(state, tmp_path / "features.pth")
     found, net = imported(tmp_path / "features.pth", tmp_path)
     assert found.classes == (6 if lacking == "numbers" else 1000)
-    assert found.notes[0].startswith("fc6, fc7, fc8 are no")
+    assert found.notes[-1].startswith("fc6, fc7, fc8 are no")
     assert all(value.isfinite().all() for value in net.state_dict().values())
     assert net.fc6.weight.std() > 0
     assert runs.read_record(tmp_path / "run").initialisation.endswith("; glorot initialisation: fc6, fc7, fc8")
+    assert runs.load_model(tmp_path / "run").classes[:2] == ("class 0", "class 1")  # not ImageNet's
+    again = import_weights(tmp_path / "run", tmp_path / "again")
+    assert again.notes == (
+        "it was imported without fc6, fc7, fc8, which are random: it is for features and --finetune",
+    )
+    assert runs.load_model(tmp_path / "again").drawn == ("fc6", "fc7", "fc8")
+
+
+def test_random_layers_are_not_forgotten(tmp_path, capsys):
+    state = foreign.state_dict(foreign.plain("A", window=1, classes=2), "torchvision")
+    for name in state:
+        if name.startswith("classifier"):
+            state[name] = torch.full_like(state[name], torch.nan)
+    torch.save(state, tmp_path / "net.pth")
+    (tmp_path / "names.txt").write_text("dark\nlight\n")
+    run = tmp_path / "run"
+    import_weights(tmp_path / "net.pth", run, class_names=str(tmp_path / "names.txt"))
+    noise = Splits(name="noise", parts={"train": pictures(8, 0), "val": pictures(4, 1)})
+    told = "run was imported without fc6, fc7, fc8, which are random"
+    evaluate(run, data=noise, cache=False)
+    assert told in capsys.readouterr().err
+    (tmp_path / "picture.png").write_bytes(pictures(1, 0).samples[0].data)
+    main(["predict", str(run), str(tmp_path / "picture.png")])
+    assert told in capsys.readouterr().err
+    card = model_card(run, "hub:someone/net")
+    assert "verydeep predict" not in card
+    assert "fc6, fc7, fc8 are random" in card
+    with pytest.raises(ValueError, match="so relu7 would be of random weights: name pool5 or an earlier layer"):
+        features(run, noise, split="train")
+    features(run, noise, split="train", descriptor=Descriptor(layers=("pool5",)))
+    tiny = {"crop": 32, "width": 1 / 16, "epochs": 1, "batch": 4, "finetune": str(run)}
+    out = train(noise, network="A", out=tmp_path / "out", recipe=Recipe(**tiny, seed=5, learning_rate=1e-30))
+    assert "fc6, fc7, fc8 are new" in capsys.readouterr().err
+    assert runs.read_record(out).initialisation.endswith("; glorot initialisation: fc6, fc7, fc8")
+    assert not torch.allclose(load(out).fc7.weight, load(run).fc7.weight)
+    assert torch.allclose(load(out).conv4_1.weight, load(run).conv4_1.weight)
+    assert runs.load_model(out).drawn == ()
+    with pytest.raises(ValueError, match="run was imported without fc6, fc7, fc8"):
+        export(run, tmp_path / "net.pt2", to="torch")
+    with pytest.raises(ValueError, match=r"cannot start from .*: it was imported without fc6, fc7, fc8"):
+        train(
+            noise, network="A", out=tmp_path / "started", recipe=Recipe(**{**tiny, "finetune": None, "init": str(run)})
+        )
+    with pytest.raises(ValueError, match="freeze fc7 would keep fc6, fc7 at random weights"):
+        train(noise, network="A", out=tmp_path / "frozen", recipe=Recipe(**tiny, freeze="fc7"))
 
 
 def test_where_weights_came_from_is_recorded_and_no_recipe_made_up(tmp_path):
@@ -225,6 +355,59 @@ def test_an_imported_run_is_tested_and_gone_on_from(tmp_path):
         assert runs.read_record(out).fingerprints[kind] == runs.weights_fingerprint(run)
     with pytest.raises(ValueError, match="was imported, so there is nothing to resume"):
         train(noise, network="A", out=run, recipe=Recipe(**tiny), resume=True)
+
+
+def test_imagenets_folders_fit_its_names(tmp_path):
+    """Called as ids or words, the same numbers."""
+    torch.save(foreign.state_dict(foreign.plain("A", window=1, classes=1000), "torchvision"), tmp_path / "net.pth")
+    ids = ("n02123045", "n01440764", "n01443537")
+    for name, chosen in (("words", None), ("wnids", "wnids")):
+        import_weights(tmp_path / "net.pth", tmp_path / name, class_names=chosen)
+    for place, called in (("by id", ids), ("by word", ("tabby", "tench", "goldfish"))):
+        for number, name in enumerate(called):
+            folder = tmp_path / place / name
+            folder.mkdir(parents=True)
+            for index in range(4):
+                (folder / f"{index}.png").write_bytes(pictures(12, 3).samples[4 * number + index].data)
+    found = {
+        (run, place): evaluate(tmp_path / run, data=str(tmp_path / place), split="all", cache=False)
+        for run in ("words", "wnids")
+        for place in ("by id", "by word")
+    }
+    assert {tuple(one.images.labels.tolist()) for one in found.values()} >= {(0,) * 4 + (1,) * 4 + (281,) * 4}
+    assert len({tuple(sorted(one.images.labels.tolist())) for one in found.values()}) == 1
+    (tmp_path / "by word" / "n01440764").mkdir()
+    (tmp_path / "by word" / "n01440764" / "0.png").write_bytes(pictures(1, 3).samples[0].data)
+    with pytest.raises(ValueError, match="one class under two names, n01440764 and tench"):
+        evaluate(tmp_path / "words", data=str(tmp_path / "by word"), cache=False)
+    (tmp_path / "by id" / "n00000000").mkdir()
+    (tmp_path / "by id" / "n00000000" / "0.png").write_bytes(pictures(1, 3).samples[0].data)
+    with pytest.raises(ValueError, match=r"lacks: n00000000; it has .* and 995 more$"):
+        evaluate(tmp_path / "words", data=str(tmp_path / "by id"), cache=False)
+
+
+def test_imagenets_folders_go_on_from_its_names(tmp_path, capsys):
+    """A network of two words, trained on two folders with the ids, keeps its fc8, in the folders' order."""
+    torch.save(foreign.state_dict(foreign.plain("A", window=1, classes=2), "torchvision"), tmp_path / "net.pth")
+    (tmp_path / "names.txt").write_text("tabby\ntench\n")
+    import_weights(tmp_path / "net.pth", tmp_path / "run", class_names=str(tmp_path / "names.txt"))
+    samples = pictures(8, 0).samples
+    train_part = MemorySource(classes=("n01440764", "n02123045"), samples=samples)
+    noise = Splits(name="noise", parts={"train": train_part, "val": train_part})
+    still = {"crop": 32, "width": 1 / 16, "epochs": 1, "batch": 4, "learning_rate": 1e-30, "weight_decay": 0}
+    recipe = Recipe(**still, finetune=str(tmp_path / "run"))
+    out = train(noise, network="A", out=tmp_path / "out", recipe=recipe)
+    assert "fc8 is new" not in capsys.readouterr().err
+    assert torch.allclose(load(out).fc8.bias, load(tmp_path / "run").fc8.bias.flip(0), rtol=1e-6)
+
+
+def test_a_run_keeps_its_names_when_it_is_imported_again(tmp_path):
+    torch.save(foreign.state_dict(foreign.plain("A", window=1, classes=1000), "torchvision"), tmp_path / "net.pth")
+    import_weights(tmp_path / "net.pth", tmp_path / "run", class_names="wnids")
+    import_weights(tmp_path / "run", tmp_path / "again")
+    assert runs.load_model(tmp_path / "again").classes == tuple(ilsvrc_classes())
+    import_weights(tmp_path / "run", tmp_path / "words", class_names="words")
+    assert runs.load_model(tmp_path / "words").classes == tuple(ilsvrc_classes().values())
 
 
 def test_imagenets_names_come_with_a_thousand_outputs(tmp_path):

@@ -3,9 +3,15 @@
 import csv
 import io
 import json
+import multiprocessing
+import os
 import runpy
 import shutil
+import subprocess
 import sys
+import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,10 +22,14 @@ import torch
 from PIL import ExifTags, Image
 
 import verydeep.deployment.predict
+import verydeep.images.workers
 from verydeep import evaluate, predict, vgg
+from verydeep.deployment.exported import ExportedNet
+from verydeep.deployment.metadata import metadata_of
 from verydeep.deployment.prediction_files import prediction_file
 from verydeep.images.given import GivenImages, given_images
 from verydeep.runs import Model, save_model
+from verydeep.runtime import Runtime, leave_signals_to_the_main_process
 
 CLASSES = ("ant", "bee", "cow", "dog", "elk", "fox", "gnu")
 status_of = runpy.run_path(str(Path(__file__).parents[1] / "several_commands.py"))["status_of"]
@@ -160,6 +170,31 @@ def test_standard_input_is_otherwise_a_list_of_paths(photos):
         given_images("-", standard_input=lambda: b" \n")
 
 
+def test_a_path_that_cannot_be_is_an_image_that_cannot_be_read(model, photos):
+    line = 300 * "x"
+    source = given_images("-", standard_input=f"{line}\n{photos}/ant/0.png\n".encode)
+    assert source.fingerprint
+    bad, good = predict(model, source)
+    assert (bad.image, bad.classes) == (line, ())
+    assert bad.error == "unreadable (File name too long)"
+    assert good.classes
+    with pytest.raises(ValueError, match="no file"):
+        given_images(line)
+
+
+def test_a_fingerprint_is_of_the_pixels_that_are_shown(model, photos):
+    flat = np.arange(2400, dtype=np.uint8)
+    grey = Image.fromarray(flat[:600].reshape(20, 30))
+    paletted = [grey.convert("P"), grey.convert("P")]
+    paletted[1].putpalette(list(range(255, -1, -1)) * 3)
+    broken = Image.open(io.BytesIO((photos / "ant" / "0.png").read_bytes()[:200]))
+    images = [flat.reshape(20, 40, 3), flat.reshape(40, 20, 3), *paletted, broken, flat.tobytes()]
+    assert len({given_images([image]).fingerprint for image in images}) == len(images)
+    assert given_images(flat.reshape(20, 40, 3)).fingerprint == given_images([flat.reshape(20, 40, 3)]).fingerprint
+    (found,) = predict(model, broken)
+    assert found.error.startswith("undecodable (")
+
+
 def test_what_cannot_be_is_refused_before_anything_is_done(tmp_path, model, photos):
     tiny_run(tmp_path / "run")
     with pytest.raises(ValueError, match="no file"):
@@ -209,6 +244,30 @@ def test_predictions_come_while_others_wait(model, photos, tmp_path, monkeypatch
     assert [json.loads(line)["image"] for line in file.read_text().splitlines()] == list(source.ids)
 
 
+def slow_start(folder, worker):
+    time.sleep(0.6)
+    (folder / str(os.getpid())).touch()
+    leave_signals_to_the_main_process(worker)
+
+
+def test_processes_that_start_slowly_are_started_once(model, photos, tmp_path, monkeypatch):
+    """Otherwise no piece would take less than 1.2 seconds, and none be followed by a larger one."""
+    sizes, of_piece = [], verydeep.deployment.predict._of_piece
+    monkeypatch.setattr(verydeep.images.workers, "leave_signals_to_the_main_process", partial(slow_start, tmp_path))
+    monkeypatch.setattr(verydeep.deployment.predict, "FIRST_IMAGES", 1)
+    monkeypatch.setattr(verydeep.deployment.predict, "SECONDS_BETWEEN_RESULTS", 2.0)
+    noting = lambda order, indices, *others: sizes.append(len(indices)) or of_piece(order, indices, *others)  # noqa: E731
+    monkeypatch.setattr(verydeep.deployment.predict, "_of_piece", noting)
+    expected = list(predict(model, photos, scales=[256, 300]))
+    sizes.clear()
+    found = list(predict(model, photos, scales=[256, 300], runtime=Runtime(workers=1)))
+    assert max(sizes) > sizes[0] == 1
+    assert len(list(tmp_path.iterdir())) == 2  # one for each scale
+    assert [p.image for p in found] == [p.image for p in expected]
+    np.testing.assert_allclose([p.probabilities for p in found], [p.probabilities for p in expected], atol=1e-6)
+    assert not multiprocessing.active_children()
+
+
 def test_every_kind_of_file_says_the_same(run, photos, tmp_path, capsys):
     bad = photos.parent / "bad\udce9.png"
     bad.write_bytes(b"")
@@ -256,6 +315,17 @@ def test_standard_input_of_a_command(run, photos, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(file.read_bytes())))
     assert status_of("predict", run, "-", "--out", "-") == 0
     assert json.loads(capsys.readouterr().out)["image"] == "-"
+
+
+@pytest.mark.parametrize("arguments", [["predict", "RUN", "PHOTOS", "--out", "-"], ["describe", "--json", "-"]])
+def test_a_reader_that_has_seen_enough_ends_it_in_silence(run, photos, arguments):
+    arguments = [{"RUN": run, "PHOTOS": photos}.get(each, each) for each in arguments]
+    command = [sys.executable, "-m", "verydeep", *arguments]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 # score maps
@@ -311,36 +381,49 @@ def test_pictures_of_files_of_the_same_name_are_kept_apart(model, photos, tmp_pa
     assert first == third != second
 
 
+class Vanishing(GivenImages):
+    """Each image can be read once, but for the first."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        if index:
+            self.images[index].unlink()
+        return sample
+
+
+def test_an_image_that_is_gone_when_its_map_is_to_be_drawn_loses_only_that(model, photos, tmp_path):
+    files = [shutil.copy(photos / "ant" / "0.png", tmp_path / f"{n}.png") for n in range(3)]
+    found = list(predict(model, Vanishing(**vars(given_images(files))), maps=tmp_path / "maps"))
+    assert [p.error for p in found] == [None, *2 * ["unreadable (No such file or directory)"]]
+    assert [p.score_map is None for p in found] == [False, True, True]
+    assert found[0].classes == found[1].classes == found[2].classes
+
+
 # an exported network
 
 
-class Exported:
-    """As much of a network as an exported one is."""
+def exported(model):
+    """As one that was read from a file, but computed by the network itself."""
 
-    def __init__(self, net):
-        self._net, self.crop, self.classes = net, net.crop, net.classes
+    def compute(images):
+        with torch.inference_mode():
+            scores = model.net.score_map(torch.from_numpy(images))
+        return scores.mean(dim=(2, 3)).numpy(), scores.numpy()
 
-    def __call__(self, images):
-        assert images.shape[2:] == (self.crop, self.crop)
-        return self._net(images)
-
-    def score_map(self, images):
-        assert images.dtype == torch.float32
-        return self._net.score_map(images)
-
-    def eval(self):
-        return self
-
-    def to(self, device):
-        return self
+    return replace(model, net=ExportedNet(metadata_of(model, int8=False), compute))
 
 
 @pytest.mark.parametrize("protocol", ["dense", "both"])
 def test_an_exported_network_needs_no_layers(model, photos, tmp_path, protocol):
-    fields = {"classes": CLASSES, "scale": "256", "flip": True}
     options = {"top": 7, "protocol": protocol, "scales": "paper"}
     expected = list(predict(model, photos, **options))
-    exported = Model(net=Exported(model.net), **fields)
-    found = list(predict(exported, photos, **options, maps=tmp_path / "maps"))
+    found = list(predict(exported(model), photos, **options, maps=tmp_path / "maps"))
     assert np.abs(table_of(found) - table_of(expected)).max() < 1e-6
     assert len(list((tmp_path / "maps").iterdir())) == 11
+
+
+def test_an_exported_network_computes_on_the_cpu_alone(model, photos, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # what `auto` would take
+    predict(exported(model), photos)
+    with pytest.raises(ValueError, match="an exported network computes on the CPU, not on cuda"):
+        predict(exported(model), photos, runtime=Runtime(device="cuda"))

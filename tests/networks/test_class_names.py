@@ -2,7 +2,8 @@
 
 import pytest
 
-from verydeep.networks.class_names import ilsvrc_classes, names_of_classes
+from verydeep.ilsvrc_classes import ilsvrc_classes, places
+from verydeep.networks.class_names import names_of_classes
 
 
 def test_a_thousand_ids_in_order_with_names_that_differ():
@@ -36,11 +37,22 @@ def test_what_comes_with_the_weights_is_kept(tmp_path):
     assert names_of_classes(2, "words", ("n02012849", "n01440764")) == ("crane (bird)", "tench")
     assert names_of_classes(2, "wnids", ("n02012849", "n01440764")) == ("n02012849", "n01440764")
     assert names_of_classes(2, "words", ("cat", "dog")) == ("cat", "dog")
+    assert names_of_classes(2, "wnids", ("tench", "n02012849")) == ("n01440764", "n02012849")
+    others = tuple(f"bird {number}" for number in range(1000))  # as many as ILSVRC's, but not those
+    assert names_of_classes(1000, "words", others) == others
+    with pytest.raises(ValueError, match="its classes are not ILSVRC's, so they have no wnids"):
+        names_of_classes(1000, "wnids", others)
     for told in (("cat", "cat"), ("cat",)):
         with pytest.raises(ValueError, match="1 different names came with 2 outputs: name a file"):
             names_of_classes(2, "words", told)
     (tmp_path / "names").write_text("\ufeffash\n\noak \n", encoding="utf-8")
     assert names_of_classes(2, str(tmp_path / "names"), ("cat",)) == ("ash", "oak")
+
+
+def test_an_id_and_its_word_are_one_class():
+    both = {"tench": 0, "n01440764": 0, "n02012849": 1, "crane (bird)": 1}
+    assert places(("tench", "n02012849", "cat")) == {**both, "cat": 2}
+    assert places(("tench", "n01440764")) == {"tench": 0, "n01440764": 1}  # two classes where both are names
 
 
 @pytest.mark.parametrize(

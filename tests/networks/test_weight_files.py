@@ -1,6 +1,8 @@
 """What is no VGG, or is cut off, is said in one line that names it."""
 
+import copy
 import runpy
+import struct
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,7 +41,7 @@ def saved(state, file):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("notes.txt", b"hello", "is no file of weights: name a .pth"),
+        ("notes.txt", b"hello", "is no file of weights: name one that ends in .pth"),
         ("photo.jpg", b"\xff\xd8\xff", "is no file of weights"),
         ("empty.pth", b"", "is empty: fetch it again"),
         ("page.pth", b"<!DOCTYPE html><html>404</html>", "cut off, damaged or none of PyTorch's"),
@@ -56,7 +58,8 @@ def test_files_that_are_something_else(tmp_path, name, content, message):
 
 
 def test_files_that_are_not_there(tmp_path):
-    refused(tmp_path / "nowhere.pth", "there is no file")
+    refused(tmp_path / "nowhere.pth", "there is no file or folder")
+    refused(tmp_path / "typo", "there is no file or folder")
     (tmp_path / "folder.pth").mkdir()
     refused(tmp_path / "folder.pth", "has neither model.safetensors nor pytorch_model.bin")
 
@@ -122,9 +125,9 @@ def test_layers_that_do_not_fit_are_named(tmp_path, state):
     refused(
         changed("features.2.weight", torch.ones(4, 4, 3, 3, dtype=torch.int8)), "holds torch.int8, where weights are"
     )
-    for name in ("features.5.bias", "classifier.3.weight"):
+    for name, message in (("features.5.bias", "conv2_1.bias is missing"), ("classifier.3.weight", "it has no fc7")):
         less = {key: value for key, value in state.items() if key != name}
-        refused(saved(less, tmp_path / "net.pth"), "conv2_1.bias is missing|it has no fc7")
+        refused(saved(less, tmp_path / "net.pth"), message)
 
 
 def test_what_is_no_state_dict(tmp_path):
@@ -134,6 +137,35 @@ def test_what_is_no_state_dict(tmp_path):
         saved(torch.nn.Linear(2, 2), tmp_path / "module.pth"),
         "it holds torch.nn.modules.linear.Linear and would run its code",
     )
+
+
+def test_several_networks_are_not_guessed_at(tmp_path, state):
+    two = {f"{part}.{name}": value for part in ("student", "teacher") for name, value in state.items()}
+    refused(saved(two, tmp_path / "two.pth"), "it holds several VGGs, 'student.', 'teacher.'...: save one of them")
+
+
+def test_theanos_order_of_axes(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "first.h5", "w") as file:
+        file.attrs["nb_layers"] = 37
+        file["layer_1/param_0"] = np.ones((4, 3, 3, 3), dtype=np.float32)
+    refused(tmp_path / "first.h5", "Keras' first version, in Theano's order of axes: not read")
+    foreign.write_keras(foreign.plain("D"), tmp_path / "later.h5", form="published")
+    with h5py.File(tmp_path / "later.h5", "r+") as file:
+        for name in list(file)[:2]:
+            kernel = file[name][f"{name}_W_1:0"][()]
+            del file[name][f"{name}_W_1:0"]
+            file[name][f"{name}_W_1:0"] = kernel.transpose(3, 2, 0, 1)
+    refused(tmp_path / "later.h5", "kernels are in Theano's order of axes: not read")
+
+
+def test_matconvnets_other_kind_of_network(tmp_path):
+    from scipy.io import savemat
+
+    layers = np.array([("conv1_1", 1.0), ("relu1_1", 2.0)], dtype=[("name", "O"), ("block", "O")])
+    savemat(tmp_path / "net.mat", {"layers": layers, "params": np.ones(3)})
+    refused(tmp_path / "net.mat", r"it is a DagNN network: only simple ones \(SimpleNN\) are read")
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
@@ -157,6 +189,16 @@ def test_nothing_is_unpacked_that_is_many_times_as_large_as_its_file(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(10_000_000))
     refused(tmp_path / "bomb.pth", "archive with compressed files")
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w") as archive:
+        archive.writestr("archive/data/0", bytes(1_000_000))
+        for number in range(1, 100):  # the same place under other names
+            again = copy.copy(archive.filelist[0])
+            again.filename = f"archive/data/{number}"
+            archive.filelist.append(again)
+    refused(tmp_path / "bomb.pth", "the files in it claim to be larger than it is")
+    wide = foreign.state_dict(foreign.plain("D"), "torchvision")
+    wide["classifier.0.weight"] = torch.ones(1).expand(2**15, 2**15)
+    refused(saved(wide, tmp_path / "bomb.pth"), "its arrays claim to be many times as large as the file")
     with zipfile.ZipFile(tmp_path / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model.weights.h5", bytes(100_000_000))
     refused(tmp_path / "bomb.keras", "claims to hold more than it can")
@@ -169,6 +211,14 @@ def test_nothing_is_unpacked_that_is_many_times_as_large_as_its_file(tmp_path):
     refused(tmp_path / "bomb.mat", "claims to be many times as large as the file")
     import h5py
 
+    cells = 200_000  # of nothing, which compress to a few bytes each
+    fields = (
+        struct.pack("<IIII", 6, 8, 1, 0) + struct.pack("<IIii", 5, 8, 1, cells) + struct.pack("<II8s", 1, 6, b"layers")
+    )
+    matrix = struct.pack("<II", 14, len(fields) + 8 * cells) + fields + struct.pack("<II", 14, 0) * cells
+    packed = zlib.compress(matrix)
+    (tmp_path / "bomb.mat").write_bytes(header + struct.pack("<II", 15, len(packed)) + packed)
+    refused(tmp_path / "bomb.mat", "it holds more than 100,000 arrays")
     with h5py.File(tmp_path / "bomb.h5", "w") as file:
         file.create_dataset("layers/conv2d/vars/0", shape=(3, 3, 10**5, 10**5), dtype="f4", chunks=(3, 3, 64, 64))
     refused(tmp_path / "bomb.h5", "conv2d claims to hold more than there is in the file")

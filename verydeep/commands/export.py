@@ -36,8 +36,9 @@ def export(
         out: The file to write. It appears only if its scores are PyTorch's.
         int8: 8-bit weights and activations, calibrated on training images: about four times smaller, and faster.
         data: SOURCE of images to calibrate and check on; if not said, the one that the run was trained on.
-        max_loss: Percentage points of error that INT8 may cost; if it costs more, nothing is written.
-        check_images: Validation images to check on, evenly spread. If not said 100, or 1,000 for INT8.
+        max_loss: Percentage points of error that INT8 may cost; if it costs more, and more than one image, nothing is
+            written.
+        check_images: Validation images to check on, evenly spread. If not said 100, or all of them for INT8.
         json_file: Write the figures to this file as well (- for standard output instead of the table).
     """
     if to in get_args(ForeignLayout):

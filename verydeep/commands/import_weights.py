@@ -13,7 +13,7 @@ def import_(
     *,
     out: Path,
     network: str | None = None,
-    class_names: str = "words",
+    class_names: str | None = None,
     mean: str | None = None,
     std: str | None = None,
     channels: Channels | None = None,
@@ -26,10 +26,12 @@ def import_(
     than those that their library publishes: it computes (x * white / 255 - mean) / std.
 
     Args:
-        weights: A file (.pth, .pt, .bin, .tar, .safetensors, .h5, .keras, .caffemodel, .mat), a run, or hub:NAME.
+        weights: A file (.pth, .pt, .ckpt, .bin, .tar, .safetensors, .h5, .hdf5, .keras, .caffemodel, .mat), a run, or
+            hub:NAME.
         out: The run folder to make.
         network: A-LRN for weights that would else count as A's, which have the same shapes.
-        class_names: words or wnids of ImageNet's classes for 1,000 outputs, or a file with a name per line.
+        class_names: words or wnids of ImageNet's classes for 1,000 outputs, or a file with a name per line. If not
+            said, a run keeps its names, and of others it is words.
         mean: Three numbers with commas between them, in the library's order of channels and range.
         std: The same, to divide by; 1/255 can be said for a number.
         channels: rgb or bgr, the order that the network takes.

@@ -36,7 +36,8 @@ def predict(
     Args:
         run: A run folder, or a file that verydeep export wrote.
         images: Image files, folders of them, or patterns in quotes ('photos/**/*.jpg'). A hyphen is standard input: one
-            image, if it begins as an image file or holds a zero byte; otherwise paths, one a line.
+            image, if it begins as an image file or holds a zero byte; otherwise paths, one a line, which are all read
+            before the first prediction.
         top: How many classes.
         protocol: dense: whole images; crops: 50 crops of each at each scale; both: the average of the two.
         scales: Test scales Q for a crop of 224, such as 256,384,512; single: the training scale; paper: the three that
@@ -51,6 +52,7 @@ def predict(
     from verydeep.deployment.predict import predict as predict_images
     from verydeep.deployment.prediction_files import check_kind
     from verydeep.images.given import STANDARD_INPUT, given_images
+    from verydeep.runs import warnings_of
 
     if not images:
         raise ValueError("name one or more images, or folders of them")
@@ -63,6 +65,8 @@ def predict(
             raise ValueError(f"{out} cannot hold the predictions twice: leave out --json")
     source = given_images(images, standard_input=_standard_input)
     model = model_on(runtime.device, run)
+    for line in () if rank_of_environment() else warnings_of(str(run), model):
+        print(line, file=sys.stderr)
     chosen = named_scales(scales)
     options: dict[str, Any] = {
         "top": top,

@@ -6,7 +6,9 @@ from verydeep.options import JsonFile
 from verydeep.tables import show
 
 
-def push(run: Path, name: str, *, private: bool = False, json_file: JsonFile = None) -> None:
+def push(
+    run: Path, name: str, *, private: bool = False, license: str | None = None, json_file: JsonFile = None
+) -> None:
     """Upload a run's model to the Hugging Face hub; everything that takes a RUN then takes hub:NAME too.
 
     What is uploaded is config.json, model.safetensors and a page made of what the run knows. Needs a login (hf auth
@@ -16,9 +18,10 @@ def push(run: Path, name: str, *, private: bool = False, json_file: JsonFile = N
         run: A run folder.
         name: hub:OWNER/MODEL; it is made if it is not there.
         private: If it is made: for its owner only.
+        license: As the hub calls it, apache-2.0 say. Weights that came from elsewhere have their source's.
         json_file: Write its address to this file as well (- for standard output instead).
     """
     from verydeep.deployment.push import push as push_model
 
-    address = push_model(run, name, private=private)
+    address = push_model(run, name, private=private, license=license)
     show({"run": str(run), "name": name, "address": address}, json_file, f"{name}: {address}")

@@ -12,8 +12,7 @@ from torch import Tensor
 from verydeep.deployment.exported import ExportedNet
 from verydeep.evaluation.dense import largest_image, score_map
 from verydeep.evaluation.metrics import error_percent, misclassified
-from verydeep.evaluation.passes import posteriors
-from verydeep.evaluation.protocols import Protocol
+from verydeep.evaluation.paired import paired_comparison
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.loader import rescaled_images
 from verydeep.images.quarantine import Quarantine
@@ -34,6 +33,25 @@ class Agreement:
     """Of any score from PyTorch's, divided by the largest absolute score of its image."""
     top1_agreement: float
     """Percent of the images whose most probable class is the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Errors:
+    """Top-1 errors in percent on the same images, by dense evaluation at the run's single test scale."""
+
+    images: int
+    float32: float
+    int8: float
+    loss: float
+    """Percentage points that INT8 costs."""
+    loss_ci95: tuple[float, float]
+    """By a paired bootstrap over the images."""
+    lost: int
+    """Images that are wrong in INT8 alone."""
+    won: int
+    """Images that are wrong in float32 alone."""
+    changed: int
+    """Images whose most probable class is another."""
 
 
 def usable_images(source: Source, side: int, quarantine: Quarantine) -> Iterator[Tensor]:
@@ -88,18 +106,26 @@ def agreement(
     )
 
 
-def error_of(
-    net: VGG | ExportedNet,
-    source: Source,
-    labels: NDArray[np.int64],
-    protocol: Protocol,
-    quarantine: Quarantine,
-    advance: Callable[[int], None] = lambda images: None,
-) -> float:
-    """Top-1 error in percent by a protocol, of the images that can be used."""
-    found = posteriors(cast(VGG, net), source, protocol, quarantine=quarantine, advance=advance)
-    usable = ~np.isnan(found[:, 0])
-    return error_percent(misclassified(found[usable], labels[usable]))
+def int8_errors(float32: NDArray[np.float64], int8: NDArray[np.float64], labels: NDArray[np.int64]) -> Int8Errors:
+    """Of posteriors [N, classes] of the same images; rows of NaN are images that cannot be used.
+
+    Raises:
+        ValueError: no image can be used.
+    """
+    usable = ~np.isnan(float32[:, 0])
+    float32, int8, labels = float32[usable], int8[usable], labels[usable]
+    wrong, wrong_before = misclassified(int8, labels), misclassified(float32, labels)
+    paired = paired_comparison("int8", "float32", wrong, wrong_before)
+    return Int8Errors(
+        images=paired.n,
+        float32=error_percent(wrong_before),
+        int8=error_percent(wrong),
+        loss=paired.difference,
+        loss_ci95=paired.difference_ci95,
+        lost=paired.only_first_wrong,
+        won=paired.only_second_wrong,
+        changed=int((int8.argmax(axis=1) != float32.argmax(axis=1)).sum()),
+    )
 
 
 def _difference_of_crops(net: VGG, exported: ExportedNet, crops: list[Tensor]) -> float:

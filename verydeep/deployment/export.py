@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from verydeep import atomic, runs
-from verydeep.deployment.comparison import Agreement, agreement, error_of, usable_images
-from verydeep.deployment.exported import SHA256, ExportedNet, load_exported, onnx_tensors_sha256
+from verydeep.deployment.checksum import SHA256, UNSTATED, state_checksum
+from verydeep.deployment.comparison import Agreement, Int8Errors, agreement, int8_errors, usable_images
+from verydeep.deployment.exported import ExportedNet, load_exported
 from verydeep.deployment.formats import MAX_LOSS, Format, check_export
 from verydeep.deployment.int8 import CALIBRATED, int8_by_nncf, int8_by_onnxruntime
 from verydeep.deployment.libraries import library
@@ -21,42 +22,25 @@ from verydeep.deployment.metadata import KEY, Metadata, metadata_of
 from verydeep.deployment.onnx_graph import onnx_model
 from verydeep.deployment.program import exported_program, write_program
 from verydeep.evaluation.dense import largest_image
+from verydeep.evaluation.passes import Surroundings, averages, protocol_passes
 from verydeep.evaluation.protocols import Protocol, single_scale
 from verydeep.images.open_source import open_for_testing
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import Source, Subset
 from verydeep.images.tolerance import Tolerance
 from verydeep.networks.scales import scale_in_pixels
+from verydeep.networks.vgg import VGG
 from verydeep.progress import reporting
 
 GREATEST_DIFFERENCE = 1e-3
 """From PyTorch's scores, relative to the largest of an image; float32 in another order stays below 1e-5."""
 
 COMPARED = 100
-"""Images, if not said: enough to see what is broken."""
-
-TESTED_IN_INT8 = 1000
-"""Images, if not said: an error of 10% is known to about 1 point, the difference of two on the same images better."""
-
-PLACEHOLDER = "0" * 64
+"""Images, if not said: enough to see what is broken. An error of INT8 is that of all validation images."""
 
 
 class BrokenExportError(RuntimeError):
     """What was exported is not the network, or not good enough; nothing was written."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Int8Errors:
-    """Top-1 error in percent on the same images, by dense evaluation at the run's single test scale."""
-
-    images: int
-    float32: float
-    int8: float
-
-    @property
-    def loss(self) -> float:
-        """Percentage points."""
-        return self.int8 - self.float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +65,7 @@ class Export:
 
     def to_dict(self) -> dict[str, Any]:
         """The same as a plain dictionary, ready for JSON."""
-        errors = self.errors and {**asdict(self.errors), "loss": self.errors.loss}
-        return {**asdict(self), "errors": errors}
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +103,8 @@ def export(
         to: onnx, openvino or torch (torch.export).
         int8: 8-bit weights and activations, calibrated on the training images; not for torch.
         data: SOURCE of images to calibrate and check on; if not said, what the run was trained on.
-        max_loss: percentage points of top-1 error that INT8 may cost at most.
-        check_images: how many validation images to look at, evenly spread: 100, for INT8 1,000, if not said.
+        max_loss: percentage points of top-1 error that INT8 may cost at most; one image more always may be wrong.
+        check_images: how many validation images to look at, evenly spread: 100, for INT8 all, if not said.
         tolerance: which images are used, and how many may be unusable.
 
     Raises:
@@ -133,7 +116,9 @@ def export(
     check_export(to, out, int8=int8, max_loss=max_loss, check_images=check_images)
     _check_libraries(to, int8=int8)
     model = runs.load_model(run)
-    images = _images(run, model, data, check_images or (TESTED_IN_INT8 if int8 else COMPARED), tolerance)
+    if model.drawn:
+        raise ValueError(*runs.warnings_of(str(run), model))
+    images = _images(run, model, data, check_images or (None if int8 else COMPARED), tolerance)
     unusable: dict[str, str] = {}
     calibration = _calibration(model, images, unusable) if int8 else None
     with atomic.new_files(out) as file:
@@ -169,7 +154,7 @@ def _refuse_broken(out: Path, agrees: Agreement, errors: Int8Errors | None, max_
             f"{out} was not written: its scores differ from PyTorch's by {agrees.greatest_difference:.1e} of the "
             f"largest, more than {GREATEST_DIFFERENCE:g}"
         )
-    if errors is not None and not errors.loss <= max_loss:
+    if errors is not None and errors.loss > max_loss and errors.lost - errors.won > 1:
         raise BrokenExportError(
             f"{out} was not written: in INT8 {errors.int8:.2f}% of {errors.images:,} images are wrong, in float32 "
             f"{errors.float32:.2f}%; --max-loss {max_loss:g} allows no more than {max_loss:g} points"
@@ -183,7 +168,7 @@ def _check_libraries(to: Format, *, int8: bool) -> None:
         library(name)
 
 
-def _images(run: str | Path, model: runs.Model, data: str | None, checked: int, tolerance: Tolerance) -> _Images:
+def _images(run: str | Path, model: runs.Model, data: str | None, checked: int | None, tolerance: Tolerance) -> _Images:
     name = data or (runs.read_record(run).source if runs.has_record(run) else None)
     if name is None:
         raise ValueError(f"{run} does not say what it was trained on: name images to check the export on (--data)")
@@ -194,7 +179,7 @@ def _images(run: str | Path, model: runs.Model, data: str | None, checked: int, 
     split = "val" if "val" in splits.parts else next(iter(splits.parts))
     source = splits.part(split)
     numbers = np.array([model.classes.index(known) for known in source.classes])
-    chosen = _evenly(len(source), checked)
+    chosen = _evenly(len(source), checked or len(source))
     return _Images(
         name=name,
         split=split,
@@ -244,23 +229,23 @@ def _agreement(
 
 def _int8_errors(model: runs.Model, exported: ExportedNet, images: _Images, unusable: dict[str, str]) -> Int8Errors:
     protocol = Protocol(scales=single_scale(model.scale), mirror=model.flip)
-    errors = []
+    passes = [protocol_passes(net, protocol) for net in (model.net, cast(VGG, exported))]
+    quarantine = Quarantine(len(images.checked), images.tolerance, split=images.split)
     with reporting("test", total=2 * len(images.checked)) as report:
-        for net in (model.net, exported):
-            quarantine = Quarantine(len(images.checked), images.tolerance, split=images.split)
-            errors.append(error_of(net, images.checked, images.labels, protocol, quarantine, report.advance))
+        quarantine.say = report.say
+        around = Surroundings(source=images.checked, quarantine=quarantine, advance=report.advance)
+        float32, int8 = averages(passes, around).values
     unusable |= quarantine.reasons
-    return Int8Errors(images=len(images.checked) - len(quarantine.reasons), float32=errors[0], int8=errors[1])
+    return int8_errors(float32, int8, images.labels)
 
 
 def _read_back(file: Path, to: Format) -> ExportedNet:
     """The file as its users have it. A `.pt2` of one's own can be loaded by PyTorch, program and all."""
-    found: Any = load_exported(file).net
+    found = load_exported(file)
     if to != "torch":
-        return found
+        return cast(ExportedNet, found.net)
     program = torch.export.load(file).module()
-    metadata = metadata_of(load_exported(file), int8=False)
-    return ExportedNet(metadata, lambda images: program(torch.from_numpy(images)))
+    return ExportedNet(metadata_of(found, int8=False), lambda images: program(torch.from_numpy(images)))
 
 
 def write_exported(model: runs.Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None = None) -> None:
@@ -284,18 +269,18 @@ def _write_onnx(model: runs.Model, metadata: Metadata, calibration: Sequence[Ten
     if metadata.int8:
         int8_by_onnxruntime(graph, calibration, file)
         graph = onnx.load(file)
-    onnx.helper.set_model_props(graph, {KEY: metadata.to_json(), SHA256: onnx_tensors_sha256(graph)})
+    onnx.helper.set_model_props(graph, {KEY: metadata.to_json(), SHA256: UNSTATED})
     onnx.save(graph, file)
+    state_checksum(file)
 
 
 def _write_openvino(model: runs.Model, metadata: Metadata, calibration: Sequence[Tensor], file: Path) -> None:
-    """By way of ONNX. The `.xml` says which `.bin` is its own."""
+    """By way of ONNX."""
     openvino = library("openvino")
     graph = openvino.Core().read_model(onnx_model(model.net, metadata).SerializeToString())
     if metadata.int8:
         graph = int8_by_nncf(graph, calibration)
     graph.set_rt_info(metadata.to_json(), KEY)
-    graph.set_rt_info(PLACEHOLDER, SHA256)
+    graph.set_rt_info(UNSTATED, SHA256)
     openvino.serialize(graph, file, file.with_suffix(".bin"))
-    digest = runs.file_sha256(file.with_suffix(".bin"))
-    file.write_bytes(file.read_bytes().replace(PLACEHOLDER.encode(), digest.encode()))
+    state_checksum(file)

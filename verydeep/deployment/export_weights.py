@@ -1,6 +1,7 @@
 """The weights of a run in another library's layout."""
 
 import io
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -8,9 +9,13 @@ from typing import Any, get_args
 import torch
 
 from verydeep import atomic, runs
+from verydeep.networks.class_names import WORDS, names_of_classes, numbered_classes
 from verydeep.networks.configurations import PAPER_CROP
 from verydeep.networks.layouts import ForeignLayout, Triple
-from verydeep.networks.weights import FOREIGN_NETWORKS, PREPROCESSING, in_layout, unfold
+from verydeep.networks.weights import FOREIGN_NETWORKS, PREPROCESSING, fold, in_layout, in_our_layout, unfold
+
+_ULP, _LEAST = torch.finfo(torch.float32).eps, torch.finfo(torch.float32).tiny
+"""One unit in the last place, relative, and of the smallest numbers."""
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
@@ -39,12 +44,14 @@ def write_weights(run: str | Path, path: str | Path, layout: ForeignLayout) -> W
     """Writes a run's weights as a state dict of torchvision's or timm's VGG, `.safetensors`, `.pth` or `.pt`.
 
     Images must go in as (x / 255 - mean) / std with the mean and std of the result, which a `.safetensors` file also
-    has as metadata. The std is the library's own: conv1_1 is multiplied by it. The mean is the run's, often another
-    than the library's, because convolutions that pad with zeros cannot be given another one. What was imported from
-    the library goes back within one unit in the last place of conv1_1's weights, and to the bit in all other layers.
+    has as metadata, beside the names of the classes. The std is the library's own: conv1_1 is multiplied by it. The
+    mean is the run's, often another than the library's, because convolutions that pad with zeros cannot be given
+    another one. What was imported from the library goes back within one unit in the last place of conv1_1's weights,
+    and to the bit in all other layers. The file appears if what it holds becomes the run's weights again.
 
     Raises:
-        ValueError: unusable run, unknown layout or suffix, or a network that the library does not have.
+        ValueError: unusable run, unknown layout or suffix, a network that the library does not have, or weights that
+            do not come back.
         OSError: the file cannot be written.
     """
     file = Path(path)
@@ -68,9 +75,14 @@ def write_weights(run: str | Path, path: str | Path, layout: ForeignLayout) -> W
         mean=preprocessing.mean,
         std=preprocessing.std,
         classes=model.classes,
-        notes=_notes(model, layout, preprocessing.mean),
+        notes=(*_notes(model, layout, preprocessing.mean), *_unsaid(model, file), *runs.warnings_of(str(run), model)),
     )
-    atomic.write_bytes(file, _file(arrays, told))
+    content = _file(arrays, told)
+    back = fold(in_our_layout(_arrays(content, file), layout), preprocessing)
+    for entry, value in net.state_dict().items():
+        if not torch.allclose(back[entry], value, rtol=_ULP, atol=_LEAST, equal_nan=True):
+            raise ValueError(f"{file} is not written: {entry} does not come back as it is in {run}")
+    atomic.write_bytes(file, content)
     return told
 
 
@@ -82,7 +94,23 @@ def _file(arrays: dict[str, torch.Tensor], told: WrittenWeights) -> bytes:
     from safetensors.torch import save
 
     mean, std = (",".join(map(str, values)) for values in (told.mean, told.std))
-    return save(arrays, {"format": "pt", "architecture": told.network, "mean": mean, "std": std})
+    classes = json.dumps(told.classes)
+    return save(arrays, {"format": "pt", "architecture": told.network, "mean": mean, "std": std, "classes": classes})
+
+
+def _arrays(content: bytes, file: Path) -> dict[str, torch.Tensor]:
+    """What the bytes of a file hold."""
+    from safetensors.torch import load
+
+    return load(content) if file.suffix == ".safetensors" else torch.load(io.BytesIO(content), weights_only=True)
+
+
+def _unsaid(model: runs.Model, file: Path) -> tuple[str, ...]:
+    """Class names that nobody could know of a file that has none."""
+    assumed = (names_of_classes(model.net.classes, WORDS), numbered_classes(model.net.classes))
+    if file.suffix == ".safetensors" or model.classes in assumed:
+        return ()
+    return (f"a {file.suffix} does not hold the names of the classes, as a .safetensors does",)
 
 
 def _notes(model: runs.Model, layout: ForeignLayout, mean: Triple) -> tuple[str, ...]:

@@ -6,12 +6,12 @@ expressions as Python, so any file could do anything (PyTorch 2.13). Here only i
 and the network that the metadata name is built anew.
 """
 
-import hashlib
 import io
 import json
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 from xml.etree import ElementTree
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from verydeep import runs
+from verydeep.deployment.checksum import SHA256, check_checksum
 from verydeep.deployment.libraries import library
 from verydeep.deployment.metadata import KEY, Metadata, from_json
 from verydeep.deployment.onnx_graph import INPUT, OUTPUTS
@@ -29,12 +30,9 @@ from verydeep.networks.configurations import configuration
 from verydeep.networks.vgg import VGG
 from verydeep.runtime import Device, torch_device
 
-SHA256 = f"{KEY}_sha256"
-"""Of an ONNX file's tensors, or of the `.bin` beside an OpenVINO `.xml`; stands beside the metadata."""
-
 LOGITS, SCORE_MAP = OUTPUTS
 
-Compute = Callable[[NDArray[np.float32]], tuple[Any, Any]]
+Compute = Callable[[NDArray[np.float32]], tuple[Tensor, Tensor]]
 """`logits` and `score_map` of images [B, 3, H, W]."""
 
 
@@ -56,7 +54,7 @@ class ExportedNet:
         """
         if images.ndim != 4 or images.shape[1:] != (3, self.crop, self.crop):
             raise ValueError(f"images must be [B, 3, {self.crop}, {self.crop}], not {list(images.shape)}")
-        return torch.from_numpy(np.asarray(self._compute(_array(images))[0]))
+        return self._compute(_array(images))[0]
 
     __call__ = forward
 
@@ -68,7 +66,7 @@ class ExportedNet:
         """
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < self.crop:
             raise ValueError(f"images must be [B, 3, H, W] with sides from {self.crop}, not {list(images.shape)}")
-        return torch.from_numpy(np.asarray(self._compute(_array(images))[1]))
+        return self._compute(_array(images))[1]
 
     def eval(self) -> "ExportedNet":
         """Itself: it knows no other mode."""
@@ -123,38 +121,45 @@ def load_exported(path: str | Path, device: Device = "cpu") -> runs.Model:
     )
 
 
-def onnx_tensors_sha256(model: Any) -> str:
-    """Of the names and contents of all weights of an `onnx.ModelProto`."""
-    numpy_helper = library("onnx").numpy_helper
-    found = hashlib.sha256()
-    for tensor in model.graph.initializer:
-        array = numpy_helper.to_array(tensor)
-        found.update(f"{tensor.name} {array.dtype} {array.shape}".encode())
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
-
-
 def compute_by_onnxruntime(file: Path) -> Compute:
     """ONNX Runtime on a file that can be trusted to have no data outside of it."""
     runtime = library("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors
-    session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return lambda images: tuple(session.run([LOGITS, SCORE_MAP], {INPUT: images}))
+    options.log_severity_level = 4  # fatal: errors are raised
+    with _named(file):
+        session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+
+    def compute(images: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+        with _named(file):
+            logits, score_map = session.run([LOGITS, SCORE_MAP], {INPUT: images})
+            return torch.from_numpy(logits), torch.from_numpy(score_map)
+
+    return compute
 
 
 def compute_by_openvino(file: Path) -> Compute:
     """OpenVINO, in float32 where the file is not INT8: left to itself it takes bfloat16 on some processors."""
     core = library("openvino").Core()
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    compiled = core.compile_model(core.read_model(file), "CPU", options)
+    with _named(file):
+        compiled = core.compile_model(core.read_model(file), "CPU", options)
 
-    def compute(images: NDArray[np.float32]) -> tuple[Any, Any]:
-        found = compiled(images)
-        return found[LOGITS], found[SCORE_MAP]
+    def compute(images: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+        with _named(file):
+            found = compiled(images)
+            return torch.from_numpy(found[LOGITS]), torch.from_numpy(found[SCORE_MAP])
 
     return compute
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Each runtime has errors of its own, which do not say of which file."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"the runtime cannot compute {file.name}: {' '.join(str(error).split())}") from error
 
 
 def _array(images: Tensor) -> NDArray[np.float32]:
@@ -169,35 +174,47 @@ def _from_onnx(path: Path) -> tuple[ExportedNet, Metadata]:
         raise ValueError(f"it is no ONNX file, or a damaged one ({error})") from error
     stated = {entry.key: entry.value for entry in model.metadata_props}
     metadata = from_json(stated.get(KEY))
-    if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in model.graph.initializer):
+    check_checksum(path, stated.get(SHA256))
+    if any(map(onnx.external_data_helper.uses_external_data, onnx_tensors(model))):
         raise ValueError("its weights are in other files")
-    if stated.get(SHA256) != onnx_tensors_sha256(model):
-        raise ValueError("its weights are not what was exported: their SHA-256 differs")
     del model
-    return ExportedNet(metadata, _built(compute_by_onnxruntime, path)), metadata
+    return _tried(ExportedNet(metadata, compute_by_onnxruntime(path)), metadata)
+
+
+def onnx_tensors(message: Any) -> Iterator[Any]:
+    """Every `TensorProto` in an ONNX message: initializers, attributes of nodes, those of subgraphs and functions."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in (value,) if hasattr(value, "DESCRIPTOR") else value:
+                yield from onnx_tensors(part)
 
 
 def _from_openvino(path: Path) -> tuple[ExportedNet, Metadata]:
     try:
         facts = ElementTree.parse(path).find("rt_info")
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError) as error:  # LookupError: an encoding that nobody knows
         raise ValueError(f"it is no OpenVINO file, or a damaged one ({error})") from error
     stated = {} if facts is None else {entry.tag: entry.get("value") for entry in facts}
-    metadata, weights = from_json(stated.get(KEY)), path.with_suffix(".bin")
-    if not weights.is_file():
-        raise ValueError(f"there is no {weights.name} beside it")
-    if stated.get(SHA256) != runs.file_sha256(weights):
-        raise ValueError(f"{weights.name} is not what was exported with it: its SHA-256 differs")
-    return ExportedNet(metadata, _built(compute_by_openvino, path)), metadata
+    metadata = from_json(stated.get(KEY))
+    if not path.with_suffix(".bin").is_file():
+        raise ValueError(f"there is no {path.with_suffix('.bin').name} beside it")
+    check_checksum(path, stated.get(SHA256))
+    return _tried(ExportedNet(metadata, compute_by_openvino(path)), metadata)
 
 
-def _built(compute: Callable[[Path], Compute], path: Path) -> Compute:
-    try:
-        return compute(path)
-    except ValueError:
-        raise
-    except Exception as error:  # each runtime has its own
-        raise ValueError(f"the runtime refuses it ({error})") from error
+def _tried(net: ExportedNet, metadata: Metadata) -> tuple[ExportedNet, Metadata]:
+    """A black crop tells whether the graph is of the crop and the classes that the metadata say."""
+    black = torch.zeros(1, 3, net.crop, net.crop)
+    shapes = [tuple(net.forward(black).shape), tuple(net.score_map(black).shape)]
+    if shapes != [(1, net.classes), (1, net.classes, 1, 1)]:
+        raise ValueError(
+            f"its metadata {KEY!r} say {net.classes:,} classes at crop {net.crop}, for which it gives scores of shapes "
+            f"{shapes[0]} and {shapes[1]}"
+        )
+    return net, metadata
 
 
 def _from_program(path: Path) -> tuple[VGG, Metadata]:
@@ -223,7 +240,7 @@ def _from_program(path: Path) -> tuple[VGG, Metadata]:
         net.load_state_dict(weights, assign=True)
     except ValueError:
         raise
-    except (zipfile.BadZipFile, KeyError, IndexError, TypeError, RuntimeError, NotImplementedError) as error:
+    except Exception as error:  # zipfile, zlib and struct have their own
         raise ValueError(f"it is no torch.export file, or a damaged one ({error})") from error
     return net.eval(), metadata
 

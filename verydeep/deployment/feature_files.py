@@ -1,16 +1,12 @@
-"""Features into a file, safetensors or Parquet: work that was stopped goes on, and ends with the same file.
-
-FILE.parts/0123456789abcdef/   for what is asked for; other images, weights or layers have another folder
-                               000000.safetensors: the first images, and so on
-"""
+"""Features into a file, safetensors or Parquet: work that was stopped goes on, and ends with the same file."""
 
 import hashlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from verydeep import atomic, runs
+from verydeep.deployment import feature_parts
 from verydeep.deployment.features import Descriptor, Extraction, Part, compute_part, extraction
 from verydeep.evaluation.predictions import as_text
-from verydeep.images.decode import UnusableImageError
 from verydeep.images.given import GivenImage
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources import Source, Splits, digest
+from verydeep.images.sources import Source, Splits, Unchanged, contents_digests, digest
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.networks.vgg import VGG
@@ -35,10 +31,10 @@ from verydeep.version import __version__
 
 SAFETENSORS, PARQUET = ".safetensors", ".parquet"
 
-ID, LABEL, LABELS = "id", "label", "labels"
+ID, IDS, LABEL, LABELS = "id", "ids", "label", "labels"
 
-LONGEST_HEADER = 90 * 10**6
-"""Bytes of names in a safetensors file; its readers refuse headers of over 100 MB."""
+LONGEST_HEADER = 10**8
+"""Bytes; readers of safetensors files refuse more."""
 
 DTYPES = {"float32": "F32", "float16": "F16", "int64": "I64"}
 """As safetensors writes them."""
@@ -124,36 +120,51 @@ def write_features(
     started, file = time.perf_counter(), Path(file)
     check_kind(file)
     asked = extraction(run, data, descriptor=descriptor, split=split, runtime=runtime, tolerance=tolerance)
-    if file.suffix == SAFETENSORS and sum(map(len, asked.source.ids)) > LONGEST_HEADER:
-        raise ValueError(f"{len(asked.source):,} names are too long for a {SAFETENSORS} file: name a {PARQUET} one")
+    if file.suffix == SAFETENSORS:
+        _check_header(_json({IDS: _json(list(asked.source.ids))}).encode(), LONGEST_HEADER * 9 // 10)
     with (
+        ExitStack() as stack,
         joined(cuda=asked.model.net.mean_rgb.device.type == "cuda", advice=KEPT) as processes,
         naming_the_lost(processes, lambda: KEPT, known=(WorkerDiedError,), undisturbed=stop_request),
     ):
-        order = _order(asked)
-        work = _Work(
-            asked=asked,
-            file=file,
-            parts=file.with_name(f"{file.name}.parts") / digest(order)[:16],
-            order=order,
-            quarantine=Quarantine(len(asked.source), asked.tolerance, split="all"),
-            processes=processes,
-        )
-        if processes.differing(work.order) is not None:
+        weights = None if isinstance(run, runs.Model) else asked.model.weights_sha256
+        order = _order(asked, weights or _digest(asked.model.net))
+        if processes.differing(order) is not None:
             raise ValueError("processes have other images or another run under these names: all must have the same")
+        processes.from_first(lambda: stack.enter_context(feature_parts.alone(file)))
+        work = _work(asked, file, order, processes)
         _compute(work)
         return processes.from_first(lambda: _finish(work, time.perf_counter() - started))
 
 
-def _order(asked: Extraction) -> dict[str, Any]:
-    """What the features follow from."""
-    model, net = asked.model, asked.model.net
+def _work(asked: Extraction, file: Path, order: dict[str, Any], processes: Processes) -> _Work:
+    """Everything about it, the contents of all images too: whatever is called the same is not always the same."""
+
+    def read() -> list[bytes]:
+        with reporting("read images", total=len(asked.source)) as report:
+            return contents_digests(asked.source, report.advance)
+
+    digests = processes.from_first(read)
+    order = {**order, "contents_sha256": hashlib.sha256(b"".join(digests)).hexdigest()}
+    return _Work(
+        asked=replace(asked, source=Unchanged(source=asked.source, digests=digests)),
+        file=file,
+        parts=feature_parts.folder(file) / digest(order)[:16],
+        order=order,
+        quarantine=Quarantine(len(asked.source), asked.tolerance, split="all"),
+        processes=processes,
+    )
+
+
+def _order(asked: Extraction, weights: str) -> dict[str, Any]:
+    """What the features follow from, but for the contents of the images."""
+    net = asked.model.net
     return {
         "verydeep": __version__,
         "torch": torch.__version__,
         "device": net.mean_rgb.device.type,
         "network": [net.configuration.name, net.crop, net.width, net.batch_norm],
-        "weights_sha256": model.weights_sha256 or _digest(net),
+        "weights_sha256": weights,
         "source": asked.source.fingerprint,
         "layers": list(asked.of_crop),
         "scales": list(asked.scales),
@@ -167,7 +178,7 @@ def _order(asked: Extraction) -> dict[str, Any]:
 
 
 def _digest(net: VGG) -> str:
-    """Of weights that were not read from a file."""
+    """Of weights that may not be those of a file: also what was read from one can have been changed."""
     found = hashlib.sha256()
     for name, value in net.state_dict().items():
         found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
@@ -208,7 +219,7 @@ def _meet(work: _Work, found: dict[int, Part], failure: Exception | None, report
 
     def keep() -> None:
         for number, part in sorted(item for its_parts in told for item in its_parts.items()):
-            _keep(work.parts / _name(number), part)
+            feature_parts.keep(_part_file(work, number), part)
             report.advance(len(part.indices) + len(part.refusals))
             work.quarantine.settle(part.refusals)
 
@@ -217,13 +228,12 @@ def _meet(work: _Work, found: dict[int, Part], failure: Exception | None, report
 
 def _begin(work: _Work) -> tuple[list[int], int]:
     """Numbers of the parts that are to be computed, and how many images the others have."""
-    work.parts.mkdir(parents=True, exist_ok=True)
     pending, done = [], 0
     for number in _numbers(work):
-        if not (work.parts / _name(number)).is_file():
+        if not _part_file(work, number).is_file():
             pending.append(number)
             continue
-        indices, refusals = _read(work, number)
+        indices, refusals = feature_parts.read(_part_file(work, number))
         work.quarantine.settle(refusals)
         done += len(indices) + len(refusals)
     return pending, done
@@ -234,43 +244,18 @@ def _numbers(work: _Work) -> range:
     return range(math.ceil(len(work.asked.source) / work.asked.images_at_once))
 
 
-def _name(number: int) -> str:
-    return f"{number:06}{SAFETENSORS}"
-
-
-def _keep(file: Path, part: Part) -> None:
-    from safetensors.numpy import save
-
-    refusals = [(refusal.name, refusal.kind, refusal.detail) for refusal in part.refusals]
-    tensors = {**part.values, "indices": np.array(part.indices, dtype=np.int64)}
-    atomic.write_bytes(file, save(tensors, metadata={"refusals": json.dumps(refusals)}))
-
-
-def _read(work: _Work, number: int) -> tuple[list[int], list[UnusableImageError]]:
-    """Indices of the images in a part, and those that were refused."""
-    from safetensors import safe_open
-
-    with safe_open(work.parts / _name(number), "numpy") as opened:
-        refusals = [UnusableImageError(*found) for found in json.loads(opened.metadata()["refusals"])]
-        return opened.get_tensor("indices").tolist(), refusals
-
-
-def _read_layer(work: _Work, number: int, layer: str) -> NDArray[np.floating]:
-    from safetensors import safe_open
-
-    with safe_open(work.parts / _name(number), "numpy") as opened:
-        found: NDArray[np.floating] = opened.get_tensor(layer)
-        return found
+def _part_file(work: _Work, number: int) -> Path:
+    return work.parts / f"{number:06}{SAFETENSORS}"
 
 
 def _finish(work: _Work, seconds: float) -> FeatureFile:
     """The file, from its parts, which are not needed any more."""
-    indices = [index for number in _numbers(work) for index in _read(work, number)[0]]
+    indices = [index for number in _numbers(work) for index in feature_parts.read(_part_file(work, number))[0]]
     if not indices:
         raise ValueError(f"none of the {len(work.asked.source):,} images can be used")
     with atomic.new_files(work.file) as aside:
         (_write_safetensors if work.file.suffix == SAFETENSORS else _write_parquet)(aside, work, indices)
-    shutil.rmtree(work.parts.parent)
+    feature_parts.clear(work.file)
     return FeatureFile(
         file=str(work.file),
         images=len(indices),
@@ -282,13 +267,26 @@ def _finish(work: _Work, seconds: float) -> FeatureFile:
     )
 
 
+def _json(value: object) -> str:
+    """Short; what is no text in names of files stands there escaped."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace").decode()
+
+
+def _check_header(header: bytes, longest: int) -> None:
+    if len(header) > longest:
+        raise ValueError(
+            f"names of {len(header):,} bytes are too long for a {SAFETENSORS} file, which nobody could read: name a "
+            f"{PARQUET} one"
+        )
+
+
 def _metadata(work: _Work) -> dict[str, str]:
     """What a file says of itself, each as JSON."""
     about = {key: value for key, value in work.order.items() if key != "images_at_once"}
     about["classes"] = list(work.asked.source.classes)
     about["shapes"] = work.asked.shapes
     about["unusable"] = work.quarantine.reasons
-    return {key: json.dumps(value) for key, value in about.items()}
+    return {key: _json(value) for key, value in about.items()}
 
 
 def _labels(work: _Work, indices: Sequence[int]) -> NDArray[np.int64]:
@@ -303,12 +301,13 @@ def _write_safetensors(file: Path, work: _Work, indices: Sequence[int]) -> None:
     }
     if work.asked.source.classes:
         arrays[LABELS] = ("int64", (len(indices),))
-    header: dict[str, Any] = {"__metadata__": {**_metadata(work), "ids": json.dumps([ids[index] for index in indices])}}
+    header: dict[str, Any] = {"__metadata__": {**_metadata(work), IDS: _json([ids[index] for index in indices])}}
     end = 0
     for name, (dtype, shape) in sorted(arrays.items(), key=lambda item: item[1][0] != "int64"):  # aligned
         begin, end = end, end + int(np.prod(shape)) * np.dtype(dtype).itemsize
         header[name] = {"dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = _json(header).encode()
+    _check_header(text, LONGEST_HEADER)
     text += b" " * (-len(text) % 8)
     with file.open("wb") as out:
         out.write(len(text).to_bytes(8, "little") + text)
@@ -316,7 +315,7 @@ def _write_safetensors(file: Path, work: _Work, indices: Sequence[int]) -> None:
             out.write(_labels(work, indices).astype("<i8").tobytes())
         for name in work.asked.shapes:
             for number in _numbers(work):
-                out.write(_read_layer(work, number, name).tobytes())
+                out.write(feature_parts.read_layer(_part_file(work, number), name).tobytes())
 
 
 def _write_parquet(file: Path, work: _Work, indices: Sequence[int]) -> None:
@@ -330,12 +329,12 @@ def _write_parquet(file: Path, work: _Work, indices: Sequence[int]) -> None:
     schema = arrow.schema(list(columns.items()), metadata=_metadata(work))
     with parquet.ParquetWriter(file, schema) as writer:
         for number in _numbers(work):
-            its_own, _ = _read(work, number)
+            its_own, _ = feature_parts.read(_part_file(work, number))
             rows = {ID: arrow.array([as_text(asked.source.ids[index]) for index in its_own], arrow.string())}
             if asked.source.classes:
                 rows[LABEL] = arrow.array(_labels(work, its_own))
             for name, size in sizes.items():
-                numbers = arrow.array(_read_layer(work, number, name).reshape(-1), kind)
+                numbers = arrow.array(feature_parts.read_layer(_part_file(work, number), name).reshape(-1), kind)
                 rows[name] = arrow.FixedSizeListArray.from_arrays(numbers, size)
             writer.write_table(arrow.table(list(rows.values()), schema=schema))
 

@@ -1,6 +1,7 @@
 """Activations of layers as descriptors of images (appendix B): averaged over space, mirror image and scales."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor
 from verydeep import runs
 from verydeep.deployment.predict import model_on
 from verydeep.evaluation.batches import Batch, SameSizeBatches
-from verydeep.evaluation.dense import MOST_PIXELS, pixels_at_once
+from verydeep.evaluation.dense import MOST_PIXELS, largest_image, pixels_at_once
 from verydeep.evaluation.passes import in_float32
 from verydeep.evaluation.protocols import Scales, chosen_scales
 from verydeep.images.decode import UnusableImageError
@@ -93,6 +94,8 @@ class Extraction:
     dtype: Precision
     runtime: Runtime
     tolerance: Tolerance
+    largest: int
+    """Pixels of an image at a scale that there is memory for."""
 
     @property
     def copies(self) -> int:
@@ -191,10 +194,12 @@ def extraction(
     if chosen.pool == "none" and len(scales) > 1:
         raise ValueError(f"without pooling features are of one scale, not of {', '.join(map(str, scales))}")
     mirror = model.flip if chosen.mirror is None else chosen.mirror
+    of_crop = _shapes(model.net, chosen.layers)
+    _check_trained(str(run), model, chosen.layers)
     return Extraction(
         model=model,
         source=_source(data, split),
-        of_crop=_shapes(model.net, chosen.layers),
+        of_crop=of_crop,
         scales=scales,
         pool=chosen.pool,
         mirror=mirror and chosen.pool != "none",
@@ -202,7 +207,26 @@ def extraction(
         dtype=chosen.dtype,
         runtime=runtime,
         tolerance=tolerance or Tolerance(),
+        largest=_largest(model.net),
     )
+
+
+def _check_trained(name: str, model: runs.Model, layers: Sequence[str]) -> None:
+    """Refuses layers that are random, or come after such."""
+    order = model.net.layer_names
+    first = min(map(order.index, model.drawn), default=len(order))
+    random = [layer for layer in layers if order.index(layer) >= first]
+    if random:
+        told = (
+            f"{name} was imported without {', '.join(model.drawn)}, so {', '.join(random)} would be of random weights"
+        )
+        raise ValueError(f"{told}: name {order[first - 1]} or an earlier layer")
+
+
+def _largest(net: VGG) -> int:
+    """What other devices than CUDA's have free is not known."""
+    device = net.mean_rgb.device
+    return largest_image([net], device) if device.type == "cuda" else MOST_PIXELS
 
 
 def _shapes(net: VGG, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -237,7 +261,7 @@ def _source(data: str | Path | Source | Splits | GivenImage | Sequence[GivenImag
 
 def _without_classes(path: Path) -> bool:
     """Whether this is an image, or a folder with nothing but images in it."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return not subfolders(path) and any(is_image_file(file) for file in path.iterdir())
     return is_image_file(path)
 
@@ -252,7 +276,7 @@ def _part(splits: Splits, split: str | None) -> Source:
 def _rows(asked: Extraction) -> Iterator[ImageFeatures]:
     source, at_once = asked.source, asked.images_at_once
     ids, labels = source.ids, source.labels
-    quarantine = Quarantine(len(source), asked.tolerance)
+    quarantine = Quarantine(len(source), asked.tolerance, split="all")
     for start in range(0, len(source), at_once):
         part = compute_part(asked, range(start, min(start + at_once, len(source))))
         quarantine.settle(part.refusals)
@@ -262,7 +286,7 @@ def _rows(asked: Extraction) -> Iterator[ImageFeatures]:
 
 
 def compute_part(asked: Extraction, indices: range) -> Part:
-    """The features of some images of the source; on a CPU the same to the bit whenever they are computed.
+    """The features of some images of the source; on a CPU, with as many threads, always the same to the bit.
 
     Raises:
         WorkerDiedError: a worker was killed, say.
@@ -323,19 +347,23 @@ def _at_scale(
         for index, image in images:
             if isinstance(image, UnusableImageError):
                 refused[index] = image
-            elif image[0].numel() > MOST_PIXELS:
-                refused[index] = _too_large(asked.source.ids[index], image)
-            elif batch := batches.add(index, image if asked.pool != "none" else _centre_crop(image, net.crop)):
+                continue
+            shown = image if asked.pool != "none" else _centre_crop(image, net.crop)
+            if shown[0].numel() > asked.largest:
+                refused[index] = _too_large(asked.source.ids[index], shown, asked.largest)
+            elif batch := batches.add(index, shown):
                 put(batch)
     for batch in batches.rest():
         put(batch)
     return found
 
 
-def _too_large(name: str, image: Tensor) -> UnusableImageError:
+def _too_large(name: str, image: Tensor, largest: int) -> UnusableImageError:
     """Layers are computed of whole images, never in tiles."""
     height, width = image.shape[1:]
-    what = f"{width} x {height} pixels when rescaled, more than {MOST_PIXELS:,}"
+    what = (
+        f"{width} x {height} pixels when rescaled, over {largest:,}, too many for layers at once: take smaller scales"
+    )
     return UnusableImageError(name, "too large", what)
 
 

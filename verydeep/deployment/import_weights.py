@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from verydeep import atomic, model_hub, runs
-from verydeep.networks.class_names import WORDS, names_of_classes
+from verydeep.networks.class_names import WORDS, names_of_classes, numbered_classes
 from verydeep.networks.configurations import configuration
 from verydeep.networks.initialisation import initialise, layers_with_weights
 from verydeep.networks.layouts import Channels, Triple, White
@@ -17,7 +17,7 @@ from verydeep.networks.named_arrays import NamedArrays
 from verydeep.networks.recognition import HEAD, architecture_of
 from verydeep.networks.vgg import VGG
 from verydeep.networks.weight_files import read_config, read_weights, told_by_timm
-from verydeep.networks.weights import PREPROCESSING, Preprocessing, fold, in_our_layout
+from verydeep.networks.weights import PREPROCESSING, TORCHVISION_FEATURES, Preprocessing, fold, in_our_layout
 
 HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """In a folder of the hub; the first that is there."""
@@ -80,7 +80,7 @@ def import_weights(
     out: str | Path,
     *,
     network: str | None = None,
-    class_names: str = WORDS,
+    class_names: str | None = None,
     trained: Trained = Trained(),
 ) -> Imported:
     """Makes a run of weights of torchvision, timm, Keras, Caffe, MatConvNet or this package.
@@ -94,7 +94,8 @@ def import_weights(
         weights: a file, a run, a folder with `config.json` and weights, or `hub:NAME`.
         out: the run folder to make.
         network: `A-LRN`, whose weights cannot be told from A's; another name is checked against what is found.
-        class_names: `words` or `wnids` of ILSVRC's classes for 1,000 outputs, or a file with a name per line.
+        class_names: `words` or `wnids` of ILSVRC's classes for 1,000 outputs, or a file with a name per line. If not
+            said, this package's own models keep their names, and of others it is `words`.
         trained: preprocessing other than that of the library's own weights.
 
     Raises:
@@ -119,30 +120,31 @@ def import_weights(
 
 
 def converted_weights(
-    arrays: NamedArrays, *, network: str | None = None, names: str = WORDS, trained: Trained = Trained()
+    arrays: NamedArrays, *, network: str | None = None, names: str | None = None, trained: Trained = Trained()
 ) -> _Converted:
     """A model of named arrays, in memory.
 
     Raises:
         ValueError: no network of the paper, or an option that does not fit.
     """
-    weights = {
-        name: value if name.endswith("num_batches_tracked") else value.float()
-        for name, value in in_our_layout(arrays.arrays, arrays.layout).items()
-    }
-    architecture = architecture_of(weights, network)
-    preprocessing = _preprocessing(arrays, trained)
+    found = in_our_layout(arrays.arrays, arrays.layout)
+    architecture = architecture_of(found, network)
+    weights = {name: value if name.endswith("num_batches_tracked") else value.float() for name, value in found.items()}
+    drawn, notes = _unknown(weights)
+    preprocessing, more = _preprocessing(arrays, trained, features_only=_features_only(weights))
     if preprocessing is not None:
         weights = fold(weights, preprocessing)
     elif "mean_rgb" not in weights:
         raise ValueError("it has no mean_rgb, which belongs to the weights of this package")
     net = architecture.net()
-    drawn, notes = _unknown(weights)
     if drawn:
         weights |= _first_weights(net, drawn)
     net.load_state_dict(weights, assign=True)
-    classes = names_of_classes(net.classes, names, arrays.classes)
-    model = runs.Model(net=net.eval(), classes=classes, scale=runs.TEST_SCALE, flip=True)
+    if drawn and names is None:
+        classes = numbered_classes(net.classes)
+    else:
+        classes = names_of_classes(net.classes, names or WORDS, arrays.classes)
+    model = runs.Model(net=net.eval(), classes=classes, scale=runs.TEST_SCALE, flip=True, drawn=drawn)
     copied = [layer for layer in layers_with_weights(net) if layer not in drawn]
     others = f"; glorot initialisation: {', '.join(drawn)}" if drawn else ""
     return _Converted(
@@ -150,18 +152,21 @@ def converted_weights(
         layout=arrays.layout,
         initialisation=f"imported: {', '.join(copied)}{others}",
         preprocessing=preprocessing,
-        notes=notes,
+        notes=(*arrays.notes, *more, *notes),
     )
 
 
 def _found(weights: str | Path) -> tuple[Path, Path | None]:
     """The file of weights and, of a folder, its `config.json`."""
     if model_hub.is_named(weights):
-        folder = model_hub.downloaded(str(weights), (runs.CONFIG, *HUB_WEIGHTS))
+        folder = _fetched(str(weights))
     elif Path(weights).is_dir():
         folder = Path(weights)
         if runs.has_record(folder) or runs.is_finished(folder):
             folder = runs.model_files(folder)[runs.CONFIG].parent
+    elif Path(weights).name in HUB_WEIGHTS:
+        folder = Path(weights).parent
+        return Path(weights), folder / runs.CONFIG if (folder / runs.CONFIG).is_file() else None
     else:
         return Path(weights), None
     for name in HUB_WEIGHTS:
@@ -170,30 +175,45 @@ def _found(weights: str | Path) -> tuple[Path, Path | None]:
     raise ValueError(f"{weights} has neither {' nor '.join(HUB_WEIGHTS)}")
 
 
-def _own(folder: Path, network: str | None, names: str, trained: Trained) -> _Converted:
+def _fetched(name: str) -> Path:
+    """The folder of a model of the hub with its `config.json` and the first file of weights that it has."""
+    folder = model_hub.downloaded(name, (runs.CONFIG,))
+    for file in HUB_WEIGHTS:
+        if (model_hub.downloaded(name, (file,), beside=folder) / file).is_file():
+            break
+    return folder
+
+
+def _own(folder: Path, network: str | None, names: str | None, trained: Trained) -> _Converted:
     """The model of an earlier run, with its classes, scale and mirror."""
     model = runs.load_model(folder)
     if network is not None and configuration(network) != model.net.configuration:
         raise ValueError(f"it is {model.net.configuration.name}, not {network}")
     if trained != Trained():
         raise ValueError("its mean is part of its weights: leave out mean, std, channels and white")
-    classes = names_of_classes(model.net.classes, names, model.classes)
-    copied = ", ".join(layers_with_weights(model.net))
+    classes = model.classes if names is None else names_of_classes(model.net.classes, names, model.classes)
+    copied = ", ".join(layer for layer in layers_with_weights(model.net) if layer not in model.drawn)
     return _Converted(
         model=replace(model, classes=classes),
         layout="verydeep",
         initialisation=f"imported: {copied}",
         preprocessing=None,
+        notes=runs.warnings_of("it", model),
     )
 
 
-def _preprocessing(arrays: NamedArrays, trained: Trained) -> Preprocessing | None:
-    """What is said of the training, else what the file tells, else what the library does."""
+def _preprocessing(
+    arrays: NamedArrays, trained: Trained, *, features_only: bool
+) -> tuple[Preprocessing | None, tuple[str, ...]]:
+    """What is said of the training, else what the file tells, else what the library does; and a word about that."""
     if arrays.layout == "verydeep":
         if trained != Trained():
             raise ValueError("its mean is part of its weights: leave out mean, std, channels and white")
-        return None
-    usual = PREPROCESSING[arrays.layout]
+        return None, ()
+    of_features = arrays.layout == "torchvision" and features_only
+    usual = TORCHVISION_FEATURES if of_features else PREPROCESSING[arrays.layout]
+    note = "its mean and std are those of torchvision's weights for features only, which have NaN for a classifier, too"
+    notes = (note,) if of_features and None in (trained.mean, trained.std) else ()
     if trained.white not in (None, usual.white) and (trained.mean is None or trained.std is None):
         raise ValueError(f"white {trained.white} is not {arrays.layout}'s: say mean and std in that range, too")
     found = Preprocessing(
@@ -206,7 +226,7 @@ def _preprocessing(arrays: NamedArrays, trained: Trained) -> Preprocessing | Non
         raise ValueError(f"std must be numbers above 0, not {list(found.std)}")
     if not all(0 <= value <= found.white for value in found.mean):
         raise ValueError(f"mean must be numbers from 0 to {found.white}, white in {arrays.layout}'s, not {found.mean}")
-    return found
+    return found, notes
 
 
 def _unknown(weights: Mapping[str, Tensor]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -223,6 +243,12 @@ def _unknown(weights: Mapping[str, Tensor]) -> tuple[tuple[str, ...], tuple[str,
         return (), ()
     why = "are no numbers in it" if bad else "are not in it"
     return HEAD, (f"{', '.join(HEAD)} {why} and were drawn at random: it is for features and for --finetune",)
+
+
+def _features_only(weights: Mapping[str, Tensor]) -> bool:
+    """Whether there are fully connected layers, and not a number in them."""
+    head = [value for name, value in weights.items() if name.startswith(HEAD)]
+    return bool(head) and all(bool(value.isnan().all()) for value in head)
 
 
 def _first_weights(net: VGG, layers: tuple[str, ...]) -> dict[str, Tensor]:

@@ -11,18 +11,23 @@ EXTRAS = {"onnx": "onnx", "onnxruntime": "onnx", "openvino": "openvino", "nncf":
 TELEMETRY = "openvino_telemetry"
 
 
+class MissingLibraryError(ValueError):
+    """It is not installed; the message names the extra."""
+
+
 def library(name: str) -> Any:
     """A module such as `onnxruntime` or `onnxruntime.quantization`.
 
     Raises:
-        ValueError: it is not installed; the message names the extra.
+        MissingLibraryError: it is not installed.
     """
     package = name.partition(".")[0]
     try:
         with _without_telemetry():
             return importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(f"{package} is missing ({error}): pip install 'verydeep[{EXTRAS[package]}]'") from error
+        told = f"{package} is missing ({error}): pip install 'verydeep[{EXTRAS[package]}]'"
+        raise MissingLibraryError(told) from error
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 
 from verydeep import runs
 from verydeep.evaluation.protocols import single_scale
-from verydeep.networks.configurations import configuration
+from verydeep.images.tolerance import MAX_PIXELS
+from verydeep.networks.configurations import configuration, layers
 from verydeep.networks.scales import scale_in_pixels, scale_range
 from verydeep.version import __version__
 
@@ -82,7 +83,12 @@ def from_json(text: str | bytes | None) -> Metadata:
             raise ValueError("a newer version of verydeep wrote it")
         fields = {name: found[name] for name in Metadata.__dataclass_fields__}
         fields |= {"classes": tuple(map(str, found["classes"])), "mean_rgb": tuple(map(float, found["mean_rgb"]))}
-        configuration(fields["network"]), scale_range(fields["scale"])
-        return Metadata(**fields)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        fields |= {"crop": int(found["crop"]), "width": float(found["width"]), "flip": bool(found["flip"])}
+        metadata = Metadata(**fields)
+        scale_range(metadata.scale)
+        layers(configuration(metadata.network), classes=len(metadata.classes), crop=metadata.crop, width=metadata.width)
+        if metadata.crop**2 > MAX_PIXELS or len(metadata.mean_rgb) != 3:
+            raise ValueError(f"no network has crop {metadata.crop:,} and mean RGB {metadata.mean_rgb}")
+        return metadata
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"its metadata {KEY!r} cannot be read: {error}") from error

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from verydeep.deployment.libraries import library
 from verydeep.deployment.metadata import KEY, Metadata
 from verydeep.networks.configurations import DOWNSAMPLING, Layer, layers
 from verydeep.networks.vgg import VGG
@@ -33,16 +34,12 @@ class _Graph:
         self.constants: list[Any] = []
 
     def constant(self, name: str, value: Any) -> str:
-        from onnx import numpy_helper
-
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
-        self.constants.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+        self.constants.append(library("onnx").numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        from onnx import helper
-
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+        self.nodes.append(library("onnx").helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
 
@@ -52,9 +49,8 @@ def onnx_model(net: VGG, metadata: Metadata) -> Any:
     `images` [batch, 3, height, width] in 0..255 give `score_map` [batch, classes, h, w] and its mean over space,
     `logits` [batch, classes]: at the crop size what `forward` gives, of larger images the paper's dense scores.
     """
-    from onnx import TensorProto, helper
-
-    graph = _Graph()
+    onnx = library("onnx")
+    helper, graph = onnx.helper, _Graph()
     x = graph.node("Sub", [INPUT, graph.constant("mean_rgb", net.mean_rgb[None, :, None, None])], "minus_mean")
     offset = _offset(graph)
     for layer in layers(
@@ -70,7 +66,7 @@ def onnx_model(net: VGG, metadata: Metadata) -> Any:
     logits, score_map = OUTPUTS
     graph.node("Transpose", [x], score_map, perm=[0, 3, 1, 2])
     graph.node("ReduceMean", [score_map, "height_and_width"], logits, keepdims=0)
-    real = TensorProto.FLOAT
+    real = onnx.TensorProto.FLOAT
     given = [helper.make_tensor_value_info(INPUT, real, ["batch", 3, "height", "width"])]
     found = [
         helper.make_tensor_value_info(logits, real, ["batch", net.classes]),

@@ -2,7 +2,8 @@
 
 import io
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from verydeep.evaluation.passes import Surroundings, averages, protocol_passes
 from verydeep.evaluation.pictures import image_at_scale
 from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scales
 from verydeep.evaluation.score_maps import overlay, posterior_map
+from verydeep.images.decode import UnusableImageError
 from verydeep.images.given import GivenImage, GivenImages, given_images
+from verydeep.images.loader import Rescaled, rescaled_images
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import Source, Subset
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
@@ -32,8 +35,8 @@ FIRST_IMAGES, MOST_IMAGES = 8, 4096
 """For each process, between two results."""
 
 SECONDS_BETWEEN_RESULTS = 4.0
-"""About: somebody may watch. With many more images at once there would be nothing to see, with fewer, processes that
-decode would be started all the time."""
+"""About: somebody may watch. With many more images at once there would be nothing to see, with fewer, batches would be
+small."""
 
 ADVICE = "start it again"
 
@@ -52,7 +55,7 @@ class Prediction:
     probabilities: tuple[float, ...]
     """Posterior of each, 0..1."""
     error: str | None = None
-    """Why the image cannot be used."""
+    """Why the image cannot be used, or why it could no longer be when its picture was to be drawn."""
     score_map: str | None = None
     """File of the picture that shows where the first class is seen, if pictures were asked for."""
 
@@ -100,7 +103,7 @@ def predict(
         protocol: `dense`, `crops` or `both` (`Protocol.method`).
         scales: Q for a crop of 224, or `single` (Q = S), or `paper` (the three that follow from the run's S).
         maps: folder for a picture of each image with the score map of its first class over it.
-        runtime: device, and processes that decode.
+        runtime: device, and processes that decode, so many for each scale.
         max_pixels: larger images cannot be used.
 
     Raises:
@@ -131,8 +134,10 @@ def predict(
 def model_on(device: Device, run: str | Path | runs.Model) -> runs.Model:
     """A run's or an exported file's model, its network on a device; one that is loaded already is moved there.
 
+    An exported network stays on the CPU, which `auto` is for it.
+
     Raises:
-        ValueError: there is no usable model.
+        ValueError: there is no usable model, or it cannot compute there.
     """
     if isinstance(run, runs.Model):
         model = run
@@ -140,6 +145,8 @@ def model_on(device: Device, run: str | Path | runs.Model) -> runs.Model:
         model = load_exported(run, device) if is_exported(run) else runs.load_model(run)
     if isinstance(model.net, VGG):
         model.net.to(torch_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    elif device != "auto":
+        model.net.to(torch_device(device))
     return model
 
 
@@ -147,24 +154,45 @@ def _predictions(order: _Order) -> Iterator[Prediction]:
     """Pieces of the source, each of as many images as take a few seconds."""
     images = len(order.source)
     with (
-        joined(cuda=torch_device(order.runtime.device).type == "cuda", advice=ADVICE) as processes,
+        joined(cuda=order.model.net.mean_rgb.device.type == "cuda", advice=ADVICE) as processes,
         naming_the_lost(processes, lambda: ADVICE, known=(WorkerDiedError,), undisturbed=stop_request),
     ):
         _check_alike(processes, order)
-        start, at_once = 0, FIRST_IMAGES * processes.count
-        while start < images:
-            began = time.monotonic()
-            found = _of_piece(order, range(start, min(start + at_once, images)), processes)
-            seconds = time.monotonic() - began
-            yield from found
-            start += at_once
-            at_once = processes.all_of(_next_piece(at_once, seconds, processes.count))[0]
+        with _decoding(order, processes) as opened:
+            start, at_once = 0, FIRST_IMAGES
+            while start < images:
+                began, stop = time.monotonic(), start + at_once * processes.count
+                found = _of_piece(order, range(start, min(stop, images)), processes, opened)
+                seconds = time.monotonic() - began
+                yield from found
+                start, at_once = stop, processes.all_of(_next_piece(at_once, seconds))[0]
 
 
-def _next_piece(images: int, seconds: float, processes: int) -> int:
+def _next_piece(images: int, seconds: float) -> int:
     if seconds > 2 * SECONDS_BETWEEN_RESULTS:
-        return max(images // 2, FIRST_IMAGES * processes)
-    return min(2 * images, MOST_IMAGES * processes) if seconds < SECONDS_BETWEEN_RESULTS / 2 else images
+        return max(images // 2, FIRST_IMAGES)
+    return min(2 * images, MOST_IMAGES) if seconds < SECONDS_BETWEEN_RESULTS / 2 else images
+
+
+Opened = Callable[[int, Sequence[int]], Generator[Rescaled]]
+"""Gives the next images of this process's share at a scale in pixels, under these indices."""
+
+
+@contextmanager
+def _decoding(order: _Order, processes: Processes) -> Iterator[Opened]:
+    """Processes that decode, which are started once for each scale and last for all pieces."""
+    share = range(processes.rank, len(order.source), processes.count)
+    images: dict[int, Generator[Rescaled]] = {}
+
+    def opened(side: int, indices: Sequence[int]) -> Generator[Rescaled]:
+        if side not in images:
+            options = {"max_pixels": order.tolerance.max_pixels, "workers": order.runtime.workers}
+            images[side] = stack.enter_context(closing(rescaled_images(order.source, side, indices=share, **options)))
+        for place, (_, image) in zip(indices, images[side], strict=False):
+            yield place, image
+
+    with ExitStack() as stack:
+        yield opened
 
 
 def _check_alike(processes: Processes, order: _Order) -> None:
@@ -186,24 +214,26 @@ def _check_alike(processes: Processes, order: _Order) -> None:
         )
 
 
-def _of_piece(order: _Order, indices: range, processes: Processes) -> list[Prediction]:
+def _of_piece(order: _Order, indices: range, processes: Processes, opened: Opened) -> list[Prediction]:
     """The predictions of some images; none in other processes than the first."""
     piece = Subset(source=order.source, indices=tuple(indices))
     quarantine = Quarantine(len(piece), order.tolerance)
-    around = Surroundings(source=piece, quarantine=quarantine, workers=order.runtime.workers, processes=processes)
+    around = Surroundings(source=piece, quarantine=quarantine, processes=processes, opened=opened)
     passes = protocol_passes(order.model.net, order.protocol, name=order.name)
     found = averages([passes], around).values
     best = [_best(posterior, order.top) for posterior in found[0]] if processes.first else []
     pictures = _pictures(order, piece, best, processes) if order.maps is not None else {}
     predictions = []
     for place, classes in enumerate(best):
+        picture = pictures.get(place)
+        error = None if classes else quarantine.reasons[piece.ids[place]]
         predictions.append(
             Prediction(
                 image=piece.ids[place],
                 classes=tuple(order.model.classes[label] for label in classes),
                 probabilities=tuple(float(found[0][place, label]) for label in classes),
-                error=None if classes else quarantine.reasons[piece.ids[place]],
-                score_map=_written(order, indices[place], pictures[place]) if place in pictures else None,
+                error=picture.reason if isinstance(picture, UnusableImageError) else error,
+                score_map=_written(order, indices[place], picture) if isinstance(picture, bytes) else None,
             )
         )
     return predictions
@@ -217,14 +247,22 @@ def _best(posterior: NDArray[np.float64], top: int) -> list[int]:
     return best
 
 
-def _pictures(order: _Order, piece: Source, best: Sequence[Sequence[int]], processes: Processes) -> dict[int, bytes]:
-    """PNG files with the score map of every image's first class, by place; each process draws its share."""
+def _pictures(
+    order: _Order, piece: Source, best: Sequence[Sequence[int]], processes: Processes
+) -> dict[int, bytes | UnusableImageError]:
+    """PNG files with the score map of every image's first class, by place; each process draws its share.
+
+    In place of one stands why the image, which is read again, can no longer be used.
+    """
     tops = processes.from_first(lambda: [classes[0] if classes else None for classes in best])
-    mine = {}
+    mine: dict[int, bytes | UnusableImageError] = {}
     for place in range(processes.rank, len(piece), processes.count):
         label = tops[place]
         if label is not None:
-            mine[place] = _picture(order, piece, place, label)
+            try:
+                mine[place] = _picture(order, piece, place, label)
+            except UnusableImageError as refusal:
+                mine[place] = refusal
     told = processes.to_first(mine) or []
     return {place: picture for share in told for place, picture in share.items()}
 
@@ -232,7 +270,8 @@ def _pictures(order: _Order, piece: Source, best: Sequence[Sequence[int]], proce
 def _picture(order: _Order, piece: Source, place: int, label: int) -> bytes:
     """At the middle one of the scales."""
     net, scales = order.model.net, order.protocol.scales
-    image = image_at_scale(piece, place, scale_in_pixels(scales[len(scales) // 2], net.crop))
+    side = scale_in_pixels(scales[len(scales) // 2], net.crop)
+    image = image_at_scale(piece, place, side, max_pixels=order.tolerance.max_pixels)
     buffer = io.BytesIO()
     Image.fromarray(overlay(image, posterior_map(net, image)[label], crop=net.crop)).save(buffer, "PNG")
     return buffer.getvalue()

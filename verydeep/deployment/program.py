@@ -57,15 +57,21 @@ def _windows(pool5: Tensor, window: int) -> Tensor:
     torch._check(height >= window)
     torch._check(width >= window)
     rows, columns = height - window + 1, width - window + 1
-    steps = torch.arange(window)
-    x = pool5.index_select(2, (torch.arange(rows)[:, None] + steps).flatten())
-    x = x.index_select(3, (torch.arange(columns)[:, None] + steps).flatten())
+    x = pool5
+    for axis, count, line in ((2, rows, pool5[0, 0, :, 0]), (3, columns, pool5[0, 0, 0])):
+        numbers = _numbers(line)
+        x = x.index_select(axis, (numbers[:count, None] + numbers[:window]).flatten())
     x = x.reshape(batch, channels, rows, window, columns, window)
     return x.permute(0, 2, 4, 1, 3, 5).flatten(3)
 
 
+def _numbers(line: Tensor) -> Tensor:
+    """[N], 0, 1, 2, ..., wherever `line` [N] is: `arange` would be traced with the device of the example."""
+    return torch.ones_like(line, dtype=torch.int64).cumsum(0) - 1
+
+
 def exported_program(net: VGG) -> ExportedProgram:
-    """The program of a network in its testing mode, for the CPU."""
+    """The program of a network in its testing mode, on the CPU; `program.module().to(device)` computes elsewhere."""
     net = net.eval().cpu()
     example = torch.zeros(2, 3, net.crop + 45, net.crop + 77)  # nothing about these numbers is special
     sizes = {

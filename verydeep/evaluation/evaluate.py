@@ -25,9 +25,10 @@ from verydeep.evaluation.results import (
     confusions,
     errors_of,
 )
+from verydeep.ilsvrc_classes import places
 from verydeep.images.open_source import open_for_testing
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources import Source, Splits, Unchanged, contents_digests
+from verydeep.images.sources import Source, Splits, Unchanged, contents_digests, some
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.processes import Processes, joined, naming_the_lost
@@ -38,9 +39,6 @@ from verydeep.version import __version__
 CACHE_FORMAT = 1
 """Of the posteriors that are kept; raised when the same inputs came to give others."""
 
-
-NAMED = 5
-"""Of many classes, in a message."""
 
 KEPT = "what was computed is kept: the same command goes on"
 
@@ -109,7 +107,8 @@ def evaluate(
             workers=runtime.workers,
             processes=processes,
         )
-        found = _told_averages(f"evaluate {split}", passes, around)
+        said = [line for one in tested for line in runs.warnings_of(one.name, one.model)]
+        found = _told_averages(f"evaluate {split}", passes, around, said)
         figures = {
             "source": splits.name,
             "split": split,
@@ -120,10 +119,12 @@ def evaluate(
         return _from_first(processes, lambda: _evaluation(tested, found.values, source, labels, figures))
 
 
-def _told_averages(what: str, passes: Sequence[Sequence[Pass]], around: Surroundings) -> Averages:
-    """The averages over each run's passes, with their progress."""
+def _told_averages(what: str, passes: Sequence[Sequence[Pass]], around: Surroundings, said: Sequence[str]) -> Averages:
+    """The averages over each run's passes, with their progress, after what is to be `said`."""
     rows = len(around.source) * sum(map(len, passes))
     with reporting(what, total=rows, quiet=not around.processes.first) as report:
+        for line in said:
+            report.say(line)
         around.quarantine.say = report.say
         try:
             return averages(passes, replace(around, advance=report.advance, say=report.say))
@@ -255,7 +256,7 @@ def _check_classes(tested: Sequence[_Tested]) -> None:
     for other in others:
         if other.model.classes != classes:
             only = [
-                f"{name} alone has {_some(sorted(set(mine) - set(others)))}"
+                f"{name} alone has {some(sorted(set(mine) - set(others)))}"
                 for name, mine, others in (
                     (first.name, classes, other.model.classes),
                     (other.name, other.model.classes, classes),
@@ -268,16 +269,11 @@ def _check_classes(tested: Sequence[_Tested]) -> None:
             )
 
 
-def _some(names: Sequence[str]) -> str:
-    """The first few of them."""
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
-
-
 def _labels(source: Source, classes: tuple[str, ...]) -> NDArray[np.int64]:
     """The source's labels in the run's numbering: classes are matched by name."""
-    unknown = sorted(set(source.classes) - set(classes))
+    known = places(classes)
+    unknown = sorted(set(source.classes) - set(known))
     if unknown:
-        raise ValueError(f"the run does not know the class {', '.join(unknown)}; it knows {', '.join(classes)}")
-    numbers = np.array([classes.index(name) for name in source.classes])
+        raise ValueError(f"the run does not know the class {some(unknown)}; it knows {some(classes)}")
+    numbers = np.array([known[name] for name in source.classes])
     return numbers[np.asarray(source.labels)]

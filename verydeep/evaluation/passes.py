@@ -4,9 +4,10 @@ import itertools
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from verydeep.evaluation.dense import dense_posteriors, largest_image, pixels_at
 from verydeep.evaluation.posterior_cache import Posteriors, nothing_known, store, stored
 from verydeep.evaluation.protocols import Protocol, Views
 from verydeep.images.decode import UnusableImageError
-from verydeep.images.loader import rescaled_images
+from verydeep.images.loader import Rescaled, rescaled_images
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import Source
 from verydeep.images.views import GRID
@@ -74,6 +75,9 @@ class Surroundings:
     advance: Callable[[int], None] = lambda images: None
     """Told how many images are through, for each pass anew."""
     say: Callable[[str], None] = lambda line: None
+    opened: Callable[[int, Sequence[int]], Generator[Rescaled]] | None = None
+    """Gives images of the source, by their indices, with their shorter side at so many pixels; if None, processes that
+    decode are started for each pass."""
 
 
 def protocol_passes(net: VGG, protocol: Protocol, **about: Any) -> list[Pass]:
@@ -203,12 +207,8 @@ def _compute(work: _Work) -> None:
     between = _images_between_meetings(work.passes)
     meetings = math.ceil(len(work.indices) / (processes.count * between))
     batches = SameSizeBatches(work.pixels)
-    images = rescaled_images(
-        around.source,
-        work.passes[0].side,
-        indices=work.indices[processes.rank :: processes.count],
-        max_pixels=quarantine.tolerance.max_pixels,
-        workers=around.workers,
+    images = (around.opened or partial(_open, around))(
+        work.passes[0].side, work.indices[processes.rank :: processes.count]
     )
     saved = time.monotonic()
     with closing(images), in_float32():
@@ -228,6 +228,11 @@ def _compute(work: _Work) -> None:
             except (WorkerDiedError, ValueError) as error:
                 failure = error
             _meet(work, news, failure)
+
+
+def _open(around: Surroundings, side: int, indices: Sequence[int]) -> Generator[Rescaled]:
+    max_pixels = around.quarantine.tolerance.max_pixels
+    return rescaled_images(around.source, side, indices=indices, max_pixels=max_pixels, workers=around.workers)
 
 
 def _images_between_meetings(passes: Sequence[Pass]) -> int:

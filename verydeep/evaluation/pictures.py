@@ -35,14 +35,14 @@ def places(source: Source, ids: Sequence[str]) -> list[int]:
     return found
 
 
-def image_at_scale(source: Source, place: int, shorter_side: int) -> Pixels:
+def image_at_scale(source: Source, place: int, shorter_side: int, *, max_pixels: int = LARGEST_MAX_PIXELS) -> Pixels:
     """An image of a source as it is tested, [H, W, 3] with its shorter side at `shorter_side` pixels.
 
     Raises:
         UnusableImageError: it can no longer be used.
     """
     sample = source[place]
-    decoded = decode_for(sample.data, sample.id, shorter_side=shorter_side, max_pixels=LARGEST_MAX_PIXELS)
+    decoded = decode_for(sample.data, sample.id, shorter_side=shorter_side, max_pixels=max_pixels)
     return rescale(decoded, shorter_side)
 
 

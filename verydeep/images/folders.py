@@ -1,5 +1,6 @@
 """Class folders: image files, each in the folder of its class, perhaps in `train`, `val` and `test` folders."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,7 +72,7 @@ def folder_parts(root: Path) -> dict[str, Part]:
 
 def is_image_file(path: Path) -> bool:
     """Whether a file's name is that of an image, and not a hidden one (macOS leaves `._1.jpg` beside `1.jpg`)."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and os.path.isfile(path)
 
 
 def image_files(path: Path) -> list[Path]:

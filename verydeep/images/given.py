@@ -1,10 +1,11 @@
 """Images that are given one by one, without classes: files, folders of them, patterns, standard input, pixels."""
 
 import glob
+import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from os import fsdecode
 from pathlib import Path
 from typing import cast
 
@@ -42,7 +43,7 @@ class GivenImages:
 
     @cached_property
     def fingerprint(self) -> str:
-        return digest(*((name, _size(image)) for name, image in zip(self.ids, self.images, strict=True)))
+        return digest(*((name, _contents(image)) for name, image in zip(self.ids, self.images, strict=True)))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -93,12 +94,12 @@ def _check_pixels(image: object, number: int) -> None:
 
 
 def _files(path: Path) -> list[Path]:
-    if path.is_dir():
+    if os.path.isdir(path):
         found = sorted(inner for inner in path.rglob("*") if is_image_file(inner))
         if not found:
             raise ValueError(f"no images in {path}")
         return found
-    if path.exists():
+    if os.path.exists(path):
         return [path]
     if not glob.has_magic(str(path)):
         raise ValueError(f"no file {str(path)!r}")
@@ -114,8 +115,8 @@ def _from_standard_input(data: bytes) -> list[tuple[str, Path | bytes | Pixels |
         raise ValueError("nothing comes from standard input: it is to be an image, or paths, one a line")
     if b"\0" in data or is_image(data):
         return [(STANDARD_INPUT, data)]
-    paths = [Path(fsdecode(line.rstrip(b"\r"))) for line in data.split(b"\n") if line.strip()]
-    return [(str(file), file) for path in paths for file in (_files(path) if path.is_dir() else [path])]
+    paths = [Path(os.fsdecode(line.rstrip(b"\r"))) for line in data.split(b"\n") if line.strip()]
+    return [(str(file), file) for path in paths for file in (_files(path) if os.path.isdir(path) else [path])]
 
 
 def _encoded(image: Path | bytes | Pixels | Image.Image, name: str) -> bytes:
@@ -135,8 +136,11 @@ def _encoded(image: Path | bytes | Pixels | Image.Image, name: str) -> bytes:
     return b"P6 %d %d 255\n" % (image.shape[1], image.shape[0]) + image.tobytes()
 
 
-def _size(image: Path | bytes | Pixels | Image.Image) -> object:
-    """What tells an image from others of its name without decoding it."""
+def _contents(image: Path | bytes | Pixels | Image.Image) -> object:
+    """What tells an image from others of its name: the size of a file, all of what is in memory."""
     if isinstance(image, Path):
-        return image.stat().st_size if image.is_file() else None
-    return digest(image) if isinstance(image, bytes) else digest(np.asarray(image).tobytes())
+        return image.stat().st_size if os.path.isfile(image) else None
+    try:
+        return hashlib.sha256(_encoded(image, "")).digest()
+    except UnusableImageError as refusal:
+        return refusal.reason

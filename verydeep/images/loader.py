@@ -92,6 +92,10 @@ class Batch(NamedTuple):
     """int64 [B]."""
 
 
+Rescaled = tuple[int, Tensor | UnusableImageError]
+"""Index and pixels of a whole image, uint8 [3, H, W], or why there are none."""
+
+
 class BoxedBatch(NamedTuple):
     """Crops of images with boxes."""
 
@@ -277,10 +281,8 @@ def rescaled_images(
     indices: Sequence[int] | None = None,
     max_pixels: int = MAX_PIXELS,
     workers: int = 0,
-) -> Generator[tuple[int, Tensor | UnusableImageError]]:
-    """Index and pixels of images (all, if no `indices` are given), in order, whole: uint8 [3, H, W].
-
-    Their shorter side is at `scale` pixels. In place of one that cannot be used stands why.
+) -> Generator[Rescaled]:
+    """Images (all, if no `indices` are given), in order, their shorter side at `scale` pixels.
 
     Raises:
         WorkerDiedError: a worker was killed, say.

@@ -3,11 +3,12 @@
 from collections import Counter
 from pathlib import Path
 
+from verydeep.ilsvrc_classes import places
 from verydeep.images.digits import digits
 from verydeep.images.folders import folder_parts
 from verydeep.images.hub import PREFIX, hub_parts
 from verydeep.images.shards import holds_shards, names_shards, shard_parts
-from verydeep.images.sources import Part, Source, Splits, hold_out
+from verydeep.images.sources import Part, Source, Splits, hold_out, some
 
 DIGITS = "digits"
 
@@ -18,7 +19,8 @@ def open_source(name: str) -> Splits:
     SOURCE is a folder with one folder per class, or with `train/` and `val/` (also `validation/`, `test/`) that hold
     those; tar shards, `data/{000..099}.tar`, or a folder of them; `hub:NAME`; or `digits`. Where there is no
     validation split a fifth of each class is held out, always the same images. Classes are numbered in the order of
-    the training split; in other splits they are matched to it by name.
+    the training split; in other splits they are matched to it by name, where an ILSVRC class has two: its WordNet id
+    and its word.
 
     Raises:
         ValueError: no such source, no images in it, fewer than two classes, a class with a single image, or one that
@@ -84,6 +86,11 @@ def _numbered(part: Part, classes: tuple[str, ...]) -> Source:
 
 
 def _check_known(names: tuple[str, ...], classes: tuple[str, ...], where: str) -> None:
-    unknown = sorted(set(names) - set(classes))
+    numbers = places(classes)
+    unknown = sorted(set(names) - set(numbers))
     if unknown:
-        raise ValueError(f"{where} has classes that training lacks: {', '.join(unknown)}; it has {', '.join(classes)}")
+        raise ValueError(f"{where} has classes that training lacks: {some(unknown)}; it has {some(classes)}")
+    taken: dict[int, str] = {}
+    for name in names:
+        if (other := taken.setdefault(numbers[name], name)) != name:
+            raise ValueError(f"{where} has one class under two names, {other} and {name}: keep one of them")

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from verydeep.ilsvrc_classes import places
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.regression import Regression
 
@@ -259,9 +260,15 @@ def natural_order(name: str) -> tuple[bool, int, str]:
     return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
 
 
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first few of them, for a message."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def number(names: Iterable[str], classes: tuple[str, ...]) -> list[tuple[str, int]]:
     """Each name with its place among the classes."""
-    numbers = {name: label for label, name in enumerate(classes)}
+    numbers = places(classes)
     return [(name, numbers[name]) for name in names]
 
 

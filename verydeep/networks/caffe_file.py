@@ -43,6 +43,8 @@ def read_caffe(path: Path) -> NamedArrays:
 def _array(name: str, blob: Any) -> Tensor:
     shape = list(blob.shape.dim) if blob.HasField("shape") else [getattr(blob, axis) for axis in _SHAPE]
     values = np.frombuffer(b"".join(blob.data), dtype="<f4")
+    if not len(values):
+        values = np.frombuffer(b"".join(blob.double_data), dtype="<f8")
     if min(shape, default=0) < 1 or int(np.prod(shape, dtype=object)) != len(values):
         raise ValueError(f"{name} has {len(values):,} numbers for the shape {shape}: cut off or damaged")
     return torch.from_numpy(values.astype(np.float32)).reshape(shape)
@@ -52,7 +54,8 @@ def _array(name: str, blob: Any) -> Tensor:
 def _net_message() -> Any:
     """The class of a NetParameter.
 
-    `data` is declared as bytes, which look the same in the file as packed floats and need no object for each number.
+    `data` and `double_data` are declared as bytes, which look the same in the file as packed numbers and need no object
+    for each.
     """
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -71,7 +74,13 @@ def _net_message() -> Any:
 
     numbers = {axis: (number, kinds.TYPE_INT32, False) for number, axis in enumerate(_SHAPE, 1)}
     message("Shape", dim=(1, kinds.TYPE_INT64, True))
-    message("Blob", **numbers, data=(5, kinds.TYPE_BYTES, True), shape=(7, "Shape", False))
+    message(
+        "Blob",
+        **numbers,
+        data=(5, kinds.TYPE_BYTES, True),
+        shape=(7, "Shape", False),
+        double_data=(8, kinds.TYPE_BYTES, True),
+    )
     message("OldLayer", name=(4, kinds.TYPE_STRING, False), blobs=(6, "Blob", True))
     message("Layer", name=(1, kinds.TYPE_STRING, False), blobs=(7, "Blob", True))
     message("Net", layers=(2, "OldLayer", True), layer=(100, "Layer", True))

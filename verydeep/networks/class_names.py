@@ -1,25 +1,10 @@
-"""Names of the 1,000 ILSVRC classes, in the order of a network's outputs.
+"""Names of a network's outputs: ILSVRC's, those that came with its weights, a file's, or numbers."""
 
-`ilsvrc_classes.tsv` has a line for each: WordNet id and name. The order is that of the ids, which all published
-weights share; a name is the first lemma of its WordNet synset (ids in their order and lemmas as timm 1.0.31 lists
-them), but for four that are said so that no two are the same: the bird and the machine called crane, the Cardigan
-Welsh corgi beside the cardigan, and the tank suit, whose first lemma is maillot too.
-"""
-
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
-from verydeep.networks.configurations import ILSVRC_CLASSES
+from verydeep.ilsvrc_classes import ilsvrc_classes, ilsvrc_ids
 
 WORDS, WNIDS = "words", "wnids"
-
-
-@cache
-def ilsvrc_classes() -> dict[str, str]:
-    """WordNet id to name, in order: {"n01440764": "tench", ...}."""
-    text = files("verydeep.networks").joinpath("ilsvrc_classes.tsv").read_text(encoding="utf-8")
-    return dict(line.split("\t") for line in text.splitlines())
 
 
 def names_of_classes(count: int, chosen: str, told: tuple[str, ...] | None = None) -> tuple[str, ...]:
@@ -32,24 +17,27 @@ def names_of_classes(count: int, chosen: str, told: tuple[str, ...] | None = Non
             are numbered: `class 0`, `class 1`, ...
 
     Raises:
-        ValueError: no such file, not one name for each output, or the same name twice, there or in what was told.
+        ValueError: no such file, not one name for each output, the same name twice, there or in what was told, or
+            `wnids` for other classes.
     """
     if chosen not in (WORDS, WNIDS):
         return _from_file(Path(chosen), count)
-    words = ilsvrc_classes()
+    words, ids = ilsvrc_classes(), ilsvrc_ids()
     if told is not None:
         if len(told) != count or len(set(told)) < count:
             raise ValueError(
                 f"{len(set(told)):,} different names came with {count:,} outputs: name a file of names as class_names"
             )
-        if all(name in words for name in told):
-            return tuple(words[name] for name in told) if chosen == WORDS else told
+        known, other = (words, ids) if chosen == WNIDS else (ids, words)
+        if all(name in known or name in other for name in told):
+            return tuple(name if name in known else other[name] for name in told)
         if chosen == WORDS:
             return told
-    if count == ILSVRC_CLASSES:
-        return tuple(words.values() if chosen == WORDS else words)
+        raise ValueError(f"its classes are not ILSVRC's, so they have no {WNIDS}: they begin with {told[0]!r}")
+    if count == len(words):
+        return tuple(ids if chosen == WORDS else words)
     if chosen == WNIDS:
-        raise ValueError(f"ILSVRC's {WNIDS} are for {ILSVRC_CLASSES:,} outputs, not {count:,}: name a file of names")
+        raise ValueError(f"ILSVRC's {WNIDS} are for {len(words):,} outputs, not {count:,}: name a file of names")
     return numbered_classes(count)
 
 

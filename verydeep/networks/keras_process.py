@@ -64,6 +64,8 @@ def arrays_of(path: Path, allowed: int) -> dict[str, Any]:
 def _layers(file: Any) -> Iterator[tuple[str, list[Any]]]:
     """Layers with arrays, in order."""
     root = _child(file, "model_weights") if "model_weights" in file else file
+    if "nb_layers" in root.attrs:
+        raise ValueError("it is of Keras' first version, in Theano's order of axes: not read")
     if "layer_names" in root.attrs:
         for name in _names(root, "layer_names"):
             group = _child(root, name)

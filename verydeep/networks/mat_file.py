@@ -22,6 +22,8 @@ _WIDE = {4: "utf-16", 17: "utf-16", 18: "utf-32"}
 """Text of several bytes a letter, in the file's order; all other counts as UTF-8."""
 _DEEPEST = 16
 """Cells and structures within each other that are looked into."""
+_MOST = 100_000
+"""Arrays of a file, with those in cells and structures: each takes memory, even with nothing in it."""
 
 
 def variables(data: bytes, wanted: Collection[str], *, allowed: int) -> dict[str, Any]:
@@ -40,14 +42,14 @@ def variables(data: bytes, wanted: Collection[str], *, allowed: int) -> dict[str
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
     if order is None:
         raise ValueError("it is none of MATLAB's files of version 5 to 7")
-    found = {}
+    found, budget = {}, iter(range(_MOST))
     for kind, content in _elements(memoryview(data)[_HEADER:], order):
         if kind == _COMPRESSED:
             unpacked = _unpacked(content, allowed)
             allowed -= len(unpacked)
             kind, content = next(_elements(memoryview(unpacked), order), (0, memoryview(b"")))
         if kind == _MATRIX:
-            name, value = _matrix(content, order, _DEEPEST, wanted)
+            name, value = _matrix(content, order, _DEEPEST, budget, wanted)
             if name in wanted:
                 found[name] = value
     return found
@@ -84,8 +86,12 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
         place = end
 
 
-def _matrix(content: memoryview, order: str, deepest: int, wanted: Collection[str] | None = None) -> tuple[str, Any]:
-    """Name and value of an array; of one that is not wanted no value."""
+def _matrix(
+    content: memoryview, order: str, deepest: int, budget: Iterator[int], wanted: Collection[str] | None = None
+) -> tuple[str, Any]:
+    """Name and value of an array; of one that is not wanted no value. Each takes one from `budget`."""
+    if next(budget, None) is None:
+        raise ValueError(f"it holds more than {_MOST:,} arrays: damaged, or no network")
     if not len(content):
         return "", np.empty(0)
     parts = _elements(content, order)
@@ -96,11 +102,12 @@ def _matrix(content: memoryview, order: str, deepest: int, wanted: Collection[st
     if not deepest or min(shape, default=0) < 0:
         raise ValueError("it is damaged: an array has an impossible shape, or is too deep in others")
     if kind == _CELL:
-        return name, [_inner(parts, order, deepest) for _ in range(count)]
+        return name, [_inner(parts, order, deepest, budget) for _ in range(count)]
     if kind == _STRUCT:
         width = int(_numbers(parts, order)[0])
         fields = _fields(parts, width)
-        return name, [{field: _inner(parts, order, deepest) for field in fields} for _ in range(count if fields else 0)]
+        rows = range(count if fields else 0)
+        return name, [{field: _inner(parts, order, deepest, budget) for field in fields} for _ in rows]
     if kind == _CHAR:
         return name, _text(parts, order)
     if not _FIRST_NUMERIC <= kind <= _LAST_NUMERIC or flags & _COMPLEX:
@@ -111,11 +118,11 @@ def _matrix(content: memoryview, order: str, deepest: int, wanted: Collection[st
     return name, values.reshape(shape, order="F")
 
 
-def _inner(parts: Iterator[tuple[int, memoryview]], order: str, deepest: int) -> Any:
+def _inner(parts: Iterator[tuple[int, memoryview]], order: str, deepest: int, budget: Iterator[int]) -> Any:
     kind, content = _next(parts)
     if kind != _MATRIX:
         raise ValueError(f"it is damaged: an element of type {kind} where an array is expected")
-    return _matrix(content, order, deepest - 1)[1]
+    return _matrix(content, order, deepest - 1, budget)[1]
 
 
 def _next(parts: Iterator[tuple[int, memoryview]]) -> tuple[int, memoryview]:
@@ -142,7 +149,7 @@ def _text(parts: Iterator[tuple[int, memoryview]], order: str) -> str:
 def _fields(parts: Iterator[tuple[int, memoryview]], width: int) -> list[str]:
     """Names that each fill `width` bytes up with zeros."""
     names = bytes(_next(parts)[1])
-    if width < 1:
-        raise ValueError("it is damaged: names of fields have no length")
+    if not 0 < len(names) <= width * _MOST:
+        raise ValueError("it is damaged: names of fields have no length, or there are too many")
     starts = range(0, len(names), width)
     return [names[start : start + width].split(b"\0")[0].decode("latin-1") for start in starts]

@@ -29,13 +29,17 @@ def read_matconvnet(path: Path) -> NamedArrays:
     """
     wanted = ("layers", "meta", "normalization", "classes")  # older networks have the last two beside the layers
     found = variables(path.read_bytes(), wanted, allowed=allowed_bytes(path.stat().st_size))
-    if not isinstance(found.get("layers"), list):
+    layers = found.get("layers")
+    if isinstance(layers, list) and any(isinstance(layer, dict) for layer in layers):
+        raise ValueError("it is a DagNN network: only simple ones (SimpleNN) are read")
+    if not isinstance(layers, list):
         raise ValueError("it has no cells called layers: only simple networks (SimpleNN) are read")
     arrays: dict[str, Tensor] = {}
-    for number, element in enumerate(found["layers"], 1):
+    for number, element in enumerate(layers, 1):
         layer = _structure(element)
-        name, kind = layer.get("name"), layer.get("type")
-        values = layer.get("weights") or [layer[key] for key in ("filters", "biases") if key in layer]
+        name, kind, values = layer.get("name"), layer.get("type"), layer.get("weights")
+        if not isinstance(values, list):  # an older network's; or an empty array, of a layer without weights
+            values = [layer[key] for key in ("filters", "biases") if key in layer]
         if kind != "conv" and len(values) == 0:
             continue
         if kind != "conv" or len(values) != 2 or not isinstance(name, str):
@@ -43,7 +47,7 @@ def read_matconvnet(path: Path) -> NamedArrays:
         for role, value in zip(("weight", "bias"), values, strict=True):
             arrays[f"{name}.{role}"] = _tensor(f"{name}.{role}", value)
     told = {**_structure(found.get("meta")), **found}
-    mean = _mean(_structure(told.get("normalization")).get("averageImage"))
+    mean, notes = _mean(_structure(told.get("normalization")).get("averageImage"))
     reversed_mean = mean is not None and np.allclose(mean, ILSVRC_MEAN_RGB[::-1], rtol=0, atol=SAME_MEAN)
     return NamedArrays(
         arrays=arrays,
@@ -51,6 +55,7 @@ def read_matconvnet(path: Path) -> NamedArrays:
         mean=mean,
         channels="bgr" if reversed_mean else None,
         classes=_classes(_structure(told.get("classes")).get("name")),
+        notes=notes,
     )
 
 
@@ -66,12 +71,19 @@ def _tensor(name: str, value: Any) -> Tensor:
     return torch.from_numpy(np.asarray(value, dtype=np.float32, order="C").copy())
 
 
-def _mean(image: Any) -> Triple | None:
-    """The mean of the average image [H, W, 3]; its first channel is what the first filters' first one is for."""
-    if not isinstance(image, np.ndarray) or not image.size or image.size % 3:
-        return None
-    first, second, third = image.astype(np.float64).reshape(-1, 3).mean(axis=0)
-    return float(first), float(second), float(third)
+def _mean(image: Any) -> tuple[Triple | None, tuple[str, ...]]:
+    """The mean of the average image [H, W, 3], and what is to be said of it.
+
+    Its first channel is what the first filters' first one is for. Three numbers in a row or a column are a mean, too.
+    """
+    if not isinstance(image, np.ndarray) or not image.size or (image.shape[-1] != 3 and image.size != 3):
+        what = "has no average image" if image is None else "has an average image that is none"
+        return None, (f"it {what}: ILSVRC's mean is taken if no other is said",)
+    pixels = image.astype(np.float64).reshape(-1, 3)
+    first, second, third = pixels.mean(axis=0)
+    varies = float(np.ptp(pixels, axis=0).max())
+    notes = (f"the mean image varies by {varies:.1f} grey levels: its average is used",) if varies >= 0.05 else ()
+    return (float(first), float(second), float(third)), notes
 
 
 def _classes(names: Any) -> tuple[str, ...] | None:

@@ -25,6 +25,8 @@ class NamedArrays:
     channels: Channels | None = None
     classes: tuple[str, ...] | None = None
     """Names or WordNet ids of the outputs, where the file tells them."""
+    notes: tuple[str, ...] = ()
+    """What was left out of the file, or put up with."""
 
 
 def allowed_bytes(file_size: int) -> int:

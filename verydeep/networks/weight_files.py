@@ -1,4 +1,4 @@
-"""Files of weights to named arrays. Nothing in a file is run, and nothing is allocated that the file does not hold."""
+"""Files of weights to named arrays. Nothing in a file is run, and nothing is allocated that it could not hold."""
 
 import json
 import re
@@ -16,16 +16,17 @@ from verydeep.networks.caffe_file import read_caffe
 from verydeep.networks.keras_file import read_keras
 from verydeep.networks.layouts import Triple
 from verydeep.networks.matconvnet_file import read_matconvnet
-from verydeep.networks.named_arrays import NamedArrays
+from verydeep.networks.named_arrays import NamedArrays, allowed_bytes
 from verydeep.networks.weights import layout_of
 
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
-"""Of all names at once, where a network was wrapped: for several devices, by the compiler, in a training class."""
+WRAPPERS = ("module", "_orig_mod")
+"""Parts of names where a network or a part of it was wrapped: for several devices, by the compiler."""
 
 STATE_DICTS = ("state_dict", "model_state_dict", "model")
 """Under which checkpoints keep the weights beside other things."""
 
-_NO_TENSORS = "no file of weights: name a .pth, .pt, .bin, .tar, .safetensors, .h5, .keras, .caffemodel or .mat"
+_DEEPEST = 4
+"""State dicts within each other that are looked into."""
 
 
 def read_weights(path: Path) -> NamedArrays:
@@ -35,11 +36,11 @@ def read_weights(path: Path) -> NamedArrays:
         ValueError: not weights, damaged, cut off, or a package is missing to read it; one line that says which.
         OSError: the file cannot be read.
     """
+    if not path.is_file():
+        raise ValueError(f"there is no file or folder {path}")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(f"{path} is {_NO_TENSORS}")
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+        raise ValueError(f"{path} is no file of weights: name one that ends in {', '.join(_READERS)}")
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty: fetch it again")
     try:
@@ -48,6 +49,8 @@ def read_weights(path: Path) -> NamedArrays:
             raise ValueError("it holds no weights")
         for name, value in found.arrays.items():
             _check_plain(name, value)
+        if sum(value.nbytes for value in found.arrays.values()) > allowed_bytes(path.stat().st_size):
+            raise ValueError("its arrays claim to be many times as large as the file")
     except OSError as error:
         if error.errno is not None:
             raise
@@ -77,7 +80,10 @@ def _read_safetensors(path: Path) -> NamedArrays:
     with safe_open(path, framework="pt") as file:
         told: Mapping[str, str] = file.metadata() or {}
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    return replace(_state_dict(arrays), mean=_triple(told.get("mean")), std=_triple(told.get("std")))
+    found = _state_dict(arrays)
+    return replace(
+        found, mean=_triple(told.get("mean")), std=_triple(told.get("std")), classes=_names(told.get("classes"))
+    )
 
 
 def _triple(text: str | None) -> Triple | None:
@@ -87,6 +93,15 @@ def _triple(text: str | None) -> Triple | None:
     except ValueError:
         return None
     return first, second, third
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    """The list of names that `write_weights` leaves in metadata."""
+    try:
+        found = json.loads(text or "")
+    except (ValueError, RecursionError):
+        return None
+    return tuple(found) if isinstance(found, list) and all(isinstance(name, str) for name in found) else None
 
 
 def _read_torch(path: Path) -> NamedArrays:
@@ -103,9 +118,9 @@ def _read_torch(path: Path) -> NamedArrays:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(_torch_reason(error)) from error
-    for name in STATE_DICTS:
-        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
-            found = found[name]
+    for _ in range(_DEEPEST):
+        if isinstance(found, Mapping):
+            found = next((found[name] for name in STATE_DICTS if isinstance(found.get(name), Mapping)), found)
     if not isinstance(found, Mapping):
         raise ValueError(f"it holds a {type(found).__name__}, no state dict")
     arrays = {str(name): value.detach() for name, value in found.items() if isinstance(value, Tensor)}
@@ -113,11 +128,14 @@ def _read_torch(path: Path) -> NamedArrays:
 
 
 def _check_stored(path: Path) -> None:
-    """PyTorch stores without compression; what is compressed could be of any size."""
+    """PyTorch stores without compression; what is compressed, or stands for several files, could be of any size."""
     with zipfile.ZipFile(path) as archive:
-        packed = [member.filename for member in archive.infolist() if member.compress_type != zipfile.ZIP_STORED]
+        members = archive.infolist()
+    packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
     if packed:
         raise ValueError(f"it is an archive with compressed files ({packed[0]}), none of PyTorch's")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise ValueError("the files in it claim to be larger than it is: damaged, or none of PyTorch's")
 
 
 def _torch_reason(error: Exception) -> str:
@@ -133,16 +151,28 @@ def _torch_reason(error: Exception) -> str:
 
 
 def _state_dict(arrays: Mapping[str, Tensor]) -> NamedArrays:
-    """A state dict without the prefixes that wrappers give."""
-    found = dict(arrays)
-    while found and (prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in found)), None)):
-        found = {name.removeprefix(prefix): value for name, value in found.items()}
+    """The VGG of a state dict, under its own names: without those of wrappers and of the class that it was trained in.
+
+    Raises:
+        ValueError: several VGGs, or none.
+    """
+    named = {".".join(part for part in name.split(".") if part not in WRAPPERS): arrays[name] for name in arrays}
+    if named and all(re.fullmatch(r"\d+\.\w+", name) for name in named):  # net.features.state_dict()
+        named = {f"features.{name}": value for name, value in named.items()}
+    firsts = (re.fullmatch(r"(|.*\.)(features\.0|conv1_1)\.weight", name) for name in named)
+    prefixes = sorted({first[1] for first in firsts if first})
+    if len(prefixes) > 1:
+        raise ValueError(f"it holds several VGGs, {', '.join(map(repr, prefixes))}...: save one of them")
+    prefix = "".join(prefixes)
+    found = {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
+    others = [name for name in named if not name.startswith(prefix)]
+    notes = (f"left out is what is not under {prefix}: {', '.join(others[:3])} ({len(others)} in all)",)
     layout = layout_of(found) if found else "verydeep"
-    return NamedArrays(arrays=found, layout=layout)
+    return NamedArrays(arrays=found, layout=layout, notes=notes if others else ())
 
 
 _READERS: dict[str, Callable[[Path], NamedArrays]] = {
-    **dict.fromkeys((".pth", ".pt", ".bin", ".tar"), _read_torch),
+    **dict.fromkeys((".pth", ".pt", ".ckpt", ".bin", ".tar"), _read_torch),
     ".safetensors": _read_safetensors,
     **dict.fromkeys((".h5", ".hdf5", ".keras"), read_keras),
     ".caffemodel": read_caffe,

@@ -46,6 +46,11 @@ PREPROCESSING: dict[Layout, Preprocessing] = {
 }
 """Of the weights that each library publishes."""
 
+TORCHVISION_FEATURES = Preprocessing(
+    channels="rgb", white=1, mean=(0.48235, 0.45882, 0.40784), std=(1 / WHITE, 1 / WHITE, 1 / WHITE)
+)
+"""Of torchvision's VGG16_Weights.IMAGENET1K_FEATURES, which were trained elsewhere and have NaN for a classifier."""
+
 _HEADS: dict[ForeignLayout, dict[str, str]] = {
     "torchvision": {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"},
     "timm": {"fc6": "pre_logits.fc1", "fc7": "pre_logits.fc2", "fc8": "head.fc"},
@@ -131,10 +136,16 @@ def unfold(weights: Mapping[str, Tensor], layout: ForeignLayout) -> tuple[dict[s
     weights comes back within one unit in the last place of conv1_1's weights, all else to the bit.
     """
     theirs = PREPROCESSING[layout]
-    mean = [float(f"{value / WHITE:.7g}") for value in weights["mean_rgb"].tolist()]  # float32 has seven digits
-    preprocessing = Preprocessing(channels="rgb", white=1, mean=(mean[0], mean[1], mean[2]), std=theirs.std)
+    red, green, blue = map(_shortest, weights["mean_rgb"].tolist())
+    preprocessing = Preprocessing(channels="rgb", white=1, mean=(red, green, blue), std=theirs.std)
     first = weights["conv1_1.weight"].double() / _factors(preprocessing)[:, None, None]
     return {**weights, "conv1_1.weight": first.float()}, preprocessing
+
+
+def _shortest(value: float) -> float:
+    """Of white, with the fewest digits that become the same float32 again."""
+    tried = (float(f"{value / WHITE:.{digits}g}") for digits in range(1, 10))
+    return next((part for part in tried if torch.tensor(part * WHITE).item() == value), value / WHITE)
 
 
 def _factors(preprocessing: Preprocessing) -> Tensor:
@@ -213,6 +224,8 @@ def _from_keras(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     dense = [name for name, value in weights.items() if value.ndim == 2]
     if len(dense) not in (0, 3):
         raise ValueError(f"it has {len(dense)} fully connected layers: a VGG has three (or, for features only, none)")
+    if any(weights[name].shape[0] != weights[name].shape[1] for name in convolutions):
+        raise ValueError("its kernels are in Theano's order of axes: not read")
     renamed = _keras_names(weights, convolutions) | dict(zip(dense, ("fc6", "fc7", "fc8"), strict=False))
     found: dict[str, Tensor] = {}
     for kernel, ours in renamed.items():

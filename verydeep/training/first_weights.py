@@ -5,6 +5,7 @@ from typing import cast
 import torch
 
 from verydeep import runs
+from verydeep.ilsvrc_classes import places
 from verydeep.networks.configurations import InitialisationScheme, configuration
 from verydeep.networks.initialisation import Initialisation, initialise, layers_with_weights
 from verydeep.networks.vgg import VGG
@@ -31,7 +32,9 @@ def initial_network(order: Order) -> tuple[VGG, Initialisation, list[str]]:
         initialisation = initialise(net, cast(InitialisationScheme, recipe.init), generator=generator)
     elif recipe.finetune is None:
         seed = runs.load_model(recipe.start)
-        if seed.classes != classes:
+        if seed.drawn:
+            raise ValueError(*runs.warnings_of(f"cannot start from {recipe.init}: it", seed))
+        if _places(classes, seed.classes) != list(range(len(seed.classes))):
             raise ValueError(f"cannot start from {recipe.init}: it was trained for other classes, so fc8 does not fit")
         initialisation = initialise(net, recipe.init_rest or "glorot", seed_from=seed.net, generator=generator)
     else:
@@ -54,20 +57,26 @@ def _gone_on_from(order: Order, net: VGG, generator: torch.Generator) -> tuple[I
     if theirs != ours:
         raise ValueError(f"cannot go on from {run}, which is {theirs}, with {ours}: say the same")
     net.mean_rgb.copy_(trained.net.mean_rgb)
-    layers = layers_with_weights(trained.net)
-    notes: list[str] = []
+    layers = tuple(name for name in layers_with_weights(trained.net) if name not in trained.drawn)
+    notes = [f"{', '.join(trained.drawn)} are new: {run} was imported without them"] if trained.drawn else []
+    theirs_by_ours = _places(classes, trained.classes)
     if order.splits.regression is not None:
         layers = tuple(name for name in layers if name != "fc8")
         notes.append(f"fc8 is new: it predicts boxes ({order.splits.regression})")
-    elif set(trained.classes) == set(classes):
-        places = [trained.classes.index(name) for name in classes]
+    elif sorted(theirs_by_ours) == list(range(len(trained.classes))):
         with torch.no_grad():
-            trained.net.fc8.weight.copy_(trained.net.fc8.weight[places])
-            trained.net.fc8.bias.copy_(trained.net.fc8.bias[places])
-    else:
+            trained.net.fc8.weight.copy_(trained.net.fc8.weight[theirs_by_ours])
+            trained.net.fc8.bias.copy_(trained.net.fc8.bias[theirs_by_ours])
+    elif "fc8" in layers:
         layers = tuple(name for name in layers if name != "fc8")
         notes.append(f"fc8 is new: the classes are not the {len(trained.classes):,} of {run}")
     return initialise(net, scheme, seed_from=trained.net, layers=layers, generator=generator), notes
+
+
+def _places(classes: tuple[str, ...], theirs: tuple[str, ...]) -> list[int]:
+    """The place of each class among theirs, -1 where it has none."""
+    known = places(theirs)
+    return [known.get(name, -1) for name in classes]
 
 
 def _shape(net: VGG) -> str:

@@ -1,0 +1,64 @@
+"""Damaged exported files end in one line that names them, and what is read of one is what was exported."""
+
+import contextlib
+import io
+import random
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+
+from verydeep import vgg
+from verydeep.deployment.export import write_exported
+from verydeep.deployment.exported import load_exported
+from verydeep.runs import Model
+
+damaged = runpy.run_path(str(Path(__file__).with_name("damage.py")))["damaged"]
+
+KINDS = {"onnx": "net.onnx", "openvino": "net.xml", "torch": "net.pt2"}
+BESIDE = "net.bin"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A file of each kind, and its scores of one image."""
+    folder = tmp_path_factory.mktemp("whole")
+    torch.manual_seed(0)
+    model = Model(
+        net=vgg("A", classes=3, crop=32, width=1 / 16).eval(), classes=("a", "b", "c"), scale="256", flip=True
+    )
+    for to, name in KINDS.items():
+        write_exported(model, folder / name, to=to)
+    assert {file.name for file in folder.iterdir()} == {*KINDS.values(), BESIDE}
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}, model
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_damaged_files_end_in_one_line(whole, battery, figure, tmp_path):
+    files, model = whole
+    image = torch.rand(1, 3, 40, 70, generator=torch.Generator().manual_seed(1)) * 255
+    with torch.inference_mode():
+        expected = model.net.score_map(image)
+    rng, refused, count = random.Random(11), 0, 10_000 if battery else 200
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    printed = io.StringIO()
+    for _ in range(count):
+        name = rng.choice(sorted(files))
+        (tmp_path / name).write_bytes(damaged(files[name], rng))
+        opened = KINDS["openvino"] if name == BESIDE else name
+        told = f"{tmp_path / opened} cannot be used: "
+        try:
+            with contextlib.redirect_stdout(printed), torch.inference_mode():
+                read = load_exported(tmp_path / opened)
+                assert read.classes == model.classes
+                assert (read.net.score_map(image) - expected).abs().max() < 1e-4 * expected.abs().max()
+        except ValueError as error:
+            told, refused = str(error), refused + 1
+        assert told.startswith(f"{tmp_path / opened} cannot be used: ")
+        assert "\n" not in told
+        (tmp_path / name).write_bytes(files[name])
+    assert not printed.getvalue()
+    told = f"{count:,} damaged .onnx, .xml, .bin and .pt2: {refused:,} refused in one line"
+    figure(22, "exported-file fuzz", f"{told}, {count - refused:,} still whole, with the right scores")

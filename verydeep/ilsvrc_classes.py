@@ -1,0 +1,31 @@
+"""The 1,000 ILSVRC classes, in the order of a network's outputs, and what they are called.
+
+`ilsvrc_classes.tsv` has a line for each: WordNet id and name. The order is that of the ids, which all published
+weights share; a name is the first lemma of its WordNet synset (ids in their order and lemmas as timm 1.0.31 lists
+them), but for four that are said so that no two are the same: the bird and the machine called crane, the Cardigan
+Welsh corgi beside the cardigan, and the tank suit, whose first lemma is maillot too.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+
+
+@cache
+def ilsvrc_classes() -> dict[str, str]:
+    """WordNet id to name, in order: {"n01440764": "tench", ...}."""
+    text = files("verydeep").joinpath("ilsvrc_classes.tsv").read_text(encoding="utf-8")
+    return dict(line.split("\t") for line in text.splitlines())
+
+
+@cache
+def ilsvrc_ids() -> dict[str, str]:
+    """Name to WordNet id."""
+    return {name: wnid for wnid, name in ilsvrc_classes().items()}
+
+
+def places(classes: Sequence[str]) -> dict[str, int]:
+    """The place of each class, under its name and, of ILSVRC's, under its other one: `n01440764` is `tench`."""
+    other = ilsvrc_classes() | ilsvrc_ids()
+    numbered = {name: place for place, name in enumerate(classes)}
+    return {other[name]: place for name, place in numbered.items() if name in other} | numbered
