@@ -306,6 +306,10 @@ def test_features_are_computed_once_and_anew_for_other_contents(made, monkeypatc
     transfer(made.runs[:1], data=photos, options=FEW)
     transfer(made.runs[:1], data=photos, options=replace(FEW, scales=(256, 320), pool="stack"))
     assert len(computed) == 3
+    for _, _, file in computed:
+        file.write_bytes(file.read_bytes()[:-1])
+    assert transfer(made.runs[:1], data=photos, options=FEW).n == 12
+    assert len(computed) == 4
 
 
 def test_vectors_are_the_features(made):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -9,6 +10,7 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from torch.nn import functional as F
 
 from verydeep import cache, runs
@@ -79,15 +81,14 @@ def network_features(
     computed = (__version__, torch.__version__, torch_device(runtime.device).type)
     key = digest(computed, network, weights, contents, descriptor, tolerance)
     file = cache.folder() / KIND / f"{key}.safetensors"
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_features(model, source, file, descriptor=descriptor, runtime=runtime, tolerance=tolerance)
+    with suppress(OSError, SafetensorError):  # it is not there, or damaged
+        return _read(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_features(model, source, file, descriptor=descriptor, runtime=runtime, tolerance=tolerance)
     return _read(file)
 
 
 def _read(file: Path) -> DescribedImages:
-    from safetensors import safe_open
-
     with safe_open(file, "numpy") as opened:
         about = {name: json.loads(opened.metadata()[name]) for name in ("ids", "unusable")}
         return DescribedImages(
