@@ -174,10 +174,9 @@ def test_an_image_too_large_to_compute_whole_is_told_apart_from_a_broken_one(mod
     monkeypatch.setattr(verydeep.deployment.features, "MOST_PIXELS", 37 * 50)
     options = {"descriptor": Descriptor(scales=[256]), "tolerance": Tolerance(max_bad=50)}
     found = write_features(model, photos, tmp_path / "f.parquet", **options)
-    assert found.unusable == {  # of 64 x 41 pixels, so of 58 x 37
-        f"{name}.png": "too large (37 x 58 pixels when rescaled, over 1,850, too many for layers at once: take smaller scales)"
-        for name in ("ant/4", "bee/9")
-    }
+    size = "37 x 58 pixels when rescaled, over 1,850"  # they are of 41 x 64
+    reason = f"too large ({size}, too many for layers at once: take smaller scales)"
+    assert found.unusable == {"ant/4.png": reason, "bee/9.png": reason}
     assert len(list(features(model, photos, descriptor=Descriptor(pool="none")))) == 11  # of crops
 
 
