@@ -268,6 +268,17 @@ def test_processes_that_start_slowly_are_started_once(model, photos, tmp_path, m
     assert not multiprocessing.active_children()
 
 
+def test_predictions_that_nobody_takes_leave_nothing_behind(run, photos):
+    script = """if True:
+        import sys, verydeep
+        left = verydeep.predict(sys.argv[1], sys.argv[2], runtime=verydeep.Runtime(workers=1))
+        print(next(left).image)
+    """
+    command = [sys.executable, "-c", script, run, photos]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{photos}/ant/0.png\n")
+
+
 def test_every_kind_of_file_says_the_same(run, photos, tmp_path, capsys):
     bad = photos.parent / "bad\udce9.png"
     bad.write_bytes(b"")

@@ -178,7 +178,7 @@ def _from_onnx(path: Path) -> tuple[ExportedNet, Metadata]:
     if any(map(onnx.external_data_helper.uses_external_data, onnx_tensors(model))):
         raise ValueError("its weights are in other files")
     del model
-    return _tried(ExportedNet(metadata, compute_by_onnxruntime(path)), metadata)
+    return _tried(compute_by_onnxruntime(path), metadata)
 
 
 def onnx_tensors(message: Any) -> Iterator[Any]:
@@ -202,19 +202,19 @@ def _from_openvino(path: Path) -> tuple[ExportedNet, Metadata]:
     if not path.with_suffix(".bin").is_file():
         raise ValueError(f"there is no {path.with_suffix('.bin').name} beside it")
     check_checksum(path, stated.get(SHA256))
-    return _tried(ExportedNet(metadata, compute_by_openvino(path)), metadata)
+    return _tried(compute_by_openvino(path), metadata)
 
 
-def _tried(net: ExportedNet, metadata: Metadata) -> tuple[ExportedNet, Metadata]:
+def _tried(compute: Compute, metadata: Metadata) -> tuple[ExportedNet, Metadata]:
     """A black crop tells whether the graph is of the crop and the classes that the metadata say."""
-    black = torch.zeros(1, 3, net.crop, net.crop)
-    shapes = [tuple(net.forward(black).shape), tuple(net.score_map(black).shape)]
-    if shapes != [(1, net.classes), (1, net.classes, 1, 1)]:
+    crop, classes = metadata.crop, len(metadata.classes)
+    logits, score_map = compute(np.zeros((1, 3, crop, crop), np.float32))
+    if (logits.shape, score_map.shape) != ((1, classes), (1, classes, 1, 1)):
         raise ValueError(
-            f"its metadata {KEY!r} say {net.classes:,} classes at crop {net.crop}, for which it gives scores of shapes "
-            f"{shapes[0]} and {shapes[1]}"
+            f"its metadata {KEY!r} say {classes:,} classes at crop {crop}, for which it gives scores of shapes "
+            f"{tuple(logits.shape)} and {tuple(score_map.shape)}"
         )
-    return net, metadata
+    return ExportedNet(metadata, compute), metadata
 
 
 def _from_program(path: Path) -> tuple[VGG, Metadata]:

@@ -44,7 +44,7 @@ def from_workers(dataset: Dataset[Any], *, workers: int, **options: Any) -> Gene
     with _keeping_sigchld(), _holding_signals():
         items = iter(loader)
     mine = [process for process in multiprocessing.active_children() if process not in others]
-    end = partial(_end, mine)
+    end, unregister = partial(_end, mine), atexit.unregister  # this module may be gone before an iterator left alone
     atexit.register(end)  # before multiprocessing would terminate them, which they ignore, and wait for it
     try:
         while True:
@@ -63,7 +63,7 @@ def from_workers(dataset: Dataset[Any], *, workers: int, **options: Any) -> Gene
                 raise
             yield item
     finally:
-        atexit.unregister(end)
+        unregister(end)
         end()
 
 
@@ -103,7 +103,8 @@ def _keeping_sigchld() -> Iterator[None]:
 
 def _end(workers: list[Any]) -> None:
     """Ends those that have not ended by themselves; they hold nothing, but perhaps wait for a lock that died."""
-    for worker in workers:
+    while workers:
+        worker = workers.pop()
         if worker.exitcode is None:
             worker.kill()
 
