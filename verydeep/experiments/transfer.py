@@ -113,19 +113,15 @@ def transfer(
         check_classifier_folder(Path(out))
     asked = _asked(folders, data, split, options, runtime, tolerance)
     source = asked[0].source
-    transfer_splits(np.asarray(source.labels), source.classes, options)  # too few images are told before any work
     described = _described(folders, asked, options)
     ids, labels = _common(source, [one.images for one in described])
     splits = transfer_splits(labels, source.classes, options)
-    tested = np.zeros((len(splits), len(ids)), bool)
-    for number, (_, test) in enumerate(splits):
-        tested[number, test] = True
+    tested = np.stack([np.isin(np.arange(len(ids)), test) for _, test in splits])
     classified = _classified(described, ids, labels, splits)
     descriptors, differences = descriptor_recalls(classified, tested, labels, source.classes)
     if out is not None:
-        with reporting("classifier", total=1):
-            vectors = next(one for one in reversed(described) if one.kind != "baseline").images.of(ids)
-            save_classifier(fit_choosing_c(vectors, labels), asked, source.classes, Path(out))
+        vectors = next(one for one in reversed(described) if one.kind != "baseline").images.of(ids)
+        save_classifier(fit_choosing_c(vectors, labels), asked, source.classes, Path(out))
     return Transfer(
         runs=tuple(map(str, folders)),
         source=str(data) if isinstance(data, str | Path) else "the source",
@@ -196,8 +192,10 @@ def _asked(
             tolerance=tolerance,
         )
         asked.append(found)
-    if len(asked[0].source.classes) < 2:
+    source = asked[0].source
+    if len(source.classes) < 2:
         raise ValueError(f"{data} has fewer than two classes: give a folder with a folder of images per class")
+    transfer_splits(np.asarray(source.labels), source.classes, options)  # too few images are told before any work
     return asked
 
 
