@@ -328,8 +328,8 @@ def model_files(folder: str | Path) -> dict[str, Path]:
 
 
 def load(folder: str | Path) -> "VGG":
-    """The network of a run, or of `hub:NAME`: `load_model(folder).net`."""
-    return load_model(folder).net
+    """The network of a run, or of `hub:NAME`, whether it predicts classes or boxes."""
+    return _load_model(folder).net
 
 
 def save(

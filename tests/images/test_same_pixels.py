@@ -9,7 +9,7 @@ import simplejpeg
 import torch
 from PIL import Image
 
-from verydeep import Runtime, runs
+from verydeep import CONFIGURATIONS, Runtime, runs
 from verydeep.deployment.predict import predict
 from verydeep.evaluation.passes import posteriors
 from verydeep.evaluation.protocols import Protocol
@@ -233,15 +233,12 @@ class Watcher(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.register_buffer("mean_rgb", torch.zeros(3))
-        self.conv1_1 = torch.nn.Conv2d(3, 1, 1)
-        self.crop, self.classes, self.seen = CROP, 1, []
+        self.configuration, self.width, self.batch_norm = CONFIGURATIONS["A"], 1 / 64, False
+        self.crop, self.classes, self.seen = CROP, 2, []
 
-    def activations(self, images, names, *, dense):
-        self.seen.append(images.clone())
-        return dict.fromkeys(names, torch.zeros(len(images), 1, 2, 2))
-
-    def head(self, pool5):
-        return torch.zeros(len(pool5), self.classes, 2, 2)
+    def score_map(self, images):
+        self.seen.append(images.float())
+        return torch.zeros(len(images), self.classes, 2, 2)
 
 
 def seen_in_training(source, side):
@@ -263,7 +260,7 @@ def seen_in_tests(source):
 
 def seen_in_predictions(name, data, folder, monkeypatch):
     net = Watcher()
-    model = SimpleNamespace(net=net, classes=("a",), scale="256", flip=False)
+    model = SimpleNamespace(net=net, classes=("a", "b"), scale="256", flip=False)
     monkeypatch.setattr(runs, "load_model", lambda run: model)
     (folder / name).write_bytes(data)
     (prediction,) = predict("a run", [folder / name], runtime=Runtime(device="cpu"))
@@ -287,7 +284,7 @@ def test_every_path_shows_the_pixels_that_a_file_is_meant_to_hold(what, kept, ta
         monkeypatch.setattr(loader, "CACHE_BYTES", 0)
     name, make, values = FILES[what]
     data, expected = make(), patches(rgb(np.asarray(values, dtype=float)))
-    source = MemorySource(classes=("a",), samples=(Sample(data, 0, name),))
+    source = MemorySource(classes=("a", "b"), samples=(Sample(data, 0, name),))
     ((index, whole),) = rescaled_images(source, SIDE)
     assert (index, whole.dtype, whole.shape) == (0, torch.uint8, (3, SIDE, SIDE))
     table[what] = np.abs(whole.permute(1, 2, 0).numpy() - expected).max()

@@ -35,7 +35,7 @@ def pixels_at_once(nets: Sequence[VGG], device: torch.device) -> int:
 
 def largest_image(nets: Sequence[VGG], device: torch.device) -> int:
     """How many pixels each of the networks has memory for; an image with more goes through in tiles."""
-    first = [layers(net.configuration, classes=net.classes, crop=net.crop, width=net.width)[0] for net in nets]
+    first = [layers(net.configuration, classes=net.classes, crop=DOWNSAMPLING, width=net.width)[0] for net in nets]
     channels = max(layer.outputs for layer in first)
     per_pixel = 4 * channels * ACTIVATIONS_ALIVE
     free = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else CPU_BYTES
