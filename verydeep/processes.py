@@ -185,7 +185,8 @@ def joined(*, cuda: bool, advice: str) -> Iterator[Processes]:
         processes.all_of(rank)  # nobody takes the store away from one that still works
     finally:
         processes.ended.set()
-        watching.join(timeout=2 * BEAT)
+        # A thread that is still at the store when Python ends takes the process down with it (SIGABRT).
+        watching.join(timeout=LOST_AFTER)
         dist.destroy_process_group()
 
 
