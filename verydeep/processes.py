@@ -3,6 +3,7 @@
 Without torchrun there is one process, which asks nobody.
 """
 
+import atexit
 import os
 import socket
 import sys
@@ -34,7 +35,9 @@ Found = TypeVar("Found")
 
 _kept: list[Any] = []
 """The group of the last joining. If DistributedDataParallel were the last to let go of it, in the traceback of an
-error, say, PyTorch would wait for its threads with the interpreter's lock held, and they for the lock."""
+error, say, PyTorch would wait for its threads with the interpreter's lock held, and they for the lock. It goes before
+Python ends: a thread that asks for the lock after that takes the process down (SIGABRT)."""
+atexit.register(_kept.clear)
 
 
 class LostProcessError(RuntimeError):
