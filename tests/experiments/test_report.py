@@ -7,6 +7,7 @@ import runpy
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 from xml.etree import ElementTree
 
 import numpy as np
@@ -113,7 +114,8 @@ def made_up(
     if splits is not None:
         network = best_network(grid, found)
         best = evaluate(folders[0] / network.trainings[0], data=splits, scales=network.scales)
-    written = write_report(folder, grid=grid, folders=folders, found=found, best=best, splits=splits)
+    with patch.object(runs, "command", lambda: command):
+        written = write_report(folder, grid=grid, folders=folders, found=found, best=best, splits=splits)
     assert written == folder / "report.html"
     page, markdown = ((folder / name).read_text() for name in ("report.html", "report.md"))
     results = json.loads((folder / "results.json").read_text(), parse_constant=lambda word: pytest.fail(word))

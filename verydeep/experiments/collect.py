@@ -95,7 +95,7 @@ def collect(grid: Grid, folders: Mapping[int, Path], found: Found) -> dict[str, 
         "state_of_the_art": _state_of_the_art(),
         "training_seconds": sum(one["seconds"] for kind in kinds for one in kind["seeds"]),
         "versions": first.versions,
-        "command": first.command,
+        "command": runs.command(),
     }
 
 
