@@ -2,8 +2,10 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +16,7 @@ from verydeep.cli import main
 QUICKEST = ["--crop", "32", "--width", "0.05", "--epochs", "1", "--batch", "64"]
 
 
-def run(*arguments):
-    """Exit status of a command line."""
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as left:
-        return left.code or 0
-    return 0
+run = runpy.run_path(str(Path(__file__).parent / "several_commands.py"))["status_of"]
 
 
 def refusal(capsys, *arguments):

@@ -26,9 +26,14 @@ def write_bytes(path: Path, data: bytes) -> None:
     _sync(path.parent)
 
 
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of text; what is no text in names of files stands there escaped."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
+
+
 def write_json(path: Path, value: Any) -> None:
-    """`write_bytes` of `value` as indented JSON; what is no text in names of files stands there escaped."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
+    """`write_text` of `value` as indented JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def append_json(path: Path, value: Any) -> None:

@@ -11,6 +11,16 @@ from verydeep.runtime import Stopped
 FAILURE, WRONG_USE = 1, 2
 
 
+def refuse_unusable(failed: int, images: int) -> None:
+    """The end of a verb that has told of all images, of which some could not be used.
+
+    Raises:
+        OSError: some could not.
+    """
+    if failed:
+        raise OSError(f"{failed} of {images} images could not be used")
+
+
 def explained(error: Exception) -> int:
     """Says in one line what went wrong, and returns the exit status for it."""
     message = " ".join(str(error).split()) or type(error).__name__

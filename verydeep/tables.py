@@ -1,6 +1,7 @@
 """What the verbs print for people."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,11 @@ def show(figures: dict[str, Any], file: Path | None, *for_people: Table | str) -
         console.width = WIDTH_IN_FILES
     for item in for_people:
         console.print(item, soft_wrap=isinstance(item, str), markup=not isinstance(item, str))
+
+
+def show_report(page: Path, file: Path | None) -> None:
+    """Says where a page is, not among figures that go to standard output."""
+    print(f"report: {page}", file=sys.stderr if str(file) == "-" else sys.stdout)
 
 
 def layer_table(network: NetworkDescription) -> Table:

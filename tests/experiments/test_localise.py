@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from verydeep import Recipe, train
-from verydeep.cli import main
 from verydeep.evaluation.metrics import error_interval
 from verydeep.evaluation.paired import paired_comparison
 from verydeep.experiments.localisation_results import learned_layers
@@ -26,13 +25,7 @@ RECIPE = Recipe(crop=32, width=0.05, batch=4, epochs=1, learning_rate=1e-3)
 QUICKEST = ["--crop", "32", "--width", "0.05", "--batch", "4", "--epochs", "1"]
 
 
-def run(*arguments):
-    """Exit status of a command line."""
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as left:
-        return left.code or 0
-    return 0
+run = runpy.run_path(str(Path(__file__).parents[1] / "several_commands.py"))["status_of"]
 
 
 def refusal(capsys, *arguments):

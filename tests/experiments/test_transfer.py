@@ -13,7 +13,6 @@ from PIL import Image
 from sklearn.svm import LinearSVC
 
 from verydeep import Descriptor, features, vgg
-from verydeep.cli import main
 from verydeep.deployment import linear_svm
 from verydeep.deployment.feature_classifier import classify, load_classifier
 from verydeep.deployment.linear_svm import CHOICES_OF_C, class_recalls, fit, fit_choosing_c, stacked
@@ -32,13 +31,7 @@ CLASSES, EACH = ("ant", "bee", "cow"), 9
 FEW = TransferOptions(train=4, test=3, splits=2)
 
 
-def run(*arguments):
-    """Exit status of a command line."""
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as left:
-        return left.code or 0
-    return 0
+run = runpy.run_path(str(Path(__file__).parents[1] / "several_commands.py"))["status_of"]
 
 
 def refusal(capsys, *arguments):

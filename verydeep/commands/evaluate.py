@@ -1,6 +1,5 @@
 """The verb `evaluate`."""
 
-import sys
 from pathlib import Path
 
 from verydeep.evaluation.protocols import Method
@@ -8,7 +7,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.options import ImageOptions, JsonFile, OutputFile, OutputFolder, RuntimeOptions, named_scales
 from verydeep.processes import rank_of_environment
 from verydeep.runtime import Runtime
-from verydeep.tables import evaluation_tables, show
+from verydeep.tables import evaluation_tables, show, show_report
 
 
 def evaluate(
@@ -67,4 +66,4 @@ def evaluate(
         from verydeep.evaluation.report import evaluation_report  # which needs Matplotlib
 
         page = evaluation_report(found, report, data=data)
-        print(f"report: {page}", file=sys.stderr if str(json_file) == "-" else sys.stdout)
+        show_report(page, json_file)

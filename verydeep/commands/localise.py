@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 
 from verydeep.commands.train import training_figures
 from verydeep.evaluation.protocols import Windows
+from verydeep.exit_status import refuse_unusable
 from verydeep.images.regression import Regression
 from verydeep.images.tolerance import Tolerance
 from verydeep.localisation_tables import box_prediction_table, localisation_tables
@@ -24,7 +25,7 @@ from verydeep.options import (
 )
 from verydeep.processes import rank_of_environment
 from verydeep.runtime import Execution, Runtime
-from verydeep.tables import show, training_table
+from verydeep.tables import show, show_report, training_table
 from verydeep.training.recipe import Recipe
 
 localise = App(name="localise", help="Train, test and use networks that tell where an object is (appendix A).")
@@ -148,7 +149,7 @@ def evaluate(
         from verydeep.experiments.localisation_report import write_localisation_report
 
         page = write_localisation_report(found, report, data=data)
-        print(f"report: {page}", file=sys.stderr if str(json_file) == "-" else sys.stdout)
+        show_report(page, json_file)
 
 
 @localise.command
@@ -192,9 +193,7 @@ def predict(
     )
     found = [prediction.to_dict() for prediction in predictions]
     show({"predictions": found}, json_file, box_prediction_table(found))
-    failed = sum(prediction["error"] is not None for prediction in found)
-    if failed:
-        raise OSError(f"{failed} of {len(found)} images could not be used")
+    refuse_unusable(sum(prediction["error"] is not None for prediction in found), len(found))
 
 
 def _scales(text: str | None) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from verydeep.evaluation.protocols import Method
+from verydeep.exit_status import refuse_unusable
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.options import JsonFile, LinesFile, OutputFolder, RuntimeOptions, named_scales
 from verydeep.processes import rank_of_environment, under_torchrun
@@ -105,8 +106,7 @@ def _tell(found: Iterator["Prediction"], total: int, places: int, out: Path | No
         show({"predictions": kept}, json_file, prediction_table(kept))
     elif json_file is not None:
         show({"predictions": kept}, json_file)
-    if failed:
-        raise OSError(f"{failed} of {total} images could not be used")
+    refuse_unusable(failed, total)
 
 
 def _standard_input() -> bytes:

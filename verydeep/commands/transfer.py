@@ -1,15 +1,15 @@
 """The verbs `transfer` and `transfer predict`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from verydeep.exit_status import refuse_unusable
 from verydeep.images.tolerance import Tolerance
 from verydeep.options import ImageOptions, JsonFile, OutputFolder, RuntimeOptions, named_scales
 from verydeep.runtime import Runtime
-from verydeep.tables import show
+from verydeep.tables import show, show_report
 from verydeep.transfer_tables import classification_table, transfer_tables
 
 transfer = App(name="transfer")
@@ -71,7 +71,7 @@ def evaluate(
         from verydeep.experiments.transfer_report import write_transfer_report
 
         page = write_transfer_report(found, report)
-        print(f"report: {page}", file=sys.stderr if str(json_file) == "-" else sys.stdout)
+        show_report(page, json_file)
 
 
 @transfer.command
@@ -99,6 +99,4 @@ def predict(
         one.to_dict() for one in classify(classifier, images, top=top, runtime=runtime, max_pixels=tolerance.max_pixels)
     ]
     show({"classifications": found}, json_file, classification_table(found))
-    failed = sum(one["error"] is not None for one in found)
-    if failed:
-        raise OSError(f"{failed} of {len(found)} images could not be used")
+    refuse_unusable(sum(one["error"] is not None for one in found), len(found))

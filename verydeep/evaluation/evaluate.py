@@ -89,7 +89,7 @@ def evaluate(
     tested = _all_tested([run] if isinstance(run, str | Path) else run, protocol, scales)
     classes = tested[0].model.classes
     splits = open_for_testing(data, classes) if isinstance(data, str) else data
-    split = split or _testing_split(splits, [one.name for one in tested])
+    split = split or testing_split(splits, [one.name for one in tested])
     source = splits.part(split)
     labels = _labels(source, classes)
     started = time.perf_counter()
@@ -240,12 +240,13 @@ def _passes(tested: _Tested, device: torch.device, digests: Sequence[bytes] | No
     return [replace(one, key=(*fixed, one.views, one.side, one.mirror)) for one in found]
 
 
-def _testing_split(splits: Splits, folders: Sequence[str | Path]) -> str:
+def testing_split(splits: Splits, folders: Sequence[str | Path]) -> str:
     """`test`, else `val`; `all` of a folder without splits, unless a run was trained on a part of it."""
     if "all" not in splits.parts:
         return splits.testing
     records = (runs.read_record(folder) for folder in folders if runs.has_record(folder))
-    trained = {record.fingerprints.get("train") for record in records}
+    # Where boxes are learned, `train` is the fingerprint of the images that have one.
+    trained = {record.fingerprints.get(part) for record in records for part in ("train", "train_whole")}
     known = "train" in splits.parts and splits.part("train").fingerprint in trained
     return "val" if known else "all"
 

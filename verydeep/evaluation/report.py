@@ -75,9 +75,7 @@ def write_evaluation_report(found: Evaluation, folder: Path, *, source: Source, 
         "versions": runs.versions(),
         "unusable": list(found.unusable.items())[:UNUSABLE],
     }
-    page = render(HTML, values, number="{:,}".format)
-    # What is no text in names of files is escaped.
-    atomic.write_bytes(folder / HTML, page.encode(errors="backslashreplace"))
+    atomic.write_text(folder / HTML, render(HTML, values, number="{:,}".format))
     return folder / HTML
 
 

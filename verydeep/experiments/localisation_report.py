@@ -1,6 +1,5 @@
 """One test of boxes as a self-contained HTML page: errors beside the paper's, examples with boxes, and its tables."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from verydeep.images.decode import decode
 from verydeep.images.open_source import open_for_testing
 from verydeep.images.sources import Source
 from verydeep.images.tolerance import LARGEST_MAX_PIXELS
-from verydeep.pages import render
+from verydeep.pages import interval, render
 from verydeep.progress import reporting
 
 HTML, RESULTS = "localisation.html", "localisation.json"
@@ -56,9 +55,7 @@ def write_localisation_report(found: Localisation, folder: str | Path, *, data: 
         "command": runs.command(),
         "versions": runs.versions(),
     }
-    page = render(HTML, values, interval=_interval, number="{:,}".format)
-    # What is no text in names of files is escaped.
-    atomic.write_bytes(folder / HTML, page.encode(errors="backslashreplace"))
+    atomic.write_text(folder / HTML, render(HTML, values, interval=interval, number="{:,}".format))
     return folder / HTML
 
 
@@ -91,7 +88,3 @@ def _example(found: Localisation, source: Source, place: int, index: int) -> dic
         "overlap": float(images.overlaps[0, index]),
         "picture": data_address(with_boxes_drawn(small, found=boxes[:1], true=boxes[1])),
     }
-
-
-def _interval(ends: Sequence[float] | None, digits: int = 1, sign: str = "") -> str:
-    return "–" if ends is None else " to ".join(f"{end:{sign}.{digits}f}" for end in ends)

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verydeep import runs
+from verydeep.deployment.predict import model_on
+from verydeep.evaluation.evaluate import testing_split
 from verydeep.evaluation.localisation import TOP, FullTest, centre_crop_boxes, full_test
 from verydeep.evaluation.protocols import Windows
 from verydeep.experiments.localisation_results import (
@@ -29,7 +31,7 @@ from verydeep.images.sources import Splits
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.networks.scales import middle_scale
 from verydeep.progress import reporting
-from verydeep.runtime import Runtime, torch_device
+from verydeep.runtime import Runtime
 from verydeep.training.recipe import Recipe, check_for_boxes
 
 LAST_CONVOLUTIONAL = "pool5"
@@ -82,7 +84,7 @@ class FullProcedure:
         Raises:
             ValueError: they do not go together.
         """
-        judges = [on_device(runs.load_model(folder), runtime) for folder in self.classifiers]
+        judges = [model_on(runtime.device, runs.load_model(folder)) for folder in self.classifiers]
         each = [[which] for which in range(len(models))]
         return FullTest(
             box_models=models,
@@ -122,7 +124,7 @@ def evaluate_boxes(
     models = _models(folders, runtime)
     test = full.test(models, runtime) if full else None
     splits = open_for_testing(data, models[0].classes)
-    split = split or _testing_split(splits, folders)
+    split = split or testing_split(splits, folders)
     with reporting("check boxes", total=len(splits.part(split))) as report:
         parts, check = boxed_parts(splits, [split], options, max_pixels=tolerance.max_pixels, advance=report.advance)
     source = parts[split]
@@ -153,29 +155,11 @@ def evaluate_boxes(
 def _models(folders: Sequence[str | Path], runtime: Runtime) -> list[runs.Model]:
     if not folders or len(set(map(str, folders))) < len(folders):
         raise ValueError("name one or more runs of boxes, each once")
-    models = [on_device(runs.load_box_model(folder), runtime) for folder in folders]
+    models = [model_on(runtime.device, runs.load_box_model(folder)) for folder in folders]
     for folder, model in zip(folders, models, strict=True):
         if model.classes != models[0].classes:
             raise ValueError(f"{folders[0]} and {folder} have other classes: they cannot be tested together")
     return models
-
-
-def on_device(model: runs.Model, runtime: Runtime) -> runs.Model:
-    """The model with its network where it is to run."""
-    import torch
-
-    net = model.net.to(torch_device(runtime.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return replace(model, net=net)
-
-
-def _testing_split(splits: Splits, folders: Sequence[str | Path]) -> str:
-    """`test`, else `val`; `all` of a folder without splits, unless a run was trained on a part of it."""
-    if "all" not in splits.parts:
-        return splits.testing
-    records = [runs.read_record(folder) for folder in folders if runs.has_record(folder)]
-    trained = {record.fingerprints.get("train_whole") for record in records}
-    known = "train" in splits.parts and splits.part("train").fingerprint in trained
-    return "val" if known else "all"
 
 
 def _simplified(models: Sequence[runs.Model], source: Boxed, quarantine: Quarantine, runtime: Runtime) -> Boxes:

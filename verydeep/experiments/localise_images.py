@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image
 
 from verydeep import atomic, runs
+from verydeep.deployment.predict import model_on
 from verydeep.evaluation.box_pictures import with_boxes_drawn
 from verydeep.evaluation.localisation import TOP, FullTest, Seen, full_test
-from verydeep.experiments.localise import FullProcedure, on_device
+from verydeep.experiments.localise import FullProcedure
 from verydeep.images.decode import decode
 from verydeep.images.folders import image_files
 from verydeep.images.quarantine import Quarantine
@@ -76,7 +77,7 @@ def predict_boxes(
         raise ValueError(f"top is a number from 1 to {TOP}, not {top}")
     runtime = runtime or Runtime()
     paths = [path for given in images for path in image_files(Path(given))]
-    model = on_device(runs.load_box_model(run), runtime)
+    model = model_on(runtime.device, runs.load_box_model(run))
     test = full.test([model], runtime)
     tolerance = Tolerance(max_bad=100, max_pixels=max_pixels)
     targets = _targets(paths, out)

@@ -64,8 +64,7 @@ def write_report(
         "gigabytes": _gigabytes,
     }
     for name in (HTML, MARKDOWN):
-        # What is no text in names of files is escaped.
-        atomic.write_bytes(out / name, render(name, values, **filters).encode(errors="backslashreplace"))
+        atomic.write_text(out / name, render(name, values, **filters))
     return out / HTML
 
 

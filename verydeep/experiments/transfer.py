@@ -21,7 +21,7 @@ from verydeep.experiments.transfer_features import (
     untrained,
 )
 from verydeep.experiments.transfer_results import Classified, Kind, Transfer, descriptor_recalls
-from verydeep.images.sources import Source
+from verydeep.images.sources import Source, some
 from verydeep.images.tolerance import Tolerance
 from verydeep.progress import reporting
 from verydeep.runtime import Runtime
@@ -150,10 +150,9 @@ def transfer_splits(labels: NDArray[np.int64], classes: Sequence[str], options: 
     members = [np.flatnonzero(labels == label) for label in range(len(classes))]
     few = [f"{name} {len(its):,}" for name, its in zip(classes, members, strict=True) if len(its) <= options.train]
     if few:
-        more = f" and {len(few) - 5:,} more" if len(few) > 5 else ""
         raise ValueError(
             f"--train {options.train} needs {options.train + 1} images of each class or more, some to test on; "
-            f"usable are {', '.join(few[:5])}{more}: lower --train"
+            f"usable are {some(few)}: lower --train"
         )
     found = []
     for number in range(options.splits):

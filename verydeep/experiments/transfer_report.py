@@ -31,7 +31,5 @@ def write_transfer_report(found: Transfer, folder: str | Path) -> Path:
         "command": runs.command(),
         "versions": runs.versions(),
     }
-    page = render(HTML, values, number="{:,}".format)
-    # What is no text in names of files is escaped.
-    atomic.write_bytes(folder / HTML, page.encode(errors="backslashreplace"))
+    atomic.write_text(folder / HTML, render(HTML, values, number="{:,}".format))
     return folder / HTML

@@ -81,12 +81,12 @@ def image_files(path: Path) -> list[Path]:
     Raises:
         ValueError: there is no such file, or no image in the folder.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         found = sorted(p for p in path.rglob("*") if is_image_file(p))
         if not found:
             raise ValueError(f"no images in {path}")
         return found
-    if not path.exists():
+    if not os.path.exists(path):
         raise ValueError(f"no file {str(path)!r}")
     return [path]
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from verydeep.images.decode import Pixels, UnusableImageError, is_image, upright_rgb
-from verydeep.images.folders import is_image_file
+from verydeep.images.folders import image_files, is_image_file
 from verydeep.images.sources import Sample, digest
 
 GivenImage = str | Path | bytes | Pixels | Image.Image
@@ -94,15 +94,8 @@ def _check_pixels(image: object, number: int) -> None:
 
 
 def _files(path: Path) -> list[Path]:
-    if os.path.isdir(path):
-        found = sorted(inner for inner in path.rglob("*") if is_image_file(inner))
-        if not found:
-            raise ValueError(f"no images in {path}")
-        return found
-    if os.path.exists(path):
-        return [path]
-    if not glob.has_magic(str(path)):
-        raise ValueError(f"no file {str(path)!r}")
+    if os.path.exists(path) or not glob.has_magic(str(path)):
+        return image_files(path)
     fitting = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
     found = [inner for inner in fitting if is_image_file(inner)]
     if not found:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from verydeep.images.box_files import Annotation, read_boxes
 from verydeep.images.boxed import ROUNDING, Boxed, Matched, with_boxes
-from verydeep.images.sources import Source, Splits
+from verydeep.images.sources import Source, Splits, some
 from verydeep.images.tolerance import MAX_PIXELS
 
 NAMED = 10
@@ -46,13 +46,17 @@ class BoxCheck:
         """The same in words."""
         told = []
         if self.left_out:
-            told.append(f"{_images(self.left_out)} left out for their boxes: {_some(self.left_out.values(), '; ')}")
+            told.append(
+                f"{_images(self.left_out)} left out for their boxes: {some([*self.left_out.values()], NAMED, '; ')}"
+            )
         if self.several:
-            told.append(f"{_images(self.several)} left out, with several boxes of their class: {_some(self.several)}")
+            told.append(
+                f"{_images(self.several)} left out, with several boxes of their class: {some(self.several, NAMED)}"
+            )
         if self.cut_off:
             told.append(
                 f"{_images(self.cut_off)} with a box that reached out by up to {ROUNDING:g} pixel, cut off: "
-                f"{_some(self.cut_off)}"
+                f"{some(self.cut_off, NAMED)}"
             )
         return told
 
@@ -87,9 +91,3 @@ def boxed_parts(
 def _images(names: Iterable[str]) -> str:
     count = len(list(names))
     return f"{count:,} image{'' if count == 1 else 's'}"
-
-
-def _some(names: Iterable[str], between: str = ", ") -> str:
-    listed = list(names)
-    more = f" and {len(listed) - NAMED:,} more" if len(listed) > NAMED else ""
-    return between.join(listed[:NAMED]) + more

@@ -260,10 +260,10 @@ def natural_order(name: str) -> tuple[bool, int, str]:
     return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
 
 
-def some(names: Sequence[str], most: int = 5) -> str:
+def some(names: Sequence[str], most: int = 5, between: str = ", ") -> str:
     """The first few of them, for a message."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return between.join(names[:most]) + more
 
 
 def number(names: Iterable[str], classes: tuple[str, ...]) -> list[tuple[str, int]]:
