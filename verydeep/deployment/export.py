@@ -115,18 +115,12 @@ def export(
     started, out, tolerance = time.perf_counter(), Path(out), tolerance or Tolerance()
     check_export(to, out, int8=int8, max_loss=max_loss, check_images=check_images)
     _check_libraries(to, int8=int8)
-    model = runs.load_model(run)
-    if model.drawn:
-        raise ValueError(*runs.warnings_of(str(run), model))
+    model = _whole_model(run)
     images = _images(run, model, data, check_images or (None if int8 else COMPARED), tolerance)
     unusable: dict[str, str] = {}
     calibration = _calibration(model, images, unusable) if int8 else None
     with atomic.new_files(out) as file:
-        try:
-            write_exported(model, file, to=to, calibration=calibration)
-        except OSError as error:
-            raise OSError(f"cannot write {out}: {error}") from error
-        exported = _read_back(file, to)
+        exported = _written(model, file, to=to, calibration=calibration, named=out)
         most = COMPARED if int8 else len(images.checked)  # in INT8 the error tells more
         agrees = _agreement(model, exported, images, unusable, most=most)
         errors = _int8_errors(model, exported, images, unusable) if int8 else None
@@ -239,8 +233,22 @@ def _int8_errors(model: runs.Model, exported: ExportedNet, images: _Images, unus
     return int8_errors(float32, int8, images.labels)
 
 
-def _read_back(file: Path, to: Format) -> ExportedNet:
-    """The file as its users have it. A `.pt2` of one's own can be loaded by PyTorch, program and all."""
+def _whole_model(run: str | Path) -> runs.Model:
+    """Refuses a network that has random layers yet."""
+    model = runs.load_model(run)
+    if model.drawn:
+        raise ValueError(*runs.warnings_of(str(run), model))
+    return model
+
+
+def _written(
+    model: runs.Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None, named: Path
+) -> ExportedNet:
+    """The file, as its users have it. A `.pt2` of one's own can be loaded by PyTorch, program and all."""
+    try:
+        write_exported(model, file, to=to, calibration=calibration)
+    except OSError as error:
+        raise OSError(f"cannot write {named}: {error}") from error
     found = load_exported(file)
     if to != "torch":
         return cast(ExportedNet, found.net)
