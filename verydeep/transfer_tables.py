@@ -14,8 +14,8 @@ from verydeep.tables import table_with
 def transfer_tables(found: Mapping[str, Any]) -> list[Table]:
     """Figures of every descriptor, their differences and the paper's Table 11; of what `Transfer.to_dict` gives."""
     measure = found["measure"]
-    splits = f", {found['splits']} splits" if found["splits"] > 1 else ""
     by_points = ["by 11 points"] if measure == MAP else []
+    splits = f", {'in the first of ' if by_points else ''}{found['splits']} splits" if found["splits"] > 1 else ""
     table = table_with(
         f"{found['source']}: {_images(found)}{splits}",
         left=("descriptor",),
