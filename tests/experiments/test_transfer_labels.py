@@ -151,7 +151,11 @@ def test_divisions_without_what_an_svm_needs_are_refused():
     everywhere = np.column_stack([shown[:, :2], np.ones(40)])
     refused(everywhere, r"all 8 training images show c: some without it are needed; change --train, or leave")
     last = np.arange(40) >= 36
-    refused(shown, r"1 test image of each class or more are needed; of 4 there are of a 0, c 0: take", for_testing=last)
+    refused(
+        shown,
+        r"each class needs 1 or more of the 4 test images, but there are of a 0, c 0: take other",
+        for_testing=last,
+    )
     ring = np.array([[1, -1, 1], [1, 1, -1], [-1, 1, 1]] + [[-1] * 3] * 3 + [[1, 1, 1]])
     for_testing = np.arange(7) == 6
     refused(ring, r"all 1 test images show a, b, c", for_testing=for_testing)
@@ -165,7 +169,7 @@ def test_a_common_class_that_rarer_ones_use_up_is_told():
     for label in range(3):
         shown[label * 5 : label * 5 + 4, label] = 1
     shown[[0, 1, 5, 6, 10, 11], 3] = shown[[4, 9, 14], [0, 1, 2]] = 1
-    message = r"1 test image of each class or more are needed; of [0-9]+ there are of d 0: change --train"
+    message = r"each class needs 1 or more of the [0-9]+ test images, but there are of d 0: change --train"
     labelled = Labelled(classes=tuple("abcd"), labels=shown.astype(np.int8))
     draws = [Draw(train=4, test=1, splits=1, seed=seed) for seed in range(40)]
     refusals = [str(told) for told in map(partial(_refusal, labelled), draws) if told]

@@ -55,9 +55,9 @@ def evaluate(
         pool: avg: the average over scales; stack: the scales one after the other.
         test_images: File with the names of the images to test on, one a line, as VOC's ImageSets/Main/test.txt; all
             others are for training. Without it they are drawn at random.
-        train: Training images of each class that are drawn [default: 30].
-        test: Test images of each class that are drawn, or all that are left if they are fewer [default: 50].
-        splits: How many times training and test images are drawn [default: 3].
+        train: Training images of each class that are drawn. [default: 30]
+        test: Test images of each class that are drawn, or all that are left if they are fewer. [default: 50]
+        splits: How many times training and test images are drawn. [default: 3]
         seed: Of those draws, and of the untrained networks' weights.
         baseline: Also test plain pixels (32 x 32), and networks like the runs' with random weights.
         out: Write a classifier of these classes into this folder, for verydeep transfer predict. It is fitted on all

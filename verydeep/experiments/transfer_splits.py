@@ -176,8 +176,8 @@ def _check_split(labelled: Labelled, split: Split, advice: str) -> None:
         few = [f"{name} {its:,}" for name, its in zip(labelled.classes, each, strict=True) if its < least]
         if few:
             raise ValueError(
-                f"{least} {what} image{'s' if least > 1 else ''} of each class or more are needed; of "
-                f"{len(rows):,} there are of {some(few)}: {advice}"
+                f"each class needs {least} or more of the {len(rows):,} {what} images, but there are of {some(few)}: "
+                f"{advice}"
             )
         everywhere = [name for name, its in zip(labelled.classes, others, strict=True) if its < 1]
         if everywhere:
