@@ -20,11 +20,13 @@ def evaluate(
     *runs: Path,
     data: str,
     split: str | None = None,
+    labels: Path | None = None,
     scales: str = "single",
     pool: Literal["avg", "stack"] = "avg",
-    train: int = 30,
-    test: int = 50,
-    splits: int = 3,
+    test_images: Path | None = None,
+    train: int | None = None,
+    test: int | None = None,
+    splits: int | None = None,
     seed: int = 0,
     baseline: bool = False,
     out: OutputFolder = None,
@@ -37,19 +39,25 @@ def evaluate(
 
     Features are relu7 of the whole image, averaged over positions, over scales and, if the run was trained with
     mirrored images, over the mirror image, and divided by their Euclidean length. They are computed once and kept in
-    the folder for caches. C is chosen on a fifth of the training images.
+    the folder for caches. C is chosen on a fifth of the training images. Told is the mean class recall; of images
+    with several labels the mean average precision (mAP), by VOC's definitions of 2010 and of 2007.
 
     Args:
         runs: Run folders; several are tested each and with their features one after the other's.
-        data: SOURCE of the images, of any classes.
+        data: SOURCE of the images, of any classes; with --labels a folder of images, without classes.
         split: train, val, test or all: what training and test images are drawn from; of a source with splits it must be
             said.
+        labels: Which classes each image shows, if several: a .csv file with a line file,class for each label (or
+            file,x0,y0,x1,y1,class; a line with an empty class is an image that shows none), a folder of Pascal VOC's
+            .xml files, or a COCO .json file.
         scales: Test scales Q for a crop of 224, such as 256,384,512; single: the training scale; paper: the three that
             follow from it.
         pool: avg: the average over scales; stack: the scales one after the other.
-        train: Training images of each class.
-        test: Test images of each class, or all that are left if they are fewer.
-        splits: How many times training and test images are drawn.
+        test_images: File with the names of the images to test on, one a line, as VOC's ImageSets/Main/test.txt; all
+            others are for training. Without it they are drawn at random.
+        train: Training images of each class that are drawn. [default: 30]
+        test: Test images of each class that are drawn, or all that are left if they are fewer. [default: 50]
+        splits: How many times training and test images are drawn. [default: 3]
         seed: Of those draws, and of the untrained networks' weights.
         baseline: Also test plain pixels (32 x 32), and networks like the runs' with random weights.
         out: Write a classifier of these classes into this folder, for verydeep transfer predict. It is fitted on all
@@ -61,7 +69,15 @@ def evaluate(
     from verydeep.experiments.transfer import transfer as transfer_features
 
     options = TransferOptions(
-        scales=named_scales(scales), pool=pool, train=train, test=test, splits=splits, seed=seed, baseline=baseline
+        labels=labels,
+        scales=named_scales(scales),
+        pool=pool,
+        test_images=test_images,
+        train=train,
+        test=test,
+        splits=splits,
+        seed=seed,
+        baseline=baseline,
     )
     found = transfer_features(
         list(runs), data=data, split=split, options=options, out=out, runtime=runtime, tolerance=images

@@ -1,6 +1,6 @@
 """A linear SVM over networks' features as a folder that holds all it needs, and what it makes of images.
 
-FOLDER/classifier.json         classes, descriptor, C, SHA-256 of the weights
+FOLDER/classifier.json         classes, whether an image may show several, descriptor, C, SHA-256 of the weights
 FOLDER/classifier.safetensors  weights [classes, D] and biases [classes]
 FOLDER/0, FOLDER/1, ...        the networks' models (config.json, model.safetensors), in the order of the features
 """
@@ -34,6 +34,8 @@ class FeatureClassifier:
     models: tuple[runs.Model, ...]
     descriptors: tuple[Descriptor, ...]
     """Of each network."""
+    several_labels: bool = False
+    """Whether an image may show several classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,14 @@ def check_classifier_folder(folder: Path) -> None:
         raise ValueError(f"{folder} holds other things than a classifier: choose another folder")
 
 
-def save_classifier(svm: LinearSVM, asked: Sequence[Extraction], classes: Sequence[str], folder: Path) -> None:
+def save_classifier(
+    svm: LinearSVM,
+    asked: Sequence[Extraction],
+    classes: Sequence[str],
+    folder: Path,
+    *,
+    several_labels: bool = False,
+) -> None:
     """Writes a classifier and copies of its networks; the folder appears whole.
 
     Args:
@@ -72,6 +81,7 @@ def save_classifier(svm: LinearSVM, asked: Sequence[Extraction], classes: Sequen
         asked: of each network.
         classes: their names.
         folder: replaced if it holds a classifier, made if it is not there.
+        several_labels: whether an image may show several classes.
 
     Raises:
         ValueError: the folder holds other things.
@@ -87,6 +97,7 @@ def save_classifier(svm: LinearSVM, asked: Sequence[Extraction], classes: Sequen
         about = {
             "format": FORMAT,
             "classes": list(classes),
+            "several_labels": several_labels,
             "c": svm.c,
             "networks": [
                 {"scales": list(one.scales), "pool": one.pool, "mirror": one.mirror, "normalise": one.normalise}
@@ -121,7 +132,8 @@ def load_classifier(folder: str | Path) -> FeatureClassifier:
         models = tuple(runs.load_model(path / str(number)) for number in range(len(descriptors)))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(f"{folder} does not hold a usable classifier: {' '.join(str(error).split())}") from error
-    return FeatureClassifier(svm=svm, classes=classes, models=models, descriptors=descriptors)
+    several = bool(about.get("several_labels", False))  # a key that older classifiers lack
+    return FeatureClassifier(svm=svm, classes=classes, models=models, descriptors=descriptors, several_labels=several)
 
 
 def classify(
@@ -133,6 +145,8 @@ def classify(
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Classification]:
     """The classes with the highest scores for every image, in the order given, some images at a time.
+
+    Where an image may show several classes, all whose score is above 0 are among them.
 
     An image that cannot be used gives a classification with `error` set, and the others go on.
 
@@ -173,7 +187,8 @@ def _classifications(
                 yield Classification(image=name, classes=(), scores=(), error=errors[name])
                 continue
             scores = loaded.svm.scores(stacked([of_network[index][None] for of_network in found]))[0]
-            best = np.argsort(-scores, kind="stable")[:top]
+            shown = int((scores > 0).sum()) if loaded.several_labels else 0
+            best = np.argsort(-scores, kind="stable")[: max(top, shown)]
             yield Classification(
                 image=name,
                 classes=tuple(loaded.classes[label] for label in best),
