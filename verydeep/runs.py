@@ -122,7 +122,7 @@ def read_record(folder: str | Path) -> Record:
     """
     path = Path(folder) / RECORD
     if not path.is_file():
-        _refuse_classifier(folder)
+        refuse_classifier(folder)
         raise ValueError(f"{folder} is not a run: it has no {RECORD} (verydeep train writes one)")
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
@@ -318,12 +318,17 @@ def _model_folder(folder: str | Path) -> Path:
     for path in (atomic.standing(Path(folder) / MODEL), atomic.standing(Path(folder))):
         if (path / CONFIG).is_file():
             return path
-    _refuse_classifier(folder)
+    refuse_classifier(folder)
     reason = "has no model yet: finish it with --resume" if has_record(folder) else "is not a run: no model in it"
     raise ValueError(f"{folder} {reason}")
 
 
-def _refuse_classifier(folder: str | Path) -> None:
+def refuse_classifier(folder: str | Path) -> None:
+    """Where a run is looked for.
+
+    Raises:
+        ValueError: the folder holds a classifier of features.
+    """
     if (atomic.standing(Path(folder)) / CLASSIFIER).is_file():
         raise ValueError(
             f"{folder} is a classifier of features, not a run: verydeep predict takes it (in Python verydeep.classify)"
