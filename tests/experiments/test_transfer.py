@@ -394,11 +394,11 @@ def test_the_verbs_from_features_to_predictions(made, capsys, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     images = [made.photos / "bee" / "0.png", broken]
-    assert run("transfer", "predict", tmp_path / "classifier", *images, "--json", "-") == 1
-    predicted = json.loads(capsys.readouterr().out)["classifications"]
+    assert run("predict", tmp_path / "classifier", *images, "--json", "-") == 1
+    predicted = json.loads(capsys.readouterr().out)["predictions"]
     assert predicted[0]["classes"][0] == "bee"
     assert predicted[1]["error"].startswith("undecodable")
-    assert run("transfer", "predict", tmp_path / "classifier", made.photos, "--top", 1) == 0
+    assert run("predict", tmp_path / "classifier", made.photos, "--top", 1) == 0
     assert "cow" in capsys.readouterr().out
 
 
@@ -414,8 +414,6 @@ def test_wrong_use_is_told_in_a_line(made, capsys, tmp_path):
     assert "digits has splits: say which" in refusal(capsys, *on[:2], "--data", "digits")
     assert "is not a run" in refusal(capsys, "transfer", tmp_path, "--data", made.photos)
     assert "holds other things" in refusal(capsys, *on, "--train", 4, "--out", made.photos)
-    assert "holds no classifier" in refusal(capsys, "transfer", "predict", made.runs[0], made.photos)
-    assert "name one or more images" in refusal(capsys, "transfer", "predict", made.runs[0])
 
 
 def test_a_bootstrap_is_repeatable():

@@ -1,22 +1,16 @@
-"""The verbs `transfer` and `transfer predict`."""
+"""The verb `transfer`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import App, Parameter
-
-from verydeep.exit_status import refuse_unusable
 from verydeep.images.tolerance import Tolerance
 from verydeep.options import ImageOptions, JsonFile, OutputFolder, RuntimeOptions, named_scales
 from verydeep.runtime import Runtime
 from verydeep.tables import show, show_report
-from verydeep.transfer_tables import classification_table, transfer_tables
-
-transfer = App(name="transfer")
+from verydeep.transfer_tables import transfer_tables
 
 
-@transfer.default
-def evaluate(
+def transfer(
     *runs: Path,
     data: str,
     split: str | None = None,
@@ -60,7 +54,7 @@ def evaluate(
         splits: How many times training and test images are drawn. [default: 3]
         seed: Of those draws, and of the untrained networks' weights.
         baseline: Also test plain pixels (32 x 32), and networks like the runs' with random weights.
-        out: Write a classifier of these classes into this folder, for verydeep transfer predict. It is fitted on all
+        out: Write a classifier of these classes into this folder, for verydeep predict. It is fitted on all
             the images, to the features of all the runs.
         report: Write a page into this folder.
         json_file: Write the figures to this file as well (- for standard output instead of the tables).
@@ -88,31 +82,3 @@ def evaluate(
 
         page = write_transfer_report(found, report)
         show_report(page, json_file)
-
-
-@transfer.command
-def predict(
-    classifier: Path,
-    *images: Annotated[Path, Parameter(json_list=False)],
-    top: int = 5,
-    json_file: JsonFile = None,
-    tolerance: ImageOptions = Tolerance(),
-    runtime: RuntimeOptions = Runtime(),
-) -> None:
-    """Tell what images show, by a classifier that verydeep transfer --out wrote.
-
-    Args:
-        classifier: Its folder.
-        images: Image files, or folders of them.
-        top: How many classes.
-        json_file: Write the classes to this file as well (- for standard output instead of the table).
-    """
-    from verydeep.deployment.feature_classifier import classify
-
-    if not images:
-        raise ValueError("name one or more images, or folders of them")
-    found = [
-        one.to_dict() for one in classify(classifier, images, top=top, runtime=runtime, max_pixels=tolerance.max_pixels)
-    ]
-    show({"classifications": found}, json_file, classification_table(found))
-    refuse_unusable(sum(one["error"] is not None for one in found), len(found))

@@ -1,6 +1,6 @@
 """Where networks see objects (appendix A): in a centre crop, given the class; or in whole images, given nothing."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -127,7 +127,7 @@ def centre_crop_boxes(
 
 def full_test(
     test: FullTest, source: Source, *, quarantine: Quarantine, workers: int = 0, wanted: Sequence[int] | None = None
-) -> Iterator[tuple[int, Seen | None]]:
+) -> Generator[tuple[int, Seen | None]]:
     """Index and what is seen of every image of a source, in order; None for images that cannot be used.
 
     At every scale all networks are applied to all windows. Every window gives a box, and is rated for a class by the
@@ -152,7 +152,13 @@ def full_test(
                 continue
             images = [image for _, image in at_scales if isinstance(image, Tensor)]
             also = () if wanted is None else (wanted[index],)
-            yield index, _seen(test, images, _size(source, index, limit), also)
+            try:
+                size = _size(source, index, limit)
+            except UnusableImageError as gone:  # it is read again
+                quarantine.add(gone)
+                yield index, None
+                continue
+            yield index, _seen(test, images, size, also)
     finally:
         for stream in streams:
             stream.close()
