@@ -33,8 +33,8 @@ def transfer(
 
     Features are relu7 of the whole image, averaged over positions, over scales and, if the run was trained with
     mirrored images, over the mirror image, and divided by their Euclidean length. They are computed once and kept in
-    the folder for caches. C is chosen on a fifth of the training images. The measure is the mean class recall; of images
-    with several labels the mean average precision (mAP), by VOC's definitions of 2010 and of 2007.
+    the folder for caches. C is chosen on a fifth of the training images. The measure is the mean class recall; of
+    images with several labels the mean average precision (mAP), by VOC's definitions of 2010 and of 2007.
 
     Args:
         runs: Run folders; several are tested each and with their features one after the other's.
