@@ -29,7 +29,7 @@ from verydeep.evaluation.metrics import TAILS
 from verydeep.experiments.localisation_report import write_localisation_report
 from verydeep.experiments.localisation_results import Localisation
 from verydeep.experiments.localise import FullProcedure, evaluate_boxes, localisation_recipe, localisation_splits
-from verydeep.experiments.transfer_results import bootstrapped_recalls
+from verydeep.experiments.transfer_measures import bootstrapped_recalls
 from verydeep.images.box_geometry import CORRECT_IOU
 from verydeep.images.open_boxed import BoxOptions
 from verydeep.images.regression import Regression

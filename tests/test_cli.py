@@ -2,16 +2,18 @@
 
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from verydeep.cli import main
+from verydeep.cli import app, main
 
 QUICKEST = ["--crop", "32", "--width", "0.05", "--epochs", "1", "--batch", "64"]
 
@@ -117,7 +119,7 @@ def test_help_and_describe_import_nothing_heavy():
     """PyTorch alone would take over a second."""
     code = """
 import sys
-from verydeep.cli import main
+from verydeep.cli import app, main
 for arguments in (["--help"], ["train", "--help"], ["describe", "D"]):
     main(arguments)
 heavy = {"torch", "numpy", "scipy", "sklearn", "matplotlib", "PIL", "jinja2"} & sys.modules.keys()
@@ -125,6 +127,22 @@ sys.exit(f"imported {heavy}" if heavy else 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", [("-m", "verydeep"), ("-c", "from verydeep.__main__ import main; main()")])
+def test_ctrl_c_while_libraries_are_imported_is_one_line(tmp_path, command):
+    (tmp_path / "cyclopts.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path[1:]])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=60, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "verydeep: stopped\n")
+
+
+def test_the_command_is_the_one_that_ctrl_c_may_stop_at_once():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    assert project["project"]["scripts"] == {"verydeep": "verydeep.__main__:main"}
 
 
 def test_train_evaluate_predict_on_a_folder(capsys, tmp_path):
@@ -180,7 +198,6 @@ def test_a_toml_file_chooses_and_the_command_line_overrides(capsys, tmp_path):
         ("crop = ", "is not TOML"),
         ('crop = "wide"', "unable to convert"),
         ("crop = 100", "not a multiple of 32"),
-        ("micro_batch = 2.5", "--micro-batch is a whole number, not 2.5"),
         ('config = "other.toml"', "names another file of options"),
     ],
 )
@@ -189,6 +206,31 @@ def test_a_toml_file_with_mistakes_is_refused(capsys, tmp_path, text, message):
     file.write_text(text)
     assert message in refusal(capsys, "train", "--network", "A", "--out", tmp_path / "run", "--config", file)
     assert not (tmp_path / "run").exists()
+
+
+def whole_number_options(verbs=app, words=()):
+    """Every verb's options that take whole numbers: (verb, option, whether the verb reads files of options)."""
+    if verbs.default_command is not None:
+        arguments = verbs.assemble_argument_collection()
+        names = [argument.name for argument in arguments if re.search(r"\bint\b", str(argument.hint))]
+        yield from ((words, name, "--config" in {argument.name for argument in arguments}) for name in names)
+    for word in verbs:
+        if not word.startswith("-"):
+            yield from whole_number_options(verbs[word], (*words, word))
+
+
+def test_whole_numbers_are_never_fractions(capsys, tmp_path):
+    found = list(whole_number_options())
+    assert {("predict",), ("localise", "predict"), ("transfer",), ("describe",)} <= {words for words, *_ in found}
+    assert len(found) > 50
+    file = tmp_path / "options.toml"
+    for words, option, reads_files in found:
+        for number in ("2.5", "2.0"):
+            assert f"{option} is a whole number, not {number}" in refusal(capsys, *words, option, number)
+            assert f"{option} is a whole number, not {number}" in refusal(capsys, *words, f"{option}={number}")
+            if reads_files:
+                file.write_text(f"{option[2:].replace('-', '_')} = {number}")
+                assert f"{option} is a whole number, not {number}" in refusal(capsys, *words, "--config", file)
 
 
 @pytest.mark.parametrize("arguments", [("describe", "D"), ("export", "run", "--to", "onnx", "--out", "net.onnx")])

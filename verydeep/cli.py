@@ -22,7 +22,7 @@ from verydeep.commands.scan import scan
 from verydeep.commands.train import train
 from verydeep.commands.transfer import transfer
 from verydeep.exit_status import explained
-from verydeep.options import options_file
+from verydeep.options import options_file, refuse_fractions
 from verydeep.processes import under_torchrun
 from verydeep.runtime import ended_by_sigterm
 from verydeep.version import __version__
@@ -39,12 +39,11 @@ app = App(
     "digits: 1,797 real handwritten digits that need no download.",
 )
 
-VERBS = (describe, scan, train, evaluate, compare, reproduce, predict, features, import_, export, push)
+VERBS = (describe, scan, train, evaluate, compare, reproduce, predict, features, transfer, import_, export, push)
 
 for verb in VERBS:
     app.command(verb)
 app.command(localise)
-app.command(transfer)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             several = f"{', '.join(ON_SEVERAL_PROCESSES[:-1])} and {ON_SEVERAL_PROCESSES[-1]}"
             raise ValueError(f"only {several} work on several processes: start this without torchrun")
         with ended_by_sigterm():
-            app.config = options_file(tokens)
+            app.config = (*options_file(tokens), refuse_fractions)
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except BrokenPipeError:  # who reads standard output has seen enough, as `head` has

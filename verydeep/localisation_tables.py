@@ -75,8 +75,9 @@ def box_prediction_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
     for prediction in predictions:
         if prediction["error"]:
             table.add_row(Text(prediction["image"]), Text(prediction["error"]), style="red")
-        for place, one in enumerate(prediction["objects"]):
-            name = "" if place else Text(prediction["image"])
-            sides = (f"{side:.0f}" for side in one["box"])
-            table.add_row(name, Text(one["name"]), f"{100 * one['probability']:.1f}%", *sides)
+        answers = zip(prediction["classes"], prediction["probabilities"], prediction["boxes"], strict=True)
+        for place, (name, probability, box) in enumerate(answers):
+            sides = (f"{side:.0f}" for side in box)
+            image = "" if place else Text(prediction["image"])
+            table.add_row(image, Text(name), f"{100 * probability:.1f}%", *sides)
     return table

@@ -1,14 +1,14 @@
-"""Options as the command line takes them: groups, files that can be written, files of options, whole numbers."""
+"""Options as the command line takes them: groups, images, files that can be written, files of options, numbers."""
 
 import itertools
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, get_args
 
-from cyclopts import Parameter
+from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Toml
 
 from verydeep.evaluation.protocols import Scales
@@ -100,6 +100,7 @@ OutputFile = Annotated[Path | None, Parameter(validator=_file)]
 RequiredFile = Annotated[Path, Parameter(validator=_file)]
 OutputFolder = Annotated[Path | None, Parameter(validator=_folder)]
 JsonFile = Annotated[Path | None, Parameter(name="--json", allow_leading_hyphen=True, validator=_file_or_hyphen)]
+ImageArgument = Annotated[Path, Parameter(json_list=False, allow_leading_hyphen=True)]
 LinesFile = Annotated[Path | None, Parameter(allow_leading_hyphen=True, validator=_file_or_hyphen)]
 
 
@@ -107,11 +108,10 @@ def options_file(tokens: Sequence[str]) -> tuple[Toml, ...]:
     """The file of options that a command line names, for `App.config`; nothing if it names none.
 
     Raises:
-        ValueError: not TOML, or a fraction for an option that takes whole numbers, there or on the command line.
+        ValueError: not TOML, or it names another file of options.
     """
     pairs = itertools.zip_longest(tokens, tokens[1:], fillvalue="")
     given = {option: value or next_one for token, next_one in pairs for option, _, value in [token.partition("=")]}
-    _refuse_fractions(given)
     file = given.get("--config", "")
     if not Path(file).is_file():  # the verb refuses it
         return ()
@@ -121,17 +121,21 @@ def options_file(tokens: Sequence[str]) -> tuple[Toml, ...]:
         raise ValueError(f"{file} is not TOML: {error}") from error
     if "config" in table:
         raise ValueError(f"{file} names another file of options: one is read, the one on the command line")
-    _refuse_fractions({f"--{key.replace('_', '-')}": str(value) for key, value in table.items()})
     return (Toml(file, use_commands_as_keys=False),)
 
 
-def _refuse_fractions(options: Mapping[str, str]) -> None:
-    """The library would round them."""
-    for settings in (Recipe, Execution, Runtime, Tolerance):
-        for field in fields(settings):
-            option = f"--{field.name.replace('_', '-')}"
-            if field.type in (int, int | None) and "." in options.get(option, ""):
-                raise ValueError(f"{option} is a whole number, not {options[option]}")
+def refuse_fractions(_app: App, _commands: Sequence[str], arguments: ArgumentCollection) -> None:
+    """The library would round them; the last part of `App.config`, when all arguments of a verb are known.
+
+    Raises:
+        ValueError: a fraction for what takes whole numbers, on the command line or in a file of options.
+    """
+    for argument in arguments:
+        kinds = (argument.hint, *get_args(argument.hint))
+        if int in kinds and float not in kinds:
+            for token in argument.tokens:
+                if "." in token.value:
+                    raise ValueError(f"{argument.name} is a whole number, not {token.value}")
 
 
 def whole_numbers(text: str, option: str) -> list[int]:

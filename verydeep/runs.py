@@ -34,6 +34,9 @@ RECORD, METRICS, CHECKPOINTS, MODEL = "run.json", "metrics.jsonl", "checkpoints"
 QUARANTINE, TENSORBOARD, BEST = "quarantine.jsonl", "tensorboard", "best"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
+CLASSIFIER = "classifier.json"
+"""In the folder of a classifier of features, which is no run."""
+
 TEST_SCALE = "256"
 """S that test scales follow from where it is not known how a network was trained."""
 
@@ -120,6 +123,7 @@ def read_record(folder: str | Path) -> Record:
     """
     path = Path(folder) / RECORD
     if not path.is_file():
+        refuse_classifier(folder)
         raise ValueError(f"{folder} is not a run: it has no {RECORD} (verydeep train writes one)")
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
@@ -323,8 +327,21 @@ def _model_folder(folder: str | Path) -> Path:
     for path in (atomic.standing(Path(folder) / MODEL), atomic.standing(Path(folder))):
         if (path / CONFIG).is_file():
             return path
+    refuse_classifier(folder)
     reason = "has no model yet: finish it with --resume" if has_record(folder) else "is not a run: no model in it"
     raise ValueError(f"{folder} {reason}")
+
+
+def refuse_classifier(folder: str | Path) -> None:
+    """Where a run is looked for.
+
+    Raises:
+        ValueError: the folder holds a classifier of features.
+    """
+    if (atomic.standing(Path(folder)) / CLASSIFIER).is_file():
+        raise ValueError(
+            f"{folder} is a classifier of features, not a run: verydeep predict takes it (in Python verydeep.classify)"
+        )
 
 
 def model_files(folder: str | Path) -> dict[str, Path]:

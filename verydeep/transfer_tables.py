@@ -6,35 +6,59 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from verydeep.experiments.paper import TABLE_11
+from verydeep.experiments.paper import MAP, TABLE_11
 from verydeep.pages import interval, percent
 from verydeep.tables import table_with
 
 
 def transfer_tables(found: Mapping[str, Any]) -> list[Table]:
-    """Recalls of every descriptor, their differences and the paper's Table 11; of what `Transfer.to_dict` gives."""
-    fewest, most = min(found["test"]), max(found["test"])
-    tested = f"{most}" if fewest == most else f"{fewest} to {most}"
-    several = f", {found['splits']} splits" if found["splits"] > 1 else ""
+    """Figures of every descriptor, their differences and the paper's Table 11; of what `Transfer.to_dict` gives."""
+    measure = found["measure"]
+    by_points = ["by 11 points"] if measure == MAP else []
+    splits = f", {'in the first of ' if by_points else ''}{found['splits']} splits" if found["splits"] > 1 else ""
     table = table_with(
-        f"{found['source']}: {len(found['classes'])} classes, {found['train']} training and {tested} test images of "
-        f"each{several}",
+        f"{found['source']}: {_images(found)}{splits}",
         left=("descriptor",),
-        right=("numbers", "mean class recall, %", "sd", "95% interval", "C"),
+        right=("numbers", f"{measure}, %", "sd", "95% interval", *by_points, "C"),
     )
     for one in found["descriptors"]:
         table.add_row(
             Text(one["name"]),
             f"{one['numbers']:,}",
-            f"{one['recall']:.2f}",
-            percent(one["recall_sd"], 2),
-            interval(one["recall_ci95"], 2),
+            f"{one['mean']:.2f}",
+            percent(one["mean_sd"], 2),
+            interval(one["mean_ci95"], 2),
+            *([f"{one['eleven_point_map']:.2f}"] if by_points else []),
             ", ".join(f"{c:g}" for c in one["c"]),
         )
     if found["unusable"]:
         table.title = Text(f"{table.title}, without {len(found['unusable']):,} images that cannot be used")
-    table.caption = Text("sd: of the splits. Interval: by a bootstrap over the test images.")
+    told = [
+        "sd: of the splits." if found["splits"] > 1 else "",
+        "Interval: by a bootstrap over the test images.",
+        f"mAP: area under precision over recall, as for VOC-2012; by 11 points, as for VOC-2007. Equal scores for all "
+        f"images have {found['chance']:.2f}."
+        if by_points
+        else "",
+    ]
+    table.caption = Text(" ".join(filter(None, told)))
     return [table, *([_difference_table(found)] if found["differences"] else []), _paper_table()]
+
+
+def _images(found: Mapping[str, Any]) -> str:
+    """How many images there are, for a title."""
+    classes, train, test = len(found["classes"]), _span(found["train"]), _span(found["test"])
+    if found["measure"] != MAP and found["test_images"] is None:
+        return f"{classes} classes, {train} training and {test} test images of each"
+    return (
+        f"{classes} classes, {found['n_train']:,} training images ({train} of each class) and "
+        f"{found['n_test']:,} test images ({test})"
+    )
+
+
+def _span(numbers: Sequence[int]) -> str:
+    fewest, most = min(numbers), max(numbers)
+    return f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
 
 
 def _difference_table(found: Mapping[str, Any]) -> Table:
@@ -51,7 +75,7 @@ def _difference_table(found: Mapping[str, Any]) -> Table:
             interval(pair["difference_ci95"], 2, "+"),
             ", ".join(f"{one:+.2f}" for one in pair["differences"]),
         )
-    table.caption = Text("Mean class recall of the first minus that of the second: above 0 the first is better.")
+    table.caption = Text(f"{found['measure']} of the first minus that of the second: above 0 the first is better.")
     return table
 
 

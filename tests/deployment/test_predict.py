@@ -23,7 +23,8 @@ from PIL import ExifTags, Image
 
 import verydeep.deployment.predict
 import verydeep.images.workers
-from verydeep import evaluate, predict, vgg
+from verydeep import Prediction, evaluate, predict, vgg
+from verydeep.deployment import pieces
 from verydeep.deployment.exported import ExportedNet
 from verydeep.deployment.metadata import metadata_of
 from verydeep.deployment.prediction_files import prediction_file
@@ -69,7 +70,7 @@ def test_probabilities_are_the_networks(tmp_path, flip):
     ("protocol", "scales"), [("dense", "single"), ("dense", [256, 300]), ("crops", "single"), ("both", "paper")]
 )
 def test_probabilities_are_the_posteriors_of_an_evaluation(model, run, photos, monkeypatch, protocol, scales):
-    monkeypatch.setattr(verydeep.deployment.predict, "FIRST_IMAGES", 3)  # several pieces
+    monkeypatch.setattr(pieces, "FIRST_IMAGES", 3)  # several pieces
     found = list(predict(model, photos, top=7, protocol=protocol, scales=scales))
     options = {"split": "all", "protocol": protocol, "scales": scales, "cache": False}
     expected = evaluate(run, data=str(photos), **options).images
@@ -228,18 +229,18 @@ class Watched(GivenImages):
 
 
 def test_predictions_come_while_others_wait(model, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(verydeep.deployment.predict, "FIRST_IMAGES", 2)
+    monkeypatch.setattr(pieces, "FIRST_IMAGES", 2)
     source = Watched(**vars(given_images(photos)))
     object.__setattr__(source, "read", [])
     file = tmp_path / "p.jsonl"
     found = predict(model, source)
     assert source.read == []
-    with prediction_file(file, places=5) as write:
-        write(next(found))
+    with prediction_file(file, Prediction, places=5) as write:
+        write(next(found).to_dict())
         assert source.read == [0, 1]
         assert len(file.read_text().splitlines()) == 1
         for prediction in found:
-            write(prediction)
+            write(prediction.to_dict())
     assert source.read == list(range(11))
     assert [json.loads(line)["image"] for line in file.read_text().splitlines()] == list(source.ids)
 
@@ -254,8 +255,8 @@ def test_processes_that_start_slowly_are_started_once(model, photos, tmp_path, m
     """Otherwise no piece would take less than 1.2 seconds, and none be followed by a larger one."""
     sizes, of_piece = [], verydeep.deployment.predict._of_piece
     monkeypatch.setattr(verydeep.images.workers, "leave_signals_to_the_main_process", partial(slow_start, tmp_path))
-    monkeypatch.setattr(verydeep.deployment.predict, "FIRST_IMAGES", 1)
-    monkeypatch.setattr(verydeep.deployment.predict, "SECONDS_BETWEEN_RESULTS", 2.0)
+    monkeypatch.setattr(pieces, "FIRST_IMAGES", 1)
+    monkeypatch.setattr(pieces, "SECONDS_BETWEEN_RESULTS", 2.0)
     noting = lambda order, indices, *others: sizes.append(len(indices)) or of_piece(order, indices, *others)  # noqa: E731
     monkeypatch.setattr(verydeep.deployment.predict, "_of_piece", noting)
     expected = list(predict(model, photos, scales=[256, 300]))

@@ -1,24 +1,31 @@
 """Localisation from files to figures, page and pictures, by the command line and from Python."""
 
+import csv
+import io
 import json
 import runpy
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from verydeep import Recipe, train
+import verydeep.experiments.localise_images
+from verydeep import Recipe, Runtime, load_model, train
 from verydeep.evaluation.metrics import error_interval
 from verydeep.evaluation.paired import paired_comparison
 from verydeep.experiments.localisation_results import learned_layers
 from verydeep.experiments.localise import FullProcedure, evaluate_boxes, localisation_recipe, localisation_splits
 from verydeep.experiments.localise_images import predict_boxes
 from verydeep.experiments.paper import LEARNED_ALL, LEARNED_FC, reported_box_error
+from verydeep.images.given import GivenImages, given_images
 from verydeep.images.open_boxed import BoxOptions
+from verydeep.runs import load_box_model
 
 pictures = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "boxed_pictures.py")))
 
@@ -111,14 +118,97 @@ def test_predictions_are_drawn_where_they_are_told(made, tmp_path):
     twin = tmp_path / image.name
     twin.write_bytes(b"no image")
     full = FullProcedure(classifiers=(made.classifier,))
-    found = list(predict_boxes(made.runs[0], [image, twin], full=full, out=tmp_path / "drawn", top=2))
-    assert [len(one.objects) for one in found] == [2, 0]
-    assert sum(one.probability for one in found[0].objects) == pytest.approx(1)
-    assert found[1].error.startswith("undecodable")
-    assert [path.name for path in (tmp_path / "drawn").iterdir()] == [f"{image.stem}.jpg"]
-    drawn = np.asarray(Image.open(found[0].drawn)).astype(int)
-    assert drawn.shape == (48, 60, 3)
-    assert (np.ptp(drawn, axis=2) > 60).any(), "no colour, so no box"
+    given = [image, twin, image]
+    first, bad, last = predict_boxes(made.runs[0], given, full=full, draw=tmp_path / "drawn", top=2)
+    assert [len(one.boxes) for one in (first, bad, last)] == [2, 0, 2]
+    assert sum(first.probabilities) == pytest.approx(1)
+    assert bad.error.startswith("undecodable")
+    drawn = [tmp_path / "drawn" / f"{number}-{image.stem}.jpg" for number in (0, 2)]
+    assert [first.drawn, bad.drawn, last.drawn] == [str(drawn[0]), None, str(drawn[1])]
+    assert sorted((tmp_path / "drawn").iterdir()) == drawn
+    picture = np.asarray(Image.open(first.drawn)).astype(int)
+    assert picture.shape == (48, 60, 3)
+    assert (np.ptp(picture, axis=2) > 60).any(), "no colour, so no box"
+
+
+def test_images_are_given_as_they_are_to_predict(made, tmp_path):
+    file = next((made.images / "val" / "flat").glob("*.png"))
+    opened = Image.open(file)
+    given = [str(file.parent / f"{file.stem}*"), file.read_bytes(), np.asarray(opened.convert("RGB")), opened, b""]
+    full = FullProcedure(classifiers=(made.classifier,))
+    found = list(predict_boxes(made.runs[0], given, full=full, runtime=Runtime(workers=1)))
+    assert [one.image for one in found] == [str(file), "image 1", "image 2", "image 3", "image 4"]
+    assert {one.boxes for one in found[:4]} == {found[0].boxes} != {()}
+    assert found[4].error == "undecodable (an empty file)"
+    (single,) = predict_boxes(load_box_model(made.runs[0]), file, full=full)
+    assert single == found[0]
+    with pytest.raises(ValueError, match="the model predicts classes, not boxes"):
+        predict_boxes(load_model(made.classifier), file, full=full)
+
+
+class Vanishing(GivenImages):
+    """The first can be read as often as one likes, each other one once less than the one before it."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        self.left[index] -= 1
+        if not self.left[index]:
+            self.images[index].unlink()
+        return sample
+
+
+def test_an_image_that_is_gone_when_it_is_read_again_is_told_and_the_others_go_on(made, tmp_path):
+    file = next((made.images / "val" / "flat").glob("*.png"))
+    files = [tmp_path / f"{number}.png" for number in range(4)]
+    for copy in files:
+        copy.write_bytes(file.read_bytes())
+    source = Vanishing(**vars(given_images(files)))
+    object.__setattr__(source, "left", [9, 2, 1, 9])  # read to be tested, for its size, and to be drawn
+    full = FullProcedure(classifiers=(made.classifier,))
+    found = list(predict_boxes(made.runs[0], source, full=full, draw=tmp_path / "drawn"))
+    assert [one.error for one in found] == [None, *2 * ["unreadable (No such file or directory)"], None]
+    assert [(len(one.boxes), one.drawn is None) for one in found] == [(1, False), (1, True), (0, True), (1, False)]
+
+
+def test_an_image_too_long_for_a_jpeg_file_is_not_drawn(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(verydeep.experiments.localise_images, "LONGEST_SIDE", 59)
+    file = next((made.images / "val" / "flat").glob("*.png"))
+    full = FullProcedure(classifiers=(made.classifier,))
+    (found,) = predict_boxes(made.runs[0], file, full=full, draw=tmp_path)
+    assert (found.error, found.drawn) == ("too large (JPEG files have 59 pixels a side at most)", None)
+
+
+def test_every_kind_of_file_says_the_same(made, capsys, tmp_path, monkeypatch):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"")
+    file = next((made.images / "val" / "flat").glob("*.png"))
+    on = ["localise", "predict", made.runs[0], file, bad, "--classifier", made.classifier, "--top", 5]
+    files = {kind: tmp_path / f"p.{kind}" for kind in ("jsonl", "csv", "parquet", "json")}
+    for kind in ("jsonl", "csv", "parquet"):
+        assert run(*on, "--out", files[kind], "--json", files["json"]) == 1
+        text = capsys.readouterr()
+        assert (text.out, "bad.png: undecodable (an empty file)" in text.err) == ("", True)
+    assert run(*on, "--out", "-") == 1
+    assert capsys.readouterr().out == files["jsonl"].read_text()
+    lines = [json.loads(line) for line in files["jsonl"].read_text().splitlines()]
+    assert json.loads(files["json"].read_text())["predictions"] == lines
+    with files["csv"].open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    table = pyarrow.parquet.read_table(files["parquet"]).to_pylist()
+    assert [row["id"] for row in rows] == [str(file), str(bad)]
+    for place in (1, 2):  # there are two classes
+        sides = [f"{side}_{place}" for side in ("x0", "y0", "x1", "y1")]
+        names = [f"class_{place}", f"probability_{place}", *sides]
+        box = lines[0]["boxes"][place - 1]
+        values = [lines[0]["classes"][place - 1], lines[0]["probabilities"][place - 1], *box]
+        assert [table[0][name] for name in names] == values
+        assert [rows[0][name] for name in names] == [values[0], *map(repr, values[1:])]
+        assert {table[1][name] for name in names} == {None}
+    assert list(rows[0]) == list(table[0]) == ["id", *list(rows[0])[1:13], "error", "drawn"]
+    assert [row["error"] for row in rows] == ["", "undecodable (an empty file)"]
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(file.read_bytes())))
+    assert run("localise", "predict", made.runs[0], "-", "--classifier", made.classifier, "--out", "-") == 0
+    assert json.loads(capsys.readouterr().out)["boxes"] == lines[0]["boxes"][:1]
 
 
 def test_random_layers_of_a_classification_run_are_told(made, capsys, tmp_path):
@@ -153,11 +243,11 @@ def test_the_verbs_from_training_to_prediction(made, capsys, tmp_path):
     for wanted in ("OverFeat", "per-class", "fully connected layers", "data:image/jpeg", "IoU"):
         assert wanted in page
     drawn = tmp_path / "drawn"
-    predicted = ["localise", "predict", out, made.images / "val", "--classifier", made.classifier, "--out", drawn]
+    predicted = ["localise", "predict", out, made.images / "val", "--classifier", made.classifier, "--draw", drawn]
     assert run(*predicted, "--json", "-") == 0
     predictions = json.loads(capsys.readouterr().out)["predictions"]
     assert len(predictions) == len(list(drawn.iterdir())) == 6
-    assert all(len(one["objects"]) == 1 and len(one["objects"][0]["box"]) == 4 for one in predictions)
+    assert all(len(one["boxes"]) == 1 and len(one["boxes"][0]) == 4 for one in predictions)
 
 
 def test_bad_boxes_are_refused_or_left_out_and_listed(made, capsys, tmp_path):
@@ -194,5 +284,9 @@ def test_wrong_use_is_told_in_a_line(made, capsys, tmp_path):
     assert "predicts classes, not boxes" in refusal(capsys, *whole)
     images = ["localise", "predict", made.runs[0], made.images, "--classifier", made.classifier]
     assert "top is a number from 1 to 5" in refusal(capsys, *images, "--top", "6")
+    assert "unknown option --max-bad" in refusal(capsys, *images, "--max-bad", "6")
+    assert "cannot hold the predictions twice" in refusal(capsys, *images, "--out", "-", "--json", "-")
+    assert "are written to .jsonl" in refusal(capsys, *images, "--out", tmp_path / "p.txt")
+    assert "name one or more images" in refusal(capsys, *images[:3], *images[4:])
     assert "predicts boxes, not classes" in refusal(capsys, "evaluate", made.runs[0], "--data", made.images)
     assert "predicts boxes, not classes" in refusal(capsys, "predict", made.runs[0], made.images)

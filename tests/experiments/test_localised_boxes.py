@@ -21,6 +21,7 @@ from verydeep.evaluation.localisation import centre_crop_boxes
 from verydeep.experiments.localisation_report import write_localisation_report
 from verydeep.experiments.localisation_results import full_errors, write_box_predictions
 from verydeep.experiments.localise import FullProcedure, evaluate_boxes
+from verydeep.experiments.localise_images import predict_boxes
 from verydeep.images.open_boxed import BoxOptions
 from verydeep.images.tolerance import Tolerance
 from verydeep.localisation_tables import localisation_tables
@@ -182,6 +183,16 @@ def test_scales_that_are_said_are_for_all_networks(made):
     full = FullProcedure(classifiers=(made.classifier,), scales=(256, 448))
     found = evaluate_boxes([made.one, made.two], **made.parts, full=full)
     assert {row.scales for row in found.full} | set(found.classifier_scales) == {(256, 448)}
+
+
+def test_predictions_are_the_most_probable_classes_each_with_its_own_box(made):
+    full = FullProcedure(classifiers=(made.classifier,))
+    files = [Path(made.parts["data"]) / name for name in list(made.images)[:9:4]]
+    for file, found in zip(files, predict_boxes(made.one, files, full=full, top=4), strict=True):
+        size, _ = made.images[f"{file.parent.name}/{file.name}"]
+        assert found.classes == CLASSES[:4]
+        assert found.probabilities == pytest.approx((np.exp(SCORES) / np.exp(SCORES).sum())[:4], abs=1e-6)
+        np.testing.assert_allclose(found.boxes, [best_box(["one"], label, size) for label in range(4)], atol=1e-4)
 
 
 @pytest.mark.parametrize("classes", [CLASSES[::-1], tuple("hijklmn")])

@@ -16,10 +16,12 @@ from verydeep import Descriptor, features, vgg
 from verydeep.deployment import linear_svm
 from verydeep.deployment.feature_classifier import classify, load_classifier
 from verydeep.deployment.linear_svm import CHOICES_OF_C, class_recalls, fit, fit_choosing_c, stacked
-from verydeep.experiments import transfer_features, transfer_results
-from verydeep.experiments.transfer import TransferOptions, transfer, transfer_splits
+from verydeep.experiments import transfer_features, transfer_measures
+from verydeep.experiments.transfer import TransferOptions, transfer
 from verydeep.experiments.transfer_features import DescribedImages, pixel_features, untrained
-from verydeep.experiments.transfer_results import Classified, bootstrapped_recalls, descriptor_recalls
+from verydeep.experiments.transfer_measures import bootstrapped_recalls, measured
+from verydeep.experiments.transfer_results import Classified, descriptor_results
+from verydeep.experiments.transfer_splits import Draw, Labelled, transfer_splits
 from verydeep.images.open_source import open_for_testing
 from verydeep.images.sources import MemorySource, Sample, stratified_split
 from verydeep.images.tolerance import Tolerance
@@ -72,24 +74,24 @@ def vectors_of(labels, *, noise, seed=0, numbers=12):
 
 def test_splits_are_of_each_class_and_share_no_image():
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], (10, 7, 30)))
-    options = TransferOptions(train=5, test=4, splits=3, seed=1)
-    found = transfer_splits(labels, CLASSES, options)
+    draw, labelled = Draw(train=5, test=4, splits=3, seed=1), Labelled(classes=CLASSES, labels=labels)
+    found = transfer_splits(labelled, draw)
     assert len(found) == 3
     for train, test in found:
         assert not set(train) & set(test)
         assert len(set(train)) == len(train)
         assert np.bincount(labels[train]).tolist() == [5, 5, 5]
         assert np.bincount(labels[test]).tolist() == [4, 2, 4]
-    again = transfer_splits(labels, CLASSES, options)
+    again = transfer_splits(labelled, draw)
     assert np.array_equal(np.hstack([*map(np.hstack, found)]), np.hstack([*map(np.hstack, again)]))
-    other = transfer_splits(labels, CLASSES, replace(options, seed=2))
+    other = transfer_splits(labelled, replace(draw, seed=2))
     assert len({tuple(train) for train, _ in [*found, *other]}) == 6
 
 
 def test_a_class_with_too_few_images_is_named():
     labels = np.repeat([0, 1, 2], (10, 4, 5))
     with pytest.raises(ValueError, match=r"needs 6 images of each class or more.*usable are bee 4, cow 5: lower"):
-        transfer_splits(labels, CLASSES, TransferOptions(train=5))
+        transfer_splits(Labelled(classes=CLASSES, labels=labels), Draw(train=5))
 
 
 def test_c_is_the_one_that_does_best_on_the_held_out_fifth():
@@ -146,7 +148,7 @@ def outcomes(seed=0, images=40, splits=3):
     hard = rng.random(images)
     right = [(hard < share) & tested for share in (0.9, 0.6, 0.3)]
     found = [
-        Classified(name=name, kind=kind, networks=networks, numbers=3, right=one, c=(1.0,) * splits)
+        Classified(name=name, kind=kind, networks=networks, numbers=3, outcome=one, c=(1.0,) * splits)
         for name, kind, networks, one in zip(
             ("one", "two", "three"), ("network", "baseline", "baseline"), ("D", "", ""), right, strict=True
         )
@@ -154,35 +156,39 @@ def outcomes(seed=0, images=40, splits=3):
     return found, tested, labels
 
 
+def results(classified, tested, labels):
+    return descriptor_results(classified, measured([one.outcome for one in classified], tested, labels), ("a", "b"))
+
+
 def test_figures_follow_from_which_images_are_right():
     classified, tested, labels = outcomes()
-    found, differences = descriptor_recalls(classified, tested, labels, ("a", "b"))
+    found, differences = results(classified, tested, labels)
     for one, its in zip(found, classified, strict=True):
         recalls = []
         for number in range(3):
             of_class = []
             for label in (0, 1):
                 images = [i for i in range(40) if tested[number, i] and labels[i] == label]
-                of_class.append(100 * sum(its.right[number, i] for i in images) / len(images))
+                of_class.append(100 * sum(its.outcome[number, i] for i in images) / len(images))
             recalls.append(sum(of_class) / 2)
         mean = sum(recalls) / 3
-        assert one.recalls == pytest.approx(recalls)
-        assert one.recall == pytest.approx(mean)
-        assert one.recall_sd == pytest.approx((sum((recall - mean) ** 2 for recall in recalls) / 2) ** 0.5)
-        assert one.recall == pytest.approx(sum(one.per_class.values()) / 2)
-        low, high = one.recall_ci95
-        assert low < one.recall < high
+        assert one.means == pytest.approx(recalls)
+        assert one.mean == pytest.approx(mean)
+        assert one.mean_sd == pytest.approx((sum((recall - mean) ** 2 for recall in recalls) / 2) ** 0.5)
+        assert one.mean == pytest.approx(sum(one.per_class.values()) / 2)
+        low, high = one.mean_ci95
+        assert low < one.mean < high
     assert (found[0].paper.caltech_101, found[1].paper) == (91.8, None)
     assert [(pair.first, pair.second) for pair in differences] == [("one", "two"), ("one", "three")]
     for pair, other in zip(differences, found[1:], strict=True):
-        assert pair.difference == pytest.approx(found[0].recall - other.recall)
-        assert pair.differences == pytest.approx(np.subtract(found[0].recalls, other.recalls))
+        assert pair.difference == pytest.approx(found[0].mean - other.mean)
+        assert pair.differences == pytest.approx(np.subtract(found[0].means, other.means))
         assert pair.difference_ci95[0] < pair.difference < pair.difference_ci95[1]
 
 
 def test_intervals_are_of_images_drawn_with_all_that_is_known_of_them():
     classified, tested, labels = outcomes(seed=3)
-    right = np.stack([one.right for one in classified])
+    right = np.stack([one.outcome for one in classified])
     rng = np.random.default_rng(9)
     naive = []
     for _ in range(1500):
@@ -204,16 +210,16 @@ def test_intervals_are_of_images_drawn_with_all_that_is_known_of_them():
 
 def test_a_descriptor_differs_from_itself_by_nothing():
     classified, tested, labels = outcomes()
-    _, (pair,) = descriptor_recalls([classified[0], replace(classified[0], name="same")], tested, labels, ("a", "b"))
+    _, (pair,) = results([classified[0], replace(classified[0], name="same")], tested, labels)
     assert (pair.difference, pair.difference_ci95) == (0, (0, 0))
 
 
 def test_one_image_of_each_class_in_one_split_has_no_sd():
     right = np.array([[True, False, False, False]])
-    one = Classified(name="one", kind="network", networks="A", numbers=3, right=right, c=(1.0,))
+    one = Classified(name="one", kind="network", networks="A", numbers=3, outcome=right, c=(1.0,))
     tested = np.array([[True, False, True, False]])
-    (found,), differences = descriptor_recalls([one], tested, np.array([0, 0, 1, 1]), ("a", "b"))
-    assert (found.recall, found.recall_sd, found.recall_ci95, differences) == (50, None, (50, 50), ())
+    (found,), differences = results([one], tested, np.array([0, 0, 1, 1]))
+    assert (found.mean, found.mean_sd, found.mean_ci95, differences) == (50, None, (50, 50), ())
 
 
 def test_stacked_vectors_have_length_one_and_all_numbers():
@@ -259,7 +265,7 @@ def test_classes_that_differ_are_told_apart_and_a_seed_repeats_it(made):
     names = [descriptor.name for descriptor in found.descriptors]
     assert names == [one, other, "all stacked", f"{one}, untrained", f"{other}, untrained", "pixels"]
     assert [descriptor.numbers for descriptor in found.descriptors] == [205, 205, 410, 205, 205, 3072]
-    assert found.descriptors[5].recall == 100
+    assert found.descriptors[5].mean == 100
     assert len(found.differences) == 15 - 3
     again = transfer(made.runs, data=made.photos, options=options)
     assert replace(found, seconds=0) == replace(again, seconds=0)
@@ -275,7 +281,7 @@ def test_shuffled_labels_give_chance(made):
             Sample(source[place].data, int(label), f"{label}-{place}") for place, label in enumerate(labels)
         )
         shuffled = MemorySource(classes=CLASSES, samples=samples)
-        recalls.append(transfer(made.runs[:1], data=shuffled, options=FEW).descriptors[0].recall)
+        recalls.append(transfer(made.runs[:1], data=shuffled, options=FEW).descriptors[0].mean)
     # 8 x 18 images at a chance of a third: within three standard errors of images that all tell something new.
     assert abs(np.mean(recalls) - 100 / 3) < 12
 
@@ -293,7 +299,7 @@ def test_features_are_computed_once_and_anew_for_other_contents(made, monkeypatc
     )
     first = transfer(made.runs[:1], data=photos, options=FEW)
     second = transfer(made.runs[:1], data=photos, options=replace(FEW, splits=1))
-    assert (len(computed), first.descriptors[0].recalls[0]) == (1, second.descriptors[0].recalls[0])
+    assert (len(computed), first.descriptors[0].means[0]) == (1, second.descriptors[0].means[0])
     twin = Image.open(photos / CLASSES[0] / "0.bmp").transpose(Image.Transpose.FLIP_TOP_BOTTOM)
     twin.save(photos / CLASSES[0] / "0.bmp")  # of the same size
     transfer(made.runs[:1], data=photos, options=FEW)
@@ -382,17 +388,17 @@ def test_the_verbs_from_features_to_predictions(made, capsys, tmp_path):
     page = (tmp_path / "page" / "transfer.html").read_text()
     assert accessibility.problems(page) == []
     for one in found["descriptors"]:
-        assert f"{one['recall']:.1f}</td>" in page
+        assert f"{one['mean']:.1f}</td>" in page
     for wanted in ("Chance is 33.3%", "Caltech-256", "image and bounding box", "All 27 images can be used"):
         assert wanted in page
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     images = [made.photos / "bee" / "0.png", broken]
-    assert run("transfer", "predict", tmp_path / "classifier", *images, "--json", "-") == 1
-    predicted = json.loads(capsys.readouterr().out)["classifications"]
+    assert run("predict", tmp_path / "classifier", *images, "--json", "-") == 1
+    predicted = json.loads(capsys.readouterr().out)["predictions"]
     assert predicted[0]["classes"][0] == "bee"
     assert predicted[1]["error"].startswith("undecodable")
-    assert run("transfer", "predict", tmp_path / "classifier", made.photos, "--top", 1) == 0
+    assert run("predict", tmp_path / "classifier", made.photos, "--top", 1) == 0
     assert "cow" in capsys.readouterr().out
 
 
@@ -408,13 +414,11 @@ def test_wrong_use_is_told_in_a_line(made, capsys, tmp_path):
     assert "digits has splits: say which" in refusal(capsys, *on[:2], "--data", "digits")
     assert "is not a run" in refusal(capsys, "transfer", tmp_path, "--data", made.photos)
     assert "holds other things" in refusal(capsys, *on, "--train", 4, "--out", made.photos)
-    assert "holds no classifier" in refusal(capsys, "transfer", "predict", made.runs[0], made.photos)
-    assert "name one or more images" in refusal(capsys, "transfer", "predict", made.runs[0])
 
 
 def test_a_bootstrap_is_repeatable():
     classified, tested, labels = outcomes()
-    right = np.stack([one.right for one in classified])
+    right = np.stack([one.outcome for one in classified])
     one, other = bootstrapped_recalls(right, tested, labels), bootstrapped_recalls(right, tested, labels)
     assert np.array_equal(one, other)
-    assert one.shape == (3, transfer_results.RESAMPLES)
+    assert one.shape == (3, transfer_measures.RESAMPLES)

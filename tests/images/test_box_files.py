@@ -9,7 +9,7 @@ from verydeep.images.box_files import read_boxes
 VOC = """<annotation><filename>a.jpg</filename>
 <object><name>cat</name><part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>
 <bndbox><xmin>11</xmin><ymin>21</ymin><xmax>40</xmax><ymax>50</ymax></bndbox></object>
-<object><name>dog</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5.5</xmax><ymax>6</ymax></bndbox></object>
+<object><name>dog</name><difficult>1</difficult><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5.5</xmax><ymax>6</ymax></bndbox></object>
 </annotation>"""
 
 
@@ -19,16 +19,16 @@ def test_csv_with_and_without_a_header(tmp_path, header):
     file.write_text(f"{header}cat/1.jpg,1,2,30,40,cat\n\n2.jpg, 0.5 ,0,9,9\n")
     first = 2 if header else 1
     assert [tuple(found) for found in read_boxes(file)] == [
-        ("cat/1.jpg", (1, 2, 30, 40), "cat", f"{file} line {first}"),
-        ("2.jpg", (0.5, 0, 9, 9), None, f"{file} line {first + 2}"),
+        ("cat/1.jpg", (1, 2, 30, 40), "cat", f"{file} line {first}", False),
+        ("2.jpg", (0.5, 0, 9, 9), None, f"{file} line {first + 2}", False),
     ]
 
 
 def test_voc_counts_pixels_from_one_and_includes_the_last(tmp_path):
     (tmp_path / "a.xml").write_text(VOC)
     expected = [
-        ("a.jpg", (10, 20, 40, 50), "cat", f"{tmp_path / 'a.xml'} object 1"),
-        ("a.jpg", (0, 0, 5.5, 6), "dog", f"{tmp_path / 'a.xml'} object 2"),
+        ("a.jpg", (10, 20, 40, 50), "cat", f"{tmp_path / 'a.xml'} object 1", False),
+        ("a.jpg", (0, 0, 5.5, 6), "dog", f"{tmp_path / 'a.xml'} object 2", True),
     ]
     assert [tuple(found) for found in read_boxes(tmp_path)] == expected
     assert [tuple(found) for found in read_boxes(tmp_path / "a.xml")] == expected
@@ -40,8 +40,8 @@ def test_coco_has_corner_and_sides(tmp_path):
     annotations = [{"image_id": 7, "category_id": 3, "bbox": [1, 2, 10, 20]}, {"image_id": 7, "bbox": [0, 0, 1, 1.5]}]
     file.write_text(json.dumps({"images": images, "categories": categories, "annotations": annotations}))
     assert [tuple(found) for found in read_boxes(file)] == [
-        ("x/a.jpg", (1, 2, 11, 22), "cat", f"{file} annotation 1"),
-        ("x/a.jpg", (0, 0, 1, 1.5), None, f"{file} annotation 2"),
+        ("x/a.jpg", (1, 2, 11, 22), "cat", f"{file} annotation 1", False),
+        ("x/a.jpg", (0, 0, 1, 1.5), None, f"{file} annotation 2", False),
     ]
 
 

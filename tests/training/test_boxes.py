@@ -6,14 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from verydeep import Recipe, evaluate, load, train
 from verydeep.evaluation.localisation import centre_crop_boxes
-from verydeep.images.box_geometry import intersection_over_union
+from verydeep.images.box_geometry import ObjectNotShownError, intersection_over_union
+from verydeep.images.boxed import Boxed, Located
+from verydeep.images.loader import RescaledImages, TrainingView, draw
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources import Splits
+from verydeep.images.sources import MemorySource, Sample, Splits
+from verydeep.networks.scales import scale_in_pixels
 from verydeep.runs import load_box_model, load_config, load_model, read_metrics, read_record
 from verydeep.runtime import Stopped
 from verydeep.training import loop
@@ -109,13 +113,44 @@ def test_stopped_after_a_step_it_goes_on_and_ends_the_same(classifier, tmp_path,
 
 def test_it_is_resumed_with_its_own_boxes_alone(classifier, tmp_path):
     trained(classifier, tmp_path / "run")
-    with pytest.raises(ValueError, match="was made with another regression"):
+    with pytest.raises(ValueError, match=r"was made with other settings \(regression\)"):
         trained(classifier, tmp_path / "run", "shared", resume=True)
     moved = pictures.splits()
     place = moved.parts["train"].located[0]
     place.box[0] += 1
-    with pytest.raises(ValueError, match="was made with another train:"):
+    with pytest.raises(ValueError, match=r"was made with other settings \(training images or their boxes\)"):
         train(moved, out=tmp_path / "run", recipe=replace(RECIPE, finetune=str(classifier)), resume=True)
+
+
+def test_an_epoch_tells_how_many_images_it_went_without(classifier, tmp_path, capsys):
+    """Long pictures with a small object at one end, which few crops show."""
+    parts = {part: long_pictures(4, seed) for seed, part in enumerate(("train", "val"))}
+    recipe = replace(RECIPE, finetune=str(classifier), epochs=3, flip=False)
+    run = train(Splits(name="long", parts=parts, regression="shared"), out=tmp_path / "run", recipe=recipe)
+    lines, missing = capsys.readouterr().err.splitlines(), []
+    for epoch, metrics in enumerate(read_metrics(run)):
+        missing.append(sum(not shown(parts["train"], index, recipe, epoch) for index in range(4)))
+        told = [line for line in lines if f"epoch {epoch + 1} went without {missing[-1]} of 4 images" in line]
+        assert (metrics["images"], len(told)) == (4 - missing[-1], missing[-1] > 0)
+    assert 0 < sum(missing) < 12
+
+
+def long_pictures(count, seed):
+    made = [pictures.picture(np.random.default_rng(seed + number), 1, (40, 1200)) for number in range(count)]
+    samples = tuple(Sample(data, number % 2, f"{number}.png") for number, (data, _) in enumerate(made))
+    source = MemorySource(classes=pictures.CLASSES, samples=samples)
+    place = Located(np.array([1194.0, 16.0, 1200.0, 22.0]), (40, 1200))
+    return Boxed(source=source, located=(place,) * count, whole="these")
+
+
+def shown(source, index, recipe, epoch):
+    scale = scale_in_pixels(int(recipe.scale), recipe.crop)
+    view = TrainingView(crop=recipe.crop, scale=(scale, scale), flip=False, colour_sd=0, colour_components=np.eye(3))
+    try:
+        draw(RescaledImages(source), index, view, seed=recipe.seed, epoch=epoch)
+    except ObjectNotShownError:
+        return False
+    return True
 
 
 def test_pieces_of_a_batch_change_nothing_but_rounding(classifier, tmp_path):

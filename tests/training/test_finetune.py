@@ -199,5 +199,5 @@ def test_what_cannot_be_frozen_is_refused(trained, tmp_path, last, message):
 def test_a_finetuning_resumes_only_with_the_same_start(trained, tmp_path):
     recipe = Recipe(**TINY, finetune=str(trained))
     out = train(source("ant", "bee", "cat"), out=tmp_path / "run", recipe=recipe)
-    with pytest.raises(ValueError, match="was made with another finetune"):
+    with pytest.raises(ValueError, match=r"was made with other settings \(run to go on from\)"):
         train(source("ant", "bee", "cat"), out=out, network="A", recipe=Recipe(**TINY), resume=True)

@@ -6,18 +6,20 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from verydeep.commands.predictions import Told, images_asked_for, tell
 from verydeep.commands.train import training_figures
 from verydeep.evaluation.protocols import Windows
-from verydeep.exit_status import refuse_unusable
 from verydeep.images.regression import Regression
-from verydeep.images.tolerance import Tolerance
+from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.localisation_tables import box_prediction_table, localisation_tables
 from verydeep.options import (
     BoxFiles,
     ConfigFile,
     ExecutionOptions,
+    ImageArgument,
     ImageOptions,
     JsonFile,
+    LinesFile,
     OutputFile,
     OutputFolder,
     RecipeOptions,
@@ -76,7 +78,7 @@ def train(
     recipe = localisation_recipe(recipe, fc_only=fc_only)
     options = BoxOptions(boxes=tuple(boxes), skip_bad_boxes=skip_bad_boxes)
     splits, check = localisation_splits(source, regression=regression, options=options, max_pixels=images.max_pixels)
-    _tell(check.lines())
+    _tell_left_out(check.lines())
     folder = train_network(
         splits,
         network=network,
@@ -154,7 +156,7 @@ def evaluate(
         runtime=runtime,
         tolerance=images,
     )
-    _tell(found.check.lines())
+    _tell_left_out(found.check.lines())
     show(found.to_dict(), json_file, *localisation_tables(found.to_dict()))
     if predictions is not None:
         write_box_predictions(found, predictions)
@@ -168,52 +170,50 @@ def evaluate(
 @localise.command
 def predict(
     run: Path,
-    *images: Annotated[Path, Parameter(json_list=False)],
+    *images: ImageArgument,
     classifier: Path,
-    out: OutputFolder = None,
     top: int = 1,
     scales: str | None = None,
     windows: Windows | None = None,
+    out: LinesFile = None,
+    draw: OutputFolder = None,
     json_file: JsonFile = None,
-    tolerance: ImageOptions = Tolerance(),
+    max_pixels: int = MAX_PIXELS,
     runtime: RuntimeOptions = Runtime(),
 ) -> None:
     """Tell what images show and where: the most probable classes and the box of each.
 
     Args:
         run: A run folder of verydeep localise train.
-        images: Image files, or folders of them.
+        images: As for verydeep predict: image files, folders of them, patterns in quotes, or a hyphen.
         classifier: A classification run with the same classes and crop.
-        out: Folder for copies of the images with their boxes drawn in.
         top: How many classes, up to 5.
         scales: Test scales Q for a crop of 224, such as 352,384; if not said, S.
         windows: dense or crops, as for evaluate.
-        json_file: Write the predictions to this file as well (- for standard output instead of the table).
+        out: Write a line for each image to this file instead of the table: .jsonl (JSON lines, as they are computed),
+            .csv or .parquet; - for JSON lines on standard output.
+        draw: Write copies of the images with their boxes drawn in into this folder.
+        json_file: Write all predictions to this file as well (- for standard output instead of the table).
+        max_pixels: Larger images are refused.
     """
     from verydeep.experiments.localise import FullProcedure
-    from verydeep.experiments.localise_images import predict_boxes
+    from verydeep.experiments.localise_images import BoxPrediction, predict_boxes
+    from verydeep.runs import load_box_model
 
-    if not images:
-        raise ValueError("name one or more images, or folders of them")
-    predictions = predict_boxes(
-        run,
-        images,
-        full=FullProcedure(classifiers=(classifier,), scales=_scales(scales), windows=windows),
-        out=out,
-        top=top,
-        runtime=runtime,
-        max_pixels=tolerance.max_pixels,
-    )
-    found = [prediction.to_dict() for prediction in predictions]
-    show({"predictions": found}, json_file, box_prediction_table(found))
-    refuse_unusable(sum(prediction["error"] is not None for prediction in found), len(found))
+    source = images_asked_for(images, out=out, json_file=json_file)
+    full = FullProcedure(classifiers=(classifier,), scales=_scales(scales), windows=windows)
+    model = load_box_model(run)
+    found = predict_boxes(model, source, full=full, top=top, draw=draw, runtime=runtime, max_pixels=max_pixels)
+    places = min(top, len(model.classes))
+    told = Told(predictions=found, kind=BoxPrediction, places=places, table=box_prediction_table)
+    tell(told, images=len(source), out=out, json_file=json_file)
 
 
 def _scales(text: str | None) -> tuple[int, ...]:
     return () if text is None else tuple(whole_numbers(text, "--scales"))
 
 
-def _tell(lines: list[str]) -> None:
+def _tell_left_out(lines: list[str]) -> None:
     """What was left out and why, where the figures do not go; by the first process."""
     if not rank_of_environment():
         for line in lines:

@@ -1,30 +1,26 @@
-"""The verbs `transfer` and `transfer predict`."""
+"""The verb `transfer`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import App, Parameter
-
-from verydeep.exit_status import refuse_unusable
 from verydeep.images.tolerance import Tolerance
 from verydeep.options import ImageOptions, JsonFile, OutputFolder, RuntimeOptions, named_scales
 from verydeep.runtime import Runtime
 from verydeep.tables import show, show_report
-from verydeep.transfer_tables import classification_table, transfer_tables
-
-transfer = App(name="transfer")
+from verydeep.transfer_tables import transfer_tables
 
 
-@transfer.default
-def evaluate(
+def transfer(
     *runs: Path,
     data: str,
     split: str | None = None,
+    labels: Path | None = None,
     scales: str = "single",
     pool: Literal["avg", "stack"] = "avg",
-    train: int = 30,
-    test: int = 50,
-    splits: int = 3,
+    test_images: Path | None = None,
+    train: int | None = None,
+    test: int | None = None,
+    splits: int | None = None,
     seed: int = 0,
     baseline: bool = False,
     out: OutputFolder = None,
@@ -37,22 +33,28 @@ def evaluate(
 
     Features are relu7 of the whole image, averaged over positions, over scales and, if the run was trained with
     mirrored images, over the mirror image, and divided by their Euclidean length. They are computed once and kept in
-    the folder for caches. C is chosen on a fifth of the training images.
+    the folder for caches. C is chosen on a fifth of the training images. The measure is the mean class recall; of images
+    with several labels the mean average precision (mAP), by VOC's definitions of 2010 and of 2007.
 
     Args:
         runs: Run folders; several are tested each and with their features one after the other's.
-        data: SOURCE of the images, of any classes.
+        data: SOURCE of the images, of any classes; with --labels a folder of images, without classes.
         split: train, val, test or all: what training and test images are drawn from; of a source with splits it must be
             said.
+        labels: Which classes each image shows, if several: a .csv file with a line file,class for each label (or
+            file,x0,y0,x1,y1,class; a line with an empty class is an image that shows none), a folder of Pascal VOC's
+            .xml files, or a COCO .json file.
         scales: Test scales Q for a crop of 224, such as 256,384,512; single: the training scale; paper: the three that
             follow from it.
         pool: avg: the average over scales; stack: the scales one after the other.
-        train: Training images of each class.
-        test: Test images of each class, or all that are left if they are fewer.
-        splits: How many times training and test images are drawn.
+        test_images: File with the names of the images to test on, one a line, as VOC's ImageSets/Main/test.txt; all
+            others are for training. Without it they are drawn at random.
+        train: Training images of each class that are drawn. [default: 30]
+        test: Test images of each class that are drawn, or all that are left if they are fewer. [default: 50]
+        splits: How many times training and test images are drawn. [default: 3]
         seed: Of those draws, and of the untrained networks' weights.
         baseline: Also test plain pixels (32 x 32), and networks like the runs' with random weights.
-        out: Write a classifier of these classes into this folder, for verydeep transfer predict. It is fitted on all
+        out: Write a classifier of these classes into this folder, for verydeep predict. It is fitted on all
             the images, to the features of all the runs.
         report: Write a page into this folder.
         json_file: Write the figures to this file as well (- for standard output instead of the tables).
@@ -61,7 +63,15 @@ def evaluate(
     from verydeep.experiments.transfer import transfer as transfer_features
 
     options = TransferOptions(
-        scales=named_scales(scales), pool=pool, train=train, test=test, splits=splits, seed=seed, baseline=baseline
+        labels=labels,
+        scales=named_scales(scales),
+        pool=pool,
+        test_images=test_images,
+        train=train,
+        test=test,
+        splits=splits,
+        seed=seed,
+        baseline=baseline,
     )
     found = transfer_features(
         list(runs), data=data, split=split, options=options, out=out, runtime=runtime, tolerance=images
@@ -72,31 +82,3 @@ def evaluate(
 
         page = write_transfer_report(found, report)
         show_report(page, json_file)
-
-
-@transfer.command
-def predict(
-    classifier: Path,
-    *images: Annotated[Path, Parameter(json_list=False)],
-    top: int = 5,
-    json_file: JsonFile = None,
-    tolerance: ImageOptions = Tolerance(),
-    runtime: RuntimeOptions = Runtime(),
-) -> None:
-    """Tell what images show, by a classifier that verydeep transfer --out wrote.
-
-    Args:
-        classifier: Its folder.
-        images: Image files, or folders of them.
-        top: How many classes.
-        json_file: Write the classes to this file as well (- for standard output instead of the table).
-    """
-    from verydeep.deployment.feature_classifier import classify
-
-    if not images:
-        raise ValueError("name one or more images, or folders of them")
-    found = [
-        one.to_dict() for one in classify(classifier, images, top=top, runtime=runtime, max_pixels=tolerance.max_pixels)
-    ]
-    show({"classifications": found}, json_file, classification_table(found))
-    refuse_unusable(sum(one["error"] is not None for one in found), len(found))

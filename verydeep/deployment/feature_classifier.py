@@ -1,26 +1,30 @@
 """A linear SVM over networks' features as a folder that holds all it needs, and what it makes of images.
 
-FOLDER/classifier.json         classes, descriptor, C, SHA-256 of the weights
+FOLDER/classifier.json         classes, whether an image may show several, descriptor, C, SHA-256 of the weights
 FOLDER/classifier.safetensors  weights [classes, D] and biases [classes]
 FOLDER/0, FOLDER/1, ...        the networks' models (config.json, model.safetensors), in the order of the features
 """
 
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from verydeep import atomic, runs
+from verydeep.deployment import pieces
 from verydeep.deployment.features import PENULTIMATE, Descriptor, Extraction, compute_part, extraction
 from verydeep.deployment.linear_svm import LinearSVM, stacked
 from verydeep.images.given import GivenImage, GivenImages, given_images
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.runtime import Runtime
 
-ABOUT, WEIGHTS = "classifier.json", "classifier.safetensors"
+ABOUT, WEIGHTS = runs.CLASSIFIER, "classifier.safetensors"
 
 FORMAT = 1
 
@@ -34,6 +38,8 @@ class FeatureClassifier:
     models: tuple[runs.Model, ...]
     descriptors: tuple[Descriptor, ...]
     """Of each network."""
+    several_labels: bool = False
+    """Whether an image may show several classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,11 @@ class Classification:
         return asdict(self)
 
 
+def is_classifier(folder: str | Path) -> bool:
+    """Whether a folder is one that `save_classifier` wrote."""
+    return (atomic.standing(Path(folder)) / ABOUT).is_file()
+
+
 def check_classifier_folder(folder: Path) -> None:
     """Refuses, before any work, a folder that holds something else than a classifier.
 
@@ -64,7 +75,14 @@ def check_classifier_folder(folder: Path) -> None:
         raise ValueError(f"{folder} holds other things than a classifier: choose another folder")
 
 
-def save_classifier(svm: LinearSVM, asked: Sequence[Extraction], classes: Sequence[str], folder: Path) -> None:
+def save_classifier(
+    svm: LinearSVM,
+    asked: Sequence[Extraction],
+    classes: Sequence[str],
+    folder: Path,
+    *,
+    several_labels: bool = False,
+) -> None:
     """Writes a classifier and copies of its networks; the folder appears whole.
 
     Args:
@@ -72,6 +90,7 @@ def save_classifier(svm: LinearSVM, asked: Sequence[Extraction], classes: Sequen
         asked: of each network.
         classes: their names.
         folder: replaced if it holds a classifier, made if it is not there.
+        several_labels: whether an image may show several classes.
 
     Raises:
         ValueError: the folder holds other things.
@@ -87,6 +106,7 @@ def save_classifier(svm: LinearSVM, asked: Sequence[Extraction], classes: Sequen
         about = {
             "format": FORMAT,
             "classes": list(classes),
+            "several_labels": several_labels,
             "c": svm.c,
             "networks": [
                 {"scales": list(one.scales), "pool": one.pool, "mirror": one.mirror, "normalise": one.normalise}
@@ -121,18 +141,21 @@ def load_classifier(folder: str | Path) -> FeatureClassifier:
         models = tuple(runs.load_model(path / str(number)) for number in range(len(descriptors)))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(f"{folder} does not hold a usable classifier: {' '.join(str(error).split())}") from error
-    return FeatureClassifier(svm=svm, classes=classes, models=models, descriptors=descriptors)
+    several = bool(about.get("several_labels", False))  # a key that older classifiers lack
+    return FeatureClassifier(svm=svm, classes=classes, models=models, descriptors=descriptors, several_labels=several)
 
 
 def classify(
     classifier: str | Path | FeatureClassifier,
-    images: GivenImage | GivenImages | Sequence[GivenImage],
+    images: GivenImage | GivenImages | Iterable[GivenImage],
     *,
     top: int = 5,
     runtime: Runtime | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Classification]:
-    """The classes with the highest scores for every image, in the order given, some images at a time.
+    """The classes with the highest scores for every image, in the order given, as they are computed.
+
+    Where an image may show several classes, all whose score is above 0 are among them.
 
     An image that cannot be used gives a classification with `error` set, and the others go on.
 
@@ -140,7 +163,7 @@ def classify(
         classifier: a folder, or a classifier that is loaded already (`load_classifier`).
         images: as for `predict`.
         top: how many classes.
-        runtime: device, and processes that decode.
+        runtime: device, and processes that decode, so many for each network and scale.
         max_pixels: larger images cannot be used.
 
     Raises:
@@ -161,21 +184,38 @@ def classify(
 def _classifications(
     loaded: FeatureClassifier, asked: Sequence[Extraction], source: GivenImages, top: int
 ) -> Iterator[Classification]:
-    at_once = min(one.images_at_once for one in asked)
-    for start in range(0, len(source), at_once):
-        indices = range(start, min(start + at_once, len(source)))
-        parts = [compute_part(one, indices) for one in asked]
-        errors = {refusal.name: refusal.reason for part in parts for refusal in part.refusals}
-        found = [dict(zip(part.indices, part.values[PENULTIMATE], strict=True)) for part in parts]
-        for index in indices:
-            name = source.ids[index]
-            if not all(index in of_network for of_network in found):
-                yield Classification(image=name, classes=(), scores=(), error=errors[name])
-                continue
-            scores = loaded.svm.scores(stacked([of_network[index][None] for of_network in found]))[0]
-            best = np.argsort(-scores, kind="stable")[:top]
-            yield Classification(
-                image=name,
-                classes=tuple(loaded.classes[label] for label in best),
-                scores=tuple(scores[best].tolist()),
-            )
+    """Pieces of the source, each of as many images as take a few seconds."""
+    most = min(one.images_at_once for one in asked)
+    with ExitStack() as open_now:
+        opened = []
+        for one in asked:
+            limits = {"workers": one.runtime.workers, "max_pixels": one.tolerance.max_pixels}
+            opened.append(open_now.enter_context(pieces.decoding(source, share=range(len(source)), **limits)))
+        start, at_once = 0, min(pieces.FIRST_IMAGES, most)
+        while start < len(source):
+            began, indices = time.monotonic(), range(start, min(start + at_once, len(source)))
+            parts = [compute_part(one, indices, images) for one, images in zip(asked, opened, strict=True)]
+            seconds = time.monotonic() - began
+            errors = {refusal.name: refusal.reason for part in parts for refusal in part.refusals}
+            rows = [dict(zip(part.indices, part.values[PENULTIMATE], strict=True)) for part in parts]
+            for index in indices:
+                name = source.ids[index]
+                if name in errors:
+                    yield Classification(image=name, classes=(), scores=(), error=errors[name])
+                else:
+                    yield _classification(loaded, name, [of_network[index] for of_network in rows], top)
+            start, at_once = indices.stop, min(pieces.next_piece(at_once, seconds), most)
+
+
+def _classification(
+    loaded: FeatureClassifier, name: str, features: Sequence[NDArray[np.floating]], top: int
+) -> Classification:
+    """Of one image, from its features by each network."""
+    scores = loaded.svm.scores(stacked([of_network[None] for of_network in features]))[0]
+    shown = int((scores > 0).sum()) if loaded.several_labels else 0
+    best = np.argsort(-scores, kind="stable")[: max(top, shown)]
+    return Classification(
+        image=name,
+        classes=tuple(loaded.classes[label] for label in best),
+        scores=tuple(scores[best].tolist()),
+    )

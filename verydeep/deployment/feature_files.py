@@ -138,16 +138,21 @@ def write_features(
 
 
 def _work(asked: Extraction, file: Path, order: dict[str, Any], processes: Processes) -> _Work:
-    """Everything about it, the contents of all images too: whatever is called the same is not always the same."""
+    """Everything about it, the contents of all images too: whatever is called the same is not always the same.
+
+    Images are not read again for that if their contents are known already (`Unchanged`).
+    """
+    source = asked.source
 
     def read() -> list[bytes]:
-        with reporting("read images", total=len(asked.source)) as report:
-            return contents_digests(asked.source, report.advance)
+        with reporting("read images", total=len(source)) as report:
+            return contents_digests(source, report.advance)
 
-    digests = processes.from_first(read)
-    order = {**order, "contents_sha256": hashlib.sha256(b"".join(digests)).hexdigest()}
+    if not isinstance(source, Unchanged):
+        source = Unchanged(source=source, digests=processes.from_first(read))
+    order = {**order, "contents_sha256": hashlib.sha256(b"".join(source.digests)).hexdigest()}
     return _Work(
-        asked=replace(asked, source=Unchanged(source=asked.source, digests=digests)),
+        asked=replace(asked, source=source),
         file=file,
         parts=feature_parts.folder(file) / digest(order)[:16],
         order=order,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from verydeep import runs
+from verydeep.deployment.pieces import Opened
 from verydeep.deployment.predict import model_on
 from verydeep.evaluation.batches import Batch, SameSizeBatches
 from verydeep.evaluation.dense import MOST_PIXELS, largest_image, pixels_at_once
@@ -285,8 +286,10 @@ def _rows(asked: Extraction) -> Iterator[ImageFeatures]:
             yield ImageFeatures(index=index, id=ids[index], label=int(labels[index]), values=values)
 
 
-def compute_part(asked: Extraction, indices: range) -> Part:
+def compute_part(asked: Extraction, indices: range, opened: Opened | None = None) -> Part:
     """The features of some images of the source; on a CPU, with as many threads, always the same to the bit.
+
+    Images come from what is `opened`, where several parts follow each other; else they are opened for this one.
 
     Raises:
         WorkerDiedError: a worker was killed, say.
@@ -296,7 +299,8 @@ def compute_part(asked: Extraction, indices: range) -> Part:
     of_scales: list[dict[str, NDArray[np.float32]]] = []
     with in_float32(), torch.inference_mode():
         for scale in asked.scales:
-            of_scales.append(_at_scale(asked, indices, scale_in_pixels(scale, asked.model.net.crop), refused))
+            side = scale_in_pixels(scale, asked.model.net.crop)
+            of_scales.append(_at_scale(asked, indices, side, refused, opened))
     usable = [index for index in indices if index not in refused]
     rows = [index - indices.start for index in usable]
     values = {name: _combined(asked, [found[name][rows] for found in of_scales]) for name in asked.of_crop}
@@ -321,7 +325,7 @@ def _combined(asked: Extraction, of_scales: list[NDArray[np.float32]]) -> NDArra
 
 
 def _at_scale(
-    asked: Extraction, indices: range, side: int, refused: dict[int, UnusableImageError]
+    asked: Extraction, indices: range, side: int, refused: dict[int, UnusableImageError], opened: Opened | None
 ) -> dict[str, NDArray[np.float32]]:
     """Of each layer [len(indices), ...], nothing where an image is refused."""
     net = asked.model.net.eval()
@@ -330,13 +334,9 @@ def _at_scale(
         for name, shape in asked.of_crop.items()
     }
     batches = SameSizeBatches(pixels_at_once([net], net.mean_rgb.device))
-    images = rescaled_images(
-        asked.source,
-        side,
-        indices=[index for index in indices if index not in refused],
-        max_pixels=asked.tolerance.max_pixels,
-        workers=asked.runtime.workers,
-    )
+    wanted = [index for index in indices if index not in refused]
+    limits = {"max_pixels": asked.tolerance.max_pixels, "workers": asked.runtime.workers}
+    images = opened(side, indices) if opened else rescaled_images(asked.source, side, indices=wanted, **limits)
 
     def put(batch: Batch) -> None:
         rows = [index - indices.start for index in batch[0]]
@@ -345,6 +345,8 @@ def _at_scale(
 
     with closing(images):
         for index, image in images:
+            if index in refused:  # at another scale
+                continue
             if isinstance(image, UnusableImageError):
                 refused[index] = image
                 continue

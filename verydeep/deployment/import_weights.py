@@ -172,6 +172,7 @@ def _found(weights: str | Path) -> tuple[Path, Path | None]:
     for name in HUB_WEIGHTS:
         if (folder / name).is_file():
             return folder / name, folder / runs.CONFIG if (folder / runs.CONFIG).is_file() else None
+    runs.refuse_classifier(folder)
     raise ValueError(f"{weights} has neither {' nor '.join(HUB_WEIGHTS)}")
 
 

@@ -1,14 +1,22 @@
-"""Linear SVMs over descriptors (appendix B): one class against the others, C chosen on a fifth of the images."""
+"""Linear SVMs over descriptors (appendix B): one class against the others, C chosen on a fifth of the images.
+
+Labels of images are [N], each image's class, or [N, classes] where it may show several: 1 for those that it shows, -1
+for others, 0 where it does not count.
+"""
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from verydeep.evaluation.average_precision import average_precision
 from verydeep.images.sources import stratified_split
+
+Labels = NDArray[Any]
+"""int64 [N] or int8 [N, classes]."""
 
 CHOICES_OF_C = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 """For vectors of length 1. From underfitting to no regularisation that matters; the paper does not list its own."""
@@ -53,38 +61,106 @@ def fit(vectors: NDArray[np.float32], labels: NDArray[np.int64], *, c: float) ->
     It is liblinear's: one plane for each class. libsvm's would take one for every two classes, 32,640 for the 256
     classes of Caltech-256, and could not be kept as one matrix.
     """
+    weights, biases = _planes(vectors, labels, c)
+    if len(weights) == 1:  # of two classes there is one plane, the second's
+        weights, biases = np.concatenate([-weights, weights]), np.concatenate([-biases, biases])
+    return _svm(weights, biases, c)
+
+
+def fit_several(vectors: NDArray[np.float32], shown: NDArray[np.int8], *, c: float) -> LinearSVM:
+    """The SVM of [N, D] vectors of images with several labels: each class against the images known not to show it.
+
+    Args:
+        vectors: [N, D]
+        shown: [N, classes], 1 for images that show a class, -1 for others, 0 for those that do not count for it; of
+            each class there are both.
+        c: of all classes.
+    """
+    whole = np.asarray(vectors, np.float64)  # liblinear's; it would be converted for every class
+    found = []
+    for its in shown.T:
+        counted = its != 0
+        found.append(_planes(whole if counted.all() else whole[counted], its[counted] > 0, c))
+    return _svm(np.concatenate([weights for weights, _ in found]), np.concatenate([biases for _, biases in found]), c)
+
+
+def _planes(
+    vectors: NDArray[np.floating], labels: NDArray[np.generic], c: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weights and biases of each class against the others; of two classes those of the second alone."""
     from sklearn.exceptions import ConvergenceWarning  # 1 s to import
     from sklearn.svm import LinearSVC
 
     # The primal problem: liblinear's other solver takes ten times as long for a large C, and does not always end.
     solver = LinearSVC(C=c, dual=False, random_state=_SEED, max_iter=_MOST_ITERATIONS)
     with warnings.catch_warnings():
-        # One that is not quite solved is judged by its recall like any other.
+        # One that is not quite solved is judged by its figures like any other.
         warnings.simplefilter("ignore", ConvergenceWarning)
         solver.fit(vectors, labels)
-    weights, biases = solver.coef_, solver.intercept_
-    if len(weights) == 1:  # of two classes there is one plane, the second's
-        weights, biases = np.concatenate([-weights, weights]), np.concatenate([-biases, biases])
+    return solver.coef_, solver.intercept_
+
+
+def _svm(weights: NDArray[np.float64], biases: NDArray[np.float64], c: float) -> LinearSVM:
     # liblinear's stand column by column; safetensors writes memory as it lies.
     return LinearSVM(weights=weights.astype(np.float32, order="C"), biases=biases.astype(np.float32), c=c)
 
 
-def fit_choosing_c(vectors: NDArray[np.float32], labels: NDArray[np.int64]) -> LinearSVM:
-    """The SVM of all the images, with the C that has the highest mean class recall on a fifth that is held out first.
+def fit_choosing_c(vectors: NDArray[np.float32], labels: Labels) -> LinearSVM:
+    """The SVM of all the images, with the C that does best on a fifth that is held out first.
 
-    Of several equally good ones the middle one: with few images the smallest may hold for them by a hair. Which images
-    are held out follows from the labels alone.
+    Best is the highest mean class recall; with several labels an image the highest mean average precision. Of several
+    equally good ones the middle one: with few images the smallest may hold for them by a hair. Which images are held
+    out follows from the labels alone.
+
+    Args:
+        vectors: [N, D]
+        labels: [N], or [N, classes] as for `fit_several`.
 
     Raises:
-        ValueError: a class with a single image.
+        ValueError: a class with too few images.
     """
-    fitting, choosing = stratified_split(labels.tolist(), CHOOSING_SHARE)
-    recalls = []
+    several = labels.ndim == 2
+    fitting, choosing = several_split(labels) if several else stratified_split(labels.tolist(), CHOOSING_SHARE)
+    train = fit_several if several else fit
+    found = []
     for c in CHOICES_OF_C:
-        svm = fit(vectors[fitting], labels[fitting], c=c)
-        recalls.append(class_recalls(svm.classified(vectors[choosing]) == labels[choosing], labels[choosing]).mean())
-    best = np.flatnonzero(np.isclose(recalls, max(recalls)))
-    return fit(vectors, labels, c=CHOICES_OF_C[best[len(best) // 2]])
+        svm = train(vectors[fitting], labels[fitting], c=c)
+        figure = _mean_average_precision if several else _mean_class_recall
+        found.append(figure(svm, vectors[choosing], labels[choosing]))
+    best = np.flatnonzero(np.isclose(found, max(found)))
+    return train(vectors, labels, c=CHOICES_OF_C[best[len(best) // 2]])
+
+
+def several_split(shown: NDArray[np.int8]) -> tuple[list[int], list[int]]:
+    """Indices of two parts of images with several labels, the second with a fifth of those that show each class.
+
+    From the rarest class to the most common one, images that show it are drawn until there are enough; those drawn for
+    others count. The first part keeps an image with and one without each class; where too few images show several
+    classes, the second may have none of one of them. The choice is fixed: the same labels always give the same parts.
+    """
+    positive, negative = shown > 0, shown < 0
+    left, left_without = positive.sum(axis=0), negative.sum(axis=0)
+    wanted = np.maximum(1, np.round(CHOOSING_SHARE * left)).astype(int)
+    order = np.random.Generator(np.random.PCG64(_SEED)).permutation(len(shown))
+    taken = np.zeros(len(shown), bool)
+    for label in np.argsort(left, kind="stable"):
+        for index in order[positive[order, label]]:
+            if (positive[:, label] & taken).sum() >= wanted[label]:
+                break
+            remain, remain_without = left - positive[index], left_without - negative[index]
+            if taken[index] or remain.min() < 1 or remain_without.min() < 1:
+                continue
+            taken[index], left, left_without = True, remain, remain_without
+    return np.flatnonzero(~taken).tolist(), np.flatnonzero(taken).tolist()
+
+
+def _mean_class_recall(svm: LinearSVM, vectors: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    return float(class_recalls(svm.classified(vectors) == labels, labels).mean())
+
+
+def _mean_average_precision(svm: LinearSVM, vectors: NDArray[np.float32], shown: NDArray[np.int8]) -> float:
+    scores = svm.scores(vectors)
+    return float(np.mean([average_precision(its, signs) for its, signs in zip(scores.T, shown.T, strict=True)]))
 
 
 def class_recalls(right: NDArray[np.bool_], labels: NDArray[np.int64]) -> NDArray[np.float64]:

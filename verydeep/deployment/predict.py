@@ -2,8 +2,7 @@
 
 import io
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from verydeep import atomic, runs
+from verydeep import runs
+from verydeep.deployment import pieces
 from verydeep.deployment.exported import is_exported, load_exported
+from verydeep.deployment.prediction_files import write_picture
 from verydeep.evaluation.passes import Surroundings, averages, protocol_passes
 from verydeep.evaluation.pictures import image_at_scale
 from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scales
 from verydeep.evaluation.score_maps import overlay, posterior_map
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.given import GivenImage, GivenImages, given_images
-from verydeep.images.loader import Rescaled, rescaled_images
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import Source, Subset
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
@@ -31,17 +31,7 @@ from verydeep.networks.vgg import VGG
 from verydeep.processes import Processes, joined, naming_the_lost
 from verydeep.runtime import Device, Runtime, stop_request, torch_device
 
-FIRST_IMAGES, MOST_IMAGES = 8, 4096
-"""For each process, between two results."""
-
-SECONDS_BETWEEN_RESULTS = 4.0
-"""About: somebody may watch. With many more images at once there would be nothing to see, with fewer, batches would be
-small."""
-
 ADVICE = "start it again"
-
-LONGEST_NAME = 50
-"""Characters of an image's name in the name of its score map's file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,41 +148,16 @@ def _predictions(order: _Order) -> Iterator[Prediction]:
         naming_the_lost(processes, lambda: ADVICE, known=(WorkerDiedError,), undisturbed=stop_request),
     ):
         _check_alike(processes, order)
-        with _decoding(order, processes) as opened:
-            start, at_once = 0, FIRST_IMAGES
+        share = range(processes.rank, images, processes.count)
+        workers, max_pixels = order.runtime.workers, order.tolerance.max_pixels
+        with pieces.decoding(order.source, share=share, workers=workers, max_pixels=max_pixels) as opened:
+            start, at_once = 0, pieces.FIRST_IMAGES
             while start < images:
                 began, stop = time.monotonic(), start + at_once * processes.count
                 found = _of_piece(order, range(start, min(stop, images)), processes, opened)
                 seconds = time.monotonic() - began
                 yield from found
-                start, at_once = stop, processes.all_of(_next_piece(at_once, seconds))[0]
-
-
-def _next_piece(images: int, seconds: float) -> int:
-    if seconds > 2 * SECONDS_BETWEEN_RESULTS:
-        return max(images // 2, FIRST_IMAGES)
-    return min(2 * images, MOST_IMAGES) if seconds < SECONDS_BETWEEN_RESULTS / 2 else images
-
-
-Opened = Callable[[int, Sequence[int]], Generator[Rescaled]]
-"""Gives the next images of this process's share at a scale in pixels, under these indices."""
-
-
-@contextmanager
-def _decoding(order: _Order, processes: Processes) -> Iterator[Opened]:
-    """Processes that decode, which are started once for each scale and last for all pieces."""
-    share = range(processes.rank, len(order.source), processes.count)
-    images: dict[int, Generator[Rescaled]] = {}
-
-    def opened(side: int, indices: Sequence[int]) -> Generator[Rescaled]:
-        if side not in images:
-            options = {"max_pixels": order.tolerance.max_pixels, "workers": order.runtime.workers}
-            images[side] = stack.enter_context(closing(rescaled_images(order.source, side, indices=share, **options)))
-        for place, (_, image) in zip(indices, images[side], strict=False):
-            yield place, image
-
-    with ExitStack() as stack:
-        yield opened
+                start, at_once = stop, processes.all_of(pieces.next_piece(at_once, seconds))[0]
 
 
 def _check_alike(processes: Processes, order: _Order) -> None:
@@ -214,7 +179,7 @@ def _check_alike(processes: Processes, order: _Order) -> None:
         )
 
 
-def _of_piece(order: _Order, indices: range, processes: Processes, opened: Opened) -> list[Prediction]:
+def _of_piece(order: _Order, indices: range, processes: Processes, opened: pieces.Opened) -> list[Prediction]:
     """The predictions of some images; none in other processes than the first."""
     piece = Subset(source=order.source, indices=tuple(indices))
     quarantine = Quarantine(len(piece), order.tolerance)
@@ -278,10 +243,5 @@ def _picture(order: _Order, piece: Source, place: int, label: int) -> bytes:
 
 
 def _written(order: _Order, number: int, picture: bytes) -> str:
-    """Where a picture is: numbers, in the order given, keep those of images of the same name apart."""
     assert order.maps is not None
-    order.maps.mkdir(parents=True, exist_ok=True)
-    digits = len(str(len(order.source) - 1))
-    file = order.maps / f"{number:0{digits}}-{Path(order.source.ids[number]).stem[:LONGEST_NAME]}.png"
-    atomic.write_bytes(file, picture)
-    return str(file)
+    return write_picture(order.maps, order.source.ids, number, picture, suffix=".png")

@@ -1,8 +1,8 @@
-"""Image files to classes and where they are: the full procedure of appendix A.2."""
+"""Images to classes and where they are: the full procedure of appendix A.2."""
 
 import io
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,32 +10,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from verydeep import atomic, runs
+from verydeep import runs
 from verydeep.deployment.predict import model_on
+from verydeep.deployment.prediction_files import write_picture
 from verydeep.evaluation.box_pictures import with_boxes_drawn
 from verydeep.evaluation.localisation import TOP, FullTest, Seen, full_test
 from verydeep.experiments.localise import FullProcedure
-from verydeep.images.decode import decode
-from verydeep.images.folders import image_files
+from verydeep.images.decode import Pixels, UnusableImageError, decode
+from verydeep.images.given import GivenImage, GivenImages, given_images
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources import MemorySource, Sample
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.runtime import Runtime
 
-_QUALITY = 92
-"""Of JPEG."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocatedObject:
-    """One answer."""
-
-    name: str
-    """Of the class."""
-    probability: float
-    """Posterior of the image, 0..1."""
-    box: tuple[float, float, float, float]
-    """(x0, y0, x1, y1), edges in pixels from the upper left corner."""
+_QUALITY, LONGEST_SIDE = 92, 65_500
+"""Of JPEG; the side in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +31,17 @@ class BoxPrediction:
     """What networks make of one image."""
 
     image: str
-    objects: tuple[LocatedObject, ...]
-    """The most probable class first; empty when the image cannot be used."""
+    """Its path; `image 3` for the fourth of those given as pixels or bytes."""
+    classes: tuple[str, ...]
+    """The most probable ones, the first first; empty when the image cannot be used."""
+    probabilities: tuple[float, ...]
+    """Posterior of each, 0..1."""
+    boxes: tuple[tuple[float, float, float, float], ...]
+    """Where each is: (x0, y0, x1, y1), edges in pixels from the upper left corner."""
+    error: str | None = None
+    """Why the image cannot be used, or why it could no longer be when its boxes were to be drawn."""
     drawn: str | None = None
     """File of the image with the boxes, if that was wanted."""
-    error: str | None = None
-    """Why the image cannot be used."""
 
     def to_dict(self) -> dict[str, Any]:
         """The same as a plain dictionary, ready for JSON."""
@@ -56,77 +49,92 @@ class BoxPrediction:
 
 
 def predict_boxes(
-    run: str | Path,
-    images: Sequence[str | Path],
+    run: str | Path | runs.Model,
+    images: GivenImage | GivenImages | Iterable[GivenImage],
     *,
     full: FullProcedure,
-    out: Path | None = None,
     top: int = 1,
+    draw: str | Path | None = None,
     runtime: Runtime | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[BoxPrediction]:
-    """The `top` most probable classes of every image, and where each is; with `out`, copies with the boxes drawn in.
+    """The most probable classes of every image and where each is, in the order given, as they are computed.
 
-    An image that cannot be used gives a prediction with `error` set, and the others go on. Folders stand for the image
-    files in them and below.
+    An image that cannot be used gives a prediction with `error` set, and the others go on.
+
+    Args:
+        run: a run of `verydeep localise train`, or its model (`runs.load_box_model`); it goes to the device.
+        images: as for `predict`.
+        full: the classification runs, and how whole images are looked at.
+        top: how many classes, up to 5.
+        draw: folder for copies of the images with the boxes drawn in.
+        runtime: device, and processes that decode, so many for each scale.
+        max_pixels: larger images cannot be used.
 
     Raises:
-        ValueError: unusable runs, `top` not from 1 to 5, or a path that does not exist.
+        ValueError: unusable runs, `top` not from 1 to 5, a path that does not exist, or pixels of another kind.
+        OSError: the pictures cannot be written.
     """
     if not 1 <= top <= TOP:
         raise ValueError(f"top is a number from 1 to {TOP}, not {top}")
-    runtime = runtime or Runtime()
-    paths = [path for given in images for path in image_files(Path(given))]
-    model = model_on(runtime.device, runs.load_box_model(run))
+    runtime, tolerance = runtime or Runtime(), Tolerance(max_bad=100, max_pixels=max_pixels)
+    source = images if isinstance(images, GivenImages) else given_images(images)
+    model = model_on(runtime.device, run if isinstance(run, runs.Model) else runs.load_box_model(run))
+    if model.regression is None:
+        raise ValueError("the model predicts classes, not boxes")
     test = full.test([model], runtime)
-    tolerance = Tolerance(max_bad=100, max_pixels=max_pixels)
-    targets = _targets(paths, out)
-    return (_predict_one(path, target, test, top, tolerance) for path, target in zip(paths, targets, strict=True))
+    quarantine = Quarantine(len(source), tolerance)
+    found = _predictions(test, source, quarantine, runtime.workers, top)
+    return found if draw is None else _drawn(found, source, Path(draw), max_pixels)
 
 
-def _predict_one(path: Path, target: Path | None, test: FullTest, top: int, tolerance: Tolerance) -> BoxPrediction:
-    quarantine = Quarantine(1, tolerance, split="given")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        return BoxPrediction(image=str(path), objects=(), error=f"unreadable ({error.strerror})")
-    one = MemorySource(classes=test.classes, samples=(Sample(data, 0, str(path)),))
-    ((_, seen),) = full_test(test, one, quarantine=quarantine)
-    if seen is None:
-        return BoxPrediction(image=str(path), objects=(), error=next(iter(quarantine.reasons.values())))
-    found = BoxPrediction(image=str(path), objects=_objects(seen, test.classes, top))
-    if target is None:
-        return found
-    boxes = [np.array(one.box) for one in found.objects]
-    picture = with_boxes_drawn(decode(data, str(path), max_pixels=tolerance.max_pixels), found=boxes)
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=_QUALITY)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(target, buffer.getvalue())
-    return replace(found, drawn=str(target))
+def _predictions(
+    test: FullTest, source: GivenImages, quarantine: Quarantine, workers: int, top: int
+) -> Iterator[BoxPrediction]:
+    with closing(full_test(test, source, quarantine=quarantine, workers=workers)) as found:
+        for index, seen in found:
+            name = source.ids[index]
+            if seen is None:
+                error = quarantine.reasons[name]
+                yield BoxPrediction(image=name, classes=(), probabilities=(), boxes=(), error=error)
+            else:
+                yield _prediction(name, seen, test.classes, top)
 
 
-def _objects(seen: Seen, classes: tuple[str, ...], top: int) -> tuple[LocatedObject, ...]:
+def _prediction(name: str, seen: Seen, classes: tuple[str, ...], top: int) -> BoxPrediction:
     best = np.argsort(-seen.posterior, kind="stable")[:top].tolist()
-    return tuple(
-        LocatedObject(
-            name=classes[label],
-            probability=float(seen.posterior[label]),
-            box=tuple(seen.boxes[0, label].tolist()),
-        )
-        for label in best
+    return BoxPrediction(
+        image=name,
+        classes=tuple(classes[label] for label in best),
+        probabilities=tuple(float(seen.posterior[label]) for label in best),
+        boxes=tuple(tuple(seen.boxes[0, label].tolist()) for label in best),
     )
 
 
-def _targets(paths: Sequence[Path], out: Path | None) -> list[Path | None]:
-    """A JPEG file in `out` for each image, called as the image is; further ones of the same name get a number."""
-    if out is None:
-        return [None] * len(paths)
-    taken: set[str] = set()
-    found: list[Path | None] = []
-    for path in paths:
-        names = itertools.chain([path.stem], (f"{path.stem}-{number}" for number in itertools.count(2)))
-        name = next(name for name in names if name not in taken)
-        taken.add(name)
-        found.append(out / f"{name}.jpg")
-    return found
+def _drawn(
+    found: Iterator[BoxPrediction], source: GivenImages, folder: Path, max_pixels: int
+) -> Iterator[BoxPrediction]:
+    """The same predictions, their images drawn into a folder; each image is read again."""
+    for number, prediction in enumerate(found):
+        if prediction.error is not None:
+            yield prediction
+            continue
+        try:
+            sample = source[number]
+            image = decode(sample.data, sample.id, max_pixels=max_pixels)
+            if max(image.shape) > LONGEST_SIDE:
+                raise UnusableImageError(
+                    sample.id, "too large", f"JPEG files have {LONGEST_SIDE:,} pixels a side at most"
+                )
+        except UnusableImageError as refusal:
+            yield replace(prediction, error=refusal.reason)
+            continue
+        picture = _picture(image, prediction)
+        yield replace(prediction, drawn=write_picture(folder, source.ids, number, picture, suffix=".jpg"))
+
+
+def _picture(image: Pixels, prediction: BoxPrediction) -> bytes:
+    buffer = io.BytesIO()
+    picture = with_boxes_drawn(image, found=[np.array(box) for box in prediction.boxes])
+    Image.fromarray(picture).save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue()

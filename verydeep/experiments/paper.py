@@ -1,6 +1,7 @@
 """The paper's own results on ILSVRC-2012, errors in percent; on the validation set where nothing else is said."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from verydeep.evaluation.protocols import Method
 from verydeep.images.regression import Regression
@@ -183,6 +184,12 @@ class Transferred:
     caltech_256: float
     caltech_256_sd: float
 
+
+Measure = Literal["mean class recall", "mAP"]
+"""Table 11's, for images with one label and with several."""
+
+RECALL: Measure = "mean class recall"
+MAP: Measure = "mAP"
 
 TABLE_11 = tuple(
     Transferred(

@@ -1,4 +1,4 @@
-"""Features on other data, appendix B of the paper: linear SVMs over descriptors, on random splits of a source."""
+"""Features on other data, appendix B of the paper: linear SVMs over descriptors, on splits of a source."""
 
 import time
 from collections.abc import Sequence
@@ -6,33 +6,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from verydeep import runs
 from verydeep.deployment.feature_classifier import check_classifier_folder, save_classifier
 from verydeep.deployment.features import Descriptor, Extraction, Pool, extraction
-from verydeep.deployment.linear_svm import LEAST_TRAINING_IMAGES, fit_choosing_c, stacked
+from verydeep.deployment.linear_svm import fit_choosing_c, stacked
 from verydeep.evaluation.protocols import Scales
 from verydeep.experiments.transfer_features import (
     DescribedImages,
-    contents_of,
     network_features,
     pixel_features,
+    read_once,
     untrained,
 )
-from verydeep.experiments.transfer_results import Classified, Kind, Transfer, descriptor_recalls
-from verydeep.images.sources import Source, some
+from verydeep.experiments.transfer_measures import measured
+from verydeep.experiments.transfer_results import Classified, Kind, Transfer, descriptor_results
+from verydeep.experiments.transfer_splits import (
+    Draw,
+    Labelled,
+    Split,
+    images_of_classes,
+    images_with_labels,
+    transfer_splits,
+    with_test_images,
+)
+from verydeep.images.sources import Source, Unchanged
 from verydeep.images.tolerance import Tolerance
 from verydeep.progress import reporting
 from verydeep.runtime import Runtime
 
-Split = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Indices of training and of test images."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TransferOptions:
-    """What describes an image, and which images are for training and for testing; the paper's numbers (Caltech-101)."""
+    """What describes an image, what it shows, and which images are for training and for testing."""
 
     scales: Sequence[int] | Scales = "single"
     """Q for a crop of 224, or `single` (Q = S), or `paper` (the three that follow from a run's S)."""
@@ -40,13 +46,20 @@ class TransferOptions:
     pool: Pool = "avg"
     """Features at several scales: `avg`, their average, or `stack`, one after the other."""
 
-    train: int = 30
-    """Training images of each class."""
+    labels: str | Path | None = None
+    """File that says which classes each image shows, if those may be several: `file,class` lines (.csv), COCO (.json),
+    or a folder of Pascal VOC's .xml; the source is then a folder of images without classes."""
 
-    test: int = 50
+    test_images: str | Path | None = None
+    """File that names the images for testing, one a line; all others are for training. Nothing is drawn then."""
+
+    train: int | None = None
+    """Training images of each class, if they are drawn; `Draw` has what holds if this is not said."""
+
+    test: int | None = None
     """Test images of each class, or all that are left if they are fewer."""
 
-    splits: int = 3
+    splits: int | None = None
     """How many times training and test images are drawn."""
 
     seed: int = 0
@@ -59,9 +72,22 @@ class TransferOptions:
         """Raises ValueError where a choice cannot be."""
         if self.pool == "none":
             raise ValueError("an SVM needs vectors: pool is avg or stack")
-        for name, least in (("train", LEAST_TRAINING_IMAGES), ("test", 1), ("splits", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")
+        if self.test_images is not None and self._said:
+            said = ", ".join(f"--{name}" for name in self._said)
+            raise ValueError(
+                f"--test-images says which images are for training and which for testing: leave out {said}"
+            )
+        _ = self.draw  # refuses numbers that cannot be
+
+    @property
+    def _said(self) -> dict[str, int]:
+        numbers = {name: getattr(self, name) for name in ("train", "test", "splits")}
+        return {name: number for name, number in numbers.items() if number is not None}
+
+    @property
+    def draw(self) -> Draw:
+        """How many images are drawn where none are named."""
+        return Draw(**self._said, seed=self.seed)
 
     @property
     def descriptor(self) -> Descriptor:
@@ -91,19 +117,21 @@ def transfer(
 ) -> Transfer:
     """Tests how well runs' penultimate features tell the classes of other images, by linear SVMs.
 
+    The measure is the mean class recall; of images with several labels the mean average precision.
+
     Of every split a fifth of the training images chooses C; then all of them make the SVM that is tested.
 
     Args:
         folders: classification runs; several are tested each and with their features stacked.
-        data: SOURCE of the images, with at least two classes.
+        data: SOURCE of the images, with at least two classes; with `options.labels` a folder of images.
         split: part of it that training and test images are drawn from; of a source with splits it must be said.
-        options: descriptor, draws, baselines.
+        options: descriptor, labels, draws, baselines.
         out: folder for a classifier of these classes, fitted on all the images, for `classify`.
         runtime: device, and processes that decode.
         tolerance: how many images may be unusable.
 
     Raises:
-        ValueError: unusable runs, source or scales, a class with too few images, or `out` holds something else.
+        ValueError: unusable runs, source, labels or scales, a class with too few images, or `out` holds something else.
         TooManyBadImagesError: more images are unusable than is tolerated.
         OSError: features or the classifier cannot be written.
     """
@@ -111,61 +139,43 @@ def transfer(
     runtime, tolerance = runtime or Runtime(), tolerance or Tolerance()
     if out is not None:
         check_classifier_folder(Path(out))
-    asked = _asked(folders, data, split, options, runtime, tolerance)
-    source = asked[0].source
-    described = _described(folders, asked, options)
-    ids, labels = _common(source, [one.images for one in described])
-    splits = transfer_splits(labels, source.classes, options)
+    asked, labelled = _asked(folders, data, split, options, runtime, tolerance)
+    described = _described(folders, asked, read_once(asked[0].source), options)
+    ids, rows = _common(asked[0].source, [one.images for one in described])
+    labelled = labelled.of(rows)
+    splits = transfer_splits(labelled, options.draw)
+    classified = _classified(described, ids, labelled, splits)
     tested = np.stack([np.isin(np.arange(len(ids)), test) for _, test in splits])
-    classified = _classified(described, ids, labels, splits)
-    descriptors, differences = descriptor_recalls(classified, tested, labels, source.classes)
+    figures = measured([one.outcome for one in classified], tested, labelled.labels)
+    descriptors, differences = descriptor_results(classified, figures, labelled.classes)
     if out is not None:
         vectors = next(one for one in reversed(described) if one.kind != "baseline").images.of(ids)
-        save_classifier(fit_choosing_c(vectors, labels), asked, source.classes, Path(out))
+        svm = fit_choosing_c(vectors, labelled.labels)
+        save_classifier(svm, asked, labelled.classes, Path(out), several_labels=labelled.several)
+    train, test = splits[0]
     return Transfer(
         runs=tuple(map(str, folders)),
         source=str(data) if isinstance(data, str | Path) else "the source",
-        classes=source.classes,
+        labels=None if options.labels is None else str(options.labels),
+        test_images=None if options.test_images is None else str(options.test_images),
+        measure=figures.measure,
+        classes=labelled.classes,
         n=len(ids),
-        train=options.train,
-        test=tuple(np.bincount(labels[tested[0]], minlength=len(source.classes)).tolist()),
-        splits=options.splits,
+        n_train=len(train),
+        n_test=len(test),
+        train=tuple(labelled.images_of_each(train).tolist()),
+        test=tuple(labelled.images_of_each(test).tolist()),
+        splits=len(splits),
         seed=options.seed,
         scales=tuple(one.scales for one in asked),
         pool=options.pool,
         mirror=tuple(one.mirror for one in asked),
+        chance=figures.chance,
         descriptors=descriptors,
         differences=differences,
         unusable={name: why for one in described for name, why in one.images.unusable.items()},
         seconds=time.perf_counter() - started,
     )
-
-
-def transfer_splits(labels: NDArray[np.int64], classes: Sequence[str], options: TransferOptions) -> list[Split]:
-    """Random draws of training and test images, the same ones for the same labels and seed.
-
-    Raises:
-        ValueError: a class has no image left to test on.
-    """
-    members = [np.flatnonzero(labels == label) for label in range(len(classes))]
-    few = [f"{name} {len(its):,}" for name, its in zip(classes, members, strict=True) if len(its) <= options.train]
-    if few:
-        raise ValueError(
-            f"--train {options.train} needs {options.train + 1} images of each class or more, some to test on; "
-            f"usable are {some(few)}: lower --train"
-        )
-    found = []
-    for number in range(options.splits):
-        rng = np.random.Generator(np.random.PCG64([options.seed, number]))
-        orders = [its[rng.permutation(len(its))] for its in members]
-        end = options.train + options.test
-        found.append(
-            (
-                np.concatenate([order[: options.train] for order in orders]),
-                np.concatenate([order[options.train : end] for order in orders]),
-            )
-        )
-    return found
 
 
 def _asked(
@@ -175,13 +185,16 @@ def _asked(
     options: TransferOptions,
     runtime: Runtime,
     tolerance: Tolerance,
-) -> list[Extraction]:
-    """The runs' networks and how they describe the images, checked; the source is opened once."""
+) -> tuple[list[Extraction], Labelled]:
+    """The runs' networks and how they describe the images, and what those show, checked; the source is opened once."""
     if not folders or len(set(map(str, folders))) < len(folders):
         raise ValueError("name one or more runs, each once")
+    images, labelled = data, None
+    if options.labels is not None:
+        images, labelled = images_with_labels(data, options.labels)
     asked: list[Extraction] = []
     for folder in folders:
-        where = asked[0].source if asked else data
+        where = asked[0].source if asked else images
         found = extraction(
             folder,
             where,
@@ -192,17 +205,17 @@ def _asked(
         )
         asked.append(found)
     source = asked[0].source
-    if len(source.classes) < 2:
-        raise ValueError(f"{data} has fewer than two classes: give a folder with a folder of images per class")
-    transfer_splits(np.asarray(source.labels), source.classes, options)  # too few images are told before any work
-    return asked
+    labelled = labelled or images_of_classes(source, data)
+    if options.test_images is not None:
+        labelled = with_test_images(labelled, options.test_images, source.ids)
+    transfer_splits(labelled, options.draw)  # too few images are told before any work
+    return asked, labelled
 
 
 def _described(
-    folders: Sequence[str | Path], asked: Sequence[Extraction], options: TransferOptions
+    folders: Sequence[str | Path], asked: Sequence[Extraction], source: Unchanged, options: TransferOptions
 ) -> list[_Described]:
     """The images by each run, by all together, and by what they are to be compared with."""
-    source, contents = asked[0].source, contents_of(asked[0].source)
 
     def by(model: runs.Model, weights: str) -> DescribedImages:
         return network_features(
@@ -210,7 +223,6 @@ def _described(
             source,
             options.descriptor,
             weights=weights,
-            contents=contents,
             runtime=asked[0].runtime,
             tolerance=asked[0].tolerance,
         )
@@ -236,24 +248,28 @@ def _described(
     return found
 
 
-def _common(source: Source, described: Sequence[DescribedImages]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Names and labels of the images that all descriptors have, in the source's order."""
+def _common(source: Source, described: Sequence[DescribedImages]) -> tuple[tuple[str, ...], list[int]]:
+    """Names of the images that all descriptors have, in the source's order, and their places in it."""
     usable = set(described[0].ids).intersection(*(one.ids for one in described))
     rows = [row for row, name in enumerate(source.ids) if name in usable]
-    return tuple(source.ids[row] for row in rows), np.asarray(source.labels, dtype=np.int64)[rows]
+    return tuple(source.ids[row] for row in rows), rows
 
 
 def _classified(
-    described: Sequence[_Described], ids: Sequence[str], labels: NDArray[np.int64], splits: Sequence[Split]
+    described: Sequence[_Described], ids: Sequence[str], labelled: Labelled, splits: Sequence[Split]
 ) -> list[Classified]:
     """What an SVM for each descriptor and split makes of the split's test images."""
-    found = []
+    found, labels = [], labelled.labels
     with reporting("SVMs", total=len(described) * len(splits)) as report:
         for one in described:
-            vectors, right, chosen = one.images.of(ids), np.zeros((len(splits), len(ids)), bool), []
+            vectors, chosen = one.images.of(ids), []
+            outcome = np.zeros((len(splits), *labels.shape), np.float32 if labelled.several else bool)
             for number, (train, test) in enumerate(splits):
                 svm = fit_choosing_c(vectors[train], labels[train])
-                right[number, test] = svm.classified(vectors[test]) == labels[test]
+                if labelled.several:
+                    outcome[number, test] = svm.scores(vectors[test])
+                else:
+                    outcome[number, test] = svm.classified(vectors[test]) == labels[test]
                 chosen.append(svm.c)
                 report.advance()
             found.append(
@@ -262,7 +278,7 @@ def _classified(
                     kind=one.kind,
                     networks=one.networks,
                     numbers=vectors.shape[1],
-                    right=right,
+                    outcome=outcome,
                     c=tuple(chosen),
                 )
             )

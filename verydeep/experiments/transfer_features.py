@@ -18,7 +18,7 @@ from verydeep.deployment.feature_files import write_features
 from verydeep.deployment.features import PENULTIMATE, Descriptor
 from verydeep.images.decode import UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources import Source, contents_digests, digest
+from verydeep.images.sources import Source, Unchanged, contents_digests, digest
 from verydeep.images.tolerance import Tolerance
 from verydeep.networks.initialisation import initialise
 from verydeep.networks.vgg import VGG
@@ -50,11 +50,10 @@ class DescribedImages:
 
 def network_features(
     model: runs.Model,
-    source: Source,
+    source: Unchanged,
     descriptor: Descriptor,
     *,
     weights: str,
-    contents: str,
     runtime: Runtime,
     tolerance: Tolerance,
 ) -> DescribedImages:
@@ -64,10 +63,9 @@ def network_features(
 
     Args:
         model: the network; it goes to the device.
-        source: the images.
+        source: the images, as `read_once` gives them.
         descriptor: at which scales, pooled how.
         weights: what tells the network's weights from others.
-        contents: what tells the images from others, as `contents_of` gives it.
         runtime: device, and processes that decode.
         tolerance: how many images may be unusable.
 
@@ -79,6 +77,7 @@ def network_features(
     net = model.net
     network = (net.configuration.name, net.crop, net.width, net.batch_norm, model.scale, model.flip)
     computed = (__version__, torch.__version__, torch_device(runtime.device).type)
+    contents = digest(source.fingerprint, source.digests)
     key = digest(computed, network, weights, contents, descriptor, tolerance)
     file = cache.folder() / KIND / f"{key}.safetensors"
     with suppress(OSError, SafetensorError):  # it is not there, or damaged
@@ -96,10 +95,10 @@ def _read(file: Path) -> DescribedImages:
         )
 
 
-def contents_of(source: Source) -> str:
-    """What tells a source's images from others: the contents of all files, their names, labels and order."""
+def read_once(source: Source) -> Unchanged:
+    """The same images with their SHA-256, which are what tells them from others; one that changes cannot be used."""
     with reporting("read images", total=len(source)) as report:
-        return digest(source.fingerprint, contents_digests(source, report.advance))
+        return Unchanged(source=source, digests=contents_digests(source, report.advance))
 
 
 def untrained(model: runs.Model, *, seed: int) -> runs.Model:

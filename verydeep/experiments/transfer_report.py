@@ -1,4 +1,4 @@
-"""Features on other data as a self-contained HTML page: recalls beside the paper's, differences, classes."""
+"""Features on other data as a self-contained HTML page: figures beside the paper's, differences, classes."""
 
 from pathlib import Path
 

@@ -11,6 +11,7 @@ import numpy as np
 from verydeep.images.box_files import Annotation
 from verydeep.images.box_geometry import Boxes, clipped
 from verydeep.images.decode import UnusableImageError, upright_size
+from verydeep.images.image_names import ImageNames
 from verydeep.images.sources import Sample, Source, Subset, digest
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.images.views import Size
@@ -159,30 +160,17 @@ def _checked(source: Source, index: int, annotation: Annotation, max_pixels: int
 
 def _by_image(source: Source, annotations: Sequence[Annotation]) -> Mapping[int, list[Annotation]]:
     """The annotations of each image, those of its own class."""
-    by_file: dict[str, list[int]] = defaultdict(list)
-    for index, name in enumerate(source.ids):
-        by_file[_file(name)].append(index)
-    classes, labels = source.classes, source.labels
+    names, classes, labels = ImageNames(ids=source.ids), source.classes, source.labels
     found: dict[int, list[Annotation]] = defaultdict(list)
     for annotation in annotations:
-        fitting = [
+        its = [
             index
-            for index in by_file.get(_file(annotation.image), [])
+            for index in names.fitting(annotation.image)
             if annotation.class_name in (None, classes[labels[index]])
-            and f"/{source.ids[index]}".endswith(f"/{annotation.image.removeprefix('./').removeprefix('/')}")
         ]
-        if len(fitting) > 1:
-            raise ValueError(
-                f"{annotation.where}: {annotation.image} may be {source.ids[fitting[0]]} or "
-                f"{source.ids[fitting[1]]}: write more of its path"
-            )
-        for index in fitting:
-            found[index].append(annotation)
+        if its:
+            found[names.only(its, annotation.image, annotation.where)].append(annotation)
     return found
-
-
-def _file(name: str) -> str:
-    return name.rsplit("/", 1)[-1]
 
 
 def _refusal(reasons: Sequence[str], source: Source, annotations: Sequence[Annotation]) -> str:

@@ -190,6 +190,7 @@ def _end_epoch(training: Training, stop: StopRequest, report: Reporter, plot: Cu
     plateau = after_epoch(position.plateau, error, training.recipe)
     best = position.plateau.best is None or error < position.plateau.best
     report.advance(tell=True, figures={**_figures(training), "validation": f"{error:.1f}%"})
+    _tell_missing(training, report)
     plot.epoch(
         {
             "epoch": training.epoch,
@@ -198,6 +199,7 @@ def _end_epoch(training: Training, stop: StopRequest, report: Reporter, plot: Cu
             "loss": position.loss_sum / position.seen,
             "training_error": 100 * position.wrong / position.seen,
             "validation_error": error,
+            "images": position.seen,
             "images_per_second": position.seen / position.seconds,
             "seconds": position.seconds,
             "waiting": 100 * position.waited / position.seconds,
@@ -208,6 +210,17 @@ def _end_epoch(training: Training, stop: StopRequest, report: Reporter, plot: Cu
         step=position.step, plateau=plateau, best_step=position.step if best else position.best_step
     )
     save_checkpoint(training)
+
+
+def _tell_missing(training: Training, report: Reporter) -> None:
+    """What an epoch lacked beside the images that cannot be used: those whose object no crop showed."""
+    usable = training.bad_images.images - len(training.bad_images.reasons)
+    missing = usable - training.position.seen
+    if missing > 0:
+        report.say(
+            f"epoch {training.epoch} went without {missing:,} of {usable:,} images: none of the crops that were drawn "
+            "of them showed enough of their object"
+        )
 
 
 def _network(network: str | None, recipe: Recipe) -> str:

@@ -8,6 +8,16 @@ from verydeep.networks.initialisation import Initialisation
 from verydeep.training.order import Order
 from verydeep.training.recipe import recipe_from
 
+_TOLD = {
+    "train": "training images",
+    "train_whole": "training images",
+    "val": "validation images",
+    "init": "weights to start from",
+    "finetune": "run to go on from",
+    "freeze": "frozen layers",
+}
+"""Where a setting is not called what people call it."""
+
 
 def write_record(order: Order, initialisation: Initialisation) -> None:
     """Begins the run folder with its `run.json`; a quarantine list of a training that never began is removed."""
@@ -66,10 +76,11 @@ def check_same(before: runs.Record, order: Order) -> None:
         "classes": order.splits.classes,
         "regression": order.splits.regression,
     }
-    changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    changed = {_TOLD.get(name, name) for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
     if changed:
+        boxes = " or their boxes" if order.splits.regression and _TOLD["train"] in changed else ""
         raise ValueError(
-            f"{order.out} was made with another {', '.join(changed)}: resume it with its own settings "
+            f"{order.out} was made with other settings ({', '.join(sorted(changed))}{boxes}): resume it with its own "
             f"({before.command}), or choose another folder"
         )
 

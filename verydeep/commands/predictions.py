@@ -1,0 +1,92 @@
+"""What verbs that predict share: images as arguments, and predictions told as they come."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from verydeep.exit_status import refuse_unusable
+from verydeep.processes import rank_of_environment, under_torchrun
+from verydeep.tables import show
+
+if TYPE_CHECKING:
+    from verydeep.deployment.feature_classifier import Classification
+    from verydeep.deployment.predict import Prediction
+    from verydeep.experiments.localise_images import BoxPrediction
+    from verydeep.images.given import GivenImages
+
+    AnyPrediction = Prediction | Classification | BoxPrediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What there is to tell, and how."""
+
+    predictions: "Iterator[AnyPrediction]"
+    """None in other processes than the first."""
+    kind: "type[AnyPrediction]"
+    places: int
+    """Classes of each, at most."""
+    table: Callable[[Sequence[Mapping[str, Any]]], Table]
+
+
+def images_asked_for(images: Sequence[Path], *, out: Path | None, json_file: Path | None) -> "GivenImages":
+    """The images that a command line names, once it is known that predictions can be written where they are to be.
+
+    Raises:
+        ValueError: there are none, an unknown option stands among them, or the files cannot be.
+    """
+    from verydeep.deployment.prediction_files import check_kind
+    from verydeep.images.given import STANDARD_INPUT, given_images
+
+    if not images:
+        raise ValueError("name one or more images, or folders of them")
+    for image in images:
+        if str(image).startswith("-") and str(image) != STANDARD_INPUT:
+            raise ValueError(f"unknown option {image} (a file of that name is ./{image})")
+    if out is not None:
+        check_kind(out)
+        if out == json_file:
+            raise ValueError(f"{out} cannot hold the predictions twice: leave out --json")
+    return given_images(images, standard_input=_standard_input)
+
+
+def tell(told: Told, *, images: int, out: Path | None, json_file: Path | None) -> None:
+    """Writes and shows predictions as they come; only those that are shown all at once are kept until the end.
+
+    Raises:
+        OSError: a file cannot be written, or in the end: some images could not be used.
+    """
+    from verydeep.deployment.prediction_files import prediction_file
+    from verydeep.progress import reporting
+
+    if rank_of_environment():
+        for _ in told.predictions:  # the first process has them all
+            pass
+        return
+    kept, failed = [], 0
+    with ExitStack() as open_now:
+        write = open_now.enter_context(prediction_file(out, told.kind, places=told.places)) if out is not None else None
+        report = open_now.enter_context(reporting("predict", images, quiet=str(out) == "-" and sys.stdout.isatty()))
+        for prediction in (one.to_dict() for one in told.predictions):
+            failed += prediction["error"] is not None
+            if write is not None:
+                write(prediction)
+                if prediction["error"]:
+                    report.say(f"{prediction['image']}: {prediction['error']}")
+            if write is None or json_file is not None:
+                kept.append(prediction)
+            report.advance()
+    if out is None or json_file is not None:
+        show({"predictions": kept}, json_file, *([told.table(kept)] if out is None else []))
+    refuse_unusable(failed, images)
+
+
+def _standard_input() -> bytes:
+    if under_torchrun():
+        raise ValueError("several processes cannot share standard input: name files")
+    return sys.stdin.buffer.read()
