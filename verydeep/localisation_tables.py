@@ -6,8 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from verydeep.pages import interval, percent
-from verydeep.runs import shared_folder
+from verydeep.pages import interval, percent, shared_folder
 from verydeep.tables import comparison_table, table_with
 
 WINDOWS = {"dense": "applied densely", "crops": "windows cut out"}

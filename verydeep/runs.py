@@ -17,7 +17,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -287,14 +286,6 @@ def load_config(folder: str | Path) -> dict[str, Any]:
         ValueError: the folder has no model.
     """
     return _config(_model_folder(folder))
-
-
-def shared_folder(folders: Sequence[str]) -> str:
-    """What the names of several runs begin with up to a `/`, so that tables can do without it; "" if nothing."""
-    if len(folders) < 2:
-        return ""
-    places = zip(*(name.split("/")[:-1] for name in folders), strict=False)
-    return "".join(f"{place[0]}/" for place in takewhile(lambda place: len(set(place)) == 1, places))
 
 
 def weights_fingerprint(folder: str | Path) -> str:

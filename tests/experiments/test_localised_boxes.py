@@ -25,7 +25,8 @@ from verydeep.experiments.localise_images import predict_boxes
 from verydeep.images.open_boxed import BoxOptions
 from verydeep.images.tolerance import Tolerance
 from verydeep.localisation_tables import localisation_tables
-from verydeep.runs import Model, outputs, save_model, shared_folder
+from verydeep.pages import shared_folder
+from verydeep.runs import Model, outputs, save_model
 
 HERE = Path(__file__).parents[1]
 accessibility = SimpleNamespace(**runpy.run_path(str(HERE / "accessibility.py")))

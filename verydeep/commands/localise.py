@@ -188,7 +188,7 @@ def predict(
         images: As for verydeep predict: image files, folders of them, patterns in quotes, or a hyphen.
         classifier: A classification run with the same classes and crop.
         top: How many classes, up to 5.
-        scales: Test scales Q for a crop of 224, such as 352,384; if not said, S.
+        scales: Test scales Q for a crop of 224, such as 352,384, for both runs; if not said, each run's own S.
         windows: dense or crops, as for evaluate.
         out: Write a line for each image to this file instead of the table: .jsonl (JSON lines, as they are computed),
             .csv or .parquet; - for JSON lines on standard output.

@@ -88,15 +88,17 @@ class FullTest:
     @property
     def all_scales(self) -> tuple[int, ...]:
         """Q at which any network looks at images, the smallest first."""
-        return tuple(sorted({scale for model in (*self.box_models, *self.classifiers) for scale in self.of(model)}))
+        return tuple(
+            sorted({scale for model in (*self.box_models, *self.classifiers) for scale in self.scales_of(model)})
+        )
 
-    def of(self, model: runs.Model) -> tuple[int, ...]:
+    def scales_of(self, model: runs.Model) -> tuple[int, ...]:
         """Q at which a network predicts boxes, or ranks classes."""
         return tuple(self.scales) or (middle_scale(model.scale),)
 
-    def of_group(self, group: Sequence[int]) -> tuple[int, ...]:
+    def scales_of_group(self, group: Sequence[int]) -> tuple[int, ...]:
         """Q at which the boxes of a group are predicted, the smallest first."""
-        return tuple(sorted({scale for which in group for scale in self.of(self.box_models[which])}))
+        return tuple(sorted({scale for which in group for scale in self.scales_of(self.box_models[which])}))
 
     @property
     def way(self) -> Windows:
@@ -157,11 +159,12 @@ def full_test(
 ) -> Generator[tuple[int, Seen | None]]:
     """Index and what is seen of every image of a source, in order; None for images that cannot be used.
 
-    A network of boxes is applied to all windows at its scales (`FullTest.of`). Every window gives a box, which is rated
-    for a class by the classification networks' posterior in that window, at that scale: whatever S they were trained
-    at. Boxes of all scales and of all networks in a group are merged; the one with the highest rating is the class's.
-    Classes are ranked by the posterior of the whole image, the average over the classification networks, each at its
-    own scales. Boxes are told of the `TOP` most probable classes, and of the one that `wanted` says for each image.
+    A network of boxes is applied to all windows at its scales (`FullTest.scales_of`). Every window gives a box, which
+    is rated for a class by the classification networks' posterior in that window, at that scale: whatever S they were
+    trained at. Boxes of all scales and of all networks in a group are merged; the one with the highest rating is the
+    class's. Classes are ranked by the posterior of the whole image, the average over the classification networks, each
+    at its own scales. Boxes are told of the `TOP` most probable classes, and of the one that `wanted` says for each
+    image.
 
     Raises:
         TooManyBadImagesError: the quarantine is full.
@@ -221,12 +224,12 @@ def _windows(test: FullTest, images: Mapping[int, Tensor], size: Size) -> _Windo
     scores: list[list[NDArray[np.float64]]] = [[] for _ in test.box_models]
     posteriors: list[list[NDArray[np.float64]]] = [[] for _ in test.classifiers]
     for scale, image in images.items():
-        looking = [which for which, model in enumerate(test.box_models) if scale in test.of(model)]
+        looking = [which for which, model in enumerate(test.box_models) if scale in test.scales_of(model)]
         of_windows = []
         for its, model in zip(posteriors, test.classifiers, strict=True):
-            ranking = scale in test.of(model)
+            ranking = scale in test.scales_of(model)
             if looking or ranking:
-                at_windows, of_image = _class_scores(model, image, test)
+                at_windows, of_image = _class_scores(model, image, test, mirror=ranking and model.flip)
                 of_windows.append(at_windows)
                 its.extend([of_image] if ranking else [])
         for which in looking:
@@ -256,9 +259,11 @@ def window_places(size: Size, crop: int) -> tuple[NDArray[np.int64], NDArray[np.
     return np.repeat(tops, len(lefts)), np.tile(lefts, len(tops))
 
 
-def _class_scores(model: runs.Model, image: Tensor, test: FullTest) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Posteriors of the windows [windows, classes] and of the image [classes], which is averaged with its mirror."""
-    views = torch.stack([image, image.flip(-1)] if model.flip else [image])
+def _class_scores(
+    model: runs.Model, image: Tensor, test: FullTest, *, mirror: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Posteriors of the windows [windows, classes], and of the image [classes], averaged with its mirror if wanted."""
+    views = torch.stack([image, image.flip(-1)] if mirror else [image])
     known = places(model.classes)
     scores = _map(model, views, test.way)[:, [known[name] for name in test.classes]]
     windows = scores[0].flatten(1).softmax(dim=0).T

@@ -17,7 +17,7 @@ from verydeep.images.open_source import open_for_testing
 from verydeep.images.sources import Source
 from verydeep.images.tolerance import LARGEST_MAX_PIXELS
 from verydeep.networks.configurations import DOWNSAMPLING
-from verydeep.pages import render
+from verydeep.pages import render, shared_folder
 from verydeep.progress import reporting
 
 HTML, RESULTS = "localisation.html", "localisation.json"
@@ -46,7 +46,7 @@ def write_localisation_report(found: Localisation, folder: str | Path, *, data: 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write_json(folder / RESULTS, found.to_dict())
-    folder_of_runs = runs.shared_folder(found.runs)
+    folder_of_runs = shared_folder(found.runs)
     values = {
         "found": found,
         "shown": _examples(found, source),

@@ -153,7 +153,7 @@ def evaluate_boxes(
         comparisons=box_comparisons(names, images),
         crop=models[0].net.crop,
         classifiers=tuple(map(str, classifiers)),
-        classifier_scales=tuple(test.of(model) for model in test.classifiers) if test else (),
+        classifier_scales=tuple(test.scales_of(model) for model in test.classifiers) if test else (),
         windows=test.way if test else None,
         full=_full_errors(test, names, source, usable, quarantine, runtime) if test else (),
         per_class=box_class_errors(images),
@@ -224,7 +224,7 @@ def _full_errors(
         full_errors(
             names[group[0]] if len(group) == 1 else "all together",
             its,
-            scales=test.of_group(group),
+            scales=test.scales_of_group(group),
             classes=len(test.classes),
         )
         for group, its in zip(test.groups, by_group, strict=True)
