@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from verydeep.pages import interval
+from verydeep.pages import interval, percent, shared_folder
 from verydeep.tables import comparison_table, table_with
 
 WINDOWS = {"dense": "applied densely", "crops": "windows cut out"}
@@ -14,6 +14,7 @@ WINDOWS = {"dense": "applied densely", "crops": "windows cut out"}
 
 def localisation_tables(found: Mapping[str, Any]) -> list[Table]:
     """Errors of boxes by both tests, as `Localisation.to_dict` gives them, beside the paper's."""
+    folder = shared_folder(found["runs"])
     table = table_with(
         f"{found['source']}, {found['split']}: {found['n']:,} images; the true class's box from the centre crop",
         left=("run", "boxes", "learned"),
@@ -22,7 +23,7 @@ def localisation_tables(found: Mapping[str, Any]) -> list[Table]:
     for one in found["simplified"]:
         paper = one["paper_error"]
         table.add_row(
-            Text(one["name"]),
+            Text(one["name"].removeprefix(folder)),
             one["regression"],
             one["learned"] or "–",
             f"{one['error']:.2f}",
@@ -30,25 +31,34 @@ def localisation_tables(found: Mapping[str, Any]) -> list[Table]:
             f"{one['mean_iou']:.3f}",
             "–" if paper is None else f"{paper:.1f}",
         )
-    table.caption = Text("Wrong: an intersection over union with the true box of 0.5 or less. The paper's: Table 8.")
-    compared = [comparison_table(found["comparisons"], errors="errors of boxes")] if found["comparisons"] else []
-    return [table, *compared, *([_full_table(found)] if found["full"] else [])]
+    notes = ["Wrong: an intersection over union with the true box of 0.5 or less. The paper's: Table 8."]
+    if folder:
+        notes.append(f"The runs are in {folder}")
+    table.caption = Text(" ".join(notes))
+    pairs = [
+        {**pair, **{place: pair[place].removeprefix(folder) for place in ("first", "second")}}
+        for pair in found["comparisons"]
+    ]
+    compared = [comparison_table(pairs, errors="errors of boxes")] if pairs else []
+    return [table, *compared, *([_full_table(found, folder)] if found["full"] else [])]
 
 
-def _full_table(found: Mapping[str, Any]) -> Table:
+def _full_table(found: Mapping[str, Any], folder: str) -> Table:
+    ranked = sorted({scale for its in found["classifier_scales"] for scale in its})
     table = table_with(
-        f"Whole images at Q = {', '.join(map(str, found['scales']))}, {WINDOWS[found['windows']]}",
-        left=("run",),
+        f"Whole images, {WINDOWS[found['windows']]}; classes ranked at Q = {', '.join(map(str, ranked))}",
+        left=("run", "Q of boxes"),
         right=("true class, %", "95% interval", "top-1, %", "95% interval", "top-5, %", "95% interval"),
     )
     for one in found["full"]:
         table.add_row(
-            Text(one["name"]),
+            Text(one["name"].removeprefix(folder)),
+            ", ".join(map(str, one["scales"])),
             f"{one['true_class_error']:.2f}",
             interval(one["true_class_error_ci95"], 2),
             f"{one['top1_error']:.2f}",
             interval(one["top1_error_ci95"], 2),
-            "–" if one["top5_error"] is None else f"{one['top5_error']:.2f}",
+            percent(one["top5_error"], 2),
             interval(one["top5_error_ci95"], 2),
         )
     notes = ["Boxes are merged and rated by class scores. True class: of its box, whatever the image was taken for."]

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from verydeep.progress import duration
@@ -59,6 +60,14 @@ def percent(value: float | None, digits: int = 1) -> str:
 def interval(ends: Sequence[float] | None, digits: int = 1, sign: str = "") -> str:
     """`6.6 to 14.9`; with the sign `+` also that of positive ends; a dash where there is no interval."""
     return "–" if ends is None else " to ".join(f"{end:{sign}.{digits}f}" for end in ends)
+
+
+def shared_folder(folders: Sequence[str]) -> str:
+    """What the names of several runs begin with up to a `/`, so that tables can do without it; "" if nothing."""
+    if len(folders) < 2:
+        return ""
+    places = zip(*(name.split("/")[:-1] for name in folders), strict=False)
+    return "".join(f"{place[0]}/" for place in takewhile(lambda place: len(set(place)) == 1, places))
 
 
 @contextmanager

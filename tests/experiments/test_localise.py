@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import runpy
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_figures_follow_from_the_images(made):
     found = evaluate_boxes(
         made.runs, data=str(made.images), options=made.options, full=FullProcedure(classifiers=(made.classifier,))
     )
-    assert (found.split, found.n, found.scales) == ("val", 6, (256,))
+    assert (found.split, found.n, found.crop, found.classifier_scales) == ("val", 6, 32, ((256,),))
     wrong = ~(found.images.overlaps > 0.5)
     for errors, its, learned, paper in zip(
         found.simplified, wrong, (LEARNED_ALL, LEARNED_FC), (33.1, 36.4), strict=True
@@ -105,6 +106,10 @@ def test_a_foreign_folder_is_tested_whole_and_a_known_one_on_what_was_held_out(m
     recipe = replace(RECIPE, finetune=str(made.classifier))
     run = train(splits, out=tmp_path / "run", recipe=recipe)
     found = evaluate_boxes([run], data=str(flat), options=options)
+    assert (found.split, found.n) == ("val", 2)
+    classifier = train(str(flat), network="A", out=tmp_path / "classifier", recipe=RECIPE)
+    full = FullProcedure(classifiers=(classifier,))
+    found = evaluate_boxes([made.runs[0]], data=str(flat), options=options, full=full)
     assert (found.split, found.n) == ("val", 2)
 
 
@@ -206,19 +211,34 @@ def test_every_kind_of_file_says_the_same(made, capsys, tmp_path, monkeypatch):
     assert json.loads(capsys.readouterr().out)["boxes"] == lines[0]["boxes"][:1]
 
 
+def test_random_layers_of_a_classification_run_are_told(made, capsys, tmp_path):
+    shutil.copytree(made.classifier, tmp_path / "imported")
+    config = tmp_path / "imported" / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "drawn": ["fc8"]}))
+    on, classifier = ["--data", made.images, "--boxes", made.images / "boxes.csv"], tmp_path / "imported"
+    assert run("localise", "evaluate", made.runs[0], *on, "--classifier", classifier) == 0
+    assert "imported was imported without fc8, which are random" in capsys.readouterr().err
+    image = next((made.images / "val" / "flat").glob("*.png"))
+    assert run("localise", "predict", made.runs[0], image, "--classifier", classifier) == 0
+    assert "imported was imported without fc8, which are random" in capsys.readouterr().err
+
+
 def test_the_verbs_from_training_to_prediction(made, capsys, tmp_path):
     out, boxes = tmp_path / "run", ["--boxes", made.images / "boxes.csv"]
     assert run("localise", "train", made.images, *boxes, "--finetune", made.classifier, "--out", out, *QUICKEST) == 0
     assert "validation error" in capsys.readouterr().out
     tested = ["localise", "evaluate", out, made.runs[1], "--data", made.images, *boxes]
     options = ["--classifier", made.classifier, "--scales", "256,320", "--report", tmp_path / "page"]
-    assert run(*tested, *options, "--json", tmp_path / "found.json") == 0
+    files = ["--json", tmp_path / "found.json", "--predictions", tmp_path / "boxes.csv"]
+    assert run(*tested, *options, *files) == 0
     text = capsys.readouterr().out
     assert "Table 8" in text
     assert "all together" in text
     found = json.loads((tmp_path / "found.json").read_text())
     assert found == json.loads((tmp_path / "page" / "localisation.json").read_text())
-    assert found["scales"] == [256, 320]
+    assert [one["scales"] for one in found["full"]] == 3 * [[256, 320]]
+    assert found["classifier_scales"] == [[256, 320]]
+    assert len((tmp_path / "boxes.csv").read_text().splitlines()) == 1 + 2 * 6
     page = (tmp_path / "page" / "localisation.html").read_text()
     for wanted in ("OverFeat", "per-class", "fully connected layers", "data:image/jpeg", "IoU"):
         assert wanted in page
@@ -255,6 +275,9 @@ def test_wrong_use_is_told_in_a_line(made, capsys, tmp_path):
     assert "predicts boxes, not classes" in refusal(capsys, *on, "--finetune", made.runs[0])
     tested = ["localise", "evaluate", made.runs[0], "--data", made.images, *boxes]
     assert "--classifier" in refusal(capsys, *tested, "--scales", "256")
+    assert "ends in .parquet or .csv" in refusal(capsys, *tested, "--predictions", "boxes.txt")
+    both = ["--predictions", tmp_path / "a.csv", "--json", tmp_path / "a.csv"]
+    assert "cannot hold both the predictions and the figures" in refusal(capsys, *tested, *both)
     assert "predicts boxes, not classes" in refusal(capsys, *tested, "--classifier", made.runs[1])
     assert "name one or more run folders" in refusal(capsys, "localise", "evaluate", "--data", made.images, *boxes)
     whole = ["localise", "evaluate", made.classifier, "--data", made.images, *boxes]

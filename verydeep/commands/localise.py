@@ -20,6 +20,7 @@ from verydeep.options import (
     ImageOptions,
     JsonFile,
     LinesFile,
+    OutputFile,
     OutputFolder,
     RecipeOptions,
     RuntimeOptions,
@@ -104,6 +105,7 @@ def evaluate(
     classifier: Annotated[list[Path] | None, Parameter(negative="", consume_multiple=False)] = None,
     scales: str | None = None,
     windows: Windows | None = None,
+    predictions: OutputFile = None,
     report: OutputFolder = None,
     json_file: JsonFile = None,
     images: ImageOptions = Tolerance(),
@@ -120,19 +122,28 @@ def evaluate(
         boxes: Files of their boxes, as for training.
         skip_bad_boxes: Leave out images whose box has no area or is not in the image, or that have none, and list them.
         split: train, val, test or all. If not said: test if the source has one, else val; of a source without splits
-            that no run was trained on, all.
+            that none of the runs was trained on, those of --classifier among them, all.
         classifier: A classification run with the same classes and crop; several are averaged.
-        scales: Test scales Q of the full test for a crop of 224, such as 352,384; if not said, S.
+        scales: Test scales Q of the full test for a crop of 224, such as 352,384, for all runs; if not said, each run's
+            own S.
         windows: Of the full test. dense: whole images through the networks, as in the paper; crops: each window cut
             out, as in training. If not said: dense for a crop of 224 or more, crops for smaller ones.
+        predictions: Write every image's true box, and of each run the box from the centre crop, to this file (.csv or
+            .parquet).
         report: Write a page with pictures into this folder.
         json_file: Write the figures to this file as well (- for standard output instead of the tables).
     """
+    from verydeep.evaluation.predictions import check_kind
+    from verydeep.experiments.localisation_results import write_box_predictions
     from verydeep.experiments.localise import FullProcedure, evaluate_boxes
     from verydeep.images.open_boxed import BoxOptions
 
     if not runs:
         raise ValueError("name one or more run folders to evaluate")
+    if predictions is not None:
+        check_kind(predictions)
+        if predictions == json_file:
+            raise ValueError(f"{predictions} cannot hold both the predictions and the figures")
     if (scales is not None or windows is not None) and not classifier:
         raise ValueError("--scales and --windows are for the full test, which needs a classification run: --classifier")
     full = FullProcedure(classifiers=tuple(classifier), scales=_scales(scales), windows=windows) if classifier else None
@@ -147,6 +158,8 @@ def evaluate(
     )
     _tell_left_out(found.check.lines())
     show(found.to_dict(), json_file, *localisation_tables(found.to_dict()))
+    if predictions is not None:
+        write_box_predictions(found, predictions)
     if report is not None:
         from verydeep.experiments.localisation_report import write_localisation_report
 
@@ -175,7 +188,7 @@ def predict(
         images: As for verydeep predict: image files, folders of them, patterns in quotes, or a hyphen.
         classifier: A classification run with the same classes and crop.
         top: How many classes, up to 5.
-        scales: Test scales Q for a crop of 224, such as 352,384; if not said, S.
+        scales: Test scales Q for a crop of 224, such as 352,384, for both runs; if not said, each run's own S.
         windows: dense or crops, as for evaluate.
         out: Write a line for each image to this file instead of the table: .jsonl (JSON lines, as they are computed),
             .csv or .parquet; - for JSON lines on standard output.

@@ -20,8 +20,12 @@ def merged(boxes: Boxes, scores: NDArray[np.float64]) -> tuple[Boxes, NDArray[np
     members = np.ones(len(boxes))
     overlaps = intersection_over_union(boxes[:, None], boxes[None])
     np.fill_diagonal(overlaps, -1)
-    while overlaps.size and overlaps.max() >= CLOSE_IOU:
-        one, other = np.unravel_index(overlaps.argmax(), overlaps.shape)
+    # The greatest overlap of each box and with which: a merge changes few of them, so all need not be searched again.
+    closest = overlaps.argmax(axis=1)
+    greatest = overlaps.max(axis=1)
+    while greatest.max() >= CLOSE_IOU:
+        one = int(greatest.argmax())
+        other = int(closest[one])
         shares = members[[one, other]] / members[[one, other]].sum()
         boxes[one] = shares @ boxes[[one, other]]
         ratings[one] += ratings[other]
@@ -30,6 +34,13 @@ def merged(boxes: Boxes, scores: NDArray[np.float64]) -> tuple[Boxes, NDArray[np
         overlaps[other] = overlaps[:, other] = -1
         rest = np.flatnonzero((members > 0) & (np.arange(len(boxes)) != one))
         overlaps[one, rest] = overlaps[rest, one] = intersection_over_union(boxes[one], boxes[rest])
+        now = overlaps[one]
+        nearer = (now > greatest) | ((now == greatest) & (one < closest))
+        closest[nearer] = one
+        lost = ((closest == one) | (closest == other)) & ~nearer
+        lost[[one, other]] = True
+        closest[lost] = overlaps[lost].argmax(axis=1)
+        greatest = overlaps[np.arange(len(boxes)), closest]
     left = np.flatnonzero(members)
     order = left[np.argsort(-ratings[left], kind="stable")]
     return boxes[order], ratings[order]

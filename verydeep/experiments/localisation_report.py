@@ -1,5 +1,6 @@
 """One test of boxes as a self-contained HTML page: errors beside the paper's, examples with boxes, and its tables."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from verydeep.images.decode import decode
 from verydeep.images.open_source import open_for_testing
 from verydeep.images.sources import Source
 from verydeep.images.tolerance import LARGEST_MAX_PIXELS
-from verydeep.pages import interval, render
+from verydeep.networks.configurations import DOWNSAMPLING
+from verydeep.pages import render, shared_folder
 from verydeep.progress import reporting
 
 HTML, RESULTS = "localisation.html", "localisation.json"
@@ -44,6 +46,7 @@ def write_localisation_report(found: Localisation, folder: str | Path, *, data: 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write_json(folder / RESULTS, found.to_dict())
+    folder_of_runs = shared_folder(found.runs)
     values = {
         "found": found,
         "shown": _examples(found, source),
@@ -52,10 +55,17 @@ def write_localisation_report(found: Localisation, folder: str | Path, *, data: 
         "table_10": TABLE_10,
         "left_out": list(found.check.left_out.items())[:LISTED],
         "unusable": list(found.unusable.items())[:LISTED],
+        "folder": folder_of_runs,
+        "networks": sorted({one.network for one in found.simplified}),
+        "stride": DOWNSAMPLING,
         "command": runs.command(),
         "versions": runs.versions(),
     }
-    atomic.write_text(folder / HTML, render(HTML, values, interval=interval, number="{:,}".format))
+    filters: dict[str, Callable[..., str]] = {
+        "number": "{:,}".format,
+        "short": lambda name: name.removeprefix(folder_of_runs),
+    }
+    atomic.write_text(folder / HTML, render(HTML, values, **filters))
     return folder / HTML
 
 

@@ -13,12 +13,19 @@ from verydeep import runs
 from verydeep.evaluation.localisation import TOP
 from verydeep.evaluation.metrics import error_interval, error_percent
 from verydeep.evaluation.paired import Comparison, paired_comparison
+from verydeep.evaluation.predictions import ID, TRUE, as_text, check_kind, rows_file
 from verydeep.evaluation.protocols import Windows
 from verydeep.experiments.paper import LEARNED_ALL, LEARNED_FC, reported_box_error
 from verydeep.images.box_geometry import CORRECT_IOU, Boxes
 from verydeep.images.open_boxed import BoxCheck
 from verydeep.images.regression import Regression
 from verydeep.networks.configurations import configuration, layers
+
+SIDES = ("x0", "y0", "x1", "y1")
+
+BOX_TEXTS = ("run", ID, TRUE)
+BOX_NUMBERS = (*(f"true_{side}" for side in SIDES), *SIDES, "iou")
+"""Columns of a file of predictions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +53,8 @@ class FullErrors:
     """Of one run or of several together by the full test; in percent."""
 
     name: str
+    scales: tuple[int, ...]
+    """Q that the boxes were sought at, for a crop of 224."""
     n: int
     true_class_error: float
     """Of the box for the true class, whatever the image was taken for."""
@@ -95,9 +104,11 @@ class Localisation:
     simplified: tuple[BoxErrors, ...]
     comparisons: tuple[Comparison, ...]
     """Every two runs by the simplified test."""
+    crop: int
+    """Of all runs."""
     classifiers: tuple[str, ...]
-    scales: tuple[int, ...]
-    """Q of the full test, for a crop of 224."""
+    classifier_scales: tuple[tuple[int, ...], ...]
+    """Q that each of them ranked classes at, for a crop of 224; boxes are rated at the scale that they are from."""
     windows: Windows | None
     """Of the full test."""
     full: tuple[FullErrors, ...]
@@ -114,6 +125,32 @@ class Localisation:
         for name in ("simplified", "comparisons", "full", "per_class"):
             figures[name] = [asdict(one) for one in figures[name]]
         return {**figures, **asdict(self.check)}
+
+
+def write_box_predictions(found: Localisation, file: str | Path) -> None:
+    """A CSV or Parquet file, a row for each run and image by the simplified test, in the source's order.
+
+    Columns: run, id, true_class, true_x0 to true_y1, x0 to y1 (pixels of the image) and iou.
+
+    Raises:
+        ValueError: a file of another kind, or nothing here that writes Parquet.
+        OSError: the file cannot be written.
+    """
+    file, images = Path(file), found.images
+    check_kind(file)
+    with rows_file(file, dict.fromkeys(BOX_TEXTS, str) | dict.fromkeys(BOX_NUMBERS, float)) as add:
+        for name, boxes, overlaps in zip(found.runs, images.found, images.overlaps, strict=True):
+            add(
+                (
+                    as_text(name),
+                    as_text(images.ids[index]),
+                    as_text(images.classes[images.labels[index]]),
+                    *images.true[index].tolist(),
+                    *boxes[index].tolist(),
+                    float(overlaps[index]),
+                )
+                for index in range(found.n)
+            )
 
 
 def box_errors(folder: str | Path, model: runs.Model, overlaps: NDArray[np.float64]) -> BoxErrors:
@@ -181,12 +218,13 @@ def box_comparisons(names: Sequence[str], images: LocalisedImages) -> tuple[Comp
     )
 
 
-def full_errors(name: str, wrong: NDArray[np.bool_], *, classes: int) -> FullErrors:
+def full_errors(name: str, wrong: NDArray[np.bool_], *, scales: tuple[int, ...], classes: int) -> FullErrors:
     """Of [3, N]: which images are wrong by the true class's box, by top 1 and by top 5."""
     true_class, top1, top5 = wrong
     ranked = classes > TOP
     return FullErrors(
         name=name,
+        scales=scales,
         n=len(true_class),
         true_class_error=error_percent(true_class),
         true_class_error_ci95=error_interval(true_class),

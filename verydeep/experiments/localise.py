@@ -29,7 +29,6 @@ from verydeep.images.quarantine import Quarantine
 from verydeep.images.regression import Regression
 from verydeep.images.sources import Splits
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
-from verydeep.networks.scales import middle_scale
 from verydeep.progress import reporting
 from verydeep.runtime import Runtime
 from verydeep.training.recipe import Recipe, check_for_boxes
@@ -74,23 +73,32 @@ class FullProcedure:
     classifiers: tuple[str | Path, ...]
     """Classification runs that rank classes and rate boxes; several are averaged."""
     scales: tuple[int, ...] = ()
-    """Q, for a crop of 224; each box run's S if none is said."""
+    """`FullTest.scales`."""
     windows: Windows | None = None
     """`FullTest.windows`."""
 
     def test(self, models: Sequence[runs.Model], runtime: Runtime) -> FullTest:
         """With these networks of boxes: each by itself and, if several, all together.
 
+        Says what has to be known of the classification runs, such as random layers.
+
         Raises:
             ValueError: they do not go together.
         """
-        judges = [model_on(runtime.device, runs.load_model(folder)) for folder in self.classifiers]
+        classifiers = []
+        with reporting("classification runs", total=len(self.classifiers)) as report:
+            for folder in self.classifiers:
+                model = model_on(runtime.device, runs.load_model(folder))
+                classifiers.append(model)
+                for line in runs.warnings_of(str(folder), model):
+                    report.say(line)
+                report.advance()
         each = [[which] for which in range(len(models))]
         return FullTest(
             box_models=models,
-            classifiers=judges,
+            classifiers=classifiers,
             groups=[*each, list(range(len(models)))] if len(models) > 1 else each,
-            scales=self.scales or tuple(dict.fromkeys(middle_scale(model.scale) for model in models)),
+            scales=self.scales,
             windows=self.windows,
         )
 
@@ -111,7 +119,8 @@ def evaluate_boxes(
         folders: runs of boxes, with the same classes and crop.
         data: SOURCE of the images.
         options: where their boxes are.
-        split: `test` if the source has one, else `val`; of a source without splits that none was trained on, `all`.
+        split: `test` if the source has one, else `val`; of a source without splits that none of the runs was trained
+            on, those that classify among them, `all`.
         full: of whole images; in it the predictions of several runs are also put together.
         runtime: device, and processes that decode.
         tolerance: how many images may be unusable.
@@ -124,7 +133,8 @@ def evaluate_boxes(
     models = _models(folders, runtime)
     test = full.test(models, runtime) if full else None
     splits = open_for_testing(data, models[0].classes)
-    split = split or testing_split(splits, folders)
+    classifiers = full.classifiers if full else ()
+    split = split or testing_split(splits, [*folders, *classifiers])
     with reporting("check boxes", total=len(splits.part(split))) as report:
         parts, check = boxed_parts(splits, [split], options, max_pixels=tolerance.max_pixels, advance=report.advance)
     source = parts[split]
@@ -141,8 +151,9 @@ def evaluate_boxes(
         n=len(usable),
         simplified=tuple(box_errors(*one) for one in zip(folders, models, images.overlaps, strict=True)),
         comparisons=box_comparisons(names, images),
-        classifiers=tuple(map(str, full.classifiers)) if full else (),
-        scales=tuple(test.scales) if test else (),
+        crop=models[0].net.crop,
+        classifiers=tuple(map(str, classifiers)),
+        classifier_scales=tuple(test.scales_of(model) for model in test.classifiers) if test else (),
         windows=test.way if test else None,
         full=_full_errors(test, names, source, usable, quarantine, runtime) if test else (),
         per_class=box_class_errors(images),
@@ -194,18 +205,27 @@ def _full_errors(
     quarantine: Quarantine,
     runtime: Runtime,
 ) -> tuple[FullErrors, ...]:
-    labels, wrong = source.labels, []
+    labels, wrong, counted = source.labels, [], set(usable.tolist())
     with reporting("whole images", total=len(source)) as report:
         quarantine.say = report.say
         for index, seen in full_test(test, source, quarantine=quarantine, workers=runtime.workers, wanted=labels):
             report.advance()
-            if seen is None or index not in usable:
+            if seen is None or index not in counted:
                 continue
             label, true = labels[index], source.located[index].box
             right = intersection_over_union(seen.boxes[:, label], true) > CORRECT_IOU  # [groups]
             # Of classes with equal probability the right one counts as the last.
             rank = int((seen.posterior >= seen.posterior[label]).sum())
             wrong.append(np.stack([~right, ~right | (rank > 1), ~right | (rank > TOP)]))
-    told = [*names, *(["all together"] if len(names) > 1 else [])]
+    if not wrong:
+        raise ValueError("none of the images can be used in the full test")
     by_group = np.stack(wrong, axis=2).transpose(1, 0, 2)  # [groups, 3, images]
-    return tuple(full_errors(name, its, classes=len(test.classes)) for name, its in zip(told, by_group, strict=True))
+    return tuple(
+        full_errors(
+            names[group[0]] if len(group) == 1 else "all together",
+            its,
+            scales=test.scales_of_group(group),
+            classes=len(test.classes),
+        )
+        for group, its in zip(test.groups, by_group, strict=True)
+    )
