@@ -53,28 +53,33 @@ def boxes_of(splits, parts, file, text):
     }
 
 
-COMPONENTS = st.sampled_from(["a", "b", "train", "val"])
+SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+COMPONENTS = st.sampled_from(["a", "b", *SPLITS])
 FILES = st.sampled_from(["1.jpg", "2.jpg", "1.png"])
 PATHS = st.builds(lambda folders, file: [*folders, file], st.lists(COMPONENTS, max_size=3), FILES)
 
 
 @given(
-    images=st.lists(st.tuples(st.sampled_from(["train", "val"]), PATHS), min_size=1, max_size=6, unique_by=str),
+    folders=st.sampled_from([["train", "validation"], ["photos"], ["a", "b"]]),
+    images=st.lists(st.tuples(st.integers(0, 1), PATHS), min_size=1, max_size=6, unique_by=str),
     name=PATHS,
 )
 @settings(max_examples=500, deadline=None)
-def test_the_longer_path_ends_with_the_shorter(images, name):
-    """Counted from the end, component by component."""
+def test_the_longer_path_ends_with_the_shorter(folders, images, name):
+    """Counted from the end, component by component; the folder of another split, or of none, does not fit."""
+    images = [(folders[which % len(folders)], path) for which, path in images]
     known = {folder for folder, _ in images}
+    known |= SPLITS.keys() if known & SPLITS.keys() else set()
     common = []
     for folder, path in images:
         pairs = list(zip(reversed(name), reversed(path), strict=False))
         same = all(one == other for one, other in pairs)
         before = name[-len(path) - 1] if len(name) > len(path) else None
-        if not same or (before in known and before != folder):
+        own = SPLITS.get(before, before) == SPLITS.get(folder, folder)
+        if not same or (before in known and not own):
             common.append((0, False))
         else:
-            common.append((len(pairs) + (before == folder), name == path))
+            common.append((len(pairs) + own, name == path))
     best = max(common)
     expected = [index for index, found in enumerate(common) if found == best != (0, False)]
     names = ImageNames(ids=["/".join(path) for _, path in images], folders=[folder for folder, _ in images])
@@ -118,6 +123,7 @@ def test_endings_may_be_left_out_and_capitals_count_where_they_decide(name, expe
         ("photos/b.jpg", [1]),
         ("test/b.jpg", []),
         ("val/0", [3]),
+        ("validation/b.jpg", []),
     ],
 )
 def test_hub_images_are_named_by_their_file_or_their_place(name, expected):
@@ -151,8 +157,11 @@ def test_boxes_do_not_cross_over_between_splits(tmp_path):
     expected = {"train": dict.fromkeys(names[:3], 5), "val": dict.fromkeys(names[:3], 6)}
     assert boxes_of(splits, both, file, text) == expected
     assert boxes_of(splits, both, file, text.replace("train", "C:\\photos/train")) == expected
+    assert boxes_of(splits, both, file, text.replace("validation", "/x/val")) == expected
     with pytest.raises(ValueError, match="no image has exactly one box"):
         boxes_of(splits, ["val"], file, "train/flat/0.png,0,0,5,5\n")
+    with pytest.raises(ValueError, match="no name in"):
+        boxes_of(splits, ["val"], file, "test/flat/0.png,0,0,5,5\n")
     several = r"b.csv line 2: flat/1.png may be train/flat/1.png or validation/flat/1.png: write more of its path"
     for parts in (both, ["train"], ["val"]):
         with pytest.raises(ValueError, match=several):

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from verydeep.images.sources import IMAGE_SUFFIXES, some
+from verydeep.images.sources import IMAGE_SUFFIXES, SPLIT_NAMES, some
 
 HUB_ID = re.compile(r"(?P<split>.+)/(?P<number>\d+) \((?P<file>.+)\)")
 """`train/0 (cat.jpg)`: images of hub data are called by their place in a split and their file, if they have one."""
@@ -43,7 +43,10 @@ class ImageNames:
 
     @cached_property
     def _known(self) -> frozenset[str]:
-        return frozenset(folder for paths in self._paths for path in paths for folder in path.folders)
+        """Folders that only some of the images are in: where one is that of a split, those of all splits."""
+        known = frozenset(folder for paths in self._paths for path in paths for folder in path.folders)
+        splits = frozenset(folder for folders in SPLIT_NAMES.values() for folder in folders)
+        return known | splits if known & splits else known
 
     @cached_property
     def _known_folded(self) -> frozenset[str]:
@@ -143,13 +146,18 @@ def _fit(wanted: str, image: _Path, known: frozenset[str]) -> tuple[int, bool]:
 
 def _paths(name: str, folder: str) -> list[_Path]:
     """How an image may be named."""
-    folders = (folder,) if folder else ()
+    folders = _names(folder) if folder else ()
     if name.endswith(")") and (of_hub := HUB_ID.fullmatch(name)):
         split, number, file = of_hub.groups()
-        return [_Path(name), _Path(f"{split}/{number}"), _Path(file, (split,))]
+        return [_Path(name), _Path(f"{split}/{number}"), _Path(file, _names(split))]
     if ".tar/" in name and (of_shard := SHARD_ID.fullmatch(name)):
         return [_Path(name, folders), _Path(of_shard["path"], (of_shard["shard"], *folders))]
     return [_Path(name, folders)]
+
+
+def _names(folder: str) -> tuple[str, ...]:
+    """Of a folder: that of a split may have two."""
+    return next((names for names in SPLIT_NAMES.values() if folder in names), (folder,))
 
 
 def _file(name: str) -> str:
