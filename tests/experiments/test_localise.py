@@ -153,6 +153,9 @@ def test_bad_boxes_are_refused_or_left_out_and_listed(made, capsys, tmp_path):
     assert run(*train_on, *QUICKEST, *more) == 0
     assert "1 image left out for their boxes" in capsys.readouterr().err
     assert list(json.loads((tmp_path / "found.json").read_text())["left_out"]) == [f"train/{name}"]
+    (tmp_path / "bad.csv").write_text("\n".join(lines).replace(",tall", ",Tall"))
+    text = refusal(capsys, *train_on, *QUICKEST, "--skip-bad-boxes", "--out", tmp_path / "again")
+    assert "no training image of class tall has a box that can be used: train/tall/" in text
 
 
 def test_wrong_use_is_told_in_a_line(made, capsys, tmp_path):

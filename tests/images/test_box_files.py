@@ -159,6 +159,7 @@ LONG = "x" * 1000
             '1.jpg,1,2,3,4\n"2.jpg,1,2,3,4\n3.jpg,1,2,3,4\n',
             r" line 2: .{1,30}: are all quotation marks closed\?$",
         ),
+        ("csv", '"1\n.jpg",1,2,3,4\n2.jpg,1,2\n', r" line 3: a line is"),
         ("csv", '"1\n.jpg",1,2\n', r" line 1: .* not 1\?.jpg,1,2$"),
         (
             "csv",
