@@ -68,7 +68,7 @@ def named_columns(cells: Sequence[str], where: str) -> Sequence[str] | None:
     if any(map(_is_number, cells)) or not known & set(names):
         return None
     edges = next((edges for edges in EDGES if set(edges) <= set(names)), ())
-    ours = dict(zip(edges, COLUMNS[1:5], strict=False)) | {side: side for side in SIZE if edges}
+    ours = dict(zip(edges, COLUMNS[1:5], strict=False)) | {side: side for side in SIZE}
     ours |= dict.fromkeys(FILE_NAMES, "file") | dict.fromkeys(CLASS_NAMES, "class")
     ours["name"] = "class" if FILE_NAMES & set(names) else "file"
     columns = [ours.get(name, "") for name in names]
