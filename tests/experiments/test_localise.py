@@ -257,12 +257,15 @@ def test_bad_boxes_are_refused_or_left_out_and_listed(made, capsys, tmp_path):
     (tmp_path / "bad.csv").write_text("\n".join(lines))
     train_on = ["localise", "train", made.images, "--boxes", tmp_path / "bad.csv", "--finetune", made.classifier]
     text = refusal(capsys, *train_on, *QUICKEST, "--out", tmp_path / "run")
-    assert f"bad.csv line 4: the box 104,38,126,38 of {name} has no area" in text
+    assert f"bad.csv line 4: the box 104,38,126,38 of train/{name} has no area" in text
     assert not (tmp_path / "run").exists()
     more = ["--skip-bad-boxes", "--json", tmp_path / "found.json", "--out", tmp_path / "run"]
     assert run(*train_on, *QUICKEST, *more) == 0
     assert "1 image left out for their boxes" in capsys.readouterr().err
-    assert list(json.loads((tmp_path / "found.json").read_text())["left_out"]) == [name]
+    assert list(json.loads((tmp_path / "found.json").read_text())["left_out"]) == [f"train/{name}"]
+    (tmp_path / "bad.csv").write_text("\n".join(lines).replace(",tall", ",Tall"))
+    text = refusal(capsys, *train_on, *QUICKEST, "--skip-bad-boxes", "--out", tmp_path / "again")
+    assert "no training image of class tall has a box that can be used: train/tall/" in text
 
 
 def test_wrong_use_is_told_in_a_line(made, capsys, tmp_path):

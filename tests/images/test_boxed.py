@@ -1,6 +1,7 @@
 """Boxes matched to images, and where loaders say that they are: against the pixels themselves."""
 
 import io
+import json
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from verydeep.images.box_files import Annotation
+from verydeep.images.annotations import Annotation
+from verydeep.images.box_matching import boxes_by_part
 from verydeep.images.boxed import BadBoxError, located, with_boxes
 from verydeep.images.decode import UnusableImageError, decode, upright_size
 from verydeep.images.loader import RescaledImages, TrainingView, centre_batches, training_batches
@@ -35,13 +37,19 @@ def source(*names, data=None):
     return MemorySource(classes=classes, samples=samples)
 
 
-def annotation(image, box=(1, 2, 30, 35), class_name=None, where="boxes.csv line 1"):
-    return Annotation(image, tuple(map(float, box)), class_name, where)
+def annotation(image, box=(1, 2, 30, 35), class_name=None, where="boxes.csv line 1", **more):
+    return Annotation(image, tuple(map(float, box)), class_name, where, **more)
+
+
+def matched(images, annotations, **options):
+    """The images of a source alone with their boxes."""
+    boxes = boxes_by_part({"train": images}, annotations, ["boxes.csv"])["train"]
+    return with_boxes(images, boxes, files=["boxes.csv"], **options)
 
 
 @pytest.mark.parametrize("name", ["1.jpg", "cat/1.jpg", "./cat/1.jpg", "/cat/1.jpg"])
 def test_a_box_belongs_to_the_image_whose_path_ends_with_its_name(name):
-    found = with_boxes(source("cat/1.jpg", "dog/21.jpg"), [annotation(name), annotation("21.jpg")]).source
+    found = matched(source("cat/1.jpg", "dog/21.jpg"), [annotation(name), annotation("21.jpg")]).source
     assert found.ids == ("cat/1.jpg", "dog/21.jpg")
     assert [place.box.tolist() for place in found.located] == [[1, 2, 30, 35]] * 2
     assert [place.size for place in found.located] == [(40, 50)] * 2
@@ -49,10 +57,10 @@ def test_a_box_belongs_to_the_image_whose_path_ends_with_its_name(name):
 
 def test_classes_tell_images_of_the_same_name_apart():
     boxes = [annotation("1.jpg", (0, 0, 9, 9), "dog"), annotation("1.jpg", (0, 0, 5, 5), "cat")]
-    found = with_boxes(source("cat/1.jpg", "dog/1.jpg"), boxes).source
+    found = matched(source("cat/1.jpg", "dog/1.jpg"), boxes).source
     assert [place.box[2] for place in found.located] == [5, 9]
     with pytest.raises(ValueError, match=r"^boxes.csv line 1: 1.jpg may be cat/1.jpg or dog/1.jpg: write more"):
-        with_boxes(source("cat/1.jpg", "dog/1.jpg"), [annotation("1.jpg")])
+        matched(source("cat/1.jpg", "dog/1.jpg"), [annotation("1.jpg")])
 
 
 def test_boxes_of_other_classes_and_images_are_ignored_and_several_of_one_class_are_left_out():
@@ -63,7 +71,7 @@ def test_boxes_of_other_classes_and_images_are_ignored_and_several_of_one_class_
         annotation("2.jpg", (0, 0, 3, 3), "cat"),
         annotation("9.jpg", (0, 0, 0, 0), "cat"),
     ]
-    found = with_boxes(source("cat/1.jpg", "cat/2.jpg"), boxes)
+    found = matched(source("cat/1.jpg", "cat/2.jpg"), boxes)
     assert found.source.ids == ("cat/1.jpg",)
     assert (found.several, found.left_out) == (("cat/2.jpg",), {})
 
@@ -87,26 +95,105 @@ def test_bad_boxes_are_refused_by_name_with_file_and_line(box, message):
     images = source("cat/1.jpg", "cat/2.jpg")
     boxes = [annotation("1.jpg", box, where="b.csv line 7"), annotation("2.jpg")]
     with pytest.raises(BadBoxError, match=message):
-        with_boxes(images, boxes)
-    found = with_boxes(images, boxes, skip_bad=True)
+        matched(images, boxes)
+    found = matched(images, boxes, skip_bad=True)
     assert found.source.ids == ("cat/2.jpg",)
     assert list(found.left_out) == ["cat/1.jpg"]
     assert "b.csv line 7" in found.left_out["cat/1.jpg"]
 
 
+@pytest.mark.parametrize(
+    ("options", "size", "message"),
+    [
+        ({}, (400, 500), r"cat/1.jpg is of an image of 500 x 400, not of this one, which is 50 x 40: mend"),
+        ({}, (50, 40), r"cat/1.jpg is of an image of 40 x 50, not of this one, which is 50 x 40: mend"),
+        ({"orientation": 6}, (50, 40), None),
+        (
+            {"orientation": 6},
+            (40, 50),
+            r"image of 50 x 40, not of this one, which is 40 x 50 when turned upright by EXIF \(stored as 50 x 40\); "
+            "boxes are in pixels of the upright image: mend",
+        ),
+        ({"orientation": 3}, (40, 50), None),
+    ],
+)
+def test_a_size_that_a_file_states_is_that_of_the_upright_image(options, size, message):
+    exif = Image.Exif()
+    exif[0x0112] = options.get("orientation", 1)
+    images = source("cat/1.jpg", data=png(format="JPEG", exif=exif))
+    box = annotation("1.jpg", (1, 2, 30, 35), size=size)
+    if message is None:
+        assert matched(images, [box]).source.located[0].size == size
+    else:
+        with pytest.raises(BadBoxError, match=message):
+            matched(images, [box])
+
+
+def test_a_box_of_stored_pixels_that_does_not_fit_is_told_from_where_it_may_come():
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    images = source("cat/1.jpg", data=png(format="JPEG", exif=exif))
+    with pytest.raises(BadBoxError, match=r"is not in the image, which is 40 x 50 when turned upright by EXIF"):
+        matched(images, [annotation("1.jpg", (1, 2, 49, 35))])
+
+
 def test_an_image_without_a_box_is_refused_by_name():
     images = source("cat/1.jpg", "cat/2.jpg", "cat/3.jpg")
-    with pytest.raises(BadBoxError, match=r"^cat/2.jpg has no box of class cat \(and 1 more\): mend"):
-        with_boxes(images, [annotation("1.jpg")])
-    assert list(with_boxes(images, [annotation("1.jpg")], skip_bad=True).left_out) == ["cat/2.jpg", "cat/3.jpg"]
-    with pytest.raises(BadBoxError, match=r"no box of class cat.*; boxes are of feline, images of cat: mend"):
-        with_boxes(images, [annotation("1.jpg", class_name="feline")])
-    with pytest.raises(ValueError, match="no image has exactly one box of its class; boxes are of feline"):
-        with_boxes(images, [annotation("1.jpg", class_name="feline")], skip_bad=True)
+    with pytest.raises(BadBoxError, match=r"^cat/2.jpg has no box in boxes.csv \(and 1 more\): mend .*-bad-boxes$"):
+        matched(images, [annotation("1.jpg")])
+    assert list(matched(images, [annotation("1.jpg")], skip_bad=True).left_out) == ["cat/2.jpg", "cat/3.jpg"]
+    feline = r"cat/1.jpg has no box of class cat: boxes.csv line 1 is of feline \(and 2 more\)"
+    with pytest.raises(BadBoxError, match=f"^{feline}: mend"):
+        matched(images, [annotation("1.jpg", class_name="feline")])
+    many = [annotation("2.jpg", (0, 0, x, x)) for x in (8, 9)]
+    none = (
+        rf"^no image has exactly one box of its class, but 1 with several, 2 with none that can be used: {feline[:-11]}"
+    )
+    with pytest.raises(ValueError, match=none):
+        matched(images, [annotation("1.jpg", class_name="feline"), *many], skip_bad=True)
+
+
+def test_equal_boxes_count_once():
+    found = matched(source("cat/1.jpg"), [annotation("1.jpg"), annotation("1.jpg", class_name="cat")])
+    assert (found.source.ids, found.several) == (("cat/1.jpg",), ())
+
+
+def test_every_class_of_the_training_images_needs_a_box(tmp_path):
+    splits = Splits(
+        name="them", parts={"train": source("cat/1.jpg", "dog/2.jpg"), "val": source("cat/3.jpg", "dog/4.jpg")}
+    )
+    for text, why in (
+        ("2.jpg,1,1,1,1\n", "b.csv line 3: the box 1,1,1,1 of dog/2.jpg has no area"),
+        ("2.jpg,1,1,9,9\n2.jpg,1,1,8,8\n", "dog/2.jpg has several boxes"),
+        ("2.jpg,1,1,9,9,Dog\n", "dog/2.jpg has no box of class dog: .*b.csv line 3 is of Dog"),
+    ):
+        (tmp_path / "b.csv").write_text(f"1.jpg,1,1,9,9\n3.jpg,1,1,9,9\n{text}")
+        options = BoxOptions(boxes=(tmp_path / "b.csv",), skip_bad_boxes=True)
+        with pytest.raises(ValueError, match=f"^no training image of class dog has a box that can be used: .*{why}$"):
+            boxed_parts(splits, ["train", "val"], options, every_class_of="train")
+        assert boxed_parts(splits, ["train", "val"], options)[0]["train"].ids == ("cat/1.jpg",)
+
+
+def test_crowds_are_no_objects_and_told(tmp_path):
+    images = [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}]
+    annotations = [
+        {"image_id": n, "bbox": [0, 0, 9, 9 - crowd], "iscrowd": crowd} for n, crowd in ((1, 0), (1, 1), (2, 1))
+    ]
+    file = tmp_path / "b.json"
+    file.write_text(json.dumps({"images": images, "annotations": annotations}))
+    splits = Splits(name="them", parts={"train": source("cat/1.jpg", "cat/2.jpg")})
+    found, check = boxed_parts(splits, ["train"], BoxOptions(boxes=(file,), skip_bad_boxes=True))
+    assert found["train"].located[0].box.tolist() == [0, 0, 9, 9]
+    told = f"2 boxes around many objects (iscrowd) ignored: {file} annotation 2, {file} annotation 3"
+    assert check.lines()[0] == told
+    assert check.left_out == {"cat/2.jpg": f"cat/2.jpg has no box in {file}"}
+    file.write_text(json.dumps({"images": images, "annotations": annotations[1:]}))
+    with pytest.raises(ValueError, match=r"^no boxes in .*b.json"):
+        boxed_parts(splits, ["train"], BoxOptions(boxes=(file,)))
 
 
 def test_a_pixel_of_rounding_is_cut_off_and_told():
-    found = with_boxes(source("cat/1.jpg"), [annotation("1.jpg", (-1, 2, 51, 40.5))])
+    found = matched(source("cat/1.jpg"), [annotation("1.jpg", (-1, 2, 51, 40.5))])
     assert found.source.located[0].box.tolist() == [0, 2, 50, 40]
     check = BoxCheck()
     check.note(found)
@@ -128,11 +215,18 @@ def test_files_and_parts_are_put_together(tmp_path):
 
 
 def test_a_fingerprint_follows_from_images_and_boxes():
-    one, same, other = (
-        with_boxes(source("cat/1.jpg"), [annotation("1.jpg", box)]).source.fingerprint
-        for box in ((1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 3, 5))
+    one, same, *others = (
+        matched(source("cat/1.jpg", data=data), [annotation("1.jpg", box)]).source.fingerprint
+        for box, data in (
+            ((1, 2, 3, 4), None),
+            ((1, 2, 3, 4), None),
+            ((1, 2, 3, 5), None),
+            ((1, 2, 3, 4), png(format="BMP")),
+        )
     )
-    assert one == same != other
+    assert one == same
+    assert one not in others
+    assert len(set(others)) == 2
 
 
 def test_boxes_go_with_a_part_of_a_source():
@@ -205,7 +299,7 @@ def test_images_whose_object_is_never_shown_are_missing_from_their_batch(monkeyp
 
 def test_an_image_that_cannot_be_read_is_the_quarantines():
     images = source("cat/1.jpg", "cat/2.jpg", data=b"no image")
-    found = with_boxes(images, [annotation("1.jpg"), annotation("2.jpg")]).source
+    found = matched(images, [annotation("1.jpg"), annotation("2.jpg")]).source
     assert [place.size for place in found.located] == [None, None]
     with pytest.raises(UnusableImageError, match=r"cat/1.jpg: undecodable"):
         RescaledImages(found).centre_crop_and_box(0, 40, 32)

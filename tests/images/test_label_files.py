@@ -18,7 +18,7 @@ def shown(file, text, ids=IDS):
     }
 
 
-@pytest.mark.parametrize("header", ["", "file,class\n", "image,label\n"])
+@pytest.mark.parametrize("header", ["", "file,class\n", "\nimage,label\n"])
 def test_a_line_for_each_label(tmp_path, header):
     found = shown(tmp_path / "l.csv", f"{header}a.jpg,dog\n\nq/c.png , cat\n./a.jpg,cat\nb.jpg,\n")
     assert found == {
@@ -35,6 +35,17 @@ def test_boxes_are_labels_too_and_there_may_be_several_of_a_class(tmp_path):
         "p/b.jpg": {"9": 1, "10": -1},
         "p/q/c.png": {"9": -1, "10": -1},
     }
+
+
+def test_columns_of_boxes_may_come_in_another_order(tmp_path):
+    text = "class,file,xmin,xmax,ymin,ymax\ndog,a.jpg,0,5,0,5\ncat,b.jpg,1,5,1,5\nc.png,\n"
+    found = shown(tmp_path / "l.csv", text)
+    assert [tuple(row.values()) for row in found.values()] == [(-1, 1), (1, -1), (-1, -1)]
+
+
+def test_a_name_without_ending_in_the_first_line_is_no_header(tmp_path):
+    found = shown(tmp_path / "l.csv", "a,dog\nb.jpg,cat\n/elsewhere/p/q/c,\n")
+    assert [tuple(row.values()) for row in found.values()] == [(-1, 1), (1, -1), (-1, -1)]
 
 
 def test_what_is_difficult_alone_does_not_count(tmp_path):
@@ -127,5 +138,5 @@ def test_lists_that_are_not_there_or_of_two_images_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no file"):
         read_image_list(tmp_path / "test.txt", IDS)
     (tmp_path / "test.txt").write_text("a\n")
-    with pytest.raises(ValueError, match=r"line 1: a may be x/a or y/a: write more"):
+    with pytest.raises(ValueError, match=r"line 1: a may be x/a.jpg or y/a.png: write more"):
         read_image_list(tmp_path / "test.txt", ("x/a.jpg", "y/a.png"))

@@ -58,11 +58,14 @@ def train(
 
     Args:
         source: A folder, tar shards or hub:NAME (see verydeep --help).
-        boxes: File of boxes: .csv (file,x0,y0,x1,y1,class), .json (COCO), or a folder of .xml (Pascal VOC). Several
-            --boxes count as one. Images with several boxes of their class are left out.
+        boxes: File of boxes, in pixels of the upright image: .csv (file,x0,y0,x1,y1,class, or a first line that names
+            these columns), .json (COCO), or a folder of .xml (Pascal VOC, ILSVRC). Several --boxes count as one. An
+            image is named by as much of its path as tells it apart, one of hub:NAME by its file or as train/0. Images
+            with several boxes of their class are left out.
         regression: per-class: a box for each class; shared: one for all.
         fc_only: Only the fully connected layers learn.
-        skip_bad_boxes: Leave out images whose box has no area or is not in the image, or that have none, and list them.
+        skip_bad_boxes: Leave out images whose box has no area, is not in the image or is of an image of another size,
+            or that have none, and list them. Each class needs a training image that is left.
         network: A, A-LRN, B, B-5x5, C, D or E; that of the run, if not said.
         out: The run folder to make.
         resume: Go on with a run that was stopped, the other options as before; begin it if it is not there.
@@ -120,7 +123,7 @@ def evaluate(
         runs: Run folders of verydeep localise train; in the full test several are also put together.
         data: SOURCE of the images.
         boxes: Files of their boxes, as for training.
-        skip_bad_boxes: Leave out images whose box has no area or is not in the image, or that have none, and list them.
+        skip_bad_boxes: Leave out images whose box cannot be used, or that have none, as in training, and list them.
         split: train, val, test or all. If not said: test if the source has one, else val; of a source without splits
             that none of the runs was trained on, those of --classifier among them, all.
         classifier: A classification run with the same classes and crop; several are averaged.

@@ -48,7 +48,9 @@ def localisation_splits(
     splits = open_source(source)
     parts = ["train", "val"]
     with reporting("check boxes", total=sum(len(splits.part(part)) for part in parts)) as report:
-        found, check = boxed_parts(splits, parts, options, max_pixels=max_pixels, advance=report.advance)
+        found, check = boxed_parts(
+            splits, parts, options, every_class_of="train", max_pixels=max_pixels, advance=report.advance
+        )
     return Splits(name=splits.name, parts={**found}, regression=regression), check
 
 

@@ -1,17 +1,17 @@
-"""Sources whose images have a box each: annotations matched to images, and what cannot be used refused by name."""
+"""Sources whose images have a box each; boxes that cannot be used are refused by name."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from verydeep.images.box_files import Annotation
+from verydeep.images.annotations import Annotation
 from verydeep.images.box_geometry import Boxes, clipped
-from verydeep.images.decode import UnusableImageError, upright_size
-from verydeep.images.image_names import ImageNames
+from verydeep.images.box_matching import BoxesOfImage
+from verydeep.images.decode import UnusableImageError, stored_size, upright_size
 from verydeep.images.sources import Sample, Source, Subset, digest
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.images.views import Size
@@ -80,110 +80,128 @@ class Matched(NamedTuple):
 
     source: Boxed
     left_out: dict[str, str]
-    """Images with bad boxes or none, by id, and why; only where that is allowed."""
+    """Images with bad boxes or none, and why; only where that is allowed."""
     several: tuple[str, ...]
-    """Ids of images with several boxes of their class: the paper's task has one object an image."""
+    """Images with several boxes of their class: the paper's task has one object an image."""
     cut_off: tuple[str, ...]
-    """Ids of images whose box reached out by no more than `ROUNDING`."""
+    """Images whose box reached out by no more than `ROUNDING`."""
 
 
 def with_boxes(
     source: Source,
-    annotations: Sequence[Annotation],
+    boxes: Sequence[BoxesOfImage],
     *,
+    files: Sequence[str | Path],
     skip_bad: bool = False,
+    every_class: bool = False,
     max_pixels: int = MAX_PIXELS,
     advance: Callable[[], None] = lambda: None,
 ) -> Matched:
-    """The images of a source that have exactly one box of their class.
+    """The images of a source that have exactly one box of their class. Reads every image that does.
 
-    A box belongs to the image whose id ends with its name, and whose class it names, if it names one. Boxes of other
-    classes and other images are ignored. `advance` is told of every image.
+    Args:
+        source: the images.
+        boxes: what the files say of each.
+        files: those files, for messages.
+        skip_bad: leave out images without a box, or with one that cannot be.
+        every_class: the classes that are left must be all there are.
+        max_pixels: images of more are unusable.
+        advance: is called after every image.
 
     Raises:
-        BadBoxError: an image without a box, or one whose box has no area or is not in the image, unless `skip_bad`.
-        ValueError: several images have the name of a box, or none is left.
+        BadBoxError: an image without a box, or one whose box has no area, is not in the image or is of an image of
+            another size, unless `skip_bad`.
+        ValueError: none is left, or none of a class.
     """
-    by_image = _by_image(source, annotations)
-    kept: list[int] = []
-    found: list[Located] = []
+    kept: dict[int, Located] = {}
     left_out: dict[str, str] = {}
     several: list[str] = []
     cut_off: list[str] = []
-    for index, name in enumerate(source.ids):
-        its = by_image.get(index, [])
+    for index, its in enumerate(boxes):
         advance()
-        if len(its) > 1:
-            several.append(name)
+        if len(its.own) > 1:
+            several.append(its.name)
             continue
         try:
-            if not its:
-                raise BadBoxError(f"{name} has no box of class {source.classes[source.labels[index]]}")
-            place = _checked(source, index, its[0], max_pixels)
+            if not its.own:
+                raise BadBoxError(its.missing(files))
+            kept[index] = _checked(source, index, its, max_pixels)
         except BadBoxError as error:
-            left_out[name] = str(error)
+            left_out[its.name] = str(error)
             continue
-        kept.append(index)
-        found.append(place)
-        if tuple(place.box.tolist()) != its[0].box:
-            cut_off.append(name)
+        if tuple(kept[index].box.tolist()) != its.own[0].box:
+            cut_off.append(its.name)
     if left_out and not skip_bad:
-        raise BadBoxError(_refusal(list(left_out.values()), source, annotations))
+        raise BadBoxError(f"{_first(left_out)}: mend the boxes, or leave such images out with --skip-bad-boxes")
     if not kept:
-        raise ValueError(f"no image has exactly one box of its class{_about_classes(source, annotations)}")
-    boxed = Boxed(source=Subset(source=source, indices=tuple(kept)), located=tuple(found), whole=source.fingerprint)
+        counts = [f"{len(several):,} with several"] if several else []
+        counts += [f"{len(left_out):,} with none that can be used: {_first(left_out)}"] if left_out else []
+        raise ValueError(f"no image has exactly one box of its class, but {', '.join(counts) or 'there are none'}")
+    if every_class:
+        _check_classes(source, kept, boxes, left_out)
+    boxed = Boxed(
+        source=Subset(source=source, indices=tuple(kept)), located=tuple(kept.values()), whole=source.fingerprint
+    )
     return Matched(boxed, left_out, tuple(several), tuple(cut_off))
 
 
-def _checked(source: Source, index: int, annotation: Annotation, max_pixels: int) -> Located:
-    """The box, cut off at the borders of its image.
+def _checked(source: Source, index: int, its: BoxesOfImage, max_pixels: int) -> Located:
+    """The only box of an image, cut off at its borders.
 
     Raises:
         BadBoxError: it has no area, or is not in the image.
     """
+    annotation = its.own[0]
     x0, y0, x1, y1 = annotation.box
-    told = f"{annotation.where}: the box {x0:g},{y0:g},{x1:g},{y1:g} of {source.ids[index]}"
+    told = f"{annotation.where}: the box {x0:g},{y0:g},{x1:g},{y1:g} of {its.name}"
     if x1 <= x0 or y1 <= y0:
         raise BadBoxError(f"{told} has no area")
     box = np.array(annotation.box)
     try:
-        size = upright_size(source[index].data, source.ids[index], max_pixels=max_pixels)
+        data = source[index].data
+        size = upright_size(data, its.name, max_pixels=max_pixels)
     except UnusableImageError:
         return Located(box, None)  # the quarantine is for those
     inside = clipped(box, size)
-    if np.abs(inside - box).max() > ROUNDING:
-        raise BadBoxError(f"{told} is not in the image, which is {size[1]} x {size[0]}")
-    if inside[0] >= inside[2] or inside[1] >= inside[3]:
-        raise BadBoxError(f"{told} has no area in the image, which is {size[1]} x {size[0]}")
+    fault = _fault(annotation, inside, size)
+    if fault:
+        raise BadBoxError(f"{told} {fault}, which is {_sides(size)}{_turned(size, stored_size(data))}")
     return Located(inside, size)
 
 
-def _by_image(source: Source, annotations: Sequence[Annotation]) -> Mapping[int, list[Annotation]]:
-    """The annotations of each image, those of its own class."""
-    names, classes, labels = ImageNames(ids=source.ids), source.classes, source.labels
-    found: dict[int, list[Annotation]] = defaultdict(list)
-    for annotation in annotations:
-        its = [
-            index
-            for index in names.fitting(annotation.image)
-            if annotation.class_name in (None, classes[labels[index]])
-        ]
-        if its:
-            found[names.only(its, annotation.image, annotation.where)].append(annotation)
-    return found
+def _fault(annotation: Annotation, inside: Boxes, size: Size) -> str:
+    """What is wrong with a box that has an area, of which `inside` is in an image of this size."""
+    if annotation.size not in (None, size):
+        return f"is of an image of {_sides(annotation.size)}, not of this one"
+    if np.abs(inside - np.array(annotation.box)).max() > ROUNDING:
+        return "is not in the image"
+    return "has no area in the image" if inside[0] >= inside[2] or inside[1] >= inside[3] else ""
 
 
-def _refusal(reasons: Sequence[str], source: Source, annotations: Sequence[Annotation]) -> str:
-    more = f" (and {len(reasons) - 1:,} more)" if len(reasons) > 1 else ""
-    return (
-        f"{reasons[0]}{more}{_about_classes(source, annotations)}: mend the boxes, or leave such images out with "
-        "--skip-bad-boxes"
-    )
+def _sides(size: Size) -> str:
+    return f"{size[1]} x {size[0]}"
 
 
-def _about_classes(source: Source, annotations: Sequence[Annotation]) -> str:
-    """What boxes' classes are called, if that is not how the source calls any."""
-    names = Counter(annotation.class_name for annotation in annotations if annotation.class_name is not None)
-    if not names or set(names) & set(source.classes):
+def _turned(size: Size, stored: Size) -> str:
+    """A hint at where boxes of another size may come from."""
+    if size == stored:
         return ""
-    return f"; boxes are of {', '.join(sorted(names)[:5])}, images of {', '.join(source.classes[:5])}"
+    return f" when turned upright by EXIF (stored as {_sides(stored)}); boxes are in pixels of the upright image"
+
+
+def _check_classes(
+    source: Source, kept: Collection[int], boxes: Sequence[BoxesOfImage], left_out: Mapping[str, str]
+) -> None:
+    """Raises ValueError for a class of the source of which nothing is kept."""
+    learned = {source.labels[index] for index in kept}
+    lost = [index for index, label in enumerate(source.labels) if label not in learned]
+    if lost:
+        its = boxes[lost[0]]
+        why = left_out.get(its.name, f"{its.name} has several boxes")
+        raise ValueError(f"no training image of class {its.class_name} has a box that can be used: {why}")
+
+
+def _first(left_out: Mapping[str, str]) -> str:
+    """Why the first image is left out, and how many more are."""
+    more = f" (and {len(left_out) - 1:,} more)" if len(left_out) > 1 else ""
+    return f"{next(iter(left_out.values()))}{more}"

@@ -149,6 +149,14 @@ def upright_size(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXE
         raise UnusableImageError(name, "undecodable", str(error) or type(error).__name__) from error
 
 
+def stored_size(data: bytes) -> tuple[int, int]:
+    """Height and width of an image that `upright_size` can tell, before EXIF turns it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in `decode_for`
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        return image.height, image.width
+
+
 def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise UnusableImageError(name, "too large", f"{width} x {height} pixels, more than the {max_pixels:,} allowed")

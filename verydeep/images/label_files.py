@@ -9,7 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from verydeep.images.box_files import Annotation, annotation_of, csv_lines, names_columns, read_annotations
+from verydeep.images.annotations import Annotation, quoted
+from verydeep.images.box_files import read_annotations
+from verydeep.images.csv_boxes import COLUMNS as BOX_COLUMNS
+from verydeep.images.csv_boxes import FILE_NAMES, annotation_of, csv_lines, named_columns, plain
 from verydeep.images.image_names import ImageNames
 from verydeep.images.sources import natural_order, some
 
@@ -47,8 +50,8 @@ def several_labels(file: str | Path, ids: Sequence[str]) -> SeveralLabels:
 
     CSV: `file,class`, a line for each label, with or without a first line that names the columns; `file,` is an image
     that shows none of the classes. CSV of boxes, COCO and VOC: the classes of an image's boxes. An image whose objects
-    of a class are all difficult counts neither as showing it nor as not showing it, as in VOC's own evaluation. A name
-    belongs to the image whose id ends with it.
+    of a class are all difficult counts neither as showing it nor as not showing it, as in VOC's own evaluation. What
+    image a name means, `ImageNames.fitting` says.
 
     Args:
         file: a .csv, .json (COCO) or .xml file, or a folder of .xml files.
@@ -97,16 +100,24 @@ def _read(path: Path) -> Iterator[Label]:
 
 
 def _csv(path: Path) -> Iterator[Label]:
-    for number, cells in csv_lines(path):
+    columns: Sequence[str] = BOX_COLUMNS
+    for place, (number, cells) in enumerate(csv_lines(path)):
         where, of_labels = f"{path} line {number}", len(cells) == len(COLUMNS)
-        if number == 1 and (not Path(cells[0]).suffix if of_labels else names_columns(cells)):
-            continue
-        if of_labels and cells[0]:
+        if place == 0 and (named := _named(cells, where)):
+            columns = named
+        elif of_labels and cells[0]:
             yield Label(cells[0], cells[1] or None, False, False, where)
-        elif of_labels or len(cells) < len(COLUMNS) + 2:
-            raise ValueError(f"{where}: a line is {','.join(COLUMNS)}, one for each label, not {','.join(cells)}")
+        elif of_labels or len(cells) < len(BOX_COLUMNS) - 1:
+            raise ValueError(f"{where}: a line is {','.join(COLUMNS)}, one for each label, not {quoted(cells)}")
         else:
-            yield _of_box(annotation_of(cells, where))
+            yield _of_box(annotation_of(cells, where, columns))
+
+
+def _named(cells: Sequence[str], where: str) -> Sequence[str] | None:
+    """What a first line calls the columns of boxes, if it names any."""
+    if len(cells) != len(COLUMNS):
+        return named_columns(cells, where)
+    return BOX_COLUMNS if plain(cells[0]) in {*FILE_NAMES, "name"} else None
 
 
 def _of_box(found: Annotation) -> Label:
