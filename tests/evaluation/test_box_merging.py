@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from verydeep.evaluation.box_merging import CLOSE_IOU, merged
+from verydeep.images.box_geometry import intersection_over_union
 
 
 def overlap(a, b):
@@ -72,3 +73,33 @@ def test_one_box_and_boxes_without_area_stay_as_they_are():
     assert (found.tolist(), ratings.tolist()) == (one.tolist(), [0.5])
     empty = np.array([[5.0, 5, 5, 5], [5, 5, 5, 5]])
     assert len(merged(empty, np.ones(2))[0]) == 2
+
+
+def searching_all(boxes, scores):
+    """The same numbers added in the same order, all pairs searched anew for each merge; of equals the first."""
+    groups = [(box, 1.0, score) for box, score in zip(boxes, scores, strict=True)]
+    while True:
+        left = [place for place, group in enumerate(groups) if group]
+        all_boxes = np.stack([groups[place][0] for place in left])
+        overlaps = intersection_over_union(all_boxes[:, None], all_boxes[None])
+        np.fill_diagonal(overlaps, -1)
+        if overlaps.max() < CLOSE_IOU:
+            return [groups[place] for place in left]
+        one, other = (left[place] for place in np.unravel_index(overlaps.argmax(), overlaps.shape))
+        (box, members, score), (other_box, others, other_score) = groups[one], groups[other]
+        shares = np.array([members, others]) / (members + others)
+        groups[one] = (shares @ np.stack([box, other_box]), members + others, score + other_score)
+        groups[other] = None
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_is_not_searched_again_would_not_have_been_found(seed):
+    """Chains of boxes that lose each other as they are merged; on grids many overlap equally."""
+    rng = np.random.default_rng(seed)
+    centres = rng.uniform(0, 60, (90, 2)) if seed % 2 else rng.integers(0, 9, (90, 2)) * 4.0
+    half = np.full((90, 2), 10.0) if seed % 4 < 2 else rng.uniform(8, 14, (90, 2))
+    boxes, scores = np.concatenate([centres - half, centres + half], axis=1), rng.random(90)
+    found, ratings = merged(boxes, scores)
+    expected = sorted(searching_all(boxes, scores), key=lambda group: -group[2])
+    np.testing.assert_array_equal(found, [box for box, _, _ in expected])
+    np.testing.assert_array_equal(ratings, [rating for _, _, rating in expected])

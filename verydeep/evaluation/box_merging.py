@@ -38,7 +38,6 @@ def merged(boxes: Boxes, scores: NDArray[np.float64]) -> tuple[Boxes, NDArray[np
         nearer = (now > greatest) | ((now == greatest) & (one < closest))
         closest[nearer] = one
         lost = ((closest == one) | (closest == other)) & ~nearer
-        lost[[one, other]] = True
         closest[lost] = overlaps[lost].argmax(axis=1)
         greatest = overlaps[np.arange(len(boxes)), closest]
     left = np.flatnonzero(members)
