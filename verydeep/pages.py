@@ -37,7 +37,7 @@ _SETTINGS: dict[Any, Any] = {
 def render(template: str, values: Mapping[str, Any], **filters: Callable[..., str]) -> str:
     """The text of `templates/TEMPLATE.jinja`, filled in. What goes into a `.html` is escaped.
 
-    Templates know the filters `percent`, `interval` and `duration`, and those that are given.
+    Templates know the filters `percent`, `points`, `interval` and `duration`, and those that are given.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined  # `describe` prints without it
 
@@ -48,7 +48,7 @@ def render(template: str, values: Mapping[str, Any], **filters: Callable[..., st
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"percent": percent, "interval": interval, "duration": duration, **filters}
+    templates.filters |= {"percent": percent, "points": points, "interval": interval, "duration": duration, **filters}
     return templates.get_template(f"{template}.jinja").render(values)
 
 
@@ -57,9 +57,14 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
+def points(value: float, digits: int = 1) -> str:
+    """`+1.5`, a difference in percentage points; never `-0.0`."""
+    return f"{value:+z.{digits}f}"
+
+
 def interval(ends: Sequence[float] | None, digits: int = 1, sign: str = "") -> str:
     """`6.6 to 14.9`; with the sign `+` also that of positive ends; a dash where there is no interval."""
-    return "–" if ends is None else " to ".join(f"{end:{sign}.{digits}f}" for end in ends)
+    return "–" if ends is None else " to ".join(f"{end:{sign}z.{digits}f}" for end in ends)
 
 
 def shared_folder(folders: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from verydeep.evaluation.protocols import PROTOCOLS
 from verydeep.networks.arithmetic import LayerDescription, NetworkDescription, StackDescription
-from verydeep.pages import interval, percent
+from verydeep.pages import interval, percent, points
 from verydeep.progress import duration
 
 WIDTH_IN_FILES = 120
@@ -151,7 +151,7 @@ def comparison_table(comparisons: Sequence[Mapping[str, Any]], *, errors: str = 
         table.add_row(
             Text(pair["first"]),
             Text(pair["second"]),
-            f"{pair['difference']:+.2f}",
+            points(pair["difference"], 2),
             interval(pair["difference_ci95"], 2, "+"),
             f"{pair['only_first_wrong']:,}",
             f"{pair['only_second_wrong']:,}",
@@ -332,7 +332,7 @@ def export_table(found: Mapping[str, Any]) -> Table:
     if errors:
         table.add_row(f"error in float32, {errors['images']:,} images", f"{errors['float32']:.2f}%")
         table.add_row("error in INT8", f"{errors['int8']:.2f}%")
-        loss = f"{errors['loss']:+.2f} ({interval(errors['loss_ci95'], 2, '+')})"
+        loss = f"{points(errors['loss'], 2)} ({interval(errors['loss_ci95'], 2, '+')})"
         table.add_row("what INT8 costs, percentage points, 95% interval", loss)
         table.add_row("images wrong in INT8 alone, in float32 alone", f"{errors['lost']:,}, {errors['won']:,}")
         table.add_row("images of which the most probable class changed", f"{errors['changed']:,}")

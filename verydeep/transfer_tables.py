@@ -7,23 +7,23 @@ from rich.table import Table
 from rich.text import Text
 
 from verydeep.experiments.paper import MAP, TABLE_11
-from verydeep.pages import interval, percent
+from verydeep.pages import interval, percent, points, shared_folder
 from verydeep.tables import table_with
 
 
 def transfer_tables(found: Mapping[str, Any]) -> list[Table]:
     """Figures of every descriptor, their differences and the paper's Table 11; of what `Transfer.to_dict` gives."""
-    measure = found["measure"]
+    measure, folder = found["measure"], shared_folder(found["runs"])
     by_points = ["by 11 points"] if measure == MAP else []
     splits = f", {'in the first of ' if by_points else ''}{found['splits']} splits" if found["splits"] > 1 else ""
     table = table_with(
         f"{found['source']}: {_images(found)}{splits}",
         left=("descriptor",),
-        right=("numbers", f"{measure}, %", "sd", "95% interval", *by_points, "C"),
+        right=("numbers of an image", f"{measure}, %", "sd", "95% interval", *by_points, "C"),
     )
     for one in found["descriptors"]:
         table.add_row(
-            Text(one["name"]),
+            Text(one["name"].removeprefix(folder)),
             f"{one['numbers']:,}",
             f"{one['mean']:.2f}",
             percent(one["mean_sd"], 2),
@@ -35,14 +35,17 @@ def transfer_tables(found: Mapping[str, Any]) -> list[Table]:
         table.title = Text(f"{table.title}, without {len(found['unusable']):,} images that cannot be used")
     told = [
         "sd: of the splits." if found["splits"] > 1 else "",
-        "Interval: by a bootstrap over the test images.",
+        "Interval: by a bootstrap over the test images. C: of the SVM, chosen in each split on a fifth of the training "
+        "images.",
         f"mAP: area under precision over recall, as for VOC-2012; by 11 points, as for VOC-2007. Equal scores for all "
         f"images have {found['chance']:.2f}."
         if by_points
         else "",
     ]
+    if folder:
+        told.append(f"The runs are in {folder}")
     table.caption = Text(" ".join(filter(None, told)))
-    return [table, *([_difference_table(found)] if found["differences"] else []), _paper_table()]
+    return [table, *([_difference_table(found, folder)] if found["differences"] else []), _paper_table()]
 
 
 def _images(found: Mapping[str, Any]) -> str:
@@ -61,7 +64,7 @@ def _span(numbers: Sequence[int]) -> str:
     return f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
 
 
-def _difference_table(found: Mapping[str, Any]) -> Table:
+def _difference_table(found: Mapping[str, Any], folder: str) -> Table:
     table = table_with(
         "Compared on the same images",
         left=("first", "second"),
@@ -69,13 +72,13 @@ def _difference_table(found: Mapping[str, Any]) -> Table:
     )
     for pair in found["differences"]:
         table.add_row(
-            Text(pair["first"]),
-            Text(pair["second"]),
-            f"{pair['difference']:+.2f}",
+            Text(pair["first"].removeprefix(folder)),
+            Text(pair["second"].removeprefix(folder)),
+            points(pair["difference"], 2),
             interval(pair["difference_ci95"], 2, "+"),
-            ", ".join(f"{one:+.2f}" for one in pair["differences"]),
+            ", ".join(points(one, 2) for one in pair["differences"]),
         )
-    table.caption = Text(f"{found['measure']} of the first minus that of the second: above 0 the first is better.")
+    table.caption = Text(f"First minus second, {found['measure']}: above 0 the first is better.")
     return table
 
 

@@ -90,7 +90,7 @@ def area(shown, scores):
 def naive_svm(vectors, shown, c):
     """Weights and biases of each class in turn."""
     solvers = [
-        LinearSVC(C=c, dual=False, max_iter=10_000).fit(vectors[its != 0].astype(float), its[its != 0] > 0)
+        LinearSVC(C=c, dual=False, tol=1e-8, max_iter=10_000).fit(vectors[its != 0].astype(float), its[its != 0] > 0)
         for its in shown.T
     ]
     return lambda rows: np.stack([solver.decision_function(rows.astype(float)) for solver in solvers], axis=1)

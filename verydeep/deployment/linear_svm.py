@@ -27,6 +27,9 @@ CHOOSING_SHARE = 0.2
 LEAST_TRAINING_IMAGES = 2
 """Of a class: one to fit and one to choose C on."""
 
+_TOLERANCE = 1e-6
+"""liblinear's own 1e-4 leaves scores of C = 1000 half a margin away from those of the best weights; with this 0.007."""
+
 _MOST_ITERATIONS = 10_000
 _SEED = 0
 
@@ -61,10 +64,11 @@ def fit(vectors: NDArray[np.float32], labels: NDArray[np.int64], *, c: float) ->
     It is liblinear's: one plane for each class. libsvm's would take one for every two classes, 32,640 for the 256
     classes of Caltech-256, and could not be kept as one matrix.
     """
-    weights, biases = _planes(vectors, labels, c)
+    turned, back = _turned(vectors)
+    weights, biases = _planes(turned, labels, c)
     if len(weights) == 1:  # of two classes there is one plane, the second's
         weights, biases = np.concatenate([-weights, weights]), np.concatenate([-biases, biases])
-    return _svm(weights, biases, c)
+    return _svm(weights @ back, biases, c)
 
 
 def fit_several(vectors: NDArray[np.float32], shown: NDArray[np.int8], *, c: float) -> LinearSVM:
@@ -76,23 +80,37 @@ def fit_several(vectors: NDArray[np.float32], shown: NDArray[np.int8], *, c: flo
             each class there are both.
         c: of all classes.
     """
-    whole = np.asarray(vectors, np.float64)  # liblinear's; it would be converted for every class
+    turned, back = _turned(vectors)
     found = []
     for its in shown.T:
         counted = its != 0
-        found.append(_planes(whole if counted.all() else whole[counted], its[counted] > 0, c))
-    return _svm(np.concatenate([weights for weights, _ in found]), np.concatenate([biases for _, biases in found]), c)
+        found.append(_planes(turned if counted.all() else turned[counted], its[counted] > 0, c))
+    weights, biases = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return _svm(weights @ back, biases, c)
+
+
+def _turned(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[N, K] with the same products with one another, and what takes weights for them to the vectors', [K, D].
+
+    Where there are fewer vectors than numbers in each (D), N directions hold them all: an SVM, whose penalty is the
+    length of its weights, is the same there, and found 5 times (D = 1,024) to 18 times (4,096) as fast with N = 300.
+    """
+    whole = np.asarray(vectors, np.float64)  # liblinear's
+    if len(whole) >= whole.shape[1]:
+        return whole, np.eye(whole.shape[1])
+    directions, turned = np.linalg.qr(whole.T)
+    return np.ascontiguousarray(turned.T), directions.T
 
 
 def _planes(
-    vectors: NDArray[np.floating], labels: NDArray[np.generic], c: float
+    vectors: NDArray[np.float64], labels: NDArray[np.generic], c: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Weights and biases of each class against the others; of two classes those of the second alone."""
     from sklearn.exceptions import ConvergenceWarning  # 1 s to import
     from sklearn.svm import LinearSVC
 
     # The primal problem: liblinear's other solver takes ten times as long for a large C, and does not always end.
-    solver = LinearSVC(C=c, dual=False, random_state=_SEED, max_iter=_MOST_ITERATIONS)
+    solver = LinearSVC(C=c, dual=False, tol=_TOLERANCE, random_state=_SEED, max_iter=_MOST_ITERATIONS)
     with warnings.catch_warnings():
         # One that is not quite solved is judged by its figures like any other.
         warnings.simplefilter("ignore", ConvergenceWarning)

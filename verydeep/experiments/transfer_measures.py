@@ -31,7 +31,8 @@ class Measured:
     of_classes: NDArray[np.float64]
     """[descriptors, splits, classes], 0..1."""
     drawn: NDArray[np.float64]
-    """[descriptors, RESAMPLES], the mean over classes and splits, of test images drawn again and again; percent."""
+    """[descriptors, RESAMPLES], the mean over classes and splits, of test images drawn again and again; percent. nan
+    where a class has a single test image, which says nothing of the spread."""
     eleven_point: NDArray[np.float64] | None
     """[descriptors, splits, classes], 0..1, by the definition of VOC 2007; None of recalls."""
     chance: float
@@ -74,7 +75,10 @@ def bootstrapped_recalls(
     """[descriptors, RESAMPLES], mean class recall over all splits, in percent, of images drawn again and again.
 
     An image is drawn with all that is known of it, from every split and every descriptor: splits share images, and
-    descriptors find the same ones hard. Of each class as many are drawn as are tested in one split or another.
+    descriptors find the same ones hard. Of each class as many are drawn as are tested in one split or another, m say;
+    drawings of those have (m - 1)/m of the variance that the class has, so they are spread by the root of m/(m - 1).
+    Without that, of 400 simulated tests with 3 images of each of 20 classes 88% had the truth in the interval. nan if
+    a class has one image.
 
     Args:
         right: [descriptors, splits, N]
@@ -90,8 +94,14 @@ def bootstrapped_recalls(
         shown = counts @ tested[:, its].T  # [RESAMPLES, splits]
         hits = counts @ right[:, :, its].transpose(0, 2, 1)  # [descriptors, RESAMPLES, splits]
         of_splits = np.divide(hits, shown, out=np.full_like(hits, np.nan), where=shown > 0)
-        total += np.nanmean(of_splits, axis=2)  # a drawing may lack all of a split's images, not those of all splits
+        drawn = np.nanmean(of_splits, axis=2)  # a drawing may lack all of a split's images, not those of all splits
+        centre = drawn.mean(axis=1, keepdims=True)
+        total += centre + (drawn - centre) * _spread(len(its))
     return 100 * total / len(names)
+
+
+def _spread(images: int) -> float:
+    return float(np.sqrt(images / (images - 1))) if images > 1 else np.nan
 
 
 def _recalls(right: NDArray[np.bool_], tested: NDArray[np.bool_], labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -133,10 +143,10 @@ def _centred(drawn: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[
     """Drawings moved so that their mean is what they were drawn to tell the spread of.
 
     In a drawing images stand several times, which makes precision higher: a little for each class, but for all classes
-    together more than the spread. Of 100 simulated tests (20 classes, 300 images, 5% of them of each class) 76 had the
-    expected mAP in the interval without this, and 98 with it.
+    together more than the spread. Of simulated tests (20 classes, 300 images, 5% of them of each class) 76 to 89% had
+    the expected mAP in the interval without this, and 90 to 98% with it; the fewer images, the nearer to 90%.
     """
-    return np.minimum(drawn + (means - np.nanmean(drawn, axis=1))[:, None], 100)
+    return drawn + (means - np.nanmean(drawn, axis=1))[:, None]
 
 
 def _mean(values: NDArray[np.float64], known: NDArray[np.bool_], axis: int) -> NDArray[np.float64]:

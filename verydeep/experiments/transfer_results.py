@@ -28,8 +28,9 @@ class DescriptorResult:
     """Of the classes' recalls or average precisions, and of the splits."""
     mean_sd: float | None
     """Of the splits' means; None with one split."""
-    mean_ci95: tuple[float, float]
-    """By a bootstrap over the test images: what other splits would give is not in it."""
+    mean_ci95: tuple[float, float] | None
+    """By a bootstrap over the test images: what other splits would give is not in it. None if a class has
+    a single one."""
     means: tuple[float, ...]
     """Of each split."""
     per_class: dict[str, float]
@@ -50,7 +51,7 @@ class DescriptorDifference:
     second: str
     difference: float
     """Mean of the first minus that of the second."""
-    difference_ci95: tuple[float, float]
+    difference_ci95: tuple[float, float] | None
     """By a paired bootstrap over the test images."""
     differences: tuple[float, ...]
     """Of each split."""
@@ -131,7 +132,7 @@ def descriptor_results(
             numbers=one.numbers,
             mean=float(its.mean()),
             mean_sd=float(its.std(ddof=1)) if len(its) > 1 else None,
-            mean_ci95=_interval(drawn[place]),
+            mean_ci95=_interval(drawn[place], within=(0, 100)),
             means=tuple(its.tolist()),
             per_class=dict(zip(classes, (100 * measured.of_classes[place].mean(axis=0)).tolist(), strict=True)),
             eleven_point_map=None if eleven is None else 100 * float(eleven[place].mean()),
@@ -154,6 +155,11 @@ def descriptor_results(
     return found, differences
 
 
-def _interval(drawn: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.percentile(drawn[~np.isnan(drawn)], TAILS)
+def _interval(
+    drawn: NDArray[np.float64], within: tuple[float, float] = (-np.inf, np.inf)
+) -> tuple[float, float] | None:
+    known = drawn[~np.isnan(drawn)]
+    if not len(known):
+        return None
+    low, high = np.percentile(known, TAILS).clip(*within)
     return float(low), float(high)
