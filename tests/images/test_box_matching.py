@@ -54,13 +54,13 @@ def boxes_of(splits, parts, file, text):
 
 
 SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
-COMPONENTS = st.sampled_from(["a", "b", *SPLITS])
+COMPONENTS = st.sampled_from(["a", "B", *SPLITS])
 FILES = st.sampled_from(["1.jpg", "2.jpg", "1.png"])
 PATHS = st.builds(lambda folders, file: [*folders, file], st.lists(COMPONENTS, max_size=3), FILES)
 
 
 @given(
-    folders=st.sampled_from([["train", "validation"], ["photos"], ["a", "b"]]),
+    folders=st.sampled_from([["train", "validation"], ["photos"], ["a", "B"]]),
     images=st.lists(st.tuples(st.integers(0, 1), PATHS), min_size=1, max_size=6, unique_by=str),
     name=PATHS,
 )
@@ -79,7 +79,7 @@ def test_the_longer_path_ends_with_the_shorter(folders, images, name):
         if not same or (before in known and not own):
             common.append((0, False))
         else:
-            common.append((len(pairs) + own, name == path))
+            common.append((len(pairs), name == path))
     best = max(common)
     expected = [index for index, found in enumerate(common) if found == best != (0, False)]
     names = ImageNames(ids=["/".join(path) for _, path in images], folders=[folder for folder, _ in images])
@@ -99,6 +99,8 @@ def test_the_longer_path_ends_with_the_shorter(folders, images, name):
         ("1.5.gif", []),
         ("/home/me/cat/1", [0]),
         ("at/1.jpg", []),
+        ("dog/cat/1.jpg", [0]),
+        ("bobcat/1.jpg", []),
         ("Same.jpg", [3]),
         ("same.jpg", [4]),
         ("SAME.jpg", [3, 4]),
@@ -129,6 +131,14 @@ def test_endings_may_be_left_out_and_capitals_count_where_they_decide(name, expe
 def test_hub_images_are_named_by_their_file_or_their_place(name, expected):
     ids = ("train/0 (a.jpg)", "train/1 (b.jpg)", "test/0 (a.jpg)", "val/0")
     assert ImageNames(ids=ids).fitting(name) == expected
+
+
+def test_another_shard_is_another_image():
+    ids = ("0.tar/p/1.png", "x/1.tar/p/2.png")
+    assert ImageNames(ids=ids).fitting("1.tar/p/1.png") == []
+    assert [ImageNames(ids=ids).fitting(f"{start}p/2.png") for start in ("", "q/", "1.tar/", "0.tar/")] == [[1]] * 3 + [
+        []
+    ]
 
 
 def test_hub_data_has_such_names(tmp_path):

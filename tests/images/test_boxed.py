@@ -83,12 +83,13 @@ def test_boxes_of_other_classes_and_images_are_ignored_and_several_of_one_class_
             (104, 38, 126, 38),
             r"^b.csv line 7: the box 104,38,126,38 of cat/1.jpg has no area: mend .* --skip-bad-boxes$",
         ),
-        ((9, 2, 8, 5), "has no area"),
+        ((9, 2, 8, 5), "the box 9,2,8,5 of cat/1.jpg has no area: mend"),
         ((1, 2, 52, 5), r"^b.csv line 7: the box 1,2,52,5 of cat/1.jpg is not in the image, which is 50 x 40"),
         ((-1.5, 2, 9, 5), "is not in the image"),
         ((1, -9, 9, 5), "is not in the image"),
         ((1, 2, 9, 42), "is not in the image"),
         ((50, 2, 51, 9), "has no area in the image"),
+        ((5, 40, 9, 41), "has no area in the image"),
     ],
 )
 def test_bad_boxes_are_refused_by_name_with_file_and_line(box, message):
@@ -172,6 +173,8 @@ def test_every_class_of_the_training_images_needs_a_box(tmp_path):
         with pytest.raises(ValueError, match=f"^no training image of class dog has a box that can be used: .*{why}$"):
             boxed_parts(splits, ["train", "val"], options, every_class_of="train")
         assert boxed_parts(splits, ["train", "val"], options)[0]["train"].ids == ("cat/1.jpg",)
+    (tmp_path / "b.csv").write_text("1.jpg,1,1,9,9\n2.jpg,1,1,9,9\n3.jpg,1,1,9,9\n")  # val may lack a class
+    assert len(boxed_parts(splits, ["train", "val"], options, every_class_of="train")[0]["train"]) == 2
 
 
 def test_crowds_are_no_objects_and_told(tmp_path):

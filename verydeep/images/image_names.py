@@ -140,8 +140,7 @@ def _fit(wanted: str, image: _Path, known: frozenset[str]) -> tuple[int, bool]:
     if not wanted.endswith(f"/{path}"):
         return NOT_AT_ALL
     folder = wanted.removesuffix(f"/{path}").rsplit("/", 1)[-1]
-    its_own = folder in image.folders
-    return (path.count("/") + 1 + its_own, False) if its_own or folder not in known else NOT_AT_ALL
+    return (path.count("/") + 1, False) if folder in image.folders or folder not in known else NOT_AT_ALL
 
 
 def _paths(name: str, folder: str) -> list[_Path]:
