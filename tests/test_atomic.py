@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from verydeep.atomic import new_folder, write_bytes, write_json
+from verydeep.atomic import new_folder, standing, write_bytes, write_json
 
 
 def names(folder):
@@ -91,6 +91,47 @@ def test_a_folder_is_replaced_whole(tmp_path):
                 assert names(place) == [f"only in {number - 1}"]
         assert names(place) == [f"only in {number}"]
         assert names(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("target", ["missing", "empty", "full"])
+def test_a_link_stays_one_and_what_it_leads_to_is_filled(tmp_path, target):
+    real, link = tmp_path / "real" / "model", tmp_path / "link"
+    if target != "missing":
+        real.mkdir(parents=True)
+    if target == "full":
+        (real / "weights").write_text("old")
+    link.symlink_to(Path("real") / "model")
+    for text in ("first", "second"):
+        with new_folder(link) as aside:
+            (aside / "weights").write_text(text)
+        assert link.is_symlink()
+        assert (real / "weights").read_text() == text
+    assert names(tmp_path) == ["link", "real"]
+    assert names(tmp_path / "real") == ["model"]
+
+
+@pytest.mark.parametrize("path", [".", "inner/..", "../here"])
+def test_the_working_folder_can_be_named_from_inside(tmp_path, monkeypatch, path):
+    (tmp_path / "here" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    with new_folder(Path(path)) as aside:
+        (aside / "weights").write_text("new")
+    assert names(tmp_path) == ["here"]
+    assert names(tmp_path / "here") == ["weights"]
+
+
+def test_a_folder_that_a_killed_process_was_replacing_is_found_and_put_back(tmp_path):
+    real, link = tmp_path / "real", tmp_path / "link"
+    left = tmp_path / ".real.123.old"
+    left.mkdir()
+    (left / "weights").write_text("old")
+    link.symlink_to(real)
+    assert standing(real) == standing(link) == left
+    with pytest.raises(ZeroDivisionError), new_folder(link):
+        raise ZeroDivisionError
+    assert standing(link) == link
+    assert (real / "weights").read_text() == "old"
+    assert names(tmp_path) == ["link", "real"]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

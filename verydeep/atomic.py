@@ -54,8 +54,10 @@ def append_json(path: Path, value: Any) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """Gives an empty folder to fill; when the block ends without an error it is synced and renamed to `path`.
 
-    A folder that stands at `path` is replaced. On failure it stays, and nothing else is left behind.
+    A folder that stands at `path` is replaced, where it is a link the one that it leads to. On failure it stays, and
+    nothing else is left behind.
     """
+    path = _led_to(path)
     put_back(path)
     for left in [*_beside(path, "partial"), *_beside(path, "old")]:
         shutil.rmtree(left, ignore_errors=True)  # a process was killed
@@ -111,14 +113,19 @@ def new_files(path: Path) -> Iterator[Path]:
 
 def standing(path: Path) -> Path:
     """Where a folder is: at its place or, if a process ended just as it was replacing it, beside it."""
-    return path if path.exists() else next(iter(_beside(path, "old")), path)
+    return path if path.exists() else next(iter(_beside(_led_to(path), "old")), path)
 
 
 def put_back(path: Path) -> None:
     """Renames a folder to its place again that a process was replacing when it ended."""
     found = standing(path)
     if found != path:
-        found.rename(path)
+        found.rename(_led_to(path))
+
+
+def _led_to(path: Path) -> Path:
+    """Where links lead to; with a name and a parent also where `path` is `.`."""
+    return Path(os.path.realpath(path))
 
 
 def _beside(path: Path, kind: str) -> list[Path]:

@@ -1,5 +1,6 @@
 """The verb `transfer`."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -73,6 +74,7 @@ def transfer(
         seed=seed,
         baseline=baseline,
     )
+    _check_apart(out, {"--report": report, "--json": json_file})
     found = transfer_features(
         list(runs), data=data, split=split, options=options, out=out, runtime=runtime, tolerance=images
     )
@@ -82,3 +84,13 @@ def transfer(
 
         page = write_transfer_report(found, report)
         show_report(page, json_file)
+
+
+def _check_apart(out: Path | None, places: dict[str, Path | None]) -> None:
+    """Refuses what would be written into the folder of a classifier, which holds nothing else."""
+    for option, place in places.items():
+        if out is None or place is None or str(place) == "-":
+            continue
+        one, other = Path(os.path.realpath(out)), Path(os.path.realpath(place))
+        if one.is_relative_to(other) or other.is_relative_to(one):
+            raise ValueError(f"--out {out} and {option} {place} need places of their own, neither inside the other")

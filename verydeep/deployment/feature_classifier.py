@@ -1,17 +1,20 @@
 """A linear SVM over networks' features as a folder that holds all it needs, and what it makes of images.
 
-FOLDER/classifier.json         classes, whether an image may show several, descriptor, C, SHA-256 of the weights
+FOLDER/classifier.json         classes, whether an image may show several, descriptors, C, SHA-256 of weights and itself
 FOLDER/classifier.safetensors  weights [classes, D] and biases [classes]
 FOLDER/0, FOLDER/1, ...        the networks' models (config.json, model.safetensors), in the order of the features
 """
 
+import hashlib
 import json
+import math
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +23,21 @@ from verydeep import atomic, runs
 from verydeep.deployment import pieces
 from verydeep.deployment.features import PENULTIMATE, Descriptor, Extraction, compute_part, extraction
 from verydeep.deployment.linear_svm import LinearSVM, stacked
+from verydeep.evaluation.dense import MOST_PIXELS
 from verydeep.images.given import GivenImage, GivenImages, given_images
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
+from verydeep.networks.configurations import PAPER_CROP
 from verydeep.runtime import Runtime
 
 ABOUT, WEIGHTS = runs.CLASSIFIER, "classifier.safetensors"
 
 FORMAT = 1
+
+NAMED = 3
+"""Files that are in the way, at most."""
+
+_LATER = frozenset({"several_labels", "sha256"})
+"""What older classifiers lack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +77,37 @@ def is_classifier(folder: str | Path) -> bool:
 
 
 def check_classifier_folder(folder: Path) -> None:
-    """Refuses, before any work, a folder that holds something else than a classifier.
+    """Refuses, before any work, a folder that cannot be replaced without a loss.
 
     Raises:
-        ValueError: it does.
+        ValueError: it holds something else than a classifier, or is the one in which the process works.
     """
-    if folder.exists() and not (folder.is_dir() and ((folder / ABOUT).is_file() or not any(folder.iterdir()))):
-        raise ValueError(f"{folder} holds other things than a classifier: choose another folder")
+    place = Path(os.path.realpath(atomic.standing(folder)))
+    if not place.exists():
+        return
+    others = _in_the_way(place) if place.is_dir() else [place.name]
+    if others:
+        named = ", ".join([*others[:NAMED], *(["..."] if len(others) > NAMED else [])])
+        raise ValueError(f"{folder} holds other things than a classifier ({named}): choose another folder")
+    if Path.cwd().is_relative_to(place):  # a shell in it would go on in the one that is deleted
+        raise ValueError(
+            f"{folder} is the folder you are in, which would be replaced: choose another, or leave it first"
+        )
+
+
+def _in_the_way(place: Path) -> list[str]:
+    """What a folder holds besides a whole classifier's files."""
+    found = list(place.iterdir())
+    try:
+        networks = len(_about(place)["networks"])
+    except (OSError, ValueError):
+        return sorted(entry.name for entry in found)
+    folders = {place / str(number) for number in range(networks)}
+    files = {place / ABOUT, place / WEIGHTS}
+    files |= {folder / name for folder in folders for name in (runs.CONFIG, runs.WEIGHTS)}
+    found += [entry for folder in folders if folder.is_dir() for entry in folder.iterdir()]
+    own = {entry for entry in found if (entry in folders and entry.is_dir()) or (entry in files and entry.is_file())}
+    return sorted(entry.relative_to(place).as_posix() for entry in found if entry not in own)
 
 
 def save_classifier(
@@ -114,7 +149,7 @@ def save_classifier(
             ],
             "weights_sha256": runs.file_sha256(aside / WEIGHTS),
         }
-        atomic.write_json(aside / ABOUT, about)
+        atomic.write_json(aside / ABOUT, {**about, "sha256": _sha256(about)})
 
 
 def load_classifier(folder: str | Path) -> FeatureClassifier:
@@ -124,25 +159,116 @@ def load_classifier(folder: str | Path) -> FeatureClassifier:
         ValueError: the folder holds none, or it is damaged or of a newer version.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
 
     path = atomic.standing(Path(folder))
     if not (path / ABOUT).is_file():
         raise ValueError(f"{folder} holds no classifier: verydeep transfer --out FOLDER writes one")
     try:
-        about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
-        if about["format"] > FORMAT:
-            raise ValueError("a newer version of verydeep wrote it")
-        if about["weights_sha256"] != runs.file_sha256(path / WEIGHTS):
-            raise ValueError(f"{WEIGHTS} is not what was saved: its SHA-256 differs")
-        arrays, classes = load_file(path / WEIGHTS), tuple(about["classes"])
-        descriptors = tuple(Descriptor(**one) for one in about["networks"])
-        svm = LinearSVM(weights=arrays["weights"], biases=arrays["biases"], c=about["c"])
-        models = tuple(runs.load_model(path / str(number)) for number in range(len(descriptors)))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        return _loaded(path)
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"{folder} does not hold a usable classifier: {' '.join(str(error).split())}") from error
-    several = bool(about.get("several_labels", False))  # a key that older classifiers lack
-    return FeatureClassifier(svm=svm, classes=classes, models=models, descriptors=descriptors, several_labels=several)
+
+
+def _loaded(path: Path) -> FeatureClassifier:
+    from safetensors.numpy import load_file
+
+    about = _about(path)
+    if about["weights_sha256"] != runs.file_sha256(path / WEIGHTS):
+        raise ValueError(f"{WEIGHTS} is not what was saved: its SHA-256 differs")
+    arrays = load_file(path / WEIGHTS)
+    if set(arrays) != {"weights", "biases"}:
+        raise ValueError(f"{WEIGHTS} holds other things than weights and biases")
+    svm = LinearSVM(weights=arrays["weights"], biases=arrays["biases"], c=about["c"])
+    models = tuple(runs.load_model(path / str(number)) for number in range(len(about["networks"])))
+    numbers = sum(_numbers(model, **one) for model, one in zip(models, about["networks"], strict=True))
+    wanted = (len(about["classes"]), numbers)
+    if svm.weights.shape != wanted or svm.biases.shape != wanted[:1]:
+        raise ValueError(
+            f"{wanted[0]:,} classes and {numbers:,} features do not go with weights {list(svm.weights.shape)} "
+            f"and biases {list(svm.biases.shape)}"
+        )
+    return FeatureClassifier(
+        svm=svm,
+        classes=tuple(about["classes"]),
+        models=models,
+        descriptors=tuple(Descriptor(**one) for one in about["networks"]),
+        several_labels=about.get("several_labels", False),
+    )
+
+
+def _numbers(model: runs.Model, *, scales: list[int], pool: str, **_: bool) -> int:
+    """How many describe an image.
+
+    Raises:
+        ValueError: at such a scale none can be described.
+    """
+    largest = math.isqrt(MOST_PIXELS) * PAPER_CROP // model.net.crop
+    if max(scales) > largest:
+        raise ValueError(f"scales are above {largest:,}, too large for any image")
+    return model.net.fc7.out_features * (len(scales) if pool == "stack" else 1)
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What classifier.json says.
+
+    Raises:
+        ValueError: it is damaged or of a newer version.
+        OSError: it cannot be read.
+    """
+    try:
+        about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{ABOUT} is no JSON: {error}") from error
+    version = about.get("format") if isinstance(about, dict) else None
+    if type(version) is not int or version < 1:
+        raise ValueError(f"{ABOUT} says no format")
+    if version > FORMAT:
+        raise ValueError("a newer version of verydeep wrote it")
+    _check_names(about, {"format", "classes", "c", "networks", "weights_sha256"}, optional=_LATER)
+    classes, c, networks = about["classes"], about["c"], about["networks"]
+    if not _is_list(classes, str) or len(set(classes)) < len(classes):
+        raise ValueError("classes are not different names")
+    if type(about.get("several_labels", False)) is not bool:
+        raise ValueError("several_labels is not true or false")
+    if type(c) not in (int, float) or not 0 < c < math.inf:
+        raise ValueError("c is no number above 0")
+    if not _is_list(networks, dict):
+        raise ValueError("networks are no list of descriptors")
+    for network in networks:
+        _check_descriptor(network)
+    if about.get("sha256") not in (None, _sha256(about)):
+        raise ValueError(f"{ABOUT} is not what was saved: its SHA-256 differs")
+    return cast(dict[str, Any], about)
+
+
+def _check_descriptor(network: dict[str, Any]) -> None:
+    _check_names(network, {"scales", "pool", "mirror", "normalise"})
+    scales = network["scales"]
+    if not _is_list(scales, int) or min(scales) < PAPER_CROP or len(set(scales)) < len(scales):
+        raise ValueError(f"scales are not different whole numbers from {PAPER_CROP} up")
+    if network["pool"] not in ("avg", "stack"):
+        raise ValueError("pool is not avg or stack")
+    for name in ("mirror", "normalise"):
+        if type(network[name]) is not bool:
+            raise ValueError(f"{name} is not true or false")
+
+
+def _check_names(values: dict[str, Any], wanted: set[str], *, optional: frozenset[str] = frozenset()) -> None:
+    if missing := sorted(wanted - set(values)):
+        raise ValueError(f"{ABOUT} lacks {', '.join(map(repr, missing))}")
+    if unknown := sorted(set(values) - wanted - optional):
+        raise ValueError(f"{ABOUT} has unknown values: {', '.join(map(repr, unknown))}")
+
+
+def _is_list(value: Any, kind: type) -> bool:
+    """Whether it is one of at least one value, all of a kind; true and false are no numbers."""
+    return isinstance(value, list) and bool(value) and all(type(one) is kind for one in value)
+
+
+def _sha256(about: dict[str, Any]) -> str:
+    """Of all that classifier.json says but this."""
+    said = {name: value for name, value in about.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def classify(
