@@ -300,7 +300,10 @@ def test_random_layers_are_not_forgotten(tmp_path, capsys):
     card = model_card(run, "hub:someone/net")
     assert "verydeep predict" not in card
     assert "fc6, fc7, fc8 are random" in card
-    with pytest.raises(ValueError, match="so relu7 would be of random weights: name pool5 or an earlier layer"):
+    needed = (
+        "so relu7 would be of random weights: take a run with fc6 and fc7, or of this one pool5 or an earlier layer"
+    )
+    with pytest.raises(ValueError, match=needed):
         features(run, noise, split="train")
     features(run, noise, split="train", descriptor=Descriptor(layers=("pool5",)))
     tiny = {"crop": 32, "width": 1 / 16, "epochs": 1, "batch": 4, "finetune": str(run)}

@@ -25,12 +25,17 @@ LOCK, OF_ORDERS = "lock", 16 * "[0-9a-f]"
 INDICES, REFUSALS = "indices", "refusals"
 
 
+class WrittenElsewhereError(OSError):
+    """Another process is writing the same file."""
+
+
 @contextmanager
 def alone(file: Path) -> Iterator[None]:
     """While no other process writes the same file; however this one ends, others may then.
 
     Raises:
-        OSError: another one is at it.
+        WrittenElsewhereError: another one is at it.
+        OSError: nothing can be written there.
     """
     lock = folder(file) / LOCK
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +43,8 @@ def alone(file: Path) -> Iterator[None]:
         try:
             fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            raise OSError(f"another process is writing {file}: wait for it, or name another file") from None
+            told = f"another process is writing {file}: wait for it, or name another file"
+            raise WrittenElsewhereError(told) from None
         yield
 
 

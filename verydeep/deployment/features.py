@@ -218,10 +218,12 @@ def _check_trained(name: str, model: runs.Model, layers: Sequence[str]) -> None:
     first = min(map(order.index, model.drawn), default=len(order))
     random = [layer for layer in layers if order.index(layer) >= first]
     if random:
-        told = (
-            f"{name} was imported without {', '.join(model.drawn)}, so {', '.join(random)} would be of random weights"
+        last = max(map(order.index, random))
+        needed = " and ".join(layer for layer in model.drawn if order.index(layer) <= last)
+        raise ValueError(
+            f"{name} was imported without {', '.join(model.drawn)}, so {', '.join(random)} would be of random weights: "
+            f"take a run with {needed}, or of this one {order[first - 1]} or an earlier layer (verydeep features)"
         )
-        raise ValueError(f"{told}: name {order[first - 1]} or an earlier layer")
 
 
 def _largest(net: VGG) -> int:

@@ -1,5 +1,6 @@
 """Features on other data, appendix B of the paper: linear SVMs over descriptors, on splits of a source."""
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ class _Described:
 
 
 def transfer(
-    folders: Sequence[str | Path],
+    folders: str | Path | Sequence[str | Path],
     *,
     data: str | Path | Source,
     split: str | None = None,
@@ -122,7 +123,7 @@ def transfer(
     Of every split a fifth of the training images chooses C; then all of them make the SVM that is tested.
 
     Args:
-        folders: classification runs; several are tested each and with their features stacked.
+        folders: a classification run or several; those are tested each and with their features stacked.
         data: SOURCE of the images, with at least two classes; with `options.labels` a folder of images.
         split: part of it that training and test images are drawn from; of a source with splits it must be said.
         options: descriptor, labels, draws, baselines.
@@ -136,15 +137,18 @@ def transfer(
         OSError: features or the classifier cannot be written.
     """
     started, options = time.perf_counter(), options or TransferOptions()
+    folders = [folders] if isinstance(folders, str | Path) else folders
     runtime, tolerance = runtime or Runtime(), tolerance or Tolerance()
     if out is not None:
         check_classifier_folder(Path(out))
     asked, labelled = _asked(folders, data, split, options, runtime, tolerance)
-    described = _described(folders, asked, read_once(asked[0].source), options)
-    ids, rows = _common(asked[0].source, [one.images for one in described])
+    source = read_once(asked[0].source)
+    described = _described(folders, asked, source, options)
+    ids, rows = _common(source, [one.images for one in described])
     labelled = labelled.of(rows)
     splits = transfer_splits(labelled, options.draw)
-    classified = _classified(described, ids, labelled, splits)
+    copies = _copies([source.digests[row] for row in rows], splits)
+    classified = _classified(described, ids, labelled, splits, copies)
     tested = np.stack([np.isin(np.arange(len(ids)), test) for _, test in splits])
     figures = measured([one.outcome for one in classified], tested, labelled.labels)
     descriptors, differences = descriptor_results(classified, figures, labelled.classes)
@@ -174,6 +178,7 @@ def transfer(
         descriptors=descriptors,
         differences=differences,
         unusable={name: why for one in described for name, why in one.images.unusable.items()},
+        copies=copies,
         seconds=time.perf_counter() - started,
     )
 
@@ -187,7 +192,7 @@ def _asked(
     tolerance: Tolerance,
 ) -> tuple[list[Extraction], Labelled]:
     """The runs' networks and how they describe the images, and what those show, checked; the source is opened once."""
-    if not folders or len(set(map(str, folders))) < len(folders):
+    if not folders or len(set(map(os.path.realpath, folders))) < len(folders):
         raise ValueError("name one or more runs, each once")
     images, labelled = data, None
     if options.labels is not None:
@@ -237,7 +242,7 @@ def _described(
         ids, _ = _common(source, [one.images for one in found])
         vectors = stacked([one.images.of(ids) for one in found])
         together = DescribedImages(ids=ids, vectors=vectors, unusable={})
-        names = " + ".join(sorted({one.networks for one in found}))
+        names = " + ".join(sorted(one.networks for one in found))
         found.append(_Described(name="all stacked", kind="stacked", networks=names, images=together))
     if options.baseline:
         for folder, one in zip(folders, asked, strict=True):
@@ -255,14 +260,29 @@ def _common(source: Source, described: Sequence[DescribedImages]) -> tuple[tuple
     return tuple(source.ids[row] for row in rows), rows
 
 
+def _copies(digests: Sequence[bytes], splits: Sequence[Split]) -> int:
+    """How many images stand for testing in a split that has the same file, by its SHA-256, among those for training."""
+    found: set[int] = set()
+    for train, test in splits:
+        learned = {digests[row] for row in train}
+        found.update(int(row) for row in test if digests[row] in learned)
+    return len(found)
+
+
 def _classified(
-    described: Sequence[_Described], ids: Sequence[str], labelled: Labelled, splits: Sequence[Split]
+    described: Sequence[_Described], ids: Sequence[str], labelled: Labelled, splits: Sequence[Split], copies: int
 ) -> list[Classified]:
     """What an SVM for each descriptor and split makes of the split's test images."""
     found, labels = [], labelled.labels
     with reporting("SVMs", total=len(described) * len(splits)) as report:
+        if copies:
+            report.say(f"{copies:,} test images are exact copies of training images: what they show was learned")
         for one in described:
             vectors, chosen = one.images.of(ids), []
+            if zero := int((~vectors.any(axis=1)).sum()):
+                report.say(
+                    f"{one.name}: of {zero:,} of {len(ids):,} images all features are 0, so nothing tells them apart"
+                )
             outcome = np.zeros((len(splits), *labels.shape), np.float32 if labelled.several else bool)
             for number, (train, test) in enumerate(splits):
                 svm = fit_choosing_c(vectors[train], labels[train])

@@ -1,8 +1,8 @@
 """Descriptors of a source's images for an SVM: of networks, kept once they are computed, and of plain pixels."""
 
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from torch.nn import functional as F
 
 from verydeep import cache, runs
+from verydeep.deployment import feature_parts
 from verydeep.deployment.feature_files import write_features
 from verydeep.deployment.features import PENULTIMATE, Descriptor
-from verydeep.images.decode import UnusableImageError, decode
+from verydeep.images.decode import Refusal, UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import Source, Unchanged, contents_digests, digest
 from verydeep.images.tolerance import Tolerance
@@ -59,7 +60,8 @@ def network_features(
 ) -> DescribedImages:
     """The penultimate features of every usable image; computed once, then read from the user's folder for caches.
 
-    Work that was stopped goes on (`write_features`).
+    Work that was stopped goes on (`write_features`), also if it stopped because more images were unusable than was
+    tolerated.
 
     Args:
         model: the network; it goes to the device.
@@ -72,19 +74,45 @@ def network_features(
     Raises:
         ValueError: unusable scales.
         TooManyBadImagesError: more images are unusable than is tolerated.
-        OSError: the folder for caches cannot be written.
+        OSError: the folder for caches cannot be written, or another process computes the same.
     """
     net = model.net
     network = (net.configuration.name, net.crop, net.width, net.batch_norm, model.scale, model.flip)
     computed = (__version__, torch.__version__, torch_device(runtime.device).type)
     contents = digest(source.fingerprint, source.digests)
-    key = digest(computed, network, weights, contents, descriptor, tolerance)
+    key = digest(computed, network, weights, contents, descriptor, tolerance.max_pixels)
     file = cache.folder() / KIND / f"{key}.safetensors"
+    found = None
     with suppress(OSError, SafetensorError):  # it is not there, or damaged
-        return _read(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_features(model, source, file, descriptor=descriptor, runtime=runtime, tolerance=tolerance)
-    return _read(file)
+        found = _read(file)
+    if found is None:
+        with _explaining_the_folder(file.parent):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_features(model, source, file, descriptor=descriptor, runtime=runtime, tolerance=tolerance)
+        found = _read(file)
+    refusals = [_refusal(name, reason) for name, reason in found.unusable.items()]
+    Quarantine(len(source), tolerance, split="all").settle(refusals)  # more may have been tolerated when it was written
+    return found
+
+
+@contextmanager
+def _explaining_the_folder(folder: Path) -> Iterator[None]:
+    """Whoever asks for vectors has named no file."""
+    try:
+        yield
+    except feature_parts.WrittenElsewhereError:
+        raise OSError("another verydeep transfer computes the same features: wait for it") from None
+    except OSError as error:
+        why = next(
+            (one.strerror for one in (error, error.__cause__) if isinstance(one, OSError) and one.strerror), error
+        )
+        raise OSError(f"features cannot be kept in {folder}: {why} (VERYDEEP_CACHE names another folder)") from error
+
+
+def _refusal(name: str, reason: str) -> UnusableImageError:
+    """What `UnusableImageError.reason` tells of."""
+    kind, _, detail = reason.partition(" (")
+    return UnusableImageError(name, cast(Refusal, kind), detail.removesuffix(")"))
 
 
 def _read(file: Path) -> DescribedImages:

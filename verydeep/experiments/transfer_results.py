@@ -91,6 +91,8 @@ class Transfer:
     descriptors: tuple[DescriptorResult, ...]
     differences: tuple[DescriptorDifference, ...]
     unusable: dict[str, str]
+    copies: int
+    """Images for testing, of all splits, with an exact copy among the training images of their split."""
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
