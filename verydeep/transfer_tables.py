@@ -42,6 +42,8 @@ def transfer_tables(found: Mapping[str, Any]) -> list[Table]:
         if by_points
         else "",
     ]
+    if found["copies"]:
+        told.append(f"Test images that are exact copies of training images: {found['copies']:,}.")
     if folder:
         told.append(f"The runs are in {folder}")
     table.caption = Text(" ".join(filter(None, told)))

@@ -77,6 +77,7 @@ def made(measure):
             difference(names[1], names[2], -21.0),
             difference(names[0], names[4], -0.0004),
         ),
+        copies=7,
         unusable={"bad.jpg": "undecodable"},
         seconds=61.0,
     )
@@ -167,7 +168,15 @@ def test_the_page_has_every_figure_in_its_cell(tmp_path, measure):
         else (f"the features of all stacked finds {own.mean:.1f}% of a class's images",)
     ):
         assert wanted in text
-    for wanted in (span(own.mean_ci95, 1), "17.7%", "12 to 13", "47 to 49", "The runs are in runs/", "bad.jpg"):
+    for wanted in (
+        span(own.mean_ci95, 1),
+        "17.7%",
+        "12 to 13",
+        "47 to 49",
+        "The runs are in runs/",
+        "bad.jpg",
+        "7 test images are exact copies",
+    ):
         assert wanted in text
     assert "from 0.01, 0.1, 1, 10, 100, 1000." in text
 
@@ -184,7 +193,15 @@ def test_the_terminal_has_every_figure_in_its_cell(measure):
     console = Console(file=io.StringIO(), width=200)
     console.print(*tables)
     text = " ".join(console.file.getvalue().split())
-    for wanted in ("photos: 2 classes", "12 to 13", "47 to 49", "without 1 images", "The runs are in runs/", measure):
+    for wanted in (
+        "photos: 2 classes",
+        "12 to 13",
+        "47 to 49",
+        "without 1 images",
+        "The runs are in runs/",
+        measure,
+        "7 test images are exact copies",
+    ):
         assert wanted in text
 
 
