@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from verydeep.atomic import new_folder, standing, write_bytes, write_json
+from verydeep.atomic import new_folder, put_back, standing, write_bytes, write_json
 
 
 def names(folder):
@@ -127,6 +127,10 @@ def test_a_folder_that_a_killed_process_was_replacing_is_found_and_put_back(tmp_
     (left / "weights").write_text("old")
     link.symlink_to(real)
     assert standing(real) == standing(link) == left
+    put_back(link)
+    assert link.is_symlink()
+    assert standing(link) == link
+    real.rename(left)
     with pytest.raises(ZeroDivisionError), new_folder(link):
         raise ZeroDivisionError
     assert standing(link) == link

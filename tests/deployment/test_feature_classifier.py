@@ -1,6 +1,7 @@
 """A classifier of features in `predict`: the same ways in and out as for a network, and refused everywhere else."""
 
 import csv
+import hashlib
 import io
 import json
 import multiprocessing
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 import verydeep
 from verydeep.deployment import feature_classifier, pieces
@@ -242,6 +244,20 @@ def test_only_a_whole_classifier_makes_its_files_replaceable(classifier, tmp_pat
         check_classifier_folder(folder / "4.txt")
 
 
+@pytest.mark.parametrize("name", ["0", "classifier.safetensors"])
+def test_what_only_has_the_name_of_a_classifiers_file_is_not_replaced(classifier, tmp_path, name):
+    folder = tmp_path / "classifier"
+    shutil.copytree(classifier, folder)
+    if name == "0":
+        shutil.rmtree(folder / name)
+        (folder / name).write_text("mine")
+    else:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+    with pytest.raises(ValueError, match=rf"\({name}\)"):
+        check_classifier_folder(folder)
+
+
 def test_the_folder_one_is_in_is_not_replaced_under_ones_feet(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -278,6 +294,7 @@ def test_other_files_are_not_written_into_a_classifier(tmp_path, capsys, monkeyp
         assert f"--out {out} and {option} {place} need places of their own" in refusal(capsys, *on, out, option, place)
     for option, place in (("--report", "clf2"), ("--json", "found.json"), ("--json", "-")):
         assert "need places" not in refusal(capsys, *on, "clf", option, place)
+    assert "need places" not in refusal(capsys, *on, tmp_path, "--json", "-")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["clf", "link"]
 
 
@@ -374,6 +391,30 @@ def test_what_older_classifiers_lack_is_not_missed(classifier, damaged):
     del about["sha256"], about["several_labels"]
     loaded = load_classifier(damaged(json.dumps(about, indent=1)))
     assert (loaded.classes, loaded.several_labels) == (("ant", "bee"), False)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            {"biases": np.zeros(3, np.float32)},
+            r"2 classes and 410 features do not go with weights \[2, 410\] and biases",
+        ),
+        ({"weights": np.zeros((2, 409), np.float32)}, "do not go with weights"),
+        ({"weights": np.zeros(410, np.float32)}, "do not go with weights"),
+        ({"more": np.zeros(1)}, "classifier.safetensors holds other things than weights and biases"),
+    ],
+)
+def test_weights_that_do_not_fit_are_told_in_a_line(classifier, tmp_path, change, told):
+    """Though their hash is right."""
+    folder = tmp_path / "classifier"
+    shutil.copytree(classifier, folder)
+    file = folder / "classifier.safetensors"
+    save_file({**load_file(file), **change}, file)
+    about = {**about_of(classifier), "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    (folder / "classifier.json").write_text(json.dumps(with_hash(about)))
+    with pytest.raises(ValueError, match=told):
+        load_classifier(folder)
 
 
 def places_in(value, path=()):

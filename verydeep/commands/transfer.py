@@ -56,7 +56,8 @@ def transfer(
         seed: Of those draws, and of the untrained networks' weights.
         baseline: Also test plain pixels (32 x 32), and networks like the runs' with random weights.
         out: Write a classifier of these classes into this folder, for verydeep predict. It is fitted on all
-            the images, to the features of all the runs.
+            the images, to the features of all the runs. A classifier that is there is replaced; the folder may hold
+            nothing else.
         report: Write a page into this folder.
         json_file: Write the figures to this file as well (- for standard output instead of the tables).
     """

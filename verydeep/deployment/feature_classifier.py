@@ -128,7 +128,7 @@ def save_classifier(
         several_labels: whether an image may show several classes.
 
     Raises:
-        ValueError: the folder holds other things.
+        ValueError: as `check_classifier_folder`.
         OSError: it cannot be written.
     """
     from safetensors.numpy import save_file
