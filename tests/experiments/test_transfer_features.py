@@ -280,7 +280,8 @@ def test_copies_of_training_images_among_those_for_testing_are_counted(made, cap
     data = [source[index].data for index in range(len(source))]
     wanted = {row for train, test in splits for row in test if any(data[row] == data[other] for other in train)}
     assert 0 < len(wanted) < 4
-    found = transfer(made.run, data=made.photos, options=replace(FEW, splits=4))
+    (made.photos / CLASSES[0] / "-.bmp").write_bytes(b"")  # the first one, and left out
+    found = transfer(made.run, data=made.photos, options=replace(FEW, splits=4), tolerance=Tolerance(max_bad=10))
     assert found.copies == len(wanted)
     assert f"{len(wanted)} test images are exact copies of training images" in capsys.readouterr().err
 
