@@ -276,7 +276,7 @@ def _classified(
     found, labels = [], labelled.labels
     with reporting("SVMs", total=len(described) * len(splits)) as report:
         if copies:
-            report.say(f"{copies:,} test images are exact copies of training images: what they show was learned")
+            report.say(f"test images that are exact copies of training images: {copies:,}; what they show was learned")
         for one in described:
             vectors, chosen = one.images.of(ids), []
             if zero := int((~vectors.any(axis=1)).sum()):
