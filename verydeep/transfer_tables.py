@@ -32,7 +32,7 @@ def transfer_tables(found: Mapping[str, Any]) -> list[Table]:
             ", ".join(f"{c:g}" for c in one["c"]),
         )
     if found["unusable"]:
-        table.title = Text(f"{table.title}, without {len(found['unusable']):,} images that cannot be used")
+        table.title = Text(f"{table.title}, {len(found['unusable']):,} unusable left out")
     told = [
         "sd: of the splits." if found["splits"] > 1 else "",
         "Interval: by a bootstrap over the test images. C: of the SVM, chosen in each split on a fifth of the training "

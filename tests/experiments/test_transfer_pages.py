@@ -197,10 +197,10 @@ def test_the_terminal_has_every_figure_in_its_cell(measure):
         "photos: 2 classes",
         "12 to 13",
         "47 to 49",
-        "without 1 images",
+        "1 unusable left out",
         "The runs are in runs/",
         measure,
-        "7 test images are exact copies",
+        "exact copies of training images: 7.",
     ):
         assert wanted in text
 
