@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -153,27 +154,13 @@ def transfer(
     figures = measured([one.outcome for one in classified], tested, labelled.labels)
     descriptors, differences = descriptor_results(classified, figures, labelled.classes)
     if out is not None:
-        vectors = next(one for one in reversed(described) if one.kind != "baseline").images.of(ids)
-        svm = fit_choosing_c(vectors, labelled.labels)
-        save_classifier(svm, asked, labelled.classes, Path(out), several_labels=labelled.several)
-    train, test = splits[0]
+        _save(described, ids, labelled, asked, Path(out))
     return Transfer(
         runs=tuple(map(str, folders)),
         source=str(data) if isinstance(data, str | Path) else "the source",
-        labels=None if options.labels is None else str(options.labels),
-        test_images=None if options.test_images is None else str(options.test_images),
+        **_options_told(options, asked),
+        **_images_told(labelled, splits),
         measure=figures.measure,
-        classes=labelled.classes,
-        n=len(ids),
-        n_train=len(train),
-        n_test=len(test),
-        train=tuple(labelled.images_of_each(train).tolist()),
-        test=tuple(labelled.images_of_each(test).tolist()),
-        splits=len(splits),
-        seed=options.seed,
-        scales=tuple(one.scales for one in asked),
-        pool=options.pool,
-        mirror=tuple(one.mirror for one in asked),
         chance=figures.chance,
         descriptors=descriptors,
         differences=differences,
@@ -181,6 +168,41 @@ def transfer(
         copies=copies,
         seconds=time.perf_counter() - started,
     )
+
+
+def _save(
+    described: Sequence[_Described], ids: Sequence[str], labelled: Labelled, asked: Sequence[Extraction], out: Path
+) -> None:
+    """The classifier of all images, over the features of all runs."""
+    vectors = next(one for one in reversed(described) if one.kind != "baseline").images.of(ids)
+    svm = fit_choosing_c(vectors, labelled.labels)
+    save_classifier(svm, asked, labelled.classes, out, several_labels=labelled.several)
+
+
+def _options_told(options: TransferOptions, asked: Sequence[Extraction]) -> dict[str, Any]:
+    """What `Transfer` says of how images were described and drawn."""
+    return {
+        "labels": None if options.labels is None else str(options.labels),
+        "test_images": None if options.test_images is None else str(options.test_images),
+        "seed": options.seed,
+        "scales": tuple(one.scales for one in asked),
+        "pool": options.pool,
+        "mirror": tuple(one.mirror for one in asked),
+    }
+
+
+def _images_told(labelled: Labelled, splits: Sequence[Split]) -> dict[str, Any]:
+    """What `Transfer` says of the images."""
+    train, test = splits[0]
+    return {
+        "classes": labelled.classes,
+        "n": len(labelled.labels),
+        "n_train": len(train),
+        "n_test": len(test),
+        "train": tuple(labelled.images_of_each(train).tolist()),
+        "test": tuple(labelled.images_of_each(test).tolist()),
+        "splits": len(splits),
+    }
 
 
 def _asked(
