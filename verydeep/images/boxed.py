@@ -203,5 +203,6 @@ def _check_classes(
 
 def _first(left_out: Mapping[str, str]) -> str:
     """Why the first image is left out, and how many more are."""
-    more = f" (and {len(left_out) - 1:,} more)" if len(left_out) > 1 else ""
+    others = len(left_out) - 1
+    more = f" (and {others:,} more image{'' if others == 1 else 's'})" if others else ""
     return f"{next(iter(left_out.values()))}{more}"
