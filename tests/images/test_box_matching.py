@@ -176,7 +176,7 @@ def test_boxes_do_not_cross_over_between_splits(tmp_path):
     for parts in (both, ["train"], ["val"]):
         with pytest.raises(ValueError, match=several):
             boxes_of(splits, parts, file, "train/flat/0.png,0,0,5,5\nflat/1.png,0,0,5,5\n")
-    missing = r"^validation/flat/0.png has no box in .*b.csv \(and 3 more\)"
+    missing = r"^validation/flat/0.png has no box in .*b.csv \(and 3 more images\)"
     file.write_text("".join(f"train/{name},0,0,5,5\n" for name in names))
     with pytest.raises(ValueError, match=missing):
         boxed_parts(splits, both, BoxOptions(boxes=(file,)))
