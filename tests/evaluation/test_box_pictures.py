@@ -50,3 +50,33 @@ def test_boxes_at_the_border_or_without_area_are_drawn_too():
     picture = box_on_grey(50, 60, (0, 0, 60, 50), "found")
     assert tuple(picture[0, 0]) == tuple(picture[49, 59]) == FOUND_COLOUR
     assert tuple(box_on_grey(50, 60, (30, 20, 30, 20), "found")[20, 30]) == FOUND_COLOUR
+
+
+@pytest.mark.parametrize(
+    ("box", "rows", "columns"),
+    [
+        ((60, 80, 160, 140), slice(66, 80), slice(60, 66)),  # above the box, from its left edge on
+        ((60, 5, 160, 60), slice(0, 14), slice(60, 66)),  # no room above: at the top of the image
+        ((215, 80, 224, 140), slice(66, 80), slice(185, 191)),  # no room at the right: it ends there
+    ],
+)
+def test_a_label_stands_at_its_box_and_in_the_image(box, rows, columns):
+    image, boxes = np.full((150, 224, 3), GREY, np.uint8), [np.array(box)]
+    bare = with_boxes_drawn(image, found=boxes)
+    written = with_boxes_drawn(image, found=boxes, labels=["cat 97%\n"])
+    changed = (written != bare).any(axis=2)
+    ys, xs = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+    assert ys[0] >= rows.start - 3
+    assert ys[-1] < rows.stop
+    assert xs[-1] - xs[0] > 40
+    assert (written[changed] == FOUND_COLOUR).all(axis=1).mean() > 0.5
+    assert (written[changed] == WHITE).all(axis=1).any()
+    assert changed[rows, columns].mean() > 0.5
+
+
+def test_each_box_has_a_label():
+    image, box = np.full((150, 224, 3), GREY, np.uint8), np.array((60, 80, 160, 140))
+    with pytest.raises(ValueError, match="zip"):
+        with_boxes_drawn(image, found=[box, box], labels=["cat"])
+    twice = with_boxes_drawn(image, found=[box, box], labels=["elephant", "i"])
+    assert np.array_equal(twice, with_boxes_drawn(image, found=[box], labels=["elephant"]))

@@ -1,9 +1,10 @@
 """Images with boxes drawn in."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from verydeep.images.box_geometry import Boxes
 from verydeep.images.decode import Pixels
@@ -18,10 +19,17 @@ EDGE = 1 / 4
 """Of a line's width, the white edge on either side of it; a pixel at least."""
 
 
-def with_boxes_drawn(image: Pixels, *, found: Sequence[Boxes], true: Boxes | None = None) -> Pixels:
+LETTERS = (1 / 25, 11)
+"""Height of what is written: a share of an image's shorter side, and the fewest pixels."""
+
+
+def with_boxes_drawn(
+    image: Pixels, *, found: Sequence[Boxes], true: Boxes | None = None, labels: Sequence[str] = ()
+) -> Pixels:
     """A copy of an image [H, W, 3] with predicted boxes in thick orange lines, and the true one in a thin blue one.
 
-    Boxes are (x0, y0, x1, y1) in pixels. Lines have a white edge, so that they are seen on anything.
+    Boxes are (x0, y0, x1, y1) in pixels. Lines have a white edge, so that they are seen on anything. With `labels`,
+    one for each predicted box, these stand above them, or in them where the image ends.
     """
     picture = Image.fromarray(np.ascontiguousarray(image))
     pen, side = ImageDraw.Draw(picture), min(image.shape[:2])
@@ -36,4 +44,21 @@ def with_boxes_drawn(image: Pixels, *, found: Sequence[Boxes], true: Boxes | Non
         around = (x0 - margin, y0 - margin, last_x + margin, last_y + margin)
         pen.rectangle(around, outline="white", width=width + 2 * margin)
         pen.rectangle((x0, y0, last_x, last_y), outline=colour, width=width)
+    for box, label in reversed(list(zip(found, labels, strict=bool(labels)))):  # the first lies on top
+        _write(pen, " ".join(label.split()), box, picture.size)
     return np.asarray(picture)
+
+
+def _write(pen: ImageDraw.ImageDraw, label: str, box: Boxes, size: tuple[int, int]) -> None:
+    import matplotlib as mpl  # for its font, which has more letters than Pillow's
+
+    share, least = LETTERS
+    height = max(least, round(share * min(size)))
+    font = ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", height)
+    ascent, descent = font.getmetrics()
+    border = max(2, height // 5)
+    wide, high = round(font.getlength(label)) + 2 * border, ascent + descent
+    left = max(0, min(round(box[0]), size[0] - wide))
+    top = max(0, round(box[1]) - high)
+    pen.rectangle((left, top, left + wide - 1, top + high - 1), fill=FOUND_COLOUR)
+    pen.text((left + border, top), label, fill="white", font=font)

@@ -135,6 +135,10 @@ def _drawn(
 
 def _picture(image: Pixels, prediction: BoxPrediction) -> bytes:
     buffer = io.BytesIO()
-    picture = with_boxes_drawn(image, found=[np.array(box) for box in prediction.boxes])
+    labels = [
+        f"{name} {100 * probability:.0f}%"
+        for name, probability in zip(prediction.classes, prediction.probabilities, strict=True)
+    ]
+    picture = with_boxes_drawn(image, found=[np.array(box) for box in prediction.boxes], labels=labels)
     Image.fromarray(picture).save(buffer, "JPEG", quality=_QUALITY)
     return buffer.getvalue()
