@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from verydeep import import_weights
+from verydeep import import_weights, vgg
 from verydeep.networks import keras_file, keras_process
+from verydeep.networks.recognition import architecture_of
 from verydeep.networks.weight_files import read_weights
 
 foreign = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "foreign_weights.py")))
@@ -128,6 +129,15 @@ def test_layers_that_do_not_fit_are_named(tmp_path, state):
     for name, message in (("features.5.bias", "conv2_1.bias is missing"), ("classifier.3.weight", "it has no fc7")):
         less = {key: value for key, value in state.items() if key != name}
         refused(saved(less, tmp_path / "net.pth"), message)
+
+
+@pytest.mark.parametrize("layer", ["conv2_1", "conv5_3"])
+def test_a_convolution_under_a_wrong_number_is_missed(layer):
+    """There are as many in each stage as D has."""
+    weights = vgg("D", classes=2, crop=32, width=1 / 16).state_dict()
+    weights[f"{layer[:-1]}7.weight"] = weights.pop(f"{layer}.weight")
+    with pytest.raises(ValueError, match=f"^{layer} is missing, for it to be D$"):
+        architecture_of(weights)
 
 
 def test_what_is_no_state_dict(tmp_path):

@@ -62,6 +62,9 @@ def architecture_of(weights: Mapping[str, Tensor], network: str | None = None) -
         if asked.kernels != found.kernels:
             raise ValueError(f"it holds the weights of {found.name}, not of {asked.name}")
         found = asked
+    for _, layer in _convolutions(found):
+        if f"{layer}.weight" not in weights:
+            raise ValueError(f"{layer} is missing, for it to be {found.name}")
     headless = not any(f"{layer}.weight" in weights for layer in HEAD)
     if not headless:
         _check_head(weights)
@@ -99,11 +102,16 @@ def _check_head(weights: Mapping[str, Tensor]) -> None:
 
 def _channels(weights: Mapping[str, Tensor], found: Configuration, *, headless: bool) -> list[tuple[int, int]]:
     """Of every hidden layer: how many outputs it has in the paper, and here."""
-    stages = zip(STAGE_CHANNELS, enumerate(found.kernels, 1), strict=True)
-    places = [(paper, f"conv{stage}_{n}") for paper, (stage, ks) in stages for n in range(1, len(ks) + 1)]
+    places = _convolutions(found)
     if not headless:
         places += [(FC_CHANNELS, "fc6"), (FC_CHANNELS, "fc7")]
     return [(paper, weights[f"{layer}.weight"].shape[0]) for paper, layer in places]
+
+
+def _convolutions(found: Configuration) -> list[tuple[int, str]]:
+    """How many outputs each has in the paper, and its name."""
+    stages = zip(STAGE_CHANNELS, enumerate(found.kernels, 1), strict=True)
+    return [(paper, f"conv{stage}_{n}") for paper, (stage, ks) in stages for n in range(1, len(ks) + 1)]
 
 
 def _crop(weights: Mapping[str, Tensor], found: Configuration) -> int:
