@@ -43,6 +43,14 @@ def status_of(*arguments):
     return 0
 
 
+def refusal(capsys, *arguments):
+    """The last line of a command that is used wrongly."""
+    assert status_of(*arguments) == 2
+    text = capsys.readouterr().err.splitlines()[-1]
+    assert text.startswith("verydeep: ")
+    return text
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     place = Path(sys.argv[1])

@@ -33,14 +33,8 @@ RECIPE = Recipe(crop=32, width=0.05, batch=4, epochs=1, learning_rate=1e-3)
 QUICKEST = ["--crop", "32", "--width", "0.05", "--batch", "4", "--epochs", "1"]
 
 
-run = runpy.run_path(str(Path(__file__).parents[1] / "several_commands.py"))["status_of"]
-
-
-def refusal(capsys, *arguments):
-    assert run(*arguments) == 2
-    text = capsys.readouterr().err.splitlines()[-1]
-    assert text.startswith("verydeep: ")
-    return text
+commands = runpy.run_path(str(Path(__file__).parents[1] / "several_commands.py"))
+run, refusal = commands["status_of"], commands["refusal"]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from sklearn.svm import LinearSVC
 
-from verydeep import Descriptor, features, vgg
+from verydeep import Descriptor, features
 from verydeep.deployment import linear_svm
 from verydeep.deployment.feature_classifier import classify, load_classifier
 from verydeep.deployment.linear_svm import CHOICES_OF_C, class_recalls, fit, fit_choosing_c, stacked
@@ -25,7 +25,7 @@ from verydeep.experiments.transfer_splits import Draw, Labelled, transfer_splits
 from verydeep.images.open_source import open_for_testing
 from verydeep.images.sources import MemorySource, Sample, stratified_split
 from verydeep.images.tolerance import Tolerance
-from verydeep.runs import Model, load_model, save_model
+from verydeep.runs import load_model
 
 accessibility = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "accessibility.py")))
 
@@ -33,14 +33,9 @@ CLASSES, EACH = ("ant", "bee", "cow"), 9
 FEW = TransferOptions(train=4, test=3, splits=2)
 
 
-run = runpy.run_path(str(Path(__file__).parents[1] / "several_commands.py"))["status_of"]
-
-
-def refusal(capsys, *arguments):
-    assert run(*arguments) == 2
-    text = capsys.readouterr().err.splitlines()[-1]
-    assert text.startswith("verydeep: ")
-    return text
+commands = runpy.run_path(str(Path(__file__).parents[1] / "several_commands.py"))
+run, refusal = commands["status_of"], commands["refusal"]
+save_network = runpy.run_path(str(Path(__file__).parents[1] / "random_networks.py"))["save_network"]
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +43,7 @@ def made(tmp_path_factory):
     """Two networks with random weights, and pictures whose classes differ by their colour."""
     place = tmp_path_factory.mktemp("transfer")
     for seed, name in enumerate("AB"):
-        torch.manual_seed(seed)
-        net = vgg(name, classes=2, crop=32, width=0.05)
-        with torch.no_grad():
-            for module in net.modules():  # activations keep their variance, so images of other colours differ
-                if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-                    module.weight.normal_(0, (2 / module.weight[0].numel()) ** 0.5)
-        save_model(Model(net=net, classes=("x", "y"), scale="256", flip=True), place / name / "model")
+        save_network(place / name, name=name, seed=seed)
     rng = np.random.default_rng(0)
     for label, name in enumerate(CLASSES):
         (place / "photos" / name).mkdir(parents=True)

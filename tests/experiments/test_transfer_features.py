@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from verydeep import vgg
 from verydeep.deployment import feature_parts
 from verydeep.experiments import transfer as transfer_module
 from verydeep.experiments import transfer_features
@@ -23,24 +22,14 @@ from verydeep.experiments.transfer_features import pixel_features, untrained
 from verydeep.experiments.transfer_splits import images_of_classes, transfer_splits
 from verydeep.images.open_source import open_for_testing
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
-from verydeep.runs import Model, load_model, save_model
+from verydeep.runs import load_model, save_model
 
 CLASSES, EACH = ("ant", "bee"), 5
 FEW = TransferOptions(train=3, test=2, splits=1)
 BASELINE = replace(FEW, baseline=True)
 
 run = runpy.run_path(str(Path(__file__).parents[1] / "several_commands.py"))["status_of"]
-
-
-def save_network(folder, *, name="A", seed=0, drawn=(), **more):
-    torch.manual_seed(seed)
-    net = vgg(name, classes=2, crop=32, width=0.05, **more)
-    with torch.no_grad():
-        for module in net.modules():  # activations keep their variance, so images of other colours differ
-            if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-                module.weight.normal_(0, (2 / module.weight[0].numel()) ** 0.5)
-    save_model(Model(net=net, classes=("x", "y"), scale="256", flip=True, drawn=drawn), folder / "model")
-    return folder
+save_network = runpy.run_path(str(Path(__file__).parents[1] / "random_networks.py"))["save_network"]
 
 
 @pytest.fixture

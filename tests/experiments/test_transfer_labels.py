@@ -11,12 +11,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageDraw
 from sklearn.metrics import precision_recall_curve
 from sklearn.svm import LinearSVC
 
-from verydeep import Descriptor, features, vgg
+from verydeep import Descriptor, features
 from verydeep.deployment import feature_files
 from verydeep.deployment.feature_classifier import classify, load_classifier
 from verydeep.deployment.linear_svm import CHOICES_OF_C, fit_choosing_c, several_split
@@ -26,11 +25,11 @@ from verydeep.experiments.transfer_splits import Draw, Labelled, transfer_splits
 from verydeep.images.given import given_images
 from verydeep.images.label_files import several_labels
 from verydeep.images.tolerance import Tolerance
-from verydeep.runs import Model, save_model
 
 TESTS = Path(__file__).parents[1]
 accessibility = SimpleNamespace(**runpy.run_path(str(TESTS / "accessibility.py")))
 run = runpy.run_path(str(TESTS / "several_commands.py"))["status_of"]
+save_network = runpy.run_path(str(TESTS / "random_networks.py"))["save_network"]
 
 CLASSES = ("ball", "bar", "box", "tile")
 COLOURS = ((230, 40, 40), (40, 200, 60), (50, 70, 240), (235, 220, 40))
@@ -43,13 +42,7 @@ def made(tmp_path_factory):
     """Two networks with random weights, and pictures of one to three coloured shapes, with files that say of which."""
     place = tmp_path_factory.mktemp("labels")
     for seed, name in enumerate("AB"):
-        torch.manual_seed(seed)
-        net = vgg(name, classes=2, crop=32, width=0.05)
-        with torch.no_grad():
-            for module in net.modules():
-                if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-                    module.weight.normal_(0, (2 / module.weight[0].numel()) ** 0.5)
-        save_model(Model(net=net, classes=("x", "y"), scale="256", flip=True), place / name / "model")
+        save_network(place / name, name=name, seed=seed)
     rng, lines = np.random.default_rng(0), ["file,class"]
     for number in range(IMAGES):
         name = f"{'old' if number % 2 else 'new'}/{number}.png"

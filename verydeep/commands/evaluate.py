@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from verydeep.commands.predictions import check_predictions_file
 from verydeep.evaluation.protocols import Method
 from verydeep.images.tolerance import Tolerance
 from verydeep.options import ImageOptions, JsonFile, OutputFile, OutputFolder, RuntimeOptions, named_scales
@@ -39,14 +40,11 @@ def evaluate(
         json_file: Write the figures to this file as well (- for standard output instead of the tables).
     """
     from verydeep.evaluation.evaluate import evaluate as evaluate_runs
-    from verydeep.evaluation.predictions import check_kind, write_predictions
+    from verydeep.evaluation.predictions import write_predictions
 
     if not runs:
         raise ValueError("name one or more run folders to evaluate")
-    if predictions is not None:
-        check_kind(predictions)
-        if predictions == json_file:
-            raise ValueError(f"{predictions} cannot hold both the predictions and the figures")
+    check_predictions_file(predictions, json_file)
     found = evaluate_runs(
         list(runs),
         data=data,

@@ -1,12 +1,11 @@
 """The verbs `localise train`, `localise evaluate` and `localise predict`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from verydeep.commands.predictions import Told, images_asked_for, tell
+from verydeep.commands.predictions import Told, check_predictions_file, images_asked_for, say, tell
 from verydeep.commands.train import training_figures
 from verydeep.evaluation.protocols import Windows
 from verydeep.images.regression import Regression
@@ -81,7 +80,7 @@ def train(
     recipe = localisation_recipe(recipe, fc_only=fc_only)
     options = BoxOptions(boxes=tuple(boxes), skip_bad_boxes=skip_bad_boxes)
     splits, check = localisation_splits(source, regression=regression, options=options, max_pixels=images.max_pixels)
-    _tell_left_out(check.lines())
+    say(check.lines())
     folder = train_network(
         splits,
         network=network,
@@ -136,17 +135,13 @@ def evaluate(
         report: Write a page with pictures into this folder.
         json_file: Write the figures to this file as well (- for standard output instead of the tables).
     """
-    from verydeep.evaluation.predictions import check_kind
     from verydeep.experiments.localisation_results import write_box_predictions
     from verydeep.experiments.localise import FullProcedure, evaluate_boxes
     from verydeep.images.open_boxed import BoxOptions
 
     if not runs:
         raise ValueError("name one or more run folders to evaluate")
-    if predictions is not None:
-        check_kind(predictions)
-        if predictions == json_file:
-            raise ValueError(f"{predictions} cannot hold both the predictions and the figures")
+    check_predictions_file(predictions, json_file)
     if (scales is not None or windows is not None) and not classifier:
         raise ValueError("--scales and --windows are for the full test, which needs a classification run: --classifier")
     full = FullProcedure(classifiers=tuple(classifier), scales=_scales(scales), windows=windows) if classifier else None
@@ -159,8 +154,9 @@ def evaluate(
         runtime=runtime,
         tolerance=images,
     )
-    _tell_left_out(found.check.lines())
-    show(found.to_dict(), json_file, *localisation_tables(found.to_dict()))
+    say(found.check.lines())
+    figures = found.to_dict()
+    show(figures, json_file, *localisation_tables(figures))
     if predictions is not None:
         write_box_predictions(found, predictions)
     if report is not None:
@@ -214,10 +210,3 @@ def predict(
 
 def _scales(text: str | None) -> tuple[int, ...]:
     return () if text is None else tuple(whole_numbers(text, "--scales"))
-
-
-def _tell_left_out(lines: list[str]) -> None:
-    """What was left out and why, where the figures do not go; by the first process."""
-    if not rank_of_environment():
-        for line in lines:
-            print(line, file=sys.stderr)

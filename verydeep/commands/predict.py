@@ -1,14 +1,13 @@
 """The verb `predict`."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from verydeep.commands.predictions import Told, images_asked_for, tell
+from verydeep.commands.predictions import Told, images_asked_for, say, tell
 from verydeep.evaluation.protocols import Method
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.options import ImageArgument, JsonFile, LinesFile, OutputFolder, RuntimeOptions, named_scales
-from verydeep.processes import rank_of_environment, under_torchrun
+from verydeep.processes import under_torchrun
 from verydeep.runtime import Runtime
 from verydeep.tables import prediction_table
 from verydeep.transfer_tables import classification_table
@@ -61,8 +60,7 @@ def _by_network(run: Path, asked: dict[str, Any], views: dict[str, Any]) -> Told
     from verydeep.runs import warnings_of
 
     model = model_on(asked["runtime"].device, run)
-    for line in () if rank_of_environment() else warnings_of(str(run), model):
-        print(line, file=sys.stderr)
+    say(warnings_of(str(run), model))
     found, places = predict_images(model, **asked, **views), min(asked["top"], len(model.classes))
     return Told(predictions=found, kind=Prediction, places=places, table=prediction_table)
 

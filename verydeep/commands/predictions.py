@@ -1,7 +1,7 @@
-"""What verbs that predict share: images as arguments, and predictions told as they come."""
+"""What verbs share that predict: images as arguments, predictions told as they come, and what is said beside them."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +84,27 @@ def tell(told: Told, *, images: int, out: Path | None, json_file: Path | None) -
     if out is None or json_file is not None:
         show({"predictions": kept}, json_file, *([told.table(kept)] if out is None else []))
     refuse_unusable(failed, images)
+
+
+def check_predictions_file(file: Path | None, json_file: Path | None) -> None:
+    """Refuses, before any work, a file of an evaluation's predictions that cannot be written.
+
+    Raises:
+        ValueError: it is of another kind, or is to hold the figures too.
+    """
+    from verydeep.evaluation.predictions import check_kind
+
+    if file is not None:
+        check_kind(file)
+        if file == json_file:
+            raise ValueError(f"{file} cannot hold both the predictions and the figures")
+
+
+def say(lines: Iterable[str]) -> None:
+    """Tells people something where the figures do not go; by the first process."""
+    if not rank_of_environment():
+        for line in lines:
+            print(line, file=sys.stderr)
 
 
 def _standard_input() -> bytes:

@@ -79,7 +79,8 @@ def transfer(
     found = transfer_features(
         list(runs), data=data, split=split, options=options, out=out, runtime=runtime, tolerance=images
     )
-    show(found.to_dict(), json_file, *transfer_tables(found.to_dict()))
+    figures = found.to_dict()
+    show(figures, json_file, *transfer_tables(figures))
     if report is not None:
         from verydeep.experiments.transfer_report import write_transfer_report
 

@@ -17,7 +17,7 @@ from verydeep import cache, runs
 from verydeep.deployment import feature_parts
 from verydeep.deployment.feature_files import write_features
 from verydeep.deployment.features import PENULTIMATE, Descriptor
-from verydeep.images.decode import Refusal, UnusableImageError, decode
+from verydeep.images.decode import UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources import Source, Unchanged, contents_digests, digest
 from verydeep.images.tolerance import Tolerance
@@ -90,7 +90,7 @@ def network_features(
             file.parent.mkdir(parents=True, exist_ok=True)
             write_features(model, source, file, descriptor=descriptor, runtime=runtime, tolerance=tolerance)
         found = _read(file)
-    refusals = [_refusal(name, reason) for name, reason in found.unusable.items()]
+    refusals = [UnusableImageError.of_reason(name, reason) for name, reason in found.unusable.items()]
     Quarantine(len(source), tolerance, split="all").settle(refusals)  # more may have been tolerated when it was written
     return found
 
@@ -107,12 +107,6 @@ def _explaining_the_folder(folder: Path) -> Iterator[None]:
             (one.strerror for one in (error, error.__cause__) if isinstance(one, OSError) and one.strerror), error
         )
         raise OSError(f"features cannot be kept in {folder}: {why} (VERYDEEP_CACHE names another folder)") from error
-
-
-def _refusal(name: str, reason: str) -> UnusableImageError:
-    """What `UnusableImageError.reason` tells of."""
-    kind, _, detail = reason.partition(" (")
-    return UnusableImageError(name, cast(Refusal, kind), detail.removesuffix(")"))
 
 
 def _read(file: Path) -> DescribedImages:

@@ -3,7 +3,7 @@
 import io
 import math
 import warnings
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import simplejpeg
@@ -50,6 +50,12 @@ class UnusableImageError(ValueError):
     def reason(self) -> str:
         """Why, without the name."""
         return f"{self.kind} ({self.detail})"
+
+    @classmethod
+    def of_reason(cls, name: str, reason: str) -> "UnusableImageError":
+        """The refusal of an image of which a file keeps name and `reason`."""
+        kind, _, detail = reason.partition(" (")
+        return cls(name, cast(Refusal, kind), detail.removesuffix(")"))
 
 
 class Decoded(NamedTuple):
