@@ -44,11 +44,12 @@ def status_of(*arguments):
 
 
 def refusal(capsys, *arguments):
-    """The last line of a command that is used wrongly."""
+    """The single line with which wrong use is answered."""
     assert status_of(*arguments) == 2
-    text = capsys.readouterr().err.splitlines()[-1]
-    assert text.startswith("verydeep: ")
-    return text
+    error = capsys.readouterr().err
+    assert error.startswith("verydeep: ")
+    assert error.count("\n") == 1
+    return error
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from verydeep import vgg
+from verydeep import TransferOptions, transfer, vgg
 from verydeep.runs import Model, load_model, save_model
 
 CLASSES = ("ant", "bee", "cow", "dog", "elk", "fox", "gnu")
@@ -63,4 +63,13 @@ def photos(tmp_path_factory):
         file = folder / CLASSES[number % 2] / f"{number}.png"
         file.parent.mkdir(exist_ok=True)
         Image.fromarray(pixels(number, SIZES[number % len(SIZES)])).save(file)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classifier(run, photos, tmp_path_factory):
+    """Of ants and bees, by the features of one network at two scales."""
+    folder = tmp_path_factory.mktemp("classifiers") / "classifier"
+    options = TransferOptions(train=3, test=2, splits=1, scales=(256, 300))
+    transfer([run], data=str(photos), options=options, out=folder)
     return folder

@@ -28,7 +28,8 @@ from verydeep.images.tolerance import Tolerance
 
 TESTS = Path(__file__).parents[1]
 accessibility = SimpleNamespace(**runpy.run_path(str(TESTS / "accessibility.py")))
-run = runpy.run_path(str(TESTS / "several_commands.py"))["status_of"]
+commands = runpy.run_path(str(TESTS / "several_commands.py"))
+run = commands["status_of"]
 save_network = runpy.run_path(str(TESTS / "random_networks.py"))["save_network"]
 
 CLASSES = ("ball", "bar", "box", "tile")
@@ -380,8 +381,7 @@ def test_test_images_of_class_folders(made, capsys, tmp_path):
 
 def test_wrong_use_is_told_in_a_line(made, capsys, tmp_path):
     def refusal(*arguments):
-        assert run("transfer", made.runs[0], "--data", *arguments) == 2
-        return capsys.readouterr().err.splitlines()[-1]
+        return commands["refusal"](capsys, "transfer", made.runs[0], "--data", *arguments)
 
     labels = [made.photos, "--labels", made.labels]
     assert "says which images are for training" in refusal(*labels, "--test-images", made.test, "--train", 5)
