@@ -31,13 +31,13 @@ from verydeep.evaluation.crops import crop_posteriors
 from verydeep.evaluation.dense import dense_posteriors, largest_image, pixels_at_once
 from verydeep.evaluation.passes import posteriors
 from verydeep.evaluation.protocols import Protocol
-from verydeep.images.folders import is_image_file
 from verydeep.images.loader import rescaled_images
-from verydeep.images.sources import MemorySource, Sample
+from verydeep.images.sources.folders import is_image_file
+from verydeep.images.sources.source import MemorySource, Sample
+from verydeep.machine.runtime import torch_device
 from verydeep.networks.configurations import layers
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import VGG, vgg
-from verydeep.runtime import torch_device
 
 CROPPED = 5
 """Photographs that are also tested by crops; each takes many seconds on a CPU."""

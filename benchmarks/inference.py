@@ -27,11 +27,11 @@ import torch
 from torch import Tensor
 from torch._dynamo.exc import BackendCompilerFailed
 
-from verydeep import runs
-from verydeep.deployment.export import write_exported
-from verydeep.deployment.exported import load_exported
-from verydeep.deployment.libraries import MissingLibraryError
+from verydeep.export.export import write_exported
+from verydeep.export.exported import load_exported
+from verydeep.machine.libraries import MissingLibraryError
 from verydeep.networks.vgg import VGG, vgg
+from verydeep.runs.model import Model
 
 CALIBRATED = 8
 """Images of noise; speed does not depend on them."""
@@ -61,7 +61,7 @@ def compiled(net: VGG) -> Classify:
 
 def exported(net: VGG, to: Any, folder: Path, *, int8: bool) -> Classify:
     """A file of `verydeep export`."""
-    model = runs.Model(net=net, classes=tuple(map(str, range(net.classes))), scale="256", flip=True)
+    model = Model(net=net, classes=tuple(map(str, range(net.classes))), scale="256", flip=True)
     noise = [torch.randint(0, 256, (3, net.crop, net.crop), dtype=torch.uint8) for _ in range(CALIBRATED)]
     file = folder / f"{'int8' if int8 else 'float32'}{'.xml' if to == 'openvino' else '.onnx'}"
     write_exported(model, file, to=to, calibration=noise if int8 else None)

@@ -24,15 +24,16 @@ from typing import Any
 import numpy as np
 
 import verydeep
-from verydeep import runs
 from verydeep.evaluation.metrics import TAILS
-from verydeep.experiments.localisation_report import write_localisation_report
-from verydeep.experiments.localisation_results import Localisation
-from verydeep.experiments.localise import FullProcedure, evaluate_boxes, localisation_recipe, localisation_splits
-from verydeep.experiments.transfer_measures import bootstrapped_recalls
-from verydeep.images.box_geometry import CORRECT_IOU
-from verydeep.images.open_boxed import BoxOptions
-from verydeep.images.regression import Regression
+from verydeep.images.boxes.geometry import CORRECT_IOU
+from verydeep.images.boxes.open import BoxOptions
+from verydeep.images.boxes.regression import Regression
+from verydeep.localisation.localise import FullProcedure, evaluate_boxes, localisation_recipe, localisation_splits
+from verydeep.localisation.report import write_localisation_report
+from verydeep.localisation.results import Localisation
+from verydeep.runs.model import load_model
+from verydeep.runs.record import versions
+from verydeep.transfer_learning.measures import bootstrapped_recalls
 
 FOLDERS = {"airplane": "airplanes", "face": "Faces", "motorcycle": "Motorbikes"}
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=600)
     parser.add_argument("--patience", type=int, default=50)
     args = parser.parse_args()
-    trained = runs.load_model(args.run).net
+    trained = load_model(args.run).net
     recipe = verydeep.Recipe(
         crop=trained.crop,
         width=trained.width,
@@ -73,7 +74,7 @@ def main() -> None:
     }
     told = {
         "trained_from": str(args.run),
-        "versions": runs.versions(),
+        "versions": versions(),
         **over_seeds(found),
         "seeds": {seed: one.to_dict() for seed, one in found.items()},
     }

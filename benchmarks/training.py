@@ -35,17 +35,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from verydeep import runs
 from verydeep.images.on_device import DeviceBatch
-from verydeep.images.sources import MemorySource, Splits
+from verydeep.images.sources.source import MemorySource, Splits
 from verydeep.images.tolerance import Tolerance
+from verydeep.machine.processes import Processes
+from verydeep.machine.runtime import Execution, Runtime, torch_device
 from verydeep.networks.arithmetic import describe
 from verydeep.networks.configurations import Layer, configuration, layers
 from verydeep.networks.vgg import ILSVRC_MEAN_RGB, VGG, vgg
-from verydeep.processes import Processes
-from verydeep.runtime import Execution, Runtime, torch_device
+from verydeep.runs.record import versions
+from verydeep.training.job import Order
 from verydeep.training.machinery import assemble
-from verydeep.training.order import Order
 from verydeep.training.recipe import Recipe
 from verydeep.training.step import descend
 
@@ -392,9 +392,9 @@ def measure(task: Task, scale: Scale, passes: int) -> dict[str, Any]:
     }
 
 
-def versions(device: torch.device) -> dict[str, str | None]:
+def _versions(device: torch.device) -> dict[str, str | None]:
     """Of all that takes part."""
-    found: dict[str, str | None] = {**runs.versions(), "cuda": None, "cudnn": None, "torchvision": None}
+    found: dict[str, str | None] = {**versions(), "cuda": None, "cudnn": None, "torchvision": None}
     if device.type == "cuda":
         found.update(cuda=torch.version.cuda, cudnn=str(torch.backends.cudnn.version()))
     try:
@@ -436,7 +436,7 @@ def main() -> None:
         "batch": batch,
         "classes": asked.classes,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "versions": versions(device),
+        "versions": _versions(device),
         "passes": passes,
         "steps_per_pass": scale.steps,
         **measure(task, scale, passes),

@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 import verydeep
-from verydeep import runs
+from verydeep.runs.files import METRICS
+from verydeep.runs.record import read_record, versions
 
 CORES, WORKERS = 2, 2
 EPOCHS = 2
@@ -33,13 +34,13 @@ def main() -> None:
     runtime = verydeep.Runtime(device="cpu", workers=WORKERS)
     with tempfile.TemporaryDirectory() as folder:
         run = verydeep.train(source, network="A", out=Path(folder) / "run", recipe=recipe, runtime=runtime)
-        images = runs.read_record(run).images
-        lines = [json.loads(line) for line in (run / runs.METRICS).read_text().splitlines()]
+        images = read_record(run).images
+        lines = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
     result = {
         "images": images,
         "cores": CORES,
         "workers": WORKERS,
-        "versions": runs.versions(),
+        "versions": versions(),
         "waiting_percent": [round(line["waiting"], 2) for line in lines],
         "images_per_second": [round(line["images_per_second"], 1) for line in lines],
     }

@@ -3,10 +3,13 @@
 import os
 
 import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("verydeep", "array_shapes.check_shapes")
+pytest_plugins = ["tested_run"]
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when `datasets` is imported
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ["OMP_NUM_THREADS"] = "1"  # read once, when PyTorch is imported: each worker has one core
+os.environ["OMP_NUM_THREADS"] = "1"  # read once, when PyTorch is imported: other numbers change the last bits of sums
 
 MOST_WORKERS = 4
 """Each has a PyTorch of its own in memory, and some tests start processes and look at the clock."""

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import runpy
 import subprocess
 import sys
 import tomllib
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import several_commands as commands
 from PIL import Image
 
 from verydeep.cli import app, main
@@ -18,13 +18,12 @@ from verydeep.cli import app, main
 QUICKEST = ["--crop", "32", "--width", "0.05", "--epochs", "1", "--batch", "64"]
 
 
-commands = runpy.run_path(str(Path(__file__).parent / "several_commands.py"))
-run = commands["status_of"]
+run = commands.status_of
 
 
 def refusal(capsys, *arguments):
     """What the single line says with which wrong use is answered."""
-    return commands["refusal"](capsys, *arguments).removeprefix("verydeep: ").strip()
+    return commands.refusal(capsys, *arguments).removeprefix("verydeep: ").strip()
 
 
 def picture_folder(root, classes=("cat", "dog"), count=5):

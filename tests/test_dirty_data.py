@@ -15,12 +15,12 @@ from PIL import Image
 
 from verydeep import Recipe, Runtime, Tolerance, evaluate, load, scan, train
 from verydeep.cli import main
-from verydeep.exit_status import WRONG_USE
-from verydeep.images.open_source import open_source
+from verydeep.commands.exit_status import WRONG_USE
 from verydeep.images.quarantine import Quarantine, TooManyBadImagesError
-from verydeep.images.sources import MemorySource, Sample, Splits, Subset
-from verydeep.runs import read_metrics
-from verydeep.runtime import Stopped
+from verydeep.images.sources.open import open_source
+from verydeep.images.sources.source import MemorySource, Sample, Splits, Subset
+from verydeep.machine.runtime import Stopped
+from verydeep.runs.record import read_metrics
 from verydeep.training import preparation
 
 IMAGES, BAD = 1000, 50

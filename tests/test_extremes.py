@@ -11,10 +11,10 @@ from verydeep import Recipe, Tolerance, evaluate, predict, train, vgg
 from verydeep.evaluation.passes import posteriors
 from verydeep.evaluation.protocols import Protocol
 from verydeep.images.decode import UnusableImageError, decode, decode_for
-from verydeep.images.folders import FolderSource
 from verydeep.images.loader import RescaledImages, TrainingView, centre_batches, training_batches
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources import Splits
+from verydeep.images.sources.folders import FolderSource
+from verydeep.images.sources.source import Splits
 
 COLOUR = (200, 30, 90)
 GREY = 117

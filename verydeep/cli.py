@@ -11,20 +11,20 @@ from cyclopts import App
 from verydeep.commands.compare import compare
 from verydeep.commands.describe import describe
 from verydeep.commands.evaluate import evaluate
+from verydeep.commands.exit_status import explained
 from verydeep.commands.export import export
 from verydeep.commands.features import features
 from verydeep.commands.import_weights import import_
 from verydeep.commands.localise import localise
+from verydeep.commands.options import options_file, refuse_fractions
 from verydeep.commands.predict import predict
 from verydeep.commands.push import push
 from verydeep.commands.reproduce import reproduce
 from verydeep.commands.scan import scan
 from verydeep.commands.train import train
 from verydeep.commands.transfer import transfer
-from verydeep.exit_status import explained
-from verydeep.options import options_file, refuse_fractions
-from verydeep.processes import under_torchrun
-from verydeep.runtime import ended_by_sigterm
+from verydeep.machine.processes import under_torchrun
+from verydeep.machine.runtime import ended_by_sigterm
 from verydeep.version import __version__
 
 ON_SEVERAL_PROCESSES = ("train", "evaluate", "reproduce", "predict", "features", "localise train")

@@ -7,7 +7,7 @@ import torch
 
 from verydeep import CONFIGURATIONS, load, vgg
 from verydeep.evaluation.dense import dense_posteriors
-from verydeep.runs import Model, load_model, save_model
+from verydeep.runs.model import Model, load_model, save_model
 
 CLASSES = ("a", "b", "c", "d", "e", "f")
 

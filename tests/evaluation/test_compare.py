@@ -9,12 +9,14 @@ import torch
 from PIL import Image
 
 import verydeep
-from verydeep import runs, vgg
+from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.paired import mcnemar
 from verydeep.evaluation.predictions import write_predictions
-from verydeep.images.sources import MemorySource, Sample, Splits
-from verydeep.runtime import Runtime
+from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.machine.runtime import Runtime
+from verydeep.runs.files import MODEL
+from verydeep.runs.model import Model, save_model
 
 SEVEN = tuple("abcdefg")
 IDS = [f"{number}.png" for number in range(26)] + ["caf\udce9, a.png", "two\nlines"]
@@ -46,7 +48,7 @@ def pictures():
 def results(tmp_path_factory):
     """A run tested in two ways, and the file of each."""
     folder = tmp_path_factory.mktemp("results")
-    runs.save_model(runs.Model(net=lively(0), classes=SEVEN, scale="256", flip=True), folder / "run" / runs.MODEL)
+    save_model(Model(net=lively(0), classes=SEVEN, scale="256", flip=True), folder / "run" / MODEL)
     options = {"data": pictures(), "runtime": Runtime(device="cpu"), "cache": False}
     dense = evaluate(folder / "run", protocol="dense", scales=[224, 288], **options)
     crops = evaluate(folder / "run", protocol="crops", scales=[256], **options)

@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 
 import verydeep
-from verydeep import runs, vgg
+from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.passes import posteriors
 from verydeep.evaluation.protocols import Protocol
-from verydeep.images.sources import MemorySource, Sample, Splits
-from verydeep.runtime import Runtime
+from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.machine.runtime import Runtime
+from verydeep.runs.files import MODEL
+from verydeep.runs.model import Model, save_model
 from verydeep.training.loop import train
 from verydeep.training.recipe import Recipe
 
@@ -46,7 +48,7 @@ KEYS = [
 
 
 def save_run(folder, net, classes=SEVEN, scale="256", flip=True):
-    runs.save_model(runs.Model(net=net, classes=classes, scale=scale, flip=flip), folder / runs.MODEL)
+    save_model(Model(net=net, classes=classes, scale=scale, flip=flip), folder / MODEL)
     return folder
 
 

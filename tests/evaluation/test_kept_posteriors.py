@@ -11,14 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from verydeep import cache, runs, vgg
+from verydeep import vgg
 from verydeep.evaluation import passes, posterior_cache
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.images import loader
 from verydeep.images.decode import UnusableImageError
-from verydeep.images.sources import MemorySource, Sample, Splits, contents_digests
+from verydeep.images.sources.source import MemorySource, Sample, Splits, contents_digests
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
-from verydeep.runtime import Runtime, ended_by_sigterm
+from verydeep.machine import cache
+from verydeep.machine.runtime import Runtime, ended_by_sigterm
+from verydeep.runs.files import MODEL
+from verydeep.runs.model import Model, save_model, weights_fingerprint
 
 CLASSES = tuple("abcdef")
 
@@ -41,7 +44,7 @@ def decoded(monkeypatch):
 def run(folder, network="A", seed=0, crop=32, flip=True):
     torch.manual_seed(seed)
     net = vgg(network, classes=len(CLASSES), crop=crop, width=0.05)
-    runs.save_model(runs.Model(net=net, classes=CLASSES, scale="256", flip=flip), folder / runs.MODEL)
+    save_model(Model(net=net, classes=CLASSES, scale="256", flip=flip), folder / MODEL)
     return folder
 
 
@@ -113,7 +116,7 @@ def test_nothing_is_taken_for_something_else(tmp_path, change, monkeypatch):
             other = run(tmp_path / "other", seed=1)
         case "network":
             other = run(tmp_path / "other", "A-LRN")
-            assert runs.weights_fingerprint(other) == runs.weights_fingerprint(folder)
+            assert weights_fingerprint(other) == weights_fingerprint(folder)
         case "flip":
             other = run(tmp_path / "other", flip=False)
         case "contents":

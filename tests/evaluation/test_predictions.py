@@ -15,14 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from verydeep import runs, vgg
+from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.metrics import misclassified
 from verydeep.evaluation.predictions import check_kind, read_predictions, write_predictions
 from verydeep.evaluation.results import Images
-from verydeep.images.sources import MemorySource, Sample, Splits
+from verydeep.images.sources.source import MemorySource, Sample, Splits
 from verydeep.images.tolerance import Tolerance
-from verydeep.runtime import Runtime
+from verydeep.machine.runtime import Runtime
+from verydeep.runs.files import MODEL
+from verydeep.runs.model import Model, save_model
 
 SEVEN = tuple("abcdefg")
 ODD = ['a,b "c".png', "two\nlines", "car\rriage", "\r\n", "caf\udce9.png", "猫", "=1+1", " ", "'", "a\tb", "\\udce9"]
@@ -71,7 +73,7 @@ def file(request, tmp_path):
 def test_an_evaluations_file_has_a_row_for_each_usable_image_in_the_sources_order(tmp_path, file):
     torch.manual_seed(0)
     net = vgg("A", classes=7, crop=32, width=0.05)
-    runs.save_model(runs.Model(net=net, classes=SEVEN, scale="256", flip=True), tmp_path / "run" / runs.MODEL)
+    save_model(Model(net=net, classes=SEVEN, scale="256", flip=True), tmp_path / "run" / MODEL)
     rng, samples = np.random.default_rng(0), []
     for number in range(8):
         buffer = io.BytesIO()

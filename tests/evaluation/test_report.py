@@ -4,28 +4,26 @@ import base64
 import io
 import json
 import re
-import runpy
 from html.parser import HTMLParser
-from pathlib import Path
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
+import accessibility
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from verydeep import runs, vgg
+from verydeep import vgg
 from verydeep.evaluation.charts import confusion_chart, reliability_chart
 from verydeep.evaluation.metrics import calibration, predicted
 from verydeep.evaluation.pictures import fitted, places
 from verydeep.evaluation.report import write_evaluation_report
 from verydeep.evaluation.results import NO_TOP5, Evaluation, Images, class_errors, comparisons, confusions, errors_of
 from verydeep.evaluation.score_maps import OPACITY, colours, overlay, posterior_map
-from verydeep.images.sources import MemorySource, Sample
+from verydeep.images.sources.source import MemorySource, Sample
 from verydeep.images.views import rescale
-
-accessibility = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "accessibility.py")))
+from verydeep.runs.model import Model
+from verydeep.runs.record import command, versions
 
 ODD = ("<b>&\"'", "caf\udce9 $x$", "猫", "d", "e", "f", "g")
 SECTIONS = [
@@ -165,7 +163,7 @@ def model_of(classes):
     with torch.no_grad():
         net.fc8.weight /= net(plain).std(dim=0)[:, None] / 4
         net.fc8.bias -= net(plain).mean(dim=0)
-    return runs.Model(net=net, classes=classes, scale="256", flip=False)
+    return Model(net=net, classes=classes, scale="256", flip=False)
 
 
 def written(folder, found, source, model=None):
@@ -384,9 +382,9 @@ def test_names_are_text_and_not_markup(fused):
 def test_the_end_says_how_to_repeat_it(fused):
     page, found, _ = fused
     text = page.text("To repeat it")
-    assert " ".join(runs.command().split()) in text
+    assert " ".join(command().split()) in text
     assert "runs/0<b>, runs/1<b>" in text
-    assert runs.versions()["torch"] in text
+    assert versions()["torch"] in text
     assert page.sections["To repeat it"]["items"] == 20
     for name, reason in [*found.unusable.items()][:20]:
         assert f"{shown(name)}: {reason}" in text

@@ -14,13 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from verydeep import runs, vgg
+from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.metrics import calibration, error_interval
 from verydeep.evaluation.results import NO_TOP5, Images, class_errors, comparisons, confusions, errors_of
-from verydeep.images.sources import MemorySource, Sample, Splits
+from verydeep.images.sources.source import MemorySource, Sample, Splits
 from verydeep.images.tolerance import Tolerance
-from verydeep.runtime import Runtime
+from verydeep.machine.runtime import Runtime
+from verydeep.runs.files import MODEL
+from verydeep.runs.model import Model, save_model
 
 NAMES = tuple("abcdefgh")
 BROKEN = (4, 11)
@@ -58,8 +60,8 @@ def tested(request, tmp_path_factory):
     classes, folder = request.param, tmp_path_factory.mktemp("runs")
     names = [str(folder / name) for name in ("one", "two", "three")]
     for seed, name in enumerate(names):
-        model = runs.Model(net=lively(seed, classes), classes=NAMES[:classes], scale="256", flip=True)
-        runs.save_model(model, folder / name / runs.MODEL)
+        model = Model(net=lively(seed, classes), classes=NAMES[:classes], scale="256", flip=True)
+        save_model(model, folder / name / MODEL)
     options = {"runtime": Runtime(device="cpu"), "tolerance": Tolerance(max_bad=10), "scales": [256]}
 
     def again(runs=names, **more):

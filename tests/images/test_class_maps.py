@@ -11,7 +11,7 @@ import tarfile
 import pytest
 from PIL import Image
 
-from verydeep.images.open_source import open_for_testing, open_source
+from verydeep.images.sources.open import open_for_testing, open_source
 
 GREYS = {"ant": 10, "bee": 20, "cat": 30, "dog": 40, "wasp": 50, "0": 60, "1": 70, "2": 80, "9": 90, "10": 100}
 

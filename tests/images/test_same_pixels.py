@@ -9,14 +9,14 @@ import simplejpeg
 import torch
 from PIL import Image
 
-from verydeep import CONFIGURATIONS, Runtime, runs
-from verydeep.deployment.predict import predict
+from verydeep import CONFIGURATIONS, Runtime
 from verydeep.evaluation.passes import posteriors
 from verydeep.evaluation.protocols import Protocol
 from verydeep.images import loader
 from verydeep.images.loader import RescaledImages, TrainingView, centre_batches, rescaled_images, training_batches
 from verydeep.images.on_device import shown
-from verydeep.images.sources import MemorySource, Sample
+from verydeep.images.sources.source import MemorySource, Sample
+from verydeep.prediction.predict import predict
 
 BLOCK = 16
 """Pixels along a side of a patch of one colour: no block of a JPEG reaches over its border."""
@@ -261,7 +261,7 @@ def seen_in_tests(source):
 def seen_in_predictions(name, data, folder, monkeypatch):
     net = Watcher()
     model = SimpleNamespace(net=net, classes=("a", "b"), scale="256", flip=False)
-    monkeypatch.setattr(runs, "load_model", lambda run: model)
+    monkeypatch.setattr("verydeep.evaluation.evaluate.load_model", lambda run: model)
     (folder / name).write_bytes(data)
     (prediction,) = predict("a run", [folder / name], runtime=Runtime(device="cpu"))
     assert prediction.error is None

@@ -13,9 +13,9 @@ from sklearn.datasets import load_digits
 
 from verydeep import Tolerance, scan
 from verydeep.cli import main
-from verydeep.images.open_source import open_source
-from verydeep.images.sources import MemorySource, Sample, Splits
-from verydeep.tables import scan_tables
+from verydeep.images.sources.open import open_source
+from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.images.tables import scan_tables
 
 
 def command_line(*arguments):

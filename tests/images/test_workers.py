@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from verydeep import Recipe, Runtime, Tolerance, load, train
 from verydeep.images.loader import TrainingView, training_batches
 from verydeep.images.quarantine import TooManyBadImagesError
-from verydeep.images.sources import MemorySource, Sample, Splits
+from verydeep.images.sources.source import MemorySource, Sample, Splits
 from verydeep.images.workers import WorkerDiedError, as_it_is, from_workers
 
 SECONDS = 10

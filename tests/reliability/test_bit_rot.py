@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from verydeep import Execution, train
-from verydeep.runs import load_model
+from verydeep.runs.model import load_model
 from verydeep.training.checkpoint import Checkpoint, Position, load_latest, save
 
 FILES = ("weights.safetensors", "momentum.safetensors", "state.json", "manifest.json")

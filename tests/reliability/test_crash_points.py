@@ -13,9 +13,10 @@ from itertools import groupby
 import pytest
 import torch
 
-from verydeep import runs
 from verydeep.networks.configurations import configuration
 from verydeep.networks.vgg import VGG
+from verydeep.runs.model import Model, load_model, save_model
+from verydeep.runs.record import is_finished
 from verydeep.training import checkpoint
 from verydeep.training.checkpoint import Checkpoint, Position
 
@@ -32,15 +33,15 @@ def made(step, seen=0):
 def model(seed):
     torch.manual_seed(seed)
     net = VGG(configuration("A"), classes=2, crop=32, width=0.02)
-    return runs.Model(net=net, classes=("dark", f"light {seed}"), scale="256", flip=True)
+    return Model(net=net, classes=("dark", f"light {seed}"), scale="256", flip=True)
 
 
 def save_checkpoints(*checkpoints):
     return lambda folder: [checkpoint.save(folder / "checkpoints", made(*which)) for which in checkpoints]
 
 
-def save_model(seed):
-    return lambda folder: runs.save_model(model(seed), folder / "model")
+def saved_model(seed):
+    return lambda folder: save_model(model(seed), folder / "model")
 
 
 def nothing(folder):
@@ -54,9 +55,9 @@ def checkpoint_there(folder, tiny):
 
 
 def model_there(folder, tiny):
-    if not runs.is_finished(folder):
+    if not is_finished(folder):
         return None
-    found = runs.load_model(folder)
+    found = load_model(folder)
     return tiny.digest(Checkpoint(weights=found.net.state_dict(), momentum={}, position=Position())), found.classes
 
 
@@ -65,8 +66,8 @@ CASES = {
     "one more checkpoint": (save_checkpoints((1,), (2,)), save_checkpoints((3,)), checkpoint_there),
     "a checkpoint in the place of another": (save_checkpoints((1,), (2,)), save_checkpoints((2, 5)), checkpoint_there),
     "a checkpoint in the place of the only one": (save_checkpoints((2,)), save_checkpoints((2, 5)), checkpoint_there),
-    "a model": (nothing, save_model(1), model_there),
-    "a model in the place of another": (save_model(1), save_model(2), model_there),
+    "a model": (nothing, saved_model(1), model_there),
+    "a model in the place of another": (saved_model(1), saved_model(2), model_there),
 }
 
 

@@ -22,7 +22,7 @@ SELDOM = [*OPTIONS, "--batch", "1"]
 
 LIMITED = """
 import os, resource, sys
-from verydeep import atomic
+from verydeep.machine import atomic
 from verydeep.cli import main
 
 out, name, limit, *arguments = sys.argv[1:]

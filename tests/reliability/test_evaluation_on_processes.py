@@ -1,17 +1,15 @@
 """Evaluation with 1, 2 and 4 processes: every image counts once, and all processes say the same (checks 11 and 20)."""
 
 import json
-import runpy
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import several_evaluations
+import several_processes
 
-HERE = Path(__file__).parents[1]
-several_processes = runpy.run_path(str(HERE / "several_processes.py"))
-SCRIPT = HERE / "several_evaluations.py"
-several_evaluations = runpy.run_path(str(SCRIPT))
+SCRIPT = Path(several_evaluations.__file__)
 
 SIZES = [*range(12, 17), 97]
 PIXELS = [40 * 40 * batch for batch in range(1, 7)]
@@ -54,20 +52,20 @@ def together(processes, jobs, folder):
     file = folder / "jobs.json"
     file.write_text(json.dumps(jobs))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    status, said, _ = several_processes["started"]([*launcher, str(SCRIPT), str(file)], 200)
+    status, said, _ = several_processes.started([*launcher, str(SCRIPT), str(file)], 200)
     assert status == 0, said
     return [[json.loads(Path(f"{job['out']}.{rank}.json").read_text()) for rank in range(processes)] for job in jobs]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    return several_evaluations["save_runs"](tmp_path_factory.mktemp("runs"))
+    return several_evaluations.save_runs(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, runs):
     folder = tmp_path_factory.mktemp("alone")
-    return [several_evaluations["run"](job) for job in jobs(folder, runs)]
+    return [several_evaluations.run(job) for job in jobs(folder, runs)]
 
 
 @pytest.fixture(scope="module")

@@ -3,18 +3,15 @@
 import contextlib
 import io
 import random
-import runpy
-from pathlib import Path
 
 import pytest
 import torch
+from damage import damaged
 
 from verydeep import vgg
-from verydeep.deployment.export import write_exported
-from verydeep.deployment.exported import load_exported
-from verydeep.runs import Model
-
-damaged = runpy.run_path(str(Path(__file__).with_name("damage.py")))["damaged"]
+from verydeep.export.export import write_exported
+from verydeep.export.exported import load_exported
+from verydeep.runs.model import Model
 
 KINDS = {"onnx": "net.onnx", "openvino": "net.xml", "torch": "net.pt2"}
 BESIDE = "net.bin"

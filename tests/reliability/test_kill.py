@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from verydeep import runs
+from verydeep.runs.files import BEST, MODEL
 from verydeep.training.checkpoint import load_latest
 
 TRAINING = """
@@ -148,7 +148,7 @@ def test_a_run_killed_again_and_again_ends_as_a_whole_one(python, tiny, battery,
     assert max(found.redone) <= 1
     assert python(TRAINING, out, tmp_path / "log", epochs, "whole").wait(200) == 0
     assert tiny.digest(load_latest(out / "checkpoints")[0]) == digests[tiny.STEPS * epochs]
-    for model in (runs.BEST, runs.MODEL):
+    for model in (BEST, MODEL):
         assert (out / model / "model.safetensors").read_bytes() == (whole / model / "model.safetensors").read_bytes()
     assert tiny.learning(out) == tiny.learning(whole)
     assert len(tiny.learning(out)) == epochs

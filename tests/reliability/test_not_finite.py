@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from verydeep import Execution, runs, train
+from verydeep import Execution, train
 from verydeep.cli import main
+from verydeep.machine.runtime import Stopped
 from verydeep.networks.vgg import VGG
-from verydeep.runtime import Stopped
+from verydeep.runs.record import read_metrics
 from verydeep.training.checkpoint import load_latest, load_step
 from verydeep.training.step import DivergedError
 
@@ -115,7 +116,7 @@ def test_scores_of_validation_images_that_are_not_finite_never_become_the_best(t
     with pytest.raises(DivergedError, match="scores of validation images are not finite") as diverged:
         train(tiny.splits(), network="A", out=tmp_path, recipe=tiny.RECIPE)
     hook.remove()
-    assert len(runs.read_metrics(tmp_path)) == epoch - 1
+    assert len(read_metrics(tmp_path)) == epoch - 1
     assert not (tmp_path / "best").exists()
     if epoch == 1:
         assert "there is no checkpoint yet" in str(diverged.value)

@@ -3,20 +3,17 @@
 import json
 import math
 import random
-import runpy
 import shutil
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+import several_processes as several
 
 from verydeep.images.quarantine import read_quarantine
-from verydeep.runs import read_metrics
+from verydeep.runs.record import read_metrics
 from verydeep.training.checkpoint import load_latest
-
-several = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "several_processes.py")))
 
 COUNTS = (2, 4)
 FC = {"fc_parallel": True}

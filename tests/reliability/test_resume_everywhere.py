@@ -11,8 +11,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from verydeep import Runtime, train
 from verydeep.images import loader
+from verydeep.machine.runtime import Stopped
 from verydeep.networks.vgg import VGG
-from verydeep.runtime import Stopped
 from verydeep.training.checkpoint import load_latest
 
 

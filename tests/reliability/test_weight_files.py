@@ -4,24 +4,20 @@ import io
 import pickle
 import random
 import resource
-import runpy
 import tarfile
 from pathlib import Path
-from types import SimpleNamespace
 
+import foreign_weights as foreign
 import numpy as np
 import pytest
 import torch
+from damage import damaged
 from safetensors.torch import save_file
 
 from verydeep import import_weights, load
-from verydeep.deployment.import_weights import converted_weights
-from verydeep.networks import keras_file
-from verydeep.networks.weight_files import read_weights
-
-foreign = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "foreign_weights.py")))
-damaged = runpy.run_path(str(Path(__file__).with_name("damage.py")))["damaged"]
-
+from verydeep.networks.foreign import keras_file
+from verydeep.networks.foreign.weight_files import read_weights
+from verydeep.runs.import_weights import converted_weights
 
 # the pickle wall
 

@@ -7,8 +7,9 @@ from dataclasses import asdict, replace
 import numpy as np
 from PIL import Image
 
-from verydeep import Recipe, runs
-from verydeep.images.sources import MemorySource, Sample, Splits
+from verydeep import Recipe
+from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.runs.record import read_metrics
 
 CLASSES = ("dark", "light")
 
@@ -66,7 +67,7 @@ def digest(checkpoint):
 def learning(run):
     """The metrics that do not depend on the clock."""
     names = ("epoch", "step", "learning_rate", "loss", "training_error", "validation_error")
-    return [{name: epoch[name] for name in names} for epoch in runs.read_metrics(run)]
+    return [{name: epoch[name] for name in names} for epoch in read_metrics(run)]
 
 
 def strays(run):

@@ -1,28 +1,25 @@
 """Trainings of boxes: what they start from, what they leave, and that a stop costs nothing."""
 
-import runpy
 import signal
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
+import boxed_pictures as pictures
 import numpy as np
 import pytest
 import torch
 
 from verydeep import Recipe, evaluate, load, train
-from verydeep.evaluation.localisation import centre_crop_boxes
-from verydeep.images.box_geometry import ObjectNotShownError, intersection_over_union
-from verydeep.images.boxed import Boxed, Located
+from verydeep.images.boxes.boxed import Boxed, Located
+from verydeep.images.boxes.geometry import ObjectNotShownError, intersection_over_union
 from verydeep.images.loader import RescaledImages, TrainingView, draw
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources import MemorySource, Sample, Splits
+from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.localisation.procedures import centre_crop_boxes
+from verydeep.machine.runtime import Stopped
 from verydeep.networks.scales import scale_in_pixels
-from verydeep.runs import load_box_model, load_config, load_model, read_metrics, read_record
-from verydeep.runtime import Stopped
+from verydeep.runs.model import load_box_model, load_config, load_model
+from verydeep.runs.record import read_metrics, read_record
 from verydeep.training import loop
-
-pictures = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "boxed_pictures.py")))
 
 RECIPE = Recipe(crop=32, width=0.05, batch=4, epochs=2, learning_rate=1e-3)
 

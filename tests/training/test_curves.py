@@ -9,9 +9,9 @@ import torch
 from tensorboardX.proto.event_pb2 import Event
 
 from verydeep import Recipe, Runtime, load, train
-from verydeep.images.sources import MemorySource, Splits
-from verydeep.runs import read_metrics
-from verydeep.runtime import Stopped
+from verydeep.images.sources.source import MemorySource, Splits
+from verydeep.machine.runtime import Stopped
+from verydeep.runs.record import read_metrics
 from verydeep.training.curves import TAGS, curves
 
 TINY = Recipe(crop=32, width=0.05, batch=4, epochs=4, learning_rate=1e-3, seed=5)
@@ -19,8 +19,8 @@ TINY = Recipe(crop=32, width=0.05, batch=4, epochs=4, learning_rate=1e-3, seed=5
 
 @pytest.fixture(scope="module")
 def images():
-    from verydeep.images.digits import digits
-    from verydeep.images.sources import Subset
+    from verydeep.images.sources.digits import digits
+    from verydeep.images.sources.source import Subset
 
     parts = {split: Subset(source=digits().part(split), indices=tuple(range(10))) for split in ("train", "val")}
     return Splits(name="ten digits", parts=parts)

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from verydeep import Recipe, load, train
-from verydeep.images.sources import MemorySource, Sample, Splits
-from verydeep.runs import load_model, read_metrics, read_record
+from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.runs.model import load_model
+from verydeep.runs.record import read_metrics, read_record
 
 TINY = {"crop": 32, "width": 0.05, "batch": 5, "epochs": 2, "seed": 3}
 STILL = {**TINY, "epochs": 1, "learning_rate": 1e-30, "weight_decay": 0.0}

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from verydeep import Recipe, initialise, train, vgg
-from verydeep.images.digits import digits
-from verydeep.images.sources import Splits, Subset
-from verydeep.runs import read_metrics
+from verydeep.images.sources.digits import digits
+from verydeep.images.sources.source import Splits, Subset
+from verydeep.runs.record import read_metrics
 
 CHANCE = math.log(10)
 

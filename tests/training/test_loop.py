@@ -15,9 +15,10 @@ from PIL import Image
 from verydeep import Execution, Recipe, Runtime, initialise, load, train, vgg
 from verydeep.images.colour import colour_statistics, shift_components
 from verydeep.images.loader import TrainingView, training_batches
-from verydeep.images.sources import MemorySource, Sample, Splits
-from verydeep.runs import append_metrics, load_model, read_metrics, read_record
-from verydeep.runtime import Stopped
+from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.machine.runtime import Stopped
+from verydeep.runs.model import load_model
+from verydeep.runs.record import append_metrics, read_metrics, read_record
 from verydeep.training.step import DivergedError, dropout_masks
 
 TINY = Recipe(crop=32, width=0.05, batch=4, epochs=3, learning_rate=1e-3, seed=5)

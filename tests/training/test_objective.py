@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from verydeep.images.box_geometry import CORRECT_IOU, boxes_in_image, intersection_over_union
+from verydeep.images.boxes.geometry import CORRECT_IOU, boxes_in_image, intersection_over_union
 from verydeep.images.on_device import DeviceBatch
 from verydeep.training.objective import classification, localisation
 

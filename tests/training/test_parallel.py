@@ -1,12 +1,10 @@
 """Steps over several processes against steps of one, and what is sent against what the system counts."""
 
 import json
-import runpy
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+import several_processes as several
 import torch
 
 from verydeep import initialise, load, vgg
@@ -14,8 +12,6 @@ from verydeep.networks.configurations import configuration
 from verydeep.networks.vgg import VGG
 from verydeep.training.micro_batch import largest_that_fits
 from verydeep.training.parallel import bytes_sent
-
-several = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "several_processes.py")))
 
 FC, PLAIN = {"fc_parallel": True}, {"fc_parallel": False}
 TRAININGS = {

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from verydeep import Execution, Recipe, describe, load, train
-from verydeep.images.digits import digits
-from verydeep.images.sources import Splits, Subset
-from verydeep.runtime import Stopped
+from verydeep.images.sources.digits import digits
+from verydeep.images.sources.source import Splits, Subset
+from verydeep.machine.runtime import Stopped
 from verydeep.training import loop, machinery, micro_batch, step
 from verydeep.training.step import DivergedError
 

@@ -10,11 +10,11 @@ import torch
 
 from verydeep import Recipe, Runtime, load, train
 from verydeep.images.decode import UnusableImageError
-from verydeep.images.digits import digits
-from verydeep.images.sources import Splits, Subset
+from verydeep.images.sources.digits import digits
+from verydeep.images.sources.source import Splits, Subset
 from verydeep.images.tolerance import TooManyBadImagesError
 from verydeep.images.workers import WorkerDiedError
-from verydeep.runs import read_metrics
+from verydeep.runs.record import read_metrics
 
 TINY = Recipe(crop=32, width=0.05, batch=4, epochs=2, learning_rate=1e-3)
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from verydeep.options import JsonFile
-from verydeep.tables import comparison_table, show
+from verydeep.commands.options import JsonFile
+from verydeep.evaluation.tables import comparison_table
+from verydeep.presentation.terminal import show
 
 
 def compare(first: Path, second: Path, *, json_file: JsonFile = None) -> None:

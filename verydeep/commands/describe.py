@@ -1,10 +1,11 @@
 """The verb `describe`."""
 
+from verydeep.commands.options import JsonFile, whole_numbers
 from verydeep.networks.arithmetic import describe as describe_network
 from verydeep.networks.arithmetic import describe_stack
 from verydeep.networks.configurations import CONFIGURATIONS, ILSVRC_CLASSES, PAPER_CROP
-from verydeep.options import JsonFile, whole_numbers
-from verydeep.tables import layer_table, networks_table, show, stack_table
+from verydeep.networks.tables import layer_table, networks_table, stack_table
+from verydeep.presentation.terminal import show
 
 STACK_CHANNELS = 512
 

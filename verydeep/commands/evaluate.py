@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from verydeep.commands.options import ImageOptions, JsonFile, OutputFile, OutputFolder, RuntimeOptions, named_scales
 from verydeep.commands.predictions import check_predictions_file
 from verydeep.evaluation.protocols import Method
+from verydeep.evaluation.tables import evaluation_tables
 from verydeep.images.tolerance import Tolerance
-from verydeep.options import ImageOptions, JsonFile, OutputFile, OutputFolder, RuntimeOptions, named_scales
-from verydeep.processes import rank_of_environment
-from verydeep.runtime import Runtime
-from verydeep.tables import evaluation_tables, show, show_report
+from verydeep.machine.processes import rank_of_environment
+from verydeep.machine.runtime import Runtime
+from verydeep.presentation.terminal import show, show_report
 
 
 def evaluate(

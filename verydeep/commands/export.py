@@ -5,11 +5,12 @@ from typing import Annotated, cast, get_args
 
 from cyclopts import Parameter
 
-from verydeep.deployment.formats import MAX_LOSS, Format
+from verydeep.commands.options import ImageOptions, JsonFile, RequiredFile
+from verydeep.export.formats import MAX_LOSS, Format
+from verydeep.export.tables import export_table, weights_table
 from verydeep.images.tolerance import Tolerance
-from verydeep.networks.layouts import ForeignLayout
-from verydeep.options import ImageOptions, JsonFile, RequiredFile
-from verydeep.tables import export_table, show, weights_table
+from verydeep.networks.foreign.layouts import ForeignLayout
+from verydeep.presentation.terminal import show
 
 
 def export(
@@ -44,12 +45,12 @@ def export(
     if to in get_args(ForeignLayout):
         if int8 or data is not None or check_images is not None or (max_loss, images) != (MAX_LOSS, Tolerance()):
             raise ValueError(f"weights for {to} need no images: leave out --int8, --data and what goes with them")
-        from verydeep.deployment.export_weights import write_weights
+        from verydeep.export.weights import write_weights
 
         written = write_weights(run, out, cast(ForeignLayout, to)).to_dict()
         show(written, json_file, weights_table(written))
         return
-    from verydeep.deployment.export import export as export_run
+    from verydeep.export.export import export as export_run
 
     found = export_run(
         run,

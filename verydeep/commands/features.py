@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Literal
 
+from verydeep.commands.options import ImageOptions, JsonFile, OutputFile, RuntimeOptions, named_scales
+from verydeep.descriptors.tables import feature_tables
 from verydeep.images.tolerance import Tolerance
-from verydeep.options import ImageOptions, JsonFile, OutputFile, RuntimeOptions, named_scales
-from verydeep.processes import rank_of_environment
-from verydeep.runtime import Runtime
-from verydeep.tables import feature_tables, show
+from verydeep.machine.processes import rank_of_environment
+from verydeep.machine.runtime import Runtime
+from verydeep.presentation.terminal import show
 
 
 def features(
@@ -45,8 +46,8 @@ def features(
         split: train, val, test or all; of a source with splits it must be said.
         json_file: Write what the file holds to this file as well (- for standard output instead of the table).
     """
-    from verydeep.deployment.feature_files import write_features
-    from verydeep.deployment.features import Descriptor
+    from verydeep.descriptors.features import Descriptor
+    from verydeep.descriptors.files import write_features
 
     assert out is not None
     if out == json_file:

@@ -3,9 +3,10 @@
 from fractions import Fraction
 from pathlib import Path
 
-from verydeep.networks.layouts import Channels, Triple, White
-from verydeep.options import JsonFile
-from verydeep.tables import import_table, show
+from verydeep.commands.options import JsonFile
+from verydeep.networks.foreign.layouts import Channels, Triple, White
+from verydeep.presentation.terminal import show
+from verydeep.runs.tables import import_table
 
 
 def import_(
@@ -38,7 +39,7 @@ def import_(
         white: 1 or 255, what a white pixel is.
         json_file: Write what was found to this file as well (- for standard output instead of the table).
     """
-    from verydeep.deployment.import_weights import Trained, import_weights
+    from verydeep.runs.import_weights import Trained, import_weights
 
     trained = Trained(mean=_three(mean, "--mean"), std=_three(std, "--std"), channels=channels, white=white)
     found = import_weights(weights, out, network=network, class_names=class_names, trained=trained).to_dict()

@@ -5,13 +5,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from verydeep.commands.predictions import Told, check_predictions_file, images_asked_for, say, tell
-from verydeep.commands.train import training_figures
-from verydeep.evaluation.protocols import Windows
-from verydeep.images.regression import Regression
-from verydeep.images.tolerance import MAX_PIXELS, Tolerance
-from verydeep.localisation_tables import box_prediction_table, localisation_tables
-from verydeep.options import (
+from verydeep.commands.options import (
     BoxFiles,
     ConfigFile,
     ExecutionOptions,
@@ -25,10 +19,17 @@ from verydeep.options import (
     RuntimeOptions,
     whole_numbers,
 )
-from verydeep.processes import rank_of_environment
-from verydeep.runtime import Execution, Runtime
-from verydeep.tables import show, show_report, training_table
+from verydeep.commands.predictions import Told, check_predictions_file, images_asked_for, say, tell
+from verydeep.commands.train import training_figures
+from verydeep.evaluation.protocols import Windows
+from verydeep.images.boxes.regression import Regression
+from verydeep.images.tolerance import MAX_PIXELS, Tolerance
+from verydeep.localisation.tables import box_prediction_table, localisation_tables
+from verydeep.machine.processes import rank_of_environment
+from verydeep.machine.runtime import Execution, Runtime
+from verydeep.presentation.terminal import show, show_report
 from verydeep.training.recipe import Recipe
+from verydeep.training.tables import training_table
 
 localise = App(name="localise", help="Train, test and use networks that tell where an object is (appendix A).")
 
@@ -73,8 +74,8 @@ def train(
     """
     from dataclasses import asdict
 
-    from verydeep.experiments.localise import localisation_recipe, localisation_splits
-    from verydeep.images.open_boxed import BoxOptions
+    from verydeep.images.boxes.open import BoxOptions
+    from verydeep.localisation.localise import localisation_recipe, localisation_splits
     from verydeep.training.loop import train as train_network
 
     recipe = localisation_recipe(recipe, fc_only=fc_only)
@@ -135,9 +136,9 @@ def evaluate(
         report: Write a page with pictures into this folder.
         json_file: Write the figures to this file as well (- for standard output instead of the tables).
     """
-    from verydeep.experiments.localisation_results import write_box_predictions
-    from verydeep.experiments.localise import FullProcedure, evaluate_boxes
-    from verydeep.images.open_boxed import BoxOptions
+    from verydeep.images.boxes.open import BoxOptions
+    from verydeep.localisation.localise import FullProcedure, evaluate_boxes
+    from verydeep.localisation.results import write_box_predictions
 
     if not runs:
         raise ValueError("name one or more run folders to evaluate")
@@ -160,7 +161,7 @@ def evaluate(
     if predictions is not None:
         write_box_predictions(found, predictions)
     if report is not None:
-        from verydeep.experiments.localisation_report import write_localisation_report
+        from verydeep.localisation.report import write_localisation_report
 
         page = write_localisation_report(found, report, data=data)
         show_report(page, json_file)
@@ -195,9 +196,9 @@ def predict(
         json_file: Write all predictions to this file as well (- for standard output instead of the table).
         max_pixels: Larger images are refused.
     """
-    from verydeep.experiments.localise import FullProcedure
-    from verydeep.experiments.localise_images import BoxPrediction, predict_boxes
-    from verydeep.runs import load_box_model
+    from verydeep.localisation.localise import FullProcedure
+    from verydeep.localisation.predict import BoxPrediction, predict_boxes
+    from verydeep.runs.model import load_box_model
 
     source = images_asked_for(images, out=out, json_file=json_file)
     full = FullProcedure(classifiers=(classifier,), scales=_scales(scales), windows=windows)

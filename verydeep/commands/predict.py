@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from verydeep.commands.options import ImageArgument, JsonFile, LinesFile, OutputFolder, RuntimeOptions, named_scales
 from verydeep.commands.predictions import Told, images_asked_for, say, tell
 from verydeep.evaluation.protocols import Method
 from verydeep.images.tolerance import MAX_PIXELS
-from verydeep.options import ImageArgument, JsonFile, LinesFile, OutputFolder, RuntimeOptions, named_scales
-from verydeep.processes import under_torchrun
-from verydeep.runtime import Runtime
-from verydeep.tables import prediction_table
-from verydeep.transfer_tables import classification_table
+from verydeep.machine.processes import under_torchrun
+from verydeep.machine.runtime import Runtime
+from verydeep.prediction.tables import prediction_table
+from verydeep.transfer_learning.tables import classification_table
 
 
 def predict(
@@ -44,7 +44,7 @@ def predict(
         json_file: Write all predictions to this file as well (- for standard output instead of the table).
         max_pixels: Larger images are refused.
     """
-    from verydeep.deployment.feature_classifier import is_classifier
+    from verydeep.transfer_learning.classifier import is_classifier
 
     source = images_asked_for(images, out=out, json_file=json_file)
     asked = {"images": source, "top": top, "runtime": runtime, "max_pixels": max_pixels}
@@ -55,9 +55,9 @@ def predict(
 
 
 def _by_network(run: Path, asked: dict[str, Any], views: dict[str, Any]) -> Told:
-    from verydeep.deployment.predict import Prediction, model_on
-    from verydeep.deployment.predict import predict as predict_images
-    from verydeep.runs import warnings_of
+    from verydeep.prediction.predict import Prediction, model_on
+    from verydeep.prediction.predict import predict as predict_images
+    from verydeep.runs.model import warnings_of
 
     model = model_on(asked["runtime"].device, run)
     say(warnings_of(str(run), model))
@@ -66,7 +66,7 @@ def _by_network(run: Path, asked: dict[str, Any], views: dict[str, Any]) -> Told
 
 
 def _by_classifier(folder: Path, asked: dict[str, Any], views: dict[str, Any]) -> Told:
-    from verydeep.deployment.feature_classifier import Classification, classify, load_classifier
+    from verydeep.transfer_learning.classifier import Classification, classify, load_classifier
 
     if views:
         raise ValueError(

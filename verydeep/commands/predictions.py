@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from verydeep.exit_status import refuse_unusable
-from verydeep.processes import rank_of_environment, under_torchrun
-from verydeep.tables import show
+from verydeep.commands.exit_status import refuse_unusable
+from verydeep.machine.processes import rank_of_environment, under_torchrun
+from verydeep.presentation.terminal import show
 
 if TYPE_CHECKING:
-    from verydeep.deployment.feature_classifier import Classification
-    from verydeep.deployment.predict import Prediction
-    from verydeep.experiments.localise_images import BoxPrediction
-    from verydeep.images.given import GivenImages
+    from verydeep.images.sources.given import GivenImages
+    from verydeep.localisation.predict import BoxPrediction
+    from verydeep.prediction.predict import Prediction
+    from verydeep.transfer_learning.classifier import Classification
 
     AnyPrediction = Prediction | Classification | BoxPrediction
 
@@ -40,8 +40,8 @@ def images_asked_for(images: Sequence[Path], *, out: Path | None, json_file: Pat
     Raises:
         ValueError: there are none, an unknown option stands among them, or the files cannot be.
     """
-    from verydeep.deployment.prediction_files import check_kind
-    from verydeep.images.given import STANDARD_INPUT, given_images
+    from verydeep.images.sources.given import STANDARD_INPUT, given_images
+    from verydeep.prediction.files import check_kind
 
     if not images:
         raise ValueError("name one or more images, or folders of them")
@@ -61,8 +61,8 @@ def tell(told: Told, *, images: int, out: Path | None, json_file: Path | None) -
     Raises:
         OSError: a file cannot be written, or in the end: some images could not be used.
     """
-    from verydeep.deployment.prediction_files import prediction_file
-    from verydeep.progress import reporting
+    from verydeep.prediction.files import prediction_file
+    from verydeep.presentation.progress import reporting
 
     if rank_of_environment():
         for _ in told.predictions:  # the first process has them all

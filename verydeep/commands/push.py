@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from verydeep.options import JsonFile
-from verydeep.tables import show
+from verydeep.commands.options import JsonFile
+from verydeep.presentation.terminal import show
 
 
 def push(
@@ -21,7 +21,7 @@ def push(
         license: As the hub calls it, apache-2.0 say. Weights that came from elsewhere have their source's.
         json_file: Write its address to this file as well (- for standard output instead).
     """
-    from verydeep.deployment.push import push as push_model
+    from verydeep.runs.push import push as push_model
 
     address = push_model(run, name, private=private, license=license)
     show({"run": str(run), "name": name, "address": address}, json_file, f"{name}: {address}")

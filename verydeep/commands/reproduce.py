@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from verydeep.images.tolerance import Tolerance
-from verydeep.options import (
+from verydeep.commands.options import (
     ChangeOptions,
     ExecutionOptions,
     ImageOptions,
@@ -14,9 +13,11 @@ from verydeep.options import (
     RuntimeOptions,
     whole_numbers,
 )
-from verydeep.processes import rank_of_environment
-from verydeep.runtime import Execution, Runtime
-from verydeep.tables import plan_table, show
+from verydeep.images.tolerance import Tolerance
+from verydeep.machine.processes import rank_of_environment
+from verydeep.machine.runtime import Execution, Runtime
+from verydeep.presentation.terminal import show
+from verydeep.reproduction.tables import plan_table
 from verydeep.training.recipe import Recipe
 
 
@@ -51,8 +52,8 @@ def reproduce(
         dry_run: Only tell what would be trained, and about how long and with how much memory.
         json_file: Write the report's figures to this file as well (- for standard output instead of the path).
     """
-    from verydeep.experiments.grid import QUICK, Grid
-    from verydeep.experiments.reproduce import quick_recipe
+    from verydeep.reproduction.grid import QUICK, Grid
+    from verydeep.reproduction.reproduce import quick_recipe
 
     recipe = changes.applied(quick_recipe(source) if quick else Recipe())
     named = tuple(name for name in only.split(",") if name) or (QUICK if quick else ())
@@ -61,8 +62,8 @@ def reproduce(
     if dry_run:
         _show_plan(source, out, options, images, json_file)
         return
-    from verydeep.experiments.report import RESULTS
-    from verydeep.experiments.reproduce import reproduce as reproduce_paper
+    from verydeep.reproduction.report import RESULTS
+    from verydeep.reproduction.reproduce import reproduce as reproduce_paper
 
     report = reproduce_paper(source, out=out, tolerance=images, **options)
     if not rank_of_environment():
@@ -70,9 +71,9 @@ def reproduce(
 
 
 def _show_plan(source: str, out: Path, options: dict[str, Any], tolerance: Tolerance, json_file: Path | None) -> None:
-    from verydeep.experiments.estimate import estimates
-    from verydeep.experiments.reproduce import run_folder
-    from verydeep.images.open_source import open_source
+    from verydeep.images.sources.open import open_source
+    from verydeep.reproduction.estimate import estimates
+    from verydeep.reproduction.reproduce import run_folder
 
     seed, grid = options["recipe"].seed, options["grid"]
     found = estimates(open_source(source), out=run_folder(out, seed), tolerance=tolerance, **options)

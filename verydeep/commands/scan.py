@@ -1,9 +1,10 @@
 """The verb `scan`."""
 
+from verydeep.commands.options import ImageOptions, JsonFile
+from verydeep.images.tables import scan_tables
 from verydeep.images.tolerance import Tolerance
-from verydeep.options import ImageOptions, JsonFile
-from verydeep.runtime import Runtime
-from verydeep.tables import scan_tables, show
+from verydeep.machine.runtime import Runtime
+from verydeep.presentation.terminal import show
 
 
 def scan(

@@ -3,12 +3,20 @@
 from pathlib import Path
 from typing import Any
 
+from verydeep.commands.options import (
+    ConfigFile,
+    ExecutionOptions,
+    ImageOptions,
+    JsonFile,
+    RecipeOptions,
+    RuntimeOptions,
+)
 from verydeep.images.tolerance import Tolerance
-from verydeep.options import ConfigFile, ExecutionOptions, ImageOptions, JsonFile, RecipeOptions, RuntimeOptions
-from verydeep.processes import rank_of_environment
-from verydeep.runtime import Execution, Runtime
-from verydeep.tables import show, training_table
+from verydeep.machine.processes import rank_of_environment
+from verydeep.machine.runtime import Execution, Runtime
+from verydeep.presentation.terminal import show
 from verydeep.training.recipe import Recipe
+from verydeep.training.tables import training_table
 
 
 def train(
@@ -59,7 +67,8 @@ def training_figures(folder: Path) -> dict[str, Any]:
         OSError: the run has lost its metrics.
     """
     from verydeep.images.quarantine import read_quarantine
-    from verydeep.runs import QUARANTINE, read_metrics, read_record
+    from verydeep.runs.files import QUARANTINE
+    from verydeep.runs.record import read_metrics, read_record
 
     epochs = read_metrics(folder)
     if not epochs:

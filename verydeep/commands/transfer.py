@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from verydeep.commands.options import ImageOptions, JsonFile, OutputFolder, RuntimeOptions, named_scales
 from verydeep.images.tolerance import Tolerance
-from verydeep.options import ImageOptions, JsonFile, OutputFolder, RuntimeOptions, named_scales
-from verydeep.runtime import Runtime
-from verydeep.tables import show, show_report
-from verydeep.transfer_tables import transfer_tables
+from verydeep.machine.runtime import Runtime
+from verydeep.presentation.terminal import show, show_report
+from verydeep.transfer_learning.tables import transfer_tables
 
 
 def transfer(
@@ -61,8 +61,8 @@ def transfer(
         report: Write a page into this folder.
         json_file: Write the figures to this file as well (- for standard output instead of the tables).
     """
-    from verydeep.experiments.transfer import TransferOptions
-    from verydeep.experiments.transfer import transfer as transfer_features
+    from verydeep.transfer_learning.transfer import TransferOptions
+    from verydeep.transfer_learning.transfer import transfer as transfer_features
 
     options = TransferOptions(
         labels=labels,
@@ -82,7 +82,7 @@ def transfer(
     figures = found.to_dict()
     show(figures, json_file, *transfer_tables(figures))
     if report is not None:
-        from verydeep.experiments.transfer_report import write_transfer_report
+        from verydeep.transfer_learning.report import write_transfer_report
 
         page = write_transfer_report(found, report)
         show_report(page, json_file)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verydeep.evaluation.metrics import Calibration, error_interval
-from verydeep.pages import INK, svg_figure
+from verydeep.presentation.pages import INK, svg_figure
 
 BLUE, ORANGE = "#0072b2", "#d55e00"
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from verydeep import runs
 from verydeep.evaluation.metrics import TOP, calibration
 from verydeep.evaluation.passes import Averages, Pass, Surroundings, averages, protocol_passes
 from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scales
@@ -26,14 +25,16 @@ from verydeep.evaluation.results import (
     errors_of,
 )
 from verydeep.ilsvrc_classes import places
-from verydeep.images.open_source import open_for_testing
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources import Source, Splits, Unchanged, contents_digests, some
+from verydeep.images.sources.open import open_for_testing
+from verydeep.images.sources.source import Source, Splits, Unchanged, contents_digests, some
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
-from verydeep.processes import Processes, joined, naming_the_lost
-from verydeep.progress import reporting
-from verydeep.runtime import Runtime, stop_request, torch_device
+from verydeep.machine.processes import Processes, joined, naming_the_lost
+from verydeep.machine.runtime import Runtime, stop_request, torch_device
+from verydeep.presentation.progress import reporting
+from verydeep.runs.model import Model, load_model, warnings_of
+from verydeep.runs.record import has_record, read_record
 from verydeep.version import __version__
 
 CACHE_FORMAT = 1
@@ -48,7 +49,7 @@ class _Tested:
     """A run and how it is tested."""
 
     name: str
-    model: runs.Model
+    model: Model
     protocol: Protocol
 
 
@@ -107,7 +108,7 @@ def evaluate(
             workers=runtime.workers,
             processes=processes,
         )
-        said = [line for one in tested for line in runs.warnings_of(one.name, one.model)]
+        said = [line for one in tested for line in warnings_of(one.name, one.model)]
         found = _told_averages(f"evaluate {split}", passes, around, said)
         figures = {
             "source": splits.name,
@@ -203,7 +204,7 @@ def _all_tested(folders: Sequence[str | Path], method: Method, scales: Sequence[
 
 
 def _tested(folder: str | Path, method: Method, scales: Sequence[int] | Scales) -> _Tested:
-    model = runs.load_model(folder)
+    model = load_model(folder)
     protocol = Protocol(method=method, scales=chosen_scales(scales, trained=model.scale), mirror=model.flip)
     return _Tested(name=str(folder), model=model, protocol=protocol)
 
@@ -244,7 +245,7 @@ def testing_split(splits: Splits, folders: Sequence[str | Path]) -> str:
     """`test`, else `val`; `all` of a folder without splits, unless a run was trained on a part of it."""
     if "all" not in splits.parts:
         return splits.testing
-    records = (runs.read_record(folder) for folder in folders if runs.has_record(folder))
+    records = (read_record(folder) for folder in folders if has_record(folder))
     # Where boxes are learned, `train` is the fingerprint of the images that have one.
     trained = {record.fingerprints.get(part) for record in records for part in ("train", "train_whole")}
     known = "train" in splits.parts and splits.part("train").fingerprint in trained

@@ -22,13 +22,13 @@ from verydeep.evaluation.protocols import Protocol, Views
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.loader import Rescaled, rescaled_images
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources import Source
+from verydeep.images.sources.source import Source
 from verydeep.images.views import GRID
 from verydeep.images.workers import WorkerDiedError
+from verydeep.machine.processes import LostProcessError, Processes
+from verydeep.machine.runtime import stop_request
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import VGG
-from verydeep.processes import LostProcessError, Processes
-from verydeep.runtime import stop_request
 
 VIEWS_BETWEEN_MEETINGS = 512
 """Forward passes of a process, after which all tell what they found: 256 images of dense evaluation, 10 of 50 crops.

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from verydeep.images.decode import Pixels, decode, decode_for
-from verydeep.images.sources import Source
+from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import LARGEST_MAX_PIXELS
 from verydeep.images.views import rescale
 

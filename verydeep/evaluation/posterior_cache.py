@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from verydeep import atomic, cache
 from verydeep.images.decode import UnusableImageError
+from verydeep.machine import atomic, cache
 
 KIND = "posteriors"
 

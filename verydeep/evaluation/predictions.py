@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from verydeep import atomic
 from verydeep.evaluation.metrics import TOP
 from verydeep.evaluation.results import Evaluation
+from verydeep.machine import atomic
 
 ID, TRUE, CLASS, PROBABILITY = "id", "true_class", "class_{}", "probability_{}"
 """Columns; the numbered ones go from 1, the most probable class, to 5 or the number of classes."""

@@ -6,18 +6,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verydeep import atomic, runs
 from verydeep.evaluation.charts import NUMBERED, confusion_chart, reliability_chart, shade
 from verydeep.evaluation.metrics import confusion_matrix, misclassified, predicted
 from verydeep.evaluation.pictures import data_address, fitted, image_at_scale, places, thumbnail
 from verydeep.evaluation.protocols import PROTOCOLS
 from verydeep.evaluation.results import Evaluation, Images
 from verydeep.evaluation.score_maps import colours, overlay, posterior_map
-from verydeep.images.open_source import open_for_testing
-from verydeep.images.sources import Source, Splits
+from verydeep.images.sources.open import open_for_testing
+from verydeep.images.sources.source import Source, Splits
+from verydeep.machine import atomic
 from verydeep.networks.scales import scale_in_pixels
-from verydeep.pages import render
-from verydeep.progress import reporting
+from verydeep.presentation.pages import render
+from verydeep.presentation.progress import reporting
+from verydeep.runs.model import Model, load_model
+from verydeep.runs.record import command, versions
 
 HTML, RESULTS = "evaluation.html", "evaluation.json"
 
@@ -53,12 +55,12 @@ def evaluation_report(found: Evaluation, folder: str | Path, *, data: str | Spli
         UnusableImageError: an image can no longer be used.
         OSError: the files cannot be written.
     """
-    model = runs.load_model(found.runs[0])
+    model = load_model(found.runs[0])
     splits = open_for_testing(data, model.classes) if isinstance(data, str) else data
     return write_evaluation_report(found, Path(folder), source=splits.part(found.split), model=model)
 
 
-def write_evaluation_report(found: Evaluation, folder: Path, *, source: Source, model: runs.Model) -> Path:
+def write_evaluation_report(found: Evaluation, folder: Path, *, source: Source, model: Model) -> Path:
     """The same, given the split that was tested and the model of the first run, whose network draws the score maps."""
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write_json(folder / RESULTS, found.to_dict())
@@ -71,15 +73,15 @@ def write_evaluation_report(found: Evaluation, folder: Path, *, source: Source, 
         "confusion": confusion(found, taken),
         "reliability": _reliability(found),
         **pictures(found, taken, source, model),
-        "command": runs.command(),
-        "versions": runs.versions(),
+        "command": command(),
+        "versions": versions(),
         "unusable": list(found.unusable.items())[:UNUSABLE],
     }
     atomic.write_text(folder / HTML, render(HTML, values, number="{:,}".format))
     return folder / HTML
 
 
-def _header(found: Evaluation, model: runs.Model) -> dict[str, Any]:
+def _header(found: Evaluation, model: Model) -> dict[str, Any]:
     mirrored = [run.mirror for run in found.per_run]
     averaged = {"runs": len(found.runs) > 1, "scales": len(found.scales) > 1, "crops": found.protocol == "crops"}
     return {
@@ -144,7 +146,7 @@ def _reliability(found: Evaluation) -> dict[str, Any]:
     }
 
 
-def pictures(found: Evaluation, taken: NDArray[np.int64], source: Source, model: runs.Model) -> dict[str, Any]:
+def pictures(found: Evaluation, taken: NDArray[np.int64], source: Source, model: Model) -> dict[str, Any]:
     """The wrong images, and the score maps of some of them and of some right ones."""
     images = found.images
     is_wrong = misclassified(images.posteriors, images.labels)
@@ -185,7 +187,7 @@ def _told(images: Images, taken: NDArray[np.int64], index: int) -> dict[str, Any
     }
 
 
-def _map(model: runs.Model, image: NDArray[np.uint8], true: int, other: int) -> dict[str, Any]:
+def _map(model: Model, image: NDArray[np.uint8], true: int, other: int) -> dict[str, Any]:
     """The image as it was tested, and over it where the predicted class is seen and, if that is wrong, the true one."""
     found = posterior_map(model.net, image)
     drawn = dict.fromkeys((other, true))

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from verydeep import cache
 from verydeep.images.decode import WHITE, UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources import Source
+from verydeep.images.sources.source import Source
 from verydeep.images.workers import as_it_is, from_workers
-from verydeep.progress import reporting
+from verydeep.machine import cache
+from verydeep.presentation.progress import reporting
 
 SAMPLE = 100_000
 """Images looked at, at most."""

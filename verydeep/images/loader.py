@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from verydeep.images.box_geometry import (
+from verydeep.images.boxes.boxed import located
+from verydeep.images.boxes.geometry import (
     Boxes,
     ObjectNotShownError,
     boxes_in_crop,
@@ -21,11 +22,10 @@ from verydeep.images.box_geometry import (
     random_place_showing,
     rescaled_boxes,
 )
-from verydeep.images.boxed import located
 from verydeep.images.colour import colour_shift
 from verydeep.images.decode import Decoded, Pixels, UnusableImageError, decode_for
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources import Source
+from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.images.views import (
     Size,

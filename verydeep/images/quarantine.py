@@ -4,9 +4,9 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from verydeep import atomic
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
+from verydeep.machine import atomic
 
 NONE_BAD = Tolerance(max_bad=0)
 """What goes without saying: an image that cannot be used is an error."""

@@ -10,12 +10,12 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from verydeep.images.decode import UnusableImageError, decode_for
-from verydeep.images.open_source import open_source
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources import Source, Splits
+from verydeep.images.sources.open import open_source
+from verydeep.images.sources.source import Source, Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import as_it_is, from_workers
-from verydeep.progress import Reporter, reporting
+from verydeep.presentation.progress import Reporter, reporting
 
 
 @dataclass(frozen=True, kw_only=True)

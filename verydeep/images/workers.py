@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from verydeep.runtime import leave_signals_to_the_main_process
+from verydeep.machine.runtime import leave_signals_to_the_main_process
 
 HINTS = {
     signal.SIGKILL: "the system does that when memory runs out: use fewer --workers",

@@ -12,8 +12,8 @@ from verydeep.images.on_device import DeviceBatch, nothing, on_device
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.tolerance import TooManyBadImagesError
 from verydeep.images.workers import WorkerDiedError
-from verydeep.processes import LostProcessError, Processes
-from verydeep.runtime import Stopped, StopRequest
+from verydeep.machine.processes import LostProcessError, Processes
+from verydeep.machine.runtime import Stopped, StopRequest
 from verydeep.training.preparation import Training
 from verydeep.training.saving import save_checkpoint
 

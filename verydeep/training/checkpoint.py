@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from verydeep import atomic
-from verydeep.runs import file_sha256
+from verydeep.machine import atomic
+from verydeep.runs.model import file_sha256
 from verydeep.training.schedule import Plateau
 
 KEPT = 2

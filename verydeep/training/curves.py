@@ -11,7 +11,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from verydeep import runs
+from verydeep.runs.files import TENSORBOARD
+from verydeep.runs.record import append_metrics
 
 TAGS = {
     "loss": "loss/training",
@@ -42,7 +43,7 @@ class Curves:
         """One more line, and a point of every curve."""
         if self._writer is None:
             return
-        runs.append_metrics(self._run, figures)
+        append_metrics(self._run, figures)
         for name, tag in TAGS.items():
             self._writer.add_scalar(tag, figures[name], figures["step"])
         self._writer.flush()
@@ -91,7 +92,7 @@ def curves(run: Path, *, first_step: int, on: bool) -> Iterator[Curves]:
     if not on:
         yield Curves(run, None)
         return
-    writer = _Events(run / runs.TENSORBOARD, first_step=first_step)
+    writer = _Events(run / TENSORBOARD, first_step=first_step)
     try:
         yield Curves(run, writer)
     finally:

@@ -4,12 +4,12 @@ from typing import cast
 
 import torch
 
-from verydeep import runs
 from verydeep.ilsvrc_classes import places
 from verydeep.networks.configurations import InitialisationScheme, configuration
 from verydeep.networks.initialisation import Initialisation, initialise, layers_with_weights
 from verydeep.networks.vgg import VGG
-from verydeep.training.order import Order
+from verydeep.runs.model import load_model, warnings_of
+from verydeep.training.job import Order
 from verydeep.training.recipe import check_for_boxes
 
 
@@ -31,9 +31,9 @@ def initial_network(order: Order) -> tuple[VGG, Initialisation, list[str]]:
     if recipe.start is None:
         initialisation = initialise(net, cast(InitialisationScheme, recipe.init), generator=generator)
     elif recipe.finetune is None:
-        seed = runs.load_model(recipe.start)
+        seed = load_model(recipe.start)
         if seed.drawn:
-            raise ValueError(*runs.warnings_of(f"cannot start from {recipe.init}: it", seed))
+            raise ValueError(*warnings_of(f"cannot start from {recipe.init}: it", seed))
         if _places(classes, seed.classes) != list(range(len(seed.classes))):
             raise ValueError(f"cannot start from {recipe.init}: it was trained for other classes, so fc8 does not fit")
         initialisation = initialise(net, recipe.init_rest or "glorot", seed_from=seed.net, generator=generator)
@@ -52,7 +52,7 @@ def _gone_on_from(order: Order, net: VGG, generator: torch.Generator) -> tuple[I
     """Copies all layers and the mean of a run; fc8 is drawn anew where the classes are others, and for boxes."""
     recipe, classes = order.recipe, order.splits.classes
     run, scheme = str(recipe.finetune), cast(InitialisationScheme, recipe.init)
-    trained = runs.load_model(run)
+    trained = load_model(run)
     theirs, ours = _shape(trained.net), _shape(net)
     if theirs != ours:
         raise ValueError(f"cannot go on from {run}, which is {theirs}, with {ours}: say the same")

@@ -9,20 +9,21 @@ from pathlib import Path
 
 import torch
 
-from verydeep import runs
 from verydeep.images.on_device import DeviceBatch
-from verydeep.images.open_source import open_source
-from verydeep.images.sources import Splits
+from verydeep.images.sources.open import open_source
+from verydeep.images.sources.source import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
+from verydeep.machine.processes import joined, naming_the_lost, restarted, under_torchrun
+from verydeep.machine.runtime import Execution, Runtime, StopRequest, peak_memory, stop_request, torch_device
 from verydeep.networks.configurations import CONFIGURATIONS, configuration
-from verydeep.processes import joined, naming_the_lost, restarted, under_torchrun
-from verydeep.progress import Reporter, reporting
-from verydeep.runtime import Execution, Runtime, StopRequest, peak_memory, stop_request, torch_device
+from verydeep.presentation.progress import Reporter, reporting
+from verydeep.runs.model import load_config
+from verydeep.runs.record import has_record, is_begun, is_finished, read_record
 from verydeep.training.agreement import Fetched, agreed_batches, end
 from verydeep.training.checkpoint import Position
 from verydeep.training.curves import Curves, curves
-from verydeep.training.order import Order
+from verydeep.training.job import Order
 from verydeep.training.preparation import Training, prepare
 from verydeep.training.recipe import Recipe
 from verydeep.training.run_folder import check_alike, check_folder, check_same
@@ -43,7 +44,7 @@ def train(
     tolerance: Tolerance | None = None,
     resume: bool = False,
 ) -> Path:
-    """Trains a network on a source's training images and leaves a run folder (see `verydeep.runs`).
+    """Trains a network on a source's training images and leaves a run folder (see `verydeep.runs.record`).
 
     The learning rate follows the error on the validation images, as centre crops at S. With `resume`, a run
     that was stopped goes on from its last checkpoint and ends with the same weights, to the bit, as one that
@@ -229,7 +230,7 @@ def _network(network: str | None, recipe: Recipe) -> str:
         return configuration(network).name
     if recipe.finetune is None:
         raise ValueError(f"say which --network: {', '.join(CONFIGURATIONS)}")
-    return runs.load_config(recipe.finetune)["network"]
+    return load_config(recipe.finetune)["network"]
 
 
 def _stands(order: Order) -> bool:
@@ -238,9 +239,9 @@ def _stands(order: Order) -> bool:
     Raises:
         ValueError: it was begun with other settings.
     """
-    if runs.has_record(order.out) and runs.is_begun(order.out):
-        check_same(runs.read_record(order.out), order)
-        return runs.is_finished(order.out)
+    if has_record(order.out) and is_begun(order.out):
+        check_same(read_record(order.out), order)
+        return is_finished(order.out)
     return False
 
 

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from verydeep.machine.runtime import uses_bf16
 from verydeep.networks.vgg import VGG
-from verydeep.runtime import uses_bf16
 from verydeep.training.checkpoint import Checkpoint
+from verydeep.training.job import Order
 from verydeep.training.micro_batch import micro_batch_that_fits
 from verydeep.training.objective import Objective, classification, localisation
-from verydeep.training.order import Order
 from verydeep.training.parallel import like, parallelised
 from verydeep.training.recipe import Recipe
 from verydeep.training.step import Machinery

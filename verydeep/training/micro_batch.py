@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import torch
 
+from verydeep.machine.processes import processes_here
 from verydeep.networks.arithmetic import describe
 from verydeep.networks.vgg import VGG
-from verydeep.processes import processes_here
-from verydeep.training.order import Order
+from verydeep.training.job import Order
 from verydeep.training.step import precision
 
 OUT_OF_MEMORY_IS_SURVIVED = ("cuda",)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from verydeep.images.box_geometry import CORRECT_IOU
+from verydeep.images.boxes.geometry import CORRECT_IOU
+from verydeep.images.boxes.regression import Regression
 from verydeep.images.on_device import DeviceBatch
-from verydeep.images.regression import Regression
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
+from verydeep.machine.processes import Processes
 from verydeep.networks.vgg import VGG
-from verydeep.processes import Processes
 
 BYTES_PER_NUMBER = 4
 """Weights and gradients are float32; so are activations, unless products are bfloat16."""

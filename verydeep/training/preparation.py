@@ -7,22 +7,23 @@ from pathlib import Path
 
 import torch
 
-from verydeep import runs
 from verydeep.images.colour import SAMPLE, ColourStatistics, colour_statistics, shift_components
 from verydeep.images.loader import RescaledImages, TrainingView, batches_per_epoch
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.scan import check_images
-from verydeep.images.sources import Source, Subset
+from verydeep.images.sources.source import Source, Subset
+from verydeep.machine.processes import processes_here
 from verydeep.networks.scales import scale_in_pixels, scale_range
-from verydeep.processes import processes_here
+from verydeep.runs.files import CHECKPOINTS, QUARANTINE
+from verydeep.runs.record import is_begun
 from verydeep.training import checkpoint
 from verydeep.training.checkpoint import Position
 from verydeep.training.first_weights import initial_network
+from verydeep.training.job import Order
 from verydeep.training.machinery import assemble
-from verydeep.training.order import Order
 from verydeep.training.parallel import bytes_sent
 from verydeep.training.recipe import Recipe
-from verydeep.training.run_folder import write_record
+from verydeep.training.run_folder import begin_run
 from verydeep.training.schedule import learning_rate
 from verydeep.training.step import Machinery
 
@@ -82,20 +83,20 @@ def prepare(order: Order) -> tuple[Training, list[str]]:
     recipe, processes, splits = order.recipe, order.processes, order.splits
     images, validation = splits.part("train"), splits.part("val")
     net, initialisation, notes = initial_network(order)
-    processes.from_first(lambda: None if runs.is_begun(order.out) else write_record(order, initialisation))
+    processes.from_first(lambda: None if is_begun(order.out) else begin_run(order, initialisation))
     bad_images, bad_validation = (
         Quarantine(
             len(splits.part(split)),
             order.tolerance,
             split=split,
-            file=order.out / runs.QUARANTINE if processes.first else None,
+            file=order.out / QUARANTINE if processes.first else None,
         )
         for split in ("train", "val")
     )
     colour = _looked_through(order, bad_images, bad_validation)
     if recipe.finetune is None:
         net.mean_rgb.copy_(torch.tensor(colour.mean))
-    found, damaged = processes.from_first(lambda: checkpoint.load_latest(order.out / runs.CHECKPOINTS))
+    found, damaged = processes.from_first(lambda: checkpoint.load_latest(order.out / CHECKPOINTS))
     if found is not None:
         net.load_state_dict(found.weights)
     machinery = assemble(order, net, found)
@@ -124,7 +125,7 @@ def prepare(order: Order) -> tuple[Training, list[str]]:
     )
     about = [*damaged, *_about(order, machinery), *notes, _about_colours(order, colour)]
     about += [
-        f"{len(bad.reasons):,} images of {bad.split} cannot be used and are left out: {order.out / runs.QUARANTINE}"
+        f"{len(bad.reasons):,} images of {bad.split} cannot be used and are left out: {order.out / QUARANTINE}"
         for bad in (bad_images, bad_validation)
         if bad.reasons
     ]

@@ -3,9 +3,10 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from verydeep import runs
 from verydeep.networks.initialisation import Initialisation
-from verydeep.training.order import Order
+from verydeep.runs.files import QUARANTINE, RECORD
+from verydeep.runs.record import Record, command, has_record, is_begun, versions, write_record
+from verydeep.training.job import Order
 from verydeep.training.recipe import recipe_from
 
 _TOLD = {
@@ -19,9 +20,9 @@ _TOLD = {
 """Where a setting is not called what people call it."""
 
 
-def write_record(order: Order, initialisation: Initialisation) -> None:
+def begin_run(order: Order, initialisation: Initialisation) -> None:
     """Begins the run folder with its `run.json`; a quarantine list of a training that never began is removed."""
-    record = runs.Record(
+    record = Record(
         network=order.network,
         recipe=asdict(order.recipe),
         runtime={**asdict(order.runtime), **asdict(order.execution), "processes": order.processes.count},
@@ -30,12 +31,12 @@ def write_record(order: Order, initialisation: Initialisation) -> None:
         images={split: len(order.splits.part(split)) for split in ("train", "val")},
         classes=order.splits.classes,
         initialisation=str(initialisation),
-        command=runs.command(),
-        versions=runs.versions(),
+        command=command(),
+        versions=versions(),
         regression=order.splits.regression,
     )
-    runs.write_record(order.out, record)
-    (order.out / runs.QUARANTINE).unlink(missing_ok=True)
+    write_record(order.out, record)
+    (order.out / QUARANTINE).unlink(missing_ok=True)
 
 
 def check_folder(out: Path, *, resume: bool) -> None:
@@ -46,15 +47,15 @@ def check_folder(out: Path, *, resume: bool) -> None:
     """
     if out.is_file():
         raise ValueError(f"{out} is a file: choose a folder")
-    if not out.is_dir() or not any(out.iterdir()) or (runs.has_record(out) and not runs.is_begun(out)):
+    if not out.is_dir() or not any(out.iterdir()) or (has_record(out) and not is_begun(out)):
         return
     if not resume:
         raise ValueError(f"{out} exists: add --resume to go on with it, or choose another folder")
-    if not runs.has_record(out):
-        raise ValueError(f"{out} is no run to resume (it has no {runs.RECORD}): choose another folder")
+    if not has_record(out):
+        raise ValueError(f"{out} is no run to resume (it has no {RECORD}): choose another folder")
 
 
-def check_same(before: runs.Record, order: Order) -> None:
+def check_same(before: Record, order: Order) -> None:
     """Refuses to resume a run with another network, recipe or other images.
 
     Raises:

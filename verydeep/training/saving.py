@@ -6,8 +6,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from verydeep import runs
-from verydeep.images.sources import Splits
+from verydeep.images.sources.source import Splits
+from verydeep.runs.files import BEST, CHECKPOINTS, MODEL
+from verydeep.runs.model import Model, save_model
 from verydeep.training import checkpoint
 from verydeep.training.checkpoint import Checkpoint
 from verydeep.training.parallel import whole
@@ -24,7 +25,7 @@ def save_checkpoint(training: Training) -> None:
         momentum={name: whole(buffer) for name, buffer in buffers.items() if buffer is not None},
         position=training.position,
     )
-    training.machinery.processes.from_first(lambda: checkpoint.save(training.out / runs.CHECKPOINTS, found))
+    training.machinery.processes.from_first(lambda: checkpoint.save(training.out / CHECKPOINTS, found))
     training.saved = time.monotonic()
 
 
@@ -33,32 +34,32 @@ def save_models(training: Training, splits: Splits, *, say: Callable[[str], None
     net, position, out = training.machinery.net, training.position, training.out
     classes, regression = splits.classes, splits.regression
     weights = {name: whole(value) for name, value in net.state_dict().items()}
-    checkpoints, best_step = out / runs.CHECKPOINTS, position.best_step or position.step
+    checkpoints, best_step = out / CHECKPOINTS, position.best_step or position.step
 
     def save(found: Mapping[str, Tensor], folder: Path) -> None:
         recipe = training.recipe
-        model = runs.Model(
+        model = Model(
             net=net.with_weights(found),
             classes=classes,
             scale=recipe.scale,
             flip=recipe.flip,
             regression=regression,
         )
-        runs.save_model(model, folder)
+        save_model(model, folder)
 
     def write() -> None:
         best = None if best_step == position.step else checkpoint.load_step(checkpoints, best_step)
         if best is not None or best_step == position.step:
-            save(best.weights if best is not None else weights, out / runs.BEST)
+            save(best.weights if best is not None else weights, out / BEST)
         else:
             place = checkpoint.place_of(checkpoints, best_step)
-            say(f"{place} is damaged or gone, so there is no {out / runs.BEST}, which would come from it")
-        save(weights, out / runs.MODEL)
+            say(f"{place} is damaged or gone, so there is no {out / BEST}, which would come from it")
+        save(weights, out / MODEL)
 
     training.machinery.processes.from_first(write)
 
 
 def last_checkpoint(out: Path) -> str:
     """Which one there is to go on from, in words."""
-    found = checkpoint.newest(out / runs.CHECKPOINTS)
+    found = checkpoint.newest(out / CHECKPOINTS)
     return f"the last checkpoint is {found}" if found else "there is no checkpoint yet"

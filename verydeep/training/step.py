@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from verydeep.images.on_device import DeviceBatch
+from verydeep.machine.processes import Processes
 from verydeep.networks.vgg import VGG
-from verydeep.processes import Processes
 from verydeep.training.objective import Objective
 from verydeep.training.parallel import everyones_rows, gradient_norm
 from verydeep.training.recipe import Recipe

@@ -9,8 +9,8 @@ from verydeep.images.loader import centre_batches
 from verydeep.images.on_device import DeviceBatch, nothing, on_device
 from verydeep.images.tolerance import TooManyBadImagesError
 from verydeep.images.workers import WorkerDiedError
+from verydeep.machine.runtime import StopRequest
 from verydeep.networks.scales import middle_scale, scale_in_pixels
-from verydeep.runtime import StopRequest
 from verydeep.training.agreement import end, settled
 from verydeep.training.parallel import same_statistics
 from verydeep.training.preparation import Training

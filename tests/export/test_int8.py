@@ -1,0 +1,109 @@
+"""Export in 8-bit integers: what it costs, and what may be lost."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import exported_runs as shared
+import numpy as np
+import pytest
+import torch
+
+from verydeep.evaluation.paired import bootstrap_interval
+from verydeep.export import export as exporting
+from verydeep.export.comparison import Agreement, int8_errors
+from verydeep.export.export import BrokenExportError, export
+from verydeep.export.exported import load_exported
+from verydeep.runs.model import Model
+
+FILES, CLASSES = shared.FILES, shared.CLASSES
+network, images, difference = shared.network, shared.images, shared.difference
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    """A few seconds of training, well above chance."""
+    from verydeep import Recipe, train
+
+    folder = tmp_path_factory.mktemp("digits") / "run"
+    recipe = Recipe(crop=32, width=1 / 8, batch=32, learning_rate=0.01, epochs=4, flip=False, seed=1)
+    train("digits", network="A", out=folder, recipe=recipe)
+    return folder
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_int8_keeps_the_error_on_digits(digits_run, tmp_path, to):
+    """The source is the one that the run names."""
+    found = export(digits_run, tmp_path / FILES[to], to=to, int8=True)
+    plain = export(digits_run, tmp_path / f"plain{Path(FILES[to]).suffix}", to=to, check_images=2)
+    assert found.source == "digits"
+    assert found.errors.images == 179
+    assert found.errors.float32 < 50
+    assert abs(found.errors.loss) <= 0.6  # of 179 images one is 0.56 points
+    assert found.bytes < plain.bytes / 3
+    assert found.agreement.top1_agreement > 95
+    assert found.agreement.greatest_difference > 1e-4  # or it would not be in integers
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_int8_that_costs_too_much_is_not_written(digits_run, tmp_path, monkeypatch, to):
+    """Calibrated on black images, its ranges are too narrow for all others."""
+    monkeypatch.setattr(exporting, "_calibration", lambda *_: [torch.zeros(3, 32, 32, dtype=torch.uint8)] * 3)
+    with pytest.raises(BrokenExportError, match=r"in INT8 [\d.]+% of 179 images are wrong, in float32") as refusal:
+        export(digits_run, tmp_path / FILES[to], to=to, int8=True)
+    assert not list(tmp_path.iterdir())
+    errors = export(digits_run, tmp_path / FILES[to], to=to, int8=True, max_loss=100).errors
+    assert (tmp_path / FILES[to]).is_file()
+    assert errors.images == 179
+    assert errors.loss == pytest.approx(errors.int8 - errors.float32)
+    assert errors.loss > 2
+    assert f"in INT8 {errors.int8:.2f}%" in str(refusal.value)
+    assert f"in float32 {errors.float32:.2f}%" in str(refusal.value)
+
+
+def test_errors_of_int8_are_counted_image_by_image():
+    """[images, classes]: right and wrong before and after, and one that cannot be used."""
+    labels = np.array([0, 0, 1, 2, 2, 1, 0])
+    before, after = [0, 1, 1, 0, 2, 1, 0], [0, 0, 2, 1, 2, 0, 0]
+    float32, int8 = (0.1 + 0.7 * np.eye(3)[classes] for classes in (before, after))
+    float32[6] = int8[6] = np.nan
+    found = int8_errors(float32, int8, labels)
+    assert (found.images, found.lost, found.won, found.changed) == (6, 2, 1, 4)
+    assert (found.float32, found.int8, found.loss) == pytest.approx((100 * 2 / 6, 100 * 3 / 6, 100 / 6))
+    assert found.loss_ci95 == bootstrap_interval(2, 1, 6)
+
+
+@pytest.mark.parametrize(
+    ("images", "lost", "won", "refused"),
+    [
+        (179, 1, 0, False),
+        (179, 3, 2, False),
+        (179, 2, 0, True),
+        (400, 2, 0, False),
+        (400, 3, 0, True),
+        (9, 0, 9, False),
+    ],
+)
+def test_one_image_more_may_be_wrong(images, lost, won, refused):
+    """Of 179 images one is 0.56 points, of 400 two are 0.50."""
+    wrong = np.arange(images)
+    labels = np.zeros(images, dtype=np.int64)
+    float32, int8 = np.full((2, images, 2), (0.9, 0.1))
+    int8[wrong < lost], float32[wrong >= images - won] = (0.1, 0.9), (0.1, 0.9)
+    errors = int8_errors(float32, int8, labels)
+    agrees = Agreement(images=images, greatest_difference=0.1, top1_agreement=99.0)
+    with pytest.raises(BrokenExportError) if refused else nullcontext():
+        exporting._refuse_broken(Path("net.onnx"), agrees, errors, 0.5)
+
+
+@pytest.mark.parametrize(("name", "batch_norm"), [("D", False), ("C", True), ("A-LRN", False)])
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_int8_takes_every_size_and_batch(tmp_path, name, batch_norm, to):
+    """Compared at other sizes than it was calibrated at, on parts of the same images: ranges hold what is met there."""
+    model = Model(net=network(name, crop=64, batch_norm=batch_norm), classes=CLASSES, scale="256", flip=True)
+    noise = images(3, 160, 171).byte()
+    exporting.write_exported(model, tmp_path / FILES[to], to=to, calibration=list(noise))
+    exported = load_exported(tmp_path / FILES[to]).net
+    for batch, height, width in ((3, 97, 131), (1, 64, 64), (2, 160, 90)):
+        x = noise[:batch, :, :height, :width]
+        with torch.inference_mode():
+            assert 1e-4 < difference(exported.score_map(x), model.net.score_map(x)) < 0.4

@@ -1,0 +1,226 @@
+"""Files and folders that appear whole or not at all."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from verydeep.machine.atomic import new_folder, put_back, standing, write_bytes, write_json
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def failing(*_arguments, **_options):
+    raise OSError("the disk is full")
+
+
+def test_a_file_is_written_and_replaced(tmp_path):
+    for data in (b"first", b"", b"\x00\xff" * 100_000):
+        write_bytes(tmp_path / "file", data)
+        assert (tmp_path / "file").read_bytes() == data
+        assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, step):
+    write_bytes(tmp_path / "file", b"old")
+    with monkeypatch.context() as broken:
+        broken.setattr(step, failing)
+        with pytest.raises(OSError, match="the disk is full"):
+            write_bytes(tmp_path / "file", b"new and longer")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_file_is_never_seen_half_written(tmp_path, monkeypatch):
+    """Its place holds the old bytes until the new ones are synced."""
+    write_bytes(tmp_path / "file", b"old")
+    seen, sync, replace = [], os.fsync, Path.replace
+
+    def note(what):
+        seen.append((what, (tmp_path / "file").read_bytes()))
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (note("sync"), sync(descriptor))[1])
+    monkeypatch.setattr(Path, "replace", lambda self, to: (note("replace"), replace(self, to))[1])
+    write_bytes(tmp_path / "file", b"new and longer")
+    assert seen == [("sync", b"old"), ("replace", b"old"), ("sync", b"new and longer")]
+
+
+def test_json_is_readable_and_exact(tmp_path):
+    value = {"name": "Müller & 北京", "errors": [0.1, None, 2], "nested": {"scales": [224, 256, 288]}}
+    write_json(tmp_path / "file.json", value)
+    text = (tmp_path / "file.json").read_bytes().decode()
+    assert json.loads(text) == value
+    assert "Müller & 北京" in text
+    assert text.count("\n") > 5
+
+
+def test_what_is_no_json_leaves_the_old_file(tmp_path):
+    write_json(tmp_path / "file.json", [1])
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "file.json", [1, {"half": object()}])
+    assert json.loads((tmp_path / "file.json").read_text()) == [1]
+    assert names(tmp_path) == ["file.json"]
+
+
+def test_a_folder_appears_when_its_block_has_ended(tmp_path):
+    place = tmp_path / "deep" / "model"
+    with new_folder(place) as aside:
+        (aside / "weights").write_bytes(b"123")
+        (aside / "inner").mkdir()
+        (aside / "inner" / "more").write_text("456")
+        assert not place.exists()
+        assert aside.parent == place.parent
+    assert (place / "weights").read_bytes() == b"123"
+    assert (place / "inner" / "more").read_text() == "456"
+    assert names(place.parent) == ["model"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    place = tmp_path / "model"
+    for number in range(3):
+        with new_folder(place) as aside:
+            assert names(aside) == []
+            (aside / f"only in {number}").write_text(str(number))
+            if number:
+                assert names(place) == [f"only in {number - 1}"]
+        assert names(place) == [f"only in {number}"]
+        assert names(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("target", ["missing", "empty", "full"])
+def test_a_link_stays_one_and_what_it_leads_to_is_filled(tmp_path, target):
+    real, link = tmp_path / "real" / "model", tmp_path / "link"
+    if target != "missing":
+        real.mkdir(parents=True)
+    if target == "full":
+        (real / "weights").write_text("old")
+    link.symlink_to(Path("real") / "model")
+    for text in ("first", "second"):
+        with new_folder(link) as aside:
+            (aside / "weights").write_text(text)
+        assert link.is_symlink()
+        assert (real / "weights").read_text() == text
+    assert names(tmp_path) == ["link", "real"]
+    assert names(tmp_path / "real") == ["model"]
+
+
+@pytest.mark.parametrize("path", [".", "inner/..", "../here"])
+def test_the_working_folder_can_be_named_from_inside(tmp_path, monkeypatch, path):
+    (tmp_path / "here" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    with new_folder(Path(path)) as aside:
+        (aside / "weights").write_text("new")
+    assert names(tmp_path) == ["here"]
+    assert names(tmp_path / "here") == ["weights"]
+
+
+def test_a_folder_that_a_killed_process_was_replacing_is_found_and_put_back(tmp_path):
+    real, link = tmp_path / "real", tmp_path / "link"
+    left = tmp_path / ".real.123.old"
+    left.mkdir()
+    (left / "weights").write_text("old")
+    link.symlink_to(real)
+    assert standing(real) == standing(link) == left
+    put_back(link)
+    assert link.is_symlink()
+    assert standing(link) == link
+    real.rename(left)
+    with pytest.raises(ZeroDivisionError), new_folder(link):
+        raise ZeroDivisionError
+    assert standing(link) == link
+    assert (real / "weights").read_text() == "old"
+    assert names(tmp_path) == ["link", "real"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_block_that_fails_leaves_the_old_folder_and_nothing_else(tmp_path, error):
+    place = tmp_path / "model"
+    with new_folder(place) as aside:
+        (aside / "weights").write_text("old")
+
+    def fill(aside):
+        (aside / "weights").write_text("new")
+        raise error
+
+    with pytest.raises(error), new_folder(place) as aside:
+        fill(aside)
+    assert (place / "weights").read_text() == "old"
+    assert names(place) == ["weights"]
+    assert names(tmp_path) == ["model"]
+
+
+def test_a_block_that_fails_leaves_nothing_where_nothing_was(tmp_path):
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "model") as aside:
+        (aside / "weights").write_text(str(1 / 0))
+    assert names(tmp_path) == []
+
+
+def test_a_sync_that_fails_leaves_the_old_folder_and_nothing_else(tmp_path, monkeypatch):
+    with new_folder(tmp_path / "model") as aside:
+        (aside / "weights").write_text("old")
+    with monkeypatch.context() as broken:
+        broken.setattr("os.fsync", failing)
+        with pytest.raises(OSError, match="the disk is full"), new_folder(tmp_path / "model") as aside:
+            (aside / "weights").write_text("new")
+    assert (tmp_path / "model" / "weights").read_text() == "old"
+    assert names(tmp_path) == ["model"]
+
+
+def test_an_exchange_that_fails_leaves_the_old_folder(tmp_path, monkeypatch):
+    """The second of the two renames fails: the old folder has to go back."""
+    with new_folder(tmp_path / "model") as aside:
+        (aside / "weights").write_text("old")
+    rename, calls = Path.rename, []
+
+    def fail_at_the_second(self, to):
+        calls.append(to)
+        return failing() if len(calls) == 2 else rename(self, to)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "rename", fail_at_the_second)
+        with pytest.raises(OSError, match="the disk is full"), new_folder(tmp_path / "model") as aside:
+            (aside / "weights").write_text("new")
+    assert (tmp_path / "model" / "weights").read_text() == "old"
+    assert names(tmp_path) == ["model"]
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_not_in_the_way(tmp_path):
+    """In a container every start may have the same process number."""
+    for kind in ("partial", "old"):
+        left = tmp_path / f".model.{os.getpid()}.{kind}"
+        left.mkdir()
+        (left / "weights").write_text("half")
+    for text in ("first", "second"):
+        with new_folder(tmp_path / "model") as aside:
+            (aside / "weights").write_text(text)
+        assert (tmp_path / "model" / "weights").read_text() == text
+        assert names(tmp_path / "model") == ["weights"]
+
+
+def test_a_process_killed_while_it_writes_leaves_the_old_file_and_folder(tmp_path):
+    write_bytes(tmp_path / "file", b"old")
+    with new_folder(tmp_path / "folder") as aside:
+        (aside / "weights").write_text("old")
+    script = """
+import os, signal, sys
+from pathlib import Path
+from verydeep.machine.atomic import new_folder, write_bytes
+here = Path(sys.argv[1])
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[2] == "file":
+    write_bytes(here / "file", b"new")
+else:
+    with new_folder(here / "folder") as aside:
+        (aside / "weights").write_text("new")
+"""
+    for what in ("file", "folder"):
+        killed = subprocess.run([sys.executable, "-c", script, str(tmp_path), what], check=False)
+        assert killed.returncode == -9
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert (tmp_path / "folder" / "weights").read_text() == "old"

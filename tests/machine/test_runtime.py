@@ -1,0 +1,71 @@
+"""Where and how computations run."""
+
+import signal
+
+import pytest
+import torch
+
+from verydeep import Execution, Runtime
+from verydeep.machine.runtime import ended_by_sigterm, peak_memory, stop_request, torch_device, uses_bf16
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "fp8"}, "precision is one of auto, fp32, bf16, not fp8"),
+        ({"micro_batch": 0}, "micro_batch must be 1 or more, not 0"),
+        ({"save_minutes": 0.0}, "save_minutes must be above 0"),
+        ({"save_minutes": float("nan")}, "save_minutes must be above 0"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Execution(**options)
+    with pytest.raises(ValueError, match="workers must be 0 or more"):
+        Runtime(workers=-1)
+
+
+def test_bfloat16_is_for_who_asks_and_for_cuda():
+    assert [uses_bf16(precision, CPU) for precision in ("auto", "fp32", "bf16")] == [False, False, True]
+
+
+def test_more_processes_than_devices_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match="process 2 of this machine has no CUDA device: start 2"):
+        torch_device("cuda")
+    assert torch_device("cpu") == CPU
+
+
+def test_peak_memory_is_that_of_the_process():
+    with open("/proc/self/status") as status:
+        kilobytes = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    assert peak_memory(CPU) == pytest.approx(1024 * kilobytes, rel=0.01)
+
+
+def test_a_signal_is_noted_and_a_repeated_one_changes_nothing():
+    with stop_request() as stop:
+        assert stop.signal is None
+        for _ in range(3):
+            signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+
+
+def test_the_second_ctrl_c_interrupts():
+    with stop_request() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_sigterm_ends_what_has_nothing_to_save():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left, ended_by_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert left.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,141 @@
+"""What people see of long work: plain lines in a file, a bar on a terminal."""
+
+import io
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from verydeep.presentation import progress
+from verydeep.presentation.numbers import duration
+from verydeep.presentation.progress import reporting
+
+
+def console(*, terminal=False, width=80):
+    """Its output is in `.file`."""
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width, color_system=None, _environ={})
+
+
+def test_a_file_gets_plain_lines_when_asked_to_tell():
+    out = console()
+    with reporting("train D", total=40, console=out) as report:
+        for step in range(1, 41):
+            report.advance(tell=step % 20 == 0, figures={"epoch": f"{step // 20}/2", "loss": "1.25"})
+    lines = out.file.getvalue().splitlines()
+    assert len(lines) == 2
+    assert re.fullmatch(r"train D  epoch 1/2  loss 1\.25  \d+:\d\d left", lines[0])
+    assert re.fullmatch(r"train D  epoch 2/2  loss 1\.25", lines[1])
+
+
+def test_a_file_gets_no_escape_codes_and_no_broken_lines():
+    out = console(width=20)
+    with reporting("evaluate a very long name of a split", total=2, console=out) as report:
+        report.say("a line of text that is much longer than twenty columns")
+        report.advance(tell=True, figures={"run": "some/very/long/path/to/a/run", "error": "12.5%"})
+        report.advance()
+    text = out.file.getvalue()
+    assert "\x1b" not in text
+    assert "\r" not in text
+    assert len(text.splitlines()) == 2
+
+
+def test_a_file_gets_a_line_now_and_then_without_asking(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    out = console()
+    with reporting("train D", total=100, console=out) as report:
+        for _ in range(100):
+            now[0] += 1
+            report.advance(figures={"loss": "1"})
+    lines = out.file.getvalue().splitlines()
+    assert len(lines) == 3
+    # A line at 31 s, when 31 of 100 one-second steps are done, then every 31 s.
+    assert [line.split("  ")[-1] for line in lines] == ["1:09 left", "0:38 left", "0:07 left"]
+
+
+def test_work_that_was_done_before_is_not_counted_in_the_time_left(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    out = console()
+    with reporting("train D", total=100, done=90, console=out) as report:
+        now[0] = 20.0
+        report.advance(2, tell=True)
+    assert out.file.getvalue().split("  ")[-1].strip() == "1:20 left"  # 8 more at 10 s each
+
+
+def test_a_terminal_gets_a_bar_that_vanishes():
+    out = console(terminal=True)
+    with reporting("train D", total=4, console=out) as report:
+        report.advance(2, figures={"loss": "1.25"})
+        report.say("a new best")
+    text = out.file.getvalue()
+    assert "train D" in text
+    assert "a new best" in text
+    assert text.rstrip().endswith("\x1b[2K")  # the bar's line is erased
+
+
+def test_nothing_is_written_to_standard_output(capsys):
+    with reporting("train D", total=1) as report:
+        report.advance(tell=True)
+        report.say("done")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "train D" in captured.err
+    assert "done" in captured.err
+
+
+@pytest.mark.parametrize("name", ["runs/my[bold]run", "x[/b]", "[red]", "a[1]"])
+def test_what_is_said_is_text_and_not_markup(name):
+    out = console()
+    with reporting("train D", total=1, console=out) as report:
+        report.say(f"trained {name}")
+    assert out.file.getvalue() == f"trained {name}\n"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("name", ["runs/my[bold]run", "x[/b]"])
+def test_figures_are_text_and_not_markup(name, terminal):
+    out = console(terminal=terminal, width=200)
+    with reporting(f"evaluate {name}", total=2, console=out) as report:
+        report.advance(tell=True, figures={"run": name})
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.file.getvalue())
+    assert f"evaluate {name}" in text
+    assert f"run {name}" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0:00"),
+        (0.4, "0:00"),
+        (9, "0:09"),
+        (59.6, "1:00"),
+        (75.2, "1:15"),
+        (3599.4, "59:59"),
+        (3599.6, "1:00:00"),
+        (4000, "1:06:40"),
+        (360_000, "100:00:00"),
+    ],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+@settings(deadline=None)
+@given(hours=st.integers(0, 1000), minutes=st.integers(0, 59), seconds=st.integers(0, 59))
+def test_a_duration_can_be_read_back(hours, minutes, seconds):
+    found = [int(part) for part in duration(3600 * hours + 60 * minutes + seconds).split(":")]
+    assert found == ([hours, minutes, seconds] if hours else [minutes, seconds])
+
+
+def test_the_time_left_fits_on_a_terminal_of_80_columns():
+    out = console(terminal=True)
+    figures = {"epoch": "12/12", "loss": "0.553", "error": "19.2%", "images/s": "2,236"}
+    with reporting("train A-LRN", total=40, console=out) as report:
+        for _ in range(20):
+            report.advance(figures=figures)
+    drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.file.getvalue())
+    assert "…" not in drawn
+    assert re.search(r"train A-LRN +epoch 12/12  loss 0\.553  error 19\.2%  images/s 2,236 +\d+:\d\d left", drawn)

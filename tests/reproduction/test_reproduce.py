@@ -1,0 +1,203 @@
+"""The grid on a few made-up images: what is trained from what, what is repeated, what is refused."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from verydeep import Recipe, reproduce
+from verydeep.images.sources.open import open_source
+from verydeep.images.tolerance import Tolerance
+from verydeep.machine.runtime import Execution, Runtime
+from verydeep.reproduction.estimate import estimates
+from verydeep.reproduction.grid import QUICK, Grid, Training
+from verydeep.reproduction.reproduce import QUICK_RECIPE, quick_recipe, recipe_of
+from verydeep.runs.record import read_record
+
+TINY = Recipe(crop=32, width=0.05, batch=8, epochs=1, learning_rate=1e-3)
+OPTIONS = ["--crop", "32", "--width", "0.05", "--batch", "8", "--epochs", "1", "--learning-rate", "1e-3"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder of noise, six classes with two training images and one validation image each."""
+    root, rng = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
+    for split, count in (("train", 2), ("val", 1)):
+        for name in "abcdef":
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(images, tmp_path_factory):
+    """Everything, once."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    reproduce(str(images), out=out, recipe=TINY)
+    return out
+
+
+def results(out):
+    return json.loads((out / "results.json").read_text())
+
+
+def tables(out):
+    """Figures of all tests, by entry."""
+    return {
+        path.name: {key: stored[key] for key in ("top1_error", "top5_error", "top1_wrong_by_image", "scales", "n")}
+        for path in sorted(out.glob("evaluations/*/*.json"))
+        for stored in [json.loads(path.read_text())]
+    }
+
+
+def test_each_training_starts_from_what_the_paper_says(whole):
+    folder = whole / "runs" / "seed-0"
+    assert {path.name for path in folder.iterdir()} == {training.name for training in Grid().trainings}
+    records = {path.name: read_record(path) for path in folder.iterdir()}
+    for training in Grid().trainings:
+        record = records[training.name]
+        assert (record.network, record.recipe["scale"]) == (training.network, training.scale)
+        if training.init:
+            assert record.initialisation.startswith("copied: conv1_1, conv2_1, conv3_1, conv3_2, fc6, fc7, fc8; ")
+            assert record.recipe["init"] == str(folder / training.init)
+        elif training.finetune:
+            assert record.recipe["finetune"] == str(folder / training.finetune)
+            assert record.recipe["learning_rate"] == pytest.approx(TINY.learning_rate / 10)
+        else:
+            assert record.initialisation.startswith("glorot initialisation: conv1_1")
+    assert len(tables(whole)) == len(Grid().entries)
+    assert (whole / "report.html").is_file()
+
+
+def test_the_rest_of_seeded_networks_is_drawn_like_a(tmp_path):
+    seeded, going_on, unseeded = (
+        Training(network="B", scale="256", init="A-256"),
+        Training(network="C", scale="384", finetune="C-256"),
+        Training(network="D", scale="256", unseeded=True),
+    )
+    recipe = replace(TINY, init="paper")
+    assert recipe_of(seeded, recipe, tmp_path) == replace(recipe, init=str(tmp_path / "A-256"), init_rest="paper")
+    changes = {"scale": "384", "finetune": str(tmp_path / "C-256"), "learning_rate": pytest.approx(1e-4)}
+    assert recipe_of(going_on, recipe, tmp_path) == replace(recipe, **{**changes, "learning_rate": 1e-4})
+    assert recipe_of(unseeded, recipe, tmp_path) == TINY
+    assert recipe_of(going_on, Recipe(), tmp_path).first_rate == 1e-3
+
+
+def test_more_can_be_added_to_what_is_there(images, whole, tmp_path):
+    out = tmp_path / "out"
+    reproduce(str(images), out=out, recipe=TINY, grid=Grid(only=("A",), tables=(3,)))
+    assert list(tables(out)) == ["A-256 dense single.json"]
+    before = (out / "runs" / "seed-0" / "A-256" / "model" / "model.safetensors").stat().st_mtime_ns
+    reproduce(str(images), out=out, recipe=TINY, grid=Grid(only=("A", "B-256"), tables=(3, 4), seeds=2))
+    assert (out / "runs" / "seed-0" / "A-256" / "model" / "model.safetensors").stat().st_mtime_ns == before
+    assert {path.name for path in (out / "runs").iterdir()} == {"seed-0", "seed-1"}
+    assert read_record(out / "runs" / "seed-1" / "B-256").recipe["seed"] == 1
+    seeds = [json.loads(path.read_text())["top1_wrong_by_image"] for path in out.glob("evaluations/*/B-256 dense p*")]
+    assert len(seeds) == 2
+    one = tables(whole)["B-256 dense paper.json"]
+    assert one["top1_wrong_by_image"] in seeds
+
+
+def test_only_what_was_found_on_other_weights_is_tested_again(images, tmp_path):
+    grid = Grid(only=("A", "A-LRN"), tables=(3,))
+    reproduce(str(images), out=tmp_path / "out", recipe=TINY, grid=grid)
+    good, other = (
+        tmp_path / "out" / "evaluations" / "seed-0" / f"{name}-256 dense single.json" for name in ("A", "A-LRN")
+    )
+    right, times = other.read_text(), good.stat().st_mtime_ns
+    stale = json.loads(right)
+    stale["tested"]["weights"], stale["top1_error"] = ["of another network"], 99.0
+    other.write_text(json.dumps(stale))
+    reproduce(str(images), out=tmp_path / "out", recipe=TINY, grid=grid)
+    assert json.loads(other.read_text())["tested"] == json.loads(right)["tested"]
+    assert json.loads(other.read_text())["top1_error"] == json.loads(right)["top1_error"]
+    assert good.stat().st_mtime_ns == times
+
+
+def killed_when(pattern, command, out):
+    """Starts a command and kills it with all of its processes as soon as a file is there."""
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+    until = time.monotonic() + 60
+    while not list(out.glob(pattern)) and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
+    assert process.poll() is None, "it ended before it was killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_in_three_places_it_ends_with_the_same_tables(images, whole, tmp_path):
+    """In a training, between two trainings, and in the tests."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "verydeep", "reproduce", str(images), "--out", str(out), *OPTIONS]
+    for pattern in (
+        "runs/seed-0/A-LRN-256/checkpoints/*",
+        "runs/seed-0/D-384/run.json",
+        "evaluations/seed-0/C-384 dense single.json",
+    ):
+        killed_when(pattern, command, out)
+    assert len(tables(out)) < len(tables(whole))
+    subprocess.run(command, check=True, capture_output=True)
+    assert tables(out) == tables(whole)
+    assert results(out)["tables"] == results(whole)["tables"]
+    assert results(out)["findings"] == results(whole)["findings"]
+
+
+def test_with_shuffled_labels_no_finding_holds(whole):
+    """The images are noise, so nobody can tell their classes."""
+    assert {finding["verdict"] for finding in results(whole)["findings"]} == {"cannot be told"}
+
+
+def test_a_folder_of_another_experiment_is_refused_with_what_differs(images, whole, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    shutil.copy(whole / "plan.json", out)
+    with pytest.raises(ValueError, match="begun with another epochs, seed: choose another folder"):
+        reproduce(str(images), out=out, recipe=replace(TINY, seed=1, epochs=2))
+
+
+def test_a_recipe_that_is_the_grids_business_is_refused(images, tmp_path):
+    for recipe in (replace(TINY, scale="384"), replace(TINY, finetune="somewhere")):
+        with pytest.raises(ValueError, match="reproduce says itself at which S"):
+            reproduce(str(images), out=tmp_path / "out", recipe=recipe)
+    assert not (tmp_path / "out").exists()
+
+
+def test_quick_is_the_papers_recipe_but_for_what_it_names():
+    changed = {name for name, value in vars(QUICK_RECIPE).items() if value != vars(Recipe())[name]}
+    assert changed == {"crop", "width", "batch", "learning_rate", "epochs", "patience"}
+    assert quick_recipe("digits") == replace(QUICK_RECIPE, flip=False)
+    assert quick_recipe("photos") == QUICK_RECIPE
+
+
+def test_an_estimate_costs_nothing_and_knows_what_is_there(images, whole):
+    how = {"runtime": Runtime(device="cpu"), "execution": Execution(), "tolerance": Tolerance()}
+    grid = Grid(only=QUICK)
+    found = {
+        one.training: one
+        for out in (Path("nowhere"),)
+        for one in estimates(open_source(str(images)), out=out, recipe=TINY, grid=grid, **how)
+    }
+    assert list(found) == list(QUICK)
+    assert all(one.seconds > 0 and not one.trained and one.epochs == 1 for one in found.values())
+    # A has the fewest activations of these and about as many weights as any.
+    assert min(found.values(), key=lambda one: one.memory_bytes).training in ("A-256", "B-5x5-256")
+    longer = estimates(
+        open_source(str(images)),
+        out=whole / "runs" / "seed-0",
+        recipe=replace(TINY, epochs=100),
+        grid=Grid(only=("A",)),
+        **how,
+    )
+    assert (longer[0].trained, longer[0].epochs) == (True, 100)
+    assert longer[0].seconds > 10 * found["A-256"].seconds

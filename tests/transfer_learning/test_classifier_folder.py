@@ -1,0 +1,324 @@
+"""The folder of a classifier of features: nothing in it is lost, and what is damaged is told in one line."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import several_commands as commands
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+import verydeep
+from verydeep.transfer_learning import classifier as feature_classifier
+from verydeep.transfer_learning.classifier import check_classifier_folder, is_classifier, load_classifier
+
+refusal = commands.refusal
+
+
+def test_a_classifier_that_was_being_replaced_when_the_machine_stopped_is_found(classifier, photos, tmp_path):
+    shutil.copytree(classifier, tmp_path / ".classifier.123.old")
+    assert is_classifier(tmp_path / "classifier")
+    file = photos / "ant" / "0.png"
+    assert list(verydeep.classify(tmp_path / "classifier", file)) == list(verydeep.classify(classifier, file))
+
+
+def files_in(folder):
+    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("notes.txt", "notes.txt"),
+        (".hidden", ".hidden"),
+        ("transfer.html", "transfer.html"),
+        ("1/config.json", "1"),
+        ("0/notes.txt", "0/notes.txt"),
+        ("folder/", "folder"),
+    ],
+)
+def test_no_folder_is_replaced_that_holds_something_else(classifier, tmp_path, name, told):
+    """Before any work: that there is neither a run nor a source is not noticed."""
+    folder = tmp_path / "classifier"
+    shutil.copytree(classifier, folder)
+    check_classifier_folder(folder)
+    (folder / name).parent.mkdir(exist_ok=True)
+    if name.endswith("/"):
+        (folder / name).mkdir()
+    else:
+        (folder / name).write_text("mine")
+    before = files_in(folder)
+    with pytest.raises(ValueError, match=r"holds other things than a classifier \((.*)\): choose") as refused:
+        verydeep.transfer([tmp_path / "no run"], data="nowhere", out=folder)
+    assert f"({told})" in str(refused.value)
+    assert files_in(folder) == before
+
+
+def test_only_a_whole_classifier_makes_its_files_replaceable(classifier, tmp_path):
+    folder = tmp_path / "classifier"
+    shutil.copytree(classifier, folder)
+    (folder / "classifier.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"\(0, classifier.json, classifier.safetensors\)"):
+        check_classifier_folder(folder)
+    for number in range(5):
+        (folder / f"{number}.txt").touch()
+    with pytest.raises(ValueError, match=r"\(0, 0.txt, 1.txt, ...\)"):
+        check_classifier_folder(folder)
+    with pytest.raises(ValueError, match=r"\(4.txt\)"):
+        check_classifier_folder(folder / "4.txt")
+
+
+@pytest.mark.parametrize("name", ["0", "classifier.safetensors"])
+def test_what_only_has_the_name_of_a_classifiers_file_is_not_replaced(classifier, tmp_path, name):
+    folder = tmp_path / "classifier"
+    shutil.copytree(classifier, folder)
+    if name == "0":
+        shutil.rmtree(folder / name)
+        (folder / name).write_text("mine")
+    else:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+    with pytest.raises(ValueError, match=rf"\({name}\)"):
+        check_classifier_folder(folder)
+
+
+def test_the_folder_one_is_in_is_not_replaced_under_ones_feet(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for out in (Path(), tmp_path / "here"):
+        with pytest.raises(ValueError, match="the folder you are in"):
+            verydeep.transfer([tmp_path / "no run"], data="nowhere", out=out)
+    check_classifier_folder(Path("inside"))
+
+
+def test_a_link_to_a_folder_stays_one(run, photos, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    few = verydeep.TransferOptions(train=3, test=2, splits=1)
+    for _ in range(2):
+        verydeep.transfer([run], data=str(photos), options=few, out=tmp_path / "link")
+        assert (tmp_path / "link").is_symlink()
+        assert load_classifier(tmp_path / "real").classes == ("ant", "bee")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["link", "real"]
+
+
+def test_other_files_are_not_written_into_a_classifier(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clf").mkdir()
+    (tmp_path / "link").symlink_to("clf")
+    on = ["transfer", "no-run", "--data", "nowhere", "--out"]
+    for out, option, place in (
+        ("clf", "--report", "clf"),
+        ("clf", "--report", tmp_path / "clf"),
+        ("link", "--report", "clf"),
+        ("clf", "--report", "clf/page"),
+        ("page/clf", "--report", "page"),
+        ("clf", "--json", "clf/found.json"),
+    ):
+        assert f"--out {out} and {option} {place} need places of their own" in refusal(capsys, *on, out, option, place)
+    for option, place in (("--report", "clf2"), ("--json", "found.json"), ("--json", "-")):
+        assert "need places" not in refusal(capsys, *on, "clf", option, place)
+    assert "need places" not in refusal(capsys, *on, tmp_path, "--json", "-")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["clf", "link"]
+
+
+@pytest.fixture(scope="module")
+def damaged(classifier, tmp_path_factory):
+    """A copy of the classifier for any classifier.json, which is given as text."""
+    folder = tmp_path_factory.mktemp("damaged") / "classifier"
+    shutil.copytree(classifier, folder)
+
+    def write(text):
+        (folder / "classifier.json").write_text(text)
+        return folder
+
+    return write
+
+
+def about_of(classifier):
+    return json.loads((classifier / "classifier.json").read_text())
+
+
+def with_hash(about):
+    return {**about, "sha256": feature_classifier._sha256(about)}
+
+
+WRONG = [
+    ("classes", ["ant"], "1 classes and 410 features do not go with weights"),
+    ("classes", ["ant", "bee", "cow"], "3 classes and"),
+    ("classes", [1, 2], "classes are not different names"),
+    ("classes", ["ant", "ant"], "classes are not different names"),
+    ("classes", "xy", "classes are not different names"),
+    ("several_labels", 1, "several_labels is not true or false"),
+    ("c", "1", "c is no number above 0"),
+    ("c", float("nan"), "c is no number above 0"),
+    ("c", True, "c is no number above 0"),
+    ("networks", [], "networks are no list of descriptors"),
+    ("networks", {}, "networks are no list of descriptors"),
+    ("networks", [5], "networks are no list of descriptors"),
+    ("format", "1", "says no format"),
+    ("format", 0, "says no format"),
+    ("format", 2, "a newer version of verydeep wrote it"),
+    ("weights_sha256", "0", "classifier.safetensors is not what was saved"),
+    ("colour", "red", "has unknown values: 'colour'"),
+    ("scales", ["x"], "scales are not different whole numbers from 224 up"),
+    ("scales", 5, "scales are not different whole numbers"),
+    ("scales", [], "scales are not different whole numbers"),
+    ("scales", [True], "scales are not different whole numbers"),
+    ("scales", [256.0], "scales are not different whole numbers"),
+    ("scales", [256, 256], "scales are not different whole numbers"),
+    ("scales", [256, 10**400], "too large for any image"),
+    ("scales", [14336, 14337], "scales are above 14,336, too large"),
+    ("scales", [100], "scales are not different whole numbers"),
+    ("pool", "none", "pool is not avg or stack"),
+    ("pool", ["avg"], "pool is not avg or stack"),
+    ("pool", "stack", "do not go with weights"),
+    ("mirror", "x", "mirror is not true or false"),
+    ("normalise", None, "normalise is not true or false"),
+    ("layers", ["relu6"], "has unknown values: 'layers'"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "told"), WRONG)
+def test_what_is_wrong_in_a_classifier_is_told_in_a_line(classifier, damaged, name, value, told):
+    """Whether what was saved is known by its hash or, as of older ones, not."""
+    about = about_of(classifier)
+    del about["sha256"]
+    (about["networks"][0] if name in {*about["networks"][0], "layers"} else about)[name] = value
+    for written in (about, with_hash(about)):
+        folder = damaged(json.dumps(written))
+        with pytest.raises(ValueError, match=told) as refused:
+            load_classifier(folder)
+        assert str(refused.value).startswith(f"{folder} does not hold a usable classifier: ")
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["format", "classes", "c", "networks", "weights_sha256", "scales", "pool", "mirror"])
+def test_what_a_classifier_lacks_is_named(classifier, damaged, name):
+    about = about_of(classifier)
+    del (about if name in about else about["networks"][0])[name]
+    with pytest.raises(ValueError, match="says no format" if name == "format" else f"lacks '{name}'"):
+        load_classifier(damaged(json.dumps(about)))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", "\ud800".encode("utf-8", "surrogatepass"), "[" * 100_000])
+def test_what_is_no_classifier_at_all_is_told_in_a_line(damaged, text):
+    folder = damaged("")
+    (folder / "classifier.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=r"usable classifier: classifier.json (is no JSON|says no format)") as refused:
+        load_classifier(folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_older_classifiers_lack_is_not_missed(classifier, damaged):
+    about = about_of(classifier)
+    del about["sha256"], about["several_labels"]
+    loaded = load_classifier(damaged(json.dumps(about, indent=1)))
+    assert (loaded.classes, loaded.several_labels) == (("ant", "bee"), False)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            {"biases": np.zeros(3, np.float32)},
+            r"2 classes and 410 features do not go with weights \[2, 410\] and biases",
+        ),
+        ({"weights": np.zeros((2, 409), np.float32)}, "do not go with weights"),
+        ({"weights": np.zeros(410, np.float32)}, "do not go with weights"),
+        ({"more": np.zeros(1)}, "classifier.safetensors holds other things than weights and biases"),
+    ],
+)
+def test_weights_that_do_not_fit_are_told_in_a_line(classifier, tmp_path, change, told):
+    """Though their hash is right."""
+    folder = tmp_path / "classifier"
+    shutil.copytree(classifier, folder)
+    file = folder / "classifier.safetensors"
+    save_file({**load_file(file), **change}, file)
+    about = {**about_of(classifier), "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    (folder / "classifier.json").write_text(json.dumps(with_hash(about)))
+    with pytest.raises(ValueError, match=told):
+        load_classifier(folder)
+
+
+def places_in(value, path=()):
+    """Of every value in JSON."""
+    yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places_in(inner, (*path, key))
+
+
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["avg", "stack", 10**400])
+)
+VALUES = st.recursive(
+    SCALARS | st.integers(224, 300),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@st.composite
+def damages(draw, about):
+    """JSON in which one value is gone, another, there twice, or has company."""
+    about = json.loads(json.dumps(about))
+    *path, last = draw(st.sampled_from(list(places_in(about))[1:]))
+    holder = about
+    for key in path:
+        holder = holder[key]
+    what = draw(st.sampled_from(["gone", "other", "more"]))
+    if what == "gone":
+        del holder[last]
+    elif what == "other":
+        holder[last] = draw(VALUES)
+    elif isinstance(holder, list):
+        holder.insert(last, draw(VALUES | st.just(holder[last])))
+    else:
+        holder[draw(st.text())] = draw(VALUES)
+    return about
+
+
+QUICK = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+
+
+def classified(folder, image):
+    """What a classifier makes of an image, or None and why it is refused; any other error goes on."""
+    try:
+        (found,) = verydeep.classify(folder, image)
+    except ValueError as error:
+        return None, str(error)
+    return found, None
+
+
+def is_one_line_of_ours(folder, refusal):
+    told = f"{folder} does not hold a usable classifier: "
+    return refusal.startswith(told) and len(refusal) > len(told) and len(refusal.splitlines()) == 1
+
+
+@QUICK
+@given(data=st.data())
+def test_a_damaged_classifier_is_refused_in_a_line_or_says_the_same(classifier, damaged, photos, data):
+    image, about = photos / "ant" / "0.png", about_of(classifier)
+    folder = damaged(json.dumps(data.draw(damages(about))))
+    found, error = classified(folder, image)
+    assert is_one_line_of_ours(folder, error) if error else (found, None) == classified(classifier, image)
+
+
+@QUICK
+@given(data=st.data())
+def test_what_no_hash_tells_is_refused_in_a_line_or_is_a_classifier(classifier, damaged, photos, data):
+    """As of older ones: other names or scales may be meant."""
+    about = about_of(classifier)
+    del about["sha256"]
+    written = data.draw(damages(about))
+    folder = damaged(json.dumps(written))
+    found, error = classified(folder, photos / "ant" / "0.png")
+    if error:
+        assert is_one_line_of_ours(folder, error)
+    else:
+        assert found.error or set(found.classes) == set(written["classes"])
+        assert np.isfinite(found.scores).all()

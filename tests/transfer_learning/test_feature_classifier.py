@@ -1,0 +1,167 @@
+"""A classifier of features in `predict`: the same ways in and out as for a network, and refused everywhere else."""
+
+import csv
+import io
+import json
+import multiprocessing
+import os
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import several_commands as commands
+from PIL import Image
+
+import verydeep
+from verydeep.images.sources.given import GivenImages, given_images
+from verydeep.prediction import pieces
+
+status_of, refusal = commands.status_of, commands.refusal
+
+
+@pytest.fixture
+def bad(tmp_path):
+    file = tmp_path / "bad.png"
+    file.write_bytes(b"")
+    return file
+
+
+def test_every_kind_of_file_says_the_same(classifier, photos, bad, tmp_path, capsys, monkeypatch):
+    on = ["predict", classifier, photos / "bee", bad, "--top", 3]
+    files = {kind: tmp_path / f"p.{kind}" for kind in ("jsonl", "csv", "parquet", "json")}
+    for kind in ("jsonl", "csv", "parquet"):
+        assert status_of(*on, "--out", files[kind], "--json", files["json"]) == 1
+        text = capsys.readouterr()
+        assert text.out == ""
+        assert "bad.png: undecodable (an empty file)\n" in text.err
+        assert "verydeep: 1 of 6 images could not be used" in text.err
+    assert status_of(*on, "--out", "-") == 1
+    assert capsys.readouterr().out == files["jsonl"].read_text()
+    lines = [json.loads(line) for line in files["jsonl"].read_text().splitlines()]
+    expected = [one.to_dict() for one in verydeep.classify(classifier, [photos / "bee", bad])]
+    assert [{**one, "classes": tuple(one["classes"]), "scores": tuple(one["scores"])} for one in lines] == expected
+    assert json.loads(files["json"].read_text())["predictions"] == lines
+    with files["csv"].open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    table = pyarrow.parquet.read_table(files["parquet"]).to_pylist()
+    assert list(rows[0]) == list(table[0]) == ["id", "class_1", "score_1", "class_2", "score_2", "error"]
+    for line, row, of_table in zip(lines, rows, table, strict=True):
+        assert row["id"] == of_table["id"] == line["image"]
+        for place in range(2):
+            name, score = [*line["classes"], None, None][place], [*line["scores"], None, None][place]
+            assert (of_table[f"class_{place + 1}"], of_table[f"score_{place + 1}"]) == (name, score)
+            assert (row[f"class_{place + 1}"], row[f"score_{place + 1}"]) == (
+                name or "",
+                "" if name is None else repr(score),
+            )
+        assert (of_table["error"], row["error"]) == (line["error"], line["error"] or "")
+
+
+def test_images_are_given_as_they_are_to_predict(classifier, photos, capsys, monkeypatch):
+    file = photos / "ant" / "0.png"
+    (expected,) = verydeep.classify(classifier, file)
+    given = [Image.open(file), np.asarray(Image.open(file)), file.read_bytes(), photos / "a*" / "0.*"]
+    found = list(verydeep.classify(classifier, iter(given)))
+    assert [one.image for one in found] == ["image 0", "image 1", "image 2", str(file)]
+    assert {one.classes for one in found} == {expected.classes}
+    np.testing.assert_allclose([one.scores for one in found], 4 * [expected.scores], atol=1e-5)
+    for data in (file.read_bytes(), os.fsencode(file)):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+        assert status_of("predict", classifier, "-", "--out", "-") == 0
+        assert json.loads(capsys.readouterr().out)["scores"] == list(expected.scores)
+    assert status_of("predict", classifier, photos / "a*" / "0.*", "--top", 1) == 0
+    told = " ".join(capsys.readouterr().out.split())  # wherever the table breaks its lines
+    assert f"{expected.classes[0]} {expected.scores[0]:+.2f}" in told
+    assert "Score: distance from" in told
+
+
+class Watched(GivenImages):
+    """Notes which images are read."""
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return super().__getitem__(index)
+
+
+def test_scores_come_while_other_images_wait(classifier, photos, monkeypatch):
+    monkeypatch.setattr(pieces, "FIRST_IMAGES", 2)
+    source = Watched(**vars(given_images(photos)))
+    object.__setattr__(source, "read", [])
+    found = verydeep.classify(classifier, source)
+    assert source.read == []
+    assert next(found).image == source.ids[0]
+    assert source.read == [0, 1, 0, 1]  # at each scale
+    assert [one.image for one in found] == list(source.ids[1:])
+
+
+def test_processes_that_decode_start_once_and_refused_images_shift_no_other(classifier, photos, bad, monkeypatch):
+    monkeypatch.setattr(pieces, "FIRST_IMAGES", 2)
+    started, real = [], pieces.rescaled_images
+    monkeypatch.setattr(
+        pieces, "rescaled_images", lambda *given, **options: started.append(1) or real(*given, **options)
+    )
+    images = sorted(photos.rglob("*.png"))
+    expected = list(verydeep.classify(classifier, images))
+    started.clear()
+    mixed = list(verydeep.classify(classifier, [images[0], bad, *images[1:]], runtime=verydeep.Runtime(workers=1)))
+    assert len(started) == 2  # scales
+    assert mixed.pop(1).error == "undecodable (an empty file)"
+    assert [(one.image, one.classes) for one in mixed] == [(one.image, one.classes) for one in expected]
+    np.testing.assert_allclose([one.scores for one in mixed], [one.scores for one in expected], atol=1e-5)
+    assert not multiprocessing.active_children()
+
+
+def test_options_that_mean_nothing_are_refused(classifier, photos, tmp_path, capsys, monkeypatch):
+    for option in (["--protocol", "dense"], ["--scales", "single"], ["--map", tmp_path / "maps"]):
+        assert "leave out --protocol, --scales and --map" in refusal(capsys, "predict", classifier, photos, *option)
+    assert "--scales takes whole numbers" in refusal(capsys, "predict", classifier, photos, "--scales", "")
+    assert "top must be 1 or more" in refusal(capsys, "predict", classifier, photos, "--top", 0)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert "start this without torchrun" in refusal(capsys, "predict", classifier, photos)
+
+
+def test_what_takes_runs_says_what_it_is(classifier, run, photos, tmp_path, capsys):
+    out, boxes = ["--out", tmp_path / "out"], tmp_path / "boxes.csv"
+    lines = [f"{file.relative_to(photos)},1,1,9,9,{file.parent.name}" for file in photos.rglob("*.png")]
+    boxes.write_text("\n".join(["file,x0,y0,x1,y1,class", *lines]))
+    crop = ["--crop", 32, "--width", 0.1]
+    for arguments in (
+        ["evaluate", classifier, "--data", photos],
+        ["features", classifier, photos, "--out", tmp_path / "f.safetensors"],
+        ["export", classifier, "--to", "onnx", "--out", tmp_path / "a.onnx"],
+        ["export", classifier, "--to", "timm", "--out", tmp_path / "a.pth"],
+        ["push", classifier, "hub:owner/net"],
+        ["import", classifier, *out],
+        ["train", photos, "--network", "B", "--init", classifier, *crop, *out],
+        ["train", photos, "--finetune", classifier, *crop, *out],
+        ["transfer", classifier, "--data", photos],
+        ["localise", "train", photos, "--boxes", boxes, "--finetune", classifier, *crop, *out],
+        ["localise", "evaluate", classifier, "--data", photos, "--boxes", boxes],
+        ["localise", "predict", classifier, photos, "--classifier", run],
+    ):
+        text = refusal(capsys, *arguments)
+        assert f"{classifier} is a classifier of features, not a run: verydeep predict takes it" in text, arguments
+        assert "verydeep.classify" in text
+    for call in (
+        verydeep.load,
+        verydeep.load_model,
+        lambda folder: verydeep.predict(folder, photos),
+        lambda folder: verydeep.evaluate(folder, data=str(photos)),
+        lambda folder: next(verydeep.features(folder, str(photos))),
+    ):
+        with pytest.raises(ValueError, match=r"is a classifier of features, .* verydeep\.classify"):
+            call(classifier)
+    with pytest.raises(ValueError, match="holds no classifier"):
+        verydeep.classify(run, photos)
+
+
+def test_images_that_are_too_large_cannot_be_used(classifier, photos):
+    file = photos / "ant" / "0.png"
+    (found,) = verydeep.classify(classifier, file, max_pixels=40 * 50 - 1)
+    assert "50 x 40 pixels, more than the 1,999 allowed" in found.error
+    (found,) = verydeep.classify(classifier, file, max_pixels=40 * 50)
+    assert found.error is None

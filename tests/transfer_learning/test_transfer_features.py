@@ -1,0 +1,294 @@
+"""What features are kept under, what goes on from what was computed, and what `transfer` says of its images."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from random_networks import save_network
+from several_commands import status_of as run
+
+from verydeep.descriptors import parts as feature_parts
+from verydeep.images.sources.open import open_for_testing
+from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
+from verydeep.runs.model import load_model, save_model
+from verydeep.transfer_learning import features as transfer_features
+from verydeep.transfer_learning import transfer as transfer_module
+from verydeep.transfer_learning.features import pixel_features, untrained
+from verydeep.transfer_learning.paper import TABLE_11
+from verydeep.transfer_learning.splits import images_of_classes, transfer_splits
+from verydeep.transfer_learning.transfer import TransferOptions, transfer
+
+CLASSES, EACH = ("ant", "bee"), 5
+FEW = TransferOptions(train=3, test=2, splits=1)
+BASELINE = replace(FEW, baseline=True)
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """A network, pictures whose classes differ by their colour, a cache of their own, and the files written there."""
+    monkeypatch.setenv("VERYDEEP_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(CLASSES):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(EACH):
+            pixels = rng.integers(0, 40, (40, 44, 3))
+            pixels[..., label] += 210
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photos" / name / f"{number}.bmp")
+    written, write = [], transfer_features.write_features
+
+    def counted(model, source, file, **more):
+        written.append(file)
+        return write(model, source, file, **more)
+
+    monkeypatch.setattr(transfer_features, "write_features", counted)
+    return SimpleNamespace(
+        place=tmp_path, photos=tmp_path / "photos", run=save_network(tmp_path / "A"), written=written, patch=monkeypatch
+    )
+
+
+def vectors_of(made, runs, **asked):
+    """What `transfer` finds, and the vectors of each descriptor."""
+    kept, original = [], transfer_module._classified
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transfer_module, "_classified", lambda *given: kept.append(given[0]) or original(*given))
+        found = transfer(runs, data=made.photos, **asked)
+    return found, [one.images.vectors for one in kept[0]]
+
+
+def configured(made, **changes):
+    file = made.run / "model" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def mirrored_file(made):
+    file = made.photos / CLASSES[0] / "0.bmp"
+    Image.open(file).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(file)  # of the same size
+
+
+def repeated(made):
+    """The same once more."""
+
+
+CHANGES = {
+    "nothing": (repeated, {}, 0),
+    "weights": (lambda made: save_network(made.run, seed=1), {}, 2),
+    "network": (lambda made: configured(made, network="A-LRN"), {}, 2),
+    "scale": (lambda made: configured(made, scale="320"), {}, 2),
+    "flip": (lambda made: configured(made, flip=False), {}, 2),
+    "file": (mirrored_file, {}, 2),
+    "version": (lambda made: made.patch.setattr(transfer_features, "__version__", "0"), {}, 2),
+    "PyTorch": (lambda made: made.patch.setattr(torch, "__version__", "9.9.0"), {}, 2),
+    "device": (
+        lambda made: made.patch.setattr(transfer_features, "torch_device", lambda _: SimpleNamespace(type="other")),
+        {},
+        2,
+    ),
+    "scales": (repeated, {"options": replace(BASELINE, scales=(256, 320))}, 2),
+    "stacked scales": (repeated, {"options": replace(BASELINE, scales=(256,), pool="stack")}, 2),
+    "seed": (repeated, {"options": replace(BASELINE, seed=1)}, 1),
+    "max_pixels": (repeated, {"tolerance": Tolerance(max_pixels=10**6)}, 2),
+    "max_bad": (repeated, {"tolerance": Tolerance(max_bad=50)}, 0),
+    "splits": (repeated, {"options": replace(BASELINE, splits=2, train=2, test=1)}, 0),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_features_are_kept_under_all_that_they_follow_from(made, change):
+    transfer(made.run, data=made.photos, options=BASELINE)
+    assert len(set(made.written)) == 2
+    alter, asked, anew = CHANGES[change]
+    alter(made)
+    transfer(made.run, data=made.photos, **{"options": BASELINE, **asked})
+    assert (len(made.written), len(set(made.written))) == (2 + anew, 2 + anew)
+
+
+def test_an_untrained_network_has_other_features_for_each_seed(made):
+    _, (trained, drawn, _) = vectors_of(made, made.run, options=BASELINE)
+    _, (again, other, _) = vectors_of(made, made.run, options=replace(BASELINE, seed=1))
+    assert np.array_equal(trained, again)
+    assert not np.allclose(trained, drawn, atol=1e-3)
+    assert not np.allclose(drawn, other, atol=1e-3)
+    model = untrained(load_model(made.run), seed=1)
+    (made.place / "drawn").mkdir()
+    save_model(model, made.place / "drawn" / "model")
+    _, (wanted,) = vectors_of(made, made.place / "drawn", options=FEW)
+    assert np.array_equal(other, wanted)
+
+
+def test_an_untrained_network_is_of_the_same_kind(made):
+    old = load_model(save_network(made.place / "bn", batch_norm=True))
+    new = untrained(old, seed=0)
+    assert {name: value.shape for name, value in new.net.state_dict().items()} == {
+        name: value.shape for name, value in old.net.state_dict().items()
+    }
+    assert new.net.batch_norm
+    assert not new.net.training
+
+
+def test_more_bad_images_go_on_from_what_was_computed_and_fewer_are_refused(made, monkeypatch):
+    (made.photos / CLASSES[0] / "9.bmp").write_bytes(b"")
+    more = Tolerance(max_bad=10)
+    with pytest.raises(TooManyBadImagesError, match="1 of 11 images cannot be used"):
+        transfer(made.run, data=made.photos, options=FEW)
+    (parts,) = (made.place / "cache" / "features").iterdir()
+    assert parts.name.endswith(".parts")
+    with monkeypatch.context() as patch:
+        patch.setattr("verydeep.descriptors.files.compute_part", None)  # nothing is left to compute
+        found = transfer(made.run, data=made.photos, options=FEW, tolerance=more)
+    assert (found.n, len(found.unusable)) == (10, 1)
+    (file,) = (made.place / "cache" / "features").iterdir()
+    assert file.suffix == ".safetensors"
+    transfer(made.run, data=made.photos, options=FEW, tolerance=Tolerance(max_bad=20))
+    assert len(made.written) == 2
+    with pytest.raises(TooManyBadImagesError, match=r"1 of 11 images.*9\.bmp: undecodable \([^()]*\)\)"):
+        transfer(made.run, data=made.photos, options=FEW, tolerance=Tolerance(max_bad=9))
+    assert len(made.written) == 2
+    transfer(made.run, data=made.photos, options=FEW, tolerance=more)
+
+
+def test_unusable_images_of_every_descriptor_are_told(made):
+    (made.photos / CLASSES[0] / "9.bmp").write_bytes(b"")
+    other = save_network(made.place / "B", name="B")
+    found = transfer([made.run, other], data=made.photos, options=FEW, tolerance=Tolerance(max_bad=10))
+    assert [Path(name).name for name in found.unusable] == ["9.bmp"]
+
+
+def test_pixels_are_of_images_that_are_not_too_large(made):
+    Image.new("RGB", (50, 50)).save(made.photos / CLASSES[0] / "9.bmp")
+    source = open_for_testing(str(made.photos), None).part("all")
+    found = pixel_features(source, Tolerance(max_bad=10, max_pixels=40 * 44))
+    assert [Path(name).name for name in found.unusable] == ["9.bmp"]
+    assert len(found.ids) == len(found.vectors) == 10
+
+
+def test_too_few_images_are_told_before_any_work(made, monkeypatch):
+    for work in ("read_once", "network_features"):
+        monkeypatch.setattr(transfer_module, work, None)
+    with pytest.raises(ValueError, match="needs 6 images of each class or more"):
+        transfer(made.run, data=made.photos, options=replace(FEW, train=5))
+
+
+def test_only_the_papers_networks_have_its_rows(made):
+    runs = {
+        name: save_network(made.place / name, name=name[0], seed=seed) for seed, name in enumerate(("D", "D2", "E"))
+    }
+    rows = {row.networks: row for row in TABLE_11}
+    twice = transfer([runs["D"], runs["D2"]], data=made.photos, options=FEW)
+    assert [one.paper for one in twice.descriptors] == [rows["D"], rows["D"], None]
+    both = transfer([runs["E"], runs["D"]], data=made.photos, options=FEW)
+    assert [one.paper for one in both.descriptors] == [rows["E"], rows["D"], rows["D + E"]]
+
+
+def test_a_run_is_stacked_once_whatever_it_is_called(made, monkeypatch):
+    (made.place / "link").symlink_to(made.run)
+    monkeypatch.chdir(made.place)
+    for other in (made.place / "link", Path("A"), f"{made.run}/../A/"):
+        with pytest.raises(ValueError, match="name one or more runs, each once"):
+            transfer([made.run, other], data=made.photos, options=FEW)
+    with pytest.raises(ValueError, match="name one or more runs, each once"):
+        transfer([], data=made.photos, options=FEW)
+    for one in (made.run, str(made.run)):
+        assert transfer(one, data=made.photos, options=FEW).runs == (str(made.run),)
+
+
+def test_a_run_with_random_layers_needs_others(made, capsys):
+    save_network(made.run, drawn=("fc6", "fc7", "fc8"))
+    assert run("transfer", made.run, "--data", made.photos, "--train", 3) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "relu7 would be of random weights: take a run with fc6 and fc7, or" in line
+    save_network(made.run, drawn=("fc7", "fc8"))
+    assert run("transfer", made.run, "--data", made.photos, "--train", 3) == 2
+    assert "take a run with fc7, or of this one drop6 or an earlier layer" in capsys.readouterr().err
+    save_network(made.run, drawn=("fc8",))
+    assert run("transfer", made.run, "--data", made.photos, "--train", 3) == 0
+
+
+HOLD = """
+import fcntl, sys
+lock = open(sys.argv[1], "w")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_another_process_that_computes_the_same_is_told(made, capsys):
+    transfer(made.run, data=made.photos, options=FEW)
+    (file,) = made.written
+    file.unlink()
+    lock = feature_parts.folder(file) / feature_parts.LOCK
+    lock.parent.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        assert run("transfer", made.run, "--data", made.photos, "--train", 3) == 1
+    told = "verydeep: another verydeep transfer computes the same features: wait for it"
+    assert capsys.readouterr().err.splitlines() == [told]
+    assert run("transfer", made.run, "--data", made.photos, "--train", 3) == 0
+
+
+def test_a_cache_that_cannot_be_written_is_named(made, capsys, monkeypatch):
+    (made.place / "file").write_text("")
+    monkeypatch.setenv("VERYDEEP_CACHE", str(made.place / "file" / "cache"))
+    folder = made.place / "file" / "cache" / "features"
+    assert run("transfer", made.run, "--data", made.photos, "--train", 3) == 1
+    wanted = f"verydeep: features cannot be kept in {folder}: Not a directory (VERYDEEP_CACHE names another folder)"
+    assert capsys.readouterr().err.splitlines() == [wanted]
+
+
+def test_a_full_disk_is_told_with_the_folder(made, capsys, monkeypatch):
+    def full(file, part):
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError as error:
+            raise OSError(f"cannot write {file} (9 bytes): {error}") from error
+
+    monkeypatch.setattr(feature_parts, "keep", full)
+    assert run("transfer", made.run, "--data", made.photos, "--train", 3) == 1
+    folder = made.place / "cache" / "features"
+    told = f"features cannot be kept in {folder}: No space left on device (VERYDEEP_CACHE names another folder)"
+    assert capsys.readouterr().err.splitlines() == [f"verydeep: {told}"]
+
+
+def test_copies_of_training_images_among_those_for_testing_are_counted(made, capsys):
+    images = [sorted((made.photos / name).iterdir()) for name in CLASSES]
+    images[0][1].write_bytes(images[0][0].read_bytes())
+    images[1][3].write_bytes(images[0][0].read_bytes())  # of another class
+    source = open_for_testing(str(made.photos), None).part("all")
+    data = [source[index].data for index in range(len(source))]
+    labelled = images_of_classes(source, made.photos)
+    (made.photos / CLASSES[0] / "-.bmp").write_bytes(b"")  # the first one, and left out
+    counts = set()
+    for options in (replace(FEW, seed=seed, splits=splits) for seed in range(4) for splits in (1, 2)):
+        splits = transfer_splits(labelled, options.draw)
+        wanted = {row for train, test in splits for row in test if any(data[row] == data[other] for other in train)}
+        found = transfer(made.run, data=made.photos, options=options, tolerance=Tolerance(max_bad=10))
+        assert found.copies == len(wanted)
+        told = f"test images that are exact copies of training images: {len(wanted)};" in capsys.readouterr().err
+        assert told == bool(wanted)
+        counts.add(len(wanted))
+    assert len(counts) > 1
+
+
+def test_nothing_is_told_of_images_that_differ_and_features_that_are_not_zero(made, capsys):
+    assert transfer(made.run, data=made.photos, options=FEW).copies == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_features_that_are_all_zero_are_told(made, capsys):
+    model = load_model(made.run)
+    with torch.no_grad():
+        model.net.fc7.weight.zero_()
+        model.net.fc7.bias.fill_(-1)
+    save_model(model, made.run / "model")
+    transfer(made.run, data=made.photos, options=FEW)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"{made.run}: of 10 of 10 images all features are 0, so nothing tells them apart"

@@ -1,0 +1,1 @@
+"""Activations of layers as descriptors of images, and files of them."""

@@ -1,1 +1,0 @@
-"""The paper's questions, asked of any images."""

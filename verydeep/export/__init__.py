@@ -1,0 +1,1 @@
+"""Networks in other formats: written, read back, checked."""

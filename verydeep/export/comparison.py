@@ -1,0 +1,141 @@
+"""An exported network beside the one that it was made from, on real images."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from verydeep.evaluation.dense import largest_image, score_map
+from verydeep.evaluation.metrics import error_percent, misclassified
+from verydeep.evaluation.paired import paired_comparison
+from verydeep.export.exported import ExportedNet
+from verydeep.images.decode import UnusableImageError
+from verydeep.images.loader import rescaled_images
+from verydeep.images.quarantine import Quarantine
+from verydeep.images.sources.source import Source
+from verydeep.images.views import centre_place
+from verydeep.networks.vgg import VGG
+
+BATCH = 5
+"""Crops at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Of scores, before the soft-max."""
+
+    images: int
+    greatest_difference: float
+    """Of any score from PyTorch's, divided by the largest absolute score of its image."""
+    top1_agreement: float
+    """Percent of the images whose most probable class is the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Errors:
+    """Top-1 errors in percent on the same images, by dense evaluation at the run's single test scale."""
+
+    images: int
+    float32: float
+    int8: float
+    loss: float
+    """Percentage points that INT8 costs."""
+    loss_ci95: tuple[float, float]
+    """By a paired bootstrap over the images."""
+    lost: int
+    """Images that are wrong in INT8 alone."""
+    won: int
+    """Images that are wrong in float32 alone."""
+    changed: int
+    """Images whose most probable class is another."""
+
+
+def usable_images(source: Source, side: int, quarantine: Quarantine) -> Iterator[Tensor]:
+    """The images of a source with their shorter side at `side` pixels, uint8 [3, H, W].
+
+    Raises:
+        TooManyBadImagesError: the quarantine is full.
+    """
+    for _, image in rescaled_images(source, side, max_pixels=quarantine.tolerance.max_pixels):
+        if isinstance(image, UnusableImageError):
+            quarantine.add(image)
+        else:
+            yield image
+
+
+@torch.inference_mode()
+def agreement(
+    net: VGG,
+    exported: ExportedNet,
+    source: Source,
+    side: int,
+    quarantine: Quarantine,
+    advance: Callable[[], None] = lambda: None,
+) -> Agreement:
+    """How far an exported network agrees: `score_map` of whole images at `side` pixels, `forward` of batches of crops.
+
+    Raises:
+        ValueError: no image can be used.
+        TooManyBadImagesError: the quarantine is full.
+    """
+    differences, same, crops = [], [], []
+    pixels = largest_image([net], torch.device("cpu"))
+    for image in usable_images(source, side, quarantine):
+        expected = score_map(net, image[None], pixels=pixels)
+        found = score_map(cast(VGG, exported), image[None], pixels=pixels)
+        differences.append(_difference(found, expected))
+        same.append(bool(expected.mean(dim=(2, 3)).argmax() == found.mean(dim=(2, 3)).argmax()))
+        top, left = centre_place((image.shape[1], image.shape[2]), net.crop)
+        crops.append(image[:, top : top + net.crop, left : left + net.crop])
+        if len(crops) == BATCH:
+            differences.append(_difference_of_crops(net, exported, crops))
+            crops = []
+        advance()
+    if not same:
+        raise ValueError("there is no image to compare by")
+    if crops:
+        differences.append(_difference_of_crops(net, exported, crops))
+    return Agreement(
+        images=len(same),
+        greatest_difference=float(np.max(differences)),  # NaN, where there is one
+        top1_agreement=100 * float(np.mean(same)),
+    )
+
+
+def int8_errors(float32: NDArray[np.float64], int8: NDArray[np.float64], labels: NDArray[np.int64]) -> Int8Errors:
+    """Of posteriors [N, classes] of the same images; rows of NaN are images that cannot be used.
+
+    Raises:
+        ValueError: no image can be used.
+    """
+    usable = ~np.isnan(float32[:, 0])
+    float32, int8, labels = float32[usable], int8[usable], labels[usable]
+    wrong, wrong_before = misclassified(int8, labels), misclassified(float32, labels)
+    paired = paired_comparison("int8", "float32", wrong, wrong_before)
+    return Int8Errors(
+        images=paired.n,
+        float32=error_percent(wrong_before),
+        int8=error_percent(wrong),
+        loss=paired.difference,
+        loss_ci95=paired.difference_ci95,
+        lost=paired.only_first_wrong,
+        won=paired.only_second_wrong,
+        changed=int((int8.argmax(axis=1) != float32.argmax(axis=1)).sum()),
+    )
+
+
+def _difference_of_crops(net: VGG, exported: ExportedNet, crops: list[Tensor]) -> float:
+    batch = torch.stack(crops)
+    return _difference(exported(batch), net(batch))
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """The greatest of a batch; infinite where the shapes differ."""
+    if found.shape != expected.shape:
+        return float("inf")
+    apart = (found - expected).abs().flatten(1).amax(dim=1)
+    return float((apart / expected.abs().flatten(1).amax(dim=1)).max())

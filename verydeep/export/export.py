@@ -1,0 +1,294 @@
+"""A run to one file that other programs can use, checked against PyTorch on real images before it appears."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from verydeep.evaluation.dense import largest_image
+from verydeep.evaluation.passes import Surroundings, averages, protocol_passes
+from verydeep.evaluation.protocols import Protocol, single_scale
+from verydeep.export.checksum import SHA256, UNSTATED, state_checksum
+from verydeep.export.comparison import Agreement, Int8Errors, agreement, int8_errors, usable_images
+from verydeep.export.exported import ExportedNet, load_exported
+from verydeep.export.formats import MAX_LOSS, Format, check_export
+from verydeep.export.int8 import CALIBRATED, int8_by_nncf, int8_by_onnxruntime
+from verydeep.export.metadata import KEY, Metadata, metadata_of
+from verydeep.export.onnx import onnx_model
+from verydeep.export.torch import exported_program, write_program
+from verydeep.images.quarantine import Quarantine
+from verydeep.images.sources.open import open_for_testing
+from verydeep.images.sources.source import Source, Subset
+from verydeep.images.tolerance import Tolerance
+from verydeep.machine import atomic
+from verydeep.machine.libraries import library
+from verydeep.networks.scales import scale_in_pixels
+from verydeep.networks.vgg import VGG
+from verydeep.presentation.progress import reporting
+from verydeep.runs.model import Model, load_model, warnings_of
+from verydeep.runs.record import has_record, read_record
+
+GREATEST_DIFFERENCE = 1e-3
+"""From PyTorch's scores, relative to the largest of an image; float32 in another order stays below 1e-5."""
+
+COMPARED = 100
+"""Images, if not said: enough to see what is broken. An error of INT8 is that of all validation images."""
+
+
+class BrokenExportError(RuntimeError):
+    """What was exported is not the network, or not good enough; nothing was written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What was written, and how it compares."""
+
+    run: str
+    file: str
+    to: Format
+    int8: bool
+    bytes: int
+    """With the `.bin` of an OpenVINO file."""
+    weights_sha256: str | None
+    source: str
+    split: str
+    """Of the images that it was checked on."""
+    unusable: dict[str, str]
+    """Images that could not be used, and why."""
+    agreement: Agreement
+    errors: Int8Errors | None
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as a plain dictionary, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Images:
+    """What a network is calibrated and checked on."""
+
+    name: str
+    split: str
+    checked: Source
+    labels: NDArray[np.int64]
+    """Of those, as the run numbers classes."""
+    calibration: Source | None
+    tolerance: Tolerance
+
+
+def export(
+    run: str | Path,
+    out: str | Path,
+    *,
+    to: Format,
+    int8: bool = False,
+    data: str | None = None,
+    max_loss: float = MAX_LOSS,
+    check_images: int | None = None,
+    tolerance: Tolerance | None = None,
+) -> Export:
+    """Writes a run's network for another runtime; the file appears only if it agrees with PyTorch on real images.
+
+    It takes `images` [B, 3, H, W] of any batch and size from the crop up and gives `logits` [B, classes] and
+    `score_map` [B, classes, h, w]. Metadata say how images are to be prepared and what the classes are called.
+
+    Args:
+        run: a run folder.
+        out: `.onnx`, `.xml` (with a `.bin` beside it), or `.pt2`.
+        to: onnx, openvino or torch (torch.export).
+        int8: 8-bit weights and activations, calibrated on the training images; not for torch.
+        data: SOURCE of images to calibrate and check on; if not said, what the run was trained on.
+        max_loss: percentage points of top-1 error that INT8 may cost at most; one image more always may be wrong.
+        check_images: how many validation images to look at, evenly spread: 100, for INT8 all, if not said.
+        tolerance: which images are used, and how many may be unusable.
+
+    Raises:
+        ValueError: unusable run, images or options, or a library that is missing.
+        BrokenExportError: the scores differ from PyTorch's, or INT8 costs more than `max_loss`.
+        OSError: the file cannot be written.
+    """
+    started, out, tolerance = time.perf_counter(), Path(out), tolerance or Tolerance()
+    check_export(to, out, int8=int8, max_loss=max_loss, check_images=check_images)
+    _check_libraries(to, int8=int8)
+    model = _whole_model(run)
+    images = _images(run, model, data, check_images or (None if int8 else COMPARED), tolerance)
+    unusable: dict[str, str] = {}
+    calibration = _calibration(model, images, unusable) if int8 else None
+    with atomic.new_files(out) as file:
+        exported = _written(model, file, to=to, calibration=calibration, named=out)
+        most = COMPARED if int8 else len(images.checked)  # in INT8 the error tells more
+        agrees = _agreement(model, exported, images, unusable, most=most)
+        errors = _int8_errors(model, exported, images, unusable) if int8 else None
+        _refuse_broken(out, agrees, errors, max_loss)
+        size = sum(written.stat().st_size for written in file.parent.iterdir())
+    return Export(
+        run=str(run),
+        file=str(out),
+        to=to,
+        int8=int8,
+        bytes=size,
+        weights_sha256=model.weights_sha256,
+        source=images.name,
+        split=images.split,
+        unusable=unusable,
+        agreement=agrees,
+        errors=errors,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _refuse_broken(out: Path, agrees: Agreement, errors: Int8Errors | None, max_loss: float) -> None:
+    if errors is None and not agrees.greatest_difference <= GREATEST_DIFFERENCE:
+        raise BrokenExportError(
+            f"{out} was not written: its scores differ from PyTorch's by {agrees.greatest_difference:.1e} of the "
+            f"largest, more than {GREATEST_DIFFERENCE:g}"
+        )
+    if errors is not None and errors.loss > max_loss and errors.lost - errors.won > 1:
+        raise BrokenExportError(
+            f"{out} was not written: in INT8 {errors.int8:.2f}% of {errors.images:,} images are wrong, in float32 "
+            f"{errors.float32:.2f}%; --max-loss {max_loss:g} allows no more than {max_loss:g} points"
+        )
+
+
+def _check_libraries(to: Format, *, int8: bool) -> None:
+    """Before any work."""
+    needed = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino"), "torch": ()}
+    for name in (*needed[to], *(("nncf",) if int8 and to == "openvino" else ())):
+        library(name)
+
+
+def _images(run: str | Path, model: Model, data: str | None, checked: int | None, tolerance: Tolerance) -> _Images:
+    name = data or (read_record(run).source if has_record(run) else None)
+    if name is None:
+        raise ValueError(f"{run} does not say what it was trained on: name images to check the export on (--data)")
+    try:
+        splits = open_for_testing(name, model.classes)
+    except ValueError as error:
+        raise ValueError(f"{error} (--data names other images to check the export on)") from error
+    split = "val" if "val" in splits.parts else next(iter(splits.parts))
+    source = splits.part(split)
+    numbers = np.array([model.classes.index(known) for known in source.classes])
+    chosen = _evenly(len(source), checked or len(source))
+    return _Images(
+        name=name,
+        split=split,
+        checked=Subset(source=source, indices=chosen),
+        labels=numbers[np.asarray(source.labels)][list(chosen)],
+        calibration=splits.parts.get("train"),
+        tolerance=tolerance,
+    )
+
+
+def _evenly(images: int, count: int) -> tuple[int, ...]:
+    """Indices of `count` images, or of all: a source is often sorted by class."""
+    return tuple(np.linspace(0, images - 1, min(count, images)).round().astype(int).tolist())
+
+
+def _calibration(model: Model, images: _Images, unusable: dict[str, str]) -> Sequence[Tensor]:
+    source = images.calibration
+    if source is None:
+        raise ValueError(f"{images.name} has no train split to calibrate INT8 on (--data names another source)")
+    chosen = Subset(source=source, indices=_evenly(len(source), CALIBRATED))
+    quarantine = Quarantine(len(chosen), images.tolerance, split="train")
+    most = largest_image([model.net], torch.device("cpu"))  # calibration knows no tiles
+    found = [image for image in usable_images(chosen, _side(model), quarantine) if image[0].numel() <= most]
+    unusable |= quarantine.reasons
+    if not found:
+        raise ValueError(f"no train image of {images.name} can be used to calibrate INT8 on")
+    return found
+
+
+def _side(model: Model) -> int:
+    """Pixels of the shorter side at the run's single test scale."""
+    (scale,) = single_scale(model.scale)
+    return scale_in_pixels(scale, model.net.crop)
+
+
+def _agreement(
+    model: Model, exported: ExportedNet, images: _Images, unusable: dict[str, str], *, most: int
+) -> Agreement:
+    source = Subset(source=images.checked, indices=_evenly(len(images.checked), most))
+    quarantine = Quarantine(len(source), images.tolerance, split=images.split)
+    with reporting("check", total=len(source)) as report:
+        quarantine.say = report.say
+        found = agreement(model.net, exported, source, _side(model), quarantine, report.advance)
+    unusable |= quarantine.reasons
+    return found
+
+
+def _int8_errors(model: Model, exported: ExportedNet, images: _Images, unusable: dict[str, str]) -> Int8Errors:
+    protocol = Protocol(scales=single_scale(model.scale), mirror=model.flip)
+    passes = [protocol_passes(net, protocol) for net in (model.net, cast(VGG, exported))]
+    quarantine = Quarantine(len(images.checked), images.tolerance, split=images.split)
+    with reporting("test", total=2 * len(images.checked)) as report:
+        quarantine.say = report.say
+        around = Surroundings(source=images.checked, quarantine=quarantine, advance=report.advance)
+        float32, int8 = averages(passes, around).values
+    unusable |= quarantine.reasons
+    return int8_errors(float32, int8, images.labels)
+
+
+def _whole_model(run: str | Path) -> Model:
+    """Refuses a network that has random layers yet."""
+    model = load_model(run)
+    if model.drawn:
+        raise ValueError(*warnings_of(str(run), model))
+    return model
+
+
+def _written(model: Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None, named: Path) -> ExportedNet:
+    """The file, as its users have it. A `.pt2` of one's own can be loaded by PyTorch, program and all."""
+    try:
+        write_exported(model, file, to=to, calibration=calibration)
+    except OSError as error:
+        raise OSError(f"cannot write {named}: {error}") from error
+    found = load_exported(file)
+    if to != "torch":
+        return cast(ExportedNet, found.net)
+    program = torch.export.load(file).module()
+    return ExportedNet(metadata_of(found, int8=False), lambda images: program(torch.from_numpy(images)))
+
+
+def write_exported(model: Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None = None) -> None:
+    """Writes a file, in INT8 if there are images uint8 [3, H, W] to calibrate on. Unchecked, which `export` is not."""
+    writers: dict[Format, Callable[[Model, Metadata, Sequence[Tensor], Path], None]] = {
+        "onnx": _write_onnx,
+        "openvino": _write_openvino,
+        "torch": _write_program,
+    }
+    metadata = metadata_of(model, int8=calibration is not None)
+    writers[to](model, metadata, calibration or (), file)
+
+
+def _write_program(model: Model, metadata: Metadata, _: Sequence[Tensor], file: Path) -> None:
+    write_program(exported_program(model.net), metadata, file)
+
+
+def _write_onnx(model: Model, metadata: Metadata, calibration: Sequence[Tensor], file: Path) -> None:
+    onnx = library("onnx")
+    graph = onnx_model(model.net, metadata)
+    if metadata.int8:
+        int8_by_onnxruntime(graph, calibration, file)
+        graph = onnx.load(file)
+    onnx.helper.set_model_props(graph, {KEY: metadata.to_json(), SHA256: UNSTATED})
+    onnx.save(graph, file)
+    state_checksum(file)
+
+
+def _write_openvino(model: Model, metadata: Metadata, calibration: Sequence[Tensor], file: Path) -> None:
+    """By way of ONNX."""
+    openvino = library("openvino")
+    graph = openvino.Core().read_model(onnx_model(model.net, metadata).SerializeToString())
+    if metadata.int8:
+        graph = int8_by_nncf(graph, calibration)
+    graph.set_rt_info(metadata.to_json(), KEY)
+    graph.set_rt_info(UNSTATED, SHA256)
+    openvino.serialize(graph, file, file.with_suffix(".bin"))
+    state_checksum(file)

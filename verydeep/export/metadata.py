@@ -1,0 +1,94 @@
+"""What an exported file says of itself: all that using it needs, as one JSON object."""
+
+import json
+from dataclasses import asdict, dataclass
+
+from verydeep.evaluation.protocols import single_scale
+from verydeep.images.tolerance import MAX_PIXELS
+from verydeep.networks.configurations import configuration, layers
+from verydeep.networks.scales import scale_in_pixels, scale_range
+from verydeep.runs.model import Model
+from verydeep.version import __version__
+
+KEY = "verydeep"
+"""Where it stands: in ONNX's `metadata_props`, OpenVINO's `rt_info`, and as torch.export's extra file KEY.json."""
+
+FORMAT = 1
+"""Raised when older versions could no longer use the files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """The facts that travel with a network."""
+
+    network: str
+    crop: int
+    width: float
+    batch_norm: bool
+    mean_rgb: tuple[float, ...]
+    """Subtracted inside the network."""
+    classes: tuple[str, ...]
+    scale: str
+    """S that it was trained at, for a crop of 224."""
+    flip: bool
+    """Whether posteriors are to be averaged with the mirror image's."""
+    weights_sha256: str | None
+    """Of the run's weights."""
+    int8: bool
+    version: str = __version__
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """In ASCII; with sentences for those who use the file without this package."""
+        (test_scale,) = single_scale(self.scale)
+        side = scale_in_pixels(test_scale, self.crop)
+        preprocessing = {
+            "images": "[B, 3, H, W], RGB, float32 in 0..255; the mean is subtracted inside",
+            "resize": f"shorter side to {side} pixels, bilinear with antialiasing; no side below {self.crop}",
+            "mirror": "average the posteriors with the mirror image's" if self.flip else "none",
+            "logits": "[B, classes], the score map's mean over space; soft-max gives posteriors",
+            "score_map": "[B, classes, H // 32 - crop // 32 + 1, W // 32 - crop // 32 + 1]",
+        }
+        return json.dumps({**asdict(self), "test_scale": test_scale, "preprocessing": preprocessing})
+
+
+def metadata_of(model: Model, *, int8: bool) -> Metadata:
+    """The facts about a run's model."""
+    net = model.net
+    return Metadata(
+        network=net.configuration.name,
+        crop=net.crop,
+        width=net.width,
+        batch_norm=net.batch_norm,
+        mean_rgb=tuple(net.mean_rgb.tolist()),
+        classes=model.classes,
+        scale=model.scale,
+        flip=model.flip,
+        weights_sha256=model.weights_sha256,
+        int8=int8,
+    )
+
+
+def from_json(text: str | bytes | None) -> Metadata:
+    """Reads what `to_json` wrote.
+
+    Raises:
+        ValueError: there is nothing, or it is not that.
+    """
+    if text is None:
+        raise ValueError(f"it has no metadata {KEY!r}: verydeep export did not write it")
+    try:
+        found = json.loads(text)
+        if found["format"] > FORMAT:
+            raise ValueError("a newer version of verydeep wrote it")
+        fields = {name: found[name] for name in Metadata.__dataclass_fields__}
+        fields |= {"classes": tuple(map(str, found["classes"])), "mean_rgb": tuple(map(float, found["mean_rgb"]))}
+        fields |= {"crop": int(found["crop"]), "width": float(found["width"]), "flip": bool(found["flip"])}
+        metadata = Metadata(**fields)
+        scale_range(metadata.scale)
+        layers(configuration(metadata.network), classes=len(metadata.classes), crop=metadata.crop, width=metadata.width)
+        if metadata.crop**2 > MAX_PIXELS or len(metadata.mean_rgb) != 3:
+            raise ValueError(f"no network has crop {metadata.crop:,} and mean RGB {metadata.mean_rgb}")
+        return metadata
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"its metadata {KEY!r} cannot be read: {error}") from error

@@ -1,0 +1,126 @@
+"""The weights of a run in another library's layout."""
+
+import io
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from verydeep.machine import atomic
+from verydeep.networks.class_names import WORDS, names_of_classes, numbered_classes
+from verydeep.networks.configurations import PAPER_CROP
+from verydeep.networks.foreign.layouts import ForeignLayout, Triple
+from verydeep.networks.foreign.weights import FOREIGN_NETWORKS, PREPROCESSING, fold, in_layout, in_our_layout, unfold
+from verydeep.runs.model import Model, load_model, warnings_of
+
+_ULP, _LEAST = torch.finfo(torch.float32).eps, torch.finfo(torch.float32).tiny
+"""One unit in the last place, relative, and of the smallest numbers."""
+
+SUFFIXES = (".safetensors", ".pth", ".pt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenWeights:
+    """A file of weights for another library, and how that library has to show it images."""
+
+    file: str
+    layout: str
+    network: str
+    """The library's name of it: vgg16, vgg16_bn."""
+    mean: Triple
+    """To subtract from RGB in 0..1."""
+    std: Triple
+    """To divide by."""
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as a plain dictionary, ready for JSON."""
+        return asdict(self)
+
+
+def write_weights(run: str | Path, path: str | Path, layout: ForeignLayout) -> WrittenWeights:
+    """Writes a run's weights as a state dict of torchvision's or timm's VGG, `.safetensors`, `.pth` or `.pt`.
+
+    Images must go in as (x / 255 - mean) / std with the mean and std of the result, which a `.safetensors` file also
+    has as metadata, beside the names of the classes. The std is the library's own: conv1_1 is multiplied by it. The
+    mean is the run's, often another than the library's, because convolutions that pad with zeros cannot be given
+    another one. What was imported from the library goes back within one unit in the last place of conv1_1's weights,
+    and to the bit in all other layers. The file appears if what it holds becomes the run's weights again.
+
+    Raises:
+        ValueError: unusable run, unknown layout or suffix, a network that the library does not have, or weights that
+            do not come back.
+        OSError: the file cannot be written.
+    """
+    file = Path(path)
+    if layout not in get_args(ForeignLayout):
+        raise ValueError(f"weights are written for {' or '.join(get_args(ForeignLayout))}, not for {layout!r}")
+    if file.suffix not in SUFFIXES:
+        raise ValueError(f"{file}: weights are written as {', '.join(SUFFIXES)}")
+    model = load_model(run)
+    net = model.net
+    name = FOREIGN_NETWORKS.get(net.configuration.name)
+    if name is None:
+        raise ValueError(
+            f"{layout} has no {net.configuration.name}, only {', '.join(FOREIGN_NETWORKS)}: nothing there could load it"
+        )
+    weights, preprocessing = unfold(net.state_dict(), layout)
+    arrays = {name: value.contiguous() for name, value in in_layout(weights, layout).items()}
+    told = WrittenWeights(
+        file=str(file),
+        layout=layout,
+        network=f"{name}_bn" if net.batch_norm else name,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        classes=model.classes,
+        notes=(*_notes(model, layout, preprocessing.mean), *_unsaid(model, file), *warnings_of(str(run), model)),
+    )
+    content = _file(arrays, told)
+    back = fold(in_our_layout(_arrays(content, file), layout), preprocessing)
+    for entry, value in net.state_dict().items():
+        if not torch.allclose(back[entry], value, rtol=_ULP, atol=_LEAST, equal_nan=True):
+            raise ValueError(f"{file} is not written: {entry} does not come back as it is in {run}")
+    atomic.write_bytes(file, content)
+    return told
+
+
+def _file(arrays: dict[str, torch.Tensor], told: WrittenWeights) -> bytes:
+    if Path(told.file).suffix != ".safetensors":
+        buffer = io.BytesIO()
+        torch.save(arrays, buffer)
+        return buffer.getvalue()
+    from safetensors.torch import save
+
+    mean, std = (",".join(map(str, values)) for values in (told.mean, told.std))
+    classes = json.dumps(told.classes)
+    return save(arrays, {"format": "pt", "architecture": told.network, "mean": mean, "std": std, "classes": classes})
+
+
+def _arrays(content: bytes, file: Path) -> dict[str, torch.Tensor]:
+    """What the bytes of a file hold."""
+    from safetensors.torch import load
+
+    return load(content) if file.suffix == ".safetensors" else torch.load(io.BytesIO(content), weights_only=True)
+
+
+def _unsaid(model: Model, file: Path) -> tuple[str, ...]:
+    """Class names that nobody could know of a file that has none."""
+    assumed = (names_of_classes(model.net.classes, WORDS), numbered_classes(model.net.classes))
+    if file.suffix == ".safetensors" or model.classes in assumed:
+        return ()
+    return (f"a {file.suffix} does not hold the names of the classes, as a .safetensors does",)
+
+
+def _notes(model: Model, layout: ForeignLayout, mean: Triple) -> tuple[str, ...]:
+    notes = []
+    if mean != PREPROCESSING[layout].mean:
+        notes.append(f"its mean is not the one that {layout} uses if nothing is said: give it {list(mean)}")
+    if model.net.width != 1 or model.net.crop != PAPER_CROP:
+        notes.append(
+            f"{layout}'s own networks have width 1 and crop {PAPER_CROP}; this one has width {model.net.width:g} and "
+            f"crop {model.net.crop}, so build one of these sizes to load it"
+        )
+    return tuple(notes)

@@ -1,0 +1,1 @@
+"""Files that say what images show: boxes and labels."""

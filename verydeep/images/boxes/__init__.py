@@ -1,0 +1,1 @@
+"""Images with a box each: geometry, matching, sources."""

@@ -1,0 +1,1 @@
+"""Where images come from: folders, shards, hub data, digits, single files."""

@@ -1,0 +1,139 @@
+"""Images that are given one by one, without classes: files, folders of them, patterns, standard input, pixels."""
+
+import glob
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from PIL import Image
+
+from verydeep.images.decode import Pixels, UnusableImageError, is_image, upright_rgb
+from verydeep.images.sources.folders import image_files, is_image_file
+from verydeep.images.sources.source import Sample, digest
+
+GivenImage = str | Path | bytes | Pixels | Image.Image
+"""A file, a folder of files, or a pattern such as `photos/**/*.jpg`; the contents of an image file; an image's pixels,
+uint8 [H, W, 3], RGB; or an image as Pillow holds it."""
+
+STANDARD_INPUT = "-"
+
+NO_CLASS = -1
+"""The label of an image that has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenImages:
+    """A source of images in the order given; they have no classes."""
+
+    ids: tuple[str, ...]
+    images: tuple[Path | bytes | Pixels | Image.Image, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return ()
+
+    @cached_property
+    def labels(self) -> Sequence[int]:
+        return (NO_CLASS,) * len(self.ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return digest(*((name, _contents(image)) for name, image in zip(self.ids, self.images, strict=True)))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        name = self.ids[index]
+        return Sample(_encoded(self.images[index], name), NO_CLASS, name)
+
+
+def given_images(
+    images: GivenImage | Iterable[GivenImage], *, standard_input: Callable[[], bytes] | None = None
+) -> GivenImages:
+    """One or more images as a source: folders stand for the image files in them and below, patterns for those they fit.
+
+    `standard_input` reads what `-` stands for: the contents of one image file, or paths, one a line, of files and
+    folders. It is an image if it begins as one or holds a zero byte, which no path can.
+
+    Raises:
+        ValueError: a path that does not exist (those read from standard input are not looked for), a folder or pattern
+            without images, nothing on standard input, or pixels that are not uint8 [H, W, 3].
+    """
+    several = cast(Iterable[GivenImage], [images] if _is_one(images) else images)
+    found: list[tuple[str, Path | bytes | Pixels | Image.Image]] = []
+    for number, image in enumerate(several):
+        if isinstance(image, str | Path):
+            if str(image) == STANDARD_INPUT and standard_input is not None:
+                found += _from_standard_input(standard_input())
+            else:
+                found += ((str(path), path) for path in _files(Path(image)))
+        else:
+            _check_pixels(image, number)
+            found.append((f"image {number}", image))
+    return GivenImages(ids=tuple(name for name, _ in found), images=tuple(image for _, image in found))
+
+
+def _is_one(images: object) -> bool:
+    """An array of three axes is one image, one of four several."""
+    return isinstance(images, str | Path | bytes | Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3)
+
+
+def _check_pixels(image: object, number: int) -> None:
+    if isinstance(image, bytes | Image.Image):
+        return
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"image {number} is a {type(image).__name__}: give a path, bytes, an array or a Pillow image")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"image {number} must be uint8 [H, W, 3], RGB, not {image.dtype} {list(image.shape)}")
+
+
+def _files(path: Path) -> list[Path]:
+    if os.path.exists(path) or not glob.has_magic(str(path)):
+        return image_files(path)
+    fitting = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+    found = [inner for inner in fitting if is_image_file(inner)]
+    if not found:
+        raise ValueError(f"no image files fit {str(path)!r}")
+    return found
+
+
+def _from_standard_input(data: bytes) -> list[tuple[str, Path | bytes | Pixels | Image.Image]]:
+    if not data.strip():
+        raise ValueError("nothing comes from standard input: it is to be an image, or paths, one a line")
+    if b"\0" in data or is_image(data):
+        return [(STANDARD_INPUT, data)]
+    paths = [Path(os.fsdecode(line.rstrip(b"\r"))) for line in data.split(b"\n") if line.strip()]
+    return [(str(file), file) for path in paths for file in (_files(path) if os.path.isdir(path) else [path])]
+
+
+def _encoded(image: Path | bytes | Pixels | Image.Image, name: str) -> bytes:
+    """An image as the contents of a file, so that all go one way; pixels stand in it as they are."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, Path):
+        try:
+            return image.read_bytes()
+        except OSError as error:
+            raise UnusableImageError(name, "unreadable", error.strerror or str(error)) from error
+    if isinstance(image, Image.Image):
+        try:
+            image = upright_rgb(image)
+        except Exception as error:  # a broken file that Pillow has opened
+            raise UnusableImageError(name, "undecodable", str(error) or type(error).__name__) from error
+    return b"P6 %d %d 255\n" % (image.shape[1], image.shape[0]) + image.tobytes()
+
+
+def _contents(image: Path | bytes | Pixels | Image.Image) -> object:
+    """What tells an image from others of its name: the size of a file, all of what is in memory."""
+    if isinstance(image, Path):
+        return image.stat().st_size if os.path.isfile(image) else None
+    try:
+        return hashlib.sha256(_encoded(image, "")).digest()
+    except UnusableImageError as refusal:
+        return refusal.reason

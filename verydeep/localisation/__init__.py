@@ -1,0 +1,1 @@
+"""Where an object is: appendix A of the paper."""

@@ -1,0 +1,45 @@
+"""Many predicted boxes to few: close ones averaged, and rated by the class scores of their windows (appendix A.1)."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verydeep.images.boxes.geometry import Boxes, intersection_over_union
+
+CLOSE_IOU = 0.5
+"""Boxes that overlap at least so much (intersection over union) are taken for the same object's."""
+
+
+def merged(boxes: Boxes, scores: NDArray[np.float64]) -> tuple[Boxes, NDArray[np.float64]]:
+    """Greedily merged boxes [m, 4] and their ratings [m], the best first, of boxes [n, 4] with scores [n] of one class.
+
+    As long as any two overlap by `CLOSE_IOU` or more, those that overlap most become one: the average of all boxes that
+    went into it, rated by the sum of their scores. The paper takes this from OverFeat (Sermanet et al., 2014) and says
+    neither what is close nor how scores are put together.
+    """
+    boxes, ratings = np.array(boxes, np.float64), np.array(scores, np.float64)
+    members = np.ones(len(boxes))
+    overlaps = intersection_over_union(boxes[:, None], boxes[None])
+    np.fill_diagonal(overlaps, -1)
+    # The greatest overlap of each box and with which: a merge changes few of them, so all need not be searched again.
+    closest = overlaps.argmax(axis=1)
+    greatest = overlaps.max(axis=1)
+    while greatest.max() >= CLOSE_IOU:
+        one = int(greatest.argmax())
+        other = int(closest[one])
+        shares = members[[one, other]] / members[[one, other]].sum()
+        boxes[one] = shares @ boxes[[one, other]]
+        ratings[one] += ratings[other]
+        members[one] += members[other]
+        members[other] = 0
+        overlaps[other] = overlaps[:, other] = -1
+        rest = np.flatnonzero((members > 0) & (np.arange(len(boxes)) != one))
+        overlaps[one, rest] = overlaps[rest, one] = intersection_over_union(boxes[one], boxes[rest])
+        now = overlaps[one]
+        nearer = (now > greatest) | ((now == greatest) & (one < closest))
+        closest[nearer] = one
+        lost = ((closest == one) | (closest == other)) & ~nearer
+        closest[lost] = overlaps[lost].argmax(axis=1)
+        greatest = overlaps[np.arange(len(boxes)), closest]
+    left = np.flatnonzero(members)
+    order = left[np.argsort(-ratings[left], kind="stable")]
+    return boxes[order], ratings[order]

@@ -1,0 +1,233 @@
+"""Localisation, appendix A of the paper: what is trained, tested and predicted of boxes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verydeep.evaluation.evaluate import testing_split
+from verydeep.evaluation.protocols import Windows
+from verydeep.images.boxes.boxed import Boxed
+from verydeep.images.boxes.geometry import CORRECT_IOU, Boxes, intersection_over_union
+from verydeep.images.boxes.open import BoxCheck, BoxOptions, boxed_parts
+from verydeep.images.boxes.regression import Regression
+from verydeep.images.quarantine import Quarantine
+from verydeep.images.sources.open import open_for_testing, open_source
+from verydeep.images.sources.source import Splits
+from verydeep.images.tolerance import MAX_PIXELS, Tolerance
+from verydeep.localisation.procedures import TOP, FullTest, centre_crop_boxes, full_test
+from verydeep.localisation.results import (
+    FullErrors,
+    Localisation,
+    LocalisedImages,
+    box_class_errors,
+    box_comparisons,
+    box_errors,
+    full_errors,
+)
+from verydeep.machine.runtime import Runtime
+from verydeep.prediction.predict import model_on
+from verydeep.presentation.progress import reporting
+from verydeep.runs.model import Model, load_box_model, load_model, warnings_of
+from verydeep.training.recipe import Recipe, check_for_boxes
+
+LAST_CONVOLUTIONAL = "pool5"
+"""Frozen up to here, fully connected layers alone learn."""
+
+
+def localisation_splits(
+    source: str, *, regression: Regression, options: BoxOptions, max_pixels: int = MAX_PIXELS
+) -> tuple[Splits, BoxCheck]:
+    """A source's training and validation images with their boxes, for `train`; and what became of the others.
+
+    Raises:
+        ValueError: unusable source or boxes.
+    """
+    splits = open_source(source)
+    parts = ["train", "val"]
+    with reporting("check boxes", total=sum(len(splits.part(part)) for part in parts)) as report:
+        found, check = boxed_parts(
+            splits, parts, options, every_class_of="train", max_pixels=max_pixels, advance=report.advance
+        )
+    return Splits(name=splits.name, parts={**found}, regression=regression), check
+
+
+def localisation_recipe(recipe: Recipe, *, fc_only: bool) -> Recipe:
+    """A recipe for boxes; with `fc_only` all layers before fc6 are frozen.
+
+    Raises:
+        ValueError: it does not go with boxes, or says already what is frozen.
+    """
+    check_for_boxes(recipe)
+    if not fc_only:
+        return recipe
+    if recipe.freeze is not None:
+        raise ValueError("--fc-only and --freeze both say what learns: choose one")
+    return replace(recipe, freeze=LAST_CONVOLUTIONAL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullProcedure:
+    """How whole images are looked at, with no class given."""
+
+    classifiers: tuple[str | Path, ...]
+    """Classification runs that rank classes and rate boxes; several are averaged."""
+    scales: tuple[int, ...] = ()
+    """`FullTest.scales`."""
+    windows: Windows | None = None
+    """`FullTest.windows`."""
+
+    def test(self, models: Sequence[Model], runtime: Runtime) -> FullTest:
+        """With these networks of boxes: each by itself and, if several, all together.
+
+        Says what has to be known of the classification runs, such as random layers.
+
+        Raises:
+            ValueError: they do not go together.
+        """
+        classifiers = []
+        with reporting("classification runs", total=len(self.classifiers)) as report:
+            for folder in self.classifiers:
+                model = model_on(runtime.device, load_model(folder))
+                classifiers.append(model)
+                for line in warnings_of(str(folder), model):
+                    report.say(line)
+                report.advance()
+        each = [[which] for which in range(len(models))]
+        return FullTest(
+            box_models=models,
+            classifiers=classifiers,
+            groups=[*each, list(range(len(models)))] if len(models) > 1 else each,
+            scales=self.scales,
+            windows=self.windows,
+        )
+
+
+def evaluate_boxes(
+    folders: Sequence[str | Path],
+    *,
+    data: str,
+    options: BoxOptions,
+    split: str | None = None,
+    full: FullProcedure | None = None,
+    runtime: Runtime | None = None,
+    tolerance: Tolerance | None = None,
+) -> Localisation:
+    """Tests runs of boxes by the paper's simplified procedure and, if wanted, by the full one; several are compared.
+
+    Args:
+        folders: runs of boxes, with the same classes and crop.
+        data: SOURCE of the images.
+        options: where their boxes are.
+        split: `test` if the source has one, else `val`; of a source without splits that none of the runs was trained
+            on, those that classify among them, `all`.
+        full: of whole images; in it the predictions of several runs are also put together.
+        runtime: device, and processes that decode.
+        tolerance: how many images may be unusable.
+
+    Raises:
+        ValueError: unusable runs, source, boxes or scales.
+        TooManyBadImagesError: more images are unusable than is tolerated.
+    """
+    runtime, tolerance = runtime or Runtime(), tolerance or Tolerance()
+    models = _models(folders, runtime)
+    test = full.test(models, runtime) if full else None
+    splits = open_for_testing(data, models[0].classes)
+    classifiers = full.classifiers if full else ()
+    split = split or testing_split(splits, [*folders, *classifiers])
+    with reporting("check boxes", total=len(splits.part(split))) as report:
+        parts, check = boxed_parts(splits, [split], options, max_pixels=tolerance.max_pixels, advance=report.advance)
+    source = parts[split]
+    quarantine = Quarantine(len(source), tolerance, split=split)
+    boxes = _simplified(models, source, quarantine, runtime)
+    usable = np.flatnonzero(~np.isnan(boxes).any(axis=(0, 2)))
+    if not len(usable):
+        raise ValueError(f"none of the images of {split} can be used")
+    images, names = _images(source, usable, boxes), tuple(map(str, folders))
+    return Localisation(
+        runs=names,
+        source=splits.name,
+        split=split,
+        n=len(usable),
+        simplified=tuple(box_errors(*one) for one in zip(folders, models, images.overlaps, strict=True)),
+        comparisons=box_comparisons(names, images),
+        crop=models[0].net.crop,
+        classifiers=tuple(map(str, classifiers)),
+        classifier_scales=tuple(test.scales_of(model) for model in test.classifiers) if test else (),
+        windows=test.way if test else None,
+        full=_full_errors(test, names, source, usable, quarantine, runtime) if test else (),
+        per_class=box_class_errors(images),
+        check=check,
+        unusable=quarantine.reasons,
+        images=images,
+    )
+
+
+def _models(folders: Sequence[str | Path], runtime: Runtime) -> list[Model]:
+    if not folders or len(set(map(str, folders))) < len(folders):
+        raise ValueError("name one or more runs of boxes, each once")
+    models = [model_on(runtime.device, load_box_model(folder)) for folder in folders]
+    for folder, model in zip(folders, models, strict=True):
+        if model.classes != models[0].classes:
+            raise ValueError(f"{folders[0]} and {folder} have other classes: they cannot be tested together")
+    return models
+
+
+def _simplified(models: Sequence[Model], source: Boxed, quarantine: Quarantine, runtime: Runtime) -> Boxes:
+    with reporting("centre crops", total=len(models) * len(source)) as report:
+        quarantine.say = report.say
+        return np.stack(
+            [
+                centre_crop_boxes(model, source, quarantine=quarantine, workers=runtime.workers, advance=report.advance)
+                for model in models
+            ]
+        )
+
+
+def _images(source: Boxed, usable: NDArray[np.int64], boxes: Boxes) -> LocalisedImages:
+    true = np.stack([source.located[index].box for index in usable])
+    found = boxes[:, usable]
+    return LocalisedImages(
+        ids=tuple(source.ids[index] for index in usable),
+        labels=np.asarray(source.labels)[usable],
+        classes=source.classes,
+        true=true,
+        found=found,
+        overlaps=intersection_over_union(found, true[None]),
+    )
+
+
+def _full_errors(
+    test: FullTest,
+    names: tuple[str, ...],
+    source: Boxed,
+    usable: NDArray[np.int64],
+    quarantine: Quarantine,
+    runtime: Runtime,
+) -> tuple[FullErrors, ...]:
+    labels, wrong, counted = source.labels, [], set(usable.tolist())
+    with reporting("whole images", total=len(source)) as report:
+        quarantine.say = report.say
+        for index, seen in full_test(test, source, quarantine=quarantine, workers=runtime.workers, wanted=labels):
+            report.advance()
+            if seen is None or index not in counted:
+                continue
+            label, true = labels[index], source.located[index].box
+            right = intersection_over_union(seen.boxes[:, label], true) > CORRECT_IOU  # [groups]
+            # Of classes with equal probability the right one counts as the last.
+            rank = int((seen.posterior >= seen.posterior[label]).sum())
+            wrong.append(np.stack([~right, ~right | (rank > 1), ~right | (rank > TOP)]))
+    if not wrong:
+        raise ValueError("none of the images can be used in the full test")
+    by_group = np.stack(wrong, axis=2).transpose(1, 0, 2)  # [groups, 3, images]
+    return tuple(
+        full_errors(
+            names[group[0]] if len(group) == 1 else "all together",
+            its,
+            scales=test.scales_of_group(group),
+            classes=len(test.classes),
+        )
+        for group, its in zip(test.groups, by_group, strict=True)
+    )

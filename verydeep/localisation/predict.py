@@ -1,0 +1,144 @@
+"""Images to classes and where they are: the full procedure of appendix A.2."""
+
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from verydeep.images.decode import Pixels, UnusableImageError, decode
+from verydeep.images.quarantine import Quarantine
+from verydeep.images.sources.given import GivenImage, GivenImages, given_images
+from verydeep.images.tolerance import MAX_PIXELS, Tolerance
+from verydeep.localisation.box_pictures import with_boxes_drawn
+from verydeep.localisation.localise import FullProcedure
+from verydeep.localisation.procedures import TOP, FullTest, Seen, full_test
+from verydeep.machine.runtime import Runtime
+from verydeep.prediction.files import write_picture
+from verydeep.prediction.predict import model_on
+from verydeep.runs.model import Model, load_box_model
+
+_QUALITY, LONGEST_SIDE = 92, 65_500
+"""Of JPEG; the side in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxPrediction:
+    """What networks make of one image."""
+
+    image: str
+    """Its path; `image 3` for the fourth of those given as pixels or bytes."""
+    classes: tuple[str, ...]
+    """The most probable ones, the first first; empty when the image cannot be used."""
+    probabilities: tuple[float, ...]
+    """Posterior of each, 0..1."""
+    boxes: tuple[tuple[float, float, float, float], ...]
+    """Where each is: (x0, y0, x1, y1), edges in pixels from the upper left corner."""
+    error: str | None = None
+    """Why the image cannot be used, or why it could no longer be when its boxes were to be drawn."""
+    drawn: str | None = None
+    """File of the image with the boxes, if that was wanted."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as a plain dictionary, ready for JSON."""
+        return asdict(self)
+
+
+def predict_boxes(
+    run: str | Path | Model,
+    images: GivenImage | GivenImages | Iterable[GivenImage],
+    *,
+    full: FullProcedure,
+    top: int = 1,
+    draw: str | Path | None = None,
+    runtime: Runtime | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[BoxPrediction]:
+    """The most probable classes of every image and where each is, in the order given, as they are computed.
+
+    An image that cannot be used gives a prediction with `error` set, and the others go on.
+
+    Args:
+        run: a run of `verydeep localise train`, or its model (`load_box_model`); it goes to the device.
+        images: as for `predict`.
+        full: the classification runs, and how whole images are looked at.
+        top: how many classes, up to 5.
+        draw: folder for copies of the images with the boxes drawn in.
+        runtime: device, and processes that decode, so many for each scale.
+        max_pixels: larger images cannot be used.
+
+    Raises:
+        ValueError: unusable runs, `top` not from 1 to 5, a path that does not exist, or pixels of another kind.
+        OSError: the pictures cannot be written.
+    """
+    if not 1 <= top <= TOP:
+        raise ValueError(f"top is a number from 1 to {TOP}, not {top}")
+    runtime, tolerance = runtime or Runtime(), Tolerance(max_bad=100, max_pixels=max_pixels)
+    source = images if isinstance(images, GivenImages) else given_images(images)
+    model = model_on(runtime.device, run if isinstance(run, Model) else load_box_model(run))
+    if model.regression is None:
+        raise ValueError("the model predicts classes, not boxes")
+    test = full.test([model], runtime)
+    quarantine = Quarantine(len(source), tolerance)
+    found = _predictions(test, source, quarantine, runtime.workers, top)
+    return found if draw is None else _drawn(found, source, Path(draw), max_pixels)
+
+
+def _predictions(
+    test: FullTest, source: GivenImages, quarantine: Quarantine, workers: int, top: int
+) -> Iterator[BoxPrediction]:
+    with closing(full_test(test, source, quarantine=quarantine, workers=workers)) as found:
+        for index, seen in found:
+            name = source.ids[index]
+            if seen is None:
+                error = quarantine.reasons[name]
+                yield BoxPrediction(image=name, classes=(), probabilities=(), boxes=(), error=error)
+            else:
+                yield _prediction(name, seen, test.classes, top)
+
+
+def _prediction(name: str, seen: Seen, classes: tuple[str, ...], top: int) -> BoxPrediction:
+    best = np.argsort(-seen.posterior, kind="stable")[:top].tolist()
+    return BoxPrediction(
+        image=name,
+        classes=tuple(classes[label] for label in best),
+        probabilities=tuple(float(seen.posterior[label]) for label in best),
+        boxes=tuple(tuple(seen.boxes[0, label].tolist()) for label in best),
+    )
+
+
+def _drawn(
+    found: Iterator[BoxPrediction], source: GivenImages, folder: Path, max_pixels: int
+) -> Iterator[BoxPrediction]:
+    """The same predictions, their images drawn into a folder; each image is read again."""
+    for number, prediction in enumerate(found):
+        if prediction.error is not None:
+            yield prediction
+            continue
+        try:
+            sample = source[number]
+            image = decode(sample.data, sample.id, max_pixels=max_pixels)
+            if max(image.shape) > LONGEST_SIDE:
+                raise UnusableImageError(
+                    sample.id, "too large", f"JPEG files have {LONGEST_SIDE:,} pixels a side at most"
+                )
+        except UnusableImageError as refusal:
+            yield replace(prediction, error=refusal.reason)
+            continue
+        picture = _picture(image, prediction)
+        yield replace(prediction, drawn=write_picture(folder, source.ids, number, picture, suffix=".jpg"))
+
+
+def _picture(image: Pixels, prediction: BoxPrediction) -> bytes:
+    buffer = io.BytesIO()
+    labels = [
+        f"{name} {100 * probability:.0f}%"
+        for name, probability in zip(prediction.classes, prediction.probabilities, strict=True)
+    ]
+    picture = with_boxes_drawn(image, found=[np.array(box) for box in prediction.boxes], labels=labels)
+    Image.fromarray(picture).save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue()

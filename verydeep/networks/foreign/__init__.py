@@ -1,0 +1,1 @@
+"""Other libraries' weights: files, names, axes and preprocessing."""

@@ -1,0 +1,89 @@
+"""Caffe's `.caffemodel`: a protocol buffer, of which only layers' names and arrays are read.
+
+Field numbers are those of `caffe.proto`: NetParameter.layers (2) holds V1LayerParameter, NetParameter.layer (100)
+LayerParameter.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from verydeep.networks.foreign.named_arrays import NamedArrays
+
+_SHAPE = ("num", "channels", "height", "width")
+"""Of arrays in old files; in newer ones it is a list."""
+
+
+def read_caffe(path: Path) -> NamedArrays:
+    """The arrays of a `.caffemodel`, each layer's first as `NAME.weight`, its second as `NAME.bias`.
+
+    Raises:
+        ValueError: damaged, or more arrays in a layer than those two.
+    """
+    from google.protobuf.message import DecodeError
+
+    net = _net_message()()
+    try:
+        net.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        raise ValueError("it is cut off, damaged or none of Caffe's") from error
+    arrays: dict[str, Tensor] = {}
+    for layer in (*net.layers, *net.layer):
+        if len(layer.blobs) > 2:
+            raise ValueError(f"the layer {layer.name} has {len(layer.blobs)} arrays, where weights and biases are two")
+        for kind, blob in zip(("weight", "bias"), layer.blobs, strict=False):
+            arrays[f"{layer.name}.{kind}"] = _array(f"{layer.name}.{kind}", blob)
+    return NamedArrays(arrays=arrays, layout="caffe")
+
+
+def _array(name: str, blob: Any) -> Tensor:
+    shape = list(blob.shape.dim) if blob.HasField("shape") else [getattr(blob, axis) for axis in _SHAPE]
+    values = np.frombuffer(b"".join(blob.data), dtype="<f4")
+    if not len(values):
+        values = np.frombuffer(b"".join(blob.double_data), dtype="<f8")
+    if min(shape, default=0) < 1 or int(np.prod(shape, dtype=object)) != len(values):
+        raise ValueError(f"{name} has {len(values):,} numbers for the shape {shape}: cut off or damaged")
+    return torch.from_numpy(values.astype(np.float32)).reshape(shape)
+
+
+@cache
+def _net_message() -> Any:
+    """The class of a NetParameter.
+
+    `data` and `double_data` are declared as bytes, which look the same in the file as packed numbers and need no object
+    for each.
+    """
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    kinds = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="caffe_weights.proto", package="caffe_weights", syntax="proto2")
+
+    def message(name: str, /, **fields: tuple[int, Any, bool]) -> None:
+        declared = file.message_type.add(name=name)
+        for field, (number, kind, repeated) in fields.items():
+            label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
+            if isinstance(kind, str):
+                reference = f".{file.package}.{kind}"
+                declared.field.add(name=field, number=number, label=label, type=kinds.TYPE_MESSAGE, type_name=reference)
+            else:
+                declared.field.add(name=field, number=number, label=label, type=kind)
+
+    numbers = {axis: (number, kinds.TYPE_INT32, False) for number, axis in enumerate(_SHAPE, 1)}
+    message("Shape", dim=(1, kinds.TYPE_INT64, True))
+    message(
+        "Blob",
+        **numbers,
+        data=(5, kinds.TYPE_BYTES, True),
+        shape=(7, "Shape", False),
+        double_data=(8, kinds.TYPE_BYTES, True),
+    )
+    message("OldLayer", name=(4, kinds.TYPE_STRING, False), blobs=(6, "Blob", True))
+    message("Layer", name=(1, kinds.TYPE_STRING, False), blobs=(7, "Blob", True))
+    message("Net", layers=(2, "OldLayer", True), layer=(100, "Layer", True))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{file.package}.Net"))

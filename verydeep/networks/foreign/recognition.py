@@ -1,0 +1,156 @@
+"""Which network weights are of, by their names and shapes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from verydeep.networks.configurations import (
+    CONFIGURATIONS,
+    DOWNSAMPLING,
+    FC_CHANNELS,
+    ILSVRC_CLASSES,
+    PAPER_CROP,
+    STAGE_CHANNELS,
+    Configuration,
+    configuration,
+)
+from verydeep.networks.foreign.weights import kernels
+from verydeep.networks.vgg import VGG
+
+HEAD = ("fc6", "fc7", "fc8")
+
+_DIGITS = 12
+"""After the point, in which a width can be told from shapes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What a network is built from, but for its weights."""
+
+    configuration: Configuration
+    classes: int
+    crop: int
+    batch_norm: bool
+    width: float
+
+    def net(self) -> VGG:
+        """A network of it, without memory for its weights yet."""
+        with torch.device("meta"):
+            return VGG(
+                self.configuration,
+                classes=self.classes,
+                crop=self.crop,
+                batch_norm=self.batch_norm,
+                width=self.width,
+            )
+
+
+def architecture_of(weights: Mapping[str, Tensor], network: str | None = None) -> Architecture:
+    """The architecture of weights in our layout. Without fully connected layers it has the paper's crop and classes.
+
+    `network` tells A-LRN from A, whose weights have the same shapes.
+
+    Raises:
+        ValueError: no network of the paper, another one than `network`, or a layer that is missing or does not fit
+            the others; the message names it.
+    """
+    found = _configuration(weights)
+    if network is not None:
+        asked = configuration(network)
+        if asked.kernels != found.kernels:
+            raise ValueError(f"it holds the weights of {found.name}, not of {asked.name}")
+        found = asked
+    for _, layer in _convolutions(found):
+        if f"{layer}.weight" not in weights:
+            raise ValueError(f"{layer} is missing, for it to be {found.name}")
+    headless = not any(f"{layer}.weight" in weights for layer in HEAD)
+    if not headless:
+        _check_head(weights)
+    architecture = Architecture(
+        configuration=found,
+        classes=ILSVRC_CLASSES if headless else weights["fc8.weight"].shape[0],
+        crop=PAPER_CROP if headless else _crop(weights, found),
+        batch_norm=any(name.startswith("bn") for name in weights),
+        width=_width(_channels(weights, found, headless=headless)),
+    )
+    _check_shapes(weights, architecture, headless=headless)
+    return architecture
+
+
+def _configuration(weights: Mapping[str, Tensor]) -> Configuration:
+    for name, value in weights.items():
+        if name.startswith("conv") and name.endswith(".weight") and value.ndim != 4:
+            raise ValueError(f"{name} has the shape {list(value.shape)}: no convolution")
+    sides = kernels(weights)
+    for found in CONFIGURATIONS.values():
+        if found.kernels == sides and not found.lrn:
+            return found
+    stages = ", ".join("+".join(map(str, stage)) or "none" for stage in sides)
+    raise ValueError(f"no network of the paper has convolutions of these sides in its five stages: {stages}")
+
+
+def _check_head(weights: Mapping[str, Tensor]) -> None:
+    for layer in HEAD:
+        value = weights.get(f"{layer}.weight")
+        if value is None:
+            raise ValueError(f"it has no {layer}")
+        if value.ndim != 2:
+            raise ValueError(f"{layer} has weights of the shape {list(value.shape)}: no fully connected layer")
+
+
+def _channels(weights: Mapping[str, Tensor], found: Configuration, *, headless: bool) -> list[tuple[int, int]]:
+    """Of every hidden layer: how many outputs it has in the paper, and here."""
+    places = _convolutions(found)
+    if not headless:
+        places += [(FC_CHANNELS, "fc6"), (FC_CHANNELS, "fc7")]
+    return [(paper, weights[f"{layer}.weight"].shape[0]) for paper, layer in places]
+
+
+def _convolutions(found: Configuration) -> list[tuple[int, str]]:
+    """How many outputs each has in the paper, and its name."""
+    stages = zip(STAGE_CHANNELS, enumerate(found.kernels, 1), strict=True)
+    return [(paper, f"conv{stage}_{n}") for paper, (stage, ks) in stages for n in range(1, len(ks) + 1)]
+
+
+def _crop(weights: Mapping[str, Tensor], found: Configuration) -> int:
+    channels = weights[f"conv5_{len(found.kernels[-1])}.weight"].shape[0]
+    inputs = weights["fc6.weight"].shape[1]
+    side = round((inputs / channels) ** 0.5) if channels else 0
+    if side < 1 or inputs != channels * side**2:
+        raise ValueError(f"fc6 has {inputs:,} inputs, which is no square of positions with {channels} channels")
+    return side * DOWNSAMPLING
+
+
+def _width(channels: Sequence[tuple[int, int]]) -> float:
+    """The roundest width that gives these channels, or the one that gives most of them."""
+
+    def misfits(width: float) -> int:
+        return sum(max(1, round(paper * width)) != here for paper, here in channels)
+
+    # Of each layer: the ratio itself, then the ends of what is rounded to the same number.
+    tried = [(here + part) / paper for part in (0, -0.4999, 0.4999) for paper, here in channels if here]
+    best = min(tried, key=misfits, default=1.0)
+    for digits in range(_DIGITS):
+        rounded = round(best, digits)
+        if rounded > 0 and misfits(rounded) <= misfits(best):
+            return rounded
+    return best
+
+
+def _check_shapes(weights: Mapping[str, Tensor], architecture: Architecture, *, headless: bool) -> None:
+    expected = {
+        name: list(value.shape)
+        for name, value in architecture.net().state_dict().items()
+        if name != "mean_rgb" and not (headless and name.startswith(HEAD))
+    }
+    name = architecture.configuration.name
+    for entry, shape in expected.items():
+        if entry not in weights:
+            raise ValueError(f"{entry} is missing, for it to be {name}")
+        if list(weights[entry].shape) != shape:
+            raise ValueError(f"{entry} has the shape {list(weights[entry].shape)}, where {name} has {shape}")
+    for entry in weights:
+        if entry not in expected and entry != "mean_rgb":
+            raise ValueError(f"it holds {entry}, which {name} does not have")

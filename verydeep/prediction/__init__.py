@@ -1,0 +1,1 @@
+"""Images to classes, probabilities and score maps."""

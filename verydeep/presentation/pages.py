@@ -1,0 +1,99 @@
+"""Pages that need no other file: templates that are filled in, and pictures in the page's own colours."""
+
+import hashlib
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from verydeep.presentation.numbers import duration
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+from verydeep.presentation.numbers import interval, percent, points
+
+INK = "#123456"
+"""Stands for the page's text colour until the SVG is done."""
+
+_SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "verydeep",
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+
+
+def render(template: str, values: Mapping[str, Any], **filters: Callable[..., str]) -> str:
+    """The text of `templates/TEMPLATE.jinja`, filled in. What goes into a `.html` is escaped.
+
+    Templates know the filters `percent`, `points`, `interval` and `duration`, and those that are given.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # `describe` prints without it
+
+    templates = Environment(
+        loader=PackageLoader("verydeep.presentation"),
+        autoescape=lambda name: name is not None and ".html" in name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"percent": percent, "points": points, "interval": interval, "duration": duration, **filters}
+    return templates.get_template(f"{template}.jinja").render(values)
+
+
+def shared_folder(folders: Sequence[str]) -> str:
+    """What the names of several runs begin with up to a `/`, so that tables can do without it; "" if nothing."""
+    if len(folders) < 2:
+        return ""
+    places = zip(*(name.split("/")[:-1] for name in folders), strict=False)
+    return "".join(f"{place[0]}/" for place in takewhile(lambda place: len(set(place)) == 1, places))
+
+
+@contextmanager
+def svg_figure(
+    *, columns: int = 1, rows: int = 1, panel: tuple[float, float] = (4.6, 3.4), **subplots: Any
+) -> Iterator[tuple[Sequence["Axes"], list[str]]]:
+    """Axes to draw on, row by row, and a list that holds the SVG once the block has ended.
+
+    Args:
+        columns: of panels.
+        rows: of panels.
+        panel: width and height of one, in inches.
+        subplots: more for `Figure.subplots`, such as `sharex`.
+    """
+    import matplotlib as mpl  # takes a third of a second
+    from matplotlib.figure import Figure
+
+    svg: list[str] = []
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, **subplots)
+        yield list(axes.flat), svg
+        buffer = io.StringIO()
+        with warnings.catch_warnings():
+            # A letter that Matplotlib's font lacks is text in the SVG, which the reader's fonts show.
+            warnings.filterwarnings("ignore", message="Glyph .* missing")
+            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    svg.append(_with_own_ids(text[text.index("<svg") :].replace(INK, "currentColor")))
+
+
+def _with_own_ids(svg: str) -> str:
+    """Matplotlib gives all pictures the same ids, but on a page each may stand once: those in use get a prefix."""
+    own, reference = hashlib.sha256(svg.encode()).hexdigest()[:8], r'((?:url\(|href=")#)([^")]+)'
+    wanted = {name for _, name in re.findall(reference, svg)}
+    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{own}-{found[1]}"' if found[1] in wanted else "", svg)
+    return re.sub(reference, rf"\g<1>{own}-\2", svg)

@@ -1,0 +1,73 @@
+"""Long work as people see it: a live bar on a terminal, plain lines anywhere else."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from verydeep.presentation.numbers import duration
+
+SECONDS_BETWEEN_LINES = 30.0
+"""Within an epoch a file gets a line this often; the end of an epoch is always told."""
+
+WIDTH_WITH_BAR = 100
+"""Characters; on a narrower terminal the figures take the place of the bar itself."""
+
+
+class Reporter:
+    """Tells how far one piece of work has come."""
+
+    def __init__(self, console: Console, bar: Progress, task: TaskID, what: str) -> None:
+        self._console, self._bar, self._task, self._what = console, bar, task, what
+        self._started = self._last_line = time.monotonic()
+
+    def advance(self, amount: int = 1, *, tell: bool = False, figures: Mapping[str, str] | None = None) -> None:
+        """`amount` of the total is done; `figures` ({'epoch': '3/14'}) stand beside the bar: those that fit.
+
+        `tell` asks for a line of text too: at the end of an epoch, not at every step.
+        """
+        parts = [f"{name} {value}" for name, value in (figures or {}).items()]
+        text = "  ".join(parts)
+        room = self._console.width - len(self._what) - len("  00:00:00 left  ")
+        while len(parts) > 1 and len("  ".join(parts)) > room:
+            parts.pop()
+        self._bar.update(self._task, advance=amount, figures="  ".join(parts))
+        due = not self._console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES
+        if tell or due:
+            self._last_line = time.monotonic()
+            self.say(f"{self._what}  {text}  {self._left()}".rstrip())
+
+    def say(self, text: str) -> None:
+        """A line of text above the bar."""
+        self._console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def _left(self) -> str:
+        task = self._bar.tasks[self._task]
+        if not task.total or not task.completed or task.finished:
+            return ""
+        seconds = (time.monotonic() - self._started) * (task.total - task.completed) / task.completed
+        return f"{duration(seconds)} left"
+
+
+@contextmanager
+def reporting(
+    what: str, total: int, *, done: int = 0, console: Console | None = None, quiet: bool = False
+) -> Iterator[Reporter]:
+    """A reporter for `total` units of work, `done` of which lie behind already. Writes to standard error.
+
+    If `quiet` it says nothing: another process does.
+    """
+    console = console or Console(stderr=True, quiet=quiet)
+    bar_column = [BarColumn(bar_width=None)] if console.width >= WIDTH_WITH_BAR else []
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        *bar_column,
+        TextColumn("{task.fields[figures]}", markup=False),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal, expand=True) as bar:
+        task = bar.add_task(what, total=total - done, figures="")
+        yield Reporter(console, bar, task, what)

@@ -1,0 +1,1 @@
+"""The paper's experiment on any images: its grid, claims and report."""

@@ -1,0 +1,137 @@
+"""What a grid of this size can show and what it cannot, in sentences."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from verydeep.networks.configurations import DOWNSAMPLING
+from verydeep.networks.scales import middle_scale, scale_in_pixels
+from verydeep.reproduction.grid import Training
+from verydeep.reproduction.paper import B_5X5_EXTRA_TOP1, TABLE_3
+from verydeep.training.recipe import Recipe, recipe_from
+
+SCALED = {"crop": "crop", "width": "width", "epochs": "at most epochs", "batch": "batch"}
+"""What is told of a recipe that is not the paper's, and how it is called."""
+
+
+def limits(
+    recipe: Mapping[str, Any],
+    trainings: Sequence[Training],
+    seeds: Sequence[int],
+    rows: Sequence[Mapping[str, Any]],
+    unusable: Mapping[str, int],
+) -> list[str]:
+    """Those that hold of trainings by this recipe, of tests with these results."""
+    with_or_without = "with" if recipe["batch_norm"] else "without"
+    return [
+        f"It shows what error each network, {with_or_without} batch normalisation, reaches on these images by the "
+        "paper's recipe, and how sure that figure is.",
+        _images(rows),
+        _seeds(seeds),
+        "A claim 'holds' or is 'reversed' at a level of 5%, corrected for all claims that were tested (Holm); the "
+        "intervals beside are of one comparison each and not corrected. 'Cannot be told' does not mean that there is "
+        "no difference.",
+        "The lowest of many errors on the same images is lower than that network would reach on others.",
+        *_starts(trainings),
+        *_scaled_down(recipe),
+        *_one_position(recipe, trainings),
+        *_left_out(unusable),
+    ]
+
+
+def listed(names: Sequence[str]) -> str:
+    """`A, B and C`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _images(rows: Sequence[Mapping[str, Any]]) -> str:
+    ends = [row["top1_error_ci95"] for row in rows if row["top1_error_ci95"]]
+    widest = max(((high - low) / 2 for low, high in ends), default=100.0)
+    compared = [row.top1 for row in TABLE_3 if row.train == TABLE_3[0].train]
+    gap = max(compared) - min(compared)
+    told = "far apart enough to show here" if widest < gap / 2 else "too close to be told apart by their intervals here"
+    return (
+        f"One test image is {100 / rows[0]['n']:.2f} points of error, and the intervals reach up to {widest:.1f} "
+        f"points to either side. In the paper the networks at S = {TABLE_3[0].train} lie within {gap:.1f} points: "
+        f"such differences are {told}. Comparisons on the same images tell smaller ones."
+    )
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return (
+            "Each network was trained once. How much its error would vary with another seed is not known: verdicts, p "
+            "values and intervals are of these trained networks on other images, not of the networks trained again."
+        )
+    return (
+        f"Each network was trained with {len(seeds)} seeds, and a difference counts only if it stands against the "
+        "chance in which images there are and in which seeds. Few seeds can tell large differences only."
+    )
+
+
+def _starts(trainings: Sequence[Training]) -> list[str]:
+    """Who has A's training behind it."""
+    at_256 = [one for one in trainings if not one.finetune]
+    seeded = [one.network for one in at_256 if one.init]
+    unseeded = [one.network for one in at_256 if not one.init and one.network not in seeded]
+    if not seeded:
+        return []
+    against = ""
+    if {"B", "B-5x5"} <= {*seeded, *unseeded}:
+        fair = any(one.unseeded and one.network == "B" for one in trainings)
+        against = f" In the paper B and B-5x5 are {B_5X5_EXTRA_TOP1:.0f} points apart on a centre crop; here " + (
+            "B from random weights is compared with it." if fair else "B has the advantage of A's training."
+        )
+    return [
+        f"{listed(seeded)} start from layers of trained A and so have its training behind them; {listed(unseeded)} "
+        f"start from random weights, which every comparison between the two groups includes.{against}"
+    ]
+
+
+def _scaled_down(recipe: Mapping[str, Any]) -> list[str]:
+    own, full = recipe_from(recipe), Recipe()
+    names = {**SCALED, "learning_rate": "first learning rate"}
+    theirs = {**{name: getattr(own, name) for name in SCALED}, "learning_rate": own.first_rate}
+    papers = {**{name: getattr(full, name) for name in SCALED}, "learning_rate": full.first_rate}
+    smaller = [
+        f"{words} {theirs[name]:g} (paper: {papers[name]:g})"
+        for name, words in names.items()
+        if theirs[name] != papers[name]
+    ]
+    if not recipe["flip"]:
+        smaller.append("no mirrored images (paper: half of them)")
+    if not smaller:
+        return []
+    return [
+        f"The recipe was scaled down: {', '.join(smaller)}. Deep networks take off later than shallow ones, so one "
+        "that is behind may only have been stopped too early."
+    ]
+
+
+def _one_position(recipe: Mapping[str, Any], trainings: Sequence[Training]) -> list[str]:
+    """At which S the score map of a square image has a single position at the middle scale."""
+    few = [
+        scale
+        for scale in dict.fromkeys(one.scale for one in trainings)
+        if _positions_along_a_side(middle_scale(scale), recipe["crop"]) == 1
+    ]
+    if not few:
+        return []
+    return [
+        f"At this crop the score map of a square image has a single position at Q = "
+        f"{listed([str(middle_scale(scale)) for scale in few])}: there, dense evaluation and several scales have "
+        "little to add."
+    ]
+
+
+def _positions_along_a_side(scale: int, crop: int) -> int:
+    return scale_in_pixels(scale, crop) // DOWNSAMPLING - crop // DOWNSAMPLING + 1
+
+
+def _left_out(unusable: Mapping[str, int]) -> list[str]:
+    if not unusable:
+        return []
+    counts = listed([f"{count:,} of {split}" for split, count in unusable.items()])
+    return [
+        f"Images that cannot be used were left out: {counts}. They are listed, with reasons, in the runs' "
+        "quarantine.jsonl and in evaluations/."
+    ]

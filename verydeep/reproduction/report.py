@@ -1,0 +1,103 @@
+"""One finished grid as a self-contained HTML page, the same in Markdown, and its numbers as JSON."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from verydeep.evaluation.metrics import predicted
+from verydeep.evaluation.protocols import PROTOCOLS
+from verydeep.evaluation.report import confusion, pictures
+from verydeep.evaluation.results import Evaluation
+from verydeep.images.sources.source import Splits
+from verydeep.machine import atomic
+from verydeep.presentation.pages import render
+from verydeep.reproduction.charts import error_against_depth, gains_chart, learning_curves, written
+from verydeep.reproduction.collect import Found, collect
+from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.limits import listed
+from verydeep.runs.model import load_model
+
+HTML, MARKDOWN, RESULTS = "report.html", "report.md", "results.json"
+
+MARKS = {"holds": "✓", "reversed": "✗", "cannot be told": "?"}
+"""Of each verdict, so that nothing depends on colour."""
+
+
+def write_report(
+    out: Path,
+    *,
+    grid: Grid,
+    folders: Mapping[int, Path],
+    found: Found,
+    best: Evaluation | None = None,
+    splits: Splits | None = None,
+) -> Path:
+    """Writes report.html, report.md (with its pictures) and results.json into `out`, and returns the first's path.
+
+    Args:
+        out: the folder of the grid.
+        grid: what was done.
+        folders: of each seed, the folder with its runs.
+        found: what the tests gave, by seed and entry.
+        best: of `collect.best_network`, by the first seed. With it the page has confusions, wrong images and score
+            maps.
+        splits: the images, which are read again for that.
+    """
+    results = collect(grid, folders, found)
+    shown = {} if best is None or splits is None else _best_network(best, splits)
+    results["confusions"] = shown["confusion"]["rows"] if shown else None
+    atomic.write_json(out / RESULTS, results)
+    charts = _charts(results)
+    for name, svg in charts.items():
+        atomic.write_bytes(out / f"{name}.svg", svg.encode())
+    values = {
+        **results,
+        "charts": charts,
+        "best_shown": shown,
+        "marks": MARKS,
+        "protocols": PROTOCOLS,
+    }
+    filters: dict[str, Callable[..., str]] = {
+        "range": written,
+        "p": _p_value,
+        "listed": listed,
+        "number": "{:,}".format,
+        "gigabytes": _gigabytes,
+    }
+    for name in (HTML, MARKDOWN):
+        atomic.write_text(out / name, render(name, values, **filters))
+    return out / HTML
+
+
+def _charts(results: Mapping[str, Any]) -> dict[str, str]:
+    """SVG by name, of what there is."""
+    charts = {"curves": learning_curves(results["trainings"], results["curves"])}
+    if "3" in results["tables"]:
+        charts["depth"] = error_against_depth(results["trainings"], results["tables"]["3"])
+    # What untrained networks differ by would hide the rest.
+    if learned := [gain for gain in results["gains"] if gain["learned"]]:
+        charts["gains"] = gains_chart(learned)
+    return charts
+
+
+def _best_network(found: Evaluation, splits: Splits) -> dict[str, Any]:
+    """Confusions, wrong images and score maps of one network."""
+    model = load_model(found.runs[0])
+    taken = predicted(found.images.posteriors, found.images.labels)
+    return {
+        "found": found,
+        "training": Path(found.runs[0]).name,
+        "crop": model.net.crop,
+        "confusion": confusion(found, taken),
+        **pictures(found, taken, splits.part(found.split), model),
+    }
+
+
+def _p_value(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _gigabytes(size: float | None) -> str:
+    return "–" if size is None else f"{size / 1e9:.1f}"

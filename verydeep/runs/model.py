@@ -1,0 +1,245 @@
+"""The model folder: a network's `config.json` and `model.safetensors`, written and read."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from verydeep.images.boxes.regression import Regression
+from verydeep.machine import atomic
+from verydeep.networks.configurations import configuration
+from verydeep.networks.scales import scale_range
+from verydeep.runs import model_hub
+
+if TYPE_CHECKING:
+    from verydeep.networks.vgg import VGG
+
+from verydeep.runs.files import CONFIG, MODEL, WEIGHTS, refuse_classifier
+from verydeep.runs.record import has_record
+
+TEST_SCALE = "256"
+"""S that test scales follow from where it is not known how a network was trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A trained network, what its outputs mean, and how it is to be shown images."""
+
+    net: "VGG"
+    classes: tuple[str, ...]
+    scale: str
+    """S that it was trained at, for a crop of 224: the test scales follow from it."""
+    flip: bool
+    """Whether it was trained on mirrored images too, and so is tested on them."""
+    weights_sha256: str | None = None
+    """Of the file that it was read from."""
+    regression: Regression | None = None
+    """If it predicts boxes, whether one for all classes or one for each."""
+    drawn: tuple[str, ...] = ()
+    """Layers that are random because the weights that were imported lack them."""
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Writes `config.json` and `model.safetensors`, as model hubs expect them; the folder appears whole.
+
+    Raises:
+        OSError: the disk is full, say; what was there stays.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    net = model.net
+    config = {
+        "network": net.configuration.name,
+        "crop": net.crop,
+        "width": net.width,
+        "batch_norm": net.batch_norm,
+        "dropout": net.dropout,
+        "scale": model.scale,
+        "flip": model.flip,
+        "classes": list(model.classes),
+        **({"drawn": list(model.drawn)} if model.drawn else {}),
+    }
+    if model.regression is not None:
+        config["boxes"] = model.regression
+    weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    try:
+        with atomic.new_folder(folder) as aside:
+            save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
+            config["weights_sha256"] = file_sha256(aside / WEIGHTS)
+            text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+            (aside / CONFIG).write_bytes(text.encode(errors="backslashreplace"))  # what is no text becomes \udcXX
+    except (OSError, SafetensorError) as error:
+        size = sum(value.nbytes for value in weights.values())
+        raise OSError(f"cannot write the model {folder} ({size:,} bytes): {error}") from error
+
+
+def load_model(folder: str | Path) -> Model:
+    """The model of a run, or of a folder with `config.json` and `model.safetensors`, ready to use, on the CPU.
+
+    Everywhere a RUN can also be `hub:NAME`, a model of the Hugging Face hub that `push` or `save` made.
+
+    Raises:
+        ValueError: no such folder, a training that has not ended, weights that are damaged or do not fit the
+            configuration, or a network that predicts boxes.
+        OSError: the hub cannot be reached.
+    """
+    model = _load_model(folder)
+    if model.regression is not None:
+        raise ValueError(f"{folder} predicts boxes, not classes: it is for verydeep localise")
+    return model
+
+
+def load_box_model(folder: str | Path) -> Model:
+    """The same of a run of `verydeep localise train`.
+
+    Raises:
+        ValueError: as `load_model`, and for a network that predicts classes.
+    """
+    model = _load_model(folder)
+    if model.regression is None:
+        raise ValueError(f"{folder} predicts classes, not boxes: verydeep localise train makes a run that does")
+    return model
+
+
+def outputs(classes: int, regression: Regression | None) -> int:
+    """Of fc8: a score for each class, the four numbers of a box, or those for each class."""
+    return {None: classes, "shared": 4, "per-class": 4 * classes}[regression]
+
+
+def _load_model(folder: str | Path) -> Model:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from verydeep.networks.vgg import VGG
+
+    found = _model_folder(folder)
+    try:
+        config = _config(found)
+        classes, scale, flip = tuple(config.pop("classes")), config.pop("scale"), config.pop("flip")
+        regression = config.pop("boxes", None)
+        if regression not in (None, *get_args(Regression)):
+            raise ValueError(f"boxes are {' or '.join(get_args(Regression))}, not {regression!r}")
+        drawn = tuple(map(str, config.pop("drawn", ())))
+        scale_range(scale)
+        weights = file_sha256(found / WEIGHTS)
+        if config.pop("weights_sha256", None) not in (None, weights):
+            raise ValueError(f"{WEIGHTS} is not what was saved: its SHA-256 differs")
+        with torch.device("meta"):
+            net = VGG(configuration(config.pop("network")), classes=outputs(len(classes), regression), **config)
+        net.load_state_dict(load_file(found / WEIGHTS), assign=True)
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{found} does not hold a usable model: {' '.join(str(error).split())}") from error
+    return Model(
+        net=net.eval(),
+        classes=classes,
+        scale=scale,
+        flip=flip,
+        weights_sha256=weights,
+        regression=regression,
+        drawn=drawn,
+    )
+
+
+def warnings_of(name: str, model: Model) -> tuple[str, ...]:
+    """What somebody who reads the outputs of the run `name` has to know."""
+    if not model.drawn:
+        return ()
+    layers = ", ".join(model.drawn)
+    return (f"{name} was imported without {layers}, which are random: it is for features and --finetune",)
+
+
+def load_config(folder: str | Path) -> dict[str, Any]:
+    """What `config.json` of a run's model says.
+
+    Raises:
+        ValueError: the folder has no model.
+    """
+    return _config(_model_folder(folder))
+
+
+def weights_fingerprint(folder: str | Path) -> str:
+    """SHA-256 of a run's final weights.
+
+    Raises:
+        ValueError: the folder has no model.
+    """
+    return file_sha256(_model_folder(folder) / WEIGHTS)
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _config(found: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((found / CONFIG).read_text(encoding="utf-8"))
+    return config
+
+
+def _model_folder(folder: str | Path) -> Path:
+    """Where `config.json` and `model.safetensors` lie; of a model of the hub, where they were downloaded to."""
+    if model_hub.is_named(folder):
+        found = model_hub.downloaded(str(folder), (CONFIG,))
+        if not (found / CONFIG).is_file() or "network" not in _config(found):
+            raise ValueError(f"{folder} is no model of verydeep: verydeep import {folder} --out RUN may read it")
+        return model_hub.downloaded(str(folder), (WEIGHTS,), beside=found)
+    for path in (atomic.standing(Path(folder) / MODEL), atomic.standing(Path(folder))):
+        if (path / CONFIG).is_file():
+            return path
+    refuse_classifier(folder)
+    reason = "has no model yet: finish it with --resume" if has_record(folder) else "is not a run: no model in it"
+    raise ValueError(f"{folder} {reason}")
+
+
+def model_files(folder: str | Path) -> dict[str, Path]:
+    """`config.json` and `model.safetensors` of a run's model, by their names.
+
+    Raises:
+        ValueError: the folder has no model.
+    """
+    return {name: _model_folder(folder) / name for name in (CONFIG, WEIGHTS)}
+
+
+def load(folder: str | Path) -> "VGG":
+    """The network of a run, or of `hub:NAME`, whether it predicts classes or boxes."""
+    return _load_model(folder).net
+
+
+def save(
+    net: "VGG",
+    folder: str | Path,
+    *,
+    classes: Sequence[str] | None = None,
+    scale: str = TEST_SCALE,
+    flip: bool = True,
+) -> Path:
+    """Writes a network's `config.json` and `model.safetensors` for `load`, `push` and all that takes a RUN.
+
+    Args:
+        net: the network.
+        folder: replaced if it holds a model, made if it is not there.
+        classes: a name for each output; `class 0`, `class 1`, ... if not said.
+        scale: S for a crop of 224, from which the test scales follow.
+        flip: whether tests average over the mirror image.
+
+    Raises:
+        ValueError: other than one name for each output, the same name twice, an impossible scale, or a folder that
+            holds other things than a model.
+        OSError: it cannot be written.
+    """
+    from verydeep.networks.class_names import numbered_classes
+
+    path = Path(folder)
+    names = numbered_classes(net.classes) if classes is None else tuple(classes)
+    if len(names) != net.classes or len(set(names)) < len(names):
+        raise ValueError(f"{net.classes:,} different class names are needed, not {len(set(names)):,}")
+    scale_range(scale)
+    if path.exists() and (not path.is_dir() or {file.name for file in path.iterdir()} - {CONFIG, WEIGHTS}):
+        raise ValueError(f"{path} holds other things than a model: choose another folder")
+    save_model(Model(net=net, classes=names, scale=scale, flip=flip), path)
+    return path

@@ -1,0 +1,97 @@
+"""Models of the Hugging Face hub, `hub:NAME` or `hub:NAME@REVISION`: their files here, and files of ours there."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from verydeep.images.sources.hub import PREFIX
+
+
+def is_named(run: str | Path) -> bool:
+    """Whether it is a model of the hub, not a folder."""
+    return str(run).startswith(PREFIX)
+
+
+def repository(name: str) -> str:
+    """OWNER/MODEL of `hub:OWNER/MODEL@REVISION`."""
+    return name.removeprefix(PREFIX).partition("@")[0]
+
+
+@cache
+def downloaded(name: str, files: Sequence[str], *, beside: Path | None = None) -> Path:
+    """The folder in the hub's cache with those of `files` that the model has. One process sees one state of it.
+
+    `beside` is what this gave for other files of the model: these are of the same state.
+
+    Raises:
+        ValueError: no such model or revision, one that needs a login, or huggingface_hub is missing.
+        OSError: the hub cannot be reached.
+    """
+    hub = _library(name)
+    revision = name.partition("@")[2]
+    with _told_in_one_line(name):
+        state = beside.name if beside else revision or None  # the hub's cache calls folders after the commit
+        return Path(hub.snapshot_download(repository(name), revision=state, allow_patterns=list(files)))
+
+
+def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, message: str) -> str:
+    """Makes the model if it is not there, and puts the files into it, all at once; its address.
+
+    `private` is for a model that is made; one that is there stays as it is.
+
+    Raises:
+        ValueError: an impossible name, no login, no right to write there, or huggingface_hub is missing.
+        OSError: the hub cannot be reached.
+    """
+    hub = _library(name)
+    with _told_in_one_line(name):
+        api = hub.HfApi()
+        made = api.create_repo(name.removeprefix(PREFIX), private=private, exist_ok=True)
+        operations = [
+            hub.CommitOperationAdd(path_in_repo=path, path_or_fileobj=str(file) if isinstance(file, Path) else file)
+            for path, file in files.items()
+        ]
+        api.create_commit(made.repo_id, operations, commit_message=message)
+    return str(made)
+
+
+def _library(name: str) -> Any:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise ValueError(f"{name} needs the package huggingface_hub: pip install 'verydeep[hub]'") from None
+    return huggingface_hub
+
+
+@contextmanager
+def _told_in_one_line(name: str) -> Iterator[None]:
+    """The hub's errors as one line that says what to do."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise ValueError(f"{name} is given to those only who have agreed to its terms: do that on its page") from error
+    except errors.RepositoryNotFoundError as error:
+        raise ValueError(
+            f"there is no {name} on the hub, or it is private: check the name, or hf auth login"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ValueError(f"{name}: there is no such revision") from error
+    except errors.HFValidationError as error:
+        raise ValueError(f"{name}: a model is called {PREFIX}OWNER/MODEL ({error})") from error
+    except errors.LocalTokenNotFoundError as error:
+        raise ValueError(f"{name}: you are not logged in to the hub: hf auth login") from error
+    except errors.HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        if status in (401, 403):
+            raise ValueError(
+                f"{name}: you may not do that there: hf auth login, with a token that may write"
+            ) from error
+        raise OSError(f"{name}: the hub answers {status or error}") from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        raise OSError(f"{name} cannot be fetched: the hub is not reached, and it is not in the cache") from error
+    except Exception as error:  # its transport has exceptions of its own
+        raise OSError(f"{name}: {' '.join(str(error).split()) or type(error).__name__}") from error

@@ -1,0 +1,61 @@
+"""A run's model to the Hugging Face hub, with a page about it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from verydeep.networks.arithmetic import describe
+from verydeep.presentation.pages import render
+from verydeep.runs import model_hub
+from verydeep.runs.model import load_config, load_model, model_files
+from verydeep.runs.record import has_record, read_metrics, read_record
+
+CARD = "README.md"
+
+
+def push(run: str | Path, name: str, *, private: bool = False, license: str | None = None) -> str:
+    """Uploads `config.json`, `model.safetensors` and a model card to `hub:NAME`; the address of its page.
+
+    Everything that takes a RUN takes `hub:NAME` too. `private` is for a model that is not there yet; `license` is what
+    the hub calls one (`apache-2.0`), and of weights that came from elsewhere it is that of their source.
+
+    Raises:
+        ValueError: unusable run, no name of the hub, no name of a licence, no login or no right to write there.
+        OSError: the hub cannot be reached.
+    """
+    if not model_hub.is_named(name):
+        raise ValueError(f"models of the hub are called hub:OWNER/MODEL, not {name!r}")
+    if license is not None and not re.fullmatch(r"[\w.+-]+", license):
+        raise ValueError(f"{license!r} is no name of a licence, as apache-2.0 is")
+    card = model_card(run, name, license=license)
+    files: dict[str, Path | bytes] = {**model_files(run), CARD: card.encode(errors="backslashreplace")}
+    message = f"{load_config(run)['network']}, by verydeep"
+    return model_hub.upload(name, files, private=private, message=message)
+
+
+def model_card(run: str | Path, name: str, *, license: str | None = None) -> str:
+    """The page of a model, Markdown with a head that the hub reads: what the run knows of itself, and no more.
+
+    Raises:
+        ValueError: unusable run.
+    """
+    model = load_model(run)
+    net = model.net
+    network = describe(
+        net.configuration.name, classes=net.classes, input=net.crop, width=net.width, batch_norm=net.batch_norm
+    )
+    record = read_record(run) if has_record(run) else None
+    from_hub = record and record.imported and model_hub.is_named(record.source)
+    values: dict[str, Any] = {
+        "name": name,
+        "license": license,
+        "base_model": model_hub.repository(record.source) if record and from_hub else None,
+        "net": net,
+        "network": network,
+        "model": model,
+        "mean": [round(value, 3) for value in net.mean_rgb.tolist()],
+        "record": record,
+        "source": record and Path(record.source).name,  # where it lies on this machine is nobody's business
+        "epochs": read_metrics(run),
+    }
+    return render("model-card.md", values)

@@ -1,0 +1,48 @@
+"""What was asked for."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from verydeep.images.boxes.boxed import Boxed
+from verydeep.images.sources.source import Splits
+from verydeep.images.tolerance import Tolerance
+from verydeep.machine.processes import Processes
+from verydeep.machine.runtime import Execution, Runtime
+from verydeep.runs.model import outputs, weights_fingerprint
+from verydeep.training.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A training that is to be done, here or by several processes."""
+
+    splits: Splits
+    network: str
+    """Its name in the paper."""
+    recipe: Recipe
+    runtime: Runtime
+    execution: Execution
+    tolerance: Tolerance
+    out: Path
+    device: torch.device
+    processes: Processes
+
+    @property
+    def outputs(self) -> int:
+        """Of fc8."""
+        return outputs(len(self.splits.classes), self.splits.regression)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the images, and of the weights to start from, which are read for it."""
+        images = {split: self.splits.part(split).fingerprint for split in ("train", "val")}
+        train = self.splits.part("train")
+        if isinstance(train, Boxed):
+            images["train_whole"] = train.whole
+        if self.recipe.start is None:
+            return images
+        kind = "init" if self.recipe.finetune is None else "finetune"
+        return {**images, kind: weights_fingerprint(self.recipe.start)}

@@ -1,0 +1,1 @@
+"""Features on other data: appendix B of the paper."""

@@ -1,0 +1,169 @@
+"""Descriptors of a source's images for an SVM: of networks, kept once they are computed, and of plain pixels."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch.nn import functional as F
+
+from verydeep.descriptors import parts as feature_parts
+from verydeep.descriptors.features import PENULTIMATE, Descriptor
+from verydeep.descriptors.files import write_features
+from verydeep.images.decode import UnusableImageError, decode
+from verydeep.images.quarantine import Quarantine
+from verydeep.images.sources.source import Source, Unchanged, contents_digests, digest
+from verydeep.images.tolerance import Tolerance
+from verydeep.machine import cache
+from verydeep.machine.runtime import Runtime, torch_device
+from verydeep.networks.initialisation import initialise
+from verydeep.networks.vgg import VGG
+from verydeep.presentation.progress import reporting
+from verydeep.runs.model import Model
+from verydeep.version import __version__
+
+KIND = "features"
+"""Folder in the user's folder for caches."""
+
+PIXELS_SIDE = 32
+"""Images are squeezed into such a square where plain pixels describe them: 3,072 numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescribedImages:
+    """The images of a source that could be used, each as a vector of length 1."""
+
+    ids: tuple[str, ...]
+    vectors: NDArray[np.float32]
+    """[N, D]"""
+    unusable: dict[str, str]
+
+    def of(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """[len(ids), D], the vectors of these images."""
+        rows = {name: row for row, name in enumerate(self.ids)}
+        return self.vectors[[rows[name] for name in ids]]
+
+
+def network_features(
+    model: Model,
+    source: Unchanged,
+    descriptor: Descriptor,
+    *,
+    weights: str,
+    runtime: Runtime,
+    tolerance: Tolerance,
+) -> DescribedImages:
+    """The penultimate features of every usable image; computed once, then read from the user's folder for caches.
+
+    Work that was stopped goes on (`write_features`), also if it stopped because more images were unusable than was
+    tolerated.
+
+    Args:
+        model: the network; it goes to the device.
+        source: the images, as `read_once` gives them.
+        descriptor: at which scales, pooled how.
+        weights: what tells the network's weights from others.
+        runtime: device, and processes that decode.
+        tolerance: how many images may be unusable.
+
+    Raises:
+        ValueError: unusable scales.
+        TooManyBadImagesError: more images are unusable than is tolerated.
+        OSError: the folder for caches cannot be written, or another process computes the same.
+    """
+    net = model.net
+    network = (net.configuration.name, net.crop, net.width, net.batch_norm, model.scale, model.flip)
+    computed = (__version__, torch.__version__, torch_device(runtime.device).type)
+    contents = digest(source.fingerprint, source.digests)
+    key = digest(computed, network, weights, contents, descriptor, tolerance.max_pixels)
+    file = cache.folder() / KIND / f"{key}.safetensors"
+    found = None
+    with suppress(OSError, SafetensorError):  # it is not there, or damaged
+        found = _read(file)
+    if found is None:
+        with _explaining_the_folder(file.parent):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_features(model, source, file, descriptor=descriptor, runtime=runtime, tolerance=tolerance)
+        found = _read(file)
+    refusals = [UnusableImageError.of_reason(name, reason) for name, reason in found.unusable.items()]
+    Quarantine(len(source), tolerance, split="all").settle(refusals)  # more may have been tolerated when it was written
+    return found
+
+
+@contextmanager
+def _explaining_the_folder(folder: Path) -> Iterator[None]:
+    """Whoever asks for vectors has named no file."""
+    try:
+        yield
+    except feature_parts.WrittenElsewhereError:
+        raise OSError("another verydeep transfer computes the same features: wait for it") from None
+    except OSError as error:
+        why = next(
+            (one.strerror for one in (error, error.__cause__) if isinstance(one, OSError) and one.strerror), error
+        )
+        raise OSError(f"features cannot be kept in {folder}: {why} (VERYDEEP_CACHE names another folder)") from error
+
+
+def _read(file: Path) -> DescribedImages:
+    with safe_open(file, "numpy") as opened:
+        about = {name: json.loads(opened.metadata()[name]) for name in ("ids", "unusable")}
+        return DescribedImages(
+            ids=tuple(about["ids"]), vectors=opened.get_tensor(PENULTIMATE), unusable=about["unusable"]
+        )
+
+
+def read_once(source: Source) -> Unchanged:
+    """The same images with their SHA-256, which are what tells them from others; one that changes cannot be used."""
+    with reporting("read images", total=len(source)) as report:
+        return Unchanged(source=source, digests=contents_digests(source, report.advance))
+
+
+def untrained(model: Model, *, seed: int) -> Model:
+    """The same network with weights drawn at random (Glorot's), but the mean RGB that the model's training had."""
+    old = model.net
+    net = VGG(
+        old.configuration,
+        classes=old.classes,
+        crop=old.crop,
+        width=old.width,
+        batch_norm=old.batch_norm,
+        dropout=old.dropout,
+    )
+    initialise(net, generator=torch.Generator().manual_seed(seed))
+    net.mean_rgb.copy_(old.mean_rgb)
+    return replace(model, net=net.eval(), weights_sha256=None)
+
+
+def pixel_features(source: Source, tolerance: Tolerance) -> DescribedImages:
+    """Every usable image squeezed into a small square, as a vector of length 1.
+
+    Raises:
+        TooManyBadImagesError: more images are unusable than is tolerated.
+    """
+    quarantine = Quarantine(len(source), tolerance, split="all")
+    ids, vectors = [], []
+    with reporting("pixels", total=len(source)) as report:
+        quarantine.say = report.say
+        for index in range(len(source)):
+            report.advance()
+            try:
+                sample = source[index]
+                image = decode(sample.data, sample.id, max_pixels=tolerance.max_pixels)
+            except UnusableImageError as refusal:
+                quarantine.add(refusal)
+                continue
+            ids.append(sample.id)
+            vectors.append(_squeezed(image))
+    return DescribedImages(ids=tuple(ids), vectors=np.stack(vectors), unusable=quarantine.reasons)
+
+
+def _squeezed(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
+    small = F.interpolate(pixels, size=(PIXELS_SIDE, PIXELS_SIDE), mode="bilinear", antialias=True).flatten()
+    return cast(NDArray[np.float32], F.normalize(small, dim=0).numpy())

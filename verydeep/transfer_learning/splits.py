@@ -1,0 +1,199 @@
+"""What images show, and which are for training and which for testing: drawn at random, or given."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verydeep.images.annotations.image_names import read_image_list
+from verydeep.images.annotations.label_files import several_labels
+from verydeep.images.sources.given import GivenImages, given_images
+from verydeep.images.sources.source import Source, some
+from verydeep.transfer_learning.linear_svm import LEAST_TRAINING_IMAGES, Labels, several_split
+
+Split = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Indices of training and of test images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """How many images are drawn, and how often; the paper's numbers (Caltech-101)."""
+
+    train: int = 30
+    """Of each class."""
+    test: int = 50
+    """Of each class, or all that are left if they are fewer."""
+    splits: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number that cannot be."""
+        for name, least in (("train", LEAST_TRAINING_IMAGES), ("test", 1), ("splits", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """What the images of a source show, and which are for testing if that is given."""
+
+    classes: tuple[str, ...]
+    labels: Labels
+    for_testing: NDArray[np.bool_] | None = None
+    """[N]"""
+
+    @property
+    def several(self) -> bool:
+        """Whether an image may show several classes."""
+        return self.labels.ndim == 2
+
+    def of(self, rows: Sequence[int]) -> "Labelled":
+        """The same of some of the images."""
+        for_testing = None if self.for_testing is None else self.for_testing[rows]
+        return replace(self, labels=self.labels[rows], for_testing=for_testing)
+
+    def images_of_each(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[classes], how many of these images show each class."""
+        if self.several:
+            return (self.labels[rows] > 0).sum(axis=0)
+        return np.bincount(self.labels[rows], minlength=len(self.classes))
+
+    def others_of_each(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[classes], how many of these images are known not to show each class."""
+        if self.several:
+            return (self.labels[rows] < 0).sum(axis=0)
+        return len(rows) - self.images_of_each(rows)
+
+
+def images_with_labels(data: str | Path | Source, file: str | Path) -> tuple[Source, Labelled]:
+    """A folder of images, folders in it too, and what a file says that they show.
+
+    Raises:
+        ValueError: something else than a folder, no images in it, or unusable labels.
+    """
+    if isinstance(data, str | Path):
+        if not Path(data).is_dir():
+            raise ValueError(f"{data} is no folder: with --labels SOURCE is a folder of images, without classes")
+        data = given_images(data)
+    found = several_labels(file, data.ids)
+    return data, Labelled(classes=found.classes, labels=found.shown)
+
+
+def images_of_classes(source: Source, name: object) -> Labelled:
+    """What the images of a source with classes show.
+
+    Raises:
+        ValueError: it has fewer than two.
+    """
+    if len(source.classes) < 2:
+        without = isinstance(source, GivenImages)
+        how = ", or say with --labels what each image shows" if without else ""
+        raise ValueError(f"{name} has fewer than two classes: give a folder with a folder of images per class{how}")
+    return Labelled(classes=source.classes, labels=np.asarray(source.labels, dtype=np.int64))
+
+
+def with_test_images(labelled: Labelled, file: str | Path, ids: Sequence[str]) -> Labelled:
+    """The same, with the images for testing that a file names.
+
+    Raises:
+        ValueError: unusable file.
+    """
+    for_testing = np.zeros(len(ids), bool)
+    for_testing[read_image_list(file, ids)] = True
+    return replace(labelled, for_testing=for_testing)
+
+
+def transfer_splits(labelled: Labelled, draw: Draw) -> list[Split]:
+    """The division that is given, or random draws: the same ones for the same labels and seed.
+
+    With several labels an image, classes are gone through from the rarest to the most common one. Of each, images are
+    drawn until as many as wanted are for training; those that were drawn for other classes count. Images that show none
+    of the classes are drawn in the end as if that were one more class. Then the same for testing, among the rest.
+
+    Raises:
+        ValueError: a class with too few images to train or to test on, in one of the splits.
+    """
+    if labelled.for_testing is not None:
+        found = [(np.flatnonzero(~labelled.for_testing), np.flatnonzero(labelled.for_testing))]
+        advice = "take other test images"
+    else:
+        _check_images(labelled, draw)
+        one_draw = _draw_of_several if labelled.several else _draw_of_one
+        found = [one_draw(labelled, draw, number) for number in range(draw.splits)]
+        advice = "change --train"
+    for split in found:
+        _check_split(labelled, split, advice)
+    if labelled.several:
+        for rows in (*(train for train, _ in found), np.arange(len(labelled.labels))):
+            _check_choosing(labelled, rows, advice)
+    return found
+
+
+def _check_images(labelled: Labelled, draw: Draw) -> None:
+    each = labelled.images_of_each(np.arange(len(labelled.labels)))
+    few = [f"{name} {its:,}" for name, its in zip(labelled.classes, each, strict=True) if its <= draw.train]
+    if few:
+        raise ValueError(
+            f"--train {draw.train} needs {draw.train + 1} images of each class or more, some to test on; "
+            f"usable are {some(few)}: lower --train"
+        )
+
+
+def _draw_of_one(labelled: Labelled, draw: Draw, number: int) -> Split:
+    members = [np.flatnonzero(labelled.labels == label) for label in range(len(labelled.classes))]
+    rng = np.random.Generator(np.random.PCG64([draw.seed, number]))
+    orders = [its[rng.permutation(len(its))] for its in members]
+    end = draw.train + draw.test
+    return (
+        np.concatenate([order[: draw.train] for order in orders]),
+        np.concatenate([order[draw.train : end] for order in orders]),
+    )
+
+
+def _draw_of_several(labelled: Labelled, draw: Draw, number: int) -> Split:
+    positive = labelled.labels > 0
+    order = np.random.Generator(np.random.PCG64([draw.seed, number])).permutation(len(positive))
+    rarest_first = positive[:, np.argsort(positive.sum(axis=0), kind="stable")]
+    groups = np.column_stack([rarest_first, ~positive.any(axis=1)])
+    free = np.ones(len(positive), bool)
+    parts = []
+    for wanted in (draw.train, draw.test):
+        taken = np.zeros(len(positive), bool)
+        for its in groups.T:
+            candidates = order[(its & free & ~taken)[order]]
+            taken[candidates[: max(0, wanted - int((its & taken).sum()))]] = True
+        parts.append(np.flatnonzero(taken))
+        free &= ~taken
+    return parts[0], parts[1]
+
+
+def _check_split(labelled: Labelled, split: Split, advice: str) -> None:
+    """Refuses a division by which a class could not be learned or tested."""
+    for rows, what, least in zip(split, ("training", "test"), (LEAST_TRAINING_IMAGES, 1), strict=True):
+        each, others = labelled.images_of_each(rows), labelled.others_of_each(rows)
+        few = [f"{name} {its:,}" for name, its in zip(labelled.classes, each, strict=True) if its < least]
+        if few:
+            raise ValueError(
+                f"each class needs {least} or more of the {len(rows):,} {what} images, but there are of {some(few)}: "
+                f"{advice}"
+            )
+        everywhere = [name for name, its in zip(labelled.classes, others, strict=True) if its < 1]
+        if everywhere:
+            raise ValueError(
+                f"all {len(rows):,} {what} images show {some(everywhere)}: some without it are needed; {advice}, or "
+                "leave the class out"
+            )
+
+
+def _check_choosing(labelled: Labelled, rows: NDArray[np.int64], advice: str) -> None:
+    """Refuses training images that show classes in such company that they cannot be divided."""
+    _, choosing = several_split(labelled.labels[rows])
+    each = labelled.images_of_each(rows[choosing])
+    lacking = [name for name, its in zip(labelled.classes, each, strict=True) if its < 1]
+    if lacking:
+        raise ValueError(
+            f"too few training images show {some(lacking)} without other rare classes: a fifth of them is to choose C, "
+            f"and the rest must show all classes; {advice}"
+        )

@@ -1,0 +1,114 @@
+"""What the verb `transfer` prints for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from verydeep.presentation.numbers import interval, percent, points
+from verydeep.presentation.pages import shared_folder
+from verydeep.presentation.terminal import table_with
+from verydeep.transfer_learning.paper import MAP, TABLE_11
+
+
+def transfer_tables(found: Mapping[str, Any]) -> list[Table]:
+    """Figures of every descriptor, their differences and the paper's Table 11; of what `Transfer.to_dict` gives."""
+    measure, folder = found["measure"], shared_folder(found["runs"])
+    by_points = ["by 11 points"] if measure == MAP else []
+    splits = f", {'in the first of ' if by_points else ''}{found['splits']} splits" if found["splits"] > 1 else ""
+    table = table_with(
+        f"{found['source']}: {_images(found)}{splits}",
+        left=("descriptor",),
+        right=("numbers of an image", f"{measure}, %", "sd", "95% interval", *by_points, "C"),
+    )
+    for one in found["descriptors"]:
+        table.add_row(
+            Text(one["name"].removeprefix(folder)),
+            f"{one['numbers']:,}",
+            f"{one['mean']:.2f}",
+            percent(one["mean_sd"], 2),
+            interval(one["mean_ci95"], 2),
+            *([f"{one['eleven_point_map']:.2f}"] if by_points else []),
+            ", ".join(f"{c:g}" for c in one["c"]),
+        )
+    if found["unusable"]:
+        table.title = Text(f"{table.title}, {len(found['unusable']):,} unusable left out")
+    told = [
+        "sd: of the splits." if found["splits"] > 1 else "",
+        "Interval: by a bootstrap over the test images. C: of the SVM, chosen in each split on a fifth of the training "
+        "images.",
+        f"mAP: area under precision over recall, as for VOC-2012; by 11 points, as for VOC-2007. Equal scores for all "
+        f"images have {found['chance']:.2f}."
+        if by_points
+        else "",
+    ]
+    if found["copies"]:
+        told.append(f"Test images that are exact copies of training images: {found['copies']:,}.")
+    if folder:
+        told.append(f"The runs are in {folder}")
+    table.caption = Text(" ".join(filter(None, told)))
+    return [table, *([_difference_table(found, folder)] if found["differences"] else []), _paper_table()]
+
+
+def _images(found: Mapping[str, Any]) -> str:
+    """How many images there are, for a title."""
+    classes, train, test = len(found["classes"]), _span(found["train"]), _span(found["test"])
+    if found["measure"] != MAP and found["test_images"] is None:
+        return f"{classes} classes, {train} training and {test} test images of each"
+    return (
+        f"{classes} classes, {found['n_train']:,} training images ({train} of each class) and "
+        f"{found['n_test']:,} test images ({test})"
+    )
+
+
+def _span(numbers: Sequence[int]) -> str:
+    fewest, most = min(numbers), max(numbers)
+    return f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
+
+
+def _difference_table(found: Mapping[str, Any], folder: str) -> Table:
+    table = table_with(
+        "Compared on the same images",
+        left=("first", "second"),
+        right=("difference, points", "95% interval", "in each split"),
+    )
+    for pair in found["differences"]:
+        table.add_row(
+            Text(pair["first"].removeprefix(folder)),
+            Text(pair["second"].removeprefix(folder)),
+            points(pair["difference"], 2),
+            interval(pair["difference_ci95"], 2, "+"),
+            ", ".join(points(one, 2) for one in pair["differences"]),
+        )
+    table.caption = Text(f"First minus second, {found['measure']}: above 0 the first is better.")
+    return table
+
+
+def _paper_table() -> Table:
+    table = table_with(
+        "The paper's Table 11: ILSVRC networks at crop 224, several scales; in percent",
+        left=("networks",),
+        right=("Caltech-101 recall", "Caltech-256 recall", "VOC-2007 mAP", "VOC-2012 mAP"),
+    )
+    for row in TABLE_11:
+        table.add_row(
+            row.networks,
+            f"{row.caltech_101:.1f} ± {row.caltech_101_sd:.1f}",
+            f"{row.caltech_256:.1f} ± {row.caltech_256_sd:.1f}",
+            f"{row.voc_2007:.1f}",
+            f"{row.voc_2012:.1f}",
+        )
+    return table
+
+
+def classification_table(classifications: Sequence[Mapping[str, Any]]) -> Table:
+    """The classes with the highest scores of every image."""
+    table = table_with(None, left=("image", "class"), right=("score",))
+    for one in classifications:
+        if one["error"]:
+            table.add_row(Text(one["image"]), Text(one["error"]), "", style="red")
+        for place, (name, score) in enumerate(zip(one["classes"], one["scores"], strict=True)):
+            table.add_row("" if place else Text(one["image"]), Text(name), f"{score:+.2f}")
+    table.caption = Text("Score: distance from the class's plane in units of its margin; above 0, on its side.")
+    return table
