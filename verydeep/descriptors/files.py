@@ -23,6 +23,7 @@ from verydeep.images.sources.source import Source, Splits, Unchanged, contents_d
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine import atomic
+from verydeep.machine.libraries import library
 from verydeep.machine.processes import LostProcessError, Processes, joined, naming_the_lost
 from verydeep.machine.runtime import Runtime, stop_request
 from verydeep.networks.vgg import VGG
@@ -346,11 +347,5 @@ def _write_parquet(file: Path, work: _Work, indices: Sequence[int]) -> None:
 
 
 def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise ValueError(
-            f"Parquet files need pyarrow: pip install 'verydeep[parquet]', or name a {SAFETENSORS} file"
-        ) from None
-    return pyarrow, pyarrow.parquet
+    parquet = library("pyarrow.parquet", needed_by="a Parquet file", alternative=f"name a {SAFETENSORS} file")
+    return library("pyarrow"), parquet

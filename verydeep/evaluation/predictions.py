@@ -11,6 +11,7 @@ import numpy as np
 from verydeep.evaluation.metrics import TOP
 from verydeep.evaluation.results import Evaluation
 from verydeep.machine import atomic
+from verydeep.machine.libraries import library
 
 ID, TRUE, CLASS, PROBABILITY = "id", "true_class", "class_{}", "probability_{}"
 """Columns; the numbered ones go from 1, the most probable class, to 5 or the number of classes."""
@@ -152,9 +153,5 @@ def _columns(found: Evaluation) -> dict[str, list[Any]]:
 
 
 def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise ValueError("Parquet files need pyarrow: pip install 'verydeep[parquet]', or name a .csv file") from None
-    return pyarrow, pyarrow.parquet
+    parquet = library("pyarrow.parquet", needed_by="a Parquet file", alternative="name a .csv file")
+    return library("pyarrow"), parquet

@@ -1,4 +1,4 @@
-"""The optional libraries of exporting and of exported files, imported when they are needed."""
+"""Optional libraries, imported when they are needed, with the extra that installs each."""
 
 import importlib
 import sys
@@ -6,38 +6,55 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-EXTRAS = {"onnx": "onnx", "onnxruntime": "onnx", "openvino": "openvino", "nncf": "openvino"}
+EXTRAS = {
+    "datasets": "hub",
+    "h5py": "keras",
+    "huggingface_hub": "hub",
+    "nncf": "openvino",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "pyarrow": "parquet",
+}
+"""Package to extra, as pyproject.toml declares them."""
 
-TELEMETRY = "openvino_telemetry"
+_TELEMETRY = "openvino_telemetry"
 
 
 class MissingLibraryError(ValueError):
-    """It is not installed; the message names the extra."""
+    """A library that is not installed; the message names the extra."""
 
 
-def library(name: str) -> Any:
-    """A module such as `onnxruntime` or `onnxruntime.quantization`.
+def library(name: str, *, needed_by: str = "this", alternative: str = "") -> Any:
+    """Import an optional library.
+
+    Args:
+        name: a module, such as `onnxruntime` or `onnxruntime.quantization`.
+        needed_by: subject of the message, `hub:cifar10` or `a Parquet file`.
+        alternative: what to do instead of installing it: `name a .csv file`.
 
     Raises:
-        MissingLibraryError: it is not installed.
+        MissingLibraryError: it is not installed, or cannot be imported.
     """
     package = name.partition(".")[0]
     try:
         with _without_telemetry():
             return importlib.import_module(name)
     except ImportError as error:
-        told = f"{package} is missing ({error}): pip install 'verydeep[{EXTRAS[package]}]'"
-        raise MissingLibraryError(told) from error
+        absent = isinstance(error, ModuleNotFoundError) and error.name in (package, name)
+        reason = "" if absent else f", which cannot be imported ({' '.join(str(error).split())})"
+        remedy = " or ".join(filter(None, (f"pip install 'verydeep[{EXTRAS[package]}]'", alternative)))
+        raise MissingLibraryError(f"{needed_by} needs the package {package}{reason}: {remedy}") from error
 
 
 @contextmanager
 def _without_telemetry() -> Iterator[None]:
-    """OpenVINO and NNCF would tell a server that they are imported; they do without where that package is missing."""
-    if TELEMETRY in sys.modules:
+    """Hide the package by which OpenVINO and NNCF would tell a server that they are imported; both do without it."""
+    if _TELEMETRY in sys.modules:
         yield
         return
-    sys.modules[TELEMETRY] = None  # type: ignore[assignment]
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
         yield
     finally:
-        del sys.modules[TELEMETRY]
+        del sys.modules[_TELEMETRY]

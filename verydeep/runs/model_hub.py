@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from verydeep.images.sources.hub import PREFIX
+from verydeep.machine.libraries import library
 
 
 def is_named(run: str | Path) -> bool:
@@ -29,7 +29,7 @@ def downloaded(name: str, files: Sequence[str], *, beside: Path | None = None) -
         ValueError: no such model or revision, one that needs a login, or huggingface_hub is missing.
         OSError: the hub cannot be reached.
     """
-    hub = _library(name)
+    hub = library("huggingface_hub", needed_by=name)
     revision = name.partition("@")[2]
     with _told_in_one_line(name):
         state = beside.name if beside else revision or None  # the hub's cache calls folders after the commit
@@ -45,7 +45,7 @@ def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, messa
         ValueError: an impossible name, no login, no right to write there, or huggingface_hub is missing.
         OSError: the hub cannot be reached.
     """
-    hub = _library(name)
+    hub = library("huggingface_hub", needed_by=name)
     with _told_in_one_line(name):
         api = hub.HfApi()
         made = api.create_repo(name.removeprefix(PREFIX), private=private, exist_ok=True)
@@ -55,14 +55,6 @@ def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, messa
         ]
         api.create_commit(made.repo_id, operations, commit_message=message)
     return str(made)
-
-
-def _library(name: str) -> Any:
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise ValueError(f"{name} needs the package huggingface_hub: pip install 'verydeep[hub]'") from None
-    return huggingface_hub
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import copy
 import struct
+import sys
 import zipfile
 
 import foreign_weights as foreign
@@ -176,7 +177,7 @@ def test_matconvnets_other_kind_of_network(tmp_path):
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     foreign.write_keras(foreign.plain("D"), tmp_path / "net.h5")
-    monkeypatch.setattr(keras_file, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "h5py", None)
     refused(tmp_path / "net.h5", r"needs the package h5py: pip install 'verydeep\[keras\]'")
 
 

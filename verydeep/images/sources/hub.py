@@ -8,6 +8,7 @@ from urllib.parse import parse_qs
 
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.sources.source import SPLIT_NAMES, Part, Sample, digest, natural_order, number, one_of_each
+from verydeep.machine.libraries import library
 
 PREFIX = "hub:"
 
@@ -96,10 +97,7 @@ def hub_parts(name: str) -> dict[str, Part]:
 
 def _load(path: str, name: str) -> dict[str, Any]:
     """The splits of a data set by their names there."""
-    try:
-        import datasets
-    except ImportError:
-        raise ValueError(f"{name} needs the package datasets: pip install 'verydeep[hub]'") from None
+    datasets = library("datasets", needed_by=name)
     local = Path(path).expanduser()
     try:
         if local.is_dir() and any((local / file).is_file() for file in ("dataset_dict.json", "state.json")):

@@ -3,9 +3,9 @@
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
+from verydeep.machine.libraries import library
 from verydeep.networks.foreign import keras_process
 from verydeep.networks.foreign.named_arrays import NamedArrays, allowed_bytes
 
@@ -24,8 +24,7 @@ def read_keras(path: Path) -> NamedArrays:
     """
     from safetensors.torch import load
 
-    if find_spec("h5py") is None:
-        raise ValueError("it needs the package h5py: pip install 'verydeep[keras]'")
+    library("h5py", needed_by="it")
     size = path.stat().st_size
     program = [sys.executable, "-P", keras_process.__file__, str(path), str(allowed_bytes(size))]
     try:
