@@ -24,8 +24,8 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine import atomic
 from verydeep.machine.libraries import library
-from verydeep.machine.processes import LostProcessError, Processes, joined, naming_the_lost
-from verydeep.machine.runtime import Runtime, stop_request
+from verydeep.machine.processes import Processes, joined
+from verydeep.machine.runtime import Runtime
 from verydeep.networks.vgg import VGG
 from verydeep.presentation.progress import Reporter, reporting
 from verydeep.runs.model import Model
@@ -126,13 +126,11 @@ def write_features(
         _check_header(_json({IDS: _json(list(asked.source.ids))}).encode(), LONGEST_HEADER * 9 // 10)
     with (
         ExitStack() as stack,
-        joined(cuda=asked.model.net.mean_rgb.device.type == "cuda", advice=KEPT) as processes,
-        naming_the_lost(processes, lambda: KEPT, known=(WorkerDiedError,), undisturbed=stop_request),
+        joined(asked.model.net.mean_rgb.device, advice=KEPT, known=(WorkerDiedError,)) as processes,
     ):
         weights = None if isinstance(run, Model) else asked.model.weights_sha256
         order = _order(asked, weights or _digest(asked.model.net))
-        if processes.differing(order) is not None:
-            raise ValueError("processes have other images or another run under these names: all must have the same")
+        processes.check_alike("images or another run under these names", lambda: order)
         processes.from_first(lambda: stack.enter_context(feature_parts.alone(file)))
         work = _work(asked, file, order, processes)
         _compute(work)
@@ -217,11 +215,7 @@ def _compute(work: _Work) -> None:
 
 def _meet(work: _Work, found: dict[int, Part], failure: Exception | None, report: Reporter) -> None:
     """All tell whether they can go on; the first process keeps what they computed."""
-    failed = work.processes.all_of(failure is not None)
-    if failure is not None:
-        raise failure
-    if any(failed):
-        raise LostProcessError(f"process {failed.index(True)} failed")
+    work.processes.check_none_failed(failure)
     told = work.processes.to_first(found) or []
 
     def keep() -> None:

@@ -30,8 +30,8 @@ from verydeep.images.sources.open import open_for_testing
 from verydeep.images.sources.source import Source, Splits, Unchanged, contents_digests, some
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
-from verydeep.machine.processes import Processes, joined, naming_the_lost
-from verydeep.machine.runtime import Runtime, stop_request, torch_device
+from verydeep.machine.processes import Processes, joined
+from verydeep.machine.runtime import Runtime, torch_device
 from verydeep.presentation.progress import reporting
 from verydeep.runs.model import Model, load_model, warnings_of
 from verydeep.runs.record import has_record, read_record
@@ -94,11 +94,11 @@ def evaluate(
     source = splits.part(split)
     labels = _labels(source, classes)
     started = time.perf_counter()
-    with (
-        joined(cuda=device.type == "cuda", advice=KEPT) as processes,
-        naming_the_lost(processes, lambda: KEPT, known=(WorkerDiedError,), undisturbed=stop_request),
-    ):
-        _check_alike(processes, tested, source)
+    with joined(device, advice=KEPT, known=(WorkerDiedError,)) as processes:
+        processes.check_alike(
+            "images, classes or runs under these names",
+            lambda: (source.fingerprint, source.classes, [(t.model.weights_sha256, t.protocol) for t in tested]),
+        )
         digests = processes.from_first(lambda: _digests(source)) if cache else None
         passes = [_passes(one, device, digests, tolerance) for one in tested]
         quarantine = Quarantine(len(source), tolerance, split=split)
@@ -207,17 +207,6 @@ def _tested(folder: str | Path, method: Method, scales: Sequence[int] | Scales) 
     model = load_model(folder)
     protocol = Protocol(method=method, scales=chosen_scales(scales, trained=model.scale), mirror=model.flip)
     return _Tested(name=str(folder), model=model, protocol=protocol)
-
-
-def _check_alike(processes: Processes, tested: Sequence[_Tested], source: Source) -> None:
-    """Refuses to begin where processes do not have the same images and runs."""
-    weights = [(one.model.weights_sha256, one.protocol) for one in tested]
-    other = processes.differing((source.fingerprint, source.classes, weights))
-    if other is not None:
-        raise ValueError(
-            f"process {other} has other images, classes or runs under these names than process 0: all machines must "
-            "have the same"
-        )
 
 
 def _digests(source: Source) -> list[bytes]:

@@ -25,7 +25,7 @@ from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source
 from verydeep.images.views import GRID
 from verydeep.images.workers import WorkerDiedError
-from verydeep.machine.processes import LostProcessError, Processes
+from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import stop_request
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import VGG
@@ -298,11 +298,7 @@ def _meet(work: _Work, news: News, failure: Exception | None) -> None:
     waiting = processes.all_of(list(quarantine.waiting))
     for found in processes.to_first(news) or []:
         _put(work, found)
-    failed = processes.all_of(failure is not None)
-    if failure is not None:
-        raise failure
-    if any(failed):
-        raise LostProcessError(f"process {failed.index(True)} failed")
+    processes.check_none_failed(failure)
     quarantine.settle(itertools.chain(*waiting))
 
 

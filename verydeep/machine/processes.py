@@ -11,10 +11,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from verydeep.machine.runtime import stop_request
 
 if TYPE_CHECKING:
     import torch
@@ -89,10 +91,29 @@ class Processes:
         dist.all_gather_object(everyone, value)
         return everyone
 
-    def differing(self, value: object) -> int | None:
-        """The first process whose value is not that of process 0."""
-        everyone = self.all_of(value)
-        return next((rank for rank, found in enumerate(everyone) if found != everyone[0]), None)
+    def check_alike(self, what: str, value: Callable[[], object]) -> None:
+        """Refuse to begin where processes differ; `what` says in what. One process alone does not compute the value.
+
+        Raises:
+            ValueError: in all processes; it names the first whose value is not that of process 0.
+        """
+        everyone = self.all_of(value()) if self.several else []
+        for rank, its_value in enumerate(everyone):
+            if its_value != everyone[0]:
+                raise ValueError(f"process {rank} has other {what} than process 0: all machines must have the same")
+
+    def check_none_failed(self, failure: Exception | None) -> None:
+        """Tell all processes whether this one failed, and end where any of them did.
+
+        Raises:
+            Exception: this process's `failure`, if it has one.
+            LostProcessError: another process failed.
+        """
+        failed = self.all_of(failure is not None)
+        if failure is not None:
+            raise failure
+        if any(failed):
+            raise LostProcessError(f"process {failed.index(True)} failed")
 
     def to_first(self, value: Found) -> list[Found] | None:
         """Everyone's value, in the order of ranks, for the first process; None for the others."""
@@ -136,7 +157,7 @@ class Processes:
 
 
 def under_torchrun() -> bool:
-    """Whether several processes were started together."""
+    """Return whether several processes were started together."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
@@ -156,16 +177,34 @@ def rank_of_environment() -> int:
 
 
 @contextmanager
-def joined(*, cuda: bool, advice: str) -> Iterator[Processes]:
-    """This process among those that torchrun started; alone without torchrun.
+def joined(device: "torch.device", *, advice: str, known: tuple[type[Exception], ...] = ()) -> Iterator[Processes]:
+    """Give this process among those that torchrun started, to work together with them; alone without torchrun.
 
-    While the block lasts each gives signs of life and watches others. One that is silent for `LOST_AFTER` seconds
-    ends this process with a line that names it: collective operations would wait for it for ever. `advice` says in
-    that line what is to be done.
+    While the block lasts each process gives signs of life and watches others. One that is silent for `LOST_AFTER`
+    seconds ends this process with a line that names it: collective operations would wait for it forever. Whatever a
+    lost process leaves half sent fails in many ways, and is told as its loss instead, unless it is one of the `known`
+    errors, which name their cause themselves. `advice` says in both lines what to do.
+
+    Raises:
+        LostProcessError: a process is lost.
     """
     if not under_torchrun():
         yield Processes()
         return
+    with _group(device, advice) as processes:
+        try:
+            yield processes
+        except (RuntimeError, OSError) as error:
+            with stop_request():  # torchrun asks those that are left to stop, while they find out who is lost
+                lost = None if isinstance(error, (*known, LostProcessError)) else processes.lost()
+            if lost is None:
+                raise
+            raise LostProcessError(f"{lost} ended or does not answer; {advice}") from error
+
+
+@contextmanager
+def _group(device: "torch.device", advice: str) -> Iterator[Processes]:
+    """Join the process group of torchrun, watch others, and leave when all have ended the block."""
     import torch.distributed as dist
     from torch._C._distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
@@ -173,9 +212,8 @@ def joined(*, cuda: bool, advice: str) -> Iterator[Processes]:
     store, rank, count = next(rendezvous("env://", timeout=PATIENCE))
     meeting = _meeting(store, rank, count)
     store = PrefixStore(f"verydeep/{meeting}", store)
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=rank, world_size=count, timeout=PATIENCE
-    )
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
     _kept[:] = [dist.group.WORLD]
     processes = Processes(rank=rank, count=count, beats=_store_of_beats(meeting))
     processes.beats.add(f"beat/{rank}", 1)
@@ -191,32 +229,6 @@ def joined(*, cuda: bool, advice: str) -> Iterator[Processes]:
         # A thread that is still at the store when Python ends takes the process down with it (SIGABRT).
         watching.join(timeout=LOST_AFTER)
         dist.destroy_process_group()
-
-
-@contextmanager
-def naming_the_lost(
-    processes: Processes,
-    advice: Callable[[], str],
-    *,
-    known: tuple[type[Exception], ...],
-    undisturbed: Callable[[], AbstractContextManager[Any]],
-) -> Iterator[None]:
-    """What a lost process leaves half sent fails in many ways: tells instead that it is lost, and what is to be done.
-
-    `known` errors say themselves what went wrong. torchrun asks those that are left to stop; while they find out who
-    is lost, `undisturbed` keeps signals from them.
-
-    Raises:
-        LostProcessError: a process is lost.
-    """
-    try:
-        yield
-    except (RuntimeError, OSError) as error:
-        with undisturbed():
-            lost = None if isinstance(error, (*known, LostProcessError)) else processes.lost()
-        if lost is None:
-            raise
-        raise LostProcessError(f"{lost} ended or does not answer; {advice()}") from error
 
 
 def _meeting(store: Any, rank: int, count: int) -> str:

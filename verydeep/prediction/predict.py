@@ -23,8 +23,8 @@ from verydeep.images.sources.given import GivenImage, GivenImages, given_images
 from verydeep.images.sources.source import Source, Subset
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.images.workers import WorkerDiedError
-from verydeep.machine.processes import Processes, joined, naming_the_lost
-from verydeep.machine.runtime import Device, Runtime, stop_request, torch_device
+from verydeep.machine.processes import Processes, joined
+from verydeep.machine.runtime import Device, Runtime, torch_device
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import VGG
 from verydeep.prediction import pieces
@@ -143,11 +143,12 @@ def model_on(device: Device, run: str | Path | Model) -> Model:
 def _predictions(order: _Order) -> Iterator[Prediction]:
     """Pieces of the source, each of as many images as take a few seconds."""
     images = len(order.source)
-    with (
-        joined(cuda=order.model.net.mean_rgb.device.type == "cuda", advice=ADVICE) as processes,
-        naming_the_lost(processes, lambda: ADVICE, known=(WorkerDiedError,), undisturbed=stop_request),
-    ):
-        _check_alike(processes, order)
+    model, protocol = order.model, order.protocol
+    with joined(model.net.mean_rgb.device, advice=ADVICE, known=(WorkerDiedError,)) as processes:
+        processes.check_alike(
+            "images or another run under these names",
+            lambda: (order.source.fingerprint, model.weights_sha256, model.classes, protocol, order.top, order.maps),
+        )
         share = range(processes.rank, images, processes.count)
         workers, max_pixels = order.runtime.workers, order.tolerance.max_pixels
         with pieces.decoding(order.source, share=share, workers=workers, max_pixels=max_pixels) as opened:
@@ -158,25 +159,6 @@ def _predictions(order: _Order) -> Iterator[Prediction]:
                 seconds = time.monotonic() - began
                 yield from found
                 start, at_once = stop, processes.all_of(pieces.next_piece(at_once, seconds))[0]
-
-
-def _check_alike(processes: Processes, order: _Order) -> None:
-    if not processes.several:
-        return
-    asked = (
-        order.source.fingerprint,
-        order.model.weights_sha256,
-        order.model.classes,
-        order.protocol,
-        order.top,
-        order.maps,
-    )
-    other = processes.differing(asked)
-    if other is not None:
-        raise ValueError(
-            f"process {other} has other images or another run under these names than process 0: all machines must have "
-            "the same"
-        )
 
 
 def _of_piece(order: _Order, indices: range, processes: Processes, opened: pieces.Opened) -> list[Prediction]:

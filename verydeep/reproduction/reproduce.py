@@ -111,7 +111,7 @@ def reproduce(
 
 def _report(out: Path, grid: Grid, seeds: Sequence[int], splits: Splits, options: Options) -> None:
     """By the first process; all test the best network once more, for its pictures, from posteriors that are kept."""
-    with joined(cuda=torch_device(options["runtime"].device).type == "cuda", advice="start it again") as processes:
+    with joined(torch_device(options["runtime"].device), advice="start it again") as processes:
         found = processes.from_first(
             lambda: {seed: {entry.name: _stored(out, entry, seed) for entry in grid.entries} for seed in seeds}
         )

@@ -14,7 +14,7 @@ from verydeep.images.sources.open import open_source
 from verydeep.images.sources.source import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
-from verydeep.machine.processes import joined, naming_the_lost, restarted, under_torchrun
+from verydeep.machine.processes import joined, restarted, under_torchrun
 from verydeep.machine.runtime import Execution, Runtime, StopRequest, peak_memory, stop_request, torch_device
 from verydeep.networks.configurations import CONFIGURATIONS, configuration
 from verydeep.presentation.progress import Reporter, reporting
@@ -26,7 +26,7 @@ from verydeep.training.curves import Curves, curves
 from verydeep.training.job import Order
 from verydeep.training.preparation import Training, prepare
 from verydeep.training.recipe import Recipe
-from verydeep.training.run_folder import check_alike, check_folder, check_same
+from verydeep.training.run_folder import check_folder, check_same
 from verydeep.training.saving import last_checkpoint, save_checkpoint, save_models
 from verydeep.training.schedule import after_epoch
 from verydeep.training.step import Abandoned, DivergedError, Outcome, descend
@@ -67,15 +67,8 @@ def train(
     out, network, device = Path(out), _network(network, recipe), torch_device(runtime.device)
     if execution.fc_parallel and not (under_torchrun() or restarted()):
         raise ValueError("--fc-parallel divides layers among processes: start several with torchrun")
-    with (
-        joined(cuda=device.type == "cuda", advice="the last checkpoint stays, --resume goes on from it") as processes,
-        naming_the_lost(
-            processes,
-            lambda: last_checkpoint(out),
-            known=(DivergedError, WorkerDiedError),
-            undisturbed=stop_request,
-        ),
-    ):
+    advice = "the last checkpoint stays, --resume goes on from it"
+    with joined(device, advice=advice, known=(DivergedError, WorkerDiedError)) as processes:
         goes_on = resume or any(processes.all_of(restarted()))
         processes.from_first(lambda: check_folder(out, resume=goes_on))
         order = Order(
@@ -89,7 +82,9 @@ def train(
             device=device,
             processes=processes,
         )
-        check_alike(order)
+        processes.check_alike(
+            "images, classes or starting weights under this name", lambda: (order.splits.classes, order.fingerprints)
+        )
         if not processes.from_first(lambda: _stands(order)):
             _train(order)
     return out

@@ -84,17 +84,3 @@ def check_same(before: Record, order: Order) -> None:
             f"{order.out} was made with other settings ({', '.join(sorted(changed))}{boxes}): resume it with its own "
             f"({before.command}), or choose another folder"
         )
-
-
-def check_alike(order: Order) -> None:
-    """Refuses to begin where processes do not have the same images and starting weights.
-
-    Raises:
-        ValueError: in all of them; the message names the first that differs.
-    """
-    other = order.processes.differing((order.splits.classes, order.fingerprints))
-    if other is not None:
-        raise ValueError(
-            f"process {other} has other images, classes or starting weights under this name than process 0: all "
-            "machines must have the same"
-        )
