@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from verydeep.runtime import Stopped
 
 import verydeep
-from verydeep.runtime import Stopped
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "written_at_0046bf4"
