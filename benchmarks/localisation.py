@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 
 import verydeep
-from verydeep.evaluation.metrics import TAILS
 from verydeep.images.boxes.geometry import CORRECT_IOU
 from verydeep.images.boxes.open import BoxOptions
 from verydeep.images.boxes.regression import Regression
@@ -33,6 +32,7 @@ from verydeep.localisation.report import write_localisation_report
 from verydeep.localisation.results import Localisation
 from verydeep.runs.model import load_model
 from verydeep.runs.record import versions
+from verydeep.statistics import percentile_interval
 from verydeep.transfer_learning.measures import bootstrapped_recalls
 
 FOLDERS = {"airplane": "airplanes", "face": "Faces", "motorcycle": "Motorbikes"}
@@ -143,13 +143,13 @@ def over_seeds(found: Mapping[str, Localisation]) -> dict[str, Any]:
     return {
         "images_tested": len(places),
         "errors": {
-            name: {"error": of_head.mean(), "ci95": np.percentile(its, TAILS).tolist(), "of_seeds": of_head.tolist()}
+            name: {"error": of_head.mean(), "ci95": list(percentile_interval(its)), "of_seeds": of_head.tolist()}
             for name, of_head, its in zip(HEADS, errors, drawn, strict=True)
         },
         "differences": {
             f"{one} - {other}": {
                 "difference": (errors[i] - errors[j]).mean(),
-                "ci95": np.percentile(drawn[i] - drawn[j], TAILS).tolist(),
+                "ci95": list(percentile_interval(drawn[i] - drawn[j])),
                 "of_seeds": (errors[i] - errors[j]).tolist(),
             }
             for (i, one), (j, other) in combinations(enumerate(HEADS), 2)

@@ -11,12 +11,12 @@ from PIL import Image
 import verydeep
 from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
-from verydeep.evaluation.paired import mcnemar
 from verydeep.evaluation.predictions import write_predictions
 from verydeep.images.sources.source import MemorySource, Sample, Splits
 from verydeep.machine.runtime import Runtime
 from verydeep.runs.files import MODEL
 from verydeep.runs.model import Model, save_model
+from verydeep.statistics import mcnemar
 
 SEVEN = tuple("abcdefg")
 IDS = [f"{number}.png" for number in range(26)] + ["caf\udce9, a.png", "two\nlines"]

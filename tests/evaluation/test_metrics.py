@@ -1,6 +1,5 @@
-"""Errors against sorting by hand, intervals against Wilson's formula, calibration against a loop over images."""
+"""Errors against sorting by hand, calibration against a loop over images."""
 
-import math
 from fractions import Fraction
 
 import numpy as np
@@ -12,7 +11,6 @@ from sklearn import metrics as sklearn_metrics
 from verydeep.evaluation.metrics import (
     calibration,
     confusion_matrix,
-    error_interval,
     error_percent,
     misclassified,
     predicted,
@@ -69,25 +67,6 @@ def test_a_tie_is_taken_for_another_class_than_the_right_one():
 def test_errors_are_in_percent():
     assert error_percent(np.array([True, False, False, False, True])) == pytest.approx(40)
     assert error_percent(np.array([False])) == 0
-
-
-@settings(max_examples=100, deadline=None)
-@given(n=st.integers(1, 3000), share=st.floats(0, 1))
-def test_the_interval_is_wilsons(n, share):
-    wrong = round(share * n)
-    low, high = error_interval(np.arange(n) < wrong)
-    z, p = 1.959963984540054, wrong / n
-    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    assert low == pytest.approx(100 * (middle - half), abs=1e-6)
-    assert high == pytest.approx(100 * (middle + half), abs=1e-6)
-    assert 0 <= low <= 100 * p <= high <= 100
-
-
-def test_an_interval_known_from_the_literature():
-    """Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662, and 0 of 20 gives 0 to 0.1611."""
-    assert error_interval(np.arange(263) < 81) == pytest.approx((25.53, 36.62), abs=0.005)
-    assert error_interval(np.arange(20) < 0) == pytest.approx((0, 16.11), abs=0.005)
 
 
 # what is taken for what

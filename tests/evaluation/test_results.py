@@ -16,13 +16,14 @@ from PIL import Image
 
 from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
-from verydeep.evaluation.metrics import calibration, error_interval
+from verydeep.evaluation.metrics import calibration
 from verydeep.evaluation.results import NO_TOP5, Images, class_errors, comparisons, confusions, errors_of
 from verydeep.images.sources.source import MemorySource, Sample, Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
 from verydeep.runs.files import MODEL
 from verydeep.runs.model import Model, save_model
+from verydeep.statistics import wilson_interval
 
 NAMES = tuple("abcdefgh")
 BROKEN = (4, 11)
@@ -113,7 +114,7 @@ def test_a_top5_error_is_reported_and_noted_where_there_is_one(tested):
     for one, posteriors in zip(whole, [*found.images.posteriors_of_runs, found.images.posteriors], strict=True):
         errs = wrong_ones(posteriors, found.images.labels, top=5)
         assert one.top5_error == (None if five else pytest.approx(100 * sum(errs) / 28))
-        assert one.top5_error_ci95 == (None if five else error_interval(np.array(errs)))
+        assert one.top5_error_ci95 == (None if five else wilson_interval(np.array(errs)))
     assert (
         [one.top5_wrong for one in found.per_class] == [None] * 4
         if five
@@ -217,7 +218,7 @@ def test_confusions_and_errors_of_classes_are_counted_image_by_image(images):
         wrong = sum(n for (true, place), n in counts.items() if true == one.name != place)
         assert (one.n, one.top1_wrong) == (labels.count(names.index(one.name)), wrong)
         assert one.top1_error == pytest.approx(100 * wrong / one.n)
-        assert one.top1_error_ci95 == error_interval(np.arange(one.n) < wrong)
+        assert one.top1_error_ci95 == wilson_interval(np.arange(one.n) < wrong)
     assert sum(one.n for one in by_class) == sum(counts.values()) == whole.n == len(labels)
     assert sum(one.top1_wrong for one in by_class) == whole.top1_wrong
     if len(names) > 5:

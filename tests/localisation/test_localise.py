@@ -17,7 +17,6 @@ from PIL import Image
 
 import verydeep.localisation.predict
 from verydeep import Recipe, Runtime, load_model, train
-from verydeep.evaluation.metrics import error_interval
 from verydeep.evaluation.paired import paired_comparison
 from verydeep.images.boxes.open import BoxOptions
 from verydeep.images.sources.given import GivenImages, given_images
@@ -26,10 +25,10 @@ from verydeep.localisation.paper import LEARNED_ALL, LEARNED_FC, reported_box_er
 from verydeep.localisation.predict import predict_boxes
 from verydeep.localisation.results import learned_layers
 from verydeep.runs.model import load_box_model
+from verydeep.statistics import wilson_interval
 
 RECIPE = Recipe(crop=32, width=0.05, batch=4, epochs=1, learning_rate=1e-3)
 QUICKEST = ["--crop", "32", "--width", "0.05", "--batch", "4", "--epochs", "1"]
-
 
 run, refusal = commands.status_of, commands.refusal
 
@@ -59,7 +58,7 @@ def test_figures_follow_from_the_images(made):
         found.simplified, wrong, (LEARNED_ALL, LEARNED_FC), (33.1, 36.4), strict=True
     ):
         assert (errors.wrong, errors.error) == (its.sum(), pytest.approx(100 * its.mean()))
-        assert errors.error_ci95 == error_interval(its)
+        assert errors.error_ci95 == wilson_interval(its)
         assert (errors.learned, errors.paper_error) == (learned, paper)
     names = [str(folder) for folder in made.runs]
     assert found.comparisons == (paired_comparison(*names, *wrong),)

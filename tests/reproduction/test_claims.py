@@ -1,23 +1,16 @@
 """Verdicts on made-up predictions: nothing is found in noise, and what was put in is found."""
 
-import itertools
-
 import numpy as np
 import pytest
 from scipy import stats
 
-from verydeep.evaluation.paired import mcnemar
-from verydeep.reproduction import claims as module
+from verydeep import statistics
 from verydeep.reproduction.claims import (
     MARGIN,
-    RESAMPLES,
     Claim,
     Part,
     claims,
     findings,
-    holm,
-    resampled_differences,
-    sign_test,
 )
 from verydeep.reproduction.grid import QUICK, Grid
 
@@ -27,7 +20,7 @@ CHANCE = 90.0
 
 @pytest.fixture
 def fewer_resamples(monkeypatch):
-    monkeypatch.setattr(module, "RESAMPLES", 1000)
+    monkeypatch.setattr(statistics, "RESAMPLES", 1000)
 
 
 def outcomes(grid, images, seeds, errors, rng):
@@ -126,7 +119,7 @@ def test_a_constructed_pair_has_the_right_verdict(only_first, only_second, verdi
     assert found.verdict == verdict
     (part,) = found.parts
     assert part.difference == pytest.approx((only_first - only_second) / 10)
-    smaller = mcnemar(only_first, only_second)
+    smaller = statistics.mcnemar(only_first, only_second)
     assert (part.p_holds if only_first < only_second else part.p_reversed) == pytest.approx(smaller)
 
 
@@ -164,46 +157,3 @@ def test_a_claim_holds_only_if_all_of_its_parts_do():
     for z, verdict in ((wrong["x"], "holds"), (wrong["y"], "cannot be told")):
         (found,) = findings([Claim(number=1, says="", parts=parts)], {**wrong, "z": z}, guessing=CHANCE)
         assert found.verdict == verdict
-
-
-def test_holms_correction_by_its_definition():
-    rng = np.random.default_rng(0)
-    for count in (1, 2, 5, 9):
-        p_values = rng.random(count) ** 3
-        order = np.argsort(p_values)
-        expected = np.empty(count)
-        for place, which in enumerate(order):
-            expected[which] = max(min(1, (count - k) * p_values[order[k]]) for k in range(place + 1))
-        assert holm(p_values.tolist()) == pytest.approx(expected.tolist())
-    assert holm([]) == []
-
-
-def test_the_interval_is_that_of_drawing_images_and_seeds_one_by_one():
-    rng = np.random.default_rng(0)
-    gaps = (rng.random((3, 150)) < 0.3).astype(float) - (rng.random((3, 150)) < 0.35)
-    slow = []
-    for _ in range(4000):
-        images = rng.integers(150, size=150)
-        seeds = rng.integers(3, size=3)
-        slow.append(100 * np.mean([gaps[seed, images].mean() for seed in seeds]))
-    fast = resampled_differences(gaps)
-    assert len(fast) == RESAMPLES
-    assert np.percentile(fast, (2.5, 50, 97.5)) == pytest.approx(np.percentile(slow, (2.5, 50, 97.5)), abs=0.6)
-    assert fast.std() == pytest.approx(np.std(slow), rel=0.06)
-
-
-def test_with_one_seed_the_sign_test_is_mcnemars():
-    for only_first, only_second in ((0, 0), (1, 0), (3, 9), (20, 5)):
-        wrong = pair(only_first, only_second, 3, 50)
-        gaps = wrong["x"].astype(float) - wrong["y"]
-        assert sign_test(gaps) == pytest.approx(mcnemar(only_first, only_second))
-
-
-def test_the_sign_test_over_seeds_is_that_of_all_signs():
-    rng = np.random.default_rng(3)
-    gaps = rng.integers(-1, 2, (3, 11)).astype(float) + 0.0
-    means = gaps.mean(axis=0)
-    as_extreme = [
-        abs(np.dot(signs, means)) >= abs(means.sum()) - 1e-9 for signs in itertools.product((-1, 1), repeat=11)
-    ]
-    assert sign_test(gaps) == pytest.approx(np.mean(as_extreme), abs=0.02)

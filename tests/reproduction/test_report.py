@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from verydeep import evaluate
-from verydeep.evaluation.metrics import error_interval
 from verydeep.evaluation.protocols import chosen_scales
 from verydeep.images.sources.source import MemorySource, Sample, Splits
 from verydeep.networks.configurations import configuration
@@ -24,6 +23,7 @@ from verydeep.reproduction.report import write_report
 from verydeep.runs.files import MODEL
 from verydeep.runs.model import Model, save_model
 from verydeep.runs.record import Record, append_metrics, write_record
+from verydeep.statistics import wilson_interval
 from verydeep.training.recipe import Recipe
 
 TEN = tuple("0123456789")
@@ -54,7 +54,7 @@ def stored(entry, error, *, n=200, classes=TEN, unusable=(), top5=2.04):
         "n": n,
         "top1_error": 100 * float(wrong.mean()),
         "top5_error": None if len(classes) <= 5 else top5,
-        "top1_error_ci95": list(error_interval(wrong)),
+        "top1_error_ci95": list(wilson_interval(wrong)),
         "per_class": [{"name": name, "n": n // len(classes)} for name in classes],
         "unusable": dict.fromkeys(unusable, "truncated"),
         "top1_wrong_by_image": "".join("01"[one] for one in wrong.tolist()),

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from verydeep.evaluation.metrics import Calibration, error_interval
+from verydeep.evaluation.metrics import Calibration
 from verydeep.presentation.pages import INK, svg_figure
+from verydeep.statistics import wilson_interval
 
 BLUE, ORANGE = "#0072b2", "#d55e00"
 
@@ -68,7 +69,7 @@ def reliability_chart(calibration: Calibration) -> str:
     with svg_figure(rows=2, panel=(5.2, 2.2), sharex=True, height_ratios=(3, 1)) as ((curve, histogram), svg):
         curve.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1, alpha=0.6)
         for confidence, accuracy, n in filled:
-            ends = [1 - error / 100 for error in error_interval(np.arange(n) >= round(n * accuracy))]
+            ends = [1 - error / 100 for error in wilson_interval(np.arange(n) >= round(n * accuracy))]
             curve.vlines(confidence, min(ends), max(ends), color=BLUE, alpha=0.5)
         points = [confidence for confidence, _, _ in filled], [accuracy for _, accuracy, _ in filled]
         curve.plot(*points, color=BLUE, marker="o", clip_on=False)

@@ -6,10 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOP = 5
-CONFIDENCE = 0.95
-
-TAILS = 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
-"""Percentiles at the ends of an interval."""
 
 BINS = 15
 """Of the reliability curve, equally wide (Guo et al., On Calibration of Modern Neural Networks, 2017)."""
@@ -60,14 +56,6 @@ def predicted(posteriors: NDArray[np.float64], labels: NDArray[np.int64]) -> NDA
 def error_percent(wrong: NDArray[np.bool_]) -> float:
     """Share of images that are wrong, in percent."""
     return 100 * float(wrong.mean())
-
-
-def error_interval(wrong: NDArray[np.bool_]) -> tuple[float, float]:
-    """95% interval of the error in percent (Wilson's score interval, which also holds near 0 and 100)."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(int(wrong.sum()), len(wrong)).proportion_ci(CONFIDENCE, method="wilson")
-    return 100 * float(interval.low), 100 * float(interval.high)
 
 
 def confusion_matrix(predictions: NDArray[np.int64], labels: NDArray[np.int64], *, classes: int) -> NDArray[np.int64]:

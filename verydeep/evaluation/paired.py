@@ -6,10 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verydeep.evaluation.metrics import TAILS
-
-RESAMPLES = 10_000
-_SEED = 0
+from verydeep.statistics import mcnemar, paired_bootstrap_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,26 +52,6 @@ def paired_comparison(first: str, second: str, wrong: NDArray[np.bool_], other: 
         only_first_wrong=only_first,
         only_second_wrong=only_second,
         difference=100 * (only_first - only_second) / len(wrong),
-        difference_ci95=bootstrap_interval(only_first, only_second, len(wrong)),
+        difference_ci95=paired_bootstrap_interval(only_first, only_second, len(wrong)),
         p_value=mcnemar(only_first, only_second),
     )
-
-
-def mcnemar(only_first_wrong: int, only_second_wrong: int) -> float:
-    """Two-sided exact p value: images that one result alone gets wrong fall to either with probability 1/2."""
-    from scipy.stats import binomtest
-
-    differing = only_first_wrong + only_second_wrong
-    return float(binomtest(only_first_wrong, differing).pvalue) if differing else 1.0
-
-
-def bootstrap_interval(only_first_wrong: int, only_second_wrong: int, n: int) -> tuple[float, float]:
-    """95% percentile interval of the difference in percentage points, by drawing n of the n images again and again.
-
-    What a drawing has of the three kinds of images (only the first is wrong, only the second, neither or both) is
-    multinomial, so those counts are drawn instead of images.
-    """
-    shares = np.array([only_first_wrong, only_second_wrong, n - only_first_wrong - only_second_wrong]) / n
-    drawn = np.random.default_rng(_SEED).multinomial(n, shares, size=RESAMPLES)
-    low, high = np.percentile(100 * (drawn[:, 0] - drawn[:, 1]) / n, TAILS)
-    return float(low), float(high)

@@ -13,13 +13,13 @@ from verydeep.evaluation.metrics import (
     Calibration,
     calibration,
     confusion_matrix,
-    error_interval,
     error_percent,
     misclassified,
     predicted,
 )
 from verydeep.evaluation.paired import Comparison, paired_comparison
 from verydeep.evaluation.protocols import Method
+from verydeep.statistics import wilson_interval
 
 NO_TOP5 = (
     f"No top-{TOP} error: with {TOP} classes or fewer the right one is always among the {TOP} most probable, so it "
@@ -167,10 +167,10 @@ def errors_of(
         n=len(labels),
         top1_wrong=int(wrong.sum()),
         top1_error=error_percent(wrong),
-        top1_error_ci95=error_interval(wrong),
+        top1_error_ci95=wilson_interval(wrong),
         top5_wrong=None if wrong5 is None else int(wrong5.sum()),
         top5_error=None if wrong5 is None else error_percent(wrong5),
-        top5_error_ci95=None if wrong5 is None else error_interval(wrong5),
+        top5_error_ci95=None if wrong5 is None else wilson_interval(wrong5),
         expected_calibration_error=calibration(posteriors, labels).expected_calibration_error,
         scales=scales,
         mirror=mirror,
@@ -189,7 +189,7 @@ def class_errors(images: Images) -> tuple[ClassErrors, ...]:
                 n=int(its.sum()),
                 top1_wrong=int(wrong[its].sum()),
                 top1_error=error_percent(wrong[its]),
-                top1_error_ci95=error_interval(wrong[its]),
+                top1_error_ci95=wilson_interval(wrong[its]),
                 top5_wrong=None if wrong5 is None else int(wrong5[its].sum()),
             )
         )

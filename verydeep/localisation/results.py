@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verydeep.evaluation.metrics import error_interval, error_percent
+from verydeep.evaluation.metrics import error_percent
 from verydeep.evaluation.paired import Comparison, paired_comparison
 from verydeep.evaluation.predictions import ID, TRUE, as_text, check_kind, rows_file
 from verydeep.evaluation.protocols import Windows
@@ -21,6 +21,7 @@ from verydeep.localisation.procedures import TOP
 from verydeep.networks.configurations import configuration, layers
 from verydeep.runs.model import Model
 from verydeep.runs.record import has_record, read_record
+from verydeep.statistics import wilson_interval
 
 SIDES = ("x0", "y0", "x1", "y1")
 
@@ -167,7 +168,7 @@ def box_errors(folder: str | Path, model: Model, overlaps: NDArray[np.float64]) 
         n=len(wrong),
         wrong=int(wrong.sum()),
         error=error_percent(wrong),
-        error_ci95=error_interval(wrong),
+        error_ci95=wilson_interval(wrong),
         mean_iou=float(overlaps.mean()),
         paper_error=reported_box_error(model.regression, learned),
     )
@@ -204,7 +205,7 @@ def box_class_errors(images: LocalisedImages) -> tuple[BoxClassErrors, ...]:
                 n=len(its),
                 wrong=int(its.sum()),
                 error=error_percent(its),
-                error_ci95=error_interval(its),
+                error_ci95=wilson_interval(its),
             )
         )
     return tuple(found)
@@ -228,9 +229,9 @@ def full_errors(name: str, wrong: NDArray[np.bool_], *, scales: tuple[int, ...],
         scales=scales,
         n=len(true_class),
         true_class_error=error_percent(true_class),
-        true_class_error_ci95=error_interval(true_class),
+        true_class_error_ci95=wilson_interval(true_class),
         top1_error=error_percent(top1),
-        top1_error_ci95=error_interval(top1),
+        top1_error_ci95=wilson_interval(top1),
         top5_error=error_percent(top5) if ranked else None,
-        top5_error_ci95=error_interval(top5) if ranked else None,
+        top5_error_ci95=wilson_interval(top5) if ranked else None,
     )

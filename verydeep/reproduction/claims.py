@@ -15,15 +15,20 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from verydeep.evaluation.metrics import CONFIDENCE, TAILS
-from verydeep.evaluation.paired import mcnemar
 from verydeep.reproduction.grid import FUSED, JITTER, Entry, Training, last_stages
+from verydeep.statistics import (
+    CONFIDENCE,
+    bootstrap_p_value,
+    holm,
+    percentile_interval,
+    resampled_differences,
+    sign_test,
+    t_test,
+    wilson_interval,
+)
 
 MARGIN = 1.0
 """Percentage points: where the paper says that something does not help, that holds if no more help is left open."""
-
-RESAMPLES = 10_000
-_SEED = 0
 
 Kind = Literal["less", "no more"]
 Verdict = Literal["holds", "reversed", "cannot be told"]
@@ -178,26 +183,14 @@ def findings(stated: Sequence[Claim], outcomes: Outcomes, *, guessing: float) ->
     return tuple(_finding(claim, compared[claim], p_values.get(claim)) for claim in stated)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction: each may be compared with the level as if it were the only one."""
-    order = sorted(range(len(p_values)), key=lambda which: p_values[which])
-    corrected, greatest = [0.0] * len(p_values), 0.0
-    for place, which in enumerate(order):
-        greatest = max(greatest, min(1.0, (len(p_values) - place) * p_values[which]))
-        corrected[which] = greatest
-    return corrected
-
-
 def _compared(part: Part, outcomes: Outcomes, learned: Collection[str]) -> Compared:
     first, second = (np.mean([outcomes[name] for name in names], axis=0) for names in (part.first, part.second))
     gaps = first - second
     of_seeds = 100 * gaps.mean(axis=1)
     difference = float(of_seeds.mean())
     drawn = resampled_differences(gaps)
-    low, high = np.percentile(drawn, TAILS)
-    equal = max(sign_test(gaps), _t_test(of_seeds))
-    beyond = 2 * (1 + int((drawn >= MARGIN).sum())) / (1 + RESAMPLES)
-    by_margin = min(1.0, max(beyond, _t_test(of_seeds - MARGIN)))
+    equal = max(sign_test(gaps), t_test(of_seeds))
+    by_margin = max(bootstrap_p_value(drawn, MARGIN), t_test(of_seeds - MARGIN))
     less = equal if difference < 0 else 1.0
     return Compared(
         says=part.says,
@@ -205,7 +198,7 @@ def _compared(part: Part, outcomes: Outcomes, learned: Collection[str]) -> Compa
         first_error=100 * float(first.mean()),
         second_error=100 * float(second.mean()),
         difference=difference,
-        difference_ci95=(float(low), float(high)),
+        difference_ci95=percentile_interval(drawn),
         differences_of_seeds=tuple(of_seeds.tolist()),
         learned={*part.first, *part.second} <= set(learned),
         p_holds=less if part.kind == "less" else by_margin if difference < MARGIN else 1.0,
@@ -247,55 +240,6 @@ def _open(part: Compared) -> str:
     return f"{part.says}: {len(seeds)} seeds are too few to tell the difference from that between seeds"
 
 
-def resampled_differences(gaps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[resamples], differences in points of drawn seeds on drawn images, both with replacement.
-
-    `gaps` is [seeds, images], first wrong minus second wrong. Images with the same gaps in all seeds are alike, so how
-    many of each kind are drawn is multinomial.
-    """
-    rng = np.random.default_rng(_SEED)
-    kinds, counts = np.unique(gaps, axis=1, return_counts=True)
-    images = gaps.shape[1]
-    drawn = rng.multinomial(images, counts / images, size=RESAMPLES) @ kinds.T / images
-    seeds = rng.integers(len(gaps), size=(RESAMPLES, len(gaps)))
-    return 100 * np.take_along_axis(drawn, seeds, axis=1).mean(axis=1)
-
-
-def sign_test(gaps: NDArray[np.float64]) -> float:
-    """Two-sided p value that the mean gap of the images, over all seeds, has no preferred sign.
-
-    With one seed and one test on each side it is the exact McNemar test; else signs are drawn at random.
-    """
-    means = gaps.mean(axis=0)
-    if len(gaps) == 1 and set(np.unique(gaps)) <= {-1.0, 0.0, 1.0}:
-        return mcnemar(int((gaps > 0).sum()), int((gaps < 0).sum()))
-    sizes, counts = np.unique(abs(means[means != 0]), return_counts=True)
-    if not len(sizes):
-        return 1.0
-    rng = np.random.default_rng(_SEED)
-    drawn = sum(
-        size * (2 * rng.binomial(count, 0.5, size=RESAMPLES) - count) for size, count in zip(sizes, counts, strict=True)
-    )
-    as_extreme = int((abs(drawn) >= abs(means.sum()) - 1e-9).sum())
-    return (1 + as_extreme) / (1 + RESAMPLES)
-
-
-def _t_test(differences: NDArray[np.float64]) -> float:
-    """Two-sided p value over the seeds; 0 with one seed, which says nothing about others."""
-    from scipy.stats import ttest_1samp
-
-    if len(differences) < 2:
-        return 0.0
-    if np.ptp(differences) == 0:
-        return 1.0 if differences[0] == 0 else 0.0
-    return float(ttest_1samp(differences, 0.0).pvalue)
-
-
 def _better_than(guessing: float, wrong: NDArray[np.bool_]) -> bool:
     """Whether every seed's error is surely below that of guessing."""
-    from scipy.stats import binomtest
-
-    return all(
-        100 * binomtest(int(one.sum()), len(one)).proportion_ci(CONFIDENCE, method="wilson").high < guessing
-        for one in wrong
-    )
+    return all(wilson_interval(one)[1] < guessing for one in wrong)

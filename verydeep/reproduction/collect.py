@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verydeep.evaluation.metrics import TAILS
 from verydeep.images.quarantine import read_quarantine
 from verydeep.networks.arithmetic import describe
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.reproduction import paper
-from verydeep.reproduction.claims import Finding, claims, findings, resampled_differences
+from verydeep.reproduction.claims import Finding, claims, findings
 from verydeep.reproduction.grid import JITTER, METHODS, SEVEN, TRAININGS, Entry, Grid, Training, last_stages
 from verydeep.reproduction.limits import limits
 from verydeep.runs.files import QUARANTINE
 from verydeep.runs.record import Record, command, read_metrics, read_record
+from verydeep.statistics import percentile_interval, resampled_differences
 
 Found = Mapping[int, Mapping[str, Mapping[str, Any]]]
 """Of each seed and each entry, by name: `Evaluation.to_dict`, and which images were misclassified."""
@@ -149,8 +149,7 @@ def _interval(wrong: NDArray[np.bool_] | None) -> list[float] | None:
     """Of the mean error over seeds, in percent: seeds and images drawn anew; None where seeds had different images."""
     if wrong is None:
         return None
-    drawn = resampled_differences(wrong.astype(float))
-    return [float(end) for end in np.percentile(drawn, TAILS)]
+    return list(percentile_interval(resampled_differences(wrong.astype(float))))
 
 
 def _table(number: int, grid: Grid, rows: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:

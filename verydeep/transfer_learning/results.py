@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verydeep.descriptors.features import Pool
-from verydeep.evaluation.metrics import TAILS
+from verydeep.statistics import percentile_interval
 from verydeep.transfer_learning.measures import Measured
 from verydeep.transfer_learning.paper import Measure, Transferred, reported_transfer
 
@@ -163,5 +163,5 @@ def _interval(
     known = drawn[~np.isnan(drawn)]
     if not len(known):
         return None
-    low, high = np.percentile(known, TAILS).clip(*within)
-    return float(low), float(high)
+    low, high = np.clip(percentile_interval(known), *within).tolist()
+    return low, high

@@ -1,0 +1,194 @@
+"""Exact tests against enumeration and published values, intervals against other ways to resample."""
+
+import itertools
+import math
+import random
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from verydeep.statistics import (
+    RESAMPLES,
+    holm,
+    mcnemar,
+    paired_bootstrap_interval,
+    resampled_differences,
+    sign_test,
+    wilson_interval,
+)
+
+COUNT = st.integers(0, 80)
+
+
+def outcomes(only_first, only_second, both, neither):
+    """Which images two results got wrong, in a shuffled order."""
+    pairs = [(True, False)] * only_first + [(False, True)] * only_second + [(True, True)] * both
+    pairs += [(False, False)] * neither
+    random.Random(0).shuffle(pairs)
+    return np.array(pairs, dtype=bool).reshape(-1, 2).T
+
+
+# McNemar's test
+
+
+@settings(max_examples=200, deadline=None)
+@given(b=COUNT, c=COUNT)
+def test_the_p_value_enumerates_all_ways_the_differing_images_can_fall(b, c):
+    n = b + c
+    ways = [math.comb(n, k) for k in range(n + 1)]
+    assert mcnemar(b, c) == pytest.approx(float(Fraction(sum(w for w in ways if w <= ways[b]), 2**n)))
+    one_sided = stats.binomtest(min(b, c), n, alternative="less").pvalue if n else 1
+    assert mcnemar(b, c) == pytest.approx(min(1, 2 * one_sided))
+    assert mcnemar(c, b) == pytest.approx(mcnemar(b, c))
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "p"),
+    [
+        # statsmodels, statsmodels/stats/tests/test_nonparametric.py, test_mcnemar_exact (from VassarStats)
+        (121, 59, 0.000004),
+        (70, 59, 0.378688),
+        (80, 59, 0.089452),
+        (30, 60, 0.002060),
+        (10, 30, 0.002221),
+        (10, 10, 1.0),
+        # Cavo et al. 2012 in Fagerland, Lydersen and Laake, Statistical Analysis of Contingency Tables, chapter 8;
+        # their R package contingencytables, R/datasets.R and tests/testthat/test-ch8.R
+        (6, 16, 0.052479),
+    ],
+)
+def test_published_p_values(b, c, p):
+    assert mcnemar(b, c) == pytest.approx(p, abs=6e-7)
+
+
+def test_nothing_that_differs_is_no_evidence():
+    assert mcnemar(0, 0) == 1
+    assert paired_bootstrap_interval(0, 0, 7) == (0, 0)
+
+
+# intervals
+
+
+@settings(max_examples=40, deadline=None)
+@given(b=COUNT, c=COUNT, others=st.integers(0, 300))
+def test_the_ends_cut_off_a_fortieth_of_what_resampling_can_give(b, c, others):
+    """Each drawn image adds 1, -1 or 0: the distribution of their sum is a convolution. `few` is 5 standard errors."""
+    n = b + c + others
+    if not n:
+        return
+    sums = np.ones(1)
+    for _ in range(n):
+        sums = np.convolve(sums, [c / n, others / n, b / n])
+    differences, below = 100 * np.arange(-n, n + 1) / n, np.concatenate([[0], sums.cumsum()])
+    few, half_a_step = 5 * math.sqrt(0.025 * 0.975 / RESAMPLES), 50 / n
+    for end, share in zip(paired_bootstrap_interval(b, c, n), (0.025, 0.975), strict=True):
+        assert below[(differences < end - half_a_step).sum()] <= share + few
+        assert below[(differences <= end + half_a_step).sum()] >= share - few
+
+
+def test_the_interval_is_that_of_drawing_images_in_a_loop():
+    """Within 4 standard errors of quantiles from 10,000 and 3,000 drawings, and a step of 100 / n."""
+    wrong, other = outcomes(40, 25, 80, 255)
+    pairs, draws, n = list(zip(wrong.tolist(), other.tolist(), strict=True)), random.Random(1), 400
+    found = sorted(100 * sum(w - o for w, o in draws.choices(pairs, k=n)) / n for _ in range(3000))
+    deviation = 100 * math.sqrt((65 / n - (15 / n) ** 2) / n)
+    within = 4 * math.sqrt(0.025 * 0.975 * (1 / 10_000 + 1 / 3000)) / stats.norm.pdf(1.96) * deviation + 100 / n
+    assert paired_bootstrap_interval(40, 25, n) == pytest.approx((found[75], found[2925]), abs=within)
+    unpaired = 1.96 * 100 * math.sqrt((0.3 * 0.7 + 0.2625 * 0.7375) / n)
+    assert unpaired - 1.96 * deviation > 2 * within  # which the test tells apart
+
+
+def test_the_interval_is_scipys_paired_bootstrap():
+    wrong, other = outcomes(40, 25, 80, 255)
+    low, high = stats.bootstrap(
+        (wrong.astype(float), other.astype(float)),
+        lambda a, b, axis: 100 * (a.mean(axis=axis) - b.mean(axis=axis)),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=5000,
+        random_state=np.random.default_rng(5),
+    ).confidence_interval
+    assert paired_bootstrap_interval(40, 25, 400) == pytest.approx((low, high), abs=0.5)
+
+
+def test_the_interval_holds_the_true_difference_95_times_of_100():
+    """400 data sets of 300 images: 380 are expected, with a standard deviation of 4.4."""
+    first, second = 0.12, 0.07
+    counts = np.random.default_rng(2).multinomial(300, [first, second, 1 - first - second], size=400).tolist()
+    ends = np.array([paired_bootstrap_interval(b, c, 300) for b, c, _ in counts])
+    held = (ends[:, 0] <= 100 * (first - second)) & (100 * (first - second) <= ends[:, 1])
+    assert 366 <= held.sum() <= 392
+
+
+def test_the_same_images_give_the_same_interval_again():
+    assert paired_bootstrap_interval(40, 25, 400) == paired_bootstrap_interval(40, 25, 400)
+
+
+@settings(max_examples=100, deadline=None)
+@given(n=st.integers(1, 3000), share=st.floats(0, 1))
+def test_the_interval_is_wilsons(n, share):
+    wrong = round(share * n)
+    low, high = wilson_interval(np.arange(n) < wrong)
+    z, p = 1.959963984540054, wrong / n
+    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    assert low == pytest.approx(100 * (middle - half), abs=1e-6)
+    assert high == pytest.approx(100 * (middle + half), abs=1e-6)
+    assert 0 <= low <= 100 * p <= high <= 100
+
+
+def test_an_interval_known_from_the_literature():
+    """Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662, and 0 of 20 gives 0 to 0.1611."""
+    assert wilson_interval(np.arange(263) < 81) == pytest.approx((25.53, 36.62), abs=0.005)
+    assert wilson_interval(np.arange(20) < 0) == pytest.approx((0, 16.11), abs=0.005)
+
+
+# seeds and several tests
+
+
+def test_holms_correction_by_its_definition():
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 5, 9):
+        p_values = rng.random(count) ** 3
+        order = np.argsort(p_values)
+        expected = np.empty(count)
+        for place, which in enumerate(order):
+            expected[which] = max(min(1, (count - k) * p_values[order[k]]) for k in range(place + 1))
+        assert holm(p_values.tolist()) == pytest.approx(expected.tolist())
+    assert holm([]) == []
+
+
+def test_the_interval_is_that_of_drawing_images_and_seeds_one_by_one():
+    rng = np.random.default_rng(0)
+    gaps = (rng.random((3, 150)) < 0.3).astype(float) - (rng.random((3, 150)) < 0.35)
+    slow = []
+    for _ in range(4000):
+        images = rng.integers(150, size=150)
+        seeds = rng.integers(3, size=3)
+        slow.append(100 * np.mean([gaps[seed, images].mean() for seed in seeds]))
+    fast = resampled_differences(gaps)
+    assert len(fast) == RESAMPLES
+    assert np.percentile(fast, (2.5, 50, 97.5)) == pytest.approx(np.percentile(slow, (2.5, 50, 97.5)), abs=0.6)
+    assert fast.std() == pytest.approx(np.std(slow), rel=0.06)
+
+
+def test_with_one_seed_the_sign_test_is_mcnemars():
+    for only_first, only_second in ((0, 0), (1, 0), (3, 9), (20, 5)):
+        wrong, other = outcomes(only_first, only_second, 3, 50)
+        gaps = wrong[None].astype(float) - other
+        assert sign_test(gaps) == pytest.approx(mcnemar(only_first, only_second))
+
+
+def test_the_sign_test_over_seeds_is_that_of_all_signs():
+    rng = np.random.default_rng(3)
+    gaps = rng.integers(-1, 2, (3, 11)).astype(float) + 0.0
+    means = gaps.mean(axis=0)
+    as_extreme = [
+        abs(np.dot(signs, means)) >= abs(means.sum()) - 1e-9 for signs in itertools.product((-1, 1), repeat=11)
+    ]
+    assert sign_test(gaps) == pytest.approx(np.mean(as_extreme), abs=0.02)
