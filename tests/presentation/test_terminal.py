@@ -59,7 +59,7 @@ def evaluation(taken, runs=("run",), classes=tuple("abcdef"), each=10, source="p
         seconds=1.0,
         images_per_second=1.0,
         shown=images,
-    ).to_dict()
+    )
 
 
 def places(wrong, classes=6, each=10):
@@ -120,7 +120,7 @@ def test_several_runs_are_fused_and_compared():
     assert "two 224, 256 5.00 1.71 to 13.70 0.00 0.00 to 6.02" in lines(errors)
     assert "fused 224, 256 5.00 1.71 to 13.70 0.00 0.00 to 6.02" in lines(errors)
     assert "Expected calibration error of the fused runs " in errors
-    low, high = found["comparisons"][0]["difference_ci95"]
+    low, high = found.comparisons[0].difference_ci95
     title, *_ = shown = lines(compared)
     assert title == "Compared on the same 60 images"
     assert f"one two +10.00 {low:+.2f} to {high:+.2f} 6 0 0.031" in shown  # 2 / 2**6
@@ -130,9 +130,9 @@ def test_several_runs_are_fused_and_compared():
 
 
 def test_a_single_comparison_needs_no_correction():
-    pair = evaluation([places(3), places(9)], runs=("one", "two"))["comparisons"][0]
+    pair = evaluation([places(3), places(9)], runs=("one", "two")).comparisons[0]
     (text,) = rendered([comparison_table([pair])])
-    low, high = pair["difference_ci95"]
+    low, high = pair.difference_ci95
     assert f"one two -10.00 {low:+.2f} to {high:+.2f} 0 6 0.031" in lines(text)
     assert lines(text)[-1].endswith("Exact McNemar test.")
 

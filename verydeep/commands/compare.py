@@ -17,5 +17,5 @@ def compare(first: Path, second: Path, *, json_file: JsonFile = None) -> None:
     """
     from verydeep.evaluation.compare import compare as compare_predictions
 
-    found = compare_predictions(first, second).to_dict()
-    show(found, json_file, comparison_table([found]))
+    found = compare_predictions(first, second)
+    show(found.to_dict(), json_file, comparison_table([found]))

@@ -58,7 +58,7 @@ def evaluate(
     )
     if rank_of_environment():
         return  # the first process tells
-    show(found.to_dict(), json_file, *evaluation_tables(found.to_dict()))
+    show(found.to_dict(), json_file, *evaluation_tables(found))
     if predictions is not None:
         write_predictions(found, predictions)
     if report is not None:

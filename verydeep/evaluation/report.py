@@ -14,9 +14,8 @@ from verydeep.evaluation.results import Evaluation, Images
 from verydeep.evaluation.score_maps import colours, overlay, posterior_map
 from verydeep.images.sources.open import open_for_testing
 from verydeep.images.sources.source import Source, Splits
-from verydeep.machine import atomic
 from verydeep.networks.scales import scale_in_pixels
-from verydeep.presentation.pages import render
+from verydeep.presentation.pages import write_page
 from verydeep.presentation.progress import reporting
 from verydeep.runs.model import Model, load_model
 from verydeep.runs.record import command, versions
@@ -62,8 +61,6 @@ def evaluation_report(found: Evaluation, folder: str | Path, *, data: str | Spli
 
 def write_evaluation_report(found: Evaluation, folder: Path, *, source: Source, model: Model) -> Path:
     """The same, given the split that was tested and the model of the first run, whose network draws the score maps."""
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_json(folder / RESULTS, found.to_dict())
     taken = predicted(found.images.posteriors, found.images.labels)
     values = {
         "found": found,
@@ -77,8 +74,7 @@ def write_evaluation_report(found: Evaluation, folder: Path, *, source: Source, 
         "versions": versions(),
         "unusable": list(found.unusable.items())[:UNUSABLE],
     }
-    atomic.write_text(folder / HTML, render(HTML, values, number="{:,}".format))
-    return folder / HTML
+    return write_page(folder, f"evaluation/{HTML}", values, beside={RESULTS: found.to_dict()})
 
 
 def _header(found: Evaluation, model: Model) -> dict[str, Any]:

@@ -1,60 +1,66 @@
-"""Tables of what tests found."""
+"""Tables of evaluations and of how they compare."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 from verydeep.evaluation.protocols import PROTOCOLS
-from verydeep.presentation.numbers import interval, percent, points
+from verydeep.presentation.numbers import FINE, MISSING, interval, number, p_value, percent, points
 from verydeep.presentation.terminal import SHOWN, table_with
 
+if TYPE_CHECKING:  # which import NumPy
+    from verydeep.evaluation.paired import Comparison
+    from verydeep.evaluation.results import Evaluation
 
-def evaluation_tables(found: Mapping[str, Any]) -> list[Table]:
-    """Errors of runs and of their fusion, how they compare, and of which classes they are; `Evaluation.to_dict`."""
+
+def evaluation_tables(evaluation: "Evaluation") -> list[Table]:
+    """Return tables of the errors of runs and of their fusion, of how they compare, and of the worst classes."""
+    compared = [comparison_table(evaluation.comparisons)] if evaluation.comparisons else []
+    return [_error_table(evaluation), *compared, *_worst_classes(evaluation)]
+
+
+def _error_table(evaluation: "Evaluation") -> Table:
+    several = len(evaluation.per_run) > 1
     table = table_with(
-        f"{found['source']}, {found['split']}: {found['n']:,} images, {PROTOCOLS[found['protocol']]}",
+        f"{evaluation.source}, {evaluation.split}: {number(evaluation.n)} images, {PROTOCOLS[evaluation.protocol]}",
         left=("run", "test Q"),
         right=("top-1 error, %", "95% interval", "top-5 error, %", "95% interval"),
     )
-    fused = [{**found, "name": "fused"}] if len(found["per_run"]) > 1 else []
-    for errors in [*found["per_run"], *fused]:
+    for errors in [*evaluation.per_run, *([evaluation.fused] if several else [])]:
         table.add_row(
-            Text(errors["name"]),
-            ", ".join(map(str, errors["scales"])),
-            f"{errors['top1_error']:.2f}",
-            interval(errors["top1_error_ci95"], 2),
-            percent(errors["top5_error"], 2),
-            interval(errors["top5_error_ci95"], 2),
+            Text(errors.name),
+            ", ".join(map(str, errors.scales)),
+            percent(errors.top1_error, FINE),
+            interval(errors.top1_error_ci95, FINE),
+            percent(errors.top5_error, FINE),
+            interval(errors.top5_error_ci95, FINE),
         )
-    if found["unusable"]:
-        table.title = Text(f"{table.title}, without {len(found['unusable']):,} that cannot be used")
-    calibration = (
-        f"Expected calibration error{' of the fused runs' if fused else ''} "
-        f"{found['calibration']['expected_calibration_error']:.2f}%."
-    )
-    table.caption = Text(" ".join([calibration, *found["notes"]]))
-    compared = [comparison_table(found["comparisons"])] if found["comparisons"] else []
-    return [table, *compared, *_worst_classes(found)]
+    if evaluation.unusable:
+        table.title = Text(f"{table.title}, without {number(len(evaluation.unusable))} that cannot be used")
+    calibration = percent(evaluation.calibration.expected_calibration_error, FINE)
+    fused = " of the fused runs" if several else ""
+    table.caption = Text(" ".join([f"Expected calibration error{fused} {calibration}%.", *evaluation.notes]))
+    return table
 
 
-def comparison_table(comparisons: Sequence[Mapping[str, Any]], *, errors: str = "top-1 errors") -> Table:
-    """Pairs of results on the same images, as `Comparison.to_dict` gives them."""
+def comparison_table(comparisons: Sequence["Comparison"], *, errors: str = "top-1 errors") -> Table:
+    """Return a table of pairs of results on the same images."""
     table = table_with(
-        f"Compared on the same {comparisons[0]['n']:,} images",
+        f"Compared on the same {number(comparisons[0].n)} images",
         left=("first", "second"),
         right=("difference, points", "95% interval", "only first wrong", "only second wrong", "p"),
     )
     for pair in comparisons:
         table.add_row(
-            Text(pair["first"]),
-            Text(pair["second"]),
-            points(pair["difference"], 2),
-            interval(pair["difference_ci95"], 2, "+"),
-            f"{pair['only_first_wrong']:,}",
-            f"{pair['only_second_wrong']:,}",
-            f"{pair['p_value']:.2g}",
+            Text(pair.first),
+            Text(pair.second),
+            points(pair.difference, FINE),
+            interval(pair.difference_ci95, FINE, "+"),
+            number(pair.only_first_wrong),
+            number(pair.only_second_wrong),
+            p_value(pair.p_value),
         )
     table.caption = Text(
         f"Difference of the {errors}, first minus second: below 0 the first errs less. Exact McNemar test"
@@ -63,26 +69,26 @@ def comparison_table(comparisons: Sequence[Mapping[str, Any]], *, errors: str = 
     return table
 
 
-def _worst_classes(found: Mapping[str, Any]) -> list[Table]:
-    """The classes with the highest error, and what they are most often taken for; nothing where nothing is wrong."""
+def _worst_classes(evaluation: "Evaluation") -> list[Table]:
+    """Return the classes with the highest error, and what they are most often taken for; nothing if none has any."""
     taken_for: dict[str, str] = {}
-    for pair in found["confusions"]:
-        if pair["true"] != pair["predicted"]:
-            taken_for.setdefault(pair["true"], f"{pair['predicted']} ({pair['images']:,})")
-    worst = sorted(found["per_class"], key=lambda one: -one["top1_error"])[:SHOWN]
+    for true, predicted, images in evaluation.confusions:
+        if true != predicted:
+            taken_for.setdefault(true, f"{predicted} ({number(images)})")
     if not taken_for:
         return []
+    worst = sorted(evaluation.per_class, key=lambda one: -one.top1_error)[:SHOWN]
     table = table_with(
-        "Classes with the highest error" if len(worst) < len(found["per_class"]) else "Error of each class",
+        "Classes with the highest error" if len(worst) < len(evaluation.per_class) else "Error of each class",
         left=("class", "most often taken for"),
         right=("images", "top-1 error, %", "95% interval"),
     )
     for one in worst:
         table.add_row(
-            Text(one["name"]),
-            Text(taken_for.get(one["name"], "–")),
-            f"{one['n']:,}",
-            f"{one['top1_error']:.2f}",
-            interval(one["top1_error_ci95"], 2),
+            Text(one.name),
+            Text(taken_for.get(one.name, MISSING)),
+            number(one.n),
+            percent(one.top1_error, FINE),
+            interval(one.top1_error_ci95, FINE),
         )
     return [table]

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from verydeep.presentation.numbers import millions, number, percent
 from verydeep.presentation.terminal import SHOWN, table_with
 
 
@@ -19,12 +20,12 @@ def scan_tables(found: Mapping[str, Any], *, max_bad: float) -> list[Table | str
         bad = 100 * len(split["unusable"]) / split["images"]
         table.add_row(
             Text(split["split"]),
-            f"{split['images']:,}",
-            f"{len(split['unusable']):,} ({bad:.{0 if bad >= 10 else 1}f}%)" if bad else "0",
-            f"{split['grey']:,} ({100 * split['grey'] / split['images']:.1f}%)",
+            number(split["images"]),
+            f"{number(len(split['unusable']))} ({percent(bad, 0 if bad >= 10 else 1)}%)" if bad else "0",
+            f"{number(split['grey'])} ({percent(100 * split['grey'] / split['images'])}%)",
             _side(split["shorter_side"]),
             _side(split["longer_side"]),
-            f"{split['bytes'] / 1e6:,.1f}",
+            millions(split["bytes"]),
         )
     lists: list[Table | str] = [table, _class_table(found["splits"])]
     elsewhere = [same for same in found["duplicates"] if len({split for split, _ in same["images"]}) == 1]
@@ -39,8 +40,10 @@ def scan_tables(found: Mapping[str, Any], *, max_bad: float) -> list[Table | str
         "The same file in different classes": _places(found["contradictions"]),
     }.items():
         if lines:
-            more = [f"  and {len(lines) - SHOWN:,} more (--json FILE lists all)"] if len(lines) > SHOWN else []
-            lists.append("\n".join([f"{title}: {len(lines):,}", *(f"  {line}" for line in lines[:SHOWN]), *more, ""]))
+            more = [f"  and {number(len(lines) - SHOWN)} more (--json FILE lists all)"] if len(lines) > SHOWN else []
+            lists.append(
+                "\n".join([f"{title}: {number(len(lines))}", *(f"  {line}" for line in lines[:SHOWN]), *more, ""])
+            )
     too_many = [s["split"] for s in found["splits"] if 100 * len(s["unusable"]) > max_bad * s["images"]]
     if too_many:
         lists.append(
@@ -68,8 +71,8 @@ def _class_table(splits: Sequence[Mapping[str, Any]]) -> Table:
     counts = splits[0]["per_class"]
     few = len(counts) <= 2 * SHOWN
     shown = list(counts) if few else sorted(counts, key=counts.get)[:SHOWN]
-    title = f"{len(counts):,} classes" + ("" if few else f"; the smallest {SHOWN}")
+    title = f"{number(len(counts))} classes" + ("" if few else f"; the smallest {SHOWN}")
     table = table_with(title, left=("class",), right=[split["split"] for split in splits])
     for name in shown:
-        table.add_row(Text(name), *(f"{split['per_class'][name]:,}" for split in splits))
+        table.add_row(Text(name), *(number(split["per_class"][name]) for split in splits))
     return table

@@ -1,6 +1,5 @@
 """One test of boxes as a self-contained HTML page: errors beside the paper's, examples with boxes, and its tables."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from verydeep.images.tolerance import LARGEST_MAX_PIXELS
 from verydeep.localisation.box_pictures import with_boxes_drawn
 from verydeep.localisation.paper import TABLE_8, TABLE_9, TABLE_10
 from verydeep.localisation.results import Localisation
-from verydeep.machine import atomic
 from verydeep.networks.configurations import DOWNSAMPLING
-from verydeep.presentation.pages import render, shared_folder
+from verydeep.presentation.pages import shared_folder, write_page
 from verydeep.presentation.progress import reporting
 from verydeep.runs.record import command, versions
 
@@ -44,9 +42,6 @@ def write_localisation_report(found: Localisation, folder: str | Path, *, data: 
         OSError: the files cannot be written.
     """
     source = open_for_testing(data, found.images.classes).part(found.split)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_json(folder / RESULTS, found.to_dict())
     folder_of_runs = shared_folder(found.runs)
     values = {
         "found": found,
@@ -62,12 +57,13 @@ def write_localisation_report(found: Localisation, folder: str | Path, *, data: 
         "command": command(),
         "versions": versions(),
     }
-    filters: dict[str, Callable[..., str]] = {
-        "number": "{:,}".format,
-        "short": lambda name: name.removeprefix(folder_of_runs),
-    }
-    atomic.write_text(folder / HTML, render(HTML, values, **filters))
-    return folder / HTML
+    return write_page(
+        Path(folder),
+        f"localisation/{HTML}",
+        values,
+        beside={RESULTS: found.to_dict()},
+        short=lambda name: name.removeprefix(folder_of_runs),
+    )
 
 
 def _examples(found: Localisation, source: Source) -> dict[str, Any]:

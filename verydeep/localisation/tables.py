@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from verydeep.evaluation.tables import comparison_table
-from verydeep.presentation.numbers import interval, percent
+from verydeep.presentation.numbers import FINE, decimal, interval, number, percent, share
 from verydeep.presentation.pages import shared_folder
 from verydeep.presentation.terminal import table_with
 
@@ -17,28 +17,29 @@ WINDOWS = {"dense": "applied densely", "crops": "windows cut out"}
 def localisation_tables(found: Mapping[str, Any]) -> list[Table]:
     """Errors of boxes by both tests, as `Localisation.to_dict` gives them, beside the paper's."""
     folder = shared_folder(found["runs"])
+    from verydeep.evaluation.paired import Comparison  # which needs NumPy
+
     table = table_with(
-        f"{found['source']}, {found['split']}: {found['n']:,} images; the true class's box from the centre crop",
+        f"{found['source']}, {found['split']}: {number(found['n'])} images; the true class's box from the centre crop",
         left=("run", "boxes", "learned"),
         right=("error, %", "95% interval", "mean IoU", "paper (D, S = 384), %"),
     )
     for one in found["simplified"]:
-        paper = one["paper_error"]
         table.add_row(
             Text(one["name"].removeprefix(folder)),
             one["regression"],
             one["learned"] or "–",
-            f"{one['error']:.2f}",
-            interval(one["error_ci95"], 2),
-            f"{one['mean_iou']:.3f}",
-            "–" if paper is None else f"{paper:.1f}",
+            percent(one["error"], FINE),
+            interval(one["error_ci95"], FINE),
+            decimal(one["mean_iou"], 3),
+            percent(one["paper_error"]),
         )
     notes = ["Wrong: an intersection over union with the true box of 0.5 or less. The paper's: Table 8."]
     if folder:
         notes.append(f"The runs are in {folder}")
     table.caption = Text(" ".join(notes))
     pairs = [
-        {**pair, **{place: pair[place].removeprefix(folder) for place in ("first", "second")}}
+        Comparison(**{**pair, **{which: pair[which].removeprefix(folder) for which in ("first", "second")}})
         for pair in found["comparisons"]
     ]
     compared = [comparison_table(pairs, errors="errors of boxes")] if pairs else []
@@ -56,12 +57,12 @@ def _full_table(found: Mapping[str, Any], folder: str) -> Table:
         table.add_row(
             Text(one["name"].removeprefix(folder)),
             ", ".join(map(str, one["scales"])),
-            f"{one['true_class_error']:.2f}",
-            interval(one["true_class_error_ci95"], 2),
-            f"{one['top1_error']:.2f}",
-            interval(one["top1_error_ci95"], 2),
-            percent(one["top5_error"], 2),
-            interval(one["top5_error_ci95"], 2),
+            percent(one["true_class_error"], FINE),
+            interval(one["true_class_error_ci95"], FINE),
+            percent(one["top1_error"], FINE),
+            interval(one["top1_error_ci95"], FINE),
+            percent(one["top5_error"], FINE),
+            interval(one["top5_error_ci95"], FINE),
         )
     notes = ["Boxes are merged and rated by class scores. True class: of its box, whatever the image was taken for."]
     if found["full"][0]["top5_error"] is None:
@@ -80,5 +81,5 @@ def box_prediction_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
         for place, (name, probability, box) in enumerate(answers):
             sides = (f"{side:.0f}" for side in box)
             image = "" if place else Text(prediction["image"])
-            table.add_row(image, Text(name), f"{100 * probability:.1f}%", *sides)
+            table.add_row(image, Text(name), share(probability), *sides)
     return table

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from verydeep.networks.arithmetic import LayerDescription, NetworkDescription, StackDescription
+from verydeep.presentation.numbers import billions, millions, number
 from verydeep.presentation.terminal import table_with
 
 
@@ -20,18 +21,18 @@ def layer_table(network: NetworkDescription) -> Table:
         table.add_row(
             layer.name,
             " x ".join(map(str, layer.output)),
-            f"{layer.parameters:,}",
-            f"{layer.macs / 1e6:,.1f} M",
-            f"{layer.activation_bytes / 1e6:,.2f} MB",
+            number(layer.parameters),
+            f"{millions(layer.macs)} M",
+            f"{millions(layer.activation_bytes, 2)} MB",
             f"{layer.receptive_field} px",
             end_section=ends_stage,
         )
     table.add_row(
         f"{network.weight_layers} layers",
         "with weights",
-        f"{network.parameters:,}",
-        f"{network.macs / 1e6:,.1f} M",
-        f"{network.activation_bytes / 1e6:,.2f} MB",
+        number(network.parameters),
+        f"{millions(network.macs)} M",
+        f"{millions(network.activation_bytes, 2)} MB",
         "",
         style="bold",
     )
@@ -52,9 +53,9 @@ def networks_table(networks: Sequence[NetworkDescription]) -> Table:
         table.add_row(f"conv{stage}", *cells, end_section=True)
     rows = {
         "weight layers": [str(network.weight_layers) for network in networks],
-        "parameters, M": [f"{network.parameters / 1e6:,.1f}" for network in networks],
-        "mult-adds, G": [f"{network.macs / 1e9:,.2f}" for network in networks],
-        "activations, MB": [f"{network.activation_bytes / 1e6:,.1f}" for network in networks],
+        "parameters, M": [millions(network.parameters) for network in networks],
+        "mult-adds, G": [billions(network.macs, 2) for network in networks],
+        "activations, MB": [millions(network.activation_bytes) for network in networks],
         "pool5 sees, px": [str(network.receptive_field) for network in networks],
     }
     for name, cells in rows.items():
@@ -70,7 +71,7 @@ def stack_table(stack: StackDescription) -> Table:
     table.add_row("kernels", names, f"{side} x {side}")
     table.add_row("receptive field", str(side), str(side))
     table.add_row("weights", f"{stack.weights_per_square_channel} C^2", f"{side**2} C^2")
-    table.add_row("", f"{stack.weights:,}", f"{stack.single_weights:,} ({stack.single_extra_percent:+.0f}%)")
+    table.add_row("", number(stack.weights), f"{number(stack.single_weights)} ({stack.single_extra_percent:+.0f}%)")
     table.add_row("non-linearities", str(len(stack.kernels)), "1")
     return table
 

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from verydeep.presentation.numbers import share
 from verydeep.presentation.terminal import table_with
 
 
@@ -17,5 +18,5 @@ def prediction_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
             table.add_row(Text(prediction["image"]), Text(prediction["error"]), "", style="red")
         pairs = zip(prediction["classes"], prediction["probabilities"], strict=True)
         for place, (name, probability) in enumerate(pairs):
-            table.add_row("" if place else Text(prediction["image"]), Text(name), f"{100 * probability:.1f}%")
+            table.add_row("" if place else Text(prediction["image"]), Text(name), share(probability))
     return table

@@ -1,25 +1,75 @@
-"""How figures are written, for the terminal, HTML and Markdown alike."""
+"""Figures as text, for the terminal, HTML and Markdown alike: a number format is changed here and nowhere else."""
 
 from collections.abc import Sequence
 
+FINE = 2
+"""Decimals of the figures of a single test; pages that put many tests side by side have one."""
+
+MISSING = "–"
+
+
+def number(count: int) -> str:
+    """Write a whole number: `1,234`."""
+    return f"{count:,}"
+
+
+def plural(noun: str, count: int, several: str | None = None) -> str:
+    """Return the noun (or verb) as it goes with a count: `seed` for 1, else `seeds` or what `several` says."""
+    return noun if count == 1 else several or f"{noun}s"
+
+
+def counted(count: int, noun: str, several: str | None = None) -> str:
+    """Write how many there are of something: `1 image`, `1,234 images`."""
+    return f"{number(count)} {plural(noun, count, several)}"
+
+
+def decimal(value: float | None, digits: int) -> str:
+    """Write a number with so many decimals; a dash where there is none."""
+    return MISSING if value is None else f"{value:.{digits}f}"
+
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """`12.5`, without the sign; a dash where there is no figure."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    """Write an error or accuracy in percent, without the sign: `12.5`; a dash where there is none."""
+    return decimal(value, digits)
+
+
+def share(value: float, digits: int = 1) -> str:
+    """Write a share or a probability in 0..1 as percent: `12.5%`."""
+    return f"{percent(100 * value, digits)}%"
 
 
 def points(value: float, digits: int = 1) -> str:
-    """`+1.5`, a difference in percentage points; never `-0.0`."""
+    """Write a difference in percentage points with its sign: `+1.5`; never `-0.0`."""
     return f"{value:+z.{digits}f}"
 
 
 def interval(ends: Sequence[float] | None, digits: int = 1, sign: str = "") -> str:
-    """`6.6 to 14.9`; with the sign `+` also that of positive ends; a dash where there is no interval."""
-    return "–" if ends is None else " to ".join(f"{end:{sign}z.{digits}f}" for end in ends)
+    """Write `6.6 to 14.9`; with the sign `+` also that of positive ends; a dash where there is no interval."""
+    return MISSING if ends is None else " to ".join(f"{end:{sign}z.{digits}f}" for end in ends)
+
+
+def p_value(value: float) -> str:
+    """Write a p value with two significant digits: `0.031`, `2e-05`."""
+    return f"{value:.2g}"
+
+
+def rounded_p_value(value: float | None) -> str:
+    """Write a p value with three decimals: `0.031`, `< 0.001`; a dash where there is none."""
+    return "< 0.001" if value is not None and value < 0.001 else decimal(value, 3)
 
 
 def duration(seconds: float) -> str:
-    """`75.2` as `1:15`, `4000` as `1:06:40`."""
+    """Write `75.2` as `1:15`, `4000` as `1:06:40`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def millions(value: float, digits: int = 1) -> str:
+    """Write a count in millions, or a size of bytes in megabytes, without the unit: `1,234.5`."""
+    return f"{value / 1e6:,.{digits}f}"
+
+
+def billions(value: float | None, digits: int = 1) -> str:
+    """Write a count in billions, or a size of bytes in gigabytes, without the unit; a dash where there is none."""
+    return MISSING if value is None else f"{value / 1e9:,.{digits}f}"

@@ -7,14 +7,32 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from verydeep.presentation.numbers import duration
+from verydeep.machine import atomic
+from verydeep.presentation import numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-from verydeep.presentation.numbers import interval, percent, points
+_NUMBERS: dict[str, Callable[..., str]] = {
+    written.__name__: written
+    for written in (
+        numbers.number,
+        numbers.plural,
+        numbers.counted,
+        numbers.decimal,
+        numbers.percent,
+        numbers.points,
+        numbers.interval,
+        numbers.p_value,
+        numbers.rounded_p_value,
+        numbers.duration,
+        numbers.millions,
+        numbers.billions,
+    )
+}
 
 INK = "#123456"
 """Stands for the page's text colour until the SVG is done."""
@@ -36,21 +54,46 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
-def render(template: str, values: Mapping[str, Any], **filters: Callable[..., str]) -> str:
-    """The text of `templates/TEMPLATE.jinja`, filled in. What goes into a `.html` is escaped.
+def write_page(
+    folder: Path, template: str, values: Mapping[str, Any], *, beside: Mapping[str, Any], **filters: Callable[..., str]
+) -> Path:
+    """Write a page and the files beside it into a folder, which is made if missing; return the page's path.
 
-    Templates know the filters `percent`, `points`, `interval` and `duration`, and those that are given.
+    Args:
+        folder: where to.
+        template: as for `render`; the page is called as its last part is.
+        values: as for `render`.
+        beside: what the other files hold, by name: text, or what JSON can hold.
+        filters: as for `render`.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in beside.items():
+        write = atomic.write_text if isinstance(content, str) else atomic.write_json
+        write(folder / name, content)
+    page = folder / PurePosixPath(template).name
+    atomic.write_text(page, render(template, values, **filters))
+    return page
+
+
+def render(template: str, values: Mapping[str, Any], **filters: Callable[..., str]) -> str:
+    """Return the text of the package's file `TEMPLATE.jinja`, such as `evaluation/evaluation.html`, filled in.
+
+    What goes into a `.html` is escaped. Templates know how numbers are written, as filters, and those that are given.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined  # `describe` prints without it
 
     templates = Environment(
-        loader=PackageLoader("verydeep.presentation"),
+        loader=PackageLoader("verydeep", "."),
         autoescape=lambda name: name is not None and ".html" in name,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"percent": percent, "points": points, "interval": interval, "duration": duration, **filters}
+    templates.filters |= {**_NUMBERS, **filters}
+    templates.globals["FINE"] = numbers.FINE
     return templates.get_template(f"{template}.jinja").render(values)
 
 

@@ -9,8 +9,7 @@ from verydeep.evaluation.protocols import PROTOCOLS
 from verydeep.evaluation.report import confusion, pictures
 from verydeep.evaluation.results import Evaluation
 from verydeep.images.sources.source import Splits
-from verydeep.machine import atomic
-from verydeep.presentation.pages import render
+from verydeep.presentation.pages import write_page
 from verydeep.reproduction.charts import error_against_depth, gains_chart, learning_curves, written
 from verydeep.reproduction.collect import Found, collect
 from verydeep.reproduction.grid import Grid
@@ -46,10 +45,7 @@ def write_report(
     results = collect(grid, folders, found)
     shown = {} if best is None or splits is None else _best_network(best, splits)
     results["confusions"] = shown["confusion"]["rows"] if shown else None
-    atomic.write_json(out / RESULTS, results)
     charts = _charts(results)
-    for name, svg in charts.items():
-        atomic.write_bytes(out / f"{name}.svg", svg.encode())
     values = {
         **results,
         "charts": charts,
@@ -59,14 +55,12 @@ def write_report(
     }
     filters: dict[str, Callable[..., str]] = {
         "range": written,
-        "p": _p_value,
         "listed": listed,
-        "number": "{:,}".format,
-        "gigabytes": _gigabytes,
     }
-    for name in (HTML, MARKDOWN):
-        atomic.write_text(out / name, render(name, values, **filters))
-    return out / HTML
+    write_page(
+        out, f"reproduction/{MARKDOWN}", values, beside={f"{name}.svg": svg for name, svg in charts.items()}, **filters
+    )
+    return write_page(out, f"reproduction/{HTML}", values, beside={RESULTS: results}, **filters)
 
 
 def _charts(results: Mapping[str, Any]) -> dict[str, str]:
@@ -91,13 +85,3 @@ def _best_network(found: Evaluation, splits: Splits) -> dict[str, Any]:
         "confusion": confusion(found, taken),
         **pictures(found, taken, splits.part(found.split), model),
     }
-
-
-def _p_value(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _gigabytes(size: float | None) -> str:
-    return "–" if size is None else f"{size / 1e9:.1f}"

@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from verydeep.presentation.numbers import duration
+from verydeep.presentation.numbers import billions, duration
 from verydeep.presentation.terminal import table_with
 
 
@@ -24,7 +24,7 @@ def plan_table(found: Mapping[str, Any]) -> Table:
             one["start"] or "random weights",
             f"at most {one['epochs']}",
             "already trained" if one["trained"] else f"at most {duration(one['seconds'])}",
-            f"{one['memory_bytes'] / 1e9:.1f} GB",
+            f"{billions(one['memory_bytes'])} GB",
         )
     seconds = sum(one["seconds"] for one in found["trainings"] if not one["trained"])
     more = sum(one["seconds"] for one in found["trainings"]) * (seeds - 1)

@@ -58,4 +58,4 @@ def model_card(run: str | Path, name: str, *, license: str | None = None) -> str
         "source": record and Path(record.source).name,  # where it lies on this machine is nobody's business
         "epochs": read_metrics(run),
     }
-    return render("model-card.md", values)
+    return render("runs/model-card.md", values)

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from verydeep.presentation.numbers import number
 from verydeep.presentation.terminal import table_with
 
 
@@ -17,7 +18,7 @@ def import_table(found: Mapping[str, Any]) -> Table:
     rows = {
         "layout": found["layout"],
         "network": f"{found['network']}{norm}{width}, crop {found['crop']}",
-        "classes": f"{found['classes']:,}",
+        "classes": number(found["classes"]),
         "mean RGB": ", ".join(f"{value:.3f}" for value in found["mean_rgb"]),
         "SHA-256": found["sha256"],
     }

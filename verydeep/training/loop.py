@@ -17,6 +17,7 @@ from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import joined, restarted, under_torchrun
 from verydeep.machine.runtime import Execution, Runtime, StopRequest, peak_memory, stop_request, torch_device
 from verydeep.networks.configurations import CONFIGURATIONS, configuration
+from verydeep.presentation.numbers import billions, decimal, percent
 from verydeep.presentation.progress import Reporter, reporting
 from verydeep.runs.model import load_config
 from verydeep.runs.record import has_record, is_begun, is_finished, read_record
@@ -185,7 +186,7 @@ def _end_epoch(training: Training, stop: StopRequest, report: Reporter, plot: Cu
     error = validation_error(training, stop)
     plateau = after_epoch(position.plateau, error, training.recipe)
     best = position.plateau.best is None or error < position.plateau.best
-    report.advance(tell=True, figures={**_figures(training), "validation": f"{error:.1f}%"})
+    report.advance(tell=True, figures={**_figures(training), "validation": f"{percent(error)}%"})
     _tell_missing(training, report)
     plot.epoch(
         {
@@ -244,14 +245,14 @@ def _figures(training: Training) -> dict[str, str]:
     """The most important ones first: the last ones are left out where there is no room."""
     position = training.position
     seen, seconds = max(1, position.seen), max(position.seconds, 1e-9)
-    best = {} if position.plateau.best is None else {"best": f"{position.plateau.best:.1f}%"}
+    best = {} if position.plateau.best is None else {"best": f"{percent(position.plateau.best)}%"}
     return {
         "epoch": f"{training.epoch}/{training.recipe.epochs}",
-        "loss": f"{position.loss_sum / seen:.3f}",
-        "error": f"{100 * position.wrong / seen:.1f}%",
+        "loss": decimal(position.loss_sum / seen, 3),
+        "error": f"{percent(100 * position.wrong / seen)}%",
         "images/s": f"{seen / seconds:,.0f}",
-        "waiting": f"{100 * position.waited / seconds:.0f}%",
+        "waiting": f"{percent(100 * position.waited / seconds, 0)}%",
         **best,
         "rate": f"{training.last_rate:.2g}",
-        "memory": f"{peak_memory(training.machinery.device) / 1e9:.1f} GB",
+        "memory": f"{billions(peak_memory(training.machinery.device))} GB",
     }

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from verydeep.presentation.numbers import FINE, decimal, number, percent
 from verydeep.presentation.terminal import table_with
 
 
@@ -17,10 +18,10 @@ def training_table(found: Mapping[str, Any]) -> Table:
     for name, figures in (("last", found["last"]), ("best", found["best"])):
         table.add_row(
             f"{figures['epoch']} ({name})",
-            f"{figures['loss']:.3f}",
-            f"{figures['training_error']:.2f}",
-            f"{figures['validation_error']:.2f}",
+            decimal(figures["loss"], 3),
+            percent(figures["training_error"], FINE),
+            percent(figures["validation_error"], FINE),
         )
     if found["unusable"]:
-        table.caption = f"{len(found['unusable']):,} images could not be used: {found['run']}/quarantine.jsonl"
+        table.caption = f"{number(len(found['unusable']))} images could not be used: {found['run']}/quarantine.jsonl"
     return table

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from verydeep.evaluation.charts import BLUE
-from verydeep.machine import atomic
-from verydeep.presentation.pages import INK, render, shared_folder, svg_figure
+from verydeep.presentation.pages import INK, shared_folder, svg_figure, write_page
 from verydeep.runs.record import command, versions
 from verydeep.transfer_learning.linear_svm import CHOICES_OF_C
 from verydeep.transfer_learning.paper import TABLE_11, TABLE_12
@@ -22,10 +21,7 @@ def write_transfer_report(found: Transfer, folder: str | Path) -> Path:
     Raises:
         OSError: the files cannot be written.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     shared = shared_folder(found.runs)
-    atomic.write_json(folder / RESULTS, found.to_dict())
     values = {
         "found": found,
         "chart": _chart(found, shared),
@@ -38,10 +34,13 @@ def write_transfer_report(found: Transfer, folder: str | Path) -> Path:
         "command": command(),
         "versions": versions(),
     }
-    atomic.write_text(
-        folder / HTML, render(HTML, values, number="{:,}".format, short=lambda name: name.removeprefix(shared))
+    return write_page(
+        Path(folder),
+        f"transfer_learning/{HTML}",
+        values,
+        beside={RESULTS: found.to_dict()},
+        short=lambda name: name.removeprefix(shared),
     )
-    return folder / HTML
 
 
 def _chart(found: Transfer, shared: str) -> str:

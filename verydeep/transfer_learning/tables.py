@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from verydeep.presentation.numbers import interval, percent, points
+from verydeep.presentation.numbers import FINE, interval, number, percent, points
 from verydeep.presentation.pages import shared_folder
 from verydeep.presentation.terminal import table_with
 from verydeep.transfer_learning.paper import MAP, TABLE_11
@@ -25,26 +25,26 @@ def transfer_tables(found: Mapping[str, Any]) -> list[Table]:
     for one in found["descriptors"]:
         table.add_row(
             Text(one["name"].removeprefix(folder)),
-            f"{one['numbers']:,}",
-            f"{one['mean']:.2f}",
-            percent(one["mean_sd"], 2),
-            interval(one["mean_ci95"], 2),
-            *([f"{one['eleven_point_map']:.2f}"] if by_points else []),
+            number(one["numbers"]),
+            percent(one["mean"], FINE),
+            percent(one["mean_sd"], FINE),
+            interval(one["mean_ci95"], FINE),
+            *([percent(one["eleven_point_map"], FINE)] if by_points else []),
             ", ".join(f"{c:g}" for c in one["c"]),
         )
     if found["unusable"]:
-        table.title = Text(f"{table.title}, {len(found['unusable']):,} unusable left out")
+        table.title = Text(f"{table.title}, {number(len(found['unusable']))} unusable left out")
     told = [
         "sd: of the splits." if found["splits"] > 1 else "",
         "Interval: by a bootstrap over the test images. C: of the SVM, chosen in each split on a fifth of the training "
         "images.",
         f"mAP: area under precision over recall, as for VOC-2012; by 11 points, as for VOC-2007. Equal scores for all "
-        f"images have {found['chance']:.2f}."
+        f"images have {percent(found['chance'], FINE)}."
         if by_points
         else "",
     ]
     if found["copies"]:
-        told.append(f"Test images that are exact copies of training images: {found['copies']:,}.")
+        told.append(f"Test images that are exact copies of training images: {number(found['copies'])}.")
     if folder:
         told.append(f"The runs are in {folder}")
     table.caption = Text(" ".join(filter(None, told)))
@@ -57,14 +57,14 @@ def _images(found: Mapping[str, Any]) -> str:
     if found["measure"] != MAP and found["test_images"] is None:
         return f"{classes} classes, {train} training and {test} test images of each"
     return (
-        f"{classes} classes, {found['n_train']:,} training images ({train} of each class) and "
-        f"{found['n_test']:,} test images ({test})"
+        f"{classes} classes, {number(found['n_train'])} training images ({train} of each class) and "
+        f"{number(found['n_test'])} test images ({test})"
     )
 
 
 def _span(numbers: Sequence[int]) -> str:
     fewest, most = min(numbers), max(numbers)
-    return f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
+    return number(most) if fewest == most else f"{number(fewest)} to {number(most)}"
 
 
 def _difference_table(found: Mapping[str, Any], folder: str) -> Table:
@@ -77,9 +77,9 @@ def _difference_table(found: Mapping[str, Any], folder: str) -> Table:
         table.add_row(
             Text(pair["first"].removeprefix(folder)),
             Text(pair["second"].removeprefix(folder)),
-            points(pair["difference"], 2),
-            interval(pair["difference_ci95"], 2, "+"),
-            ", ".join(points(one, 2) for one in pair["differences"]),
+            points(pair["difference"], FINE),
+            interval(pair["difference_ci95"], FINE, "+"),
+            ", ".join(points(one, FINE) for one in pair["differences"]),
         )
     table.caption = Text(f"First minus second, {found['measure']}: above 0 the first is better.")
     return table
@@ -94,10 +94,10 @@ def _paper_table() -> Table:
     for row in TABLE_11:
         table.add_row(
             row.networks,
-            f"{row.caltech_101:.1f} ± {row.caltech_101_sd:.1f}",
-            f"{row.caltech_256:.1f} ± {row.caltech_256_sd:.1f}",
-            f"{row.voc_2007:.1f}",
-            f"{row.voc_2012:.1f}",
+            f"{percent(row.caltech_101)} ± {percent(row.caltech_101_sd)}",
+            f"{percent(row.caltech_256)} ± {percent(row.caltech_256_sd)}",
+            percent(row.voc_2007),
+            percent(row.voc_2012),
         )
     return table
 

@@ -15,6 +15,7 @@ from verydeep.images.annotations.csv_boxes import COLUMNS as BOX_COLUMNS
 from verydeep.images.annotations.csv_boxes import FILE_NAMES, annotation_of, csv_lines, named_columns, plain
 from verydeep.images.annotations.image_names import ImageNames
 from verydeep.images.sources.source import natural_order, some
+from verydeep.presentation.numbers import plural
 
 COLUMNS = ("file", "class")
 """Of a CSV file of labels; one of boxes will do as well."""
@@ -73,7 +74,7 @@ def several_labels(file: str | Path, ids: Sequence[str]) -> SeveralLabels:
         raise ValueError(f"labels of images that are not there: {some(unknown, 3)}; images are {some(ids, 2)}")
     if missing := [name for index, name in enumerate(ids) if index not in of_images]:
         how = ": a line `name,` is for an image that shows none of the classes" if Path(file).suffix == ".csv" else ""
-        raise ValueError(f"{file} does not say what {some(missing, 3)} show{'s' if len(missing) == 1 else ''}{how}")
+        raise ValueError(f"{file} does not say what {some(missing, 3)} {plural('shows', len(missing), 'show')}{how}")
     for its in of_images.values():
         _check(its)
     classes = sorted({label.class_name for label in labels if label.class_name is not None}, key=natural_order)

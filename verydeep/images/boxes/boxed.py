@@ -15,6 +15,7 @@ from verydeep.images.decode import UnusableImageError, stored_size, upright_size
 from verydeep.images.sources.source import Sample, Source, Subset, digest
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.images.views import Size
+from verydeep.presentation.numbers import counted
 
 ROUNDING = 1.0
 """Pixels by which a box may reach out of its image; it is cut off there. More is a mistake."""
@@ -204,5 +205,5 @@ def _check_classes(
 def _first(left_out: Mapping[str, str]) -> str:
     """Why the first image is left out, and how many more are."""
     others = len(left_out) - 1
-    more = f" (and {others:,} more image{'' if others == 1 else 's'})" if others else ""
+    more = f" (and {counted(others, 'more image')})" if others else ""
     return f"{next(iter(left_out.values()))}{more}"

@@ -9,6 +9,7 @@ from verydeep.images.boxes.boxed import ROUNDING, Boxed, Matched, with_boxes
 from verydeep.images.boxes.matching import boxes_by_part
 from verydeep.images.sources.source import Splits, some
 from verydeep.images.tolerance import MAX_PIXELS
+from verydeep.presentation.numbers import counted
 
 NAMED = 10
 """Images that are named where many are told of."""
@@ -50,7 +51,7 @@ class BoxCheck:
         """The same in words."""
         told = []
         if self.crowds:
-            count = f"{len(self.crowds):,} box{'' if len(self.crowds) == 1 else 'es'}"
+            count = counted(len(self.crowds), "box", "boxes")
             told.append(f"{count} around many objects (iscrowd) ignored: {some(self.crowds, NAMED)}")
         if self.left_out:
             told.append(
@@ -109,5 +110,4 @@ def boxed_parts(
 
 
 def _images(names: Iterable[str]) -> str:
-    count = len(list(names))
-    return f"{count:,} image{'' if count == 1 else 's'}"
+    return counted(len(list(names)), "image")
