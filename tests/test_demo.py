@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from verydeep.reproduction.grid import QUICK
+from verydeep.reproduction.trainings import QUICK
 
 FLOOR = 3.0
 """Percent of the held-out digits that the best network may get wrong."""

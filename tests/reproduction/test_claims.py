@@ -5,14 +5,11 @@ import pytest
 from scipy import stats
 
 from verydeep import statistics
-from verydeep.reproduction.claims import (
-    MARGIN,
-    Claim,
-    Part,
-    claims,
-    findings,
-)
-from verydeep.reproduction.grid import QUICK, Grid
+from verydeep.reproduction.claims import CLAIMS, GAINS, Claim, ClaimPart
+from verydeep.reproduction.findings import MARGIN, findings
+from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.paper_tables import one_scale
+from verydeep.reproduction.trainings import QUICK
 
 CHANCE = 90.0
 """Of ten classes, as many images of each."""
@@ -29,25 +26,49 @@ def outcomes(grid, images, seeds, errors, rng):
 
 
 def verdicts(grid, found, guessing=CHANCE):
-    stated = claims(grid.trainings, list(found))
-    return {finding.number: finding.verdict for finding in findings(stated, found, guessing=guessing)}
+    told = findings(CLAIMS, [training.name for training in grid.trainings], found, guessing=guessing)
+    return {finding.number: finding.verdict for finding in told}
+
+
+def compared(grid):
+    """Parts of the nine claims that can be tested, with their pairs of tests."""
+    trainings, tested = [one.name for one in grid.trainings], set(grid.entries)
+    return [
+        {part.id: pairs for part in claim.parts if (pairs := [p for p in part.pairs(trainings) if set(p) <= tested])}
+        for claim in CLAIMS
+    ]
 
 
 def test_there_are_nine_claims_and_all_can_be_tested():
-    stated = claims(Grid().trainings, [entry.name for entry in Grid().entries])
-    assert [claim.number for claim in stated] == list(range(1, 10))
-    assert [len(claim.parts) for claim in stated] == [1, 3, 2, 1, 1, 1, 3, 2, 1]
-    tested = {entry.name for entry in Grid().entries}
-    assert all({*part.first, *part.second} <= tested for claim in stated for part in claim.parts)
-    assert all(not {*part.first} & {*part.second} for claim in stated for part in claim.parts)
+    assert [len(parts) for parts in compared(Grid())] == [1, 3, 2, 1, 1, 1, 3, 2, 1]
+    pairs = {part: its for parts in compared(Grid()) for part, its in parts.items()}
+    assert all(first != second for its in pairs.values() for first, second in its)
+    assert {part: len(its) for part, its in pairs.items() if len(its) > 1} == {
+        "jitter_against_fixed_scale": 3,
+        "several_scales_against_one": 15,
+        "crops_against_dense": 2,
+        "both_against_dense": 2,
+        "both_against_crops": 2,
+    }
+    assert [(first.name, second.name) for first, second in pairs["fusion_against_e"]] == [
+        ("D-256-512+E-256-512 dense paper", "E-256-512 dense paper")
+    ]
+    assert pairs["b_against_b_5x5"] == [(one_scale("B-256-glorot"), one_scale("B-5x5-256"))]
+    assert compared(Grid(only=QUICK))[3]["b_against_b_5x5"] == [(one_scale("B-256"), one_scale("B-5x5-256"))]
+
+
+def test_claims_and_their_parts_have_ids_of_their_own():
+    assert len({claim.id for claim in CLAIMS}) == len(CLAIMS)
+    parts = [part.id for claim in CLAIMS for part in claim.parts]
+    assert len(set(parts)) == len(parts)
+    assert set(GAINS) <= set(parts)
 
 
 def test_of_the_quick_grid_seven_can_be_tested():
     grid = Grid(only=QUICK)
-    stated = claims(grid.trainings, [entry.name for entry in grid.entries])
-    assert {claim.number for claim in stated if not claim.parts} == {5, 9}
+    assert [number for number, parts in enumerate(compared(grid), 1) if not parts] == [5, 9]
     found = outcomes(grid, 200, 1, lambda name: 20, np.random.default_rng(0))
-    told = findings(stated, found, guessing=CHANCE)
+    told = findings(CLAIMS, QUICK, found, guessing=CHANCE)
     assert [told[which].verdict for which in (4, 8)] == ["cannot be told"] * 2
     assert told[4].why == "nothing was trained or tested for it"
     assert told[4].p_holds is None
@@ -100,14 +121,26 @@ def test_what_the_paper_found_is_found_when_it_is_there():
     assert {told[claim] for claim in range(2, 9)} == {"reversed"}
 
 
-def one_claim(kind="less"):
-    return [Claim(number=1, says="one", parts=(Part(kind=kind, first=("x",), second=("y",), says="x less than y"),))]
+X, Y, Z = (one_scale(name) for name in "xyz")
+
+
+def one_claim(kind="less", firsts=(X,)):
+    parts = tuple(
+        ClaimPart(id=first.name, kind=kind, pairs=lambda names, first=first: [(first, Y)], says=f"{first.name} less")
+        for first in firsts
+    )
+    return [Claim(id="one", says="one", section="1", parts=parts)]
+
+
+def decided(claims, found):
+    (finding,) = findings(claims, [], found, guessing=CHANCE)
+    return finding
 
 
 def pair(only_first, only_second, both, images):
     """Wrong images of one seed: that many of the first alone, of the second alone, of both."""
     kinds = np.repeat([0, 1, 2, 3], [only_first, only_second, both, images - only_first - only_second - both])
-    return {"x": np.isin(kinds, (0, 2))[None], "y": np.isin(kinds, (1, 2))[None]}
+    return {X.name: np.isin(kinds, (0, 2))[None], Y.name: np.isin(kinds, (1, 2))[None]}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +148,7 @@ def pair(only_first, only_second, both, images):
     [(5, 30, "holds"), (30, 5, "reversed"), (5, 8, "cannot be told"), (0, 0, "cannot be told"), (0, 6, "holds")],
 )
 def test_a_constructed_pair_has_the_right_verdict(only_first, only_second, verdict):
-    (found,) = findings(one_claim(), pair(only_first, only_second, 20, 1000), guessing=CHANCE)
+    found = decided(one_claim(), pair(only_first, only_second, 20, 1000))
     assert found.verdict == verdict
     (part,) = found.parts
     assert part.difference == pytest.approx((only_first - only_second) / 10)
@@ -134,7 +167,7 @@ def test_a_constructed_pair_has_the_right_verdict(only_first, only_second, verdi
     ],
 )
 def test_no_more_holds_if_little_is_left_open(only_first, only_second, images, verdict):
-    (found,) = findings(one_claim("no more"), pair(only_first, only_second, 50, images), guessing=CHANCE)
+    found = decided(one_claim("no more"), pair(only_first, only_second, 50, images))
     assert found.verdict == verdict
     assert MARGIN == 1.0
 
@@ -143,17 +176,15 @@ def test_seeds_that_disagree_leave_it_open():
     rng = np.random.default_rng(0)
     second = rng.random((3, 2000)) < 0.3
     first = np.stack([rng.random(2000) < level for level in (0.2, 0.2, 0.4)])
-    (found,) = findings(one_claim(), {"x": first, "y": second}, guessing=CHANCE)
+    found = decided(one_claim(), {X.name: first, Y.name: second})
     assert found.verdict == "cannot be told"
     assert "the 3 seeds differ in the sign of the difference" in found.why
     agreeing = np.stack([rng.random(2000) < level for level in (0.2, 0.21, 0.2)])
-    (found,) = findings(one_claim(), {"x": agreeing, "y": second}, guessing=CHANCE)
+    found = decided(one_claim(), {X.name: agreeing, Y.name: second})
     assert found.verdict == "holds"
 
 
 def test_a_claim_holds_only_if_all_of_its_parts_do():
-    parts = tuple(Part(kind="less", first=(name,), second=("y",), says=name) for name in ("x", "z"))
     wrong = pair(5, 30, 20, 1000)
-    for z, verdict in ((wrong["x"], "holds"), (wrong["y"], "cannot be told")):
-        (found,) = findings([Claim(number=1, says="", parts=parts)], {**wrong, "z": z}, guessing=CHANCE)
-        assert found.verdict == verdict
+    for z, verdict in ((wrong[X.name], "holds"), (wrong[Y.name], "cannot be told")):
+        assert decided(one_claim(firsts=(X, Z)), {**wrong, Z.name: z}).verdict == verdict

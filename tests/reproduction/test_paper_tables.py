@@ -3,12 +3,10 @@
 import pytest
 
 from verydeep.networks.configurations import CONFIGURATIONS
-from verydeep.reproduction.grid import SEVEN, TRAININGS
 from verydeep.reproduction.paper import (
     B_5X5_EXTRA_TOP1,
     CLARIFAI_WITH_OUTSIDE_DATA_TOP5_TEST,
-    DEEPER,
-    FUSED,
+    D_AND_E,
     NETWORKS,
     SUBMITTED,
     TABLE_3,
@@ -18,6 +16,7 @@ from verydeep.reproduction.paper import (
     TABLE_7,
     reported,
 )
+from verydeep.reproduction.trainings import SEVEN, TRAININGS
 from verydeep.transfer_learning.paper import TABLE_11, TABLE_12, reported_transfer
 
 PRINTED_TABLE_3 = """
@@ -137,7 +136,7 @@ def test_tables_11_and_12_are_as_printed():
     ]
     assert found == lines(PRINTED_TABLE_11)
     assert dict(TABLE_12) == {"image only": 79.2, "image and bounding box": 84.0}
-    assert reported_transfer(FUSED) is TABLE_11[2]
+    assert reported_transfer(D_AND_E) is TABLE_11[2]
     assert reported_transfer("A") is None
 
 
@@ -151,7 +150,7 @@ def test_what_stands_in_two_tables_is_the_same():
     for network in "DE":
         several, dense = reported(TABLE_4, network, "256:512"), reported(TABLE_5, network)
         assert (several.top1, several.top5) == (dense.top1, dense.top5)
-    both = reported(TABLE_6, FUSED, method="both")
+    both = reported(TABLE_6, D_AND_E, method="both")
     assert (both.top1, both.top5, both.top5_test) == (TABLE_7[0].top1, TABLE_7[0].top5, TABLE_7[0].top5_test)
     assert (SUBMITTED.top1, SUBMITTED.top5) == (TABLE_7[2].top1, TABLE_7[2].top5)
 
@@ -169,8 +168,7 @@ def test_b_with_5x5_layers_is_seven_points_worse():
 def test_the_networks_are_those_of_the_paper():
     assert NETWORKS == ("A", "A-LRN", "B", "B-5x5", "C", "D", "E")
     assert set(NETWORKS) == set(CONFIGURATIONS)
-    assert DEEPER == ("B", "C", "D", "E")
-    assert {one.network for one in TRAININGS if one.init} == set(DEEPER)
+    assert {one.network for one in TRAININGS if one.init} == set("BCDE")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +179,7 @@ def test_the_networks_are_those_of_the_paper():
         (TABLE_4, "D", "256", "dense", (26.6, 8.6)),
         (TABLE_4, "E", "384", "dense", (26.7, 8.6)),
         (TABLE_5, "E", None, "crops", (24.6, 7.4)),
-        (TABLE_6, FUSED, None, "crops", (23.9, 7.2)),
+        (TABLE_6, D_AND_E, None, "crops", (23.9, 7.2)),
         (TABLE_6, "seven", None, "dense", (24.7, 7.5)),
     ],
 )

@@ -19,8 +19,9 @@ from verydeep.images.sources.open import open_source
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.reproduction.estimate import estimates
-from verydeep.reproduction.grid import QUICK, Grid, Training
+from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.reproduce import QUICK_RECIPE, quick_recipe, recipe_of
+from verydeep.reproduction.trainings import QUICK, GridTraining
 from verydeep.runs.record import read_record
 
 TINY = Recipe(crop=32, width=0.05, batch=8, epochs=1, learning_rate=1e-3)
@@ -82,9 +83,9 @@ def test_each_training_starts_from_what_the_paper_says(whole):
 
 def test_the_rest_of_seeded_networks_is_drawn_like_a(tmp_path):
     seeded, going_on, unseeded = (
-        Training(network="B", scale="256", init="A-256"),
-        Training(network="C", scale="384", finetune="C-256"),
-        Training(network="D", scale="256", unseeded=True),
+        GridTraining(network="B", scale="256", init="A-256"),
+        GridTraining(network="C", scale="384", finetune="C-256"),
+        GridTraining(network="D", scale="256", unseeded=True),
     )
     recipe = replace(TINY, init="paper")
     assert recipe_of(seeded, recipe, tmp_path) == replace(recipe, init=str(tmp_path / "A-256"), init_rest="paper")

@@ -52,8 +52,9 @@ def reproduce(
         dry_run: Only tell what would be trained, and about how long and with how much memory.
         json_file: Write the report's figures to this file as well (- for standard output instead of the path).
     """
-    from verydeep.reproduction.grid import QUICK, Grid
+    from verydeep.reproduction.grid import Grid
     from verydeep.reproduction.reproduce import quick_recipe
+    from verydeep.reproduction.trainings import QUICK
 
     recipe = changes.applied(quick_recipe(source) if quick else Recipe())
     named = tuple(name for name in only.split(",") if name) or (QUICK if quick else ())

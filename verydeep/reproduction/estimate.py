@@ -22,7 +22,8 @@ from verydeep.networks.arithmetic import FLOAT32_BYTES, describe
 from verydeep.networks.scales import scale_in_pixels, scale_range
 from verydeep.networks.vgg import vgg
 from verydeep.presentation.progress import reporting
-from verydeep.reproduction.grid import Grid, Training
+from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.trainings import GridTraining
 from verydeep.runs.record import is_finished
 from verydeep.training.job import Order
 from verydeep.training.machinery import assemble
@@ -113,7 +114,7 @@ def estimates(
 
 
 def _order(
-    training: Training,
+    training: GridTraining,
     splits: Splits,
     recipe: Recipe,
     how: tuple[Runtime, Execution, Tolerance],

@@ -5,8 +5,9 @@ from typing import Any
 
 from verydeep.networks.configurations import DOWNSAMPLING
 from verydeep.networks.scales import middle_scale, scale_in_pixels
-from verydeep.reproduction.grid import Training
 from verydeep.reproduction.paper import B_5X5_EXTRA_TOP1, TABLE_3
+from verydeep.reproduction.table_rows import EntryErrors
+from verydeep.reproduction.trainings import GridTraining
 from verydeep.training.recipe import Recipe, recipe_from
 
 SCALED = {"crop": "crop", "width": "width", "epochs": "at most epochs", "batch": "batch"}
@@ -15,9 +16,9 @@ SCALED = {"crop": "crop", "width": "width", "epochs": "at most epochs", "batch":
 
 def limits(
     recipe: Mapping[str, Any],
-    trainings: Sequence[Training],
+    trainings: Sequence[GridTraining],
     seeds: Sequence[int],
-    rows: Sequence[Mapping[str, Any]],
+    tests: Sequence[EntryErrors],
     unusable: Mapping[str, int],
 ) -> list[str]:
     """Those that hold of trainings by this recipe, of tests with these results."""
@@ -25,7 +26,7 @@ def limits(
     return [
         f"It shows what error each network, {with_or_without} batch normalisation, reaches on these images by the "
         "paper's recipe, and how sure that figure is.",
-        _images(rows),
+        _images(tests),
         _seeds(seeds),
         "A claim 'holds' or is 'reversed' at a level of 5%, corrected for all claims that were tested (Holm); the "
         "intervals beside are of one comparison each and not corrected. 'Cannot be told' does not mean that there is "
@@ -43,14 +44,14 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _images(rows: Sequence[Mapping[str, Any]]) -> str:
-    ends = [row["top1_error_ci95"] for row in rows if row["top1_error_ci95"]]
+def _images(tests: Sequence[EntryErrors]) -> str:
+    ends = [test.top1_error_ci95 for test in tests if test.top1_error_ci95]
     widest = max(((high - low) / 2 for low, high in ends), default=100.0)
     compared = [row.top1 for row in TABLE_3 if row.train == TABLE_3[0].train]
     gap = max(compared) - min(compared)
     told = "far apart enough to show here" if widest < gap / 2 else "too close to be told apart by their intervals here"
     return (
-        f"One test image is {100 / rows[0]['n']:.2f} points of error, and the intervals reach up to {widest:.1f} "
+        f"One test image is {100 / tests[0].n:.2f} points of error, and the intervals reach up to {widest:.1f} "
         f"points to either side. In the paper the networks at S = {TABLE_3[0].train} lie within {gap:.1f} points: "
         f"such differences are {told}. Comparisons on the same images tell smaller ones."
     )
@@ -68,7 +69,7 @@ def _seeds(seeds: Sequence[int]) -> str:
     )
 
 
-def _starts(trainings: Sequence[Training]) -> list[str]:
+def _starts(trainings: Sequence[GridTraining]) -> list[str]:
     """Who has A's training behind it."""
     at_256 = [one for one in trainings if not one.finetune]
     seeded = [one.network for one in at_256 if one.init]
@@ -107,7 +108,7 @@ def _scaled_down(recipe: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _one_position(recipe: Mapping[str, Any], trainings: Sequence[Training]) -> list[str]:
+def _one_position(recipe: Mapping[str, Any], trainings: Sequence[GridTraining]) -> list[str]:
     """At which S the score map of a square image has a single position at the middle scale."""
     few = [
         scale

@@ -10,16 +10,19 @@ from verydeep.evaluation.report import confusion, pictures
 from verydeep.evaluation.results import Evaluation
 from verydeep.images.sources.source import Splits
 from verydeep.presentation.pages import write_page
+from verydeep.reproduction import notes, paper
 from verydeep.reproduction.charts import error_against_depth, gains_chart, learning_curves, written
-from verydeep.reproduction.collect import Found, collect
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.limits import listed
+from verydeep.reproduction.paper_tables import PAPER_TABLES
+from verydeep.reproduction.results import GridResults, grid_results
+from verydeep.reproduction.stored_tests import StoredTests
 from verydeep.runs.model import load_model
 
 HTML, MARKDOWN, RESULTS = "report.html", "report.md", "results.json"
 
 MARKS = {"holds": "✓", "reversed": "✗", "cannot be told": "?"}
-"""Of each verdict, so that nothing depends on colour."""
+"""Signs of the verdicts, so that nothing depends on colour."""
 
 
 def write_report(
@@ -27,27 +30,32 @@ def write_report(
     *,
     grid: Grid,
     folders: Mapping[int, Path],
-    found: Found,
+    tests: StoredTests,
     best: Evaluation | None = None,
     splits: Splits | None = None,
 ) -> Path:
-    """Writes report.html, report.md (with its pictures) and results.json into `out`, and returns the first's path.
+    """Write report.html, report.md (with its pictures) and results.json into `out`, and return the first's path.
 
     Args:
         out: the folder of the grid.
         grid: what was done.
-        folders: of each seed, the folder with its runs.
-        found: what the tests gave, by seed and entry.
-        best: of `collect.best_network`, by the first seed. With it the page has confusions, wrong images and score
-            maps.
+        folders: the folder with the runs of each seed.
+        tests: results of the tests.
+        best: evaluation of `table_rows.best_network` with the first seed. With it the page has confusions, wrong images
+            and score maps.
         splits: the images, which are read again for that.
     """
-    results = collect(grid, folders, found)
+    results = grid_results(grid, folders, tests)
     shown = {} if best is None or splits is None else _best_network(best, splits)
-    results["confusions"] = shown["confusion"]["rows"] if shown else None
+    confusions = shown["confusion"]["rows"] if shown else None
     charts = _charts(results)
     values = {
-        **results,
+        **vars(results),
+        "results": results,
+        "notes": notes,
+        "tables": [table for table in PAPER_TABLES if table.number in results.tables],
+        "confusions": confusions,
+        "state_of_the_art": paper.TABLE_7,
         "charts": charts,
         "best_shown": shown,
         "marks": MARKS,
@@ -57,19 +65,19 @@ def write_report(
         "range": written,
         "listed": listed,
     }
-    write_page(
-        out, f"reproduction/{MARKDOWN}", values, beside={f"{name}.svg": svg for name, svg in charts.items()}, **filters
-    )
-    return write_page(out, f"reproduction/{HTML}", values, beside={RESULTS: results}, **filters)
+    svgs = {f"{name}.svg": svg for name, svg in charts.items()}
+    write_page(out, f"reproduction/{MARKDOWN}", values, beside=svgs, **filters)
+    numbers = {**results.to_dict(), "confusions": confusions}
+    return write_page(out, f"reproduction/{HTML}", values, beside={RESULTS: numbers}, **filters)
 
 
-def _charts(results: Mapping[str, Any]) -> dict[str, str]:
-    """SVG by name, of what there is."""
-    charts = {"curves": learning_curves(results["trainings"], results["curves"])}
-    if "3" in results["tables"]:
-        charts["depth"] = error_against_depth(results["trainings"], results["tables"]["3"])
-    # What untrained networks differ by would hide the rest.
-    if learned := [gain for gain in results["gains"] if gain["learned"]]:
+def _charts(results: GridResults) -> dict[str, str]:
+    """Draw what there is; SVG by name."""
+    charts = {"curves": learning_curves(results.trainings, results.curves)}
+    if 3 in results.tables:
+        charts["depth"] = error_against_depth(results.trainings, results.tables[3])
+    # Differences between untrained networks would hide the rest.
+    if learned := [gain for gain in results.gains if gain.learned]:
         charts["gains"] = gains_chart(learned)
     return charts
 

@@ -9,8 +9,6 @@ from typing import Any, TypedDict, cast
 from rich.console import Console
 
 from verydeep.evaluation.evaluate import evaluate
-from verydeep.evaluation.metrics import misclassified
-from verydeep.evaluation.results import Evaluation
 from verydeep.images.sources.open import open_source
 from verydeep.images.sources.source import Splits
 from verydeep.images.tolerance import Tolerance
@@ -18,15 +16,18 @@ from verydeep.machine import atomic
 from verydeep.machine.processes import joined, rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime, Stopped, torch_device
 from verydeep.networks.configurations import InitialisationScheme
-from verydeep.reproduction.collect import best_network
-from verydeep.reproduction.grid import Entry, Grid, Training
+from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.report import HTML, write_report
+from verydeep.reproduction.stored_tests import file_of_test, is_tested, read_test, write_test
+from verydeep.reproduction.table_rows import best_network
+from verydeep.reproduction.trainings import GridTraining
 from verydeep.runs.model import weights_fingerprint
 from verydeep.runs.record import is_finished
 from verydeep.training.loop import train
 from verydeep.training.recipe import FINETUNING_RATE, LEARNING_RATE, Recipe
 
-PLAN, RUNS, EVALUATIONS = "plan.json", "runs", "evaluations"
+PLAN, RUNS = "plan.json", "runs"
 
 QUICK_RECIPE = Recipe(crop=32, width=0.25, batch=32, learning_rate=2.5e-3, epochs=14, patience=3)
 """The recipe scaled down to minutes on two cores; what is not named here is the paper's."""
@@ -110,16 +111,19 @@ def reproduce(
 
 
 def _report(out: Path, grid: Grid, seeds: Sequence[int], splits: Splits, options: Options) -> None:
-    """By the first process; all test the best network once more, for its pictures, from posteriors that are kept."""
+    """Write the report in the first process; all test the best network once more for it, from kept posteriors."""
     with joined(torch_device(options["runtime"].device), advice="start it again") as processes:
-        found = processes.from_first(
-            lambda: {seed: {entry.name: _stored(out, entry, seed) for entry in grid.entries} for seed in seeds}
+        tests = processes.from_first(
+            lambda: {
+                seed: {entry.name: read_test(file_of_test(out, entry, seed)) for entry in grid.entries}
+                for seed in seeds
+            }
         )
-    best, folders = best_network(grid, found), {seed: run_folder(out, seed) for seed in seeds}
+    best, folders = best_network(grid, tests), {seed: run_folder(out, seed) for seed in seeds}
     run = folders[seeds[0]] / best.trainings[0]
-    shown = evaluate(run, data=splits, protocol=best.method, scales=best.scales, **options)
+    evaluation = evaluate(run, data=splits, protocol=best.method, scales=best.scales, **options)
     if not rank_of_environment():
-        write_report(out, grid=grid, folders=folders, found=found, best=shown, splits=splits)
+        write_report(out, grid=grid, folders=folders, tests=tests, best=evaluation, splits=splits)
 
 
 def run_folder(out: Path, seed: int) -> Path:
@@ -127,7 +131,7 @@ def run_folder(out: Path, seed: int) -> Path:
     return out / RUNS / f"seed-{seed}"
 
 
-def recipe_of(training: Training, recipe: Recipe, folder: Path) -> Recipe:
+def recipe_of(training: GridTraining, recipe: Recipe, folder: Path) -> Recipe:
     """The recipe of one training, given that of its seed and the folder in which the others lie."""
     if training.init:
         scheme = cast(InitialisationScheme, recipe.init)
@@ -138,14 +142,14 @@ def recipe_of(training: Training, recipe: Recipe, folder: Path) -> Recipe:
     return replace(recipe, init="glorot") if training.unseeded else recipe
 
 
-def _tell(which: str, training: Training, folder: Path) -> None:
+def _tell(which: str, training: GridTraining, folder: Path) -> None:
     start = f", from {training.start}" if training.start else ", from random weights"
     known = ": already trained" if is_finished(folder / training.name) else start
     Console(stderr=True, highlight=False).print(f"{which}{known}", markup=False)
 
 
 def _train(
-    training: Training, splits: Splits, out: Path, recipe: Recipe, execution: Execution | None, options: Options
+    training: GridTraining, splits: Splits, out: Path, recipe: Recipe, execution: Execution | None, options: Options
 ) -> None:
     if is_finished(out):
         return
@@ -175,31 +179,15 @@ def _write_or_check_plan(plan: Plan, out: Path) -> None:
 
 
 def _test(entry: Entry, weights: Mapping[str, str], splits: Splits, out: Path, seed: int, options: Options) -> None:
-    """Tests what an entry names, unless that was done on these images and weights (by training, their fingerprints)."""
+    """Test an entry, unless that was done on these images and weights (by training, their fingerprints)."""
     tested = {
         "weights": [weights[name] for name in entry.trainings],
         "images": splits.part(splits.testing).fingerprint,
     }
-    path = _path(out, entry, seed)
-    if path.exists() and json.loads(path.read_text())["tested"] == tested:
+    file = file_of_test(out, entry, seed)
+    if is_tested(file, tested):
         return
     folders = [run_folder(out, seed) / name for name in entry.trainings]
-    found = evaluate(folders, data=splits, protocol=entry.method, scales=entry.scales, **options)
+    evaluation = evaluate(folders, data=splits, protocol=entry.method, scales=entry.scales, **options)
     if not rank_of_environment():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(path, {"tested": tested, **found.to_dict(), **_outcomes(found)})
-
-
-def _outcomes(found: Evaluation) -> dict[str, Any]:
-    """Image by image, in the source's order, for paired statistics: 1 where the most probable class is wrong."""
-    wrong = misclassified(found.images.posteriors, found.images.labels)
-    return {"top1_wrong_by_image": "".join("01"[one] for one in wrong.tolist())}
-
-
-def _stored(out: Path, entry: Entry, seed: int) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(_path(out, entry, seed).read_text())
-    return found
-
-
-def _path(out: Path, entry: Entry, seed: int) -> Path:
-    return out / EVALUATIONS / f"seed-{seed}" / f"{entry.name}.json"
+        write_test(file, evaluation, tested)

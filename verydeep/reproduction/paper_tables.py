@@ -1,0 +1,122 @@
+"""The paper's Tables 3 to 6: which tests each of them lists, and what the paper reports of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from verydeep.evaluation.protocols import Method, Scales
+from verydeep.reproduction import paper
+from verydeep.reproduction.trainings import SEVEN, TRAININGS_BY_NAME, TWO_BEST, last_stages
+
+METHODS: tuple[Method, ...] = ("dense", "crops", "both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Trainings, fused if several, tested by one protocol."""
+
+    trainings: tuple[str, ...]
+    method: Method
+    scales: Scales
+
+    @property
+    def name(self) -> str:
+        """`D-384 dense paper`; also the name of its file."""
+        return f"{'+'.join(self.trainings)} {self.method} {self.scales}"
+
+
+def one_scale(training: str) -> Entry:
+    """Return the dense test of a training at the paper's one scale."""
+    return Entry(trainings=(training,), method="dense", scales="single")
+
+
+def several_scales(*trainings: str, method: Method = "dense") -> Entry:
+    """Return the test of a training, or of several fused, at the paper's three scales."""
+    return Entry(trainings=trainings, method=method, scales="paper")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperTable:
+    """One table of test results."""
+
+    number: int
+    heading: str
+    caption: str
+    entries: Callable[[Sequence[str]], Sequence[Entry]]
+    """Tests that the table needs, given the names of the trainings that are done."""
+    rows: tuple[paper.Row, ...]
+    """The paper's figures."""
+    figures_are: str | None = None
+    """In words, where all of the paper's figures are of jittered networks."""
+    by_method: bool = False
+    """Whether it compares ways to look at the images."""
+    networks: int = 1
+    """Fewest networks in a line; tests of fewer are there to be compared with the lines."""
+
+    def lines(self, names: Sequence[str]) -> list[Entry]:
+        """Return the tests that the table shows, in the paper's order of networks, the largest fusion first."""
+        shown = [entry for entry in self.entries(names) if len(entry.trainings) >= self.networks]
+        return sorted(shown, key=lambda entry: (-len(entry.trainings), paper.NETWORKS.index(_networks(entry)[0])))
+
+    def reported(self, entry: Entry) -> paper.Row | None:
+        """Return the paper's line for a test (its jittered networks' in Tables 5 and 6), if it has one."""
+        first = TRAININGS_BY_NAME[entry.trainings[0]]
+        if first.unseeded:
+            return None
+        network = paper.SUBMITTED.network if entry.trainings == SEVEN else " + ".join(_networks(entry))
+        return paper.reported(self.rows, network, None if self.figures_are else first.scale, method=entry.method)
+
+
+def _networks(entry: Entry) -> list[str]:
+    return [TRAININGS_BY_NAME[name].network for name in entry.trainings]
+
+
+def _table_5(names: Sequence[str]) -> list[Entry]:
+    return [several_scales(name, method=method) for name in last_stages(names) for method in METHODS]
+
+
+def _table_6(names: Sequence[str]) -> list[Entry]:
+    last = last_stages(names)
+    entries = []
+    if len(last) == len(TWO_BEST):
+        entries += [several_scales(name) for name in last]
+        entries += [several_scales(*last, method=method) for method in METHODS]
+    if set(SEVEN) <= set(names):
+        entries.append(several_scales(*SEVEN))
+    return entries
+
+
+PAPER_TABLES = (
+    PaperTable(
+        number=3,
+        heading="One test scale",
+        caption="As Table 3 of the paper: dense evaluation at one scale.",
+        entries=lambda names: [one_scale(name) for name in names],
+        rows=paper.TABLE_3,
+    ),
+    PaperTable(
+        number=4,
+        heading="Several test scales",
+        caption="As Table 4: posteriors averaged over several scales.",
+        entries=lambda names: [several_scales(name) for name in names],
+        rows=paper.TABLE_4,
+    ),
+    PaperTable(
+        number=5,
+        heading="Dense and multi-crop",
+        caption="As Table 5: dense evaluation, multi-crop, and the average of both, at several scales.",
+        entries=_table_5,
+        rows=paper.TABLE_5,
+        figures_are="The paper's figures",
+        by_method=True,
+    ),
+    PaperTable(
+        number=6,
+        heading="Fusion",
+        caption="As Table 6: posteriors of several networks averaged, at several scales.",
+        entries=_table_6,
+        rows=paper.TABLE_6,
+        figures_are=f"The paper's figures of {paper.D_AND_E}",
+        by_method=True,
+        networks=2,
+    ),
+)

@@ -1,0 +1,197 @@
+"""Every number of the report: the paper's tables, findings, costs and learning curves."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from verydeep.images.quarantine import read_quarantine
+from verydeep.reproduction import paper
+from verydeep.reproduction.claims import CLAIMS, GAINS
+from verydeep.reproduction.costs import Curves, TrainedNetwork, finished_run, learning_curve, trained_network
+from verydeep.reproduction.findings import Finding, Outcomes, findings
+from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.limits import limits
+from verydeep.reproduction.stored_tests import StoredTest, StoredTests
+from verydeep.reproduction.table_rows import EntryErrors, TableRow, best_network, entry_errors, outcomes, table_rows
+from verydeep.reproduction.trainings import JITTER, TRAININGS_BY_NAME, last_stages
+from verydeep.runs.files import QUARANTINE
+from verydeep.runs.record import command
+
+OF_EACH = ("scale", "init_rest", "finetune", "seed")
+"""Fields of the recipe that each training has for itself."""
+
+NOT_THE_SAME = (
+    "Not every test could use the same images, so results cannot be paired: no claim was tested. The images that could "
+    "not be used are named in evaluations/; without them, all tests have the same."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceUsed:
+    """The images."""
+
+    name: str
+    classes: tuple[str, ...]
+    images: Mapping[str, int]
+    """Number in each split."""
+    fingerprints: Mapping[str, str]
+    tested_on: str
+    """Split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """What scale jitter, several scales, crops or fusion adds; errors in percent, differences in points."""
+
+    id: str
+    """The part of a claim that measures it."""
+    adds: str
+    first_error: float
+    second_error: float
+    difference: float
+    difference_ci95: tuple[float, float]
+    learned: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridResults:
+    """Every number of the report."""
+
+    source: SourceUsed
+    recipe: Mapping[str, Any]
+    """What all trainings share."""
+    seeds: tuple[int, ...]
+    trainings: tuple[TrainedNetwork, ...]
+    networks: tuple[str, ...]
+    curves: Curves
+    tables: Mapping[int, Sequence[TableRow]]
+    """By the paper's numbers."""
+    jittered: bool
+    """Whether Tables 5 and 6 are of jittered networks, as the paper's are."""
+    findings: tuple[Finding, ...]
+    verdicts: Mapping[str, int]
+    """How many claims have each verdict."""
+    not_told: str
+    """Reason why no claim was tested, if none was."""
+    gains: tuple[Gain, ...]
+    best: EntryErrors
+    best_network: str
+    """Entry of the best single network."""
+    results_compared: int
+    unusable: Mapping[str, int]
+    """Images of each split that were left out of any training or test."""
+    limits: Sequence[str]
+    training_seconds: float
+    versions: Mapping[str, str]
+    command: str
+
+    @property
+    def memory_measured(self) -> bool:
+        """Whether the memory of every training is known."""
+        return all(one.peak_memory_bytes for training in self.trainings for one in training.seeds)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dictionaries, ready for JSON."""
+        tables = {str(number): [row.to_dict() for row in rows] for number, rows in self.tables.items()}
+        rest = {field.name: _plain(getattr(self, field.name)) for field in fields(self) if field.name != "tables"}
+        return {**rest, "tables": tables, "state_of_the_art": _state_of_the_art()}
+
+
+def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) -> GridResults:
+    """Collect every number of the report.
+
+    Args:
+        grid: what was done.
+        folders: the folder with the runs of each seed.
+        tests: results of the tests.
+    """
+    names = [one.name for one in grid.trainings]
+    runs = {name: {seed: finished_run(folder / name) for seed, folder in folders.items()} for name in names}
+    first = next(iter(runs[names[0]].values())).record
+    tested = next(iter(next(iter(tests.values())).values()))
+    trainings = tuple(trained_network(TRAININGS_BY_NAME[name], its) for name, its in runs.items())
+    errors = {entry.name: entry_errors(entry, tests, crop=first.recipe["crop"]) for entry in grid.entries}
+    told, not_told = _findings(grid, outcomes(grid.entries, tests), tested)
+    unusable = _unusable((folder / name for folder in folders.values() for name in names), tests)
+    return GridResults(
+        source=SourceUsed(
+            name=first.source,
+            classes=first.classes,
+            images={**first.images, tested.split: tested.n},
+            fingerprints={split: text for split, text in first.fingerprints.items() if split != "init"},
+            tested_on=tested.split,
+        ),
+        recipe={name: value for name, value in first.recipe.items() if name not in OF_EACH},
+        seeds=tuple(folders),
+        trainings=trainings,
+        networks=tuple(dict.fromkeys(one.network for one in grid.trainings)),
+        curves={name: learning_curve(its) for name, its in runs.items()},
+        tables=table_rows(grid, errors),
+        jittered=all(TRAININGS_BY_NAME[name].scale == JITTER for name in last_stages(names)),
+        findings=told,
+        verdicts=dict(Counter(one.verdict for one in told)),
+        not_told=not_told,
+        gains=_gains(told),
+        best=min(errors.values(), key=lambda one: one.top1_error),
+        best_network=best_network(grid, tests).name,
+        results_compared=len(errors),
+        unusable=unusable,
+        limits=limits(first.recipe, grid.trainings, list(folders), list(errors.values()), unusable),
+        training_seconds=sum(one.seconds for training in trainings for one in training.seeds),
+        versions=first.versions,
+        command=command(),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return a dataclass, or a tuple of them, as plain dictionaries."""
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+def _state_of_the_art() -> dict[str, Any]:
+    """Table 7 of the paper: its networks beside others of their time. No figure of a grid is comparable with it."""
+    return {
+        "data": "ILSVRC",
+        "rows": [asdict(row) for row in paper.TABLE_7],
+        "clarifai_with_outside_data_top5_test": paper.CLARIFAI_WITH_OUTSIDE_DATA_TOP5_TEST,
+    }
+
+
+def _findings(grid: Grid, wrong: Outcomes, tested: StoredTest) -> tuple[tuple[Finding, ...], str]:
+    """Decide the claims, or say why that cannot be done."""
+    images = {one.shape[1] for one in wrong.values()}
+    if len(wrong) < len(grid.entries) or len(images) > 1:
+        return (), NOT_THE_SAME
+    counts = tested.images_of_classes
+    guessing = 100 - 100 * max(counts) / sum(counts)
+    return findings(CLAIMS, [one.name for one in grid.trainings], wrong, guessing=guessing), ""
+
+
+def _gains(told: Sequence[Finding]) -> tuple[Gain, ...]:
+    return tuple(
+        Gain(
+            id=part.id,
+            adds=GAINS[part.id],
+            first_error=part.first_error,
+            second_error=part.second_error,
+            difference=part.difference,
+            difference_ci95=part.difference_ci95,
+            learned=part.learned,
+        )
+        for finding in told
+        for part in finding.parts
+        if part.id in GAINS
+    )
+
+
+def _unusable(folders: Iterable[Path], tests: StoredTests) -> dict[str, int]:
+    """Count the images of each split that were left out of a training or a test because they cannot be used."""
+    left_out = {(e["split"], e["image"]) for folder in folders for e in read_quarantine(folder / QUARANTINE)}
+    left_out |= {
+        (test.split, image) for of_seed in tests.values() for test in of_seed.values() for image in test.unusable
+    }
+    return dict(sorted(Counter(split for split, _ in left_out).items()))

@@ -1,0 +1,75 @@
+"""Results of the grid's tests: a file for each entry and seed, with the images that were misclassified."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from verydeep.evaluation.metrics import misclassified
+from verydeep.evaluation.results import Evaluation
+from verydeep.machine import atomic
+from verydeep.reproduction.paper_tables import Entry
+
+EVALUATIONS = "evaluations"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTest:
+    """What the report needs of one test; errors in percent."""
+
+    split: str
+    scales: tuple[int, ...]
+    """Q, for a crop of 224."""
+    n: int
+    """Images that could be used."""
+    top1_error: float
+    top1_error_ci95: tuple[float, float]
+    top5_error: float | None
+    """None with five classes or fewer."""
+    images_of_classes: tuple[int, ...]
+    unusable: tuple[str, ...]
+    """Images that were left out."""
+    wrong: Bool[np.ndarray, " N"]
+    """Misclassified images, in the source's order."""
+
+
+StoredTests = Mapping[int, Mapping[str, StoredTest]]
+"""By seed and by the entry's name."""
+
+
+def file_of_test(out: Path, entry: Entry, seed: int) -> Path:
+    """Return where the results of a test are kept."""
+    return out / EVALUATIONS / f"seed-{seed}" / f"{entry.name}.json"
+
+
+def is_tested(file: Path, tested: Mapping[str, Any]) -> bool:
+    """Return whether the file holds results of just what is to be tested (fingerprints of weights and images)."""
+    return file.exists() and json.loads(file.read_text())["tested"] == tested
+
+
+def write_test(file: Path, found: Evaluation, tested: Mapping[str, Any]) -> None:
+    """Write the results of a test, those of every image among them, beside the fingerprints of what was tested."""
+    wrong = misclassified(found.images.posteriors, found.images.labels)
+    by_image = "".join("01"[one] for one in wrong.tolist())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_json(file, {"tested": tested, **found.to_dict(), "top1_wrong_by_image": by_image})
+
+
+def read_test(file: Path) -> StoredTest:
+    """Read the results of a test."""
+    figures = json.loads(file.read_text())
+    return StoredTest(
+        split=figures["split"],
+        scales=tuple(figures["scales"]),
+        n=figures["n"],
+        top1_error=figures["top1_error"],
+        top1_error_ci95=tuple(figures["top1_error_ci95"]),
+        top5_error=figures["top5_error"],
+        images_of_classes=tuple(one["n"] for one in figures["per_class"]),
+        unusable=tuple(figures["unusable"]),
+        wrong=np.array([image == "1" for image in figures["top1_wrong_by_image"]]),
+    )

@@ -1,0 +1,71 @@
+"""The paper's trainings as data: which networks, at which S, and what each starts from."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+JITTER = "256:512"
+
+SCALES = ("256", "384", JITTER)
+"""S, in the order in which a network is trained at them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridTraining:
+    """One network trained at one S."""
+
+    network: str
+    scale: str
+    """S: `256`, `384` or `256:512`."""
+    init: str | None = None
+    """Training whose layers it starts with, by the paper's rule; None: random weights."""
+    finetune: str | None = None
+    """Training of the same network that it continues."""
+    unseeded: bool = False
+    """Random weights where the paper's network starts from A."""
+
+    @property
+    def name(self) -> str:
+        """`D-384`; also the name of its folder."""
+        return f"{self.network}-{self.scale.replace(':', '-')}{'-glorot' if self.unseeded else ''}"
+
+    @property
+    def start(self) -> str | None:
+        """The training that has to come before."""
+        return self.init or self.finetune
+
+    @property
+    def label(self) -> str:
+        """`D`; `D (Glorot)` if it does not start from A as the paper's does."""
+        return f"{self.network} (Glorot)" if self.unseeded else self.network
+
+
+TRAININGS = (
+    GridTraining(network="A", scale="256"),
+    GridTraining(network="A-LRN", scale="256"),
+    GridTraining(network="B", scale="256", init="A-256"),
+    GridTraining(network="B-5x5", scale="256"),
+    *(GridTraining(network=network, scale="256", init="A-256") for network in "CDE"),
+    *(GridTraining(network=network, scale="256", unseeded=True) for network in "BD"),
+    *(GridTraining(network=network, scale="384", finetune=f"{network}-256") for network in "CDE"),
+    *(GridTraining(network=network, scale=JITTER, finetune=f"{network}-384") for network in "CDE"),
+)
+"""Every training of the paper, each after the one it starts from. D from random weights is for the paper's later
+finding that Glorot's initialisation needs no copying; B from random weights is there to be compared with B-5x5, which
+cannot start from A."""
+
+TRAININGS_BY_NAME = {training.name: training for training in TRAININGS}
+
+QUICK = tuple(training.name for training in TRAININGS if training.scale == "256" and not training.unseeded)
+"""Every network once."""
+
+TWO_BEST = ("D", "E")
+"""Networks of Tables 5 and 6."""
+
+SEVEN = ("D-256", "D-384", "D-256-512", "C-256", "C-384", "E-256", "E-384")
+"""Trainings fused in Table 6: the submission to ILSVRC-2014."""
+
+
+def last_stages(names: Collection[str]) -> tuple[str, ...]:
+    """Return the last training of D and of E among `names`: in the paper the jittered one."""
+    stages = ([GridTraining(network=network, scale=scale).name for scale in reversed(SCALES)] for network in TWO_BEST)
+    return tuple(last for its in stages if (last := next((name for name in its if name in names), None)))
