@@ -28,8 +28,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from verydeep.evaluation.crops import crop_posteriors
-from verydeep.evaluation.dense import dense_posteriors, largest_image, pixels_at_once
-from verydeep.evaluation.passes import posteriors
+from verydeep.evaluation.dense import dense_posteriors, pixel_limits
+from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
 from verydeep.images.loader import rescaled_images
 from verydeep.images.sources.folders import is_image_file
@@ -109,16 +109,16 @@ def seconds(work: Callable[[], object]) -> float:
 
 def dense_against_crops(net: VGG, source: MemorySource, side: int, device: torch.device) -> dict[str, float]:
     """Milliseconds per image of both, and the ratio."""
-    pixels, largest = pixels_at_once([net], device), largest_image([net], device)
+    limits = pixel_limits([net], device)
     dense, crops = [], []
     for turn, (_, image) in enumerate(rescaled_images(source, side)):
         if not isinstance(image, Tensor):
             continue
         if not turn:
-            dense_posteriors(net, image[None], mirror=True, pixels=largest)  # the first call of all is slower
+            dense_posteriors(net, image[None], mirror=True, limits=limits)  # the first call of all is slower
         images = image[None].to(device)
-        dense.append(seconds(lambda images=images: dense_posteriors(net, images, mirror=True, pixels=largest)))
-        crops.append(seconds(lambda images=images: crop_posteriors(net, images, mirror=True, pixels=pixels)))
+        dense.append(seconds(lambda images=images: dense_posteriors(net, images, mirror=True, limits=limits)))
+        crops.append(seconds(lambda images=images: crop_posteriors(net, images, mirror=True, limits=limits)))
     return {
         "images": len(dense),
         "dense_ms": round(1000 * statistics.median(dense), 1),

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from verydeep import Recipe, Tolerance, evaluate, predict, train, vgg
-from verydeep.evaluation.passes import posteriors
+from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
 from verydeep.images.decode import UnusableImageError, decode, decode_for
 from verydeep.images.loader import RescaledImages, TrainingView, centre_batches, training_batches

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from verydeep import CONFIGURATIONS, describe, vgg
 from verydeep.evaluation import dense
-from verydeep.evaluation.dense import dense_posteriors, score_map
+from verydeep.evaluation.dense import PixelLimits, dense_posteriors, score_map
 
 CELL = 32 * 32
 
@@ -74,7 +74,10 @@ def test_the_context_is_as_far_as_the_receptive_field_reaches(name):
 @pytest.mark.parametrize("mirror", [True, False])
 def test_posteriors_from_tiles_are_those_of_the_whole(mirror):
     net, images = lively("B", crop=64), noise(131, 333, count=3)
-    whole, tiled = (dense_posteriors(net, images, mirror=mirror, pixels=pixels) for pixels in (10**9, 40 * CELL))
+    whole, tiled = (
+        dense_posteriors(net, images, mirror=mirror, limits=PixelLimits(pixels, pixels))
+        for pixels in (10**9, 40 * CELL)
+    )
     assert (whole - tiled).abs().max() < 1e-6
     assert not torch.equal(whole[0], whole[1])
 

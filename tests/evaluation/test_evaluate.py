@@ -12,7 +12,7 @@ from PIL import Image
 import verydeep
 from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
-from verydeep.evaluation.passes import posteriors
+from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
 from verydeep.images.sources.source import MemorySource, Sample, Splits
 from verydeep.machine.runtime import Runtime

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from verydeep import vgg
-from verydeep.evaluation import passes, posterior_cache
+from verydeep.evaluation import crops, dense, passes, posterior_cache
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.images import loader
 from verydeep.images.decode import UnusableImageError
@@ -84,16 +84,18 @@ def test_what_was_computed_is_not_computed_again(tmp_path, decoded):
 
 def test_a_second_protocol_and_a_fusion_reuse_it(tmp_path, decoded):
     one, two = run(tmp_path / "one"), run(tmp_path / "two", seed=1)
-    dense, crops = evaluated(one), evaluated(one, protocol="crops")
+    by_dense, by_crops = evaluated(one), evaluated(one, protocol="crops")
     assert len(decoded) == 18
     both = evaluated(one, protocol="both")
     assert both.from_cache == 1
-    assert np.allclose(both.images.posteriors, (dense.images.posteriors + crops.images.posteriors) / 2, atol=1e-12)
+    assert np.allclose(
+        both.images.posteriors, (by_dense.images.posteriors + by_crops.images.posteriors) / 2, atol=1e-12
+    )
     other = evaluated(two)
     assert len(decoded) == 27
     fused = evaluated([one, two])
     assert (fused.from_cache, len(decoded)) == (1, 27)
-    assert np.allclose(fused.images.posteriors, (dense.images.posteriors + other.images.posteriors) / 2, atol=1e-12)
+    assert np.allclose(fused.images.posteriors, (by_dense.images.posteriors + other.images.posteriors) / 2, atol=1e-12)
 
 
 def test_an_image_is_decoded_once_for_all_runs_and_views(tmp_path, decoded):
@@ -185,7 +187,7 @@ def test_a_damaged_file_is_computed_again(tmp_path, own_cache, damage):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, RuntimeError])
 def test_what_was_done_before_an_interruption_is_kept(tmp_path, decoded, monkeypatch, error):
-    folder, real, calls = run(tmp_path / "run"), passes.dense_posteriors, []
+    folder, real, calls = run(tmp_path / "run"), dense.dense_posteriors, []
 
     def interrupted(*arguments, **options):
         calls.append(1)
@@ -193,8 +195,8 @@ def test_what_was_done_before_an_interruption_is_kept(tmp_path, decoded, monkeyp
             raise error
         return real(*arguments, **options)
 
-    monkeypatch.setattr(passes, "pixels_at_once", lambda nets, device: 1)  # every image a batch
-    monkeypatch.setattr(passes, "dense_posteriors", interrupted)
+    monkeypatch.setattr(dense, "pixels_at_once", lambda nets, device: 1)  # every image a batch
+    monkeypatch.setattr(dense, "dense_posteriors", interrupted)
     with pytest.raises(error):
         evaluated(folder)
     assert len(decoded) == 4
@@ -208,7 +210,7 @@ def test_a_long_evaluation_is_kept_from_time_to_time(tmp_path, monkeypatch):
     """Not even a SIGKILL loses it all."""
     kept = []
     monkeypatch.setattr(passes, "SECONDS_BETWEEN_SAVES", 0)
-    monkeypatch.setattr(passes, "pixels_at_once", lambda nets, device: 1)
+    monkeypatch.setattr(dense, "pixels_at_once", lambda nets, device: 1)
     monkeypatch.setattr(passes, "store", lambda key, found: kept.append(len(found.missing)))
     evaluated(run(tmp_path / "run"))
     assert kept == [8, 7, 6, 5, 4, 3, 2, 1, 0, 0]
@@ -303,17 +305,16 @@ def test_an_unusable_image_is_called_what_it_is_called_now(tmp_path):
 
 def test_of_passes_that_are_partly_known_only_the_missing_images_are_computed(tmp_path, monkeypatch):
     folder, computed = run(tmp_path / "run"), {"dense": 0, "crops": 0}
-    for views in computed:
-        real = getattr(passes, f"{views.removesuffix('s') if views == 'crops' else views}_posteriors")
+    for view, module, name in (("dense", dense, "dense_posteriors"), ("crops", crops, "crop_posteriors")):
 
-        def counted(net, batch, real=real, views=views, **options):
-            computed[views] += len(batch)
+        def counted(net, batch, real=getattr(module, name), view=view, **options):
+            computed[view] += len(batch)
             if computed == {"dense": 4, "crops": 0}:
                 raise RuntimeError
             return real(net, batch, **options)
 
-        monkeypatch.setattr(passes, real.__name__, counted)
-    monkeypatch.setattr(passes, "pixels_at_once", lambda nets, device: 1)
+        monkeypatch.setattr(module, name, counted)
+    monkeypatch.setattr(dense, "pixels_at_once", lambda nets, device: 1)
     with pytest.raises(RuntimeError):
         evaluated(folder)
     found = evaluated(folder, protocol="both")
@@ -341,7 +342,7 @@ def test_a_signal_waits_until_all_is_kept(tmp_path, monkeypatch, capsys):
 
 def test_two_evaluations_at_once_lose_nothing_of_each_other(tmp_path, monkeypatch):
     """The one that is stopped later knows less than what stands there by then."""
-    folder, real, calls = run(tmp_path / "run"), passes.dense_posteriors, []
+    folder, real, calls = run(tmp_path / "run"), dense.dense_posteriors, []
 
     def other_in_between(*arguments, **options):
         calls.append(1)
@@ -350,8 +351,8 @@ def test_two_evaluations_at_once_lose_nothing_of_each_other(tmp_path, monkeypatc
             raise RuntimeError
         return real(*arguments, **options)
 
-    monkeypatch.setattr(passes, "pixels_at_once", lambda nets, device: 1)
-    monkeypatch.setattr(passes, "dense_posteriors", other_in_between)
+    monkeypatch.setattr(dense, "pixels_at_once", lambda nets, device: 1)
+    monkeypatch.setattr(dense, "dense_posteriors", other_in_between)
     with pytest.raises(RuntimeError):
         evaluated(folder)
     assert evaluated(folder).from_cache == 1

@@ -14,8 +14,8 @@ from PIL import Image
 from verydeep import vgg
 from verydeep.evaluation.batches import SameSizeBatches
 from verydeep.evaluation.crops import crop_posteriors
-from verydeep.evaluation.dense import dense_posteriors
-from verydeep.evaluation.passes import posteriors
+from verydeep.evaluation.dense import PixelLimits, dense_posteriors
+from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol, paper_scales, single_scale
 from verydeep.images.loader import rescaled_images
 from verydeep.images.quarantine import TooManyBadImagesError
@@ -185,7 +185,7 @@ def test_crops_that_coincide_count_as_often_as_the_grid_has_them(size):
 def test_crops_do_not_depend_on_how_many_are_computed_at_once(pixels):
     net = lively("A")
     images = torch.stack([torch.from_numpy(picture(37, 51, seed)).permute(2, 0, 1) for seed in range(3)])
-    found = crop_posteriors(net, images, mirror=True, pixels=pixels)
+    found = crop_posteriors(net, images, mirror=True, limits=PixelLimits(pixels, pixels))
     expected = [net(torch.from_numpy(multi_crop(picture(37, 51, seed), 32)).permute(0, 3, 1, 2)) for seed in range(3)]
     assert (found - torch.stack(expected).softmax(dim=2).mean(dim=1)).abs().max() < 1e-6
 

@@ -20,7 +20,7 @@ from PIL import Image
 from verydeep import CONFIGURATIONS, Runtime, predict
 from verydeep.cli import main
 from verydeep.evaluation.dense import score_map
-from verydeep.evaluation.passes import posteriors
+from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
 from verydeep.export import export as exporting
 from verydeep.export.export import BrokenExportError, export

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from verydeep import CONFIGURATIONS, Runtime
-from verydeep.evaluation.passes import posteriors
+from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
 from verydeep.images import loader
 from verydeep.images.loader import RescaledImages, TrainingView, centre_batches, rescaled_images, training_batches

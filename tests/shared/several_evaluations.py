@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-import verydeep.evaluation.batches
 import verydeep.evaluation.dense
 import verydeep.evaluation.passes
 from verydeep import Runtime, Tolerance, evaluate, vgg
@@ -68,7 +67,7 @@ def run(job):
     if job.get("other") == int(rank):
         source = Watched(classes=CLASSES, samples=source.samples[::-1])
     ASKED.clear()
-    dense = verydeep.evaluation.passes.dense_posteriors
+    dense = verydeep.evaluation.dense.dense_posteriors
 
     def failing(*arguments, **options):
         if job.get("fails") == int(rank):
@@ -78,8 +77,8 @@ def run(job):
     met = {}
     with (
         patch.object(verydeep.evaluation.passes, "_images_between_meetings", lambda passes: job.get("between", 4)),
-        patch.object(verydeep.evaluation.passes, "pixels_at_once", lambda nets, device: job.get("pixels", 10**6)),
-        patch.object(verydeep.evaluation.passes, "dense_posteriors", failing),
+        patch.object(verydeep.evaluation.dense, "pixels_at_once", lambda nets, device: job.get("pixels", 10**6)),
+        patch.object(verydeep.evaluation.dense, "dense_posteriors", failing),
     ):
         try:
             found = evaluate(

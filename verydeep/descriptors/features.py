@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from verydeep.evaluation.batches import Batch, SameSizeBatches
+from verydeep.evaluation.batches import SameSizeBatch, SameSizeBatches
 from verydeep.evaluation.dense import MOST_PIXELS, largest_image, pixels_at_once
 from verydeep.evaluation.passes import in_float32
 from verydeep.evaluation.protocols import Scales, chosen_scales
@@ -340,7 +340,7 @@ def _at_scale(
     limits = {"max_pixels": asked.tolerance.max_pixels, "workers": asked.runtime.workers}
     images = opened(side, indices) if opened else rescaled_images(asked.source, side, indices=wanted, **limits)
 
-    def put(batch: Batch) -> None:
+    def put(batch: SameSizeBatch) -> None:
         rows = [index - indices.start for index in batch[0]]
         for name, values in _of_batch(asked, batch[1]).items():
             found[name][rows] = values.cpu().numpy()

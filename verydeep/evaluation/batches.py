@@ -8,7 +8,7 @@ from torch import Tensor
 PIXELS_WAITING = 64 * 2**20
 """Images wait for others of their size, up to so many pixels in all (three bytes each)."""
 
-Batch = tuple[list[int], Tensor]
+SameSizeBatch = tuple[list[int], Tensor]
 """Indices of the images in their source, and uint8 [B, 3, H, W]."""
 
 
@@ -20,7 +20,7 @@ class SameSizeBatches:
         self._waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
         self._pixels_waiting = 0
 
-    def add(self, index: int, image: Tensor) -> Batch | None:
+    def add(self, index: int, image: Tensor) -> SameSizeBatch | None:
         """One more image, uint8 [3, H, W]; a batch, if there is one to be computed now."""
         size, area = tuple(image.shape), image[0].numel()
         same = self._waiting.setdefault(size, [])
@@ -32,12 +32,12 @@ class SameSizeBatches:
             return self._take(max(self._waiting, key=lambda size: len(self._waiting[size]) * size[1] * size[2]))
         return None
 
-    def rest(self) -> Iterator[Batch]:
+    def rest(self) -> Iterator[SameSizeBatch]:
         """Those that still wait."""
         for size in list(self._waiting):
             yield self._take(size)
 
-    def _take(self, size: tuple[int, ...]) -> Batch:
+    def _take(self, size: tuple[int, ...]) -> SameSizeBatch:
         batch = self._waiting.pop(size)
         images = torch.stack([image for _, image in batch])
         self._pixels_waiting -= images[:, 0].numel()

@@ -5,17 +5,21 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from verydeep.images.views import grid_places
+from verydeep.evaluation.dense import PixelLimits
+from verydeep.images.views import GRID, grid_places
 from verydeep.networks.vgg import VGG
+
+CROPS = GRID**2
+"""Of an image; with their mirror images the paper's 50."""
 
 
 @torch.inference_mode()
-def crop_posteriors(net: VGG, images: Tensor, *, mirror: bool, pixels: int) -> Tensor:
+def crop_posteriors(net: VGG, images: Tensor, *, mirror: bool, limits: PixelLimits) -> Tensor:
     """Posteriors [B, classes], on the CPU, of images [B, 3, H, W] in 0..255: the mean over their crops' posteriors.
 
     Without the mirror there are 25 crops. Where the grid has a place several times, for an image as high as the crop,
-    say, it is computed once and counts as often. Crops of about `pixels` pixels go through the network at once. It is
-    put into its testing mode.
+    say, it is computed once and counts as often. Crops of about `limits.batch` pixels go through the network at once,
+    which is put into its testing mode.
 
     Raises:
         ValueError: the images are smaller than the crop.
@@ -25,7 +29,7 @@ def crop_posteriors(net: VGG, images: Tensor, *, mirror: bool, pixels: int) -> T
     views = [
         (place, flipped, count) for place, count in places.items() for flipped in ([False, True] if mirror else [False])
     ]
-    at_once = max(1, pixels // (len(images) * net.crop**2))
+    at_once = max(1, limits.batch // (len(images) * net.crop**2))
     total = torch.zeros(len(images), net.classes, dtype=torch.float64)
     for start in range(0, len(views), at_once):
         chosen = views[start : start + at_once]

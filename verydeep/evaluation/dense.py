@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +28,20 @@ POSITIONS_AT_ONCE = 4096
 """Of a score map; each holds the outputs of fc6 and fc7."""
 
 
+class PixelLimits(NamedTuple):
+    """How many pixels go through a network at once."""
+
+    batch: int
+    """Of a batch, as is fastest."""
+    image: int
+    """Of an image, as there is memory for; a larger one goes through in tiles."""
+
+
+def pixel_limits(nets: Sequence[VGG], device: torch.device) -> PixelLimits:
+    """Return the limits for networks that test the same batches on a device."""
+    return PixelLimits(batch=pixels_at_once(nets, device), image=largest_image(nets, device))
+
+
 def pixels_at_once(nets: Sequence[VGG], device: torch.device) -> int:
     """Of how many pixels a batch is best."""
     most = largest_image(nets, device)
@@ -42,16 +57,19 @@ def largest_image(nets: Sequence[VGG], device: torch.device) -> int:
     return min(MOST_PIXELS, int(free) // per_pixel)
 
 
+NO_LIMITS = PixelLimits(batch=MOST_PIXELS, image=MOST_PIXELS)
+
+
 @torch.inference_mode()
-def dense_posteriors(net: VGG, images: Tensor, *, mirror: bool, pixels: int = MOST_PIXELS) -> Tensor:
+def dense_posteriors(net: VGG, images: Tensor, *, mirror: bool, limits: PixelLimits = NO_LIMITS) -> Tensor:
     """Posteriors [B, classes], on the CPU, of whole images [B, 3, H, W] in 0..255 of the crop's size or larger.
 
-    The score map is averaged over space, then comes the soft-max, then the average with the mirror image. No more
-    than `pixels` go through the first layers at once, larger images in tiles. The network is put into its testing mode.
+    The score map is averaged over space, then comes the soft-max, then the average with the mirror image. Images of
+    more than `limits.image` pixels go through in tiles. The network is put into its testing mode.
     """
     net.eval()
     views = [images, images.flip(-1)] if mirror else [images]
-    posteriors = _score_map(net, views, pixels).mean(dim=(2, 3)).softmax(dim=1).cpu()
+    posteriors = _score_map(net, views, limits.image).mean(dim=(2, 3)).softmax(dim=1).cpu()
     return posteriors.unflatten(0, (len(views), len(images))).mean(dim=0)
 
 

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from verydeep.evaluation.metrics import TOP, calibration
-from verydeep.evaluation.passes import Averages, Pass, Surroundings, averages, protocol_passes
+from verydeep.evaluation.passes import Pass, PassContext
+from verydeep.evaluation.posteriors import Averages, averages, protocol_passes
 from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scales
 from verydeep.evaluation.results import (
     NO_TOP5,
@@ -102,14 +103,14 @@ def evaluate(
         digests = processes.from_first(lambda: _digests(source)) if cache else None
         passes = [_passes(one, device, digests, tolerance) for one in tested]
         quarantine = Quarantine(len(source), tolerance, split=split)
-        around = Surroundings(
+        context = PassContext(
             source=Unchanged(source=source, digests=digests) if digests else source,
             quarantine=quarantine,
             workers=runtime.workers,
             processes=processes,
         )
         said = [line for one in tested for line in warnings_of(one.name, one.model)]
-        found = _told_averages(f"evaluate {split}", passes, around, said)
+        found = _told_averages(f"evaluate {split}", passes, context, said)
         figures = {
             "source": splits.name,
             "split": split,
@@ -120,15 +121,15 @@ def evaluate(
         return _from_first(processes, lambda: _evaluation(tested, found.values, source, labels, figures))
 
 
-def _told_averages(what: str, passes: Sequence[Sequence[Pass]], around: Surroundings, said: Sequence[str]) -> Averages:
+def _told_averages(what: str, passes: Sequence[Sequence[Pass]], context: PassContext, said: Sequence[str]) -> Averages:
     """The averages over each run's passes, with their progress, after what is to be `said`."""
-    rows = len(around.source) * sum(map(len, passes))
-    with reporting(what, total=rows, quiet=not around.processes.first) as report:
+    rows = len(context.source) * sum(map(len, passes))
+    with reporting(what, total=rows, quiet=not context.processes.first) as report:
         for line in said:
             report.say(line)
-        around.quarantine.say = report.say
+        context.quarantine.say = report.say
         try:
-            return averages(passes, replace(around, advance=report.advance, say=report.say))
+            return averages(passes, replace(context, advance=report.advance, say=report.say))
         except (KeyboardInterrupt, SystemExit):
             if passes[0][0].key:
                 report.say(KEPT)
@@ -227,7 +228,7 @@ def _passes(tested: _Tested, device: torch.device, digests: Sequence[bytes] | No
     decoders = version("pillow"), version("simplejpeg")
     made_by = (CACHE_FORMAT, __version__, torch.__version__, *decoders, device.type)
     fixed = (*made_by, model.weights_sha256, *architecture, contents, tolerance.max_pixels)
-    return [replace(one, key=(*fixed, one.views, one.side, one.mirror)) for one in found]
+    return [replace(one, key=(*fixed, one.view, one.side, one.mirror)) for one in found]
 
 
 def testing_split(splits: Splits, folders: Sequence[str | Path]) -> str:

@@ -3,20 +3,25 @@
 Only posteriors are ever averaged: over the mirror, over crops, over scales, and over networks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from verydeep.networks.configurations import PAPER_CROP
 from verydeep.networks.scales import middle_scale, scale_range
 
-Views = Literal["dense", "crops"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ViewName = Literal["dense", "crops"]
 """The whole image, or the paper's 50 crops of it."""
 
 Windows = Literal["dense", "crops"]
 """Of an image on which boxes are sought: with the image around them, or each cut out, as crops are in training."""
 
 Method = Literal["dense", "crops", "both"]
+
+_VIEWS: dict[Method, tuple[ViewName, ...]] = {"dense": ("dense",), "crops": ("crops",), "both": ("dense", "crops")}
 
 PROTOCOLS: dict[Method, str] = {
     "dense": "dense evaluation",
@@ -56,9 +61,31 @@ class Protocol:
             raise ValueError(f"scales are to be different ones, not {list(self.scales)}")
 
     @property
-    def views(self) -> tuple[Views, ...]:
-        """Of every image at every scale."""
-        return ("dense", "crops") if self.method == "both" else (self.method,)
+    def views(self) -> tuple[ViewName, ...]:
+        """Kinds of views of every image at every scale."""
+        return _VIEWS[self.method]
+
+
+class View(NamedTuple):
+    """How posteriors of one kind of view are computed."""
+
+    posteriors: Callable[..., "Tensor"]
+    """A function that is called as `dense_posteriors` and `crop_posteriors` are."""
+    passes: int
+    """Forward passes for each image, and as many for its mirror image."""
+
+
+def view_named(name: ViewName) -> View:
+    """Return how posteriors of this kind of view are computed.
+
+    The list is made here because PyTorch is not needed where protocols are only named, as on the command line.
+    """
+    from verydeep.evaluation.crops import CROPS, crop_posteriors
+    from verydeep.evaluation.dense import dense_posteriors
+
+    dense = View(posteriors=dense_posteriors, passes=1)
+    crops = View(posteriors=crop_posteriors, passes=CROPS)
+    return {"dense": dense, "crops": crops}[name]
 
 
 def single_scale(trained: str) -> tuple[int, ...]:

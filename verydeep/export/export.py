@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from verydeep.evaluation.dense import largest_image
-from verydeep.evaluation.passes import Surroundings, averages, protocol_passes
+from verydeep.evaluation.passes import PassContext
+from verydeep.evaluation.posteriors import averages, protocol_passes
 from verydeep.evaluation.protocols import Protocol, single_scale
 from verydeep.export.checksum import SHA256, UNSTATED, state_checksum
 from verydeep.export.comparison import Agreement, Int8Errors, agreement, int8_errors, usable_images
@@ -229,8 +230,8 @@ def _int8_errors(model: Model, exported: ExportedNet, images: _Images, unusable:
     quarantine = Quarantine(len(images.checked), images.tolerance, split=images.split)
     with reporting("test", total=2 * len(images.checked)) as report:
         quarantine.say = report.say
-        around = Surroundings(source=images.checked, quarantine=quarantine, advance=report.advance)
-        float32, int8 = averages(passes, around).values
+        context = PassContext(source=images.checked, quarantine=quarantine, advance=report.advance)
+        float32, int8 = averages(passes, context).values
     unusable |= quarantine.reasons
     return int8_errors(float32, int8, images.labels)
 

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from verydeep.evaluation.passes import Surroundings, averages, protocol_passes
+from verydeep.evaluation.passes import PassContext
 from verydeep.evaluation.pictures import image_at_scale
+from verydeep.evaluation.posteriors import averages, protocol_passes
 from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scales
 from verydeep.evaluation.score_maps import overlay, posterior_map
 from verydeep.export.exported import is_exported, load_exported
@@ -165,9 +166,9 @@ def _of_piece(order: _Order, indices: range, processes: Processes, opened: piece
     """The predictions of some images; none in other processes than the first."""
     piece = Subset(source=order.source, indices=tuple(indices))
     quarantine = Quarantine(len(piece), order.tolerance)
-    around = Surroundings(source=piece, quarantine=quarantine, processes=processes, opened=opened)
+    context = PassContext(source=piece, quarantine=quarantine, processes=processes, opened=opened)
     passes = protocol_passes(order.model.net, order.protocol, name=order.name)
-    found = averages([passes], around).values
+    found = averages([passes], context).values
     best = [_best(posterior, order.top) for posterior in found[0]] if processes.first else []
     pictures = _pictures(order, piece, best, processes) if order.maps is not None else {}
     predictions = []
