@@ -4,7 +4,7 @@ Rounding differs with the processor and the number of threads. All was computed 
 `ATEN_CPU_CAPABILITY` at `default`, `avx2` and `avx512`, and with `ONEDNN_MAX_CPU_ISA` at `SSE41`, `AVX2` and
 `AVX512_CORE`. The greatest differences from what is
 recorded were, relative, 1.9e-4 of the losses of steps on digits and 1.4e-5 of those of boxes; one digit for validation
-and one for training in errors; 1.3e-5 of coordinates of boxes; 2.4e-7, absolute, of posteriors and 8e-7 of features.
+and one for training in errors; 1.3e-5 of coordinates of boxes; 1.2e-7, absolute, of posteriors and 4e-7 of features.
 All other errors, counts and all figures of transfer were equal.
 """
 
