@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from verydeep import vgg
+from verydeep import Descriptor, Recipe, features, load_model, train, vgg
 from verydeep.export import export as exporting
 from verydeep.export.comparison import Agreement, int8_errors
 from verydeep.export.export import BrokenExportError, export
 from verydeep.export.exported import load_exported
-from verydeep.runs.model import Model
+from verydeep.runs.model import Model, save_model
 from verydeep.statistics import paired_bootstrap_interval
 
 FILES, CLASSES = shared.FILES, shared.CLASSES
@@ -23,24 +23,36 @@ network, images, difference = shared.network, shared.images, shared.difference
 
 @pytest.fixture(scope="module")
 def digits_run(tmp_path_factory):
-    """A few seconds of training, well above chance."""
-    from verydeep import Recipe, train
+    """First weights, and fc8 by ridge regression on relu7: 12 of 179 are wrong, on every processor.
 
-    folder = tmp_path_factory.mktemp("digits") / "run"
-    recipe = Recipe(crop=32, width=1 / 8, batch=32, learning_rate=0.01, epochs=4, flip=False, seed=1)
-    train("digits", network="A", out=folder, recipe=recipe)
-    return folder
+    After a training by steps between 30 and 56 were wrong, by the processor, as rounding grows from step to step.
+    """
+    recipe = Recipe(crop=32, width=1 / 8, batch=128, learning_rate=1e-12, epochs=1, flip=False, seed=1)
+    run = train("digits", network="A", out=tmp_path_factory.mktemp("digits") / "run", recipe=recipe)
+    found = list(features(run, "digits", split="train", descriptor=Descriptor(mirror=False)))
+    x, y = (
+        np.stack([one.values["relu7"] for one in found]).astype(float),
+        np.eye(10)[[one.label for one in found]] - 0.1,
+    )
+    mean, model = x.mean(axis=0), load_model(run)
+    products = (x - mean).T @ (x - mean)
+    weight = 10 * np.linalg.solve(products + 0.1 * np.eye(len(mean)) * products.diagonal().mean(), (x - mean).T @ y).T
+    with torch.no_grad():
+        model.net.fc8.weight[:], model.net.fc8.bias[:] = torch.tensor(weight), torch.tensor(1 - weight @ mean)
+    save_model(model, run / "model")
+    return run
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
 def test_int8_keeps_the_error_on_digits(digits_run, tmp_path, to):
-    """The source is the one that the run names."""
-    found = export(digits_run, tmp_path / FILES[to], to=to, int8=True)
+    """The source is the one that the run names. Up to 3 images changed their class on any processor, and 1 error."""
+    found = export(digits_run, tmp_path / FILES[to], to=to, int8=True, max_loss=2)
     plain = export(digits_run, tmp_path / f"plain{Path(FILES[to]).suffix}", to=to, check_images=2)
     assert found.source == "digits"
     assert found.errors.images == 179
-    assert found.errors.float32 < 50
-    assert abs(found.errors.loss) <= 0.6  # of 179 images one is 0.56 points
+    assert found.errors.float32 == pytest.approx(100 * 12 / 179)
+    assert found.errors.changed <= 6
+    assert abs(found.errors.loss) <= 2
     assert found.bytes < plain.bytes / 3
     assert found.agreement.top1_agreement > 95
     assert found.agreement.greatest_difference > 1e-4  # or it would not be in integers
