@@ -1,0 +1,96 @@
+"""The house keeps its measures: short functions, few parameters, files that fit a screenful or three."""
+
+import ast
+import io
+import re
+import statistics
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "verydeep").rglob("*.py"))
+NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
+
+
+def code_lines(text):
+    """Numbers of lines that are neither blank nor comment nor docstring."""
+    bodies = [node.body for node in ast.walk(ast.parse(text)) if isinstance(getattr(node, "body", None), list)]
+    texts = [statement for body in bodies for statement in body if is_text(statement)]
+    prose = {line for statement in texts for line in range(statement.lineno, statement.end_lineno + 1)}
+    tokens = [token for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type not in NO_CODE]
+    return {line for token in tokens for line in range(token.start[0], token.end[0] + 1)} - prose
+
+
+def is_text(statement):
+    is_constant = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return is_constant and isinstance(statement.value.value, str)
+
+
+def functions():
+    for path in MODULES:
+        text = path.read_text()
+        lines = code_lines(text)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                own = lines.intersection(range(node.lineno, node.end_lineno + 1))
+                yield f"{path.relative_to(ROOT)}:{node.name}", len(own), parameters(node.args)
+
+
+def parameters(arguments):
+    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    return sum(name is not None and name.arg not in ("self", "cls") for name in named)
+
+
+def test_functions_are_short_and_take_few_parameters():
+    found = list(functions())
+    lengths = sorted(length for _, length, _ in found)
+    assert statistics.median(lengths) <= 8
+    assert lengths[int(0.9 * len(lengths))] <= 25
+    assert [name for name, length, _ in found if length > 75] == []
+    assert [(name, count) for name, _, count in found if count > 10] == []
+
+
+@pytest.mark.parametrize(("folder", "most"), [("verydeep", 350), ("tests", 500), ("benchmarks", 500)])
+def test_files_are_short(folder, most):
+    lengths = {path: len(path.read_text().splitlines()) for path in sorted((ROOT / folder).rglob("*.py"))}
+    assert {str(path): length for path, length in lengths.items() if length > most} == {}
+
+
+def test_docstrings_begin_with_what_a_thing_does():
+    odd = re.compile(r"(Of|The same|What|How|Whether|So)\b")
+    first_lines = {
+        f"{path.relative_to(ROOT)}:{node.name}": (ast.get_docstring(node) or "").partition("\n")[0]
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert {name: line for name, line in first_lines.items() if odd.match(line)} == {}
+
+
+def test_names_used_in_one_module_alone_are_private():
+    words = {path: set(re.findall(r"[A-Za-z_]\w*", path.read_text())) for path in MODULES}
+    elsewhere = set(re.findall(r"\w+", (ROOT / "verydeep/__init__.pyi").read_text()))
+    alone = [
+        f"{path.relative_to(ROOT)}:{node.name}"
+        for path in MODULES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.name not in elsewhere
+        if not any(node.name in words[other] for other in MODULES if other != path)
+    ]
+    assert [name for name in alone if not name.startswith("verydeep/commands/")] == []
+
+
+def test_the_map_is_that_of_the_code():
+    done = subprocess.run([sys.executable, ROOT / "docs" / "map.py", "--check"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
