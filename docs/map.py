@@ -30,7 +30,9 @@ def main(arguments: list[str]) -> None:
 
 def house_map() -> str:
     """Return the map as Markdown: a heading for each room, a line for each module."""
-    layers = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"][0]
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"][
+        0
+    ]
     modules = [name.strip() for layer in layers["layers"] for name in layer.split("|")]
     places = [ROOT.joinpath(*name.split(".")) for name in modules]
     rooms = [place for place in places if place.is_dir()]
@@ -46,7 +48,9 @@ def _room(room: Path) -> str:
 
 def _table(title: str, about: str, modules: list[Path], room: Path = ROOT / "verydeep") -> str:
     rows = [f"| `{path.relative_to(room).as_posix()}` | {_first_line(path)} |" for path in modules]
-    return "\n".join([f"### {title}\n", *([f"{about}\n"] if about else []), "| file | what is in it |", "|---|---|", *rows, ""])
+    return "\n".join(
+        [f"### {title}\n", *([f"{about}\n"] if about else []), "| file | what is in it |", "|---|---|", *rows, ""]
+    )
 
 
 def _first_line(path: Path) -> str:
