@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from verydeep import import_weights, save, vgg, write_weights
 from verydeep.cli import main
 from verydeep.export import weights as export_weights
-from verydeep.networks.foreign.weights import in_layout
+from verydeep.networks.foreign.torchvision import to_torchvision
 from verydeep.runs.model import load_model
 
 LAYOUTS = ("torchvision", "timm")
@@ -55,7 +55,7 @@ def test_what_came_in_goes_out_again(tmp_path, network, batch_norm, layout, suff
 
 def test_one_unit_in_the_last_place_holds_for_a_hundred_thousand_weights():
     """What the division by std and its reverse round, for weights of all sizes."""
-    from verydeep.networks.foreign.weights import PREPROCESSING, fold, unfold
+    from verydeep.networks.foreign.preprocessing import PREPROCESSING, fold, unfold
 
     rng = np.random.default_rng(0)
     values = torch.from_numpy(rng.normal(size=(4000, 3, 3, 3)) * 10.0 ** rng.integers(-6, 3, 3)[:, None, None])
@@ -114,11 +114,11 @@ def test_names_of_classes_go_out_and_come_back(tmp_path):
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_weights_that_would_not_come_back_are_not_written(tmp_path, monkeypatch, suffix):
     def turned(weights, layout):
-        found = in_layout(weights, layout)
+        found = to_torchvision(weights, layout)
         return {**found, "features.6.weight": found["features.6.weight"].flip(1)}
 
     save(vgg("A", classes=3, crop=32, width=0.05), tmp_path / "model")
-    monkeypatch.setattr(export_weights, "in_layout", turned)
+    monkeypatch.setattr(export_weights, "to_torchvision", turned)
     with pytest.raises(ValueError, match=r"is not written: conv3_1.weight does not come back as it is in"):
         write_weights(tmp_path / "model", tmp_path / f"out{suffix}", "torchvision")
     assert not (tmp_path / f"out{suffix}").exists()

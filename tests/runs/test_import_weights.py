@@ -105,7 +105,9 @@ def test_what_a_mean_image_loses_is_said(tmp_path):
     assert differs(net, rgb, foreign.scores(plain, foreign.rgb_pixels(rgb, (120.0, 90.0, 70.0)))) < 1e-4
     foreign.write_matconvnet(plain, tmp_path / "net.mat", old=True, mean=np.zeros((5, 5)))
     found = import_weights(tmp_path / "net.mat", tmp_path / "other")
-    assert found.notes == ("it has an average image that is none: ILSVRC's mean is taken if no other is said",)
+    assert found.notes == (
+        "it has an average image of another shape than [H, W, 3]: ILSVRC's mean is used unless another is given",
+    )
     assert found.mean_rgb == pytest.approx(foreign.RGB_MEAN, abs=1e-4)
 
 

@@ -12,7 +12,8 @@ from verydeep.machine import atomic
 from verydeep.networks.class_names import WORDS, names_of_classes, numbered_classes
 from verydeep.networks.configurations import PAPER_CROP
 from verydeep.networks.foreign.layouts import ForeignLayout, Triple
-from verydeep.networks.foreign.weights import FOREIGN_NETWORKS, PREPROCESSING, fold, in_layout, in_our_layout, unfold
+from verydeep.networks.foreign.preprocessing import PREPROCESSING, fold, unfold
+from verydeep.networks.foreign.torchvision import FOREIGN_NETWORKS, from_torchvision, to_torchvision
 from verydeep.runs.model import Model, load_model, warnings_of
 
 _ULP, _LEAST = torch.finfo(torch.float32).eps, torch.finfo(torch.float32).tiny
@@ -68,7 +69,7 @@ def write_weights(run: str | Path, path: str | Path, layout: ForeignLayout) -> W
             f"{layout} has no {net.configuration.name}, only {', '.join(FOREIGN_NETWORKS)}: nothing there could load it"
         )
     weights, preprocessing = unfold(net.state_dict(), layout)
-    arrays = {name: value.contiguous() for name, value in in_layout(weights, layout).items()}
+    arrays = {name: value.contiguous() for name, value in to_torchvision(weights, layout).items()}
     told = WrittenWeights(
         file=str(file),
         layout=layout,
@@ -79,7 +80,7 @@ def write_weights(run: str | Path, path: str | Path, layout: ForeignLayout) -> W
         notes=(*_notes(model, layout, preprocessing.mean), *_unsaid(model, file), *warnings_of(str(run), model)),
     )
     content = _file(arrays, told)
-    back = fold(in_our_layout(_arrays(content, file), layout), preprocessing)
+    back = fold(from_torchvision(_arrays(content, file), layout), preprocessing)
     for entry, value in net.state_dict().items():
         if not torch.allclose(back[entry], value, rtol=_ULP, atol=_LEAST, equal_nan=True):
             raise ValueError(f"{file} is not written: {entry} does not come back as it is in {run}")

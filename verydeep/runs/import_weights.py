@@ -1,5 +1,6 @@
 """Other libraries' weights to a run that is used like any other."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from verydeep.networks.class_names import WORDS, names_of_classes, numbered_clas
 from verydeep.networks.configurations import configuration
 from verydeep.networks.foreign.layouts import Channels, Triple, White
 from verydeep.networks.foreign.named_arrays import NamedArrays
+from verydeep.networks.foreign.preprocessing import PREPROCESSING, TORCHVISION_FEATURES, Preprocessing, fold
 from verydeep.networks.foreign.recognition import HEAD, architecture_of
-from verydeep.networks.foreign.weight_files import read_config, read_weights, told_by_timm
-from verydeep.networks.foreign.weights import PREPROCESSING, TORCHVISION_FEATURES, Preprocessing, fold, in_our_layout
+from verydeep.networks.foreign.torchvision import timm_config
+from verydeep.networks.foreign.weight_files import in_our_layout, read_weights
 from verydeep.networks.initialisation import initialise, layers_with_weights
 from verydeep.networks.vgg import VGG
 from verydeep.runs import model_hub
@@ -110,12 +112,12 @@ def import_weights(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists: choose another folder")
     file, config = _found(weights)
-    told = {} if config is None else read_config(config)
+    told = {} if config is None else _read_config(config)
     try:
         if "network" in told:
             converted = _own(file.parent, network, class_names, trained)
         else:
-            arrays = replace(read_weights(file), **told_by_timm(told))
+            arrays = replace(read_weights(file), **timm_config(told))
             converted = converted_weights(arrays, network=network, names=class_names, trained=trained)
     except ValueError as error:
         reason = str(error)
@@ -131,7 +133,7 @@ def converted_weights(
     Raises:
         ValueError: no network of the paper, or an option that does not fit.
     """
-    found = in_our_layout(arrays.arrays, arrays.layout)
+    found = in_our_layout(arrays)
     architecture = architecture_of(found, network)
     weights = {name: value if name.endswith("num_batches_tracked") else value.float() for name, value in found.items()}
     drawn, notes = _unknown(weights)
@@ -178,6 +180,21 @@ def _found(weights: str | Path) -> tuple[Path, Path | None]:
             return folder / name, folder / CONFIG if (folder / CONFIG).is_file() else None
     refuse_classifier(folder)
     raise ValueError(f"{weights} has neither {' nor '.join(HUB_WEIGHTS)}")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Return what a `config.json` beside weights says.
+
+    Raises:
+        ValueError: not JSON, or not an object.
+    """
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(told, dict):
+        raise ValueError(f"{path} cannot be read: it holds a {type(told).__name__}, not an object")
+    return told
 
 
 def _fetched(name: str) -> Path:

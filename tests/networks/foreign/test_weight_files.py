@@ -4,15 +4,17 @@ import copy
 import struct
 import sys
 import zipfile
+import zlib
 
 import foreign_weights as foreign
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from scipy.io import savemat
 
 from verydeep import import_weights, vgg
-from verydeep.networks.foreign import keras_file, keras_process
+from verydeep.networks.foreign import reader_process, reader_program
 from verydeep.networks.foreign.recognition import architecture_of
 from verydeep.networks.foreign.weight_files import read_weights
 
@@ -39,14 +41,14 @@ def saved(state, file):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("notes.txt", b"hello", "is no file of weights: name one that ends in .pth"),
-        ("photo.jpg", b"\xff\xd8\xff", "is no file of weights"),
-        ("empty.pth", b"", "is empty: fetch it again"),
-        ("page.pth", b"<!DOCTYPE html><html>404</html>", "cut off, damaged or none of PyTorch's"),
+        ("notes.txt", b"hello", "is not a file of weights: name one that ends in .pth"),
+        ("photo.jpg", b"\xff\xd8\xff", "is not a file of weights"),
+        ("empty.pth", b"", "is empty: download it again"),
+        ("page.pth", b"<!DOCTYPE html><html>404</html>", "cut off, damaged or not PyTorch's"),
         ("page.safetensors", b"<!DOCTYPE html><html>404</html>", "cannot be read"),
         ("page.h5", b"<!DOCTYPE html><html>404</html>", "file signature not found"),
-        ("page.caffemodel", b"<!DOCTYPE html><html>404</html>", "cut off, damaged or none of Caffe's"),
-        ("page.mat", b"<!DOCTYPE html><html>404</html>", "none of MATLAB's files"),
+        ("page.caffemodel", b"<!DOCTYPE html><html>404</html>", "cut off, damaged or not Caffe's"),
+        ("page.mat", b"<!DOCTYPE html><html>404</html>", "not a MATLAB file of version 5 to 7"),
         ("new.mat", b"\x89HDF\r\n\x1a\n" + b"0" * 600, "MATLAB's version 7.3: save it with -v7"),
     ],
 )
@@ -88,11 +90,11 @@ def test_other_architectures(tmp_path, state):
     alexnet = {f"features.{n}.weight": torch.ones(2, 3, 3, 3) for n in (0, 3, 6, 8, 10)}
     refused(saved(alexnet, tmp_path / "alexnet.pth"), "no network of the paper has convolutions of these sides")
     gap = {**state, "features.40.weight": torch.ones(2, 2, 3, 3)}
-    refused(saved(gap, tmp_path / "gap.pth"), r"its convolutions are features.0, .2, .5, .* .40: no VGG")
+    refused(saved(gap, tmp_path / "gap.pth"), r"its convolutions are features.0, .2, .5, .* .40, as in no VGG")
     more = {**state, "classifier.9.weight": torch.ones(2, 2)}
     refused(
         saved(more, tmp_path / "more.pth"),
-        "holds classifier.9.weight, for which there is no place in torchvision's VGG",
+        "holds classifier.9.weight, which torchvision's VGG does not have",
     )
     sixth = foreign.caffemodel(None, old=False, layers=[("inception_1", np.ones((2, 2)))])
     (tmp_path / "other.caffemodel").write_bytes(sixth)
@@ -138,7 +140,7 @@ def test_a_convolution_under_a_wrong_number_is_missed(layer):
 
 
 def test_what_is_no_state_dict(tmp_path):
-    refused(saved([torch.ones(2)], tmp_path / "list.pth"), "it holds a list, no state dict")
+    refused(saved([torch.ones(2)], tmp_path / "list.pth"), "it holds a list, not a state dict")
     refused(saved({"epoch": 3}, tmp_path / "nothing.pth"), "it holds no weights")
     refused(
         saved(torch.nn.Linear(2, 2), tmp_path / "module.pth"),
@@ -157,19 +159,17 @@ def test_theanos_order_of_axes(tmp_path):
     with h5py.File(tmp_path / "first.h5", "w") as file:
         file.attrs["nb_layers"] = 37
         file["layer_1/param_0"] = np.ones((4, 3, 3, 3), dtype=np.float32)
-    refused(tmp_path / "first.h5", "Keras' first version, in Theano's order of axes: not read")
+    refused(tmp_path / "first.h5", "Keras' first version, in Theano's order of axes, which is not read")
     foreign.write_keras(foreign.plain("D"), tmp_path / "later.h5", form="published")
     with h5py.File(tmp_path / "later.h5", "r+") as file:
         for name in list(file)[:2]:
             kernel = file[name][f"{name}_W_1:0"][()]
             del file[name][f"{name}_W_1:0"]
             file[name][f"{name}_W_1:0"] = kernel.transpose(3, 2, 0, 1)
-    refused(tmp_path / "later.h5", "kernels are in Theano's order of axes: not read")
+    refused(tmp_path / "later.h5", "kernels are in Theano's order of axes, which is not read")
 
 
 def test_matconvnets_other_kind_of_network(tmp_path):
-    from scipy.io import savemat
-
     layers = np.array([("conv1_1", 1.0), ("relu1_1", 2.0)], dtype=[("name", "O"), ("block", "O")])
     savemat(tmp_path / "net.mat", {"layers": layers, "params": np.ones(3)})
     refused(tmp_path / "net.mat", r"it is a DagNN network: only simple ones \(SimpleNN\) are read")
@@ -184,12 +184,12 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
 def test_a_reader_that_does_not_end_or_dies_is_given_up(tmp_path, monkeypatch):
     foreign.write_keras(foreign.plain("D"), tmp_path / "net.h5")
     program = tmp_path / "program.py"
-    monkeypatch.setattr(keras_process, "__file__", str(program))
+    monkeypatch.setattr(reader_program, "__file__", str(program))
     program.write_text("import os; os.abort()")
-    refused(tmp_path / "net.h5", r"the HDF5 library failed with it \(status -6\)")
-    monkeypatch.setattr(keras_file, "PATIENCE", 0.2)
+    refused(tmp_path / "net.h5", r"its reader failed \(status -6\)")
+    monkeypatch.setattr(reader_process, "PATIENCE", 0.2)
     program.write_text("import time; time.sleep(60)")
-    refused(tmp_path / "net.h5", "the HDF5 library does not come to an end with it")
+    refused(tmp_path / "net.h5", "its reader does not come to an end")
 
 
 def test_nothing_is_unpacked_that_is_many_times_as_large_as_its_file(tmp_path):
@@ -209,23 +209,8 @@ def test_nothing_is_unpacked_that_is_many_times_as_large_as_its_file(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model.weights.h5", bytes(100_000_000))
     refused(tmp_path / "bomb.keras", "claims to hold more than it can")
-    import zlib
-
-    packed = zlib.compress(bytes(100_000_000))
-    header = b"MATLAB 5.0".ljust(124) + b"\x00\x01IM"
-    content = header + (15).to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed
-    (tmp_path / "bomb.mat").write_bytes(content)
-    refused(tmp_path / "bomb.mat", "claims to be many times as large as the file")
     import h5py
 
-    cells = 200_000  # of nothing, which compress to a few bytes each
-    fields = (
-        struct.pack("<IIII", 6, 8, 1, 0) + struct.pack("<IIii", 5, 8, 1, cells) + struct.pack("<II8s", 1, 6, b"layers")
-    )
-    matrix = struct.pack("<II", 14, len(fields) + 8 * cells) + fields + struct.pack("<II", 14, 0) * cells
-    packed = zlib.compress(matrix)
-    (tmp_path / "bomb.mat").write_bytes(header + struct.pack("<II", 15, len(packed)) + packed)
-    refused(tmp_path / "bomb.mat", "it holds more than 100,000 arrays")
     with h5py.File(tmp_path / "bomb.h5", "w") as file:
         file.create_dataset("layers/conv2d/vars/0", shape=(3, 3, 10**5, 10**5), dtype="f4", chunks=(3, 3, 64, 64))
     refused(tmp_path / "bomb.h5", "conv2d claims to hold more than there is in the file")
@@ -235,6 +220,42 @@ def test_nothing_is_unpacked_that_is_many_times_as_large_as_its_file(tmp_path):
         )
         packed[0, 0, 0, 0] = 1
     refused(tmp_path / "bomb.h5", "conv2d claims to hold more than there is in the file")
+
+
+MATLAB = b"MATLAB 5.0".ljust(124) + b"\x00\x01IM"
+
+
+def cells(shape, name=b""):
+    """The start of a cell array in a MATLAB file."""
+    return struct.pack("<IIIIIIii", 6, 8, 1, 0, 5, 8, *shape) + struct.pack("<II8s", 1, len(name), name)
+
+
+def compressed(content):
+    packed = zlib.compress(struct.pack("<II", 14, len(content)) + content)
+    return struct.pack("<II", 15, len(packed)) + packed
+
+
+@pytest.mark.parametrize("packed", ["numbers", "cells"])
+def test_no_matlab_file_is_unpacked_that_is_many_times_as_large_as_it_is(tmp_path, packed):
+    if packed == "numbers":
+        savemat(tmp_path / "bomb.mat", {"layers": np.zeros(9_000_000)}, do_compression=True)
+    else:
+        content = cells((1, 4_000_000), b"layers") + struct.pack("<II", 14, 0) * 4_000_000
+        (tmp_path / "bomb.mat").write_bytes(MATLAB + compressed(content))
+    assert (tmp_path / "bomb.mat").stat().st_size < 200_000
+    refused(tmp_path / "bomb.mat", "claims to hold many times as much as its size allows")
+
+
+def test_cells_in_cells_in_cells_end_the_reader_alone(tmp_path):
+    """SciPy's reader calls itself for each, and overflows its stack."""
+    levels, size = [], 0
+    for number in range(200_000):
+        head = cells((1, 1), b"layers" if number == 199_999 else b"")
+        size += len(head)
+        levels.append(struct.pack("<II", 14, size) + head)
+        size += 8
+    (tmp_path / "bomb.mat").write_bytes(MATLAB + b"".join(reversed(levels)))
+    refused(tmp_path / "bomb.mat", r"its reader failed \(status -\d+\)|many times as much|cut off or damaged")
 
 
 def test_links_to_other_files_are_not_followed(tmp_path):

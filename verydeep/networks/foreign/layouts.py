@@ -1,4 +1,4 @@
-"""Whose layout weights are in, and in what range and order pixels go in: words that need no PyTorch."""
+"""Layouts of weights, and the range and order in which pixels go in: words that need no PyTorch."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ ForeignLayout = Literal["torchvision", "timm"]
 Channels = Literal["rgb", "bgr"]
 
 White = Literal[1, 255]
-"""What a white pixel is before the mean is subtracted."""
+"""Value of a white pixel before the mean is subtracted."""
 
 Triple = tuple[float, float, float]
 """A number for each channel."""

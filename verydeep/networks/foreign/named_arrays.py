@@ -1,4 +1,4 @@
-"""What is read from a file of weights, whatever its format."""
+"""Named arrays, as they are read from a file of weights of any format."""
 
 from dataclasses import dataclass
 
@@ -6,10 +6,10 @@ from torch import Tensor
 
 from verydeep.networks.foreign.layouts import Channels, Layout, Triple
 
-EXPANSION = 4
-"""So many times its size a file may hold: weights hardly compress, and nothing larger is allocated for them."""
+_EXPANSION = 4
+"""How many times its size a file may hold: weights hardly compress, and nothing larger is allocated for them."""
 
-LEAST_ALLOWED = 64 * 2**20
+_LEAST_ALLOWED = 64 * 2**20
 """Bytes that any file may hold, because small ones compress better."""
 
 
@@ -20,15 +20,15 @@ class NamedArrays:
     arrays: dict[str, Tensor]
     layout: Layout
     mean: Triple | None = None
-    """In the library's order of channels and range of values, where the file tells it."""
+    """In the library's order of channels and range of values; None where the file does not tell it."""
     std: Triple | None = None
     channels: Channels | None = None
     classes: tuple[str, ...] | None = None
-    """Names or WordNet ids of the outputs, where the file tells them."""
+    """Names or WordNet ids of the outputs; None where the file does not tell them."""
     notes: tuple[str, ...] = ()
-    """What was left out of the file, or put up with."""
+    """Sentences about what was left out of the file or replaced."""
 
 
 def allowed_bytes(file_size: int) -> int:
-    """How much a file of this size may hold."""
-    return max(EXPANSION * file_size, LEAST_ALLOWED)
+    """Return how many bytes of arrays a file of this size may hold."""
+    return max(_EXPANSION * file_size, _LEAST_ALLOWED)

@@ -1,5 +1,6 @@
 """Which network weights are of, by their names and shapes."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,6 @@ from verydeep.networks.configurations import (
     Configuration,
     configuration,
 )
-from verydeep.networks.foreign.weights import kernels
 from verydeep.networks.vgg import VGG
 
 HEAD = ("fc6", "fc7", "fc8")
@@ -71,7 +71,7 @@ def architecture_of(weights: Mapping[str, Tensor], network: str | None = None) -
     architecture = Architecture(
         configuration=found,
         classes=ILSVRC_CLASSES if headless else weights["fc8.weight"].shape[0],
-        crop=PAPER_CROP if headless else _crop(weights, found),
+        crop=PAPER_CROP if headless else fc6_window(weights) * DOWNSAMPLING,
         batch_norm=any(name.startswith("bn") for name in weights),
         width=_width(_channels(weights, found, headless=headless)),
     )
@@ -79,11 +79,44 @@ def architecture_of(weights: Mapping[str, Tensor], network: str | None = None) -
     return architecture
 
 
+def convolution_positions(weights: Mapping[str, Tensor]) -> list[str]:
+    """Return the positions of the convolutions in order: `1_1`, `1_2`, ..."""
+    positions = [match[1] for name in weights if (match := re.fullmatch(r"conv(\d_\d+)\.weight", name))]
+    return sorted(positions, key=lambda position: [int(number) for number in position.split("_")])
+
+
+def last_channels(weights: Mapping[str, Tensor]) -> int:
+    """Return how many channels pool5 has."""
+    return weights[f"conv{convolution_positions(weights)[-1]}.weight"].shape[0]
+
+
+def fc6_window(weights: Mapping[str, Tensor]) -> int:
+    """Return the side of the square of pool5 that fc6 covers.
+
+    Raises:
+        ValueError: fc6's inputs are not a square of positions.
+    """
+    inputs, channels = weights["fc6.weight"].shape[1], last_channels(weights)
+    side = round((inputs / max(1, channels)) ** 0.5)
+    if side < 1 or inputs != channels * side**2:
+        raise ValueError(f"fc6 has {inputs:,} inputs, which is no square of positions with {channels} channels")
+    return side
+
+
+def _kernels(weights: Mapping[str, Tensor]) -> tuple[tuple[int, ...], ...]:
+    """Return the sides of the kernels of each of the five stages."""
+    positions = convolution_positions(weights)
+    return tuple(
+        tuple(weights[f"conv{position}.weight"].shape[-1] for position in positions if position[0] == str(stage))
+        for stage in range(1, len(STAGE_CHANNELS) + 1)
+    )
+
+
 def _configuration(weights: Mapping[str, Tensor]) -> Configuration:
     for name, value in weights.items():
         if name.startswith("conv") and name.endswith(".weight") and value.ndim != 4:
             raise ValueError(f"{name} has the shape {list(value.shape)}: no convolution")
-    sides = kernels(weights)
+    sides = _kernels(weights)
     for found in CONFIGURATIONS.values():
         if found.kernels == sides and not found.lrn:
             return found
@@ -112,15 +145,6 @@ def _convolutions(found: Configuration) -> list[tuple[int, str]]:
     """How many outputs each has in the paper, and its name."""
     stages = zip(STAGE_CHANNELS, enumerate(found.kernels, 1), strict=True)
     return [(paper, f"conv{stage}_{n}") for paper, (stage, ks) in stages for n in range(1, len(ks) + 1)]
-
-
-def _crop(weights: Mapping[str, Tensor], found: Configuration) -> int:
-    channels = weights[f"conv5_{len(found.kernels[-1])}.weight"].shape[0]
-    inputs = weights["fc6.weight"].shape[1]
-    side = round((inputs / channels) ** 0.5) if channels else 0
-    if side < 1 or inputs != channels * side**2:
-        raise ValueError(f"fc6 has {inputs:,} inputs, which is no square of positions with {channels} channels")
-    return side * DOWNSAMPLING
 
 
 def _width(channels: Sequence[tuple[int, int]]) -> float:

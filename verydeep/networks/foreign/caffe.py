@@ -1,5 +1,7 @@
 """Caffe's `.caffemodel`: a protocol buffer, of which only layers' names and arrays are read.
 
+Names convN_M OIHW; fc6, fc7, fc8 OI.
+
 Field numbers are those of `caffe.proto`: NetParameter.layers (2) holds V1LayerParameter, NetParameter.layer (100)
 LayerParameter.
 """
@@ -15,11 +17,11 @@ from torch import Tensor
 from verydeep.networks.foreign.named_arrays import NamedArrays
 
 _SHAPE = ("num", "channels", "height", "width")
-"""Of arrays in old files; in newer ones it is a list."""
+"""Fields with the sides of an array in old files; newer ones have a list."""
 
 
 def read_caffe(path: Path) -> NamedArrays:
-    """The arrays of a `.caffemodel`, each layer's first as `NAME.weight`, its second as `NAME.bias`.
+    """Read the arrays of a `.caffemodel`, each layer's first as `NAME.weight`, its second as `NAME.bias`.
 
     Raises:
         ValueError: damaged, or more arrays in a layer than those two.
@@ -30,7 +32,7 @@ def read_caffe(path: Path) -> NamedArrays:
     try:
         net.ParseFromString(path.read_bytes())
     except DecodeError as error:
-        raise ValueError("it is cut off, damaged or none of Caffe's") from error
+        raise ValueError("it is cut off, damaged or not Caffe's") from error
     arrays: dict[str, Tensor] = {}
     for layer in (*net.layers, *net.layer):
         if len(layer.blobs) > 2:
@@ -52,10 +54,10 @@ def _array(name: str, blob: Any) -> Tensor:
 
 @cache
 def _net_message() -> Any:
-    """The class of a NetParameter.
+    """Return the class of a NetParameter.
 
     `data` and `double_data` are declared as bytes, which look the same in the file as packed numbers and need no object
-    for each.
+    for each number.
     """
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 

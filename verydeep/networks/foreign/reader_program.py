@@ -1,0 +1,231 @@
+"""Program that reads a Keras or MATLAB file in a process of its own; it needs nothing of this package.
+
+The compiled libraries for these formats were not written for files that may be damaged. Small files that were mutated
+made HDF5's run for ever and SciPy's end its process with a segmentation fault; either may also ask for any amount of
+memory. So they run where that harms nobody, with limited memory.
+
+Arguments: the kind of file (`keras` or `matlab`), the file, and how many bytes its arrays may have in all. Standard
+output receives safetensors, standard error what is wrong with a file that is refused, with the exit status 3.
+"""
+
+import importlib
+import io
+import json
+import math
+import re
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+REFUSED = 3
+
+VARIABLES = "variables"
+"""Array that describes a MATLAB file's variables: JSON in UTF-8, in which a number is the name of another array."""
+
+_IN_ARCHIVE = "model.weights.h5"
+
+_LONGEST_NAMES = 2**20
+"""Bytes of an attribute with names."""
+
+_DEEPEST = 8
+"""Levels of networks within networks that are searched."""
+
+_MATLAB_VARIABLES = ("layers", "meta", "normalization", "classes")
+"""Those of MatConvNet's simple networks; older ones have the last two beside the layers."""
+
+_TOO_LARGE = "it claims to hold many times as much as its size allows"
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+_COPIES = 4
+"""Copies of all arrays that a library and the writing of safetensors hold at once, at most."""
+
+_SPARE = 2**27
+"""Bytes of addresses for all else."""
+
+
+def keras_arrays(path: Path, allowed: int) -> dict[str, Any]:
+    """Read the arrays of a Keras file: `NUMBER/LAYER.kernel` and `NUMBER/LAYER.bias`, numbered in the layers' order.
+
+    Raises:
+        ValueError: not Keras', damaged, larger than allowed, or layers with other arrays than a kernel and a bias.
+    """
+    import h5py
+    import numpy as np
+
+    opened: Any = path
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(_IN_ARCHIVE).file_size > allowed:
+                raise ValueError(f"{_IN_ARCHIVE} in it claims to hold more than it can")
+            opened = io.BytesIO(archive.read(_IN_ARCHIVE))
+    arrays: dict[str, Any] = {}
+    with h5py.File(opened, "r") as file:
+        for number, (layer, values) in enumerate(_keras_layers(file)):
+            for value in values:
+                allowed -= value.nbytes
+                if allowed < 0 or value.id.get_storage_size() == 0 or value.external or value.is_virtual:
+                    raise ValueError(f"{layer} claims to hold more than there is in the file")
+            kinds = [{1: "bias", 2: "kernel", 4: "kernel"}.get(value.ndim, "") for value in values]
+            if kinds not in (["kernel"], ["kernel", "bias"]):
+                shapes = [list(value.shape) for value in values]
+                raise ValueError(f"the layer {layer} has arrays of {shapes}, which no VGG has")
+            for kind, value in zip(kinds, values, strict=True):
+                arrays[f"{number:04}/{layer}.{kind}"] = np.ascontiguousarray(value[()])
+    return arrays
+
+
+def _keras_layers(file: Any) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the layers that have arrays, in order."""
+    root = _child(file, "model_weights") if "model_weights" in file else file
+    if "nb_layers" in root.attrs:
+        raise ValueError("it is of Keras' first version, in Theano's order of axes, which is not read")
+    if "layer_names" in root.attrs:
+        for name in _names(root, "layer_names"):
+            group = _child(root, name)
+            yield from _legacy_layers(name, group, _names(group, "weight_names"))
+    else:
+        yield from _keras_3_layers(root, _DEEPEST)
+
+
+def _legacy_layers(name: str, group: Any, weights: list[str]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the layers of a group: one, or those of a network within the network."""
+    layers: dict[str, list[Any]] = {}
+    for weight in weights:
+        *above, _ = weight.split("/")
+        layers.setdefault(above[-1] if above else name, []).append(_child(group, weight))
+    yield from layers.items()
+
+
+def _keras_3_layers(group: Any, deepest: int) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the layers of `layers/CLASS_N/vars`; newer files have their names as an attribute."""
+    for name in sorted(group, key=_natural):
+        child = _child(group, name)
+        if not hasattr(child, "keys") or name == "optimizer":
+            continue
+        if name == "vars":
+            values = [_child(child, number) for number in sorted(child, key=_natural)]
+            if values:
+                named = _names(child, "name") if "name" in child.attrs else [group.name.rpartition("/")[2]]
+                yield named[0], values
+        elif deepest:
+            yield from _keras_3_layers(child, deepest - 1)
+
+
+def _natural(name: str) -> tuple[str, int]:
+    """Return a key that sorts `conv2d`, `conv2d_1`, ..., `conv2d_10` so."""
+    match = re.fullmatch(r"(.*?)_?(\d{0,9})", name, flags=re.DOTALL)
+    return (name, 0) if match is None else (match[1], int(match[2] or 0))
+
+
+def _child(group: Any, path: str) -> Any:
+    """Return the group or array under a path; links to other files are not followed."""
+    import h5py
+
+    for part in path.split("/"):
+        if not hasattr(group, "keys") or not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise ValueError(f"it has no {path}")
+        group = group[part]
+    return group
+
+
+def _names(holder: Any, attribute: str) -> list[str]:
+    """Return the names of an attribute that holds one or several."""
+    stored = holder.attrs.get_id(attribute)
+    if math.prod(stored.shape) * stored.dtype.itemsize > _LONGEST_NAMES:
+        raise ValueError(f"its {attribute} claim to be longer than any network's")
+    value = holder.attrs[attribute]
+    names = [value] if isinstance(value, str | bytes) else list(value)
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+
+
+def matlab_arrays(path: Path, allowed: int) -> dict[str, Any]:
+    """Read the variables of MatConvNet's networks: their arrays under numbers, and `VARIABLES`, which describes them.
+
+    In that description text is text, a structure a list of objects, a cell array a list, an array its number, and
+    everything else null.
+
+    Raises:
+        ValueError: another format, damaged, or larger than allowed.
+    """
+    import numpy as np
+    from scipy.io import loadmat
+
+    with path.open("rb") as file:
+        start = file.read(520)
+    if _HDF5 in (start[:8], start[512:]):
+        raise ValueError("it is of MATLAB's version 7.3: save it with -v7")
+    if start[126:128] not in (b"IM", b"MI"):
+        raise ValueError("it is not a MATLAB file of version 5 to 7")
+    try:
+        found = loadmat(path, variable_names=_MATLAB_VARIABLES)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"it is cut off or damaged ({error})") from error
+    arrays: dict[str, Any] = {}
+    told = {name: _described(found[name], arrays) for name in _MATLAB_VARIABLES if name in found}
+    if sum(array.nbytes for array in arrays.values()) > allowed:
+        raise ValueError(_TOO_LARGE)
+    return {**arrays, VARIABLES: np.frombuffer(json.dumps(told).encode(), dtype=np.uint8)}
+
+
+def _described(value: Any, arrays: dict[str, Any]) -> Any:
+    """Describe a variable, and add its arrays to `arrays`."""
+    import numpy as np
+
+    if not isinstance(value, np.ndarray):
+        return None
+    if value.dtype.names:
+        elements = value.flatten(order="F")
+        return [{name: _described(element[name], arrays) for name in value.dtype.names} for element in elements]
+    if value.dtype == object:
+        return [_described(element, arrays) for element in value.flatten(order="F")]
+    if value.dtype.kind == "U":
+        return "".join(value.flatten().tolist())
+    if value.dtype.kind not in "biuf":
+        return None
+    arrays[str(len(arrays))] = value.astype(value.dtype.newbyteorder("="), order="C")
+    return len(arrays) - 1
+
+
+_READERS: dict[str, tuple[str, Callable[[Path, int], dict[str, Any]]]] = {
+    "keras": ("h5py", keras_arrays),
+    "matlab": ("scipy.io", matlab_arrays),
+}
+"""Library and function for each kind of file."""
+
+
+def _limit_memory(allowed: int) -> None:
+    """Limit the addresses to those in use and what the arrays need, where the system knows such limits."""
+    with suppress(ImportError, OSError):
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = pages * resource.getpagesize() + _SPARE + _COPIES * allowed
+        resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
+
+
+def _main(kind: str, path: str, allowed: str) -> None:
+    from safetensors.numpy import save
+
+    library, read = _READERS[kind]
+    importlib.import_module(library)  # takes addresses too, which the limit is not for
+    _limit_memory(int(allowed))
+    try:
+        content = save(read(Path(path), int(allowed)))
+    except MemoryError:
+        print(_TOO_LARGE, file=sys.stderr)
+        sys.exit(REFUSED)
+    except Exception as error:  # the libraries raise almost anything at damaged files
+        print(str(error) or type(error).__name__, file=sys.stderr)
+        sys.exit(REFUSED)
+    sys.stdout.buffer.write(content)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
