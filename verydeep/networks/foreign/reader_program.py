@@ -47,7 +47,7 @@ _SPARE = 2**27
 """Bytes of addresses for all else."""
 
 
-def keras_arrays(path: Path, allowed: int) -> dict[str, Any]:
+def _keras_arrays(path: Path, allowed: int) -> dict[str, Any]:
     """Read the arrays of a Keras file: `NUMBER/LAYER.kernel` and `NUMBER/LAYER.bias`, numbered in the layers' order.
 
     Raises:
@@ -142,7 +142,7 @@ def _names(holder: Any, attribute: str) -> list[str]:
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 
-def matlab_arrays(path: Path, allowed: int) -> dict[str, Any]:
+def _matlab_arrays(path: Path, allowed: int) -> dict[str, Any]:
     """Read the variables of MatConvNet's networks: their arrays under numbers, and `VARIABLES`, which describes them.
 
     In that description text is text, a structure a list of objects, a cell array a list, an array its number, and
@@ -193,8 +193,8 @@ def _described(value: Any, arrays: dict[str, Any]) -> Any:
 
 
 _READERS: dict[str, tuple[str, Callable[[Path, int], dict[str, Any]]]] = {
-    "keras": ("h5py", keras_arrays),
-    "matlab": ("scipy.io", matlab_arrays),
+    "keras": ("h5py", _keras_arrays),
+    "matlab": ("scipy.io", _matlab_arrays),
 }
 """Library and function for each kind of file."""
 
