@@ -27,9 +27,10 @@ import verydeep
 from verydeep.images.boxes.geometry import CORRECT_IOU
 from verydeep.images.boxes.open import BoxOptions
 from verydeep.images.boxes.regression import Regression
-from verydeep.localisation.localise import FullProcedure, evaluate_boxes, localisation_recipe, localisation_splits
+from verydeep.localisation.evaluate import FullProcedure, evaluate_boxes
 from verydeep.localisation.report import write_localisation_report
 from verydeep.localisation.results import Localisation
+from verydeep.localisation.training import localisation_recipe, localisation_splits
 from verydeep.runs.model import load_model
 from verydeep.runs.record import versions
 from verydeep.statistics import percentile_interval

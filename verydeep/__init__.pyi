@@ -13,12 +13,12 @@ from .images.boxes.open import BoxOptions as BoxOptions
 from .images.scan import Scan as Scan
 from .images.scan import scan as scan
 from .images.tolerance import Tolerance as Tolerance
-from .localisation.localise import FullProcedure as FullProcedure
-from .localisation.localise import evaluate_boxes as evaluate_boxes
-from .localisation.localise import localisation_recipe as localisation_recipe
-from .localisation.localise import localisation_splits as localisation_splits
+from .localisation.evaluate import FullProcedure as FullProcedure
+from .localisation.evaluate import evaluate_boxes as evaluate_boxes
 from .localisation.predict import predict_boxes as predict_boxes
 from .localisation.report import write_localisation_report as write_localisation_report
+from .localisation.training import localisation_recipe as localisation_recipe
+from .localisation.training import localisation_splits as localisation_splits
 from .machine.runtime import Execution as Execution
 from .machine.runtime import Runtime as Runtime
 from .networks.arithmetic import NetworkDescription as NetworkDescription

@@ -96,7 +96,7 @@ def boxes(place):
     found = evaluate_boxes(runs, data=str(images), options=options, full=full)
     return {
         "trainings": [_curves(run) for run in runs],
-        "boxes": found.images.found.tolist(),
+        "boxes": found.images.predicted.tolist(),
         "iou": found.images.overlaps.tolist(),
         "wrong": [one.wrong for one in found.simplified],
         "full": [[one.name == "all together", one.true_class_error, one.top1_error] for one in found.full],

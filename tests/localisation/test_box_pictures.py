@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from verydeep.localisation.box_pictures import FOUND_COLOUR, TRUE_COLOUR, with_boxes_drawn
+from verydeep.localisation.box_pictures import PREDICTED_COLOUR, TRUE_COLOUR, with_boxes_drawn
 
 GREY, WHITE = (90, 90, 90), (255, 255, 255)
 
@@ -21,13 +21,16 @@ def runs_along(line):
 
 def box_on_grey(height, width, box, which):
     image = np.full((height, width, 3), GREY, np.uint8)
-    boxes = {"found": {"found": [np.array(box)]}, "true": {"found": [], "true": np.array(box)}}[which]
+    boxes = {
+        "predicted": {"predicted": [np.array(box, float)]},
+        "true": {"predicted": [], "true": np.array(box, float)},
+    }[which]
     picture = with_boxes_drawn(image, **boxes)
     assert (image == GREY).all()
     return picture
 
 
-@pytest.mark.parametrize(("which", "colour", "width"), [("found", FOUND_COLOUR, 3), ("true", TRUE_COLOUR, 2)])
+@pytest.mark.parametrize(("which", "colour", "width"), [("predicted", PREDICTED_COLOUR, 3), ("true", TRUE_COLOUR, 2)])
 def test_a_line_is_inside_of_the_box_with_a_white_edge(which, colour, width):
     picture = box_on_grey(100, 224, (40.2, 20.1, 160, 61), which)
     rows = [(GREY, 19), (WHITE, 1), (colour, width), (WHITE, 1)]
@@ -39,7 +42,7 @@ def test_a_line_is_inside_of_the_box_with_a_white_edge(which, colour, width):
 
 
 @pytest.mark.parametrize(
-    ("which", "colour", "width", "edge"), [("found", FOUND_COLOUR, 12, 3), ("true", TRUE_COLOUR, 8, 2)]
+    ("which", "colour", "width", "edge"), [("predicted", PREDICTED_COLOUR, 12, 3), ("true", TRUE_COLOUR, 8, 2)]
 )
 def test_lines_grow_with_the_picture(which, colour, width, edge):
     line = runs_along(box_on_grey(900, 1200, (300, 200, 900, 700), which)[:, 500])
@@ -47,9 +50,9 @@ def test_lines_grow_with_the_picture(which, colour, width, edge):
 
 
 def test_boxes_at_the_border_or_without_area_are_drawn_too():
-    picture = box_on_grey(50, 60, (0, 0, 60, 50), "found")
-    assert tuple(picture[0, 0]) == tuple(picture[49, 59]) == FOUND_COLOUR
-    assert tuple(box_on_grey(50, 60, (30, 20, 30, 20), "found")[20, 30]) == FOUND_COLOUR
+    picture = box_on_grey(50, 60, (0, 0, 60, 50), "predicted")
+    assert tuple(picture[0, 0]) == tuple(picture[49, 59]) == PREDICTED_COLOUR
+    assert tuple(box_on_grey(50, 60, (30, 20, 30, 20), "predicted")[20, 30]) == PREDICTED_COLOUR
 
 
 @pytest.mark.parametrize(
@@ -61,22 +64,22 @@ def test_boxes_at_the_border_or_without_area_are_drawn_too():
     ],
 )
 def test_a_label_stands_at_its_box_and_in_the_image(box, rows, columns):
-    image, boxes = np.full((150, 224, 3), GREY, np.uint8), [np.array(box)]
-    bare = with_boxes_drawn(image, found=boxes)
-    written = with_boxes_drawn(image, found=boxes, labels=["cat 97%\n"])
+    image, boxes = np.full((150, 224, 3), GREY, np.uint8), [np.array(box, float)]
+    bare = with_boxes_drawn(image, predicted=boxes)
+    written = with_boxes_drawn(image, predicted=boxes, labels=["cat 97%\n"])
     changed = (written != bare).any(axis=2)
     ys, xs = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
     assert ys[0] >= rows.start - 3
     assert ys[-1] < rows.stop
     assert xs[-1] - xs[0] > 40
-    assert (written[changed] == FOUND_COLOUR).all(axis=1).mean() > 0.5
+    assert (written[changed] == PREDICTED_COLOUR).all(axis=1).mean() > 0.5
     assert (written[changed] == WHITE).all(axis=1).any()
     assert changed[rows, columns].mean() > 0.5
 
 
 def test_each_box_has_a_label():
-    image, box = np.full((150, 224, 3), GREY, np.uint8), np.array((60, 80, 160, 140))
+    image, box = np.full((150, 224, 3), GREY, np.uint8), np.array((60.0, 80, 160, 140))
     with pytest.raises(ValueError, match="zip"):
-        with_boxes_drawn(image, found=[box, box], labels=["cat"])
-    twice = with_boxes_drawn(image, found=[box, box], labels=["elephant", "i"])
-    assert np.array_equal(twice, with_boxes_drawn(image, found=[box], labels=["elephant"]))
+        with_boxes_drawn(image, predicted=[box, box], labels=["cat"])
+    twice = with_boxes_drawn(image, predicted=[box, box], labels=["elephant", "i"])
+    assert np.array_equal(twice, with_boxes_drawn(image, predicted=[box], labels=["elephant"]))

@@ -20,10 +20,11 @@ from verydeep import Recipe, Runtime, load_model, train
 from verydeep.evaluation.paired import paired_comparison
 from verydeep.images.boxes.open import BoxOptions
 from verydeep.images.sources.given import GivenImages, given_images
-from verydeep.localisation.localise import FullProcedure, evaluate_boxes, localisation_recipe, localisation_splits
+from verydeep.localisation.evaluate import FullProcedure, evaluate_boxes
 from verydeep.localisation.paper import LEARNED_ALL, LEARNED_FC, reported_box_error
 from verydeep.localisation.predict import predict_boxes
 from verydeep.localisation.results import learned_layers
+from verydeep.localisation.training import localisation_recipe, localisation_splits
 from verydeep.runs.model import load_box_model
 from verydeep.statistics import wilson_interval
 

@@ -15,16 +15,17 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-import verydeep.localisation.localise
+import verydeep.localisation.evaluate
 import verydeep.localisation.report
 from verydeep import vgg
 from verydeep.images.boxes.open import BoxOptions
 from verydeep.images.tolerance import Tolerance
-from verydeep.localisation.localise import FullProcedure, evaluate_boxes
+from verydeep.localisation.box_predictions import write_box_predictions
+from verydeep.localisation.evaluate import FullProcedure, evaluate_boxes
 from verydeep.localisation.predict import predict_boxes
-from verydeep.localisation.procedures import centre_crop_boxes
 from verydeep.localisation.report import write_localisation_report
-from verydeep.localisation.results import full_errors, write_box_predictions
+from verydeep.localisation.results import full_errors
+from verydeep.localisation.simplified_test import centre_crop_boxes
 from verydeep.localisation.tables import localisation_tables
 from verydeep.presentation.pages import shared_folder
 from verydeep.runs.model import Model, outputs, save_model
@@ -120,7 +121,7 @@ def made(tmp_path_factory):
         "tolerance": Tolerance(max_bad=50),
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verydeep.localisation.localise, "centre_crop_boxes", without_one)
+        patch.setattr(verydeep.localisation.evaluate, "centre_crop_boxes", without_one)
         found = evaluate_boxes([one, two], **parts, full=FullProcedure(classifiers=(classifier,)))
     usable = {name: images[name] for name in sorted(images) if name != gone}
     return SimpleNamespace(
@@ -134,7 +135,7 @@ def test_the_simplified_test_counts_what_is_wrong(made):
     assert found.images.ids == tuple(made.images)
     for place, (run, errors) in enumerate(zip(SIDES, found.simplified, strict=True)):
         boxes = [centre_box(run, label, size) for label, (size, _) in zip(labels, made.images.values(), strict=True)]
-        np.testing.assert_allclose(found.images.found[place], boxes, atol=1e-4)
+        np.testing.assert_allclose(found.images.predicted[place], boxes, atol=1e-4)
         ious = [merging.overlap(box, true) for box, (_, true) in zip(boxes, made.images.values(), strict=True)]
         wrong = [iou <= 0.5 for iou in ious]
         assert 0 < sum(wrong) < len(wrong)
@@ -222,7 +223,7 @@ def test_predictions_are_the_same_in_every_kind_of_file(made, tmp_path):
         name = shown.ids[index]
         assert (row["run"], row["id"], row["true_class"]) == (made.found.runs[place], name, name[0])
         assert [row[f"true_{side}"] for side in ("x0", "y0", "x1", "y1")] == made.images[name][1].tolist()
-        assert [row[side] for side in ("x0", "y0", "x1", "y1")] == shown.found[place, index].tolist()
+        assert [row[side] for side in ("x0", "y0", "x1", "y1")] == shown.predicted[place, index].tolist()
         assert row["iou"] == shown.overlaps[place, index]
 
 
@@ -234,7 +235,7 @@ def text_of(tables, width=200):
 
 
 def test_tables_tell_the_figures_and_name_the_shared_folder_once(made):
-    tables = localisation_tables(made.found.to_dict())
+    tables = localisation_tables(made.found)
     text = text_of(tables)
     lines = [line.split() for line in text.splitlines()]
     for row in made.found.simplified:
@@ -292,7 +293,7 @@ def test_pictures_have_the_boxes_of_their_images(made, page):
         factor = shape[0] / size[0]
         assert shape[:2] == tuple(round(edge * factor) for edge in size)
         np.testing.assert_allclose(boxes["true"], true * factor)
-        np.testing.assert_allclose(boxes["found"], shown.found[0, [place]] * factor)
+        np.testing.assert_allclose(boxes["predicted"], shown.predicted[0, [place]] * factor)
 
 
 def test_the_page_says_what_is_so(made, page):

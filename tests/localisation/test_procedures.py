@@ -14,7 +14,9 @@ from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import MemorySource, Sample
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import rescale
-from verydeep.localisation.procedures import FullTest, centre_crop_boxes, full_test, window_places
+from verydeep.localisation.full_test import FullTest, full_test
+from verydeep.localisation.simplified_test import centre_crop_boxes
+from verydeep.localisation.windows import window_corners
 from verydeep.networks.vgg import VGG
 from verydeep.runs.model import Model, outputs
 
@@ -38,7 +40,7 @@ def pixels(source, index, side):
 @settings(max_examples=100, deadline=None)
 @given(height=st.integers(64, 200), width=st.integers(64, 200))
 def test_windows_lie_32_pixels_apart_and_in_the_middle(height, width):
-    tops, lefts = window_places((height, width), 64)
+    tops, lefts = window_corners((height, width), 64)
     with torch.inference_mode():
         shape = model(crop=64).net.score_map(torch.zeros(1, 3, height, width)).shape[2:]
     assert len(tops) == len(lefts) == shape.numel()
@@ -175,8 +177,8 @@ def by_hand(nets, classifiers, image, size, way):
 @pytest.mark.parametrize(("crop", "windows"), [(32, "crops"), (192, "crops"), (224, "dense"), (256, "dense")])
 def test_small_crops_are_cut_out_unless_said_otherwise(crop, windows):
     parts = {"box_models": [model("shared", crop=crop)], "classifiers": [model(crop=crop)]}
-    assert FullTest(**parts, groups=[[0]], scales=[256]).way == windows
-    assert FullTest(**parts, groups=[[0]], scales=[256], windows="dense").way == "dense"
+    assert FullTest(**parts, groups=[[0]], scales=[256]).windows_used == windows
+    assert FullTest(**parts, groups=[[0]], scales=[256], windows="dense").windows_used == "dense"
 
 
 def test_images_that_cannot_be_used_are_none():

@@ -75,7 +75,7 @@ def train(
     from dataclasses import asdict
 
     from verydeep.images.boxes.open import BoxOptions
-    from verydeep.localisation.localise import localisation_recipe, localisation_splits
+    from verydeep.localisation.training import localisation_recipe, localisation_splits
     from verydeep.training.loop import train as train_network
 
     recipe = localisation_recipe(recipe, fc_only=fc_only)
@@ -137,8 +137,8 @@ def evaluate(
         json_file: Write the figures to this file as well (- for standard output instead of the tables).
     """
     from verydeep.images.boxes.open import BoxOptions
-    from verydeep.localisation.localise import FullProcedure, evaluate_boxes
-    from verydeep.localisation.results import write_box_predictions
+    from verydeep.localisation.box_predictions import write_box_predictions
+    from verydeep.localisation.evaluate import FullProcedure, evaluate_boxes
 
     if not runs:
         raise ValueError("name one or more run folders to evaluate")
@@ -156,8 +156,7 @@ def evaluate(
         tolerance=images,
     )
     say(found.check.lines())
-    figures = found.to_dict()
-    show(figures, json_file, *localisation_tables(figures))
+    show(found.to_dict(), json_file, *localisation_tables(found))
     if predictions is not None:
         write_box_predictions(found, predictions)
     if report is not None:
@@ -196,7 +195,7 @@ def predict(
         json_file: Write all predictions to this file as well (- for standard output instead of the table).
         max_pixels: Larger images are refused.
     """
-    from verydeep.localisation.localise import FullProcedure
+    from verydeep.localisation.evaluate import FullProcedure
     from verydeep.localisation.predict import BoxPrediction, predict_boxes
     from verydeep.runs.model import load_box_model
 

@@ -1,16 +1,18 @@
-"""Many predicted boxes to few: close ones averaged, and rated by the class scores of their windows (appendix A.1)."""
+"""Merging of predicted boxes: close ones averaged, and rated by the class scores of their windows (appendix A.1)."""
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float
 
-from verydeep.images.boxes.geometry import Boxes, intersection_over_union
+from verydeep.images.boxes.geometry import intersection_over_union
 
 CLOSE_IOU = 0.5
-"""Boxes that overlap at least so much (intersection over union) are taken for the same object's."""
+"""Boxes with at least this intersection over union are taken for the same object's."""
 
 
-def merged(boxes: Boxes, scores: NDArray[np.float64]) -> tuple[Boxes, NDArray[np.float64]]:
-    """Greedily merged boxes [m, 4] and their ratings [m], the best first, of boxes [n, 4] with scores [n] of one class.
+def merged(
+    boxes: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, "m 4"], Float[np.ndarray, " m"]]:
+    """Merge boxes that are scored for one class greedily; return them with their ratings, the best first.
 
     As long as any two overlap by `CLOSE_IOU` or more, those that overlap most become one: the average of all boxes that
     went into it, rated by the sum of their scores. The paper takes this from OverFeat (Sermanet et al., 2014) and says
@@ -20,7 +22,7 @@ def merged(boxes: Boxes, scores: NDArray[np.float64]) -> tuple[Boxes, NDArray[np
     members = np.ones(len(boxes))
     overlaps = intersection_over_union(boxes[:, None], boxes[None])
     np.fill_diagonal(overlaps, -1)
-    # The greatest overlap of each box and with which: a merge changes few of them, so all need not be searched again.
+    # The greatest overlap of each box, and with which: a merge changes few of them, so not all are searched again.
     closest = overlaps.argmax(axis=1)
     greatest = overlaps.max(axis=1)
     while greatest.max() >= CLOSE_IOU:

@@ -1,58 +1,59 @@
-"""Images with boxes drawn in."""
+"""Drawing of boxes into images: the one function for pages and for predictions."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from verydeep.images.boxes.geometry import Boxes
-from verydeep.images.decode import Pixels
-
-TRUE_COLOUR, FOUND_COLOUR = (0, 114, 178), (213, 94, 0)
+TRUE_COLOUR, PREDICTED_COLOUR = (0, 114, 178), (213, 94, 0)
 """Blue and orange, which every kind of colour vision tells apart."""
 
-THICK, THIN = (1 / 75, 3), (1 / 110, 2)
-"""Widths of the lines of a predicted and a true box: a share of an image's shorter side, and the fewest pixels."""
+_THICK, _THIN = (1 / 75, 3), (1 / 110, 2)
+"""Widths of the lines of a predicted and a true box: share of an image's shorter side, and fewest pixels."""
 
-EDGE = 1 / 4
-"""Of a line's width, the white edge on either side of it; a pixel at least."""
+_EDGE = 1 / 4
+"""Width of the white edge on either side of a line: share of the line's width, a pixel at least."""
 
-
-LETTERS = (1 / 25, 11)
-"""Height of what is written: a share of an image's shorter side, and the fewest pixels."""
+_LETTERS = (1 / 25, 11)
+"""Height of letters: share of an image's shorter side, and fewest pixels."""
 
 
 def with_boxes_drawn(
-    image: Pixels, *, found: Sequence[Boxes], true: Boxes | None = None, labels: Sequence[str] = ()
-) -> Pixels:
-    """A copy of an image [H, W, 3] with predicted boxes in thick orange lines, and the true one in a thin blue one.
+    image: UInt8[np.ndarray, "H W 3"],
+    *,
+    predicted: Sequence[Float[np.ndarray, "4"]],
+    true: Float[np.ndarray, "4"] | None = None,
+    labels: Sequence[str] = (),
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Draw predicted boxes in thick orange lines, and the true one in a thin blue one, into a copy of an image.
 
     Boxes are (x0, y0, x1, y1) in pixels. Lines have a white edge, so that they are seen on anything. With `labels`,
-    one for each predicted box, these stand above them, or in them where the image ends.
+    one for each predicted box, these stand above the boxes, or in them where the image ends.
     """
     picture = Image.fromarray(np.ascontiguousarray(image))
     pen, side = ImageDraw.Draw(picture), min(image.shape[:2])
-    boxes = [(box, FOUND_COLOUR, THICK) for box in found]
+    boxes = [(box, PREDICTED_COLOUR, _THICK) for box in predicted]
     if true is not None:
-        boxes.append((true, TRUE_COLOUR, THIN))
+        boxes.append((true, TRUE_COLOUR, _THIN))
     for box, colour, (share, least) in boxes:
         width = max(least, round(share * side))
-        margin = max(1, round(EDGE * width))
+        margin = max(1, round(_EDGE * width))
         x0, y0, x1, y1 = (round(edge) for edge in box.tolist())
         last_x, last_y = max(x0, x1 - 1), max(y0, y1 - 1)
         around = (x0 - margin, y0 - margin, last_x + margin, last_y + margin)
         pen.rectangle(around, outline="white", width=width + 2 * margin)
         pen.rectangle((x0, y0, last_x, last_y), outline=colour, width=width)
-    for box, label in reversed(list(zip(found, labels, strict=bool(labels)))):  # the first lies on top
+    for box, label in reversed(list(zip(predicted, labels, strict=bool(labels)))):  # the first lies on top
         _write(pen, " ".join(label.split()), box, picture.size)
     return np.asarray(picture)
 
 
-def _write(pen: ImageDraw.ImageDraw, label: str, box: Boxes, size: tuple[int, int]) -> None:
+def _write(pen: ImageDraw.ImageDraw, label: str, box: Float[np.ndarray, "4"], size: tuple[int, int]) -> None:
     import matplotlib as mpl  # for its font, which has more letters than Pillow's
 
-    share, least = LETTERS
+    share, least = _LETTERS
     height = max(least, round(share * min(size)))
     font = ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", height)
     ascent, descent = font.getmetrics()
@@ -60,5 +61,5 @@ def _write(pen: ImageDraw.ImageDraw, label: str, box: Boxes, size: tuple[int, in
     wide, high = round(font.getlength(label)) + 2 * border, ascent + descent
     left = max(0, min(round(box[0]), size[0] - wide))
     top = max(0, round(box[1]) - high)
-    pen.rectangle((left, top, left + wide - 1, top + high - 1), fill=FOUND_COLOUR)
+    pen.rectangle((left, top, left + wide - 1, top + high - 1), fill=PREDICTED_COLOUR)
     pen.text((left + border, top), label, fill="white", font=font)

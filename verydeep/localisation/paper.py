@@ -3,7 +3,7 @@
 from verydeep.images.boxes.regression import Regression
 
 LEARNED_ALL, LEARNED_FC = "all layers", "fully connected layers"
-"""Which layers learn boxes, the first ones coming from a classification network."""
+"""Layers that learn boxes; the first ones come from a classification network."""
 
 TABLE_8: tuple[tuple[str, Regression, float], ...] = (
     (LEARNED_FC, "shared", 36.4),
@@ -30,5 +30,5 @@ TABLE_10: tuple[tuple[str, float | None, float], ...] = (
 
 
 def reported_box_error(regression: Regression, learned: str | None) -> float | None:
-    """Table 8's error for a box head and the layers that learned; None if it has no such line."""
+    """Return Table 8's error for a box head and the layers that learned; None if it has no such line."""
     return next((error for layers, head, error in TABLE_8 if (layers, head) == (learned, regression)), None)

@@ -15,20 +15,24 @@ from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.given import GivenImage, GivenImages, given_images
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.localisation.box_pictures import with_boxes_drawn
-from verydeep.localisation.localise import FullProcedure
-from verydeep.localisation.procedures import TOP, FullTest, Seen, full_test
+from verydeep.localisation.evaluate import FullProcedure
+from verydeep.localisation.full_test import TOP, ClassBoxes, FullTest, full_test
 from verydeep.machine.runtime import Runtime
 from verydeep.prediction.files import write_picture
 from verydeep.prediction.predict import model_on
+from verydeep.presentation.numbers import share
 from verydeep.runs.model import Model, load_box_model
 
-_QUALITY, LONGEST_SIDE = 92, 65_500
-"""Of JPEG; the side in pixels."""
+LONGEST_SIDE = 65_500
+"""Pixels, of a JPEG file."""
+
+_QUALITY = 92
+"""JPEG's, of the pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoxPrediction:
-    """What networks make of one image."""
+    """Classes of one image, and where they are."""
 
     image: str
     """Its path; `image 3` for the fourth of those given as pixels or bytes."""
@@ -39,12 +43,12 @@ class BoxPrediction:
     boxes: tuple[tuple[float, float, float, float], ...]
     """Where each is: (x0, y0, x1, y1), edges in pixels from the upper left corner."""
     error: str | None = None
-    """Why the image cannot be used, or why it could no longer be when its boxes were to be drawn."""
+    """Reason why the image cannot be used, or no longer could when its boxes were to be drawn."""
     drawn: str | None = None
     """File of the image with the boxes, if that was wanted."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as a plain dictionary, ready for JSON."""
+        """Return a plain dictionary, ready for JSON."""
         return asdict(self)
 
 
@@ -58,7 +62,7 @@ def predict_boxes(
     runtime: Runtime | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[BoxPrediction]:
-    """The most probable classes of every image and where each is, in the order given, as they are computed.
+    """Return the most probable classes of every image and where each is, in the order given, as they are computed.
 
     An image that cannot be used gives a prediction with `error` set, and the others go on.
 
@@ -84,15 +88,15 @@ def predict_boxes(
         raise ValueError("the model predicts classes, not boxes")
     test = full.test([model], runtime)
     quarantine = Quarantine(len(source), tolerance)
-    found = _predictions(test, source, quarantine, runtime.workers, top)
-    return found if draw is None else _drawn(found, source, Path(draw), max_pixels)
+    predictions = _predictions(test, source, quarantine, runtime.workers, top)
+    return predictions if draw is None else _drawn(predictions, source, Path(draw), max_pixels)
 
 
 def _predictions(
     test: FullTest, source: GivenImages, quarantine: Quarantine, workers: int, top: int
 ) -> Iterator[BoxPrediction]:
-    with closing(full_test(test, source, quarantine=quarantine, workers=workers)) as found:
-        for index, seen in found:
+    with closing(full_test(test, source, quarantine=quarantine, workers=workers)) as results:
+        for index, seen in results:
             name = source.ids[index]
             if seen is None:
                 error = quarantine.reasons[name]
@@ -101,7 +105,7 @@ def _predictions(
                 yield _prediction(name, seen, test.classes, top)
 
 
-def _prediction(name: str, seen: Seen, classes: tuple[str, ...], top: int) -> BoxPrediction:
+def _prediction(name: str, seen: ClassBoxes, classes: tuple[str, ...], top: int) -> BoxPrediction:
     best = np.argsort(-seen.posterior, kind="stable")[:top].tolist()
     return BoxPrediction(
         image=name,
@@ -112,10 +116,10 @@ def _prediction(name: str, seen: Seen, classes: tuple[str, ...], top: int) -> Bo
 
 
 def _drawn(
-    found: Iterator[BoxPrediction], source: GivenImages, folder: Path, max_pixels: int
+    predictions: Iterator[BoxPrediction], source: GivenImages, folder: Path, max_pixels: int
 ) -> Iterator[BoxPrediction]:
-    """The same predictions, their images drawn into a folder; each image is read again."""
-    for number, prediction in enumerate(found):
+    """Draw the images of predictions into a folder; each image is read again."""
+    for number, prediction in enumerate(predictions):
         if prediction.error is not None:
             yield prediction
             continue
@@ -135,10 +139,8 @@ def _drawn(
 
 def _picture(image: Pixels, prediction: BoxPrediction) -> bytes:
     buffer = io.BytesIO()
-    labels = [
-        f"{name} {100 * probability:.0f}%"
-        for name, probability in zip(prediction.classes, prediction.probabilities, strict=True)
-    ]
-    picture = with_boxes_drawn(image, found=[np.array(box) for box in prediction.boxes], labels=labels)
+    answers = zip(prediction.classes, prediction.probabilities, strict=True)
+    labels = [f"{name} {share(probability, 0)}" for name, probability in answers]
+    picture = with_boxes_drawn(image, predicted=[np.array(box) for box in prediction.boxes], labels=labels)
     Image.fromarray(picture).save(buffer, "JPEG", quality=_QUALITY)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""What a test of boxes found: errors of each run by both procedures, beside the paper's, and how runs compare."""
+"""Results of a test of boxes: errors of each run by both procedures, beside the paper's, and how runs compare."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -7,32 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Int
 
 from verydeep.evaluation.metrics import error_percent
 from verydeep.evaluation.paired import Comparison, paired_comparison
-from verydeep.evaluation.predictions import ID, TRUE, as_text, check_kind, rows_file
 from verydeep.evaluation.protocols import Windows
-from verydeep.images.boxes.geometry import CORRECT_IOU, Boxes
+from verydeep.images.boxes.geometry import CORRECT_IOU
 from verydeep.images.boxes.open import BoxCheck
 from verydeep.images.boxes.regression import Regression
+from verydeep.localisation.full_test import TOP
 from verydeep.localisation.paper import LEARNED_ALL, LEARNED_FC, reported_box_error
-from verydeep.localisation.procedures import TOP
 from verydeep.networks.configurations import configuration, layers
 from verydeep.runs.model import Model
 from verydeep.runs.record import has_record, read_record
 from verydeep.statistics import wilson_interval
 
-SIDES = ("x0", "y0", "x1", "y1")
-
-BOX_TEXTS = ("run", ID, TRUE)
-BOX_NUMBERS = (*(f"true_{side}" for side in SIDES), *SIDES, "iou")
-"""Columns of a file of predictions."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class BoxErrors:
-    """Of one run by the simplified test: the box of the true class from the centre crop at S; in percent."""
+    """Errors of one run by the simplified test (the box of the true class from the centre crop at S), in percent."""
 
     name: str
     network: str
@@ -46,20 +39,21 @@ class BoxErrors:
     error: float
     error_ci95: tuple[float, float]
     mean_iou: float
+    """Mean intersection over union with the true box, 0..1."""
     paper_error: float | None
-    """Of the like network in the paper's Table 8."""
+    """Error of the like network in the paper's Table 8."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FullErrors:
-    """Of one run or of several together by the full test; in percent."""
+    """Errors of one run, or of several together, by the full test, in percent."""
 
     name: str
     scales: tuple[int, ...]
     """Q that the boxes were sought at, for a crop of 224."""
     n: int
     true_class_error: float
-    """Of the box for the true class, whatever the image was taken for."""
+    """Wrong box for the true class, whatever the image was taken for."""
     true_class_error_ci95: tuple[float, float]
     top1_error: float
     """The most probable class must be right, and its box."""
@@ -71,7 +65,7 @@ class FullErrors:
 
 @dataclass(frozen=True, kw_only=True)
 class BoxClassErrors:
-    """Of the images of one class by the simplified test; in percent."""
+    """Errors on the images of one class by the simplified test, in percent."""
 
     name: str
     n: int
@@ -82,81 +76,61 @@ class BoxClassErrors:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalisedImages:
-    """Every image that could be used, for a page."""
+    """Every image that could be used, with its boxes (x0, y0, x1, y1) in pixels."""
 
     ids: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: Int[np.ndarray, " N"]
     classes: tuple[str, ...]
-    true: Boxes
-    """[N, 4] in pixels of the image."""
-    found: Boxes
-    """[runs, N, 4], of the true class by the simplified test."""
-    overlaps: NDArray[np.float64]
-    """[runs, N], intersection over union of the two."""
+    true: Float[np.ndarray, "N 4"]
+    predicted: Float[np.ndarray, "runs N 4"]
+    """Boxes of the true class by the simplified test."""
+    overlaps: Float[np.ndarray, "runs N"]
+    """Intersection over union of the two, 0..1."""
+
+    @property
+    def wrong(self) -> Bool[np.ndarray, "runs N"]:
+        """Whether the predicted box is wrong."""
+        return ~(self.overlaps > CORRECT_IOU)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Localisation:
-    """What `evaluate_boxes` found."""
+    """Result of `evaluate_boxes`."""
 
     runs: tuple[str, ...]
     source: str
     split: str
     n: int
     simplified: tuple[BoxErrors, ...]
+    """Errors of each run."""
     comparisons: tuple[Comparison, ...]
     """Every two runs by the simplified test."""
     crop: int
-    """Of all runs."""
+    """Crop of all runs, in pixels."""
     classifiers: tuple[str, ...]
     classifier_scales: tuple[tuple[int, ...], ...]
     """Q that each of them ranked classes at, for a crop of 224; boxes are rated at the scale that they are from."""
     windows: Windows | None
-    """Of the full test."""
+    """How windows went through the networks in the full test."""
     full: tuple[FullErrors, ...]
-    """Of each run and, if several, of all together; nothing without classification runs."""
+    """Errors of each run and, if several, of all together; none without classification runs."""
     per_class: tuple[BoxClassErrors, ...]
-    """Of the first run by the simplified test."""
+    """Errors of the first run by the simplified test."""
     check: BoxCheck
     unusable: dict[str, str]
+    """Images that were left out, and why."""
     images: LocalisedImages = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as plain dictionaries, ready for JSON."""
+        """Return the figures as plain dictionaries, ready for JSON."""
         figures = {name: value for name, value in vars(self).items() if name not in ("images", "check")}
         for name in ("simplified", "comparisons", "full", "per_class"):
             figures[name] = [asdict(one) for one in figures[name]]
         return {**figures, **asdict(self.check)}
 
 
-def write_box_predictions(found: Localisation, file: str | Path) -> None:
-    """A CSV or Parquet file, a row for each run and image by the simplified test, in the source's order.
-
-    Columns: run, id, true_class, true_x0 to true_y1, x0 to y1 (pixels of the image) and iou.
-
-    Raises:
-        ValueError: a file of another kind, or nothing here that writes Parquet.
-        OSError: the file cannot be written.
-    """
-    file, images = Path(file), found.images
-    check_kind(file)
-    with rows_file(file, dict.fromkeys(BOX_TEXTS, str) | dict.fromkeys(BOX_NUMBERS, float)) as add:
-        for name, boxes, overlaps in zip(found.runs, images.found, images.overlaps, strict=True):
-            add(
-                (
-                    as_text(name),
-                    as_text(images.ids[index]),
-                    as_text(images.classes[images.labels[index]]),
-                    *images.true[index].tolist(),
-                    *boxes[index].tolist(),
-                    float(overlaps[index]),
-                )
-                for index in range(found.n)
-            )
-
-
-def box_errors(folder: str | Path, model: Model, overlaps: NDArray[np.float64]) -> BoxErrors:
-    """Of a run, given the overlap of every image's box with the true one, [N]."""
+def box_errors(folder: str | Path, model: Model, overlaps: Float[np.ndarray, " N"]) -> BoxErrors:
+    """Count the errors of a run, given the overlap of every image's box with the true one."""
     assert model.regression is not None
     wrong, learned = ~(overlaps > CORRECT_IOU), learned_layers(folder)
     return BoxErrors(
@@ -175,7 +149,7 @@ def box_errors(folder: str | Path, model: Model, overlaps: NDArray[np.float64]) 
 
 
 def learned_layers(folder: str | Path) -> str | None:
-    """Which layers a run was free to change: all, the fully connected ones, or from the one after the frozen ones."""
+    """Say which layers a run was free to change: all, the fully connected ones, or those after the frozen ones."""
     if not has_record(folder):
         return None
     record = read_record(folder)
@@ -194,34 +168,30 @@ def learned_layers(folder: str | Path) -> str | None:
 
 
 def box_class_errors(images: LocalisedImages) -> tuple[BoxClassErrors, ...]:
-    """Of the first run, on the images of each class."""
-    wrong = ~(images.overlaps[0] > CORRECT_IOU)
-    found = []
-    for label in np.unique(images.labels):
-        its = wrong[images.labels == label]
-        found.append(
-            BoxClassErrors(
-                name=images.classes[label],
-                n=len(its),
-                wrong=int(its.sum()),
-                error=error_percent(its),
-                error_ci95=wilson_interval(its),
-            )
-        )
-    return tuple(found)
-
-
-def box_comparisons(names: Sequence[str], images: LocalisedImages) -> tuple[Comparison, ...]:
-    """Every two runs, image by image."""
-    wrong = ~(images.overlaps > CORRECT_IOU)
+    """Count the errors of the first run on the images of each class."""
+    by_class = {label: images.wrong[0][images.labels == label] for label in np.unique(images.labels)}
     return tuple(
-        paired_comparison(names[one], names[other], wrong[one], wrong[other])
-        for one, other in combinations(range(len(names)), 2)
+        BoxClassErrors(
+            name=images.classes[label],
+            n=len(wrong),
+            wrong=int(wrong.sum()),
+            error=error_percent(wrong),
+            error_ci95=wilson_interval(wrong),
+        )
+        for label, wrong in by_class.items()
     )
 
 
-def full_errors(name: str, wrong: NDArray[np.bool_], *, scales: tuple[int, ...], classes: int) -> FullErrors:
-    """Of [3, N]: which images are wrong by the true class's box, by top 1 and by top 5."""
+def box_comparisons(names: Sequence[str], images: LocalisedImages) -> tuple[Comparison, ...]:
+    """Compare every two runs, image by image."""
+    each = zip(names, images.wrong, strict=True)
+    return tuple(
+        paired_comparison(first, second, wrong, other) for (first, wrong), (second, other) in combinations(each, 2)
+    )
+
+
+def full_errors(name: str, wrong: Bool[np.ndarray, "3 N"], *, scales: tuple[int, ...], classes: int) -> FullErrors:
+    """Count which images are wrong by the true class's box, by top 1 and by top 5."""
     true_class, top1, top5 = wrong
     ranked = classes > TOP
     return FullErrors(

@@ -1,23 +1,21 @@
-"""Localisation, appendix A of the paper: what is trained, tested and predicted of boxes."""
+"""Test of runs of boxes on a source, by the paper's two procedures (appendix A.2)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Int
 
 from verydeep.evaluation.evaluate import testing_split
 from verydeep.evaluation.protocols import Windows
 from verydeep.images.boxes.boxed import Boxed
-from verydeep.images.boxes.geometry import CORRECT_IOU, Boxes, intersection_over_union
-from verydeep.images.boxes.open import BoxCheck, BoxOptions, boxed_parts
-from verydeep.images.boxes.regression import Regression
+from verydeep.images.boxes.geometry import CORRECT_IOU, intersection_over_union
+from verydeep.images.boxes.open import BoxOptions, boxed_parts
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.open import open_for_testing, open_source
-from verydeep.images.sources.source import Splits
-from verydeep.images.tolerance import MAX_PIXELS, Tolerance
-from verydeep.localisation.procedures import TOP, FullTest, centre_crop_boxes, full_test
+from verydeep.images.sources.open import open_for_testing
+from verydeep.images.tolerance import Tolerance
+from verydeep.localisation.full_test import TOP, ClassBoxes, FullTest, full_test
 from verydeep.localisation.results import (
     FullErrors,
     Localisation,
@@ -27,45 +25,11 @@ from verydeep.localisation.results import (
     box_errors,
     full_errors,
 )
+from verydeep.localisation.simplified_test import centre_crop_boxes
 from verydeep.machine.runtime import Runtime
 from verydeep.prediction.predict import model_on
 from verydeep.presentation.progress import reporting
 from verydeep.runs.model import Model, load_box_model, load_model, warnings_of
-from verydeep.training.recipe import Recipe, check_for_boxes
-
-LAST_CONVOLUTIONAL = "pool5"
-"""Frozen up to here, fully connected layers alone learn."""
-
-
-def localisation_splits(
-    source: str, *, regression: Regression, options: BoxOptions, max_pixels: int = MAX_PIXELS
-) -> tuple[Splits, BoxCheck]:
-    """A source's training and validation images with their boxes, for `train`; and what became of the others.
-
-    Raises:
-        ValueError: unusable source or boxes.
-    """
-    splits = open_source(source)
-    parts = ["train", "val"]
-    with reporting("check boxes", total=sum(len(splits.part(part)) for part in parts)) as report:
-        found, check = boxed_parts(
-            splits, parts, options, every_class_of="train", max_pixels=max_pixels, advance=report.advance
-        )
-    return Splits(name=splits.name, parts={**found}, regression=regression), check
-
-
-def localisation_recipe(recipe: Recipe, *, fc_only: bool) -> Recipe:
-    """A recipe for boxes; with `fc_only` all layers before fc6 are frozen.
-
-    Raises:
-        ValueError: it does not go with boxes, or says already what is frozen.
-    """
-    check_for_boxes(recipe)
-    if not fc_only:
-        return recipe
-    if recipe.freeze is not None:
-        raise ValueError("--fc-only and --freeze both say what learns: choose one")
-    return replace(recipe, freeze=LAST_CONVOLUTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +44,9 @@ class FullProcedure:
     """`FullTest.windows`."""
 
     def test(self, models: Sequence[Model], runtime: Runtime) -> FullTest:
-        """With these networks of boxes: each by itself and, if several, all together.
+        """Load the classification runs for networks of boxes: each of these by itself and, if several, all together.
 
-        Says what has to be known of the classification runs, such as random layers.
+        Tells what people have to know of the classification runs, such as random layers.
 
         Raises:
             ValueError: they do not go together.
@@ -115,15 +79,15 @@ def evaluate_boxes(
     runtime: Runtime | None = None,
     tolerance: Tolerance | None = None,
 ) -> Localisation:
-    """Tests runs of boxes by the paper's simplified procedure and, if wanted, by the full one; several are compared.
+    """Test runs of boxes by the paper's simplified procedure and, if wanted, by the full one; compare several.
 
     Args:
         folders: runs of boxes, with the same classes and crop.
         data: SOURCE of the images.
         options: where their boxes are.
-        split: `test` if the source has one, else `val`; of a source without splits that none of the runs was trained
+        split: `test` if the source has one, else `val`; for a source without splits that none of the runs was trained
             on, those that classify among them, `all`.
-        full: of whole images; in it the predictions of several runs are also put together.
+        full: procedure for whole images; in it the predictions of several runs are also put together.
         runtime: device, and processes that decode.
         tolerance: how many images may be unusable.
 
@@ -145,7 +109,7 @@ def evaluate_boxes(
     usable = np.flatnonzero(~np.isnan(boxes).any(axis=(0, 2)))
     if not len(usable):
         raise ValueError(f"none of the images of {split} can be used")
-    images, names = _images(source, usable, boxes), tuple(map(str, folders))
+    images, names = _localised(source, usable, boxes), tuple(map(str, folders))
     return Localisation(
         runs=names,
         source=splits.name,
@@ -156,7 +120,7 @@ def evaluate_boxes(
         crop=models[0].net.crop,
         classifiers=tuple(map(str, classifiers)),
         classifier_scales=tuple(test.scales_of(model) for model in test.classifiers) if test else (),
-        windows=test.way if test else None,
+        windows=test.windows_used if test else None,
         full=_full_errors(test, names, source, usable, quarantine, runtime) if test else (),
         per_class=box_class_errors(images),
         check=check,
@@ -175,7 +139,9 @@ def _models(folders: Sequence[str | Path], runtime: Runtime) -> list[Model]:
     return models
 
 
-def _simplified(models: Sequence[Model], source: Boxed, quarantine: Quarantine, runtime: Runtime) -> Boxes:
+def _simplified(
+    models: Sequence[Model], source: Boxed, quarantine: Quarantine, runtime: Runtime
+) -> Float[np.ndarray, "runs N 4"]:
     with reporting("centre crops", total=len(models) * len(source)) as report:
         quarantine.say = report.say
         return np.stack(
@@ -186,16 +152,18 @@ def _simplified(models: Sequence[Model], source: Boxed, quarantine: Quarantine, 
         )
 
 
-def _images(source: Boxed, usable: NDArray[np.int64], boxes: Boxes) -> LocalisedImages:
+def _localised(
+    source: Boxed, usable: Int[np.ndarray, " usable"], boxes: Float[np.ndarray, "runs N 4"]
+) -> LocalisedImages:
     true = np.stack([source.located[index].box for index in usable])
-    found = boxes[:, usable]
+    predicted = boxes[:, usable]
     return LocalisedImages(
         ids=tuple(source.ids[index] for index in usable),
         labels=np.asarray(source.labels)[usable],
         classes=source.classes,
         true=true,
-        found=found,
-        overlaps=intersection_over_union(found, true[None]),
+        predicted=predicted,
+        overlaps=intersection_over_union(predicted, true[None]),
     )
 
 
@@ -203,7 +171,7 @@ def _full_errors(
     test: FullTest,
     names: tuple[str, ...],
     source: Boxed,
-    usable: NDArray[np.int64],
+    usable: Int[np.ndarray, " usable"],
     quarantine: Quarantine,
     runtime: Runtime,
 ) -> tuple[FullErrors, ...]:
@@ -212,13 +180,8 @@ def _full_errors(
         quarantine.say = report.say
         for index, seen in full_test(test, source, quarantine=quarantine, workers=runtime.workers, wanted=labels):
             report.advance()
-            if seen is None or index not in counted:
-                continue
-            label, true = labels[index], source.located[index].box
-            right = intersection_over_union(seen.boxes[:, label], true) > CORRECT_IOU  # [groups]
-            # Of classes with equal probability the right one counts as the last.
-            rank = int((seen.posterior >= seen.posterior[label]).sum())
-            wrong.append(np.stack([~right, ~right | (rank > 1), ~right | (rank > TOP)]))
+            if seen is not None and index in counted:
+                wrong.append(_wrong(seen, labels[index], source.located[index].box))
     if not wrong:
         raise ValueError("none of the images can be used in the full test")
     by_group = np.stack(wrong, axis=2).transpose(1, 0, 2)  # [groups, 3, images]
@@ -231,3 +194,11 @@ def _full_errors(
         )
         for group, its in zip(test.groups, by_group, strict=True)
     )
+
+
+def _wrong(seen: ClassBoxes, label: int, true: Float[np.ndarray, "4"]) -> Bool[np.ndarray, "3 groups"]:
+    """Return whether an image is wrong by the true class's box, by top 1 and by top 5."""
+    right = intersection_over_union(seen.boxes[:, label], true) > CORRECT_IOU
+    # Of classes with equal probability the right one counts as the last.
+    rank = int((seen.posterior >= seen.posterior[label]).sum())
+    return np.stack([~right, ~right | (rank > 1), ~right | (rank > TOP)])

@@ -1,0 +1,219 @@
+"""The full test of boxes (appendix A.2): whole images, with no class given."""
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from verydeep.evaluation.protocols import Windows
+from verydeep.ilsvrc_classes import places
+from verydeep.images.boxes.geometry import boxes_in_image, clipped, rescaled_boxes
+from verydeep.images.decode import UnusableImageError
+from verydeep.images.loader import Rescaled, rescaled_images
+from verydeep.images.quarantine import Quarantine
+from verydeep.images.sources.source import Source
+from verydeep.images.views import Size
+from verydeep.localisation.box_merging import merged
+from verydeep.localisation.windows import image_size, outputs_over_space, window_corners
+from verydeep.networks.configurations import PAPER_CROP
+from verydeep.networks.scales import middle_scale, scale_in_pixels
+from verydeep.runs.model import Model
+
+TOP = 5
+"""Classes whose boxes are told (ILSVRC's task allows five answers)."""
+
+
+class ClassBoxes(NamedTuple):
+    """Result of the full test on one image."""
+
+    posterior: Float[np.ndarray, " K"]
+    """Average over the classification networks; the same for all groups."""
+    boxes: Float[np.ndarray, "groups K 4"]
+    """The best box of every group of box networks for each class; NaN for classes not asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullTest:
+    """The networks of a full test, all with the same crop and classes, and the scales Q for a crop of 224.
+
+    An ILSVRC class may have either of its names in a classification network: its WordNet id or its word.
+    """
+
+    box_models: Sequence[Model]
+    classifiers: Sequence[Model]
+    groups: Sequence[Sequence[int]]
+    """Box models whose predictions are put together."""
+    scales: Sequence[int] = ()
+    """Q of all networks. Without any, each network has its own S, so that a group's boxes are the same whatever other
+    networks are tested beside it."""
+    windows: Windows | None = None
+    """`dense` is the paper's. None: that for crops of 224 or more, `crops` for smaller ones, whose windows are mostly
+    border. There, training saw zero padding, where dense application sees the neighbours."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for networks that do not go together, or scales that cannot be."""
+        if self.scales and (min(self.scales) < PAPER_CROP or len(set(self.scales)) < len(self.scales)):
+            raise ValueError(
+                f"scales are different whole numbers from {PAPER_CROP} (the crop) up, not {list(self.scales)}"
+            )
+        if not self.classifiers:
+            raise ValueError("the full test rates boxes by class scores: name a classification run (--classifier)")
+        for other in (*self.box_models, *self.classifiers):
+            if other.net.crop != self.crop:
+                raise ValueError(f"crops differ ({self.crop} and {other.net.crop}): windows must be the same")
+            differing = _differing(self.classes, other.classes)
+            if differing:
+                raise ValueError(f"classes of the runs differ: {', '.join(differing[:TOP])} are not in all")
+        if any(other.classes != self.classes for other in self.box_models):
+            raise ValueError("runs of boxes have the same classes in another order or under other names")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes in the order of all results."""
+        return self.box_models[0].classes
+
+    @property
+    def crop(self) -> int:
+        """Crop of all networks, in pixels."""
+        return self.box_models[0].net.crop
+
+    @property
+    def all_scales(self) -> tuple[int, ...]:
+        """Q at which any network looks at images, the smallest first."""
+        return tuple(
+            sorted({scale for model in (*self.box_models, *self.classifiers) for scale in self.scales_of(model)})
+        )
+
+    def scales_of(self, model: Model) -> tuple[int, ...]:
+        """Return Q at which a network predicts boxes, or ranks classes."""
+        return tuple(self.scales) or (middle_scale(model.scale),)
+
+    def scales_of_group(self, group: Sequence[int]) -> tuple[int, ...]:
+        """Return Q at which the boxes of a group are predicted, the smallest first."""
+        return tuple(sorted({scale for which in group for scale in self.scales_of(self.box_models[which])}))
+
+    @property
+    def windows_used(self) -> Windows:
+        """How windows go through the networks."""
+        return self.windows or ("dense" if self.crop >= PAPER_CROP else "crops")
+
+
+def full_test(
+    test: FullTest, source: Source, *, quarantine: Quarantine, workers: int = 0, wanted: Sequence[int] | None = None
+) -> Generator[tuple[int, ClassBoxes | None]]:
+    """Yield index and result of every image of a source, in order; None for images that cannot be used.
+
+    A network of boxes is applied to all windows at its scales (`FullTest.scales_of`). Every window gives a box, which
+    is rated for a class by the classification networks' posterior in that window, at that scale: whatever S they were
+    trained at. Boxes of all scales and of all networks in a group are merged; the one with the highest rating is the
+    class's. Classes are ranked by the posterior of the whole image, the average over the classification networks, each
+    at its own scales. Boxes are told of the `TOP` most probable classes, and of the one that `wanted` names for each
+    image.
+
+    Raises:
+        TooManyBadImagesError: the quarantine is full.
+        WorkerDiedError: a worker was killed, for example.
+    """
+    limit = quarantine.tolerance.max_pixels
+    with ExitStack() as open_now:
+        streams = [
+            open_now.enter_context(
+                closing(rescaled_images(source, scale_in_pixels(scale, test.crop), max_pixels=limit, workers=workers))
+            )
+            for scale in test.all_scales
+        ]
+        for index, at_scales in enumerate(zip(*streams, strict=True)):
+            images = _usable(at_scales, quarantine)
+            size = None if images is None else image_size(source, index, quarantine)
+            if images is None or size is None:
+                yield index, None
+                continue
+            also = () if wanted is None else (wanted[index],)
+            yield index, _class_boxes(test, dict(zip(test.all_scales, images, strict=True)), size, also)
+
+
+def _differing(one: Sequence[str], other: Sequence[str]) -> list[str]:
+    """Return names of classes that are in one only; an ILSVRC class may have another name in the other."""
+    return sorted({*(name for name in one if name not in places(other)), *(n for n in other if n not in places(one))})
+
+
+def _usable(at_scales: Sequence[Rescaled], quarantine: Quarantine) -> list[Tensor] | None:
+    """Return an image at all scales; None if it cannot be used at one of them."""
+    refusal = next((image for _, image in at_scales if isinstance(image, UnusableImageError)), None)
+    if refusal is not None:
+        quarantine.add(refusal)
+        return None
+    return [image for _, image in at_scales if isinstance(image, Tensor)]
+
+
+def _class_boxes(test: FullTest, images: Mapping[int, Tensor], size: Size, also: Sequence[int]) -> ClassBoxes:
+    """Test an image of `size` that is given at all scales."""
+    seen = _seen_in_windows(test, images, size)
+    chosen = {*np.argsort(-seen.posterior, kind="stable")[:TOP].tolist(), *also}
+    boxes = np.full((len(test.groups), len(test.classes), 4), np.nan)
+    for number, group in enumerate(test.groups):
+        for label in chosen:
+            candidates = [seen.boxes[which][:, label % seen.boxes[which].shape[1]] for which in group]
+            ratings = [seen.scores[which][:, label] for which in group]
+            best, _ = merged(np.concatenate(candidates), np.concatenate(ratings))
+            boxes[number, label] = clipped(best[0], size)
+    return ClassBoxes(seen.posterior, boxes)
+
+
+class _SeenInWindows(NamedTuple):
+    """What each box model sees of one image in all windows at its scales, and what the image is taken for."""
+
+    boxes: list[Float[np.ndarray, "windows heads 4"]]
+    """In pixels of the image; one head for all classes, or one for each."""
+    scores: list[Float[np.ndarray, "windows K"]]
+    posterior: Float[np.ndarray, " K"]
+
+
+def _seen_in_windows(test: FullTest, images: Mapping[int, Tensor], size: Size) -> _SeenInWindows:
+    boxes: list[list[Float[np.ndarray, "windows heads 4"]]] = [[] for _ in test.box_models]
+    scores: list[list[Float[np.ndarray, "windows K"]]] = [[] for _ in test.box_models]
+    posteriors: list[list[Float[np.ndarray, " K"]]] = [[] for _ in test.classifiers]
+    for scale, image in images.items():
+        looking = [which for which, model in enumerate(test.box_models) if scale in test.scales_of(model)]
+        of_windows = []
+        for its, model in zip(posteriors, test.classifiers, strict=True):
+            ranking = scale in test.scales_of(model)
+            if looking or ranking:
+                at_windows, of_image = _class_scores(model, image, test, mirror=ranking and model.flip)
+                of_windows.append(at_windows)
+                its.extend([of_image] if ranking else [])
+        for which in looking:
+            boxes[which].append(_window_boxes(test.box_models[which], image, test, size))
+            scores[which].append(np.mean(of_windows, axis=0))
+    return _SeenInWindows(
+        boxes=[np.concatenate(its) for its in boxes],
+        scores=[np.concatenate(its) for its in scores],
+        posterior=np.mean([np.mean(its, axis=0) for its in posteriors], axis=0),
+    )
+
+
+def _class_scores(
+    model: Model, image: UInt8[Tensor, "3 H W"], test: FullTest, *, mirror: bool
+) -> tuple[Float[np.ndarray, "windows K"], Float[np.ndarray, " K"]]:
+    """Return posteriors of the windows, and of the image: if wanted, averaged with its mirror's."""
+    views = torch.stack([image, image.flip(-1)] if mirror else [image])
+    known = places(model.classes)
+    scores = outputs_over_space(model, views, test.windows_used)[:, [known[name] for name in test.classes]]
+    windows = scores[0].flatten(1).softmax(dim=0).T
+    whole = scores.mean(dim=(2, 3)).softmax(dim=1).mean(dim=0)
+    return windows.double().numpy(), whole.double().numpy()
+
+
+def _window_boxes(
+    model: Model, image: UInt8[Tensor, "3 H W"], test: FullTest, size: Size
+) -> Float[np.ndarray, "windows heads 4"]:
+    """Return boxes in pixels of the image of `size` that is given rescaled."""
+    whole = (image.shape[1], image.shape[2])
+    top, left = window_corners(whole, test.crop)
+    heads = outputs_over_space(model, image[None], test.windows_used)[0].flatten(1).T.reshape(len(top), -1, 4)
+    return rescaled_boxes(boxes_in_image(heads.numpy(), test.crop, top=top[:, None], left=left[:, None]), whole, size)
