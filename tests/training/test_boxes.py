@@ -14,7 +14,7 @@ from verydeep.images.boxes.geometry import ObjectNotShownError, intersection_ove
 from verydeep.images.loader import RescaledImages, TrainingView, draw
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import MemorySource, Sample, Splits
-from verydeep.localisation.procedures import centre_crop_boxes
+from verydeep.localisation.simplified_test import centre_crop_boxes
 from verydeep.machine.runtime import Stopped
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.runs.model import load_box_model, load_config, load_model
