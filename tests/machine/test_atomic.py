@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from verydeep.machine.atomic import new_folder, put_back, standing, write_bytes, write_json
+from verydeep.machine.atomic import locate, new_folder, put_back, write_bytes, write_json
 
 
 def names(folder):
@@ -126,14 +126,14 @@ def test_a_folder_that_a_killed_process_was_replacing_is_found_and_put_back(tmp_
     left.mkdir()
     (left / "weights").write_text("old")
     link.symlink_to(real)
-    assert standing(real) == standing(link) == left
+    assert locate(real) == locate(link) == left
     put_back(link)
     assert link.is_symlink()
-    assert standing(link) == link
+    assert locate(link) == link
     real.rename(left)
     with pytest.raises(ZeroDivisionError), new_folder(link):
         raise ZeroDivisionError
-    assert standing(link) == link
+    assert locate(link) == link
     assert (real / "weights").read_text() == "old"
     assert names(tmp_path) == ["link", "real"]
 

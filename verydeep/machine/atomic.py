@@ -11,8 +11,12 @@ from typing import Any
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file beside its place, syncs it, and renames it there; on failure the old file stays."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """Write a file beside its path, sync it, and rename it to its path; on failure the old file stays.
+
+    Raises:
+        OSError: it cannot be written; the message names path and bytes.
+    """
+    aside = _aside(path, "partial")
     try:
         with aside.open("wb") as file:
             file.write(data)
@@ -27,17 +31,21 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of text; what is no text in names of files stands there escaped."""
+    """Write text in UTF-8 by `write_bytes`; what is not text in a file's name is escaped."""
     write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_text` of `value` as indented JSON."""
+    """Write a value as indented JSON by `write_text`."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def append_json(path: Path, value: Any) -> None:
-    """One more line of JSON; a line that a crash has torn does not tear it too."""
+    """Add a line of JSON to a file, on a line of its own even if a crash tore the last one.
+
+    Raises:
+        OSError: it cannot be written; the message names path and bytes.
+    """
     with path.open("ab+", buffering=0) as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -52,16 +60,15 @@ def append_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Gives an empty folder to fill; when the block ends without an error it is synced and renamed to `path`.
+    """Yield an empty folder to fill; when the block ends without an error, sync it and rename it to `path`.
 
-    A folder that stands at `path` is replaced, where it is a link the one that it leads to. On failure it stays, and
-    nothing else is left behind.
+    A folder at `path` is replaced; of a link, the folder that it leads to. On failure that one stays, and nothing else
+    is left behind.
     """
-    path = _led_to(path)
+    path = _followed(path)
     put_back(path)
-    for left in [*_beside(path, "partial"), *_beside(path, "old")]:
-        shutil.rmtree(left, ignore_errors=True)  # a process was killed
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _remove_leftovers(path, "partial", "old")
+    aside = _aside(path, "partial")
     aside.mkdir(parents=True)
     try:
         yield aside
@@ -69,7 +76,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             _sync(file)
         _sync(aside)
         if path.exists():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            old = _aside(path, "old")
             try:
                 path.rename(old)
                 aside.rename(path)
@@ -85,17 +92,16 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_files(path: Path) -> Iterator[Path]:
-    """Gives where to write `path`, in an empty folder beside it; other files may be written there too.
+    """Yield where to write the file `path`, in an empty folder beside it, which may receive other files too.
 
-    When the block ends without an error they are synced and renamed to `path` and to its side, in the order of their
-    names. On failure files that stood there stay, and nothing else is left behind.
+    When the block ends without an error, sync the files and rename them to `path` and its neighbours, in the order of
+    their names. On failure the old files stay, and nothing else is left behind.
 
     Raises:
         OSError: nothing can be written there.
     """
-    for left in _beside(path, "partial"):
-        shutil.rmtree(left, ignore_errors=True)  # a process was killed
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _remove_leftovers(path, "partial")
+    aside = _aside(path, "partial")
     try:
         aside.mkdir()
     except OSError as error:
@@ -111,25 +117,36 @@ def new_files(path: Path) -> Iterator[Path]:
     _sync(path.parent)
 
 
-def standing(path: Path) -> Path:
-    """Where a folder is: at its place or, if a process ended just as it was replacing it, beside it."""
-    return path if path.exists() else next(iter(_beside(_led_to(path), "old")), path)
+def locate(path: Path) -> Path:
+    """Return where a folder is: at its path or, if a process ended while it was replacing the folder, beside it."""
+    return path if path.exists() else next(iter(_leftovers(_followed(path), "old")), path)
 
 
 def put_back(path: Path) -> None:
-    """Renames a folder to its place again that a process was replacing when it ended."""
-    found = standing(path)
-    if found != path:
-        found.rename(_led_to(path))
+    """Rename a folder to its path again if a process ended while it was replacing the folder."""
+    place = locate(path)
+    if place != path:
+        place.rename(_followed(path))
 
 
-def _led_to(path: Path) -> Path:
-    """Where links lead to; with a name and a parent also where `path` is `.`."""
+def _followed(path: Path) -> Path:
+    """Follow links; the result has a name and a parent even if `path` is `.`."""
     return Path(os.path.realpath(path))
 
 
-def _beside(path: Path, kind: str) -> list[Path]:
+def _aside(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{kind}")
+
+
+def _leftovers(path: Path, kind: str) -> list[Path]:
+    """Return what `_aside` gave to processes that were killed."""
     return sorted(path.parent.glob(f".{glob.escape(path.name)}.*.{kind}"))
+
+
+def _remove_leftovers(path: Path, *kinds: str) -> None:
+    for kind in kinds:
+        for left in _leftovers(path, kind):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

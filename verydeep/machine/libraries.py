@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from verydeep.machine.errors import one_line
+
 EXTRAS = {
     "datasets": "hub",
     "h5py": "keras",
@@ -42,7 +44,7 @@ def library(name: str, *, needed_by: str = "this", alternative: str = "") -> Any
             return importlib.import_module(name)
     except ImportError as error:
         absent = isinstance(error, ModuleNotFoundError) and error.name in (package, name)
-        reason = "" if absent else f", which cannot be imported ({' '.join(str(error).split())})"
+        reason = "" if absent else f", which cannot be imported ({one_line(error)})"
         remedy = " or ".join(filter(None, (f"pip install 'verydeep[{EXTRAS[package]}]'", alternative)))
         raise MissingLibraryError(f"{needed_by} needs the package {package}{reason}: {remedy}") from error
 

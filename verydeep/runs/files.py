@@ -18,7 +18,7 @@ def refuse_classifier(folder: str | Path) -> None:
     Raises:
         ValueError: it is one.
     """
-    if (atomic.standing(Path(folder)) / CLASSIFIER).is_file():
+    if (atomic.locate(Path(folder)) / CLASSIFIER).is_file():
         raise ValueError(
             f"{folder} is a classifier of features, not a run: verydeep predict takes it (in Python verydeep.classify)"
         )

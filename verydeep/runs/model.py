@@ -188,7 +188,7 @@ def _model_folder(folder: str | Path) -> Path:
         if not (found / CONFIG).is_file() or "network" not in _config(found):
             raise ValueError(f"{folder} is no model of verydeep: verydeep import {folder} --out RUN may read it")
         return model_hub.downloaded(str(folder), (WEIGHTS,), beside=found)
-    for path in (atomic.standing(Path(folder) / MODEL), atomic.standing(Path(folder))):
+    for path in (atomic.locate(Path(folder) / MODEL), atomic.locate(Path(folder))):
         if (path / CONFIG).is_file():
             return path
     refuse_classifier(folder)

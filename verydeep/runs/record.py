@@ -110,7 +110,7 @@ def has_record(folder: str | Path) -> bool:
 
 def is_finished(folder: str | Path) -> bool:
     """Whether the training has ended and its model stands."""
-    return (atomic.standing(Path(folder) / MODEL) / CONFIG).is_file()
+    return (atomic.locate(Path(folder) / MODEL) / CONFIG).is_file()
 
 
 def is_begun(folder: str | Path) -> bool:

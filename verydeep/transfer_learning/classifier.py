@@ -75,7 +75,7 @@ class Classification:
 
 def is_classifier(folder: str | Path) -> bool:
     """Whether a folder is one that `save_classifier` wrote."""
-    return (atomic.standing(Path(folder)) / ABOUT).is_file()
+    return (atomic.locate(Path(folder)) / ABOUT).is_file()
 
 
 def check_classifier_folder(folder: Path) -> None:
@@ -84,7 +84,7 @@ def check_classifier_folder(folder: Path) -> None:
     Raises:
         ValueError: it holds something else than a classifier, or is the one in which the process works.
     """
-    place = Path(os.path.realpath(atomic.standing(folder)))
+    place = Path(os.path.realpath(atomic.locate(folder)))
     if not place.exists():
         return
     others = _in_the_way(place) if place.is_dir() else [place.name]
@@ -162,7 +162,7 @@ def load_classifier(folder: str | Path) -> FeatureClassifier:
     """
     from safetensors import SafetensorError
 
-    path = atomic.standing(Path(folder))
+    path = atomic.locate(Path(folder))
     if not (path / ABOUT).is_file():
         raise ValueError(f"{folder} holds no classifier: verydeep transfer --out FOLDER writes one")
     try:

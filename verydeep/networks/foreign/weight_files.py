@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from verydeep.machine.errors import one_line
 from verydeep.networks.foreign.caffe import read_caffe
 from verydeep.networks.foreign.keras import from_keras, read_keras
 from verydeep.networks.foreign.matconvnet import from_matconvnet, read_matconvnet
@@ -46,9 +47,9 @@ def read_weights(path: Path) -> NamedArrays:
     except OSError as error:
         if error.errno is not None:
             raise
-        raise ValueError(f"{path} cannot be read: {_one_line(error)}") from error
+        raise ValueError(f"{path} cannot be read: {_reason(error)}") from error
     except Exception as error:  # readers raise almost anything at damaged files
-        raise ValueError(f"{path} cannot be read: {_one_line(error)}") from error
+        raise ValueError(f"{path} cannot be read: {_reason(error)}") from error
     return read
 
 
@@ -71,8 +72,8 @@ def in_our_layout(named: NamedArrays) -> dict[str, Tensor]:
             return from_matconvnet(named.arrays)
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+def _reason(error: Exception) -> str:
+    text = one_line(error)
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]} ..."
 
 
