@@ -1,4 +1,4 @@
-"""Files of weights are input like any other: nothing in them is run, and damaged ones end in one line."""
+"""Files of weights are like any other input: nothing in them is run, and damaged ones end in one line."""
 
 import io
 import pickle
@@ -149,7 +149,7 @@ def whole(tmp_path_factory):
 
 
 def outcome(file):
-    """`read`, or the error; anything but a ValueError or OSError of one line fails the test."""
+    """`read`, or the message of a ValueError or OSError on one line."""
     told = "read"
     try:
         converted_weights(read_weights(file))

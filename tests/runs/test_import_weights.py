@@ -29,7 +29,7 @@ def imported(file, folder, **options):
 
 
 def differs(net, rgb, expected):
-    """By how much, at most."""
+    """The largest difference."""
     with torch.no_grad():
         found = net(torch.from_numpy(rgb)).numpy()
     assert np.abs(expected).max() > 0.5
@@ -96,7 +96,7 @@ def test_matconvnet(tmp_path, old, compress):
     assert differs(net, rgb, foreign.scores(plain, foreign.rgb_pixels(rgb, mean))) < 1e-4
 
 
-def test_what_a_mean_image_loses_is_said(tmp_path):
+def test_the_variation_of_a_mean_image_is_noted(tmp_path):
     plain, rgb = foreign.plain("D", white=255), foreign.images(CROP)
     image = np.reshape((120.0, 90.0, 70.0), (1, 1, 3)) + np.linspace(-2, 2, 25).reshape(5, 5, 1)
     foreign.write_matconvnet(plain, tmp_path / "net.mat", old=True, mean=image)
@@ -139,7 +139,7 @@ def test_torchvisions_weights_for_features_only(tmp_path):
     assert said.mean_rgb == pytest.approx((127.5,) * 3)
 
 
-def test_a_mean_from_blue_to_red_tells_that_matconvnets_filters_take_bgr(tmp_path):
+def test_matconvnets_filters_take_bgr_where_the_mean_is_from_blue_to_red(tmp_path):
     plain, rgb = foreign.plain("D", white=255), foreign.images(CROP)
     foreign.write_matconvnet(plain, tmp_path / "net.mat", old=False, mean=foreign.RGB_MEAN[::-1])
     _, net = imported(tmp_path / "net.mat", tmp_path)
@@ -154,7 +154,7 @@ def test_large_kernels_and_one_window(tmp_path):
     assert differs(net, rgb, foreign.scores(plain, foreign.torch_pixels(rgb))) < 1e-4
 
 
-def test_other_preprocessing_is_said_in_the_librarys_units(tmp_path):
+def test_other_preprocessing_is_given_in_the_librarys_units(tmp_path):
     """Caffe's, in torchvision's names and either range of values."""
     plain, rgb = foreign.plain("D", white=255), foreign.images(CROP)
     torch.save(foreign.state_dict(plain, "torchvision"), tmp_path / "net.pth")
@@ -228,7 +228,7 @@ def test_timms_config_tells_mean_std_and_classes(tmp_path):
     assert load_model(tmp_path / "run").classes == tuple(names)
 
 
-def test_a_run_imported_again_is_the_same(tmp_path):
+def test_a_run_that_is_imported_again_stays_the_same(tmp_path):
     torch.save(foreign.state_dict(foreign.plain("A"), "torchvision"), tmp_path / "net.pth")
     imported(tmp_path / "net.pth", tmp_path)
     again = import_weights(tmp_path / "run", tmp_path / "again")
@@ -241,7 +241,7 @@ def test_a_run_imported_again_is_the_same(tmp_path):
     assert torch.equal(load(tmp_path / "bare").mean_rgb, one.net.mean_rgb)
 
 
-def test_what_lies_beside_a_file_of_the_hub_counts_when_it_is_named_itself(tmp_path):
+def test_the_config_beside_a_file_of_the_hub_counts_when_the_file_is_named(tmp_path):
     torch.save(foreign.state_dict(foreign.plain("A"), "torchvision"), tmp_path / "net.pth")
     (tmp_path / "names.txt").write_text("a\nb\nc\nd\ne\nf\n")
     imported(tmp_path / "net.pth", tmp_path, network="A-LRN", class_names=str(tmp_path / "names.txt"))
@@ -250,7 +250,7 @@ def test_what_lies_beside_a_file_of_the_hub_counts_when_it_is_named_itself(tmp_p
     assert load_model(tmp_path / "again").classes == tuple("abcdef")
 
 
-def test_a_lrn_has_to_be_said(tmp_path):
+def test_a_lrn_must_be_named(tmp_path):
     torch.save(foreign.state_dict(foreign.plain("A"), "torchvision"), tmp_path / "net.pth")
     found, net = imported(tmp_path / "net.pth", tmp_path, network="A-LRN")
     assert found.network == net.configuration.name == "A-LRN"
@@ -259,7 +259,7 @@ def test_a_lrn_has_to_be_said(tmp_path):
 
 
 @pytest.mark.parametrize("lacking", ["numbers", "layers"])
-def test_layers_that_a_file_for_features_lacks_are_drawn_and_that_is_said(tmp_path, lacking):
+def test_layers_that_a_file_for_features_lacks_are_random_and_noted(tmp_path, lacking):
     state = foreign.state_dict(foreign.plain("D", window=7), "torchvision")
     heads = [name for name in state if name.startswith("classifier")]
     for name in heads:
@@ -323,7 +323,7 @@ def test_random_layers_are_not_forgotten(tmp_path, capsys):
         train(noise, network="A", out=tmp_path / "frozen", recipe=Recipe(**tiny, freeze="fc7"))
 
 
-def test_where_weights_came_from_is_recorded_and_no_recipe_made_up(tmp_path):
+def test_the_record_names_the_file_and_has_no_recipe(tmp_path):
     torch.save(foreign.state_dict(foreign.plain("A"), "timm"), tmp_path / "net.pth")
     found, _ = imported(tmp_path / "net.pth", tmp_path)
     record = read_record(tmp_path / "run")
@@ -344,7 +344,7 @@ def pictures(count, seed):
     return MemorySource(classes=("dark", "light"), samples=tuple(samples))
 
 
-def test_an_imported_run_is_tested_and_gone_on_from(tmp_path):
+def test_an_imported_run_is_tested_and_trained_further(tmp_path):
     torch.save(foreign.state_dict(foreign.plain("A", window=1, classes=2), "torchvision"), tmp_path / "net.pth")
     (tmp_path / "names.txt").write_text("dark\nlight\n")
     run = tmp_path / "run"
@@ -361,7 +361,7 @@ def test_an_imported_run_is_tested_and_gone_on_from(tmp_path):
 
 
 def test_imagenets_folders_fit_its_names(tmp_path):
-    """Called as ids or words, the same numbers."""
+    """Whether they are called by ids or by words."""
     torch.save(foreign.state_dict(foreign.plain("A", window=1, classes=1000), "torchvision"), tmp_path / "net.pth")
     ids = ("n02123045", "n01440764", "n01443537")
     for name, chosen in (("words", None), ("wnids", "wnids")):
@@ -389,7 +389,7 @@ def test_imagenets_folders_fit_its_names(tmp_path):
         evaluate(tmp_path / "words", data=str(tmp_path / "by id"), cache=False)
 
 
-def test_imagenets_folders_go_on_from_its_names(tmp_path, capsys):
+def test_a_training_on_imagenets_folders_keeps_fc8(tmp_path, capsys):
     """A network of two words, trained on two folders with the ids, keeps its fc8, in the folders' order."""
     torch.save(foreign.state_dict(foreign.plain("A", window=1, classes=2), "torchvision"), tmp_path / "net.pth")
     (tmp_path / "names.txt").write_text("tabby\ntench\n")

@@ -26,10 +26,10 @@ class Plain:
 
 
 def plain(network="D", *, batch_norm=False, window=2, classes=6, seed=0, kernel=3, white=1):
-    """`white` is what images reach to; scores are of the order of 1 with either."""
+    """`white` is the largest pixel; scores are of the order of 1 with either."""
     rng = np.random.default_rng(seed)
 
-    def drawn(*shape, fan):
+    def random(*shape, fan):
         return (rng.normal(size=shape) * (2 / fan) ** 0.5).astype(np.float32)
 
     convolutions, inputs = [], 3
@@ -43,15 +43,15 @@ def plain(network="D", *, batch_norm=False, window=2, classes=6, seed=0, kernel=
                     rng.normal(size=outputs).astype(np.float32),
                     rng.uniform(0.5, 2, outputs).astype(np.float32),
                 )
-            weights = drawn(outputs, inputs, side, side, fan=inputs * side**2)
-            convolutions.append((stage, position, weights, drawn(outputs, fan=50), norm))
+            weights = random(outputs, inputs, side, side, fan=inputs * side**2)
+            convolutions.append((stage, position, weights, random(outputs, fan=50), norm))
             inputs = outputs
     if white == 255:
         convolutions[0] = (1, 1, convolutions[0][2] / 64, *convolutions[0][3:])
     connected = [
-        (drawn(HIDDEN, inputs, window, window, fan=inputs * window**2), drawn(HIDDEN, fan=50)),
-        (drawn(HIDDEN, HIDDEN, fan=HIDDEN), drawn(HIDDEN, fan=50)),
-        (drawn(classes, HIDDEN, fan=HIDDEN), drawn(classes, fan=50)),
+        (random(HIDDEN, inputs, window, window, fan=inputs * window**2), random(HIDDEN, fan=50)),
+        (random(HIDDEN, HIDDEN, fan=HIDDEN), random(HIDDEN, fan=50)),
+        (random(classes, HIDDEN, fan=HIDDEN), random(classes, fan=50)),
     ]
     return Plain(convolutions, connected)
 
@@ -66,7 +66,7 @@ def scores(net, pixels, flat=lambda x: x.reshape(len(x), -1)):
 
 
 def features(net, pixels):
-    """The same images' pool5 [B, C, h, w]."""
+    """pool5 [B, C, h, w] of preprocessed images."""
     x, before = pixels.astype(np.float64), 1
     for stage, _, kernel, bias, norm in net.convolutions:
         x = convolved(halved(x) if stage != before else x, kernel.astype(np.float64)) + bias[:, None, None]
@@ -126,10 +126,10 @@ def state_dict(net, layout):
         "torchvision": ("classifier.0", "classifier.3", "classifier.6"),
         "timm": ("pre_logits.fc1", "pre_logits.fc2", "head.fc"),
     }[layout]
-    for place, (name, (weights, bias)) in enumerate(zip(names, net.connected, strict=True)):
-        if layout == "torchvision" and place == 0:
+    for number, (name, (weights, bias)) in enumerate(zip(names, net.connected, strict=True)):
+        if layout == "torchvision" and number == 0:
             weights = weights.reshape(len(weights), -1)
-        if layout == "timm" and place == 1:
+        if layout == "timm" and number == 1:
             weights = weights[:, :, None, None]
         found |= {f"{name}.weight": weights, f"{name}.bias": bias}
     return {name: torch.tensor(value) for name, value in found.items()}
@@ -188,11 +188,11 @@ def write_keras(net, path, *, form="legacy", **names):
         root.create_group("input_1").attrs["weight_names"] = np.array([], dtype="S1")
         for name, kernel, bias in layers:
             group = root.create_group(name)
-            called = (
+            entries = (
                 [f"{name}_W_1:0", f"{name}_b_1:0"] if form == "published" else [f"{name}/kernel:0", f"{name}/bias:0"]
             )
-            group.attrs["weight_names"] = [one.encode() for one in called]
-            for one, value in zip(called, (kernel, bias), strict=True):
+            group.attrs["weight_names"] = [one.encode() for one in entries]
+            for one, value in zip(entries, (kernel, bias), strict=True):
                 group[one] = value
 
 
@@ -232,13 +232,11 @@ def caffe_layers(net):
 def caffemodel(net, *, old, layers=None):
     """The bytes of a `.caffemodel`: `old` with V1LayerParameter, else with LayerParameter."""
     found = field(1, b"VGG") + field(3, b"input")  # names of the net and its input
-    numbers = (
-        {"name": 4, "kind": 5, "blobs": 6, "layer": 2} if old else {"name": 1, "kind": 2, "blobs": 7, "layer": 100}
-    )
+    fields = {"name": 4, "kind": 5, "blobs": 6, "layer": 2} if old else {"name": 1, "kind": 2, "blobs": 7, "layer": 100}
     for name, *arrays in [("data",), ("relu1_1",), *(layers or caffe_layers(net))]:
-        kind = field(numbers["kind"], 4 if old else b"Convolution")
-        blobs = b"".join(field(numbers["blobs"], caffe_blob(value, old)) for value in arrays)
-        found += field(numbers["layer"], field(numbers["name"], name.encode()) + kind + blobs)
+        kind = field(fields["kind"], 4 if old else b"Convolution")
+        blobs = b"".join(field(fields["blobs"], caffe_blob(value, old)) for value in arrays)
+        found += field(fields["layer"], field(fields["name"], name.encode()) + kind + blobs)
     return found
 
 
