@@ -25,9 +25,10 @@ import numpy as np
 
 import verydeep
 from verydeep.images.boxes.geometry import CORRECT_IOU
-from verydeep.images.boxes.open import BoxOptions
+from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.boxes.regression import Regression
-from verydeep.localisation.evaluate import FullProcedure, evaluate_boxes
+from verydeep.localisation.evaluate import evaluate_boxes
+from verydeep.localisation.options import FullProcedure
 from verydeep.localisation.report import write_localisation_report
 from verydeep.localisation.results import Localisation
 from verydeep.localisation.training import localisation_recipe, localisation_splits

@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 import tomllib
+from operator import attrgetter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import several_commands as commands
 from PIL import Image
 
 from verydeep.cli import app, main
+from verydeep.commands.options import refuse_fractions, split_lists
 
 QUICKEST = ["--crop", "32", "--width", "0.05", "--epochs", "1", "--batch", "64"]
 
@@ -116,6 +119,7 @@ def test_help_and_describe_import_nothing_heavy():
     code = """
 import sys
 from verydeep.cli import app, main
+from verydeep.commands.options import refuse_fractions, split_lists
 for arguments in (["--help"], ["train", "--help"], ["describe", "D"]):
     main(arguments)
 heavy = {"torch", "numpy", "scipy", "sklearn", "matplotlib", "PIL", "jinja2"} & sys.modules.keys()
@@ -205,11 +209,15 @@ def test_a_toml_file_with_mistakes_is_refused(capsys, tmp_path, text, message):
 
 
 def whole_number_options(verbs=app, words=()):
-    """Every verb's options that take whole numbers: (verb, option, whether the verb reads files of options)."""
+    """Every verb's options that take whole numbers: (verb, option, how it refuses others, whether it reads files)."""
     if verbs.default_command is not None:
         arguments = verbs.assemble_argument_collection()
-        names = [argument.name for argument in arguments if re.search(r"\bint\b", str(argument.hint))]
-        yield from ((words, name, "--config" in {argument.name for argument in arguments}) for name in names)
+        reads_files = "--config" in {argument.name for argument in arguments}
+        for argument in arguments:
+            hint = str(argument.hint)
+            if re.search(r"\bint\b", hint):
+                refusal = "takes whole numbers with commas between them" if "[int" in hint else "is a whole number"
+                yield words, argument.name, f"{argument.name} {refusal}, not ", reads_files
     for word in verbs:
         if not word.startswith("-"):
             yield from whole_number_options(verbs[word], (*words, word))
@@ -220,13 +228,44 @@ def test_whole_numbers_are_never_fractions(capsys, tmp_path):
     assert {("predict",), ("localise", "predict"), ("transfer",), ("describe",)} <= {words for words, *_ in found}
     assert len(found) > 50
     file = tmp_path / "options.toml"
-    for words, option, reads_files in found:
+    for words, option, message, reads_files in found:
         for number in ("2.5", "2.0"):
-            assert f"{option} is a whole number, not {number}" in refusal(capsys, *words, option, number)
-            assert f"{option} is a whole number, not {number}" in refusal(capsys, *words, f"{option}={number}")
+            assert message in refusal(capsys, *words, option, number)
+            assert message in refusal(capsys, *words, f"{option}={number}")
             if reads_files:
                 file.write_text(f"{option[2:].replace('-', '_')} = {number}")
-                assert f"{option} is a whole number, not {number}" in refusal(capsys, *words, "--config", file)
+                assert message in refusal(capsys, *words, "--config", file)
+
+
+def parsed(*words, option):
+    """What a verb's function is given for an option, by its place in a group of options."""
+    app.config = (split_lists, refuse_fractions)
+    _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    return attrgetter(option)(SimpleNamespace(**bound.arguments))
+
+
+def test_lists_are_given_with_commas():
+    features = ("features", "run", "digits", "--out", "f.parquet")
+    assert list(parsed(*features, "--layers", "pool5,relu7", option="descriptor.layers")) == ["pool5", "relu7"]
+    assert list(parsed(*features, "--scales", "256, 384", option="descriptor.scales")) == [256, 384]
+    assert parsed(*features, "--scales=paper", option="descriptor.scales") == "paper"
+    assert list(parsed("describe", "--stack", "3,5", option="stack")) == [3, 5]
+    assert parsed("describe", "A,B", option="networks") == ("A,B",)
+    weights = ("import", "net.pth", "--out", "run")
+    assert parsed(*weights, "--std", "1/255, .5,2", option="trained.std") == (1 / 255, 0.5, 2.0)
+    boxes = ("localise", "evaluate", "run", "--data", "images", "--boxes", "a,b.csv", "--boxes", "c.csv")
+    assert parsed(*boxes, option="boxes.boxes") == (Path("a,b.csv"), Path("c.csv"))
+    both = ("--classifier", "runs/d", "--classifier", "runs/e", "--scales", "352,384")
+    full = parsed(*boxes, *both, option="full")
+    assert (full.classifiers, list(full.scales)) == ((Path("runs/d"), Path("runs/e")), [352, 384])
+
+
+def test_defaults_are_shown_as_they_are_given(capsys):
+    for verb, default in (("features", "relu7"), ("reproduce", "3,4,5,6"), ("transfer", "30"), ("evaluate", "paper")):
+        assert run(verb, "--help") == 0
+        text = " ".join(re.sub("[│╭╮─╰╯]", "", capsys.readouterr().out).split())
+        assert f"[default: {default}]" in text
+        assert "None]" not in text
 
 
 @pytest.mark.parametrize("arguments", [("describe", "D"), ("export", "run", "--to", "onnx", "--out", "net.onnx")])

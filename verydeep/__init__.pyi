@@ -1,4 +1,4 @@
-from .descriptors.features import Descriptor as Descriptor
+from .descriptors.descriptor import Descriptor as Descriptor
 from .descriptors.features import features as features
 from .descriptors.files import write_features as write_features
 from .evaluation.compare import compare as compare
@@ -9,12 +9,12 @@ from .evaluation.report import evaluation_report as evaluation_report
 from .evaluation.results import Evaluation as Evaluation
 from .export.weights import WrittenWeights as WrittenWeights
 from .export.weights import write_weights as write_weights
-from .images.boxes.open import BoxOptions as BoxOptions
+from .images.boxes.options import BoxOptions as BoxOptions
 from .images.scan import Scan as Scan
 from .images.scan import scan as scan
 from .images.tolerance import Tolerance as Tolerance
-from .localisation.evaluate import FullProcedure as FullProcedure
 from .localisation.evaluate import evaluate_boxes as evaluate_boxes
+from .localisation.options import FullProcedure as FullProcedure
 from .localisation.predict import predict_boxes as predict_boxes
 from .localisation.report import write_localisation_report as write_localisation_report
 from .localisation.training import localisation_recipe as localisation_recipe
@@ -26,6 +26,7 @@ from .networks.arithmetic import describe as describe
 from .networks.arithmetic import describe_stack as describe_stack
 from .networks.configurations import CONFIGURATIONS as CONFIGURATIONS
 from .networks.configurations import Configuration as Configuration
+from .networks.foreign.layouts import Trained as Trained
 from .networks.initialisation import Initialisation as Initialisation
 from .networks.initialisation import initialise as initialise
 from .networks.vgg import VGG as VGG
@@ -35,7 +36,6 @@ from .prediction.predict import predict as predict
 from .reproduction.grid import Grid as Grid
 from .reproduction.reproduce import reproduce as reproduce
 from .runs.import_weights import Imported as Imported
-from .runs.import_weights import Trained as Trained
 from .runs.import_weights import import_weights as import_weights
 from .runs.model import Model as Model
 from .runs.model import load as load
@@ -47,7 +47,7 @@ from .training.recipe import Recipe as Recipe
 from .transfer_learning.classifier import Classification as Classification
 from .transfer_learning.classifier import classify as classify
 from .transfer_learning.classifier import load_classifier as load_classifier
+from .transfer_learning.options import TransferOptions as TransferOptions
 from .transfer_learning.report import write_transfer_report as write_transfer_report
-from .transfer_learning.transfer import TransferOptions as TransferOptions
 from .transfer_learning.transfer import transfer as transfer
 from .version import __version__ as __version__

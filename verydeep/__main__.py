@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """As `verydeep.cli.main`, whose libraries take a moment to import: Ctrl-C may come then too."""
+    """Run `verydeep.cli.main`; Ctrl-C may also come while its libraries are imported, which takes a moment."""
     try:
         from verydeep.cli import main as run
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The command line: its verbs put together, and how it ends."""
+"""The command line: its verbs together, and its end."""
 
 import io
 import os
@@ -11,12 +11,12 @@ from cyclopts import App
 from verydeep.commands.compare import compare
 from verydeep.commands.describe import describe
 from verydeep.commands.evaluate import evaluate
-from verydeep.commands.exit_status import explained
+from verydeep.commands.exit_status import explain
 from verydeep.commands.export import export
 from verydeep.commands.features import features
 from verydeep.commands.import_weights import import_
 from verydeep.commands.localise import localise
-from verydeep.commands.options import options_file, refuse_fractions
+from verydeep.commands.options import EVERY_OPTION, options_file, refuse_fractions, split_lists
 from verydeep.commands.predict import predict
 from verydeep.commands.push import push
 from verydeep.commands.reproduce import reproduce
@@ -27,11 +27,12 @@ from verydeep.machine.processes import under_torchrun
 from verydeep.machine.runtime import ended_by_sigterm
 from verydeep.version import __version__
 
-ON_SEVERAL_PROCESSES = ("train", "evaluate", "reproduce", "predict", "features", "localise train")
+_ON_SEVERAL_PROCESSES = ("train", "evaluate", "reproduce", "predict", "features", "localise train")
 
 app = App(
     name="verydeep",
     suppress_keyboard_interrupt=False,
+    default_parameter=EVERY_OPTION,
     version=__version__,
     help="The VGG paper as a tool: train its networks, test them its way, repeat its experiment on your images.",
     help_epilogue="SOURCE is a folder with one folder of images per class (or train/ and val/ that hold them); tar "
@@ -39,36 +40,34 @@ app = App(
     "digits: 1,797 real handwritten digits that need no download.",
 )
 
-VERBS = (describe, scan, train, evaluate, compare, reproduce, predict, features, transfer, import_, export, push)
-
-for verb in VERBS:
+for verb in (describe, scan, train, evaluate, compare, reproduce, predict, features, transfer, import_, export, push):
     app.command(verb)
 app.command(localise)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command line and exits: 0 done, 2 wrong use, 1 failure; 130, 141, 143 as of SIGINT, SIGPIPE, SIGTERM."""
+    """Run a command line and exit: 0 done, 2 wrong use, 1 failure; 130, 141, 143 after SIGINT, SIGPIPE, SIGTERM."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names of files may be no text at all
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be valid text
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given or bool(os.environ.get("VERYDEEP_DEBUG"))
     tokens = [token for token in given if token != "--debug"]
     try:
-        if under_torchrun() and not {*tokens[:1], " ".join(tokens[:2])} & {*ON_SEVERAL_PROCESSES}:
-            several = f"{', '.join(ON_SEVERAL_PROCESSES[:-1])} and {ON_SEVERAL_PROCESSES[-1]}"
+        if under_torchrun() and not {*tokens[:1], " ".join(tokens[:2])} & {*_ON_SEVERAL_PROCESSES}:
+            several = f"{', '.join(_ON_SEVERAL_PROCESSES[:-1])} and {_ON_SEVERAL_PROCESSES[-1]}"
             raise ValueError(f"only {several} work on several processes: start this without torchrun")
         with ended_by_sigterm():
-            app.config = (*options_file(tokens), refuse_fractions)
+            app.config = (*options_file(tokens), split_lists, refuse_fractions)
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
-    except BrokenPipeError:  # who reads standard output has seen enough, as `head` has
+    except BrokenPipeError:  # the reader of standard output has stopped, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more
         sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
         if debug:
             raise
-        sys.exit(explained(error))
+        sys.exit(explain(error))
     except KeyboardInterrupt:
         print("verydeep: stopped", file=sys.stderr)
         sys.exit(130)

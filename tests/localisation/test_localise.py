@@ -18,9 +18,10 @@ from PIL import Image
 import verydeep.localisation.predict
 from verydeep import Recipe, Runtime, load_model, train
 from verydeep.evaluation.paired import paired_comparison
-from verydeep.images.boxes.open import BoxOptions
+from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.sources.given import GivenImages, given_images
-from verydeep.localisation.evaluate import FullProcedure, evaluate_boxes
+from verydeep.localisation.evaluate import evaluate_boxes
+from verydeep.localisation.options import FullProcedure
 from verydeep.localisation.paper import LEARNED_ALL, LEARNED_FC, reported_box_error
 from verydeep.localisation.predict import predict_boxes
 from verydeep.localisation.results import learned_layers

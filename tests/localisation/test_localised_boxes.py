@@ -18,10 +18,11 @@ from rich.console import Console
 import verydeep.localisation.evaluate
 import verydeep.localisation.report
 from verydeep import vgg
-from verydeep.images.boxes.open import BoxOptions
+from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.tolerance import Tolerance
 from verydeep.localisation.box_predictions import write_box_predictions
-from verydeep.localisation.evaluate import FullProcedure, evaluate_boxes
+from verydeep.localisation.evaluate import evaluate_boxes
+from verydeep.localisation.options import FullProcedure
 from verydeep.localisation.predict import predict_boxes
 from verydeep.localisation.report import write_localisation_report
 from verydeep.localisation.results import full_errors

@@ -234,7 +234,7 @@ def test_predictions_come_while_others_wait(model, photos, tmp_path, monkeypatch
     file = tmp_path / "p.jsonl"
     found = predict(model, source)
     assert source.read == []
-    with prediction_file(file, Prediction, places=5) as write:
+    with prediction_file(file, Prediction, most_classes=5) as write:
         write(next(found).to_dict())
         assert source.read == [0, 1]
         assert len(file.read_text().splitlines()) == 1

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from verydeep import Recipe, Trained, evaluate, import_weights, load, train
 from verydeep.cli import main
-from verydeep.descriptors.features import Descriptor, features
+from verydeep.descriptors.descriptor import Descriptor
+from verydeep.descriptors.features import features
 from verydeep.export.export import export
 from verydeep.ilsvrc_classes import ilsvrc_classes
 from verydeep.images.sources.source import MemorySource, Sample, Splits

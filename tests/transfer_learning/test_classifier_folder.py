@@ -119,7 +119,7 @@ def test_other_files_are_not_written_into_a_classifier(tmp_path, capsys, monkeyp
         ("page/clf", "--report", "page"),
         ("clf", "--json", "clf/found.json"),
     ):
-        assert f"--out {out} and {option} {place} need places of their own" in refusal(capsys, *on, out, option, place)
+        assert f"--out {out} and {option} {place} must be apart" in refusal(capsys, *on, out, option, place)
     for option, place in (("--report", "clf2"), ("--json", "found.json"), ("--json", "-")):
         assert "need places" not in refusal(capsys, *on, "clf", option, place)
     assert "need places" not in refusal(capsys, *on, tmp_path, "--json", "-")

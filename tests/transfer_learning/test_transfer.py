@@ -25,9 +25,10 @@ from verydeep.transfer_learning.classifier import classify, load_classifier
 from verydeep.transfer_learning.features import DescribedImages, pixel_features, untrained
 from verydeep.transfer_learning.linear_svm import CHOICES_OF_C, class_recalls, fit, fit_choosing_c, stacked
 from verydeep.transfer_learning.measures import bootstrapped_recalls, measured
+from verydeep.transfer_learning.options import TransferOptions
 from verydeep.transfer_learning.results import Classified, descriptor_results
-from verydeep.transfer_learning.splits import Draw, Labelled, transfer_splits
-from verydeep.transfer_learning.transfer import TransferOptions, transfer
+from verydeep.transfer_learning.splits import Labelled, transfer_splits
+from verydeep.transfer_learning.transfer import transfer
 
 CLASSES, EACH = ("ant", "bee", "cow"), 9
 FEW = TransferOptions(train=4, test=3, splits=2)
@@ -61,7 +62,7 @@ def vectors_of(labels, *, noise, seed=0, numbers=12):
 
 def test_splits_are_of_each_class_and_share_no_image():
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], (10, 7, 30)))
-    draw, labelled = Draw(train=5, test=4, splits=3, seed=1), Labelled(classes=CLASSES, labels=labels)
+    draw, labelled = TransferOptions(train=5, test=4, splits=3, seed=1), Labelled(classes=CLASSES, labels=labels)
     found = transfer_splits(labelled, draw)
     assert len(found) == 3
     for train, test in found:
@@ -78,7 +79,7 @@ def test_splits_are_of_each_class_and_share_no_image():
 def test_a_class_with_too_few_images_is_named():
     labels = np.repeat([0, 1, 2], (10, 4, 5))
     with pytest.raises(ValueError, match=r"needs 6 images of each class or more.*usable are bee 4, cow 5: lower"):
-        transfer_splits(Labelled(classes=CLASSES, labels=labels), Draw(train=5))
+        transfer_splits(Labelled(classes=CLASSES, labels=labels), TransferOptions(train=5))
 
 
 def test_c_is_the_one_that_does_best_on_the_held_out_fifth():

@@ -25,8 +25,9 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.transfer_learning.classifier import classify, load_classifier
 from verydeep.transfer_learning.linear_svm import CHOICES_OF_C, fit_choosing_c, several_split
 from verydeep.transfer_learning.measures import bootstrapped_average_precisions, measured
-from verydeep.transfer_learning.splits import Draw, Labelled, transfer_splits
-from verydeep.transfer_learning.transfer import TransferOptions, transfer
+from verydeep.transfer_learning.options import TransferOptions
+from verydeep.transfer_learning.splits import Labelled, transfer_splits
+from verydeep.transfer_learning.transfer import transfer
 
 run = commands.status_of
 
@@ -49,7 +50,11 @@ def made(tmp_path_factory):
         for label in rng.permutation(4)[: rng.integers(1, 4)]:
             x, y = (int(value) for value in rng.integers(0, 22, 2))
             height, width = ((18, 18), (6, 30), (18, 18), (14, 26))[label]
-            shape = ImageDraw.Draw(picture).ellipse if label == 0 else ImageDraw.Draw(picture).rectangle
+            shape = (
+                ImageDraw.TransferOptions(picture).ellipse
+                if label == 0
+                else ImageDraw.TransferOptions(picture).rectangle
+            )
             shape((x, y, x + width, y + height), fill=COLOURS[label])
             lines.append(f"{name},{CLASSES[label]}")
         (place / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +112,7 @@ def vectors_of(shown, *, noise, seed=0, numbers=15):
 
 def test_draws_go_from_the_rarest_class_to_the_most_common():
     shown = several(250, shares=(0.4, 0.15, 0.5))
-    draw = Draw(train=9, test=7, splits=3, seed=5)
+    draw = TransferOptions(train=9, test=7, splits=3, seed=5)
     found = transfer_splits(Labelled(classes=("a", "b", "c"), labels=shown), draw)
     for number, (train, test) in enumerate(found):
         order = np.random.Generator(np.random.PCG64([5, number])).permutation(250).tolist()
@@ -134,7 +139,7 @@ def refused(shown, message, *, for_testing=None, train=4):
     names = tuple("abcdefgh"[: shown.shape[1]])
     labelled = Labelled(classes=names, labels=shown.astype(np.int8), for_testing=for_testing)
     with pytest.raises(ValueError, match=message):
-        transfer_splits(labelled, Draw(train=train, test=3, splits=1))
+        transfer_splits(labelled, TransferOptions(train=train, test=3, splits=1))
 
 
 def test_divisions_without_what_an_svm_needs_are_refused():
@@ -164,7 +169,7 @@ def test_a_common_class_that_rarer_ones_use_up_is_told():
     shown[[0, 1, 5, 6, 10, 11], 3] = shown[[4, 9, 14], [0, 1, 2]] = 1
     message = r"each class needs 1 or more of the [0-9]+ test images, but there are of d 0: change --train"
     labelled = Labelled(classes=tuple("abcd"), labels=shown.astype(np.int8))
-    draws = [Draw(train=4, test=1, splits=1, seed=seed) for seed in range(40)]
+    draws = [TransferOptions(train=4, test=1, splits=1, seed=seed) for seed in range(40)]
     refusals = [str(told) for told in map(partial(_refusal, labelled), draws) if told]
     assert len(refusals) < 40
     assert any(re.fullmatch(message, told) for told in refusals)
@@ -383,7 +388,7 @@ def test_wrong_use_is_told_in_a_line(made, capsys, tmp_path):
 
     labels = [made.photos, "--labels", made.labels]
     assert "says which images are for training" in refusal(*labels, "--test-images", made.test, "--train", 5)
-    assert "leave out --test, --splits" in refusal(*labels, "--test-images", made.test, "--test", 5, "--splits", 3)
+    assert "leave out --test, --splits" in refusal(*labels, "--test-images", made.test, "--test", 5, "--splits", 2)
     assert "needs 31 images of each class" in refusal(*labels)
     assert "train must be 2 or more, not 1" in refusal(*labels, "--train", 1)
     assert "is no folder: with --labels" in refusal("digits", "--labels", made.labels)
@@ -398,5 +403,5 @@ def test_wrong_use_is_told_in_a_line(made, capsys, tmp_path):
 def test_help_names_the_numbers_that_hold(capsys):
     assert run("transfer", "--help") == 0
     text = " ".join(capsys.readouterr().out.split())
-    for number in (Draw().train, Draw().test, Draw().splits):
+    for number in (TransferOptions().train, TransferOptions().test, TransferOptions().splits):
         assert f"[default: {number}]" in text.replace("│ │ ", "")

@@ -1,1 +1,1 @@
-"""The verbs of the command line, one short function each; heavy imports stand inside them."""
+"""The verbs of the command line, one short function each; heavy imports are inside them."""

@@ -11,11 +11,11 @@ def compare(first: Path, second: Path, *, json_file: JsonFile = None) -> None:
     """Compare two tests of the same images: the difference of their errors, and whether it may be chance.
 
     Args:
-        first: File of predictions, as verydeep evaluate --predictions writes them.
-        second: Another: of another run, protocol or choice of scales.
+        first: File of predictions, as verydeep evaluate --predictions writes it.
+        second: Another one: of another run, protocol or choice of scales.
         json_file: Write the figures to this file as well (- for standard output instead of the table).
     """
     from verydeep.evaluation.compare import compare as compare_predictions
 
-    found = compare_predictions(first, second)
-    show(found.to_dict(), json_file, comparison_table([found]))
+    comparison = compare_predictions(first, second)
+    show(comparison.to_dict(), json_file, comparison_table([comparison]))

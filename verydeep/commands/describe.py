@@ -1,6 +1,6 @@
 """The verb `describe`."""
 
-from verydeep.commands.options import JsonFile, whole_numbers
+from verydeep.commands.options import JsonFile
 from verydeep.networks.arithmetic import describe as describe_network
 from verydeep.networks.arithmetic import describe_stack
 from verydeep.networks.configurations import CONFIGURATIONS, ILSVRC_CLASSES, PAPER_CROP
@@ -17,7 +17,7 @@ def describe(
     batch: int = 1,
     width: float = 1.0,
     batch_norm: bool = False,
-    stack: str | None = None,
+    stack: tuple[int, ...] | None = None,
     channels: int | None = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -29,24 +29,22 @@ def describe(
         classes: Outputs of the last layer.
         batch: Images whose activations count as memory.
         width: Factor on the channels of every hidden layer.
-        batch_norm: The variant with batch normalisation (not in the paper).
-        stack: Instead: compare stacked convolutions, such as 3,3,3, with one layer that sees as much.
-        channels: Channels of that stack (512 if not said).
+        batch_norm: Describe the variant with batch normalisation (not in the paper).
+        stack: Compare stacked convolutions, such as 3,3,3, with one layer that sees as much, instead of networks.
+        channels: Channels of that stack, 512 by default.
         json_file: Write the figures to this file as well (- for standard output instead of the table).
     """
     if stack is not None:
         if networks or (input, classes, batch, width, batch_norm) != (PAPER_CROP, ILSVRC_CLASSES, 1, 1.0, False):
             raise ValueError("a --stack is described by --channels alone, without networks and their options")
-        compared = describe_stack(
-            whole_numbers(stack, "--stack"), channels=STACK_CHANNELS if channels is None else channels
-        )
-        show(compared.to_dict(), json_file, stack_table(compared))
+        comparison = describe_stack(stack, channels=STACK_CHANNELS if channels is None else channels)
+        show(comparison.to_dict(), json_file, stack_table(comparison))
         return
     if channels is not None:
         raise ValueError("--channels goes with --stack")
-    found = [
+    described = [
         describe_network(name, input=input, classes=classes, batch=batch, width=width, batch_norm=batch_norm)
         for name in networks or CONFIGURATIONS
     ]
-    described = {"networks": [network.to_dict() for network in found]}
-    show(described, json_file, layer_table(found[0]) if len(found) == 1 else networks_table(found))
+    figures = {"networks": [network.to_dict() for network in described]}
+    show(figures, json_file, layer_table(described[0]) if len(described) == 1 else networks_table(described))

@@ -1,10 +1,11 @@
 """The verb `evaluate`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from verydeep.commands.options import ImageOptions, JsonFile, OutputFile, OutputFolder, RuntimeOptions, named_scales
-from verydeep.commands.predictions import check_predictions_file
-from verydeep.evaluation.protocols import Method
+from verydeep.commands.options import ImageOptions, RuntimeOptions, TestOutputOptions, TestOutputs
+from verydeep.commands.predictions import check_test_outputs
+from verydeep.evaluation.protocols import Method, Scales
 from verydeep.evaluation.tables import evaluation_tables
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import rank_of_environment
@@ -17,11 +18,9 @@ def evaluate(
     data: str,
     split: str | None = None,
     protocol: Method = "dense",
-    scales: str = "paper",
+    scales: Sequence[int] | Scales = "paper",
     cache: bool = True,
-    predictions: OutputFile = None,
-    report: OutputFolder = None,
-    json_file: JsonFile = None,
+    outputs: TestOutputOptions = TestOutputs(),
     images: ImageOptions = Tolerance(),
     runtime: RuntimeOptions = Runtime(),
 ) -> None:
@@ -30,39 +29,37 @@ def evaluate(
     Args:
         runs: Run folders.
         data: SOURCE of the images: a folder, tar shards, hub:NAME or digits.
-        split: train, val, test or all. If not said: test if the source has one, else val; of a source without
-            splits that the runs were not trained on, all.
+        split: train, val, test or all. By default test if the source has one, else val; or all, for a source without
+            splits that the runs were not trained on.
         protocol: dense: whole images; crops: 50 crops of each at each scale; both: the average of the two.
-        scales: Test scales Q for a crop of 224, such as 256,384,512; paper: the three that follow from the training
-            scale; single: the training scale.
+        scales: Test scales Q for a crop of 224, such as 256,384,512; single: the training scale; paper: the three that
+            follow from it.
         cache: Keep what is computed of every image, and use what was kept of the same weights, images and scale.
-        predictions: Write the five most probable classes of every image to this file (.csv or .parquet).
-        report: Write a page with pictures into this folder: confusion, calibration, wrong images, score maps.
-        json_file: Write the figures to this file as well (- for standard output instead of the tables).
+        outputs.predictions: Write the five most probable classes of every image to this file (.csv or .parquet).
+        outputs.report: Write a page with pictures into this folder: confusion, calibration, wrong images, score maps.
     """
     from verydeep.evaluation.evaluate import evaluate as evaluate_runs
     from verydeep.evaluation.predictions import write_predictions
 
     if not runs:
         raise ValueError("name one or more run folders to evaluate")
-    check_predictions_file(predictions, json_file)
-    found = evaluate_runs(
+    check_test_outputs(outputs)
+    evaluation = evaluate_runs(
         list(runs),
         data=data,
         split=split,
         protocol=protocol,
-        scales=named_scales(scales),
+        scales=scales,
         runtime=runtime,
         tolerance=images,
         cache=cache,
     )
     if rank_of_environment():
-        return  # the first process tells
-    show(found.to_dict(), json_file, *evaluation_tables(found))
-    if predictions is not None:
-        write_predictions(found, predictions)
-    if report is not None:
-        from verydeep.evaluation.report import evaluation_report  # which needs Matplotlib
+        return  # the first process shows the figures
+    show(evaluation.to_dict(), outputs.json_file, *evaluation_tables(evaluation))
+    if outputs.predictions is not None:
+        write_predictions(evaluation, outputs.predictions)
+    if outputs.report is not None:
+        from verydeep.evaluation.report import evaluation_report  # needs Matplotlib
 
-        page = evaluation_report(found, report, data=data)
-        show_report(page, json_file)
+        show_report(evaluation_report(evaluation, outputs.report, data=data), outputs.json_file)

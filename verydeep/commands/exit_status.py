@@ -1,4 +1,4 @@
-"""How a command ends: one line and an exit status."""
+"""The end of a command: one line and an exit status."""
 
 import sys
 
@@ -12,17 +12,17 @@ FAILURE, WRONG_USE = 1, 2
 
 
 def refuse_unusable(failed: int, images: int) -> None:
-    """The end of a verb that has told of all images, of which some could not be used.
+    """Raise if some images could not be used; the end of a verb that has presented all others.
 
     Raises:
-        OSError: some could not.
+        OSError: `failed` is not 0.
     """
     if failed:
         raise OSError(f"{failed} of {images} images could not be used")
 
 
-def explained(error: Exception) -> int:
-    """Says in one line what went wrong, and returns the exit status for it."""
+def explain(error: Exception) -> int:
+    """Print in one line what went wrong, and return the exit status for it."""
     message = " ".join(str(error).split()) or type(error).__name__
     match error:
         case Stopped():
@@ -35,6 +35,6 @@ def explained(error: Exception) -> int:
             status = WRONG_USE
         case _:
             status, message = FAILURE, f"{type(error).__name__}: {message} (--debug shows where)"
-    who = f"process {rank_of_environment()}: " if under_torchrun() else ""
-    print(f"verydeep: {who}{message}", file=sys.stderr)
+    process = f"process {rank_of_environment()}: " if under_torchrun() else ""
+    print(f"verydeep: {process}{message}", file=sys.stderr)
     return status

@@ -1,30 +1,31 @@
-"""Options as the command line takes them: groups, images, files that can be written, files of options, numbers."""
+"""Options as the command line takes them: groups, lists, files that can be written, files of options."""
 
 import itertools
 import os
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Toml
 
-from verydeep.evaluation.protocols import Scales
+from verydeep.descriptors.descriptor import Descriptor
+from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.tolerance import Tolerance
+from verydeep.localisation.options import FullProcedure
 from verydeep.machine.runtime import Execution, Runtime
+from verydeep.networks.foreign.layouts import Trained, Triple
+from verydeep.reproduction.grid import Grid
 from verydeep.training.recipe import Recipe
-
-RecipeOptions = Annotated[Recipe, Parameter(name="*", group="Recipe (defaults are the paper's)")]
-ImageOptions = Annotated[Tolerance, Parameter(name="*", group="Images")]
-RuntimeOptions = Annotated[Runtime, Parameter(name="*", group="Runtime")]
-ExecutionOptions = Annotated[Execution, Parameter(name="*", group="Execution")]
+from verydeep.transfer_learning.options import TransferOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeChanges:
-    """What a whole grid may have otherwise than the recipe that it stands on; None leaves it."""
+    """Changes to the recipe of a whole grid; None leaves a number as it is."""
 
     crop: int | None = None
     """Side of the input in pixels, a multiple of 32."""
@@ -36,7 +37,7 @@ class RecipeChanges:
     """Images per step."""
 
     learning_rate: float | None = None
-    """At the start of the trainings at S = 256; a tenth of it for those that go on from them."""
+    """At the start of the trainings at S = 256; a tenth of it for those that start from them."""
 
     epochs: int | None = None
     """At most, for each network."""
@@ -45,18 +46,15 @@ class RecipeChanges:
     """Epochs without a new best validation error after which the rate is lowered."""
 
     seed: int | None = None
-    """The first; others count on from it."""
+    """The first one; others count on from it."""
 
     def applied(self, recipe: Recipe) -> Recipe:
-        """The recipe with these changes."""
+        """Return the recipe with these changes."""
         return replace(recipe, **{name: value for name, value in vars(self).items() if value is not None})
 
 
-ChangeOptions = Annotated[RecipeChanges, Parameter(name="*", group="Recipe (where not said, the paper's, or quick's)")]
-
-
-def _file_or_hyphen(_kind: object, value: Path | None) -> None:
-    """Refuses, before any work, what is neither `-` (standard output) nor a place where a file can be written."""
+def _file_or_hyphen(_type: object, value: Path | None) -> None:
+    """Refuse, before any work, what is neither `-` (standard output) nor a file that can be written."""
     if value is None or str(value) == "-":
         return
     if str(value).startswith("-"):
@@ -67,15 +65,15 @@ def _file_or_hyphen(_kind: object, value: Path | None) -> None:
         raise ValueError(f"there is no folder {value.parent}")
 
 
-def _file(kind: object, value: Path | None) -> None:
-    """The same for what can only be a file."""
+def _file(type_: object, value: Path | None) -> None:
+    """Refuse, before any work, what is not a file that can be written."""
     if str(value) == "-":
         raise ValueError("name a file: it is not written to standard output")
-    _file_or_hyphen(kind, value)
+    _file_or_hyphen(type_, value)
 
 
-def _folder(_kind: object, value: Path | None) -> None:
-    """Refuses, before any work, what cannot become a folder."""
+def _folder(_type: object, value: Path | None) -> None:
+    """Refuse, before any work, what cannot become a folder."""
     if value is None:
         return
     above = next(folder for folder in (value, *value.absolute().parents) if folder.exists())
@@ -85,30 +83,100 @@ def _folder(_kind: object, value: Path | None) -> None:
         raise ValueError(f"nothing can be written in {above}")
 
 
-def _toml_file(_kind: object, value: Path | None) -> None:
+def _toml_file(_type: object, value: Path | None) -> None:
     if value is not None and not value.is_file():
         raise ValueError(f"there is no file {value}")
 
 
+ImageArgument = Annotated[Path, Parameter(json_list=False, allow_leading_hyphen=True)]
 ConfigFile = Annotated[Path | None, Parameter(name="--config", validator=_toml_file)]
-"""Read by `main`, before a verb's own options."""
-
-BoxFiles = Annotated[list[Path], Parameter(negative="", consume_multiple=False)]
-"""An option that may come several times."""
-
+JsonFile = Annotated[Path | None, Parameter(name="--json", allow_leading_hyphen=True, validator=_file_or_hyphen)]
+LinesFile = Annotated[Path | None, Parameter(allow_leading_hyphen=True, validator=_file_or_hyphen)]
 OutputFile = Annotated[Path | None, Parameter(validator=_file)]
 RequiredFile = Annotated[Path, Parameter(validator=_file)]
 OutputFolder = Annotated[Path | None, Parameter(validator=_folder)]
-JsonFile = Annotated[Path | None, Parameter(name="--json", allow_leading_hyphen=True, validator=_file_or_hyphen)]
-ImageArgument = Annotated[Path, Parameter(json_list=False, allow_leading_hyphen=True)]
-LinesFile = Annotated[Path | None, Parameter(allow_leading_hyphen=True, validator=_file_or_hyphen)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """Where a training's run goes, and what its options are read from."""
+
+    out: Path
+    """The run folder to make."""
+
+    resume: bool = False
+    """Continue a run that was stopped, with the other options as before; start it if it does not exist."""
+
+    config: ConfigFile = None
+    """TOML file of options (learning_rate = 0.005); the command line overrides it."""
+
+    json_file: JsonFile = None
+    """Write the figures of the last and the best epoch to this file as well (- for standard output instead)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestOutputs:
+    """Where the figures of a test go, beside the tables that are printed."""
+
+    predictions: OutputFile = None
+
+    report: OutputFolder = None
+
+    json_file: JsonFile = None
+    """Write the figures to this file as well (- for standard output instead of the tables)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionOutputs:
+    """Where predictions go, beside the table that is printed."""
+
+    out: LinesFile = None
+    """Write a line for each image to this file instead of the table: .jsonl (JSON lines, as they are computed), .csv or
+    .parquet; - for JSON lines on standard output."""
+
+    json_file: JsonFile = None
+    """Write all predictions to this file as well (- for standard output instead of the table)."""
+
+
+def _option_name(field: str) -> str:
+    """Several classification runs are given one by one: --classifier RUN --classifier RUN."""
+    return field.removesuffix("s") if field == "classifiers" else field
+
+
+RunFolderOptions = Annotated[RunFolder, Parameter(name="*")]
+TestOutputOptions = Annotated[TestOutputs, Parameter(name="*")]
+PredictionOutputOptions = Annotated[PredictionOutputs, Parameter(name="*")]
+BoxFileOptions = Annotated[BoxOptions, Parameter(name="*", group="Boxes")]
+DescriptorOptions = Annotated[Descriptor, Parameter(name="*", group="Descriptor")]
+ExecutionOptions = Annotated[Execution, Parameter(name="*", group="Execution")]
+FullTestOptions = Annotated[FullProcedure, Parameter(name="*", group="Full test", name_transform=_option_name)]
+GridOptions = Annotated[Grid, Parameter(name="*", group="Grid")]
+ImageOptions = Annotated[Tolerance, Parameter(name="*", group="Images")]
+PreprocessingOptions = Annotated[Trained, Parameter(name="*", group="Preprocessing", n_tokens=1)]
+RecipeChangeOptions = Annotated[
+    RecipeChanges, Parameter(name="*", group="Recipe (by default the paper's, or with --quick a small one)")
+]
+RecipeOptions = Annotated[Recipe, Parameter(name="*", group="Recipe (defaults are the paper's)")]
+RuntimeOptions = Annotated[Runtime, Parameter(name="*", group="Runtime")]
+TransferTestOptions = Annotated[TransferOptions, Parameter(name="*", group="Descriptor and splits")]
+
+
+def shown_default(value: object) -> str | None:
+    """Return a default as `--help` shows it: lists as they are given, nothing for none."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or None
+    return None if value is None else str(value)
+
+
+EVERY_OPTION = Parameter(show_default=shown_default, negative_iterable=(), consume_multiple=False)
+"""For `App.default_parameter`."""
 
 
 def options_file(tokens: Sequence[str]) -> tuple[Toml, ...]:
-    """The file of options that a command line names, for `App.config`; nothing if it names none.
+    """Return the file of options that a command line names, for `App.config`; nothing if it names none.
 
     Raises:
-        ValueError: not TOML, or it names another file of options.
+        ValueError: it is not TOML, or it names another file of options.
     """
     pairs = itertools.zip_longest(tokens, tokens[1:], fillvalue="")
     given = {option: value or next_one for token, next_one in pairs for option, _, value in [token.partition("=")]}
@@ -120,15 +188,55 @@ def options_file(tokens: Sequence[str]) -> tuple[Toml, ...]:
     except ValueError as error:
         raise ValueError(f"{file} is not TOML: {error}") from error
     if "config" in table:
-        raise ValueError(f"{file} names another file of options: one is read, the one on the command line")
+        raise ValueError(f"{file} names another file of options: only the one on the command line is read")
     return (Toml(file, use_commands_as_keys=False),)
 
 
-def refuse_fractions(_app: App, _commands: Sequence[str], arguments: ArgumentCollection) -> None:
-    """The library would round them; the last part of `App.config`, when all arguments of a verb are known.
+def split_lists(_app: App, _commands: Sequence[str], arguments: ArgumentCollection) -> None:
+    """Split the values of options that take lists at commas, `256,384`; for `App.config`.
 
     Raises:
-        ValueError: a fraction for what takes whole numbers, on the command line or in a file of options.
+        ValueError: something else than numbers for an option that takes them.
+    """
+    for argument in arguments:
+        kind = _list_kind(argument.hint)
+        if kind is not None and argument.index is None:
+            words = [word for hint in get_args(argument.hint) if get_origin(hint) is Literal for word in get_args(hint)]
+            values = [
+                (token, value)
+                for token in argument.tokens
+                for value in ([token.value] if token.value in words else _values(argument.name, token.value, kind))
+            ]
+            argument.tokens = [token.evolve(value=value, index=at) for at, (token, value) in enumerate(values)]
+
+
+def _list_kind(hint: Any) -> type | None:
+    """Return what a list holds that is given with commas, str, int or float; None for anything else."""
+    for part in (hint, *get_args(hint)):
+        held = set(get_args(part)) - {Ellipsis}
+        if get_origin(part) in (tuple, Sequence) and held in ({str}, {int}, {float}):
+            return held.pop()
+    return None
+
+
+def _values(option: str, text: str, kind: type) -> list[str]:
+    if kind is str:
+        return text.split(",")
+    try:
+        numbers = [int(part) if kind is int else float(Fraction(part.strip())) for part in text.split(",")]
+    except (ValueError, ZeroDivisionError, OverflowError):
+        numbers = []
+    if not numbers or (kind is float and len(numbers) != len(get_args(Triple))):
+        which = "whole" if kind is int else "three"
+        raise ValueError(f"{option} takes {which} numbers with commas between them, not {text!r}")
+    return list(map(repr, numbers))
+
+
+def refuse_fractions(_app: App, _commands: Sequence[str], arguments: ArgumentCollection) -> None:
+    """Refuse fractions for whole numbers, which the library would round; the last part of `App.config`.
+
+    Raises:
+        ValueError: a fraction for what takes a whole number, on the command line or in a file of options.
     """
     for argument in arguments:
         kinds = (argument.hint, *get_args(argument.hint))
@@ -136,25 +244,3 @@ def refuse_fractions(_app: App, _commands: Sequence[str], arguments: ArgumentCol
             for token in argument.tokens:
                 if "." in token.value:
                     raise ValueError(f"{argument.name} is a whole number, not {token.value}")
-
-
-def whole_numbers(text: str, option: str) -> list[int]:
-    """`256,384` as numbers.
-
-    Raises:
-        ValueError: something else.
-    """
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"{option} takes whole numbers with commas between them, not {text!r}") from None
-
-
-def named_scales(text: str) -> list[int] | Scales:
-    """`paper`, `single`, or `256,384` as numbers.
-
-    Raises:
-        ValueError: something else.
-    """
-    named = next((name for name in get_args(Scales) if name == text), None)
-    return named or whole_numbers(text, "--scales")

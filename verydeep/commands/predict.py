@@ -1,11 +1,18 @@
 """The verb `predict`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from verydeep.commands.options import ImageArgument, JsonFile, LinesFile, OutputFolder, RuntimeOptions, named_scales
-from verydeep.commands.predictions import Told, images_asked_for, say, tell
-from verydeep.evaluation.protocols import Method
+from verydeep.commands.options import (
+    ImageArgument,
+    OutputFolder,
+    PredictionOutputOptions,
+    PredictionOutputs,
+    RuntimeOptions,
+)
+from verydeep.commands.predictions import PredictionStream, images_asked_for, present, print_notes
+from verydeep.evaluation.protocols import Method, Scales
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.machine.processes import under_torchrun
 from verydeep.machine.runtime import Runtime
@@ -18,11 +25,10 @@ def predict(
     *images: ImageArgument,
     top: int = 5,
     protocol: Method | None = None,
-    scales: str | None = None,
-    out: LinesFile = None,
+    scales: Sequence[int] | Scales | None = None,
     map: OutputFolder = None,
-    json_file: JsonFile = None,
     max_pixels: int = MAX_PIXELS,
+    outputs: PredictionOutputOptions = PredictionOutputs(),
     runtime: RuntimeOptions = Runtime(),
 ) -> None:
     """Tell what images show: the most probable classes and their probabilities.
@@ -31,41 +37,42 @@ def predict(
         run: A run folder, a file that verydeep export wrote, or a classifier of features (verydeep transfer --out),
             which gives scores in place of probabilities.
         images: Image files, folders of them, or patterns in quotes ('photos/**/*.jpg'). A hyphen is standard input: one
-            image, if it begins as an image file or holds a zero byte; otherwise paths, one a line, which are all read
+            image, if it begins as an image file or holds a zero byte; otherwise paths, one per line, which are all read
             before the first prediction.
-        top: How many classes. Of a classifier whose images may show several, also all others whose score is above 0.
-        protocol: dense: whole images; crops: 50 crops of each at each scale; both: the average of the two. If not said,
-            dense.
-        scales: Test scales Q for a crop of 224, such as 256,384,512; single: the training scale; paper: the three that
-            follow from it. If not said, single.
-        out: Write a line for each image to this file instead of the table: .jsonl (JSON lines, as they are computed),
-            .csv or .parquet; - for JSON lines on standard output.
+        top: Number of classes. A classifier whose images may show several also gives all others with a score above 0.
+        protocol: dense (the default): whole images; crops: 50 crops of each at each scale; both: the average of the
+            two.
+        scales: Test scales Q for a crop of 224, such as 256,384,512; single (the default): the training scale; paper:
+            the three that follow from it.
         map: Write each image with the score map of its first class over it into this folder.
-        json_file: Write all predictions to this file as well (- for standard output instead of the table).
         max_pixels: Larger images are refused.
     """
     from verydeep.transfer_learning.classifier import is_classifier
 
-    source = images_asked_for(images, out=out, json_file=json_file)
-    asked = {"images": source, "top": top, "runtime": runtime, "max_pixels": max_pixels}
-    views = {"protocol": protocol, "scales": None if scales is None else named_scales(scales), "maps": map}
+    source = images_asked_for(images, outputs)
+    common = {"images": source, "top": top, "runtime": runtime, "max_pixels": max_pixels}
+    views = {"protocol": protocol, "scales": scales, "maps": map}
     given = {name: value for name, value in views.items() if value is not None}
-    told = (_by_classifier if is_classifier(run) else _by_network)(run, asked, given)
-    tell(told, images=len(source), out=out, json_file=json_file)
+    stream = (_by_classifier if is_classifier(run) else _by_network)(run, common, given)
+    present(stream, outputs, images=len(source))
 
 
-def _by_network(run: Path, asked: dict[str, Any], views: dict[str, Any]) -> Told:
+def _by_network(run: Path, common: dict[str, Any], views: dict[str, Any]) -> PredictionStream:
     from verydeep.prediction.predict import Prediction, model_on
     from verydeep.prediction.predict import predict as predict_images
     from verydeep.runs.model import warnings_of
 
-    model = model_on(asked["runtime"].device, run)
-    say(warnings_of(str(run), model))
-    found, places = predict_images(model, **asked, **views), min(asked["top"], len(model.classes))
-    return Told(predictions=found, kind=Prediction, places=places, table=prediction_table)
+    model = model_on(common["runtime"].device, run)
+    print_notes(warnings_of(str(run), model))
+    return PredictionStream(
+        predictions=predict_images(model, **common, **views),
+        kind=Prediction,
+        most_classes=min(common["top"], len(model.classes)),
+        table=prediction_table,
+    )
 
 
-def _by_classifier(folder: Path, asked: dict[str, Any], views: dict[str, Any]) -> Told:
+def _by_classifier(folder: Path, common: dict[str, Any], views: dict[str, Any]) -> PredictionStream:
     from verydeep.transfer_learning.classifier import Classification, classify, load_classifier
 
     if views:
@@ -76,6 +83,10 @@ def _by_classifier(folder: Path, asked: dict[str, Any], views: dict[str, Any]) -
     if under_torchrun():
         raise ValueError(f"{folder} is a classifier of features, used by one process: start this without torchrun")
     classifier = load_classifier(folder)
-    places = len(classifier.classes) if classifier.several_labels else min(asked["top"], len(classifier.classes))
-    found = classify(classifier, **asked)
-    return Told(predictions=found, kind=Classification, places=places, table=classification_table)
+    classes = len(classifier.classes)
+    return PredictionStream(
+        predictions=classify(classifier, **common),
+        kind=Classification,
+        most_classes=classes if classifier.several_labels else min(common["top"], classes),
+        table=classification_table,
+    )

@@ -11,14 +11,13 @@ def push(
 ) -> None:
     """Upload a run's model to the Hugging Face hub; everything that takes a RUN then takes hub:NAME too.
 
-    What is uploaded is config.json, model.safetensors and a page made of what the run knows. Needs a login (hf auth
-    login).
+    Uploads config.json, model.safetensors and a page made from what the run records. Needs a login (hf auth login).
 
     Args:
         run: A run folder.
-        name: hub:OWNER/MODEL; it is made if it is not there.
-        private: If it is made: for its owner only.
-        license: As the hub calls it, apache-2.0 say. Weights that came from elsewhere have their source's.
+        name: hub:OWNER/MODEL; it is made if it does not exist.
+        private: Make it for its owner only.
+        license: License as the hub calls it, such as apache-2.0. Weights from elsewhere have their source's.
         json_file: Write its address to this file as well (- for standard output instead).
     """
     from verydeep.runs.push import push as push_model

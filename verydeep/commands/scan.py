@@ -23,5 +23,5 @@ def scan(
     """
     from verydeep.images.scan import scan as scan_source
 
-    found = scan_source(source, tolerance=images, workers=Runtime(workers=workers).workers).to_dict()
-    show(found, json_file, *scan_tables(found, max_bad=images.max_bad))
+    figures = scan_source(source, tolerance=images, workers=Runtime(workers=workers).workers).to_dict()
+    show(figures, json_file, *scan_tables(figures, max_bad=images.max_bad))

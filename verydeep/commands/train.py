@@ -3,14 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from verydeep.commands.options import (
-    ConfigFile,
-    ExecutionOptions,
-    ImageOptions,
-    JsonFile,
-    RecipeOptions,
-    RuntimeOptions,
-)
+from verydeep.commands.options import ExecutionOptions, ImageOptions, RecipeOptions, RunFolderOptions, RuntimeOptions
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime
@@ -23,10 +16,7 @@ def train(
     source: str = "digits",
     *,
     network: str | None = None,
-    out: Path,
-    resume: bool = False,
-    config: ConfigFile = None,
-    json_file: JsonFile = None,
+    run: RunFolderOptions,
     recipe: RecipeOptions = Recipe(),
     images: ImageOptions = Tolerance(),
     runtime: RuntimeOptions = Runtime(),
@@ -36,32 +26,25 @@ def train(
 
     Args:
         source: A folder, tar shards, hub:NAME or digits (see verydeep --help).
-        network: A, A-LRN, B, B-5x5, C, D or E; with --finetune that of the run, if not said.
-        out: The run folder to make.
-        resume: Go on with a run that was stopped, the other options as before; begin it if it is not there.
-        config: TOML file of options (learning_rate = 0.005); the command line overrides it.
-        json_file: Write the last and the best epoch's figures to this file as well (- for standard output instead).
+        network: A, A-LRN, B, B-5x5, C, D or E. Required unless --finetune names a run, whose network it then is.
     """
     from verydeep.training.loop import train as train_network
 
     folder = train_network(
         source,
         network=network,
-        out=out,
+        out=run.out,
         recipe=recipe,
         runtime=runtime,
         execution=execution,
         tolerance=images,
-        resume=resume,
+        resume=run.resume,
     )
-    if rank_of_environment():
-        return  # the first process tells
-    figures = training_figures(folder)
-    show(figures, json_file, training_table(figures))
+    show_training(folder, run.json_file)
 
 
-def training_figures(folder: Path) -> dict[str, Any]:
-    """The last and the best epoch of a run, and what it could not use.
+def show_training(folder: Path, json_file: Path | None, **more: Any) -> None:
+    """Show the last and the best epoch of a run and what it could not use; `more` goes into the JSON.
 
     Raises:
         OSError: the run has lost its metrics.
@@ -70,13 +53,17 @@ def training_figures(folder: Path) -> dict[str, Any]:
     from verydeep.runs.files import QUARANTINE
     from verydeep.runs.record import read_metrics, read_record
 
+    if rank_of_environment():
+        return  # the first process shows the figures
     epochs = read_metrics(folder)
     if not epochs:
         raise OSError(f"{folder} has lost its metrics; its model is good")
-    return {
+    figures = {
         "run": str(folder),
         "network": read_record(folder).network,
         "last": epochs[-1],
         "best": min(epochs, key=lambda epoch: epoch["validation_error"]),
         "unusable": read_quarantine(folder / QUARANTINE),
+        **more,
     }
+    show(figures, json_file, training_table(figures))

@@ -6,17 +6,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, cast, get_args
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from verydeep.descriptors.descriptor import Descriptor, DType, Pool
 from verydeep.evaluation.batches import SameSizeBatch, SameSizeBatches
 from verydeep.evaluation.dense import MOST_PIXELS, largest_image, pixels_at_once
 from verydeep.evaluation.passes import in_float32
-from verydeep.evaluation.protocols import Scales, chosen_scales
+from verydeep.evaluation.protocols import chosen_scales
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.loader import rescaled_images
 from verydeep.images.quarantine import Quarantine
@@ -35,49 +36,11 @@ from verydeep.prediction.pieces import Opened
 from verydeep.prediction.predict import model_on
 from verydeep.runs.model import Model
 
-Pool = Literal["avg", "stack", "none"]
-Precision = Literal["float32", "float16"]
-
-PENULTIMATE = "relu7"
-"""The 4,096 numbers that the paper takes."""
-
 IMAGES_AT_ONCE, IMAGES_AT_ONCE_ON_CPU = 1024, 64
 """Up to so many are computed, and lost if the work is killed, before they are kept."""
 
 BYTES_AT_ONCE = 128 * 2**20
 """Fewer images where their features take more."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Descriptor:
-    """What describes an image: which layers, at which scales, pooled how."""
-
-    layers: Sequence[str] = (PENULTIMATE,)
-    """The paper's names: `conv3_2` is before the ReLU, `relu3_2` after it."""
-
-    scales: Sequence[int] | Scales = "single"
-    """Q for a crop of 224, or `single` (Q = S), or `paper` (the three that follow from the run's S)."""
-
-    pool: Pool = "avg"
-    """`avg`: the average over all positions of the whole image, and over the scales. `stack`: the scales one after the
-    other instead. `none`: the layer as it is, of the crop in the middle at one scale."""
-
-    mirror: bool | None = None
-    """Average with the mirror image; None: if the run was trained with mirrored images. Never without pooling."""
-
-    normalise: bool = False
-    """Divide each layer's vector by its Euclidean length."""
-
-    dtype: Precision = "float32"
-
-    def __post_init__(self) -> None:
-        """Raises ValueError where a choice cannot be."""
-        if self.pool not in get_args(Pool):
-            raise ValueError(f"pool is one of {', '.join(get_args(Pool))}, not {self.pool}")
-        if self.dtype not in get_args(Precision):
-            raise ValueError(f"dtype is one of {', '.join(get_args(Precision))}, not {self.dtype}")
-        if self.pool == "none" and (self.mirror or self.normalise):
-            raise ValueError("mirror and normalise are for vectors: they need pool avg or stack")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +55,7 @@ class Extraction:
     pool: Pool
     mirror: bool
     normalise: bool
-    dtype: Precision
+    dtype: DType
     runtime: Runtime
     tolerance: Tolerance
     largest: int

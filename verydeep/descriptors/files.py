@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from verydeep.descriptors import parts as feature_parts
-from verydeep.descriptors.features import Descriptor, Extraction, Part, compute_part, extraction
+from verydeep.descriptors.descriptor import Descriptor
+from verydeep.descriptors.features import Extraction, Part, compute_part, extraction
 from verydeep.evaluation.predictions import as_text
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.given import GivenImage

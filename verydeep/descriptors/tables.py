@@ -1,19 +1,21 @@
-"""Tables of what a file of features holds."""
+"""A table of what a file of features holds."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from verydeep.presentation.numbers import number
 from verydeep.presentation.terminal import table_with
 
+if TYPE_CHECKING:
+    from verydeep.descriptors.files import FeatureFile
 
-def feature_tables(found: Mapping[str, Any]) -> list[Table | str]:
-    """What a file of features holds, as `FeatureFile.to_dict` gives it."""
-    without = f", without {number(len(found['unusable']))} that cannot be used" if found["unusable"] else ""
-    scales = ", ".join(map(str, found["scales"])) + (" and their mirror images" if found["mirror"] else "")
+
+def feature_tables(written: "FeatureFile") -> list[Table | str]:
+    """Return a line about a file of features, and a table of its layers."""
+    without = f", without {number(len(written.unusable))} that cannot be used" if written.unusable else ""
+    scales = ", ".join(map(str, written.scales)) + (" and their mirror images" if written.mirror else "")
     table = table_with(None, left=("layer",), right=("numbers of each image",))
-    for name, shape in found["layers"].items():
+    for name, shape in written.layers.items():
         table.add_row(name, " x ".join(map(number, shape)))
-    return [f"{found['file']}: {number(found['images'])} images at Q = {scales}{without}", table]
+    return [f"{written.file}: {number(written.images)} images at Q = {scales}{without}", table]

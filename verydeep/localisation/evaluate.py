@@ -1,21 +1,21 @@
 """Test of runs of boxes on a source, by the paper's two procedures (appendix A.2)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from verydeep.evaluation.evaluate import testing_split
-from verydeep.evaluation.protocols import Windows
 from verydeep.images.boxes.boxed import Boxed
 from verydeep.images.boxes.geometry import CORRECT_IOU, intersection_over_union
-from verydeep.images.boxes.open import BoxOptions, boxed_parts
+from verydeep.images.boxes.open import boxed_parts
+from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.open import open_for_testing
 from verydeep.images.tolerance import Tolerance
 from verydeep.localisation.full_test import TOP, ClassBoxes, FullTest, full_test
+from verydeep.localisation.options import FullProcedure
 from verydeep.localisation.results import (
     FullErrors,
     Localisation,
@@ -32,41 +32,30 @@ from verydeep.presentation.progress import reporting
 from verydeep.runs.model import Model, load_box_model, load_model, warnings_of
 
 
-@dataclass(frozen=True, kw_only=True)
-class FullProcedure:
-    """How whole images are looked at, with no class given."""
+def full_test_of(full: FullProcedure, models: Sequence[Model], runtime: Runtime) -> FullTest:
+    """Return the full test of these networks of boxes: each by itself and, if several, all together.
 
-    classifiers: tuple[str | Path, ...]
-    """Classification runs that rank classes and rate boxes; several are averaged."""
-    scales: tuple[int, ...] = ()
-    """`FullTest.scales`."""
-    windows: Windows | None = None
-    """`FullTest.windows`."""
+    Reports what has to be known of the classification runs, such as random layers.
 
-    def test(self, models: Sequence[Model], runtime: Runtime) -> FullTest:
-        """Load the classification runs for networks of boxes: each of these by itself and, if several, all together.
-
-        Tells what people have to know of the classification runs, such as random layers.
-
-        Raises:
-            ValueError: they do not go together.
-        """
-        classifiers = []
-        with reporting("classification runs", total=len(self.classifiers)) as report:
-            for folder in self.classifiers:
-                model = model_on(runtime.device, load_model(folder))
-                classifiers.append(model)
-                for line in warnings_of(str(folder), model):
-                    report.say(line)
-                report.advance()
-        each = [[which] for which in range(len(models))]
-        return FullTest(
-            box_models=models,
-            classifiers=classifiers,
-            groups=[*each, list(range(len(models)))] if len(models) > 1 else each,
-            scales=self.scales,
-            windows=self.windows,
-        )
+    Raises:
+        ValueError: they do not go together.
+    """
+    classifiers = []
+    with reporting("classification runs", total=len(full.classifiers)) as report:
+        for folder in full.classifiers:
+            model = model_on(runtime.device, load_model(folder))
+            classifiers.append(model)
+            for line in warnings_of(str(folder), model):
+                report.say(line)
+            report.advance()
+    each = [[which] for which in range(len(models))]
+    return FullTest(
+        box_models=models,
+        classifiers=classifiers,
+        groups=[*each, list(range(len(models)))] if len(models) > 1 else each,
+        scales=full.scales,
+        windows=full.windows,
+    )
 
 
 def evaluate_boxes(
@@ -97,7 +86,7 @@ def evaluate_boxes(
     """
     runtime, tolerance = runtime or Runtime(), tolerance or Tolerance()
     models = _models(folders, runtime)
-    test = full.test(models, runtime) if full else None
+    test = full_test_of(full, models, runtime) if full else None
     splits = open_for_testing(data, models[0].classes)
     classifiers = full.classifiers if full else ()
     split = split or testing_split(splits, [*folders, *classifiers])

@@ -15,8 +15,9 @@ from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.given import GivenImage, GivenImages, given_images
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.localisation.box_pictures import with_boxes_drawn
-from verydeep.localisation.evaluate import FullProcedure
+from verydeep.localisation.evaluate import full_test_of
 from verydeep.localisation.full_test import TOP, ClassBoxes, FullTest, full_test
+from verydeep.localisation.options import FullProcedure
 from verydeep.machine.runtime import Runtime
 from verydeep.prediction.files import write_picture
 from verydeep.prediction.predict import model_on
@@ -86,7 +87,7 @@ def predict_boxes(
     model = model_on(runtime.device, run if isinstance(run, Model) else load_box_model(run))
     if model.regression is None:
         raise ValueError("the model predicts classes, not boxes")
-    test = full.test([model], runtime)
+    test = full_test_of(full, [model], runtime)
     quarantine = Quarantine(len(source), tolerance)
     predictions = _predictions(test, source, quarantine, runtime.workers, top)
     return predictions if draw is None else _drawn(predictions, source, Path(draw), max_pixels)

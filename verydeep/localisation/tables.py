@@ -1,8 +1,8 @@
 """Tables of tests of boxes, and of predictions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -12,7 +12,8 @@ from verydeep.presentation.numbers import FINE, MISSING, decimal, interval, numb
 from verydeep.presentation.pages import shared_folder
 from verydeep.presentation.terminal import table_with
 
-if TYPE_CHECKING:  # which imports PyTorch
+if TYPE_CHECKING:  # which import PyTorch
+    from verydeep.localisation.predict import BoxPrediction
     from verydeep.localisation.results import Localisation
 
 _WINDOWS = {"dense": "applied densely", "crops": "windows cut out"}
@@ -83,15 +84,14 @@ def _full_table(localisation: "Localisation", folder: str) -> Table:
     return table
 
 
-def box_prediction_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
+def box_prediction_table(predictions: "Sequence[BoxPrediction]") -> Table:
     """Return a table of the most probable classes of every image, and where they are."""
     table = table_with(None, left=("image", "class"), right=("probability", "x0", "y0", "x1", "y1"))
-    for prediction in predictions:
-        if prediction["error"]:
-            table.add_row(Text(prediction["image"]), Text(prediction["error"]), style="red")
-        answers = zip(prediction["classes"], prediction["probabilities"], prediction["boxes"], strict=True)
+    for one in predictions:
+        if one.error:
+            table.add_row(Text(one.image), Text(one.error), style="red")
+        answers = zip(one.classes, one.probabilities, one.boxes, strict=True)
         for rank, (name, probability, box) in enumerate(answers):
             sides = (decimal(side, 0) for side in box)
-            image = "" if rank else Text(prediction["image"])
-            table.add_row(image, Text(name), share(probability), *sides)
+            table.add_row("" if rank else Text(one.image), Text(name), share(probability), *sides)
     return table

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from verydeep.images.boxes.open import BoxCheck, BoxOptions, boxed_parts
+from verydeep.images.boxes.open import BoxCheck, boxed_parts
+from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.boxes.regression import Regression
 from verydeep.images.sources.open import open_source
 from verydeep.images.sources.source import Splits

@@ -45,17 +45,17 @@ def check_kind(file: Path) -> None:
 
 @contextmanager
 def prediction_file(
-    file: Path, kind: type["DataclassInstance"], *, places: int
+    file: Path, kind: type["DataclassInstance"], *, most_classes: int
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Gives a function that adds a prediction, as its `to_dict` gives it, to a file.
 
     JSON lines, to standard output if `file` is `-`, can be read as soon as they are added: the file grows at its place.
-    Other files appear whole when the block ends, with up to `places` classes of every image.
+    Other files appear whole when the block ends, with up to `most_classes` classes of every image.
 
     Args:
         file: where to.
         kind: of the predictions, `Prediction` for example: its fields are the columns.
-        places: how many classes.
+        most_classes: of each prediction.
 
     Raises:
         OSError: the file cannot be written.
@@ -68,10 +68,10 @@ def prediction_file(
     else:
         names = [field.name for field in fields(kind)]
         columns: dict[str, type] = {ID: str}
-        for place in range(1, places + 1):
+        for rank in range(1, most_classes + 1):
             for name in names:
                 number = str if name == "classes" else float
-                columns |= {column.format(place): number for column in OF_CLASSES.get(name, ())}
+                columns |= {column.format(rank): number for column in OF_CLASSES.get(name, ())}
         rest = [name for name in names if name not in OF_CLASSES and name != "image"]
         with rows_file(file, columns | dict.fromkeys(rest, str)) as add:
             yield lambda prediction: add([_row(prediction, len(columns), rest)])

@@ -17,13 +17,13 @@ class Grid:
     """
 
     only: tuple[str, ...] = ()
-    """Networks (`D`, for all of its trainings) or trainings (`D-384`); those that they start from are added."""
+    """Networks (D, for all of its trainings) or trainings, such as D,E-384; those that they start from are added."""
 
     tables: tuple[int, ...] = _NUMBERS
-    """Tables of the paper. For 5 and 6 alone only the networks in them are trained."""
+    """Tables of the paper, 3 to 6. For 5 and 6 alone only the networks in them are trained."""
 
     seeds: int = 1
-    """How often everything is trained."""
+    """How often everything is trained; with three or more, findings are about networks, not single trainings."""
 
     def __post_init__(self) -> None:
         """Refuse what does not exist."""

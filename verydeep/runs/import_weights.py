@@ -12,7 +12,7 @@ from torch import Tensor
 from verydeep.machine import atomic
 from verydeep.networks.class_names import WORDS, names_of_classes, numbered_classes
 from verydeep.networks.configurations import configuration
-from verydeep.networks.foreign.layouts import Channels, Triple, White
+from verydeep.networks.foreign.layouts import Trained, Triple
 from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.networks.foreign.preprocessing import PREPROCESSING, TORCHVISION_FEATURES, Preprocessing, fold
 from verydeep.networks.foreign.recognition import HEAD, architecture_of
@@ -30,23 +30,6 @@ HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 FIRST_WEIGHTS_SEED = 0
 """For layers that the file does not have."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """How weights were trained, where it was otherwise than those that their library publishes; None is as those."""
-
-    mean: Triple | None = None
-    """Subtracted from each channel, in the library's order of channels and range of values."""
-
-    std: Triple | None = None
-    """That what is left was divided by."""
-
-    channels: Channels | None = None
-    """Order of the channels."""
-
-    white: White | None = None
-    """What a white pixel was, 1 or 255; needs mean and std in that range."""
 
 
 @dataclass(frozen=True, kw_only=True)

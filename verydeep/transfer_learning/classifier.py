@@ -19,7 +19,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from verydeep.descriptors.features import PENULTIMATE, Descriptor, Extraction, compute_part, extraction
+from verydeep.descriptors.descriptor import PENULTIMATE, Descriptor
+from verydeep.descriptors.features import Extraction, compute_part, extraction
 from verydeep.evaluation.dense import MOST_PIXELS
 from verydeep.images.sources.given import GivenImage, GivenImages, given_images
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance

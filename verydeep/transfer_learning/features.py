@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch.nn import functional as F
 
 from verydeep.descriptors import parts as feature_parts
-from verydeep.descriptors.features import PENULTIMATE, Descriptor
+from verydeep.descriptors.descriptor import PENULTIMATE, Descriptor
 from verydeep.descriptors.files import write_features
 from verydeep.images.decode import UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine

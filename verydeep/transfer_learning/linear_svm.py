@@ -24,9 +24,6 @@ CHOICES_OF_C = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 CHOOSING_SHARE = 0.2
 """Of each class's training images: what C is chosen on, as in the paper."""
 
-LEAST_TRAINING_IMAGES = 2
-"""Of a class: one to fit and one to choose C on."""
-
 _TOLERANCE = 1e-6
 """liblinear's own 1e-4 leaves scores of C = 1000 half a margin away from those of the best weights; with this 0.007."""
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from verydeep.descriptors.features import Pool
+from verydeep.descriptors.descriptor import VectorPool
 from verydeep.statistics import percentile_interval
 from verydeep.transfer_learning.measures import Measured
 from verydeep.transfer_learning.paper import Measure, Transferred, reported_transfer
@@ -83,7 +83,7 @@ class Transfer:
     seed: int
     scales: tuple[tuple[int, ...], ...]
     """Q of each run, for a crop of 224."""
-    pool: Pool
+    pool: VectorPool
     mirror: tuple[bool, ...]
     """Whether each run's features are averaged with those of the mirror image."""
     chance: float

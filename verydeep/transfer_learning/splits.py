@@ -11,28 +11,11 @@ from verydeep.images.annotations.image_names import read_image_list
 from verydeep.images.annotations.label_files import several_labels
 from verydeep.images.sources.given import GivenImages, given_images
 from verydeep.images.sources.source import Source, some
-from verydeep.transfer_learning.linear_svm import LEAST_TRAINING_IMAGES, Labels, several_split
+from verydeep.transfer_learning.linear_svm import Labels, several_split
+from verydeep.transfer_learning.options import LEAST_TRAINING_IMAGES, TransferOptions
 
 Split = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Indices of training and of test images."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """How many images are drawn, and how often; the paper's numbers (Caltech-101)."""
-
-    train: int = 30
-    """Of each class."""
-    test: int = 50
-    """Of each class, or all that are left if they are fewer."""
-    splits: int = 3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for a number that cannot be."""
-        for name, least in (("train", LEAST_TRAINING_IMAGES), ("test", 1), ("splits", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +88,7 @@ def with_test_images(labelled: Labelled, file: str | Path, ids: Sequence[str]) -
     return replace(labelled, for_testing=for_testing)
 
 
-def transfer_splits(labelled: Labelled, draw: Draw) -> list[Split]:
+def transfer_splits(labelled: Labelled, options: TransferOptions) -> list[Split]:
     """The division that is given, or random draws: the same ones for the same labels and seed.
 
     With several labels an image, classes are gone through from the rarest to the most common one. Of each, images are
@@ -119,9 +102,9 @@ def transfer_splits(labelled: Labelled, draw: Draw) -> list[Split]:
         found = [(np.flatnonzero(~labelled.for_testing), np.flatnonzero(labelled.for_testing))]
         advice = "take other test images"
     else:
-        _check_images(labelled, draw)
+        _check_images(labelled, options)
         one_draw = _draw_of_several if labelled.several else _draw_of_one
-        found = [one_draw(labelled, draw, number) for number in range(draw.splits)]
+        found = [one_draw(labelled, options, number) for number in range(options.splits)]
         advice = "change --train"
     for split in found:
         _check_split(labelled, split, advice)
@@ -131,35 +114,35 @@ def transfer_splits(labelled: Labelled, draw: Draw) -> list[Split]:
     return found
 
 
-def _check_images(labelled: Labelled, draw: Draw) -> None:
+def _check_images(labelled: Labelled, options: TransferOptions) -> None:
     each = labelled.images_of_each(np.arange(len(labelled.labels)))
-    few = [f"{name} {its:,}" for name, its in zip(labelled.classes, each, strict=True) if its <= draw.train]
+    few = [f"{name} {its:,}" for name, its in zip(labelled.classes, each, strict=True) if its <= options.train]
     if few:
         raise ValueError(
-            f"--train {draw.train} needs {draw.train + 1} images of each class or more, some to test on; "
+            f"--train {options.train} needs {options.train + 1} images of each class or more, some to test on; "
             f"usable are {some(few)}: lower --train"
         )
 
 
-def _draw_of_one(labelled: Labelled, draw: Draw, number: int) -> Split:
+def _draw_of_one(labelled: Labelled, options: TransferOptions, number: int) -> Split:
     members = [np.flatnonzero(labelled.labels == label) for label in range(len(labelled.classes))]
-    rng = np.random.Generator(np.random.PCG64([draw.seed, number]))
+    rng = np.random.Generator(np.random.PCG64([options.seed, number]))
     orders = [its[rng.permutation(len(its))] for its in members]
-    end = draw.train + draw.test
+    end = options.train + options.test
     return (
-        np.concatenate([order[: draw.train] for order in orders]),
-        np.concatenate([order[draw.train : end] for order in orders]),
+        np.concatenate([order[: options.train] for order in orders]),
+        np.concatenate([order[options.train : end] for order in orders]),
     )
 
 
-def _draw_of_several(labelled: Labelled, draw: Draw, number: int) -> Split:
+def _draw_of_several(labelled: Labelled, options: TransferOptions, number: int) -> Split:
     positive = labelled.labels > 0
-    order = np.random.Generator(np.random.PCG64([draw.seed, number])).permutation(len(positive))
+    order = np.random.Generator(np.random.PCG64([options.seed, number])).permutation(len(positive))
     rarest_first = positive[:, np.argsort(positive.sum(axis=0), kind="stable")]
     groups = np.column_stack([rarest_first, ~positive.any(axis=1)])
     free = np.ones(len(positive), bool)
     parts = []
-    for wanted in (draw.train, draw.test):
+    for wanted in (options.train, options.test):
         taken = np.zeros(len(positive), bool)
         for its in groups.T:
             candidates = order[(its & free & ~taken)[order]]

@@ -1,7 +1,7 @@
 """What the verb `transfer` prints for people."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -11,54 +11,58 @@ from verydeep.presentation.pages import shared_folder
 from verydeep.presentation.terminal import table_with
 from verydeep.transfer_learning.paper import MAP, TABLE_11
 
+if TYPE_CHECKING:
+    from verydeep.transfer_learning.classifier import Classification
+    from verydeep.transfer_learning.results import Transfer
 
-def transfer_tables(found: Mapping[str, Any]) -> list[Table]:
-    """Figures of every descriptor, their differences and the paper's Table 11; of what `Transfer.to_dict` gives."""
-    measure, folder = found["measure"], shared_folder(found["runs"])
+
+def transfer_tables(result: "Transfer") -> list[Table]:
+    """Return tables of every descriptor's figures, of their differences, and the paper's Table 11."""
+    measure, folder = result.measure, shared_folder(result.runs)
     by_points = ["by 11 points"] if measure == MAP else []
-    splits = f", {'in the first of ' if by_points else ''}{found['splits']} splits" if found["splits"] > 1 else ""
+    splits = f", {'in the first of ' if by_points else ''}{result.splits} splits" if result.splits > 1 else ""
     table = table_with(
-        f"{found['source']}: {_images(found)}{splits}",
+        f"{result.source}: {_images(result)}{splits}",
         left=("descriptor",),
         right=("numbers of an image", f"{measure}, %", "sd", "95% interval", *by_points, "C"),
     )
-    for one in found["descriptors"]:
+    for one in result.descriptors:
         table.add_row(
-            Text(one["name"].removeprefix(folder)),
-            number(one["numbers"]),
-            percent(one["mean"], FINE),
-            percent(one["mean_sd"], FINE),
-            interval(one["mean_ci95"], FINE),
-            *([percent(one["eleven_point_map"], FINE)] if by_points else []),
-            ", ".join(f"{c:g}" for c in one["c"]),
+            Text(one.name.removeprefix(folder)),
+            number(one.numbers),
+            percent(one.mean, FINE),
+            percent(one.mean_sd, FINE),
+            interval(one.mean_ci95, FINE),
+            *([percent(one.eleven_point_map, FINE)] if by_points else []),
+            ", ".join(f"{c:g}" for c in one.c),
         )
-    if found["unusable"]:
-        table.title = Text(f"{table.title}, {number(len(found['unusable']))} unusable left out")
+    if result.unusable:
+        table.title = Text(f"{table.title}, {number(len(result.unusable))} unusable left out")
     told = [
-        "sd: of the splits." if found["splits"] > 1 else "",
+        "sd: of the splits." if result.splits > 1 else "",
         "Interval: by a bootstrap over the test images. C: of the SVM, chosen in each split on a fifth of the training "
         "images.",
         f"mAP: area under precision over recall, as for VOC-2012; by 11 points, as for VOC-2007. Equal scores for all "
-        f"images have {percent(found['chance'], FINE)}."
+        f"images have {percent(result.chance, FINE)}."
         if by_points
         else "",
     ]
-    if found["copies"]:
-        told.append(f"Test images that are exact copies of training images: {number(found['copies'])}.")
+    if result.copies:
+        told.append(f"Test images that are exact copies of training images: {number(result.copies)}.")
     if folder:
         told.append(f"The runs are in {folder}")
     table.caption = Text(" ".join(filter(None, told)))
-    return [table, *([_difference_table(found, folder)] if found["differences"] else []), _paper_table()]
+    return [table, *([_difference_table(result, folder)] if result.differences else []), _paper_table()]
 
 
-def _images(found: Mapping[str, Any]) -> str:
+def _images(result: "Transfer") -> str:
     """How many images there are, for a title."""
-    classes, train, test = len(found["classes"]), _span(found["train"]), _span(found["test"])
-    if found["measure"] != MAP and found["test_images"] is None:
+    classes, train, test = len(result.classes), _span(result.train), _span(result.test)
+    if result.measure != MAP and result.test_images is None:
         return f"{classes} classes, {train} training and {test} test images of each"
     return (
-        f"{classes} classes, {number(found['n_train'])} training images ({train} of each class) and "
-        f"{number(found['n_test'])} test images ({test})"
+        f"{classes} classes, {number(result.n_train)} training images ({train} of each class) and "
+        f"{number(result.n_test)} test images ({test})"
     )
 
 
@@ -67,21 +71,21 @@ def _span(numbers: Sequence[int]) -> str:
     return number(most) if fewest == most else f"{number(fewest)} to {number(most)}"
 
 
-def _difference_table(found: Mapping[str, Any], folder: str) -> Table:
+def _difference_table(result: "Transfer", folder: str) -> Table:
     table = table_with(
         "Compared on the same images",
         left=("first", "second"),
         right=("difference, points", "95% interval", "in each split"),
     )
-    for pair in found["differences"]:
+    for pair in result.differences:
         table.add_row(
-            Text(pair["first"].removeprefix(folder)),
-            Text(pair["second"].removeprefix(folder)),
-            points(pair["difference"], FINE),
-            interval(pair["difference_ci95"], FINE, "+"),
-            ", ".join(points(one, FINE) for one in pair["differences"]),
+            Text(pair.first.removeprefix(folder)),
+            Text(pair.second.removeprefix(folder)),
+            points(pair.difference, FINE),
+            interval(pair.difference_ci95, FINE, "+"),
+            ", ".join(points(one, FINE) for one in pair.differences),
         )
-    table.caption = Text(f"First minus second, {found['measure']}: above 0 the first is better.")
+    table.caption = Text(f"First minus second, {result.measure}: above 0 the first is better.")
     return table
 
 
@@ -102,13 +106,13 @@ def _paper_table() -> Table:
     return table
 
 
-def classification_table(classifications: Sequence[Mapping[str, Any]]) -> Table:
-    """The classes with the highest scores of every image."""
+def classification_table(classifications: "Sequence[Classification]") -> Table:
+    """Return the classes with the highest scores of every image as a table."""
     table = table_with(None, left=("image", "class"), right=("score",))
     for one in classifications:
-        if one["error"]:
-            table.add_row(Text(one["image"]), Text(one["error"]), "", style="red")
-        for place, (name, score) in enumerate(zip(one["classes"], one["scores"], strict=True)):
-            table.add_row("" if place else Text(one["image"]), Text(name), f"{score:+.2f}")
+        if one.error:
+            table.add_row(Text(one.image), Text(one.error), "", style="red")
+        for rank, (name, score) in enumerate(zip(one.classes, one.scores, strict=True)):
+            table.add_row("" if rank else Text(one.image), Text(name), f"{score:+.2f}")
     table.caption = Text("Score: distance from the class's plane in units of its margin; above 0, on its side.")
     return table

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from verydeep.descriptors.features import Descriptor, Extraction, Pool, extraction
-from verydeep.evaluation.protocols import Scales
+from verydeep.descriptors.features import Extraction, extraction
 from verydeep.images.sources.source import Source, Unchanged
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
@@ -26,9 +25,9 @@ from verydeep.transfer_learning.features import (
 )
 from verydeep.transfer_learning.linear_svm import fit_choosing_c, stacked
 from verydeep.transfer_learning.measures import measured
+from verydeep.transfer_learning.options import TransferOptions
 from verydeep.transfer_learning.results import Classified, Kind, Transfer, descriptor_results
 from verydeep.transfer_learning.splits import (
-    Draw,
     Labelled,
     Split,
     images_of_classes,
@@ -36,65 +35,6 @@ from verydeep.transfer_learning.splits import (
     transfer_splits,
     with_test_images,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransferOptions:
-    """What describes an image, what it shows, and which images are for training and for testing."""
-
-    scales: Sequence[int] | Scales = "single"
-    """Q for a crop of 224, or `single` (Q = S), or `paper` (the three that follow from a run's S)."""
-
-    pool: Pool = "avg"
-    """Features at several scales: `avg`, their average, or `stack`, one after the other."""
-
-    labels: str | Path | None = None
-    """File that says which classes each image shows, if those may be several: `file,class` lines (.csv), COCO (.json),
-    or a folder of Pascal VOC's .xml; the source is then a folder of images without classes."""
-
-    test_images: str | Path | None = None
-    """File that names the images for testing, one a line; all others are for training. Nothing is drawn then."""
-
-    train: int | None = None
-    """Training images of each class, if they are drawn; `Draw` has what holds if this is not said."""
-
-    test: int | None = None
-    """Test images of each class, or all that are left if they are fewer."""
-
-    splits: int | None = None
-    """How many times training and test images are drawn."""
-
-    seed: int = 0
-    """Of those draws, and of the untrained network's weights."""
-
-    baseline: bool = False
-    """Also plain pixels, and networks like the runs' with random weights."""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError where a choice cannot be."""
-        if self.pool == "none":
-            raise ValueError("an SVM needs vectors: pool is avg or stack")
-        if self.test_images is not None and self._said:
-            said = ", ".join(f"--{name}" for name in self._said)
-            raise ValueError(
-                f"--test-images says which images are for training and which for testing: leave out {said}"
-            )
-        _ = self.draw  # refuses numbers that cannot be
-
-    @property
-    def _said(self) -> dict[str, int]:
-        numbers = {name: getattr(self, name) for name in ("train", "test", "splits")}
-        return {name: number for name, number in numbers.items() if number is not None}
-
-    @property
-    def draw(self) -> Draw:
-        """How many images are drawn where none are named."""
-        return Draw(**self._said, seed=self.seed)
-
-    @property
-    def descriptor(self) -> Descriptor:
-        """Of one network."""
-        return Descriptor(scales=self.scales, pool=self.pool, normalise=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +87,7 @@ def transfer(
     described = _described(folders, asked, source, options)
     ids, rows = _common(source, [one.images for one in described])
     labelled = labelled.of(rows)
-    splits = transfer_splits(labelled, options.draw)
+    splits = transfer_splits(labelled, options)
     copies = _copies([source.digests[row] for row in rows], splits)
     classified = _classified(described, ids, labelled, splits, copies)
     tested = np.stack([np.isin(np.arange(len(ids)), test) for _, test in splits])
@@ -235,7 +175,7 @@ def _asked(
     labelled = labelled or images_of_classes(source, data)
     if options.test_images is not None:
         labelled = with_test_images(labelled, options.test_images, source.ids)
-    transfer_splits(labelled, options.draw)  # too few images are told before any work
+    transfer_splits(labelled, options)  # too few images are told before any work
     return asked, labelled
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 from verydeep.images.annotations.annotation import Annotation
 from verydeep.images.annotations.image_names import ImageNames
 from verydeep.images.boxes.matching import boxes_by_part, split_folder
-from verydeep.images.boxes.open import BoxOptions, boxed_parts
+from verydeep.images.boxes.open import boxed_parts
+from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.sources.open import open_for_testing, open_source
 from verydeep.images.sources.source import MemorySource, Sample, Subset
 

@@ -12,7 +12,8 @@ from PIL import Image
 from verydeep.images.annotations.annotation import Annotation
 from verydeep.images.boxes.boxed import BadBoxError, located, with_boxes
 from verydeep.images.boxes.matching import boxes_by_part
-from verydeep.images.boxes.open import BoxCheck, BoxOptions, boxed_parts
+from verydeep.images.boxes.open import BoxCheck, boxed_parts
+from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.decode import UnusableImageError, decode, upright_size
 from verydeep.images.loader import RescaledImages, TrainingView, centre_batches, training_batches
 from verydeep.images.on_device import shown

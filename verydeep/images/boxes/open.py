@@ -2,30 +2,17 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from verydeep.images.annotations.box_files import read_boxes
 from verydeep.images.boxes.boxed import ROUNDING, Boxed, Matched, with_boxes
 from verydeep.images.boxes.matching import boxes_by_part
+from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.sources.source import Splits, some
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.presentation.numbers import counted
 
 NAMED = 10
 """Images that are named where many are told of."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoxOptions:
-    """Where boxes come from, and which must be good."""
-
-    boxes: tuple[str | Path, ...]
-    """Files of boxes: .csv (file,x0,y0,x1,y1,class), .json (COCO), or folders of .xml (Pascal VOC); several count as
-    one. Boxes are in pixels of the upright image."""
-
-    skip_bad_boxes: bool = False
-    """Leave images out, and list them, whose box has no area, is not in the image or is of an image of another size, or
-    that have none."""
 
 
 @dataclass(frozen=True, kw_only=True)

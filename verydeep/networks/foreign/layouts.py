@@ -1,5 +1,6 @@
 """Layouts of weights, and the range and order in which pixels go in: words that need no PyTorch."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 Layout = Literal["verydeep", "torchvision", "timm", "keras", "caffe", "matconvnet"]
@@ -14,3 +15,20 @@ White = Literal[1, 255]
 
 Triple = tuple[float, float, float]
 """A number for each channel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """Preprocessing that weights were trained with; what is None is as the weights' library publishes it."""
+
+    mean: Triple | None = None
+    """Three numbers that are subtracted, such as 0.485,0.456,0.406, in the library's order of channels and range."""
+
+    std: Triple | None = None
+    """Three numbers to divide by, such as 1/255,1/255,1/255."""
+
+    channels: Channels | None = None
+    """Order of the channels that the network takes."""
+
+    white: White | None = None
+    """Value of a white pixel, the range that mean and std are in."""
