@@ -269,7 +269,7 @@ def test_copies_of_training_images_among_those_for_testing_are_counted(made, cap
     (made.photos / CLASSES[0] / "-.bmp").write_bytes(b"")  # the first one, and left out
     counts = set()
     for options in (replace(FEW, seed=seed, splits=splits) for seed in range(4) for splits in (1, 2)):
-        splits = transfer_splits(labelled, options.draw)
+        splits = transfer_splits(labelled, options)
         wanted = {row for train, test in splits for row in test if any(data[row] == data[other] for other in train)}
         found = transfer(made.run, data=made.photos, options=options, tolerance=Tolerance(max_bad=10))
         assert found.copies == len(wanted)

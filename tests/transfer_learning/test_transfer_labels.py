@@ -50,11 +50,7 @@ def made(tmp_path_factory):
         for label in rng.permutation(4)[: rng.integers(1, 4)]:
             x, y = (int(value) for value in rng.integers(0, 22, 2))
             height, width = ((18, 18), (6, 30), (18, 18), (14, 26))[label]
-            shape = (
-                ImageDraw.TransferOptions(picture).ellipse
-                if label == 0
-                else ImageDraw.TransferOptions(picture).rectangle
-            )
+            shape = ImageDraw.Draw(picture).ellipse if label == 0 else ImageDraw.Draw(picture).rectangle
             shape((x, y, x + width, y + height), fill=COLOURS[label])
             lines.append(f"{name},{CLASSES[label]}")
         (place / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -246,7 +242,7 @@ def test_shapes_are_found_and_figures_are_a_naive_computations(made):
         assert one.mean_ci95[0] < one.mean < one.mean_ci95[1]
     source = given_images(made.photos)
     shown = several_labels(made.labels, source.ids).shown
-    splits = transfer_splits(Labelled(classes=CLASSES, labels=shown), options.draw)
+    splits = transfer_splits(Labelled(classes=CLASSES, labels=shown), options)
     assert found.train == tuple((shown[splits[0][0]] > 0).sum(axis=0))
     assert found.test == tuple((shown[splits[0][1]] > 0).sum(axis=0))
     for network, its_run in zip(found.descriptors, made.runs, strict=False):

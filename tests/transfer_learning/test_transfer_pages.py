@@ -184,7 +184,7 @@ def test_the_page_has_every_figure_in_its_cell(tmp_path, measure):
 @pytest.mark.parametrize("measure", [RECALL, MAP])
 def test_the_terminal_has_every_figure_in_its_cell(measure):
     found = made(measure)
-    tables = transfer_tables(found.to_dict())
+    tables = transfer_tables(found)
     cells = [[list(row) for row in zip(*(column.cells for column in table.columns), strict=True)] for table in tables]
     told = [[[str(cell) for cell in row] for row in table] for table in cells]
     assert told[0] == list(rows_of_descriptors(found, 2, lambda one: []))
@@ -216,6 +216,6 @@ def test_without_an_interval_there_is_a_dash(tmp_path):
     page = Rows(write_transfer_report(bare, tmp_path).read_text())
     assert [row[3:5] for row in page.tables[0][1:]] == [["–", "–"]] * 5
     assert [row[3] for row in page.tables[1][1:]] == ["–"] * 3
-    table, differences, _ = transfer_tables(bare.to_dict())
+    table, differences, _ = transfer_tables(bare)
     assert list(table.columns[4].cells) == ["–"] * 5
     assert list(differences.columns[3].cells) == ["–"] * 3

@@ -221,7 +221,7 @@ def _list_kind(hint: Any) -> type | None:
 
 def _values(option: str, text: str, kind: type) -> list[str]:
     if kind is str:
-        return text.split(",")
+        return [part for part in text.split(",") if part]
     try:
         numbers = [int(part) if kind is int else float(Fraction(part.strip())) for part in text.split(",")]
     except (ValueError, ZeroDivisionError, OverflowError):
