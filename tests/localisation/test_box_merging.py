@@ -5,7 +5,7 @@ import pytest
 from naive_boxes import naive
 
 from verydeep.images.boxes.geometry import intersection_over_union
-from verydeep.localisation.box_merging import CLOSE_IOU, merged
+from verydeep.localisation.box_merging import _CLOSE_IOU, merged
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -53,7 +53,7 @@ def searching_all(boxes, scores):
         all_boxes = np.stack([groups[place][0] for place in left])
         overlaps = intersection_over_union(all_boxes[:, None], all_boxes[None])
         np.fill_diagonal(overlaps, -1)
-        if overlaps.max() < CLOSE_IOU:
+        if overlaps.max() < _CLOSE_IOU:
             return [groups[place] for place in left]
         one, other = (left[place] for place in np.unravel_index(overlaps.argmax(), overlaps.shape))
         (box, members, score), (other_box, others, other_score) = groups[one], groups[other]

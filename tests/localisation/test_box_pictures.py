@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from verydeep.localisation.box_pictures import PREDICTED_COLOUR, TRUE_COLOUR, with_boxes_drawn
+from verydeep.localisation.box_pictures import _PREDICTED_COLOUR, _TRUE_COLOUR, with_boxes_drawn
 
 GREY, WHITE = (90, 90, 90), (255, 255, 255)
 
@@ -30,7 +30,7 @@ def box_on_grey(height, width, box, which):
     return picture
 
 
-@pytest.mark.parametrize(("which", "colour", "width"), [("predicted", PREDICTED_COLOUR, 3), ("true", TRUE_COLOUR, 2)])
+@pytest.mark.parametrize(("which", "colour", "width"), [("predicted", _PREDICTED_COLOUR, 3), ("true", _TRUE_COLOUR, 2)])
 def test_a_line_is_inside_of_the_box_with_a_white_edge(which, colour, width):
     picture = box_on_grey(100, 224, (40.2, 20.1, 160, 61), which)
     rows = [(GREY, 19), (WHITE, 1), (colour, width), (WHITE, 1)]
@@ -42,7 +42,7 @@ def test_a_line_is_inside_of_the_box_with_a_white_edge(which, colour, width):
 
 
 @pytest.mark.parametrize(
-    ("which", "colour", "width", "edge"), [("predicted", PREDICTED_COLOUR, 12, 3), ("true", TRUE_COLOUR, 8, 2)]
+    ("which", "colour", "width", "edge"), [("predicted", _PREDICTED_COLOUR, 12, 3), ("true", _TRUE_COLOUR, 8, 2)]
 )
 def test_lines_grow_with_the_picture(which, colour, width, edge):
     line = runs_along(box_on_grey(900, 1200, (300, 200, 900, 700), which)[:, 500])
@@ -51,8 +51,8 @@ def test_lines_grow_with_the_picture(which, colour, width, edge):
 
 def test_boxes_at_the_border_or_without_area_are_drawn_too():
     picture = box_on_grey(50, 60, (0, 0, 60, 50), "predicted")
-    assert tuple(picture[0, 0]) == tuple(picture[49, 59]) == PREDICTED_COLOUR
-    assert tuple(box_on_grey(50, 60, (30, 20, 30, 20), "predicted")[20, 30]) == PREDICTED_COLOUR
+    assert tuple(picture[0, 0]) == tuple(picture[49, 59]) == _PREDICTED_COLOUR
+    assert tuple(box_on_grey(50, 60, (30, 20, 30, 20), "predicted")[20, 30]) == _PREDICTED_COLOUR
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_label_stands_at_its_box_and_in_the_image(box, rows, columns):
     assert ys[0] >= rows.start - 3
     assert ys[-1] < rows.stop
     assert xs[-1] - xs[0] > 40
-    assert (written[changed] == PREDICTED_COLOUR).all(axis=1).mean() > 0.5
+    assert (written[changed] == _PREDICTED_COLOUR).all(axis=1).mean() > 0.5
     assert (written[changed] == WHITE).all(axis=1).any()
     assert changed[rows, columns].mean() > 0.5
 

@@ -24,7 +24,7 @@ from verydeep.localisation.evaluate import evaluate_boxes
 from verydeep.localisation.options import FullProcedure
 from verydeep.localisation.paper import LEARNED_ALL, LEARNED_FC, reported_box_error
 from verydeep.localisation.predict import predict_boxes
-from verydeep.localisation.results import learned_layers
+from verydeep.localisation.results import _learned_layers
 from verydeep.localisation.training import localisation_recipe, localisation_splits
 from verydeep.runs.model import load_box_model
 from verydeep.statistics import wilson_interval
@@ -81,8 +81,8 @@ def test_the_papers_table_8():
 def test_which_layers_learned_is_read_from_the_run(made, tmp_path):
     splits, _ = localisation_splits(str(made.images), regression="shared", options=made.options)
     recipe = replace(RECIPE, finetune=str(made.classifier), freeze="conv3_1")
-    assert learned_layers(train(splits, out=tmp_path / "run", recipe=recipe)) == "conv3_2 and later"
-    assert learned_layers(tmp_path / "run" / "model") is None
+    assert _learned_layers(train(splits, out=tmp_path / "run", recipe=recipe)) == "conv3_2 and later"
+    assert _learned_layers(tmp_path / "run" / "model") is None
 
 
 def test_a_foreign_folder_is_tested_whole_and_a_known_one_on_what_was_held_out(made, tmp_path):

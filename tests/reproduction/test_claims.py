@@ -6,7 +6,7 @@ from scipy import stats
 
 from verydeep import statistics
 from verydeep.reproduction.claims import CLAIMS, GAINS, Claim, ClaimPart
-from verydeep.reproduction.findings import MARGIN, findings
+from verydeep.reproduction.findings import _MARGIN, findings
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.paper_tables import one_scale
 from verydeep.reproduction.trainings import QUICK
@@ -169,7 +169,7 @@ def test_a_constructed_pair_has_the_right_verdict(only_first, only_second, verdi
 def test_no_more_holds_if_little_is_left_open(only_first, only_second, images, verdict):
     found = decided(one_claim("no more"), pair(only_first, only_second, 50, images))
     assert found.verdict == verdict
-    assert MARGIN == 1.0
+    assert _MARGIN == 1.0
 
 
 def test_seeds_that_disagree_leave_it_open():

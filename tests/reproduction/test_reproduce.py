@@ -20,7 +20,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.reproduction.estimate import estimates
 from verydeep.reproduction.grid import Grid
-from verydeep.reproduction.reproduce import QUICK_RECIPE, quick_recipe, recipe_of
+from verydeep.reproduction.reproduce import _QUICK_RECIPE, _recipe_of, quick_recipe
 from verydeep.reproduction.trainings import QUICK, GridTraining
 from verydeep.runs.record import read_record
 
@@ -88,11 +88,11 @@ def test_the_rest_of_seeded_networks_is_drawn_like_a(tmp_path):
         GridTraining(network="D", scale="256", unseeded=True),
     )
     recipe = replace(TINY, init="paper")
-    assert recipe_of(seeded, recipe, tmp_path) == replace(recipe, init=str(tmp_path / "A-256"), init_rest="paper")
+    assert _recipe_of(seeded, recipe, tmp_path) == replace(recipe, init=str(tmp_path / "A-256"), init_rest="paper")
     changes = {"scale": "384", "finetune": str(tmp_path / "C-256"), "learning_rate": pytest.approx(1e-4)}
-    assert recipe_of(going_on, recipe, tmp_path) == replace(recipe, **{**changes, "learning_rate": 1e-4})
-    assert recipe_of(unseeded, recipe, tmp_path) == TINY
-    assert recipe_of(going_on, Recipe(), tmp_path).first_rate == 1e-3
+    assert _recipe_of(going_on, recipe, tmp_path) == replace(recipe, **{**changes, "learning_rate": 1e-4})
+    assert _recipe_of(unseeded, recipe, tmp_path) == TINY
+    assert _recipe_of(going_on, Recipe(), tmp_path).first_rate == 1e-3
 
 
 def test_more_can_be_added_to_what_is_there(images, whole, tmp_path):
@@ -163,22 +163,22 @@ def test_a_folder_of_another_experiment_is_refused_with_what_differs(images, who
     out = tmp_path / "out"
     out.mkdir()
     shutil.copy(whole / "plan.json", out)
-    with pytest.raises(ValueError, match="begun with another epochs, seed: choose another folder"):
+    with pytest.raises(ValueError, match="started with a different epochs, seed: choose another folder"):
         reproduce(str(images), out=out, recipe=replace(TINY, seed=1, epochs=2))
 
 
 def test_a_recipe_that_is_the_grids_business_is_refused(images, tmp_path):
     for recipe in (replace(TINY, scale="384"), replace(TINY, finetune="somewhere")):
-        with pytest.raises(ValueError, match="reproduce says itself at which S"):
+        with pytest.raises(ValueError, match="reproduce itself decides at which S"):
             reproduce(str(images), out=tmp_path / "out", recipe=recipe)
     assert not (tmp_path / "out").exists()
 
 
 def test_quick_is_the_papers_recipe_but_for_what_it_names():
-    changed = {name for name, value in vars(QUICK_RECIPE).items() if value != vars(Recipe())[name]}
+    changed = {name for name, value in vars(_QUICK_RECIPE).items() if value != vars(Recipe())[name]}
     assert changed == {"crop", "width", "batch", "learning_rate", "epochs", "patience"}
-    assert quick_recipe("digits") == replace(QUICK_RECIPE, flip=False)
-    assert quick_recipe("photos") == QUICK_RECIPE
+    assert quick_recipe("digits") == replace(_QUICK_RECIPE, flip=False)
+    assert quick_recipe("photos") == _QUICK_RECIPE
 
 
 def test_an_estimate_costs_nothing_and_knows_what_is_there(images, whole):

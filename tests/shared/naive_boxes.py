@@ -1,6 +1,6 @@
 """Overlap and merging of boxes in plain Python, to compare with."""
 
-from verydeep.localisation.box_merging import CLOSE_IOU
+from verydeep.localisation.box_merging import _CLOSE_IOU
 
 
 def overlap(a, b):
@@ -26,7 +26,7 @@ def naive(boxes, scores):
             for i, one in enumerate(groups[:j])
         ]
         closest = max(pairs, default=(0, 0, 0), key=lambda pair: pair[0])
-        if closest[0] < CLOSE_IOU:
+        if closest[0] < _CLOSE_IOU:
             break
         _, i, j = closest
         groups[i] += groups.pop(j)

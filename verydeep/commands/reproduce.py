@@ -72,6 +72,6 @@ def _show_plan(source: str, out: Path, options: dict[str, Any], tolerance: Toler
     from verydeep.reproduction.reproduce import run_folder
 
     seed, grid = options["recipe"].seed, options["grid"]
-    trainings = estimates(open_source(source), out=run_folder(out, seed), tolerance=tolerance, **options)
-    figures = {"seeds": grid.seeds, "tests": len(grid.entries), "trainings": [one.to_dict() for one in trainings]}
-    show(figures, json_file, plan_table(figures))
+    plan = estimates(open_source(source), out=run_folder(out, seed), tolerance=tolerance, **options)
+    figures = {"seeds": grid.seeds, "tests": len(grid.entries), "trainings": [one.to_dict() for one in plan]}
+    show(figures, json_file, plan_table(plan, seeds=grid.seeds, tests=len(grid.entries)))

@@ -5,7 +5,7 @@ from jaxtyping import Float
 
 from verydeep.images.boxes.geometry import intersection_over_union
 
-CLOSE_IOU = 0.5
+_CLOSE_IOU = 0.5
 """Boxes with at least this intersection over union are taken for the same object's."""
 
 
@@ -14,9 +14,9 @@ def merged(
 ) -> tuple[Float[np.ndarray, "m 4"], Float[np.ndarray, " m"]]:
     """Merge boxes that are scored for one class greedily; return them with their ratings, the best first.
 
-    As long as any two overlap by `CLOSE_IOU` or more, those that overlap most become one: the average of all boxes that
-    went into it, rated by the sum of their scores. The paper takes this from OverFeat (Sermanet et al., 2014) and says
-    neither what is close nor how scores are put together.
+    As long as any two overlap by `_CLOSE_IOU` or more, those that overlap most become one: the average of all boxes
+    that went into it, rated by the sum of their scores. The paper takes this from OverFeat (Sermanet et al., 2014) and
+    says neither what is close nor how scores are put together.
     """
     boxes, ratings = np.array(boxes, np.float64), np.array(scores, np.float64)
     members = np.ones(len(boxes))
@@ -25,7 +25,7 @@ def merged(
     # The greatest overlap of each box, and with which: a merge changes few of them, so not all are searched again.
     closest = overlaps.argmax(axis=1)
     greatest = overlaps.max(axis=1)
-    while greatest.max() >= CLOSE_IOU:
+    while greatest.max() >= _CLOSE_IOU:
         one = int(greatest.argmax())
         other = int(closest[one])
         shares = members[[one, other]] / members[[one, other]].sum()

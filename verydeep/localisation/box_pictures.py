@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-TRUE_COLOUR, PREDICTED_COLOUR = (0, 114, 178), (213, 94, 0)
+_TRUE_COLOUR, _PREDICTED_COLOUR = (0, 114, 178), (213, 94, 0)
 """Blue and orange, which every kind of colour vision tells apart."""
 
 _THICK, _THIN = (1 / 75, 3), (1 / 110, 2)
@@ -34,9 +34,9 @@ def with_boxes_drawn(
     """
     picture = Image.fromarray(np.ascontiguousarray(image))
     pen, side = ImageDraw.Draw(picture), min(image.shape[:2])
-    boxes = [(box, PREDICTED_COLOUR, _THICK) for box in predicted]
+    boxes = [(box, _PREDICTED_COLOUR, _THICK) for box in predicted]
     if true is not None:
-        boxes.append((true, TRUE_COLOUR, _THIN))
+        boxes.append((true, _TRUE_COLOUR, _THIN))
     for box, colour, (share, least) in boxes:
         width = max(least, round(share * side))
         margin = max(1, round(_EDGE * width))
@@ -61,5 +61,5 @@ def _write(pen: ImageDraw.ImageDraw, label: str, box: Float[np.ndarray, "4"], si
     wide, high = round(font.getlength(label)) + 2 * border, ascent + descent
     left = max(0, min(round(box[0]), size[0] - wide))
     top = max(0, round(box[1]) - high)
-    pen.rectangle((left, top, left + wide - 1, top + high - 1), fill=PREDICTED_COLOUR)
+    pen.rectangle((left, top, left + wide - 1, top + high - 1), fill=_PREDICTED_COLOUR)
     pen.text((left + border, top), label, fill="white", font=font)

@@ -20,7 +20,7 @@ from verydeep.runs.record import command, versions
 
 HTML, RESULTS = "localisation.html", "localisation.json"
 
-WRONG_IMAGES, RIGHT_IMAGES, LISTED = 12, 12, 20
+_WRONG_IMAGES, _RIGHT_IMAGES, _LISTED = 12, 12, 20
 """Most that are shown."""
 
 _SEED = 0
@@ -62,8 +62,8 @@ def write_localisation_report(localisation: Localisation, folder: str | Path, *,
         "table_8": TABLE_8,
         "table_9": TABLE_9,
         "table_10": TABLE_10,
-        "left_out": list(localisation.check.left_out.items())[:LISTED],
-        "unusable": list(localisation.unusable.items())[:LISTED],
+        "left_out": list(localisation.check.left_out.items())[:_LISTED],
+        "unusable": list(localisation.unusable.items())[:_LISTED],
         "folder": folder_of_runs,
         "networks": sorted({one.network for one in localisation.simplified}),
         "stride": DOWNSAMPLING,
@@ -83,8 +83,8 @@ def _examples(localisation: Localisation, source: Source) -> tuple[list[Example]
     """Draw the first run's wrong images with the least overlap, and a random choice of the right ones."""
     images = localisation.images
     order, is_wrong = np.argsort(images.overlaps[0], kind="stable"), images.wrong[0]
-    wrong = order[is_wrong[order]][:WRONG_IMAGES]
-    right = np.sort(np.random.default_rng(_SEED).permutation(order[~is_wrong[order]])[:RIGHT_IMAGES])
+    wrong = order[is_wrong[order]][:_WRONG_IMAGES]
+    right = np.sort(np.random.default_rng(_SEED).permutation(order[~is_wrong[order]])[:_RIGHT_IMAGES])
     positions, examples = places(source, images.ids), []
     with reporting("draw boxes", total=len(wrong) + len(right)) as report:
         for index in (*wrong.tolist(), *right.tolist()):

@@ -132,7 +132,7 @@ class Localisation:
 def box_errors(folder: str | Path, model: Model, overlaps: Float[np.ndarray, " N"]) -> BoxErrors:
     """Count the errors of a run, given the overlap of every image's box with the true one."""
     assert model.regression is not None
-    wrong, learned = ~(overlaps > CORRECT_IOU), learned_layers(folder)
+    wrong, learned = ~(overlaps > CORRECT_IOU), _learned_layers(folder)
     return BoxErrors(
         name=str(folder),
         network=model.net.configuration.name,
@@ -148,7 +148,7 @@ def box_errors(folder: str | Path, model: Model, overlaps: Float[np.ndarray, " N
     )
 
 
-def learned_layers(folder: str | Path) -> str | None:
+def _learned_layers(folder: str | Path) -> str | None:
     """Say which layers a run was free to change: all, the fully connected ones, or those after the frozen ones."""
     if not has_record(folder):
         return None

@@ -11,7 +11,7 @@ from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.presentation.progress import reporting
 from verydeep.training.recipe import Recipe, check_for_boxes
 
-LAST_CONVOLUTIONAL = "pool5"
+_LAST_CONVOLUTIONAL = "pool5"
 """Frozen up to here, the fully connected layers alone learn."""
 
 
@@ -43,4 +43,4 @@ def localisation_recipe(recipe: Recipe, *, fc_only: bool) -> Recipe:
         return recipe
     if recipe.freeze is not None:
         raise ValueError("--fc-only and --freeze both say what learns: choose one")
-    return replace(recipe, freeze=LAST_CONVOLUTIONAL)
+    return replace(recipe, freeze=_LAST_CONVOLUTIONAL)

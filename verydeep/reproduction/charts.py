@@ -8,8 +8,9 @@ from matplotlib.ticker import MaxNLocator
 from verydeep.evaluation.charts import BLUE
 from verydeep.networks.scales import scale_range
 from verydeep.presentation.pages import INK, svg_figure
+from verydeep.reproduction.claims import GAINS
 from verydeep.reproduction.costs import Curves, TrainedNetwork
-from verydeep.reproduction.results import Gain
+from verydeep.reproduction.findings import ComparedPart
 from verydeep.reproduction.table_rows import TableRow
 from verydeep.reproduction.trainings import SCALES
 
@@ -88,14 +89,14 @@ def error_against_depth(trainings: Sequence[TrainedNetwork], rows: Sequence[Tabl
     return svg[0]
 
 
-def gains_chart(gains: Sequence[Gain]) -> str:
+def gains_chart(gains: Sequence[ComparedPart]) -> str:
     """Draw a dot with its interval for every step: left of 0 it lowers the error."""
     with svg_figure(panel=(7.4, 0.8 + 0.36 * len(gains))) as ((panel,), svg):
         panel.axvline(0, color=INK, linewidth=1, alpha=0.6)
         for position, gain in enumerate(gains):
             panel.hlines(position, *gain.difference_ci95, color=BLUE)
             panel.plot(gain.difference, position, color=BLUE, marker="o")
-        panel.set_yticks(range(len(gains)), [gain.adds for gain in gains])
+        panel.set_yticks(range(len(gains)), [GAINS[gain.id] for gain in gains])
         panel.set_ylim(len(gains) - 0.5, -0.5)
         panel.set_xlabel("difference of test errors, points")
     return svg[0]

@@ -10,7 +10,7 @@ from verydeep.reproduction.trainings import JITTER, TRAININGS, TWO_BEST, GridTra
 
 Kind = Literal["less", "no more"]
 
-Pairs = Callable[[Sequence[str]], list[tuple[Entry, Entry]]]
+_Pairs = Callable[[Sequence[str]], list[tuple[Entry, Entry]]]
 """Tests to compare, first and second, given the names of the trainings that are done."""
 
 
@@ -21,8 +21,8 @@ class ClaimPart:
     id: str
     says: str
     """In words."""
-    kind: Kind = "less"
-    pairs: Pairs
+    kind: Kind
+    pairs: _Pairs
     """Those of which both tests are done are compared; without any, the part is left out."""
     gain: str | None = None
     """Name of the step that makes the difference, where the report lists it as one."""
@@ -39,7 +39,7 @@ class Claim:
     parts: tuple[ClaimPart, ...]
 
 
-def _at_one_scale(first: str, second: str) -> Pairs:
+def _at_one_scale(first: str, second: str) -> _Pairs:
     """Return the pair of two trainings, each tested at one scale."""
     return lambda names: [(one_scale(first), one_scale(second))]
 
@@ -61,14 +61,14 @@ def _scales(names: Sequence[str]) -> list[tuple[Entry, Entry]]:
     return [(several_scales(name), one_scale(name)) for name in names]
 
 
-def _methods(first: Method, second: Method) -> Pairs:
+def _methods(first: Method, second: Method) -> _Pairs:
     """Return the last trainings of D and E, tested by two methods."""
     return lambda names: [
         (several_scales(name, method=first), several_scales(name, method=second)) for name in last_stages(names)
     ]
 
 
-def _fusion(network: str) -> Pairs:
+def _fusion(network: str) -> _Pairs:
     """Return the fusion of D and E, and one of them alone."""
     place = TWO_BEST.index(network)
     return lambda names: [
@@ -78,135 +78,109 @@ def _fusion(network: str) -> Pairs:
     ]
 
 
+def _less(name: str, says: str, pairs: _Pairs, *, gain: str | None = None) -> ClaimPart:
+    return ClaimPart(id=name, says=says, kind="less", pairs=pairs, gain=gain)
+
+
+def _no_more(name: str, says: str, pairs: _Pairs) -> ClaimPart:
+    return ClaimPart(id=name, says=says, kind="no more", pairs=pairs)
+
+
+def _claim(name: str, says: str, section: str, *parts: ClaimPart) -> Claim:
+    return Claim(id=name, says=says, section=section, parts=parts)
+
+
 CLAIMS = (
-    Claim(
-        id="lrn_does_not_help",
-        says="LRN does not help",
-        section="4.1",
-        parts=(
-            ClaimPart(
-                id="a_against_a_lrn",
-                says="A errs no more than A-LRN",
-                kind="no more",
-                pairs=_at_one_scale("A-256", "A-LRN-256"),
-            ),
+    _claim(
+        "lrn_does_not_help",
+        "LRN does not help",
+        "4.1",
+        _no_more("a_against_a_lrn", "A errs no more than A-LRN", _at_one_scale("A-256", "A-LRN-256")),
+    ),
+    _claim(
+        "depth_helps",
+        "depth helps, up to E",
+        "4.1",
+        _less("b_against_a", "B errs less than A", _at_one_scale("B-256", "A-256")),
+        _less("d_against_b", "D errs less than B", _at_one_scale("D-256", "B-256")),
+        _no_more("d_against_e", "D errs no more than E", _at_one_scale("D-256", "E-256")),
+    ),
+    _claim(
+        "context_helps_more_than_non_linearity",
+        "more non-linearity helps, more spatial context helps more",
+        "4.1",
+        _less("c_against_b", "C errs less than B", _at_one_scale("C-256", "B-256")),
+        _less("d_against_c", "D errs less than C", _at_one_scale("D-256", "C-256")),
+    ),
+    _claim(
+        "small_filters_help",
+        "small filters beat large ones",
+        "4.1",
+        _less("b_against_b_5x5", "B errs less than B with 5 x 5 layers", _b_with_small_and_large_filters),
+    ),
+    _claim(
+        "scale_jitter_helps",
+        "scale jitter in training helps",
+        "4.1",
+        _less(
+            "jitter_against_fixed_scale",
+            "trained at S in [256;512] nets err less than at S = 384",
+            _jittered,
+            gain="scale jitter in training, against S = 384",
         ),
     ),
-    Claim(
-        id="depth_helps",
-        says="depth helps, up to E",
-        section="4.1",
-        parts=(
-            ClaimPart(id="b_against_a", says="B errs less than A", pairs=_at_one_scale("B-256", "A-256")),
-            ClaimPart(id="d_against_b", says="D errs less than B", pairs=_at_one_scale("D-256", "B-256")),
-            ClaimPart(
-                id="d_against_e",
-                says="D errs no more than E",
-                kind="no more",
-                pairs=_at_one_scale("D-256", "E-256"),
-            ),
+    _claim(
+        "several_scales_help",
+        "several test scales help",
+        "4.2",
+        _less(
+            "several_scales_against_one",
+            "at several scales nets err less",
+            _scales,
+            gain="several test scales, against one",
         ),
     ),
-    Claim(
-        id="context_helps_more_than_non_linearity",
-        says="more non-linearity helps, more spatial context helps more",
-        section="4.1",
-        parts=(
-            ClaimPart(id="c_against_b", says="C errs less than B", pairs=_at_one_scale("C-256", "B-256")),
-            ClaimPart(id="d_against_c", says="D errs less than C", pairs=_at_one_scale("D-256", "C-256")),
+    _claim(
+        "crops_complement_dense",
+        "multi-crop is better than dense, both together are best",
+        "4.3",
+        _less(
+            "crops_against_dense",
+            "by crops nets err less than densely",
+            _methods("crops", "dense"),
+            gain="multi-crop, against dense",
+        ),
+        _less(
+            "both_against_dense",
+            "by both nets err less than densely",
+            _methods("both", "dense"),
+            gain="multi-crop & dense, against dense",
+        ),
+        _less(
+            "both_against_crops",
+            "by both nets err less than by crops",
+            _methods("both", "crops"),
+            gain="multi-crop & dense, against multi-crop",
         ),
     ),
-    Claim(
-        id="small_filters_help",
-        says="small filters beat large ones",
-        section="4.1",
-        parts=(
-            ClaimPart(
-                id="b_against_b_5x5",
-                says="B errs less than B with 5 x 5 layers",
-                pairs=_b_with_small_and_large_filters,
-            ),
-        ),
+    _claim(
+        "fusion_helps",
+        "fusing D and E beats either",
+        "4.4",
+        _less("fusion_against_d", "D and E fused err less than D", _fusion("D"), gain="D and E fused, against D"),
+        _less("fusion_against_e", "D and E fused err less than E", _fusion("E"), gain="D and E fused, against E"),
     ),
-    Claim(
-        id="scale_jitter_helps",
-        says="scale jitter in training helps",
-        section="4.1",
-        parts=(
-            ClaimPart(
-                id="jitter_against_fixed_scale",
-                says="trained at S in [256;512] nets err less than at S = 384",
-                pairs=_jittered,
-                gain="scale jitter in training, against S = 384",
-            ),
-        ),
-    ),
-    Claim(
-        id="several_scales_help",
-        says="several test scales help",
-        section="4.2",
-        parts=(
-            ClaimPart(
-                id="several_scales_against_one",
-                says="at several scales nets err less",
-                pairs=_scales,
-                gain="several test scales, against one",
-            ),
-        ),
-    ),
-    Claim(
-        id="crops_complement_dense",
-        says="multi-crop is better than dense, both together are best",
-        section="4.3",
-        parts=(
-            ClaimPart(
-                id="crops_against_dense",
-                says="by crops nets err less than densely",
-                pairs=_methods("crops", "dense"),
-                gain="multi-crop, against dense",
-            ),
-            ClaimPart(
-                id="both_against_dense",
-                says="by both nets err less than densely",
-                pairs=_methods("both", "dense"),
-                gain="multi-crop & dense, against dense",
-            ),
-            ClaimPart(
-                id="both_against_crops",
-                says="by both nets err less than by crops",
-                pairs=_methods("both", "crops"),
-                gain="multi-crop & dense, against multi-crop",
-            ),
-        ),
-    ),
-    Claim(
-        id="fusion_helps",
-        says="fusing D and E beats either",
-        section="4.4",
-        parts=tuple(
-            ClaimPart(
-                id=f"fusion_against_{network.lower()}",
-                says=f"D and E fused err less than {network}",
-                pairs=_fusion(network),
-                gain=f"D and E fused, against {network}",
-            )
-            for network in TWO_BEST
-        ),
-    ),
-    Claim(
-        id="glorot_needs_no_copying",
-        says="Glorot's initialisation needs no copying from A",
-        section="3.1",
-        parts=(
-            ClaimPart(
-                id="d_glorot_against_d",
-                says="D from random weights errs no more than D from A",
-                kind="no more",
-                pairs=_at_one_scale("D-256-glorot", "D-256"),
-            ),
+    _claim(
+        "glorot_needs_no_copying",
+        "Glorot's initialisation needs no copying from A",
+        "3.1",
+        _no_more(
+            "d_glorot_against_d",
+            "D from random weights errs no more than D from A",
+            _at_one_scale("D-256-glorot", "D-256"),
         ),
     ),
 )
 
 GAINS = {part.id: part.gain for claim in CLAIMS for part in claim.parts if part.gain}
-"""Steps that the report lists, by the id of the part that measures each."""
+"""Steps whose gains the report lists, by the id of the part that measures each."""

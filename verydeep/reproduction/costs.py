@@ -9,7 +9,7 @@ from verydeep.networks.arithmetic import describe
 from verydeep.reproduction.trainings import GridTraining
 from verydeep.runs.record import Record, read_metrics, read_record
 
-CURVES = {"loss": 4, "validation_error": 2}
+_CURVES = {"loss": 4, "validation_error": 2}
 """Figures that are drawn over the epochs, and the decimals kept of each."""
 
 Curves = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
@@ -103,7 +103,7 @@ def trained_network(training: GridTraining, runs: Mapping[int, FinishedRun]) -> 
 def learning_curve(runs: Mapping[int, FinishedRun]) -> dict[str, dict[str, list[float]]]:
     """Return the figures of every epoch, by seed."""
     return {
-        str(seed): {key: [round(epoch[key], decimals) for epoch in run.epochs] for key, decimals in CURVES.items()}
+        str(seed): {key: [round(epoch[key], decimals) for epoch in run.epochs] for key, decimals in _CURVES.items()}
         for seed, run in runs.items()
     }
 

@@ -27,7 +27,7 @@ from verydeep.statistics import (
     wilson_interval,
 )
 
-MARGIN = 1.0
+_MARGIN = 1.0
 """Percentage points: 'no more' holds once a larger excess can be ruled out."""
 
 Verdict = Literal["holds", "reversed", "cannot be told"]
@@ -54,7 +54,7 @@ class ComparedPart:
     """Whether all networks in it do better than guessing."""
     p_holds: float
     """Probability of such a result if the part were false: both err as much or, for `no more`, the first errs more by
-    `MARGIN`."""
+    `_MARGIN`."""
     p_reversed: float
     """Probability of such a result if the first did not err more."""
 
@@ -120,7 +120,7 @@ def _compared(
     difference = float(of_seeds.mean())
     resampled = resampled_differences(gaps)
     equal = max(sign_test(gaps), t_test(of_seeds))
-    by_margin = max(bootstrap_p_value(resampled, MARGIN), t_test(of_seeds - MARGIN))
+    by_margin = max(bootstrap_p_value(resampled, _MARGIN), t_test(of_seeds - _MARGIN))
     less = equal if difference < 0 else 1.0
     return ComparedPart(
         id=part.id,
@@ -132,7 +132,7 @@ def _compared(
         difference_ci95=percentile_interval(resampled),
         differences_of_seeds=tuple(of_seeds.tolist()),
         learned={name for pair in tested for name in pair} <= set(learned),
-        p_holds=less if part.kind == "less" else by_margin if difference < MARGIN else 1.0,
+        p_holds=less if part.kind == "less" else by_margin if difference < _MARGIN else 1.0,
         p_reversed=equal if difference > 0 else 1.0,
     )
 

@@ -1,17 +1,18 @@
-"""What a grid of this size can show and what it cannot, in sentences."""
+"""Sentences on what a grid of this size can show and what it cannot."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from verydeep.networks.configurations import DOWNSAMPLING
 from verydeep.networks.scales import middle_scale, scale_in_pixels
+from verydeep.presentation.numbers import decimal, number
 from verydeep.reproduction.paper import B_5X5_EXTRA_TOP1, TABLE_3
 from verydeep.reproduction.table_rows import EntryErrors
 from verydeep.reproduction.trainings import GridTraining
 from verydeep.training.recipe import Recipe, recipe_from
 
-SCALED = {"crop": "crop", "width": "width", "epochs": "at most epochs", "batch": "batch"}
-"""What is told of a recipe that is not the paper's, and how it is called."""
+_SCALED = {"crop": "crop", "width": "width", "epochs": "at most epochs", "batch": "batch"}
+"""Fields of the recipe that are told where they are not the paper's, and their names in the report."""
 
 
 def limits(
@@ -21,7 +22,7 @@ def limits(
     tests: Sequence[EntryErrors],
     unusable: Mapping[str, int],
 ) -> list[str]:
-    """Those that hold of trainings by this recipe, of tests with these results."""
+    """Return the sentences that are true of trainings by this recipe and of tests with these results."""
     with_or_without = "with" if recipe["batch_norm"] else "without"
     return [
         f"It shows what error each network, {with_or_without} batch normalisation, reaches on these images by the "
@@ -40,7 +41,7 @@ def limits(
 
 
 def listed(names: Sequence[str]) -> str:
-    """`A, B and C`."""
+    """Write names as `A, B and C`."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
@@ -51,9 +52,9 @@ def _images(tests: Sequence[EntryErrors]) -> str:
     gap = max(compared) - min(compared)
     told = "far apart enough to show here" if widest < gap / 2 else "too close to be told apart by their intervals here"
     return (
-        f"One test image is {100 / tests[0].n:.2f} points of error, and the intervals reach up to {widest:.1f} "
-        f"points to either side. In the paper the networks at S = {TABLE_3[0].train} lie within {gap:.1f} points: "
-        f"such differences are {told}. Comparisons on the same images tell smaller ones."
+        f"One test image is {decimal(100 / tests[0].n, 2)} points of error, and the intervals reach up to "
+        f"{decimal(widest, 1)} points to either side. In the paper the networks at S = {TABLE_3[0].train} lie within "
+        f"{decimal(gap, 1)} points: such differences are {told}. Comparisons on the same images tell smaller ones."
     )
 
 
@@ -70,7 +71,7 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _starts(trainings: Sequence[GridTraining]) -> list[str]:
-    """Who has A's training behind it."""
+    """Say which networks have A's training behind them."""
     at_256 = [one for one in trainings if not one.finetune]
     seeded = [one.network for one in at_256 if one.init]
     unseeded = [one.network for one in at_256 if not one.init and one.network not in seeded]
@@ -79,8 +80,9 @@ def _starts(trainings: Sequence[GridTraining]) -> list[str]:
     against = ""
     if {"B", "B-5x5"} <= {*seeded, *unseeded}:
         fair = any(one.unseeded and one.network == "B" for one in trainings)
-        against = f" In the paper B and B-5x5 are {B_5X5_EXTRA_TOP1:.0f} points apart on a centre crop; here " + (
-            "B from random weights is compared with it." if fair else "B has the advantage of A's training."
+        against = (
+            f" In the paper B and B-5x5 are {decimal(B_5X5_EXTRA_TOP1, 0)} points apart on a centre crop; here "
+            + ("B from random weights is compared with it." if fair else "B has the advantage of A's training.")
         )
     return [
         f"{listed(seeded)} start from layers of trained A and so have its training behind them; {listed(unseeded)} "
@@ -90,9 +92,9 @@ def _starts(trainings: Sequence[GridTraining]) -> list[str]:
 
 def _scaled_down(recipe: Mapping[str, Any]) -> list[str]:
     own, full = recipe_from(recipe), Recipe()
-    names = {**SCALED, "learning_rate": "first learning rate"}
-    theirs = {**{name: getattr(own, name) for name in SCALED}, "learning_rate": own.first_rate}
-    papers = {**{name: getattr(full, name) for name in SCALED}, "learning_rate": full.first_rate}
+    names = {**_SCALED, "learning_rate": "first learning rate"}
+    theirs = {**{name: getattr(own, name) for name in _SCALED}, "learning_rate": own.first_rate}
+    papers = {**{name: getattr(full, name) for name in _SCALED}, "learning_rate": full.first_rate}
     smaller = [
         f"{words} {theirs[name]:g} (paper: {papers[name]:g})"
         for name, words in names.items()
@@ -109,7 +111,7 @@ def _scaled_down(recipe: Mapping[str, Any]) -> list[str]:
 
 
 def _one_position(recipe: Mapping[str, Any], trainings: Sequence[GridTraining]) -> list[str]:
-    """At which S the score map of a square image has a single position at the middle scale."""
+    """Say at which Q the score map of a square image has a single position."""
     few = [
         scale
         for scale in dict.fromkeys(one.scale for one in trainings)
@@ -131,7 +133,7 @@ def _positions_along_a_side(scale: int, crop: int) -> int:
 def _left_out(unusable: Mapping[str, int]) -> list[str]:
     if not unusable:
         return []
-    counts = listed([f"{count:,} of {split}" for split, count in unusable.items()])
+    counts = listed([f"{number(count)} of {split}" for split, count in unusable.items()])
     return [
         f"Images that cannot be used were left out: {counts}. They are listed, with reasons, in the runs' "
         "quarantine.jsonl and in evaluations/."

@@ -1,15 +1,15 @@
-"""The paper's own results on ILSVRC-2012, errors in percent; on the validation set where nothing else is said."""
+"""The paper's own results on ILSVRC-2012, errors in percent; on the validation set unless stated otherwise."""
 
 from dataclasses import dataclass
 
 from verydeep.evaluation.protocols import Method
 
 NETWORKS = ("A", "A-LRN", "B", "B-5x5", "C", "D", "E")
-"""Every network that the paper trained, in the order of its tables."""
+"""Networks that the paper trained, in the order of its tables."""
 
-DENSE: Method = "dense"
-CROPS: Method = "crops"
-BOTH: Method = "both"
+_DENSE: Method = "dense"
+_CROPS: Method = "crops"
+_BOTH: Method = "both"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,12 +17,12 @@ class Row:
     """One line of a table: trained at S, tested at each Q and averaged."""
 
     network: str
-    """Of several fused: `D + E`."""
+    """`D + E` for several fused."""
     train: str
-    """S: `256`, `384` or the range `256:512`; of several that differ, `various`."""
+    """S: `256`, `384` or the range `256:512`; `various` for several that differ."""
     test: tuple[int, ...]
-    """Q; of several that differ, all of them."""
-    method: Method = DENSE
+    """Q; for several that differ, all of them."""
+    method: Method = _DENSE
     top1: float
     top5: float
     top5_test: float | None = None
@@ -31,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Others:
-    """One line of Table 7: what somebody reached with some networks. None: not reported."""
+    """One line of Table 7: errors that somebody reached with some networks; None: not reported."""
 
     who: str
     networks: str
@@ -77,12 +77,12 @@ TABLE_4 = _rows(
 TABLE_5 = tuple(
     Row(network=network, train="256:512", test=(256, 384, 512), method=method, top1=top1, top5=top5)
     for network, method, top1, top5 in (
-        ("D", DENSE, 24.8, 7.5),
-        ("D", CROPS, 24.6, 7.5),
-        ("D", BOTH, 24.4, 7.2),
-        ("E", DENSE, 24.8, 7.5),
-        ("E", CROPS, 24.6, 7.4),
-        ("E", BOTH, 24.4, 7.1),
+        ("D", _DENSE, 24.8, 7.5),
+        ("D", _CROPS, 24.6, 7.5),
+        ("D", _BOTH, 24.4, 7.2),
+        ("E", _DENSE, 24.8, 7.5),
+        ("E", _CROPS, 24.6, 7.4),
+        ("E", _BOTH, 24.4, 7.1),
     )
 )
 """Ways to look at the images, at several test scales."""
@@ -103,7 +103,7 @@ TABLE_6 = (
     SUBMITTED,
     *(
         Row(network=D_AND_E, train="256:512", test=(256, 384, 512), method=method, top1=top1, top5=top5, top5_test=test)
-        for method, top1, top5, test in ((DENSE, 24.0, 7.1, 7.0), (CROPS, 23.9, 7.2, None), (BOTH, 23.7, 6.8, 6.8))
+        for method, top1, top5, test in ((_DENSE, 24.0, 7.1, 7.0), (_CROPS, 23.9, 7.2, None), (_BOTH, 23.7, 6.8, 6.8))
     ),
 )
 """Posteriors of several networks averaged."""
@@ -137,8 +137,8 @@ B_5X5_EXTRA_TOP1 = 7.0
 """Section 4.1: on a centre crop, B with 5 x 5 layers errs by so many points more than B."""
 
 
-def reported(table: tuple[Row, ...], network: str, train: str | None = None, *, method: Method = DENSE) -> Row | None:
-    """The table's line for a network (or `D + E`, or `seven`), S if it is said, and a method; None if it has none."""
+def reported(table: tuple[Row, ...], network: str, train: str | None = None, *, method: Method = _DENSE) -> Row | None:
+    """Return the table's line for a network (or `D + E`, or `seven`), S if given, and a method; None without one."""
     return next(
         (row for row in table if (row.network, row.method) == (network, method) and train in (None, row.train)), None
     )

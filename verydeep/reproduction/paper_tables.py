@@ -7,7 +7,7 @@ from verydeep.evaluation.protocols import Method, Scales
 from verydeep.reproduction import paper
 from verydeep.reproduction.trainings import SEVEN, TRAININGS_BY_NAME, TWO_BEST, last_stages
 
-METHODS: tuple[Method, ...] = ("dense", "crops", "both")
+_METHODS: tuple[Method, ...] = ("dense", "crops", "both")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def _networks(entry: Entry) -> list[str]:
 
 
 def _table_5(names: Sequence[str]) -> list[Entry]:
-    return [several_scales(name, method=method) for name in last_stages(names) for method in METHODS]
+    return [several_scales(name, method=method) for name in last_stages(names) for method in _METHODS]
 
 
 def _table_6(names: Sequence[str]) -> list[Entry]:
@@ -79,7 +79,7 @@ def _table_6(names: Sequence[str]) -> list[Entry]:
     entries = []
     if len(last) == len(TWO_BEST):
         entries += [several_scales(name) for name in last]
-        entries += [several_scales(*last, method=method) for method in METHODS]
+        entries += [several_scales(*last, method=method) for method in _METHODS]
     if set(SEVEN) <= set(names):
         entries.append(several_scales(*SEVEN))
     return entries

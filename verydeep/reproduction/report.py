@@ -12,6 +12,7 @@ from verydeep.images.sources.source import Splits
 from verydeep.presentation.pages import write_page
 from verydeep.reproduction import notes, paper
 from verydeep.reproduction.charts import error_against_depth, gains_chart, learning_curves, written
+from verydeep.reproduction.claims import GAINS
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.limits import listed
 from verydeep.reproduction.paper_tables import PAPER_TABLES
@@ -19,9 +20,9 @@ from verydeep.reproduction.results import GridResults, grid_results
 from verydeep.reproduction.stored_tests import StoredTests
 from verydeep.runs.model import load_model
 
-HTML, MARKDOWN, RESULTS = "report.html", "report.md", "results.json"
+HTML, _MARKDOWN, RESULTS = "report.html", "report.md", "results.json"
 
-MARKS = {"holds": "✓", "reversed": "✗", "cannot be told": "?"}
+_MARKS = {"holds": "✓", "reversed": "✗", "cannot be told": "?"}
 """Signs of the verdicts, so that nothing depends on colour."""
 
 
@@ -53,12 +54,13 @@ def write_report(
         **vars(results),
         "results": results,
         "notes": notes,
+        "steps": GAINS,
         "tables": [table for table in PAPER_TABLES if table.number in results.tables],
         "confusions": confusions,
         "state_of_the_art": paper.TABLE_7,
         "charts": charts,
         "best_shown": shown,
-        "marks": MARKS,
+        "marks": _MARKS,
         "protocols": PROTOCOLS,
     }
     filters: dict[str, Callable[..., str]] = {
@@ -66,7 +68,7 @@ def write_report(
         "listed": listed,
     }
     svgs = {f"{name}.svg": svg for name, svg in charts.items()}
-    write_page(out, f"reproduction/{MARKDOWN}", values, beside=svgs, **filters)
+    write_page(out, f"reproduction/{_MARKDOWN}", values, beside=svgs, **filters)
     numbers = {**results.to_dict(), "confusions": confusions}
     return write_page(out, f"reproduction/{HTML}", values, beside={RESULTS: numbers}, **filters)
 

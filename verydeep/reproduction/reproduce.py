@@ -1,10 +1,10 @@
-"""The grid: the paper's trainings and tests on one source, over seeds; what is there already is not repeated."""
+"""The grid: the paper's trainings and tests on one source, over seeds; what is done already is not repeated."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 from rich.console import Console
 
@@ -27,32 +27,46 @@ from verydeep.runs.record import is_finished
 from verydeep.training.loop import train
 from verydeep.training.recipe import FINETUNING_RATE, LEARNING_RATE, Recipe
 
-PLAN, RUNS = "plan.json", "runs"
+_PLAN, _RUNS = "plan.json", "runs"
 
-QUICK_RECIPE = Recipe(crop=32, width=0.25, batch=32, learning_rate=2.5e-3, epochs=14, patience=3)
-"""The recipe scaled down to minutes on two cores; what is not named here is the paper's."""
+_QUICK_RECIPE = Recipe(crop=32, width=0.25, batch=32, learning_rate=2.5e-3, epochs=14, patience=3)
+"""The recipe scaled down to minutes on two cores; whatever is not named here is the paper's."""
 
 
-class Options(TypedDict):
-    """What trainings and evaluations share beside the recipe."""
+class _Options(TypedDict):
+    """What trainings and tests share."""
 
     runtime: Runtime
     tolerance: Tolerance
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is trained on and how; `plan.json`. Trainings, tables and seeds may be added later."""
+class _Experiment:
+    """What is done, on which images, how, and where."""
 
-    fingerprints: dict[str, str]
-    """Of the source's parts."""
-    recipe: dict[str, Any]
+    splits: Splits
+    out: Path
+    recipe: Recipe
     """Of all networks; S, what each starts from and the seeds after the first are the grid's."""
+    grid: Grid
+    execution: Execution | None
+    options: _Options
+
+    @property
+    def folders(self) -> dict[int, Path]:
+        """Where the trainings of each seed are."""
+        seeds = range(self.recipe.seed, self.recipe.seed + self.grid.seeds)
+        return {seed: run_folder(self.out, seed) for seed in seeds}
 
 
 def quick_recipe(source: str) -> Recipe:
-    """The quick recipe for a source: the mirror image of a digit is no digit, so those are not flipped."""
-    return replace(QUICK_RECIPE, flip=source != "digits")
+    """Return the quick recipe for a source: digits are not mirrored, since the mirror image of a digit is none."""
+    return replace(_QUICK_RECIPE, flip=source != "digits")
+
+
+def run_folder(out: Path, seed: int) -> Path:
+    """Return where the trainings of a seed are."""
+    return out / _RUNS / f"seed-{seed}"
 
 
 def reproduce(
@@ -65,7 +79,7 @@ def reproduce(
     execution: Execution | None = None,
     tolerance: Tolerance | None = None,
 ) -> Path:
-    """Trains the paper's networks, tests them as its tables do, says which of its claims hold, and reports.
+    """Train the paper's networks, test them as its tables do, decide which of its claims hold, and report.
 
     Everything lies below `out`: runs/seed-0/D-384, evaluations/seed-0/, report.html, report.md and results.json. On a
     folder that has some of it already only the rest is done, also with more seeds, trainings or tables than before.
@@ -74,65 +88,84 @@ def reproduce(
     Args:
         source: SOURCE, or its splits.
         out: folder of everything.
-        recipe: of all networks, but for what the grid says: S, what each starts from, and the seeds after the first.
+        recipe: for all networks, except for what the grid decides: S, what each starts from, and seeds after the first.
         grid: how much is done; without it, all.
         runtime: device, and processes that decode.
         execution: how the steps are computed.
         tolerance: how many images may be unusable.
 
-    Returns the path of report.html.
+    Returns:
+        The path of report.html.
 
     Raises:
         ValueError: unusable source or recipe, or `out` holds something else.
         Stopped: SIGINT or SIGTERM; what was done is kept.
     """
-    out, recipe, grid = Path(out).resolve(), recipe or Recipe(), grid or Grid()
+    recipe = recipe or Recipe()
     if recipe.start is not None or recipe.scale != Recipe().scale:
-        raise ValueError("reproduce says itself at which S each network is trained and what it starts from")
-    splits = open_source(source) if isinstance(source, str) else source
-    fingerprints = {split: part.fingerprint for split, part in splits.parts.items()}
-    first = not rank_of_environment()
-    if first:
-        _write_or_check_plan(Plan(fingerprints=fingerprints, recipe=asdict(recipe)), out)
-    options: Options = {"runtime": runtime or Runtime(), "tolerance": tolerance or Tolerance()}
-    seeds = range(recipe.seed, recipe.seed + grid.seeds)
-    for seed in seeds:
-        for number, training in enumerate(grid.trainings, 1):
-            if first:
-                seeded = f"seed {seed}, " if len(seeds) > 1 else ""
-                _tell(f"[{seeded}{number}/{len(grid.trainings)}] {training.name}", training, run_folder(out, seed))
-            own = recipe_of(training, replace(recipe, seed=seed), run_folder(out, seed))
-            _train(training, splits, run_folder(out, seed) / training.name, own, execution, options)
-        weights = {one.name: weights_fingerprint(run_folder(out, seed) / one.name) for one in grid.trainings}
-        for entry in grid.entries:
-            _test(entry, weights, splits, out, seed, options)
-    _report(out, grid, seeds, splits, options)
-    return out / HTML
-
-
-def _report(out: Path, grid: Grid, seeds: Sequence[int], splits: Splits, options: Options) -> None:
-    """Write the report in the first process; all test the best network once more for it, from kept posteriors."""
-    with joined(torch_device(options["runtime"].device), advice="start it again") as processes:
-        tests = processes.from_first(
-            lambda: {
-                seed: {entry.name: read_test(file_of_test(out, entry, seed)) for entry in grid.entries}
-                for seed in seeds
-            }
-        )
-    best, folders = best_network(grid, tests), {seed: run_folder(out, seed) for seed in seeds}
-    run = folders[seeds[0]] / best.trainings[0]
-    evaluation = evaluate(run, data=splits, protocol=best.method, scales=best.scales, **options)
+        raise ValueError("reproduce itself decides at which S each network is trained and what it starts from")
+    experiment = _Experiment(
+        splits=open_source(source) if isinstance(source, str) else source,
+        out=Path(out).resolve(),
+        recipe=recipe,
+        grid=grid or Grid(),
+        execution=execution,
+        options={"runtime": runtime or Runtime(), "tolerance": tolerance or Tolerance()},
+    )
     if not rank_of_environment():
-        write_report(out, grid=grid, folders=folders, tests=tests, best=evaluation, splits=splits)
+        _write_or_check_plan(experiment)
+    for seed, folder in experiment.folders.items():
+        for training in experiment.grid.trainings:
+            _train(experiment, training, seed)
+        weights = {one.name: weights_fingerprint(folder / one.name) for one in experiment.grid.trainings}
+        for entry in experiment.grid.entries:
+            _test(experiment, entry, weights, seed)
+    _report(experiment)
+    return experiment.out / HTML
 
 
-def run_folder(out: Path, seed: int) -> Path:
-    """Where the trainings of a seed lie."""
-    return out / RUNS / f"seed-{seed}"
+def _write_or_check_plan(experiment: _Experiment) -> None:
+    """Write `plan.json`: on what is trained, and how; trainings, tables and seeds may be added later."""
+    fingerprints = {split: part.fingerprint for split, part in experiment.splits.parts.items()}
+    plan, out = {"fingerprints": fingerprints, "recipe": asdict(experiment.recipe)}, experiment.out
+    path = out / _PLAN
+    if not path.exists():
+        if out.is_file() or (out.is_dir() and any(out.iterdir())):
+            raise ValueError(f"{out} exists and holds something else: choose another folder")
+        out.mkdir(parents=True, exist_ok=True)
+        atomic.write_json(path, plan)
+        return
+    before, now = (
+        {**settings.pop("recipe"), **settings}
+        for settings in (json.loads(path.read_text()), json.loads(json.dumps(plan)))
+    )
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if changed:
+        raise ValueError(
+            f"{out} was started with a different {', '.join(changed)}: choose another folder, or the same settings"
+        )
 
 
-def recipe_of(training: GridTraining, recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe of one training, given that of its seed and the folder in which the others lie."""
+def _train(experiment: _Experiment, training: GridTraining, seed: int) -> None:
+    """Say which training comes next, and train unless that is done."""
+    trainings, folder, options = experiment.grid.trainings, experiment.folders[seed], experiment.options
+    out, execution = folder / training.name, experiment.execution
+    done, seeded = is_finished(out), f"seed {seed}, " if experiment.grid.seeds > 1 else ""
+    if not rank_of_environment():
+        how = ": already trained" if done else f", from {training.start or 'random weights'}"
+        text = f"[{seeded}{trainings.index(training) + 1}/{len(trainings)}] {training.name}{how}"
+        Console(stderr=True, highlight=False).print(text, markup=False)
+    if done:
+        return
+    recipe, network = _recipe_of(training, replace(experiment.recipe, seed=seed), folder), training.network
+    try:
+        train(experiment.splits, network=network, out=out, recipe=recipe, execution=execution, resume=True, **options)
+    except Stopped as stopped:
+        raise Stopped(stopped.signal, f"stopped, and saved in {out}: the same command goes on") from None
+
+
+def _recipe_of(training: GridTraining, recipe: Recipe, folder: Path) -> Recipe:
+    """Return the recipe of one training, given that of its seed and the folder in which the others are."""
     if training.init:
         scheme = cast(InitialisationScheme, recipe.init)
         return replace(recipe, init=str(folder / training.init), init_rest=scheme)
@@ -142,52 +175,33 @@ def recipe_of(training: GridTraining, recipe: Recipe, folder: Path) -> Recipe:
     return replace(recipe, init="glorot") if training.unseeded else recipe
 
 
-def _tell(which: str, training: GridTraining, folder: Path) -> None:
-    start = f", from {training.start}" if training.start else ", from random weights"
-    known = ": already trained" if is_finished(folder / training.name) else start
-    Console(stderr=True, highlight=False).print(f"{which}{known}", markup=False)
-
-
-def _train(
-    training: GridTraining, splits: Splits, out: Path, recipe: Recipe, execution: Execution | None, options: Options
-) -> None:
-    if is_finished(out):
-        return
-    try:
-        train(splits, network=training.network, out=out, recipe=recipe, execution=execution, resume=True, **options)
-    except Stopped as stopped:
-        raise Stopped(stopped.signal, f"stopped, and saved in {out}: the same command goes on") from None
-
-
-def _write_or_check_plan(plan: Plan, out: Path) -> None:
-    path = out / PLAN
-    if not path.exists():
-        if out.is_file() or (out.is_dir() and any(out.iterdir())):
-            raise ValueError(f"{out} exists and holds something else: choose another folder")
-        out.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(path, asdict(plan))
-        return
-    before, now = (
-        {**settings.pop("recipe"), **settings}
-        for settings in (json.loads(path.read_text()), json.loads(json.dumps(asdict(plan))))
-    )
-    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    if changed:
-        raise ValueError(
-            f"{out} was begun with another {', '.join(changed)}: choose another folder, or the same settings"
-        )
-
-
-def _test(entry: Entry, weights: Mapping[str, str], splits: Splits, out: Path, seed: int, options: Options) -> None:
+def _test(experiment: _Experiment, entry: Entry, weights: Mapping[str, str], seed: int) -> None:
     """Test an entry, unless that was done on these images and weights (by training, their fingerprints)."""
+    splits, file = experiment.splits, file_of_test(experiment.out, entry, seed)
     tested = {
         "weights": [weights[name] for name in entry.trainings],
         "images": splits.part(splits.testing).fingerprint,
     }
-    file = file_of_test(out, entry, seed)
     if is_tested(file, tested):
         return
-    folders = [run_folder(out, seed) / name for name in entry.trainings]
-    evaluation = evaluate(folders, data=splits, protocol=entry.method, scales=entry.scales, **options)
+    folders = [experiment.folders[seed] / name for name in entry.trainings]
+    evaluation = evaluate(folders, data=splits, protocol=entry.method, scales=entry.scales, **experiment.options)
     if not rank_of_environment():
         write_test(file, evaluation, tested)
+
+
+def _report(experiment: _Experiment) -> None:
+    """Write the report in the first process; all test the best network once more for it, from kept posteriors."""
+    out, grid, folders, options = experiment.out, experiment.grid, experiment.folders, experiment.options
+    with joined(torch_device(options["runtime"].device), advice="start it again") as processes:
+        tests = processes.from_first(
+            lambda: {
+                seed: {entry.name: read_test(file_of_test(out, entry, seed)) for entry in grid.entries}
+                for seed in folders
+            }
+        )
+    best = best_network(grid, tests)
+    run = next(iter(folders.values())) / best.trainings[0]
+    evaluation = evaluate(run, data=experiment.splits, protocol=best.method, scales=best.scales, **options)
+    if not rank_of_environment():
+        write_report(out, grid=grid, folders=folders, tests=tests, best=evaluation, splits=experiment.splits)

@@ -10,7 +10,7 @@ from verydeep.images.quarantine import read_quarantine
 from verydeep.reproduction import paper
 from verydeep.reproduction.claims import CLAIMS, GAINS
 from verydeep.reproduction.costs import Curves, TrainedNetwork, finished_run, learning_curve, trained_network
-from verydeep.reproduction.findings import Finding, Outcomes, findings
+from verydeep.reproduction.findings import ComparedPart, Finding, Outcomes, findings
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.limits import limits
 from verydeep.reproduction.stored_tests import StoredTest, StoredTests
@@ -19,10 +19,13 @@ from verydeep.reproduction.trainings import JITTER, TRAININGS_BY_NAME, last_stag
 from verydeep.runs.files import QUARANTINE
 from verydeep.runs.record import command
 
-OF_EACH = ("scale", "init_rest", "finetune", "seed")
+_OF_EACH = ("scale", "init_rest", "finetune", "seed")
 """Fields of the recipe that each training has for itself."""
 
-NOT_THE_SAME = (
+_OF_GAINS = ("id", "first_error", "second_error", "difference", "difference_ci95", "learned")
+"""Figures of a comparison that are told of a gain."""
+
+_NOT_THE_SAME = (
     "Not every test could use the same images, so results cannot be paired: no claim was tested. The images that could "
     "not be used are named in evaluations/; without them, all tests have the same."
 )
@@ -39,20 +42,6 @@ class SourceUsed:
     fingerprints: Mapping[str, str]
     tested_on: str
     """Split."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gain:
-    """What scale jitter, several scales, crops or fusion adds; errors in percent, differences in points."""
-
-    id: str
-    """The part of a claim that measures it."""
-    adds: str
-    first_error: float
-    second_error: float
-    difference: float
-    difference_ci95: tuple[float, float]
-    learned: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +64,6 @@ class GridResults:
     """How many claims have each verdict."""
     not_told: str
     """Reason why no claim was tested, if none was."""
-    gains: tuple[Gain, ...]
     best: EntryErrors
     best_network: str
     """Entry of the best single network."""
@@ -92,11 +80,17 @@ class GridResults:
         """Whether the memory of every training is known."""
         return all(one.peak_memory_bytes for training in self.trainings for one in training.seeds)
 
+    @property
+    def gains(self) -> list[ComparedPart]:
+        """What scale jitter, several scales, crops and fusion add."""
+        return [part for finding in self.findings for part in finding.parts if part.id in GAINS]
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, ready for JSON."""
         tables = {str(number): [row.to_dict() for row in rows] for number, rows in self.tables.items()}
         rest = {field.name: _plain(getattr(self, field.name)) for field in fields(self) if field.name != "tables"}
-        return {**rest, "tables": tables, "state_of_the_art": _state_of_the_art()}
+        gains = [{"adds": GAINS[part.id], **{name: getattr(part, name) for name in _OF_GAINS}} for part in self.gains]
+        return {**rest, "tables": tables, "gains": gains, "state_of_the_art": _state_of_the_art()}
 
 
 def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) -> GridResults:
@@ -123,7 +117,7 @@ def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) ->
             fingerprints={split: text for split, text in first.fingerprints.items() if split != "init"},
             tested_on=tested.split,
         ),
-        recipe={name: value for name, value in first.recipe.items() if name not in OF_EACH},
+        recipe={name: value for name, value in first.recipe.items() if name not in _OF_EACH},
         seeds=tuple(folders),
         trainings=trainings,
         networks=tuple(dict.fromkeys(one.network for one in grid.trainings)),
@@ -133,7 +127,6 @@ def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) ->
         findings=told,
         verdicts=dict(Counter(one.verdict for one in told)),
         not_told=not_told,
-        gains=_gains(told),
         best=min(errors.values(), key=lambda one: one.top1_error),
         best_network=best_network(grid, tests).name,
         results_compared=len(errors),
@@ -165,27 +158,10 @@ def _findings(grid: Grid, wrong: Outcomes, tested: StoredTest) -> tuple[tuple[Fi
     """Decide the claims, or say why that cannot be done."""
     images = {one.shape[1] for one in wrong.values()}
     if len(wrong) < len(grid.entries) or len(images) > 1:
-        return (), NOT_THE_SAME
+        return (), _NOT_THE_SAME
     counts = tested.images_of_classes
     guessing = 100 - 100 * max(counts) / sum(counts)
     return findings(CLAIMS, [one.name for one in grid.trainings], wrong, guessing=guessing), ""
-
-
-def _gains(told: Sequence[Finding]) -> tuple[Gain, ...]:
-    return tuple(
-        Gain(
-            id=part.id,
-            adds=GAINS[part.id],
-            first_error=part.first_error,
-            second_error=part.second_error,
-            difference=part.difference,
-            difference_ci95=part.difference_ci95,
-            learned=part.learned,
-        )
-        for finding in told
-        for part in finding.parts
-        if part.id in GAINS
-    )
 
 
 def _unusable(folders: Iterable[Path], tests: StoredTests) -> dict[str, int]:

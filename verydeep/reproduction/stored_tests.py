@@ -14,7 +14,7 @@ from verydeep.evaluation.results import Evaluation
 from verydeep.machine import atomic
 from verydeep.reproduction.paper_tables import Entry
 
-EVALUATIONS = "evaluations"
+_EVALUATIONS = "evaluations"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ StoredTests = Mapping[int, Mapping[str, StoredTest]]
 
 def file_of_test(out: Path, entry: Entry, seed: int) -> Path:
     """Return where the results of a test are kept."""
-    return out / EVALUATIONS / f"seed-{seed}" / f"{entry.name}.json"
+    return out / _EVALUATIONS / f"seed-{seed}" / f"{entry.name}.json"
 
 
 def is_tested(file: Path, tested: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
-"""A table of what the grid would train."""
+"""Table of what the grid would train."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -9,26 +9,24 @@ from rich.text import Text
 from verydeep.presentation.numbers import billions, duration
 from verydeep.presentation.terminal import table_with
 
+if TYPE_CHECKING:  # which imports PyTorch
+    from verydeep.reproduction.estimate import Estimate
 
-def plan_table(found: Mapping[str, Any]) -> Table:
-    """What the grid would train, as the verb `reproduce --dry-run` gives it."""
-    seeds, table = (
-        found["seeds"],
-        table_with("What would be trained", left=("training", "starts from"), right=("epochs",)),
-    )
-    for column in ("time", "memory"):
-        table.add_column(column, justify="right")
-    for one in found["trainings"]:
+
+def plan_table(estimates: "Sequence[Estimate]", *, seeds: int, tests: int) -> Table:
+    """Return a table of the trainings of a grid with their costs, and of what all seeds cost together."""
+    table = table_with("What would be trained", left=("training", "starts from"), right=("epochs", "time", "memory"))
+    for one in estimates:
         table.add_row(
-            one["training"],
-            one["start"] or "random weights",
-            f"at most {one['epochs']}",
-            "already trained" if one["trained"] else f"at most {duration(one['seconds'])}",
-            f"{billions(one['memory_bytes'])} GB",
+            one.training,
+            one.start or "random weights",
+            f"at most {one.epochs}",
+            "already trained" if one.trained else f"at most {duration(one.seconds)}",
+            f"{billions(one.memory_bytes)} GB",
         )
-    seconds = sum(one["seconds"] for one in found["trainings"] if not one["trained"])
-    more = sum(one["seconds"] for one in found["trainings"]) * (seeds - 1)
+    first = sum(one.seconds for one in estimates if not one.trained)
+    others = (seeds - 1) * sum(one.seconds for one in estimates)
     table.add_section()
-    table.add_row("all" if seeds == 1 else f"all, {seeds} seeds", "", "", f"at most {duration(seconds + more)}", "")
-    table.caption = Text(f"Measured on a few images. {seeds * found['tests']} tests come on top.")
+    table.add_row("all" if seeds == 1 else f"all, {seeds} seeds", "", "", f"at most {duration(first + others)}", "")
+    table.caption = Text(f"Measured on a few images. {seeds * tests} tests come on top.")
     return table
