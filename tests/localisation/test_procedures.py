@@ -33,6 +33,10 @@ def model(regression=None, seed=0, classes=pictures.CLASSES, crop=CROP, flip=Tru
     return Model(net=net, classes=classes, scale=scale, flip=flip, regression=regression)
 
 
+def full(*, scales=(), windows=None, **networks):
+    return FullTest(**networks, scales=scales, windows=windows)
+
+
 def pixels(source, index, side):
     return torch.from_numpy(rescale(decode(source[index].data), side).transpose(2, 0, 1).copy())
 
@@ -85,7 +89,7 @@ def test_the_full_test_is_what_its_parts_give(windows, scales):
     source = pictures.boxed(3, seed=6)
     nets = [model("shared", 1, scale="256"), model("per-class", 2, scale="400")]
     classifiers = [model(None, 3), model(None, 4, classes=pictures.CLASSES[::-1], flip=False, scale="320")]
-    test = FullTest(box_models=nets, classifiers=classifiers, groups=[[0], [1], [0, 1]], scales=scales, windows=windows)
+    test = full(box_models=nets, classifiers=classifiers, groups=[[0], [1], [0, 1]], scales=scales, windows=windows)
     found = dict(full_test(test, source, quarantine=Quarantine(3)))
     assert list(found) == [0, 1, 2]
     for index, seen in found.items():
@@ -114,9 +118,9 @@ def test_what_a_network_finds_does_not_depend_on_the_others():
     source = pictures.boxed(2, seed=6)
     nets = [model("shared", 1, scale="256"), model("per-class", 2, scale="400")]
     parts = {"classifiers": [model(None, 3, scale="320")]}
-    both = dict(full_test(FullTest(**parts, box_models=nets, groups=[[0], [1]]), source, quarantine=Quarantine(2)))
+    both = dict(full_test(full(**parts, box_models=nets, groups=[[0], [1]]), source, quarantine=Quarantine(2)))
     for place, net in enumerate(nets):
-        alone = full_test(FullTest(**parts, box_models=[net], groups=[[0]]), source, quarantine=Quarantine(2))
+        alone = full_test(full(**parts, box_models=[net], groups=[[0]]), source, quarantine=Quarantine(2))
         for index, seen in alone:
             np.testing.assert_array_equal(seen.boxes[0], both[index].boxes[place])
             np.testing.assert_array_equal(seen.posterior, both[index].posterior)
@@ -126,7 +130,7 @@ def test_a_class_may_have_its_other_name_in_a_classification_network():
     source = pictures.boxed(2, seed=6)
     nets = [model("per-class", 2, classes=("n01440764", "n01443537"))]
     seen = [
-        list(full_test(FullTest(box_models=nets, classifiers=[one], groups=[[0]]), source, quarantine=Quarantine(2)))
+        list(full_test(full(box_models=nets, classifiers=[one], groups=[[0]]), source, quarantine=Quarantine(2)))
         for one in (model(None, 3, classes=("tench", "goldfish")), model(None, 3, classes=("n01440764", "n01443537")))
     ]
     for (_, one), (_, other) in zip(*seen, strict=True):
@@ -177,8 +181,8 @@ def by_hand(nets, classifiers, image, size, way):
 @pytest.mark.parametrize(("crop", "windows"), [(32, "crops"), (192, "crops"), (224, "dense"), (256, "dense")])
 def test_small_crops_are_cut_out_unless_said_otherwise(crop, windows):
     parts = {"box_models": [model("shared", crop=crop)], "classifiers": [model(crop=crop)]}
-    assert FullTest(**parts, groups=[[0]], scales=[256]).windows_used == windows
-    assert FullTest(**parts, groups=[[0]], scales=[256], windows="dense").windows_used == "dense"
+    assert full(**parts, groups=[[0]], scales=[256]).windows_used == windows
+    assert full(**parts, groups=[[0]], scales=[256], windows="dense").windows_used == "dense"
 
 
 def test_images_that_cannot_be_used_are_none():
@@ -186,7 +190,7 @@ def test_images_that_cannot_be_used_are_none():
     samples = (good[0], Sample(b"no image", 0, "flat/bad.png"), good[1])
     source = MemorySource(classes=pictures.CLASSES, samples=samples)
     quarantine = Quarantine(3, Tolerance(max_bad=50))
-    test = FullTest(box_models=[model("shared")], classifiers=[model()], groups=[[0]], scales=[256])
+    test = full(box_models=[model("shared")], classifiers=[model()], groups=[[0]], scales=[256])
     found = dict(full_test(test, source, quarantine=quarantine))
     assert [seen is None for seen in found.values()] == [False, True, False]
     assert list(quarantine.reasons) == ["flat/bad.png"]
@@ -195,7 +199,7 @@ def test_images_that_cannot_be_used_are_none():
 @pytest.mark.parametrize("scales", [[223], [256, 256]])
 def test_scales_that_cannot_be_are_refused(scales):
     with pytest.raises(ValueError, match="scales are different whole numbers from 224"):
-        FullTest(box_models=[model("shared")], classifiers=[model()], groups=[[0]], scales=scales)
+        full(box_models=[model("shared")], classifiers=[model()], groups=[[0]], scales=scales)
 
 
 @pytest.mark.parametrize(
@@ -210,10 +214,10 @@ def test_scales_that_cannot_be_are_refused(scales):
 def test_networks_that_do_not_go_together_are_refused(classifiers, message):
     nets = [model(**one) for one in classifiers]
     with pytest.raises(ValueError, match=message):
-        FullTest(box_models=[model("shared")], classifiers=nets, groups=[[0]])
+        full(box_models=[model("shared")], classifiers=nets, groups=[[0]])
 
 
 def test_networks_of_boxes_with_classes_in_another_order_are_refused():
     nets = [model("per-class"), model("per-class", classes=pictures.CLASSES[::-1])]
     with pytest.raises(ValueError, match="in another order or under other names"):
-        FullTest(box_models=nets, classifiers=[model()], groups=[[0]])
+        full(box_models=nets, classifiers=[model()], groups=[[0]])

@@ -48,10 +48,10 @@ class FullTest:
     classifiers: Sequence[Model]
     groups: Sequence[Sequence[int]]
     """Box models whose predictions are put together."""
-    scales: Sequence[int] = ()
+    scales: Sequence[int]
     """Q of all networks. Without any, each network has its own S, so that a group's boxes are the same whatever other
     networks are tested beside it."""
-    windows: Windows | None = None
+    windows: Windows | None
     """`dense` is the paper's. None: that for crops of 224 or more, `crops` for smaller ones, whose windows are mostly
     border. There, training saw zero padding, where dense application sees the neighbours."""
 
