@@ -59,7 +59,7 @@ def results(tmp_path_factory):
 
 
 def other_images(found, **changes):
-    return replace(found, shown=replace(found.images, **changes))
+    return replace(found, tested=replace(found.images, **changes))
 
 
 def wrong(found):

@@ -244,7 +244,7 @@ def test_what_was_not_used_for_long_makes_room(tmp_path, own_cache, monkeypatch)
     for age, file in enumerate(files):
         os.utime(file, (1000 + age, 1000 + age))
     evaluated(folder, scales=[256])  # used now
-    monkeypatch.setattr(posterior_cache, "MOST_BYTES", 3 * files[0].stat().st_size)
+    monkeypatch.setattr(posterior_cache, "_MOST_BYTES", 3 * files[0].stat().st_size)
     evaluated(folder, scales=[380])
     assert evaluated(folder, scales=[256]).from_cache == 1
     assert evaluated(folder, scales=[380]).from_cache == 1

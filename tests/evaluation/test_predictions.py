@@ -19,7 +19,7 @@ from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.metrics import misclassified
 from verydeep.evaluation.predictions import check_kind, read_predictions, write_predictions
-from verydeep.evaluation.results import Images
+from verydeep.evaluation.results import TestedImages
 from verydeep.images.sources.source import MemorySource, Sample, Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
@@ -34,7 +34,7 @@ def found(posteriors, labels, classes=SEVEN, ids=None):
     """As much of an evaluation as its predictions are."""
     posteriors = np.array(posteriors, dtype=np.float64)
     names = tuple(ids or (f"{index}.png" for index in range(len(posteriors))))
-    images = Images(
+    images = TestedImages(
         ids=names,
         labels=np.array(labels),
         classes=tuple(classes),
@@ -161,7 +161,7 @@ def test_a_file_that_was_there_is_replaced(file):
 @pytest.mark.parametrize("name", ["predictions", "p.txt", "p.csv.gz", "parquet"])
 def test_files_of_other_kinds_are_refused(tmp_path, name):
     for refused in (lambda file: write_predictions(some(), file), read_predictions, check_kind):
-        with pytest.raises(ValueError, match=rf"ends in \.parquet or \.csv, not as {name} does$"):
+        with pytest.raises(ValueError, match=rf"ends in \.parquet or \.csv, unlike {name}$"):
             refused(tmp_path / name)
     assert not list(tmp_path.iterdir())
 

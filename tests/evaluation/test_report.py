@@ -15,10 +15,11 @@ from PIL import Image
 
 from verydeep import vgg
 from verydeep.evaluation.charts import confusion_chart, reliability_chart
-from verydeep.evaluation.metrics import calibration, predicted
-from verydeep.evaluation.pictures import fitted, places
+from verydeep.evaluation.metrics import predicted
+from verydeep.evaluation.pictures import fitted, positions_of
+from verydeep.evaluation.protocols import Protocol
 from verydeep.evaluation.report import write_evaluation_report
-from verydeep.evaluation.results import NO_TOP5, Evaluation, Images, class_errors, comparisons, confusions, errors_of
+from verydeep.evaluation.results import NO_TOP5, TestedImages, summarised
 from verydeep.evaluation.score_maps import OPACITY, colours, overlay, posterior_map
 from verydeep.images.sources.source import MemorySource, Sample
 from verydeep.images.views import rescale
@@ -114,7 +115,7 @@ def source_of(labels, classes, size=(40, 60)):
 def evaluation(source, posteriors_of_runs, *, without=(), protocol="dense", scales=(256, 512)):
     """As `evaluate` puts it together; of the images `without` it is told that they cannot be used."""
     usable = [index for index in range(len(source)) if index not in without]
-    images = Images(
+    images = TestedImages(
         ids=tuple(source.ids[index] for index in usable),
         labels=np.array(source.labels)[usable],
         classes=source.classes,
@@ -122,29 +123,16 @@ def evaluation(source, posteriors_of_runs, *, without=(), protocol="dense", scal
         posteriors_of_runs=tuple(found[usable] for found in posteriors_of_runs),
     )
     names = [f"runs/{number}<b>" for number in range(len(posteriors_of_runs))]
-    errors = {"scales": scales, "mirror": False}
-    fused = errors_of("fused", images.posteriors, images.labels, **errors)
-    return Evaluation(
-        runs=tuple(names),
+    return summarised(
+        images,
+        dict.fromkeys(names, Protocol(method=protocol, scales=scales, mirror=False)),
         source="made <b>up</b>",
         split="test",
         protocol=protocol,
-        scales=scales,
-        fused=fused,
-        per_run=tuple(
-            errors_of(name, found, images.labels, **errors)
-            for name, found in zip(names, images.posteriors_of_runs, strict=True)
-        ),
-        comparisons=comparisons(names, images),
-        calibration=calibration(images.posteriors, images.labels),
-        per_class=class_errors(images),
-        confusions=confusions(images),
-        notes=(NO_TOP5,) if fused.top5_error is None else (),
         unusable={source.ids[index]: "truncated & <torn>" for index in without},
         from_cache=0.0,
         seconds=1.0,
         images_per_second=1.0,
-        shown=images,
     )
 
 
@@ -454,12 +442,12 @@ def test_of_many_classes_the_worst_are_shown(tmp_path):
 
 def test_images_are_found_in_the_source_in_its_order():
     source = source_of([0] * 6, ("a",))
-    assert places(source, [source.ids[index] for index in (1, 2, 5)]) == [1, 2, 5]
+    assert positions_of(source, [source.ids[index] for index in (1, 2, 5)]) == [1, 2, 5]
     twice = MemorySource(classes=("a",), samples=(Sample(b"", 0, "x"), Sample(b"", 0, "y"), Sample(b"", 0, "x")))
-    assert places(twice, ["x", "y", "x"]) == [0, 1, 2]
+    assert positions_of(twice, ["x", "y", "x"]) == [0, 1, 2]
     for unknown in (["another"], [source.ids[2], source.ids[1]]):
         with pytest.raises(ValueError, match="is not where it was"):
-            places(source, unknown)
+            positions_of(source, unknown)
 
 
 def test_small_images_are_enlarged_and_large_ones_shrunk():

@@ -17,7 +17,7 @@ from PIL import Image
 from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.metrics import calibration
-from verydeep.evaluation.results import NO_TOP5, Images, class_errors, comparisons, confusions, errors_of
+from verydeep.evaluation.results import NO_TOP5, TestedImages, class_errors, comparisons, confusions, errors_of
 from verydeep.images.sources.source import MemorySource, Sample, Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
@@ -127,7 +127,7 @@ def test_the_dictionary_is_plain_json_without_images(tested):
     told = found.to_dict()
     text = json.dumps(told, allow_nan=False)
     assert json.loads(text)["unusable"] == {"4.png": found.unusable["4.png"], "11.png": found.unusable["11.png"]}
-    assert told.keys() == (vars(found).keys() | FUSED) - {"fused", "shown"}
+    assert told.keys() == (vars(found).keys() | FUSED) - {"fused", "tested"}
 
     def plain(value):
         if isinstance(value, dict):
@@ -147,7 +147,7 @@ def test_the_dictionary_is_plain_json_without_images(tested):
 
 def test_where_there_are_no_posteriors_this_is_said(tested):
     found, _, _ = tested
-    without = replace(found, shown=None)
+    without = replace(found, tested=None)
     assert without.to_dict() == found.to_dict()
     with pytest.raises(ValueError, match="only the first process has the posteriors"):
         _ = without.images
@@ -191,7 +191,7 @@ def shown(draw):
     posteriors = np.array(values, dtype=np.float64).reshape(n, classes) / 6
     labels = np.array(draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n)))
     ids = tuple(map(str, range(n)))
-    return Images(ids=ids, labels=labels, classes=NAMES[:classes], posteriors=posteriors, posteriors_of_runs=())
+    return TestedImages(ids=ids, labels=labels, classes=NAMES[:classes], posteriors=posteriors, posteriors_of_runs=())
 
 
 def taken_for(images):
@@ -233,7 +233,7 @@ def test_so_many_runs_make_so_many_comparisons(runs):
     rng = np.random.default_rng(0)
     each = tuple(rng.dirichlet(np.ones(3), 20) for _ in range(runs))
     labels = rng.integers(0, 3, 20)
-    images = Images(
+    images = TestedImages(
         ids=tuple(map(str, range(20))),
         labels=labels,
         classes=NAMES[:3],

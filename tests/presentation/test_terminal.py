@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from verydeep.evaluation.metrics import calibration
-from verydeep.evaluation.results import (
-    NO_TOP5,
-    Evaluation,
-    Images,
-    class_errors,
-    comparisons,
-    confusions,
-    errors_of,
-)
+from verydeep.evaluation.protocols import Protocol
+from verydeep.evaluation.results import NO_TOP5, TestedImages, summarised
 from verydeep.evaluation.tables import comparison_table, evaluation_tables
 
 LONG = "/data/" + "-".join(f"folder{number}" for number in range(30)) + "/run"
@@ -29,36 +21,24 @@ def evaluation(taken, runs=("run",), classes=tuple("abcdef"), each=10, source="p
     labels, one = np.repeat(np.arange(len(classes)), each), np.eye(len(classes))
     posteriors = [0.6 * one[places] + 0.3 * one[labels] + 0.1 / len(classes) for places in taken]
     fused = np.mean(posteriors, axis=0)
-    images = Images(
+    images = TestedImages(
         ids=tuple(map(str, range(len(labels)))),
         labels=labels,
         classes=classes,
         posteriors=fused,
         posteriors_of_runs=tuple(posteriors),
     )
-    per_run = [
-        errors_of(name, found, labels, scales=(224, 256), mirror=True)
-        for name, found in zip(runs, posteriors, strict=True)
-    ]
-    whole = errors_of("fused", fused, labels, scales=(224, 256), mirror=True)
-    return Evaluation(
-        runs=runs,
+    protocol = Protocol(scales=(224, 256))
+    return summarised(
+        images,
+        dict.fromkeys(runs, protocol),
         source=source,
         split="test",
         protocol="dense",
-        scales=(224, 256),
-        fused=whole,
-        per_run=tuple(per_run),
-        comparisons=comparisons(runs, images),
-        calibration=calibration(fused, labels),
-        per_class=class_errors(images),
-        confusions=confusions(images),
-        notes=(NO_TOP5,) if whole.top5_error is None else (),
         unusable=dict.fromkeys(unusable, "no image"),
         from_cache=0.0,
         seconds=1.0,
         images_per_second=1.0,
-        shown=images,
     )
 
 

@@ -1,27 +1,28 @@
-"""Rescaled images into batches of exactly one size: dense evaluation is never of padded images."""
+"""Rescaled images into batches of exactly one size: dense evaluation never pads images."""
 
 from collections.abc import Iterator
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
-PIXELS_WAITING = 64 * 2**20
-"""Images wait for others of their size, up to so many pixels in all (three bytes each)."""
+_PIXELS_WAITING = 64 * 2**20
+"""Pixels of all images together that wait for others of their size (three bytes each)."""
 
-SameSizeBatch = tuple[list[int], Tensor]
-"""Indices of the images in their source, and uint8 [B, 3, H, W]."""
+SameSizeBatch = tuple[list[int], UInt8[Tensor, "B 3 H W"]]
+"""Images and their indices in the source."""
 
 
 class SameSizeBatches:
-    """Collects images until those of one size fill a batch of up to about `pixels` pixels."""
+    """Collector of images until those of one size fill a batch of up to about `pixels` pixels."""
 
-    def __init__(self, pixels: int, *, waiting: int = PIXELS_WAITING) -> None:
+    def __init__(self, pixels: int, *, waiting: int = _PIXELS_WAITING) -> None:
         self._pixels, self._limit = pixels, waiting
         self._waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
         self._pixels_waiting = 0
 
-    def add(self, index: int, image: Tensor) -> SameSizeBatch | None:
-        """One more image, uint8 [3, H, W]; a batch, if there is one to be computed now."""
+    def add(self, index: int, image: UInt8[Tensor, "3 H W"]) -> SameSizeBatch | None:
+        """Add an image; return a batch if there is one to be computed now."""
         size, area = tuple(image.shape), image[0].numel()
         same = self._waiting.setdefault(size, [])
         same.append((index, image))
@@ -33,7 +34,7 @@ class SameSizeBatches:
         return None
 
     def rest(self) -> Iterator[SameSizeBatch]:
-        """Those that still wait."""
+        """Yield the images that still wait."""
         for size in list(self._waiting):
             yield self._take(size)
 

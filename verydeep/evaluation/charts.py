@@ -1,41 +1,41 @@
-"""The pictures of an evaluation's page, as SVG: what is taken for what, and what probabilities are worth."""
+"""Charts of an evaluation's page, as SVG: the confusion matrix and the reliability curve."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Int
 
 from verydeep.evaluation.metrics import Calibration
 from verydeep.presentation.pages import INK, svg_figure
 from verydeep.statistics import wilson_interval
 
-BLUE, ORANGE = "#0072b2", "#d55e00"
+BLUE = "#0072b2"
 
 NUMBERED = 20
-"""Up to so many classes there is room for numbers in the cells."""
+"""Most classes with which there is room for numbers in the cells."""
 
-DARKEST = 0.75
-"""Opacity of a full cell: dark and light text stand out from it by a contrast of 4.5 (WCAG 2)."""
+_DARKEST = 0.75
+"""Opacity of a full cell: dark and light text have a contrast of 4.5 on it (WCAG 2)."""
 
-LONGEST_NAME = 24
+_LONGEST_NAME = 24
 """Characters of a class name along the axes."""
 
 _CELL, _SMALL_CELL = 0.36, 0.2
-"""Inches; 11 points, a line of text, are 0.15."""
+"""Sides of cells in inches; 11 points, a line of text, are 0.15."""
 
 
 def shade(share: float) -> float:
-    """Opacity of a cell that holds this share of its row: by the root, so that 2% can be seen beside 98%."""
-    return DARKEST * float(share) ** 0.5
+    """Return the opacity of a cell that holds this share of its row: by the root, so that 2% is visible beside 98%."""
+    return _DARKEST * float(share) ** 0.5
 
 
-def confusion_chart(counts: NDArray[np.int64], totals: NDArray[np.int64], names: Sequence[str]) -> str:
-    """A cell for every pair of true class (row) and predicted class (column) that occurs.
+def confusion_chart(counts: Int[np.ndarray, "K K"], totals: Int[np.ndarray, " K"], names: Sequence[str]) -> str:
+    """Draw a cell for every pair of true class (row) and predicted class (column) that occurs.
 
     Args:
-        counts: [k, k] images.
-        totals: [k] images of each row's class, which may be more than stand in the row.
-        names: of the k classes.
+        counts: images of each pair.
+        totals: images of each row's class, which may be more than those in the row.
+        names: names of the classes.
     """
     k = len(names)
     cell = _CELL if k <= NUMBERED else _SMALL_CELL
@@ -45,12 +45,12 @@ def confusion_chart(counts: NDArray[np.int64], totals: NDArray[np.int64], names:
         from matplotlib.colors import to_rgb
         from matplotlib.patches import Rectangle
 
-        taken = list(zip(*np.nonzero(counts), strict=True))
-        shades = [shade(counts[row, column] / totals[row]) for row, column in taken]
-        squares = [Rectangle((column - 0.48, row - 0.48), 0.96, 0.96) for row, column in taken]
+        cells = list(zip(*np.nonzero(counts), strict=True))
+        shades = [shade(counts[row, column] / totals[row]) for row, column in cells]
+        squares = [Rectangle((column - 0.48, row - 0.48), 0.96, 0.96) for row, column in cells]
         panel.add_collection(PatchCollection(squares, facecolors=[(*to_rgb(BLUE), opacity) for opacity in shades]))
         if k <= NUMBERED:
-            for row, column in taken:
+            for row, column in cells:
                 panel.text(column, row, f"{counts[row, column]}", size=9, ha="center", va="center")
         panel.set(xlim=(-0.5, k - 0.5), ylim=(k - 0.5, -0.5), aspect="equal")
         panel.set(xlabel="predicted class", ylabel="true class")
@@ -63,7 +63,7 @@ def confusion_chart(counts: NDArray[np.int64], totals: NDArray[np.int64], names:
 
 
 def reliability_chart(calibration: Calibration) -> str:
-    """Accuracy of each bin's images with its 95% interval against their confidence, and below how many they are."""
+    """Draw the accuracy of each bin with its 95% interval against its confidence, and below it the number of images."""
     bins = calibration.bins
     filled = [(b.confidence, b.accuracy, b.n) for b in bins if b.confidence is not None and b.accuracy is not None]
     with svg_figure(rows=2, panel=(5.2, 2.2), sharex=True, height_ratios=(3, 1)) as ((curve, histogram), svg):
@@ -81,7 +81,7 @@ def reliability_chart(calibration: Calibration) -> str:
 
 
 def _shortened(name: str) -> str:
-    """For Matplotlib, which wants text: what is none in names of files is escaped."""
+    """Return a name that fits, with escapes in place of what is not text, which Matplotlib refuses."""
     text = " ".join(name.encode(errors="backslashreplace").decode().split())
-    half = LONGEST_NAME // 2
-    return text if len(text) <= LONGEST_NAME else f"{text[:half]}…{text[1 - half :]}"
+    half = _LONGEST_NAME // 2
+    return text if len(text) <= _LONGEST_NAME else f"{text[:half]}…{text[1 - half :]}"

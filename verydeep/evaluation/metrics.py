@@ -1,14 +1,14 @@
-"""Errors in percent and how sure one can be of them; where they are made; whether probabilities mean what they say."""
+"""Errors in percent, where they are made, and whether probabilities mean what they say."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Int
 
 TOP = 5
 
-BINS = 15
-"""Of the reliability curve, equally wide (Guo et al., On Calibration of Modern Neural Networks, 2017)."""
+_BINS = 15
+"""Bins of the reliability curve, equally wide (Guo et al., On Calibration of Modern Neural Networks, 2017)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,10 @@ class Calibration:
     bins: tuple[ReliabilityBin, ...]
 
 
-def misclassified(posteriors: NDArray[np.float64], labels: NDArray[np.int64], *, top: int = 1) -> NDArray[np.bool_]:
-    """[N], true where the right class is not among the `top` most probable ones.
+def misclassified(
+    posteriors: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"], *, top: int = 1
+) -> Bool[np.ndarray, " N"]:
+    """Return for each image whether the right class is not among the `top` most probable ones.
 
     Of classes with equal probability the right one counts as the last, so that a constant output is not rewarded;
     nor is one that is not a number.
@@ -43,8 +45,8 @@ def misclassified(posteriors: NDArray[np.float64], labels: NDArray[np.int64], *,
     return (~(posteriors < right)).sum(axis=1) > top
 
 
-def predicted(posteriors: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[N], the most probable class; where the right one shares its probability with others, one of those.
+def predicted(posteriors: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
+    """Return the most probable class of each image; where the right one shares its probability with others, another.
 
     So it is the right class exactly where `misclassified` says so.
     """
@@ -53,27 +55,32 @@ def predicted(posteriors: NDArray[np.float64], labels: NDArray[np.int64]) -> NDA
     return np.where(misclassified(posteriors, labels), rivals.argmax(axis=1), labels)
 
 
-def error_percent(wrong: NDArray[np.bool_]) -> float:
-    """Share of images that are wrong, in percent."""
+def error_percent(wrong: Bool[np.ndarray, " N"]) -> float:
+    """Return the share of images that are wrong, in percent."""
     return 100 * float(wrong.mean())
 
 
-def confusion_matrix(predictions: NDArray[np.int64], labels: NDArray[np.int64], *, classes: int) -> NDArray[np.int64]:
-    """[classes, classes], how many images of the class of each row were taken for that of each column."""
+def confusion_matrix(
+    predictions: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], *, classes: int
+) -> Int[np.ndarray, "K K"]:
+    """Count how many images of the class of each row were taken for that of each column."""
     return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
 
 
-def calibration(posteriors: NDArray[np.float64], labels: NDArray[np.int64], *, bins: int = BINS) -> Calibration:
-    """Reliability curve and expected calibration error of the most probable class."""
+def calibration(
+    posteriors: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"], *, bins: int = _BINS
+) -> Calibration:
+    """Return the reliability curve and the expected calibration error of the most probable class."""
     confidence = posteriors.max(axis=1)
     right = ~misclassified(posteriors, labels)
-    which = np.searchsorted(np.arange(1, bins) / bins, confidence)  # what lies on an edge is below it
-    found, gaps = [], 0.0
-    for place in range(bins):
-        inside = which == place
+    bin_of_image = np.searchsorted(np.arange(1, bins) / bins, confidence)  # what lies on an edge is below it
+    curve, gaps = [], 0.0
+    for number in range(bins):
+        inside = bin_of_image == number
         n = int(inside.sum())
         mean = float(confidence[inside].mean()) if n else None
         accuracy = float(right[inside].mean()) if n else None
         gaps += n * abs(mean - accuracy) if mean is not None and accuracy is not None else 0
-        found.append(ReliabilityBin(low=place / bins, high=(place + 1) / bins, n=n, confidence=mean, accuracy=accuracy))
-    return Calibration(expected_calibration_error=100 * gaps / len(labels), bins=tuple(found))
+        edges = number / bins, (number + 1) / bins
+        curve.append(ReliabilityBin(low=edges[0], high=edges[1], n=n, confidence=mean, accuracy=accuracy))
+    return Calibration(expected_calibration_error=100 * gaps / len(labels), bins=tuple(curve))

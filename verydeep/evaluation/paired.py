@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Bool
 
 from verydeep.statistics import mcnemar, paired_bootstrap_interval
 
@@ -21,26 +21,28 @@ class Comparison:
     difference: float
     """Error of the first minus that of the second, in percentage points."""
     difference_ci95: tuple[float, float]
-    """By a paired bootstrap over the images."""
+    """95% interval by a paired bootstrap over the images."""
     p_value: float
     """Exact McNemar test of 'both err equally often': two-sided; not corrected for several comparisons."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as a plain dictionary, ready for JSON."""
+        """Return the figures as a plain dictionary, ready for JSON."""
         return asdict(self)
 
 
-def paired_comparison(first: str, second: str, wrong: NDArray[np.bool_], other: NDArray[np.bool_]) -> Comparison:
-    """Compares which images two results got wrong.
+def paired_comparison(
+    first: str, second: str, wrong: Bool[np.ndarray, " N"], other: Bool[np.ndarray, " M"]
+) -> Comparison:
+    """Compare which images two results got wrong.
 
     Args:
         first: name of one result.
         second: name of the other.
-        wrong: [N], true for the images that the first got wrong.
-        other: [N], the same images and the second.
+        wrong: true for the images that the first got wrong.
+        other: the same of the second, image by image.
 
     Raises:
-        ValueError: no images, or not as many.
+        ValueError: there are no images, or the results do not have equally many.
     """
     if not len(wrong) or len(wrong) != len(other):
         raise ValueError(f"two results on the same images can be compared, not on {len(wrong):,} and {len(other):,}")

@@ -1,6 +1,6 @@
-"""Posteriors of a source kept under all that they follow from, so that a second protocol or a fusion reuses them.
+"""Cache of a source's posteriors under all that they depend on, so that a second protocol or a fusion reuses them.
 
-They lie in the user's folder for caches; deleting them loses nothing but time.
+It lies in the user's folder for caches; deleting it loses nothing but time.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float32, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -22,38 +22,37 @@ from verydeep.machine import atomic, cache
 
 KIND = "posteriors"
 
-MOST_BYTES = 10 * 2**30
-"""In all; beyond it what was not used for the longest time is removed."""
+_MOST_BYTES = 10 * 2**30
+"""Size of all files together; beyond it those that were not used for the longest time are removed."""
 
-
-SECONDS_OF_A_WRITE = 3600.0
+_SECONDS_OF_A_WRITE = 3600.0
 """Half-written files are older only if nobody writes them any more."""
 
 
 @dataclass(kw_only=True)
 class Posteriors:
-    """What one network gives for the images of a source, as far as it is known."""
+    """Posteriors of a source's images by one network, as far as they are known."""
 
-    values: NDArray[np.float32]
-    """[N, classes]; rows of NaN for images that have not been computed or cannot be used."""
+    values: Float32[np.ndarray, "N K"]
+    """Rows of NaN for images that have not been computed or cannot be used."""
     refusals: dict[int, UnusableImageError] = field(default_factory=dict)
-    """By index."""
+    """Why images cannot be used, by index."""
     computed: int = 0
     """Rows that were not known before."""
 
     @property
-    def missing(self) -> NDArray[np.int64]:
+    def missing(self) -> Int[np.ndarray, " M"]:
         """Indices of the images that have not been computed."""
         return np.setdiff1d(np.flatnonzero(np.isnan(self.values[:, 0])), list(self.refusals))
 
 
 def nothing_known(images: int, classes: int) -> Posteriors:
-    """Before any image has been computed."""
+    """Return posteriors before any image has been computed."""
     return Posteriors(values=np.full((images, classes), np.nan, dtype=np.float32))
 
 
 def stored(key: object, ids: Sequence[str], classes: int) -> Posteriors:
-    """What is kept under this key of the images of these names; nothing known if its file is gone or damaged."""
+    """Return what is stored under this key for images of these names; nothing known if its file is gone or damaged."""
     path = _path(key)
     with suppress(OSError, SafetensorError, ValueError, TypeError, LookupError):
         with safe_open(path, framework="np") as file:
@@ -66,7 +65,7 @@ def stored(key: object, ids: Sequence[str], classes: int) -> Posteriors:
 
 
 def store(key: object, posteriors: Posteriors) -> None:
-    """Keeps them. What could not be read is not kept: it may be there next time.
+    """Store posteriors. Images that could not be read are left open: they may be there next time.
 
     Raises:
         OSError: the disk is full, say.
@@ -85,19 +84,19 @@ def _path(key: object) -> Path:
     return cache.folder() / KIND / f"{name}.safetensors"
 
 
-def _digest(values: NDArray[np.float32], refusals: str) -> str:
-    found = hashlib.sha256(np.ascontiguousarray(values).data)
-    found.update(refusals.encode())
-    return found.hexdigest()
+def _digest(values: Float32[np.ndarray, "N K"], refusals: str) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(values).data)
+    digest.update(refusals.encode())
+    return digest.hexdigest()
 
 
 def _prune(newest: Path) -> None:
     for left in newest.parent.glob(".*.partial"):
-        if time.time() - left.stat().st_mtime > SECONDS_OF_A_WRITE:
+        if time.time() - left.stat().st_mtime > _SECONDS_OF_A_WRITE:
             left.unlink(missing_ok=True)  # its process was killed
     files = sorted(newest.parent.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, reverse=True)
     total = 0
     for file in files:
         total += file.stat().st_size
-        if total > MOST_BYTES and file != newest:
+        if total > _MOST_BYTES and file != newest:
             file.unlink(missing_ok=True)

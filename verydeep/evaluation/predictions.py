@@ -1,4 +1,4 @@
-"""The predictions of an evaluation as a file, image by image: Parquet or CSV."""
+"""Files of predictions, image by image: Parquet or CSV."""
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,16 +14,19 @@ from verydeep.machine import atomic
 from verydeep.machine.libraries import library
 
 ID, TRUE, CLASS, PROBABILITY = "id", "true_class", "class_{}", "probability_{}"
-"""Columns; the numbered ones go from 1, the most probable class, to 5 or the number of classes."""
+"""Names of columns; the numbered ones go from 1, the most probable class, to 5 or the number of classes."""
 
 KINDS = (".parquet", ".csv")
 
-ROWS_IN_GROUP = 2**16
-"""Of a Parquet file; so many are held in memory while it is written."""
+_ROWS_IN_GROUP = 2**16
+"""Rows in a group of a Parquet file; so many are held in memory while it is written."""
+
+_READ = (ID, TRUE, CLASS.format(1))
+"""Columns that a comparison needs."""
 
 
 class Predictions(NamedTuple):
-    """What the columns of a file say of every image."""
+    """The columns of a file that a comparison needs."""
 
     ids: list[str]
     true_classes: list[str]
@@ -32,19 +35,19 @@ class Predictions(NamedTuple):
 
 
 def check_kind(file: Path) -> None:
-    """Refuses a file of another kind, before any work.
+    """Check that a file of predictions can be written, before any work.
 
     Raises:
-        ValueError: its ending is not .parquet or .csv, or there is nothing here that writes Parquet.
+        ValueError: it does not end in .parquet or .csv, or the library that writes Parquet is missing.
     """
     if file.suffix not in KINDS:
-        raise ValueError(f"a file of predictions ends in {' or '.join(KINDS)}, not as {file.name} does")
+        raise ValueError(f"a file of predictions ends in {' or '.join(KINDS)}, unlike {file.name}")
     if file.suffix == ".parquet":
         _pyarrow()
 
 
-def write_predictions(found: Evaluation, file: str | Path) -> None:
-    """One row for each image that could be used, in the source's order: id, true class, up to five classes.
+def write_predictions(evaluation: Evaluation, file: str | Path) -> None:
+    """Write a row for each image that could be used, in the source's order: id, true class, up to five classes.
 
     Raises:
         ValueError: as `check_kind`.
@@ -52,7 +55,7 @@ def write_predictions(found: Evaluation, file: str | Path) -> None:
     """
     file = Path(file)
     check_kind(file)
-    columns = _columns(found)
+    columns = _columns(evaluation)
     kinds = {name: type(values[0]) if values else str for name, values in columns.items()}
     with rows_file(file, kinds) as add:
         add(zip(*columns.values(), strict=True))
@@ -60,7 +63,7 @@ def write_predictions(found: Evaluation, file: str | Path) -> None:
 
 @contextmanager
 def rows_file(file: Path, columns: Mapping[str, type]) -> Iterator[Callable[[Iterable[Sequence[Any]]], None]]:
-    """Gives a function that adds rows to a CSV or Parquet file, which appears whole when the block ends.
+    """Yield a function that adds rows to a CSV or Parquet file, which appears whole when the block ends.
 
     `columns` are the names, each with `str` or `float`; None is an empty field in CSV and null in Parquet.
 
@@ -93,9 +96,9 @@ def _parquet_rows(file: Path, columns: Mapping[str, type]) -> Iterator[Callable[
 
     def add(rows: Iterable[Sequence[Any]]) -> None:
         waiting.extend(rows)
-        while len(waiting) >= ROWS_IN_GROUP:
-            write(waiting[:ROWS_IN_GROUP])
-            del waiting[:ROWS_IN_GROUP]
+        while len(waiting) >= _ROWS_IN_GROUP:
+            write(waiting[:_ROWS_IN_GROUP])
+            del waiting[:_ROWS_IN_GROUP]
 
     with parquet.ParquetWriter(file, schema) as writer:
         yield add
@@ -103,10 +106,10 @@ def _parquet_rows(file: Path, columns: Mapping[str, type]) -> Iterator[Callable[
 
 
 def read_predictions(file: Path) -> Predictions:
-    """What `write_predictions` wrote.
+    """Read a file that `write_predictions` wrote.
 
     Raises:
-        ValueError: there is no such file, or it is something else.
+        ValueError: there is no such file, or it holds something else.
     """
     check_kind(file)
     if not file.is_file():
@@ -116,20 +119,17 @@ def read_predictions(file: Path) -> Predictions:
         missing = [name for name in _READ if name not in columns]
         if missing:
             raise ValueError(f"no column {missing[0]}")
-        found = Predictions(*(columns[name] for name in _READ))
-        if not all(isinstance(value, str) for column in found for value in column):
-            raise ValueError("names of images and classes that are no text")
-        return found
+        predictions = Predictions(*(columns[name] for name in _READ))
+        if not all(isinstance(value, str) for column in predictions for value in column):
+            raise ValueError("names of images and classes are not text")
+        return predictions
     except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"{file} holds no predictions that can be read: {error}") from error
 
 
 def as_text(name: str) -> str:
-    """What is no text in names of files, escaped."""
+    """Return a name with escapes in place of what is not text, as may be in names of files."""
     return name.encode(errors="backslashreplace").decode()
-
-
-_READ = (ID, TRUE, CLASS.format(1))
 
 
 def _csv_columns(file: Path) -> dict[str, list[str]]:
@@ -137,18 +137,18 @@ def _csv_columns(file: Path) -> dict[str, list[str]]:
         header, *rows = [row for row in csv.reader(lines) if row] or [[]]
     if any(len(row) != len(header) for row in rows):
         raise ValueError("a line has more or fewer fields than the first")
-    return {name: [row[place] for row in rows] for place, name in enumerate(header)}
+    return {name: [row[number] for row in rows] for number, name in enumerate(header)}
 
 
-def _columns(found: Evaluation) -> dict[str, list[Any]]:
-    images = found.images
+def _columns(evaluation: Evaluation) -> dict[str, list[Any]]:
+    images = evaluation.images
     right = np.arange(len(images.classes)) == images.labels[:, None]
-    order = np.lexsort((right, -images.posteriors), axis=1)[:, :TOP]  # of equals the right class is the last
+    order = np.lexsort((right, -images.posteriors), axis=1)[:, :TOP]  # among equals the right class is the last
     names = np.array(list(map(as_text, images.classes)), dtype=object)
     columns: dict[str, list[Any]] = {ID: list(map(as_text, images.ids)), TRUE: names[images.labels].tolist()}
-    for place, classes in enumerate(order.T, 1):
-        columns[CLASS.format(place)] = names[classes].tolist()
-        columns[PROBABILITY.format(place)] = images.posteriors[np.arange(len(classes)), classes].tolist()
+    for rank, classes in enumerate(order.T, 1):
+        columns[CLASS.format(rank)] = names[classes].tolist()
+        columns[PROBABILITY.format(rank)] = images.posteriors[np.arange(len(classes)), classes].tolist()
     return columns
 
 

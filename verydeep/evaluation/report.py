@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from verydeep.evaluation.charts import NUMBERED, confusion_chart, reliability_chart, shade
 from verydeep.evaluation.metrics import confusion_matrix, misclassified, predicted
-from verydeep.evaluation.pictures import data_address, fitted, image_at_scale, places, thumbnail
+from verydeep.evaluation.pictures import data_address, fitted, image_at_scale, positions_of, thumbnail
 from verydeep.evaluation.protocols import PROTOCOLS
-from verydeep.evaluation.results import Evaluation, Images
+from verydeep.evaluation.results import Evaluation, TestedImages
 from verydeep.evaluation.score_maps import colours, overlay, posterior_map
 from verydeep.images.sources.open import open_for_testing
 from verydeep.images.sources.source import Source, Splits
@@ -151,7 +151,7 @@ def pictures(found: Evaluation, taken: NDArray[np.int64], source: Source, model:
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:WRONG_IMAGES]
     chosen = np.random.default_rng(_SEED).permutation(right)[:MAPS_OF_EACH]
     mapped = [*wrong[:MAPS_OF_EACH].tolist(), *np.sort(chosen).tolist()]
-    where = places(source, images.ids)
+    where = positions_of(source, images.ids)
     scale = max(found.per_run[0].scales)
     side = scale_in_pixels(scale, model.net.crop)
     with reporting("draw score maps", total=len(mapped)) as report:
@@ -171,7 +171,7 @@ def pictures(found: Evaluation, taken: NDArray[np.int64], source: Source, model:
     }
 
 
-def _told(images: Images, taken: NDArray[np.int64], index: int) -> dict[str, Any]:
+def _told(images: TestedImages, taken: NDArray[np.int64], index: int) -> dict[str, Any]:
     """What an image is called, what it shows, and what it was taken for."""
     true, other = int(images.labels[index]), int(taken[index])
     return {

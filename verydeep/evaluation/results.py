@@ -1,12 +1,12 @@
-"""What an evaluation found: errors of each run and of all fused, where they are made, and how runs compare."""
+"""Results of an evaluation: errors of each run and of all fused, where they are made, and how runs compare."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Int
 
 from verydeep.evaluation.metrics import (
     TOP,
@@ -18,7 +18,7 @@ from verydeep.evaluation.metrics import (
     predicted,
 )
 from verydeep.evaluation.paired import Comparison, paired_comparison
-from verydeep.evaluation.protocols import Method
+from verydeep.evaluation.protocols import Method, Protocol
 from verydeep.statistics import wilson_interval
 
 NO_TOP5 = (
@@ -29,7 +29,7 @@ NO_TOP5 = (
 
 @dataclass(frozen=True, kw_only=True)
 class Errors:
-    """Of one run, or of several fused; in percent."""
+    """Errors of one run, or of several fused, in percent."""
 
     name: str
     n: int
@@ -37,7 +37,7 @@ class Errors:
     top1_error: float
     top1_error_ci95: tuple[float, float]
     top5_wrong: int | None
-    """None with five classes or fewer, as all of top 5."""
+    """None with five classes or fewer, as are the next two."""
     top5_error: float | None
     top5_error_ci95: tuple[float, float] | None
     expected_calibration_error: float
@@ -48,7 +48,7 @@ class Errors:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassErrors:
-    """Of the images of one class."""
+    """Errors on the images of one class."""
 
     name: str
     n: int
@@ -59,21 +59,23 @@ class ClassErrors:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images:
-    """What was shown, and what came of it: the images that could be used, in the source's order."""
+class TestedImages:
+    """The images that could be used, in the source's order, and their posteriors."""
+
+    __test__ = False  # pytest collects classes of such names
 
     ids: tuple[str, ...]
-    labels: NDArray[np.int64]
-    """[N], places in `classes`."""
+    labels: Int[np.ndarray, " N"]
+    """Positions in `classes`."""
     classes: tuple[str, ...]
-    posteriors: NDArray[np.float64]
-    """[N, classes], of all runs fused."""
-    posteriors_of_runs: tuple[NDArray[np.float64], ...]
+    posteriors: Float[np.ndarray, "N K"]
+    """Posteriors of all runs fused."""
+    posteriors_of_runs: tuple[Float[np.ndarray, "N K"], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What `evaluate` found. Whatever is not of a single run is of all runs fused."""
+    """Result of `evaluate`. Whatever does not belong to a single run belongs to all runs fused."""
 
     runs: tuple[str, ...]
     source: str
@@ -81,17 +83,17 @@ class Evaluation:
     protocol: Method
     scales: tuple[int, ...]
     fused: Errors
-    """Of all runs; of a single one the same as its own."""
+    """Errors of all runs; of a single run they are its own."""
     per_run: tuple[Errors, ...]
     comparisons: tuple[Comparison, ...]
     """Every two of the runs, and each with their fusion."""
     calibration: Calibration
     per_class: tuple[ClassErrors, ...]
-    """Of the classes that there are images of."""
+    """Errors of the classes that there are images of."""
     confusions: tuple[tuple[str, str, int], ...]
     """(true class, predicted class, images), the right ones too, the most frequent first."""
     notes: tuple[str, ...]
-    """What is not reported, and why."""
+    """Sentences that say what is not reported, and why."""
     unusable: dict[str, str]
     """Images that were left out, and why."""
     from_cache: float
@@ -99,12 +101,12 @@ class Evaluation:
     seconds: float
     images_per_second: float | None
     """Images times runs; None if nothing was computed now."""
-    shown: Images | None = field(repr=False, compare=False)
+    tested: TestedImages | None = field(repr=False, compare=False)
     """None in other processes than the first."""
 
     @property
     def n(self) -> int:
-        """Images that could be used."""
+        """Number of images that could be used."""
         return self.fused.n
 
     @property
@@ -128,39 +130,68 @@ class Evaluation:
         return self.fused.top5_error_ci95
 
     @property
-    def images(self) -> Images:
+    def images(self) -> TestedImages:
         """Every image and its posteriors; not part of `to_dict`.
 
         Raises:
             ValueError: several processes evaluated, and this is not the first of them, which alone has them.
         """
-        if self.shown is None:
+        if self.tested is None:
             raise ValueError("only the first process has the posteriors of every image")
-        return self.shown
+        return self.tested
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as plain dictionaries, ready for JSON."""
-        said = ("runs", "source", "split", "protocol", "scales", "n")
+        """Return the figures as plain dictionaries, ready for JSON."""
+        first = ("runs", "source", "split", "protocol", "scales", "n")
         errors = ("top1_error", "top5_error", "top1_error_ci95", "top5_error_ci95")
-        rest = (name for name in vars(self) if name not in (*said, "fused", "shown"))
-        figures = {name: getattr(self, name) for name in (*said, *errors, *rest)}
+        rest = (name for name in vars(self) if name not in (*first, "fused", "tested"))
+        figures = {name: getattr(self, name) for name in (*first, *errors, *rest)}
         figures |= {name: [asdict(one) for one in figures[name]] for name in ("per_run", "comparisons", "per_class")}
         figures["calibration"] = asdict(self.calibration)
         figures["confusions"] = [
-            {"true": true, "predicted": taken, "images": images} for true, taken, images in self.confusions
+            {"true": true, "predicted": taken_for, "images": images} for true, taken_for, images in self.confusions
         ]
         return figures
 
 
+def summarised(images: TestedImages, protocols: Mapping[str, Protocol], **figures: Any) -> Evaluation:
+    """Return the evaluation that the posteriors of images come to.
+
+    Args:
+        images: what was tested.
+        protocols: how each run was tested, by its name and in the order of `posteriors_of_runs`.
+        figures: the fields of `Evaluation` that do not follow from these two.
+    """
+    scales = tuple(sorted({q for protocol in protocols.values() for q in protocol.scales}))
+    mirror = all(protocol.mirror for protocol in protocols.values())
+    per_run = tuple(
+        errors_of(name, posteriors, images.labels, scales=protocol.scales, mirror=protocol.mirror)
+        for (name, protocol), posteriors in zip(protocols.items(), images.posteriors_of_runs, strict=True)
+    )
+    return Evaluation(
+        runs=tuple(protocols),
+        scales=scales,
+        fused=errors_of("fused", images.posteriors, images.labels, scales=scales, mirror=mirror),
+        per_run=per_run,
+        comparisons=comparisons(tuple(protocols), images),
+        calibration=calibration(images.posteriors, images.labels),
+        per_class=class_errors(images),
+        confusions=confusions(images),
+        notes=() if len(images.classes) > TOP else (NO_TOP5,),
+        tested=images,
+        **figures,
+    )
+
+
 def errors_of(
     name: str,
-    posteriors: NDArray[np.float64],
-    labels: NDArray[np.int64],
+    posteriors: Float[np.ndarray, "N K"],
+    labels: Int[np.ndarray, " N"],
     *,
     scales: tuple[int, ...],
     mirror: bool,
 ) -> Errors:
-    """The errors of posteriors [N, classes]."""
+    """Return the errors that posteriors make; `scales` and `mirror` say how they came about."""
     wrong, wrong5 = misclassified(posteriors, labels), _top5(posteriors, labels)
     return Errors(
         name=name,
@@ -177,13 +208,13 @@ def errors_of(
     )
 
 
-def class_errors(images: Images) -> tuple[ClassErrors, ...]:
-    """The errors of the fused runs on the images of each class."""
+def class_errors(images: TestedImages) -> tuple[ClassErrors, ...]:
+    """Return the errors of the fused runs on the images of each class."""
     wrong, wrong5 = misclassified(images.posteriors, images.labels), _top5(images.posteriors, images.labels)
-    found = []
+    errors = []
     for label in np.unique(images.labels):
         its = images.labels == label
-        found.append(
+        errors.append(
             ClassErrors(
                 name=images.classes[label],
                 n=int(its.sum()),
@@ -193,19 +224,19 @@ def class_errors(images: Images) -> tuple[ClassErrors, ...]:
                 top5_wrong=None if wrong5 is None else int(wrong5[its].sum()),
             )
         )
-    return tuple(found)
+    return tuple(errors)
 
 
-def confusions(images: Images) -> tuple[tuple[str, str, int], ...]:
-    """(true class, predicted class, how many images), the most frequent first."""
+def confusions(images: TestedImages) -> tuple[tuple[str, str, int], ...]:
+    """Count (true class, predicted class, images) of the fused runs, the most frequent first."""
     classes = images.classes
     counts = confusion_matrix(predicted(images.posteriors, images.labels), images.labels, classes=len(classes))
     pairs = sorted(zip(*np.nonzero(counts), strict=True), key=lambda pair: -counts[pair])
-    return tuple((classes[true], classes[taken], int(counts[true, taken])) for true, taken in pairs)
+    return tuple((classes[true], classes[taken_for], int(counts[true, taken_for])) for true, taken_for in pairs)
 
 
-def comparisons(names: Sequence[str], images: Images) -> tuple[Comparison, ...]:
-    """Every two of several runs, then each with the fusion of all; nothing of a single run."""
+def comparisons(names: Sequence[str], images: TestedImages) -> tuple[Comparison, ...]:
+    """Compare every two of several runs, then each with the fusion of all; nothing for a single run."""
     if len(names) < 2:
         return ()
     wrong = [misclassified(posteriors, images.labels) for posteriors in images.posteriors_of_runs]
@@ -215,5 +246,5 @@ def comparisons(names: Sequence[str], images: Images) -> tuple[Comparison, ...]:
     return tuple(paired_comparison(first, second, errs, others) for (first, errs), (second, others) in pairs)
 
 
-def _top5(posteriors: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+def _top5(posteriors: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> Bool[np.ndarray, " N"] | None:
     return misclassified(posteriors, labels, top=TOP) if posteriors.shape[1] > TOP else None

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from verydeep.evaluation.evaluate import testing_split
+from verydeep.evaluation.tested_runs import testing_split
 from verydeep.images.boxes.boxed import Boxed
 from verydeep.images.boxes.geometry import CORRECT_IOU, intersection_over_union
 from verydeep.images.boxes.open import boxed_parts

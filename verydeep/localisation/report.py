@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from verydeep.evaluation.pictures import data_address, fitted, places
+from verydeep.evaluation.pictures import data_address, fitted, positions_of
 from verydeep.images.decode import decode
 from verydeep.images.sources.open import open_for_testing
 from verydeep.images.sources.source import Source
@@ -85,7 +85,7 @@ def _examples(localisation: Localisation, source: Source) -> tuple[list[Example]
     order, is_wrong = np.argsort(images.overlaps[0], kind="stable"), images.wrong[0]
     wrong = order[is_wrong[order]][:_WRONG_IMAGES]
     right = np.sort(np.random.default_rng(_SEED).permutation(order[~is_wrong[order]])[:_RIGHT_IMAGES])
-    positions, examples = places(source, images.ids), []
+    positions, examples = positions_of(source, images.ids), []
     with reporting("draw boxes", total=len(wrong) + len(right)) as report:
         for index in (*wrong.tolist(), *right.tolist()):
             examples.append(_example(localisation, source, positions[index], index))

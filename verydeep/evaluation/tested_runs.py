@@ -1,0 +1,82 @@
+"""The runs that are tested together: loaded, with their protocols, and matched with the split and its labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scales
+from verydeep.ilsvrc_classes import places
+from verydeep.images.sources.source import Source, Splits, some
+from verydeep.runs.model import Model, load_model
+from verydeep.runs.record import has_record, read_record
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestedRun:
+    """A run and how it is tested."""
+
+    __test__ = False  # pytest collects classes of such names
+
+    name: str
+    model: Model
+    protocol: Protocol
+
+
+def tested_runs(folders: Sequence[str | Path], method: Method, scales: Sequence[int] | Scales) -> list[TestedRun]:
+    """Load runs that are tested together.
+
+    Raises:
+        ValueError: there are none, or one twice; one is unusable; their classes differ.
+    """
+    if not folders or len(set(map(str, folders))) < len(folders):
+        raise ValueError("name one or more runs to evaluate, each once")
+    runs = [_tested_run(folder, method, scales) for folder in folders]
+    for other in runs[1:]:
+        _check_same_classes(runs[0], other)
+    return runs
+
+
+def _tested_run(folder: str | Path, method: Method, scales: Sequence[int] | Scales) -> TestedRun:
+    model = load_model(folder)
+    protocol = Protocol(method=method, scales=chosen_scales(scales, trained=model.scale), mirror=model.flip)
+    return TestedRun(name=str(folder), model=model, protocol=protocol)
+
+
+def _check_same_classes(one: TestedRun, other: TestedRun) -> None:
+    if one.model.classes == other.model.classes:
+        return
+    only = [
+        f"{run.name} alone has {some(sorted(missing))}"
+        for run, others in ((one, other), (other, one))
+        if (missing := set(run.model.classes) - set(others.model.classes))
+    ]
+    differing = "; ".join(only) or "in their order"
+    raise ValueError(f"{one.name} and {other.name} cannot be fused: their classes differ ({differing})")
+
+
+def testing_split(splits: Splits, folders: Sequence[str | Path]) -> str:
+    """Return `test`, else `val`; `all` for a folder without splits, unless a run was trained on a part of it."""
+    if "all" not in splits.parts:
+        return splits.testing
+    records = (read_record(folder) for folder in folders if has_record(folder))
+    # Where boxes are learned, `train` is the fingerprint of the images that have one.
+    trained = {record.fingerprints.get(part) for record in records for part in ("train", "train_whole")}
+    known = "train" in splits.parts and splits.part("train").fingerprint in trained
+    return "val" if known else "all"
+
+
+def labels_as_trained(source: Source, classes: tuple[str, ...]) -> Int[np.ndarray, " N"]:
+    """Return the source's labels as positions in a run's classes, which are matched by name.
+
+    Raises:
+        ValueError: the source has a class that the run does not know.
+    """
+    known = places(classes)
+    unknown = sorted(set(source.classes) - set(known))
+    if unknown:
+        raise ValueError(f"the run does not know the class {some(unknown)}; it knows {some(classes)}")
+    numbers = np.array([known[name] for name in source.classes])
+    return numbers[np.asarray(source.labels)]
