@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from verydeep import import_weights, load
 from verydeep.networks.foreign import reader_process
 from verydeep.networks.foreign.weight_files import read_weights
-from verydeep.runs.import_weights import converted_weights
+from verydeep.runs.foreign_model import foreign_model
 
 # the pickle wall
 
@@ -152,7 +152,7 @@ def outcome(file):
     """`read`, or the message of a ValueError or OSError on one line."""
     told = "read"
     try:
-        converted_weights(read_weights(file))
+        foreign_model(read_weights(file))
     except UnicodeError:
         raise
     except (ValueError, OSError) as error:

@@ -33,5 +33,5 @@ def import_(
     """
     from verydeep.runs.import_weights import import_weights
 
-    imported = import_weights(weights, out, network=network, class_names=class_names, trained=trained).to_dict()
-    show(imported, json_file, import_table(imported))
+    imported = import_weights(weights, out, network=network, class_names=class_names, trained=trained)
+    show(imported.to_dict(), json_file, import_table(imported))

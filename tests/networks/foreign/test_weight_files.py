@@ -120,7 +120,8 @@ def test_layers_that_do_not_fit_are_named(tmp_path, state):
     refused(changed("classifier.6.weight", torch.ones(6)), r"fc8 has weights of the shape \[6\]")
     refused(changed("features.0.bias", torch.ones(5)), r"conv1_1.bias has the shape \[5\]")
     refused(
-        changed("features.2.weight", torch.full((4, 4, 3, 3), torch.nan)), "conv1_2 holds values that are no numbers"
+        changed("features.2.weight", torch.full((4, 4, 3, 3), torch.nan)),
+        "conv1_2 holds values that are not finite numbers",
     )
     refused(
         changed("features.2.weight", torch.ones(4, 4, 3, 3, dtype=torch.int8)), "holds torch.int8, where weights are"

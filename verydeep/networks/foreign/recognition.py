@@ -1,7 +1,7 @@
-"""Which network weights are of, by their names and shapes."""
+"""Recognition of the architecture that weights are of, by their names and shapes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ from verydeep.networks.vgg import VGG
 HEAD = ("fc6", "fc7", "fc8")
 
 _DIGITS = 12
-"""After the point, in which a width can be told from shapes."""
+"""Decimals within which a width follows from shapes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,32 +48,33 @@ class Architecture:
 
 
 def architecture_of(weights: Mapping[str, Tensor], network: str | None = None) -> Architecture:
-    """The architecture of weights in our layout. Without fully connected layers it has the paper's crop and classes.
+    """Return the architecture of weights in this package's layout.
 
-    `network` tells A-LRN from A, whose weights have the same shapes.
+    Without fully connected layers it has the paper's crop and classes. `network` tells A-LRN from A, whose weights have
+    the same shapes.
 
     Raises:
         ValueError: no network of the paper, another one than `network`, or a layer that is missing or does not fit
             the others; the message names it.
     """
-    found = _configuration(weights)
+    recognised = _configuration(weights)
     if network is not None:
         asked = configuration(network)
-        if asked.kernels != found.kernels:
-            raise ValueError(f"it holds the weights of {found.name}, not of {asked.name}")
-        found = asked
-    for _, layer in _convolutions(found):
+        if asked.kernels != recognised.kernels:
+            raise ValueError(f"it holds the weights of {recognised.name}, not of {asked.name}")
+        recognised = asked
+    for layer in _paper_channels(recognised):
         if f"{layer}.weight" not in weights:
-            raise ValueError(f"{layer} is missing, for it to be {found.name}")
+            raise ValueError(f"{layer} is missing, for it to be {recognised.name}")
     headless = not any(f"{layer}.weight" in weights for layer in HEAD)
     if not headless:
         _check_head(weights)
     architecture = Architecture(
-        configuration=found,
+        configuration=recognised,
         classes=ILSVRC_CLASSES if headless else weights["fc8.weight"].shape[0],
         crop=PAPER_CROP if headless else fc6_window(weights) * DOWNSAMPLING,
         batch_norm=any(name.startswith("bn") for name in weights),
-        width=_width(_channels(weights, found, headless=headless)),
+        width=_width(weights, recognised, headless=headless),
     )
     _check_shapes(weights, architecture, headless=headless)
     return architecture
@@ -115,11 +116,11 @@ def _kernels(weights: Mapping[str, Tensor]) -> tuple[tuple[int, ...], ...]:
 def _configuration(weights: Mapping[str, Tensor]) -> Configuration:
     for name, value in weights.items():
         if name.startswith("conv") and name.endswith(".weight") and value.ndim != 4:
-            raise ValueError(f"{name} has the shape {list(value.shape)}: no convolution")
+            raise ValueError(f"{name} has the shape {list(value.shape)}, which no convolution has")
     sides = _kernels(weights)
-    for found in CONFIGURATIONS.values():
-        if found.kernels == sides and not found.lrn:
-            return found
+    for known in CONFIGURATIONS.values():
+        if known.kernels == sides and not known.lrn:
+            return known
     stages = ", ".join("+".join(map(str, stage)) or "none" for stage in sides)
     raise ValueError(f"no network of the paper has convolutions of these sides in its five stages: {stages}")
 
@@ -130,30 +131,26 @@ def _check_head(weights: Mapping[str, Tensor]) -> None:
         if value is None:
             raise ValueError(f"it has no {layer}")
         if value.ndim != 2:
-            raise ValueError(f"{layer} has weights of the shape {list(value.shape)}: no fully connected layer")
+            raise ValueError(
+                f"{layer} has weights of the shape {list(value.shape)}, which no fully connected layer has"
+            )
 
 
-def _channels(weights: Mapping[str, Tensor], found: Configuration, *, headless: bool) -> list[tuple[int, int]]:
-    """Of every hidden layer: how many outputs it has in the paper, and here."""
-    places = _convolutions(found)
-    if not headless:
-        places += [(FC_CHANNELS, "fc6"), (FC_CHANNELS, "fc7")]
-    return [(paper, weights[f"{layer}.weight"].shape[0]) for paper, layer in places]
+def _paper_channels(network: Configuration) -> dict[str, int]:
+    """Return how many outputs each convolution has in the paper."""
+    stages = zip(STAGE_CHANNELS, enumerate(network.kernels, 1), strict=True)
+    return {f"conv{stage}_{n}": outputs for outputs, (stage, ks) in stages for n in range(1, len(ks) + 1)}
 
 
-def _convolutions(found: Configuration) -> list[tuple[int, str]]:
-    """How many outputs each has in the paper, and its name."""
-    stages = zip(STAGE_CHANNELS, enumerate(found.kernels, 1), strict=True)
-    return [(paper, f"conv{stage}_{n}") for paper, (stage, ks) in stages for n in range(1, len(ks) + 1)]
-
-
-def _width(channels: Sequence[tuple[int, int]]) -> float:
-    """The roundest width that gives these channels, or the one that gives most of them."""
+def _width(weights: Mapping[str, Tensor], network: Configuration, *, headless: bool) -> float:
+    """Return the roundest width that gives the channels of all hidden layers, or the one that gives most of them."""
+    in_paper = _paper_channels(network) | ({} if headless else {"fc6": FC_CHANNELS, "fc7": FC_CHANNELS})
+    channels = [(paper, weights[f"{layer}.weight"].shape[0]) for layer, paper in in_paper.items()]
 
     def misfits(width: float) -> int:
         return sum(max(1, round(paper * width)) != here for paper, here in channels)
 
-    # Of each layer: the ratio itself, then the ends of what is rounded to the same number.
+    # For each layer: the ratio itself, then the ends of what is rounded to the same number.
     tried = [(here + part) / paper for part in (0, -0.4999, 0.4999) for paper, here in channels if here]
     best = min(tried, key=misfits, default=1.0)
     for digits in range(_DIGITS):

@@ -1,0 +1,147 @@
+"""A model of another library's weights, in memory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from verydeep.networks.class_names import WORDS, names_of_classes, numbered_classes
+from verydeep.networks.foreign.layouts import Trained
+from verydeep.networks.foreign.named_arrays import NamedArrays
+from verydeep.networks.foreign.preprocessing import PREPROCESSING, TORCHVISION_FEATURES, Preprocessing, fold
+from verydeep.networks.foreign.recognition import HEAD, architecture_of
+from verydeep.networks.foreign.weight_files import in_our_layout
+from verydeep.networks.initialisation import initialise, layers_with_weights
+from verydeep.networks.vgg import VGG
+from verydeep.runs.model import TEST_SCALE, Model
+
+_SCHEME: Literal["glorot"] = "glorot"
+_SEED = 0
+"""Initialisation of layers that the file does not have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignModel:
+    """A model that was made of a file of weights."""
+
+    model: Model
+    layout: str
+    initialisation: str
+    """Layers that are the file's, and those that were initialised at random."""
+    preprocessing: Preprocessing | None
+    """Preprocessing that is folded into the weights; None for this package's own weights, which have their mean."""
+    notes: tuple[str, ...] = ()
+
+
+def foreign_model(
+    arrays: NamedArrays, *, network: str | None = None, names: str | None = None, trained: Trained = Trained()
+) -> ForeignModel:
+    """Build a model of named arrays; arguments as for `import_weights`.
+
+    Raises:
+        ValueError: no network of the paper, or an option that does not fit.
+    """
+    weights = in_our_layout(arrays)
+    architecture = architecture_of(weights, network)
+    weights = {
+        name: value if name.endswith("num_batches_tracked") else value.float() for name, value in weights.items()
+    }
+    random, why = _unusable_layers(weights)
+    preprocessing, notes = _preprocessing(arrays, trained, features_only=_features_only(weights))
+    if preprocessing is not None:
+        weights = fold(weights, preprocessing)
+    elif "mean_rgb" not in weights:
+        raise ValueError("it has no mean_rgb, which belongs to the weights of this package")
+    net = architecture.net()
+    if random:
+        weights |= _first_weights(net, random)
+    net.load_state_dict(weights, assign=True)
+    if random and names is None:
+        classes = numbered_classes(net.classes)
+    else:
+        classes = names_of_classes(net.classes, names or WORDS, arrays.classes)
+    return ForeignModel(
+        model=Model(net=net.eval(), classes=classes, scale=TEST_SCALE, flip=True, drawn=random),
+        layout=arrays.layout,
+        initialisation=imported_layers(net, random)
+        + (f"; {_SCHEME} initialisation: {', '.join(random)}" if random else ""),
+        preprocessing=preprocessing,
+        notes=(*arrays.notes, *notes, *why),
+    )
+
+
+def imported_layers(net: VGG, random: tuple[str, ...]) -> str:
+    """Write, for a run's record, the layers that came from a file."""
+    return f"imported: {', '.join(layer for layer in layers_with_weights(net) if layer not in random)}"
+
+
+def refuse_preprocessing(trained: Trained) -> None:
+    """Refuse preprocessing for weights of this package.
+
+    Raises:
+        ValueError: there is some.
+    """
+    if trained != Trained():
+        raise ValueError("its mean is part of its weights: leave out mean, std, channels and white")
+
+
+def _preprocessing(
+    arrays: NamedArrays, trained: Trained, *, features_only: bool
+) -> tuple[Preprocessing | None, tuple[str, ...]]:
+    """Return the preprocessing that was asked for, else the file's, else the library's own, and notes about it."""
+    if arrays.layout == "verydeep":
+        refuse_preprocessing(trained)
+        return None, ()
+    of_features = arrays.layout == "torchvision" and features_only
+    usual = TORCHVISION_FEATURES if of_features else PREPROCESSING[arrays.layout]
+    note = "its mean and std are those of torchvision's weights for features only, which have NaN for a classifier, too"
+    notes = (note,) if of_features and None in (trained.mean, trained.std) else ()
+    if trained.white not in (None, usual.white) and (trained.mean is None or trained.std is None):
+        raise ValueError(f"white {trained.white} is not {arrays.layout}'s: give mean and std in that range, too")
+    preprocessing = Preprocessing(
+        channels=trained.channels or arrays.channels or usual.channels,
+        white=trained.white or usual.white,
+        mean=trained.mean or arrays.mean or usual.mean,
+        std=trained.std or arrays.std or usual.std,
+    )
+    _check_range(preprocessing, arrays.layout)
+    return preprocessing, notes
+
+
+def _check_range(preprocessing: Preprocessing, layout: str) -> None:
+    mean, std, white = preprocessing.mean, preprocessing.std, preprocessing.white
+    if not all(0 < value < float("inf") for value in std):
+        raise ValueError(f"std must be numbers above 0, not {list(std)}")
+    if not all(0 <= value <= white for value in mean):
+        raise ValueError(f"mean must be numbers from 0 to {white}, white in {layout}'s range, not {list(mean)}")
+
+
+def _unusable_layers(weights: Mapping[str, Tensor]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the fully connected layers that are missing or not finite, and a note about them.
+
+    Raises:
+        ValueError: a convolution that is not finite, or only some of the fully connected layers.
+    """
+    bad = {name.partition(".")[0] for name, value in weights.items() if not value.isfinite().all()}
+    missing = {layer for layer in HEAD if f"{layer}.weight" not in weights}
+    if bad - set(HEAD) or (bad and bad != set(HEAD)):
+        raise ValueError(f"{', '.join(sorted(bad))} holds values that are not finite numbers: damaged")
+    if not bad | missing:
+        return (), ()
+    why = "are not numbers in it" if bad else "are not in it"
+    return HEAD, (f"{', '.join(HEAD)} {why}, so they are random: it is for features and for --finetune",)
+
+
+def _features_only(weights: Mapping[str, Tensor]) -> bool:
+    """Return whether there are fully connected layers, and not a number in them."""
+    head = [value for name, value in weights.items() if name.startswith(HEAD)]
+    return bool(head) and all(bool(value.isnan().all()) for value in head)
+
+
+def _first_weights(net: VGG, layers: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return random weights for whole layers."""
+    fresh = net.to_empty(device="cpu")
+    initialise(fresh, _SCHEME, generator=torch.Generator().manual_seed(_SEED))
+    return {name: value for name, value in fresh.state_dict().items() if name.partition(".")[0] in layers}
