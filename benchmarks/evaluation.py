@@ -35,9 +35,9 @@ from verydeep.images.loader import rescaled_images
 from verydeep.images.sources.folders import is_image_file
 from verydeep.images.sources.source import MemorySource, Sample
 from verydeep.machine.runtime import torch_device
-from verydeep.networks.configurations import layers
+from verydeep.networks.initialisation import vgg
 from verydeep.networks.scales import scale_in_pixels
-from verydeep.networks.vgg import VGG, vgg
+from verydeep.networks.vgg import VGG
 
 CROPPED = 5
 """Photographs that are also tested by crops; each takes many seconds on a CPU."""
@@ -62,7 +62,7 @@ def of(samples: Any) -> MemorySource:
 def plain_network(net: VGG) -> nn.Sequential:
     """The library's layers with the weights of `net`, the fully connected ones as convolutions."""
     modules: list[nn.Module] = []
-    for layer in layers(net.configuration, classes=net.classes, crop=net.crop, width=net.width):
+    for layer in net.architecture.layers():
         match layer.kind:
             case "conv":
                 modules.append(nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, padding=layer.kernel // 2))
@@ -80,7 +80,7 @@ def plain_network(net: VGG) -> nn.Sequential:
     with torch.inference_mode():
         for theirs, ours in zip(plain.parameters(), net.parameters(), strict=True):
             theirs.copy_(ours.view_as(theirs))
-        images = torch.randint(0, 256, (1, 3, net.crop + 32, net.crop + 64)).float()
+        images = torch.randint(0, 256, (1, 3, net.architecture.crop + 32, net.architecture.crop + 64)).float()
         expected, found = net.score_map(images), plain(images - net.mean_rgb[:, None, None])
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
     return plain
@@ -129,7 +129,7 @@ def dense_against_crops(net: VGG, source: MemorySource, side: int, device: torch
 
 def photographs(net: VGG, plain: nn.Module, source: MemorySource, args: argparse.Namespace) -> dict[str, Any]:
     """Images per second of both, and the ratio; `workers` with ours alone."""
-    protocol, side = Protocol(scales=(args.scale,)), scale_in_pixels(args.scale, net.crop)
+    protocol, side = Protocol(scales=(args.scale,)), scale_in_pixels(args.scale, net.architecture.crop)
     mean = net.mean_rgb[:, None, None]
     shares = [of(source.samples[turn :: args.passes]) for turn in range(args.passes)]
     first = of(source.samples[:2])

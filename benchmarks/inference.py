@@ -30,7 +30,8 @@ from torch._dynamo.exc import BackendCompilerFailed
 from verydeep.export.export import write_exported
 from verydeep.export.exported import load_exported
 from verydeep.machine.libraries import MissingLibraryError
-from verydeep.networks.vgg import VGG, vgg
+from verydeep.networks.initialisation import vgg
+from verydeep.networks.vgg import VGG
 from verydeep.runs.model import Model
 
 CALIBRATED = 8
@@ -61,8 +62,9 @@ def compiled(net: VGG) -> Classify:
 
 def exported(net: VGG, to: Any, folder: Path, *, int8: bool) -> Classify:
     """A file of `verydeep export`."""
-    model = Model(net=net, classes=tuple(map(str, range(net.classes))), scale="256", flip=True)
-    noise = [torch.randint(0, 256, (3, net.crop, net.crop), dtype=torch.uint8) for _ in range(CALIBRATED)]
+    model = Model(net=net, classes=tuple(map(str, range(net.architecture.classes))), scale="256", flip=True)
+    crop = net.architecture.crop
+    noise = [torch.randint(0, 256, (3, crop, crop), dtype=torch.uint8) for _ in range(CALIBRATED)]
     file = folder / f"{'int8' if int8 else 'float32'}{'.xml' if to == 'openvino' else '.onnx'}"
     write_exported(model, file, to=to, calibration=noise if int8 else None)
     return load_exported(file).net

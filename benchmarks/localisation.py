@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 import verydeep
+from verydeep.box_regression import Regression
 from verydeep.images.boxes.geometry import CORRECT_IOU
 from verydeep.images.boxes.options import BoxOptions
-from verydeep.images.boxes.regression import Regression
 from verydeep.localisation.evaluate import evaluate_boxes
 from verydeep.localisation.options import FullProcedure
 from verydeep.localisation.report import write_localisation_report
@@ -60,11 +60,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=600)
     parser.add_argument("--patience", type=int, default=50)
     args = parser.parse_args()
-    trained = load_model(args.run).net
+    architecture = load_model(args.run).net.architecture
     recipe = verydeep.Recipe(
-        crop=trained.crop,
-        width=trained.width,
-        batch_norm=trained.batch_norm,
+        crop=architecture.crop,
+        width=architecture.width,
+        batch_norm=architecture.batch_norm,
         batch=BATCH,
         epochs=args.epochs,
         patience=args.patience,

@@ -40,9 +40,11 @@ from verydeep.images.sources.source import MemorySource, Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import Execution, Runtime, torch_device
+from verydeep.networks.architecture import Architecture, Layer
 from verydeep.networks.arithmetic import describe
-from verydeep.networks.configurations import Layer, configuration, layers
-from verydeep.networks.vgg import ILSVRC_MEAN_RGB, VGG, vgg
+from verydeep.networks.configurations import configuration
+from verydeep.networks.initialisation import vgg
+from verydeep.networks.vgg import ILSVRC_MEAN_RGB, VGG
 from verydeep.runs.record import versions
 from verydeep.training.job import Order
 from verydeep.training.machinery import assemble
@@ -167,7 +169,7 @@ def plain_layer(layer: Layer) -> nn.Module:
 
 def plain_network(net: VGG) -> nn.Sequential:
     """What one would write for it, with its weights."""
-    plan = layers(net.configuration, classes=net.classes, crop=net.crop, width=net.width)
+    plan = net.architecture.layers()
     first_linear = next(index for index, layer in enumerate(plan) if layer.kind == "linear")
     modules = [plain_layer(layer) for layer in plan]
     return with_weights_of(net, nn.Sequential(*modules[:first_linear], nn.Flatten(), *modules[first_linear:]))
@@ -178,7 +180,7 @@ def with_weights_of(net: VGG, other: nn.Module) -> Any:
     with torch.no_grad():
         for theirs, ours in zip(other.parameters(), net.parameters(), strict=True):
             theirs.copy_(ours)
-        images = torch.randint(0, 256, (2, 3, net.crop, net.crop)).float()
+        images = torch.randint(0, 256, (2, 3, net.architecture.crop, net.architecture.crop)).float()
         expected = net.eval()(images)
         found = other.eval()(images - net.mean_rgb[:, None, None])
     torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()))
@@ -204,8 +206,8 @@ def plain(task: Task) -> Callable[[], float]:
 def torchvisions(task: Task, models: ModuleType, dtype: torch.dtype | None) -> Callable[[], float]:
     """Its network, in automatic mixed precision unless `dtype` is None; cuDNN chooses kernels by trying them."""
     torch.backends.cudnn.benchmark = True
-    build = getattr(models, TORCHVISION[task.net.configuration.name])
-    net = with_weights_of(task.net, build(weights=None, num_classes=task.net.classes))
+    build = getattr(models, TORCHVISION[task.net.architecture.network])
+    net = with_weights_of(task.net, build(weights=None, num_classes=task.net.architecture.classes))
     net = net.to(task.device, memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(net.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     scaler = torch.amp.GradScaler(task.device.type, enabled=dtype == torch.float16)
@@ -228,10 +230,10 @@ def torchvisions(task: Task, models: ModuleType, dtype: torch.dtype | None) -> C
 
 def ours(task: Task, execution: Execution) -> Callable[[], float]:
     """A step of `verydeep train`."""
-    source = MemorySource(classes=tuple(map(str, range(task.net.classes))), samples=())
+    source = MemorySource(classes=tuple(map(str, range(task.net.architecture.classes))), samples=())
     order = Order(
         splits=Splits(name="noise", parts={"train": source, "val": source}),
-        network=task.net.configuration.name,
+        network=task.net.architecture.network,
         recipe=task.recipe,
         runtime=Runtime(),
         execution=execution,
@@ -287,8 +289,9 @@ def torchvision_models(net: VGG) -> ModuleType | None:
         from torchvision import models
     except (ImportError, RuntimeError):  # or it was built for another PyTorch
         return None
-    same = net.configuration.name in TORCHVISION and (net.crop, net.width) == (224, 1.0)
-    return models if same else None
+    network = net.architecture.network
+    published = Architecture(network=network, classes=net.architecture.classes)
+    return models if network in TORCHVISION and net.architecture == published else None
 
 
 def synchronise(device: torch.device) -> None:
@@ -357,7 +360,7 @@ def measure(task: Task, scale: Scale, passes: int) -> dict[str, Any]:
         for work in everything[first:] + everything[:first]:
             timed_pass(work, task.device)
     net, batch = task.net, len(task.labels)
-    macs = describe(net.configuration.name, input=net.crop, classes=net.classes, width=net.width).macs
+    macs = describe(net.architecture).macs
     rates = [2 * scale.matrix**3 / seconds for seconds in product.seconds]
 
     def processor(work: Work) -> float:

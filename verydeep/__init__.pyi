@@ -29,8 +29,8 @@ from .networks.configurations import Configuration as Configuration
 from .networks.foreign.layouts import Trained as Trained
 from .networks.initialisation import Initialisation as Initialisation
 from .networks.initialisation import initialise as initialise
+from .networks.initialisation import vgg as vgg
 from .networks.vgg import VGG as VGG
-from .networks.vgg import vgg as vgg
 from .prediction.predict import Prediction as Prediction
 from .prediction.predict import predict as predict
 from .reproduction.grid import Grid as Grid

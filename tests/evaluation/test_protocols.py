@@ -82,7 +82,7 @@ def naive_crops(net, name, image, *, scales, mirror=True, steps=5):
     """The multi-crop posterior of one image, in double precision: one crop after the other."""
     found = []
     for scale in scales:
-        whole, side = naive_rescaled(net, image, scales=(scale,), mirror=False)[0], net.crop
+        whole, side = naive_rescaled(net, image, scales=(scale,), mirror=False)[0], net.architecture.crop
         for top in np.linspace(0, whole.shape[0] - side, steps).round().astype(int):
             for left in np.linspace(0, whole.shape[1] - side, steps).round().astype(int):
                 crop = whole[top : top + side, left : left + side]
@@ -96,7 +96,7 @@ def naive_crops(net, name, image, *, scales, mirror=True, steps=5):
 def naive_rescaled(net, image, *, scales, mirror):
     views = []
     for scale in scales:
-        shorter, (height, width) = Q_IN_PIXELS[net.crop][scale], image.shape[:2]
+        shorter, (height, width) = Q_IN_PIXELS[net.architecture.crop][scale], image.shape[:2]
         size = (round(height * shorter / min(height, width)), round(width * shorter / min(height, width)))
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
         rescaled = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
@@ -121,7 +121,7 @@ def naive_scores(net, name, pixels, *, centred):
             x = naive_lrn(x)
         x = naive_pooling(x, first_row=(top >> (stage - 1)) & 1, first_column=(left >> (stage - 1)) & 1)
     assert x.shape[1:] == (height // 32, width // 32)
-    window = net.crop // 32
+    window = net.architecture.crop // 32
     scores = []
     for i in range(x.shape[1] - window + 1):
         for j in range(x.shape[2] - window + 1):

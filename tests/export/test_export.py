@@ -134,7 +134,7 @@ def test_what_is_read_back_is_the_run(tiny, to):
     assert is_exported(folder / FILES[to])
     assert not is_exported(run)
     assert replace(model, net=None) == replace(original, net=None)
-    assert (model.net.crop, model.net.classes) == (32, 3)
+    assert (model.net.architecture.crop, model.net.architecture.classes) == (32, 3)
     assert model.net.mean_rgb.tolist() == net.mean_rgb.tolist()
     x = images(3, 32, 32)
     with torch.inference_mode():

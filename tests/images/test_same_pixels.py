@@ -9,13 +9,14 @@ import simplejpeg
 import torch
 from PIL import Image
 
-from verydeep import CONFIGURATIONS, Runtime
+from verydeep import Runtime
 from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
 from verydeep.images import loader
 from verydeep.images.loader import RescaledImages, TrainingView, centre_batches, rescaled_images, training_batches
 from verydeep.images.on_device import shown
 from verydeep.images.sources.source import MemorySource, Sample
+from verydeep.networks.architecture import Architecture
 from verydeep.prediction.predict import predict
 
 BLOCK = 16
@@ -233,12 +234,11 @@ class Watcher(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.register_buffer("mean_rgb", torch.zeros(3))
-        self.configuration, self.width, self.batch_norm = CONFIGURATIONS["A"], 1 / 64, False
-        self.crop, self.classes, self.seen = CROP, 2, []
+        self.architecture, self.seen = Architecture(network="A", classes=2, crop=CROP, width=1 / 64), []
 
     def score_map(self, images):
         self.seen.append(images.float())
-        return torch.zeros(len(images), self.classes, 2, 2)
+        return torch.zeros(len(images), self.architecture.classes, 2, 2)
 
 
 def seen_in_training(source, side):

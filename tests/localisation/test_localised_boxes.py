@@ -17,7 +17,6 @@ from rich.console import Console
 
 import verydeep.localisation.evaluate
 import verydeep.localisation.report
-from verydeep import vgg
 from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.tolerance import Tolerance
 from verydeep.localisation.box_predictions import write_box_predictions
@@ -28,8 +27,10 @@ from verydeep.localisation.report import write_localisation_report
 from verydeep.localisation.results import full_errors
 from verydeep.localisation.simplified_test import centre_crop_boxes
 from verydeep.localisation.tables import localisation_tables
+from verydeep.networks.architecture import Architecture
+from verydeep.networks.vgg import VGG
 from verydeep.presentation.pages import shared_folder
-from verydeep.runs.model import Model, outputs, save_model
+from verydeep.runs.model import Model, save_model
 
 CLASSES = tuple("abcdefg")
 CROP, IMAGES, GONE = 32, 42, 10
@@ -42,11 +43,11 @@ SIDES = {"one": 37, "two": 64}  # of S = 256 and 448
 
 def saved(folder, answers, *, scale, regression=None, classes=CLASSES):
     """A run that answers the same whatever it is shown."""
-    net = vgg("A", classes=outputs(len(classes), regression), crop=CROP, width=0.05)
+    net = VGG(Architecture(network="A", classes=len(classes), crop=CROP, width=0.05, boxes=regression))
     with torch.no_grad():
         net.fc8.weight.zero_()
         net.fc8.bias[:] = torch.tensor(answers).flatten()
-    save_model(Model(net=net, classes=classes, scale=scale, flip=True, regression=regression), folder)
+    save_model(Model(net=net, classes=classes, scale=scale, flip=True), folder)
     return folder
 
 

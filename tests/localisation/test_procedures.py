@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_boxes import naive
 
-from verydeep import vgg
+from verydeep import initialise
 from verydeep.images.decode import decode
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import MemorySource, Sample
@@ -17,20 +17,22 @@ from verydeep.images.views import rescale
 from verydeep.localisation.full_test import FullTest, full_test
 from verydeep.localisation.simplified_test import centre_crop_boxes
 from verydeep.localisation.windows import window_corners
+from verydeep.networks.architecture import Architecture
 from verydeep.networks.vgg import VGG
-from verydeep.runs.model import Model, outputs
+from verydeep.runs.model import Model
 
 CROP = 32
 
 
 def model(regression=None, seed=0, classes=pictures.CLASSES, crop=CROP, flip=True, scale="256"):
     torch.manual_seed(seed)
-    net: VGG = vgg("A", classes=outputs(len(classes), regression), crop=crop, width=0.05).eval()
+    net = VGG(Architecture(network="A", classes=len(classes), crop=crop, width=0.05, boxes=regression)).eval()
+    initialise(net)
     with torch.no_grad():
         net.fc8.weight *= 3 if regression is None else 1
         if regression is not None:
             net.fc8.bias[:] = torch.tensor([0.5, 0.5, 0.7, 0.6]).repeat(len(net.fc8.bias) // 4)
-    return Model(net=net, classes=classes, scale=scale, flip=flip, regression=regression)
+    return Model(net=net, classes=classes, scale=scale, flip=flip)
 
 
 def full(*, scales=(), windows=None, **networks):

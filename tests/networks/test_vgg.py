@@ -210,7 +210,7 @@ def test_bytes_and_floats_give_the_same_scores():
 
 def test_mean_and_crop_are_part_of_the_network():
     net = tiny("A", mean_rgb=(1.0, 2.0, 3.0))
-    assert net.crop == 64
+    assert net.architecture.crop == 64
     assert net.state_dict()["mean_rgb"].tolist() == [1.0, 2.0, 3.0]
 
 

@@ -13,7 +13,7 @@ from itertools import groupby
 import pytest
 import torch
 
-from verydeep.networks.configurations import configuration
+from verydeep.networks.architecture import Architecture
 from verydeep.networks.vgg import VGG
 from verydeep.runs.model import Model, load_model, save_model
 from verydeep.runs.record import is_finished
@@ -32,7 +32,7 @@ def made(step, seen=0):
 
 def model(seed):
     torch.manual_seed(seed)
-    net = VGG(configuration("A"), classes=2, crop=32, width=0.02)
+    net = VGG(Architecture(network="A", classes=2, crop=32, width=0.02))
     return Model(net=net, classes=("dark", f"light {seed}"), scale="256", flip=True)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from made_up_grids import TEN, made_up, noise
 
-from verydeep.networks.configurations import configuration
+from verydeep.networks.architecture import Architecture
 from verydeep.networks.vgg import VGG
 from verydeep.reproduction.grid import Grid
 from verydeep.runs.files import MODEL
@@ -34,7 +34,7 @@ def pictured(tmp_path_factory):
     """With images, so that the best network's confusions, wrong images and score maps are there."""
     folder, grid = tmp_path_factory.mktemp("pictured"), Grid(only=("A-256",), tables=(3,))
     torch.manual_seed(0)
-    net = VGG(configuration("A"), classes=10, crop=32, width=0.05).eval()
+    net = VGG(Architecture(network="A", classes=10, crop=32, width=0.05)).eval()
     with torch.no_grad():
         net.fc8.bias[3] += 10  # so all images are taken for one class: as many pairs are confused as can be listed
     model = Model(net=net, classes=TEN, scale="256", flip=True)

@@ -254,7 +254,7 @@ def test_the_config_beside_a_file_of_the_hub_counts_when_the_file_is_named(tmp_p
 def test_a_lrn_must_be_named(tmp_path):
     torch.save(foreign.state_dict(foreign.plain("A"), "torchvision"), tmp_path / "net.pth")
     found, net = imported(tmp_path / "net.pth", tmp_path, network="A-LRN")
-    assert found.network == net.configuration.name == "A-LRN"
+    assert found.network == net.architecture.network == "A-LRN"
     with pytest.raises(ValueError, match="it holds the weights of A, not of D"):
         import_weights(tmp_path / "net.pth", tmp_path / "other", network="D")
 

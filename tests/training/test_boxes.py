@@ -41,7 +41,7 @@ def test_a_run_says_that_it_predicts_boxes(classifier, tmp_path, regression, out
     run = trained(classifier, tmp_path / "run", regression)
     for folder in (run, run / "best"):
         model = load_box_model(folder)
-        assert (model.regression, model.classes) == (regression, pictures.CLASSES)
+        assert (model.net.architecture.boxes, model.classes) == (regression, pictures.CLASSES)
         assert model.net.fc8.out_features == outputs
         assert load_config(folder)["boxes"] == regression
     record = read_record(run)

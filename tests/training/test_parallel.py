@@ -8,7 +8,7 @@ import several_processes as several
 import torch
 
 from verydeep import initialise, load, vgg
-from verydeep.networks.configurations import configuration
+from verydeep.networks.architecture import Architecture
 from verydeep.networks.vgg import VGG
 from verydeep.training.micro_batch import largest_that_fits
 from verydeep.training.parallel import bytes_sent
@@ -131,7 +131,7 @@ def test_a_step_sends_what_the_formula_says(folder, name, processes):
 @pytest.mark.parametrize("processes", [2, 4])
 def test_sharing_the_fully_connected_layers_of_d_sends_a_fifth_at_most(processes):
     with torch.device("meta"):
-        net = VGG(configuration("D"), classes=1000)
+        net = VGG(Architecture(network="D"))
     plain, shared = (bytes_sent(net, processes, batch=256, fc_parallel=fc) for fc in (False, True))
     print(f"D, batch 256, {processes} processes: {plain / 1e6:.1f} MB a step, with --fc-parallel {shared / 1e6:.1f} MB")
     # By hand: 138,357,544 weights, of which 14,714,688 are convolutions'; pool5, fc7 and fc8 of 256 images.

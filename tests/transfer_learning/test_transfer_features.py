@@ -129,7 +129,7 @@ def test_an_untrained_network_is_of_the_same_kind(made):
     assert {name: value.shape for name, value in new.net.state_dict().items()} == {
         name: value.shape for name, value in old.net.state_dict().items()
     }
-    assert new.net.batch_norm
+    assert new.net.architecture.batch_norm
     assert not new.net.training
 
 

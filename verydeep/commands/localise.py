@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cyclopts import App
 
+from verydeep.box_regression import Regression
 from verydeep.commands.options import (
     BoxFileOptions,
     ExecutionOptions,
@@ -27,7 +28,6 @@ from verydeep.commands.predictions import (
     print_notes,
 )
 from verydeep.commands.train import show_training
-from verydeep.images.boxes.regression import Regression
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.localisation.tables import box_prediction_table, localisation_tables
 from verydeep.machine.runtime import Execution, Runtime

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from verydeep.machine.runtime import Runtime
 from verydeep.networks.arithmetic import describe
 from verydeep.networks.configurations import PAPER_CROP
 from verydeep.networks.scales import scale_in_pixels
+from verydeep.networks.scoring import ScoringNetwork
 from verydeep.networks.vgg import VGG
 from verydeep.prediction.pieces import Opened
 from verydeep.prediction.predict import model_on
@@ -148,7 +149,7 @@ def extraction(
     """
     chosen, runtime = descriptor or Descriptor(), runtime or Runtime()
     model = model_on(runtime.device, run)
-    if not isinstance(model.net, VGG):
+    if not _has_layers(model):
         raise ValueError(
             f"{run} is an exported network, whose layers cannot be reached: name the run that it came from"
         )
@@ -173,6 +174,11 @@ def extraction(
         tolerance=tolerance or Tolerance(),
         largest=_largest(model.net),
     )
+
+
+def _has_layers(model: Model[ScoringNetwork]) -> TypeGuard[Model]:
+    """Return whether its network is no exported one."""
+    return isinstance(model.net, VGG)
 
 
 def _check_trained(name: str, model: Model, layers: Sequence[str]) -> None:
@@ -201,10 +207,7 @@ def _shapes(net: VGG, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     if unknown or not names or len(set(names)) < len(names):
         asked = f"no layer {', '.join(map(repr, unknown))}" if unknown else "layers are one or more different ones"
         raise ValueError(f"{asked}: this network has {', '.join(net.layer_names)}")
-    network = describe(
-        net.configuration.name, input=net.crop, classes=net.classes, width=net.width, batch_norm=net.batch_norm
-    )
-    listed = {layer.name: layer.output for layer in network.layers}
+    listed = {layer.name: layer.output for layer in describe(net.architecture).layers}
     shape: tuple[int, ...] = ()
     found = {}
     for name in net.layer_names:
@@ -264,7 +267,7 @@ def compute_part(asked: Extraction, indices: range, opened: Opened | None = None
     of_scales: list[dict[str, NDArray[np.float32]]] = []
     with in_float32(), torch.inference_mode():
         for scale in asked.scales:
-            side = scale_in_pixels(scale, asked.model.net.crop)
+            side = scale_in_pixels(scale, asked.model.net.architecture.crop)
             of_scales.append(_at_scale(asked, indices, side, refused, opened))
     usable = [index for index in indices if index not in refused]
     rows = [index - indices.start for index in usable]
@@ -315,7 +318,7 @@ def _at_scale(
             if isinstance(image, UnusableImageError):
                 refused[index] = image
                 continue
-            shown = image if asked.pool != "none" else _centre_crop(image, net.crop)
+            shown = image if asked.pool != "none" else _centre_crop(image, net.architecture.crop)
             if shown[0].numel() > asked.largest:
                 refused[index] = _too_large(asked.source.ids[index], shown, asked.largest)
             elif batch := batches.add(index, shown):

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,7 @@ def _order(asked: Extraction, weights: str) -> dict[str, Any]:
         "verydeep": __version__,
         "torch": torch.__version__,
         "device": net.mean_rgb.device.type,
-        "network": [net.configuration.name, net.crop, net.width, net.batch_norm],
+        "network": list(astuple(net.architecture)),
         "weights_sha256": weights,
         "source": asked.source.fingerprint,
         "layers": list(asked.of_crop),
@@ -285,6 +285,8 @@ def _check_header(header: bytes, longest: int) -> None:
 def _metadata(work: _Work) -> dict[str, str]:
     """What a file says of itself, each as JSON."""
     about = {key: value for key, value in work.order.items() if key != "images_at_once"}
+    network = work.asked.model.net.architecture
+    about["network"] = [network.network, network.crop, network.width, network.batch_norm]  # as all files have it
     about["classes"] = list(work.asked.source.classes)
     about["shapes"] = work.asked.shapes
     about["unusable"] = work.quarantine.reasons

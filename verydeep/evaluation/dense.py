@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from verydeep.networks.arithmetic import describe
-from verydeep.networks.configurations import DOWNSAMPLING, layers
+from verydeep.networks.configurations import DOWNSAMPLING
+from verydeep.networks.scoring import ScoringNetwork
 from verydeep.networks.vgg import VGG
 
 ACTIVATIONS_ALIVE = 4
@@ -37,21 +38,20 @@ class PixelLimits(NamedTuple):
     """Of an image, as there is memory for; a larger one goes through in tiles."""
 
 
-def pixel_limits(nets: Sequence[VGG], device: torch.device) -> PixelLimits:
+def pixel_limits(nets: Sequence[ScoringNetwork], device: torch.device) -> PixelLimits:
     """Return the limits for networks that test the same batches on a device."""
     return PixelLimits(batch=pixels_at_once(nets, device), image=largest_image(nets, device))
 
 
-def pixels_at_once(nets: Sequence[VGG], device: torch.device) -> int:
+def pixels_at_once(nets: Sequence[ScoringNetwork], device: torch.device) -> int:
     """Of how many pixels a batch is best."""
     most = largest_image(nets, device)
     return min(most, AT_ONCE_ON_CPU) if device.type == "cpu" else most
 
 
-def largest_image(nets: Sequence[VGG], device: torch.device) -> int:
+def largest_image(nets: Sequence[ScoringNetwork], device: torch.device) -> int:
     """How many pixels each of the networks has memory for; an image with more goes through in tiles."""
-    first = [layers(net.configuration, classes=net.classes, crop=DOWNSAMPLING, width=net.width)[0] for net in nets]
-    channels = max(layer.outputs for layer in first)
+    channels = max(net.architecture.layers()[0].outputs for net in nets)
     per_pixel = 4 * channels * ACTIVATIONS_ALIVE
     free = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else CPU_BYTES
     return min(MOST_PIXELS, int(free) // per_pixel)
@@ -61,7 +61,7 @@ NO_LIMITS = PixelLimits(batch=MOST_PIXELS, image=MOST_PIXELS)
 
 
 @torch.inference_mode()
-def dense_posteriors(net: VGG, images: Tensor, *, mirror: bool, limits: PixelLimits = NO_LIMITS) -> Tensor:
+def dense_posteriors(net: ScoringNetwork, images: Tensor, *, mirror: bool, limits: PixelLimits = NO_LIMITS) -> Tensor:
     """Posteriors [B, classes], on the CPU, of whole images [B, 3, H, W] in 0..255 of the crop's size or larger.
 
     The score map is averaged over space, then comes the soft-max, then the average with the mirror image. Images of
@@ -74,7 +74,7 @@ def dense_posteriors(net: VGG, images: Tensor, *, mirror: bool, limits: PixelLim
 
 
 @torch.inference_mode()
-def score_map(net: VGG, images: Tensor, *, pixels: int = MOST_PIXELS) -> Tensor:
+def score_map(net: ScoringNetwork, images: Tensor, *, pixels: int = MOST_PIXELS) -> Tensor:
     """`net.score_map(images)`, [B, classes, h, w], without more than `pixels` in the first layers at once.
 
     What is left out of a tile is beyond the reach of what is kept of it, so the map is the same up to rounding. The
@@ -84,18 +84,18 @@ def score_map(net: VGG, images: Tensor, *, pixels: int = MOST_PIXELS) -> Tensor:
     return _score_map(net, [images], pixels)
 
 
-def _score_map(net: VGG, views: Sequence[Tensor], pixels: int) -> Tensor:
+def _score_map(net: ScoringNetwork, views: Sequence[Tensor], pixels: int) -> Tensor:
     """Of several batches, one after the other. An exported network has no `pool5` to go on from: its map is its own."""
     if isinstance(net, VGG):
         pool5 = [_mapped(net, view, pixels, partial(_pool5_of, net), window=1) for view in views]
         return _head(net, torch.cat(pool5))
-    window = net.crop // DOWNSAMPLING
+    window = net.architecture.window
     return torch.cat([_mapped(net, view, pixels, net.score_map, window=window) for view in views])
 
 
 def _head(net: VGG, pool5: Tensor) -> Tensor:
     """The fully connected layers, a few rows of the map at a time."""
-    window = net.crop // DOWNSAMPLING
+    window = net.architecture.window
     rows = pool5.shape[2] - window + 1
     at_once = max(1, POSITIONS_AT_ONCE // (len(pool5) * pool5.shape[3]))
     parts = [net.head(pool5[:, :, top : top + at_once + window - 1]) for top in range(0, rows, at_once)]
@@ -107,7 +107,9 @@ def _pool5_of(net: VGG, images: Tensor) -> Tensor:
     return net.activations(images, ["pool5"], dense=True)["pool5"]
 
 
-def _mapped(net: VGG, images: Tensor, pixels: int, compute: Callable[[Tensor], Tensor], *, window: int) -> Tensor:
+def _mapped(
+    net: ScoringNetwork, images: Tensor, pixels: int, compute: Callable[[Tensor], Tensor], *, window: int
+) -> Tensor:
     """`compute(images)`, a map whose positions see `window` x `window` of `pool5`; of large images in tiles."""
     height, width = images.shape[2:]
     if height * width <= pixels:
@@ -115,7 +117,9 @@ def _mapped(net: VGG, images: Tensor, pixels: int, compute: Callable[[Tensor], T
     return torch.cat([_in_tiles(net, image[None], pixels, compute, window) for image in images])
 
 
-def _in_tiles(net: VGG, image: Tensor, pixels: int, compute: Callable[[Tensor], Tensor], window: int) -> Tensor:
+def _in_tiles(
+    net: ScoringNetwork, image: Tensor, pixels: int, compute: Callable[[Tensor], Tensor], window: int
+) -> Tensor:
     """Tiles start at multiples of 32 pixels and are as long as the image modulo 32: so their grid is the image's."""
     context, (height, width) = _context(net), image.shape[2:]
     high, wide = (side // DOWNSAMPLING - window + 1 for side in (height, width))
@@ -130,9 +134,9 @@ def _in_tiles(net: VGG, image: Tensor, pixels: int, compute: Callable[[Tensor], 
     return torch.cat(strips, dim=2)
 
 
-def _context(net: VGG) -> int:
+def _context(net: ScoringNetwork) -> int:
     """Positions of pool5 to each side of one that its receptive field reaches into."""
-    field = describe(net.configuration.name, input=net.crop).receptive_field
+    field = describe(net.architecture).receptive_field
     return math.ceil((field - DOWNSAMPLING) / 2 / DOWNSAMPLING)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from verydeep.presentation.progress import reporting
 from verydeep.runs.model import warnings_of
 from verydeep.version import __version__
 
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
 """Format of the posteriors in the cache; raised when the same inputs come to give others."""
 
 _KEPT = "what was computed is kept: the same command goes on"
@@ -122,10 +122,9 @@ def _passes(run: TestedRun, device: torch.device, digests: Sequence[bytes] | Non
     if digests is None:
         return passes
     contents = hashlib.sha256(b"".join(digests)).hexdigest()
-    architecture = (net.configuration.name, net.crop, net.width, net.batch_norm)
     decoders = version("pillow"), version("simplejpeg")
     made_by = (_CACHE_FORMAT, __version__, torch.__version__, *decoders, device.type)
-    fixed = (*made_by, model.weights_sha256, *architecture, contents, tolerance.max_pixels)
+    fixed = (*made_by, model.weights_sha256, *astuple(net.architecture), contents, tolerance.max_pixels)
     return [replace(one, key=(*fixed, one.view, one.side, one.mirror)) for one in passes]
 
 

@@ -28,7 +28,7 @@ from verydeep.images.sources.source import Source
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import stop_request
-from verydeep.networks.vgg import VGG
+from verydeep.networks.scoring import ScoringNetwork
 
 VIEWS_BETWEEN_MEETINGS = 512
 """Forward passes of a process from one meeting to the next: 256 images of dense evaluation, 10 of 50 crops. So much may
@@ -42,7 +42,7 @@ SECONDS_BETWEEN_SAVES = 300.0
 class Pass:
     """One network on one kind of view of every image, at one scale."""
 
-    net: VGG
+    net: ScoringNetwork
     view: ViewName
     side: int
     """Pixels of the images' shorter side."""
@@ -112,7 +112,7 @@ def run_passes(passes: Sequence[Pass], context: PassContext, limits: PixelLimits
 
 
 def _known(one: Pass, source: Source) -> Posteriors:
-    classes = one.net.classes
+    classes = one.net.architecture.classes
     return stored(one.key, source.ids, classes) if one.key else nothing_known(len(source), classes)
 
 

@@ -12,7 +12,7 @@ from verydeep.evaluation.protocols import Protocol
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source
 from verydeep.networks.scales import scale_in_pixels
-from verydeep.networks.vgg import VGG
+from verydeep.networks.scoring import ScoringNetwork
 
 
 class Averages(NamedTuple):
@@ -25,7 +25,7 @@ class Averages(NamedTuple):
 
 
 def posteriors(
-    net: VGG,
+    net: ScoringNetwork,
     source: Source,
     protocol: Protocol,
     *,
@@ -48,10 +48,10 @@ def posteriors(
     return averages([protocol_passes(net, protocol)], context).values[0]
 
 
-def protocol_passes(net: VGG, protocol: Protocol, **about: Any) -> list[Pass]:
+def protocol_passes(net: ScoringNetwork, protocol: Protocol, **about: Any) -> list[Pass]:
     """Return the passes whose posteriors a protocol averages; `about` are further fields of `Pass`."""
     return [
-        Pass(net=net, view=view, side=scale_in_pixels(scale, net.crop), mirror=protocol.mirror, **about)
+        Pass(net=net, view=view, side=scale_in_pixels(scale, net.architecture.crop), mirror=protocol.mirror, **about)
         for scale in protocol.scales
         for view in protocol.views
     ]
@@ -61,7 +61,7 @@ def averages(groups: Sequence[Sequence[Pass]], context: PassContext) -> Averages
     """Average each group's posteriors over its passes; images are decoded once for all passes at the same scale."""
     first, nets = context.processes.first, [group[0].net for group in groups]
     limits = pixel_limits(nets, nets[0].mean_rgb.device)
-    totals = [np.zeros((len(context.source), group[0].net.classes)) for group in groups if first]
+    totals = [np.zeros((len(context.source), group[0].net.architecture.classes)) for group in groups if first]
     computed = 0
     for side in dict.fromkeys(one.side for group in groups for one in group):
         chosen = [(which, one) for which, group in enumerate(groups) for one in group if one.side == side]

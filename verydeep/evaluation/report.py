@@ -83,8 +83,8 @@ def _header(found: Evaluation, model: Model) -> dict[str, Any]:
     return {
         "protocol": PROTOCOLS[found.protocol],
         "fused": averaged["runs"],
-        "crop": model.net.crop,
-        "pixels": [scale_in_pixels(q, model.net.crop) for q in found.scales],
+        "crop": model.net.architecture.crop,
+        "pixels": [scale_in_pixels(q, model.net.architecture.crop) for q in found.scales],
         "averaged": [over for over, is_so in averaged.items() if is_so],
         "mirror": "all" if all(mirrored) else "some" if any(mirrored) else "none",
     }
@@ -153,7 +153,7 @@ def pictures(found: Evaluation, taken: NDArray[np.int64], source: Source, model:
     mapped = [*wrong[:MAPS_OF_EACH].tolist(), *np.sort(chosen).tolist()]
     where = positions_of(source, images.ids)
     scale = max(found.per_run[0].scales)
-    side = scale_in_pixels(scale, model.net.crop)
+    side = scale_in_pixels(scale, model.net.architecture.crop)
     with reporting("draw score maps", total=len(mapped)) as report:
         maps = []
         for index in mapped:
@@ -193,7 +193,7 @@ def _map(model: Model, image: NDArray[np.uint8], true: int, other: int) -> dict[
         "layers": [
             {
                 "class": model.classes[label],
-                "picture": data_address(fitted(overlay(image, found[label], crop=model.net.crop))),
+                "picture": data_address(fitted(overlay(image, found[label], crop=model.net.architecture.crop))),
                 "least": float(found[label].min()),
                 "greatest": float(found[label].max()),
             }

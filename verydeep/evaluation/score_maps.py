@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from verydeep.evaluation.dense import largest_image, score_map
 from verydeep.images.decode import Pixels
 from verydeep.networks.configurations import DOWNSAMPLING
-from verydeep.networks.vgg import VGG
+from verydeep.networks.scoring import ScoringNetwork
 
 COLOUR_MAP = "viridis"
 """Equal steps look equally long, in grey and without colour vision too."""
@@ -19,7 +19,7 @@ _LUMA = (0.299, 0.587, 0.114)
 """Share of red, green and blue in the grey of an image (ITU-R BT.601, as in JPEG)."""
 
 
-def posterior_map(net: VGG, image: Pixels) -> NDArray[np.float32]:
+def posterior_map(net: ScoringNetwork, image: Pixels) -> NDArray[np.float32]:
     """The soft-max over classes at every position of the dense score map, [classes, h, w], of an image [H, W, 3].
 
     Testing averages the scores over all positions and then takes the soft-max, so an image's posterior is not the mean
@@ -28,10 +28,9 @@ def posterior_map(net: VGG, image: Pixels) -> NDArray[np.float32]:
     Raises:
         ValueError: a side is smaller than the crop.
     """
-    if min(image.shape[:2]) < net.crop:
-        raise ValueError(
-            f"an image of {image.shape[0]} x {image.shape[1]} is smaller than the crop of {net.crop}: rescale it first"
-        )
+    (height, width), crop = image.shape[:2], net.architecture.crop
+    if min(height, width) < crop:
+        raise ValueError(f"an image of {height} x {width} is smaller than the crop of {crop}: rescale it first")
     batch = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))[None])
     scores = score_map(net, batch, pixels=largest_image([net], net.mean_rgb.device))
     return scores[0].float().softmax(dim=0).cpu().numpy()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -12,13 +11,12 @@ from torch import Tensor
 from verydeep.evaluation.dense import largest_image, score_map
 from verydeep.evaluation.metrics import error_percent, misclassified
 from verydeep.evaluation.paired import paired_comparison
-from verydeep.export.exported import ExportedNet
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.loader import rescaled_images
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source
 from verydeep.images.views import centre_place
-from verydeep.networks.vgg import VGG
+from verydeep.networks.scoring import ScoringNetwork
 
 BATCH = 5
 """Crops at once."""
@@ -69,8 +67,8 @@ def usable_images(source: Source, side: int, quarantine: Quarantine) -> Iterator
 
 @torch.inference_mode()
 def agreement(
-    net: VGG,
-    exported: ExportedNet,
+    net: ScoringNetwork,
+    exported: ScoringNetwork,
     source: Source,
     side: int,
     quarantine: Quarantine,
@@ -83,14 +81,14 @@ def agreement(
         TooManyBadImagesError: the quarantine is full.
     """
     differences, same, crops = [], [], []
-    pixels = largest_image([net], torch.device("cpu"))
+    pixels, crop = largest_image([net], torch.device("cpu")), net.architecture.crop
     for image in usable_images(source, side, quarantine):
         expected = score_map(net, image[None], pixels=pixels)
-        found = score_map(cast(VGG, exported), image[None], pixels=pixels)
+        found = score_map(exported, image[None], pixels=pixels)
         differences.append(_difference(found, expected))
         same.append(bool(expected.mean(dim=(2, 3)).argmax() == found.mean(dim=(2, 3)).argmax()))
-        top, left = centre_place((image.shape[1], image.shape[2]), net.crop)
-        crops.append(image[:, top : top + net.crop, left : left + net.crop])
+        top, left = centre_place((image.shape[1], image.shape[2]), crop)
+        crops.append(image[:, top : top + crop, left : left + crop])
         if len(crops) == BATCH:
             differences.append(_difference_of_crops(net, exported, crops))
             crops = []
@@ -128,7 +126,7 @@ def int8_errors(float32: NDArray[np.float64], int8: NDArray[np.float64], labels:
     )
 
 
-def _difference_of_crops(net: VGG, exported: ExportedNet, crops: list[Tensor]) -> float:
+def _difference_of_crops(net: ScoringNetwork, exported: ScoringNetwork, crops: list[Tensor]) -> float:
     batch = torch.stack(crops)
     return _difference(exported(batch), net(batch))
 

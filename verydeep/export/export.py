@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine import atomic
 from verydeep.machine.libraries import library
 from verydeep.networks.scales import scale_in_pixels
-from verydeep.networks.vgg import VGG
+from verydeep.networks.scoring import ScoringNetwork
 from verydeep.presentation.progress import reporting
 from verydeep.runs.model import Model, load_model, warnings_of
 from verydeep.runs.record import has_record, read_record
@@ -209,11 +209,11 @@ def _calibration(model: Model, images: _Images, unusable: dict[str, str]) -> Seq
 def _side(model: Model) -> int:
     """Pixels of the shorter side at the run's single test scale."""
     (scale,) = single_scale(model.scale)
-    return scale_in_pixels(scale, model.net.crop)
+    return scale_in_pixels(scale, model.net.architecture.crop)
 
 
 def _agreement(
-    model: Model, exported: ExportedNet, images: _Images, unusable: dict[str, str], *, most: int
+    model: Model, exported: ScoringNetwork, images: _Images, unusable: dict[str, str], *, most: int
 ) -> Agreement:
     source = Subset(source=images.checked, indices=_evenly(len(images.checked), most))
     quarantine = Quarantine(len(source), images.tolerance, split=images.split)
@@ -224,9 +224,9 @@ def _agreement(
     return found
 
 
-def _int8_errors(model: Model, exported: ExportedNet, images: _Images, unusable: dict[str, str]) -> Int8Errors:
+def _int8_errors(model: Model, exported: ScoringNetwork, images: _Images, unusable: dict[str, str]) -> Int8Errors:
     protocol = Protocol(scales=single_scale(model.scale), mirror=model.flip)
-    passes = [protocol_passes(net, protocol) for net in (model.net, cast(VGG, exported))]
+    passes = [protocol_passes(net, protocol) for net in (model.net, exported)]
     quarantine = Quarantine(len(images.checked), images.tolerance, split=images.split)
     with reporting("test", total=2 * len(images.checked)) as report:
         quarantine.say = report.say
@@ -244,7 +244,9 @@ def _whole_model(run: str | Path) -> Model:
     return model
 
 
-def _written(model: Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None, named: Path) -> ExportedNet:
+def _written(
+    model: Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None, named: Path
+) -> ScoringNetwork:
     """The file, as its users have it. A `.pt2` of one's own can be loaded by PyTorch, program and all."""
     try:
         write_exported(model, file, to=to, calibration=calibration)
@@ -252,7 +254,7 @@ def _written(model: Model, file: Path, *, to: Format, calibration: Sequence[Tens
         raise OSError(f"cannot write {named}: {error}") from error
     found = load_exported(file)
     if to != "torch":
-        return cast(ExportedNet, found.net)
+        return found.net
     program = torch.export.load(file).module()
     return ExportedNet(metadata_of(found, int8=False), lambda images: program(torch.from_numpy(images)))
 

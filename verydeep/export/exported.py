@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -26,8 +26,8 @@ from verydeep.export.metadata import KEY, Metadata, from_json
 from verydeep.export.onnx import INPUT, OUTPUTS
 from verydeep.machine.libraries import library
 from verydeep.machine.runtime import Device, torch_device
-from verydeep.networks.configurations import configuration
-from verydeep.networks.vgg import VGG
+from verydeep.networks.scoring import ScoringNetwork
+from verydeep.networks.vgg import VGG, vgg_without_weights
 from verydeep.runs.model import Model
 
 LOGITS, SCORE_MAP = OUTPUTS
@@ -40,9 +40,7 @@ class ExportedNet:
     """A network in a runtime of its own, under the names by which `VGG` is tested and predicts. On the CPU."""
 
     def __init__(self, metadata: Metadata, compute: Compute) -> None:
-        self.configuration = configuration(metadata.network)
-        self.crop, self.width, self.batch_norm = metadata.crop, metadata.width, metadata.batch_norm
-        self.classes = len(metadata.classes)
+        self.architecture = metadata.architecture
         self.mean_rgb = torch.tensor(metadata.mean_rgb)
         self._compute = compute
 
@@ -52,8 +50,9 @@ class ExportedNet:
         Raises:
             ValueError: another shape.
         """
-        if images.ndim != 4 or images.shape[1:] != (3, self.crop, self.crop):
-            raise ValueError(f"images must be [B, 3, {self.crop}, {self.crop}], not {list(images.shape)}")
+        crop = self.architecture.crop
+        if images.ndim != 4 or images.shape[1:] != (3, crop, crop):
+            raise ValueError(f"images must be [B, 3, {crop}, {crop}], not {list(images.shape)}")
         return self._compute(_array(images))[0]
 
     __call__ = forward
@@ -64,8 +63,9 @@ class ExportedNet:
         Raises:
             ValueError: another shape, or a side smaller than the crop.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < self.crop:
-            raise ValueError(f"images must be [B, 3, H, W] with sides from {self.crop}, not {list(images.shape)}")
+        crop = self.architecture.crop
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < crop:
+            raise ValueError(f"images must be [B, 3, H, W] with sides from {crop}, not {list(images.shape)}")
         return self._compute(_array(images))[1]
 
     def eval(self) -> "ExportedNet":
@@ -88,7 +88,7 @@ def is_exported(path: str | Path) -> bool:
     return Path(path).is_file()
 
 
-def load_exported(path: str | Path, device: Device = "cpu") -> Model:
+def load_exported(path: str | Path, device: Device = "cpu") -> Model[ScoringNetwork]:
     """The network of a file that `verydeep export` wrote, with what its outputs mean.
 
     Of a `.pt2` the net is a `VGG`, on any device. Of an `.onnx` or `.xml` it is an `ExportedNet`, computed on the CPU
@@ -113,7 +113,7 @@ def load_exported(path: str | Path, device: Device = "cpu") -> Model:
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be used: {' '.join(str(error).split())}") from error
     return Model(
-        net=cast(VGG, net),  # whoever tests or predicts needs no more of it than ExportedNet has
+        net=net,
         classes=metadata.classes,
         scale=metadata.scale,
         flip=metadata.flip,
@@ -207,7 +207,7 @@ def _from_openvino(path: Path) -> tuple[ExportedNet, Metadata]:
 
 def _tried(compute: Compute, metadata: Metadata) -> tuple[ExportedNet, Metadata]:
     """A black crop tells whether the graph is of the crop and the classes that the metadata say."""
-    crop, classes = metadata.crop, len(metadata.classes)
+    crop, classes = metadata.architecture.crop, len(metadata.classes)
     logits, score_map = compute(np.zeros((1, 3, crop, crop), np.float32))
     if (logits.shape, score_map.shape) != ((1, classes), (1, classes, 1, 1)):
         raise ValueError(
@@ -223,14 +223,7 @@ def _from_program(path: Path) -> tuple[VGG, Metadata]:
             root = archive.namelist()[0].partition("/")[0]
             extra = f"{root}/extra/{KEY}.json"
             metadata = from_json(archive.read(extra) if extra in archive.namelist() else None)
-            with torch.device("meta"):
-                net = VGG(
-                    configuration(metadata.network),
-                    classes=len(metadata.classes),
-                    crop=metadata.crop,
-                    width=metadata.width,
-                    batch_norm=metadata.batch_norm,
-                )
+            net = vgg_without_weights(metadata.architecture)
             folder = f"{root}/data/weights"
             listed = json.loads(archive.read(f"{folder}/model_weights_config.json"))["config"]
             weights = {

@@ -1,12 +1,13 @@
 """What an exported file says of itself: all that using it needs, as one JSON object."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from verydeep.evaluation.protocols import single_scale
 from verydeep.images.tolerance import MAX_PIXELS
-from verydeep.networks.configurations import configuration, layers
+from verydeep.networks.architecture import Architecture
 from verydeep.networks.scales import scale_in_pixels, scale_range
+from verydeep.networks.scoring import ScoringNetwork
 from verydeep.runs.model import Model
 from verydeep.version import __version__
 
@@ -17,14 +18,14 @@ FORMAT = 1
 """Raised when older versions could no longer use the files."""
 
 
+_OF_ARCHITECTURE = {field.name for field in fields(Architecture)} - {"classes"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
     """The facts that travel with a network."""
 
-    network: str
-    crop: int
-    width: float
-    batch_norm: bool
+    architecture: Architecture
     mean_rgb: tuple[float, ...]
     """Subtracted inside the network."""
     classes: tuple[str, ...]
@@ -40,27 +41,25 @@ class Metadata:
 
     def to_json(self) -> str:
         """In ASCII; with sentences for those who use the file without this package."""
-        (test_scale,) = single_scale(self.scale)
-        side = scale_in_pixels(test_scale, self.crop)
+        (test_scale,), crop = single_scale(self.scale), self.architecture.crop
+        side = scale_in_pixels(test_scale, crop)
         preprocessing = {
             "images": "[B, 3, H, W], RGB, float32 in 0..255; the mean is subtracted inside",
-            "resize": f"shorter side to {side} pixels, bilinear with antialiasing; no side below {self.crop}",
+            "resize": f"shorter side to {side} pixels, bilinear with antialiasing; no side below {crop}",
             "mirror": "average the posteriors with the mirror image's" if self.flip else "none",
             "logits": "[B, classes], the score map's mean over space; soft-max gives posteriors",
             "score_map": "[B, classes, H // 32 - crop // 32 + 1, W // 32 - crop // 32 + 1]",
         }
-        return json.dumps({**asdict(self), "test_scale": test_scale, "preprocessing": preprocessing})
+        facts = {**asdict(self), **self.architecture.to_json()}
+        del facts["architecture"]
+        return json.dumps({**facts, "test_scale": test_scale, "preprocessing": preprocessing})
 
 
-def metadata_of(model: Model, *, int8: bool) -> Metadata:
+def metadata_of(model: Model[ScoringNetwork], *, int8: bool) -> Metadata:
     """The facts about a run's model."""
-    net = model.net
     return Metadata(
-        network=net.configuration.name,
-        crop=net.crop,
-        width=net.width,
-        batch_norm=net.batch_norm,
-        mean_rgb=tuple(net.mean_rgb.tolist()),
+        architecture=model.net.architecture,
+        mean_rgb=tuple(model.net.mean_rgb.tolist()),
         classes=model.classes,
         scale=model.scale,
         flip=model.flip,
@@ -81,14 +80,14 @@ def from_json(text: str | bytes | None) -> Metadata:
         found = json.loads(text)
         if found["format"] > FORMAT:
             raise ValueError("a newer version of verydeep wrote it")
-        fields = {name: found[name] for name in Metadata.__dataclass_fields__}
-        fields |= {"classes": tuple(map(str, found["classes"])), "mean_rgb": tuple(map(float, found["mean_rgb"]))}
-        fields |= {"crop": int(found["crop"]), "width": float(found["width"]), "flip": bool(found["flip"])}
-        metadata = Metadata(**fields)
+        classes, mean_rgb = tuple(map(str, found["classes"])), tuple(map(float, found["mean_rgb"]))
+        of_network = {name: value for name, value in found.items() if name in _OF_ARCHITECTURE}
+        architecture = Architecture.from_json(of_network, classes=len(classes))
+        found |= {"architecture": architecture, "classes": classes, "mean_rgb": mean_rgb, "flip": bool(found["flip"])}
+        metadata = Metadata(**{name: found[name] for name in Metadata.__dataclass_fields__})
         scale_range(metadata.scale)
-        layers(configuration(metadata.network), classes=len(metadata.classes), crop=metadata.crop, width=metadata.width)
-        if metadata.crop**2 > MAX_PIXELS or len(metadata.mean_rgb) != 3:
-            raise ValueError(f"no network has crop {metadata.crop:,} and mean RGB {metadata.mean_rgb}")
+        if architecture.crop**2 > MAX_PIXELS or len(mean_rgb) != 3:
+            raise ValueError(f"no network has crop {architecture.crop:,} and mean RGB {mean_rgb}")
         return metadata
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"its metadata {KEY!r} cannot be read: {error}") from error

@@ -12,7 +12,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from verydeep.export.metadata import KEY, Metadata
 from verydeep.machine.libraries import library
-from verydeep.networks.configurations import DOWNSAMPLING, Layer, layers
+from verydeep.networks.architecture import Layer
+from verydeep.networks.configurations import DOWNSAMPLING
 from verydeep.networks.vgg import VGG
 
 OPSET = 18
@@ -53,13 +54,12 @@ def onnx_model(net: VGG, metadata: Metadata) -> Any:
     helper, graph = onnx.helper, _Graph()
     x = graph.node("Sub", [INPUT, graph.constant("mean_rgb", net.mean_rgb[None, :, None, None])], "minus_mean")
     offset = _offset(graph)
-    for layer in layers(
-        net.configuration, classes=net.classes, crop=net.crop, width=net.width, batch_norm=net.batch_norm
-    ):
+    architecture = net.architecture
+    for layer in architecture.layers():
         if layer.kind == "pool":
             x, offset = _pool(graph, layer.name, x, offset)
         elif layer.kind == "linear":
-            rows = _windows(graph, x, net.crop // DOWNSAMPLING) if layer.name == "fc6" else x
+            rows = _windows(graph, x, architecture.window) if layer.name == "fc6" else x
             x = _linear(graph, net, layer.name, rows)
         else:
             x = _pointwise(graph, net, layer, x)
@@ -69,11 +69,11 @@ def onnx_model(net: VGG, metadata: Metadata) -> Any:
     real = onnx.TensorProto.FLOAT
     given = [helper.make_tensor_value_info(INPUT, real, ["batch", 3, "height", "width"])]
     found = [
-        helper.make_tensor_value_info(logits, real, ["batch", net.classes]),
-        helper.make_tensor_value_info(score_map, real, ["batch", net.classes, "rows", "columns"]),
+        helper.make_tensor_value_info(logits, real, ["batch", architecture.outputs]),
+        helper.make_tensor_value_info(score_map, real, ["batch", architecture.outputs, "rows", "columns"]),
     ]
     model = helper.make_model(
-        helper.make_graph(graph.nodes, f"VGG-{metadata.network}", given, found, graph.constants),
+        helper.make_graph(graph.nodes, f"VGG-{architecture.network}", given, found, graph.constants),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name=KEY,
@@ -121,7 +121,7 @@ def _pointwise(graph: _Graph, net: VGG, layer: Layer, x: str) -> str:
 def _convolution(net: VGG, name: str) -> tuple[Tensor, Tensor]:
     """Weights [outputs, inputs, k, k] and biases, with the batch normalisation that follows multiplied in."""
     convolution: Any = net.get_submodule(name)
-    if not net.batch_norm:
+    if not net.architecture.batch_norm:
         return convolution.weight, convolution.bias
     norm: Any = net.get_submodule(name.replace("conv", "bn"))
     return fuse_conv_bn_weights(

@@ -28,7 +28,7 @@ class Logits(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The score map's mean over space, and the map."""
-        net, window = self.net, self.net.crop // DOWNSAMPLING
+        net, window = self.net, self.net.architecture.window
         x = images - net.mean_rgb[:, None, None]
         offsets = [torch.scalar_tensor(side % DOWNSAMPLING // 2, dtype=torch.int64) for side in images.shape[2:]]
         for name in net.layer_names:
@@ -72,12 +72,12 @@ def _numbers(line: Tensor) -> Tensor:
 
 def exported_program(net: VGG) -> ExportedProgram:
     """The program of a network in its testing mode, on the CPU; `program.module().to(device)` computes elsewhere."""
-    net = net.eval().cpu()
-    example = torch.zeros(2, 3, net.crop + 45, net.crop + 77)  # nothing about these numbers is special
+    net, crop = net.eval().cpu(), net.architecture.crop
+    example = torch.zeros(2, 3, crop + 45, crop + 77)  # nothing about these numbers is special
     sizes = {
         0: Dim("batch", min=1, max=LARGEST_BATCH),
-        2: Dim("height", min=net.crop, max=LONGEST_SIDE),
-        3: Dim("width", min=net.crop, max=LONGEST_SIDE),
+        2: Dim("height", min=crop, max=LONGEST_SIDE),
+        3: Dim("width", min=crop, max=LONGEST_SIDE),
     }
     with torch.no_grad():
         return torch.export.export(Logits(net), (example,), dynamic_shapes={"images": sizes})

@@ -63,17 +63,18 @@ def write_weights(run: str | Path, path: str | Path, layout: ForeignLayout) -> W
         raise ValueError(f"{file}: weights are written as {', '.join(SUFFIXES)}")
     model = load_model(run)
     net = model.net
-    name = FOREIGN_NETWORKS.get(net.configuration.name)
+    architecture = net.architecture
+    name = FOREIGN_NETWORKS.get(architecture.network)
     if name is None:
         raise ValueError(
-            f"{layout} has no {net.configuration.name}, only {', '.join(FOREIGN_NETWORKS)}: nothing there could load it"
+            f"{layout} has no {architecture.network}, only {', '.join(FOREIGN_NETWORKS)}: nothing there could load it"
         )
     weights, preprocessing = unfold(net.state_dict(), layout)
     arrays = {name: value.contiguous() for name, value in to_torchvision(weights, layout).items()}
     told = WrittenWeights(
         file=str(file),
         layout=layout,
-        network=f"{name}_bn" if net.batch_norm else name,
+        network=f"{name}_bn" if architecture.batch_norm else name,
         mean=preprocessing.mean,
         std=preprocessing.std,
         classes=model.classes,
@@ -109,7 +110,7 @@ def _arrays(content: bytes, file: Path) -> dict[str, torch.Tensor]:
 
 def _unsaid(model: Model, file: Path) -> tuple[str, ...]:
     """Class names that nobody could know of a file that has none."""
-    assumed = (names_of_classes(model.net.classes, WORDS), numbered_classes(model.net.classes))
+    assumed = (names_of_classes(len(model.classes), WORDS), numbered_classes(len(model.classes)))
     if file.suffix == ".safetensors" or model.classes in assumed:
         return ()
     return (f"a {file.suffix} does not hold the names of the classes, as a .safetensors does",)
@@ -119,9 +120,10 @@ def _notes(model: Model, layout: ForeignLayout, mean: Triple) -> tuple[str, ...]
     notes = []
     if mean != PREPROCESSING[layout].mean:
         notes.append(f"its mean is not the one that {layout} uses if nothing is said: give it {list(mean)}")
-    if model.net.width != 1 or model.net.crop != PAPER_CROP:
+    width, crop = model.net.architecture.width, model.net.architecture.crop
+    if width != 1 or crop != PAPER_CROP:
         notes.append(
-            f"{layout}'s own networks have width 1 and crop {PAPER_CROP}; this one has width {model.net.width:g} and "
-            f"crop {model.net.crop}, so build one of these sizes to load it"
+            f"{layout}'s own networks have width 1 and crop {PAPER_CROP}; this one has width {width:g} and "
+            f"crop {crop}, so build one of these sizes to load it"
         )
     return tuple(notes)

@@ -27,7 +27,7 @@ from verydeep.localisation.results import (
 )
 from verydeep.localisation.simplified_test import centre_crop_boxes
 from verydeep.machine.runtime import Runtime
-from verydeep.prediction.predict import model_on
+from verydeep.prediction.predict import on_device
 from verydeep.presentation.progress import reporting
 from verydeep.runs.model import Model, load_box_model, load_model, warnings_of
 
@@ -43,7 +43,7 @@ def full_test_of(full: FullProcedure, models: Sequence[Model], runtime: Runtime)
     classifiers = []
     with reporting("classification runs", total=len(full.classifiers)) as report:
         for folder in full.classifiers:
-            model = model_on(runtime.device, load_model(folder))
+            model = on_device(runtime.device, load_model(folder))
             classifiers.append(model)
             for line in warnings_of(str(folder), model):
                 report.say(line)
@@ -106,7 +106,7 @@ def evaluate_boxes(
         n=len(usable),
         simplified=tuple(box_errors(*one) for one in zip(folders, models, images.overlaps, strict=True)),
         comparisons=box_comparisons(names, images),
-        crop=models[0].net.crop,
+        crop=models[0].net.architecture.crop,
         classifiers=tuple(map(str, classifiers)),
         classifier_scales=tuple(test.scales_of(model) for model in test.classifiers) if test else (),
         windows=test.windows_used if test else None,
@@ -121,7 +121,7 @@ def evaluate_boxes(
 def _models(folders: Sequence[str | Path], runtime: Runtime) -> list[Model]:
     if not folders or len(set(map(str, folders))) < len(folders):
         raise ValueError("name one or more runs of boxes, each once")
-    models = [model_on(runtime.device, load_box_model(folder)) for folder in folders]
+    models = [on_device(runtime.device, load_box_model(folder)) for folder in folders]
     for folder, model in zip(folders, models, strict=True):
         if model.classes != models[0].classes:
             raise ValueError(f"{folders[0]} and {folder} have other classes: they cannot be tested together")

@@ -64,8 +64,9 @@ class FullTest:
         if not self.classifiers:
             raise ValueError("the full test rates boxes by class scores: name a classification run (--classifier)")
         for other in (*self.box_models, *self.classifiers):
-            if other.net.crop != self.crop:
-                raise ValueError(f"crops differ ({self.crop} and {other.net.crop}): windows must be the same")
+            crop = other.net.architecture.crop
+            if crop != self.crop:
+                raise ValueError(f"crops differ ({self.crop} and {crop}): windows must be the same")
             differing = _differing(self.classes, other.classes)
             if differing:
                 raise ValueError(f"classes of the runs differ: {', '.join(differing[:TOP])} are not in all")
@@ -80,7 +81,7 @@ class FullTest:
     @property
     def crop(self) -> int:
         """Crop of all networks, in pixels."""
-        return self.box_models[0].net.crop
+        return self.box_models[0].net.architecture.crop
 
     @property
     def all_scales(self) -> tuple[int, ...]:

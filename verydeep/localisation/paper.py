@@ -1,6 +1,6 @@
 """The paper's own results of appendix A: localisation errors in percent."""
 
-from verydeep.images.boxes.regression import Regression
+from verydeep.box_regression import Regression
 
 LEARNED_ALL, LEARNED_FC = "all layers", "fully connected layers"
 """Layers that learn boxes; the first ones come from a classification network."""

@@ -20,7 +20,7 @@ from verydeep.localisation.full_test import TOP, ClassBoxes, FullTest, full_test
 from verydeep.localisation.options import FullProcedure
 from verydeep.machine.runtime import Runtime
 from verydeep.prediction.files import write_picture
-from verydeep.prediction.predict import model_on
+from verydeep.prediction.predict import on_device
 from verydeep.presentation.numbers import share
 from verydeep.runs.model import Model, load_box_model
 
@@ -84,8 +84,8 @@ def predict_boxes(
         raise ValueError(f"top is a number from 1 to {TOP}, not {top}")
     runtime, tolerance = runtime or Runtime(), Tolerance(max_bad=100, max_pixels=max_pixels)
     source = images if isinstance(images, GivenImages) else given_images(images)
-    model = model_on(runtime.device, run if isinstance(run, Model) else load_box_model(run))
-    if model.regression is None:
+    model = on_device(runtime.device, run if isinstance(run, Model) else load_box_model(run))
+    if model.net.architecture.boxes is None:
         raise ValueError("the model predicts classes, not boxes")
     test = full_test_of(full, [model], runtime)
     quarantine = Quarantine(len(source), tolerance)

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from verydeep.box_regression import Regression
 from verydeep.evaluation.metrics import error_percent
 from verydeep.evaluation.paired import Comparison, paired_comparison
 from verydeep.evaluation.protocols import Windows
 from verydeep.images.boxes.geometry import CORRECT_IOU
 from verydeep.images.boxes.open import BoxCheck
-from verydeep.images.boxes.regression import Regression
 from verydeep.localisation.full_test import TOP
 from verydeep.localisation.paper import LEARNED_ALL, LEARNED_FC, reported_box_error
-from verydeep.networks.configurations import configuration, layers
 from verydeep.runs.model import Model
 from verydeep.runs.record import has_record, read_record
 from verydeep.statistics import wilson_interval
@@ -131,12 +130,13 @@ class Localisation:
 
 def box_errors(folder: str | Path, model: Model, overlaps: Float[np.ndarray, " N"]) -> BoxErrors:
     """Count the errors of a run, given the overlap of every image's box with the true one."""
-    assert model.regression is not None
+    architecture = model.net.architecture
+    assert architecture.boxes is not None
     wrong, learned = ~(overlaps > CORRECT_IOU), _learned_layers(folder)
     return BoxErrors(
         name=str(folder),
-        network=model.net.configuration.name,
-        regression=model.regression,
+        network=architecture.network,
+        regression=architecture.boxes,
         learned=learned,
         scale=model.scale,
         n=len(wrong),
@@ -144,7 +144,7 @@ def box_errors(folder: str | Path, model: Model, overlaps: Float[np.ndarray, " N
         error=error_percent(wrong),
         error_ci95=wilson_interval(wrong),
         mean_iou=float(overlaps.mean()),
-        paper_error=reported_box_error(model.regression, learned),
+        paper_error=reported_box_error(architecture.boxes, learned),
     )
 
 
@@ -156,13 +156,7 @@ def _learned_layers(folder: str | Path) -> str | None:
     frozen = record.recipe.get("freeze")
     if frozen is None:
         return LEARNED_ALL
-    plan = layers(
-        configuration(record.network),
-        classes=2,
-        crop=record.recipe["crop"],
-        batch_norm=record.recipe["batch_norm"],
-    )
-    names = [layer.name for layer in plan]
+    names = [layer.name for layer in record.architecture.layers()]
     later = [name for name in names[names.index(frozen) + 1 :] if name.startswith(("conv", "fc"))]
     return LEARNED_FC if later[0] == "fc6" else f"{later[0]} and later"
 

@@ -35,10 +35,11 @@ def centre_crop_boxes(
         TooManyBadImagesError: the quarantine is full.
         WorkerDiedError: a worker was killed, for example.
     """
-    net, scale = model.net.eval(), scale_in_pixels(middle_scale(model.scale), model.net.crop)
+    net, crop = model.net.eval(), model.net.architecture.crop
+    scale = scale_in_pixels(middle_scale(model.scale), crop)
     images = RescaledImages(source, max_pixels=quarantine.tolerance.max_pixels, once=True)
     batches = centre_batches(
-        images, crop=net.crop, scale=scale, batch=CROPS_AT_ONCE, quarantine=quarantine, workers=workers
+        images, crop=crop, scale=scale, batch=CROPS_AT_ONCE, quarantine=quarantine, workers=workers
     )
     boxes = np.full((len(source), 4), np.nan)
     with closing(batches):
@@ -50,7 +51,7 @@ def centre_crop_boxes(
             for position, head, label in zip(given.places.tolist(), heads, given.labels.tolist(), strict=True):
                 size = image_size(source, first + position, quarantine)
                 if size is not None:
-                    boxes[first + position] = _in_image(head[label % len(head)], size, net.crop, scale)
+                    boxes[first + position] = _in_image(head[label % len(head)], size, crop, scale)
             advance(min(CROPS_AT_ONCE, len(source) - first))
     return boxes
 

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from verydeep.box_regression import Regression
 from verydeep.images.boxes.open import BoxCheck, boxed_parts
 from verydeep.images.boxes.options import BoxOptions
-from verydeep.images.boxes.regression import Regression
 from verydeep.images.sources.open import open_source
 from verydeep.images.sources.source import Splits
 from verydeep.images.tolerance import MAX_PIXELS

@@ -44,7 +44,7 @@ def outputs_over_space(
     model: Model, images: UInt8[Tensor, "B 3 H W"], windows: Windows
 ) -> Float[Tensor, "B outputs h w"]:
     """Return a network's outputs in every window, whole images given at once or each window cut out."""
-    net, crop = model.net, model.net.crop
+    net, crop = model.net, model.net.architecture.crop
     if windows == "dense":
         return score_map(net, images, pixels=largest_image([net], net.mean_rgb.device)).float().cpu()
     tops, lefts = window_corners((images.shape[2], images.shape[3]), crop)

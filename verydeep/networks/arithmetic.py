@@ -4,10 +4,10 @@ It needs no PyTorch and builds no weights, so it answers at once even for E.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from verydeep.networks.configurations import ILSVRC_CLASSES, PAPER_CROP, Layer, LayerKind, configuration, layers
+from verydeep.networks.architecture import Architecture, Layer, LayerKind
 
 FLOAT32_BYTES = 4
 
@@ -81,34 +81,35 @@ class StackDescription:
 
 
 def describe(
-    name: str,
+    network: str | Architecture,
     *,
-    input: int = PAPER_CROP,
-    classes: int = ILSVRC_CLASSES,
+    input: int | None = None,
+    classes: int | None = None,
     batch: int = 1,
-    width: float = 1.0,
-    batch_norm: bool = False,
+    width: float | None = None,
+    batch_norm: bool | None = None,
 ) -> NetworkDescription:
-    """Per layer and in all: output shape, parameters, multiply-adds, activation bytes, receptive field.
+    """Count, per layer and in total: output shape, parameters, multiply-adds, activation bytes, receptive field.
 
     Args:
-        name: column of Table 1, or `B-5x5`.
-        input: side of the crop in pixels, a multiple of 32.
-        classes: outputs of `fc8`.
+        network: an architecture, or a column of Table 1 or `B-5x5`, which has the paper's crop, classes and width.
+        input: another side of the crop in pixels, a multiple of 32.
+        classes: another number of classes.
         batch: images whose activations are counted in `activation_bytes`.
-        width: factor on the channels of every hidden layer.
-        batch_norm: count the variant with batch normalisation.
+        width: another factor on the channels of every hidden layer.
+        batch_norm: with batch normalisation, or without.
 
     Raises:
         ValueError: unknown name, or unusable input, classes, batch or width.
     """
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
-    found = configuration(name)
-    plan = layers(found, classes=classes, crop=input, width=width, batch_norm=batch_norm)
-    side, field, stride = input, 1, 1
+    named = Architecture(network=network) if isinstance(network, str) else network
+    changes: dict[str, Any] = {"crop": input, "classes": classes, "width": width, "batch_norm": batch_norm}
+    architecture = replace(named, **{name: value for name, value in changes.items() if value is not None})
+    side, field, stride = architecture.crop, 1, 1
     described = []
-    for layer in plan:
+    for layer in architecture.layers():
         field += (layer.kernel - 1) * stride
         if layer.kind == "pool":
             side, stride = side // layer.kernel, stride * layer.kernel
@@ -118,9 +119,9 @@ def describe(
             described.append(_describe_layer(layer, side=side, receptive_field=field, batch=batch))
     pool5 = next(layer for layer in described if layer.name == "pool5")
     return NetworkDescription(
-        network=found.name,
-        input=input,
-        classes=classes,
+        network=architecture.network,
+        input=architecture.crop,
+        classes=architecture.classes,
         weight_layers=sum(layer.kind in ("conv", "linear") for layer in described),
         parameters=sum(layer.parameters for layer in described),
         macs=sum(layer.macs for layer in described),

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import torch
 from torch import nn
 
-from verydeep.networks.configurations import InitialisationScheme
-
-if TYPE_CHECKING:
-    from verydeep.networks.vgg import VGG
+from verydeep.networks.architecture import Architecture
+from verydeep.networks.configurations import DROPOUT, ILSVRC_CLASSES, PAPER_CROP, InitialisationScheme
+from verydeep.networks.vgg import ILSVRC_MEAN_RGB, VGG
 
 PAPER_SD = 0.01
 """Section 3.1 prints 'variance 1e-2'; the practice it follows is a standard deviation of 0.01."""
@@ -35,12 +34,42 @@ class Initialisation:
         return "; ".join([*([f"{COPIED}{', '.join(self.copied)}"] if self.copied else []), *drawn])
 
 
+def vgg(
+    name: str,
+    classes: int = ILSVRC_CLASSES,
+    crop: int = PAPER_CROP,
+    batch_norm: bool = False,
+    width: float = 1.0,
+    dropout: float = DROPOUT,
+    *,
+    mean_rgb: tuple[float, float, float] = ILSVRC_MEAN_RGB,
+) -> VGG:
+    """Build a network of the paper with random weights (Glorot).
+
+    Args:
+        name: column of Table 1, `A`, `A-LRN`, `B`, `C`, `D`, `E`, or `B-5x5`.
+        classes: number of outputs of `fc8`.
+        crop: side of the input in pixels, a multiple of 32; `fc6` covers crop/32 x crop/32 of `pool5`.
+        batch_norm: normalise between each convolution and its ReLU (not in the paper).
+        width: factor on the channels of every hidden layer.
+        dropout: share of `fc6` and `fc7` activations zeroed in training.
+        mean_rgb: mean of the training pixels (0..255), subtracted inside the network.
+
+    Raises:
+        ValueError: unknown name, unusable crop, classes, width or dropout.
+    """
+    architecture = Architecture(network=name, classes=classes, crop=crop, width=width, batch_norm=batch_norm)
+    net = VGG(architecture, dropout=dropout, mean_rgb=mean_rgb)
+    initialise(net, "glorot")
+    return net
+
+
 @torch.no_grad()
 def initialise(
-    net: "VGG",
+    net: VGG,
     scheme: InitialisationScheme = "glorot",
     *,
-    seed_from: "VGG | None" = None,
+    seed_from: VGG | None = None,
     layers: Sequence[str] | None = None,
     generator: torch.Generator | None = None,
 ) -> Initialisation:
@@ -80,33 +109,33 @@ def initialise(
     return Initialisation(scheme=scheme, copied=copied, random=random)
 
 
-def layers_with_weights(net: "VGG") -> tuple[str, ...]:
+def layers_with_weights(net: VGG) -> tuple[str, ...]:
     """Names of the layers that learn something, in order."""
     return tuple(name for name in net.layer_names if net.get_submodule(name).state_dict())
 
 
-def seeding_layers(seed: "VGG") -> tuple[str, ...]:
+def seeding_layers(seed: VGG) -> tuple[str, ...]:
     """The layers of a trained network that the paper's rule copies into a deeper one (section 3.1)."""
     places = [name.removeprefix("conv") for name in seed.layer_names if name.startswith("conv")]
     chosen = {f"{kind}{place}" for place in places[:SEEDING_CONVOLUTIONS] for kind in ("conv", "bn")}
     return tuple(name for name in layers_with_weights(seed) if name in chosen or name.startswith("fc"))
 
 
-def _fitting(net: "VGG", seed: "VGG", layers: Sequence[str]) -> tuple[str, ...]:
+def _fitting(net: VGG, seed: VGG, layers: Sequence[str]) -> tuple[str, ...]:
     """`layers`, or a ValueError that names what does not fit."""
     misfits = [misfit for name in layers if (misfit := _misfit(name, net, seed))]
-    if net.batch_norm != seed.batch_norm:
+    if net.architecture.batch_norm != seed.architecture.batch_norm:
         misfits.append("only one of the two has batch normalisation")
     if misfits:
         raise ValueError(
-            f"cannot seed {net.configuration.name} from this {seed.configuration.name}: {'; '.join(misfits)}"
+            f"cannot seed {net.architecture.network} from this {seed.architecture.network}: {'; '.join(misfits)}"
         )
     return tuple(layers)
 
 
-def _misfit(name: str, net: "VGG", seed: "VGG") -> str | None:
+def _misfit(name: str, net: VGG, seed: VGG) -> str | None:
     if name not in net.layer_names:
-        return f"{name} is missing in {net.configuration.name}"
+        return f"{name} is missing in {net.architecture.network}"
     there = list(seed.get_submodule(name).state_dict()["weight"].shape)
     here = list(net.get_submodule(name).state_dict()["weight"].shape)
     return None if here == there else f"{name} is {there} there and {here} here"

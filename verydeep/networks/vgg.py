@@ -6,16 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from verydeep.networks.configurations import (
-    DOWNSAMPLING,
-    ILSVRC_CLASSES,
-    PAPER_CROP,
-    Configuration,
-    Layer,
-    configuration,
-    layers,
-)
-from verydeep.networks.initialisation import initialise
+from verydeep.networks.architecture import Architecture, Layer
+from verydeep.networks.configurations import DOWNSAMPLING, DROPOUT
 from verydeep.networks.lrn import LocalResponseNorm
 
 WINDOWS_AS_ROWS = 1024
@@ -25,43 +17,6 @@ on two cores, D at full width, milliseconds for rows and convolution: 8 windows 
 
 ILSVRC_MEAN_RGB = (123.68, 116.779, 103.939)
 """Mean RGB (0..255) of the ILSVRC training set, as published with the paper's own weights."""
-
-
-def vgg(
-    name: str,
-    classes: int = ILSVRC_CLASSES,
-    crop: int = PAPER_CROP,
-    batch_norm: bool = False,
-    width: float = 1.0,
-    dropout: float = 0.5,
-    *,
-    mean_rgb: tuple[float, float, float] = ILSVRC_MEAN_RGB,
-) -> "VGG":
-    """A freshly initialised (Glorot) network of the paper.
-
-    Args:
-        name: column of Table 1, `A`, `A-LRN`, `B`, `C`, `D`, `E`, or `B-5x5`.
-        classes: number of outputs of `fc8`.
-        crop: side of the input in pixels, a multiple of 32; `fc6` covers crop/32 x crop/32 of `pool5`.
-        batch_norm: normalise between each convolution and its ReLU (not in the paper).
-        width: factor on the channels of every hidden layer.
-        dropout: share of `fc6` and `fc7` activations zeroed in training.
-        mean_rgb: mean of the training pixels (0..255), subtracted inside the network.
-
-    Raises:
-        ValueError: unknown name, unusable crop, classes, width or dropout.
-    """
-    net = VGG(
-        configuration(name),
-        classes=classes,
-        crop=crop,
-        batch_norm=batch_norm,
-        width=width,
-        dropout=dropout,
-        mean_rgb=mean_rgb,
-    )
-    initialise(net, "glorot")
-    return net
 
 
 class VGG(nn.Module):
@@ -78,41 +33,25 @@ class VGG(nn.Module):
 
     def __init__(
         self,
-        configuration: Configuration,
+        architecture: Architecture,
         *,
-        classes: int,
-        crop: int = PAPER_CROP,
-        batch_norm: bool = False,
-        width: float = 1.0,
-        dropout: float = 0.5,
+        dropout: float = DROPOUT,
         mean_rgb: tuple[float, float, float] = ILSVRC_MEAN_RGB,
     ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")
-        plan = layers(configuration, classes=classes, crop=crop, width=width, batch_norm=batch_norm)
-        self.configuration = configuration
-        self.classes = classes
-        self.crop = crop
-        self.batch_norm = batch_norm
-        self.width = width
+        self.architecture = architecture
         self.dropout = dropout
-        self.layer_names = tuple(layer.name for layer in plan)
         self.register_buffer("mean_rgb", torch.tensor(mean_rgb, dtype=torch.float32))
-        for layer in plan:
+        layers = architecture.layers()
+        self.layer_names = tuple(layer.name for layer in layers)
+        for layer in layers:
             self.add_module(layer.name, _module(layer, dropout))
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> "VGG":
-        """A network of the same architecture that holds these weights, a state dict."""
-        with torch.device("meta"):
-            net = VGG(
-                self.configuration,
-                classes=self.classes,
-                crop=self.crop,
-                batch_norm=self.batch_norm,
-                width=self.width,
-                dropout=self.dropout,
-            )
+        """Return a network of the same architecture and dropout that holds these weights, a state dict."""
+        net = vgg_without_weights(self.architecture, dropout=self.dropout)
         net.load_state_dict(dict(weights), assign=True)
         return net
 
@@ -150,7 +89,7 @@ class VGG(nn.Module):
         Raises:
             ValueError: another number of channels, or fewer positions than `fc6` covers.
         """
-        window = self.crop // DOWNSAMPLING
+        window = self.architecture.window
         channels = self.fc6.in_features // window**2
         if pool5.ndim != 4 or pool5.shape[1] != channels or min(pool5.shape[2:]) < window:
             raise ValueError(f"pool5 must be [B, {channels}, h, w] with sides from {window}, not {list(pool5.shape)}")
@@ -186,14 +125,12 @@ class VGG(nn.Module):
     def _check_images(self, images: Tensor, *, dense: bool) -> None:
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be [B, 3, H, W], not {list(images.shape)}")
-        height, width = images.shape[2:]
-        if dense and (height < self.crop or width < self.crop):
+        (height, width), crop = images.shape[2:], self.architecture.crop
+        if dense and min(height, width) < crop:
+            raise ValueError(f"an image of {height} x {width} is smaller than the crop of {crop}: rescale it first")
+        if not dense and (height, width) != (crop, crop):
             raise ValueError(
-                f"an image of {height} x {width} is smaller than the crop of {self.crop}: rescale it first"
-            )
-        if not dense and (height != self.crop or width != self.crop):
-            raise ValueError(
-                f"images of {height} x {width} for a crop of {self.crop}: use score_map (or dense=True) for larger ones"
+                f"images of {height} x {width} for a crop of {crop}: use score_map (or dense=True) for larger ones"
             )
 
     def _run(
@@ -222,6 +159,12 @@ class VGG(nn.Module):
             if len(found) == len(wanted):
                 break
         return {name: found[name] for name in wanted}
+
+
+def vgg_without_weights(architecture: Architecture, *, dropout: float = DROPOUT) -> VGG:
+    """Build a network without memory for its weights, for `load_state_dict(weights, assign=True)`."""
+    with torch.device("meta"):
+        return VGG(architecture, dropout=dropout)
 
 
 def _module(layer: Layer, dropout: float) -> nn.Module:

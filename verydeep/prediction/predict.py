@@ -27,10 +27,11 @@ from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Device, Runtime, torch_device
 from verydeep.networks.scales import scale_in_pixels
+from verydeep.networks.scoring import ScoringNetwork
 from verydeep.networks.vgg import VGG
 from verydeep.prediction import pieces
 from verydeep.prediction.files import write_picture
-from verydeep.runs.model import Model, load_model
+from verydeep.runs.model import Model, Net, load_model
 
 ADVICE = "start it again"
 
@@ -60,7 +61,7 @@ class _Order:
     """What was asked for."""
 
     name: str
-    model: Model
+    model: Model[ScoringNetwork]
     source: Source
     protocol: Protocol
     top: int
@@ -70,7 +71,7 @@ class _Order:
 
 
 def predict(
-    run: str | Path | Model,
+    run: str | Path | Model[ScoringNetwork],
     images: GivenImage | GivenImages | Iterable[GivenImage],
     *,
     top: int = 5,
@@ -122,7 +123,7 @@ def predict(
     return _predictions(order)
 
 
-def model_on(device: Device, run: str | Path | Model) -> Model:
+def model_on(device: Device, run: str | Path | Model[ScoringNetwork]) -> Model[ScoringNetwork]:
     """A run's or an exported file's model, its network on a device; one that is loaded already is moved there.
 
     An exported network stays on the CPU, which `auto` is for it.
@@ -130,10 +131,17 @@ def model_on(device: Device, run: str | Path | Model) -> Model:
     Raises:
         ValueError: there is no usable model, or it cannot compute there.
     """
-    if isinstance(run, str | Path):
-        model = load_exported(run, device) if is_exported(run) else load_model(run)
-    else:
-        model = run
+    if not isinstance(run, str | Path):
+        return on_device(device, run)
+    return on_device(device, load_exported(run, device) if is_exported(run) else load_model(run))
+
+
+def on_device(device: Device, model: Model[Net]) -> Model[Net]:
+    """Move a model's network to a device; an exported one stays on the CPU, which `auto` is for it.
+
+    Raises:
+        ValueError: it cannot compute there.
+    """
     if isinstance(model.net, VGG):
         model.net.to(torch_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     elif device != "auto":
@@ -218,10 +226,10 @@ def _pictures(
 def _picture(order: _Order, piece: Source, place: int, label: int) -> bytes:
     """At the middle one of the scales."""
     net, scales = order.model.net, order.protocol.scales
-    side = scale_in_pixels(scales[len(scales) // 2], net.crop)
+    side = scale_in_pixels(scales[len(scales) // 2], net.architecture.crop)
     image = image_at_scale(piece, place, side, max_pixels=order.tolerance.max_pixels)
     buffer = io.BytesIO()
-    Image.fromarray(overlay(image, posterior_map(net, image)[label], crop=net.crop)).save(buffer, "PNG")
+    Image.fromarray(overlay(image, posterior_map(net, image)[label], crop=net.architecture.crop)).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -77,13 +77,7 @@ def finished_run(folder: Path) -> FinishedRun:
 def trained_network(training: GridTraining, runs: Mapping[int, FinishedRun]) -> TrainedNetwork:
     """Describe a training, given its run with each seed."""
     record = next(iter(runs.values())).record
-    network = describe(
-        training.network,
-        input=record.recipe["crop"],
-        classes=len(record.classes),
-        width=record.recipe["width"],
-        batch_norm=record.recipe["batch_norm"],
-    )
+    network = describe(record.architecture)
     return TrainedNetwork(
         name=training.name,
         network=training.network,

@@ -20,8 +20,9 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import Execution, Runtime, torch_device
 from verydeep.networks.arithmetic import FLOAT32_BYTES, describe
+from verydeep.networks.initialisation import initialise
 from verydeep.networks.scales import scale_in_pixels, scale_range
-from verydeep.networks.vgg import vgg
+from verydeep.networks.vgg import VGG
 from verydeep.presentation.progress import reporting
 from verydeep.reproduction.grid import Grid
 from verydeep.runs.record import is_finished
@@ -124,7 +125,8 @@ def estimates(
 def _step(order: Order) -> tuple[float, int]:
     """Measure the seconds per image of a step, and the bytes that it takes."""
     recipe, classes, device = order.recipe, len(order.splits.classes), order.device
-    net = vgg(order.network, classes, recipe.crop, recipe.batch_norm, recipe.width, recipe.dropout)
+    net = VGG(order.architecture, dropout=recipe.dropout)
+    initialise(net)
     machinery = assemble(order, net)
     images = recipe.batch if device.type == "cuda" else min(recipe.batch, _IMAGES_TRIED)
     batch = DeviceBatch(
@@ -142,15 +144,7 @@ def _step(order: Order) -> tuple[float, int]:
 def _memory(machinery: Machinery, order: Order) -> int:
     if order.device.type == "cuda":
         return torch.cuda.max_memory_allocated(order.device)
-    recipe = order.recipe
-    size = describe(
-        order.network,
-        input=recipe.crop,
-        classes=len(order.splits.classes),
-        batch=machinery.micro_batch,
-        width=recipe.width,
-        batch_norm=recipe.batch_norm,
-    )
+    size = describe(order.architecture, batch=machinery.micro_batch)
     return _COPIES * FLOAT32_BYTES * size.parameters + 2 * size.activation_bytes
 
 

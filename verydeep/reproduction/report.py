@@ -91,7 +91,7 @@ def _best_network(found: Evaluation, splits: Splits) -> dict[str, Any]:
     return {
         "found": found,
         "training": Path(found.runs[0]).name,
-        "crop": model.net.crop,
+        "crop": model.net.architecture.crop,
         "confusion": confusion(found, taken),
         **pictures(found, taken, splits.part(found.split), model),
     }

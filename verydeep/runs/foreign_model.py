@@ -14,7 +14,7 @@ from verydeep.networks.foreign.preprocessing import PREPROCESSING, TORCHVISION_F
 from verydeep.networks.foreign.recognition import HEAD, architecture_of
 from verydeep.networks.foreign.weight_files import in_our_layout
 from verydeep.networks.initialisation import initialise, layers_with_weights
-from verydeep.networks.vgg import VGG
+from verydeep.networks.vgg import VGG, vgg_without_weights
 from verydeep.runs.model import TEST_SCALE, Model
 
 _SCHEME: Literal["glorot"] = "glorot"
@@ -54,14 +54,14 @@ def foreign_model(
         weights = fold(weights, preprocessing)
     elif "mean_rgb" not in weights:
         raise ValueError("it has no mean_rgb, which belongs to the weights of this package")
-    net = architecture.net()
+    net = vgg_without_weights(architecture)
     if random:
         weights |= _first_weights(net, random)
     net.load_state_dict(weights, assign=True)
     if random and names is None:
-        classes = numbered_classes(net.classes)
+        classes = numbered_classes(architecture.classes)
     else:
-        classes = names_of_classes(net.classes, names or WORDS, arrays.classes)
+        classes = names_of_classes(architecture.classes, names or WORDS, arrays.classes)
     return ForeignModel(
         model=Model(net=net.eval(), classes=classes, scale=TEST_SCALE, flip=True, drawn=random),
         layout=arrays.layout,

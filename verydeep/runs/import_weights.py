@@ -138,10 +138,10 @@ def _downloaded(name: str) -> Path:
 def _own_model(folder: Path, network: str | None, names: str | None, trained: Trained) -> ForeignModel:
     """Return the model of an earlier run, with its classes, scale and mirror."""
     model = load_model(folder)
-    if network is not None and configuration(network) != model.net.configuration:
-        raise ValueError(f"it is {model.net.configuration.name}, not {network}")
+    if network is not None and configuration(network) != model.net.architecture.configuration:
+        raise ValueError(f"it is {model.net.architecture.network}, not {network}")
     refuse_preprocessing(trained)
-    classes = model.classes if names is None else names_of_classes(model.net.classes, names, model.classes)
+    classes = model.classes if names is None else names_of_classes(model.net.architecture.classes, names, model.classes)
     return ForeignModel(
         model=replace(model, classes=classes),
         layout="verydeep",
@@ -153,11 +153,11 @@ def _own_model(folder: Path, network: str | None, names: str | None, trained: Tr
 
 def _write(imported: ForeignModel, folder: Path, source: str, file: Path) -> Imported:
     """Write the run, its record and its model."""
-    model, net = imported.model, imported.model.net
+    model, architecture = imported.model, imported.model.net.architecture
     sha256 = file_sha256(file)
     told = asdict(imported.preprocessing) if imported.preprocessing else {}
     record = Record(
-        network=net.configuration.name,
+        network=architecture.network,
         recipe={},
         runtime={},
         source=source,
@@ -172,17 +172,17 @@ def _write(imported: ForeignModel, folder: Path, source: str, file: Path) -> Imp
     with atomic.new_folder(folder) as aside:
         save_model(model, aside / MODEL)
         write_record(aside, record)
-    red, green, blue = net.mean_rgb.tolist()
+    red, green, blue = model.net.mean_rgb.tolist()
     return Imported(
         run=str(folder),
         file=file.name,
         sha256=sha256,
         layout=imported.layout,
-        network=net.configuration.name,
-        batch_norm=net.batch_norm,
-        width=net.width,
-        crop=net.crop,
-        classes=net.classes,
+        network=architecture.network,
+        batch_norm=architecture.batch_norm,
+        width=architecture.width,
+        crop=architecture.crop,
+        classes=architecture.classes,
         mean_rgb=(red, green, blue),
         notes=imported.notes,
     )

@@ -5,29 +5,33 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Generic
 
-from verydeep.images.boxes.regression import Regression
+from typing_extensions import TypeVar
+
 from verydeep.machine import atomic
-from verydeep.networks.configurations import configuration
+from verydeep.networks.architecture import Architecture
 from verydeep.networks.scales import scale_range
 from verydeep.runs import model_hub
-
-if TYPE_CHECKING:
-    from verydeep.networks.vgg import VGG
-
 from verydeep.runs.files import CONFIG, MODEL, WEIGHTS, refuse_classifier
 from verydeep.runs.record import has_record
+
+if TYPE_CHECKING:
+    from verydeep.networks.scoring import ScoringNetwork
+    from verydeep.networks.vgg import VGG
+
+Net = TypeVar("Net", bound="ScoringNetwork", default="VGG", covariant=True)
+"""The kind of network: a `VGG`, or in a `Model[ScoringNetwork]` perhaps an exported one."""
 
 TEST_SCALE = "256"
 """S that test scales follow from where it is not known how a network was trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class Model(Generic[Net]):
     """A trained network, what its outputs mean, and how it is to be shown images."""
 
-    net: "VGG"
+    net: Net
     classes: tuple[str, ...]
     scale: str
     """S that it was trained at, for a crop of 224: the test scales follow from it."""
@@ -35,8 +39,6 @@ class Model:
     """Whether it was trained on mirrored images too, and so is tested on them."""
     weights_sha256: str | None = None
     """Of the file that it was read from."""
-    regression: Regression | None = None
-    """If it predicts boxes, whether one for all classes or one for each."""
     drawn: tuple[str, ...] = ()
     """Layers that are random because the weights that were imported lack them."""
 
@@ -52,18 +54,13 @@ def save_model(model: Model, folder: Path) -> None:
 
     net = model.net
     config = {
-        "network": net.configuration.name,
-        "crop": net.crop,
-        "width": net.width,
-        "batch_norm": net.batch_norm,
+        **net.architecture.to_json(),
         "dropout": net.dropout,
         "scale": model.scale,
         "flip": model.flip,
         "classes": list(model.classes),
         **({"drawn": list(model.drawn)} if model.drawn else {}),
     }
-    if model.regression is not None:
-        config["boxes"] = model.regression
     weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     try:
         with atomic.new_folder(folder) as aside:
@@ -87,7 +84,7 @@ def load_model(folder: str | Path) -> Model:
         OSError: the hub cannot be reached.
     """
     model = _load_model(folder)
-    if model.regression is not None:
+    if model.net.architecture.boxes is not None:
         raise ValueError(f"{folder} predicts boxes, not classes: it is for verydeep localise")
     return model
 
@@ -99,37 +96,28 @@ def load_box_model(folder: str | Path) -> Model:
         ValueError: as `load_model`, and for a network that predicts classes.
     """
     model = _load_model(folder)
-    if model.regression is None:
+    if model.net.architecture.boxes is None:
         raise ValueError(f"{folder} predicts classes, not boxes: verydeep localise train makes a run that does")
     return model
 
 
-def outputs(classes: int, regression: Regression | None) -> int:
-    """Of fc8: a score for each class, the four numbers of a box, or those for each class."""
-    return {None: classes, "shared": 4, "per-class": 4 * classes}[regression]
-
-
 def _load_model(folder: str | Path) -> Model:
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from verydeep.networks.vgg import VGG
+    from verydeep.networks.vgg import vgg_without_weights
 
     found = _model_folder(folder)
     try:
         config = _config(found)
         classes, scale, flip = tuple(config.pop("classes")), config.pop("scale"), config.pop("flip")
-        regression = config.pop("boxes", None)
-        if regression not in (None, *get_args(Regression)):
-            raise ValueError(f"boxes are {' or '.join(get_args(Regression))}, not {regression!r}")
+        dropout = config.pop("dropout")
         drawn = tuple(map(str, config.pop("drawn", ())))
         scale_range(scale)
         weights = file_sha256(found / WEIGHTS)
         if config.pop("weights_sha256", None) not in (None, weights):
             raise ValueError(f"{WEIGHTS} is not what was saved: its SHA-256 differs")
-        with torch.device("meta"):
-            net = VGG(configuration(config.pop("network")), classes=outputs(len(classes), regression), **config)
+        net = vgg_without_weights(Architecture.from_json(config, classes=len(classes)), dropout=dropout)
         net.load_state_dict(load_file(found / WEIGHTS), assign=True)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"{found} does not hold a usable model: {' '.join(str(error).split())}") from error
@@ -139,12 +127,11 @@ def _load_model(folder: str | Path) -> Model:
         scale=scale,
         flip=flip,
         weights_sha256=weights,
-        regression=regression,
         drawn=drawn,
     )
 
 
-def warnings_of(name: str, model: Model) -> tuple[str, ...]:
+def warnings_of(name: str, model: "Model[ScoringNetwork]") -> tuple[str, ...]:
     """What somebody who reads the outputs of the run `name` has to know."""
     if not model.drawn:
         return ()
@@ -235,9 +222,10 @@ def save(
     from verydeep.networks.class_names import numbered_classes
 
     path = Path(folder)
-    names = numbered_classes(net.classes) if classes is None else tuple(classes)
-    if len(names) != net.classes or len(set(names)) < len(names):
-        raise ValueError(f"{net.classes:,} different class names are needed, not {len(set(names)):,}")
+    count = net.architecture.classes
+    names = numbered_classes(count) if classes is None else tuple(classes)
+    if len(names) != count or len(set(names)) < count:
+        raise ValueError(f"{count:,} different class names are needed, not {len(set(names)):,}")
     scale_range(scale)
     if path.exists() and (not path.is_dir() or {file.name for file in path.iterdir()} - {CONFIG, WEIGHTS}):
         raise ValueError(f"{path} holds other things than a model: choose another folder")

@@ -40,20 +40,16 @@ def model_card(run: str | Path, name: str, *, license: str | None = None) -> str
         ValueError: unusable run.
     """
     model = load_model(run)
-    net = model.net
-    network = describe(
-        net.configuration.name, classes=net.classes, input=net.crop, width=net.width, batch_norm=net.batch_norm
-    )
     record = read_record(run) if has_record(run) else None
     from_hub = record and record.imported and model_hub.is_named(record.source)
     values: dict[str, Any] = {
         "name": name,
         "license": license,
         "base_model": model_hub.repository(record.source) if record and from_hub else None,
-        "net": net,
-        "network": network,
+        "net": model.net.architecture,
+        "network": describe(model.net.architecture),
         "model": model,
-        "mean": [round(value, 3) for value in net.mean_rgb.tolist()],
+        "mean": [round(value, 3) for value in model.net.mean_rgb.tolist()],
         "record": record,
         "source": record and Path(record.source).name,  # where it lies on this machine is nobody's business
         "epochs": read_metrics(run),

@@ -16,16 +16,13 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from verydeep.images.boxes.regression import Regression
+from verydeep.box_regression import Regression
 from verydeep.machine import atomic
-from verydeep.version import __version__
-
-if TYPE_CHECKING:
-    pass
-
+from verydeep.networks.architecture import Architecture
 from verydeep.runs.files import CHECKPOINTS, CONFIG, METRICS, MODEL, RECORD, refuse_classifier
+from verydeep.version import __version__
 
 FORMAT = 2
 """Of `run.json`; raised when older versions could no longer read it."""
@@ -54,6 +51,16 @@ class Record:
     format: int = FORMAT
     regression: Regression | None = None
     """Of boxes, if it does not classify."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """What was trained; a run that was imported says it in its model alone."""
+        return Architecture(
+            network=self.network,
+            classes=len(self.classes),
+            boxes=self.regression,
+            **{name: self.recipe[name] for name in ("crop", "width", "batch_norm")},
+        )
 
 
 def versions() -> dict[str, str]:

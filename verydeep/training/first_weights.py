@@ -5,7 +5,8 @@ from typing import cast
 import torch
 
 from verydeep.ilsvrc_classes import places
-from verydeep.networks.configurations import InitialisationScheme, configuration
+from verydeep.networks.architecture import Architecture
+from verydeep.networks.configurations import InitialisationScheme
 from verydeep.networks.initialisation import Initialisation, initialise, layers_with_weights
 from verydeep.networks.vgg import VGG
 from verydeep.runs.model import load_model, warnings_of
@@ -18,14 +19,7 @@ def initial_network(order: Order) -> tuple[VGG, Initialisation, list[str]]:
     recipe, classes = order.recipe, order.splits.classes
     if order.splits.regression is not None:
         check_for_boxes(recipe)
-    net = VGG(
-        configuration(order.network),
-        classes=order.outputs,
-        crop=recipe.crop,
-        batch_norm=recipe.batch_norm,
-        width=recipe.width,
-        dropout=recipe.dropout,
-    )
+    net = VGG(order.architecture, dropout=recipe.dropout)
     generator = torch.Generator().manual_seed(recipe.seed)
     notes: list[str] = []
     if recipe.start is None:
@@ -53,7 +47,7 @@ def _gone_on_from(order: Order, net: VGG, generator: torch.Generator) -> tuple[I
     recipe, classes = order.recipe, order.splits.classes
     run, scheme = str(recipe.finetune), cast(InitialisationScheme, recipe.init)
     trained = load_model(run)
-    theirs, ours = _shape(trained.net), _shape(net)
+    theirs, ours = _options(trained.net.architecture), _options(net.architecture)
     if theirs != ours:
         raise ValueError(f"cannot go on from {run}, which is {theirs}, with {ours}: say the same")
     net.mean_rgb.copy_(trained.net.mean_rgb)
@@ -79,10 +73,10 @@ def _places(classes: tuple[str, ...], theirs: tuple[str, ...]) -> list[int]:
     return [known.get(name, -1) for name in classes]
 
 
-def _shape(net: VGG) -> str:
+def _options(architecture: Architecture) -> str:
     """What has to be the same, as options say it."""
-    norm = " --batch-norm" if net.batch_norm else ""
-    return f"--network {net.configuration.name} --crop {net.crop} --width {net.width:g}{norm}"
+    norm = " --batch-norm" if architecture.batch_norm else ""
+    return f"--network {architecture.network} --crop {architecture.crop} --width {architecture.width:g}{norm}"
 
 
 def _freeze(net: VGG, last: str) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from verydeep.images.sources.source import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import Execution, Runtime
-from verydeep.runs.model import outputs, weights_fingerprint
+from verydeep.networks.architecture import Architecture
+from verydeep.runs.model import weights_fingerprint
 from verydeep.training.recipe import Recipe
 
 
@@ -31,9 +32,16 @@ class Order:
     processes: Processes
 
     @property
-    def outputs(self) -> int:
-        """Of fc8."""
-        return outputs(len(self.splits.classes), self.splits.regression)
+    def architecture(self) -> Architecture:
+        """What is trained."""
+        return Architecture(
+            network=self.network,
+            classes=len(self.splits.classes),
+            crop=self.recipe.crop,
+            width=self.recipe.width,
+            batch_norm=self.recipe.batch_norm,
+            boxes=self.splits.regression,
+        )
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:

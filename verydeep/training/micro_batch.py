@@ -21,7 +21,8 @@ def micro_batch_that_fits(order: Order, net: VGG, *, bf16: bool) -> int:
     share, device = math.ceil(order.recipe.batch / order.processes.count), order.device
 
     def try_out(images: int) -> None:
-        shown = torch.zeros(images, 3, net.crop, net.crop, device=device).to(memory_format=torch.channels_last)
+        crop = net.architecture.crop
+        shown = torch.zeros(images, 3, crop, crop, device=device).to(memory_format=torch.channels_last)
         with precision(device, bf16=bf16):
             loss = net(shown).float().logsumexp(1).sum()
         loss.backward()
@@ -39,14 +40,7 @@ def micro_batch_that_fits(order: Order, net: VGG, *, bf16: bool) -> int:
 
 def _largest_by_arithmetic(order: Order, images: int) -> int:
     """The first of `images`, a half, a quarter, ... whose activations and their gradients take half of the memory."""
-    recipe = order.recipe
-    size = describe(
-        order.network,
-        input=recipe.crop,
-        classes=order.outputs,
-        width=recipe.width,
-        batch_norm=recipe.batch_norm,
-    ).activation_bytes
+    size = describe(order.architecture).activation_bytes
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / processes_here()
     while images > 1 and 2 * size * images > memory / 2:
         images = math.ceil(images / 2)

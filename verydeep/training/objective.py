@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from verydeep.box_regression import Regression
 from verydeep.images.boxes.geometry import CORRECT_IOU
-from verydeep.images.boxes.regression import Regression
 from verydeep.images.on_device import DeviceBatch
 
 

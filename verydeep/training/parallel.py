@@ -69,7 +69,7 @@ def _added_up(_state: None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
 
 def same_statistics(net: VGG, processes: Processes) -> None:
     """All processes test with the first one's statistics of batch normalisation, which are those that are saved."""
-    if processes.several and net.batch_norm:
+    if processes.several and net.architecture.batch_norm:
         for buffer in net.buffers():
             dist.broadcast(buffer, src=0)
 

@@ -156,7 +156,7 @@ def _about(order: Order, machinery: Machinery) -> list[str]:
     low, high = (scale_in_pixels(scale, recipe.crop) for scale in scale_range(recipe.scale))
     parameters = sum(parameter.numel() for parameter in net.parameters())
     lines = [
-        f"{net.configuration.name}, {parameters:,} parameters; {len(splits.part('train')):,} training and "
+        f"{net.architecture.network}, {parameters:,} parameters; {len(splits.part('train')):,} training and "
         f"{len(splits.part('val')):,} validation images in {len(splits.classes)} classes; crop {recipe.crop}, S "
         f"{low if low == high else f'from {low} to {high}'} pixels"
     ]

@@ -32,20 +32,13 @@ def save_checkpoint(training: Training) -> None:
 def save_models(training: Training, splits: Splits, *, say: Callable[[str], None]) -> None:
     """The network as it is now, and as it was when the validation error was lowest."""
     net, position, out = training.machinery.net, training.position, training.out
-    classes, regression = splits.classes, splits.regression
     weights = {name: whole(value) for name, value in net.state_dict().items()}
     checkpoints, best_step = out / CHECKPOINTS, position.best_step or position.step
 
     def save(found: Mapping[str, Tensor], folder: Path) -> None:
         recipe = training.recipe
-        model = Model(
-            net=net.with_weights(found),
-            classes=classes,
-            scale=recipe.scale,
-            flip=recipe.flip,
-            regression=regression,
-        )
-        save_model(model, folder)
+        net_then = net.with_weights(found)
+        save_model(Model(net=net_then, classes=splits.classes, scale=recipe.scale, flip=recipe.flip), folder)
 
     def write() -> None:
         best = None if best_step == position.step else checkpoint.load_step(checkpoints, best_step)

@@ -173,7 +173,7 @@ def precision(device: torch.device, *, bf16: bool) -> AbstractContextManager[obj
 @contextmanager
 def unless_it_fails(net: VGG) -> Iterator[None]:
     """Statistics of batch normalisation are as they were if the block ends with an error."""
-    before = {name: value.clone() for name, value in net.named_buffers()} if net.batch_norm else {}
+    before = {name: value.clone() for name, value in net.named_buffers()} if net.architecture.batch_norm else {}
     try:
         yield
     except BaseException:

@@ -205,7 +205,7 @@ def _numbers(model: Model, *, scales: list[int], pool: str, **_: bool) -> int:
     Raises:
         ValueError: at such a scale none can be described.
     """
-    largest = math.isqrt(MOST_PIXELS) * PAPER_CROP // model.net.crop
+    largest = math.isqrt(MOST_PIXELS) * PAPER_CROP // model.net.architecture.crop
     if max(scales) > largest:
         raise ValueError(f"scales are above {largest:,}, too large for any image")
     return model.net.fc7.out_features * (len(scales) if pool == "stack" else 1)

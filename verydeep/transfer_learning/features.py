@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -78,7 +78,7 @@ def network_features(
         OSError: the folder for caches cannot be written, or another process computes the same.
     """
     net = model.net
-    network = (net.configuration.name, net.crop, net.width, net.batch_norm, model.scale, model.flip)
+    network = (*astuple(net.architecture), model.scale, model.flip)
     computed = (__version__, torch.__version__, torch_device(runtime.device).type)
     contents = digest(source.fingerprint, source.digests)
     key = digest(computed, network, weights, contents, descriptor, tolerance.max_pixels)
@@ -127,14 +127,7 @@ def read_once(source: Source) -> Unchanged:
 def untrained(model: Model, *, seed: int) -> Model:
     """The same network with weights drawn at random (Glorot's), but the mean RGB that the model's training had."""
     old = model.net
-    net = VGG(
-        old.configuration,
-        classes=old.classes,
-        crop=old.crop,
-        width=old.width,
-        batch_norm=old.batch_norm,
-        dropout=old.dropout,
-    )
+    net = VGG(old.architecture, dropout=old.dropout)
     initialise(net, generator=torch.Generator().manual_seed(seed))
     net.mean_rgb.copy_(old.mean_rgb)
     return replace(model, net=net.eval(), weights_sha256=None)

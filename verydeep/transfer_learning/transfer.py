@@ -198,7 +198,7 @@ def _described(
     for folder, one in zip(folders, asked, strict=True):
         images = by(one.model, str(one.model.weights_sha256))
         found.append(
-            _Described(name=str(folder), kind="network", networks=one.model.net.configuration.name, images=images)
+            _Described(name=str(folder), kind="network", networks=one.model.net.architecture.network, images=images)
         )
     if len(found) > 1:
         ids, _ = _common(source, [one.images for one in found])

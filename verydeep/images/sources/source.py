@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from verydeep.box_regression import Regression
 from verydeep.ilsvrc_classes import places
-from verydeep.images.boxes.regression import Regression
 from verydeep.images.decode import UnusableImageError
 
 IMAGE_SUFFIXES = frozenset(

@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from verydeep.networks.architecture import Architecture
 from verydeep.networks.configurations import (
     CONFIGURATIONS,
     DOWNSAMPLING,
@@ -17,34 +16,12 @@ from verydeep.networks.configurations import (
     Configuration,
     configuration,
 )
-from verydeep.networks.vgg import VGG
+from verydeep.networks.vgg import vgg_without_weights
 
 HEAD = ("fc6", "fc7", "fc8")
 
 _DIGITS = 12
 """Decimals within which a width follows from shapes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """What a network is built from, but for its weights."""
-
-    configuration: Configuration
-    classes: int
-    crop: int
-    batch_norm: bool
-    width: float
-
-    def net(self) -> VGG:
-        """A network of it, without memory for its weights yet."""
-        with torch.device("meta"):
-            return VGG(
-                self.configuration,
-                classes=self.classes,
-                crop=self.crop,
-                batch_norm=self.batch_norm,
-                width=self.width,
-            )
 
 
 def architecture_of(weights: Mapping[str, Tensor], network: str | None = None) -> Architecture:
@@ -70,7 +47,7 @@ def architecture_of(weights: Mapping[str, Tensor], network: str | None = None) -
     if not headless:
         _check_head(weights)
     architecture = Architecture(
-        configuration=recognised,
+        network=recognised.name,
         classes=ILSVRC_CLASSES if headless else weights["fc8.weight"].shape[0],
         crop=PAPER_CROP if headless else fc6_window(weights) * DOWNSAMPLING,
         batch_norm=any(name.startswith("bn") for name in weights),
@@ -163,10 +140,10 @@ def _width(weights: Mapping[str, Tensor], network: Configuration, *, headless: b
 def _check_shapes(weights: Mapping[str, Tensor], architecture: Architecture, *, headless: bool) -> None:
     expected = {
         name: list(value.shape)
-        for name, value in architecture.net().state_dict().items()
+        for name, value in vgg_without_weights(architecture).state_dict().items()
         if name != "mean_rgb" and not (headless and name.startswith(HEAD))
     }
-    name = architecture.configuration.name
+    name = architecture.network
     for entry, shape in expected.items():
         if entry not in weights:
             raise ValueError(f"{entry} is missing, for it to be {name}")

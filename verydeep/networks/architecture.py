@@ -1,0 +1,153 @@
+"""An architecture as one value: it makes the module, counts it, keys caches and travels in files.
+
+Nothing here needs PyTorch: `vgg.py` builds modules from an architecture's layers, `arithmetic.py` counts them.
+"""
+
+import dataclasses
+import math
+import operator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from verydeep.box_regression import Regression
+from verydeep.networks.configurations import (
+    CONFIGURATIONS,
+    DOWNSAMPLING,
+    FC_CHANNELS,
+    ILSVRC_CLASSES,
+    PAPER_CROP,
+    STAGE_CHANNELS,
+    Configuration,
+    check_crop,
+    configuration,
+)
+
+LayerKind = Literal["conv", "batch_norm", "relu", "lrn", "pool", "linear", "dropout"]
+
+_BOX = 4
+"""Numbers of one box."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One layer, named as in the paper: `conv3_2`, `relu3_2`, `pool3`, `fc6`, `relu6`, `drop6`, `fc8`."""
+
+    name: str
+    kind: LayerKind
+    inputs: int
+    """Channels (features, for `fc7` and `fc8`) that come in."""
+    outputs: int
+    kernel: int = 1
+    """Side of the window; for `fc6` the side of the `pool5` map that it covers."""
+
+    @property
+    def weight_count(self) -> int:
+        """Weights without biases: kernel^2 x inputs x outputs; 0 for a layer that has none."""
+        return self.kernel**2 * self.inputs * self.outputs if self.kind in ("conv", "linear") else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """Everything that a network is built from, except its weights.
+
+    Raises:
+        ValueError: unknown network, a crop that is not a multiple of 32, fewer than 2 classes, a width that is not
+            positive, or an unknown kind of boxes.
+        TypeError: a field of another type.
+    """
+
+    network: str
+    """Column of Table 1, or `B-5x5`."""
+    classes: int = ILSVRC_CLASSES
+    crop: int = PAPER_CROP
+    """Side of the input in pixels."""
+    width: float = 1.0
+    """Factor on the channels of all hidden layers, convolutional and fully connected."""
+    batch_norm: bool = False
+    """Whether a normalisation stands between each convolution and its ReLU (not in the paper)."""
+    boxes: Regression | None = None
+    """Whether `fc8` predicts one box for all classes or one for each; None for scores of the classes."""
+
+    def __post_init__(self) -> None:
+        """Check the fields, and write the same architecture in one way only."""
+        known = {
+            "network": configuration(self.network).name,
+            "classes": operator.index(self.classes),
+            "crop": operator.index(self.crop),
+            "width": float(self.width),
+            "batch_norm": bool(self.batch_norm),
+        }
+        for name, value in known.items():
+            object.__setattr__(self, name, value)
+        check_crop(self.crop)
+        if self.classes < 2:
+            raise ValueError(f"a network needs at least 2 classes to tell apart, not {self.classes}")
+        if not 0 < self.width < math.inf:
+            raise ValueError(f"width must be a positive number, not {self.width}")
+        if self.boxes not in (None, *get_args(Regression)):
+            raise ValueError(f"boxes are {' or '.join(get_args(Regression))}, not {self.boxes!r}")
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any], *, classes: int) -> "Architecture":
+        """Return the architecture of a file's fields that `to_json` wrote.
+
+        Raises:
+            ValueError: an impossible architecture.
+            TypeError: a field is missing, unknown or of another type.
+        """
+        return cls(classes=classes, **stored)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what files say of it: all fields but `classes`, which they name, and `boxes` only if there are any."""
+        stored = dataclasses.asdict(self)
+        del stored["classes"]
+        if self.boxes is None:
+            del stored["boxes"]  # so that older versions read it
+        return stored
+
+    @property
+    def configuration(self) -> Configuration:
+        """The column of Table 1."""
+        return CONFIGURATIONS[self.network]
+
+    @property
+    def window(self) -> int:
+        """Side of the square of `pool5` that `fc6` covers."""
+        return self.crop // DOWNSAMPLING
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of `fc8`: a score for each class, the four numbers of a box, or those for each class."""
+        return {None: self.classes, "shared": _BOX, "per-class": _BOX * self.classes}[self.boxes]
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Return every layer, in order, from `conv1_1` to `fc8`."""
+        return (*self._convolutional_layers(), *self._fully_connected_layers())
+
+    def _scaled(self, channels: int) -> int:
+        return max(1, round(channels * self.width))
+
+    def _convolutional_layers(self) -> Iterator[Layer]:
+        inputs = 3
+        for stage, (kernels, channels) in enumerate(zip(self.configuration.kernels, STAGE_CHANNELS, strict=True), 1):
+            outputs = self._scaled(channels)
+            for position, kernel in enumerate(kernels, 1):
+                number = f"{stage}_{position}"
+                yield Layer(name=f"conv{number}", kind="conv", inputs=inputs, outputs=outputs, kernel=kernel)
+                if self.batch_norm:
+                    yield Layer(name=f"bn{number}", kind="batch_norm", inputs=outputs, outputs=outputs)
+                yield Layer(name=f"relu{number}", kind="relu", inputs=outputs, outputs=outputs)
+                inputs = outputs
+            if self.configuration.lrn and stage == 1:
+                yield Layer(name="lrn1", kind="lrn", inputs=outputs, outputs=outputs)
+            yield Layer(name=f"pool{stage}", kind="pool", inputs=outputs, outputs=outputs, kernel=2)
+
+    def _fully_connected_layers(self) -> Iterator[Layer]:
+        inputs, hidden, window = self._scaled(STAGE_CHANNELS[-1]), self._scaled(FC_CHANNELS), self.window
+        for number in (6, 7):
+            yield Layer(name=f"fc{number}", kind="linear", inputs=inputs, outputs=hidden, kernel=window)
+            yield Layer(name=f"relu{number}", kind="relu", inputs=hidden, outputs=hidden)
+            yield Layer(name=f"drop{number}", kind="dropout", inputs=hidden, outputs=hidden)
+            inputs, window = hidden, 1
+        yield Layer(name="fc8", kind="linear", inputs=hidden, outputs=self.outputs)
