@@ -7,7 +7,7 @@ taken within a pass. A ratio above 1 says that ours is faster.
 - plain: the network as `nn.Sequential`, float32, default memory format, `torch.optim.SGD`, all with default settings.
 - torchvision, where it is installed: its own network, channels last, on CUDA with automatic mixed precision in float16
   (and its loss scaling) and once more in bfloat16. Only at crop 224 and width 1: at others it is another network.
-- ours: `descend` with the machinery that `verydeep train` chooses on the device; on CUDA also compiled.
+- ours: `descend` with the learner that `verydeep train` chooses on the device; on CUDA also compiled.
 - matrix_product: a large one, bfloat16 on CUDA and float32 elsewhere. `share_of_matrix_rate` is how much of its rate a
   step reaches, which is counted as three forward passes: one forward, two of as many multiply-adds backward.
 
@@ -46,8 +46,8 @@ from verydeep.networks.configurations import configuration
 from verydeep.networks.initialisation import vgg
 from verydeep.networks.vgg import ILSVRC_MEAN_RGB, VGG
 from verydeep.runs.record import versions
-from verydeep.training.job import Order
-from verydeep.training.machinery import assemble
+from verydeep.training.job import TrainingJob
+from verydeep.training.learner import learner_of
 from verydeep.training.recipe import Recipe
 from verydeep.training.step import descend
 
@@ -55,27 +55,27 @@ CLASSES = 10
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 
 RATE = 1e-6
-"""Small enough for noise with random labels to be descended on for ever."""
+"""Small enough to descend on noise with random labels forever."""
 
 TORCHVISION = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """What is measured where, if options do not say otherwise."""
+    """The default measurement on a kind of device."""
 
     network: str
     crop: int
     batch: int
     passes: int
     steps: int
-    """Per pass."""
+    """Steps in a pass."""
     warm_up: int
     """Steps before the first pass: kernels are chosen, and float16 finds its loss scale."""
     matrix: int
     """Side of the matrices."""
     products: int
-    """Per pass."""
+    """Matrix products in a pass."""
 
 
 SCALES = {
@@ -86,36 +86,36 @@ SCALES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """The same for all who compete."""
+    """The task of all competitors."""
 
     recipe: Recipe
     net: VGG
-    """On the CPU; holds the first weights."""
+    """Holds the first weights, on the CPU."""
     device: torch.device
     images: Tensor
     labels: Tensor
 
     @property
     def mean(self) -> Tensor:
-        """Mean RGB, to be subtracted."""
+        """Mean RGB, which is subtracted."""
         return self.net.mean_rgb.to(self.device)[:, None, None]
 
 
 @dataclass(kw_only=True)
 class Work:
-    """One of those that compete."""
+    """One of the competitors."""
 
     step: Callable[[], object]
     repetitions: int
-    """Per pass."""
+    """Steps in a pass."""
     flags: dict[str, bool]
-    """Of the CUDA libraries, as this one sets them."""
+    """Settings of the CUDA libraries, as this competitor leaves them."""
     resident: int = 0
-    """Bytes that it holds between steps."""
+    """Bytes held between steps."""
     seconds: list[float] = field(default_factory=list)
-    """Per step, of each pass."""
+    """Seconds per step, of each pass."""
     processor_seconds: list[float] = field(default_factory=list)
-    """The same of all threads together, of the CPU."""
+    """Seconds of the CPU per step, of all threads together."""
     peaks: list[int] = field(default_factory=list)
 
 
@@ -127,12 +127,12 @@ FLAGS: dict[str, tuple[Any, str]] = {
 
 
 def flags_now() -> dict[str, bool]:
-    """Settings of the whole process, which are restored before each pass of who made them."""
+    """Return settings of the whole process; a competitor's are restored before each of its passes."""
     return {name: getattr(place, attribute) for name, (place, attribute) in FLAGS.items()}
 
 
 def set_flags(values: dict[str, bool]) -> None:
-    """Makes `flags_now` be these."""
+    """Set what `flags_now` returns."""
     for name, value in values.items():
         place, attribute = FLAGS[name]
         setattr(place, attribute, value)
@@ -140,7 +140,7 @@ def set_flags(values: dict[str, bool]) -> None:
 
 @contextmanager
 def only_here() -> Iterator[None]:
-    """Flags that the block sets end with it."""
+    """Restore the flags at the end of the block."""
     before = flags_now()
     try:
         yield
@@ -149,7 +149,7 @@ def only_here() -> Iterator[None]:
 
 
 def plain_layer(layer: Layer) -> nn.Module:
-    """The library's layer of that kind."""
+    """Return the library's layer of that kind."""
     match layer.kind:
         case "conv":
             return nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, padding=layer.kernel // 2)
@@ -168,7 +168,7 @@ def plain_layer(layer: Layer) -> nn.Module:
 
 
 def plain_network(net: VGG) -> nn.Sequential:
-    """What one would write for it, with its weights."""
+    """Return the network as one would write it by hand, with its weights."""
     plan = net.architecture.layers()
     first_linear = next(index for index, layer in enumerate(plan) if layer.kind == "linear")
     modules = [plain_layer(layer) for layer in plan]
@@ -176,7 +176,7 @@ def plain_network(net: VGG) -> nn.Sequential:
 
 
 def with_weights_of(net: VGG, other: nn.Module) -> Any:
-    """`other` with the weights of `net`, once it is certain that it computes the same."""
+    """Copy the weights of `net` to `other`, and check that it computes the same."""
     with torch.no_grad():
         for theirs, ours in zip(other.parameters(), net.parameters(), strict=True):
             theirs.copy_(ours)
@@ -188,7 +188,7 @@ def with_weights_of(net: VGG, other: nn.Module) -> Any:
 
 
 def plain(task: Task) -> Callable[[], float]:
-    """The loop of a tutorial."""
+    """Return a step of a tutorial's loop."""
     net = plain_network(task.net).to(task.device)
     optimiser = torch.optim.SGD(net.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     mean = task.mean
@@ -204,7 +204,7 @@ def plain(task: Task) -> Callable[[], float]:
 
 
 def torchvisions(task: Task, models: ModuleType, dtype: torch.dtype | None) -> Callable[[], float]:
-    """Its network, in automatic mixed precision unless `dtype` is None; cuDNN chooses kernels by trying them."""
+    """Return a step of its network, in mixed precision unless `dtype` is None; cuDNN chooses kernels by trying them."""
     torch.backends.cudnn.benchmark = True
     build = getattr(models, TORCHVISION[task.net.architecture.network])
     net = with_weights_of(task.net, build(weights=None, num_classes=task.net.architecture.classes))
@@ -229,9 +229,9 @@ def torchvisions(task: Task, models: ModuleType, dtype: torch.dtype | None) -> C
 
 
 def ours(task: Task, execution: Execution) -> Callable[[], float]:
-    """A step of `verydeep train`."""
+    """Return a step of `verydeep train`."""
     source = MemorySource(classes=tuple(map(str, range(task.net.architecture.classes))), samples=())
-    order = Order(
+    job = TrainingJob(
         splits=Splits(name="noise", parts={"train": source, "val": source}),
         network=task.net.architecture.network,
         recipe=task.recipe,
@@ -243,7 +243,7 @@ def ours(task: Task, execution: Execution) -> Callable[[], float]:
         processes=Processes(),
     )
     net = task.net.with_weights({name: value.clone() for name, value in task.net.state_dict().items()})
-    machinery = assemble(order, net)
+    learner = learner_of(job, net)
     batch = DeviceBatch(
         task.images.to(memory_format=torch.channels_last),
         torch.arange(len(task.images), device=task.device),
@@ -254,21 +254,21 @@ def ours(task: Task, execution: Execution) -> Callable[[], float]:
     def step() -> float:
         nonlocal done
         done += 1
-        outcome = descend(machinery, task.recipe, batch, step=done, rate=RATE, usable=[len(batch.labels)])
+        outcome = descend(learner, task.recipe, batch, step=done, rate=RATE, usable=[len(batch.labels)])
         return outcome.loss_sum / len(batch.labels)
 
     return step
 
 
 def matrix_product(side: int, device: torch.device) -> Callable[[], object]:
-    """One of two square matrices."""
+    """Return a product of two square matrices."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     left, right, result = (torch.randn(side, side, device=device).to(dtype) for _ in range(3))
     return lambda: torch.mm(left, right, out=result)
 
 
 def competitors(task: Task) -> dict[str, Callable[[], Callable[[], object]]]:
-    """Each with what builds its step."""
+    """Return the competitors, each with a function that builds its step."""
     on_cuda = task.device.type == "cuda"
     found: dict[str, Callable[[], Callable[[], object]]] = {"plain": lambda: plain(task)}
     models = torchvision_models(task.net)
@@ -284,10 +284,10 @@ def competitors(task: Task) -> dict[str, Callable[[], Callable[[], object]]]:
 
 
 def torchvision_models(net: VGG) -> ModuleType | None:
-    """Where its networks are, if it is installed and has this one."""
+    """Return torchvision's module of networks, if it is installed and has this one."""
     try:
         from torchvision import models
-    except (ImportError, RuntimeError):  # or it was built for another PyTorch
+    except (ImportError, RuntimeError):  # built for another PyTorch
         return None
     network = net.architecture.network
     published = Architecture(network=network, classes=net.architecture.classes)
@@ -295,18 +295,18 @@ def torchvision_models(net: VGG) -> ModuleType | None:
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until the device has done what it was asked for."""
+    """Wait until the device has done its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def allocated(device: torch.device) -> int:
-    """Bytes on the device; 0 where that is not counted."""
+    """Return the bytes allocated on the device; 0 where that is not counted."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
 def built(build: Callable[[], Callable[[], object]], task: Task, scale: Scale) -> Work:
-    """Ready to be timed."""
+    """Return a competitor that is ready to be timed."""
     before = allocated(task.device)
     with only_here():
         step = build()
@@ -317,13 +317,13 @@ def built(build: Callable[[], Callable[[], object]], task: Task, scale: Scale) -
 
 
 def timed_pass(work: Work, device: torch.device) -> None:
-    """One more pass."""
+    """Time one more pass."""
     on_cuda = device.type == "cuda"
     with only_here():
         set_flags(work.flags)
         if on_cuda:
             torch.cuda.empty_cache()
-            work.step()  # takes its memory again, which is not what is timed
+            work.step()  # takes its memory again, outside the timing
             torch.cuda.reset_peak_memory_stats(device)
         held = allocated(device)
         synchronise(device)
@@ -338,7 +338,7 @@ def timed_pass(work: Work, device: torch.device) -> None:
 
 
 def compared(mine: Work, other: Work, device: torch.device) -> dict[str, float]:
-    """How many times as fast `mine` is."""
+    """Return how many times as fast `mine` is."""
     ratios = [theirs / ours for theirs, ours in zip(other.seconds, mine.seconds, strict=True)]
     busy = [theirs / ours for theirs, ours in zip(other.processor_seconds, mine.processor_seconds, strict=True)]
     return {
@@ -350,7 +350,7 @@ def compared(mine: Work, other: Work, device: torch.device) -> dict[str, float]:
 
 
 def measure(task: Task, scale: Scale, passes: int) -> dict[str, Any]:
-    """Times all of them in turn."""
+    """Time all competitors in turn."""
     works = {name: built(build, task, scale) for name, build in competitors(task).items()}
     product = Work(step=matrix_product(scale.matrix, task.device), repetitions=scale.products, flags=flags_now())
     everything = [*works.values(), product]
@@ -396,7 +396,7 @@ def measure(task: Task, scale: Scale, passes: int) -> dict[str, Any]:
 
 
 def _versions(device: torch.device) -> dict[str, str | None]:
-    """Of all that takes part."""
+    """Return the versions of everything that takes part."""
     found: dict[str, str | None] = {**versions(), "cuda": None, "cudnn": None, "torchvision": None}
     if device.type == "cuda":
         found.update(cuda=torch.version.cuda, cudnn=str(torch.backends.cudnn.version()))
@@ -408,7 +408,7 @@ def _versions(device: torch.device) -> dict[str, str | None]:
 
 
 def main() -> None:
-    """Times all and prints the result."""
+    """Time all and print the result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--network")
     parser.add_argument("--crop", type=int)

@@ -1,11 +1,11 @@
-"""How much of a training on two cores goes by waiting for images: prints JSON.
+"""Share of a training on two cores that is spent waiting for images: prints JSON.
 
-Trains A at full width, crop 64, batch 32, as `verydeep train` does it, and reads the share of waiting in each epoch
-from the run's metrics.jsonl. The first epoch has the start of the loader's processes in it.
+Trains A at full width, crop 64, batch 32, as `verydeep train` does, and reads the share of waiting in each epoch
+from the run's metrics.jsonl. The first epoch includes the start of the loader's processes.
 
     python benchmarks/waiting.py IMAGES [EPOCHS]
 
-IMAGES is anything that `verydeep train` takes; a thousand photographs make 32 steps an epoch. Wants 2 cores for itself.
+IMAGES is any SOURCE of `verydeep train`; a thousand photographs make 32 steps an epoch. Needs 2 cores for itself.
 """
 
 import json
@@ -25,7 +25,7 @@ EPOCHS = 2
 
 
 def main() -> None:
-    """Trains and prints the result."""
+    """Train and print the result."""
     source, epochs = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else EPOCHS
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])

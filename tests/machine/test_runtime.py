@@ -1,4 +1,4 @@
-"""Where and how computations run."""
+"""Devices, precision and signals."""
 
 import signal
 
@@ -27,7 +27,7 @@ def test_values_that_cannot_be_are_refused(options, message):
         Runtime(workers=-1)
 
 
-def test_bfloat16_is_for_who_asks_and_for_cuda():
+def test_bfloat16_is_used_on_request_and_on_cuda():
     assert [uses_bf16(precision, CPU) for precision in ("auto", "fp32", "bf16")] == [False, False, True]
 
 

@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
-    """As in the processes that are started: on other numbers of threads sums differ in the last bits."""
+    """Use one thread, as the processes that are started do: with more, sums differ in the last bits."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -29,7 +29,7 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def tiny():
-    """The module tiny.py, which the scripts import by its name."""
+    """Return the module tiny.py, which the scripts import by its name."""
     spec = importlib.util.spec_from_file_location("tiny", HERE / "tiny.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -37,13 +37,13 @@ def tiny():
 
 
 class Child:
-    """A process that runs a script; of a session of its own, as a batch system starts them."""
+    """A process that runs a script, in a session of its own, as batch systems start them."""
 
     def __init__(self, ask, pid, output, errors):
         self._ask, self.pid, self._output, self._errors = ask, pid, output, errors
 
     def wait(self, seconds=60):
-        """The exit status, or None if it still runs."""
+        """Return the exit status, or None if it still runs."""
         return self._ask({"wait": self.pid, "seconds": seconds})
 
     @property
@@ -55,7 +55,7 @@ class Child:
         return self._errors.read_text(encoding="utf-8")
 
     def processes(self):
-        """Numbers of those of its session that live."""
+        """Return the living processes of its session."""
         found = []
         for folder in Path("/proc").iterdir():
             with suppress(OSError):  # it has ended meanwhile
@@ -68,7 +68,7 @@ class Child:
 
 @pytest.fixture(scope="session")
 def python(tmp_path_factory):
-    """Starts a script with arguments: as `python -c`, with torch imported already, on one thread."""
+    """Start a script with arguments, as `python -c` does, with torch imported already and on one thread."""
     texts, numbers, children = tmp_path_factory.mktemp("texts"), itertools.count(), []
     where = {"PYTHONPATH": str(Path(verydeep.__file__).parents[1])}
     environment = {**os.environ, **where, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -1,4 +1,4 @@
-"""Runs scripts as `python -c` does, each in a process and session of its own, with torch imported once for all.
+"""Run scripts as `python -c` does, each in a process and session of its own, with torch imported once for all.
 
 Orders are lines of JSON on standard input: {"script", "arguments", "output", "errors"} starts one and is answered with
 its process number; {"wait", "seconds"} is answered with the exit status of that number, or null while it runs.
@@ -20,7 +20,7 @@ import verydeep.training.loop  # noqa: F401
 
 
 def ordered():
-    """Starts and waits as ordered; in each process that was started, returns the script that it is to run."""
+    """Start and wait as asked; in each started process, return the script that it runs."""
     for line in sys.stdin:
         order = json.loads(line)
         if "wait" in order:
@@ -55,7 +55,7 @@ def turn_to(order):
 
 
 def ended(script):
-    """Runs it and returns its exit status, with everything done that an interpreter does before it forgets its modules.
+    """Run it and return its exit status, after all that an interpreter does before it forgets its modules.
 
     Which takes long in a process that was forked, and which the system does as well.
     """

@@ -7,7 +7,7 @@ import pytest
 
 from verydeep import Execution, train
 from verydeep.runs.model import load_model
-from verydeep.training.checkpoint import Checkpoint, Position, load_latest, save
+from verydeep.training.checkpoint import Checkpoint, Progress, load_latest, save
 
 FILES = ("weights.safetensors", "momentum.safetensors", "state.json", "manifest.json")
 
@@ -49,7 +49,7 @@ def test_every_flip_and_every_cut_of_every_file_is_noticed(tiny, battery, figure
         file.write_bytes(content)
         noticed += 1
     found, passed_over = load_latest(checkpoints)
-    assert (found.position.step, passed_over) == (6, [])
+    assert (found.progress.step, passed_over) == (6, [])
     told = f"{damages.count(flipped):,} byte flips and {damages.count(cut)} truncations: {noticed:,} noticed"
     figure(5, "bit rot", f"{told}, the previous checkpoint used, and said")
 
@@ -91,11 +91,11 @@ def test_checkpoints_that_are_damaged_do_not_push_out_those_that_come_after(tmp_
     """Two that are passed over stay in the folder; the training goes on from before them."""
 
     def saved(step):
-        return save(tmp_path, Checkpoint(weights={}, momentum={}, position=Position(step=step)))
+        return save(tmp_path, Checkpoint(weights={}, momentum={}, progress=Progress(step=step)))
 
     for step in (10, 20):
         (saved(step) / "state.json").write_text("{}")
     for step in (5, 6, 7):
         assert saved(step).is_dir()
-        assert load_latest(tmp_path)[0].position.step == step
+        assert load_latest(tmp_path)[0].progress.step == step
     assert {place.name for place in tmp_path.iterdir()} >= {"step-00000006", "step-00000007"}

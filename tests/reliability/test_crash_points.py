@@ -18,16 +18,16 @@ from verydeep.networks.vgg import VGG
 from verydeep.runs.model import Model, load_model, save_model
 from verydeep.runs.record import is_finished
 from verydeep.training import checkpoint
-from verydeep.training.checkpoint import Checkpoint, Position
+from verydeep.training.checkpoint import Checkpoint, Progress
 
 CALLS = {"write", "serialize_file", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "open", "close"}
-"""By the names of the functions in C that do it."""
+"""Calls that change files, by the names of their functions in C."""
 
 
 def made(step, seen=0):
     generator = torch.Generator().manual_seed(100 * step + seen)
     weights, momentum = ({name: torch.randn(50, 9, generator=generator) for name in "ab"} for _ in range(2))
-    return Checkpoint(weights=weights, momentum=momentum, position=Position(step=step, seen=seen))
+    return Checkpoint(weights=weights, momentum=momentum, progress=Progress(step=step, seen=seen))
 
 
 def model(seed):
@@ -58,7 +58,7 @@ def model_there(folder, tiny):
     if not is_finished(folder):
         return None
     found = load_model(folder)
-    return tiny.digest(Checkpoint(weights=found.net.state_dict(), momentum={}, position=Position())), found.classes
+    return tiny.digest(Checkpoint(weights=found.net.state_dict(), momentum={}, progress=Progress())), found.classes
 
 
 CASES = {
@@ -72,7 +72,7 @@ CASES = {
 
 
 def copies(act, folder, into, monkeypatch, *, power_cut):
-    """Acts, and meanwhile copies `folder` before and after every call."""
+    """Act, and copy `folder` before and after every call."""
     before = {path.stat().st_ino for path in folder.rglob("*")}
     synced, made = set(), []
 
@@ -86,7 +86,7 @@ def copies(act, folder, into, monkeypatch, *, power_cut):
             made.append(into / str(len(made)))
             shutil.copytree(folder, made[-1], copy_function=copy)
 
-    def fsync(descriptor):  # the real one takes long, and nobody here would notice
+    def fsync(descriptor):  # the real one takes long and makes no difference here
         synced.add(os.fstat(descriptor).st_ino)
 
     with monkeypatch.context() as patched:
@@ -102,7 +102,7 @@ def copies(act, folder, into, monkeypatch, *, power_cut):
 
 @pytest.fixture(scope="module")
 def counted(figure):
-    """How many moments each kind of end had."""
+    """Count the moments of each kind of end."""
     counts = Counter()
     yield counts
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
@@ -123,7 +123,7 @@ def test_at_any_moment_the_complete_old_or_the_complete_new_is_there(
     new = there(run, tiny)
     assert old != new
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    monkeypatch.setattr(os, "getpid", lambda: 1)  # what goes on is another process
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # another process resumes
     kinds = []
     for moment in left:
         found = there(moment, tiny)

@@ -80,7 +80,7 @@ for free, arguments in cases:
     filler.write_bytes(bytes(room.f_bavail * room.f_frsize - free))
     status, said = trained([*arguments, "--out", str(out)])
     found = {"free": free, "status": status, "said": said, "strays": tiny.strays(disk)}
-    found["step"] = there(out) and there(out).position.step
+    found["step"] = there(out) and there(out).progress.step
     filler.unlink()
     found["resumed"], found["then"] = trained([*arguments, "--out", str(out), "--resume"])
     found["digest"] = there(out) and tiny.digest(there(out))
@@ -135,7 +135,7 @@ def test_a_file_that_cannot_be_written_is_named_and_the_rest_stays(
     assert tiny.strays(out) == []
     found, passed_over = load_latest(out / "checkpoints")
     assert passed_over == []
-    assert (found and found.position.step) == left
+    assert (found and found.progress.step) == left
     train(source, network="A", out=out, recipe=tiny.RECIPE, resume=True)
     for model in ("best", "model"):
         file = Path(model) / "model.safetensors"

@@ -1,4 +1,4 @@
-"""Evaluation with 1, 2 and 4 processes: every image counts once, and all processes say the same (checks 11 and 20)."""
+"""Evaluation on 1, 2 and 4 processes: every image counts once, and all processes agree (checks 11 and 20)."""
 
 import json
 import sys
@@ -13,19 +13,19 @@ SCRIPT = Path(several_evaluations.__file__)
 
 SIZES = [*range(12, 17), 97]
 PIXELS = [40 * 40 * batch for batch in range(1, 7)]
-"""Batches of about 1 to 6 images."""
+"""Pixels of batches of about 1 to 6 images."""
 
 INTEGERS = ("n", "top1_error", "top5_error", "top1_error_ci95", "confusions", "per_class", "comparisons", "unusable")
 
 
 def jobs(folder, runs):
-    """Every number of images, in batches of 1 to 6; broken images, other protocols, fewer images than processes."""
+    """Return jobs with many numbers of images, batches of 1 to 6, broken images, and fewer images than processes."""
     plain = [{"images": n, "pixels": pixels} for n, pixels in zip([*SIZES, 97, 97], [*PIXELS, 1, 10**6], strict=True)]
     special = [
         {"images": 3},
         {"images": 1},
         {"images": 97, "bad": [0, 1, 2, 3, 50, 96]},
-        {"images": 13, "bad": [1, 5, 9, 3, 7], "between": 1},  # all that one process of four has, and more
+        {"images": 13, "bad": [1, 5, 9, 3, 7], "between": 1},  # all images of one process of four, and more
         {"images": 14, "protocol": "both", "scales": [256, 300]},
         {"images": 14, "workers": 1},
         {"images": 15, "between": 1000},
@@ -34,7 +34,7 @@ def jobs(folder, runs):
 
 
 def failing_jobs(folder, runs):
-    """Too many bad images; one process that fails, or has others; and posteriors that only the first process keeps."""
+    """Return jobs with too many bad images, a process that fails or has others, and posteriors that the first keeps."""
     base = {"runs": runs, "images": 13}
     special = [
         {**base, "bad": [1, 3, 5], "max_bad": 10},
@@ -48,7 +48,7 @@ def failing_jobs(folder, runs):
 
 
 def together(processes, jobs, folder):
-    """What each process met in each job, by torchrun with this file's script."""
+    """Start torchrun with this file's script; return what each process met in each job."""
     file = folder / "jobs.json"
     file.write_text(json.dumps(jobs))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
@@ -70,7 +70,7 @@ def alone(tmp_path_factory, runs):
 
 @pytest.fixture(scope="module")
 def met_by(tmp_path_factory, runs):
-    """Number of processes -> what they met. Two have the failing jobs as well; four, on two cores, every second job."""
+    """Return {processes: what they met}; two run the failing jobs as well, four run every other job."""
     two, four = (tmp_path_factory.mktemp(name) for name in ("two", "four"))
     return {
         2: together(2, [*jobs(two, runs), *failing_jobs(two, runs)], two),

@@ -30,9 +30,9 @@ def note(**what):
     os.write(log, json.dumps(what).encode() + b"\\n")
 
 def noted(folder, found):
-    note(saving=found.position.step)
+    note(saving=found.progress.step)
     place = save(folder, found)
-    note(saved=found.position.step, digest=tiny.digest(found))
+    note(saved=found.progress.step, digest=tiny.digest(found))
     return place
 
 def slow_fsync(descriptor):
@@ -64,18 +64,18 @@ train(tiny.splits(), network="A", out=out, recipe=tiny.recipe(int(epochs)), exec
 
 @dataclass
 class Found:
-    """After the kills."""
+    """The outcome of the kills."""
 
     kills: int = 0
     inside: int = 0
-    """Of those, while a checkpoint was being written."""
+    """Kills while a checkpoint was being written."""
     redone: Counter = field(default_factory=Counter)
-    """How many of them cost how many steps."""
+    """Steps that kills cost, and how many cost so many."""
     losses: list = field(default_factory=list)
 
 
 def notes(log):
-    """Of all processes so far; a kill may tear the last line of one."""
+    """Yield the notes of all processes so far; a kill may tear the last line of one."""
     for line in log.read_text().splitlines() if log.exists() else []:
         try:
             yield json.loads(line)
@@ -88,7 +88,7 @@ def saves(log):
 
 
 def killed_again_and_again(python, tiny, out, *, epochs, kills, seed, whole, writer="atomic"):
-    """Kills a training at seeded instants, every second of them inside a save, and looks what each has left."""
+    """Kill a training at seeded instants, every other one inside a save, and look at what each leaves."""
     rng, found, start, log = random.Random(seed), Found(), 0, out.with_suffix(".log")
     while found.kills < kills and not found.losses:
         log.unlink(missing_ok=True)
@@ -107,7 +107,7 @@ def killed_again_and_again(python, tiny, out, *, epochs, kills, seed, whole, wri
         except ValueError as error:
             found.losses.append(str(error))
             break
-        step, saved = checkpoint.position.step, max(saves(log))
+        step, saved = checkpoint.progress.step, max(saves(log))
         done = start + sum("step" in note for note in notes(log))
         found.losses += passed_over
         if step < saved:
@@ -129,7 +129,7 @@ def wait_until(there, child, every=0.002):
 
 @pytest.fixture(scope="module")
 def whole_run(python, tiny, battery, tmp_path_factory):
-    """Of a process that is left alone: epochs, folder and the digest of each checkpoint."""
+    """Run a training that is left alone; return epochs, folder and the digest of each checkpoint."""
     epochs = 100 if battery else 16
     out = tmp_path_factory.mktemp("whole") / "run"
     child = python(TRAINING, out, out.with_suffix(".log"), epochs, "whole")
@@ -157,7 +157,7 @@ def test_a_run_killed_again_and_again_ends_as_a_whole_one(python, tiny, battery,
         1,
         "kill",
         f"{found.kills} kills, {found.inside} inside a save: no checkpoint lost, {found.redone[1]} cost the step since "
-        "the last save, none more; final weights, momentum, position and metrics identical",
+        "the last save, none more; final weights, momentum, progress and metrics identical",
     )
 
 

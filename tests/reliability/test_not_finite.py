@@ -27,7 +27,7 @@ INJECTED = {
 
 
 def injected(monkeypatch, what, step):
-    """Into the loss of one step; with micro-batches, of its last one."""
+    """Inject it into the loss of one step; with micro-batches, into that of its last one."""
     cross_entropy, calls = F.cross_entropy, []
 
     def changed(logits, *arguments, **options):
@@ -39,7 +39,7 @@ def injected(monkeypatch, what, step):
 
 
 def stopped_after(step, tiny, out):
-    """The checkpoint of a training that was stopped after so many steps."""
+    """Return the checkpoint of a training that was stopped after so many steps."""
     done = []
 
     def count(*_):
@@ -60,7 +60,7 @@ def finite(checkpoint):
 
 @pytest.fixture(scope="module")
 def noted(figure):
-    """What was injected, and how often."""
+    """Count what was injected."""
     found = Counter()
     yield found
     told = ", ".join(f"{what} ({count})" for what, count in found.items())
@@ -86,7 +86,7 @@ def test_a_step_that_is_not_finite_is_not_applied_and_named(tiny, noted, tmp_pat
     if step > tiny.STEPS:
         place = run / "checkpoints" / f"step-{tiny.STEPS:08d}"
         assert f"not applied, the last checkpoint is {place}: " in str(diverged.value)
-        assert (found.position.step, found.position.best_step) == (tiny.STEPS, tiny.STEPS)
+        assert (found.progress.step, found.progress.best_step) == (tiny.STEPS, tiny.STEPS)
         assert finite(found)
     else:
         assert "not applied, there is no checkpoint yet: " in str(diverged.value)
@@ -123,7 +123,7 @@ def test_scores_of_validation_images_that_are_not_finite_never_become_the_best(t
         return
     found, _ = load_latest(tmp_path / "checkpoints")
     assert f"the last checkpoint is {tmp_path / 'checkpoints' / 'step-00000003'}" in str(diverged.value)
-    assert (found.position.step, found.position.best_step) == (3, 3)
+    assert (found.progress.step, found.progress.best_step) == (3, 3)
     assert finite(found)
     noted["NaN in the validation"] += 1
 

@@ -1,4 +1,4 @@
-"""Several processes: the same order and weights as one, no size that hangs, and none that is lost goes unnoticed."""
+"""Several processes: the order and weights of one, no size that hangs, no process that is lost unnoticed."""
 
 import json
 import math
@@ -19,7 +19,7 @@ COUNTS = (2, 4)
 FC = {"fc_parallel": True}
 BATCH = several.BASE["batch"]
 EXACT = 1e-6
-"""Relative, of all weights together."""
+"""Largest difference, relative, of all weights together."""
 
 ORDERED = {
     "plain": {},
@@ -31,7 +31,7 @@ STOPPED = {
     "plain": {"execution": {}},
     "fc": {"execution": FC},
 }
-"""Stopped on two processes."""
+"""Trainings that are stopped on two processes."""
 SIGNALLED = {"where": "reading", "rank": 1, "at": 5, "what": "SIGTERM"}
 BAD = {"bad_train": [1, 4, 6, 11], "tolerance": {"max_bad": 50}}
 BAD_VAL = {"bad_val": [2, 3], "tolerance": {"max_bad": 50}}
@@ -40,7 +40,7 @@ SIZES = [(n, batch) for n in (12, 13, 14, 15, 16, 97) for batch in range(1, 7)]
 
 
 def sizes(processes, battery):
-    """(images, batch, with fully connected layers shared) of check 11."""
+    """Return (images, batch, with fully connected layers shared) for check 11."""
     if battery:
         return [(n, batch, fc) for n, batch in SIZES for fc in (False, True)]
     draw = random.Random(processes)
@@ -49,7 +49,7 @@ def sizes(processes, battery):
 
 
 def sized(n, batch, fc):
-    """In one epoch; with an error that is neither 0 nor 100%."""
+    """Return a job of one epoch, with an error that is neither 0 nor 100%."""
     return {
         "train": n,
         "val": n,
@@ -65,7 +65,7 @@ def copied(run, place):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, battery):
-    """What two processes leave of many trainings, and then four; each in one start."""
+    """Run many trainings on two processes, then four, each in one start."""
     folder = tmp_path_factory.mktemp("processes")
     for processes in COUNTS:
         at = folder / str(processes)
@@ -91,7 +91,7 @@ def folder(tmp_path_factory, battery):
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    """The same training on this process, done once."""
+    """Run the same training on this process, once."""
     done = {}
 
     def trained(job):
@@ -112,7 +112,7 @@ def met_by_all(out, processes):
 
 
 def batches(asked, n, batch):
-    """Of one process: what it asked for, cut into an epoch's batches again and again."""
+    """Cut the images that one process asked for into the batches of every epoch."""
     cut, start = [], 0
     while start < len(asked):
         size = min(batch, n - sum(map(len, cut)) % n)
@@ -122,7 +122,7 @@ def batches(asked, n, batch):
 
 
 def interleaved(asked, n, batch):
-    """Of several, which have every so many-th image of each batch: the batches that they make up together."""
+    """Put the batches together of which each process asked for every n-th image."""
     queues, found = [iter(ids) for ids in asked], []
     while True:
         size = min(batch, n - sum(map(len, found)) % n)
@@ -135,7 +135,7 @@ def interleaved(asked, n, batch):
 
 
 def learning(run):
-    """The metrics that have to be the same; the loss but for its last digits."""
+    """Return the metrics that must be the same, the loss except for its last digits."""
     return [
         (epoch["step"], epoch["training_error"], epoch["validation_error"], pytest.approx(epoch["loss"], rel=1e-5))
         for epoch in read_metrics(run)
@@ -159,7 +159,7 @@ def test_several_processes_go_through_the_images_of_one_in_its_order(folder, one
         assert interleaved([m["asked"] for m in met], 13, BATCH) == expected
         assert len(expected) == 2 * math.ceil(13 / BATCH)
         assert expected[:3] != expected[3:]
-        for m in met:  # shares of the validation images: every so many-th
+        for m in met:  # shares of the validation images: every n-th
             assert sorted(m["validated"]) == sorted(2 * list(range(met.index(m), 7, processes)))
         found += expected
     figure(9, f"order, {processes} processes", f"{len(found)} batches as one process has them")
@@ -185,8 +185,8 @@ def test_a_signal_to_one_stops_all_at_the_same_step(folder, one, name):
     assert [m["status"] for m in met] == [143, 143]
     done = interleaved([m["asked"] for m in met], 13, BATCH)
     saved, _ = load_latest(folder / "2" / "stopped" / name / "checkpoints")
-    assert saved.position.step == len(done) - 1  # the last batch was not descended on
-    assert 0 < saved.position.step < 2 * math.ceil(13 / BATCH)
+    assert saved.progress.step == len(done) - 1  # the last batch was not descended on
+    assert 0 < saved.progress.step < 2 * math.ceil(13 / BATCH)
 
 
 @pytest.mark.parametrize("name", STOPPED)
@@ -261,7 +261,7 @@ def test_too_many_bad_images_stop_all_alike(folder, processes):
     assert all("3 of 13 train images cannot be used so far, more than 20%" in m["message"] for m in met)
     assert len(listed(run)) == len(set(listed(run))) == 3
     done = interleaved([m["asked"] for m in met], 13, BATCH)
-    assert load_latest(run / "checkpoints")[0].position.step == len(done) - 1
+    assert load_latest(run / "checkpoints")[0].progress.step == len(done) - 1
 
 
 def test_a_loader_worker_that_dies_stops_all_and_is_named(folder, one, tmp_path):
@@ -281,7 +281,7 @@ def test_a_loader_worker_that_dies_stops_all_and_is_named(folder, one, tmp_path)
 # Check 10
 
 LOST_AFTER = 8.0
-"""Seconds; all cases run at once, and a machine that is busy with them keeps a process waiting for a while."""
+"""Seconds; all cases run at once, so that a busy machine may keep a process waiting for a while."""
 LONG = {"recipe": {"epochs": 400, "patience": 400}, "lost_after": LOST_AFTER}
 LOSSES = {
     "killed in a step": (2, {"where": "forward", "rank": 1, "at": 4, "what": "SIGKILL"}, {}),
@@ -300,7 +300,7 @@ LOSSES = {
 
 @pytest.fixture(scope="module")
 def lost(tmp_path_factory):
-    """What became of trainings without torchrun, of which one process was lost; and what still lives of them."""
+    """Lose a process of trainings without torchrun; return how the others ended, and which processes still live."""
     folder = tmp_path_factory.mktemp("lost")
     cases = []
     for number, (name, (processes, fault, options)) in enumerate(LOSSES.items()):
@@ -309,7 +309,7 @@ def lost(tmp_path_factory):
     stopping = {**LONG, "out": str(folder / "terminated"), "fault": {**SIGNALLED, "rank": 0}}
     cases.append({"job": stopping, "processes": 2})
     ended, mark = several.by_hand(cases, folder)
-    until = time.monotonic() + 15  # loader workers look every few seconds whether their process lives
+    until = time.monotonic() + 15  # loader workers check every few seconds that their process lives
     while several.alive(mark) and time.monotonic() < until:
         time.sleep(0.2)
     return folder, dict(zip([*LOSSES, "terminated"], ended, strict=True)), several.alive(mark)
@@ -348,7 +348,7 @@ def test_a_signal_to_one_that_was_started_by_hand_ends_all_with_its_status(lost)
     assert [process["status"] for process in ended["terminated"]] == [143, 143]
     met = met_by_all(folder / "terminated", 2)
     saved, _ = load_latest(folder / "terminated" / "checkpoints")
-    assert saved.position.step == len(interleaved([m["asked"] for m in met], 13, BATCH)) - 1
+    assert saved.progress.step == len(interleaved([m["asked"] for m in met], 13, BATCH)) - 1
 
 
 def test_torchrun_restarts_a_training_that_lost_a_process_where_it_was(tmp_path, one, figure):
@@ -377,7 +377,7 @@ def test_sigterm_to_torchrun_stops_all_at_the_same_step_and_is_resumed(tmp_path,
     assert [m["error"] for m in met] == ["Stopped", "Stopped"], said
     assert [m["status"] for m in met] == [143, 143]
     done = len(interleaved([m["asked"] for m in met], 13, BATCH)) - 1
-    assert load_latest(tmp_path / "run" / "checkpoints")[0].position.step == done
+    assert load_latest(tmp_path / "run" / "checkpoints")[0].progress.step == done
     assert 0 < done < 8 * 3
     assert several.run({**job, "slow": 0, "resume": True})["error"] is None
     whole, _ = several.difference(job["out"], one({"recipe": recipe})[0])

@@ -17,7 +17,7 @@ from verydeep.training.checkpoint import load_latest
 
 
 class Watch:
-    """What each step that was applied was computed on; a SIGTERM after some of them."""
+    """The images and pixels of each applied step; sends SIGTERM after some of them."""
 
     def __init__(self):
         self.stops, self.images, self.pixels = set(), [], []
@@ -44,7 +44,7 @@ class Watch:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def begin(self):
-        """Forgets what was drawn for a step that was not applied."""
+        """Forget the images of a step that was not applied."""
         self._drawn, self._shown = [], []
 
 
@@ -64,7 +64,7 @@ def watch(monkeypatch):
 
 
 def restarted(watch, run, stops, tiny, workers=(0, 0, 0)):
-    """The run, stopped after each of these steps, and resumed."""
+    """Stop the run after each of these steps, resume it, and return the images and pixels that it saw."""
     watch.images, watch.pixels = [], []
     options = {"network": "A", "out": run, "recipe": tiny.RECIPE}
     for stop, count in zip(stops, workers, strict=False):
@@ -72,7 +72,7 @@ def restarted(watch, run, stops, tiny, workers=(0, 0, 0)):
         watch.begin()
         with pytest.raises(Stopped):
             train(tiny.splits(), **options, runtime=Runtime(workers=count), resume=True)
-        assert load_latest(run / "checkpoints")[0].position.step == len(watch.images) == stop
+        assert load_latest(run / "checkpoints")[0].progress.step == len(watch.images) == stop
     watch.begin()
     train(tiny.splits(), **options, runtime=Runtime(workers=workers[len(stops)]), resume=True)
     return watch.images, watch.pixels

@@ -35,7 +35,7 @@ def note(**what):
     os.write(log, json.dumps(what).encode() + b"\\n")
 
 def count(what, slow=False):
-    'Whatever is slow would take for ever, after the signal.'
+    'Make slow work take forever after the signal.'
     global signals
     if signals and slow:
         time.sleep(4)
@@ -67,7 +67,7 @@ def stepped(*_):
     count("step")
 
 def worker_starts(number):
-    'PyTorch has given it handlers of its own; it has not been told yet to ignore signals.'
+    'Count a worker that has the handlers of PyTorch and does not yet ignore signals.'
     if os.getpid() != main_process:
         count(f"worker after step {steps}:")
     set_num_threads(number)
@@ -78,7 +78,7 @@ register_module_forward_pre_hook(forward)
 register_optimizer_step_post_hook(stepped)
 main(arguments)
 """
-"""Sends SIGTERM to its whole process group, as batch systems do, when something happens for the n-th time."""
+"""A script that sends SIGTERM to its process group, as batch systems do, when something happens for the n-th time."""
 
 WHEN = {
     "in the preparation": ("image 3", 0, 0),
@@ -95,11 +95,11 @@ WHEN = {
     "twice in quick succession": ("step 3, step-00000003 1, step-00000003 4", 2, 3),
     "while the models are saved": ("best 2", 0, 6),
 }
-"""When, with how many workers, after how many steps."""
+"""Moments, each with the number of workers and of steps done."""
 
 OPTIONS = ["--network", "A", "--crop", "32", "--width", "0.05", "--batch", "4", "--learning-rate", "1e-3"]
 OPTIONS += ["--scale", "256:512", "--seed", "5"]
-"""Those of tiny.RECIPE, but for the epochs."""
+"""The options of tiny.RECIPE, except for the epochs."""
 
 IN_PIECES = Execution(micro_batch=1)
 
@@ -117,7 +117,7 @@ def whole(tiny, source, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def longest(figure):
-    """Seconds that each one took to end."""
+    """Collect the seconds that each took to end."""
     seconds = {}
     yield seconds
     slowest = max(seconds, key=seconds.get)
@@ -127,7 +127,7 @@ def longest(figure):
 
 @pytest.fixture
 def no_cache(tmp_path):
-    """Colours are computed anew."""
+    """Return a line that makes the training compute colours again."""
     return f"import os; os.environ['VERYDEEP_CACHE'] = {str(tmp_path / 'cache')!r}\n"
 
 
@@ -136,7 +136,7 @@ def notes(log):
 
 
 def ended(child, log):
-    """Seconds from the first signal to the end, of which nothing is left."""
+    """Return the seconds from the first signal to the end; no process may be left."""
     status, now = child.wait(), time.monotonic()
     sent = [note["signal"] for note in notes(log) if "signal" in note]
     assert sent, child.errors
@@ -176,7 +176,7 @@ def test_a_training_ends_with_all_its_steps_saved(python, tiny, longest, no_cach
     if "preparation" in moment:
         assert found is None
     else:
-        assert found.position.step == steps
+        assert found.progress.step == steps
         said = f"verydeep: stopped, and saved in {out}: the same command with --resume goes on"
         assert child.errors.splitlines()[-1] == said or "models" in moment
     assert tiny.strays(out) == []
@@ -197,7 +197,7 @@ def test_an_evaluation_ends_too(python, longest, tmp_path, source, whole, worker
 def test_at_any_time_it_ends_a_training_that_loses_nothing(
     python, tiny, battery, figure, longest, no_cache, tmp_path, source
 ):
-    """Sent from outside, at seeded instants; the training goes on with each."""
+    """Send it from outside, at seeded instants; each start resumes the training."""
     out, log, rng, steps = tmp_path / "run", tmp_path / "log", random.Random(6), 0
     times = 40 if battery else 6
     often = [*OPTIONS, "--save-minutes", "1e-9", "--epochs", "400", "--patience", "400", "--workers", 2]
@@ -217,6 +217,6 @@ def test_at_any_time_it_ends_a_training_that_loses_nothing(
         steps += sum("step" in note for note in notes(log))
         found, passed_over = load_latest(out / "checkpoints")
         assert passed_over == []
-        assert (found.position.step if found else 0) == steps
+        assert (found.progress.step if found else 0) == steps
         assert not out.exists() or tiny.strays(out) == []
     assert steps > times / 2

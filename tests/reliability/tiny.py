@@ -16,19 +16,19 @@ CLASSES = ("dark", "light")
 RECIPE = Recipe(crop=32, width=0.05, batch=4, epochs=2, learning_rate=1e-3, scale="256:512", seed=5)
 
 IMAGES = 10
-"""To train on, in three batches, the last of which is smaller."""
+"""Images to train on, in three batches, the last of which is smaller."""
 
 STEPS = 3
-"""In an epoch."""
+"""Steps in an epoch."""
 
 
 def recipe(epochs):
-    """For so many epochs, in which the learning rate drops, if nothing is learned, but does not end the training."""
+    """Return a recipe of so many epochs; if nothing is learned the rate drops but does not end the training."""
     return replace(RECIPE, epochs=epochs, patience=max(1, epochs // 3), drops=3)
 
 
 def pictures(count, seed):
-    """Noise that is dark or light, as PNG files."""
+    """Make noise that is dark or light, as PNG files."""
     rng = np.random.default_rng(seed)
     samples = []
     for index in range(count):
@@ -44,7 +44,7 @@ def splits(training=IMAGES, validation=6):
 
 
 def folder(place, training=IMAGES, validation=6):
-    """The same as files, for the command line."""
+    """Write the same images as files, for the command line."""
     for part, source in splits(training, validation).parts.items():
         for sample in source.samples:
             file = place / part / CLASSES[sample.label] / sample.id
@@ -54,9 +54,9 @@ def folder(place, training=IMAGES, validation=6):
 
 
 def digest(checkpoint):
-    """Of everything in it that does not depend on the clock, to the bit."""
-    position = {**asdict(checkpoint.position), "seconds": None, "waited": None}
-    found = hashlib.sha256(repr(position).encode())
+    """Return a digest of all that does not depend on the clock, to the bit."""
+    progress = {**asdict(checkpoint.progress), "seconds": None, "waited": None}
+    found = hashlib.sha256(repr(progress).encode())
     for tensors in (checkpoint.weights, checkpoint.momentum):
         for name, value in sorted(tensors.items()):
             found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
@@ -65,11 +65,11 @@ def digest(checkpoint):
 
 
 def learning(run):
-    """The metrics that do not depend on the clock."""
+    """Return the metrics that do not depend on the clock."""
     names = ("epoch", "step", "learning_rate", "loss", "training_error", "validation_error")
     return [{name: epoch[name] for name in names} for epoch in read_metrics(run)]
 
 
 def strays(run):
-    """What is left of files and folders that were being written."""
+    """Return leftovers of files and folders that were being written."""
     return sorted(str(path.relative_to(run)) for path in run.rglob(".*"))

@@ -34,17 +34,17 @@ from verydeep.networks.vgg import VGG
 
 BASE = {"crop": 32, "width": 0.05, "batch": 5, "epochs": 2, "learning_rate": 1e-2, "seed": 5, "dropout": 0.0}
 MARK = "VERYDEEP_TEST_GROUP"
-"""Variable in the environment by which everything that a test started is found again."""
+"""Variable in the environment that marks every process that a test started."""
 
 TCP_INFO_BYTES, BYTES_SENT = 232, 200
-"""Of Linux' struct tcp_info: how long it is, and where the number of bytes sent stands in it."""
+"""Length of Linux' struct tcp_info, and offset of the number of bytes sent in it."""
 
 
-# What is trained on
+# Images
 
 
 def pictures(count, seed, classes=3):
-    """Noise, a little lighter in some classes, so that some of it is learned and some is not."""
+    """Make noise, a little lighter in some classes, so that only part of it is learned."""
     rng = np.random.default_rng(seed)
     samples = []
     for index in range(count):
@@ -57,7 +57,7 @@ def pictures(count, seed, classes=3):
 
 
 class Watched:
-    """A source that notes what is asked of it once a training is prepared, and where what is to go wrong does."""
+    """A source that notes which images are asked for once a training is prepared, and where faults happen."""
 
     def __init__(self, inner, what, job):
         self.inner, self.what, self.job = inner, what, job
@@ -76,16 +76,16 @@ class Watched:
         if self.what == "train":
             fail(self.job, "reading")
             time.sleep(self.job.get("slow", 0))
-        if index in self.job.get(f"bad_{self.what}", []):  # it has gone bad since the preparation
+        if index in self.job.get(f"bad_{self.what}", []):  # bad since the preparation
             return self.inner[index]._replace(data=b"no image")
         return self.inner[index]
 
 
-# What goes wrong
+# Faults
 
 
 def fail(job, where):
-    """Here something may go wrong: {"where": "reading", "rank": 1, "at": 3, "what": "SIGKILL"} at the third call.
+    """Cause the job's fault here, {"where": "reading", "rank": 1, "at": 3, "what": "SIGKILL"} at the third call.
 
     It goes wrong once, also if the training is started anew.
     """
@@ -109,7 +109,7 @@ def fail(job, where):
 
 
 def run(job):
-    """Trains; what this process met: {"asked": ..., "validated": ..., "error": ..., "message": ..., "steps": ...}."""
+    """Train; return what this process met: {"asked": ..., "validated": ..., "error": ..., "message": ...}."""
     rank = os.environ.get("RANK", "0")
     parts = {
         "train": Watched(pictures(job.get("train", 13), job.get("images", 0)), "train", job),
@@ -120,8 +120,8 @@ def run(job):
     prepare, forward, descend = verydeep.training.loop.prepare, VGG.forward, verydeep.training.loop.descend
     sent, scattered = [], []
 
-    def prepared(order):
-        done = prepare(order)
+    def prepared(job):
+        done = prepare(job)
         parts["train"].prepared = parts["val"].prepared = True
         return done
 
@@ -135,7 +135,7 @@ def run(job):
             scattered.append(rings_of_a_reduce_scatter())
         before = bytes_out()
         outcome = descend(*arguments, **options)
-        torch.distributed.barrier()  # now all has arrived
+        torch.distributed.barrier()  # now all bytes have arrived
         sent.append(bytes_out() - before)
         return outcome
 
@@ -145,7 +145,7 @@ def run(job):
         stack.enter_context(patch.object(VGG, "forward", watched_forward))
         if job.get("count"):
             stack.enter_context(patch.object(verydeep.training.loop, "descend", counted))
-        stack.enter_context(patch.object(verydeep.images.loader, "CACHE_BYTES", 0))  # every image is asked for anew
+        stack.enter_context(patch.object(verydeep.images.loader, "CACHE_BYTES", 0))  # no image is kept
         stack.enter_context(patch.object(verydeep.machine.processes, "LOST_AFTER", job.get("lost_after", 20.0)))
         try:
             train(
@@ -168,7 +168,7 @@ def run(job):
 
 
 def bytes_out():
-    """What this process has sent over all of its TCP connections so far, as Linux counts it."""
+    """Return the bytes that this process has sent over all of its TCP connections, as Linux counts them."""
     total = 0
     for file in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
@@ -182,7 +182,7 @@ def bytes_out():
 
 
 def rings_of_a_reduce_scatter():
-    """How often what a ring would send goes out for tensors that are added up and dealt out: gloo may send it twice."""
+    """Return how many times what a ring would send gloo sends to add up tensors and deal them out: once or twice."""
     import torch.distributed as dist
 
     count, numbers = dist.get_world_size(), 100_000
@@ -194,12 +194,12 @@ def rings_of_a_reduce_scatter():
 
 
 def runs_of(job, processes):
-    """What each process of a job met."""
+    """Return what each process of a job met."""
     return [json.loads(Path(f"{job['out']}.{rank}.json").read_text()) for rank in range(processes)]
 
 
 def work(jobs):
-    """All of them one after the other; ends with the status of the first that was not to fail, or that says so."""
+    """Run all jobs in turn; end with the status of a failed one that is its process's last."""
     with ended_by_sigterm():
         for job in jobs:
             met = run(job)
@@ -214,7 +214,7 @@ def work(jobs):
 
 
 def torchrun(processes, jobs, folder, *options, seconds=100):
-    """Runs jobs in one start; what was said to standard error. Ends everything if it takes too long."""
+    """Run jobs in one start of torchrun; return as `started`."""
     file = Path(folder) / f"jobs-{uuid.uuid4().hex}.json"
     file.write_text(json.dumps(jobs))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
@@ -222,14 +222,14 @@ def torchrun(processes, jobs, folder, *options, seconds=100):
 
 
 def forked(processes, jobs, folder, *, seconds=100):
-    """The same by torchrun's agent in a process that has imported everything and forks: no rank does so again."""
+    """Run jobs as `torchrun` does, in forks of a process that has imported everything already."""
     file = Path(folder) / f"jobs-{uuid.uuid4().hex}.json"
     file.write_text(json.dumps(jobs))
     return started([sys.executable, __file__, "--forked", str(processes), str(file)], seconds)
 
 
 def fork(processes, jobs):
-    """Works on the jobs in so many processes and waits for them; raises if one of them fails."""
+    """Work on the jobs in so many processes and wait for them; raise if one of them fails."""
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     config = LaunchConfig(
@@ -246,14 +246,14 @@ def fork(processes, jobs):
 
 
 def started(command, seconds):
-    """Status, standard error and the mark of a command; raises TimeoutError if it takes too long."""
+    """Run a command; return its status, output and mark; raise TimeoutError if it takes too long."""
     mark = uuid.uuid4().hex
     environment = {**os.environ, MARK: mark, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        for number in (signal.SIGUSR1, signal.SIGKILL):  # tell where you are, and end
+        for number in (signal.SIGUSR1, signal.SIGKILL):  # print the stacks, and end
             for pid in alive(mark):
                 os.kill(pid, number)
             time.sleep(1)
@@ -263,7 +263,7 @@ def started(command, seconds):
 
 
 def alive(mark):
-    """Processes with this mark (on Linux; elsewhere none are found)."""
+    """Return the living processes with this mark (on Linux; elsewhere none are found)."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -273,13 +273,13 @@ def alive(mark):
     return found
 
 
-# Several, started by hand: nobody clears up after them
+# Several, started by hand: no agent clears up after them
 
 
 def by_hand(cases, folder, seconds=100):
-    """Runs {"job": ..., "processes": ...} all at the same time, each process an own one without an agent.
+    """Run all {"job": ..., "processes": ...} at the same time, without an agent of torchrun.
 
-    Gives for each case a list of {"status": ..., "seconds": after the fault, "said": ...}, by rank; and the mark.
+    Returns for each case a list of {"status": ..., "seconds": after the fault, "said": ...}, by rank; and the mark.
     """
     file = Path(folder) / f"cases-{uuid.uuid4().hex}.json"
     file.write_text(json.dumps(cases))
@@ -289,7 +289,7 @@ def by_hand(cases, folder, seconds=100):
 
 
 def launch(file):
-    """Forks the processes of every case, waits for them, and writes down how they ended."""
+    """Fork the processes of every case, wait for them, and write down how they ended."""
     cases = json.loads(file.read_text())
     children = {}
     for number, case in enumerate(cases):
@@ -334,7 +334,7 @@ def launch(file):
 
 
 def become(rank, count, port, said):
-    """Makes this process one of `count`, as a script of somebody's own would start it."""
+    """Make this process one of `count`, as a user's own script would start it."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in place.items()}, MASTER_ADDR="127.0.0.1")
     said.parent.mkdir(parents=True, exist_ok=True)
@@ -344,7 +344,7 @@ def become(rank, count, port, said):
 
 
 def free_port():
-    """Below those that the system gives to connections, some of which are being made meanwhile."""
+    """Return a free port below those that the system gives to connections."""
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as found, suppress(OSError):
@@ -352,11 +352,11 @@ def free_port():
             return port
 
 
-# What comes out
+# Results
 
 
 def difference(one, other):
-    """Of two networks, or runs: |a - b| / |b| of all weights together, and the largest of any one tensor."""
+    """Return |a - b| / |b| of all weights of two networks or runs together, and the largest of any tensor."""
     a, b = (dict((net if isinstance(net, VGG) else load(net)).named_parameters()) for net in (one, other))
     assert a.keys() == b.keys()
     pairs = [(a[name].detach().double(), b[name].detach().double()) for name in b]

@@ -1,4 +1,4 @@
-"""Trainings of boxes: what they start from, what they leave, and that a stop costs nothing."""
+"""Trainings of boxes: what they start from, what they leave, and stops that cost nothing."""
 
 import signal
 from dataclasses import replace
@@ -26,7 +26,7 @@ RECIPE = Recipe(crop=32, width=0.05, batch=4, epochs=2, learning_rate=1e-3)
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
-    """Of the same pictures, without their boxes."""
+    """Train on the same pictures, without their boxes."""
     parts = {split: boxed.source for split, boxed in pictures.splits().parts.items()}
     return train(Splits(name="pictures", parts=parts), network="A", out=tmp_path_factory.mktemp("a"), recipe=RECIPE)
 
@@ -78,7 +78,7 @@ def test_classification_and_localisation_refuse_each_others_runs(classifier, tmp
 
 
 def test_the_validation_error_is_that_of_the_simplified_test(classifier, tmp_path):
-    """Where no box is cut off by the image's border both see the same."""
+    """Both see the same where no box is cut off by the image's border."""
     run = trained(classifier, tmp_path / "run", epochs=12, learning_rate=0.02, dropout=0.0)
     val = pictures.splits().part("val")
     boxes = centre_crop_boxes(load_box_model(run), val, quarantine=Quarantine(6))

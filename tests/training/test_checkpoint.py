@@ -6,14 +6,14 @@ import json
 import pytest
 import torch
 
-from verydeep.training.checkpoint import Checkpoint, Position, load_latest, load_step, newest, save
+from verydeep.training.checkpoint import Checkpoint, Progress, load_latest, load_step, newest, save
 from verydeep.training.schedule import Plateau
 
 FILES = ["weights.safetensors", "momentum.safetensors", "state.json", "manifest.json"]
 
 
 def checkpoint(step, best=None):
-    """Some weights, one of them channels last, with momentum."""
+    """Return some weights, one of them channels last, with momentum."""
     generator = torch.Generator().manual_seed(step)
     weights = {
         "conv1_1.weight": torch.randn(4, 3, 3, 3, generator=generator).to(memory_format=torch.channels_last),
@@ -21,13 +21,13 @@ def checkpoint(step, best=None):
     }
     momentum = {name: torch.randn(value.shape, generator=generator) for name, value in weights.items()}
     plateau = Plateau(best=12.5, waited=1, drops=2)
-    position = Position(step=step, loss_sum=0.1 + 0.2, wrong=3, seen=9, waited=0.3, plateau=plateau, best_step=best)
-    return Checkpoint(weights=weights, momentum=momentum, position=position)
+    progress = Progress(step=step, loss_sum=0.1 + 0.2, wrong=3, seen=9, waited=0.3, plateau=plateau, best_step=best)
+    return Checkpoint(weights=weights, momentum=momentum, progress=progress)
 
 
 def equal(one, other):
     pairs = [(one.weights, other.weights), (one.momentum, other.momentum)]
-    return one.position == other.position and all(
+    return one.progress == other.progress and all(
         a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in pairs
     )
 
@@ -70,7 +70,7 @@ def test_the_best_is_kept_as_long_as_it_is_the_best(tmp_path):
 def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path):
     save(tmp_path, checkpoint(3))
     save(tmp_path, checkpoint(3, best=1))
-    assert load_latest(tmp_path)[0].position.best_step == 1
+    assert load_latest(tmp_path)[0].progress.best_step == 1
     assert kept(tmp_path) == ["step-00000003"]
 
 

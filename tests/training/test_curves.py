@@ -1,4 +1,4 @@
-"""What a training leaves to look at."""
+"""Curves and checkpoints that a training leaves."""
 
 import signal
 import struct
@@ -27,7 +27,7 @@ def images():
 
 
 def points(run):
-    """{tag: {step: value}} as TensorBoard would show them: a restarted writer takes back what came after its step."""
+    """Return {tag: {step: value}} as TensorBoard shows them: a restarted writer takes back what came after its step."""
     found = {}
     for file in sorted((run / "tensorboard").iterdir()):
         data, place = file.read_bytes(), 0
@@ -58,12 +58,12 @@ def test_curves_are_the_metrics(images, tmp_path):
     assert list(drawn["step/learning_rate"].values()) == pytest.approx(12 * [1e-3])
 
 
-def test_a_curve_that_is_begun_again_forgets_what_is_done_again(tmp_path):
+def test_a_curve_that_is_resumed_forgets_steps_that_are_repeated(tmp_path):
     for first, value in ((0, 0.5), (0, 1.0), (3, 2.0)):
         with curves(tmp_path, first_step=first, on=True) as plot:
             for step in range(first, 6):
                 plot.step(step, loss=value, learning_rate=0.1)
-        time.sleep(1.1)  # names of event files are by the second
+        time.sleep(1.1)  # event files are named by the second
     assert points(tmp_path)["step/loss"] == {1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 2}
 
 
@@ -98,7 +98,7 @@ def test_another_process_draws_nothing(tmp_path):
 
 
 class Slow(MemorySource):
-    """Each image takes its time."""
+    """A source that takes 50 ms for each image."""
 
     def __getitem__(self, index):
         time.sleep(0.05)
@@ -137,7 +137,7 @@ def test_a_checkpoint_is_written_now_and_then_within_an_epoch(images, tmp_path, 
 
     steps, save = [], checkpoint.save
     monkeypatch.setattr(
-        checkpoint, "save", lambda folder, found: (steps.append(found.position.step), save(folder, found))
+        checkpoint, "save", lambda folder, found: (steps.append(found.progress.step), save(folder, found))
     )
     train(images, network="A", out=tmp_path / "run", recipe=TINY, execution=Execution(save_minutes=1e-9))
     assert steps == [0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 10, 11, 12]

@@ -14,7 +14,7 @@ from verydeep.runs.record import read_metrics, read_record
 
 TINY = {"crop": 32, "width": 0.05, "batch": 5, "epochs": 2, "seed": 3}
 STILL = {**TINY, "epochs": 1, "learning_rate": 1e-30, "weight_decay": 0.0}
-"""Nothing moves, so that first weights can be looked at."""
+"""Options of a training in which nothing moves, so that first weights can be looked at."""
 
 WEIGHTS_OF_A = [
     *("conv1_1", "conv2_1", "conv3_1", "conv3_2", "conv4_1", "conv4_2", "conv5_1", "conv5_2"),
@@ -23,7 +23,7 @@ WEIGHTS_OF_A = [
 
 
 def pictures(count, seed, classes):
-    """Noise that is the lighter the later its class comes in the alphabet."""
+    """Make noise that is the lighter the later its class comes in the alphabet."""
     rng = np.random.default_rng(seed)
     samples = []
     for index in range(count):
@@ -50,7 +50,7 @@ def state(run):
 
 
 def changed(one, other):
-    """Names of layers whose weights differ by more than nothing moves (a bias that was 0 may have become 1e-30)."""
+    """Return the layers whose weights differ; a bias that was 0 may have become 1e-30."""
     moved = {name.split(".")[0] for name in one if not torch.equal(one[name], other[name])}
     return {name for name in moved if not torch.allclose(one[f"{name}.weight"], other[f"{name}.weight"], 0, 1e-20)}
 

@@ -1,4 +1,4 @@
-"""What each initialisation does to net A at full width, on the handwritten digits (crop 32).
+"""Each initialisation of net A at full width, on the handwritten digits (crop 32).
 
 At the paper's width, signals keep their size with Glorot's initialisation, and A learns at once. With a standard
 deviation of 0.01, which `paper` means, they shrink from layer to layer, and A stays at chance for a long time. With the
@@ -19,7 +19,7 @@ CHANCE = math.log(10)
 
 
 def losses(folder, init):
-    """Of four epochs of every third digit, 27 steps each."""
+    """Train for four epochs of every third digit, 27 steps each."""
     images = Subset(source=digits().part("train"), indices=tuple(range(0, 1259, 3)))
     few = Subset(source=digits().part("val"), indices=tuple(range(20)))
     recipe = Recipe(crop=32, batch=16, learning_rate=2.5e-3, epochs=4, patience=4, flip=False, init=init)

@@ -25,7 +25,7 @@ TINY = Recipe(crop=32, width=0.05, batch=4, epochs=3, learning_rate=1e-3, seed=5
 
 
 def pictures(count, seed, classes=("dark", "light")):
-    """Noise that is dark or light, as PNG files."""
+    """Make noise that is dark or light, as PNG files."""
     rng = np.random.default_rng(seed)
     samples = []
     for index in range(count):
@@ -152,13 +152,13 @@ def test_the_same_seed_gives_the_same_weights_for_any_number_of_workers(tmp_path
 
 
 def learning(run):
-    """The metrics that do not depend on the clock."""
+    """Return the metrics that do not depend on the clock."""
     names = ("epoch", "step", "learning_rate", "loss", "training_error", "validation_error")
     return [{name: epoch[name] for name in names} for epoch in read_metrics(run)]
 
 
 class Interrupting(MemorySource):
-    """Sends a signal to the process when an image is read for the n-th time."""
+    """A source that sends a signal to its process when an image is read for the n-th time."""
 
     reads = 0
     at = 0
@@ -286,7 +286,7 @@ def test_the_rate_that_acts_is_the_schedules(tmp_path):
 
 
 def unlearnable():
-    """The same validation image under both labels: its error is 50% whatever is learned."""
+    """Put the same validation image under both labels: the error is 50% whatever is learned."""
     data = pictures(1, 3).samples[0].data
     val = MemorySource(classes=("dark", "light"), samples=(Sample(data, 0, "0"), Sample(data, 1, "1")))
     return Splits(name="noise", parts={"train": pictures(10, 0), "val": val})
@@ -322,7 +322,7 @@ def test_the_validation_error_is_that_of_centre_crops_at_the_middle_scale(tmp_pa
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_whole_process_group_is_survived_by_workers(tmp_path, number):
-    """As a terminal's Ctrl-C and a batch system's termination come."""
+    """Send it as a terminal's Ctrl-C and a batch system's termination come."""
     options = [
         "--crop",
         "32",

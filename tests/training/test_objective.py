@@ -1,4 +1,4 @@
-"""What is learned of boxes, against formulas in NumPy."""
+"""The objective for boxes against formulas in NumPy."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from verydeep.images.boxes.geometry import CORRECT_IOU, boxes_in_image, intersection_over_union
 from verydeep.images.on_device import DeviceBatch
-from verydeep.training.objective import classification, localisation
+from verydeep.training.objective import box_regression, classification
 
 
 def batch(boxes, labels):
@@ -27,7 +27,7 @@ def test_loss_and_gradients_are_those_of_half_the_squared_distance(regression):
     outputs, boxes, labels = drawn(4 if regression == "shared" else 12)
     given = torch.tensor(outputs, dtype=torch.float64, requires_grad=True)
     shown = batch(boxes, labels.tolist())
-    loss = localisation(regression).loss(given, shown)
+    loss = box_regression(regression).loss(given, shown)
     loss.backward()
     expected, gradients = 0.0, np.zeros_like(outputs)
     for row, (box, label) in enumerate(zip(shown.boxes.double().numpy(), labels, strict=True)):
@@ -46,7 +46,7 @@ def test_an_image_is_wrong_where_boxes_overlap_by_half_or_less(regression):
     for row, label in enumerate(labels):  # near enough that both occur, and some with sides below 0
         first = 0 if regression == "shared" else 4 * label
         outputs[row, first : first + 4] = boxes[row] + rng.normal(0, 0.25, 4)
-    found = localisation(regression).wrong(torch.tensor(outputs, dtype=torch.float32), batch(boxes, labels.tolist()))
+    found = box_regression(regression).wrong(torch.tensor(outputs, dtype=torch.float32), batch(boxes, labels.tolist()))
     heads = outputs.reshape(400, -1, 4)
     chosen = heads[np.arange(400), labels if regression == "per-class" else 0]
     overlaps = intersection_over_union(*(boxes_in_image(one, 1, top=0, left=0) for one in (chosen, boxes)))
@@ -58,14 +58,14 @@ def test_an_image_is_wrong_where_boxes_overlap_by_half_or_less(regression):
 def test_exactly_half_is_wrong_and_nothing_is_too():
     shown = batch([[0.5, 0.5, 1, 1]] * 3, [0, 0, 0])
     outputs = torch.tensor([[0.5, 0.5, 0.5, 1], [0.5, 0.5, 0.51, 1], [0.5, 0.5, 0, 0]])
-    assert localisation("shared").wrong(outputs, shown).tolist() == [True, False, True]
+    assert box_regression("shared").wrong(outputs, shown).tolist() == [True, False, True]
 
 
 def test_a_share_without_images_has_no_loss():
     empty = DeviceBatch(torch.zeros(0, 3, 32, 32), torch.zeros(0).long(), torch.zeros(0).long())
     for regression, width in (("shared", 4), ("per-class", 12)):
         outputs = torch.zeros(0, width, requires_grad=True)
-        objective = localisation(regression)
+        objective = box_regression(regression)
         objective.loss(outputs, empty).backward()
         assert objective.wrong(outputs, empty).shape == (0,)
 
@@ -73,7 +73,7 @@ def test_a_share_without_images_has_no_loss():
 def test_images_without_boxes_are_refused():
     shown = DeviceBatch(torch.zeros(1, 3, 32, 32), torch.zeros(1).long(), torch.zeros(1).long())
     with pytest.raises(ValueError, match="no boxes to learn"):
-        localisation("shared").loss(torch.zeros(1, 4), shown)
+        box_regression("shared").loss(torch.zeros(1, 4), shown)
 
 
 def test_classification_is_cross_entropy_and_the_most_probable_class():

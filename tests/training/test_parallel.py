@@ -1,4 +1,4 @@
-"""Steps over several processes against steps of one, and what is sent against what the system counts."""
+"""Steps over several processes against steps of one, and bytes sent against those that the system counts."""
 
 import json
 import sys
@@ -39,11 +39,11 @@ SENDING = {
         "train": 192,
     },
 }
-"""Of the first two nearly all is gradients, of the last two half is activations."""
+"""Nearly all bytes of the first two are gradients, half of those of the last two are activations."""
 
 
 def made(job, place, start):
-    """A job with its place."""
+    """Return a job with its run folder."""
     recipe = dict(job.get("recipe", {}))
     if "finetune" in recipe:
         recipe["finetune"] = str(start)
@@ -52,7 +52,7 @@ def made(job, place, start):
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
-    """As in the processes that are started."""
+    """Use one thread, as the processes that are started do."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -61,7 +61,7 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """All trainings, on one process (here), two and four (each in one start)."""
+    """Run all trainings on one process (here), two and four (each in one start)."""
     folder = tmp_path_factory.mktemp("parallel")
     start = folder / "start"
     assert several.run({"out": str(start), "recipe": {"epochs": 1}})["error"] is None
@@ -84,7 +84,7 @@ def folder(tmp_path_factory):
 
 
 def first_weights(run):
-    """What a run with a drawn start was before its first step."""
+    """Return the network of a run with random first weights before its first step."""
     net = load(run)
     initialise(net, "glorot", generator=torch.Generator().manual_seed(several.BASE["seed"]))
     return net
@@ -105,7 +105,7 @@ def test_several_processes_end_with_the_weights_of_one(folder, name, processes):
 
 
 def test_masks_of_dropout_do_change_the_weights(folder):
-    """Otherwise the trainings with dropout would show nothing."""
+    """Without this the trainings with dropout would show nothing."""
     assert several.difference(folder / "1" / "dropout", folder / "1" / "A")[0] > 1e-3
 
 
@@ -119,7 +119,7 @@ def test_a_step_sends_what_the_formula_says(folder, name, processes):
     net = vgg("A", classes=3, crop=32, width=recipe["width"])
     formula = bytes_sent(net, processes, batch=recipe["batch"], fc_parallel=job["execution"]["fc_parallel"])
     if job["execution"]["fc_parallel"]:
-        # Half of the activations are added up and dealt out, which the formula takes for one turn of a ring.
+        # Half of the activations are added up and dealt out, which the formula counts as one turn of a ring.
         dealt = recipe["batch"] * (net.fc6.in_features + net.fc7.out_features + net.fc8.out_features) * 4
         formula += (met[0]["scattered"][0] - 1) * dealt * (processes - 1) / processes
     steps = [sum(step) / processes for step in zip(*(one["sent"] for one in met), strict=True)]
@@ -172,7 +172,7 @@ def test_other_errors_of_the_trial_are_not_taken_for_a_lack_of_memory():
 
 
 def test_a_batch_that_does_not_fit_is_computed_in_pieces_to_the_same_end(tmp_path, monkeypatch, capsys):
-    """A device for three images: of five, three and then two are computed, and that is said."""
+    """On a device for three images, five are computed as three and two, and a line says so."""
     job = {"recipe": {"dropout": 0.5, "batch": 5}}
     assert several.run({**job, "out": str(tmp_path / "whole")})["error"] is None
     assert "pieces" not in capsys.readouterr().err

@@ -10,14 +10,14 @@ from verydeep.training.schedule import Plateau, after_epoch, learning_rate
 
 
 def rates(errors, *, patience, drops):
-    """Learning rate of each epoch, and whether the training had ended after it."""
+    """Return the learning rate of each epoch, and whether the training had ended after it."""
     recipe = Recipe(learning_rate=1.0, patience=patience, drops=drops)
-    state, found = Plateau(), []
+    plateau, epochs = Plateau(), []
     for epoch, error in enumerate(errors):
-        rate = learning_rate(recipe, state, step=7 * epoch + epoch % 7, steps_per_epoch=7)
-        state = after_epoch(state, error, recipe)
-        found.append((rate, state.finished))
-    return found
+        rate = learning_rate(recipe, plateau, step=7 * epoch + epoch % 7, steps_per_epoch=7)
+        plateau = after_epoch(plateau, error, recipe)
+        epochs.append((rate, plateau.finished))
+    return epochs
 
 
 def test_three_drops_then_stop():
@@ -57,7 +57,7 @@ def test_the_rate_is_that_of_pytorchs_schedule(errors, patience):
 
 
 def planned(recipe, steps_per_epoch):
-    """The rates of all steps of a schedule that goes by plan, whatever the errors are."""
+    """Return the rates of all steps of a schedule that follows a plan, whatever the errors are."""
     return [
         learning_rate(recipe, Plateau(drops=2, waited=1), step=step, steps_per_epoch=steps_per_epoch)
         for step in range(recipe.epochs * steps_per_epoch)
@@ -65,7 +65,7 @@ def planned(recipe, steps_per_epoch):
 
 
 def stepped(schedule_of, steps, *, rate):
-    """The rates of a schedule of PyTorch's."""
+    """Return the rates of a schedule of PyTorch."""
     optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate)
     schedule, found = schedule_of(optimiser), []
     for _ in range(steps):
@@ -109,7 +109,7 @@ def test_the_warm_up_of_steps_rises_to_the_rate():
 
 @pytest.mark.parametrize("schedule", ["step", "cosine"])
 def test_only_the_plateau_ends_a_training_early(schedule):
-    recipe, state = Recipe(schedule=schedule), Plateau()
+    recipe, plateau = Recipe(schedule=schedule), Plateau()
     for error in [50.0, 40.0] + 100 * [60.0]:
-        state = after_epoch(state, error, recipe)
-    assert state == Plateau(best=40.0)
+        plateau = after_epoch(plateau, error, recipe)
+    assert plateau == Plateau(best=40.0)

@@ -1,4 +1,4 @@
-"""What a step leaves when it is not applied, and when memory runs out."""
+"""Steps that are not applied leave nothing behind; steps that run out of memory are divided."""
 
 import signal
 
@@ -9,7 +9,7 @@ from verydeep import Execution, Recipe, describe, load, train
 from verydeep.images.sources.digits import digits
 from verydeep.images.sources.source import Splits, Subset
 from verydeep.machine.runtime import Stopped
-from verydeep.training import loop, machinery, micro_batch, step
+from verydeep.training import learner, loop, micro_batch, step
 from verydeep.training.step import DivergedError
 
 TINY = {"crop": 32, "width": 0.05, "batch": 4, "epochs": 2, "learning_rate": 1e-3}
@@ -49,9 +49,9 @@ def test_a_step_that_is_given_up_leaves_statistics_as_they_were(images, tmp_path
 def test_a_step_that_diverges_leaves_statistics_as_they_were(images, monkeypatch, tmp_path):
     nets, descend = [], loop.descend
 
-    def noted(built, *arguments, **options):
-        nets.append((built.net, {name: value.clone() for name, value in built.net.state_dict().items()}))
-        return descend(built, *arguments, **options)
+    def noted(learner, *arguments, **options):
+        nets.append((learner.net, {name: value.clone() for name, value in learner.net.state_dict().items()}))
+        return descend(learner, *arguments, **options)
 
     monkeypatch.setattr(loop, "descend", noted)
     with pytest.raises(DivergedError, match="that step was not applied"):
@@ -62,22 +62,22 @@ def test_a_step_that_diverges_leaves_statistics_as_they_were(images, monkeypatch
 
 
 def test_momentum_that_is_loaded_is_laid_out_as_its_weights(images, tmp_path, monkeypatch):
-    """Kernels that update all weights at once look at nothing but memory."""
-    built, assemble = [], machinery.assemble
+    """Kernels that update all weights at once know nothing but the order in memory."""
+    learners, learner_of = [], learner.learner_of
 
     def noted(*arguments, **options):
-        built.append(assemble(*arguments, **options))
-        return built[-1]
+        learners.append(learner_of(*arguments, **options))
+        return learners[-1]
 
-    monkeypatch.setattr("verydeep.training.preparation.assemble", noted)
+    monkeypatch.setattr("verydeep.training.preparation.learner_of", noted)
     monkeypatch.setattr(loop, "save_models", lambda *_, **__: None)  # so that it can be resumed
     for _ in range(2):
         train(images, network="C", out=tmp_path, recipe=Recipe(**TINY), resume=True)
     layouts = 0
-    for name, value in built[1].net.named_parameters():
-        momentum = built[1].optimiser.state[value]["momentum_buffer"]
+    for name, value in learners[1].net.named_parameters():
+        momentum = learners[1].optimiser.state[value]["momentum_buffer"]
         assert momentum.stride() == value.stride(), name
-        first = built[0].optimiser.state[built[0].net.get_parameter(name)]
+        first = learners[0].optimiser.state[learners[0].net.get_parameter(name)]
         assert torch.equal(momentum, first["momentum_buffer"])
         layouts += value.ndim == 4 and not value.is_contiguous()
     assert layouts > 5, "no weights are channels last, so this shows nothing"

@@ -1,4 +1,4 @@
-"""The validation error when something goes wrong on the way: nothing is lost, and it is done again."""
+"""A validation in which something goes wrong loses nothing and is repeated."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ TINY = Recipe(crop=32, width=0.05, batch=4, epochs=2, learning_rate=1e-3)
 
 @dataclass(frozen=True, kw_only=True)
 class Failing(Subset):
-    """Its fifth image fails once, in whichever process reads it."""
+    """A source whose fifth image fails once, in whichever process reads it."""
 
     marker: Path
     kind: str

@@ -9,6 +9,7 @@ from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.presentation.terminal import show
 from verydeep.training.recipe import Recipe
+from verydeep.training.results import training_end
 from verydeep.training.tables import training_table
 
 
@@ -49,21 +50,7 @@ def show_training(folder: Path, json_file: Path | None, **more: Any) -> None:
     Raises:
         OSError: the run has lost its metrics.
     """
-    from verydeep.images.quarantine import read_quarantine
-    from verydeep.runs.files import QUARANTINE
-    from verydeep.runs.record import read_metrics, read_record
-
     if rank_of_environment():
         return  # the first process shows the figures
-    epochs = read_metrics(folder)
-    if not epochs:
-        raise OSError(f"{folder} has lost its metrics; its model is good")
-    figures = {
-        "run": str(folder),
-        "network": read_record(folder).network,
-        "last": epochs[-1],
-        "best": min(epochs, key=lambda epoch: epoch["validation_error"]),
-        "unusable": read_quarantine(folder / QUARANTINE),
-        **more,
-    }
-    show(figures, json_file, training_table(figures))
+    end = training_end(folder)
+    show({**end.to_dict(), **more}, json_file, training_table(end))

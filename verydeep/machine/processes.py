@@ -1,4 +1,4 @@
-"""The processes that compute together under torchrun: who they are, what they tell each other, which one was lost.
+"""Processes that compute together under torchrun: who they are, what they tell each other, which one was lost.
 
 Without torchrun there is one process, which asks nobody.
 """
@@ -14,31 +14,31 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from verydeep.machine.runtime import stop_request
 
 if TYPE_CHECKING:
     import torch
 
-BEAT = 0.5
+_BEAT = 0.5
 """Seconds between two signs of life."""
 
 LOST_AFTER = 60.0
-"""Seconds without one after which a process counts as lost; it may be busy writing a large file."""
+"""Seconds without a sign of life after which a process counts as lost; it may be busy writing a large file."""
 
-WATCHED = 8
-"""Processes that each one watches; everybody is watched by as many."""
+_WATCHED = 8
+"""Processes that each one watches; each is watched by as many."""
 
-PATIENCE = timedelta(days=1)
-"""For a message of another process that lives: the first one may be looking through a large source."""
+_PATIENCE = timedelta(days=1)
+"""Longest wait for a message of a process that lives: the first one may be looking through a large source."""
 
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 
 _kept: list[Any] = []
-"""The group of the last joining. If DistributedDataParallel were the last to let go of it, in the traceback of an
-error, say, PyTorch would wait for its threads with the interpreter's lock held, and they for the lock. It goes before
-Python ends: a thread that asks for the lock after that takes the process down (SIGABRT)."""
+"""The last process group. If DistributedDataParallel were the last to release it, in the traceback of an error, say,
+PyTorch would wait for its threads with the interpreter's lock held, and they for the lock. It is released before Python
+ends: a thread that asks for the lock after that takes the process down (SIGABRT)."""
 atexit.register(_kept.clear)
 
 
@@ -53,11 +53,11 @@ class Processes:
     rank: int = 0
     count: int = 1
     beats: Any = field(default=None, repr=False)
-    """Store of the signs of life."""
+    """Store of the signs of life, a counter for each process."""
     names: Sequence[str] = ()
-    """Of all, by rank."""
+    """Names of all processes, by rank."""
     ended: threading.Event = field(default_factory=threading.Event, repr=False)
-    """Whether this process no longer watches others."""
+    """Set when this process no longer watches others."""
 
     @property
     def first(self) -> bool:
@@ -70,7 +70,7 @@ class Processes:
         return self.count > 1
 
     def gathered(self, values: Sequence[float]) -> "torch.Tensor":
-        """Everyone's numbers, float64 [count, len(values)]; all processes must give as many."""
+        """Gather numbers from all processes, float64 [processes, values]; all must give equally many."""
         import torch
         import torch.distributed as dist
 
@@ -81,8 +81,8 @@ class Processes:
         dist.all_gather(everyone, mine)
         return torch.stack(everyone)
 
-    def all_of(self, value: Found) -> list[Found]:
-        """Everyone's value, in the order of ranks."""
+    def all_of(self, value: Value) -> list[Value]:
+        """Gather a value from all processes, in the order of ranks."""
         import torch.distributed as dist
 
         if not self.several:
@@ -115,8 +115,8 @@ class Processes:
         if any(failed):
             raise LostProcessError(f"process {failed.index(True)} failed")
 
-    def to_first(self, value: Found) -> list[Found] | None:
-        """Everyone's value, in the order of ranks, for the first process; None for the others."""
+    def to_first(self, value: Value) -> list[Value] | None:
+        """Gather a value from all processes for the first one, in the order of ranks; return None in the others."""
         import torch.distributed as dist
 
         if not self.several:
@@ -125,31 +125,30 @@ class Processes:
         dist.gather_object(value, everyone, dst=0)
         return everyone
 
-    def from_first(self, compute: Callable[[], Found]) -> Found:
-        """What `compute` gives in the first process, in all of them; if it raises there, it raises in all."""
+    def from_first(self, compute: Callable[[], Value]) -> Value:
+        """Return in all processes what `compute` returns in the first one; if it raises there, raise that in all."""
         import torch.distributed as dist
 
         if not self.several:
             return compute()
-        told: list[Any] = [None, None]
+        result: list[Any] = [None, None]
         if self.first:
             try:
-                told[0] = compute()
+                result[0] = compute()
             except Exception as error:
-                told[1] = error
-        dist.broadcast_object_list(told, src=0)
-        if told[1] is not None:
-            raise told[1]
-        found: Found = told[0]
-        return found
+                result[1] = error
+        dist.broadcast_object_list(result, src=0)
+        if result[1] is not None:
+            raise result[1]
+        return cast(Value, result[0])
 
     def lost(self) -> str | None:
-        """Which processes give no sign of life any more, in words; takes a few seconds."""
+        """Name the processes that no longer give signs of life, after a few seconds; None if all do."""
         if not self.several:
             return None
         try:
             before = [_beats(self.beats, rank) for rank in range(self.count)]
-            time.sleep(6 * BEAT)
+            time.sleep(6 * _BEAT)
             silent = [r for r in range(self.count) if r != self.rank and _beats(self.beats, r) == before[r]]
             return _told(self, silent)
         except RuntimeError:
@@ -162,17 +161,17 @@ def under_torchrun() -> bool:
 
 
 def processes_here() -> int:
-    """How many of them are on this machine."""
+    """Return how many of them are on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def restarted() -> bool:
-    """Whether torchrun has started this process anew (`--max-restarts`); of several machines only some may count it."""
+    """Return whether torchrun has restarted this process (`--max-restarts`); not all machines need count it."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def rank_of_environment() -> int:
-    """This process's number, before it has joined the others."""
+    """Return this process's number, before it has joined the others."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -209,11 +208,11 @@ def _group(device: "torch.device", advice: str) -> Iterator[Processes]:
     from torch._C._distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    store, rank, count = next(rendezvous("env://", timeout=PATIENCE))
+    store, rank, count = next(rendezvous("env://", timeout=_PATIENCE))
     meeting = _meeting(store, rank, count)
     store = PrefixStore(f"verydeep/{meeting}", store)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
     _kept[:] = [dist.group.WORLD]
     processes = Processes(rank=rank, count=count, beats=_store_of_beats(meeting))
     processes.beats.add(f"beat/{rank}", 1)
@@ -232,11 +231,11 @@ def _group(device: "torch.device", advice: str) -> Iterator[Processes]:
 
 
 def _meeting(store: Any, rank: int, count: int) -> str:
-    """A name that only those have who join now: torchrun's store keeps what was there before a restart."""
+    """Return a name that only processes know that join now: torchrun's store keeps names from before a restart."""
     mine = uuid.uuid4().hex
     if rank:
         store.set(f"verydeep/comes/{rank}", mine)
-        store.wait([f"verydeep/met/{mine}"], PATIENCE)
+        store.wait([f"verydeep/met/{mine}"], _PATIENCE)
         met = bytes(store.get(f"verydeep/met/{mine}")).decode()
         store.set(f"verydeep/has/{met}/{rank}", "")
         return met
@@ -245,14 +244,14 @@ def _meeting(store: Any, rank: int, count: int) -> str:
         for other in sorted(awaited):
             if store.check([f"verydeep/has/{mine}/{other}"]):
                 awaited.discard(other)
-            elif store.check([f"verydeep/comes/{other}"]):  # or came before the restart, and nobody reads this
+            elif store.check([f"verydeep/comes/{other}"]):  # perhaps before the restart: then nobody reads this
                 store.set(f"verydeep/met/{bytes(store.get(f'verydeep/comes/{other}')).decode()}", mine)
-        time.sleep(BEAT / 10)
+        time.sleep(_BEAT / 10)
     return mine
 
 
 def _store_of_beats(meeting: str) -> Any:
-    """A connection of its own: one that the main thread waits on would hold up the signs of life."""
+    """Open a connection for signs of life alone: one that the main thread waits on would hold them up."""
     from torch._C._distributed_c10d import PrefixStore, TCPStore
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
@@ -262,9 +261,9 @@ def _store_of_beats(meeting: str) -> Any:
 
 def _watch(processes: Processes, advice: str) -> None:
     ended = processes.ended
-    others = [(processes.rank + step) % processes.count for step in range(1, min(WATCHED + 1, processes.count))]
+    others = [(processes.rank + step) % processes.count for step in range(1, min(_WATCHED + 1, processes.count))]
     heard = {other: (0, time.monotonic()) for other in others}
-    while not ended.wait(BEAT):
+    while not ended.wait(_BEAT):
         try:
             processes.beats.add(f"beat/{processes.rank}", 1)
             for other in others:
@@ -284,19 +283,19 @@ def _watch(processes: Processes, advice: str) -> None:
 
 
 def _told(processes: Processes, silent: Sequence[int]) -> str | None:
-    """Who was lost first, in words: the first to find that out tells all, who otherwise would miss each other next."""
-    found = ", ".join(processes.names[rank] for rank in silent)
-    if not found and not processes.beats.check(["lost"]):
+    """Name the processes lost first: whoever finds out first tells all, who else would miss each other next."""
+    names = ", ".join(processes.names[rank] for rank in silent)
+    if not names and not processes.beats.check(["lost"]):
         return None
-    told = bytes(processes.beats.compare_set("lost", "", found)).decode()
+    told = bytes(processes.beats.compare_set("lost", "", names)).decode()
     processes.ended.set()
     if processes.first:
-        time.sleep(4 * BEAT)  # it may keep the store, and the others have yet to read this
+        time.sleep(4 * _BEAT)  # it may hold the store, and the others have yet to read this
     return told
 
 
 def _keeper(processes: Processes) -> str:
-    """Whose end takes the store away."""
+    """Name the process that holds the store."""
     return "torchrun" if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else processes.names[0]
 
 

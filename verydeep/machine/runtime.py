@@ -1,10 +1,10 @@
-"""Where and how a computation runs: device, workers, signals. Nothing in it changes the science."""
+"""Device, workers and signals: where and how a computation runs. Nothing here changes the science."""
 
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -20,13 +20,13 @@ class Runtime:
     """Choices that leave results as they are, up to rounding."""
 
     device: Device = "auto"
-    """Where the network runs; `auto` takes CUDA, else MPS, else the CPU."""
+    """Device of the network; `auto` takes CUDA, else MPS, else the CPU."""
 
     workers: int = 0
     """Processes that decode and crop; 0 does it in the main process."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError where a choice cannot be."""
+        """Refuse impossible choices with a ValueError."""
         if self.workers < 0:
             raise ValueError(f"workers must be 0 or more, not {self.workers}")
 
@@ -42,7 +42,7 @@ class Execution:
     """Compile the network (torch.compile), which takes a while first."""
 
     micro_batch: int | None = None
-    """Images that a process computes at once; a step adds up several of them. If not said, what fits into memory."""
+    """Images that a process computes at once; a step adds up several of them. By default as many as memory holds."""
 
     fc_parallel: bool = False
     """Under torchrun: each process keeps a part of fc6, fc7 and fc8, whose gradients are then never exchanged."""
@@ -51,7 +51,7 @@ class Execution:
     """Minutes between checkpoints within an epoch; at the end of each epoch there is one anyway."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError where a choice cannot be."""
+        """Refuse impossible choices with a ValueError."""
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, not {self.precision}")
         if self.micro_batch is not None and self.micro_batch < 1:
@@ -61,11 +61,11 @@ class Execution:
 
 
 def torch_device(device: Device) -> "torch.device":
-    """The device to compute on; of several CUDA devices under torchrun, this process's own.
+    """Return the device to compute on; of several CUDA devices under torchrun, this process's own.
 
     Raises:
-        ValueError: the one asked for is not on this machine, it cannot be used by several processes, or there are
-            more processes than devices.
+        ValueError: this machine has no such device, several processes cannot use it, or there are more processes than
+            devices.
     """
     import torch
 
@@ -88,7 +88,7 @@ def torch_device(device: Device) -> "torch.device":
 
 
 def uses_bf16(precision: Precision, device: "torch.device") -> bool:
-    """Whether products are to be computed in bfloat16 there."""
+    """Return whether products are computed in bfloat16 on a device."""
     import torch
 
     if precision == "auto":
@@ -96,8 +96,15 @@ def uses_bf16(precision: Precision, device: "torch.device") -> bool:
     return precision == "bf16"
 
 
+def autocast(device: "torch.device", *, bf16: bool) -> AbstractContextManager[object]:
+    """Compute products in bfloat16 within the block if `bf16`, else as they come."""
+    import torch
+
+    return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
+
+
 def peak_memory(device: "torch.device") -> int:
-    """Bytes: of the CUDA device at most used by this process so far, otherwise of the process itself."""
+    """Return the most bytes that this process has used so far: of a CUDA device, otherwise of the process itself."""
     import resource
 
     import torch
@@ -109,7 +116,7 @@ def peak_memory(device: "torch.device") -> int:
 
 
 class Stopped(Exception):
-    """A signal asked the work to end, and what was done so far has been saved."""
+    """A signal asked the work to end; what was done so far has been saved."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
@@ -117,23 +124,23 @@ class Stopped(Exception):
 
     @property
     def exit_code(self) -> int:
-        """By the shell's convention: 130 for SIGINT, 143 for SIGTERM."""
+        """The shell's status: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + self.signal
 
 
 @dataclass(kw_only=True)
 class StopRequest:
-    """Filled in by the first SIGINT or SIGTERM."""
+    """A request to stop, filled in by the first SIGINT or SIGTERM."""
 
     signal: int | None = None
 
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Notes SIGINT (Ctrl-C) and SIGTERM instead of dying of them, so that the block can save and leave.
+    """Note SIGINT (Ctrl-C) and SIGTERM instead of dying of them, so that the block can save and leave.
 
-    A second Ctrl-C acts as it always does; batch systems repeat SIGTERM, which changes nothing. Outside the main
-    thread, where Python allows no handlers, nothing is noted.
+    A second Ctrl-C acts as always; batch systems repeat SIGTERM, which changes nothing. Outside the main thread, where
+    Python allows no handlers, nothing is noted.
     """
     request = StopRequest()
     previous: dict[int, object] = {}
@@ -156,7 +163,7 @@ def stop_request() -> Iterator[StopRequest]:
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the block as an exit does, with status 143, so that files and processes of it are cleared away."""
+    """Let SIGTERM end the block as an exit does, with status 143, so that its files and processes are cleared away."""
 
     def leave(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
@@ -172,7 +179,7 @@ def ended_by_sigterm() -> Iterator[None]:
 
 
 def leave_signals_to_the_main_process(_worker: int = 0) -> None:
-    """For worker processes: Ctrl-C and a terminated process group reach them too, before the main one has saved."""
+    """Ignore SIGINT and SIGTERM in a worker: they reach the whole process group, before the main process has saved."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})

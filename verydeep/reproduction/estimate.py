@@ -26,10 +26,10 @@ from verydeep.networks.vgg import VGG
 from verydeep.presentation.progress import reporting
 from verydeep.reproduction.grid import Grid
 from verydeep.runs.record import is_finished
-from verydeep.training.job import Order
-from verydeep.training.machinery import assemble
+from verydeep.training.job import TrainingJob
+from verydeep.training.learner import Learner, learner_of
 from verydeep.training.recipe import Recipe
-from verydeep.training.step import Machinery, descend
+from verydeep.training.step import descend
 
 _IMAGES_TRIED = 16
 """Images of a step on a CPU, and of the source: enough, since larger batches gain little there."""
@@ -83,8 +83,8 @@ def estimates(
     Raises:
         ValueError: unusable recipe or images.
     """
-    order = partial(
-        Order,
+    job_of = partial(
+        TrainingJob,
         splits=splits,
         runtime=runtime,
         execution=execution,
@@ -101,7 +101,7 @@ def estimates(
         for training in grid.trainings:
             own = replace(recipe, scale=training.scale)
             if training.network not in steps:
-                steps[training.network] = _step(order(network=training.network, recipe=own))
+                steps[training.network] = _step(job_of(network=training.network, recipe=own))
             if training.scale not in loads:
                 loads[training.scale] = _load(train, own, tolerance)
             computing, memory = steps[training.network]
@@ -122,12 +122,12 @@ def estimates(
     return estimated
 
 
-def _step(order: Order) -> tuple[float, int]:
+def _step(job: TrainingJob) -> tuple[float, int]:
     """Measure the seconds per image of a step, and the bytes that it takes."""
-    recipe, classes, device = order.recipe, len(order.splits.classes), order.device
-    net = VGG(order.architecture, dropout=recipe.dropout)
+    recipe, classes, device = job.recipe, len(job.splits.classes), job.device
+    net = VGG(job.architecture, dropout=recipe.dropout)
     initialise(net)
-    machinery = assemble(order, net)
+    learner = learner_of(job, net)
     images = recipe.batch if device.type == "cuda" else min(recipe.batch, _IMAGES_TRIED)
     batch = DeviceBatch(
         torch.zeros(images, 3, recipe.crop, recipe.crop, device=device).to(memory_format=torch.channels_last),
@@ -136,15 +136,15 @@ def _step(order: Order) -> tuple[float, int]:
     )
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    step = partial(descend, machinery, recipe, batch, step=0, rate=0.0, usable=[images])
+    step = partial(descend, learner, recipe, batch, step=0, rate=0.0, usable=[images])
     step()
-    return min(_seconds(step) for _ in range(_STEPS)) / images, _memory(machinery, order)
+    return min(_seconds(step) for _ in range(_STEPS)) / images, _memory(learner, job)
 
 
-def _memory(machinery: Machinery, order: Order) -> int:
-    if order.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(order.device)
-    size = describe(order.architecture, batch=machinery.micro_batch)
+def _memory(learner: Learner, job: TrainingJob) -> int:
+    if job.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(job.device)
+    size = describe(job.architecture, batch=learner.micro_batch)
     return _COPIES * FLOAT32_BYTES * size.parameters + 2 * size.activation_bytes
 
 

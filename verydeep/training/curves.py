@@ -1,4 +1,4 @@
-"""What a training leaves to look at: `metrics.jsonl` for machines and grep, event files for TensorBoard."""
+"""Curves of a training: `metrics.jsonl` for machines and grep, event files for TensorBoard."""
 
 import sys
 import time
@@ -27,20 +27,20 @@ TAGS = {
 
 
 class Curves:
-    """Of one run, from some step on."""
+    """The curves of one run, from some step on."""
 
     def __init__(self, run: Path, writer: "_Events | None") -> None:
         self._run, self._writer = run, writer
 
     def step(self, step: int, *, loss: float, learning_rate: float) -> None:
-        """One more point of the fine curves, of the step that came after `step` others."""
+        """Add a point to the fine curves, for the step that came after `step` others."""
         if self._writer is None:
             return
         self._writer.add_scalar("step/loss", loss, step + 1)
         self._writer.add_scalar("step/learning_rate", learning_rate, step + 1)
 
     def epoch(self, figures: dict[str, Any]) -> None:
-        """One more line, and a point of every curve."""
+        """Add a line of metrics, and a point to every curve."""
         if self._writer is None:
             return
         append_metrics(self._run, figures)
@@ -50,16 +50,16 @@ class Curves:
 
 
 class _Events:
-    """TensorBoard's events; without them, said once, where the disk is full.
+    """TensorBoard's events; where the disk is full it says so once and goes on without them.
 
-    tensorboardX's own writer hands them to a thread. When that dies of a full disk, the next ones wait for ever.
+    tensorboardX's own writer hands them to a thread. When that dies of a full disk, the next ones wait forever.
     """
 
     def __init__(self, folder: Path, *, first_step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._file: EventsWriter | None = EventsWriter(str(folder / "events"), "")
-        # Whoever reads forgets what came after it before; the last point that counts is that of `first_step` steps.
+        # Readers forget earlier events after it; the last point that counts is that of `first_step` steps.
         start = Event(step=first_step + 1, session_log=SessionLog(status=SessionLog.START))
         self._try(lambda file: file.write_event(start))
 
@@ -85,9 +85,9 @@ class _Events:
 
 @contextmanager
 def curves(run: Path, *, first_step: int, on: bool) -> Iterator[Curves]:
-    """Goes on with a run's curves; points of steps after `first_step`, of a process that was killed, are forgotten.
+    """Give a run's curves to add to; points of steps after `first_step`, of a process that was killed, are forgotten.
 
-    If not `on`, another process draws them.
+    If not `on`, nothing is written: another process does it.
     """
     if not on:
         yield Curves(run, None)

@@ -1,4 +1,4 @@
-"""What was asked for."""
+"""A training as it was asked for."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +17,8 @@ from verydeep.training.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """A training that is to be done, here or by several processes."""
+class TrainingJob:
+    """A training to be done, by this process alone or together with others."""
 
     splits: Splits
     network: str
@@ -28,12 +28,13 @@ class Order:
     execution: Execution
     tolerance: Tolerance
     out: Path
+    """The run folder."""
     device: torch.device
     processes: Processes
 
-    @property
+    @cached_property
     def architecture(self) -> Architecture:
-        """What is trained."""
+        """The network to train; it follows from the other fields, so that they cannot disagree."""
         return Architecture(
             network=self.network,
             classes=len(self.splits.classes),
@@ -45,7 +46,7 @@ class Order:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Of the images, and of the weights to start from, which are read for it."""
+        """Fingerprints of the images and of the weights to start from, which are read for that."""
         images = {split: self.splits.part(split).fingerprint for split in ("train", "val")}
         train = self.splits.part("train")
         if isinstance(train, Boxed):

@@ -1,4 +1,4 @@
-"""How many images are computed at once: as many as fit into memory."""
+"""The micro-batch: as many images computed at once as fit into memory."""
 
 import math
 import os
@@ -7,24 +7,23 @@ from collections.abc import Callable
 import torch
 
 from verydeep.machine.processes import processes_here
+from verydeep.machine.runtime import autocast
 from verydeep.networks.arithmetic import describe
 from verydeep.networks.vgg import VGG
-from verydeep.training.job import Order
-from verydeep.training.step import precision
+from verydeep.training.job import TrainingJob
 
 OUT_OF_MEMORY_IS_SURVIVED = ("cuda",)
 """Devices on which an allocation that fails is an error; elsewhere the system ends the process."""
 
 
-def micro_batch_that_fits(order: Order, net: VGG, *, bf16: bool) -> int:
-    """Images that can be computed at once on every process: all of its share, or a half, a quarter, ... of it."""
-    share, device = math.ceil(order.recipe.batch / order.processes.count), order.device
+def micro_batch_that_fits(job: TrainingJob, net: VGG, *, bf16: bool) -> int:
+    """Return the images that every process can compute at once: all of its share, or a half, a quarter, ... of it."""
+    share, device, crop = math.ceil(job.recipe.batch / job.processes.count), job.device, net.architecture.crop
 
     def try_out(images: int) -> None:
-        crop = net.architecture.crop
-        shown = torch.zeros(images, 3, crop, crop, device=device).to(memory_format=torch.channels_last)
-        with precision(device, bf16=bf16):
-            loss = net(shown).float().logsumexp(1).sum()
+        black = torch.zeros(images, 3, crop, crop, device=device).to(memory_format=torch.channels_last)
+        with autocast(device, bf16=bf16):
+            loss = net(black).float().logsumexp(1).sum()
         loss.backward()
 
     if device.type in OUT_OF_MEMORY_IS_SURVIVED:
@@ -34,13 +33,13 @@ def micro_batch_that_fits(order: Order, net: VGG, *, bf16: bool) -> int:
         net.load_state_dict(before, strict=False)
         del momentum
     else:
-        fits = _largest_by_arithmetic(order, share)
-    return int(order.processes.gathered([fits]).min())
+        fits = _largest_by_arithmetic(job, share)
+    return int(job.processes.gathered([fits]).min())
 
 
-def _largest_by_arithmetic(order: Order, images: int) -> int:
-    """The first of `images`, a half, a quarter, ... whose activations and their gradients take half of the memory."""
-    size = describe(order.architecture).activation_bytes
+def _largest_by_arithmetic(job: TrainingJob, images: int) -> int:
+    """Return the first of `images`, a half, a quarter, ... whose activations and gradients take half of the memory."""
+    size = describe(job.architecture).activation_bytes
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / processes_here()
     while images > 1 and 2 * size * images > memory / 2:
         images = math.ceil(images / 2)
@@ -48,10 +47,10 @@ def _largest_by_arithmetic(order: Order, images: int) -> int:
 
 
 def largest_that_fits(images: int, try_out: Callable[[int], None], *, forget: Callable[[], None]) -> int:
-    """The first of `images`, a half, a quarter, ... that `try_out` has memory for.
+    """Return the first of `images`, a half, a quarter, ... that `try_out` has memory for; `forget` frees it again.
 
     Raises:
-        ValueError: not even one.
+        ValueError: not even one image fits.
     """
     while True:
         try:

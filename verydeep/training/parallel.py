@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 from torch._C._distributed_c10d import GradBucket
 from torch.distributed.device_mesh import init_device_mesh
@@ -20,17 +21,17 @@ from torch.nn.parallel import DistributedDataParallel
 from verydeep.machine.processes import Processes
 from verydeep.networks.vgg import VGG
 
-BYTES_PER_NUMBER = 4
+_BYTES_PER_NUMBER = 4
 """Weights and gradients are float32; so are activations, unless products are bfloat16."""
 
-SHARDED = ("fc6", "fc7", "fc8")
+_SHARDED = ("fc6", "fc7", "fc8")
 
 
 def parallelised(net: VGG, processes: Processes, device: torch.device, *, fc_parallel: bool) -> nn.Module:
-    """What to call in training: `net` itself, or `net` with its gradients added up over the processes.
+    """Return the module to call in training: `net` itself, or one that adds up its gradients over the processes.
 
-    All get the weights of the first one. `net` stays what holds them; with `fc_parallel` its fully connected layers
-    are sharded in place, and every process has to call it as often as the others, with as many images.
+    All processes get the weights of the first one, and `net` goes on holding them. With `fc_parallel` its fully
+    connected layers are sharded in place, and all processes have to call it equally often, with as many images.
     """
     if not processes.several:
         return net
@@ -50,7 +51,7 @@ def parallelised(net: VGG, processes: Processes, device: torch.device, *, fc_par
 
 
 def _shard(net: VGG, processes: Processes, device: torch.device) -> None:
-    """fc6 by rows of outputs, fc7 and fc8 by columns of inputs: between them nothing but sums has to be exchanged."""
+    """Divide fc6 by rows of outputs, fc7 and fc8 by columns of inputs: only sums are exchanged between them."""
     mesh = init_device_mesh(device.type, (processes.count,))
     # Images of all processes come in as rows and go out as rows; in between everyone has all rows of some columns.
     plan = {
@@ -62,62 +63,64 @@ def _shard(net: VGG, processes: Processes, device: torch.device) -> None:
 
 
 def _added_up(_state: None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
-    """Sums, where DistributedDataParallel would average: losses are divided by the whole batch already."""
+    """Sum where DistributedDataParallel would average: losses are divided by the whole batch already."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda done: done.value()[0])
 
 
 def same_statistics(net: VGG, processes: Processes) -> None:
-    """All processes test with the first one's statistics of batch normalisation, which are those that are saved."""
+    """Give all processes the first one's statistics of batch normalisation, which are those that are saved."""
     if processes.several and net.architecture.batch_norm:
         for buffer in net.buffers():
             dist.broadcast(buffer, src=0)
 
 
-def everyones_rows(keep: Mapping[str, Tensor], net: VGG) -> Mapping[str, Tensor]:
-    """Dropout masks for the images of all processes, as the sharded layers want them."""
+def everyones_rows(
+    masks: Mapping[str, Bool[Tensor, "B features"]], net: VGG
+) -> Mapping[str, Bool[Tensor, "B features"]]:
+    """Return dropout masks of the images of all processes in the form that sharded layers need."""
     weight = net.fc6.weight
     if not isinstance(weight, DTensor):
-        return keep
+        return masks
     return {
         name: DTensor.from_local(mask, weight.device_mesh, [Replicate()], run_check=False)
-        for name, mask in keep.items()
+        for name, mask in masks.items()
     }
 
 
-def whole(value: Tensor) -> Tensor:
-    """A tensor that may be sharded, gathered; every process has to call it."""
+def whole(value: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+    """Gather a tensor if it is sharded; all processes have to call it."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def like(full: Tensor, place: Tensor) -> Tensor:
-    """`full`, which all processes have, on the device of `place`, sharded and laid out in memory as that is."""
-    if isinstance(place, DTensor):
-        return distribute_tensor(full.to(place.device), place.device_mesh, place.placements)
-    return torch.empty_like(place).copy_(full)  # kernels that update all weights at once look at nothing but memory
+def laid_out_like(other: Shaped[Tensor, "..."], value: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+    """Copy a value that all processes have to the device of `other`, sharded and laid out in memory as that is."""
+    if isinstance(other, DTensor):
+        return distribute_tensor(value.to(other.device), other.device_mesh, other.placements)
+    return torch.empty_like(other).copy_(value)  # kernels that update all weights at once look at nothing but memory
 
 
 def gradient_norm(net: nn.Module) -> float:
-    """Of all gradients together, the same in every process."""
+    """Return the norm of all gradients together, the same in every process."""
     gradients = [value.grad for value in net.parameters() if value.grad is not None]
     plain = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
     sharded = [gradient for gradient in gradients if isinstance(gradient, DTensor)]
-    norms = [whole(torch.nn.utils.get_total_norm(part)) for part in (plain, sharded) if part]
+    norms = [whole(torch.nn.utils.get_total_norm(some)) for some in (plain, sharded) if some]
     return torch.stack(norms).norm().item()
 
 
 def bytes_sent(net: VGG, processes: int, *, batch: int, fc_parallel: bool, bf16: bool = False) -> int:
-    """That each process sends in one step, with ring algorithms: each of N passes on (N - 1)/N of what there is.
+    """Return the bytes that each process sends in a step by ring algorithms: each of N passes on (N - 1)/N of the data.
 
-    Gradients are added up in twice that. With `fc_parallel`, activations of the whole batch are gathered (pool5 on
-    the way forward, the gradients of fc7 and fc8 on the way back) or added up and dealt out (fc7, fc8 and the gradient
-    of pool5): six times once.
+    To add up gradients takes twice that. With `fc_parallel`, activations of the whole batch are gathered (pool5 on the
+    way forward, the gradients of fc7 and fc8 on the way back) or added up and dealt out (fc7, fc8 and the gradient of
+    pool5): once that for each of the six.
     """
     sizes = {name: value.numel() for name, value in net.named_parameters() if value.requires_grad}
-    sharded = [name for name in sizes if name.split(".")[0] in SHARDED] if fc_parallel else []
+    sharded = [name for name in sizes if name.split(".")[0] in _SHARDED] if fc_parallel else []
     gradients = 2 * sum(size for name, size in sizes.items() if name not in sharded)
     activations = 0
     if fc_parallel:
         activations = 2 * batch * (net.fc6.in_features + net.fc7.out_features + net.fc8.out_features)
-    size = BYTES_PER_NUMBER * gradients + (BYTES_PER_NUMBER // 2 if bf16 else BYTES_PER_NUMBER) * activations
+    size = _BYTES_PER_NUMBER * gradients + (_BYTES_PER_NUMBER // 2 if bf16 else _BYTES_PER_NUMBER) * activations
     return size * (processes - 1) // processes

@@ -1,4 +1,4 @@
-"""Every number of the paper's recipe (sections 3.1 and 2), once."""
+"""The paper's recipe (sections 3.1 and 2): every number of it, once."""
 
 import dataclasses
 import math
@@ -10,33 +10,33 @@ from verydeep.networks.configurations import PAPER_CROP, InitialisationScheme, c
 from verydeep.networks.scales import scale_range
 from verydeep.version import __version__
 
-SEED_LIMIT = 2**63
+_SEED_LIMIT = 2**63
 
 LEARNING_RATE = 1e-2
-"""At the start, from random weights or from A's (section 3.1)."""
+"""Learning rate at the start, from random weights or from A's (section 3.1)."""
 
 FINETUNING_RATE = LEARNING_RATE / 10
-"""At the start, from the weights of the same network: section 3.1 says so of S = 384 after S = 256."""
+"""Learning rate at the start, from the weights of the same network (section 3.1, S = 384 after S = 256)."""
 
 Schedule = Literal["plateau", "step", "cosine"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is trained; the defaults are the paper's.
+    """The recipe that a network is trained by; the defaults are the paper's.
 
     Raises:
-        ValueError: a value that cannot be; the message says which ones can.
+        ValueError: an impossible value; the message says which ones are possible.
     """
 
     crop: int = PAPER_CROP
     """Side of the input in pixels, a multiple of 32."""
 
     scale: str = "256"
-    """S for a crop of 224: `256`, `384`, or `256:512` to draw it anew for each image; scales with the crop."""
+    """S for a crop of 224: `256`, `384`, or `256:512` to sample it for each image; scales with the crop."""
 
     flip: bool = True
-    """Show half of the images mirrored, and average over the mirror in testing."""
+    """Mirror half of the images, and average over the mirror image in testing."""
 
     colour_sd: float = 0.1
     """Standard deviation of the colour shift, in units of the eigenvalues."""
@@ -54,40 +54,40 @@ class Recipe:
     """First weights: `glorot`, `paper` (normal, sd 0.01), or a RUN to copy the paper's layers from."""
 
     init_rest: InitialisationScheme | None = None
-    """With a RUN as init: how the layers that are not copied are drawn (glorot if not said)."""
+    """With a RUN as init: how the layers that are not copied are initialised (glorot if not given)."""
 
     finetune: str | None = None
-    """RUN of the same network to go on from: all its layers, but for fc8 where the classes are others."""
+    """RUN of the same network to go on from: all its layers, but for fc8 where the classes differ."""
 
     freeze: str | None = None
-    """Layers from the first up to this one stay as they are; conv3_2, say. Needs a RUN to start from."""
+    """Freeze the layers from the first up to this one, conv3_2, say. Needs a RUN to start from."""
 
     batch: int = 256
     """Images per step."""
 
     learning_rate: float | None = None
-    """At the start; 0.01 if not said, 0.001 with finetune."""
+    """Learning rate at the start; 0.01 if not given, 0.001 with finetune."""
 
     momentum: float = 0.9
-    """Of stochastic gradient descent."""
+    """Momentum of stochastic gradient descent."""
 
     weight_decay: float = 5e-4
     """L2 multiplier, on all weights and biases."""
 
     epochs: int = 74
-    """At most; 74 epochs are the paper's 370K steps."""
+    """Epochs at most; 74 are the paper's 370K steps."""
 
     schedule: Schedule = "plateau"
-    """Of the learning rate: `plateau`, by the validation error; or by plan, `step` or `cosine` (not in the paper)."""
+    """Learning rate: `plateau` follows the validation error; `step` and `cosine` follow a plan (not in the paper)."""
 
     drops: int = 3
     """How often the learning rate is divided by 10: when the validation error stops improving, or by steps."""
 
     patience: int = 5
-    """For plateau: epochs without a new best validation error after which it has stopped improving."""
+    """For plateau: epochs without a new best validation error after which it counts as no longer improving."""
 
     step_epochs: int | None = None
-    """For step: epochs between two drops; if not said, the drops divide the training into equal parts."""
+    """For step: epochs between two drops; if not given, the drops divide the training into equal parts."""
 
     warm_up: int = 0
     """For step and cosine: epochs in which the rate rises to its first value (not in the paper)."""
@@ -96,10 +96,15 @@ class Recipe:
     """Share of the target that is spread over all classes (not in the paper)."""
 
     seed: int = 0
-    """Of weights, order, crops, flips, colours and dropout."""
+    """Seed of weights, order, crops, flips, colours and dropout."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be."""
+        """Refuse impossible values."""
+        self._check_numbers()
+        self._check_start()
+        self._check_schedule()
+
+    def _check_numbers(self) -> None:
         check_crop(self.crop)
         scale_range(self.scale)
         for field in dataclasses.fields(self):
@@ -118,14 +123,12 @@ class Recipe:
         for name in ("momentum", "dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
-        if self.seed >= SEED_LIMIT:
-            raise ValueError(f"seed must be below {SEED_LIMIT}, not {self.seed}")
-        if self.init_rest is not None and not self.starts_from_run():
-            raise ValueError(f"init_rest only goes with a RUN to copy from: with init {self.init} nothing is copied")
-        self._check_start()
-        self._check_schedule()
+        if self.seed >= _SEED_LIMIT:
+            raise ValueError(f"seed must be below {_SEED_LIMIT}, not {self.seed}")
 
     def _check_start(self) -> None:
+        if self.init_rest is not None and not self.starts_from_run():
+            raise ValueError(f"init_rest only goes with a RUN to copy from: with init {self.init} nothing is copied")
         if self.finetune is not None and self.starts_from_run():
             raise ValueError("init and finetune both name a RUN to start from: choose one")
         if self.freeze is not None and self.start is None:
@@ -144,12 +147,12 @@ class Recipe:
                 raise ValueError(f"{field.name} does nothing with the schedule {self.schedule}: leave it out")
 
     def starts_from_run(self) -> bool:
-        """Whether `init` names a run to copy layers from."""
+        """Return whether `init` names a run to copy layers from."""
         return self.init not in get_args(InitialisationScheme)
 
     @property
     def start(self) -> str | None:
-        """The RUN that first weights come from, by `init` or `finetune`."""
+        """The RUN that first weights come from, by `init` or `finetune`; None for random weights."""
         return self.init if self.starts_from_run() else self.finetune
 
     @property
@@ -161,15 +164,15 @@ class Recipe:
 
     @property
     def epochs_between_drops(self) -> float:
-        """Of the schedule `step`."""
+        """Epochs between two drops of the schedule `step`."""
         return self.step_epochs or self.epochs / (self.drops + 1)
 
 
 def check_for_boxes(recipe: Recipe) -> None:
-    """Refuses what does not go with boxes: they are learned by a network that classifies already (appendix A.1).
+    """Refuse what does not go with boxes: they are learned by a network that classifies already (appendix A.1).
 
     Raises:
-        ValueError: no run to start from, or a setting that is for classes alone.
+        ValueError: there is no run to start from, or a setting is for classes alone.
     """
     if recipe.finetune is None:
         raise ValueError("boxes are learned by a network that classifies already: name its RUN with --finetune")
@@ -178,10 +181,10 @@ def check_for_boxes(recipe: Recipe) -> None:
 
 
 def recipe_from(fields: Mapping[str, Any]) -> Recipe:
-    """The recipe that a run's record holds; what older versions did not write has its default.
+    """Return the recipe of a run's record; what older versions did not write has its default.
 
     Raises:
-        ValueError: fields that this version does not know.
+        ValueError: the record has fields that this version does not know.
     """
     unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(Recipe)})
     if unknown:

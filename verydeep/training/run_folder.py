@@ -2,14 +2,24 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from verydeep.networks.initialisation import Initialisation
 from verydeep.runs.files import QUARANTINE, RECORD
-from verydeep.runs.record import Record, command, has_record, is_begun, versions, write_record
-from verydeep.training.job import Order
+from verydeep.runs.record import (
+    Record,
+    command,
+    has_record,
+    is_begun,
+    is_finished,
+    read_record,
+    versions,
+    write_record,
+)
+from verydeep.training.job import TrainingJob
 from verydeep.training.recipe import recipe_from
 
-_TOLD = {
+_NAMES_FOR_PEOPLE = {
     "train": "training images",
     "train_whole": "training images",
     "val": "validation images",
@@ -17,33 +27,33 @@ _TOLD = {
     "finetune": "run to go on from",
     "freeze": "frozen layers",
 }
-"""Where a setting is not called what people call it."""
+"""Settings whose own names are not what people call them."""
 
 
-def begin_run(order: Order, initialisation: Initialisation) -> None:
-    """Begins the run folder with its `run.json`; a quarantine list of a training that never began is removed."""
+def begin_run(job: TrainingJob, initialisation: Initialisation) -> None:
+    """Begin the run folder with its `run.json`; remove the quarantine list of a training that never began."""
     record = Record(
-        network=order.network,
-        recipe=asdict(order.recipe),
-        runtime={**asdict(order.runtime), **asdict(order.execution), "processes": order.processes.count},
-        source=order.splits.name,
-        fingerprints=order.fingerprints,
-        images={split: len(order.splits.part(split)) for split in ("train", "val")},
-        classes=order.splits.classes,
+        network=job.network,
+        recipe=asdict(job.recipe),
+        runtime={**asdict(job.runtime), **asdict(job.execution), "processes": job.processes.count},
+        source=job.splits.name,
+        fingerprints=job.fingerprints,
+        images={split: len(job.splits.part(split)) for split in ("train", "val")},
+        classes=job.splits.classes,
         initialisation=str(initialisation),
         command=command(),
         versions=versions(),
-        regression=order.splits.regression,
+        regression=job.splits.regression,
     )
-    write_record(order.out, record)
-    (order.out / QUARANTINE).unlink(missing_ok=True)
+    write_record(job.out, record)
+    (job.out / QUARANTINE).unlink(missing_ok=True)
 
 
 def check_folder(out: Path, *, resume: bool) -> None:
-    """Refuses to write where something else lies.
+    """Refuse to write where something else lies.
 
     Raises:
-        ValueError: it does.
+        ValueError: something does.
     """
     if out.is_file():
         raise ValueError(f"{out} is a file: choose a folder")
@@ -55,15 +65,22 @@ def check_folder(out: Path, *, resume: bool) -> None:
         raise ValueError(f"{out} is no run to resume (it has no {RECORD}): choose another folder")
 
 
-def check_same(before: Record, order: Order) -> None:
-    """Refuses to resume a run with another network, recipe or other images.
+def is_done(job: TrainingJob) -> bool:
+    """Return whether the training has ended before.
 
     Raises:
-        ValueError: something is not as it was, or the run was imported.
+        ValueError: it was begun with another network, recipe or other images, or the run was imported.
     """
+    if not (has_record(job.out) and is_begun(job.out)):
+        return False
+    _check_same(read_record(job.out), job)
+    return is_finished(job.out)
+
+
+def _check_same(before: Record, job: TrainingJob) -> None:
     if before.imported is not None:
-        raise ValueError(f"{order.out} was imported, so there is nothing to resume: go on from it with --finetune")
-    old = {
+        raise ValueError(f"{job.out} was imported, so there is nothing to resume: go on from it with --finetune")
+    old: dict[str, Any] = {
         **asdict(recipe_from(before.recipe)),
         **before.fingerprints,
         "network": before.network,
@@ -71,16 +88,16 @@ def check_same(before: Record, order: Order) -> None:
         "regression": before.regression,
     }
     new = {
-        **asdict(order.recipe),
-        **order.fingerprints,
-        "network": order.network,
-        "classes": order.splits.classes,
-        "regression": order.splits.regression,
+        **asdict(job.recipe),
+        **job.fingerprints,
+        "network": job.network,
+        "classes": job.splits.classes,
+        "regression": job.splits.regression,
     }
-    changed = {_TOLD.get(name, name) for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+    changed = {_NAMES_FOR_PEOPLE.get(name, name) for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
     if changed:
-        boxes = " or their boxes" if order.splits.regression and _TOLD["train"] in changed else ""
+        boxes = " or their boxes" if job.splits.regression and _NAMES_FOR_PEOPLE["train"] in changed else ""
         raise ValueError(
-            f"{order.out} was made with other settings ({', '.join(sorted(changed))}{boxes}): resume it with its own "
+            f"{job.out} was made with other settings ({', '.join(sorted(changed))}{boxes}): resume it with its own "
             f"({before.command}), or choose another folder"
         )

@@ -1,4 +1,4 @@
-"""What a training leaves to go on from, and what it leaves in the end."""
+"""A training's state written as checkpoints, and its networks as model folders in the end."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -6,53 +6,64 @@ from pathlib import Path
 
 from torch import Tensor
 
-from verydeep.images.sources.source import Splits
 from verydeep.runs.files import BEST, CHECKPOINTS, MODEL
 from verydeep.runs.model import Model, save_model
 from verydeep.training import checkpoint
 from verydeep.training.checkpoint import Checkpoint
 from verydeep.training.parallel import whole
-from verydeep.training.preparation import Training
+from verydeep.training.state import TrainingState
 
 
-def save_checkpoint(training: Training) -> None:
-    """A checkpoint; every process calls it, because layers may be shared, and the first one writes."""
-    net, optimiser = training.machinery.net, training.machinery.optimiser
-    weights = {name: whole(value) for name, value in net.state_dict().items()}
+def save_checkpoint(state: TrainingState) -> None:
+    """Write a checkpoint in the first process; all call it, because they may share layers."""
+    net, optimiser = state.learner.net, state.learner.optimiser
     buffers = {name: optimiser.state[value].get("momentum_buffer") for name, value in net.named_parameters()}
-    found = Checkpoint(
-        weights=weights,
+    current = Checkpoint(
+        weights=_weights(state),
         momentum={name: whole(buffer) for name, buffer in buffers.items() if buffer is not None},
-        position=training.position,
+        progress=state.progress,
     )
-    training.machinery.processes.from_first(lambda: checkpoint.save(training.out / CHECKPOINTS, found))
-    training.saved = time.monotonic()
+    state.job.processes.from_first(lambda: checkpoint.save(state.out / CHECKPOINTS, current))
+    state.saved = time.monotonic()
 
 
-def save_models(training: Training, splits: Splits, *, say: Callable[[str], None]) -> None:
-    """The network as it is now, and as it was when the validation error was lowest."""
-    net, position, out = training.machinery.net, training.position, training.out
-    weights = {name: whole(value) for name, value in net.state_dict().items()}
-    checkpoints, best_step = out / CHECKPOINTS, position.best_step or position.step
-
-    def save(found: Mapping[str, Tensor], folder: Path) -> None:
-        recipe = training.recipe
-        net_then = net.with_weights(found)
-        save_model(Model(net=net_then, classes=splits.classes, scale=recipe.scale, flip=recipe.flip), folder)
+def save_models(state: TrainingState, *, say: Callable[[str], None]) -> None:
+    """Write the network as it is now, and as it was when the validation error was lowest; all processes call it."""
+    weights = _weights(state)
 
     def write() -> None:
-        best = None if best_step == position.step else checkpoint.load_step(checkpoints, best_step)
-        if best is not None or best_step == position.step:
-            save(best.weights if best is not None else weights, out / BEST)
+        best = _best_weights(state, weights)
+        if best is not None:
+            _save_model(state, best, state.out / BEST)
         else:
-            place = checkpoint.place_of(checkpoints, best_step)
-            say(f"{place} is damaged or gone, so there is no {out / BEST}, which would come from it")
-        save(weights, out / MODEL)
+            lost = checkpoint.folder_of(state.out / CHECKPOINTS, _best_step(state))
+            say(f"{lost} is damaged or gone, so there is no {state.out / BEST}, which would come from it")
+        _save_model(state, weights, state.out / MODEL)
 
-    training.machinery.processes.from_first(write)
+    state.job.processes.from_first(write)
 
 
 def last_checkpoint(out: Path) -> str:
-    """Which one there is to go on from, in words."""
-    found = checkpoint.newest(out / CHECKPOINTS)
-    return f"the last checkpoint is {found}" if found else "there is no checkpoint yet"
+    """Say which checkpoint of a run folder is the last."""
+    newest = checkpoint.newest(out / CHECKPOINTS)
+    return f"the last checkpoint is {newest}" if newest else "there is no checkpoint yet"
+
+
+def _weights(state: TrainingState) -> dict[str, Tensor]:
+    return {name: whole(value) for name, value in state.learner.net.state_dict().items()}
+
+
+def _best_step(state: TrainingState) -> int:
+    return state.progress.best_step or state.progress.step
+
+
+def _best_weights(state: TrainingState, current: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
+    if _best_step(state) == state.progress.step:
+        return current
+    best = checkpoint.load_step(state.out / CHECKPOINTS, _best_step(state))
+    return None if best is None else best.weights
+
+
+def _save_model(state: TrainingState, weights: Mapping[str, Tensor], folder: Path) -> None:
+    net, recipe = state.learner.net.with_weights(weights), state.recipe
+    save_model(Model(net=net, classes=state.job.splits.classes, scale=recipe.scale, flip=recipe.flip), folder)

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 from verydeep.training.recipe import Recipe
 
-FACTOR = 10
+_FACTOR = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plateau:
-    """Everything that the schedule remembers from epoch to epoch."""
+    """The schedule's memory from epoch to epoch."""
 
     best: float | None = None
     """Lowest validation error so far, percent."""
@@ -19,11 +19,11 @@ class Plateau:
     drops: int = 0
     """How often the rate has been divided."""
     finished: bool = False
-    """The error stopped improving once more after the last drop."""
+    """Whether the error stopped improving once more after the last drop."""
 
 
 def after_epoch(plateau: Plateau, error: float, recipe: Recipe) -> Plateau:
-    """The schedule's state once an epoch ended with this validation error (percent)."""
+    """Return the schedule's memory after an epoch that ended with this validation error (percent)."""
     if plateau.best is None or error < plateau.best:
         return replace(plateau, best=error, waited=0)
     if recipe.schedule != "plateau":
@@ -36,25 +36,25 @@ def after_epoch(plateau: Plateau, error: float, recipe: Recipe) -> Plateau:
 
 
 def learning_rate(recipe: Recipe, plateau: Plateau, *, step: int, steps_per_epoch: int) -> float:
-    """The rate of step `step`, counted from 0 over all epochs.
+    """Return the learning rate of step `step`, counted from 0 over all epochs.
 
     | schedule  | rate                                                                              |
     |-----------|-----------------------------------------------------------------------------------|
     | `plateau` | first / 10^(drops so far)                                                         |
     | `step`    | first / 10^(drops so far), with a drop every `step_epochs`, `drops` at most       |
-    | `cosine`  | first (1 + cos(pi t)) / 2, with t the share of the steps after the warm-up behind |
+    | `cosine`  | first (1 + cos(pi t)) / 2, with t the share done of the steps after the warm-up   |
 
-    In the warm-up of `step` and `cosine` it rises in equal steps to what it would be without.
+    In the warm-up of `step` and `cosine` it rises in equal steps to the rate of the table.
     """
     epoch = step // steps_per_epoch
     warm_up = recipe.warm_up * steps_per_epoch
     rising = min(1.0, (step + 1) / warm_up) if warm_up else 1.0
     match recipe.schedule:
         case "plateau":
-            factor = FACTOR**-plateau.drops
+            factor = _FACTOR**-plateau.drops
         case "step":
-            factor = FACTOR ** -min(recipe.drops, int(epoch / recipe.epochs_between_drops))
+            factor = _FACTOR ** -min(recipe.drops, int(epoch / recipe.epochs_between_drops))
         case "cosine":
-            behind = max(0, step - warm_up) / (recipe.epochs * steps_per_epoch - warm_up)
-            factor = (1 + math.cos(math.pi * behind)) / 2
+            done = max(0, step - warm_up) / (recipe.epochs * steps_per_epoch - warm_up)
+            factor = (1 + math.cos(math.pi * done)) / 2
     return recipe.first_rate * rising * factor

@@ -1,27 +1,24 @@
 """A table of how a training ended."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich.table import Table
 
-from verydeep.presentation.numbers import FINE, decimal, number, percent
+from verydeep.presentation.numbers import FINE, counted, decimal, percent
 from verydeep.presentation.terminal import table_with
+from verydeep.runs.files import QUARANTINE
+from verydeep.training.results import TrainingEnd
 
 
-def training_table(found: Mapping[str, Any]) -> Table:
-    """The end of a training, as the verb `train` gives it."""
-    table = table_with(
-        f"{found['network']} in {found['run']}", left=("after epoch",), right=("loss", "training error, %")
-    )
+def training_table(end: TrainingEnd) -> Table:
+    """Return the table of the verb `train`."""
+    table = table_with(f"{end.network} in {end.run}", left=("after epoch",), right=("loss", "training error, %"))
     table.add_column("validation error, %", justify="right")
-    for name, figures in (("last", found["last"]), ("best", found["best"])):
+    for name, metrics in (("last", end.last), ("best", end.best)):
         table.add_row(
-            f"{figures['epoch']} ({name})",
-            decimal(figures["loss"], 3),
-            percent(figures["training_error"], FINE),
-            percent(figures["validation_error"], FINE),
+            f"{metrics['epoch']} ({name})",
+            decimal(metrics["loss"], 3),
+            percent(metrics["training_error"], FINE),
+            percent(metrics["validation_error"], FINE),
         )
-    if found["unusable"]:
-        table.caption = f"{number(len(found['unusable']))} images could not be used: {found['run']}/quarantine.jsonl"
+    if end.unusable:
+        table.caption = f"{counted(len(end.unusable), 'image')} could not be used: {end.run}/{QUARANTINE}"
     return table

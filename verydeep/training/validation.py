@@ -1,85 +1,88 @@
-"""The error that steers the learning rate."""
+"""The error on the validation images, which steers the learning rate."""
 
 import itertools
 import math
 from collections.abc import Generator, Iterable
 from contextlib import closing
 
-from verydeep.images.loader import centre_batches
+from verydeep.images.loader import Batch, BoxedBatch, centre_batches
 from verydeep.images.on_device import DeviceBatch, nothing, on_device
 from verydeep.images.tolerance import TooManyBadImagesError
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.runtime import StopRequest
 from verydeep.networks.scales import middle_scale, scale_in_pixels
-from verydeep.training.agreement import end, settled
+from verydeep.training.decisions import Decision, decide, settle
 from verydeep.training.parallel import same_statistics
-from verydeep.training.preparation import Training
-from verydeep.training.saving import last_checkpoint, save_checkpoint
+from verydeep.training.saving import last_checkpoint
+from verydeep.training.state import TrainingState
 from verydeep.training.step import DivergedError, scores
 
 
-def validation_error(training: Training, stop: StopRequest) -> float:
-    """Top-1 error, or that of boxes, in percent of the validation images' centre crops at S, over all processes.
+def validation_error(state: TrainingState, stop: StopRequest) -> float | Decision:
+    """Return the error in percent, on centre crops at S, over all processes; or the decision that cuts it short.
 
-    If it is cut short, a checkpoint from which it is done again is saved, and the training ends as `agreement.end`
-    says.
+    It is the top-1 error, or the share of wrong boxes. A validation that was cut short is repeated as a whole.
 
     Raises:
         DivergedError: scores are not finite.
         ValueError: no validation image can be used.
     """
-    machinery, processes = training.machinery, training.machinery.processes
-    same_statistics(machinery.net, processes)
+    learner, processes = state.learner, state.job.processes
+    same_statistics(learner.net, processes)
     failures: list[Exception] = []
     wrong = seen = 0
     finite = True
-    for batch in _batches(training, failures):
-        if (stop.signal is not None or failures) and not machinery.fc_parallel:
+    for batch in _shares(state, failures):
+        if (stop.signal is not None or failures) and not learner.fc_parallel:
             break
-        outputs = scores(machinery, batch.images)
+        outputs = scores(learner, batch.images)
         finite = finite and bool(outputs.isfinite().all())
-        wrong += int(machinery.objective.wrong(outputs, batch).sum())
+        wrong += int(learner.objective.wrong(outputs, batch).sum())
         seen += len(batch.labels)
-    failures += settled(training.bad_validation, processes)
-    told = processes.gathered([wrong, seen, not finite, bool(failures), stop.signal or 0]).long()
-    wrong, seen, unusual, failed, _ = told.sum(0).tolist()
-    if failed or told[:, -1].any():
-        save_checkpoint(training)
-        end(training.out, failure=next(iter(failures), None), failed=told[:, 3].tolist(), signal=int(told[:, -1].max()))
-    if unusual:
+    too_many = settle(state.bad_validation, processes)
+    failure = next(iter(failures), too_many)
+    told = processes.gathered([wrong, seen, not finite, failure is not None, stop.signal or 0]).long()
+    wrong, seen, not_finite, _, _ = told.sum(0).tolist()
+    failed, signals = told[:, 3].tolist(), told[:, 4].tolist()
+    if any(failed) or any(signals):
+        return decide(state.out, failure=failure, failed=failed, signal=max(signals))
+    if not_finite:
         raise DivergedError(
-            f"training diverged: scores of validation images are not finite after step {training.position.step - 1}; "
-            f"{last_checkpoint(training.out)}: train again in another folder with a lower learning rate"
+            f"training diverged: scores of validation images are not finite after step {state.progress.step - 1}; "
+            f"{last_checkpoint(state.out)}: train again in another folder with a lower learning rate"
         )
     if not seen:
         raise ValueError("none of the validation images can be used")
     return 100 * wrong / seen
 
 
-def _batches(training: Training, failures: list[Exception]) -> Generator[DeviceBatch]:
-    """This process's share; then, and after a failure, batches of nothing until all processes have had as many.
+def _shares(state: TrainingState, failures: list[Exception]) -> Generator[DeviceBatch]:
+    """Yield this process's batches; then, and after a failure, empty ones until all processes have had as many.
 
-    Who shares layers has to call the network as often as the others.
+    Processes that share layers have to call the network equally often.
     """
-    recipe, machinery = training.recipe, training.machinery
-    batches = centre_batches(
-        training.validation,
+    learner, crop = state.learner, state.recipe.crop
+    images = len(state.job.splits.part("val"))
+    batches_each = math.ceil(math.ceil(images / state.job.processes.count) / learner.micro_batch)
+    with closing(on_device(_batches(state), learner.device)) as batches:
+        endless = itertools.chain(_until_failure(batches, failures), itertools.repeat(nothing(crop, learner.device)))
+        yield from itertools.islice(endless, batches_each)
+
+
+def _batches(state: TrainingState) -> Generator[Batch | BoxedBatch]:
+    recipe = state.recipe
+    return centre_batches(
+        state.validation,
         crop=recipe.crop,
         scale=scale_in_pixels(middle_scale(recipe.scale), recipe.crop),
-        batch=machinery.micro_batch,
-        quarantine=training.bad_validation,
-        workers=training.workers,
+        batch=state.learner.micro_batch,
+        quarantine=state.bad_validation,
+        workers=state.job.runtime.workers,
     )
-    share = math.ceil(training.validation_images / machinery.processes.count)
-    with closing(on_device(batches, machinery.device)) as shown:
-        forever = itertools.chain(
-            _until_failure(shown, failures), itertools.repeat(nothing(recipe.crop, machinery.device))
-        )
-        yield from itertools.islice(forever, math.ceil(share / machinery.micro_batch))
 
 
-def _until_failure(shown: Iterable[DeviceBatch], failures: list[Exception]) -> Generator[DeviceBatch]:
+def _until_failure(batches: Iterable[DeviceBatch], failures: list[Exception]) -> Generator[DeviceBatch]:
     try:
-        yield from shown
+        yield from batches
     except (WorkerDiedError, TooManyBadImagesError) as failure:
         failures.append(failure)

@@ -1,0 +1,46 @@
+"""The end of a training, read from its run folder."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from verydeep.runs.files import QUARANTINE
+from verydeep.runs.record import read_metrics, read_record
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingEnd:
+    """The last and the best epoch of a training, and the images that it could not use."""
+
+    run: str
+    network: str
+    last: dict[str, Any]
+    """Metrics of the last epoch."""
+    best: dict[str, Any]
+    """Metrics of the epoch with the lowest validation error."""
+    unusable: list[dict[str, str]]
+    """Split, image and reason."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as a plain dictionary, ready for JSON."""
+        return asdict(self)
+
+
+def training_end(run: Path) -> TrainingEnd:
+    """Read the end of a training from its run folder.
+
+    Raises:
+        OSError: the run has lost its metrics.
+    """
+    from verydeep.images.quarantine import read_quarantine
+
+    epochs = read_metrics(run)
+    if not epochs:
+        raise OSError(f"{run} has lost its metrics; its model is good")
+    return TrainingEnd(
+        run=str(run),
+        network=read_record(run).network,
+        last=epochs[-1],
+        best=min(epochs, key=lambda epoch: epoch["validation_error"]),
+        unusable=read_quarantine(run / QUARANTINE),
+    )
