@@ -65,7 +65,7 @@ def boxes(run="boxes_run"):
     full = verydeep.FullProcedure(classifiers=("finished_run",))
     named = verydeep.predict_boxes(run, f"{IMAGES}/val", full=full)
     return {
-        "centre crops": dict(zip(found.ids, found.found[0].tolist(), strict=True)),
+        "centre crops": dict(zip(found.ids, found.predicted[0].tolist(), strict=True)),
         "whole images": {one.image: dict(zip(one.classes, one.probabilities, strict=True)) for one in named},
     }
 
