@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from verydeep.evaluation.metrics import predicted
 from verydeep.evaluation.paired import Comparison, paired_comparison
 from verydeep.evaluation.predictions import as_text, read_predictions
 from verydeep.evaluation.results import Evaluation
@@ -40,8 +39,7 @@ def _named(result: Evaluation | str | Path) -> tuple[str, _Predicted]:
         return str(result), _by_image(str(result), stored.ids, stored.true_classes, stored.classes)
     images = result.images
     true, classes = (
-        [as_text(images.classes[label]) for label in labels]
-        for labels in (images.labels, predicted(images.posteriors, images.labels))
+        [as_text(images.classes[label]) for label in labels] for labels in (images.labels, images.predicted)
     )
     scales = ", ".join(map(str, result.scales))
     name = f"{' + '.join(result.runs)} ({result.protocol}, Q = {scales})"

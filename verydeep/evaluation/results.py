@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
@@ -71,6 +72,11 @@ class TestedImages:
     posteriors: Float[np.ndarray, "N K"]
     """Posteriors of all runs fused."""
     posteriors_of_runs: tuple[Float[np.ndarray, "N K"], ...]
+
+    @cached_property
+    def predicted(self) -> Int[np.ndarray, " N"]:
+        """Classes that the images were taken for by the fused runs, positions in `classes`."""
+        return predicted(self.posteriors, self.labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +236,7 @@ def class_errors(images: TestedImages) -> tuple[ClassErrors, ...]:
 def confusions(images: TestedImages) -> tuple[tuple[str, str, int], ...]:
     """Count (true class, predicted class, images) of the fused runs, the most frequent first."""
     classes = images.classes
-    counts = confusion_matrix(predicted(images.posteriors, images.labels), images.labels, classes=len(classes))
+    counts = confusion_matrix(images.predicted, images.labels, classes=len(classes))
     pairs = sorted(zip(*np.nonzero(counts), strict=True), key=lambda pair: -counts[pair])
     return tuple((classes[true], classes[taken_for], int(counts[true, taken_for])) for true, taken_for in pairs)
 

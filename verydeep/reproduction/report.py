@@ -1,12 +1,13 @@
 """One finished grid as a self-contained HTML page, the same in Markdown, and its numbers as JSON."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from verydeep.evaluation.metrics import predicted
+from verydeep.evaluation.confusion_figure import confusion_figure
+from verydeep.evaluation.example_images import examples
 from verydeep.evaluation.protocols import PROTOCOLS
-from verydeep.evaluation.report import confusion, pictures
 from verydeep.evaluation.results import Evaluation
 from verydeep.images.sources.source import Splits
 from verydeep.presentation.pages import write_page
@@ -48,7 +49,7 @@ def write_report(
     """
     results = grid_results(grid, folders, tests)
     shown = {} if best is None or splits is None else _best_network(best, splits)
-    confusions = shown["confusion"]["rows"] if shown else None
+    confusions = [asdict(row) for row in shown["confusion"].rows] if shown else None
     charts = _charts(results)
     values = {
         **vars(results),
@@ -84,14 +85,11 @@ def _charts(results: GridResults) -> dict[str, str]:
     return charts
 
 
-def _best_network(found: Evaluation, splits: Splits) -> dict[str, Any]:
-    """Confusions, wrong images and score maps of one network."""
-    model = load_model(found.runs[0])
-    taken = predicted(found.images.posteriors, found.images.labels)
+def _best_network(evaluation: Evaluation, splits: Splits) -> dict[str, Any]:
+    """Return confusions, wrong images and score maps of one network."""
     return {
-        "found": found,
-        "training": Path(found.runs[0]).name,
-        "crop": model.net.architecture.crop,
-        "confusion": confusion(found, taken),
-        **pictures(found, taken, splits.part(found.split), model),
+        "evaluation": evaluation,
+        "training": Path(evaluation.runs[0]).name,
+        "confusion": confusion_figure(evaluation),
+        "examples": examples(evaluation, splits.part(evaluation.split), load_model(evaluation.runs[0])),
     }

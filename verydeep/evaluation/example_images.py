@@ -1,0 +1,153 @@
+"""Examples for an evaluation's page: wrong images, and score maps of some of them and of some right ones."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+from verydeep.evaluation.metrics import misclassified
+from verydeep.evaluation.pictures import data_address, fitted, image_at_scale, positions_of, thumbnail
+from verydeep.evaluation.results import Evaluation, TestedImages
+from verydeep.evaluation.score_maps import colours, overlay, posterior_map
+from verydeep.images.decode import Pixels
+from verydeep.images.sources.source import Source
+from verydeep.networks.scales import scale_in_pixels
+from verydeep.presentation.progress import reporting
+from verydeep.runs.model import Model
+
+_WRONG_IMAGES = 12
+"""Most wrong images on a page."""
+
+_MAPS_OF_EACH = 4
+"""Most wrong images with a score map, and most right ones."""
+
+_SEED = 0
+"""Seed of the choice of right images."""
+
+_LEGEND_STEPS = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """An image, what it shows, and what it was taken for."""
+
+    id: str
+    true: str
+    predicted: str
+    wrong: bool
+    probability: float
+    """Posterior of the predicted class, percent."""
+    picture: str
+    """Address of the image, which holds it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """The score map of one class over an image."""
+
+    class_name: str
+    picture: str
+    least: float
+    greatest: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MappedExample:
+    """An image as it was tested, and its score maps."""
+
+    image: Example
+    positions: tuple[int, int]
+    """Rows and columns of the map."""
+    layers: tuple[Layer, ...]
+    """Map of the predicted class and, if that is wrong, of the true one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Images for a page."""
+
+    wrong: tuple[Example, ...]
+    """Those with the highest probability of a wrong class first."""
+    mapped: tuple[MappedExample, ...]
+    scale: int
+    """Q of the maps, for a crop of 224."""
+    side: int
+    """The same in pixels."""
+    crop: int
+    """Side of the window that a position of a map sees, in pixels."""
+    legend: str
+    """The colours of a map from 0 to 1, as CSS writes them."""
+
+
+def examples(evaluation: Evaluation, source: Source, model: Model) -> Examples:
+    """Read and draw the examples of an evaluation.
+
+    Args:
+        evaluation: result of testing `source`.
+        source: the split that was tested.
+        model: model of the first run, whose network draws the score maps.
+
+    Raises:
+        ValueError: the source is not what was tested.
+        UnusableImageError: an image can no longer be used.
+    """
+    images, crop = evaluation.images, model.net.architecture.crop
+    wrong, mapped = _chosen(images)
+    positions = positions_of(source, images.ids)
+    scale = max(evaluation.per_run[0].scales)
+    side, drawn = scale_in_pixels(scale, crop), []
+    with reporting("draw score maps", total=len(mapped)) as report:
+        for index in mapped:
+            drawn.append(_mapped(images, index, model, image_at_scale(source, positions[index], side)))
+            report.advance()
+    stops = colours(np.linspace(0, 1, _LEGEND_STEPS)).tolist()
+    return Examples(
+        wrong=tuple(_example(images, index, thumbnail(source, positions[index])) for index in wrong),
+        mapped=tuple(drawn),
+        scale=scale,
+        side=side,
+        crop=crop,
+        legend=", ".join(f"rgb({red} {green} {blue})" for red, green, blue in stops),
+    )
+
+
+def _chosen(images: TestedImages) -> tuple[list[int], list[int]]:
+    """Return the wrong images for the page, and those with a score map."""
+    is_wrong = misclassified(images.posteriors, images.labels)
+    confidence = images.posteriors[np.arange(len(images.labels)), images.predicted]
+    wrong, right = np.flatnonzero(is_wrong), np.flatnonzero(~is_wrong)
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:_WRONG_IMAGES]
+    sampled: Int[np.ndarray, " M"] = np.random.default_rng(_SEED).permutation(right)[:_MAPS_OF_EACH]
+    return wrong.tolist(), [*wrong[:_MAPS_OF_EACH].tolist(), *np.sort(sampled).tolist()]
+
+
+def _example(images: TestedImages, index: int, picture: Pixels) -> Example:
+    true, predicted = int(images.labels[index]), int(images.predicted[index])
+    return Example(
+        id=images.ids[index],
+        true=images.classes[true],
+        predicted=images.classes[predicted],
+        wrong=true != predicted,
+        probability=100 * float(images.posteriors[index, predicted]),
+        picture=data_address(picture),
+    )
+
+
+def _mapped(images: TestedImages, index: int, model: Model, image: Pixels) -> MappedExample:
+    """Lay the maps of the predicted and the true class over an image as it was tested."""
+    maps = posterior_map(model.net, image)
+    labels = dict.fromkeys((int(images.predicted[index]), int(images.labels[index])))
+    rows, columns = maps.shape[1:]
+    return MappedExample(
+        image=_example(images, index, fitted(image)),
+        positions=(rows, columns),
+        layers=tuple(
+            Layer(
+                class_name=model.classes[label],
+                picture=data_address(fitted(overlay(image, maps[label], crop=model.net.architecture.crop))),
+                least=float(maps[label].min()),
+                greatest=float(maps[label].max()),
+            )
+            for label in labels
+        ),
+    )
