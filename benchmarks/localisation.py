@@ -2,7 +2,7 @@
 
 PHOTOGRAPHS is a folder with images/{airplanes,Faces,Motorbikes}/*.jpg of Caltech-101 and boxes/{airplane,face,
 motorcycle}.csv (file,x0,y0,x1,y1,class). RUN is a classification run of any classes; network, crop and width are its
-own. For each seed the images are dealt out anew (three fifths to train on, one to steer the learning rate, one to test
+own. For each seed the images are dealt out again (three fifths to train on, one to steer the learning rate, one to test
 on), and OUT/SEED gets them, a classification run of the three classes, box runs of both regressions with all layers
 and with the fully connected ones (the paper's Table 8 and the one it leaves out), and a report. What stands in OUT
 already is not done again, so seeds can also be run one by one.
@@ -47,11 +47,11 @@ HEADS: dict[str, tuple[Regression, bool]] = {
     "shared-all": ("shared", False),
     "per-class-all": ("per-class", False),
 }
-"""What is learned, and whether by the fully connected layers alone."""
+"""Regression, and whether the fully connected layers alone learn it."""
 
 
 def main() -> None:
-    """Trains, tests and prints the result."""
+    """Train, test and print the result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("photographs", type=Path)
     parser.add_argument("run", type=Path)
@@ -70,25 +70,23 @@ def main() -> None:
         patience=args.patience,
         finetune=str(args.run),
     )
-    found = {
+    results = {
         seed: trained_and_tested(args.photographs, args.out / seed, replace(recipe, seed=int(seed)))
         for seed in args.seeds.split(",")
     }
-    told = {
+    summary = {
         "trained_from": str(args.run),
         "versions": versions(),
-        **over_seeds(found),
-        "seeds": {seed: one.to_dict() for seed, one in found.items()},
+        **over_seeds(results),
+        "seeds": {seed: one.to_dict() for seed, one in results.items()},
     }
-    print(json.dumps(told, indent=2))
+    print(json.dumps(summary, indent=2))
 
 
 def trained_and_tested(photographs: Path, out: Path, recipe: verydeep.Recipe) -> Localisation:
-    """Everything of one seed."""
-    images, options = (
-        deal_out(photographs, out, recipe.seed),
-        BoxOptions(boxes=(out / "boxes.csv",), skip_bad_boxes=True),
-    )
+    """Train and test everything of one seed."""
+    images = deal_out(photographs, out, recipe.seed)
+    options = BoxOptions(boxes=(out / "boxes.csv",), skip_bad_boxes=True)
     classifying = replace(recipe, epochs=CLASSIFIER_EPOCHS)
     classifier = verydeep.train(str(images), out=out / "classifier", recipe=classifying, resume=True)
     folders = []
@@ -99,13 +97,13 @@ def trained_and_tested(photographs: Path, out: Path, recipe: verydeep.Recipe) ->
         box_recipe = localisation_recipe(recipe, fc_only=fc_only)
         folders.append(verydeep.train(splits, out=out / name, recipe=box_recipe, resume=True))
     full = FullProcedure(classifiers=(classifier,))
-    found = evaluate_boxes(folders, data=str(images), options=options, split="test", full=full)
-    print(write_localisation_report(found, out / "report", data=str(images)), file=sys.stderr)
-    return found
+    results = evaluate_boxes(folders, data=str(images), options=options, split="test", full=full)
+    print(write_localisation_report(results, out / "report", data=str(images)), file=sys.stderr)
+    return results
 
 
 def deal_out(photographs: Path, out: Path, seed: int) -> Path:
-    """The images in train, val and test folders, each class divided by the seed; and one file of boxes."""
+    """Copy the images into train, val and test folders, each class divided by the seed; write one file of boxes."""
     rows, rng = [], np.random.default_rng(seed)
     for name, folder in FOLDERS.items():
         files = sorted((photographs / "images" / folder).glob("*.jpg"))
@@ -114,8 +112,8 @@ def deal_out(photographs: Path, out: Path, seed: int) -> Path:
         for split, start, end in zip(SHARES, ends, ends[1:], strict=False):
             target = out / "images" / split / name
             target.mkdir(parents=True, exist_ok=True)
-            for place in order[start:end]:
-                shutil.copy(files[place], target / files[place].name)
+            for position in order[start:end]:
+                shutil.copy(files[position], target / files[position].name)
         with (photographs / "boxes" / f"{name}.csv").open(newline="") as file:
             rows += [(f"{name}/{row[0]}", *row[1:]) for row in csv.reader(file)]
     with (out / "boxes.csv").open("w", newline="") as file:
@@ -123,35 +121,35 @@ def deal_out(photographs: Path, out: Path, seed: int) -> Path:
     return out / "images"
 
 
-def over_seeds(found: Mapping[str, Localisation]) -> dict[str, Any]:
-    """Errors of the centre crop, averaged over the seeds, with intervals by a bootstrap over images.
+def over_seeds(results: Mapping[str, Localisation]) -> dict[str, Any]:
+    """Average the errors of the centre crop over the seeds, with intervals by a bootstrap over images.
 
-    An image is drawn with what every seed that tested it found, so that one which is tested twice counts as one image.
+    An image is resampled with the results of every seed that tested it, so one that is tested twice counts as one.
     """
     labels = {
-        name: label for one in found.values() for name, label in zip(one.images.ids, one.images.labels, strict=True)
+        name: label for one in results.values() for name, label in zip(one.images.ids, one.images.labels, strict=True)
     }
-    places = {name: place for place, name in enumerate(sorted(labels))}
-    right = np.zeros((len(HEADS), len(found), len(places)), bool)
+    positions = {name: position for position, name in enumerate(sorted(labels))}
+    right = np.zeros((len(HEADS), len(results), len(positions)), bool)
     tested = np.zeros(right.shape[1:], bool)
-    for number, one in enumerate(found.values()):
-        its = [places[name] for name in one.images.ids]
+    for number, one in enumerate(results.values()):
+        its = [positions[name] for name in one.images.ids]
         tested[number, its] = True
         right[:, number, its] = one.images.overlaps > CORRECT_IOU
-    drawn = 100 - bootstrapped_recalls(right, tested, np.array([labels[name] for name in places]))
+    resampled = 100 - bootstrapped_recalls(right, tested, np.array([labels[name] for name in positions]))
     errors = np.array(
-        [[100 - 100 * its[shown].mean() for its, shown in zip(of_head, tested, strict=True)] for of_head in right]
+        [[100 - 100 * its[these].mean() for its, these in zip(of_head, tested, strict=True)] for of_head in right]
     )
     return {
-        "images_tested": len(places),
+        "images_tested": len(positions),
         "errors": {
             name: {"error": of_head.mean(), "ci95": list(percentile_interval(its)), "of_seeds": of_head.tolist()}
-            for name, of_head, its in zip(HEADS, errors, drawn, strict=True)
+            for name, of_head, its in zip(HEADS, errors, resampled, strict=True)
         },
         "differences": {
             f"{one} - {other}": {
                 "difference": (errors[i] - errors[j]).mean(),
-                "ci95": list(percentile_interval(drawn[i] - drawn[j])),
+                "ci95": list(percentile_interval(resampled[i] - resampled[j])),
                 "of_seeds": (errors[i] - errors[j]).tolist(),
             }
             for (i, one), (j, other) in combinations(enumerate(HEADS), 2)

@@ -46,7 +46,7 @@ def test_one_box_and_boxes_without_area_stay_as_they_are():
 
 
 def searching_all(boxes, scores):
-    """The same numbers added in the same order, all pairs searched anew for each merge; of equals the first."""
+    """Merge with the same sums in the same order, but search all pairs for each merge; the first of equals wins."""
     groups = [(box, 1.0, score) for box, score in zip(boxes, scores, strict=True)]
     while True:
         left = [place for place, group in enumerate(groups) if group]

@@ -9,7 +9,7 @@ GREY, WHITE = (90, 90, 90), (255, 255, 255)
 
 
 def runs_along(line):
-    """Colours along a line of pixels, and how many pixels each goes on for."""
+    """Return the colours along a line of pixels, and for how many pixels each goes on."""
     found = []
     for colour in map(tuple, line.tolist()):
         if found and found[-1][0] == colour:

@@ -37,7 +37,7 @@ run, refusal = commands.status_of, commands.refusal
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Pictures, their boxes, a classification run and two runs of boxes."""
+    """Make pictures, their boxes, a classification run and two runs of boxes."""
     place = tmp_path_factory.mktemp("localise")
     images = pictures.folder(place / "images")
     options = BoxOptions(boxes=(images / "boxes.csv",))
@@ -139,7 +139,7 @@ def test_images_are_given_as_they_are_to_predict(made, tmp_path):
 
 
 class Vanishing(GivenImages):
-    """The first can be read as often as one likes, each other one once less than the one before it."""
+    """Images that are gone once they were read as often as `left` says."""
 
     def __getitem__(self, index):
         sample = super().__getitem__(index)

@@ -42,7 +42,7 @@ SIDES = {"one": 37, "two": 64}  # of S = 256 and 448
 
 
 def saved(folder, answers, *, scale, regression=None, classes=CLASSES):
-    """A run that answers the same whatever it is shown."""
+    """Save a run that gives the same answer for every image."""
     net = VGG(Architecture(network="A", classes=len(classes), crop=CROP, width=0.05, boxes=regression))
     with torch.no_grad():
         net.fc8.weight.zero_()
@@ -52,7 +52,7 @@ def saved(folder, answers, *, scale, regression=None, classes=CLASSES):
 
 
 def pictures(folder):
-    """Files by class, each with the size and the box; written down in boxes.csv as well."""
+    """Make files in folders of classes, and boxes.csv; return the size and the box of each file."""
     rng, found = np.random.default_rng(5), {}
     for index in range(IMAGES):
         height, width = (48, 60) if index % 2 else (60, 48)
@@ -68,7 +68,7 @@ def pictures(folder):
 
 
 def in_image(answer, size, side, top, left):
-    """Edges in an image of `size` of a box in units of the crop at a place of it rescaled to a shorter side."""
+    """Return edges in an image of `size`, given a box in units of a crop of the rescaled image."""
     x, y, w, h = answer
     edges = CROP * np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2]) + [left, top, left, top]
     whole = [round(edge * side / min(size)) for edge in size]
@@ -83,7 +83,7 @@ def centre_box(run, label, size):
 
 
 def best_box(runs, label, size):
-    """Of all windows of some runs, all of them rated alike."""
+    """Return the merged box of all windows of some runs, all of them rated alike."""
     boxes = []
     for run in runs:
         tall, broad = (round(edge * SIDES[run] / min(size)) for edge in size)
@@ -100,7 +100,7 @@ def share(wrong):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Runs, images, and their test, in which one image cannot be used at first."""
+    """Make runs and images, and test them; one image cannot be used at first."""
     place = tmp_path_factory.mktemp("a-folder-with-a-long-name")
     images = pictures(place / "images")
     one = saved(place / "one", OF_CLASS, scale="256", regression="per-class")
@@ -274,7 +274,7 @@ def test_folders_that_runs_share(folders, shared):
 
 @pytest.fixture(scope="module")
 def page(made):
-    """The page, and what was drawn for it."""
+    """Write the page, and note what was drawn for it."""
     drawn, draw = [], verydeep.localisation.report.with_boxes_drawn
 
     def noting(image, **boxes):

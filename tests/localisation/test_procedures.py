@@ -1,4 +1,4 @@
-"""Both tests of boxes against the same written out here, image by image."""
+"""Both tests of boxes against loops over images and windows that are written out here."""
 
 import boxed_pictures as pictures
 import numpy as np
@@ -141,7 +141,7 @@ def test_a_class_may_have_its_other_name_in_a_classification_network():
 
 
 def over_space(classifier, image, way):
-    """Outputs [outputs, h, w]: of the score map, or of every window by itself."""
+    """Return outputs [outputs, h, w] of the score map, or of every window by itself."""
     if way == "dense":
         return classifier.net.score_map(image[None])[0]
     height, width = image.shape[1:]
@@ -155,7 +155,7 @@ def over_space(classifier, image, way):
 
 
 def by_hand(nets, classifiers, image, size, way):
-    """Boxes of each net [windows][heads][4], posteriors of the windows, and each classifier's of the image."""
+    """Return boxes of each net [windows][heads][4], posteriors of the windows, and each classifier's of the image."""
     tall, broad = image.shape[1:]
     with torch.no_grad():
         maps = [over_space(net, image, way) for net in nets]

@@ -5,6 +5,8 @@ import json
 import pytest
 from made_up_grids import ERRORS, TEN, html_table, made_up, markdown_table
 
+from verydeep.reproduction.claims import CLAIMS
+
 
 def test_page_and_markdown_say_the_same(small):
     page, markdown, _ = small
@@ -23,17 +25,17 @@ def test_findings_have_their_verdicts_and_their_figures(small):
     page, markdown, results = small
     verdicts = {finding["number"]: finding["verdict"] for finding in results["findings"]}
     # LRN was not trained; A, B and D differ by 10 points each, but E is not there to saturate.
-    assert verdicts == dict.fromkeys(range(1, 10), "cannot be told") | {2: "holds"}
-    assert results["verdicts"] == {"holds": 1, "cannot be told": 8}
+    assert verdicts == dict.fromkeys(range(1, len(CLAIMS) + 1), "cannot be told") | {2: "holds"}
+    assert results["verdicts"] == {"holds": 1, "cannot be told": len(CLAIMS) - 1}
     rows = html_table(page, "The paper's claims")
     depth = next(at for at, row in enumerate(rows) if row[0].startswith("2. depth helps"))
     assert rows[depth][1] == "✓ holds"
     assert rows[depth][3:6] == ["B errs less than A", "20.0 and 30.0", "-10.00"]
     assert rows[depth + 1][:3] == ["D errs less than B", "10.0 and 20.0", "-10.00"]
     for text in (page, markdown):
-        assert "1 holds on these images, 0 are reversed, 8 cannot be told" in text
+        assert f"1 holds on these images, 0 are reversed, {len(CLAIMS) - 1} cannot be told" in text
     told, parts = markdown_table(markdown, "Findings")
-    assert [row[2] for row in told] == ["? cannot be told", "✓ holds", *["? cannot be told"] * 7]
+    assert [row[2] for row in told] == ["? cannot be told", "✓ holds", *["? cannot be told"] * (len(CLAIMS) - 2)]
     assert told[0][4] == "nothing was trained or tested for it"
     low, high = results["findings"][1]["parts"][0]["difference_ci95"]
     first = ["2", "B errs less than A", "20.0", "30.0", "-10.00", f"{low:+.2f} to {high:+.2f}"]
@@ -165,7 +167,7 @@ def test_images_that_were_left_out_are_told_once_each(tmp_path):
     assert results["unusable"] == {"test": 1, "train": 2}
     for text in (page, markdown):
         assert "were left out: 1 of test and 2 of train." in text
-    assert len(results["findings"]) == 9
+    assert len(results["findings"]) == len(CLAIMS)
 
 
 def test_tests_on_different_images_are_not_paired(tmp_path, small):

@@ -30,7 +30,7 @@ OPTIONS = ["--crop", "32", "--width", "0.05", "--batch", "8", "--epochs", "1", "
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """A folder of noise, six classes with two training images and one validation image each."""
+    """Make a folder of noise: six classes with two training images and one validation image each."""
     root, rng = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
     for split, count in (("train", 2), ("val", 1)):
         for name in "abcdef":
@@ -43,7 +43,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(images, tmp_path_factory):
-    """Everything, once."""
+    """Run the whole grid once."""
     out = tmp_path_factory.mktemp("whole") / "out"
     reproduce(str(images), out=out, recipe=TINY)
     return out
@@ -54,7 +54,7 @@ def results(out):
 
 
 def tables(out):
-    """Figures of all tests, by entry."""
+    """Return the figures of all tests, by entry."""
     return {
         path.name: {key: stored[key] for key in ("top1_error", "top5_error", "top1_wrong_by_image", "scales", "n")}
         for path in sorted(out.glob("evaluations/*/*.json"))
@@ -127,7 +127,7 @@ def test_only_what_was_found_on_other_weights_is_tested_again(images, tmp_path):
 
 
 def killed_when(pattern, command, out):
-    """Starts a command and kills it with all of its processes as soon as a file is there."""
+    """Start a command and kill it with all of its processes as soon as a file is there."""
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
     until = time.monotonic() + 60
     while not list(out.glob(pattern)) and process.poll() is None and time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""Pictures with one bright rectangle on black each, whose box is therefore known, for tests of localisation."""
+"""Pictures of one bright rectangle on black, whose box is therefore known, for tests of localisation."""
 
 import io
 
@@ -12,7 +12,7 @@ CLASSES = ("flat", "tall")
 
 
 def picture(rng, label, size=(48, 60)):
-    """PNG bytes and (x0, y0, x1, y1)."""
+    """Make a picture: PNG bytes and (x0, y0, x1, y1)."""
     height, width = size
     sides = rng.integers(14, 24, 2)
     h, w = (int(min(sides)), int(max(sides)) + 8) if label == 0 else (int(max(sides)) + 8, int(min(sides)))
@@ -25,7 +25,7 @@ def picture(rng, label, size=(48, 60)):
 
 
 def boxed(count, seed, size=(48, 60)):
-    """A source of so many pictures with their boxes."""
+    """Make a source of so many pictures with their boxes."""
     rng = np.random.default_rng(seed)
     made = [picture(rng, index % 2, size) for index in range(count)]
     samples = tuple(
@@ -36,13 +36,13 @@ def boxed(count, seed, size=(48, 60)):
 
 
 def splits(regression="per-class", training=10, validation=6):
-    """For a training."""
+    """Make splits for a training."""
     parts = {"train": boxed(training, 0), "val": boxed(validation, 1)}
     return Splits(name="rectangles", parts=parts, regression=regression)
 
 
 def folder(place, training=10, validation=6):
-    """The same as files, `boxes.csv` beside them, for the command line."""
+    """Write the same splits as files, `boxes.csv` beside them, for the command line."""
     lines = []
     for part, source in splits(training=training, validation=validation).parts.items():
         for sample, found in zip(source.source.samples, source.located, strict=True):
