@@ -112,7 +112,7 @@ def _structure(value: Any) -> dict[str, Any]:
 def _tensor(name: str, value: Any) -> Tensor:
     if not isinstance(value, np.ndarray):
         raise ValueError(f"{name} is not an array of numbers")
-    return torch.from_numpy(value.astype(np.float32))
+    return torch.from_numpy(value.astype(np.float32, copy=False))
 
 
 def _mean(image: Any) -> tuple[Triple | None, tuple[str, ...]]:
