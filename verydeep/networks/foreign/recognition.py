@@ -9,7 +9,6 @@ from verydeep.networks.architecture import Architecture
 from verydeep.networks.configurations import (
     CONFIGURATIONS,
     DOWNSAMPLING,
-    FC_CHANNELS,
     ILSVRC_CLASSES,
     PAPER_CROP,
     STAGE_CHANNELS,
@@ -40,8 +39,9 @@ def architecture_of(weights: Mapping[str, Tensor], network: str | None = None) -
         if asked.kernels != recognised.kernels:
             raise ValueError(f"it holds the weights of {recognised.name}, not of {asked.name}")
         recognised = asked
-    for layer in _paper_channels(recognised):
-        if f"{layer}.weight" not in weights:
+    in_paper = _paper_channels(recognised.name)
+    for layer in in_paper:
+        if layer not in HEAD and f"{layer}.weight" not in weights:
             raise ValueError(f"{layer} is missing, for it to be {recognised.name}")
     headless = not any(f"{layer}.weight" in weights for layer in HEAD)
     if not headless:
@@ -51,7 +51,7 @@ def architecture_of(weights: Mapping[str, Tensor], network: str | None = None) -
         classes=ILSVRC_CLASSES if headless else weights["fc8.weight"].shape[0],
         crop=PAPER_CROP if headless else fc6_window(weights) * DOWNSAMPLING,
         batch_norm=any(name.startswith("bn") for name in weights),
-        width=_width(weights, recognised, headless=headless),
+        width=_width(weights, in_paper),
     )
     _check_shapes(weights, architecture, headless=headless)
     return architecture
@@ -113,16 +113,19 @@ def _check_head(weights: Mapping[str, Tensor]) -> None:
             )
 
 
-def _paper_channels(network: Configuration) -> dict[str, int]:
-    """Return how many outputs each convolution has in the paper."""
-    stages = zip(STAGE_CHANNELS, enumerate(network.kernels, 1), strict=True)
-    return {f"conv{stage}_{n}": outputs for outputs, (stage, ks) in stages for n in range(1, len(ks) + 1)}
+def _paper_channels(network: str) -> dict[str, int]:
+    """Return how many outputs each hidden layer with weights has in the paper."""
+    layers = Architecture(network=network).layers()
+    return {layer.name: layer.outputs for layer in layers if layer.weight_count and layer.name != HEAD[-1]}
 
 
-def _width(weights: Mapping[str, Tensor], network: Configuration, *, headless: bool) -> float:
+def _width(weights: Mapping[str, Tensor], in_paper: Mapping[str, int]) -> float:
     """Return the roundest width that gives the channels of all hidden layers, or the one that gives most of them."""
-    in_paper = _paper_channels(network) | ({} if headless else {"fc6": FC_CHANNELS, "fc7": FC_CHANNELS})
-    channels = [(paper, weights[f"{layer}.weight"].shape[0]) for layer, paper in in_paper.items()]
+    channels = [
+        (paper, weights[f"{layer}.weight"].shape[0])
+        for layer, paper in in_paper.items()
+        if f"{layer}.weight" in weights
+    ]
 
     def misfits(width: float) -> int:
         return sum(max(1, round(paper * width)) != here for paper, here in channels)
