@@ -128,14 +128,14 @@ FLAGS: dict[str, tuple[Any, str]] = {
 
 def flags_now() -> dict[str, bool]:
     """Return settings of the whole process; a competitor's are restored before each of its passes."""
-    return {name: getattr(place, attribute) for name, (place, attribute) in FLAGS.items()}
+    return {name: getattr(owner, attribute) for name, (owner, attribute) in FLAGS.items()}
 
 
 def set_flags(values: dict[str, bool]) -> None:
     """Set what `flags_now` returns."""
     for name, value in values.items():
-        place, attribute = FLAGS[name]
-        setattr(place, attribute, value)
+        owner, attribute = FLAGS[name]
+        setattr(owner, attribute, value)
 
 
 @contextmanager
@@ -182,8 +182,8 @@ def with_weights_of(net: VGG, other: nn.Module) -> Any:
             theirs.copy_(ours)
         images = torch.randint(0, 256, (2, 3, net.architecture.crop, net.architecture.crop)).float()
         expected = net.eval()(images)
-        found = other.eval()(images - net.mean_rgb[:, None, None])
-    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()))
+        scores = other.eval()(images - net.mean_rgb[:, None, None])
+    torch.testing.assert_close(scores, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()))
     return other.train()
 
 
@@ -270,17 +270,17 @@ def matrix_product(side: int, device: torch.device) -> Callable[[], object]:
 def competitors(task: Task) -> dict[str, Callable[[], Callable[[], object]]]:
     """Return the competitors, each with a function that builds its step."""
     on_cuda = task.device.type == "cuda"
-    found: dict[str, Callable[[], Callable[[], object]]] = {"plain": lambda: plain(task)}
+    builders: dict[str, Callable[[], Callable[[], object]]] = {"plain": lambda: plain(task)}
     models = torchvision_models(task.net)
     if models is not None and on_cuda:
-        found["torchvision_fp16"] = lambda: torchvisions(task, models, torch.float16)
-        found["torchvision_bf16"] = lambda: torchvisions(task, models, torch.bfloat16)
+        builders["torchvision_fp16"] = lambda: torchvisions(task, models, torch.float16)
+        builders["torchvision_bf16"] = lambda: torchvisions(task, models, torch.bfloat16)
     elif models is not None:
-        found["torchvision"] = lambda: torchvisions(task, models, None)
-    found["ours"] = lambda: ours(task, Execution())
+        builders["torchvision"] = lambda: torchvisions(task, models, None)
+    builders["ours"] = lambda: ours(task, Execution())
     if on_cuda:
-        found["ours_compiled"] = lambda: ours(task, Execution(compile=True))
-    return found
+        builders["ours_compiled"] = lambda: ours(task, Execution(compile=True))
+    return builders
 
 
 def torchvision_models(net: VGG) -> ModuleType | None:
@@ -397,14 +397,14 @@ def measure(task: Task, scale: Scale, passes: int) -> dict[str, Any]:
 
 def _versions(device: torch.device) -> dict[str, str | None]:
     """Return the versions of everything that takes part."""
-    found: dict[str, str | None] = {**versions(), "cuda": None, "cudnn": None, "torchvision": None}
+    known: dict[str, str | None] = {**versions(), "cuda": None, "cudnn": None, "torchvision": None}
     if device.type == "cuda":
-        found.update(cuda=torch.version.cuda, cudnn=str(torch.backends.cudnn.version()))
+        known.update(cuda=torch.version.cuda, cudnn=str(torch.backends.cudnn.version()))
     try:
         import torchvision
     except (ImportError, RuntimeError):
-        return found
-    return {**found, "torchvision": torchvision.__version__}
+        return known
+    return {**known, "torchvision": torchvision.__version__}
 
 
 def main() -> None:

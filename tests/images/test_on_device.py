@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from verydeep.images.loader import Batch
-from verydeep.images.on_device import on_device, shown
+from verydeep.images.on_device import on_device, to_device
 
 CPU = torch.device("cpu")
 HEIGHT, WIDTH = 5, 7
@@ -38,7 +38,7 @@ def expected_of(batch):
 
 def test_only_what_is_to_be_mirrored_is_mirrored_along_its_width():
     batch = batch_of([True, False, False, True], np.zeros((4, 3)))
-    found = shown(batch, CPU).images
+    found = to_device(batch, CPU).images
     for number, (mirrored, image) in enumerate(zip([True, False, False, True], batch.images, strict=True)):
         rows = image.tolist()
         expected = [[row[::-1] if mirrored else row for row in channel] for channel in rows]
@@ -48,7 +48,7 @@ def test_only_what_is_to_be_mirrored_is_mirrored_along_its_width():
 def test_each_channel_of_each_image_is_shifted_by_its_own():
     shifts = [[1.5, -20.25, 300.0], [0.0, 0.5, -0.125]]
     batch = batch_of([False, True], shifts)
-    moved = shown(batch, CPU).images - shown(batch_of([False, True], np.zeros((2, 3))), CPU).images
+    moved = to_device(batch, CPU).images - to_device(batch_of([False, True], np.zeros((2, 3))), CPU).images
     for number, image_shift in enumerate(shifts):
         for channel, shift in enumerate(image_shift):
             assert moved[number, channel].unique().tolist() == [shift]
@@ -57,20 +57,20 @@ def test_each_channel_of_each_image_is_shifted_by_its_own():
 def test_colours_may_leave_the_range_of_bytes():
     images = torch.tensor([0, 255], dtype=torch.uint8).repeat(3, 1).reshape(1, 3, 1, 2)
     batch = Batch(images, torch.tensor([False]), torch.tensor([[-10.5, 0.25, 10.5]]), *torch.zeros(2, 1))
-    assert shown(batch, CPU).images.tolist() == [[[[-10.5, 244.5]], [[0.25, 255.25]], [[10.5, 265.5]]]]
+    assert to_device(batch, CPU).images.tolist() == [[[[-10.5, 244.5]], [[0.25, 255.25]], [[10.5, 265.5]]]]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_batches_are_what_was_drawn_for_them(seed):
     mirrored = np.random.default_rng(seed).random(6) < 0.5
     batch = batch_of(mirrored.tolist(), seed=seed)
-    assert np.array_equal(shown(batch, CPU).images.numpy(), expected_of(batch))
+    assert np.array_equal(to_device(batch, CPU).images.numpy(), expected_of(batch))
 
 
 def test_bytes_come_in_and_floats_go_out_channels_last():
     batch = batch_of([True, False])
     before = [tensor.clone() for tensor in batch]
-    images, _, labels, _ = shown(batch, CPU)
+    images, _, labels, _ = to_device(batch, CPU)
     assert (batch.images.dtype, images.dtype, labels.dtype) == (torch.uint8, torch.float32, torch.int64)
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(labels, before[4])
@@ -80,8 +80,8 @@ def test_bytes_come_in_and_floats_go_out_channels_last():
 def test_images_in_another_memory_format_come_out_the_same():
     batch = batch_of([True, False])
     planes = batch._replace(images=batch.images.contiguous())
-    images = shown(planes, CPU).images
-    assert torch.equal(images, shown(batch, CPU).images)
+    images = to_device(planes, CPU).images
+    assert torch.equal(images, to_device(batch, CPU).images)
     assert images.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -101,7 +101,7 @@ class Watched(torch.Tensor):
 def test_images_are_sent_as_bytes():
     batch = batch_of([True, False])
     Watched.sent = ()
-    shown(batch._replace(images=batch.images.as_subclass(Watched)), CPU)
+    to_device(batch._replace(images=batch.images.as_subclass(Watched)), CPU)
     assert Watched.sent[0] == (torch.uint8, (2, 3, HEIGHT, WIDTH))
     assert len([shape for _, shape in Watched.sent if len(shape) == 4 and shape[2:] == (HEIGHT, WIDTH)]) == 1
 

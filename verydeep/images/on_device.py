@@ -39,7 +39,7 @@ def on_device(batches: Iterable[Batch | BoxedBatch], device: torch.device) -> Ge
     Closing it closes `batches` too, if that is a generator.
     """
     try:
-        yield from _one_ahead(batches, device) if device.type == "cuda" else (shown(b, device) for b in batches)
+        yield from _one_ahead(batches, device) if device.type == "cuda" else (to_device(b, device) for b in batches)
     finally:
         if isinstance(batches, Generator):
             batches.close()
@@ -50,7 +50,7 @@ def _one_ahead(batches: Iterable[Batch | BoxedBatch], device: torch.device) -> G
     ahead: DeviceBatch | None = None
     for batch in batches:
         with torch.cuda.stream(copying):
-            copied = shown(batch, device)
+            copied = to_device(batch, device)
         if ahead is not None:
             yield ahead
         torch.cuda.current_stream(device).wait_stream(copying)
@@ -62,7 +62,7 @@ def _one_ahead(batches: Iterable[Batch | BoxedBatch], device: torch.device) -> G
         yield ahead
 
 
-def shown(batch: Batch | BoxedBatch, device: torch.device) -> DeviceBatch:
+def to_device(batch: Batch | BoxedBatch, device: torch.device) -> DeviceBatch:
     """One batch: uint8 over the bus, then mirrored where it is to be, and its colours shifted."""
     crops = batch.crops if isinstance(batch, BoxedBatch) else batch
     images, mirrored, shifts, places, labels = (_sent(tensor, device) for tensor in crops)

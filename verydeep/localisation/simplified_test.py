@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from verydeep.images.boxes.geometry import boxes_in_image, clipped, rescaled_boxes
 from verydeep.images.loader import RescaledImages, centre_batches
-from verydeep.images.on_device import shown
+from verydeep.images.on_device import to_device
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source
 from verydeep.images.views import Size, centre_place, rescaled_size
@@ -44,7 +44,7 @@ def centre_crop_boxes(
     boxes = np.full((len(source), 4), np.nan)
     with closing(batches):
         for first, batch in zip(range(0, len(source), CROPS_AT_ONCE), batches, strict=True):
-            given = shown(batch, net.mean_rgb.device)
+            given = to_device(batch, net.mean_rgb.device)
             with torch.inference_mode():
                 outputs = net(given.images).float().cpu()
             heads = outputs.unflatten(1, (-1, 4)).numpy()  # of a batch that may be empty

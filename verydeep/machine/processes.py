@@ -33,7 +33,7 @@ _WATCHED = 8
 _PATIENCE = timedelta(days=1)
 """Longest wait for a message of a process that lives: the first one may be looking through a large source."""
 
-Value = TypeVar("Value")
+_Value = TypeVar("_Value")
 
 _kept: list[Any] = []
 """The last process group. If DistributedDataParallel were the last to release it, in the traceback of an error, say,
@@ -81,7 +81,7 @@ class Processes:
         dist.all_gather(everyone, mine)
         return torch.stack(everyone)
 
-    def all_of(self, value: Value) -> list[Value]:
+    def all_of(self, value: _Value) -> list[_Value]:
         """Gather a value from all processes, in the order of ranks."""
         import torch.distributed as dist
 
@@ -92,7 +92,7 @@ class Processes:
         return everyone
 
     def check_alike(self, what: str, value: Callable[[], object]) -> None:
-        """Refuse to begin where processes differ; `what` says in what. One process alone does not compute the value.
+        """Refuse to start where processes differ in `what`; one process alone does not compute the value.
 
         Raises:
             ValueError: in all processes; it names the first whose value is not that of process 0.
@@ -115,7 +115,7 @@ class Processes:
         if any(failed):
             raise LostProcessError(f"process {failed.index(True)} failed")
 
-    def to_first(self, value: Value) -> list[Value] | None:
+    def to_first(self, value: _Value) -> list[_Value] | None:
         """Gather a value from all processes for the first one, in the order of ranks; return None in the others."""
         import torch.distributed as dist
 
@@ -125,7 +125,7 @@ class Processes:
         dist.gather_object(value, everyone, dst=0)
         return everyone
 
-    def from_first(self, compute: Callable[[], Value]) -> Value:
+    def from_first(self, compute: Callable[[], _Value]) -> _Value:
         """Return in all processes what `compute` returns in the first one; if it raises there, raise that in all."""
         import torch.distributed as dist
 
@@ -140,7 +140,7 @@ class Processes:
         dist.broadcast_object_list(result, src=0)
         if result[1] is not None:
             raise result[1]
-        return cast(Value, result[0])
+        return cast(_Value, result[0])
 
     def lost(self) -> str | None:
         """Name the processes that no longer give signs of life, after a few seconds; None if all do."""
@@ -283,7 +283,7 @@ def _watch(processes: Processes, advice: str) -> None:
 
 
 def _told(processes: Processes, silent: Sequence[int]) -> str | None:
-    """Name the processes lost first: whoever finds out first tells all, who else would miss each other next."""
+    """Name the processes lost first, as told by whoever noticed first: the others would miss each other next."""
     names = ", ".join(processes.names[rank] for rank in silent)
     if not names and not processes.beats.check(["lost"]):
         return None

@@ -17,7 +17,7 @@ from verydeep.training.objective import Objective, box_regression, classificatio
 from verydeep.training.parallel import laid_out_like, parallelised
 from verydeep.training.recipe import Recipe
 
-FUSED_KERNELS = ("cuda", "cpu")
+_FUSED_KERNELS = ("cuda", "cpu")
 """Devices on which one kernel updates all weights: for net A at crop 64, on a CPU, 22 ms against 95 (docs/LOG.md)."""
 
 
@@ -92,7 +92,7 @@ def _optimiser(net: VGG, recipe: Recipe, device: torch.device) -> torch.optim.SG
     learning = [value for value in net.parameters() if value.requires_grad]
     groups = [
         {"params": [value for value in learning if isinstance(value, DTensor) == sharded], "fused": fused}
-        for sharded, fused in ((False, device.type in FUSED_KERNELS), (True, False))
+        for sharded, fused in ((False, device.type in _FUSED_KERNELS), (True, False))
     ]
     return torch.optim.SGD(
         [group for group in groups if group["params"]],

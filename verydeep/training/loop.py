@@ -34,7 +34,7 @@ from verydeep.training.state import TrainingState
 from verydeep.training.step import Abandoned, DivergedError, Outcome, descend
 from verydeep.training.validation import validation_error
 
-ADVICE = "the last checkpoint stays, --resume goes on from it"
+_ADVICE = "the last checkpoint stays, --resume goes on from it"
 
 
 def train(
@@ -72,7 +72,7 @@ def train(
     out, network, device = Path(out), _network(network, recipe), torch_device(runtime.device)
     if execution.fc_parallel and not (under_torchrun() or restarted()):
         raise ValueError("--fc-parallel divides layers among processes: start several with torchrun")
-    with joined(device, advice=ADVICE, known=(DivergedError, WorkerDiedError)) as processes:
+    with joined(device, advice=_ADVICE, known=(DivergedError, WorkerDiedError)) as processes:
         resume = resume or any(processes.all_of(restarted()))
         processes.from_first(lambda: check_folder(out, resume=resume))
         job = TrainingJob(

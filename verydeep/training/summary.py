@@ -54,7 +54,7 @@ def _about_exchange(job: TrainingJob, learner: Learner) -> list[str]:
 
 
 def about_colours(job: TrainingJob, colour: ColourStatistics) -> str:
-    """Say the mean colour, and of which images it is."""
+    """Say the mean colour and how many images it was computed from."""
     sampled = ", a seeded sample" if len(job.splits.part("train")) > SAMPLE else ""
     mean = ", ".join(decimal(value, 1) for value in colour.mean)
     kept = "; the network keeps that of its first training" if job.recipe.finetune else ""
