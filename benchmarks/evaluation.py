@@ -32,8 +32,9 @@ from verydeep.evaluation.dense import dense_posteriors, pixel_limits
 from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
 from verydeep.images.loader import rescaled_images
+from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.folders import is_image_file
-from verydeep.images.sources.source import MemorySource, Sample
+from verydeep.images.sources.source import Sample
 from verydeep.machine.runtime import torch_device
 from verydeep.networks.initialisation import vgg
 from verydeep.networks.scales import scale_in_pixels

@@ -27,8 +27,9 @@ from PIL import Image
 from verydeep.images import loader
 from verydeep.images.decode import Pixels, decode_for
 from verydeep.images.loader import RescaledImages, TrainingView, draw
+from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.folders import is_image_file
-from verydeep.images.sources.source import MemorySource, Sample
+from verydeep.images.sources.source import Sample
 from verydeep.images.views import random_place, random_scale, rescaled_crop
 
 CROP = 224

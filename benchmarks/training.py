@@ -36,7 +36,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from verydeep.images.on_device import DeviceBatch
-from verydeep.images.sources.source import MemorySource, Splits
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import Execution, Runtime, torch_device
@@ -232,7 +233,7 @@ def ours(task: Task, execution: Execution) -> Callable[[], float]:
     """Return a step of `verydeep train`."""
     source = MemorySource(classes=tuple(map(str, range(task.net.architecture.classes))), samples=())
     job = TrainingJob(
-        splits=Splits(name="noise", parts={"train": source, "val": source}),
+        splits=Splits(name="noise", sources={"train": source, "val": source}),
         network=task.net.architecture.network,
         recipe=task.recipe,
         runtime=Runtime(),

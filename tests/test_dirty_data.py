@@ -16,9 +16,11 @@ from PIL import Image
 from verydeep import Recipe, Runtime, Tolerance, evaluate, load, scan, train
 from verydeep.cli import main
 from verydeep.commands.exit_status import WRONG_USE
+from verydeep.images.open import open_for_training
 from verydeep.images.quarantine import Quarantine, TooManyBadImagesError
-from verydeep.images.sources.open import open_source
-from verydeep.images.sources.source import MemorySource, Sample, Splits, Subset
+from verydeep.images.sources.derived import MemorySource, Subset
+from verydeep.images.sources.source import Sample
+from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Stopped
 from verydeep.runs.record import read_metrics
 from verydeep.training import preparation
@@ -103,7 +105,7 @@ def write_dirty(root, images=IMAGES, bad=BAD):
 
 def by_split(source):
     """The names of each split's images, in order."""
-    parts = open_source(str(source)).parts
+    parts = open_for_training(str(source)).sources
     return {split: [part.source.paths[index] for index in part.indices] for split, part in parts.items()}
 
 
@@ -232,9 +234,11 @@ def test_errors_are_shares_of_the_usable_images(dirty, whole):
 
 
 def test_validation_without_its_bad_images_is_that_of_the_good_ones(dirty, whole, tmp_path, known_colours):
-    splits, names = open_source(str(dirty[0])), by_split(dirty[0])["val"]
+    splits, names = open_for_training(str(dirty[0])), by_split(dirty[0])["val"]
     good = tuple(index for index, name in enumerate(names) if name not in dirty[1])
-    cleaned = Splits(name="cleaned", parts={**splits.parts, "val": Subset(source=splits.part("val"), indices=good)})
+    cleaned = Splits(
+        name="cleaned", sources={**splits.sources, "val": Subset(source=splits.source("val"), indices=good)}
+    )
     run = train(cleaned, network="A", out=tmp_path / "run", recipe=RECIPE, tolerance=TOLERANT)
     assert read_metrics(run)[-1]["validation_error"] == read_metrics(whole)[-1]["validation_error"]
     assert same_weights(run, whole)
@@ -289,9 +293,9 @@ def test_too_many_in_the_middle_of_an_epoch_leave_a_checkpoint_to_resume_from(
 
 
 def test_too_many_bad_validation_images_stop_a_training_too(dirty, tmp_path, known_colours):
-    splits, names = open_source(str(dirty[0])), by_split(dirty[0])["train"]
+    splits, names = open_for_training(str(dirty[0])), by_split(dirty[0])["train"]
     good = tuple(index for index, name in enumerate(names) if name not in dirty[1])[:200]
-    part = Splits(name="part", parts={**splits.parts, "train": Subset(source=splits.part("train"), indices=good)})
+    part = Splits(name="part", sources={**splits.sources, "train": Subset(source=splits.source("train"), indices=good)})
     undisturbed = train(part, network="A", out=tmp_path / "whole", recipe=RECIPE, tolerance=TOLERANT)
     with pytest.raises(TooManyBadImagesError, match="3 of 200 val images cannot be used so far"):
         train(part, network="A", out=tmp_path / "run", recipe=RECIPE)
@@ -314,7 +318,9 @@ def test_an_evaluation_leaves_them_out_and_says_so(dirty, whole):
     assert all(reason.startswith(reasons[name]) for name, reason in found.unusable.items())
     assert found.n == found.per_run[0].n == len(val) - len(bad)
     good = tuple(index for index, name in enumerate(val) if name not in reasons)
-    cleaned = Splits(name="cleaned", parts={"val": Subset(source=open_source(str(root)).part("val"), indices=good)})
+    cleaned = Splits(
+        name="cleaned", sources={"val": Subset(source=open_for_training(str(root)).source("val"), indices=good)}
+    )
     clean = evaluate(whole, data=cleaned, scales=(224, 256), tolerance=Tolerance(max_bad=0))
     assert (clean.n, clean.unusable) == (found.n, {})
     assert clean.per_run[0].top1_wrong == found.per_run[0].top1_wrong
@@ -338,7 +344,8 @@ class Interrupting:
 
     def __init__(self, source, at):
         self.source, self.at, self.reads = source, at, 0
-        self.classes, self.labels, self.fingerprint = source.classes, source.labels, source.fingerprint
+        self.classes, self.labels, self.boxes = source.classes, source.labels, source.boxes
+        self.fingerprint = source.fingerprint
 
     def __len__(self):
         return len(self.source)
@@ -355,9 +362,11 @@ def test_a_stopped_training_goes_on_to_the_same_list_and_weights(dirty, tmp_path
     """In the first epoch and in the second, in which only bad images are read anew."""
     recipe = Recipe(**{**vars(RECIPE), "epochs": 2})
     options = {"network": "A", "recipe": recipe, "tolerance": TOLERANT}
-    splits = open_source(str(dirty[0]))
+    splits = open_for_training(str(dirty[0]))
     undisturbed = train(splits, out=tmp_path / "whole", **options)
-    stopping = Splits(name=splits.name, parts={**splits.parts, "train": Interrupting(splits.part("train"), reads)})
+    stopping = Splits(
+        name=splits.name, sources={**splits.sources, "train": Interrupting(splits.source("train"), reads)}
+    )
     with pytest.raises(Stopped):
         train(stopping, out=tmp_path / "run", **options)
     before = len(listed(tmp_path / "run"))
@@ -382,9 +391,9 @@ def source_of(count, bad=(), broken=b"broken"):
 def test_a_batch_without_any_usable_image_changes_nothing(tmp_path):
     """With one image a batch, the bad ones make steps that leave weights and momentum as they are."""
     recipe = Recipe(crop=32, width=0.05, batch=1, epochs=1, learning_rate=1e-3, dropout=0.0, weight_decay=0.1)
-    images = Splits(name="some", parts={"train": source_of(8, bad=range(1, 8)), "val": source_of(4)})
+    images = Splits(name="some", sources={"train": source_of(8, bad=range(1, 8)), "val": source_of(4)})
     run = train(images, network="A", out=tmp_path / "run", recipe=recipe, tolerance=Tolerance(max_bad=90))
-    again = Splits(name="one", parts={"train": source_of(1), "val": source_of(4)})
+    again = Splits(name="one", sources={"train": source_of(1), "val": source_of(4)})
     # Crops and colours follow from the image's index, which is 0 in both.
     one = train(again, network="A", out=tmp_path / "one", recipe=recipe)
     assert [metrics["step"] for metrics in read_metrics(run)] == [8]
@@ -394,10 +403,10 @@ def test_a_batch_without_any_usable_image_changes_nothing(tmp_path):
 
 def test_no_usable_image_at_all_is_an_error_in_words(tmp_path, unknown_colours):
     options = {"network": "A", "recipe": RECIPE, "tolerance": Tolerance(max_bad=100)}
-    bad_training = Splits(name="bad", parts={"train": source_of(6, bad=range(6)), "val": source_of(4)})
+    bad_training = Splits(name="bad", sources={"train": source_of(6, bad=range(6)), "val": source_of(4)})
     with pytest.raises(ValueError, match="none of the 6 images looked at can be used"):
         train(bad_training, out=tmp_path / "a", **options)
-    bad_validation = Splits(name="bad", parts={"train": source_of(6), "val": source_of(4, bad=range(4))})
+    bad_validation = Splits(name="bad", sources={"train": source_of(6), "val": source_of(4, bad=range(4))})
     with pytest.raises(ValueError, match="none of the validation images can be used"):
         train(bad_validation, out=tmp_path / "b", **options)
 
@@ -406,7 +415,7 @@ def test_images_that_went_bad_after_their_colours_were_known_are_an_error_in_wor
     """A folder's fingerprint knows names and sizes: a disk that goes bad does not change it."""
     good = {"train": source_of(6), "val": source_of(4)}
     options = {"network": "A", "recipe": RECIPE, "tolerance": Tolerance(max_bad=100)}
-    train(Splits(name="good", parts=good), out=tmp_path / "good", **options)
+    train(Splits(name="good", sources=good), out=tmp_path / "good", **options)
 
     class Spoilt(MemorySource):
         @property
@@ -415,4 +424,4 @@ def test_images_that_went_bad_after_their_colours_were_known_are_an_error_in_wor
 
     spoilt = Spoilt(classes=good["train"].classes, samples=source_of(6, bad=range(6)).samples)
     with pytest.raises(ValueError, match=r"none of the .*images can be used"):
-        train(Splits(name="spoilt", parts={**good, "train": spoilt}), out=tmp_path / "spoilt", **options)
+        train(Splits(name="spoilt", sources={**good, "train": spoilt}), out=tmp_path / "spoilt", **options)

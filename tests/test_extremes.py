@@ -14,7 +14,7 @@ from verydeep.images.decode import UnusableImageError, decode, decode_for
 from verydeep.images.loader import RescaledImages, TrainingView, centre_batches, training_batches
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.folders import FolderSource
-from verydeep.images.sources.source import Splits
+from verydeep.images.sources.splits import Splits
 
 COLOUR = (200, 30, 90)
 GREY = 117
@@ -186,7 +186,7 @@ def run(folder, tmp_path_factory):
         labels=(0, 1, 0, 1),
     )
     out = tmp_path_factory.mktemp("runs") / "run"
-    return train(Splits(name="small", parts={"train": small, "val": small}), network="A", out=out, recipe=recipe)
+    return train(Splits(name="small", sources={"train": small, "val": small}), network="A", out=out, recipe=recipe)
 
 
 def test_a_training_on_them_stays_below_two_gigabytes(folder, tmp_path, monkeypatch):

@@ -24,8 +24,8 @@ def ilsvrc_ids() -> dict[str, str]:
     return {name: wnid for wnid, name in ilsvrc_classes().items()}
 
 
-def places(classes: Sequence[str]) -> dict[str, int]:
-    """The place of each class, under its name and, of ILSVRC's, under its other one: `n01440764` is `tench`."""
+def class_numbers(classes: Sequence[str]) -> dict[str, int]:
+    """Return the number of each class under its name and, for ILSVRC, its other one (`n01440764` is `tench`)."""
     other = ilsvrc_classes() | ilsvrc_ids()
-    numbered = {name: place for place, name in enumerate(classes)}
-    return {other[name]: place for name, place in numbered.items() if name in other} | numbered
+    numbered = {name: number for number, name in enumerate(classes)}
+    return {other[name]: number for name, number in numbered.items() if name in other} | numbered

@@ -14,7 +14,9 @@ from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
-from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
+from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Runtime
 from verydeep.runs.files import MODEL
 from verydeep.runs.model import Model, save_model
@@ -83,7 +85,7 @@ def splits(labels, classes=SEVEN, parts=("train", "val"), size=(34, 41)):
         Image.fromarray((colour + grain).clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
         samples.append(Sample(buffer.getvalue(), label, f"image {number}"))
     source = MemorySource(classes=classes, samples=tuple(samples))
-    return Splits(name="made up", parts=dict.fromkeys(parts, source))
+    return Splits(name="made up", sources=dict.fromkeys(parts, source))
 
 
 def write_folder(root, counts):
@@ -96,7 +98,7 @@ def write_folder(root, counts):
 def test_one_run_is_its_protocols_errors(tmp_path):
     net, data = lively(0), splits([0, 1, 2, 3, 4, 5, 6] * 4)
     found = evaluate(save_run(tmp_path / "run", net), data=data, runtime=CPU)
-    posterior = posteriors(net, data.part("val"), Protocol(scales=(224, 256, 288)))
+    posterior = posteriors(net, data.source("val"), Protocol(scales=(224, 256, 288)))
     ranks = [sorted(p, reverse=True).index(p[label]) for p, label in zip(posterior, [*range(7)] * 4, strict=True)]
     assert found.top1_error == pytest.approx(100 * sum(rank >= 1 for rank in ranks) / 28)
     assert found.top5_error == pytest.approx(100 * sum(rank >= 5 for rank in ranks) / 28)
@@ -121,7 +123,7 @@ def test_fusion_of_two_lively_runs_is_the_mean_of_both(tmp_path):
     data = splits(labels, parts=("train", "val", "test"))
     folders = [save_run(tmp_path / str(seed), net) for seed, net in enumerate(nets)]
     found = evaluate(folders, data=data, runtime=CPU, scales=[256])
-    each = [posteriors(net, data.part("test"), Protocol(scales=(256,))) for net in nets]
+    each = [posteriors(net, data.source("test"), Protocol(scales=(256,))) for net in nets]
     errors = [100 * np.mean(p.argmax(axis=1) != labels) for p in (*each, (each[0] + each[1]) / 2)]
     assert [*(run.top1_error for run in found.per_run), found.top1_error] == pytest.approx(errors)
     assert len(set(errors)) == 3
@@ -183,7 +185,7 @@ def test_a_run_trained_without_mirrors_is_tested_without(tmp_path):
     data, results = splits(labels), {}
     for flip in (True, False):
         found = evaluate(save_run(tmp_path / str(flip), net, flip=flip), data=data, scales="single", runtime=CPU)
-        expected = posteriors(net, data.part("val"), Protocol(scales=(256,), mirror=flip))
+        expected = posteriors(net, data.source("val"), Protocol(scales=(256,), mirror=flip))
         assert found.per_run[0].mirror is flip
         assert found.top1_error == pytest.approx(100 * np.mean(expected.argmax(axis=1) != labels))
         results[flip] = expected
@@ -241,8 +243,8 @@ def test_runs_with_the_same_classes_in_another_order_are_not_fused(tmp_path):
 def test_the_test_split_is_the_default_where_there_is_one(tmp_path):
     run = save_run(tmp_path, constant(0.6, 0.4), classes=("a", "b"))
     wrong, right = splits([1, 1], classes=("a", "b")), splits([0, 0], classes=("a", "b"))
-    parts = {"train": right.part("val"), "val": right.part("val"), "test": wrong.part("val")}
-    data = Splits(name="made up", parts=parts)
+    parts = {"train": right.source("val"), "val": right.source("val"), "test": wrong.source("val")}
+    data = Splits(name="made up", sources=parts)
     found = evaluate(run, data=data, runtime=CPU)
     assert (found.split, found.top1_error) == ("test", 100)
     assert evaluate(run, data=data, split="val", runtime=CPU).top1_error == 0

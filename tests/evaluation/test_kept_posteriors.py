@@ -16,7 +16,9 @@ from verydeep.evaluation import crops, dense, passes, posterior_cache
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.images import loader
 from verydeep.images.decode import UnusableImageError
-from verydeep.images.sources.source import MemorySource, Sample, Splits, contents_digests
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample, contents_digests
+from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.machine import cache
 from verydeep.machine.runtime import Runtime, ended_by_sigterm
@@ -58,7 +60,7 @@ def images(count=9, *, bad=(), change=None):
         Image.fromarray(pixels).save(buffer, "BMP")
         data = b"no image" if index in bad else buffer.getvalue()
         samples.append(Sample(data, index % len(CLASSES), f"{index}.bmp"))
-    return Splits(name="noise", parts={"test": MemorySource(classes=CLASSES, samples=tuple(samples))})
+    return Splits(name="noise", sources={"test": MemorySource(classes=CLASSES, samples=tuple(samples))})
 
 
 def evaluated(folder, data=None, **options):
@@ -123,11 +125,11 @@ def test_nothing_is_taken_for_something_else(tmp_path, change, monkeypatch):
             other = run(tmp_path / "other", flip=False)
         case "contents":
             data = images(change=3)
-            sizes = [[len(sample.data) for sample in splits.part("test").samples] for splits in (data, images())]
+            sizes = [[len(sample.data) for sample in splits.source("test").samples] for splits in (data, images())]
             assert sizes[0] == sizes[1]
         case "order":
-            part = images().part("test")
-            data = Splits(name="noise", parts={"test": MemorySource(classes=CLASSES, samples=part.samples[::-1])})
+            part = images().source("test")
+            data = Splits(name="noise", sources={"test": MemorySource(classes=CLASSES, samples=part.samples[::-1])})
         case "protocol":
             options = {"protocol": "crops"}
         case "scale":
@@ -253,7 +255,7 @@ def test_what_was_not_used_for_long_makes_room(tmp_path, own_cache, monkeypatch)
 
 
 def test_digests_are_of_every_files_bytes():
-    part = images(bad=(4,)).part("test")
+    part = images(bad=(4,)).source("test")
     assert contents_digests(part) == [hashlib.sha256(sample.data).digest() for sample in part.samples]
 
 
@@ -269,7 +271,7 @@ class Failing(MemorySource):
         if index == 4 and READS.count(4) == 2:
             if FAILS == ["gone"]:
                 raise UnusableImageError("4.bmp", "unreadable", "stale file handle")
-            return images(change=4).part("test").samples[4]
+            return images(change=4).source("test").samples[4]
         return super().__getitem__(index)
 
 
@@ -281,8 +283,8 @@ def test_a_passing_failure_is_not_remembered(tmp_path, fails):
     """A file that fails or changes between its digest and its decoding."""
     READS.clear()
     FAILS[:] = [fails]
-    folder, part = run(tmp_path / "run"), images().part("test")
-    data = Splits(name="noise", parts={"test": Failing(classes=CLASSES, samples=part.samples)})
+    folder, part = run(tmp_path / "run"), images().source("test")
+    data = Splits(name="noise", sources={"test": Failing(classes=CLASSES, samples=part.samples)})
     found = evaluated(folder, data, tolerance=Tolerance(max_bad=20))
     assert (found.n, list(found.unusable)) == (8, ["4.bmp"])
     reason = "stale file handle" if fails == "gone" else "its file has changed meanwhile"
@@ -294,10 +296,10 @@ def test_a_passing_failure_is_not_remembered(tmp_path, fails):
 
 
 def test_an_unusable_image_is_called_what_it_is_called_now(tmp_path):
-    folder, part = run(tmp_path / "run"), images(bad=(2,)).part("test")
+    folder, part = run(tmp_path / "run"), images(bad=(2,)).source("test")
     renamed = MemorySource(classes=CLASSES, samples=tuple(s._replace(id=f"new {s.id}") for s in part.samples))
     for source, name in ((part, "2.bmp"), (renamed, "new 2.bmp")):
-        data = Splits(name="noise", parts={"test": source})
+        data = Splits(name="noise", sources={"test": source})
         found = evaluated(folder, data, tolerance=Tolerance(max_bad=20))
         assert list(found.unusable) == [name]
     assert found.from_cache == 1

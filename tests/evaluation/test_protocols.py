@@ -19,7 +19,8 @@ from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol, paper_scales, single_scale
 from verydeep.images.loader import rescaled_images
 from verydeep.images.quarantine import TooManyBadImagesError
-from verydeep.images.sources.source import MemorySource, Sample
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
 from verydeep.images.views import multi_crop
 from verydeep.networks.scales import scale_in_pixels
 

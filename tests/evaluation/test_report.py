@@ -21,7 +21,8 @@ from verydeep.evaluation.protocols import Protocol
 from verydeep.evaluation.report import write_evaluation_page
 from verydeep.evaluation.results import NO_TOP5, TestedImages, summarised
 from verydeep.evaluation.score_maps import OPACITY, colours, overlay, posterior_map
-from verydeep.images.sources.source import MemorySource, Sample
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
 from verydeep.images.views import rescale
 from verydeep.runs.model import Model
 from verydeep.runs.record import command, versions

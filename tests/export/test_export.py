@@ -26,7 +26,8 @@ from verydeep.export import export as exporting
 from verydeep.export.export import BrokenExportError, export
 from verydeep.export.exported import is_exported, load_exported
 from verydeep.export.metadata import KEY
-from verydeep.images.sources.source import MemorySource, Sample
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
 from verydeep.runs.model import load, load_model
 
 FILES, CLASSES = shared.FILES, shared.CLASSES

@@ -11,7 +11,7 @@ import tarfile
 import pytest
 from PIL import Image
 
-from verydeep.images.sources.open import open_for_testing, open_source
+from verydeep.images.open import open_for_testing, open_for_training
 
 GREYS = {"ant": 10, "bee": 20, "cat": 30, "dog": 40, "wasp": 50, "0": 60, "1": 70, "2": 80, "9": 90, "10": 100}
 
@@ -105,7 +105,7 @@ def write(kind, tmp_path):
 def check(splits, classes, counts):
     """Every image of every part has the number of what it shows; returns how many there are."""
     images = 0
-    for split, part in splits.parts.items():
+    for split, part in splits.sources.items():
         assert tuple(part.classes) == classes
         items = [part[index] for index in range(len(part))]
         assert (
@@ -131,7 +131,7 @@ def refusal(call, *arguments):
 
 def test_classes_that_validation_lacks_leave_the_numbers_alone(kind, write):
     splits = {"train": {"ant": 2, "bee": 3, "cat": 2, "dog": 2}, "val": {"dog": 1, "bee": 2}}
-    images = check(open_source(write(splits)), ("ant", "bee", "cat", "dog"), splits)
+    images = check(open_for_training(write(splits)), ("ant", "bee", "cat", "dog"), splits)
     assert images == 12
     print(f"{kind}; classes missing in validation: all {images} images mapped by name")
 
@@ -140,7 +140,7 @@ def test_classes_that_validation_lacks_leave_the_numbers_alone(kind, write):
 def test_classes_that_training_lacks_are_named_and_refused(kind, write, extra):
     """An extra class may come before, between or after those of the training images."""
     splits = {"train": {"ant": 2, "bee": 2, "dog": 2}, "val": {"ant": 2, **dict.fromkeys(extra, 1), "bee": 2, "dog": 1}}
-    message = refusal(open_source, write(splits))
+    message = refusal(open_for_training, write(splits))
     assert message.endswith(f" has classes that training lacks: {', '.join(extra)}; it has ant, bee, dog")
     assert "val" in message.split(" has classes ")[0]
     print(f"{kind}; {len(extra)} extra in validation: refused, {message.split(' classes that ')[1]}")
@@ -148,7 +148,7 @@ def test_classes_that_training_lacks_are_named_and_refused(kind, write, extra):
 
 def test_an_extra_class_in_the_test_split_is_refused_as_well(kind, write):
     counts = {"ant": 2, "dog": 2}
-    message = refusal(open_source, write({"train": counts, "val": counts, "test": {**counts, "cat": 1}}))
+    message = refusal(open_for_training, write({"train": counts, "val": counts, "test": {**counts, "cat": 1}}))
     assert message.endswith(": cat; it has ant, dog")
     print(f"{kind}; extra in the test split: refused, {message.split(' classes that ')[1]}")
 
@@ -157,21 +157,21 @@ def test_an_extra_class_in_the_test_split_is_refused_as_well(kind, write):
 def test_a_class_without_any_image_in_validation_does_not_count(kind, write, empty):
     """One that training has, or one that it lacks: there is nothing to be wrong about."""
     splits = {"train": {"ant": 2, "bee": 2, "cat": 2}, "val": {empty: 0, "bee": 1, "ant": 2}}
-    images = check(open_source(write(splits)), ("ant", "bee", "cat"), splits)
+    images = check(open_for_training(write(splits)), ("ant", "bee", "cat"), splits)
     assert images == 9
     print(f"{kind}; {empty} without images in validation: all {images} images mapped by name")
 
 
 def test_a_class_without_any_image_in_training_does_not_count(kind, write):
     splits = {"train": {"ant": 2, "bee": 0, "cat": 2}, "val": {"ant": 1, "cat": 2}}
-    images = check(open_source(write(splits)), ("ant", "cat"), splits)
+    images = check(open_for_training(write(splits)), ("ant", "cat"), splits)
     assert images == 7
     print(f"{kind}; class without images in training: left out, all {images} images mapped by name")
 
 
 def test_a_class_with_images_in_validation_only_is_refused_though_training_lists_it(kind, write):
     splits = {"train": {"ant": 2, "bee": 0, "cat": 2}, "val": {"ant": 1, "bee": 1, "cat": 2}}
-    message = refusal(open_source, write(splits))
+    message = refusal(open_for_training, write(splits))
     assert message.endswith(": bee; it has ant, cat")
     print(f"{kind}; listed in training, without images there: refused, {message.split(' classes that ')[1]}")
 
@@ -182,7 +182,7 @@ def test_another_order_of_the_classes_in_validation_changes_nothing(kind, write)
         "val": {"cat": 1, "ant": 2, "bee": 1},
         "test": {"bee": 1, "cat": 2, "ant": 3},
     }
-    images = check(open_source(write(splits)), ("ant", "bee", "cat"), splits)
+    images = check(open_for_training(write(splits)), ("ant", "bee", "cat"), splits)
     assert images == 17
     print(f"{kind}; another order in validation and test: all {images} images mapped by name")
 
@@ -190,13 +190,13 @@ def test_another_order_of_the_classes_in_validation_changes_nothing(kind, write)
 def test_the_order_is_that_of_the_training_list_where_there_is_one(kind, write):
     splits = {"train": {"cat": 2, "ant": 3, "bee": 2}, "val": {"ant": 1, "bee": 2, "cat": 1}}
     classes = ("cat", "ant", "bee") if kind in LISTED else ("ant", "bee", "cat")
-    images = check(open_source(write(splits)), classes, splits)
+    images = check(open_for_training(write(splits)), classes, splits)
     assert images == 11
     print(f"{kind}; training in the order cat, ant, bee: {', '.join(classes)}, all {images} images mapped by name")
 
 
 def test_what_is_held_out_has_the_numbers_of_training(kind, write):
-    splits = open_source(write({"train": {"cat": 10, "ant": 5, "bee": 15}}))
+    splits = open_for_training(write({"train": {"cat": 10, "ant": 5, "bee": 15}}))
     classes = ("cat", "ant", "bee") if kind in LISTED else ("ant", "bee", "cat")
     counts = {"train": {"cat": 8, "ant": 4, "bee": 12}, "val": {"cat": 2, "ant": 1, "bee": 3}}
     images = check(splits, classes, counts)
@@ -236,10 +236,10 @@ def test_images_without_splits_have_the_net_s_numbers_in_every_part(kind, write,
     if not name.startswith("hub:"):  # the class folders or shards themselves
         name += "/train"
     opened = open_for_testing(name, NET)
-    assert {"train", "val"} < {*opened.parts, "all"}
+    assert {"train", "val"} < {*opened.sources, "all"}
     counts = {"val": {"bee": 1, "ant": 2, "dog": 1}, "all": {"bee": 5, "ant": 10, "dog": 5}}
     images = check(opened, NET, counts)
-    print(f"{kind}; without splits for a net: all {images} images of {', '.join(opened.parts)} mapped by name")
+    print(f"{kind}; without splits for a net: all {images} images of {', '.join(opened.sources)} mapped by name")
 
 
 def test_numbers_are_not_taken_for_places_among_a_net_s_names(kind, write):
@@ -267,7 +267,7 @@ def test_numbers_in_a_list_of_classes_are_places_or_refused(tmp_path):
     """With classes 10, 2, 9 in a list beside it, a shard's 2 is the place of class 9."""
     name = write_shards(tmp_path / "source", NUMBERED)
     try:
-        splits = open_source(name)
+        splits = open_for_training(name)
     except ValueError as refusal:
         assert "classes.txt" in str(refusal)  # noqa: PT017
     else:
@@ -277,7 +277,7 @@ def test_numbers_in_a_list_of_classes_are_places_or_refused(tmp_path):
 def test_what_is_held_out_does_not_depend_on_the_net_s_order(kind, write):
     """Otherwise a net is tested on images that it was trained on."""
     name = write({"train": {"ant": 20, "bee": 20}})
-    parts = [open_source(name).part("val"), open_for_testing(name, ("bee", "ant")).part("val")]
+    parts = [open_for_training(name).source("val"), open_for_testing(name, ("bee", "ant")).source("val")]
     held_out = [{part[index].data for index in range(len(part))} for part in parts]
     assert held_out[0] == held_out[1]
 
@@ -289,6 +289,6 @@ def test_digits_are_refused_for_a_net_that_knows_something_else():
 
 def test_numbers_as_classes_have_one_order_in_all_kinds_of_sources(tmp_path):
     counts = {"train": {"2": 2, "9": 2, "10": 2}}
-    orders = {kind: open_source(write(tmp_path / kind, counts)).classes for kind, write in KINDS.items()}
+    orders = {kind: open_for_training(write(tmp_path / kind, counts)).classes for kind, write in KINDS.items()}
     print(orders)
     assert len(set(orders.values())) == 1

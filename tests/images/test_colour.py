@@ -9,7 +9,8 @@ from PIL import Image
 from verydeep.images import colour
 from verydeep.images.colour import colour_shift, shift_components
 from verydeep.images.quarantine import Quarantine, TooManyBadImagesError
-from verydeep.images.sources.source import MemorySource, Sample
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
 from verydeep.images.tolerance import Tolerance
 
 

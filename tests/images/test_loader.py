@@ -24,7 +24,8 @@ from verydeep.images.loader import (
     training_batches,
 )
 from verydeep.images.quarantine import Quarantine, TooManyBadImagesError
-from verydeep.images.sources.source import MemorySource, Sample
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import rescale
 

@@ -15,7 +15,8 @@ from verydeep.evaluation.protocols import Protocol
 from verydeep.images import loader
 from verydeep.images.loader import RescaledImages, TrainingView, centre_batches, rescaled_images, training_batches
 from verydeep.images.on_device import shown
-from verydeep.images.sources.source import MemorySource, Sample
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
 from verydeep.networks.architecture import Architecture
 from verydeep.prediction.predict import predict
 
@@ -24,8 +25,8 @@ BLOCK = 16
 
 SIDE = 3 * BLOCK
 
-CROP = 42
-"""So that an S of 256 is `SIDE` pixels."""
+CROP = 32
+"""So that an S of 336 is `SIDE` pixels."""
 
 COLOURS = np.array(
     [
@@ -254,13 +255,13 @@ def seen_in_validation(source, side):
 
 def seen_in_tests(source):
     net = Watcher()
-    posteriors(net, source, Protocol(scales=(256,), mirror=False))
+    posteriors(net, source, Protocol(scales=(336,), mirror=False))
     return net.seen[0][0]
 
 
 def seen_in_predictions(name, data, folder, monkeypatch):
     net = Watcher()
-    model = SimpleNamespace(net=net, classes=("a", "b"), scale="256", flip=False)
+    model = SimpleNamespace(net=net, classes=("a", "b"), scale="336", flip=False)
     monkeypatch.setattr("verydeep.prediction.predict.load_model", lambda run: model)
     (folder / name).write_bytes(data)
     (prediction,) = predict("a run", [folder / name], runtime=Runtime(device="cpu"))

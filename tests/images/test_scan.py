@@ -13,8 +13,10 @@ from sklearn.datasets import load_digits
 
 from verydeep import Tolerance, scan
 from verydeep.cli import main
-from verydeep.images.sources.open import open_source
-from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.images.open import open_for_training
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
+from verydeep.images.sources.splits import Splits
 from verydeep.images.tables import scan_tables
 
 
@@ -321,15 +323,15 @@ def test_twenty_thousand_duplicates_are_sorted_out_in_a_moment():
 
 
 def test_splits_in_memory_are_scanned_too(photo_folder, found):
-    splits = open_source(str(photo_folder))
+    splits = open_for_training(str(photo_folder))
     in_memory = Splits(
         name=splits.name,
-        parts={
+        sources={
             name: MemorySource(
                 classes=part.classes,
                 samples=tuple(Sample(*part[index]) for index in range(len(part))),
             )
-            for name, part in splits.parts.items()
+            for name, part in splits.sources.items()
         },
     )
     assert scan(in_memory) == found

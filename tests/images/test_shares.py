@@ -13,7 +13,8 @@ from PIL import Image
 
 from verydeep.images.loader import TrainingView, batches_per_epoch, training_batches
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.source import MemorySource, Sample
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
 from verydeep.images.tolerance import Tolerance
 
 CROP = 4

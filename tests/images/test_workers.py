@@ -21,7 +21,9 @@ from torch.utils.data import Dataset
 from verydeep import Recipe, Runtime, Tolerance, load, train
 from verydeep.images.loader import TrainingView, training_batches
 from verydeep.images.quarantine import TooManyBadImagesError
-from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
+from verydeep.images.sources.splits import Splits
 from verydeep.images.workers import WorkerDiedError, as_it_is, from_workers
 
 SECONDS = 10
@@ -222,7 +224,7 @@ def test_training_batches_tell_a_death_too():
 def test_a_training_saves_what_was_done_before_it_tells_of_a_death(tmp_path, monkeypatch):
     recipe = Recipe(crop=32, width=0.05, batch=4, epochs=2, learning_rate=1e-3)
     images, val = noise_source(kind=KilledOnce), noise_source(6)
-    splits = Splits(name="noise", parts={"train": images, "val": val})
+    splits = Splits(name="noise", sources={"train": images, "val": val})
     monkeypatch.setattr(KilledOnce, "fatal", False)
     whole = train(splits, network="A", out=tmp_path / "whole", recipe=recipe)  # makes its colours known, too
     monkeypatch.setattr(KilledOnce, "fatal", True)
@@ -261,7 +263,7 @@ def test_items_that_nobody_wants_any_more_leave_no_process():
 
 def test_a_refused_training_leaves_no_process(tmp_path):
     good = noise_source()
-    splits = Splits(name="noise", parts={"train": good, "val": noise_source(6)})
+    splits = Splits(name="noise", sources={"train": good, "val": noise_source(6)})
     recipe = Recipe(crop=32, width=0.05, batch=4, epochs=2)
     train(splits, network="A", out=tmp_path / "a", recipe=recipe)  # makes its colours known
 
@@ -271,7 +273,7 @@ def test_a_refused_training_leaves_no_process(tmp_path):
             return good.fingerprint
 
     bad = Spoilt(classes=good.classes, samples=(*good.samples[:-1], Sample(b"bad", 0, "bad.png")))
-    splits = Splits(name="noise", parts={"train": bad, "val": noise_source(6)})
+    splits = Splits(name="noise", sources={"train": bad, "val": noise_source(6)})
     with pytest.raises(TooManyBadImagesError):
         train(
             splits,

@@ -11,7 +11,8 @@ from naive_boxes import naive
 from verydeep import initialise
 from verydeep.images.decode import decode
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.source import MemorySource, Sample
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import rescale
 from verydeep.localisation.full_test import FullTest, full_test
@@ -65,7 +66,7 @@ def test_the_simplified_test_is_the_true_classes_box_of_the_centre_crop(regressi
     found = centre_crop_boxes(tested, source, quarantine=Quarantine(35))
     for index in range(35):
         image = pixels(source, index, side)
-        (height, width), (whole, broad) = source.located[index].size, image.shape[1:]
+        (height, width), (whole, broad) = source.boxes[index].size, image.shape[1:]
         top, left = (whole - CROP) // 2, (broad - CROP) // 2
         with torch.no_grad():
             heads = tested.net(image[None, :, top : top + CROP, left : left + CROP])[0].reshape(-1, 4)
@@ -98,7 +99,7 @@ def test_the_full_test_is_what_its_parts_give(windows, scales):
         boxes, scores, wholes = [[], []], [[], []], [[], []]
         for q, side in ((256, 37), (320, 46), (400, 57)):
             image = pixels(source, index, side)
-            boxes_here, scores_here, whole = by_hand(nets, classifiers, image, source.located[index].size, windows)
+            boxes_here, scores_here, whole = by_hand(nets, classifiers, image, source.boxes[index].size, windows)
             for which in (0, 1):
                 if q in (scales or [(256,), (400,)][which]):
                     boxes[which] += boxes_here[which]
@@ -107,7 +108,7 @@ def test_the_full_test_is_what_its_parts_give(windows, scales):
                     wholes[which].append(whole[which])
         np.testing.assert_allclose(seen.posterior, np.mean([np.mean(its, 0) for its in wholes], 0), atol=1e-6)
         assert 0.01 < seen.posterior[0] < 0.99
-        height, width = source.located[index].size
+        height, width = source.boxes[index].size
         for group, members in enumerate(test.groups):
             for label in range(2):
                 candidates = [heads[label % len(heads)] for net in members for heads in boxes[net]]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from verydeep.ilsvrc_classes import ilsvrc_classes, places
+from verydeep.ilsvrc_classes import class_numbers, ilsvrc_classes
 from verydeep.networks.class_names import names_of_classes
 
 
@@ -51,8 +51,8 @@ def test_what_comes_with_the_weights_is_kept(tmp_path):
 
 def test_an_id_and_its_word_are_one_class():
     both = {"tench": 0, "n01440764": 0, "n02012849": 1, "crane (bird)": 1}
-    assert places(("tench", "n02012849", "cat")) == {**both, "cat": 2}
-    assert places(("tench", "n01440764")) == {"tench": 0, "n01440764": 1}  # two classes where both are names
+    assert class_numbers(("tench", "n02012849", "cat")) == {**both, "cat": 2}
+    assert class_numbers(("tench", "n01440764")) == {"tench": 0, "n01440764": 1}  # two classes where both are names
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_standard_input_is_otherwise_a_list_of_paths(photos):
         "nothing here.png",
         "0.png",
     ]
-    with pytest.raises(ValueError, match="nothing comes from standard input"):
+    with pytest.raises(ValueError, match="standard input is empty"):
         given_images("-", standard_input=lambda: b" \n")
 
 

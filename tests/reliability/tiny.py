@@ -8,7 +8,9 @@ import numpy as np
 from PIL import Image
 
 from verydeep import Recipe
-from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
+from verydeep.images.sources.splits import Splits
 from verydeep.runs.record import read_metrics
 
 CLASSES = ("dark", "light")
@@ -40,12 +42,12 @@ def pictures(count, seed):
 
 
 def splits(training=IMAGES, validation=6):
-    return Splits(name="noise", parts={"train": pictures(training, 0), "val": pictures(validation, 1)})
+    return Splits(name="noise", sources={"train": pictures(training, 0), "val": pictures(validation, 1)})
 
 
 def folder(place, training=IMAGES, validation=6):
     """Write the same images as files, for the command line."""
-    for part, source in splits(training, validation).parts.items():
+    for part, source in splits(training, validation).sources.items():
         for sample in source.samples:
             file = place / part / CLASSES[sample.label] / sample.id
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from verydeep import Recipe, reproduce
-from verydeep.images.sources.open import open_source
+from verydeep.images.open import open_for_training
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.reproduction.estimate import estimates
@@ -187,14 +187,14 @@ def test_an_estimate_costs_nothing_and_knows_what_is_there(images, whole):
     found = {
         one.training: one
         for out in (Path("nowhere"),)
-        for one in estimates(open_source(str(images)), out=out, recipe=TINY, grid=grid, **how)
+        for one in estimates(open_for_training(str(images)), out=out, recipe=TINY, grid=grid, **how)
     }
     assert list(found) == list(QUICK)
     assert all(one.seconds > 0 and not one.trained and one.epochs == 1 for one in found.values())
     # A has the fewest activations of these and about as many weights as any.
     assert min(found.values(), key=lambda one: one.memory_bytes).training in ("A-256", "B-5x5-256")
     longer = estimates(
-        open_source(str(images)),
+        open_for_training(str(images)),
         out=whole / "runs" / "seed-0",
         recipe=replace(TINY, epochs=100),
         grid=Grid(only=("A",)),

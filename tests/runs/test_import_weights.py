@@ -16,7 +16,9 @@ from verydeep.descriptors.descriptor import Descriptor
 from verydeep.descriptors.features import features
 from verydeep.export.export import export
 from verydeep.ilsvrc_classes import ilsvrc_classes
-from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
+from verydeep.images.sources.splits import Splits
 from verydeep.runs.model import file_sha256, load_model, weights_fingerprint
 from verydeep.runs.push import model_card
 from verydeep.runs.record import read_record
@@ -291,7 +293,7 @@ def test_random_layers_are_not_forgotten(tmp_path, capsys):
     (tmp_path / "names.txt").write_text("dark\nlight\n")
     run = tmp_path / "run"
     import_weights(tmp_path / "net.pth", run, class_names=str(tmp_path / "names.txt"))
-    noise = Splits(name="noise", parts={"train": pictures(8, 0), "val": pictures(4, 1)})
+    noise = Splits(name="noise", sources={"train": pictures(8, 0), "val": pictures(4, 1)})
     told = "run was imported without fc6, fc7, fc8, which are random"
     evaluate(run, data=noise, cache=False)
     assert told in capsys.readouterr().err
@@ -350,7 +352,7 @@ def test_an_imported_run_is_tested_and_trained_further(tmp_path):
     (tmp_path / "names.txt").write_text("dark\nlight\n")
     run = tmp_path / "run"
     import_weights(tmp_path / "net.pth", run, class_names=str(tmp_path / "names.txt"))
-    noise = Splits(name="noise", parts={"train": pictures(8, 0), "val": pictures(4, 1)})
+    noise = Splits(name="noise", sources={"train": pictures(8, 0), "val": pictures(4, 1)})
     assert evaluate(run, data=noise, cache=False).n == 4
     tiny = {"crop": 32, "width": 1 / 16, "epochs": 1, "batch": 4}
     for recipe in (Recipe(**tiny, finetune=str(run)), Recipe(**tiny, init=str(run))):
@@ -397,7 +399,7 @@ def test_a_training_on_imagenets_folders_keeps_fc8(tmp_path, capsys):
     import_weights(tmp_path / "net.pth", tmp_path / "run", class_names=str(tmp_path / "names.txt"))
     samples = pictures(8, 0).samples
     train_part = MemorySource(classes=("n01440764", "n02123045"), samples=samples)
-    noise = Splits(name="noise", parts={"train": train_part, "val": train_part})
+    noise = Splits(name="noise", sources={"train": train_part, "val": train_part})
     still = {"crop": 32, "width": 1 / 16, "epochs": 1, "batch": 4, "learning_rate": 1e-30, "weight_decay": 0}
     recipe = Recipe(**still, finetune=str(tmp_path / "run"))
     out = train(noise, network="A", out=tmp_path / "out", recipe=recipe)

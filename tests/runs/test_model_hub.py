@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 
 from verydeep import Recipe, evaluate, import_weights, load, predict, push, save, train, vgg
 from verydeep.cli import main
-from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
+from verydeep.images.sources.splits import Splits
 from verydeep.runs import model_hub
 from verydeep.runs.model import load_model, weights_fingerprint
 from verydeep.runs.record import read_record
@@ -136,7 +138,7 @@ def test_a_pushed_model_is_used_like_a_run(hub, net, tmp_path):
     config, weights = hub.asked
     assert config == (f"{OWNER}/net", None, ["config.json"])
     assert weights == (f"{OWNER}/net", "0123abc", ["model.safetensors"])  # of the same state, and no file but these
-    noise = Splits(name="noise", parts={"train": pictures(6), "val": pictures(4)})
+    noise = Splits(name="noise", sources={"train": pictures(6), "val": pictures(4)})
     assert evaluate(name, data=noise, cache=False).per_run[0].name == name
     picture = tmp_path / "picture.png"
     picture.write_bytes(pictures(1).samples[0].data)

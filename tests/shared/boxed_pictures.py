@@ -5,8 +5,10 @@ import io
 import numpy as np
 from PIL import Image
 
-from verydeep.images.boxes.boxed import Boxed, Located
-from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.images.boxes.boxed import Boxed
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Location, Sample
+from verydeep.images.sources.splits import Splits
 
 CLASSES = ("flat", "tall")
 
@@ -31,21 +33,21 @@ def boxed(count, seed, size=(48, 60)):
     samples = tuple(
         Sample(data, index % 2, f"{CLASSES[index % 2]}/{index}.png") for index, (data, _) in enumerate(made)
     )
-    located = tuple(Located(np.array(box, dtype=float), size) for _, box in made)
-    return Boxed(source=MemorySource(classes=CLASSES, samples=samples), located=located, whole="these")
+    boxes = tuple(Location(np.array(box, dtype=float), size) for _, box in made)
+    return Boxed(source=MemorySource(classes=CLASSES, samples=samples), boxes=boxes)
 
 
 def splits(regression="per-class", training=10, validation=6):
     """Make splits for a training."""
     parts = {"train": boxed(training, 0), "val": boxed(validation, 1)}
-    return Splits(name="rectangles", parts=parts, regression=regression)
+    return Splits(name="rectangles", sources=parts, regression=regression, whole_train="these")
 
 
 def folder(place, training=10, validation=6):
     """Write the same splits as files, `boxes.csv` beside them, for the command line."""
     lines = []
-    for part, source in splits(training=training, validation=validation).parts.items():
-        for sample, found in zip(source.source.samples, source.located, strict=True):
+    for part, source in splits(training=training, validation=validation).sources.items():
+        for sample, found in zip(source.source.samples, source.boxes, strict=True):
             name = sample.id.replace("/", f"/{part}-")
             (place / part / name).parent.mkdir(parents=True, exist_ok=True)
             (place / part / name).write_bytes(sample.data)

@@ -13,7 +13,9 @@ from PIL import Image
 
 from verydeep import evaluate
 from verydeep.evaluation.protocols import chosen_scales
-from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
+from verydeep.images.sources.splits import Splits
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.report import write_report
 from verydeep.reproduction.stored_tests import StoredTest
@@ -149,4 +151,4 @@ def noise():
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(buffer, "PNG")
         samples.append(Sample(buffer.getvalue(), index % 10, f"{index}.png"))
     source = MemorySource(classes=TEN, samples=tuple(samples))
-    return Splits(name="noise", parts={"train": source, "val": source, "test": source})
+    return Splits(name="noise", sources={"train": source, "val": source, "test": source})

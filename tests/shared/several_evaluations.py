@@ -18,7 +18,9 @@ from PIL import Image
 import verydeep.evaluation.dense
 import verydeep.evaluation.passes
 from verydeep import Runtime, Tolerance, evaluate, vgg
-from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
+from verydeep.images.sources.splits import Splits
 from verydeep.runs.files import MODEL
 from verydeep.runs.model import Model, save_model
 
@@ -83,7 +85,7 @@ def run(job):
         try:
             found = evaluate(
                 job["runs"],
-                data=Splits(name="noise", parts={"test": source}),
+                data=Splits(name="noise", sources={"test": source}),
                 protocol=job.get("protocol", "dense"),
                 scales=job.get("scales", [256]),
                 runtime=Runtime(device="cpu", workers=job.get("workers", 0)),

@@ -28,7 +28,9 @@ import verydeep.images.loader
 import verydeep.machine.processes
 import verydeep.training.loop
 from verydeep import Execution, Recipe, Runtime, Tolerance, load, train
-from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
+from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Stopped, ended_by_sigterm
 from verydeep.networks.vgg import VGG
 
@@ -61,7 +63,8 @@ class Watched:
 
     def __init__(self, inner, what, job):
         self.inner, self.what, self.job = inner, what, job
-        self.classes, self.labels, self.fingerprint = inner.classes, inner.labels, inner.fingerprint
+        self.classes, self.labels, self.boxes = inner.classes, inner.labels, inner.boxes
+        self.fingerprint = inner.fingerprint
         self.asked, self.prepared = [], False
 
     def __len__(self):
@@ -149,7 +152,7 @@ def run(job):
         stack.enter_context(patch.object(verydeep.machine.processes, "LOST_AFTER", job.get("lost_after", 20.0)))
         try:
             train(
-                Splits(name="noise", parts=parts),
+                Splits(name="noise", sources=parts),
                 network=job.get("network", "A"),
                 out=job["out"],
                 recipe=Recipe(**{**BASE, **job.get("recipe", {})}),

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from verydeep import Recipe, evaluate, load, train
-from verydeep.images.boxes.boxed import Boxed, Located
+from verydeep.images.boxes.boxed import Boxed
 from verydeep.images.boxes.geometry import ObjectNotShownError, intersection_over_union
 from verydeep.images.loader import RescaledImages, TrainingView, draw
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Location, Sample
+from verydeep.images.sources.splits import Splits
 from verydeep.localisation.simplified_test import centre_crop_boxes
 from verydeep.machine.runtime import Stopped
 from verydeep.networks.scales import scale_in_pixels
@@ -27,8 +29,8 @@ RECIPE = Recipe(crop=32, width=0.05, batch=4, epochs=2, learning_rate=1e-3)
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
     """Train on the same pictures, without their boxes."""
-    parts = {split: boxed.source for split, boxed in pictures.splits().parts.items()}
-    return train(Splits(name="pictures", parts=parts), network="A", out=tmp_path_factory.mktemp("a"), recipe=RECIPE)
+    parts = {split: boxed.source for split, boxed in pictures.splits().sources.items()}
+    return train(Splits(name="pictures", sources=parts), network="A", out=tmp_path_factory.mktemp("a"), recipe=RECIPE)
 
 
 def trained(classifier, out, regression="per-class", resume=False, **changes):
@@ -80,9 +82,9 @@ def test_classification_and_localisation_refuse_each_others_runs(classifier, tmp
 def test_the_validation_error_is_that_of_the_simplified_test(classifier, tmp_path):
     """Both see the same where no box is cut off by the image's border."""
     run = trained(classifier, tmp_path / "run", epochs=12, learning_rate=0.02, dropout=0.0)
-    val = pictures.splits().part("val")
+    val = pictures.splits().source("val")
     boxes = centre_crop_boxes(load_box_model(run), val, quarantine=Quarantine(6))
-    overlaps = intersection_over_union(boxes, [found.box for found in val.located])
+    overlaps = intersection_over_union(boxes, np.stack([found.box for found in val.boxes]))
     error = 100 * (~(overlaps > 0.5)).mean()
     assert read_metrics(run)[-1]["validation_error"] == pytest.approx(error)
     assert read_metrics(run)[-1]["loss"] < 0.5 * read_metrics(run)[0]["loss"]
@@ -113,7 +115,7 @@ def test_it_is_resumed_with_its_own_boxes_alone(classifier, tmp_path):
     with pytest.raises(ValueError, match=r"was made with other settings \(regression\)"):
         trained(classifier, tmp_path / "run", "shared", resume=True)
     moved = pictures.splits()
-    place = moved.parts["train"].located[0]
+    place = moved.sources["train"].boxes[0]
     place.box[0] += 1
     with pytest.raises(ValueError, match=r"was made with other settings \(training images or their boxes\)"):
         train(moved, out=tmp_path / "run", recipe=replace(RECIPE, finetune=str(classifier)), resume=True)
@@ -123,7 +125,7 @@ def test_an_epoch_tells_how_many_images_it_went_without(classifier, tmp_path, ca
     """Long pictures with a small object at one end, which few crops show."""
     parts = {part: long_pictures(4, seed) for seed, part in enumerate(("train", "val"))}
     recipe = replace(RECIPE, finetune=str(classifier), epochs=3, flip=False)
-    run = train(Splits(name="long", parts=parts, regression="shared"), out=tmp_path / "run", recipe=recipe)
+    run = train(Splits(name="long", sources=parts, regression="shared"), out=tmp_path / "run", recipe=recipe)
     lines, missing = capsys.readouterr().err.splitlines(), []
     for epoch, metrics in enumerate(read_metrics(run)):
         missing.append(sum(not shown(parts["train"], index, recipe, epoch) for index in range(4)))
@@ -136,8 +138,8 @@ def long_pictures(count, seed):
     made = [pictures.picture(np.random.default_rng(seed + number), 1, (40, 1200)) for number in range(count)]
     samples = tuple(Sample(data, number % 2, f"{number}.png") for number, (data, _) in enumerate(made))
     source = MemorySource(classes=pictures.CLASSES, samples=samples)
-    place = Located(np.array([1194.0, 16.0, 1200.0, 22.0]), (40, 1200))
-    return Boxed(source=source, located=(place,) * count, whole="these")
+    place = Location(np.array([1194.0, 16.0, 1200.0, 22.0]), (40, 1200))
+    return Boxed(source=source, boxes=(place,) * count)
 
 
 def shown(source, index, recipe, epoch):

@@ -9,7 +9,8 @@ import torch
 from tensorboardX.proto.event_pb2 import Event
 
 from verydeep import Recipe, Runtime, load, train
-from verydeep.images.sources.source import MemorySource, Splits
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Stopped
 from verydeep.runs.record import read_metrics
 from verydeep.training.curves import TAGS, curves
@@ -19,11 +20,14 @@ TINY = Recipe(crop=32, width=0.05, batch=4, epochs=4, learning_rate=1e-3, seed=5
 
 @pytest.fixture(scope="module")
 def images():
-    from verydeep.images.sources.digits import digits
-    from verydeep.images.sources.source import Subset
+    from verydeep.images.open import open_for_training
+    from verydeep.images.sources.derived import Subset
 
-    parts = {split: Subset(source=digits().part(split), indices=tuple(range(10))) for split in ("train", "val")}
-    return Splits(name="ten digits", parts=parts)
+    parts = {
+        split: Subset(source=open_for_training("digits").source(split), indices=tuple(range(10)))
+        for split in ("train", "val")
+    }
+    return Splits(name="ten digits", sources=parts)
 
 
 def points(run):
@@ -106,11 +110,11 @@ class Slow(MemorySource):
 
 
 def test_the_share_of_time_without_data_is_told(images, tmp_path):
-    samples = tuple(images.part("train")[index] for index in range(10))
+    samples = tuple(images.source("train")[index] for index in range(10))
     slow = Slow(classes=images.classes, samples=samples)
-    parts = {"train": slow, "val": images.part("val")}
+    parts = {"train": slow, "val": images.source("val")}
     recipe = Recipe(crop=32, width=0.05, batch=5, epochs=1)
-    (metrics,) = read_metrics(train(Splits(name="slow", parts=parts), network="A", out=tmp_path / "a", recipe=recipe))
+    (metrics,) = read_metrics(train(Splits(name="slow", sources=parts), network="A", out=tmp_path / "a", recipe=recipe))
     assert 0.5 < metrics["waiting"] * metrics["seconds"] / 100 < metrics["seconds"]  # ten images of 50 ms
     (metrics, *_) = read_metrics(train(images, network="A", out=tmp_path / "b", recipe=TINY))
     assert metrics["waiting"] < 60

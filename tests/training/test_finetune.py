@@ -8,7 +8,9 @@ import torch
 from PIL import Image
 
 from verydeep import Recipe, load, train
-from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
+from verydeep.images.sources.splits import Splits
 from verydeep.runs.model import load_model
 from verydeep.runs.record import read_metrics, read_record
 
@@ -36,7 +38,7 @@ def pictures(count, seed, classes):
 
 
 def source(*classes):
-    return Splits(name="noise", parts={"train": pictures(15, 0, classes), "val": pictures(9, 1, classes)})
+    return Splits(name="noise", sources={"train": pictures(15, 0, classes), "val": pictures(9, 1, classes)})
 
 
 @pytest.fixture(scope="module")

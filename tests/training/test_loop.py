@@ -15,7 +15,9 @@ from PIL import Image
 from verydeep import Execution, Recipe, Runtime, initialise, load, train, vgg
 from verydeep.images.colour import colour_statistics, shift_components
 from verydeep.images.loader import TrainingView, training_batches
-from verydeep.images.sources.source import MemorySource, Sample, Splits
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
+from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Stopped
 from verydeep.runs.model import load_model
 from verydeep.runs.record import append_metrics, read_metrics, read_record
@@ -38,7 +40,7 @@ def pictures(count, seed, classes=("dark", "light")):
 
 
 def splits():
-    return Splits(name="noise", parts={"train": pictures(10, 0), "val": pictures(6, 1)})
+    return Splits(name="noise", sources={"train": pictures(10, 0), "val": pictures(6, 1)})
 
 
 def same_weights(one, other):
@@ -60,7 +62,7 @@ def test_training_is_momentum_descent_with_weight_decay(tmp_path, micro_batch, s
 
     start = Recipe(**options, epochs=1, learning_rate=1e-30)
     net = load(train(splits(), network="B", out=tmp_path / "start", recipe=start))  # the first weights
-    images = splits().parts["train"]
+    images = splits().sources["train"]
     colour = colour_statistics(images)
     view = TrainingView(
         crop=32, scale=(37, 37), flip=True, colour_sd=0.1, colour_components=shift_components(colour.covariance)
@@ -141,7 +143,7 @@ def test_every_step_has_its_own_dropout(tmp_path, monkeypatch):
 
 def test_the_mean_is_that_of_the_training_images(tmp_path):
     out = train(splits(), network="A", out=tmp_path / "run", recipe=TINY)
-    pixels = [np.asarray(Image.open(io.BytesIO(s.data))) for s in splits().parts["train"].samples]
+    pixels = [np.asarray(Image.open(io.BytesIO(s.data))) for s in splits().sources["train"].samples]
     assert load(out).mean_rgb.tolist() == pytest.approx(np.stack(pixels).mean(axis=(0, 1, 2)).tolist(), rel=1e-6)
 
 
@@ -176,10 +178,10 @@ class Interrupting(MemorySource):
 def test_a_stopped_run_ends_with_the_weights_of_a_whole_one(tmp_path, number, reads):
     recipe = Recipe(crop=32, width=0.05, batch=3, epochs=2, learning_rate=1e-3, scale="256:512")
     train(splits(), network="A", out=tmp_path / "whole", recipe=recipe)
-    plain = splits().parts["train"]
+    plain = splits().sources["train"]
     stopping = Splits(
         name="noise",
-        parts={"train": Interrupting(classes=plain.classes, samples=plain.samples), "val": splits().parts["val"]},
+        sources={"train": Interrupting(classes=plain.classes, samples=plain.samples), "val": splits().sources["val"]},
     )
     Interrupting.reads, Interrupting.at, Interrupting.number = 0, reads, number
     with pytest.raises(Stopped, match="--resume goes on") as stopped:
@@ -241,7 +243,7 @@ def test_deeper_networks_start_from_a_run(tmp_path):
 
 def test_a_start_from_other_classes_is_refused_and_leaves_nothing(tmp_path):
     a = train(splits(), network="A", out=tmp_path / "a", recipe=TINY)
-    other = Splits(name="noise", parts={s: pictures(6, 2, ("cats", "dogs")) for s in ("train", "val")})
+    other = Splits(name="noise", sources={s: pictures(6, 2, ("cats", "dogs")) for s in ("train", "val")})
     with pytest.raises(ValueError, match="was trained for other classes"):
         train(other, network="D", out=tmp_path / "d", recipe=Recipe(**{**vars(TINY), "init": str(a)}))
     assert not (tmp_path / "d").exists()
@@ -289,7 +291,7 @@ def unlearnable():
     """Put the same validation image under both labels: the error is 50% whatever is learned."""
     data = pictures(1, 3).samples[0].data
     val = MemorySource(classes=("dark", "light"), samples=(Sample(data, 0, "0"), Sample(data, 1, "1")))
-    return Splits(name="noise", parts={"train": pictures(10, 0), "val": val})
+    return Splits(name="noise", sources={"train": pictures(10, 0), "val": val})
 
 
 def test_the_validation_error_is_that_of_centre_crops_at_the_middle_scale(tmp_path):
@@ -303,7 +305,7 @@ def test_the_validation_error_is_that_of_centre_crops_at_the_middle_scale(tmp_pa
         Image.fromarray(pixels).save(buffer, "PNG")
         samples.append(Sample(buffer.getvalue(), 1, f"{half}"))
     val = MemorySource(classes=("dark", "light"), samples=tuple(samples))
-    data = Splits(name="noise", parts={"train": pictures(10, 0), "val": val})
+    data = Splits(name="noise", sources={"train": pictures(10, 0), "val": val})
     out = train(data, network="A", out=tmp_path / "run", recipe=recipe)
     net, wrong = load(out), {}
     for side in (32, 53, 73):  # 224, the middle 368, 512, at crop 32

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from verydeep import Execution, Recipe, describe, load, train
-from verydeep.images.sources.digits import digits
-from verydeep.images.sources.source import Splits, Subset
+from verydeep.images.open import open_for_training
+from verydeep.images.sources.derived import Subset
+from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Stopped
 from verydeep.training import learner, loop, micro_batch, step
 from verydeep.training.step import DivergedError
@@ -17,8 +18,11 @@ TINY = {"crop": 32, "width": 0.05, "batch": 4, "epochs": 2, "learning_rate": 1e-
 
 @pytest.fixture(scope="module")
 def images():
-    parts = {split: Subset(source=digits().part(split), indices=tuple(range(10))) for split in ("train", "val")}
-    return Splits(name="ten digits", parts=parts)
+    parts = {
+        split: Subset(source=open_for_training("digits").source(split), indices=tuple(range(10)))
+        for split in ("train", "val")
+    }
+    return Splits(name="ten digits", sources=parts)
 
 
 def same(one, other):

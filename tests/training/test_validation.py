@@ -10,8 +10,9 @@ import torch
 
 from verydeep import Recipe, Runtime, load, train
 from verydeep.images.decode import UnusableImageError
-from verydeep.images.sources.digits import digits
-from verydeep.images.sources.source import Splits, Subset
+from verydeep.images.open import open_for_training
+from verydeep.images.sources.derived import Subset
+from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import TooManyBadImagesError
 from verydeep.images.workers import WorkerDiedError
 from verydeep.runs.record import read_metrics
@@ -36,7 +37,10 @@ class Failing(Subset):
 
 
 def parts():
-    return {split: Subset(source=digits().part(split), indices=tuple(range(10))) for split in ("train", "val")}
+    return {
+        split: Subset(source=open_for_training("digits").source(split), indices=tuple(range(10)))
+        for split in ("train", "val")
+    }
 
 
 @pytest.mark.parametrize(
@@ -49,8 +53,13 @@ def parts():
 )
 def test_a_failure_in_validation_costs_no_step(tmp_path, monkeypatch, kind, workers, error):
     monkeypatch.setattr("verydeep.training.preparation.check_images", lambda *_, **__: None)  # as if all were well
-    val = Failing(source=digits().part("val"), indices=tuple(range(10)), marker=tmp_path / "marker", kind=kind)
-    failing = Splits(name="digits", parts={**parts(), "val": val})
+    val = Failing(
+        source=open_for_training("digits").source("val"),
+        indices=tuple(range(10)),
+        marker=tmp_path / "marker",
+        kind=kind,
+    )
+    failing = Splits(name="digits", sources={**parts(), "val": val})
     options = {"network": "A", "recipe": TINY, "runtime": Runtime(workers=workers)}
     with pytest.raises(error, match=r"what was done is saved in .* and can be resumed"):
         train(failing, out=tmp_path / "run", **options)
@@ -58,7 +67,7 @@ def test_a_failure_in_validation_costs_no_step(tmp_path, monkeypatch, kind, work
     assert read_metrics(tmp_path / "run") == []
     (tmp_path / "run" / "quarantine.jsonl").unlink(missing_ok=True)  # the disk is back
     train(failing, out=tmp_path / "run", resume=True, **options)
-    whole = Splits(name="digits", parts=parts())
+    whole = Splits(name="digits", sources=parts())
     train(whole, out=tmp_path / "whole", **options)
     one, other = (load(tmp_path / name).state_dict() for name in ("run", "whole"))
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -14,8 +14,10 @@ from random_networks import save_network
 from sklearn.svm import LinearSVC
 
 from verydeep import Descriptor, features
-from verydeep.images.sources.open import open_for_testing
-from verydeep.images.sources.source import MemorySource, Sample, stratified_split
+from verydeep.images.open import open_for_testing
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
+from verydeep.images.sources.splits import stratified_split
 from verydeep.images.tolerance import Tolerance
 from verydeep.runs.model import load_model
 from verydeep.transfer_learning import features as transfer_features
@@ -239,7 +241,7 @@ def test_pixels_are_the_squeezed_image(tmp_path):
     (tmp_path / "x").mkdir()
     image = Image.fromarray(rng.integers(0, 256, (50, 90, 3)).astype(np.uint8))
     image.save(tmp_path / "x" / "0.png")
-    (found,) = pixel_features(open_for_testing(str(tmp_path), None).part("all"), Tolerance()).vectors
+    (found,) = pixel_features(open_for_testing(str(tmp_path), None).source("all"), Tolerance()).vectors
     small = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR), float).transpose(2, 0, 1).ravel()
     np.testing.assert_allclose(found, small / np.linalg.norm(small), atol=2e-4)
 
@@ -272,7 +274,7 @@ def test_classes_that_differ_are_told_apart_and_a_seed_repeats_it(made):
 
 
 def test_shuffled_labels_give_chance(made):
-    source = open_for_testing(str(made.photos), None).part("all")
+    source = open_for_testing(str(made.photos), None).source("all")
     rng, recalls = np.random.default_rng(0), []
     for _ in range(8):
         labels = rng.permutation(source.labels)

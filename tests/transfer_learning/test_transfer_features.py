@@ -15,7 +15,7 @@ from random_networks import save_network
 from several_commands import status_of as run
 
 from verydeep.descriptors import parts as feature_parts
-from verydeep.images.sources.open import open_for_testing
+from verydeep.images.open import open_for_testing
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.runs.model import load_model, save_model
 from verydeep.transfer_learning import features as transfer_features
@@ -163,7 +163,7 @@ def test_unusable_images_of_every_descriptor_are_told(made):
 
 def test_pixels_are_of_images_that_are_not_too_large(made):
     Image.new("RGB", (50, 50)).save(made.photos / CLASSES[0] / "9.bmp")
-    source = open_for_testing(str(made.photos), None).part("all")
+    source = open_for_testing(str(made.photos), None).source("all")
     found = pixel_features(source, Tolerance(max_bad=10, max_pixels=40 * 44))
     assert [Path(name).name for name in found.unusable] == ["9.bmp"]
     assert len(found.ids) == len(found.vectors) == 10
@@ -263,7 +263,7 @@ def test_copies_of_training_images_among_those_for_testing_are_counted(made, cap
     images = [sorted((made.photos / name).iterdir()) for name in CLASSES]
     images[0][1].write_bytes(images[0][0].read_bytes())
     images[1][3].write_bytes(images[0][0].read_bytes())  # of another class
-    source = open_for_testing(str(made.photos), None).part("all")
+    source = open_for_testing(str(made.photos), None).source("all")
     data = [source[index].data for index in range(len(source))]
     labelled = images_of_classes(source, made.photos)
     (made.photos / CLASSES[0] / "-.bmp").write_bytes(b"")  # the first one, and left out

@@ -241,7 +241,7 @@ def test_shapes_are_found_and_figures_are_a_naive_computations(made):
         assert one.mean > found.chance + 20
         assert one.mean_ci95[0] < one.mean < one.mean_ci95[1]
     source = given_images(made.photos)
-    shown = several_labels(made.labels, source.ids).shown
+    shown = several_labels(made.labels, source).labels
     splits = transfer_splits(Labelled(classes=CLASSES, labels=shown), options)
     assert found.train == tuple((shown[splits[0][0]] > 0).sum(axis=0))
     assert found.test == tuple((shown[splits[0][1]] > 0).sum(axis=0))
@@ -277,7 +277,7 @@ def test_test_images_that_are_given_are_those_tested_on(made, tmp_path):
     assert (found.splits, found.n_train, found.n_test) == (1, 40, 20)
     assert found.descriptors[0].mean_sd is None
     source = given_images(made.photos)
-    shown = several_labels(made.labels, source.ids).shown
+    shown = several_labels(made.labels, source).labels
     testing = np.array([int(Path(name).stem) >= 40 for name in source.ids])
     assert found.test == tuple((shown[testing] > 0).sum(axis=0))
     rows = features(made.runs[0], source, descriptor=Descriptor(normalise=True))
@@ -317,7 +317,7 @@ def test_a_saved_classifier_gives_all_classes_above_zero(made, tmp_path):
         for r in made.runs
     ]
     vectors = (np.hstack(rows) / 2**0.5).astype(np.float32)
-    shown = several_labels(made.labels, given_images(made.photos).ids).shown
+    shown = several_labels(made.labels, given_images(made.photos)).labels
     wanted = naive_svm(vectors, shown, loaded.svm.c)(vectors)
     for one, its in zip(classify(loaded, made.photos, top=4), wanted, strict=True):
         assert dict(zip(one.classes, one.scores, strict=True)) == pytest.approx(

@@ -37,7 +37,8 @@ def images_asked_for(images: Sequence[Path], outputs: PredictionOutputs) -> "Giv
     Raises:
         ValueError: no images, an unknown option among them, or files that cannot be written.
     """
-    from verydeep.images.sources.given import STANDARD_INPUT, given_images
+    from verydeep.images.open import open_given
+    from verydeep.images.sources.given import STANDARD_INPUT
     from verydeep.prediction.files import check_kind
 
     if not images:
@@ -49,7 +50,7 @@ def images_asked_for(images: Sequence[Path], outputs: PredictionOutputs) -> "Giv
         check_kind(outputs.out)
         if outputs.out == outputs.json_file:
             raise ValueError(f"{outputs.out} cannot hold the predictions twice: leave out --json")
-    return given_images(images, standard_input=_standard_input)
+    return open_given(images, standard_input=_standard_input)
 
 
 def present(stream: PredictionStream, outputs: PredictionOutputs, *, images: int) -> None:

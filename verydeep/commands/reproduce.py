@@ -67,11 +67,11 @@ def reproduce(
 
 
 def _show_plan(source: str, out: Path, options: dict[str, Any], tolerance: Tolerance, json_file: Path | None) -> None:
-    from verydeep.images.sources.open import open_source
+    from verydeep.images.open import open_for_training
     from verydeep.reproduction.estimate import estimates
     from verydeep.reproduction.reproduce import run_folder
 
     seed, grid = options["recipe"].seed, options["grid"]
-    plan = estimates(open_source(source), out=run_folder(out, seed), tolerance=tolerance, **options)
+    plan = estimates(open_for_training(source), out=run_folder(out, seed), tolerance=tolerance, **options)
     figures = {"seeds": grid.seeds, "tests": len(grid.entries), "trainings": [one.to_dict() for one in plan]}
     show(figures, json_file, plan_table(plan, seeds=grid.seeds, tests=len(grid.entries)))

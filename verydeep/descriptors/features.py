@@ -1,12 +1,11 @@
 """Activations of layers as descriptors of images (appendix B): averaged over space, mirror image and scales."""
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeGuard, cast
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -20,11 +19,11 @@ from verydeep.evaluation.passes import in_float32
 from verydeep.evaluation.protocols import chosen_scales
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.loader import rescaled_images
+from verydeep.images.open import open_one_split
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.folders import is_image_file, subfolders
-from verydeep.images.sources.given import GivenImage, given_images
-from verydeep.images.sources.open import open_for_testing
-from verydeep.images.sources.source import Source, Splits
+from verydeep.images.sources.given import GivenImage
+from verydeep.images.sources.source import Source
+from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import centre_place
 from verydeep.machine.runtime import Runtime
@@ -163,7 +162,7 @@ def extraction(
     _check_trained(str(run), model, chosen.layers)
     return Extraction(
         model=model,
-        source=_source(data, split),
+        source=open_one_split(data, split),
         of_crop=of_crop,
         scales=scales,
         pool=chosen.pool,
@@ -215,31 +214,6 @@ def _shapes(net: VGG, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
             shape = listed[name][:1] if name.startswith("fc") else listed[name]
         found[name] = shape
     return {name: found[name] for name in names}
-
-
-def _source(data: str | Path | Source | Splits | GivenImage | Sequence[GivenImage], split: str | None) -> Source:
-    if isinstance(data, str | Path):
-        data = given_images(data) if _without_classes(Path(data)) else open_for_testing(str(data), None)
-    if isinstance(data, Splits):
-        return _part(data, split)
-    source = data if hasattr(data, "fingerprint") else given_images(cast(GivenImage, data))
-    if split not in (None, "all"):
-        raise ValueError(f"these images have no splits: leave out {split!r}")
-    return cast(Source, source)
-
-
-def _without_classes(path: Path) -> bool:
-    """Whether this is an image, or a folder with nothing but images in it."""
-    if os.path.isdir(path):
-        return not subfolders(path) and any(is_image_file(file) for file in path.iterdir())
-    return is_image_file(path)
-
-
-def _part(splits: Splits, split: str | None) -> Source:
-    if split is None and "all" not in splits.parts and len(splits.parts) > 1:
-        raise ValueError(f"{splits.name} has splits: say which of {', '.join(splits.parts)} (--split)")
-    only = "all" if "all" in splits.parts else next(iter(splits.parts))
-    return splits.part(split or only)
 
 
 def _rows(asked: Extraction) -> Iterator[ImageFeatures]:

@@ -19,8 +19,10 @@ from verydeep.descriptors.descriptor import Descriptor
 from verydeep.descriptors.features import Extraction, Part, compute_part, extraction
 from verydeep.evaluation.predictions import as_text
 from verydeep.images.quarantine import Quarantine
+from verydeep.images.sources.derived import Unchanged
 from verydeep.images.sources.given import GivenImage
-from verydeep.images.sources.source import Source, Splits, Unchanged, contents_digests, digest
+from verydeep.images.sources.source import Source, contents_digests, digest
+from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine import atomic

@@ -16,9 +16,11 @@ from verydeep.evaluation.posteriors import Averages, averages, protocol_passes
 from verydeep.evaluation.protocols import Method, Scales
 from verydeep.evaluation.results import Evaluation, TestedImages, summarised
 from verydeep.evaluation.tested_runs import TestedRun, labels_as_trained, tested_runs, testing_split
+from verydeep.images.open import open_for_testing
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.open import open_for_testing
-from verydeep.images.sources.source import Source, Splits, Unchanged, contents_digests
+from verydeep.images.sources.derived import Unchanged
+from verydeep.images.sources.source import Source, contents_digests
+from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
@@ -69,9 +71,9 @@ def evaluate(
     device = torch_device(runtime.device)
     runs = tested_runs([run] if isinstance(run, str | Path) else run, protocol, scales)
     classes = runs[0].model.classes
-    splits = open_for_testing(data, classes) if isinstance(data, str) else data
+    splits = open_for_testing(data, classes)
     split = split or testing_split(splits, [one.name for one in runs])
-    source = splits.part(split)
+    source = splits.source(split)
     labels = labels_as_trained(source, classes)
     started = time.perf_counter()
     with joined(device, advice=_KEPT, known=(WorkerDiedError,)) as processes:

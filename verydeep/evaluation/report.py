@@ -8,8 +8,9 @@ from verydeep.evaluation.confusion_figure import confusion_figure
 from verydeep.evaluation.example_images import examples
 from verydeep.evaluation.protocols import PROTOCOLS
 from verydeep.evaluation.results import ClassErrors, Evaluation
-from verydeep.images.sources.open import open_for_testing
-from verydeep.images.sources.source import Source, Splits
+from verydeep.images.open import open_for_testing
+from verydeep.images.sources.source import Source
+from verydeep.images.sources.splits import Splits
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.presentation.pages import write_page
 from verydeep.runs.model import Model, load_model
@@ -62,8 +63,8 @@ def evaluation_report(evaluation: Evaluation, folder: str | Path, *, data: str |
         OSError: the files cannot be written.
     """
     model = load_model(evaluation.runs[0])
-    splits = open_for_testing(data, model.classes) if isinstance(data, str) else data
-    return write_evaluation_page(evaluation, Path(folder), source=splits.part(evaluation.split), model=model)
+    splits = open_for_testing(data, model.classes)
+    return write_evaluation_page(evaluation, Path(folder), source=splits.source(evaluation.split), model=model)
 
 
 def write_evaluation_page(evaluation: Evaluation, folder: Path, *, source: Source, model: Model) -> Path:

@@ -8,8 +8,10 @@ import numpy as np
 from jaxtyping import Int
 
 from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scales
-from verydeep.ilsvrc_classes import places
-from verydeep.images.sources.source import Source, Splits, some
+from verydeep.ilsvrc_classes import class_numbers
+from verydeep.images.sources.source import Source
+from verydeep.images.sources.splits import Splits
+from verydeep.presentation.messages import first_few
 from verydeep.runs.model import Model, load_model
 from verydeep.runs.record import has_record, read_record
 
@@ -49,7 +51,7 @@ def _check_same_classes(one: TestedRun, other: TestedRun) -> None:
     if one.model.classes == other.model.classes:
         return
     only = [
-        f"{run.name} alone has {some(sorted(missing))}"
+        f"{run.name} alone has {first_few(sorted(missing))}"
         for run, others in ((one, other), (other, one))
         if (missing := set(run.model.classes) - set(others.model.classes))
     ]
@@ -59,12 +61,12 @@ def _check_same_classes(one: TestedRun, other: TestedRun) -> None:
 
 def testing_split(splits: Splits, folders: Sequence[str | Path]) -> str:
     """Return `test`, else `val`; `all` for a folder without splits, unless a run was trained on a part of it."""
-    if "all" not in splits.parts:
+    if "all" not in splits.sources:
         return splits.testing
     records = (read_record(folder) for folder in folders if has_record(folder))
     # Where boxes are learned, `train` is the fingerprint of the images that have one.
     trained = {record.fingerprints.get(part) for record in records for part in ("train", "train_whole")}
-    known = "train" in splits.parts and splits.part("train").fingerprint in trained
+    known = "train" in splits.sources and splits.source("train").fingerprint in trained
     return "val" if known else "all"
 
 
@@ -74,9 +76,9 @@ def labels_as_trained(source: Source, classes: tuple[str, ...]) -> Int[np.ndarra
     Raises:
         ValueError: the source has a class that the run does not know.
     """
-    known = places(classes)
+    known = class_numbers(classes)
     unknown = sorted(set(source.classes) - set(known))
     if unknown:
-        raise ValueError(f"the run does not know the class {some(unknown)}; it knows {some(classes)}")
+        raise ValueError(f"the run does not know the class {first_few(unknown)}; it knows {first_few(classes)}")
     numbers = np.array([known[name] for name in source.classes])
     return numbers[np.asarray(source.labels)]

@@ -23,9 +23,10 @@ from verydeep.export.int8 import CALIBRATED, int8_by_nncf, int8_by_onnxruntime
 from verydeep.export.metadata import KEY, Metadata, metadata_of
 from verydeep.export.onnx import onnx_model
 from verydeep.export.torch import exported_program, write_program
+from verydeep.images.open import open_for_testing
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.open import open_for_testing
-from verydeep.images.sources.source import Source, Subset
+from verydeep.images.sources.derived import Subset
+from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine import atomic
 from verydeep.machine.libraries import library
@@ -173,8 +174,8 @@ def _images(run: str | Path, model: Model, data: str | None, checked: int | None
         splits = open_for_testing(name, model.classes)
     except ValueError as error:
         raise ValueError(f"{error} (--data names other images to check the export on)") from error
-    split = "val" if "val" in splits.parts else next(iter(splits.parts))
-    source = splits.part(split)
+    split = "val" if "val" in splits.sources else next(iter(splits.sources))
+    source = splits.source(split)
     numbers = np.array([model.classes.index(known) for known in source.classes])
     chosen = _evenly(len(source), checked or len(source))
     return _Images(
@@ -182,7 +183,7 @@ def _images(run: str | Path, model: Model, data: str | None, checked: int | None
         split=split,
         checked=Subset(source=source, indices=chosen),
         labels=numbers[np.asarray(source.labels)][list(chosen)],
-        calibration=splits.parts.get("train"),
+        calibration=splits.sources.get("train"),
         tolerance=tolerance,
     )
 

@@ -7,13 +7,16 @@ from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
+from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from verydeep.images.tolerance import MAX_PIXELS
 
-Pixels = NDArray[np.uint8]
-"""An image, [H, W, 3], RGB in 0..255."""
+Pixels = UInt8[np.ndarray, "_ _ 3"]
+"""An image, [H, W, 3], RGB in 0..255; H and W differ from image to image."""
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
 
 MAX_ELONGATION = 50
 """Sides of a greater ratio are refused: rescaled to a shorter side of 256, such an image has over 3 million pixels."""
@@ -62,8 +65,8 @@ class Decoded(NamedTuple):
     """An image that may have been decoded smaller than it is in its file."""
 
     pixels: Pixels
-    size: tuple[int, int]
-    """Height and width in the file, upright."""
+    size: Size
+    """In the file, upright."""
     reduction: int = 1
     """Pixels of the file along a side of one of these; the last ones of a row or column may stand for fewer."""
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from verydeep.images.boxes.boxed import located
 from verydeep.images.boxes.geometry import (
     Boxes,
     ObjectNotShownError,
@@ -23,12 +22,11 @@ from verydeep.images.boxes.geometry import (
     rescaled_boxes,
 )
 from verydeep.images.colour import colour_shift
-from verydeep.images.decode import Decoded, Pixels, UnusableImageError, decode_for
+from verydeep.images.decode import Decoded, Pixels, Size, UnusableImageError, decode_for
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.images.views import (
-    Size,
     centre_place,
     crop,
     random_flip,
@@ -122,7 +120,7 @@ class RescaledImages:
 
     def __init__(self, source: Source, *, max_pixels: int = MAX_PIXELS, once: bool = False) -> None:
         self.source, self.max_pixels = source, max_pixels
-        self._located = located(source)
+        self._boxes = source.boxes
         self._kept: dict[tuple[int, int], Pixels] = {}
         self._bytes_left = 0 if once else CACHE_BYTES
 
@@ -152,7 +150,7 @@ class RescaledImages:
     @property
     def boxed(self) -> bool:
         """Whether each image has a box."""
-        return self._located is not None
+        return self._boxes is not None
 
     def centre_crop_and_box(self, index: int, scale: int, size: int) -> tuple[Pixels, Boxes]:
         """`centre_crop`, and the box of its object in it, whether it shows the object or not."""
@@ -173,8 +171,8 @@ class RescaledImages:
 
     def _box(self, index: int, scale: int) -> tuple[Boxes, Size]:
         """The box of an image at S = `scale`, and the image's size there."""
-        assert self._located is not None
-        box, size = self._located[index]
+        assert self._boxes is not None
+        box, size = self._boxes[index]
         if size is None:
             self._decoded(index, scale)  # says why
             raise UnusableImageError(self.source.ids[index], "unreadable", "its file has changed meanwhile")

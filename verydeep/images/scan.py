@@ -10,9 +10,10 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from verydeep.images.decode import UnusableImageError, decode_for
+from verydeep.images.open import open_for_training
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.open import open_source
-from verydeep.images.sources.source import Source, Splits
+from verydeep.images.sources.source import Source
+from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import as_it_is, from_workers
 from verydeep.presentation.progress import Reporter, reporting
@@ -93,11 +94,11 @@ def scan(source: str | Splits, *, tolerance: Tolerance | None = None, workers: i
         ValueError: unusable source.
         WorkerDiedError: a process that decodes was killed, say.
     """
-    splits = open_source(source) if isinstance(source, str) else source
+    splits = open_for_training(source) if isinstance(source, str) else source
     max_pixels = (tolerance or Tolerance()).max_pixels
     found, standing = [], defaultdict(list)
-    with reporting("scan", sum(len(part) for part in splits.parts.values())) as report:
-        for split, part in splits.parts.items():
+    with reporting("scan", sum(len(part) for part in splits.sources.values())) as report:
+        for split, part in splits.sources.items():
             looks = _look_at(part, max_pixels, workers, report)
             found.append(_summary(split, part, looks))
             for look, label in zip(looks, part.labels, strict=True):

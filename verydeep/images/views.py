@@ -5,14 +5,15 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import UInt8
 
-from verydeep.images.decode import Decoded, Pixels
+from verydeep.images.decode import Decoded, Pixels, Size
 
 GRID = 5
 """Crops along a side in multi-crop testing (section 3.2)."""
 
-Size = tuple[int, int]
-"""Height and width in pixels."""
+Crops = UInt8[np.ndarray, "N size size 3"]
+"""Square crops of one image, RGB in 0..255."""
 
 
 def rescaled_size(size: Size, shorter_side: int) -> Size:
@@ -83,7 +84,7 @@ def grid_places(size: Size, crop: int, *, steps: int = GRID) -> list[tuple[int, 
     return [(top, left) for top in rows for left in columns]
 
 
-def crop_grid(image: Pixels, size: int, *, steps: int = GRID) -> Pixels:
+def crop_grid(image: Pixels, size: int, *, steps: int = GRID) -> Crops:
     """The crops at `grid_places`, [steps * steps, size, size, 3].
 
     Raises:
@@ -93,7 +94,7 @@ def crop_grid(image: Pixels, size: int, *, steps: int = GRID) -> Pixels:
     return np.stack([crop(image, size, top=top, left=left) for top, left in places])
 
 
-def multi_crop(image: Pixels, size: int) -> Pixels:
+def multi_crop(image: Pixels, size: int) -> Crops:
     """The paper's 50 crops a scale: the 5 x 5 grid, then the mirror image of each, [50, size, size, 3]."""
     grid = crop_grid(image, size)
     return np.concatenate([grid, grid[:, :, ::-1]])

@@ -9,10 +9,9 @@ from jaxtyping import Bool, Float, Int
 from verydeep.evaluation.tested_runs import testing_split
 from verydeep.images.boxes.boxed import Boxed
 from verydeep.images.boxes.geometry import CORRECT_IOU, intersection_over_union
-from verydeep.images.boxes.open import boxed_parts
 from verydeep.images.boxes.options import BoxOptions
+from verydeep.images.open import open_boxed, open_for_testing
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.open import open_for_testing
 from verydeep.images.tolerance import Tolerance
 from verydeep.localisation.full_test import TOP, ClassBoxes, FullTest, full_test
 from verydeep.localisation.options import FullProcedure
@@ -90,9 +89,8 @@ def evaluate_boxes(
     splits = open_for_testing(data, models[0].classes)
     classifiers = full.classifiers if full else ()
     split = split or testing_split(splits, [*folders, *classifiers])
-    with reporting("check boxes", total=len(splits.part(split))) as report:
-        parts, check = boxed_parts(splits, [split], options, max_pixels=tolerance.max_pixels, advance=report.advance)
-    source = parts[split]
+    boxed, check = open_boxed(splits, [split], options, max_pixels=tolerance.max_pixels)
+    source = boxed[split]
     quarantine = Quarantine(len(source), tolerance, split=split)
     boxes = _simplified(models, source, quarantine, runtime)
     usable = np.flatnonzero(~np.isnan(boxes).any(axis=(0, 2)))
@@ -144,7 +142,7 @@ def _simplified(
 def _localised(
     source: Boxed, usable: Int[np.ndarray, " usable"], boxes: Float[np.ndarray, "runs N 4"]
 ) -> LocalisedImages:
-    true = np.stack([source.located[index].box for index in usable])
+    true = np.stack([source.boxes[index].box for index in usable])
     predicted = boxes[:, usable]
     return LocalisedImages(
         ids=tuple(source.ids[index] for index in usable),
@@ -170,7 +168,7 @@ def _full_errors(
         for index, seen in full_test(test, source, quarantine=quarantine, workers=runtime.workers, wanted=labels):
             report.advance()
             if seen is not None and index in counted:
-                wrong.append(_wrong(seen, labels[index], source.located[index].box))
+                wrong.append(_wrong(seen, labels[index], source.boxes[index].box))
     if not wrong:
         raise ValueError("none of the images can be used in the full test")
     by_group = np.stack(wrong, axis=2).transpose(1, 0, 2)  # [groups, 3, images]

@@ -11,13 +11,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from verydeep.evaluation.protocols import Windows
-from verydeep.ilsvrc_classes import places
+from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.boxes.geometry import boxes_in_image, clipped, rescaled_boxes
-from verydeep.images.decode import UnusableImageError
+from verydeep.images.decode import Size, UnusableImageError
 from verydeep.images.loader import Rescaled, rescaled_images
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source
-from verydeep.images.views import Size
 from verydeep.localisation.box_merging import merged
 from verydeep.localisation.windows import image_size, outputs_over_space, window_corners
 from verydeep.networks.configurations import PAPER_CROP
@@ -140,7 +139,8 @@ def full_test(
 
 def _differing(one: Sequence[str], other: Sequence[str]) -> list[str]:
     """Return names of classes that are in one only; an ILSVRC class may have another name in the other."""
-    return sorted({*(name for name in one if name not in places(other)), *(n for n in other if n not in places(one))})
+    in_one, in_other = class_numbers(one), class_numbers(other)
+    return sorted({*(name for name in one if name not in in_other), *(name for name in other if name not in in_one)})
 
 
 def _usable(at_scales: Sequence[Rescaled], quarantine: Quarantine) -> list[Tensor] | None:
@@ -203,7 +203,7 @@ def _class_scores(
 ) -> tuple[Float[np.ndarray, "windows K"], Float[np.ndarray, " K"]]:
     """Return posteriors of the windows, and of the image: if wanted, averaged with its mirror's."""
     views = torch.stack([image, image.flip(-1)] if mirror else [image])
-    known = places(model.classes)
+    known = class_numbers(model.classes)
     scores = outputs_over_space(model, views, test.windows_used)[:, [known[name] for name in test.classes]]
     windows = scores[0].flatten(1).softmax(dim=0).T
     whole = scores.mean(dim=(2, 3)).softmax(dim=1).mean(dim=0)

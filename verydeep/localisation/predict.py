@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from verydeep.images.decode import Pixels, UnusableImageError, decode
+from verydeep.images.open import open_given
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.given import GivenImage, GivenImages, given_images
+from verydeep.images.sources.given import GivenImage, GivenImages
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.localisation.box_pictures import with_boxes_drawn
 from verydeep.localisation.evaluate import full_test_of
@@ -83,7 +84,7 @@ def predict_boxes(
     if not 1 <= top <= TOP:
         raise ValueError(f"top is a number from 1 to {TOP}, not {top}")
     runtime, tolerance = runtime or Runtime(), Tolerance(max_bad=100, max_pixels=max_pixels)
-    source = images if isinstance(images, GivenImages) else given_images(images)
+    source = open_given(images)
     model = on_device(runtime.device, run if isinstance(run, Model) else load_box_model(run))
     if model.net.architecture.boxes is None:
         raise ValueError("the model predicts classes, not boxes")

@@ -7,7 +7,7 @@ import numpy as np
 
 from verydeep.evaluation.pictures import data_address, fitted, positions_of
 from verydeep.images.decode import decode
-from verydeep.images.sources.open import open_for_testing
+from verydeep.images.open import open_for_testing
 from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import LARGEST_MAX_PIXELS
 from verydeep.localisation.box_pictures import with_boxes_drawn
@@ -52,7 +52,7 @@ def write_localisation_report(localisation: Localisation, folder: str | Path, *,
         UnusableImageError: an image can no longer be used.
         OSError: the files cannot be written.
     """
-    source = open_for_testing(data, localisation.images.classes).part(localisation.split)
+    source = open_for_testing(data, localisation.images.classes).source(localisation.split)
     folder_of_runs = shared_folder(localisation.runs)
     wrong, right = _examples(localisation, source)
     values = {

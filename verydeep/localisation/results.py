@@ -13,8 +13,8 @@ from verydeep.box_regression import Regression
 from verydeep.evaluation.metrics import error_percent
 from verydeep.evaluation.paired import Comparison, paired_comparison
 from verydeep.evaluation.protocols import Windows
+from verydeep.images.boxes.checking import BoxCheck
 from verydeep.images.boxes.geometry import CORRECT_IOU
-from verydeep.images.boxes.open import BoxCheck
 from verydeep.localisation.full_test import TOP
 from verydeep.localisation.paper import LEARNED_ALL, LEARNED_FC, reported_box_error
 from verydeep.runs.model import Model

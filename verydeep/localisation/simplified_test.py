@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 
 from verydeep.images.boxes.geometry import boxes_in_image, clipped, rescaled_boxes
+from verydeep.images.decode import Size
 from verydeep.images.loader import RescaledImages, centre_batches
 from verydeep.images.on_device import to_device
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source
-from verydeep.images.views import Size, centre_place, rescaled_size
+from verydeep.images.views import centre_place, rescaled_size
 from verydeep.localisation.windows import CROPS_AT_ONCE, image_size
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.runs.model import Model

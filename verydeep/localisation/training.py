@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 from verydeep.box_regression import Regression
-from verydeep.images.boxes.open import BoxCheck, boxed_parts
+from verydeep.images.boxes.checking import BoxCheck
 from verydeep.images.boxes.options import BoxOptions
-from verydeep.images.sources.open import open_source
-from verydeep.images.sources.source import Splits
+from verydeep.images.open import open_boxed, open_for_training
+from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import MAX_PIXELS
-from verydeep.presentation.progress import reporting
 from verydeep.training.recipe import Recipe, check_for_boxes
 
 _LAST_CONVOLUTIONAL = "pool5"
@@ -23,13 +22,10 @@ def localisation_splits(
     Raises:
         ValueError: unusable source or boxes.
     """
-    splits = open_source(source)
-    names = ["train", "val"]
-    with reporting("check boxes", total=sum(len(splits.part(name)) for name in names)) as report:
-        boxed, check = boxed_parts(
-            splits, names, options, every_class_of="train", max_pixels=max_pixels, advance=report.advance
-        )
-    return Splits(name=splits.name, parts={**boxed}, regression=regression), check
+    splits = open_for_training(source)
+    boxed, check = open_boxed(splits, ["train", "val"], options, every_class_of="train", max_pixels=max_pixels)
+    whole = splits.source("train").fingerprint
+    return Splits(name=splits.name, sources={**boxed}, regression=regression, whole_train=whole), check
 
 
 def localisation_recipe(recipe: Recipe, *, fc_only: bool) -> Recipe:

@@ -7,10 +7,9 @@ from torch import Tensor
 
 from verydeep.evaluation.dense import largest_image, score_map
 from verydeep.evaluation.protocols import Windows
-from verydeep.images.decode import UnusableImageError, upright_size
+from verydeep.images.decode import Size, UnusableImageError, upright_size
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source
-from verydeep.images.views import Size
 from verydeep.networks.configurations import DOWNSAMPLING
 from verydeep.runs.model import Model
 

@@ -19,9 +19,11 @@ from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scale
 from verydeep.evaluation.score_maps import overlay, posterior_map
 from verydeep.export.exported import is_exported, load_exported
 from verydeep.images.decode import UnusableImageError
+from verydeep.images.open import open_given
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.given import GivenImage, GivenImages, given_images
-from verydeep.images.sources.source import Source, Subset
+from verydeep.images.sources.derived import Subset
+from verydeep.images.sources.given import GivenImage, GivenImages
+from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
@@ -106,7 +108,7 @@ def predict(
     if top < 1:
         raise ValueError(f"top must be 1 or more, not {top}")
     tolerance = Tolerance(max_bad=100, max_pixels=max_pixels)
-    source = images if isinstance(images, GivenImages) else given_images(images)
+    source = open_given(images)
     runtime = runtime or Runtime()
     model = model_on(runtime.device, run)
     asked = Protocol(method=protocol, scales=chosen_scales(scales, trained=model.scale), mirror=model.flip)

@@ -15,7 +15,8 @@ import torch
 from verydeep.images.loader import TrainingView, training_batches
 from verydeep.images.on_device import DeviceBatch
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.source import Source, Splits
+from verydeep.images.sources.source import Source
+from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import Execution, Runtime, torch_device
@@ -93,7 +94,7 @@ def estimates(
         device=torch_device(runtime.device),
         processes=Processes(),
     )
-    train, val = splits.part("train"), splits.part("val")
+    train, val = splits.source("train"), splits.source("val")
     steps: dict[str, tuple[float, int]] = {}
     loads: dict[str, float] = {}
     estimated = []

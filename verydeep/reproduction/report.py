@@ -9,7 +9,7 @@ from verydeep.evaluation.confusion_figure import confusion_figure
 from verydeep.evaluation.example_images import examples
 from verydeep.evaluation.protocols import PROTOCOLS
 from verydeep.evaluation.results import Evaluation
-from verydeep.images.sources.source import Splits
+from verydeep.images.sources.splits import Splits
 from verydeep.presentation.pages import write_page
 from verydeep.reproduction import notes, paper
 from verydeep.reproduction.charts import error_against_depth, gains_chart, learning_curves, written
@@ -91,5 +91,5 @@ def _best_network(evaluation: Evaluation, splits: Splits) -> dict[str, Any]:
         "evaluation": evaluation,
         "training": Path(evaluation.runs[0]).name,
         "confusion": confusion_figure(evaluation),
-        "examples": examples(evaluation, splits.part(evaluation.split), load_model(evaluation.runs[0])),
+        "examples": examples(evaluation, splits.source(evaluation.split), load_model(evaluation.runs[0])),
     }

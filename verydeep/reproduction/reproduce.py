@@ -9,8 +9,8 @@ from typing import TypedDict, cast
 from rich.console import Console
 
 from verydeep.evaluation.evaluate import evaluate
-from verydeep.images.sources.open import open_source
-from verydeep.images.sources.source import Splits
+from verydeep.images.open import open_for_training
+from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine import atomic
 from verydeep.machine.processes import joined, rank_of_environment
@@ -105,7 +105,7 @@ def reproduce(
     if recipe.start is not None or recipe.scale != Recipe().scale:
         raise ValueError("reproduce itself decides at which S each network is trained and what it starts from")
     experiment = _Experiment(
-        splits=open_source(source) if isinstance(source, str) else source,
+        splits=open_for_training(source),
         out=Path(out).resolve(),
         recipe=recipe,
         grid=grid or Grid(),
@@ -126,7 +126,7 @@ def reproduce(
 
 def _write_or_check_plan(experiment: _Experiment) -> None:
     """Write `plan.json`: on what is trained, and how; trainings, tables and seeds may be added later."""
-    fingerprints = {split: part.fingerprint for split, part in experiment.splits.parts.items()}
+    fingerprints = {split: part.fingerprint for split, part in experiment.splits.sources.items()}
     plan, out = {"fingerprints": fingerprints, "recipe": asdict(experiment.recipe)}, experiment.out
     path = out / _PLAN
     if not path.exists():
@@ -180,7 +180,7 @@ def _test(experiment: _Experiment, entry: Entry, weights: Mapping[str, str], see
     splits, file = experiment.splits, file_of_test(experiment.out, entry, seed)
     tested = {
         "weights": [weights[name] for name in entry.trainings],
-        "images": splits.part(splits.testing).fingerprint,
+        "images": splits.source(splits.testing).fingerprint,
     }
     if is_tested(file, tested):
         return

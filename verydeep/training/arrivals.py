@@ -51,7 +51,7 @@ def arrivals(state: TrainingState, stop: StopRequest) -> Generator[Arrived]:
 def _batches(state: TrainingState) -> Generator[Batch | BoxedBatch]:
     processes = state.job.processes
     return training_batches(
-        state.job.splits.part("train"),
+        state.job.splits.source("train"),
         state.view,
         batch=state.recipe.batch,
         epochs=state.recipe.epochs,

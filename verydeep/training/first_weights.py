@@ -4,7 +4,7 @@ from typing import cast
 
 import torch
 
-from verydeep.ilsvrc_classes import places
+from verydeep.ilsvrc_classes import class_numbers
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.configurations import InitialisationScheme
 from verydeep.networks.initialisation import Initialisation, initialise, layers_with_weights
@@ -78,7 +78,7 @@ def _taken_over(job: TrainingJob, net: VGG, run: str, generator: torch.Generator
 
 def _class_numbers(classes: tuple[str, ...], theirs: tuple[str, ...]) -> list[int]:
     """Return the number of each class among theirs, -1 where it is not among them."""
-    known = places(theirs)
+    known = class_numbers(theirs)
     return [known.get(name, -1) for name in classes]
 
 

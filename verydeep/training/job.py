@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from verydeep.images.boxes.boxed import Boxed
-from verydeep.images.sources.source import Splits
+from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import Execution, Runtime
@@ -47,10 +46,9 @@ class TrainingJob:
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """Fingerprints of the images and of the weights to start from, which are read for that."""
-        images = {split: self.splits.part(split).fingerprint for split in ("train", "val")}
-        train = self.splits.part("train")
-        if isinstance(train, Boxed):
-            images["train_whole"] = train.whole
+        images = {split: self.splits.source(split).fingerprint for split in ("train", "val")}
+        if self.splits.whole_train is not None:
+            images["train_whole"] = self.splits.whole_train
         if self.recipe.start is None:
             return images
         kind = "init" if self.recipe.finetune is None else "finetune"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from verydeep.images.sources.open import open_source
-from verydeep.images.sources.source import Splits
+from verydeep.images.open import open_for_training
+from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import joined, restarted, under_torchrun
@@ -76,7 +76,7 @@ def train(
         resume = resume or any(processes.all_of(restarted()))
         processes.from_first(lambda: check_folder(out, resume=resume))
         job = TrainingJob(
-            splits=open_source(source) if isinstance(source, str) else source,
+            splits=open_for_training(source),
             network=network,
             recipe=recipe,
             runtime=runtime,

@@ -8,7 +8,7 @@ from verydeep.images.colour import ColourStatistics, colour_statistics, shift_co
 from verydeep.images.loader import RescaledImages, TrainingView
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.scan import check_images
-from verydeep.images.sources.source import Subset
+from verydeep.images.sources.derived import Subset
 from verydeep.machine.processes import processes_here
 from verydeep.networks.scales import scale_in_pixels, scale_range
 from verydeep.runs.files import CHECKPOINTS, QUARANTINE
@@ -52,7 +52,7 @@ def prepare(job: TrainingJob) -> tuple[TrainingState, list[str]]:
 
 def _quarantine(job: TrainingJob, split: str) -> Quarantine:
     file = job.out / QUARANTINE if job.processes.first else None
-    return Quarantine(len(job.splits.part(split)), job.tolerance, split=split, file=file)
+    return Quarantine(len(job.splits.source(split)), job.tolerance, split=split, file=file)
 
 
 def _look_through(job: TrainingJob, bad_images: Quarantine, bad_validation: Quarantine) -> ColourStatistics:
@@ -60,8 +60,8 @@ def _look_through(job: TrainingJob, bad_images: Quarantine, bad_validation: Quar
     splits, workers = job.splits, job.runtime.workers * processes_here()
 
     def look() -> tuple[ColourStatistics, list[dict[str, str]]]:
-        colour = colour_statistics(splits.part("train"), quarantine=bad_images, workers=workers)
-        check_images(splits.part("val"), quarantine=bad_validation, workers=workers)
+        colour = colour_statistics(splits.source("train"), quarantine=bad_images, workers=workers)
+        check_images(splits.source("val"), quarantine=bad_validation, workers=workers)
         return colour, [bad_images.reasons, bad_validation.reasons]
 
     colour, reasons = job.processes.from_first(look)
@@ -85,6 +85,6 @@ def _view(job: TrainingJob, colour: ColourStatistics) -> TrainingView:
 
 def _validation_share(job: TrainingJob) -> RescaledImages:
     """Return this process's share of the validation images."""
-    images, processes = job.splits.part("val"), job.processes
+    images, processes = job.splits.source("val"), job.processes
     share = Subset(source=images, indices=tuple(range(processes.rank, len(images), processes.count)))
     return RescaledImages(share, max_pixels=job.tolerance.max_pixels)

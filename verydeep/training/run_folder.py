@@ -38,7 +38,7 @@ def begin_run(job: TrainingJob, initialisation: Initialisation) -> None:
         runtime={**asdict(job.runtime), **asdict(job.execution), "processes": job.processes.count},
         source=job.splits.name,
         fingerprints=job.fingerprints,
-        images={split: len(job.splits.part(split)) for split in ("train", "val")},
+        images={split: len(job.splits.source(split)) for split in ("train", "val")},
         classes=job.splits.classes,
         initialisation=str(initialisation),
         command=command(),

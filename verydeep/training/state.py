@@ -43,7 +43,7 @@ class TrainingState:
     @property
     def steps_per_epoch(self) -> int:
         """Batches that hold every training image once."""
-        return batches_per_epoch(len(self.job.splits.part("train")), self.recipe.batch)
+        return batches_per_epoch(len(self.job.splits.source("train")), self.recipe.batch)
 
     @property
     def epoch(self) -> int:

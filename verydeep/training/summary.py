@@ -19,7 +19,7 @@ def about_training(job: TrainingJob, learner: Learner) -> list[str]:
     low, high = (scale_in_pixels(scale, recipe.crop) for scale in scale_range(recipe.scale))
     sides = f"{low}" if low == high else f"from {low} to {high}"
     parameters = number(sum(parameter.numel() for parameter in learner.net.parameters()))
-    training, validation = (number(len(splits.part(split))) for split in ("train", "val"))
+    training, validation = (number(len(splits.source(split))) for split in ("train", "val"))
     trained = (
         f"{job.architecture.network}, {parameters} parameters; {training} training and {validation} validation images "
         f"in {len(splits.classes)} classes; crop {recipe.crop}, S {sides} pixels"
@@ -55,7 +55,7 @@ def _about_exchange(job: TrainingJob, learner: Learner) -> list[str]:
 
 def about_colours(job: TrainingJob, colour: ColourStatistics) -> str:
     """Say the mean colour and how many images it was computed from."""
-    sampled = ", a seeded sample" if len(job.splits.part("train")) > SAMPLE else ""
+    sampled = ", a seeded sample" if len(job.splits.source("train")) > SAMPLE else ""
     mean = ", ".join(decimal(value, 1) for value in colour.mean)
     kept = "; the network keeps that of its first training" if job.recipe.finetune else ""
     return f"mean RGB {mean} of {number(colour.images)} training images{sampled}{kept}"

@@ -62,7 +62,7 @@ def _shares(state: TrainingState, failures: list[Exception]) -> Generator[Device
     Processes that share layers have to call the network equally often.
     """
     learner, crop = state.learner, state.recipe.crop
-    images = len(state.job.splits.part("val"))
+    images = len(state.job.splits.source("val"))
     batches_each = math.ceil(math.ceil(images / state.job.processes.count) / learner.micro_batch)
     with closing(on_device(_batches(state), learner.device)) as batches:
         endless = itertools.chain(_until_failure(batches, failures), itertools.repeat(nothing(crop, learner.device)))

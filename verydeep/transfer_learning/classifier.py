@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from verydeep.descriptors.descriptor import PENULTIMATE, Descriptor
 from verydeep.descriptors.features import Extraction, compute_part, extraction
 from verydeep.evaluation.dense import MOST_PIXELS
-from verydeep.images.sources.given import GivenImage, GivenImages, given_images
+from verydeep.images.open import open_given
+from verydeep.images.sources.given import GivenImage, GivenImages
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.machine import atomic
 from verydeep.machine.runtime import Runtime
@@ -301,7 +302,7 @@ def classify(
     if top < 1:
         raise ValueError(f"top must be 1 or more, not {top}")
     loaded = classifier if isinstance(classifier, FeatureClassifier) else load_classifier(classifier)
-    source = images if isinstance(images, GivenImages) else given_images(images)
+    source = open_given(images)
     tolerance = Tolerance(max_bad=100, max_pixels=max_pixels)
     asked = [
         extraction(model, source, descriptor=descriptor, runtime=runtime, tolerance=tolerance)

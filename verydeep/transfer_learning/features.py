@@ -18,7 +18,8 @@ from verydeep.descriptors.descriptor import PENULTIMATE, Descriptor
 from verydeep.descriptors.files import write_features
 from verydeep.images.decode import UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.source import Source, Unchanged, contents_digests, digest
+from verydeep.images.sources.derived import Unchanged
+from verydeep.images.sources.source import Source, contents_digests, digest
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine import cache
 from verydeep.machine.runtime import Runtime, torch_device

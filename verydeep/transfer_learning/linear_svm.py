@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from verydeep.images.sources.source import stratified_split
+from verydeep.images.sources.splits import stratified_split
 from verydeep.transfer_learning.average_precision import average_precision
 
 Labels = NDArray[Any]

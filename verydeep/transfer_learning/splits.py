@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from verydeep.images.annotations.image_names import read_image_list
 from verydeep.images.annotations.label_files import several_labels
-from verydeep.images.sources.given import GivenImages, given_images
-from verydeep.images.sources.source import Source, some
+from verydeep.images.open import open_given
+from verydeep.images.sources.source import Source
+from verydeep.presentation.messages import first_few
 from verydeep.transfer_learning.linear_svm import Labels, several_split
 from verydeep.transfer_learning.options import LEAST_TRAINING_IMAGES, TransferOptions
 
@@ -59,9 +60,9 @@ def images_with_labels(data: str | Path | Source, file: str | Path) -> tuple[Sou
     if isinstance(data, str | Path):
         if not Path(data).is_dir():
             raise ValueError(f"{data} is no folder: with --labels SOURCE is a folder of images, without classes")
-        data = given_images(data)
-    found = several_labels(file, data.ids)
-    return data, Labelled(classes=found.classes, labels=found.shown)
+        data = open_given(data)
+    found = several_labels(file, data)
+    return data, Labelled(classes=found.classes, labels=found.labels)
 
 
 def images_of_classes(source: Source, name: object) -> Labelled:
@@ -71,20 +72,19 @@ def images_of_classes(source: Source, name: object) -> Labelled:
         ValueError: it has fewer than two.
     """
     if len(source.classes) < 2:
-        without = isinstance(source, GivenImages)
-        how = ", or say with --labels what each image shows" if without else ""
+        how = "" if source.classes else ", or say with --labels what each image shows"
         raise ValueError(f"{name} has fewer than two classes: give a folder with a folder of images per class{how}")
     return Labelled(classes=source.classes, labels=np.asarray(source.labels, dtype=np.int64))
 
 
-def with_test_images(labelled: Labelled, file: str | Path, ids: Sequence[str]) -> Labelled:
+def with_test_images(labelled: Labelled, file: str | Path, source: Source) -> Labelled:
     """The same, with the images for testing that a file names.
 
     Raises:
         ValueError: unusable file.
     """
-    for_testing = np.zeros(len(ids), bool)
-    for_testing[read_image_list(file, ids)] = True
+    for_testing = np.zeros(len(source), bool)
+    for_testing[read_image_list(file, source)] = True
     return replace(labelled, for_testing=for_testing)
 
 
@@ -120,7 +120,7 @@ def _check_images(labelled: Labelled, options: TransferOptions) -> None:
     if few:
         raise ValueError(
             f"--train {options.train} needs {options.train + 1} images of each class or more, some to test on; "
-            f"usable are {some(few)}: lower --train"
+            f"usable are {first_few(few)}: lower --train"
         )
 
 
@@ -159,14 +159,14 @@ def _check_split(labelled: Labelled, split: Split, advice: str) -> None:
         few = [f"{name} {its:,}" for name, its in zip(labelled.classes, each, strict=True) if its < least]
         if few:
             raise ValueError(
-                f"each class needs {least} or more of the {len(rows):,} {what} images, but there are of {some(few)}: "
-                f"{advice}"
+                f"each class needs {least} or more of the {len(rows):,} {what} images, but there are of "
+                f"{first_few(few)}: {advice}"
             )
         everywhere = [name for name, its in zip(labelled.classes, others, strict=True) if its < 1]
         if everywhere:
             raise ValueError(
-                f"all {len(rows):,} {what} images show {some(everywhere)}: some without it are needed; {advice}, or "
-                "leave the class out"
+                f"all {len(rows):,} {what} images show {first_few(everywhere)}: some without it are needed; "
+                f"{advice}, or leave the class out"
             )
 
 
@@ -177,6 +177,6 @@ def _check_choosing(labelled: Labelled, rows: NDArray[np.int64], advice: str) ->
     lacking = [name for name, its in zip(labelled.classes, each, strict=True) if its < 1]
     if lacking:
         raise ValueError(
-            f"too few training images show {some(lacking)} without other rare classes: a fifth of them is to choose C, "
-            f"and the rest must show all classes; {advice}"
+            f"too few training images show {first_few(lacking)} without other rare classes: a fifth of them is to "
+            f"choose C, and the rest must show all classes; {advice}"
         )

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from verydeep.descriptors.features import Extraction, extraction
-from verydeep.images.sources.source import Source, Unchanged
+from verydeep.images.sources.derived import Unchanged
+from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
 from verydeep.presentation.progress import reporting
@@ -174,7 +175,7 @@ def _asked(
     source = asked[0].source
     labelled = labelled or images_of_classes(source, data)
     if options.test_images is not None:
-        labelled = with_test_images(labelled, options.test_images, source.ids)
+        labelled = with_test_images(labelled, options.test_images, source)
     transfer_splits(labelled, options)  # too few images are told before any work
     return asked, labelled
 

@@ -6,15 +6,21 @@ import pytest
 
 from verydeep.images.annotations.image_names import read_image_list
 from verydeep.images.annotations.label_files import several_labels
+from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Sample
 
 IDS = ("p/a.jpg", "p/b.jpg", "p/q/c.png")
 
 
+def images(ids=IDS):
+    return MemorySource(classes=(), samples=tuple(Sample(b"", -1, name) for name in ids))
+
+
 def shown(file, text, ids=IDS):
     file.write_text(text)
-    found = several_labels(file, ids)
+    found = several_labels(file, images(ids))
     return {
-        name: dict(zip(found.classes, row, strict=True)) for name, row in zip(ids, found.shown.tolist(), strict=True)
+        name: dict(zip(found.classes, row, strict=True)) for name, row in zip(ids, found.labels.tolist(), strict=True)
     }
 
 
@@ -61,9 +67,9 @@ def test_what_is_difficult_alone_does_not_count(tmp_path):
     xml("a.jpg", ("dog", 1), ("cat", 0), ("cat", 1))
     xml("b.jpg", ("cat", 1), ("cat", 1), ("dog", 0))
     xml("c.png")
-    found = several_labels(tmp_path, IDS)
+    found = several_labels(tmp_path, images())
     assert found.classes == ("cat", "dog")
-    assert found.shown.tolist() == [[1, 0], [0, 1], [-1, -1]]
+    assert found.labels.tolist() == [[1, 0], [0, 1], [-1, -1]]
 
 
 def test_coco_lists_images_without_objects(tmp_path):
@@ -84,15 +90,15 @@ GOOD = "a.jpg,dog\nb.jpg,cat\nc.png,\n"
         ("a.jgp,dog\n" + GOOD, r"not there: .*l.csv line 1 \(a.jgp\)"),
         ("a.jpg,dog\nc.png,cat\n", r"l.csv does not say what p/b.jpg shows: a line `name,`"),
         ("a.jpg,dog\n", r"does not say what p/b.jpg, p/q/c.png show: a line"),
-        (f"{GOOD}p/a.jpg,dog\n", r"line 4: p/a.jpg,dog stands there already, in .*line 1"),
-        (f"{GOOD}c.png,\n", r"line 4: c.png, stands there already, in .*line 3"),
+        (f"{GOOD}p/a.jpg,dog\n", r"line 4: p/a.jpg,dog is already listed in .*line 1"),
+        (f"{GOOD}c.png,\n", r"line 4: c.png, is already listed in .*line 3"),
         (f"{GOOD}c.png,dog\n", r"line 3: c.png shows none of the classes, but dog by .*line 4"),
         ("a.jpg,dog\nb.jpg,dog\nc.png,\n", r"has fewer than two classes: dog"),
         ("a.jpg,\nb.jpg,\nc.png,\n", r"has fewer than two classes: none"),
         (f"{GOOD}a.jpg,cat,mouse\n", r"line 4: a line is file,class, one for each label, not a.jpg,cat,mouse"),
         (f"{GOOD},cat\n", r"line 4: a line is file,class, one"),
         (f"{GOOD}a.jpg\n", r"line 4: a line is file,class, one"),
-        (f"{GOOD}a.jpg,0,0,1,1\n", r"line 4: a box without a class says nothing of what a.jpg shows"),
+        (f"{GOOD}a.jpg,0,0,1,1\n", r"line 4: a box without a class does not say what a.jpg shows"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(tmp_path, text, message):
@@ -106,37 +112,37 @@ def test_other_files_and_names_of_two_images_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"labels are a .csv, .xml or .json file"):
         shown(tmp_path / "l.txt", "a.jpg,dog\n")
     with pytest.raises(ValueError, match=r"no file '.*m.csv'"):
-        several_labels(tmp_path / "m.csv", IDS)
+        several_labels(tmp_path / "m.csv", images())
 
 
 @pytest.mark.parametrize("text", ["c\na\n", "p/a.jpg\r\n\r\n q/c.png \r\n", "q/c\np/a", "\ufeffc.png\n./p/a\n"])
 def test_images_are_named_with_or_without_ending_and_path(tmp_path, text):
     (tmp_path / "test.txt").write_text(text, newline="")
-    assert read_image_list(tmp_path / "test.txt", IDS) == [0, 2]
+    assert read_image_list(tmp_path / "test.txt", images()) == [0, 2]
 
 
 def test_a_dot_in_a_name_is_not_always_an_ending(tmp_path):
     (tmp_path / "test.txt").write_text("1.5\n1.5.2\n")
-    assert read_image_list(tmp_path / "test.txt", ("1.5.jpg", "1.5.1.jpg", "x/1.5.2")) == [0, 2]
+    assert read_image_list(tmp_path / "test.txt", images(("1.5.jpg", "1.5.1.jpg", "x/1.5.2"))) == [0, 2]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a\nx\ny.jpg\n", r"names images that are not there: line 2 \(x\), line 3 \(y.jpg\); others are p/a.jpg"),
-        ("a\nb\np/a.jpg\n", r"test.txt line 3: p/a.jpg stands there already, in line 1"),
+        ("a\nb\np/a.jpg\n", r"test.txt line 3: p/a.jpg is already listed on line 1"),
         ("\n", r"test.txt names no images"),
     ],
 )
 def test_lists_that_cannot_be_are_refused(tmp_path, text, message):
     (tmp_path / "test.txt").write_text(text)
     with pytest.raises(ValueError, match=message):
-        read_image_list(tmp_path / "test.txt", IDS)
+        read_image_list(tmp_path / "test.txt", images())
 
 
 def test_lists_that_are_not_there_or_of_two_images_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no file"):
-        read_image_list(tmp_path / "test.txt", IDS)
+        read_image_list(tmp_path / "test.txt", images())
     (tmp_path / "test.txt").write_text("a\n")
     with pytest.raises(ValueError, match=r"line 1: a may be x/a.jpg or y/a.png: write more"):
-        read_image_list(tmp_path / "test.txt", ("x/a.jpg", "y/a.png"))
+        read_image_list(tmp_path / "test.txt", images(("x/a.jpg", "y/a.png")))

@@ -70,14 +70,14 @@ def test_a_mirrored_box_is_where_its_pixels_are(data, crop):
     (x0, x1), (y0, y1) = (whole_box(data.draw, crop) for _ in range(2))
     pixels = np.zeros((crop, crop), dtype=bool)
     pixels[y0:y1, x0:x1] = True
-    relative = mirrored_boxes(boxes_in_crop(np.array([x0, y0, x1, y1]), crop, top=0, left=0))
+    relative = mirrored_boxes(boxes_in_crop(np.array([x0, y0, x1, y1], float), crop, top=0, left=0))
     found = boxes_in_image(relative, crop, top=0, left=0)
     rows, columns = np.nonzero(pixels[:, ::-1])
     np.testing.assert_allclose(found, [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], atol=1e-9)
 
 
 def test_a_box_in_a_crop_is_centre_and_sides_in_its_units():
-    assert boxes_in_crop(np.array([10, 20, 40, 30]), 20, top=5, left=-5).tolist() == [1.5, 1, 1.5, 0.5]
+    assert boxes_in_crop(np.array([10.0, 20, 40, 30]), 20, top=5, left=-5).tolist() == [1.5, 1, 1.5, 0.5]
 
 
 @settings(max_examples=200, deadline=None)
@@ -114,7 +114,7 @@ def test_a_crop_shows_an_object_with_half_of_what_it_could_hold(data, crop, top,
         mask[row : row + crop, column : column + crop].sum() for row in range(41 - crop) for column in range(41 - crop)
     )
     inside = mask[top : top + crop, left : left + crop].sum()
-    assert shows(np.array([x0, y0, x1, y1]), crop, top=top, left=left) == (inside >= most / 2)
+    assert shows(np.array([x0, y0, x1, y1], float), crop, top=top, left=left) == (inside >= most / 2)
 
 
 def test_places_that_show_an_object_are_the_first_ones_drawn_that_do():

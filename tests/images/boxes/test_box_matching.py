@@ -2,6 +2,8 @@
 
 import io
 import tarfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,12 +12,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from verydeep.images.annotations.annotation import Annotation
-from verydeep.images.annotations.image_names import ImageNames
-from verydeep.images.boxes.matching import boxes_by_part, split_folder
-from verydeep.images.boxes.open import boxed_parts
+from verydeep.images.annotations.image_names import ImageNames, paths_of
+from verydeep.images.boxes.matching import boxes_by_split
 from verydeep.images.boxes.options import BoxOptions
-from verydeep.images.sources.open import open_for_testing, open_source
-from verydeep.images.sources.source import MemorySource, Sample, Subset
+from verydeep.images.open import open_boxed, open_for_testing, open_for_training
+from verydeep.images.sources.derived import MemorySource, Subset
+from verydeep.images.sources.hub import HubSource
+from verydeep.images.sources.shards import ShardSource
+from verydeep.images.sources.source import ImagePath, Sample
+from verydeep.images.sources.splits import folder_names
 
 
 def png():
@@ -47,9 +52,9 @@ def annotation(image, class_name=None, x1=9, where="boxes.csv line 1"):
 def boxes_of(splits, parts, file, text):
     """x1 of the box of each image of each part."""
     file.write_text(text)
-    found, _ = boxed_parts(splits, parts, BoxOptions(boxes=(file,), skip_bad_boxes=True))
+    found, _ = open_boxed(splits, parts, BoxOptions(boxes=(file,), skip_bad_boxes=True))
     return {
-        part: {name: place.box[2] for name, place in zip(its.ids, its.located, strict=True)}
+        part: {name: place.box[2] for name, place in zip(its.ids, its.boxes, strict=True)}
         for part, its in found.items()
     }
 
@@ -83,7 +88,7 @@ def test_the_longer_path_ends_with_the_shorter(folders, images, name):
             common.append((len(pairs), name == path))
     best = max(common)
     expected = [index for index, found in enumerate(common) if found == best != (0, False)]
-    names = ImageNames(ids=["/".join(path) for _, path in images], folders=[folder for folder, _ in images])
+    names = ImageNames(paths=[(ImagePath("/".join(path), folder_names(folder)),) for folder, path in images])
     assert names.fitting("/".join(name)) == expected
     assert names.fitting("\\".join(name).upper()) == expected
     assert names.fitting(f"./{'/'.join(name)}") == expected
@@ -110,7 +115,7 @@ def test_the_longer_path_ends_with_the_shorter(folders, images, name):
 )
 def test_endings_may_be_left_out_and_capitals_count_where_they_decide(name, expected):
     ids = ("cat/1.jpg", "cat/11.jpg", "cat/1.5.jpg", "cat/Same.jpg", "cat/same.jpg")
-    assert ImageNames(ids=ids).fitting(name) == expected
+    assert ImageNames(paths=[(ImagePath(path),) for path in ids]).fitting(name) == expected
 
 
 @pytest.mark.parametrize(
@@ -130,16 +135,36 @@ def test_endings_may_be_left_out_and_capitals_count_where_they_decide(name, expe
     ],
 )
 def test_hub_images_are_named_by_their_file_or_their_place(name, expected):
-    ids = ("train/0 (a.jpg)", "train/1 (b.jpg)", "test/0 (a.jpg)", "val/0")
-    assert ImageNames(ids=ids).fitting(name) == expected
+    sources = [hub_source("train", "x/a.jpg", "y/b.jpg"), hub_source("test", "a.jpg"), hub_source("val", None)]
+    assert [name for source in sources for name in source.ids] == [
+        "train/0 (a.jpg)",
+        "train/1 (b.jpg)",
+        "test/0 (a.jpg)",
+        "val/0",
+    ]
+    names = ImageNames(paths=[paths for source in sources for paths in paths_of(source)])
+    assert names.fitting(name) == expected
+
+
+def hub_source(split, *files):
+    pyarrow = pytest.importorskip("pyarrow")
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    images = pyarrow.array([{"bytes": b"", "path": file} for file in files], kind)
+    rows = SimpleNamespace(data=pyarrow.table({"image": images}))
+    return HubSource(rows=rows, image="image", classes=("a",), labels=(0,) * len(files), split=split)
 
 
 def test_another_shard_is_another_image():
-    ids = ("0.tar/p/1.png", "x/1.tar/p/2.png")
-    assert ImageNames(ids=ids).fitting("1.tar/p/1.png") == []
-    assert [ImageNames(ids=ids).fitting(f"{start}p/2.png") for start in ("", "q/", "1.tar/", "0.tar/")] == [[1]] * 3 + [
-        []
-    ]
+    shards = ShardSource(
+        shards=(Path("0.tar"), Path("1.tar")),
+        classes=("a",),
+        labels=(0, 0),
+        names=("p/1.png", "p/2.png"),
+        locations=np.array([[0, 0, 0], [1, 0, 0]]),
+    )
+    names = ImageNames(paths=paths_of(shards))
+    assert names.fitting("1.tar/p/1.png") == []
+    assert [names.fitting(f"{start}p/2.png") for start in ("", "q/", "1.tar/", "0.tar/")] == [[1]] * 3 + [[]]
 
 
 def test_hub_data_has_such_names(tmp_path):
@@ -161,7 +186,7 @@ def test_hub_data_has_such_names(tmp_path):
 def test_boxes_do_not_cross_over_between_splits(tmp_path):
     names = ("flat/0.png", "flat/1.png", "tall/0.png", "tall/2.png")
     root = folder(tmp_path / "photos", *(f"{part}/{name}" for part in ("train", "validation") for name in names))
-    splits, file, both = open_source(str(root)), tmp_path / "b.csv", ["train", "val"]
+    splits, file, both = open_for_training(str(root)), tmp_path / "b.csv", ["train", "val"]
     text = "".join(
         f"{part}/{name},0,0,{x1},9\n" for part, x1 in (("train", 5), ("validation", 6)) for name in names[:3]
     )
@@ -180,7 +205,7 @@ def test_boxes_do_not_cross_over_between_splits(tmp_path):
     missing = r"^validation/flat/0.png has no box in .*b.csv \(and 3 more images\)"
     file.write_text("".join(f"train/{name},0,0,5,5\n" for name in names))
     with pytest.raises(ValueError, match=missing):
-        boxed_parts(splits, both, BoxOptions(boxes=(file,)))
+        open_boxed(splits, both, BoxOptions(boxes=(file,)))
 
 
 def test_parts_that_are_drawn_from_one_folder_share_its_images(tmp_path):
@@ -200,8 +225,8 @@ def test_images_in_shards_are_named_with_or_without_their_shard(tmp_path):
                     member = tarfile.TarInfo(f"p/{n}.{ending}")
                     member.size = len(content)
                     archive.addfile(member, io.BytesIO(content))
-    splits = open_source(str(tmp_path / "data"))
-    assert [split_folder(splits.part(part)) for part in ("train", "val")] == ["train", "val"]
+    splits = open_for_training(str(tmp_path / "data"))
+    assert [splits.source(split).paths(0)[0].folders[0] for split in ("train", "val")] == ["train", "val"]
     text = "train/0.tar/p/0.png,0,0,5,5\nval/p/0.png,0,0,6,6\nx/train/p/1.png,0,0,7,7\nval/0.tar/p/3.png,0,0,8,8\n"
     assert boxes_of(splits, ["train", "val"], tmp_path / "b.csv", text) == {
         "train": {"0.tar/p/0.png": 5, "0.tar/p/1.png": 7},
@@ -222,7 +247,7 @@ def test_what_is_said_of_each_image():
         annotation("3.jpg", "cat", 7, "boxes.csv line 8"),
         annotation("3.jpg", "Dog", 7),
     ]
-    found = boxes_by_part({**parts, "some": Subset(source=parts["train"], indices=(3, 1))}, boxes, ["boxes.csv"])
+    found = boxes_by_split({**parts, "some": Subset(source=parts["train"], indices=(3, 1))}, boxes, ["boxes.csv"])
     assert [its.name for its in found["train"]] == list(parts["train"].ids)
     assert [[box.box[2] for box in its.own] for its in found["train"]] == [[6], [5], [7, 8], []]
     assert [its.name for its in found["some"]] == ["dog/3.jpg", "dog/1.jpg"]
@@ -232,11 +257,11 @@ def test_what_is_said_of_each_image():
 def test_classes_go_by_either_of_their_names():
     parts = {"train": source("tench/1.jpg", "n01443537/1.jpg")}
     boxes = [annotation("1.jpg", "n01440764", 5), annotation("1.jpg", "goldfish", 6)]
-    assert [its.own for its in boxes_by_part(parts, boxes, ["b.csv"])["train"]] == [(boxes[0],), (boxes[1],)]
+    assert [its.own for its in boxes_by_split(parts, boxes, ["b.csv"])["train"]] == [(boxes[0],), (boxes[1],)]
 
 
 def test_names_of_other_images_are_told_where_none_fits():
     with pytest.raises(
         ValueError, match=r"^no name in a.csv, b.csv \(such as x/9.jpg\) is that of an image \(such as c"
     ):
-        boxes_by_part({"train": source("cat/1.jpg")}, [annotation("x/9.jpg")] * 2, ["a.csv", "b.csv"])
+        boxes_by_split({"train": source("cat/1.jpg")}, [annotation("x/9.jpg")] * 2, ["a.csv", "b.csv"])

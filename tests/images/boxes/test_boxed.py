@@ -10,14 +10,16 @@ import torch
 from PIL import Image
 
 from verydeep.images.annotations.annotation import Annotation
-from verydeep.images.boxes.boxed import BadBoxError, located, with_boxes
-from verydeep.images.boxes.matching import boxes_by_part
-from verydeep.images.boxes.open import BoxCheck, boxed_parts
+from verydeep.images.boxes.checking import BadBoxError, BoxCheck, with_boxes
+from verydeep.images.boxes.matching import boxes_by_split
 from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.decode import UnusableImageError, decode, upright_size
 from verydeep.images.loader import RescaledImages, TrainingView, centre_batches, training_batches
 from verydeep.images.on_device import shown
-from verydeep.images.sources.source import MemorySource, Sample, Splits, Subset
+from verydeep.images.open import open_boxed
+from verydeep.images.sources.derived import MemorySource, Subset
+from verydeep.images.sources.source import Sample
+from verydeep.images.sources.splits import Splits
 
 CPU = torch.device("cpu")
 
@@ -40,7 +42,7 @@ def annotation(image, box=(1, 2, 30, 35), class_name=None, where="boxes.csv line
 
 def matched(images, annotations, **options):
     """The images of a source alone with their boxes."""
-    boxes = boxes_by_part({"train": images}, annotations, ["boxes.csv"])["train"]
+    boxes = boxes_by_split({"train": images}, annotations, ["boxes.csv"])["train"]
     return with_boxes(images, boxes, files=["boxes.csv"], **options)
 
 
@@ -48,14 +50,14 @@ def matched(images, annotations, **options):
 def test_a_box_belongs_to_the_image_whose_path_ends_with_its_name(name):
     found = matched(source("cat/1.jpg", "dog/21.jpg"), [annotation(name), annotation("21.jpg")]).source
     assert found.ids == ("cat/1.jpg", "dog/21.jpg")
-    assert [place.box.tolist() for place in found.located] == [[1, 2, 30, 35]] * 2
-    assert [place.size for place in found.located] == [(40, 50)] * 2
+    assert [place.box.tolist() for place in found.boxes] == [[1, 2, 30, 35]] * 2
+    assert [place.size for place in found.boxes] == [(40, 50)] * 2
 
 
 def test_classes_tell_images_of_the_same_name_apart():
     boxes = [annotation("1.jpg", (0, 0, 9, 9), "dog"), annotation("1.jpg", (0, 0, 5, 5), "cat")]
     found = matched(source("cat/1.jpg", "dog/1.jpg"), boxes).source
-    assert [place.box[2] for place in found.located] == [5, 9]
+    assert [place.box[2] for place in found.boxes] == [5, 9]
     with pytest.raises(ValueError, match=r"^boxes.csv line 1: 1.jpg may be cat/1.jpg or dog/1.jpg: write more"):
         matched(source("cat/1.jpg", "dog/1.jpg"), [annotation("1.jpg")])
 
@@ -78,9 +80,9 @@ def test_boxes_of_other_classes_and_images_are_ignored_and_several_of_one_class_
     [
         (
             (104, 38, 126, 38),
-            r"^b.csv line 7: the box 104,38,126,38 of cat/1.jpg has no area: mend .* --skip-bad-boxes$",
+            r"^b.csv line 7: the box 104,38,126,38 of cat/1.jpg has no area: fix .* --skip-bad-boxes$",
         ),
-        ((9, 2, 8, 5), "the box 9,2,8,5 of cat/1.jpg has no area: mend"),
+        ((9, 2, 8, 5), "the box 9,2,8,5 of cat/1.jpg has no area: fix"),
         ((1, 2, 52, 5), r"^b.csv line 7: the box 1,2,52,5 of cat/1.jpg is not in the image, which is 50 x 40"),
         ((-1.5, 2, 9, 5), "is not in the image"),
         ((1, -9, 9, 5), "is not in the image"),
@@ -103,14 +105,14 @@ def test_bad_boxes_are_refused_by_name_with_file_and_line(box, message):
 @pytest.mark.parametrize(
     ("options", "size", "message"),
     [
-        ({}, (400, 500), r"cat/1.jpg is of an image of 500 x 400, not of this one, which is 50 x 40: mend"),
-        ({}, (50, 40), r"cat/1.jpg is of an image of 40 x 50, not of this one, which is 50 x 40: mend"),
+        ({}, (400, 500), r"cat/1.jpg is of an image of 500 x 400, not of this one, which is 50 x 40: fix"),
+        ({}, (50, 40), r"cat/1.jpg is of an image of 40 x 50, not of this one, which is 50 x 40: fix"),
         ({"orientation": 6}, (50, 40), None),
         (
             {"orientation": 6},
             (40, 50),
             r"image of 50 x 40, not of this one, which is 40 x 50 when turned upright by EXIF \(stored as 50 x 40\); "
-            "boxes are in pixels of the upright image: mend",
+            "boxes are in pixels of the upright image: fix",
         ),
         ({"orientation": 3}, (40, 50), None),
     ],
@@ -121,7 +123,7 @@ def test_a_size_that_a_file_states_is_that_of_the_upright_image(options, size, m
     images = source("cat/1.jpg", data=png(format="JPEG", exif=exif))
     box = annotation("1.jpg", (1, 2, 30, 35), size=size)
     if message is None:
-        assert matched(images, [box]).source.located[0].size == size
+        assert matched(images, [box]).source.boxes[0].size == size
     else:
         with pytest.raises(BadBoxError, match=message):
             matched(images, [box])
@@ -138,12 +140,12 @@ def test_a_box_of_stored_pixels_that_does_not_fit_is_told_from_where_it_may_come
 def test_an_image_without_a_box_is_refused_by_name():
     images = source("cat/1.jpg", "cat/2.jpg", "cat/3.jpg")
     with pytest.raises(
-        BadBoxError, match=r"^cat/2.jpg has no box in boxes.csv \(and 1 more image\): mend .*-bad-boxes$"
+        BadBoxError, match=r"^cat/2.jpg has no box in boxes.csv \(and 1 more image\): fix .*-bad-boxes$"
     ):
         matched(images, [annotation("1.jpg")])
     assert list(matched(images, [annotation("1.jpg")], skip_bad=True).left_out) == ["cat/2.jpg", "cat/3.jpg"]
     feline = "cat/1.jpg has no box of class cat: boxes.csv line 1 is of feline"
-    with pytest.raises(BadBoxError, match=rf"^{feline} \(and 2 more images\): mend"):
+    with pytest.raises(BadBoxError, match=rf"^{feline} \(and 2 more images\): fix"):
         matched(images, [annotation("1.jpg", class_name="feline")])
     many = [annotation("2.jpg", (0, 0, x, x)) for x in (8, 9)]
     none = rf"^no image has exactly one box of its class, but 1 with several, 2 with none that can be used: {feline}"
@@ -158,7 +160,7 @@ def test_equal_boxes_count_once():
 
 def test_every_class_of_the_training_images_needs_a_box(tmp_path):
     splits = Splits(
-        name="them", parts={"train": source("cat/1.jpg", "dog/2.jpg"), "val": source("cat/3.jpg", "dog/4.jpg")}
+        name="them", sources={"train": source("cat/1.jpg", "dog/2.jpg"), "val": source("cat/3.jpg", "dog/4.jpg")}
     )
     for text, why in (
         ("2.jpg,1,1,1,1\n", "b.csv line 3: the box 1,1,1,1 of dog/2.jpg has no area"),
@@ -168,10 +170,10 @@ def test_every_class_of_the_training_images_needs_a_box(tmp_path):
         (tmp_path / "b.csv").write_text(f"1.jpg,1,1,9,9\n3.jpg,1,1,9,9\n{text}")
         options = BoxOptions(boxes=(tmp_path / "b.csv",), skip_bad_boxes=True)
         with pytest.raises(ValueError, match=f"^no training image of class dog has a box that can be used: .*{why}$"):
-            boxed_parts(splits, ["train", "val"], options, every_class_of="train")
-        assert boxed_parts(splits, ["train", "val"], options)[0]["train"].ids == ("cat/1.jpg",)
+            open_boxed(splits, ["train", "val"], options, every_class_of="train")
+        assert open_boxed(splits, ["train", "val"], options)[0]["train"].ids == ("cat/1.jpg",)
     (tmp_path / "b.csv").write_text("1.jpg,1,1,9,9\n2.jpg,1,1,9,9\n3.jpg,1,1,9,9\n")  # val may lack a class
-    assert len(boxed_parts(splits, ["train", "val"], options, every_class_of="train")[0]["train"]) == 2
+    assert len(open_boxed(splits, ["train", "val"], options, every_class_of="train")[0]["train"]) == 2
 
 
 def test_crowds_are_no_objects_and_told(tmp_path):
@@ -181,20 +183,20 @@ def test_crowds_are_no_objects_and_told(tmp_path):
     ]
     file = tmp_path / "b.json"
     file.write_text(json.dumps({"images": images, "annotations": annotations}))
-    splits = Splits(name="them", parts={"train": source("cat/1.jpg", "cat/2.jpg")})
-    found, check = boxed_parts(splits, ["train"], BoxOptions(boxes=(file,), skip_bad_boxes=True))
-    assert found["train"].located[0].box.tolist() == [0, 0, 9, 9]
+    splits = Splits(name="them", sources={"train": source("cat/1.jpg", "cat/2.jpg")})
+    found, check = open_boxed(splits, ["train"], BoxOptions(boxes=(file,), skip_bad_boxes=True))
+    assert found["train"].boxes[0].box.tolist() == [0, 0, 9, 9]
     told = f"2 boxes around many objects (iscrowd) ignored: {file} annotation 2, {file} annotation 3"
     assert check.lines()[0] == told
     assert check.left_out == {"cat/2.jpg": f"cat/2.jpg has no box in {file}"}
     file.write_text(json.dumps({"images": images, "annotations": annotations[1:]}))
     with pytest.raises(ValueError, match=r"^no boxes in .*b.json"):
-        boxed_parts(splits, ["train"], BoxOptions(boxes=(file,)))
+        open_boxed(splits, ["train"], BoxOptions(boxes=(file,)))
 
 
 def test_a_pixel_of_rounding_is_cut_off_and_told():
     found = matched(source("cat/1.jpg"), [annotation("1.jpg", (-1, 2, 51, 40.5))])
-    assert found.source.located[0].box.tolist() == [0, 2, 50, 40]
+    assert found.source.boxes[0].box.tolist() == [0, 2, 50, 40]
     check = BoxCheck()
     check.note(found)
     assert check.lines() == ["1 image with a box that reached out by up to 1 pixel, cut off: cat/1.jpg"]
@@ -203,15 +205,14 @@ def test_a_pixel_of_rounding_is_cut_off_and_told():
 def test_files_and_parts_are_put_together(tmp_path):
     (tmp_path / "a.csv").write_text("1.jpg,1,2,3,4\n")
     (tmp_path / "b.csv").write_text("2.jpg,1,2,3,4\n3.jpg,1,2,1,4\n")
-    splits = Splits(name="them", parts={"train": source("cat/1.jpg", "cat/3.jpg"), "val": source("cat/2.jpg")})
+    splits = Splits(name="them", sources={"train": source("cat/1.jpg", "cat/3.jpg"), "val": source("cat/2.jpg")})
     options = BoxOptions(boxes=(tmp_path / "a.csv", tmp_path / "b.csv"), skip_bad_boxes=True)
-    parts, check = boxed_parts(splits, ["train", "val"], options)
+    parts, check = open_boxed(splits, ["train", "val"], options)
     assert [part.ids for part in parts.values()] == [("cat/1.jpg",), ("cat/2.jpg",)]
     assert check.lines()[0].startswith("1 image left out for their boxes: ")
     assert f"{tmp_path / 'b.csv'} line 2" in check.left_out["cat/3.jpg"]
-    assert parts["train"].whole == splits.part("train").fingerprint
     with pytest.raises(ValueError, match="no boxes in no file"):
-        boxed_parts(splits, ["train"], BoxOptions(boxes=()))
+        open_boxed(splits, ["train"], BoxOptions(boxes=()))
 
 
 def test_a_fingerprint_follows_from_images_and_boxes():
@@ -231,9 +232,9 @@ def test_a_fingerprint_follows_from_images_and_boxes():
 
 def test_boxes_go_with_a_part_of_a_source():
     whole = pictures.boxed(5, seed=0)
-    part = located(Subset(source=Subset(source=whole, indices=(4, 2, 0)), indices=(2, 1)))
-    assert [found.box.tolist() for found in part] == [whole.located[index].box.tolist() for index in (0, 2)]
-    assert located(whole.source) is None
+    part = Subset(source=Subset(source=whole, indices=(4, 2, 0)), indices=(2, 1))
+    assert [found.box.tolist() for found in part.boxes] == [whole.boxes[index].box.tolist() for index in (0, 2)]
+    assert whole.source.boxes is None
 
 
 @pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
@@ -300,6 +301,6 @@ def test_images_whose_object_is_never_shown_are_missing_from_their_batch(monkeyp
 def test_an_image_that_cannot_be_read_is_the_quarantines():
     images = source("cat/1.jpg", "cat/2.jpg", data=b"no image")
     found = matched(images, [annotation("1.jpg"), annotation("2.jpg")]).source
-    assert [place.size for place in found.located] == [None, None]
+    assert [place.size for place in found.boxes] == [None, None]
     with pytest.raises(UnusableImageError, match=r"cat/1.jpg: undecodable"):
         RescaledImages(found).centre_crop_and_box(0, 40, 32)

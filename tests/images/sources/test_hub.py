@@ -11,9 +11,10 @@ from PIL import Image
 
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.loader import TrainingView, training_batches
+from verydeep.images.open import open_for_testing, open_for_training
+from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.hub import HubSource
-from verydeep.images.sources.open import open_for_testing, open_source
-from verydeep.images.sources.source import MemorySource, Sample
+from verydeep.images.sources.source import Sample
 
 
 def png(number, size=(8, 6)):
@@ -102,7 +103,7 @@ def saved(rows, path):
 
 def refused(name, message):
     with pytest.raises(ValueError, match=message) as caught:
-        open_source(name)
+        open_for_training(name)
     assert "\n" not in str(caught.value)
     assert not isinstance(caught.value, UnicodeError)
 
@@ -112,12 +113,12 @@ def refused(name, message):
 
 @pytest.mark.parametrize("form", ["parquet", "arrow", "images"])
 def test_every_form_of_a_data_set_gives_the_bytes_and_classes_that_were_written(forms, form):
-    splits = open_source(forms[form])
+    splits = open_for_training(forms[form])
     assert splits.name == forms[form]
-    assert list(splits.parts) == ["train", "val", "test"]
+    assert list(splits.sources) == ["train", "val", "test"]
     for split, labels in LABELS.items():
         written = [(png(FIRST[split] + n), ("dog", "cat")[label]) for n, label in enumerate(labels)]
-        part = splits.part(OURS[split])
+        part = splits.source(OURS[split])
         assert isinstance(part, HubSource)
         assert len(part) == len(labels)
         if form == "images":  # classes as the folders' names say, in the order of the files
@@ -131,22 +132,22 @@ def test_every_form_of_a_data_set_gives_the_bytes_and_classes_that_were_written(
 @pytest.mark.parametrize("form", ["parquet file", "saved", "arrow file"])
 def test_of_a_data_set_without_splits_a_fifth_of_each_class_is_held_out(single, form):
     names, written = single
-    splits = open_source(names[form])
+    splits = open_for_training(names[form])
     assert splits.classes == ("ant", "wasp")
-    assert {split: len(part) for split, part in splits.parts.items()} == {"train": 4, "val": 2}
-    assert sorted(rows(splits.part("train")) + rows(splits.part("val"))) == sorted(written)
-    assert rows(open_source(names[form]).part("val")) == rows(splits.part("val"))
-    assert rows(open_for_testing(names[form], ("wasp", "ant")).part("all")) == written
+    assert {split: len(part) for split, part in splits.sources.items()} == {"train": 4, "val": 2}
+    assert sorted(rows(splits.source("train")) + rows(splits.source("val"))) == sorted(written)
+    assert rows(open_for_training(names[form]).source("val")) == rows(splits.source("val"))
+    assert rows(open_for_testing(names[form], ("wasp", "ant")).source("all")) == written
 
 
 def test_images_are_named_by_split_row_and_file(forms):
-    splits = open_source(forms["parquet"])
-    assert [splits.part("val")[index].id for index in (2, 0)] == ["validation/2 (102.png)", "validation/0 (100.png)"]
-    assert open_source(forms["images"]).part("val")[0].id == "validation/0 (100.png)"
+    splits = open_for_training(forms["parquet"])
+    assert [splits.source("val")[index].id for index in (2, 0)] == ["validation/2 (102.png)", "validation/0 (100.png)"]
+    assert open_for_training(forms["images"]).source("val")[0].id == "validation/0 (100.png)"
 
 
 def test_rows_without_a_file_name_are_named_by_number(dataset, tmp_path):
-    source = open_for_testing(saved(dataset([0, 1], paths=False), tmp_path / "set"), ("dog", "cat")).part("all")
+    source = open_for_testing(saved(dataset([0, 1], paths=False), tmp_path / "set"), ("dog", "cat")).source("all")
     assert [source[index].id for index in (0, 1)] == ["train/0", "train/1"]
     assert rows(source) == [(png(0), "dog"), (png(1), "cat")]
 
@@ -156,30 +157,30 @@ def test_rows_without_a_file_name_are_named_by_number(dataset, tmp_path):
 
 def test_a_list_of_classes_keeps_its_order_less_those_without_images(dataset, tmp_path):
     names = ("wasp", "moth", "ant", "bee")
-    splits = open_source(saved(dataset([3, 2, 0, 2, 3, 0], names=names), tmp_path / "set"))
+    splits = open_for_training(saved(dataset([3, 2, 0, 2, 3, 0], names=names), tmp_path / "set"))
     assert splits.classes == ("wasp", "ant", "bee")
-    everything = rows(splits.part("train")) + rows(splits.part("val"))
+    everything = rows(splits.source("train")) + rows(splits.source("val"))
     assert sorted(everything) == sorted((png(n), names[label]) for n, label in enumerate([3, 2, 0, 2, 3, 0]))
 
 
 def test_numbers_without_names_are_classes_in_the_order_of_their_values(hf, dataset, tmp_path):
     labels = [10, 9, 2, 10, 9, 2]
-    splits = open_source(saved(dataset(labels, hf.Value("int64")), tmp_path / "set"))
+    splits = open_for_training(saved(dataset(labels, hf.Value("int64")), tmp_path / "set"))
     assert splits.classes == ("2", "9", "10")
-    everything = rows(splits.part("train")) + rows(splits.part("val"))
+    everything = rows(splits.source("train")) + rows(splits.source("val"))
     assert sorted(everything) == sorted((png(n), str(label)) for n, label in enumerate(labels))
 
 
 @pytest.mark.parametrize("column", ["label", "labels", "class", "class_name", "cls", "category"])
 def test_a_column_of_a_usual_name_holds_the_classes(hf, dataset, tmp_path, column):
     built = dataset(["a", "b", "b", "a"], hf.Value("string"), column=column, caption=(["x"] * 4, hf.Value("string")))
-    source = open_for_testing(saved(built, tmp_path / "set"), ("a", "b")).part("all")
+    source = open_for_testing(saved(built, tmp_path / "set"), ("a", "b")).source("all")
     assert rows(source) == [(png(0), "a"), (png(1), "b"), (png(2), "b"), (png(3), "a")]
 
 
 def test_a_column_that_lists_its_classes_comes_before_one_of_a_usual_name(hf, dataset, tmp_path):
     built = dataset([0, 1, 1, 0], column="kind", label=([5, 6, 7, 8], hf.Value("int64")))
-    assert open_source(saved(built, tmp_path / "set")).classes == ("dog", "cat")
+    assert open_for_training(saved(built, tmp_path / "set")).classes == ("dog", "cat")
 
 
 def test_with_two_columns_of_images_or_of_classes_one_must_be_chosen(hf, dataset, tmp_path):
@@ -197,23 +198,23 @@ def test_with_two_columns_of_images_or_of_classes_one_must_be_chosen(hf, dataset
     refused(f"{name}?image=mask&label=colour", f"no column 'colour'; {columns}")
     refused(f"{name}?image=picture&label=fine", f"no column 'picture'; {columns}")
     refused(f"{name}?image=coarse&label=fine", "column coarse holds no images$")
-    masks = open_for_testing(f"{name}?image=mask&label=coarse", ("animal", "plant")).part("all")
+    masks = open_for_testing(f"{name}?image=mask&label=coarse", ("animal", "plant")).source("all")
     assert rows(masks) == [(png(50), "plant"), (png(51), "plant"), (png(52), "animal"), (png(53), "animal")]
-    images = open_for_testing(f"{name}?label=fine&image=image", ("dog", "cat")).part("all")
+    images = open_for_testing(f"{name}?label=fine&image=image", ("dog", "cat")).source("all")
     assert rows(images) == [(png(0), "dog"), (png(1), "cat"), (png(2), "cat"), (png(3), "dog")]
 
 
 @pytest.mark.parametrize("query", ["imge=image", "image=image&split=train"])
 def test_unknown_names_after_the_question_mark_are_refused(forms, query):
     unknown = "imge" if "imge" in query else "split"
-    refused(f"{forms['arrow']}?{query}", f"after the question mark stand image= and label=, not {unknown}$")
+    refused(f"{forms['arrow']}?{query}", f"after the question mark give image= or label=, not {unknown}$")
 
 
 def test_a_split_whose_classes_are_kept_secret_is_left_out(hf, dataset, tmp_path):
     sets = {"train": dataset([0, 1, 1, 0, 0]), "test": dataset([-1, -1, -1], first=50)}
-    splits = open_source(saved(hf.DatasetDict(sets), tmp_path / "set"))
-    assert {split: len(part) for split, part in splits.parts.items()} == {"train": 3, "val": 2}
-    assert sorted(rows(splits.part("train")) + rows(splits.part("val"))) == sorted(
+    splits = open_for_training(saved(hf.DatasetDict(sets), tmp_path / "set"))
+    assert {split: len(part) for split, part in splits.sources.items()} == {"train": 3, "val": 2}
+    assert sorted(rows(splits.source("train")) + rows(splits.source("val"))) == sorted(
         (png(n), "cat" if n in (1, 2) else "dog") for n in range(5)
     )
 
@@ -241,7 +242,7 @@ def test_data_without_training_images_are_refused(hf, dataset, tmp_path):
 
 def test_a_row_without_an_image_cannot_be_used(dataset, tmp_path):
     name = saved(dataset([0, 1, 1], images=[png(0), None, png(2)]), tmp_path / "set")
-    source = open_for_testing(name, ("dog", "cat")).part("all")
+    source = open_for_testing(name, ("dog", "cat")).source("all")
     assert source[2].data == png(2)
     assert source.fingerprint == source.fingerprint
     with pytest.raises(UnusableImageError, match=r"^train/1: unreadable \(the row has no image\)$") as caught:
@@ -253,7 +254,7 @@ def test_an_image_file_that_is_gone_cannot_be_used(tmp_path):
     for n, label in enumerate(("ant", "bee", "ant", "bee")):
         (tmp_path / "train" / label).mkdir(parents=True, exist_ok=True)
         (tmp_path / "train" / label / f"{n}.png").write_bytes(png(n))
-    source = open_for_testing(f"hub:{tmp_path}", ("ant", "bee")).part("all")
+    source = open_for_testing(f"hub:{tmp_path}", ("ant", "bee")).source("all")
     (tmp_path / "train" / "ant" / "2.png").unlink()
     assert source[0].data == png(0)
     with pytest.raises(UnusableImageError, match=r"^train/1 \(2\.png\): unreadable \(No such file or directory\)$"):
@@ -297,10 +298,10 @@ def test_a_fingerprint_changes_with_images_labels_and_classes(dataset, tmp_path)
     for number, (what, built) in enumerate(sets.items()):
         name = saved(built, tmp_path / str(number))
         classes = ("fox", "cat") if what == "other classes" else ("dog", "cat")
-        prints[what] = open_for_testing(name, classes).part("all").fingerprint
+        prints[what] = open_for_testing(name, classes).source("all").fingerprint
     assert len(set(prints.values())) == len(sets)
     again = saved(dataset(labels), tmp_path / "again")
-    assert open_for_testing(again, ("dog", "cat")).part("all").fingerprint == prints["base"]
+    assert open_for_testing(again, ("dog", "cat")).source("all").fingerprint == prints["base"]
 
 
 # batches
@@ -315,7 +316,7 @@ def test_batches_are_those_of_the_same_images_in_memory_whatever_the_workers(dat
         Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(buffer, "PNG")
         images.append(buffer.getvalue())
     name = saved(dataset(labels, images=images), tmp_path / "set")
-    source = open_for_testing(name, ("dog", "cat")).part("all")
+    source = open_for_testing(name, ("dog", "cat")).source("all")
     memory = MemorySource(
         classes=("dog", "cat"),
         samples=tuple(Sample(data, label, "") for data, label in zip(images, labels, strict=True)),
@@ -342,10 +343,10 @@ def test_a_fingerprint_changes_with_the_files_of_an_image_folder(tmp_path):
     for n, label in enumerate(("ant", "bee", "ant", "bee")):
         (tmp_path / "train" / label).mkdir(parents=True, exist_ok=True)
         (tmp_path / "train" / label / f"{n}.png").write_bytes(png(n))
-    before = open_for_testing(f"hub:{tmp_path}", ("ant", "bee")).part("all")
+    before = open_for_testing(f"hub:{tmp_path}", ("ant", "bee")).source("all")
     first = before.fingerprint
     (tmp_path / "train" / "ant" / "0.png").write_bytes(png(0, size=(80, 60)))
-    after = open_for_testing(f"hub:{tmp_path}", ("ant", "bee")).part("all")
+    after = open_for_testing(f"hub:{tmp_path}", ("ant", "bee")).source("all")
     assert after[0].data == png(0, size=(80, 60))
     assert after.fingerprint != first
 
@@ -356,7 +357,7 @@ def test_a_row_with_neither_bytes_nor_a_file_cannot_be_used(dataset, tmp_path):
     table = pq.read_table(tmp_path / "a.parquet")
     images = pa.array([{"bytes": None, "path": None}, {"bytes": png(1), "path": None}], table.schema.field(0).type)
     pq.write_table(table.set_column(0, table.schema.field(0), images), tmp_path / "a.parquet")
-    source = open_for_testing(f"hub:{tmp_path}/a.parquet", ("dog", "cat")).part("all")
+    source = open_for_testing(f"hub:{tmp_path}/a.parquet", ("dog", "cat")).source("all")
     assert source[1].data == png(1)
     with pytest.raises(UnusableImageError, match=r"^train/0: unreadable"):
         source[0]
@@ -369,7 +370,7 @@ def test_labels_that_are_lists_are_refused(hf, dataset, tmp_path):
 
 def test_data_whose_classes_are_all_kept_secret_are_refused_with_the_reason(dataset, tmp_path):
     with pytest.raises(ValueError, match="set") as caught:
-        open_source(saved(dataset([-1, -1]), tmp_path / "set"))
+        open_for_training(saved(dataset([-1, -1]), tmp_path / "set"))
     assert "no label" in str(caught.value)
 
 

@@ -19,9 +19,10 @@ from PIL import Image
 
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.loader import TrainingView, training_batches
-from verydeep.images.sources.open import open_for_testing, open_source
+from verydeep.images.open import open_for_testing, open_for_training
+from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.shards import ShardSource
-from verydeep.images.sources.source import MemorySource, Sample
+from verydeep.images.sources.source import Sample
 
 
 def png(number, size=(8, 6)):
@@ -58,7 +59,7 @@ def items(source):
 def found(splits):
     """Bytes and class of every image of every part, by its name in the archive; no name may stand there twice."""
     result = {}
-    for part in splits.parts.values():
+    for part in splits.sources.values():
         for data, label, name in items(part):
             key = name.split("/", 1)[1]
             assert key not in result
@@ -68,11 +69,11 @@ def found(splits):
 
 def whole(name, classes):
     """All images of a source without splits."""
-    return open_for_testing(str(name), classes).part("all")
+    return open_for_testing(str(name), classes).source("all")
 
 
 def sizes(splits):
-    return {split: len(part) for split, part in splits.parts.items()}
+    return {split: len(part) for split, part in splits.sources.items()}
 
 
 # classes
@@ -81,16 +82,16 @@ def sizes(splits):
 def test_numbers_are_classes_in_the_order_of_their_values(tmp_path):
     labels = [10, 9, 2, 10, 2, 9]
     write_shard(tmp_path / "a.tar", samples(labels))
-    splits = open_source(str(tmp_path / "a.tar"))
+    splits = open_for_training(str(tmp_path / "a.tar"))
     assert splits.classes == ("2", "9", "10")
     assert found(splits) == {f"{n:03d}.png": (png(n), str(label)) for n, label in enumerate(labels)}
-    assert all(isinstance(part.labels[0], int) for part in splits.parts.values())
+    assert all(isinstance(part.labels[0], int) for part in splits.sources.values())
 
 
 def test_names_are_classes_in_the_order_of_the_alphabet(tmp_path):
     labels = ["dog", "cat", "ant", "cat", "ant", "dog"]
     write_shard(tmp_path / "a.tar", samples(labels))
-    splits = open_source(str(tmp_path / "a.tar"))
+    splits = open_for_training(str(tmp_path / "a.tar"))
     assert splits.classes == ("ant", "cat", "dog")
     assert found(splits) == {f"{n:03d}.png": (png(n), label) for n, label in enumerate(labels)}
 
@@ -99,7 +100,7 @@ def test_numbers_are_places_in_the_list_of_classes_beside_the_shards(tmp_path):
     (tmp_path / "classes.txt").write_text("wasp\nant\nmoth\nbee\n")
     write_shard(tmp_path / "0.tar", samples([3, 0, 1]))
     write_shard(tmp_path / "1.tar", samples([1, 3, 0], start=3))
-    splits = open_source(str(tmp_path))
+    splits = open_for_training(str(tmp_path))
     assert splits.classes == ("wasp", "ant", "bee")  # there is no moth
     assert [found(splits)[f"{n:03d}.png"][1] for n in range(6)] == ["bee", "wasp", "ant", "ant", "bee", "wasp"]
 
@@ -107,7 +108,7 @@ def test_numbers_are_places_in_the_list_of_classes_beside_the_shards(tmp_path):
 def test_names_may_stand_beside_a_list_of_classes(tmp_path):
     (tmp_path / "classes.txt").write_text("wasp\r\nant\r\n")
     write_shard(tmp_path / "0.tar", samples(["ant", "wasp", 0, 1]))
-    splits = open_source(str(tmp_path))
+    splits = open_for_training(str(tmp_path))
     assert splits.classes == ("wasp", "ant")
     assert [found(splits)[f"{n:03d}.png"][1] for n in range(4)] == ["ant", "wasp", "wasp", "ant"]
 
@@ -153,7 +154,7 @@ def test_the_class_file_counts_more_than_a_json(tmp_path, order):
         both = [(f"{n}.cls", b"bee" if n % 2 else b"ant"), (f"{n}.json", b'{"label": 7}')]
         members += [(f"{n}.png", png(n)), *(both if order == "cls first" else both[::-1])]
     write_shard(tmp_path / "a.tar", members)
-    splits = open_source(str(tmp_path / "a.tar"))
+    splits = open_for_training(str(tmp_path / "a.tar"))
     assert {name: label for name, (_, label) in found(splits).items()} == {
         f"{n}.png": "bee" if n % 2 else "ant" for n in range(4)
     }
@@ -164,34 +165,39 @@ def test_the_class_file_counts_more_than_a_json(tmp_path, order):
 
 def test_a_single_shard_gives_a_fifth_of_each_class_for_validation(tmp_path):
     write_shard(tmp_path / "a.tar", samples([n % 2 for n in range(20)]))
-    splits = open_source(str(tmp_path / "a.tar"))
+    splits = open_for_training(str(tmp_path / "a.tar"))
     assert splits.name == str(tmp_path / "a.tar")
     assert sizes(splits) == {"train": 16, "val": 4}
-    assert sorted(splits.part("val").labels) == [0, 0, 1, 1]
+    assert sorted(splits.source("val").labels) == [0, 0, 1, 1]
     assert found(splits) == {f"{n:03d}.png": (png(n), str(n % 2)) for n in range(20)}
-    again = open_source(str(tmp_path / "a.tar"))
-    assert [part.fingerprint for part in again.parts.values()] == [p.fingerprint for p in splits.parts.values()]
-    assert items(again.part("val")) == items(splits.part("val"))
+    again = open_for_training(str(tmp_path / "a.tar"))
+    assert [part.fingerprint for part in again.sources.values()] == [p.fingerprint for p in splits.sources.values()]
+    assert items(again.source("val")) == items(splits.source("val"))
 
 
 def test_numbers_in_braces_are_shards(tmp_path):
     for number in range(5):
         write_shard(tmp_path / f"{number:03d}.tar", samples([0, 1], start=2 * number))
-    assert sorted(found(open_source(f"{tmp_path}/{{000..003}}.tar"))) == [f"{n:03d}.png" for n in range(8)]
-    assert sorted(found(open_source(f"{tmp_path}/{{001,004}}.tar"))) == ["002.png", "003.png", "008.png", "009.png"]
+    assert sorted(found(open_for_training(f"{tmp_path}/{{000..003}}.tar"))) == [f"{n:03d}.png" for n in range(8)]
+    assert sorted(found(open_for_training(f"{tmp_path}/{{001,004}}.tar"))) == [
+        "002.png",
+        "003.png",
+        "008.png",
+        "009.png",
+    ]
 
 
 def test_names_of_splits_in_braces_are_splits(tmp_path):
     for first, split in ((0, "train"), (20, "val")):
         for number in (0, 1):
             write_shard(tmp_path / f"bugs-{split}-{number}.tar", samples([0, 1, 0], start=first + 3 * number))
-    splits = open_source(f"{tmp_path}/bugs-{{train,val}}-{{0..1}}.tar")
+    splits = open_for_training(f"{tmp_path}/bugs-{{train,val}}-{{0..1}}.tar")
     assert sizes(splits) == {"train": 6, "val": 6}
-    assert sorted(name.split("/")[1] for _, _, name in items(splits.part("train"))) == [
+    assert sorted(name.split("/")[1] for _, _, name in items(splits.source("train"))) == [
         f"{n:03d}.png" for n in range(6)
     ]
-    assert sorted(data for data, _, _ in items(splits.part("val"))) == sorted(png(n) for n in range(20, 26))
-    assert sizes(open_source(f"{tmp_path}/bugs-train-{{0..1}}.tar")) == {"train": 4, "val": 2}
+    assert sorted(data for data, _, _ in items(splits.source("val"))) == sorted(png(n) for n in range(20, 26))
+    assert sizes(open_for_training(f"{tmp_path}/bugs-train-{{0..1}}.tar")) == {"train": 4, "val": 2}
 
 
 def test_a_star_stands_for_all_shards_that_fit(tmp_path):
@@ -199,7 +205,7 @@ def test_a_star_stands_for_all_shards_that_fit(tmp_path):
         write_shard(tmp_path / f"x{number}.tar", samples([0, 1], start=2 * number))
     write_shard(tmp_path / "y.tar", samples([0, 1], start=50))
     (tmp_path / "x9.txt").write_text("no shard")
-    assert sorted(found(open_source(f"{tmp_path}/x*.tar"))) == [f"{n:03d}.png" for n in range(8)]
+    assert sorted(found(open_for_training(f"{tmp_path}/x*.tar"))) == [f"{n:03d}.png" for n in range(8)]
 
 
 @pytest.mark.parametrize("names", [("0.tar", "1.tar"), ("bugs_train_0.tar", "bugs_VAL_0.tar")])
@@ -210,7 +216,7 @@ def test_a_folder_of_shards_is_all_of_them(tmp_path, names):
     (tmp_path / ".cache").mkdir()
     write_shard(tmp_path / ".cache" / "2.tar", samples([0, 1], start=90))
     (tmp_path / "README.md").write_text("about these shards")
-    splits = open_source(str(tmp_path))
+    splits = open_for_training(str(tmp_path))
     assert sizes(splits) == ({"train": 4, "val": 4} if "VAL" in names[1] else {"train": 6, "val": 2})
     assert sorted(found(splits)) == [f"{n:03d}.png" for n in range(8)]
 
@@ -220,9 +226,9 @@ def test_folders_of_shards_for_training_and_validation_and_testing(tmp_path, val
     for number, split in enumerate(("train", validation, "test")):
         write_shard(tmp_path / split / "0.tar", samples([0, 1], start=10 * number))
         write_shard(tmp_path / split / "1.tar", samples([1], start=10 * number + 2))
-    splits = open_source(str(tmp_path))
+    splits = open_for_training(str(tmp_path))
     assert sizes(splits) == {"train": 3, "val": 3, "test": 3}
-    for number, part in enumerate(splits.parts.values()):
+    for number, part in enumerate(splits.sources.values()):
         assert isinstance(part, ShardSource)
         assert [data for data, _, _ in items(part)] == [png(10 * number + n) for n in range(3)]
         assert list(part.labels) == [0, 1, 1]
@@ -231,7 +237,7 @@ def test_folders_of_shards_for_training_and_validation_and_testing(tmp_path, val
 def test_words_that_only_contain_the_name_of_a_split_are_none(tmp_path):
     for number, name in enumerate(("strained", "valley", "latest", "trainer")):
         write_shard(tmp_path / f"{name}-0.tar", samples([0, 1], start=2 * number))
-    assert sizes(open_source(str(tmp_path))) == {"train": 6, "val": 2}
+    assert sizes(open_for_training(str(tmp_path))) == {"train": 6, "val": 2}
 
 
 # order and bytes
@@ -322,7 +328,7 @@ def test_keys_may_hold_folders_long_names_and_letters_of_any_script(tmp_path, fo
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
-    assert found(open_source(str(tmp_path / "a.tar"))) == {
+    assert found(open_for_training(str(tmp_path / "a.tar"))) == {
         f"{key}.png": (png(number), label) for number, (key, label) in enumerate(keys.items())
     }
 
@@ -342,7 +348,7 @@ def test_hidden_files_folders_and_other_files_in_a_shard_are_no_images(tmp_path)
         folder = tarfile.TarInfo("folder.png")
         folder.type = tarfile.DIRTYPE
         archive.addfile(folder)
-    splits = open_source(str(path))
+    splits = open_for_training(str(path))
     assert splits.classes == ("cat", "dog")
     assert sorted(found(splits)) == ["000.png", "001.png", "002.png", "003.png"]
 
@@ -351,7 +357,7 @@ def test_suffixes_may_be_in_capitals(tmp_path):
     members = []
     for number in range(4):
         members += [(f"{number}.JPEG", png(number)), (f"{number}.CLS", b"1" if number % 2 else b"0")]
-    splits = open_source(str(write_shard(tmp_path / "a.tar", members)))
+    splits = open_for_training(str(write_shard(tmp_path / "a.tar", members)))
     assert found(splits) == {f"{n}.JPEG": (png(n), str(n % 2)) for n in range(4)}
 
 
@@ -363,7 +369,7 @@ def test_an_index_is_remembered_until_its_shard_changes(tmp_path, monkeypatch):
     path = write_shard(tmp_path / "a.tar", samples(["ant", "ant", "bee", "bee"]))
 
     def classes():
-        return [label for _, (_, label) in sorted(found(open_source(str(path))).items())]
+        return [label for _, (_, label) in sorted(found(open_for_training(str(path))).items())]
 
     assert classes() == ["ant", "ant", "bee", "bee"]
     assert len([file for file in (tmp_path / "cache").rglob("*") if file.is_file()]) == 1
@@ -385,7 +391,7 @@ def test_shards_of_one_name_in_two_folders_have_an_index_each(tmp_path):
     status = (tmp_path / "one" / "a.tar").stat()
     os.utime(tmp_path / "two" / "a.tar", ns=(status.st_atime_ns, status.st_mtime_ns))
     for folder, first in (("one", "ant"), ("two", "bee")):
-        assert found(open_source(str(tmp_path / folder / "a.tar")))["000.png"] == (png(0), first)
+        assert found(open_for_training(str(tmp_path / folder / "a.tar")))["000.png"] == (png(0), first)
 
 
 def test_without_a_place_for_the_index_it_is_made_each_time(tmp_path, monkeypatch):
@@ -393,7 +399,7 @@ def test_without_a_place_for_the_index_it_is_made_each_time(tmp_path, monkeypatc
     monkeypatch.setenv("VERYDEEP_CACHE", str(tmp_path / "file"))
     path = write_shard(tmp_path / "a.tar", samples([0, 1, 0, 1]))
     for _ in range(2):
-        assert sizes(open_source(str(path))) == {"train": 2, "val": 2}
+        assert sizes(open_for_training(str(path))) == {"train": 2, "val": 2}
 
 
 # what is wrong with shards
@@ -401,7 +407,7 @@ def test_without_a_place_for_the_index_it_is_made_each_time(tmp_path, monkeypatc
 
 def refused(name, message):
     with pytest.raises(ValueError, match=message) as caught:
-        open_source(str(name))
+        open_for_training(str(name))
     assert "\n" not in str(caught.value)
 
 
@@ -447,7 +453,7 @@ def test_a_shard_that_was_cut_is_refused(tmp_path, missing):
 
 def test_an_image_without_a_class_is_named(tmp_path):
     path = write_shard(tmp_path / "a.tar", [*samples([0, 1]), ("cat/9.png", png(9)), ("dog/9.cls", b"0")])
-    refused(path, rf"^{re.escape(str(path))} has no class for cat/9\.png: a \.cls or \.json of the same name$")
+    refused(path, rf"^{re.escape(str(path))} has no class for cat/9\.png: add a \.cls or \.json of the same name$")
 
 
 @pytest.mark.parametrize("content", [b"", b" \n"])
@@ -592,18 +598,18 @@ def batches(source, **changes):
 def test_shards_are_trained_on_as_class_folders_are(same_images, form, workers):
     """Images, which of them are mirrored, shifts and labels are those of the same images in memory."""
     names, written = same_images
-    splits = open_source(names[form])
+    splits = open_for_training(names[form])
     assert splits.classes == written.classes
     assert sizes(splits) == {split: sum(counts.values()) for split, counts in IMAGES.items()}
     expected = batches(written)
     assert sorted(torch.cat([batch.labels for batch in expected]).tolist()) == [0] * 10 + [1] * 8 + [2] * 6
     assert not equal(expected, batches(written, seed=5))
-    assert equal(batches(splits.part("train"), workers=workers), expected)
+    assert equal(batches(splits.source("train"), workers=workers), expected)
 
 
 def test_validation_images_of_shards_and_folders_are_the_same(same_images):
     names, _ = same_images
-    parts = [open_source(name).part("val") for name in names.values()]
+    parts = [open_for_training(name).source("val") for name in names.values()]
     first = [(data, label) for data, label, _ in items(parts[0])]
     assert [label for _, label in first] == [0, 0, 1, 2, 2]
     for part in parts[1:]:
@@ -634,8 +640,8 @@ def test_shards_may_be_links_to_files_elsewhere(tmp_path):
         write_shard(tmp_path / "store" / f"{number}.tar", samples([0, 1], start=2 * number))
         (tmp_path / "bugs" / split).mkdir(parents=True)
         (tmp_path / "bugs" / split / "0.tar").symlink_to(tmp_path / "store" / f"{number}.tar")
-    splits = open_source(str(tmp_path / "bugs"))
-    assert {split: [data for data, _, _ in items(part)] for split, part in splits.parts.items()} == {
+    splits = open_for_training(str(tmp_path / "bugs"))
+    assert {split: [data for data, _, _ in items(part)] for split, part in splits.sources.items()} == {
         "train": [png(0), png(1)],
         "val": [png(2), png(3)],
     }
@@ -651,7 +657,7 @@ def test_a_json_about_something_else_may_come_before_the_class(tmp_path):
     members = []
     for n in range(4):
         members += [(f"{n}.json", b'{"width": 8}'), (f"{n}.cls", b"%d" % (n % 2)), (f"{n}.png", png(n))]
-    splits = open_source(str(write_shard(tmp_path / "a.tar", members)))
+    splits = open_for_training(str(write_shard(tmp_path / "a.tar", members)))
     assert found(splits) == {f"{n}.png": (png(n), str(n % 2)) for n in range(4)}
 
 
@@ -660,12 +666,12 @@ def test_a_folder_of_class_folders_may_be_called_tar(tmp_path):
         (tmp_path / "bugs.tar" / label).mkdir(parents=True)
         for n in range(2):
             (tmp_path / "bugs.tar" / label / f"{n}.png").write_bytes(png(n))
-    assert sizes(open_source(str(tmp_path / "bugs.tar"))) == {"train": 2, "val": 2}
+    assert sizes(open_for_training(str(tmp_path / "bugs.tar"))) == {"train": 2, "val": 2}
 
 
 def test_names_in_shards_may_be_in_an_old_encoding(tmp_path):
     members = [(name.encode("latin1").decode("utf-8", "surrogateescape"), b) for name, b in sample("café", 0, 9)]
-    splits = open_source(str(write_shard(tmp_path / "a.tar", [*samples([0, 1, 1]), *members])))
+    splits = open_for_training(str(write_shard(tmp_path / "a.tar", [*samples([0, 1, 1]), *members])))
     assert sorted(data for data, _ in found(splits).values()) == sorted([png(0), png(1), png(2), png(9)])
 
 
@@ -674,7 +680,7 @@ def test_each_folder_of_shards_has_a_list_of_its_own(tmp_path):
     write_shard(tmp_path / "two" / "b.tar", samples([0, 0, 1, 1], start=4))
     (tmp_path / "one" / "classes.txt").write_text("ant\nbee\n")
     (tmp_path / "two" / "classes.txt").write_text("bee\nant\n")
-    splits = open_source(f"{tmp_path}/{{one/a,two/b}}.tar")
+    splits = open_for_training(f"{tmp_path}/{{one/a,two/b}}.tar")
     labels = [label for _, (_, label) in sorted(found(splits).items())]
     assert labels == ["ant", "ant", "bee", "bee", "bee", "bee", "ant", "ant"]
 
@@ -683,7 +689,7 @@ def test_a_list_of_classes_may_lie_above_the_folders_of_the_splits(tmp_path):
     for number, split in enumerate(("train", "val")):
         write_shard(tmp_path / split / "0.tar", samples([0, 1], start=2 * number))
     (tmp_path / "classes.txt").write_text("wasp\nant\n")
-    assert open_source(str(tmp_path)).classes == ("wasp", "ant")
+    assert open_for_training(str(tmp_path)).classes == ("wasp", "ant")
 
 
 def test_numbers_as_names_are_not_confused_with_places(tmp_path):

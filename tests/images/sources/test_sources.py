@@ -15,10 +15,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from verydeep.images.decode import decode
-from verydeep.images.sources.digits import digits
+from verydeep.images.open import open_for_training
+from verydeep.images.sources.derived import MemorySource, Subset
 from verydeep.images.sources.folders import FolderSource
-from verydeep.images.sources.open import open_source
-from verydeep.images.sources.source import MemorySource, Sample, Splits, Subset, stratified_split
+from verydeep.images.sources.source import Sample
+from verydeep.images.sources.splits import Splits, stratified_split
 
 
 def write_images(folder, count, *, start=0, suffix=".png"):
@@ -44,7 +45,7 @@ def by_class(source):
 def test_digits_are_scikit_learns_and_each_is_in_one_split():
     images, targets = load_digits(return_X_y=True)
     seen = []
-    for source in digits().parts.values():
+    for source in open_for_training("digits").sources.values():
         for index in range(len(source)):
             data, label, name = source[index]
             number = int(name.removeprefix("digit-"))
@@ -57,7 +58,7 @@ def test_digits_are_scikit_learns_and_each_is_in_one_split():
 
 
 def test_every_split_of_the_digits_has_its_share_of_each_class():
-    sizes = {split: by_class(source) for split, source in digits().parts.items()}
+    sizes = {split: by_class(source) for split, source in open_for_training("digits").sources.items()}
     assert list(sizes) == ["train", "val", "test"]
     for name in "0123456789":
         train, val, test = (sizes[split][name] for split in ("train", "val", "test"))
@@ -69,18 +70,19 @@ def test_every_split_of_the_digits_has_its_share_of_each_class():
 
 def test_digits_are_split_the_same_way_in_another_process():
     script = (
-        "from verydeep.images.sources.digits import digits; print(*(s.fingerprint for s in digits().parts.values()))"
+        "from verydeep.images.open import open_for_training; "
+        "print(*(source.fingerprint for source in open_for_training('digits').sources.values()))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
     other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
-    here = [source.fingerprint for source in digits().parts.values()]
+    here = [source.fingerprint for source in open_for_training("digits").sources.values()]
     assert other.stdout.split() == here
     assert len(set(here)) == 3
 
 
 def test_digits_are_tested_on_their_test_split():
-    assert open_source("digits").testing == "test"
-    assert open_source("digits").classes == tuple("0123456789")
+    assert open_for_training("digits").testing == "test"
+    assert open_for_training("digits").classes == tuple("0123456789")
 
 
 # stratified splits
@@ -129,50 +131,50 @@ def test_a_folder_with_train_and_val_is_taken_as_it_is(tmp_path):
     for split, count in {"train": 3, "val": 2, "test": 1}.items():
         for name in ("cat", "ant", "bee"):
             write_images(tmp_path / split / name, count)
-    splits = open_source(str(tmp_path))
+    splits = open_for_training(str(tmp_path))
     assert splits.name == str(tmp_path)
     assert splits.classes == ("ant", "bee", "cat")
-    assert {split: len(source) for split, source in splits.parts.items()} == {"train": 9, "val": 6, "test": 3}
+    assert {split: len(source) for split, source in splits.sources.items()} == {"train": 9, "val": 6, "test": 3}
     assert splits.testing == "test"
-    assert list(splits.part("val").labels) == [0, 0, 1, 1, 2, 2]
-    assert ids(splits.part("val")) == [f"{name}/{n:03d}.png" for name in ("ant", "bee", "cat") for n in (0, 1)]
+    assert list(splits.source("val").labels) == [0, 0, 1, 1, 2, 2]
+    assert ids(splits.source("val")) == [f"{name}/{n:03d}.png" for name in ("ant", "bee", "cat") for n in (0, 1)]
 
 
 def test_the_validation_folder_has_two_names_and_serves_as_test(tmp_path):
     for split in ("train", "validation"):
         for name in ("ant", "bee"):
             write_images(tmp_path / split / name, 2)
-    splits = open_source(str(tmp_path))
-    assert list(splits.parts) == ["train", "val"]
+    splits = open_for_training(str(tmp_path))
+    assert list(splits.sources) == ["train", "val"]
     assert splits.testing == "val"
-    assert isinstance(splits.part("train"), FolderSource)
+    assert isinstance(splits.source("train"), FolderSource)
 
 
 def test_without_a_validation_folder_a_fifth_of_each_class_is_held_out(tmp_path):
     write_images(tmp_path / "ant", 10)
     write_images(tmp_path / "bee", 25, suffix=".jpg")
-    splits = open_source(str(tmp_path))
-    train, val = splits.part("train"), splits.part("val")
+    splits = open_for_training(str(tmp_path))
+    train, val = splits.source("train"), splits.source("val")
     assert by_class(val) == {"ant": 2, "bee": 5}
     assert by_class(train) == {"ant": 8, "bee": 20}
     everything = [f"ant/{n:03d}.png" for n in range(10)] + [f"bee/{n:03d}.jpg" for n in range(25)]
     assert sorted(ids(train) + ids(val)) == everything
-    assert ids(open_source(str(tmp_path)).part("val")) == ids(val)
+    assert ids(open_for_training(str(tmp_path)).source("val")) == ids(val)
 
 
 def test_with_train_and_test_folders_validation_images_come_out_of_training(tmp_path):
     for split in ("train", "test"):
         for name in ("ant", "bee"):
             write_images(tmp_path / split / name, 5)
-    splits = open_source(str(tmp_path))
-    assert {split: len(source) for split, source in splits.parts.items()} == {"train": 8, "val": 2, "test": 10}
+    splits = open_for_training(str(tmp_path))
+    assert {split: len(source) for split, source in splits.sources.items()} == {"train": 8, "val": 2, "test": 10}
     assert splits.testing == "test"
 
 
 def test_a_sample_is_the_bytes_of_its_own_file(tmp_path):
     write_images(tmp_path / "ant", 6)
     write_images(tmp_path / "bee", 6, start=6)
-    for source in open_source(str(tmp_path)).parts.values():
+    for source in open_for_training(str(tmp_path)).sources.values():
         for index in range(len(source)):
             data, label, name = source[index]
             assert data == (tmp_path / name).read_bytes()
@@ -184,7 +186,7 @@ def test_a_class_that_validation_lacks_leaves_the_numbers_alone(tmp_path):
     for name in ("ant", "bee", "cat"):
         write_images(tmp_path / "train" / name, 2)
     write_images(tmp_path / "val" / "cat", 2)
-    val = open_source(str(tmp_path)).part("val")
+    val = open_for_training(str(tmp_path)).source("val")
     assert val.classes == ("ant", "bee", "cat")
     assert list(val.labels) == [2, 2]
 
@@ -195,7 +197,7 @@ def test_a_class_that_training_lacks_is_refused(tmp_path):
     for name in ("ant", "wasp", "gnat"):
         write_images(tmp_path / "val" / name, 2)
     with pytest.raises(ValueError, match=r"val has classes that training lacks: gnat, wasp; it has ant, bee$"):
-        open_source(str(tmp_path))
+        open_for_training(str(tmp_path))
 
 
 def test_only_images_in_class_folders_count(tmp_path):
@@ -207,35 +209,35 @@ def test_only_images_in_class_folders_count(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "ant" / "notes.txt").write_text("not an image")
     (tmp_path / "ant" / "folder.png").mkdir()
-    splits = open_source(str(tmp_path))
+    splits = open_for_training(str(tmp_path))
     assert splits.classes == ("ant", "bee")
-    assert by_class(splits.part("train")) + by_class(splits.part("val")) == {"ant": 5, "bee": 5}
+    assert by_class(splits.source("train")) + by_class(splits.source("val")) == {"ant": 5, "bee": 5}
 
 
 def test_a_missing_folder_is_refused():
     with pytest.raises(ValueError, match=r"^no folder '/no/such/place': give a folder of images"):
-        open_source("/no/such/place")
+        open_for_training("/no/such/place")
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "ant").mkdir()
     (tmp_path / "ant" / "notes.txt").write_text("not an image")
     with pytest.raises(ValueError, match=f"^no images in {re.escape(str(tmp_path))}: "):
-        open_source(str(tmp_path))
+        open_for_training(str(tmp_path))
 
 
 def test_a_single_class_is_refused(tmp_path):
     write_images(tmp_path / "ant", 3)
     with pytest.raises(ValueError, match=r"has one class only \(ant\)"):
-        open_source(str(tmp_path))
+        open_for_training(str(tmp_path))
 
 
 def test_a_split_that_is_not_there_is_refused(tmp_path):
     for name in ("ant", "bee"):
         write_images(tmp_path / name, 5)
-    splits = open_source(str(tmp_path))
+    splits = open_for_training(str(tmp_path))
     with pytest.raises(ValueError, match=r"has no split 'test': choose one of train, val$"):
-        splits.part("test")
+        splits.source("test")
 
 
 # fingerprints
@@ -246,7 +248,7 @@ def test_a_fingerprint_changes_with_the_images_and_the_classes(tmp_path):
         write_images(tmp_path / name, 5)
 
     def fingerprints():
-        return tuple(source.fingerprint for source in open_source(str(tmp_path)).parts.values())
+        return tuple(source.fingerprint for source in open_for_training(str(tmp_path)).sources.values())
 
     first = fingerprints()
     assert fingerprints() == first
@@ -265,9 +267,9 @@ def test_a_fingerprint_changes_with_classes_of_which_it_has_no_image(tmp_path):
     for name in ("ant", "bee"):
         write_images(tmp_path / "train" / name, 2)
         write_images(tmp_path / "val" / name, 2)
-    before = open_source(str(tmp_path)).part("val")
+    before = open_for_training(str(tmp_path)).source("val")
     write_images(tmp_path / "train" / "cat", 2)
-    after = open_source(str(tmp_path)).part("val")
+    after = open_for_training(str(tmp_path)).source("val")
     assert list(before.labels) == list(after.labels)
     assert before.fingerprint != after.fingerprint
 
@@ -295,11 +297,11 @@ def test_a_subset_is_the_chosen_images_in_the_chosen_order():
     assert len(subset) == 3
     assert [subset[n] for n in range(3)] == [samples[5], samples[1], samples[6]]
     assert list(subset.labels) == [2, 1, 0]
-    assert Splits(name="x", parts={"train": subset}).classes == ("a", "b", "c")
+    assert Splits(name="x", sources={"train": subset}).classes == ("a", "b", "c")
 
 
 def test_digits_are_png_files_of_8_by_8():
-    data = digits().part("test")[0].data
+    data = open_for_training("digits").source("test")[0].data
     assert Image.open(io.BytesIO(data)).format == "PNG"
     assert decode(data).shape == (8, 8, 3)
 
@@ -309,7 +311,7 @@ def test_hidden_files_are_no_images(tmp_path):
         (tmp_path / name).mkdir()
         for file in ("0.png", "1.png", "._0.png"):
             (tmp_path / name / file).write_bytes(b"x")
-    parts = open_source(str(tmp_path)).parts
+    parts = open_for_training(str(tmp_path)).sources
     assert sorted(sample.id for part in parts.values() for sample in (part[i] for i in range(len(part)))) == [
         "cat/0.png",
         "cat/1.png",
@@ -324,7 +326,7 @@ def test_two_folders_for_one_split_are_refused(tmp_path):
             (tmp_path / split / name).mkdir(parents=True)
             (tmp_path / split / name / "0.png").write_bytes(b"x")
     with pytest.raises(ValueError, match="has both val and validation: keep one of them"):
-        open_source(str(tmp_path))
+        open_for_training(str(tmp_path))
 
 
 def test_split_folders_without_a_training_one_are_not_taken_for_classes(tmp_path):
@@ -332,20 +334,20 @@ def test_split_folders_without_a_training_one_are_not_taken_for_classes(tmp_path
         write_images(tmp_path / split / "ant", 2)
         write_images(tmp_path / split / "bee", 2)
     with pytest.raises(ValueError, match="has val, test but no train folder"):
-        open_source(str(tmp_path))
+        open_for_training(str(tmp_path))
 
 
 def test_a_class_may_be_called_test(tmp_path):
     for name in ("exam", "test"):
         write_images(tmp_path / name, 3)
-    assert open_source(str(tmp_path)).classes == ("exam", "test")
+    assert open_for_training(str(tmp_path)).classes == ("exam", "test")
 
 
 def test_a_class_with_a_single_image_is_named(tmp_path):
     write_images(tmp_path / "ant", 3)
     write_images(tmp_path / "bee", 1)
     with pytest.raises(ValueError, match="class bee has a single image"):
-        open_source(str(tmp_path))
+        open_for_training(str(tmp_path))
 
 
 def test_a_test_folder_without_classes_is_left_out(tmp_path):
@@ -354,17 +356,17 @@ def test_a_test_folder_without_classes_is_left_out(tmp_path):
         for name in ("ant", "bee"):
             write_images(tmp_path / split / name, 3)
     write_images(tmp_path / "test", 4)
-    assert list(open_source(str(tmp_path)).parts) == ["train", "val"]
+    assert list(open_for_training(str(tmp_path)).sources) == ["train", "val"]
     write_images(tmp_path / "validation", 1)
     (tmp_path / "val").rename(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=r"no images in .*validation: "):
-        open_source(str(tmp_path))
+        open_for_training(str(tmp_path))
 
 
 def test_a_class_may_be_called_train(tmp_path):
     for name in ("bus", "train"):
         write_images(tmp_path / name, 5)
-    assert open_source(str(tmp_path)).classes == ("bus", "train")
+    assert open_for_training(str(tmp_path)).classes == ("bus", "train")
 
 
 def test_a_class_whose_files_are_all_of_an_unknown_kind_is_refused(tmp_path):
@@ -373,10 +375,10 @@ def test_a_class_whose_files_are_all_of_an_unknown_kind_is_refused(tmp_path):
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "1.heic").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"cat holds files but no images \(\.heic\)"):
-        open_source(str(tmp_path))
+        open_for_training(str(tmp_path))
 
 
 def test_numbered_classes_are_in_the_order_of_their_numbers(tmp_path):
     for name in ("10", "9", "2"):
         write_images(tmp_path / name, 5)
-    assert open_source(str(tmp_path)).classes == ("2", "9", "10")
+    assert open_for_training(str(tmp_path)).classes == ("2", "9", "10")

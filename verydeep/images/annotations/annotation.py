@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from verydeep.images.views import Size
+from verydeep.images.decode import Size
 
 LONGEST_QUOTE = 80
 """Characters of a file that a message repeats."""

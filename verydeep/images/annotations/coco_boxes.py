@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from verydeep.images.annotations.annotation import Annotation, Listed, finite, four_numbers, stated_size
-from verydeep.images.views import Size
+from verydeep.images.decode import Size
 
 
 class _Image(NamedTuple):

@@ -7,29 +7,31 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Int8
 
 from verydeep.images.annotations.annotation import Annotation, quoted
 from verydeep.images.annotations.box_files import read_annotations
 from verydeep.images.annotations.csv_boxes import COLUMNS as BOX_COLUMNS
 from verydeep.images.annotations.csv_boxes import FILE_NAMES, annotation_of, csv_lines, named_columns, plain
-from verydeep.images.annotations.image_names import ImageNames
-from verydeep.images.sources.source import natural_order, some
+from verydeep.images.annotations.image_names import ImageNames, paths_of
+from verydeep.images.sources.source import Source
+from verydeep.images.sources.splits import natural_order
+from verydeep.presentation.messages import first_few
 from verydeep.presentation.numbers import plural
 
-COLUMNS = ("file", "class")
+_COLUMNS = ("file", "class")
 """Of a CSV file of labels; one of boxes will do as well."""
 
 SHOWN, NOT_SHOWN, NOT_COUNTED = 1, -1, 0
 """What an image is for a class."""
 
 
-class Label(NamedTuple):
-    """What a file says of an image."""
+class _Label(NamedTuple):
+    """One label of an image in a file."""
 
     image: str
     class_name: str | None
-    """None: that it is there, with or without other labels."""
+    """None: the image is there, with or without other labels."""
     difficult: bool
     of_box: bool
     """Then an image may have several of a class."""
@@ -42,28 +44,44 @@ class SeveralLabels:
     """Which classes each image of a source shows."""
 
     classes: tuple[str, ...]
-    shown: NDArray[np.int8]
-    """[N, classes]: `SHOWN`, `NOT_SHOWN`, or `NOT_COUNTED` where all its objects of the class are difficult."""
+    labels: Int8[np.ndarray, "N K"]
+    """`SHOWN`, `NOT_SHOWN`, or `NOT_COUNTED` where all objects of the class in the image are difficult."""
 
 
-def several_labels(file: str | Path, ids: Sequence[str]) -> SeveralLabels:
-    """What a file says that the images of a source show.
+def several_labels(file: str | Path, source: Source) -> SeveralLabels:
+    """Read from a file which classes the images of a source show.
 
     CSV: `file,class`, a line for each label, with or without a first line that names the columns; `file,` is an image
     that shows none of the classes. CSV of boxes, COCO and VOC: the classes of an image's boxes. An image whose objects
-    of a class are all difficult counts neither as showing it nor as not showing it, as in VOC's own evaluation. What
-    image a name means, `ImageNames.fitting` says.
+    of a class are all difficult counts neither as showing it nor as not showing it, as in VOC's own evaluation.
+    `ImageNames.fitting` says which image a name means.
 
     Args:
         file: a .csv, .json (COCO) or .xml file, or a folder of .xml files.
-        ids: names of all images, as the source has them.
+        source: the images.
 
     Raises:
         ValueError: unusable file, a name that fits no image or several, an image that the file does not name, a label
-            that stands there twice, or fewer than two classes; the message says where.
+            that is listed twice, or fewer than two classes; the message says where.
     """
-    names, labels = ImageNames(ids=ids), list(_read(Path(file)))
-    of_images: dict[int, list[Label]] = defaultdict(list)
+    labels = list(_read(Path(file)))
+    of_images = _by_image(labels, source)
+    if missing := [name for index, name in enumerate(source.ids) if index not in of_images]:
+        how = ": a line `name,` is for an image that shows none of the classes" if Path(file).suffix == ".csv" else ""
+        raise ValueError(
+            f"{file} does not say what {first_few(missing, 3)} {plural('shows', len(missing), 'show')}{how}"
+        )
+    for its_labels in of_images.values():
+        _check(its_labels)
+    classes = sorted({label.class_name for label in labels if label.class_name is not None}, key=natural_order)
+    if len(classes) < 2:
+        raise ValueError(f"{file} has fewer than two classes: {first_few(classes) or 'none'}")
+    return SeveralLabels(classes=tuple(classes), labels=_as_array(of_images, classes, len(source)))
+
+
+def _by_image(labels: Sequence[_Label], source: Source) -> dict[int, list[_Label]]:
+    names = ImageNames(paths=paths_of(source))
+    of_images: dict[int, list[_Label]] = defaultdict(list)
     unknown: list[str] = []
     for label in labels:
         if fitting := names.fitting(label.image):
@@ -71,75 +89,73 @@ def several_labels(file: str | Path, ids: Sequence[str]) -> SeveralLabels:
         else:
             unknown.append(f"{label.where} ({label.image})")
     if unknown:
-        raise ValueError(f"labels of images that are not there: {some(unknown, 3)}; images are {some(ids, 2)}")
-    if missing := [name for index, name in enumerate(ids) if index not in of_images]:
-        how = ": a line `name,` is for an image that shows none of the classes" if Path(file).suffix == ".csv" else ""
-        raise ValueError(f"{file} does not say what {some(missing, 3)} {plural('shows', len(missing), 'show')}{how}")
-    for its in of_images.values():
-        _check(its)
-    classes = sorted({label.class_name for label in labels if label.class_name is not None}, key=natural_order)
-    if len(classes) < 2:
-        raise ValueError(f"{file} has fewer than two classes: {some(classes) or 'none'}")
-    places = {name: place for place, name in enumerate(classes)}
-    shown = np.full((len(ids), len(classes)), NOT_SHOWN, np.int8)
-    for index, its in of_images.items():
-        for label in sorted(its, key=lambda label: not label.difficult):  # one that is not difficult decides
+        raise ValueError(
+            f"labels of images that are not there: {first_few(unknown, 3)}; images are {first_few(source.ids, 2)}"
+        )
+    return of_images
+
+
+def _as_array(of_images: dict[int, list[_Label]], classes: Sequence[str], images: int) -> Int8[np.ndarray, "N K"]:
+    columns = {name: column for column, name in enumerate(classes)}
+    array = np.full((images, len(classes)), NOT_SHOWN, np.int8)
+    for index, its_labels in of_images.items():
+        for label in sorted(its_labels, key=lambda label: not label.difficult):  # one that is not difficult decides
             if label.class_name is not None:
-                shown[index, places[label.class_name]] = NOT_COUNTED if label.difficult else SHOWN
-    return SeveralLabels(classes=tuple(classes), shown=shown)
+                array[index, columns[label.class_name]] = NOT_COUNTED if label.difficult else SHOWN
+    return array
 
 
-def _read(path: Path) -> Iterator[Label]:
+def _read(path: Path) -> Iterator[_Label]:
     if path.suffix.lower() == ".csv" and path.is_file():
         yield from _csv(path)
         return
-    for found in read_annotations(path, "labels"):
-        if isinstance(found, Annotation):
-            yield _of_box(found)
+    for entry in read_annotations(path, "labels"):
+        if isinstance(entry, Annotation):
+            yield _of_box(entry)
         else:
-            yield Label(found.image, None, False, True, found.where)
+            yield _Label(entry.image, None, False, True, entry.where)
 
 
-def _csv(path: Path) -> Iterator[Label]:
+def _csv(path: Path) -> Iterator[_Label]:
     columns: Sequence[str] = BOX_COLUMNS
-    for place, (number, cells) in enumerate(csv_lines(path)):
-        where, of_labels = f"{path} line {number}", len(cells) == len(COLUMNS)
-        if place == 0 and (named := _named(cells, where)):
+    for count, (number, cells) in enumerate(csv_lines(path)):
+        where, of_labels = f"{path} line {number}", len(cells) == len(_COLUMNS)
+        if count == 0 and (named := _named(cells, where)):
             columns = named
         elif of_labels and cells[0]:
-            yield Label(cells[0], cells[1] or None, False, False, where)
+            yield _Label(cells[0], cells[1] or None, False, False, where)
         elif of_labels or len(cells) < len(BOX_COLUMNS) - 1:
-            raise ValueError(f"{where}: a line is {','.join(COLUMNS)}, one for each label, not {quoted(cells)}")
+            raise ValueError(f"{where}: a line is {','.join(_COLUMNS)}, one for each label, not {quoted(cells)}")
         else:
             yield _of_box(annotation_of(cells, where, columns))
 
 
 def _named(cells: Sequence[str], where: str) -> Sequence[str] | None:
-    """What a first line calls the columns of boxes, if it names any."""
-    if len(cells) != len(COLUMNS):
+    """Return the columns of boxes that a first line names; None if it names none."""
+    if len(cells) != len(_COLUMNS):
         return named_columns(cells, where)
     return BOX_COLUMNS if plain(cells[0]) in {*FILE_NAMES, "name"} else None
 
 
-def _of_box(found: Annotation) -> Label:
-    if found.class_name is None:
-        raise ValueError(f"{found.where}: a box without a class says nothing of what {found.image} shows")
-    return Label(found.image, found.class_name, found.difficult, True, found.where)
+def _of_box(box: Annotation) -> _Label:
+    if box.class_name is None:
+        raise ValueError(f"{box.where}: a box without a class does not say what {box.image} shows")
+    return _Label(box.image, box.class_name, box.difficult, True, box.where)
 
 
-def _check(its: Sequence[Label]) -> None:
-    """Refuses what a file of labels says twice of one image, and what contradicts itself."""
-    before: dict[str | None, Label] = {}
-    for label in its:
+def _check(labels: Sequence[_Label]) -> None:
+    """Refuse labels of one image that a file lists twice, or that contradict each other."""
+    before: dict[str | None, _Label] = {}
+    for label in labels:
         if label.of_box:
             continue
         if (other := before.get(label.class_name)) is not None:
             raise ValueError(
-                f"{label.where}: {label.image},{label.class_name or ''} stands there already, in {other.where}"
+                f"{label.where}: {label.image},{label.class_name or ''} is already listed in {other.where}"
             )
         before[label.class_name] = label
-    if None in before and len(its) > 1:
-        other = next(label for label in its if label.class_name is not None)
+    if None in before and len(labels) > 1:
+        other = next(label for label in labels if label.class_name is not None)
         raise ValueError(
             f"{before[None].where}: {before[None].image} shows none of the classes, but {other.class_name} by "
             f"{other.where}"

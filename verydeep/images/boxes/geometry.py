@@ -6,11 +6,16 @@ it (appendix A.1). It may reach beyond the crop, and stays whole: so all crops o
 """
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 
-from verydeep.images.views import Size, random_place
+from verydeep.images.decode import Size
+from verydeep.images.views import random_place
 
-Boxes = NDArray[np.float64]
+Boxes = Float[np.ndarray, "... 4"]
+"""(x0, y0, x1, y1), or (x, y, width, height) in a crop."""
+
+Box = Float[np.ndarray, " 4"]
 
 CORRECT_IOU = 0.5
 """A predicted box is right if its intersection over union with the true one is above this (ILSVRC's criterion)."""

@@ -1,42 +1,40 @@
-"""Boxes matched to the images of all parts of a source at once, so that none of them gets another one's."""
+"""Boxes matched to the images of all splits of a source at once, so that none of them gets another one's."""
 
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from verydeep.ilsvrc_classes import places
+from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.annotations.annotation import Annotation
-from verydeep.images.annotations.image_names import ImageNames
-from verydeep.images.sources.folders import FolderSource
-from verydeep.images.sources.shards import ShardSource
-from verydeep.images.sources.source import Source, Subset, Unchanged, some
+from verydeep.images.annotations.image_names import ImageNames, paths_of
+from verydeep.images.sources.source import Source
+from verydeep.presentation.messages import first_few
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoxesOfImage:
-    """What files of boxes say of one image."""
+    """The boxes that files have of one image."""
 
     name: str
     """Of the image, for messages: with the folder of its split, where there are several."""
     class_name: str
     own: tuple[Annotation, ...]
-    """Boxes of its class, and those of which no class is said; equal ones once."""
+    """Boxes of its class, and those without a class; equal ones once."""
     other: Annotation | None
     """The first box of another class."""
 
     def missing(self, files: Sequence[str | Path]) -> str:
-        """That there is no box of its class in these files, and what is there instead."""
+        """Say that these files have no box of its class, and what they have instead."""
         if self.other is None:
-            return f"{self.name} has no box in {some([*map(str, files)])}"
+            return f"{self.name} has no box in {first_few([*map(str, files)])}"
         return f"{self.name} has no box of class {self.class_name}: {self.other.where} is of {self.other.class_name}"
 
 
-def boxes_by_part(
-    parts: Mapping[str, Source], annotations: Sequence[Annotation], files: Sequence[str | Path]
+def boxes_by_split(
+    sources: Mapping[str, Source], annotations: Sequence[Annotation], files: Sequence[str | Path]
 ) -> dict[str, list[BoxesOfImage]]:
-    """What the annotations say of each image of each part, in order; an image may be in several parts.
+    """Find the boxes of each image of each split, in order; an image may be in several splits.
 
     A box belongs to the image that its name means (`ImageNames.fitting`) and whose class it names, if it names one;
     an ILSVRC class has two names. Boxes of other images are ignored. `files` are those read, for messages.
@@ -44,65 +42,53 @@ def boxes_by_part(
     Raises:
         ValueError: a box may be of several images, or none is of any.
     """
+    paths = {split: paths_of(source) for split, source in sources.items()}
     labels = {
-        (split_folder(source), name): label
-        for source in parts.values()
-        for name, label in zip(source.ids, source.labels, strict=True)
+        of_image: label
+        for split, source in sources.items()
+        for of_image, label in zip(paths[split], source.labels, strict=True)
     }
-    images = {image: index for index, image in enumerate(labels)}
-    names = ImageNames(ids=[name for _, name in images], folders=[folder for folder, _ in images])
-    classes = next(iter(parts.values())).classes
-    own, other = _by_image(names, [*labels.values()], places(classes), annotations)
+    images = {of_image: index for index, of_image in enumerate(labels)}
+    names = ImageNames(paths=[*images])
+    classes = next(iter(sources.values())).classes
+    own, other = _by_image(names, [*labels.values()], class_numbers(classes), annotations)
     if not own and not other:
         raise ValueError(
-            f"no name in {some([*map(str, files)])} (such as {annotations[0].image}) is that of an image (such as "
-            f"{names.shown(0)})"
+            f"no name in {first_few([*map(str, files)])} (such as {annotations[0].image}) is that of an image (such as "
+            f"{names.name(0)})"
         )
     of_images = [
         BoxesOfImage(
-            name=names.shown(index),
+            name=names.name(index),
             class_name=classes[label],
             own=_unequal(own.get(index, [])),
             other=other.get(index),
         )
         for index, label in enumerate(labels.values())
     ]
-    return {
-        part: [of_images[images[split_folder(source), name]] for name in source.ids] for part, source in parts.items()
-    }
+    return {split: [of_images[images[of_image]] for of_image in its_paths] for split, its_paths in paths.items()}
 
 
 def _by_image(
     names: ImageNames, labels: Sequence[int], numbers: Mapping[str, int], annotations: Sequence[Annotation]
 ) -> tuple[dict[int, list[Annotation]], dict[int, Annotation]]:
-    """The boxes of each image's class, and a box of another class where there is one."""
+    """Return the boxes of each image's class, and a box of another class where there is one."""
     own: dict[int, list[Annotation]] = defaultdict(list)
     other: dict[int, Annotation] = {}
     for annotation in annotations:
         fitting = names.fitting(annotation.image)
         label = numbers.get(annotation.class_name) if annotation.class_name is not None else None
-        its = [index for index in fitting if annotation.class_name is None or labels[index] == label]
-        if its:
-            own[names.only(its, annotation.image, annotation.where)].append(annotation)
+        of_class = [index for index in fitting if annotation.class_name is None or labels[index] == label]
+        if of_class:
+            own[names.only(of_class, annotation.image, annotation.where)].append(annotation)
         else:
             other |= {index: annotation for index in fitting if index not in other}
     return own, other
 
 
 def _unequal(annotations: Sequence[Annotation]) -> tuple[Annotation, ...]:
-    """The first of those that have the same box."""
-    found: dict[tuple[float, ...], Annotation] = {}
+    """Return the first of those that have the same box."""
+    first: dict[tuple[float, ...], Annotation] = {}
     for annotation in annotations:
-        found.setdefault(annotation.box, annotation)
-    return tuple(found.values())
-
-
-def split_folder(source: Source) -> str:
-    """Name of the folder that a source's ids begin in; nothing where they are no paths of files."""
-    while isinstance(source, Subset | Unchanged):
-        source = source.source
-    if isinstance(source, FolderSource):
-        return os.path.basename(os.path.abspath(source.root))
-    if isinstance(source, ShardSource):
-        return os.path.basename(os.path.dirname(os.path.abspath(source.shards[0])))
-    return ""
+        first.setdefault(annotation.box, annotation)
+    return tuple(first.values())

@@ -1,42 +1,62 @@
 """The handwritten digits that come with scikit-learn: a real data set that needs no download."""
 
 import io
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
-from verydeep.images.sources.source import MemorySource, Sample, Splits, Subset, stratified_split
+from verydeep.images.sources.derived import MemorySource, Subset
+from verydeep.images.sources.kind import Kind
+from verydeep.images.sources.source import Sample
+from verydeep.images.sources.splits import UnnumberedSplit, stratified_split, with_numbers
+
+NAME = "digits"
+
+CLASSES = tuple("0123456789")
 
 DIGITS_TEST_SHARE, DIGITS_VALIDATION_SHARE = 0.2, 0.125
 """A fifth of the 1,797 digits (359) is for testing; an eighth of the rest (179) for the learning-rate schedule."""
 
 
-@cache
-def digits() -> Splits:
-    """The 1,797 handwritten digits (8 x 8 pixels, 10 classes) that come with scikit-learn, as PNG files in memory.
+def digit_splits(name: str) -> dict[str, UnnumberedSplit]:
+    """Find `train`, `val` and `test` of the 1,797 digits (8 x 8 pixels, 10 classes), as PNG files in memory.
 
-    They are a real data set, the test part of the UCI set 'Optical Recognition of Handwritten Digits'.
+    They are the test part of the UCI set 'Optical Recognition of Handwritten Digits'.
     """
+    labels = [sample.label for sample in _samples()]
+    rest, test = stratified_split(labels, DIGITS_TEST_SHARE)
+    train, val = stratified_split([labels[index] for index in rest], DIGITS_VALIDATION_SHARE)
+    chosen = {"train": [rest[i] for i in train], "val": [rest[i] for i in val], "test": test}
+    return {
+        split: UnnumberedSplit(where=name, names=CLASSES, numbered=partial(_numbered, tuple(indices)))
+        for split, indices in chosen.items()
+    }
+
+
+DIGITS = Kind(described="or the word digits", fits=lambda name: name == NAME, splits=digit_splits)
+
+
+def _numbered(indices: tuple[int, ...], classes: tuple[str, ...]) -> Subset:
+    label_of = dict(with_numbers(CLASSES, classes))
+    samples = tuple(sample._replace(label=label_of[CLASSES[sample.label]]) for sample in _samples())
+    return Subset(source=MemorySource(classes=classes, samples=samples), indices=indices)
+
+
+@cache
+def _samples() -> tuple[Sample, ...]:
     from sklearn.datasets import load_digits  # 1 s to import
 
     images, labels = load_digits(return_X_y=True)
     grey = np.round(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    samples = tuple(
+    return tuple(
         Sample(_png(image), int(label), f"digit-{index:04d}")
         for index, (image, label) in enumerate(zip(grey, labels, strict=True))
     )
-    whole = MemorySource(classes=tuple("0123456789"), samples=samples)
-    rest, test = stratified_split(whole.labels, DIGITS_TEST_SHARE)
-    train, val = stratified_split([whole.labels[index] for index in rest], DIGITS_VALIDATION_SHARE)
-    parts = {"train": [rest[i] for i in train], "val": [rest[i] for i in val], "test": test}
-    return Splits(
-        name="digits",
-        parts={split: Subset(source=whole, indices=tuple(indices)) for split, indices in parts.items()},
-    )
 
 
-def _png(grey: np.ndarray) -> bytes:
+def _png(grey: UInt8[np.ndarray, "8 8"]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(grey).save(buffer, "PNG")
     return buffer.getvalue()

@@ -7,18 +7,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from verydeep.images.decode import Pixels, UnusableImageError, is_image, upright_rgb
+from verydeep.images.decode import UnusableImageError, is_image, upright_rgb
 from verydeep.images.sources.folders import image_files, is_image_file
-from verydeep.images.sources.source import Sample, digest
+from verydeep.images.sources.source import ImagePath, Sample, digest
 
-GivenImage = str | Path | bytes | Pixels | Image.Image
+GivenImage = str | Path | bytes | NDArray[np.uint8] | Image.Image
 """A file, a folder of files, or a pattern such as `photos/**/*.jpg`; the contents of an image file; an image's pixels,
-uint8 [H, W, 3], RGB; or an image as Pillow holds it."""
+uint8 [H, W, 3], RGB; or a Pillow image."""
+
+_Opened = Path | bytes | NDArray[np.uint8] | Image.Image
 
 STANDARD_INPUT = "-"
 
@@ -28,10 +31,11 @@ NO_CLASS = -1
 
 @dataclass(frozen=True, kw_only=True)
 class GivenImages:
-    """A source of images in the order given; they have no classes."""
+    """Images in the order given; they have no classes."""
 
+    boxes: ClassVar[None] = None
     ids: tuple[str, ...]
-    images: tuple[Path | bytes | Pixels | Image.Image, ...]
+    images: tuple[_Opened, ...]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -45,6 +49,9 @@ class GivenImages:
     def fingerprint(self) -> str:
         return digest(*((name, _contents(image)) for name, image in zip(self.ids, self.images, strict=True)))
 
+    def paths(self, index: int) -> tuple[ImagePath, ...]:
+        return (ImagePath(self.ids[index]),)
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -56,31 +63,31 @@ class GivenImages:
 def given_images(
     images: GivenImage | Iterable[GivenImage], *, standard_input: Callable[[], bytes] | None = None
 ) -> GivenImages:
-    """One or more images as a source: folders stand for the image files in them and below, patterns for those they fit.
+    """Make one or more images a source: folders stand for the image files in them and below, patterns for what fits.
 
     `standard_input` reads what `-` stands for: the contents of one image file, or paths, one a line, of files and
-    folders. It is an image if it begins as one or holds a zero byte, which no path can.
+    folders. They are an image if they begin like one or hold a zero byte, which no path can.
 
     Raises:
         ValueError: a path that does not exist (those read from standard input are not looked for), a folder or pattern
             without images, nothing on standard input, or pixels that are not uint8 [H, W, 3].
     """
     several = cast(Iterable[GivenImage], [images] if _is_one(images) else images)
-    found: list[tuple[str, Path | bytes | Pixels | Image.Image]] = []
+    named: list[tuple[str, _Opened]] = []
     for number, image in enumerate(several):
         if isinstance(image, str | Path):
             if str(image) == STANDARD_INPUT and standard_input is not None:
-                found += _from_standard_input(standard_input())
+                named += _from_standard_input(standard_input())
             else:
-                found += ((str(path), path) for path in _files(Path(image)))
+                named += ((str(path), path) for path in _files(Path(image)))
         else:
             _check_pixels(image, number)
-            found.append((f"image {number}", image))
-    return GivenImages(ids=tuple(name for name, _ in found), images=tuple(image for _, image in found))
+            named.append((f"image {number}", image))
+    return GivenImages(ids=tuple(name for name, _ in named), images=tuple(image for _, image in named))
 
 
 def _is_one(images: object) -> bool:
-    """An array of three axes is one image, one of four several."""
+    """Return whether this is a single image: an array of three axes is one, an array of four several."""
     return isinstance(images, str | Path | bytes | Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3)
 
 
@@ -97,23 +104,23 @@ def _files(path: Path) -> list[Path]:
     if os.path.exists(path) or not glob.has_magic(str(path)):
         return image_files(path)
     fitting = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-    found = [inner for inner in fitting if is_image_file(inner)]
-    if not found:
+    images = [inner for inner in fitting if is_image_file(inner)]
+    if not images:
         raise ValueError(f"no image files fit {str(path)!r}")
-    return found
+    return images
 
 
-def _from_standard_input(data: bytes) -> list[tuple[str, Path | bytes | Pixels | Image.Image]]:
+def _from_standard_input(data: bytes) -> list[tuple[str, _Opened]]:
     if not data.strip():
-        raise ValueError("nothing comes from standard input: it is to be an image, or paths, one a line")
+        raise ValueError("standard input is empty: give it an image, or paths, one a line")
     if b"\0" in data or is_image(data):
         return [(STANDARD_INPUT, data)]
     paths = [Path(os.fsdecode(line.rstrip(b"\r"))) for line in data.split(b"\n") if line.strip()]
     return [(str(file), file) for path in paths for file in (_files(path) if os.path.isdir(path) else [path])]
 
 
-def _encoded(image: Path | bytes | Pixels | Image.Image, name: str) -> bytes:
-    """An image as the contents of a file, so that all go one way; pixels stand in it as they are."""
+def _encoded(image: _Opened, name: str) -> bytes:
+    """Return an image as the contents of a file, so that all images take one way; pixels are stored unchanged."""
     if isinstance(image, bytes):
         return image
     if isinstance(image, Path):
@@ -129,8 +136,8 @@ def _encoded(image: Path | bytes | Pixels | Image.Image, name: str) -> bytes:
     return b"P6 %d %d 255\n" % (image.shape[1], image.shape[0]) + image.tobytes()
 
 
-def _contents(image: Path | bytes | Pixels | Image.Image) -> object:
-    """What tells an image from others of its name: the size of a file, all of what is in memory."""
+def _contents(image: _Opened) -> object:
+    """Return what tells an image from others of its name: the size of a file, or a digest of what is in memory."""
     if isinstance(image, Path):
         return image.stat().st_size if os.path.isfile(image) else None
     try:

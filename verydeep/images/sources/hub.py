@@ -3,23 +3,32 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
 from verydeep.images.decode import UnusableImageError
-from verydeep.images.sources.source import SPLIT_NAMES, Part, Sample, digest, natural_order, number, one_of_each
+from verydeep.images.sources.kind import Kind
+from verydeep.images.sources.source import ImagePath, Sample, digest
+from verydeep.images.sources.splits import (
+    SPLIT_NAMES,
+    UnnumberedSplit,
+    folder_names,
+    names_of_present_splits,
+    natural_order,
+    with_numbers,
+)
 from verydeep.machine.libraries import library
 
 PREFIX = "hub:"
 
-LABEL_COLUMNS = ("label", "labels", "class", "class_name", "cls", "category")
-"""Tried in this order where no column says of itself that it holds classes."""
+_LABEL_COLUMNS = ("label", "labels", "class", "class_name", "cls", "category")
+"""Tried in this order where no column is marked as holding classes."""
 
-FILE_KINDS = {".parquet": "parquet", ".arrow": "arrow"}
+_FILE_KINDS = {".parquet": "parquet", ".arrow": "arrow"}
 
-BINARY = ("binary", "large_binary")
+_BINARY = ("binary", "large_binary")
 
-NO_LABEL = -1
+_NO_LABEL = -1
 """How hub data sets mark images whose class is kept secret."""
 
 
@@ -27,6 +36,7 @@ NO_LABEL = -1
 class HubSource:
     """Images of one split, in its order."""
 
+    boxes: ClassVar[None] = None
     rows: Any
     """A `datasets.Dataset` whose image column is not decoded."""
     image: str
@@ -34,23 +44,35 @@ class HubSource:
     classes: tuple[str, ...]
     labels: tuple[int, ...]
     split: str
+    """Its name in the data set."""
 
     @cached_property
     def fingerprint(self) -> str:
         import pyarrow.compute as pc
 
-        images = self.rows.data.column(self.image)
-        lengths = pc.binary_length(pc.struct_field(images, "bytes")).to_pylist()
-        paths = pc.struct_field(images, "path").to_pylist()
-        sizes = [_file_size(path) if size is None else size for size, path in zip(lengths, paths, strict=True)]
-        return digest(self.classes, self.labels, sizes, [path and Path(path).name for path in paths])
+        lengths = pc.binary_length(self._column("bytes")).to_pylist()
+        sizes = [_file_size(path) if size is None else size for size, path in zip(lengths, self._files, strict=True)]
+        return digest(self.classes, self.labels, sizes, [path and Path(path).name for path in self._files])
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
+        return tuple(self._id(index, path) for index, path in enumerate(self._files))
+
+    def paths(self, index: int) -> tuple[ImagePath, ...]:
+        path = self._files[index]
+        by_row = ImagePath(f"{self.split}/{index}")
+        if not path:
+            return (by_row,)
+        return (ImagePath(self._id(index, path)), by_row, ImagePath(Path(path).name, folder_names(self.split)))
+
+    @cached_property
+    def _files(self) -> list[str | None]:
+        return self._column("path").to_pylist()
+
+    def _column(self, field: str) -> Any:
         import pyarrow.compute as pc
 
-        paths = pc.struct_field(self.rows.data.column(self.image), "path").to_pylist()
-        return tuple(self._id(index, path) for index, path in enumerate(paths))
+        return pc.struct_field(self.rows.data.column(self.image), field)
 
     def _id(self, index: int, path: str | None) -> str:
         return f"{self.split}/{index}" + (f" ({Path(path).name})" if path else "")
@@ -59,136 +81,141 @@ class HubSource:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Sample:
-        found = self.rows[index][self.image]
-        name = self._id(index, found and found["path"])
-        if not found or (found["bytes"] is None and not found["path"]):
+        image = self.rows[index][self.image]
+        name = self._id(index, image and image["path"])
+        if not image or (image["bytes"] is None and not image["path"]):
             raise UnusableImageError(name, "unreadable", "the row has no image")
         try:
-            data = found["bytes"] if found["bytes"] is not None else Path(found["path"]).read_bytes()
+            data = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
         except OSError as error:
             raise UnusableImageError(name, "unreadable", error.strerror or str(error)) from error
         return Sample(data, self.labels[index], name)
 
 
-def hub_parts(name: str) -> dict[str, Part]:
-    """The splits of `hub:NAME[:CONFIGURATION][?image=COLUMN&label=COLUMN]`.
+def hub_splits(name: str) -> dict[str, UnnumberedSplit]:
+    """Find the splits of `hub:NAME[:CONFIGURATION][?image=COLUMN&label=COLUMN]`; `all` alone where there is one.
 
     NAME is a data set of the hub, or a folder or file on this machine. A split without labels is left out.
 
     Raises:
-        ValueError: `datasets` is not installed, no such data set, or it is not plain which columns to use.
+        ValueError: `datasets` is not installed, no such data set, or it is not clear which columns to use.
     """
     path, _, query = name.removeprefix(PREFIX).partition("?")
     chosen = {key: values[-1] for key, values in parse_qs(query, keep_blank_values=True).items()}
     unknown = sorted(set(chosen) - {"image", "label"})
     if unknown:
-        raise ValueError(f"{name}: after the question mark stand image= and label=, not {', '.join(unknown)}")
-    splits = _load(path, name)
-    ours = one_of_each({ours: [n for n in names if n in splits] for ours, names in SPLIT_NAMES.items()}, name)
-    ours |= {split: split for split in splits if not any(split in names for names in SPLIT_NAMES.values())}
-    if len(splits) == 1:
-        ours = {"all": next(iter(splits))}
-    parts = {split: _part(splits[theirs], theirs, name, chosen) for split, theirs in ours.items()}
-    labelled = {split: part for split, part in parts.items() if part is not None}
+        raise ValueError(f"{name}: after the question mark give image= or label=, not {', '.join(unknown)}")
+    loaded = _load(path, name)
+    theirs_by_ours = names_of_present_splits(loaded, name)
+    theirs_by_ours |= {split: split for split in loaded if split not in SPLIT_NAMES}
+    if len(loaded) == 1:
+        theirs_by_ours = {"all": next(iter(loaded))}
+    splits = {ours: _split(loaded[theirs], theirs, name, chosen) for ours, theirs in theirs_by_ours.items()}
+    labelled = {ours: split for ours, split in splits.items() if split is not None}
     if not labelled:
         raise ValueError(f"{name}: its images have no labels")
     return labelled
 
 
+HUB = Kind(described="hub:NAME", fits=lambda name: name.startswith(PREFIX), splits=hub_splits)
+
+
 def _load(path: str, name: str) -> dict[str, Any]:
-    """The splits of a data set by their names there."""
+    """Load the splits of a data set by their names there."""
     datasets = library("datasets", needed_by=name)
     local = Path(path).expanduser()
     try:
         if local.is_dir() and any((local / file).is_file() for file in ("dataset_dict.json", "state.json")):
-            found = datasets.load_from_disk(str(local))
+            loaded = datasets.load_from_disk(str(local))
         elif local.is_dir():
-            found = datasets.load_dataset(str(local.resolve()))
+            loaded = datasets.load_dataset(str(local.resolve()))
         elif local.is_file():
-            if local.suffix not in FILE_KINDS:
-                raise ValueError(f"a file must be one of {', '.join(FILE_KINDS)}")
-            found = datasets.load_dataset(FILE_KINDS[local.suffix], data_files=str(local))
+            if local.suffix not in _FILE_KINDS:
+                raise ValueError(f"a file must be one of {', '.join(_FILE_KINDS)}")
+            loaded = datasets.load_dataset(_FILE_KINDS[local.suffix], data_files=str(local))
         else:
             repository, _, configuration = path.partition(":")
-            found = datasets.load_dataset(repository, configuration or None)
+            loaded = datasets.load_dataset(repository, configuration or None)
     except Exception as error:  # the library, its readers and its transport raise almost anything
         raise ValueError(f"{name} cannot be loaded: {str(error) or type(error).__name__}") from error
-    return dict(found) if isinstance(found, dict) else {"train": found}
+    return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
 
 
-def _part(rows: Any, split: str, name: str, chosen: dict[str, str]) -> Part | None:
-    """One split; None if its images have no labels."""
-    image, label = _columns(rows.features, name, chosen)
-    every = _class_names(rows, label)
-    names = [found for found in every if found is not None]
-    if not names:
-        return None
-    if len(names) < len(every):
-        raise ValueError(f"{name}: {every.count(None):,} of {len(every):,} images in {split} have no label")
+def _split(rows: Any, split: str, name: str, chosen: dict[str, str]) -> UnnumberedSplit | None:
+    """Make one split; None if its images have no labels."""
     import datasets
 
+    image, label = _columns(rows.features, name, chosen)
+    of_rows = _class_names(rows, label)
+    class_names = [known for known in of_rows if known is not None]
+    if not class_names:
+        return None
+    if len(class_names) < len(of_rows):
+        raise ValueError(f"{name}: {of_rows.count(None):,} of {len(of_rows):,} images in {split} have no label")
     undecoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
     feature = rows.features[label]
-    present = set(names)
+    present = set(class_names)
     ordered = feature.names if isinstance(feature, datasets.ClassLabel) else sorted(present, key=natural_order)
 
     def numbered(classes: tuple[str, ...]) -> HubSource:
-        label_of = dict(number(present, classes))
-        return HubSource(
-            rows=undecoded,
-            image=image,
-            classes=classes,
-            labels=tuple(label_of[found] for found in names),
-            split=split,
-        )
+        label_of = dict(with_numbers(present, classes))
+        labels = tuple(label_of[known] for known in class_names)
+        return HubSource(rows=undecoded, image=image, classes=classes, labels=labels, split=split)
 
-    return Part(where=f"{name}, {split}", names=tuple(n for n in ordered if n in present), numbered=numbered)
+    return UnnumberedSplit(
+        where=f"{name}, {split}", names=tuple(known for known in ordered if known in present), numbered=numbered
+    )
 
 
 def _columns(features: Any, name: str, chosen: dict[str, str]) -> tuple[str, str]:
-    """The image column and the label column."""
+    """Return the names of the image column and of the label column."""
     import datasets
 
     images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
     stored = [column for column, feature in features.items() if _may_hold_images(feature)]
     classes = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    labels = classes or [column for column in LABEL_COLUMNS if column in features][:1]
-    found = {}
-    for kind, candidates in (("image", images or stored), ("label", labels)):
-        column = chosen.get(kind)
-        if column is None and len(candidates) == 1:
-            column = candidates[0]
-        if column and column not in features:
-            raise ValueError(f"{name}: no column {column!r}; there are {', '.join(features)}")
-        if not column:
-            raise ValueError(
-                f"{name}: say which column holds the {kind}, as in {PREFIX}NAME?{kind}=COLUMN; "
-                f"there are {', '.join(features)}"
-            )
-        found[kind] = column
-    if found["image"] not in images + stored:
-        raise ValueError(f"{name}: column {found['image']} holds no images")
-    if not isinstance(features[found["label"]], datasets.ClassLabel | datasets.Value):
-        raise ValueError(f"{name}: column {found['label']} does not hold one class for each image")
-    return found["image"], found["label"]
+    labels = classes or [column for column in _LABEL_COLUMNS if column in features][:1]
+    image = _column("image", chosen, images or stored, features, name)
+    label = _column("label", chosen, labels, features, name)
+    if image not in images + stored:
+        raise ValueError(f"{name}: column {image} holds no images")
+    if not isinstance(features[label], datasets.ClassLabel | datasets.Value):
+        raise ValueError(f"{name}: column {label} does not hold one class for each image")
+    return image, label
+
+
+def _column(kind: str, chosen: dict[str, str], candidates: list[str], features: Any, name: str) -> str:
+    """Return the column that was chosen, or the only candidate."""
+    column = chosen.get(kind)
+    if column is None and len(candidates) == 1:
+        column = candidates[0]
+    if column and column not in features:
+        raise ValueError(f"{name}: no column {column!r}; there are {', '.join(features)}")
+    if not column:
+        raise ValueError(
+            f"{name}: say which column holds the {kind}, as in {PREFIX}NAME?{kind}=COLUMN; "
+            f"there are {', '.join(features)}"
+        )
+    return column
 
 
 def _may_hold_images(feature: Any) -> bool:
-    """Files in a column that nobody has said to hold images: bytes, perhaps beside a path."""
-    return (isinstance(feature, dict) and "bytes" in feature) or getattr(feature, "dtype", None) in BINARY
+    """Return whether a column that is not marked as images may hold files: bytes, perhaps beside a path."""
+    return (isinstance(feature, dict) and "bytes" in feature) or getattr(feature, "dtype", None) in _BINARY
 
 
-def _file_size(path: str) -> int | None:
+def _file_size(path: str | None) -> int | None:
     try:
-        return Path(path).stat().st_size
-    except (OSError, TypeError):
-        return None  # gone, or no path at all: reading the image will tell
+        return None if path is None else Path(path).stat().st_size
+    except OSError:
+        return None  # gone: reading the image will tell
 
 
 def _class_names(rows: Any, label: str) -> list[str | None]:
-    """The class of every row, None where it is not told."""
+    """Return the class of every row, None where it is not told."""
     feature, values = rows.features[label], rows.select_columns([label])[:][label]
     names = getattr(feature, "names", None)
-    if names is None:
-        return [None if value is None or value == NO_LABEL else str(value) for value in values]
-    return [None if value is None or value == NO_LABEL else names[value] for value in values]
+    return [
+        None if value is None or value == _NO_LABEL else str(value) if names is None else names[value]
+        for value in values
+    ]

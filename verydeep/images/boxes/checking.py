@@ -1,0 +1,200 @@
+"""Boxes checked against their images; those that cannot be used are refused by name."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from verydeep.images.annotations.annotation import Annotation
+from verydeep.images.boxes.boxed import Boxed
+from verydeep.images.boxes.geometry import Box, clipped
+from verydeep.images.boxes.matching import BoxesOfImage
+from verydeep.images.decode import Size, UnusableImageError, stored_size, upright_size
+from verydeep.images.sources.derived import Subset
+from verydeep.images.sources.source import Location, Source
+from verydeep.images.tolerance import MAX_PIXELS
+from verydeep.presentation.messages import first_few
+from verydeep.presentation.numbers import counted
+
+ROUNDING = 1.0
+"""Pixels by which a box may reach out of its image; it is cut off there. More is a mistake."""
+
+NAMED = 10
+"""Images that are named in a list of many."""
+
+
+class BadBoxError(ValueError):
+    """An impossible box, or an image without a box."""
+
+
+class WithBoxes(NamedTuple):
+    """The images of a split that have exactly one good box, and those that have not."""
+
+    source: Boxed
+    left_out: dict[str, str]
+    """Images with bad boxes or none, and why; only where that is allowed."""
+    several: tuple[str, ...]
+    """Images with several boxes of their class: the paper's task has one object an image."""
+    cut_off: tuple[str, ...]
+    """Images whose box reached out by no more than `ROUNDING`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxCheck:
+    """Images left out and boxes changed when boxes were matched to images, over several splits."""
+
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Images with bad boxes or none, and why."""
+    several: list[str] = field(default_factory=list)
+    """Images with several boxes of their class."""
+    cut_off: list[str] = field(default_factory=list)
+    """Images whose box was cut off at the border."""
+    crowds: list[str] = field(default_factory=list)
+    """File and line of boxes that COCO has around many objects; they are no objects."""
+
+    def note(self, checked: WithBoxes) -> None:
+        """Add one more split."""
+        self.left_out.update(checked.left_out)
+        self.several.extend(checked.several)
+        self.cut_off.extend(checked.cut_off)
+
+    def lines(self) -> list[str]:
+        """Return the check in words, a line for each kind of finding."""
+        lines = []
+        if self.crowds:
+            count = counted(len(self.crowds), "box", "boxes")
+            lines.append(f"{count} around many objects (iscrowd) ignored: {first_few(self.crowds, NAMED)}")
+        if self.left_out:
+            reasons = first_few([*self.left_out.values()], NAMED, "; ")
+            lines.append(f"{counted(len(self.left_out), 'image')} left out for their boxes: {reasons}")
+        if self.several:
+            lines.append(
+                f"{counted(len(self.several), 'image')} left out, with several boxes of their class: "
+                f"{first_few(self.several, NAMED)}"
+            )
+        if self.cut_off:
+            lines.append(
+                f"{counted(len(self.cut_off), 'image')} with a box that reached out by up to {ROUNDING:g} pixel, cut "
+                f"off: {first_few(self.cut_off, NAMED)}"
+            )
+        return lines
+
+
+def with_boxes(
+    source: Source,
+    boxes: Sequence[BoxesOfImage],
+    *,
+    files: Sequence[str | Path],
+    skip_bad: bool = False,
+    every_class: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    advance: Callable[[], None] = lambda: None,
+) -> WithBoxes:
+    """Select the images of a source that have exactly one box of their class. Reads every such image.
+
+    Args:
+        source: the images.
+        boxes: what the files say of each.
+        files: those files, for messages.
+        skip_bad: leave out images without a box or with an impossible one.
+        every_class: refuse to leave out a whole class.
+        max_pixels: larger images are unusable.
+        advance: called after every image.
+
+    Raises:
+        BadBoxError: an image without a box, or one whose box has no area, is not in the image or is of an image of
+            another size, unless `skip_bad`.
+        ValueError: no image is left, or none of a class.
+    """
+    kept: dict[int, Location] = {}
+    left_out: dict[str, str] = {}
+    several: list[str] = []
+    for index, of_image in enumerate(boxes):
+        advance()
+        if len(of_image.own) > 1:
+            several.append(of_image.name)
+            continue
+        try:
+            kept[index] = _checked(source, index, of_image, files, max_pixels)
+        except BadBoxError as error:
+            left_out[of_image.name] = str(error)
+    if left_out and not skip_bad:
+        raise BadBoxError(f"{_first(left_out)}: fix the boxes, or leave such images out with --skip-bad-boxes")
+    if not kept:
+        counts = [f"{len(several):,} with several"] if several else []
+        counts += [f"{len(left_out):,} with none that can be used: {_first(left_out)}"] if left_out else []
+        raise ValueError(f"no image has exactly one box of its class, but {', '.join(counts) or 'there are none'}")
+    if every_class:
+        _check_classes(source, kept, boxes, left_out)
+    cut_off = [boxes[index].name for index, kept_box in kept.items() if boxes[index].own[0].box != tuple(kept_box.box)]
+    boxed = Boxed(source=Subset(source=source, indices=tuple(kept)), boxes=tuple(kept.values()))
+    return WithBoxes(boxed, left_out, tuple(several), tuple(cut_off))
+
+
+def _checked(
+    source: Source, index: int, of_image: BoxesOfImage, files: Sequence[str | Path], max_pixels: int
+) -> Location:
+    """Return the only box of an image, cut off at its borders.
+
+    Raises:
+        BadBoxError: there is none, it has no area, or it is not in the image.
+    """
+    if not of_image.own:
+        raise BadBoxError(of_image.missing(files))
+    annotation = of_image.own[0]
+    x0, y0, x1, y1 = annotation.box
+    named = f"{annotation.where}: the box {x0:g},{y0:g},{x1:g},{y1:g} of {of_image.name}"
+    if x1 <= x0 or y1 <= y0:
+        raise BadBoxError(f"{named} has no area")
+    box = np.array(annotation.box)
+    try:
+        data = source[index].data
+        size = upright_size(data, of_image.name, max_pixels=max_pixels)
+    except UnusableImageError:
+        return Location(box, None)  # left to the quarantine
+    inside = clipped(box, size)
+    fault = _fault(annotation, inside, size)
+    if fault:
+        raise BadBoxError(f"{named} {fault}, which is {_sides(size)}{_turned(size, stored_size(data))}")
+    return Location(inside, size)
+
+
+def _fault(annotation: Annotation, inside: Box, size: Size) -> str:
+    """Say what is wrong with a box that has an area; `inside` is what an image of this size holds of it."""
+    if annotation.size not in (None, size):
+        return f"is of an image of {_sides(annotation.size)}, not of this one"
+    if np.abs(inside - np.array(annotation.box)).max() > ROUNDING:
+        return "is not in the image"
+    return "has no area in the image" if inside[0] >= inside[2] or inside[1] >= inside[3] else ""
+
+
+def _sides(size: Size) -> str:
+    return f"{size[1]} x {size[0]}"
+
+
+def _turned(size: Size, stored: Size) -> str:
+    """Hint at where boxes for another size may come from."""
+    if size == stored:
+        return ""
+    return f" when turned upright by EXIF (stored as {_sides(stored)}); boxes are in pixels of the upright image"
+
+
+def _check_classes(
+    source: Source, kept: Collection[int], boxes: Sequence[BoxesOfImage], left_out: Mapping[str, str]
+) -> None:
+    """Raise ValueError for a class of the source that has no image left."""
+    learned = {source.labels[index] for index in kept}
+    lost = [index for index, label in enumerate(source.labels) if label not in learned]
+    if lost:
+        of_image = boxes[lost[0]]
+        why = left_out.get(of_image.name, f"{of_image.name} has several boxes")
+        raise ValueError(f"no training image of class {of_image.class_name} has a box that can be used: {why}")
+
+
+def _first(left_out: Mapping[str, str]) -> str:
+    """Say why the first image is left out, and how many more are."""
+    others = len(left_out) - 1
+    more = f" (and {counted(others, 'more image')})" if others else ""
+    return f"{next(iter(left_out.values()))}{more}"

@@ -1,0 +1,145 @@
+"""The splits of a source, before and after classes have numbers, and images held out for validation."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from verydeep.box_regression import Regression
+from verydeep.ilsvrc_classes import class_numbers
+from verydeep.images.sources.derived import Subset
+from verydeep.images.sources.source import Source
+
+NAMES_OF_SPLITS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
+"""Our name of each split, and the names that sources give it."""
+
+SPLIT_NAMES = frozenset(name for names in NAMES_OF_SPLITS.values() for name in names)
+
+VALIDATION_SHARE = 0.2
+"""Of each class, held out where a source brings no validation images."""
+
+_HOLD_OUT_SEED = 0
+"""Fixed, so that a held-out image is held out in every run on the same source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """The splits of a source: `train`, `val`, and `test` where the source has one; `all` where it has none."""
+
+    name: str
+    sources: dict[str, Source]
+    """The images of each split."""
+    regression: Regression | None = None
+    """Where boxes are learned: what is learned of them. Then the images of every split have boxes."""
+    whole_train: str | None = None
+    """Where boxes are learned: fingerprint of the training images, those without a usable box included."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the training classes."""
+        return self.sources["train"].classes
+
+    @property
+    def testing(self) -> str:
+        """The split for final figures: `test`, or `val` where that is all there is, as in the paper."""
+        return "test" if "test" in self.sources else "val"
+
+    def source(self, split: str) -> Source:
+        """Return the images of a split.
+
+        Raises:
+            ValueError: this source has no such split.
+        """
+        if split not in self.sources:
+            raise ValueError(f"{self.name} has no split {split!r}: choose one of {', '.join(self.sources)}")
+        return self.sources[split]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnnumberedSplit:
+    """The images of one split, before it is settled which number each class has."""
+
+    where: str
+    """For messages: a folder, shards, a split of a hub data set."""
+    names: tuple[str, ...]
+    """Classes that have images here, in the source's own order."""
+    numbered: Callable[[tuple[str, ...]], Source]
+    """Makes the source, given all classes in the order of their numbers; `names` are among them."""
+
+
+def stratified_split(labels: Sequence[int], share: float) -> tuple[list[int], list[int]]:
+    """Divide indices in two, the second with `share` of each class (at least one image, never all), each ascending.
+
+    The choice is fixed: the same labels always give the same division.
+
+    Raises:
+        ValueError: a class has a single image, which cannot be on both sides.
+    """
+    generator = np.random.Generator(np.random.PCG64(_HOLD_OUT_SEED))
+    by_label: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        by_label.setdefault(label, []).append(index)
+    taken: list[int] = []
+    for _, members in sorted(by_label.items()):
+        if len(members) < 2:
+            raise ValueError(
+                "a class with a single image cannot be split into training and validation images: add more"
+            )
+        count = min(max(1, round(share * len(members))), len(members) - 1)
+        taken += [members[i] for i in generator.permutation(len(members))[:count]]
+    held_out = set(taken)
+    return [index for index in range(len(labels)) if index not in held_out], sorted(taken)
+
+
+def hold_out(source: Source, labels: Sequence[int]) -> dict[str, Source]:
+    """Divide a source into `train` and `val`, a fifth of each class, always the same images.
+
+    `labels` number the source's own classes in its own order: what is held out must not depend on a net's classes.
+
+    Raises:
+        ValueError: a class has a single image.
+    """
+    for label, count in Counter(source.labels).items():
+        if count < 2:
+            raise ValueError(
+                f"class {source.classes[label]} has a single image, which cannot be used for both training and "
+                "validation: add more images, or a val folder"
+            )
+    train, val = stratified_split(labels, VALIDATION_SHARE)
+    return {
+        "train": Subset(source=source, indices=tuple(train)),
+        "val": Subset(source=source, indices=tuple(val)),
+    }
+
+
+def natural_order(name: str) -> tuple[bool, int, str]:
+    """Return the key to sort class names by: numbers by value, before names."""
+    return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
+
+
+def with_numbers(names: Iterable[str], classes: tuple[str, ...]) -> list[tuple[str, int]]:
+    """Pair each class name with its number among all classes."""
+    numbers = class_numbers(classes)
+    return [(name, numbers[name]) for name in names]
+
+
+def names_of_present_splits(present: Collection[str], where: str) -> dict[str, str]:
+    """Map our names of the splits to those that a source uses, for the splits that are present.
+
+    Raises:
+        ValueError: the source has both `val` and `validation`.
+    """
+    names = {split: [name for name in theirs if name in present] for split, theirs in NAMES_OF_SPLITS.items()}
+    for both in names.values():
+        if len(both) > 1:
+            raise ValueError(f"{where} has both {' and '.join(both)}: keep one of them")
+    return {split: theirs[0] for split, theirs in names.items() if theirs}
+
+
+def folder_names(folder: str) -> tuple[str, ...]:
+    """Return the names by which a folder may be called, its own first: that of a split may have two."""
+    if not folder:
+        return ()
+    names = next((names for names in NAMES_OF_SPLITS.values() if folder in names), (folder,))
+    return (folder, *(name for name in names if name != folder))
