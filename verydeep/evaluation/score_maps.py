@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
 from verydeep.evaluation.dense import largest_image, score_map
@@ -59,8 +60,8 @@ def overlay(image: Pixels, class_map: NDArray[np.floating], *, crop: int) -> Pix
     return mixed.round().astype(np.uint8)
 
 
-def colours(values: NDArray[np.floating]) -> Pixels:
-    """The colour of each value in 0..1, [..., 3]."""
+def colours(values: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"]:
+    """Return the colour of each value in 0..1, RGB in 0..255."""
     from matplotlib import colormaps
 
     return np.asarray(colormaps[COLOUR_MAP](np.asarray(values, dtype=float), bytes=True))[..., :3]
