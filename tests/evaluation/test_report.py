@@ -530,7 +530,7 @@ def test_an_overlay_is_interpolated_between_the_windows_centres_and_held_beyond(
     assert abs(found - (OPACITY * colours(values) + (1 - OPACITY) * 100)).max() <= 1
     for i, j in np.ndindex(*positions):
         y, x = int(centres[0][i]), int(centres[1][j])
-        about = OPACITY * colours(class_map[i, j]) + (1 - OPACITY) * 100
+        about = OPACITY * colours(class_map[i, j, None]) + (1 - OPACITY) * 100
         assert abs(found[y - 1 : y + 1, x - 1 : x + 1].mean(axis=(0, 1)) - about).max() < 6
     assert (found[0, 0] == overlay(image[:1].repeat(size[0], 0), class_map, crop=crop)[0, 0]).all()
 
