@@ -1,9 +1,9 @@
-"""The 1,000 ILSVRC classes, in the order of a network's outputs, and what they are called.
+"""The 1,000 ILSVRC classes, in the order of a network's outputs, by WordNet id and by name.
 
 `ilsvrc_classes.tsv` has a line for each: WordNet id and name. The order is that of the ids, which all published
 weights share; a name is the first lemma of its WordNet synset (ids in their order and lemmas as timm 1.0.31 lists
-them), but for four that are said so that no two are the same: the bird and the machine called crane, the Cardigan
-Welsh corgi beside the cardigan, and the tank suit, whose first lemma is maillot too.
+them). Four have other names, so that no two are the same: the bird and the machine called crane, the Cardigan Welsh
+corgi beside the cardigan, and the tank suit, whose first lemma is maillot too.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from importlib.resources import files
 
 @cache
 def ilsvrc_classes() -> dict[str, str]:
-    """WordNet id to name, in order: {"n01440764": "tench", ...}."""
+    """Return each WordNet id with its name, in order: {"n01440764": "tench", ...}."""
     text = files("verydeep").joinpath("ilsvrc_classes.tsv").read_text(encoding="utf-8")
     return dict(line.split("\t") for line in text.splitlines())
 
 
 @cache
 def ilsvrc_ids() -> dict[str, str]:
-    """Name to WordNet id."""
+    """Return each name with its WordNet id."""
     return {name: wnid for wnid, name in ilsvrc_classes().items()}
 
 
