@@ -11,7 +11,13 @@ from verydeep.reproduction.table_rows import EntryErrors
 from verydeep.reproduction.trainings import GridTraining
 from verydeep.training.recipe import Recipe, recipe_from
 
-_SCALED = {"crop": "crop", "width": "width", "epochs": "at most epochs", "batch": "batch"}
+_SCALED = {
+    "crop": "crop",
+    "width": "width",
+    "epochs": "at most epochs",
+    "batch": "batch",
+    "first_rate": "first learning rate",
+}
 """Fields of the recipe that are told where they are not the paper's, and their names in the report."""
 
 
@@ -92,13 +98,10 @@ def _starts(trainings: Sequence[GridTraining]) -> list[str]:
 
 def _scaled_down(recipe: Mapping[str, Any]) -> list[str]:
     own, full = recipe_from(recipe), Recipe()
-    names = {**_SCALED, "learning_rate": "first learning rate"}
-    theirs = {**{name: getattr(own, name) for name in _SCALED}, "learning_rate": own.first_rate}
-    papers = {**{name: getattr(full, name) for name in _SCALED}, "learning_rate": full.first_rate}
     smaller = [
-        f"{words} {theirs[name]:g} (paper: {papers[name]:g})"
-        for name, words in names.items()
-        if theirs[name] != papers[name]
+        f"{words} {getattr(own, name):g} (paper: {getattr(full, name):g})"
+        for name, words in _SCALED.items()
+        if getattr(own, name) != getattr(full, name)
     ]
     if not recipe["flip"]:
         smaller.append("no mirrored images (paper: half of them)")

@@ -11,7 +11,7 @@ from verydeep.evaluation.protocols import PROTOCOLS
 from verydeep.evaluation.results import Evaluation
 from verydeep.images.sources.splits import Splits
 from verydeep.presentation.pages import write_page
-from verydeep.reproduction import notes, paper
+from verydeep.reproduction import paper
 from verydeep.reproduction.charts import error_against_depth, gains_chart, learning_curves, written
 from verydeep.reproduction.claims import GAINS
 from verydeep.reproduction.grid import Grid
@@ -19,6 +19,7 @@ from verydeep.reproduction.limits import listed
 from verydeep.reproduction.paper_tables import PAPER_TABLES
 from verydeep.reproduction.results import GridResults, grid_results
 from verydeep.reproduction.stored_tests import StoredTests
+from verydeep.reproduction.trainings import SEVEN
 from verydeep.runs.model import load_model
 
 HTML, _MARKDOWN, RESULTS = "report.html", "report.md", "results.json"
@@ -54,20 +55,18 @@ def write_report(
     values = {
         **vars(results),
         "results": results,
-        "notes": notes,
         "steps": GAINS,
         "tables": [table for table in PAPER_TABLES if table.number in results.tables],
         "confusions": confusions,
+        "seven": SEVEN,
         "state_of_the_art": paper.TABLE_7,
+        "clarifai": paper.CLARIFAI_WITH_OUTSIDE_DATA_TOP5_TEST,
         "charts": charts,
         "best_shown": shown,
         "marks": _MARKS,
         "protocols": PROTOCOLS,
     }
-    filters: dict[str, Callable[..., str]] = {
-        "range": written,
-        "listed": listed,
-    }
+    filters: dict[str, Callable[..., str]] = {"range": written, "listed": listed}
     svgs = {f"{name}.svg": svg for name, svg in charts.items()}
     write_page(out, f"reproduction/{_MARKDOWN}", values, beside=svgs, **filters)
     numbers = {**results.to_dict(), "confusions": confusions}

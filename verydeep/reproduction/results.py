@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +87,19 @@ class GridResults:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, ready for JSON."""
-        tables = {str(number): [row.to_dict() for row in rows] for number, rows in self.tables.items()}
-        rest = {field.name: _plain(getattr(self, field.name)) for field in fields(self) if field.name != "tables"}
-        gains = [{"adds": GAINS[part.id], **{name: getattr(part, name) for name in _OF_GAINS}} for part in self.gains]
-        return {**rest, "tables": tables, "gains": gains, "state_of_the_art": _state_of_the_art()}
+        return {
+            **asdict(self),
+            "tables": {str(number): [row.to_dict() for row in rows] for number, rows in self.tables.items()},
+            "gains": [
+                {"adds": GAINS[part.id], **{name: getattr(part, name) for name in _OF_GAINS}} for part in self.gains
+            ],
+            # Where the paper stood: no figure of a grid is comparable with its Table 7.
+            "state_of_the_art": {
+                "data": "ILSVRC",
+                "rows": [asdict(row) for row in paper.TABLE_7],
+                "clarifai_with_outside_data_top5_test": paper.CLARIFAI_WITH_OUTSIDE_DATA_TOP5_TEST,
+            },
+        }
 
 
 def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) -> GridResults:
@@ -136,22 +145,6 @@ def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) ->
         versions=first.versions,
         command=command(),
     )
-
-
-def _plain(value: Any) -> Any:
-    """Return a dataclass, or a tuple of them, as plain dictionaries."""
-    if isinstance(value, tuple):
-        return [_plain(one) for one in value]
-    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
-
-
-def _state_of_the_art() -> dict[str, Any]:
-    """Table 7 of the paper: its networks beside others of their time. No figure of a grid is comparable with it."""
-    return {
-        "data": "ILSVRC",
-        "rows": [asdict(row) for row in paper.TABLE_7],
-        "clarifai_with_outside_data_top5_test": paper.CLARIFAI_WITH_OUTSIDE_DATA_TOP5_TEST,
-    }
 
 
 def _findings(grid: Grid, wrong: Outcomes, tested: StoredTest) -> tuple[tuple[Finding, ...], str]:

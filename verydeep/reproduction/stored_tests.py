@@ -51,12 +51,12 @@ def is_tested(file: Path, tested: Mapping[str, Any]) -> bool:
     return file.exists() and json.loads(file.read_text())["tested"] == tested
 
 
-def write_test(file: Path, found: Evaluation, tested: Mapping[str, Any]) -> None:
+def write_test(file: Path, evaluation: Evaluation, tested: Mapping[str, Any]) -> None:
     """Write the results of a test, those of every image among them, beside the fingerprints of what was tested."""
-    wrong = misclassified(found.images.posteriors, found.images.labels)
+    wrong = misclassified(evaluation.images.posteriors, evaluation.images.labels)
     by_image = "".join("01"[one] for one in wrong.tolist())
     file.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_json(file, {"tested": tested, **found.to_dict(), "top1_wrong_by_image": by_image})
+    atomic.write_json(file, {"tested": tested, **evaluation.to_dict(), "top1_wrong_by_image": by_image})
 
 
 def read_test(file: Path) -> StoredTest:
