@@ -44,9 +44,9 @@ from .runs.model import save as save
 from .runs.push import push as push
 from .training.loop import train as train
 from .training.recipe import Recipe as Recipe
-from .transfer_learning.classifier import Classification as Classification
-from .transfer_learning.classifier import classify as classify
-from .transfer_learning.classifier import load_classifier as load_classifier
+from .transfer_learning.classifier_folder import load_classifier as load_classifier
+from .transfer_learning.classify import Classification as Classification
+from .transfer_learning.classify import classify as classify
 from .transfer_learning.options import TransferOptions as TransferOptions
 from .transfer_learning.report import write_transfer_report as write_transfer_report
 from .transfer_learning.transfer import transfer as transfer

@@ -21,9 +21,9 @@ from safetensors.numpy import load_file
 from several_commands import status_of
 
 import verydeep
-import verydeep.descriptors.features
+import verydeep.descriptors.extraction
 from verydeep import Descriptor, features, write_features
-from verydeep.descriptors import files as feature_files
+from verydeep.descriptors import file_formats, files
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.runs.model import Model
 
@@ -79,7 +79,7 @@ def close(found, expected):
 @pytest.mark.parametrize("pool", ["avg", "stack"])
 @pytest.mark.parametrize(("scales", "mirror"), [((256,), False), ((288, 224, 384), True)])
 def test_features_are_those_of_hooks_on_single_images(model, photos, monkeypatch, pool, scales, mirror):
-    monkeypatch.setattr(verydeep.descriptors.features, "IMAGES_AT_ONCE_ON_CPU", 4)
+    monkeypatch.setattr(verydeep.descriptors.extraction, "IMAGES_AT_ONCE_ON_CPU", 4)
     descriptor = Descriptor(layers=LAYERS, scales=scales, pool=pool, mirror=mirror)
     found = list(features(model, photos, descriptor=descriptor))
     assert [one.id for one in found] == [
@@ -170,7 +170,7 @@ def test_what_cannot_be_is_refused_before_anything_is_done(model, photos, descri
 
 
 def test_an_image_too_large_to_compute_whole_is_told_apart_from_a_broken_one(model, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(verydeep.descriptors.features, "MOST_PIXELS", 37 * 50)
+    monkeypatch.setattr(verydeep.descriptors.extraction, "MOST_PIXELS", 37 * 50)
     options = {"descriptor": Descriptor(scales=[256]), "tolerance": Tolerance(max_bad=50)}
     found = write_features(model, photos, tmp_path / "f.parquet", **options)
     assert found.unusable == {  # of 64 x 41 pixels, so of 58 x 37
@@ -193,7 +193,7 @@ def with_a_bad_one(photos, tmp_path):
 
 
 def test_both_kinds_of_files_hold_the_features(model, run, photos, with_a_bad_one, tmp_path, monkeypatch):
-    monkeypatch.setattr(verydeep.descriptors.features, "IMAGES_AT_ONCE_ON_CPU", 5)
+    monkeypatch.setattr(verydeep.descriptors.extraction, "IMAGES_AT_ONCE_ON_CPU", 5)
     options = {
         "descriptor": Descriptor(layers=("relu7", "pool5"), scales=(224, 256)),
         "tolerance": Tolerance(max_bad=10),
@@ -252,7 +252,7 @@ def of_space(dtype):
 
 
 def test_too_many_bad_images_end_it_and_what_is_computed_is_kept(model, with_a_bad_one, tmp_path, monkeypatch):
-    monkeypatch.setattr(verydeep.descriptors.features, "IMAGES_AT_ONCE_ON_CPU", 2)
+    monkeypatch.setattr(verydeep.descriptors.extraction, "IMAGES_AT_ONCE_ON_CPU", 2)
     file = tmp_path / "f.parquet"
     with pytest.raises(TooManyBadImagesError, match="1 of 12 images cannot be used"):
         list(features(model, with_a_bad_one))
@@ -263,16 +263,16 @@ def test_too_many_bad_images_end_it_and_what_is_computed_is_kept(model, with_a_b
     assert kept == ["000000.safetensors", "000001.safetensors"]
     with pytest.raises(TooManyBadImagesError, match="1 of 12 images cannot be used"):
         write_features(model, with_a_bad_one, file)
-    (with_a_bad_one / "ant" / "3.png").unlink()  # these are other images, of which no part is kept
+    (with_a_bad_one / "ant" / "3.png").unlink()  # these are other images, of which no chunk is kept
     found = write_features(model, with_a_bad_one, file)
     assert (found.images, found.unusable) == (11, {})
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("f.")] == ["f.parquet"]
 
 
 @pytest.mark.parametrize("changed", ["an image", "the network"])
-def test_parts_of_other_images_and_weights_are_not_taken_up(model, tmp_path, monkeypatch, changed):
+def test_chunks_of_other_images_and_weights_are_not_taken_up(model, tmp_path, monkeypatch, changed):
     """The names, sizes and the file of weights stay the same."""
-    monkeypatch.setattr(verydeep.descriptors.features, "IMAGES_AT_ONCE_ON_CPU", 2)
+    monkeypatch.setattr(verydeep.descriptors.extraction, "IMAGES_AT_ONCE_ON_CPU", 2)
     folder, file = tmp_path / "photos", tmp_path / "f.safetensors"
     folder.mkdir()
     for name in "abcdx":
@@ -324,8 +324,8 @@ def test_names_that_no_header_can_hold_are_refused_before_the_work(model, photos
     file, calls = tmp_path / "f.safetensors", []
     limit = 5 * (30 + 7 + len('c/0.png\\"\\",'))
     assert sum(map(len, ids)) < 0.5 * limit
-    monkeypatch.setattr(feature_files, "LONGEST_HEADER", limit)
-    monkeypatch.setattr(feature_files, "compute_part", lambda *_: calls.append(1))
+    monkeypatch.setattr(file_formats, "LONGEST_HEADER", limit)
+    monkeypatch.setattr(files, "extract", lambda *_: calls.append(1))
     with pytest.raises(ValueError, match=r"too long for a \.safetensors file.*name a \.parquet one"):
         write_features(model, source, file)
     assert calls == []
@@ -335,7 +335,7 @@ def test_names_that_no_header_can_hold_are_refused_before_the_work(model, photos
         assert json.loads(opened.metadata()["ids"]) == ids
     assert ids[0][:12].encode() in file.read_bytes()
     header = int.from_bytes(file.read_bytes()[:8], "little")
-    monkeypatch.setattr(feature_files, "LONGEST_HEADER", header - 8)
+    monkeypatch.setattr(file_formats, "LONGEST_HEADER", header - 8)
     with pytest.raises(ValueError, match="too long"):
         write_features(model, source, tmp_path / "g.safetensors")
 
@@ -346,14 +346,14 @@ KILLED = """
 import json, os, signal, sys
 from unittest.mock import patch
 import torch
-import verydeep.machine.atomic, verydeep.descriptors.files as files, verydeep.descriptors.features as module
-import verydeep.descriptors.parts as parts
+import verydeep.machine.atomic
+from verydeep.descriptors import chunks, extraction, file_formats, files
 from verydeep import Descriptor, write_features
 
 torch.set_num_threads(1)
 run, photos, kinds, places = json.loads(sys.argv[1])
 descriptor = Descriptor(layers=("relu7", "pool5"), scales=(224, 256))
-module.IMAGES_AT_ONCE_ON_CPU = 3  # four parts
+extraction.IMAGES_AT_ONCE_ON_CPU = 3  # four chunks
 
 def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -367,11 +367,11 @@ def nth(number, function):
 
 def at(place):
     match place:
-        case "computing": return patch.object(files, "compute_part", nth(2, files.compute_part))
+        case "computing": return patch.object(files, "extract", nth(2, files.extract))
         case "keeping": return patch.object(verydeep.machine.atomic.os, "fsync", nth(3, os.fsync))
-        case "writing": return patch.object(parts, "read_layer", nth(5, parts.read_layer))
-        case "clearing": return patch.object(parts, "clear", kill)
-        case _: return patch.object(files, "LONGEST_HEADER", files.LONGEST_HEADER)
+        case "writing": return patch.object(chunks, "read_layer", nth(5, chunks.read_layer))
+        case "clearing": return patch.object(chunks, "clear", kill)
+        case _: return patch.object(file_formats, "LONGEST_HEADER", file_formats.LONGEST_HEADER)
 
 def written(folder, kind, place):
     told, tell = os.pipe()
@@ -380,8 +380,8 @@ def written(folder, kind, place):
         os.makedirs(folder, exist_ok=True)
         os.chdir(folder)
         with at(place):
-            compute = files.compute_part
-            files.compute_part = lambda *given: (os.write(tell, b"."), compute(*given))[1]
+            compute = files.extract
+            files.extract = lambda *given: (os.write(tell, b"."), compute(*given))[1]
             write_features(run, photos, f"f.{kind}", descriptor=descriptor)
         os._exit(0)
     os.close(tell)
@@ -407,7 +407,7 @@ def test_killed_and_killed_again_it_ends_with_the_same_bytes(run, photos, tmp_pa
         name = f"f.{kind}"
         assert left_alone == ["nowhere", 0, 4, [name]]
         assert [each[:3] for each in found] == [
-            ["computing", died, 2],  # and the first part is kept
+            ["computing", died, 2],  # and the first chunk is kept
             ["keeping", died, 2],  # the second is in its place, the third not yet
             ["writing", died, 2],
             ["clearing", died, 0],

@@ -10,14 +10,14 @@ from unittest.mock import patch
 import several_processes
 import torch
 
-import verydeep.descriptors.features
+import verydeep.descriptors.extraction
 from verydeep.cli import main
 
 
 @contextmanager
 def images_at_once(number):
-    """So many images make a part of a file of features."""
-    with patch.object(verydeep.descriptors.features, "IMAGES_AT_ONCE_ON_CPU", number):
+    """Put so many images into a chunk of a file of features."""
+    with patch.object(verydeep.descriptors.extraction, "IMAGES_AT_ONCE_ON_CPU", number):
         yield
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import verydeep
-from verydeep.transfer_learning import classifier as feature_classifier
-from verydeep.transfer_learning.classifier import check_classifier_folder, is_classifier, load_classifier
+from verydeep.transfer_learning import classifier_file
+from verydeep.transfer_learning.classifier_folder import check_classifier_folder, is_classifier, load_classifier
 
 refusal = commands.refusal
 
@@ -121,8 +121,8 @@ def test_other_files_are_not_written_into_a_classifier(tmp_path, capsys, monkeyp
     ):
         assert f"--out {out} and {option} {place} must be apart" in refusal(capsys, *on, out, option, place)
     for option, place in (("--report", "clf2"), ("--json", "found.json"), ("--json", "-")):
-        assert "need places" not in refusal(capsys, *on, "clf", option, place)
-    assert "need places" not in refusal(capsys, *on, tmp_path, "--json", "-")
+        assert "must be apart" not in refusal(capsys, *on, "clf", option, place)
+    assert "must be apart" not in refusal(capsys, *on, tmp_path, "--json", "-")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["clf", "link"]
 
 
@@ -144,36 +144,36 @@ def about_of(classifier):
 
 
 def with_hash(about):
-    return {**about, "sha256": feature_classifier._sha256(about)}
+    return {**about, "sha256": classifier_file._sha256(about)}
 
 
 WRONG = [
     ("classes", ["ant"], "1 classes and 410 features do not go with weights"),
     ("classes", ["ant", "bee", "cow"], "3 classes and"),
-    ("classes", [1, 2], "classes are not different names"),
-    ("classes", ["ant", "ant"], "classes are not different names"),
-    ("classes", "xy", "classes are not different names"),
+    ("classes", [1, 2], "classes are not distinct names"),
+    ("classes", ["ant", "ant"], "classes are not distinct names"),
+    ("classes", "xy", "classes are not distinct names"),
     ("several_labels", 1, "several_labels is not true or false"),
-    ("c", "1", "c is no number above 0"),
-    ("c", float("nan"), "c is no number above 0"),
-    ("c", True, "c is no number above 0"),
-    ("networks", [], "networks are no list of descriptors"),
-    ("networks", {}, "networks are no list of descriptors"),
-    ("networks", [5], "networks are no list of descriptors"),
+    ("c", "1", "c is not a number above 0"),
+    ("c", float("nan"), "c is not a number above 0"),
+    ("c", True, "c is not a number above 0"),
+    ("networks", [], "networks are not a list of descriptors"),
+    ("networks", {}, "networks are not a list of descriptors"),
+    ("networks", [5], "networks are not a list of descriptors"),
     ("format", "1", "says no format"),
     ("format", 0, "says no format"),
     ("format", 2, "a newer version of verydeep wrote it"),
     ("weights_sha256", "0", "classifier.safetensors is not what was saved"),
     ("colour", "red", "has unknown values: 'colour'"),
-    ("scales", ["x"], "scales are not different whole numbers from 224 up"),
-    ("scales", 5, "scales are not different whole numbers"),
-    ("scales", [], "scales are not different whole numbers"),
-    ("scales", [True], "scales are not different whole numbers"),
-    ("scales", [256.0], "scales are not different whole numbers"),
-    ("scales", [256, 256], "scales are not different whole numbers"),
+    ("scales", ["x"], "scales are not distinct whole numbers from 224 up"),
+    ("scales", 5, "scales are not distinct whole numbers"),
+    ("scales", [], "scales are not distinct whole numbers"),
+    ("scales", [True], "scales are not distinct whole numbers"),
+    ("scales", [256.0], "scales are not distinct whole numbers"),
+    ("scales", [256, 256], "scales are not distinct whole numbers"),
     ("scales", [256, 10**400], "too large for any image"),
     ("scales", [14336, 14337], "scales are above 14,336, too large"),
-    ("scales", [100], "scales are not different whole numbers"),
+    ("scales", [100], "scales are not distinct whole numbers"),
     ("pool", "none", "pool is not avg or stack"),
     ("pool", ["avg"], "pool is not avg or stack"),
     ("pool", "stack", "do not go with weights"),
@@ -209,7 +209,9 @@ def test_what_a_classifier_lacks_is_named(classifier, damaged, name):
 def test_what_is_no_classifier_at_all_is_told_in_a_line(damaged, text):
     folder = damaged("")
     (folder / "classifier.json").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ValueError, match=r"usable classifier: classifier.json (is no JSON|says no format)") as refused:
+    with pytest.raises(
+        ValueError, match=r"usable classifier: classifier.json (is not valid JSON|says no format)"
+    ) as refused:
         load_classifier(folder)
     assert "\n" not in str(refused.value)
 

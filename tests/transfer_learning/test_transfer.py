@@ -23,13 +23,16 @@ from verydeep.runs.model import load_model
 from verydeep.transfer_learning import features as transfer_features
 from verydeep.transfer_learning import linear_svm
 from verydeep.transfer_learning import measures as transfer_measures
-from verydeep.transfer_learning.classifier import classify, load_classifier
+from verydeep.transfer_learning.classifier_folder import load_classifier
+from verydeep.transfer_learning.classify import classify
 from verydeep.transfer_learning.features import DescribedImages, pixel_features, untrained
+from verydeep.transfer_learning.labels import Labelled
 from verydeep.transfer_learning.linear_svm import CHOICES_OF_C, class_recalls, fit, fit_choosing_c, stacked
-from verydeep.transfer_learning.measures import bootstrapped_recalls, measured
+from verydeep.transfer_learning.measures import measured, resampled_recalls
 from verydeep.transfer_learning.options import TransferOptions
-from verydeep.transfer_learning.results import Classified, descriptor_results
-from verydeep.transfer_learning.splits import Labelled, transfer_splits
+from verydeep.transfer_learning.results import descriptor_differences, descriptor_results
+from verydeep.transfer_learning.splits import transfer_splits
+from verydeep.transfer_learning.svm_outcomes import SVMOutcome
 from verydeep.transfer_learning.transfer import transfer
 
 CLASSES, EACH = ("ant", "bee", "cow"), 9
@@ -112,7 +115,7 @@ def test_two_classes_have_a_plane_each():
     vectors = vectors_of(labels, noise=1.0)
     svm, solver = fit(vectors, labels, c=1.0), LinearSVC(C=1.0, dual=False).fit(vectors, labels)
     assert svm.scores(vectors).shape == (20, 2)
-    assert np.array_equal(svm.classified(vectors), solver.predict(vectors))
+    assert np.array_equal(svm.predicted(vectors), solver.predict(vectors))
 
 
 def test_an_svm_that_is_not_quite_solved_is_no_warning(monkeypatch):
@@ -138,7 +141,7 @@ def outcomes(seed=0, images=40, splits=3):
     hard = rng.random(images)
     right = [(hard < share) & tested for share in (0.9, 0.6, 0.3)]
     found = [
-        Classified(name=name, kind=kind, networks=networks, numbers=3, outcome=one, c=(1.0,) * splits)
+        SVMOutcome(name=name, kind=kind, networks=networks, numbers=3, outcome=one, c=(1.0,) * splits)
         for name, kind, networks, one in zip(
             ("one", "two", "three"), ("network", "baseline", "baseline"), ("D", "", ""), right, strict=True
         )
@@ -147,7 +150,9 @@ def outcomes(seed=0, images=40, splits=3):
 
 
 def results(classified, tested, labels):
-    return descriptor_results(classified, measured([one.outcome for one in classified], tested, labels), ("a", "b"))
+    figures = measured([one.outcome for one in classified], tested, labels)
+    descriptors = descriptor_results(classified, figures, ("a", "b"))
+    return descriptors, descriptor_differences(descriptors, figures)
 
 
 def test_figures_follow_from_which_images_are_right():
@@ -191,7 +196,7 @@ def test_intervals_are_of_images_drawn_with_all_that_is_known_of_them():
                 [right[:, s, drawn].sum(axis=1) / tested[s, drawn].sum() for s in splits], axis=0
             )
         naive.append(100 * values.mean(axis=1))
-    found = bootstrapped_recalls(right, tested, labels)
+    found = resampled_recalls(right, tested, labels)
     for ours, theirs in zip(found, np.transpose(naive), strict=True):
         np.testing.assert_allclose(np.percentile(ours, [2.5, 50, 97.5]), np.percentile(theirs, [2.5, 50, 97.5]), atol=2)
     ours, theirs = found[0] - found[1], np.transpose(naive)[0] - np.transpose(naive)[1]
@@ -204,7 +209,7 @@ def test_drawings_vary_as_means_of_other_test_images_would(images):
     labels = np.repeat([0, 1], images)
     right = np.tile(np.arange(images) < images // 2 + 1, 2)[None, None] & (labels < 2)
     share = right[0, 0, :images].mean()
-    drawn = bootstrapped_recalls(right, np.ones((1, 2 * images), bool), labels)
+    drawn = resampled_recalls(right, np.ones((1, 2 * images), bool), labels)
     assert drawn.mean() == pytest.approx(100 * share, abs=2)
     assert drawn.std() == pytest.approx(100 * (share * (1 - share) / (images - 1) / 2) ** 0.5, rel=0.06)
 
@@ -217,7 +222,7 @@ def test_a_descriptor_differs_from_itself_by_nothing():
 
 def test_one_image_of_each_class_in_one_split_has_neither_sd_nor_interval():
     right = np.array([[True, False, False, False]])
-    one = Classified(name="one", kind="network", networks="A", numbers=3, outcome=right, c=(1.0,))
+    one = SVMOutcome(name="one", kind="network", networks="A", numbers=3, outcome=right, c=(1.0,))
     tested = np.array([[True, False, True, False]])
     (found,), differences = results([one], tested, np.array([0, 0, 1, 1]))
     assert (found.mean, found.mean_sd, found.mean_ci95, differences) == (50, None, None, ())
@@ -233,7 +238,7 @@ def test_stacked_vectors_have_length_one_and_all_numbers():
 
 def test_vectors_are_found_by_name():
     found = DescribedImages(ids=("a", "b", "c"), vectors=np.eye(3, dtype=np.float32), unusable={})
-    assert found.of(["c", "a"]).tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert found.vectors_of(["c", "a"]).tolist() == [[0, 0, 1], [1, 0, 0]]
 
 
 def test_pixels_are_the_squeezed_image(tmp_path):
@@ -318,7 +323,7 @@ def test_vectors_are_the_features(made):
     original = transfer_features.network_features
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "verydeep.transfer_learning.transfer.network_features",
+            "verydeep.transfer_learning.compared.network_features",
             lambda *given, **more: kept.append(original(*given, **more)) or kept[-1],
         )
         transfer(made.runs[:1], data=made.photos, options=options)
@@ -420,6 +425,6 @@ def test_wrong_use_is_told_in_a_line(made, capsys, tmp_path):
 def test_a_bootstrap_is_repeatable():
     classified, tested, labels = outcomes()
     right = np.stack([one.outcome for one in classified])
-    one, other = bootstrapped_recalls(right, tested, labels), bootstrapped_recalls(right, tested, labels)
+    one, other = resampled_recalls(right, tested, labels), resampled_recalls(right, tested, labels)
     assert np.array_equal(one, other)
     assert one.shape == (3, transfer_measures.RESAMPLES)

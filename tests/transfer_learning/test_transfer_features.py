@@ -14,16 +14,17 @@ from PIL import Image
 from random_networks import save_network
 from several_commands import status_of as run
 
-from verydeep.descriptors import parts as feature_parts
+from verydeep.descriptors import chunks
 from verydeep.images.open import open_for_testing
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.runs.model import load_model, save_model
 from verydeep.transfer_learning import features as transfer_features
 from verydeep.transfer_learning import transfer as transfer_module
 from verydeep.transfer_learning.features import pixel_features, untrained
+from verydeep.transfer_learning.labels import images_of_classes
 from verydeep.transfer_learning.options import TransferOptions
 from verydeep.transfer_learning.paper import TABLE_11
-from verydeep.transfer_learning.splits import images_of_classes, transfer_splits
+from verydeep.transfer_learning.splits import transfer_splits
 from verydeep.transfer_learning.transfer import transfer
 
 CLASSES, EACH = ("ant", "bee"), 5
@@ -56,9 +57,10 @@ def made(tmp_path, monkeypatch):
 
 def vectors_of(made, runs, **asked):
     """What `transfer` finds, and the vectors of each descriptor."""
-    kept, original = [], transfer_module._classified
+    kept, original = [], transfer_module.svm_outcomes
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer_module, "_classified", lambda *given: kept.append(given[0]) or original(*given))
+        kept_too = lambda compared, *given, **more: kept.append(compared) or original(compared, *given, **more)  # noqa: E731
+        patch.setattr(transfer_module, "svm_outcomes", kept_too)
         found = transfer(runs, data=made.photos, **asked)
     return found, [one.images.vectors for one in kept[0]]
 
@@ -141,7 +143,7 @@ def test_more_bad_images_go_on_from_what_was_computed_and_fewer_are_refused(made
     (parts,) = (made.place / "cache" / "features").iterdir()
     assert parts.name.endswith(".parts")
     with monkeypatch.context() as patch:
-        patch.setattr("verydeep.descriptors.files.compute_part", None)  # nothing is left to compute
+        patch.setattr("verydeep.descriptors.files.extract", None)  # nothing is left to compute
         found = transfer(made.run, data=made.photos, options=FEW, tolerance=more)
     assert (found.n, len(found.unusable)) == (10, 1)
     (file,) = (made.place / "cache" / "features").iterdir()
@@ -170,7 +172,7 @@ def test_pixels_are_of_images_that_are_not_too_large(made):
 
 
 def test_too_few_images_are_told_before_any_work(made, monkeypatch):
-    for work in ("read_once", "network_features"):
+    for work in ("read_once", "compared_descriptors"):
         monkeypatch.setattr(transfer_module, work, None)
     with pytest.raises(ValueError, match="needs 6 images of each class or more"):
         transfer(made.run, data=made.photos, options=replace(FEW, train=5))
@@ -224,7 +226,7 @@ def test_another_process_that_computes_the_same_is_told(made, capsys):
     transfer(made.run, data=made.photos, options=FEW)
     (file,) = made.written
     file.unlink()
-    lock = feature_parts.folder(file) / feature_parts.LOCK
+    lock = chunks.folder(file) / chunks.LOCK
     lock.parent.mkdir()
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -252,7 +254,7 @@ def test_a_full_disk_is_told_with_the_folder(made, capsys, monkeypatch):
         except OSError as error:
             raise OSError(f"cannot write {file} (9 bytes): {error}") from error
 
-    monkeypatch.setattr(feature_parts, "keep", full)
+    monkeypatch.setattr(chunks, "keep", full)
     assert run("transfer", made.run, "--data", made.photos, "--train", 3) == 1
     folder = made.place / "cache" / "features"
     told = f"features cannot be kept in {folder}: No space left on device (VERYDEEP_CACHE names another folder)"

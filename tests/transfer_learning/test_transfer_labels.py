@@ -18,15 +18,17 @@ from sklearn.metrics import precision_recall_curve
 from sklearn.svm import LinearSVC
 
 from verydeep import Descriptor, features
-from verydeep.descriptors import files as feature_files
+from verydeep.descriptors import files
 from verydeep.images.annotations.label_files import several_labels
 from verydeep.images.sources.given import given_images
 from verydeep.images.tolerance import Tolerance
-from verydeep.transfer_learning.classifier import classify, load_classifier
-from verydeep.transfer_learning.linear_svm import CHOICES_OF_C, fit_choosing_c, several_split
-from verydeep.transfer_learning.measures import bootstrapped_average_precisions, measured
+from verydeep.transfer_learning.classifier_folder import load_classifier
+from verydeep.transfer_learning.classify import classify
+from verydeep.transfer_learning.labels import Labelled
+from verydeep.transfer_learning.linear_svm import CHOICES_OF_C, fit_choosing_c, multilabel_split
+from verydeep.transfer_learning.measures import measured, resampled_average_precisions
 from verydeep.transfer_learning.options import TransferOptions
-from verydeep.transfer_learning.splits import Labelled, transfer_splits
+from verydeep.transfer_learning.splits import transfer_splits
 from verydeep.transfer_learning.transfer import transfer
 
 run = commands.status_of
@@ -91,7 +93,7 @@ def naive_svm(vectors, shown, c):
 
 def naive_choice(vectors, shown):
     """The C of the highest mAP on the held-out fifth, the middle one of several."""
-    fitting, choosing = several_split(shown)
+    fitting, choosing = multilabel_split(shown)
     found = []
     for c in CHOICES_OF_C:
         scores = naive_svm(vectors[fitting], shown[fitting], c)(vectors[choosing])
@@ -182,9 +184,9 @@ def _refusal(labelled, draw):
 def test_a_fifth_of_each_class_is_held_out_and_the_rest_shows_all():
     for seed in range(10):
         shown = several(60, seed, shares=(0.06, 0.3, 0.5, 0.9))
-        fitting, choosing = several_split(shown)
+        fitting, choosing = multilabel_split(shown)
         assert sorted(fitting + choosing) == list(range(60))
-        assert (fitting, choosing) == several_split(shown)
+        assert (fitting, choosing) == multilabel_split(shown)
         positive = shown > 0
         for label in range(4):
             if positive[:, label].sum() < 2:
@@ -220,13 +222,13 @@ def test_intervals_are_of_images_drawn_with_all_that_is_known_of_them():
                 if (shown[rows, label] > 0).any():
                     values[split, label] = [area(shown[rows, label], its[split, rows, label]) for its in scores]
         naive.append(100 * np.nanmean(np.nanmean(values, axis=0), axis=0))
-    found = bootstrapped_average_precisions(np.stack(scores), tested, shown)
+    found = resampled_average_precisions(np.stack(scores), tested, shown)
     for ours, theirs in zip(found, np.transpose(naive), strict=True):
         np.testing.assert_allclose(np.percentile(ours, [2.5, 50, 97.5]), np.percentile(theirs, [2.5, 50, 97.5]), atol=4)
     ours, theirs = found[0] - found[1], np.subtract(*np.transpose(naive))
     np.testing.assert_allclose(np.percentile(ours, [2.5, 97.5]), np.percentile(theirs, [2.5, 97.5]), atol=4)
     figures = measured(scores, tested, shown)
-    np.testing.assert_allclose(figures.drawn.mean(axis=1), 100 * figures.of_classes.mean(axis=(1, 2)), rtol=1e-9)
+    np.testing.assert_allclose(figures.resampled.mean(axis=1), 100 * figures.per_class.mean(axis=(1, 2)), rtol=1e-9)
     shares = [(shown[its] > 0).sum(axis=0) / (shown[its] != 0).sum(axis=0) for its in tested]
     assert figures.chance == pytest.approx(100 * np.mean(shares))
 
@@ -267,7 +269,7 @@ def test_shapes_are_found_and_figures_are_a_naive_computations(made):
 
 def test_images_are_hashed_once(made, monkeypatch, tmp_path):
     monkeypatch.setenv("VERYDEEP_CACHE", str(tmp_path))
-    monkeypatch.setattr(feature_files, "contents_digests", None)  # would be called to read them again
+    monkeypatch.setattr(files, "contents_digests", None)  # would be called to read them again
     assert transfer(made.runs, data=made.photos, options=replace(FEW, labels=made.labels)).n == IMAGES
 
 

@@ -47,7 +47,7 @@ def predict(
         map: Write each image with the score map of its first class over it into this folder.
         max_pixels: Larger images are refused.
     """
-    from verydeep.transfer_learning.classifier import is_classifier
+    from verydeep.transfer_learning.classifier_folder import is_classifier
 
     source = images_asked_for(images, outputs)
     common = {"images": source, "top": top, "runtime": runtime, "max_pixels": max_pixels}
@@ -58,7 +58,8 @@ def predict(
 
 
 def _by_network(run: Path, common: dict[str, Any], views: dict[str, Any]) -> PredictionStream:
-    from verydeep.prediction.predict import Prediction, model_on
+    from verydeep.prediction.model import model_on
+    from verydeep.prediction.predict import Prediction
     from verydeep.prediction.predict import predict as predict_images
     from verydeep.runs.model import warnings_of
 
@@ -73,7 +74,8 @@ def _by_network(run: Path, common: dict[str, Any], views: dict[str, Any]) -> Pre
 
 
 def _by_classifier(folder: Path, common: dict[str, Any], views: dict[str, Any]) -> PredictionStream:
-    from verydeep.transfer_learning.classifier import Classification, classify, load_classifier
+    from verydeep.transfer_learning.classifier_folder import load_classifier
+    from verydeep.transfer_learning.classify import Classification, classify
 
     if views:
         raise ValueError(

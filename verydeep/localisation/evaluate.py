@@ -26,7 +26,7 @@ from verydeep.localisation.results import (
 )
 from verydeep.localisation.simplified_test import centre_crop_boxes
 from verydeep.machine.runtime import Runtime
-from verydeep.prediction.predict import on_device
+from verydeep.prediction.model import on_device
 from verydeep.presentation.progress import reporting
 from verydeep.runs.model import Model, load_box_model, load_model, warnings_of
 

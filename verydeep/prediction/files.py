@@ -1,4 +1,4 @@
-"""Predictions into files: lines of JSON, CSV or Parquet, one after the other; and pictures of images."""
+"""Predictions into files, one after the other: JSON lines, CSV or Parquet; and pictures of images."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -14,31 +14,31 @@ from verydeep.machine import atomic
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-LINES = ".jsonl"
+_LINES = ".jsonl"
 
-OF_CLASSES = {
+_CLASS_COLUMNS = {
     "classes": (CLASS,),
     "probabilities": (PROBABILITY,),
     "scores": ("score_{}",),
     "boxes": ("x0_{}", "y0_{}", "x1_{}", "y1_{}"),
 }
-"""Fields of predictions that hold something of each class, and the columns that they become, numbered from 1."""
+"""Fields of predictions with a value for each class, and the columns that they become, numbered from 1."""
 
-LONGEST_NAME = 50
-"""Characters of an image's name in the name of its picture's file."""
+_LONGEST_NAME = 50
+"""Most characters of an image's name in the name of its picture's file."""
 
 
 def check_kind(file: Path) -> None:
-    """Refuses a file of another kind, before any work; `-` is standard output.
+    """Refuse a file of another kind, before any work; `-` is standard output.
 
     Raises:
-        ValueError: its ending is not .jsonl, .csv or .parquet, or there is nothing here that writes Parquet.
+        ValueError: its ending is not .jsonl, .csv or .parquet, or the library that writes Parquet is not installed.
     """
-    if str(file) == "-" or file.suffix == LINES:
+    if str(file) == "-" or file.suffix == _LINES:
         return
     if file.suffix not in predictions.KINDS:
         raise ValueError(
-            f"predictions are written to {', '.join((LINES, *predictions.KINDS))} files, not to one like {file.name}"
+            f"predictions are written to {', '.join((_LINES, *predictions.KINDS))} files, not to one like {file.name}"
         )
     predictions.check_kind(file)
 
@@ -47,22 +47,22 @@ def check_kind(file: Path) -> None:
 def prediction_file(
     file: Path, kind: type["DataclassInstance"], *, most_classes: int
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Gives a function that adds a prediction, as its `to_dict` gives it, to a file.
+    """Yield a function that adds a prediction, as its `to_dict` returns it, to a file.
 
-    JSON lines, to standard output if `file` is `-`, can be read as soon as they are added: the file grows at its place.
+    JSON lines, to standard output if `file` is `-`, can be read as soon as they are added: the file grows in place.
     Other files appear whole when the block ends, with up to `most_classes` classes of every image.
 
     Args:
         file: where to.
-        kind: of the predictions, `Prediction` for example: its fields are the columns.
-        most_classes: of each prediction.
+        kind: class of the predictions, `Prediction` for example: its fields are the columns.
+        most_classes: most classes of a prediction.
 
     Raises:
         OSError: the file cannot be written.
     """
     if str(file) == "-":
         yield lambda prediction: print(_line(prediction), flush=True)
-    elif file.suffix == LINES:
+    elif file.suffix == _LINES:
         with file.open("w", encoding="utf-8", errors="backslashreplace") as lines:
             yield lambda prediction: print(_line(prediction), file=lines, flush=True)
     else:
@@ -71,8 +71,8 @@ def prediction_file(
         for rank in range(1, most_classes + 1):
             for name in names:
                 number = str if name == "classes" else float
-                columns |= {column.format(rank): number for column in OF_CLASSES.get(name, ())}
-        rest = [name for name in names if name not in OF_CLASSES and name != "image"]
+                columns |= {column.format(rank): number for column in _CLASS_COLUMNS.get(name, ())}
+        rest = [name for name in names if name not in _CLASS_COLUMNS and name != "image"]
         with rows_file(file, columns | dict.fromkeys(rest, str)) as add:
             yield lambda prediction: add([_row(prediction, len(columns), rest)])
 
@@ -82,9 +82,9 @@ def _line(prediction: dict[str, Any]) -> str:
 
 
 def _row(prediction: dict[str, Any], columns: int, rest: Sequence[str]) -> list[str | float | None]:
-    """`columns` of the image and its classes, the others empty if there are fewer classes, then the `rest`."""
+    """Return a row: `columns` for the image and its classes, some empty if there are fewer, then the `rest`."""
     row: list[str | float | None] = [as_text(prediction["image"])]
-    for of_class in zip(*(values for name, values in prediction.items() if name in OF_CLASSES), strict=True):
+    for of_class in zip(*(values for name, values in prediction.items() if name in _CLASS_COLUMNS), strict=True):
         for value in of_class:
             row += [as_text(value)] if isinstance(value, str) else value if isinstance(value, tuple) else [value]
     row += [None] * (columns - len(row))
@@ -92,15 +92,15 @@ def _row(prediction: dict[str, Any], columns: int, rest: Sequence[str]) -> list[
 
 
 def write_picture(folder: Path, names: Sequence[str], number: int, picture: bytes, *, suffix: str) -> str:
-    """Writes the picture of one of several images; where it is.
+    """Write the picture of one of several images; return its path.
 
-    Numbers, in the order of the images' `names`, keep those of the same name apart.
+    Numbers, in the order of the images' `names`, keep images of the same name apart.
 
     Raises:
         OSError: it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     digits = len(str(len(names) - 1))
-    file = folder / f"{number:0{digits}}-{Path(names[number]).stem[:LONGEST_NAME]}{suffix}"
+    file = folder / f"{number:0{digits}}-{Path(names[number]).stem[:_LONGEST_NAME]}{suffix}"
     atomic.write_bytes(file, picture)
     return str(file)

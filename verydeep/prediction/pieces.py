@@ -1,4 +1,4 @@
-"""Images to tell of a few seconds' worth at a time, from processes that decode and start once for all of them."""
+"""Pieces of a source, each a few seconds' worth of images, from processes that decode and start once for all."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -7,33 +7,32 @@ from verydeep.images.loader import Rescaled, rescaled_images
 from verydeep.images.sources.source import Source
 
 FIRST_IMAGES, MOST_IMAGES = 8, 4096
-"""For each process, between two results."""
+"""Images for each process between two results: at first, and at most."""
 
 SECONDS_BETWEEN_RESULTS = 4.0
-"""About: somebody may watch. With many more images at once there would be nothing to see, with fewer, batches would be
-small."""
+"""Approximate: with many more images at once people would see nothing happen, with fewer, batches would be small."""
 
-Opened = Callable[[int, Sequence[int]], Generator[Rescaled]]
-"""Gives the next images at a scale in pixels, under these indices."""
+Decoder = Callable[[int, Sequence[int]], Generator[Rescaled]]
+"""Yields the next images at a scale in pixels, under these indices."""
 
 
 def next_piece(images: int, seconds: float, *, most: int = MOST_IMAGES) -> int:
-    """How many images are to follow, after so many took so long."""
+    """Return how many images the next piece has, after so many took so long."""
     if seconds > 2 * SECONDS_BETWEEN_RESULTS:
         return max(images // 2, FIRST_IMAGES)
     return min(2 * images, most) if seconds < SECONDS_BETWEEN_RESULTS / 2 else images
 
 
 @contextmanager
-def decoding(source: Source, *, share: Sequence[int], workers: int, max_pixels: int) -> Iterator[Opened]:
-    """Processes that decode a source's images in the order of `share`: started once for each scale, for all pieces.
+def decoding(source: Source, *, share: Sequence[int], workers: int, max_pixels: int) -> Iterator[Decoder]:
+    """Decode a source's images in the order of `share`, by processes that start once for each scale, for all pieces.
 
     Raises:
-        WorkerDiedError: a worker was killed, say; from what is opened.
+        WorkerDiedError: a worker was killed, for example; raised by the decoder.
     """
     images: dict[int, Generator[Rescaled]] = {}
 
-    def opened(side: int, indices: Sequence[int]) -> Generator[Rescaled]:
+    def decoder(side: int, indices: Sequence[int]) -> Generator[Rescaled]:
         if side not in images:
             rescaled = rescaled_images(source, side, indices=share, max_pixels=max_pixels, workers=workers)
             images[side] = stack.enter_context(closing(rescaled))
@@ -41,4 +40,4 @@ def decoding(source: Source, *, share: Sequence[int], workers: int, max_pixels: 
             yield index, image
 
     with ExitStack() as stack:
-        yield opened
+        yield decoder

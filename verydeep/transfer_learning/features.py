@@ -1,4 +1,4 @@
-"""Descriptors of a source's images for an SVM: of networks, kept once they are computed, and of plain pixels."""
+"""Descriptors of a source's images for an SVM: networks' features, which are cached, and plain pixels."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -9,6 +9,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch.nn import functional as F
@@ -29,24 +30,24 @@ from verydeep.presentation.progress import reporting
 from verydeep.runs.model import Model
 from verydeep.version import __version__
 
-KIND = "features"
+_KIND = "features"
 """Folder in the user's folder for caches."""
 
-PIXELS_SIDE = 32
-"""Images are squeezed into such a square where plain pixels describe them: 3,072 numbers."""
+_PIXELS_SIDE = 32
+"""Side of the square that images are squeezed into as plain pixels: 3,072 numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DescribedImages:
-    """The images of a source that could be used, each as a vector of length 1."""
+    """The usable images of a source, each as a vector of length 1."""
 
     ids: tuple[str, ...]
-    vectors: NDArray[np.float32]
-    """[N, D]"""
+    vectors: Float32[np.ndarray, "N D"]
     unusable: dict[str, str]
+    """Images that could not be used, and why."""
 
-    def of(self, ids: Sequence[str]) -> NDArray[np.float32]:
-        """[len(ids), D], the vectors of these images."""
+    def vectors_of(self, ids: Sequence[str]) -> Float32[np.ndarray, "n D"]:
+        """Return the vectors of these images."""
         rows = {name: row for row, name in enumerate(self.ids)}
         return self.vectors[[rows[name] for name in ids]]
 
@@ -60,16 +61,16 @@ def network_features(
     runtime: Runtime,
     tolerance: Tolerance,
 ) -> DescribedImages:
-    """The penultimate features of every usable image; computed once, then read from the user's folder for caches.
+    """Return the penultimate features of every usable image; computed once, then read from the user's folder for caches.
 
-    Work that was stopped goes on (`write_features`), also if it stopped because more images were unusable than was
+    Work that was stopped is continued (`write_features`), also if it stopped because more images were unusable than is
     tolerated.
 
     Args:
-        model: the network; it goes to the device.
-        source: the images, as `read_once` gives them.
+        model: the network; it is moved to the device.
+        source: the images, as `read_once` returns them.
         descriptor: at which scales, pooled how.
-        weights: what tells the network's weights from others.
+        weights: tells the network's weights from others.
         runtime: device, and processes that decode.
         tolerance: how many images may be unusable.
 
@@ -83,23 +84,23 @@ def network_features(
     computed = (__version__, torch.__version__, torch_device(runtime.device).type)
     contents = digest(source.fingerprint, source.digests)
     key = digest(computed, network, weights, contents, descriptor, tolerance.max_pixels)
-    file = cache.folder() / KIND / f"{key}.safetensors"
-    found = None
-    with suppress(OSError, SafetensorError):  # it is not there, or damaged
-        found = _read(file)
-    if found is None:
-        with _explaining_the_folder(file.parent):
+    file = cache.folder() / _KIND / f"{key}.safetensors"
+    cached = None
+    with suppress(OSError, SafetensorError):  # absent, or damaged
+        cached = _read(file)
+    if cached is None:
+        with _errors_about_the_folder(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
             write_features(model, source, file, descriptor=descriptor, runtime=runtime, tolerance=tolerance)
-        found = _read(file)
-    refusals = [UnusableImageError.of_reason(name, reason) for name, reason in found.unusable.items()]
+        cached = _read(file)
+    refusals = [UnusableImageError.of_reason(name, reason) for name, reason in cached.unusable.items()]
     Quarantine(len(source), tolerance, split="all").settle(refusals)  # more may have been tolerated when it was written
-    return found
+    return cached
 
 
 @contextmanager
-def _explaining_the_folder(folder: Path) -> Iterator[None]:
-    """Whoever asks for vectors has named no file."""
+def _errors_about_the_folder(folder: Path) -> Iterator[None]:
+    """Raise errors about the file as errors about the folder for caches, since the user has named no file."""
     try:
         yield
     except feature_parts.WrittenElsewhereError:
@@ -120,13 +121,13 @@ def _read(file: Path) -> DescribedImages:
 
 
 def read_once(source: Source) -> Unchanged:
-    """The same images with their SHA-256, which are what tells them from others; one that changes cannot be used."""
+    """Read all images once for their SHA-256, which identify them; an image that changes later cannot be used."""
     with reporting("read images", total=len(source)) as report:
         return Unchanged(source=source, digests=contents_digests(source, report.advance))
 
 
 def untrained(model: Model, *, seed: int) -> Model:
-    """The same network with weights drawn at random (Glorot's), but the mean RGB that the model's training had."""
+    """Return the network with Glorot's random weights, but with the mean RGB of the model's training."""
     old = model.net
     net = VGG(old.architecture, dropout=old.dropout)
     initialise(net, generator=torch.Generator().manual_seed(seed))
@@ -135,7 +136,7 @@ def untrained(model: Model, *, seed: int) -> Model:
 
 
 def pixel_features(source: Source, tolerance: Tolerance) -> DescribedImages:
-    """Every usable image squeezed into a small square, as a vector of length 1.
+    """Return every usable image squeezed into a small square, as a vector of length 1.
 
     Raises:
         TooManyBadImagesError: more images are unusable than is tolerated.
@@ -159,5 +160,5 @@ def pixel_features(source: Source, tolerance: Tolerance) -> DescribedImages:
 
 def _squeezed(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
-    small = F.interpolate(pixels, size=(PIXELS_SIDE, PIXELS_SIDE), mode="bilinear", antialias=True).flatten()
+    small = F.interpolate(pixels, size=(_PIXELS_SIDE, _PIXELS_SIDE), mode="bilinear", antialias=True).flatten()
     return cast(NDArray[np.float32], F.normalize(small, dim=0).numpy())

@@ -1,10 +1,11 @@
-"""How good SVMs are on the test images of every split: mean class recall, or mean average precision."""
+"""Measures of SVMs on the test images of every split: mean class recall, or mean average precision."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from verydeep.statistics import bootstrap_counts, centred, with_unbiased_spread
@@ -14,133 +15,135 @@ from verydeep.transfer_learning.average_precision import (
     eleven_point_average_precision,
     ranking,
 )
-from verydeep.transfer_learning.linear_svm import Labels, class_recalls
+from verydeep.transfer_learning.labels import Labels
+from verydeep.transfer_learning.linear_svm import class_recalls
 from verydeep.transfer_learning.paper import MAP, RECALL, Measure
 
 RESAMPLES = 2_000
-_AT_ONCE = 250
-"""Drawings: 10 MB for 5,000 images."""
+
+_RESAMPLES_AT_ONCE = 250
+"""Takes 10 MB for 5,000 images."""
 
 _SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Of several descriptors."""
+    """Figures of several descriptors."""
 
     measure: Measure
-    of_classes: NDArray[np.float64]
-    """[descriptors, splits, classes], 0..1."""
-    drawn: NDArray[np.float64]
-    """[descriptors, RESAMPLES], the mean over classes and splits, of test images drawn again and again; percent. nan
-    where a class has a single test image, which says nothing of the spread."""
-    eleven_point: NDArray[np.float64] | None
-    """[descriptors, splits, classes], 0..1, by the definition of VOC 2007; None of recalls."""
+    per_class: Float[np.ndarray, "descriptors splits K"]
+    """0..1."""
+    resampled: Float[np.ndarray, "descriptors R"]
+    """Mean over classes and splits for resamples of the test images, in percent. NaN if a class has a single test
+    image, which says nothing of the spread."""
+    eleven_point: Float[np.ndarray, "descriptors splits K"] | None
+    """0..1, by the definition of VOC 2007; None for recalls."""
     chance: float
-    """Percent, of SVMs that know nothing: recall of a class drawn at random, average precision of equal scores."""
+    """Figure of SVMs that know nothing, in percent: recall of random classes, average precision of equal scores."""
 
 
-def measured(outcomes: Sequence[NDArray[Any]], tested: NDArray[np.bool_], labels: Labels) -> Measured:
-    """What the outcomes of SVMs over several descriptors come to.
+def measured(outcomes: Sequence[NDArray[Any]], tested: Bool[np.ndarray, "splits N"], labels: Labels) -> Measured:
+    """Measure the outcomes of SVMs over several descriptors.
 
     Args:
-        outcomes: of each descriptor. With one label an image [splits, N], which images are right; with several
-            [splits, N, classes], scores.
-        tested: [splits, N], which images each split tests on: some of each class.
-        labels: [N], or [N, classes].
+        outcomes: one for each descriptor: bool [splits, N], which images are right; with several labels per image
+            float32 [splits, N, classes], scores.
+        tested: which images each split tests on: some of each class.
+        labels: what the images show.
     """
-    found = np.stack(outcomes)
+    all_outcomes = np.stack(outcomes)
     if labels.ndim == 1:
-        of_classes = np.stack([_recalls(right, tested, labels) for right in found])
-        return Measured(
-            measure=RECALL,
-            of_classes=of_classes,
-            drawn=bootstrapped_recalls(found, tested, labels),
-            eleven_point=None,
-            chance=100 / of_classes.shape[2],
-        )
-    chance = [(labels[its] > 0).sum(axis=0) / (labels[its] != 0).sum(axis=0) for its in tested]
-    of_classes = _precisions(average_precision, found, tested, labels)
+        return _measured_recalls(all_outcomes, tested, labels)
+    return _measured_precisions(all_outcomes, tested, labels)
+
+
+def _measured_recalls(right: NDArray[np.bool_], tested: NDArray[np.bool_], labels: NDArray[np.int64]) -> Measured:
+    per_class = np.stack(
+        [
+            [class_recalls(of_split[rows], labels[rows]) for of_split, rows in zip(of_descriptor, tested, strict=True)]
+            for of_descriptor in right
+        ]
+    )
+    return Measured(
+        measure=RECALL,
+        per_class=per_class,
+        resampled=resampled_recalls(right, tested, labels),
+        eleven_point=None,
+        chance=100 / per_class.shape[2],
+    )
+
+
+def _measured_precisions(scores: NDArray[np.float32], tested: NDArray[np.bool_], shown: NDArray[np.int8]) -> Measured:
+    chance = [(shown[rows] > 0).sum(axis=0) / (shown[rows] != 0).sum(axis=0) for rows in tested]
+    per_class = _precisions(average_precision, scores, tested, shown)
     return Measured(
         measure=MAP,
-        of_classes=of_classes,
-        # In a resample images stand several times, which makes precision higher: a little for each class, but for all
-        # classes together more than the spread. Of simulated tests (20 classes, 300 images, 5% of them of each class)
-        # 76 to 89% had the expected mAP in the interval without this, and 90 to 98% with it; the fewer images, the
+        per_class=per_class,
+        # A resample has images several times, which makes precision higher: a little for each class, but for all
+        # classes together more than the spread. In simulated tests (20 classes, 300 images, 5% of them of each class)
+        # 76 to 89% had the expected mAP in the interval without centring, and 90 to 98% with it; the fewer images, the
         # nearer to 90%.
-        drawn=centred(bootstrapped_average_precisions(found, tested, labels), 100 * of_classes.mean(axis=(1, 2))),
-        eleven_point=_precisions(eleven_point_average_precision, found, tested, labels),
+        resampled=centred(resampled_average_precisions(scores, tested, shown), 100 * per_class.mean(axis=(1, 2))),
+        eleven_point=_precisions(eleven_point_average_precision, scores, tested, shown),
         chance=100 * float(np.mean(chance)),
     )
 
 
-def bootstrapped_recalls(
-    right: NDArray[np.bool_], tested: NDArray[np.bool_], labels: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """[descriptors, RESAMPLES], mean class recall over all splits, in percent, of images drawn again and again.
+def resampled_recalls(
+    right: Bool[np.ndarray, "descriptors splits N"], tested: Bool[np.ndarray, "splits N"], labels: Int[np.ndarray, " N"]
+) -> Float[np.ndarray, "descriptors R"]:
+    """Return the mean class recall over all splits, in percent, for resamples of the images.
 
-    An image is drawn with all that is known of it, from every split and every descriptor: splits share images, and
-    descriptors find the same ones hard. Of each class as many are drawn as are tested in one split or another, m say;
-    drawings of those have (m - 1)/m of the variance that the class has, so they are spread by the root of m/(m - 1).
-    Without that, of 400 simulated tests with 3 images of each of 20 classes 88% had the truth in the interval. nan if
-    a class has one image.
-
-    Args:
-        right: [descriptors, splits, N]
-        tested: [splits, N]
-        labels: [N]
+    An image is sampled with all that is known of it, from every split and every descriptor: splits share images, and
+    descriptors find the same ones hard. From each class as many are sampled as are tested in one split or another, m
+    say; such resamples have (m - 1)/m of the variance that the class has, so they are spread by the root of m/(m - 1).
+    Without that, in 400 simulated tests with 3 images of each of 20 classes 88% had the truth in the interval. NaN if a
+    class has one image.
     """
     rng = np.random.default_rng(_SEED)
     names = np.unique(labels[tested.any(axis=0)])
     total = np.zeros((len(right), RESAMPLES))
     for label in names:
-        its = np.flatnonzero((labels == label) & tested.any(axis=0))
-        counts = bootstrap_counts(rng, len(its), RESAMPLES)
-        shown = counts @ tested[:, its].T  # [RESAMPLES, splits]
-        hits = counts @ right[:, :, its].transpose(0, 2, 1)  # [descriptors, RESAMPLES, splits]
-        of_splits = np.divide(hits, shown, out=np.full_like(hits, np.nan), where=shown > 0)
-        drawn = np.nanmean(of_splits, axis=2)  # a drawing may lack all of a split's images, not those of all splits
-        total += with_unbiased_spread(drawn, len(its))
+        rows = np.flatnonzero((labels == label) & tested.any(axis=0))
+        counts = bootstrap_counts(rng, len(rows), RESAMPLES)
+        images = counts @ tested[:, rows].T  # [R, splits]
+        hits = counts @ right[:, :, rows].transpose(0, 2, 1)  # [descriptors, R, splits]
+        recalls = np.divide(hits, images, out=np.full_like(hits, np.nan), where=images > 0)
+        means = np.nanmean(recalls, axis=2)  # a resample may lack all of a split's images, but not of all splits
+        total += with_unbiased_spread(means, len(rows))
     return 100 * total / len(names)
 
 
-def _recalls(right: NDArray[np.bool_], tested: NDArray[np.bool_], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """[splits, classes], the share of each class's test images that are right."""
-    return np.stack([class_recalls(its_right[its], labels[its]) for its_right, its in zip(right, tested, strict=True)])
+def resampled_average_precisions(
+    scores: Float[np.ndarray, "descriptors splits N K"],
+    tested: Bool[np.ndarray, "splits N"],
+    shown: Int[np.ndarray, "N K"],
+) -> Float[np.ndarray, "descriptors R"]:
+    """Return the mean average precision over all splits, in percent, for resamples of the images.
 
-
-def bootstrapped_average_precisions(
-    scores: NDArray[np.float32], tested: NDArray[np.bool_], shown: NDArray[np.int8]
-) -> NDArray[np.float64]:
-    """[descriptors, RESAMPLES], mean average precision over all splits, in percent, of images drawn again and again.
-
-    As many images are drawn as are tested in one split or another, each with all that is known of it, from every split
-    and every descriptor. A drawing without any image of a class is of the other classes; nan if it has none of any.
-
-    Args:
-        scores: [descriptors, splits, N, classes]
-        tested: [splits, N]
-        shown: [N, classes]
+    As many images are sampled as are tested in one split or another, each with all that is known of it, from every
+    split and every descriptor. A resample without any image of a class measures the other classes; NaN if it has none
+    of any.
     """
     rng = np.random.default_rng(_SEED)
-    its = np.flatnonzero(tested.any(axis=0))
-    splits = [np.where(of_split[its, None], shown[its], 0) for of_split in tested]
+    rows = np.flatnonzero(tested.any(axis=0))
+    splits = [np.where(of_split[rows, None], shown[rows], 0) for of_split in tested]
     rankings = [
-        [[ranking(by[its, label], its_shown[:, label]) for label in range(shown.shape[1])] for by in of_split]
-        for of_split, its_shown in zip(scores.swapaxes(0, 1), splits, strict=True)
+        [[ranking(by[rows, label], signs[:, label]) for label in range(shown.shape[1])] for by in of_split]
+        for of_split, signs in zip(scores.swapaxes(0, 1), splits, strict=True)
     ]  # of each split, of each descriptor, of each class
-    found = []
-    for start in range(0, RESAMPLES, _AT_ONCE):
-        size = min(_AT_ONCE, RESAMPLES - start)
-        counts = bootstrap_counts(rng, len(its), size).T
+    means = []
+    for start in range(0, RESAMPLES, _RESAMPLES_AT_ONCE):
+        counts = bootstrap_counts(rng, len(rows), min(_RESAMPLES_AT_ONCE, RESAMPLES - start)).T
         values = np.array([[[average_precisions(one, counts) for one in by] for by in split] for split in rankings])
         known = ~np.isnan(values)
-        found.append(_mean(_mean(values, known, axis=0), known.any(axis=0), axis=1))
-    return 100 * np.concatenate(found, axis=1)
+        means.append(_known_mean(_known_mean(values, known, axis=0), known.any(axis=0), axis=1))
+    return 100 * np.concatenate(means, axis=1)
 
 
-def _mean(values: NDArray[np.float64], known: NDArray[np.bool_], axis: int) -> NDArray[np.float64]:
-    """Of those that are known; nan where none is."""
+def _known_mean(values: NDArray[np.float64], known: NDArray[np.bool_], axis: int) -> NDArray[np.float64]:
+    """Average the values that are known; NaN where none is."""
     count = known.sum(axis=axis)
     total = np.where(known, values, 0).sum(axis=axis)
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
@@ -152,12 +155,12 @@ def _precisions(
     tested: NDArray[np.bool_],
     shown: NDArray[np.int8],
 ) -> NDArray[np.float64]:
-    """[descriptors, splits, classes]"""
+    """Return an average precision for each descriptor, split and class."""
     return np.array(
         [
             [
-                [of_class(by_class, its_shown) for by_class, its_shown in zip(by[its].T, shown[its].T, strict=True)]
-                for by, its in zip(of_descriptor, tested, strict=True)
+                [of_class(*pair) for pair in zip(of_split[rows].T, shown[rows].T, strict=True)]
+                for of_split, rows in zip(of_descriptor, tested, strict=True)
             ]
             for of_descriptor in scores
         ]

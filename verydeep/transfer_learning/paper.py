@@ -3,16 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
-STACKED = "D + E"
-"""Features of both nets in one vector."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Transferred:
-    """One line of Table 11: a linear SVM over penultimate features, in percent."""
+    """A line of Table 11: a linear SVM over penultimate features, in percent."""
 
     networks: str
-    """Of several stacked: `D + E`."""
+    """Names of the networks; `D + E` if features of both are in one vector."""
     voc_2007: float
     """Mean average precision."""
     voc_2012: float
@@ -24,7 +21,7 @@ class Transferred:
 
 
 Measure = Literal["mean class recall", "mAP"]
-"""Table 11's, for images with one label and with several."""
+"""Measures of Table 11, for images with one label and with several."""
 
 RECALL: Measure = "mean class recall"
 MAP: Measure = "mAP"
@@ -42,15 +39,15 @@ TABLE_11 = tuple(
     for networks, voc_2007, voc_2012, caltech_101, sd_101, caltech_256, sd_256 in (
         ("D", 89.3, 89.0, 91.8, 1.0, 85.0, 0.2),
         ("E", 89.3, 89.0, 92.3, 0.5, 85.1, 0.3),
-        (STACKED, 89.7, 89.3, 92.7, 0.5, 86.2, 0.3),
+        ("D + E", 89.7, 89.3, 92.7, 0.5, 86.2, 0.3),
     )
 )
-"""Features of ILSVRC networks on other data."""
+"""Table 11: features of ILSVRC networks on other data."""
 
 TABLE_12: tuple[tuple[str, float], ...] = (("image only", 79.2), ("image and bounding box", 84.0))
-"""Actions of VOC-2012: what D's and E's features were taken from, mean average precision in percent."""
+"""Table 12, actions of VOC-2012: where D's and E's features were taken from, mean average precision in percent."""
 
 
 def reported_transfer(networks: str) -> Transferred | None:
-    """Table 11's line for a network, or for `D + E`; None if it has none."""
+    """Return Table 11's line for a network, or for `D + E`; None if it has none."""
     return next((row for row in TABLE_11 if row.networks == networks), None)

@@ -1,4 +1,4 @@
-"""Features on other data as a self-contained HTML page: figures beside the paper's, differences, classes."""
+"""Results on other data as a self-contained HTML page: figures beside the paper's, differences, classes."""
 
 from pathlib import Path
 
@@ -9,51 +9,51 @@ from verydeep.transfer_learning.linear_svm import CHOICES_OF_C
 from verydeep.transfer_learning.paper import TABLE_11, TABLE_12
 from verydeep.transfer_learning.results import Transfer
 
-HTML, RESULTS = "transfer.html", "transfer.json"
+_HTML, _RESULTS = "transfer.html", "transfer.json"
 
-LISTED = 20
-"""Images that cannot be used, at most."""
+_MOST_LISTED = 20
+"""Unusable images that the page names."""
 
 
-def write_transfer_report(found: Transfer, folder: str | Path) -> Path:
-    """Writes transfer.html and transfer.json into `folder`, which is made if missing; returns the page's path.
+def write_transfer_report(result: Transfer, folder: str | Path) -> Path:
+    """Write transfer.html and transfer.json into `folder`, which is made if missing; return the page's path.
 
     Raises:
         OSError: the files cannot be written.
     """
-    shared = shared_folder(found.runs)
+    shared = shared_folder(result.runs)
     values = {
-        "found": found,
-        "chart": _chart(found, shared),
+        "result": result,
+        "chart": _chart(result, shared),
         "choices_of_c": CHOICES_OF_C,
         "folder": shared,
-        "own": next(one for one in reversed(found.descriptors) if one.kind != "baseline"),
+        "own": next(one for one in reversed(result.descriptors) if one.kind != "baseline"),
         "table_11": TABLE_11,
         "table_12": TABLE_12,
-        "unusable": list(found.unusable.items())[:LISTED],
+        "unusable": list(result.unusable.items())[:_MOST_LISTED],
         "command": command(),
         "versions": versions(),
     }
     return write_page(
         Path(folder),
-        f"transfer_learning/{HTML}",
+        f"transfer_learning/{_HTML}",
         values,
-        beside={RESULTS: found.to_dict()},
+        beside={_RESULTS: result.to_dict()},
         short=lambda name: name.removeprefix(shared),
     )
 
 
-def _chart(found: Transfer, shared: str) -> str:
-    """A dot with its interval for every descriptor, hollow for baselines."""
-    several = len(found.descriptors)
-    with svg_figure(panel=(7.4, 0.8 + 0.36 * several)) as ((panel,), svg):
-        panel.axvline(found.chance, color=INK, linewidth=1, linestyle=":")
-        for place, one in enumerate(found.descriptors):
+def _chart(result: Transfer, shared: str) -> str:
+    """Draw a dot with its interval for every descriptor, hollow for baselines."""
+    rows = len(result.descriptors)
+    with svg_figure(panel=(7.4, 0.8 + 0.36 * rows)) as ((panel,), svg):
+        panel.axvline(result.chance, color=INK, linewidth=1, linestyle=":")
+        for row, one in enumerate(result.descriptors):
             if one.mean_ci95 is not None:
-                panel.hlines(place, *one.mean_ci95, color=BLUE)
-            panel.plot(one.mean, place, color=BLUE, marker="o", fillstyle="none" if one.kind == "baseline" else "full")
-        panel.set_yticks(range(several), [one.name.removeprefix(shared) for one in found.descriptors])
-        panel.set_ylim(several - 0.5, -0.5)
+                panel.hlines(row, *one.mean_ci95, color=BLUE)
+            panel.plot(one.mean, row, color=BLUE, marker="o", fillstyle="none" if one.kind == "baseline" else "full")
+        panel.set_yticks(range(rows), [one.name.removeprefix(shared) for one in result.descriptors])
+        panel.set_ylim(rows - 0.5, -0.5)
         panel.set_xlim(left=0)
-        panel.set_xlabel(f"{found.measure}, %")
+        panel.set_xlabel(f"{result.measure}, %")
     return svg[0]

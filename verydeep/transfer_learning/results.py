@@ -1,51 +1,51 @@
-"""What SVMs over descriptors found: how good each is over the splits, and how far they are apart."""
+"""Results of SVMs over descriptors: how good each is over the splits, and how far they are apart."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from verydeep.descriptors.descriptor import VectorPool
 from verydeep.statistics import percentile_interval
+from verydeep.transfer_learning.compared import Kind
 from verydeep.transfer_learning.measures import Measured
 from verydeep.transfer_learning.paper import Measure, Transferred, reported_transfer
-
-Kind = Literal["network", "stacked", "baseline"]
+from verydeep.transfer_learning.svm_outcomes import SVMOutcome
 
 
 @dataclass(frozen=True, kw_only=True)
 class DescriptorResult:
-    """Of the SVMs over one descriptor, on the test images of every split; in percent, by `Transfer.measure`."""
+    """Figures of the SVMs over one descriptor, on the test images of every split, in percent by `Transfer.measure`."""
 
     name: str
     kind: Kind
     numbers: int
-    """Of an image."""
+    """Numbers that describe an image."""
     mean: float
-    """Of the classes' recalls or average precisions, and of the splits."""
+    """Mean of the classes' recalls or average precisions, and of the splits."""
     mean_sd: float | None
-    """Of the splits' means; None with one split."""
+    """Standard deviation of the splits' means; None with one split."""
     mean_ci95: tuple[float, float] | None
-    """By a bootstrap over the test images: what other splits would give is not in it. None if a class has
-    a single one."""
+    """By a bootstrap over the test images, without the spread that other splits would give. None if a class has
+    a single test image."""
     means: tuple[float, ...]
-    """Of each split."""
+    """Mean of each split."""
     per_class: dict[str, float]
     """Recall or average precision, averaged over the splits."""
     eleven_point_map: float | None
-    """mAP by the definition of VOC 2007, averaged over the splits; None of recalls."""
+    """mAP by the definition of VOC 2007, averaged over the splits; None for recalls."""
     c: tuple[float, ...]
-    """Chosen in each split."""
+    """C chosen in each split."""
     paper: Transferred | None
-    """The paper's line for the like networks."""
+    """The paper's line for these networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DescriptorDifference:
-    """Two descriptors on the same images; in percentage points."""
+    """Difference of two descriptors on the same images, in percentage points."""
 
     first: str
     second: str
@@ -54,31 +54,31 @@ class DescriptorDifference:
     difference_ci95: tuple[float, float] | None
     """By a paired bootstrap over the test images."""
     differences: tuple[float, ...]
-    """Of each split."""
+    """Difference in each split."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """What `transfer` found."""
+    """Results of `transfer`."""
 
     runs: tuple[str, ...]
     source: str
     labels: str | None
-    """File that says what each image shows; None where images have one label, by their source."""
+    """File that says what each image shows; None if images have one label, by their source."""
     test_images: str | None
-    """File that names the images for testing; None where splits are drawn."""
+    """File that names the images for testing; None if splits are sampled."""
     measure: Measure
     classes: tuple[str, ...]
     n: int
     """Images that could be used."""
     n_train: int
-    """In the first split; with one label an image in all."""
+    """Training images in the first split; in every one, with one label per image."""
     n_test: int
-    """In the first split; with one label an image in all."""
+    """Test images in the first split; in every one, with one label per image."""
     train: tuple[int, ...]
-    """Those of `n_train` that show each class."""
+    """How many of `n_train` show each class."""
     test: tuple[int, ...]
-    """Those of `n_test` that show each class."""
+    """How many of `n_test` show each class."""
     splits: int
     seed: int
     scales: tuple[tuple[int, ...], ...]
@@ -87,80 +87,73 @@ class Transfer:
     mirror: tuple[bool, ...]
     """Whether each run's features are averaged with those of the mirror image."""
     chance: float
-    """Percent: recall of classes drawn at random, or mAP of scores that are all equal."""
+    """Recall of random classes, or mAP of scores that are all equal, in percent."""
     descriptors: tuple[DescriptorResult, ...]
     differences: tuple[DescriptorDifference, ...]
     unusable: dict[str, str]
     copies: int
-    """Images for testing, of all splits, with an exact copy among the training images of their split."""
+    """Test images, of all splits, with an exact copy among the training images of their split."""
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as plain dictionaries, ready for JSON."""
+        """Return the figures as plain dictionaries, ready for JSON."""
         return asdict(self)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Classified:
-    """What the SVMs over one descriptor made of the test images."""
-
-    name: str
-    kind: Kind
-    networks: str
-    """As the paper's tables call them; empty where none is in it."""
-    numbers: int
-    outcome: NDArray[Any]
-    """Of the test images of each split, nothing of others: [splits, N], which are right; with several labels an image
-    [splits, N, classes], scores."""
-    c: tuple[float, ...]
-
-
 def descriptor_results(
-    classified: Sequence[Classified], measured: Measured, classes: Sequence[str]
-) -> tuple[tuple[DescriptorResult, ...], tuple[DescriptorDifference, ...]]:
-    """Every descriptor, and every two of them but for two baselines.
+    outcomes: Sequence[SVMOutcome], measured: Measured, classes: Sequence[str]
+) -> tuple[DescriptorResult, ...]:
+    """Return the figures of every descriptor.
 
     Args:
-        classified: of each descriptor.
-        measured: of their outcomes.
+        outcomes: of each descriptor.
+        measured: figures of these outcomes.
         classes: their names.
     """
-    means, drawn = 100 * measured.of_classes.mean(axis=2), measured.drawn
-    eleven = measured.eleven_point
-    found = tuple(
+    means, eleven = 100 * measured.per_class.mean(axis=2), measured.eleven_point
+    return tuple(
         DescriptorResult(
             name=one.name,
             kind=one.kind,
             numbers=one.numbers,
-            mean=float(its.mean()),
-            mean_sd=float(its.std(ddof=1)) if len(its) > 1 else None,
-            mean_ci95=_interval(drawn[place], within=(0, 100)),
-            means=tuple(its.tolist()),
-            per_class=dict(zip(classes, (100 * measured.of_classes[place].mean(axis=0)).tolist(), strict=True)),
-            eleven_point_map=None if eleven is None else 100 * float(eleven[place].mean()),
+            mean=float(means[row].mean()),
+            mean_sd=float(means[row].std(ddof=1)) if means.shape[1] > 1 else None,
+            mean_ci95=_interval(measured.resampled[row], within=(0, 100)),
+            means=tuple(means[row].tolist()),
+            per_class=dict(zip(classes, (100 * measured.per_class[row].mean(axis=0)).tolist(), strict=True)),
+            eleven_point_map=None if eleven is None else 100 * float(eleven[row].mean()),
             c=one.c,
             paper=reported_transfer(one.networks),
         )
-        for place, (one, its) in enumerate(zip(classified, means, strict=True))
+        for row, one in enumerate(outcomes)
     )
-    differences = tuple(
+
+
+def descriptor_differences(results: Sequence[DescriptorResult], measured: Measured) -> tuple[DescriptorDifference, ...]:
+    """Return the differences of every two descriptors, except two baselines.
+
+    Args:
+        results: of each descriptor.
+        measured: figures that they were made from.
+    """
+    means, resampled = 100 * measured.per_class.mean(axis=2), measured.resampled
+    return tuple(
         DescriptorDifference(
-            first=found[one].name,
-            second=found[other].name,
+            first=results[one].name,
+            second=results[other].name,
             difference=float((means[one] - means[other]).mean()),
-            difference_ci95=_interval(drawn[one] - drawn[other]),
+            difference_ci95=_interval(resampled[one] - resampled[other]),
             differences=tuple((means[one] - means[other]).tolist()),
         )
-        for one, other in combinations(range(len(found)), 2)
-        if not found[one].kind == found[other].kind == "baseline"
+        for one, other in combinations(range(len(results)), 2)
+        if not results[one].kind == results[other].kind == "baseline"
     )
-    return found, differences
 
 
 def _interval(
-    drawn: NDArray[np.float64], within: tuple[float, float] = (-np.inf, np.inf)
+    resampled: NDArray[np.float64], within: tuple[float, float] = (-np.inf, np.inf)
 ) -> tuple[float, float] | None:
-    known = drawn[~np.isnan(drawn)]
+    known = resampled[~np.isnan(resampled)]
     if not len(known):
         return None
     low, high = np.clip(percentile_interval(known), *within).tolist()

@@ -1,6 +1,6 @@
-"""What the verb `transfer` prints for people."""
+"""Tables of results on other data, and of classifications."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -12,19 +12,25 @@ from verydeep.presentation.terminal import table_with
 from verydeep.transfer_learning.paper import MAP, TABLE_11
 
 if TYPE_CHECKING:
-    from verydeep.transfer_learning.classifier import Classification
+    from verydeep.transfer_learning.classify import Classification
     from verydeep.transfer_learning.results import Transfer
 
 
 def transfer_tables(result: "Transfer") -> list[Table]:
     """Return tables of every descriptor's figures, of their differences, and the paper's Table 11."""
-    measure, folder = result.measure, shared_folder(result.runs)
-    by_points = ["by 11 points"] if measure == MAP else []
+    folder = shared_folder(result.runs)
+    differences = [_difference_table(result, folder)] if result.differences else []
+    return [_descriptor_table(result, folder), *differences, _paper_table()]
+
+
+def _descriptor_table(result: "Transfer", folder: str) -> Table:
+    by_points = ["by 11 points"] if result.measure == MAP else []
     splits = f", {'in the first of ' if by_points else ''}{result.splits} splits" if result.splits > 1 else ""
+    unusable = f", {number(len(result.unusable))} unusable left out" if result.unusable else ""
     table = table_with(
-        f"{result.source}: {_images(result)}{splits}",
+        f"{result.source}: {_images(result)}{splits}{unusable}",
         left=("descriptor",),
-        right=("numbers of an image", f"{measure}, %", "sd", "95% interval", *by_points, "C"),
+        right=("numbers of an image", f"{result.measure}, %", "sd", "95% interval", *by_points, "C"),
     )
     for one in result.descriptors:
         table.add_row(
@@ -36,27 +42,26 @@ def transfer_tables(result: "Transfer") -> list[Table]:
             *([percent(one.eleven_point_map, FINE)] if by_points else []),
             ", ".join(f"{c:g}" for c in one.c),
         )
-    if result.unusable:
-        table.title = Text(f"{table.title}, {number(len(result.unusable))} unusable left out")
-    told = [
-        "sd: of the splits." if result.splits > 1 else "",
-        "Interval: by a bootstrap over the test images. C: of the SVM, chosen in each split on a fifth of the training "
-        "images.",
-        f"mAP: area under precision over recall, as for VOC-2012; by 11 points, as for VOC-2007. Equal scores for all "
-        f"images have {percent(result.chance, FINE)}."
-        if by_points
-        else "",
-    ]
+    table.caption = Text(" ".join(_notes(result, folder)))
+    return table
+
+
+def _notes(result: "Transfer", folder: str) -> Iterator[str]:
+    if result.splits > 1:
+        yield "sd: of the splits."
+    yield "Interval: by a bootstrap over the test images."
+    yield "C: of the SVM, chosen in each split on a fifth of the training images."
+    if result.measure == MAP:
+        yield "mAP: area under precision over recall, as for VOC-2012; by 11 points, as for VOC-2007."
+        yield f"Equal scores for all images have {percent(result.chance, FINE)}."
     if result.copies:
-        told.append(f"Test images that are exact copies of training images: {number(result.copies)}.")
+        yield f"Test images that are exact copies of training images: {number(result.copies)}."
     if folder:
-        told.append(f"The runs are in {folder}")
-    table.caption = Text(" ".join(filter(None, told)))
-    return [table, *([_difference_table(result, folder)] if result.differences else []), _paper_table()]
+        yield f"The runs are in {folder}"
 
 
 def _images(result: "Transfer") -> str:
-    """How many images there are, for a title."""
+    """Write how many images there are, for a title."""
     classes, train, test = len(result.classes), _span(result.train), _span(result.test)
     if result.measure != MAP and result.test_images is None:
         return f"{classes} classes, {train} training and {test} test images of each"

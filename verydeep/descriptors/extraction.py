@@ -1,0 +1,152 @@
+"""What is extracted from which images: a descriptor with all choices made, checked before any work."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeGuard
+
+from verydeep.descriptors.descriptor import Descriptor, DType, Pool
+from verydeep.evaluation.dense import MOST_PIXELS, largest_image
+from verydeep.evaluation.protocols import chosen_scales
+from verydeep.images.open import open_one_split
+from verydeep.images.sources.given import GivenImage
+from verydeep.images.sources.source import Source
+from verydeep.images.sources.splits import Splits
+from verydeep.images.tolerance import Tolerance
+from verydeep.machine.runtime import Runtime
+from verydeep.networks.arithmetic import describe
+from verydeep.networks.configurations import PAPER_CROP
+from verydeep.networks.scoring import ScoringNetwork
+from verydeep.networks.vgg import VGG
+from verydeep.prediction.model import model_on
+from verydeep.runs.model import Model
+
+IMAGES_AT_ONCE, IMAGES_AT_ONCE_ON_CPU = 1024, 64
+"""Most images of a chunk, which is computed, and lost if the work is killed, before it is kept."""
+
+_BYTES_AT_ONCE = 128 * 2**20
+"""Most bytes of a chunk's features."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """A descriptor of the images of a source, all choices made."""
+
+    model: Model
+    source: Source
+    crop_shapes: dict[str, tuple[int, ...]]
+    """Output of each layer for one crop, [C] or [C, h, w]."""
+    scales: tuple[int, ...]
+    pool: Pool
+    mirror: bool
+    normalise: bool
+    dtype: DType
+    runtime: Runtime
+    tolerance: Tolerance
+    most_pixels: int
+    """Pixels of the largest image at a scale that there is memory for."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each layer's values for one image."""
+        if self.pool == "none":
+            return self.crop_shapes
+        copies = len(self.scales) if self.pool == "stack" else 1
+        return {name: (copies * shape[0],) for name, shape in self.crop_shapes.items()}
+
+    @property
+    def images_at_once(self) -> int:
+        """Number of images in a chunk."""
+        numbers = sum(math.prod(shape) for shape in self.shapes.values())
+        most = IMAGES_AT_ONCE_ON_CPU if self.model.net.mean_rgb.device.type == "cpu" else IMAGES_AT_ONCE
+        return max(1, min(most, _BYTES_AT_ONCE // (4 * numbers)))
+
+
+def extraction(
+    run: str | Path | Model,
+    data: str | Path | Source | Splits | GivenImage | Sequence[GivenImage],
+    *,
+    descriptor: Descriptor | None = None,
+    split: str | None = None,
+    runtime: Runtime | None = None,
+    tolerance: Tolerance | None = None,
+) -> Extraction:
+    """Check what `features` is asked for, make the choices that are left to the run, and open the source.
+
+    Raises:
+        ValueError: as `features`.
+    """
+    chosen, runtime = descriptor or Descriptor(), runtime or Runtime()
+    model = model_on(runtime.device, run)
+    if not _has_layers(model):
+        raise ValueError(
+            f"{run} is an exported network, whose layers cannot be reached: name the run that it came from"
+        )
+    scales = _checked_scales(chosen, model)
+    crop_shapes = _crop_shapes(model.net, chosen.layers)
+    _refuse_random_layers(str(run), model, chosen.layers)
+    mirror = model.flip if chosen.mirror is None else chosen.mirror
+    return Extraction(
+        model=model,
+        source=open_one_split(data, split),
+        crop_shapes=crop_shapes,
+        scales=scales,
+        pool=chosen.pool,
+        mirror=mirror and chosen.pool != "none",
+        normalise=chosen.normalise,
+        dtype=chosen.dtype,
+        runtime=runtime,
+        tolerance=tolerance or Tolerance(),
+        most_pixels=_most_pixels(model.net),
+    )
+
+
+def _has_layers(model: Model[ScoringNetwork]) -> TypeGuard[Model]:
+    """Return whether its network is not an exported one."""
+    return isinstance(model.net, VGG)
+
+
+def _checked_scales(descriptor: Descriptor, model: Model) -> tuple[int, ...]:
+    scales = chosen_scales(descriptor.scales, trained=model.scale)
+    if not scales or min(scales) < PAPER_CROP or len(set(scales)) < len(scales):
+        raise ValueError(f"scales are distinct whole numbers from {PAPER_CROP} (the crop) up, not {list(scales)}")
+    if descriptor.pool == "none" and len(scales) > 1:
+        raise ValueError(f"without pooling features are of one scale, not of {', '.join(map(str, scales))}")
+    return scales
+
+
+def _crop_shapes(net: VGG, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the output of each of these layers for one crop, [C] or [C, h, w]."""
+    unknown = [name for name in names if name not in net.layer_names]
+    if unknown or not names or len(set(names)) < len(names):
+        problem = f"no layer {', '.join(map(repr, unknown))}" if unknown else "layers are one or more distinct ones"
+        raise ValueError(f"{problem}: this network has {', '.join(net.layer_names)}")
+    counted = {layer.name: layer.output for layer in describe(net.architecture).layers}
+    shape: tuple[int, ...] = ()
+    shapes = {}
+    for name in net.layer_names:
+        if name in counted:  # ReLU and dropout keep the shape
+            shape = counted[name][:1] if name.startswith("fc") else counted[name]
+        shapes[name] = shape
+    return {name: shapes[name] for name in names}
+
+
+def _refuse_random_layers(name: str, model: Model, layers: Sequence[str]) -> None:
+    """Refuse layers that are random, or come after such a layer."""
+    order = model.net.layer_names
+    first = min(map(order.index, model.drawn), default=len(order))
+    random = [layer for layer in layers if order.index(layer) >= first]
+    if random:
+        last = max(map(order.index, random))
+        needed = " and ".join(layer for layer in model.drawn if order.index(layer) <= last)
+        raise ValueError(
+            f"{name} was imported without {', '.join(model.drawn)}, so {', '.join(random)} would be of random weights: "
+            f"take a run with {needed}, or of this one {order[first - 1]} or an earlier layer (verydeep features)"
+        )
+
+
+def _most_pixels(net: VGG) -> int:
+    """Return the pixels of the largest image that there is memory for, which only CUDA devices tell."""
+    device = net.mean_rgb.device
+    return largest_image([net], device) if device.type == "cuda" else MOST_PIXELS
