@@ -59,8 +59,11 @@ def vectors_of(made, runs, **asked):
     """What `transfer` finds, and the vectors of each descriptor."""
     kept, original = [], transfer_module.svm_outcomes
     with pytest.MonkeyPatch.context() as patch:
-        kept_too = lambda compared, *given, **more: kept.append(compared) or original(compared, *given, **more)  # noqa: E731
-        patch.setattr(transfer_module, "svm_outcomes", kept_too)
+        patch.setattr(
+            transfer_module,
+            "svm_outcomes",
+            lambda one, *given, **more: kept.append(one) or original(one, *given, **more),
+        )
         found = transfer(runs, data=made.photos, **asked)
     return found, [one.images.vectors for one in kept[0]]
 

@@ -27,19 +27,19 @@ def export(
 ) -> None:
     """Write a run's network for other runtimes, checked against PyTorch on real images; or its weights for a library.
 
-    Files of onnx, openvino and torch are networks that predict takes in place of a run. torchvision and timm have VGGs
-    of their own, A, B, D and E: for them there are weights, without anything to check or to calibrate.
+    Files of onnx, openvino and torch are networks that verydeep predict takes in place of a run. torchvision and timm
+    have VGGs of their own, A, B, D and E: for them weights are written, with nothing to check or to calibrate.
 
     Args:
         run: A run folder.
         to: onnx (.onnx), openvino (.xml and .bin) or torch (.pt2 of torch.export); torchvision or timm (.pth, .pt or
             .safetensors).
         out: The file to write. It appears only if its scores are PyTorch's.
-        int8: 8-bit weights and activations, calibrated on training images: about four times smaller, and faster.
-        data: SOURCE of images to calibrate and check on; if not said, the one that the run was trained on.
+        int8: Use 8-bit weights and activations, calibrated on training images: about four times smaller, and faster.
+        data: SOURCE of images to calibrate and check on; by default the one that the run was trained on.
         max_loss: Percentage points of error that INT8 may cost; if it costs more, and more than one image, nothing is
             written.
-        check_images: Validation images to check on, evenly spread. If not said 100, or all of them for INT8.
+        check_images: Validation images to check on, evenly spread; by default 100, or all of them for INT8.
         json_file: Write the figures to this file as well (- for standard output instead of the table).
     """
     if to in get_args(ForeignLayout):

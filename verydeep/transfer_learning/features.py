@@ -61,7 +61,7 @@ def network_features(
     runtime: Runtime,
     tolerance: Tolerance,
 ) -> DescribedImages:
-    """Return the penultimate features of every usable image; computed once, then read from the user's folder for caches.
+    """Return the penultimate features of every usable image, computed once, then read from the folder for caches.
 
     Work that was stopped is continued (`write_features`), also if it stopped because more images were unusable than is
     tolerated.

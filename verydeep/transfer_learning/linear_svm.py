@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int8, Int64
 from numpy.typing import NDArray
 
-from verydeep.images.sources.splits import stratified_split
+from verydeep.images.sources.source import stratified_split
 from verydeep.transfer_learning.average_precision import average_precision
 from verydeep.transfer_learning.labels import Labels
 
@@ -163,10 +163,8 @@ def _mean_class_recall(svm: LinearSVM, vectors: NDArray[np.float32], labels: NDA
 
 
 def _mean_average_precision(svm: LinearSVM, vectors: NDArray[np.float32], shown: NDArray[np.int8]) -> float:
-    scores = svm.scores(vectors)
-    return float(
-        np.mean([average_precision(of_class, signs) for of_class, signs in zip(scores.T, shown.T, strict=True)])
-    )
+    pairs = zip(svm.scores(vectors).T, shown.T, strict=True)
+    return float(np.mean([average_precision(scores, signs) for scores, signs in pairs]))
 
 
 def class_recalls(right: Bool[np.ndarray, " N"], labels: Int[np.ndarray, " N"]) -> Float[np.ndarray, " K"]:

@@ -26,8 +26,8 @@ class SVMOutcome:
     numbers: int
     """Numbers that describe an image."""
     outcome: NDArray[Any]
-    """Answers to the test images of each split, 0 for others: bool [splits, N], which are right; with several labels per
-    image float32 [splits, N, classes], scores."""
+    """Answers to the test images of each split, 0 for others: bool [splits, N], which are right; with several labels
+    per image float32 [splits, N, classes], scores."""
     c: tuple[float, ...]
     """C chosen in each split."""
 
