@@ -25,7 +25,7 @@ run = commands.status_of
 
 
 def refusal(capsys, *arguments):
-    """What the single line says with which wrong use is answered."""
+    """Return the text of the single line that refuses wrong use."""
     return commands.refusal(capsys, *arguments).removeprefix("verydeep: ").strip()
 
 
@@ -140,7 +140,7 @@ def test_ctrl_c_while_libraries_are_imported_is_one_line(tmp_path, command):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "verydeep: stopped\n")
 
 
-def test_the_command_is_the_one_that_ctrl_c_may_stop_at_once():
+def test_the_installed_command_is_the_one_that_ctrl_c_stops_at_once():
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
     assert project["project"]["scripts"] == {"verydeep": "verydeep.__main__:main"}
 
@@ -157,7 +157,7 @@ def test_train_evaluate_predict_on_a_folder(capsys, tmp_path):
         options = ["--protocol", file.stem, "--scales", "256,300", "--predictions", file, "--report", tmp_path / "page"]
         assert run("evaluate", out, "--data", images, *options) == 0
     text = capsys.readouterr().out
-    assert "multi-crop & dense evaluation" in " ".join(text.split())  # wherever the table breaks its lines
+    assert "multi-crop & dense evaluation" in " ".join(text.split())  # however the table breaks its lines
     assert "with 5 classes or fewer" in text
     assert f"report: {tmp_path / 'page' / 'evaluation.html'}" in text
     assert "".join(file.read_text().splitlines()[0] for file in files) == 2 * (
@@ -209,7 +209,7 @@ def test_a_toml_file_with_mistakes_is_refused(capsys, tmp_path, text, message):
 
 
 def whole_number_options(verbs=app, words=()):
-    """Every verb's options that take whole numbers: (verb, option, how it refuses others, whether it reads files)."""
+    """Yield every verb's options that take whole numbers: verb, option, refusal, whether it reads files of options."""
     if verbs.default_command is not None:
         arguments = verbs.assemble_argument_collection()
         reads_files = "--config" in {argument.name for argument in arguments}
@@ -238,7 +238,7 @@ def test_whole_numbers_are_never_fractions(capsys, tmp_path):
 
 
 def parsed(*words, option):
-    """What a verb's function is given for an option, by its place in a group of options."""
+    """Return the value of an option, `group.option`, that a verb's function is given."""
     app.config = (split_lists, refuse_fractions)
     _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     return attrgetter(option)(SimpleNamespace(**bound.arguments))

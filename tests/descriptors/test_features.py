@@ -32,7 +32,7 @@ Q_IN_PIXELS = {224: 32, 256: 37, 288: 41, 384: 55}
 
 
 def hooked(net, images, layers):
-    """What modules give while the network computes its scores, densely, [C, h, w] each."""
+    """Return the outputs of modules while the network computes its scores densely, [C, h, w] each."""
     found = {}
 
     def note(name):
@@ -60,7 +60,7 @@ def rescaled(pixels, scale):
 
 
 def naive(net, file, layers, *, scales, mirror):
-    """Of each layer, for each scale: [C], the average over positions and mirror images."""
+    """Return each layer's average [C] over positions and mirror images, for each scale."""
     found = {name: [] for name in layers}
     for scale in scales:
         image = rescaled(np.array(Image.open(file)), scale)
@@ -72,7 +72,7 @@ def naive(net, file, layers, *, scales, mirror):
 
 
 def close(found, expected):
-    """Within 1e-5 of the largest number."""
+    """Assert that they agree within 1e-5 of the largest number."""
     return np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
 
 
@@ -107,7 +107,7 @@ def test_the_mirror_follows_the_training_and_vectors_are_normalised(model, photo
         assert close(unit.values["pool5"], expected / np.sqrt((expected**2).sum()))
 
 
-def test_without_pooling_layers_are_as_they_are_of_the_crop_in_the_middle(model, photos):
+def test_without_pooling_layers_are_those_of_the_centre_crop(model, photos):
     descriptor = Descriptor(layers=("relu3_2", "relu7"), pool="none")
     for one in features(model, photos, descriptor=descriptor):
         image = rescaled(np.array(Image.open(photos / one.id)), 256)
@@ -164,21 +164,21 @@ def test_sources_of_other_classes_and_of_none(model, photos, tmp_path):
         ({"pool": "none", "mirror": True}, "they need pool avg or stack"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_done(model, photos, descriptor, problem):
+def test_impossible_choices_are_refused_before_any_work(model, photos, descriptor, problem):
     with pytest.raises(ValueError, match=problem):
         features(model, photos, descriptor=Descriptor(**descriptor))
 
 
-def test_an_image_too_large_to_compute_whole_is_told_apart_from_a_broken_one(model, photos, tmp_path, monkeypatch):
+def test_an_image_too_large_to_compute_whole_is_not_called_broken(model, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(verydeep.descriptors.extraction, "MOST_PIXELS", 37 * 50)
     options = {"descriptor": Descriptor(scales=[256]), "tolerance": Tolerance(max_bad=50)}
     found = write_features(model, photos, tmp_path / "f.parquet", **options)
-    assert found.unusable == {  # of 64 x 41 pixels, so of 58 x 37
+    assert found.unusable == {  # 64 x 41 pixels, so 58 x 37
         f"{name}.png": "too large (37 x 58 pixels when rescaled, over 1,850, too many for layers at once: "
         "take smaller scales)"
         for name in ("ant/4", "bee/9")
     }
-    assert len(list(features(model, photos, descriptor=Descriptor(pool="none")))) == 11  # of crops
+    assert len(list(features(model, photos, descriptor=Descriptor(pool="none")))) == 11  # crops
 
 
 # files
@@ -251,7 +251,7 @@ def of_space(dtype):
     return Descriptor(layers=["pool4"], pool="none", dtype=dtype)
 
 
-def test_too_many_bad_images_end_it_and_what_is_computed_is_kept(model, with_a_bad_one, tmp_path, monkeypatch):
+def test_too_many_bad_images_stop_it_and_computed_features_are_kept(model, with_a_bad_one, tmp_path, monkeypatch):
     monkeypatch.setattr(verydeep.descriptors.extraction, "IMAGES_AT_ONCE_ON_CPU", 2)
     file = tmp_path / "f.parquet"
     with pytest.raises(TooManyBadImagesError, match="1 of 12 images cannot be used"):
@@ -270,7 +270,7 @@ def test_too_many_bad_images_end_it_and_what_is_computed_is_kept(model, with_a_b
 
 
 @pytest.mark.parametrize("changed", ["an image", "the network"])
-def test_chunks_of_other_images_and_weights_are_not_taken_up(model, tmp_path, monkeypatch, changed):
+def test_chunks_of_other_images_and_weights_are_not_used(model, tmp_path, monkeypatch, changed):
     """The names, sizes and the file of weights stay the same."""
     monkeypatch.setattr(verydeep.descriptors.extraction, "IMAGES_AT_ONCE_ON_CPU", 2)
     folder, file = tmp_path / "photos", tmp_path / "f.safetensors"
@@ -295,7 +295,7 @@ def test_chunks_of_other_images_and_weights_are_not_taken_up(model, tmp_path, mo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.safetensors", "photos"]
 
 
-def test_nothing_of_others_is_removed_or_written_over(model, photos, tmp_path):
+def test_other_files_are_not_deleted_or_overwritten(model, photos, tmp_path):
     file, notes = tmp_path / "f.parquet", tmp_path / "f.parquet.parts" / "notes.txt"
     notes.parent.mkdir()
     notes.write_text("mine")
@@ -314,8 +314,8 @@ def test_nothing_of_others_is_removed_or_written_over(model, photos, tmp_path):
     ]
 
 
-def test_names_that_no_header_can_hold_are_refused_before_the_work(model, photos, tmp_path, monkeypatch):
-    """Names are counted as they stand there: in UTF-8, and what is no text with all that escapes it."""
+def test_names_too_long_for_the_header_are_refused_before_the_work(model, photos, tmp_path, monkeypatch):
+    """Names are counted as they are written: in UTF-8, and with escapes for what is not valid text."""
     names = [10 * "\N{CJK UNIFIED IDEOGRAPH-6F22}" + "\udce9" + str(n) for n in range(5)]
     (tmp_path / "source" / "c").mkdir(parents=True)
     for name in names:
@@ -395,7 +395,7 @@ print(json.dumps({
 """
 
 
-def test_killed_and_killed_again_it_ends_with_the_same_bytes(run, photos, tmp_path):
+def test_killed_several_times_it_ends_with_the_same_bytes(run, photos, tmp_path):
     kinds, places = ["safetensors", "parquet"], ["computing", "keeping", "writing", "clearing", "nowhere"]
     order = json.dumps([str(run), str(photos), kinds, places])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(verydeep.__file__).parents[1])}
@@ -423,7 +423,7 @@ def test_killed_and_killed_again_it_ends_with_the_same_bytes(run, photos, tmp_pa
 # the command
 
 
-def test_the_command_writes_and_tells(run, photos, tmp_path, capsys):
+def test_the_command_writes_a_file_and_describes_it(run, photos, tmp_path, capsys):
     file, told = tmp_path / "f.safetensors", tmp_path / "f.json"
     options = ["--layers", "fc7,pool5", "--scales", "256,384", "--pool", "stack", "--no-mirror", "--normalise"]
     assert status_of("features", run, photos, "--out", file, *options, "--json", told) == 0

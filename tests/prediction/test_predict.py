@@ -1,4 +1,4 @@
-"""Predictions against the network applied by hand and against evaluation, however images are given and shared."""
+"""Predictions against the network applied by hand and against evaluation, however images are given."""
 
 import csv
 import io
@@ -50,7 +50,7 @@ def picture(path, seed, size=(37, 37)):
 
 
 def table_of(predictions):
-    """[N, classes], every class in its place."""
+    """Return probabilities [N, classes] in the order of the classes."""
     return np.array([[dict(zip(p.classes, p.probabilities, strict=True))[c] for c in CLASSES] for p in predictions])
 
 
@@ -113,7 +113,7 @@ def test_pixels_pillow_and_bytes_are_the_file(model, photos):
     assert len(list(predict(model, np.stack([array, array])))) == 2
 
 
-def test_what_pillow_holds_is_turned_upright_and_laid_over_white(model):
+def test_pillow_images_are_turned_upright_and_laid_over_white(model):
     rng = np.random.default_rng(0)
     upright = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
     exif, file = Image.Exif(), io.BytesIO()
@@ -170,7 +170,7 @@ def test_standard_input_is_otherwise_a_list_of_paths(photos):
         given_images("-", standard_input=lambda: b" \n")
 
 
-def test_a_path_that_cannot_be_is_an_image_that_cannot_be_read(model, photos):
+def test_an_impossible_path_is_an_unreadable_image(model, photos):
     line = 300 * "x"
     source = given_images("-", standard_input=f"{line}\n{photos}/ant/0.png\n".encode)
     assert source.fingerprint
@@ -182,7 +182,7 @@ def test_a_path_that_cannot_be_is_an_image_that_cannot_be_read(model, photos):
         given_images(line)
 
 
-def test_a_fingerprint_is_of_the_pixels_that_are_shown(model, photos):
+def test_a_fingerprint_depends_on_the_upright_pixels(model, photos):
     flat = np.arange(2400, dtype=np.uint8)
     grey = Image.fromarray(flat[:600].reshape(20, 30))
     paletted = [grey.convert("P"), grey.convert("P")]
@@ -195,7 +195,7 @@ def test_a_fingerprint_is_of_the_pixels_that_are_shown(model, photos):
     assert found.error.startswith("undecodable (")
 
 
-def test_what_cannot_be_is_refused_before_anything_is_done(tmp_path, model, photos):
+def test_impossible_choices_are_refused_before_any_work(tmp_path, model, photos):
     tiny_run(tmp_path / "run")
     with pytest.raises(ValueError, match="no file"):
         predict(tmp_path / "run", [tmp_path / "nothing.png"])
@@ -216,18 +216,18 @@ def test_what_cannot_be_is_refused_before_anything_is_done(tmp_path, model, phot
         predict(model, [np.zeros((40, 40, 3), np.uint8), torch.zeros(3, 40, 40)])
 
 
-# how they are told
+# how predictions are presented
 
 
 class Watched(GivenImages):
-    """Notes which images are read."""
+    """Images that note which of them are read."""
 
     def __getitem__(self, index):
         self.read.append(index)
         return super().__getitem__(index)
 
 
-def test_predictions_come_while_others_wait(model, photos, tmp_path, monkeypatch):
+def test_predictions_come_while_other_images_wait(model, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(pieces, "FIRST_IMAGES", 2)
     source = Watched(**vars(given_images(photos)))
     object.__setattr__(source, "read", [])
@@ -251,7 +251,7 @@ def slow_start(folder, worker):
 
 
 def test_processes_that_start_slowly_are_started_once(model, photos, tmp_path, monkeypatch):
-    """Otherwise no piece would take less than 1.2 seconds, and none be followed by a larger one."""
+    """Otherwise every piece would take 1.2 seconds or more, and none would be followed by a larger one."""
     sizes, of_piece = [], verydeep.prediction.predict._of_piece
     monkeypatch.setattr(verydeep.images.workers, "leave_signals_to_the_main_process", partial(slow_start, tmp_path))
     monkeypatch.setattr(pieces, "FIRST_IMAGES", 1)
@@ -268,7 +268,7 @@ def test_processes_that_start_slowly_are_started_once(model, photos, tmp_path, m
     assert not multiprocessing.active_children()
 
 
-def test_predictions_that_nobody_takes_leave_nothing_behind(run, photos):
+def test_predictions_that_are_never_read_leave_nothing_behind(run, photos):
     script = """if True:
         import sys, verydeep
         left = verydeep.predict(sys.argv[1], sys.argv[2], runtime=verydeep.Runtime(workers=1))
@@ -307,7 +307,7 @@ def test_every_kind_of_file_says_the_same(run, photos, tmp_path, capsys):
         assert (of_table["error"], row["error"]) == (line["error"], line["error"] or "")
 
 
-def test_a_command_line_that_cannot_be_is_one_line(run, photos, tmp_path, capsys):
+def test_a_wrong_command_line_is_refused_in_a_line(run, photos, tmp_path, capsys):
     for arguments, problem in (
         ([photos, "--out", tmp_path / "p.txt"], "are written to .jsonl, .parquet, .csv files"),
         ([photos, "--out", "-", "--json", "-"], "cannot hold the predictions twice"),
@@ -329,7 +329,7 @@ def test_standard_input_of_a_command(run, photos, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments", [["predict", "RUN", "PHOTOS", "--out", "-"], ["describe", "--json", "-"]])
-def test_a_reader_that_has_seen_enough_ends_it_in_silence(run, photos, arguments):
+def test_a_reader_that_stops_ends_it_in_silence(run, photos, arguments):
     arguments = [{"RUN": run, "PHOTOS": photos}.get(each, each) for each in arguments]
     command = [sys.executable, "-m", "verydeep", *arguments]
     reader, writer = os.pipe()
@@ -343,7 +343,7 @@ def test_a_reader_that_has_seen_enough_ends_it_in_silence(run, photos, arguments
 
 
 def red_net():
-    """Class 1 answers to red where it is, class 0 to nothing."""
+    """Return a network whose class 1 answers to red, and class 0 to nothing."""
     net = vgg("A", classes=2, crop=32, width=1 / 64, mean_rgb=(128.0, 128.0, 128.0)).eval()
     with torch.no_grad():
         for name, parameter in net.named_parameters():
@@ -357,7 +357,7 @@ def red_net():
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_the_map_is_of_the_right_place(tmp_path, corner):
+def test_the_map_shows_the_right_place(tmp_path, corner):
     """Red is in one corner; the picture is yellow there and violet everywhere else."""
     model = Model(net=red_net(), classes=("none", "red"), scale="896", flip=False)
     image = np.full((128, 192, 3), 128, np.uint8)
@@ -393,7 +393,7 @@ def test_pictures_of_files_of_the_same_name_are_kept_apart(model, photos, tmp_pa
 
 
 class Vanishing(GivenImages):
-    """Each image can be read once, but for the first."""
+    """Images of which each can be read once, except the first."""
 
     def __getitem__(self, index):
         sample = super().__getitem__(index)
@@ -402,7 +402,7 @@ class Vanishing(GivenImages):
         return sample
 
 
-def test_an_image_that_is_gone_when_its_map_is_to_be_drawn_loses_only_that(model, photos, tmp_path):
+def test_an_image_that_is_gone_when_its_map_is_drawn_loses_only_the_map(model, photos, tmp_path):
     files = [shutil.copy(photos / "ant" / "0.png", tmp_path / f"{n}.png") for n in range(3)]
     found = list(predict(model, Vanishing(**vars(given_images(files))), maps=tmp_path / "maps"))
     assert [p.error for p in found] == [None, *2 * ["unreadable (No such file or directory)"]]
@@ -414,7 +414,7 @@ def test_an_image_that_is_gone_when_its_map_is_to_be_drawn_loses_only_that(model
 
 
 def exported(model):
-    """As one that was read from a file, but computed by the network itself."""
+    """Return a model as if read from an exported file, but computed by the network itself."""
 
     def compute(images):
         with torch.inference_mode():

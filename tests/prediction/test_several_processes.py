@@ -1,4 +1,4 @@
-"""Predictions and features with two processes are those of one."""
+"""Predictions and features by two processes equal those by one."""
 
 import json
 
@@ -16,7 +16,7 @@ def bad(tmp_path_factory):
 
 
 def commands(run, photos, bad, folder):
-    """Broken images, fewer images than processes, an error; of features parts that are shared unevenly."""
+    """Return commands: broken images, fewer images than processes, an error; chunks that are shared unevenly."""
     images = [photos / "bee", bad, photos / "ant"]
     chosen = ["--protocol", "both", "--scales", "256,300", "--top", 7, "--device", "cpu"]
     features = ["features", run, photos, "--layers", "relu7,pool5", "--device", "cpu"]
@@ -32,7 +32,7 @@ def test_several_processes_find_what_one_finds(run, photos, bad, tmp_path):
     two, one = tmp_path / "two", tmp_path / "one"
     two.mkdir()
     one.mkdir()
-    # Four images make a part: (0 1 2 3) (4 5 6 7) in the first round, (8 9 10) in the second.
+    # Four images make a chunk: (0 1 2 3) (4 5 6 7) in the first round, (8 9 10) in the second.
     its_commands = [*commands(run, photos, bad, two), ["predict", run, "-"]]
     statuses, said = several_commands.together(2, its_commands, tmp_path, images_at_once=4)
     assert statuses == [(1, 0), (0, 0), (0, 0), (0, 0), (2, 2)]

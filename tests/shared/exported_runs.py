@@ -13,7 +13,7 @@ CLASSES = ("dark", "grün", "light")
 
 
 def network(name="D", crop=32, width=1 / 16, classes=3, batch_norm=False):
-    """Random biases and statistics too, so that nothing that is left out would go unnoticed."""
+    """Return a network with random biases and statistics too, so that nothing can be left out unnoticed."""
     torch.manual_seed(1)
     net = vgg(name, classes=classes, crop=crop, width=width, batch_norm=batch_norm, mean_rgb=(120.0, 110.0, 90.0))
     with torch.no_grad():
@@ -30,7 +30,7 @@ def network(name="D", crop=32, width=1 / 16, classes=3, batch_norm=False):
 
 
 def pictures(folder, each=4, size=(40, 46)):
-    """Noise of three brightnesses, as a folder with train and val."""
+    """Write noise of three brightnesses, as a folder with train and val."""
     rng = np.random.default_rng(0)
     for part in ("train", "val"):
         for label, name in enumerate(CLASSES):
@@ -47,7 +47,7 @@ def saved(net, folder, classes=CLASSES):
 
 
 def exported(folder, data):
-    """A run, its network and one file of each kind, with the figures of its export."""
+    """Return a run, its network and one file of each kind, with the figures of its export."""
     run = saved(network(), folder / "run")
     found = {to: export(run, folder / name, to=to, data=data) for to, name in FILES.items()}
     return run, load(run), folder, found

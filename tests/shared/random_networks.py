@@ -1,4 +1,4 @@
-"""Small networks with random weights, for tests of what is done with their features."""
+"""Small networks with random weights, for tests of their features."""
 
 import torch
 
@@ -7,7 +7,7 @@ from verydeep.runs.model import Model, save_model
 
 
 def save_network(folder, *, name="A", seed=0, drawn=(), **more):
-    """A model's folder; activations keep their variance from layer to layer, so images of other colours differ."""
+    """Save a model; activations keep their variance from layer to layer, so images of other colours differ."""
     torch.manual_seed(seed)
     net = vgg(name, classes=2, crop=32, width=0.05, **more)
     with torch.no_grad():

@@ -22,7 +22,7 @@ def images_at_once(number):
 
 
 def together(processes, commands, folder, *, images_at_once):
-    """Runs command lines one after the other; the exit statuses of each, by rank, and what was said."""
+    """Run command lines one after the other; return the exit statuses of each, by rank, and what was printed."""
     file = Path(folder) / "commands.json"
     file.write_text(json.dumps([list(map(str, command)) for command in commands]))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
@@ -33,7 +33,7 @@ def together(processes, commands, folder, *, images_at_once):
 
 
 def status_of(*arguments):
-    """How a command line ends."""
+    """Return the exit status of a command line."""
     try:
         main(list(map(str, arguments)))
     except SystemExit as left:
@@ -42,7 +42,7 @@ def status_of(*arguments):
 
 
 def refusal(capsys, *arguments):
-    """The single line with which wrong use is answered."""
+    """Return the single line that refuses wrong use."""
     assert status_of(*arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("verydeep: ")

@@ -12,12 +12,12 @@ CLASSES = ("ant", "bee", "cow", "dog", "elk", "fox", "gnu")
 SIZES = ((40, 50), (37, 37), (50, 40), (40, 50), (64, 41))
 
 SPREAD = 0.3
-"""Of scores. Random nets find images much alike: with more of it their rounding would come to over 1e-6."""
+"""Standard deviation of scores. Random nets find images much alike: with more of it rounding would exceed 1e-6."""
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
-    """Its folder; activations keep their variance from layer to layer, so scores differ from image to image."""
+    """A run's folder; activations keep their variance from layer to layer, so scores differ from image to image."""
     torch.manual_seed(1)
     net = vgg("B", classes=len(CLASSES), crop=32, width=0.1).eval()
     with torch.no_grad():
@@ -40,7 +40,7 @@ def model(run):
 
 
 def pixels(seed, size):
-    """A colour with grain, unlike its mirror image."""
+    """Return a colour with grain, unlike its mirror image."""
     rng = np.random.default_rng(seed)
     grain = rng.integers(-60, 61, (*size, 3)) + np.linspace(-30, 30, size[1])[:, None]
     return (rng.integers(0, 256, 3) + grain).clip(0, 255).astype(np.uint8)
@@ -59,7 +59,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def classifier(run, photos, tmp_path_factory):
-    """Of ants and bees, by the features of one network at two scales."""
+    """A classifier of ants and bees, by the features of one network at two scales."""
     folder = tmp_path_factory.mktemp("classifiers") / "classifier"
     options = TransferOptions(train=3, test=2, splits=1, scales=(256, 300))
     transfer([run], data=str(photos), options=options, out=folder)

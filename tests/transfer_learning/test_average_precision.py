@@ -20,7 +20,7 @@ IMAGES = st.lists(st.tuples(st.integers(0, 6), st.sampled_from((-1, 0, 1)), st.i
 
 
 def naive(scores, shown, counts=None):
-    """Area and the mean of 11 precisions, from every threshold."""
+    """Return the area, and the mean of 11 precisions, from every threshold."""
     counts = np.ones(len(scores), int) if counts is None else counts
     total = sum(int(count) for sign, count in zip(shown, counts, strict=True) if sign > 0)
     points = []
@@ -60,7 +60,7 @@ def test_it_is_the_area_and_does_not_depend_on_the_order_of_images(images, rando
 
 
 @given(IMAGES.filter(lambda images: any(sign > 0 for _, sign, _ in images)))
-def test_a_drawing_is_a_list_with_its_images_several_times(images):
+def test_a_resample_is_a_list_with_repeated_images(images):
     scores, shown, counts = arrays(images)
     found = average_precisions(ranking(scores, shown), np.column_stack([counts, counts[::-1]]).astype(float))
     for value, its in zip(found, (counts, counts[::-1]), strict=True):
@@ -79,7 +79,7 @@ def test_it_is_sklearns_where_precision_only_falls_and_more_elsewhere():
     assert average_precision(falling, shown) == pytest.approx(average_precision_score(shown > 0, falling), abs=1e-12)
     for _ in range(20):
         signs = rng.choice(np.array([-1, 1], np.int8), 60)
-        scores = np.round(rng.normal(size=60) + signs, 1)  # with equals among them
+        scores = np.round(rng.normal(size=60) + signs, 1)  # with ties
         precisions, recalls, _ = precision_recall_curve(signs > 0, scores)
         area = -np.sum(np.diff(recalls) * np.maximum.accumulate(precisions)[:-1])
         found = average_precision(scores, signs)
@@ -87,7 +87,7 @@ def test_it_is_sklearns_where_precision_only_falls_and_more_elsewhere():
         assert found > average_precision_score(signs > 0, scores)
 
 
-def test_equal_scores_have_the_share_that_shows_the_class():
+def test_equal_scores_give_the_share_that_shows_the_class():
     shown = np.array([1, -1, -1, 0, -1, 1, -1, -1], np.int8)
     assert average_precision(np.zeros(8), shown) == pytest.approx(2 / 7)
 
@@ -106,6 +106,6 @@ def test_recalls_are_compared_in_whole_numbers():
     assert eleven_point_average_precision(-np.arange(12.0), shown) == pytest.approx(wanted)
 
 
-def test_without_an_image_of_the_class_there_is_none():
+def test_without_an_image_of_the_class_there_is_no_precision():
     with pytest.raises(ValueError, match="no image shows the class"):
         average_precision(np.zeros(3), np.array([-1, 0, -1], np.int8))

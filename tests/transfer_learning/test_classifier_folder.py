@@ -1,4 +1,4 @@
-"""The folder of a classifier of features: nothing in it is lost, and what is damaged is told in one line."""
+"""The folder of a classifier of features: nothing in it is lost, and damage is reported in one line."""
 
 import hashlib
 import json
@@ -41,8 +41,8 @@ def files_in(folder):
         ("folder/", "folder"),
     ],
 )
-def test_no_folder_is_replaced_that_holds_something_else(classifier, tmp_path, name, told):
-    """Before any work: that there is neither a run nor a source is not noticed."""
+def test_a_folder_that_holds_something_else_is_not_replaced(classifier, tmp_path, name, told):
+    """It is refused before any work: the missing run and source are not noticed."""
     folder = tmp_path / "classifier"
     shutil.copytree(classifier, folder)
     check_classifier_folder(folder)
@@ -73,7 +73,7 @@ def test_only_a_whole_classifier_makes_its_files_replaceable(classifier, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["0", "classifier.safetensors"])
-def test_what_only_has_the_name_of_a_classifiers_file_is_not_replaced(classifier, tmp_path, name):
+def test_a_folder_with_the_name_of_a_classifiers_file_is_not_replaced(classifier, tmp_path, name):
     folder = tmp_path / "classifier"
     shutil.copytree(classifier, folder)
     if name == "0":
@@ -86,7 +86,7 @@ def test_what_only_has_the_name_of_a_classifiers_file_is_not_replaced(classifier
         check_classifier_folder(folder)
 
 
-def test_the_folder_one_is_in_is_not_replaced_under_ones_feet(tmp_path, monkeypatch):
+def test_the_working_folder_is_not_replaced(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     for out in (Path(), tmp_path / "here"):
@@ -128,7 +128,7 @@ def test_other_files_are_not_written_into_a_classifier(tmp_path, capsys, monkeyp
 
 @pytest.fixture(scope="module")
 def damaged(classifier, tmp_path_factory):
-    """A copy of the classifier for any classifier.json, which is given as text."""
+    """Return a function that puts any text as classifier.json into a copy of the classifier."""
     folder = tmp_path_factory.mktemp("damaged") / "classifier"
     shutil.copytree(classifier, folder)
 
@@ -184,8 +184,8 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "value", "told"), WRONG)
-def test_what_is_wrong_in_a_classifier_is_told_in_a_line(classifier, damaged, name, value, told):
-    """Whether what was saved is known by its hash or, as of older ones, not."""
+def test_a_wrong_value_in_a_classifier_is_named(classifier, damaged, name, value, told):
+    """With a hash, and without one, as in older classifiers."""
     about = about_of(classifier)
     del about["sha256"]
     (about["networks"][0] if name in {*about["networks"][0], "layers"} else about)[name] = value
@@ -198,7 +198,7 @@ def test_what_is_wrong_in_a_classifier_is_told_in_a_line(classifier, damaged, na
 
 
 @pytest.mark.parametrize("name", ["format", "classes", "c", "networks", "weights_sha256", "scales", "pool", "mirror"])
-def test_what_a_classifier_lacks_is_named(classifier, damaged, name):
+def test_a_missing_value_of_a_classifier_is_named(classifier, damaged, name):
     about = about_of(classifier)
     del (about if name in about else about["networks"][0])[name]
     with pytest.raises(ValueError, match="says no format" if name == "format" else f"lacks '{name}'"):
@@ -206,7 +206,7 @@ def test_what_a_classifier_lacks_is_named(classifier, damaged, name):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", "\ud800".encode("utf-8", "surrogatepass"), "[" * 100_000])
-def test_what_is_no_classifier_at_all_is_told_in_a_line(damaged, text):
+def test_a_file_that_is_no_classifier_is_refused_in_a_line(damaged, text):
     folder = damaged("")
     (folder / "classifier.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(
@@ -216,7 +216,7 @@ def test_what_is_no_classifier_at_all_is_told_in_a_line(damaged, text):
     assert "\n" not in str(refused.value)
 
 
-def test_what_older_classifiers_lack_is_not_missed(classifier, damaged):
+def test_values_that_older_classifiers_lack_are_optional(classifier, damaged):
     about = about_of(classifier)
     del about["sha256"], about["several_labels"]
     loaded = load_classifier(damaged(json.dumps(about, indent=1)))
@@ -235,8 +235,8 @@ def test_what_older_classifiers_lack_is_not_missed(classifier, damaged):
         ({"more": np.zeros(1)}, "classifier.safetensors holds other things than weights and biases"),
     ],
 )
-def test_weights_that_do_not_fit_are_told_in_a_line(classifier, tmp_path, change, told):
-    """Though their hash is right."""
+def test_weights_that_do_not_fit_are_refused_in_a_line(classifier, tmp_path, change, told):
+    """Their hash is right."""
     folder = tmp_path / "classifier"
     shutil.copytree(classifier, folder)
     file = folder / "classifier.safetensors"
@@ -247,11 +247,11 @@ def test_weights_that_do_not_fit_are_told_in_a_line(classifier, tmp_path, change
         load_classifier(folder)
 
 
-def places_in(value, path=()):
-    """Of every value in JSON."""
+def paths_in(value, path=()):
+    """Yield the path of every value in JSON."""
     yield path
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
-        yield from places_in(inner, (*path, key))
+        yield from paths_in(inner, (*path, key))
 
 
 SCALARS = (
@@ -266,9 +266,9 @@ VALUES = st.recursive(
 
 @st.composite
 def damages(draw, about):
-    """JSON in which one value is gone, another, there twice, or has company."""
+    """Return JSON in which one value is missing, changed, repeated, or has another beside it."""
     about = json.loads(json.dumps(about))
-    *path, last = draw(st.sampled_from(list(places_in(about))[1:]))
+    *path, last = draw(st.sampled_from(list(paths_in(about))[1:]))
     holder = about
     for key in path:
         holder = holder[key]
@@ -288,7 +288,7 @@ QUICK = settings(deadline=None, max_examples=150, suppress_health_check=[HealthC
 
 
 def classified(folder, image):
-    """What a classifier makes of an image, or None and why it is refused; any other error goes on."""
+    """Return the classification of an image, or None and why it is refused; other errors are raised."""
     try:
         (found,) = verydeep.classify(folder, image)
     except ValueError as error:
@@ -312,8 +312,8 @@ def test_a_damaged_classifier_is_refused_in_a_line_or_says_the_same(classifier, 
 
 @QUICK
 @given(data=st.data())
-def test_what_no_hash_tells_is_refused_in_a_line_or_is_a_classifier(classifier, damaged, photos, data):
-    """As of older ones: other names or scales may be meant."""
+def test_damage_without_a_hash_is_refused_in_a_line_or_is_a_classifier(classifier, damaged, photos, data):
+    """As in older classifiers: other names or scales may be intended."""
     about = about_of(classifier)
     del about["sha256"]
     written = data.draw(damages(about))

@@ -1,4 +1,4 @@
-"""A classifier of features in `predict`: the same ways in and out as for a network, and refused everywhere else."""
+"""A classifier of features in `predict`: images and files as for a network; refused everywhere else."""
 
 import csv
 import io
@@ -59,7 +59,7 @@ def test_every_kind_of_file_says_the_same(classifier, photos, bad, tmp_path, cap
         assert (of_table["error"], row["error"]) == (line["error"], line["error"] or "")
 
 
-def test_images_are_given_as_they_are_to_predict(classifier, photos, capsys, monkeypatch):
+def test_images_are_given_as_for_a_network(classifier, photos, capsys, monkeypatch):
     file = photos / "ant" / "0.png"
     (expected,) = verydeep.classify(classifier, file)
     given = [Image.open(file), np.asarray(Image.open(file)), file.read_bytes(), photos / "a*" / "0.*"]
@@ -72,13 +72,13 @@ def test_images_are_given_as_they_are_to_predict(classifier, photos, capsys, mon
         assert status_of("predict", classifier, "-", "--out", "-") == 0
         assert json.loads(capsys.readouterr().out)["scores"] == list(expected.scores)
     assert status_of("predict", classifier, photos / "a*" / "0.*", "--top", 1) == 0
-    told = " ".join(capsys.readouterr().out.split())  # wherever the table breaks its lines
+    told = " ".join(capsys.readouterr().out.split())  # however the table breaks its lines
     assert f"{expected.classes[0]} {expected.scores[0]:+.2f}" in told
     assert "Score: distance from" in told
 
 
 class Watched(GivenImages):
-    """Notes which images are read."""
+    """Images that note which of them are read."""
 
     def __getitem__(self, index):
         self.read.append(index)
@@ -113,7 +113,7 @@ def test_processes_that_decode_start_once_and_refused_images_shift_no_other(clas
     assert not multiprocessing.active_children()
 
 
-def test_options_that_mean_nothing_are_refused(classifier, photos, tmp_path, capsys, monkeypatch):
+def test_options_without_a_meaning_are_refused(classifier, photos, tmp_path, capsys, monkeypatch):
     for option in (["--protocol", "dense"], ["--scales", "single"], ["--map", tmp_path / "maps"]):
         assert "leave out --protocol, --scales and --map" in refusal(capsys, "predict", classifier, photos, *option)
     assert "--scales takes whole numbers" in refusal(capsys, "predict", classifier, photos, "--scales", "")
@@ -124,7 +124,7 @@ def test_options_that_mean_nothing_are_refused(classifier, photos, tmp_path, cap
     assert "start this without torchrun" in refusal(capsys, "predict", classifier, photos)
 
 
-def test_what_takes_runs_says_what_it_is(classifier, run, photos, tmp_path, capsys):
+def test_verbs_that_take_runs_say_that_it_is_a_classifier(classifier, run, photos, tmp_path, capsys):
     out, boxes = ["--out", tmp_path / "out"], tmp_path / "boxes.csv"
     lines = [f"{file.relative_to(photos)},1,1,9,9,{file.parent.name}" for file in photos.rglob("*.png")]
     boxes.write_text("\n".join(["file,x0,y0,x1,y1,class", *lines]))

@@ -59,7 +59,7 @@ def made(tmp_path_factory):
 
 
 def vectors_of(labels, *, noise, seed=0, numbers=12):
-    """Vectors of length 1 about a centre for each class."""
+    """Return vectors of length 1 around a centre for each class."""
     rng = np.random.default_rng(seed)
     found = rng.normal(size=(max(labels) + 1, numbers))[labels] + noise * rng.normal(size=(len(labels), numbers))
     return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
@@ -110,7 +110,7 @@ def test_c_is_the_one_that_does_best_on_the_held_out_fifth():
     assert len(chosen) > 1, "a constant would have passed"
 
 
-def test_two_classes_have_a_plane_each():
+def test_each_of_two_classes_has_a_plane():
     labels = np.repeat([0, 1], 10)
     vectors = vectors_of(labels, noise=1.0)
     svm, solver = fit(vectors, labels, c=1.0), LinearSVC(C=1.0, dual=False).fit(vectors, labels)
@@ -124,14 +124,14 @@ def test_an_svm_that_is_not_quite_solved_is_no_warning(monkeypatch):
     fit(vectors_of(labels, noise=1.0), labels, c=100.0)
 
 
-def test_recall_is_of_each_class_and_then_averaged():
+def test_recall_is_computed_for_each_class():
     labels = np.array([5, 5, 5, 5, 2, 2, 7])
     right = np.array([1, 0, 0, 0, 1, 1, 0], bool)
     assert class_recalls(right, labels).tolist() == [1, 0.25, 0]
 
 
 def outcomes(seed=0, images=40, splits=3):
-    """Of two descriptors and a baseline: which of the tested images are right."""
+    """Return which tested images are right, for a descriptor and two baselines."""
     rng = np.random.default_rng(seed)
     labels = np.repeat([0, 1], images // 2)
     tested = np.zeros((splits, images), bool)
@@ -181,7 +181,7 @@ def test_figures_follow_from_which_images_are_right():
         assert pair.difference_ci95[0] < pair.difference < pair.difference_ci95[1]
 
 
-def test_intervals_are_of_images_drawn_with_all_that_is_known_of_them():
+def test_intervals_resample_images_with_all_their_answers():
     classified, tested, labels = outcomes(seed=3)
     right = np.stack([one.outcome for one in classified])
     rng = np.random.default_rng(9)
@@ -204,8 +204,8 @@ def test_intervals_are_of_images_drawn_with_all_that_is_known_of_them():
 
 
 @pytest.mark.parametrize("images", [2, 3, 5, 40])
-def test_drawings_vary_as_means_of_other_test_images_would(images):
-    """The sample variance of an image is p(1 - p) m/(m - 1); of a mean of m an m-th of it, of two classes a half."""
+def test_resamples_vary_as_means_of_other_test_images_would(images):
+    """An image has the sample variance p(1 - p) m/(m - 1), a mean of m images an m-th of it, two classes a half."""
     labels = np.repeat([0, 1], images)
     right = np.tile(np.arange(images) < images // 2 + 1, 2)[None, None] & (labels < 2)
     share = right[0, 0, :images].mean()
@@ -220,7 +220,7 @@ def test_a_descriptor_differs_from_itself_by_nothing():
     assert (pair.difference, pair.difference_ci95) == (0, (0, 0))
 
 
-def test_one_image_of_each_class_in_one_split_has_neither_sd_nor_interval():
+def test_one_image_per_class_in_one_split_has_neither_sd_nor_interval():
     right = np.array([[True, False, False, False]])
     one = SVMOutcome(name="one", kind="network", networks="A", numbers=3, outcome=right, c=(1.0,))
     tested = np.array([[True, False, True, False]])
@@ -288,7 +288,7 @@ def test_shuffled_labels_give_chance(made):
         )
         shuffled = MemorySource(classes=CLASSES, samples=samples)
         recalls.append(transfer(made.runs[:1], data=shuffled, options=FEW).descriptors[0].mean)
-    # 8 x 18 images at a chance of a third: within three standard errors of images that all tell something new.
+    # 8 x 18 images at a chance of a third: within three standard errors of independent images.
     assert abs(np.mean(recalls) - 100 / 3) < 12
 
 
@@ -334,7 +334,7 @@ def test_vectors_are_the_features(made):
         np.testing.assert_allclose(vector, rows[name] / np.linalg.norm(rows[name]), atol=1e-6)
 
 
-def test_images_that_cannot_be_used_are_left_out_of_all(made, tmp_path):
+def test_unusable_images_are_left_out_of_all_descriptors(made, tmp_path):
     photos = tmp_path / "photos"
     for name in CLASSES[:2]:
         (photos / name).mkdir(parents=True)
@@ -408,7 +408,7 @@ def test_the_verbs_from_features_to_predictions(made, capsys, tmp_path):
     assert "cow" in capsys.readouterr().out
 
 
-def test_wrong_use_is_told_in_a_line(made, capsys, tmp_path):
+def test_wrong_use_is_refused_in_a_line(made, capsys, tmp_path):
     on = ["transfer", made.runs[0], "--data", made.photos]
     assert "name one or more runs" in refusal(capsys, "transfer", "--data", made.photos)
     assert "each once" in refusal(capsys, *on, made.runs[0])

@@ -1,4 +1,4 @@
-"""What features are kept under, what goes on from what was computed, and what `transfer` says of its images."""
+"""Keys of cached features, continuing from them, and notes on images."""
 
 import json
 import subprocess
@@ -56,7 +56,7 @@ def made(tmp_path, monkeypatch):
 
 
 def vectors_of(made, runs, **asked):
-    """What `transfer` finds, and the vectors of each descriptor."""
+    """Return the result of `transfer`, and the vectors of each descriptor."""
     kept, original = [], transfer_module.svm_outcomes
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -79,7 +79,7 @@ def mirrored_file(made):
 
 
 def repeated(made):
-    """The same once more."""
+    """Repeat the transfer."""
 
 
 CHANGES = {
@@ -106,7 +106,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_features_are_kept_under_all_that_they_follow_from(made, change):
+def test_cached_features_depend_on_all_their_inputs(made, change):
     transfer(made.run, data=made.photos, options=BASELINE)
     assert len(set(made.written)) == 2
     alter, asked, anew = CHANGES[change]
@@ -128,7 +128,7 @@ def test_an_untrained_network_has_other_features_for_each_seed(made):
     assert np.array_equal(other, wanted)
 
 
-def test_an_untrained_network_is_of_the_same_kind(made):
+def test_an_untrained_network_has_the_same_architecture(made):
     old = load_model(save_network(made.place / "bn", batch_norm=True))
     new = untrained(old, seed=0)
     assert {name: value.shape for name, value in new.net.state_dict().items()} == {
@@ -138,7 +138,7 @@ def test_an_untrained_network_is_of_the_same_kind(made):
     assert not new.net.training
 
 
-def test_more_bad_images_go_on_from_what_was_computed_and_fewer_are_refused(made, monkeypatch):
+def test_tolerating_more_bad_images_continues_and_tolerating_fewer_is_refused(made, monkeypatch):
     (made.photos / CLASSES[0] / "9.bmp").write_bytes(b"")
     more = Tolerance(max_bad=10)
     with pytest.raises(TooManyBadImagesError, match="1 of 11 images cannot be used"):
@@ -159,14 +159,14 @@ def test_more_bad_images_go_on_from_what_was_computed_and_fewer_are_refused(made
     transfer(made.run, data=made.photos, options=FEW, tolerance=more)
 
 
-def test_unusable_images_of_every_descriptor_are_told(made):
+def test_unusable_images_of_every_descriptor_are_reported(made):
     (made.photos / CLASSES[0] / "9.bmp").write_bytes(b"")
     other = save_network(made.place / "B", name="B")
     found = transfer([made.run, other], data=made.photos, options=FEW, tolerance=Tolerance(max_bad=10))
     assert [Path(name).name for name in found.unusable] == ["9.bmp"]
 
 
-def test_pixels_are_of_images_that_are_not_too_large(made):
+def test_pixels_leave_out_images_that_are_too_large(made):
     Image.new("RGB", (50, 50)).save(made.photos / CLASSES[0] / "9.bmp")
     source = open_for_testing(str(made.photos), None).source("all")
     found = pixel_features(source, Tolerance(max_bad=10, max_pixels=40 * 44))
@@ -174,7 +174,7 @@ def test_pixels_are_of_images_that_are_not_too_large(made):
     assert len(found.ids) == len(found.vectors) == 10
 
 
-def test_too_few_images_are_told_before_any_work(made, monkeypatch):
+def test_too_few_images_are_refused_before_any_work(made, monkeypatch):
     for work in ("read_once", "compared_descriptors"):
         monkeypatch.setattr(transfer_module, work, None)
     with pytest.raises(ValueError, match="needs 6 images of each class or more"):
@@ -225,7 +225,7 @@ sys.stdin.read()
 """
 
 
-def test_another_process_that_computes_the_same_is_told(made, capsys):
+def test_another_process_that_computes_the_same_is_reported(made, capsys):
     transfer(made.run, data=made.photos, options=FEW)
     (file,) = made.written
     file.unlink()
@@ -250,7 +250,7 @@ def test_a_cache_that_cannot_be_written_is_named(made, capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines() == [wanted]
 
 
-def test_a_full_disk_is_told_with_the_folder(made, capsys, monkeypatch):
+def test_a_full_disk_is_reported_with_the_folder(made, capsys, monkeypatch):
     def full(file, part):
         try:
             raise OSError(28, "No space left on device")
@@ -264,14 +264,14 @@ def test_a_full_disk_is_told_with_the_folder(made, capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines() == [f"verydeep: {told}"]
 
 
-def test_copies_of_training_images_among_those_for_testing_are_counted(made, capsys):
+def test_test_images_that_copy_training_images_are_counted(made, capsys):
     images = [sorted((made.photos / name).iterdir()) for name in CLASSES]
     images[0][1].write_bytes(images[0][0].read_bytes())
     images[1][3].write_bytes(images[0][0].read_bytes())  # of another class
     source = open_for_testing(str(made.photos), None).source("all")
     data = [source[index].data for index in range(len(source))]
     labelled = images_of_classes(source, made.photos)
-    (made.photos / CLASSES[0] / "-.bmp").write_bytes(b"")  # the first one, and left out
+    (made.photos / CLASSES[0] / "-.bmp").write_bytes(b"")  # the first one, which is unusable
     counts = set()
     for options in (replace(FEW, seed=seed, splits=splits) for seed in range(4) for splits in (1, 2)):
         splits = transfer_splits(labelled, options)
@@ -284,12 +284,12 @@ def test_copies_of_training_images_among_those_for_testing_are_counted(made, cap
     assert len(counts) > 1
 
 
-def test_nothing_is_told_of_images_that_differ_and_features_that_are_not_zero(made, capsys):
+def test_nothing_is_reported_if_images_differ_and_features_are_not_zero(made, capsys):
     assert transfer(made.run, data=made.photos, options=FEW).copies == 0
     assert capsys.readouterr().err == ""
 
 
-def test_features_that_are_all_zero_are_told(made, capsys):
+def test_features_that_are_all_zero_are_reported(made, capsys):
     model = load_model(made.run)
     with torch.no_grad():
         model.net.fc7.weight.zero_()

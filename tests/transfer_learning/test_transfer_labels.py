@@ -1,4 +1,4 @@
-"""Features on images with several labels, and on test images that are given: against naive computations."""
+"""Features on images with several labels, and with given test images, against naive computations."""
 
 import csv
 import json
@@ -41,7 +41,7 @@ FEW = TransferOptions(train=8, test=8, splits=2)
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Two networks with random weights, and pictures of one to three coloured shapes, with files that say of which."""
+    """Two networks with random weights, and pictures of one to three coloured shapes, with files of their labels."""
     place = tmp_path_factory.mktemp("labels")
     for seed, name in enumerate("AB"):
         save_network(place / name, name=name, seed=seed)
@@ -76,14 +76,14 @@ def several(images, seed=0, *, difficult=0.05, shares=(0.1, 0.2, 0.5)):
 
 
 def area(shown, scores):
-    """Average precision from scikit-learn's curve, interpolated here."""
+    """Return the average precision from scikit-learn's curve, interpolated here."""
     counted = shown != 0
     precisions, recalls, _ = precision_recall_curve(shown[counted] > 0, scores[counted])
     return -np.sum(np.diff(recalls) * np.maximum.accumulate(precisions)[:-1])
 
 
 def naive_svm(vectors, shown, c):
-    """Weights and biases of each class in turn."""
+    """Return weights and biases of each class in turn."""
     solvers = [
         LinearSVC(C=c, dual=False, tol=1e-8, max_iter=10_000).fit(vectors[its != 0].astype(float), its[its != 0] > 0)
         for its in shown.T
@@ -92,7 +92,7 @@ def naive_svm(vectors, shown, c):
 
 
 def naive_choice(vectors, shown):
-    """The C of the highest mAP on the held-out fifth, the middle one of several."""
+    """Return the C with the highest mAP on the held-out fifth, the middle one of several."""
     fitting, choosing = multilabel_split(shown)
     found = []
     for c in CHOICES_OF_C:
@@ -108,7 +108,7 @@ def vectors_of(shown, *, noise, seed=0, numbers=15):
     return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_draws_go_from_the_rarest_class_to_the_most_common():
+def test_images_are_sampled_from_the_rarest_class_to_the_most_common():
     shown = several(250, shares=(0.4, 0.15, 0.5))
     draw = TransferOptions(train=9, test=7, splits=3, seed=5)
     found = transfer_splits(Labelled(classes=("a", "b", "c"), labels=shown), draw)
@@ -140,7 +140,7 @@ def refused(shown, message, *, for_testing=None, train=4):
         transfer_splits(labelled, TransferOptions(train=train, test=3, splits=1))
 
 
-def test_divisions_without_what_an_svm_needs_are_refused():
+def test_splits_without_the_images_that_an_svm_needs_are_refused():
     shown = np.full((40, 3), -1)
     shown[:20, 0] = shown[20:, 1] = shown[:4, 2] = 1
     refused(shown, r"--train 4 needs 5 images of each class or more.* usable are c 4: lower --train")
@@ -159,7 +159,7 @@ def test_divisions_without_what_an_svm_needs_are_refused():
     refused(ring[[0, 1, 2, 3, 5, 6]], r"too few training images show [abc]", for_testing=np.arange(6) >= 4)
 
 
-def test_a_common_class_that_rarer_ones_use_up_is_told():
+def test_a_common_class_that_rarer_ones_use_up_is_refused():
     """All images of the common class show a rare one too, and all but one of a rare one's are for training."""
     shown = np.full((30, 4), -1)
     for label in range(3):
@@ -208,7 +208,7 @@ def test_svms_are_those_of_each_class_against_the_images_known_not_to_show_it():
     assert len(chosen) > 1, "a constant would have passed"
 
 
-def test_intervals_are_of_images_drawn_with_all_that_is_known_of_them():
+def test_intervals_resample_images_with_all_their_answers():
     shown, rng = several(80), np.random.default_rng(1)
     tested = rng.random((2, 80)) < 0.6
     scores = [rng.normal(size=(2, 80, 3)).astype(np.float32) + pull * (shown > 0) for pull in (2, 1)]
@@ -273,7 +273,7 @@ def test_images_are_hashed_once(made, monkeypatch, tmp_path):
     assert transfer(made.runs, data=made.photos, options=replace(FEW, labels=made.labels)).n == IMAGES
 
 
-def test_test_images_that_are_given_are_those_tested_on(made, tmp_path):
+def test_given_test_images_are_used(made, tmp_path):
     options = TransferOptions(labels=made.labels, test_images=made.test)
     found = transfer(made.runs[:1], data=made.photos, options=options)
     assert (found.splits, found.n_train, found.n_test) == (1, 40, 20)
@@ -289,7 +289,7 @@ def test_test_images_that_are_given_are_those_tested_on(made, tmp_path):
     assert found.descriptors[0].mean == pytest.approx(100 * wanted, abs=1e-3)
 
 
-def test_an_image_that_cannot_be_used_is_in_neither_part(made, tmp_path):
+def test_an_unusable_image_is_in_neither_part(made, tmp_path):
     photos = tmp_path / "photos"
     for file in made.photos.rglob("*.png"):
         (photos / file.relative_to(made.photos)).parent.mkdir(parents=True, exist_ok=True)
@@ -327,7 +327,7 @@ def test_a_saved_classifier_gives_all_classes_above_zero(made, tmp_path):
         )
 
 
-def test_the_verb_says_which_measure_it_is(made, capsys, tmp_path):
+def test_the_verb_names_its_measure(made, capsys, tmp_path):
     on = ["transfer", made.runs[0], "--data", made.photos, "--labels", made.labels, "--baseline"]
     few = ["--train", 8, "--test", 8, "--splits", 2]
     saved = ["--json", tmp_path / "found.json", "--report", tmp_path / "page"]
@@ -380,7 +380,7 @@ def test_test_images_of_class_folders(made, capsys, tmp_path):
     assert found["descriptors"][0]["mean"] == 100
 
 
-def test_wrong_use_is_told_in_a_line(made, capsys, tmp_path):
+def test_wrong_use_is_refused_in_a_line(made, capsys, tmp_path):
     def refusal(*arguments):
         return commands.refusal(capsys, "transfer", made.runs[0], "--data", *arguments)
 
@@ -398,7 +398,7 @@ def test_wrong_use_is_told_in_a_line(made, capsys, tmp_path):
     assert "line 2 (x)" in refusal(*labels, "--test-images", tmp_path / "test.txt")
 
 
-def test_help_names_the_numbers_that_hold(capsys):
+def test_help_names_the_default_numbers(capsys):
     assert run("transfer", "--help") == 0
     text = " ".join(capsys.readouterr().out.split())
     for number in (TransferOptions().train, TransferOptions().test, TransferOptions().splits):

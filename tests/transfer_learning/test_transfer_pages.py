@@ -1,4 +1,4 @@
-"""Every figure of a transfer in its place, in the terminal's tables and on the page."""
+"""Every figure of a transfer in its cell, in the terminal's tables and on the page."""
 
 import io
 import re
@@ -18,7 +18,7 @@ D = next(row for row in TABLE_11 if row.networks == "D")
 
 
 def descriptor(name, kind, start, paper=None, eleven=None):
-    """Figures that stand nowhere else."""
+    """Return figures that occur nowhere else."""
     return DescriptorResult(
         name=name,
         kind=kind,
@@ -84,7 +84,7 @@ def made(measure):
 
 
 class Rows(HTMLParser):
-    """Texts of the cells of every row of every table, and all texts."""
+    """Return the texts of the cells of every row of every table, and all texts."""
 
     def __init__(self, page):
         super().__init__()
