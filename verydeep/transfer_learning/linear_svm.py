@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int8, Int64
 from numpy.typing import NDArray
 
-from verydeep.images.sources.source import stratified_split
+from verydeep.images.sources.splits import stratified_split
 from verydeep.transfer_learning.average_precision import average_precision
 from verydeep.transfer_learning.labels import Labels
 
