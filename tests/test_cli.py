@@ -66,7 +66,7 @@ def test_wrong_use_is_answered_in_one_line(capsys, tmp_path):
     tested = ("evaluate", taken, "--data", "digits")
     assert "--protocol" in refusal(capsys, *tested, "--protocol", "cropped")
     assert "whole numbers" in refusal(capsys, *tested, "--scales", "all")
-    assert "ends in .parquet or .csv, not as" in refusal(capsys, *tested, "--predictions", tmp_path / "p.txt")
+    assert "ends in .parquet or .csv, unlike" in refusal(capsys, *tested, "--predictions", tmp_path / "p.txt")
     assert "there is no folder" in refusal(capsys, *tested, "--predictions", tmp_path / "nowhere" / "p.csv")
     for page in (taken / "cat" / "0.png", taken / "cat" / "0.png" / "page"):
         assert "is a file: name a folder" in refusal(capsys, *tested, "--report", page)

@@ -389,7 +389,7 @@ def test_wrong_use_is_refused_in_a_line(made, capsys, tmp_path):
     assert "leave out --test, --splits" in refusal(*labels, "--test-images", made.test, "--test", 5, "--splits", 2)
     assert "needs 31 images of each class" in refusal(*labels)
     assert "train must be 2 or more, not 1" in refusal(*labels, "--train", 1)
-    assert "is no folder: with --labels" in refusal("digits", "--labels", made.labels)
+    assert "is not a folder: with --labels" in refusal("digits", "--labels", made.labels)
     assert "these images have no splits" in refusal(*labels, "--split", "val")
     assert "say with --labels" in refusal(made.photos / "old")
     (tmp_path / "labels.csv").write_text("0.png,cat\nx.png,dog\n")

@@ -48,7 +48,7 @@ def check_kind(file: Path) -> None:
         ValueError: its ending is not .safetensors or .parquet, or the library that writes Parquet is not installed.
     """
     if file.suffix not in (SAFETENSORS, PARQUET):
-        raise ValueError(f"a file of features ends in {SAFETENSORS} or {PARQUET}, not as {file.name} does")
+        raise ValueError(f"a file of features ends in {SAFETENSORS} or {PARQUET}, unlike {file.name}")
     if file.suffix == PARQUET:
         _pyarrow()
 

@@ -140,17 +140,10 @@ def load_classifier(folder: str | Path) -> FeatureClassifier:
 
 def _loaded(path: Path) -> FeatureClassifier:
     contents = read_classifier_file(path)
-    svm = _loaded_svm(path / _SVM_WEIGHTS, contents)
     models = tuple(load_model(path / str(number)) for number in range(len(contents.descriptors)))
     features = sum(_feature_count(*pair) for pair in zip(models, contents.descriptors, strict=True))
-    classes = len(contents.classes)
-    if svm.weights.shape != (classes, features) or svm.biases.shape != (classes,):
-        raise ValueError(
-            f"{classes:,} classes and {features:,} features do not go with weights {list(svm.weights.shape)} "
-            f"and biases {list(svm.biases.shape)}"
-        )
     return FeatureClassifier(
-        svm=svm,
+        svm=_loaded_svm(path / _SVM_WEIGHTS, contents, features),
         classes=contents.classes,
         models=models,
         descriptors=contents.descriptors,
@@ -158,7 +151,7 @@ def _loaded(path: Path) -> FeatureClassifier:
     )
 
 
-def _loaded_svm(file: Path, contents: ClassifierFile) -> LinearSVM:
+def _loaded_svm(file: Path, contents: ClassifierFile, features: int) -> LinearSVM:
     from safetensors.numpy import load_file
 
     if contents.weights_sha256 != file_sha256(file):
@@ -166,7 +159,13 @@ def _loaded_svm(file: Path, contents: ClassifierFile) -> LinearSVM:
     arrays = load_file(file)
     if set(arrays) != {"weights", "biases"}:
         raise ValueError(f"{file.name} holds other things than weights and biases")
-    return LinearSVM(weights=arrays["weights"], biases=arrays["biases"], c=contents.c)
+    weights, biases, classes = arrays["weights"], arrays["biases"], len(contents.classes)
+    if weights.shape != (classes, features) or biases.shape != (classes,):
+        raise ValueError(
+            f"{classes:,} classes and {features:,} features do not go with weights {list(weights.shape)} "
+            f"and biases {list(biases.shape)}"
+        )
+    return LinearSVM(weights=weights, biases=biases, c=contents.c)
 
 
 def _feature_count(model: Model, descriptor: Descriptor) -> int:

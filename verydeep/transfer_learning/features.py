@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch.nn import functional as F
 
-from verydeep.descriptors import parts as feature_parts
+from verydeep.descriptors import chunks
 from verydeep.descriptors.descriptor import PENULTIMATE, Descriptor
 from verydeep.descriptors.files import write_features
 from verydeep.images.decode import UnusableImageError, decode
@@ -103,7 +103,7 @@ def _errors_about_the_folder(folder: Path) -> Iterator[None]:
     """Raise errors about the file as errors about the folder for caches, since the user has named no file."""
     try:
         yield
-    except feature_parts.WrittenElsewhereError:
+    except chunks.WrittenElsewhereError:
         raise OSError("another verydeep transfer computes the same features: wait for it") from None
     except OSError as error:
         why = next(
