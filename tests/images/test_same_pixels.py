@@ -235,7 +235,9 @@ class Watcher(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.register_buffer("mean_rgb", torch.zeros(3))
-        self.architecture, self.seen = Architecture(network="A", classes=2, crop=CROP, width=1 / 64), []
+        architecture = Architecture(network="A", classes=2, width=1 / 64)
+        object.__setattr__(architecture, "crop", CROP)  # no network has this one, but its scales need no rescaling
+        self.architecture, self.seen = architecture, []
 
     def score_map(self, images):
         self.seen.append(images.float())
