@@ -18,8 +18,10 @@ import torch
 
 from verydeep.export import export as exporting
 from verydeep.export.checksum import SHA256, UNSTATED, state_checksum
-from verydeep.export.exported import compute_by_onnxruntime, compute_by_openvino, load_exported
+from verydeep.export.exported import load_exported
 from verydeep.export.metadata import KEY, Metadata
+from verydeep.export.onnx import compute_by_onnxruntime
+from verydeep.export.openvino import compute_by_openvino
 from verydeep.runs.model import load_model
 
 FILES = shared.FILES

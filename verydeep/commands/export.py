@@ -47,12 +47,12 @@ def export(
             raise ValueError(f"weights for {to} need no images: leave out --int8, --data and what goes with them")
         from verydeep.export.weights import write_weights
 
-        written = write_weights(run, out, cast(ForeignLayout, to)).to_dict()
-        show(written, json_file, weights_table(written))
+        written = write_weights(run, out, cast(ForeignLayout, to))
+        show(written.to_dict(), json_file, weights_table(written))
         return
     from verydeep.export.export import export as export_run
 
-    found = export_run(
+    exported = export_run(
         run,
         out,
         to=cast(Format, to),
@@ -61,5 +61,5 @@ def export(
         max_loss=max_loss,
         check_images=check_images,
         tolerance=images,
-    ).to_dict()
-    show(found, json_file, export_table(found))
+    )
+    show(exported.to_dict(), json_file, export_table(exported))

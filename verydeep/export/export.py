@@ -1,7 +1,7 @@
 """A run to one file that other programs can use, checked against PyTorch on real images before it appears."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,10 @@ from verydeep.evaluation.dense import largest_image
 from verydeep.evaluation.passes import PassContext
 from verydeep.evaluation.posteriors import averages, protocol_passes
 from verydeep.evaluation.protocols import Protocol, single_scale
-from verydeep.export.checksum import SHA256, UNSTATED, state_checksum
 from verydeep.export.comparison import Agreement, Int8Errors, agreement, int8_errors, usable_images
-from verydeep.export.exported import ExportedNet, load_exported
-from verydeep.export.formats import MAX_LOSS, Format, check_export
-from verydeep.export.int8 import CALIBRATED, int8_by_nncf, int8_by_onnxruntime
-from verydeep.export.metadata import KEY, Metadata, metadata_of
-from verydeep.export.onnx import onnx_model
-from verydeep.export.torch import exported_program, write_program
+from verydeep.export.exported_net import CALIBRATED
+from verydeep.export.formats import FORMATS, MAX_LOSS, Format, check_export, format_module
+from verydeep.export.metadata import metadata_of
 from verydeep.images.open import open_for_testing
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.derived import Subset
@@ -161,8 +157,8 @@ def _refuse_broken(out: Path, agrees: Agreement, errors: Int8Errors | None, max_
 
 def _check_libraries(to: Format, *, int8: bool) -> None:
     """Before any work."""
-    needed = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino"), "torch": ()}
-    for name in (*needed[to], *(("nncf",) if int8 and to == "openvino" else ())):
+    known = FORMATS[to]
+    for name in (*known.libraries, *((known.int8_libraries or ()) if int8 else ())):
         library(name)
 
 
@@ -248,51 +244,16 @@ def _whole_model(run: str | Path) -> Model:
 def _written(
     model: Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None, named: Path
 ) -> ScoringNetwork:
-    """The file, as its users have it. A `.pt2` of one's own can be loaded by PyTorch, program and all."""
+    """Write the file; return its network as its users will have it."""
     try:
         write_exported(model, file, to=to, calibration=calibration)
     except OSError as error:
         raise OSError(f"cannot write {named}: {error}") from error
-    found = load_exported(file)
-    if to != "torch":
-        return found.net
-    program = torch.export.load(file).module()
-    return ExportedNet(metadata_of(found, int8=False), lambda images: program(torch.from_numpy(images)))
+    net: ScoringNetwork = format_module(to).reread(file)
+    return net
 
 
 def write_exported(model: Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None = None) -> None:
-    """Writes a file, in INT8 if there are images uint8 [3, H, W] to calibrate on. Unchecked, which `export` is not."""
-    writers: dict[Format, Callable[[Model, Metadata, Sequence[Tensor], Path], None]] = {
-        "onnx": _write_onnx,
-        "openvino": _write_openvino,
-        "torch": _write_program,
-    }
+    """Write a file unchecked, in INT8 if there are images uint8 [3, H, W] to calibrate on."""
     metadata = metadata_of(model, int8=calibration is not None)
-    writers[to](model, metadata, calibration or (), file)
-
-
-def _write_program(model: Model, metadata: Metadata, _: Sequence[Tensor], file: Path) -> None:
-    write_program(exported_program(model.net), metadata, file)
-
-
-def _write_onnx(model: Model, metadata: Metadata, calibration: Sequence[Tensor], file: Path) -> None:
-    onnx = library("onnx")
-    graph = onnx_model(model.net, metadata)
-    if metadata.int8:
-        int8_by_onnxruntime(graph, calibration, file)
-        graph = onnx.load(file)
-    onnx.helper.set_model_props(graph, {KEY: metadata.to_json(), SHA256: UNSTATED})
-    onnx.save(graph, file)
-    state_checksum(file)
-
-
-def _write_openvino(model: Model, metadata: Metadata, calibration: Sequence[Tensor], file: Path) -> None:
-    """By way of ONNX."""
-    openvino = library("openvino")
-    graph = openvino.Core().read_model(onnx_model(model.net, metadata).SerializeToString())
-    if metadata.int8:
-        graph = int8_by_nncf(graph, calibration)
-    graph.set_rt_info(metadata.to_json(), KEY)
-    graph.set_rt_info(UNSTATED, SHA256)
-    openvino.serialize(graph, file, file.with_suffix(".bin"))
-    state_checksum(file)
+    format_module(to).write(model, metadata, calibration or (), file)

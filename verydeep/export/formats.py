@@ -1,35 +1,64 @@
-"""What a run can be exported to (needs no other library)."""
+"""Formats that a run is exported to, each written and read in the file of its name (needs no other library)."""
 
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Format = Literal["onnx", "openvino", "torch"]
 
-SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
-
 MAX_LOSS = 0.5
-"""Percentage points of error that INT8 may cost, if not said otherwise.
+"""Percentage points of error that INT8 may cost by default.
 
-One image more may always be wrong: of 179 it alone is 0.56 points.
+One more image may always be wrong: of 179 it alone is 0.56 points.
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class FileFormat:
+    """What is known of a format before any work."""
+
+    suffix: str
+    libraries: tuple[str, ...] = ()
+    """That writing and checking need."""
+    int8_libraries: tuple[str, ...] | None = None
+    """That INT8 needs in addition; None where files are in float32 only."""
+
+
+FORMATS: dict[Format, FileFormat] = {
+    "onnx": FileFormat(suffix=".onnx", libraries=("onnx", "onnxruntime"), int8_libraries=()),
+    "openvino": FileFormat(suffix=".xml", libraries=("onnx", "openvino"), int8_libraries=("nncf",)),
+    "torch": FileFormat(suffix=".pt2"),
+}
+
+
+def format_module(to: Format) -> Any:
+    """Import the file of a format, which has three functions.
+
+    `write(model, metadata, calibration, file)` writes a file, in INT8 if the metadata say so. `read(file)` returns the
+    network and the metadata of a file that anybody may have made. `reread(file)` returns the network of a file just
+    written, run as other programs run it.
+    """
+    return import_module(f"verydeep.export.{to}")
+
+
 def check_export(to: Format, out: Path, *, int8: bool, max_loss: float, check_images: int | None) -> None:
-    """Refuses, before any work, what cannot be.
+    """Refuse, before any work, what is impossible.
 
     Raises:
-        ValueError: what it is.
+        ValueError: an unknown format, an unusable file, INT8 where there is none, or a number out of range.
     """
     if to not in get_args(Format):
         raise ValueError(f"a run is exported to {', '.join(get_args(Format))}, not to {to!r}")
-    if out.suffix != SUFFIXES[to]:
-        raise ValueError(f"name a file that ends in {SUFFIXES[to]}, not {out}")
+    if out.suffix != FORMATS[to].suffix:
+        raise ValueError(f"name a file that ends in {FORMATS[to].suffix}, not {out}")
     if out.is_dir():
         raise ValueError(f"{out} is a folder: name a file in it")
     if not out.parent.is_dir():
         raise ValueError(f"there is no folder {out.parent}")
-    if int8 and to == "torch":
-        raise ValueError("torch.export files are written in float32 only: INT8 goes to onnx or openvino")
+    if int8 and FORMATS[to].int8_libraries is None:
+        there = [name for name, known in FORMATS.items() if known.int8_libraries is not None]
+        raise ValueError(f"{to} files are written in float32 only: INT8 goes to {' or '.join(there)}")
     if not max_loss >= 0:
         raise ValueError(f"max_loss is 0 or more percentage points, not {max_loss}")
     if check_images is not None and check_images < 1:

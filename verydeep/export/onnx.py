@@ -1,160 +1,130 @@
-"""A network as an ONNX graph, written layer by layer, so that one file takes any batch, height and width.
+"""ONNX files, in float32 or INT8: written with ONNX, quantised and computed by ONNX Runtime."""
 
-An exporter would trace one size and has to be talked out of every number that depends on it. A VGG is a list of
-layers, so the graph is written from that list, and nodes and weights have the paper's names.
-"""
-
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from verydeep.export.metadata import KEY, Metadata
+from verydeep.export.checksum import SHA256, UNSTATED, check_checksum, state_checksum
+from verydeep.export.exported_net import (
+    INPUT,
+    OUTPUTS,
+    Compute,
+    ExportedNet,
+    batch_of_one,
+    checked_net,
+    errors_of_runtime,
+)
+from verydeep.export.metadata import KEY, Metadata, from_json
+from verydeep.export.onnx_graph import onnx_model
 from verydeep.machine.libraries import library
-from verydeep.networks.architecture import Layer
-from verydeep.networks.configurations import DOWNSAMPLING
-from verydeep.networks.vgg import VGG
+from verydeep.runs.model import Model
 
-OPSET = 18
-"""The first in which ReduceMean takes its axes as every later one does."""
-
-IR_VERSION = 9
-"""What runtimes of 2023 already read."""
-
-INPUT, OUTPUTS = "images", ("logits", "score_map")
-
-TO_THE_END = 2**62
+_QUANTISED = ("Conv", "MatMul", "MaxPool", "Slice", "Gather", "Transpose", "Reshape")
+"""Operators: the products, and what moves their results on without a change of range."""
 
 
-class _Graph:
-    """Nodes and constants while they are put together."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def constant(self, name: str, value: Any) -> str:
-        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
-        self.constants.append(library("onnx").numpy_helper.from_array(np.asarray(array, order="C"), name))
-        return name
-
-    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(library("onnx").helper.make_node(kind, inputs, [output], name=output, **attributes))
-        return output
+def write(model: Model, metadata: Metadata, calibration: Sequence[Tensor], file: Path) -> None:
+    """Write an `.onnx`, in INT8 if the metadata say so, calibrated on images uint8 [3, H, W]."""
+    onnx = library("onnx")
+    graph = onnx_model(model.net, metadata)
+    if metadata.int8:
+        _quantise(graph, calibration, file)
+        graph = onnx.load(file)
+    onnx.helper.set_model_props(graph, {KEY: metadata.to_json(), SHA256: UNSTATED})
+    onnx.save(graph, file)
+    state_checksum(file)
 
 
-def onnx_model(net: VGG, metadata: Metadata) -> Any:
-    """The `onnx.ModelProto` of a network in its testing mode.
+def read(file: Path) -> tuple[ExportedNet, Metadata]:
+    """Read a file that `write` made.
 
-    `images` [batch, 3, height, width] in 0..255 give `score_map` [batch, classes, h, w] and its mean over space,
-    `logits` [batch, classes]: at the crop size what `forward` gives, of larger images the paper's dense scores.
+    Raises:
+        ValueError: it is another file, or a damaged one.
+        OSError: it cannot be read.
     """
     onnx = library("onnx")
-    helper, graph = onnx.helper, _Graph()
-    x = graph.node("Sub", [INPUT, graph.constant("mean_rgb", net.mean_rgb[None, :, None, None])], "minus_mean")
-    offset = _offset(graph)
-    architecture = net.architecture
-    for layer in architecture.layers():
-        if layer.kind == "pool":
-            x, offset = _pool(graph, layer.name, x, offset)
-        elif layer.kind == "linear":
-            rows = _windows(graph, x, architecture.window) if layer.name == "fc6" else x
-            x = _linear(graph, net, layer.name, rows)
-        else:
-            x = _pointwise(graph, net, layer, x)
-    logits, score_map = OUTPUTS
-    graph.node("Transpose", [x], score_map, perm=[0, 3, 1, 2])
-    graph.node("ReduceMean", [score_map, "height_and_width"], logits, keepdims=0)
-    real = onnx.TensorProto.FLOAT
-    given = [helper.make_tensor_value_info(INPUT, real, ["batch", 3, "height", "width"])]
-    found = [
-        helper.make_tensor_value_info(logits, real, ["batch", architecture.outputs]),
-        helper.make_tensor_value_info(score_map, real, ["batch", architecture.outputs, "rows", "columns"]),
-    ]
-    model = helper.make_model(
-        helper.make_graph(graph.nodes, f"VGG-{architecture.network}", given, found, graph.constants),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name=KEY,
-        producer_version=metadata.version,
-    )
-    helper.set_model_props(model, {KEY: metadata.to_json()})
-    return model
+    try:
+        model = onnx.load(file, load_external_data=False)
+    except Exception as error:  # protobuf has its own
+        raise ValueError(f"it is no ONNX file, or a damaged one ({error})") from error
+    stated = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = from_json(stated.get(KEY))
+    check_checksum(file, stated.get(SHA256))
+    if any(map(onnx.external_data_helper.uses_external_data, onnx_tensors(model))):
+        raise ValueError("its weights are in other files")
+    del model
+    return checked_net(compute_by_onnxruntime(file), metadata), metadata
 
 
-def _offset(graph: _Graph) -> str:
-    """[2], (H mod 32) // 2 and (W mod 32) // 2, whose binary digits the poolings take (`VGG.score_map`)."""
-    graph.constant("height_and_width", np.array([2, 3]))
-    graph.constant("ends", np.array([TO_THE_END, TO_THE_END]))
-    graph.constant("two", np.int64(2))
-    graph.node("Shape", [INPUT], "sides", start=2, end=4)
-    graph.node("Mod", ["sides", graph.constant("downsampling", np.int64(DOWNSAMPLING))], "rest")
-    return graph.node("Div", ["rest", "two"], "offset")
+def reread(file: Path) -> ExportedNet:
+    """Return the network of a file just written."""
+    return read(file)[0]
 
 
-def _pool(graph: _Graph, name: str, x: str, offset: str) -> tuple[str, str]:
-    digit = graph.node("Mod", [offset, "two"], f"{name}_digit")
-    further = graph.node("Div", [offset, "two"], f"{name}_offset")
-    x = graph.node("Slice", [x, digit, "ends", "height_and_width"], f"{name}_grid")
-    return graph.node("MaxPool", [x], name, kernel_shape=[2, 2], strides=[2, 2]), further
+def compute_by_onnxruntime(file: Path) -> Compute:
+    """Return what computes, by ONNX Runtime, a file that has no data outside of it."""
+    runtime = library("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # fatal: errors are raised
+    with errors_of_runtime(file):
+        session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+
+    def compute(images: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+        with errors_of_runtime(file):
+            logits, score_map = session.run(list(OUTPUTS), {INPUT: images})
+            return torch.from_numpy(logits), torch.from_numpy(score_map)
+
+    return compute
 
 
-def _pointwise(graph: _Graph, net: VGG, layer: Layer, x: str) -> str:
-    """A convolution, or what follows one at each place by itself."""
-    match layer.kind:
-        case "conv":
-            weight, bias = _convolution(net, layer.name)
-            inputs = [x, graph.constant(f"{layer.name}.weight", weight), graph.constant(f"{layer.name}.bias", bias)]
-            pads = [layer.kernel // 2] * 4
-            return graph.node("Conv", inputs, layer.name, kernel_shape=[layer.kernel] * 2, pads=pads)
-        case "relu":
-            return graph.node("Relu", [x], layer.name)
-        case "lrn":
-            lrn: Any = net.get_submodule(layer.name)
-            alpha = lrn.alpha * lrn.n  # which the node divides by n
-            return graph.node("LRN", [x], layer.name, size=lrn.n, alpha=alpha, beta=lrn.beta, bias=lrn.k)
-        case _:
-            return x  # the normalisation is in the convolution's weights, dropout does nothing in a test
+def onnx_tensors(message: Any) -> Iterator[Any]:
+    """Yield every `TensorProto` in an ONNX message: initializers, attributes of nodes, subgraphs, functions."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in (value,) if hasattr(value, "DESCRIPTOR") else value:
+                yield from onnx_tensors(part)
 
 
-def _convolution(net: VGG, name: str) -> tuple[Tensor, Tensor]:
-    """Weights [outputs, inputs, k, k] and biases, with the batch normalisation that follows multiplied in."""
-    convolution: Any = net.get_submodule(name)
-    if not net.architecture.batch_norm:
-        return convolution.weight, convolution.bias
-    norm: Any = net.get_submodule(name.replace("conv", "bn"))
-    return fuse_conv_bn_weights(
-        convolution.weight,
-        convolution.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
+def _quantise(model: Any, images: Sequence[Tensor], file: Path) -> None:
+    """Write an `onnx.ModelProto` with 8-bit weights and activations.
+
+    Weights have a scale for each output channel, activations one for each tensor. Activations are unsigned and weights
+    signed (QDQ). Processors with AVX2 or AVX-512 but without VNNI add those up with saturation, so measure the error
+    where the file will be used.
+    """
+    quantization = library("onnxruntime.quantization")
+    library("onnxruntime.quantization.quant_utils").add_pre_process_metadata(model)  # there is nothing left to fold
+    quantization.quantize_static(
+        model,
+        file,
+        _Reader(images),
+        quant_format=quantization.QuantFormat.QDQ,
+        op_types_to_quantize=list(_QUANTISED),
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        calibrate_method=quantization.CalibrationMethod.MinMax,
     )
 
 
-def _windows(graph: _Graph, pool5: str, window: int) -> str:
-    """[B, h, w, C * window**2]: all windows of `pool5` that fc6 covers, as rows (a convolution takes longer)."""
-    graph.node("Shape", [pool5], "pool5_sides", start=2, end=4)
-    graph.node("Sub", ["pool5_sides", graph.constant("window_less_1", np.int64(window - 1))], "positions")
-    graph.constant("steps", np.arange(window))
-    graph.constant("zero", np.int64(0))
-    graph.constant("one", np.int64(1))
-    graph.constant("second_axis", np.array([1]))
-    x = pool5
-    for axis, name in enumerate(("rows", "columns")):
-        graph.node("Gather", ["positions", graph.constant(f"axis_{name}", np.int64(axis))], f"number_of_{name}")
-        graph.node("Range", ["zero", f"number_of_{name}", "one"], f"first_{name}")
-        graph.node("Unsqueeze", [f"first_{name}", "second_axis"], f"first_{name}_upright")
-        graph.node("Add", [f"first_{name}_upright", "steps"], f"window_{name}")
-        x = graph.node("Gather", [x, f"window_{name}"], f"windows_by_{name}", axis=2 + 2 * axis)
-    graph.node("Transpose", [x], "windows", perm=[0, 2, 4, 1, 3, 5])
-    return graph.node("Reshape", ["windows", graph.constant("as_rows", np.array([0, 0, 0, -1]))], "windows_as_rows")
+class _Reader:
+    """Images one by one, as the library asks for them."""
 
+    def __init__(self, images: Sequence[Tensor]) -> None:
+        self._left = iter(images)
 
-def _linear(graph: _Graph, net: VGG, name: str, rows: str) -> str:
-    layer: Any = net.get_submodule(name)
-    product = graph.node("MatMul", [rows, graph.constant(f"{name}.weight", layer.weight.T)], f"{name}_product")
-    return graph.node("Add", [product, graph.constant(f"{name}.bias", layer.bias)], name)
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        image = next(self._left, None)
+        return None if image is None else {INPUT: batch_of_one(image)}
+
+    def __len__(self) -> int:
+        return 0

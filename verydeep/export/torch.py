@@ -1,5 +1,15 @@
-"""A network as a program of torch.export that takes any batch, height and width."""
+"""Files of torch.export: a program that takes any batch, height and width, in float32.
 
+A `.pt2` is not read as PyTorch reads it: torch.export.load unpickles what the file tells it to and evaluates its
+expressions as Python, so any file could do anything (PyTorch 2.13). Only its numbers and its metadata are taken, and
+the network that the metadata name is built anew.
+"""
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,18 +17,58 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from verydeep.export.metadata import KEY, Metadata
+from verydeep.export.exported_net import ExportedNet
+from verydeep.export.metadata import KEY, Metadata, from_json
 from verydeep.networks.configurations import DOWNSAMPLING
-from verydeep.networks.vgg import VGG
+from verydeep.networks.vgg import VGG, vgg_without_weights
+from verydeep.runs.model import Model
 
-LONGEST_SIDE, LARGEST_BATCH = 2**20, 2**20
+_LONGEST_SIDE, _LARGEST_BATCH = 2**20, 2**20
 """torch.export wants limits."""
 
 
-class Logits(nn.Module):
+def write(model: Model, metadata: Metadata, calibration: Sequence[Tensor], file: Path) -> None:
+    """Write a `.pt2` with the metadata as an extra file; there is nothing to calibrate."""
+    torch.export.save(_program(model.net), file, extra_files={f"{KEY}.json": metadata.to_json()})
+
+
+def read(file: Path) -> tuple[VGG, Metadata]:
+    """Read the weights and the metadata of a file that `write` made.
+
+    Raises:
+        ValueError: it is another file, or a damaged one.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            root = archive.namelist()[0].partition("/")[0]
+            extra = f"{root}/extra/{KEY}.json"
+            metadata = from_json(archive.read(extra) if extra in archive.namelist() else None)
+            net = vgg_without_weights(metadata.architecture)
+            folder = f"{root}/data/weights"
+            listed = json.loads(archive.read(f"{folder}/model_weights_config.json"))["config"]
+            weights = {
+                name: _tensor(archive, f"{folder}/{listed[f'net.{name}']['path_name']}", like)
+                for name, like in net.state_dict().items()
+            }
+        net.load_state_dict(weights, assign=True)
+    except ValueError:
+        raise
+    except Exception as error:  # zipfile, zlib and struct have their own
+        raise ValueError(f"it is no torch.export file, or a damaged one ({error})") from error
+    return net.eval(), metadata
+
+
+def reread(file: Path) -> ExportedNet:
+    """Return the network of a file just written, run by PyTorch; never of a file of unknown origin."""
+    _, metadata = read(file)
+    program = torch.export.load(file).module()
+    return ExportedNet(metadata, lambda images: program(torch.from_numpy(images)))
+
+
+class _Logits(nn.Module):
     """`logits` [B, classes] and `score_map` [B, classes, h, w] of `images` [B, 3, H, W] in 0..255.
 
-    What `VGG.score_map` computes, written so that tracing leaves H and W open: the digits that the poolings take are
+    It computes `VGG.score_map`, written so that tracing leaves H and W open: the digits that the poolings take are
     values of the program, not shapes that it would be specialised to.
     """
 
@@ -27,7 +77,7 @@ class Logits(nn.Module):
         self.net = net
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The score map's mean over space, and the map."""
+        """Return the score map's mean over space, and the map."""
         net, window = self.net, self.net.architecture.window
         x = images - net.mean_rgb[:, None, None]
         offsets = [torch.scalar_tensor(side % DOWNSAMPLING // 2, dtype=torch.int64) for side in images.shape[2:]]
@@ -42,7 +92,7 @@ class Logits(nn.Module):
 
 
 def _on_its_grid(x: Tensor, offsets: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """A pooling's input without the row and the column that its digits leave out, and the digits that are left."""
+    """Return a pooling's input without the row and column that its digits leave out, and the remaining digits."""
     for axis, offset in zip((2, 3), offsets, strict=True):
         digit: Any = (offset % 2).item()
         torch._check(digit >= 0)
@@ -52,7 +102,7 @@ def _on_its_grid(x: Tensor, offsets: list[Tensor]) -> tuple[Tensor, list[Tensor]
 
 
 def _windows(pool5: Tensor, window: int) -> Tensor:
-    """[B, h, w, C * window**2], all windows of `pool5`, as rows."""
+    """Return all windows of `pool5` as rows, [B, h, w, C * window**2]."""
     batch, channels, height, width = pool5.shape
     torch._check(height >= window)
     torch._check(width >= window)
@@ -66,23 +116,28 @@ def _windows(pool5: Tensor, window: int) -> Tensor:
 
 
 def _numbers(line: Tensor) -> Tensor:
-    """[N], 0, 1, 2, ..., wherever `line` [N] is: `arange` would be traced with the device of the example."""
+    """Return 0, 1, 2, ..., [N], where `line` [N] is: `arange` would be traced with the device of the example."""
     return torch.ones_like(line, dtype=torch.int64).cumsum(0) - 1
 
 
-def exported_program(net: VGG) -> ExportedProgram:
-    """The program of a network in its testing mode, on the CPU; `program.module().to(device)` computes elsewhere."""
+def _program(net: VGG) -> ExportedProgram:
+    """Return the program of a network in its testing mode, on the CPU; `program.module().to(device)` moves it."""
     net, crop = net.eval().cpu(), net.architecture.crop
     example = torch.zeros(2, 3, crop + 45, crop + 77)  # nothing about these numbers is special
     sizes = {
-        0: Dim("batch", min=1, max=LARGEST_BATCH),
-        2: Dim("height", min=crop, max=LONGEST_SIDE),
-        3: Dim("width", min=crop, max=LONGEST_SIDE),
+        0: Dim("batch", min=1, max=_LARGEST_BATCH),
+        2: Dim("height", min=crop, max=_LONGEST_SIDE),
+        3: Dim("width", min=crop, max=_LONGEST_SIDE),
     }
     with torch.no_grad():
-        return torch.export.export(Logits(net), (example,), dynamic_shapes={"images": sizes})
+        return torch.export.export(_Logits(net), (example,), dynamic_shapes={"images": sizes})
 
 
-def write_program(program: ExportedProgram, metadata: Metadata, file: Path) -> None:
-    """Writes a `.pt2` with the metadata as an extra file."""
-    torch.export.save(program, file, extra_files={f"{KEY}.json": metadata.to_json()})
+def _tensor(archive: zipfile.ZipFile, name: str, like: Tensor) -> Tensor:
+    """Read a contiguous tensor as torch.export stores it: its bytes, whose checksum `zipfile` compares."""
+    size = math.prod(like.shape) * like.element_size()
+    if archive.getinfo(name).file_size != size:
+        raise ValueError(f"{name} is not of {size:,} bytes")
+    with archive.open(name) as file:
+        data = io.BytesIO(file.read()).getbuffer()
+    return torch.frombuffer(data, dtype=like.dtype).view(like.shape)
