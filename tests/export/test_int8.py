@@ -11,7 +11,7 @@ from PIL import Image
 
 from verydeep import Descriptor, Recipe, features, load_model, train, vgg
 from verydeep.export import export as exporting
-from verydeep.export.comparison import Agreement, int8_errors
+from verydeep.export.comparison import ExportAgreement, int8_errors
 from verydeep.export.export import BrokenExportError, export
 from verydeep.export.exported import load_exported
 from verydeep.runs.model import Model, save_model
@@ -134,7 +134,7 @@ def test_one_image_more_may_be_wrong(images, lost, won, refused):
     float32, int8 = np.full((2, images, 2), (0.9, 0.1))
     int8[wrong < lost], float32[wrong >= images - won] = (0.1, 0.9), (0.1, 0.9)
     errors = int8_errors(float32, int8, labels)
-    agrees = Agreement(images=images, greatest_difference=0.1, top1_agreement=99.0)
+    agrees = ExportAgreement(images=images, greatest_difference=0.1, top1_agreement=99.0)
     with pytest.raises(BrokenExportError) if refused else nullcontext():
         exporting._refuse_broken(Path("net.onnx"), agrees, errors, 0.5)
 

@@ -173,7 +173,7 @@ def test_the_page_of_a_model_says_what_the_run_knows(hub, net, tmp_path):
     card = (hub.root / OWNER / "other" / "README.md").read_text()
     assert "Imported from `n'et.pth` (layout: verydeep, SHA-256" in card
     assert "The weights come from elsewhere: the licence of their source has to be stated here.\n\n## Classes" in card
-    with pytest.raises(ValueError, match="'my licence: none' is no name of a licence"):
+    with pytest.raises(ValueError, match="'my licence: none' is not the name of a licence"):
         push(tmp_path / "imported", f"hub:{OWNER}/other", license="my licence: none")
 
 
@@ -218,12 +218,12 @@ def test_what_can_go_wrong_when_a_model_is_pushed(hub, net, tmp_path):
 def test_models_of_others_are_imported_not_loaded(hub, tmp_path):
     folder = hub.root / OWNER / "net"
     folder.mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"is no model of verydeep: verydeep import hub:someone/net --out RUN"):
+    with pytest.raises(ValueError, match=r"is not a model of verydeep: verydeep import hub:someone/net --out RUN"):
         load(f"hub:{OWNER}/net")
     (folder / "config.json").write_text(json.dumps({"architecture": "vgg16"}))
     (folder / "model.safetensors").write_bytes(bytes(10))
     model_hub.downloaded.cache_clear()
-    with pytest.raises(ValueError, match="is no model of verydeep"):
+    with pytest.raises(ValueError, match="is not a model of verydeep"):
         load(f"hub:{OWNER}/net")
     assert hub.files == ["config.json"]  # and not half a gigabyte
 

@@ -1,1 +1,1 @@
-"""Networks in other formats: written, read back, checked."""
+"""Networks in other formats: written, read back and checked; weights for other libraries."""

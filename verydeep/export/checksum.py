@@ -1,6 +1,7 @@
-"""The SHA-256 that ONNX and OpenVINO files state of themselves, by which one that was changed is known.
+"""The SHA-256 that ONNX and OpenVINO files state of themselves, which reveals a change.
 
-It covers graph, weights and metadata: the file, with zeros where it stands, and the `.bin` beside an OpenVINO file.
+It covers graph, weights and metadata: the file, with zeros in the place of the SHA-256, and the `.bin` beside an
+OpenVINO file.
 """
 
 import hashlib
@@ -9,46 +10,46 @@ from pathlib import Path
 from verydeep.export.metadata import KEY
 
 SHA256 = f"{KEY}_sha256"
-"""Its name, beside the metadata."""
+"""Name of the entry, beside the metadata."""
 
 UNSTATED = "0" * 64
 
 
-def checksum(file: Path, stated: str) -> str:
-    """Of a file in which `stated` stands for it; its last place counts, as metadata follow the weights.
+def _checksum(file: Path, stated: str) -> str:
+    """Compute it for a file that states `stated`; the last occurrence counts, as metadata follow the weights.
 
     Raises:
-        ValueError: `stated` is no SHA-256, or does not stand in the file.
+        ValueError: `stated` is no SHA-256, or is not in the file.
         OSError: a file cannot be read.
     """
     data = file.read_bytes()
     place = _place(data, stated)
-    found = hashlib.sha256(memoryview(data)[:place])
-    found.update(UNSTATED.encode())
-    found.update(memoryview(data)[place + len(stated) :])
+    digest = hashlib.sha256(memoryview(data)[:place])
+    digest.update(UNSTATED.encode())
+    digest.update(memoryview(data)[place + len(stated) :])
     if file.suffix == ".xml":
         with file.with_suffix(".bin").open("rb") as weights:
-            hashlib.file_digest(weights, lambda: found)
-    return found.hexdigest()
+            hashlib.file_digest(weights, lambda: digest)
+    return digest.hexdigest()
 
 
 def state_checksum(file: Path) -> None:
-    """Writes it over the zeros in its place."""
+    """Write a file's SHA-256 over the zeros in its place."""
     place = _place(file.read_bytes(), UNSTATED)
-    found = checksum(file, UNSTATED)
+    value = _checksum(file, UNSTATED)
     with file.open("r+b") as opened:
         opened.seek(place)
-        opened.write(found.encode())
+        opened.write(value.encode())
 
 
 def check_checksum(file: Path, stated: object) -> None:
-    """Refuses a file that is not what was exported; what a damaged one states may be no text at all.
+    """Refuse a file that is not what was exported; a damaged one may state something that is not even text.
 
     Raises:
-        ValueError: it states nothing, or something else.
+        ValueError: it states nothing, or another SHA-256.
         OSError: a file cannot be read.
     """
-    if not isinstance(stated, str) or stated != checksum(file, stated):
+    if not isinstance(stated, str) or stated != _checksum(file, stated):
         raise ValueError("it is not what was exported: its SHA-256 differs")
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from verydeep.evaluation.dense import largest_image, score_map
@@ -18,19 +18,19 @@ from verydeep.images.sources.source import Source
 from verydeep.images.views import centre_place
 from verydeep.networks.scoring import ScoringNetwork
 
-BATCH = 5
-"""Crops at once."""
+_BATCH = 5
+"""Crops that are compared at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """Of scores, before the soft-max."""
+class ExportAgreement:
+    """Agreement of an exported network's scores, before the soft-max, with PyTorch's."""
 
     images: int
     greatest_difference: float
-    """Of any score from PyTorch's, divided by the largest absolute score of its image."""
+    """Greatest difference of a score, divided by the largest absolute score of its image."""
     top1_agreement: float
-    """Percent of the images whose most probable class is the same."""
+    """Percentage of the images whose most probable class is the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +43,17 @@ class Int8Errors:
     loss: float
     """Percentage points that INT8 costs."""
     loss_ci95: tuple[float, float]
-    """By a paired bootstrap over the images."""
+    """95% interval of the loss, by a paired bootstrap over the images."""
     lost: int
     """Images that are wrong in INT8 alone."""
     won: int
     """Images that are wrong in float32 alone."""
     changed: int
-    """Images whose most probable class is another."""
+    """Images whose most probable class differs."""
 
 
 def usable_images(source: Source, side: int, quarantine: Quarantine) -> Iterator[Tensor]:
-    """The images of a source with their shorter side at `side` pixels, uint8 [3, H, W].
+    """Yield the images of a source with their shorter side at `side` pixels, uint8 [3, H, W].
 
     Raises:
         TooManyBadImagesError: the quarantine is full.
@@ -73,8 +73,8 @@ def agreement(
     side: int,
     quarantine: Quarantine,
     advance: Callable[[], None] = lambda: None,
-) -> Agreement:
-    """How far an exported network agrees: `score_map` of whole images at `side` pixels, `forward` of batches of crops.
+) -> ExportAgreement:
+    """Compare an exported network: `score_map` of whole images at `side` pixels, `forward` of batches of crops.
 
     Raises:
         ValueError: no image can be used.
@@ -89,23 +89,25 @@ def agreement(
         same.append(bool(expected.mean(dim=(2, 3)).argmax() == found.mean(dim=(2, 3)).argmax()))
         top, left = centre_place((image.shape[1], image.shape[2]), crop)
         crops.append(image[:, top : top + crop, left : left + crop])
-        if len(crops) == BATCH:
+        if len(crops) == _BATCH:
             differences.append(_difference_of_crops(net, exported, crops))
             crops = []
         advance()
     if not same:
-        raise ValueError("there is no image to compare by")
+        raise ValueError("there is no image to compare on")
     if crops:
         differences.append(_difference_of_crops(net, exported, crops))
-    return Agreement(
+    return ExportAgreement(
         images=len(same),
-        greatest_difference=float(np.max(differences)),  # NaN, where there is one
+        greatest_difference=float(np.max(differences)),  # NaN if any is NaN
         top1_agreement=100 * float(np.mean(same)),
     )
 
 
-def int8_errors(float32: NDArray[np.float64], int8: NDArray[np.float64], labels: NDArray[np.int64]) -> Int8Errors:
-    """Of posteriors [N, classes] of the same images; rows of NaN are images that cannot be used.
+def int8_errors(
+    float32: Float[np.ndarray, "N K"], int8: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]
+) -> Int8Errors:
+    """Count the errors of two networks on the same images; rows of NaN are images that cannot be used.
 
     Raises:
         ValueError: no image can be used.
@@ -132,8 +134,8 @@ def _difference_of_crops(net: ScoringNetwork, exported: ScoringNetwork, crops: l
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:
-    """The greatest of a batch; infinite where the shapes differ."""
+    """Return the greatest difference in a batch; infinite if the shapes differ."""
     if found.shape != expected.shape:
         return float("inf")
-    apart = (found - expected).abs().flatten(1).amax(dim=1)
-    return float((apart / expected.abs().flatten(1).amax(dim=1)).max())
+    differences = (found - expected).abs().flatten(1).amax(dim=1)
+    return float((differences / expected.abs().flatten(1).amax(dim=1)).max())

@@ -1,4 +1,4 @@
-"""A run to one file that other programs can use, checked against PyTorch on real images before it appears."""
+"""Export of a run to one file that other programs can use, checked against PyTorch on real images first."""
 
 import time
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from verydeep.evaluation.dense import largest_image
 from verydeep.evaluation.passes import PassContext
 from verydeep.evaluation.posteriors import averages, protocol_passes
 from verydeep.evaluation.protocols import Protocol, single_scale
-from verydeep.export.comparison import Agreement, Int8Errors, agreement, int8_errors, usable_images
+from verydeep.export.comparison import ExportAgreement, Int8Errors, agreement, int8_errors, usable_images
 from verydeep.export.exported_net import CALIBRATED
 from verydeep.export.formats import FORMATS, MAX_LOSS, Format, check_export, format_module
 from verydeep.export.metadata import metadata_of
@@ -32,51 +32,54 @@ from verydeep.presentation.progress import reporting
 from verydeep.runs.model import Model, load_model, warnings_of
 from verydeep.runs.record import has_record, read_record
 
-GREATEST_DIFFERENCE = 1e-3
-"""From PyTorch's scores, relative to the largest of an image; float32 in another order stays below 1e-5."""
+_GREATEST_DIFFERENCE = 1e-3
+"""Most that a score may differ from PyTorch's, relative to the largest of its image.
 
-COMPARED = 100
-"""Images, if not said: enough to see what is broken. An error of INT8 is that of all validation images."""
+Float32 in another order stays below 1e-5.
+"""
+
+_COMPARED = 100
+"""Images by default: enough to see what is broken. The error of INT8 is measured on all validation images."""
 
 
 class BrokenExportError(RuntimeError):
-    """What was exported is not the network, or not good enough; nothing was written."""
+    """An export that is not the network, or not good enough; nothing was written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """What was written, and how it compares."""
+    """A file that was written, and how it compares."""
 
     run: str
     file: str
     to: Format
     int8: bool
     bytes: int
-    """With the `.bin` of an OpenVINO file."""
+    """Size, with the `.bin` of an OpenVINO file."""
     weights_sha256: str | None
     source: str
     split: str
-    """Of the images that it was checked on."""
+    """Split of the images that it was checked on."""
     unusable: dict[str, str]
-    """Images that could not be used, and why."""
-    agreement: Agreement
+    """Reasons by image that could not be used."""
+    agreement: ExportAgreement
     errors: Int8Errors | None
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as a plain dictionary, ready for JSON."""
+        """Return a plain dictionary, ready for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Images:
-    """What a network is calibrated and checked on."""
+    """Images that a network is calibrated and checked on."""
 
     name: str
     split: str
     checked: Source
     labels: NDArray[np.int64]
-    """Of those, as the run numbers classes."""
+    """Labels of the checked images, as the run numbers classes."""
     calibration: Source | None
     tolerance: Tolerance
 
@@ -92,23 +95,23 @@ def export(
     check_images: int | None = None,
     tolerance: Tolerance | None = None,
 ) -> Export:
-    """Writes a run's network for another runtime; the file appears only if it agrees with PyTorch on real images.
+    """Write a run's network for another runtime; the file appears only if it agrees with PyTorch on real images.
 
     It takes `images` [B, 3, H, W] of any batch and size from the crop up and gives `logits` [B, classes] and
-    `score_map` [B, classes, h, w]. Metadata say how images are to be prepared and what the classes are called.
+    `score_map` [B, classes, h, w]. Metadata say how to prepare images and what the classes are called.
 
     Args:
         run: a run folder.
         out: `.onnx`, `.xml` (with a `.bin` beside it), or `.pt2`.
         to: onnx, openvino or torch (torch.export).
         int8: 8-bit weights and activations, calibrated on the training images; not for torch.
-        data: SOURCE of images to calibrate and check on; if not said, what the run was trained on.
-        max_loss: percentage points of top-1 error that INT8 may cost at most; one image more always may be wrong.
-        check_images: how many validation images to look at, evenly spread: 100, for INT8 all, if not said.
+        data: SOURCE of images to calibrate and check on; by default the one that the run was trained on.
+        max_loss: most percentage points of top-1 error that INT8 may cost; one more image may always be wrong.
+        check_images: number of validation images to check, evenly spread; by default 100, and all for INT8.
         tolerance: which images are used, and how many may be unusable.
 
     Raises:
-        ValueError: unusable run, images or options, or a library that is missing.
+        ValueError: unusable run, images or options, or a missing library.
         BrokenExportError: the scores differ from PyTorch's, or INT8 costs more than `max_loss`.
         OSError: the file cannot be written.
     """
@@ -116,12 +119,12 @@ def export(
     check_export(to, out, int8=int8, max_loss=max_loss, check_images=check_images)
     _check_libraries(to, int8=int8)
     model = _whole_model(run)
-    images = _images(run, model, data, check_images or (None if int8 else COMPARED), tolerance)
+    images = _images(run, model, data, check_images or (None if int8 else _COMPARED), tolerance)
     unusable: dict[str, str] = {}
     calibration = _calibration(model, images, unusable) if int8 else None
     with atomic.new_files(out) as file:
         exported = _written(model, file, to=to, calibration=calibration, named=out)
-        most = COMPARED if int8 else len(images.checked)  # in INT8 the error tells more
+        most = _COMPARED if int8 else len(images.checked)  # in INT8 the error tells more
         agrees = _agreement(model, exported, images, unusable, most=most)
         errors = _int8_errors(model, exported, images, unusable) if int8 else None
         _refuse_broken(out, agrees, errors, max_loss)
@@ -142,11 +145,11 @@ def export(
     )
 
 
-def _refuse_broken(out: Path, agrees: Agreement, errors: Int8Errors | None, max_loss: float) -> None:
-    if errors is None and not agrees.greatest_difference <= GREATEST_DIFFERENCE:
+def _refuse_broken(out: Path, agrees: ExportAgreement, errors: Int8Errors | None, max_loss: float) -> None:
+    if errors is None and not agrees.greatest_difference <= _GREATEST_DIFFERENCE:
         raise BrokenExportError(
             f"{out} was not written: its scores differ from PyTorch's by {agrees.greatest_difference:.1e} of the "
-            f"largest, more than {GREATEST_DIFFERENCE:g}"
+            f"largest, more than {_GREATEST_DIFFERENCE:g}"
         )
     if errors is not None and errors.loss > max_loss and errors.lost - errors.won > 1:
         raise BrokenExportError(
@@ -156,7 +159,7 @@ def _refuse_broken(out: Path, agrees: Agreement, errors: Int8Errors | None, max_
 
 
 def _check_libraries(to: Format, *, int8: bool) -> None:
-    """Before any work."""
+    """Import them before any work."""
     known = FORMATS[to]
     for name in (*known.libraries, *((known.int8_libraries or ()) if int8 else ())):
         library(name)
@@ -185,7 +188,7 @@ def _images(run: str | Path, model: Model, data: str | None, checked: int | None
 
 
 def _evenly(images: int, count: int) -> tuple[int, ...]:
-    """Indices of `count` images, or of all: a source is often sorted by class."""
+    """Return indices of `count` images or of all, evenly spread: a source is often sorted by class."""
     return tuple(np.linspace(0, images - 1, min(count, images)).round().astype(int).tolist())
 
 
@@ -195,7 +198,7 @@ def _calibration(model: Model, images: _Images, unusable: dict[str, str]) -> Seq
         raise ValueError(f"{images.name} has no train split to calibrate INT8 on (--data names another source)")
     chosen = Subset(source=source, indices=_evenly(len(source), CALIBRATED))
     quarantine = Quarantine(len(chosen), images.tolerance, split="train")
-    most = largest_image([model.net], torch.device("cpu"))  # calibration knows no tiles
+    most = largest_image([model.net], torch.device("cpu"))  # calibration has no tiles
     found = [image for image in usable_images(chosen, _side(model), quarantine) if image[0].numel() <= most]
     unusable |= quarantine.reasons
     if not found:
@@ -204,14 +207,14 @@ def _calibration(model: Model, images: _Images, unusable: dict[str, str]) -> Seq
 
 
 def _side(model: Model) -> int:
-    """Pixels of the shorter side at the run's single test scale."""
+    """Return the pixels of the shorter side at the run's single test scale."""
     (scale,) = single_scale(model.scale)
     return scale_in_pixels(scale, model.net.architecture.crop)
 
 
 def _agreement(
     model: Model, exported: ScoringNetwork, images: _Images, unusable: dict[str, str], *, most: int
-) -> Agreement:
+) -> ExportAgreement:
     source = Subset(source=images.checked, indices=_evenly(len(images.checked), most))
     quarantine = Quarantine(len(source), images.tolerance, split=images.split)
     with reporting("check", total=len(source)) as report:
@@ -234,7 +237,7 @@ def _int8_errors(model: Model, exported: ScoringNetwork, images: _Images, unusab
 
 
 def _whole_model(run: str | Path) -> Model:
-    """Refuses a network that has random layers yet."""
+    """Load a run, unless layers of it are still random."""
     model = load_model(run)
     if model.drawn:
         raise ValueError(*warnings_of(str(run), model))

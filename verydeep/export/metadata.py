@@ -1,4 +1,4 @@
-"""What an exported file says of itself: all that using it needs, as one JSON object."""
+"""Metadata of an exported file: everything that using it needs, as one JSON object."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -12,10 +12,10 @@ from verydeep.runs.model import Model
 from verydeep.version import __version__
 
 KEY = "verydeep"
-"""Where it stands: in ONNX's `metadata_props`, OpenVINO's `rt_info`, and as torch.export's extra file KEY.json."""
+"""Name of the entry: in ONNX's `metadata_props`, OpenVINO's `rt_info`, and as torch.export's extra file KEY.json."""
 
 FORMAT = 1
-"""Raised when older versions could no longer use the files."""
+"""Version; raised when older versions of the package can no longer use the files."""
 
 
 _OF_ARCHITECTURE = {field.name for field in fields(Architecture)} - {"classes"}
@@ -32,15 +32,15 @@ class Metadata:
     scale: str
     """S that it was trained at, for a crop of 224."""
     flip: bool
-    """Whether posteriors are to be averaged with the mirror image's."""
+    """Whether posteriors are averaged with the mirror image's."""
     weights_sha256: str | None
-    """Of the run's weights."""
+    """SHA-256 of the run's weights."""
     int8: bool
     version: str = __version__
     format: int = FORMAT
 
     def to_json(self) -> str:
-        """In ASCII; with sentences for those who use the file without this package."""
+        """Return it in ASCII, with sentences for those who use the file without this package."""
         (test_scale,), crop = single_scale(self.scale), self.architecture.crop
         side = scale_in_pixels(test_scale, crop)
         preprocessing = {
@@ -56,7 +56,7 @@ class Metadata:
 
 
 def metadata_of(model: Model[ScoringNetwork], *, int8: bool) -> Metadata:
-    """The facts about a run's model."""
+    """Return the metadata of a run's model."""
     return Metadata(
         architecture=model.net.architecture,
         mean_rgb=tuple(model.net.mean_rgb.tolist()),
@@ -69,10 +69,10 @@ def metadata_of(model: Model[ScoringNetwork], *, int8: bool) -> Metadata:
 
 
 def from_json(text: str | bytes | None) -> Metadata:
-    """Reads what `to_json` wrote.
+    """Read what `to_json` wrote.
 
     Raises:
-        ValueError: there is nothing, or it is not that.
+        ValueError: there is nothing, or something else.
     """
     if text is None:
         raise ValueError(f"it has no metadata {KEY!r}: verydeep export did not write it")

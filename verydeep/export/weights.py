@@ -1,4 +1,4 @@
-"""The weights of a run in another library's layout."""
+"""Weights of a run written in another library's layout."""
 
 import io
 import json
@@ -17,39 +17,39 @@ from verydeep.networks.foreign.torchvision import FOREIGN_NETWORKS, from_torchvi
 from verydeep.runs.model import Model, load_model, warnings_of
 
 _ULP, _LEAST = torch.finfo(torch.float32).eps, torch.finfo(torch.float32).tiny
-"""One unit in the last place, relative, and of the smallest numbers."""
+"""One unit in the last place, relative, and the smallest normal number."""
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
+_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenWeights:
-    """A file of weights for another library, and how that library has to show it images."""
+    """A file of weights for another library, and how that library must prepare images."""
 
     file: str
     layout: str
     network: str
-    """The library's name of it: vgg16, vgg16_bn."""
+    """Name of the network in the library: vgg16, vgg16_bn."""
     mean: Triple
-    """To subtract from RGB in 0..1."""
+    """Mean to subtract from RGB in 0..1."""
     std: Triple
-    """To divide by."""
+    """Standard deviation to divide by."""
     classes: tuple[str, ...]
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as a plain dictionary, ready for JSON."""
+        """Return a plain dictionary, ready for JSON."""
         return asdict(self)
 
 
 def write_weights(run: str | Path, path: str | Path, layout: ForeignLayout) -> WrittenWeights:
-    """Writes a run's weights as a state dict of torchvision's or timm's VGG, `.safetensors`, `.pth` or `.pt`.
+    """Write a run's weights as a state dict of torchvision's or timm's VGG, `.safetensors`, `.pth` or `.pt`.
 
     Images must go in as (x / 255 - mean) / std with the mean and std of the result, which a `.safetensors` file also
     has as metadata, beside the names of the classes. The std is the library's own: conv1_1 is multiplied by it. The
-    mean is the run's, often another than the library's, because convolutions that pad with zeros cannot be given
-    another one. What was imported from the library goes back within one unit in the last place of conv1_1's weights,
-    and to the bit in all other layers. The file appears if what it holds becomes the run's weights again.
+    mean is the run's, often not the library's, because convolutions that pad with zeros cannot be given another one.
+    Weights imported from the library go back within one unit in the last place of conv1_1's weights, and to the bit in
+    all other layers. The file appears only if it can be read back as the run's weights.
 
     Raises:
         ValueError: unusable run, unknown layout or suffix, a network that the library does not have, or weights that
@@ -59,8 +59,8 @@ def write_weights(run: str | Path, path: str | Path, layout: ForeignLayout) -> W
     file = Path(path)
     if layout not in get_args(ForeignLayout):
         raise ValueError(f"weights are written for {' or '.join(get_args(ForeignLayout))}, not for {layout!r}")
-    if file.suffix not in SUFFIXES:
-        raise ValueError(f"{file}: weights are written as {', '.join(SUFFIXES)}")
+    if file.suffix not in _SUFFIXES:
+        raise ValueError(f"{file}: weights are written as {', '.join(_SUFFIXES)}")
     model = load_model(run)
     net = model.net
     architecture = net.architecture
@@ -78,7 +78,7 @@ def write_weights(run: str | Path, path: str | Path, layout: ForeignLayout) -> W
         mean=preprocessing.mean,
         std=preprocessing.std,
         classes=model.classes,
-        notes=(*_notes(model, layout, preprocessing.mean), *_unsaid(model, file), *warnings_of(str(run), model)),
+        notes=(*_notes(model, layout, preprocessing.mean), *_missing_names(model, file), *warnings_of(str(run), model)),
     )
     content = _file(arrays, told)
     back = fold(from_torchvision(_arrays(content, file), layout), preprocessing)
@@ -102,14 +102,14 @@ def _file(arrays: dict[str, torch.Tensor], told: WrittenWeights) -> bytes:
 
 
 def _arrays(content: bytes, file: Path) -> dict[str, torch.Tensor]:
-    """What the bytes of a file hold."""
+    """Read the arrays of a file's bytes."""
     from safetensors.torch import load
 
     return load(content) if file.suffix == ".safetensors" else torch.load(io.BytesIO(content), weights_only=True)
 
 
-def _unsaid(model: Model, file: Path) -> tuple[str, ...]:
-    """Class names that nobody could know of a file that has none."""
+def _missing_names(model: Model, file: Path) -> tuple[str, ...]:
+    """Note that the file has no class names, unless they can be guessed."""
     assumed = (names_of_classes(len(model.classes), WORDS), numbered_classes(len(model.classes)))
     if file.suffix == ".safetensors" or model.classes in assumed:
         return ()
@@ -119,7 +119,7 @@ def _unsaid(model: Model, file: Path) -> tuple[str, ...]:
 def _notes(model: Model, layout: ForeignLayout, mean: Triple) -> tuple[str, ...]:
     notes = []
     if mean != PREPROCESSING[layout].mean:
-        notes.append(f"its mean is not the one that {layout} uses if nothing is said: give it {list(mean)}")
+        notes.append(f"its mean is not {layout}'s default: give it {list(mean)}")
     width, crop = model.net.architecture.width, model.net.architecture.crop
     if width != 1 or crop != PAPER_CROP:
         notes.append(

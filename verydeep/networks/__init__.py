@@ -1,1 +1,1 @@
-"""What a VGG is: the paper's configurations, the module, its initialisation and its arithmetic."""
+"""Networks: the paper's configurations, the architecture as a value, the module, its initialisation and arithmetic."""

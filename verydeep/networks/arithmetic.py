@@ -1,4 +1,4 @@
-"""What a network costs and sees: parameters, multiply-adds, memory and receptive field, from Table 1 alone.
+"""Costs and receptive field of a network, from its architecture alone: parameters, multiply-adds, memory.
 
 It needs no PyTorch and builds no weights, so it answers at once even for E.
 """
@@ -46,11 +46,11 @@ class NetworkDescription:
     macs: int
     activation_bytes: int
     receptive_field: int
-    """That of `pool5`, the last layer before the classifier."""
+    """Side in pixels for `pool5`, the last layer before the classifier."""
     layers: tuple[LayerDescription, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain dictionaries and lists, ready for JSON."""
+        """Return plain dictionaries and lists, ready for JSON."""
         return asdict(self)
 
 
@@ -72,11 +72,11 @@ class StackDescription:
 
     @property
     def single_extra_percent(self) -> float:
-        """How many percent more weights the single layer has."""
+        """Percent by which the single layer has more weights."""
         return 100 * (self.single_weights / self.weights - 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as a plain dictionary, ready for JSON."""
+        """Return a plain dictionary, ready for JSON."""
         return asdict(self)
 
 
@@ -132,7 +132,7 @@ def describe(
 
 
 def describe_stack(kernels: Sequence[int], *, channels: int) -> StackDescription:
-    """Compares stacked stride-1 convolutions, `channels` in and out of each, with one layer that sees as much.
+    """Compare stacked stride-1 convolutions, `channels` in and out of each, with one layer that sees as much.
 
     Three 3 x 3 layers see 7 x 7 pixels with 27 C^2 weights where one 7 x 7 layer has 49 C^2, 81% more.
 

@@ -8,17 +8,17 @@ WORDS, WNIDS = "words", "wnids"
 
 
 def names_of_classes(count: int, chosen: str, told: tuple[str, ...] | None = None) -> tuple[str, ...]:
-    """A name for each of `count` outputs.
+    """Return a name for each of `count` outputs.
 
     Args:
-        count: how many there are.
-        chosen: `words` or `wnids` for ILSVRC's, else a file with a name per line.
+        count: the number of outputs.
+        chosen: `words` or `wnids` for ILSVRC's classes, otherwise a file with a name per line.
         told: names or WordNet ids that came with the weights. Without any, 1,000 outputs are ILSVRC's, and others
             are numbered: `class 0`, `class 1`, ...
 
     Raises:
-        ValueError: no such file, not one name for each output, the same name twice, there or in what was told, or
-            `wnids` for other classes.
+        ValueError: there is no such file, it or `told` does not have one distinct name for each output, or `wnids`
+            for classes that are not ILSVRC's.
     """
     if chosen not in (WORDS, WNIDS):
         return _from_file(Path(chosen), count)
@@ -42,7 +42,7 @@ def names_of_classes(count: int, chosen: str, told: tuple[str, ...] | None = Non
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:
-    """Names for classes that have none."""
+    """Return names for classes that have none."""
     return tuple(f"class {number}" for number in range(count))
 
 
@@ -52,7 +52,7 @@ def _from_file(path: Path, count: int) -> tuple[str, ...]:
     try:
         names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8") from error
+        raise ValueError(f"{path} is not valid UTF-8") from error
     if len(names) != count:
         raise ValueError(f"{path} has {len(names):,} names for {count:,} outputs")
     if len(set(names)) < count:

@@ -1,4 +1,4 @@
-"""How a network gets its first weights: everything about it is in `initialise`."""
+"""First weights of a network: random ones, and those copied from a trained network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,23 +15,23 @@ PAPER_SD = 0.01
 """Section 3.1 prints 'variance 1e-2'; the practice it follows is a standard deviation of 0.01."""
 
 COPIED = "copied: "
-"""How the account of an initialisation begins that copied layers."""
+"""Prefix of the account of an initialisation that copied layers."""
 
-SEEDING_CONVOLUTIONS = 4
+_SEEDING_CONVOLUTIONS = 4
 """Section 3.1: the first four convolutional layers and the fully connected ones come from trained A."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Initialisation:
-    """Which layers with weights were copied from a trained network and which were drawn at random."""
+    """Which layers with weights were copied from a trained network, and which initialised at random."""
 
     scheme: InitialisationScheme
     copied: tuple[str, ...]
     random: tuple[str, ...]
 
     def __str__(self) -> str:
-        drawn = [f"{self.scheme} initialisation: {', '.join(self.random)}"] if self.random else []
-        return "; ".join([*([f"{COPIED}{', '.join(self.copied)}"] if self.copied else []), *drawn])
+        random = [f"{self.scheme} initialisation: {', '.join(self.random)}"] if self.random else []
+        return "; ".join([*([f"{COPIED}{', '.join(self.copied)}"] if self.copied else []), *random])
 
 
 def vgg(
@@ -73,7 +73,7 @@ def initialise(
     layers: Sequence[str] | None = None,
     generator: torch.Generator | None = None,
 ) -> Initialisation:
-    """Sets every weight of `net`, and says which were copied and which are random.
+    """Set every weight of `net`; return which layers were copied and which are random.
 
     | scheme   | weights of convolutional and fully connected layers            | source                         |
     |----------|----------------------------------------------------------------|--------------------------------|
@@ -82,12 +82,12 @@ def initialise(
 
     Biases are 0. Batch normalisations start as the identity with empty statistics. With `seed_from`, the
     paper's rule applies on top: the first four convolutional layers of that network and its three fully
-    connected ones are copied by name (with their batch normalisations), the rest stays random. `layers` names others
-    to be copied instead.
+    connected ones are copied by name (with their batch normalisations), the rest stays random. `layers` names other
+    layers to copy instead.
 
     Raises:
-        ValueError: unknown scheme, or a layer of `seed_from` that `net` lacks or has in another shape; nothing
-            has been changed then.
+        ValueError: unknown scheme, or a layer of `seed_from` that `net` lacks or has in another shape; then nothing
+            has changed.
     """
     if scheme not in get_args(InitialisationScheme):
         raise ValueError(f"unknown initialisation {scheme!r}: choose {' or '.join(get_args(InitialisationScheme))}")
@@ -110,19 +110,19 @@ def initialise(
 
 
 def layers_with_weights(net: VGG) -> tuple[str, ...]:
-    """Names of the layers that learn something, in order."""
+    """Return the names of the layers that have weights, in order."""
     return tuple(name for name in net.layer_names if net.get_submodule(name).state_dict())
 
 
 def seeding_layers(seed: VGG) -> tuple[str, ...]:
-    """The layers of a trained network that the paper's rule copies into a deeper one (section 3.1)."""
-    places = [name.removeprefix("conv") for name in seed.layer_names if name.startswith("conv")]
-    chosen = {f"{kind}{place}" for place in places[:SEEDING_CONVOLUTIONS] for kind in ("conv", "bn")}
+    """Return the layers of a trained network that the paper's rule copies into a deeper one (section 3.1)."""
+    numbers = [name.removeprefix("conv") for name in seed.layer_names if name.startswith("conv")]
+    chosen = {f"{kind}{number}" for number in numbers[:_SEEDING_CONVOLUTIONS] for kind in ("conv", "bn")}
     return tuple(name for name in layers_with_weights(seed) if name in chosen or name.startswith("fc"))
 
 
 def _fitting(net: VGG, seed: VGG, layers: Sequence[str]) -> tuple[str, ...]:
-    """`layers`, or a ValueError that names what does not fit."""
+    """Return `layers`, or raise a ValueError that names what does not fit."""
     misfits = [misfit for name in layers if (misfit := _misfit(name, net, seed))]
     if net.architecture.batch_norm != seed.architecture.batch_norm:
         misfits.append("only one of the two has batch normalisation")

@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -18,13 +19,13 @@ class LocalResponseNorm(nn.Module):
         super().__init__()
         self.n, self.alpha, self.beta, self.k = n, alpha, beta, k
 
-    def forward(self, activations: Tensor) -> Tensor:
-        """The normalised activations, [B, C, H, W]."""
+    def forward(self, activations: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Return the normalised activations."""
         channel = torch.arange(activations.shape[1], device=activations.device)
         band = ((channel[:, None] - channel).abs() <= self.n // 2).to(activations.dtype)
         sums = F.conv2d(activations.square(), band[:, :, None, None])
         return activations * (self.k + self.alpha * sums).pow(-self.beta)
 
     def extra_repr(self) -> str:
-        """The constants, for `print(net)`."""
+        """Return the constants, for `print(net)`."""
         return f"n={self.n}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

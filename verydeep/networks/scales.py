@@ -4,10 +4,10 @@ from verydeep.networks.configurations import PAPER_CROP
 
 
 def scale_range(scale: str) -> tuple[int, int]:
-    """Smallest and largest S of `256`, `384` or `256:512`; equal for a fixed S.
+    """Return the smallest and largest S of `256`, `384` or `256:512`; equal for a fixed S.
 
     Raises:
-        ValueError: not of that form, or below the crop.
+        ValueError: another form, or an S below the crop.
     """
     low, _, high = scale.partition(":")
     try:
@@ -20,10 +20,10 @@ def scale_range(scale: str) -> tuple[int, int]:
 
 
 def middle_scale(scale: str) -> int:
-    """S, or the middle of its range: the paper's single test scale."""
+    """Return S, or the middle of its range: the paper's single test scale."""
     return sum(scale_range(scale)) // 2
 
 
 def scale_in_pixels(scale: int, crop: int) -> int:
-    """S or Q in pixels for another crop than 224: 256 is 37 at crop 32."""
+    """Convert S or Q to pixels for a crop other than 224: 256 is 37 at crop 32."""
     return round(scale * crop / PAPER_CROP)

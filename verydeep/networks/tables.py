@@ -10,7 +10,7 @@ from verydeep.presentation.terminal import table_with
 
 
 def layer_table(network: NetworkDescription) -> Table:
-    """One network, a row per layer."""
+    """Return a table of one network, a row per layer."""
     table = table_with(
         f"{network.network} on {network.input} x {network.input} pixels, {network.classes} classes",
         left=("layer", "output"),
@@ -40,7 +40,7 @@ def layer_table(network: NetworkDescription) -> Table:
 
 
 def networks_table(networks: Sequence[NetworkDescription]) -> Table:
-    """Several networks side by side, as in Table 1, with what they cost."""
+    """Return a table of several networks side by side, as in Table 1, with what they cost."""
     first = networks[0]
     table = table_with(
         f"Kernel side and channels of every convolution; {first.input} x {first.input} pixels, {first.classes} classes",
@@ -64,7 +64,7 @@ def networks_table(networks: Sequence[NetworkDescription]) -> Table:
 
 
 def stack_table(stack: StackDescription) -> Table:
-    """A stack of convolutions beside the one layer that sees as much."""
+    """Return a table of a stack of convolutions beside the one layer that sees as much."""
     side = stack.receptive_field
     names = " + ".join(f"{kernel} x {kernel}" for kernel in stack.kernels)
     table = table_with(f"C = {stack.channels} channels", left=("",), right=("stack", "one layer"))
@@ -77,7 +77,7 @@ def stack_table(stack: StackDescription) -> Table:
 
 
 def _stage(network: NetworkDescription, stage: int) -> list[str]:
-    """`3-64` for each convolution of a stage (Table 1 writes conv3-64), and `LRN`."""
+    """Return `3-64` for each convolution of a stage (Table 1 writes conv3-64), and `LRN`."""
     return [
         _in_table_1(layer)
         for layer in network.layers

@@ -4,14 +4,15 @@ from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from verydeep.networks.architecture import Architecture, Layer
 from verydeep.networks.configurations import DOWNSAMPLING, DROPOUT
 from verydeep.networks.lrn import LocalResponseNorm
 
-WINDOWS_AS_ROWS = 1024
-"""Up to so many windows of `pool5` are multiplied as rows of a matrix; of more a convolution makes no copies. Measured
+_WINDOWS_AS_ROWS = 1024
+"""Most windows of `pool5` that are multiplied as rows of a matrix; for more, a convolution makes no copies. Measured
 on two cores, D at full width, milliseconds for rows and convolution: 8 windows 39 and 185 to 379, 300 windows 394 and
 435 to 661, 1,156 windows 1,363 and 1,187 to 1,426."""
 
@@ -55,11 +56,11 @@ class VGG(nn.Module):
         net.load_state_dict(dict(weights), assign=True)
         return net
 
-    def forward(self, images: Tensor, keep: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Logits [B, classes] of crop-sized images [B, 3, crop, crop] in 0..255.
+    def forward(self, images: Tensor, keep: Mapping[str, Tensor] | None = None) -> Float[Tensor, "B K"]:
+        """Return logits [B, outputs] of crop-sized images [B, 3, crop, crop] in 0..255.
 
         `keep` chooses what dropout leaves in training: {"drop6": [B, features] of true and false, ...}. Layers that
-        it does not name draw for themselves.
+        it does not name choose at random.
 
         Raises:
             ValueError: another shape; larger images go to `score_map`.
@@ -68,11 +69,11 @@ class VGG(nn.Module):
         last = self.layer_names[-1]
         return self._run(self._without_mean(images), (last,), dense=False, keep=keep)[last]
 
-    def score_map(self, images: Tensor) -> Tensor:
-        """Class scores over space, [B, classes, h, w], of images [B, 3, H, W] in 0..255 (section 3.2).
+    def score_map(self, images: Tensor) -> Float[Tensor, "B K h w"]:
+        """Return class scores over space, [B, outputs, h, w], of images [B, 3, H, W] in 0..255 (section 3.2).
 
-        The fully connected layers act as convolutions with the same weights, so position (i, j) is what
-        `forward`'s head gives for the window of `pool5` that starts there: h = H // 32 - crop // 32 + 1.
+        The fully connected layers act as convolutions with the same weights, so position (i, j) is the output of
+        `forward`'s head for the window of `pool5` that starts there: h = H // 32 - crop // 32 + 1.
         At the crop size this is `forward` with two axes of length 1. The poolings' grid is centred: the H mod 32
         pixels that have no position of their own are split between both sides (docs/DEVIATIONS.md).
 
@@ -83,8 +84,8 @@ class VGG(nn.Module):
         last = self.layer_names[-1]
         return self._run(self._without_mean(images), (last,), dense=True)[last]
 
-    def head(self, pool5: Tensor) -> Tensor:
-        """Class scores over space, [B, classes, h, w], of `pool5` [B, C, h', w'], as `score_map` goes on from it.
+    def head(self, pool5: Tensor) -> Float[Tensor, "B K h w"]:
+        """Return class scores over space, [B, outputs, h, w], of `pool5` [B, C, h', w'], as `score_map` does.
 
         Raises:
             ValueError: another number of channels, or fewer positions than `fc6` covers.
@@ -97,15 +98,15 @@ class VGG(nn.Module):
         return self._run(pool5, (last,), dense=True, first="fc6")[last]
 
     def activations(self, images: Tensor, names: Iterable[str], *, dense: bool = False) -> dict[str, Tensor]:
-        """Named layers' outputs, computed in one pass that ends at the deepest of them.
+        """Return named layers' outputs, computed in one pass that ends at the deepest of them.
 
         `conv3_2` is the value before the ReLU, `relu3_2` after it. Convolutional layers give
         [B, C, h, w] for images [B, 3, H, W] of any size from 32 pixels. Fully connected layers give [B, C] on
-        crop-sized images. `dense=True` gives instead what `score_map` computes, on its centred grid:
+        crop-sized images. `dense=True` gives the layers of `score_map` instead, on its centred grid:
         [B, C, h, w] for fully connected layers too, of images of the crop size or larger.
 
         Raises:
-            ValueError: a name that this network does not have, or images too small for the layers asked.
+            ValueError: a name that this network does not have, or images too small for these layers.
         """
         wanted = tuple(dict.fromkeys(names))
         unknown = [name for name in wanted if name not in self.layer_names]
@@ -142,9 +143,9 @@ class VGG(nn.Module):
         first: str = "conv1_1",
         keep: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Outputs of layers, by one pass from the layer `first`, whose input is `x`, to the deepest of them."""
+        """Return outputs of layers, by one pass from the layer `first`, whose input is `x`, to the deepest of them."""
         top, left = (side % DOWNSAMPLING // 2 if dense else 0 for side in x.shape[2:])
-        found: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
         for name in self.layer_names[self.layer_names.index(first) :]:
             if dense and name.startswith("pool"):
                 # Each pooling takes one binary digit of the grid's offset, so no pixel is cut off before the network.
@@ -155,10 +156,10 @@ class VGG(nn.Module):
             else:
                 x = _apply(getattr(self, name), x, dense=dense)
             if name in wanted:
-                found[name] = x
-            if len(found) == len(wanted):
+                outputs[name] = x
+            if len(outputs) == len(wanted):
                 break
-        return {name: found[name] for name in wanted}
+        return {name: outputs[name] for name in wanted}
 
 
 def vgg_without_weights(architecture: Architecture, *, dropout: float = DROPOUT) -> VGG:
@@ -196,10 +197,10 @@ def _apply(layer: nn.Module, x: Tensor, *, dense: bool) -> Tensor:
 
 
 def _at_every_position(layer: nn.Linear, x: Tensor) -> Tensor:
-    """A fully connected layer on all windows of a map [B, C, h, w] that it covers."""
+    """Apply a fully connected layer to all windows of a map [B, C, h, w] that it covers."""
     channels = x.shape[1]
     window = round((layer.in_features / channels) ** 0.5)
     windows = x.unfold(2, window, 1).unfold(3, window, 1)
-    if windows[:, 0, :, :, 0, 0].numel() > WINDOWS_AS_ROWS:
+    if windows[:, 0, :, :, 0, 0].numel() > _WINDOWS_AS_ROWS:
         return F.conv2d(x, layer.weight.view(layer.out_features, channels, window, window), layer.bias)
     return layer(windows.permute(0, 2, 3, 1, 4, 5).flatten(3)).permute(0, 3, 1, 2)

@@ -1,1 +1,1 @@
-"""What a training leaves: the run folder, the model folder, and models of the hub."""
+"""Run folders, model folders, and models of the hub."""

@@ -1,4 +1,4 @@
-"""What lies in the folder of a run, of a model and of a classifier, by name."""
+"""Names of the files in the folder of a run, of a model and of a classifier."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ QUARANTINE, TENSORBOARD, BEST = "quarantine.jsonl", "tensorboard", "best"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 CLASSIFIER = "classifier.json"
-"""In the folder of a classifier of features, which is no run."""
+"""In the folder of a classifier of features, which is not a run."""
 
 
 def refuse_classifier(folder: str | Path) -> None:

@@ -24,30 +24,30 @@ Net = TypeVar("Net", bound="ScoringNetwork", default="VGG", covariant=True)
 """The kind of network: a `VGG`, or in a `Model[ScoringNetwork]` perhaps an exported one."""
 
 TEST_SCALE = "256"
-"""S that test scales follow from where it is not known how a network was trained."""
+"""S that determines the test scales where it is not known how a network was trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model(Generic[Net]):
-    """A trained network, what its outputs mean, and how it is to be shown images."""
+    """A trained network, what its outputs mean, and how it is tested."""
 
     net: Net
     classes: tuple[str, ...]
     scale: str
-    """S that it was trained at, for a crop of 224: the test scales follow from it."""
+    """S that it was trained at, for a crop of 224: it determines the test scales."""
     flip: bool
-    """Whether it was trained on mirrored images too, and so is tested on them."""
+    """Whether it was trained on mirrored images too, and is therefore tested on them."""
     weights_sha256: str | None = None
-    """Of the file that it was read from."""
+    """SHA-256 of the file that it was read from."""
     drawn: tuple[str, ...] = ()
-    """Layers that are random because the weights that were imported lack them."""
+    """Layers that are random because the imported weights lack them."""
 
 
 def save_model(model: Model, folder: Path) -> None:
-    """Writes `config.json` and `model.safetensors`, as model hubs expect them; the folder appears whole.
+    """Write `config.json` and `model.safetensors`, as model hubs expect them; the folder appears whole or not at all.
 
     Raises:
-        OSError: the disk is full, say; what was there stays.
+        OSError: they cannot be written, as on a full disk; the previous folder stays.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -74,13 +74,13 @@ def save_model(model: Model, folder: Path) -> None:
 
 
 def load_model(folder: str | Path) -> Model:
-    """The model of a run, or of a folder with `config.json` and `model.safetensors`, ready to use, on the CPU.
+    """Read the model of a run, or of a folder with `config.json` and `model.safetensors`, on the CPU.
 
-    Everywhere a RUN can also be `hub:NAME`, a model of the Hugging Face hub that `push` or `save` made.
+    Wherever a RUN is expected, `hub:NAME` is possible too, a model of the Hugging Face hub that `push` uploaded.
 
     Raises:
-        ValueError: no such folder, a training that has not ended, weights that are damaged or do not fit the
-            configuration, or a network that predicts boxes.
+        ValueError: there is no such folder, the training has not ended, the weights are damaged or do not fit the
+            architecture, or the network predicts boxes.
         OSError: the hub cannot be reached.
     """
     model = _load_model(folder)
@@ -90,10 +90,10 @@ def load_model(folder: str | Path) -> Model:
 
 
 def load_box_model(folder: str | Path) -> Model:
-    """The same of a run of `verydeep localise train`.
+    """Read the model of a run of `verydeep localise train`.
 
     Raises:
-        ValueError: as `load_model`, and for a network that predicts classes.
+        ValueError: as `load_model`, or the network predicts classes.
     """
     model = _load_model(folder)
     if model.net.architecture.boxes is None:
@@ -132,7 +132,7 @@ def _load_model(folder: str | Path) -> Model:
 
 
 def warnings_of(name: str, model: "Model[ScoringNetwork]") -> tuple[str, ...]:
-    """What somebody who reads the outputs of the run `name` has to know."""
+    """Return what users of the outputs of the run `name` must know."""
     if not model.drawn:
         return ()
     layers = ", ".join(model.drawn)
@@ -140,7 +140,7 @@ def warnings_of(name: str, model: "Model[ScoringNetwork]") -> tuple[str, ...]:
 
 
 def load_config(folder: str | Path) -> dict[str, Any]:
-    """What `config.json` of a run's model says.
+    """Read `config.json` of a run's model.
 
     Raises:
         ValueError: the folder has no model.
@@ -149,7 +149,7 @@ def load_config(folder: str | Path) -> dict[str, Any]:
 
 
 def weights_fingerprint(folder: str | Path) -> str:
-    """SHA-256 of a run's final weights.
+    """Return the SHA-256 of a run's final weights.
 
     Raises:
         ValueError: the folder has no model.
@@ -158,7 +158,7 @@ def weights_fingerprint(folder: str | Path) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+    """Return the hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -169,11 +169,11 @@ def _config(found: Path) -> dict[str, Any]:
 
 
 def _model_folder(folder: str | Path) -> Path:
-    """Where `config.json` and `model.safetensors` lie; of a model of the hub, where they were downloaded to."""
+    """Return the folder of `config.json` and `model.safetensors`; a model of the hub is downloaded."""
     if model_hub.is_named(folder):
         found = model_hub.downloaded(str(folder), (CONFIG,))
         if not (found / CONFIG).is_file() or "network" not in _config(found):
-            raise ValueError(f"{folder} is no model of verydeep: verydeep import {folder} --out RUN may read it")
+            raise ValueError(f"{folder} is not a model of verydeep: verydeep import {folder} --out RUN may read it")
         return model_hub.downloaded(str(folder), (WEIGHTS,), beside=found)
     for path in (atomic.locate(Path(folder) / MODEL), atomic.locate(Path(folder))):
         if (path / CONFIG).is_file():
@@ -184,7 +184,7 @@ def _model_folder(folder: str | Path) -> Path:
 
 
 def model_files(folder: str | Path) -> dict[str, Path]:
-    """`config.json` and `model.safetensors` of a run's model, by their names.
+    """Return the paths of `config.json` and `model.safetensors` of a run's model, by these names.
 
     Raises:
         ValueError: the folder has no model.
@@ -193,7 +193,7 @@ def model_files(folder: str | Path) -> dict[str, Path]:
 
 
 def load(folder: str | Path) -> "VGG":
-    """The network of a run, or of `hub:NAME`, whether it predicts classes or boxes."""
+    """Read the network of a run, or of `hub:NAME`, whether it predicts classes or boxes."""
     return _load_model(folder).net
 
 
@@ -205,18 +205,18 @@ def save(
     scale: str = TEST_SCALE,
     flip: bool = True,
 ) -> Path:
-    """Writes a network's `config.json` and `model.safetensors` for `load`, `push` and all that takes a RUN.
+    """Write a network's `config.json` and `model.safetensors` for `load`, `push` and everything that takes a RUN.
 
     Args:
         net: the network.
-        folder: replaced if it holds a model, made if it is not there.
-        classes: a name for each output; `class 0`, `class 1`, ... if not said.
-        scale: S for a crop of 224, from which the test scales follow.
+        folder: replaced if it holds a model, created if it does not exist.
+        classes: a name for each output; by default `class 0`, `class 1`, ...
+        scale: S for a crop of 224, which determines the test scales.
         flip: whether tests average over the mirror image.
 
     Raises:
-        ValueError: other than one name for each output, the same name twice, an impossible scale, or a folder that
-            holds other things than a model.
+        ValueError: not one distinct name for each output, an impossible scale, or a folder that holds other things
+            than a model.
         OSError: it cannot be written.
     """
     from verydeep.networks.class_names import numbered_classes

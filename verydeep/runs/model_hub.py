@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub, `hub:NAME` or `hub:NAME@REVISION`: their files here, and files of ours there."""
+"""Models of the Hugging Face hub, `hub:NAME` or `hub:NAME@REVISION`: downloads and uploads of their files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,43 +10,43 @@ from verydeep.machine.libraries import library
 
 
 def is_named(run: str | Path) -> bool:
-    """Whether it is a model of the hub, not a folder."""
+    """Return whether a run is a model of the hub, not a folder."""
     return str(run).startswith(PREFIX)
 
 
 def repository(name: str) -> str:
-    """OWNER/MODEL of `hub:OWNER/MODEL@REVISION`."""
+    """Return OWNER/MODEL of `hub:OWNER/MODEL@REVISION`."""
     return name.removeprefix(PREFIX).partition("@")[0]
 
 
 @cache
 def downloaded(name: str, files: Sequence[str], *, beside: Path | None = None) -> Path:
-    """The folder in the hub's cache with those of `files` that the model has. One process sees one state of it.
+    """Return the folder in the hub's cache with those of `files` that the model has. A process sees one state of it.
 
-    `beside` is what this gave for other files of the model: these are of the same state.
+    `beside` is the folder of other files of the model, whose state is taken.
 
     Raises:
-        ValueError: no such model or revision, one that needs a login, or huggingface_hub is missing.
+        ValueError: there is no such model or revision, it needs a login, or huggingface_hub is missing.
         OSError: the hub cannot be reached.
     """
     hub = library("huggingface_hub", needed_by=name)
     revision = name.partition("@")[2]
-    with _told_in_one_line(name):
+    with _errors_in_one_line(name):
         state = beside.name if beside else revision or None  # the hub's cache calls folders after the commit
         return Path(hub.snapshot_download(repository(name), revision=state, allow_patterns=list(files)))
 
 
 def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, message: str) -> str:
-    """Makes the model if it is not there, and puts the files into it, all at once; its address.
+    """Create the model if it is not there, and put the files into it, all at once; return its address.
 
-    `private` is for a model that is made; one that is there stays as it is.
+    `private` applies to a new model; an existing one stays as it is.
 
     Raises:
         ValueError: an impossible name, no login, no right to write there, or huggingface_hub is missing.
         OSError: the hub cannot be reached.
     """
     hub = library("huggingface_hub", needed_by=name)
-    with _told_in_one_line(name):
+    with _errors_in_one_line(name):
         api = hub.HfApi()
         made = api.create_repo(name.removeprefix(PREFIX), private=private, exist_ok=True)
         operations = [
@@ -58,8 +58,8 @@ def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, messa
 
 
 @contextmanager
-def _told_in_one_line(name: str) -> Iterator[None]:
-    """The hub's errors as one line that says what to do."""
+def _errors_in_one_line(name: str) -> Iterator[None]:
+    """Turn the hub's errors into one line that says what to do."""
     from huggingface_hub import errors
 
     try:

@@ -1,4 +1,4 @@
-"""A run's model to the Hugging Face hub, with a page about it."""
+"""Upload of a run's model to the Hugging Face hub, with a page about it."""
 
 import re
 from pathlib import Path
@@ -10,14 +10,14 @@ from verydeep.runs import model_hub
 from verydeep.runs.model import load_config, load_model, model_files
 from verydeep.runs.record import has_record, read_metrics, read_record
 
-CARD = "README.md"
+_CARD = "README.md"
 
 
 def push(run: str | Path, name: str, *, private: bool = False, license: str | None = None) -> str:
-    """Uploads `config.json`, `model.safetensors` and a model card to `hub:NAME`; the address of its page.
+    """Upload `config.json`, `model.safetensors` and a model card to `hub:NAME`; return the address of its page.
 
-    Everything that takes a RUN takes `hub:NAME` too. `private` is for a model that is not there yet; `license` is what
-    the hub calls one (`apache-2.0`), and of weights that came from elsewhere it is that of their source.
+    Everything that takes a RUN takes `hub:NAME` too. `private` applies to a model that is not there yet; `license` is
+    the hub's name of a licence (`apache-2.0`); for weights that came from elsewhere it is that of their source.
 
     Raises:
         ValueError: unusable run, no name of the hub, no name of a licence, no login or no right to write there.
@@ -26,15 +26,15 @@ def push(run: str | Path, name: str, *, private: bool = False, license: str | No
     if not model_hub.is_named(name):
         raise ValueError(f"models of the hub are called hub:OWNER/MODEL, not {name!r}")
     if license is not None and not re.fullmatch(r"[\w.+-]+", license):
-        raise ValueError(f"{license!r} is no name of a licence, as apache-2.0 is")
+        raise ValueError(f"{license!r} is not the name of a licence, such as apache-2.0")
     card = model_card(run, name, license=license)
-    files: dict[str, Path | bytes] = {**model_files(run), CARD: card.encode(errors="backslashreplace")}
+    files: dict[str, Path | bytes] = {**model_files(run), _CARD: card.encode(errors="backslashreplace")}
     message = f"{load_config(run)['network']}, by verydeep"
     return model_hub.upload(name, files, private=private, message=message)
 
 
 def model_card(run: str | Path, name: str, *, license: str | None = None) -> str:
-    """The page of a model, Markdown with a head that the hub reads: what the run knows of itself, and no more.
+    """Return the page of a model, Markdown with a head that the hub reads: what the run knows of itself, and no more.
 
     Raises:
         ValueError: unusable run.
@@ -51,7 +51,7 @@ def model_card(run: str | Path, name: str, *, license: str | None = None) -> str
         "model": model,
         "mean": [round(value, 3) for value in model.net.mean_rgb.tolist()],
         "record": record,
-        "source": record and Path(record.source).name,  # where it lies on this machine is nobody's business
+        "source": record and Path(record.source).name,  # its place on this machine is private
         "epochs": read_metrics(run),
     }
     return render("runs/model-card.md", values)

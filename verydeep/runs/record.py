@@ -1,11 +1,11 @@
-"""The run folder: what a training leaves behind, and how everyone reads it.
+"""The run folder: its `run.json` and `metrics.jsonl`, written and read.
 
-RUN/run.json         what made it: network, recipe, runtime, source, class names, versions, command; of an imported
-                     run where its weights came from, and no recipe
+RUN/run.json         what made it: network, recipe, runtime, source, class names, versions, command; for an imported
+                     run the origin of its weights, and no recipe
 RUN/metrics.jsonl    a line per epoch
 RUN/tensorboard/     the same as curves, and the loss of every step
 RUN/checkpoints/     to resume from
-RUN/quarantine.jsonl images that could not be used, and why; there only if there are some
+RUN/quarantine.jsonl images that could not be used, and why; only if there are any
 RUN/best/            config.json and model.safetensors of the epoch with the lowest validation error
 RUN/model/           the same of the last epoch: appears when the training has ended
 """
@@ -25,7 +25,7 @@ from verydeep.runs.files import CHECKPOINTS, CONFIG, METRICS, MODEL, RECORD, ref
 from verydeep.version import __version__
 
 FORMAT = 2
-"""Of `run.json`; raised when older versions could no longer read it."""
+"""Version of `run.json`; raised when older versions of the package can no longer read it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,27 +34,27 @@ class Record:
 
     network: str
     recipe: dict[str, Any]
-    """Empty where nothing was trained here: the weights were imported."""
+    """Empty if the weights were imported."""
     runtime: dict[str, Any]
     source: str
     fingerprints: dict[str, str]
-    """Of the training and validation images, and of the weights that the first ones were copied from (`init`)."""
+    """By training and validation images, and by the weights that the first ones were copied from (`init`)."""
     images: dict[str, int]
-    """How many of them there are."""
+    """Number of training and validation images."""
     classes: tuple[str, ...]
     initialisation: str
-    """Which layers were copied and which were drawn."""
+    """Which layers were copied and which initialised at random."""
     command: str
     versions: dict[str, str]
     imported: dict[str, Any] | None = None
-    """Where imported weights came from: file, SHA-256, layout, and how images were to be preprocessed for them."""
+    """Origin of imported weights: file, SHA-256, layout, and the preprocessing that they were trained with."""
     format: int = FORMAT
     regression: Regression | None = None
-    """Of boxes, if it does not classify."""
+    """Kind of boxes, if it does not classify."""
 
     @property
     def architecture(self) -> Architecture:
-        """What was trained; a run that was imported says it in its model alone."""
+        """Architecture that was trained; for an imported run only its model has it."""
         return Architecture(
             network=self.network,
             classes=len(self.classes),
@@ -64,7 +64,7 @@ class Record:
 
 
 def versions() -> dict[str, str]:
-    """Of this package, Python, PyTorch and the machine."""
+    """Return the versions of this package, Python and PyTorch, and the machine."""
     import torch
 
     return {
@@ -77,13 +77,13 @@ def versions() -> dict[str, str]:
 
 
 def command() -> str:
-    """The command line that is running."""
+    """Return the command line that is running."""
     program = Path(sys.argv[0]).name
     return shlex.join([*(["python", "-m", "verydeep"] if program == "__main__.py" else [program]), *sys.argv[1:]])
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Creates the run folder with its `run.json`."""
+    """Create the run folder with its `run.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     fields = asdict(record)
     if record.regression is None:
@@ -92,7 +92,7 @@ def write_record(folder: Path, record: Record) -> None:
 
 
 def read_record(folder: str | Path) -> Record:
-    """What made a run.
+    """Read what made a run.
 
     Raises:
         ValueError: the folder is not a run, or its record is damaged or of a newer version.
@@ -111,27 +111,27 @@ def read_record(folder: str | Path) -> Record:
 
 
 def has_record(folder: str | Path) -> bool:
-    """Whether the folder says what made it; one with a model only, from elsewhere, does not."""
+    """Return whether a folder says what made it; a folder with only a model, from elsewhere, does not."""
     return (Path(folder) / RECORD).is_file()
 
 
 def is_finished(folder: str | Path) -> bool:
-    """Whether the training has ended and its model stands."""
+    """Return whether the training has ended and its model is there."""
     return (atomic.locate(Path(folder) / MODEL) / CONFIG).is_file()
 
 
 def is_begun(folder: str | Path) -> bool:
-    """Whether there is anything to lose: a checkpoint, or a model."""
+    """Return whether there is anything to lose: a checkpoint, or a model."""
     return (Path(folder) / CHECKPOINTS).is_dir() or is_finished(folder)
 
 
 def append_metrics(folder: Path, figures: dict[str, Any]) -> None:
-    """One more line of `metrics.jsonl`."""
+    """Append a line to `metrics.jsonl`."""
     atomic.append_json(folder / METRICS, figures)
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """Every epoch's figures; of an epoch that was done twice, after a crash, the later ones."""
+    """Read every epoch's figures; those of the last time for an epoch that was repeated after a crash."""
     path = Path(folder) / METRICS
     if not path.is_file():
         return []
@@ -141,5 +141,5 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
             figures = json.loads(line)
             epochs[figures["epoch"]] = figures
         except (ValueError, KeyError, TypeError):
-            continue  # torn by a crash; that epoch was done again
+            continue  # torn by a crash; that epoch was repeated
     return [epochs[epoch] for epoch in sorted(epochs)]
