@@ -19,9 +19,9 @@ import torch
 from verydeep.export import export as exporting
 from verydeep.export.checksum import SHA256, UNSTATED, state_checksum
 from verydeep.export.exported import load_exported
-from verydeep.export.metadata import KEY, Metadata
-from verydeep.export.onnx import compute_by_onnxruntime
-from verydeep.export.openvino import compute_by_openvino
+from verydeep.export.metadata import KEY, Metadata, metadata_of
+from verydeep.export.onnx import _compute_by_onnxruntime
+from verydeep.export.openvino import _compute_by_openvino
 from verydeep.runs.model import load_model
 
 FILES = shared.FILES
@@ -214,7 +214,7 @@ def test_a_changed_xml_is_noticed(tiny, tmp_path, old, new):
 def test_metadata_that_do_not_fit_the_graph_are_refused(tiny, tmp_path, monkeypatch, to, change, message):
     """Written with a right SHA-256, by a program that is wrong."""
     run, *_ = tiny
-    metadata = exporting.metadata_of(load_model(run), int8=False)
+    metadata = metadata_of(load_model(run), int8=False)
     wrong = json.dumps({**json.loads(metadata.to_json()), **change})
     monkeypatch.setattr(Metadata, "to_json", lambda _: wrong)
     exporting.write_exported(load_model(run), tmp_path / FILES[to], to=to)
@@ -230,7 +230,7 @@ def test_what_a_runtime_refuses_is_said_in_one_line(tiny, tmp_path, capfd):
     with pytest.raises(ValueError, match=r"^.*cannot be used: the runtime cannot compute net.onnx: .*Unheard.*$"):
         load_exported(tmp_path / "net.onnx")
     four_channels = np.zeros((1, 4, 32, 32), np.float32)
-    for compute_by, name in ((compute_by_onnxruntime, "net.onnx"), (compute_by_openvino, "net.xml")):
+    for compute_by, name in ((_compute_by_onnxruntime, "net.onnx"), (_compute_by_openvino, "net.xml")):
         compute = compute_by(tiny[2] / name)
         with pytest.raises(ValueError, match=rf"^the runtime cannot compute {name}: .*$"):
             compute(four_channels)

@@ -9,8 +9,7 @@ import torch
 from damage import damaged
 
 from verydeep import vgg
-from verydeep.export.export import write_exported
-from verydeep.export.exported import load_exported
+from verydeep.export.exported import load_exported, write_exported
 from verydeep.runs.model import Model
 
 KINDS = {"onnx": "net.onnx", "openvino": "net.xml", "torch": "net.pt2"}

@@ -20,7 +20,7 @@ from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.source import Sample
 from verydeep.images.sources.splits import Splits
 from verydeep.runs.model import file_sha256, load_model, weights_fingerprint
-from verydeep.runs.push import model_card
+from verydeep.runs.push import _model_card
 from verydeep.runs.record import read_record
 
 CROP = 64
@@ -300,7 +300,7 @@ def test_random_layers_are_not_forgotten(tmp_path, capsys):
     (tmp_path / "picture.png").write_bytes(pictures(1, 0).samples[0].data)
     main(["predict", str(run), str(tmp_path / "picture.png")])
     assert told in capsys.readouterr().err
-    card = model_card(run, "hub:someone/net")
+    card = _model_card(run, "hub:someone/net")
     assert "verydeep predict" not in card
     assert "fc6, fc7, fc8 are random" in card
     needed = (

@@ -84,9 +84,9 @@ def agreement(
     pixels, crop = largest_image([net], torch.device("cpu")), net.architecture.crop
     for image in usable_images(source, side, quarantine):
         expected = score_map(net, image[None], pixels=pixels)
-        found = score_map(exported, image[None], pixels=pixels)
-        differences.append(_difference(found, expected))
-        same.append(bool(expected.mean(dim=(2, 3)).argmax() == found.mean(dim=(2, 3)).argmax()))
+        scores = score_map(exported, image[None], pixels=pixels)
+        differences.append(_difference(scores, expected))
+        same.append(bool(expected.mean(dim=(2, 3)).argmax() == scores.mean(dim=(2, 3)).argmax()))
         top, left = centre_place((image.shape[1], image.shape[2]), crop)
         crops.append(image[:, top : top + crop, left : left + crop])
         if len(crops) == _BATCH:
@@ -133,9 +133,9 @@ def _difference_of_crops(net: ScoringNetwork, exported: ScoringNetwork, crops: l
     return _difference(exported(batch), net(batch))
 
 
-def _difference(found: Tensor, expected: Tensor) -> float:
+def _difference(scores: Tensor, expected: Tensor) -> float:
     """Return the greatest difference in a batch; infinite if the shapes differ."""
-    if found.shape != expected.shape:
+    if scores.shape != expected.shape:
         return float("inf")
-    differences = (found - expected).abs().flatten(1).amax(dim=1)
+    differences = (scores - expected).abs().flatten(1).amax(dim=1)
     return float((differences / expected.abs().flatten(1).amax(dim=1)).max())

@@ -16,9 +16,9 @@ from verydeep.evaluation.passes import PassContext
 from verydeep.evaluation.posteriors import averages, protocol_passes
 from verydeep.evaluation.protocols import Protocol, single_scale
 from verydeep.export.comparison import ExportAgreement, Int8Errors, agreement, int8_errors, usable_images
+from verydeep.export.exported import write_exported
 from verydeep.export.exported_net import CALIBRATED
 from verydeep.export.formats import FORMATS, MAX_LOSS, Format, check_export, format_module
-from verydeep.export.metadata import metadata_of
 from verydeep.images.open import open_for_testing
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.derived import Subset
@@ -199,11 +199,11 @@ def _calibration(model: Model, images: _Images, unusable: dict[str, str]) -> Seq
     chosen = Subset(source=source, indices=_evenly(len(source), CALIBRATED))
     quarantine = Quarantine(len(chosen), images.tolerance, split="train")
     most = largest_image([model.net], torch.device("cpu"))  # calibration has no tiles
-    found = [image for image in usable_images(chosen, _side(model), quarantine) if image[0].numel() <= most]
+    fitting = [image for image in usable_images(chosen, _side(model), quarantine) if image[0].numel() <= most]
     unusable |= quarantine.reasons
-    if not found:
+    if not fitting:
         raise ValueError(f"no train image of {images.name} can be used to calibrate INT8 on")
-    return found
+    return fitting
 
 
 def _side(model: Model) -> int:
@@ -219,9 +219,9 @@ def _agreement(
     quarantine = Quarantine(len(source), images.tolerance, split=images.split)
     with reporting("check", total=len(source)) as report:
         quarantine.say = report.say
-        found = agreement(model.net, exported, source, _side(model), quarantine, report.advance)
+        agrees = agreement(model.net, exported, source, _side(model), quarantine, report.advance)
     unusable |= quarantine.reasons
-    return found
+    return agrees
 
 
 def _int8_errors(model: Model, exported: ScoringNetwork, images: _Images, unusable: dict[str, str]) -> Int8Errors:
@@ -254,9 +254,3 @@ def _written(
         raise OSError(f"cannot write {named}: {error}") from error
     net: ScoringNetwork = format_module(to).reread(file)
     return net
-
-
-def write_exported(model: Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None = None) -> None:
-    """Write a file unchecked, in INT8 if there are images uint8 [3, H, W] to calibrate on."""
-    metadata = metadata_of(model, int8=calibration is not None)
-    format_module(to).write(model, metadata, calibration or (), file)

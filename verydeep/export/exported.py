@@ -1,18 +1,27 @@
-"""Exported files back to networks that can be tested and predict.
+"""Exported files, written from models and read back as networks that can be tested and predict.
 
 Nothing in such a file is run except by the runtime that is made for it: ONNX Runtime and OpenVINO know a fixed set of
 operators, and the program in a `.pt2` is not loaded at all (`torch.py`).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from verydeep.export.formats import FORMATS, format_module
+from verydeep.export.formats import FORMATS, Format, format_module
+from verydeep.export.metadata import metadata_of
 from verydeep.machine.errors import one_line
 from verydeep.machine.runtime import Device, torch_device
 from verydeep.networks.scoring import ScoringNetwork
 from verydeep.runs.model import Model
+
+
+def write_exported(model: Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None = None) -> None:
+    """Write a file unchecked, in INT8 if there are images uint8 [3, H, W] to calibrate on."""
+    metadata = metadata_of(model, int8=calibration is not None)
+    format_module(to).write(model, metadata, calibration or (), file)
 
 
 def is_exported(path: str | Path) -> bool:

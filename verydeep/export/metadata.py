@@ -77,14 +77,14 @@ def from_json(text: str | bytes | None) -> Metadata:
     if text is None:
         raise ValueError(f"it has no metadata {KEY!r}: verydeep export did not write it")
     try:
-        found = json.loads(text)
-        if found["format"] > FORMAT:
+        stored = json.loads(text)
+        if stored["format"] > FORMAT:
             raise ValueError("a newer version of verydeep wrote it")
-        classes, mean_rgb = tuple(map(str, found["classes"])), tuple(map(float, found["mean_rgb"]))
-        of_network = {name: value for name, value in found.items() if name in _OF_ARCHITECTURE}
+        classes, mean_rgb = tuple(map(str, stored["classes"])), tuple(map(float, stored["mean_rgb"]))
+        of_network = {name: value for name, value in stored.items() if name in _OF_ARCHITECTURE}
         architecture = Architecture.from_json(of_network, classes=len(classes))
-        found |= {"architecture": architecture, "classes": classes, "mean_rgb": mean_rgb, "flip": bool(found["flip"])}
-        metadata = Metadata(**{name: found[name] for name in Metadata.__dataclass_fields__})
+        stored |= {"architecture": architecture, "classes": classes, "mean_rgb": mean_rgb, "flip": bool(stored["flip"])}
+        metadata = Metadata(**{name: stored[name] for name in Metadata.__dataclass_fields__})
         scale_range(metadata.scale)
         if architecture.crop**2 > MAX_PIXELS or len(mean_rgb) != 3:
             raise ValueError(f"no network has crop {architecture.crop:,} and mean RGB {mean_rgb}")

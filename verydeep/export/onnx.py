@@ -55,10 +55,10 @@ def read(file: Path) -> tuple[ExportedNet, Metadata]:
     stated = {entry.key: entry.value for entry in model.metadata_props}
     metadata = from_json(stated.get(KEY))
     check_checksum(file, stated.get(SHA256))
-    if any(map(onnx.external_data_helper.uses_external_data, onnx_tensors(model))):
+    if any(map(onnx.external_data_helper.uses_external_data, _tensors(model))):
         raise ValueError("its weights are in other files")
     del model
-    return checked_net(compute_by_onnxruntime(file), metadata), metadata
+    return checked_net(_compute_by_onnxruntime(file), metadata), metadata
 
 
 def reread(file: Path) -> ExportedNet:
@@ -66,7 +66,7 @@ def reread(file: Path) -> ExportedNet:
     return read(file)[0]
 
 
-def compute_by_onnxruntime(file: Path) -> Compute:
+def _compute_by_onnxruntime(file: Path) -> Compute:
     """Return what computes, by ONNX Runtime, a file that has no data outside of it."""
     runtime = library("onnxruntime")
     options = runtime.SessionOptions()
@@ -83,7 +83,7 @@ def compute_by_onnxruntime(file: Path) -> Compute:
     return compute
 
 
-def onnx_tensors(message: Any) -> Iterator[Any]:
+def _tensors(message: Any) -> Iterator[Any]:
     """Yield every `TensorProto` in an ONNX message: initializers, attributes of nodes, subgraphs, functions."""
     if message.DESCRIPTOR.name == "TensorProto":
         yield message
@@ -91,7 +91,7 @@ def onnx_tensors(message: Any) -> Iterator[Any]:
     for field, value in message.ListFields():
         if field.message_type is not None:
             for part in (value,) if hasattr(value, "DESCRIPTOR") else value:
-                yield from onnx_tensors(part)
+                yield from _tensors(part)
 
 
 def _quantise(model: Any, images: Sequence[Tensor], file: Path) -> None:

@@ -49,7 +49,7 @@ def read(file: Path) -> tuple[ExportedNet, Metadata]:
     if not file.with_suffix(".bin").is_file():
         raise ValueError(f"there is no {file.with_suffix('.bin').name} beside it")
     check_checksum(file, stated.get(SHA256))
-    return checked_net(compute_by_openvino(file), metadata), metadata
+    return checked_net(_compute_by_openvino(file), metadata), metadata
 
 
 def reread(file: Path) -> ExportedNet:
@@ -57,7 +57,7 @@ def reread(file: Path) -> ExportedNet:
     return read(file)[0]
 
 
-def compute_by_openvino(file: Path) -> Compute:
+def _compute_by_openvino(file: Path) -> Compute:
     """Return what computes a file by OpenVINO.
 
     It is told to take float32 where the file is not INT8: by itself it takes bfloat16 on some processors.

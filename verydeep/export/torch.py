@@ -2,7 +2,7 @@
 
 A `.pt2` is not read as PyTorch reads it: torch.export.load unpickles what the file tells it to and evaluates its
 expressions as Python, so any file could do anything (PyTorch 2.13). Only its numbers and its metadata are taken, and
-the network that the metadata name is built anew.
+the network that the metadata name is built from scratch.
 """
 
 import io

@@ -11,10 +11,10 @@ from verydeep.networks.architecture import Architecture
 from verydeep.networks.configurations import DROPOUT, ILSVRC_CLASSES, PAPER_CROP, InitialisationScheme
 from verydeep.networks.vgg import ILSVRC_MEAN_RGB, VGG
 
-PAPER_SD = 0.01
+_PAPER_SD = 0.01
 """Section 3.1 prints 'variance 1e-2'; the practice it follows is a standard deviation of 0.01."""
 
-COPIED = "copied: "
+_COPIED = "copied: "
 """Prefix of the account of an initialisation that copied layers."""
 
 _SEEDING_CONVOLUTIONS = 4
@@ -31,7 +31,7 @@ class Initialisation:
 
     def __str__(self) -> str:
         random = [f"{self.scheme} initialisation: {', '.join(self.random)}"] if self.random else []
-        return "; ".join([*([f"{COPIED}{', '.join(self.copied)}"] if self.copied else []), *random])
+        return "; ".join([*([f"{_COPIED}{', '.join(self.copied)}"] if self.copied else []), *random])
 
 
 def vgg(
@@ -91,13 +91,13 @@ def initialise(
     """
     if scheme not in get_args(InitialisationScheme):
         raise ValueError(f"unknown initialisation {scheme!r}: choose {' or '.join(get_args(InitialisationScheme))}")
-    copied = _fitting(net, seed_from, layers or seeding_layers(seed_from)) if seed_from is not None else ()
+    copied = _fitting(net, seed_from, layers or _seeding_layers(seed_from)) if seed_from is not None else ()
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             if scheme == "glorot":
                 nn.init.xavier_uniform_(module.weight, generator=generator)
             else:
-                nn.init.normal_(module.weight, std=PAPER_SD, generator=generator)
+                nn.init.normal_(module.weight, std=_PAPER_SD, generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
@@ -114,7 +114,7 @@ def layers_with_weights(net: VGG) -> tuple[str, ...]:
     return tuple(name for name in net.layer_names if net.get_submodule(name).state_dict())
 
 
-def seeding_layers(seed: VGG) -> tuple[str, ...]:
+def _seeding_layers(seed: VGG) -> tuple[str, ...]:
     """Return the layers of a trained network that the paper's rule copies into a deeper one (section 3.1)."""
     numbers = [name.removeprefix("conv") for name in seed.layer_names if name.startswith("conv")]
     chosen = {f"{kind}{number}" for number in numbers[:_SEEDING_CONVOLUTIONS] for kind in ("conv", "bn")}

@@ -107,20 +107,20 @@ def _load_model(folder: str | Path) -> Model:
 
     from verydeep.networks.vgg import vgg_without_weights
 
-    found = _model_folder(folder)
+    path = _model_folder(folder)
     try:
-        config = _config(found)
+        config = _config(path)
         classes, scale, flip = tuple(config.pop("classes")), config.pop("scale"), config.pop("flip")
         dropout = config.pop("dropout")
         drawn = tuple(map(str, config.pop("drawn", ())))
         scale_range(scale)
-        weights = file_sha256(found / WEIGHTS)
+        weights = file_sha256(path / WEIGHTS)
         if config.pop("weights_sha256", None) not in (None, weights):
             raise ValueError(f"{WEIGHTS} is not what was saved: its SHA-256 differs")
         net = vgg_without_weights(Architecture.from_json(config, classes=len(classes)), dropout=dropout)
-        net.load_state_dict(load_file(found / WEIGHTS), assign=True)
+        net.load_state_dict(load_file(path / WEIGHTS), assign=True)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{found} does not hold a usable model: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} does not hold a usable model: {' '.join(str(error).split())}") from error
     return Model(
         net=net.eval(),
         classes=classes,
@@ -163,8 +163,8 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _config(found: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((found / CONFIG).read_text(encoding="utf-8"))
+def _config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     return config
 
 

@@ -27,13 +27,13 @@ def push(run: str | Path, name: str, *, private: bool = False, license: str | No
         raise ValueError(f"models of the hub are called hub:OWNER/MODEL, not {name!r}")
     if license is not None and not re.fullmatch(r"[\w.+-]+", license):
         raise ValueError(f"{license!r} is not the name of a licence, such as apache-2.0")
-    card = model_card(run, name, license=license)
+    card = _model_card(run, name, license=license)
     files: dict[str, Path | bytes] = {**model_files(run), _CARD: card.encode(errors="backslashreplace")}
     message = f"{load_config(run)['network']}, by verydeep"
     return model_hub.upload(name, files, private=private, message=message)
 
 
-def model_card(run: str | Path, name: str, *, license: str | None = None) -> str:
+def _model_card(run: str | Path, name: str, *, license: str | None = None) -> str:
     """Return the page of a model, Markdown with a head that the hub reads: what the run knows of itself, and no more.
 
     Raises:
