@@ -28,7 +28,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from verydeep.evaluation.crops import crop_posteriors
-from verydeep.evaluation.dense import dense_posteriors, pixel_limits
+from verydeep.evaluation.dense import dense_posteriors
+from verydeep.evaluation.pixel_limits import pixel_limits
 from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
 from verydeep.images.loader import rescaled_images

@@ -1,4 +1,4 @@
-"""Intervals and tests of chance: pure functions on arrays, which know nothing of images and networks.
+"""Confidence intervals and significance tests: pure functions on arrays.
 
 Errors are in percent and their differences in percentage points. Whatever is resampled is resampled from the same seed,
 so the same outcomes give the same figures again.

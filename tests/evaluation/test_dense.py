@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from verydeep import CONFIGURATIONS, describe, vgg
 from verydeep.evaluation import dense
-from verydeep.evaluation.dense import PixelLimits, dense_posteriors, score_map
+from verydeep.evaluation.dense import dense_posteriors, score_map
+from verydeep.evaluation.pixel_limits import PixelLimits
 
 CELL = 32 * 32
 
@@ -86,7 +87,7 @@ def test_the_map_is_put_together_from_a_few_rows_at_a_time(monkeypatch):
     net, images = lively("A", crop=64), noise(331, 270, count=2)
     expected = score_map(net, images)
     for positions in (1, 20, 60):
-        monkeypatch.setattr(dense, "POSITIONS_AT_ONCE", positions)
+        monkeypatch.setattr(dense, "_POSITIONS_AT_ONCE", positions)
         assert difference(score_map(net, images), expected) < 1e-6
 
 
@@ -107,7 +108,7 @@ def test_spans_keep_every_position_once_and_their_grid_is_the_images(side, posit
 @settings(max_examples=200, deadline=None)
 @given(height=st.integers(1, 300), width=st.integers(1, 300), context=st.integers(1, 5), positions=st.integers(1, 3000))
 def test_tiles_are_of_the_size_that_fits(height, width, context, positions):
-    rows, columns = dense._tile(height, width, context, positions)
+    rows, columns = dense._tile_size(height, width, context, positions)
     assert 1 <= rows <= height
     assert 1 <= columns <= width
     smallest = (1 + 2 * context) ** 2

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from verydeep import vgg
-from verydeep.evaluation import crops, dense, passes, posterior_cache
+from verydeep.evaluation import crops, dense, passes, pixel_limits, posterior_cache
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.images import loader
 from verydeep.images.decode import UnusableImageError
@@ -197,7 +197,7 @@ def test_what_was_done_before_an_interruption_is_kept(tmp_path, decoded, monkeyp
             raise error
         return real(*arguments, **options)
 
-    monkeypatch.setattr(dense, "pixels_at_once", lambda nets, device: 1)  # every image a batch
+    monkeypatch.setattr(pixel_limits, "pixels_at_once", lambda nets, device: 1)  # every image a batch
     monkeypatch.setattr(dense, "dense_posteriors", interrupted)
     with pytest.raises(error):
         evaluated(folder)
@@ -211,8 +211,8 @@ def test_what_was_done_before_an_interruption_is_kept(tmp_path, decoded, monkeyp
 def test_a_long_evaluation_is_kept_from_time_to_time(tmp_path, monkeypatch):
     """Not even a SIGKILL loses it all."""
     kept = []
-    monkeypatch.setattr(passes, "SECONDS_BETWEEN_SAVES", 0)
-    monkeypatch.setattr(dense, "pixels_at_once", lambda nets, device: 1)
+    monkeypatch.setattr(passes, "_SECONDS_BETWEEN_SAVES", 0)
+    monkeypatch.setattr(pixel_limits, "pixels_at_once", lambda nets, device: 1)
     monkeypatch.setattr(passes, "store", lambda key, found: kept.append(len(found.missing)))
     evaluated(run(tmp_path / "run"))
     assert kept == [8, 7, 6, 5, 4, 3, 2, 1, 0, 0]
@@ -316,7 +316,7 @@ def test_of_passes_that_are_partly_known_only_the_missing_images_are_computed(tm
             return real(net, batch, **options)
 
         monkeypatch.setattr(module, name, counted)
-    monkeypatch.setattr(dense, "pixels_at_once", lambda nets, device: 1)
+    monkeypatch.setattr(pixel_limits, "pixels_at_once", lambda nets, device: 1)
     with pytest.raises(RuntimeError):
         evaluated(folder)
     found = evaluated(folder, protocol="both")
@@ -353,7 +353,7 @@ def test_two_evaluations_at_once_lose_nothing_of_each_other(tmp_path, monkeypatc
             raise RuntimeError
         return real(*arguments, **options)
 
-    monkeypatch.setattr(dense, "pixels_at_once", lambda nets, device: 1)
+    monkeypatch.setattr(pixel_limits, "pixels_at_once", lambda nets, device: 1)
     monkeypatch.setattr(dense, "dense_posteriors", other_in_between)
     with pytest.raises(RuntimeError):
         evaluated(folder)

@@ -14,9 +14,10 @@ from PIL import Image
 from verydeep import vgg
 from verydeep.evaluation.batches import SameSizeBatches
 from verydeep.evaluation.crops import crop_posteriors
-from verydeep.evaluation.dense import PixelLimits, dense_posteriors
+from verydeep.evaluation.dense import dense_posteriors
+from verydeep.evaluation.pixel_limits import PixelLimits
 from verydeep.evaluation.posteriors import posteriors
-from verydeep.evaluation.protocols import Protocol, paper_scales, single_scale
+from verydeep.evaluation.protocols import Protocol, chosen_scales, single_scale
 from verydeep.images.loader import rescaled_images
 from verydeep.images.quarantine import TooManyBadImagesError
 from verydeep.images.sources.derived import MemorySource
@@ -309,7 +310,7 @@ def test_a_broken_image_is_named():
 )
 def test_test_scales_are_the_papers(scale, single, several):
     assert single_scale(scale) == single
-    assert paper_scales(scale) == several
+    assert chosen_scales("paper", trained=scale) == several
 
 
 @pytest.mark.parametrize("scales", [(), (223,), (256, 100)])

@@ -1,6 +1,6 @@
-"""What a page has to offer those who do not see it, or see it in the dark: found by reading it, and by a browser.
+"""Checks that a page serves people who do not see it, or see it in the dark: by reading it, and by a browser.
 
-The rules are those of WCAG 2, level AA, that a program can tell.
+They are the rules of WCAG 2, level AA, that a program can check.
 """
 
 import re
@@ -14,7 +14,7 @@ import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 READABLE = 4.5
-"""Least ratio of the luminances of text and of what is behind it."""
+"""Least ratio of the luminances of text and background."""
 
 VOID = {"meta", "img", "br", "hr", "input", "link", "wbr"}
 HEADS = {"col", "colgroup", "row", "rowgroup"}
@@ -59,16 +59,16 @@ class Element:
         return self.attributes.get(name) or ""
 
     def around(self):
-        """This element and all that it is in."""
+        """Return this element and all that it is in."""
         return [self, *self.parent.around()] if self.parent else [self]
 
     def all(self, *tags):
-        """Those in it, in the page's order."""
+        """Return the elements in it, in the page's order."""
         inside = [found for child in self.children for found in (child, *child.all())]
         return [one for one in inside if one.tag in tags] if tags else inside
 
     def text(self):
-        """Words of its own and of those in it; of pictures what is said in their place."""
+        """Return its words and those of the elements in it, of pictures the words in their place."""
         own = [self.get("alt"), self.get("aria-label"), *self.words]
         return " ".join(" ".join([*own, *(child.text() for child in self.children)]).split())
 
@@ -97,7 +97,7 @@ class Reader(HTMLParser):
 
 
 def problems(page):
-    """Everything that is wrong with a page, in words; a good page has an empty list."""
+    """Return everything that is wrong with a page, in words; of a good page an empty list."""
     reader = Reader(page)
     assert reader.open is reader.root, f"<{reader.open.tag}> is never ended"
     checks = (head, landmarks, headings, tables, pictures, controls, addresses, identifiers)
@@ -162,7 +162,7 @@ def tables(root):
 
 
 def grid(table):
-    """Whether the cells fill a rectangle, those that span several rows and columns counted."""
+    """Yield rows whose cells do not fill a rectangle, with those that span several rows and columns."""
     for part in table.all("thead", "tbody"):
         widths = Counter()
         for number, row in enumerate(part.children):
@@ -203,7 +203,7 @@ def controls(root):
 
 
 def addresses(root):
-    """All that a browser would fetch, and all that it would run."""
+    """Yield everything that a browser would fetch or run."""
     yield from (f"<{one.tag}>" for one in root.all(*LOADING))
     for one in root.all():
         yield from (f"{name} of <{one.tag}> runs something" for name in one.attributes if name.startswith("on"))
@@ -233,7 +233,7 @@ def identifiers(root):
 
 
 def contrasts(page):
-    """Of every colour of text on every colour behind text, in the light and in the dark."""
+    """Return too weak contrasts of any colour of text on any background, in the light and in the dark."""
     style = page[page.index("<style>") : page.index("</style>")]
     schemes = [dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", scheme)) for scheme in re.findall(r":root \{(.*?)\}", style)]
     texts, backs = (set(re.findall(rf"[{{;\s]{name}: var\(--(\w+)\)", style)) for name in ("color", "background"))
@@ -249,7 +249,7 @@ def contrasts(page):
 
 
 def contrast(one, other):
-    """Of two colours, #rrggbb, by WCAG 2: 1 to 21."""
+    """Return the contrast of two colours, #rrggbb, by WCAG 2: 1 to 21."""
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)
 
@@ -261,7 +261,7 @@ def luminance(colour):
 
 
 def shown_by_a_browser(page, folder, *, dark):
-    """Lines that a browser's console has when it shows a page on a phone, the last one by SCRIPT; or skips the test."""
+    """Return the lines on a browser's console for a page on a phone, the last one by SCRIPT; or skip the test."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip(f"none of {', '.join(BROWSERS)} is on this machine")

@@ -1,7 +1,7 @@
 """Evaluations on several processes: torchrun starts this file with a list of jobs.
 
-A job is a dict that JSON can hold: the runs, how many images there are, which of them are broken, what is to go wrong.
-Every process leaves what it found beside the job's name, as OUT.RANK.json.
+A job is a dict that JSON can hold: the runs, how many images there are, which of them are broken, what goes wrong.
+Every process writes its results to OUT.RANK.json, where OUT is the job's name.
 """
 
 import io
@@ -17,6 +17,7 @@ from PIL import Image
 
 import verydeep.evaluation.dense
 import verydeep.evaluation.passes
+import verydeep.evaluation.pixel_limits
 from verydeep import Runtime, Tolerance, evaluate, vgg
 from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.source import Sample
@@ -32,7 +33,7 @@ SIZES = ((33, 40), (40, 33), (36, 36), (33, 55))
 
 
 def save_runs(folder):
-    """Two nets that prefer other classes for images of other colours."""
+    """Save two nets that prefer other classes for images of other colours; return their folders."""
     for seed, network in enumerate(("A", "B")):
         torch.manual_seed(seed)
         net = vgg(network, classes=7, crop=32, width=0.05).eval()
@@ -55,7 +56,7 @@ def pictures(count, bad=()):
 
 
 class Watched(MemorySource):
-    """Notes which images are asked for."""
+    """A source that notes which images are asked for."""
 
     def __getitem__(self, index):
         ASKED.append(index)
@@ -63,7 +64,7 @@ class Watched(MemorySource):
 
 
 def run(job):
-    """What this process found: figures, posteriors, the images that it read; or the error that it met."""
+    """Return the figures and posteriors of this process and the images that it read, or the error that it met."""
     rank = os.environ.get("RANK", "0")
     source = Watched(**vars(pictures(job["images"], job.get("bad", ()))))
     if job.get("other") == int(rank):
@@ -79,7 +80,7 @@ def run(job):
     met = {}
     with (
         patch.object(verydeep.evaluation.passes, "_images_between_meetings", lambda passes: job.get("between", 4)),
-        patch.object(verydeep.evaluation.dense, "pixels_at_once", lambda nets, device: job.get("pixels", 10**6)),
+        patch.object(verydeep.evaluation.pixel_limits, "pixels_at_once", lambda nets, device: job.get("pixels", 10**6)),
         patch.object(verydeep.evaluation.dense, "dense_posteriors", failing),
     ):
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from verydeep.descriptors.descriptor import Descriptor, DType, Pool
-from verydeep.evaluation.dense import MOST_PIXELS, largest_image
+from verydeep.evaluation.pixel_limits import MOST_PIXELS, largest_image
 from verydeep.evaluation.protocols import chosen_scales
 from verydeep.images.open import open_one_split
 from verydeep.images.sources.given import GivenImage

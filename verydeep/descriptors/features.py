@@ -15,8 +15,8 @@ from torch import Tensor
 from verydeep.descriptors.descriptor import Descriptor
 from verydeep.descriptors.extraction import Extraction, extraction
 from verydeep.evaluation.batches import SameSizeBatch, SameSizeBatches
-from verydeep.evaluation.dense import pixels_at_once
 from verydeep.evaluation.passes import in_float32
+from verydeep.evaluation.pixel_limits import pixels_at_once
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.loader import rescaled_images
 from verydeep.images.quarantine import Quarantine

@@ -1,1 +1,1 @@
-"""The protocols: posteriors of whole images, and the errors they make."""
+"""Testing: posteriors of images by the paper's protocols, the errors they make, and their comparison."""

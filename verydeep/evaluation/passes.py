@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from verydeep.evaluation.batches import SameSizeBatch, SameSizeBatches
-from verydeep.evaluation.dense import PixelLimits
+from verydeep.evaluation.pixel_limits import PixelLimits
 from verydeep.evaluation.posterior_cache import Posteriors, nothing_known, store, stored
 from verydeep.evaluation.protocols import ViewName, view_named
 from verydeep.images.decode import UnusableImageError
@@ -30,11 +30,11 @@ from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import stop_request
 from verydeep.networks.scoring import ScoringNetwork
 
-VIEWS_BETWEEN_MEETINGS = 512
+_VIEWS_BETWEEN_MEETINGS = 512
 """Forward passes of a process from one meeting to the next: 256 images of dense evaluation, 10 of 50 crops. So much may
 be lost of an evaluation on several processes that is stopped; of one in a single process, a batch."""
 
-SECONDS_BETWEEN_SAVES = 300.0
+_SECONDS_BETWEEN_SAVES = 300.0
 """So much may be lost of one that is killed."""
 
 
@@ -178,7 +178,7 @@ def _compute(work: _Work) -> None:
 
 def _images_between_meetings(passes: Sequence[Pass]) -> int:
     views = sum(view_named(one.view).passes * (1 + one.mirror) for one in passes)
-    return max(1, VIEWS_BETWEEN_MEETINGS // views)
+    return max(1, _VIEWS_BETWEEN_MEETINGS // views)
 
 
 @contextmanager
@@ -211,7 +211,7 @@ def _test(work: _Work, share: _Share, batch: SameSizeBatch) -> None:
     if work.context.processes.first:
         _put(work, share.news)
         share.news = _News([], {})
-    if time.monotonic() - share.saved > SECONDS_BETWEEN_SAVES:
+    if time.monotonic() - share.saved > _SECONDS_BETWEEN_SAVES:
         _keep(work)
         share.saved = time.monotonic()
 

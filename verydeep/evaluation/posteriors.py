@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from verydeep.evaluation.dense import pixel_limits
 from verydeep.evaluation.passes import Pass, PassContext, run_passes
+from verydeep.evaluation.pixel_limits import pixel_limits
 from verydeep.evaluation.protocols import Protocol
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source

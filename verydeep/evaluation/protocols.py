@@ -17,7 +17,7 @@ ViewName = Literal["dense", "crops"]
 """The whole image, or the paper's 50 crops of it."""
 
 Windows = Literal["dense", "crops"]
-"""Of an image on which boxes are sought: with the image around them, or each cut out, as crops are in training."""
+"""Windows of an image on which boxes are sought: with the image around them, or cut out, as crops are in training."""
 
 Method = Literal["dense", "crops", "both"]
 
@@ -28,18 +28,18 @@ PROTOCOLS: dict[Method, str] = {
     "crops": "multi-crop evaluation",
     "both": "multi-crop & dense evaluation",
 }
-"""As the paper calls them (Table 5)."""
+"""Names of the protocols in the paper (Table 5)."""
 
 Scales = Literal["paper", "single"]
 """The paper's choices of Q: several that follow from the training scale, or one."""
 
-SCALE_STEP = 32
+_SCALE_STEP = 32
 """A net trained at a fixed S is tested at S - 32, S and S + 32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What is averaged to the posterior of an image; all of it weighs the same."""
+    """The views whose posteriors are averaged for an image; all weigh the same."""
 
     scales: tuple[int, ...]
     """Q, for a crop of 224."""
@@ -52,13 +52,13 @@ class Protocol:
     """Average with the mirror image; off for nets trained without mirrored images."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an unknown method, no scales, one below the crop, or one that comes twice."""
+        """Raise ValueError for an unknown method, no scales, one below the crop, or one that is given twice."""
         if self.method not in get_args(Method):
             raise ValueError(f"protocol is one of {', '.join(get_args(Method))}, not {self.method}")
         if not self.scales or min(self.scales) < PAPER_CROP:
             raise ValueError(f"scales are whole numbers from {PAPER_CROP} (the crop) up, not {list(self.scales)}")
         if len(set(self.scales)) < len(self.scales):
-            raise ValueError(f"scales are to be different ones, not {list(self.scales)}")
+            raise ValueError(f"scales must be distinct, not {list(self.scales)}")
 
     @property
     def views(self) -> tuple[ViewName, ...]:
@@ -89,20 +89,20 @@ def view_named(name: ViewName) -> View:
 
 
 def single_scale(trained: str) -> tuple[int, ...]:
-    """The paper's one test scale for a net trained at `256`, say: Q = S, or the middle of S's range."""
+    """Return the paper's one test scale for a net trained at `256`, say: Q = S, or the middle of S's range."""
     return (middle_scale(trained),)
 
 
-def paper_scales(trained: str) -> tuple[int, ...]:
-    """The paper's three test scales: {S-32, S, S+32}, or {Smin, middle, Smax} of a range such as `256:512`."""
+def _paper_scales(trained: str) -> tuple[int, ...]:
+    """Return the paper's three test scales: {S-32, S, S+32}, or {Smin, middle, Smax} of a range such as `256:512`."""
     low, high = scale_range(trained)
     if low == high:
-        return tuple(q for q in (low - SCALE_STEP, low, low + SCALE_STEP) if q >= PAPER_CROP)
+        return tuple(q for q in (low - _SCALE_STEP, low, low + _SCALE_STEP) if q >= PAPER_CROP)
     return low, middle_scale(trained), high
 
 
 def chosen_scales(chosen: Sequence[int] | Scales, *, trained: str) -> tuple[int, ...]:
-    """Q for a net trained at the scale `trained`: one of the paper's choices, or numbers as they are.
+    """Return Q for a net trained at the scale `trained`: one of the paper's choices, or numbers as they are.
 
     Raises:
         ValueError: another word.
@@ -111,4 +111,4 @@ def chosen_scales(chosen: Sequence[int] | Scales, *, trained: str) -> tuple[int,
         return tuple(sorted(chosen))
     if chosen not in get_args(Scales):
         raise ValueError(f"scales are {', '.join(get_args(Scales))} or a list of numbers, not {chosen!r}")
-    return paper_scales(trained) if chosen == "paper" else single_scale(trained)
+    return _paper_scales(trained) if chosen == "paper" else single_scale(trained)

@@ -1,30 +1,29 @@
-"""Where in an image a network sees what: the posterior at every position of its score map, laid over the image."""
+"""Pictures of where in an image a network sees a class: posteriors at the positions of its score map, laid over it."""
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from numpy.typing import NDArray
+from jaxtyping import Float, Float32, UInt8
 
-from verydeep.evaluation.dense import largest_image, score_map
-from verydeep.images.decode import Pixels
+from verydeep.evaluation.dense import score_map
+from verydeep.evaluation.pixel_limits import largest_image
 from verydeep.networks.configurations import DOWNSAMPLING
 from verydeep.networks.scoring import ScoringNetwork
 
-COLOUR_MAP = "viridis"
-"""Equal steps look equally long, in grey and without colour vision too."""
+_COLOUR_MAP = "viridis"
+"""A map whose equal steps look equally long, in grey and without colour vision too."""
 
 OPACITY = 0.6
-"""Of the colours over the image, which is grey below them: so no colour is the image's own."""
+"""Opacity of the colours over the image, which is grey below them: so no colour is the image's own."""
 
 _LUMA = (0.299, 0.587, 0.114)
-"""Share of red, green and blue in the grey of an image (ITU-R BT.601, as in JPEG)."""
+"""Shares of red, green and blue in the grey of an image (ITU-R BT.601, as in JPEG)."""
 
 
-def posterior_map(net: ScoringNetwork, image: Pixels) -> NDArray[np.float32]:
-    """The soft-max over classes at every position of the dense score map, [classes, h, w], of an image [H, W, 3].
+def posterior_map(net: ScoringNetwork, image: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "K h w"]:
+    """Return the soft-max over classes at every position of an image's dense score map.
 
     Testing averages the scores over all positions and then takes the soft-max, so an image's posterior is not the mean
-    of this map. h = H // 32 - crop // 32 + 1; `overlay` tells where the positions lie.
+    of this map. h = H // 32 - crop // 32 + 1; `overlay` says where the positions lie.
 
     Raises:
         ValueError: a side is smaller than the crop.
@@ -37,12 +36,14 @@ def posterior_map(net: ScoringNetwork, image: Pixels) -> NDArray[np.float32]:
     return scores[0].float().softmax(dim=0).cpu().numpy()
 
 
-def overlay(image: Pixels, class_map: NDArray[np.floating], *, crop: int) -> Pixels:
-    """An image [H, W, 3] in grey under the colours of one class's map [h, w], whose values are 0..1.
+def overlay(
+    image: UInt8[np.ndarray, "H W 3"], class_map: Float[np.ndarray, "h w"], *, crop: int
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Lay the colours of one class's map, whose values are 0..1, over an image in grey.
 
     Position (i, j) belongs to the window of `crop` x `crop` pixels whose upper left corner is at
-    (H % 32 // 2 + 32 i, W % 32 // 2 + 32 j) (the centred grid, docs/DEVIATIONS.md). Its value stands at the window's
-    centre; between centres it is interpolated bilinearly, beyond the outermost ones it is theirs.
+    (H % 32 // 2 + 32 i, W % 32 // 2 + 32 j) (the centred grid, docs/DEVIATIONS.md). Its value belongs to the window's
+    centre; between centres values are interpolated bilinearly, beyond the outermost ones they are held.
 
     Raises:
         ValueError: the map of such an image has another shape.
@@ -64,12 +65,12 @@ def colours(values: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"
     """Return the colour of each value in 0..1, RGB in 0..255."""
     from matplotlib import colormaps
 
-    return np.asarray(colormaps[COLOUR_MAP](np.asarray(values, dtype=float), bytes=True))[..., :3]
+    return np.asarray(colormaps[_COLOUR_MAP](np.asarray(values, dtype=float), bytes=True))[..., :3]
 
 
-def _shares(side: int, positions: int, crop: int) -> NDArray[np.float64]:
-    """[side, positions], how much of each position's value the pixels along a side have; every row adds up to 1."""
+def _shares(side: int, positions: int, crop: int) -> Float[np.ndarray, "side positions"]:
+    """Return how much of each position's value the pixels along a side have; every row adds up to 1."""
     first_centre = side % DOWNSAMPLING // 2 + crop / 2
     pixel_centres = np.arange(side) + 0.5
-    place = np.clip((pixel_centres - first_centre) / DOWNSAMPLING, 0, positions - 1)
-    return np.maximum(0, 1 - abs(place[:, None] - np.arange(positions)))
+    coordinates = np.clip((pixel_centres - first_centre) / DOWNSAMPLING, 0, positions - 1)
+    return np.maximum(0, 1 - abs(coordinates[:, None] - np.arange(positions)))

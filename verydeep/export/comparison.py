@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from verydeep.evaluation.dense import largest_image, score_map
+from verydeep.evaluation.dense import score_map
 from verydeep.evaluation.metrics import error_percent, misclassified
 from verydeep.evaluation.paired import paired_comparison
+from verydeep.evaluation.pixel_limits import largest_image
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.loader import rescaled_images
 from verydeep.images.quarantine import Quarantine

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from verydeep.evaluation.dense import largest_image
 from verydeep.evaluation.passes import PassContext
+from verydeep.evaluation.pixel_limits import largest_image
 from verydeep.evaluation.posteriors import averages, protocol_passes
 from verydeep.evaluation.protocols import Protocol, single_scale
 from verydeep.export.comparison import ExportAgreement, Int8Errors, agreement, int8_errors, usable_images

@@ -5,7 +5,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from verydeep.evaluation.dense import largest_image, score_map
+from verydeep.evaluation.dense import score_map
+from verydeep.evaluation.pixel_limits import largest_image
 from verydeep.evaluation.protocols import Windows
 from verydeep.images.decode import Size, UnusableImageError, upright_size
 from verydeep.images.quarantine import Quarantine

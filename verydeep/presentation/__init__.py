@@ -1,1 +1,1 @@
-"""How figures are shown: numbers, tables on a terminal, pages, progress."""
+"""Figures for people: how numbers are written, tables on a terminal, pages, progress."""

@@ -1,4 +1,4 @@
-"""Pages that need no other file: templates that are filled in, and pictures in the page's own colours."""
+"""Pages that need no other file: filled-in templates, and charts in the page's own colours."""
 
 import hashlib
 import io
@@ -35,7 +35,7 @@ _NUMBERS: dict[str, Callable[..., str]] = {
 }
 
 INK = "#123456"
-"""Stands for the page's text colour until the SVG is done."""
+"""Placeholder of the page's text colour until the SVG is done."""
 
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -60,10 +60,10 @@ def write_page(
     """Write a page and the files beside it into a folder, which is made if missing; return the page's path.
 
     Args:
-        folder: where to.
-        template: as for `render`; the page is called as its last part is.
+        folder: folder of all files.
+        template: as for `render`; its last part is the page's name.
         values: as for `render`.
-        beside: what the other files hold, by name: text, or what JSON can hold.
+        beside: content of the other files by name: text, or a value for JSON.
         filters: as for `render`.
 
     Raises:
@@ -79,9 +79,9 @@ def write_page(
 
 
 def render(template: str, values: Mapping[str, Any], **filters: Callable[..., str]) -> str:
-    """Return the text of the package's file `TEMPLATE.jinja`, such as `evaluation/evaluation.html`, filled in.
+    """Fill in the package's file `TEMPLATE.jinja`, such as `evaluation/evaluation.html`; values in HTML are escaped.
 
-    What goes into a `.html` is escaped. Templates know how numbers are written, as filters, and those that are given.
+    The functions of `numbers` are filters in every template, besides those that are given.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined  # `describe` prints without it
 
@@ -98,24 +98,24 @@ def render(template: str, values: Mapping[str, Any], **filters: Callable[..., st
 
 
 def shared_folder(folders: Sequence[str]) -> str:
-    """What the names of several runs begin with up to a `/`, so that tables can do without it; "" if nothing."""
+    """Return the folder, with a `/`, that all of several runs are in, so that tables can leave it out; "" if none."""
     if len(folders) < 2:
         return ""
-    places = zip(*(name.split("/")[:-1] for name in folders), strict=False)
-    return "".join(f"{place[0]}/" for place in takewhile(lambda place: len(set(place)) == 1, places))
+    levels = zip(*(name.split("/")[:-1] for name in folders), strict=False)
+    return "".join(f"{names[0]}/" for names in takewhile(lambda names: len(set(names)) == 1, levels))
 
 
 @contextmanager
 def svg_figure(
     *, columns: int = 1, rows: int = 1, panel: tuple[float, float] = (4.6, 3.4), **subplots: Any
 ) -> Iterator[tuple[Sequence["Axes"], list[str]]]:
-    """Axes to draw on, row by row, and a list that holds the SVG once the block has ended.
+    """Yield axes to draw on, row by row, and a list that holds the SVG once the block has ended.
 
     Args:
-        columns: of panels.
-        rows: of panels.
-        panel: width and height of one, in inches.
-        subplots: more for `Figure.subplots`, such as `sharex`.
+        columns: columns of panels.
+        rows: rows of panels.
+        panel: width and height of a panel, in inches.
+        subplots: further options of `Figure.subplots`, such as `sharex`.
     """
     import matplotlib as mpl  # takes a third of a second
     from matplotlib.figure import Figure
@@ -135,8 +135,8 @@ def svg_figure(
 
 
 def _with_own_ids(svg: str) -> str:
-    """Matplotlib gives all pictures the same ids, but on a page each may stand once: those in use get a prefix."""
+    """Give the ids that are in use a prefix of this picture, because ids must be unique in a page; drop the others."""
     own, reference = hashlib.sha256(svg.encode()).hexdigest()[:8], r'((?:url\(|href=")#)([^")]+)'
     wanted = {name for _, name in re.findall(reference, svg)}
-    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{own}-{found[1]}"' if found[1] in wanted else "", svg)
+    svg = re.sub(r' id="([^"]+)"', lambda match: f' id="{own}-{match[1]}"' if match[1] in wanted else "", svg)
     return re.sub(reference, rf"\g<1>{own}-\2", svg)

@@ -1,4 +1,4 @@
-"""Long work as people see it: a live bar on a terminal, plain lines anywhere else."""
+"""Progress of long work: a live bar on a terminal, plain lines anywhere else."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -9,22 +9,22 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from verydeep.presentation.numbers import duration
 
-SECONDS_BETWEEN_LINES = 30.0
-"""Within an epoch a file gets a line this often; the end of an epoch is always told."""
+_SECONDS_BETWEEN_LINES = 30.0
+"""Time between two lines of a file within an epoch; the end of an epoch always has a line."""
 
-WIDTH_WITH_BAR = 100
-"""Characters; on a narrower terminal the figures take the place of the bar itself."""
+_WIDTH_WITH_BAR = 100
+"""Characters; on a narrower terminal the figures replace the bar itself."""
 
 
 class Reporter:
-    """Tells how far one piece of work has come."""
+    """Reporter of how far one piece of work has come."""
 
     def __init__(self, console: Console, bar: Progress, task: TaskID, what: str) -> None:
         self._console, self._bar, self._task, self._what = console, bar, task, what
         self._started = self._last_line = time.monotonic()
 
     def advance(self, amount: int = 1, *, tell: bool = False, figures: Mapping[str, str] | None = None) -> None:
-        """`amount` of the total is done; `figures` ({'epoch': '3/14'}) stand beside the bar: those that fit.
+        """Add `amount` to what is done, and show `figures` ({'epoch': '3/14'}) beside the bar, those that fit.
 
         `tell` asks for a line of text too: at the end of an epoch, not at every step.
         """
@@ -34,13 +34,13 @@ class Reporter:
         while len(parts) > 1 and len("  ".join(parts)) > room:
             parts.pop()
         self._bar.update(self._task, advance=amount, figures="  ".join(parts))
-        due = not self._console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES
+        due = not self._console.is_terminal and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES
         if tell or due:
             self._last_line = time.monotonic()
             self.say(f"{self._what}  {text}  {self._left()}".rstrip())
 
     def say(self, text: str) -> None:
-        """A line of text above the bar."""
+        """Print a line of text above the bar."""
         self._console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def _left(self) -> str:
@@ -55,12 +55,12 @@ class Reporter:
 def reporting(
     what: str, total: int, *, done: int = 0, console: Console | None = None, quiet: bool = False
 ) -> Iterator[Reporter]:
-    """A reporter for `total` units of work, `done` of which lie behind already. Writes to standard error.
+    """Yield a reporter for `total` units of work, of which `done` are done already; it writes to standard error.
 
-    If `quiet` it says nothing: another process does.
+    If `quiet` it prints nothing, because another process does.
     """
     console = console or Console(stderr=True, quiet=quiet)
-    bar_column = [BarColumn(bar_width=None)] if console.width >= WIDTH_WITH_BAR else []
+    bar_column = [BarColumn(bar_width=None)] if console.width >= _WIDTH_WITH_BAR else []
     columns = (
         TextColumn("{task.description}", markup=False),
         *bar_column,

@@ -1,4 +1,4 @@
-"""What the verbs print for people."""
+"""Output of the verbs: tables and text for people, JSON for machines."""
 
 import json
 import sys
@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-WIDTH_IN_FILES = 120
+_WIDTH_IN_FILES = 120
 """Characters in a line where there is no terminal to ask."""
 
 
 def show(figures: dict[str, Any], file: Path | None, *for_people: Table | str) -> None:
-    """Prints for people, and writes the figures as JSON where they are wanted."""
+    """Print for people and, if there is a file, write the figures as JSON; `-` prints the JSON instead."""
     if file is not None and str(file) == "-":
         print(json.dumps(figures, indent=2, ensure_ascii=False))
         return
@@ -26,22 +26,22 @@ def show(figures: dict[str, Any], file: Path | None, *for_people: Table | str) -
         atomic.write_json(file, figures)
     console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
-        console.width = WIDTH_IN_FILES
+        console.width = _WIDTH_IN_FILES
     for item in for_people:
         console.print(item, soft_wrap=isinstance(item, str), markup=not isinstance(item, str))
 
 
 def show_report(page: Path, file: Path | None) -> None:
-    """Says where a page is, not among figures that go to standard output."""
+    """Print where a page is; to standard error if the figures go to standard output."""
     print(f"report: {page}", file=sys.stderr if str(file) == "-" else sys.stdout)
 
 
 SHOWN = 10
-"""Of long lists; the rest is in the JSON."""
+"""Lines of long lists; the rest is in the JSON."""
 
 
 def table_with(title: str | None, *, left: Sequence[str], right: Sequence[str]) -> Table:
-    """An empty one; columns on the right hold numbers."""
+    """Return an empty table; columns on the right hold numbers."""
     table = Table(title=title and Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for column in left:
         table.add_column(column, overflow="fold")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from verydeep.descriptors.descriptor import Descriptor
 from verydeep.descriptors.extraction import Extraction
-from verydeep.evaluation.dense import MOST_PIXELS
+from verydeep.evaluation.pixel_limits import MOST_PIXELS
 from verydeep.machine import atomic
 from verydeep.machine.errors import one_line
 from verydeep.networks.configurations import PAPER_CROP
