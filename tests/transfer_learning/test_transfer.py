@@ -25,6 +25,7 @@ from verydeep.transfer_learning import linear_svm
 from verydeep.transfer_learning import measures as transfer_measures
 from verydeep.transfer_learning.classifier_folder import load_classifier
 from verydeep.transfer_learning.classify import classify
+from verydeep.transfer_learning.compared import Compared
 from verydeep.transfer_learning.features import DescribedImages, pixel_features, untrained
 from verydeep.transfer_learning.labels import Labelled
 from verydeep.transfer_learning.linear_svm import CHOICES_OF_C, class_recalls, fit, fit_choosing_c, stacked
@@ -131,7 +132,7 @@ def test_recall_is_computed_for_each_class():
 
 
 def outcomes(seed=0, images=40, splits=3):
-    """Return which tested images are right, for a descriptor and two baselines."""
+    """Return which tested images are right, for three descriptors [3, splits, N]."""
     rng = np.random.default_rng(seed)
     labels = np.repeat([0, 1], images // 2)
     tested = np.zeros((splits, images), bool)
@@ -139,32 +140,30 @@ def outcomes(seed=0, images=40, splits=3):
         for label in (0, 1):
             its[rng.choice(np.flatnonzero(labels == label), 8, replace=False)] = True
     hard = rng.random(images)
-    right = [(hard < share) & tested for share in (0.9, 0.6, 0.3)]
-    found = [
-        SVMOutcome(name=name, kind=kind, networks=networks, numbers=3, outcome=one, c=(1.0,) * splits)
-        for name, kind, networks, one in zip(
-            ("one", "two", "three"), ("network", "baseline", "baseline"), ("D", "", ""), right, strict=True
-        )
-    ]
-    return found, tested, labels
+    return np.stack([(hard < share) & tested for share in (0.9, 0.6, 0.3)]), tested, labels
 
 
-def results(classified, tested, labels):
-    figures = measured([one.outcome for one in classified], tested, labels)
-    descriptors = descriptor_results(classified, figures, ("a", "b"))
+def results(right, tested, labels):
+    """Return the figures of a network, and of two baselines if there are more descriptors."""
+    vectors = DescribedImages(ids=("a",), vectors=np.ones((1, 3), np.float32), unusable={})
+    kinds = (("one", "network", "D"), ("two", "baseline", ""), ("three", "baseline", ""))[: len(right)]
+    compared = [Compared(name=name, kind=kind, networks=nets, images=vectors) for name, kind, nets in kinds]
+    figures = measured(list(right), tested, labels)
+    svms = [SVMOutcome(answers=answers, c=(1.0,) * len(tested)) for answers in right]
+    descriptors = descriptor_results(compared, svms, figures, ("a", "b"))
     return descriptors, descriptor_differences(descriptors, figures)
 
 
 def test_figures_follow_from_which_images_are_right():
-    classified, tested, labels = outcomes()
-    found, differences = results(classified, tested, labels)
-    for one, its in zip(found, classified, strict=True):
+    right, tested, labels = outcomes()
+    found, differences = results(right, tested, labels)
+    for one, its in zip(found, right, strict=True):
         recalls = []
         for number in range(3):
             of_class = []
             for label in (0, 1):
                 images = [i for i in range(40) if tested[number, i] and labels[i] == label]
-                of_class.append(100 * sum(its.outcome[number, i] for i in images) / len(images))
+                of_class.append(100 * sum(its[number, i] for i in images) / len(images))
             recalls.append(sum(of_class) / 2)
         mean = sum(recalls) / 3
         assert one.means == pytest.approx(recalls)
@@ -182,8 +181,7 @@ def test_figures_follow_from_which_images_are_right():
 
 
 def test_intervals_resample_images_with_all_their_answers():
-    classified, tested, labels = outcomes(seed=3)
-    right = np.stack([one.outcome for one in classified])
+    right, tested, labels = outcomes(seed=3)
     rng = np.random.default_rng(9)
     naive = []
     for _ in range(1500):
@@ -215,16 +213,14 @@ def test_resamples_vary_as_means_of_other_test_images_would(images):
 
 
 def test_a_descriptor_differs_from_itself_by_nothing():
-    classified, tested, labels = outcomes()
-    _, (pair,) = results([classified[0], replace(classified[0], name="same")], tested, labels)
+    right, tested, labels = outcomes()
+    _, (pair,) = results(right[[0, 0]], tested, labels)
     assert (pair.difference, pair.difference_ci95) == (0, (0, 0))
 
 
 def test_one_image_per_class_in_one_split_has_neither_sd_nor_interval():
-    right = np.array([[True, False, False, False]])
-    one = SVMOutcome(name="one", kind="network", networks="A", numbers=3, outcome=right, c=(1.0,))
-    tested = np.array([[True, False, True, False]])
-    (found,), differences = results([one], tested, np.array([0, 0, 1, 1]))
+    right, tested = np.array([[[True, False, False, False]]]), np.array([[True, False, True, False]])
+    (found,), differences = results(right, tested, np.array([0, 0, 1, 1]))
     assert (found.mean, found.mean_sd, found.mean_ci95, differences) == (50, None, None, ())
 
 
@@ -423,8 +419,7 @@ def test_wrong_use_is_refused_in_a_line(made, capsys, tmp_path):
 
 
 def test_a_bootstrap_is_repeatable():
-    classified, tested, labels = outcomes()
-    right = np.stack([one.outcome for one in classified])
+    right, tested, labels = outcomes()
     one, other = resampled_recalls(right, tested, labels), resampled_recalls(right, tested, labels)
     assert np.array_equal(one, other)
     assert one.shape == (3, transfer_measures.RESAMPLES)

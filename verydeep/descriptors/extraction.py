@@ -22,6 +22,9 @@ from verydeep.networks.vgg import VGG
 from verydeep.prediction.model import model_on
 from verydeep.runs.model import Model
 
+Images = str | Path | Source | Splits | GivenImage | Sequence[GivenImage]
+"""SOURCE, open or not, an image or a folder of them without classes, or several images."""
+
 IMAGES_AT_ONCE, IMAGES_AT_ONCE_ON_CPU = 1024, 64
 """Most images of a chunk, which is computed, and lost if the work is killed, before it is kept."""
 
@@ -48,6 +51,18 @@ class Extraction:
     """Pixels of the largest image at a scale that there is memory for."""
 
     @property
+    def descriptor(self) -> Descriptor:
+        """The descriptor with all choices made."""
+        return Descriptor(
+            layers=tuple(self.crop_shapes),
+            scales=self.scales,
+            pool=self.pool,
+            mirror=self.mirror,
+            normalise=self.normalise,
+            dtype=self.dtype,
+        )
+
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each layer's values for one image."""
         if self.pool == "none":
@@ -65,7 +80,7 @@ class Extraction:
 
 def extraction(
     run: str | Path | Model,
-    data: str | Path | Source | Splits | GivenImage | Sequence[GivenImage],
+    data: Images,
     *,
     descriptor: Descriptor | None = None,
     split: str | None = None,

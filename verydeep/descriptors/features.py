@@ -1,6 +1,6 @@
 """Activations of layers as descriptors of images (appendix B): averaged over space, mirror image and scales."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from verydeep.descriptors.descriptor import Descriptor
-from verydeep.descriptors.extraction import Extraction, extraction
+from verydeep.descriptors.extraction import Extraction, Images, extraction
 from verydeep.evaluation.batches import SameSizeBatch, SameSizeBatches
 from verydeep.evaluation.passes import in_float32
 from verydeep.evaluation.pixel_limits import pixels_at_once
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.loader import rescaled_images
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.given import GivenImage
-from verydeep.images.sources.source import Source
-from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import centre_place
 from verydeep.machine.runtime import Runtime
@@ -57,7 +54,7 @@ class Chunk(NamedTuple):
 
 def features(
     run: str | Path | Model,
-    data: str | Path | Source | Splits | GivenImage | Sequence[GivenImage],
+    data: Images,
     *,
     descriptor: Descriptor | None = None,
     split: str | None = None,

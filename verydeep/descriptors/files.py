@@ -14,13 +14,11 @@ import torch
 
 from verydeep.descriptors import chunks, file_formats
 from verydeep.descriptors.descriptor import Descriptor
-from verydeep.descriptors.extraction import Extraction, extraction
+from verydeep.descriptors.extraction import Extraction, Images, extraction
 from verydeep.descriptors.features import Chunk, extract
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.derived import Unchanged
-from verydeep.images.sources.given import GivenImage
-from verydeep.images.sources.source import Source, contents_digests, digest
-from verydeep.images.sources.splits import Splits
+from verydeep.images.sources.source import contents_digests, digest
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine import atomic
@@ -75,7 +73,7 @@ class _Job:
 
 def write_features(
     run: str | Path | Model,
-    data: str | Path | Source | Splits | GivenImage | Sequence[GivenImage],
+    data: Images,
     file: str | Path,
     *,
     descriptor: Descriptor | None = None,

@@ -3,7 +3,9 @@
 Images of equal score count together: none of them is before another, so their order does not matter.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -83,6 +85,20 @@ def eleven_point_average_precision(scores: Float[np.ndarray, " N"], shown: Int[n
     # In whole numbers: 3 of 10 are a recall of 0.3, whatever 0.1 + 0.1 + 0.1 is.
     groups = [np.flatnonzero((POINTS - 1) * reached >= point * reached[-1])[0] for point in range(POINTS)]
     return float(precisions[groups, 0].mean())
+
+
+def class_average_precisions(
+    scores: Float[np.ndarray, "N K"],
+    shown: Int[np.ndarray, "N K"],
+    *,
+    of_class: Callable[[NDArray[Any], NDArray[Any]], float] = average_precision,
+) -> Float[np.ndarray, " K"]:
+    """Return the average precision of each class, by either definition.
+
+    Raises:
+        ValueError: no image shows a class.
+    """
+    return np.array([of_class(*pair) for pair in zip(scores.T, shown.T, strict=True)])
 
 
 def average_precisions(ranked: Ranking, counts: Float[np.ndarray, "N R"]) -> Float[np.ndarray, " R"]:

@@ -112,10 +112,7 @@ def save_classifier(
             classes=tuple(classes),
             several_labels=several_labels,
             c=svm.c,
-            descriptors=tuple(
-                Descriptor(scales=one.scales, pool=one.pool, mirror=one.mirror, normalise=one.normalise)
-                for one in extractions
-            ),
+            descriptors=tuple(one.descriptor for one in extractions),
             weights_sha256=file_sha256(aside / _SVM_WEIGHTS),
         )
         write_classifier_file(aside, contents)

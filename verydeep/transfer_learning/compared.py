@@ -1,14 +1,12 @@
 """The descriptors that are compared: each run's features, all of them stacked, and baselines."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from verydeep.descriptors.extraction import Extraction
-from verydeep.images.sources.derived import Unchanged
 from verydeep.images.sources.source import Source
-from verydeep.runs.model import Model
 from verydeep.transfer_learning.features import DescribedImages, network_features, pixel_features, untrained
 from verydeep.transfer_learning.linear_svm import stacked
 from verydeep.transfer_learning.options import TransferOptions
@@ -28,22 +26,33 @@ class Compared:
 
 
 def compared_descriptors(
-    folders: Sequence[str | Path], extractions: Sequence[Extraction], source: Unchanged, options: TransferOptions
+    folders: Sequence[str | Path], extractions: Sequence[Extraction], options: TransferOptions
 ) -> list[Compared]:
     """Compute, or read from the cache, the images by each run, by all together, and by the baselines if wanted.
 
+    Args:
+        folders: the runs.
+        extractions: one for each run, all of the same images, which `read_once` returned.
+        options: whether there are baselines, and their seed.
+
     Raises:
-        ValueError: unusable scales.
         TooManyBadImagesError: more images are unusable than is tolerated.
         OSError: features cannot be written.
     """
-    compared = [
-        _network(str(folder), one.model, one, source, options) for folder, one in zip(folders, extractions, strict=True)
-    ]
+    compared = []
+    for folder, one in zip(folders, extractions, strict=True):
+        images = network_features(one, weights=str(one.model.weights_sha256))
+        networks = one.model.net.architecture.network
+        compared.append(Compared(name=str(folder), kind="network", networks=networks, images=images))
     if len(compared) > 1:
-        compared.append(_stacked(compared, source))
+        compared.append(_stacked(compared, extractions[0].source))
     if options.baseline:
-        compared += _baselines(folders, extractions, source, options)
+        for folder, one in zip(folders, extractions, strict=True):
+            random = replace(one, model=untrained(one.model, seed=options.seed))
+            images = network_features(random, weights=f"seed {options.seed}, {one.model.weights_sha256}")
+            compared.append(Compared(name=f"{folder}, untrained", kind="baseline", networks="", images=images))
+        pixels = pixel_features(extractions[0].source, extractions[0].tolerance)
+        compared.append(Compared(name="pixels", kind="baseline", networks="", images=pixels))
     return compared
 
 
@@ -52,19 +61,6 @@ def common_images(source: Source, described: Sequence[DescribedImages]) -> tuple
     usable = set(described[0].ids).intersection(*(one.ids for one in described))
     rows = [row for row, name in enumerate(source.ids) if name in usable]
     return tuple(source.ids[row] for row in rows), rows
-
-
-def _network(name: str, model: Model, one: Extraction, source: Unchanged, options: TransferOptions) -> Compared:
-    images = _features(model, str(model.weights_sha256), one, source, options)
-    return Compared(name=name, kind="network", networks=model.net.architecture.network, images=images)
-
-
-def _features(
-    model: Model, weights: str, one: Extraction, source: Unchanged, options: TransferOptions
-) -> DescribedImages:
-    return network_features(
-        model, source, options.descriptor, weights=weights, runtime=one.runtime, tolerance=one.tolerance
-    )
 
 
 def _stacked(networks: Sequence[Compared], source: Source) -> Compared:
@@ -76,15 +72,3 @@ def _stacked(networks: Sequence[Compared], source: Source) -> Compared:
         networks=" + ".join(sorted(one.networks for one in networks)),
         images=DescribedImages(ids=ids, vectors=vectors, unusable={}),
     )
-
-
-def _baselines(
-    folders: Sequence[str | Path], extractions: Sequence[Extraction], source: Unchanged, options: TransferOptions
-) -> list[Compared]:
-    baselines = []
-    for folder, one in zip(folders, extractions, strict=True):
-        weights = f"seed {options.seed}, {one.model.weights_sha256}"
-        images = _features(untrained(one.model, seed=options.seed), weights, one, source, options)
-        baselines.append(Compared(name=f"{folder}, untrained", kind="baseline", networks="", images=images))
-    pixels = pixel_features(source, extractions[0].tolerance)
-    return [*baselines, Compared(name="pixels", kind="baseline", networks="", images=pixels)]

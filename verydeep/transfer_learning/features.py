@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch.nn import functional as F
 
 from verydeep.descriptors import chunks
-from verydeep.descriptors.descriptor import PENULTIMATE, Descriptor
+from verydeep.descriptors.descriptor import PENULTIMATE
+from verydeep.descriptors.extraction import Extraction
 from verydeep.descriptors.files import write_features
 from verydeep.images.decode import UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine
@@ -23,7 +24,7 @@ from verydeep.images.sources.derived import Unchanged
 from verydeep.images.sources.source import Source, contents_digests, digest
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine import cache
-from verydeep.machine.runtime import Runtime, torch_device
+from verydeep.machine.runtime import torch_device
 from verydeep.networks.initialisation import initialise
 from verydeep.networks.vgg import VGG
 from verydeep.presentation.progress import reporting
@@ -52,38 +53,25 @@ class DescribedImages:
         return self.vectors[[rows[name] for name in ids]]
 
 
-def network_features(
-    model: Model,
-    source: Unchanged,
-    descriptor: Descriptor,
-    *,
-    weights: str,
-    runtime: Runtime,
-    tolerance: Tolerance,
-) -> DescribedImages:
+def network_features(what: Extraction, *, weights: str) -> DescribedImages:
     """Return the penultimate features of every usable image, computed once, then read from the folder for caches.
 
     Work that was stopped is continued (`write_features`), also if it stopped because more images were unusable than is
     tolerated.
 
     Args:
-        model: the network; it is moved to the device.
-        source: the images, as `read_once` returns them.
-        descriptor: at which scales, pooled how.
+        what: the network, its descriptor and the images, which `read_once` returned.
         weights: tells the network's weights from others.
-        runtime: device, and processes that decode.
-        tolerance: how many images may be unusable.
 
     Raises:
-        ValueError: unusable scales.
         TooManyBadImagesError: more images are unusable than is tolerated.
         OSError: the folder for caches cannot be written, or another process computes the same.
     """
-    net = model.net
-    network = (*astuple(net.architecture), model.scale, model.flip)
-    computed = (__version__, torch.__version__, torch_device(runtime.device).type)
+    model, source, tolerance = what.model, cast(Unchanged, what.source), what.tolerance
+    computed = (__version__, torch.__version__, torch_device(what.runtime.device).type)
     contents = digest(source.fingerprint, source.digests)
-    key = digest(computed, network, weights, contents, descriptor, tolerance.max_pixels)
+    network = (*astuple(model.net.architecture), model.scale, model.flip)
+    key = digest(computed, network, weights, contents, what.descriptor, tolerance.max_pixels)
     file = cache.folder() / _KIND / f"{key}.safetensors"
     cached = None
     with suppress(OSError, SafetensorError):  # absent, or damaged
@@ -91,7 +79,7 @@ def network_features(
     if cached is None:
         with _errors_about_the_folder(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_features(model, source, file, descriptor=descriptor, runtime=runtime, tolerance=tolerance)
+            write_features(model, source, file, descriptor=what.descriptor, runtime=what.runtime, tolerance=tolerance)
         cached = _read(file)
     refusals = [UnusableImageError.of_reason(name, reason) for name, reason in cached.unusable.items()]
     Quarantine(len(source), tolerance, split="all").settle(refusals)  # more may have been tolerated when it was written

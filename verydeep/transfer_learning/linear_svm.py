@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int8, Int64
 from numpy.typing import NDArray
 
 from verydeep.images.sources.splits import stratified_split
-from verydeep.transfer_learning.average_precision import average_precision
+from verydeep.transfer_learning.average_precision import class_average_precisions
 from verydeep.transfer_learning.labels import Labels
 
 CHOICES_OF_C = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
@@ -163,8 +163,7 @@ def _mean_class_recall(svm: LinearSVM, vectors: NDArray[np.float32], labels: NDA
 
 
 def _mean_average_precision(svm: LinearSVM, vectors: NDArray[np.float32], shown: NDArray[np.int8]) -> float:
-    pairs = zip(svm.scores(vectors).T, shown.T, strict=True)
-    return float(np.mean([average_precision(scores, signs) for scores, signs in pairs]))
+    return float(class_average_precisions(svm.scores(vectors), shown).mean())
 
 
 def class_recalls(right: Bool[np.ndarray, " N"], labels: Int[np.ndarray, " N"]) -> Float[np.ndarray, " K"]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Transferred:
     """A line of Table 11: a linear SVM over penultimate features, in percent."""
 
@@ -26,21 +26,10 @@ Measure = Literal["mean class recall", "mAP"]
 RECALL: Measure = "mean class recall"
 MAP: Measure = "mAP"
 
-TABLE_11 = tuple(
-    Transferred(
-        networks=networks,
-        voc_2007=voc_2007,
-        voc_2012=voc_2012,
-        caltech_101=caltech_101,
-        caltech_101_sd=sd_101,
-        caltech_256=caltech_256,
-        caltech_256_sd=sd_256,
-    )
-    for networks, voc_2007, voc_2012, caltech_101, sd_101, caltech_256, sd_256 in (
-        ("D", 89.3, 89.0, 91.8, 1.0, 85.0, 0.2),
-        ("E", 89.3, 89.0, 92.3, 0.5, 85.1, 0.3),
-        ("D + E", 89.7, 89.3, 92.7, 0.5, 86.2, 0.3),
-    )
+TABLE_11 = (
+    Transferred("D", 89.3, 89.0, 91.8, 1.0, 85.0, 0.2),
+    Transferred("E", 89.3, 89.0, 92.3, 0.5, 85.1, 0.3),
+    Transferred("D + E", 89.7, 89.3, 92.7, 0.5, 86.2, 0.3),
 )
 """Table 11: features of ILSVRC networks on other data."""
 

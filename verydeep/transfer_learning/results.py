@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from verydeep.descriptors.descriptor import VectorPool
 from verydeep.statistics import percentile_interval
-from verydeep.transfer_learning.compared import Kind
+from verydeep.transfer_learning.compared import Compared, Kind
 from verydeep.transfer_learning.measures import Measured
 from verydeep.transfer_learning.paper import Measure, Transferred, reported_transfer
 from verydeep.transfer_learning.svm_outcomes import SVMOutcome
@@ -101,12 +101,13 @@ class Transfer:
 
 
 def descriptor_results(
-    outcomes: Sequence[SVMOutcome], measured: Measured, classes: Sequence[str]
+    compared: Sequence[Compared], outcomes: Sequence[SVMOutcome], measured: Measured, classes: Sequence[str]
 ) -> tuple[DescriptorResult, ...]:
     """Return the figures of every descriptor.
 
     Args:
-        outcomes: of each descriptor.
+        compared: the descriptors.
+        outcomes: of each of them.
         measured: figures of these outcomes.
         classes: their names.
     """
@@ -115,17 +116,17 @@ def descriptor_results(
         DescriptorResult(
             name=one.name,
             kind=one.kind,
-            numbers=one.numbers,
+            numbers=one.images.vectors.shape[1],
             mean=float(means[row].mean()),
             mean_sd=float(means[row].std(ddof=1)) if means.shape[1] > 1 else None,
             mean_ci95=_interval(measured.resampled[row], within=(0, 100)),
             means=tuple(means[row].tolist()),
             per_class=dict(zip(classes, (100 * measured.per_class[row].mean(axis=0)).tolist(), strict=True)),
             eleven_point_map=None if eleven is None else 100 * float(eleven[row].mean()),
-            c=one.c,
+            c=outcome.c,
             paper=reported_transfer(one.networks),
         )
-        for row, one in enumerate(outcomes)
+        for row, (one, outcome) in enumerate(zip(compared, outcomes, strict=True))
     )
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from verydeep.presentation.numbers import number
 from verydeep.presentation.progress import Reporter, reporting
-from verydeep.transfer_learning.compared import Compared, Kind
+from verydeep.transfer_learning.compared import Compared
 from verydeep.transfer_learning.labels import Labelled
 from verydeep.transfer_learning.linear_svm import fit_choosing_c
 from verydeep.transfer_learning.splits import Split
@@ -17,17 +17,11 @@ from verydeep.transfer_learning.splits import Split
 
 @dataclass(frozen=True, kw_only=True)
 class SVMOutcome:
-    """Answers of the SVMs over one descriptor to the test images."""
+    """Answers of the SVMs over one descriptor to the test images of each split."""
 
-    name: str
-    kind: Kind
-    networks: str
-    """As `Compared.networks`."""
-    numbers: int
-    """Numbers that describe an image."""
-    outcome: NDArray[Any]
-    """Answers to the test images of each split, 0 for others: bool [splits, N], which are right; with several labels
-    per image float32 [splits, N, classes], scores."""
+    answers: NDArray[Any]
+    """bool [splits, N], which are right; with several labels per image float32 [splits, N, classes], scores. 0 for
+    images that a split does not test on."""
     c: tuple[float, ...]
     """C chosen in each split."""
 
@@ -52,40 +46,22 @@ def svm_outcomes(
             )
         for one in compared:
             vectors = one.images.vectors_of(ids)
-            _report_empty_vectors(report, one.name, vectors)
-            outcome, chosen = _tested(report, vectors, labelled, splits)
-            outcomes.append(
-                SVMOutcome(
-                    name=one.name,
-                    kind=one.kind,
-                    networks=one.networks,
-                    numbers=vectors.shape[1],
-                    outcome=outcome,
-                    c=chosen,
+            if empty := int((~vectors.any(axis=1)).sum()):
+                report.say(
+                    f"{one.name}: of {number(empty)} of {number(len(ids))} images all features are 0, so nothing tells "
+                    "them apart"
                 )
-            )
+            outcomes.append(_outcome(vectors, labelled, splits, report))
     return outcomes
 
 
-def _report_empty_vectors(report: Reporter, name: str, vectors: NDArray[np.float32]) -> None:
-    if empty := int((~vectors.any(axis=1)).sum()):
-        report.say(
-            f"{name}: of {number(empty)} of {number(len(vectors))} images all features are 0, so nothing tells them "
-            "apart"
-        )
-
-
-def _tested(
-    report: Reporter, vectors: NDArray[np.float32], labelled: Labelled, splits: Sequence[Split]
-) -> tuple[NDArray[Any], tuple[float, ...]]:
+def _outcome(vectors: NDArray[np.float32], labelled: Labelled, splits: Sequence[Split], report: Reporter) -> SVMOutcome:
     labels, chosen = labelled.labels, []
-    outcome = np.zeros((len(splits), *labels.shape), np.float32 if labelled.multilabel else bool)
-    for its_outcome, (train, test) in zip(outcome, splits, strict=True):
+    answers = np.zeros((len(splits), *labels.shape), np.float32 if labelled.multilabel else bool)
+    for of_split, (train, test) in zip(answers, splits, strict=True):
         svm = fit_choosing_c(vectors[train], labels[train])
-        if labelled.multilabel:
-            its_outcome[test] = svm.scores(vectors[test])
-        else:
-            its_outcome[test] = svm.predicted(vectors[test]) == labels[test]
+        tested = vectors[test]
+        of_split[test] = svm.scores(tested) if labelled.multilabel else svm.predicted(tested) == labels[test]
         chosen.append(svm.c)
         report.advance()
-    return outcome, tuple(chosen)
+    return SVMOutcome(answers=answers, c=tuple(chosen))

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +61,17 @@ def transfer(
         check_classifier_folder(Path(out))
     extractions, labelled = _checked_inputs(folders, data, split, options, runtime, tolerance)
     source = read_once(extractions[0].source)
-    compared = compared_descriptors(folders, extractions, source, options)
+    compared = compared_descriptors(folders, [replace(one, source=source) for one in extractions], options)
     ids, rows = common_images(source, [one.images for one in compared])
     labelled = labelled.subset(rows)
     splits = transfer_splits(labelled, options)
     copies = _copies([source.digests[row] for row in rows], splits)
     outcomes = svm_outcomes(compared, ids, labelled, splits, copies=copies)
     tested = np.stack([np.isin(np.arange(len(ids)), test) for _, test in splits])
-    figures = measured([one.outcome for one in outcomes], tested, labelled.labels)
+    figures = measured([one.answers for one in outcomes], tested, labelled.labels)
     if out is not None:
         _save_classifier(compared, ids, labelled, extractions, Path(out))
-    results = descriptor_results(outcomes, figures, labelled.classes)
+    results = descriptor_results(compared, outcomes, figures, labelled.classes)
     return Transfer(
         runs=tuple(map(str, folders)),
         source=str(data) if isinstance(data, str | Path) else "the source",
