@@ -141,10 +141,10 @@ def _inputs(what: Extraction, weights: str) -> dict[str, Any]:
 
 def _weights_digest(net: VGG) -> str:
     """Return the SHA-256 of weights that may not be those of a file: they can be changed after they are read."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name, value in net.state_dict().items():
-        found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
+        sha256.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return sha256.hexdigest()
 
 
 def _job(what: Extraction, file: Path, inputs: dict[str, Any], processes: Processes) -> _Job:

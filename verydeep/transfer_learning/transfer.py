@@ -103,15 +103,16 @@ def _checked_inputs(
         images, labelled = images_with_labels(data, options.labels)
     extractions: list[Extraction] = []
     for folder in folders:
-        found = extraction(
+        first = not extractions
+        one = extraction(
             folder,
-            extractions[0].source if extractions else images,
+            images if first else extractions[0].source,
             descriptor=options.descriptor,
-            split=None if extractions else split,
+            split=split if first else None,
             runtime=runtime,
             tolerance=tolerance,
         )
-        extractions.append(found)
+        extractions.append(one)
     source = extractions[0].source
     labelled = labelled or images_of_classes(source, data)
     if options.test_images is not None:
