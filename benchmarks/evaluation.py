@@ -32,7 +32,7 @@ from verydeep.evaluation.dense import dense_posteriors
 from verydeep.evaluation.pixel_limits import pixel_limits
 from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
-from verydeep.images.loader import rescaled_images
+from verydeep.images.rescaled import rescaled_images
 from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.folders import is_image_file
 from verydeep.images.sources.source import Sample

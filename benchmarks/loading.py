@@ -24,13 +24,14 @@ import PIL
 import torch
 from PIL import Image
 
-from verydeep.images import loader
+from verydeep.images import rescaled
+from verydeep.images.crops import TrainingView, training_crop
 from verydeep.images.decode import Pixels, decode_for
-from verydeep.images.loader import RescaledImages, TrainingView, draw
+from verydeep.images.rescaled import RescaledImages
 from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.folders import is_image_file
 from verydeep.images.sources.source import Sample
-from verydeep.images.views import random_place, random_scale, rescaled_crop
+from verydeep.images.views import random_location, random_scale, rescaled_crop
 
 CROP = 224
 SCALES = {"S = 256": (256, 256), "S in [256;512]": (256, 512)}
@@ -76,10 +77,10 @@ def speed(source: MemorySource, scale: tuple[int, int], passes: int) -> dict[str
         rng = np.random.default_rng(epoch)
 
         def pillow(index: int, rng: np.random.Generator = rng) -> Pixels:
-            return plain(source[index].data, random_scale(*scale, rng), lambda size: random_place(size, CROP, rng))
+            return plain(source[index].data, random_scale(*scale, rng), lambda size: random_location(size, CROP, rng))
 
         times["plain"].append(seconds(pillow, len(source)))
-        times["ours"].append(seconds(lambda i, e=epoch: draw(images, i, view, seed=0, epoch=e), len(source)))
+        times["ours"].append(seconds(lambda i, e=epoch: training_crop(images, i, view, seed=0, epoch=e), len(source)))
     ratios = [slow / fast for slow, fast in zip(times["plain"], times["ours"], strict=True)]
     return {
         "plain_images_per_second": round(len(source) / statistics.median(times["plain"]), 1),
@@ -102,7 +103,7 @@ def difference(source: MemorySource, scale: tuple[int, int]) -> dict[str, float 
         places: list[tuple[int, int]] = []
 
         def place(size: tuple[int, int], places: list[tuple[int, int]] = places) -> tuple[int, int]:
-            places.append(random_place(size, CROP, rng))
+            places.append(random_location(size, CROP, rng))
             return places[-1]
 
         exact = plain(data, side, place)
@@ -127,7 +128,7 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
-    loader.CACHE_BYTES = 0  # an image that is remembered says nothing about decoding
+    rescaled.CACHE_BYTES = 0  # an image that is remembered says nothing about decoding
     result = {
         "images": len(source),
         "crop": CROP,

@@ -78,7 +78,7 @@ def ways_to_be_bad(rng):
         (".jpg", None, "unreadable ("),
         (".jpg", rng.bytes(500), "undecodable (not an image of a known format)"),
         (".jpg", jpeg[:-2], "truncated (the file ends before the image does)"),
-        (".tif", encoded(fractions, "TIFF"), "undecodable (pixels are fractions of no known range"),
+        (".tif", encoded(fractions, "TIFF"), "undecodable (pixels are fractions in an unknown range"),
     ]
 
 

@@ -10,9 +10,11 @@ from PIL import Image
 from verydeep import Recipe, Tolerance, evaluate, predict, train, vgg
 from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
+from verydeep.images.crops import TrainingView
 from verydeep.images.decode import UnusableImageError, decode, decode_for
-from verydeep.images.loader import RescaledImages, TrainingView, centre_batches, training_batches
+from verydeep.images.loader import centre_batches, training_batches
 from verydeep.images.quarantine import Quarantine
+from verydeep.images.rescaled import RescaledImages
 from verydeep.images.sources.folders import FolderSource
 from verydeep.images.sources.splits import Splits
 

@@ -14,7 +14,7 @@ from PIL import Image
 from verydeep import vgg
 from verydeep.evaluation import crops, dense, passes, pixel_limits, posterior_cache
 from verydeep.evaluation.evaluate import evaluate
-from verydeep.images import loader
+from verydeep.images import rescaled
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.source import Sample, contents_digests
@@ -37,9 +37,9 @@ def own_cache(tmp_path, monkeypatch):
 @pytest.fixture
 def decoded(monkeypatch):
     """Names of the images that are decoded, one after the other."""
-    names, real = [], loader.decode_for
-    monkeypatch.setattr(loader, "decode_for", lambda data, name, **o: names.append(name) or real(data, name, **o))
-    monkeypatch.setattr(loader, "CACHE_BYTES", 0)
+    names, real = [], rescaled.decode_for
+    monkeypatch.setattr(rescaled, "decode_for", lambda data, name, **o: names.append(name) or real(data, name, **o))
+    monkeypatch.setattr(rescaled, "CACHE_BYTES", 0)
     return names
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naive_crops import multi_crop
 from PIL import Image
 
 from verydeep import vgg
@@ -18,11 +19,10 @@ from verydeep.evaluation.dense import dense_posteriors
 from verydeep.evaluation.pixel_limits import PixelLimits
 from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol, chosen_scales, single_scale
-from verydeep.images.loader import rescaled_images
 from verydeep.images.quarantine import TooManyBadImagesError
+from verydeep.images.rescaled import rescaled_images
 from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.source import Sample
-from verydeep.images.views import multi_crop
 from verydeep.networks.scales import scale_in_pixels
 
 STAGES = {  # Table 1: kernel sizes, one group per stage

@@ -231,7 +231,10 @@ def test_broken_files_give_pixels_or_the_one_error(kind, data):
 
 @pytest.mark.parametrize(
     ("pixels", "reason"),
-    [(np.full((3, 4), 0.5, np.float32), "no known range"), (np.full((3, 4), 70_000, np.int32), "more than 16 bits")],
+    [
+        (np.full((3, 4), 0.5, np.float32), "in an unknown range"),
+        (np.full((3, 4), 70_000, np.int32), "more than 16 bits"),
+    ],
 )
 def test_pixels_of_no_known_range_are_refused(pixels, reason):
     buffer = io.BytesIO()

@@ -7,23 +7,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from equal_batches import equal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from verydeep.images import loader
+from verydeep.images import order, rescaled
+from verydeep.images.crops import TrainingView, training_crop
 from verydeep.images.decode import decode
-from verydeep.images.loader import (
-    RescaledImages,
-    TrainingView,
-    batches_per_epoch,
-    centre_batches,
-    draw,
-    epoch_order,
-    rescaled_images,
-    training_batches,
-)
+from verydeep.images.loader import centre_batches, training_batches
+from verydeep.images.order import batches_per_epoch, epoch_order
 from verydeep.images.quarantine import Quarantine, TooManyBadImagesError
+from verydeep.images.rescaled import RescaledImages, rescaled_images
 from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.source import Sample
 from verydeep.images.tolerance import Tolerance
@@ -77,15 +72,10 @@ def batches(source=None, choices=None, **changes):
     return list(training_batches(source, choices or view(), **{**options, **changes}))
 
 
-def equal(some, others):
-    return len(some) == len(others) and all(
-        torch.equal(a, b) for one, other in zip(some, others, strict=True) for a, b in zip(one, other, strict=True)
-    )
-
-
 def test_shapes_and_types_of_a_batch():
-    images, mirrored, shifts, places, labels = batches()[0]
-    assert places.tolist() == list(range(len(labels)))
+    images, mirrored, shifts, positions, labels, boxes = batches()[0]
+    assert boxes is None
+    assert positions.tolist() == list(range(len(labels)))
     assert (images.shape, images.dtype) == ((BATCH, 3, 32, 32), torch.uint8)
     assert (mirrored.shape, mirrored.dtype) == ((BATCH,), torch.bool)
     assert (shifts.shape, shifts.dtype) == ((BATCH, 3), torch.float32)
@@ -175,7 +165,7 @@ def test_what_is_drawn_for_an_image_does_not_depend_on_the_batch_size():
         return {
             (step // steps, int(label)): drawn
             for step, found in enumerate(batches(batch=batch))
-            for *drawn, _place, label in zip(*found, strict=True)
+            for *drawn, _position, label in zip(*found[:5], strict=True)
         }
 
     small, large = by_epoch_and_image(2), by_epoch_and_image(11)
@@ -197,7 +187,7 @@ def test_a_draw_is_a_crop_of_the_rescaled_image_its_mirror_half_of_the_time():
     choices = view(scale=(height, height), crop=crop)
     mirrored, corners = 0, set()
     for epoch in range(400):
-        found = draw(images, 0, choices, seed=0, epoch=epoch)
+        found = training_crop(images, 0, choices, seed=0, epoch=epoch)
         mirrored += found.mirrored
         top, left = int(found.image[0, 0, 0]), int(found.image[0, 0, 1])
         assert np.array_equal(found.image, image[top : top + crop, left : left + crop])
@@ -210,27 +200,29 @@ def test_a_draw_is_a_crop_of_the_rescaled_image_its_mirror_half_of_the_time():
 def test_without_flips_nothing_is_mirrored():
     images = RescaledImages(source_of(places(40, 52)))
     for epoch in range(50):
-        assert not draw(images, 0, view(scale=(40, 40), flip=False), seed=0, epoch=epoch).mirrored
+        assert not training_crop(images, 0, view(scale=(40, 40), flip=False), seed=0, epoch=epoch).mirrored
 
 
 def test_every_scale_of_the_range_is_drawn():
     asked = []
 
     class Noting(RescaledImages):
-        def random_crop(self, index, scale, size, rng):
+        def crop(self, index, scale, size, locate):
             asked.append(scale)
-            return super().random_crop(index, scale, size, rng)
+            return super().crop(index, scale, size, locate)
 
     images = Noting(source_of(places(40, 52)))
     for epoch in range(300):
-        draw(images, 0, view(scale=(40, 45)), seed=0, epoch=epoch)
+        training_crop(images, 0, view(scale=(40, 45)), seed=0, epoch=epoch)
     assert {scale: asked.count(scale) > 25 for scale in asked} == dict.fromkeys(range(40, 46), True)
 
 
 def test_ten_thousand_draws_share_no_random_number():
     images = RescaledImages(source_of(*(places(2, 2) for _ in range(100))))
     choices = view(crop=2, scale=(2, 2), flip=False, colour_sd=1.0, colour_components=np.eye(3))
-    shifts = np.array([[draw(images, i, choices, seed=3, epoch=e).shift for i in range(100)] for e in range(100)])
+    shifts = np.array(
+        [[training_crop(images, i, choices, seed=3, epoch=e).shift for i in range(100)] for e in range(100)]
+    )
     print(f"10,000 draws: {len(np.unique(shifts)):,} different numbers of 30,000")
     assert len(np.unique(shifts)) == 30_000
     assert np.std(shifts) == pytest.approx(1, abs=0.03)
@@ -243,7 +235,7 @@ def test_ten_thousand_streams_do_not_overlap():
     """Long stretches of each: a stream that began a little further on in its neighbour's would repeat its numbers."""
     keys = [(seed, epoch, stream) for seed in (0, 1) for epoch in range(10) for stream in (0, 1)]
     raw = [
-        loader._generator(seed, epoch, stream, index).bit_generator.random_raw(32)
+        order._generator(seed, epoch, stream, index).bit_generator.random_raw(32)
         for seed, epoch, stream in keys
         for index in range(250)
     ]
@@ -264,38 +256,35 @@ def test_orders_are_permutations_that_differ_and_mix():
 def test_rescaled_images_are_the_same_from_memory_and_beyond_it(monkeypatch):
     source = noise_source()
     kept = RescaledImages(source)
-    monkeypatch.setattr(loader, "CACHE_BYTES", 0)
+    monkeypatch.setattr(rescaled, "CACHE_BYTES", 0)
     unkept = RescaledImages(source)
     for index in range(IMAGES):
         for scale in (36, 41, 36):
             assert np.array_equal(kept.whole(index, scale), unkept.whole(index, scale))
             assert min(kept.whole(index, scale).shape[:2]) == scale
-            some, others = (
-                images.random_crop(index, scale, 20, np.random.default_rng(index)) for images in (kept, unkept)
-            )
+            some, others = (images.crop(index, scale, 20, lambda size: (3, size[1] - 20)) for images in (kept, unkept))
             assert np.array_equal(some, others)
-            assert np.array_equal(kept.centre_crop(index, scale, 20), unkept.centre_crop(index, scale, 20))
 
 
 def test_a_small_source_is_decoded_once(monkeypatch):
     decoded = []
-    real = loader.decode_for
-    monkeypatch.setattr(loader, "decode_for", lambda data, name, **o: decoded.append(name) or real(data, name, **o))
+    real = rescaled.decode_for
+    monkeypatch.setattr(rescaled, "decode_for", lambda data, name, **o: decoded.append(name) or real(data, name, **o))
     images = RescaledImages(noise_source())
     for _ in range(5):
         for index in range(IMAGES):
             images.whole(index, 36)
-            images.centre_crop(index, 36, 20)
+            images.crop(index, 36, 20, lambda size: (0, 0))
     assert sorted(decoded) == sorted(sample.id for sample in noise_source().samples)
 
 
 def test_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr(loader, "CACHE_BYTES", 9 * 36 * 36 * 6)
+    monkeypatch.setattr(rescaled, "CACHE_BYTES", 9 * 36 * 36 * 6)
     source = source_of(*(places(36, 36) for _ in range(9)))
     images = RescaledImages(source)
     for scale, expected in ((36, 9), (35, 9), (37, 0)):
         assert sum(images.whole(index, scale) is images.whole(index, scale) for index in range(9)) == expected
-    monkeypatch.setattr(loader, "CACHE_BYTES", 9 * 36 * 36 * 6 - 1)
+    monkeypatch.setattr(rescaled, "CACHE_BYTES", 9 * 36 * 36 * 6 - 1)
     images = RescaledImages(source)
     assert not any(images.whole(index, 36) is images.whole(index, 36) for index in range(9))
 

@@ -69,12 +69,12 @@ def test_batches_are_what_was_drawn_for_them(seed):
 
 def test_bytes_come_in_and_floats_go_out_channels_last():
     batch = batch_of([True, False])
-    before = [tensor.clone() for tensor in batch]
+    before = [tensor.clone() for tensor in batch[:5]]
     images, _, labels, _ = to_device(batch, CPU)
     assert (batch.images.dtype, images.dtype, labels.dtype) == (torch.uint8, torch.float32, torch.int64)
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(labels, before[4])
-    assert all(torch.equal(now, then) for now, then in zip(batch, before, strict=True))
+    assert all(torch.equal(now, then) for now, then in zip(batch[:5], before, strict=True))
 
 
 def test_images_in_another_memory_format_come_out_the_same():

@@ -198,12 +198,12 @@ def test_a_tolerance_that_cannot_be_is_refused():
     for max_bad in (0, 0.001, 100):
         assert Tolerance(max_bad=max_bad).max_bad == max_bad
     for max_bad in (-0.001, 100.1, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="max_bad is a share from 0 to 100 percent"):
+        with pytest.raises(ValueError, match="max_bad must be from 0 to 100 percent"):
             Tolerance(max_bad=max_bad)
     for max_pixels in (1, LARGEST_MAX_PIXELS):
         assert Tolerance(max_pixels=max_pixels).max_pixels == max_pixels
     for max_pixels in (0, -5, LARGEST_MAX_PIXELS + 1):
-        with pytest.raises(ValueError, match=r"max_pixels is a number from 1 to 178,956,970"):
+        with pytest.raises(ValueError, match=r"max_pixels must be from 1 to 178,956,970"):
             Tolerance(max_pixels=max_pixels)
 
 
@@ -274,7 +274,7 @@ def test_scan_takes_both_limits(folder, capsys):
     assert command_line("scan", folder, "--max-pixels", 600, "--max-bad", 15) == 0
     text = capsys.readouterr().out
     assert f"train/b/3.png: {TOO_LARGE}" in text
-    assert "Of val over 15% cannot be used" in text
+    assert "Over 15% of val cannot be used" in text
     assert command_line("scan", folder, "--max-bad", 0) == 0
     assert "cannot be used" not in capsys.readouterr().out
 
@@ -293,12 +293,12 @@ def test_predict_takes_the_limit_on_pixels_and_lets_the_others_go_on(folder, run
 @pytest.mark.parametrize(
     ("option", "value", "problem"),
     [
-        ("--max-bad", 101, "max_bad is a share from 0 to 100 percent"),
-        ("--max-bad", -1, "max_bad is a share from 0 to 100 percent"),
-        ("--max-bad", "nan", "max_bad is a share from 0 to 100 percent"),
+        ("--max-bad", 101, "max_bad must be from 0 to 100 percent"),
+        ("--max-bad", -1, "max_bad must be from 0 to 100 percent"),
+        ("--max-bad", "nan", "max_bad must be from 0 to 100 percent"),
         ("--max-bad", "many", "many"),
-        ("--max-pixels", 0, "max_pixels is a number from 1 to"),
-        ("--max-pixels", 10**9, "max_pixels is a number from 1 to"),
+        ("--max-pixels", 0, "max_pixels must be from 1 to"),
+        ("--max-pixels", 10**9, "max_pixels must be from 1 to"),
     ],
 )
 @pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "scan"])

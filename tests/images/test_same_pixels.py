@@ -12,9 +12,11 @@ from PIL import Image
 from verydeep import Runtime
 from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
-from verydeep.images import loader
-from verydeep.images.loader import RescaledImages, TrainingView, centre_batches, rescaled_images, training_batches
-from verydeep.images.on_device import shown
+from verydeep.images import rescaled
+from verydeep.images.crops import TrainingView
+from verydeep.images.loader import centre_batches, training_batches
+from verydeep.images.on_device import to_device
+from verydeep.images.rescaled import RescaledImages, rescaled_images
 from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.source import Sample
 from verydeep.networks.architecture import Architecture
@@ -247,12 +249,12 @@ class Watcher(torch.nn.Module):
 def seen_in_training(source, side):
     choices = {"crop": side, "scale": (side, side), "flip": False, "colour_sd": 0.0, "colour_components": np.eye(3)}
     (batch,) = training_batches(source, TrainingView(**choices), batch=1, epochs=1, seed=3)
-    return shown(batch, torch.device("cpu")).images[0]
+    return to_device(batch, torch.device("cpu")).images[0]
 
 
 def seen_in_validation(source, side):
     (batch,) = centre_batches(RescaledImages(source), crop=side, scale=side, batch=1)
-    return shown(batch, torch.device("cpu")).images[0]
+    return to_device(batch, torch.device("cpu")).images[0]
 
 
 def seen_in_tests(source):
@@ -284,7 +286,7 @@ def table():
 @pytest.mark.parametrize("what", EVERY_FILE)
 def test_every_path_shows_the_pixels_that_a_file_is_meant_to_hold(what, kept, table, tmp_path, monkeypatch):
     if not kept:
-        monkeypatch.setattr(loader, "CACHE_BYTES", 0)
+        monkeypatch.setattr(rescaled, "CACHE_BYTES", 0)
     name, make, values = FILES[what]
     data, expected = make(), patches(rgb(np.asarray(values, dtype=float)))
     source = MemorySource(classes=("a", "b"), samples=(Sample(data, 0, name),))
@@ -307,7 +309,7 @@ def test_every_path_shows_the_same_when_images_are_rescaled(what, side, monkeypa
     ((_, whole),) = rescaled_images(source, side)
     assert torch.equal(seen_in_training(source, side), whole.float())
     assert torch.equal(seen_in_validation(source, side), whole.float())
-    monkeypatch.setattr(loader, "CACHE_BYTES", 0)
+    monkeypatch.setattr(rescaled, "CACHE_BYTES", 0)
     assert torch.equal(seen_in_training(source, side), whole.float())
     assert torch.equal(seen_in_validation(source, side), whole.float())
     middles = [(2 * patch + 1) * side // 6 for patch in range(3)]
@@ -320,7 +322,7 @@ def test_every_path_shows_the_same_when_images_are_rescaled(what, side, monkeypa
 def test_crops_of_a_rescaled_photograph_are_cut_from_what_tests_see(orientation, kept, monkeypatch):
     """Not square, and decoded at half its size for S = 20."""
     if not kept:
-        monkeypatch.setattr(loader, "CACHE_BYTES", 0)
+        monkeypatch.setattr(rescaled, "CACHE_BYTES", 0)
     stored = np.random.default_rng(0).integers(0, 256, (41, 70, 3), dtype=np.uint8)
     data = saved(Image.fromarray(stored), "JPEG", exif=exif(orientation))
     source = MemorySource(classes=("a",), samples=(Sample(data, 0, "a.jpg"),))

@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 from verydeep import Tolerance, scan
 from verydeep.cli import main
 from verydeep.images.open import open_for_training
+from verydeep.images.scan import Duplicates, Scan, SplitScan
 from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.source import Sample
 from verydeep.images.sources.splits import Splits
@@ -206,7 +207,7 @@ def test_tables_say_the_same(photo_folder, capsys):
         "The same file several times in one split: 2",
         "train/cat/a.png = train/cat/again.png (cat)",
         "The same file in different classes: 1",
-        "Of train and val over 1% cannot be used: a training would stop (--max-bad).",
+        "Over 1% of train and val cannot be used: a training would stop (--max-bad).",
     ):
         assert line in rows, line
     assert rows.count("train/cat/b.png = train/dog/b2.png (cat, dog)") == 2
@@ -216,7 +217,7 @@ def test_tables_say_the_same(photo_folder, capsys):
 
 def test_what_is_tolerated_is_not_announced_as_too_much(photo_folder, capsys):
     assert command_line("scan", photo_folder, "--max-bad", 10) == 0
-    assert "Of val over 10% cannot be used" in capsys.readouterr().out
+    assert "Over 10% of val cannot be used" in capsys.readouterr().out
     assert command_line("scan", photo_folder, "--max-bad", 34) == 0
     assert "cannot be used:" not in capsys.readouterr().out
 
@@ -307,13 +308,13 @@ def test_file_names_that_are_no_text_do_not_stop_it(tmp_path):
 def test_twenty_thousand_duplicates_are_sorted_out_in_a_moment():
     """A set that holds each image twice: nothing may compare them all with one another."""
     names = [f"{number}.png" for number in range(40_000)]
-    same = [
-        {"images": (("train", one), ("val", other)), "classes": ("a",)}
+    same = tuple(
+        Duplicates(images=(("train", one), ("val", other)), classes=("a",))
         for one, other in zip(names[::2], names[1::2], strict=True)
-    ]
-    split = {"split": "train", "images": 20_000, "per_class": {"a": 20_000}, "unusable": {}, "grey": 0, "bytes": 0}
-    split |= {"shorter_side": None, "longer_side": None}
-    found = {"source": "all", "splits": [split], "duplicates": same, "across_splits": same, "contradictions": []}
+    )
+    sizes = {"shorter_side": None, "longer_side": None, "bytes": 0}
+    split = SplitScan(split="train", images=20_000, per_class={"a": 20_000}, unusable={}, grey=0, **sizes)
+    found = Scan(source="all", splits=(split,), duplicates=same)
     started = time.process_time()
     lists = scan_tables(found, max_bad=1)
     seconds = time.process_time() - started

@@ -7,18 +7,21 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from equal_batches import equal
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from verydeep.images.loader import TrainingView, batches_per_epoch, training_batches
+from verydeep.images.crops import TrainingView
+from verydeep.images.loader import training_batches
+from verydeep.images.order import batches_per_epoch
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.source import Sample
 from verydeep.images.tolerance import Tolerance
 
 CROP = 4
-FIELDS = ("images", "mirrored", "shifts", "places", "labels")
+FIELDS = ("images", "mirrored", "shifts", "positions", "labels")
 
 
 @cache
@@ -75,8 +78,8 @@ def test_processes_have_every_image_of_every_batch_between_them(processes, image
         for part in parts:
             assert part.images.shape == (len(part.labels), 3, CROP, CROP)
             assert part.shifts.shape == (len(part.labels), 3)
-            assert [field.dtype for field in part] == [field.dtype for field in whole]
-        for name, found, expected in zip(FIELDS, interleaved(parts), whole, strict=True):
+            assert [field.dtype for field in part[:5]] == [field.dtype for field in whole[:5]]
+        for name, found, expected in zip(FIELDS, interleaved(parts), whole[:5], strict=True):
             assert torch.equal(found, expected), name
 
 
@@ -109,12 +112,6 @@ def test_an_image_that_cannot_be_used_is_missing_for_one_process_only(processes)
             assert all(torch.equal(a, b) for a, b in zip(found[int(label)], image, strict=True))
     assert set(given_up[-1].reasons) == {"image 2", "image 8"}
     assert set().union(*(quarantine.reasons for quarantine in given_up[:-1])) == {"image 2", "image 8"}
-
-
-def equal(some, others):
-    return len(some) == len(others) and all(
-        torch.equal(a, b) for one, other in zip(some, others, strict=True) for a, b in zip(one, other, strict=True)
-    )
 
 
 @pytest.mark.parametrize("stops", [(2, 5), (4, 8), (1, 2), (3, 11)])

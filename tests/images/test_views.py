@@ -12,13 +12,11 @@ from PIL import Image
 
 from verydeep.images.decode import Decoded
 from verydeep.images.views import (
-    centre_place,
+    centre_location,
     crop,
-    crop_grid,
-    mirror,
-    multi_crop,
+    grid_locations,
     random_flip,
-    random_place,
+    random_location,
     random_scale,
     rescale,
     rescaled_crop,
@@ -98,20 +96,18 @@ def test_a_crop_that_sticks_out_is_refused(top, left):
 
 @pytest.mark.parametrize("size", [(5, 9), (9, 5)])
 def test_an_image_smaller_than_the_crop_is_refused(size):
-    for place in (centre_place(size, 6), random_place(size, 6, np.random.default_rng(0))):
+    for place in (centre_location(size, 6), random_location(size, 6, np.random.default_rng(0))):
         with pytest.raises(ValueError, match="is not inside"):
             crop(places(*size), 6, top=place[0], left=place[1])
         with pytest.raises(ValueError, match="is not inside"):
             rescaled_crop(places(*size), min(size), 6, top=place[0], left=place[1])
-    with pytest.raises(ValueError, match="is not inside"):
-        crop_grid(places(*size), 6)
 
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.data(), height=st.integers(1, 40), width=st.integers(1, 40))
 def test_a_centre_crop_leaves_the_same_on_either_side(data, height, width):
     size = data.draw(st.integers(1, min(height, width)))
-    top, left = centre_place((height, width), size)
+    top, left = centre_location((height, width), size)
     found = crop(places(height, width), size, top=top, left=left)
     above, left = int(found[0, 0, 0]), int(found[0, 0, 1])
     below, right = height - 1 - int(found[-1, -1, 0]), width - 1 - int(found[-1, -1, 1])
@@ -124,7 +120,7 @@ def test_random_crops_lie_everywhere_equally_often():
     image, rng, draws = places(9, 12), np.random.default_rng(0), 12_000
     found = Counter()
     for _ in range(draws):
-        top, left = random_place((9, 12), 7, rng)
+        top, left = random_location((9, 12), 7, rng)
         assert np.array_equal(crop(image, 7, top=top, left=left), image[top : top + 7, left : left + 7])
         found[top, left] += 1
     assert set(found) == {(top, left) for top in range(3) for left in range(6)}
@@ -141,14 +137,6 @@ def test_random_scales_are_uniform_with_both_ends():
     assert random_scale(37, 37, rng) == 37
 
 
-def test_the_mirror_exchanges_left_and_right():
-    image = places(4, 6)
-    found = mirror(image)
-    assert found[:, :, 0].tolist() == [[y] * 6 for y in range(4)]
-    assert found[:, :, 1].tolist() == [[5, 4, 3, 2, 1, 0]] * 4
-    assert (found[:, :, 2] == 7).all()
-
-
 def test_half_of_the_flips_are_mirrors():
     rng, draws = np.random.default_rng(0), 4_000
     found = Counter(random_flip(rng) for _ in range(draws))
@@ -161,8 +149,8 @@ def test_views_do_not_write_into_the_image():
     before = image.copy()
     rng = np.random.default_rng(0)
     for _ in range(10):
-        mirror(rescaled_crop(image, random_scale(10, 25, rng), 8, top=1, left=2))
-        multi_crop(rescale(image, 20), 8)
+        rescaled_crop(image, random_scale(10, 25, rng), 8, top=1, left=2)
+        crop(rescale(image, 20), 8, top=3, left=4)
     assert np.array_equal(image, before)
 
 
@@ -206,7 +194,7 @@ def test_proportions_are_those_of_the_file():
 def test_images_that_cannot_be_written_to_or_run_backwards_are_rescaled_too():
     image = noise(50, 70)
     expected = rescale(np.ascontiguousarray(image[:, ::-1]), 33)
-    assert np.array_equal(rescale(mirror(image), 33), expected)
+    assert np.array_equal(rescale(image[:, ::-1], 33), expected)
     image.setflags(write=False)
     assert np.array_equal(rescale(image, 33), np.ascontiguousarray(rescale(image.copy(), 33)))
 
@@ -214,10 +202,7 @@ def test_images_that_cannot_be_written_to_or_run_backwards_are_rescaled_too():
 @settings(max_examples=60, deadline=None)
 @given(height=st.integers(9, 60), width=st.integers(9, 60))
 def test_the_grid_reaches_every_border_row_by_row(height, width):
-    image = places(height, width)
-    found = crop_grid(image, 9)
-    assert found.shape == (25, 9, 9, 3)
-    corners = [(int(piece[0, 0, 0]), int(piece[0, 0, 1])) for piece in found]
+    corners = grid_locations((height, width), 9)
     expected = [
         (np.floor((height - 9) * row / 4 + 0.5), np.floor((width - 9) * column / 4 + 0.5))
         for row in range(5)
@@ -230,16 +215,3 @@ def test_the_grid_reaches_every_border_row_by_row(height, width):
         (height - 9, 0),
         (height - 9, width - 9),
     ]
-    for piece, (top, left) in zip(found, corners, strict=True):
-        assert np.array_equal(piece, image[top : top + 9, left : left + 9])
-
-
-def test_the_fifty_crops_are_the_grid_and_its_mirror_images():
-    image = places(20, 33)
-    found = multi_crop(image, 9)
-    assert found.shape == (50, 9, 9, 3)
-    assert np.array_equal(found[:25], crop_grid(image, 9))
-    for upright, turned in zip(found[:25], found[25:], strict=True):
-        assert turned[:, 0, 1].tolist() == upright[:, 8, 1].tolist()
-        assert turned[0, :, 0].tolist() == upright[0, :, 0].tolist()
-        assert np.array_equal(turned, mirror(upright))

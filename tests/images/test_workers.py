@@ -19,12 +19,13 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from verydeep import Recipe, Runtime, Tolerance, load, train
-from verydeep.images.loader import TrainingView, training_batches
+from verydeep.images.crops import TrainingView
+from verydeep.images.loader import training_batches
 from verydeep.images.quarantine import TooManyBadImagesError
 from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.source import Sample
 from verydeep.images.sources.splits import Splits
-from verydeep.images.workers import WorkerDiedError, as_it_is, from_workers
+from verydeep.images.workers import WorkerDiedError, single_items
 
 SECONDS = 10
 """By then a death must have been told."""
@@ -89,7 +90,7 @@ class Raising(Numbers):
 
 
 def items(dataset, workers=2):
-    return from_workers(dataset, workers=workers, batch_size=None, collate_fn=as_it_is)
+    return single_items(dataset, workers=workers)
 
 
 def none_left(seconds=2):
@@ -304,7 +305,7 @@ def test_a_program_ends_whatever_its_data_set_raises():
     script = """
 import torch
 from torch.utils.data import Dataset
-from verydeep.images.workers import as_it_is, from_workers
+from verydeep.images.workers import single_items
 
 class Raising(Dataset):
     def __len__(self):
@@ -314,7 +315,7 @@ class Raising(Dataset):
             raise LookupError("the shelf is empty")
         return torch.zeros(9)
 
-for item in from_workers(Raising(), workers=2, batch_size=None, collate_fn=as_it_is):
+for item in single_items(Raising(), workers=2):
     pass
 """
     seconds, error = seconds_to_end("-c", script)
@@ -347,18 +348,18 @@ def test_what_the_process_does_when_a_child_ends_is_as_before():
 import signal
 from torch.utils.data import TensorDataset
 import torch
-from verydeep.images.workers import as_it_is, from_workers
+from verydeep.images.workers import single_items
 
 def mine(number, frame):
     calls.append(number)
 
 calls = []
 def items():
-    return list(from_workers(TensorDataset(torch.arange(6)), workers=2, batch_size=None, collate_fn=as_it_is))
+    return list(single_items(TensorDataset(torch.arange(6)), workers=2))
 assert len(items()) == 6
 assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL, signal.getsignal(signal.SIGCHLD)
 signal.signal(signal.SIGCHLD, mine)
-some = from_workers(TensorDataset(torch.arange(6)), workers=2, batch_size=None, collate_fn=as_it_is)
+some = single_items(TensorDataset(torch.arange(6)), workers=2)
 next(some)
 assert signal.getsignal(signal.SIGCHLD) is mine
 list(some)

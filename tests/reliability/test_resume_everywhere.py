@@ -50,13 +50,13 @@ class Watch:
 
 @pytest.fixture
 def watch(monkeypatch):
-    found, draw = Watch(), loader.draw
+    found, training_crop = Watch(), loader.training_crop
 
     def noted(images, index, *arguments, **options):
         found.drawn(images.source[index].id)
-        return draw(images, index, *arguments, **options)
+        return training_crop(images, index, *arguments, **options)
 
-    monkeypatch.setattr(loader, "draw", noted)
+    monkeypatch.setattr(loader, "training_crop", noted)
     hooks = [register_optimizer_step_post_hook(found.stepped), register_module_forward_pre_hook(found.shown)]
     yield found
     for hook in hooks:

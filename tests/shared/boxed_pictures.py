@@ -7,7 +7,7 @@ from PIL import Image
 
 from verydeep.images.boxes.boxed import Boxed
 from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Location, Sample
+from verydeep.images.sources.source import ObjectBox, Sample
 from verydeep.images.sources.splits import Splits
 
 CLASSES = ("flat", "tall")
@@ -33,7 +33,7 @@ def boxed(count, seed, size=(48, 60)):
     samples = tuple(
         Sample(data, index % 2, f"{CLASSES[index % 2]}/{index}.png") for index, (data, _) in enumerate(made)
     )
-    boxes = tuple(Location(np.array(box, dtype=float), size) for _, box in made)
+    boxes = tuple(ObjectBox(np.array(box, dtype=float), size) for _, box in made)
     return Boxed(source=MemorySource(classes=CLASSES, samples=samples), boxes=boxes)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-import verydeep.images.loader
+import verydeep.images.rescaled
 import verydeep.machine.processes
 import verydeep.training.loop
 from verydeep import Execution, Recipe, Runtime, Tolerance, load, train
@@ -148,7 +148,7 @@ def run(job):
         stack.enter_context(patch.object(VGG, "forward", watched_forward))
         if job.get("count"):
             stack.enter_context(patch.object(verydeep.training.loop, "descend", counted))
-        stack.enter_context(patch.object(verydeep.images.loader, "CACHE_BYTES", 0))  # no image is kept
+        stack.enter_context(patch.object(verydeep.images.rescaled, "CACHE_BYTES", 0))  # no image is kept
         stack.enter_context(patch.object(verydeep.machine.processes, "LOST_AFTER", job.get("lost_after", 20.0)))
         try:
             train(

@@ -11,10 +11,11 @@ import torch
 from verydeep import Recipe, evaluate, load, train
 from verydeep.images.boxes.boxed import Boxed
 from verydeep.images.boxes.geometry import ObjectNotShownError, intersection_over_union
-from verydeep.images.loader import RescaledImages, TrainingView, draw
+from verydeep.images.crops import TrainingView, training_crop
 from verydeep.images.quarantine import Quarantine
+from verydeep.images.rescaled import RescaledImages
 from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Location, Sample
+from verydeep.images.sources.source import ObjectBox, Sample
 from verydeep.images.sources.splits import Splits
 from verydeep.localisation.simplified_test import centre_crop_boxes
 from verydeep.machine.runtime import Stopped
@@ -138,7 +139,7 @@ def long_pictures(count, seed):
     made = [pictures.picture(np.random.default_rng(seed + number), 1, (40, 1200)) for number in range(count)]
     samples = tuple(Sample(data, number % 2, f"{number}.png") for number, (data, _) in enumerate(made))
     source = MemorySource(classes=pictures.CLASSES, samples=samples)
-    place = Location(np.array([1194.0, 16.0, 1200.0, 22.0]), (40, 1200))
+    place = ObjectBox(np.array([1194.0, 16.0, 1200.0, 22.0]), (40, 1200))
     return Boxed(source=source, boxes=(place,) * count)
 
 
@@ -146,7 +147,7 @@ def shown(source, index, recipe, epoch):
     scale = scale_in_pixels(int(recipe.scale), recipe.crop)
     view = TrainingView(crop=recipe.crop, scale=(scale, scale), flip=False, colour_sd=0, colour_components=np.eye(3))
     try:
-        draw(RescaledImages(source), index, view, seed=recipe.seed, epoch=epoch)
+        training_crop(RescaledImages(source), index, view, seed=recipe.seed, epoch=epoch)
     except ObjectNotShownError:
         return False
     return True

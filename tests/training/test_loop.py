@@ -14,7 +14,8 @@ from PIL import Image
 
 from verydeep import Execution, Recipe, Runtime, initialise, load, train, vgg
 from verydeep.images.colour import colour_statistics, shift_components
-from verydeep.images.loader import TrainingView, training_batches
+from verydeep.images.crops import TrainingView
+from verydeep.images.loader import training_batches
 from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.source import Sample
 from verydeep.images.sources.splits import Splits

@@ -23,5 +23,5 @@ def scan(
     """
     from verydeep.images.scan import scan as scan_source
 
-    figures = scan_source(source, tolerance=images, workers=Runtime(workers=workers).workers).to_dict()
-    show(figures, json_file, *scan_tables(figures, max_bad=images.max_bad))
+    scanned = scan_source(source, tolerance=images, workers=Runtime(workers=workers).workers)
+    show(scanned.to_dict(), json_file, *scan_tables(scanned, max_bad=images.max_bad))

@@ -18,10 +18,10 @@ from verydeep.evaluation.batches import SameSizeBatch, SameSizeBatches
 from verydeep.evaluation.passes import in_float32
 from verydeep.evaluation.pixel_limits import pixels_at_once
 from verydeep.images.decode import UnusableImageError
-from verydeep.images.loader import rescaled_images
 from verydeep.images.quarantine import Quarantine
+from verydeep.images.rescaled import rescaled_images
 from verydeep.images.tolerance import Tolerance
-from verydeep.images.views import centre_place
+from verydeep.images.views import centre_location
 from verydeep.machine.runtime import Runtime
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.prediction.pieces import Decoder
@@ -174,7 +174,7 @@ def _too_large(name: str, image: Tensor, most: int) -> UnusableImageError:
 
 
 def _centre_crop(image: Tensor, crop: int) -> Tensor:
-    top, left = centre_place((image.shape[1], image.shape[2]), crop)
+    top, left = centre_location((image.shape[1], image.shape[2]), crop)
     return image[:, top : top + crop, left : left + crop]
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from verydeep.evaluation.pixel_limits import PixelLimits
-from verydeep.images.views import GRID, grid_places
+from verydeep.images.views import GRID, grid_locations
 from verydeep.networks.scoring import ScoringNetwork
 
 CROPS = GRID**2
@@ -28,7 +28,7 @@ def crop_posteriors(
         ValueError: the images are smaller than the crop.
     """
     crop = net.eval().architecture.crop
-    corners = Counter(grid_places((images.shape[2], images.shape[3]), crop))
+    corners = Counter(grid_locations((images.shape[2], images.shape[3]), crop))
     mirrored = [False, True] if mirror else [False]
     views = [(corner, flipped, count) for corner, count in corners.items() for flipped in mirrored]
     at_once = max(1, limits.batch // (len(images) * crop**2))

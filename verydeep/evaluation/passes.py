@@ -22,8 +22,8 @@ from verydeep.evaluation.pixel_limits import PixelLimits
 from verydeep.evaluation.posterior_cache import Posteriors, nothing_known, store, stored
 from verydeep.evaluation.protocols import ViewName, view_named
 from verydeep.images.decode import UnusableImageError
-from verydeep.images.loader import Rescaled, rescaled_images
 from verydeep.images.quarantine import Quarantine
+from verydeep.images.rescaled import Rescaled, rescaled_images
 from verydeep.images.sources.source import Source
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes

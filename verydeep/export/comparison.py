@@ -13,10 +13,10 @@ from verydeep.evaluation.metrics import error_percent, misclassified
 from verydeep.evaluation.paired import paired_comparison
 from verydeep.evaluation.pixel_limits import largest_image
 from verydeep.images.decode import UnusableImageError
-from verydeep.images.loader import rescaled_images
 from verydeep.images.quarantine import Quarantine
+from verydeep.images.rescaled import rescaled_images
 from verydeep.images.sources.source import Source
-from verydeep.images.views import centre_place
+from verydeep.images.views import centre_location
 from verydeep.networks.scoring import ScoringNetwork
 
 _BATCH = 5
@@ -88,7 +88,7 @@ def agreement(
         scores = score_map(exported, image[None], pixels=pixels)
         differences.append(_difference(scores, expected))
         same.append(bool(expected.mean(dim=(2, 3)).argmax() == scores.mean(dim=(2, 3)).argmax()))
-        top, left = centre_place((image.shape[1], image.shape[2]), crop)
+        top, left = centre_location((image.shape[1], image.shape[2]), crop)
         crops.append(image[:, top : top + crop, left : left + crop])
         if len(crops) == _BATCH:
             differences.append(_difference_of_crops(net, exported, crops))

@@ -1,51 +1,51 @@
-"""The training set's mean RGB and pixel covariance, and Krizhevsky's colour shift, which is drawn from it."""
+"""The training set's mean RGB and pixel covariance, and Krizhevsky's colour shift, which follows from it."""
 
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64, Int64
 from torch.utils.data import Dataset
 
 from verydeep.images.decode import WHITE, UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source
-from verydeep.images.workers import as_it_is, from_workers
+from verydeep.images.workers import single_items
 from verydeep.machine import cache
 from verydeep.presentation.progress import reporting
 
 SAMPLE = 100_000
 """Images looked at, at most."""
 
-PIXELS_AT_ONCE = 2**20
-"""Of one image, as 64-bit numbers: large ones would take gigabytes."""
+_PIXELS_AT_ONCE = 2**20
+"""Of one image, as 64-bit numbers: those of a large image would take gigabytes."""
 
-FORMAT = 1
-"""Of what is remembered; raised when the same source would give other figures."""
+_FORMAT = 1
+"""Of what is kept; to be raised when the same source would give other figures."""
 
-SAMPLE_SEED = 0
+_SAMPLE_SEED = 0
 """Fixed: the statistics belong to the source, not to a training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ColourStatistics:
-    """Of the pixels of a set of images, RGB in 0..255; every image weighs the same, whatever its size."""
+    """Statistics of the pixels of a set of images, RGB in 0..255; every image counts the same, whatever its size."""
 
     mean: tuple[float, float, float]
-    covariance: NDArray[np.float64]
-    """[3, 3], squared grey levels."""
+    covariance: Float64[np.ndarray, "3 3"]
+    """Squared grey levels."""
     images: int
-    """How many were looked at."""
+    """Number of images looked at."""
 
 
 def colour_statistics(
     source: Source, *, quarantine: Quarantine | None = None, workers: int = 0, sample: int = SAMPLE
 ) -> ColourStatistics:
-    """Mean RGB and covariance of the pixels of a source, or of `sample` images drawn from a larger one.
+    """Return mean RGB and covariance of the pixels of a source, or of a seeded sample of its images if it is larger.
 
-    The draw is seeded, and images that cannot be used are passed over. The result is remembered under the source's
-    fingerprint, so a source is looked through once.
+    Images that cannot be used are left out. The result is kept under the source's fingerprint, so a source is looked
+    through once.
 
     Raises:
         TooManyBadImagesError: the quarantine is full.
@@ -57,7 +57,7 @@ def colour_statistics(
     def compute() -> dict[str, Any]:
         return _look_through(source, _sample(len(source), sample), listed, workers)
 
-    key = (FORMAT, source.fingerprint, sample, SAMPLE_SEED, max_pixels)
+    key = (_FORMAT, source.fingerprint, sample, _SAMPLE_SEED, max_pixels)
     statistics, refusals = cache.remembered("colour", key, compute, _read)
     for refusal in refusals:
         listed.add(refusal)
@@ -74,18 +74,20 @@ def _read(stored: dict[str, Any]) -> tuple[ColourStatistics, list[UnusableImageE
     )
 
 
-def _sample(images: int, at_most: int) -> NDArray[np.int64]:
-    """Ascending indices: all, or a random choice."""
+def _sample(images: int, at_most: int) -> Int64[np.ndarray, " N"]:
+    """Choose indices, all or at random; they ascend."""
     if images <= at_most:
         return np.arange(images)
-    return np.sort(np.random.Generator(np.random.PCG64(SAMPLE_SEED)).choice(images, at_most, replace=False))
+    return np.sort(np.random.Generator(np.random.PCG64(_SAMPLE_SEED)).choice(images, at_most, replace=False))
 
 
-def _look_through(source: Source, indices: NDArray[np.int64], quarantine: Quarantine, workers: int) -> dict[str, Any]:
+def _look_through(
+    source: Source, indices: Int64[np.ndarray, " N"], quarantine: Quarantine, workers: int
+) -> dict[str, Any]:
     moments = _Moments(source, indices, quarantine.tolerance.max_pixels)
     first, second, images = np.zeros(3), np.zeros((3, 3)), 0
     refusals: list[UnusableImageError] = []
-    items = from_workers(moments, workers=workers, batch_size=None, collate_fn=as_it_is)
+    items = single_items(moments, workers=workers)
     with reporting("mean RGB and covariance", len(indices)) as report, closing(items):
         quarantine.say = report.say
         for item in items:
@@ -105,31 +107,33 @@ def _look_through(source: Source, indices: NDArray[np.int64], quarantine: Quaran
 
 @dataclass(frozen=True)
 class _Moments(Dataset[Any]):
-    """The first two moments of an image's pixels, [3] and [3, 3]."""
+    """The first two moments of each image's pixels."""
 
     source: Source
-    indices: NDArray[np.int64]
+    indices: Int64[np.ndarray, " N"]
     max_pixels: int
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, place: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | UnusableImageError:
+    def __getitem__(
+        self, row: int
+    ) -> tuple[Float64[np.ndarray, " 3"], Float64[np.ndarray, "3 3"]] | UnusableImageError:
         try:
-            data, _, name = self.source[int(self.indices[place])]
+            data, _, name = self.source[int(self.indices[row])]
             pixels = decode(data, name, max_pixels=self.max_pixels).reshape(-1, 3)
         except UnusableImageError as refusal:
             return refusal
         first, second = np.zeros(3), np.zeros((3, 3))
-        for start in range(0, len(pixels), PIXELS_AT_ONCE):
-            part = pixels[start : start + PIXELS_AT_ONCE].astype(np.float64)
-            first += np.ones(len(part)) @ part  # NumPy's mean along the long axis takes 20 times as long
-            second += part.T @ part
+        for start in range(0, len(pixels), _PIXELS_AT_ONCE):
+            some = pixels[start : start + _PIXELS_AT_ONCE].astype(np.float64)
+            first += np.ones(len(some)) @ some  # NumPy's mean along the long axis takes 20 times as long
+            second += some.T @ some
         return first / len(pixels), second / len(pixels)
 
 
-def shift_components(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The rows lambda_i p_i of the colour shift, [3, 3], in grey levels of 0..255.
+def shift_components(covariance: Float64[np.ndarray, "3 3"]) -> Float64[np.ndarray, "3 3"]:
+    """Return the rows lambda_i p_i of the colour shift, in grey levels of 0..255.
 
     lambda and p are eigenvalues and eigenvectors of the covariance of pixels in 0..1: the formula is not
     homogeneous, and with pixels in 0..255 the shifts would be hundreds of grey levels (docs/DEVIATIONS.md).
@@ -138,6 +142,8 @@ def shift_components(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     return WHITE * eigenvalues[:, None] * eigenvectors.T
 
 
-def colour_shift(components: NDArray[np.float64], sd: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """One shift [3] in grey levels, for every pixel of an image: sum_i alpha_i lambda_i p_i, alpha_i ~ N(0, sd^2)."""
+def colour_shift(
+    components: Float64[np.ndarray, "3 3"], sd: float, rng: np.random.Generator
+) -> Float64[np.ndarray, " 3"]:
+    """Sample the shift of all pixels of an image, in grey levels: sum_i alpha_i lambda_i p_i, alpha_i ~ N(0, sd^2)."""
     return rng.normal(0, sd, size=3) @ components

@@ -18,29 +18,29 @@ Pixels = UInt8[np.ndarray, "_ _ 3"]
 Size = tuple[int, int]
 """Height and width in pixels."""
 
-MAX_ELONGATION = 50
-"""Sides of a greater ratio are refused: rescaled to a shorter side of 256, such an image has over 3 million pixels."""
+_MAX_ELONGATION = 50
+"""Larger ratios of the sides are refused: rescaled to a shorter side of 256, such an image has 3 million pixels."""
 
-REDUCTIONS = (8, 4, 2)
-"""By which a JPEG may be decoded smaller. libjpeg-turbo offers every eighth, but only its halves have vector code: at
-6/8 it takes a third longer than at full size (docs/LOG.md)."""
+_REDUCTIONS = (8, 4, 2)
+"""Factors by which a JPEG may be decoded smaller. libjpeg-turbo offers every eighth, but has vector code for halves
+only: at 6/8 it takes a third longer than at full size (docs/LOG.md)."""
 
-Image.init()  # otherwise Pillow does not know yet what it can
-FORMATS: list[str] = [
+Image.init()  # before that Pillow does not know its formats
+_FORMATS: list[str] = [
     kind for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF") if kind in Image.OPEN
 ]
-"""That Pillow may try, whatever a file is called: some of its others run programs."""
+"""Formats that Pillow may try, whatever a file is called: some of its others run programs."""
 
 WHITE = 255
 
-SIXTEEN_BIT_STEP = 257
+_SIXTEEN_BIT_STEP = 257
 """65535 / 257 = 255: one 8-bit grey level in 16-bit ones."""
 
 Refusal = Literal["unreadable", "undecodable", "truncated", "too large", "too elongated"]
 
 
 class UnusableImageError(ValueError):
-    """This image cannot be used; the message names it and says why."""
+    """An image that cannot be used; the message names it and says why."""
 
     def __init__(self, name: str, kind: Refusal, detail: str) -> None:
         super().__init__(name, kind, detail)
@@ -51,31 +51,31 @@ class UnusableImageError(ValueError):
 
     @property
     def reason(self) -> str:
-        """Why, without the name."""
+        """Kind and detail, without the name."""
         return f"{self.kind} ({self.detail})"
 
     @classmethod
     def of_reason(cls, name: str, reason: str) -> "UnusableImageError":
-        """The refusal of an image of which a file keeps name and `reason`."""
+        """Return the refusal that a file has as a name and a `reason`."""
         kind, _, detail = reason.partition(" (")
         return cls(name, cast(Refusal, kind), detail.removesuffix(")"))
 
 
 class Decoded(NamedTuple):
-    """An image that may have been decoded smaller than it is in its file."""
+    """An image, perhaps decoded smaller than it is in its file."""
 
     pixels: Pixels
     size: Size
     """In the file, upright."""
     reduction: int = 1
-    """Pixels of the file along a side of one of these; the last ones of a row or column may stand for fewer."""
+    """Pixels of the file along a side of one of these; the last one of a row or column may cover fewer."""
 
 
 def decode(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """The first frame of an image file as upright RGB, uint8 [H, W, 3].
+    """Decode the first frame of an image file to upright RGB.
 
     EXIF orientation is applied, transparency is laid over white, grey with more than 8 bits counts as 16-bit and is
-    scaled to 8; palettes, grey and CMYK are converted by Pillow. `name` stands in error messages.
+    scaled to 8; palettes, grey and CMYK are converted by Pillow. `name` is for error messages.
 
     Raises:
         UnusableImageError: not an image, truncated, of more than `max_pixels` pixels, or over 50 times as long as wide.
@@ -84,19 +84,19 @@ def decode(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS) ->
 
 
 def decode_for(data: bytes, name: str = "image", *, shorter_side: int | None, max_pixels: int = MAX_PIXELS) -> Decoded:
-    """`decode`, for an image that will be rescaled to this shorter side (None: no matter what for).
+    """Decode an image that will be rescaled to this shorter side (None: for any use).
 
-    A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size whose shorter side is no smaller. There it is
-    averaged in frequency space, which costs about a grey level of exactness.
+    A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size whose shorter side is no smaller. Pixels are
+    then averages taken in frequency space, which costs about a grey level of exactness.
 
     Raises:
         UnusableImageError: as `decode`.
     """
     try:
         with warnings.catch_warnings():
-            # The limit on pixels is ours; Pillow's other warnings (broken EXIF) concern nothing that is read here.
+            # The limit on pixels is ours; Pillow's other warnings (broken EXIF) do not concern anything read here.
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
             _check_size(name, image.width, image.height, max_pixels)
             decoded = _decode_jpeg(data, image, shorter_side)
             if decoded is not None:
@@ -108,8 +108,8 @@ def decode_for(data: bytes, name: str = "image", *, shorter_side: int | None, ma
     except Image.DecompressionBombError:
         raise UnusableImageError(name, "too large", f"more than the {max_pixels:,} pixels allowed") from None
     except UnidentifiedImageError:
-        what = "not an image of a known format" if data else "an empty file"
-        raise UnusableImageError(name, "undecodable", what) from None
+        detail = "not an image of a known format" if data else "an empty file"
+        raise UnusableImageError(name, "undecodable", detail) from None
     except Exception as error:  # Pillow's format plugins raise almost anything on broken files
         if "truncated" in str(error).lower():
             raise UnusableImageError(name, "truncated", "the file ends before the image does") from error
@@ -117,21 +117,21 @@ def decode_for(data: bytes, name: str = "image", *, shorter_side: int | None, ma
 
 
 def upright_rgb(image: Image.Image) -> Pixels:
-    """An image that Pillow holds as `decode` gives it, uint8 [H, W, 3].
+    """Turn a Pillow image into what `decode` returns.
 
     Raises:
         Exception: almost anything, if it was opened from a broken file and is not loaded yet.
     """
-    image.load()  # a TIFF is turned upright by that
+    image.load()  # which turns a TIFF upright
     return np.array(_upright(np.asarray(_to_rgb(image)), _orientation(image)))
 
 
 def is_image(data: bytes) -> bool:
-    """Whether bytes begin as an image file of a known format does."""
+    """Return whether bytes begin like an image file of a known format."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            Image.open(io.BytesIO(data), formats=FORMATS).close()
+            Image.open(io.BytesIO(data), formats=_FORMATS).close()
     except Image.DecompressionBombError:
         return True
     except Exception:  # as in `decode_for`
@@ -140,7 +140,7 @@ def is_image(data: bytes) -> bool:
 
 
 def upright_size(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Height and width of the upright image, as `decode` would give it, from the head of its file.
+    """Read height and width of the upright image, as `decode` would return it, from the head of its file.
 
     Raises:
         UnusableImageError: not an image, of more than `max_pixels` pixels, or over 50 times as long as wide.
@@ -148,9 +148,9 @@ def upright_size(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXE
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as in `decode_for`
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
             _check_size(name, image.width, image.height, max_pixels)
-            stored_upright = _orientation(image) < 5 or image.format == "TIFF"  # whose size Pillow tells upright
+            stored_upright = _orientation(image) < 5 or image.format == "TIFF"  # whose size Pillow gives upright
             return (image.height, image.width) if stored_upright else (image.width, image.height)
     except (UnusableImageError, MemoryError):
         raise
@@ -159,31 +159,31 @@ def upright_size(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXE
 
 
 def stored_size(data: bytes) -> tuple[int, int]:
-    """Height and width of an image that `upright_size` can tell, before EXIF turns it."""
+    """Read height and width, before EXIF turns the image, where `upright_size` can be read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in `decode_for`
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
         return image.height, image.width
 
 
 def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise UnusableImageError(name, "too large", f"{width} x {height} pixels, more than the {max_pixels:,} allowed")
-    if max(width, height) > MAX_ELONGATION * min(width, height):
-        raise UnusableImageError(name, "too elongated", f"{width} x {height}, sides beyond {MAX_ELONGATION} to 1")
+    if max(width, height) > _MAX_ELONGATION * min(width, height):
+        raise UnusableImageError(name, "too elongated", f"{width} x {height}, sides beyond {_MAX_ELONGATION} to 1")
 
 
 def _decode_jpeg(data: bytes, image: Image.Image, shorter_side: int | None) -> Decoded | None:
-    """By libjpeg-turbo; None where that cannot or will not: other formats, CMYK, anything odd in the file.
+    """Decode by libjpeg-turbo; return None for other formats, CMYK, and anything odd in the file.
 
-    Pillow has the last word on such files: some are whole but for stray bytes.
+    Pillow decides on such files: some are intact apart from stray bytes.
     """
     if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
         return None
     orientation = _orientation(image)
     size = (image.height, image.width)
-    # libjpeg rounds sides up. Turned, a part of a pixel could come to stand first, where nobody expects it.
-    fitting = [r for r in REDUCTIONS if orientation == 1 or not (size[0] % r or size[1] % r)]
+    # libjpeg rounds sides up: in a turned image the last pixel of a side, which covers fewer, could be the first one.
+    fitting = [r for r in _REDUCTIONS if orientation == 1 or not (size[0] % r or size[1] % r)]
     reduction = next((r for r in fitting if shorter_side and min(size) >= r * shorter_side), 1)
     height, width = (math.ceil(side / reduction) for side in size)
     try:
@@ -194,7 +194,7 @@ def _decode_jpeg(data: bytes, image: Image.Image, shorter_side: int | None) -> D
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8, by EXIF; 1 where that says nothing sensible."""
+    """Return 1 to 8, by EXIF; 1 where that has nothing sensible."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # broken EXIF raises almost anything
@@ -203,7 +203,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(stored: Pixels, orientation: int) -> Pixels:
-    """Orientations 5 to 8 are stored with rows for columns; then some are upside down, some mirrored."""
+    """Turn pixels upright: 5 to 8 are stored with rows and columns exchanged; some are upside down, some mirrored."""
     if orientation >= 5:
         stored = stored.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -215,13 +215,13 @@ def _upright(stored: Pixels, orientation: int) -> Pixels:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise ValueError("pixels are fractions of no known range: save it with 8 or 16 bits")
+        raise ValueError("pixels are fractions in an unknown range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.int32)
-        if grey.min() < 0 or grey.max() > WHITE * SIXTEEN_BIT_STEP:
+        if grey.min() < 0 or grey.max() > WHITE * _SIXTEEN_BIT_STEP:
             raise ValueError("pixels have more than 16 bits: save it with 8 or 16")
-        grey += SIXTEEN_BIT_STEP // 2
-        grey //= SIXTEEN_BIT_STEP
+        grey += _SIXTEEN_BIT_STEP // 2
+        grey //= _SIXTEEN_BIT_STEP
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -4,37 +4,37 @@ from collections.abc import Generator, Iterable
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from verydeep.images.loader import Batch, BoxedBatch
+from verydeep.images.loader import Batch
 
 
 class DeviceBatch(NamedTuple):
-    """What a network is shown; it subtracts the mean itself."""
+    """The input of a network, which subtracts the mean itself."""
 
-    images: Tensor
-    """float32 [B, 3, crop, crop], RGB around 0..255, channels last."""
-    places: Tensor
-    """int64 [B], as in `loader.Batch`."""
-    labels: Tensor
-    """int64 [B]."""
-    boxes: Tensor | None = None
-    """float32 [B, 4], as in `loader.BoxedBatch`; None where images have none."""
+    images: Float32[Tensor, "B 3 crop crop"]
+    """RGB around 0..255, channels last."""
+    positions: Int64[Tensor, " B"]
+    """As in `loader.Batch`."""
+    labels: Int64[Tensor, " B"]
+    boxes: Float32[Tensor, "B 4"] | None = None
+    """As in `loader.Batch`."""
 
     def piece(self, part: slice) -> "DeviceBatch":
-        """Some of the images, in order."""
+        """Return some of the images, in order."""
         boxes = None if self.boxes is None else self.boxes[part]
-        return DeviceBatch(self.images[part], self.places[part], self.labels[part], boxes)
+        return DeviceBatch(self.images[part], self.positions[part], self.labels[part], boxes)
 
 
 def nothing(crop: int, device: torch.device) -> DeviceBatch:
-    """A batch without images."""
+    """Return a batch without images."""
     none = torch.zeros(0, dtype=torch.int64, device=device)
     return DeviceBatch(torch.zeros(0, 3, crop, crop, device=device), none, none)
 
 
-def on_device(batches: Iterable[Batch | BoxedBatch], device: torch.device) -> Generator[DeviceBatch]:
-    """Every batch as the network is shown it. On CUDA the next one is copied while the network works on this one.
+def on_device(batches: Iterable[Batch], device: torch.device) -> Generator[DeviceBatch]:
+    """Yield every batch on the device. On CUDA the next one is copied while the network works on this one.
 
     Closing it closes `batches` too, if that is a generator.
     """
@@ -45,7 +45,7 @@ def on_device(batches: Iterable[Batch | BoxedBatch], device: torch.device) -> Ge
             batches.close()
 
 
-def _one_ahead(batches: Iterable[Batch | BoxedBatch], device: torch.device) -> Generator[DeviceBatch]:
+def _one_ahead(batches: Iterable[Batch], device: torch.device) -> Generator[DeviceBatch]:
     copying = torch.cuda.Stream(device)
     ahead: DeviceBatch | None = None
     for batch in batches:
@@ -62,14 +62,13 @@ def _one_ahead(batches: Iterable[Batch | BoxedBatch], device: torch.device) -> G
         yield ahead
 
 
-def to_device(batch: Batch | BoxedBatch, device: torch.device) -> DeviceBatch:
-    """One batch: uint8 over the bus, then mirrored where it is to be, and its colours shifted."""
-    crops = batch.crops if isinstance(batch, BoxedBatch) else batch
-    images, mirrored, shifts, places, labels = (_sent(tensor, device) for tensor in crops)
+def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
+    """Copy a batch as uint8; there mirror the images that are to be mirrored, and shift their colours."""
+    images, mirrored, shifts, positions, labels = (_sent(tensor, device) for tensor in batch[:5])
     turned = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
     coloured = turned.to(torch.float32, memory_format=torch.channels_last) + shifts[:, :, None, None]
-    boxes = _sent(batch.boxes, device) if isinstance(batch, BoxedBatch) else None
-    return DeviceBatch(coloured, places, labels, boxes)
+    boxes = None if batch.boxes is None else _sent(batch.boxes, device)
+    return DeviceBatch(coloured, positions, labels, boxes)
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:

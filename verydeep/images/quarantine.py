@@ -1,4 +1,4 @@
-"""Images that cannot be used: listed, left out, and too many of them to go on."""
+"""Images that cannot be used: listed and left out, until there are too many to go on."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -8,21 +8,21 @@ from verydeep.images.decode import UnusableImageError
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.machine import atomic
 
-NONE_BAD = Tolerance(max_bad=0)
-"""What goes without saying: an image that cannot be used is an error."""
+_NONE_BAD = Tolerance(max_bad=0)
+"""An image that cannot be used is an error."""
 
 
 class Quarantine:
     """The images of one split that cannot be used, each with its reason.
 
     With a `file` they are also appended to it, a JSON object a line, and those that it lists are known already. Once
-    `waits` is set they only wait in `waiting`, until `settle` has those of all processes.
+    `waits` is set they are only collected in `waiting`, until `settle` has those of all processes.
     """
 
     def __init__(
         self,
         images: int,
-        tolerance: Tolerance = NONE_BAD,
+        tolerance: Tolerance = _NONE_BAD,
         *,
         split: str = "given",
         file: Path | None = None,
@@ -40,10 +40,10 @@ class Quarantine:
         return "" if self.split == "all" else f"{self.split} "
 
     def add(self, refusal: UnusableImageError) -> None:
-        """One more, unless it is there already.
+        """Add an image, unless it is there already.
 
         Raises:
-            TooManyBadImagesError: with it they are more than is tolerated.
+            TooManyBadImagesError: now there are more than is tolerated.
         """
         if self.waits:
             self.waiting.append(refusal)
@@ -51,10 +51,10 @@ class Quarantine:
             self._add(refusal)
 
     def settle(self, refusals: Iterable[UnusableImageError]) -> None:
-        """Adds what waited here and in other processes.
+        """Add the images that waited here and in other processes.
 
         Raises:
-            TooManyBadImagesError: they are more than is tolerated.
+            TooManyBadImagesError: there are more than is tolerated.
         """
         self.waiting.clear()
         for refusal in refusals:
@@ -72,13 +72,13 @@ class Quarantine:
             listed = f", listed in {self.file}" if self.file is not None else ""
             raise TooManyBadImagesError(
                 f"{bad:,} of {self.images:,} {self._of_split}images cannot be used so far, more than "
-                f"{self.tolerance.max_bad:g}%{listed} (the last is {refusal}): mend or remove them and begin anew "
+                f"{self.tolerance.max_bad:g}%{listed} (the last is {refusal}): fix or remove them and start over "
                 "(verydeep scan finds them all), or allow more with --max-bad"
             )
 
 
 def read_quarantine(file: Path | None) -> list[dict[str, str]]:
-    """The entries of a quarantine list (split, image, reason); none where there is no such file."""
+    """Read the entries of a quarantine list (split, image, reason); none where there is no such file."""
     if file is None or not file.is_file():
         return []
     entries = []
@@ -87,5 +87,5 @@ def read_quarantine(file: Path | None) -> list[dict[str, str]]:
             entry = json.loads(line)
             entries.append({key: str(entry[key]) for key in ("split", "image", "reason")})
         except (ValueError, KeyError, TypeError):
-            continue  # torn by a crash; the image will be met again
+            continue  # torn by a crash; the image will be found again
     return entries

@@ -1,4 +1,4 @@
-"""A look through a whole source before a training: what cannot be used, what it is made of, what stands in it twice."""
+"""A look through a whole source before a training: unusable images, what it is made of, and duplicates."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -15,42 +15,42 @@ from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
-from verydeep.images.workers import as_it_is, from_workers
+from verydeep.images.workers import single_items
 from verydeep.presentation.progress import Reporter, reporting
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitScan:
-    """What was found in one split."""
+    """Findings in one split."""
 
     split: str
     images: int
     per_class: dict[str, int]
-    """Images of each class, unusable ones too; classes without any are there with 0."""
+    """Images of each class, unusable ones included; 0 for classes without any."""
     unusable: dict[str, str]
     """Images that cannot be used, and why."""
     grey: int
     """Usable images whose pixels have three equal channels."""
     shorter_side: tuple[int, float, int] | None
-    """Least, median and greatest over usable images, pixels; None where there are none."""
+    """Smallest, median and largest over usable images, pixels; None where there are none."""
     longer_side: tuple[int, float, int] | None
     bytes: int
-    """Of all image files."""
+    """Size of all image files together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Duplicates:
-    """Places where exactly the same usable file stands."""
+    """Images whose files are exactly the same, and usable."""
 
     images: tuple[tuple[str, str], ...]
     """Split and id of each."""
     classes: tuple[str, ...]
-    """That it is said to show; more than one is a contradiction."""
+    """Their classes; more than one is a contradiction."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """What `scan` found in a source."""
+    """Findings of `scan` in a source."""
 
     source: str
     splits: tuple[SplitScan, ...]
@@ -58,26 +58,26 @@ class Scan:
 
     @property
     def across_splits(self) -> tuple[Duplicates, ...]:
-        """Those that stand in training and in validation or test: errors measured there are too low."""
-        return tuple(found for found in self.duplicates if len({split for split, _ in found.images}) > 1)
+        """Duplicates in more than one split, such as training and test: errors measured there are too low."""
+        return tuple(same for same in self.duplicates if len({split for split, _ in same.images}) > 1)
 
     @property
     def contradictions(self) -> tuple[Duplicates, ...]:
-        """Those that are said to show different classes."""
-        return tuple(found for found in self.duplicates if len(found.classes) > 1)
+        """Duplicates with different classes."""
+        return tuple(same for same in self.duplicates if len(same.classes) > 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain dictionaries, ready for JSON."""
+        """Return plain dictionaries, ready for JSON."""
         return {
             **asdict(self),
-            "across_splits": [asdict(found) for found in self.across_splits],
-            "contradictions": [asdict(found) for found in self.contradictions],
+            "across_splits": [asdict(same) for same in self.across_splits],
+            "contradictions": [asdict(same) for same in self.contradictions],
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Look:
-    """What there is to know of one image."""
+    """Findings in one image."""
 
     id: str
     sha256: str
@@ -88,53 +88,49 @@ class _Look:
 
 
 def scan(source: str | Splits, *, tolerance: Tolerance | None = None, workers: int = 0) -> Scan:
-    """Reads and decodes every image of every split of SOURCE; finds the same unusable ones as a training would.
+    """Read and decode every image of every split of SOURCE; find the same unusable ones as a training would.
 
     Raises:
         ValueError: unusable source.
-        WorkerDiedError: a process that decodes was killed, say.
+        WorkerDiedError: a process that decodes was killed, for example.
     """
-    splits = open_for_training(source) if isinstance(source, str) else source
+    splits = open_for_training(source)
     max_pixels = (tolerance or Tolerance()).max_pixels
-    found, standing = [], defaultdict(list)
-    with reporting("scan", sum(len(part) for part in splits.sources.values())) as report:
-        for split, part in splits.sources.items():
-            looks = _look_at(part, max_pixels, workers, report)
-            found.append(_summary(split, part, looks))
-            for look, label in zip(looks, part.labels, strict=True):
+    scans, by_contents = [], defaultdict(list)
+    with reporting("scan", sum(map(len, splits.sources.values()))) as report:
+        for split, images in splits.sources.items():
+            looks = _look_at(images, max_pixels, workers, report)
+            scans.append(_summary(split, images, looks))
+            for look, label in zip(looks, images.labels, strict=True):
                 if look.refusal is None:
-                    standing[look.sha256].append((split, look.id, part.classes[label]))
+                    by_contents[look.sha256].append((split, look.id, images.classes[label]))
     duplicates = tuple(
-        Duplicates(
-            images=tuple((split, name) for split, name, _ in places), classes=tuple(sorted({c for *_, c in places}))
-        )
-        for places in standing.values()
-        if len(places) > 1
+        Duplicates(images=tuple((split, name) for split, name, _ in same), classes=tuple(sorted({c for *_, c in same})))
+        for same in by_contents.values()
+        if len(same) > 1
     )
-    return Scan(source=splits.name, splits=tuple(found), duplicates=duplicates)
+    return Scan(source=splits.name, splits=tuple(scans), duplicates=duplicates)
 
 
 def check_images(source: Source, *, quarantine: Quarantine, workers: int = 0) -> None:
-    """Puts every image that cannot be used into the quarantine.
+    """Put every image that cannot be used into the quarantine.
 
     Raises:
         TooManyBadImagesError: the quarantine is full.
     """
-    looks = _Looks(source, quarantine.tolerance.max_pixels)
-    found = from_workers(looks, workers=workers, batch_size=None, collate_fn=as_it_is)
-    with reporting(f"check of {quarantine.split} images", len(source)) as report, closing(found):
+    looks = single_items(_Looks(source, quarantine.tolerance.max_pixels), workers=workers)
+    with reporting(f"check of {quarantine.split} images", len(source)) as report, closing(looks):
         quarantine.say = report.say
-        for look in found:
+        for look in looks:
             if look.refusal is not None:
                 quarantine.add(look.refusal)
             report.advance()
 
 
-def _look_at(part: Source, max_pixels: int, workers: int, report: Reporter) -> list[_Look]:
+def _look_at(source: Source, max_pixels: int, workers: int, report: Reporter) -> list[_Look]:
     looks: list[_Look] = []
-    found = from_workers(_Looks(part, max_pixels), workers=workers, batch_size=None, collate_fn=as_it_is)
-    with closing(found):
-        for look in found:
+    with closing(single_items(_Looks(source, max_pixels), workers=workers)) as items:
+        for look in items:
             looks.append(look)
             if look.refusal is not None:
                 report.say(str(look.refusal))
@@ -142,13 +138,13 @@ def _look_at(part: Source, max_pixels: int, workers: int, report: Reporter) -> l
     return looks
 
 
-def _summary(split: str, part: Source, looks: list[_Look]) -> SplitScan:
-    counts = Counter(part.labels)
+def _summary(split: str, source: Source, looks: list[_Look]) -> SplitScan:
+    counts = Counter(source.labels)
     sizes = [look.size for look in looks if look.size is not None]
     return SplitScan(
         split=split,
-        images=len(part),
-        per_class={name: counts[label] for label, name in enumerate(part.classes)},
+        images=len(source),
+        per_class={name: counts[label] for label, name in enumerate(source.classes)},
         unusable={look.id: look.refusal.reason for look in looks if look.refusal is not None},
         grey=sum(look.grey for look in looks),
         shorter_side=_spread([min(size) for size in sizes]),
@@ -178,7 +174,7 @@ class _Looks(Dataset[Any]):
             return _Look(id=refusal.name, sha256="", bytes=0, refusal=refusal)
         digest = hashlib.sha256(data).hexdigest()
         try:
-            # An eighth of a JPEG's size is enough to meet all that is wrong with it.
+            # Decoding a JPEG at an eighth of its size is enough to find all that is wrong with it.
             pixels, size, _ = decode_for(data, name, shorter_side=1, max_pixels=self.max_pixels)
         except UnusableImageError as refusal:
             return _Look(id=name, sha256=digest, bytes=len(data), refusal=refusal)

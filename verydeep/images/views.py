@@ -1,36 +1,32 @@
-"""What the network is shown of an image: pure functions of pixels [H, W, 3] and a random generator."""
+"""Views of an image, as the network gets it: pure functions of pixels [H, W, 3] and a random generator."""
 
 import math
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import UInt8
 
 from verydeep.images.decode import Decoded, Pixels, Size
 
 GRID = 5
 """Crops along a side in multi-crop testing (section 3.2)."""
 
-Crops = UInt8[np.ndarray, "N size size 3"]
-"""Square crops of one image, RGB in 0..255."""
-
 
 def rescaled_size(size: Size, shorter_side: int) -> Size:
-    """Height and width with the shorter side at `shorter_side` and the proportions kept (isotropic)."""
+    """Return height and width with the shorter side at `shorter_side` and the proportions kept (isotropic)."""
     shortest = min(size)
     return round(size[0] * shorter_side / shortest), round(size[1] * shorter_side / shortest)
 
 
 def rescale(image: Pixels | Decoded, shorter_side: int) -> Pixels:
-    """The image with its shorter side at `shorter_side` pixels; bilinear, antialiased where it shrinks."""
+    """Rescale an image to a shorter side of `shorter_side` pixels; bilinear, antialiased where it shrinks."""
     decoded = _decoded(image)
     height, width = rescaled_size(decoded.size, shorter_side)
     return _resample(decoded, (height, width), bottom=height, right=width)
 
 
 def rescaled_crop(image: Pixels | Decoded, shorter_side: int, crop: int, *, top: int, left: int) -> Pixels:
-    """`crop` x `crop` pixels of the rescaled image: to the bit `crop(rescale(...), ...)`, and less work.
+    """Return `crop` x `crop` pixels of the rescaled image: to the bit `crop(rescale(...), ...)`, and less work.
 
     Raises:
         ValueError: they are not all inside the image.
@@ -42,34 +38,29 @@ def rescaled_crop(image: Pixels | Decoded, shorter_side: int, crop: int, *, top:
 
 
 def random_scale(low: int, high: int, rng: np.random.Generator) -> int:
-    """S in pixels, uniform over the whole numbers from `low` to `high`, both included (section 3.1)."""
+    """Sample S in pixels, uniform over the whole numbers from `low` to `high`, both included (section 3.1)."""
     return int(rng.integers(low, high, endpoint=True))
 
 
-def random_place(size: Size, crop: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Top and left of a `crop` x `crop` crop, uniform over all places in an image of this size."""
+def random_location(size: Size, crop: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Sample top and left of a `crop` x `crop` crop, uniform over all locations in an image of this size."""
     top = int(rng.integers(0, max(0, size[0] - crop), endpoint=True))
     left = int(rng.integers(0, max(0, size[1] - crop), endpoint=True))
     return top, left
 
 
-def centre_place(size: Size, crop: int) -> tuple[int, int]:
-    """Top and left of the crop in the middle."""
+def centre_location(size: Size, crop: int) -> tuple[int, int]:
+    """Return top and left of the crop in the middle."""
     return (size[0] - crop) // 2, (size[1] - crop) // 2
 
 
 def random_flip(rng: np.random.Generator) -> bool:
-    """Whether to show the mirror image: half of the time."""
+    """Return whether to mirror the image: half of the time."""
     return bool(rng.random() < 0.5)
 
 
-def mirror(image: Pixels) -> Pixels:
-    """The image with left and right exchanged."""
-    return image[:, ::-1]
-
-
 def crop(image: Pixels, size: int, *, top: int, left: int) -> Pixels:
-    """The `size` x `size` pixels whose upper left corner is at (top, left).
+    """Return the `size` x `size` pixels whose upper left corner is at (top, left).
 
     Raises:
         ValueError: they are not all inside the image.
@@ -78,40 +69,24 @@ def crop(image: Pixels, size: int, *, top: int, left: int) -> Pixels:
     return image[top : top + size, left : left + size]
 
 
-def grid_places(size: Size, crop: int, *, steps: int = GRID) -> list[tuple[int, int]]:
-    """Top and left of a regular grid of crops that reaches every border, row by row; places may come more than once."""
+def grid_locations(size: Size, crop: int, *, steps: int = GRID) -> list[tuple[int, int]]:
+    """Return top and left of a regular grid of crops that reaches every border, row by row; some may be repeated."""
     rows, columns = (_spread(side - crop, steps) for side in size)
     return [(top, left) for top in rows for left in columns]
 
 
-def crop_grid(image: Pixels, size: int, *, steps: int = GRID) -> Crops:
-    """The crops at `grid_places`, [steps * steps, size, size, 3].
-
-    Raises:
-        ValueError: the image is smaller than a crop.
-    """
-    places = grid_places(_size(image), size, steps=steps)
-    return np.stack([crop(image, size, top=top, left=left) for top, left in places])
-
-
-def multi_crop(image: Pixels, size: int) -> Crops:
-    """The paper's 50 crops a scale: the 5 x 5 grid, then the mirror image of each, [50, size, size, 3]."""
-    grid = crop_grid(image, size)
-    return np.concatenate([grid, grid[:, :, ::-1]])
-
-
 def _spread(room: int, steps: int) -> list[int]:
-    """`steps` whole numbers from 0 to `room`, evenly spread."""
+    """Return `steps` whole numbers from 0 to `room`, evenly spread."""
     return [round(room * step / max(1, steps - 1)) for step in range(steps)]
 
 
 def _resample(image: Decoded, whole: Size, *, bottom: int, right: int) -> Pixels:
-    """The first `bottom` rows and `right` columns of the image rescaled to `whole`.
+    """Return the first `bottom` rows and `right` columns of the image rescaled to `whole`.
 
-    PyTorch's filter works from the factor, not from the sizes, so an image that is enlarged may be cut off behind what
-    is needed. One that shrinks may not: the precision of all its weights follows from the greatest one. Measured
-    against Pillow's own filter: within 2 grey levels, 0.02 on average, and several times faster where it has vector
-    code.
+    PyTorch's filter works from the factor, not from the sizes, so an image that is enlarged may be cut off after the
+    pixels that are needed. One that shrinks may not: the precision of all its weights follows from the greatest one.
+    Measured against Pillow's own filter: within 2 grey levels, 0.02 on average, and several times faster where it has
+    vector code.
     """
     pixels, size, reduction = image
     if _size(pixels) == whole:
@@ -125,20 +100,20 @@ def _resample(image: Decoded, whole: Size, *, bottom: int, right: int) -> Pixels
         needed = pixels[:rows, :columns]
     if not needed.flags.writeable or min(needed.strides) < 0:  # PyTorch cannot share such memory
         needed = needed.copy()
-    found = F.interpolate(
+    rescaled = F.interpolate(
         torch.from_numpy(needed).permute(2, 0, 1)[None],
         scale_factor=tuple(factors),
         recompute_scale_factor=False,
         mode="bilinear",
         antialias=True,
     )
-    return found[0].permute(1, 2, 0).numpy()[:bottom, :right]
+    return rescaled[0].permute(1, 2, 0).numpy()[:bottom, :right]
 
 
 def _needed(side: int, factor: float, end: int) -> int:
-    """Pixels from the start of a side that the first `end` of the enlarged ones depend on."""
+    """Return how many pixels from the start of a side the first `end` of the enlarged ones depend on."""
     reach = math.ceil(end / factor) + 2
-    # PyTorch leaves a side alone that would come out as long as it went in, whatever the factor.
+    # Whatever the factor, PyTorch does not resample a side whose length would stay the same.
     different = math.ceil(1 / (factor - 1)) + 1
     return min(side, max(reach, different))
 

@@ -1,4 +1,4 @@
-"""Items of a data set from worker processes, in order; a worker's death is told with its cause."""
+"""Items of a data set from worker processes, in order; the death of a worker is reported with its cause."""
 
 import atexit
 import multiprocessing
@@ -15,23 +15,23 @@ from torch.utils.data import DataLoader, Dataset
 
 from verydeep.machine.runtime import leave_signals_to_the_main_process
 
-HINTS = {
+_HINTS = {
     signal.SIGKILL: "the system does that when memory runs out: use fewer --workers",
     signal.SIGBUS: "shared memory ran out: enlarge /dev/shm (docker run --shm-size), or use fewer --workers",
 }
 
 
 class WorkerDiedError(RuntimeError):
-    """A worker process ended that should not have."""
+    """A worker process ended unexpectedly."""
 
 
 def from_workers(dataset: Dataset[Any], *, workers: int, **options: Any) -> Generator[Any]:
-    """A DataLoader's items, on CUDA machines in pinned memory; without workers they are made in this process.
+    """Yield the items of a DataLoader, in pinned memory on CUDA machines; without workers this process makes them.
 
-    Close it when an error may keep it alive (`contextlib.closing`): until then its processes wait.
+    Close it where an error may keep it alive (`contextlib.closing`): until then its processes wait.
 
     Raises:
-        WorkerDiedError: between two items, a few seconds after the death at most.
+        WorkerDiedError: between two items, at most a few seconds after the death.
     """
     loader = DataLoader(
         dataset,
@@ -54,7 +54,7 @@ def from_workers(dataset: Dataset[Any], *, workers: int, **options: Any) -> Gene
             except StopIteration:
                 return
             except (RuntimeError, OSError, EOFError):
-                # What a dead worker leaves half sent fails in many ways, and before it counts as dead.
+                # Data that a dead worker has half sent fails in many ways, and before the worker counts as dead.
                 closed = multiprocessing.connection.wait([worker.sentinel for worker in mine], timeout=1)
                 for worker in mine:
                     if worker.sentinel in closed:
@@ -67,16 +67,21 @@ def from_workers(dataset: Dataset[Any], *, workers: int, **options: Any) -> Gene
         end()
 
 
-def as_it_is(item: Any) -> Any:
-    """A `collate_fn` that changes nothing (a lambda could not be sent to a worker)."""
+def single_items(dataset: Dataset[Any], *, workers: int, **options: Any) -> Generator[Any]:
+    """Yield the items one by one (`from_workers`)."""
+    return from_workers(dataset, workers=workers, batch_size=None, collate_fn=_same, **options)
+
+
+def _same(item: Any) -> Any:
+    """Return the item unchanged (a lambda could not be sent to a worker)."""
     return item
 
 
 @contextmanager
 def _holding_signals() -> Iterator[None]:
-    """A worker that starts would die of a signal to the whole process group until it has been told to ignore it.
+    """Hold signals to the whole process group: a worker that starts would die of one before it knows to ignore it.
 
-    It inherits that they wait; in this process they arrive when the block has ended.
+    Workers inherit the mask; in this process signals arrive when the block has ended.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
@@ -87,7 +92,7 @@ def _holding_signals() -> Iterator[None]:
 
 @contextmanager
 def _keeping_sigchld() -> Iterator[None]:
-    """PyTorch answers a worker's death by raising wherever the main thread happens to be, in the middle of a step too.
+    """Keep PyTorch from handling SIGCHLD: on a worker's death it would raise anywhere, even in the middle of a step.
 
     Without its handler it notices a death within five seconds of waiting for data, when the weights are whole.
     """
@@ -102,7 +107,7 @@ def _keeping_sigchld() -> Iterator[None]:
 
 
 def _end(workers: list[Any]) -> None:
-    """Ends those that have not ended by themselves; they hold nothing, but perhaps wait for a lock that died."""
+    """End the workers that have not ended by themselves; they hold nothing, but may wait for a lock that died."""
     while workers:
         worker = workers.pop()
         if worker.exitcode is None:
@@ -110,7 +115,7 @@ def _end(workers: list[Any]) -> None:
 
 
 def _check(workers: list[Any]) -> None:
-    """Raises if one has ended by accident."""
+    """Raise WorkerDiedError if one has ended by accident."""
     dead = next((worker for worker in workers if worker.exitcode), None)
     if dead is None:
         return
@@ -118,5 +123,5 @@ def _check(workers: list[Any]) -> None:
         raise WorkerDiedError(f"loader worker {dead.pid} ended with exit status {dead.exitcode}")
     number = -dead.exitcode
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-    hint = HINTS.get(signal.Signals(number)) if number in set(signal.Signals) else None
+    hint = _HINTS.get(signal.Signals(number)) if number in set(signal.Signals) else None
     raise WorkerDiedError(f"loader worker {dead.pid} was killed by {name}" + (f" ({hint})" if hint else ""))

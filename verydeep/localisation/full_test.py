@@ -14,8 +14,8 @@ from verydeep.evaluation.protocols import Windows
 from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.boxes.geometry import boxes_in_image, clipped, rescaled_boxes
 from verydeep.images.decode import Size, UnusableImageError
-from verydeep.images.loader import Rescaled, rescaled_images
 from verydeep.images.quarantine import Quarantine
+from verydeep.images.rescaled import Rescaled, rescaled_images
 from verydeep.images.sources.source import Source
 from verydeep.localisation.box_merging import merged
 from verydeep.localisation.windows import image_size, outputs_over_space, window_corners

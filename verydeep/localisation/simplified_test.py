@@ -9,11 +9,12 @@ from jaxtyping import Float
 
 from verydeep.images.boxes.geometry import boxes_in_image, clipped, rescaled_boxes
 from verydeep.images.decode import Size
-from verydeep.images.loader import RescaledImages, centre_batches
+from verydeep.images.loader import centre_batches
 from verydeep.images.on_device import to_device
 from verydeep.images.quarantine import Quarantine
+from verydeep.images.rescaled import RescaledImages
 from verydeep.images.sources.source import Source
-from verydeep.images.views import centre_place, rescaled_size
+from verydeep.images.views import centre_location, rescaled_size
 from verydeep.localisation.windows import CROPS_AT_ONCE, image_size
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.runs.model import Model
@@ -49,7 +50,7 @@ def centre_crop_boxes(
             with torch.inference_mode():
                 outputs = net(given.images).float().cpu()
             heads = outputs.unflatten(1, (-1, 4)).numpy()  # of a batch that may be empty
-            for position, head, label in zip(given.places.tolist(), heads, given.labels.tolist(), strict=True):
+            for position, head, label in zip(given.positions.tolist(), heads, given.labels.tolist(), strict=True):
                 size = image_size(source, first + position, quarantine)
                 if size is not None:
                     boxes[first + position] = _in_image(head[label % len(head)], size, crop, scale)
@@ -60,5 +61,5 @@ def centre_crop_boxes(
 def _in_image(box: Float[np.ndarray, "4"], size: Size, crop: int, scale: int) -> Float[np.ndarray, "4"]:
     """Return a box of the centre crop of an image rescaled to `scale` in pixels of the image of `size`."""
     whole = rescaled_size(size, scale)
-    top, left = centre_place(whole, crop)
+    top, left = centre_location(whole, crop)
     return clipped(rescaled_boxes(boxes_in_image(box, crop, top=top, left=left), whole, size), size)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
-from verydeep.images.loader import Rescaled, rescaled_images
+from verydeep.images.rescaled import Rescaled, rescaled_images
 from verydeep.images.sources.source import Source
 
 FIRST_IMAGES, MOST_IMAGES = 8, 4096

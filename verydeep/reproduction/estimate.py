@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from verydeep.images.loader import TrainingView, training_batches
+from verydeep.images.crops import TrainingView
+from verydeep.images.loader import training_batches
 from verydeep.images.on_device import DeviceBatch
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source

@@ -5,7 +5,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-from verydeep.images.loader import Batch, BoxedBatch, training_batches
+from verydeep.images.loader import Batch, training_batches
 from verydeep.images.on_device import DeviceBatch, nothing, on_device
 from verydeep.images.tolerance import TooManyBadImagesError
 from verydeep.images.workers import WorkerDiedError
@@ -48,7 +48,7 @@ def arrivals(state: TrainingState, stop: StopRequest) -> Generator[Arrived]:
             yield Arrived(decision, batch, usable, asked, waited)
 
 
-def _batches(state: TrainingState) -> Generator[Batch | BoxedBatch]:
+def _batches(state: TrainingState) -> Generator[Batch]:
     processes = state.job.processes
     return training_batches(
         state.job.splits.source("train"),

@@ -5,8 +5,9 @@ import time
 import torch
 
 from verydeep.images.colour import ColourStatistics, colour_statistics, shift_components
-from verydeep.images.loader import RescaledImages, TrainingView
+from verydeep.images.crops import TrainingView
 from verydeep.images.quarantine import Quarantine
+from verydeep.images.rescaled import RescaledImages
 from verydeep.images.scan import check_images
 from verydeep.images.sources.derived import Subset
 from verydeep.machine.processes import processes_here

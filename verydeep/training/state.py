@@ -4,8 +4,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from verydeep.images.loader import RescaledImages, TrainingView, batches_per_epoch
+from verydeep.images.crops import TrainingView
+from verydeep.images.order import batches_per_epoch
 from verydeep.images.quarantine import Quarantine
+from verydeep.images.rescaled import RescaledImages
 from verydeep.training.checkpoint import Progress
 from verydeep.training.job import TrainingJob
 from verydeep.training.learner import Learner

@@ -90,7 +90,7 @@ def _gradients(
 ) -> tuple[float, float]:
     """Add up the gradients of the mean loss of the whole batch; return loss and errors of this process's images."""
     keep = dropout_masks(learner.net, seed=recipe.seed, step=step, batch=recipe.batch, device=learner.device)
-    positions = _positions(learner, batch.places, max(usable))
+    positions = _positions(learner, batch.positions, max(usable))
     sums = torch.zeros(2, device=learner.device)
     rows = max(usable) if learner.fc_parallel else len(batch.labels)
     starts = range(0, max(1, rows), learner.micro_batch)

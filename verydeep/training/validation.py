@@ -5,7 +5,7 @@ import math
 from collections.abc import Generator, Iterable
 from contextlib import closing
 
-from verydeep.images.loader import Batch, BoxedBatch, centre_batches
+from verydeep.images.loader import Batch, centre_batches
 from verydeep.images.on_device import DeviceBatch, nothing, on_device
 from verydeep.images.tolerance import TooManyBadImagesError
 from verydeep.images.workers import WorkerDiedError
@@ -69,7 +69,7 @@ def _shares(state: TrainingState, failures: list[Exception]) -> Generator[Device
         yield from itertools.islice(endless, batches_each)
 
 
-def _batches(state: TrainingState) -> Generator[Batch | BoxedBatch]:
+def _batches(state: TrainingState) -> Generator[Batch]:
     recipe = state.recipe
     return centre_batches(
         state.validation,

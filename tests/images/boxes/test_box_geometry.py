@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from verydeep.images.boxes.geometry import (
     TRIES,
     ObjectNotShownError,
+    _shows,
     boxes_in_crop,
     boxes_in_image,
     clipped,
     intersection_over_union,
     mirrored_boxes,
-    random_place_showing,
+    random_location_showing,
     rescaled_boxes,
-    shows,
 )
 
 sides = st.integers(1, 300)
@@ -114,14 +114,14 @@ def test_a_crop_shows_an_object_with_half_of_what_it_could_hold(data, crop, top,
         mask[row : row + crop, column : column + crop].sum() for row in range(41 - crop) for column in range(41 - crop)
     )
     inside = mask[top : top + crop, left : left + crop].sum()
-    assert shows(np.array([x0, y0, x1, y1], float), crop, top=top, left=left) == (inside >= most / 2)
+    assert _shows(np.array([x0, y0, x1, y1], float), crop, top=top, left=left) == (inside >= most / 2)
 
 
 def test_places_that_show_an_object_are_the_first_ones_drawn_that_do():
     box, size, crop = np.array([50.0, 0, 58, 8]), (32, 64), 16
     rng, other = np.random.default_rng(3), np.random.default_rng(3)
     for _ in range(20):
-        place = random_place_showing(box, size, crop, rng)
+        place = random_location_showing(box, size, crop, rng)
         while True:
             drawn = int(other.integers(0, 16, endpoint=True)), int(other.integers(0, 48, endpoint=True))
             across = max(0, min(58, drawn[1] + crop) - max(50, drawn[1]))
@@ -141,5 +141,5 @@ def test_an_object_that_no_crop_shows_is_given_up():
 
     rng = Corner()
     with pytest.raises(ObjectNotShownError):
-        random_place_showing(np.array([30.0, 30, 40, 40]), (64, 64), 16, rng)
+        random_location_showing(np.array([30.0, 30, 40, 40]), (64, 64), 16, rng)
     assert rng.calls == 2 * TRIES

@@ -160,7 +160,7 @@ def test_another_shard_is_another_image():
         classes=("a",),
         labels=(0, 0),
         names=("p/1.png", "p/2.png"),
-        locations=np.array([[0, 0, 0], [1, 0, 0]]),
+        extents=np.array([[0, 0, 0], [1, 0, 0]]),
     )
     names = ImageNames(paths=paths_of(shards))
     assert names.fitting("1.tar/p/1.png") == []

@@ -13,10 +13,12 @@ from verydeep.images.annotations.annotation import Annotation
 from verydeep.images.boxes.checking import BadBoxError, BoxCheck, with_boxes
 from verydeep.images.boxes.matching import boxes_by_split
 from verydeep.images.boxes.options import BoxOptions
+from verydeep.images.crops import TrainingView, centre_crop
 from verydeep.images.decode import UnusableImageError, decode, upright_size
-from verydeep.images.loader import RescaledImages, TrainingView, centre_batches, training_batches
-from verydeep.images.on_device import shown
+from verydeep.images.loader import centre_batches, training_batches
+from verydeep.images.on_device import to_device
 from verydeep.images.open import open_boxed
+from verydeep.images.rescaled import RescaledImages
 from verydeep.images.sources.derived import MemorySource, Subset
 from verydeep.images.sources.source import Sample
 from verydeep.images.sources.splits import Splits
@@ -270,7 +272,7 @@ def test_boxes_of_training_crops_are_where_their_pixels_are(workers):
     images = pictures.boxed(12, seed=3)
     batches = training_batches(images, view((40, 70)), batch=5, epochs=8, seed=1, workers=workers)
     seen, beyond = 0, 0
-    for batch in (shown(batch, CPU) for batch in batches):
+    for batch in (to_device(batch, CPU) for batch in batches):
         for image, (x, y, width, height) in zip(batch.images, batch.boxes.tolist(), strict=True):
             edges = 32 * np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
             assert np.abs(bright(image) - edges.clip(0, 32)).max() <= 1
@@ -282,7 +284,7 @@ def test_boxes_of_training_crops_are_where_their_pixels_are(workers):
 def test_boxes_of_centre_crops_are_where_their_pixels_are():
     images = pictures.boxed(12, seed=4, size=(40, 44))
     for batch in centre_batches(RescaledImages(images), crop=32, scale=36, batch=5):
-        for image, (x, y, width, height) in zip(batch.crops.images, batch.boxes.tolist(), strict=True):
+        for image, (x, y, width, height) in zip(batch.images, batch.boxes.tolist(), strict=True):
             edges = 32 * np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
             assert np.abs(bright(image) - edges.clip(0, 32)).max() <= 1
 
@@ -293,9 +295,9 @@ def test_images_whose_object_is_never_shown_are_missing_from_their_batch(monkeyp
         training_batches(pictures.boxed(20, seed=5, size=(48, 200)), view((40, 40)), batch=20, epochs=1, seed=0)
     )
     (found,) = batches
-    assert 0 < len(found.crops.labels) < 20
-    assert len(found.boxes) == len(found.crops.labels) == len(found.crops.places)
-    assert sorted(set(range(20)) - set(found.crops.places.tolist()))
+    assert 0 < len(found.labels) < 20
+    assert len(found.boxes) == len(found.labels) == len(found.positions)
+    assert sorted(set(range(20)) - set(found.positions.tolist()))
 
 
 def test_an_image_that_cannot_be_read_is_the_quarantines():
@@ -303,4 +305,4 @@ def test_an_image_that_cannot_be_read_is_the_quarantines():
     found = matched(images, [annotation("1.jpg"), annotation("2.jpg")]).source
     assert [place.size for place in found.boxes] == [None, None]
     with pytest.raises(UnusableImageError, match=r"cat/1.jpg: undecodable"):
-        RescaledImages(found).centre_crop_and_box(0, 40, 32)
+        centre_crop(RescaledImages(found), 0, scale=40, crop=32)

@@ -1,4 +1,4 @@
-"""What files of boxes say of images, whatever kind they are of."""
+"""A box of an image as files of any kind have it."""
 
 import math
 from collections.abc import Sequence
@@ -6,41 +6,41 @@ from typing import Any, NamedTuple
 
 from verydeep.images.decode import Size
 
-LONGEST_QUOTE = 80
-"""Characters of a file that a message repeats."""
+_LONGEST_QUOTE = 80
+"""Characters of a file that a message quotes."""
 
 
 class Annotation(NamedTuple):
-    """One box as a file has it."""
+    """One box of a file."""
 
     image: str
-    """Name of the image file, with as much of its path as the file of boxes says."""
+    """Name of the image file, with as much of its path as the file of boxes has."""
     box: tuple[float, float, float, float]
     """(x0, y0, x1, y1), edges in pixels from the upper left corner."""
     class_name: str | None
-    """None where the file does not say."""
+    """None where the file names none."""
     where: str
-    """`boxes.csv line 118`, say."""
+    """For messages: `boxes.csv line 118`."""
     difficult: bool = False
-    """So VOC calls an object that is hard to recognise: whether its class was found does not count."""
+    """VOC's word for an object that is hard to recognise: whether its class is found does not count."""
     size: Size | None = None
-    """Height and width of the image, where the file says them."""
+    """Height and width of the image, where the file has them."""
     crowd: bool = False
-    """So COCO calls a box around many objects."""
+    """COCO's word for a box around many objects."""
 
 
 class Listed(NamedTuple):
-    """An image that a file knows, with objects or without."""
+    """An image that a file lists, with objects or without."""
 
     image: str
     where: str
 
 
 def four_numbers(cells: Sequence[Any], where: str) -> tuple[float, float, float, float]:
-    """A box as a file writes it.
+    """Parse the box of a file.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the cells are something else.
     """
     try:
         x0, y0, x1, y1 = map(float, cells)
@@ -52,7 +52,7 @@ def four_numbers(cells: Sequence[Any], where: str) -> tuple[float, float, float,
 def finite(
     box: tuple[float, float, float, float], cells: Sequence[Any], where: str
 ) -> tuple[float, float, float, float]:
-    """The same box.
+    """Return the box unchanged.
 
     Raises:
         ValueError: an edge is infinite or not a number.
@@ -63,10 +63,10 @@ def finite(
 
 
 def stated_size(width: Any, height: Any, where: str) -> Size | None:
-    """Height and width as a file writes them; None where it leaves them out or says 0, as some tools do.
+    """Parse height and width; return None where a file leaves them out or has 0, as some tools write.
 
     Raises:
-        ValueError: they are something else than numbers.
+        ValueError: they are not numbers.
     """
     try:
         height, width = (int(float(side or 0)) for side in (height, width))
@@ -76,7 +76,7 @@ def stated_size(width: Any, height: Any, where: str) -> Size | None:
 
 
 def quoted(cells: Sequence[Any]) -> str:
-    """The beginning of a line, for messages."""
-    text = ",".join(str(cell)[:LONGEST_QUOTE] for cell in cells[:LONGEST_QUOTE])
+    """Return the beginning of a line, for messages."""
+    text = ",".join(str(cell)[:_LONGEST_QUOTE] for cell in cells[:_LONGEST_QUOTE])
     text = "".join(character if character.isprintable() else "?" for character in text)
-    return text if len(text) <= LONGEST_QUOTE else f"{text[: LONGEST_QUOTE - 3]}..."
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[: _LONGEST_QUOTE - 3]}..."

@@ -1,4 +1,4 @@
-"""COCO's JSON files to boxes."""
+"""Boxes of COCO's JSON files."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,22 +15,22 @@ class _Image(NamedTuple):
 
 
 def coco_boxes(path: Path) -> Iterator[Annotation | Listed]:
-    """The images of a file, and its boxes.
+    """Read the images of a file, and its boxes.
 
     Raises:
         ValueError: it is damaged.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-        images = _by_id(found["images"], "image", path)
-        categories = _by_id(found.get("categories") or [], "category", path)
+        contents = json.loads(path.read_text(encoding="utf-8-sig"))
+        images = _by_id(contents["images"], "image", path)
+        categories = _by_id(contents.get("categories") or [], "category", path)
         listed = {key: _image(image, f"{path} image {number}") for number, (key, image) in enumerate(images.items(), 1)}
         names = {key: str(category["name"]) for key, category in categories.items()}
-        annotations = list(found["annotations"])
+        annotations = list(contents["annotations"])
     except _DamagedError:
         raise
     except LookupError as error:
-        raise ValueError(f"{path} is not in COCO's format: there is no {error} in it") from error
+        raise ValueError(f"{path} is not in COCO's format: it has no {error}") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not in COCO's format: {error}") from error
     yield from (Listed(image.name, f"{path} image {number}") for number, image in enumerate(listed.values(), 1))
@@ -39,22 +39,22 @@ def coco_boxes(path: Path) -> Iterator[Annotation | Listed]:
 
 
 class _DamagedError(ValueError):
-    """What is wrong is told already."""
+    """A damaged file; the message is complete."""
 
 
 def _by_id(entries: list[dict[str, Any]], kind: str, path: Path) -> dict[Any, dict[str, Any]]:
-    found: dict[Any, dict[str, Any]] = {}
+    by_id: dict[Any, dict[str, Any]] = {}
     for number, entry in enumerate(entries, 1):
-        if entry["id"] in found:
+        if entry["id"] in by_id:
             raise _DamagedError(f"{path} {kind} {number}: its id, {entry['id']!r}, is that of another {kind}")
-        found[entry["id"]] = entry
-    return found
+        by_id[entry["id"]] = entry
+    return by_id
 
 
 def _image(image: dict[str, Any], where: str) -> _Image:
     name = image["file_name"]
     if not isinstance(name, str) or not name:
-        raise _DamagedError(f"{where}: its file_name is no name, but {name!r}")
+        raise _DamagedError(f"{where}: its file_name is not a name but {name!r}")
     try:
         return _Image(name, stated_size(image.get("width"), image.get("height"), where))
     except ValueError as error:
@@ -80,4 +80,4 @@ def _annotation(annotation: Any, images: Mapping[Any, _Image], names: Mapping[An
 
 def _check_known(key: Any, known: Mapping[Any, object], field: str, kind: str, where: str) -> None:
     if isinstance(key, list | dict) or key not in known:
-        raise ValueError(f"{where}: its {field}, {key!r}, is that of no {kind} in the file")
+        raise ValueError(f"{where}: the file has no {kind} with its {field}, {key!r}")

@@ -1,4 +1,4 @@
-"""CSV files of boxes: their columns by name or in our order, and their lines."""
+"""Boxes of CSV files, whose columns come by name or in our order."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -7,40 +7,40 @@ from pathlib import Path
 from verydeep.images.annotations.annotation import Annotation, four_numbers, quoted, stated_size
 
 COLUMNS = ("file", "x0", "y0", "x1", "y1", "class")
-"""In the order of a file that does not name them; the class may be left out."""
+"""In the order of a file that does not name them; the class may be missing."""
 
 FILE_NAMES = frozenset({"file", "filename", "filepath", "image", "imagefile", "imagename", "imagepath", "path"})
-CLASS_NAMES = frozenset({"class", "classname", "label", "category"})
+_CLASS_NAMES = frozenset({"class", "classname", "label", "category"})
 
-EDGES = (
+_EDGES = (
     ("x0", "y0", "x1", "y1"),
     ("x1", "y1", "x2", "y2"),
     ("xmin", "ymin", "xmax", "ymax"),
     ("left", "top", "right", "bottom"),
 )
-"""Words for a box's edges. `x1` is the left one in some files and the right one in others, so they count together."""
+"""Names of a box's edges. `x1` is the left one in some files and the right one in others, so four count together."""
 
-SIZE = ("width", "height")
-"""Of the image, where its columns name it beside the four edges."""
+_SIZE = ("width", "height")
+"""Columns with the image's size, which a file may have beside the four edges."""
 
 
 def csv_boxes(path: Path) -> Iterator[Annotation]:
-    """The boxes of a file.
+    """Read the boxes of a file.
 
     Raises:
         ValueError: it is damaged, or has other columns; the message names the line.
     """
     columns: Sequence[str] = COLUMNS
-    for place, (number, cells) in enumerate(csv_lines(path)):
+    for count, (number, cells) in enumerate(csv_lines(path)):
         where = f"{path} line {number}"
-        if place == 0 and (named := named_columns(cells, where)):
+        if count == 0 and (named := named_columns(cells, where)):
             columns = named
         else:
             yield annotation_of(cells, where, columns)
 
 
 def csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The number and the cells of every line of a CSV file that is not empty.
+    """Yield number and cells of every line of a CSV file that is not empty.
 
     Raises:
         ValueError: it is damaged.
@@ -58,18 +58,18 @@ def csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def named_columns(cells: Sequence[str], where: str) -> Sequence[str] | None:
-    """What a file's first line calls its columns, in our words; None if it is a box already.
+    """Return the columns that a file's first line names, by our names; None if that line is a box already.
 
     Raises:
-        ValueError: it names columns, but others than those of boxes.
+        ValueError: it names columns that are not those of boxes.
     """
     names = [plain(cell) for cell in cells]
-    known = FILE_NAMES | CLASS_NAMES | {"name", *SIZE}.union(*EDGES)
+    known = FILE_NAMES | _CLASS_NAMES | {"name", *_SIZE}.union(*_EDGES)
     if any(map(_is_number, cells)) or not known & set(names):
         return None
-    edges = next((edges for edges in EDGES if set(edges) <= set(names)), ())
-    ours = dict(zip(edges, COLUMNS[1:5], strict=False)) | {side: side for side in SIZE}
-    ours |= dict.fromkeys(FILE_NAMES, "file") | dict.fromkeys(CLASS_NAMES, "class")
+    edges = next((edges for edges in _EDGES if set(edges) <= set(names)), ())
+    ours = dict(zip(edges, COLUMNS[1:5], strict=False)) | {side: side for side in _SIZE}
+    ours |= dict.fromkeys(FILE_NAMES, "file") | dict.fromkeys(_CLASS_NAMES, "class")
     ours["name"] = "class" if FILE_NAMES & set(names) else "file"
     columns = [ours.get(name, "") for name in names]
     if len(set(columns)) < len(columns) or not set(columns) >= set(COLUMNS[:5]) or "" in columns:
@@ -78,23 +78,23 @@ def named_columns(cells: Sequence[str], where: str) -> Sequence[str] | None:
 
 
 def annotation_of(cells: Sequence[str], where: str, columns: Sequence[str] = COLUMNS) -> Annotation:
-    """A box from a line's cells; a class in the last column may be left out.
+    """Make a box of a line's cells; a class in the last column may be missing.
 
     Raises:
-        ValueError: they are something else.
+        ValueError: the cells are something else.
     """
     if len(cells) == len(columns) - 1 and columns[-1] == "class":
         cells = [*cells, ""]
-    told = dict(zip(columns, cells, strict=False))
-    if len(cells) != len(columns) or not told["file"]:
+    by_column = dict(zip(columns, cells, strict=False))
+    if len(cells) != len(columns) or not by_column["file"]:
         raise ValueError(f"{where}: a line is {','.join(columns)}, not {quoted(cells)}")
-    box = four_numbers([told[edge] for edge in COLUMNS[1:5]], where)
-    size = stated_size(told.get("width"), told.get("height"), where)
-    return Annotation(told["file"], box, told.get("class") or None, where, size=size)
+    box = four_numbers([by_column[edge] for edge in COLUMNS[1:5]], where)
+    size = stated_size(by_column.get("width"), by_column.get("height"), where)
+    return Annotation(by_column["file"], box, by_column.get("class") or None, where, size=size)
 
 
 def plain(name: str) -> str:
-    """A column's name without capitals and what stands between its words."""
+    """Return a column's name without capitals and what separates its words."""
     return name.lower().translate(str.maketrans("", "", "_- ."))
 
 

@@ -1,4 +1,4 @@
-"""Files that say which classes each image shows: CSV, Pascal VOC and COCO, to an array of labels."""
+"""Files that say which classes each image shows: CSV, Pascal VOC and COCO."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

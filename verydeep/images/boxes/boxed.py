@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from verydeep.images.sources.source import ImagePath, Location, Sample, Source, digest
+from verydeep.images.sources.source import ImagePath, ObjectBox, Sample, Source, digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,7 +12,7 @@ class Boxed:
     """Images of another source that have a box each."""
 
     source: Source
-    boxes: tuple[Location, ...]
+    boxes: tuple[ObjectBox, ...]
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from verydeep.images.boxes.geometry import Box, clipped
 from verydeep.images.boxes.matching import BoxesOfImage
 from verydeep.images.decode import Size, UnusableImageError, stored_size, upright_size
 from verydeep.images.sources.derived import Subset
-from verydeep.images.sources.source import Location, Source
+from verydeep.images.sources.source import ObjectBox, Source
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.presentation.messages import first_few
 from verydeep.presentation.numbers import counted
@@ -108,7 +108,7 @@ def with_boxes(
             another size, unless `skip_bad`.
         ValueError: no image is left, or none of a class.
     """
-    kept: dict[int, Location] = {}
+    kept: dict[int, ObjectBox] = {}
     left_out: dict[str, str] = {}
     several: list[str] = []
     for index, of_image in enumerate(boxes):
@@ -135,7 +135,7 @@ def with_boxes(
 
 def _checked(
     source: Source, index: int, of_image: BoxesOfImage, files: Sequence[str | Path], max_pixels: int
-) -> Location:
+) -> ObjectBox:
     """Return the only box of an image, cut off at its borders.
 
     Raises:
@@ -153,12 +153,12 @@ def _checked(
         data = source[index].data
         size = upright_size(data, of_image.name, max_pixels=max_pixels)
     except UnusableImageError:
-        return Location(box, None)  # left to the quarantine
+        return ObjectBox(box, None)  # left to the quarantine
     inside = clipped(box, size)
     fault = _fault(annotation, inside, size)
     if fault:
         raise BadBoxError(f"{named} {fault}, which is {_sides(size)}{_turned(size, stored_size(data))}")
-    return Location(inside, size)
+    return ObjectBox(inside, size)
 
 
 def _fault(annotation: Annotation, inside: Box, size: Size) -> str:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import ClassVar
 
 from verydeep.images.decode import UnusableImageError
-from verydeep.images.sources.source import ImagePath, Location, Sample, Source, digest
+from verydeep.images.sources.source import ImagePath, ObjectBox, Sample, Source, digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class Subset:
         return tuple(ids[index] for index in self.indices)
 
     @cached_property
-    def boxes(self) -> tuple[Location, ...] | None:
+    def boxes(self) -> tuple[ObjectBox, ...] | None:
         boxes = self.source.boxes
         return None if boxes is None else tuple(boxes[index] for index in self.indices)
 
@@ -101,7 +101,7 @@ class Unchanged:
         return self.source.ids
 
     @property
-    def boxes(self) -> Sequence[Location] | None:
+    def boxes(self) -> Sequence[ObjectBox] | None:
         return self.source.boxes
 
     @property

@@ -46,26 +46,26 @@ class ShardSource:
     labels: tuple[int, ...]
     names: tuple[str, ...]
     """In their archives."""
-    locations: Int64[np.ndarray, "N 3"]
+    extents: Int64[np.ndarray, "N 3"]
     """Which shard, offset and size in bytes."""
 
     @cached_property
     def fingerprint(self) -> str:
-        return digest(self.classes, *zip(self.names, self.labels, self.locations[:, 2].tolist(), strict=True))
+        return digest(self.classes, *zip(self.names, self.labels, self.extents[:, 2].tolist(), strict=True))
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
         return tuple(self._id(index) for index in range(len(self)))
 
     def paths(self, index: int) -> tuple[ImagePath, ...]:
-        shard = self.shards[self.locations[index, 0]].name
+        shard = self.shards[self.extents[index, 0]].name
         return (
             ImagePath(self._id(index), self._folders),
             ImagePath(self.names[index], (shard, *self._folders)),
         )
 
     def _id(self, index: int) -> str:
-        return f"{self._shard_names[self.locations[index, 0]]}/{self.names[index]}"
+        return f"{self._shard_names[self.extents[index, 0]]}/{self.names[index]}"
 
     @cached_property
     def _shard_names(self) -> list[str]:
@@ -81,7 +81,7 @@ class ShardSource:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Sample:
-        shard, offset, size = self.locations[index].tolist()
+        shard, offset, size = self.extents[index].tolist()
         path = self.shards[shard]
         name = self._id(index)
         try:
@@ -190,7 +190,7 @@ def _split(where: str, shards: Sequence[Path], entries: dict[Path, list[Entry]])
             classes=classes,
             labels=tuple(label_of[class_name] for class_name, _, _ in images),
             names=tuple(name for _, name, _ in images),
-            locations=np.array([location for _, _, location in images], dtype=np.int64),
+            extents=np.array([location for _, _, location in images], dtype=np.int64),
         )
 
     return UnnumberedSplit(where=where, names=names, numbered=numbered)

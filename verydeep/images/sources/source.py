@@ -32,7 +32,7 @@ class ImagePath(NamedTuple):
     """Names of the folder that the path begins in; the first is its real one."""
 
 
-class Location(NamedTuple):
+class ObjectBox(NamedTuple):
     """Where an image's object is."""
 
     box: Float[np.ndarray, " 4"]
@@ -57,7 +57,7 @@ class Source(Protocol):
         """The name of every image, as its sample has it, without reading any."""
 
     @property
-    def boxes(self) -> Sequence[Location] | None:
+    def boxes(self) -> Sequence[ObjectBox] | None:
         """Where every image's object is; None where images have no boxes."""
 
     @property
