@@ -47,7 +47,7 @@ def interleaved(shares):
     """One image of each process in turn, until all are there."""
     found = []
     for place in range(max(len(share.labels) for share in shares)):
-        found += [[field[place] for field in share] for share in shares if place < len(share.labels)]
+        found += [[field[place] for field in share[:5]] for share in shares if place < len(share.labels)]
     return [torch.stack(field) for field in zip(*found, strict=True)]
 
 
@@ -105,10 +105,10 @@ def test_an_image_that_cannot_be_used_is_missing_for_one_process_only(processes)
         for rank in range(processes)
     ]
     for step, whole in enumerate(alone):
-        found = {int(label): image for share in shares for *image, label in zip(*share[step], strict=True)}
+        found = {int(label): image for share in shares for *image, label in zip(*share[step][:5], strict=True)}
         assert found.keys() == set(whole.labels.tolist())
         assert sum(len(share[step].labels) for share in shares) == len(whole.labels)
-        for *image, label in zip(*whole, strict=True):
+        for *image, label in zip(*whole[:5], strict=True):
             assert all(torch.equal(a, b) for a, b in zip(found[int(label)], image, strict=True))
     assert set(given_up[-1].reasons) == {"image 2", "image 8"}
     assert set().union(*(quarantine.reasons for quarantine in given_up[:-1])) == {"image 2", "image 8"}
@@ -129,8 +129,8 @@ def test_a_training_that_goes_on_twice_with_other_workers_sees_the_same(stops):
     assert len(pieced) == len(straight)
     assert [batch.labels.tolist() for batch in pieced] == [batch.labels.tolist() for batch in straight]
     differing = {
-        name: sum(int((a != b).sum()) for a, b in zip(some, others, strict=True))
-        for name, some, others in zip(FIELDS, zip(*pieced, strict=True), zip(*straight, strict=True), strict=True)
+        name: sum(int((getattr(a, name) != getattr(b, name)).sum()) for a, b in zip(pieced, straight, strict=True))
+        for name in FIELDS
     }
     values = sum(batch.images.numel() for batch in straight)
     print(f"{len(pieced)} batches in three pieces, 0, 2 and 1 workers: of {values} pixel values differ {differing}")

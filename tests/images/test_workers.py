@@ -27,8 +27,8 @@ from verydeep.images.sources.source import Sample
 from verydeep.images.sources.splits import Splits
 from verydeep.images.workers import WorkerDiedError, single_items
 
-SECONDS = 10
-"""By then a death must have been told."""
+SECONDS = 30
+"""By then a death must have been told, on a busy machine too; a process that waits for a dead one waits for ever."""
 
 
 @pytest.fixture(autouse=True)
