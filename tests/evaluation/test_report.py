@@ -18,7 +18,7 @@ from verydeep.evaluation.charts import confusion_chart, reliability_chart
 from verydeep.evaluation.metrics import predicted
 from verydeep.evaluation.pictures import fitted
 from verydeep.evaluation.protocols import Protocol
-from verydeep.evaluation.report import write_evaluation_page
+from verydeep.evaluation.report import _write_evaluation_page
 from verydeep.evaluation.results import NO_TOP5, TestedImages, summarised
 from verydeep.evaluation.score_maps import overlay, posterior_map
 from verydeep.images.sources.derived import MemorySource
@@ -157,7 +157,7 @@ def model_of(classes):
 
 def written(folder, found, source, model=None):
     model = model or model_of(source.classes)
-    file = write_evaluation_page(found, folder, source=source, model=model)
+    file = _write_evaluation_page(found, folder, source=source, model=model)
     assert file == folder / "evaluation.html"
     assert json.loads((folder / "evaluation.json").read_text()) == json.loads(json.dumps(found.to_dict()))
     return Page(file)

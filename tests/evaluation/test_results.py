@@ -17,7 +17,7 @@ from PIL import Image
 from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.metrics import calibration
-from verydeep.evaluation.results import NO_TOP5, TestedImages, class_errors, comparisons, confusions, errors_of
+from verydeep.evaluation.results import NO_TOP5, TestedImages, _class_errors, _errors_of, comparisons, confusions
 from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.source import Sample
 from verydeep.images.sources.splits import Splits
@@ -213,9 +213,9 @@ def test_confusions_and_errors_of_classes_are_counted_image_by_image(images):
     assert {(true, place): n for true, place, n in found} == counts
     assert len(found) == len(counts)
     assert [n for *_, n in found] == sorted(counts.values(), reverse=True)
-    by_class = class_errors(images)
+    by_class = _class_errors(images)
     assert [one.name for one in by_class] == [name for label, name in enumerate(names) if label in labels]
-    whole = errors_of("all", images.posteriors, images.labels, scales=(256,), mirror=False)
+    whole = _errors_of("all", images.posteriors, images.labels, scales=(256,), mirror=False)
     for one in by_class:
         wrong = sum(n for (true, place), n in counts.items() if true == one.name != place)
         assert (one.n, one.top1_wrong) == (labels.count(names.index(one.name)), wrong)

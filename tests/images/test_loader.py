@@ -16,7 +16,7 @@ from verydeep.images import order, rescaled
 from verydeep.images.crops import TrainingView, training_crop
 from verydeep.images.decode import decode
 from verydeep.images.loader import centre_batches, training_batches
-from verydeep.images.order import batches_per_epoch, epoch_order
+from verydeep.images.order import _epoch_order, batches_per_epoch
 from verydeep.images.quarantine import Quarantine, TooManyBadImagesError
 from verydeep.images.rescaled import RescaledImages, rescaled_images
 from verydeep.images.sources.derived import MemorySource
@@ -244,7 +244,7 @@ def test_ten_thousand_streams_do_not_overlap():
 
 
 def test_orders_are_permutations_that_differ_and_mix():
-    orders = [epoch_order(50, seed=0, epoch=epoch).tolist() for epoch in range(200)]
+    orders = [_epoch_order(50, seed=0, epoch=epoch).tolist() for epoch in range(200)]
     assert all(sorted(order) == list(range(50)) for order in orders)
     assert len({tuple(order) for order in orders}) == 200
     first = [order[0] for order in orders]

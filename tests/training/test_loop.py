@@ -22,7 +22,7 @@ from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Stopped
 from verydeep.runs.model import load_model
 from verydeep.runs.record import append_metrics, read_metrics, read_record
-from verydeep.training.step import DivergedError, dropout_masks
+from verydeep.training.step import DivergedError, _dropout_masks
 
 TINY = Recipe(crop=32, width=0.05, batch=4, epochs=3, learning_rate=1e-3, seed=5)
 
@@ -103,7 +103,7 @@ def test_dropout_leaves_what_the_masks_say(tmp_path):
     """Against the two layers written out: masked, and divided by the share that is kept."""
     net = vgg("A", classes=3, crop=32, width=0.05, dropout=0.25).train()
     images = torch.rand(5, 3, 32, 32) * 255
-    masks = dropout_masks(net, seed=1, step=2, batch=5, device=torch.device("cpu"))
+    masks = _dropout_masks(net, seed=1, step=2, batch=5, device=torch.device("cpu"))
     assert {name: tuple(mask.shape) for name, mask in masks.items()} == {"drop6": (5, 205), "drop7": (5, 205)}
     pool5 = net.activations(images, ["pool5"])["pool5"].flatten(1)
     fc6 = net.fc6(pool5).clamp(min=0) * masks["drop6"] / 0.75
@@ -131,10 +131,10 @@ def test_every_step_has_its_own_dropout(tmp_path, monkeypatch):
     drawn = []
 
     def noted(*arguments, **options):
-        drawn.append(dropout_masks(*arguments, **options))
+        drawn.append(_dropout_masks(*arguments, **options))
         return drawn[-1]
 
-    monkeypatch.setattr("verydeep.training.step.dropout_masks", noted)
+    monkeypatch.setattr("verydeep.training.step._dropout_masks", noted)
     train(splits(), network="A", out=tmp_path / "run", recipe=TINY)
     masks = torch.stack([mask for step in drawn for mask in step.values()])
     assert masks.shape == (2 * 3 * 3, 4, 205)  # drop6 and drop7, three epochs of 10 images in batches of 4

@@ -10,7 +10,7 @@ import torch
 from verydeep import initialise, load, vgg
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.vgg import VGG
-from verydeep.training.micro_batch import largest_that_fits
+from verydeep.training.micro_batch import _largest_that_fits
 from verydeep.training.parallel import bytes_sent
 
 FC, PLAIN = {"fc_parallel": True}, {"fc_parallel": False}
@@ -150,7 +150,7 @@ def test_pieces_are_halved_until_they_fit(fitting, found):
         if images > fitting:
             raise torch.OutOfMemoryError("out of memory")
 
-    assert largest_that_fits(13, try_out, forget=lambda: forgotten.append(tried[-1])) == found
+    assert _largest_that_fits(13, try_out, forget=lambda: forgotten.append(tried[-1])) == found
     assert tried == [images for images in (13, 7, 4, 2, 1) if images >= found]
     assert forgotten == tried
 
@@ -160,7 +160,7 @@ def test_not_even_one_image_that_fits_is_an_error_in_words():
         raise torch.OutOfMemoryError("out of memory")
 
     with pytest.raises(ValueError, match="not even one image fits into the device's memory: take a smaller --width"):
-        largest_that_fits(5, try_out, forget=lambda: None)
+        _largest_that_fits(5, try_out, forget=lambda: None)
 
 
 def test_other_errors_of_the_trial_are_not_taken_for_a_lack_of_memory():
@@ -168,7 +168,7 @@ def test_other_errors_of_the_trial_are_not_taken_for_a_lack_of_memory():
         raise RuntimeError("something else")
 
     with pytest.raises(RuntimeError, match="something else"):
-        largest_that_fits(5, try_out, forget=lambda: None)
+        _largest_that_fits(5, try_out, forget=lambda: None)
 
 
 def test_a_batch_that_does_not_fit_is_computed_in_pieces_to_the_same_end(tmp_path, monkeypatch, capsys):

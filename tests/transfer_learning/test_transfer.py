@@ -29,7 +29,7 @@ from verydeep.transfer_learning.compared import Compared
 from verydeep.transfer_learning.features import DescribedImages, pixel_features, untrained
 from verydeep.transfer_learning.labels import Labelled
 from verydeep.transfer_learning.linear_svm import CHOICES_OF_C, class_recalls, fit, fit_choosing_c, stacked
-from verydeep.transfer_learning.measures import measured, resampled_recalls
+from verydeep.transfer_learning.measures import _resampled_recalls, measured
 from verydeep.transfer_learning.options import TransferOptions
 from verydeep.transfer_learning.results import descriptor_differences, descriptor_results
 from verydeep.transfer_learning.splits import transfer_splits
@@ -194,7 +194,7 @@ def test_intervals_resample_images_with_all_their_answers():
                 [right[:, s, drawn].sum(axis=1) / tested[s, drawn].sum() for s in splits], axis=0
             )
         naive.append(100 * values.mean(axis=1))
-    found = resampled_recalls(right, tested, labels)
+    found = _resampled_recalls(right, tested, labels)
     for ours, theirs in zip(found, np.transpose(naive), strict=True):
         np.testing.assert_allclose(np.percentile(ours, [2.5, 50, 97.5]), np.percentile(theirs, [2.5, 50, 97.5]), atol=2)
     ours, theirs = found[0] - found[1], np.transpose(naive)[0] - np.transpose(naive)[1]
@@ -207,7 +207,7 @@ def test_resamples_vary_as_means_of_other_test_images_would(images):
     labels = np.repeat([0, 1], images)
     right = np.tile(np.arange(images) < images // 2 + 1, 2)[None, None] & (labels < 2)
     share = right[0, 0, :images].mean()
-    drawn = resampled_recalls(right, np.ones((1, 2 * images), bool), labels)
+    drawn = _resampled_recalls(right, np.ones((1, 2 * images), bool), labels)
     assert drawn.mean() == pytest.approx(100 * share, abs=2)
     assert drawn.std() == pytest.approx(100 * (share * (1 - share) / (images - 1) / 2) ** 0.5, rel=0.06)
 
@@ -420,6 +420,6 @@ def test_wrong_use_is_refused_in_a_line(made, capsys, tmp_path):
 
 def test_a_bootstrap_is_repeatable():
     right, tested, labels = outcomes()
-    one, other = resampled_recalls(right, tested, labels), resampled_recalls(right, tested, labels)
+    one, other = _resampled_recalls(right, tested, labels), _resampled_recalls(right, tested, labels)
     assert np.array_equal(one, other)
     assert one.shape == (3, transfer_measures.RESAMPLES)

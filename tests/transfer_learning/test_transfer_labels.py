@@ -26,7 +26,7 @@ from verydeep.transfer_learning.classifier_folder import load_classifier
 from verydeep.transfer_learning.classify import classify
 from verydeep.transfer_learning.labels import Labelled
 from verydeep.transfer_learning.linear_svm import CHOICES_OF_C, fit_choosing_c, multilabel_split
-from verydeep.transfer_learning.measures import measured, resampled_average_precisions
+from verydeep.transfer_learning.measures import _resampled_average_precisions, measured
 from verydeep.transfer_learning.options import TransferOptions
 from verydeep.transfer_learning.splits import transfer_splits
 from verydeep.transfer_learning.transfer import transfer
@@ -222,7 +222,7 @@ def test_intervals_resample_images_with_all_their_answers():
                 if (shown[rows, label] > 0).any():
                     values[split, label] = [area(shown[rows, label], its[split, rows, label]) for its in scores]
         naive.append(100 * np.nanmean(np.nanmean(values, axis=0), axis=0))
-    found = resampled_average_precisions(np.stack(scores), tested, shown)
+    found = _resampled_average_precisions(np.stack(scores), tested, shown)
     for ours, theirs in zip(found, np.transpose(naive), strict=True):
         np.testing.assert_allclose(np.percentile(ours, [2.5, 50, 97.5]), np.percentile(theirs, [2.5, 50, 97.5]), atol=4)
     ours, theirs = found[0] - found[1], np.subtract(*np.transpose(naive))

@@ -8,7 +8,7 @@ from verydeep.images.tolerance import TooManyBadImagesError
 from verydeep.machine.processes import rank_of_environment, under_torchrun
 from verydeep.machine.runtime import Stopped
 
-FAILURE, WRONG_USE = 1, 2
+_FAILURE, WRONG_USE = 1, 2
 
 
 def refuse_unusable(failed: int, images: int) -> None:
@@ -30,11 +30,11 @@ def explain(error: Exception) -> int:
         case CycloptsError():
             status, message = WRONG_USE, f"{message} (see verydeep --help)"
         case TooManyBadImagesError() | OSError() | RuntimeError():
-            status = FAILURE
+            status = _FAILURE
         case ValueError():
             status = WRONG_USE
         case _:
-            status, message = FAILURE, f"{type(error).__name__}: {message} (--debug shows where)"
+            status, message = _FAILURE, f"{type(error).__name__}: {message} (--debug shows where)"
     process = f"process {rank_of_environment()}: " if under_torchrun() else ""
     print(f"verydeep: {process}{message}", file=sys.stderr)
     return status

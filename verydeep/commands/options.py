@@ -161,14 +161,14 @@ RuntimeOptions = Annotated[Runtime, Parameter(name="*", group="Runtime")]
 TransferTestOptions = Annotated[TransferOptions, Parameter(name="*", group="Descriptor and splits")]
 
 
-def shown_default(value: object) -> str | None:
+def _shown_default(value: object) -> str | None:
     """Return a default as `--help` shows it: lists as they are given, nothing for none."""
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or None
     return None if value is None else str(value)
 
 
-EVERY_OPTION = Parameter(show_default=shown_default, negative_iterable=(), consume_multiple=False)
+EVERY_OPTION = Parameter(show_default=_shown_default, negative_iterable=(), consume_multiple=False)
 """For `App.default_parameter`."""
 
 

@@ -25,7 +25,7 @@ from verydeep.runs.model import Model
 Images = str | Path | Source | Splits | GivenImage | Sequence[GivenImage]
 """SOURCE, open or not, an image or a folder of them without classes, or several images."""
 
-IMAGES_AT_ONCE, IMAGES_AT_ONCE_ON_CPU = 1024, 64
+_IMAGES_AT_ONCE, IMAGES_AT_ONCE_ON_CPU = 1024, 64
 """Most images of a chunk, which is computed, and lost if the work is killed, before it is kept."""
 
 _BYTES_AT_ONCE = 128 * 2**20
@@ -74,7 +74,7 @@ class Extraction:
     def images_at_once(self) -> int:
         """Number of images in a chunk."""
         numbers = sum(math.prod(shape) for shape in self.shapes.values())
-        most = IMAGES_AT_ONCE_ON_CPU if self.model.net.mean_rgb.device.type == "cpu" else IMAGES_AT_ONCE
+        most = IMAGES_AT_ONCE_ON_CPU if self.model.net.mean_rgb.device.type == "cpu" else _IMAGES_AT_ONCE
         return max(1, min(most, _BYTES_AT_ONCE // (4 * numbers)))
 
 

@@ -14,7 +14,7 @@ from verydeep.descriptors.descriptor import DType
 from verydeep.evaluation.predictions import as_text
 from verydeep.machine.libraries import library
 
-SAFETENSORS, PARQUET = ".safetensors", ".parquet"
+SAFETENSORS, _PARQUET = ".safetensors", ".parquet"
 
 _ID, _IDS, _LABEL, _LABELS = "id", "ids", "label", "labels"
 
@@ -47,9 +47,9 @@ def check_kind(file: Path) -> None:
     Raises:
         ValueError: its ending is not .safetensors or .parquet, or the library that writes Parquet is not installed.
     """
-    if file.suffix not in (SAFETENSORS, PARQUET):
-        raise ValueError(f"a file of features ends in {SAFETENSORS} or {PARQUET}, unlike {file.name}")
-    if file.suffix == PARQUET:
+    if file.suffix not in (SAFETENSORS, _PARQUET):
+        raise ValueError(f"a file of features ends in {SAFETENSORS} or {_PARQUET}, unlike {file.name}")
+    if file.suffix == _PARQUET:
         _pyarrow()
 
 
@@ -105,7 +105,7 @@ def _check_header(header: bytes, longest: int) -> None:
     if len(header) > longest:
         raise ValueError(
             f"names of {len(header):,} bytes are too long for a {SAFETENSORS} file, which nobody could read: name a "
-            f"{PARQUET} one"
+            f"{_PARQUET} one"
         )
 
 

@@ -64,10 +64,10 @@ def evaluation_report(evaluation: Evaluation, folder: str | Path, *, data: str |
     """
     model = load_model(evaluation.runs[0])
     splits = open_for_testing(data, model.classes)
-    return write_evaluation_page(evaluation, Path(folder), source=splits.source(evaluation.split), model=model)
+    return _write_evaluation_page(evaluation, Path(folder), source=splits.source(evaluation.split), model=model)
 
 
-def write_evaluation_page(evaluation: Evaluation, folder: Path, *, source: Source, model: Model) -> Path:
+def _write_evaluation_page(evaluation: Evaluation, folder: Path, *, source: Source, model: Model) -> Path:
     """Write the page and the figures, given the split that was tested and the model of the first run."""
     averaged = {
         "runs": len(evaluation.runs) > 1,

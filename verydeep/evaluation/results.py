@@ -171,17 +171,17 @@ def summarised(images: TestedImages, protocols: Mapping[str, Protocol], **figure
     scales = tuple(sorted({q for protocol in protocols.values() for q in protocol.scales}))
     mirror = all(protocol.mirror for protocol in protocols.values())
     per_run = tuple(
-        errors_of(name, posteriors, images.labels, scales=protocol.scales, mirror=protocol.mirror)
+        _errors_of(name, posteriors, images.labels, scales=protocol.scales, mirror=protocol.mirror)
         for (name, protocol), posteriors in zip(protocols.items(), images.posteriors_of_runs, strict=True)
     )
     return Evaluation(
         runs=tuple(protocols),
         scales=scales,
-        fused=errors_of("fused", images.posteriors, images.labels, scales=scales, mirror=mirror),
+        fused=_errors_of("fused", images.posteriors, images.labels, scales=scales, mirror=mirror),
         per_run=per_run,
         comparisons=comparisons(tuple(protocols), images),
         calibration=calibration(images.posteriors, images.labels),
-        per_class=class_errors(images),
+        per_class=_class_errors(images),
         confusions=confusions(images),
         notes=() if len(images.classes) > TOP else (NO_TOP5,),
         tested=images,
@@ -189,7 +189,7 @@ def summarised(images: TestedImages, protocols: Mapping[str, Protocol], **figure
     )
 
 
-def errors_of(
+def _errors_of(
     name: str,
     posteriors: Float[np.ndarray, "N K"],
     labels: Int[np.ndarray, " N"],
@@ -214,7 +214,7 @@ def errors_of(
     )
 
 
-def class_errors(images: TestedImages) -> tuple[ClassErrors, ...]:
+def _class_errors(images: TestedImages) -> tuple[ClassErrors, ...]:
     """Return the errors of the fused runs on the images of each class."""
     wrong, wrong5 = misclassified(images.posteriors, images.labels), _top5(images.posteriors, images.labels)
     errors = []

@@ -18,7 +18,7 @@ def batches_per_epoch(images: int, batch: int) -> int:
     return math.ceil(images / batch)
 
 
-def epoch_order(images: int, *, seed: int, epoch: int) -> Int64[np.ndarray, " images"]:
+def _epoch_order(images: int, *, seed: int, epoch: int) -> Int64[np.ndarray, " images"]:
     """Return the permutation of 0..images-1 in which an epoch goes through a source."""
     return _generator(seed, epoch, _ORDER, 0).permutation(images)
 
@@ -35,7 +35,7 @@ def batches_of_samples(
     rank, processes = share
     first_epoch, steps_done = divmod(first_step, batches_per_epoch(images, batch))
     for epoch in range(first_epoch, epochs):
-        order = epoch_order(images, seed=seed, epoch=epoch)
+        order = _epoch_order(images, seed=seed, epoch=epoch)
         for start in range(steps_done * batch if epoch == first_epoch else 0, images, batch):
             yield [(epoch, int(index)) for index in order[start : start + batch][rank::processes]]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from verydeep.ilsvrc_classes import ilsvrc_classes, ilsvrc_ids
 
-WORDS, WNIDS = "words", "wnids"
+WORDS, _WNIDS = "words", "wnids"
 
 
 def names_of_classes(count: int, chosen: str, told: tuple[str, ...] | None = None) -> tuple[str, ...]:
@@ -20,7 +20,7 @@ def names_of_classes(count: int, chosen: str, told: tuple[str, ...] | None = Non
         ValueError: there is no such file, it or `told` does not have one distinct name for each output, or `wnids`
             for classes that are not ILSVRC's.
     """
-    if chosen not in (WORDS, WNIDS):
+    if chosen not in (WORDS, _WNIDS):
         return _from_file(Path(chosen), count)
     words, ids = ilsvrc_classes(), ilsvrc_ids()
     if told is not None:
@@ -28,16 +28,16 @@ def names_of_classes(count: int, chosen: str, told: tuple[str, ...] | None = Non
             raise ValueError(
                 f"{len(set(told)):,} different names came with {count:,} outputs: name a file of names as class_names"
             )
-        known, other = (words, ids) if chosen == WNIDS else (ids, words)
+        known, other = (words, ids) if chosen == _WNIDS else (ids, words)
         if all(name in known or name in other for name in told):
             return tuple(name if name in known else other[name] for name in told)
         if chosen == WORDS:
             return told
-        raise ValueError(f"its classes are not ILSVRC's, so they have no {WNIDS}: they begin with {told[0]!r}")
+        raise ValueError(f"its classes are not ILSVRC's, so they have no {_WNIDS}: they begin with {told[0]!r}")
     if count == len(words):
         return tuple(ids if chosen == WORDS else words)
-    if chosen == WNIDS:
-        raise ValueError(f"ILSVRC's {WNIDS} are for {len(words):,} outputs, not {count:,}: name a file of names")
+    if chosen == _WNIDS:
+        raise ValueError(f"ILSVRC's {_WNIDS} are for {len(words):,} outputs, not {count:,}: name a file of names")
     return numbered_classes(count)
 
 
@@ -48,7 +48,7 @@ def numbered_classes(count: int) -> tuple[str, ...]:
 
 def _from_file(path: Path, count: int) -> tuple[str, ...]:
     if not path.is_file():
-        raise ValueError(f"class names are {WORDS}, {WNIDS} or a file with a name per line; there is no file {path}")
+        raise ValueError(f"class names are {WORDS}, {_WNIDS} or a file with a name per line; there is no file {path}")
     try:
         names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except UnicodeDecodeError as error:

@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing, contextmanager
 from verydeep.images.rescaled import Rescaled, rescaled_images
 from verydeep.images.sources.source import Source
 
-FIRST_IMAGES, MOST_IMAGES = 8, 4096
+FIRST_IMAGES, _MOST_IMAGES = 8, 4096
 """Images for each process between two results: at first, and at most."""
 
 SECONDS_BETWEEN_RESULTS = 4.0
@@ -16,7 +16,7 @@ Decoder = Callable[[int, Sequence[int]], Generator[Rescaled]]
 """Yields the next images at a scale in pixels, under these indices."""
 
 
-def next_piece(images: int, seconds: float, *, most: int = MOST_IMAGES) -> int:
+def next_piece(images: int, seconds: float, *, most: int = _MOST_IMAGES) -> int:
     """Return how many images the next piece has, after so many took so long."""
     if seconds > 2 * SECONDS_BETWEEN_RESULTS:
         return max(images // 2, FIRST_IMAGES)

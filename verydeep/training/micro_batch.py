@@ -29,7 +29,7 @@ def micro_batch_that_fits(job: TrainingJob, net: VGG, *, bf16: bool) -> int:
     if device.type in OUT_OF_MEMORY_IS_SURVIVED:
         momentum = [torch.empty_like(value) for value in net.parameters()]  # which will have to fit, too
         before = {name: value.clone() for name, value in net.named_buffers()}
-        fits = largest_that_fits(share, try_out, forget=lambda: net.zero_grad(set_to_none=True))
+        fits = _largest_that_fits(share, try_out, forget=lambda: net.zero_grad(set_to_none=True))
         net.load_state_dict(before, strict=False)
         del momentum
     else:
@@ -46,7 +46,7 @@ def _largest_by_arithmetic(job: TrainingJob, images: int) -> int:
     return images
 
 
-def largest_that_fits(images: int, try_out: Callable[[int], None], *, forget: Callable[[], None]) -> int:
+def _largest_that_fits(images: int, try_out: Callable[[int], None], *, forget: Callable[[], None]) -> int:
     """Return the first of `images`, a half, a quarter, ... that `try_out` has memory for; `forget` frees it again.
 
     Raises:

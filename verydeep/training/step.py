@@ -89,7 +89,7 @@ def _gradients(
     abandon: Callable[[], bool],
 ) -> tuple[float, float]:
     """Add up the gradients of the mean loss of the whole batch; return loss and errors of this process's images."""
-    keep = dropout_masks(learner.net, seed=recipe.seed, step=step, batch=recipe.batch, device=learner.device)
+    keep = _dropout_masks(learner.net, seed=recipe.seed, step=step, batch=recipe.batch, device=learner.device)
     positions = _positions(learner, batch.positions, max(usable))
     sums = torch.zeros(2, device=learner.device)
     rows = max(usable) if learner.fc_parallel else len(batch.labels)
@@ -111,7 +111,7 @@ def _gradients(
     return loss_sum, wrong
 
 
-def dropout_masks(
+def _dropout_masks(
     net: VGG, *, seed: int, step: int, batch: int, device: torch.device
 ) -> dict[str, Bool[Tensor, "batch features"]]:
     """Return the activations that dropout keeps in a step, {"drop6": [batch, features], ...}.

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-POINTS = 11
+_POINTS = 11
 """Number of recalls, 0, 0.1, ..., 1, in VOC's definition until 2009."""
 
 
@@ -83,7 +83,7 @@ def eleven_point_average_precision(scores: Float[np.ndarray, " N"], shown: Int[n
     hits, precisions = _interpolated(ranking(scores, shown), np.ones((len(scores), 1)))
     reached = hits[:, 0].cumsum()
     # In whole numbers: 3 of 10 are a recall of 0.3, whatever 0.1 + 0.1 + 0.1 is.
-    groups = [np.flatnonzero((POINTS - 1) * reached >= point * reached[-1])[0] for point in range(POINTS)]
+    groups = [np.flatnonzero((_POINTS - 1) * reached >= point * reached[-1])[0] for point in range(_POINTS)]
     return float(precisions[groups, 0].mean())
 
 

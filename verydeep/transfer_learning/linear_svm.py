@@ -16,7 +16,7 @@ from verydeep.transfer_learning.labels import Labels
 CHOICES_OF_C = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 """For vectors of length 1. From underfitting to no regularisation that matters; the paper does not list its own."""
 
-CHOOSING_SHARE = 0.2
+_CHOOSING_SHARE = 0.2
 """Share of each class's training images that C is chosen on, as in the paper."""
 
 _TOLERANCE = 1e-6
@@ -61,7 +61,7 @@ def fit(vectors: Float32[np.ndarray, "N D"], labels: Int64[np.ndarray, " N"], *,
     return _svm(weights @ back, biases, c)
 
 
-def fit_multilabel(vectors: Float32[np.ndarray, "N D"], shown: Int8[np.ndarray, "N K"], *, c: float) -> LinearSVM:
+def _fit_multilabel(vectors: Float32[np.ndarray, "N D"], shown: Int8[np.ndarray, "N K"], *, c: float) -> LinearSVM:
     """Fit an SVM to images with several labels: each class against the images known not to show it.
 
     Args:
@@ -124,8 +124,8 @@ def fit_choosing_c(vectors: Float32[np.ndarray, "N D"], labels: Labels) -> Linea
         ValueError: a class with too few images.
     """
     multilabel = labels.ndim == 2
-    fitting, choosing = multilabel_split(labels) if multilabel else stratified_split(labels.tolist(), CHOOSING_SHARE)
-    train: Callable[..., LinearSVM] = fit_multilabel if multilabel else fit
+    fitting, choosing = multilabel_split(labels) if multilabel else stratified_split(labels.tolist(), _CHOOSING_SHARE)
+    train: Callable[..., LinearSVM] = _fit_multilabel if multilabel else fit
     measure = _mean_average_precision if multilabel else _mean_class_recall
     figures = []
     for c in CHOICES_OF_C:
@@ -144,7 +144,7 @@ def multilabel_split(shown: Int[np.ndarray, "N K"]) -> tuple[list[int], list[int
     """
     positive, negative = shown > 0, shown < 0
     left, left_without = positive.sum(axis=0), negative.sum(axis=0)
-    wanted = np.maximum(1, np.round(CHOOSING_SHARE * left)).astype(int)
+    wanted = np.maximum(1, np.round(_CHOOSING_SHARE * left)).astype(int)
     order = np.random.Generator(np.random.PCG64(_SEED)).permutation(len(shown))
     taken = np.zeros(len(shown), bool)
     for label in np.argsort(left, kind="stable"):

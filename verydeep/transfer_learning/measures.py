@@ -59,7 +59,7 @@ def measured(outcomes: Sequence[NDArray[Any]], tested: Bool[np.ndarray, "splits 
         return Measured(
             measure=RECALL,
             per_class=per_class,
-            resampled=resampled_recalls(all_outcomes, tested, labels),
+            resampled=_resampled_recalls(all_outcomes, tested, labels),
             eleven_point=None,
             chance=100 / per_class.shape[2],
         )
@@ -74,7 +74,7 @@ def measured(outcomes: Sequence[NDArray[Any]], tested: Bool[np.ndarray, "splits 
         # 76 to 89% had the expected mAP in the interval without centring, and 90 to 98% with it; the fewer images, the
         # nearer to 90%.
         resampled=centred(
-            resampled_average_precisions(all_outcomes, tested, labels), 100 * per_class.mean(axis=(1, 2))
+            _resampled_average_precisions(all_outcomes, tested, labels), 100 * per_class.mean(axis=(1, 2))
         ),
         eleven_point=_per_class(by_points, all_outcomes, tested, labels),
         chance=100 * float(np.mean(chance)),
@@ -96,7 +96,7 @@ def _per_class(
     )
 
 
-def resampled_recalls(
+def _resampled_recalls(
     right: Bool[np.ndarray, "descriptors splits N"], tested: Bool[np.ndarray, "splits N"], labels: Int[np.ndarray, " N"]
 ) -> Float[np.ndarray, "descriptors R"]:
     """Return the mean class recall over all splits, in percent, for resamples of the images.
@@ -121,7 +121,7 @@ def resampled_recalls(
     return 100 * total / len(names)
 
 
-def resampled_average_precisions(
+def _resampled_average_precisions(
     scores: Float[np.ndarray, "descriptors splits N K"],
     tested: Bool[np.ndarray, "splits N"],
     shown: Int[np.ndarray, "N K"],

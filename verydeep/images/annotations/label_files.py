@@ -22,7 +22,7 @@ from verydeep.presentation.numbers import plural
 _COLUMNS = ("file", "class")
 """Of a CSV file of labels; one of boxes will do as well."""
 
-SHOWN, NOT_SHOWN, NOT_COUNTED = 1, -1, 0
+SHOWN, _NOT_SHOWN, _NOT_COUNTED = 1, -1, 0
 """What an image is for a class."""
 
 
@@ -45,7 +45,7 @@ class SeveralLabels:
 
     classes: tuple[str, ...]
     labels: Int8[np.ndarray, "N K"]
-    """`SHOWN`, `NOT_SHOWN`, or `NOT_COUNTED` where all objects of the class in the image are difficult."""
+    """`SHOWN`, `_NOT_SHOWN`, or `_NOT_COUNTED` where all objects of the class in the image are difficult."""
 
 
 def several_labels(file: str | Path, source: Source) -> SeveralLabels:
@@ -97,11 +97,11 @@ def _by_image(labels: Sequence[_Label], source: Source) -> dict[int, list[_Label
 
 def _as_array(of_images: dict[int, list[_Label]], classes: Sequence[str], images: int) -> Int8[np.ndarray, "N K"]:
     columns = {name: column for column, name in enumerate(classes)}
-    array = np.full((images, len(classes)), NOT_SHOWN, np.int8)
+    array = np.full((images, len(classes)), _NOT_SHOWN, np.int8)
     for index, its_labels in of_images.items():
         for label in sorted(its_labels, key=lambda label: not label.difficult):  # one that is not difficult decides
             if label.class_name is not None:
-                array[index, columns[label.class_name]] = NOT_COUNTED if label.difficult else SHOWN
+                array[index, columns[label.class_name]] = _NOT_COUNTED if label.difficult else SHOWN
     return array
 
 

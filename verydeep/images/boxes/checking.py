@@ -18,10 +18,10 @@ from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.presentation.messages import first_few
 from verydeep.presentation.numbers import counted
 
-ROUNDING = 1.0
+_ROUNDING = 1.0
 """Pixels by which a box may reach out of its image; it is cut off there. More is a mistake."""
 
-NAMED = 10
+_NAMED = 10
 """Images that are named in a list of many."""
 
 
@@ -38,7 +38,7 @@ class WithBoxes(NamedTuple):
     several: tuple[str, ...]
     """Images with several boxes of their class: the paper's task has one object an image."""
     cut_off: tuple[str, ...]
-    """Images whose box reached out by no more than `ROUNDING`."""
+    """Images whose box reached out by no more than `_ROUNDING`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +65,19 @@ class BoxCheck:
         lines = []
         if self.crowds:
             count = counted(len(self.crowds), "box", "boxes")
-            lines.append(f"{count} around many objects (iscrowd) ignored: {first_few(self.crowds, NAMED)}")
+            lines.append(f"{count} around many objects (iscrowd) ignored: {first_few(self.crowds, _NAMED)}")
         if self.left_out:
-            reasons = first_few([*self.left_out.values()], NAMED, "; ")
+            reasons = first_few([*self.left_out.values()], _NAMED, "; ")
             lines.append(f"{counted(len(self.left_out), 'image')} left out for their boxes: {reasons}")
         if self.several:
             lines.append(
                 f"{counted(len(self.several), 'image')} left out, with several boxes of their class: "
-                f"{first_few(self.several, NAMED)}"
+                f"{first_few(self.several, _NAMED)}"
             )
         if self.cut_off:
             lines.append(
-                f"{counted(len(self.cut_off), 'image')} with a box that reached out by up to {ROUNDING:g} pixel, cut "
-                f"off: {first_few(self.cut_off, NAMED)}"
+                f"{counted(len(self.cut_off), 'image')} with a box that reached out by up to {_ROUNDING:g} pixel, cut "
+                f"off: {first_few(self.cut_off, _NAMED)}"
             )
         return lines
 
@@ -165,7 +165,7 @@ def _fault(annotation: Annotation, inside: Box, size: Size) -> str:
     """Say what is wrong with a box that has an area; `inside` is what an image of this size holds of it."""
     if annotation.size not in (None, size):
         return f"is of an image of {_sides(annotation.size)}, not of this one"
-    if np.abs(inside - np.array(annotation.box)).max() > ROUNDING:
+    if np.abs(inside - np.array(annotation.box)).max() > _ROUNDING:
         return "is not in the image"
     return "has no area in the image" if inside[0] >= inside[2] or inside[1] >= inside[3] else ""
 

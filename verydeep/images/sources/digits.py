@@ -16,18 +16,18 @@ NAME = "digits"
 
 CLASSES = tuple("0123456789")
 
-DIGITS_TEST_SHARE, DIGITS_VALIDATION_SHARE = 0.2, 0.125
+_DIGITS_TEST_SHARE, _DIGITS_VALIDATION_SHARE = 0.2, 0.125
 """A fifth of the 1,797 digits (359) is for testing; an eighth of the rest (179) for the learning-rate schedule."""
 
 
-def digit_splits(name: str) -> dict[str, UnnumberedSplit]:
+def _digit_splits(name: str) -> dict[str, UnnumberedSplit]:
     """Find `train`, `val` and `test` of the 1,797 digits (8 x 8 pixels, 10 classes), as PNG files in memory.
 
     They are the test part of the UCI set 'Optical Recognition of Handwritten Digits'.
     """
     labels = [sample.label for sample in _samples()]
-    rest, test = stratified_split(labels, DIGITS_TEST_SHARE)
-    train, val = stratified_split([labels[index] for index in rest], DIGITS_VALIDATION_SHARE)
+    rest, test = stratified_split(labels, _DIGITS_TEST_SHARE)
+    train, val = stratified_split([labels[index] for index in rest], _DIGITS_VALIDATION_SHARE)
     chosen = {"train": [rest[i] for i in train], "val": [rest[i] for i in val], "test": test}
     return {
         split: UnnumberedSplit(where=name, names=CLASSES, numbered=partial(_numbered, tuple(indices)))
@@ -35,7 +35,7 @@ def digit_splits(name: str) -> dict[str, UnnumberedSplit]:
     }
 
 
-DIGITS = Kind(described="or the word digits", fits=lambda name: name == NAME, splits=digit_splits)
+DIGITS = Kind(described="or the word digits", fits=lambda name: name == NAME, splits=_digit_splits)
 
 
 def _numbered(indices: tuple[int, ...], classes: tuple[str, ...]) -> Subset:

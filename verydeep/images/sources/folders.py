@@ -53,7 +53,7 @@ class FolderSource:
             raise UnusableImageError(path, "unreadable", error.strerror or str(error)) from error
 
 
-def folder_splits(name: str) -> dict[str, UnnumberedSplit]:
+def _folder_splits(name: str) -> dict[str, UnnumberedSplit]:
     """Find the splits of a folder; `all` alone where it holds class folders, which may be called train or test.
 
     A `train` without class folders in it is a class. A `test` without any, beside a `train` that has some, is left
@@ -76,7 +76,7 @@ def folder_splits(name: str) -> dict[str, UnnumberedSplit]:
 FOLDERS = Kind(
     described="a folder of images, one folder per class",
     fits=lambda name: Path(name).expanduser().is_dir(),
-    splits=folder_splits,
+    splits=_folder_splits,
 )
 
 

@@ -25,7 +25,7 @@ _Opened = Path | bytes | NDArray[np.uint8] | Image.Image
 
 STANDARD_INPUT = "-"
 
-NO_CLASS = -1
+_NO_CLASS = -1
 """The label of an image that has none."""
 
 
@@ -43,7 +43,7 @@ class GivenImages:
 
     @cached_property
     def labels(self) -> Sequence[int]:
-        return (NO_CLASS,) * len(self.ids)
+        return (_NO_CLASS,) * len(self.ids)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -57,7 +57,7 @@ class GivenImages:
 
     def __getitem__(self, index: int) -> Sample:
         name = self.ids[index]
-        return Sample(_encoded(self.images[index], name), NO_CLASS, name)
+        return Sample(_encoded(self.images[index], name), _NO_CLASS, name)
 
 
 def given_images(

@@ -92,7 +92,7 @@ class HubSource:
         return Sample(data, self.labels[index], name)
 
 
-def hub_splits(name: str) -> dict[str, UnnumberedSplit]:
+def _hub_splits(name: str) -> dict[str, UnnumberedSplit]:
     """Find the splits of `hub:NAME[:CONFIGURATION][?image=COLUMN&label=COLUMN]`; `all` alone where there is one.
 
     NAME is a data set of the hub, or a folder or file on this machine. A split without labels is left out.
@@ -117,7 +117,7 @@ def hub_splits(name: str) -> dict[str, UnnumberedSplit]:
     return labelled
 
 
-HUB = Kind(described="hub:NAME", fits=lambda name: name.startswith(PREFIX), splits=hub_splits)
+HUB = Kind(described="hub:NAME", fits=lambda name: name.startswith(PREFIX), splits=_hub_splits)
 
 
 def _load(path: str, name: str) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class ShardSource:
         return Sample(data, self.labels[index], name)
 
 
-def shard_splits(name: str) -> dict[str, UnnumberedSplit]:
+def _shard_splits(name: str) -> dict[str, UnnumberedSplit]:
     """Find the splits of shards, given as a folder, a file, or a pattern.
 
     A shard belongs to the split whose name is a word of its file's name or, where shards lie in several folders, is its
@@ -127,7 +127,7 @@ def _fits(name: str) -> bool:
     return _holds_shards(root) if root.is_dir() else name.endswith(_SUFFIX)
 
 
-SHARDS = Kind(described="tar shards", fits=_fits, splits=shard_splits)
+SHARDS = Kind(described="tar shards", fits=_fits, splits=_shard_splits)
 
 
 def _holds_shards(root: Path) -> bool:

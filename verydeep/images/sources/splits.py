@@ -11,12 +11,12 @@ from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.sources.derived import Subset
 from verydeep.images.sources.source import Source
 
-NAMES_OF_SPLITS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
+_NAMES_OF_SPLITS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
 """Our name of each split, and the names that sources give it."""
 
-SPLIT_NAMES = frozenset(name for names in NAMES_OF_SPLITS.values() for name in names)
+SPLIT_NAMES = frozenset(name for names in _NAMES_OF_SPLITS.values() for name in names)
 
-VALIDATION_SHARE = 0.2
+_VALIDATION_SHARE = 0.2
 """Of each class, held out where a source brings no validation images."""
 
 _HOLD_OUT_SEED = 0
@@ -106,7 +106,7 @@ def hold_out(source: Source, labels: Sequence[int]) -> dict[str, Source]:
                 f"class {source.classes[label]} has a single image, which cannot be used for both training and "
                 "validation: add more images, or a val folder"
             )
-    train, val = stratified_split(labels, VALIDATION_SHARE)
+    train, val = stratified_split(labels, _VALIDATION_SHARE)
     return {
         "train": Subset(source=source, indices=tuple(train)),
         "val": Subset(source=source, indices=tuple(val)),
@@ -130,7 +130,7 @@ def names_of_present_splits(present: Collection[str], where: str) -> dict[str, s
     Raises:
         ValueError: the source has both `val` and `validation`.
     """
-    names = {split: [name for name in theirs if name in present] for split, theirs in NAMES_OF_SPLITS.items()}
+    names = {split: [name for name in theirs if name in present] for split, theirs in _NAMES_OF_SPLITS.items()}
     for both in names.values():
         if len(both) > 1:
             raise ValueError(f"{where} has both {' and '.join(both)}: keep one of them")
@@ -141,5 +141,5 @@ def folder_names(folder: str) -> tuple[str, ...]:
     """Return the names by which a folder may be called, its own first: that of a split may have two."""
     if not folder:
         return ()
-    names = next((names for names in NAMES_OF_SPLITS.values() if folder in names), (folder,))
+    names = next((names for names in _NAMES_OF_SPLITS.values() if folder in names), (folder,))
     return (folder, *(name for name in names if name != folder))
