@@ -73,7 +73,7 @@ def test_networks_of_our_own_compute_the_same_there(tmp_path, layout):
     save(net, tmp_path / "model")
     told = write_weights(tmp_path / "model", tmp_path / "out.safetensors", layout)
     assert told.mean == pytest.approx((100 / 255, 110 / 255, 90.5 / 255), rel=1e-7)
-    assert told.notes[0].startswith(f"its mean is not the one that {layout} uses")
+    assert told.notes[0].startswith(f"its mean is not {layout}'s default: give it")
     with safe_open(tmp_path / "out.safetensors", "pt") as file:
         metadata = file.metadata()
         state = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
