@@ -25,7 +25,7 @@ from verydeep.transfer_learning import linear_svm
 from verydeep.transfer_learning import measures as transfer_measures
 from verydeep.transfer_learning.classifier_folder import load_classifier
 from verydeep.transfer_learning.classify import classify
-from verydeep.transfer_learning.compared import Compared
+from verydeep.transfer_learning.compared_descriptors import Compared
 from verydeep.transfer_learning.features import DescribedImages, pixel_features, untrained
 from verydeep.transfer_learning.labels import Labelled
 from verydeep.transfer_learning.linear_svm import CHOICES_OF_C, class_recalls, fit, fit_choosing_c, stacked
@@ -319,7 +319,7 @@ def test_vectors_are_the_features(made):
     original = transfer_features.network_features
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "verydeep.transfer_learning.compared.network_features",
+            "verydeep.transfer_learning.compared_descriptors.network_features",
             lambda *given, **more: kept.append(original(*given, **more)) or kept[-1],
         )
         transfer(made.runs[:1], data=made.photos, options=options)

@@ -78,7 +78,7 @@ class Extraction:
         return max(1, min(most, _BYTES_AT_ONCE // (4 * numbers)))
 
 
-def extraction(
+def checked_extraction(
     run: str | Path | Model,
     data: Images,
     *,

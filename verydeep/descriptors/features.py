@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from verydeep.descriptors.descriptor import Descriptor
-from verydeep.descriptors.extraction import Extraction, Images, extraction
+from verydeep.descriptors.extraction import Extraction, Images, checked_extraction
 from verydeep.evaluation.batches import SameSizeBatch, SameSizeBatches
 from verydeep.evaluation.passes import in_float32
 from verydeep.evaluation.pixel_limits import pixels_at_once
@@ -76,23 +76,23 @@ def features(
         ValueError: unusable run, source, split, layers or scales.
         TooManyBadImagesError: more images are unusable than is tolerated.
     """
-    checked = extraction(run, data, descriptor=descriptor, split=split, runtime=runtime, tolerance=tolerance)
+    checked = checked_extraction(run, data, descriptor=descriptor, split=split, runtime=runtime, tolerance=tolerance)
     return _image_features(checked)
 
 
-def _image_features(what: Extraction) -> Iterator[ImageFeatures]:
-    source, at_once = what.source, what.images_at_once
+def _image_features(extraction: Extraction) -> Iterator[ImageFeatures]:
+    source, at_once = extraction.source, extraction.images_at_once
     ids, labels = source.ids, source.labels
-    quarantine = Quarantine(len(source), what.tolerance, split="all")
+    quarantine = Quarantine(len(source), extraction.tolerance, split="all")
     for start in range(0, len(source), at_once):
-        chunk = extract(what, range(start, min(start + at_once, len(source))))
+        chunk = extract(extraction, range(start, min(start + at_once, len(source))))
         quarantine.settle(chunk.refusals)
         for row, index in enumerate(chunk.indices):
             values = {name: of_layer[row] for name, of_layer in chunk.values.items()}
             yield ImageFeatures(index=index, id=ids[index], label=int(labels[index]), values=values)
 
 
-def extract(what: Extraction, indices: range, decoder: Decoder | None = None) -> Chunk:
+def extract(extraction: Extraction, indices: range, decoder: Decoder | None = None) -> Chunk:
     """Compute the features of some images of the source; on a CPU, with as many threads, always the same to the bit.
 
     Images come from `decoder`, if several chunks follow each other; otherwise they are decoded for this one.
@@ -104,36 +104,38 @@ def extract(what: Extraction, indices: range, decoder: Decoder | None = None) ->
     refused: dict[int, UnusableImageError] = {}
     of_scales: list[dict[str, NDArray[np.float32]]] = []
     with in_float32(), torch.inference_mode():
-        for scale in what.scales:
-            side = scale_in_pixels(scale, what.model.net.architecture.crop)
-            of_scales.append(_at_scale(what, indices, side, refused, decoder))
+        for scale in extraction.scales:
+            side = scale_in_pixels(scale, extraction.model.net.architecture.crop)
+            of_scales.append(_at_scale(extraction, indices, side, refused, decoder))
     usable = [index for index in indices if index not in refused]
     rows = [index - indices.start for index in usable]
-    values = {name: _combined(what, [scale[name][rows] for scale in of_scales]) for name in what.crop_shapes}
+    values = {
+        name: _combined(extraction, [scale[name][rows] for scale in of_scales]) for name in extraction.crop_shapes
+    }
     if not all(np.isfinite(of_layer).all() for of_layer in values.values()):
-        reason = " in float16" if what.dtype == "float16" else ": its training has diverged"
+        reason = " in float16" if extraction.dtype == "float16" else ": its training has diverged"
         raise ValueError(f"activations of the network are not finite{reason}")
     return Chunk(usable, values, list(refused.values()))
 
 
 def _at_scale(
-    what: Extraction, indices: range, side: int, refused: dict[int, UnusableImageError], decoder: Decoder | None
+    extraction: Extraction, indices: range, side: int, refused: dict[int, UnusableImageError], decoder: Decoder | None
 ) -> dict[str, NDArray[np.float32]]:
     """Return each layer's values [len(indices), ...], 0 for images that are refused, and note those in `refused`."""
-    net = what.model.net.eval()
+    net = extraction.model.net.eval()
     values = {
-        name: np.zeros((len(indices), *(shape if what.pool == "none" else shape[:1])), np.float32)
-        for name, shape in what.crop_shapes.items()
+        name: np.zeros((len(indices), *(shape if extraction.pool == "none" else shape[:1])), np.float32)
+        for name, shape in extraction.crop_shapes.items()
     }
     batches = SameSizeBatches(pixels_at_once([net], net.mean_rgb.device))
 
     def put(batch: SameSizeBatch) -> None:
         its_indices, images = batch
         rows = [index - indices.start for index in its_indices]
-        for name, of_batch in _of_batch(what, images).items():
+        for name, of_batch in _of_batch(extraction, images).items():
             values[name][rows] = of_batch.cpu().numpy()
 
-    with closing(_usable_images(what, indices, side, refused, decoder)) as images:
+    with closing(_usable_images(extraction, indices, side, refused, decoder)) as images:
         for index, image in images:
             if batch := batches.add(index, image):
                 put(batch)
@@ -143,13 +145,13 @@ def _at_scale(
 
 
 def _usable_images(
-    what: Extraction, indices: range, side: int, refused: dict[int, UnusableImageError], decoder: Decoder | None
+    extraction: Extraction, indices: range, side: int, refused: dict[int, UnusableImageError], decoder: Decoder | None
 ) -> Generator[tuple[int, Tensor]]:
     """Yield the images at a scale that no scale has refused so far, or their centre crops without pooling."""
     if decoder is None:
         wanted = [index for index in indices if index not in refused]
-        limits = {"max_pixels": what.tolerance.max_pixels, "workers": what.runtime.workers}
-        images = rescaled_images(what.source, side, indices=wanted, **limits)
+        limits = {"max_pixels": extraction.tolerance.max_pixels, "workers": extraction.runtime.workers}
+        images = rescaled_images(extraction.source, side, indices=wanted, **limits)
     else:
         images = decoder(side, indices)
     with closing(images):
@@ -159,9 +161,9 @@ def _usable_images(
             if isinstance(image, UnusableImageError):
                 refused[index] = image
                 continue
-            view = image if what.pool != "none" else _centre_crop(image, what.model.net.architecture.crop)
-            if view[0].numel() > what.most_pixels:
-                refused[index] = _too_large(what.source.ids[index], view, what.most_pixels)
+            view = image if extraction.pool != "none" else _centre_crop(image, extraction.model.net.architecture.crop)
+            if view[0].numel() > extraction.most_pixels:
+                refused[index] = _too_large(extraction.source.ids[index], view, extraction.most_pixels)
             else:
                 yield index, view
 
@@ -178,28 +180,29 @@ def _centre_crop(image: Tensor, crop: int) -> Tensor:
     return image[:, top : top + crop, left : left + crop]
 
 
-def _of_batch(what: Extraction, images: Tensor) -> dict[str, Tensor]:
+def _of_batch(extraction: Extraction, images: Tensor) -> dict[str, Tensor]:
     """Return each layer's average [B, C] over positions and mirror images; or its output [B, ...] for crops."""
-    net = what.model.net
+    net, layers = extraction.model.net, list(extraction.crop_shapes)
     on_device = images.to(net.mean_rgb.device, torch.float32, memory_format=torch.channels_last)
-    if what.pool == "none":
-        return net.activations(on_device, what.crop_shapes)
-    views = [on_device, on_device.flip(-1)] if what.mirror else [on_device]
+    if extraction.pool == "none":
+        return net.activations(on_device, layers)
+    views = [on_device, on_device.flip(-1)] if extraction.mirror else [on_device]
     pooled = [
-        {name: values.mean(dim=(2, 3)) for name, values in net.activations(view, what.crop_shapes, dense=True).items()}
+        {name: values.mean(dim=(2, 3)) for name, values in net.activations(view, layers, dense=True).items()}
         for view in views
     ]
-    return {name: torch.stack([of_view[name] for of_view in pooled]).mean(dim=0) for name in what.crop_shapes}
+    return {name: torch.stack([of_view[name] for of_view in pooled]).mean(dim=0) for name in layers}
 
 
-def _combined(what: Extraction, of_scales: list[NDArray[np.float32]]) -> NDArray[np.floating]:
+def _combined(extraction: Extraction, of_scales: list[NDArray[np.float32]]) -> NDArray[np.floating]:
     """Return the descriptor [N, ...] from a layer's values at each scale."""
+    stack = extraction.pool == "stack"
     combined: NDArray[np.floating] = (
-        np.concatenate(of_scales, axis=1) if what.pool == "stack" else np.mean(of_scales, axis=0, dtype=np.float32)
+        np.concatenate(of_scales, axis=1) if stack else np.mean(of_scales, axis=0, dtype=np.float32)
     )
-    if what.normalise:
+    if extraction.normalise:
         lengths = np.linalg.norm(combined, axis=1, keepdims=True)
         lengths[lengths == 0] = 1  # no unit of the layer answers to the image
         combined = np.divide(combined, lengths, dtype=np.float32)
     with np.errstate(over="ignore"):  # refused by the caller
-        return combined.astype(what.dtype)
+        return combined.astype(extraction.dtype)

@@ -14,7 +14,7 @@ import torch
 
 from verydeep.descriptors import chunks, file_formats
 from verydeep.descriptors.descriptor import Descriptor
-from verydeep.descriptors.extraction import Extraction, Images, extraction
+from verydeep.descriptors.extraction import Extraction, Images, checked_extraction
 from verydeep.descriptors.features import Chunk, extract
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.derived import Unchanged
@@ -56,7 +56,7 @@ class FeatureFile:
 class _Job:
     """An extraction into a file, and how far it is."""
 
-    what: Extraction
+    extraction: Extraction
     file: Path
     inputs: dict[str, Any]
     """Everything that the features follow from."""
@@ -67,8 +67,8 @@ class _Job:
 
     def images_of_chunk(self, number: int) -> range:
         """Return the indices of a chunk's images."""
-        start = number * self.what.images_at_once
-        return range(start, min(start + self.what.images_at_once, len(self.what.source)))
+        start = number * self.extraction.images_at_once
+        return range(start, min(start + self.extraction.images_at_once, len(self.extraction.source)))
 
 
 def write_features(
@@ -104,38 +104,38 @@ def write_features(
     """
     started, file = time.perf_counter(), Path(file)
     file_formats.check_kind(file)
-    what = extraction(run, data, descriptor=descriptor, split=split, runtime=runtime, tolerance=tolerance)
-    file_formats.check_names(file, what.source.ids)
+    extraction = checked_extraction(run, data, descriptor=descriptor, split=split, runtime=runtime, tolerance=tolerance)
+    file_formats.check_names(file, extraction.source.ids)
     with (
         ExitStack() as stack,
-        joined(what.model.net.mean_rgb.device, advice=_KEPT, known=(WorkerDiedError,)) as processes,
+        joined(extraction.model.net.mean_rgb.device, advice=_KEPT, known=(WorkerDiedError,)) as processes,
     ):
-        weights = None if isinstance(run, Model) else what.model.weights_sha256
-        inputs = _inputs(what, weights or _weights_digest(what.model.net))
+        weights = None if isinstance(run, Model) else extraction.model.weights_sha256
+        inputs = _inputs(extraction, weights or _weights_digest(extraction.model.net))
         processes.check_alike("images or another run under these names", lambda: inputs)
         processes.from_first(lambda: stack.enter_context(chunks.alone(file)))
-        job = _job(what, file, inputs, processes)
+        job = _job(extraction, file, inputs, processes)
         _compute(job)
         return processes.from_first(lambda: _finish(job, time.perf_counter() - started))
 
 
-def _inputs(what: Extraction, weights: str) -> dict[str, Any]:
+def _inputs(extraction: Extraction, weights: str) -> dict[str, Any]:
     """Return everything that the features follow from, except the contents of the images."""
     return {
         "verydeep": __version__,
         "torch": torch.__version__,
-        "device": what.model.net.mean_rgb.device.type,
-        "network": list(astuple(what.model.net.architecture)),
+        "device": extraction.model.net.mean_rgb.device.type,
+        "network": list(astuple(extraction.model.net.architecture)),
         "weights_sha256": weights,
-        "source": what.source.fingerprint,
-        "layers": list(what.crop_shapes),
-        "scales": list(what.scales),
-        "pool": what.pool,
-        "mirror": what.mirror,
-        "normalise": what.normalise,
-        "dtype": what.dtype,
-        "max_pixels": what.tolerance.max_pixels,
-        "images_at_once": what.images_at_once,
+        "source": extraction.source.fingerprint,
+        "layers": list(extraction.crop_shapes),
+        "scales": list(extraction.scales),
+        "pool": extraction.pool,
+        "mirror": extraction.mirror,
+        "normalise": extraction.normalise,
+        "dtype": extraction.dtype,
+        "max_pixels": extraction.tolerance.max_pixels,
+        "images_at_once": extraction.images_at_once,
     }
 
 
@@ -147,12 +147,12 @@ def _weights_digest(net: VGG) -> str:
     return sha256.hexdigest()
 
 
-def _job(what: Extraction, file: Path, inputs: dict[str, Any], processes: Processes) -> _Job:
+def _job(extraction: Extraction, file: Path, inputs: dict[str, Any], processes: Processes) -> _Job:
     """Return the job, with the contents of all images as inputs: the same names may have other contents later.
 
     Images are not read for that if their contents are known already (`Unchanged`).
     """
-    source = what.source
+    source = extraction.source
 
     def read() -> list[bytes]:
         with reporting("read images", total=len(source)) as report:
@@ -162,13 +162,13 @@ def _job(what: Extraction, file: Path, inputs: dict[str, Any], processes: Proces
         source = Unchanged(source=source, digests=processes.from_first(read))
     inputs = {**inputs, "contents_sha256": hashlib.sha256(b"".join(source.digests)).hexdigest()}
     folder = chunks.folder(file) / digest(inputs)[:16]
-    count = math.ceil(len(source) / what.images_at_once)
+    count = math.ceil(len(source) / extraction.images_at_once)
     return _Job(
-        what=replace(what, source=source),
+        extraction=replace(extraction, source=source),
         file=file,
         inputs=inputs,
         chunk_files=[folder / f"{number:06}{file_formats.SAFETENSORS}" for number in range(count)],
-        quarantine=Quarantine(len(source), what.tolerance, split="all"),
+        quarantine=Quarantine(len(source), extraction.tolerance, split="all"),
         processes=processes,
     )
 
@@ -177,7 +177,7 @@ def _compute(job: _Job) -> None:
     """Compute all chunks that are not kept already, in rounds of one for each process."""
     processes = job.processes
     pending, done = processes.from_first(lambda: _pending(job))
-    with reporting("features", len(job.what.source), done=done, quiet=not processes.first) as report:
+    with reporting("features", len(job.extraction.source), done=done, quiet=not processes.first) as report:
         job.quarantine.say = report.say
         try:
             for start in range(0, len(pending), processes.count):
@@ -205,7 +205,7 @@ def _compute_round(job: _Job, numbers: Sequence[int], report: Reporter) -> None:
     own, failure = {}, None
     try:
         for number in numbers[job.processes.rank : job.processes.rank + 1]:
-            own[number] = extract(job.what, job.images_of_chunk(number))
+            own[number] = extract(job.extraction, job.images_of_chunk(number))
     except (WorkerDiedError, ValueError) as error:
         failure = error
     job.processes.check_none_failed(failure)
@@ -222,15 +222,15 @@ def _keep(job: _Job, computed: Sequence[dict[int, Chunk]], report: Reporter) -> 
 
 def _finish(job: _Job, seconds: float) -> FeatureFile:
     """Write the file from its chunks, and delete them."""
-    what = job.what
+    extraction = job.extraction
     indices = [index for chunk_file in job.chunk_files for index in chunks.read(chunk_file)[0]]
     if not indices:
-        raise ValueError(f"none of the {len(what.source):,} images can be used")
+        raise ValueError(f"none of the {len(extraction.source):,} images can be used")
     contents = file_formats.Contents(
-        ids=[what.source.ids[index] for index in indices],
-        labels=np.asarray(what.source.labels, dtype=np.int64)[indices] if what.source.classes else None,
-        shapes=what.shapes,
-        dtype=what.dtype,
+        ids=[extraction.source.ids[index] for index in indices],
+        labels=np.asarray(extraction.source.labels, dtype=np.int64)[indices] if extraction.source.classes else None,
+        shapes=extraction.shapes,
+        dtype=extraction.dtype,
         metadata=_metadata(job),
         chunk_files=job.chunk_files,
     )
@@ -240,9 +240,9 @@ def _finish(job: _Job, seconds: float) -> FeatureFile:
     return FeatureFile(
         file=str(job.file),
         images=len(indices),
-        layers=what.shapes,
-        scales=what.scales,
-        mirror=what.mirror,
+        layers=extraction.shapes,
+        scales=extraction.scales,
+        mirror=extraction.mirror,
         unusable=job.quarantine.reasons,
         seconds=seconds,
     )
@@ -250,11 +250,11 @@ def _finish(job: _Job, seconds: float) -> FeatureFile:
 
 def _metadata(job: _Job) -> dict[str, Any]:
     """Return what a file says of itself."""
-    network = job.what.model.net.architecture
+    network = job.extraction.model.net.architecture
     return {
         **{name: value for name, value in job.inputs.items() if name != "images_at_once"},
         "network": [network.network, network.crop, network.width, network.batch_norm],  # as in all files so far
-        "classes": list(job.what.source.classes),
-        "shapes": job.what.shapes,
+        "classes": list(job.extraction.source.classes),
+        "shapes": job.extraction.shapes,
         "unusable": job.quarantine.reasons,
     }

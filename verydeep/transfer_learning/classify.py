@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from verydeep.descriptors.descriptor import PENULTIMATE
-from verydeep.descriptors.extraction import Extraction, extraction
+from verydeep.descriptors.extraction import Extraction, checked_extraction
 from verydeep.descriptors.features import extract
 from verydeep.images.open import open_given
 from verydeep.images.sources.given import GivenImage, GivenImages
@@ -69,7 +69,7 @@ def classify(
     source = open_given(images)
     tolerance = Tolerance(max_bad=100, max_pixels=max_pixels)
     extractions = [
-        extraction(model, source, descriptor=descriptor, runtime=runtime, tolerance=tolerance)
+        checked_extraction(model, source, descriptor=descriptor, runtime=runtime, tolerance=tolerance)
         for model, descriptor in zip(loaded.models, loaded.descriptors, strict=True)
     ]
     return _classifications(loaded, extractions, source, top)

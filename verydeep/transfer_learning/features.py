@@ -53,25 +53,25 @@ class DescribedImages:
         return self.vectors[[rows[name] for name in ids]]
 
 
-def network_features(what: Extraction, *, weights: str) -> DescribedImages:
+def network_features(extraction: Extraction, *, weights: str) -> DescribedImages:
     """Return the penultimate features of every usable image, computed once, then read from the folder for caches.
 
     Work that was stopped is continued (`write_features`), also if it stopped because more images were unusable than is
     tolerated.
 
     Args:
-        what: the network, its descriptor and the images, which `read_once` returned.
+        extraction: the network, its descriptor and the images, which `read_once` returned.
         weights: tells the network's weights from others.
 
     Raises:
         TooManyBadImagesError: more images are unusable than is tolerated.
         OSError: the folder for caches cannot be written, or another process computes the same.
     """
-    model, source, tolerance = what.model, cast(Unchanged, what.source), what.tolerance
-    computed = (__version__, torch.__version__, torch_device(what.runtime.device).type)
+    model, source, tolerance = extraction.model, cast(Unchanged, extraction.source), extraction.tolerance
+    computed = (__version__, torch.__version__, torch_device(extraction.runtime.device).type)
     contents = digest(source.fingerprint, source.digests)
     network = (*astuple(model.net.architecture), model.scale, model.flip)
-    key = digest(computed, network, weights, contents, what.descriptor, tolerance.max_pixels)
+    key = digest(computed, network, weights, contents, extraction.descriptor, tolerance.max_pixels)
     file = cache.folder() / _KIND / f"{key}.safetensors"
     cached = None
     with suppress(OSError, SafetensorError):  # absent, or damaged
@@ -79,7 +79,9 @@ def network_features(what: Extraction, *, weights: str) -> DescribedImages:
     if cached is None:
         with _errors_about_the_folder(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_features(model, source, file, descriptor=what.descriptor, runtime=what.runtime, tolerance=tolerance)
+            write_features(
+                model, source, file, descriptor=extraction.descriptor, runtime=extraction.runtime, tolerance=tolerance
+            )
         cached = _read(file)
     refusals = [UnusableImageError.of_reason(name, reason) for name, reason in cached.unusable.items()]
     Quarantine(len(source), tolerance, split="all").settle(refusals)  # more may have been tolerated when it was written

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from verydeep.presentation.numbers import number
 from verydeep.presentation.progress import Reporter, reporting
-from verydeep.transfer_learning.compared import Compared
+from verydeep.transfer_learning.compared_descriptors import Compared
 from verydeep.transfer_learning.labels import Labelled
 from verydeep.transfer_learning.linear_svm import fit_choosing_c
 from verydeep.transfer_learning.splits import Split

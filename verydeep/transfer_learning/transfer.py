@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from verydeep.descriptors.extraction import Extraction, extraction
+from verydeep.descriptors.extraction import Extraction, checked_extraction
 from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
 from verydeep.transfer_learning.classifier_folder import check_classifier_folder, save_classifier
-from verydeep.transfer_learning.compared import Compared, common_images, compared_descriptors
+from verydeep.transfer_learning.compared_descriptors import Compared, common_images, compared_descriptors
 from verydeep.transfer_learning.features import read_once
 from verydeep.transfer_learning.labels import Labelled, images_of_classes, images_with_labels, with_test_images
 from verydeep.transfer_learning.linear_svm import fit_choosing_c
@@ -104,7 +104,7 @@ def _checked_inputs(
     extractions: list[Extraction] = []
     for folder in folders:
         first = not extractions
-        one = extraction(
+        one = checked_extraction(
             folder,
             images if first else extractions[0].source,
             descriptor=options.descriptor,
