@@ -139,7 +139,7 @@ class PredictionOutputs:
 
 
 def _option_name(field: str) -> str:
-    """Several classification runs are given one by one: --classifier RUN --classifier RUN."""
+    """Name the option of a field; classification runs are given one by one: --classifier RUN --classifier RUN."""
     return field.removesuffix("s") if field == "classifiers" else field
 
 
