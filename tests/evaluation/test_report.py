@@ -8,18 +8,18 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import accessibility
+import made_up_evaluations
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from verydeep import vgg
+from verydeep.evaluation import report
 from verydeep.evaluation.charts import confusion_chart, reliability_chart
 from verydeep.evaluation.metrics import predicted
 from verydeep.evaluation.pictures import fitted
-from verydeep.evaluation.protocols import Protocol
-from verydeep.evaluation.report import _write_evaluation_page
-from verydeep.evaluation.results import NO_TOP5, TestedImages, summarised
+from verydeep.evaluation.results import NO_TOP5
 from verydeep.evaluation.score_maps import overlay, posterior_map
 from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.source import Sample
@@ -116,24 +116,17 @@ def source_of(labels, classes, size=(40, 60)):
 def evaluation(source, posteriors_of_runs, *, without=(), protocol="dense", scales=(256, 512)):
     """As `evaluate` puts it together; of the images `without` it is told that they cannot be used."""
     usable = [index for index in range(len(source)) if index not in without]
-    images = TestedImages(
-        ids=tuple(source.ids[index] for index in usable),
-        labels=np.array(source.labels)[usable],
-        classes=source.classes,
-        posteriors=np.mean(posteriors_of_runs, axis=0)[usable],
-        posteriors_of_runs=tuple(found[usable] for found in posteriors_of_runs),
-    )
-    names = [f"runs/{number}<b>" for number in range(len(posteriors_of_runs))]
-    return summarised(
-        images,
-        dict.fromkeys(names, Protocol(method=protocol, scales=scales, mirror=False)),
+    return made_up_evaluations.evaluation(
+        [f"runs/{number}<b>" for number in range(len(posteriors_of_runs))],
+        [posteriors[usable] for posteriors in posteriors_of_runs],
+        np.array(source.labels)[usable],
+        source.classes,
+        ids=[source.ids[index] for index in usable],
+        scales=scales,
+        mirror=False,
         source="made <b>up</b>",
-        split="test",
         protocol=protocol,
         unusable={source.ids[index]: "truncated & <torn>" for index in without},
-        from_cache=0.0,
-        seconds=1.0,
-        images_per_second=1.0,
     )
 
 
@@ -157,7 +150,7 @@ def model_of(classes):
 
 def written(folder, found, source, model=None):
     model = model or model_of(source.classes)
-    file = _write_evaluation_page(found, folder, source=source, model=model)
+    file = report._write_evaluation_page(found, folder, source=source, model=model)
     assert file == folder / "evaluation.html"
     assert json.loads((folder / "evaluation.json").read_text()) == json.loads(json.dumps(found.to_dict()))
     return Page(file)

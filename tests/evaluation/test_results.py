@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from dataclasses import asdict, replace
 
+import made_up_evaluations
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ from PIL import Image
 from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.metrics import calibration
-from verydeep.evaluation.results import NO_TOP5, TestedImages, _class_errors, _errors_of, comparisons, confusions
+from verydeep.evaluation.results import NO_TOP5
 from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.source import Sample
 from verydeep.images.sources.splits import Splits
@@ -192,8 +193,7 @@ def shown(draw):
     values = draw(st.lists(st.integers(0, 6), min_size=classes * n, max_size=classes * n))
     posteriors = np.array(values, dtype=np.float64).reshape(n, classes) / 6
     labels = np.array(draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n)))
-    ids = tuple(map(str, range(n)))
-    return TestedImages(ids=ids, labels=labels, classes=NAMES[:classes], posteriors=posteriors, posteriors_of_runs=())
+    return made_up_evaluations.evaluation(["all"], [posteriors], labels, NAMES[:classes])
 
 
 def taken_for(images):
@@ -205,17 +205,17 @@ def taken_for(images):
 
 
 @settings(max_examples=100, deadline=None)
-@given(images=shown())
-def test_confusions_and_errors_of_classes_are_counted_image_by_image(images):
+@given(found=shown())
+def test_confusions_and_errors_of_classes_are_counted_image_by_image(found):
+    images = found.images
     names, labels = images.classes, images.labels.tolist()
     counts = Counter((names[label], names[place]) for label, place in zip(labels, taken_for(images), strict=True))
-    found = confusions(images)
-    assert {(true, place): n for true, place, n in found} == counts
-    assert len(found) == len(counts)
-    assert [n for *_, n in found] == sorted(counts.values(), reverse=True)
-    by_class = _class_errors(images)
+    assert {(true, place): n for true, place, n in found.confusions} == counts
+    assert len(found.confusions) == len(counts)
+    assert [n for *_, n in found.confusions] == sorted(counts.values(), reverse=True)
+    by_class = found.per_class
     assert [one.name for one in by_class] == [name for label, name in enumerate(names) if label in labels]
-    whole = _errors_of("all", images.posteriors, images.labels, scales=(256,), mirror=False)
+    whole = found.fused
     for one in by_class:
         wrong = sum(n for (true, place), n in counts.items() if true == one.name != place)
         assert (one.n, one.top1_wrong) == (labels.count(names.index(one.name)), wrong)
@@ -235,13 +235,6 @@ def test_so_many_runs_make_so_many_comparisons(runs):
     rng = np.random.default_rng(0)
     each = tuple(rng.dirichlet(np.ones(3), 20) for _ in range(runs))
     labels = rng.integers(0, 3, 20)
-    images = TestedImages(
-        ids=tuple(map(str, range(20))),
-        labels=labels,
-        classes=NAMES[:3],
-        posteriors=np.mean(each, axis=0),
-        posteriors_of_runs=each,
-    )
-    found = comparisons(NAMES[:runs], images)
+    found = made_up_evaluations.evaluation(NAMES[:runs], each, labels, NAMES[:3]).comparisons
     assert len(found) == (math.comb(runs, 2) + runs if runs > 1 else 0)
     assert len({(one.first, one.second) for one in found}) == len(found)

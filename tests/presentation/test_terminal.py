@@ -2,12 +2,12 @@
 
 import io
 
+import made_up_evaluations
 import numpy as np
 import pytest
 from rich.console import Console
 
-from verydeep.evaluation.protocols import Protocol
-from verydeep.evaluation.results import NO_TOP5, TestedImages, summarised
+from verydeep.evaluation.results import NO_TOP5
 from verydeep.evaluation.tables import comparison_table, evaluation_tables
 
 LONG = "/data/" + "-".join(f"folder{number}" for number in range(30)) + "/run"
@@ -20,26 +20,8 @@ def evaluation(taken, runs=("run",), classes=tuple("abcdef"), each=10, source="p
     """
     labels, one = np.repeat(np.arange(len(classes)), each), np.eye(len(classes))
     posteriors = [0.6 * one[places] + 0.3 * one[labels] + 0.1 / len(classes) for places in taken]
-    fused = np.mean(posteriors, axis=0)
-    images = TestedImages(
-        ids=tuple(map(str, range(len(labels)))),
-        labels=labels,
-        classes=classes,
-        posteriors=fused,
-        posteriors_of_runs=tuple(posteriors),
-    )
-    protocol = Protocol(scales=(224, 256))
-    return summarised(
-        images,
-        dict.fromkeys(runs, protocol),
-        source=source,
-        split="test",
-        protocol="dense",
-        unusable=dict.fromkeys(unusable, "no image"),
-        from_cache=0.0,
-        seconds=1.0,
-        images_per_second=1.0,
-    )
+    left_out = dict.fromkeys(unusable, "no image")
+    return made_up_evaluations.evaluation(runs, posteriors, labels, classes, source=source, unusable=left_out)
 
 
 def places(wrong, classes=6, each=10):
