@@ -106,7 +106,7 @@ def write_dirty(root, images=IMAGES, bad=BAD):
 def by_split(source):
     """The names of each split's images, in order."""
     parts = open_for_training(str(source)).sources
-    return {split: [part.source.paths[index] for index in part.indices] for split, part in parts.items()}
+    return {split: [part.source.ids[index] for index in part.indices] for split, part in parts.items()}
 
 
 def listed(run):

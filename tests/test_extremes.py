@@ -68,7 +68,7 @@ def source(folder):
     """The images in the order of FILES."""
     paths = tuple(f"{('a', 'b')[number % 2]}/{name}" for number, name in enumerate(FILES))
     labels = tuple(number % 2 for number in range(len(paths)))
-    return FolderSource(root=folder / "train", classes=("a", "b"), paths=paths, labels=labels)
+    return FolderSource(root=folder / "train", classes=("a", "b"), ids=paths, labels=labels)
 
 
 def flat(name):
@@ -184,7 +184,7 @@ def run(folder, tmp_path_factory):
     small = FolderSource(
         root=folder / "train",
         classes=("a", "b"),
-        paths=("a/1x1.jpg", "b/1x1.png", "a/31x31.jpg", "b/31x31.png"),
+        ids=("a/1x1.jpg", "b/1x1.png", "a/31x31.jpg", "b/31x31.png"),
         labels=(0, 1, 0, 1),
     )
     out = tmp_path_factory.mktemp("runs") / "run"
