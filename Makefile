@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test battery check format clean
+.PHONY: help install demo test battery check format map clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -39,6 +39,9 @@ check: install ## Format, lint, types, layers
 format: install ## Put the code into its format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+map: ## Write the map of the code in docs/ARCHITECTURE.md from docstrings
+	$(PYTHON) docs/map.py
 
 clean: ## Remove the environment, caches and the demo
 	rm -rf $(VENV) $(DEMO) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
