@@ -67,7 +67,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     path = _followed(path)
     put_back(path)
-    _remove_leftovers(path, "partial", "old")
+    for left in _leftovers(path, "partial", "old"):
+        shutil.rmtree(left, ignore_errors=True)
     aside = _aside(path, "partial")
     aside.mkdir(parents=True)
     try:
@@ -100,7 +101,8 @@ def new_files(path: Path) -> Iterator[Path]:
     Raises:
         OSError: nothing can be written there.
     """
-    _remove_leftovers(path, "partial")
+    for left in _leftovers(path, "partial"):
+        shutil.rmtree(left, ignore_errors=True)
     aside = _aside(path, "partial")
     try:
         aside.mkdir()
@@ -138,15 +140,9 @@ def _aside(path: Path, kind: str) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{kind}")
 
 
-def _leftovers(path: Path, kind: str) -> list[Path]:
+def _leftovers(path: Path, *kinds: str) -> list[Path]:
     """Return what `_aside` gave to processes that were killed."""
-    return sorted(path.parent.glob(f".{glob.escape(path.name)}.*.{kind}"))
-
-
-def _remove_leftovers(path: Path, *kinds: str) -> None:
-    for kind in kinds:
-        for left in _leftovers(path, kind):
-            shutil.rmtree(left, ignore_errors=True)
+    return sorted(left for kind in kinds for left in path.parent.glob(f".{glob.escape(path.name)}.*.{kind}"))
 
 
 def _sync(path: Path) -> None:

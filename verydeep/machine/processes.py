@@ -205,7 +205,7 @@ def joined(device: "torch.device", *, advice: str, known: tuple[type[Exception],
 def _group(device: "torch.device", advice: str) -> Iterator[Processes]:
     """Join the process group of torchrun, watch others, and leave when all have ended the block."""
     import torch.distributed as dist
-    from torch._C._distributed_c10d import PrefixStore
+    from torch._C._distributed_c10d import PrefixStore, TCPStore
     from torch.distributed.rendezvous import rendezvous
 
     store, rank, count = next(rendezvous("env://", timeout=_PATIENCE))
@@ -214,9 +214,13 @@ def _group(device: "torch.device", advice: str) -> Iterator[Processes]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
     _kept[:] = [dist.group.WORLD]
-    processes = Processes(rank=rank, count=count, beats=_store_of_beats(meeting))
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    # Signs of life have a connection of their own: one that the main thread waits on would hold them up.
+    connection = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=LOST_AFTER))
+    processes = Processes(rank=rank, count=count, beats=PrefixStore(f"verydeep/beats/{meeting}", connection))
     processes.beats.add(f"beat/{rank}", 1)
-    names = processes.all_of(f"process {rank} (pid {os.getpid()} on {_host()})")  # everyone has given a first sign
+    # Once everyone's name is there, everyone has given a first sign.
+    names = processes.all_of(f"process {rank} (pid {os.getpid()} on {socket.gethostname()})")
     processes = replace(processes, names=names)
     watching = threading.Thread(target=_watch, args=(processes, advice), daemon=True)
     watching.start()
@@ -248,15 +252,6 @@ def _meeting(store: Any, rank: int, count: int) -> str:
                 store.set(f"verydeep/met/{bytes(store.get(f'verydeep/comes/{other}')).decode()}", mine)
         time.sleep(_BEAT / 10)
     return mine
-
-
-def _store_of_beats(meeting: str) -> Any:
-    """Open a connection for signs of life alone: one that the main thread waits on would hold them up."""
-    from torch._C._distributed_c10d import PrefixStore, TCPStore
-
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    connection = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=LOST_AFTER))
-    return PrefixStore(f"verydeep/beats/{meeting}", connection)
 
 
 def _watch(processes: Processes, advice: str) -> None:
@@ -301,7 +296,3 @@ def _keeper(processes: Processes) -> str:
 
 def _beats(store: Any, rank: int) -> int:
     return int(store.add(f"beat/{rank}", 0))
-
-
-def _host() -> str:
-    return socket.gethostname()

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
@@ -150,15 +150,8 @@ def stop_request() -> Iterator[StopRequest]:
         if number == signal.SIGINT and number in previous:
             signal.signal(number, previous.pop(number))  # type: ignore[arg-type]
 
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, note)
-    except ValueError:
-        pass
-    try:
+    with _handled_by(note, (signal.SIGINT, signal.SIGTERM), previous):
         yield request
-    finally:
-        _restore(previous)
 
 
 @contextmanager
@@ -168,14 +161,25 @@ def ended_by_sigterm() -> Iterator[None]:
     def leave(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
 
-    previous = None
+    with _handled_by(leave, (signal.SIGTERM,), {}):
+        yield
+
+
+@contextmanager
+def _handled_by(
+    handler: Callable[[int, object], None], numbers: Sequence[int], previous: dict[int, object]
+) -> Iterator[None]:
+    """Let `handler` handle signals within the block; `previous` holds the handlers to restore after it."""
     with suppress(ValueError):  # outside the main thread
-        previous = signal.signal(signal.SIGTERM, leave)
+        for number in numbers:
+            previous[number] = signal.signal(number, handler)
     try:
         yield
     finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
+        while previous:
+            number, before = previous.popitem()
+            if before is not None:  # else no handler of Python's, which cannot be restored
+                signal.signal(number, before)  # type: ignore[arg-type]
 
 
 def leave_signals_to_the_main_process(_worker: int = 0) -> None:
@@ -183,9 +187,3 @@ def leave_signals_to_the_main_process(_worker: int = 0) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-
-
-def _restore(handlers: dict[int, object]) -> None:
-    while handlers:
-        number, handler = handlers.popitem()
-        signal.signal(number, handler)  # type: ignore[arg-type]
