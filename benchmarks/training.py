@@ -255,7 +255,7 @@ def ours(task: Task, execution: Execution) -> Callable[[], float]:
     def step() -> float:
         nonlocal done
         done += 1
-        outcome = descend(learner, task.recipe, batch, step=done, rate=RATE, usable=[len(batch.labels)])
+        outcome = descend(learner, batch, step=done, rate=RATE, usable=[len(batch.labels)])
         return outcome.loss_sum / len(batch.labels)
 
     return step

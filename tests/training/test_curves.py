@@ -3,6 +3,7 @@
 import signal
 import struct
 import time
+from contextlib import closing
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Stopped
 from verydeep.runs.record import read_metrics
-from verydeep.training.curves import TAGS, curves
+from verydeep.training.curves import TAGS, Curves
 
 TINY = Recipe(crop=32, width=0.05, batch=4, epochs=4, learning_rate=1e-3, seed=5)
 
@@ -64,7 +65,7 @@ def test_curves_are_the_metrics(images, tmp_path):
 
 def test_a_curve_that_is_resumed_forgets_steps_that_are_repeated(tmp_path):
     for first, value in ((0, 0.5), (0, 1.0), (3, 2.0)):
-        with curves(tmp_path, first_step=first, on=True) as plot:
+        with closing(Curves(tmp_path, first_step=first, on=True)) as plot:
             for step in range(first, 6):
                 plot.step(step, loss=value, learning_rate=0.1)
         time.sleep(1.1)  # event files are named by the second
@@ -95,7 +96,7 @@ def test_a_training_that_was_stopped_has_every_point_once(images, tmp_path, monk
 
 
 def test_another_process_draws_nothing(tmp_path):
-    with curves(tmp_path, first_step=0, on=False) as plot:
+    with closing(Curves(tmp_path, first_step=0, on=False)) as plot:
         plot.step(0, loss=1.0, learning_rate=0.1)
         plot.epoch({"epoch": 1})
     assert list(tmp_path.iterdir()) == []

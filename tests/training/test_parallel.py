@@ -10,7 +10,7 @@ import torch
 from verydeep import initialise, load, vgg
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.vgg import VGG
-from verydeep.training.micro_batch import _largest_that_fits
+from verydeep.training.learner import _largest_that_fits
 from verydeep.training.parallel import bytes_sent
 
 FC, PLAIN = {"fc_parallel": True}, {"fc_parallel": False}
@@ -186,7 +186,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_pieces_to_the_same_end(tmp_pat
         return forward(net, images, keep)
 
     monkeypatch.setattr(VGG, "forward", cramped)
-    monkeypatch.setattr("verydeep.training.micro_batch.OUT_OF_MEMORY_IS_SURVIVED", ("cpu",))
+    monkeypatch.setattr("verydeep.training.learner.OUT_OF_MEMORY_IS_SURVIVED", ("cpu",))
     assert several.run({**job, "out": str(tmp_path / "pieces")})["error"] is None
     assert "batches of 5 in 2 pieces of 3" in capsys.readouterr().err
     assert shown == [3] + [3, 2, 3, 2, 3] * 2  # one to try it out; 13 images in batches of 5, twice

@@ -10,7 +10,7 @@ from verydeep.images.open import open_for_training
 from verydeep.images.sources.derived import Subset
 from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Stopped
-from verydeep.training import learner, loop, micro_batch, step
+from verydeep.training import learner, loop, step
 from verydeep.training.step import DivergedError
 
 TINY = {"crop": 32, "width": 0.05, "batch": 4, "epochs": 2, "learning_rate": 1e-3}
@@ -120,13 +120,13 @@ def test_memory_that_does_not_hold_one_image_is_told(images, tmp_path, monkeypat
 def test_looking_for_what_fits_leaves_statistics_as_they_were(images, tmp_path, monkeypatch):
     recipe = Recipe(**TINY, batch_norm=True)
     train(images, network="A", out=tmp_path / "whole", recipe=recipe)
-    monkeypatch.setattr(micro_batch, "OUT_OF_MEMORY_IS_SURVIVED", ("cpu",))
+    monkeypatch.setattr(learner, "OUT_OF_MEMORY_IS_SURVIVED", ("cpu",))
     train(images, network="A", out=tmp_path / "run", recipe=recipe)
     assert same(tmp_path / "run", tmp_path / "whole")
 
 
 def test_what_would_take_more_than_half_of_the_memory_is_divided(images, tmp_path, monkeypatch, capsys):
     size = describe("A", input=32, classes=10, width=0.05).activation_bytes
-    monkeypatch.setattr(micro_batch.os, "sysconf", lambda name: size if name == "SC_PAGE_SIZE" else 6)
+    monkeypatch.setattr(learner.os, "sysconf", lambda name: size if name == "SC_PAGE_SIZE" else 6)
     train(images, network="A", out=tmp_path / "run", recipe=Recipe(**TINY))
     assert "batches of 4 in 4 pieces of 1" in capsys.readouterr().err

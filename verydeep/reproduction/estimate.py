@@ -23,7 +23,6 @@ from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import Execution, Runtime, torch_device
 from verydeep.networks.arithmetic import FLOAT32_BYTES, describe
 from verydeep.networks.initialisation import initialise
-from verydeep.networks.scales import scale_in_pixels, scale_range
 from verydeep.networks.vgg import VGG
 from verydeep.presentation.progress import reporting
 from verydeep.reproduction.grid import Grid
@@ -138,7 +137,7 @@ def _step(job: TrainingJob) -> tuple[float, int]:
     )
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    step = partial(descend, learner, recipe, batch, step=0, rate=0.0, usable=[images])
+    step = partial(descend, learner, batch, step=0, rate=0.0, usable=[images])
     step()
     return min(_seconds(step) for _ in range(_STEPS)) / images, _memory(learner, job)
 
@@ -152,9 +151,8 @@ def _memory(learner: Learner, job: TrainingJob) -> int:
 
 def _load(source: Source, recipe: Recipe, tolerance: Tolerance) -> float:
     """Measure the seconds per image that one process takes to decode and crop."""
-    low, high = (scale_in_pixels(scale, recipe.crop) for scale in scale_range(recipe.scale))
     view = TrainingView(
-        crop=recipe.crop, scale=(low, high), flip=recipe.flip, colour_sd=0.0, colour_components=np.zeros((3, 3))
+        crop=recipe.crop, scale=recipe.side_range, flip=recipe.flip, colour_sd=0.0, colour_components=np.zeros((3, 3))
     )
     images = min(len(source), _IMAGES_TRIED)
     quarantine = Quarantine(len(source), tolerance, split="train")

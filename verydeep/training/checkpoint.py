@@ -69,7 +69,12 @@ def save(checkpoints: Path, checkpoint: Checkpoint) -> Path:
         shutil.rmtree(torn)  # a killed process was writing it
     target = folder_of(checkpoints, checkpoint.progress.step)
     try:
-        _write(target, checkpoint)
+        with atomic.new_folder(target) as folder:
+            save_file({name: value.contiguous() for name, value in checkpoint.weights.items()}, folder / _WEIGHTS)
+            save_file({name: value.contiguous() for name, value in checkpoint.momentum.items()}, folder / _MOMENTUM)
+            (folder / _STATE).write_text(json.dumps(asdict(checkpoint.progress), indent=2))
+            hashes = {name: file_sha256(folder / name) for name in (_WEIGHTS, _MOMENTUM, _STATE)}
+            (folder / _MANIFEST).write_text(json.dumps(hashes, indent=2))
     except (OSError, SafetensorError) as error:
         size = sum(tensor.nbytes for tensor in [*checkpoint.weights.values(), *checkpoint.momentum.values()])
         raise OSError(
@@ -77,15 +82,6 @@ def save(checkpoints: Path, checkpoint: Checkpoint) -> Path:
         ) from error
     _remove_old(checkpoints, target)
     return target
-
-
-def _write(target: Path, checkpoint: Checkpoint) -> None:
-    with atomic.new_folder(target) as folder:
-        save_file({name: value.contiguous() for name, value in checkpoint.weights.items()}, folder / _WEIGHTS)
-        save_file({name: value.contiguous() for name, value in checkpoint.momentum.items()}, folder / _MOMENTUM)
-        (folder / _STATE).write_text(json.dumps(asdict(checkpoint.progress), indent=2))
-        hashes = {name: file_sha256(folder / name) for name in (_WEIGHTS, _MOMENTUM, _STATE)}
-        (folder / _MANIFEST).write_text(json.dumps(hashes, indent=2))
 
 
 def _remove_old(checkpoints: Path, newest: Path) -> None:

@@ -1,9 +1,8 @@
-"""Curves of a training: `metrics.jsonl` for machines and grep, event files for TensorBoard."""
+"""Figures of a training: beside the bar, and as curves: `metrics.jsonl` for machines, event files for TensorBoard."""
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,11 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
+from verydeep.machine.runtime import peak_memory
+from verydeep.presentation.numbers import billions, decimal, number, percent
 from verydeep.runs.files import TENSORBOARD
 from verydeep.runs.record import append_metrics
+from verydeep.training.state import TrainingState
 
 TAGS = {
     "loss": "loss/training",
@@ -27,73 +29,90 @@ TAGS = {
 
 
 class Curves:
-    """The curves of one run, from some step on."""
+    """The curves of one run, from some step on; if not `on`, nothing is written: another process does it.
 
-    def __init__(self, run: Path, writer: "_Events | None") -> None:
-        self._run, self._writer = run, writer
+    tensorboardX's own writer hands events to a thread. When that dies of a full disk, the next ones wait forever. Here
+    a full disk ends the events for TensorBoard, and a line says so.
+    """
+
+    def __init__(self, run: Path, *, first_step: int, on: bool) -> None:
+        self._run, self._on, self._folder = run, on, run / TENSORBOARD
+        self._file: EventsWriter | None = None
+        if on:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = EventsWriter(str(self._folder / "events"), "")
+        # Readers forget earlier events after this one; the last point that counts is that of `first_step` steps.
+        start = SessionLog(status=SessionLog.START)
+        self._try(lambda file: file.write_event(Event(step=first_step + 1, session_log=start)))
 
     def step(self, step: int, *, loss: float, learning_rate: float) -> None:
         """Add a point to the fine curves, for the step that came after `step` others."""
-        if self._writer is None:
-            return
-        self._writer.add_scalar("step/loss", loss, step + 1)
-        self._writer.add_scalar("step/learning_rate", learning_rate, step + 1)
+        self._add_scalar("step/loss", loss, step + 1)
+        self._add_scalar("step/learning_rate", learning_rate, step + 1)
 
     def epoch(self, figures: dict[str, Any]) -> None:
         """Add a line of metrics, and a point to every curve."""
-        if self._writer is None:
+        if not self._on:
             return
         append_metrics(self._run, figures)
         for name, tag in TAGS.items():
-            self._writer.add_scalar(tag, figures[name], figures["step"])
-        self._writer.flush()
-
-
-class _Events:
-    """TensorBoard's events; where the disk is full it says so once and goes on without them.
-
-    tensorboardX's own writer hands them to a thread. When that dies of a full disk, the next ones wait forever.
-    """
-
-    def __init__(self, folder: Path, *, first_step: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self._file: EventsWriter | None = EventsWriter(str(folder / "events"), "")
-        # Readers forget earlier events after it; the last point that counts is that of `first_step` steps.
-        start = Event(step=first_step + 1, session_log=SessionLog(status=SessionLog.START))
-        self._try(lambda file: file.write_event(start))
-
-    def add_scalar(self, tag: str, value: float, step: int) -> None:
-        event = Event(wall_time=time.time(), step=step, summary=scalar(tag, value))
-        self._try(lambda file: file.write_event(event))
-
-    def flush(self) -> None:
+            self._add_scalar(tag, figures[name], figures["step"])
         self._try(lambda file: file.flush())
 
     def close(self) -> None:
+        """Close the file of events."""
         self._try(lambda file: file.close())
 
+    def _add_scalar(self, tag: str, value: float, step: int) -> None:
+        self._try(lambda file: file.write_event(Event(wall_time=time.time(), step=step, summary=scalar(tag, value))))
+
     def _try(self, act: Callable[[EventsWriter], object]) -> None:
-        if self._file is None:
-            return
         try:
-            act(self._file)
+            if self._file is not None:
+                act(self._file)
         except OSError as error:
             self._file = None
             print(f"no more curves in {self._folder}: {error}", file=sys.stderr)
 
 
-@contextmanager
-def curves(run: Path, *, first_step: int, on: bool) -> Iterator[Curves]:
-    """Give a run's curves to add to; points of steps after `first_step`, of a process that was killed, are forgotten.
+def bar_figures(state: TrainingState) -> dict[str, str]:
+    """Return the figures beside the bar, the most important first: the last are left out where there is no room."""
+    progress = state.progress
+    seen, seconds = max(1, progress.seen), max(progress.seconds, 1e-9)
+    best = {} if progress.plateau.best is None else {"best": f"{percent(progress.plateau.best)}%"}
+    return {
+        "epoch": f"{state.epoch}/{state.job.recipe.epochs}",
+        "loss": decimal(progress.loss_sum / seen, 3),
+        "error": f"{percent(100 * progress.wrong / seen)}%",
+        "images/s": number(round(seen / seconds)),
+        "waiting": f"{percent(100 * progress.waited / seconds, 0)}%",
+        **best,
+        "rate": f"{state.rate(progress.step - 1):.2g}",
+        "memory": f"{billions(peak_memory(state.job.device))} GB",
+    }
 
-    If not `on`, nothing is written: another process does it.
-    """
-    if not on:
-        yield Curves(run, None)
-        return
-    writer = _Events(run / TENSORBOARD, first_step=first_step)
-    try:
-        yield Curves(run, writer)
-    finally:
-        writer.close()
+
+def epoch_metrics(state: TrainingState, validation_error: float) -> dict[str, Any]:
+    """Return the metrics of an epoch that has just ended; errors and waiting in percent."""
+    progress = state.progress
+    return {
+        "epoch": state.epoch,
+        "step": progress.step,
+        "learning_rate": state.rate(progress.step - 1),
+        "loss": progress.loss_sum / progress.seen,
+        "training_error": 100 * progress.wrong / progress.seen,
+        "validation_error": validation_error,
+        "images": progress.seen,
+        "images_per_second": progress.seen / progress.seconds,
+        "seconds": progress.seconds,
+        "waiting": 100 * progress.waited / progress.seconds,
+        "peak_memory_bytes": peak_memory(state.job.device),
+    }
+
+
+def about_missing_images(state: TrainingState) -> str:
+    """Say how many usable images an epoch went without: those whose object none of their crops showed; "" if none."""
+    usable = state.bad_images.images - len(state.bad_images.reasons)
+    missing = usable - state.progress.seen
+    without = f"epoch {state.epoch} went without {number(missing)} of {number(usable)} images"
+    return f"{without}: none of their crops showed enough of their object" if missing > 0 else ""

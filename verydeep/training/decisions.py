@@ -1,14 +1,24 @@
-"""Decisions that all processes of a training take alike: go on, save, or save and end."""
+"""Decisions that all processes of a training take alike: go on, save, or save and end; one before each step.
+
+The decision before a step comes with the batch for it.
+"""
 
 import itertools
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from verydeep.images.loader import training_batches
+from verydeep.images.on_device import DeviceBatch, nothing, on_device
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.tolerance import TooManyBadImagesError
+from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import LostProcessError, Processes
-from verydeep.machine.runtime import Stopped
+from verydeep.machine.runtime import Stopped, StopRequest
+from verydeep.training.state import TrainingState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +72,48 @@ def settle(quarantine: Quarantine, processes: Processes) -> TooManyBadImagesErro
     except TooManyBadImagesError as error:
         return error
     return None
+
+
+class Arrived(NamedTuple):
+    """This process's share of a batch, and what to do before its step."""
+
+    decision: Decision
+    batch: DeviceBatch
+    usable: Sequence[int]
+    """Usable images of the batch that each process has."""
+    asked: float
+    """When the batch was asked for, in seconds of `time.perf_counter`."""
+    waited: float
+    """Seconds until it came."""
+
+
+def arrivals(state: TrainingState, stop: StopRequest) -> Generator[Arrived]:
+    """Yield this process's share of every batch, from the next step on."""
+    device, processes, bad, recipe = state.job.device, state.job.processes, state.bad_images, state.job.recipe
+    failure: Exception | None = None
+    loaded = training_batches(
+        state.job.splits.source("train"),
+        state.view,
+        batch=recipe.batch,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        quarantine=bad,
+        first_step=state.progress.step,
+        workers=state.job.runtime.workers,
+        share=(processes.rank, processes.count),
+    )
+    with closing(on_device(loaded, device)) as batches:
+        while True:
+            asked, batch = time.perf_counter(), nothing(recipe.crop, device)
+            try:
+                batch = next(batches)
+            except (WorkerDiedError, TooManyBadImagesError) as error:
+                failure = error
+            waited = time.perf_counter() - asked
+            save_due = time.monotonic() - state.saved > 60 * state.job.execution.save_minutes
+            told = [len(batch.labels), len(bad.waiting), failure is not None, stop.signal or 0, save_due]
+            usable, waiting, failed, signals, due = processes.gathered(told).T.int().tolist()
+            if any(waiting):
+                failure = settle(bad, processes) or failure
+            decision = decide(state.job.out, failure=failure, failed=failed, signal=max(signals), save_due=bool(due[0]))
+            yield Arrived(decision, batch, usable, asked, waited)

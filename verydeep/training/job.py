@@ -1,8 +1,9 @@
-"""A training as it was asked for."""
+"""A training as it was asked for; whether its run folder is free or holds the same training, and its record."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,8 +12,21 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.networks.architecture import Architecture
+from verydeep.networks.initialisation import Initialisation
+from verydeep.runs.files import QUARANTINE, RECORD
 from verydeep.runs.model import weights_fingerprint
-from verydeep.training.recipe import Recipe
+from verydeep.runs.record import Record, command, has_record, is_begun, is_finished, read_record, versions, write_record
+from verydeep.training.recipe import Recipe, recipe_from
+
+_NAMES_FOR_PEOPLE = {
+    "train": "training images",
+    "train_whole": "training images",
+    "val": "validation images",
+    "init": "weights to start from",
+    "finetune": "run to go on from",
+    "freeze": "frozen layers",
+}
+"""Settings whose own names are not what people call them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,3 +67,63 @@ class TrainingJob:
             return images
         kind = "init" if self.recipe.finetune is None else "finetune"
         return {**images, kind: weights_fingerprint(self.recipe.start)}
+
+
+def begin_run(job: TrainingJob, initialisation: Initialisation) -> None:
+    """Begin the run folder with its `run.json`; remove the quarantine list of a training that never began."""
+    record = Record(
+        network=job.network,
+        recipe=asdict(job.recipe),
+        runtime={**asdict(job.runtime), **asdict(job.execution), "processes": job.processes.count},
+        source=job.splits.name,
+        fingerprints=job.fingerprints,
+        images={split: len(job.splits.source(split)) for split in ("train", "val")},
+        classes=job.splits.classes,
+        initialisation=str(initialisation),
+        command=command(),
+        versions=versions(),
+        regression=job.splits.regression,
+    )
+    write_record(job.out, record)
+    (job.out / QUARANTINE).unlink(missing_ok=True)
+
+
+def check_folder(out: Path, *, resume: bool) -> None:
+    """Refuse to write where something else lies.
+
+    Raises:
+        ValueError: something does.
+    """
+    if out.is_file():
+        raise ValueError(f"{out} is a file: choose a folder")
+    if not out.is_dir() or not any(out.iterdir()) or (has_record(out) and not is_begun(out)):
+        return
+    if not resume:
+        raise ValueError(f"{out} exists: add --resume to go on with it, or choose another folder")
+    if not has_record(out):
+        raise ValueError(f"{out} is no run to resume (it has no {RECORD}): choose another folder")
+
+
+def is_done(job: TrainingJob) -> bool:
+    """Return whether the training has ended before.
+
+    Raises:
+        ValueError: it was begun with another network, recipe or other images, or the run was imported.
+    """
+    if not (has_record(job.out) and is_begun(job.out)):
+        return False
+    before = read_record(job.out)
+    if before.imported is not None:
+        raise ValueError(f"{job.out} was imported, so there is nothing to resume: go on from it with --finetune")
+    old: dict[str, Any] = {"network": before.network, "classes": before.classes, "regression": before.regression}
+    new = {"network": job.network, "classes": job.splits.classes, "regression": job.splits.regression}
+    old |= asdict(recipe_from(before.recipe)) | before.fingerprints
+    new |= asdict(job.recipe) | job.fingerprints
+    changed = {_NAMES_FOR_PEOPLE.get(name, name) for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+    if changed:
+        boxes = " or their boxes" if job.splits.regression and _NAMES_FOR_PEOPLE["train"] in changed else ""
+        raise ValueError(
+            f"{job.out} was made with other settings ({', '.join(sorted(changed))}{boxes}): resume it with its own "
+            f"({before.command}), or choose another folder"
+        )
+    return is_finished(job.out)

@@ -1,5 +1,11 @@
-"""The learner: the network on its device, together with other processes, its objective and its optimiser."""
+"""The learner: the network on its device, together with other processes, its objective and its optimiser.
 
+It computes as many images at once, a micro-batch, as fit into memory.
+"""
+
+import math
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -7,67 +13,64 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from verydeep.machine.processes import Processes
-from verydeep.machine.runtime import Precision, uses_bf16
+from verydeep.machine.processes import processes_here
+from verydeep.machine.runtime import Precision, autocast, uses_bf16
+from verydeep.networks.arithmetic import describe
 from verydeep.networks.vgg import VGG
 from verydeep.training.checkpoint import Checkpoint
 from verydeep.training.job import TrainingJob
-from verydeep.training.micro_batch import micro_batch_that_fits
 from verydeep.training.objective import Objective, box_regression, classification
 from verydeep.training.parallel import laid_out_like, parallelised
-from verydeep.training.recipe import Recipe
 
 _FUSED_KERNELS = ("cuda", "cpu")
 """Devices on which one kernel updates all weights: for net A at crop 64, on a CPU, 22 ms against 95 (docs/LOG.md)."""
+
+OUT_OF_MEMORY_IS_SURVIVED = ("cuda",)
+"""Devices on which an allocation that fails is an error; elsewhere the system ends the process."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
     """Everything that computes steps, the same for all of them."""
 
+    job: TrainingJob
     net: VGG
     """Holds the weights."""
     forward: nn.Module
     """Called in place of `net`: compiled, or adding up gradients over processes."""
     optimiser: torch.optim.SGD
-    processes: Processes
-    device: torch.device
     bf16: bool
     """Whether products are computed in bfloat16."""
     tf32: bool
     """Whether products of float32 are computed in TF32."""
     micro_batch: int
     """Images computed at once."""
-    fc_parallel: bool
-    """Whether each process holds a part of the fully connected layers."""
     objective: Objective
 
 
 def learner_of(job: TrainingJob, net: VGG, checkpoint: Checkpoint | None = None) -> Learner:
     """Put the network on the job's device, together with other processes; take the momentum from the checkpoint."""
-    execution, processes, device = job.execution, job.processes, job.device
+    execution, device, boxes = job.execution, job.device, job.architecture.boxes
     tf32 = _choose_kernels(device, execution.precision)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     bf16 = uses_bf16(execution.precision, device)
-    micro_batch = execution.micro_batch or micro_batch_that_fits(job, net, bf16=bf16)
-    forward = parallelised(net, processes, device, fc_parallel=execution.fc_parallel)
+    micro_batch = execution.micro_batch or _micro_batch_that_fits(job, net, bf16=bf16)
+    forward = parallelised(net, job.processes, device, fc_parallel=execution.fc_parallel)
     if execution.compile:
         forward = cast(nn.Module, torch.compile(forward))
-    optimiser = _optimiser(net, job.recipe, device)
+    optimiser = _optimiser(job, net)
     for name, value in net.named_parameters():
         if checkpoint is not None and name in checkpoint.momentum:
             optimiser.state[value]["momentum_buffer"] = laid_out_like(value.detach(), checkpoint.momentum[name])
     return Learner(
+        job=job,
         net=net,
         forward=forward,
         optimiser=optimiser,
-        processes=processes,
-        device=device,
         bf16=bf16,
         tf32=tf32,
         micro_batch=micro_batch,
-        fc_parallel=execution.fc_parallel,
-        objective=_objective(job),
+        objective=box_regression(boxes) if boxes else classification(label_smoothing=job.recipe.label_smoothing),
     )
 
 
@@ -81,22 +84,69 @@ def _choose_kernels(device: torch.device, precision: Precision) -> bool:
     return tf32
 
 
-def _objective(job: TrainingJob) -> Objective:
-    if job.architecture.boxes is not None:
-        return box_regression(job.architecture.boxes)
-    return classification(label_smoothing=job.recipe.label_smoothing)
-
-
-def _optimiser(net: VGG, recipe: Recipe, device: torch.device) -> torch.optim.SGD:
+def _optimiser(job: TrainingJob, net: VGG) -> torch.optim.SGD:
     """Return momentum descent; one kernel updates all weights where there is one (there is none for sharded ones)."""
     learning = [value for value in net.parameters() if value.requires_grad]
     groups = [
         {"params": [value for value in learning if isinstance(value, DTensor) == sharded], "fused": fused}
-        for sharded, fused in ((False, device.type in _FUSED_KERNELS), (True, False))
+        for sharded, fused in ((False, job.device.type in _FUSED_KERNELS), (True, False))
     ]
     return torch.optim.SGD(
         [group for group in groups if group["params"]],
-        lr=recipe.first_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
+        lr=job.recipe.first_rate,
+        momentum=job.recipe.momentum,
+        weight_decay=job.recipe.weight_decay,
     )
+
+
+def _micro_batch_that_fits(job: TrainingJob, net: VGG, *, bf16: bool) -> int:
+    """Return the images that every process can compute at once: all of its share, or a half, a quarter, ... of it."""
+    share, device, crop = math.ceil(job.recipe.batch / job.processes.count), job.device, net.architecture.crop
+
+    def try_out(images: int) -> None:
+        black = torch.zeros(images, 3, crop, crop, device=device).to(memory_format=torch.channels_last)
+        with autocast(device, bf16=bf16):
+            loss = net(black).float().logsumexp(1).sum()
+        loss.backward()
+
+    if device.type in OUT_OF_MEMORY_IS_SURVIVED:
+        momentum = [torch.empty_like(value) for value in net.parameters()]  # which will have to fit, too
+        before = {name: value.clone() for name, value in net.named_buffers()}
+        fits = _largest_that_fits(share, try_out, forget=lambda: net.zero_grad(set_to_none=True))
+        net.load_state_dict(before, strict=False)
+        del momentum
+    else:
+        fits = _largest_by_arithmetic(job, share)
+    return int(job.processes.gathered([fits]).min())
+
+
+def _largest_by_arithmetic(job: TrainingJob, images: int) -> int:
+    """Return the first of `images`, a half, a quarter, ... whose activations and gradients take half of the memory."""
+    size = describe(job.architecture).activation_bytes
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / processes_here()
+    while images > 1 and 2 * size * images > memory / 2:
+        images = math.ceil(images / 2)
+    return images
+
+
+def _largest_that_fits(images: int, try_out: Callable[[int], None], *, forget: Callable[[], None]) -> int:
+    """Return the first of `images`, a half, a quarter, ... that `try_out` has memory for; `forget` frees it again.
+
+    Raises:
+        ValueError: not even one image fits.
+    """
+    while True:
+        try:
+            try_out(images)
+        except torch.OutOfMemoryError:
+            if images == 1:
+                raise ValueError(
+                    "not even one image fits into the device's memory: take a smaller --width or --crop"
+                ) from None
+        else:
+            return images
+        finally:
+            forget()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        images = math.ceil(images / 2)

@@ -19,18 +19,14 @@ from verydeep.networks.configurations import CONFIGURATIONS, configuration
 from verydeep.presentation.numbers import percent
 from verydeep.presentation.progress import Reporter, reporting
 from verydeep.runs.model import load_config
-from verydeep.training.arrivals import Arrived, arrivals
 from verydeep.training.checkpoint import Progress
-from verydeep.training.curves import Curves, curves
-from verydeep.training.decisions import GO_ON, SAVE, Decision, decide
-from verydeep.training.figures import bar_figures, epoch_metrics, missing_images
-from verydeep.training.job import TrainingJob
+from verydeep.training.curves import Curves, about_missing_images, bar_figures, epoch_metrics
+from verydeep.training.decisions import GO_ON, SAVE, Arrived, Decision, arrivals, decide
+from verydeep.training.job import TrainingJob, check_folder, is_done
 from verydeep.training.preparation import prepare
 from verydeep.training.recipe import Recipe
-from verydeep.training.run_folder import check_folder, is_done
-from verydeep.training.saving import last_checkpoint, save_checkpoint, save_models
 from verydeep.training.schedule import after_epoch
-from verydeep.training.state import TrainingState
+from verydeep.training.state import TrainingState, last_checkpoint, save_checkpoint, save_models
 from verydeep.training.step import Abandoned, DivergedError, Outcome, descend
 from verydeep.training.validation import validation_error
 
@@ -100,7 +96,7 @@ def _train(job: TrainingJob) -> None:
     with (
         stop_request() as stop,
         reporting(f"train {job.network}", total, done=step, quiet=not first) as report,
-        curves(job.out, first_step=step, on=first) as plot,
+        closing(Curves(job.out, first_step=step, on=first)) as plot,
     ):
         state.bad_images.say = state.bad_validation.say = report.say
         for line in lines:
@@ -133,8 +129,8 @@ def _step(state: TrainingState, arrived: Arrived, stop: StopRequest, report: Rep
         try:
             outcome = _descend(state, arrived, stop, report.say)
         except Abandoned:
-            return decide(state.out, signal=stop.signal or 0)
-        plot.step(progress.step, loss=outcome.loss_sum / images, learning_rate=state.rate)
+            return decide(state.job.out, signal=stop.signal or 0)
+        plot.step(progress.step, loss=outcome.loss_sum / images, learning_rate=state.rate(progress.step))
     state.progress = replace(
         progress,
         step=progress.step + 1,
@@ -161,23 +157,22 @@ def _descend(state: TrainingState, arrived: Arrived, stop: StopRequest, say: Cal
         try:
             return descend(
                 state.learner,
-                state.recipe,
                 arrived.batch,
                 step=step,
-                rate=state.rate,
+                rate=state.rate(step),
                 usable=arrived.usable,
                 abandon=lambda: alone and stop.signal is not None,
             )
         except DivergedError as error:
             raise DivergedError(
-                f"{error}; that step was not applied, {last_checkpoint(state.out)}: train again in another folder "
+                f"{error}; that step was not applied, {last_checkpoint(state.job.out)}: train again in another folder "
                 "with a lower learning rate"
             ) from None
         except torch.OutOfMemoryError as error:
             smaller = math.ceil(state.learner.micro_batch / 2)
             if not alone or state.learner.micro_batch == 1:
                 raise RuntimeError(
-                    f"out of memory at step {step}; {last_checkpoint(state.out)}: go on with --resume "
+                    f"out of memory at step {step}; {last_checkpoint(state.job.out)}: go on with --resume "
                     f"--micro-batch {smaller}"
                 ) from error
         say(f"out of memory at step {step}: it is done again in pieces of {smaller}")
@@ -195,13 +190,13 @@ def _end_epoch(state: TrainingState, stop: StopRequest, report: Reporter, plot: 
     if isinstance(error, Decision):
         return error
     report.advance(0, tell=True, figures={**bar_figures(state), "validation": f"{percent(error)}%"})
-    for line in missing_images(state):
-        report.say(line)
+    if missing := about_missing_images(state):
+        report.say(missing)
     plot.epoch(epoch_metrics(state, error))
     best = progress.plateau.best is None or error < progress.plateau.best
     state.progress = Progress(
         step=progress.step,
-        plateau=after_epoch(progress.plateau, error, state.recipe),
+        plateau=after_epoch(progress.plateau, error, state.job.recipe),
         best_step=progress.step if best else progress.best_step,
     )
     return SAVE

@@ -41,11 +41,8 @@ def parallelised(net: VGG, processes: Processes, device: torch.device, *, fc_par
     if not any(value.requires_grad for name, value in net.named_parameters() if name not in ignored):
         return net  # all that is not sharded is frozen
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(net, ignored)
-    wrapped = DistributedDataParallel(
-        net,
-        device_ids=[device] if device.type == "cuda" else None,
-        gradient_as_bucket_view=True,
-    )
+    device_ids = [device] if device.type == "cuda" else None
+    wrapped = DistributedDataParallel(net, device_ids=device_ids, gradient_as_bucket_view=True)
     wrapped.register_comm_hook(None, _added_up)
     return wrapped
 
@@ -103,9 +100,8 @@ def laid_out_like(other: Shaped[Tensor, "..."], value: Shaped[Tensor, "..."]) ->
 def gradient_norm(net: nn.Module) -> float:
     """Return the norm of all gradients together, the same in every process."""
     gradients = [value.grad for value in net.parameters() if value.grad is not None]
-    plain = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
-    sharded = [gradient for gradient in gradients if isinstance(gradient, DTensor)]
-    norms = [whole(torch.nn.utils.get_total_norm(some)) for some in (plain, sharded) if some]
+    groups = ([one for one in gradients if isinstance(one, DTensor) == sharded] for sharded in (False, True))
+    norms = [whole(torch.nn.utils.get_total_norm(group)) for group in groups if group]
     return torch.stack(norms).norm().item()
 
 
@@ -119,8 +115,6 @@ def bytes_sent(net: VGG, processes: int, *, batch: int, fc_parallel: bool, bf16:
     sizes = {name: value.numel() for name, value in net.named_parameters() if value.requires_grad}
     sharded = [name for name in sizes if name.split(".")[0] in _SHARDED] if fc_parallel else []
     gradients = 2 * sum(size for name, size in sizes.items() if name not in sharded)
-    activations = 0
-    if fc_parallel:
-        activations = 2 * batch * (net.fc6.in_features + net.fc7.out_features + net.fc8.out_features)
+    activations = 2 * batch * (net.fc6.in_features + net.fc7.out_features + net.fc8.out_features) if fc_parallel else 0
     size = _BYTES_PER_NUMBER * gradients + (_BYTES_PER_NUMBER // 2 if bf16 else _BYTES_PER_NUMBER) * activations
     return size * (processes - 1) // processes

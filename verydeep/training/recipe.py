@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from verydeep.networks.configurations import PAPER_CROP, InitialisationScheme, check_crop
-from verydeep.networks.scales import scale_range
+from verydeep.networks.scales import scale_in_pixels, scale_range
 from verydeep.version import __version__
 
 _SEED_LIMIT = 2**63
@@ -154,6 +154,12 @@ class Recipe:
     def start(self) -> str | None:
         """The RUN that first weights come from, by `init` or `finetune`; None for random weights."""
         return self.init if self.starts_from_run() else self.finetune
+
+    @property
+    def side_range(self) -> tuple[int, int]:
+        """The least and the greatest S, in pixels at this crop."""
+        low, high = (scale_in_pixels(scale, self.crop) for scale in scale_range(self.scale))
+        return low, high
 
     @property
     def first_rate(self) -> float:

@@ -17,7 +17,6 @@ from verydeep.machine.runtime import autocast
 from verydeep.networks.vgg import VGG
 from verydeep.training.learner import Learner
 from verydeep.training.parallel import everyones_rows, gradient_norm
-from verydeep.training.recipe import Recipe
 
 
 class DivergedError(RuntimeError):
@@ -40,7 +39,6 @@ class Outcome:
 
 def descend(
     learner: Learner,
-    recipe: Recipe,
     batch: DeviceBatch,
     *,
     step: int,
@@ -51,8 +49,7 @@ def descend(
     """Apply one step with learning rate `rate`; its random numbers follow from seed, step and positions in the batch.
 
     Args:
-        learner: the network and its optimiser.
-        recipe: seed, batch and dropout.
+        learner: the network and its optimiser; its job has seed, batch and dropout.
         batch: this process's share.
         step: number of the step, from 0.
         rate: learning rate.
@@ -67,32 +64,27 @@ def descend(
     _freeze_statistics(learner.net)
     learner.optimiser.zero_grad()
     with _restoring_statistics(learner.net):
-        loss_sum, wrong = _gradients(learner, recipe, batch, step=step, usable=usable, abandon=abandon)
-        sums = learner.processes.gathered([loss_sum, wrong]).sum(0).tolist()
+        sums = learner.job.processes.gathered(_gradients(learner, batch, step, usable, abandon))
+        loss_sum, wrong = sums.sum(0).tolist()
         norm = gradient_norm(learner.net)
-        if not (math.isfinite(sums[0]) and math.isfinite(norm)):
-            loss = sums[0] / sum(usable)
+        if not (math.isfinite(loss_sum) and math.isfinite(norm)):
+            loss = loss_sum / sum(usable)
             raise DivergedError(f"training diverged at step {step} (loss {loss:.3g}, gradient norm {norm:.3g})")
     for group in learner.optimiser.param_groups:
         group["lr"] = rate
     learner.optimiser.step()
-    return Outcome(loss_sum=sums[0], wrong=round(sums[1]))
+    return Outcome(loss_sum=loss_sum, wrong=round(wrong))
 
 
 def _gradients(
-    learner: Learner,
-    recipe: Recipe,
-    batch: DeviceBatch,
-    *,
-    step: int,
-    usable: Sequence[int],
-    abandon: Callable[[], bool],
-) -> tuple[float, float]:
+    learner: Learner, batch: DeviceBatch, step: int, usable: Sequence[int], abandon: Callable[[], bool]
+) -> list[float]:
     """Add up the gradients of the mean loss of the whole batch; return loss and errors of this process's images."""
-    keep = _dropout_masks(learner.net, seed=recipe.seed, step=step, batch=recipe.batch, device=learner.device)
+    recipe, device, fc_parallel = learner.job.recipe, learner.job.device, learner.job.execution.fc_parallel
+    keep = _dropout_masks(learner.net, seed=recipe.seed, step=step, batch=recipe.batch, device=device)
     positions = _positions(learner, batch.positions, max(usable))
-    sums = torch.zeros(2, device=learner.device)
-    rows = max(usable) if learner.fc_parallel else len(batch.labels)
+    sums = torch.zeros(2, device=device)
+    rows = max(usable) if fc_parallel else len(batch.labels)
     starts = range(0, max(1, rows), learner.micro_batch)
     for start in starts:
         if abandon():
@@ -102,13 +94,12 @@ def _gradients(
         masks = {name: mask[positions[:, part].flatten()] for name, mask in keep.items()}
         images = _filled(piece.images, part.stop - part.start)
         last = start == starts[-1]
-        with _exchange_only_if(learner.forward, last), autocast(learner.device, bf16=learner.bf16):
+        with _exchange_only_if(learner.forward, last), autocast(device, bf16=learner.bf16):
             outputs = learner.forward(images, everyones_rows(masks, learner.net))[: len(piece.labels)]
             loss = learner.objective.loss(outputs, piece)
             (loss / sum(usable)).backward()
         sums += torch.stack([loss.detach(), learner.objective.wrong(outputs, piece).sum()])
-    loss_sum, wrong = sums.tolist()
-    return loss_sum, wrong
+    return sums.tolist()
 
 
 def _dropout_masks(
@@ -132,10 +123,10 @@ def _dropout_masks(
 
 def _positions(learner: Learner, mine: Int[Tensor, " B"], rows: int) -> Int[Tensor, "processes rows"]:
     """Return the positions in the batch of the rows that dropout sees: all processes' if those layers are shared."""
-    if not learner.fc_parallel:
+    if not learner.job.execution.fc_parallel:
         return mine[None]
     padded = F.pad(mine, (0, rows - len(mine))).tolist()
-    return learner.processes.gathered(padded).to(learner.device, torch.int64)
+    return learner.job.processes.gathered(padded).to(learner.job.device, torch.int64)
 
 
 def _filled(images: Float[Tensor, "B 3 H W"], rows: int) -> Float[Tensor, "rows 3 H W"]:
@@ -174,7 +165,7 @@ def _freeze_statistics(net: VGG) -> None:
 def scores(learner: Learner, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B outputs"]:
     """Return the outputs in testing, class scores or boxes, of at most as many images as a micro-batch has."""
     learner.net.eval()
-    with torch.no_grad(), autocast(learner.device, bf16=learner.bf16):
-        rows = _filled(images, learner.micro_batch) if learner.fc_parallel else images
+    with torch.no_grad(), autocast(learner.job.device, bf16=learner.bf16):
+        rows = _filled(images, learner.micro_batch) if learner.job.execution.fc_parallel else images
         outputs: Tensor = learner.net(rows)
     return outputs[: len(images)]
