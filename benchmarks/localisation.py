@@ -35,7 +35,7 @@ from verydeep.localisation.training import localisation_recipe, localisation_spl
 from verydeep.runs.model import load_model
 from verydeep.runs.record import versions
 from verydeep.statistics import percentile_interval
-from verydeep.transfer_learning.measures import bootstrapped_recalls
+from verydeep.transfer_learning.measures import _resampled_recalls
 
 FOLDERS = {"airplane": "airplanes", "face": "Faces", "motorcycle": "Motorbikes"}
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -136,7 +136,7 @@ def over_seeds(results: Mapping[str, Localisation]) -> dict[str, Any]:
         its = [positions[name] for name in one.images.ids]
         tested[number, its] = True
         right[:, number, its] = one.images.overlaps > CORRECT_IOU
-    resampled = 100 - bootstrapped_recalls(right, tested, np.array([labels[name] for name in positions]))
+    resampled = 100 - _resampled_recalls(right, tested, np.array([labels[name] for name in positions]))
     errors = np.array(
         [[100 - 100 * its[these].mean() for its, these in zip(of_head, tested, strict=True)] for of_head in right]
     )

@@ -1,6 +1,7 @@
 """The house keeps its measures: short functions, few parameters, files that fit a screenful or three."""
 
 import ast
+import importlib
 import io
 import re
 import statistics
@@ -94,6 +95,13 @@ def test_names_used_in_one_module_alone_are_private():
         if not any(node.name in words[other] for other in MODULES if other != path)
     ]
     assert [name for name in alone if not name.startswith("verydeep/commands/")] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name)
+def test_benchmarks_import_what_there_is(path):
+    imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    wanted = [(node.module, name.name) for node in imports for name in node.names if node.module.startswith("verydeep")]
+    assert [found for found in wanted if not hasattr(importlib.import_module(found[0]), found[1])] == []
 
 
 def test_the_map_is_that_of_the_code():
