@@ -152,14 +152,11 @@ def _job(extraction: Extraction, file: Path, inputs: dict[str, Any], processes: 
 
     Images are not read for that if their contents are known already (`Unchanged`).
     """
-    source = extraction.source
-
-    def read() -> list[bytes]:
-        with reporting("read images", total=len(source)) as report:
-            return contents_digests(source, report.advance)
-
-    if not isinstance(source, Unchanged):
-        source = Unchanged(source=source, digests=processes.from_first(read))
+    images = extraction.source
+    if isinstance(images, Unchanged):
+        source = images
+    else:
+        source = Unchanged(source=images, digests=processes.from_first(lambda: contents_digests(images)))
     inputs = {**inputs, "contents_sha256": hashlib.sha256(b"".join(source.digests)).hexdigest()}
     folder = chunks.folder(file) / digest(inputs)[:16]
     count = math.ceil(len(source) / extraction.images_at_once)

@@ -81,7 +81,7 @@ def evaluate(
             "images, classes or runs under these names",
             lambda: (source.fingerprint, source.classes, [(one.model.weights_sha256, one.protocol) for one in runs]),
         )
-        digests = processes.from_first(lambda: _digests(source)) if cache else None
+        digests = processes.from_first(lambda: contents_digests(source)) if cache else None
         passes = [_passes(one, device, digests, tolerance) for one in runs]
         quarantine = Quarantine(len(source), tolerance, split=split)
         context = PassContext(
@@ -108,12 +108,6 @@ def evaluate(
             )
 
         return _from_first(processes, summary)
-
-
-def _digests(source: Source) -> list[bytes]:
-    """Return a digest of each file's content: files of the same name are not always the same."""
-    with reporting("read images", total=len(source)) as report:
-        return contents_digests(source, report.advance)
 
 
 def _passes(run: TestedRun, device: torch.device, digests: Sequence[bytes] | None, tolerance: Tolerance) -> list[Pass]:

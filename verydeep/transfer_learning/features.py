@@ -112,8 +112,7 @@ def _read(file: Path) -> DescribedImages:
 
 def read_once(source: Source) -> Unchanged:
     """Read all images once for their SHA-256, which identify them; an image that changes later cannot be used."""
-    with reporting("read images", total=len(source)) as report:
-        return Unchanged(source=source, digests=contents_digests(source, report.advance))
+    return Unchanged(source=source, digests=contents_digests(source))
 
 
 def untrained(model: Model, *, seed: int) -> Model:

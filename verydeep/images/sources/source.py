@@ -1,13 +1,14 @@
 """Images in a fixed order: a source is map-style, so order, resuming and sharing are arithmetic on indices."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float
 
 from verydeep.images.decode import Size, UnusableImageError
+from verydeep.presentation.progress import reporting
 
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2")
 _NETPBM = (".ppm", ".pgm", ".pbm", ".pnm")
@@ -72,16 +73,20 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
-def contents_digests(source: Source, advance: Callable[[], None] = lambda: None) -> list[bytes]:
-    """Read every image file and return the SHA-256 of each, in order. Call `advance` after each."""
+def contents_digests(source: Source) -> list[bytes]:
+    """Read every image file and return the SHA-256 of each, in order: files of the same name are not always the same.
+
+    Progress is reported as the reading of images.
+    """
     digests = []
-    for index in range(len(source)):
-        try:
-            data = source[index].data
-        except UnusableImageError as refusal:
-            data = repr(refusal).encode(errors="surrogateescape")
-        digests.append(hashlib.sha256(data).digest())
-        advance()
+    with reporting("read images", total=len(source)) as report:
+        for index in range(len(source)):
+            try:
+                data = source[index].data
+            except UnusableImageError as refusal:
+                data = repr(refusal).encode(errors="surrogateescape")
+            digests.append(hashlib.sha256(data).digest())
+            report.advance()
     return digests
 
 
