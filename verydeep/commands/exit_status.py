@@ -5,6 +5,7 @@ import sys
 from cyclopts import CycloptsError
 
 from verydeep.images.tolerance import TooManyBadImagesError
+from verydeep.machine.errors import one_line
 from verydeep.machine.processes import rank_of_environment, under_torchrun
 from verydeep.machine.runtime import Stopped
 
@@ -23,7 +24,7 @@ def refuse_unusable(failed: int, images: int) -> None:
 
 def explain(error: Exception) -> int:
     """Print in one line what went wrong, and return the exit status for it."""
-    message = " ".join(str(error).split()) or type(error).__name__
+    message = one_line(error)
     match error:
         case Stopped():
             status = error.exit_code

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from verydeep.commands.options import (
     ExecutionOptions,
@@ -49,29 +48,32 @@ def reproduce(
         dry_run: Only show what would be trained, and about how long and with how much memory.
         json_file: Write the report's figures to this file as well (- for standard output instead of the path).
     """
-    from verydeep.reproduction.reproduce import quick_recipe
+    from verydeep.reproduction.reproduce import quick_recipe, run_folder
 
     if quick and not grid.only:
         grid = replace(grid, only=QUICK)
     recipe = changes.applied(quick_recipe(source) if quick else Recipe())
-    options: dict[str, Any] = {"recipe": recipe, "grid": grid, "runtime": runtime, "execution": execution}
     if dry_run:
-        _show_plan(source, out, options, images, json_file)
+        from verydeep.images.open import open_for_training
+        from verydeep.reproduction.estimate import estimates
+
+        plan = estimates(
+            open_for_training(source),
+            out=run_folder(out, recipe.seed),
+            recipe=recipe,
+            grid=grid,
+            runtime=runtime,
+            execution=execution,
+            tolerance=images,
+        )
+        figures = {"seeds": grid.seeds, "tests": len(grid.entries), "trainings": [one.to_dict() for one in plan]}
+        show(figures, json_file, plan_table(plan, seeds=grid.seeds, tests=len(grid.entries)))
         return
     from verydeep.reproduction.report import RESULTS
     from verydeep.reproduction.reproduce import reproduce as reproduce_paper
 
-    report = reproduce_paper(source, out=out, tolerance=images, **options)
+    report = reproduce_paper(
+        source, out=out, recipe=recipe, grid=grid, runtime=runtime, execution=execution, tolerance=images
+    )
     if not rank_of_environment():
         show(json.loads((out / RESULTS).read_text()), json_file, f"report: {report}")
-
-
-def _show_plan(source: str, out: Path, options: dict[str, Any], tolerance: Tolerance, json_file: Path | None) -> None:
-    from verydeep.images.open import open_for_training
-    from verydeep.reproduction.estimate import estimates
-    from verydeep.reproduction.reproduce import run_folder
-
-    seed, grid = options["recipe"].seed, options["grid"]
-    plan = estimates(open_for_training(source), out=run_folder(out, seed), tolerance=tolerance, **options)
-    figures = {"seeds": grid.seeds, "tests": len(grid.entries), "trainings": [one.to_dict() for one in plan]}
-    show(figures, json_file, plan_table(plan, seeds=grid.seeds, tests=len(grid.entries)))

@@ -98,6 +98,18 @@ class Architecture:
         """
         return cls(classes=classes, **stored)
 
+    @classmethod
+    def of_recipe(
+        cls, recipe: Mapping[str, Any], *, network: str, classes: int, boxes: Regression | None
+    ) -> "Architecture":
+        """Return the architecture that a training by the fields of a recipe has.
+
+        Raises:
+            ValueError: an impossible architecture.
+        """
+        sizes = {name: recipe[name] for name in ("crop", "width", "batch_norm")}
+        return cls(network=network, classes=classes, boxes=boxes, **sizes)
+
     def to_json(self) -> dict[str, Any]:
         """Return what files say of it: all fields but `classes`, which they name, and `boxes` only if there are any."""
         stored = dataclasses.asdict(self)

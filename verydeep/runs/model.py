@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from typing_extensions import TypeVar
 
 from verydeep.machine import atomic
+from verydeep.machine.errors import one_line
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.scales import scale_range
 from verydeep.runs import model_hub
@@ -120,7 +121,7 @@ def _load_model(folder: str | Path) -> Model:
         net = vgg_without_weights(Architecture.from_json(config, classes=len(classes)), dropout=dropout)
         net.load_state_dict(load_file(path / WEIGHTS), assign=True)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{path} does not hold a usable model: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} does not hold a usable model: {one_line(error)}") from error
     return Model(
         net=net.eval(),
         classes=classes,

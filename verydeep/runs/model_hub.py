@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from verydeep.images.sources.hub import PREFIX
+from verydeep.machine.errors import one_line
 from verydeep.machine.libraries import library
 
 
@@ -86,4 +87,4 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise OSError(f"{name} cannot be fetched: the hub is not reached, and it is not in the cache") from error
     except Exception as error:  # its transport has exceptions of its own
-        raise OSError(f"{name}: {' '.join(str(error).split()) or type(error).__name__}") from error
+        raise OSError(f"{name}: {one_line(error)}") from error

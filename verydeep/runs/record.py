@@ -55,11 +55,8 @@ class Record:
     @property
     def architecture(self) -> Architecture:
         """Architecture that was trained; for an imported run only its model has it."""
-        return Architecture(
-            network=self.network,
-            classes=len(self.classes),
-            boxes=self.regression,
-            **{name: self.recipe[name] for name in ("crop", "width", "batch_norm")},
+        return Architecture.of_recipe(
+            self.recipe, network=self.network, classes=len(self.classes), boxes=self.regression
         )
 
 

@@ -48,12 +48,10 @@ class TrainingJob:
     @cached_property
     def architecture(self) -> Architecture:
         """The network to train; it follows from the other fields, so that they cannot disagree."""
-        return Architecture(
+        return Architecture.of_recipe(
+            asdict(self.recipe),
             network=self.network,
             classes=len(self.splits.classes),
-            crop=self.recipe.crop,
-            width=self.recipe.width,
-            batch_norm=self.recipe.batch_norm,
             boxes=self.splits.regression,
         )
 
