@@ -15,6 +15,7 @@ from verydeep.evaluation.passes import PassContext
 from verydeep.evaluation.pixel_limits import largest_image
 from verydeep.evaluation.posteriors import averages, protocol_passes
 from verydeep.evaluation.protocols import Protocol, single_scale
+from verydeep.evaluation.tested_runs import labels_as_trained
 from verydeep.export.comparison import ExportAgreement, Int8Errors, agreement, int8_errors, usable_images
 from verydeep.export.exported import write_exported
 from verydeep.export.exported_net import CALIBRATED
@@ -175,13 +176,12 @@ def _images(run: str | Path, model: Model, data: str | None, checked: int | None
         raise ValueError(f"{error} (--data names other images to check the export on)") from error
     split = "val" if "val" in splits.sources else next(iter(splits.sources))
     source = splits.source(split)
-    numbers = np.array([model.classes.index(known) for known in source.classes])
     chosen = _evenly(len(source), checked or len(source))
     return _Images(
         name=name,
         split=split,
         checked=Subset(source=source, indices=chosen),
-        labels=numbers[np.asarray(source.labels)][list(chosen)],
+        labels=labels_as_trained(source, model.classes)[list(chosen)],
         calibration=splits.sources.get("train"),
         tolerance=tolerance,
     )
