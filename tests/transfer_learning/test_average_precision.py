@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from verydeep.transfer_learning.average_precision import (
+from verydeep.transfer_learning.measures import (
     average_precision,
     average_precisions,
     eleven_point_average_precision,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import verydeep
-from verydeep.transfer_learning import classifier_file
+from verydeep.transfer_learning import classifier_folder
 from verydeep.transfer_learning.classifier_folder import check_classifier_folder, is_classifier, load_classifier
 
 refusal = commands.refusal
@@ -144,7 +144,7 @@ def about_of(classifier):
 
 
 def with_hash(about):
-    return {**about, "sha256": classifier_file._sha256(about)}
+    return {**about, "sha256": classifier_folder._sha256(about)}
 
 
 WRONG = [

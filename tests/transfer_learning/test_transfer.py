@@ -25,15 +25,13 @@ from verydeep.transfer_learning import linear_svm
 from verydeep.transfer_learning import measures as transfer_measures
 from verydeep.transfer_learning.classifier_folder import load_classifier
 from verydeep.transfer_learning.classify import classify
-from verydeep.transfer_learning.compared_descriptors import Compared
+from verydeep.transfer_learning.compared_descriptors import Compared, SVMOutcome
 from verydeep.transfer_learning.features import DescribedImages, pixel_features, untrained
-from verydeep.transfer_learning.labels import Labelled
-from verydeep.transfer_learning.linear_svm import CHOICES_OF_C, class_recalls, fit, fit_choosing_c, stacked
-from verydeep.transfer_learning.measures import _resampled_recalls, measured
+from verydeep.transfer_learning.labels import Labelled, transfer_splits
+from verydeep.transfer_learning.linear_svm import CHOICES_OF_C, fit, fit_choosing_c, stacked
+from verydeep.transfer_learning.measures import _resampled_recalls, class_recalls, measured
 from verydeep.transfer_learning.options import TransferOptions
 from verydeep.transfer_learning.results import descriptor_differences, descriptor_results
-from verydeep.transfer_learning.splits import transfer_splits
-from verydeep.transfer_learning.svm_outcomes import SVMOutcome
 from verydeep.transfer_learning.transfer import transfer
 
 CLASSES, EACH = ("ant", "bee", "cow"), 9

@@ -21,10 +21,9 @@ from verydeep.runs.model import load_model, save_model
 from verydeep.transfer_learning import features as transfer_features
 from verydeep.transfer_learning import transfer as transfer_module
 from verydeep.transfer_learning.features import pixel_features, untrained
-from verydeep.transfer_learning.labels import images_of_classes
+from verydeep.transfer_learning.labels import images_of_classes, transfer_splits
 from verydeep.transfer_learning.options import TransferOptions
 from verydeep.transfer_learning.paper import TABLE_11
-from verydeep.transfer_learning.splits import transfer_splits
 from verydeep.transfer_learning.transfer import transfer
 
 CLASSES, EACH = ("ant", "bee"), 5

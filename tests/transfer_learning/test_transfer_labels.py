@@ -24,11 +24,10 @@ from verydeep.images.sources.given import given_images
 from verydeep.images.tolerance import Tolerance
 from verydeep.transfer_learning.classifier_folder import load_classifier
 from verydeep.transfer_learning.classify import classify
-from verydeep.transfer_learning.labels import Labelled
+from verydeep.transfer_learning.labels import Labelled, transfer_splits
 from verydeep.transfer_learning.linear_svm import CHOICES_OF_C, fit_choosing_c, multilabel_split
 from verydeep.transfer_learning.measures import _resampled_average_precisions, measured
 from verydeep.transfer_learning.options import TransferOptions
-from verydeep.transfer_learning.splits import transfer_splits
 from verydeep.transfer_learning.transfer import transfer
 
 run = commands.status_of

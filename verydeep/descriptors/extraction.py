@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeGuard
 
-from verydeep.descriptors.descriptor import Descriptor, DType, Pool
+from verydeep.descriptors.descriptor import Descriptor
 from verydeep.evaluation.pixel_limits import MOST_PIXELS, largest_image
 from verydeep.evaluation.protocols import chosen_scales
 from verydeep.images.open import open_one_split
@@ -38,36 +38,23 @@ class Extraction:
 
     model: Model
     source: Source
+    descriptor: Descriptor
+    """With the layers, the scales and the mirror that were chosen."""
+    scales: tuple[int, ...]
+    """Q of the descriptor."""
     crop_shapes: dict[str, tuple[int, ...]]
     """Output of each layer for one crop, [C] or [C, h, w]."""
-    scales: tuple[int, ...]
-    pool: Pool
-    mirror: bool
-    normalise: bool
-    dtype: DType
     runtime: Runtime
     tolerance: Tolerance
     most_pixels: int
     """Pixels of the largest image at a scale that there is memory for."""
 
     @property
-    def descriptor(self) -> Descriptor:
-        """The descriptor with all choices made."""
-        return Descriptor(
-            layers=tuple(self.crop_shapes),
-            scales=self.scales,
-            pool=self.pool,
-            mirror=self.mirror,
-            normalise=self.normalise,
-            dtype=self.dtype,
-        )
-
-    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each layer's values for one image."""
-        if self.pool == "none":
+        if self.descriptor.pool == "none":
             return self.crop_shapes
-        copies = len(self.scales) if self.pool == "stack" else 1
+        copies = len(self.scales) if self.descriptor.pool == "stack" else 1
         return {name: (copies * shape[0],) for name, shape in self.crop_shapes.items()}
 
     @property
@@ -101,16 +88,13 @@ def checked_extraction(
     scales = _checked_scales(chosen, model)
     crop_shapes = _crop_shapes(model.net, chosen.layers)
     _refuse_random_layers(str(run), model, chosen.layers)
-    mirror = model.flip if chosen.mirror is None else chosen.mirror
+    mirror = model.flip and chosen.pool != "none" if chosen.mirror is None else chosen.mirror
     return Extraction(
         model=model,
         source=open_one_split(data, split),
-        crop_shapes=crop_shapes,
+        descriptor=replace(chosen, layers=tuple(crop_shapes), scales=scales, mirror=mirror),
         scales=scales,
-        pool=chosen.pool,
-        mirror=mirror and chosen.pool != "none",
-        normalise=chosen.normalise,
-        dtype=chosen.dtype,
+        crop_shapes=crop_shapes,
         runtime=runtime,
         tolerance=tolerance or Tolerance(),
         most_pixels=_most_pixels(model.net),

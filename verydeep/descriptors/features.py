@@ -1,5 +1,6 @@
 """Activations of layers as descriptors of images (appendix B): averaged over space, mirror image and scales."""
 
+import itertools
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from verydeep.descriptors.descriptor import Descriptor
 from verydeep.descriptors.extraction import Extraction, Images, checked_extraction
-from verydeep.evaluation.batches import SameSizeBatch, SameSizeBatches
+from verydeep.evaluation.batches import SameSizeBatches
 from verydeep.evaluation.passes import in_float32
 from verydeep.evaluation.pixel_limits import pixels_at_once
 from verydeep.images.decode import UnusableImageError
@@ -113,7 +114,7 @@ def extract(extraction: Extraction, indices: range, decoder: Decoder | None = No
         name: _combined(extraction, [scale[name][rows] for scale in of_scales]) for name in extraction.crop_shapes
     }
     if not all(np.isfinite(of_layer).all() for of_layer in values.values()):
-        reason = " in float16" if extraction.dtype == "float16" else ": its training has diverged"
+        reason = " in float16" if extraction.descriptor.dtype == "float16" else ": its training has diverged"
         raise ValueError(f"activations of the network are not finite{reason}")
     return Chunk(usable, values, list(refused.values()))
 
@@ -124,23 +125,17 @@ def _at_scale(
     """Return each layer's values [len(indices), ...], 0 for images that are refused, and note those in `refused`."""
     net = extraction.model.net.eval()
     values = {
-        name: np.zeros((len(indices), *(shape if extraction.pool == "none" else shape[:1])), np.float32)
+        name: np.zeros((len(indices), *(shape if extraction.descriptor.pool == "none" else shape[:1])), np.float32)
         for name, shape in extraction.crop_shapes.items()
     }
     batches = SameSizeBatches(pixels_at_once([net], net.mean_rgb.device))
 
-    def put(batch: SameSizeBatch) -> None:
-        its_indices, images = batch
-        rows = [index - indices.start for index in its_indices]
-        for name, of_batch in _of_batch(extraction, images).items():
-            values[name][rows] = of_batch.cpu().numpy()
-
     with closing(_usable_images(extraction, indices, side, refused, decoder)) as images:
-        for index, image in images:
-            if batch := batches.add(index, image):
-                put(batch)
-    for batch in batches.rest():
-        put(batch)
+        full = (batch for index, image in images if (batch := batches.add(index, image)))
+        for its_indices, its_images in itertools.chain(full, batches.rest()):
+            rows = [index - indices.start for index in its_indices]
+            for name, of_batch in _of_batch(extraction, its_images).items():
+                values[name][rows] = of_batch.cpu().numpy()
     return values
 
 
@@ -161,7 +156,11 @@ def _usable_images(
             if isinstance(image, UnusableImageError):
                 refused[index] = image
                 continue
-            view = image if extraction.pool != "none" else _centre_crop(image, extraction.model.net.architecture.crop)
+            view = (
+                image
+                if extraction.descriptor.pool != "none"
+                else _centre_crop(image, extraction.model.net.architecture.crop)
+            )
             if view[0].numel() > extraction.most_pixels:
                 refused[index] = _too_large(extraction.source.ids[index], view, extraction.most_pixels)
             else:
@@ -184,9 +183,9 @@ def _of_batch(extraction: Extraction, images: Tensor) -> dict[str, Tensor]:
     """Return each layer's average [B, C] over positions and mirror images; or its output [B, ...] for crops."""
     net, layers = extraction.model.net, list(extraction.crop_shapes)
     on_device = images.to(net.mean_rgb.device, torch.float32, memory_format=torch.channels_last)
-    if extraction.pool == "none":
+    if extraction.descriptor.pool == "none":
         return net.activations(on_device, layers)
-    views = [on_device, on_device.flip(-1)] if extraction.mirror else [on_device]
+    views = [on_device, on_device.flip(-1)] if extraction.descriptor.mirror else [on_device]
     pooled = [
         {name: values.mean(dim=(2, 3)) for name, values in net.activations(view, layers, dense=True).items()}
         for view in views
@@ -196,13 +195,13 @@ def _of_batch(extraction: Extraction, images: Tensor) -> dict[str, Tensor]:
 
 def _combined(extraction: Extraction, of_scales: list[NDArray[np.float32]]) -> NDArray[np.floating]:
     """Return the descriptor [N, ...] from a layer's values at each scale."""
-    stack = extraction.pool == "stack"
+    stack = extraction.descriptor.pool == "stack"
     combined: NDArray[np.floating] = (
         np.concatenate(of_scales, axis=1) if stack else np.mean(of_scales, axis=0, dtype=np.float32)
     )
-    if extraction.normalise:
+    if extraction.descriptor.normalise:
         lengths = np.linalg.norm(combined, axis=1, keepdims=True)
         lengths[lengths == 0] = 1  # no unit of the layer answers to the image
         combined = np.divide(combined, lengths, dtype=np.float32)
     with np.errstate(over="ignore"):  # refused by the caller
-        return combined.astype(extraction.dtype)
+        return combined.astype(extraction.descriptor.dtype)

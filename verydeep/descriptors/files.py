@@ -128,12 +128,7 @@ def _inputs(extraction: Extraction, weights: str) -> dict[str, Any]:
         "network": list(astuple(extraction.model.net.architecture)),
         "weights_sha256": weights,
         "source": extraction.source.fingerprint,
-        "layers": list(extraction.crop_shapes),
-        "scales": list(extraction.scales),
-        "pool": extraction.pool,
-        "mirror": extraction.mirror,
-        "normalise": extraction.normalise,
-        "dtype": extraction.dtype,
+        **asdict(extraction.descriptor),
         "max_pixels": extraction.tolerance.max_pixels,
         "images_at_once": extraction.images_at_once,
     }
@@ -153,19 +148,17 @@ def _job(extraction: Extraction, file: Path, inputs: dict[str, Any], processes: 
     Images are not read for that if their contents are known already (`Unchanged`).
     """
     images = extraction.source
-    if isinstance(images, Unchanged):
-        source = images
-    else:
-        source = Unchanged(source=images, digests=processes.from_first(lambda: contents_digests(images)))
-    inputs = {**inputs, "contents_sha256": hashlib.sha256(b"".join(source.digests)).hexdigest()}
+    if not isinstance(images, Unchanged):
+        images = Unchanged(source=images, digests=processes.from_first(lambda: contents_digests(extraction.source)))
+    inputs = {**inputs, "contents_sha256": hashlib.sha256(b"".join(images.digests)).hexdigest()}
     folder = chunks.folder(file) / digest(inputs)[:16]
-    count = math.ceil(len(source) / extraction.images_at_once)
+    count = math.ceil(len(images) / extraction.images_at_once)
     return _Job(
-        extraction=replace(extraction, source=source),
+        extraction=replace(extraction, source=images),
         file=file,
         inputs=inputs,
         chunk_files=[folder / f"{number:06}{file_formats.SAFETENSORS}" for number in range(count)],
-        quarantine=Quarantine(len(source), extraction.tolerance, split="all"),
+        quarantine=Quarantine(len(images), extraction.tolerance, split="all"),
         processes=processes,
     )
 
@@ -227,7 +220,7 @@ def _finish(job: _Job, seconds: float) -> FeatureFile:
         ids=[extraction.source.ids[index] for index in indices],
         labels=np.asarray(extraction.source.labels, dtype=np.int64)[indices] if extraction.source.classes else None,
         shapes=extraction.shapes,
-        dtype=extraction.dtype,
+        dtype=extraction.descriptor.dtype,
         metadata=_metadata(job),
         chunk_files=job.chunk_files,
     )
@@ -239,7 +232,7 @@ def _finish(job: _Job, seconds: float) -> FeatureFile:
         images=len(indices),
         layers=extraction.shapes,
         scales=extraction.scales,
-        mirror=extraction.mirror,
+        mirror=bool(extraction.descriptor.mirror),
         unusable=job.quarantine.reasons,
         seconds=seconds,
     )

@@ -5,24 +5,33 @@ FOLDER/classifier.safetensors  weights [classes, D] and biases [classes]
 FOLDER/0, FOLDER/1, ...        the networks' models (config.json, model.safetensors), in the order of the features
 """
 
+import hashlib
+import json
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
-from verydeep.descriptors.descriptor import Descriptor
-from verydeep.descriptors.extraction import Extraction
+from verydeep.descriptors.descriptor import Descriptor, VectorPool
 from verydeep.evaluation.pixel_limits import MOST_PIXELS
 from verydeep.machine import atomic
 from verydeep.machine.errors import one_line
 from verydeep.networks.configurations import PAPER_CROP
 from verydeep.runs.files import CLASSIFIER, CONFIG, WEIGHTS
 from verydeep.runs.model import Model, file_sha256, load_model, save_model
-from verydeep.transfer_learning.classifier_file import ClassifierFile, read_classifier_file, write_classifier_file
 from verydeep.transfer_learning.linear_svm import LinearSVM
 
 _SVM_WEIGHTS = "classifier.safetensors"
+
+_FORMAT = 1
+
+_FIELDS = frozenset({"format", "classes", "c", "networks", "weights_sha256"})
+
+_NEWER_FIELDS = frozenset({"several_labels", "sha256"})
+"""What older classifiers lack."""
+
+_NETWORK_FIELDS = ("scales", "pool", "mirror", "normalise")
 
 _MOST_NAMED = 3
 """Files in the way that a message names."""
@@ -69,7 +78,7 @@ def _other_contents(path: Path) -> list[str]:
     """Return what a folder holds besides the files of a whole classifier."""
     entries = list(path.iterdir())
     try:
-        networks = len(read_classifier_file(path).descriptors)
+        networks = len(_read_file(path)["networks"])
     except (OSError, ValueError):
         return sorted(entry.name for entry in entries)
     folders = {path / str(number) for number in range(networks)}
@@ -80,22 +89,12 @@ def _other_contents(path: Path) -> list[str]:
     return sorted(entry.relative_to(path).as_posix() for entry in entries if entry not in own)
 
 
-def save_classifier(
-    svm: LinearSVM,
-    extractions: Sequence[Extraction],
-    classes: Sequence[str],
-    folder: Path,
-    *,
-    several_labels: bool = False,
-) -> None:
+def save_classifier(classifier: FeatureClassifier, folder: Path) -> None:
     """Write a classifier and copies of its networks; the folder appears whole.
 
     Args:
-        svm: over the extracted features, one network's after the other's.
-        extractions: one for each network.
-        classes: their names.
+        classifier: its SVM is over the networks' features, one network's after the other's.
         folder: replaced if it holds a classifier, made if it does not exist.
-        several_labels: whether an image may show several classes.
 
     Raises:
         ValueError: as `check_classifier_folder`.
@@ -104,18 +103,20 @@ def save_classifier(
     from safetensors.numpy import save_file
 
     check_classifier_folder(folder)
+    svm = classifier.svm
     with atomic.new_folder(folder) as aside:
-        for number, one in enumerate(extractions):
-            save_model(one.model, aside / str(number))
+        for number, model in enumerate(classifier.models):
+            save_model(model, aside / str(number))
         save_file({"weights": svm.weights, "biases": svm.biases}, aside / _SVM_WEIGHTS)
-        contents = ClassifierFile(
-            classes=tuple(classes),
-            several_labels=several_labels,
-            c=svm.c,
-            descriptors=tuple(one.descriptor for one in extractions),
-            weights_sha256=file_sha256(aside / _SVM_WEIGHTS),
-        )
-        write_classifier_file(aside, contents)
+        stored = {
+            "format": _FORMAT,
+            "classes": list(classifier.classes),
+            "several_labels": classifier.several_labels,
+            "c": svm.c,
+            "networks": [{name: getattr(one, name) for name in _NETWORK_FIELDS} for one in classifier.descriptors],
+            "weights_sha256": file_sha256(aside / _SVM_WEIGHTS),
+        }
+        atomic.write_json(aside / CLASSIFIER, {**stored, "sha256": _sha256(stored)})
 
 
 def load_classifier(folder: str | Path) -> FeatureClassifier:
@@ -136,33 +137,34 @@ def load_classifier(folder: str | Path) -> FeatureClassifier:
 
 
 def _loaded(path: Path) -> FeatureClassifier:
-    contents = read_classifier_file(path)
-    models = tuple(load_model(path / str(number)) for number in range(len(contents.descriptors)))
-    features = sum(_feature_count(*pair) for pair in zip(models, contents.descriptors, strict=True))
+    stored = _read_file(path)
+    descriptors = tuple(Descriptor(**{**one, "scales": tuple(one["scales"])}) for one in stored["networks"])
+    models = tuple(load_model(path / str(number)) for number in range(len(descriptors)))
+    features = sum(_feature_count(*pair) for pair in zip(models, descriptors, strict=True))
     return FeatureClassifier(
-        svm=_loaded_svm(path / _SVM_WEIGHTS, contents, features),
-        classes=contents.classes,
+        svm=_loaded_svm(path / _SVM_WEIGHTS, stored, features),
+        classes=tuple(stored["classes"]),
         models=models,
-        descriptors=contents.descriptors,
-        several_labels=contents.several_labels,
+        descriptors=descriptors,
+        several_labels=stored.get("several_labels", False),
     )
 
 
-def _loaded_svm(file: Path, contents: ClassifierFile, features: int) -> LinearSVM:
+def _loaded_svm(file: Path, stored: dict[str, Any], features: int) -> LinearSVM:
     from safetensors.numpy import load_file
 
-    if contents.weights_sha256 != file_sha256(file):
+    if stored["weights_sha256"] != file_sha256(file):
         raise ValueError(f"{file.name} is not what was saved: its SHA-256 differs")
     arrays = load_file(file)
     if set(arrays) != {"weights", "biases"}:
         raise ValueError(f"{file.name} holds other things than weights and biases")
-    weights, biases, classes = arrays["weights"], arrays["biases"], len(contents.classes)
+    weights, biases, classes = arrays["weights"], arrays["biases"], len(stored["classes"])
     if weights.shape != (classes, features) or biases.shape != (classes,):
         raise ValueError(
             f"{classes:,} classes and {features:,} features do not go with weights {list(weights.shape)} "
             f"and biases {list(biases.shape)}"
         )
-    return LinearSVM(weights=weights, biases=biases, c=contents.c)
+    return LinearSVM(weights=weights, biases=biases, c=stored["c"])
 
 
 def _feature_count(model: Model, descriptor: Descriptor) -> int:
@@ -176,3 +178,82 @@ def _feature_count(model: Model, descriptor: Descriptor) -> int:
     if max(scales) > largest:
         raise ValueError(f"scales are above {largest:,}, too large for any image")
     return model.net.fc7.out_features * (len(scales) if descriptor.pool == "stack" else 1)
+
+
+def _read_file(folder: Path) -> dict[str, Any]:
+    """Return what the classifier.json of a folder says, every value checked.
+
+    Raises:
+        ValueError: it is damaged or of a newer version.
+        OSError: it cannot be read.
+    """
+    stored = _read_object(folder / CLASSIFIER)
+    _check_format(stored)
+    _check_names(stored, _FIELDS, optional=_NEWER_FIELDS)
+    _check_classifier(stored)
+    for network in stored["networks"]:
+        _check_network(network)
+    if stored.get("sha256") not in (None, _sha256(stored)):
+        raise ValueError(f"{CLASSIFIER} is not what was saved: its SHA-256 differs")
+    return stored
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file.name} is not valid JSON: {error}") from error
+    return stored if isinstance(stored, dict) else {}
+
+
+def _check_format(stored: dict[str, Any]) -> None:
+    version = stored.get("format")
+    if type(version) is not int or version < 1:
+        raise ValueError(f"{CLASSIFIER} says no format")
+    if version > _FORMAT:
+        raise ValueError("a newer version of verydeep wrote it")
+
+
+def _check_classifier(stored: dict[str, Any]) -> None:
+    if not _is_list_of(str, stored["classes"]) or _has_repeats(stored["classes"]):
+        raise ValueError("classes are not distinct names")
+    if type(stored.get("several_labels", False)) is not bool:
+        raise ValueError("several_labels is not true or false")
+    if type(stored["c"]) not in (int, float) or not 0 < stored["c"] < math.inf:
+        raise ValueError("c is not a number above 0")
+    if not _is_list_of(dict, stored["networks"]):
+        raise ValueError("networks are not a list of descriptors")
+
+
+def _check_network(network: dict[str, Any]) -> None:
+    _check_names(network, frozenset(_NETWORK_FIELDS))
+    scales = network["scales"]
+    if not _is_list_of(int, scales) or min(scales) < PAPER_CROP or _has_repeats(scales):
+        raise ValueError(f"scales are not distinct whole numbers from {PAPER_CROP} up")
+    if network["pool"] not in get_args(VectorPool):
+        raise ValueError(f"pool is not {' or '.join(get_args(VectorPool))}")
+    for name in ("mirror", "normalise"):
+        if type(network[name]) is not bool:
+            raise ValueError(f"{name} is not true or false")
+
+
+def _check_names(stored: dict[str, Any], required: frozenset[str], *, optional: frozenset[str] = frozenset()) -> None:
+    if missing := sorted(required - set(stored)):
+        raise ValueError(f"{CLASSIFIER} lacks {', '.join(map(repr, missing))}")
+    if unknown := sorted(set(stored) - required - optional):
+        raise ValueError(f"{CLASSIFIER} has unknown values: {', '.join(map(repr, unknown))}")
+
+
+def _is_list_of(kind: type, value: object) -> bool:
+    """Return whether it is a list of one or more values of a kind; true and false are not numbers."""
+    return isinstance(value, list) and bool(value) and all(type(one) is kind for one in value)
+
+
+def _has_repeats(values: list[Any]) -> bool:
+    return len(set(values)) < len(values)
+
+
+def _sha256(stored: dict[str, Any]) -> str:
+    """Return the SHA-256 of all that classifier.json says except itself."""
+    said = {name: value for name, value in stored.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -1,14 +1,21 @@
-"""The descriptors that are compared: each run's features, all of them stacked, and baselines."""
+"""The descriptors that are compared (each run's features, all of them stacked, baselines), and SVMs over them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from verydeep.descriptors.extraction import Extraction
+from verydeep.images.sources.derived import Unchanged
 from verydeep.images.sources.source import Source
+from verydeep.presentation.numbers import number
+from verydeep.presentation.progress import Reporter, reporting
 from verydeep.transfer_learning.features import DescribedImages, network_features, pixel_features, untrained
-from verydeep.transfer_learning.linear_svm import stacked
+from verydeep.transfer_learning.labels import Labelled, Split
+from verydeep.transfer_learning.linear_svm import fit_choosing_c, stacked
 from verydeep.transfer_learning.options import TransferOptions
 
 Kind = Literal["network", "stacked", "baseline"]
@@ -26,13 +33,14 @@ class Compared:
 
 
 def compared_descriptors(
-    folders: Sequence[str | Path], extractions: Sequence[Extraction], options: TransferOptions
+    folders: Sequence[str | Path], extractions: Sequence[Extraction], source: Unchanged, options: TransferOptions
 ) -> list[Compared]:
     """Compute, or read from the cache, the images by each run, by all together, and by the baselines if wanted.
 
     Args:
         folders: the runs.
-        extractions: one for each run, all of the same images, which `read_once` returned.
+        extractions: one for each run.
+        source: the images, which `read_once` returned.
         options: whether there are baselines, and their seed.
 
     Raises:
@@ -41,17 +49,17 @@ def compared_descriptors(
     """
     compared = []
     for folder, one in zip(folders, extractions, strict=True):
-        images = network_features(one, weights=str(one.model.weights_sha256))
+        images = network_features(one, source, weights=str(one.model.weights_sha256))
         networks = one.model.net.architecture.network
         compared.append(Compared(name=str(folder), kind="network", networks=networks, images=images))
     if len(compared) > 1:
-        compared.append(_stacked(compared, extractions[0].source))
+        compared.append(_stacked(compared, source))
     if options.baseline:
         for folder, one in zip(folders, extractions, strict=True):
             random = replace(one, model=untrained(one.model, seed=options.seed))
-            images = network_features(random, weights=f"seed {options.seed}, {one.model.weights_sha256}")
+            images = network_features(random, source, weights=f"seed {options.seed}, {one.model.weights_sha256}")
             compared.append(Compared(name=f"{folder}, untrained", kind="baseline", networks="", images=images))
-        pixels = pixel_features(extractions[0].source, extractions[0].tolerance)
+        pixels = pixel_features(source, extractions[0].tolerance)
         compared.append(Compared(name="pixels", kind="baseline", networks="", images=pixels))
     return compared
 
@@ -72,3 +80,55 @@ def _stacked(networks: Sequence[Compared], source: Source) -> Compared:
         networks=" + ".join(sorted(one.networks for one in networks)),
         images=DescribedImages(ids=ids, vectors=vectors, unusable={}),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SVMOutcome:
+    """Answers of the SVMs over one descriptor to the test images of each split."""
+
+    answers: NDArray[Any]
+    """bool [splits, N], which are right; with several labels per image float32 [splits, N, classes], scores. 0 for
+    images that a split does not test on."""
+    c: tuple[float, ...]
+    """C chosen in each split."""
+
+
+def svm_outcomes(
+    compared: Sequence[Compared], ids: Sequence[str], labelled: Labelled, splits: Sequence[Split], *, copies: int
+) -> list[SVMOutcome]:
+    """Fit an SVM for each descriptor and split, and return their answers to the split's test images.
+
+    Args:
+        compared: the descriptors.
+        ids: the images [N], which all descriptors have.
+        labelled: what they show.
+        splits: rows of training and test images.
+        copies: how many test images are copies of training images, which is reported.
+    """
+    outcomes = []
+    with reporting("SVMs", total=len(compared) * len(splits)) as report:
+        if copies:
+            report.say(
+                f"test images that are exact copies of training images: {number(copies)}; what they show was learned"
+            )
+        for one in compared:
+            vectors = one.images.vectors_of(ids)
+            if empty := int((~vectors.any(axis=1)).sum()):
+                report.say(
+                    f"{one.name}: of {number(empty)} of {number(len(ids))} images all features are 0, so nothing tells "
+                    "them apart"
+                )
+            outcomes.append(_outcome(vectors, labelled, splits, report))
+    return outcomes
+
+
+def _outcome(vectors: NDArray[np.float32], labelled: Labelled, splits: Sequence[Split], report: Reporter) -> SVMOutcome:
+    labels, chosen = labelled.labels, []
+    answers = np.zeros((len(splits), *labels.shape), np.float32 if labelled.multilabel else bool)
+    for of_split, (train, test) in zip(answers, splits, strict=True):
+        svm = fit_choosing_c(vectors[train], labels[train])
+        tested = vectors[test]
+        of_split[test] = svm.scores(tested) if labelled.multilabel else svm.predicted(tested) == labels[test]
+        chosen.append(svm.c)
+        report.advance()
+    return SVMOutcome(answers=answers, c=tuple(chosen))

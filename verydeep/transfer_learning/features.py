@@ -53,21 +53,22 @@ class DescribedImages:
         return self.vectors[[rows[name] for name in ids]]
 
 
-def network_features(extraction: Extraction, *, weights: str) -> DescribedImages:
+def network_features(extraction: Extraction, source: Unchanged, *, weights: str) -> DescribedImages:
     """Return the penultimate features of every usable image, computed once, then read from the folder for caches.
 
     Work that was stopped is continued (`write_features`), also if it stopped because more images were unusable than is
     tolerated.
 
     Args:
-        extraction: the network, its descriptor and the images, which `read_once` returned.
+        extraction: the network and its descriptor.
+        source: the images, which `read_once` returned.
         weights: tells the network's weights from others.
 
     Raises:
         TooManyBadImagesError: more images are unusable than is tolerated.
         OSError: the folder for caches cannot be written, or another process computes the same.
     """
-    model, source, tolerance = extraction.model, cast(Unchanged, extraction.source), extraction.tolerance
+    model, tolerance = extraction.model, extraction.tolerance
     computed = (__version__, torch.__version__, torch_device(extraction.runtime.device).type)
     contents = digest(source.fingerprint, source.digests)
     network = (*astuple(model.net.architecture), model.scale, model.flip)

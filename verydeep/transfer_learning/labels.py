@@ -1,4 +1,4 @@
-"""What images show, by the classes of their source or by a file, and which of them are for testing if that is given."""
+"""What images show, by their source or a file, and which are for training and for testing: sampled, or given."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,15 +6,19 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Int
+from numpy.typing import NDArray
 
 from verydeep.images.annotations.image_names import read_image_list
 from verydeep.images.annotations.label_files import several_labels
 from verydeep.images.open import open_given
 from verydeep.images.sources.source import Source
+from verydeep.presentation.messages import first_few
+from verydeep.transfer_learning.linear_svm import multilabel_split
+from verydeep.transfer_learning.measures import Labels
+from verydeep.transfer_learning.options import LEAST_TRAINING_IMAGES, TransferOptions
 
-Labels = Int[np.ndarray, " N"] | Int[np.ndarray, "N K"]
-"""int64 [N], each image's class; or int8 [N, classes] where it may show several: 1 for classes that it shows, -1 for
-others, 0 where it does not count."""
+Split = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Rows of the training and of the test images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,3 +87,103 @@ def with_test_images(labelled: Labelled, file: str | Path, source: Source) -> La
     for_testing = np.zeros(len(source), bool)
     for_testing[read_image_list(file, source)] = True
     return replace(labelled, for_testing=for_testing)
+
+
+def transfer_splits(labelled: Labelled, options: TransferOptions) -> list[Split]:
+    """Return the split that is given, or random ones: the same ones for the same labels and seed.
+
+    With several labels per image, classes are gone through from the rarest to the most common one. Images that show a
+    class are sampled until as many as wanted are for training; those sampled for other classes count. Images that show
+    no class are sampled last, as if that were one more class. Then the same for testing, among the rest.
+
+    Raises:
+        ValueError: a class with too few images to train or to test on, in one of the splits.
+    """
+    if labelled.for_testing is not None:
+        splits = [(np.flatnonzero(~labelled.for_testing), np.flatnonzero(labelled.for_testing))]
+        advice = "take other test images"
+    else:
+        _check_images(labelled, options)
+        sampled = _sampled_multilabel if labelled.multilabel else _sampled_per_class
+        splits = [sampled(labelled, options, number) for number in range(options.splits)]
+        advice = "change --train"
+    for split in splits:
+        _check_split(labelled, split, advice)
+    if labelled.multilabel:
+        for rows in (*(train for train, _ in splits), np.arange(len(labelled.labels))):
+            _check_choosing(labelled, rows, advice)
+    return splits
+
+
+def _check_images(labelled: Labelled, options: TransferOptions) -> None:
+    """Refuse classes with too few images to sample from."""
+    each = labelled.images_per_class(np.arange(len(labelled.labels)))
+    few = _counts(labelled.classes, each, most=options.train)
+    if few:
+        raise ValueError(
+            f"--train {options.train} needs {options.train + 1} images of each class or more, some to test on; "
+            f"usable are {first_few(few)}: lower --train"
+        )
+
+
+def _counts(classes: Sequence[str], each: NDArray[np.int64], *, most: int) -> list[str]:
+    """Return the classes with so many images at most, `cat 3`."""
+    return [f"{name} {count:,}" for name, count in zip(classes, each, strict=True) if count <= most]
+
+
+def _sampled_per_class(labelled: Labelled, options: TransferOptions, number: int) -> Split:
+    members = [np.flatnonzero(labelled.labels == label) for label in range(len(labelled.classes))]
+    rng = np.random.Generator(np.random.PCG64([options.seed, number]))
+    orders = [rows[rng.permutation(len(rows))] for rows in members]
+    end = options.train + options.test
+    return (
+        np.concatenate([order[: options.train] for order in orders]),
+        np.concatenate([order[options.train : end] for order in orders]),
+    )
+
+
+def _sampled_multilabel(labelled: Labelled, options: TransferOptions, number: int) -> Split:
+    positive = labelled.labels > 0
+    order = np.random.Generator(np.random.PCG64([options.seed, number])).permutation(len(positive))
+    rarest_first = positive[:, np.argsort(positive.sum(axis=0), kind="stable")]
+    groups = np.column_stack([rarest_first, ~positive.any(axis=1)])
+    free = np.ones(len(positive), bool)
+    parts = []
+    for wanted in (options.train, options.test):
+        taken = np.zeros(len(positive), bool)
+        for group in groups.T:
+            candidates = order[(group & free & ~taken)[order]]
+            taken[candidates[: max(0, wanted - int((group & taken).sum()))]] = True
+        parts.append(np.flatnonzero(taken))
+        free &= ~taken
+    return parts[0], parts[1]
+
+
+def _check_split(labelled: Labelled, split: Split, advice: str) -> None:
+    """Refuse a split in which a class cannot be learned or tested."""
+    for rows, purpose, least in zip(split, ("training", "test"), (LEAST_TRAINING_IMAGES, 1), strict=True):
+        few = _counts(labelled.classes, labelled.images_per_class(rows), most=least - 1)
+        if few:
+            raise ValueError(
+                f"each class needs {least} or more of the {len(rows):,} {purpose} images, but there are of "
+                f"{first_few(few)}: {advice}"
+            )
+        others = labelled.images_without_class(rows)
+        everywhere = [name for name, count in zip(labelled.classes, others, strict=True) if count < 1]
+        if everywhere:
+            raise ValueError(
+                f"all {len(rows):,} {purpose} images show {first_few(everywhere)}: some without it are needed; "
+                f"{advice}, or leave the class out"
+            )
+
+
+def _check_choosing(labelled: Labelled, rows: NDArray[np.int64], advice: str) -> None:
+    """Refuse training images that cannot be divided, because they show classes only together."""
+    _, choosing = multilabel_split(labelled.labels[rows])
+    each = labelled.images_per_class(rows[choosing])
+    lacking = [name for name, count in zip(labelled.classes, each, strict=True) if count < 1]
+    if lacking:
+        raise ValueError(
+            f"too few training images show {first_few(lacking)} without other rare classes: a fifth of them chooses C, "
+            f"and the rest must show all classes; {advice}"
+        )

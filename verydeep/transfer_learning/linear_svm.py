@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int, Int8, Int64
+from jaxtyping import Float32, Float64, Int, Int8, Int64
 from numpy.typing import NDArray
 
 from verydeep.images.sources.splits import stratified_split
-from verydeep.transfer_learning.average_precision import class_average_precisions
-from verydeep.transfer_learning.labels import Labels
+from verydeep.transfer_learning.measures import Labels, class_average_precisions, class_recalls
 
 CHOICES_OF_C = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 """For vectors of length 1. From underfitting to no regularisation that matters; the paper does not list its own."""
@@ -164,10 +163,3 @@ def _mean_class_recall(svm: LinearSVM, vectors: NDArray[np.float32], labels: NDA
 
 def _mean_average_precision(svm: LinearSVM, vectors: NDArray[np.float32], shown: NDArray[np.int8]) -> float:
     return float(class_average_precisions(svm.scores(vectors), shown).mean())
-
-
-def class_recalls(right: Bool[np.ndarray, " N"], labels: Int[np.ndarray, " N"]) -> Float[np.ndarray, " K"]:
-    """Return the share of right images, 0..1, for each class that occurs in `labels`, in ascending order."""
-    _, positions = np.unique(labels, return_inverse=True)
-    recalls: NDArray[np.float64] = np.bincount(positions, weights=right) / np.bincount(positions)
-    return recalls

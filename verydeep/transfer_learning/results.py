@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from verydeep.descriptors.descriptor import VectorPool
 from verydeep.statistics import percentile_interval
-from verydeep.transfer_learning.compared_descriptors import Compared, Kind
+from verydeep.transfer_learning.compared_descriptors import Compared, Kind, SVMOutcome
 from verydeep.transfer_learning.measures import Measured
 from verydeep.transfer_learning.paper import Measure, Transferred, reported_transfer
-from verydeep.transfer_learning.svm_outcomes import SVMOutcome
 
 
 @dataclass(frozen=True, kw_only=True)

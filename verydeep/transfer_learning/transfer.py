@@ -3,9 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,16 +11,21 @@ from verydeep.descriptors.extraction import Extraction, checked_extraction
 from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
-from verydeep.transfer_learning.classifier_folder import check_classifier_folder, save_classifier
-from verydeep.transfer_learning.compared_descriptors import Compared, common_images, compared_descriptors
+from verydeep.transfer_learning.classifier_folder import FeatureClassifier, check_classifier_folder, save_classifier
+from verydeep.transfer_learning.compared_descriptors import Compared, common_images, compared_descriptors, svm_outcomes
 from verydeep.transfer_learning.features import read_once
-from verydeep.transfer_learning.labels import Labelled, images_of_classes, images_with_labels, with_test_images
+from verydeep.transfer_learning.labels import (
+    Labelled,
+    Split,
+    images_of_classes,
+    images_with_labels,
+    transfer_splits,
+    with_test_images,
+)
 from verydeep.transfer_learning.linear_svm import fit_choosing_c
 from verydeep.transfer_learning.measures import measured
 from verydeep.transfer_learning.options import TransferOptions
 from verydeep.transfer_learning.results import Transfer, descriptor_differences, descriptor_results
-from verydeep.transfer_learning.splits import Split, transfer_splits
-from verydeep.transfer_learning.svm_outcomes import svm_outcomes
 
 
 def transfer(
@@ -61,7 +64,7 @@ def transfer(
         check_classifier_folder(Path(out))
     extractions, labelled = _checked_inputs(folders, data, split, options, runtime, tolerance)
     source = read_once(extractions[0].source)
-    compared = compared_descriptors(folders, [replace(one, source=source) for one in extractions], options)
+    compared = compared_descriptors(folders, extractions, source, options)
     ids, rows = common_images(source, [one.images for one in compared])
     labelled = labelled.subset(rows)
     splits = transfer_splits(labelled, options)
@@ -72,12 +75,24 @@ def transfer(
     if out is not None:
         _save_classifier(compared, ids, labelled, extractions, Path(out))
     results = descriptor_results(compared, outcomes, figures, labelled.classes)
+    train, test = splits[0]
     return Transfer(
         runs=tuple(map(str, folders)),
         source=str(data) if isinstance(data, str | Path) else "the source",
-        **_option_fields(options, extractions),
-        **_image_fields(labelled, splits),
+        labels=None if options.labels is None else str(options.labels),
+        test_images=None if options.test_images is None else str(options.test_images),
         measure=figures.measure,
+        classes=labelled.classes,
+        n=len(ids),
+        n_train=len(train),
+        n_test=len(test),
+        train=tuple(labelled.images_per_class(train).tolist()),
+        test=tuple(labelled.images_per_class(test).tolist()),
+        splits=len(splits),
+        seed=options.seed,
+        scales=tuple(one.scales for one in extractions),
+        pool=options.pool,
+        mirror=tuple(bool(one.descriptor.mirror) for one in extractions),
         chance=figures.chance,
         descriptors=results,
         differences=descriptor_differences(results, figures),
@@ -135,31 +150,11 @@ def _save_classifier(
 ) -> None:
     """Fit a classifier on all images, over the features of all runs, and save it."""
     vectors = next(one for one in reversed(compared) if one.kind != "baseline").images.vectors_of(ids)
-    svm = fit_choosing_c(vectors, labelled.labels)
-    save_classifier(svm, extractions, labelled.classes, out, several_labels=labelled.multilabel)
-
-
-def _option_fields(options: TransferOptions, extractions: Sequence[Extraction]) -> dict[str, Any]:
-    """Return the fields of `Transfer` that say how images were described and sampled."""
-    return {
-        "labels": None if options.labels is None else str(options.labels),
-        "test_images": None if options.test_images is None else str(options.test_images),
-        "seed": options.seed,
-        "scales": tuple(one.scales for one in extractions),
-        "pool": options.pool,
-        "mirror": tuple(one.mirror for one in extractions),
-    }
-
-
-def _image_fields(labelled: Labelled, splits: Sequence[Split]) -> dict[str, Any]:
-    """Return the fields of `Transfer` that say which images there were."""
-    train, test = splits[0]
-    return {
-        "classes": labelled.classes,
-        "n": len(labelled.labels),
-        "n_train": len(train),
-        "n_test": len(test),
-        "train": tuple(labelled.images_per_class(train).tolist()),
-        "test": tuple(labelled.images_per_class(test).tolist()),
-        "splits": len(splits),
-    }
+    classifier = FeatureClassifier(
+        svm=fit_choosing_c(vectors, labelled.labels),
+        classes=labelled.classes,
+        models=tuple(one.model for one in extractions),
+        descriptors=tuple(one.descriptor for one in extractions),
+        several_labels=labelled.multilabel,
+    )
+    save_classifier(classifier, out)
