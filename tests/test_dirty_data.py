@@ -14,8 +14,7 @@ import torch
 from PIL import Image
 
 from verydeep import Recipe, Runtime, Tolerance, evaluate, load, scan, train
-from verydeep.cli import main
-from verydeep.commands.exit_status import WRONG_USE
+from verydeep.cli import WRONG_USE, main
 from verydeep.images.open import open_for_training
 from verydeep.images.quarantine import Quarantine, TooManyBadImagesError
 from verydeep.images.sources.derived import MemorySource, Subset

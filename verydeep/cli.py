@@ -6,12 +6,11 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App
+from cyclopts import App, CycloptsError
 
 from verydeep.commands.compare import compare
 from verydeep.commands.describe import describe
 from verydeep.commands.evaluate import evaluate
-from verydeep.commands.exit_status import explain
 from verydeep.commands.export import export
 from verydeep.commands.features import features
 from verydeep.commands.import_weights import import_
@@ -23,9 +22,13 @@ from verydeep.commands.reproduce import reproduce
 from verydeep.commands.scan import scan
 from verydeep.commands.train import train
 from verydeep.commands.transfer import transfer
-from verydeep.machine.processes import under_torchrun
-from verydeep.machine.runtime import ended_by_sigterm
+from verydeep.images.tolerance import TooManyBadImagesError
+from verydeep.machine.errors import one_line
+from verydeep.machine.processes import rank_of_environment, under_torchrun
+from verydeep.machine.runtime import Stopped, ended_by_sigterm
 from verydeep.version import __version__
+
+_FAILURE, WRONG_USE = 1, 2
 
 _ON_SEVERAL_PROCESSES = ("train", "evaluate", "reproduce", "predict", "features", "localise train")
 
@@ -67,7 +70,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        sys.exit(explain(error))
+        sys.exit(_explain(error))
     except KeyboardInterrupt:
         print("verydeep: stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _explain(error: Exception) -> int:
+    """Print in one line what went wrong, and return the exit status for it."""
+    message = one_line(error)
+    match error:
+        case Stopped():
+            status = error.exit_code
+        case CycloptsError():
+            status, message = WRONG_USE, f"{message} (see verydeep --help)"
+        case TooManyBadImagesError() | OSError() | RuntimeError():
+            status = _FAILURE
+        case ValueError():
+            status = WRONG_USE
+        case _:
+            status, message = _FAILURE, f"{type(error).__name__}: {message} (--debug shows where)"
+    process = f"process {rank_of_environment()}: " if under_torchrun() else ""
+    print(f"verydeep: {process}{message}", file=sys.stderr)
+    return status

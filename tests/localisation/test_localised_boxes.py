@@ -19,13 +19,11 @@ import verydeep.localisation.evaluate
 import verydeep.localisation.report
 from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.tolerance import Tolerance
-from verydeep.localisation.box_predictions import write_box_predictions
-from verydeep.localisation.evaluate import evaluate_boxes
+from verydeep.localisation.evaluate import centre_crop_boxes, evaluate_boxes
 from verydeep.localisation.options import FullProcedure
 from verydeep.localisation.predict import predict_boxes
 from verydeep.localisation.report import write_localisation_report
-from verydeep.localisation.results import full_errors
-from verydeep.localisation.simplified_test import centre_crop_boxes
+from verydeep.localisation.results import full_errors, write_box_predictions
 from verydeep.localisation.tables import localisation_tables
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.vgg import VGG

@@ -15,9 +15,8 @@ from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.source import Sample
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import rescale
-from verydeep.localisation.full_test import FullTest, full_test
-from verydeep.localisation.simplified_test import centre_crop_boxes
-from verydeep.localisation.windows import window_corners
+from verydeep.localisation.evaluate import centre_crop_boxes
+from verydeep.localisation.full_test import FullTest, full_test, window_corners
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.vgg import VGG
 from verydeep.runs.model import Model

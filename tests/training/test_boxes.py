@@ -17,7 +17,7 @@ from verydeep.images.rescaled import RescaledImages
 from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.source import ObjectBox, Sample
 from verydeep.images.sources.splits import Splits
-from verydeep.localisation.simplified_test import centre_crop_boxes
+from verydeep.localisation.evaluate import centre_crop_boxes
 from verydeep.machine.runtime import Stopped
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.runs.model import load_box_model, load_config, load_model

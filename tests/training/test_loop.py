@@ -268,7 +268,7 @@ def test_a_gradient_that_is_not_finite_stops_too(tmp_path, monkeypatch):
         net.fc8.weight.register_hook(lambda gradient: gradient * float("inf"))
         return done
 
-    monkeypatch.setattr("verydeep.training.first_weights.initialise", overflowing)
+    monkeypatch.setattr("verydeep.training.preparation.initialise", overflowing)
     with pytest.raises(DivergedError, match=r"at step 0 \(loss \d.*gradient norm (inf|nan)\)"):
         train(splits(), network="A", out=tmp_path / "run", recipe=TINY)
     assert not (tmp_path / "run" / "model").exists()

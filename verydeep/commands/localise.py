@@ -108,8 +108,8 @@ def evaluate(
             or .parquet).
         outputs.report: Write a page with pictures into this folder.
     """
-    from verydeep.localisation.box_predictions import write_box_predictions
     from verydeep.localisation.evaluate import evaluate_boxes
+    from verydeep.localisation.results import write_box_predictions
 
     if not runs:
         raise ValueError("name one or more run folders to evaluate")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from verydeep.commands.exit_status import refuse_unusable
 from verydeep.commands.options import PredictionOutputs, TestOutputs
 from verydeep.machine.processes import rank_of_environment, under_torchrun
 from verydeep.presentation.terminal import show
@@ -85,7 +84,8 @@ def present(stream: PredictionStream, outputs: PredictionOutputs, *, images: int
     if write is None or json_file is not None:
         figures = {"predictions": [prediction.to_dict() for prediction in kept]}
         show(figures, json_file, *([stream.table(kept)] if write is None else []))
-    refuse_unusable(failed, images)
+    if failed:
+        raise OSError(f"{failed} of {images} images could not be used")
 
 
 def check_test_outputs(outputs: TestOutputs) -> None:

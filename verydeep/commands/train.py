@@ -9,8 +9,7 @@ from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.presentation.terminal import show
 from verydeep.training.recipe import Recipe
-from verydeep.training.results import training_end
-from verydeep.training.tables import training_table
+from verydeep.training.tables import training_end, training_table
 
 
 def train(

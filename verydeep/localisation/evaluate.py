@@ -1,19 +1,27 @@
 """Test of runs of boxes on a source, by the paper's two procedures (appendix A.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 
 from verydeep.evaluation.tested_runs import testing_split
 from verydeep.images.boxes.boxed import Boxed
-from verydeep.images.boxes.geometry import CORRECT_IOU, intersection_over_union
+from verydeep.images.boxes.geometry import CORRECT_IOU, boxes_in_image, clipped, intersection_over_union, rescaled_boxes
 from verydeep.images.boxes.options import BoxOptions
+from verydeep.images.decode import Size
+from verydeep.images.loader import centre_batches
+from verydeep.images.on_device import to_device
 from verydeep.images.open import open_boxed, open_for_testing
 from verydeep.images.quarantine import Quarantine
+from verydeep.images.rescaled import RescaledImages
+from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import Tolerance
-from verydeep.localisation.full_test import TOP, ClassBoxes, FullTest, full_test
+from verydeep.images.views import centre_location, rescaled_size
+from verydeep.localisation.full_test import CROPS_AT_ONCE, TOP, ClassBoxes, FullTest, full_test, image_size
 from verydeep.localisation.options import FullProcedure
 from verydeep.localisation.results import (
     FullErrors,
@@ -24,8 +32,8 @@ from verydeep.localisation.results import (
     box_errors,
     full_errors,
 )
-from verydeep.localisation.simplified_test import centre_crop_boxes
 from verydeep.machine.runtime import Runtime
+from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.prediction.model import on_device
 from verydeep.presentation.progress import reporting
 from verydeep.runs.model import Model, load_box_model, load_model, warnings_of
@@ -137,6 +145,51 @@ def _simplified(
                 for model in models
             ]
         )
+
+
+def centre_crop_boxes(
+    model: Model,
+    source: Source,
+    *,
+    quarantine: Quarantine,
+    workers: int = 0,
+    advance: Callable[[int], None] = lambda images: None,
+) -> Float[np.ndarray, "N 4"]:
+    """Return the box (x0, y0, x1, y1) of each image's true class, from its centre crop at S.
+
+    Boxes are in pixels of the image and cut off at its borders; those of images that cannot be used are NaN. The
+    source's labels are those of the model's classes.
+
+    Raises:
+        TooManyBadImagesError: the quarantine is full.
+        WorkerDiedError: a worker was killed, for example.
+    """
+    net, crop = model.net.eval(), model.net.architecture.crop
+    scale = scale_in_pixels(middle_scale(model.scale), crop)
+    images = RescaledImages(source, max_pixels=quarantine.tolerance.max_pixels, once=True)
+    batches = centre_batches(
+        images, crop=crop, scale=scale, batch=CROPS_AT_ONCE, quarantine=quarantine, workers=workers
+    )
+    boxes = np.full((len(source), 4), np.nan)
+    with closing(batches):
+        for first, batch in zip(range(0, len(source), CROPS_AT_ONCE), batches, strict=True):
+            given = to_device(batch, net.mean_rgb.device)
+            with torch.inference_mode():
+                outputs = net(given.images).float().cpu()
+            heads = outputs.unflatten(1, (-1, 4)).numpy()  # of a batch that may be empty
+            for position, head, label in zip(given.positions.tolist(), heads, given.labels.tolist(), strict=True):
+                size = image_size(source, first + position, quarantine)
+                if size is not None:
+                    boxes[first + position] = _in_image(head[label % len(head)], size, crop, scale)
+            advance(min(CROPS_AT_ONCE, len(source) - first))
+    return boxes
+
+
+def _in_image(box: Float[np.ndarray, "4"], size: Size, crop: int, scale: int) -> Float[np.ndarray, "4"]:
+    """Return a box of the centre crop of an image rescaled to `scale` in pixels of the image of `size`."""
+    whole = rescaled_size(size, scale)
+    top, left = centre_location(whole, crop)
+    return clipped(rescaled_boxes(boxes_in_image(box, crop, top=top, left=left), whole, size), size)
 
 
 def _localised(

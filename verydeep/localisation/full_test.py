@@ -7,24 +7,27 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from verydeep.evaluation.dense import score_map
+from verydeep.evaluation.pixel_limits import largest_image
 from verydeep.evaluation.protocols import Windows
 from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.boxes.geometry import boxes_in_image, clipped, rescaled_boxes
-from verydeep.images.decode import Size, UnusableImageError
+from verydeep.images.decode import Size, UnusableImageError, upright_size
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.rescaled import Rescaled, rescaled_images
 from verydeep.images.sources.source import Source
 from verydeep.localisation.box_merging import merged
-from verydeep.localisation.windows import image_size, outputs_over_space, window_corners
-from verydeep.networks.configurations import PAPER_CROP
+from verydeep.networks.configurations import DOWNSAMPLING, PAPER_CROP
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.runs.model import Model
 
 TOP = 5
 """Classes whose boxes are told (ILSVRC's task allows five answers)."""
+
+CROPS_AT_ONCE = 32
 
 
 class ClassBoxes(NamedTuple):
@@ -204,7 +207,7 @@ def _class_scores(
     """Return posteriors of the windows, and of the image: if wanted, averaged with its mirror's."""
     views = torch.stack([image, image.flip(-1)] if mirror else [image])
     known = class_numbers(model.classes)
-    scores = outputs_over_space(model, views, test.windows_used)[:, [known[name] for name in test.classes]]
+    scores = _outputs_over_space(model, views, test.windows_used)[:, [known[name] for name in test.classes]]
     windows = scores[0].flatten(1).softmax(dim=0).T
     whole = scores.mean(dim=(2, 3)).softmax(dim=1).mean(dim=0)
     return windows.double().numpy(), whole.double().numpy()
@@ -216,5 +219,43 @@ def _window_boxes(
     """Return boxes in pixels of the image of `size` that is given rescaled."""
     whole = (image.shape[1], image.shape[2])
     top, left = window_corners(whole, test.crop)
-    heads = outputs_over_space(model, image[None], test.windows_used)[0].flatten(1).T.reshape(len(top), -1, 4)
+    heads = _outputs_over_space(model, image[None], test.windows_used)[0].flatten(1).T.reshape(len(top), -1, 4)
     return rescaled_boxes(boxes_in_image(heads.numpy(), test.crop, top=top[:, None], left=left[:, None]), whole, size)
+
+
+def image_size(source: Source, index: int, quarantine: Quarantine) -> Size | None:
+    """Read an image again for its height and width; None if it can no longer be used.
+
+    Raises:
+        TooManyBadImagesError: the quarantine is full.
+    """
+    try:
+        sample = source[index]
+        return upright_size(sample.data, sample.id, max_pixels=quarantine.tolerance.max_pixels)
+    except UnusableImageError as refusal:
+        quarantine.add(refusal)
+        return None
+
+
+def window_corners(size: Size, crop: int) -> tuple[Int[np.ndarray, " windows"], Int[np.ndarray, " windows"]]:
+    """Return top and left of the windows that the score map of an image has (the centred grid), row by row."""
+    tops, lefts = (
+        side % DOWNSAMPLING // 2 + DOWNSAMPLING * np.arange(side // DOWNSAMPLING - crop // DOWNSAMPLING + 1)
+        for side in size
+    )
+    return np.repeat(tops, len(lefts)), np.tile(lefts, len(tops))
+
+
+def _outputs_over_space(
+    model: Model, images: UInt8[Tensor, "B 3 H W"], windows: Windows
+) -> Float[Tensor, "B outputs h w"]:
+    """Return a network's outputs in every window, whole images given at once or each window cut out."""
+    net, crop = model.net, model.net.architecture.crop
+    if windows == "dense":
+        return score_map(net, images, pixels=largest_image([net], net.mean_rgb.device)).float().cpu()
+    tops, lefts = window_corners((images.shape[2], images.shape[3]), crop)
+    cut = [images[:, :, top : top + crop, left : left + crop] for top, left in zip(tops, lefts, strict=True)]
+    with torch.inference_mode():
+        outputs = [net(crops.to(net.mean_rgb.device)).float().cpu() for crops in torch.cat(cut).split(CROPS_AT_ONCE)]
+    rows = len(np.unique(tops))
+    return torch.cat(outputs).unflatten(0, (rows, -1, len(images))).permute(2, 3, 0, 1)

@@ -1,4 +1,4 @@
-"""Results of a test of boxes: errors of each run by both procedures, beside the paper's, and how runs compare."""
+"""Results of a test of boxes: errors by both procedures, how runs compare, and the file of predicted boxes."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from verydeep.box_regression import Regression
 from verydeep.evaluation.metrics import error_percent
 from verydeep.evaluation.paired import Comparison, paired_comparison
+from verydeep.evaluation.predictions import ID, TRUE, as_text, check_kind, rows_file
 from verydeep.evaluation.protocols import Windows
 from verydeep.images.boxes.checking import BoxCheck
 from verydeep.images.boxes.geometry import CORRECT_IOU
@@ -20,6 +21,10 @@ from verydeep.localisation.paper import LEARNED_ALL, LEARNED_FC, reported_box_er
 from verydeep.runs.model import Model
 from verydeep.runs.record import has_record, read_record
 from verydeep.statistics import wilson_interval
+
+_SIDES = ("x0", "y0", "x1", "y1")
+_TEXTS = ("run", ID, TRUE)
+_NUMBERS = (*(f"true_{side}" for side in _SIDES), *_SIDES, "iou")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,3 +204,29 @@ def full_errors(name: str, wrong: Bool[np.ndarray, "3 N"], *, scales: tuple[int,
         top5_error=error_percent(top5) if ranked else None,
         top5_error_ci95=wilson_interval(top5) if ranked else None,
     )
+
+
+def write_box_predictions(localisation: Localisation, file: str | Path) -> None:
+    """Write what the simplified test predicted, a row for each run and image, in the source's order.
+
+    Columns: run, id, true_class, true_x0 to true_y1, x0 to y1 (pixels of the image) and iou.
+
+    Raises:
+        ValueError: a file of another kind, or no library that writes Parquet.
+        OSError: the file cannot be written.
+    """
+    file, images = Path(file), localisation.images
+    check_kind(file)
+    with rows_file(file, dict.fromkeys(_TEXTS, str) | dict.fromkeys(_NUMBERS, float)) as add:
+        for name, boxes, overlaps in zip(localisation.runs, images.predicted, images.overlaps, strict=True):
+            add(
+                (
+                    as_text(name),
+                    as_text(images.ids[index]),
+                    as_text(images.classes[images.labels[index]]),
+                    *images.true[index].tolist(),
+                    *boxes[index].tolist(),
+                    float(overlaps[index]),
+                )
+                for index in range(localisation.n)
+            )

@@ -1,11 +1,53 @@
-"""A table of how a training ended."""
+"""The end of a training, read from its run folder, and a table of it."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from verydeep.presentation.numbers import FINE, counted, decimal, percent
 from verydeep.presentation.terminal import table_with
 from verydeep.runs.files import QUARANTINE
-from verydeep.training.results import TrainingEnd
+from verydeep.runs.record import read_metrics, read_record
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingEnd:
+    """The last and the best epoch of a training, and the images that it could not use."""
+
+    run: str
+    network: str
+    last: dict[str, Any]
+    """Metrics of the last epoch."""
+    best: dict[str, Any]
+    """Metrics of the epoch with the lowest validation error."""
+    unusable: list[dict[str, str]]
+    """Split, image and reason."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as a plain dictionary, ready for JSON."""
+        return asdict(self)
+
+
+def training_end(run: Path) -> TrainingEnd:
+    """Read the end of a training from its run folder.
+
+    Raises:
+        OSError: the run has lost its metrics.
+    """
+    from verydeep.images.quarantine import read_quarantine
+
+    epochs = read_metrics(run)
+    if not epochs:
+        raise OSError(f"{run} has lost its metrics; its model is good")
+    return TrainingEnd(
+        run=str(run),
+        network=read_record(run).network,
+        last=epochs[-1],
+        best=min(epochs, key=lambda epoch: epoch["validation_error"]),
+        unusable=read_quarantine(run / QUARANTINE),
+    )
 
 
 def training_table(end: TrainingEnd) -> Table:
