@@ -19,7 +19,7 @@ import verydeep.localisation.evaluate
 import verydeep.localisation.report
 from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.tolerance import Tolerance
-from verydeep.localisation.evaluate import centre_crop_boxes, evaluate_boxes
+from verydeep.localisation.evaluate import _centre_crop_boxes, evaluate_boxes
 from verydeep.localisation.options import FullProcedure
 from verydeep.localisation.predict import predict_boxes
 from verydeep.localisation.report import write_localisation_report
@@ -111,7 +111,7 @@ def made(tmp_path_factory):
         held = file.read_bytes()
         file.write_bytes(b"")
         try:
-            return centre_crop_boxes(*arguments, **options)
+            return _centre_crop_boxes(*arguments, **options)
         finally:
             file.write_bytes(held)
 
@@ -121,7 +121,7 @@ def made(tmp_path_factory):
         "tolerance": Tolerance(max_bad=50),
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verydeep.localisation.evaluate, "centre_crop_boxes", without_one)
+        patch.setattr(verydeep.localisation.evaluate, "_centre_crop_boxes", without_one)
         found = evaluate_boxes([one, two], **parts, full=FullProcedure(classifiers=(classifier,)))
     usable = {name: images[name] for name in sorted(images) if name != gone}
     return SimpleNamespace(

@@ -15,8 +15,8 @@ from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.source import Sample
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import rescale
-from verydeep.localisation.evaluate import centre_crop_boxes
-from verydeep.localisation.full_test import FullTest, full_test, window_corners
+from verydeep.localisation.evaluate import _centre_crop_boxes
+from verydeep.localisation.full_test import FullTest, _window_corners, full_test
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.vgg import VGG
 from verydeep.runs.model import Model
@@ -46,7 +46,7 @@ def pixels(source, index, side):
 @settings(max_examples=100, deadline=None)
 @given(height=st.integers(64, 200), width=st.integers(64, 200))
 def test_windows_lie_32_pixels_apart_and_in_the_middle(height, width):
-    tops, lefts = window_corners((height, width), 64)
+    tops, lefts = _window_corners((height, width), 64)
     with torch.inference_mode():
         shape = model(crop=64).net.score_map(torch.zeros(1, 3, height, width)).shape[2:]
     assert len(tops) == len(lefts) == shape.numel()
@@ -62,7 +62,7 @@ def test_windows_lie_32_pixels_apart_and_in_the_middle(height, width):
 )
 def test_the_simplified_test_is_the_true_classes_box_of_the_centre_crop(regression, scale, side):
     source, tested = pictures.boxed(35, seed=2), model(regression, scale=scale)  # in two batches
-    found = centre_crop_boxes(tested, source, quarantine=Quarantine(35))
+    found = _centre_crop_boxes(tested, source, quarantine=Quarantine(35))
     for index in range(35):
         image = pixels(source, index, side)
         (height, width), (whole, broad) = source.boxes[index].size, image.shape[1:]
@@ -79,9 +79,9 @@ def test_a_batch_of_images_that_cannot_be_used_is_passed_over():
     good = pictures.boxed(1, seed=0)
     bad = tuple(Sample(b"no image", 0, f"flat/{index}.png") for index in range(32))
     source = MemorySource(classes=pictures.CLASSES, samples=(*bad, good[0]))
-    found = centre_crop_boxes(model("per-class"), source, quarantine=Quarantine(33, Tolerance(max_bad=100)))
+    found = _centre_crop_boxes(model("per-class"), source, quarantine=Quarantine(33, Tolerance(max_bad=100)))
     assert np.isnan(found[:32]).all()
-    np.testing.assert_array_equal(found[32:], centre_crop_boxes(model("per-class"), good, quarantine=Quarantine(1)))
+    np.testing.assert_array_equal(found[32:], _centre_crop_boxes(model("per-class"), good, quarantine=Quarantine(1)))
 
 
 @pytest.mark.parametrize("scales", [(256, 400), ()])

@@ -1,6 +1,6 @@
 """Overlap and merging of boxes in plain Python, to compare with."""
 
-from verydeep.localisation.box_merging import _CLOSE_IOU
+from verydeep.localisation.full_test import _CLOSE_IOU
 
 
 def overlap(a, b):

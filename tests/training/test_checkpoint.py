@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from verydeep.training.checkpoint import Checkpoint, Progress, load_latest, load_step, newest, save
-from verydeep.training.schedule import Plateau
+from verydeep.training.recipe import Plateau
 
 FILES = ["weights.safetensors", "momentum.safetensors", "state.json", "manifest.json"]
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verydeep import Recipe
-from verydeep.training.schedule import Plateau, after_epoch, learning_rate
+from verydeep.training.recipe import Plateau, after_epoch, learning_rate
 
 
 def rates(errors, *, patience, drops):

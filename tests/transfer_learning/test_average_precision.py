@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from verydeep.transfer_learning.measures import (
-    average_precision,
-    average_precisions,
-    eleven_point_average_precision,
+    _average_precision,
+    _average_precisions,
+    _eleven_point_average_precision,
     ranking,
 )
 
@@ -51,21 +51,21 @@ def arrays(images):
 def test_it_is_the_area_and_does_not_depend_on_the_order_of_images(images, random):
     scores, shown, _ = arrays(images)
     wanted = naive(scores, shown)
-    assert average_precision(scores, shown) == pytest.approx(wanted[0], abs=1e-12)
-    assert eleven_point_average_precision(scores, shown) == pytest.approx(wanted[1], abs=1e-12)
+    assert _average_precision(scores, shown) == pytest.approx(wanted[0], abs=1e-12)
+    assert _eleven_point_average_precision(scores, shown) == pytest.approx(wanted[1], abs=1e-12)
     random.shuffle(images)
     scores, shown, _ = arrays(images)
-    assert average_precision(scores, shown) == pytest.approx(wanted[0], abs=1e-12)
+    assert _average_precision(scores, shown) == pytest.approx(wanted[0], abs=1e-12)
     assert 0 < wanted[0] <= 1
 
 
 @given(IMAGES.filter(lambda images: any(sign > 0 for _, sign, _ in images)))
 def test_a_resample_is_a_list_with_repeated_images(images):
     scores, shown, counts = arrays(images)
-    found = average_precisions(ranking(scores, shown), np.column_stack([counts, counts[::-1]]).astype(float))
+    found = _average_precisions(ranking(scores, shown), np.column_stack([counts, counts[::-1]]).astype(float))
     for value, its in zip(found, (counts, counts[::-1]), strict=True):
         if its[shown > 0].sum():
-            again = average_precision(np.repeat(scores, its), np.repeat(shown, its))
+            again = _average_precision(np.repeat(scores, its), np.repeat(shown, its))
             assert value == pytest.approx(again, abs=1e-12)
             assert value == pytest.approx(naive(scores, shown, its)[0], abs=1e-12)
         else:
@@ -76,36 +76,36 @@ def test_it_is_sklearns_where_precision_only_falls_and_more_elsewhere():
     rng = np.random.default_rng(0)
     shown = np.array([1, 1, 1, -1, 1, -1, -1, -1], np.int8)
     falling = np.array([8, 7, 6, 5, 5, 3, 2, 1.0])
-    assert average_precision(falling, shown) == pytest.approx(average_precision_score(shown > 0, falling), abs=1e-12)
+    assert _average_precision(falling, shown) == pytest.approx(average_precision_score(shown > 0, falling), abs=1e-12)
     for _ in range(20):
         signs = rng.choice(np.array([-1, 1], np.int8), 60)
         scores = np.round(rng.normal(size=60) + signs, 1)  # with ties
         precisions, recalls, _ = precision_recall_curve(signs > 0, scores)
         area = -np.sum(np.diff(recalls) * np.maximum.accumulate(precisions)[:-1])
-        found = average_precision(scores, signs)
+        found = _average_precision(scores, signs)
         assert found == pytest.approx(area, abs=1e-12)
         assert found > average_precision_score(signs > 0, scores)
 
 
 def test_equal_scores_give_the_share_that_shows_the_class():
     shown = np.array([1, -1, -1, 0, -1, 1, -1, -1], np.int8)
-    assert average_precision(np.zeros(8), shown) == pytest.approx(2 / 7)
+    assert _average_precision(np.zeros(8), shown) == pytest.approx(2 / 7)
 
 
 def test_perfect_and_reversed_orders():
     shown = np.array([1, 1, -1, -1, -1], np.int8)
-    assert average_precision(-np.arange(5.0), shown) == 1
-    assert eleven_point_average_precision(-np.arange(5.0), shown) == 1
-    assert average_precision(np.arange(5.0), shown) == pytest.approx(0.4)
+    assert _average_precision(-np.arange(5.0), shown) == 1
+    assert _eleven_point_average_precision(-np.arange(5.0), shown) == 1
+    assert _average_precision(np.arange(5.0), shown) == pytest.approx(0.4)
 
 
 def test_recalls_are_compared_in_whole_numbers():
     """Three of ten hits come first, then a miss: the precision at a recall of 0.3 is 1."""
     shown = np.array([1, 1, 1, -1, -1, 1, 1, 1, 1, 1, 1, 1], np.int8)
     wanted = (4 * 1 + 7 * 10 / 12) / 11
-    assert eleven_point_average_precision(-np.arange(12.0), shown) == pytest.approx(wanted)
+    assert _eleven_point_average_precision(-np.arange(12.0), shown) == pytest.approx(wanted)
 
 
 def test_without_an_image_of_the_class_there_is_no_precision():
     with pytest.raises(ValueError, match="no image shows the class"):
-        average_precision(np.zeros(3), np.array([-1, 0, -1], np.int8))
+        _average_precision(np.zeros(3), np.array([-1, 0, -1], np.int8))

@@ -5,28 +5,8 @@ from pathlib import Path
 from cyclopts import App
 
 from verydeep.box_regression import Regression
-from verydeep.commands.options import (
-    BoxFileOptions,
-    ExecutionOptions,
-    FullTestOptions,
-    ImageArgument,
-    ImageOptions,
-    OutputFolder,
-    PredictionOutputOptions,
-    PredictionOutputs,
-    RecipeOptions,
-    RunFolderOptions,
-    RuntimeOptions,
-    TestOutputOptions,
-    TestOutputs,
-)
-from verydeep.commands.predictions import (
-    PredictionStream,
-    check_test_outputs,
-    images_asked_for,
-    present,
-    print_notes,
-)
+from verydeep.commands import options
+from verydeep.commands.predictions import PredictionStream, check_test_outputs, images_asked_for, present, print_notes
 from verydeep.commands.train import show_training
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.localisation.tables import box_prediction_table, localisation_tables
@@ -41,15 +21,15 @@ localise = App(name="localise", help="Train, test and use networks that tell whe
 def train(
     source: str,
     *,
-    boxes: BoxFileOptions,
+    boxes: options.BoxFileOptions,
     regression: Regression = "per-class",
     fc_only: bool = False,
     network: str | None = None,
-    run: RunFolderOptions,
-    recipe: RecipeOptions = Recipe(),
-    images: ImageOptions = Tolerance(),
-    runtime: RuntimeOptions = Runtime(),
-    execution: ExecutionOptions = Execution(),
+    run: options.RunFolderOptions,
+    recipe: options.RecipeOptions = Recipe(),
+    images: options.ImageOptions = Tolerance(),
+    runtime: options.RuntimeOptions = Runtime(),
+    execution: options.ExecutionOptions = Execution(),
 ) -> None:
     """Train a network to predict the box of an image's object, from one that classifies (--finetune RUN).
 
@@ -88,11 +68,11 @@ def evaluate(
     *runs: Path,
     data: str,
     split: str | None = None,
-    boxes: BoxFileOptions,
-    full: FullTestOptions | None = None,
-    outputs: TestOutputOptions = TestOutputs(),
-    images: ImageOptions = Tolerance(),
-    runtime: RuntimeOptions = Runtime(),
+    boxes: options.BoxFileOptions,
+    full: options.FullTestOptions | None = None,
+    outputs: options.TestOutputOptions = options.TestOutputs(),
+    images: options.ImageOptions = Tolerance(),
+    runtime: options.RuntimeOptions = Runtime(),
 ) -> None:
     """Test runs of boxes by the paper's two procedures, and compare them.
 
@@ -130,13 +110,13 @@ def evaluate(
 @localise.command
 def predict(
     run: Path,
-    *images: ImageArgument,
+    *images: options.ImageArgument,
     top: int = 1,
-    draw: OutputFolder = None,
+    draw: options.OutputFolder = None,
     max_pixels: int = MAX_PIXELS,
-    full: FullTestOptions,
-    outputs: PredictionOutputOptions = PredictionOutputs(),
-    runtime: RuntimeOptions = Runtime(),
+    full: options.FullTestOptions,
+    outputs: options.PredictionOutputOptions = options.PredictionOutputs(),
+    runtime: options.RuntimeOptions = Runtime(),
 ) -> None:
     """Tell what images show and where: the most probable classes and the box of each.
 

@@ -4,13 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from verydeep.commands.options import (
-    ImageArgument,
-    OutputFolder,
-    PredictionOutputOptions,
-    PredictionOutputs,
-    RuntimeOptions,
-)
+from verydeep.commands import options
 from verydeep.commands.predictions import PredictionStream, images_asked_for, present, print_notes
 from verydeep.evaluation.protocols import Method, Scales
 from verydeep.images.tolerance import MAX_PIXELS
@@ -22,14 +16,14 @@ from verydeep.transfer_learning.tables import classification_table
 
 def predict(
     run: Path,
-    *images: ImageArgument,
+    *images: options.ImageArgument,
     top: int = 5,
     protocol: Method | None = None,
     scales: Sequence[int] | Scales | None = None,
-    map: OutputFolder = None,
+    map: options.OutputFolder = None,
     max_pixels: int = MAX_PIXELS,
-    outputs: PredictionOutputOptions = PredictionOutputs(),
-    runtime: RuntimeOptions = Runtime(),
+    outputs: options.PredictionOutputOptions = options.PredictionOutputs(),
+    runtime: options.RuntimeOptions = Runtime(),
 ) -> None:
     """Tell what images show: the most probable classes and their probabilities.
 

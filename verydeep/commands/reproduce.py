@@ -4,15 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from verydeep.commands.options import (
-    ExecutionOptions,
-    GridOptions,
-    ImageOptions,
-    JsonFile,
-    RecipeChangeOptions,
-    RecipeChanges,
-    RuntimeOptions,
-)
+from verydeep.commands import options
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime
@@ -29,12 +21,12 @@ def reproduce(
     out: Path,
     quick: bool = False,
     dry_run: bool = False,
-    json_file: JsonFile = None,
-    grid: GridOptions = Grid(),
-    changes: RecipeChangeOptions = RecipeChanges(),
-    images: ImageOptions = Tolerance(),
-    runtime: RuntimeOptions = Runtime(),
-    execution: ExecutionOptions = Execution(),
+    json_file: options.JsonFile = None,
+    grid: options.GridOptions = Grid(),
+    changes: options.RecipeChangeOptions = options.RecipeChanges(),
+    images: options.ImageOptions = Tolerance(),
+    runtime: options.RuntimeOptions = Runtime(),
+    execution: options.ExecutionOptions = Execution(),
 ) -> None:
     """Train all networks of the paper, repeat its tables and tell which of its findings hold on your images.
 

@@ -141,13 +141,15 @@ def _simplified(
         quarantine.say = report.say
         return np.stack(
             [
-                centre_crop_boxes(model, source, quarantine=quarantine, workers=runtime.workers, advance=report.advance)
+                _centre_crop_boxes(
+                    model, source, quarantine=quarantine, workers=runtime.workers, advance=report.advance
+                )
                 for model in models
             ]
         )
 
 
-def centre_crop_boxes(
+def _centre_crop_boxes(
     model: Model,
     source: Source,
     *,

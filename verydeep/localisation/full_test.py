@@ -14,12 +14,11 @@ from verydeep.evaluation.dense import score_map
 from verydeep.evaluation.pixel_limits import largest_image
 from verydeep.evaluation.protocols import Windows
 from verydeep.ilsvrc_classes import class_numbers
-from verydeep.images.boxes.geometry import boxes_in_image, clipped, rescaled_boxes
+from verydeep.images.boxes.geometry import boxes_in_image, clipped, intersection_over_union, rescaled_boxes
 from verydeep.images.decode import Size, UnusableImageError, upright_size
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.rescaled import Rescaled, rescaled_images
 from verydeep.images.sources.source import Source
-from verydeep.localisation.box_merging import merged
 from verydeep.networks.configurations import DOWNSAMPLING, PAPER_CROP
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.runs.model import Model
@@ -28,6 +27,9 @@ TOP = 5
 """Classes whose boxes are told (ILSVRC's task allows five answers)."""
 
 CROPS_AT_ONCE = 32
+
+_CLOSE_IOU = 0.5
+"""Boxes with at least this intersection over union are taken for the same object's."""
 
 
 class ClassBoxes(NamedTuple):
@@ -164,7 +166,7 @@ def _class_boxes(test: FullTest, images: Mapping[int, Tensor], size: Size, also:
         for label in chosen:
             candidates = [seen.boxes[which][:, label % seen.boxes[which].shape[1]] for which in group]
             ratings = [seen.scores[which][:, label] for which in group]
-            best, _ = merged(np.concatenate(candidates), np.concatenate(ratings))
+            best, _ = _merged(np.concatenate(candidates), np.concatenate(ratings))
             boxes[number, label] = clipped(best[0], size)
     return ClassBoxes(seen.posterior, boxes)
 
@@ -218,7 +220,7 @@ def _window_boxes(
 ) -> Float[np.ndarray, "windows heads 4"]:
     """Return boxes in pixels of the image of `size` that is given rescaled."""
     whole = (image.shape[1], image.shape[2])
-    top, left = window_corners(whole, test.crop)
+    top, left = _window_corners(whole, test.crop)
     heads = _outputs_over_space(model, image[None], test.windows_used)[0].flatten(1).T.reshape(len(top), -1, 4)
     return rescaled_boxes(boxes_in_image(heads.numpy(), test.crop, top=top[:, None], left=left[:, None]), whole, size)
 
@@ -237,7 +239,7 @@ def image_size(source: Source, index: int, quarantine: Quarantine) -> Size | Non
         return None
 
 
-def window_corners(size: Size, crop: int) -> tuple[Int[np.ndarray, " windows"], Int[np.ndarray, " windows"]]:
+def _window_corners(size: Size, crop: int) -> tuple[Int[np.ndarray, " windows"], Int[np.ndarray, " windows"]]:
     """Return top and left of the windows that the score map of an image has (the centred grid), row by row."""
     tops, lefts = (
         side % DOWNSAMPLING // 2 + DOWNSAMPLING * np.arange(side // DOWNSAMPLING - crop // DOWNSAMPLING + 1)
@@ -253,9 +255,47 @@ def _outputs_over_space(
     net, crop = model.net, model.net.architecture.crop
     if windows == "dense":
         return score_map(net, images, pixels=largest_image([net], net.mean_rgb.device)).float().cpu()
-    tops, lefts = window_corners((images.shape[2], images.shape[3]), crop)
+    tops, lefts = _window_corners((images.shape[2], images.shape[3]), crop)
     cut = [images[:, :, top : top + crop, left : left + crop] for top, left in zip(tops, lefts, strict=True)]
     with torch.inference_mode():
         outputs = [net(crops.to(net.mean_rgb.device)).float().cpu() for crops in torch.cat(cut).split(CROPS_AT_ONCE)]
     rows = len(np.unique(tops))
     return torch.cat(outputs).unflatten(0, (rows, -1, len(images))).permute(2, 3, 0, 1)
+
+
+def _merged(
+    boxes: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, "m 4"], Float[np.ndarray, " m"]]:
+    """Merge boxes that are scored for one class greedily; return them with their ratings, the best first.
+
+    As long as any two overlap by `_CLOSE_IOU` or more, those that overlap most become one: the average of all boxes
+    that went into it, rated by the sum of their scores. The paper takes this from OverFeat (Sermanet et al., 2014) and
+    says neither what is close nor how scores are put together.
+    """
+    boxes, ratings = np.array(boxes, np.float64), np.array(scores, np.float64)
+    members = np.ones(len(boxes))
+    overlaps = intersection_over_union(boxes[:, None], boxes[None])
+    np.fill_diagonal(overlaps, -1)
+    # The greatest overlap of each box, and with which: a merge changes few of them, so not all are searched again.
+    closest = overlaps.argmax(axis=1)
+    greatest = overlaps.max(axis=1)
+    while greatest.max() >= _CLOSE_IOU:
+        one = int(greatest.argmax())
+        other = int(closest[one])
+        shares = members[[one, other]] / members[[one, other]].sum()
+        boxes[one] = shares @ boxes[[one, other]]
+        ratings[one] += ratings[other]
+        members[one] += members[other]
+        members[other] = 0
+        overlaps[other] = overlaps[:, other] = -1
+        rest = np.flatnonzero((members > 0) & (np.arange(len(boxes)) != one))
+        overlaps[one, rest] = overlaps[rest, one] = intersection_over_union(boxes[one], boxes[rest])
+        now = overlaps[one]
+        nearer = (now > greatest) | ((now == greatest) & (one < closest))
+        closest[nearer] = one
+        lost = ((closest == one) | (closest == other)) & ~nearer
+        closest[lost] = overlaps[lost].argmax(axis=1)
+        greatest = overlaps[np.arange(len(boxes)), closest]
+    left = np.flatnonzero(members)
+    order = left[np.argsort(-ratings[left], kind="stable")]
+    return boxes[order], ratings[order]

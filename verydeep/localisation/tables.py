@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 from verydeep.evaluation.tables import comparison_table
+from verydeep.prediction.tables import table_of_answers
 from verydeep.presentation.numbers import FINE, MISSING, decimal, interval, number, percent, share
 from verydeep.presentation.pages import shared_folder
 from verydeep.presentation.terminal import table_with
@@ -67,16 +69,10 @@ def _full_table(localisation: "Localisation", folder: str) -> Table:
         right=("true class, %", "95% interval", "top-1, %", "95% interval", "top-5, %", "95% interval"),
     )
     for one in localisation.full:
-        table.add_row(
-            Text(one.name.removeprefix(folder)),
-            ", ".join(map(str, one.scales)),
-            percent(one.true_class_error, FINE),
-            interval(one.true_class_error_ci95, FINE),
-            percent(one.top1_error, FINE),
-            interval(one.top1_error_ci95, FINE),
-            percent(one.top5_error, FINE),
-            interval(one.top5_error_ci95, FINE),
-        )
+        errors = (one.true_class_error, one.top1_error, one.top5_error)
+        intervals = (one.true_class_error_ci95, one.top1_error_ci95, one.top5_error_ci95)
+        written = [(percent(error, FINE), interval(ci95, FINE)) for error, ci95 in zip(errors, intervals, strict=True)]
+        table.add_row(Text(one.name.removeprefix(folder)), ", ".join(map(str, one.scales)), *chain(*written))
     notes = ["Boxes are merged and rated by class scores. True class: of its box, whatever the image was taken for."]
     if localisation.full[0].top5_error is None:
         notes.append("No top-5 error: with five classes or fewer it would be that of the true class.")
@@ -86,12 +82,11 @@ def _full_table(localisation: "Localisation", folder: str) -> Table:
 
 def box_prediction_table(predictions: "Sequence[BoxPrediction]") -> Table:
     """Return a table of the most probable classes of every image, and where they are."""
-    table = table_with(None, left=("image", "class"), right=("probability", "x0", "y0", "x1", "y1"))
-    for one in predictions:
-        if one.error:
-            table.add_row(Text(one.image), Text(one.error), style="red")
-        answers = zip(one.classes, one.probabilities, one.boxes, strict=True)
-        for rank, (name, probability, box) in enumerate(answers):
-            sides = (decimal(side, 0) for side in box)
-            table.add_row("" if rank else Text(one.image), Text(name), share(probability), *sides)
-    return table
+    return table_of_answers(
+        predictions,
+        ("probability", "x0", "y0", "x1", "y1"),
+        lambda one: [
+            (share(probability), *(decimal(side, 0) for side in box))
+            for probability, box in zip(one.probabilities, one.boxes, strict=True)
+        ],
+    )

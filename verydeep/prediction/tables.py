@@ -1,7 +1,7 @@
-"""A table of predictions."""
+"""Tables of what images were taken for."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -15,10 +15,23 @@ if TYPE_CHECKING:
 
 def prediction_table(predictions: "Sequence[Prediction]") -> Table:
     """Return the most probable classes of every image as a table."""
-    table = table_with(None, left=("image", "class"), right=("probability",))
-    for one in predictions:
+    return table_of_answers(predictions, ("probability",), lambda one: [(share(value),) for value in one.probabilities])
+
+
+def table_of_answers(
+    answers: Sequence[Any], columns: Sequence[str], numbers: Callable[[Any], Iterable[Sequence[str]]]
+) -> Table:
+    """Return a table with a line for each class of every image, or with why it cannot be used.
+
+    Args:
+        answers: `Prediction`s, `Classification`s or `BoxPrediction`s.
+        columns: names of the numbers beside a class.
+        numbers: writes those of an answer, for each of its classes.
+    """
+    table = table_with(None, left=("image", "class"), right=columns)
+    for one in answers:
         if one.error:
-            table.add_row(Text(one.image), Text(one.error), "", style="red")
-        for rank, (name, probability) in enumerate(zip(one.classes, one.probabilities, strict=True)):
-            table.add_row("" if rank else Text(one.image), Text(name), share(probability))
+            table.add_row(Text(one.image), Text(one.error), style="red")
+        for rank, (name, beside) in enumerate(zip(one.classes, numbers(one), strict=True)):
+            table.add_row("" if rank else Text(one.image), Text(name), *beside)
     return table

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from verydeep.machine import atomic
 from verydeep.runs.model import file_sha256
-from verydeep.training.schedule import Plateau
+from verydeep.training.recipe import Plateau
 
 _KEPT = 2
 """Checkpoints that stay beside the best one; the older one serves if the newer is damaged."""

@@ -28,8 +28,7 @@ from verydeep.training.decisions import GO_ON, SAVE, Arrived, Decision, arrivals
 from verydeep.training.job import TrainingJob, check_folder, is_done
 from verydeep.training.parallel import same_statistics
 from verydeep.training.preparation import prepare
-from verydeep.training.recipe import Recipe
-from verydeep.training.schedule import after_epoch
+from verydeep.training.recipe import Recipe, after_epoch
 from verydeep.training.state import TrainingState, last_checkpoint, save_checkpoint, save_models
 from verydeep.training.step import Abandoned, DivergedError, Outcome, descend, scores
 

@@ -19,7 +19,7 @@ from verydeep.training.checkpoint import Checkpoint, Progress
 from verydeep.training.job import TrainingJob
 from verydeep.training.learner import Learner
 from verydeep.training.parallel import whole
-from verydeep.training.schedule import learning_rate
+from verydeep.training.recipe import learning_rate
 
 
 @dataclass(kw_only=True)

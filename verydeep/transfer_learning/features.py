@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -74,10 +74,9 @@ def network_features(extraction: Extraction, source: Unchanged, *, weights: str)
     network = (*astuple(model.net.architecture), model.scale, model.flip)
     key = digest(computed, network, weights, contents, extraction.descriptor, tolerance.max_pixels)
     file = cache.folder() / _KIND / f"{key}.safetensors"
-    cached = None
-    with suppress(OSError, SafetensorError):  # absent, or damaged
+    try:
         cached = _read(file)
-    if cached is None:
+    except (OSError, SafetensorError):  # absent, or damaged
         with _errors_about_the_folder(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
             write_features(

@@ -125,11 +125,8 @@ def fit_choosing_c(vectors: Float32[np.ndarray, "N D"], labels: Labels) -> Linea
     multilabel = labels.ndim == 2
     fitting, choosing = multilabel_split(labels) if multilabel else stratified_split(labels.tolist(), _CHOOSING_SHARE)
     train: Callable[..., LinearSVM] = _fit_multilabel if multilabel else fit
-    measure = _mean_average_precision if multilabel else _mean_class_recall
-    figures = []
-    for c in CHOICES_OF_C:
-        svm = train(vectors[fitting], labels[fitting], c=c)
-        figures.append(measure(svm, vectors[choosing], labels[choosing]))
+    fitted = [train(vectors[fitting], labels[fitting], c=c) for c in CHOICES_OF_C]
+    figures = [_figure(svm, vectors[choosing], labels[choosing]) for svm in fitted]
     best = np.flatnonzero(np.isclose(figures, max(figures)))
     return train(vectors, labels, c=CHOICES_OF_C[best[len(best) // 2]])
 
@@ -157,9 +154,8 @@ def multilabel_split(shown: Int[np.ndarray, "N K"]) -> tuple[list[int], list[int
     return np.flatnonzero(~taken).tolist(), np.flatnonzero(taken).tolist()
 
 
-def _mean_class_recall(svm: LinearSVM, vectors: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+def _figure(svm: LinearSVM, vectors: NDArray[np.float32], labels: Labels) -> float:
+    """Return the mean average precision or, with one label per image, the mean class recall."""
+    if labels.ndim == 2:
+        return float(class_average_precisions(svm.scores(vectors), labels).mean())
     return float(class_recalls(svm.predicted(vectors) == labels, labels).mean())
-
-
-def _mean_average_precision(svm: LinearSVM, vectors: NDArray[np.float32], shown: NDArray[np.int8]) -> float:
-    return float(class_average_precisions(svm.scores(vectors), shown).mean())

@@ -76,7 +76,7 @@ def ranking(scores: Float[np.ndarray, " N"], shown: Int[np.ndarray, " N"]) -> Ra
     )
 
 
-def average_precision(scores: Float[np.ndarray, " N"], shown: Int[np.ndarray, " N"]) -> float:
+def _average_precision(scores: Float[np.ndarray, " N"], shown: Int[np.ndarray, " N"]) -> float:
     """Return the area under the interpolated curve of precision over recall, 0..1: VOC's definition from 2010 on.
 
     Interpolated: at each recall the highest precision there or at a higher one. If all scores are equal it is the share
@@ -85,10 +85,10 @@ def average_precision(scores: Float[np.ndarray, " N"], shown: Int[np.ndarray, " 
     Raises:
         ValueError: no image shows the class.
     """
-    return float(average_precisions(ranking(scores, shown), np.ones((len(scores), 1)))[0])
+    return float(_average_precisions(ranking(scores, shown), np.ones((len(scores), 1)))[0])
 
 
-def eleven_point_average_precision(scores: Float[np.ndarray, " N"], shown: Int[np.ndarray, " N"]) -> float:
+def _eleven_point_average_precision(scores: Float[np.ndarray, " N"], shown: Int[np.ndarray, " N"]) -> float:
     """Return the mean of the interpolated precisions at recalls of 0, 0.1, ..., 1, 0..1: the definition of VOC 2007.
 
     Arguments are as for `ranking`.
@@ -107,7 +107,7 @@ def class_average_precisions(
     scores: Float[np.ndarray, "N K"],
     shown: Int[np.ndarray, "N K"],
     *,
-    of_class: Callable[[NDArray[Any], NDArray[Any]], float] = average_precision,
+    of_class: Callable[[NDArray[Any], NDArray[Any]], float] = _average_precision,
 ) -> Float[np.ndarray, " K"]:
     """Return the average precision of each class, by either definition.
 
@@ -117,8 +117,8 @@ def class_average_precisions(
     return np.array([of_class(*pair) for pair in zip(scores.T, shown.T, strict=True)])
 
 
-def average_precisions(ranked: Ranking, counts: Float[np.ndarray, "N R"]) -> Float[np.ndarray, " R"]:
-    """Return `average_precision` for R resamples of the images, NaN for those in which no image shows the class.
+def _average_precisions(ranked: Ranking, counts: Float[np.ndarray, "N R"]) -> Float[np.ndarray, " R"]:
+    """Return `_average_precision` for R resamples of the images, NaN for those in which no image shows the class.
 
     Args:
         ranked: the images by their scores.
@@ -170,8 +170,18 @@ def measured(outcomes: Sequence[NDArray[Any]], tested: Bool[np.ndarray, "splits 
         labels: what the images show.
     """
     all_outcomes = np.stack(outcomes)
+
+    def of_each(figures: Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Return the figures [descriptors, splits, classes] on each split's test images."""
+        return np.stack(
+            [
+                [figures(answers[rows], labels[rows]) for answers, rows in zip(of_descriptor, tested, strict=True)]
+                for of_descriptor in all_outcomes
+            ]
+        )
+
     if labels.ndim == 1:
-        per_class = _per_class(class_recalls, all_outcomes, tested, labels)
+        per_class = of_each(class_recalls)
         return Measured(
             measure=RECALL,
             per_class=per_class,
@@ -180,8 +190,8 @@ def measured(outcomes: Sequence[NDArray[Any]], tested: Bool[np.ndarray, "splits 
             chance=100 / per_class.shape[2],
         )
     chance = [(labels[rows] > 0).sum(axis=0) / (labels[rows] != 0).sum(axis=0) for rows in tested]
-    per_class = _per_class(class_average_precisions, all_outcomes, tested, labels)
-    by_points = partial(class_average_precisions, of_class=eleven_point_average_precision)
+    per_class = of_each(class_average_precisions)
+    by_points = partial(class_average_precisions, of_class=_eleven_point_average_precision)
     return Measured(
         measure=MAP,
         per_class=per_class,
@@ -192,23 +202,8 @@ def measured(outcomes: Sequence[NDArray[Any]], tested: Bool[np.ndarray, "splits 
         resampled=centred(
             _resampled_average_precisions(all_outcomes, tested, labels), 100 * per_class.mean(axis=(1, 2))
         ),
-        eleven_point=_per_class(by_points, all_outcomes, tested, labels),
+        eleven_point=of_each(by_points),
         chance=100 * float(np.mean(chance)),
-    )
-
-
-def _per_class(
-    figures: Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]],
-    outcomes: NDArray[Any],
-    tested: NDArray[np.bool_],
-    labels: NDArray[Any],
-) -> NDArray[np.float64]:
-    """Return the figures [descriptors, splits, classes] of each descriptor's outcomes on each split's test images."""
-    return np.stack(
-        [
-            [figures(of_split[rows], labels[rows]) for of_split, rows in zip(of_descriptor, tested, strict=True)]
-            for of_descriptor in outcomes
-        ]
     )
 
 
@@ -258,14 +253,6 @@ def _resampled_average_precisions(
     means = []
     for start in range(0, RESAMPLES, _RESAMPLES_AT_ONCE):
         counts = bootstrap_counts(rng, len(rows), min(_RESAMPLES_AT_ONCE, RESAMPLES - start)).T
-        values = np.array([[[average_precisions(one, counts) for one in by] for by in split] for split in rankings])
-        known = ~np.isnan(values)
-        means.append(_known_mean(_known_mean(values, known, axis=0), known.any(axis=0), axis=1))
+        values = np.array([[[_average_precisions(one, counts) for one in by] for by in split] for split in rankings])
+        means.append(np.ma.masked_invalid(values).mean(axis=0).mean(axis=1).filled(np.nan))
     return 100 * np.concatenate(means, axis=1)
-
-
-def _known_mean(values: NDArray[np.float64], known: NDArray[np.bool_], axis: int) -> NDArray[np.float64]:
-    """Average the values that are known; NaN where none is."""
-    count = known.sum(axis=axis)
-    total = np.where(known, values, 0).sum(axis=axis)
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from verydeep.prediction.tables import table_of_answers
 from verydeep.presentation.numbers import FINE, interval, number, percent, points
 from verydeep.presentation.pages import shared_folder
 from verydeep.presentation.terminal import table_with
@@ -113,11 +114,6 @@ def _paper_table() -> Table:
 
 def classification_table(classifications: "Sequence[Classification]") -> Table:
     """Return the classes with the highest scores of every image as a table."""
-    table = table_with(None, left=("image", "class"), right=("score",))
-    for one in classifications:
-        if one.error:
-            table.add_row(Text(one.image), Text(one.error), "", style="red")
-        for rank, (name, score) in enumerate(zip(one.classes, one.scores, strict=True)):
-            table.add_row("" if rank else Text(one.image), Text(name), f"{score:+.2f}")
+    table = table_of_answers(classifications, ("score",), lambda one: [(f"{score:+.2f}",) for score in one.scores])
     table.caption = Text("Score: distance from the class's plane in units of its margin; above 0, on its side.")
     return table

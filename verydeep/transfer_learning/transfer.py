@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from verydeep.descriptors.extraction import Extraction, checked_extraction
+from verydeep.images.open import open_one_split
 from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
@@ -116,19 +117,11 @@ def _checked_inputs(
     images, labelled = data, None
     if options.labels is not None:
         images, labelled = images_with_labels(data, options.labels)
-    extractions: list[Extraction] = []
-    for folder in folders:
-        first = not extractions
-        one = checked_extraction(
-            folder,
-            images if first else extractions[0].source,
-            descriptor=options.descriptor,
-            split=split if first else None,
-            runtime=runtime,
-            tolerance=tolerance,
-        )
-        extractions.append(one)
-    source = extractions[0].source
+    source = open_one_split(images, split)
+    extractions = [
+        checked_extraction(folder, source, descriptor=options.descriptor, runtime=runtime, tolerance=tolerance)
+        for folder in folders
+    ]
     labelled = labelled or images_of_classes(source, data)
     if options.test_images is not None:
         labelled = with_test_images(labelled, options.test_images, source)
