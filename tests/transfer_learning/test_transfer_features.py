@@ -21,7 +21,7 @@ from verydeep.runs.model import load_model, save_model
 from verydeep.transfer_learning import features as transfer_features
 from verydeep.transfer_learning import transfer as transfer_module
 from verydeep.transfer_learning.features import pixel_features, untrained
-from verydeep.transfer_learning.labels import images_of_classes, transfer_splits
+from verydeep.transfer_learning.labels import labelled_images, transfer_splits
 from verydeep.transfer_learning.options import TransferOptions
 from verydeep.transfer_learning.paper import TABLE_11
 from verydeep.transfer_learning.transfer import transfer
@@ -269,7 +269,7 @@ def test_test_images_that_copy_training_images_are_counted(made, capsys):
     images[1][3].write_bytes(images[0][0].read_bytes())  # of another class
     source = open_for_testing(str(made.photos), None).source("all")
     data = [source[index].data for index in range(len(source))]
-    labelled = images_of_classes(source, made.photos)
+    _, labelled = labelled_images(source, None, FEW)
     (made.photos / CLASSES[0] / "-.bmp").write_bytes(b"")  # the first one, which is unusable
     counts = set()
     for options in (replace(FEW, seed=seed, splits=splits) for seed in range(4) for splits in (1, 2)):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from verydeep.commands.options import ImageOptions, RuntimeOptions, TestOutputOptions, TestOutputs
-from verydeep.commands.predictions import check_test_outputs
+from verydeep.commands.predictions import check_test
 from verydeep.evaluation.protocols import Method, Scales
 from verydeep.evaluation.tables import evaluation_tables
 from verydeep.images.tolerance import Tolerance
@@ -41,9 +41,7 @@ def evaluate(
     from verydeep.evaluation.evaluate import evaluate as evaluate_runs
     from verydeep.evaluation.predictions import write_predictions
 
-    if not runs:
-        raise ValueError("name one or more run folders to evaluate")
-    check_test_outputs(outputs)
+    check_test(runs, outputs)
     evaluation = evaluate_runs(
         list(runs),
         data=data,

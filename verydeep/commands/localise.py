@@ -6,7 +6,7 @@ from cyclopts import App
 
 from verydeep.box_regression import Regression
 from verydeep.commands import options
-from verydeep.commands.predictions import PredictionStream, check_test_outputs, images_asked_for, present, print_notes
+from verydeep.commands.predictions import PredictionStream, check_test, images_asked_for, present, print_notes
 from verydeep.commands.train import show_training
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.localisation.tables import box_prediction_table, localisation_tables
@@ -91,9 +91,7 @@ def evaluate(
     from verydeep.localisation.evaluate import evaluate_boxes
     from verydeep.localisation.results import write_box_predictions
 
-    if not runs:
-        raise ValueError("name one or more run folders to evaluate")
-    check_test_outputs(outputs)
+    check_test(runs, outputs)
     localisation = evaluate_boxes(
         list(runs), data=data, options=boxes, split=split, full=full, runtime=runtime, tolerance=images
     )

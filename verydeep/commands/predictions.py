@@ -88,14 +88,16 @@ def present(stream: PredictionStream, outputs: PredictionOutputs, *, images: int
         raise OSError(f"{failed} of {images} images could not be used")
 
 
-def check_test_outputs(outputs: TestOutputs) -> None:
-    """Refuse, before any work, a file of a test's predictions that cannot be written.
+def check_test(runs: Sequence[Path], outputs: TestOutputs) -> None:
+    """Refuse, before any work, a test of no runs, or a file of its predictions that cannot be written.
 
     Raises:
-        ValueError: it is of another kind, or the same as the file of the figures.
+        ValueError: there are no runs; the file is of another kind, or the same as the file of the figures.
     """
     from verydeep.evaluation.predictions import check_kind
 
+    if not runs:
+        raise ValueError("name one or more run folders to evaluate")
     if outputs.predictions is not None:
         check_kind(outputs.predictions)
         if outputs.predictions == outputs.json_file:

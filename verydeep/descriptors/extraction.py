@@ -89,6 +89,7 @@ def checked_extraction(
     crop_shapes = _crop_shapes(model.net, chosen.layers)
     _refuse_random_layers(str(run), model, chosen.layers)
     mirror = model.flip and chosen.pool != "none" if chosen.mirror is None else chosen.mirror
+    device = model.net.mean_rgb.device
     return Extraction(
         model=model,
         source=open_one_split(data, split),
@@ -97,7 +98,8 @@ def checked_extraction(
         crop_shapes=crop_shapes,
         runtime=runtime,
         tolerance=tolerance or Tolerance(),
-        most_pixels=_most_pixels(model.net),
+        # Only CUDA devices tell how much memory there is.
+        most_pixels=largest_image([model.net], device) if device.type == "cuda" else MOST_PIXELS,
     )
 
 
@@ -143,9 +145,3 @@ def _refuse_random_layers(name: str, model: Model, layers: Sequence[str]) -> Non
             f"{name} was imported without {', '.join(model.drawn)}, so {', '.join(random)} would be of random weights: "
             f"take a run with {needed}, or of this one {order[first - 1]} or an earlier layer (verydeep features)"
         )
-
-
-def _most_pixels(net: VGG) -> int:
-    """Return the pixels of the largest image that there is memory for, which only CUDA devices tell."""
-    device = net.mean_rgb.device
-    return largest_image([net], device) if device.type == "cuda" else MOST_PIXELS

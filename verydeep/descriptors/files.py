@@ -1,7 +1,6 @@
 """Features into a file, safetensors or Parquet: work that was stopped is continued, and ends with the same file."""
 
 import hashlib
-import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -60,15 +59,10 @@ class _Job:
     file: Path
     inputs: dict[str, Any]
     """Everything that the features follow from."""
-    chunk_files: list[Path]
-    """The file of every chunk, whether it exists or not."""
+    chunks: dict[Path, range]
+    """The file of every chunk, whether it exists or not, and its images."""
     quarantine: Quarantine
     processes: Processes
-
-    def images_of_chunk(self, number: int) -> range:
-        """Return the indices of a chunk's images."""
-        start = number * self.extraction.images_at_once
-        return range(start, min(start + self.extraction.images_at_once, len(self.extraction.source)))
 
 
 def write_features(
@@ -152,12 +146,15 @@ def _job(extraction: Extraction, file: Path, inputs: dict[str, Any], processes: 
         images = Unchanged(source=images, digests=processes.from_first(lambda: contents_digests(extraction.source)))
     inputs = {**inputs, "contents_sha256": hashlib.sha256(b"".join(images.digests)).hexdigest()}
     folder = chunks.folder(file) / digest(inputs)[:16]
-    count = math.ceil(len(images) / extraction.images_at_once)
+    everything, at_once = range(len(images)), extraction.images_at_once
     return _Job(
         extraction=replace(extraction, source=images),
         file=file,
         inputs=inputs,
-        chunk_files=[folder / f"{number:06}{file_formats.SAFETENSORS}" for number in range(count)],
+        chunks={
+            folder / f"{number:06}{file_formats.SAFETENSORS}": everything[start : start + at_once]
+            for number, start in enumerate(everything[::at_once])
+        },
         quarantine=Quarantine(len(images), extraction.tolerance, split="all"),
         processes=processes,
     )
@@ -177,12 +174,12 @@ def _compute(job: _Job) -> None:
             raise
 
 
-def _pending(job: _Job) -> tuple[list[int], int]:
-    """Return the numbers of the chunks that have to be computed, and how many images the others have."""
+def _pending(job: _Job) -> tuple[list[Path], int]:
+    """Return the files of the chunks that have to be computed, and how many images the others have."""
     pending, done = [], 0
-    for number, chunk_file in enumerate(job.chunk_files):
+    for chunk_file in job.chunks:
         if not chunk_file.is_file():
-            pending.append(number)
+            pending.append(chunk_file)
             continue
         indices, refusals = chunks.read(chunk_file)
         job.quarantine.settle(refusals)
@@ -190,12 +187,12 @@ def _pending(job: _Job) -> tuple[list[int], int]:
     return pending, done
 
 
-def _compute_round(job: _Job, numbers: Sequence[int], report: Reporter) -> None:
+def _compute_round(job: _Job, files: Sequence[Path], report: Reporter) -> None:
     """Compute up to one chunk in each process; if none has failed, the first process keeps them."""
     own, failure = {}, None
     try:
-        for number in numbers[job.processes.rank : job.processes.rank + 1]:
-            own[number] = extract(job.extraction, job.images_of_chunk(number))
+        for file in files[job.processes.rank : job.processes.rank + 1]:
+            own[file] = extract(job.extraction, job.chunks[file])
     except (WorkerDiedError, ValueError) as error:
         failure = error
     job.processes.check_none_failed(failure)
@@ -203,9 +200,9 @@ def _compute_round(job: _Job, numbers: Sequence[int], report: Reporter) -> None:
     job.processes.from_first(lambda: _keep(job, computed, report))
 
 
-def _keep(job: _Job, computed: Sequence[dict[int, Chunk]], report: Reporter) -> None:
-    for number, chunk in sorted(item for of_process in computed for item in of_process.items()):
-        chunks.keep(job.chunk_files[number], chunk)
+def _keep(job: _Job, computed: Sequence[dict[Path, Chunk]], report: Reporter) -> None:
+    for file, chunk in sorted(item for of_process in computed for item in of_process.items()):
+        chunks.keep(file, chunk)
         report.advance(len(chunk.indices) + len(chunk.refusals))
         job.quarantine.settle(chunk.refusals)
 
@@ -213,7 +210,7 @@ def _keep(job: _Job, computed: Sequence[dict[int, Chunk]], report: Reporter) -> 
 def _finish(job: _Job, seconds: float) -> FeatureFile:
     """Write the file from its chunks, and delete them."""
     extraction = job.extraction
-    indices = [index for chunk_file in job.chunk_files for index in chunks.read(chunk_file)[0]]
+    indices = [index for chunk_file in job.chunks for index in chunks.read(chunk_file)[0]]
     if not indices:
         raise ValueError(f"none of the {len(extraction.source):,} images can be used")
     contents = file_formats.Contents(
@@ -222,7 +219,7 @@ def _finish(job: _Job, seconds: float) -> FeatureFile:
         shapes=extraction.shapes,
         dtype=extraction.descriptor.dtype,
         metadata=_metadata(job),
-        chunk_files=job.chunk_files,
+        chunk_files=list(job.chunks),
     )
     with atomic.new_files(job.file) as aside:
         file_formats.write(aside, contents, kind=job.file.suffix)

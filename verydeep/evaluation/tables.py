@@ -45,8 +45,8 @@ def _error_table(evaluation: "Evaluation") -> Table:
     return table
 
 
-def comparison_table(comparisons: Sequence["Comparison"], *, errors: str = "top-1 errors") -> Table:
-    """Return a table of pairs of results on the same images."""
+def comparison_table(comparisons: Sequence["Comparison"], *, errors: str = "top-1 errors", folder: str = "") -> Table:
+    """Return a table of pairs of results on the same images; `folder`, which all are in, is left out."""
     table = table_with(
         f"Compared on the same {number(comparisons[0].n)} images",
         left=("first", "second"),
@@ -54,8 +54,8 @@ def comparison_table(comparisons: Sequence["Comparison"], *, errors: str = "top-
     )
     for pair in comparisons:
         table.add_row(
-            Text(pair.first),
-            Text(pair.second),
+            Text(pair.first.removeprefix(folder)),
+            Text(pair.second.removeprefix(folder)),
             points(pair.difference, FINE),
             interval(pair.difference_ci95, FINE, "+"),
             number(pair.only_first_wrong),

@@ -1,7 +1,6 @@
 """Tables of tests of boxes, and of predictions."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -26,11 +25,7 @@ def localisation_tables(localisation: "Localisation") -> list[Table]:
     folder = shared_folder(localisation.runs)
     tables = [_simplified_table(localisation, folder)]
     if localisation.comparisons:
-        pairs = [
-            replace(pair, first=pair.first.removeprefix(folder), second=pair.second.removeprefix(folder))
-            for pair in localisation.comparisons
-        ]
-        tables.append(comparison_table(pairs, errors="errors of boxes"))
+        tables.append(comparison_table(localisation.comparisons, errors="errors of boxes", folder=folder))
     if localisation.full:
         tables.append(_full_table(localisation, folder))
     return tables

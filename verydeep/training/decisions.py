@@ -35,12 +35,7 @@ GO_ON, SAVE = Decision(), Decision(save=True)
 
 
 def decide(
-    out: Path,
-    *,
-    failure: Exception | None = None,
-    failed: Sequence[int] = (),
-    signal: int = 0,
-    save_due: bool = False,
+    out: Path, *, failure: Exception | None = None, failed: Sequence[int] = (), signal: int = 0, save_due: bool = False
 ) -> Decision:
     """Return the decision that follows from what all processes told, `out` being the run folder.
 

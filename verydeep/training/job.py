@@ -49,10 +49,7 @@ class TrainingJob:
     def architecture(self) -> Architecture:
         """The network to train; it follows from the other fields, so that they cannot disagree."""
         return Architecture.of_recipe(
-            asdict(self.recipe),
-            network=self.network,
-            classes=len(self.splits.classes),
-            boxes=self.splits.regression,
+            asdict(self.recipe), network=self.network, classes=len(self.splits.classes), boxes=self.splits.regression
         )
 
     @cached_property

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from verydeep.images.annotations.image_names import read_image_list
 from verydeep.images.annotations.label_files import several_labels
-from verydeep.images.open import open_given
+from verydeep.images.open import open_given, open_one_split
 from verydeep.images.sources.source import Source
 from verydeep.presentation.messages import first_few
 from verydeep.transfer_learning.linear_svm import multilabel_split
@@ -52,41 +52,29 @@ class Labelled:
         return len(rows) - self.images_per_class(rows)
 
 
-def images_with_labels(data: str | Path | Source, file: str | Path) -> tuple[Source, Labelled]:
-    """Open a folder of images, including those in folders in it, and read from a file what they show.
+def labelled_images(data: str | Path | Source, split: str | None, options: TransferOptions) -> tuple[Source, Labelled]:
+    """Open images, and return what they show, by a file or by their source, and which are for testing if that is given.
 
     Raises:
-        ValueError: something other than a folder, no images in it, or unusable labels.
+        ValueError: unusable source or labels, or fewer than two classes.
     """
-    if isinstance(data, str | Path):
-        if not Path(data).is_dir():
+    if options.labels is None:
+        source = open_one_split(data, split)
+        if len(source.classes) < 2:
+            how = "" if source.classes else ", or say with --labels what each image shows"
+            raise ValueError(f"{data} has fewer than two classes: give a folder with a folder of images per class{how}")
+        labelled = Labelled(classes=source.classes, labels=np.asarray(source.labels, dtype=np.int64))
+    else:
+        if isinstance(data, str | Path) and not Path(data).is_dir():
             raise ValueError(f"{data} is not a folder: with --labels SOURCE is a folder of images, without classes")
-        data = open_given(data)
-    read = several_labels(file, data)
-    return data, Labelled(classes=read.classes, labels=read.labels)
-
-
-def images_of_classes(source: Source, name: object) -> Labelled:
-    """Return what the images of a source with classes show.
-
-    Raises:
-        ValueError: it has fewer than two classes.
-    """
-    if len(source.classes) < 2:
-        how = "" if source.classes else ", or say with --labels what each image shows"
-        raise ValueError(f"{name} has fewer than two classes: give a folder with a folder of images per class{how}")
-    return Labelled(classes=source.classes, labels=np.asarray(source.labels, dtype=np.int64))
-
-
-def with_test_images(labelled: Labelled, file: str | Path, source: Source) -> Labelled:
-    """Return the labels with the test images that a file names.
-
-    Raises:
-        ValueError: unusable file.
-    """
-    for_testing = np.zeros(len(source), bool)
-    for_testing[read_image_list(file, source)] = True
-    return replace(labelled, for_testing=for_testing)
+        source = open_one_split(open_given(data) if isinstance(data, str | Path) else data, split)
+        read = several_labels(options.labels, source)
+        labelled = Labelled(classes=read.classes, labels=read.labels)
+    if options.test_images is not None:
+        for_testing = np.zeros(len(source), bool)
+        for_testing[read_image_list(options.test_images, source)] = True
+        labelled = replace(labelled, for_testing=for_testing)
+    return source, labelled
 
 
 def transfer_splits(labelled: Labelled, options: TransferOptions) -> list[Split]:

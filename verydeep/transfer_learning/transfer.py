@@ -8,21 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from verydeep.descriptors.extraction import Extraction, checked_extraction
-from verydeep.images.open import open_one_split
 from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
 from verydeep.transfer_learning.classifier_folder import FeatureClassifier, check_classifier_folder, save_classifier
 from verydeep.transfer_learning.compared_descriptors import Compared, common_images, compared_descriptors, svm_outcomes
 from verydeep.transfer_learning.features import read_once
-from verydeep.transfer_learning.labels import (
-    Labelled,
-    Split,
-    images_of_classes,
-    images_with_labels,
-    transfer_splits,
-    with_test_images,
-)
+from verydeep.transfer_learning.labels import Labelled, Split, labelled_images, transfer_splits
 from verydeep.transfer_learning.linear_svm import fit_choosing_c
 from verydeep.transfer_learning.measures import measured
 from verydeep.transfer_learning.options import TransferOptions
@@ -60,11 +52,17 @@ def transfer(
     """
     started, options = time.perf_counter(), options or TransferOptions()
     folders = [folders] if isinstance(folders, str | Path) else folders
-    runtime, tolerance = runtime or Runtime(), tolerance or Tolerance()
     if out is not None:
         check_classifier_folder(Path(out))
-    extractions, labelled = _checked_inputs(folders, data, split, options, runtime, tolerance)
-    source = read_once(extractions[0].source)
+    if not folders or len(set(map(os.path.realpath, folders))) < len(folders):
+        raise ValueError("name one or more runs, each once")
+    opened, labelled = labelled_images(data, split, options)
+    extractions = [
+        checked_extraction(folder, opened, descriptor=options.descriptor, runtime=runtime, tolerance=tolerance)
+        for folder in folders
+    ]
+    transfer_splits(labelled, options)  # refuses too few images, before any work
+    source = read_once(opened)
     compared = compared_descriptors(folders, extractions, source, options)
     ids, rows = common_images(source, [one.images for one in compared])
     labelled = labelled.subset(rows)
@@ -101,32 +99,6 @@ def transfer(
         copies=copies,
         seconds=time.perf_counter() - started,
     )
-
-
-def _checked_inputs(
-    folders: Sequence[str | Path],
-    data: str | Path | Source,
-    split: str | None,
-    options: TransferOptions,
-    runtime: Runtime,
-    tolerance: Tolerance,
-) -> tuple[list[Extraction], Labelled]:
-    """Return an extraction for each run, all from the same source, and what its images show, before any work."""
-    if not folders or len(set(map(os.path.realpath, folders))) < len(folders):
-        raise ValueError("name one or more runs, each once")
-    images, labelled = data, None
-    if options.labels is not None:
-        images, labelled = images_with_labels(data, options.labels)
-    source = open_one_split(images, split)
-    extractions = [
-        checked_extraction(folder, source, descriptor=options.descriptor, runtime=runtime, tolerance=tolerance)
-        for folder in folders
-    ]
-    labelled = labelled or images_of_classes(source, data)
-    if options.test_images is not None:
-        labelled = with_test_images(labelled, options.test_images, source)
-    transfer_splits(labelled, options)  # refuses too few images
-    return extractions, labelled
 
 
 def _copies(digests: Sequence[bytes], splits: Sequence[Split]) -> int:
