@@ -1,5 +1,6 @@
 """The verb `train`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,4 +53,4 @@ def show_training(folder: Path, json_file: Path | None, **more: Any) -> None:
     if rank_of_environment():
         return  # the first process shows the figures
     end = training_end(folder)
-    show({**end.to_dict(), **more}, json_file, training_table(end))
+    show({**asdict(end), **more}, json_file, training_table(end))

@@ -21,17 +21,9 @@ from verydeep.images.rescaled import RescaledImages
 from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import centre_location, rescaled_size
+from verydeep.localisation import results
 from verydeep.localisation.full_test import CROPS_AT_ONCE, TOP, ClassBoxes, FullTest, full_test, image_size
 from verydeep.localisation.options import FullProcedure
-from verydeep.localisation.results import (
-    FullErrors,
-    Localisation,
-    LocalisedImages,
-    box_class_errors,
-    box_comparisons,
-    box_errors,
-    full_errors,
-)
 from verydeep.machine.runtime import Runtime
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.prediction.model import on_device
@@ -74,7 +66,7 @@ def evaluate_boxes(
     full: FullProcedure | None = None,
     runtime: Runtime | None = None,
     tolerance: Tolerance | None = None,
-) -> Localisation:
+) -> results.Localisation:
     """Test runs of boxes by the paper's simplified procedure and, if wanted, by the full one; compare several.
 
     Args:
@@ -105,19 +97,19 @@ def evaluate_boxes(
     if not len(usable):
         raise ValueError(f"none of the images of {split} can be used")
     images, names = _localised(source, usable, boxes), tuple(map(str, folders))
-    return Localisation(
+    return results.Localisation(
         runs=names,
         source=splits.name,
         split=split,
         n=len(usable),
-        simplified=tuple(box_errors(*one) for one in zip(folders, models, images.overlaps, strict=True)),
-        comparisons=box_comparisons(names, images),
+        simplified=tuple(results.box_errors(*one) for one in zip(folders, models, images.overlaps, strict=True)),
+        comparisons=results.box_comparisons(names, images),
         crop=models[0].net.architecture.crop,
         classifiers=tuple(map(str, classifiers)),
         classifier_scales=tuple(test.scales_of(model) for model in test.classifiers) if test else (),
         windows=test.windows_used if test else None,
         full=_full_errors(test, names, source, usable, quarantine, runtime) if test else (),
-        per_class=box_class_errors(images),
+        per_class=results.box_class_errors(images),
         check=check,
         unusable=quarantine.reasons,
         images=images,
@@ -196,10 +188,10 @@ def _in_image(box: Float[np.ndarray, "4"], size: Size, crop: int, scale: int) ->
 
 def _localised(
     source: Boxed, usable: Int[np.ndarray, " usable"], boxes: Float[np.ndarray, "runs N 4"]
-) -> LocalisedImages:
+) -> results.LocalisedImages:
     true = np.stack([source.boxes[index].box for index in usable])
     predicted = boxes[:, usable]
-    return LocalisedImages(
+    return results.LocalisedImages(
         ids=tuple(source.ids[index] for index in usable),
         labels=np.asarray(source.labels)[usable],
         classes=source.classes,
@@ -216,7 +208,7 @@ def _full_errors(
     usable: Int[np.ndarray, " usable"],
     quarantine: Quarantine,
     runtime: Runtime,
-) -> tuple[FullErrors, ...]:
+) -> tuple[results.FullErrors, ...]:
     labels, wrong, counted = source.labels, [], set(usable.tolist())
     with reporting("whole images", total=len(source)) as report:
         quarantine.say = report.say
@@ -228,7 +220,7 @@ def _full_errors(
         raise ValueError("none of the images can be used in the full test")
     by_group = np.stack(wrong, axis=2).transpose(1, 0, 2)  # [groups, 3, images]
     return tuple(
-        full_errors(
+        results.full_errors(
             names[group[0]] if len(group) == 1 else "all together",
             its,
             scales=test.scales_of_group(group),

@@ -1,6 +1,6 @@
 """The end of a training, read from its run folder, and a table of it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,6 @@ class TrainingEnd:
     """Metrics of the epoch with the lowest validation error."""
     unusable: list[dict[str, str]]
     """Split, image and reason."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it as a plain dictionary, ready for JSON."""
-        return asdict(self)
 
 
 def training_end(run: Path) -> TrainingEnd:
