@@ -33,9 +33,8 @@ from verydeep.evaluation.pixel_limits import pixel_limits
 from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
 from verydeep.images.rescaled import rescaled_images
-from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.folders import is_image_file
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, Source, memory_source
 from verydeep.machine.runtime import torch_device
 from verydeep.networks.initialisation import vgg
 from verydeep.networks.scales import scale_in_pixels
@@ -45,7 +44,7 @@ CROPPED = 5
 """Photographs that are also tested by crops; each takes many seconds on a CPU."""
 
 
-def read(place: Path) -> MemorySource:
+def read(place: Path) -> Source:
     """All images of a folder or a tar file."""
     if place.is_dir():
         files = {path.name: path.read_bytes() for path in sorted(place.rglob("*")) if is_image_file(path)}
@@ -56,9 +55,9 @@ def read(place: Path) -> MemorySource:
     return of(Sample(data, 0, name) for name, data in files.items())
 
 
-def of(samples: Any) -> MemorySource:
+def of(samples: Any) -> Source:
     """A source of some samples."""
-    return MemorySource(classes=("any",), samples=tuple(samples))
+    return memory_source(classes=("any",), samples=tuple(samples))
 
 
 def plain_network(net: VGG) -> nn.Sequential:
@@ -88,11 +87,11 @@ def plain_network(net: VGG) -> nn.Sequential:
     return plain
 
 
-def plain_loop(net: nn.Module, mean: Tensor, source: MemorySource, side: int) -> Tensor:
+def plain_loop(net: nn.Module, mean: Tensor, source: Source, side: int) -> Tensor:
     """What one would write; [N, classes]."""
     found = []
     with torch.inference_mode():
-        for data, _, _ in source.samples:
+        for data, _, _ in source:
             image = Image.open(io.BytesIO(data)).convert("RGB")
             width, height = (round(length * side / min(image.size)) for length in image.size)
             pixels = np.array(image.resize((width, height), Image.Resampling.BILINEAR))
@@ -109,7 +108,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def dense_against_crops(net: VGG, source: MemorySource, side: int, device: torch.device) -> dict[str, float]:
+def dense_against_crops(net: VGG, source: Source, side: int, device: torch.device) -> dict[str, float]:
     """Milliseconds per image of both, and the ratio."""
     limits = pixel_limits([net], device)
     dense, crops = [], []
@@ -129,12 +128,12 @@ def dense_against_crops(net: VGG, source: MemorySource, side: int, device: torch
     }
 
 
-def photographs(net: VGG, plain: nn.Module, source: MemorySource, args: argparse.Namespace) -> dict[str, Any]:
+def photographs(net: VGG, plain: nn.Module, source: Source, args: argparse.Namespace) -> dict[str, Any]:
     """Images per second of both, and the ratio; `workers` with ours alone."""
     protocol, side = Protocol(scales=(args.scale,)), scale_in_pixels(args.scale, net.architecture.crop)
     mean = net.mean_rgb[:, None, None]
-    shares = [of(source.samples[turn :: args.passes]) for turn in range(args.passes)]
-    first = of(source.samples[:2])
+    shares = [of(tuple(source)[turn :: args.passes]) for turn in range(args.passes)]
+    first = of(tuple(source)[:2])
     plain_loop(plain, mean, first, side), posteriors(net, first, protocol)
     times: dict[str, list[float]] = {"plain": [], "ours": [], **({"ours_with_workers": []} if args.workers else {})}
     for share in shares:
@@ -184,7 +183,7 @@ def main() -> None:
         "network": args.network,
         "crop": args.crop,
         "scale": args.scale,
-        "dense_against_crops": dense_against_crops(net, of(source.samples[:CROPPED]), side, device),
+        "dense_against_crops": dense_against_crops(net, of(tuple(source)[:CROPPED]), side, device),
         "photographs": photographs(net, plain, source, args),
     }
     print(json.dumps(result, indent=2))

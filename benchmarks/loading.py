@@ -28,9 +28,8 @@ from verydeep.images import rescaled
 from verydeep.images.crops import TrainingView, training_crop
 from verydeep.images.decode import Pixels, decode_for
 from verydeep.images.rescaled import RescaledImages
-from verydeep.images.sources.derived import MemorySource
 from verydeep.images.sources.folders import is_image_file
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, Source, memory_source
 from verydeep.images.views import random_location, random_scale, rescaled_crop
 
 CROP = 224
@@ -38,7 +37,7 @@ SCALES = {"S = 256": (256, 256), "S in [256;512]": (256, 512)}
 PASSES = 15
 
 
-def read(place: Path) -> MemorySource:
+def read(place: Path) -> Source:
     """All images of a folder or a tar file."""
     if place.is_dir():
         files = {path.name: path.read_bytes() for path in sorted(place.rglob("*")) if is_image_file(path)}
@@ -47,7 +46,7 @@ def read(place: Path) -> MemorySource:
             members = [member for member in archive if member.isfile()]
             files = {member.name: archive.extractfile(member).read() for member in members}  # type: ignore[union-attr]
     samples = tuple(Sample(data, 0, name) for name, data in files.items())
-    return MemorySource(classes=("any",), samples=samples)
+    return memory_source(classes=("any",), samples=samples)
 
 
 def plain(data: bytes, scale: int, place: Callable[[tuple[int, int]], tuple[int, int]]) -> Pixels:
@@ -67,7 +66,7 @@ def seconds(work: Callable[[int], object], images: int) -> float:
     return time.perf_counter() - started
 
 
-def speed(source: MemorySource, scale: tuple[int, int], passes: int) -> dict[str, float]:
+def speed(source: Source, scale: tuple[int, int], passes: int) -> dict[str, float]:
     """Images per second of both, and how many times plain Pillow's ours are."""
     components = np.diag([20.0, 5.0, 1.0])
     view = TrainingView(crop=CROP, scale=scale, flip=True, colour_sd=0.1, colour_components=components)
@@ -91,11 +90,11 @@ def speed(source: MemorySource, scale: tuple[int, int], passes: int) -> dict[str
     }
 
 
-def difference(source: MemorySource, scale: tuple[int, int]) -> dict[str, float | int | None]:
+def difference(source: Source, scale: tuple[int, int]) -> dict[str, float | int | None]:
     """Mean absolute difference to plain Pillow, over images, and what was decoded smaller than needed (nothing)."""
     everything, unshrunk, too_small, reduced = [], [], 0, 0
     rng = np.random.default_rng(0)
-    for data, _, name in source.samples:
+    for data, _, name in source:
         side = random_scale(*scale, rng)
         decoded = decode_for(data, name, shorter_side=side)
         too_small += min(decoded.size) / decoded.reduction < min(side, min(decoded.size))

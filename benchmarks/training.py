@@ -35,8 +35,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from verydeep.images.on_device import DeviceBatch
-from verydeep.images.sources.derived import MemorySource
+from verydeep.images.loader import DeviceBatch
+from verydeep.images.sources.source import memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import Processes
@@ -231,7 +231,7 @@ def torchvisions(task: Task, models: ModuleType, dtype: torch.dtype | None) -> C
 
 def ours(task: Task, execution: Execution) -> Callable[[], float]:
     """Return a step of `verydeep train`."""
-    source = MemorySource(classes=tuple(map(str, range(task.net.architecture.classes))), samples=())
+    source = memory_source(classes=tuple(map(str, range(task.net.architecture.classes))), samples=())
     job = TrainingJob(
         splits=Splits(name="noise", sources={"train": source, "val": source}),
         network=task.net.architecture.network,

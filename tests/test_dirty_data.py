@@ -7,6 +7,7 @@ import signal
 import struct
 import time
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +18,7 @@ from verydeep import Recipe, Runtime, Tolerance, evaluate, load, scan, train
 from verydeep.cli import WRONG_USE, main
 from verydeep.images.open import open_for_training
 from verydeep.images.quarantine import Quarantine, TooManyBadImagesError
-from verydeep.images.sources.derived import MemorySource, Subset
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source, subset
 from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Stopped
 from verydeep.runs.record import read_metrics
@@ -105,7 +105,7 @@ def write_dirty(root, images=IMAGES, bad=BAD):
 def by_split(source):
     """The names of each split's images, in order."""
     parts = open_for_training(str(source)).sources
-    return {split: [part.source.ids[index] for index in part.indices] for split, part in parts.items()}
+    return {split: list(part.ids) for split, part in parts.items()}
 
 
 def listed(run):
@@ -235,9 +235,7 @@ def test_errors_are_shares_of_the_usable_images(dirty, whole):
 def test_validation_without_its_bad_images_is_that_of_the_good_ones(dirty, whole, tmp_path, known_colours):
     splits, names = open_for_training(str(dirty[0])), by_split(dirty[0])["val"]
     good = tuple(index for index, name in enumerate(names) if name not in dirty[1])
-    cleaned = Splits(
-        name="cleaned", sources={**splits.sources, "val": Subset(source=splits.source("val"), indices=good)}
-    )
+    cleaned = Splits(name="cleaned", sources={**splits.sources, "val": subset(splits.source("val"), good)})
     run = train(cleaned, network="A", out=tmp_path / "run", recipe=RECIPE, tolerance=TOLERANT)
     assert read_metrics(run)[-1]["validation_error"] == read_metrics(whole)[-1]["validation_error"]
     assert same_weights(run, whole)
@@ -294,7 +292,7 @@ def test_too_many_in_the_middle_of_an_epoch_leave_a_checkpoint_to_resume_from(
 def test_too_many_bad_validation_images_stop_a_training_too(dirty, tmp_path, known_colours):
     splits, names = open_for_training(str(dirty[0])), by_split(dirty[0])["train"]
     good = tuple(index for index, name in enumerate(names) if name not in dirty[1])[:200]
-    part = Splits(name="part", sources={**splits.sources, "train": Subset(source=splits.source("train"), indices=good)})
+    part = Splits(name="part", sources={**splits.sources, "train": subset(splits.source("train"), good)})
     undisturbed = train(part, network="A", out=tmp_path / "whole", recipe=RECIPE, tolerance=TOLERANT)
     with pytest.raises(TooManyBadImagesError, match="3 of 200 val images cannot be used so far"):
         train(part, network="A", out=tmp_path / "run", recipe=RECIPE)
@@ -317,9 +315,7 @@ def test_an_evaluation_leaves_them_out_and_says_so(dirty, whole):
     assert all(reason.startswith(reasons[name]) for name, reason in found.unusable.items())
     assert found.n == found.per_run[0].n == len(val) - len(bad)
     good = tuple(index for index, name in enumerate(val) if name not in reasons)
-    cleaned = Splits(
-        name="cleaned", sources={"val": Subset(source=open_for_training(str(root)).source("val"), indices=good)}
-    )
+    cleaned = Splits(name="cleaned", sources={"val": subset(open_for_training(str(root)).source("val"), good)})
     clean = evaluate(whole, data=cleaned, scales=(224, 256), tolerance=Tolerance(max_bad=0))
     assert (clean.n, clean.unusable) == (found.n, {})
     assert clean.per_run[0].top1_wrong == found.per_run[0].top1_wrong
@@ -344,7 +340,7 @@ class Interrupting:
     def __init__(self, source, at):
         self.source, self.at, self.reads = source, at, 0
         self.classes, self.labels, self.boxes = source.classes, source.labels, source.boxes
-        self.fingerprint = source.fingerprint
+        self.fingerprint, self.paths = source.fingerprint, source.paths
 
     def __len__(self):
         return len(self.source)
@@ -379,7 +375,7 @@ def test_a_stopped_training_goes_on_to_the_same_list_and_weights(dirty, tmp_path
 def source_of(count, bad=(), broken=b"broken"):
     rng = np.random.default_rng(1)
     data = [encoded(noise(rng, 34, 36, 100 * (index % 2)), "PNG") for index in range(count)]
-    return MemorySource(
+    return memory_source(
         classes=("dark", "light"),
         samples=tuple(
             Sample(broken if index in bad else file, index % 2, f"{index}.png") for index, file in enumerate(data)
@@ -416,11 +412,6 @@ def test_images_that_went_bad_after_their_colours_were_known_are_an_error_in_wor
     options = {"network": "A", "recipe": RECIPE, "tolerance": Tolerance(max_bad=100)}
     train(Splits(name="good", sources=good), out=tmp_path / "good", **options)
 
-    class Spoilt(MemorySource):
-        @property
-        def fingerprint(self):
-            return good["train"].fingerprint
-
-    spoilt = Spoilt(classes=good["train"].classes, samples=source_of(6, bad=range(6)).samples)
+    spoilt = replace(source_of(6, bad=range(6)), fingerprint_of=lambda _: good["train"].fingerprint)
     with pytest.raises(ValueError, match=r"none of the .*images can be used"):
         train(Splits(name="spoilt", sources={**good, "train": spoilt}), out=tmp_path / "spoilt", **options)

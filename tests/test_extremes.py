@@ -15,7 +15,7 @@ from verydeep.images.decode import UnusableImageError, decode, decode_for
 from verydeep.images.loader import centre_batches, training_batches
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.rescaled import RescaledImages
-from verydeep.images.sources.folders import FolderSource
+from verydeep.images.sources.folders import _folder_source
 from verydeep.images.sources.splits import Splits
 
 COLOUR = (200, 30, 90)
@@ -68,7 +68,7 @@ def source(folder):
     """The images in the order of FILES."""
     paths = tuple(f"{('a', 'b')[number % 2]}/{name}" for number, name in enumerate(FILES))
     labels = tuple(number % 2 for number in range(len(paths)))
-    return FolderSource(root=folder / "train", classes=("a", "b"), ids=paths, labels=labels)
+    return _folder_source(root=folder / "train", classes=("a", "b"), ids=paths, labels=labels)
 
 
 def flat(name):
@@ -181,7 +181,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1], fi
 def run(folder, tmp_path_factory):
     """A net that is trained on the small ones, its memory aside."""
     recipe = Recipe(crop=32, width=0.05, batch=8, epochs=1)
-    small = FolderSource(
+    small = _folder_source(
         root=folder / "train",
         classes=("a", "b"),
         ids=("a/1x1.jpg", "b/1x1.png", "a/31x31.jpg", "b/31x31.png"),

@@ -12,8 +12,7 @@ import verydeep
 from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.predictions import write_predictions
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Runtime
 from verydeep.runs.files import MODEL
@@ -43,7 +42,7 @@ def pictures():
         pixels = rng.integers(0, 256, 3) + rng.integers(-120, 120, (34, 60, 3))
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
         samples.append(Sample(buffer.getvalue(), label, name))
-    return Splits(name="made up", sources={"test": MemorySource(classes=SEVEN, samples=tuple(samples))})
+    return Splits(name="made up", sources={"test": memory_source(classes=SEVEN, samples=tuple(samples))})
 
 
 @pytest.fixture(scope="module")

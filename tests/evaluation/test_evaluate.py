@@ -14,8 +14,7 @@ from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Runtime
 from verydeep.runs.files import MODEL
@@ -84,7 +83,7 @@ def splits(labels, classes=SEVEN, parts=("train", "val"), size=(34, 41)):
         grain = rng.integers(-100, 100, (*size, 3)) * rng.random()
         Image.fromarray((colour + grain).clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
         samples.append(Sample(buffer.getvalue(), label, f"image {number}"))
-    source = MemorySource(classes=classes, samples=tuple(samples))
+    source = memory_source(classes=classes, samples=tuple(samples))
     return Splits(name="made up", sources=dict.fromkeys(parts, source))
 
 

@@ -5,6 +5,8 @@ import io
 import os
 import shutil
 import signal
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,9 +17,7 @@ from verydeep import vgg
 from verydeep.evaluation import crops, dense, passes, pixel_limits, posterior_cache
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.images import rescaled
-from verydeep.images.decode import UnusableImageError
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample, contents_digests
+from verydeep.images.sources.source import Sample, contents_digests, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.machine import cache
@@ -60,7 +60,7 @@ def images(count=9, *, bad=(), change=None):
         Image.fromarray(pixels).save(buffer, "BMP")
         data = b"no image" if index in bad else buffer.getvalue()
         samples.append(Sample(data, index % len(CLASSES), f"{index}.bmp"))
-    return Splits(name="noise", sources={"test": MemorySource(classes=CLASSES, samples=tuple(samples))})
+    return Splits(name="noise", sources={"test": memory_source(classes=CLASSES, samples=tuple(samples))})
 
 
 def evaluated(folder, data=None, **options):
@@ -125,11 +125,11 @@ def test_nothing_is_taken_for_something_else(tmp_path, change, monkeypatch):
             other = run(tmp_path / "other", flip=False)
         case "contents":
             data = images(change=3)
-            sizes = [[len(sample.data) for sample in splits.source("test").samples] for splits in (data, images())]
+            sizes = [[len(sample.data) for sample in splits.source("test")] for splits in (data, images())]
             assert sizes[0] == sizes[1]
         case "order":
             part = images().source("test")
-            data = Splits(name="noise", sources={"test": MemorySource(classes=CLASSES, samples=part.samples[::-1])})
+            data = Splits(name="noise", sources={"test": memory_source(classes=CLASSES, samples=tuple(part)[::-1])})
         case "protocol":
             options = {"protocol": "crops"}
         case "scale":
@@ -256,23 +256,21 @@ def test_what_was_not_used_for_long_makes_room(tmp_path, own_cache, monkeypatch)
 
 def test_digests_are_of_every_files_bytes():
     part = images(bad=(4,)).source("test")
-    assert contents_digests(part) == [hashlib.sha256(sample.data).digest() for sample in part.samples]
+    assert contents_digests(part) == [hashlib.sha256(sample.data).digest() for sample in part]
 
 
 def test_the_cache_is_where_the_variable_says(own_cache):
     assert cache.folder() / posterior_cache.KIND == own_cache
 
 
-class Failing(MemorySource):
-    """Images whose file cannot be read for a while, or has changed since it was read first."""
-
-    def __getitem__(self, index):
-        READS.append(index)
-        if index == 4 and READS.count(4) == 2:
-            if FAILS == ["gone"]:
-                raise UnusableImageError("4.bmp", "unreadable", "stale file handle")
-            return images(change=4).source("test").samples[4]
-        return super().__getitem__(index)
+def failing(read, index):
+    """Read an image whose file cannot be read for a while, or has changed since it was read first."""
+    READS.append(index)
+    if index == 4 and READS.count(4) == 2:
+        if FAILS == ["gone"]:
+            raise OSError("stale file handle")
+        return images(change=4).source("test")[4].data
+    return read(index)
 
 
 READS, FAILS = [], []
@@ -284,7 +282,8 @@ def test_a_passing_failure_is_not_remembered(tmp_path, fails):
     READS.clear()
     FAILS[:] = [fails]
     folder, part = run(tmp_path / "run"), images().source("test")
-    data = Splits(name="noise", sources={"test": Failing(classes=CLASSES, samples=part.samples)})
+    images_that_fail = replace(part, read=partial(failing, part.read), fingerprint_of=lambda _: part.fingerprint)
+    data = Splits(name="noise", sources={"test": images_that_fail})
     found = evaluated(folder, data, tolerance=Tolerance(max_bad=20))
     assert (found.n, list(found.unusable)) == (8, ["4.bmp"])
     reason = "stale file handle" if fails == "gone" else "its file has changed meanwhile"
@@ -297,7 +296,7 @@ def test_a_passing_failure_is_not_remembered(tmp_path, fails):
 
 def test_an_unusable_image_is_called_what_it_is_called_now(tmp_path):
     folder, part = run(tmp_path / "run"), images(bad=(2,)).source("test")
-    renamed = MemorySource(classes=CLASSES, samples=tuple(s._replace(id=f"new {s.id}") for s in part.samples))
+    renamed = memory_source(classes=CLASSES, samples=tuple(s._replace(id=f"new {s.id}") for s in part))
     for source, name in ((part, "2.bmp"), (renamed, "new 2.bmp")):
         data = Splits(name="noise", sources={"test": source})
         found = evaluated(folder, data, tolerance=Tolerance(max_bad=20))

@@ -20,8 +20,7 @@ from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.metrics import misclassified
 from verydeep.evaluation.predictions import check_kind, read_predictions, write_predictions
 from verydeep.evaluation.results import TestedImages
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
@@ -82,7 +81,7 @@ def test_an_evaluations_file_has_a_row_for_each_usable_image_in_the_sources_orde
         Image.fromarray(rng.integers(0, 256, (34, 40, 3)).astype(np.uint8)).save(buffer, "PNG")
         data = b"no image" if number in (2, 7) else buffer.getvalue()
         samples.append(Sample(data, (3 * number) % 7, f"z{9 - number}.png"))
-    data = Splits(name="noise", sources={"test": MemorySource(classes=SEVEN, samples=tuple(samples))})
+    data = Splits(name="noise", sources={"test": memory_source(classes=SEVEN, samples=tuple(samples))})
     options = {"runtime": Runtime(device="cpu"), "tolerance": Tolerance(max_bad=50), "scales": [256]}
     evaluation = evaluate(tmp_path / "run", data=data, **options)
     _, rows = written(evaluation, file)

@@ -21,8 +21,7 @@ from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol, chosen_scales, single_scale
 from verydeep.images.quarantine import TooManyBadImagesError
 from verydeep.images.rescaled import rescaled_images
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.networks.scales import scale_in_pixels
 
 STAGES = {  # Table 1: kernel sizes, one group per stage
@@ -68,7 +67,7 @@ def source_of(*images):
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "PNG")
         samples.append(Sample(buffer.getvalue(), 0, f"image {number}"))
-    return MemorySource(classes=tuple("abcdefg"), samples=tuple(samples))
+    return memory_source(classes=tuple("abcdefg"), samples=tuple(samples))
 
 
 def naive_dense(net, name, image, *, scales, mirror=True, centred=True, softmax_first=False):
@@ -290,7 +289,7 @@ def test_images_of_one_size_share_a_batch():
 
 def test_a_broken_image_is_named():
     source = source_of(picture(40, 40))
-    broken = MemorySource(classes=source.classes, samples=(*source.samples, Sample(b"broken", 0, "cats/tom.jpg")))
+    broken = memory_source(classes=source.classes, samples=(*source, Sample(b"broken", 0, "cats/tom.jpg")))
     with pytest.raises(TooManyBadImagesError, match=r"cats/tom\.jpg"):
         posteriors(lively("A"), broken, Protocol(scales=(256,)))
 

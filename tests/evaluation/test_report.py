@@ -21,8 +21,7 @@ from verydeep.evaluation.metrics import predicted
 from verydeep.evaluation.pictures import fitted
 from verydeep.evaluation.results import NO_TOP5
 from verydeep.evaluation.score_maps import overlay, posterior_map
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.views import rescale
 from verydeep.runs.model import Model
 from verydeep.runs.record import command, versions
@@ -110,7 +109,7 @@ def source_of(labels, classes, size=(40, 60)):
         Sample(png(one), label, f"<i>{index}\udce9.png")
         for index, (one, label) in enumerate(zip(pixels, labels, strict=True))
     ]
-    return MemorySource(classes=classes, samples=tuple(samples))
+    return memory_source(classes=classes, samples=tuple(samples))
 
 
 def evaluation(source, posteriors_of_runs, *, without=(), protocol="dense", scales=(256, 512)):

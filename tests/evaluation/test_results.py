@@ -19,8 +19,7 @@ from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.metrics import calibration
 from verydeep.evaluation.results import NO_TOP5
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
@@ -55,7 +54,7 @@ def pictures(classes, count=30):
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
         data = b"no image" if number in BROKEN else buffer.getvalue()
         samples.append(Sample(data, number % (classes - 1), f"{number}.png"))
-    return Splits(name="made up", sources={"test": MemorySource(classes=NAMES[:classes], samples=tuple(samples))})
+    return Splits(name="made up", sources={"test": memory_source(classes=NAMES[:classes], samples=tuple(samples))})
 
 
 @pytest.fixture(scope="module", params=[5, 6])

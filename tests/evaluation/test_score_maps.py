@@ -7,14 +7,13 @@ import torch
 from verydeep import vgg
 from verydeep.evaluation.pictures import fitted, positions_of
 from verydeep.evaluation.score_maps import OPACITY, colours, overlay, posterior_map
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 
 
 def test_images_are_found_in_the_source_in_its_order():
-    source = MemorySource(classes=("a",), samples=tuple(Sample(b"", 0, f"{index}.png") for index in range(6)))
+    source = memory_source(classes=("a",), samples=tuple(Sample(b"", 0, f"{index}.png") for index in range(6)))
     assert positions_of(source, [source.ids[index] for index in (1, 2, 5)]) == [1, 2, 5]
-    twice = MemorySource(classes=("a",), samples=(Sample(b"", 0, "x"), Sample(b"", 0, "y"), Sample(b"", 0, "x")))
+    twice = memory_source(classes=("a",), samples=(Sample(b"", 0, "x"), Sample(b"", 0, "y"), Sample(b"", 0, "x")))
     assert positions_of(twice, ["x", "y", "x"]) == [0, 1, 2]
     for unknown in (["another"], [source.ids[2], source.ids[1]]):
         with pytest.raises(ValueError, match="is not where it was"):

@@ -26,8 +26,7 @@ from verydeep.export import export as exporting
 from verydeep.export.export import BrokenExportError, export
 from verydeep.export.exported import is_exported, load_exported
 from verydeep.export.metadata import KEY
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.runs.model import load, load_model
 
 FILES, CLASSES = shared.FILES, shared.CLASSES
@@ -198,7 +197,7 @@ def test_protocols_take_exported_networks(tiny, to):
     _, net, folder, _ = tiny
     exported = load_exported(folder / FILES[to]).net
     samples = [Sample(path.read_bytes(), 0, path.name) for path in sorted((folder.parent).rglob("val/dark/*.png"))]
-    source = MemorySource(classes=CLASSES, samples=tuple(samples[:4]))
+    source = memory_source(classes=CLASSES, samples=tuple(samples[:4]))
     protocol = Protocol(scales=(256, 384), method="both")
     assert np.abs(posteriors(exported, source, protocol) - posteriors(net, source, protocol)).max() < 1e-5
     large = images(2, 351, 417)

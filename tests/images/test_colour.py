@@ -9,8 +9,7 @@ from PIL import Image
 from verydeep.images import colour
 from verydeep.images.colour import colour_shift, shift_components
 from verydeep.images.quarantine import Quarantine, TooManyBadImagesError
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.tolerance import Tolerance
 
 
@@ -25,7 +24,7 @@ def source_of(*images):
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "PNG")
         samples.append(Sample(buffer.getvalue(), 0, f"image {number}"))
-    return MemorySource(classes=("only",), samples=tuple(samples))
+    return memory_source(classes=("only",), samples=tuple(samples))
 
 
 def flat(red, green, blue, height=3, width=5):
@@ -87,10 +86,10 @@ def test_of_a_large_source_a_seeded_sample_is_looked_at():
 
 def test_a_broken_image_is_passed_over_or_too_many():
     whole = source_of(*(flat(n, 2, 3) for n in range(9)))
-    broken = MemorySource(classes=("only",), samples=(*whole.samples, Sample(b"broken", 0, "cats/tom.jpg")))
+    broken = memory_source(classes=("only",), samples=(*whole, Sample(b"broken", 0, "cats/tom.jpg")))
     found = colour_statistics(broken, max_bad=10)
     assert (found.images, found.mean) == (9, (4.0, 2.0, 3.0))
-    other = MemorySource(classes=("one",), samples=broken.samples)
+    other = memory_source(classes=("one",), samples=tuple(broken))
     with pytest.raises(TooManyBadImagesError, match=r"cats/tom\.jpg: undecodable"):
         colour_statistics(other, max_bad=9)
 
@@ -181,7 +180,7 @@ def test_what_was_remembered_and_makes_no_sense_is_computed_again(tmp_path, monk
 
 def test_what_cannot_be_used_is_remembered_too():
     whole = source_of(*(flat(n, 5, 3) for n in range(9)))
-    broken = MemorySource(classes=("only",), samples=(*whole.samples, Sample(b"broken", 0, "cats/tom.jpg")))
+    broken = memory_source(classes=("only",), samples=(*whole, Sample(b"broken", 0, "cats/tom.jpg")))
     found = []
     for _ in range(2):
         quarantine = Quarantine(10, Tolerance(max_bad=10), split="train")

@@ -19,8 +19,7 @@ from verydeep.images.loader import centre_batches, training_batches
 from verydeep.images.order import _epoch_order, batches_per_epoch
 from verydeep.images.quarantine import Quarantine, TooManyBadImagesError
 from verydeep.images.rescaled import RescaledImages, rescaled_images
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import rescale
 
@@ -35,7 +34,7 @@ def source_of(*images):
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "PNG")
         samples.append(Sample(buffer.getvalue(), number, f"image {number}"))
-    return MemorySource(classes=tuple(f"class {number}" for number in range(len(images))), samples=tuple(samples))
+    return memory_source(classes=tuple(f"class {number}" for number in range(len(images))), samples=tuple(samples))
 
 
 @cache
@@ -122,15 +121,15 @@ def test_two_workers_give_the_same_batches(first_step):
 def test_whole_images_come_rescaled_in_the_order_of_the_source(workers):
     found = list(rescaled_images(noise_source(), 36, workers=workers))
     assert [index for index, _ in found] == list(range(IMAGES))
-    for (_, image), sample in zip(found, noise_source().samples, strict=True):
+    for (_, image), sample in zip(found, noise_source(), strict=True):
         assert image.dtype == torch.uint8
         assert np.array_equal(image.permute(1, 2, 0), rescale(decode(sample.data), 36))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_broken_image_is_refused_in_the_same_words(workers):
-    samples = (*noise_source().samples, Sample(b"broken", 0, "cats/tom.jpg"))
-    broken = MemorySource(classes=noise_source().classes, samples=samples)
+    samples = (*noise_source(), Sample(b"broken", 0, "cats/tom.jpg"))
+    broken = memory_source(classes=noise_source().classes, samples=samples)
     for items in (
         training_batches(broken, view(), batch=4, epochs=1, seed=0, workers=workers, quarantine=strict(broken)),
         centre_batches(RescaledImages(broken), crop=32, scale=36, batch=4, workers=workers, quarantine=strict(broken)),
@@ -149,7 +148,7 @@ def test_some_of_the_images_come_in_the_order_asked_for(workers):
     found = list(rescaled_images(noise_source(), 36, indices=chosen, workers=workers))
     assert [index for index, _ in found] == chosen
     for index, image in found:
-        assert np.array_equal(image.permute(1, 2, 0), rescale(decode(noise_source().samples[index].data), 36))
+        assert np.array_equal(image.permute(1, 2, 0), rescale(decode(noise_source()[index].data), 36))
 
 
 def test_another_seed_gives_other_batches():
@@ -275,7 +274,7 @@ def test_a_small_source_is_decoded_once(monkeypatch):
         for index in range(IMAGES):
             images.whole(index, 36)
             images.crop(index, 36, 20, lambda size: (0, 0))
-    assert sorted(decoded) == sorted(sample.id for sample in noise_source().samples)
+    assert sorted(decoded) == sorted(sample.id for sample in noise_source())
 
 
 def test_memory_is_bounded(monkeypatch):
@@ -310,5 +309,5 @@ def test_an_image_that_would_be_too_large_when_rescaled_is_refused_by_name():
     source = noise_source()
     (index, refusal), *_ = rescaled_images(source, 30_000, indices=[2])
     assert index == 2
-    assert str(refusal).startswith(f"{source.samples[2].id}: too large (")
+    assert str(refusal).startswith(f"{source[2].id}: too large (")
     assert "when rescaled, more than 100,000,000" in str(refusal)

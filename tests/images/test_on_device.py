@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from verydeep.images.loader import Batch
-from verydeep.images.on_device import on_device, to_device
+from verydeep.images.loader import Batch, on_device, to_device
 
 CPU = torch.device("cpu")
 HEIGHT, WIDTH = 5, 7

@@ -14,11 +14,9 @@ from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
 from verydeep.images import rescaled
 from verydeep.images.crops import TrainingView
-from verydeep.images.loader import centre_batches, training_batches
-from verydeep.images.on_device import to_device
+from verydeep.images.loader import centre_batches, to_device, training_batches
 from verydeep.images.rescaled import RescaledImages, rescaled_images
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.networks.architecture import Architecture
 from verydeep.prediction.predict import predict
 
@@ -289,7 +287,7 @@ def test_every_path_shows_the_pixels_that_a_file_is_meant_to_hold(what, kept, ta
         monkeypatch.setattr(rescaled, "CACHE_BYTES", 0)
     name, make, values = FILES[what]
     data, expected = make(), patches(rgb(np.asarray(values, dtype=float)))
-    source = MemorySource(classes=("a", "b"), samples=(Sample(data, 0, name),))
+    source = memory_source(classes=("a", "b"), samples=(Sample(data, 0, name),))
     ((index, whole),) = rescaled_images(source, SIDE)
     assert (index, whole.dtype, whole.shape) == (0, torch.uint8, (3, SIDE, SIDE))
     table[what] = np.abs(whole.permute(1, 2, 0).numpy() - expected).max()
@@ -305,7 +303,7 @@ def test_every_path_shows_the_pixels_that_a_file_is_meant_to_hold(what, kept, ta
 @pytest.mark.parametrize("what", EVERY_FILE)
 def test_every_path_shows_the_same_when_images_are_rescaled(what, side, monkeypatch):
     name, make, values = FILES[what]
-    source = MemorySource(classes=("a",), samples=(Sample(make(), 0, name),))
+    source = memory_source(classes=("a",), samples=(Sample(make(), 0, name),))
     ((_, whole),) = rescaled_images(source, side)
     assert torch.equal(seen_in_training(source, side), whole.float())
     assert torch.equal(seen_in_validation(source, side), whole.float())
@@ -325,7 +323,7 @@ def test_crops_of_a_rescaled_photograph_are_cut_from_what_tests_see(orientation,
         monkeypatch.setattr(rescaled, "CACHE_BYTES", 0)
     stored = np.random.default_rng(0).integers(0, 256, (41, 70, 3), dtype=np.uint8)
     data = saved(Image.fromarray(stored), "JPEG", exif=exif(orientation))
-    source = MemorySource(classes=("a",), samples=(Sample(data, 0, "a.jpg"),))
+    source = memory_source(classes=("a",), samples=(Sample(data, 0, "a.jpg"),))
     ((_, whole),) = rescaled_images(source, 20)
     assert whole.shape == ((3, 20, 34) if orientation < 5 else (3, 34, 20))
     axis = 2 if orientation < 5 else 1

@@ -15,8 +15,7 @@ from verydeep import Tolerance, scan
 from verydeep.cli import main
 from verydeep.images.open import open_for_training
 from verydeep.images.scan import Duplicates, Scan, SplitScan
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tables import scan_tables
 
@@ -328,7 +327,7 @@ def test_splits_in_memory_are_scanned_too(photo_folder, found):
     in_memory = Splits(
         name=splits.name,
         sources={
-            name: MemorySource(
+            name: memory_source(
                 classes=part.classes,
                 samples=tuple(Sample(*part[index]) for index in range(len(part))),
             )

@@ -16,8 +16,7 @@ from verydeep.images.crops import TrainingView
 from verydeep.images.loader import training_batches
 from verydeep.images.order import batches_per_epoch
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.tolerance import Tolerance
 
 CROP = 4
@@ -35,7 +34,7 @@ def source_of(images, bad=frozenset()):
         Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(buffer, "PPM")
         data = b"broken" if number in bad else buffer.getvalue()
         samples.append(Sample(data, number, f"image {number}"))
-    return MemorySource(classes=tuple(str(number) for number in range(images)), samples=tuple(samples))
+    return memory_source(classes=tuple(str(number) for number in range(images)), samples=tuple(samples))
 
 
 def batches(source, **options):

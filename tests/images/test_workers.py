@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,7 @@ from verydeep import Recipe, Runtime, Tolerance, load, train
 from verydeep.images.crops import TrainingView
 from verydeep.images.loader import training_batches
 from verydeep.images.quarantine import TooManyBadImagesError
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, Source, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.images.workers import WorkerDiedError, single_items
 
@@ -90,7 +90,7 @@ class Raising(Numbers):
 
 
 def items(dataset, workers=2):
-    return single_items(dataset, workers=workers)
+    return single_items(dataset.__getitem__, range(len(dataset)), workers=workers)
 
 
 def none_left(seconds=2):
@@ -190,17 +190,17 @@ def test_a_death_is_told_to_one_who_waits():
     assert none_left()
 
 
-def noise_source(count=24, classes=("dark", "light"), kind=MemorySource):
+def noise_source(count=24, classes=("dark", "light"), kind=Source):
     rng = np.random.default_rng(0)
     samples = []
     for index in range(count):
         buffer = io.BytesIO()
         Image.fromarray(rng.integers(0, 200, (34, 40, 3), dtype=np.uint8)).save(buffer, "PNG")
         samples.append(Sample(buffer.getvalue(), index % 2, f"{index}.png"))
-    return kind(classes=classes, samples=tuple(samples))
+    return kind(**vars(memory_source(classes=classes, samples=tuple(samples))))
 
 
-class KilledOnce(MemorySource):
+class KilledOnce(Source):
     """A worker process that reads image 13 is killed if `fatal` says so; the main process is spared."""
 
     fatal = True
@@ -268,12 +268,8 @@ def test_a_refused_training_leaves_no_process(tmp_path):
     recipe = Recipe(crop=32, width=0.05, batch=4, epochs=2)
     train(splits, network="A", out=tmp_path / "a", recipe=recipe)  # makes its colours known
 
-    class Spoilt(MemorySource):
-        @property
-        def fingerprint(self):
-            return good.fingerprint
-
-    bad = Spoilt(classes=good.classes, samples=(*good.samples[:-1], Sample(b"bad", 0, "bad.png")))
+    bad = memory_source(classes=good.classes, samples=(*tuple(good)[:-1], Sample(b"bad", 0, "bad.png")))
+    bad = replace(bad, fingerprint_of=lambda _: good.fingerprint)
     splits = Splits(name="noise", sources={"train": bad, "val": noise_source(6)})
     with pytest.raises(TooManyBadImagesError):
         train(
@@ -315,7 +311,7 @@ class Raising(Dataset):
             raise LookupError("the shelf is empty")
         return torch.zeros(9)
 
-for item in single_items(Raising(), workers=2):
+for item in single_items(Raising().__getitem__, range(40), workers=2):
     pass
 """
     seconds, error = seconds_to_end("-c", script)
@@ -355,11 +351,11 @@ def mine(number, frame):
 
 calls = []
 def items():
-    return list(single_items(TensorDataset(torch.arange(6)), workers=2))
+    return list(single_items(TensorDataset(torch.arange(6)).__getitem__, range(6), workers=2))
 assert len(items()) == 6
 assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL, signal.getsignal(signal.SIGCHLD)
 signal.signal(signal.SIGCHLD, mine)
-some = single_items(TensorDataset(torch.arange(6)), workers=2)
+some = single_items(TensorDataset(torch.arange(6)).__getitem__, range(6), workers=2)
 next(some)
 assert signal.getsignal(signal.SIGCHLD) is mine
 list(some)

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import boxed_pictures as pictures
@@ -19,7 +20,8 @@ import verydeep.localisation.predict
 from verydeep import Recipe, Runtime, load_model, train
 from verydeep.evaluation.paired import paired_comparison
 from verydeep.images.boxes.options import BoxOptions
-from verydeep.images.sources.given import GivenImages, given_images
+from verydeep.images.sources.given import given_images
+from verydeep.images.sources.source import Source
 from verydeep.localisation.evaluate import evaluate_boxes
 from verydeep.localisation.options import FullProcedure
 from verydeep.localisation.paper import LEARNED_ALL, LEARNED_FC, reported_box_error
@@ -138,14 +140,14 @@ def test_images_are_given_as_they_are_to_predict(made, tmp_path):
         predict_boxes(load_model(made.classifier), file, full=full)
 
 
-class Vanishing(GivenImages):
+class Vanishing(Source):
     """Images that are gone once they were read as often as `left` says."""
 
     def __getitem__(self, index):
         sample = super().__getitem__(index)
         self.left[index] -= 1
         if not self.left[index]:
-            self.images[index].unlink()
+            Path(self.ids[index]).unlink()
         return sample
 
 

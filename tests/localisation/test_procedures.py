@@ -11,8 +11,7 @@ from naive_boxes import naive
 from verydeep import initialise
 from verydeep.images.decode import decode
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import rescale
 from verydeep.localisation.evaluate import _centre_crop_boxes
@@ -78,7 +77,7 @@ def test_the_simplified_test_is_the_true_classes_box_of_the_centre_crop(regressi
 def test_a_batch_of_images_that_cannot_be_used_is_passed_over():
     good = pictures.boxed(1, seed=0)
     bad = tuple(Sample(b"no image", 0, f"flat/{index}.png") for index in range(32))
-    source = MemorySource(classes=pictures.CLASSES, samples=(*bad, good[0]))
+    source = memory_source(classes=pictures.CLASSES, samples=(*bad, good[0]))
     found = _centre_crop_boxes(model("per-class"), source, quarantine=Quarantine(33, Tolerance(max_bad=100)))
     assert np.isnan(found[:32]).all()
     np.testing.assert_array_equal(found[32:], _centre_crop_boxes(model("per-class"), good, quarantine=Quarantine(1)))
@@ -190,7 +189,7 @@ def test_small_crops_are_cut_out_unless_said_otherwise(crop, windows):
 def test_images_that_cannot_be_used_are_none():
     good = pictures.boxed(2, seed=0)
     samples = (good[0], Sample(b"no image", 0, "flat/bad.png"), good[1])
-    source = MemorySource(classes=pictures.CLASSES, samples=samples)
+    source = memory_source(classes=pictures.CLASSES, samples=samples)
     quarantine = Quarantine(3, Tolerance(max_bad=50))
     test = full(box_models=[model("shared")], classifiers=[model()], groups=[[0]], scales=[256])
     found = dict(full_test(test, source, quarantine=quarantine))

@@ -26,7 +26,8 @@ import verydeep.prediction.predict
 from verydeep import Prediction, evaluate, predict, vgg
 from verydeep.export.exported_net import ExportedNet
 from verydeep.export.metadata import metadata_of
-from verydeep.images.sources.given import GivenImages, given_images
+from verydeep.images.sources.given import given_images
+from verydeep.images.sources.source import Source
 from verydeep.machine.runtime import Runtime, leave_signals_to_the_main_process
 from verydeep.prediction import pieces
 from verydeep.prediction.files import prediction_file
@@ -219,28 +220,28 @@ def test_impossible_choices_are_refused_before_any_work(tmp_path, model, photos)
 # how predictions are presented
 
 
-class Watched(GivenImages):
+class Watched(Source):
     """Images that note which of them are read."""
 
     def __getitem__(self, index):
-        self.read.append(index)
+        self.reads.append(index)
         return super().__getitem__(index)
 
 
 def test_predictions_come_while_other_images_wait(model, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(pieces, "FIRST_IMAGES", 2)
     source = Watched(**vars(given_images(photos)))
-    object.__setattr__(source, "read", [])
+    object.__setattr__(source, "reads", [])
     file = tmp_path / "p.jsonl"
     found = predict(model, source)
-    assert source.read == []
+    assert source.reads == []
     with prediction_file(file, Prediction, most_classes=5) as write:
         write(next(found).to_dict())
-        assert source.read == [0, 1]
+        assert source.reads == [0, 1]
         assert len(file.read_text().splitlines()) == 1
         for prediction in found:
             write(prediction.to_dict())
-    assert source.read == list(range(11))
+    assert source.reads == list(range(11))
     assert [json.loads(line)["image"] for line in file.read_text().splitlines()] == list(source.ids)
 
 
@@ -392,13 +393,13 @@ def test_pictures_of_files_of_the_same_name_are_kept_apart(model, photos, tmp_pa
     assert first == third != second
 
 
-class Vanishing(GivenImages):
+class Vanishing(Source):
     """Images of which each can be read once, except the first."""
 
     def __getitem__(self, index):
         sample = super().__getitem__(index)
         if index:
-            self.images[index].unlink()
+            Path(self.ids[index]).unlink()
         return sample
 
 

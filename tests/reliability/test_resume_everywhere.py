@@ -87,7 +87,7 @@ def same_ends(run, whole, tiny):
 
 def test_stopped_after_any_step_of_two_epochs_it_shows_the_same_images_and_ends_the_same(tiny, watch, figure, tmp_path):
     whole = restarted(watch, tmp_path / "whole", [], tiny)
-    names = {sample.id for sample in tiny.splits().sources["train"].samples}
+    names = {sample.id for sample in tiny.splits().sources["train"]}
     steps = 2 * tiny.STEPS
     epochs = [list(chain(*whole[0][start : start + tiny.STEPS])) for start in (0, tiny.STEPS)]
     assert [sorted(epoch) for epoch in epochs] == [sorted(names)] * 2

@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image
 
 from verydeep import Recipe
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.runs.record import read_metrics
 
@@ -38,7 +37,7 @@ def pictures(count, seed):
         buffer = io.BytesIO()
         Image.fromarray((rng.integers(0, 100, (40, 44, 3)) + 150 * label).astype(np.uint8)).save(buffer, "PNG")
         samples.append(Sample(buffer.getvalue(), label, f"{index}.png"))
-    return MemorySource(classes=CLASSES, samples=tuple(samples))
+    return memory_source(classes=CLASSES, samples=tuple(samples))
 
 
 def splits(training=IMAGES, validation=6):
@@ -48,7 +47,7 @@ def splits(training=IMAGES, validation=6):
 def folder(place, training=IMAGES, validation=6):
     """Write the same images as files, for the command line."""
     for part, source in splits(training, validation).sources.items():
-        for sample in source.samples:
+        for sample in source:
             file = place / part / CLASSES[sample.label] / sample.id
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(sample.data)

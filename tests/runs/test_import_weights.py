@@ -16,8 +16,7 @@ from verydeep.descriptors.descriptor import Descriptor
 from verydeep.descriptors.features import features
 from verydeep.export.export import export
 from verydeep.ilsvrc_classes import ilsvrc_classes
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.runs.model import file_sha256, load_model, weights_fingerprint
 from verydeep.runs.push import _model_card
@@ -297,7 +296,7 @@ def test_random_layers_are_not_forgotten(tmp_path, capsys):
     told = "run was imported without fc6, fc7, fc8, which are random"
     evaluate(run, data=noise, cache=False)
     assert told in capsys.readouterr().err
-    (tmp_path / "picture.png").write_bytes(pictures(1, 0).samples[0].data)
+    (tmp_path / "picture.png").write_bytes(pictures(1, 0)[0].data)
     main(["predict", str(run), str(tmp_path / "picture.png")])
     assert told in capsys.readouterr().err
     card = _model_card(run, "hub:someone/net")
@@ -344,7 +343,7 @@ def pictures(count, seed):
         buffer = io.BytesIO()
         Image.fromarray((rng.integers(0, 100, (40, 44, 3)) + 150 * (index % 2)).astype(np.uint8)).save(buffer, "PNG")
         samples.append(Sample(buffer.getvalue(), index % 2, f"{index}.png"))
-    return MemorySource(classes=("dark", "light"), samples=tuple(samples))
+    return memory_source(classes=("dark", "light"), samples=tuple(samples))
 
 
 def test_an_imported_run_is_tested_and_trained_further(tmp_path):
@@ -374,7 +373,7 @@ def test_imagenets_folders_fit_its_names(tmp_path):
             folder = tmp_path / place / name
             folder.mkdir(parents=True)
             for index in range(4):
-                (folder / f"{index}.png").write_bytes(pictures(12, 3).samples[4 * number + index].data)
+                (folder / f"{index}.png").write_bytes(pictures(12, 3)[4 * number + index].data)
     found = {
         (run, place): evaluate(tmp_path / run, data=str(tmp_path / place), split="all", cache=False)
         for run in ("words", "wnids")
@@ -383,11 +382,11 @@ def test_imagenets_folders_fit_its_names(tmp_path):
     assert {tuple(one.images.labels.tolist()) for one in found.values()} >= {(0,) * 4 + (1,) * 4 + (281,) * 4}
     assert len({tuple(sorted(one.images.labels.tolist())) for one in found.values()}) == 1
     (tmp_path / "by word" / "n01440764").mkdir()
-    (tmp_path / "by word" / "n01440764" / "0.png").write_bytes(pictures(1, 3).samples[0].data)
+    (tmp_path / "by word" / "n01440764" / "0.png").write_bytes(pictures(1, 3)[0].data)
     with pytest.raises(ValueError, match="one class under two names, n01440764 and tench"):
         evaluate(tmp_path / "words", data=str(tmp_path / "by word"), cache=False)
     (tmp_path / "by id" / "n00000000").mkdir()
-    (tmp_path / "by id" / "n00000000" / "0.png").write_bytes(pictures(1, 3).samples[0].data)
+    (tmp_path / "by id" / "n00000000" / "0.png").write_bytes(pictures(1, 3)[0].data)
     with pytest.raises(ValueError, match=r"lacks: n00000000; it has .* and 995 more$"):
         evaluate(tmp_path / "words", data=str(tmp_path / "by id"), cache=False)
 
@@ -397,8 +396,8 @@ def test_a_training_on_imagenets_folders_keeps_fc8(tmp_path, capsys):
     torch.save(foreign.state_dict(foreign.plain("A", window=1, classes=2), "torchvision"), tmp_path / "net.pth")
     (tmp_path / "names.txt").write_text("tabby\ntench\n")
     import_weights(tmp_path / "net.pth", tmp_path / "run", class_names=str(tmp_path / "names.txt"))
-    samples = pictures(8, 0).samples
-    train_part = MemorySource(classes=("n01440764", "n02123045"), samples=samples)
+    samples = pictures(8, 0)
+    train_part = memory_source(classes=("n01440764", "n02123045"), samples=samples)
     noise = Splits(name="noise", sources={"train": train_part, "val": train_part})
     still = {"crop": 32, "width": 1 / 16, "epochs": 1, "batch": 4, "learning_rate": 1e-30, "weight_decay": 0}
     recipe = Recipe(**still, finetune=str(tmp_path / "run"))

@@ -14,8 +14,7 @@ from safetensors.torch import save_file
 
 from verydeep import Recipe, evaluate, import_weights, load, predict, push, save, train, vgg
 from verydeep.cli import main
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.runs import model_hub
 from verydeep.runs.model import load_model, weights_fingerprint
@@ -96,7 +95,7 @@ def pictures(count):
         buffer = io.BytesIO()
         Image.new("RGB", (40, 40), (250 * (index % 2),) * 3).save(buffer, "PNG")
         samples.append(Sample(buffer.getvalue(), index % 2, f"{index}.png"))
-    return MemorySource(classes=("dark", "light"), samples=tuple(samples))
+    return memory_source(classes=("dark", "light"), samples=tuple(samples))
 
 
 def test_a_saved_network_loads_as_it_was(net, tmp_path):
@@ -141,7 +140,7 @@ def test_a_pushed_model_is_used_like_a_run(hub, net, tmp_path):
     noise = Splits(name="noise", sources={"train": pictures(6), "val": pictures(4)})
     assert evaluate(name, data=noise, cache=False).per_run[0].name == name
     picture = tmp_path / "picture.png"
-    picture.write_bytes(pictures(1).samples[0].data)
+    picture.write_bytes(pictures(1)[0].data)
     assert len(next(iter(predict(name, [picture]))).classes) == 2
     out = train(noise, out=tmp_path / "run", recipe=Recipe(crop=32, width=0.05, epochs=1, batch=4, finetune=name))
     assert read_record(out).fingerprints["finetune"] == weights_fingerprint(tmp_path / "model")

@@ -5,9 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from verydeep.images.boxes.boxed import Boxed
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import ObjectBox, Sample
+from verydeep.images.sources.source import ObjectBox, Sample, boxed_source, memory_source
 from verydeep.images.sources.splits import Splits
 
 CLASSES = ("flat", "tall")
@@ -34,7 +32,7 @@ def boxed(count, seed, size=(48, 60)):
         Sample(data, index % 2, f"{CLASSES[index % 2]}/{index}.png") for index, (data, _) in enumerate(made)
     )
     boxes = tuple(ObjectBox(np.array(box, dtype=float), size) for _, box in made)
-    return Boxed(source=MemorySource(classes=CLASSES, samples=samples), boxes=boxes)
+    return boxed_source(memory_source(classes=CLASSES, samples=samples), boxes)
 
 
 def splits(regression="per-class", training=10, validation=6):
@@ -47,7 +45,7 @@ def folder(place, training=10, validation=6):
     """Write the same splits as files, `boxes.csv` beside them, for the command line."""
     lines = []
     for part, source in splits(training=training, validation=validation).sources.items():
-        for sample, found in zip(source.source.samples, source.boxes, strict=True):
+        for sample, found in zip(source, source.boxes, strict=True):
             name = sample.id.replace("/", f"/{part}-")
             (place / part / name).parent.mkdir(parents=True, exist_ok=True)
             (place / part / name).write_bytes(sample.data)

@@ -13,8 +13,7 @@ from PIL import Image
 
 from verydeep import evaluate
 from verydeep.evaluation.protocols import chosen_scales
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.report import write_report
@@ -150,5 +149,5 @@ def noise():
         buffer = io.BytesIO()
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(buffer, "PNG")
         samples.append(Sample(buffer.getvalue(), index % 10, f"{index}.png"))
-    source = MemorySource(classes=TEN, samples=tuple(samples))
+    source = memory_source(classes=TEN, samples=tuple(samples))
     return Splits(name="noise", sources={"train": source, "val": source, "test": source})

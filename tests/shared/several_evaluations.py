@@ -19,8 +19,7 @@ import verydeep.evaluation.dense
 import verydeep.evaluation.passes
 import verydeep.evaluation.pixel_limits
 from verydeep import Runtime, Tolerance, evaluate, vgg
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, Source, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.runs.files import MODEL
 from verydeep.runs.model import Model, save_model
@@ -52,10 +51,10 @@ def pictures(count, bad=()):
         grain = rng.integers(-60, 61, (*SIZES[index % len(SIZES)], 3))
         Image.fromarray((rng.integers(0, 256, 3) + grain).clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
         samples.append(Sample(b"broken" if index in bad else buffer.getvalue(), index % 7, f"{index}.png"))
-    return MemorySource(classes=CLASSES, samples=tuple(samples))
+    return memory_source(classes=CLASSES, samples=tuple(samples))
 
 
-class Watched(MemorySource):
+class Watched(Source):
     """A source that notes which images are asked for."""
 
     def __getitem__(self, index):
@@ -68,7 +67,7 @@ def run(job):
     rank = os.environ.get("RANK", "0")
     source = Watched(**vars(pictures(job["images"], job.get("bad", ()))))
     if job.get("other") == int(rank):
-        source = Watched(classes=CLASSES, samples=source.samples[::-1])
+        source = Watched(**vars(memory_source(classes=CLASSES, samples=tuple(source)[::-1])))
     ASKED.clear()
     dense = verydeep.evaluation.dense.dense_posteriors
 

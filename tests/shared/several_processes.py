@@ -28,8 +28,7 @@ import verydeep.images.rescaled
 import verydeep.machine.processes
 import verydeep.training.loop
 from verydeep import Execution, Recipe, Runtime, Tolerance, load, train
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Stopped, ended_by_sigterm
 from verydeep.networks.vgg import VGG
@@ -55,7 +54,7 @@ def pictures(count, seed, classes=3):
         pixels = rng.integers(0, 200, (40, 44, 3)) + 12 * label
         Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
         samples.append(Sample(buffer.getvalue(), label, f"{index}.png"))
-    return MemorySource(classes=tuple("abcdefgh"[:classes]), samples=tuple(samples))
+    return memory_source(classes=tuple("abcdefgh"[:classes]), samples=tuple(samples))
 
 
 class Watched:
@@ -64,7 +63,7 @@ class Watched:
     def __init__(self, inner, what, job):
         self.inner, self.what, self.job = inner, what, job
         self.classes, self.labels, self.boxes = inner.classes, inner.labels, inner.boxes
-        self.fingerprint = inner.fingerprint
+        self.fingerprint, self.paths = inner.fingerprint, inner.paths
         self.asked, self.prepared = [], False
 
     def __len__(self):

@@ -9,13 +9,11 @@ import pytest
 import torch
 
 from verydeep import Recipe, evaluate, load, train
-from verydeep.images.boxes.boxed import Boxed
 from verydeep.images.boxes.geometry import ObjectNotShownError, intersection_over_union
 from verydeep.images.crops import TrainingView, training_crop
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.rescaled import RescaledImages
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import ObjectBox, Sample
+from verydeep.images.sources.source import ObjectBox, Sample, boxed_source, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.localisation.evaluate import _centre_crop_boxes
 from verydeep.machine.runtime import Stopped
@@ -30,7 +28,7 @@ RECIPE = Recipe(crop=32, width=0.05, batch=4, epochs=2, learning_rate=1e-3)
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
     """Train on the same pictures, without their boxes."""
-    parts = {split: boxed.source for split, boxed in pictures.splits().sources.items()}
+    parts = {split: replace(boxed, boxes=()) for split, boxed in pictures.splits().sources.items()}
     return train(Splits(name="pictures", sources=parts), network="A", out=tmp_path_factory.mktemp("a"), recipe=RECIPE)
 
 
@@ -138,9 +136,9 @@ def test_an_epoch_tells_how_many_images_it_went_without(classifier, tmp_path, ca
 def long_pictures(count, seed):
     made = [pictures.picture(np.random.default_rng(seed + number), 1, (40, 1200)) for number in range(count)]
     samples = tuple(Sample(data, number % 2, f"{number}.png") for number, (data, _) in enumerate(made))
-    source = MemorySource(classes=pictures.CLASSES, samples=samples)
+    source = memory_source(classes=pictures.CLASSES, samples=samples)
     place = ObjectBox(np.array([1194.0, 16.0, 1200.0, 22.0]), (40, 1200))
-    return Boxed(source=source, boxes=(place,) * count)
+    return boxed_source(source, (place,) * count)
 
 
 def shown(source, index, recipe, epoch):

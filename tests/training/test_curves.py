@@ -10,7 +10,7 @@ import torch
 from tensorboardX.proto.event_pb2 import Event
 
 from verydeep import Recipe, Runtime, load, train
-from verydeep.images.sources.derived import MemorySource
+from verydeep.images.sources.source import Source, memory_source, subset
 from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Stopped
 from verydeep.runs.record import read_metrics
@@ -22,12 +22,8 @@ TINY = Recipe(crop=32, width=0.05, batch=4, epochs=4, learning_rate=1e-3, seed=5
 @pytest.fixture(scope="module")
 def images():
     from verydeep.images.open import open_for_training
-    from verydeep.images.sources.derived import Subset
 
-    parts = {
-        split: Subset(source=open_for_training("digits").source(split), indices=tuple(range(10)))
-        for split in ("train", "val")
-    }
+    parts = {split: subset(open_for_training("digits").source(split), tuple(range(10))) for split in ("train", "val")}
     return Splits(name="ten digits", sources=parts)
 
 
@@ -102,7 +98,7 @@ def test_another_process_draws_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-class Slow(MemorySource):
+class Slow(Source):
     """A source that takes 50 ms for each image."""
 
     def __getitem__(self, index):
@@ -112,7 +108,7 @@ class Slow(MemorySource):
 
 def test_the_share_of_time_without_data_is_told(images, tmp_path):
     samples = tuple(images.source("train")[index] for index in range(10))
-    slow = Slow(classes=images.classes, samples=samples)
+    slow = Slow(**vars(memory_source(classes=images.classes, samples=samples)))
     parts = {"train": slow, "val": images.source("val")}
     recipe = Recipe(crop=32, width=0.05, batch=5, epochs=1)
     (metrics,) = read_metrics(train(Splits(name="slow", sources=parts), network="A", out=tmp_path / "a", recipe=recipe))

@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 
 from verydeep import Recipe, load, train
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.runs.model import load_model
 from verydeep.runs.record import read_metrics, read_record
@@ -34,7 +33,7 @@ def pictures(count, seed, classes):
         pixels = rng.integers(0, 60, (40, 44, 3)) + 60 * sorted(classes).index(classes[label])
         Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
         samples.append(Sample(buffer.getvalue(), label, f"{index}.png"))
-    return MemorySource(classes=classes, samples=tuple(samples))
+    return memory_source(classes=classes, samples=tuple(samples))
 
 
 def source(*classes):

@@ -12,7 +12,7 @@ import torch
 
 from verydeep import Recipe, initialise, train, vgg
 from verydeep.images.open import open_for_training
-from verydeep.images.sources.derived import Subset
+from verydeep.images.sources.source import subset
 from verydeep.images.sources.splits import Splits
 from verydeep.runs.record import read_metrics
 
@@ -21,8 +21,8 @@ CHANCE = math.log(10)
 
 def losses(folder, init):
     """Train for four epochs of every third digit, 27 steps each."""
-    images = Subset(source=open_for_training("digits").source("train"), indices=tuple(range(0, 1259, 3)))
-    few = Subset(source=open_for_training("digits").source("val"), indices=tuple(range(20)))
+    images = subset(open_for_training("digits").source("train"), tuple(range(0, 1259, 3)))
+    few = subset(open_for_training("digits").source("val"), tuple(range(20)))
     recipe = Recipe(crop=32, batch=16, learning_rate=2.5e-3, epochs=4, patience=4, flip=False, init=init)
     found = train(Splits(name="digits", sources={"train": images, "val": few}), network="A", out=folder, recipe=recipe)
     return [epoch["loss"] for epoch in read_metrics(found)]

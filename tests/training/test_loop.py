@@ -16,8 +16,7 @@ from verydeep import Execution, Recipe, Runtime, initialise, load, train, vgg
 from verydeep.images.colour import colour_statistics, shift_components
 from verydeep.images.crops import TrainingView
 from verydeep.images.loader import training_batches
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, Source, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Stopped
 from verydeep.runs.model import load_model
@@ -37,7 +36,7 @@ def pictures(count, seed, classes=("dark", "light")):
         pixels = rng.integers(0, 100, (40, 44, 3)) + 150 * label
         Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
         samples.append(Sample(buffer.getvalue(), label, f"{index}.png"))
-    return MemorySource(classes=classes, samples=tuple(samples))
+    return memory_source(classes=classes, samples=tuple(samples))
 
 
 def splits():
@@ -144,7 +143,7 @@ def test_every_step_has_its_own_dropout(tmp_path, monkeypatch):
 
 def test_the_mean_is_that_of_the_training_images(tmp_path):
     out = train(splits(), network="A", out=tmp_path / "run", recipe=TINY)
-    pixels = [np.asarray(Image.open(io.BytesIO(s.data))) for s in splits().sources["train"].samples]
+    pixels = [np.asarray(Image.open(io.BytesIO(s.data))) for s in splits().sources["train"]]
     assert load(out).mean_rgb.tolist() == pytest.approx(np.stack(pixels).mean(axis=(0, 1, 2)).tolist(), rel=1e-6)
 
 
@@ -160,7 +159,7 @@ def learning(run):
     return [{name: epoch[name] for name in names} for epoch in read_metrics(run)]
 
 
-class Interrupting(MemorySource):
+class Interrupting(Source):
     """A source that sends a signal to its process when an image is read for the n-th time."""
 
     reads = 0
@@ -182,7 +181,7 @@ def test_a_stopped_run_ends_with_the_weights_of_a_whole_one(tmp_path, number, re
     plain = splits().sources["train"]
     stopping = Splits(
         name="noise",
-        sources={"train": Interrupting(classes=plain.classes, samples=plain.samples), "val": splits().sources["val"]},
+        sources={"train": Interrupting(**vars(plain)), "val": splits().sources["val"]},
     )
     Interrupting.reads, Interrupting.at, Interrupting.number = 0, reads, number
     with pytest.raises(Stopped, match="--resume goes on") as stopped:
@@ -290,8 +289,8 @@ def test_the_rate_that_acts_is_the_schedules(tmp_path):
 
 def unlearnable():
     """Put the same validation image under both labels: the error is 50% whatever is learned."""
-    data = pictures(1, 3).samples[0].data
-    val = MemorySource(classes=("dark", "light"), samples=(Sample(data, 0, "0"), Sample(data, 1, "1")))
+    data = pictures(1, 3)[0].data
+    val = memory_source(classes=("dark", "light"), samples=(Sample(data, 0, "0"), Sample(data, 1, "1")))
     return Splits(name="noise", sources={"train": pictures(10, 0), "val": val})
 
 
@@ -305,7 +304,7 @@ def test_the_validation_error_is_that_of_centre_crops_at_the_middle_scale(tmp_pa
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG")
         samples.append(Sample(buffer.getvalue(), 1, f"{half}"))
-    val = MemorySource(classes=("dark", "light"), samples=tuple(samples))
+    val = memory_source(classes=("dark", "light"), samples=tuple(samples))
     data = Splits(name="noise", sources={"train": pictures(10, 0), "val": val})
     out = train(data, network="A", out=tmp_path / "run", recipe=recipe)
     net, wrong = load(out), {}

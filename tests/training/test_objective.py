@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from verydeep.images.boxes.geometry import CORRECT_IOU, boxes_in_image, intersection_over_union
-from verydeep.images.on_device import DeviceBatch
+from verydeep.images.loader import DeviceBatch
 from verydeep.training.objective import box_regression, classification
 
 

@@ -7,7 +7,7 @@ import torch
 
 from verydeep import Execution, Recipe, describe, load, train
 from verydeep.images.open import open_for_training
-from verydeep.images.sources.derived import Subset
+from verydeep.images.sources.source import subset
 from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Stopped
 from verydeep.training import learner, loop, step
@@ -18,10 +18,7 @@ TINY = {"crop": 32, "width": 0.05, "batch": 4, "epochs": 2, "learning_rate": 1e-
 
 @pytest.fixture(scope="module")
 def images():
-    parts = {
-        split: Subset(source=open_for_training("digits").source(split), indices=tuple(range(10)))
-        for split in ("train", "val")
-    }
+    parts = {split: subset(open_for_training("digits").source(split), tuple(range(10))) for split in ("train", "val")}
     return Splits(name="ten digits", sources=parts)
 
 

@@ -11,7 +11,7 @@ import torch
 from verydeep import Recipe, Runtime, load, train
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.open import open_for_training
-from verydeep.images.sources.derived import Subset
+from verydeep.images.sources.source import Source, subset
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import TooManyBadImagesError
 from verydeep.images.workers import WorkerDiedError
@@ -21,7 +21,7 @@ TINY = Recipe(crop=32, width=0.05, batch=4, epochs=2, learning_rate=1e-3)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failing(Subset):
+class Failing(Source):
     """A source whose fifth image fails once, in whichever process reads it."""
 
     marker: Path
@@ -37,10 +37,7 @@ class Failing(Subset):
 
 
 def parts():
-    return {
-        split: Subset(source=open_for_training("digits").source(split), indices=tuple(range(10)))
-        for split in ("train", "val")
-    }
+    return {split: subset(open_for_training("digits").source(split), tuple(range(10))) for split in ("train", "val")}
 
 
 @pytest.mark.parametrize(
@@ -54,8 +51,7 @@ def parts():
 def test_a_failure_in_validation_costs_no_step(tmp_path, monkeypatch, kind, workers, error):
     monkeypatch.setattr("verydeep.training.preparation.check_images", lambda *_, **__: None)  # as if all were well
     val = Failing(
-        source=open_for_training("digits").source("val"),
-        indices=tuple(range(10)),
+        **vars(subset(open_for_training("digits").source("val"), tuple(range(10)))),
         marker=tmp_path / "marker",
         kind=kind,
     )

@@ -15,7 +15,8 @@ import several_commands as commands
 from PIL import Image
 
 import verydeep
-from verydeep.images.sources.given import GivenImages, given_images
+from verydeep.images.sources.given import given_images
+from verydeep.images.sources.source import Source
 from verydeep.prediction import pieces
 
 status_of, refusal = commands.status_of, commands.refusal
@@ -77,22 +78,22 @@ def test_images_are_given_as_for_a_network(classifier, photos, capsys, monkeypat
     assert "Score: distance from" in told
 
 
-class Watched(GivenImages):
+class Watched(Source):
     """Images that note which of them are read."""
 
     def __getitem__(self, index):
-        self.read.append(index)
+        self.reads.append(index)
         return super().__getitem__(index)
 
 
 def test_scores_come_while_other_images_wait(classifier, photos, monkeypatch):
     monkeypatch.setattr(pieces, "FIRST_IMAGES", 2)
     source = Watched(**vars(given_images(photos)))
-    object.__setattr__(source, "read", [])
+    object.__setattr__(source, "reads", [])
     found = verydeep.classify(classifier, source)
-    assert source.read == []
+    assert source.reads == []
     assert next(found).image == source.ids[0]
-    assert source.read == [0, 1, 0, 1]  # at each scale
+    assert source.reads == [0, 1, 0, 1]  # at each scale
     assert [one.image for one in found] == list(source.ids[1:])
 
 

@@ -15,8 +15,7 @@ from sklearn.svm import LinearSVC
 
 from verydeep import Descriptor, features
 from verydeep.images.open import open_for_testing
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import stratified_split
 from verydeep.images.tolerance import Tolerance
 from verydeep.runs.model import load_model
@@ -280,7 +279,7 @@ def test_shuffled_labels_give_chance(made):
         samples = tuple(
             Sample(source[place].data, int(label), f"{label}-{place}") for place, label in enumerate(labels)
         )
-        shuffled = MemorySource(classes=CLASSES, samples=samples)
+        shuffled = memory_source(classes=CLASSES, samples=samples)
         recalls.append(transfer(made.runs[:1], data=shuffled, options=FEW).descriptors[0].mean)
     # 8 x 18 images at a chance of a third: within three standard errors of independent images.
     assert abs(np.mean(recalls) - 100 / 3) < 12

@@ -14,7 +14,7 @@ from verydeep.machine.processes import rank_of_environment, under_torchrun
 from verydeep.presentation.terminal import show
 
 if TYPE_CHECKING:
-    from verydeep.images.sources.given import GivenImages
+    from verydeep.images.sources.source import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +30,13 @@ class PredictionStream:
     table: Callable[[Sequence[Any]], Table]
 
 
-def images_asked_for(images: Sequence[Path], outputs: PredictionOutputs) -> "GivenImages":
+def images_asked_for(images: Sequence[Path], outputs: PredictionOutputs) -> "Source":
     """Return the images that a command line names, after checking that their predictions can be written.
 
     Raises:
         ValueError: no images, an unknown option among them, or files that cannot be written.
     """
-    from verydeep.images.open import open_given
-    from verydeep.images.sources.given import STANDARD_INPUT
+    from verydeep.images.sources.given import STANDARD_INPUT, given_images
     from verydeep.prediction.files import check_kind
 
     if not images:
@@ -49,7 +48,7 @@ def images_asked_for(images: Sequence[Path], outputs: PredictionOutputs) -> "Giv
         check_kind(outputs.out)
         if outputs.out == outputs.json_file:
             raise ValueError(f"{outputs.out} cannot hold the predictions twice: leave out --json")
-    return open_given(images, standard_input=_standard_input)
+    return given_images(images, standard_input=_standard_input)
 
 
 def present(stream: PredictionStream, outputs: PredictionOutputs, *, images: int) -> None:

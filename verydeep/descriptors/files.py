@@ -16,8 +16,7 @@ from verydeep.descriptors.descriptor import Descriptor
 from verydeep.descriptors.extraction import Extraction, Images, checked_extraction
 from verydeep.descriptors.features import Chunk, extract
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.derived import Unchanged
-from verydeep.images.sources.source import contents_digests, digest
+from verydeep.images.sources.source import contents_digests, digest, unchanged
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine import atomic
@@ -139,11 +138,11 @@ def _weights_digest(net: VGG) -> str:
 def _job(extraction: Extraction, file: Path, inputs: dict[str, Any], processes: Processes) -> _Job:
     """Return the job, with the contents of all images as inputs: the same names may have other contents later.
 
-    Images are not read for that if their contents are known already (`Unchanged`).
+    Images are not read for that if their contents are known already (`unchanged`).
     """
     images = extraction.source
-    if not isinstance(images, Unchanged):
-        images = Unchanged(source=images, digests=processes.from_first(lambda: contents_digests(extraction.source)))
+    if not images.digests:
+        images = unchanged(images, processes.from_first(lambda: contents_digests(extraction.source)))
     inputs = {**inputs, "contents_sha256": hashlib.sha256(b"".join(images.digests)).hexdigest()}
     folder = chunks.folder(file) / digest(inputs)[:16]
     everything, at_once = range(len(images)), extraction.images_at_once

@@ -18,8 +18,7 @@ from verydeep.evaluation.results import Evaluation, TestedImages, summarised
 from verydeep.evaluation.tested_runs import TestedRun, labels_as_trained, tested_runs, testing_split
 from verydeep.images.open import open_for_testing
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.derived import Unchanged
-from verydeep.images.sources.source import Source, contents_digests
+from verydeep.images.sources.source import Source, contents_digests, unchanged
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
@@ -85,7 +84,7 @@ def evaluate(
         passes = [_passes(one, device, digests, tolerance) for one in runs]
         quarantine = Quarantine(len(source), tolerance, split=split)
         context = PassContext(
-            source=Unchanged(source=source, digests=digests) if digests else source,
+            source=unchanged(source, digests) if digests else source,
             quarantine=quarantine,
             workers=runtime.workers,
             processes=processes,

@@ -22,8 +22,7 @@ from verydeep.export.exported_net import CALIBRATED
 from verydeep.export.formats import FORMATS, MAX_LOSS, Format, check_export, format_module
 from verydeep.images.open import open_for_testing
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.derived import Subset
-from verydeep.images.sources.source import Source
+from verydeep.images.sources.source import Source, subset
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine import atomic
 from verydeep.machine.libraries import library
@@ -180,7 +179,7 @@ def _images(run: str | Path, model: Model, data: str | None, checked: int | None
     return _Images(
         name=name,
         split=split,
-        checked=Subset(source=source, indices=chosen),
+        checked=subset(source, chosen),
         labels=labels_as_trained(source, model.classes)[list(chosen)],
         calibration=splits.sources.get("train"),
         tolerance=tolerance,
@@ -196,7 +195,7 @@ def _calibration(model: Model, images: _Images, unusable: dict[str, str]) -> Seq
     source = images.calibration
     if source is None:
         raise ValueError(f"{images.name} has no train split to calibrate INT8 on (--data names another source)")
-    chosen = Subset(source=source, indices=_evenly(len(source), CALIBRATED))
+    chosen = subset(source, _evenly(len(source), CALIBRATED))
     quarantine = Quarantine(len(chosen), images.tolerance, split="train")
     most = largest_image([model.net], torch.device("cpu"))  # calibration has no tiles
     fitting = [image for image in usable_images(chosen, _side(model), quarantine) if image[0].numel() <= most]
@@ -215,7 +214,7 @@ def _side(model: Model) -> int:
 def _agreement(
     model: Model, exported: ScoringNetwork, images: _Images, unusable: dict[str, str], *, most: int
 ) -> ExportAgreement:
-    source = Subset(source=images.checked, indices=_evenly(len(images.checked), most))
+    source = subset(images.checked, _evenly(len(images.checked), most))
     quarantine = Quarantine(len(source), images.tolerance, split=images.split)
     with reporting("check", total=len(source)) as report:
         quarantine.say = report.say

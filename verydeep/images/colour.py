@@ -1,12 +1,13 @@
 """The training set's mean RGB and pixel covariance, and Krizhevsky's colour shift, which follows from it."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
-from torch.utils.data import Dataset
+from jaxtyping import Float64
 
 from verydeep.images.decode import WHITE, UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine
@@ -74,20 +75,17 @@ def _read(stored: dict[str, Any]) -> tuple[ColourStatistics, list[UnusableImageE
     )
 
 
-def _sample(images: int, at_most: int) -> Int64[np.ndarray, " N"]:
+def _sample(images: int, at_most: int) -> Sequence[int]:
     """Choose indices, all or at random; they ascend."""
     if images <= at_most:
-        return np.arange(images)
-    return np.sort(np.random.Generator(np.random.PCG64(_SAMPLE_SEED)).choice(images, at_most, replace=False))
+        return range(images)
+    return sorted(np.random.Generator(np.random.PCG64(_SAMPLE_SEED)).choice(images, at_most, replace=False).tolist())
 
 
-def _look_through(
-    source: Source, indices: Int64[np.ndarray, " N"], quarantine: Quarantine, workers: int
-) -> dict[str, Any]:
-    moments = _Moments(source, indices, quarantine.tolerance.max_pixels)
+def _look_through(source: Source, indices: Sequence[int], quarantine: Quarantine, workers: int) -> dict[str, Any]:
     first, second, images = np.zeros(3), np.zeros((3, 3)), 0
     refusals: list[UnusableImageError] = []
-    items = single_items(moments, workers=workers)
+    items = single_items(partial(_moments, source, quarantine.tolerance.max_pixels), indices, workers=workers)
     with reporting("mean RGB and covariance", len(indices)) as report, closing(items):
         quarantine.say = report.say
         for item in items:
@@ -105,31 +103,18 @@ def _look_through(
     return {"mean": mean.tolist(), "covariance": covariance.tolist(), "images": images, "unusable": unusable}
 
 
-@dataclass(frozen=True)
-class _Moments(Dataset[Any]):
-    """The first two moments of each image's pixels."""
-
-    source: Source
-    indices: Int64[np.ndarray, " N"]
-    max_pixels: int
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(
-        self, row: int
-    ) -> tuple[Float64[np.ndarray, " 3"], Float64[np.ndarray, "3 3"]] | UnusableImageError:
-        try:
-            data, _, name = self.source[int(self.indices[row])]
-            pixels = decode(data, name, max_pixels=self.max_pixels).reshape(-1, 3)
-        except UnusableImageError as refusal:
-            return refusal
-        first, second = np.zeros(3), np.zeros((3, 3))
-        for start in range(0, len(pixels), _PIXELS_AT_ONCE):
-            some = pixels[start : start + _PIXELS_AT_ONCE].astype(np.float64)
-            first += np.ones(len(some)) @ some  # NumPy's mean along the long axis takes 20 times as long
-            second += some.T @ some
-        return first / len(pixels), second / len(pixels)
+def _moments(
+    source: Source, max_pixels: int, index: int
+) -> tuple[Float64[np.ndarray, " 3"], Float64[np.ndarray, "3 3"]]:
+    """Return the first two moments of an image's pixels."""
+    data, _, name = source[index]
+    pixels = decode(data, name, max_pixels=max_pixels).reshape(-1, 3)
+    first, second = np.zeros(3), np.zeros((3, 3))
+    for start in range(0, len(pixels), _PIXELS_AT_ONCE):
+        some = pixels[start : start + _PIXELS_AT_ONCE].astype(np.float64)
+        first += np.ones(len(some)) @ some  # NumPy's mean along the long axis takes 20 times as long
+        second += some.T @ some
+    return first / len(pixels), second / len(pixels)
 
 
 def shift_components(covariance: Float64[np.ndarray, "3 3"]) -> Float64[np.ndarray, "3 3"]:

@@ -57,7 +57,7 @@ def training_crop(images: RescaledImages, index: int, view: TrainingView, *, see
     """
     rng = sample_generator(seed, epoch, index)
     scale = random_scale(*view.scale, rng)
-    if images.source.boxes is None:
+    if not images.source.boxes:
         image = images.crop(index, scale, view.crop, partial(random_location, crop=view.crop, rng=rng))
         box = None
     else:
@@ -79,7 +79,7 @@ def centre_crop(images: RescaledImages, index: int, *, scale: int, crop: int) ->
         UnusableImageError: the image cannot be decoded.
     """
     box = None
-    if images.source.boxes is not None:
+    if images.source.boxes:
         whole_box, size = _rescaled_box(images, index, scale)
         top, left = centre_location(size, crop)
         box = boxes_in_crop(whole_box, crop, top=top, left=left)
@@ -89,7 +89,6 @@ def centre_crop(images: RescaledImages, index: int, *, scale: int, crop: int) ->
 
 def _rescaled_box(images: RescaledImages, index: int, scale: int) -> tuple[Box, Size]:
     """Return the box of an image at S = `scale`, and the image's size there."""
-    assert images.source.boxes is not None
     box, size = images.source.boxes[index]
     if size is None:
         images.decoded(index, scale)  # says why

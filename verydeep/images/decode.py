@@ -3,6 +3,8 @@
 import io
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, NamedTuple, cast
 
 import numpy as np
@@ -92,28 +94,12 @@ def decode_for(data: bytes, name: str = "image", *, shorter_side: int | None, ma
     Raises:
         UnusableImageError: as `decode`.
     """
-    try:
-        with warnings.catch_warnings():
-            # The limit on pixels is ours; Pillow's other warnings (broken EXIF) do not concern anything read here.
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
-            _check_size(name, image.width, image.height, max_pixels)
-            decoded = _decode_jpeg(data, image, shorter_side)
-            if decoded is not None:
-                return decoded
-            pixels = upright_rgb(image)
-            return Decoded(pixels, (pixels.shape[0], pixels.shape[1]))
-    except (UnusableImageError, MemoryError):
-        raise
-    except Image.DecompressionBombError:
-        raise UnusableImageError(name, "too large", f"more than the {max_pixels:,} pixels allowed") from None
-    except UnidentifiedImageError:
-        detail = "not an image of a known format" if data else "an empty file"
-        raise UnusableImageError(name, "undecodable", detail) from None
-    except Exception as error:  # Pillow's format plugins raise almost anything on broken files
-        if "truncated" in str(error).lower():
-            raise UnusableImageError(name, "truncated", "the file ends before the image does") from error
-        raise UnusableImageError(name, "undecodable", str(error) or type(error).__name__) from error
+    with _opened(data, name, max_pixels) as image:
+        decoded = _decode_jpeg(data, image, shorter_side)
+        if decoded is not None:
+            return decoded
+        pixels = upright_rgb(image)
+        return Decoded(pixels, (pixels.shape[0], pixels.shape[1]))
 
 
 def upright_rgb(image: Image.Image) -> Pixels:
@@ -129,41 +115,49 @@ def upright_rgb(image: Image.Image) -> Pixels:
 def is_image(data: bytes) -> bool:
     """Return whether bytes begin like an image file of a known format."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            Image.open(io.BytesIO(data), formats=_FORMATS).close()
-    except Image.DecompressionBombError:
-        return True
-    except Exception:  # as in `decode_for`
-        return False
-    return True
+        with _opened(data, "", MAX_PIXELS):
+            return True
+    except UnusableImageError as refusal:
+        return refusal.kind in ("too large", "too elongated")
 
 
-def upright_size(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Read height and width of the upright image, as `decode` would return it, from the head of its file.
+def image_sizes(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS) -> tuple[Size, Size]:
+    """Read the size of the upright image, as `decode` would return it, and that before EXIF turns it, from the head.
 
     Raises:
         UnusableImageError: not an image, of more than `max_pixels` pixels, or over 50 times as long as wide.
     """
+    with _opened(data, name, max_pixels) as image:
+        stored = (image.height, image.width)
+        upright = _orientation(image) < 5 or image.format == "TIFF"  # whose size Pillow gives upright
+        return stored if upright else stored[::-1], stored
+
+
+@contextmanager
+def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    """Yield an image file whose head has been read; refuse it for its size, or for what goes wrong within the block.
+
+    Raises:
+        UnusableImageError: as `decode`.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # as in `decode_for`
+            # The limit on pixels is ours; Pillow's other warnings (broken EXIF) do not concern anything read here.
+            warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
             _check_size(name, image.width, image.height, max_pixels)
-            stored_upright = _orientation(image) < 5 or image.format == "TIFF"  # whose size Pillow gives upright
-            return (image.height, image.width) if stored_upright else (image.width, image.height)
+            yield image
     except (UnusableImageError, MemoryError):
         raise
+    except Image.DecompressionBombError:
+        raise UnusableImageError(name, "too large", f"more than the {max_pixels:,} pixels allowed") from None
+    except UnidentifiedImageError:
+        detail = "not an image of a known format" if data else "an empty file"
+        raise UnusableImageError(name, "undecodable", detail) from None
     except Exception as error:  # Pillow's format plugins raise almost anything on broken files
+        if "truncated" in str(error).lower():
+            raise UnusableImageError(name, "truncated", "the file ends before the image does") from error
         raise UnusableImageError(name, "undecodable", str(error) or type(error).__name__) from error
-
-
-def stored_size(data: bytes) -> tuple[int, int]:
-    """Read height and width, before EXIF turns the image, where `upright_size` can be read."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as in `decode_for`
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        return image.height, image.width
 
 
 def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:

@@ -1,16 +1,14 @@
-"""Crops of a source's images in batches, made by worker processes, the same for any number of them."""
+"""Crops of a source's images in batches, the same for any number of worker processes, and on the network's device."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from verydeep.images.boxes.geometry import ObjectNotShownError
 from verydeep.images.crops import CroppedImage, TrainingView, centre_crop, training_crop
@@ -23,7 +21,7 @@ from verydeep.images.workers import from_workers
 
 
 class Batch(NamedTuple):
-    """Crops as they leave the loader; `images.on_device` mirrors and shifts them, the network subtracts the mean."""
+    """Crops as they leave the loader; `to_device` mirrors and shifts them."""
 
     images: UInt8[Tensor, "B 3 crop crop"]
     mirrored: Bool[Tensor, " B"]
@@ -35,6 +33,23 @@ class Batch(NamedTuple):
     labels: Int64[Tensor, " B"]
     boxes: Float32[Tensor, "B 4"] | None = None
     """(x, y, width, height) in units of the crops, mirrored already; None where sources have no boxes."""
+
+
+class DeviceBatch(NamedTuple):
+    """The input of a network, which subtracts the mean itself."""
+
+    images: Float32[Tensor, "B 3 crop crop"]
+    """RGB around 0..255, channels last."""
+    positions: Int64[Tensor, " B"]
+    """As in `Batch`."""
+    labels: Int64[Tensor, " B"]
+    boxes: Float32[Tensor, "B 4"] | None = None
+    """As in `Batch`."""
+
+    def piece(self, part: slice) -> "DeviceBatch":
+        """Return some of the images, in order."""
+        boxes = None if self.boxes is None else self.boxes[part]
+        return DeviceBatch(self.images[part], self.positions[part], self.labels[part], boxes)
 
 
 def training_batches(
@@ -71,11 +86,9 @@ def training_batches(
     """
     quarantine = quarantine or Quarantine(len(source))
     samples = batches_of_samples(len(source), batch=batch, epochs=epochs, seed=seed, first_step=first_step, share=share)
-    crops = _TrainingCrops(RescaledImages(source, max_pixels=quarantine.tolerance.max_pixels), view, seed)
-    collate = partial(_collate, crop=view.crop, share=share)
-    yield from _quarantining(
-        from_workers(crops, workers=workers, batch_sampler=samples, collate_fn=collate), quarantine
-    )
+    images = RescaledImages(source, max_pixels=quarantine.tolerance.max_pixels)
+    make, collate = partial(_training_item, images, view, seed), partial(_collate, crop=view.crop, share=share)
+    yield from _quarantining(from_workers(make, workers=workers, batch_sampler=samples, collate_fn=collate), quarantine)
 
 
 def centre_batches(
@@ -87,9 +100,10 @@ def centre_batches(
         TooManyBadImagesError: the quarantine is full.
         WorkerDiedError: a worker was killed, for example.
     """
-    crops = _CentreCrops(images, crop, scale)
-    loaded = from_workers(crops, workers=workers, batch_size=batch, collate_fn=partial(_collate, crop=crop))
-    yield from _quarantining(loaded, quarantine or Quarantine(len(images.source)))
+    make, collate = partial(centre_crop, images, scale=scale, crop=crop), partial(_collate, crop=crop)
+    every = range(len(images.source))
+    loaded = from_workers(make, workers=workers, sampler=every, batch_size=batch, collate_fn=collate)
+    yield from _quarantining(loaded, quarantine or Quarantine(len(every)))
 
 
 def _quarantining(
@@ -102,49 +116,24 @@ def _quarantining(
             yield batch
 
 
-_Item = CroppedImage | UnusableImageError | ObjectNotShownError
+_Item = CroppedImage | UnusableImageError | None
+"""None where none of the sampled crops shows the object."""
 
 
-def _or_refusal(make: Callable[[], CroppedImage]) -> _Item:
-    """Return the crop, or the refusal as an item of its own, which a worker can send."""
+def _training_item(images: RescaledImages, view: TrainingView, seed: int, sample: EpochAndIndex) -> _Item:
+    epoch, index = sample
     try:
-        return make()
-    except (UnusableImageError, ObjectNotShownError) as refusal:
-        return refusal
-
-
-@dataclass(frozen=True)
-class _TrainingCrops(Dataset[Any]):
-    """Adapts `training_crop` to the DataLoader, which asks for items by (epoch, index)."""
-
-    images: RescaledImages
-    view: TrainingView
-    seed: int
-
-    def __getitem__(self, sample: EpochAndIndex) -> _Item:
-        epoch, index = sample
-        return _or_refusal(lambda: training_crop(self.images, index, self.view, seed=self.seed, epoch=epoch))
-
-
-@dataclass(frozen=True)
-class _CentreCrops(Dataset[Any]):
-    images: RescaledImages
-    crop: int
-    scale: int
-
-    def __len__(self) -> int:
-        return len(self.images.source)
-
-    def __getitem__(self, index: int) -> _Item:
-        return _or_refusal(lambda: centre_crop(self.images, index, scale=self.scale, crop=self.crop))
+        return training_crop(images, index, view, seed=seed, epoch=epoch)
+    except ObjectNotShownError:
+        return None
 
 
 def _collate(
     items: Sequence[_Item], *, crop: int, share: tuple[int, int] = (0, 1)
 ) -> tuple[Batch, list[UnusableImageError]]:
     rank, processes = share
-    positions = [rank + processes * position for position, item in enumerate(items) if isinstance(item, CroppedImage)]
-    crops = [item for item in items if isinstance(item, CroppedImage)]
+    by_position = {place: item for place, item in enumerate(items) if isinstance(item, CroppedImage)}
+    crops = list(by_position.values())
     images = np.empty((len(crops), crop, crop, 3), dtype=np.uint8)
     for row, cropped in zip(images, crops, strict=True):
         row[:] = cropped.image
@@ -153,8 +142,56 @@ def _collate(
         torch.from_numpy(images).permute(0, 3, 1, 2),
         torch.tensor([cropped.mirrored for cropped in crops], dtype=torch.bool),
         torch.from_numpy(np.array([cropped.shift for cropped in crops], dtype=np.float32).reshape(-1, 3)),
-        torch.tensor(positions, dtype=torch.int64),
+        rank + processes * torch.tensor([*by_position], dtype=torch.int64),
         torch.tensor([cropped.label for cropped in crops], dtype=torch.int64),
         torch.from_numpy(np.array(boxes, dtype=np.float32)) if boxes else None,
     )
     return batch, [item for item in items if isinstance(item, UnusableImageError)]
+
+
+def nothing(crop: int, device: torch.device) -> DeviceBatch:
+    """Return a batch without images."""
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    return DeviceBatch(torch.zeros(0, 3, crop, crop, device=device), none, none)
+
+
+def on_device(batches: Iterable[Batch], device: torch.device) -> Generator[DeviceBatch]:
+    """Yield every batch on the device. On CUDA the next one is copied while the network works on this one.
+
+    Closing it closes `batches` too, if that is a generator.
+    """
+    try:
+        yield from _one_ahead(batches, device) if device.type == "cuda" else (to_device(b, device) for b in batches)
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
+
+
+def _one_ahead(batches: Iterable[Batch], device: torch.device) -> Generator[DeviceBatch]:
+    copying = torch.cuda.Stream(device)
+    ahead: DeviceBatch | None = None
+    for batch in batches:
+        with torch.cuda.stream(copying):
+            copied = to_device(batch, device)
+        if ahead is not None:
+            yield ahead
+        torch.cuda.current_stream(device).wait_stream(copying)
+        for tensor in copied:
+            if tensor is not None:
+                tensor.record_stream(torch.cuda.current_stream(device))
+        ahead = copied
+    if ahead is not None:
+        yield ahead
+
+
+def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
+    """Copy a batch as uint8; there mirror the images that are to be mirrored, and shift their colours."""
+    images, mirrored, shifts, positions, labels = (_sent(tensor, device) for tensor in batch[:5])
+    turned = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    coloured = turned.to(torch.float32, memory_format=torch.channels_last) + shifts[:, :, None, None]
+    boxes = None if batch.boxes is None else _sent(batch.boxes, device)
+    return DeviceBatch(coloured, positions, labels, boxes)
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.to(device, non_blocking=device.type == "cuda")

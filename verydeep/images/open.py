@@ -2,24 +2,27 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.annotations.box_files import read_boxes
-from verydeep.images.boxes.boxed import Boxed
 from verydeep.images.boxes.checking import BoxCheck, with_boxes
 from verydeep.images.boxes.matching import boxes_by_split
 from verydeep.images.boxes.options import BoxOptions
-from verydeep.images.sources.folders import is_image_file, subfolders
-from verydeep.images.sources.given import GivenImage, GivenImages, given_images
-from verydeep.images.sources.kinds import unnumbered_splits
+from verydeep.images.sources.digits import DIGITS
+from verydeep.images.sources.folders import FOLDERS, is_image_file, subfolders
+from verydeep.images.sources.given import GivenImage, given_images
+from verydeep.images.sources.hub import HUB
+from verydeep.images.sources.shards import SHARDS
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits, UnnumberedSplit, hold_out
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.presentation.messages import first_few
 from verydeep.presentation.progress import reporting
+
+_KINDS = (DIGITS, HUB, SHARDS, FOLDERS)
+"""Kinds of SOURCE, in the order in which they are tried."""
 
 
 def open_for_training(source: str | Splits) -> Splits:
@@ -37,7 +40,7 @@ def open_for_training(source: str | Splits) -> Splits:
     """
     if isinstance(source, Splits):
         return source
-    unnumbered = unnumbered_splits(source)
+    unnumbered = _unnumbered_splits(source)
     if "train" not in unnumbered and "all" not in unnumbered:
         kind = "folder" if Path(source).is_dir() else "split"
         raise ValueError(f"{source} has {', '.join(unnumbered)} but no train {kind}")
@@ -62,7 +65,7 @@ def open_for_testing(source: str | Splits, classes: tuple[str, ...] | None) -> S
     """
     if isinstance(source, Splits):
         return source
-    unnumbered = unnumbered_splits(source)
+    unnumbered = _unnumbered_splits(source)
     if classes is None:
         classes = (unnumbered.get("train") or next(iter(unnumbered.values()))).names
     sources = {name: _numbered(split, classes) for name, split in unnumbered.items()}
@@ -81,7 +84,7 @@ def open_boxed(
     *,
     every_class_of: str | None = None,
     max_pixels: int = MAX_PIXELS,
-) -> tuple[dict[str, Boxed], BoxCheck]:
+) -> tuple[dict[str, Source], BoxCheck]:
     """Open files of boxes for some splits of a source; return the images that have a box, and why others have none.
 
     Boxes are matched to the images of all splits, so that a name that fits two of them is seen. Every image of the
@@ -100,31 +103,16 @@ def open_boxed(
     boxed = {}
     with reporting("check boxes", total=sum(map(len, wanted.values()))) as report:
         for name, source in wanted.items():
-            checked = with_boxes(
+            boxed[name] = with_boxes(
                 source,
                 boxes[name],
-                files=options.boxes,
-                skip_bad=options.skip_bad_boxes,
+                options,
+                check,
                 every_class=name == every_class_of,
                 max_pixels=max_pixels,
                 advance=report.advance,
             )
-            check.note(checked)
-            boxed[name] = checked.source
     return boxed, check
-
-
-def open_given(
-    images: GivenImages | GivenImage | Iterable[GivenImage], *, standard_input: Callable[[], bytes] | None = None
-) -> GivenImages:
-    """Open images given one by one (`given_images`); opened ones are returned unchanged.
-
-    Raises:
-        ValueError: there is no such image, or it is of an unusable kind.
-    """
-    if isinstance(images, GivenImages):
-        return images
-    return given_images(images, standard_input=standard_input)
 
 
 def open_one_split(
@@ -136,10 +124,10 @@ def open_one_split(
         ValueError: no such images or split, or several splits and none named.
     """
     if isinstance(data, str | Path):
-        data = open_given(data) if _without_classes(Path(data)) else open_for_testing(str(data), None)
+        data = given_images(data) if _without_classes(Path(data)) else open_for_testing(str(data), None)
     if isinstance(data, Splits):
         return _only_split(data, split)
-    source = cast(Source, data) if hasattr(data, "paths") else open_given(cast(GivenImage, data))
+    source = given_images(data)
     if split not in (None, "all"):
         raise ValueError(f"these images have no splits: leave out {split!r}")
     return source
@@ -157,6 +145,18 @@ def _only_split(splits: Splits, split: str | None) -> Source:
         raise ValueError(f"{splits.name} has splits: say which of {', '.join(splits.sources)} (--split)")
     only = "all" if "all" in splits.sources else next(iter(splits.sources))
     return splits.source(split or only)
+
+
+def _unnumbered_splits(name: str) -> dict[str, UnnumberedSplit]:
+    """Find the splits of SOURCE; `all` alone where it has none.
+
+    Raises:
+        ValueError: no such source, or no images in it.
+    """
+    kind = next((kind for kind in _KINDS if kind.fits(name)), None)
+    if kind is None:
+        raise ValueError(f"no folder {name!r}: give {', '.join(kind.described for kind in _KINDS[::-1])}")
+    return kind.splits(name)
 
 
 def _numbered(split: UnnumberedSplit, classes: tuple[str, ...]) -> Source:

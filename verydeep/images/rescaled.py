@@ -2,13 +2,11 @@
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from verydeep.images.decode import Decoded, Pixels, Size, UnusableImageError, decode_for
 from verydeep.images.sources.source import Source
@@ -98,24 +96,9 @@ def rescaled_images(
     Raises:
         WorkerDiedError: a worker was killed, for example.
     """
-    images = _Whole(RescaledImages(source, max_pixels=max_pixels, once=True), scale)
-    sampler = range(len(source)) if indices is None else indices
-    with closing(single_items(images, workers=workers, sampler=sampler)) as items:
-        for index, image in items:
+    whole = partial(RescaledImages(source, max_pixels=max_pixels, once=True).whole, scale=scale)
+    wanted = range(len(source)) if indices is None else indices
+    # Arrays, for they are copied to this process: a tensor keeps a file open there as long as it lives.
+    with closing(single_items(whole, wanted, workers=workers)) as items:
+        for index, image in zip(wanted, items, strict=True):
             yield index, image if isinstance(image, UnusableImageError) else torch.from_numpy(image).permute(2, 0, 1)
-
-
-@dataclass(frozen=True)
-class _Whole(Dataset[Any]):
-    images: RescaledImages
-    scale: int
-
-    def __len__(self) -> int:
-        return len(self.images.source)
-
-    def __getitem__(self, index: int) -> tuple[int, Pixels | UnusableImageError]:
-        try:
-            # An array, for it is copied to the other process: a tensor keeps a file open there as long as it lives.
-            return index, self.images.whole(index, self.scale)
-        except UnusableImageError as refusal:
-            return index, refusal

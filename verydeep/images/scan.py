@@ -2,12 +2,12 @@
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import median
 from typing import Any
-
-from torch.utils.data import Dataset
 
 from verydeep.images.decode import UnusableImageError, decode_for
 from verydeep.images.open import open_for_training
@@ -118,7 +118,7 @@ def check_images(source: Source, *, quarantine: Quarantine, workers: int = 0) ->
     Raises:
         TooManyBadImagesError: the quarantine is full.
     """
-    looks = single_items(_Looks(source, quarantine.tolerance.max_pixels), workers=workers)
+    looks = _looks(source, quarantine.tolerance.max_pixels, workers)
     with reporting(f"check of {quarantine.split} images", len(source)) as report, closing(looks):
         quarantine.say = report.say
         for look in looks:
@@ -129,7 +129,7 @@ def check_images(source: Source, *, quarantine: Quarantine, workers: int = 0) ->
 
 def _look_at(source: Source, max_pixels: int, workers: int, report: Reporter) -> list[_Look]:
     looks: list[_Look] = []
-    with closing(single_items(_Looks(source, max_pixels), workers=workers)) as items:
+    with closing(_looks(source, max_pixels, workers)) as items:
         for look in items:
             looks.append(look)
             if look.refusal is not None:
@@ -157,26 +157,20 @@ def _spread(values: list[int]) -> tuple[int, float, int] | None:
     return (min(values), float(median(values)), max(values)) if values else None
 
 
-@dataclass(frozen=True)
-class _Looks(Dataset[Any]):
-    """Adapts a source to the DataLoader."""
+def _looks(source: Source, max_pixels: int, workers: int) -> Generator[_Look]:
+    return single_items(partial(_look, source, max_pixels), range(len(source)), workers=workers)
 
-    source: Source
-    max_pixels: int
 
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> _Look:
-        try:
-            data, _, name = self.source[index]
-        except UnusableImageError as refusal:
-            return _Look(id=refusal.name, sha256="", bytes=0, refusal=refusal)
-        digest = hashlib.sha256(data).hexdigest()
-        try:
-            # Decoding a JPEG at an eighth of its size is enough to find all that is wrong with it.
-            pixels, size, _ = decode_for(data, name, shorter_side=1, max_pixels=self.max_pixels)
-        except UnusableImageError as refusal:
-            return _Look(id=name, sha256=digest, bytes=len(data), refusal=refusal)
-        grey = bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all())
-        return _Look(id=name, sha256=digest, bytes=len(data), size=size, grey=grey)
+def _look(source: Source, max_pixels: int, index: int) -> _Look:
+    try:
+        data, _, name = source[index]
+    except UnusableImageError as refusal:
+        return _Look(id=refusal.name, sha256="", bytes=0, refusal=refusal)
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        # Decoding a JPEG at an eighth of its size is enough to find all that is wrong with it.
+        pixels, size, _ = decode_for(data, name, shorter_side=1, max_pixels=max_pixels)
+    except UnusableImageError as refusal:
+        return _Look(id=name, sha256=digest, bytes=len(data), refusal=refusal)
+    grey = bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all())
+    return _Look(id=name, sha256=digest, bytes=len(data), size=size, grey=grey)

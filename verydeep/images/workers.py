@@ -5,14 +5,16 @@ import multiprocessing
 import multiprocessing.connection
 import signal
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from verydeep.images.decode import UnusableImageError
 from verydeep.machine.runtime import leave_signals_to_the_main_process
 
 _HINTS = {
@@ -25,8 +27,23 @@ class WorkerDiedError(RuntimeError):
     """A worker process ended unexpectedly."""
 
 
-def from_workers(dataset: Dataset[Any], *, workers: int, **options: Any) -> Generator[Any]:
-    """Yield the items of a DataLoader, in pinned memory on CUDA machines; without workers this process makes them.
+@dataclass(frozen=True)
+class _Items(Dataset[Any]):
+    """Adapts a function to the DataLoader."""
+
+    make: Callable[[Any], Any]
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            return self.make(index)
+        except UnusableImageError as refusal:
+            return refusal
+
+
+def from_workers(make: Callable[[Any], Any], *, workers: int, **options: Any) -> Generator[Any]:
+    """Yield what a DataLoader makes of `make(index)`, in pinned memory on CUDA machines.
+
+    Without workers this process makes the items. The refusal of an image that cannot be used is an item of its own.
 
     Close it where an error may keep it alive (`contextlib.closing`): until then its processes wait.
 
@@ -34,7 +51,7 @@ def from_workers(dataset: Dataset[Any], *, workers: int, **options: Any) -> Gene
         WorkerDiedError: between two items, at most a few seconds after the death.
     """
     loader = DataLoader(
-        dataset,
+        _Items(make),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=leave_signals_to_the_main_process,
@@ -67,9 +84,9 @@ def from_workers(dataset: Dataset[Any], *, workers: int, **options: Any) -> Gene
         end()
 
 
-def single_items(dataset: Dataset[Any], *, workers: int, **options: Any) -> Generator[Any]:
-    """Yield the items one by one (`from_workers`)."""
-    return from_workers(dataset, workers=workers, batch_size=None, collate_fn=_same, **options)
+def single_items(make: Callable[[int], Any], indices: Sequence[int], *, workers: int) -> Generator[Any]:
+    """Yield `make(index)` for each index, in order (`from_workers`)."""
+    return from_workers(make, workers=workers, sampler=indices, batch_size=None, collate_fn=_same)
 
 
 def _same(item: Any) -> Any:

@@ -9,12 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from verydeep.evaluation.tested_runs import testing_split
-from verydeep.images.boxes.boxed import Boxed
 from verydeep.images.boxes.geometry import CORRECT_IOU, boxes_in_image, clipped, intersection_over_union, rescaled_boxes
 from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.decode import Size
-from verydeep.images.loader import centre_batches
-from verydeep.images.on_device import to_device
+from verydeep.images.loader import centre_batches, to_device
 from verydeep.images.open import open_boxed, open_for_testing
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.rescaled import RescaledImages
@@ -127,7 +125,7 @@ def _models(folders: Sequence[str | Path], runtime: Runtime) -> list[Model]:
 
 
 def _simplified(
-    models: Sequence[Model], source: Boxed, quarantine: Quarantine, runtime: Runtime
+    models: Sequence[Model], source: Source, quarantine: Quarantine, runtime: Runtime
 ) -> Float[np.ndarray, "runs N 4"]:
     with reporting("centre crops", total=len(models) * len(source)) as report:
         quarantine.say = report.say
@@ -187,7 +185,7 @@ def _in_image(box: Float[np.ndarray, "4"], size: Size, crop: int, scale: int) ->
 
 
 def _localised(
-    source: Boxed, usable: Int[np.ndarray, " usable"], boxes: Float[np.ndarray, "runs N 4"]
+    source: Source, usable: Int[np.ndarray, " usable"], boxes: Float[np.ndarray, "runs N 4"]
 ) -> results.LocalisedImages:
     true = np.stack([source.boxes[index].box for index in usable])
     predicted = boxes[:, usable]
@@ -204,7 +202,7 @@ def _localised(
 def _full_errors(
     test: FullTest,
     names: tuple[str, ...],
-    source: Boxed,
+    source: Source,
     usable: Int[np.ndarray, " usable"],
     quarantine: Quarantine,
     runtime: Runtime,

@@ -15,7 +15,7 @@ from verydeep.evaluation.pixel_limits import largest_image
 from verydeep.evaluation.protocols import Windows
 from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.boxes.geometry import boxes_in_image, clipped, intersection_over_union, rescaled_boxes
-from verydeep.images.decode import Size, UnusableImageError, upright_size
+from verydeep.images.decode import Size, UnusableImageError, image_sizes
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.rescaled import Rescaled, rescaled_images
 from verydeep.images.sources.source import Source
@@ -233,7 +233,7 @@ def image_size(source: Source, index: int, quarantine: Quarantine) -> Size | Non
     """
     try:
         sample = source[index]
-        return upright_size(sample.data, sample.id, max_pixels=quarantine.tolerance.max_pixels)
+        return image_sizes(sample.data, sample.id, max_pixels=quarantine.tolerance.max_pixels)[0]
     except UnusableImageError as refusal:
         quarantine.add(refusal)
         return None

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from verydeep.images.decode import Pixels, UnusableImageError, decode
-from verydeep.images.open import open_given
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.given import GivenImage, GivenImages
+from verydeep.images.sources.given import GivenImage, given_images
+from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.localisation.box_pictures import with_boxes_drawn
 from verydeep.localisation.evaluate import full_test_of
@@ -56,7 +56,7 @@ class BoxPrediction:
 
 def predict_boxes(
     run: str | Path | Model,
-    images: GivenImage | GivenImages | Iterable[GivenImage],
+    images: Source | GivenImage | Iterable[GivenImage],
     *,
     full: FullProcedure,
     top: int = 1,
@@ -84,7 +84,7 @@ def predict_boxes(
     if not 1 <= top <= TOP:
         raise ValueError(f"top is a number from 1 to {TOP}, not {top}")
     runtime, tolerance = runtime or Runtime(), Tolerance(max_bad=100, max_pixels=max_pixels)
-    source = open_given(images)
+    source = given_images(images)
     model = on_device(runtime.device, run if isinstance(run, Model) else load_box_model(run))
     if model.net.architecture.boxes is None:
         raise ValueError("the model predicts classes, not boxes")
@@ -95,7 +95,7 @@ def predict_boxes(
 
 
 def _predictions(
-    test: FullTest, source: GivenImages, quarantine: Quarantine, workers: int, top: int
+    test: FullTest, source: Source, quarantine: Quarantine, workers: int, top: int
 ) -> Iterator[BoxPrediction]:
     with closing(full_test(test, source, quarantine=quarantine, workers=workers)) as results:
         for index, seen in results:
@@ -118,7 +118,7 @@ def _prediction(name: str, seen: ClassBoxes, classes: tuple[str, ...], top: int)
 
 
 def _drawn(
-    predictions: Iterator[BoxPrediction], source: GivenImages, folder: Path, max_pixels: int
+    predictions: Iterator[BoxPrediction], source: Source, folder: Path, max_pixels: int
 ) -> Iterator[BoxPrediction]:
     """Draw the images of predictions into a folder; each image is read again."""
     for number, prediction in enumerate(predictions):

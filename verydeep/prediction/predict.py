@@ -17,11 +17,9 @@ from verydeep.evaluation.posteriors import averages, protocol_passes
 from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scales
 from verydeep.evaluation.score_maps import overlay, posterior_map
 from verydeep.images.decode import UnusableImageError
-from verydeep.images.open import open_given
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.derived import Subset
-from verydeep.images.sources.given import GivenImage, GivenImages
-from verydeep.images.sources.source import Source
+from verydeep.images.sources.given import GivenImage, given_images
+from verydeep.images.sources.source import Source, subset
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
@@ -72,7 +70,7 @@ class _Job:
 
 def predict(
     run: str | Path | Model[ScoringNetwork],
-    images: GivenImage | GivenImages | Iterable[GivenImage],
+    images: Source | GivenImage | Iterable[GivenImage],
     *,
     top: int = 5,
     protocol: Method = "dense",
@@ -106,7 +104,7 @@ def predict(
     if top < 1:
         raise ValueError(f"top must be 1 or more, not {top}")
     tolerance = Tolerance(max_bad=100, max_pixels=max_pixels)
-    source = open_given(images)
+    source = given_images(images)
     runtime = runtime or Runtime()
     model = model_on(runtime.device, run)
     job = _Job(
@@ -144,7 +142,7 @@ def _predictions(job: _Job) -> Iterator[Prediction]:
 
 def _of_piece(job: _Job, indices: range, processes: Processes, decoder: pieces.Decoder) -> list[Prediction]:
     """Return the predictions of some images; none in other processes than the first."""
-    piece = Subset(source=job.source, indices=tuple(indices))
+    piece = subset(job.source, tuple(indices))
     quarantine = Quarantine(len(piece), job.tolerance)
     context = PassContext(source=piece, quarantine=quarantine, processes=processes, opened=decoder)
     posteriors = averages([protocol_passes(job.model.net, job.protocol, name=job.name)], context).values

@@ -1,6 +1,7 @@
 """Pages that need no other file: filled-in templates, and charts in the page's own colours."""
 
 import hashlib
+import inspect
 import io
 import re
 import warnings
@@ -16,23 +17,7 @@ from verydeep.presentation import numbers
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_NUMBERS: dict[str, Callable[..., str]] = {
-    written.__name__: written
-    for written in (
-        numbers.number,
-        numbers.plural,
-        numbers.counted,
-        numbers.decimal,
-        numbers.percent,
-        numbers.points,
-        numbers.interval,
-        numbers.p_value,
-        numbers.rounded_p_value,
-        numbers.duration,
-        numbers.millions,
-        numbers.billions,
-    )
-}
+_NUMBERS: dict[str, Callable[..., str]] = dict(inspect.getmembers(numbers, inspect.isfunction))
 
 INK = "#123456"
 """Placeholder of the page's text colour until the SVG is done."""

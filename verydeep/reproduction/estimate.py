@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from verydeep.images.crops import TrainingView
-from verydeep.images.loader import training_batches
-from verydeep.images.on_device import DeviceBatch
+from verydeep.images.loader import DeviceBatch, training_batches
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits

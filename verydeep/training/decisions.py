@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from verydeep.images.loader import training_batches
-from verydeep.images.on_device import DeviceBatch, nothing, on_device
+from verydeep.images.loader import DeviceBatch, nothing, on_device, training_batches
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.tolerance import TooManyBadImagesError
 from verydeep.images.workers import WorkerDiedError

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from verydeep.images.loader import centre_batches
-from verydeep.images.on_device import DeviceBatch, nothing, on_device
+from verydeep.images.loader import DeviceBatch, centre_batches, nothing, on_device
 from verydeep.images.open import open_for_training
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError

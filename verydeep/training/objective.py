@@ -9,7 +9,7 @@ from torch import Tensor
 
 from verydeep.box_regression import Regression
 from verydeep.images.boxes.geometry import CORRECT_IOU
-from verydeep.images.on_device import DeviceBatch
+from verydeep.images.loader import DeviceBatch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from verydeep.images.crops import TrainingView
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.rescaled import RescaledImages
 from verydeep.images.scan import check_images
-from verydeep.images.sources.derived import Subset
+from verydeep.images.sources.source import subset
 from verydeep.machine.processes import processes_here
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.configurations import InitialisationScheme
@@ -92,7 +92,7 @@ def _look_through(job: TrainingJob, bad_images: Quarantine, bad_validation: Quar
 def _validation_share(job: TrainingJob) -> RescaledImages:
     """Return this process's share of the validation images."""
     images, processes = job.splits.source("val"), job.processes
-    share = Subset(source=images, indices=tuple(range(processes.rank, len(images), processes.count)))
+    share = subset(images, tuple(range(processes.rank, len(images), processes.count)))
     return RescaledImages(share, max_pixels=job.tolerance.max_pixels)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from verydeep.images.on_device import DeviceBatch
+from verydeep.images.loader import DeviceBatch
 from verydeep.machine.runtime import autocast
 from verydeep.networks.vgg import VGG
 from verydeep.training.learner import Learner

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from verydeep.descriptors.descriptor import PENULTIMATE
 from verydeep.descriptors.extraction import Extraction, checked_extraction
 from verydeep.descriptors.features import extract
-from verydeep.images.open import open_given
-from verydeep.images.sources.given import GivenImage, GivenImages
+from verydeep.images.sources.given import GivenImage, given_images
+from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.machine.runtime import Runtime
 from verydeep.prediction import pieces
@@ -42,7 +42,7 @@ class Classification:
 
 def classify(
     classifier: str | Path | FeatureClassifier,
-    images: GivenImage | GivenImages | Iterable[GivenImage],
+    images: Source | GivenImage | Iterable[GivenImage],
     *,
     top: int = 5,
     runtime: Runtime | None = None,
@@ -66,7 +66,7 @@ def classify(
     if top < 1:
         raise ValueError(f"top must be 1 or more, not {top}")
     loaded = classifier if isinstance(classifier, FeatureClassifier) else load_classifier(classifier)
-    source = open_given(images)
+    source = given_images(images)
     tolerance = Tolerance(max_bad=100, max_pixels=max_pixels)
     extractions = [
         checked_extraction(model, source, descriptor=descriptor, runtime=runtime, tolerance=tolerance)
@@ -76,7 +76,7 @@ def classify(
 
 
 def _classifications(
-    classifier: FeatureClassifier, extractions: Sequence[Extraction], source: GivenImages, top: int
+    classifier: FeatureClassifier, extractions: Sequence[Extraction], source: Source, top: int
 ) -> Iterator[Classification]:
     """Yield classifications of pieces of the source, each of as many images as take a few seconds."""
     most = min(one.images_at_once for one in extractions)
@@ -98,7 +98,7 @@ def _classifications(
             start, at_once = indices.stop, min(pieces.next_piece(at_once, seconds), most)
 
 
-def _decoding(one: Extraction, source: GivenImages) -> AbstractContextManager[pieces.Decoder]:
+def _decoding(one: Extraction, source: Source) -> AbstractContextManager[pieces.Decoder]:
     return pieces.decoding(
         source, share=range(len(source)), workers=one.runtime.workers, max_pixels=one.tolerance.max_pixels
     )

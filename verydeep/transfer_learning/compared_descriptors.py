@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verydeep.descriptors.extraction import Extraction
-from verydeep.images.sources.derived import Unchanged
 from verydeep.images.sources.source import Source
 from verydeep.presentation.numbers import number
 from verydeep.presentation.progress import Reporter, reporting
@@ -33,7 +32,7 @@ class Compared:
 
 
 def compared_descriptors(
-    folders: Sequence[str | Path], extractions: Sequence[Extraction], source: Unchanged, options: TransferOptions
+    folders: Sequence[str | Path], extractions: Sequence[Extraction], source: Source, options: TransferOptions
 ) -> list[Compared]:
     """Compute, or read from the cache, the images by each run, by all together, and by the baselines if wanted.
 

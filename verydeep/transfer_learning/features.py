@@ -20,8 +20,7 @@ from verydeep.descriptors.extraction import Extraction
 from verydeep.descriptors.files import write_features
 from verydeep.images.decode import UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.derived import Unchanged
-from verydeep.images.sources.source import Source, contents_digests, digest
+from verydeep.images.sources.source import Source, contents_digests, digest, unchanged
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine import cache
 from verydeep.machine.runtime import torch_device
@@ -53,7 +52,7 @@ class DescribedImages:
         return self.vectors[[rows[name] for name in ids]]
 
 
-def network_features(extraction: Extraction, source: Unchanged, *, weights: str) -> DescribedImages:
+def network_features(extraction: Extraction, source: Source, *, weights: str) -> DescribedImages:
     """Return the penultimate features of every usable image, computed once, then read from the folder for caches.
 
     Work that was stopped is continued (`write_features`), also if it stopped because more images were unusable than is
@@ -110,9 +109,9 @@ def _read(file: Path) -> DescribedImages:
         )
 
 
-def read_once(source: Source) -> Unchanged:
+def read_once(source: Source) -> Source:
     """Read all images once for their SHA-256, which identify them; an image that changes later cannot be used."""
-    return Unchanged(source=source, digests=contents_digests(source))
+    return unchanged(source, contents_digests(source))
 
 
 def untrained(model: Model, *, seed: int) -> Model:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from verydeep.images.annotations.image_names import read_image_list
 from verydeep.images.annotations.label_files import several_labels
-from verydeep.images.open import open_given, open_one_split
+from verydeep.images.open import open_one_split
+from verydeep.images.sources.given import given_images
 from verydeep.images.sources.source import Source
 from verydeep.presentation.messages import first_few
 from verydeep.transfer_learning.linear_svm import multilabel_split
@@ -67,7 +68,7 @@ def labelled_images(data: str | Path | Source, split: str | None, options: Trans
     else:
         if isinstance(data, str | Path) and not Path(data).is_dir():
             raise ValueError(f"{data} is not a folder: with --labels SOURCE is a folder of images, without classes")
-        source = open_one_split(open_given(data) if isinstance(data, str | Path) else data, split)
+        source = open_one_split(given_images(data) if isinstance(data, str | Path) else data, split)
         read = several_labels(options.labels, source)
         labelled = Labelled(classes=read.classes, labels=read.labels)
     if options.test_images is not None:

@@ -6,14 +6,13 @@ import pytest
 
 from verydeep.images.annotations.image_names import read_image_list
 from verydeep.images.annotations.label_files import several_labels
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 
 IDS = ("p/a.jpg", "p/b.jpg", "p/q/c.png")
 
 
 def images(ids=IDS):
-    return MemorySource(classes=(), samples=tuple(Sample(b"", -1, name) for name in ids))
+    return memory_source(classes=(), samples=tuple(Sample(b"", -1, name) for name in ids))
 
 
 def shown(file, text, ids=IDS):

@@ -16,10 +16,9 @@ from verydeep.images.annotations.image_names import ImageNames, paths_of
 from verydeep.images.boxes.matching import boxes_by_split
 from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.open import open_boxed, open_for_testing, open_for_training
-from verydeep.images.sources.derived import MemorySource, Subset
-from verydeep.images.sources.hub import HubSource
-from verydeep.images.sources.shards import ShardSource
-from verydeep.images.sources.source import ImagePath, Sample
+from verydeep.images.sources.hub import _hub_source
+from verydeep.images.sources.shards import _shard_source
+from verydeep.images.sources.source import ImagePath, Sample, memory_source, subset
 from verydeep.images.sources.splits import folder_names
 
 
@@ -40,7 +39,7 @@ def folder(root, *names):
 def source(*names):
     """Images whose class is the folder they are in."""
     classes = tuple(dict.fromkeys(name.split("/")[0] for name in names))
-    return MemorySource(
+    return memory_source(
         classes=classes, samples=tuple(Sample(b"", classes.index(name.split("/")[0]), name) for name in names)
     )
 
@@ -151,11 +150,11 @@ def hub_source(split, *files):
     kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     images = pyarrow.array([{"bytes": b"", "path": file} for file in files], kind)
     rows = SimpleNamespace(data=pyarrow.table({"image": images}))
-    return HubSource(rows=rows, image="image", classes=("a",), labels=(0,) * len(files), split=split)
+    return _hub_source(rows=rows, image="image", classes=("a",), labels=(0,) * len(files), split=split)
 
 
 def test_another_shard_is_another_image():
-    shards = ShardSource(
+    shards = _shard_source(
         shards=(Path("0.tar"), Path("1.tar")),
         classes=("a",),
         labels=(0, 0),
@@ -247,7 +246,7 @@ def test_what_is_said_of_each_image():
         annotation("3.jpg", "cat", 7, "boxes.csv line 8"),
         annotation("3.jpg", "Dog", 7),
     ]
-    found = boxes_by_split({**parts, "some": Subset(source=parts["train"], indices=(3, 1))}, boxes, ["boxes.csv"])
+    found = boxes_by_split({**parts, "some": subset(parts["train"], (3, 1))}, boxes, ["boxes.csv"])
     assert [its.name for its in found["train"]] == list(parts["train"].ids)
     assert [[box.box[2] for box in its.own] for its in found["train"]] == [[6], [5], [7, 8], []]
     assert [its.name for its in found["some"]] == ["dog/3.jpg", "dog/1.jpg"]

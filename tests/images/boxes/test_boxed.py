@@ -2,6 +2,7 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import boxed_pictures as pictures
 import numpy as np
@@ -14,13 +15,11 @@ from verydeep.images.boxes.checking import BadBoxError, BoxCheck, with_boxes
 from verydeep.images.boxes.matching import boxes_by_split
 from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.crops import TrainingView, centre_crop
-from verydeep.images.decode import UnusableImageError, decode, upright_size
-from verydeep.images.loader import centre_batches, training_batches
-from verydeep.images.on_device import to_device
+from verydeep.images.decode import UnusableImageError, decode, image_sizes
+from verydeep.images.loader import centre_batches, to_device, training_batches
 from verydeep.images.open import open_boxed
 from verydeep.images.rescaled import RescaledImages
-from verydeep.images.sources.derived import MemorySource, Subset
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source, subset
 from verydeep.images.sources.splits import Splits
 
 CPU = torch.device("cpu")
@@ -35,17 +34,19 @@ def png(height=40, width=50, **options):
 def source(*names, data=None):
     classes = tuple(dict.fromkeys(name.split("/")[0] for name in names))
     samples = tuple(Sample(data or png(), classes.index(name.split("/")[0]), name) for name in names)
-    return MemorySource(classes=classes, samples=samples)
+    return memory_source(classes=classes, samples=samples)
 
 
 def annotation(image, box=(1, 2, 30, 35), class_name=None, where="boxes.csv line 1", **more):
     return Annotation(image, tuple(map(float, box)), class_name, where, **more)
 
 
-def matched(images, annotations, **options):
-    """The images of a source alone with their boxes."""
+def matched(images, annotations, *, skip_bad=False):
+    """The images of a source alone with their boxes, and what was found."""
     boxes = boxes_by_split({"train": images}, annotations, ["boxes.csv"])["train"]
-    return with_boxes(images, boxes, files=["boxes.csv"], **options)
+    check = BoxCheck()
+    options = BoxOptions(boxes=("boxes.csv",), skip_bad_boxes=skip_bad)
+    return SimpleNamespace(source=with_boxes(images, boxes, options, check), check=check)
 
 
 @pytest.mark.parametrize("name", ["1.jpg", "cat/1.jpg", "./cat/1.jpg", "/cat/1.jpg"])
@@ -74,7 +75,7 @@ def test_boxes_of_other_classes_and_images_are_ignored_and_several_of_one_class_
     ]
     found = matched(source("cat/1.jpg", "cat/2.jpg"), boxes)
     assert found.source.ids == ("cat/1.jpg",)
-    assert (found.several, found.left_out) == (("cat/2.jpg",), {})
+    assert (found.check.several, found.check.left_out) == (["cat/2.jpg"], {})
 
 
 @pytest.mark.parametrize(
@@ -100,8 +101,8 @@ def test_bad_boxes_are_refused_by_name_with_file_and_line(box, message):
         matched(images, boxes)
     found = matched(images, boxes, skip_bad=True)
     assert found.source.ids == ("cat/2.jpg",)
-    assert list(found.left_out) == ["cat/1.jpg"]
-    assert "b.csv line 7" in found.left_out["cat/1.jpg"]
+    assert list(found.check.left_out) == ["cat/1.jpg"]
+    assert "b.csv line 7" in found.check.left_out["cat/1.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_an_image_without_a_box_is_refused_by_name():
         BadBoxError, match=r"^cat/2.jpg has no box in boxes.csv \(and 1 more image\): fix .*-bad-boxes$"
     ):
         matched(images, [annotation("1.jpg")])
-    assert list(matched(images, [annotation("1.jpg")], skip_bad=True).left_out) == ["cat/2.jpg", "cat/3.jpg"]
+    assert list(matched(images, [annotation("1.jpg")], skip_bad=True).check.left_out) == ["cat/2.jpg", "cat/3.jpg"]
     feline = "cat/1.jpg has no box of class cat: boxes.csv line 1 is of feline"
     with pytest.raises(BadBoxError, match=rf"^{feline} \(and 2 more images\): fix"):
         matched(images, [annotation("1.jpg", class_name="feline")])
@@ -157,7 +158,7 @@ def test_an_image_without_a_box_is_refused_by_name():
 
 def test_equal_boxes_count_once():
     found = matched(source("cat/1.jpg"), [annotation("1.jpg"), annotation("1.jpg", class_name="cat")])
-    assert (found.source.ids, found.several) == (("cat/1.jpg",), ())
+    assert (found.source.ids, found.check.several) == (("cat/1.jpg",), [])
 
 
 def test_every_class_of_the_training_images_needs_a_box(tmp_path):
@@ -199,9 +200,7 @@ def test_crowds_are_no_objects_and_told(tmp_path):
 def test_a_pixel_of_rounding_is_cut_off_and_told():
     found = matched(source("cat/1.jpg"), [annotation("1.jpg", (-1, 2, 51, 40.5))])
     assert found.source.boxes[0].box.tolist() == [0, 2, 50, 40]
-    check = BoxCheck()
-    check.note(found)
-    assert check.lines() == ["1 image with a box that reached out by up to 1 pixel, cut off: cat/1.jpg"]
+    assert found.check.lines() == ["1 image with a box that reached out by up to 1 pixel, cut off: cat/1.jpg"]
 
 
 def test_files_and_parts_are_put_together(tmp_path):
@@ -234,9 +233,8 @@ def test_a_fingerprint_follows_from_images_and_boxes():
 
 def test_boxes_go_with_a_part_of_a_source():
     whole = pictures.boxed(5, seed=0)
-    part = Subset(source=Subset(source=whole, indices=(4, 2, 0)), indices=(2, 1))
+    part = subset(subset(whole, (4, 2, 0)), (2, 1))
     assert [found.box.tolist() for found in part.boxes] == [whole.boxes[index].box.tolist() for index in (0, 2)]
-    assert whole.source.boxes is None
 
 
 @pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
@@ -245,14 +243,14 @@ def test_the_size_in_the_head_is_that_of_the_upright_image(kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = png(40, 50, format=kind, exif=exif)
-    assert upright_size(data) == decode(data).shape[:2]
+    assert image_sizes(data)[0] == decode(data).shape[:2]
 
 
 def test_what_has_no_size_is_refused_as_it_would_be_when_decoded():
     with pytest.raises(UnusableImageError, match=r"a.png: undecodable"):
-        upright_size(b"no image", "a.png")
+        image_sizes(b"no image", "a.png")
     with pytest.raises(UnusableImageError, match="too large"):
-        upright_size(png(), max_pixels=10)
+        image_sizes(png(), max_pixels=10)
 
 
 def bright(image):

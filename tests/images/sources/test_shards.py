@@ -20,9 +20,7 @@ from shard_files import found, items, png, sample, samples, sizes, whole, write_
 from verydeep.images.crops import TrainingView
 from verydeep.images.loader import training_batches
 from verydeep.images.open import open_for_training
-from verydeep.images.sources.derived import MemorySource
-from verydeep.images.sources.shards import ShardSource
-from verydeep.images.sources.source import Sample
+from verydeep.images.sources.source import Sample, memory_source
 
 # classes
 
@@ -177,7 +175,6 @@ def test_folders_of_shards_for_training_and_validation_and_testing(tmp_path, val
     splits = open_for_training(str(tmp_path))
     assert sizes(splits) == {"train": 3, "val": 3, "test": 3}
     for number, part in enumerate(splits.sources.values()):
-        assert isinstance(part, ShardSource)
         assert [data for data, _, _ in items(part)] == [png(10 * number + n) for n in range(3)]
         assert list(part.labels) == [0, 1, 1]
 
@@ -386,7 +383,7 @@ def same_images(tmp_path_factory):
                     write_shard(root / form / split / f"{shard:03d}.tar", members)
             if form == "numbered":
                 (root / form / split / "classes.txt").write_text("ant\nbee\ncat\n")
-    source = MemorySource(classes=("ant", "bee", "cat"), samples=tuple(written))
+    source = memory_source(classes=("ant", "bee", "cat"), samples=tuple(written))
     return {form: str(root / form) for form in ("folders", "named", "numbered")}, source
 
 

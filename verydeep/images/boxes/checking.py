@@ -3,17 +3,15 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from verydeep.images.annotations.annotation import Annotation
-from verydeep.images.boxes.boxed import Boxed
 from verydeep.images.boxes.geometry import Box, clipped
 from verydeep.images.boxes.matching import BoxesOfImage
-from verydeep.images.decode import Size, UnusableImageError, stored_size, upright_size
-from verydeep.images.sources.derived import Subset
-from verydeep.images.sources.source import ObjectBox, Source
+from verydeep.images.boxes.options import BoxOptions
+from verydeep.images.decode import Size, UnusableImageError, image_sizes
+from verydeep.images.sources.source import ObjectBox, Source, boxed_source, subset
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.presentation.messages import first_few
 from verydeep.presentation.numbers import counted
@@ -29,18 +27,6 @@ class BadBoxError(ValueError):
     """An impossible box, or an image without a box."""
 
 
-class WithBoxes(NamedTuple):
-    """The images of a split that have exactly one good box, and those that have not."""
-
-    source: Boxed
-    left_out: dict[str, str]
-    """Images with bad boxes or none, and why; only where that is allowed."""
-    several: tuple[str, ...]
-    """Images with several boxes of their class: the paper's task has one object an image."""
-    cut_off: tuple[str, ...]
-    """Images whose box reached out by no more than `_ROUNDING`."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class BoxCheck:
     """Images left out and boxes changed when boxes were matched to images, over several splits."""
@@ -48,17 +34,11 @@ class BoxCheck:
     left_out: dict[str, str] = field(default_factory=dict)
     """Images with bad boxes or none, and why."""
     several: list[str] = field(default_factory=list)
-    """Images with several boxes of their class."""
+    """Images with several boxes of their class: the paper's task has one object an image."""
     cut_off: list[str] = field(default_factory=list)
-    """Images whose box was cut off at the border."""
+    """Images whose box reached out by no more than `_ROUNDING`."""
     crowds: list[str] = field(default_factory=list)
     """File and line of boxes that COCO has around many objects; they are no objects."""
-
-    def note(self, checked: WithBoxes) -> None:
-        """Add one more split."""
-        self.left_out.update(checked.left_out)
-        self.several.extend(checked.several)
-        self.cut_off.extend(checked.cut_off)
 
     def lines(self) -> list[str]:
         """Return the check in words, a line for each kind of finding."""
@@ -85,27 +65,27 @@ class BoxCheck:
 def with_boxes(
     source: Source,
     boxes: Sequence[BoxesOfImage],
+    options: BoxOptions,
+    check: BoxCheck,
     *,
-    files: Sequence[str | Path],
-    skip_bad: bool = False,
     every_class: bool = False,
     max_pixels: int = MAX_PIXELS,
     advance: Callable[[], None] = lambda: None,
-) -> WithBoxes:
-    """Select the images of a source that have exactly one box of their class. Reads every such image.
+) -> Source:
+    """Select the images of a source that have exactly one box of their class, with it. Reads every such image.
 
     Args:
         source: the images.
         boxes: what the files say of each.
-        files: those files, for messages.
-        skip_bad: leave out images without a box or with an impossible one.
+        options: those files, for messages, and whether to leave out images without a box or with an impossible one.
+        check: what is found is added to it.
         every_class: refuse to leave out a whole class.
         max_pixels: larger images are unusable.
         advance: called after every image.
 
     Raises:
         BadBoxError: an image without a box, or one whose box has no area, is not in the image or is of an image of
-            another size, unless `skip_bad`.
+            another size, unless the options skip it.
         ValueError: no image is left, or none of a class.
     """
     kept: dict[int, ObjectBox] = {}
@@ -117,10 +97,10 @@ def with_boxes(
             several.append(of_image.name)
             continue
         try:
-            kept[index] = _checked(source, index, of_image, files, max_pixels)
+            kept[index] = _checked(source, index, of_image, options.boxes, max_pixels)
         except BadBoxError as error:
             left_out[of_image.name] = str(error)
-    if left_out and not skip_bad:
+    if left_out and not options.skip_bad_boxes:
         raise BadBoxError(f"{_first(left_out)}: fix the boxes, or leave such images out with --skip-bad-boxes")
     if not kept:
         counts = [f"{len(several):,} with several"] if several else []
@@ -128,9 +108,10 @@ def with_boxes(
         raise ValueError(f"no image has exactly one box of its class, but {', '.join(counts) or 'there are none'}")
     if every_class:
         _check_classes(source, kept, boxes, left_out)
-    cut_off = [boxes[index].name for index, kept_box in kept.items() if boxes[index].own[0].box != tuple(kept_box.box)]
-    boxed = Boxed(source=Subset(source=source, indices=tuple(kept)), boxes=tuple(kept.values()))
-    return WithBoxes(boxed, left_out, tuple(several), tuple(cut_off))
+    check.left_out.update(left_out)
+    check.several.extend(several)
+    check.cut_off.extend(boxes[i].name for i, checked in kept.items() if boxes[i].own[0].box != tuple(checked.box))
+    return boxed_source(subset(source, tuple(kept)), tuple(kept.values()))
 
 
 def _checked(
@@ -150,14 +131,13 @@ def _checked(
         raise BadBoxError(f"{named} has no area")
     box = np.array(annotation.box)
     try:
-        data = source[index].data
-        size = upright_size(data, of_image.name, max_pixels=max_pixels)
+        size, stored = image_sizes(source[index].data, of_image.name, max_pixels=max_pixels)
     except UnusableImageError:
         return ObjectBox(box, None)  # left to the quarantine
     inside = clipped(box, size)
     fault = _fault(annotation, inside, size)
     if fault:
-        raise BadBoxError(f"{named} {fault}, which is {_sides(size)}{_turned(size, stored_size(data))}")
+        raise BadBoxError(f"{named} {fault}, which is {_sides(size)}{_turned(size, stored)}")
     return ObjectBox(inside, size)
 
 

@@ -1,16 +1,15 @@
 """The handwritten digits that come with scikit-learn: a real data set that needs no download."""
 
 import io
+from collections.abc import Sequence
 from functools import cache, partial
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from verydeep.images.sources.derived import MemorySource, Subset
-from verydeep.images.sources.kind import Kind
-from verydeep.images.sources.source import Sample
-from verydeep.images.sources.splits import UnnumberedSplit, stratified_split, with_numbers
+from verydeep.images.sources.source import Sample, Source, memory_source, numbered, subset
+from verydeep.images.sources.splits import Kind, UnnumberedSplit, stratified_split
 
 NAME = "digits"
 
@@ -25,12 +24,11 @@ def _digit_splits(name: str) -> dict[str, UnnumberedSplit]:
 
     They are the test part of the UCI set 'Optical Recognition of Handwritten Digits'.
     """
-    labels = [sample.label for sample in _samples()]
-    rest, test = stratified_split(labels, _DIGITS_TEST_SHARE)
-    train, val = stratified_split([labels[index] for index in rest], _DIGITS_VALIDATION_SHARE)
+    rest, test = stratified_split(_digits().labels, _DIGITS_TEST_SHARE)
+    train, val = stratified_split([_digits().labels[index] for index in rest], _DIGITS_VALIDATION_SHARE)
     chosen = {"train": [rest[i] for i in train], "val": [rest[i] for i in val], "test": test}
     return {
-        split: UnnumberedSplit(where=name, names=CLASSES, numbered=partial(_numbered, tuple(indices)))
+        split: UnnumberedSplit(where=name, names=CLASSES, numbered=partial(_numbered, indices))
         for split, indices in chosen.items()
     }
 
@@ -38,22 +36,21 @@ def _digit_splits(name: str) -> dict[str, UnnumberedSplit]:
 DIGITS = Kind(described="or the word digits", fits=lambda name: name == NAME, splits=_digit_splits)
 
 
-def _numbered(indices: tuple[int, ...], classes: tuple[str, ...]) -> Subset:
-    label_of = dict(with_numbers(CLASSES, classes))
-    samples = tuple(sample._replace(label=label_of[CLASSES[sample.label]]) for sample in _samples())
-    return Subset(source=MemorySource(classes=classes, samples=samples), indices=indices)
+def _numbered(indices: Sequence[int], classes: tuple[str, ...]) -> Source:
+    return subset(numbered(_digits(), classes), indices)
 
 
 @cache
-def _samples() -> tuple[Sample, ...]:
+def _digits() -> Source:
     from sklearn.datasets import load_digits  # 1 s to import
 
     images, labels = load_digits(return_X_y=True)
     grey = np.round(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    return tuple(
+    samples = [
         Sample(_png(image), int(label), f"digit-{index:04d}")
         for index, (image, label) in enumerate(zip(grey, labels, strict=True))
-    )
+    ]
+    return memory_source(classes=CLASSES, samples=samples)
 
 
 def _png(grey: UInt8[np.ndarray, "8 8"]) -> bytes:

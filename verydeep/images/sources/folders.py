@@ -1,56 +1,19 @@
 """Class folders: image files, each in the folder of its class, perhaps in `train`, `val` and `test` folders."""
 
 import os
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
-from verydeep.images.decode import UnusableImageError
-from verydeep.images.sources.kind import Kind
-from verydeep.images.sources.source import IMAGE_SUFFIXES, ImagePath, Sample, digest
+from verydeep.images.sources.source import IMAGE_SUFFIXES, ImagePath, Source, digest, numbered
 from verydeep.images.sources.splits import (
     SPLIT_NAMES,
+    Kind,
     UnnumberedSplit,
     folder_names,
     names_of_present_splits,
     natural_order,
-    with_numbers,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FolderSource:
-    """Image files below `root`, each in the folder of its class."""
-
-    boxes: ClassVar[None] = None
-    root: Path
-    classes: tuple[str, ...]
-    ids: tuple[str, ...]
-    """Paths relative to `root`."""
-    labels: tuple[int, ...]
-
-    @cached_property
-    def fingerprint(self) -> str:
-        sizes = ((self.root / path).stat().st_size for path in self.ids)
-        return digest(self.classes, *zip(self.ids, self.labels, sizes, strict=True))
-
-    @cached_property
-    def _folders(self) -> tuple[str, ...]:
-        return folder_names(os.path.basename(os.path.abspath(self.root)))
-
-    def paths(self, index: int) -> tuple[ImagePath, ...]:
-        return (ImagePath(self.ids[index], self._folders),)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> Sample:
-        path = self.ids[index]
-        try:
-            return Sample((self.root / path).read_bytes(), self.labels[index], path)
-        except OSError as error:
-            raise UnusableImageError(path, "unreadable", error.strerror or str(error)) from error
 
 
 def _folder_splits(name: str) -> dict[str, UnnumberedSplit]:
@@ -117,7 +80,10 @@ def _split(root: Path) -> UnnumberedSplit:
     for name in by_class:
         if name not in images:
             _check_empty(root / name)
-    return UnnumberedSplit(where=str(root), names=tuple(images), numbered=partial(_numbered, root, images))
+    ids = tuple(path for paths in images.values() for path in paths)
+    labels = tuple(label for label, paths in enumerate(images.values()) for _ in paths)
+    source = _folder_source(root, tuple(images), ids, labels)
+    return UnnumberedSplit(where=str(root), names=source.classes, numbered=partial(numbered, source))
 
 
 def _check_empty(folder: Path) -> None:
@@ -129,11 +95,26 @@ def _check_empty(folder: Path) -> None:
         )
 
 
-def _numbered(root: Path, images: dict[str, list[str]], classes: tuple[str, ...]) -> FolderSource:
-    pairs = [(path, label) for name, label in with_numbers(images, classes) for path in images[name]]
-    return FolderSource(
-        root=root,
+def _folder_source(root: Path, classes: tuple[str, ...], ids: Sequence[str], labels: Sequence[int]) -> Source:
+    """Make a source of image files by their paths relative to `root`."""
+    folders = folder_names(os.path.basename(os.path.abspath(root)))
+    return Source(
         classes=classes,
-        ids=tuple(path for path, _ in pairs),
-        labels=tuple(label for _, label in pairs),
+        labels=labels,
+        paths=partial(_paths, ids, folders),
+        read=partial(_read, root, ids),
+        fingerprint_of=partial(_fingerprint, root),
     )
+
+
+def _paths(ids: Sequence[str], folders: tuple[str, ...], index: int) -> tuple[ImagePath, ...]:
+    return (ImagePath(ids[index], folders),)
+
+
+def _read(root: Path, ids: Sequence[str], index: int) -> bytes:
+    return (root / ids[index]).read_bytes()
+
+
+def _fingerprint(root: Path, source: Source) -> str:
+    sizes = ((root / path).stat().st_size for path in source.ids)
+    return digest(source.classes, *zip(source.ids, source.labels, sizes, strict=True))

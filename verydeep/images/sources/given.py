@@ -4,10 +4,9 @@ import glob
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from PIL import Image
 
 from verydeep.images.decode import UnusableImageError, is_image, upright_rgb
 from verydeep.images.sources.folders import image_files, is_image_file
-from verydeep.images.sources.source import ImagePath, Sample, digest
+from verydeep.images.sources.source import Source, digest, own_path
 
 GivenImage = str | Path | bytes | NDArray[np.uint8] | Image.Image
 """A file, a folder of files, or a pattern such as `photos/**/*.jpg`; the contents of an image file; an image's pixels,
@@ -29,41 +28,12 @@ _NO_CLASS = -1
 """The label of an image that has none."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GivenImages:
-    """Images in the order given; they have no classes."""
-
-    boxes: ClassVar[None] = None
-    ids: tuple[str, ...]
-    images: tuple[_Opened, ...]
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return ()
-
-    @cached_property
-    def labels(self) -> Sequence[int]:
-        return (_NO_CLASS,) * len(self.ids)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return digest(*((name, _contents(image)) for name, image in zip(self.ids, self.images, strict=True)))
-
-    def paths(self, index: int) -> tuple[ImagePath, ...]:
-        return (ImagePath(self.ids[index]),)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> Sample:
-        name = self.ids[index]
-        return Sample(_encoded(self.images[index], name), _NO_CLASS, name)
-
-
 def given_images(
-    images: GivenImage | Iterable[GivenImage], *, standard_input: Callable[[], bytes] | None = None
-) -> GivenImages:
-    """Make one or more images a source: folders stand for the image files in them and below, patterns for what fits.
+    images: Source | GivenImage | Iterable[GivenImage], *, standard_input: Callable[[], bytes] | None = None
+) -> Source:
+    """Make one or more images a source, unless they are one already.
+
+    Folders stand for the image files in them and below, patterns for what fits.
 
     `standard_input` reads what `-` stands for: the contents of one image file, or paths, one a line, of files and
     folders. They are an image if they begin like one or hold a zero byte, which no path can.
@@ -72,6 +42,8 @@ def given_images(
         ValueError: a path that does not exist (those read from standard input are not looked for), a folder or pattern
             without images, nothing on standard input, or pixels that are not uint8 [H, W, 3].
     """
+    if isinstance(images, Source):
+        return images
     several = cast(Iterable[GivenImage], [images] if _is_one(images) else images)
     named: list[tuple[str, _Opened]] = []
     for number, image in enumerate(several):
@@ -83,7 +55,13 @@ def given_images(
         else:
             _check_pixels(image, number)
             named.append((f"image {number}", image))
-    return GivenImages(ids=tuple(name for name, _ in named), images=tuple(image for _, image in named))
+    return Source(
+        classes=(),
+        labels=(_NO_CLASS,) * len(named),
+        paths=partial(own_path, [name for name, _ in named]),
+        read=partial(_read, named),
+        fingerprint_of=partial(_fingerprint, named),
+    )
 
 
 def _is_one(images: object) -> bool:
@@ -119,15 +97,21 @@ def _from_standard_input(data: bytes) -> list[tuple[str, _Opened]]:
     return [(str(file), file) for path in paths for file in (_files(path) if os.path.isdir(path) else [path])]
 
 
+def _read(named: Sequence[tuple[str, _Opened]], index: int) -> bytes:
+    name, image = named[index]
+    return _encoded(image, name)
+
+
+def _fingerprint(named: Sequence[tuple[str, _Opened]], _: Source) -> str:
+    return digest(*((name, _contents(image)) for name, image in named))
+
+
 def _encoded(image: _Opened, name: str) -> bytes:
     """Return an image as the contents of a file, so that all images take one way; pixels are stored unchanged."""
     if isinstance(image, bytes):
         return image
     if isinstance(image, Path):
-        try:
-            return image.read_bytes()
-        except OSError as error:
-            raise UnusableImageError(name, "unreadable", error.strerror or str(error)) from error
+        return image.read_bytes()
     if isinstance(image, Image.Image):
         try:
             image = upright_rgb(image)

@@ -1,21 +1,19 @@
 """Image data sets by Hugging Face `datasets`: of its hub, or Parquet, Arrow and image folders on this machine."""
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import parse_qs
 
-from verydeep.images.decode import UnusableImageError
-from verydeep.images.sources.kind import Kind
-from verydeep.images.sources.source import ImagePath, Sample, digest
+from verydeep.images.sources.source import ImagePath, Source, digest, numbered
 from verydeep.images.sources.splits import (
     SPLIT_NAMES,
+    Kind,
     UnnumberedSplit,
     folder_names,
     names_of_present_splits,
     natural_order,
-    with_numbers,
 )
 from verydeep.machine.libraries import library
 
@@ -30,66 +28,6 @@ _BINARY = ("binary", "large_binary")
 
 _NO_LABEL = -1
 """How hub data sets mark images whose class is kept secret."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HubSource:
-    """Images of one split, in its order."""
-
-    boxes: ClassVar[None] = None
-    rows: Any
-    """A `datasets.Dataset` whose image column is not decoded."""
-    image: str
-    """Name of that column."""
-    classes: tuple[str, ...]
-    labels: tuple[int, ...]
-    split: str
-    """Its name in the data set."""
-
-    @cached_property
-    def fingerprint(self) -> str:
-        import pyarrow.compute as pc
-
-        lengths = pc.binary_length(self._column("bytes")).to_pylist()
-        sizes = [_file_size(path) if size is None else size for size, path in zip(lengths, self._files, strict=True)]
-        return digest(self.classes, self.labels, sizes, [path and Path(path).name for path in self._files])
-
-    @cached_property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(self._id(index, path) for index, path in enumerate(self._files))
-
-    def paths(self, index: int) -> tuple[ImagePath, ...]:
-        path = self._files[index]
-        by_row = ImagePath(f"{self.split}/{index}")
-        if not path:
-            return (by_row,)
-        return (ImagePath(self._id(index, path)), by_row, ImagePath(Path(path).name, folder_names(self.split)))
-
-    @cached_property
-    def _files(self) -> list[str | None]:
-        return self._column("path").to_pylist()
-
-    def _column(self, field: str) -> Any:
-        import pyarrow.compute as pc
-
-        return pc.struct_field(self.rows.data.column(self.image), field)
-
-    def _id(self, index: int, path: str | None) -> str:
-        return f"{self.split}/{index}" + (f" ({Path(path).name})" if path else "")
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> Sample:
-        image = self.rows[index][self.image]
-        name = self._id(index, image and image["path"])
-        if not image or (image["bytes"] is None and not image["path"]):
-            raise UnusableImageError(name, "unreadable", "the row has no image")
-        try:
-            data = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
-        except OSError as error:
-            raise UnusableImageError(name, "unreadable", error.strerror or str(error)) from error
-        return Sample(data, self.labels[index], name)
 
 
 def _hub_splits(name: str) -> dict[str, UnnumberedSplit]:
@@ -152,19 +90,55 @@ def _split(rows: Any, split: str, name: str, chosen: dict[str, str]) -> Unnumber
         return None
     if len(class_names) < len(of_rows):
         raise ValueError(f"{name}: {of_rows.count(None):,} of {len(of_rows):,} images in {split} have no label")
-    undecoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
     feature = rows.features[label]
     present = set(class_names)
     ordered = feature.names if isinstance(feature, datasets.ClassLabel) else sorted(present, key=natural_order)
+    names = tuple(known for known in ordered if known in present)
+    number_of = {known: number for number, known in enumerate(names)}
+    undecoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+    source = _hub_source(undecoded, image, names, tuple(number_of[known] for known in class_names), split)
+    return UnnumberedSplit(where=f"{name}, {split}", names=names, numbered=partial(numbered, source))
 
-    def numbered(classes: tuple[str, ...]) -> HubSource:
-        label_of = dict(with_numbers(present, classes))
-        labels = tuple(label_of[known] for known in class_names)
-        return HubSource(rows=undecoded, image=image, classes=classes, labels=labels, split=split)
 
-    return UnnumberedSplit(
-        where=f"{name}, {split}", names=tuple(known for known in ordered if known in present), numbered=numbered
+def _hub_source(rows: Any, image: str, classes: tuple[str, ...], labels: tuple[int, ...], split: str) -> Source:
+    """Make a source of the rows of a `datasets.Dataset`, whose column `image` is not decoded, in their order."""
+    files = _field(rows, image, "path").to_pylist()
+    return Source(
+        classes=classes,
+        labels=labels,
+        paths=partial(_paths, files, split),
+        read=partial(_read, rows, image),
+        fingerprint_of=partial(_fingerprint, rows, image, files),
     )
+
+
+def _paths(files: Sequence[str | None], split: str, index: int) -> tuple[ImagePath, ...]:
+    path, by_row = files[index], f"{split}/{index}"
+    if not path:
+        return (ImagePath(by_row),)
+    file = Path(path).name
+    return (ImagePath(f"{by_row} ({file})"), ImagePath(by_row), ImagePath(file, folder_names(split)))
+
+
+def _read(rows: Any, column: str, index: int) -> bytes:
+    image = rows[index][column]
+    if not image or (image["bytes"] is None and not image["path"]):
+        raise OSError("the row has no image")
+    return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+
+
+def _fingerprint(rows: Any, image: str, files: Sequence[str | None], source: Source) -> str:
+    import pyarrow.compute as pc
+
+    lengths = pc.binary_length(_field(rows, image, "bytes")).to_pylist()
+    sizes = [_file_size(path) if size is None else size for size, path in zip(lengths, files, strict=True)]
+    return digest(source.classes, source.labels, sizes, [path and Path(path).name for path in files])
+
+
+def _field(rows: Any, image: str, field: str) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.struct_field(rows.data.column(image), field)
 
 
 def _columns(features: Any, name: str, chosen: dict[str, str]) -> tuple[str, str]:

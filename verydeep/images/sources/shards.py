@@ -3,28 +3,24 @@
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from glob import glob
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from braceexpand import braceexpand
 from jaxtyping import Int64
 
-from verydeep.images.decode import UnusableImageError
 from verydeep.images.sources.folders import subfolders
-from verydeep.images.sources.kind import Kind
 from verydeep.images.sources.shard_index import Entry, shard_entries
-from verydeep.images.sources.source import ImagePath, Sample, digest
+from verydeep.images.sources.source import ImagePath, Source, digest, numbered
 from verydeep.images.sources.splits import (
     SPLIT_NAMES,
+    Kind,
     UnnumberedSplit,
     folder_names,
     names_of_present_splits,
     natural_order,
-    with_numbers,
 )
 from verydeep.presentation.progress import reporting
 
@@ -33,65 +29,10 @@ _SUFFIX = ".tar"
 _CLASS_NAMES_FILE = "classes.txt"
 """Beside the shards: a class name a line, in the order of the numbers that the shards give."""
 
+Extents = Int64[np.ndarray, "N 3"]
+"""Of each image: which shard, offset and size in bytes."""
+
 _SPLIT_WORD = re.compile(r"(?<![a-z])(train|validation|val|test)(?![a-z])")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardSource:
-    """Images in tar files, ordered by class and name: how they were packed makes no difference."""
-
-    boxes: ClassVar[None] = None
-    shards: tuple[Path, ...]
-    classes: tuple[str, ...]
-    labels: tuple[int, ...]
-    names: tuple[str, ...]
-    """In their archives."""
-    extents: Int64[np.ndarray, "N 3"]
-    """Which shard, offset and size in bytes."""
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return digest(self.classes, *zip(self.names, self.labels, self.extents[:, 2].tolist(), strict=True))
-
-    @cached_property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(self._id(index) for index in range(len(self)))
-
-    def paths(self, index: int) -> tuple[ImagePath, ...]:
-        shard = self.shards[self.extents[index, 0]].name
-        return (
-            ImagePath(self._id(index), self._folders),
-            ImagePath(self.names[index], (shard, *self._folders)),
-        )
-
-    def _id(self, index: int) -> str:
-        return f"{self._shard_names[self.extents[index, 0]]}/{self.names[index]}"
-
-    @cached_property
-    def _shard_names(self) -> list[str]:
-        """For messages: with their folders only where they need them."""
-        unique = len({shard.name for shard in self.shards}) == len(self.shards)
-        return [shard.name if unique else str(shard) for shard in self.shards]
-
-    @cached_property
-    def _folders(self) -> tuple[str, ...]:
-        return folder_names(os.path.basename(os.path.dirname(os.path.abspath(self.shards[0]))))
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> Sample:
-        shard, offset, size = self.extents[index].tolist()
-        path = self.shards[shard]
-        name = self._id(index)
-        try:
-            with path.open("rb", buffering=0) as file:
-                data = os.pread(file.fileno(), size, offset)
-        except OSError as error:
-            raise UnusableImageError(name, "unreadable", error.strerror or str(error)) from error
-        if len(data) != size:
-            raise UnusableImageError(name, "unreadable", f"{path} has become shorter since it was opened")
-        return Sample(data, self.labels[index], name)
 
 
 def _shard_splits(name: str) -> dict[str, UnnumberedSplit]:
@@ -180,20 +121,54 @@ def _split(where: str, shards: Sequence[Path], entries: dict[Path, list[Entry]])
         raise ValueError(f"no images in {where}: samples are an image and a .cls or .json of the same name")
     present = {class_name for class_name, _, _ in images}
     names = tuple(name for name in listed if name in present) or tuple(sorted(present, key=natural_order))
-    own_numbers = dict(with_numbers(names, names))
-    images.sort(key=lambda image: (own_numbers[image[0]], *image[1:]))
+    number_of = {name: number for number, name in enumerate(names)}
+    images.sort(key=lambda image: (number_of[image[0]], *image[1:]))
+    source = _shard_source(
+        shards,
+        names,
+        tuple(number_of[class_name] for class_name, _, _ in images),
+        tuple(name for _, name, _ in images),
+        np.array([location for _, _, location in images], dtype=np.int64),
+    )
+    return UnnumberedSplit(where=where, names=names, numbered=partial(numbered, source))
 
-    def numbered(classes: tuple[str, ...]) -> ShardSource:
-        label_of = dict(with_numbers(names, classes))
-        return ShardSource(
-            shards=tuple(shards),
-            classes=classes,
-            labels=tuple(label_of[class_name] for class_name, _, _ in images),
-            names=tuple(name for _, name, _ in images),
-            extents=np.array([location for _, _, location in images], dtype=np.int64),
-        )
 
-    return UnnumberedSplit(where=where, names=names, numbered=numbered)
+def _shard_source(
+    shards: Sequence[Path], classes: tuple[str, ...], labels: tuple[int, ...], names: tuple[str, ...], extents: Extents
+) -> Source:
+    """Make a source of images in tar files, by their names in these."""
+    unique = len({shard.name for shard in shards}) == len(shards)
+    called = [(shard.name if unique else str(shard), shard.name) for shard in shards]
+    folders = folder_names(os.path.basename(os.path.dirname(os.path.abspath(shards[0]))))
+    return Source(
+        classes=classes,
+        labels=labels,
+        paths=partial(_paths, called, folders, names, extents),
+        read=partial(_read, shards, extents),
+        fingerprint_of=partial(_fingerprint, names, extents),
+    )
+
+
+def _paths(
+    shards: Sequence[tuple[str, str]], folders: tuple[str, ...], names: Sequence[str], extents: Extents, index: int
+) -> tuple[ImagePath, ...]:
+    """Return an image's paths; a shard's first name is for messages, with its folders only where they are needed."""
+    (full, shard), name = shards[extents[index, 0]], names[index]
+    return (ImagePath(f"{full}/{name}", folders), ImagePath(name, (shard, *folders)))
+
+
+def _read(shards: Sequence[Path], extents: Extents, index: int) -> bytes:
+    shard, offset, size = extents[index].tolist()
+    path = shards[shard]
+    with path.open("rb", buffering=0) as file:
+        data = os.pread(file.fileno(), size, offset)
+    if len(data) != size:
+        raise OSError(f"{path} has become shorter since it was opened")
+    return data
+
+
+def _fingerprint(names: Sequence[str], extents: Extents, source: Source) -> str:
+    return digest(source.classes, *zip(names, source.labels, extents[:, 2].tolist(), strict=True))
 
 
 def _class_names(shard: Path) -> tuple[str, ...]:

@@ -1,12 +1,15 @@
 """Images in a fixed order: a source is map-style, so order, resuming and sharing are arithmetic on indices."""
 
 import hashlib
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.decode import Size, UnusableImageError
 from verydeep.presentation.progress import reporting
 
@@ -42,35 +45,87 @@ class ObjectBox(NamedTuple):
     """Height and width of the upright image; None if it could not be read."""
 
 
-class Source(Protocol):
-    """Images in a fixed order."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """Images in a fixed order. All that is called can be sent to another process."""
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the labels."""
+    classes: tuple[str, ...]
+    """Names of the classes, in the order of the labels."""
+    labels: Sequence[int]
+    """The label of every image."""
+    paths: Callable[[int], tuple[ImagePath, ...]]
+    """Returns the paths that may name an image, without reading it; the first one is its id, which messages use."""
+    read: Callable[[int], bytes]
+    """Returns the encoded image; an OSError makes it unusable."""
+    fingerprint_of: Callable[["Source"], str]
+    """Returns a hexadecimal digest of what a source of this kind holds: names and sizes, not what is in the files."""
+    boxes: Sequence[ObjectBox] = ()
+    """Where every image's object is; none where images have no boxes."""
+    digests: Sequence[bytes] = ()
+    """What `contents_digests` returned, or nothing; an image that has changed since then cannot be used."""
 
-    @property
-    def labels(self) -> Sequence[int]:
-        """The label of every image, without reading any."""
-
-    @property
-    def ids(self) -> Sequence[str]:
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
         """The name of every image, as its sample has it, without reading any."""
+        return tuple(self.paths(index)[0].path for index in range(len(self)))
 
-    @property
-    def boxes(self) -> Sequence[ObjectBox] | None:
-        """Where every image's object is; None where images have no boxes."""
-
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Hexadecimal digest of what the source holds; `FolderSource` looks at names and sizes, not into the files."""
+        """Hexadecimal digest of what the source holds."""
+        return self.fingerprint_of(self)
 
-    def paths(self, index: int) -> tuple[ImagePath, ...]:
-        """Return the paths that may name an image; the first one is its id, which messages use."""
+    def __len__(self) -> int:
+        return len(self.labels)
 
-    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Sample:
+        label, name = self.labels[index], self.paths(index)[0].path
+        try:
+            data = self.read(index)
+        except OSError as error:
+            raise UnusableImageError(name, "unreadable", error.strerror or str(error)) from error
+        if self.digests and hashlib.sha256(data).digest() != self.digests[index]:
+            raise UnusableImageError(name, "unreadable", "its file has changed meanwhile")
+        return Sample(data, label, name)
 
-    def __getitem__(self, index: int) -> Sample: ...
+
+def memory_source(*, classes: tuple[str, ...], samples: Sequence[Sample]) -> Source:
+    """Make a source of encoded images held in memory."""
+    return Source(
+        classes=classes,
+        labels=tuple(sample.label for sample in samples),
+        paths=partial(own_path, [sample.id for sample in samples]),
+        read=[sample.data for sample in samples].__getitem__,
+        fingerprint_of=_of_contents,
+    )
+
+
+def subset(source: Source, indices: Sequence[int]) -> Source:
+    """Select some images of another source."""
+    return Source(
+        classes=source.classes,
+        labels=tuple(source.labels[index] for index in indices),
+        paths=partial(_other_paths, source, indices),
+        read=partial(_other_data, source, indices),
+        fingerprint_of=partial(_of_subset, source, tuple(indices)),
+        boxes=tuple(source.boxes[index] for index in indices) if source.boxes else (),
+    )
+
+
+def unchanged(source: Source, digests: Sequence[bytes]) -> Source:
+    """Return a source whose files must still be what they were: one that has changed since cannot be used."""
+    return replace(source, digests=digests, fingerprint_of=partial(_of_other, source))
+
+
+def boxed_source(source: Source, boxes: Sequence[ObjectBox]) -> Source:
+    """Give every image of a source its box."""
+    return replace(source, boxes=boxes, fingerprint_of=partial(_of_boxed, source))
+
+
+def numbered(source: Source, classes: tuple[str, ...]) -> Source:
+    """Number the labels of a source by all classes, in this order; its own are among them."""
+    numbers = class_numbers(classes)
+    own = [numbers[name] for name in source.classes]
+    return replace(source, classes=classes, labels=tuple(own[label] for label in source.labels))
 
 
 def contents_digests(source: Source) -> list[bytes]:
@@ -90,6 +145,36 @@ def contents_digests(source: Source) -> list[bytes]:
     return digests
 
 
+def own_path(ids: Sequence[str], index: int) -> tuple[ImagePath, ...]:
+    """Return the only path of an image that has no other than its id."""
+    return (ImagePath(ids[index]),)
+
+
 def digest(*parts: object) -> str:
     """Return the hexadecimal SHA-256 of the parts' printed forms."""
     return hashlib.sha256("\n".join(map(repr, parts)).encode()).hexdigest()
+
+
+def _other_paths(source: Source, indices: Sequence[int], index: int) -> tuple[ImagePath, ...]:
+    return source.paths(indices[index])
+
+
+def _other_data(source: Source, indices: Sequence[int], index: int) -> bytes:
+    return source[indices[index]].data
+
+
+def _of_contents(source: Source) -> str:
+    hashes = (hashlib.sha256(source.read(index)).hexdigest() for index in range(len(source)))
+    return digest(source.classes, *zip(hashes, source.labels, source.ids, strict=True))
+
+
+def _of_subset(whole: Source, indices: tuple[int, ...], _: Source) -> str:
+    return digest(whole.fingerprint, indices)
+
+
+def _of_other(other: Source, _: Source) -> str:
+    return other.fingerprint
+
+
+def _of_boxed(without: Source, source: Source) -> str:
+    return digest(without.fingerprint, *(location.box.tolist() for location in source.boxes))

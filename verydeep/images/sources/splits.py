@@ -1,15 +1,13 @@
 """The splits of a source, before and after classes have numbers, and images held out for validation."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from verydeep.box_regression import Regression
-from verydeep.ilsvrc_classes import class_numbers
-from verydeep.images.sources.derived import Subset
-from verydeep.images.sources.source import Source
+from verydeep.images.sources.source import Source, subset
 
 _NAMES_OF_SPLITS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
 """Our name of each split, and the names that sources give it."""
@@ -68,6 +66,18 @@ class UnnumberedSplit:
     """Makes the source, given all classes in the order of their numbers; `names` are among them."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of SOURCE: how it is recognised and opened."""
+
+    described: str
+    """For the message that nothing fits."""
+    fits: Callable[[str], bool]
+    """Whether SOURCE is of this kind."""
+    splits: Callable[[str], dict[str, UnnumberedSplit]]
+    """Finds the splits of SOURCE, or raises ValueError."""
+
+
 def stratified_split(labels: Sequence[int], share: float) -> tuple[list[int], list[int]]:
     """Divide indices in two, the second with `share` of each class (at least one image, never all), each ascending.
 
@@ -107,21 +117,12 @@ def hold_out(source: Source, labels: Sequence[int]) -> dict[str, Source]:
                 "validation: add more images, or a val folder"
             )
     train, val = stratified_split(labels, _VALIDATION_SHARE)
-    return {
-        "train": Subset(source=source, indices=tuple(train)),
-        "val": Subset(source=source, indices=tuple(val)),
-    }
+    return {"train": subset(source, train), "val": subset(source, val)}
 
 
 def natural_order(name: str) -> tuple[bool, int, str]:
     """Return the key to sort class names by: numbers by value, before names."""
     return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
-
-
-def with_numbers(names: Iterable[str], classes: tuple[str, ...]) -> list[tuple[str, int]]:
-    """Pair each class name with its number among all classes."""
-    numbers = class_numbers(classes)
-    return [(name, numbers[name]) for name in names]
 
 
 def names_of_present_splits(present: Collection[str], where: str) -> dict[str, str]:
