@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from verydeep.networks.lrn import LocalResponseNorm
+from verydeep.networks.vgg import LocalResponseNorm
 
 SHAPE = (32, 16, 32, 32)
 REPETITIONS = 30

@@ -109,7 +109,7 @@ def naive_lrn(a, n=5, alpha=1e-4, beta=0.75, k=2.0):
 
 
 def test_lrn_is_krizhevskys_and_not_the_librarys():
-    from verydeep.networks.lrn import LocalResponseNorm
+    from verydeep.networks.vgg import LocalResponseNorm
 
     a = photographs(2, 9, 4, 3)
     ours = LocalResponseNorm()(a)

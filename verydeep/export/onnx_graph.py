@@ -124,13 +124,7 @@ def _convolution(net: VGG, name: str) -> tuple[Tensor, Tensor]:
         return convolution.weight, convolution.bias
     norm: Any = net.get_submodule(name.replace("conv", "bn"))
     return fuse_conv_bn_weights(
-        convolution.weight,
-        convolution.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
+        convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )
 
 

@@ -73,8 +73,9 @@ def import_weights(
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists: choose another folder")
-    file, config = _files(weights)
-    told = {} if config is None else _read_config(config)
+    file = _file(weights)
+    config = file.with_name(CONFIG)
+    told = _read_config(config) if file.name in _HUB_WEIGHTS and config.is_file() else {}
     try:
         if "network" in told:
             imported = _own_model(file.parent, network, class_names, trained)
@@ -87,28 +88,21 @@ def import_weights(
     return _write(imported, folder, str(weights), file)
 
 
-def _files(weights: str | Path) -> tuple[Path, Path | None]:
-    """Return the file of weights and, of a folder, its `config.json`."""
+def _file(weights: str | Path) -> Path:
+    """Return the file of weights; of a folder the one that hubs know, beside which there may be a `config.json`."""
     if model_hub.is_named(weights):
         folder = _downloaded(str(weights))
     elif Path(weights).is_dir():
         folder = Path(weights)
         if has_record(folder) or is_finished(folder):
             folder = model_files(folder)[CONFIG].parent
-    elif Path(weights).name in _HUB_WEIGHTS:
-        return _with_config(Path(weights))
     else:
-        return Path(weights), None
+        return Path(weights)
     for name in _HUB_WEIGHTS:
         if (folder / name).is_file():
-            return _with_config(folder / name)
+            return folder / name
     refuse_classifier(folder)
     raise ValueError(f"{weights} has neither {' nor '.join(_HUB_WEIGHTS)}")
-
-
-def _with_config(file: Path) -> tuple[Path, Path | None]:
-    config = file.with_name(CONFIG)
-    return file, config if config.is_file() else None
 
 
 def _read_config(path: Path) -> dict[str, Any]:

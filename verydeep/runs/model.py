@@ -122,14 +122,7 @@ def _load_model(folder: str | Path) -> Model:
         net.load_state_dict(load_file(path / WEIGHTS), assign=True)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"{path} does not hold a usable model: {one_line(error)}") from error
-    return Model(
-        net=net.eval(),
-        classes=classes,
-        scale=scale,
-        flip=flip,
-        weights_sha256=weights,
-        drawn=drawn,
-    )
+    return Model(net=net.eval(), classes=classes, scale=scale, flip=flip, weights_sha256=weights, drawn=drawn)
 
 
 def warnings_of(name: str, model: "Model[ScoringNetwork]") -> tuple[str, ...]:
@@ -199,12 +192,7 @@ def load(folder: str | Path) -> "VGG":
 
 
 def save(
-    net: "VGG",
-    folder: str | Path,
-    *,
-    classes: Sequence[str] | None = None,
-    scale: str = TEST_SCALE,
-    flip: bool = True,
+    net: "VGG", folder: str | Path, *, classes: Sequence[str] | None = None, scale: str = TEST_SCALE, flip: bool = True
 ) -> Path:
     """Write a network's `config.json` and `model.safetensors` for `load`, `push` and everything that takes a RUN.
 

@@ -61,30 +61,32 @@ def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, messa
 @contextmanager
 def _errors_in_one_line(name: str) -> Iterator[None]:
     """Turn the hub's errors into one line that says what to do."""
-    from huggingface_hub import errors
-
     try:
         yield
-    except errors.GatedRepoError as error:
-        raise ValueError(f"{name} is given to those only who have agreed to its terms: do that on its page") from error
-    except errors.RepositoryNotFoundError as error:
-        raise ValueError(
+    except Exception as error:  # its transport has exceptions of its own
+        raise _in_one_line(name, error) from error
+
+
+def _in_one_line(name: str, error: Exception) -> ValueError | OSError:
+    from huggingface_hub import errors
+
+    wrong_use = {
+        errors.GatedRepoError: f"{name} is given to those only who have agreed to its terms: do that on its page",
+        errors.RepositoryNotFoundError: (
             f"there is no {name} on the hub, or it is private: check the name, or hf auth login"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise ValueError(f"{name}: there is no such revision") from error
-    except errors.HFValidationError as error:
-        raise ValueError(f"{name}: a model is called {PREFIX}OWNER/MODEL ({error})") from error
-    except errors.LocalTokenNotFoundError as error:
-        raise ValueError(f"{name}: you are not logged in to the hub: hf auth login") from error
-    except errors.HfHubHTTPError as error:
+        ),
+        errors.RevisionNotFoundError: f"{name}: there is no such revision",
+        errors.HFValidationError: f"{name}: a model is called {PREFIX}OWNER/MODEL ({error})",
+        errors.LocalTokenNotFoundError: f"{name}: you are not logged in to the hub: hf auth login",
+    }
+    for kind, message in wrong_use.items():
+        if isinstance(error, kind):
+            return ValueError(message)
+    if isinstance(error, errors.HfHubHTTPError):
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):
-            raise ValueError(
-                f"{name}: you may not do that there: hf auth login, with a token that may write"
-            ) from error
-        raise OSError(f"{name}: the hub answers {status or error}") from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        raise OSError(f"{name} cannot be fetched: the hub is not reached, and it is not in the cache") from error
-    except Exception as error:  # its transport has exceptions of its own
-        raise OSError(f"{name}: {one_line(error)}") from error
+            return ValueError(f"{name}: you may not do that there: hf auth login, with a token that may write")
+        return OSError(f"{name}: the hub answers {status or error}")
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        return OSError(f"{name} cannot be fetched: the hub is not reached, and it is not in the cache")
+    return OSError(f"{name}: {one_line(error)}")

@@ -1,11 +1,13 @@
 """Caffe's `.caffemodel`: a protocol buffer, of which only layers' names and arrays are read.
 
-Names convN_M OIHW; fc6, fc7, fc8 OI.
+Names convN_M OIHW; fc6, fc7, fc8 OI. Caffe's and MatConvNet's names of layers are the paper's.
 
 Field numbers are those of `caffe.proto`: NetParameter.layers (2) holds V1LayerParameter, NetParameter.layer (100)
 LayerParameter.
 """
 
+import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,27 @@ def read_caffe(path: Path) -> NamedArrays:
     return NamedArrays(arrays=arrays, layout="caffe")
 
 
+def from_caffe(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with axes OIHW or OI under this package's names; `fc8_flowers`, say, counts as fc8.
+
+    Raises:
+        ValueError: an entry that the paper's networks do not have, or one of another number of axes.
+    """
+    ours: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        layer, _, kind = name.rpartition(".")
+        match = re.fullmatch(r"(conv\d_\d+|fc[678])(?:[-_].*)?", layer)
+        if not match or kind not in ("weight", "bias") or f"{match[1]}.{kind}" in ours:
+            raise ValueError(f"it holds the layer {layer}, which the paper's networks do not have")
+        if kind == "bias":
+            ours[f"{match[1]}.bias"] = value.flatten()
+            continue
+        if not 2 <= value.ndim <= 4:
+            raise ValueError(f"{name} has the shape {list(value.shape)}, which no layer of the paper's networks has")
+        ours[f"{match[1]}.weight"] = _rows(value) if match[1].startswith("fc") else value
+    return ours
+
+
 def _array(name: str, blob: Any) -> Tensor:
     shape = list(blob.shape.dim) if blob.HasField("shape") else [getattr(blob, axis) for axis in _SHAPE]
     values = np.frombuffer(b"".join(blob.data), dtype="<f4")
@@ -50,6 +73,12 @@ def _array(name: str, blob: Any) -> Tensor:
     if min(shape, default=0) < 1 or int(np.prod(shape, dtype=object)) != len(values):
         raise ValueError(f"{name} has {len(values):,} numbers for the shape {shape}: cut off or damaged")
     return torch.from_numpy(values.astype(np.float32)).reshape(shape)
+
+
+def _rows(value: Tensor) -> Tensor:
+    """Return a fully connected layer's matrix: of [O, I], Caffe's old [1, 1, O, I], or a convolution [O, C, h, w]."""
+    old = value.ndim == 4 and value.shape[:2] == (1, 1)
+    return value[0, 0] if old else value.flatten(1)
 
 
 @cache

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from verydeep.networks.foreign.caffe import from_caffe
 from verydeep.networks.foreign.layouts import Triple
 from verydeep.networks.foreign.named_arrays import NamedArrays
-from verydeep.networks.foreign.paper_names import from_paper_names
 from verydeep.networks.foreign.reader_process import read_apart
 from verydeep.networks.foreign.reader_program import VARIABLES
 from verydeep.networks.vgg import ILSVRC_MEAN_RGB
@@ -63,9 +63,7 @@ def from_matconvnet(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: an entry that the paper's networks do not have, or one of another number of axes.
     """
-    return from_paper_names(
-        {name: _oihw(value) if name.endswith(".weight") else value for name, value in weights.items()}
-    )
+    return from_caffe({name: _oihw(value) if name.endswith(".weight") else value for name, value in weights.items()})
 
 
 def _oihw(value: Tensor) -> Tensor:

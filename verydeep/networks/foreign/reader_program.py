@@ -218,11 +218,9 @@ def _main(kind: str, path: str, allowed: str) -> None:
     _limit_memory(int(allowed))
     try:
         content = save(read(Path(path), int(allowed)))
-    except MemoryError:
-        print(_TOO_LARGE, file=sys.stderr)
-        sys.exit(REFUSED)
     except Exception as error:  # the libraries raise almost anything at damaged files
-        print(str(error) or type(error).__name__, file=sys.stderr)
+        reason = _TOO_LARGE if isinstance(error, MemoryError) else str(error) or type(error).__name__
+        print(reason, file=sys.stderr)
         sys.exit(REFUSED)
     sys.stdout.buffer.write(content)
 

@@ -6,15 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from verydeep.networks.architecture import Architecture
-from verydeep.networks.configurations import (
-    CONFIGURATIONS,
-    DOWNSAMPLING,
-    ILSVRC_CLASSES,
-    PAPER_CROP,
-    STAGE_CHANNELS,
-    Configuration,
-    configuration,
-)
+from verydeep.networks.configurations import CONFIGURATIONS, DOWNSAMPLING, ILSVRC_CLASSES, PAPER_CROP, STAGE_CHANNELS
 from verydeep.networks.vgg import vgg_without_weights
 
 HEAD = ("fc6", "fc7", "fc8")
@@ -33,24 +25,24 @@ def architecture_of(weights: Mapping[str, Tensor], network: str | None = None) -
         ValueError: no network of the paper, another one than `network`, or a layer that is missing or does not fit
             the others; the message names it.
     """
-    recognised = _configuration(weights)
+    name = _network(weights)
     if network is not None:
-        asked = configuration(network)
-        if asked.kernels != recognised.kernels:
-            raise ValueError(f"it holds the weights of {recognised.name}, not of {asked.name}")
-        recognised = asked
-    in_paper = _paper_channels(recognised.name)
+        asked = Architecture(network=network)
+        if asked.configuration.kernels != CONFIGURATIONS[name].kernels:
+            raise ValueError(f"it holds the weights of {name}, not of {asked.network}")
+        name = asked.network
+    in_paper = _paper_channels(name)
     for layer in in_paper:
         if layer not in HEAD and f"{layer}.weight" not in weights:
-            raise ValueError(f"{layer} is missing, for it to be {recognised.name}")
+            raise ValueError(f"{layer} is missing, for it to be {name}")
     headless = not any(f"{layer}.weight" in weights for layer in HEAD)
     if not headless:
         _check_head(weights)
     architecture = Architecture(
-        network=recognised.name,
+        network=name,
         classes=ILSVRC_CLASSES if headless else weights["fc8.weight"].shape[0],
         crop=PAPER_CROP if headless else fc6_window(weights) * DOWNSAMPLING,
-        batch_norm=any(name.startswith("bn") for name in weights),
+        batch_norm=any(entry.startswith("bn") for entry in weights),
         width=_width(weights, in_paper),
     )
     _check_shapes(weights, architecture, headless=headless)
@@ -90,14 +82,15 @@ def _kernels(weights: Mapping[str, Tensor]) -> tuple[tuple[int, ...], ...]:
     )
 
 
-def _configuration(weights: Mapping[str, Tensor]) -> Configuration:
+def _network(weights: Mapping[str, Tensor]) -> str:
+    """Return the network whose convolutions these are, without LRN."""
     for name, value in weights.items():
         if name.startswith("conv") and name.endswith(".weight") and value.ndim != 4:
             raise ValueError(f"{name} has the shape {list(value.shape)}, which no convolution has")
     sides = _kernels(weights)
     for known in CONFIGURATIONS.values():
         if known.kernels == sides and not known.lrn:
-            return known
+            return known.name
     stages = ", ".join("+".join(map(str, stage)) or "none" for stage in sides)
     raise ValueError(f"no network of the paper has convolutions of these sides in its five stages: {stages}")
 

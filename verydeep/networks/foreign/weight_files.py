@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from verydeep.machine.errors import one_line
-from verydeep.networks.foreign.caffe import read_caffe
+from verydeep.networks.foreign.caffe import from_caffe, read_caffe
 from verydeep.networks.foreign.keras import from_keras, read_keras
 from verydeep.networks.foreign.matconvnet import from_matconvnet, read_matconvnet
 from verydeep.networks.foreign.named_arrays import NamedArrays, allowed_bytes
-from verydeep.networks.foreign.paper_names import from_paper_names
 from verydeep.networks.foreign.state_dicts import read_safetensors, read_torch
 from verydeep.networks.foreign.torchvision import from_torchvision
 
@@ -44,11 +43,9 @@ def read_weights(path: Path) -> NamedArrays:
     try:
         read = reader(path)
         _check_arrays(read.arrays, allowed_bytes(path.stat().st_size))
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise ValueError(f"{path} cannot be read: {_reason(error)}") from error
     except Exception as error:  # readers raise almost anything at damaged files
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ValueError(f"{path} cannot be read: {_reason(error)}") from error
     return read
 
@@ -67,7 +64,7 @@ def in_our_layout(named: NamedArrays) -> dict[str, Tensor]:
         case "keras":
             return from_keras(named.arrays)
         case "caffe":
-            return from_paper_names(named.arrays)
+            return from_caffe(named.arrays)
         case "matconvnet":
             return from_matconvnet(named.arrays)
 
