@@ -41,9 +41,8 @@ from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import Execution, Runtime, torch_device
-from verydeep.networks.architecture import Architecture, Layer
+from verydeep.networks.architecture import Architecture, Layer, configuration
 from verydeep.networks.arithmetic import describe
-from verydeep.networks.configurations import configuration
 from verydeep.networks.initialisation import vgg
 from verydeep.networks.vgg import ILSVRC_MEAN_RGB, VGG
 from verydeep.runs.record import versions

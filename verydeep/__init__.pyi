@@ -3,7 +3,6 @@ from .descriptors.features import features as features
 from .descriptors.files import write_features as write_features
 from .evaluation.compare import compare as compare
 from .evaluation.evaluate import evaluate as evaluate
-from .evaluation.paired import Comparison as Comparison
 from .evaluation.predictions import write_predictions as write_predictions
 from .evaluation.report import evaluation_report as evaluation_report
 from .evaluation.results import Evaluation as Evaluation
@@ -21,11 +20,11 @@ from .localisation.training import localisation_recipe as localisation_recipe
 from .localisation.training import localisation_splits as localisation_splits
 from .machine.runtime import Execution as Execution
 from .machine.runtime import Runtime as Runtime
+from .networks.architecture import CONFIGURATIONS as CONFIGURATIONS
+from .networks.architecture import Configuration as Configuration
 from .networks.arithmetic import NetworkDescription as NetworkDescription
 from .networks.arithmetic import describe as describe
 from .networks.arithmetic import describe_stack as describe_stack
-from .networks.configurations import CONFIGURATIONS as CONFIGURATIONS
-from .networks.configurations import Configuration as Configuration
 from .networks.foreign.layouts import Trained as Trained
 from .networks.initialisation import Initialisation as Initialisation
 from .networks.initialisation import initialise as initialise
@@ -42,6 +41,7 @@ from .runs.model import load as load
 from .runs.model import load_model as load_model
 from .runs.model import save as save
 from .runs.push import push as push
+from .statistics import Comparison as Comparison
 from .training.loop import train as train
 from .training.recipe import Recipe as Recipe
 from .transfer_learning.classifier_folder import load_classifier as load_classifier

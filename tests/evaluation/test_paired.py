@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verydeep.evaluation.paired import paired_comparison
-from verydeep.statistics import mcnemar
+from verydeep.statistics import mcnemar, paired_comparison
 
 
 def outcomes(only_first, only_second, both, neither):

@@ -13,9 +13,9 @@ from naive_crops import multi_crop
 from PIL import Image
 
 from verydeep import vgg
-from verydeep.evaluation.batches import SameSizeBatches
 from verydeep.evaluation.crops import crop_posteriors
 from verydeep.evaluation.dense import dense_posteriors
+from verydeep.evaluation.passes import SameSizeBatches
 from verydeep.evaluation.pixel_limits import PixelLimits
 from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol, chosen_scales, single_scale

@@ -18,9 +18,8 @@ from verydeep import vgg
 from verydeep.evaluation import report
 from verydeep.evaluation.charts import confusion_chart, reliability_chart
 from verydeep.evaluation.metrics import predicted
-from verydeep.evaluation.pictures import fitted
 from verydeep.evaluation.results import NO_TOP5
-from verydeep.evaluation.score_maps import overlay, posterior_map
+from verydeep.evaluation.score_maps import fitted, overlay, posterior_map
 from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.views import rescale
 from verydeep.runs.model import Model

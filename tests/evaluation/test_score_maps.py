@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from verydeep import vgg
-from verydeep.evaluation.pictures import fitted, positions_of
-from verydeep.evaluation.score_maps import OPACITY, colours, overlay, posterior_map
+from verydeep.evaluation.score_maps import OPACITY, colours, fitted, overlay, positions_of, posterior_map
 from verydeep.images.sources.source import Sample, memory_source
 
 

@@ -17,9 +17,8 @@ import pytest
 import torch
 
 from verydeep.export import export as exporting
-from verydeep.export.checksum import SHA256, UNSTATED, state_checksum
 from verydeep.export.exported import load_exported
-from verydeep.export.metadata import KEY, Metadata, metadata_of
+from verydeep.export.metadata import KEY, SHA256, UNSTATED, Metadata, metadata_of, state_checksum
 from verydeep.export.onnx import _compute_by_onnxruntime
 from verydeep.export.openvino import _compute_by_openvino
 from verydeep.runs.model import load_model

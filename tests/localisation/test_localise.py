@@ -18,7 +18,6 @@ from PIL import Image
 
 import verydeep.localisation.predict
 from verydeep import Recipe, Runtime, load_model, train
-from verydeep.evaluation.paired import paired_comparison
 from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.sources.given import given_images
 from verydeep.images.sources.source import Source
@@ -29,7 +28,7 @@ from verydeep.localisation.predict import predict_boxes
 from verydeep.localisation.results import _learned_layers
 from verydeep.localisation.training import localisation_recipe, localisation_splits
 from verydeep.runs.model import load_box_model
-from verydeep.statistics import wilson_interval
+from verydeep.statistics import paired_comparison, wilson_interval
 
 RECIPE = Recipe(crop=32, width=0.05, batch=4, epochs=1, learning_rate=1e-3)
 QUICKEST = ["--crop", "32", "--width", "0.05", "--batch", "4", "--epochs", "1"]

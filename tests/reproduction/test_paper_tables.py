@@ -2,7 +2,7 @@
 
 import pytest
 
-from verydeep.networks.configurations import CONFIGURATIONS
+from verydeep.networks.architecture import CONFIGURATIONS
 from verydeep.reproduction.paper import (
     B_5X5_EXTRA_TOP1,
     CLARIFAI_WITH_OUTSIDE_DATA_TOP5_TEST,

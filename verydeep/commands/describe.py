@@ -6,9 +6,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from verydeep.commands.options import JsonFile
+from verydeep.networks.architecture import CONFIGURATIONS, ILSVRC_CLASSES, PAPER_CROP
 from verydeep.networks.arithmetic import describe as describe_network
 from verydeep.networks.arithmetic import describe_stack
-from verydeep.networks.configurations import CONFIGURATIONS, ILSVRC_CLASSES, PAPER_CROP
 from verydeep.networks.tables import layer_table, networks_table, stack_table
 from verydeep.presentation.terminal import show
 

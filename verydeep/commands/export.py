@@ -7,7 +7,6 @@ from cyclopts import Parameter
 
 from verydeep.commands.options import ImageOptions, JsonFile, RequiredFile
 from verydeep.export.formats import MAX_LOSS, Format
-from verydeep.export.tables import export_table, weights_table
 from verydeep.images.tolerance import Tolerance
 from verydeep.networks.foreign.layouts import ForeignLayout
 from verydeep.presentation.terminal import show
@@ -45,12 +44,13 @@ def export(
     if to in get_args(ForeignLayout):
         if int8 or data is not None or check_images is not None or (max_loss, images) != (MAX_LOSS, Tolerance()):
             raise ValueError(f"weights for {to} need no images: leave out --int8, --data and what goes with them")
-        from verydeep.export.weights import write_weights
+        from verydeep.export.weights import weights_table, write_weights
 
         written = write_weights(run, out, cast(ForeignLayout, to))
         show(written.to_dict(), json_file, weights_table(written))
         return
     from verydeep.export.export import export as export_run
+    from verydeep.export.export import export_table
 
     exported = export_run(
         run,

@@ -5,7 +5,6 @@ from pathlib import Path
 from verydeep.commands.options import JsonFile, PreprocessingOptions
 from verydeep.networks.foreign.layouts import Trained
 from verydeep.presentation.terminal import show
-from verydeep.runs.tables import import_table
 
 
 def import_(
@@ -31,7 +30,7 @@ def import_(
             a run keeps its names, and others get words.
         json_file: Write what was found to this file as well (- for standard output instead of the table).
     """
-    from verydeep.runs.import_weights import import_weights
+    from verydeep.runs.import_weights import import_table, import_weights
 
     imported = import_weights(weights, out, network=network, class_names=class_names, trained=trained)
     show(imported.to_dict(), json_file, import_table(imported))

@@ -15,11 +15,11 @@ from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
+from verydeep.networks.architecture import PAPER_CROP
 from verydeep.networks.arithmetic import describe
-from verydeep.networks.configurations import PAPER_CROP
 from verydeep.networks.scoring import ScoringNetwork
 from verydeep.networks.vgg import VGG
-from verydeep.prediction.model import model_on
+from verydeep.prediction.predict import model_on
 from verydeep.runs.model import Model
 
 Images = str | Path | Source | Splits | GivenImage | Sequence[GivenImage]

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from verydeep.descriptors.descriptor import Descriptor
 from verydeep.descriptors.extraction import Extraction, Images, checked_extraction
-from verydeep.evaluation.batches import SameSizeBatches
-from verydeep.evaluation.passes import in_float32
+from verydeep.evaluation.passes import SameSizeBatches, in_float32
 from verydeep.evaluation.pixel_limits import pixels_at_once
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.quarantine import Quarantine

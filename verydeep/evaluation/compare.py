@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from verydeep.evaluation.paired import Comparison, paired_comparison
 from verydeep.evaluation.predictions import as_text, read_predictions
 from verydeep.evaluation.results import Evaluation
+from verydeep.statistics import Comparison, paired_comparison
 
 _Predicted = dict[tuple[str, str], str]
 """The most probable class of each image, by its id and true class."""

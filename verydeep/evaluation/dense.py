@@ -10,8 +10,8 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from verydeep.evaluation.pixel_limits import MOST_PIXELS, NO_LIMITS, PixelLimits
+from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.arithmetic import describe
-from verydeep.networks.configurations import DOWNSAMPLING
 from verydeep.networks.scoring import ScoringNetwork
 from verydeep.networks.vgg import VGG
 

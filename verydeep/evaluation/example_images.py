@@ -6,9 +6,17 @@ import numpy as np
 from jaxtyping import Int
 
 from verydeep.evaluation.metrics import misclassified
-from verydeep.evaluation.pictures import data_address, fitted, image_at_scale, positions_of, thumbnail
 from verydeep.evaluation.results import Evaluation, TestedImages
-from verydeep.evaluation.score_maps import colours, overlay, posterior_map
+from verydeep.evaluation.score_maps import (
+    colours,
+    data_address,
+    fitted,
+    image_at_scale,
+    overlay,
+    positions_of,
+    posterior_map,
+    thumbnail,
+)
 from verydeep.images.decode import Pixels
 from verydeep.images.sources.source import Source
 from verydeep.networks.scales import scale_in_pixels

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
-from verydeep.networks.configurations import PAPER_CROP
+from verydeep.networks.architecture import PAPER_CROP
 from verydeep.networks.scales import middle_scale, scale_range
 
 if TYPE_CHECKING:

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from verydeep.evaluation.charts import reliability_chart
-from verydeep.evaluation.confusion_figure import confusion_figure
+from verydeep.evaluation.charts import confusion_figure, reliability_chart
 from verydeep.evaluation.example_images import examples
 from verydeep.evaluation.protocols import PROTOCOLS
 from verydeep.evaluation.results import ClassErrors, Evaluation

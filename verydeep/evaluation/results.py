@@ -18,9 +18,8 @@ from verydeep.evaluation.metrics import (
     misclassified,
     predicted,
 )
-from verydeep.evaluation.paired import Comparison, paired_comparison
 from verydeep.evaluation.protocols import Method, Protocol
-from verydeep.statistics import wilson_interval
+from verydeep.statistics import Comparison, paired_comparison, wilson_interval
 
 NO_TOP5 = (
     f"No top-{TOP} error: with {TOP} classes or fewer the right one is always among the {TOP} most probable, so it "

@@ -11,8 +11,8 @@ from verydeep.presentation.numbers import FINE, MISSING, interval, number, p_val
 from verydeep.presentation.terminal import SHOWN, table_with
 
 if TYPE_CHECKING:  # which import NumPy
-    from verydeep.evaluation.paired import Comparison
     from verydeep.evaluation.results import Evaluation
+    from verydeep.statistics import Comparison
 
 
 def evaluation_tables(evaluation: "Evaluation") -> list[Table]:

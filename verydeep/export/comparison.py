@@ -10,7 +10,6 @@ from torch import Tensor
 
 from verydeep.evaluation.dense import score_map
 from verydeep.evaluation.metrics import error_percent, misclassified
-from verydeep.evaluation.paired import paired_comparison
 from verydeep.evaluation.pixel_limits import largest_image
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.quarantine import Quarantine
@@ -18,6 +17,7 @@ from verydeep.images.rescaled import rescaled_images
 from verydeep.images.sources.source import Source
 from verydeep.images.views import centre_location
 from verydeep.networks.scoring import ScoringNetwork
+from verydeep.statistics import paired_comparison
 
 _BATCH = 5
 """Crops that are compared at once."""

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from verydeep.evaluation.passes import PassContext
@@ -28,7 +30,9 @@ from verydeep.machine import atomic
 from verydeep.machine.libraries import library
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.scoring import ScoringNetwork
+from verydeep.presentation.numbers import FINE, interval, millions, number, percent, points
 from verydeep.presentation.progress import reporting
+from verydeep.presentation.terminal import table_with
 from verydeep.runs.model import Model, load_model, warnings_of
 from verydeep.runs.record import has_record, read_record
 
@@ -253,3 +257,24 @@ def _written(
         raise OSError(f"cannot write {named}: {error}") from error
     net: ScoringNetwork = format_module(to).reread(file)
     return net
+
+
+def export_table(export: Export) -> Table:
+    """Return a table of what was exported, and how it compares with PyTorch."""
+    agreement, errors = export.agreement, export.errors
+    kind = f"{export.to}, INT8" if export.int8 else export.to
+    table = table_with(f"{export.file} ({kind}, {millions(export.bytes)} MB)", left=("against PyTorch",), right=("",))
+    table.add_row("images compared", number(agreement.images))
+    table.add_row("greatest difference of a score, of the largest", f"{agreement.greatest_difference:.1e}")
+    table.add_row("same most probable class", f"{percent(agreement.top1_agreement)}%")
+    if errors:
+        table.add_row(f"error in float32, {number(errors.images)} images", f"{percent(errors.float32, FINE)}%")
+        table.add_row("error in INT8", f"{percent(errors.int8, FINE)}%")
+        loss = f"{points(errors.loss, FINE)} ({interval(errors.loss_ci95, FINE, '+')})"
+        table.add_row("what INT8 costs, percentage points, 95% interval", loss)
+        table.add_row("images wrong in INT8 alone, in float32 alone", f"{number(errors.lost)}, {number(errors.won)}")
+        table.add_row("images of which the most probable class changed", number(errors.changed))
+    table.caption = Text(f"{export.split} images of {export.source}")
+    if export.unusable:
+        table.caption.append(f"; {number(len(export.unusable))} images could not be used")
+    return table

@@ -13,10 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from verydeep.export.checksum import SHA256, UNSTATED, check_checksum, state_checksum
 from verydeep.export.exported_net import OUTPUTS, Compute, ExportedNet, batch_of_one, checked_net, errors_of_runtime
-from verydeep.export.metadata import KEY, Metadata, from_json
-from verydeep.export.onnx_graph import onnx_model
+from verydeep.export.metadata import KEY, SHA256, UNSTATED, Metadata, check_checksum, from_json, state_checksum
+from verydeep.export.onnx import onnx_model
 from verydeep.machine.libraries import library
 from verydeep.runs.model import Model
 

@@ -19,7 +19,7 @@ from torch.export import Dim, ExportedProgram
 
 from verydeep.export.exported_net import ExportedNet
 from verydeep.export.metadata import KEY, Metadata, from_json
-from verydeep.networks.configurations import DOWNSAMPLING
+from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.vgg import VGG, vgg_without_weights
 from verydeep.runs.model import Model
 

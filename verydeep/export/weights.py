@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from rich.table import Table
+from rich.text import Text
 
 from verydeep.machine import atomic
+from verydeep.networks.architecture import PAPER_CROP
 from verydeep.networks.class_names import WORDS, names_of_classes, numbered_classes
-from verydeep.networks.configurations import PAPER_CROP
 from verydeep.networks.foreign.layouts import ForeignLayout, Triple
 from verydeep.networks.foreign.preprocessing import PREPROCESSING, fold, unfold
 from verydeep.networks.foreign.torchvision import FOREIGN_NETWORKS, from_torchvision, to_torchvision
+from verydeep.presentation.terminal import table_with
 from verydeep.runs.model import Model, load_model, warnings_of
 
 _ULP, _LEAST = torch.finfo(torch.float32).eps, torch.finfo(torch.float32).tiny
@@ -127,3 +130,12 @@ def _notes(model: Model, layout: ForeignLayout, mean: Triple) -> tuple[str, ...]
             f"crop {crop}, so build one of these sizes to load it"
         )
     return tuple(notes)
+
+
+def weights_table(weights: WrittenWeights) -> Table:
+    """Return a table of weights for another library, and how that library must prepare images."""
+    table = table_with(f"{weights.file}: {weights.layout}'s {weights.network}", left=("images",), right=("R", "G", "B"))
+    table.add_row("mean, of RGB in 0..1", *(f"{value:.4g}" for value in weights.mean))
+    table.add_row("then divided by", *(f"{value:.4g}" for value in weights.std))
+    table.caption = Text("\n".join(weights.notes))
+    return table

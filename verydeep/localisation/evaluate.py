@@ -24,7 +24,7 @@ from verydeep.localisation.full_test import CROPS_AT_ONCE, TOP, ClassBoxes, Full
 from verydeep.localisation.options import FullProcedure
 from verydeep.machine.runtime import Runtime
 from verydeep.networks.scales import middle_scale, scale_in_pixels
-from verydeep.prediction.model import on_device
+from verydeep.prediction.predict import on_device
 from verydeep.presentation.progress import reporting
 from verydeep.runs.model import Model, load_box_model, load_model, warnings_of
 

@@ -19,7 +19,7 @@ from verydeep.images.decode import Size, UnusableImageError, image_sizes
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.rescaled import Rescaled, rescaled_images
 from verydeep.images.sources.source import Source
-from verydeep.networks.configurations import DOWNSAMPLING, PAPER_CROP
+from verydeep.networks.architecture import DOWNSAMPLING, PAPER_CROP
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.runs.model import Model
 

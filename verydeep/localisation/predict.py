@@ -21,7 +21,7 @@ from verydeep.localisation.full_test import TOP, ClassBoxes, FullTest, full_test
 from verydeep.localisation.options import FullProcedure
 from verydeep.machine.runtime import Runtime
 from verydeep.prediction.files import write_picture
-from verydeep.prediction.model import on_device
+from verydeep.prediction.predict import on_device
 from verydeep.presentation.numbers import share
 from verydeep.runs.model import Model, load_box_model
 

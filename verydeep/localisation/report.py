@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from verydeep.evaluation.pictures import data_address, fitted, positions_of
+from verydeep.evaluation.score_maps import data_address, fitted, positions_of
 from verydeep.images.decode import decode
 from verydeep.images.open import open_for_testing
 from verydeep.images.sources.source import Source
@@ -13,7 +13,7 @@ from verydeep.images.tolerance import LARGEST_MAX_PIXELS
 from verydeep.localisation.box_pictures import with_boxes_drawn
 from verydeep.localisation.paper import TABLE_8, TABLE_9, TABLE_10
 from verydeep.localisation.results import Localisation
-from verydeep.networks.configurations import DOWNSAMPLING
+from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.presentation.pages import shared_folder, write_page
 from verydeep.presentation.progress import reporting
 from verydeep.runs.record import command, versions

@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Int
 
 from verydeep.box_regression import Regression
 from verydeep.evaluation.metrics import error_percent
-from verydeep.evaluation.paired import Comparison, paired_comparison
 from verydeep.evaluation.predictions import ID, TRUE, as_text, check_kind, rows_file
 from verydeep.evaluation.protocols import Windows
 from verydeep.images.boxes.checking import BoxCheck
@@ -20,7 +19,7 @@ from verydeep.localisation.full_test import TOP
 from verydeep.localisation.paper import LEARNED_ALL, LEARNED_FC, reported_box_error
 from verydeep.runs.model import Model
 from verydeep.runs.record import has_record, read_record
-from verydeep.statistics import wilson_interval
+from verydeep.statistics import Comparison, paired_comparison, wilson_interval
 
 _SIDES = ("x0", "y0", "x1", "y1")
 _TEXTS = ("run", ID, TRUE)

@@ -7,8 +7,7 @@ from typing import get_args
 import torch
 from torch import nn
 
-from verydeep.networks.architecture import Architecture
-from verydeep.networks.configurations import DROPOUT, ILSVRC_CLASSES, PAPER_CROP, InitialisationScheme
+from verydeep.networks.architecture import DROPOUT, ILSVRC_CLASSES, PAPER_CROP, Architecture, InitialisationScheme
 from verydeep.networks.vgg import ILSVRC_MEAN_RGB, VGG
 
 _PAPER_SD = 0.01

@@ -1,6 +1,6 @@
 """S and Q, the shorter sides that images are rescaled to, as the paper states them: for a crop of 224."""
 
-from verydeep.networks.configurations import PAPER_CROP
+from verydeep.networks.architecture import PAPER_CROP
 
 
 def scale_range(scale: str) -> tuple[int, int]:

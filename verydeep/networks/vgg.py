@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from verydeep.networks.architecture import Architecture, Layer
-from verydeep.networks.configurations import DOWNSAMPLING, DROPOUT
+from verydeep.networks.architecture import DOWNSAMPLING, DROPOUT, Architecture, Layer
 
 _WINDOWS_AS_ROWS = 1024
 """Most windows of `pool5` that are multiplied as rows of a matrix; for more, a convolution makes no copies. Measured

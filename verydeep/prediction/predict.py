@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from verydeep.evaluation.passes import PassContext
-from verydeep.evaluation.pictures import image_at_scale
 from verydeep.evaluation.posteriors import averages, protocol_passes
 from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scales
-from verydeep.evaluation.score_maps import overlay, posterior_map
+from verydeep.evaluation.score_maps import image_at_scale, overlay, posterior_map
+from verydeep.export.exported import is_exported, load_exported
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.given import GivenImage, given_images
@@ -23,13 +24,13 @@ from verydeep.images.sources.source import Source, subset
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
-from verydeep.machine.runtime import Runtime
+from verydeep.machine.runtime import Device, Runtime, torch_device
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.scoring import ScoringNetwork
+from verydeep.networks.vgg import VGG
 from verydeep.prediction import pieces
 from verydeep.prediction.files import write_picture
-from verydeep.prediction.model import model_on
-from verydeep.runs.model import Model
+from verydeep.runs.model import Model, Net, load_model
 
 _ADVICE = "start it again"
 
@@ -206,3 +207,27 @@ def _picture(job: _Job, piece: Source, row: int, label: int) -> bytes:
 def _written(job: _Job, number: int, picture: bytes) -> str:
     assert job.maps is not None
     return write_picture(job.maps, job.source.ids, number, picture, suffix=".png")
+
+
+def model_on(device: Device, run: str | Path | Model[ScoringNetwork]) -> Model[ScoringNetwork]:
+    """Load the model of a run or an exported file onto a device; move one that is loaded already.
+
+    Raises:
+        ValueError: there is no usable model, or it cannot compute there.
+    """
+    if not isinstance(run, str | Path):
+        return on_device(device, run)
+    return on_device(device, load_exported(run, device) if is_exported(run) else load_model(run))
+
+
+def on_device(device: Device, model: Model[Net]) -> Model[Net]:
+    """Move a model's network to a device; an exported one stays on the CPU, which `auto` is for it.
+
+    Raises:
+        ValueError: it cannot compute there.
+    """
+    if isinstance(model.net, VGG):
+        model.net.to(torch_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    elif device != "auto":
+        model.net.to(torch_device(device))
+    return model

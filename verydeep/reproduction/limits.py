@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from verydeep.networks.configurations import DOWNSAMPLING
+from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.presentation.numbers import decimal, number
 from verydeep.reproduction.paper import B_5X5_EXTRA_TOP1, TABLE_3

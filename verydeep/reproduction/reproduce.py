@@ -15,7 +15,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine import atomic
 from verydeep.machine.processes import joined, rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime, Stopped, torch_device
-from verydeep.networks.configurations import InitialisationScheme
+from verydeep.networks.architecture import InitialisationScheme
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.report import HTML, write_report

@@ -5,12 +5,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+from rich.text import Text
+
 from verydeep.machine import atomic
+from verydeep.networks.architecture import configuration
 from verydeep.networks.class_names import names_of_classes
-from verydeep.networks.configurations import configuration
 from verydeep.networks.foreign.layouts import Trained, Triple
 from verydeep.networks.foreign.torchvision import timm_config
 from verydeep.networks.foreign.weight_files import read_weights
+from verydeep.presentation.numbers import number
+from verydeep.presentation.terminal import table_with
 from verydeep.runs import model_hub
 from verydeep.runs.files import CONFIG, MODEL, refuse_classifier
 from verydeep.runs.foreign_model import ForeignModel, foreign_model, imported_layers, refuse_preprocessing
@@ -180,3 +185,22 @@ def _write(imported: ForeignModel, folder: Path, source: str, file: Path) -> Imp
         mean_rgb=(red, green, blue),
         notes=imported.notes,
     )
+
+
+def import_table(imported: Imported) -> Table:
+    """Return a table of what a run was made of."""
+    table = table_with(f"{imported.run}, from {imported.file}", left=("", ""), right=())
+    norm = " with batch normalisation" if imported.batch_norm else ""
+    width = "" if imported.width == 1 else f", width {imported.width:g}"
+    rows = {
+        "layout": imported.layout,
+        "network": f"{imported.network}{norm}{width}, crop {imported.crop}",
+        "classes": number(imported.classes),
+        "mean RGB": ", ".join(f"{value:.3f}" for value in imported.mean_rgb),
+        "SHA-256": imported.sha256,
+    }
+    table.show_header = False
+    for name, value in rows.items():
+        table.add_row(name, Text(value))
+    table.caption = Text(" ".join(f"{note}." for note in imported.notes))
+    return table

@@ -16,7 +16,7 @@ from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import joined, restarted, under_torchrun
 from verydeep.machine.runtime import Execution, Runtime, StopRequest, stop_request, torch_device
-from verydeep.networks.configurations import CONFIGURATIONS, configuration
+from verydeep.networks.architecture import CONFIGURATIONS, configuration
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.presentation.numbers import percent
 from verydeep.presentation.progress import Reporter, reporting

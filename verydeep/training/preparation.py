@@ -14,8 +14,7 @@ from verydeep.images.rescaled import RescaledImages
 from verydeep.images.scan import check_images
 from verydeep.images.sources.source import subset
 from verydeep.machine.processes import processes_here
-from verydeep.networks.architecture import Architecture
-from verydeep.networks.configurations import InitialisationScheme
+from verydeep.networks.architecture import Architecture, InitialisationScheme
 from verydeep.networks.initialisation import Initialisation, initialise, layers_with_weights
 from verydeep.networks.vgg import VGG
 from verydeep.presentation.numbers import counted, decimal, millions, number

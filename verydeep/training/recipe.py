@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from verydeep.networks.configurations import PAPER_CROP, InitialisationScheme, check_crop
+from verydeep.networks.architecture import PAPER_CROP, InitialisationScheme, check_crop
 from verydeep.networks.scales import scale_in_pixels, scale_range
 from verydeep.version import __version__
 

@@ -17,7 +17,7 @@ from verydeep.descriptors.descriptor import Descriptor, VectorPool
 from verydeep.evaluation.pixel_limits import MOST_PIXELS
 from verydeep.machine import atomic
 from verydeep.machine.errors import one_line
-from verydeep.networks.configurations import PAPER_CROP
+from verydeep.networks.architecture import PAPER_CROP
 from verydeep.runs.files import CLASSIFIER, CONFIG, WEIGHTS
 from verydeep.runs.model import Model, file_sha256, load_model, save_model
 from verydeep.transfer_learning.linear_svm import LinearSVM

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from verydeep.machine.libraries import library
-from verydeep.networks.configurations import CONFIGURATIONS
+from verydeep.networks.architecture import CONFIGURATIONS
 from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.networks.foreign.reader_process import read_apart
 from verydeep.networks.foreign.recognition import HEAD, fc6_window, last_channels

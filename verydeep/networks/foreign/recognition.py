@@ -5,8 +5,14 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from verydeep.networks.architecture import Architecture
-from verydeep.networks.configurations import CONFIGURATIONS, DOWNSAMPLING, ILSVRC_CLASSES, PAPER_CROP, STAGE_CHANNELS
+from verydeep.networks.architecture import (
+    CONFIGURATIONS,
+    DOWNSAMPLING,
+    ILSVRC_CLASSES,
+    PAPER_CROP,
+    STAGE_CHANNELS,
+    Architecture,
+)
 from verydeep.networks.vgg import vgg_without_weights
 
 HEAD = ("fc6", "fc7", "fc8")
