@@ -13,9 +13,9 @@ from scipy import stats
 
 from verydeep.statistics import (
     RESAMPLES,
+    _mcnemar,
+    _paired_bootstrap_interval,
     holm,
-    mcnemar,
-    paired_bootstrap_interval,
     resampled_differences,
     sign_test,
     wilson_interval,
@@ -40,10 +40,10 @@ def outcomes(only_first, only_second, both, neither):
 def test_the_p_value_enumerates_all_ways_the_differing_images_can_fall(b, c):
     n = b + c
     ways = [math.comb(n, k) for k in range(n + 1)]
-    assert mcnemar(b, c) == pytest.approx(float(Fraction(sum(w for w in ways if w <= ways[b]), 2**n)))
+    assert _mcnemar(b, c) == pytest.approx(float(Fraction(sum(w for w in ways if w <= ways[b]), 2**n)))
     one_sided = stats.binomtest(min(b, c), n, alternative="less").pvalue if n else 1
-    assert mcnemar(b, c) == pytest.approx(min(1, 2 * one_sided))
-    assert mcnemar(c, b) == pytest.approx(mcnemar(b, c))
+    assert _mcnemar(b, c) == pytest.approx(min(1, 2 * one_sided))
+    assert _mcnemar(c, b) == pytest.approx(_mcnemar(b, c))
 
 
 @pytest.mark.parametrize(
@@ -62,12 +62,12 @@ def test_the_p_value_enumerates_all_ways_the_differing_images_can_fall(b, c):
     ],
 )
 def test_published_p_values(b, c, p):
-    assert mcnemar(b, c) == pytest.approx(p, abs=6e-7)
+    assert _mcnemar(b, c) == pytest.approx(p, abs=6e-7)
 
 
 def test_nothing_that_differs_is_no_evidence():
-    assert mcnemar(0, 0) == 1
-    assert paired_bootstrap_interval(0, 0, 7) == (0, 0)
+    assert _mcnemar(0, 0) == 1
+    assert _paired_bootstrap_interval(0, 0, 7) == (0, 0)
 
 
 # intervals
@@ -85,7 +85,7 @@ def test_the_ends_cut_off_a_fortieth_of_what_resampling_can_give(b, c, others):
         sums = np.convolve(sums, [c / n, others / n, b / n])
     differences, below = 100 * np.arange(-n, n + 1) / n, np.concatenate([[0], sums.cumsum()])
     few, half_a_step = 5 * math.sqrt(0.025 * 0.975 / RESAMPLES), 50 / n
-    for end, share in zip(paired_bootstrap_interval(b, c, n), (0.025, 0.975), strict=True):
+    for end, share in zip(_paired_bootstrap_interval(b, c, n), (0.025, 0.975), strict=True):
         assert below[(differences < end - half_a_step).sum()] <= share + few
         assert below[(differences <= end + half_a_step).sum()] >= share - few
 
@@ -97,7 +97,7 @@ def test_the_interval_is_that_of_drawing_images_in_a_loop():
     found = sorted(100 * sum(w - o for w, o in draws.choices(pairs, k=n)) / n for _ in range(3000))
     deviation = 100 * math.sqrt((65 / n - (15 / n) ** 2) / n)
     within = 4 * math.sqrt(0.025 * 0.975 * (1 / 10_000 + 1 / 3000)) / stats.norm.pdf(1.96) * deviation + 100 / n
-    assert paired_bootstrap_interval(40, 25, n) == pytest.approx((found[75], found[2925]), abs=within)
+    assert _paired_bootstrap_interval(40, 25, n) == pytest.approx((found[75], found[2925]), abs=within)
     unpaired = 1.96 * 100 * math.sqrt((0.3 * 0.7 + 0.2625 * 0.7375) / n)
     assert unpaired - 1.96 * deviation > 2 * within  # which the test tells apart
 
@@ -113,20 +113,20 @@ def test_the_interval_is_scipys_paired_bootstrap():
         n_resamples=5000,
         random_state=np.random.default_rng(5),
     ).confidence_interval
-    assert paired_bootstrap_interval(40, 25, 400) == pytest.approx((low, high), abs=0.5)
+    assert _paired_bootstrap_interval(40, 25, 400) == pytest.approx((low, high), abs=0.5)
 
 
 def test_the_interval_holds_the_true_difference_95_times_of_100():
     """400 data sets of 300 images: 380 are expected, with a standard deviation of 4.4."""
     first, second = 0.12, 0.07
     counts = np.random.default_rng(2).multinomial(300, [first, second, 1 - first - second], size=400).tolist()
-    ends = np.array([paired_bootstrap_interval(b, c, 300) for b, c, _ in counts])
+    ends = np.array([_paired_bootstrap_interval(b, c, 300) for b, c, _ in counts])
     held = (ends[:, 0] <= 100 * (first - second)) & (100 * (first - second) <= ends[:, 1])
     assert 366 <= held.sum() <= 392
 
 
 def test_the_same_images_give_the_same_interval_again():
-    assert paired_bootstrap_interval(40, 25, 400) == paired_bootstrap_interval(40, 25, 400)
+    assert _paired_bootstrap_interval(40, 25, 400) == _paired_bootstrap_interval(40, 25, 400)
 
 
 @settings(max_examples=100, deadline=None)
@@ -181,7 +181,7 @@ def test_with_one_seed_the_sign_test_is_mcnemars():
     for only_first, only_second in ((0, 0), (1, 0), (3, 9), (20, 5)):
         wrong, other = outcomes(only_first, only_second, 3, 50)
         gaps = wrong[None].astype(float) - other
-        assert sign_test(gaps) == pytest.approx(mcnemar(only_first, only_second))
+        assert sign_test(gaps) == pytest.approx(_mcnemar(only_first, only_second))
 
 
 def test_the_sign_test_over_seeds_is_that_of_all_signs():

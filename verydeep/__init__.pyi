@@ -1,8 +1,8 @@
 from .descriptors.descriptor import Descriptor as Descriptor
 from .descriptors.features import features as features
 from .descriptors.files import write_features as write_features
-from .evaluation.compare import compare as compare
 from .evaluation.evaluate import evaluate as evaluate
+from .evaluation.predictions import compare as compare
 from .evaluation.predictions import write_predictions as write_predictions
 from .evaluation.report import evaluation_report as evaluation_report
 from .evaluation.results import Evaluation as Evaluation

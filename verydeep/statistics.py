@@ -37,7 +37,7 @@ def percentile_interval(resampled: Float[np.ndarray, " R"]) -> tuple[float, floa
     return float(low), float(high)
 
 
-def mcnemar(only_first_wrong: int, only_second_wrong: int) -> float:
+def _mcnemar(only_first_wrong: int, only_second_wrong: int) -> float:
     """Return the two-sided exact p value that images which one result alone gets wrong fall to either equally often.
 
     Source: McNemar, Note on the Sampling Error of the Difference Between Correlated Proportions, 1947.
@@ -48,7 +48,7 @@ def mcnemar(only_first_wrong: int, only_second_wrong: int) -> float:
     return float(binomtest(only_first_wrong, differing).pvalue) if differing else 1.0
 
 
-def paired_bootstrap_interval(only_first_wrong: int, only_second_wrong: int, n: int) -> tuple[float, float]:
+def _paired_bootstrap_interval(only_first_wrong: int, only_second_wrong: int, n: int) -> tuple[float, float]:
     """Return the 95% interval of the difference of two errors on the same n images, by resampling the images.
 
     How many a resample has of the three kinds of images (only the first is wrong, only the second, neither or both) is
@@ -86,7 +86,7 @@ def sign_test(gaps: Float[np.ndarray, "seeds N"]) -> float:
     """
     means = gaps.mean(axis=0)
     if len(gaps) == 1 and set(np.unique(gaps)) <= {-1.0, 0.0, 1.0}:
-        return mcnemar(int((gaps > 0).sum()), int((gaps < 0).sum()))
+        return _mcnemar(int((gaps > 0).sum()), int((gaps < 0).sum()))
     sizes, counts = np.unique(abs(means[means != 0]), return_counts=True)
     if not len(sizes):
         return 1.0
@@ -192,6 +192,6 @@ def paired_comparison(
         only_first_wrong=only_first,
         only_second_wrong=only_second,
         difference=100 * (only_first - only_second) / len(wrong),
-        difference_ci95=paired_bootstrap_interval(only_first, only_second, len(wrong)),
-        p_value=mcnemar(only_first, only_second),
+        difference_ci95=_paired_bootstrap_interval(only_first, only_second, len(wrong)),
+        p_value=_mcnemar(only_first, only_second),
     )

@@ -17,7 +17,7 @@ from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Runtime
 from verydeep.runs.files import MODEL
 from verydeep.runs.model import Model, save_model
-from verydeep.statistics import mcnemar
+from verydeep.statistics import _mcnemar
 
 SEVEN = tuple("abcdefg")
 IDS = [f"{number}.png" for number in range(26)] + ["caf\udce9, a.png", "two\nlines"]
@@ -81,7 +81,7 @@ def test_evaluations_and_their_files_are_compared_image_by_image(results, first_
     assert 0 < only_first + only_second < 28
     assert (found.n, found.only_first_wrong, found.only_second_wrong) == (28, only_first, only_second)
     assert found.difference == pytest.approx(dense.top1_error - crops.top1_error)
-    assert found.p_value == mcnemar(only_first, only_second)
+    assert found.p_value == _mcnemar(only_first, only_second)
     run = dense.runs[0]
     assert found.first == (str(dense_file) if first_kind == "file" else f"{run} (dense, Q = 224, 288)")
     assert found.second == (str(crops_file) if second_kind == "file" else f"{run} (crops, Q = 256)")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verydeep.statistics import mcnemar, paired_comparison
+from verydeep.statistics import _mcnemar, paired_comparison
 
 
 def outcomes(only_first, only_second, both, neither):
@@ -36,7 +36,7 @@ def test_a_comparison_counts_images_one_by_one(pairs):
     errors = [100 * sum(pair[which] for pair in pairs) / len(pairs) for which in (0, 1)]
     assert found.difference == pytest.approx(errors[0] - errors[1])
     assert found.difference_ci95[0] <= found.difference <= found.difference_ci95[1]
-    assert found.p_value == mcnemar(found.only_first_wrong, found.only_second_wrong)
+    assert found.p_value == _mcnemar(found.only_first_wrong, found.only_second_wrong)
     assert json.loads(json.dumps(found.to_dict())) == {
         **found.to_dict(),
         "difference_ci95": list(found.difference_ci95),

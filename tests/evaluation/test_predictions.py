@@ -18,7 +18,7 @@ from PIL import Image
 from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.metrics import misclassified
-from verydeep.evaluation.predictions import check_kind, read_predictions, write_predictions
+from verydeep.evaluation.predictions import _read_predictions, check_kind, write_predictions
 from verydeep.evaluation.results import TestedImages
 from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits
@@ -142,7 +142,7 @@ def test_any_name_is_read_back_with_what_is_no_text_escaped(file):
     labels = np.arange(len(ODD)) % 3
     evaluation = found(np.eye(3)[(labels + 1) % 3], labels, ODD[2:5], ids=ODD)
     write_predictions(evaluation, file)
-    back = read_predictions(file)
+    back = _read_predictions(file)
     assert back.ids == [name.replace("\udce9", "\\udce9") for name in ODD]
     classes = ["car\rriage", "\r\n", "caf\\udce9.png"]
     assert back.true_classes == [classes[label] for label in labels]
@@ -152,7 +152,7 @@ def test_any_name_is_read_back_with_what_is_no_text_escaped(file):
 def test_a_file_that_was_there_is_replaced(file):
     write_predictions(some(images=3), file)
     write_predictions(some(images=4), str(file))
-    assert len(read_predictions(file).ids) == 4
+    assert len(_read_predictions(file).ids) == 4
     assert list(file.parent.iterdir()) == [file]
 
 
@@ -161,7 +161,7 @@ def test_a_file_that_was_there_is_replaced(file):
 
 @pytest.mark.parametrize("name", ["predictions", "p.txt", "p.csv.gz", "parquet"])
 def test_files_of_other_kinds_are_refused(tmp_path, name):
-    for refused in (lambda file: write_predictions(some(), file), read_predictions, check_kind):
+    for refused in (lambda file: write_predictions(some(), file), _read_predictions, check_kind):
         with pytest.raises(ValueError, match=rf"ends in \.parquet or \.csv, unlike {name}$"):
             refused(tmp_path / name)
     assert not list(tmp_path.iterdir())
@@ -175,7 +175,7 @@ def test_a_folder_that_is_not_there_is_named(file):
 def test_a_file_that_is_not_there_is_named(file):
     for missing in (file, file.parent / "nowhere" / file.name):
         with pytest.raises(ValueError, match="there is no file") as refusal:
-            read_predictions(missing)
+            _read_predictions(missing)
         assert str(missing) in str(refusal.value)
 
 
@@ -220,7 +220,7 @@ def test_what_is_not_such_a_file_or_only_a_part_of_one_is_refused_and_named(tmp_
     write_predictions(some(), file)
     DAMAGES[damage](file)
     with pytest.raises(ValueError, match=r"holds no predictions that can be read: .+") as refusal:
-        read_predictions(file)
+        _read_predictions(file)
     assert str(refusal.value).startswith(str(file))
     assert "\n" not in str(refusal.value)
 
@@ -230,20 +230,20 @@ def test_a_missing_column_is_named(file, column):
     write_predictions(some(), file)
     without(column)(file)
     with pytest.raises(ValueError, match=f"can be read: no column {column}$"):
-        read_predictions(file)
+        _read_predictions(file)
 
 
 def test_in_an_empty_csv_file_every_column_is_missing(tmp_path):
     (tmp_path / "p.csv").touch()
     with pytest.raises(ValueError, match=r"can be read: no column id$"):
-        read_predictions(tmp_path / "p.csv")
+        _read_predictions(tmp_path / "p.csv")
 
 
 def test_a_table_with_the_right_columns_from_elsewhere_is_read(file):
     columns = {"class_1": ["b", "a"], "more": [1, 2], "id": ["one", "two"], "true_class": ["a", "a"]}
     table = pd.DataFrame(columns)
     table.to_parquet(file) if file.suffix == ".parquet" else table.to_csv(file, index=False)
-    assert read_predictions(file) == (["one", "two"], ["a", "a"], ["b", "a"])
+    assert _read_predictions(file) == (["one", "two"], ["a", "a"], ["b", "a"])
 
 
 def test_without_pyarrow_there_is_csv(tmp_path, monkeypatch):
@@ -251,11 +251,11 @@ def test_without_pyarrow_there_is_csv(tmp_path, monkeypatch):
     for module in ("pyarrow", "pyarrow.parquet"):
         monkeypatch.setitem(sys.modules, module, None)
     write_predictions(some(), tmp_path / "p.csv")
-    assert len(read_predictions(tmp_path / "p.csv").ids) == 9
+    assert len(_read_predictions(tmp_path / "p.csv").ids) == 9
     parquet = tmp_path / "p.parquet"
     for refused in (check_kind, lambda file: write_predictions(some(), file)):
         with pytest.raises(ValueError, match=r"needs the package pyarrow: pip install .* or name a \.csv file$"):
             refused(parquet)
     with pytest.raises(ValueError, match="needs the package pyarrow"):
-        read_predictions(tmp_path / "before.parquet")
+        _read_predictions(tmp_path / "before.parquet")
     assert not parquet.exists()

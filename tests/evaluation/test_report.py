@@ -16,7 +16,7 @@ from PIL import Image
 
 from verydeep import vgg
 from verydeep.evaluation import report
-from verydeep.evaluation.charts import confusion_chart, reliability_chart
+from verydeep.evaluation.charts import _confusion_chart, reliability_chart
 from verydeep.evaluation.metrics import predicted
 from verydeep.evaluation.results import NO_TOP5
 from verydeep.evaluation.score_maps import fitted, overlay, posterior_map
@@ -256,7 +256,7 @@ def test_confusions_are_counted(fused):
 
 
 def test_rows_of_the_confusion_chart_are_true_classes_and_columns_predicted_ones():
-    chart = confusion_chart(np.array([[5, 3], [0, 4]]), np.array([10, 4]), ["<cat>", "$dog$"])
+    chart = _confusion_chart(np.array([[5, 3], [0, 4]]), np.array([10, 4]), ["<cat>", "$dog$"])
     tree = ElementTree.fromstring(chart)
     texts = {"".join(text.itertext()): text.attrib for text in tree.iter(f"{SVG}text")}
     assert {"<cat>", "$dog$", "true class", "predicted class"} < texts.keys()
@@ -276,7 +276,7 @@ def test_rows_of_the_confusion_chart_are_true_classes_and_columns_predicted_ones
 
 
 def test_numbers_stand_out_from_the_darkest_cell_in_the_light_and_in_the_dark(fused):
-    full = confusion_chart(np.array([[9]]), np.array([9]), ["a"])
+    full = _confusion_chart(np.array([[9]]), np.array([9]), ["a"])
     ((colour, opacity),) = re.findall(r"fill: (#[0-9a-f]{6}); fill-opacity: ([\d.]+)", full)
     schemes = re.findall(r"--ink: (#[0-9a-f]{6}); --paper: (#[0-9a-f]{6})", fused[0].source)
     assert len(schemes) == 2

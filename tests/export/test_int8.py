@@ -15,7 +15,7 @@ from verydeep.export.comparison import ExportAgreement, int8_errors
 from verydeep.export.export import BrokenExportError, export
 from verydeep.export.exported import load_exported
 from verydeep.runs.model import Model, save_model
-from verydeep.statistics import paired_bootstrap_interval
+from verydeep.statistics import _paired_bootstrap_interval
 
 FILES, CLASSES = shared.FILES, shared.CLASSES
 network, images, difference = shared.network, shared.images, shared.difference
@@ -113,7 +113,7 @@ def test_errors_of_int8_are_counted_image_by_image():
     found = int8_errors(float32, int8, labels)
     assert (found.images, found.lost, found.won, found.changed) == (6, 2, 1, 4)
     assert (found.float32, found.int8, found.loss) == pytest.approx((100 * 2 / 6, 100 * 3 / 6, 100 / 6))
-    assert found.loss_ci95 == paired_bootstrap_interval(2, 1, 6)
+    assert found.loss_ci95 == _paired_bootstrap_interval(2, 1, 6)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,9 @@ from sklearn.datasets import load_digits
 from verydeep import Tolerance, scan
 from verydeep.cli import main
 from verydeep.images.open import open_for_training
-from verydeep.images.scan import Duplicates, Scan, SplitScan
+from verydeep.images.scan import Duplicates, Scan, SplitScan, scan_tables
 from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits
-from verydeep.images.tables import scan_tables
 
 
 def command_line(*arguments):

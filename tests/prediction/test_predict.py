@@ -24,7 +24,7 @@ from several_commands import status_of
 import verydeep.images.workers
 import verydeep.prediction.predict
 from verydeep import Prediction, evaluate, predict, vgg
-from verydeep.export.exported_net import ExportedNet
+from verydeep.export.exported import ExportedNet
 from verydeep.export.metadata import metadata_of
 from verydeep.images.sources.given import given_images
 from verydeep.images.sources.source import Source

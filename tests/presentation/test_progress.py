@@ -10,7 +10,7 @@ from rich.console import Console
 
 from verydeep.presentation import progress
 from verydeep.presentation.numbers import duration
-from verydeep.presentation.progress import reporting
+from verydeep.presentation.terminal import reporting
 
 
 def console(*, terminal=False, width=80):

@@ -6,7 +6,7 @@ import torch
 
 from verydeep.images.boxes.geometry import CORRECT_IOU, boxes_in_image, intersection_over_union
 from verydeep.images.loader import DeviceBatch
-from verydeep.training.objective import box_regression, classification
+from verydeep.training.learner import box_regression, classification
 
 
 def batch(boxes, labels):

@@ -15,7 +15,7 @@ def compare(first: Path, second: Path, *, json_file: JsonFile = None) -> None:
         second: Another one: of another run, protocol or choice of scales.
         json_file: Write the figures to this file as well (- for standard output instead of the table).
     """
-    from verydeep.evaluation.compare import compare as compare_predictions
+    from verydeep.evaluation.predictions import compare as compare_predictions
 
     comparison = compare_predictions(first, second)
     show(comparison.to_dict(), json_file, comparison_table([comparison]))

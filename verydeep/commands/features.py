@@ -4,7 +4,6 @@ from pathlib import Path
 
 from verydeep.commands.options import DescriptorOptions, ImageOptions, JsonFile, RequiredFile, RuntimeOptions
 from verydeep.descriptors.descriptor import Descriptor
-from verydeep.descriptors.tables import feature_tables
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Runtime
@@ -33,7 +32,7 @@ def features(
         split: train, val, test or all; required for a source with splits.
         json_file: Write what the file holds to this file as well (- for standard output instead of the table).
     """
-    from verydeep.descriptors.files import write_features
+    from verydeep.descriptors.files import feature_tables, write_features
 
     if out == json_file:
         raise ValueError(f"{out} cannot hold both the features and their description")

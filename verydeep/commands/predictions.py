@@ -58,7 +58,7 @@ def present(stream: PredictionStream, outputs: PredictionOutputs, *, images: int
         OSError: a file cannot be written, or, in the end, some images could not be used.
     """
     from verydeep.prediction.files import prediction_file
-    from verydeep.presentation.progress import reporting
+    from verydeep.presentation.terminal import reporting
 
     if rank_of_environment():
         for _ in stream.predictions:  # the first process has them all

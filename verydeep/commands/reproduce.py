@@ -10,7 +10,6 @@ from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.presentation.terminal import show
 from verydeep.reproduction.grid import Grid
-from verydeep.reproduction.tables import plan_table
 from verydeep.reproduction.trainings import QUICK
 from verydeep.training.recipe import Recipe
 
@@ -47,7 +46,7 @@ def reproduce(
     recipe = changes.applied(quick_recipe(source) if quick else Recipe())
     if dry_run:
         from verydeep.images.open import open_for_training
-        from verydeep.reproduction.estimate import estimates
+        from verydeep.reproduction.estimate import estimates, plan_table
 
         plan = estimates(
             open_for_training(source),

@@ -1,7 +1,6 @@
 """The verb `scan`."""
 
 from verydeep.commands.options import ImageOptions, JsonFile
-from verydeep.images.tables import scan_tables
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
 from verydeep.presentation.terminal import show
@@ -22,6 +21,7 @@ def scan(
         workers: Processes that read and decode; 0 does it in the main process.
     """
     from verydeep.images.scan import scan as scan_source
+    from verydeep.images.scan import scan_tables
 
     scanned = scan_source(source, tolerance=images, workers=Runtime(workers=workers).workers)
     show(scanned.to_dict(), json_file, *scan_tables(scanned, max_bad=images.max_bad))

@@ -17,8 +17,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
 from verydeep.networks.architecture import PAPER_CROP
 from verydeep.networks.arithmetic import describe
-from verydeep.networks.scoring import ScoringNetwork
-from verydeep.networks.vgg import VGG
+from verydeep.networks.vgg import VGG, ScoringNetwork
 from verydeep.prediction.predict import model_on
 from verydeep.runs.model import Model
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.table import Table
 
 from verydeep.descriptors import chunks, file_formats
 from verydeep.descriptors.descriptor import Descriptor
@@ -23,7 +24,8 @@ from verydeep.machine import atomic
 from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Runtime
 from verydeep.networks.vgg import VGG
-from verydeep.presentation.progress import Reporter, reporting
+from verydeep.presentation.numbers import number
+from verydeep.presentation.terminal import Reporter, reporting, table_with
 from verydeep.runs.model import Model
 from verydeep.version import __version__
 
@@ -244,3 +246,13 @@ def _metadata(job: _Job) -> dict[str, Any]:
         "shapes": job.extraction.shapes,
         "unusable": job.quarantine.reasons,
     }
+
+
+def feature_tables(written: FeatureFile) -> list[Table | str]:
+    """Return a line about a file of features, and a table of its layers."""
+    without = f", without {number(len(written.unusable))} that cannot be used" if written.unusable else ""
+    scales = ", ".join(map(str, written.scales)) + (" and their mirror images" if written.mirror else "")
+    table = table_with(None, left=("layer",), right=("numbers of each image",))
+    for name, shape in written.layers.items():
+        table.add_row(name, " x ".join(map(number, shape)))
+    return [f"{written.file}: {number(written.images)} images at Q = {scales}{without}", table]

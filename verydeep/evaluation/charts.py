@@ -26,12 +26,12 @@ _CELL, _SMALL_CELL = 0.36, 0.2
 """Sides of cells in inches; 11 points, a line of text, are 0.15."""
 
 
-def shade(share: float) -> float:
+def _shade(share: float) -> float:
     """Return the opacity of a cell that holds this share of its row: by the root, so that 2% is visible beside 98%."""
     return _DARKEST * float(share) ** 0.5
 
 
-def confusion_chart(counts: Int[np.ndarray, "K K"], totals: Int[np.ndarray, " K"], names: Sequence[str]) -> str:
+def _confusion_chart(counts: Int[np.ndarray, "K K"], totals: Int[np.ndarray, " K"], names: Sequence[str]) -> str:
     """Draw a cell for every pair of true class (row) and predicted class (column) that occurs.
 
     Args:
@@ -48,7 +48,7 @@ def confusion_chart(counts: Int[np.ndarray, "K K"], totals: Int[np.ndarray, " K"
         from matplotlib.patches import Rectangle
 
         cells = list(zip(*np.nonzero(counts), strict=True))
-        shades = [shade(counts[row, column] / totals[row]) for row, column in cells]
+        shades = [_shade(counts[row, column] / totals[row]) for row, column in cells]
         squares = [Rectangle((column - 0.48, row - 0.48), 0.96, 0.96) for row, column in cells]
         panel.add_collection(PatchCollection(squares, facecolors=[(*to_rgb(BLUE), opacity) for opacity in shades]))
         if k <= NUMBERED:
@@ -147,11 +147,11 @@ def confusion_figure(evaluation: Evaluation) -> ConfusionFigure:
         if true != other
     ]
     return ConfusionFigure(
-        chart=confusion_chart(counts[np.ix_(drawn, drawn)], totals[drawn], [images.classes[i] for i in drawn]),
+        chart=_confusion_chart(counts[np.ix_(drawn, drawn)], totals[drawn], [images.classes[i] for i in drawn]),
         classes=classes,
         drawn=len(drawn),
         numbered=len(drawn) <= NUMBERED,
-        legend=tuple((f"{100 * share:.0f}%", f"{shade(share):.2f}") for share in _LEGEND_SHARES),
+        legend=tuple((f"{100 * share:.0f}%", f"{_shade(share):.2f}") for share in _LEGEND_SHARES),
         pairs=len(pairs),
         rows=tuple(pairs[:_LISTED]),
     )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from verydeep.evaluation.pixel_limits import PixelLimits
 from verydeep.images.views import GRID, grid_locations
-from verydeep.networks.scoring import ScoringNetwork
+from verydeep.networks.vgg import ScoringNetwork
 
 CROPS = GRID**2
 """Crops of an image; with their mirror images they are the paper's 50."""

@@ -12,8 +12,7 @@ from torch import Tensor
 from verydeep.evaluation.pixel_limits import MOST_PIXELS, NO_LIMITS, PixelLimits
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.arithmetic import describe
-from verydeep.networks.scoring import ScoringNetwork
-from verydeep.networks.vgg import VGG
+from verydeep.networks.vgg import VGG, ScoringNetwork
 
 _POSITIONS_AT_ONCE = 4096
 """Positions of a score map at once; each holds the outputs of fc6 and fc7."""

@@ -24,7 +24,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Runtime, torch_device
-from verydeep.presentation.progress import reporting
+from verydeep.presentation.terminal import reporting
 from verydeep.runs.model import warnings_of
 from verydeep.version import __version__
 

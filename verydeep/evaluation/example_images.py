@@ -20,7 +20,7 @@ from verydeep.evaluation.score_maps import (
 from verydeep.images.decode import Pixels
 from verydeep.images.sources.source import Source
 from verydeep.networks.scales import scale_in_pixels
-from verydeep.presentation.progress import reporting
+from verydeep.presentation.terminal import reporting
 from verydeep.runs.model import Model
 
 _WRONG_IMAGES = 12

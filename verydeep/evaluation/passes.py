@@ -28,7 +28,7 @@ from verydeep.images.sources.source import Source
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import stop_request
-from verydeep.networks.scoring import ScoringNetwork
+from verydeep.networks.vgg import ScoringNetwork
 
 _PIXELS_WAITING = 64 * 2**20
 """Pixels of all images together that wait for others of their size (three bytes each)."""

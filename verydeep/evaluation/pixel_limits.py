@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from verydeep.networks.scoring import ScoringNetwork
+from verydeep.networks.vgg import ScoringNetwork
 
 MOST_PIXELS = 64 * 256 * 256
 """Pixels at once on any device."""

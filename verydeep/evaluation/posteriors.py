@@ -12,7 +12,7 @@ from verydeep.evaluation.protocols import Protocol
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source
 from verydeep.networks.scales import scale_in_pixels
-from verydeep.networks.scoring import ScoringNetwork
+from verydeep.networks.vgg import ScoringNetwork
 
 
 class Averages(NamedTuple):

@@ -12,6 +12,7 @@ from verydeep.evaluation.metrics import TOP
 from verydeep.evaluation.results import Evaluation
 from verydeep.machine import atomic
 from verydeep.machine.libraries import library
+from verydeep.statistics import Comparison, paired_comparison
 
 ID, TRUE, CLASS, PROBABILITY = "id", "true_class", "class_{}", "probability_{}"
 """Names of columns; the numbered ones go from 1, the most probable class, to 5 or the number of classes."""
@@ -105,7 +106,7 @@ def _parquet_rows(file: Path, columns: Mapping[str, type]) -> Iterator[Callable[
         write(waiting)
 
 
-def read_predictions(file: Path) -> Predictions:
+def _read_predictions(file: Path) -> Predictions:
     """Read a file that `write_predictions` wrote.
 
     Raises:
@@ -155,3 +156,48 @@ def _columns(evaluation: Evaluation) -> dict[str, list[Any]]:
 def _pyarrow() -> tuple[Any, Any]:
     parquet = library("pyarrow.parquet", needed_by="a Parquet file", alternative="name a .csv file")
     return library("pyarrow"), parquet
+
+
+_Predicted = dict[tuple[str, str], str]
+"""The most probable class of each image, by its id and true class."""
+
+
+def compare(first: Evaluation | str | Path, second: Evaluation | str | Path) -> Comparison:
+    """Compare the top-1 errors of two evaluations, or files of predictions, image by image.
+
+    So two protocols, choices of scales, runs or fusions are told apart on the images that both were tested on.
+
+    Raises:
+        ValueError: they are not of the same images and true classes, or a file holds no predictions.
+    """
+    (name, predictions), (other_name, others) = _named(first), _named(second)
+    differing = sorted(predictions.keys() ^ others.keys())
+    if differing:
+        image, true = differing[0]
+        raise ValueError(
+            f"{name} and {other_name} are not of the same images: {len(differing):,} are in one only, such as {image} "
+            f"of class {true}"
+        )
+    wrong, other = (np.array([each[key] != key[1] for key in predictions]) for each in (predictions, others))
+    return paired_comparison(name, other_name, wrong.astype(bool), other.astype(bool))
+
+
+def _named(result: Evaluation | str | Path) -> tuple[str, _Predicted]:
+    if not isinstance(result, Evaluation):
+        stored = _read_predictions(Path(result))
+        return str(result), _by_image(str(result), stored.ids, stored.true_classes, stored.classes)
+    images = result.images
+    true, classes = (
+        [as_text(images.classes[label]) for label in labels] for labels in (images.labels, images.predicted)
+    )
+    scales = ", ".join(map(str, result.scales))
+    name = f"{' + '.join(result.runs)} ({result.protocol}, Q = {scales})"
+    return name, _by_image(name, map(as_text, images.ids), true, classes)
+
+
+def _by_image(name: str, ids: Iterable[str], true: Iterable[str], classes: Iterable[str]) -> _Predicted:
+    rows = list(zip(ids, true, classes, strict=True))
+    by_image = {(image, true_class): predicted_class for image, true_class, predicted_class in rows}
+    if len(by_image) < len(rows):
+        raise ValueError(f"{name} has several images of the same name: they cannot be told apart")
+    return by_image

@@ -16,7 +16,7 @@ from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import LARGEST_MAX_PIXELS
 from verydeep.images.views import rescale
 from verydeep.networks.architecture import DOWNSAMPLING
-from verydeep.networks.scoring import ScoringNetwork
+from verydeep.networks.vgg import ScoringNetwork
 
 _COLOUR_MAP = "viridis"
 """A map whose equal steps look equally long, in grey and without colour vision too."""

@@ -11,7 +11,7 @@ from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scale
 from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits
-from verydeep.presentation.messages import first_few
+from verydeep.presentation.numbers import first_few
 from verydeep.runs.model import Model, load_model
 from verydeep.runs.record import has_record, read_record
 

@@ -16,7 +16,7 @@ from verydeep.images.quarantine import Quarantine
 from verydeep.images.rescaled import rescaled_images
 from verydeep.images.sources.source import Source
 from verydeep.images.views import centre_location
-from verydeep.networks.scoring import ScoringNetwork
+from verydeep.networks.vgg import ScoringNetwork
 from verydeep.statistics import paired_comparison
 
 _BATCH = 5

@@ -19,8 +19,7 @@ from verydeep.evaluation.posteriors import averages, protocol_passes
 from verydeep.evaluation.protocols import Protocol, single_scale
 from verydeep.evaluation.tested_runs import labels_as_trained
 from verydeep.export.comparison import ExportAgreement, Int8Errors, agreement, int8_errors, usable_images
-from verydeep.export.exported import write_exported
-from verydeep.export.exported_net import CALIBRATED
+from verydeep.export.exported import CALIBRATED, write_exported
 from verydeep.export.formats import FORMATS, MAX_LOSS, Format, check_export, format_module
 from verydeep.images.open import open_for_testing
 from verydeep.images.quarantine import Quarantine
@@ -29,10 +28,9 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine import atomic
 from verydeep.machine.libraries import library
 from verydeep.networks.scales import scale_in_pixels
-from verydeep.networks.scoring import ScoringNetwork
+from verydeep.networks.vgg import ScoringNetwork
 from verydeep.presentation.numbers import FINE, interval, millions, number, percent, points
-from verydeep.presentation.progress import reporting
-from verydeep.presentation.terminal import table_with
+from verydeep.presentation.terminal import reporting, table_with
 from verydeep.runs.model import Model, load_model, warnings_of
 from verydeep.runs.record import has_record, read_record
 

@@ -9,7 +9,7 @@ from verydeep.evaluation.protocols import single_scale
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.scales import scale_in_pixels, scale_range
-from verydeep.networks.scoring import ScoringNetwork
+from verydeep.networks.vgg import ScoringNetwork
 from verydeep.runs.model import Model
 from verydeep.version import __version__
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from verydeep.export.exported_net import (
+from verydeep.export.exported import (
     INPUT,
     OUTPUTS,
     Compute,

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from verydeep.export.exported_net import OUTPUTS, Compute, ExportedNet, batch_of_one, checked_net, errors_of_runtime
+from verydeep.export.exported import OUTPUTS, Compute, ExportedNet, batch_of_one, checked_net, errors_of_runtime
 from verydeep.export.metadata import KEY, SHA256, UNSTATED, Metadata, check_checksum, from_json, state_checksum
 from verydeep.export.onnx import onnx_model
 from verydeep.machine.libraries import library

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from verydeep.export.exported_net import ExportedNet
+from verydeep.export.exported import ExportedNet
 from verydeep.export.metadata import KEY, Metadata, from_json
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.vgg import VGG, vgg_without_weights

@@ -14,7 +14,7 @@ from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source
 from verydeep.images.workers import single_items
 from verydeep.machine import cache
-from verydeep.presentation.progress import reporting
+from verydeep.presentation.terminal import reporting
 
 SAMPLE = 100_000
 """Images looked at, at most."""

@@ -18,8 +18,8 @@ from verydeep.images.sources.shards import SHARDS
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits, UnnumberedSplit, hold_out
 from verydeep.images.tolerance import MAX_PIXELS
-from verydeep.presentation.messages import first_few
-from verydeep.presentation.progress import reporting
+from verydeep.presentation.numbers import first_few
+from verydeep.presentation.terminal import reporting
 
 _KINDS = (DIGITS, HUB, SHARDS, FOLDERS)
 """Kinds of SOURCE, in the order in which they are tried."""

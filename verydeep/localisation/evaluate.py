@@ -25,7 +25,7 @@ from verydeep.localisation.options import FullProcedure
 from verydeep.machine.runtime import Runtime
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.prediction.predict import on_device
-from verydeep.presentation.progress import reporting
+from verydeep.presentation.terminal import reporting
 from verydeep.runs.model import Model, load_box_model, load_model, warnings_of
 
 

@@ -15,7 +15,7 @@ from verydeep.localisation.paper import TABLE_8, TABLE_9, TABLE_10
 from verydeep.localisation.results import Localisation
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.presentation.pages import shared_folder, write_page
-from verydeep.presentation.progress import reporting
+from verydeep.presentation.terminal import reporting
 from verydeep.runs.record import command, versions
 
 HTML, RESULTS = "localisation.html", "localisation.json"

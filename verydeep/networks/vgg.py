@@ -1,6 +1,7 @@
 """The network as a plain `nn.Module`: crops through Linear layers, larger images through the same weights."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -227,3 +228,27 @@ def _at_every_position(layer: nn.Linear, x: Tensor) -> Tensor:
     if windows[:, 0, :, :, 0, 0].numel() > _WINDOWS_AS_ROWS:
         return F.conv2d(x, layer.weight.view(layer.out_features, channels, window, window), layer.bias)
     return layer(windows.permute(0, 2, 3, 1, 4, 5).flatten(3)).permute(0, 3, 1, 2)
+
+
+class ScoringNetwork(Protocol):
+    """A network that scores classes: a `VGG`, or an exported one in a runtime of its own."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """What it is built from."""
+
+    @property
+    def mean_rgb(self) -> Tensor:
+        """Mean RGB (0..255), [3], that is subtracted inside; it tells the device."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return logits [B, classes] of crop-sized images [B, 3, crop, crop] in 0..255."""
+
+    def score_map(self, images: Tensor) -> Tensor:
+        """Return class scores over space, [B, classes, h, w], of images [B, 3, H, W] in 0..255."""
+
+    def eval(self) -> Self:
+        """Put it into its testing mode."""
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move it to a device, as `nn.Module.to` does."""

@@ -26,8 +26,7 @@ from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Device, Runtime, torch_device
 from verydeep.networks.scales import scale_in_pixels
-from verydeep.networks.scoring import ScoringNetwork
-from verydeep.networks.vgg import VGG
+from verydeep.networks.vgg import VGG, ScoringNetwork
 from verydeep.prediction import pieces
 from verydeep.prediction.files import write_picture
 from verydeep.runs.model import Model, Net, load_model

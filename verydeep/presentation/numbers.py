@@ -73,3 +73,9 @@ def millions(value: float, digits: int = 1) -> str:
 def billions(value: float | None, digits: int = 1) -> str:
     """Write a count in billions, or a size of bytes in gigabytes, without the unit; a dash where there is none."""
     return MISSING if value is None else f"{value / 1e9:,.{digits}f}"
+
+
+def first_few(names: Sequence[str], most: int = 5, between: str = ", ") -> str:
+    """Join the first names and say how many more there are: `ant, bee and 3 more`."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return between.join(names[:most]) + more

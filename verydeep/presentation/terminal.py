@@ -1,15 +1,20 @@
-"""Output of the verbs: tables and text for people, JSON for machines."""
+"""Output of the verbs: tables and text for people, JSON for machines, and progress of long work on a live bar or in lines."""
 
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from verydeep.presentation.numbers import duration
 
 _WIDTH_IN_FILES = 120
 """Characters in a line where there is no terminal to ask."""
@@ -48,3 +53,67 @@ def table_with(title: str | None, *, left: Sequence[str], right: Sequence[str]) 
     for column in right:
         table.add_column(column, justify="right")
     return table
+
+
+_SECONDS_BETWEEN_LINES = 30.0
+"""Time between two lines of a file within an epoch; the end of an epoch always has a line."""
+
+_WIDTH_WITH_BAR = 100
+"""Characters; on a narrower terminal the figures replace the bar itself."""
+
+
+class Reporter:
+    """Reporter of how far one piece of work has come."""
+
+    def __init__(self, console: Console, bar: Progress, task: TaskID, what: str) -> None:
+        self._console, self._bar, self._task, self._what = console, bar, task, what
+        self._started = self._last_line = time.monotonic()
+
+    def advance(self, amount: int = 1, *, tell: bool = False, figures: Mapping[str, str] | None = None) -> None:
+        """Add `amount` to what is done, and show `figures` ({'epoch': '3/14'}) beside the bar, those that fit.
+
+        `tell` asks for a line of text too: at the end of an epoch, not at every step.
+        """
+        parts = [f"{name} {value}" for name, value in (figures or {}).items()]
+        text = "  ".join(parts)
+        room = self._console.width - len(self._what) - len("  00:00:00 left  ")
+        while len(parts) > 1 and len("  ".join(parts)) > room:
+            parts.pop()
+        self._bar.update(self._task, advance=amount, figures="  ".join(parts))
+        due = not self._console.is_terminal and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES
+        if tell or due:
+            self._last_line = time.monotonic()
+            self.say(f"{self._what}  {text}  {self._left()}".rstrip())
+
+    def say(self, text: str) -> None:
+        """Print a line of text above the bar."""
+        self._console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def _left(self) -> str:
+        task = self._bar.tasks[self._task]
+        if not task.total or not task.completed or task.finished:
+            return ""
+        seconds = (time.monotonic() - self._started) * (task.total - task.completed) / task.completed
+        return f"{duration(seconds)} left"
+
+
+@contextmanager
+def reporting(
+    what: str, total: int, *, done: int = 0, console: Console | None = None, quiet: bool = False
+) -> Iterator[Reporter]:
+    """Yield a reporter for `total` units of work, of which `done` are done already; it writes to standard error.
+
+    If `quiet` it prints nothing, because another process does.
+    """
+    console = console or Console(stderr=True, quiet=quiet)
+    bar_column = [BarColumn(bar_width=None)] if console.width >= _WIDTH_WITH_BAR else []
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        *bar_column,
+        TextColumn("{task.fields[figures]}", markup=False),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal, expand=True) as bar:
+        task = bar.add_task(what, total=total - done, figures="")
+        yield Reporter(console, bar, task, what)

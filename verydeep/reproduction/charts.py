@@ -9,8 +9,8 @@ from verydeep.evaluation.charts import BLUE
 from verydeep.networks.scales import scale_range
 from verydeep.presentation.pages import INK, svg_figure
 from verydeep.reproduction.claims import GAINS
-from verydeep.reproduction.costs import Curves, TrainedNetwork
 from verydeep.reproduction.findings import ComparedPart
+from verydeep.reproduction.results import Curves, TrainedNetwork
 from verydeep.reproduction.table_rows import TableRow
 from verydeep.reproduction.trainings import SCALES
 

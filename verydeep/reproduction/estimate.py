@@ -1,7 +1,7 @@
 """Cost of the grid before it is trained, from a short measurement on the images themselves."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.table import Table
+from rich.text import Text
 
 from verydeep.images.crops import TrainingView
 from verydeep.images.loader import DeviceBatch, training_batches
@@ -23,7 +25,8 @@ from verydeep.machine.runtime import Execution, Runtime, torch_device
 from verydeep.networks.arithmetic import FLOAT32_BYTES, describe
 from verydeep.networks.initialisation import initialise
 from verydeep.networks.vgg import VGG
-from verydeep.presentation.progress import reporting
+from verydeep.presentation.numbers import billions, duration
+from verydeep.presentation.terminal import reporting, table_with
 from verydeep.reproduction.grid import Grid
 from verydeep.runs.record import is_finished
 from verydeep.training.job import TrainingJob
@@ -165,3 +168,22 @@ def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
+
+
+def plan_table(estimates: Sequence[Estimate], *, seeds: int, tests: int) -> Table:
+    """Return a table of the trainings of a grid with their costs, and of what all seeds cost together."""
+    table = table_with("What would be trained", left=("training", "starts from"), right=("epochs", "time", "memory"))
+    for one in estimates:
+        table.add_row(
+            one.training,
+            one.start or "random weights",
+            f"at most {one.epochs}",
+            "already trained" if one.trained else f"at most {duration(one.seconds)}",
+            f"{billions(one.memory_bytes)} GB",
+        )
+    first = sum(one.seconds for one in estimates if not one.trained)
+    others = (seeds - 1) * sum(one.seconds for one in estimates)
+    table.add_section()
+    table.add_row("all" if seeds == 1 else f"all, {seeds} seeds", "", "", f"at most {duration(first + others)}", "")
+    table.caption = Text(f"Measured on a few images. {seeds * tests} tests come on top.")
+    return table

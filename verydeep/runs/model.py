@@ -18,8 +18,7 @@ from verydeep.runs.files import CONFIG, MODEL, WEIGHTS, refuse_classifier
 from verydeep.runs.record import has_record
 
 if TYPE_CHECKING:
-    from verydeep.networks.scoring import ScoringNetwork
-    from verydeep.networks.vgg import VGG
+    from verydeep.networks.vgg import VGG, ScoringNetwork
 
 Net = TypeVar("Net", bound="ScoringNetwork", default="VGG", covariant=True)
 """The kind of network: a `VGG`, or in a `Model[ScoringNetwork]` perhaps an exported one."""

@@ -19,7 +19,7 @@ from verydeep.machine.runtime import Execution, Runtime, StopRequest, stop_reque
 from verydeep.networks.architecture import CONFIGURATIONS, configuration
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.presentation.numbers import percent
-from verydeep.presentation.progress import Reporter, reporting
+from verydeep.presentation.terminal import Reporter, reporting
 from verydeep.runs.model import load_config
 from verydeep.training.checkpoint import Progress
 from verydeep.training.curves import Curves, about_missing_images, bar_figures, epoch_metrics

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from verydeep.descriptors.extraction import Extraction
 from verydeep.images.sources.source import Source
 from verydeep.presentation.numbers import number
-from verydeep.presentation.progress import Reporter, reporting
+from verydeep.presentation.terminal import Reporter, reporting
 from verydeep.transfer_learning.features import DescribedImages, network_features, pixel_features, untrained
 from verydeep.transfer_learning.labels import Labelled, Split
 from verydeep.transfer_learning.linear_svm import fit_choosing_c, stacked

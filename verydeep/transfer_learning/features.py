@@ -26,7 +26,7 @@ from verydeep.machine import cache
 from verydeep.machine.runtime import torch_device
 from verydeep.networks.initialisation import initialise
 from verydeep.networks.vgg import VGG
-from verydeep.presentation.progress import reporting
+from verydeep.presentation.terminal import reporting
 from verydeep.runs.model import Model
 from verydeep.version import __version__
 

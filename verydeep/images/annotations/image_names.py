@@ -10,7 +10,7 @@ from pathlib import Path
 
 from verydeep.images.sources.source import IMAGE_SUFFIXES, ImagePath, Source
 from verydeep.images.sources.splits import SPLIT_NAMES
-from verydeep.presentation.messages import first_few
+from verydeep.presentation.numbers import first_few
 
 _NO_FIT = (0, False)
 

@@ -16,8 +16,7 @@ from verydeep.images.annotations.csv_boxes import FILE_NAMES, annotation_of, csv
 from verydeep.images.annotations.image_names import ImageNames, paths_of
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import natural_order
-from verydeep.presentation.messages import first_few
-from verydeep.presentation.numbers import plural
+from verydeep.presentation.numbers import first_few, plural
 
 _COLUMNS = ("file", "class")
 """Of a CSV file of labels; one of boxes will do as well."""

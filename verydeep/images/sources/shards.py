@@ -22,7 +22,7 @@ from verydeep.images.sources.splits import (
     names_of_present_splits,
     natural_order,
 )
-from verydeep.presentation.progress import reporting
+from verydeep.presentation.terminal import reporting
 
 _SUFFIX = ".tar"
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.decode import Size, UnusableImageError
-from verydeep.presentation.progress import reporting
+from verydeep.presentation.terminal import reporting
 
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2")
 _NETPBM = (".ppm", ".pgm", ".pbm", ".pnm")
