@@ -27,8 +27,8 @@ demo: install ## Train all seven networks on real handwritten digits and write a
 test: install ## Run the tests, on up to 4 cores at once
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-battery: install ## Run the reliability checks at full length and print their figures
-	$(BIN)/python -m pytest --battery tests/reliability
+battery: install ## Run the reliability checks and the demo at full length and print their figures
+	$(BIN)/python -m pytest --battery tests/reliability tests/test_demo.py
 
 check: install ## Format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -19,20 +19,20 @@ from verydeep.runs.record import read_metrics
 CHANCE = math.log(10)
 
 
-def losses(folder, init):
-    """Train for four epochs of every third digit, 27 steps each."""
+def losses(folder, init, epochs):
+    """Train on every third digit, 27 steps an epoch."""
     images = subset(open_for_training("digits").source("train"), tuple(range(0, 1259, 3)))
     few = subset(open_for_training("digits").source("val"), tuple(range(20)))
-    recipe = Recipe(crop=32, batch=16, learning_rate=2.5e-3, epochs=4, patience=4, flip=False, init=init)
+    recipe = Recipe(crop=32, batch=16, learning_rate=2.5e-3, epochs=epochs, patience=epochs, flip=False, init=init)
     found = train(Splits(name="digits", sources={"train": images, "val": few}), network="A", out=folder, recipe=recipe)
     return [epoch["loss"] for epoch in read_metrics(found)]
 
 
 def test_with_glorots_a_learns_and_with_the_papers_it_stays_at_chance(tmp_path):
-    learned, stayed = (losses(tmp_path / init, init) for init in ("glorot", "paper"))
-    print(f"net A, full width, loss of four epochs: glorot {learned}, paper {stayed}")
+    learned, stayed = losses(tmp_path / "glorot", "glorot", 4), losses(tmp_path / "paper", "paper", 2)
+    print(f"net A, full width, loss of every epoch: glorot {learned}, paper {stayed}")
     assert learned[-1] < 0.85 * CHANCE
-    assert stayed == pytest.approx(4 * [CHANCE], abs=0.01)
+    assert stayed == pytest.approx(2 * [CHANCE], abs=0.01)
 
 
 def test_signals_keep_their_size_shrink_or_explode():
