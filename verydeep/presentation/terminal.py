@@ -1,4 +1,4 @@
-"""Output of the verbs: tables and text for people, JSON for machines, and progress of long work on a live bar or in lines."""
+"""Output of the verbs: tables and text for people, JSON for machines, and how far long work has come."""
 
 import json
 import sys
