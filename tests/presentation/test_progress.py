@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from verydeep.presentation import progress
+from verydeep.presentation import terminal
 from verydeep.presentation.numbers import duration
 from verydeep.presentation.terminal import reporting
 
@@ -43,7 +43,7 @@ def test_a_file_gets_no_escape_codes_and_no_broken_lines():
 
 def test_a_file_gets_a_line_now_and_then_without_asking(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
     out = console()
     with reporting("train D", total=100, console=out) as report:
         for _ in range(100):
@@ -57,7 +57,7 @@ def test_a_file_gets_a_line_now_and_then_without_asking(monkeypatch):
 
 def test_work_that_was_done_before_is_not_counted_in_the_time_left(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
     out = console()
     with reporting("train D", total=100, done=90, console=out) as report:
         now[0] = 20.0

@@ -79,12 +79,12 @@ class TrainedNetwork:
     seeds: tuple[TrainingCost, ...]
 
 
-def finished_run(folder: Path) -> FinishedRun:
+def _finished_run(folder: Path) -> FinishedRun:
     """Read what made a run, and its epochs."""
     return FinishedRun(record=read_record(folder), epochs=read_metrics(folder))
 
 
-def trained_network(training: GridTraining, runs: Mapping[int, FinishedRun]) -> TrainedNetwork:
+def _trained_network(training: GridTraining, runs: Mapping[int, FinishedRun]) -> TrainedNetwork:
     """Describe a training, given its run with each seed."""
     record = next(iter(runs.values())).record
     network = describe(record.architecture)
@@ -104,7 +104,7 @@ def trained_network(training: GridTraining, runs: Mapping[int, FinishedRun]) -> 
     )
 
 
-def learning_curve(runs: Mapping[int, FinishedRun]) -> dict[str, dict[str, list[float]]]:
+def _learning_curve(runs: Mapping[int, FinishedRun]) -> dict[str, dict[str, list[float]]]:
     """Return the figures of every epoch, by seed."""
     return {
         str(seed): {key: [round(epoch[key], decimals) for epoch in run.epochs] for key, decimals in _CURVES.items()}
@@ -221,10 +221,10 @@ def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) ->
         tests: results of the tests.
     """
     names = [one.name for one in grid.trainings]
-    runs = {name: {seed: finished_run(folder / name) for seed, folder in folders.items()} for name in names}
+    runs = {name: {seed: _finished_run(folder / name) for seed, folder in folders.items()} for name in names}
     first = next(iter(runs[names[0]].values())).record
     tested = next(iter(next(iter(tests.values())).values()))
-    trainings = tuple(trained_network(TRAININGS_BY_NAME[name], its) for name, its in runs.items())
+    trainings = tuple(_trained_network(TRAININGS_BY_NAME[name], its) for name, its in runs.items())
     errors = {entry.name: entry_errors(entry, tests, crop=first.recipe["crop"]) for entry in grid.entries}
     told, not_told = _findings(grid, outcomes(grid.entries, tests), tested)
     unusable = _unusable((folder / name for folder in folders.values() for name in names), tests)
@@ -240,7 +240,7 @@ def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) ->
         seeds=tuple(folders),
         trainings=trainings,
         networks=tuple(dict.fromkeys(one.network for one in grid.trainings)),
-        curves={name: learning_curve(its) for name, its in runs.items()},
+        curves={name: _learning_curve(its) for name, its in runs.items()},
         tables=table_rows(grid, errors),
         jittered=all(TRAININGS_BY_NAME[name].scale == JITTER for name in last_stages(names)),
         findings=told,
