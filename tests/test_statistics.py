@@ -1,6 +1,5 @@
 """Exact tests against enumeration and published values, intervals against other ways to resample."""
 
-import itertools
 import math
 import random
 from fractions import Fraction
@@ -15,9 +14,6 @@ from verydeep.statistics import (
     RESAMPLES,
     _mcnemar,
     _paired_bootstrap_interval,
-    holm,
-    resampled_differences,
-    sign_test,
     wilson_interval,
 )
 
@@ -146,49 +142,3 @@ def test_an_interval_known_from_the_literature():
     """Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662, and 0 of 20 gives 0 to 0.1611."""
     assert wilson_interval(np.arange(263) < 81) == pytest.approx((25.53, 36.62), abs=0.005)
     assert wilson_interval(np.arange(20) < 0) == pytest.approx((0, 16.11), abs=0.005)
-
-
-# seeds and several tests
-
-
-def test_holms_correction_by_its_definition():
-    rng = np.random.default_rng(0)
-    for count in (1, 2, 5, 9):
-        p_values = rng.random(count) ** 3
-        order = np.argsort(p_values)
-        expected = np.empty(count)
-        for place, which in enumerate(order):
-            expected[which] = max(min(1, (count - k) * p_values[order[k]]) for k in range(place + 1))
-        assert holm(p_values.tolist()) == pytest.approx(expected.tolist())
-    assert holm([]) == []
-
-
-def test_the_interval_is_that_of_drawing_images_and_seeds_one_by_one():
-    rng = np.random.default_rng(0)
-    gaps = (rng.random((3, 150)) < 0.3).astype(float) - (rng.random((3, 150)) < 0.35)
-    slow = []
-    for _ in range(4000):
-        images = rng.integers(150, size=150)
-        seeds = rng.integers(3, size=3)
-        slow.append(100 * np.mean([gaps[seed, images].mean() for seed in seeds]))
-    fast = resampled_differences(gaps)
-    assert len(fast) == RESAMPLES
-    assert np.percentile(fast, (2.5, 50, 97.5)) == pytest.approx(np.percentile(slow, (2.5, 50, 97.5)), abs=0.6)
-    assert fast.std() == pytest.approx(np.std(slow), rel=0.06)
-
-
-def test_with_one_seed_the_sign_test_is_mcnemars():
-    for only_first, only_second in ((0, 0), (1, 0), (3, 9), (20, 5)):
-        wrong, other = outcomes(only_first, only_second, 3, 50)
-        gaps = wrong[None].astype(float) - other
-        assert sign_test(gaps) == pytest.approx(_mcnemar(only_first, only_second))
-
-
-def test_the_sign_test_over_seeds_is_that_of_all_signs():
-    rng = np.random.default_rng(3)
-    gaps = rng.integers(-1, 2, (3, 11)).astype(float) + 0.0
-    means = gaps.mean(axis=0)
-    as_extreme = [
-        abs(np.dot(signs, means)) >= abs(means.sum()) - 1e-9 for signs in itertools.product((-1, 1), repeat=11)
-    ]
-    assert sign_test(gaps) == pytest.approx(np.mean(as_extreme), abs=0.02)

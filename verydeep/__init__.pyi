@@ -32,6 +32,7 @@ from .networks.initialisation import vgg as vgg
 from .networks.vgg import VGG as VGG
 from .prediction.predict import Prediction as Prediction
 from .prediction.predict import predict as predict
+from .reproduction.findings import findings as findings
 from .reproduction.grid import Grid as Grid
 from .reproduction.reproduce import reproduce as reproduce
 from .runs.import_weights import Imported as Imported

@@ -13,6 +13,7 @@ from verydeep.commands.describe import describe
 from verydeep.commands.evaluate import evaluate
 from verydeep.commands.export import export
 from verydeep.commands.features import features
+from verydeep.commands.findings import findings
 from verydeep.commands.import_weights import import_
 from verydeep.commands.localise import localise
 from verydeep.commands.options import EVERY_OPTION, options_file, refuse_fractions, split_lists
@@ -43,9 +44,10 @@ app = App(
     "digits: 1,797 real handwritten digits that need no download.",
 )
 
-for verb in (describe, scan, train, evaluate, compare, reproduce, predict, features, transfer, import_, export, push):
+_NETWORKS = describe, scan, train, evaluate, compare, predict, import_, export, push
+_EXPERIMENTS = reproduce, findings, features, transfer, localise
+for verb in (*_NETWORKS, *_EXPERIMENTS):
     app.command(verb)
-app.command(localise)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

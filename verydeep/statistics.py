@@ -4,7 +4,6 @@ Errors are in percent and their differences in percentage points. Whatever is re
 so the same outcomes give the same figures again.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -57,72 +56,6 @@ def _paired_bootstrap_interval(only_first_wrong: int, only_second_wrong: int, n:
     shares = np.array([only_first_wrong, only_second_wrong, n - only_first_wrong - only_second_wrong]) / n
     counts = np.random.default_rng(_SEED).multinomial(n, shares, size=RESAMPLES)
     return percentile_interval(100 * (counts[:, 0] - counts[:, 1]) / n)
-
-
-def resampled_differences(gaps: Float[np.ndarray, "seeds N"]) -> Float[np.ndarray, " R"]:
-    """Return the mean gap in points over resampled seeds on resampled images, both with replacement.
-
-    `gaps` are those of every image in every seed: first wrong minus second wrong. Images with the same gaps in all
-    seeds are alike, so how many of each kind a resample has is multinomial.
-    """
-    rng = np.random.default_rng(_SEED)
-    kinds, counts = np.unique(gaps, axis=1, return_counts=True)
-    images = gaps.shape[1]
-    means = rng.multinomial(images, counts / images, size=RESAMPLES) @ kinds.T / images
-    seeds = rng.integers(len(gaps), size=(RESAMPLES, len(gaps)))
-    return 100 * np.take_along_axis(means, seeds, axis=1).mean(axis=1)
-
-
-def bootstrap_p_value(resampled: Float[np.ndarray, " R"], bound: float) -> float:
-    """Return the two-sided p value that the value which was resampled reaches `bound`."""
-    return min(1.0, 2 * (1 + int((resampled >= bound).sum())) / (1 + len(resampled)))
-
-
-def sign_test(gaps: Float[np.ndarray, "seeds N"]) -> float:
-    """Return the two-sided p value that the images' mean gaps over all seeds have no preferred sign.
-
-    It is Fisher's randomisation test of paired differences (The Design of Experiments, 1935). With one seed and gaps of
-    1, 0 and -1 it is the exact McNemar test; otherwise signs are sampled.
-    """
-    means = gaps.mean(axis=0)
-    if len(gaps) == 1 and set(np.unique(gaps)) <= {-1.0, 0.0, 1.0}:
-        return _mcnemar(int((gaps > 0).sum()), int((gaps < 0).sum()))
-    sizes, counts = np.unique(abs(means[means != 0]), return_counts=True)
-    if not len(sizes):
-        return 1.0
-    rng = np.random.default_rng(_SEED)
-    sums = sum(
-        size * (2 * rng.binomial(count, 0.5, size=RESAMPLES) - count) for size, count in zip(sizes, counts, strict=True)
-    )
-    as_extreme = int((abs(sums) >= abs(means.sum()) - 1e-9).sum())
-    return (1 + as_extreme) / (1 + RESAMPLES)
-
-
-def t_test(differences: Float[np.ndarray, " seeds"]) -> float:
-    """Return the two-sided p value of a mean of 0 over seeds; 0 with one seed, which says nothing about others.
-
-    Source: Student, The Probable Error of a Mean, 1908.
-    """
-    from scipy.stats import ttest_1samp
-
-    if len(differences) < 2:
-        return 0.0
-    if np.ptp(differences) == 0:
-        return 1.0 if differences[0] == 0 else 0.0
-    return float(ttest_1samp(differences, 0.0).pvalue)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p values for their number, so that each may be compared with the level as if it were the only one.
-
-    Source: Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
-    """
-    order = sorted(range(len(p_values)), key=lambda which: p_values[which])
-    corrected, greatest = [0.0] * len(p_values), 0.0
-    for rank, which in enumerate(order):
-        greatest = max(greatest, min(1.0, (len(p_values) - rank) * p_values[which]))
-        corrected[which] = greatest
-    return corrected
 
 
 def bootstrap_counts(rng: np.random.Generator, images: int, resamples: int) -> Float[np.ndarray, "R N"]:

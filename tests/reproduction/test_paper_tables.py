@@ -67,8 +67,8 @@ PRINTED_TABLE_7 = """
 VGG              2        23.7   6.8   6.8
 VGG              1        24.4   7.1   7.0
 VGG              7        24.7   7.5   7.3
-GoogLeNet        1        -      7.9   -
-GoogLeNet        7        -      6.7   -
+GoogLeNet        1        -      7.9   7.9
+GoogLeNet        7        -      6.7   6.7
 MSRA             11       -      -     8.1
 MSRA             1        27.9   9.1   9.1
 Clarifai         several  -      -    11.7

@@ -1,9 +1,10 @@
 """Findings, gains, costs and sentences of the report."""
 
 import json
+from dataclasses import replace
 
 import pytest
-from made_up_grids import ERRORS, TEN, html_table, made_up, markdown_table
+from made_up_grids import ERRORS, SMALL, TEN, html_table, made_up, markdown_table
 
 from verydeep.reproduction.claims import CLAIMS, GAINS
 
@@ -23,19 +24,22 @@ def test_page_and_markdown_say_the_same(small):
 
 def test_findings_have_their_verdicts_and_their_figures(small):
     page, markdown, results = small
-    verdicts = {finding["number"]: finding["verdict"] for finding in results["findings"]}
+    verdicts = {finding["number"]: finding["verdict_of_trained"] for finding in results["findings"]}
     # LRN was not trained; A, B and D differ by 10 points each, but E is not there to saturate.
-    assert verdicts == dict.fromkeys(range(1, len(CLAIMS) + 1), "cannot be told") | {2: "holds"}
-    assert results["verdicts"] == {"holds": 1, "cannot be told": len(CLAIMS) - 1}
+    assert verdicts == dict.fromkeys(range(1, len(CLAIMS) + 1), "cannot_be_told") | {2: "holds_in_part"}
+    assert results["verdicts"] == {"cannot_be_told": len(CLAIMS)}
+    assert results["verdicts_of_trained"] == {"holds_in_part": 1, "cannot_be_told": len(CLAIMS) - 1}
     rows = html_table(page, "The paper's claims")
     depth = next(at for at, row in enumerate(rows) if row[0].startswith("2. depth helps"))
-    assert rows[depth][1] == "✓ holds"
+    assert rows[depth][1:3] == ["? cannot be told", "holds in part"]
     assert rows[depth][3:6] == ["B errs less than A", "20.0 and 30.0", "-10.00"]
     assert rows[depth + 1][:3] == ["D errs less than B", "10.0 and 20.0", "-10.00"]
     for text in (page, markdown):
-        assert f"1 holds on these images, 0 are reversed, {len(CLAIMS) - 1} cannot be told" in text
+        assert "One seed tells nothing of networks trained again" in text
+        assert f"0 hold on these images, 1 holds in part, 0 are reversed, {len(CLAIMS) - 1} cannot be told" in text
     told, parts = markdown_table(markdown, "Findings")
-    assert [row[2] for row in told] == ["? cannot be told", "✓ holds", *["? cannot be told"] * (len(CLAIMS) - 2)]
+    assert [row[2] for row in told] == ["? cannot be told"] * len(CLAIMS)
+    assert told[1][3] == "holds in part"
     assert told[0][4] == "nothing was trained or tested for it"
     low, high = results["findings"][1]["parts"][0]["difference_ci95"]
     first = ["2", "B errs less than A", "20.0", "30.0", "-10.00", f"{low:+.2f} to {high:+.2f}"]
@@ -45,19 +49,28 @@ def test_findings_have_their_verdicts_and_their_figures(small):
 
 def test_what_is_reversed_is_marked_so(tmp_path):
     worse = {**ERRORS, "B-256 dense single": 60.0, "D-256 dense single": 75.0}
-    page, markdown, results = made_up(tmp_path, errors=worse)
+    page, markdown, results = made_up(tmp_path, grid=replace(SMALL, seeds=2), errors=lambda name, seed: worse[name])
     assert results["findings"][1]["verdict"] == "reversed"
     rows = html_table(page, "The paper's claims")
-    assert [row[1:3] for row in rows if row[0].startswith("2.")] == [["✗ reversed", "< 0.001"]]
+    assert [row[1:3] for row in rows if row[0].startswith("2.")] == [["✗ reversed", "reversed"]]
     assert "1 is reversed" in page
-    assert markdown_table(markdown, "Findings")[0][1][2:4] == ["✗ reversed", "< 0.001"]
+    assert markdown_table(markdown, "Findings")[0][1][2:4] == ["✗ reversed", "reversed"]
+
+
+def test_trainings_that_were_cut_off_are_named_where_claims_are_told(tmp_path):
+    page, markdown, results = made_up(tmp_path, epochs=3)
+    assert results["unfinished"] == ["A-256", "B-256", "D-256"]
+    for text in (page, markdown):
+        assert "The training of A-256, B-256 and D-256 was cut off before the schedule" in text
+        assert "trained too briefly to compare (A-256, B-256): B errs less than A" in text
+    assert {finding["verdict_of_trained"] for finding in results["findings"]} == {"cannot_be_told"}
 
 
 def test_what_each_step_adds_is_there_with_intervals(everything, small):
     page, markdown, results = everything
     assert {gain["id"]: gain["adds"] for gain in results["gains"]} == GAINS
     jitter = results["gains"][0]
-    assert jitter["adds"] == "scale jitter in training, against S = 384"
+    assert jitter["adds"] == "scale jitter in training, against S = 256"
     assert jitter["difference"] == pytest.approx(-4.0)
     low, high = jitter["difference_ci95"]
     assert low < -4 < high < 0
@@ -94,7 +107,7 @@ def test_others_results_on_imagenet_are_there_and_said_to_be_no_measure(small):
     others = html_table(page, "As Table 7")
     assert len(others) == 15
     assert others[0] == ["VGG, 2 networks", "23.7", "6.8", "6.8"]
-    assert others[3] == ["GoogLeNet, 1 network", "–", "7.9", "–"]
+    assert others[3] == ["GoogLeNet, 1 network", "–", "7.9", "7.9"]
     assert others[-1] == ["Krizhevsky et al., 1 network", "40.7", "18.2", "–"]
     assert markdown_table(markdown, "The paper's networks beside others of their time")[0] == others
     for text in (page, markdown):

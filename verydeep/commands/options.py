@@ -19,7 +19,7 @@ from verydeep.localisation.options import FullProcedure
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.networks.foreign.layouts import Trained, Triple
 from verydeep.reproduction.grid import Grid
-from verydeep.training.recipe import Recipe
+from verydeep.training.recipe import Recipe, Schedule
 from verydeep.transfer_learning.options import TransferOptions
 
 
@@ -42,8 +42,41 @@ class RecipeChanges:
     epochs: int | None = None
     """At most, for each network."""
 
+    schedule: Schedule | None = None
+    """Learning rate: `plateau`, `step` or `cosine`, as for train."""
+
+    drops: int | None = None
+    """How often the learning rate is divided by 10."""
+
     patience: int | None = None
     """Epochs without a new best validation error after which the rate is lowered."""
+
+    step_epochs: int | None = None
+    """For step: epochs between two drops."""
+
+    warm_up: int | None = None
+    """For step and cosine: epochs in which the rate rises to its first value."""
+
+    flip: bool | None = None
+    """Mirror half of the images, and average over the mirror image in testing."""
+
+    colour_sd: float | None = None
+    """Standard deviation of the colour shift, in units of the eigenvalues."""
+
+    batch_norm: bool | None = None
+    """Normalise between each convolution and its ReLU (not in the paper)."""
+
+    dropout: float | None = None
+    """Share of fc6 and fc7 activations zeroed."""
+
+    momentum: float | None = None
+    """Momentum of stochastic gradient descent."""
+
+    weight_decay: float | None = None
+    """L2 multiplier, on all weights and biases."""
+
+    label_smoothing: float | None = None
+    """Share of the target that is spread over all classes (not in the paper)."""
 
     seed: int | None = None
     """The first one; others count on from it."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from verydeep.networks.arithmetic import LayerDescription, NetworkDescription, StackDescription
 from verydeep.presentation.numbers import billions, millions, number
@@ -73,6 +74,11 @@ def stack_table(stack: StackDescription) -> Table:
     table.add_row("weights", f"{stack.weights_per_square_channel} C^2", f"{side**2} C^2")
     table.add_row("", number(stack.weights), f"{number(stack.single_weights)} ({stack.single_extra_percent:+.0f}%)")
     table.add_row("non-linearities", str(len(stack.kernels)), "1")
+    fewer = 100 * (1 - stack.weights / stack.single_weights)
+    table.caption = Text(
+        f"The one layer has {stack.single_extra_percent:.0f}% more weights than the stack, the stack {fewer:.0f}% fewer "
+        "than the one layer."
+    )
     return table
 
 

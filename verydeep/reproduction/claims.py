@@ -1,14 +1,17 @@
 """The paper's claims: the sentence and section of each, and the comparisons of tests that it stands or falls with."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from verydeep.evaluation.protocols import Method
 from verydeep.reproduction.paper_tables import Entry, one_scale, several_scales
-from verydeep.reproduction.trainings import JITTER, TRAININGS, TWO_BEST, GridTraining, last_stages
+from verydeep.reproduction.trainings import JITTER, SCALES, TRAININGS, TWO_BEST, GridTraining, last_stages
 
-Kind = Literal["less", "no more"]
+MARGIN = 2.0
+"""Percentage points up to which errors count as alike: five seeds can tell that."""
+
+Kind = Literal["less", "no_more", "alike"]
 
 _Pairs = Callable[[Sequence[str]], list[tuple[Entry, Entry]]]
 """Tests to compare, first and second, given the names of the trainings that are done."""
@@ -16,7 +19,7 @@ _Pairs = Callable[[Sequence[str]], list[tuple[Entry, Entry]]]
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimPart:
-    """One comparison: the first tests err less than the second ones, or no more; several pairs count as their mean."""
+    """One comparison: the first tests err less than the second, no more, or alike; pairs count as their mean."""
 
     id: str
     says: str
@@ -50,10 +53,13 @@ def _b_with_small_and_large_filters(names: Sequence[str]) -> list[tuple[Entry, E
     return [(one_scale(unseeded if unseeded in names else "B-256"), one_scale("B-5x5-256"))]
 
 
-def _jittered(names: Sequence[str]) -> list[tuple[Entry, Entry]]:
-    """Return every jittered training and the fixed S that it continues."""
-    jittered = (one for one in TRAININGS if one.scale == JITTER and one.finetune)
-    return [(one_scale(one.name), one_scale(str(one.finetune))) for one in jittered]
+def _jittered(scale: str) -> _Pairs:
+    """Return every jittered training and that of the same network at a fixed S."""
+    return lambda names: [
+        (one_scale(one.name), one_scale(replace(one, scale=scale, finetune=None).name))
+        for one in TRAININGS
+        if one.scale == JITTER
+    ]
 
 
 def _scales(names: Sequence[str]) -> list[tuple[Entry, Entry]]:
@@ -83,7 +89,11 @@ def _less(name: str, says: str, pairs: _Pairs, *, gain: str | None = None) -> Cl
 
 
 def _no_more(name: str, says: str, pairs: _Pairs) -> ClaimPart:
-    return ClaimPart(id=name, says=says, kind="no more", pairs=pairs)
+    return ClaimPart(id=name, says=says, kind="no_more", pairs=pairs)
+
+
+def _alike(name: str, says: str, pairs: _Pairs) -> ClaimPart:
+    return ClaimPart(id=name, says=says, kind="alike", pairs=pairs)
 
 
 def _claim(name: str, says: str, section: str, *parts: ClaimPart) -> Claim:
@@ -99,11 +109,12 @@ CLAIMS = (
     ),
     _claim(
         "depth_helps",
-        "depth helps, up to E",
+        "depth helps, and saturates at D and E",
         "4.1",
         _less("b_against_a", "B errs less than A", _at_one_scale("B-256", "A-256")),
         _less("d_against_b", "D errs less than B", _at_one_scale("D-256", "B-256")),
-        _no_more("d_against_e", "D errs no more than E", _at_one_scale("D-256", "E-256")),
+        _less("d_against_a", "D errs less than A", _at_one_scale("D-256", "A-256")),
+        _alike("d_against_e", "D and E err alike", _at_one_scale("D-256", "E-256")),
     ),
     _claim(
         "context_helps_more_than_non_linearity",
@@ -122,11 +133,15 @@ CLAIMS = (
         "scale_jitter_helps",
         "scale jitter in training helps",
         "4.1",
-        _less(
-            "jitter_against_fixed_scale",
-            "trained at S in [256;512] nets err less than at S = 384",
-            _jittered,
-            gain="scale jitter in training, against S = 384",
+        *(
+            _less(
+                f"jitter_against_{scale}",
+                f"trained at S in [256;512] nets err less than at S = {scale}",
+                _jittered(scale),
+                gain=f"scale jitter in training, against S = {scale}",
+            )
+            for scale in SCALES
+            if scale != JITTER
         ),
     ),
     _claim(

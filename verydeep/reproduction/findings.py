@@ -1,13 +1,17 @@
-"""Verdicts on the paper's claims: which hold on these images, which are reversed, which cannot be told.
+"""Verdicts on the paper's claims: which hold on these images, in whole or in part, and which are reversed.
 
-Every part of a claim compares tests on the same images, over the same seeds. A comparison has to stand against both
-kinds of chance in it: the choice of images (a paired randomisation of signs over the images; with one seed that is the
-exact McNemar test) and, with several seeds, how the trainings happened to turn out (a paired t test over the seeds).
-The larger of both p values counts. A claim holds if all of its parts stand: its p value is the largest of theirs. The
-p values of all claims are corrected together by Holm's method. A network that does no better than guessing is not
+A claim is about networks trained again, on other images. Each of its parts is a contrast (`contrasts`) that is tested
+one-sided against 0 or against the margin. One seed cannot tell anything about networks, only about the ones that were
+trained, whose verdicts stand apart.
+
+All verdicts of a kind share 5% of error: four fifths for parts that hold, one for parts that are reversed. The level is
+divided equally among the claims. A claim all of whose parts stand at its share passes that on to the others (Holm).
+In the claims that remain, a part is told by itself if it stands at the share divided among the parts still open (Holm).
+A network that does no better than guessing, or whose training was cut off before its schedule had ended, is not
 compared.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -15,30 +19,33 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool
 
-from verydeep.reproduction.claims import Claim, ClaimPart, Kind
-from verydeep.statistics import (
-    CONFIDENCE,
-    bootstrap_p_value,
-    holm,
-    percentile_interval,
-    resampled_differences,
-    sign_test,
-    t_test,
-    wilson_interval,
-)
+from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimPart, Kind
+from verydeep.reproduction.contrasts import Contrasts, Estimate, Outcomes, Weights, trainings_of
+from verydeep.statistics import CONFIDENCE, wilson_interval
 
-_MARGIN = 1.0
-"""Percentage points: 'no more' holds once a larger excess can be ruled out."""
+_LEVEL_OF_HOLDS, _LEVEL_OF_REVERSED = 0.8 * (1 - CONFIDENCE), 0.2 * (1 - CONFIDENCE)
+"""Together the level; the paper's own direction has more of it, being what is asked."""
 
-Verdict = Literal["holds", "reversed", "cannot be told"]
+Verdict = Literal["holds", "holds_in_part", "reversed", "cannot_be_told"]
 
-Outcomes = Mapping[str, Bool[np.ndarray, "seeds N"]]
-"""Which images each test misclassified, by the test's name."""
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """A part of a claim, judged."""
+
+    verdict: Verdict
+    """With all claims in view; never `holds_in_part`."""
+    p_holds: float
+    """Probability of such a result at the edge of where the part is false; not corrected for other parts."""
+    p_reversed: float
+    """Likewise, of the opposite."""
+    ci95: tuple[float, float]
+    """Interval of the difference; not corrected."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedPart:
-    """What came of one part of a claim."""
+    """A part of a claim of which tests were done, and what came of it."""
 
     id: str
     says: str
@@ -49,30 +56,31 @@ class ComparedPart:
     difference: float
     """Error of the first minus that of the second, percentage points, mean over the seeds."""
     difference_ci95: tuple[float, float]
+    """For networks where there are several seeds, else for the trained ones; not corrected."""
     differences_of_seeds: tuple[float, ...]
     learned: bool
     """Whether all networks in it do better than guessing."""
-    p_holds: float
-    """Probability of such a result if the part were false: both err as much or, for `no more`, the first errs more by
-    `_MARGIN`."""
-    p_reversed: float
-    """Probability of such a result if the first did not err more."""
+    unfinished: tuple[str, ...]
+    """Trainings in it that were cut off before their schedule had ended."""
+    trained: Judgement
+    """Of just these trained networks, on other images."""
+    networks: Judgement | None
+    """Of networks trained again; None with one seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A claim and what came of it: it holds if all of its parts do, and is reversed if any is."""
+    """A claim and what came of it."""
 
     number: int
     id: str
     says: str
     verdict: Verdict
-    p_holds: float | None
-    """Corrected for all claims; None where nothing was compared."""
-    p_reversed: float | None
-    """Likewise, of the opposite."""
+    """Of networks trained again, on other images."""
+    verdict_of_trained: Verdict
+    """Of just these trained networks, on other images."""
     why: str
-    """Reason why it cannot be told, if it cannot."""
+    """Which of its parts hold, are reversed or are open, where it does not hold as a whole."""
     parts: tuple[ComparedPart, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,97 +88,219 @@ class Finding:
         return asdict(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Comparison:
+    """The tests of a part that were done."""
+
+    part: ClaimPart
+    first: Weights
+    second: Weights
+    learned: bool
+    unfinished: tuple[str, ...]
+
+    @property
+    def weights(self) -> Weights:
+        """Weights of the difference; a test that is on both sides, as in no claim of the paper, would cancel."""
+        return {**self.first, **{name: -weight for name, weight in self.second.items()}}
+
+    @property
+    def fair(self) -> bool:
+        return self.learned and not self.unfinished
+
+
 def findings(
-    claims: Sequence[Claim], trainings: Sequence[str], outcomes: Outcomes, *, guessing: float
+    outcomes: Outcomes,
+    *,
+    guessing: float,
+    margin: float = MARGIN,
+    unfinished: Collection[str] = (),
+    claims: Sequence[Claim] = CLAIMS,
 ) -> tuple[Finding, ...]:
-    """Decide which claims hold.
+    """Decide which of the paper's claims hold.
 
     Args:
-        claims: what the paper says.
-        trainings: names of the trainings that are done.
-        outcomes: results of all tests.
+        outcomes: which images each test misclassified, with every seed: `{"D-256 dense single": [seeds, N]}`. A name is
+            a training, or several that are fused (`D-256+E-256`), the protocol, and the scales, as in results.json.
         guessing: error in percent of always saying the most frequent class.
+        margin: percentage points up to which errors count as alike.
+        unfinished: trainings that were cut off, with any seed, before their schedule had ended.
+        claims: what is decided together.
+
+    Raises:
+        ValueError: no tests, tests of different images or seeds, or a margin that is not above 0.
     """
+    if not outcomes or len({wrong.shape for wrong in outcomes.values()}) > 1:
+        raise ValueError("findings need tests, all of them on the same images and with the same seeds")
+    if not margin > 0:
+        raise ValueError(f"the margin must be above 0 percentage points, not {margin}")
+    contrasts = Contrasts(outcomes)
+    trainings = sorted({name for test in outcomes for name in trainings_of(test)})
     learned = {name for name, wrong in outcomes.items() if _better_than(guessing, wrong)}
-    compared = {
-        claim.id: [part for one in claim.parts if (part := _compared(one, trainings, outcomes, learned))]
+    compared = [
+        [one for part in claim.parts if (one := _comparison(part, trainings, outcomes, learned, unfinished))]
         for claim in claims
-    }
-    fair = {name: parts for name, parts in compared.items() if parts and all(part.learned for part in parts)}
-    holds = holm([max(part.p_holds for part in parts) for parts in fair.values()])
-    # Any part may be reversed, so there are as many chances for it.
-    opposite = holm([len(parts) * min(part.p_reversed for part in parts) for parts in fair.values()])
-    p_values = dict(zip(fair, zip(holds, opposite, strict=True), strict=True))
-    return tuple(
-        _finding(number, claim, compared[claim.id], p_values.get(claim.id)) for number, claim in enumerate(claims, 1)
-    )
+    ]
+    every = [one for its in compared for one in its]
+    trained = {one.part.id: contrasts.of_trainings(one.weights) for one in every}
+    networks = {one.part.id: contrasts.of_networks(one.weights) for one in every} if contrasts.seeds > 1 else {}
+    families = [[one.part for one in its if one.fair] for its in compared]
+    of_trained, of_networks = (_judgements(every, families, estimates, margin) for estimates in (trained, networks))
+    found = []
+    for number, (claim, its) in enumerate(zip(claims, compared, strict=True), 1):
+        parts = tuple(
+            _compared_part(one, outcomes, trained[one.part.id], of_trained[one.part.id], of_networks.get(one.part.id))
+            for one in its
+        )
+        verdict, why = _told(claim, its, of_networks)
+        found.append(
+            Finding(
+                number=number,
+                id=claim.id,
+                says=claim.says,
+                verdict=verdict,
+                verdict_of_trained=_told(claim, its, of_trained)[0],
+                why=why if of_networks or not parts else "one seed does not tell how networks trained again would err",
+                parts=parts,
+            )
+        )
+    return tuple(found)
 
 
-def _compared(
-    part: ClaimPart, trainings: Sequence[str], outcomes: Outcomes, learned: Collection[str]
-) -> ComparedPart | None:
-    """Compare the tests of a part that were done; None without any."""
+def _comparison(
+    part: ClaimPart,
+    trainings: Sequence[str],
+    outcomes: Outcomes,
+    learned: Collection[str],
+    unfinished: Collection[str],
+) -> _Comparison | None:
+    """Return the tests of a part that were done, all pairs weighing the same; None without any."""
     pairs = [(one.name, other.name) for one, other in part.pairs(trainings)]
     tested = [pair for pair in pairs if set(pair) <= set(outcomes)]
     if not tested:
         return None
-    first, second = (np.mean([outcomes[name] for name in names], axis=0) for names in zip(*tested, strict=True))
-    gaps = first - second
-    of_seeds = 100 * gaps.mean(axis=1)
-    difference = float(of_seeds.mean())
-    resampled = resampled_differences(gaps)
-    equal = max(sign_test(gaps), t_test(of_seeds))
-    by_margin = max(bootstrap_p_value(resampled, _MARGIN), t_test(of_seeds - _MARGIN))
-    less = equal if difference < 0 else 1.0
+    first, second = (
+        {name: count / len(tested) for name, count in Counter(names).items()} for names in zip(*tested, strict=True)
+    )
+    names = sorted({training for name in (*first, *second) for training in trainings_of(name)})
+    return _Comparison(
+        part=part,
+        first=first,
+        second=second,
+        learned={*first, *second} <= set(learned),
+        unfinished=tuple(name for name in names if name in unfinished),
+    )
+
+
+def _compared_part(
+    one: _Comparison, outcomes: Outcomes, trained: Estimate, of_trained: Judgement, of_networks: Judgement | None
+) -> ComparedPart:
+    first, second = (
+        100 * sum(weight * float(outcomes[name].mean()) for name, weight in side.items())
+        for side in (one.first, one.second)
+    )
     return ComparedPart(
-        id=part.id,
-        says=part.says,
-        kind=part.kind,
-        first_error=100 * float(first.mean()),
-        second_error=100 * float(second.mean()),
-        difference=difference,
-        difference_ci95=percentile_interval(resampled),
-        differences_of_seeds=tuple(of_seeds.tolist()),
-        learned={name for pair in tested for name in pair} <= set(learned),
-        p_holds=less if part.kind == "less" else by_margin if difference < _MARGIN else 1.0,
-        p_reversed=equal if difference > 0 else 1.0,
+        id=one.part.id,
+        says=one.part.says,
+        kind=one.part.kind,
+        first_error=first,
+        second_error=second,
+        difference=trained.points,
+        difference_ci95=(of_networks or of_trained).ci95,
+        differences_of_seeds=trained.of_seeds,
+        learned=one.learned,
+        unfinished=one.unfinished,
+        trained=of_trained,
+        networks=of_networks,
     )
 
 
-def _finding(number: int, claim: Claim, parts: Sequence[ComparedPart], p_values: tuple[float, float] | None) -> Finding:
-    verdict: Verdict = "cannot be told"
-    why, level = "", 1 - CONFIDENCE
-    if not parts:
-        why = "nothing was trained or tested for it"
-    elif p_values is None:
-        why = "a network in it does no better than guessing"
-    elif (p_values[0] < level) != (p_values[1] < level):
-        verdict = "holds" if p_values[0] < level else "reversed"
-    else:
-        why = "; ".join(_left_open(part) for part in parts if part.p_holds >= level) or (
-            "it would be told if it were the only claim"
+def _judgements(
+    every: Sequence[_Comparison],
+    families: Sequence[Sequence[ClaimPart]],
+    estimates: Mapping[str, Estimate],
+    margin: float,
+) -> dict[str, Judgement]:
+    """Judge all parts of all claims that have estimates."""
+    holds = {one.part.id: _p_holds(one.part.kind, estimates[one.part.id], margin) for one in every if estimates}
+    opposite = {one.part.id: _p_reversed(one.part.kind, estimates[one.part.id], margin) for one in every if estimates}
+    stand = standing([{part.id: holds[part.id] for part in its} for its in families if estimates], _LEVEL_OF_HOLDS)
+    fall = standing([{part.id: opposite[part.id] for part in its} for its in families if estimates], _LEVEL_OF_REVERSED)
+    return {
+        part: Judgement(
+            verdict="holds" if part in stand else "reversed" if part in fall else "cannot_be_told",
+            p_holds=holds[part],
+            p_reversed=opposite[part],
+            ci95=estimate.ci95,
         )
-    return Finding(
-        number=number,
-        id=claim.id,
-        says=claim.says,
-        verdict=verdict,
-        p_holds=p_values and p_values[0],
-        p_reversed=p_values and p_values[1],
-        why=why,
-        parts=tuple(parts),
-    )
+        for part, estimate in estimates.items()
+    }
 
 
-def _left_open(part: ComparedPart) -> str:
-    """Say why a part does not stand."""
-    low, high = part.difference_ci95
-    seeds = part.differences_of_seeds
-    if len({difference > 0 for difference in seeds}) > 1:
-        return f"{part.says}: the {len(seeds)} seeds differ in the sign of the difference"
-    if low < 0 < high or part.kind == "no more":
-        return f"{part.says}: the difference may be anything from {low:+.1f} to {high:+.1f} points"
-    return f"{part.says}: {len(seeds)} seeds are too few to tell the difference from that between seeds"
+def _p_holds(kind: Kind, estimate: Estimate, margin: float) -> float:
+    match kind:
+        case "less":
+            return estimate.p_below(0)
+        case "no_more":
+            return estimate.p_below(margin)
+        case "alike":  # two one-sided tests (Schuirmann, 1987)
+            return max(estimate.p_below(margin), estimate.p_above(-margin))
+
+
+def _p_reversed(kind: Kind, estimate: Estimate, margin: float) -> float:
+    match kind:
+        case "less":
+            return estimate.p_above(0)
+        case "no_more":
+            return estimate.p_above(margin)
+        case "alike":
+            return min(1.0, 2 * min(estimate.p_above(margin), estimate.p_below(-margin)))
+
+
+def standing(families: Sequence[Mapping[str, float]], level: float) -> set[str]:
+    """Return the parts that stand at a level that counts all of them, given the p values of each claim's parts.
+
+    Source: the graphical approach of Bretz and others (A Graphical Approach to Sequentially Rejective Multiple Test
+    Procedures, 2009), with an equal share for every claim, passed on only by claims that stand as a whole.
+    """
+    left, stand = [family for family in families if family], set[str]()
+    while whole := [family for family in left if max(family.values()) <= level / len(left)]:
+        stand |= set().union(*whole)
+        left = [family for family in left if family not in whole]
+    for family in left:
+        for rank, part in enumerate(sorted(family, key=lambda part: family[part])):
+            if family[part] > level / len(left) / (len(family) - rank):
+                break
+            stand.add(part)
+    return stand
+
+
+def _told(claim: Claim, compared: Sequence[_Comparison], judged: Mapping[str, Judgement]) -> tuple[Verdict, str]:
+    """Return the verdict on a claim, and what its parts say where it does not hold as a whole."""
+    done = {one.part.id: one for one in compared}
+    of_parts = {part.id: judged[part.id].verdict if part.id in judged else "cannot_be_told" for part in claim.parts}
+    if set(of_parts.values()) == {"holds"}:
+        return "holds", ""
+    verdict: Verdict = "holds_in_part" if "holds" in of_parts.values() else "cannot_be_told"
+    if verdict == "cannot_be_told" and "reversed" in of_parts.values():
+        verdict = "reversed"
+    if not compared:
+        return verdict, "nothing was trained or tested for it"
+    words = (_of_part(part, done.get(part.id), judged.get(part.id)) for part in claim.parts)
+    return verdict, "; ".join(words)
+
+
+def _of_part(part: ClaimPart, one: _Comparison | None, judgement: Judgement | None) -> str:
+    """Say what came of a part."""
+    if one is None or judgement is None:
+        return f"not trained or not tested: {part.says}"
+    if one.unfinished:
+        return f"trained too briefly to compare ({', '.join(one.unfinished)}): {part.says}"
+    if not one.learned:
+        return f"no better than guessing in a network: {part.says}"
+    if judgement.verdict == "cannot_be_told":
+        low, high = judgement.ci95
+        return f"open: {part.says} (the difference may be anything from {low:+.1f} to {high:+.1f} points)"
+    return f"{judgement.verdict}: {part.says}"
 
 
 def _better_than(guessing: float, wrong: Bool[np.ndarray, "seeds N"]) -> bool:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from verydeep.reproduction.claims import MARGIN
 from verydeep.reproduction.paper_tables import PAPER_TABLES, Entry
 from verydeep.reproduction.trainings import TRAININGS, GridTraining
 
@@ -23,7 +24,11 @@ class Grid:
     """Tables of the paper, 3 to 6. For 5 and 6 alone only the networks in them are trained."""
 
     seeds: int = 1
-    """How often everything is trained; with three or more, findings are about networks, not single trainings."""
+    """How often everything is trained. One seed tells nothing about networks trained again; three tell differences of
+    about three points, five of two."""
+
+    margin: float = MARGIN
+    """Percentage points up to which errors count as alike, where a claim says so."""
 
     def __post_init__(self) -> None:
         """Refuse what does not exist."""
@@ -35,6 +40,8 @@ class Grid:
             raise ValueError(f"tables are some of {', '.join(map(str, _NUMBERS))}, not {list(self.tables)}")
         if self.seeds < 1:
             raise ValueError(f"seeds must be 1 or more, not {self.seeds}")
+        if not self.margin > 0:
+            raise ValueError(f"the margin must be above 0 percentage points, not {self.margin}")
 
     @property
     def trainings(self) -> tuple[GridTraining, ...]:

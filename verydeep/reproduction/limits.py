@@ -27,6 +27,7 @@ def limits(
     seeds: Sequence[int],
     tests: Sequence[EntryErrors],
     unusable: Mapping[str, int],
+    unfinished: Sequence[str],
 ) -> list[str]:
     """Return the sentences that are true of trainings by this recipe and of tests with these results."""
     with_or_without = "with" if recipe["batch_norm"] else "without"
@@ -35,14 +36,14 @@ def limits(
         "paper's recipe, and how sure that figure is.",
         _images(tests),
         _seeds(seeds),
-        "A claim 'holds' or is 'reversed' at a level of 5%, corrected for all claims that were tested (Holm); the "
-        "intervals beside are of one comparison each and not corrected. 'Cannot be told' does not mean that there is "
-        "no difference.",
+        "Verdicts have a level of 5% for all claims together; the intervals beside are of one comparison each and not "
+        "corrected. 'Cannot be told' does not mean that there is no difference.",
         "The lowest of many errors on the same images is lower than that network would reach on others.",
         *_starts(trainings),
         *_scaled_down(recipe),
         *_one_position(recipe, trainings),
         *_left_out(unusable),
+        *_unfinished(unfinished),
     ]
 
 
@@ -67,12 +68,14 @@ def _images(tests: Sequence[EntryErrors]) -> str:
 def _seeds(seeds: Sequence[int]) -> str:
     if len(seeds) == 1:
         return (
-            "Each network was trained once. How much its error would vary with another seed is not known: verdicts, p "
-            "values and intervals are of these trained networks on other images, not of the networks trained again."
+            "Each network was trained once. How much its error would vary with another seed is not known, so nothing "
+            "is told of networks trained again: intervals, and what is said of the trained ones, are of these on "
+            "other images."
         )
     return (
         f"Each network was trained with {len(seeds)} seeds, and a difference counts only if it stands against the "
-        "chance in which images there are and in which seeds. Few seeds can tell large differences only."
+        "chance in which images there are and in which seeds; that of the seeds is estimated from all networks "
+        "together. Few seeds can tell large differences only."
     )
 
 
@@ -140,4 +143,13 @@ def _left_out(unusable: Mapping[str, int]) -> list[str]:
     return [
         f"Images that cannot be used were left out: {counts}. They are listed, with reasons, in the runs' "
         "quarantine.jsonl and in evaluations/."
+    ]
+
+
+def _unfinished(trainings: Sequence[str]) -> list[str]:
+    if not trainings:
+        return []
+    return [
+        f"The training of {listed(trainings)} was cut off before the schedule of the learning rate had ended. No claim "
+        "is told by them: give more epochs, or a schedule that ends."
     ]

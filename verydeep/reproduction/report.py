@@ -18,13 +18,14 @@ from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.limits import listed
 from verydeep.reproduction.paper_tables import PAPER_TABLES
 from verydeep.reproduction.results import GridResults, grid_results
-from verydeep.reproduction.stored_tests import StoredTests
+from verydeep.reproduction.stored_tests import StoredTests, write_outcomes
+from verydeep.reproduction.table_rows import outcomes
 from verydeep.reproduction.trainings import SEVEN
 from verydeep.runs.model import load_model
 
-HTML, _MARKDOWN, RESULTS = "report.html", "report.md", "results.json"
+HTML, _MARKDOWN, RESULTS, OUTCOMES = "report.html", "report.md", "results.json", "outcomes.npz"
 
-_MARKS = {"holds": "✓", "reversed": "✗", "cannot be told": "?"}
+_MARKS = {"holds": "✓", "holds_in_part": "◐", "reversed": "✗", "cannot_be_told": "?"}
 """Signs of the verdicts, so that nothing depends on colour."""
 
 
@@ -70,6 +71,7 @@ def write_report(
     svgs = {f"{name}.svg": svg for name, svg in charts.items()}
     write_page(out, f"reproduction/{_MARKDOWN}", values, beside=svgs, **filters)
     numbers = {**results.to_dict(), "confusions": confusions}
+    write_outcomes(out / OUTCOMES, outcomes(grid.entries, tests))
     return write_page(out, f"reproduction/{HTML}", values, beside={RESULTS: numbers}, **filters)
 
 

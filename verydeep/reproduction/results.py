@@ -9,15 +9,16 @@ from typing import Any
 from verydeep.images.quarantine import read_quarantine
 from verydeep.networks.arithmetic import describe
 from verydeep.reproduction import paper
-from verydeep.reproduction.claims import CLAIMS, GAINS
-from verydeep.reproduction.findings import ComparedPart, Finding, Outcomes, findings
+from verydeep.reproduction.claims import GAINS
+from verydeep.reproduction.findings import ComparedPart, Finding, findings
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.limits import limits
-from verydeep.reproduction.stored_tests import StoredTest, StoredTests
+from verydeep.reproduction.stored_tests import StoredTests
 from verydeep.reproduction.table_rows import EntryErrors, TableRow, best_network, entry_errors, outcomes, table_rows
 from verydeep.reproduction.trainings import JITTER, TRAININGS_BY_NAME, GridTraining, last_stages
 from verydeep.runs.files import QUARANTINE
 from verydeep.runs.record import Record, command, read_metrics, read_record
+from verydeep.training.recipe import recipe_from, schedule_ended
 
 _CURVES = {"loss": 4, "validation_error": 2}
 """Figures that are drawn over the epochs, and the decimals kept of each."""
@@ -38,6 +39,11 @@ class FinishedRun:
     def seconds(self) -> float:
         """Duration of all epochs."""
         return sum(epoch["seconds"] for epoch in self.epochs)
+
+    @property
+    def schedule_ended(self) -> bool:
+        """Whether it was trained to the end of its schedule, not cut off before."""
+        return schedule_ended(recipe_from(self.record.recipe), [epoch["validation_error"] for epoch in self.epochs])
 
     @property
     def images(self) -> int:
@@ -172,6 +178,14 @@ class GridResults:
     findings: tuple[Finding, ...]
     verdicts: Mapping[str, int]
     """How many claims have each verdict."""
+    verdicts_of_trained: Mapping[str, int]
+    """Likewise, of just these trained networks."""
+    unfinished: tuple[str, ...]
+    """Trainings that were cut off, with some seed, before their schedule had ended."""
+    guessing: float
+    """Error in percent of always saying the most frequent class."""
+    margin: float
+    """Percentage points up to which errors count as alike."""
     not_told: str
     """Reason why no claim was tested, if none was."""
     best: EntryErrors
@@ -226,7 +240,12 @@ def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) ->
     tested = next(iter(next(iter(tests.values())).values()))
     trainings = tuple(_trained_network(TRAININGS_BY_NAME[name], its) for name, its in runs.items())
     errors = {entry.name: entry_errors(entry, tests, crop=first.recipe["crop"]) for entry in grid.entries}
-    told, not_told = _findings(grid, outcomes(grid.entries, tests), tested)
+    unfinished = tuple(name for name, its in runs.items() if not all(run.schedule_ended for run in its.values()))
+    counts = tested.images_of_classes
+    guessing = 100 - 100 * max(counts) / sum(counts)
+    wrong = outcomes(grid.entries, tests)
+    paired = len(wrong) == len(grid.entries) and len({one.shape for one in wrong.values()}) == 1
+    told = findings(wrong, guessing=guessing, margin=grid.margin, unfinished=unfinished) if paired else ()
     unusable = _unusable((folder / name for folder in folders.values() for name in names), tests)
     return GridResults(
         source=SourceUsed(
@@ -245,26 +264,20 @@ def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) ->
         jittered=all(TRAININGS_BY_NAME[name].scale == JITTER for name in last_stages(names)),
         findings=told,
         verdicts=dict(Counter(one.verdict for one in told)),
-        not_told=not_told,
+        verdicts_of_trained=dict(Counter(one.verdict_of_trained for one in told)),
+        unfinished=unfinished,
+        guessing=guessing,
+        margin=grid.margin,
+        not_told="" if paired else _NOT_THE_SAME,
         best=min(errors.values(), key=lambda one: one.top1_error),
         best_network=best_network(grid, tests).name,
         results_compared=len(errors),
         unusable=unusable,
-        limits=limits(first.recipe, grid.trainings, list(folders), list(errors.values()), unusable),
+        limits=limits(first.recipe, grid.trainings, list(folders), list(errors.values()), unusable, unfinished),
         training_seconds=sum(one.seconds for training in trainings for one in training.seeds),
         versions=first.versions,
         command=command(),
     )
-
-
-def _findings(grid: Grid, wrong: Outcomes, tested: StoredTest) -> tuple[tuple[Finding, ...], str]:
-    """Decide the claims, or say why that cannot be done."""
-    images = {one.shape[1] for one in wrong.values()}
-    if len(wrong) < len(grid.entries) or len(images) > 1:
-        return (), _NOT_THE_SAME
-    counts = tested.images_of_classes
-    guessing = 100 - 100 * max(counts) / sum(counts)
-    return findings(CLAIMS, [one.name for one in grid.trainings], wrong, guessing=guessing), ""
 
 
 def _unusable(folders: Iterable[Path], tests: StoredTests) -> dict[str, int]:

@@ -1,6 +1,9 @@
 """Results of the grid's tests: a file for each entry and seed, with the images that were misclassified."""
 
+import io
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +15,11 @@ from jaxtyping import Bool
 from verydeep.evaluation.metrics import misclassified
 from verydeep.evaluation.results import Evaluation
 from verydeep.machine import atomic
+from verydeep.machine.errors import one_line
+from verydeep.reproduction.contrasts import Outcomes
 from verydeep.reproduction.paper_tables import Entry
 
-_EVALUATIONS = "evaluations"
+_EVALUATIONS, _IMAGES = "evaluations", "images"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,3 +78,26 @@ def read_test(file: Path) -> StoredTest:
         unusable=tuple(figures["unusable"]),
         wrong=np.array([image == "1" for image in figures["top1_wrong_by_image"]]),
     )
+
+
+def write_outcomes(file: Path, outcomes: Outcomes) -> None:
+    """Write which images every test misclassified, a bit for each image and seed, as NumPy's `.npz`."""
+    images = {f"{_IMAGES}/{name}": np.array(wrong.shape[1]) for name, wrong in outcomes.items()}
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **images, **{name: np.packbits(wrong, axis=1) for name, wrong in outcomes.items()})  # type: ignore[arg-type]
+    atomic.write_bytes(file, packed.getvalue())
+
+
+def read_outcomes(file: Path) -> Outcomes:
+    """Read what `write_outcomes` wrote.
+
+    Raises:
+        ValueError: there is no such file, or it is damaged.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            counts = {name.partition("/")[2]: int(arrays[name]) for name in arrays if name.startswith(f"{_IMAGES}/")}
+            bits = {name: np.unpackbits(arrays[name], axis=1, count=count) for name, count in counts.items()}
+            return {name: wrong.astype(bool) for name, wrong in bits.items()}
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{file} cannot be read: {one_line(error)} (verydeep reproduce writes it)") from error

@@ -10,12 +10,11 @@ from jaxtyping import Bool
 from verydeep.evaluation.protocols import Method
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.reproduction import paper
-from verydeep.reproduction.findings import Outcomes
+from verydeep.reproduction.contrasts import Contrasts, Outcomes
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.paper_tables import PAPER_TABLES, Entry
 from verydeep.reproduction.stored_tests import StoredTest, StoredTests
 from verydeep.reproduction.trainings import SEVEN, TRAININGS_BY_NAME
-from verydeep.statistics import percentile_interval, resampled_differences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +115,11 @@ def best_network(grid: Grid, tests: StoredTests) -> Entry:
 
 
 def _interval(of_seeds: list[StoredTest]) -> tuple[float, float] | None:
-    """95% interval of the mean error in percent, seeds and images resampled; None where seeds had different images."""
+    """95% interval of the mean error in percent, by images and seeds; None where seeds had different images."""
     if len(of_seeds) == 1:
         return of_seeds[0].top1_error_ci95
     wrong: list[Bool[np.ndarray, " N"]] = [one.wrong for one in of_seeds]
     if len(set(map(len, wrong))) > 1:
         return None
-    return percentile_interval(resampled_differences(np.stack(wrong).astype(float)))
+    low, high = Contrasts({"": np.stack(wrong)}).of_networks({"": 1.0}).ci95
+    return max(0.0, low), min(100.0, high)

@@ -2,8 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, Literal, get_args
 
 from verydeep.networks.architecture import PAPER_CROP, InitialisationScheme, check_crop
@@ -226,6 +227,13 @@ def after_epoch(plateau: Plateau, error: float, recipe: Recipe) -> Plateau:
     if plateau.drops < recipe.drops:
         return replace(plateau, waited=0, drops=plateau.drops + 1)
     return replace(plateau, finished=True)
+
+
+def schedule_ended(recipe: Recipe, errors: Sequence[float]) -> bool:
+    """Return whether the schedule came to its end in epochs with these validation errors (percent)."""
+    if recipe.schedule != "plateau":
+        return len(errors) >= recipe.epochs
+    return reduce(lambda plateau, error: after_epoch(plateau, error, recipe), errors, Plateau()).finished
 
 
 def learning_rate(recipe: Recipe, plateau: Plateau, *, step: int, steps_per_epoch: int) -> float:

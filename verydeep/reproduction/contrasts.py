@@ -1,0 +1,171 @@
+"""Differences of errors, and how far images and seeds let them vary.
+
+A contrast is a weighted sum of the errors of tests on the same images, each with the same number of seeds: D's error
+minus B's, say. It varies with the choice of images and with how the trainings turn out:
+
+    V = A + max(0, B - C)
+
+    A   variance by images: of the images' weighted outcomes, averaged over the seeds, divided by their number
+    B   variance by seeds: for every group of trainings that a test joins (mostly one training) the larger of its own
+        variance over the seeds and that pooled over all groups tested alike, divided by the number of seeds; added up
+    C   the noise of single images in single seeds, which counts in A and in B
+
+Its degrees of freedom follow Satterthwaite (An Approximate Distribution of Estimates of Variance Components, 1946).
+Seeds of different trainings count as independent, though B to E start from the same A: what they share cancels in their
+differences, so V is then too large rather than too small. `benchmarks/verdicts.py` shows how often this errs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from verydeep.statistics import CONFIDENCE
+
+Outcomes = Mapping[str, Bool[np.ndarray, "seeds N"]]
+"""Which images each test misclassified, by the test's name (`D-256 dense single`), with every seed."""
+
+Weights = Mapping[str, float]
+"""Weights of a contrast by the tests' names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A contrast, in percentage points."""
+
+    points: float
+    """Mean over the seeds."""
+    of_seeds: tuple[float, ...]
+    standard_error: float
+    """Root of V."""
+    degrees_of_freedom: float
+
+    def p_below(self, bound: float) -> float:
+        """Return the one-sided p value of a contrast so far below `bound`, if it truly were `bound`."""
+        from scipy.special import stdtr
+
+        return float(stdtr(self.degrees_of_freedom, (self.points - bound) / self.standard_error))
+
+    def p_above(self, bound: float) -> float:
+        """Return the one-sided p value of a contrast so far above `bound`, if it truly were `bound`."""
+        return 1 - self.p_below(bound)
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """The 95% interval, not corrected for other comparisons."""
+        from scipy.special import stdtrit
+
+        half = float(stdtrit(self.degrees_of_freedom, (1 + CONFIDENCE) / 2)) * self.standard_error
+        return self.points - half, self.points + half
+
+
+class Contrasts:
+    """Contrasts of tests on the same images, with the seeds' variances pooled over all of them."""
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        self.outcomes = outcomes
+        self.seeds, self.images = next(iter(outcomes.values())).shape
+
+    def of_networks(self, weights: Weights) -> Estimate:
+        """Estimate a contrast of networks, trained again, on other images; it takes two seeds or more."""
+        groups = self._groups(weights)
+        by_image = _by_image_variance(sum(groups.values()).mean(axis=0))
+        by_seed, noise, pooled = 0.0, 0.0, []
+        for names, weighted in groups.items():
+            own = weighted.mean(axis=1).var(ddof=1)
+            alike, count = self._pooled_variance({name: weights[name] for name in names})
+            by_seed += max(own, alike) / self.seeds
+            noise += _image_and_seed_variance(weighted) / (self.seeds * self.images)
+            pooled.append(count)
+        variance = by_image + max(0.0, by_seed - noise)
+        terms = by_image**2 / (self.images - 1) + by_seed**2 / (min(pooled) * (self.seeds - 1))
+        return self._estimate(groups, variance, variance**2 / terms)
+
+    def of_trainings(self, weights: Weights) -> Estimate:
+        """Estimate a contrast of just these trained networks on other images."""
+        groups = self._groups(weights)
+        return self._estimate(groups, _by_image_variance(sum(groups.values()).mean(axis=0)), self.images - 1)
+
+    def _estimate(
+        self, groups: Mapping[tuple[str, ...], Float[np.ndarray, "seeds N"]], variance: float, freedom: float
+    ) -> Estimate:
+        of_seeds = 100 * sum(weighted.mean(axis=1) for weighted in groups.values())
+        return Estimate(
+            points=float(of_seeds.mean()),
+            of_seeds=tuple(of_seeds.tolist()),
+            standard_error=100 * float(np.sqrt(variance)),
+            degrees_of_freedom=float(freedom),
+        )
+
+    def _groups(self, weights: Weights) -> dict[tuple[str, ...], Float[np.ndarray, "seeds N"]]:
+        """Return weighted outcomes, added up over tests that share a training and so its seeds."""
+        return {
+            names: sum(weights[name] * self.outcomes[name].astype(np.float64) for name in names)
+            for names in _sharing_trainings(list(weights))
+        }
+
+    @cached_property
+    def _deviations(self) -> Mapping[str, Float[np.ndarray, " seeds"]]:
+        """Error of every test with each seed, minus its mean."""
+        errors = {name: wrong.mean(axis=1) for name, wrong in self.outcomes.items()}
+        return {name: of_seeds - of_seeds.mean() for name, of_seeds in errors.items()}
+
+    def _pooled_variance(self, weights: Weights) -> tuple[float, int]:
+        """Return the variance over seeds of these tests' contrast, pooled over trainings tested alike; their number."""
+        sums = [
+            sum(weight * self._deviations[name] for name, weight in alike.items())
+            for alike in self._tested_alike(weights)
+        ]
+        return float(sum((one**2).sum() for one in sums)) / (len(sums) * (self.seeds - 1)), len(sums)
+
+    def _tested_alike(self, weights: Weights) -> Sequence[Weights]:
+        """Return the contrast for every training that has its tests, by the same protocols; itself for fused ones."""
+        trainings = {trainings_of(name) for name in weights}
+        if len(trainings) > 1 or len(next(iter(trainings))) > 1:
+            return [weights]
+        protocols = {_protocol(name): weight for name, weight in weights.items()}
+        alone = {names[0] for name in self.outcomes if len(names := trainings_of(name)) == 1}
+        contrasts = [
+            {f"{training} {protocol}": weight for protocol, weight in protocols.items()} for training in sorted(alone)
+        ]
+        return [one for one in contrasts if set(one) <= set(self.outcomes)]
+
+
+def trainings_of(test: str) -> tuple[str, ...]:
+    """Return the trainings in a test's name, several if they are fused: `D-256+E-256 dense single`."""
+    return tuple(test.partition(" ")[0].split("+"))
+
+
+def _protocol(test: str) -> str:
+    return test.partition(" ")[2]
+
+
+def _sharing_trainings(tests: Sequence[str]) -> list[tuple[str, ...]]:
+    """Divide tests into groups such that no training is in two of them."""
+    groups: list[tuple[str, ...]] = []
+    for test in tests:
+        trainings = set(trainings_of(test))
+        shared = [group for group in groups if any(trainings & set(trainings_of(other)) for other in group)]
+        groups = [group for group in groups if group not in shared] + [(*sum(shared, ()), test)]
+    return groups
+
+
+def _by_image_variance(of_images: Float[np.ndarray, " N"]) -> float:
+    """Return the variance of the images' mean, as with one more image on either side.
+
+    Without these two (Agresti and Min, Effects and Non-effects of Paired Identical Observations, 2004, add as little) a
+    handful of images on one side alone would look surer than in an exact test.
+    """
+    count = len(of_images)
+    squares, sizes = float((of_images**2).sum()), float(abs(of_images).sum())
+    step = squares / sizes if sizes else 1.0
+    return (squares + 2 * step**2 - count * float(of_images.mean()) ** 2) / (count - 1) / count
+
+
+def _image_and_seed_variance(weighted: Float[np.ndarray, "seeds N"]) -> float:
+    """Return the variance of outcomes around the means of their image and of their seed."""
+    seeds, images = weighted.shape
+    residual = weighted - weighted.mean(axis=0) - weighted.mean(axis=1, keepdims=True) + weighted.mean()
+    return float((residual**2).sum()) / ((seeds - 1) * (images - 1))
