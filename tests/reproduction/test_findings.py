@@ -11,7 +11,7 @@ import verydeep
 from verydeep import findings
 from verydeep.cli import main
 from verydeep.reproduction.claims import CLAIMS
-from verydeep.reproduction.findings import standing
+from verydeep.reproduction.findings import _standing
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.trainings import QUICK
 
@@ -108,7 +108,7 @@ def test_what_the_paper_found_is_found_when_it_is_there():
     levels |= {"D-256": 23, "E-256": 23, "D-256-glorot": 23}
     grid = Grid()
     outcomes = sampled(lambda name: levels.get(name, 23 if "384" in name else 17), sd=0.2, grid=grid)
-    better = {"paper": 0.85, "crops": 0.8, "both": 0.8}
+    better = {"paper": 0.85, "crops": 0.8, "both": 0.65}
     rng = np.random.default_rng(5)
     for name, wrong in outcomes.items():
         kept = (0.7 if "+" in name else 1) * np.prod([by for word, by in better.items() if word in name.split(" ")])
@@ -157,8 +157,8 @@ def test_single_parts_stand_as_by_holm():
         order = np.argsort(p_values)
         corrected = np.maximum.accumulate([(count - rank) * p_values[which] for rank, which in enumerate(order)])
         expected = {str(which) for which, p in zip(order, corrected, strict=True) if p <= 0.04}
-        assert standing([{str(which): p} for which, p in enumerate(p_values)], 0.04) == expected
-    assert standing([], 0.04) == set()
+        assert _standing([{str(which): p} for which, p in enumerate(p_values)], 0.04) == expected
+    assert _standing([], 0.04) == set()
 
 
 @pytest.mark.parametrize(
@@ -173,15 +173,14 @@ def test_single_parts_stand_as_by_holm():
     ],
 )
 def test_parts_of_claims_stand_by_the_rules(families, stand):
-    assert standing(families, 0.04) == set(stand)
+    assert _standing(families, 0.04) == set(stand)
 
 
 def test_outcomes_that_were_kept_give_the_findings_again(tmp_path, capsys):
     grid = Grid(only=("A-256", "B-256", "D-256", "E-256"), tables=(3,), seeds=3)
     errors = {"A": 30, "B": 20, "D": 10, "E": 10}
     _, _, results = made_up(tmp_path, grid=grid, errors=lambda name, seed: errors[name[0]] + seed / 2)
-    with pytest.raises(SystemExit, match="0"):
-        main(["findings", str(tmp_path), "--json", "-"])
+    main(["findings", str(tmp_path), "--json", "-"])
     assert json.loads(capsys.readouterr().out)["findings"] == results["findings"]
     (tmp_path / "outcomes.npz").write_bytes(b"PK damaged")
     with pytest.raises(SystemExit, match="2"):

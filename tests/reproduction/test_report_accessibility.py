@@ -28,7 +28,7 @@ SPOILT = {
     "a section without a heading": ("<h2>Findings</h2>", ""),
     "a table without a caption": ("caption>", "em>"),
     "a <th> without a scope: step": ('<th scope="col">step', "<th>step"),
-    "p has the scope row in {'thead'}": ('<th scope="col">p<', '<th scope="row">p<'),
+    "difference has the scope row in {'thead'}": ('<th scope="col">difference<', '<th scope="row">difference<'),
     "an empty <th>": (">claim<", "><"),
     "a line without a <th>": ('<th scope="row">several test scales, against one</th>', "<td>several test scales</td>"),
     "has rows of": ('<th scope="col">step</th>', '<th scope="col">step</th><th scope="col">why</th>'),

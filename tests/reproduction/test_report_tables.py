@@ -4,6 +4,7 @@ import re
 
 import pytest
 from made_up_grids import TEN, html_table, made_up, markdown_table
+from scipy import stats
 
 from verydeep.reproduction.grid import Grid
 
@@ -62,13 +63,14 @@ def test_three_seeds_and_everything(everything):
 
 def test_an_interval_over_seeds_allows_for_how_they_differ(tmp_path):
     grid = Grid(only=("A-256",), tables=(3,), seeds=3)
-    _, _, results = made_up(tmp_path, grid=grid, errors=lambda _, seed: (10.0, 20.0, 30.0)[seed])
+    _, _, results = made_up(tmp_path, grid=grid, errors=lambda _, seed: (16.0, 20.0, 24.0)[seed])
     row = results["tables"]["3"][0]
     low, high = row["top1_error_ci95"]
     assert row["top1_error"] == pytest.approx(20.0)
-    # The mean of three drawn seeds varies with a standard deviation of 4.7 points; with one seed it is 2.1 (images).
-    assert 9 < low < 20 - 1.96 * 4
-    assert 20 + 1.96 * 4 < high < 31
+    # Three seeds alone, 4 points apart: Student's t with two degrees of freedom. Images add a little, also to those.
+    half = stats.t.ppf(0.975, 2) * 4 / 3**0.5
+    assert 20 - 1.1 * half < low < 20 - 0.7 * half
+    assert high == pytest.approx(40 - low)
 
 
 def test_tables_5_and_6_are_beside_the_papers(everything):

@@ -176,7 +176,7 @@ def test_a_recipe_that_is_the_grids_business_is_refused(images, tmp_path):
 
 def test_quick_is_the_papers_recipe_but_for_what_it_names():
     changed = {name for name, value in vars(_QUICK_RECIPE).items() if value != vars(Recipe())[name]}
-    assert changed == {"crop", "width", "batch", "learning_rate", "epochs", "patience"}
+    assert changed == {"crop", "width", "batch", "learning_rate", "epochs", "schedule"}
     assert quick_recipe("digits") == replace(_QUICK_RECIPE, flip=False)
     assert quick_recipe("photos") == _QUICK_RECIPE
 

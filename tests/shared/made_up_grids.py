@@ -78,7 +78,15 @@ def made_up(
     for seed in range(grid.seeds):
         folders[seed] = folder / "runs" / f"seed-{seed}"
         for number, training in enumerate(grid.trainings):
-            settings = {"crop": 32, "width": 0.05, "epochs": 2, "schedule": "cosine", **recipe, "scale": training.scale, "seed": seed}
+            settings = {
+                "crop": 32,
+                "width": 0.05,
+                "epochs": 2,
+                "schedule": "cosine",
+                **recipe,
+                "scale": training.scale,
+                "seed": seed,
+            }
             record = Record(
                 network=training.network,
                 recipe=asdict(Recipe(**settings)),

@@ -76,8 +76,8 @@ def stack_table(stack: StackDescription) -> Table:
     table.add_row("non-linearities", str(len(stack.kernels)), "1")
     fewer = 100 * (1 - stack.weights / stack.single_weights)
     table.caption = Text(
-        f"The one layer has {stack.single_extra_percent:.0f}% more weights than the stack, the stack {fewer:.0f}% fewer "
-        "than the one layer."
+        f"The one layer has {stack.single_extra_percent:.0f}% more weights than the stack, "
+        f"the stack {fewer:.0f}% fewer than the one layer."
     )
     return table
 

@@ -53,11 +53,6 @@ def p_value(value: float) -> str:
     return f"{value:.2g}"
 
 
-def rounded_p_value(value: float | None) -> str:
-    """Write a p value with three decimals: `0.031`, `< 0.001`; a dash where there is none."""
-    return "< 0.001" if value is not None and value < 0.001 else decimal(value, 3)
-
-
 def duration(seconds: float) -> str:
     """Write `75.2` as `1:15`, `4000` as `1:06:40`."""
     minutes, rest = divmod(round(seconds), 60)

@@ -71,7 +71,7 @@ class Contrasts:
     def of_networks(self, weights: Weights) -> Estimate:
         """Estimate a contrast of networks, trained again, on other images; it takes two seeds or more."""
         groups = self._groups(weights)
-        by_image = _by_image_variance(sum(groups.values()).mean(axis=0))
+        by_image = _by_image_variance(np.sum([*groups.values()], axis=0).mean(axis=0))
         by_seed, noise, pooled = 0.0, 0.0, []
         for names, weighted in groups.items():
             own = weighted.mean(axis=1).var(ddof=1)
@@ -86,12 +86,14 @@ class Contrasts:
     def of_trainings(self, weights: Weights) -> Estimate:
         """Estimate a contrast of just these trained networks on other images."""
         groups = self._groups(weights)
-        return self._estimate(groups, _by_image_variance(sum(groups.values()).mean(axis=0)), self.images - 1)
+        return self._estimate(
+            groups, _by_image_variance(np.sum([*groups.values()], axis=0).mean(axis=0)), self.images - 1
+        )
 
     def _estimate(
         self, groups: Mapping[tuple[str, ...], Float[np.ndarray, "seeds N"]], variance: float, freedom: float
     ) -> Estimate:
-        of_seeds = 100 * sum(weighted.mean(axis=1) for weighted in groups.values())
+        of_seeds = 100 * np.sum([weighted.mean(axis=1) for weighted in groups.values()], axis=0)
         return Estimate(
             points=float(of_seeds.mean()),
             of_seeds=tuple(of_seeds.tolist()),
@@ -102,7 +104,7 @@ class Contrasts:
     def _groups(self, weights: Weights) -> dict[tuple[str, ...], Float[np.ndarray, "seeds N"]]:
         """Return weighted outcomes, added up over tests that share a training and so its seeds."""
         return {
-            names: sum(weights[name] * self.outcomes[name].astype(np.float64) for name in names)
+            names: np.sum([weights[name] * self.outcomes[name] for name in names], axis=0)
             for names in _sharing_trainings(list(weights))
         }
 
@@ -115,7 +117,7 @@ class Contrasts:
     def _pooled_variance(self, weights: Weights) -> tuple[float, int]:
         """Return the variance over seeds of these tests' contrast, pooled over trainings tested alike; their number."""
         sums = [
-            sum(weight * self._deviations[name] for name, weight in alike.items())
+            np.sum([weight * self._deviations[name] for name, weight in alike.items()], axis=0)
             for alike in self._tested_alike(weights)
         ]
         return float(sum((one**2).sum() for one in sums)) / (len(sums) * (self.seeds - 1)), len(sums)

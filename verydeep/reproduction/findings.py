@@ -26,6 +26,8 @@ from verydeep.statistics import CONFIDENCE, wilson_interval
 _LEVEL_OF_HOLDS, _LEVEL_OF_REVERSED = 0.8 * (1 - CONFIDENCE), 0.2 * (1 - CONFIDENCE)
 """Together the level; the paper's own direction has more of it, being what is asked."""
 
+_ONE_SEED = "one seed does not tell how networks trained again would err"
+
 Verdict = Literal["holds", "holds_in_part", "reversed", "cannot_be_told"]
 
 
@@ -151,15 +153,18 @@ def findings(
             _compared_part(one, outcomes, trained[one.part.id], of_trained[one.part.id], of_networks.get(one.part.id))
             for one in its
         )
-        verdict, why = _told(claim, its, of_networks)
+        verdict_of_trained, why_of_trained = _told(claim, its, of_trained)
+        verdict, why = _told(claim, its, of_networks) if of_networks else ("cannot_be_told", why_of_trained)
+        if its and not of_networks:
+            why = "; of those trained, ".join(filter(None, (_ONE_SEED, why)))
         found.append(
             Finding(
                 number=number,
                 id=claim.id,
                 says=claim.says,
                 verdict=verdict,
-                verdict_of_trained=_told(claim, its, of_trained)[0],
-                why=why if of_networks or not parts else "one seed does not tell how networks trained again would err",
+                verdict_of_trained=verdict_of_trained,
+                why=why,
                 parts=parts,
             )
         )
@@ -223,8 +228,10 @@ def _judgements(
     """Judge all parts of all claims that have estimates."""
     holds = {one.part.id: _p_holds(one.part.kind, estimates[one.part.id], margin) for one in every if estimates}
     opposite = {one.part.id: _p_reversed(one.part.kind, estimates[one.part.id], margin) for one in every if estimates}
-    stand = standing([{part.id: holds[part.id] for part in its} for its in families if estimates], _LEVEL_OF_HOLDS)
-    fall = standing([{part.id: opposite[part.id] for part in its} for its in families if estimates], _LEVEL_OF_REVERSED)
+    stand = _standing([{part.id: holds[part.id] for part in its} for its in families if estimates], _LEVEL_OF_HOLDS)
+    fall = _standing(
+        [{part.id: opposite[part.id] for part in its} for its in families if estimates], _LEVEL_OF_REVERSED
+    )
     return {
         part: Judgement(
             verdict="holds" if part in stand else "reversed" if part in fall else "cannot_be_told",
@@ -256,7 +263,7 @@ def _p_reversed(kind: Kind, estimate: Estimate, margin: float) -> float:
             return min(1.0, 2 * min(estimate.p_above(margin), estimate.p_below(-margin)))
 
 
-def standing(families: Sequence[Mapping[str, float]], level: float) -> set[str]:
+def _standing(families: Sequence[Mapping[str, float]], level: float) -> set[str]:
     """Return the parts that stand at a level that counts all of them, given the p values of each claim's parts.
 
     Source: the graphical approach of Bretz and others (A Graphical Approach to Sequentially Rejective Multiple Test

@@ -239,11 +239,11 @@ def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) ->
     first = next(iter(runs[names[0]].values())).record
     tested = next(iter(next(iter(tests.values())).values()))
     trainings = tuple(_trained_network(TRAININGS_BY_NAME[name], its) for name, its in runs.items())
-    errors = {entry.name: entry_errors(entry, tests, crop=first.recipe["crop"]) for entry in grid.entries}
+    wrong = outcomes(grid.entries, tests)
+    errors = {entry.name: entry_errors(entry, tests, wrong, crop=first.recipe["crop"]) for entry in grid.entries}
     unfinished = tuple(name for name, its in runs.items() if not all(run.schedule_ended for run in its.values()))
     counts = tested.images_of_classes
     guessing = 100 - 100 * max(counts) / sum(counts)
-    wrong = outcomes(grid.entries, tests)
     paired = len(wrong) == len(grid.entries) and len({one.shape for one in wrong.values()}) == 1
     told = findings(wrong, guessing=guessing, margin=grid.margin, unfinished=unfinished) if paired else ()
     unusable = _unusable((folder / name for folder in folders.values() for name in names), tests)

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 
 from verydeep.evaluation.protocols import Method
 from verydeep.networks.scales import scale_in_pixels
@@ -72,8 +71,8 @@ def outcomes(entries: Iterable[Entry], tests: StoredTests) -> Outcomes:
     return {name: np.stack(of_seeds) for name, of_seeds in wrong.items() if len(set(map(len, of_seeds))) == 1}
 
 
-def entry_errors(entry: Entry, tests: StoredTests, *, crop: int) -> EntryErrors:
-    """Average the errors of an entry over the seeds."""
+def entry_errors(entry: Entry, tests: StoredTests, wrong: Outcomes, *, crop: int) -> EntryErrors:
+    """Average the errors of an entry over the seeds; those of all entries tell how seeds vary."""
     trainings = [TRAININGS_BY_NAME[name] for name in entry.trainings]
     of_seeds = [of_seed[entry.name] for of_seed in tests.values()]
     first = of_seeds[0]
@@ -89,7 +88,7 @@ def entry_errors(entry: Entry, tests: StoredTests, *, crop: int) -> EntryErrors:
         n=first.n,
         top1_error=sum(one.top1_error for one in of_seeds) / len(of_seeds),
         of_seeds=tuple(one.top1_error for one in of_seeds),
-        top1_error_ci95=_interval(of_seeds),
+        top1_error_ci95=_interval(entry, of_seeds, wrong),
         top5_error=sum(top5) / len(of_seeds) if len(top5) == len(of_seeds) else None,
     )
 
@@ -114,12 +113,12 @@ def best_network(grid: Grid, tests: StoredTests) -> Entry:
     return min(alone, key=lambda entry: np.mean([of_seed[entry.name].top1_error for of_seed in tests.values()]))
 
 
-def _interval(of_seeds: list[StoredTest]) -> tuple[float, float] | None:
+def _interval(entry: Entry, of_seeds: list[StoredTest], wrong: Outcomes) -> tuple[float, float] | None:
     """95% interval of the mean error in percent, by images and seeds; None where seeds had different images."""
     if len(of_seeds) == 1:
         return of_seeds[0].top1_error_ci95
-    wrong: list[Bool[np.ndarray, " N"]] = [one.wrong for one in of_seeds]
-    if len(set(map(len, wrong))) > 1:
+    if entry.name not in wrong:
         return None
-    low, high = Contrasts({"": np.stack(wrong)}).of_networks({"": 1.0}).ci95
+    alike = {name: one for name, one in wrong.items() if one.shape == wrong[entry.name].shape}
+    low, high = Contrasts(alike).of_networks({entry.name: 1.0}).ci95
     return max(0.0, low), min(100.0, high)
