@@ -124,6 +124,14 @@ def test_a_training_that_was_cut_off_is_not_compared():
     assert told.why == "trained too briefly to compare (B-5x5-256): B errs less than B with 5 x 5 layers"
 
 
+def test_a_network_that_does_not_learn_with_some_seed_says_nothing_of_how_the_others_vary():
+    outcomes = sampled(lambda name: 30 if name == "B-5x5-256" else 20, sd=0.2)
+    told = by_id(findings(outcomes, guessing=CHANCE))["small_filters_help"]
+    outcomes["E-256 dense single"][0] = True
+    (part,), (before,) = by_id(findings(outcomes, guessing=CHANCE))["small_filters_help"].parts, told.parts
+    assert part.networks.ci95 == pytest.approx(before.networks.ci95, abs=0.3)
+
+
 def test_what_was_not_trained_is_named():
     told = by_id(findings(sampled(lambda name: 25), guessing=CHANCE))
     for claim in ("scale_jitter_helps", "glorot_needs_no_copying"):
@@ -143,6 +151,7 @@ def test_the_margin_decides_what_is_alike():
         ({}, {}, "findings need tests"),
         ({"A-256 dense single": np.ones((2, 3)) > 0, "B-256 dense single": np.ones((2, 4)) > 0}, {}, "the same images"),
         ({"A-256 dense single": np.ones((2, 3)) > 0}, {"margin": 0}, "the margin must be above 0"),
+        ({"A-256 dense single": np.ones((2, 1)) > 0}, {}, "two test images or more"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(outcomes, more, message):

@@ -15,7 +15,7 @@ Seeds of different trainings count as independent, though B to E start from the 
 differences, so V is then too large rather than too small. `benchmarks/verdicts.py` shows how often this errs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -64,8 +64,10 @@ class Estimate:
 class Contrasts:
     """Contrasts of tests on the same images, with the seeds' variances pooled over all of them."""
 
-    def __init__(self, outcomes: Outcomes) -> None:
+    def __init__(self, outcomes: Outcomes, *, pooled: Collection[str] | None = None) -> None:
+        """Take tests; the seeds of those in `pooled` (all, if not given) tell how seeds vary."""
         self.outcomes = outcomes
+        self._pooled = set(outcomes if pooled is None else pooled)
         self.seeds, self.images = next(iter(outcomes.values())).shape
 
     def of_networks(self, weights: Weights) -> Estimate:
@@ -128,11 +130,11 @@ class Contrasts:
         if len(trainings) > 1 or len(next(iter(trainings))) > 1:
             return [weights]
         protocols = {_protocol(name): weight for name, weight in weights.items()}
-        alone = {names[0] for name in self.outcomes if len(names := trainings_of(name)) == 1}
+        alone = {names[0] for name in self._pooled if len(names := trainings_of(name)) == 1}
         contrasts = [
             {f"{training} {protocol}": weight for protocol, weight in protocols.items()} for training in sorted(alone)
         ]
-        return [one for one in contrasts if set(one) <= set(self.outcomes)]
+        return [one for one in contrasts if set(one) <= self._pooled] or [weights]
 
 
 def trainings_of(test: str) -> tuple[str, ...]:

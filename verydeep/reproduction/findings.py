@@ -129,15 +129,17 @@ def findings(
         claims: what is decided together.
 
     Raises:
-        ValueError: no tests, tests of different images or seeds, or a margin that is not above 0.
+        ValueError: no tests, tests of different images or seeds, a single image, or a margin that is not above 0.
     """
     if not outcomes or len({wrong.shape for wrong in outcomes.values()}) > 1:
         raise ValueError("findings need tests, all of them on the same images and with the same seeds")
+    if next(iter(outcomes.values())).shape[1] < 2:
+        raise ValueError("findings need two test images or more")
     if not margin > 0:
         raise ValueError(f"the margin must be above 0 percentage points, not {margin}")
-    contrasts = Contrasts(outcomes)
     trainings = sorted({name for test in outcomes for name in trainings_of(test)})
     learned = {name for name, wrong in outcomes.items() if _better_than(guessing, wrong)}
+    contrasts = Contrasts(outcomes, pooled={name for name in learned if not set(trainings_of(name)) & set(unfinished)})
     compared = [
         [one for part in claim.parts if (one := _comparison(part, trainings, outcomes, learned, unfinished))]
         for claim in claims
@@ -146,7 +148,8 @@ def findings(
     trained = {one.part.id: contrasts.of_trainings(one.weights) for one in every}
     networks = {one.part.id: contrasts.of_networks(one.weights) for one in every} if contrasts.seeds > 1 else {}
     families = [[one.part for one in its if one.fair] for its in compared]
-    of_trained, of_networks = (_judgements(every, families, estimates, margin) for estimates in (trained, networks))
+    of_trained = _judgements(every, families, trained, margin)
+    of_networks = _judgements(every, families, networks, margin) if networks else {}
     found = []
     for number, (claim, its) in enumerate(zip(claims, compared, strict=True), 1):
         parts = tuple(
@@ -225,13 +228,11 @@ def _judgements(
     estimates: Mapping[str, Estimate],
     margin: float,
 ) -> dict[str, Judgement]:
-    """Judge all parts of all claims that have estimates."""
-    holds = {one.part.id: _p_holds(one.part.kind, estimates[one.part.id], margin) for one in every if estimates}
-    opposite = {one.part.id: _p_reversed(one.part.kind, estimates[one.part.id], margin) for one in every if estimates}
-    stand = _standing([{part.id: holds[part.id] for part in its} for its in families if estimates], _LEVEL_OF_HOLDS)
-    fall = _standing(
-        [{part.id: opposite[part.id] for part in its} for its in families if estimates], _LEVEL_OF_REVERSED
-    )
+    """Judge all parts; those of `families`, the claims' fair comparisons, share the level."""
+    holds = {one.part.id: _p_holds(one.part.kind, estimates[one.part.id], margin) for one in every}
+    opposite = {one.part.id: _p_reversed(one.part.kind, estimates[one.part.id], margin) for one in every}
+    stand = _standing([{part.id: holds[part.id] for part in its} for its in families], _LEVEL_OF_HOLDS)
+    fall = _standing([{part.id: opposite[part.id] for part in its} for its in families], _LEVEL_OF_REVERSED)
     return {
         part: Judgement(
             verdict="holds" if part in stand else "reversed" if part in fall else "cannot_be_told",

@@ -147,6 +147,9 @@ _NOT_THE_SAME = (
 )
 
 
+_ONE_IMAGE = "A single test image tells nothing: no claim was tested."
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceUsed:
     """The images."""
@@ -244,7 +247,7 @@ def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) ->
     unfinished = tuple(name for name, its in runs.items() if not all(run.schedule_ended for run in its.values()))
     counts = tested.images_of_classes
     guessing = 100 - 100 * max(counts) / sum(counts)
-    paired = len(wrong) == len(grid.entries) and len({one.shape for one in wrong.values()}) == 1
+    paired = tested.n > 1 and len(wrong) == len(grid.entries) and len({one.shape for one in wrong.values()}) == 1
     told = findings(wrong, guessing=guessing, margin=grid.margin, unfinished=unfinished) if paired else ()
     unusable = _unusable((folder / name for folder in folders.values() for name in names), tests)
     return GridResults(
@@ -268,7 +271,7 @@ def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) ->
         unfinished=unfinished,
         guessing=guessing,
         margin=grid.margin,
-        not_told="" if paired else _NOT_THE_SAME,
+        not_told="" if paired else _NOT_THE_SAME if tested.n > 1 else _ONE_IMAGE,
         best=min(errors.values(), key=lambda one: one.top1_error),
         best_network=best_network(grid, tests).name,
         results_compared=len(errors),
