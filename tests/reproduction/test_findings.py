@@ -195,6 +195,10 @@ def test_outcomes_that_were_kept_give_the_findings_again(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["findings", str(tmp_path)])
     assert "outcomes.npz cannot be read" in capsys.readouterr().err
+    (tmp_path / "outcomes.npz").unlink()
+    with pytest.raises(SystemExit, match="2"):
+        main(["findings", str(tmp_path)])
+    assert "there is no" in capsys.readouterr().err
 
 
 def test_findings_are_public():

@@ -10,7 +10,10 @@ minus B's, say. It varies with the choice of images and with how the trainings t
         variance over the seeds and that pooled over all groups tested alike, divided by the number of seeds; added up
     C   the noise of single images in single seeds, which counts in A and in B
 
-Its degrees of freedom follow Satterthwaite (An Approximate Distribution of Estimates of Variance Components, 1946).
+Its degrees of freedom follow Satterthwaite (An Approximate Distribution of Estimates of Variance Components, 1946);
+those of B are fewer by (seeds - 1) / seeds, since with few seeds a network that varies more than the others may not
+show it: without that, 6% of simulated reports with two or three seeds and one network of four times the others' spread
+were false.
 Seeds of different trainings count as independent, though B to E start from the same A: what they share cancels in their
 differences, so V is then too large rather than too small. `benchmarks/verdicts.py` shows how often this errs.
 """
@@ -74,7 +77,7 @@ class Contrasts:
         """Estimate a contrast of networks, trained again, on other images; it takes two seeds or more."""
         groups = self._groups(weights)
         by_image = _by_image_variance(np.sum([*groups.values()], axis=0).mean(axis=0))
-        by_seed, noise, pooled = 0.0, 0.0, []
+        by_seed, noise, pooled = 0.0, 0.0, list[float]()
         for names, weighted in groups.items():
             own = weighted.mean(axis=1).var(ddof=1)
             alike, count = self._pooled_variance({name: weights[name] for name in names})
@@ -82,7 +85,7 @@ class Contrasts:
             noise += _image_and_seed_variance(weighted) / (self.seeds * self.images)
             pooled.append(count)
         variance = by_image + max(0.0, by_seed - noise)
-        terms = by_image**2 / (self.images - 1) + by_seed**2 / (min(pooled) * (self.seeds - 1))
+        terms = by_image**2 / (self.images - 1) + by_seed**2 / (min(pooled) * _freedom(self.seeds))
         return self._estimate(groups, variance, variance**2 / terms)
 
     def of_trainings(self, weights: Weights) -> Estimate:
@@ -116,13 +119,20 @@ class Contrasts:
         errors = {name: wrong.mean(axis=1) for name, wrong in self.outcomes.items()}
         return {name: of_seeds - of_seeds.mean() for name, of_seeds in errors.items()}
 
-    def _pooled_variance(self, weights: Weights) -> tuple[float, int]:
-        """Return the variance over seeds of these tests' contrast, pooled over trainings tested alike; their number."""
+    def _pooled_variance(self, weights: Weights) -> tuple[float, float]:
+        """Return the variance over seeds of these tests' contrast, pooled over trainings tested alike; their number.
+
+        Trainings that vary differently count as fewer, again by Satterthwaite: squared sum by sum of squares, the
+        latter without what chance adds to squares of estimates from few seeds.
+        """
         sums = [
             np.sum([weight * self._deviations[name] for name, weight in alike.items()], axis=0)
             for alike in self._tested_alike(weights)
         ]
-        return float(sum((one**2).sum() for one in sums)) / (len(sums) * (self.seeds - 1)), len(sums)
+        variances = np.square(sums).sum(axis=1) / (self.seeds - 1)
+        squares = float((variances**2).sum()) * (self.seeds - 1) / (self.seeds + 1)
+        count = min(len(sums), max(1.0, float(variances.sum()) ** 2 / squares)) if squares else len(sums)
+        return float(variances.mean()), count
 
     def _tested_alike(self, weights: Weights) -> Sequence[Weights]:
         """Return the contrast for every training that has its tests, by the same protocols; itself for fused ones."""
@@ -135,6 +145,11 @@ class Contrasts:
             {f"{training} {protocol}": weight for protocol, weight in protocols.items()} for training in sorted(alone)
         ]
         return [one for one in contrasts if set(one) <= self._pooled] or [weights]
+
+
+def _freedom(seeds: int) -> float:
+    """Return the degrees of freedom that each training gives to the variance by seeds."""
+    return (seeds - 1) ** 2 / seeds
 
 
 def trainings_of(test: str) -> tuple[str, ...]:

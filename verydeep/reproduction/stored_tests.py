@@ -94,10 +94,14 @@ def read_outcomes(file: Path) -> Outcomes:
     Raises:
         ValueError: there is no such file, or it is damaged.
     """
+    if not file.is_file():
+        raise ValueError(f"there is no {file}: verydeep reproduce writes it beside its report")
     try:
         with np.load(file, allow_pickle=False) as arrays:
             counts = {name.partition("/")[2]: int(arrays[name]) for name in arrays if name.startswith(f"{_IMAGES}/")}
             bits = {name: np.unpackbits(arrays[name], axis=1, count=count) for name, count in counts.items()}
             return {name: wrong.astype(bool) for name, wrong in bits.items()}
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{file} cannot be read: {one_line(error)} (verydeep reproduce writes it)") from error
+        raise ValueError(
+            f"{file} cannot be read: {one_line(error)}: repeat verydeep reproduce, which writes it"
+        ) from error
