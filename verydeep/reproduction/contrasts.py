@@ -76,7 +76,7 @@ class Contrasts:
     def of_networks(self, weights: Weights) -> Estimate:
         """Estimate a contrast of networks, trained again, on other images; it takes two seeds or more."""
         groups = self._groups(weights)
-        by_image = _by_image_variance(np.sum([*groups.values()], axis=0).mean(axis=0))
+        by_image = _by_image_variance(groups)
         by_seed, noise, pooled = 0.0, 0.0, list[float]()
         for names, weighted in groups.items():
             own = weighted.mean(axis=1).var(ddof=1)
@@ -91,9 +91,7 @@ class Contrasts:
     def of_trainings(self, weights: Weights) -> Estimate:
         """Estimate a contrast of just these trained networks on other images."""
         groups = self._groups(weights)
-        return self._estimate(
-            groups, _by_image_variance(np.sum([*groups.values()], axis=0).mean(axis=0)), self.images - 1
-        )
+        return self._estimate(groups, _by_image_variance(groups), self.images - 1)
 
     def _estimate(
         self, groups: Mapping[tuple[str, ...], Float[np.ndarray, "seeds N"]], variance: float, freedom: float
@@ -171,12 +169,13 @@ def _sharing_trainings(tests: Sequence[str]) -> list[tuple[str, ...]]:
     return groups
 
 
-def _by_image_variance(of_images: Float[np.ndarray, " N"]) -> float:
-    """Return the variance of the images' mean, as with one more image on either side.
+def _by_image_variance(groups: Mapping[tuple[str, ...], Float[np.ndarray, "seeds N"]]) -> float:
+    """Return the variance of the mean over images, all groups together, as with one more image on either side.
 
     Without these two (Agresti and Min, Effects and Non-effects of Paired Identical Observations, 2004, add as little) a
     handful of images on one side alone would look surer than in an exact test.
     """
+    of_images = np.sum([*groups.values()], axis=0).mean(axis=0)
     count = len(of_images)
     squares, sizes = float((of_images**2).sum()), float(abs(of_images).sum())
     step = squares / sizes if sizes else 1.0

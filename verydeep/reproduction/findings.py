@@ -102,8 +102,8 @@ class _Comparison:
 
     @property
     def weights(self) -> Weights:
-        """Weights of the difference; a test that is on both sides, as in no claim of the paper, would cancel."""
-        return {**self.first, **{name: -weight for name, weight in self.second.items()}}
+        """Weights of the difference; what is on both sides cancels."""
+        return {name: self.first.get(name, 0.0) - self.second.get(name, 0.0) for name in {**self.first, **self.second}}
 
     @property
     def fair(self) -> bool:
@@ -229,39 +229,32 @@ def _judgements(
     margin: float,
 ) -> dict[str, Judgement]:
     """Judge all parts; those of `families`, the claims' fair comparisons, share the level."""
-    holds = {one.part.id: _p_holds(one.part.kind, estimates[one.part.id], margin) for one in every}
-    opposite = {one.part.id: _p_reversed(one.part.kind, estimates[one.part.id], margin) for one in every}
-    stand = _standing([{part.id: holds[part.id] for part in its} for its in families], _LEVEL_OF_HOLDS)
-    fall = _standing([{part.id: opposite[part.id] for part in its} for its in families], _LEVEL_OF_REVERSED)
+    p_values = {one.part.id: _p_values(one.part.kind, estimates[one.part.id], margin) for one in every}
+    stand, fall = (
+        _standing([{part.id: p_values[part.id][way] for part in its} for its in families], level)
+        for way, level in enumerate((_LEVEL_OF_HOLDS, _LEVEL_OF_REVERSED))
+    )
     return {
         part: Judgement(
             verdict="holds" if part in stand else "reversed" if part in fall else "cannot_be_told",
-            p_holds=holds[part],
-            p_reversed=opposite[part],
+            p_holds=p_values[part][0],
+            p_reversed=p_values[part][1],
             ci95=estimate.ci95,
         )
         for part, estimate in estimates.items()
     }
 
 
-def _p_holds(kind: Kind, estimate: Estimate, margin: float) -> float:
+def _p_values(kind: Kind, estimate: Estimate, margin: float) -> tuple[float, float]:
+    """Return the p values by which a part holds, and by which it is reversed."""
     match kind:
         case "less":
-            return estimate.p_below(0)
+            return estimate.p_below(0), estimate.p_above(0)
         case "no_more":
-            return estimate.p_below(margin)
+            return estimate.p_below(margin), estimate.p_above(margin)
         case "alike":  # two one-sided tests (Schuirmann, 1987)
-            return max(estimate.p_below(margin), estimate.p_above(-margin))
-
-
-def _p_reversed(kind: Kind, estimate: Estimate, margin: float) -> float:
-    match kind:
-        case "less":
-            return estimate.p_above(0)
-        case "no_more":
-            return estimate.p_above(margin)
-        case "alike":
-            return min(1.0, 2 * min(estimate.p_above(margin), estimate.p_below(-margin)))
+            inside = max(estimate.p_below(margin), estimate.p_above(-margin))
+            return inside, min(1.0, 2 * min(estimate.p_above(margin), estimate.p_below(-margin)))
 
 
 def _standing(families: Sequence[Mapping[str, float]], level: float) -> set[str]:

@@ -14,7 +14,15 @@ from verydeep.reproduction.findings import ComparedPart, Finding, findings
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.limits import limits
 from verydeep.reproduction.stored_tests import StoredTests
-from verydeep.reproduction.table_rows import EntryErrors, TableRow, best_network, entry_errors, outcomes, table_rows
+from verydeep.reproduction.table_rows import (
+    EntryErrors,
+    TableRow,
+    best_network,
+    contrasts_of_tests,
+    entry_errors,
+    outcomes,
+    table_rows,
+)
 from verydeep.reproduction.trainings import JITTER, TRAININGS_BY_NAME, GridTraining, last_stages
 from verydeep.runs.files import QUARANTINE
 from verydeep.runs.record import Record, command, read_metrics, read_record
@@ -243,7 +251,8 @@ def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) ->
     tested = next(iter(next(iter(tests.values())).values()))
     trainings = tuple(_trained_network(TRAININGS_BY_NAME[name], its) for name, its in runs.items())
     wrong = outcomes(grid.entries, tests)
-    errors = {entry.name: entry_errors(entry, tests, wrong, crop=first.recipe["crop"]) for entry in grid.entries}
+    contrasts, crop = contrasts_of_tests(wrong), first.recipe["crop"]
+    errors = {entry.name: entry_errors(entry, tests, contrasts, crop=crop) for entry in grid.entries}
     unfinished = tuple(name for name, its in runs.items() if not all(run.schedule_ended for run in its.values()))
     counts = tested.images_of_classes
     guessing = 100 - 100 * max(counts) / sum(counts)

@@ -71,8 +71,15 @@ def outcomes(entries: Iterable[Entry], tests: StoredTests) -> Outcomes:
     return {name: np.stack(of_seeds) for name, of_seeds in wrong.items() if len(set(map(len, of_seeds))) == 1}
 
 
-def entry_errors(entry: Entry, tests: StoredTests, wrong: Outcomes, *, crop: int) -> EntryErrors:
-    """Average the errors of an entry over the seeds; those of all entries tell how seeds vary."""
+def contrasts_of_tests(wrong: Outcomes) -> dict[str, Contrasts]:
+    """Return for each test the contrasts of all that have its images and seeds, which tell together how seeds vary."""
+    shapes = {one.shape for one in wrong.values()}
+    alike = [Contrasts({name: one for name, one in wrong.items() if one.shape == shape}) for shape in shapes]
+    return {name: contrasts for contrasts in alike for name in contrasts.outcomes}
+
+
+def entry_errors(entry: Entry, tests: StoredTests, contrasts: Mapping[str, Contrasts], *, crop: int) -> EntryErrors:
+    """Average the errors of an entry over the seeds; `contrasts` are those of `contrasts_of_tests`."""
     trainings = [TRAININGS_BY_NAME[name] for name in entry.trainings]
     of_seeds = [of_seed[entry.name] for of_seed in tests.values()]
     first = of_seeds[0]
@@ -88,7 +95,7 @@ def entry_errors(entry: Entry, tests: StoredTests, wrong: Outcomes, *, crop: int
         n=first.n,
         top1_error=sum(one.top1_error for one in of_seeds) / len(of_seeds),
         of_seeds=tuple(one.top1_error for one in of_seeds),
-        top1_error_ci95=_interval(entry, of_seeds, wrong),
+        top1_error_ci95=_interval(entry, of_seeds, contrasts.get(entry.name)),
         top5_error=sum(top5) / len(of_seeds) if len(top5) == len(of_seeds) else None,
     )
 
@@ -113,12 +120,11 @@ def best_network(grid: Grid, tests: StoredTests) -> Entry:
     return min(alone, key=lambda entry: np.mean([of_seed[entry.name].top1_error for of_seed in tests.values()]))
 
 
-def _interval(entry: Entry, of_seeds: list[StoredTest], wrong: Outcomes) -> tuple[float, float] | None:
+def _interval(entry: Entry, of_seeds: list[StoredTest], contrasts: Contrasts | None) -> tuple[float, float] | None:
     """95% interval of the mean error in percent, by images and seeds; None where seeds had different images."""
     if len(of_seeds) == 1:
         return of_seeds[0].top1_error_ci95
-    if entry.name not in wrong:
+    if contrasts is None:
         return None
-    alike = {name: one for name, one in wrong.items() if one.shape == wrong[entry.name].shape}
-    low, high = Contrasts(alike).of_networks({entry.name: 1.0}).ci95
+    low, high = contrasts.of_networks({entry.name: 1.0}).ci95
     return max(0.0, low), min(100.0, high)
