@@ -109,7 +109,7 @@ def test_an_image_is_decoded_once_for_all_runs_and_views(tmp_path, decoded):
 
 @pytest.mark.parametrize(
     "change",
-    ["weights", "network", "flip", "contents", "order", "protocol", "scale", "max_pixels", "torch", "pillow"],
+    ["weights", "network", "flip", "contents", "order", "crops", "centre", "scale", "max_pixels", "torch", "pillow"],
 )
 def test_nothing_is_taken_for_something_else(tmp_path, change, monkeypatch):
     """A-LRN has the same weights as A; the changed image is a file of the same name, size and class."""
@@ -130,8 +130,8 @@ def test_nothing_is_taken_for_something_else(tmp_path, change, monkeypatch):
         case "order":
             part = images().source("test")
             data = Splits(name="noise", sources={"test": memory_source(classes=CLASSES, samples=tuple(part)[::-1])})
-        case "protocol":
-            options = {"protocol": "crops"}
+        case "crops" | "centre":
+            options = {"protocol": change}
         case "scale":
             options = {"scales": [257]}  # 37 pixels as well: the same images, so the same posteriors
             assert evaluated(folder, **options).from_cache == 1

@@ -18,7 +18,7 @@ from verydeep.evaluation.dense import dense_posteriors
 from verydeep.evaluation.passes import SameSizeBatches
 from verydeep.evaluation.pixel_limits import PixelLimits
 from verydeep.evaluation.posteriors import posteriors
-from verydeep.evaluation.protocols import Protocol, chosen_scales, single_scale
+from verydeep.evaluation.protocols import Protocol, chosen_scales, protocol_of, single_scale
 from verydeep.images.quarantine import TooManyBadImagesError
 from verydeep.images.rescaled import rescaled_images
 from verydeep.images.sources.source import Sample, memory_source
@@ -180,6 +180,31 @@ def test_crops_that_coincide_count_as_often_as_the_grid_has_them(size):
     net, image = lively("A"), picture(*size)
     found = posteriors(net, source_of(image), Protocol(method="crops", scales=(224,)))
     assert np.abs(found - naive_crops(net, "A", image, scales=(224,))).max() < 1e-5
+
+
+@pytest.mark.parametrize(("name", "crop"), [("A", 32), ("D", 64)])
+def test_centre_crops_are_the_network_on_the_pixels_in_the_middle(name, crop):
+    net, scales, images = lively(name, crop=crop), (256, 512), [picture(61, 47, 0), picture(90, 131, 1)]
+    protocol = Protocol(method="centre", scales=scales, mirror=False)
+    expected = []
+    for image in images:
+        found = []
+        for view in naive_rescaled(net, image, scales=scales, mirror=False):
+            top, left = ((side - crop) // 2 for side in view.shape[:2])
+            middle = torch.from_numpy(view[top : top + crop, left : left + crop].copy()).permute(2, 0, 1)[None]
+            found.append(net(middle)[0].detach().softmax(dim=0))
+        expected.append(torch.stack(found).mean(dim=0))
+    assert np.abs(posteriors(net, source_of(*images), protocol) - torch.stack(expected).numpy()).max() < 1e-6
+
+
+def test_centre_crops_are_at_256_unless_told_and_never_mirrored():
+    chosen = {"trained": "384", "mirror": True}
+    assert protocol_of("centre", None, usual="paper", **chosen).scales == (256,)
+    assert protocol_of("centre", "single", usual="paper", **chosen).scales == (384,)
+    assert not protocol_of("centre", "paper", usual="single", **chosen).mirror
+    assert protocol_of("dense", None, usual="single", **chosen) == Protocol(scales=(384,))
+    with pytest.raises(ValueError, match="without their mirror image"):
+        Protocol(method="centre", scales=(256,))
 
 
 @pytest.mark.parametrize("pixels", [1, 32 * 32 * 7, 10**9])

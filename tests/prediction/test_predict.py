@@ -67,7 +67,8 @@ def test_probabilities_are_the_networks(tmp_path, flip):
 
 
 @pytest.mark.parametrize(
-    ("protocol", "scales"), [("dense", "single"), ("dense", [256, 300]), ("crops", "single"), ("both", "paper")]
+    ("protocol", "scales"),
+    [("dense", "single"), ("dense", [256, 300]), ("crops", "single"), ("both", "paper"), ("centre", [256, 300])],
 )
 def test_probabilities_are_the_posteriors_of_an_evaluation(model, run, photos, monkeypatch, protocol, scales):
     monkeypatch.setattr(pieces, "FIRST_IMAGES", 3)  # several pieces
@@ -425,7 +426,7 @@ def exported(model):
     return replace(model, net=ExportedNet(metadata_of(model, int8=False), compute))
 
 
-@pytest.mark.parametrize("protocol", ["dense", "both"])
+@pytest.mark.parametrize("protocol", ["dense", "both", "centre"])
 def test_an_exported_network_needs_no_layers(model, photos, tmp_path, protocol):
     options = {"top": 7, "protocol": protocol, "scales": "paper"}
     expected = list(predict(model, photos, **options))

@@ -28,7 +28,7 @@ def jobs(folder, runs):
         {"images": 13, "bad": [1, 5, 9, 3, 7], "between": 1},  # all images of one process of four, and more
         {"images": 14, "protocol": "both", "scales": [256, 300]},
         {"images": 14, "workers": 1},
-        {"images": 15, "between": 1000},
+        {"images": 15, "between": 1000, "protocol": "centre"},
     ]
     return [{"runs": runs, "out": str(folder / str(number)), **job} for number, job in enumerate([*plain, *special])]
 

@@ -18,7 +18,7 @@ def evaluate(
     data: str,
     split: str | None = None,
     protocol: Method = "dense",
-    scales: Sequence[int] | Scales = "paper",
+    scales: Sequence[int] | Scales | None = None,
     cache: bool = True,
     outputs: TestOutputOptions = TestOutputs(),
     images: ImageOptions = Tolerance(),
@@ -31,9 +31,10 @@ def evaluate(
         data: SOURCE of the images: a folder, tar shards, hub:NAME or digits.
         split: train, val, test or all. By default test if the source has one, else val; or all, for a source without
             splits that the runs were not trained on.
-        protocol: dense: whole images; crops: 50 crops of each at each scale; both: the average of the two.
-        scales: Test scales Q for a crop of 224, such as 256,384,512; single: the training scale; paper: the three that
-            follow from it.
+        protocol: dense: whole images; crops: 50 crops of each at each scale; both: the average of the two; centre: the
+            crop in the middle without its mirror image, as libraries report errors.
+        scales: Test scales Q for a crop of 224, such as 256,384,512; single: the training scale; paper (the default):
+            the three that follow from it. For centre the default is 256.
         cache: Keep what is computed of every image, and use what was kept of the same weights, images and scale.
         outputs.predictions: Write the five most probable classes of every image to this file (.csv or .parquet).
         outputs.report: Write a page with pictures into this folder: confusion, calibration, wrong images, score maps.

@@ -35,9 +35,9 @@ def predict(
             before the first prediction.
         top: Number of classes. A classifier whose images may show several also gives all others with a score above 0.
         protocol: dense (the default): whole images; crops: 50 crops of each at each scale; both: the average of the
-            two.
+            two; centre: the crop in the middle without its mirror image, as libraries report errors.
         scales: Test scales Q for a crop of 224, such as 256,384,512; single (the default): the training scale; paper:
-            the three that follow from it.
+            the three that follow from it. For centre the default is 256.
         map: Write each image with the score map of its first class over it into this folder.
         max_pixels: Larger images are refused.
     """

@@ -40,7 +40,7 @@ def evaluate(
     data: str | Splits,
     split: str | None = None,
     protocol: Method = "dense",
-    scales: Sequence[int] | Scales = "paper",
+    scales: Sequence[int] | Scales | None = None,
     runtime: Runtime | None = None,
     tolerance: Tolerance | None = None,
     cache: bool = True,
@@ -55,8 +55,9 @@ def evaluate(
         data: SOURCE, as for training, or its splits.
         split: part of it. If not given, `test` where there is one, else `val`; of a folder without splits that no run
             was trained on, `all`.
-        protocol: `dense`, `crops` or `both` (`Protocol.method`).
-        scales: Q for a crop of 224, or `paper` (the three that follow from each run's S), or `single` (Q = S).
+        protocol: `dense`, `crops`, `both` or `centre` (`Protocol.method`).
+        scales: Q for a crop of 224, or `paper` (the three that follow from each run's S), or `single` (Q = S). If not
+            given, `paper`; 256 for `centre`.
         runtime: device, and processes that decode.
         tolerance: how many images may be unusable; those are left out, named, and not counted in `n`.
         cache: keep posteriors, and use those that were kept, of the same weights, files, views and scale.

@@ -13,28 +13,37 @@ from verydeep.networks.scales import middle_scale, scale_range
 if TYPE_CHECKING:
     from torch import Tensor
 
-ViewName = Literal["dense", "crops"]
-"""The whole image, or the paper's 50 crops of it."""
+ViewName = Literal["dense", "crops", "centre"]
+"""The whole image, the paper's 50 crops of it, or the crop in its middle."""
 
 Windows = Literal["dense", "crops"]
 """Windows of an image on which boxes are sought: with the image around them, or cut out, as crops are in training."""
 
-Method = Literal["dense", "crops", "both"]
+Method = Literal["dense", "crops", "both", "centre"]
 
-_VIEWS: dict[Method, tuple[ViewName, ...]] = {"dense": ("dense",), "crops": ("crops",), "both": ("dense", "crops")}
+_VIEWS: dict[Method, tuple[ViewName, ...]] = {
+    "dense": ("dense",),
+    "crops": ("crops",),
+    "both": ("dense", "crops"),
+    "centre": ("centre",),
+}
 
 PROTOCOLS: dict[Method, str] = {
     "dense": "dense evaluation",
     "crops": "multi-crop evaluation",
     "both": "multi-crop & dense evaluation",
+    "centre": "evaluation of centre crops",
 }
-"""Names of the protocols in the paper (Table 5)."""
+"""Names of the protocols, where the paper has them (Table 5) its own."""
 
 Scales = Literal["paper", "single"]
 """The paper's choices of Q: several that follow from the training scale, or one."""
 
 _SCALE_STEP = 32
 """A net trained at a fixed S is tested at S - 32, S and S + 32."""
+
+_CENTRE_SCALE = 256
+"""Q at which libraries take their centre crop, whatever the net was trained at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +55,21 @@ class Protocol:
 
     method: Method = "dense"
     """`dense`: the score map of the whole image, averaged over space, then soft-max. `crops`: the posteriors of a
-    5 x 5 grid of crops. `both`: the average of the two."""
+    5 x 5 grid of crops. `both`: the average of the two. `centre`: those of the crop in the middle."""
 
     mirror: bool = True
-    """Average with the mirror image; off for nets trained without mirrored images."""
+    """Average with the mirror image; off for nets trained without mirrored images, and for centre crops."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an unknown method, no scales, one below the crop, or one that is given twice."""
+        """Raise ValueError for an unknown method, no scales, one below the crop or twice, or a mirrored centre crop."""
         if self.method not in get_args(Method):
             raise ValueError(f"protocol is one of {', '.join(get_args(Method))}, not {self.method}")
         if not self.scales or min(self.scales) < PAPER_CROP:
             raise ValueError(f"scales are whole numbers from {PAPER_CROP} (the crop) up, not {list(self.scales)}")
         if len(set(self.scales)) < len(self.scales):
             raise ValueError(f"scales must be distinct, not {list(self.scales)}")
+        if self.method == "centre" and self.mirror:
+            raise ValueError("centre crops are tested without their mirror image")
 
     @property
     def views(self) -> tuple[ViewName, ...]:
@@ -80,12 +91,35 @@ def view_named(name: ViewName) -> View:
 
     The list is made here because PyTorch is not needed where protocols are only named, as on the command line.
     """
+    from verydeep.evaluation.centre import centre_posteriors
     from verydeep.evaluation.crops import CROPS, crop_posteriors
     from verydeep.evaluation.dense import dense_posteriors
 
     dense = View(posteriors=dense_posteriors, passes=1)
     crops = View(posteriors=crop_posteriors, passes=CROPS)
-    return {"dense": dense, "crops": crops}[name]
+    centre = View(posteriors=centre_posteriors, passes=1)
+    return {"dense": dense, "crops": crops, "centre": centre}[name]
+
+
+def protocol_of(
+    method: Method, scales: Sequence[int] | Scales | None, *, usual: Scales, trained: str, mirror: bool
+) -> Protocol:
+    """Return how a net trained at the scale `trained` is tested.
+
+    Args:
+        method: as `Protocol.method`.
+        scales: as for `chosen_scales`; None: 256 for centre crops, else `usual`.
+        usual: choice of scales if none is made.
+        trained: `256`, say, or `256:512`.
+        mirror: whether it was trained on mirrored images.
+
+    Raises:
+        ValueError: another word, or as `Protocol`.
+    """
+    if scales is None:
+        scales = (_CENTRE_SCALE,) if method == "centre" else usual
+    chosen = chosen_scales(scales, trained=trained)
+    return Protocol(method=method, scales=chosen, mirror=mirror and method != "centre")
 
 
 def single_scale(trained: str) -> tuple[int, ...]:

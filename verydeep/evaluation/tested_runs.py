@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scales
+from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of
 from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits
@@ -27,8 +27,10 @@ class TestedRun:
     protocol: Protocol
 
 
-def tested_runs(folders: Sequence[str | Path], method: Method, scales: Sequence[int] | Scales) -> list[TestedRun]:
-    """Load runs that are tested together.
+def tested_runs(
+    folders: Sequence[str | Path], method: Method, scales: Sequence[int] | Scales | None
+) -> list[TestedRun]:
+    """Load runs that are tested together, at the paper's several scales if none are named.
 
     Raises:
         ValueError: there are none, or one twice; one is unusable; their classes differ.
@@ -41,9 +43,9 @@ def tested_runs(folders: Sequence[str | Path], method: Method, scales: Sequence[
     return runs
 
 
-def _tested_run(folder: str | Path, method: Method, scales: Sequence[int] | Scales) -> TestedRun:
+def _tested_run(folder: str | Path, method: Method, scales: Sequence[int] | Scales | None) -> TestedRun:
     model = load_model(folder)
-    protocol = Protocol(method=method, scales=chosen_scales(scales, trained=model.scale), mirror=model.flip)
+    protocol = protocol_of(method, scales, usual="paper", trained=model.scale, mirror=model.flip)
     return TestedRun(name=str(folder), model=model, protocol=protocol)
 
 

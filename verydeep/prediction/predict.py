@@ -14,7 +14,7 @@ from PIL import Image
 
 from verydeep.evaluation.passes import PassContext
 from verydeep.evaluation.posteriors import averages, protocol_passes
-from verydeep.evaluation.protocols import Method, Protocol, Scales, chosen_scales
+from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of
 from verydeep.evaluation.score_maps import image_at_scale, overlay, posterior_map
 from verydeep.export.exported import is_exported, load_exported
 from verydeep.images.decode import UnusableImageError
@@ -74,7 +74,7 @@ def predict(
     *,
     top: int = 5,
     protocol: Method = "dense",
-    scales: Sequence[int] | Scales = "single",
+    scales: Sequence[int] | Scales | None = None,
     maps: str | Path | None = None,
     runtime: Runtime | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -90,8 +90,9 @@ def predict(
         images: one image or several: paths of files, folders (the image files in them and below) or patterns
             (`photos/**/*.jpg`); bytes of an image file; pixels, uint8 [H, W, 3]; Pillow images.
         top: number of classes.
-        protocol: `dense`, `crops` or `both` (`Protocol.method`).
-        scales: Q for a crop of 224, or `single` (Q = S), or `paper` (the three that follow from the run's S).
+        protocol: `dense`, `crops`, `both` or `centre` (`Protocol.method`).
+        scales: Q for a crop of 224, or `single` (Q = S), or `paper` (the three that follow from the run's S). If not
+            given, `single`; 256 for `centre`.
         maps: folder for a picture of each image with the score map of its first class over it.
         runtime: device, and processes that decode, so many for each scale.
         max_pixels: larger images cannot be used.
@@ -111,7 +112,7 @@ def predict(
         name=str(run) if isinstance(run, str | Path) else "the model",
         model=model,
         source=source,
-        protocol=Protocol(method=protocol, scales=chosen_scales(scales, trained=model.scale), mirror=model.flip),
+        protocol=protocol_of(protocol, scales, usual="single", trained=model.scale, mirror=model.flip),
         top=top,
         maps=None if maps is None else Path(maps),
         runtime=runtime,
