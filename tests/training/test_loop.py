@@ -17,7 +17,7 @@ from verydeep.images.colour import colour_statistics, shift_components
 from verydeep.images.crops import TrainingView
 from verydeep.images.loader import training_batches
 from verydeep.images.sources.source import Sample, Source, memory_source
-from verydeep.images.sources.splits import Splits
+from verydeep.images.sources.splits import Splits, stratified_split
 from verydeep.machine.runtime import Stopped
 from verydeep.runs.model import load_model
 from verydeep.runs.record import append_metrics, read_metrics, read_record
@@ -145,6 +145,17 @@ def test_the_mean_is_that_of_the_training_images(tmp_path):
     out = train(splits(), network="A", out=tmp_path / "run", recipe=TINY)
     pixels = [np.asarray(Image.open(io.BytesIO(s.data))) for s in splits().sources["train"]]
     assert load(out).mean_rgb.tolist() == pytest.approx(np.stack(pixels).mean(axis=(0, 1, 2)).tolist(), rel=1e-6)
+
+
+def test_held_out_images_steer_and_are_not_learned(tmp_path):
+    out = train(splits(), network="A", out=tmp_path / "run", recipe=TINY, held_out=0.2)
+    assert read_record(out).images == {"train": 8, "val": 2}
+    _, held_out = stratified_split(splits().sources["train"].labels, 0.2)
+    kept = [s for place, s in enumerate(splits().sources["train"]) if place not in held_out]
+    pixels = [np.asarray(Image.open(io.BytesIO(s.data))) for s in kept]
+    assert load(out).mean_rgb.tolist() == pytest.approx(np.stack(pixels).mean(axis=(0, 1, 2)).tolist(), rel=1e-6)
+    with pytest.raises(ValueError, match=r"other settings \(training images, validation images\)"):
+        train(splits(), network="A", out=out, recipe=TINY, resume=True)
 
 
 def test_the_same_seed_gives_the_same_weights_for_any_number_of_workers(tmp_path):

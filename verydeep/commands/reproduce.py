@@ -45,11 +45,12 @@ def reproduce(
         grid = replace(grid, only=QUICK)
     recipe = changes.applied(quick_recipe(source) if quick else Recipe())
     if dry_run:
-        from verydeep.images.open import open_for_training
         from verydeep.reproduction.estimate import estimates, plan_table
+        from verydeep.reproduction.steering import about_steering, open_for_experiment
 
+        splits, grid = open_for_experiment(source, grid, out.resolve())
         plan = estimates(
-            open_for_training(source),
+            splits,
             out=run_folder(out, recipe.seed),
             recipe=recipe,
             grid=grid,
@@ -57,8 +58,16 @@ def reproduce(
             execution=execution,
             tolerance=images,
         )
-        figures = {"seeds": grid.seeds, "tests": len(grid.entries), "trainings": [one.to_dict() for one in plan]}
-        show(figures, json_file, plan_table(plan, seeds=grid.seeds, tests=len(grid.entries)))
+        steering, tests = about_steering(splits, grid), len(grid.entries)
+        figures = {
+            "seeds": grid.seeds,
+            "tests": tests,
+            "trainings": [one.to_dict() for one in plan],
+            "steer": grid.steer,
+            "held_out": grid.held_out,
+            "steering": steering,
+        }
+        show(figures, json_file, plan_table(plan, seeds=grid.seeds, tests=tests, steering=steering))
         return
     from verydeep.reproduction.report import RESULTS
     from verydeep.reproduction.reproduce import reproduce as reproduce_paper

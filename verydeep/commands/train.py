@@ -17,6 +17,7 @@ def train(
     source: str = "digits",
     *,
     network: str | None = None,
+    held_out: float | None = None,
     run: RunFolderOptions,
     recipe: RecipeOptions = Recipe(),
     images: ImageOptions = Tolerance(),
@@ -28,6 +29,8 @@ def train(
     Args:
         source: A folder, tar shards, hub:NAME or digits (see verydeep --help).
         network: A, A-LRN, B, B-5x5, C, D or E. Required unless --finetune names a run, whose network it then is.
+        held_out: Share of each class's training images, 0.125 say, that the learning rate follows, always the same
+            ones, so that the validation images can test. Without it, it follows the validation images.
     """
     from verydeep.training.loop import train as train_network
 
@@ -36,6 +39,7 @@ def train(
         network=network,
         out=run.out,
         recipe=recipe,
+        held_out=held_out,
         runtime=runtime,
         execution=execution,
         tolerance=images,

@@ -170,7 +170,7 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def plan_table(estimates: Sequence[Estimate], *, seeds: int, tests: int) -> Table:
+def plan_table(estimates: Sequence[Estimate], *, seeds: int, tests: int, steering: str) -> Table:
     """Return a table of the trainings of a grid with their costs, and of what all seeds cost together."""
     table = table_with("What would be trained", left=("training", "starts from"), right=("epochs", "time", "memory"))
     for one in estimates:
@@ -185,5 +185,5 @@ def plan_table(estimates: Sequence[Estimate], *, seeds: int, tests: int) -> Tabl
     others = (seeds - 1) * sum(one.seconds for one in estimates)
     table.add_section()
     table.add_row("all" if seeds == 1 else f"all, {seeds} seeds", "", "", f"at most {duration(first + others)}", "")
-    table.caption = Text(f"Measured on a few images. {seeds * tests} tests come on top.")
+    table.caption = Text(f"Measured on a few images. {seeds * tests} tests come on top. {steering}")
     return table

@@ -1,10 +1,13 @@
 """How much of the paper's experiment is done: trainings, tests and seeds."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from verydeep.reproduction.claims import MARGIN
 from verydeep.reproduction.paper_tables import PAPER_TABLES, Entry
 from verydeep.reproduction.trainings import TRAININGS, GridTraining
+
+Steer = Literal["held-out", "validation"]
 
 _NUMBERS = tuple(table.number for table in PAPER_TABLES)
 
@@ -14,7 +17,7 @@ class Grid:
     """How much of the paper's experiment is done.
 
     Raises:
-        ValueError: an unknown name, another table, no table, or no seed.
+        ValueError: an unknown name, another table, no table, no seed, or settings that do not go together.
     """
 
     only: tuple[str, ...] = ()
@@ -30,6 +33,14 @@ class Grid:
     margin: float = MARGIN
     """Percentage points up to which errors count as alike, where a claim says so."""
 
+    steer: Steer | None = None
+    """What the learning rate follows, where a source brings no test images: `held-out`, a part of the training images,
+    so that the validation images only test; or `validation`, the test images themselves, as in the paper. By default
+    as the folder was begun; a new one with held-out."""
+
+    held_out: float | None = None
+    """For held-out: the share of each class's training images, by default an eighth, or as the folder was begun."""
+
     def __post_init__(self) -> None:
         """Refuse what does not exist."""
         unknown = sorted(set(self.only) - {name for one in TRAININGS for name in (one.name, one.network)})
@@ -42,6 +53,13 @@ class Grid:
             raise ValueError(f"seeds must be 1 or more, not {self.seeds}")
         if not self.margin > 0:
             raise ValueError(f"the margin must be above 0 percentage points, not {self.margin}")
+        self._check_steering()
+
+    def _check_steering(self) -> None:
+        if self.steer not in (None, *get_args(Steer)):
+            raise ValueError(f"steer is one of {', '.join(get_args(Steer))}, not {self.steer}")
+        if self.held_out is not None and self.steer == "validation":
+            raise ValueError("held_out is for training images that steer, and does nothing with --steer validation")
 
     @property
     def trainings(self) -> tuple[GridTraining, ...]:

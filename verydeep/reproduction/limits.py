@@ -28,6 +28,7 @@ def limits(
     tests: Sequence[EntryErrors],
     unusable: Mapping[str, int],
     unfinished: Sequence[str],
+    steering: str,
 ) -> list[str]:
     """Return the sentences that are true of trainings by this recipe and of tests with these results."""
     with_or_without = "with" if recipe["batch_norm"] else "without"
@@ -35,6 +36,7 @@ def limits(
         f"It shows what error each network, {with_or_without} batch normalisation, reaches on these images by the "
         "paper's recipe, and how sure that figure is.",
         _images(tests),
+        steering,
         _seeds(seeds),
         "Verdicts have a level of 5% for all claims together; the intervals beside are of one comparison each and not "
         "corrected. 'Cannot be told' does not mean that there is no difference.",

@@ -1,24 +1,23 @@
 """The grid: the paper's trainings and tests on one source, over seeds; what is done already is not repeated."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, cast
 
 from rich.console import Console
 
 from verydeep.evaluation.evaluate import evaluate
-from verydeep.images.open import open_for_training
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
-from verydeep.machine import atomic
 from verydeep.machine.processes import joined, rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime, Stopped, torch_device
 from verydeep.networks.architecture import InitialisationScheme
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.paper_tables import Entry
+from verydeep.reproduction.plan_file import begin_or_go_on
 from verydeep.reproduction.report import HTML, write_report
+from verydeep.reproduction.steering import about_steering, open_for_experiment
 from verydeep.reproduction.stored_tests import file_of_test, is_tested, read_test, write_test
 from verydeep.reproduction.table_rows import best_network
 from verydeep.reproduction.trainings import GridTraining
@@ -27,7 +26,7 @@ from verydeep.runs.record import is_finished
 from verydeep.training.loop import train
 from verydeep.training.recipe import FINETUNING_RATE, LEARNING_RATE, Recipe
 
-_PLAN, _RUNS = "plan.json", "runs"
+_RUNS = "runs"
 
 _QUICK_RECIPE = Recipe(crop=32, width=0.25, batch=32, learning_rate=2.5e-3, epochs=14, schedule="cosine")
 """The recipe scaled down to minutes on two cores; whatever is not named here is the paper's. In so few epochs only a
@@ -105,16 +104,19 @@ def reproduce(
     recipe = recipe or Recipe()
     if recipe.start is not None or recipe.scale != Recipe().scale:
         raise ValueError("reproduce itself decides at which S each network is trained and what it starts from")
+    out = Path(out).resolve()
+    splits, grid = open_for_experiment(source, grid or Grid(), out)
     experiment = _Experiment(
-        splits=open_for_training(source),
-        out=Path(out).resolve(),
+        splits=splits,
+        out=out,
         recipe=recipe,
-        grid=grid or Grid(),
+        grid=grid,
         execution=execution,
         options={"runtime": runtime or Runtime(), "tolerance": tolerance or Tolerance()},
     )
     if not rank_of_environment():
-        _write_or_check_plan(experiment)
+        begin_or_go_on(out, splits=splits, recipe=recipe, grid=grid)
+        _say(about_steering(splits, grid))
     for seed, folder in experiment.folders.items():
         for training in experiment.grid.trainings:
             _train(experiment, training, seed)
@@ -125,28 +127,6 @@ def reproduce(
     return experiment.out / HTML
 
 
-def _write_or_check_plan(experiment: _Experiment) -> None:
-    """Write `plan.json`: on what is trained, and how; trainings, tables and seeds may be added later."""
-    fingerprints = {split: part.fingerprint for split, part in experiment.splits.sources.items()}
-    plan, out = {"fingerprints": fingerprints, "recipe": asdict(experiment.recipe)}, experiment.out
-    path = out / _PLAN
-    if not path.exists():
-        if out.is_file() or (out.is_dir() and any(out.iterdir())):
-            raise ValueError(f"{out} exists and holds something else: choose another folder")
-        out.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(path, plan)
-        return
-    before, now = (
-        {**settings.pop("recipe"), **settings}
-        for settings in (json.loads(path.read_text()), json.loads(json.dumps(plan)))
-    )
-    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    if changed:
-        raise ValueError(
-            f"{out} was started with a different {', '.join(changed)}: choose another folder, or the same settings"
-        )
-
-
 def _train(experiment: _Experiment, training: GridTraining, seed: int) -> None:
     """Say which training comes next, and train unless that is done."""
     trainings, folder, options = experiment.grid.trainings, experiment.folders[seed], experiment.options
@@ -155,7 +135,7 @@ def _train(experiment: _Experiment, training: GridTraining, seed: int) -> None:
     if not rank_of_environment():
         how = ": already trained" if done else f", from {training.start or 'random weights'}"
         text = f"[{seeded}{trainings.index(training) + 1}/{len(trainings)}] {training.name}{how}"
-        Console(stderr=True, highlight=False).print(text, markup=False)
+        _say(text)
     if done:
         return
     recipe, network = _recipe_of(training, replace(experiment.recipe, seed=seed), folder), training.network
@@ -163,6 +143,10 @@ def _train(experiment: _Experiment, training: GridTraining, seed: int) -> None:
         train(experiment.splits, network=network, out=out, recipe=recipe, execution=execution, resume=True, **options)
     except Stopped as stopped:
         raise Stopped(stopped.signal, f"stopped, and saved in {out}: the same command goes on") from None
+
+
+def _say(text: str) -> None:
+    Console(stderr=True, highlight=False).print(text, markup=False)
 
 
 def _recipe_of(training: GridTraining, recipe: Recipe, folder: Path) -> Recipe:

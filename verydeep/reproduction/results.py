@@ -11,9 +11,10 @@ from verydeep.networks.arithmetic import describe
 from verydeep.reproduction import paper
 from verydeep.reproduction.claims import GAINS
 from verydeep.reproduction.findings import ComparedPart, Finding, findings
-from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.grid import Grid, Steer
 from verydeep.reproduction.limits import limits
-from verydeep.reproduction.stored_tests import StoredTests
+from verydeep.reproduction.steering import steering_in_words
+from verydeep.reproduction.stored_tests import StoredTest, StoredTests
 from verydeep.reproduction.table_rows import (
     EntryErrors,
     TableRow,
@@ -169,6 +170,12 @@ class SourceUsed:
     fingerprints: Mapping[str, str]
     tested_on: str
     """Split."""
+    steer: Steer
+    """Whether the learning rate followed a part held out of the training images, or the validation images."""
+    held_out: float | None
+    """Share of each class's training images, if a part was held out."""
+    steering: str
+    """In words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,14 +266,9 @@ def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) ->
     paired = tested.n > 1 and len(wrong) == len(grid.entries) and len({one.shape for one in wrong.values()}) == 1
     told = findings(wrong, guessing=guessing, margin=grid.margin, unfinished=unfinished) if paired else ()
     unusable = _unusable((folder / name for folder in folders.values() for name in names), tests)
+    source = _source_used(first, tested, grid)
     return GridResults(
-        source=SourceUsed(
-            name=first.source,
-            classes=first.classes,
-            images={**first.images, tested.split: tested.n},
-            fingerprints={split: text for split, text in first.fingerprints.items() if split != "init"},
-            tested_on=tested.split,
-        ),
+        source=source,
         recipe={name: value for name, value in first.recipe.items() if name not in _OF_EACH},
         seeds=tuple(folders),
         trainings=trainings,
@@ -285,10 +287,26 @@ def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) ->
         best_network=best_network(grid, tests).name,
         results_compared=len(errors),
         unusable=unusable,
-        limits=limits(first.recipe, grid.trainings, list(folders), list(errors.values()), unusable, unfinished),
+        limits=limits(
+            first.recipe, grid.trainings, list(folders), list(errors.values()), unusable, unfinished, source.steering
+        ),
         training_seconds=sum(one.seconds for training in trainings for one in training.seeds),
         versions=first.versions,
         command=command(),
+    )
+
+
+def _source_used(record: Record, tested: StoredTest, grid: Grid) -> SourceUsed:
+    images = {**record.images, tested.split: tested.n}
+    return SourceUsed(
+        name=record.source,
+        classes=record.classes,
+        images=images,
+        fingerprints={split: text for split, text in record.fingerprints.items() if split != "init"},
+        tested_on=tested.split,
+        steer=grid.steer or "validation",
+        held_out=grid.held_out,
+        steering=steering_in_words(images, tested_on=tested.split, held_out=grid.held_out),
     )
 
 

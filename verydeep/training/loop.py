@@ -11,7 +11,7 @@ import torch
 
 from verydeep.images.loader import DeviceBatch, centre_batches, nothing, on_device
 from verydeep.images.open import open_for_training
-from verydeep.images.sources.splits import Splits
+from verydeep.images.sources.splits import Splits, with_steering_images
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import joined, restarted, under_torchrun
@@ -40,6 +40,7 @@ def train(
     out: str | Path,
     network: str | None = None,
     recipe: Recipe | None = None,
+    held_out: float | None = None,
     runtime: Runtime | None = None,
     execution: Execution | None = None,
     tolerance: Tolerance | None = None,
@@ -47,10 +48,11 @@ def train(
 ) -> Path:
     """Train a network on a source's training images and leave a run folder (see `verydeep.runs.record`).
 
-    The learning rate follows the error on the validation images, as centre crops at S. With `resume`, a run that was
-    stopped goes on from its last checkpoint and ends with the same weights, to the bit, as one that was not (on a CPU;
-    CUDA kernels may add in another order); one that has ended is left alone. Images that cannot be used are left out
-    and listed in the run's quarantine.jsonl, up to the share that `tolerance` allows.
+    The learning rate follows the error on the validation images, as centre crops at S; or, with `held_out`, on that
+    share of each class's training images, always the same ones, so that the validation images can test. With
+    `resume`, a run that was stopped goes on from its last checkpoint and ends with the same weights, to the bit, as one
+    that was not (on a CPU; CUDA kernels may add in another order); one that has ended is left alone. Images that cannot
+    be used are left out and listed in the run's quarantine.jsonl, up to the share that `tolerance` allows.
 
     Under torchrun its processes share every batch. Order, crops, flips, colours and dropout are those of one process,
     and so are the weights, up to rounding; the first process writes. After a restart by torchrun they resume by
@@ -73,7 +75,7 @@ def train(
         resume = resume or any(processes.all_of(restarted()))
         processes.from_first(lambda: check_folder(out, resume=resume))
         job = TrainingJob(
-            splits=open_for_training(source),
+            splits=_splits(source, held_out),
             network=network,
             recipe=recipe,
             runtime=runtime,
@@ -89,6 +91,11 @@ def train(
         if not processes.from_first(lambda: is_done(job)):
             _train(job)
     return out
+
+
+def _splits(source: str | Splits, held_out: float | None) -> Splits:
+    splits = open_for_training(source)
+    return splits if held_out is None else with_steering_images(splits, held_out)
 
 
 def _train(job: TrainingJob) -> None:

@@ -9,14 +9,14 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from verydeep.images.sources.source import Sample, Source, memory_source, numbered, subset
-from verydeep.images.sources.splits import Kind, UnnumberedSplit, stratified_split
+from verydeep.images.sources.splits import STEERING_SHARE, Kind, UnnumberedSplit, stratified_split
 
 NAME = "digits"
 
 CLASSES = tuple("0123456789")
 
-_DIGITS_TEST_SHARE, _DIGITS_VALIDATION_SHARE = 0.2, 0.125
-"""A fifth of the 1,797 digits (359) is for testing; an eighth of the rest (179) for the learning-rate schedule."""
+_DIGITS_TEST_SHARE = 0.2
+"""A fifth of the 1,797 digits (359) is for testing; an eighth of the rest (179) steers the learning rate."""
 
 
 def _digit_splits(name: str) -> dict[str, UnnumberedSplit]:
@@ -25,7 +25,7 @@ def _digit_splits(name: str) -> dict[str, UnnumberedSplit]:
     They are the test part of the UCI set 'Optical Recognition of Handwritten Digits'.
     """
     rest, test = stratified_split(_digits().labels, _DIGITS_TEST_SHARE)
-    train, val = stratified_split([_digits().labels[index] for index in rest], _DIGITS_VALIDATION_SHARE)
+    train, val = stratified_split([_digits().labels[index] for index in rest], STEERING_SHARE)
     chosen = {"train": [rest[i] for i in train], "val": [rest[i] for i in val], "test": test}
     return {
         split: UnnumberedSplit(where=name, names=CLASSES, numbered=partial(_numbered, indices))

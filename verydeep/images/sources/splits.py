@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,9 @@ SPLIT_NAMES = frozenset(name for names in _NAMES_OF_SPLITS.values() for name in 
 
 _VALIDATION_SHARE = 0.2
 """Of each class, held out where a source brings no validation images."""
+
+STEERING_SHARE = 0.125
+"""Of each class's training images, held out to steer the learning rate where the validation images are for testing."""
 
 _HOLD_OUT_SEED = 0
 """Fixed, so that a held-out image is held out in every run on the same source."""
@@ -31,7 +34,7 @@ class Splits:
     regression: Regression | None = None
     """Where boxes are learned: what is learned of them. Then the images of every split have boxes."""
     whole_train: str | None = None
-    """Where boxes are learned: fingerprint of the training images, those without a usable box included."""
+    """Fingerprint of all training images, where some are left out: those without a usable box, or held out to steer."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -118,6 +121,30 @@ def hold_out(source: Source, labels: Sequence[int]) -> dict[str, Source]:
             )
     train, val = stratified_split(labels, _VALIDATION_SHARE)
     return {"train": subset(source, train), "val": subset(source, val)}
+
+
+def with_steering_images(splits: Splits, share: float = STEERING_SHARE) -> Splits:
+    """Hold a share of each class's training images out to steer the learning rate, so that validation images test.
+
+    The held-out images become `val`, always the same ones, and the source's validation images become `test`.
+
+    Raises:
+        ValueError: no such share, the source has test images already, or a class has a single training image.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"held_out is a share above 0 and below 1, not {share:g}")
+    if "test" in splits.sources:
+        raise ValueError(f"{splits.name} has test images, so that its validation images can steer")
+    train = splits.source("train")
+    for label, count in Counter(train.labels).items():
+        if count < 2:
+            raise ValueError(
+                f"class {splits.classes[label]} of {splits.name} has a single training image, so none can be held out "
+                "to steer the learning rate: add more, or let the validation images steer (--steer validation)"
+            )
+    kept, steering = stratified_split(train.labels, share)
+    sources = {**splits.sources, "train": subset(train, kept), "val": subset(train, steering)}
+    return replace(splits, sources={**sources, "test": splits.source("val")}, whole_train=train.fingerprint)
 
 
 def natural_order(name: str) -> tuple[bool, int, str]:
