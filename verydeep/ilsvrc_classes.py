@@ -6,6 +6,7 @@ them). Four have other names, so that no two are the same: the bird and the mach
 corgi beside the cardigan, and the tank suit, whose first lemma is maillot too.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -24,8 +25,17 @@ def ilsvrc_ids() -> dict[str, str]:
     return {name: wnid for wnid, name in ilsvrc_classes().items()}
 
 
+def normal_form(name: str) -> str:
+    """Return a name as it is compared: some file systems store `é` as one character, some as two (Unicode's NFC)."""
+    return unicodedata.normalize("NFC", name)
+
+
 def class_numbers(classes: Sequence[str]) -> dict[str, int]:
-    """Return the number of each class under its name and, for ILSVRC, its other one (`n01440764` is `tench`)."""
+    """Return the number of each class under its name, in normal form too, and for ILSVRC under its other one.
+
+    `n01440764` is `tench`, for example.
+    """
     other = ilsvrc_classes() | ilsvrc_ids()
     numbered = {name: number for number, name in enumerate(classes)}
-    return {other[name]: number for name, number in numbered.items() if name in other} | numbered
+    named_otherwise = {other[name]: number for name, number in numbered.items() if name in other}
+    return named_otherwise | {normal_form(name): number for name, number in numbered.items()} | numbered

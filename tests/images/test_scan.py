@@ -178,7 +178,14 @@ def test_json_is_the_same_as_plain_values(photo_folder, found, capsys, tmp_path)
     assert command_line("scan", photo_folder, "--json", "-") == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads(json.dumps(found.to_dict()))
-    assert printed.keys() == {"source", "splits", "duplicates", "across_splits", "contradictions"}
+    assert printed.keys() == {
+        "source",
+        "splits",
+        "duplicates",
+        "across_splits",
+        "contradictions",
+        "inventory",
+    }
     assert printed["splits"][0]["per_class"] == {"cat": 5, "dog": 5}
     assert printed["across_splits"] == [
         {"images": [["train", "dog/red.png"], ["val", "dog/red.png"]], "classes": ["dog"]}
@@ -325,6 +332,7 @@ def test_splits_in_memory_are_scanned_too(photo_folder, found):
     splits = open_for_training(str(photo_folder))
     in_memory = Splits(
         name=splits.name,
+        inventory=splits.inventory,
         sources={
             name: memory_source(
                 classes=part.classes,

@@ -48,7 +48,9 @@ def images_asked_for(images: Sequence[Path], outputs: PredictionOutputs) -> "Sou
         check_kind(outputs.out)
         if outputs.out == outputs.json_file:
             raise ValueError(f"{outputs.out} cannot hold the predictions twice: leave out --json")
-    return given_images(images, standard_input=_standard_input)
+    source = given_images(images, standard_input=_standard_input)
+    print_notes(source.inventory.lines())
+    return source
 
 
 def present(stream: PredictionStream, outputs: PredictionOutputs, *, images: int) -> None:

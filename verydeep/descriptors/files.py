@@ -166,6 +166,7 @@ def _compute(job: _Job) -> None:
     processes = job.processes
     pending, done = processes.from_first(lambda: _pending(job))
     with reporting("features", len(job.extraction.source), done=done, quiet=not processes.first) as report:
+        report.say_all(job.extraction.source.inventory.lines())
         job.quarantine.say = report.say
         try:
             for start in range(0, len(pending), processes.count):

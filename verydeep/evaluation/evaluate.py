@@ -91,6 +91,7 @@ def evaluate(
             processes=processes,
         )
         warnings = [line for one in runs for line in warnings_of(one.name, one.model)]
+        warnings += splits.inventory.lines()
         posteriors, computed = _averages(f"evaluate {split}", passes, context, warnings)
         seconds, share = time.perf_counter() - started, computed / (len(source) * sum(map(len, passes)))
 
@@ -125,7 +126,7 @@ def _passes(run: TestedRun, device: torch.device, digests: Sequence[bytes] | Non
 
 
 def _averages(what: str, passes: Sequence[Sequence[Pass]], context: PassContext, warnings: Sequence[str]) -> Averages:
-    """Print warnings, then compute the averages over each run's passes and show their progress."""
+    """Print warnings and notes, then compute the averages over each run's passes and show their progress."""
     rows = len(context.source) * sum(map(len, passes))
     with reporting(what, total=rows, quiet=not context.processes.first) as report:
         for line in warnings:

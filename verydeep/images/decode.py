@@ -12,6 +12,7 @@ import simplejpeg
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from verydeep.images.image_kinds import begins_as_heif, formats_for, missing_for_heif
 from verydeep.images.tolerance import MAX_PIXELS
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
@@ -26,12 +27,6 @@ _MAX_ELONGATION = 50
 _REDUCTIONS = (8, 4, 2)
 """Factors by which a JPEG may be decoded smaller. libjpeg-turbo offers every eighth, but has vector code for halves
 only: at 6/8 it takes a third longer than at full size (docs/LOG.md)."""
-
-Image.init()  # before that Pillow does not know its formats
-_FORMATS: list[str] = [
-    kind for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF") if kind in Image.OPEN
-]
-"""Formats that Pillow may try, whatever a file is called: some of its others run programs."""
 
 WHITE = 255
 
@@ -144,7 +139,7 @@ def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             # The limit on pixels is ours; Pillow's other warnings (broken EXIF) do not concern anything read here.
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            image = Image.open(io.BytesIO(data), formats=formats_for(data))
             _check_size(name, image.width, image.height, max_pixels)
             yield image
     except (UnusableImageError, MemoryError):
@@ -153,6 +148,8 @@ def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
         raise UnusableImageError(name, "too large", f"more than the {max_pixels:,} pixels allowed") from None
     except UnidentifiedImageError:
         detail = "not an image of a known format" if data else "an empty file"
+        if begins_as_heif(data):
+            detail = missing_for_heif() or detail
         raise UnusableImageError(name, "undecodable", detail) from None
     except Exception as error:  # Pillow's format plugins raise almost anything on broken files
         if "truncated" in str(error).lower():

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from verydeep.ilsvrc_classes import class_numbers
@@ -11,12 +12,13 @@ from verydeep.images.boxes.checking import BoxCheck, with_boxes
 from verydeep.images.boxes.matching import boxes_by_split
 from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.sources.digits import DIGITS
-from verydeep.images.sources.folders import FOLDERS, is_image_file, subfolders
+from verydeep.images.sources.folders import FOLDERS
 from verydeep.images.sources.given import GivenImage, given_images
 from verydeep.images.sources.hub import HUB
 from verydeep.images.sources.shards import SHARDS
 from verydeep.images.sources.source import Source
-from verydeep.images.sources.splits import Splits, UnnumberedSplit, hold_out
+from verydeep.images.sources.splits import FoundSplits, Splits, UnnumberedSplit, hold_out
+from verydeep.images.sources.walk import files_beside_folders, is_image_file, subfolders
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.presentation.numbers import first_few
 from verydeep.presentation.terminal import reporting
@@ -40,7 +42,7 @@ def open_for_training(source: str | Splits) -> Splits:
     """
     if isinstance(source, Splits):
         return source
-    unnumbered = _unnumbered_splits(source)
+    unnumbered, inventory = _found_splits(source)
     if "train" not in unnumbered and "all" not in unnumbered:
         kind = "folder" if Path(source).is_dir() else "split"
         raise ValueError(f"{source} has {', '.join(unnumbered)} but no train {kind}")
@@ -50,7 +52,7 @@ def open_for_training(source: str | Splits) -> Splits:
     others = {name: _numbered(split, training.names) for name, split in unnumbered.items()}
     train = training.numbered(training.names)
     held_out = {} if "val" in others else hold_out(train, train.labels)
-    return Splits(name=source, sources={"train": train, **held_out, **others})
+    return Splits(name=source, sources={"train": train, **held_out, **others}, inventory=inventory)
 
 
 def open_for_testing(source: str | Splits, classes: tuple[str, ...] | None) -> Splits:
@@ -65,7 +67,7 @@ def open_for_testing(source: str | Splits, classes: tuple[str, ...] | None) -> S
     """
     if isinstance(source, Splits):
         return source
-    unnumbered = _unnumbered_splits(source)
+    unnumbered, inventory = _found_splits(source)
     if classes is None:
         classes = (unnumbered.get("train") or next(iter(unnumbered.values()))).names
     sources = {name: _numbered(split, classes) for name, split in unnumbered.items()}
@@ -74,7 +76,7 @@ def open_for_testing(source: str | Splits, classes: tuple[str, ...] | None) -> S
         own_labels = whole.numbered(whole.names).labels
         if min(Counter(own_labels).values()) > 1:
             sources |= hold_out(whole.numbered(classes), own_labels)
-    return Splits(name=source, sources=sources)
+    return Splits(name=source, sources=sources, inventory=inventory)
 
 
 def open_boxed(
@@ -136,19 +138,19 @@ def open_one_split(
 def _without_classes(path: Path) -> bool:
     """Return whether this is an image, or a folder with nothing but images in it."""
     if os.path.isdir(path):
-        return not subfolders(path) and any(is_image_file(file) for file in path.iterdir())
-    return is_image_file(path)
+        return not subfolders(path) and any(entry.what == "image" for entry in files_beside_folders(path))
+    return os.path.isfile(path) and is_image_file(path)
 
 
 def _only_split(splits: Splits, split: str | None) -> Source:
     if split is None and "all" not in splits.sources and len(splits.sources) > 1:
         raise ValueError(f"{splits.name} has splits: say which of {', '.join(splits.sources)} (--split)")
     only = "all" if "all" in splits.sources else next(iter(splits.sources))
-    return splits.source(split or only)
+    return replace(splits.source(split or only), inventory=splits.inventory)
 
 
-def _unnumbered_splits(name: str) -> dict[str, UnnumberedSplit]:
-    """Find the splits of SOURCE; `all` alone where it has none.
+def _found_splits(name: str) -> FoundSplits:
+    """Find the splits of SOURCE.
 
     Raises:
         ValueError: no such source, or no images in it.

@@ -15,11 +15,12 @@ from rich.text import Text
 from verydeep.images.decode import UnusableImageError, decode_for
 from verydeep.images.open import open_for_training
 from verydeep.images.quarantine import Quarantine
+from verydeep.images.sources.inventory import Inventory
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import single_items
-from verydeep.presentation.numbers import MISSING, millions, number, percent
+from verydeep.presentation.numbers import MISSING, counted, millions, number, percent
 from verydeep.presentation.terminal import SHOWN, Reporter, reporting, table_with
 
 
@@ -59,6 +60,8 @@ class Scan:
     source: str
     splits: tuple[SplitScan, ...]
     duplicates: tuple[Duplicates, ...]
+    inventory: Inventory = Inventory()
+    """What was found in the source, images and all else."""
 
     @property
     def across_splits(self) -> tuple[Duplicates, ...]:
@@ -73,9 +76,12 @@ class Scan:
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, ready for JSON."""
         return {
-            **asdict(self),
+            "source": self.source,
+            "splits": [asdict(split) for split in self.splits],
+            "duplicates": [asdict(same) for same in self.duplicates],
             "across_splits": [asdict(same) for same in self.across_splits],
             "contradictions": [asdict(same) for same in self.contradictions],
+            "inventory": self.inventory.to_dict(),
         }
 
 
@@ -113,7 +119,7 @@ def scan(source: str | Splits, *, tolerance: Tolerance | None = None, workers: i
         for same in by_contents.values()
         if len(same) > 1
     )
-    return Scan(source=splits.name, splits=tuple(scans), duplicates=duplicates)
+    return Scan(source=splits.name, splits=tuple(scans), duplicates=duplicates, inventory=splits.inventory)
 
 
 def check_images(source: Source, *, quarantine: Quarantine, workers: int = 0) -> None:
@@ -182,7 +188,8 @@ def _look(source: Source, max_pixels: int, index: int) -> _Look:
 
 def scan_tables(scan: Scan, *, max_bad: float) -> list[Table | str]:
     """Show what a source is made of and what is wrong with it."""
-    return [_split_table(scan), _class_table(scan.splits), *_lists(scan), *_verdict(scan, max_bad)]
+    tables = [_split_table(scan), _class_table(scan.splits)]
+    return [*tables, *_left_out(scan.inventory), *_lists(scan), *_verdict(scan, max_bad)]
 
 
 def _split_table(scan: Scan) -> Table:
@@ -201,6 +208,21 @@ def _split_table(scan: Scan) -> Table:
             millions(split.bytes),
         )
     return table
+
+
+def _left_out(inventory: Inventory) -> Iterator[str]:
+    """Say what else was found than images, if anything was."""
+    found, lines = inventory.total, inventory.lines()
+    if lines:
+        labels = f", {counted(found.labels, 'label')}" if found.labels else ""
+        yield "\n".join(
+            [
+                f"{counted(found.files, 'file')} found: {counted(found.images, 'image')}{labels}, "
+                f"{number(found.left_out)} left out",
+                *(f"  {line}" for line in lines),
+                "",
+            ]
+        )
 
 
 def _lists(scan: Scan) -> Iterator[str]:

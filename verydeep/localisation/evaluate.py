@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def evaluate_boxes(
     classifiers = full.classifiers if full else ()
     split = split or testing_split(splits, [*folders, *classifiers])
     boxed, check = open_boxed(splits, [split], options, max_pixels=tolerance.max_pixels)
-    source = boxed[split]
+    source = replace(boxed[split], inventory=splits.inventory)
     quarantine = Quarantine(len(source), tolerance, split=split)
     boxes = _simplified(models, source, quarantine, runtime)
     usable = np.flatnonzero(~np.isnan(boxes).any(axis=(0, 2)))
@@ -128,6 +129,7 @@ def _simplified(
     models: Sequence[Model], source: Source, quarantine: Quarantine, runtime: Runtime
 ) -> Float[np.ndarray, "runs N 4"]:
     with reporting("centre crops", total=len(models) * len(source)) as report:
+        report.say_all(source.inventory.lines())
         quarantine.say = report.say
         return np.stack(
             [

@@ -25,7 +25,7 @@ def localisation_splits(
     splits = open_for_training(source)
     boxed, check = open_boxed(splits, ["train", "val"], options, every_class_of="train", max_pixels=max_pixels)
     whole = splits.source("train").fingerprint
-    return Splits(name=splits.name, sources={**boxed}, regression=regression, whole_train=whole), check
+    return replace(splits, sources={**boxed}, regression=regression, whole_train=whole), check
 
 
 def localisation_recipe(recipe: Recipe, *, fc_only: bool) -> Recipe:

@@ -16,6 +16,7 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "openvino": "openvino",
+    "pillow_heif": "heif",
     "pyarrow": "parquet",
 }
 """Package to extra, as pyproject.toml declares them."""

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,11 @@ class Reporter:
     def say(self, text: str) -> None:
         """Print a line of text above the bar."""
         self._console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def say_all(self, lines: Iterable[str]) -> None:
+        """Print several lines of text above the bar."""
+        for line in lines:
+            self.say(line)
 
     def _left(self) -> str:
         task = self._bar.tasks[self._task]

@@ -59,6 +59,7 @@ def prepare(job: TrainingJob) -> tuple[TrainingState, list[str]]:
     )
     step = state.progress.step
     lines = [*damaged, *_about_training(job, learner), *notes, _about_colours(job, colour)]
+    lines += job.splits.inventory.lines()
     lines += [
         f"left out {counted(len(bad.reasons), 'image')} of {bad.split} that cannot be used: {job.out / QUARANTINE}"
         for bad in quarantines

@@ -2,7 +2,6 @@
 
 import io
 import os
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -219,7 +218,7 @@ def test_a_missing_folder_is_refused():
 def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "ant").mkdir()
     (tmp_path / "ant" / "notes.txt").write_text("not an image")
-    with pytest.raises(ValueError, match=f"^no images in {re.escape(str(tmp_path))}: "):
+    with pytest.raises(ValueError, match=r"^no images in .*, which holds 1 file of other kinds: 1 \.txt: it must hold"):
         open_for_training(str(tmp_path))
 
 
@@ -356,7 +355,7 @@ def test_a_test_folder_without_classes_is_left_out(tmp_path):
     assert list(open_for_training(str(tmp_path)).sources) == ["train", "val"]
     write_images(tmp_path / "validation", 1)
     (tmp_path / "val").rename(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match=r"no images in .*validation: "):
+    with pytest.raises(ValueError, match=r"no images in .*validation, which holds 1 image in no class folder: "):
         open_for_training(str(tmp_path))
 
 
@@ -370,8 +369,8 @@ def test_a_class_whose_files_are_all_of_an_unknown_kind_is_refused(tmp_path):
     for name in ("ant", "bee"):
         write_images(tmp_path / name, 5)
     (tmp_path / "cat").mkdir()
-    (tmp_path / "cat" / "1.heic").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"cat holds files but no images \(\.heic\)"):
+    (tmp_path / "cat" / "1.nef").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"^no images in .*cat, which holds 1 file of other kinds: 1 \.nef; convert"):
         open_for_training(str(tmp_path))
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from verydeep.images.sources.source import IMAGE_SUFFIXES, ImagePath, Source
+from verydeep.images.image_kinds import IMAGE_SUFFIXES
+from verydeep.images.sources.source import ImagePath, Source
 from verydeep.images.sources.splits import SPLIT_NAMES
 from verydeep.presentation.numbers import first_few
 

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from verydeep.images.sources.inventory import Found, Inventory
 from verydeep.images.sources.source import Sample, Source, memory_source, numbered, subset
-from verydeep.images.sources.splits import STEERING_SHARE, Kind, UnnumberedSplit, stratified_split
+from verydeep.images.sources.splits import STEERING_SHARE, FoundSplits, Kind, UnnumberedSplit, stratified_split
 
 NAME = "digits"
 
@@ -19,7 +20,7 @@ _DIGITS_TEST_SHARE = 0.2
 """A fifth of the 1,797 digits (359) is for testing; an eighth of the rest (179) steers the learning rate."""
 
 
-def _digit_splits(name: str) -> dict[str, UnnumberedSplit]:
+def _digit_splits(name: str) -> FoundSplits:
     """Find `train`, `val` and `test` of the 1,797 digits (8 x 8 pixels, 10 classes), as PNG files in memory.
 
     They are the test part of the UCI set 'Optical Recognition of Handwritten Digits'.
@@ -27,10 +28,11 @@ def _digit_splits(name: str) -> dict[str, UnnumberedSplit]:
     rest, test = stratified_split(_digits().labels, _DIGITS_TEST_SHARE)
     train, val = stratified_split([_digits().labels[index] for index in rest], STEERING_SHARE)
     chosen = {"train": [rest[i] for i in train], "val": [rest[i] for i in val], "test": test}
-    return {
+    splits = {
         split: UnnumberedSplit(where=name, names=CLASSES, numbered=partial(_numbered, indices))
         for split, indices in chosen.items()
     }
+    return FoundSplits(splits, Inventory(places={name: Found(images=len(_digits()))}))
 
 
 DIGITS = Kind(described="or the word digits", fits=lambda name: name == NAME, splits=_digit_splits)

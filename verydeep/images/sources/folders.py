@@ -1,22 +1,27 @@
 """Class folders: image files, each in the folder of its class, perhaps in `train`, `val` and `test` folders."""
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from verydeep.images.sources.source import IMAGE_SUFFIXES, ImagePath, Source, digest, numbered
+from verydeep.ilsvrc_classes import normal_form
+from verydeep.images.sources.inventory import Entry, Found, Inventory, found_in
+from verydeep.images.sources.source import ImagePath, Source, digest, numbered
 from verydeep.images.sources.splits import (
     SPLIT_NAMES,
+    FoundSplits,
     Kind,
     UnnumberedSplit,
     folder_names,
     names_of_present_splits,
     natural_order,
 )
+from verydeep.images.sources.walk import files_below, files_beside_folders, subfolders
 
 
-def _folder_splits(name: str) -> dict[str, UnnumberedSplit]:
+def _folder_splits(name: str) -> FoundSplits:
     """Find the splits of a folder; `all` alone where it holds class folders, which may be called train or test.
 
     A `train` without class folders in it is a class. A `test` without any, beside a `train` that has some, is left
@@ -29,11 +34,10 @@ def _folder_splits(name: str) -> dict[str, UnnumberedSplit]:
     folders = {folder.name for folder in subfolders(root)}
     train_is_a_split = "train" in folders and bool(subfolders(root / "train"))
     if not train_is_a_split and not folders <= SPLIT_NAMES:
-        return {"all": _split(root)}
-    if train_is_a_split and "test" in folders and not subfolders(root / "test"):
-        folders.remove("test")
-    present = names_of_present_splits(folders, str(root))
-    return {split: _split(root / theirs) for split, theirs in present.items()} or {"all": _split(root)}
+        return _found_splits(root, {"all": ""}, [])
+    secret = {"test"} & folders if train_is_a_split and not _has_subfolders(root / "test") else set()
+    present = names_of_present_splits(folders - secret, str(root))
+    return _found_splits(root, present or {"all": ""}, folders - set(present.values()))
 
 
 FOLDERS = Kind(
@@ -43,56 +47,79 @@ FOLDERS = Kind(
 )
 
 
-def is_image_file(path: Path) -> bool:
-    """Return whether a file's name is that of an image, and not hidden (macOS leaves `._1.jpg` beside `1.jpg`)."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and os.path.isfile(path)
+def _has_subfolders(folder: Path) -> bool:
+    return folder.is_dir() and bool(subfolders(folder))
 
 
-def image_files(path: Path) -> list[Path]:
-    """List the image files in a folder and below; a file stands for itself.
+def _found_splits(root: Path, folder_of: Mapping[str, str], others: Iterable[str]) -> FoundSplits:
+    """Open the folder of each split, and count what is in `others` and beside all of them."""
+    opened = {split: _split(root, folder) for split, folder in folder_of.items()}
+    inventories = [inventory for _, inventory in opened.values()]
+    places = {place: found for inventory in inventories for place, found in inventory.places.items()}
+    if "" not in folder_of.values():
+        places[""] = found_in(_unclassed(files_beside_folders(root), ""))
+        places |= {folder: found_in(_unclassed(files_below(root / folder), folder)) for folder in sorted(others)}
+    empty = tuple(folder for inventory in inventories for folder in inventory.empty)
+    splits = {split: of_classes for split, (of_classes, _) in opened.items()}
+    return FoundSplits(
+        splits, Inventory(places={place: places[place] for place in places if places[place].files}, empty=empty)
+    )
+
+
+def _split(root: Path, within: str) -> tuple[UnnumberedSplit, Inventory]:
+    """Find the classes in a folder of `root`."""
+    folder = root / within
+    entries = {name: [entry.within(name) for entry in files_below(folder / name)] for name in _class_folders(folder)}
+    found = {name: found_in(entry.within(within) for entry in its_own) for name, its_own in entries.items()}
+    places = {os.path.join(within, name): its_own for name, its_own in found.items()}
+    inventory = Inventory(
+        places={**places, within: found_in(_unclassed(files_beside_folders(folder), within))},
+        empty=tuple(os.path.join(within, name) for name, its_own in found.items() if not its_own.files),
+    )
+    paths = {
+        name: sorted(path for what, path in its_own if what == "image")
+        for name, its_own in entries.items()
+        if found[name].images
+    }
+    if not paths:
+        reasons = inventory.reasons()
+        holds = f", which holds {'; '.join(reasons)}" if reasons else ""
+        raise ValueError(f"no images in {folder}{holds}: it must hold one folder per class with images in it")
+    for name, its_own in found.items():
+        _check_class(folder / name, its_own)
+    ids = tuple(path for of_class in paths.values() for path in of_class)
+    labels = tuple(label for label, of_class in enumerate(paths.values()) for _ in of_class)
+    source = _folder_source(folder, tuple(map(normal_form, paths)), ids, labels)
+    return UnnumberedSplit(where=str(folder), names=source.classes, numbered=partial(numbered, source)), inventory
+
+
+def _class_folders(root: Path) -> list[str]:
+    """List the names of the folders that could be classes, in the order of the classes.
 
     Raises:
-        ValueError: there is no such file, or no image in the folder.
+        ValueError: two have the same name, in two forms of Unicode.
     """
-    if os.path.isdir(path):
-        files = sorted(p for p in path.rglob("*") if is_image_file(p))
-        if not files:
-            raise ValueError(f"no images in {path}")
-        return files
-    if not os.path.exists(path):
-        raise ValueError(f"no file {str(path)!r}")
-    return [path]
+    names = sorted((folder.name for folder in subfolders(root)), key=lambda name: natural_order(normal_form(name)))
+    for one, other in itertools.pairwise(names):
+        if normal_form(one) == normal_form(other):
+            raise ValueError(
+                f"{root} has two folders called {one}, whose letters are stored in two ways (NFC and NFD): put their "
+                "images into one"
+            )
+    return names
 
 
-def subfolders(root: Path) -> list[Path]:
-    """List the folders in `root` by name, hidden ones left out."""
-    return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-
-
-def _split(root: Path) -> UnnumberedSplit:
-    by_class = {
-        folder.name: sorted(str(path.relative_to(root)) for path in folder.rglob("*") if is_image_file(path))
-        for folder in sorted(subfolders(root), key=lambda folder: natural_order(folder.name))
-    }
-    images = {name: paths for name, paths in by_class.items() if paths}
-    if not images:
-        raise ValueError(f"no images in {root}: it must hold one folder per class with images in it")
-    for name in by_class:
-        if name not in images:
-            _check_empty(root / name)
-    ids = tuple(path for paths in images.values() for path in paths)
-    labels = tuple(label for label, paths in enumerate(images.values()) for _ in paths)
-    source = _folder_source(root, tuple(images), ids, labels)
-    return UnnumberedSplit(where=str(root), names=source.classes, numbered=partial(numbered, source))
-
-
-def _check_empty(folder: Path) -> None:
+def _check_class(folder: Path, found: Found) -> None:
     """Refuse a class folder with files but no images."""
-    kinds = {path.suffix for path in folder.rglob("[!.]*") if path.is_file()}
-    if kinds:
-        raise ValueError(
-            f"{folder} holds files but no images ({', '.join(sorted(kinds))}): convert them, or move the folder away"
-        )
+    if not found.images and found.left_out > found.hidden:
+        reasons = "; ".join(Inventory(places={"": found}).reasons())
+        raise ValueError(f"no images in {folder}, which holds {reasons}: if it is no class, move the folder away")
+
+
+def _unclassed(entries: Iterable[Entry], within: str) -> Iterator[Entry]:
+    """Yield what was found in a folder beside class folders, where an image has no class."""
+    for entry in entries:
+        yield entry._replace(what="unclassed" if entry.what == "image" else entry.what).within(within)
 
 
 def _folder_source(root: Path, classes: tuple[str, ...], ids: Sequence[str], labels: Sequence[int]) -> Source:

@@ -3,7 +3,7 @@
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from verydeep.images.decode import UnusableImageError, is_image, upright_rgb
-from verydeep.images.sources.folders import image_files, is_image_file
+from verydeep.images.sources.inventory import Entry, Found, Inventory, found_in, is_leftover
 from verydeep.images.sources.source import Source, digest, own_path
+from verydeep.images.sources.walk import entry_of, files_below
 
 GivenImage = str | Path | bytes | NDArray[np.uint8] | Image.Image
 """A file, a folder of files, or a pattern such as `photos/**/*.jpg`; the contents of an image file; an image's pixels,
@@ -46,12 +47,13 @@ def given_images(
         return images
     several = cast(Iterable[GivenImage], [images] if _is_one(images) else images)
     named: list[tuple[str, _Opened]] = []
+    places: dict[str, Found] = {}
     for number, image in enumerate(several):
         if isinstance(image, str | Path):
             if str(image) == STANDARD_INPUT and standard_input is not None:
-                named += _from_standard_input(standard_input())
+                named += _from_standard_input(standard_input(), places)
             else:
-                named += ((str(path), path) for path in _files(Path(image)))
+                named += ((str(path), path) for path in _files(Path(image), places))
         else:
             _check_pixels(image, number)
             named.append((f"image {number}", image))
@@ -61,6 +63,7 @@ def given_images(
         paths=partial(own_path, [name for name, _ in named]),
         read=partial(_read, named),
         fingerprint_of=partial(_fingerprint, named),
+        inventory=Inventory(places=places),
     )
 
 
@@ -78,23 +81,51 @@ def _check_pixels(image: object, number: int) -> None:
         raise ValueError(f"image {number} must be uint8 [H, W, 3], RGB, not {image.dtype} {list(image.shape)}")
 
 
-def _files(path: Path) -> list[Path]:
-    if os.path.exists(path) or not glob.has_magic(str(path)):
-        return image_files(path)
-    fitting = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-    images = [inner for inner in fitting if is_image_file(inner)]
+def _files(path: Path, places: dict[str, Found]) -> list[Path]:
+    """List the image files that a path stands for, a folder, a pattern or a file; add what else is there to `places`.
+
+    Raises:
+        ValueError: there is no such file, or no image in the folder or under the pattern.
+    """
+    if os.path.isdir(path):
+        entries, why = [entry.within(str(path)) for entry in files_below(path)], f"no images in {path}"
+    elif os.path.lexists(path) or not glob.has_magic(str(path)):
+        if not os.path.exists(path):
+            raise ValueError(f"no file {str(path)!r}")
+        return [path]
+    else:
+        entries, why = list(_fitting(str(path))), f"no image files fit {str(path)!r}"
+    found = found_in(entries)
+    places[str(path)] = places.get(str(path), Found()) + found
+    images = sorted(Path(entry.path) for entry in entries if entry.what == "image")
     if not images:
-        raise ValueError(f"no image files fit {str(path)!r}")
+        reasons = "; ".join(Inventory(places={"": found}).reasons())
+        raise ValueError(f"{why}{', only ' if reasons else ''}{reasons}")
     return images
 
 
-def _from_standard_input(data: bytes) -> list[tuple[str, _Opened]]:
+def _fitting(pattern: str) -> Iterator[Entry]:
+    """Yield the files that fit a pattern, once each whatever links lead there; folders that fit are none."""
+    fixed = next(place for place, part in enumerate(Path(pattern).parts) if glob.has_magic(part))
+    seen: set[str] = set()
+    for name in sorted(glob.glob(pattern, recursive=True), key=lambda name: (name.count(os.sep), name)):
+        if os.path.isdir(name):
+            continue
+        file = os.path.join(os.path.realpath(os.path.dirname(name)), os.path.basename(name))
+        if any(map(is_leftover, Path(name).parts[fixed:])):
+            yield Entry("hidden", name)
+        elif file not in seen:
+            yield entry_of(name)
+        seen.add(file)
+
+
+def _from_standard_input(data: bytes, places: dict[str, Found]) -> list[tuple[str, _Opened]]:
     if not data.strip():
         raise ValueError("standard input is empty: give it an image, or paths, one a line")
     if b"\0" in data or is_image(data):
         return [(STANDARD_INPUT, data)]
     paths = [Path(os.fsdecode(line.rstrip(b"\r"))) for line in data.split(b"\n") if line.strip()]
-    return [(str(file), file) for path in paths for file in (_files(path) if os.path.isdir(path) else [path])]
+    return [(str(file), file) for path in paths for file in (_files(path, places) if os.path.isdir(path) else [path])]
 
 
 def _read(named: Sequence[tuple[str, _Opened]], index: int) -> bytes:

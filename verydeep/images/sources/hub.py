@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from verydeep.ilsvrc_classes import normal_form
+from verydeep.images.sources.inventory import Found, Inventory
 from verydeep.images.sources.source import ImagePath, Source, digest, numbered
 from verydeep.images.sources.splits import (
     SPLIT_NAMES,
+    FoundSplits,
     Kind,
     UnnumberedSplit,
     folder_names,
@@ -30,7 +33,7 @@ _NO_LABEL = -1
 """How hub data sets mark images whose class is kept secret."""
 
 
-def _hub_splits(name: str) -> dict[str, UnnumberedSplit]:
+def _hub_splits(name: str) -> FoundSplits:
     """Find the splits of `hub:NAME[:CONFIGURATION][?image=COLUMN&label=COLUMN]`; `all` alone where there is one.
 
     NAME is a data set of the hub, or a folder or file on this machine. A split without labels is left out.
@@ -52,7 +55,12 @@ def _hub_splits(name: str) -> dict[str, UnnumberedSplit]:
     labelled = {ours: split for ours, split in splits.items() if split is not None}
     if not labelled:
         raise ValueError(f"{name}: its images have no labels")
-    return labelled
+    rows = {ours: len(loaded[theirs]) for ours, theirs in theirs_by_ours.items()}
+    places = {
+        ours: Found(images=count) if ours in labelled else Found(unclassed=tuple(map(str, range(count))))
+        for ours, count in rows.items()
+    }
+    return FoundSplits(labelled, Inventory(places=places))
 
 
 HUB = Kind(described="hub:NAME", fits=lambda name: name.startswith(PREFIX), splits=_hub_splits)
@@ -92,7 +100,8 @@ def _split(rows: Any, split: str, name: str, chosen: dict[str, str]) -> Unnumber
         raise ValueError(f"{name}: {of_rows.count(None):,} of {len(of_rows):,} images in {split} have no label")
     feature = rows.features[label]
     present = set(class_names)
-    ordered = feature.names if isinstance(feature, datasets.ClassLabel) else sorted(present, key=natural_order)
+    listed = isinstance(feature, datasets.ClassLabel)
+    ordered = map(normal_form, feature.names) if listed else sorted(present, key=natural_order)
     names = tuple(known for known in ordered if known in present)
     number_of = {known: number for number, known in enumerate(names)}
     undecoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
@@ -190,6 +199,6 @@ def _class_names(rows: Any, label: str) -> list[str | None]:
     feature, values = rows.features[label], rows.select_columns([label])[:][label]
     names = getattr(feature, "names", None)
     return [
-        None if value is None or value == _NO_LABEL else str(value) if names is None else names[value]
+        None if value is None or value == _NO_LABEL else normal_form(str(value) if names is None else names[value])
         for value in values
     ]

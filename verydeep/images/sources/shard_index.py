@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from verydeep.images.sources.source import IMAGE_SUFFIXES
+from verydeep.images.image_kinds import IMAGE_SUFFIXES
 from verydeep.machine import cache
 
 _JSON_KEYS = ("class_name", "class", "label", "cls")

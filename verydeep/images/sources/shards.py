@@ -11,17 +11,18 @@ import numpy as np
 from braceexpand import braceexpand
 from jaxtyping import Int64
 
-from verydeep.images.sources.folders import subfolders
 from verydeep.images.sources.shard_index import Entry, shard_entries
 from verydeep.images.sources.source import ImagePath, Source, digest, numbered
 from verydeep.images.sources.splits import (
     SPLIT_NAMES,
+    FoundSplits,
     Kind,
     UnnumberedSplit,
     folder_names,
     names_of_present_splits,
     natural_order,
 )
+from verydeep.images.sources.walk import subfolders
 from verydeep.presentation.terminal import reporting
 
 _SUFFIX = ".tar"
@@ -35,7 +36,7 @@ Extents = Int64[np.ndarray, "N 3"]
 _SPLIT_WORD = re.compile(r"(?<![a-z])(train|validation|val|test)(?![a-z])")
 
 
-def _shard_splits(name: str) -> dict[str, UnnumberedSplit]:
+def _shard_splits(name: str) -> FoundSplits:
     """Find the splits of shards, given as a folder, a file, or a pattern.
 
     A shard belongs to the split whose name is a word of its file's name or, where shards lie in several folders, is its
@@ -56,10 +57,11 @@ def _shard_splits(name: str) -> dict[str, UnnumberedSplit]:
         raise ValueError(f"{stray[0]} belongs to no split, while others have {' or '.join(chosen)} in their names")
     with reporting("index of tar shards", len(shards)) as report:
         entries = {shard: shard_entries(shard, report.advance) for shard in shards}
-    return {
+    splits = {
         split: _split(name if split == "all" else f"{name}, {split}", its_own, entries)
         for split, its_own in (chosen or {"all": shards}).items()
     }
+    return FoundSplits(splits)
 
 
 def _fits(name: str) -> bool:

@@ -11,12 +11,8 @@ from jaxtyping import Float
 
 from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.decode import Size, UnusableImageError
+from verydeep.images.sources.inventory import Inventory
 from verydeep.presentation.terminal import reporting
-
-_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2")
-_NETPBM = (".ppm", ".pgm", ".pbm", ".pnm")
-
-IMAGE_SUFFIXES = frozenset((*_JPEG, *_NETPBM, ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif"))
 
 
 class Sample(NamedTuple):
@@ -61,6 +57,8 @@ class Source:
     """Returns a hexadecimal digest of what a source of this kind holds: names and sizes, not what is in the files."""
     boxes: Sequence[ObjectBox] = ()
     """Where every image's object is; none where images have no boxes."""
+    inventory: Inventory = Inventory()
+    """What was found where these images were looked for, used or not; of a part of them nothing is told."""
     digests: Sequence[bytes] = ()
     """What `contents_digests` returned, or nothing; an image that has changed since then cannot be used."""
 
@@ -131,10 +129,11 @@ def numbered(source: Source, classes: tuple[str, ...]) -> Source:
 def contents_digests(source: Source) -> list[bytes]:
     """Read every image file and return the SHA-256 of each, in order: files of the same name are not always the same.
 
-    Progress is reported as the reading of images.
+    Progress is reported as the reading of images, after what was left out where they were found.
     """
     digests = []
     with reporting("read images", total=len(source)) as report:
+        report.say_all(source.inventory.lines())
         for index in range(len(source)):
             try:
                 data = source[index].data

@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from verydeep.box_regression import Regression
+from verydeep.images.sources.inventory import Inventory
 from verydeep.images.sources.source import Source, subset
 
 _NAMES_OF_SPLITS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
@@ -33,6 +35,8 @@ class Splits:
     """The images of each split."""
     regression: Regression | None = None
     """Where boxes are learned: what is learned of them. Then the images of every split have boxes."""
+    inventory: Inventory = Inventory()
+    """What was found in the source, used or not."""
     whole_train: str | None = None
     """Fingerprint of all training images, where some are left out: those without a usable box, or held out to steer."""
 
@@ -64,9 +68,17 @@ class UnnumberedSplit:
     where: str
     """For messages: a folder, shards, a split of a hub data set."""
     names: tuple[str, ...]
-    """Classes that have images here, in the source's own order."""
+    """Classes that have images here, in the source's own order and in normal form."""
     numbered: Callable[[tuple[str, ...]], Source]
     """Makes the source, given all classes in the order of their numbers; `names` are among them."""
+
+
+class FoundSplits(NamedTuple):
+    """The splits of a SOURCE, and what was found there."""
+
+    splits: dict[str, UnnumberedSplit]
+    """`all` alone where it has none."""
+    inventory: Inventory = Inventory()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +89,7 @@ class Kind:
     """For the message that nothing fits."""
     fits: Callable[[str], bool]
     """Whether SOURCE is of this kind."""
-    splits: Callable[[str], dict[str, UnnumberedSplit]]
+    splits: Callable[[str], FoundSplits]
     """Finds the splits of SOURCE, or raises ValueError."""
 
 

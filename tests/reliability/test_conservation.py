@@ -1,0 +1,123 @@
+"""Nothing is lost: images used, unusable and left out are all files that there are, in any tree that is made here."""
+
+import io
+import os
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from verydeep import scan
+from verydeep.images.open import open_for_training, open_one_split
+from verydeep.images.sources.given import given_images
+
+
+def encoded(kind):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+PNG, JPEG = encoded("PNG"), encoded("JPEG")
+CONTENTS = {"png": PNG, "jpeg": JPEG, "page": b"<html>", "none": b""}
+NAMES = ("a.png", "b.JPG", "c", "d.v2.jpg", "e.txt", "f.nef", ".g.png", "h.png~", "Thumbs.db", "i.dat")
+FOLDERS = ("x", "y.z", ".hidden", "@eaDir")
+TARGETS = ("..", ".", "../..", "x", "../x", "a.png", "nowhere", "../../store", "../cat", "../dog/x")
+
+files = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(sorted(CONTENTS)), max_size=5)
+links = st.dictionaries(st.sampled_from(("l", "m.jpg", ".n", "o.txt")), st.sampled_from(TARGETS), max_size=3)
+trees = st.recursive(
+    st.tuples(files, links, st.just({})),
+    lambda inner: st.tuples(files, links, st.dictionaries(st.sampled_from(FOLDERS), inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+def build(folder, tree):
+    its_files, its_links, folders = tree
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in its_files.items():
+        (folder / name).write_bytes(CONTENTS[content])
+    for name, target in its_links.items():
+        if name not in its_files and name not in folders:
+            (folder / name).symlink_to(target)
+    for name, inner in folders.items():
+        if name not in its_files:
+            build(folder / name, inner)
+
+
+def reached(root, seen=None):
+    """Every file that there is, as plainly as it can be said: a folder once, those that links lead to last.
+
+    In hidden folders no link is followed. Of a folder that was seen already, the link to it is a file.
+    """
+    seen = (
+        {os.path.realpath(folder) for folder in (root, *Path(os.path.realpath(root)).parents)} if seen is None else seen
+    )
+    found, waiting = [], []
+    own = [Path(root)]
+    while own or waiting:
+        folder = own.pop(0) if own else waiting.pop(0)
+        real = os.path.realpath(folder)
+        if folder != root and real in seen:
+            found.append(str(folder))
+            continue
+        seen.add(real)
+        for path in sorted(folder.iterdir()):
+            if path.name in (".hidden", "@eaDir") and not path.is_symlink() and path.is_dir():
+                found += [str(inner) for inner in path.rglob("*") if inner.is_symlink() or not inner.is_dir()]
+            elif path.is_dir() and path.name != ".n":
+                (waiting if path.is_symlink() else own).append(path)
+            else:
+                found.append(str(path))
+    return found
+
+
+def check(root):
+    given = given_images(root)
+    assert given.inventory.total.files == len(reached(root))
+    assert given.inventory.total.images == len(given) == len(set(given.ids))
+
+
+def test_images_and_what_is_left_out_are_all_files_of_a_folder(battery, figure):
+    examples = 3_000 if battery else 20
+    limits = settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    classes = st.fixed_dictionaries({"cat": trees, "dog": trees})
+    limits(given(classes, st.tuples(files, links, st.just({})))(check_folder))()
+    figure(27, "files found", f"{examples} random folders: used, unusable and left out add up")
+
+
+def check_folder(classes, beside):
+    with TemporaryDirectory() as folder:
+        root = Path(folder) / "photos"
+        build(Path(folder) / "store", ({"s.png": "png", "s.txt": "none"}, {"back": "../photos"}, {}))
+        for name, tree in classes.items():
+            build(root / name, tree)
+            for number in range(2):
+                (root / name / f"{number}.png").write_bytes(PNG)
+            check(root / name)
+        build(root, (*beside[:2], {}))
+        beside_names = [path for path in root.iterdir() if path.name not in classes]
+        splits = open_for_training(str(root))
+        counts = Counter(source.classes[label] for source in splits.sources.values() for label in source.labels)
+        ids = [name for source in splits.sources.values() for name in source.ids]
+        assert len(ids) == len(set(ids)) == splits.inventory.total.images
+        for name in classes:
+            found = splits.inventory.places[name]
+            assert found.files == len(reached(root / name))
+            assert found.images == counts[name]
+        linked_classes = [name for name in splits.inventory.places if name not in (*classes, "")]
+        assert splits.inventory.total.files == sum(
+            [*(len(reached(root / name)) for name in (*classes, *linked_classes))]
+            + [path.name not in linked_classes and path.name not in splits.inventory.empty for path in beside_names]
+        )
+        scanned = scan(splits)
+        unusable = sum(len(part.unusable) for part in scanned.splits)
+        usable = sum(part.images for part in scanned.splits) - unusable
+        assert usable + unusable + scanned.inventory.total.left_out == scanned.inventory.total.files
+        features = open_one_split(str(root))
+        assert sorted(features.ids) == sorted(ids)
+        assert features.inventory == splits.inventory
