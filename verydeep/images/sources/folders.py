@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from verydeep.ilsvrc_classes import normal_form
-from verydeep.images.sources.inventory import Entry, Found, Inventory, found_in
+from verydeep.images.sources.inventory import Found, FoundFile, Inventory, found_in
 from verydeep.images.sources.source import ImagePath, Source, digest, numbered
 from verydeep.images.sources.splits import (
     SPLIT_NAMES,
@@ -116,7 +116,7 @@ def _check_class(folder: Path, found: Found) -> None:
         raise ValueError(f"no images in {folder}, which holds {reasons}: if it is no class, move the folder away")
 
 
-def _unclassed(entries: Iterable[Entry], within: str) -> Iterator[Entry]:
+def _unclassed(entries: Iterable[FoundFile], within: str) -> Iterator[FoundFile]:
     """Yield what was found in a folder beside class folders, where an image has no class."""
     for entry in entries:
         yield entry._replace(what="unclassed" if entry.what == "image" else entry.what).within(within)

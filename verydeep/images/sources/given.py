@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from verydeep.images.decode import UnusableImageError, is_image, upright_rgb
-from verydeep.images.sources.inventory import Entry, Found, Inventory, found_in, is_leftover
+from verydeep.images.sources.inventory import Found, FoundFile, Inventory, found_in, is_leftover
 from verydeep.images.sources.source import Source, digest, own_path
 from verydeep.images.sources.walk import entry_of, files_below
 
@@ -104,7 +104,7 @@ def _files(path: Path, places: dict[str, Found]) -> list[Path]:
     return images
 
 
-def _fitting(pattern: str) -> Iterator[Entry]:
+def _fitting(pattern: str) -> Iterator[FoundFile]:
     """Yield the files that fit a pattern, once each whatever links lead there; folders that fit are none."""
     fixed = next(place for place, part in enumerate(Path(pattern).parts) if glob.has_magic(part))
     seen: set[str] = set()
@@ -113,7 +113,7 @@ def _fitting(pattern: str) -> Iterator[Entry]:
             continue
         file = os.path.join(os.path.realpath(os.path.dirname(name)), os.path.basename(name))
         if any(map(is_leftover, Path(name).parts[fixed:])):
-            yield Entry("hidden", name)
+            yield FoundFile("hidden", name)
         elif file not in seen:
             yield entry_of(name)
         seen.add(file)

@@ -26,13 +26,13 @@ What = Literal["image", "label", "other", "hidden", "unclassed", "dangling", "re
 """What a file is for a source: one of the fields of `Found`."""
 
 
-class Entry(NamedTuple):
+class FoundFile(NamedTuple):
     """One file that was found, or one link, or a folder that cannot be read."""
 
     what: What
     path: str
 
-    def within(self, folder: str) -> "Entry":
+    def within(self, folder: str) -> "FoundFile":
         """Return the same with a path that begins with a folder."""
         return self._replace(path=os.path.join(folder, self.path))
 
@@ -135,7 +135,7 @@ def is_leftover(name: str) -> bool:
     return name.startswith(".") or lower in _LEFT_BY_PROGRAMS or lower.endswith(_LEFT_SUFFIXES)
 
 
-def found_in(entries: Iterable[Entry]) -> Found:
+def found_in(entries: Iterable[FoundFile]) -> Found:
     """Count what was found in one place."""
     by_kind: dict[What, list[str]] = {}
     for what, path in entries:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from glob import glob
 from pathlib import Path
@@ -11,7 +11,9 @@ import numpy as np
 from braceexpand import braceexpand
 from jaxtyping import Int64
 
-from verydeep.images.sources.shard_index import Entry, shard_entries
+from verydeep.ilsvrc_classes import normal_form
+from verydeep.images.sources.inventory import Found, FoundFile, Inventory, found_in, is_leftover
+from verydeep.images.sources.shard_index import Entry, ShardIndex, shard_index
 from verydeep.images.sources.source import ImagePath, Source, digest, numbered
 from verydeep.images.sources.splits import (
     SPLIT_NAMES,
@@ -22,7 +24,7 @@ from verydeep.images.sources.splits import (
     names_of_present_splits,
     natural_order,
 )
-from verydeep.images.sources.walk import subfolders
+from verydeep.images.sources.walk import files_beside_folders, subfolders
 from verydeep.presentation.terminal import reporting
 
 _SUFFIX = ".tar"
@@ -56,12 +58,46 @@ def _shard_splits(name: str) -> FoundSplits:
     if chosen and stray:
         raise ValueError(f"{stray[0]} belongs to no split, while others have {' or '.join(chosen)} in their names")
     with reporting("index of tar shards", len(shards)) as report:
-        entries = {shard: shard_entries(shard, report.advance) for shard in shards}
+        indices = {shard: shard_index(shard, report.advance) for shard in shards}
+    entries = {shard: index.images for shard, index in indices.items()}
     splits = {
         split: _split(name if split == "all" else f"{name}, {split}", its_own, entries)
         for split, its_own in (chosen or {"all": shards}).items()
     }
-    return FoundSplits(splits)
+    return FoundSplits(splits, Inventory(places=_places(Path(name).expanduser(), indices)))
+
+
+def _places(root: Path, indices: Mapping[Path, ShardIndex]) -> dict[str, Found]:
+    """Count what is in each shard and, if `root` is a folder of them, beside them."""
+    called = dict(zip(indices, _called([*indices]), strict=True))
+    places = {
+        full: Found(images=len(indices[shard].images)) + found_in(file.within(full) for file in indices[shard].others)
+        for shard, (full, _) in called.items()
+    }
+    if root.is_dir():
+        folders = ["", *(folder.name for folder in subfolders(root))]
+        beside = [
+            file for folder in folders for file in _beside(root / folder, folder, {shard.name for shard in indices})
+        ]
+        places[""] = found_in(beside)
+    return {place: found for place, found in places.items() if found.files}
+
+
+def _beside(folder: Path, within: str, shards: Collection[str]) -> Iterator[FoundFile]:
+    """Yield what is in a folder of shards beside these."""
+    for file in files_beside_folders(folder):
+        if file.path == _CLASS_NAMES_FILE:
+            yield FoundFile("label", file.path).within(within)
+        elif file.what == "image":
+            yield FoundFile("unclassed", file.path).within(within)
+        elif file.path not in shards:
+            yield file.within(within)
+
+
+def _called(shards: Sequence[Path]) -> list[tuple[str, str]]:
+    """Return the name of each shard for messages, with its folders only where they are needed, and without them."""
+    unique = len({shard.name for shard in shards}) == len(shards)
+    return [(shard.name if unique else str(shard), shard.name) for shard in shards]
 
 
 def _fits(name: str) -> bool:
@@ -99,7 +135,7 @@ def _shards(name: str) -> list[Path]:
 
 
 def _tar_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob(f"*{_SUFFIX}") if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in folder.glob(f"*{_SUFFIX}") if path.is_file() and not is_leftover(path.name))
 
 
 def _split_word(shard: Path, *, folders_count: bool) -> str | None:
@@ -139,8 +175,7 @@ def _shard_source(
     shards: Sequence[Path], classes: tuple[str, ...], labels: tuple[int, ...], names: tuple[str, ...], extents: Extents
 ) -> Source:
     """Make a source of images in tar files, by their names in these."""
-    unique = len({shard.name for shard in shards}) == len(shards)
-    called = [(shard.name if unique else str(shard), shard.name) for shard in shards]
+    called = _called(shards)
     folders = folder_names(os.path.basename(os.path.dirname(os.path.abspath(shards[0]))))
     return Source(
         classes=classes,
@@ -183,7 +218,7 @@ def _class_names(shard: Path) -> tuple[str, ...]:
 
 def _read_class_names(file: Path) -> tuple[str, ...]:
     try:
-        names = tuple(name.strip() for name in file.read_text(encoding="utf-8-sig").splitlines())
+        names = tuple(normal_form(name.strip()) for name in file.read_text(encoding="utf-8-sig").splitlines())
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not valid UTF-8: {error}") from error
     if len(set(names)) < len(names) or not all(names):
@@ -192,8 +227,12 @@ def _read_class_names(file: Path) -> tuple[str, ...]:
 
 
 def _class_name(label: str, listed: tuple[str, ...], shard: Path) -> str:
-    """Return the class of a label: where classes are listed a number counts in the list, else it is a name itself."""
-    if not listed or (label in listed and not label.isdecimal()):
+    """Return the class of a label: where classes are listed a number counts in the list, else it is a name itself.
+
+    `007` is a name if it is listed as one, else the number 7.
+    """
+    place = label.isdecimal() and str(int(label)) == label
+    if not listed or (label in listed and not place):
         return label
     if label.isdecimal() and int(label) < len(listed):
         return listed[int(label)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from verydeep.images.image_kinds import has_image_suffix, holds_image, is_worth_opening
-from verydeep.images.sources.inventory import Entry, is_leftover
+from verydeep.images.sources.inventory import FoundFile, is_leftover
 
 _Identity = tuple[int, int]
 """Device and number of a folder, whatever it is called."""
@@ -26,7 +26,7 @@ def subfolders(root: Path) -> list[Path]:
     )
 
 
-def files_beside_folders(root: Path) -> Iterator[Entry]:
+def files_beside_folders(root: Path) -> Iterator[FoundFile]:
     """Yield what is in `root` beside the folders that `subfolders` lists.
 
     Raises:
@@ -39,12 +39,12 @@ def files_beside_folders(root: Path) -> Iterator[Entry]:
         if is_leftover(entry.name):
             yield from _hidden(entry, "")
         elif _is_folder(entry):
-            yield Entry("repeated", entry.name)
+            yield FoundFile("repeated", entry.name)
         else:
             yield entry_of(entry.path)._replace(path=entry.name)
 
 
-def files_below(root: Path) -> Iterator[Entry]:
+def files_below(root: Path) -> Iterator[FoundFile]:
     """Yield what is in `root` and in the folders below, by paths relative to it, in no particular order.
 
     Links to folders are followed, after all folders that are here without a link, and each folder is gone through once:
@@ -57,12 +57,12 @@ def files_below(root: Path) -> Iterator[Entry]:
         try:
             identity = _identity(root / folder)
             if folder and identity in seen:
-                yield Entry("repeated", folder)
+                yield FoundFile("repeated", folder)
                 continue
             seen.add(identity)
             entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
         except OSError:
-            yield Entry("unreadable", folder)
+            yield FoundFile("unreadable", folder)
             continue
         for entry in entries:
             path = os.path.join(folder, entry.name)
@@ -90,21 +90,21 @@ def _around(root: Path) -> set[_Identity]:
     return {_identity(folder) for folder in (real, *real.parents)}
 
 
-def _hidden(entry: os.DirEntry[str], folder: str) -> Iterator[Entry]:
+def _hidden(entry: os.DirEntry[str], folder: str) -> Iterator[FoundFile]:
     """Yield the files of a hidden folder and below, where no link is followed; a file stands for itself."""
     if not entry.is_dir(follow_symlinks=False):
-        yield Entry("hidden", os.path.join(folder, entry.name))
+        yield FoundFile("hidden", os.path.join(folder, entry.name))
         return
     for inner, folders, files in os.walk(entry.path):
         links = [name for name in folders if os.path.islink(os.path.join(inner, name))]
-        yield from (Entry("hidden", os.path.join(folder, entry.name, name)) for name in (*files, *links))
+        yield from (FoundFile("hidden", os.path.join(folder, entry.name, name)) for name in (*files, *links))
 
 
-def entry_of(file: str) -> Entry:
+def entry_of(file: str) -> FoundFile:
     """Tell what a file is, or what a link to one leads to."""
     if os.path.isfile(file):
-        return Entry("image" if is_image_file(file) else "other", file)
-    return Entry("special" if os.path.exists(file) else "dangling", file)
+        return FoundFile("image" if is_image_file(file) else "other", file)
+    return FoundFile("special" if os.path.exists(file) else "dangling", file)
 
 
 def is_image_file(path: str | Path) -> bool:
