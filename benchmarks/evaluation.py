@@ -33,8 +33,8 @@ from verydeep.evaluation.pixel_limits import pixel_limits
 from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
 from verydeep.images.rescaled import rescaled_images
-from verydeep.images.sources.walk import is_image_file
 from verydeep.images.sources.source import Sample, Source, memory_source
+from verydeep.images.sources.walk import is_image_file
 from verydeep.machine.runtime import torch_device
 from verydeep.networks.initialisation import vgg
 from verydeep.networks.scales import scale_in_pixels

@@ -28,8 +28,8 @@ from verydeep.images import rescaled
 from verydeep.images.crops import TrainingView, training_crop
 from verydeep.images.decode import Pixels, decode_for
 from verydeep.images.rescaled import RescaledImages
-from verydeep.images.sources.walk import is_image_file
 from verydeep.images.sources.source import Sample, Source, memory_source
+from verydeep.images.sources.walk import is_image_file
 from verydeep.images.views import random_location, random_scale, rescaled_crop
 
 CROP = 224
