@@ -34,8 +34,12 @@ def test_the_demo_reaches_its_floor_and_repeats_nothing(tmp_path, battery):
     if battery:
         names, options, floor = QUICK, (), FLOOR
     first = reproduce_quick(out, options)
-    assert first.stdout.strip() == f"report: {out / 'report.html'}"
     results = json.loads((out / "results.json").read_text())
+    *answer, report, further = first.stdout.splitlines()
+    assert answer == results["answer"]
+    assert report == f"report: {out / 'report.html'}"
+    assert further.startswith("next: python -m verydeep reproduce --quick")
+    assert further.endswith(f"--out {out} --seeds 5")
     assert [[row["entry"] for row in results["tables"][table]] for table in "34"] == [
         [f"{name} dense {scales}" for name in names] for scales in ("single", "paper")
     ]

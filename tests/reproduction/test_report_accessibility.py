@@ -79,7 +79,7 @@ def test_what_a_browser_complains_about_and_what_is_faint_in_it_are_noticed(smal
 
 
 def test_the_charts_are_whole_svg_in_the_pages_colour_with_every_network(small, everything):
-    for page, count, networks in ((small[0], 3, "ABD"), (everything[0], 3, "ABCDE")):
+    for page, count, networks in ((small[0], 4, "ABD"), (everything[0], 4, "ABCDE")):
         charts = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
         assert len(charts) == count
         for chart in charts:

@@ -1,8 +1,10 @@
 """The verb `reproduce`."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from verydeep.commands import options
 from verydeep.images.tolerance import Tolerance
@@ -76,4 +78,15 @@ def reproduce(
         source, out=out, recipe=recipe, grid=grid, runtime=runtime, execution=execution, tolerance=images
     )
     if not rank_of_environment():
-        show(json.loads((out / RESULTS).read_text()), json_file, f"report: {report}")
+        results = json.loads((out / RESULTS).read_text())
+        show(results, json_file, *results["answer"], f"report: {report}", f"next: {_next(results, out)}")
+
+
+def _next(results: dict[str, Any], out: Path) -> str:
+    """Return the command that follows: more seeds where there is one, else predictions by the best network."""
+    from verydeep.reproduction.reproduce import run_folder
+
+    if len(results["seeds"]) == 1:
+        return str(results["larger_run"])
+    run = run_folder(out, results["seeds"][0]) / results["best_network"].partition(" ")[0]
+    return shlex.join(["verydeep", "predict", str(run), "IMAGE"])

@@ -1,6 +1,7 @@
 """The report's pictures, as SVG that takes the page's text colour and needs no other file."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -11,7 +12,7 @@ from verydeep.presentation.pages import INK, svg_figure
 from verydeep.reproduction.claims import GAINS
 from verydeep.reproduction.findings import ComparedPart
 from verydeep.reproduction.results import Curves, TrainedNetwork
-from verydeep.reproduction.table_rows import TableRow
+from verydeep.reproduction.table_rows import EntryErrors, TableRow
 from verydeep.reproduction.trainings import SCALES
 
 _COLOURS = dict(zip("ABCDE", ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7"), strict=True))
@@ -19,22 +20,26 @@ _COLOURS = dict(zip("ABCDE", ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79
 
 _MARKERS = dict(zip(SCALES, "osD", strict=True))
 
+_PANEL = 4.6, 3.4
+"""Width and height in inches: on a phone its words are still legible."""
+
+_ASIDE = 0.12
+"""Distance of the seeds from the mean, as a share of that between two networks or steps."""
+
+_SEED: dict[str, Any] = {"marker": "o", "markersize": 2.5, "linestyle": "", "alpha": 0.6}
+
 _WIDTHS = 1.5, 0.8
 """Widths of the lines in points: of one seed, of each of several."""
 
 
-def learning_curves(trainings: Sequence[TrainedNetwork], curves: Curves) -> str:
-    """Draw training loss and validation error over the epochs, a row for each S and a line for each seed."""
+def learning_curves(trainings: Sequence[TrainedNetwork], curves: Curves, key: str, words: str) -> str:
+    """Draw a figure of every epoch (`loss`, called so in `words`), a panel for each S and a line for each seed."""
     scales = list(dict.fromkeys(one.scale for one in trainings))
-    with svg_figure(columns=2, rows=len(scales)) as (panels, svg):
-        for row, scale in enumerate(scales):
-            here = [one for one in trainings if one.scale == scale]
-            loss, error = panels[2 * row : 2 * row + 2]
-            _draw_curves(loss, here, curves, "loss")
-            _draw_curves(error, here, curves, "validation_error")
-            loss.set(ylabel="training loss", title=f"S = {written(scale)}")
-            error.set(ylabel="validation error, %", title=f"S = {written(scale)}")
-            error.legend(ncols=2)
+    with svg_figure(rows=len(scales)) as (panels, svg):
+        for panel, scale in zip(panels, scales, strict=True):
+            _draw_curves(panel, [one for one in trainings if one.scale == scale], curves, key)
+            panel.set(ylabel=words, title=f"S = {written(scale)}" if len(scales) > 1 else "")
+            panel.legend(ncols=2)
     return svg[0]
 
 
@@ -56,48 +61,72 @@ def _draw_curves(panel: Axes, trainings: Sequence[TrainedNetwork], curves: Curve
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def error_against_depth(trainings: Sequence[TrainedNetwork], rows: Sequence[TableRow]) -> str:
-    """Draw the test error of every network with its interval, by weight layers; several S side by side."""
+def error_against_depth(
+    trainings: Sequence[TrainedNetwork], rows: Sequence[TableRow], *, unfinished: Collection[str] = ()
+) -> str:
+    """Draw the test error of every network by weight layers, with each seed and the interval; several S side by side.
+
+    A line joins the networks that differ in depth alone, at each S. Trainings in `unfinished` are marked.
+    """
     known = {one.name: one for one in trainings}
     points = [(known[row.errors.trainings[0]], row.errors) for row in rows]
     points.sort(key=lambda point: point[0].weight_layers)
     layers = {one.label: one.weight_layers for one, _ in points}
-    positions = {label: position for position, label in enumerate(layers)}
     scales = [scale for scale in SCALES if scale in {one.scale for one, _ in points}]
-    with svg_figure(panel=(max(4.6, 0.85 * len(layers)), 3.4)) as ((panel,), svg):
-        for one, errors in points:
-            colour, line = _style(one)
-            low, high = errors.top1_error_ci95 or (errors.top1_error, errors.top1_error)
-            panel.errorbar(
-                positions[one.label] + 0.22 * (scales.index(one.scale) - (len(scales) - 1) / 2),
-                errors.top1_error,
-                # the mean of seeds may lie outside of a resampled interval by less than can be seen
-                yerr=[[max(0, errors.top1_error - low)], [max(0, high - errors.top1_error)]],
-                color=colour,
-                marker=_MARKERS[one.scale],
-                markerfacecolor=colour if line == "-" else "none",
-                capsize=3,
-            )
-        if len(scales) > 1:
-            for scale in scales:
+    with svg_figure(panel=(max(_PANEL[0], 0.62 * len(layers)), _PANEL[1])) as ((panel,), svg):
+        for scale in scales:
+            aside = 0.24 * (scales.index(scale) - (len(scales) - 1) / 2)
+            here = [(list(layers).index(one.label) + aside, one, its) for one, its in points if one.scale == scale]
+            deeper = [(at, its.top1_error) for at, one, its in here if one.label in _COLOURS]
+            panel.plot(*zip(*deeper, strict=True), color=INK, linewidth=1, alpha=0.35) if deeper else None
+            for at, one, its in here:
+                _draw_errors(panel, at, one, its)
+            if len(scales) > 1:
                 panel.plot([], [], color=INK, linestyle="", marker=_MARKERS[scale], label=f"S = {written(scale)}")
+        if len(scales) > 1:
             panel.legend()
-        names = [f"{label.replace(' ', chr(10))}\n{count}" for label, count in layers.items()]
+        cut_off = {known[name].label for name in unfinished}
+        names = [
+            f"{label.replace(' ', chr(10))}\n{count}" + "\ncut off" * (label in cut_off)
+            for label, count in layers.items()
+        ]
         panel.set_xticks(range(len(layers)), names)
         panel.set(xlabel="network and its weight layers", ylabel="test error, %")
-        panel.set_ylim(bottom=0)
     return svg[0]
 
 
+def _draw_errors(panel: Axes, at: float, training: TrainedNetwork, errors: EntryErrors) -> None:
+    """Draw the mean with its interval and, faintly, the error of each of several seeds."""
+    colour, line = _style(training)
+    low, high = errors.top1_error_ci95 or (errors.top1_error, errors.top1_error)
+    panel.errorbar(
+        at,
+        errors.top1_error,
+        # the mean of seeds may lie outside of a resampled interval by less than can be seen
+        yerr=[[max(0, errors.top1_error - low)], [max(0, high - errors.top1_error)]],
+        color=colour,
+        marker=_MARKERS[training.scale],
+        markerfacecolor=colour if line == "-" else "none",
+        capsize=3,
+    )
+    if len(errors.of_seeds) > 1:
+        panel.plot([at + _ASIDE] * len(errors.of_seeds), errors.of_seeds, **_SEED, color=INK)
+
+
 def gains_chart(gains: Sequence[ComparedPart]) -> str:
-    """Draw a dot with its interval for every step: left of 0 it lowers the error."""
-    with svg_figure(panel=(7.4, 0.8 + 0.36 * len(gains))) as ((panel,), svg):
+    """Draw for every step, below its name, a dot with its interval and each of several seeds: left of 0 it helps."""
+    with svg_figure(panel=(_PANEL[0], 0.8 + 0.46 * len(gains))) as ((panel,), svg):
         panel.axvline(0, color=INK, linewidth=1, alpha=0.6)
         for position, gain in enumerate(gains):
             panel.hlines(position, *gain.difference_ci95, color=BLUE)
             panel.plot(gain.difference, position, color=BLUE, marker="o")
-        panel.set_yticks(range(len(gains)), [GAINS[gain.id] for gain in gains])
-        panel.set_ylim(len(gains) - 0.5, -0.5)
+            if len(gain.differences_of_seeds) > 1:
+                seeds = gain.differences_of_seeds
+                panel.plot(seeds, [position + _ASIDE] * len(seeds), **_SEED, color=INK)
+            panel.text(0, position - 0.28, GAINS[gain.id], transform=panel.get_yaxis_transform(), va="center")
+        panel.set_yticks([])
+        panel.spines["left"].set_visible(False)
+        panel.set_ylim(len(gains) - 0.5, -0.6)
         panel.set_xlabel("difference of test errors, points")
     return svg[0]
 

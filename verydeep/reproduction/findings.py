@@ -83,7 +83,14 @@ class Finding:
     """Of just these trained networks, on other images."""
     why: str
     """Which of its parts hold, are reversed or are open, where it does not hold as a whole."""
+    margin: float | None
+    """Percentage points up to which errors count as alike, if a part that was compared asks for that."""
     parts: tuple[ComparedPart, ...]
+
+    @property
+    def unfinished(self) -> list[str]:
+        """Trainings in it that were cut off before their schedule had ended."""
+        return sorted({name for part in self.parts for name in part.unfinished})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, ready for JSON."""
@@ -168,6 +175,7 @@ def findings(
                 verdict=verdict,
                 verdict_of_trained=verdict_of_trained,
                 why=why,
+                margin=margin if any(one.part.kind != "less" for one in its) else None,
                 parts=parts,
             )
         )

@@ -1,14 +1,15 @@
-"""Sentences on what a grid of this size can show and what it cannot."""
+"""How sure a report is: sentences by topic on what a grid of this size can show and what it cannot."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.scales import middle_scale, scale_in_pixels
-from verydeep.presentation.numbers import decimal, number
+from verydeep.presentation.numbers import decimal, number, plural, share
 from verydeep.reproduction.paper import B_5X5_EXTRA_TOP1, TABLE_3
-from verydeep.reproduction.table_rows import EntryErrors
-from verydeep.reproduction.trainings import GridTraining
+from verydeep.reproduction.results import GridResults
+from verydeep.reproduction.trainings import TRAININGS_BY_NAME, GridTraining
+from verydeep.statistics import CONFIDENCE
 from verydeep.training.recipe import Recipe, recipe_from
 
 _SCALED = {
@@ -21,32 +22,29 @@ _SCALED = {
 """Fields of the recipe that are told where they are not the paper's, and their names in the report."""
 
 
-def limits(
-    recipe: Mapping[str, Any],
-    trainings: Sequence[GridTraining],
-    seeds: Sequence[int],
-    tests: Sequence[EntryErrors],
-    unusable: Mapping[str, int],
-    unfinished: Sequence[str],
-    steering: str,
-) -> list[str]:
-    """Return the sentences that are true of trainings by this recipe and of tests with these results."""
-    with_or_without = "with" if recipe["batch_norm"] else "without"
-    return [
-        f"It shows what error each network, {with_or_without} batch normalisation, reaches on these images by the "
-        "paper's recipe, and how sure that figure is.",
-        _images(tests),
-        steering,
-        _seeds(seeds),
-        "Verdicts have a level of 5% for all claims together; the intervals beside are of one comparison each and not "
-        "corrected. 'Cannot be told' does not mean that there is no difference.",
-        "The lowest of many errors on the same images is lower than that network would reach on others.",
-        *_starts(trainings),
-        *_scaled_down(recipe),
-        *_one_position(recipe, trainings),
-        *_left_out(unusable),
-        *_unfinished(unfinished),
-    ]
+def how_sure(results: GridResults) -> dict[str, list[str]]:
+    """Return by topic the sentences that are true of these trainings and tests."""
+    recipe, trainings = results.recipe, [TRAININGS_BY_NAME[one.name] for one in results.trainings]
+    topics = {
+        "seeds": [_seeds(results.seeds)],
+        "images": [_images(results), *_left_out(results.unusable)],
+        "margin": [
+            f"Errors count as alike, and one as no more than another, up to {results.margin:g} points. Claims to which "
+            "that matters have it beside their verdict."
+        ],
+        "level": [
+            f"Of such reports {share(1 - CONFIDENCE, 0)} at most are to have any false verdict: the claims share that "
+            "level (Holm). The intervals beside verdicts are of one comparison each and not corrected. 'Cannot be "
+            "told' does not mean that there is no difference. docs/VERDICTS.md has the rules, and how often they err."
+        ],
+        "unfinished trainings": _unfinished(results.unfinished),
+        "what steered": [_steering(results)],
+        "the lowest error": ["The lowest of many errors on the same images is lower than it would be on others."],
+        "what networks start from": _starts(trainings),
+        "recipe": _scaled_down(recipe),
+        "score maps": _one_position(recipe, trainings),
+    }
+    return {topic: sentences for topic, sentences in topics.items() if sentences}
 
 
 def listed(names: Sequence[str]) -> str:
@@ -54,14 +52,15 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _images(tests: Sequence[EntryErrors]) -> str:
-    ends = [test.top1_error_ci95 for test in tests if test.top1_error_ci95]
+def _images(results: GridResults) -> str:
+    rows = [row for rows in results.tables.values() for row in rows]
+    ends = [row.errors.top1_error_ci95 for row in rows if row.errors.top1_error_ci95]
     widest = max(((high - low) / 2 for low, high in ends), default=100.0)
     compared = [row.top1 for row in TABLE_3 if row.train == TABLE_3[0].train]
     gap = max(compared) - min(compared)
     told = "far apart enough to show here" if widest < gap / 2 else "too close to be told apart by their intervals here"
     return (
-        f"One test image is {decimal(100 / tests[0].n, 2)} points of error, and the intervals reach up to "
+        f"One test image is {decimal(100 / results.best.n, 2)} points of error, and the intervals reach up to "
         f"{decimal(widest, 1)} points to either side. In the paper the networks at S = {TABLE_3[0].train} lie within "
         f"{decimal(gap, 1)} points: such differences are {told}. Comparisons on the same images tell smaller ones."
     )
@@ -76,8 +75,8 @@ def _seeds(seeds: Sequence[int]) -> str:
         )
     return (
         f"Each network was trained with {len(seeds)} seeds, and a difference counts only if it stands against the "
-        "chance in which images there are and in which seeds; that of the seeds is estimated from all networks "
-        "together. Few seeds can tell large differences only."
+        "chance in which images there are and in which seeds. How seeds vary is estimated from all networks together; "
+        "a network's own variance counts where it is larger. Few seeds can tell large differences only."
     )
 
 
@@ -150,8 +149,16 @@ def _left_out(unusable: Mapping[str, int]) -> list[str]:
 
 def _unfinished(trainings: Sequence[str]) -> list[str]:
     if not trainings:
-        return []
+        return ["None: every training went to the end of its schedule."]
     return [
-        f"The training of {listed(trainings)} was cut off before the schedule of the learning rate had ended. No claim "
-        "is told by them: give more epochs, or a schedule that ends."
+        f"{listed(trainings)} {plural('was', len(trainings), 'were')} cut off before the schedule of the learning rate "
+        "had ended. No claim is told by them: give more epochs, or a schedule that ends."
     ]
+
+
+def _steering(results: GridResults) -> str:
+    """Say which images decide on the learning rate, and that with a planned schedule they decide nothing."""
+    planned = results.recipe["schedule"] != "plateau"
+    return results.source.steering + (
+        " In a planned schedule, such as this one, they decide nothing." if planned else ""
+    )

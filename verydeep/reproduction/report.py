@@ -12,10 +12,11 @@ from verydeep.evaluation.results import Evaluation
 from verydeep.images.sources.splits import Splits
 from verydeep.presentation.pages import write_page
 from verydeep.reproduction import paper
+from verydeep.reproduction.answer import answer, larger_run
 from verydeep.reproduction.charts import error_against_depth, gains_chart, learning_curves, written
 from verydeep.reproduction.claims import GAINS
 from verydeep.reproduction.grid import Grid
-from verydeep.reproduction.limits import listed
+from verydeep.reproduction.limits import how_sure, listed
 from verydeep.reproduction.paper_tables import PAPER_TABLES
 from verydeep.reproduction.results import GridResults, grid_results
 from verydeep.reproduction.stored_tests import StoredTests, write_outcomes
@@ -24,6 +25,9 @@ from verydeep.reproduction.trainings import SEVEN
 from verydeep.runs.model import load_model
 
 HTML, _MARKDOWN, RESULTS, OUTCOMES = "report.html", "report.md", "results.json", "outcomes.npz"
+
+_CURVES = {"loss": ("loss", "training loss"), "validation": ("validation_error", "validation error, %")}
+"""Pictures of the learning curves: the figure that each draws, and what it is called."""
 
 _MARKS = {"holds": "✓", "holds_in_part": "◐", "reversed": "✗", "cannot_be_told": "?"}
 """Signs of the verdicts, so that nothing depends on colour."""
@@ -52,14 +56,18 @@ def write_report(
     results = grid_results(grid, folders, tests)
     shown = {} if best is None or splits is None else _best_network(best, splits)
     confusions = [asdict(row) for row in shown["confusion"].rows] if shown else None
-    charts = _charts(results)
+    charts, sure = _charts(results), how_sure(results)
     values = {
         **vars(results),
         "results": results,
         "steps": GAINS,
-        "tables": [table for table in PAPER_TABLES if table.number in results.tables],
+        "tables": {f"table-{table.number}": table for table in PAPER_TABLES if table.number in results.tables},
         "confusions": confusions,
         "seven": SEVEN,
+        "answer": answer(results),
+        "how_sure": sure,
+        "contents": _contents(results, shown),
+        "larger_run": larger_run(results.command),
         "state_of_the_art": paper.TABLE_7,
         "clarifai": paper.CLARIFAI_WITH_OUTSIDE_DATA_TOP5_TEST,
         "charts": charts,
@@ -70,20 +78,50 @@ def write_report(
     filters: dict[str, Callable[..., str]] = {"range": written, "listed": listed}
     svgs = {f"{name}.svg": svg for name, svg in charts.items()}
     write_page(out, f"reproduction/{_MARKDOWN}", values, beside=svgs, **filters)
-    numbers = {**results.to_dict(), "confusions": confusions}
+    numbers = {
+        **results.to_dict(),
+        "answer": values["answer"],
+        "how_sure": sure,
+        "limits": [sentence for sentences in sure.values() for sentence in sentences],
+        "larger_run": values["larger_run"],
+        "confusions": confusions,
+    }
     write_outcomes(out / OUTCOMES, outcomes(grid.entries, tests))
     return write_page(out, f"reproduction/{HTML}", values, beside={RESULTS: numbers}, **filters)
 
 
 def _charts(results: GridResults) -> dict[str, str]:
     """Draw what there is; SVG by name."""
-    charts = {"curves": learning_curves(results.trainings, results.curves)}
+    charts = {name: learning_curves(results.trainings, results.curves, *of) for name, of in _CURVES.items()}
     if 3 in results.tables:
-        charts["depth"] = error_against_depth(results.trainings, results.tables[3])
+        charts["depth"] = error_against_depth(results.trainings, results.tables[3], unfinished=results.unfinished)
     # Differences between untrained networks would hide the rest.
     if learned := [gain for gain in results.gains if gain.learned]:
         charts["gains"] = gains_chart(learned)
     return charts
+
+
+def _contents(results: GridResults, shown: Mapping[str, Any]) -> dict[str, str]:
+    """Return the headings of the sections by the name of each, in their order: of one seed findings come later."""
+    several = len(results.seeds) > 1
+    findings = {"findings": "Findings" if several else "What a larger run would tell", "sure": "How sure is this"}
+    tables = {f"table-{table.number}": table.heading for table in PAPER_TABLES if table.number in results.tables}
+    steps = {"steps": "What each step adds"} if results.gains else {}
+    order = [findings, tables, steps] if several else [tables, steps, findings]
+    curves = {"curves": "Learning curves"} if several else {}
+    pictures = {
+        "confusions": "Confusions of the best network",
+        **({"wrong": "The most confidently wrong images"} if shown and shown["examples"].wrong else {}),
+        **({"maps": "Score maps"} if shown and shown["examples"].mapped else {}),
+    }
+    return {
+        **{name: heading for part in order for name, heading in part.items()},
+        "cost": "Cost",
+        **curves,
+        **(pictures if shown else {}),
+        "others": "The paper's networks beside others of their time",
+        "repeat": "To repeat it",
+    }
 
 
 def _best_network(evaluation: Evaluation, splits: Splits) -> dict[str, Any]:

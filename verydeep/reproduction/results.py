@@ -12,7 +12,6 @@ from verydeep.reproduction import paper
 from verydeep.reproduction.claims import GAINS
 from verydeep.reproduction.findings import ComparedPart, Finding, findings
 from verydeep.reproduction.grid import Grid, Steer
-from verydeep.reproduction.limits import limits
 from verydeep.reproduction.steering import steering_in_words
 from verydeep.reproduction.stored_tests import StoredTest, StoredTests
 from verydeep.reproduction.table_rows import (
@@ -212,7 +211,6 @@ class GridResults:
     results_compared: int
     unusable: Mapping[str, int]
     """Images of each split that were left out of any training or test."""
-    limits: Sequence[str]
     training_seconds: float
     versions: Mapping[str, str]
     command: str
@@ -224,7 +222,7 @@ class GridResults:
 
     @property
     def gains(self) -> list[ComparedPart]:
-        """What scale jitter, several scales, crops and fusion add."""
+        """What depth, small filters, scale jitter, several scales, crops and fusion add."""
         return [part for finding in self.findings for part in finding.parts if part.id in GAINS]
 
     def to_dict(self) -> dict[str, Any]:
@@ -265,7 +263,6 @@ def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) ->
     guessing = 100 - 100 * max(counts) / sum(counts)
     paired = tested.n > 1 and len(wrong) == len(grid.entries) and len({one.shape for one in wrong.values()}) == 1
     told = findings(wrong, guessing=guessing, margin=grid.margin, unfinished=unfinished) if paired else ()
-    unusable = _unusable((folder / name for folder in folders.values() for name in names), tests)
     source = _source_used(first, tested, grid)
     return GridResults(
         source=source,
@@ -286,10 +283,7 @@ def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) ->
         best=min(errors.values(), key=lambda one: one.top1_error),
         best_network=best_network(grid, tests).name,
         results_compared=len(errors),
-        unusable=unusable,
-        limits=limits(
-            first.recipe, grid.trainings, list(folders), list(errors.values()), unusable, unfinished, source.steering
-        ),
+        unusable=_unusable((folder / name for folder in folders.values() for name in names), tests),
         training_seconds=sum(one.seconds for training in trainings for one in training.seeds),
         versions=first.versions,
         command=command(),

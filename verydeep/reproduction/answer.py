@@ -1,0 +1,169 @@
+"""The report's answer in three sentences: which findings hold, how much depth gains, what cannot be told and why."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+from verydeep.presentation.numbers import counted, duration, percent, plural
+from verydeep.reproduction.claims import CLAIMS
+from verydeep.reproduction.findings import ComparedPart, Finding, Verdict
+from verydeep.reproduction.limits import listed
+from verydeep.reproduction.results import GridResults
+from verydeep.reproduction.table_rows import EntryErrors
+
+SEEDS_THAT_TELL = 5
+"""Seeds that tell differences of two points (docs/VERDICTS.md)."""
+
+_DEPTH = {"d_against_a": ("D", "A"), "d_against_b": ("D", "B"), "b_against_a": ("B", "A")}
+"""Parts that compare a deeper network with a shallower one, and the two; the first that was tested is told."""
+
+_SAID: Mapping[Verdict, tuple[str, str]] = {
+    "holds": ("holds", "hold"),
+    "holds_in_part": ("holds in part", "hold in part"),
+    "reversed": ("is reversed", "are reversed"),
+    "cannot_be_told": ("cannot be told", "cannot be told"),
+}
+"""What is said of one claim with this verdict, and of several."""
+
+_NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def answer(results: GridResults) -> tuple[str, ...]:
+    """Return the sentences, of networks trained again if there are several seeds, else of just those trained."""
+    several = len(results.seeds) > 1
+    learned = () if several else (_learned(results),)
+    if not results.findings:
+        return *learned, results.not_told
+    if several:
+        return _which_hold(results), _gain_of_depth(results), _open(results)
+    return *learned, _gain_of_depth(results), _of_the_trained(results)
+
+
+def larger_run(command: str) -> str | None:
+    """Return the command line of `reproduce` with as many seeds as it takes; None for another command."""
+    words = shlex.split(command)
+    if "reproduce" not in words:
+        return None
+    at = words.index("--seeds") if "--seeds" in words else len(words)
+    kept = [word for word in (*words[:at], *words[at + 2 :]) if not word.startswith("--seeds=")]
+    return shlex.join([*kept, "--seeds", str(SEEDS_THAT_TELL)])
+
+
+def _which_hold(results: GridResults) -> str:
+    return f"{_verdicts({one.says: one.verdict for one in results.findings})} on these images."
+
+
+def _of_the_trained(results: GridResults) -> str:
+    """Say what one seed tells, and that it tells nothing of networks trained again."""
+    told = _verdicts({one.says: one.verdict_of_trained for one in results.findings})
+    cut_off = f" {_cut_off(results.unfinished)}: no claim is told by that." if results.unfinished else ""
+    return f"{told} of just these trained networks; of networks trained again one seed tells nothing.{cut_off}"
+
+
+def _verdicts(told: Mapping[str, Verdict]) -> str:
+    """Say how many claims have each verdict, and which those are that can be told."""
+    said = []
+    for verdict, (one, several) in _SAID.items():
+        if not (claims := [claim for claim, its in told.items() if its == verdict]):
+            continue
+        which = f" ({'; '.join(claims)})" if verdict != "cannot_be_told" else ""
+        said.append(f"{_in_words(len(claims))} {plural(one, len(claims), several)}{which}")
+    return f"Of the paper's {_in_words(len(told))} findings {listed(said)}"
+
+
+def _gain_of_depth(results: GridResults) -> str:
+    """Say by how much a deeper network errs less than a shallower one, and how sure that is."""
+    parts = {part.id: part for finding in results.findings for part in finding.parts}
+    compared = next((part for part in _DEPTH if part in parts), None)
+    if compared is None:
+        return "What depth gains is not known: no deeper network was compared with A or B."
+    part, (deep, shallow) = parts[compared], _DEPTH[compared]
+    layers = {one.label: one.weight_layers for one in results.trainings}
+    low, high = (_signed(end) for end in part.difference_ci95)
+    whose = "networks trained again" if part.networks else "just these trained networks"
+    return (
+        f"{deep}, with {layers[deep]} weight layers, errs by {_signed(part.difference)} than {shallow} with "
+        f"{layers[shallow]}; for {whose} on other images the 95% interval goes from {low} to {high}{_doubt(part)}."
+    )
+
+
+def _doubt(part: ComparedPart) -> str:
+    """Say why a difference may be none."""
+    low, high = part.difference_ci95
+    if part.unfinished:
+        return f", but {_cut_off(part.unfinished)}"
+    if not part.learned:
+        return ", but one of them does no better than guessing"
+    return ", so there may be no difference" if low <= 0 <= high else ""
+
+
+def _signed(points: float) -> str:
+    return f"{abs(points):.1f} points {'more' if points > 0 else 'less'}"
+
+
+def _open(results: GridResults) -> str:
+    """Say which claims cannot be told, together by the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for finding in results.findings:
+        if finding.verdict == "cannot_be_told":
+            by_reason.setdefault(_reason(finding, results), []).append(f"'{finding.says}'")
+    if not by_reason:
+        return "No finding is left open."
+    return f"Not told: {'; '.join(f'{listed(claims)}, since {reason}' for reason, claims in by_reason.items())}."
+
+
+def _reason(finding: Finding, results: GridResults) -> str:
+    if finding.unfinished:
+        return _cut_off(finding.unfinished)
+    if not all(part.learned for part in finding.parts):
+        return "a network does no better than guessing"
+    if len(finding.parts) < len(CLAIMS[finding.number - 1].parts):
+        return "not all that it speaks of was trained and tested"
+    return f"{counted(len(results.seeds), 'seed')} and {counted(results.best.n, 'image')} leave room for either"
+
+
+def _cut_off(trainings: Sequence[str]) -> str:
+    return f"{listed(trainings)} {plural('was', len(trainings), 'were')} cut off before the schedule had ended"
+
+
+def _learned(results: GridResults) -> str:
+    """Say how many networks learned, how deep they are, and how much they err."""
+    errors = sorted(_of_single_networks(results), key=lambda one: one.top1_error)
+    if not errors:
+        return f"The lowest error is {percent(results.best.top1_error)}%, of {results.best.network}."
+    alike = len({one.network for one in errors}) == len(errors)
+    names = {one.entry: one.network if alike else one.trainings[0] for one in errors}
+    learned = [one for one in errors if one.top1_error_ci95 and one.top1_error_ci95[1] < results.guessing]
+    failed = [names[one.entry] for one in errors if one not in learned]
+    said = _trained(results, learned=len(learned), trained=len(errors))
+    if learned:
+        ends = [f"{percent(one.top1_error)}% ({names[one.entry]})" for one in (learned[0], learned[-1])]
+        said += f": they err on {' to '.join(dict.fromkeys(ends))} of {counted(results.best.n, 'test image')}"
+    if failed:
+        said += f"; {listed(failed)} {plural('does', len(failed), 'do')} no better than guessing"
+    return f"{said}. Always saying the most frequent class errs on {percent(results.guessing)}%."
+
+
+def _trained(results: GridResults, *, learned: int, trained: int) -> str:
+    layers = sorted({one.weight_layers for one in results.trainings})
+    deep = " to ".join(map(str, dict.fromkeys((layers[0], layers[-1]))))
+    of = f"of {_in_words(trained)} " if learned < trained else ""
+    seconds = results.training_seconds
+    said = (
+        f"{_in_words(learned)} {of}{plural('network', trained)} of {deep} weight layers learned in {duration(seconds)} "
+        f"{'minutes' if seconds < 3600 else 'hours'}, {'with' if results.recipe['batch_norm'] else 'without'} batch "
+        "normalisation"
+    )
+    return said.capitalize()
+
+
+def _of_single_networks(results: GridResults) -> list[EntryErrors]:
+    """Return the errors of each training alone, all tested in the same way, in the first table that has such."""
+    for rows in results.tables.values():
+        alone = [row.errors for row in rows if len(row.errors.trainings) == 1]
+        if alone:
+            return [one for one in alone if one.method == alone[0].method]
+    return []
+
+
+def _in_words(count: int) -> str:
+    return _NUMBERS[count] if count < len(_NUMBERS) else f"{count}"
