@@ -39,7 +39,7 @@ def decoded(monkeypatch):
     """Names of the images that are decoded, one after the other."""
     names, real = [], rescaled.decode_for
     monkeypatch.setattr(rescaled, "decode_for", lambda data, name, **o: names.append(name) or real(data, name, **o))
-    monkeypatch.setattr(rescaled, "CACHE_BYTES", 0)
+    monkeypatch.setattr(rescaled.RescaledImages, "_has_room", lambda *_: False)
     return names
 
 

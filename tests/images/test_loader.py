@@ -10,7 +10,7 @@ import torch
 from equal_batches import equal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from verydeep.images import order, rescaled
 from verydeep.images.crops import TrainingView, training_crop
@@ -252,40 +252,71 @@ def test_orders_are_permutations_that_differ_and_mix():
     assert neighbours / (200 * 49) == pytest.approx(2 / 50, abs=0.01)
 
 
-def test_rescaled_images_are_the_same_from_memory_and_beyond_it(monkeypatch):
-    source = noise_source()
-    kept = RescaledImages(source)
-    monkeypatch.setattr(rescaled, "CACHE_BYTES", 0)
-    unkept = RescaledImages(source)
-    for index in range(IMAGES):
-        for scale in (36, 41, 36):
-            assert np.array_equal(kept.whole(index, scale), unkept.whole(index, scale))
-            assert min(kept.whole(index, scale).shape[:2]) == scale
-            some, others = (images.crop(index, scale, 20, lambda size: (3, size[1] - 20)) for images in (kept, unkept))
-            assert np.array_equal(some, others)
+@pytest.mark.parametrize("varying", [False, True])
+def test_rescaled_images_are_the_same_from_memory_and_beyond_it(varying):
+    source = photographs()
+    kept, unkept = RescaledImages(source, varying=varying), RescaledImages(source, memory=0)
+    for _ in range(2):
+        for index in range(len(source)):
+            for scale in (36, 41, 20, 77, 36):
+                assert np.array_equal(kept.whole(index, scale), unkept.whole(index, scale))
+                assert min(kept.whole(index, scale).shape[:2]) == scale
+                some, others = (
+                    images.crop(index, scale, 20, lambda size: (3 * (size[0] > 22), size[1] - 20))
+                    for images in (kept, unkept)
+                )
+                assert np.array_equal(some, others)
 
 
-def test_a_small_source_is_decoded_once(monkeypatch):
-    decoded = []
-    real = rescaled.decode_for
-    monkeypatch.setattr(rescaled, "decode_for", lambda data, name, **o: decoded.append(name) or real(data, name, **o))
+def photographs():
+    """Noise as JPEG, which is decoded smaller for a small S, some of it turned; and as PNG."""
+    rng, samples = np.random.default_rng(0), []
+    for index, (height, width) in enumerate([(150, 200), (200, 153), (80, 160), (45, 60)]):
+        buffer, exif = io.BytesIO(), Image.Exif()
+        exif[ExifTags.Base.Orientation] = (1, 6, 1, 1)[index]
+        noise = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        noise.save(buffer, "PNG" if index == 2 else "JPEG", exif=exif)
+        samples.append(Sample(buffer.getvalue(), 0, f"{index}"))
+    return memory_source(classes=("a",), samples=samples)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """What is decoded, by name and reduction."""
+    found, real = [], rescaled.decode_for
+
+    def noted(data, name, **options):
+        result = real(data, name, **options)
+        found.append((name, result.reduction))
+        return result
+
+    monkeypatch.setattr(rescaled, "decode_for", noted)
+    return found
+
+
+def test_images_of_a_fixed_scale_are_decoded_once(decoded):
     images = RescaledImages(noise_source())
     for _ in range(5):
         for index in range(IMAGES):
             images.whole(index, 36)
             images.crop(index, 36, 20, lambda size: (0, 0))
-    assert sorted(decoded) == sorted(sample.id for sample in noise_source())
+    assert sorted(name for name, _ in decoded) == sorted(sample.id for sample in noise_source())
 
 
-def test_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr(rescaled, "CACHE_BYTES", 9 * 36 * 36 * 6)
-    source = source_of(*(places(36, 36) for _ in range(9)))
-    images = RescaledImages(source)
-    for scale, expected in ((36, 9), (35, 9), (37, 0)):
-        assert sum(images.whole(index, scale) is images.whole(index, scale) for index in range(9)) == expected
-    monkeypatch.setattr(rescaled, "CACHE_BYTES", 9 * 36 * 36 * 6 - 1)
-    images = RescaledImages(source)
-    assert not any(images.whole(index, 36) is images.whole(index, 36) for index in range(9))
+def test_images_of_a_varying_scale_are_decoded_once_at_each_size(decoded):
+    images = RescaledImages(photographs(), varying=True)
+    for scale in [*range(16, 80), *range(16, 80)]:
+        for index in range(4):
+            images.crop(index, scale, 12, lambda size: (0, 0))
+    assert sorted(decoded) == sorted(set(decoded))
+    assert {reduction for _, reduction in decoded} == {1, 2, 4, 8}
+
+
+def test_memory_is_bounded():
+    images = RescaledImages(source_of(*(places(36, 36) for _ in range(9))), memory=(5 * 36 * 36 * 3 + 100) / 2**30)
+    assert sum(images.whole(index, 36) is images.whole(index, 36) for index in range(9)) == 5
+    images.crop(7, 36, 20, lambda size: (0, 0))
+    assert images.whole(7, 36) is not images.whole(7, 36)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 11, 50])

@@ -284,7 +284,7 @@ def table():
 @pytest.mark.parametrize("what", EVERY_FILE)
 def test_every_path_shows_the_pixels_that_a_file_is_meant_to_hold(what, kept, table, tmp_path, monkeypatch):
     if not kept:
-        monkeypatch.setattr(rescaled, "CACHE_BYTES", 0)
+        monkeypatch.setattr(rescaled.RescaledImages, "_has_room", lambda *_: False)
     name, make, values = FILES[what]
     data, expected = make(), patches(rgb(np.asarray(values, dtype=float)))
     source = memory_source(classes=("a", "b"), samples=(Sample(data, 0, name),))
@@ -307,7 +307,7 @@ def test_every_path_shows_the_same_when_images_are_rescaled(what, side, monkeypa
     ((_, whole),) = rescaled_images(source, side)
     assert torch.equal(seen_in_training(source, side), whole.float())
     assert torch.equal(seen_in_validation(source, side), whole.float())
-    monkeypatch.setattr(rescaled, "CACHE_BYTES", 0)
+    monkeypatch.setattr(rescaled.RescaledImages, "_has_room", lambda *_: False)
     assert torch.equal(seen_in_training(source, side), whole.float())
     assert torch.equal(seen_in_validation(source, side), whole.float())
     middles = [(2 * patch + 1) * side // 6 for patch in range(3)]
@@ -320,7 +320,7 @@ def test_every_path_shows_the_same_when_images_are_rescaled(what, side, monkeypa
 def test_crops_of_a_rescaled_photograph_are_cut_from_what_tests_see(orientation, kept, monkeypatch):
     """Not square, and decoded at half its size for S = 20."""
     if not kept:
-        monkeypatch.setattr(rescaled, "CACHE_BYTES", 0)
+        monkeypatch.setattr(rescaled.RescaledImages, "_has_room", lambda *_: False)
     stored = np.random.default_rng(0).integers(0, 256, (41, 70, 3), dtype=np.uint8)
     data = saved(Image.fromarray(stored), "JPEG", exif=exif(orientation))
     source = memory_source(classes=("a",), samples=(Sample(data, 0, "a.jpg"),))

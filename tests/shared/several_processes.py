@@ -147,7 +147,9 @@ def run(job):
         stack.enter_context(patch.object(VGG, "forward", watched_forward))
         if job.get("count"):
             stack.enter_context(patch.object(verydeep.training.loop, "descend", counted))
-        stack.enter_context(patch.object(verydeep.images.rescaled, "CACHE_BYTES", 0))  # no image is kept
+        stack.enter_context(
+            patch.object(verydeep.images.rescaled.RescaledImages, "_has_room", lambda *_: False)
+        )  # no image is kept
         stack.enter_context(patch.object(verydeep.machine.processes, "LOST_AFTER", job.get("lost_after", 20.0)))
         try:
             train(

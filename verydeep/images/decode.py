@@ -66,6 +66,12 @@ class Decoded(NamedTuple):
     """In the file, upright."""
     reduction: int = 1
     """Pixels of the file along a side of one of these; the last one of a row or column may cover fewer."""
+    reductions: tuple[int, ...] = ()
+    """Those at which this file can be decoded, but for 1."""
+
+    def reduction_for(self, shorter_side: int) -> int:
+        """Return the reduction at which `decode_for` decodes this file for a shorter side."""
+        return _reduction(self.size, self.reductions, shorter_side)
 
 
 def decode(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -174,14 +180,18 @@ def _decode_jpeg(data: bytes, image: Image.Image, shorter_side: int | None) -> D
     orientation = _orientation(image)
     size = (image.height, image.width)
     # libjpeg rounds sides up: in a turned image the last pixel of a side, which covers fewer, could be the first one.
-    fitting = [r for r in _REDUCTIONS if orientation == 1 or not (size[0] % r or size[1] % r)]
-    reduction = next((r for r in fitting if shorter_side and min(size) >= r * shorter_side), 1)
+    fitting = tuple(r for r in _REDUCTIONS if orientation == 1 or not (size[0] % r or size[1] % r))
+    reduction = _reduction(size, fitting, shorter_side) if shorter_side else 1
     height, width = (math.ceil(side / reduction) for side in size)
     try:
         pixels = simplejpeg.decode_jpeg(data, "RGB", min_factor=reduction, min_height=height, min_width=width)
     except ValueError:
         return None
-    return Decoded(_upright(pixels, orientation), size if orientation < 5 else size[::-1], reduction)
+    return Decoded(_upright(pixels, orientation), size if orientation < 5 else size[::-1], reduction, fitting)
+
+
+def _reduction(size: Size, reductions: tuple[int, ...], shorter_side: int) -> int:
+    return next((reduction for reduction in reductions if min(size) >= reduction * shorter_side), 1)
 
 
 def _orientation(image: Image.Image) -> int:

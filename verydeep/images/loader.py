@@ -18,6 +18,7 @@ from verydeep.images.quarantine import Quarantine
 from verydeep.images.rescaled import RescaledImages
 from verydeep.images.sources.source import Source
 from verydeep.images.workers import from_workers
+from verydeep.machine.runtime import Execution
 
 
 class Batch(NamedTuple):
@@ -63,6 +64,7 @@ def training_batches(
     first_step: int = 0,
     workers: int = 0,
     share: tuple[int, int] = (0, 1),
+    memory: float = Execution.image_memory,
 ) -> Generator[Batch]:
     """Yield the batches of a whole training from step `first_step` on, the same for any number of `workers`.
 
@@ -79,6 +81,7 @@ def training_batches(
         first_step: steps that have been taken already.
         workers: processes that decode and crop.
         share: (rank, processes): this process has the images rank, rank + processes, ... of each batch, perhaps none.
+        memory: GiB for decoded images, divided among the workers.
 
     Raises:
         TooManyBadImagesError: the quarantine is full.
@@ -86,7 +89,13 @@ def training_batches(
     """
     quarantine = quarantine or Quarantine(len(source))
     samples = batches_of_samples(len(source), batch=batch, epochs=epochs, seed=seed, first_step=first_step, share=share)
-    images = RescaledImages(source, max_pixels=quarantine.tolerance.max_pixels)
+    low, high = view.scale
+    images = RescaledImages(
+        source,
+        max_pixels=quarantine.tolerance.max_pixels,
+        memory=memory / max(1, workers),
+        varying=low < high,
+    )
     make, collate = partial(_training_item, images, view, seed), partial(_collate, crop=view.crop, share=share)
     yield from _quarantining(from_workers(make, workers=workers, batch_sampler=samples, collate_fn=collate), quarantine)
 

@@ -1,4 +1,4 @@
-"""Decoded images of a source with their shorter side at S, whole or cropped; small sources are kept in memory."""
+"""Decoded images of a source with their shorter side at S, whole or cropped; those that fit are kept in memory."""
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -13,27 +13,31 @@ from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.images.views import crop, rescale, rescaled_crop, rescaled_size
 from verydeep.images.workers import single_items
-
-CACHE_BYTES = 256 * 2**20
-"""Pixels that a process keeps, so that small sources are decoded once."""
-
-_BYTES_PER_SQUARE = 3 * 2
-"""Bytes of a rescaled image for each pixel of the square on its shorter side: three channels, at most twice as long."""
+from verydeep.machine.runtime import Execution
 
 Rescaled = tuple[int, UInt8[Tensor, "3 _ _"] | UnusableImageError]
 """Index and pixels of a whole image, or why there are none."""
 
 
 class RescaledImages:
-    """The decoded images of a source with their shorter side at S; small sources are kept unless `once` is set.
+    """The decoded images of a source with their shorter side at S; those that fit into memory are kept.
 
-    With `once` each image is wanted a single time.
+    Of a fixed S they are kept rescaled. If S varies they are kept as they are decoded, at each size that is asked for.
     """
 
-    def __init__(self, source: Source, *, max_pixels: int = MAX_PIXELS, once: bool = False) -> None:
-        self.source, self.max_pixels = source, max_pixels
-        self._kept: dict[tuple[int, int], Pixels] = {}
-        self._bytes_left = 0 if once else CACHE_BYTES
+    def __init__(
+        self,
+        source: Source,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        memory: float = Execution.image_memory,
+        varying: bool = False,
+    ) -> None:
+        """Prepare to decode; `memory`, in GiB, bounds what is kept, `varying` says that S varies."""
+        self.source, self.max_pixels, self._varying = source, max_pixels, varying
+        self._rescaled: dict[tuple[int, int], Pixels] = {}
+        self._decoded: dict[int, list[Decoded]] = {}
+        self._bytes_left = int(memory * 2**30)
 
     def whole(self, index: int, scale: int) -> Pixels:
         """Return one image, which must not be written to.
@@ -41,17 +45,16 @@ class RescaledImages:
         Raises:
             UnusableImageError: it cannot be decoded, or is too large at this scale.
         """
-        if (index, scale) in self._kept:
-            return self._kept[index, scale]
+        if (index, scale) in self._rescaled:
+            return self._rescaled[index, scale]
         decoded = self.decoded(index, scale)
         height, width = rescaled_size(decoded.size, scale)
         if height * width > max(self.max_pixels, MAX_PIXELS):
             detail = f"{width} x {height} pixels when rescaled, more than {MAX_PIXELS:,}"
             raise UnusableImageError(self.source.ids[index], "too large", detail)
         image = rescale(decoded, scale)
-        if self._small(scale) and image.nbytes <= self._bytes_left:
-            self._bytes_left -= image.nbytes
-            self._kept[index, scale] = image
+        if not self._varying and self._has_room(image.nbytes):
+            self._rescaled[index, scale] = image
         return image
 
     def crop(self, index: int, scale: int, size: int, locate: Callable[[Size], tuple[int, int]]) -> Pixels:
@@ -62,13 +65,16 @@ class RescaledImages:
         Raises:
             UnusableImageError: the image cannot be decoded.
         """
-        if self._small(scale):
-            image = self.whole(index, scale)
-            top, left = locate((image.shape[0], image.shape[1]))
-            return crop(image, size, top=top, left=left)
-        decoded = self.decoded(index, scale)
-        top, left = locate(rescaled_size(decoded.size, scale))
-        return rescaled_crop(decoded, scale, size, top=top, left=left)
+        image = self._rescaled.get((index, scale))
+        if image is None:
+            decoded = self.decoded(index, scale)
+            height, width = rescaled_size(decoded.size, scale)
+            if self._varying or not self._has_room(3 * height * width):
+                top, left = locate((height, width))
+                return rescaled_crop(decoded, scale, size, top=top, left=left)
+            image = self._rescaled[index, scale] = rescale(decoded, scale)
+        top, left = locate((image.shape[0], image.shape[1]))
+        return crop(image, size, top=top, left=left)
 
     def decoded(self, index: int, scale: int) -> Decoded:
         """Decode one image for a scale.
@@ -76,11 +82,21 @@ class RescaledImages:
         Raises:
             UnusableImageError: it cannot be decoded.
         """
+        kept = self._decoded.get(index, [])
+        for decoded in kept:
+            if decoded.reduction == decoded.reduction_for(scale):
+                return decoded
         data, _, name = self.source[index]
-        return decode_for(data, name, shorter_side=scale, max_pixels=self.max_pixels)
+        decoded = decode_for(data, name, shorter_side=scale, max_pixels=self.max_pixels)
+        if self._varying and self._has_room(decoded.pixels.nbytes):
+            self._decoded[index] = [*kept, decoded]
+        return decoded
 
-    def _small(self, scale: int) -> bool:
-        return len(self.source) * scale**2 * _BYTES_PER_SQUARE <= CACHE_BYTES
+    def _has_room(self, size: int) -> bool:
+        """Return whether `size` more bytes fit into memory, and count them if so."""
+        fits = size <= self._bytes_left
+        self._bytes_left -= size * fits
+        return fits
 
 
 def rescaled_images(
@@ -96,7 +112,7 @@ def rescaled_images(
     Raises:
         WorkerDiedError: a worker was killed, for example.
     """
-    whole = partial(RescaledImages(source, max_pixels=max_pixels, once=True).whole, scale=scale)
+    whole = partial(RescaledImages(source, max_pixels=max_pixels, memory=0).whole, scale=scale)
     wanted = range(len(source)) if indices is None else indices
     # Arrays, for they are copied to this process: a tensor keeps a file open there as long as it lives.
     with closing(single_items(whole, wanted, workers=workers)) as items:

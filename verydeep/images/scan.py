@@ -179,7 +179,7 @@ def _look(source: Source, max_pixels: int, index: int) -> _Look:
     digest = hashlib.sha256(data).hexdigest()
     try:
         # Decoding a JPEG at an eighth of its size is enough to find all that is wrong with it.
-        pixels, size, _ = decode_for(data, name, shorter_side=1, max_pixels=max_pixels)
+        pixels, size, *_ = decode_for(data, name, shorter_side=1, max_pixels=max_pixels)
     except UnusableImageError as refusal:
         return _Look(id=name, sha256=digest, bytes=len(data), refusal=refusal)
     grey = bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all())

@@ -160,7 +160,7 @@ def _centre_crop_boxes(
     """
     net, crop = model.net.eval(), model.net.architecture.crop
     scale = scale_in_pixels(middle_scale(model.scale), crop)
-    images = RescaledImages(source, max_pixels=quarantine.tolerance.max_pixels, once=True)
+    images = RescaledImages(source, max_pixels=quarantine.tolerance.max_pixels, memory=0)
     batches = centre_batches(
         images, crop=crop, scale=scale, batch=CROPS_AT_ONCE, quarantine=quarantine, workers=workers
     )

@@ -47,6 +47,10 @@ class Execution:
     fc_parallel: bool = False
     """Under torchrun: each process keeps a part of fc6, fc7 and fc8, whose gradients are then never exchanged."""
 
+    image_memory: float = 2.0
+    """GiB for decoded images, in all processes that load, so that each is decoded once; the rest is decoded anew in
+    every epoch."""
+
     save_minutes: float = 15.0
     """Minutes between checkpoints within an epoch; at the end of each epoch there is one anyway."""
 
@@ -56,6 +60,8 @@ class Execution:
             raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, not {self.precision}")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError(f"micro_batch must be 1 or more, not {self.micro_batch}")
+        if not self.image_memory >= 0:
+            raise ValueError(f"image_memory must be 0 or more, not {self.image_memory}")
         if not self.save_minutes > 0:
             raise ValueError(f"save_minutes must be above 0, not {self.save_minutes}")
 

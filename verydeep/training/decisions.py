@@ -95,6 +95,7 @@ def arrivals(state: TrainingState, stop: StopRequest) -> Generator[Arrived]:
         first_step=state.progress.step,
         workers=state.job.runtime.workers,
         share=(processes.rank, processes.count),
+        memory=state.job.image_memory("train"),
     )
     with closing(on_device(loaded, device)) as batches:
         while True:

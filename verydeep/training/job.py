@@ -9,7 +9,7 @@ import torch
 
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
-from verydeep.machine.processes import Processes
+from verydeep.machine.processes import Processes, processes_here
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.initialisation import Initialisation
@@ -62,6 +62,11 @@ class TrainingJob:
             return images
         kind = "init" if self.recipe.finetune is None else "finetune"
         return {**images, kind: weights_fingerprint(self.recipe.start)}
+
+    def image_memory(self, split: str) -> float:
+        """Return the GiB that this process may keep of a split's images: its part by the number of images."""
+        images = {name: len(self.splits.source(name)) for name in ("train", "val")}
+        return self.execution.image_memory / processes_here() * images[split] / sum(images.values())
 
 
 def begin_run(job: TrainingJob, initialisation: Initialisation) -> None:

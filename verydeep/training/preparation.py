@@ -93,7 +93,8 @@ def _validation_share(job: TrainingJob) -> RescaledImages:
     """Return this process's share of the validation images."""
     images, processes = job.splits.source("val"), job.processes
     share = subset(images, tuple(range(processes.rank, len(images), processes.count)))
-    return RescaledImages(share, max_pixels=job.tolerance.max_pixels)
+    memory = job.image_memory("val") / max(1, job.runtime.workers)
+    return RescaledImages(share, max_pixels=job.tolerance.max_pixels, memory=memory)
 
 
 def _about_training(job: TrainingJob, learner: Learner) -> list[str]:
