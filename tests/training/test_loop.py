@@ -196,7 +196,7 @@ def test_a_stopped_run_ends_with_the_weights_of_a_whole_one(tmp_path, number, re
     )
     Interrupting.reads, Interrupting.at, Interrupting.number = 0, reads, number
     with pytest.raises(Stopped, match="--resume goes on") as stopped:
-        train(stopping, network="A", out=tmp_path / "run", recipe=recipe)
+        train(stopping, network="A", out=tmp_path / "run", recipe=recipe, execution=Execution(image_memory=0))
     assert stopped.value.exit_code == 128 + number
     assert not (tmp_path / "run" / "model").exists()
     with pytest.raises(ValueError, match="has no model yet"):
