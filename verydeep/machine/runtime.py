@@ -54,6 +54,9 @@ class Execution:
     save_minutes: float = 15.0
     """Minutes between checkpoints within an epoch; at the end of each epoch there is one anyway."""
 
+    norms_every: int | None = None
+    """Record the norms of every layer's activations and gradients in the first step and then once in so many."""
+
     def __post_init__(self) -> None:
         """Refuse impossible choices with a ValueError."""
         if self.precision not in get_args(Precision):
@@ -64,6 +67,10 @@ class Execution:
             raise ValueError(f"image_memory must be 0 or more, not {self.image_memory}")
         if not self.save_minutes > 0:
             raise ValueError(f"save_minutes must be above 0, not {self.save_minutes}")
+        if self.norms_every is not None and self.norms_every < 1:
+            raise ValueError(f"norms_every must be 1 or more, not {self.norms_every}")
+        if self.norms_every is not None and self.fc_parallel:
+            raise ValueError("norms are of whole layers: leave out norms_every, or fc_parallel")
 
 
 def torch_device(device: Device) -> "torch.device":

@@ -5,7 +5,7 @@ from pathlib import Path
 from verydeep.machine import atomic
 
 RECORD, METRICS, CHECKPOINTS, MODEL = "run.json", "metrics.jsonl", "checkpoints", "model"
-QUARANTINE, TENSORBOARD, BEST = "quarantine.jsonl", "tensorboard", "best"
+QUARANTINE, TENSORBOARD, BEST, NORMS = "quarantine.jsonl", "tensorboard", "best", "norms.jsonl"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 CLASSIFIER = "classifier.json"

@@ -4,6 +4,7 @@ RUN/run.json         what made it: network, recipe, runtime, source, class names
                      run the origin of its weights, and no recipe
 RUN/metrics.jsonl    a line per epoch
 RUN/tensorboard/     the same as curves, and the loss of every step
+RUN/norms.jsonl      norms of every layer in some steps, if they were recorded
 RUN/checkpoints/     to resume from
 RUN/quarantine.jsonl images that could not be used, and why; only if there are any
 RUN/best/            config.json and model.safetensors of the epoch with the lowest validation error

@@ -14,6 +14,7 @@ from verydeep.machine.runtime import peak_memory
 from verydeep.presentation.numbers import billions, decimal, number, percent
 from verydeep.runs.files import TENSORBOARD
 from verydeep.runs.record import append_metrics
+from verydeep.training.norms import StepNorms, append_norms
 from verydeep.training.state import TrainingState
 
 TAGS = {
@@ -49,6 +50,11 @@ class Curves:
         """Add a point to the fine curves, for the step that came after `step` others."""
         self._add_scalar("step/loss", loss, step + 1)
         self._add_scalar("step/learning_rate", learning_rate, step + 1)
+
+    def norms(self, norms: StepNorms) -> None:
+        """Add a line of norms."""
+        if self._on:
+            append_norms(self._run, norms)
 
     def epoch(self, figures: dict[str, Any]) -> None:
         """Add a line of metrics, and a point to every curve."""

@@ -25,6 +25,7 @@ from verydeep.training.checkpoint import Progress
 from verydeep.training.curves import Curves, about_missing_images, bar_figures, epoch_metrics
 from verydeep.training.decisions import GO_ON, SAVE, Arrived, Decision, arrivals, decide, settle
 from verydeep.training.job import TrainingJob, check_folder, is_done
+from verydeep.training.norms import StepNorms
 from verydeep.training.parallel import same_statistics
 from verydeep.training.preparation import prepare
 from verydeep.training.recipe import Recipe, after_epoch
@@ -139,6 +140,8 @@ def _step(state: TrainingState, arrived: Arrived, stop: StopRequest, report: Rep
         except Abandoned:
             return decide(state.job.out, signal=stop.signal or 0)
         plot.step(progress.step, loss=outcome.loss_sum / images, learning_rate=state.rate(progress.step))
+        if outcome.norms:
+            plot.norms(StepNorms(step=progress.step, loss=outcome.loss_sum / images, layers=outcome.norms))
     state.progress = replace(
         progress,
         step=progress.step + 1,
@@ -161,6 +164,7 @@ def _descend(state: TrainingState, arrived: Arrived, stop: StopRequest, say: Cal
         RuntimeError: memory does not hold one image, or several processes would have to divide the step alike.
     """
     step, alone = state.progress.step, not state.job.processes.several
+    every = state.job.execution.norms_every or 0
     while True:
         try:
             return descend(
@@ -170,6 +174,7 @@ def _descend(state: TrainingState, arrived: Arrived, stop: StopRequest, say: Cal
                 rate=state.rate(step),
                 usable=arrived.usable,
                 abandon=lambda: alone and stop.signal is not None,
+                record=bool(every) and step % every == 0,
             )
         except DivergedError as error:
             raise DivergedError(

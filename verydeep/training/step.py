@@ -1,9 +1,9 @@
 """One step of gradient descent: the gradients of a batch, in one piece or several, on one process or several."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from verydeep.images.loader import DeviceBatch
 from verydeep.machine.runtime import autocast
 from verydeep.networks.vgg import VGG
 from verydeep.training.learner import Learner
+from verydeep.training.norms import LayerNorms, layer_norms, watched
 from verydeep.training.parallel import everyones_rows, gradient_norm
 
 
@@ -35,6 +36,8 @@ class Outcome:
     """Loss summed over all images; their mean is descended on."""
     wrong: int = 0
     """Images that the network had wrong."""
+    norms: Mapping[str, LayerNorms] = field(default_factory=dict)
+    """Of every layer, if they are recorded."""
 
 
 def descend(
@@ -45,6 +48,7 @@ def descend(
     rate: float,
     usable: Sequence[int],
     abandon: Callable[[], bool] = lambda: False,
+    record: bool = False,
 ) -> Outcome:
     """Apply one step with learning rate `rate`; its random numbers follow from seed, step and positions in the batch.
 
@@ -55,6 +59,7 @@ def descend(
         rate: learning rate.
         usable: images of the batch that each process has; at least one of them has some.
         abandon: asked between micro-batches whether to give up.
+        record: return the norms of all layers, too; they change nothing.
 
     Raises:
         DivergedError: loss or gradients are not finite; the weights are as they were.
@@ -63,17 +68,20 @@ def descend(
     learner.net.train()
     _freeze_statistics(learner.net)
     learner.optimiser.zero_grad()
-    with _restoring_statistics(learner.net):
+    # What is compiled would keep the hooks.
+    watching = watched(learner.net, on=record and not learner.job.execution.compile)
+    with _restoring_statistics(learner.net), watching as outputs:
         sums = learner.job.processes.gathered(_gradients(learner, batch, step, usable, abandon))
         loss_sum, wrong = sums.sum(0).tolist()
         norm = gradient_norm(learner.net)
         if not (math.isfinite(loss_sum) and math.isfinite(norm)):
             loss = loss_sum / sum(usable)
             raise DivergedError(f"training diverged at step {step} (loss {loss:.3g}, gradient norm {norm:.3g})")
+    norms = layer_norms(learner.net, outputs, learner.job.processes) if record else {}
     for group in learner.optimiser.param_groups:
         group["lr"] = rate
     learner.optimiser.step()
-    return Outcome(loss_sum=loss_sum, wrong=round(wrong))
+    return Outcome(loss_sum=loss_sum, wrong=round(wrong), norms=norms)
 
 
 def _gradients(

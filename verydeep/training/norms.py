@@ -1,0 +1,147 @@
+"""Norms of a network's activations, gradients and weights, layer by layer: does a signal reach both of its ends?
+
+Recording reads what a step computes anyway and changes nothing in it. RUN/norms.jsonl has a line for each recorded
+step.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from verydeep.machine import atomic
+from verydeep.machine.processes import Processes
+from verydeep.networks.initialisation import layers_with_weights
+from verydeep.networks.vgg import VGG
+from verydeep.runs.files import NORMS
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerNorms:
+    """One layer in one step, before its weights are changed."""
+
+    activation: float | None
+    """Root mean square of its outputs (before a ReLU) over all images; None where the network is compiled."""
+    gradient: float | None
+    """Norm of the gradient of the mean loss with respect to its weights (without biases); None if it is frozen."""
+    weight: float
+    """Norm of its weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepNorms:
+    """All layers in one step."""
+
+    step: int
+    """Steps taken before it."""
+    loss: float
+    """Mean loss of its images."""
+    layers: Mapping[str, LayerNorms]
+    """By name, from the first layer to the last."""
+
+
+class _Sums:
+    """Sum of squares of a layer's outputs, and how many they were."""
+
+    def __init__(self) -> None:
+        self.squares: list[Tensor] = []
+        self.count = 0
+
+    @torch.no_grad()
+    def add(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        self.squares.append(torch.linalg.vector_norm(output, dtype=torch.float32).double() ** 2)
+        self.count += output.numel()
+
+
+@contextmanager
+def watched(net: VGG, *, on: bool = True) -> Iterator[Mapping[str, _Sums]]:
+    """Add up the outputs of every layer with weights (nothing, if not `on`) while the block lasts."""
+    sums = {name: _Sums() for name in layers_with_weights(net)}
+    hooks = [net.get_submodule(name).register_forward_hook(own.add) for name, own in sums.items() if on]
+    try:
+        yield sums
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def layer_norms(net: VGG, sums: Mapping[str, _Sums], processes: Processes) -> dict[str, LayerNorms]:
+    """Return the norms of a step whose gradients are there, given what `watched` added up in every process."""
+    told = [(sum(map(float, own.squares)), float(own.count)) for own in sums.values()]
+    everyone = processes.gathered([number for pair in told for number in pair]).sum(0).view(-1, 2).tolist()
+    return {
+        name: LayerNorms(
+            activation=math.sqrt(squares / count) if count else None,
+            gradient=None if weight.grad is None else _norm(weight.grad),
+            weight=_norm(weight),
+        )
+        for (name, (squares, count)) in zip(sums, everyone, strict=True)
+        for weight in [net.get_parameter(f"{name}.weight")]
+    }
+
+
+@torch.no_grad()
+def _norm(value: Tensor) -> float:
+    return float(torch.linalg.vector_norm(value, dtype=torch.float32))
+
+
+def append_norms(run: Path, norms: StepNorms) -> None:
+    """Add the line of a step to `norms.jsonl`."""
+    atomic.append_json(run / NORMS, asdict(norms))
+
+
+def read_norms(run: Path) -> list[StepNorms]:
+    """Read every recorded step in order, the last time of one that was repeated; nothing where none was recorded.
+
+    Raises:
+        ValueError: the file holds something else than norms.
+    """
+    file = run / NORMS
+    if not file.is_file():
+        return []
+    steps = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        try:
+            written = json.loads(line)
+        except ValueError:
+            continue  # torn by a crash; that step was repeated
+        try:
+            one = _checked(written)
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"{file}, line {number}, holds no norms ({error}): remove the file to go on") from error
+        steps[one.step] = one
+    return [steps[step] for step in sorted(steps)]
+
+
+def _checked(written: Any) -> StepNorms:
+    """Return a line's content, or raise an error that says what is wrong with it."""
+    step, layers = written["step"], written["layers"]
+    if not isinstance(step, int) or step < 0:
+        raise ValueError(f"step {step!r}")
+    names = {field.name for field in fields(LayerNorms)}
+    if not isinstance(layers, dict) or not layers or any(set(norms) != names for norms in layers.values()):
+        raise ValueError(f"every layer has {', '.join(sorted(names))}")
+    return StepNorms(
+        step=step,
+        loss=_number(written["loss"]),
+        layers={
+            str(name): LayerNorms(
+                activation=None if norms["activation"] is None else _number(norms["activation"]),
+                gradient=None if norms["gradient"] is None else _number(norms["gradient"]),
+                weight=_number(norms["weight"]),
+            )
+            for name, norms in layers.items()
+        },
+    )
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise ValueError(f"{value!r} is no number from 0 up")
+    return float(value)
