@@ -35,11 +35,12 @@ def test_glorot_is_uniform_with_the_bound_of_equation_16():
         assert net.get_submodule(name).bias.eq(0).all()
 
 
-def test_paper_is_normal_with_standard_deviation_001():
+@pytest.mark.parametrize(("scheme", "variance"), [("paper", 1e-4), ("paper-variance", 1e-2)])
+def test_paper_is_normal_with_standard_deviation_001_or_that_variance(scheme, variance):
     net = tiny("D")
-    initialise(net, "paper", generator=torch.Generator().manual_seed(0))
+    initialise(net, scheme, generator=torch.Generator().manual_seed(0))
     for name, weight in weights_of(net).items():
-        fit = stats.kstest(weight.detach().flatten().numpy(), stats.norm(0, 0.01).cdf)
+        fit = stats.kstest(weight.detach().flatten().numpy(), stats.norm(0, math.sqrt(variance)).cdf)
         assert fit.pvalue > 1e-4, name
         assert net.get_submodule(name).bias.eq(0).all()
 
@@ -99,5 +100,5 @@ def test_another_number_of_classes_or_another_width_is_refused():
 
 
 def test_an_unknown_scheme_is_refused():
-    with pytest.raises(ValueError, match="unknown initialisation 'kaiming': choose glorot or paper"):
+    with pytest.raises(ValueError, match="unknown initialisation 'kaiming': choose glorot, paper, paper-variance"):
         initialise(tiny("A"), "kaiming")

@@ -85,7 +85,7 @@ def test_the_rest_of_seeded_networks_is_drawn_like_a(tmp_path):
     seeded, going_on, unseeded = (
         GridTraining(network="B", scale="256", init="A-256"),
         GridTraining(network="C", scale="384", finetune="C-256"),
-        GridTraining(network="D", scale="256", unseeded=True),
+        GridTraining(network="D", scale="256", scheme="glorot"),
     )
     recipe = replace(TINY, init="paper")
     assert _recipe_of(seeded, recipe, tmp_path) == replace(recipe, init=str(tmp_path / "A-256"), init_rest="paper")

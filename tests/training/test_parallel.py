@@ -11,6 +11,7 @@ from verydeep import initialise, load, vgg
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.vgg import VGG
 from verydeep.training.learner import _largest_that_fits
+from verydeep.training.norms import read_norms
 from verydeep.training.parallel import bytes_sent
 
 FC, PLAIN = {"fc_parallel": True}, {"fc_parallel": False}
@@ -23,7 +24,7 @@ TRAININGS = {
     "A-LRN": {"network": "A-LRN"},
     "A-LRN, fc": {"network": "A-LRN", "execution": FC},
     "narrow, fc": {"network": "A", "execution": FC, "recipe": {"width": 0.01}},
-    "dropout": {"network": "A", "recipe": {"dropout": 0.5}},
+    "dropout": {"network": "A", "recipe": {"dropout": 0.5}, "execution": {"norms_every": 2}},
     "dropout, fc": {"network": "A", "recipe": {"dropout": 0.5}, "execution": FC},
     "dropout, fc, pieces": {"network": "A", "recipe": {"dropout": 0.5}, "execution": {**FC, "micro_batch": 2}},
     "frozen, fc": {"network": "A", "recipe": {"finetune": "start", "freeze": "conv4_1"}, "execution": FC},
@@ -70,7 +71,7 @@ def folder(tmp_path_factory):
         alike = json.dumps([job["network"], job.get("recipe")], sort_keys=True)
         if alike not in done:
             done[alike] = folder / "1" / name
-            assert several.run({**made(job, done[alike], start), "execution": {}})["error"] is None
+            assert several.run({**made(job, done[alike], start), "execution": {"norms_every": 1}})["error"] is None
         elif not (folder / "1" / name).exists():
             (folder / "1" / name).symlink_to(done[alike])
     for processes in (2, 4):
@@ -102,6 +103,15 @@ def test_several_processes_end_with_the_weights_of_one(folder, name, processes):
     assert whole <= 1e-6
     assert largest <= 1e-4
     assert moved > 1e-3, "it has learned too little to show a difference"
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_norms_of_several_processes_are_those_of_one(folder, processes):
+    here = [one for one in read_norms(folder / "1" / "dropout") if one.step % 2 == 0]
+    for one, other in zip(here, read_norms(folder / str(processes) / "dropout"), strict=True):
+        assert (one.step, one.loss) == (other.step, pytest.approx(other.loss, rel=1e-5))
+        for name, norms in one.layers.items():
+            assert vars(other.layers[name]) == pytest.approx(vars(norms), rel=1e-4), name
 
 
 def test_masks_of_dropout_do_change_the_weights(folder):

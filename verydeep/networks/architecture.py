@@ -26,7 +26,7 @@ FC_CHANNELS = 4096
 DROPOUT = 0.5
 """Share of the activations of `fc6` and `fc7` that is zeroed in training (section 3.1)."""
 
-InitialisationScheme = Literal["glorot", "paper"]
+InitialisationScheme = Literal["glorot", "paper", "paper-variance"]
 """How weights are initialised at random; `networks.initialisation` says what each means."""
 
 

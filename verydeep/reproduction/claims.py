@@ -49,7 +49,7 @@ def _at_one_scale(first: str, second: str) -> _Pairs:
 
 def _b_with_small_and_large_filters(names: Sequence[str]) -> list[tuple[Entry, Entry]]:
     """Return B and B-5x5, both from random weights if possible, since B-5x5 cannot start from A."""
-    unseeded = GridTraining(network="B", scale="256", unseeded=True).name
+    unseeded = GridTraining(network="B", scale="256", scheme="glorot").name
     return [(one_scale(unseeded if unseeded in names else "B-256"), one_scale("B-5x5-256"))]
 
 

@@ -157,7 +157,7 @@ def _recipe_of(training: GridTraining, recipe: Recipe, folder: Path) -> Recipe:
     if training.finetune:
         lower = None if recipe.learning_rate is None else recipe.learning_rate / (LEARNING_RATE / FINETUNING_RATE)
         return replace(recipe, scale=training.scale, finetune=str(folder / training.finetune), learning_rate=lower)
-    return replace(recipe, init="glorot") if training.unseeded else recipe
+    return replace(recipe, init=training.scheme or recipe.init)
 
 
 def _test(experiment: _Experiment, entry: Entry, weights: Mapping[str, str], seed: int) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from verydeep.networks.architecture import InitialisationScheme
+
 JITTER = "256:512"
 
 SCALES = ("256", "384", JITTER)
@@ -20,13 +22,16 @@ class GridTraining:
     """Training whose layers it starts with, by the paper's rule; None: random weights."""
     finetune: str | None = None
     """Training of the same network that it continues."""
-    unseeded: bool = False
-    """Random weights where the paper's network starts from A."""
+    scheme: InitialisationScheme | None = None
+    """How its weights are random, also where the paper's network starts from A; None: as the recipe says."""
+    one_in: int = 1
+    """It has one in so many of the training images, and as many times the epochs."""
 
     @property
     def name(self) -> str:
         """`D-384`; also the name of its folder."""
-        return f"{self.network}-{self.scale.replace(':', '-')}{'-glorot' if self.unseeded else ''}"
+        part = f"1-in-{self.one_in}" if self.one_in > 1 else None
+        return "-".join(filter(None, (self.network, self.scale.replace(":", "-"), self.scheme, part)))
 
     @property
     def start(self) -> str | None:
@@ -34,9 +39,14 @@ class GridTraining:
         return self.init or self.finetune
 
     @property
+    def unseeded(self) -> bool:
+        """Whether it has random weights where the paper's network starts from A."""
+        return self.scheme is not None
+
+    @property
     def label(self) -> str:
         """`D`; `D (Glorot)` if it does not start from A as the paper's does."""
-        return f"{self.network} (Glorot)" if self.unseeded else self.network
+        return f"{self.network} ({self.scheme.capitalize()})" if self.scheme else self.network
 
 
 TRAININGS = (
@@ -45,7 +55,7 @@ TRAININGS = (
     GridTraining(network="B", scale="256", init="A-256"),
     GridTraining(network="B-5x5", scale="256"),
     *(GridTraining(network=network, scale="256", init="A-256") for network in "CDE"),
-    *(GridTraining(network=network, scale="256", unseeded=True) for network in "BD"),
+    *(GridTraining(network=network, scale="256", scheme="glorot") for network in "BD"),
     *(GridTraining(network=network, scale="384", finetune=f"{network}-256") for network in "CDE"),
     *(GridTraining(network=network, scale=JITTER, finetune=f"{network}-384") for network in "CDE"),
 )

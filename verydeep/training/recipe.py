@@ -55,7 +55,8 @@ class Recipe:
     """Share of fc6 and fc7 activations zeroed."""
 
     init: str = "glorot"
-    """First weights: `glorot`, `paper` (normal, sd 0.01), or a RUN to copy the paper's layers from."""
+    """First weights: `glorot`, `paper` (normal, sd 0.01), `paper-variance` (as printed: sd 0.1), or a RUN to copy the
+    paper's layers from."""
 
     init_rest: InitialisationScheme | None = None
     """With a RUN as init: how the layers that are not copied are initialised (glorot if not given)."""
