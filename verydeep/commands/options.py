@@ -172,8 +172,8 @@ class PredictionOutputs:
 
 
 def _option_name(field: str) -> str:
-    """Name the option of a field; classification runs are given one by one: --classifier RUN --classifier RUN."""
-    return field.removesuffix("s") if field == "classifiers" else field
+    """Name the option of a field; some are given one by one: --classifier RUN --classifier RUN."""
+    return {"classifiers": "classifier", "studies": "study"}.get(field, field)
 
 
 RunFolderOptions = Annotated[RunFolder, Parameter(name="*")]
@@ -183,7 +183,7 @@ BoxFileOptions = Annotated[BoxOptions, Parameter(name="*", group="Boxes")]
 DescriptorOptions = Annotated[Descriptor, Parameter(name="*", group="Descriptor")]
 ExecutionOptions = Annotated[Execution, Parameter(name="*", group="Execution")]
 FullTestOptions = Annotated[FullProcedure, Parameter(name="*", group="Full test", name_transform=_option_name)]
-GridOptions = Annotated[Grid, Parameter(name="*", group="Grid")]
+GridOptions = Annotated[Grid, Parameter(name="*", group="Grid", name_transform=_option_name)]
 ImageOptions = Annotated[Tolerance, Parameter(name="*", group="Images")]
 PreprocessingOptions = Annotated[Trained, Parameter(name="*", group="Preprocessing", n_tokens=1)]
 RecipeChangeOptions = Annotated[

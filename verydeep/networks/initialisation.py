@@ -10,7 +10,7 @@ from torch import nn
 from verydeep.networks.architecture import DROPOUT, ILSVRC_CLASSES, PAPER_CROP, Architecture, InitialisationScheme
 from verydeep.networks.vgg import ILSVRC_MEAN_RGB, VGG
 
-_STANDARD_DEVIATIONS: dict[InitialisationScheme, float] = {"paper": 0.01, "paper-variance": 0.1}
+STANDARD_DEVIATIONS: dict[InitialisationScheme, float] = {"paper": 0.01, "paper-variance": 0.1}
 """Section 3.1 prints 'variance 1e-2', a standard deviation of 0.1; the practice it follows is one of 0.01."""
 
 _COPIED = "copied: "
@@ -97,7 +97,7 @@ def initialise(
             if scheme == "glorot":
                 nn.init.xavier_uniform_(module.weight, generator=generator)
             else:
-                nn.init.normal_(module.weight, std=_STANDARD_DEVIATIONS[scheme], generator=generator)
+                nn.init.normal_(module.weight, std=STANDARD_DEVIATIONS[scheme], generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):

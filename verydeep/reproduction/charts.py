@@ -15,7 +15,7 @@ from verydeep.reproduction.results import Curves, TrainedNetwork
 from verydeep.reproduction.table_rows import EntryErrors, TableRow
 from verydeep.reproduction.trainings import SCALES
 
-_COLOURS = dict(zip("ABCDE", ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7"), strict=True))
+NETWORK_COLOURS = dict(zip("ABCDE", ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7"), strict=True))
 """Distinguishable without colour vision (Okabe and Ito); variants such as A-LRN have their network's, dotted."""
 
 _MARKERS = dict(zip(SCALES, "osD", strict=True))
@@ -140,4 +140,4 @@ def written(scale: str) -> str:
 def _style(training: TrainedNetwork) -> tuple[str, str]:
     """Return colour and line: dotted for variants, dashed for random weights where the paper starts from A."""
     network, variant, _ = training.network.partition("-")
-    return _COLOURS[network], "--" if training.unseeded else ":" if variant else "-"
+    return NETWORK_COLOURS[network], "--" if training.unseeded else ":" if variant else "-"

@@ -28,6 +28,8 @@ from verydeep.networks.vgg import VGG
 from verydeep.presentation.numbers import billions, duration
 from verydeep.presentation.terminal import reporting, table_with
 from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.studies import recipe_on_part
+from verydeep.reproduction.study_runs import why_diverged
 from verydeep.runs.record import is_finished
 from verydeep.training.job import TrainingJob
 from verydeep.training.learner import Learner, learner_of
@@ -100,9 +102,10 @@ def estimates(
     steps: dict[str, tuple[float, int]] = {}
     loads: dict[str, float] = {}
     estimated = []
-    with reporting("measure", total=len(grid.trainings)) as report:
-        for training in grid.trainings:
-            own = replace(recipe, scale=training.scale)
+    trainings = (*grid.trainings, *grid.studied)
+    with reporting("measure", total=len(trainings)) as report:
+        for training in trainings:
+            own = replace(recipe_on_part(recipe, training.one_in), scale=training.scale)
             if training.network not in steps:
                 steps[training.network] = _step(job_of(network=training.network, recipe=own))
             if training.scale not in loads:
@@ -115,9 +118,9 @@ def estimates(
                 Estimate(
                     training=training.name,
                     start=training.start,
-                    trained=is_finished(out / training.name),
+                    trained=is_finished(out / training.name) or why_diverged(out / training.name) is not None,
                     epochs=own.epochs,
-                    seconds=own.epochs * (len(train) * image + len(val) * check),
+                    seconds=own.epochs * (len(train) / training.one_in * image + len(val) * check),
                     memory_bytes=memory,
                 )
             )

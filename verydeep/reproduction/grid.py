@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from verydeep.reproduction.claims import MARGIN
 from verydeep.reproduction.paper_tables import PAPER_TABLES, Entry
+from verydeep.reproduction.studies import STUDIES_BY_NAME, StudyName, tests_of_studies, trainings_of_studies
 from verydeep.reproduction.trainings import TRAININGS, GridTraining
 
 Steer = Literal["held-out", "validation"]
@@ -30,6 +31,10 @@ class Grid:
     """How often everything is trained. One seed tells nothing about networks trained again; three tell differences of
     about three points, five of two."""
 
+    studies: tuple[StudyName, ...] = ()
+    """Questions beside the paper's tables, each with trainings of its own and a page: `initialisation`, `gradients`,
+    `regularisation`, `images`."""
+
     margin: float = MARGIN
     """Percentage points up to which errors count as alike, where a claim says so."""
 
@@ -54,12 +59,21 @@ class Grid:
         if not self.margin > 0:
             raise ValueError(f"the margin must be above 0 percentage points, not {self.margin}")
         self._check_steering()
+        self._check_studies()
 
     def _check_steering(self) -> None:
         if self.steer not in (None, *get_args(Steer)):
             raise ValueError(f"steer is one of {', '.join(get_args(Steer))}, not {self.steer}")
         if self.held_out is not None and self.steer == "validation":
             raise ValueError("held_out is for training images that steer, and does nothing with --steer validation")
+
+    def _check_studies(self) -> None:
+        for name in self.studies:
+            if name not in STUDIES_BY_NAME:
+                raise ValueError(f"studies are some of {', '.join(STUDIES_BY_NAME)}, not {name}")
+            networks = dict.fromkeys(one.network for one in STUDIES_BY_NAME[name].trainings)
+            if not self.networks & set(networks):
+                raise ValueError(f"the study {name} is of {', '.join(networks)}: add one of them to those chosen")
 
     @property
     def trainings(self) -> tuple[GridTraining, ...]:
@@ -75,6 +89,23 @@ class Grid:
     def entries(self) -> tuple[Entry, ...]:
         """Tests of all its tables, each once."""
         return self._tests_of([one.name for one in self.trainings])
+
+    @property
+    def networks(self) -> set[str]:
+        """Networks that studies are of: those chosen by `only`."""
+        return {one.network for one in TRAININGS if not self.only or {one.name, one.network} & set(self.only)}
+
+    @property
+    def studied(self) -> tuple[GridTraining, ...]:
+        """Trainings that studies take besides those of the tables, each after the one it starts from."""
+        own = set(self.trainings)
+        return tuple(one for one in trainings_of_studies(self.studies, self.networks) if one not in own)
+
+    @property
+    def study_entries(self) -> tuple[Entry, ...]:
+        """Tests that studies take besides those of the tables."""
+        own = set(self.entries)
+        return tuple(entry for entry in tests_of_studies(self.studies, self.networks) if entry not in own)
 
     def _tests_of(self, names: list[str]) -> tuple[Entry, ...]:
         needed = (entry for table in PAPER_TABLES if table.number in self.tables for entry in table.entries(names))

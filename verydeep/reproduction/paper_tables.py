@@ -17,11 +17,14 @@ class Entry:
     trainings: tuple[str, ...]
     method: Method
     scales: Scales
+    training_images: bool = False
+    """Whether the test is on training images."""
 
     @property
     def name(self) -> str:
         """`D-384 dense paper`; also the name of its file."""
-        return f"{'+'.join(self.trainings)} {self.method} {self.scales}"
+        where = " on training images" if self.training_images else ""
+        return f"{'+'.join(self.trainings)} {self.method} {self.scales}{where}"
 
 
 def one_scale(training: str) -> Entry:

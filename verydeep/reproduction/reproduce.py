@@ -1,6 +1,7 @@
 """The grid: the paper's trainings and tests on one source, over seeds; what is done already is not repeated."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, cast
@@ -8,6 +9,8 @@ from typing import TypedDict, cast
 from rich.console import Console
 
 from verydeep.evaluation.evaluate import evaluate
+from verydeep.images.order import batches_per_epoch
+from verydeep.images.sources.samples import sampled
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import joined, rank_of_environment
@@ -19,14 +22,21 @@ from verydeep.reproduction.plan_file import begin_or_go_on
 from verydeep.reproduction.report import HTML, write_report
 from verydeep.reproduction.steering import about_steering, open_for_experiment
 from verydeep.reproduction.stored_tests import file_of_test, is_tested, read_test, write_test
+from verydeep.reproduction.studies import recipe_on_part
+from verydeep.reproduction.study_report import write_studies
+from verydeep.reproduction.study_runs import note_divergence, why_diverged
 from verydeep.reproduction.table_rows import best_network
 from verydeep.reproduction.trainings import GridTraining
 from verydeep.runs.model import weights_fingerprint
 from verydeep.runs.record import is_finished
 from verydeep.training.loop import train
 from verydeep.training.recipe import FINETUNING_RATE, LEARNING_RATE, Recipe
+from verydeep.training.step import DivergedError
 
 _RUNS = "runs"
+
+_MOST_TRAINING_IMAGES_TESTED = 10_000
+"""More would hardly make the error on them surer, and would cost more than the tests themselves."""
 
 _QUICK_RECIPE = Recipe(crop=32, width=0.25, batch=32, learning_rate=2.5e-3, epochs=14, schedule="cosine")
 """The recipe scaled down to minutes on two cores; whatever is not named here is the paper's. In so few epochs only a
@@ -117,21 +127,33 @@ def reproduce(
     if not rank_of_environment():
         begin_or_go_on(out, splits=splits, recipe=recipe, grid=grid)
         _say(about_steering(splits, grid))
-    for seed, folder in experiment.folders.items():
-        for training in experiment.grid.trainings:
-            _train(experiment, training, seed)
-        weights = {one.name: weights_fingerprint(folder / one.name) for one in experiment.grid.trainings}
-        for entry in experiment.grid.entries:
-            _test(experiment, entry, weights, seed)
+    _train_and_test(experiment, experiment.grid.trainings, experiment.grid.entries)
     _report(experiment)
+    _train_and_test(experiment, experiment.grid.studied, experiment.grid.study_entries)
+    if not rank_of_environment():
+        write_studies(experiment.out, grid=experiment.grid, folders=experiment.folders, source=experiment.splits.name)
     return experiment.out / HTML
+
+
+def _train_and_test(experiment: _Experiment, trainings: Sequence[GridTraining], entries: Sequence[Entry]) -> None:
+    """Do trainings and tests, with every seed, that are not done; what has diverged is not tested."""
+    for seed, folder in experiment.folders.items():
+        for training in trainings:
+            _train(experiment, training, seed)
+        tested = [entry for entry in entries if not any(why_diverged(folder / name) for name in entry.trainings)]
+        weights = {name: weights_fingerprint(folder / name) for entry in tested for name in entry.trainings}
+        for entry in tested:
+            _test(experiment, entry, weights, seed)
 
 
 def _train(experiment: _Experiment, training: GridTraining, seed: int) -> None:
     """Say which training comes next, and train unless that is done."""
-    trainings, folder, options = experiment.grid.trainings, experiment.folders[seed], experiment.options
-    out, execution = folder / training.name, experiment.execution
-    done, seeded = is_finished(out), f"seed {seed}, " if experiment.grid.seeds > 1 else ""
+    grid, folder, options = experiment.grid, experiment.folders[seed], experiment.options
+    trainings, out = (*grid.trainings, *grid.studied), folder / training.name
+    done, seeded = (
+        is_finished(out) or why_diverged(out) is not None,
+        f"seed {seed}, " if experiment.grid.seeds > 1 else "",
+    )
     if not rank_of_environment():
         how = ": already trained" if done else f", from {training.start or 'random weights'}"
         text = f"[{seeded}{trainings.index(training) + 1}/{len(trainings)}] {training.name}{how}"
@@ -139,8 +161,15 @@ def _train(experiment: _Experiment, training: GridTraining, seed: int) -> None:
     if done:
         return
     recipe, network = _recipe_of(training, replace(experiment.recipe, seed=seed), folder), training.network
+    splits, execution = _images_of(training, experiment.splits, seed), _recording(experiment)
     try:
-        train(experiment.splits, network=network, out=out, recipe=recipe, execution=execution, resume=True, **options)
+        train(splits, network=network, out=out, recipe=recipe, execution=execution, resume=True, **options)
+    except DivergedError as error:
+        if training.scheme is None or training in grid.trainings:
+            raise
+        if not rank_of_environment():
+            note_divergence(out, error)
+            _say(f"{error}".partition(";")[0])
     except Stopped as stopped:
         raise Stopped(stopped.signal, f"stopped, and saved in {out}: the same command goes on") from None
 
@@ -149,8 +178,28 @@ def _say(text: str) -> None:
     Console(stderr=True, highlight=False).print(text, markup=False)
 
 
+def _images_of(training: GridTraining, splits: Splits, seed: int) -> Splits:
+    """Return the splits with as many training images as a training has; a sample depends on the seed alone."""
+    if training.one_in == 1:
+        return splits
+    return replace(
+        splits,
+        sources={**splits.sources, "train": sampled(splits.source("train"), one_in=training.one_in, seed=seed)},
+    )
+
+
+def _recording(experiment: _Experiment) -> Execution:
+    """Record norms once in an epoch of all images, unless told otherwise, where layers are whole."""
+    execution = experiment.execution or Execution()
+    if execution.norms_every or execution.fc_parallel:
+        return execution
+    images = len(experiment.splits.source("train"))
+    return replace(execution, norms_every=batches_per_epoch(images, experiment.recipe.batch))
+
+
 def _recipe_of(training: GridTraining, recipe: Recipe, folder: Path) -> Recipe:
     """Return the recipe of one training, given that of its seed and the folder in which the others are."""
+    recipe = recipe_on_part(recipe, training.one_in)
     if training.init:
         scheme = cast(InitialisationScheme, recipe.init)
         return replace(recipe, init=str(folder / training.init), init_rest=scheme)
@@ -163,16 +212,28 @@ def _recipe_of(training: GridTraining, recipe: Recipe, folder: Path) -> Recipe:
 def _test(experiment: _Experiment, entry: Entry, weights: Mapping[str, str], seed: int) -> None:
     """Test an entry, unless that was done on these images and weights (by training, their fingerprints)."""
     splits, file = experiment.splits, file_of_test(experiment.out, entry, seed)
+    split = splits.testing
+    if entry.training_images:
+        splits, split = _some_training_images(splits, experiment.recipe.seed), "train"
     tested = {
         "weights": [weights[name] for name in entry.trainings],
-        "images": splits.source(splits.testing).fingerprint,
+        "images": splits.source(split).fingerprint,
     }
     if is_tested(file, tested):
         return
     folders = [experiment.folders[seed] / name for name in entry.trainings]
-    evaluation = evaluate(folders, data=splits, protocol=entry.method, scales=entry.scales, **experiment.options)
+    evaluation = evaluate(
+        folders, data=splits, split=split, protocol=entry.method, scales=entry.scales, **experiment.options
+    )
     if not rank_of_environment():
         write_test(file, evaluation, tested)
+
+
+def _some_training_images(splits: Splits, seed: int) -> Splits:
+    """Return the splits with as many training images as are tested: a sample of the same share of each class."""
+    train = splits.source("train")
+    few = sampled(train, one_in=math.ceil(len(train) / _MOST_TRAINING_IMAGES_TESTED), seed=seed)
+    return replace(splits, sources={**splits.sources, "train": few})
 
 
 def _report(experiment: _Experiment) -> None:

@@ -12,10 +12,10 @@ def sampled(source: Source, *, one_in: int, seed: int) -> Source:
 
     For the same seed, a sample holds every smaller one.
     """
-    return source if one_in == 1 else subset(source, nested_sample(source.labels, one_in=one_in, seed=seed))
+    return source if one_in == 1 else subset(source, _nested_sample(source.labels, one_in=one_in, seed=seed))
 
 
-def nested_sample(labels: Sequence[int], *, one_in: int, seed: int) -> list[int]:
+def _nested_sample(labels: Sequence[int], *, one_in: int, seed: int) -> list[int]:
     """Return the indices of a sample, ascending: of each class one in so many, rounded, and at least one."""
     chosen: list[int] = []
     for label in sorted(set(labels)):

@@ -1,0 +1,145 @@
+"""What a study looks at: runs with their curves, norms and tests, and those whose training diverged."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from verydeep.machine import atomic
+from verydeep.networks.architecture import Architecture
+from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.paper_tables import Entry, one_scale
+from verydeep.reproduction.stored_tests import StoredTest, file_of_test, read_test
+from verydeep.reproduction.studies import Study, looked_at, on_training_images
+from verydeep.reproduction.trainings import GridTraining
+from verydeep.runs.record import read_metrics, read_record
+from verydeep.statistics import wilson_interval
+from verydeep.training.norms import StepNorms, read_norms
+from verydeep.training.recipe import recipe_from, schedule_ended
+
+_DIVERGED = "diverged.json"
+
+FROM_A = "from A"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRun:
+    """One training with one seed, as a study needs it; errors in percent."""
+
+    training: GridTraining
+    seed: int
+    first_weights: str
+    """`from A`, or the scheme of its random weights."""
+    architecture: Architecture
+    images: int
+    """Training images."""
+    loss: Sequence[float]
+    """Mean training loss of every epoch."""
+    diverged: str | None
+    """What was said when its numbers ceased to be finite, if they did; then it is not tested."""
+    schedule_ended: bool
+    norms: Sequence[StepNorms]
+    """Of recorded steps; none where they were not recorded."""
+    test: StoredTest | None
+    on_training_images: StoredTest | None
+    """None also where the study does not ask for it."""
+
+    @property
+    def learned(self) -> bool:
+        """Whether its test error is surely below that of always saying the most frequent class."""
+        return self.test is not None and wilson_interval(self.test.wrong)[1] < guessing(self.test)
+
+    def to_dict(self, *, norms: bool) -> dict[str, Any]:
+        """Return a plain dictionary, ready for JSON, on request with the norms of every layer."""
+        return {
+            "training": self.training.name,
+            "network": self.training.network,
+            "seed": self.seed,
+            "first_weights": self.first_weights,
+            "width": self.architecture.width,
+            "training_images": self.images,
+            "loss": list(self.loss),
+            "diverged": self.diverged,
+            "schedule_ended": self.schedule_ended,
+            "learned": self.learned,
+            "test": _errors(self.test),
+            "on_training_images": _errors(self.on_training_images),
+            **({"norms": [asdict(one) for one in self.norms]} if norms else {}),
+        }
+
+
+def guessing(test: StoredTest) -> float:
+    """Return the error in percent of always saying the most frequent class."""
+    return 100 - 100 * max(test.images_of_classes) / sum(test.images_of_classes)
+
+
+def study_runs(study: Study, *, grid: Grid, folders: Mapping[int, Path], out: Path) -> list[StudyRun]:
+    """Read everything that a study looks at: every training, with every seed.
+
+    Args:
+        study: which trainings.
+        grid: which networks.
+        folders: the folder with the runs of each seed.
+        out: the folder of the grid, with its tests.
+    """
+    return [
+        _study_run(study, training, seed=seed, folder=folder / training.name, out=out)
+        for training in looked_at(study, grid.networks)
+        for seed, folder in folders.items()
+    ]
+
+
+def _study_run(study: Study, training: GridTraining, *, seed: int, folder: Path, out: Path) -> StudyRun:
+    record, epochs, diverged = read_record(folder), read_metrics(folder), why_diverged(folder)
+    recipe = recipe_from(record.recipe)
+
+    def test(entry: Entry) -> StoredTest | None:
+        return None if diverged is not None else read_test(file_of_test(out, entry, seed))
+
+    return StudyRun(
+        training=training,
+        seed=seed,
+        first_weights=FROM_A if training.init else recipe.init,
+        architecture=record.architecture,
+        images=record.images["train"],
+        loss=tuple(epoch["loss"] for epoch in epochs),
+        diverged=diverged,
+        schedule_ended=schedule_ended(recipe, [epoch["validation_error"] for epoch in epochs]),
+        norms=tuple(read_norms(folder)),
+        test=test(one_scale(training.name)),
+        on_training_images=test(on_training_images(training.name)) if study.on_training_images else None,
+    )
+
+
+def note_divergence(run: Path, error: Exception) -> None:
+    """Note in a run folder that its training diverged, so that it is not repeated."""
+    atomic.write_json(run / _DIVERGED, {"diverged": str(error).partition(";")[0]})
+
+
+def why_diverged(run: Path) -> str | None:
+    """Return what was said when a training diverged; None if it did not.
+
+    Raises:
+        ValueError: the note is damaged.
+    """
+    file = run / _DIVERGED
+    if not file.is_file():
+        return None
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))["diverged"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{file} cannot be read: {error!r}: remove it to train once more") from error
+    return str(said)
+
+
+def _errors(test: StoredTest | None) -> dict[str, Any] | None:
+    if test is None:
+        return None
+    return {
+        "images": test.n,
+        "top1_error": test.top1_error,
+        "top1_error_ci95": test.top1_error_ci95,
+        "top5_error": test.top5_error,
+        "guessing": guessing(test),
+    }

@@ -1,0 +1,190 @@
+"""What is seen in each study, and how far it can be trusted, in sentences that follow from its numbers."""
+
+import math
+from collections.abc import Sequence
+
+from verydeep.networks.architecture import STAGE_CHANNELS
+from verydeep.networks.initialisation import STANDARD_DEVIATIONS
+from verydeep.presentation.numbers import FINE, counted, decimal, number, percent, points
+from verydeep.reproduction.limits import listed
+from verydeep.reproduction.study_charts import FIRST_WEIGHTS, of_network, share_of_weights, weighted
+from verydeep.reproduction.study_runs import StudyRun
+from verydeep.reproduction.study_tables import gap, small
+
+
+def initialisation_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
+    """Say which ways to first weights let each network learn."""
+    sentences = [
+        f"{network}: {'; '.join(_outcome(way, its) for way, its in _by_way(its).items())}."
+        for network, its in of_network(runs).items()
+    ]
+    return [*sentences, f"Without learning, the loss stays near {decimal(math.log(classes), 3)}.", *_factors(runs)]
+
+
+def gradients_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
+    """Say how large the first gradients are at both ends of each network, and what was not recorded."""
+    recorded = [run for run in runs if run.norms]
+    sentences = [
+        f"{network}: {'; '.join(_ends(way, its[0]) for way, its in _by_way(its).items())}."
+        for network, its in of_network(recorded).items()
+    ]
+    silent = list(dict.fromkeys(run.training.name for run in runs if not run.norms))
+    if silent:
+        sentences.append(
+            f"Not recorded: {listed(silent)}. They were trained by an earlier version or with --fc-parallel, or "
+            "diverged in the first step; remove their folders in runs/ to train them again."
+        )
+    return [*sentences, *_learned_by_gradient(recorded), *_factors(runs)]
+
+
+def regularisation_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
+    """Say how far training and test errors are apart, and compare B with B of 5 x 5 layers."""
+    gaps = {
+        label: _mean(known)
+        for label, its in _by_label(runs).items()
+        if (known := [value for run in its if (value := gap(run)) is not None])
+    }
+    if not gaps:
+        return ["No training was tested on both kinds of images."]
+    apart = listed([f"{points(value, FINE)} ({label})" for label, value in gaps.items()])
+    sentences = [f"Test errors minus errors on training images, in points: {apart}."]
+    stack = next((label for label in ("B (Glorot)", "B") if label in gaps), None)
+    if stack is None or "B-5x5" not in gaps:
+        return [
+            *sentences,
+            "B and B with 5 x 5 layers were not both trained: there is nothing to compare small filters to.",
+        ]
+    more = gaps["B-5x5"] - gaps[stack]
+    regularises = "as one would expect if" if more > 0 else "which does not look as if"
+    starts = "both from random weights" if stack != "B" else "which starts from A"
+    return [
+        *sentences,
+        f"They are {points(more, FINE)} points further apart in B with 5 x 5 layers than in {stack}, {starts}: "
+        f"{regularises} a stack of small filters regularises.",
+    ]
+
+
+def images_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
+    """Say how the errors fall with more images, and how the difference of D and A changes."""
+    means = {
+        network: {
+            count: _mean(errors)
+            for count in sorted({run.images for run in its})
+            if (errors := [run.test.top1_error for run in its if run.images == count and run.test is not None])
+        }
+        for network, its in of_network(runs).items()
+    }
+    sentences = [
+        f"{network}: from {number(min(errors))} to {number(max(errors))} training images the test error goes from "
+        f"{percent(errors[min(errors)])} to {percent(errors[max(errors)])}%."
+        for network, errors in means.items()
+        if errors
+    ]
+    if not {"A", "D"} <= means.keys():
+        return sentences
+    both = {count: means["D"][count] - means["A"][count] for count in sorted(means["A"].keys() & means["D"].keys())}
+    change = both[max(both)] - both[min(both)]
+    gain = "gains more than A from more images" if change < 0 else "gains no more than A from more images"
+    steps = ", ".join(f"{points(value, FINE)} at {number(count)}" for count, value in both.items())
+    return [
+        *sentences,
+        f"D's error minus A's, in points: {steps}. So here the deeper net {gain}.",
+        "D starts from A as trained on the same images, so it has A's steps behind it at every number of images.",
+    ]
+
+
+def limits_of(runs: Sequence[StudyRun]) -> list[str]:
+    """Say what one seed, unfinished trainings and diverged ones mean for what is seen."""
+    seeds = len({run.seed for run in runs})
+    brief = list(dict.fromkeys(run.training.name for run in runs if run.diverged is None and not run.schedule_ended))
+    lost = list(dict.fromkeys(run.training.name for run in runs if run.diverged is not None))
+    sentences = [
+        "One seed: this illustrates what can happen and does not show what mostly does."
+        if seeds == 1
+        else f"{seeds} seeds, each a point, a line or a figure of its own. Whether they could agree by chance was not "
+        "tested."
+    ]
+    if brief:
+        sentences.append(
+            f"Cut off before the schedule of the learning rate had ended: {listed(brief)}. With more epochs they may "
+            "come out differently."
+        )
+    if lost:
+        sentences.append(f"Diverged, that is, weights or losses ceased to be finite numbers: {listed(lost)}.")
+    return sentences
+
+
+def _by_way(runs: Sequence[StudyRun]) -> dict[str, list[StudyRun]]:
+    ways: dict[str, list[StudyRun]] = {}
+    for run in runs:
+        ways.setdefault(FIRST_WEIGHTS[run.first_weights], []).append(run)
+    return ways
+
+
+def _by_label(runs: Sequence[StudyRun]) -> dict[str, list[StudyRun]]:
+    labels: dict[str, list[StudyRun]] = {}
+    for run in runs:
+        labels.setdefault(run.training.label, []).append(run)
+    return labels
+
+
+def _outcome(way: str, runs: Sequence[StudyRun]) -> str:
+    """Say what came of one way to first weights, over the seeds."""
+    errors = [run.test.top1_error for run in runs if run.test is not None]
+    learned = sum(run.learned for run in runs)
+    lost = [run.diverged for run in runs if run.diverged is not None]
+    if lost:
+        often = "" if len(runs) == 1 else f" with {counted(len(lost), 'seed')} of {len(runs)}"
+        return f"{way} {lost[0].removeprefix('training ')}{often}"
+    often = "" if learned in (0, len(runs)) else f" with {learned} of {len(runs)} seeds"
+    return f"{way} {'learns' if learned else 'does not learn'}{often} (test error {percent(_mean(errors))}%)"
+
+
+def _ends(way: str, run: StudyRun) -> str:
+    """Say how large a run's first gradients are in the first and the last layer, and what is left of the signal."""
+    first, last = weighted(run)[0], weighted(run)[-1]
+    outputs = [run.norms[0].layers[name].activation for name in (first, last)]
+    signal = (
+        "" if None in outputs else f"outputs go from {small(outputs[0])} in {first} to {small(outputs[1])} in {last}, "
+    )
+    shares = [share_of_weights(run, 0, name) for name in (first, last)]
+    return f"{way}: {signal}gradients are {small(shares[0])} of the weights in {first} and {small(shares[1])} in {last}"
+
+
+def _learned_by_gradient(runs: Sequence[StudyRun]) -> list[str]:
+    """Compare the first layer's first gradients of trainings that learned with those of trainings that did not."""
+    shares = [(run, share) for run in runs if (share := share_of_weights(run, 0, weighted(run)[0])) is not None]
+    learned, others = ([share for run, share in shares if run.learned is which] for which in (True, False))
+    if not learned or not others:
+        return []
+    return [
+        f"Conv1_1's first gradient is {small(min(learned))} to {small(max(learned))} of its weights in the "
+        f"{counted(len(learned), 'training')} that learned, and {small(min(others))} to {small(max(others))} in the "
+        f"{counted(len(others), 'training')} that did not: smaller ones vanish on their way down, larger ones explode."
+    ]
+
+
+def _factors(runs: Sequence[StudyRun]) -> list[str]:
+    """Say by what a layer changes the size of a signal, by arithmetic.
+
+    Source: He and others, Delving Deep into Rectifiers, arXiv 1502.01852, section 2.2: sqrt(inputs / 2) times the
+    standard deviation of the weights.
+    """
+    network = runs[0].architecture
+    if network.batch_norm:
+        return []
+    inputs, whole = (9 * max(1, round(STAGE_CHANNELS[-1] * width)) for width in (network.width, 1.0))
+    here, there = (
+        listed([decimal(sd * math.sqrt(count / 2), 2) for sd in STANDARD_DEVIATIONS.values()])
+        for count in (inputs, whole)
+    )
+    smaller = "" if inputs == whole else f" (at the paper's width, {number(whole)} inputs, {there})"
+    return [
+        f"By arithmetic (He and others, 2015), a 3 x 3 layer with {number(inputs)} inputs and its ReLU multiply the "
+        f"size of a signal by about {here} at sd 0.01 and variance 0.01{smaller}, and by {decimal(math.sqrt(0.5), 2)} with "
+        "Glorot's; layers in a row raise that to a power."
+    ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
