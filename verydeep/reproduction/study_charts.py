@@ -70,8 +70,8 @@ def norms_of_layers(runs: Sequence[StudyRun]) -> str:
                 shares = [share_of_weights(run, at, weighted(run)[0]) for at in range(len(run.norms))]
                 _lines(over_steps, run, [one.step for one in run.norms], shares, style)
             outputs.set(title=f"{network}, first step", ylabel="outputs", xlabel="weight layer")
-            gradients.set(title=f"{network}, first step", ylabel="gradient, share of weights", xlabel="weight layer")
-            over_steps.set(title=f"{network}, conv1_1", ylabel="gradient, share of weights", xlabel="step")
+            gradients.set(title=f"{network}, first step", ylabel="gradient / weights", xlabel="weight layer")
+            over_steps.set(title=f"{network}, conv1_1", ylabel="gradient / weights", xlabel="step")
             for panel in (outputs, gradients, over_steps):
                 _logarithmic(panel.set_yscale, panel.yaxis)
                 panel.xaxis.set_major_locator(MaxNLocator(integer=True))
