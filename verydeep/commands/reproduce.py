@@ -31,7 +31,7 @@ def reproduce(
 ) -> None:
     """Train all networks of the paper, repeat its tables and tell which of its findings hold on your images.
 
-    Work that is in the folder already is not repeated; more seeds, tables or networks can be added later.
+    Work that is in the folder already is not repeated; more seeds, tables, networks or studies can be added later.
 
     Args:
         source: A folder, tar shards, hub:NAME or digits (see verydeep --help).
@@ -60,7 +60,7 @@ def reproduce(
             execution=execution,
             tolerance=images,
         )
-        steering, tests = about_steering(splits, grid), len(grid.entries)
+        steering, tests = about_steering(splits, grid), len(grid.entries) + len(grid.study_entries)
         figures = {
             "seeds": grid.seeds,
             "tests": tests,
@@ -73,13 +73,15 @@ def reproduce(
         return
     from verydeep.reproduction.report import RESULTS
     from verydeep.reproduction.reproduce import reproduce as reproduce_paper
+    from verydeep.reproduction.study_report import study_page
 
     report = reproduce_paper(
         source, out=out, recipe=recipe, grid=grid, runtime=runtime, execution=execution, tolerance=images
     )
     if not rank_of_environment():
         results = json.loads((out / RESULTS).read_text())
-        show(results, json_file, *results["answer"], f"report: {report}", f"next: {_next(results, out)}")
+        pages = [f"study of {name}: {study_page(report.parent, name)}" for name in dict.fromkeys(grid.studies)]
+        show(results, json_file, *results["answer"], f"report: {report}", *pages, f"next: {_next(results, out)}")
 
 
 def _next(results: dict[str, Any], out: Path) -> str:

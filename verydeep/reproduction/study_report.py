@@ -26,8 +26,7 @@ from verydeep.reproduction.study_texts import (
 )
 from verydeep.runs.record import command, read_record
 
-FOLDER = "studies"
-"""Below the folder of the grid."""
+_FOLDER = "studies"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +77,11 @@ _SHOWN: Mapping[StudyName, _Shown] = {
 }
 
 
+def study_page(out: Path, name: StudyName) -> Path:
+    """Return the path of a study's page in the folder of a grid."""
+    return out / _FOLDER / f"{name}.html"
+
+
 def write_studies(out: Path, *, grid: Grid, folders: Mapping[int, Path], source: str) -> None:
     """Write a page (HTML and Markdown), a picture and a JSON file for every study of a grid into `out`/studies.
 
@@ -88,7 +92,7 @@ def write_studies(out: Path, *, grid: Grid, folders: Mapping[int, Path], source:
         source: the images' name.
     """
     for study in (STUDIES_BY_NAME[name] for name in dict.fromkeys(grid.studies)):
-        _write_study(out / FOLDER, study, study_runs(study, grid=grid, folders=folders, out=out), folders, source)
+        _write_study(out / _FOLDER, study, study_runs(study, grid=grid, folders=folders, out=out), folders, source)
 
 
 def _write_study(out: Path, study: Study, runs: Sequence[StudyRun], folders: Mapping[int, Path], source: str) -> None:

@@ -1,15 +1,23 @@
 """What is seen in each study, and how far it can be trusted, in sentences that follow from its numbers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from verydeep.networks.architecture import STAGE_CHANNELS
 from verydeep.networks.initialisation import STANDARD_DEVIATIONS
 from verydeep.presentation.numbers import FINE, counted, decimal, number, percent, points
 from verydeep.reproduction.limits import listed
-from verydeep.reproduction.study_charts import FIRST_WEIGHTS, of_network, share_of_weights, weighted
-from verydeep.reproduction.study_runs import StudyRun
+from verydeep.reproduction.study_charts import of_network, share_of_weights, weighted
+from verydeep.reproduction.study_runs import FROM_A, StudyRun
 from verydeep.reproduction.study_tables import gap, small
+
+_IN_WORDS = {
+    FROM_A: "from A",
+    "glorot": "with Glorot's initialisation",
+    "paper": "with sd 0.01",
+    "paper-variance": "with variance 0.01",
+}
+"""Ways to first weights, within a sentence."""
 
 
 def initialisation_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
@@ -24,10 +32,7 @@ def initialisation_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
 def gradients_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
     """Say how large the first gradients are at both ends of each network, and what was not recorded."""
     recorded = [run for run in runs if run.norms]
-    sentences = [
-        f"{network}: {'; '.join(_ends(way, its[0]) for way, its in _by_way(its).items())}."
-        for network, its in of_network(recorded).items()
-    ]
+    sentences = [_signals(network, _by_way(its)) for network, its in of_network(recorded).items()]
     silent = list(dict.fromkeys(run.training.name for run in runs if not run.norms))
     if silent:
         sentences.append(
@@ -117,7 +122,7 @@ def limits_of(runs: Sequence[StudyRun]) -> list[str]:
 def _by_way(runs: Sequence[StudyRun]) -> dict[str, list[StudyRun]]:
     ways: dict[str, list[StudyRun]] = {}
     for run in runs:
-        ways.setdefault(FIRST_WEIGHTS[run.first_weights], []).append(run)
+        ways.setdefault(_IN_WORDS[run.first_weights], []).append(run)
     return ways
 
 
@@ -130,37 +135,43 @@ def _by_label(runs: Sequence[StudyRun]) -> dict[str, list[StudyRun]]:
 
 def _outcome(way: str, runs: Sequence[StudyRun]) -> str:
     """Say what came of one way to first weights, over the seeds."""
-    errors = [run.test.top1_error for run in runs if run.test is not None]
-    learned = sum(run.learned for run in runs)
     lost = [run.diverged for run in runs if run.diverged is not None]
     if lost:
-        often = "" if len(runs) == 1 else f" with {counted(len(lost), 'seed')} of {len(runs)}"
-        return f"{way} {lost[0].removeprefix('training ')}{often}"
-    often = "" if learned in (0, len(runs)) else f" with {learned} of {len(runs)} seeds"
-    return f"{way} {'learns' if learned else 'does not learn'}{often} (test error {percent(_mean(errors))}%)"
+        return f"{way} its {lost[0]}{_of_seeds(len(lost), runs)}"
+    learned = sum(run.learned for run in runs)
+    often = _of_seeds(learned, runs) if learned else ""
+    error = percent(_mean([run.test.top1_error for run in runs if run.test is not None]))
+    return f"{way} it {'learns' if learned else 'does not learn'}{often} (test error {error}%)"
 
 
-def _ends(way: str, run: StudyRun) -> str:
-    """Say how large a run's first gradients are in the first and the last layer, and what is left of the signal."""
-    first, last = weighted(run)[0], weighted(run)[-1]
-    outputs = [run.norms[0].layers[name].activation for name in (first, last)]
-    signal = (
-        "" if None in outputs else f"outputs go from {small(outputs[0])} in {first} to {small(outputs[1])} in {last}, "
-    )
-    shares = [share_of_weights(run, 0, name) for name in (first, last)]
-    return f"{way}: {signal}gradients are {small(shares[0])} of the weights in {first} and {small(shares[1])} in {last}"
+def _of_seeds(count: int, runs: Sequence[StudyRun]) -> str:
+    return "" if count == len(runs) else f" with {count} of {len(runs)} seeds"
+
+
+def _first_share(run: StudyRun) -> float | None:
+    """Return the first layer's gradient in the first step, as a share of its weights."""
+    return share_of_weights(run, 0, weighted(run)[0])
+
+
+def _signals(network: str, ways: Mapping[str, Sequence[StudyRun]]) -> str:
+    """Say how large a network's first gradients are at the bottom, and what arrives at the top."""
+    shares = ", ".join(f"{small(_first_share(its[0]))} {way}" for way, its in ways.items())
+    outputs = [its[0].norms[0].layers[weighted(its[0])[-1]].activation for its in ways.values()]
+    top = "" if None in outputs else f"; the outputs of fc8 are {', '.join(map(small, outputs))}"
+    seed = "" if len({run.seed for its in ways.values() for run in its}) == 1 else " of the first seed"
+    return f"{network}: in the first step{seed} conv1_1's gradient is, as a share of its weights, {shares}{top}."
 
 
 def _learned_by_gradient(runs: Sequence[StudyRun]) -> list[str]:
     """Compare the first layer's first gradients of trainings that learned with those of trainings that did not."""
-    shares = [(run, share) for run in runs if (share := share_of_weights(run, 0, weighted(run)[0])) is not None]
-    learned, others = ([share for run, share in shares if run.learned is which] for which in (True, False))
+    shares = [(run.learned, share) for run in runs if (share := _first_share(run)) is not None]
+    learned, others = ([share for which, share in shares if which is wanted] for wanted in (True, False))
     if not learned or not others:
         return []
     return [
-        f"Conv1_1's first gradient is {small(min(learned))} to {small(max(learned))} of its weights in the "
-        f"{counted(len(learned), 'training')} that learned, and {small(min(others))} to {small(max(others))} in the "
-        f"{counted(len(others), 'training')} that did not: smaller ones vanish on their way down, larger ones explode."
+        f"That share is {small(min(learned))} to {small(max(learned))} in the {counted(len(learned), 'training')} that "
+        f"learned, and {small(min(others))} to {small(max(others))} in the {counted(len(others), 'training')} that did "
+        "not. Smaller by orders of magnitude, it has vanished on its way down; larger, it has exploded."
     ]
 
 
@@ -181,8 +192,8 @@ def _factors(runs: Sequence[StudyRun]) -> list[str]:
     smaller = "" if inputs == whole else f" (at the paper's width, {number(whole)} inputs, {there})"
     return [
         f"By arithmetic (He and others, 2015), a 3 x 3 layer with {number(inputs)} inputs and its ReLU multiply the "
-        f"size of a signal by about {here} at sd 0.01 and variance 0.01{smaller}, and by {decimal(math.sqrt(0.5), 2)} with "
-        "Glorot's; layers in a row raise that to a power."
+        f"size of a signal by about {here} at sd 0.01 and variance 0.01{smaller}, and by "
+        f"{decimal(math.sqrt(0.5), 2)} with Glorot's; layers in a row raise that to a power."
     ]
 
 

@@ -72,7 +72,8 @@ TWO_BEST = ("D", "E")
 """Networks of Tables 5 and 6."""
 
 SEVEN = ("D-256", "D-384", "D-256-512", "C-256", "C-384", "E-256", "E-384")
-"""Trainings fused in Table 6: the submission to ILSVRC-2014."""
+"""Trainings fused in Table 6: the submission to ILSVRC-2014. Its D of S in [256;512] was fine-tuned in its fully
+connected layers only; the one here, as in the paper's other tables, in all layers."""
 
 
 def last_stages(names: Collection[str]) -> tuple[str, ...]:
