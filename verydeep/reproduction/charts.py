@@ -77,7 +77,7 @@ def error_against_depth(
         for scale in scales:
             aside = 0.24 * (scales.index(scale) - (len(scales) - 1) / 2)
             here = [(list(layers).index(one.label) + aside, one, its) for one, its in points if one.scale == scale]
-            deeper = [(at, its.top1_error) for at, one, its in here if one.label in _COLOURS]
+            deeper = [(at, its.top1_error) for at, one, its in here if one.label in NETWORK_COLOURS]
             panel.plot(*zip(*deeper, strict=True), color=INK, linewidth=1, alpha=0.35) if deeper else None
             for at, one, its in here:
                 _draw_errors(panel, at, one, its)
