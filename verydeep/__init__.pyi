@@ -25,6 +25,7 @@ from .networks.architecture import Configuration as Configuration
 from .networks.arithmetic import NetworkDescription as NetworkDescription
 from .networks.arithmetic import describe as describe
 from .networks.arithmetic import describe_stack as describe_stack
+from .networks.foreign.layouts import Taken as Taken
 from .networks.foreign.layouts import Trained as Trained
 from .networks.initialisation import Initialisation as Initialisation
 from .networks.initialisation import initialise as initialise

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from verydeep.commands.options import JsonFile, PreprocessingOptions
-from verydeep.networks.foreign.layouts import Trained
+from verydeep.commands.options import JsonFile, PreprocessingOptions, TakenOptions
+from verydeep.networks.foreign.layouts import Taken, Trained
 from verydeep.presentation.terminal import show
 
 
@@ -14,6 +14,7 @@ def import_(
     network: str | None = None,
     class_names: str | None = None,
     json_file: JsonFile = None,
+    taken: TakenOptions = Taken(),
     trained: PreprocessingOptions = Trained(),
 ) -> None:
     """Make a run of weights of torchvision, timm, Keras, Caffe or MatConvNet, to use like any other.
@@ -32,5 +33,5 @@ def import_(
     """
     from verydeep.runs.import_weights import import_table, import_weights
 
-    imported = import_weights(weights, out, network=network, class_names=class_names, trained=trained)
+    imported = import_weights(weights, out, network=network, class_names=class_names, trained=trained, taken=taken)
     show(imported.to_dict(), json_file, import_table(imported))

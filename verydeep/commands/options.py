@@ -17,7 +17,7 @@ from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.tolerance import Tolerance
 from verydeep.localisation.options import FullProcedure
 from verydeep.machine.runtime import Execution, Runtime
-from verydeep.networks.foreign.layouts import Trained, Triple
+from verydeep.networks.foreign.layouts import Taken, Trained, Triple
 from verydeep.reproduction.grid import Grid
 from verydeep.training.recipe import Recipe, Schedule
 from verydeep.transfer_learning.options import TransferOptions
@@ -185,6 +185,7 @@ ExecutionOptions = Annotated[Execution, Parameter(name="*", group="Execution")]
 FullTestOptions = Annotated[FullProcedure, Parameter(name="*", group="Full test", name_transform=_option_name)]
 GridOptions = Annotated[Grid, Parameter(name="*", group="Grid", name_transform=_option_name)]
 ImageOptions = Annotated[Tolerance, Parameter(name="*", group="Images")]
+TakenOptions = Annotated[Taken, Parameter(name="*", group="What is taken", n_tokens=1)]
 PreprocessingOptions = Annotated[Trained, Parameter(name="*", group="Preprocessing", n_tokens=1)]
 RecipeChangeOptions = Annotated[
     RecipeChanges, Parameter(name="*", group="Recipe (by default the paper's, or with --quick a small one)")

@@ -7,10 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from verydeep.networks.architecture import PAPER_CROP
 from verydeep.networks.class_names import WORDS, names_of_classes, numbered_classes
-from verydeep.networks.foreign.layouts import Trained
+from verydeep.networks.foreign.first_layer import check_variation, oxford_channels
+from verydeep.networks.foreign.heads import Affine, Head, written_head
+from verydeep.networks.foreign.layouts import Taken, Trained
 from verydeep.networks.foreign.named_arrays import NamedArrays
-from verydeep.networks.foreign.preprocessing import PREPROCESSING, TORCHVISION_FEATURES, Preprocessing, fold
+from verydeep.networks.foreign.preprocessing import OXFORD, PREPROCESSING, TORCHVISION_FEATURES, Preprocessing, fold
 from verydeep.networks.foreign.recognition import HEAD, architecture_of
 from verydeep.networks.foreign.weight_files import in_our_layout
 from verydeep.networks.initialisation import initialise, layers_with_weights
@@ -18,6 +21,7 @@ from verydeep.networks.vgg import VGG, vgg_without_weights
 from verydeep.runs.model import TEST_SCALE, Model
 
 _SCHEME: Literal["glorot"] = "glorot"
+_FEATURES_ONLY = "torchvision's weights for features only"
 _SEED = 0
 """Initialisation of layers that the file does not have."""
 
@@ -36,20 +40,25 @@ class ForeignModel:
 
 
 def foreign_model(
-    arrays: NamedArrays, *, network: str | None = None, names: str | None = None, trained: Trained = Trained()
+    arrays: NamedArrays,
+    *,
+    network: str | None = None,
+    names: str | None = None,
+    trained: Trained = Trained(),
+    taken: Taken = Taken(),
 ) -> ForeignModel:
     """Build a model of named arrays; arguments as for `import_weights`.
 
     Raises:
         ValueError: no network of the paper, or an option that does not fit.
     """
-    weights = in_our_layout(arrays)
-    architecture = architecture_of(weights, network)
+    weights, of_head = _with_head(in_our_layout(arrays), arrays, network, taken)
+    architecture = architecture_of(weights, network, crop=taken.crop or arrays.crop or PAPER_CROP)
     weights = {
         name: value if name.endswith("num_batches_tracked") else value.float() for name, value in weights.items()
     }
     random, why = _unusable_layers(weights)
-    preprocessing, notes = _preprocessing(arrays, trained, features_only=_features_only(weights))
+    preprocessing, notes = _preprocessing(arrays, trained, weights)
     if preprocessing is not None:
         weights = fold(weights, preprocessing)
     elif "mean_rgb" not in weights:
@@ -58,6 +67,8 @@ def foreign_model(
     if random:
         weights |= _first_weights(net, random)
     net.load_state_dict(weights, assign=True)
+    if preprocessing not in (None, TORCHVISION_FEATURES) and not _is_told(arrays, trained):
+        check_variation(net.eval(), preprocessing.white, head=not random)
     if random and names is None:
         classes = numbered_classes(architecture.classes)
     else:
@@ -68,8 +79,59 @@ def foreign_model(
         initialisation=imported_layers(net, random)
         + (f"; {_SCHEME} initialisation: {', '.join(random)}" if random else ""),
         preprocessing=preprocessing,
-        notes=(*arrays.notes, *notes, *why),
+        notes=(*arrays.notes, *of_head, *notes, *why),
     )
+
+
+def _with_head(
+    weights: dict[str, Tensor], arrays: NamedArrays, network: str | None, taken: Taken
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return the weights, with a head that is not the paper's written as fc6, fc7 and fc8, and notes about it.
+
+    Raises:
+        ValueError: a head that these cannot express; the message says how to have the convolutions alone.
+    """
+    convolutions = {name: value for name, value in weights.items() if not name.startswith(HEAD)}
+    if taken.convolutions_only:
+        return convolutions, ()
+    head, misfit = arrays.head, None
+    if head is None:
+        head, misfit = _misfitting_head(weights, network, taken)
+    if head is None:
+        return weights, ()
+    architecture_of(convolutions, network)  # raises for what is wrong with these
+    try:
+        return written_head(convolutions, head, network=network, crop=taken.crop or arrays.crop)
+    except ValueError as error:
+        raise ValueError(f"{misfit or error}; its convolutions alone can be had by --convolutions-only") from error
+
+
+def _misfitting_head(
+    weights: Mapping[str, Tensor], network: str | None, taken: Taken
+) -> tuple[Head | None, ValueError | None]:
+    """Return fc6, fc7 and fc8 where they are not as wide as the paper's, or take the mean of pool5; and the misfit.
+
+    Raises:
+        ValueError: layers that are missing.
+    """
+    if not any(f"{layer}.weight" in weights for layer in HEAD):
+        return None, None
+    try:
+        crop = architecture_of(weights, network).crop
+        if taken.crop in (None, crop):
+            return None, None
+        misfit = ValueError(f"its crop is {crop}, not {taken.crop}")
+    except ValueError as error:
+        misfit = error
+    layers = [(weights.get(f"{name}.weight"), weights.get(f"{name}.bias")) for name in HEAD]
+    affine = [
+        Affine(weight=weight, bias=bias, relu=number < len(layers) - 1)
+        for number, (weight, bias) in enumerate(layers)
+        if weight is not None and bias is not None and weight.ndim == 2
+    ]
+    if len(affine) < len(HEAD):
+        raise ValueError(f"{misfit}; its convolutions alone can be had by --convolutions-only") from misfit
+    return Head(layers=tuple(affine)), misfit
 
 
 def imported_layers(net: VGG, random: tuple[str, ...]) -> str:
@@ -88,26 +150,48 @@ def refuse_preprocessing(trained: Trained) -> None:
 
 
 def _preprocessing(
-    arrays: NamedArrays, trained: Trained, *, features_only: bool
+    arrays: NamedArrays, trained: Trained, weights: Mapping[str, Tensor]
 ) -> tuple[Preprocessing | None, tuple[str, ...]]:
     """Return the preprocessing that was asked for, else the file's, else the library's own, and notes about it."""
     if arrays.layout == "verydeep":
         refuse_preprocessing(trained)
         return None, ()
-    of_features = arrays.layout == "torchvision" and features_only
-    usual = TORCHVISION_FEATURES if of_features else PREPROCESSING[arrays.layout]
-    note = "its mean and std are those of torchvision's weights for features only, which have NaN for a classifier, too"
-    notes = (note,) if of_features and None in (trained.mean, trained.std) else ()
-    if trained.white not in (None, usual.white) and (trained.mean is None or trained.std is None):
+    if arrays.ours and arrays.mean is not None and trained != Trained():
+        raise ValueError("its layers prepare images themselves: leave out mean, std, channels and white")
+    usual, notes = _usual(arrays, trained, weights)
+    white = arrays.white or usual.white
+    if trained.white not in (None, white) and (trained.mean is None or trained.std is None):
         raise ValueError(f"white {trained.white} is not {arrays.layout}'s: give mean and std in that range, too")
     preprocessing = Preprocessing(
         channels=trained.channels or arrays.channels or usual.channels,
-        white=trained.white or usual.white,
+        white=trained.white or white,
         mean=trained.mean or arrays.mean or usual.mean,
         std=trained.std or arrays.std or usual.std,
     )
     _check_range(preprocessing, arrays.layout)
     return preprocessing, notes
+
+
+def _usual(
+    arrays: NamedArrays, trained: Trained, weights: Mapping[str, Tensor]
+) -> tuple[Preprocessing, tuple[str, ...]]:
+    """Return what is assumed where neither the file nor an option tells, and notes about it."""
+    usual = PREPROCESSING[arrays.layout]
+    if arrays.layout == "torchvision" and _features_only(weights):
+        note = f"its mean and std are those of {_FEATURES_ONLY}, which have NaN for a classifier, too"
+        return TORCHVISION_FEATURES, (note,) if None in (trained.mean, trained.std) else ()
+    if not _is_told(arrays, trained) and (channels := oxford_channels(weights["conv1_1.weight"])):
+        note = (
+            f"its conv1_1 has the filters of the Oxford group's weights, for {channels.upper()}: it takes "
+            f"{channels.upper()} in 0..255 minus ILSVRC's mean, not what {arrays.layout} publishes"
+        )
+        return OXFORD[channels], (note,) if OXFORD[channels] != usual else ()
+    return usual, ()
+
+
+def _is_told(arrays: NamedArrays, trained: Trained) -> bool:
+    """Return whether the file or an option tells how images are prepared."""
+    return trained != Trained() or arrays.mean is not None
 
 
 def _check_range(preprocessing: Preprocessing, layout: str) -> None:

@@ -11,7 +11,7 @@ from rich.text import Text
 from verydeep.machine import atomic
 from verydeep.networks.architecture import configuration
 from verydeep.networks.class_names import names_of_classes
-from verydeep.networks.foreign.layouts import Trained, Triple
+from verydeep.networks.foreign.layouts import Taken, Trained, Triple
 from verydeep.networks.foreign.torchvision import timm_config
 from verydeep.networks.foreign.weight_files import read_weights
 from verydeep.presentation.numbers import number
@@ -55,6 +55,7 @@ def import_weights(
     network: str | None = None,
     class_names: str | None = None,
     trained: Trained = Trained(),
+    taken: Taken = Taken(),
 ) -> Imported:
     """Make a run of weights of torchvision, timm, Keras, Caffe, MatConvNet or this package.
 
@@ -70,6 +71,7 @@ def import_weights(
         class_names: `words` or `wnids` of ILSVRC's classes for 1,000 outputs, or a file with a name per line. By
             default this package's own models keep their names, and others get `words`.
         trained: preprocessing other than that of the library's own weights.
+        taken: the convolutions alone, the crop of a head that fits several, or averaged weights.
 
     Raises:
         ValueError: not weights, of another network, damaged, an option that does not fit; one line says what.
@@ -85,8 +87,8 @@ def import_weights(
         if "network" in told:
             imported = _own_model(file.parent, network, class_names, trained)
         else:
-            arrays = replace(read_weights(file), **timm_config(told))
-            imported = foreign_model(arrays, network=network, names=class_names, trained=trained)
+            arrays = replace(read_weights(file, taken), **timm_config(told))
+            imported = foreign_model(arrays, network=network, names=class_names, trained=trained, taken=taken)
     except ValueError as error:
         reason = str(error)
         raise ValueError(reason if str(file) in reason else f"{file}: {reason}") from error

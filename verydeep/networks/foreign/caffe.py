@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from verydeep.networks.foreign.layouts import Taken
 from verydeep.networks.foreign.named_arrays import NamedArrays
 
 _SHAPE = ("num", "channels", "height", "width")
 """Fields with the sides of an array in old files; newer ones have a list."""
 
 
-def read_caffe(path: Path) -> NamedArrays:
+def read_caffe(path: Path, _taken: Taken) -> NamedArrays:
     """Read the arrays of a `.caffemodel`, each layer's first as `NAME.weight`, its second as `NAME.bias`.
 
     Raises:

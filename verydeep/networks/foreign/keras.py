@@ -3,28 +3,59 @@
 Names blockN_convM with kernels HWIO; fc1 (inputs in h, w, c order), fc2, predictions IO.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from verydeep.machine.libraries import library
 from verydeep.networks.architecture import CONFIGURATIONS
+from verydeep.networks.foreign.heads import Affine, Head
+from verydeep.networks.foreign.keras_layers import keras_network
+from verydeep.networks.foreign.layouts import Layout, Taken
 from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.networks.foreign.reader_process import read_apart
+from verydeep.networks.foreign.reader_program import CONFIGURATION
 from verydeep.networks.foreign.recognition import HEAD, fc6_window, last_channels
 
 
-def read_keras(path: Path) -> NamedArrays:
-    """Read the arrays of a Keras file, `LAYER.kernel` and `LAYER.bias`, in the order of the layers.
+def read_keras(path: Path, taken: Taken) -> NamedArrays:
+    """Read a Keras file: of a whole model its layers, else arrays, `LAYER.kernel` and `LAYER.bias`, in their order.
 
     Raises:
-        ValueError: not Keras', damaged, layers with other arrays than a kernel and a bias, or h5py is missing.
+        ValueError: not Keras', damaged, layers that a VGG does not have, or h5py is missing.
     """
     library("h5py", needed_by="it")
     arrays = read_apart("keras", path)
-    return NamedArrays(arrays={name.partition("/")[2]: value for name, value in arrays.items()}, layout="keras")
+    told = arrays.pop(CONFIGURATION).numpy().tobytes()
+    layers: dict[str, list[Tensor]] = {}
+    for name, value in arrays.items():
+        layers.setdefault(name.partition("/")[2].rpartition(".")[0], []).append(value)
+    model = _configuration(told)
+    if model is not None:
+        return keras_network(model, layers, convolutions_only=taken.convolutions_only)
+    return _from_kernels(_kernels(layers), "keras")
+
+
+def _from_kernels(weights: Mapping[str, Tensor], layout: Layout) -> NamedArrays:
+    """Return arrays `LAYER.kernel` and `LAYER.bias`, with fully connected layers that are not three as a head.
+
+    Nothing tells what follows these: between them a ReLU is assumed, and noted.
+    """
+    dense = [name.removesuffix(".kernel") for name, value in weights.items() if value.ndim == 2]
+    if len(dense) in (0, len(HEAD)):
+        return NamedArrays(arrays=dict(weights), layout=layout)
+    others = {name: value for name, value in weights.items() if name.rpartition(".")[0] not in dense}
+    last_outputs = [value.shape[-1] for value in others.values() if value.ndim == 4][-1:]
+    layers = [_dense(weights, name, relu=name != dense[-1]) for name in dense]
+    layers[0] = _in_our_order(layers[0], *last_outputs)
+    note = f"its file does not tell its activations: ReLUs are assumed between {', '.join(dense)}"
+    head = Head(layers=tuple(layers), sigmoid=len(layers[-1].bias) == 1)
+    return NamedArrays(arrays=others, layout=layout, head=head, notes=(note,) if len(dense) > 1 else ())
 
 
 def from_keras(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -35,8 +66,6 @@ def from_keras(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     convolutions = [name for name, value in weights.items() if value.ndim == 4]
     dense = [name for name, value in weights.items() if value.ndim == 2]
-    if len(dense) not in (0, 3):
-        raise ValueError(f"it has {len(dense)} fully connected layers: a VGG has three (or, for features only, none)")
     if any(weights[name].shape[0] != weights[name].shape[1] for name in convolutions):
         raise ValueError("its kernels are in Theano's order of axes, which is not read")
     ours: dict[str, Tensor] = {}
@@ -47,17 +76,60 @@ def from_keras(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if bias in weights:
             ours[f"{layer}.bias"] = weights[bias]
     if dense:
-        side, rows = fc6_window(ours), ours["fc6.weight"]
-        maps = rows.reshape(len(rows), side, side, last_channels(ours))
-        ours["fc6.weight"] = maps.permute(0, 3, 1, 2).flatten(1)
+        fc6_window(ours)  # raises if there is none
+        first = Affine(weight=ours["fc6.weight"], bias=torch.zeros(0))
+        ours["fc6.weight"] = _in_our_order(first, last_channels(ours)).weight
     return ours
+
+
+def _configuration(told: bytes) -> dict[str, Any] | None:
+    """Return what a file says of its layers; None for files of weights alone."""
+    try:
+        model = json.loads(told) if told else None
+    except (ValueError, RecursionError) as error:
+        raise ValueError("its configuration is damaged: it is no JSON") from error
+    config = model.get("config") if isinstance(model, dict) else None
+    layers = config if isinstance(config, list) else config.get("layers") if isinstance(config, dict) else None
+    return model if layers else None
+
+
+def _kernels(layers: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+    """Return arrays as `LAYER.kernel` and `LAYER.bias`.
+
+    Raises:
+        ValueError: a layer with other arrays.
+    """
+    named: dict[str, Tensor] = {}
+    for layer, values in layers.items():
+        kinds = [{1: "bias", 2: "kernel", 4: "kernel"}.get(value.ndim, "") for value in values]
+        if kinds not in (["kernel"], ["kernel", "bias"]):
+            raise ValueError(
+                f"the layer {layer} has arrays of {[list(value.shape) for value in values]}, which no VGG has"
+            )
+        named |= {f"{layer}.{kind}": value for kind, value in zip(kinds, values, strict=True)}
+    return named
+
+
+def _dense(weights: Mapping[str, Tensor], name: str, *, relu: bool) -> Affine:
+    kernel = weights[f"{name}.kernel"]
+    bias = weights.get(f"{name}.bias", kernel.new_zeros(kernel.shape[1]))
+    return Affine(weight=kernel.T, bias=bias, relu=relu)
+
+
+def _in_our_order(layer: Affine, channels: int = 0) -> Affine:
+    """Return a layer that takes pool5 in c, h, w order, from one that takes it in h, w, c order."""
+    side = round((layer.weight.shape[1] / max(1, channels)) ** 0.5)
+    if layer.weight.shape[1] != channels * side**2:
+        return layer
+    maps = layer.weight.reshape(-1, side, side, channels).permute(0, 3, 1, 2)
+    return Affine(weight=maps.flatten(1), bias=layer.bias, relu=layer.relu)
 
 
 def _convolution_names(weights: Mapping[str, Tensor], convolutions: list[str]) -> dict[str, str]:
     """Return this package's names of convolutions: by Keras' own where they tell the stage, else by their order."""
-    matches = {name: re.fullmatch(r"block(\d)_conv(\d+)\.kernel", name) for name in convolutions}
+    matches = {name: re.fullmatch(r"(?:block(\d)_conv|conv(\d)_)(\d+)\.kernel", name) for name in convolutions}
     if convolutions and all(matches.values()):
-        return {name: f"conv{match[1]}_{match[2]}" for name, match in matches.items() if match}
+        return {name: f"conv{match[1] or match[2]}_{match[3]}" for name, match in matches.items() if match}
     stages = enumerate(_kernels_by_stage([weights[name].shape[0] for name in convolutions]), 1)
     ours = [f"conv{stage}_{position}" for stage, sides in stages for position in range(1, len(sides) + 1)]
     return dict(zip(convolutions, ours, strict=True))

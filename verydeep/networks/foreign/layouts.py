@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Layout = Literal["verydeep", "torchvision", "timm", "keras", "caffe", "matconvnet"]
+Layout = Literal["verydeep", "torchvision", "timm", "keras", "caffe", "matconvnet", "numpy", "onnx"]
 
 ForeignLayout = Literal["torchvision", "timm"]
 """The layouts that weights can be written in."""
@@ -32,3 +32,17 @@ class Trained:
 
     white: White | None = None
     """Value of a white pixel, the range that mean and std are in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What is taken of a file of weights."""
+
+    convolutions_only: bool = False
+    """Leave out the fully connected layers, for --finetune, features and transfer."""
+
+    crop: int | None = None
+    """Side of the images that it was trained on, in pixels, for heads that fit several sizes."""
+
+    ema: bool = False
+    """Take the averaged weights (EMA) of a file that holds both."""

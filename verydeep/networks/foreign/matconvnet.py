@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from verydeep.networks.foreign.caffe import from_caffe
-from verydeep.networks.foreign.layouts import Triple
+from verydeep.networks.foreign.layouts import Taken, Triple
 from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.networks.foreign.reader_process import read_apart
 from verydeep.networks.foreign.reader_program import VARIABLES
@@ -29,7 +29,7 @@ _VARIES = 0.05
 """Grey levels from which the variation of a mean image is told."""
 
 
-def read_matconvnet(path: Path) -> NamedArrays:
+def read_matconvnet(path: Path, _taken: Taken) -> NamedArrays:
     """Read the arrays of a `.mat`, `LAYER.weight` [h, w, I, O] and `LAYER.bias`, its mean and its classes.
 
     Raises:

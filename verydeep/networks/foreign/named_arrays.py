@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from verydeep.networks.foreign.layouts import Channels, Layout, Triple
+from verydeep.networks.foreign.heads import Head
+from verydeep.networks.foreign.layouts import Channels, Layout, Triple, White
 
 _EXPANSION = 4
 """How many times its size a file may hold: weights hardly compress, and nothing larger is allocated for them."""
@@ -23,6 +24,13 @@ class NamedArrays:
     """In the library's order of channels and range of values; None where the file does not tell it."""
     std: Triple | None = None
     channels: Channels | None = None
+    white: White | None = None
+    head: Head | None = None
+    """Layers after pool5 that are not the paper's three."""
+    crop: int | None = None
+    """Side of the images that the file says go in; None where it does not tell."""
+    ours: bool = False
+    """Whether names and axes are this package's already, because the file told its layers one by one."""
     classes: tuple[str, ...] | None = None
     """Names or WordNet ids of the outputs; None where the file does not tell them."""
     notes: tuple[str, ...] = ()

@@ -33,13 +33,19 @@ class Preprocessing:
 
 
 _TORCH = Preprocessing(channels="rgb", white=1, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-_CAFFE = Preprocessing(channels="bgr", white=_WHITE, mean=ILSVRC_MEAN_RGB[::-1])
+OXFORD: dict[Channels, Preprocessing] = {
+    "bgr": Preprocessing(channels="bgr", white=_WHITE, mean=ILSVRC_MEAN_RGB[::-1]),
+    "rgb": Preprocessing(channels="rgb", white=_WHITE, mean=ILSVRC_MEAN_RGB),
+}
+"""For the Oxford group's weights, and with their channels turned."""
 PREPROCESSING: dict[Layout, Preprocessing] = {
     "torchvision": _TORCH,
     "timm": _TORCH,
-    "keras": _CAFFE,
-    "caffe": _CAFFE,
-    "matconvnet": Preprocessing(channels="rgb", white=_WHITE, mean=ILSVRC_MEAN_RGB),
+    "keras": OXFORD["bgr"],
+    "caffe": OXFORD["bgr"],
+    "matconvnet": OXFORD["rgb"],
+    "numpy": OXFORD["bgr"],
+    "onnx": _TORCH,
 }
 """Preprocessing for the weights that each library publishes."""
 

@@ -25,7 +25,15 @@ REFUSED = 3
 VARIABLES = "variables"
 """Array that describes a MATLAB file's variables: JSON in UTF-8, in which a number is the name of another array."""
 
+CONFIGURATION = "configuration"
+"""Array with a Keras model's configuration: JSON in UTF-8; empty for weights alone."""
+
 _IN_ARCHIVE = "model.weights.h5"
+
+_CONFIGURATION_IN_ARCHIVE = "config.json"
+
+_LONGEST_CONFIGURATION = 2**24
+"""Bytes."""
 
 _LONGEST_NAMES = 2**20
 """Bytes of an attribute with names."""
@@ -48,34 +56,43 @@ _SPARE = 2**27
 
 
 def _keras_arrays(path: Path, allowed: int) -> dict[str, Any]:
-    """Read the arrays of a Keras file: `NUMBER/LAYER.kernel` and `NUMBER/LAYER.bias`, numbered in the layers' order.
+    """Read the arrays of a Keras file: `NUMBER/LAYER.NUMBER`, with the layers numbered in order, and `CONFIGURATION`.
+
+    Arrays of whole numbers, such as the states of generators, are left out.
 
     Raises:
-        ValueError: not Keras', damaged, larger than allowed, or layers with other arrays than a kernel and a bias.
+        ValueError: not Keras', damaged, or larger than allowed.
     """
     import h5py
     import numpy as np
 
-    opened: Any = path
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(_IN_ARCHIVE).file_size > allowed:
-                raise ValueError(f"{_IN_ARCHIVE} in it claims to hold more than it can")
-            opened = io.BytesIO(archive.read(_IN_ARCHIVE))
+    opened, told = _keras_archive(path, allowed) if zipfile.is_zipfile(path) else (path, b"")
     arrays: dict[str, Any] = {}
     with h5py.File(opened, "r") as file:
+        if "model_config" in file.attrs:
+            told = "".join(_names(file, "model_config")).encode()
         for number, (layer, values) in enumerate(_keras_layers(file)):
-            for value in values:
+            for position, value in enumerate(values):
+                if value.dtype.kind not in "fV":
+                    continue
                 allowed -= value.nbytes
                 if allowed < 0 or value.id.get_storage_size() == 0 or value.external or value.is_virtual:
                     raise ValueError(f"{layer} claims to hold more than there is in the file")
-            kinds = [{1: "bias", 2: "kernel", 4: "kernel"}.get(value.ndim, "") for value in values]
-            if kinds not in (["kernel"], ["kernel", "bias"]):
-                shapes = [list(value.shape) for value in values]
-                raise ValueError(f"the layer {layer} has arrays of {shapes}, which no VGG has")
-            for kind, value in zip(kinds, values, strict=True):
-                arrays[f"{number:04}/{layer}.{kind}"] = np.ascontiguousarray(value[()])
-    return arrays
+                arrays[f"{number:04}/{layer}.{position}"] = np.ascontiguousarray(value[()])
+    return {**arrays, CONFIGURATION: np.frombuffer(told, dtype=np.uint8)}
+
+
+def _keras_archive(path: Path, allowed: int) -> tuple[io.BytesIO, bytes]:
+    """Return the HDF5 file and the configuration in Keras 3's archive."""
+    with zipfile.ZipFile(path) as archive:
+        if archive.getinfo(_IN_ARCHIVE).file_size > allowed:
+            raise ValueError(f"{_IN_ARCHIVE} in it claims to hold more than it can")
+        weights, told = io.BytesIO(archive.read(_IN_ARCHIVE)), b""
+        if _CONFIGURATION_IN_ARCHIVE in archive.namelist():
+            if archive.getinfo(_CONFIGURATION_IN_ARCHIVE).file_size > _LONGEST_CONFIGURATION:
+                raise ValueError(f"{_CONFIGURATION_IN_ARCHIVE} in it claims to be longer than any network's")
+            told = archive.read(_CONFIGURATION_IN_ARCHIVE)
+    return weights, told
 
 
 def _keras_layers(file: Any) -> Iterator[tuple[str, list[Any]]]:
@@ -104,13 +121,15 @@ def _keras_3_layers(group: Any, deepest: int) -> Iterator[tuple[str, list[Any]]]
     """Yield the layers of `layers/CLASS_N/vars`; newer files have their names as an attribute."""
     for name in sorted(group, key=_natural):
         child = _child(group, name)
-        if not hasattr(child, "keys") or name == "optimizer":
+        if not hasattr(child, "keys") or name in ("optimizer", "seed_generator"):
             continue
         if name == "vars":
             values = [_child(child, number) for number in sorted(child, key=_natural)]
             if values:
-                named = _names(child, "name") if "name" in child.attrs else [group.name.rpartition("/")[2]]
-                yield named[0], values
+                place = "/".join(
+                    part for part in group.name.strip("/").split("/") if part not in ("layers", "model_weights")
+                )
+                yield _names(child, "name")[0] if "name" in child.attrs else place, values
         elif deepest:
             yield from _keras_3_layers(child, deepest - 1)
 

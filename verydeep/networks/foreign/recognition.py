@@ -21,11 +21,13 @@ _DIGITS = 12
 """Decimals within which a width follows from shapes."""
 
 
-def architecture_of(weights: Mapping[str, Tensor], network: str | None = None) -> Architecture:
+def architecture_of(
+    weights: Mapping[str, Tensor], network: str | None = None, *, crop: int = PAPER_CROP
+) -> Architecture:
     """Return the architecture of weights in this package's layout.
 
-    Without fully connected layers it has the paper's crop and classes. `network` tells A-LRN from A, whose weights have
-    the same shapes.
+    Without fully connected layers it has the paper's classes, and `crop`. `network` tells A-LRN from A, whose weights
+    have the same shapes.
 
     Raises:
         ValueError: no network of the paper, another one than `network`, or a layer that is missing or does not fit
@@ -47,7 +49,7 @@ def architecture_of(weights: Mapping[str, Tensor], network: str | None = None) -
     architecture = Architecture(
         network=name,
         classes=ILSVRC_CLASSES if headless else weights["fc8.weight"].shape[0],
-        crop=PAPER_CROP if headless else fc6_window(weights) * DOWNSAMPLING,
+        crop=crop if headless else fc6_window(weights) * DOWNSAMPLING,
         batch_norm=any(entry.startswith("bn") for entry in weights),
         width=_width(weights, in_paper),
     )
@@ -129,6 +131,8 @@ def _width(weights: Mapping[str, Tensor], in_paper: Mapping[str, int]) -> float:
     def misfits(width: float) -> int:
         return sum(max(1, round(paper * width)) != here for paper, here in channels)
 
+    if len({here / paper for paper, here in channels}) == 1:
+        return channels[0][1] / channels[0][0]
     # For each layer: the ratio itself, then the ends of what is rounded to the same number.
     tried = [(here + part) / paper for part in (0, -0.4999, 0.4999) for paper, here in channels if here]
     best = min(tried, key=misfits, default=1.0)

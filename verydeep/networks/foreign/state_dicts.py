@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from verydeep.networks.foreign.layouts import Layout, Triple
+from verydeep.networks.foreign.layouts import Layout, Taken, Triple
 from verydeep.networks.foreign.named_arrays import NamedArrays
 
 _WRAPPERS = ("module", "_orig_mod")
@@ -24,7 +24,7 @@ _DEEPEST = 4
 """Levels of state dicts within each other that are searched."""
 
 
-def read_safetensors(path: Path) -> NamedArrays:
+def read_safetensors(path: Path, taken: Taken) -> NamedArrays:
     """Read the VGG of a safetensors file, with mean, std and class names where its metadata tell them.
 
     Raises:
@@ -61,7 +61,7 @@ def _names(text: str | None) -> tuple[str, ...] | None:
     return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
-def read_torch(path: Path) -> NamedArrays:
+def read_torch(path: Path, taken: Taken) -> NamedArrays:
     """Read the VGG of a PyTorch file by its restricted unpickler, which knows tensors and plain values only.
 
     Raises:

@@ -9,15 +9,16 @@ from torch import Tensor
 from verydeep.machine.errors import one_line
 from verydeep.networks.foreign.caffe import from_caffe, read_caffe
 from verydeep.networks.foreign.keras import from_keras, read_keras
+from verydeep.networks.foreign.layouts import Taken
 from verydeep.networks.foreign.matconvnet import from_matconvnet, read_matconvnet
 from verydeep.networks.foreign.named_arrays import NamedArrays, allowed_bytes
 from verydeep.networks.foreign.state_dicts import read_safetensors, read_torch
 from verydeep.networks.foreign.torchvision import from_torchvision
 
-_LONGEST_REASON = 200
+_LONGEST_REASON = 300
 """Characters of a library's message that are passed on."""
 
-_READERS: dict[str, Callable[[Path], NamedArrays]] = {
+_READERS: dict[str, Callable[[Path, Taken], NamedArrays]] = {
     **dict.fromkeys((".pth", ".pt", ".ckpt", ".bin", ".tar"), read_torch),
     ".safetensors": read_safetensors,
     **dict.fromkeys((".h5", ".hdf5", ".keras"), read_keras),
@@ -26,7 +27,7 @@ _READERS: dict[str, Callable[[Path], NamedArrays]] = {
 }
 
 
-def read_weights(path: Path) -> NamedArrays:
+def read_weights(path: Path, taken: Taken = Taken()) -> NamedArrays:
     """Read the arrays of a file of weights; its format follows from its suffix.
 
     Raises:
@@ -41,7 +42,7 @@ def read_weights(path: Path) -> NamedArrays:
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty: download it again")
     try:
-        read = reader(path)
+        read = reader(path, taken)
         _check_arrays(read.arrays, allowed_bytes(path.stat().st_size))
     except Exception as error:  # readers raise almost anything at damaged files
         if isinstance(error, OSError) and error.errno is not None:
@@ -56,12 +57,14 @@ def in_our_layout(named: NamedArrays) -> dict[str, Tensor]:
     Raises:
         ValueError: an entry that a VGG in this layout does not have, or one of another number of axes.
     """
+    if named.ours:
+        return named.arrays
     match named.layout:
-        case "verydeep":
+        case "verydeep" | "onnx":
             return named.arrays
         case "torchvision" | "timm":
             return from_torchvision(named.arrays, named.layout)
-        case "keras":
+        case "keras" | "numpy":
             return from_keras(named.arrays)
         case "caffe":
             return from_caffe(named.arrays)
