@@ -300,10 +300,10 @@ def test_other_files_are_not_deleted_or_overwritten(model, photos, tmp_path):
     notes.parent.mkdir()
     notes.write_text("mine")
     held = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
-    command = [sys.executable, "-c", held, notes.with_name("lock")]
+    command = [sys.executable, "-c", held, tmp_path / ".f.parquet.lock"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        with pytest.raises(OSError, match=r"another process is writing .*f\.parquet"):
+        with pytest.raises(OSError, match=r"f\.parquet is being written by another process: wait for it"):
             write_features(model, photos, file)
         other.kill()
     write_features(model, photos, file)

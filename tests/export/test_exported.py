@@ -203,11 +203,11 @@ def test_a_changed_xml_is_noticed(tiny, tmp_path, old, new):
         ({"classes": list("abcd")}, "say 4 classes"),
         ({"crop": 64}, "say 3 classes at crop 64"),
         ({"crop": 33}, "crop 33 is not a multiple of 32"),
-        ({"crop": 10**30 * 32}, "no network has crop"),
+        ({"crop": 10**30 * 32}, "a number of 32 digits"),
         ({"crop": None}, "cannot be read"),
         ({"width": 0}, "width must be a positive number"),
         ({"width": "wide"}, "cannot be read"),
-        ({"mean_rgb": [1.0]}, "no network has"),
+        ({"mean_rgb": [1.0]}, "mean_rgb: a list of length 3 expected, not 1"),
         ({"scale": 256}, "cannot be read"),
     ],
 )

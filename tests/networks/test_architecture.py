@@ -47,17 +47,9 @@ def test_fc8_has_an_output_for_each_score_or_number_of_a_box(boxes, outputs):
 
 
 @pytest.mark.parametrize("boxes", [None, "shared"])
-def test_it_comes_back_from_a_file(boxes):
-    architecture = replace(TINY, boxes=boxes)
-    stored = json.loads(json.dumps(architecture.to_json()))
-    assert Architecture.from_json(stored, classes=5) == architecture
+def test_files_name_boxes_only_where_there_are_some(boxes):
     named = {"network", "crop", "width", "batch_norm", *(["boxes"] if boxes else [])}
-    assert stored.keys() == named
-
-
-def test_a_file_of_a_newer_version_is_not_misread():
-    with pytest.raises(TypeError, match="groups"):
-        Architecture.from_json({**TINY.to_json(), "groups": 2}, classes=5)
+    assert replace(TINY, boxes=boxes).to_json().keys() == named
 
 
 OTHERS = {"network": "D", "classes": 6, "crop": 32, "width": 0.1, "batch_norm": False, "boxes": "shared"}

@@ -44,11 +44,11 @@ def test_a_run_says_that_it_predicts_boxes(classifier, tmp_path, regression, out
         model = load_box_model(folder)
         assert (model.net.architecture.boxes, model.classes) == (regression, pictures.CLASSES)
         assert model.net.fc8.out_features == outputs
-        assert load_config(folder)["boxes"] == regression
+        assert load_config(folder).boxes == regression
     record = read_record(run)
     assert (record.regression, record.network) == (regression, "A")
     assert record.initialisation.endswith("glorot initialisation: fc8")
-    assert "boxes" not in load_config(classifier)
+    assert load_config(classifier).boxes is None
     assert "regression" not in (classifier / "run.json").read_text()
 
 

@@ -260,16 +260,28 @@ def test_a_start_from_other_classes_is_refused_and_leaves_nothing(tmp_path):
     assert not (tmp_path / "d").exists()
 
 
+def epoch(number):
+    """A line of metrics, with a figure that this version does not know."""
+    figures = dict.fromkeys(("loss", "training_error", "validation_error", "seconds"), 0.5)
+    return {"epoch": number, **figures, "mood": "good"}
+
+
+@pytest.mark.parametrize("odd", [{"epoch": "2"}, {"epoch": 2}, {**epoch(2), "loss": None}, 5, "text", [[]]])
+def test_odd_lines_of_metrics_are_passed_over(tmp_path, odd):
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in (odd, epoch(1), odd)))
+    assert read_metrics(tmp_path) == [epoch(1)]
+
+
 def test_a_torn_line_of_metrics_is_ignored(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "loss": 2.0}) + '\n{"epoch": 2, "lo')
-    assert read_metrics(tmp_path) == [{"epoch": 1, "loss": 2.0}]
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(epoch(1)) + '\n{"epoch": 2, "lo')
+    assert read_metrics(tmp_path) == [epoch(1)]
 
 
 def test_a_torn_line_does_not_tear_the_next(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text(json.dumps({"epoch": 1}) + '\n{"epoch": 2, "deep": {"a": 1}')
-    append_metrics(tmp_path, {"epoch": 2, "loss": 0.5})
-    append_metrics(tmp_path, {"epoch": 3})
-    assert read_metrics(tmp_path) == [{"epoch": 1}, {"epoch": 2, "loss": 0.5}, {"epoch": 3}]
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(epoch(1)) + '\n{"epoch": 2, "deep": {"a": 1}')
+    append_metrics(tmp_path, epoch(2))
+    append_metrics(tmp_path, epoch(3))
+    assert read_metrics(tmp_path) == [epoch(1), epoch(2), epoch(3)]
 
 
 def test_a_gradient_that_is_not_finite_stops_too(tmp_path, monkeypatch):

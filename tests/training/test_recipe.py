@@ -88,5 +88,8 @@ def test_values_that_cannot_be_are_refused(options, message):
 def test_a_recorded_recipe_comes_back_and_fields_of_another_version_are_named():
     assert recipe_from(vars(Recipe(batch=3))) == Recipe(batch=3)
     assert recipe_from({"batch": 3}) == Recipe(batch=3)
-    with pytest.raises(ValueError, match=r"the recipe has ema, which verydeep .* does not know"):
+    with pytest.raises(
+        ValueError,
+        match=r"the recipe in run.json cannot be used: it has ema, which this version of verydeep does not know",
+    ):
         recipe_from({"batch": 3, "ema": 0.99})

@@ -150,36 +150,36 @@ def with_hash(about):
 WRONG = [
     ("classes", ["ant"], "1 classes and 410 features do not go with weights"),
     ("classes", ["ant", "bee", "cow"], "3 classes and"),
-    ("classes", [1, 2], "classes are not distinct names"),
+    ("classes", [1, 2], r"classes\[0\]: text expected, not a whole number"),
     ("classes", ["ant", "ant"], "classes are not distinct names"),
-    ("classes", "xy", "classes are not distinct names"),
-    ("several_labels", 1, "several_labels is not true or false"),
-    ("c", "1", "c is not a number above 0"),
+    ("classes", "xy", "classes: a list expected, not text"),
+    ("several_labels", 1, "several_labels: true or false expected, not a whole number"),
+    ("c", "1", "c: a number expected, not text"),
     ("c", float("nan"), "c is not a number above 0"),
-    ("c", True, "c is not a number above 0"),
-    ("networks", [], "networks are not a list of descriptors"),
-    ("networks", {}, "networks are not a list of descriptors"),
-    ("networks", [5], "networks are not a list of descriptors"),
-    ("format", "1", "says no format"),
-    ("format", 0, "says no format"),
+    ("c", True, "c: a number expected, not true or false"),
+    ("networks", [], "networks are missing"),
+    ("networks", {}, "networks: a list expected, not an object"),
+    ("networks", [5], r"networks\[0\]: an object expected, not a whole number"),
+    ("format", "1", "format: a whole number expected, not text"),
+    ("format", 0, "format is below 1"),
     ("format", 2, "a newer version of verydeep wrote it"),
     ("weights_sha256", "0", "classifier.safetensors is not what was saved"),
-    ("colour", "red", "has unknown values: 'colour'"),
-    ("scales", ["x"], "scales are not distinct whole numbers from 224 up"),
-    ("scales", 5, "scales are not distinct whole numbers"),
+    ("colour", "red", "it has colour, which this version of verydeep does not know"),
+    ("scales", ["x"], r"networks\[0\].scales\[0\]: a whole number expected, not text"),
+    ("scales", 5, "scales: a list expected"),
     ("scales", [], "scales are not distinct whole numbers"),
-    ("scales", [True], "scales are not distinct whole numbers"),
-    ("scales", [256.0], "scales are not distinct whole numbers"),
+    ("scales", [True], "a whole number expected, not true or false"),
+    ("scales", [256.0], "a whole number expected, not a number"),
     ("scales", [256, 256], "scales are not distinct whole numbers"),
-    ("scales", [256, 10**400], "too large for any image"),
+    ("scales", [256, 10**400], "it has a number of 401 digits"),
     ("scales", [14336, 14337], "scales are above 14,336, too large"),
     ("scales", [100], "scales are not distinct whole numbers"),
-    ("pool", "none", "pool is not avg or stack"),
-    ("pool", ["avg"], "pool is not avg or stack"),
+    ("pool", "none", "pool: it cannot be 'none'"),
+    ("pool", ["avg"], "pool: text expected, not a list"),
     ("pool", "stack", "do not go with weights"),
-    ("mirror", "x", "mirror is not true or false"),
-    ("normalise", None, "normalise is not true or false"),
-    ("layers", ["relu6"], "has unknown values: 'layers'"),
+    ("mirror", "x", "mirror: true or false expected, not text"),
+    ("normalise", None, "normalise: true or false expected, not null"),
+    ("layers", ["relu6"], "it has layers, which this version of verydeep does not know"),
 ]
 
 
@@ -201,7 +201,7 @@ def test_a_wrong_value_in_a_classifier_is_named(classifier, damaged, name, value
 def test_a_missing_value_of_a_classifier_is_named(classifier, damaged, name):
     about = about_of(classifier)
     del (about if name in about else about["networks"][0])[name]
-    with pytest.raises(ValueError, match="says no format" if name == "format" else f"lacks '{name}'"):
+    with pytest.raises(ValueError, match=f"has no {name}$"):
         load_classifier(damaged(json.dumps(about)))
 
 
@@ -210,7 +210,7 @@ def test_a_file_that_is_no_classifier_is_refused_in_a_line(damaged, text):
     folder = damaged("")
     (folder / "classifier.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(
-        ValueError, match=r"usable classifier: classifier.json (is not valid JSON|says no format)"
+        ValueError, match=r"usable classifier: .*classifier.json.*(it is|its lists|it has no|an object expected)"
     ) as refused:
         load_classifier(folder)
     assert "\n" not in str(refused.value)

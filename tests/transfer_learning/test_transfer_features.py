@@ -228,8 +228,7 @@ def test_another_process_that_computes_the_same_is_reported(made, capsys):
     transfer(made.run, data=made.photos, options=FEW)
     (file,) = made.written
     file.unlink()
-    lock = chunks.folder(file) / chunks.LOCK
-    lock.parent.mkdir()
+    lock = file.with_name(f".{file.name}.lock")
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from verydeep.commands.options import ImageOptions, JsonFile, RequiredFile
 from verydeep.export.formats import MAX_LOSS, Format
 from verydeep.images.tolerance import Tolerance
+from verydeep.machine.lock import locked
 from verydeep.networks.foreign.layouts import ForeignLayout
 from verydeep.presentation.terminal import show
 
@@ -46,20 +47,22 @@ def export(
             raise ValueError(f"weights for {to} need no images: leave out --int8, --data and what goes with them")
         from verydeep.export.weights import weights_table, write_weights
 
-        written = write_weights(run, out, cast(ForeignLayout, to))
+        with locked(out):
+            written = write_weights(run, out, cast(ForeignLayout, to))
         show(written.to_dict(), json_file, weights_table(written))
         return
     from verydeep.export.export import export as export_run
     from verydeep.export.export import export_table
 
-    exported = export_run(
-        run,
-        out,
-        to=cast(Format, to),
-        int8=int8,
-        data=data,
-        max_loss=max_loss,
-        check_images=check_images,
-        tolerance=images,
-    )
+    with locked(out):
+        exported = export_run(
+            run,
+            out,
+            to=cast(Format, to),
+            int8=int8,
+            data=data,
+            max_loss=max_loss,
+            check_images=check_images,
+            tolerance=images,
+        )
     show(exported.to_dict(), json_file, export_table(exported))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from verydeep.commands.options import JsonFile, PreprocessingOptions, TakenOptions
+from verydeep.machine.lock import locked
 from verydeep.networks.foreign.layouts import Taken, Trained
 from verydeep.presentation.terminal import show
 
@@ -33,5 +34,8 @@ def import_(
     """
     from verydeep.runs.import_weights import import_table, import_weights
 
-    imported = import_weights(weights, out, network=network, class_names=class_names, trained=trained, taken=taken)
+    with locked(out):
+        imported = import_weights(
+            weights, out, network=network, class_names=class_names, trained=trained, taken=taken
+        )
     show(imported.to_dict(), json_file, import_table(imported))

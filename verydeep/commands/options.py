@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -16,6 +15,7 @@ from verydeep.descriptors.descriptor import Descriptor
 from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.tolerance import Tolerance
 from verydeep.localisation.options import FullProcedure
+from verydeep.machine.documents import read_toml
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.networks.foreign.layouts import Taken, Trained, Triple
 from verydeep.reproduction.grid import Grid
@@ -217,11 +217,7 @@ def options_file(tokens: Sequence[str]) -> tuple[Toml, ...]:
     file = given.get("--config", "")
     if not Path(file).is_file():  # the verb refuses it
         return ()
-    try:
-        table = tomllib.loads(Path(file).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not TOML: {error}") from error
-    if "config" in table:
+    if "config" in read_toml(file):
         raise ValueError(f"{file} names another file of options: only the one on the command line is read")
     return (Toml(file, use_commands_as_keys=False),)
 

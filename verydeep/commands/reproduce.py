@@ -1,6 +1,5 @@
 """The verb `reproduce`."""
 
-import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from verydeep.commands import options
 from verydeep.images.tolerance import Tolerance
+from verydeep.machine.documents import read_json
 from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.presentation.terminal import show
@@ -79,7 +79,7 @@ def reproduce(
         source, out=out, recipe=recipe, grid=grid, runtime=runtime, execution=execution, tolerance=images
     )
     if not rank_of_environment():
-        results = json.loads((out / RESULTS).read_text())
+        results = read_json(out / RESULTS, dict[str, Any])
         pages = [f"study of {name}: {study_page(report.parent, name)}" for name in dict.fromkeys(grid.studies)]
         show(results, json_file, *results["answer"], f"report: {report}", *pages, f"next: {_next(results, out)}")
 

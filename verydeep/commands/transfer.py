@@ -5,6 +5,7 @@ from pathlib import Path
 
 from verydeep.commands.options import ImageOptions, JsonFile, OutputFolder, RuntimeOptions, TransferTestOptions
 from verydeep.images.tolerance import Tolerance
+from verydeep.machine.lock import locked
 from verydeep.machine.runtime import Runtime
 from verydeep.presentation.terminal import show, show_report
 from verydeep.transfer_learning.options import TransferOptions
@@ -42,9 +43,10 @@ def transfer(
     from verydeep.transfer_learning.transfer import transfer as transfer_features
 
     _check_apart(out, {"--report": report, "--json": json_file})
-    result = transfer_features(
-        list(runs), data=data, split=split, options=options, out=out, runtime=runtime, tolerance=images
-    )
+    with locked(out):
+        result = transfer_features(
+            list(runs), data=data, split=split, options=options, out=out, runtime=runtime, tolerance=images
+        )
     show(result.to_dict(), json_file, *transfer_tables(result))
     if report is not None:
         from verydeep.transfer_learning.report import write_transfer_report  # needs Matplotlib

@@ -1,52 +1,25 @@
 """Chunks of features, kept beside the file that they are for until it is complete.
 
-FILE.parts/lock                held by the process that writes FILE
 FILE.parts/0123456789abcdef/   for one descriptor, network and source; others have another folder
                                000000.safetensors: the first images, and so on
 """
 
-import fcntl
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from verydeep.descriptors.features import Chunk
-from verydeep.images.decode import UnusableImageError
+from verydeep.images.decode import Refusal, UnusableImageError
 from verydeep.machine import atomic
-
-LOCK = "lock"
+from verydeep.machine.documents import parse_json
 
 _CHUNK_FOLDERS = 16 * "[0-9a-f]"
 
 _INDICES, _REFUSALS = "indices", "refusals"
-
-
-class WrittenElsewhereError(OSError):
-    """Another process is writing the same file."""
-
-
-@contextmanager
-def alone(file: Path) -> Iterator[None]:
-    """Keep other processes from writing the same file, until the block or this process ends.
-
-    Raises:
-        WrittenElsewhereError: another process is writing it.
-        OSError: nothing can be written there.
-    """
-    lock = folder(file) / LOCK
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as opened:
-        try:
-            fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            message = f"another process is writing {file}: wait for it, or name another file"
-            raise WrittenElsewhereError(message) from None
-        yield
 
 
 def folder(file: Path) -> Path:
@@ -73,8 +46,8 @@ def read(chunk_file: Path) -> tuple[list[int], list[UnusableImageError]]:
     from safetensors import safe_open
 
     with safe_open(chunk_file, "numpy") as opened:
-        refusals = [UnusableImageError(*refusal) for refusal in json.loads(opened.metadata()[_REFUSALS])]
-        return opened.get_tensor(_INDICES).tolist(), refusals
+        stored = parse_json((opened.metadata() or {}).get(_REFUSALS, ""), list[tuple[str, Refusal, str]])
+        return opened.get_tensor(_INDICES).tolist(), [UnusableImageError(*refusal) for refusal in stored]
 
 
 def read_layer(chunk_file: Path, layer: str) -> Float[np.ndarray, "N ..."]:
@@ -90,6 +63,5 @@ def clear(file: Path) -> None:
     """Delete all chunks of a file, also those of other descriptors or sources, and nothing else that is there."""
     for chunk_folder in folder(file).glob(_CHUNK_FOLDERS):
         shutil.rmtree(chunk_folder)
-    (folder(file) / LOCK).unlink()
     with suppress(OSError):  # it holds something else
         folder(file).rmdir()

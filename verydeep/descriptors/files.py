@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.table import Table
+from safetensors import SafetensorError
 
 from verydeep.descriptors import chunks, file_formats
 from verydeep.descriptors.descriptor import Descriptor
@@ -21,6 +22,9 @@ from verydeep.images.sources.source import contents_digests, digest, unchanged
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine import atomic
+from verydeep.machine.cache import say_computed_again
+from verydeep.machine.errors import one_line
+from verydeep.machine.lock import locked
 from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Runtime
 from verydeep.networks.vgg import VGG
@@ -108,7 +112,7 @@ def write_features(
         weights = None if isinstance(run, Model) else extraction.model.weights_sha256
         inputs = _inputs(extraction, weights or _weights_digest(extraction.model.net))
         processes.check_alike("images or another run under these names", lambda: inputs)
-        processes.from_first(lambda: stack.enter_context(chunks.alone(file)))
+        processes.from_first(lambda: stack.enter_context(locked(file)))
         job = _job(extraction, file, inputs, processes)
         _compute(job)
         return processes.from_first(lambda: _finish(job, time.perf_counter() - started))
@@ -183,7 +187,12 @@ def _pending(job: _Job) -> tuple[list[Path], int]:
         if not chunk_file.is_file():
             pending.append(chunk_file)
             continue
-        indices, refusals = chunks.read(chunk_file)
+        try:
+            indices, refusals = chunks.read(chunk_file)
+        except (OSError, SafetensorError, ValueError) as error:
+            say_computed_again(f"{chunk_file}: {one_line(error)}")
+            pending.append(chunk_file)
+            continue
         job.quarantine.settle(refusals)
         done += len(indices) + len(refusals)
     return pending, done

@@ -17,8 +17,11 @@ from jaxtyping import Float32, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from verydeep.images.decode import UnusableImageError
+from verydeep.images.decode import Refusal, UnusableImageError
 from verydeep.machine import atomic, cache
+from verydeep.machine.documents import parse_json
+from verydeep.machine.errors import one_line
+from verydeep.machine.regular_files import check_file
 
 KIND = "posteriors"
 
@@ -54,14 +57,26 @@ def nothing_known(images: int, classes: int) -> Posteriors:
 def stored(key: object, ids: Sequence[str], classes: int) -> Posteriors:
     """Return what is stored under this key for images of these names; nothing known if its file is gone or damaged."""
     path = _path(key)
-    with suppress(OSError, SafetensorError, ValueError, TypeError, LookupError):
-        with safe_open(path, framework="np") as file:
-            about, values = file.metadata(), file.get_tensor(KIND)
-        refusals = {i: UnusableImageError(ids[i], kind, what) for i, kind, what in json.loads(about["refusals"])}
-        if values.shape == (len(ids), classes) and about["sha256"] == _digest(values, about["refusals"]):
-            os.utime(path)
-            return Posteriors(values=values, refusals=refusals)
+    try:
+        if path.exists():
+            known = _read(path, ids, classes)
+            with suppress(OSError):  # a folder that is read-only
+                os.utime(path)
+            return known
+    except (OSError, SafetensorError, ValueError) as error:
+        cache.say_computed_again(f"{path}: {one_line(error)}")
     return nothing_known(len(ids), classes)
+
+
+def _read(path: Path, ids: Sequence[str], classes: int) -> Posteriors:
+    check_file(path)
+    with safe_open(path, framework="np") as file:
+        about, values = file.metadata() or {}, file.get_tensor(KIND)
+    stated = about.get("refusals", "")
+    if values.shape != (len(ids), classes) or about.get("sha256") != _digest(values, stated):
+        raise ValueError("it is not what was kept")
+    refusals = parse_json(stated, list[tuple[int, Refusal, str]])
+    return Posteriors(values=values, refusals={i: UnusableImageError(ids[i], kind, what) for i, kind, what in refusals})
 
 
 def store(key: object, posteriors: Posteriors) -> None:

@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from verydeep.evaluation.protocols import single_scale
 from verydeep.images.tolerance import MAX_PIXELS
+from verydeep.machine.documents import converted, parse_json
 from verydeep.networks.architecture import Architecture
+from verydeep.networks.foreign.layouts import Triple
 from verydeep.networks.scales import scale_in_pixels, scale_range
 from verydeep.networks.vgg import ScoringNetwork
 from verydeep.runs.model import Model
@@ -28,7 +32,7 @@ class Metadata:
     """The facts that travel with a network."""
 
     architecture: Architecture
-    mean_rgb: tuple[float, ...]
+    mean_rgb: Triple
     """Subtracted inside the network."""
     classes: tuple[str, ...]
     scale: str
@@ -40,6 +44,14 @@ class Metadata:
     int8: bool
     version: str = __version__
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        """Refuse what no network has."""
+        scale_range(self.scale)
+        if self.architecture.crop**2 > MAX_PIXELS:
+            raise ValueError(f"no network has crop {self.architecture.crop:,}")
+        if not all(map(math.isfinite, self.mean_rgb)):
+            raise ValueError(f"no network has mean RGB {self.mean_rgb}")
 
     def to_json(self) -> str:
         """Return it in ASCII, with sentences for those who use the file without this package."""
@@ -59,15 +71,28 @@ class Metadata:
 
 def metadata_of(model: Model[ScoringNetwork], *, int8: bool) -> Metadata:
     """Return the metadata of a run's model."""
+    red, green, blue = model.net.mean_rgb.tolist()
     return Metadata(
         architecture=model.net.architecture,
-        mean_rgb=tuple(model.net.mean_rgb.tolist()),
+        mean_rgb=(red, green, blue),
         classes=model.classes,
         scale=model.scale,
         flip=model.flip,
         weights_sha256=model.weights_sha256,
         int8=int8,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Format:
+    """What metadata of all versions say."""
+
+    format: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Classes:
+    classes: tuple[str, ...]
 
 
 def from_json(text: str | bytes | None) -> Metadata:
@@ -79,19 +104,13 @@ def from_json(text: str | bytes | None) -> Metadata:
     if text is None:
         raise ValueError(f"it has no metadata {KEY!r}: verydeep export did not write it")
     try:
-        stored = json.loads(text)
-        if stored["format"] > FORMAT:
+        stored = parse_json(text, dict[str, Any])
+        if converted(stored, _Format).format > FORMAT:
             raise ValueError("a newer version of verydeep wrote it")
-        classes, mean_rgb = tuple(map(str, stored["classes"])), tuple(map(float, stored["mean_rgb"]))
+        classes = converted(stored, _Classes).classes
         of_network = {name: value for name, value in stored.items() if name in _OF_ARCHITECTURE}
-        architecture = Architecture.from_json(of_network, classes=len(classes))
-        stored |= {"architecture": architecture, "classes": classes, "mean_rgb": mean_rgb, "flip": bool(stored["flip"])}
-        metadata = Metadata(**{name: stored[name] for name in Metadata.__dataclass_fields__})
-        scale_range(metadata.scale)
-        if architecture.crop**2 > MAX_PIXELS or len(mean_rgb) != 3:
-            raise ValueError(f"no network has crop {architecture.crop:,} and mean RGB {mean_rgb}")
-        return metadata
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        return converted({**stored, "architecture": {**of_network, "classes": len(classes)}}, Metadata)
+    except ValueError as error:
         raise ValueError(f"its metadata {KEY!r} cannot be read: {error}") from error
 
 

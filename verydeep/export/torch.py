@@ -6,10 +6,10 @@ the network that the metadata name is built from scratch.
 """
 
 import io
-import json
 import math
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.export import Dim, ExportedProgram
 
 from verydeep.export.exported import ExportedNet
 from verydeep.export.metadata import KEY, Metadata, from_json
+from verydeep.machine.documents import parse_json
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.vgg import VGG, vgg_without_weights
 from verydeep.runs.model import Model
@@ -30,6 +31,18 @@ _LONGEST_SIDE, _LARGEST_BATCH = 2**20, 2**20
 def write(model: Model, metadata: Metadata, calibration: Sequence[Tensor], file: Path) -> None:
     """Write a `.pt2` with the metadata as an extra file; there is nothing to calibrate."""
     torch.export.save(_program(model.net), file, extra_files={f"{KEY}.json": metadata.to_json()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _WeightFile:
+    path_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Weights:
+    """What PyTorch lists of the weights."""
+
+    config: dict[str, _WeightFile]
 
 
 def read(file: Path) -> tuple[VGG, Metadata]:
@@ -45,9 +58,9 @@ def read(file: Path) -> tuple[VGG, Metadata]:
             metadata = from_json(archive.read(extra) if extra in archive.namelist() else None)
             net = vgg_without_weights(metadata.architecture)
             folder = f"{root}/data/weights"
-            listed = json.loads(archive.read(f"{folder}/model_weights_config.json"))["config"]
+            listed = parse_json(archive.read(f"{folder}/model_weights_config.json"), _Weights).config
             weights = {
-                name: _tensor(archive, f"{folder}/{listed[f'net.{name}']['path_name']}", like)
+                name: _tensor(archive, f"{folder}/{listed[f'net.{name}'].path_name}", like)
                 for name, like in net.state_dict().items()
             }
         net.load_state_dict(weights, assign=True)

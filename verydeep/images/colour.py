@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from verydeep.images.decode import WHITE, UnusableImageError, decode
+from verydeep.images.decode import WHITE, Refusal, UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source
 from verydeep.images.workers import single_items
@@ -18,6 +18,8 @@ from verydeep.presentation.terminal import reporting
 
 SAMPLE = 100_000
 """Images looked at, at most."""
+
+_Triple = tuple[float, float, float]
 
 _PIXELS_AT_ONCE = 2**20
 """Of one image, as 64-bit numbers: those of a large image would take gigabytes."""
@@ -33,11 +35,22 @@ _SAMPLE_SEED = 0
 class ColourStatistics:
     """Statistics of the pixels of a set of images, RGB in 0..255; every image counts the same, whatever its size."""
 
-    mean: tuple[float, float, float]
+    mean: _Triple
     covariance: Float64[np.ndarray, "3 3"]
     """Squared grey levels."""
     images: int
     """Number of images looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """What is kept of a look through a source."""
+
+    mean: _Triple
+    covariance: tuple[_Triple, _Triple, _Triple]
+    images: int
+    unusable: list[tuple[str, Refusal, str]]
+    """Name, kind and detail of each refusal."""
 
 
 def colour_statistics(
@@ -59,20 +72,10 @@ def colour_statistics(
         return _look_through(source, _sample(len(source), sample), listed, workers)
 
     key = (_FORMAT, source.fingerprint, sample, _SAMPLE_SEED, max_pixels)
-    statistics, refusals = cache.remembered("colour", key, compute, _read)
-    for refusal in refusals:
-        listed.add(refusal)
-    return statistics
-
-
-def _read(stored: dict[str, Any]) -> tuple[ColourStatistics, list[UnusableImageError]]:
-    red, green, blue = stored["mean"]
-    return (
-        ColourStatistics(
-            mean=(red, green, blue), covariance=np.array(stored["covariance"]), images=int(stored["images"])
-        ),
-        [UnusableImageError(*refusal) for refusal in stored["unusable"]],
-    )
+    stored = cache.remembered("colour", key, compute, _Stored)
+    for name, kind, detail in stored.unusable:
+        listed.add(UnusableImageError(name, kind, detail))
+    return ColourStatistics(mean=stored.mean, covariance=np.array(stored.covariance), images=stored.images)
 
 
 def _sample(images: int, at_most: int) -> Sequence[int]:

@@ -1,15 +1,25 @@
 """Images that cannot be used: listed and left out, until there are too many to go on."""
 
-import json
 from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.machine import atomic
+from verydeep.machine.documents import read_json_lines
 
 _NONE_BAD = Tolerance(max_bad=0)
 """An image that cannot be used is an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """A line of a quarantine list."""
+
+    split: str
+    image: str
+    reason: str
 
 
 class Quarantine:
@@ -78,14 +88,12 @@ class Quarantine:
 
 
 def read_quarantine(file: Path | None) -> list[dict[str, str]]:
-    """Read the entries of a quarantine list (split, image, reason); none where there is no such file."""
-    if file is None or not file.is_file():
+    """Read the entries of a quarantine list (split, image, reason); none where there is no such file.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    if file is None or not file.exists():
         return []
-    entries = []
-    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            entry = json.loads(line)
-            entries.append({key: str(entry[key]) for key in ("split", "image", "reason")})
-        except (ValueError, KeyError, TypeError):
-            continue  # torn by a crash; the image will be found again
-    return entries
+    entries, _ = read_json_lines(file, _Entry)  # others were torn by a crash; their images will be found again
+    return [asdict(entry) for entry in entries]

@@ -1,33 +1,50 @@
 """Files and folders that appear whole or not at all, whenever the process or the machine stops."""
 
+import errno
 import glob
 import json
 import os
 import shutil
+import stat
+import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from verydeep.machine.errors import reason
+from verydeep.machine.regular_files import kind_of
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file beside its path, sync it, and rename it to its path; on failure the old file stays.
 
+    Of a link, the file that it leads to is replaced. What is no file (`/dev/stdout`, a pipe) is never replaced: the
+    bytes go into it.
+
     Raises:
         OSError: it cannot be written; the message names path and bytes.
     """
-    aside = _aside(path, "partial")
     try:
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        if _is_stream(path):
+            _write_into(path, data)
+            return
+        place = _followed(path)
+        aside = _aside(place, "partial")
+        try:
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(place)
+        finally:
+            aside.unlink(missing_ok=True)
+    except BrokenPipeError:  # its reader has enough
+        raise
     except OSError as error:
-        raise OSError(f"cannot write {path} ({len(data):,} bytes): {error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
-    _sync(path.parent)
+        raise OSError(f"cannot write {path} ({len(data):,} bytes): {reason(error)}") from error
+    _sync(place.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -46,6 +63,8 @@ def append_json(path: Path, value: Any) -> None:
     Raises:
         OSError: it cannot be written; the message names path and bytes.
     """
+    if path.exists() and (kind := kind_of(path.stat())):
+        raise OSError(f"cannot add to {path}: it is {kind}, not a file")
     with path.open("ab+", buffering=0) as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -55,7 +74,7 @@ def append_json(path: Path, value: Any) -> None:
         try:
             file.write(data)
         except OSError as error:
-            raise OSError(f"cannot add {len(data):,} bytes to {path}: {error}") from error
+            raise OSError(f"cannot add {len(data):,} bytes to {path}: {reason(error)}") from error
 
 
 @contextmanager
@@ -66,6 +85,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     is left behind.
     """
     path = _followed(path)
+    _refuse_to_replace(path)
     put_back(path)
     for left in _leftovers(path, "partial", "old"):
         shutil.rmtree(left, ignore_errors=True)
@@ -96,27 +116,85 @@ def new_files(path: Path) -> Iterator[Path]:
     """Yield where to write the file `path`, in an empty folder beside it, which may receive other files too.
 
     When the block ends without an error, sync the files and rename them to `path` and its neighbours, in the order of
-    their names. On failure the old files stay, and nothing else is left behind.
+    their names. On failure the old files stay, and nothing else is left behind. Links and what is no file are treated
+    as by `write_bytes`.
 
     Raises:
         OSError: nothing can be written there.
     """
-    for left in _leftovers(path, "partial"):
+    if _is_stream(path):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / path.name
+            for file in sorted(Path(folder).iterdir()):
+                write_bytes(path.with_name(file.name), file.read_bytes())
+        return
+    place = _followed(path)
+    for left in _leftovers(place, "partial"):
         shutil.rmtree(left, ignore_errors=True)
-    aside = _aside(path, "partial")
+    aside = _aside(place, "partial")
     try:
         aside.mkdir()
     except OSError as error:
-        raise OSError(f"cannot write {path}: {error}") from error
+        raise OSError(f"cannot write {path}: {reason(error)}") from error
     try:
         yield aside / path.name
         for file in sorted(aside.iterdir()):
             _sync(file)
         for file in sorted(aside.iterdir()):
-            file.replace(path.with_name(file.name))
+            file.replace(_followed(path.with_name(file.name)))
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    _sync(path.parent)
+    _sync(place.parent)
+
+
+def _is_stream(path: Path) -> bool:
+    """Return whether there is a device, a pipe or a socket, or the file that standard output goes to.
+
+    Raises:
+        IsADirectoryError: there is a folder.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return False
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    return kind_of(status) is not None or _standard_stream(status) is not None
+
+
+def _standard_stream(status: os.stat_result) -> int | None:
+    """Return the descriptor of standard output or standard error if it goes there."""
+    for descriptor in (1, 2):
+        with suppress(OSError):  # closed
+            if os.path.samestat(os.fstat(descriptor), status):
+                return descriptor
+    return None
+
+
+def _write_into(path: Path, data: bytes) -> None:
+    """Write to a stream as a program does that prints; a socket can be reached only if it is open already."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    opened = _standard_stream(os.stat(path))
+    descriptor = os.dup(opened) if opened is not None else os.open(path, os.O_WRONLY)
+    with open(descriptor, "wb", buffering=0) as stream:
+        view = memoryview(data)
+        while view:
+            view = view[stream.write(view) or 0 :]
+
+
+def _refuse_to_replace(folder: Path) -> None:
+    """Refuse to replace folders that are everybody's, or no folder.
+
+    Raises:
+        OSError: it is one.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "it is a file, not a folder", str(folder))
+    if folder.parent in (folder, Path(folder.anchor)) or folder == Path.home() or os.path.ismount(folder):
+        raise OSError(f"{folder} would be replaced, which is a folder of the system: name a folder in it")
 
 
 def locate(path: Path) -> Path:

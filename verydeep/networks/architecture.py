@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from verydeep.box_regression import Regression
+from verydeep.machine.documents import converted
 
 PAPER_CROP = 224
 """Side of the paper's input in pixels; its scales S and Q are stated for this crop."""
@@ -148,16 +149,6 @@ class Architecture:
             raise ValueError(f"boxes are {' or '.join(get_args(Regression))}, not {self.boxes!r}")
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any], *, classes: int) -> "Architecture":
-        """Return the architecture of a file's fields that `to_json` wrote.
-
-        Raises:
-            ValueError: an impossible architecture.
-            TypeError: a field is missing, unknown or of another type.
-        """
-        return cls(classes=classes, **stored)
-
-    @classmethod
     def of_recipe(
         cls, recipe: Mapping[str, Any], *, network: str, classes: int, boxes: Regression | None
     ) -> "Architecture":
@@ -166,8 +157,8 @@ class Architecture:
         Raises:
             ValueError: an impossible architecture.
         """
-        sizes = {name: recipe[name] for name in ("crop", "width", "batch_norm")}
-        return cls(network=network, classes=classes, boxes=boxes, **sizes)
+        sizes = {name: recipe[name] for name in ("crop", "width", "batch_norm") if name in recipe}
+        return converted({"network": network, "classes": classes, "boxes": boxes, **sizes}, cls)
 
     def to_json(self) -> dict[str, Any]:
         """Return what files say of it: all fields but `classes`, which they name, and `boxes` only if there are any."""

@@ -192,6 +192,23 @@ def vgg_without_weights(architecture: Architecture, *, dropout: float = DROPOUT)
         return VGG(architecture, dropout=dropout)
 
 
+def check_weights(net: VGG, weights: Mapping[str, Tensor]) -> None:
+    """Check that weights are those of a network of this architecture.
+
+    Raises:
+        ValueError: they are of another one; the message names the first difference.
+    """
+    wanted = net.state_dict()
+    odd = next((name for name in [*wanted, *weights] if _kind(wanted, name) != _kind(weights, name)), None)
+    if odd is not None:
+        found, ours = (_kind(state, odd) for state in (weights, wanted))
+        raise ValueError(f"its weights are those of another network: {odd} is {found} in it, and {ours} in this one")
+
+
+def _kind(state: Mapping[str, Tensor], name: str) -> str:
+    return f"{state[name].dtype} {list(state[name].shape)}".removeprefix("torch.") if name in state else "missing"
+
+
 def _module(layer: Layer, dropout: float) -> nn.Module:
     match layer.kind:
         case "conv":

@@ -1,15 +1,25 @@
 """Findings of a reproduction from what it kept, without its runs and its images."""
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
+from verydeep.machine.documents import read_json
 from verydeep.presentation.terminal import table_with
 from verydeep.reproduction.findings import Finding, findings
 from verydeep.reproduction.report import OUTCOMES, RESULTS
 from verydeep.reproduction.stored_tests import read_outcomes
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Results:
+    """What results.json says of how outcomes are to be read."""
+
+    guessing: float
+    margin: float
+    unfinished: tuple[str, ...]
 
 
 def kept_findings(folder: Path, *, margin: float | None = None) -> tuple[Finding, ...]:
@@ -24,12 +34,11 @@ def kept_findings(folder: Path, *, margin: float | None = None) -> tuple[Finding
     """
     outcomes = read_outcomes(folder / OUTCOMES)
     try:
-        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        guessing, unfinished = float(results["guessing"]), tuple(map(str, results["unfinished"]))
-        margin = float(results["margin"]) if margin is None else margin
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / RESULTS} cannot be read: {error!r} (verydeep reproduce writes it)") from error
-    return findings(outcomes, guessing=guessing, margin=margin, unfinished=unfinished)
+        results = read_json(folder / RESULTS, _Results)
+    except ValueError as error:
+        raise ValueError(f"{error} (verydeep reproduce writes it)") from error
+    margin = results.margin if margin is None else margin
+    return findings(outcomes, guessing=results.guessing, margin=margin, unfinished=results.unfinished)
 
 
 def findings_table(found: tuple[Finding, ...]) -> Table:

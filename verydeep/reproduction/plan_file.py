@@ -1,19 +1,27 @@
 """`plan.json`: the images, the recipe and the steering that an experiment was begun with."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from verydeep.images.sources.splits import Splits
 from verydeep.machine import atomic
+from verydeep.machine.documents import parse_json, read_json
 from verydeep.reproduction.grid import Grid
 from verydeep.training.recipe import Recipe
 
 _PLAN = "plan.json"
 
-_OF_BEFORE = {"steer": "validation", "held_out": None}
-"""What a plan of before does not say, since there was no choice."""
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What the file says; those of before have no choice of what steers."""
+
+    fingerprints: dict[str, str]
+    recipe: dict[str, Any]
+    steer: str = "validation"
+    held_out: int | float | None = None
 
 
 def read_plan(out: Path) -> dict[str, Any] | None:
@@ -26,10 +34,10 @@ def read_plan(out: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        plan = {**_OF_BEFORE, **json.loads(path.read_text(encoding="utf-8"))}
-        return {**plan, "recipe": dict(plan["recipe"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read: {error!r}: choose another folder, or restore the file") from error
+        plan = read_json(path, _Plan)
+    except ValueError as error:
+        raise ValueError(f"{error}: choose another folder, or restore the file") from error
+    return asdict(plan)
 
 
 def begin_or_go_on(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid) -> None:
@@ -48,7 +56,7 @@ def begin_or_go_on(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid) -> 
     }
     begun = read_plan(out)
     if begun is not None:
-        _check_the_same(out, begun, json.loads(json.dumps(plan)))
+        _check_the_same(out, begun, asdict(parse_json(json.dumps(plan), _Plan)))
         return
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise ValueError(f"{out} exists and holds something else: choose another folder")

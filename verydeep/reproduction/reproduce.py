@@ -13,6 +13,7 @@ from verydeep.images.order import batches_per_epoch
 from verydeep.images.sources.samples import sampled
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
+from verydeep.machine.lock import locked
 from verydeep.machine.processes import joined, rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime, Stopped, torch_device
 from verydeep.networks.architecture import InitialisationScheme
@@ -124,15 +125,22 @@ def reproduce(
         execution=execution,
         options={"runtime": runtime or Runtime(), "tolerance": tolerance or Tolerance()},
     )
-    if not rank_of_environment():
-        begin_or_go_on(out, splits=splits, recipe=recipe, grid=grid)
-        _say(about_steering(splits, grid))
-    _train_and_test(experiment, experiment.grid.trainings, experiment.grid.entries)
-    _report(experiment)
-    _train_and_test(experiment, experiment.grid.studied, experiment.grid.study_entries)
-    if not rank_of_environment():
-        write_studies(experiment.out, grid=experiment.grid, folders=experiment.folders, source=experiment.splits.name)
+    with locked(None if rank_of_environment() else experiment.out):
+        if not rank_of_environment():
+            begin_or_go_on(out, splits=splits, recipe=recipe, grid=grid)
+            _say(about_steering(splits, grid))
+        _do(experiment)
     return experiment.out / HTML
+
+
+def _do(experiment: _Experiment) -> None:
+    """Train, test and report what is missing, the paper's experiment before the studies."""
+    grid = experiment.grid
+    _train_and_test(experiment, grid.trainings, grid.entries)
+    _report(experiment)
+    _train_and_test(experiment, grid.studied, grid.study_entries)
+    if not rank_of_environment():
+        write_studies(experiment.out, grid=grid, folders=experiment.folders, source=experiment.splits.name)
 
 
 def _train_and_test(experiment: _Experiment, trainings: Sequence[GridTraining], entries: Sequence[Entry]) -> None:

@@ -1,7 +1,6 @@
 """Results of the grid's tests: a file for each entry and seed, with the images that were misclassified."""
 
 import io
-import json
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from jaxtyping import Bool
 from verydeep.evaluation.metrics import misclassified
 from verydeep.evaluation.results import Evaluation
 from verydeep.machine import atomic
+from verydeep.machine.documents import read_json
 from verydeep.machine.errors import one_line
 from verydeep.reproduction.contrasts import Outcomes
 from verydeep.reproduction.paper_tables import Entry
@@ -42,6 +42,38 @@ class StoredTest:
     """Misclassified images, in the source's order."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Tested:
+    """Fingerprints in a file of results."""
+
+    tested: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ClassFigures:
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Figures:
+    """Figures in a file of results."""
+
+    split: str
+    scales: tuple[int, ...]
+    n: int
+    top1_error: float
+    top1_error_ci95: tuple[float, float]
+    top5_error: float | None
+    per_class: tuple[_ClassFigures, ...]
+    unusable: dict[str, str]
+    top1_wrong_by_image: str
+
+    def __post_init__(self) -> None:
+        """Refuse results that do not fit each other."""
+        if len(self.top1_wrong_by_image) != self.n:
+            raise ValueError(f"top1_wrong_by_image has {len(self.top1_wrong_by_image):,} images, not {self.n:,}")
+
+
 StoredTests = Mapping[int, Mapping[str, StoredTest]]
 """By seed and by the entry's name."""
 
@@ -52,8 +84,12 @@ def file_of_test(out: Path, entry: Entry, seed: int) -> Path:
 
 
 def is_tested(file: Path, tested: Mapping[str, Any]) -> bool:
-    """Return whether the file holds results of just what is to be tested (fingerprints of weights and images)."""
-    return file.exists() and json.loads(file.read_text())["tested"] == tested
+    """Return whether the file holds results of just what is to be tested (fingerprints of weights and images).
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    return file.exists() and read_json(file, _Tested).tested == tested
 
 
 def write_test(file: Path, evaluation: Evaluation, tested: Mapping[str, Any]) -> None:
@@ -65,18 +101,22 @@ def write_test(file: Path, evaluation: Evaluation, tested: Mapping[str, Any]) ->
 
 
 def read_test(file: Path) -> StoredTest:
-    """Read the results of a test."""
-    figures = json.loads(file.read_text())
+    """Read the results of a test.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    figures = read_json(file, _Figures)
     return StoredTest(
-        split=figures["split"],
-        scales=tuple(figures["scales"]),
-        n=figures["n"],
-        top1_error=figures["top1_error"],
-        top1_error_ci95=tuple(figures["top1_error_ci95"]),
-        top5_error=figures["top5_error"],
-        images_of_classes=tuple(one["n"] for one in figures["per_class"]),
-        unusable=tuple(figures["unusable"]),
-        wrong=np.array([image == "1" for image in figures["top1_wrong_by_image"]]),
+        split=figures.split,
+        scales=figures.scales,
+        n=figures.n,
+        top1_error=figures.top1_error,
+        top1_error_ci95=figures.top1_error_ci95,
+        top5_error=figures.top5_error,
+        images_of_classes=tuple(one.n for one in figures.per_class),
+        unusable=tuple(figures.unusable),
+        wrong=np.array([image == "1" for image in figures.top1_wrong_by_image]),
     )
 
 

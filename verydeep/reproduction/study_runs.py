@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from verydeep.machine import atomic
+from verydeep.machine.documents import read_json
 from verydeep.networks.architecture import Architecture
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.paper_tables import Entry, one_scale
@@ -112,6 +113,13 @@ def _study_run(study: Study, training: GridTraining, *, seed: int, folder: Path,
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Divergence:
+    """A note that a training diverged."""
+
+    diverged: str
+
+
 def note_divergence(run: Path, error: Exception) -> None:
     """Note in a run folder that its training diverged, so that it is not repeated."""
     atomic.write_json(run / _DIVERGED, {"diverged": str(error).partition(";")[0]})
@@ -127,10 +135,9 @@ def why_diverged(run: Path) -> str | None:
     if not file.is_file():
         return None
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))["diverged"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{file} cannot be read: {error!r}: remove it to train once more") from error
-    return str(said)
+        return read_json(file, _Divergence).diverged
+    except ValueError as error:
+        raise ValueError(f"{error}: remove it to train once more") from error
 
 
 def _errors(test: StoredTest | None) -> dict[str, Any] | None:

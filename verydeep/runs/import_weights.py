@@ -1,6 +1,5 @@
 """A run made of a file of weights, of this package or another library, that is used like any other."""
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from verydeep.machine import atomic
+from verydeep.machine.documents import read_json
 from verydeep.networks.architecture import configuration
 from verydeep.networks.class_names import names_of_classes
 from verydeep.networks.foreign.layouts import Taken, Trained, Triple
@@ -82,7 +82,7 @@ def import_weights(
         raise ValueError(f"{folder} exists: choose another folder")
     file = _file(weights)
     config = file.with_name(CONFIG)
-    told = _read_config(config) if file.name in _HUB_WEIGHTS and config.is_file() else {}
+    told = read_json(config, dict[str, Any]) if file.name in _HUB_WEIGHTS and config.is_file() else {}
     try:
         if "network" in told:
             imported = _own_model(file.parent, network, class_names, trained)
@@ -110,21 +110,6 @@ def _file(weights: str | Path) -> Path:
             return folder / name
     refuse_classifier(folder)
     raise ValueError(f"{weights} has neither {' nor '.join(_HUB_WEIGHTS)}")
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """Return what a `config.json` beside weights says.
-
-    Raises:
-        ValueError: not JSON, or not an object.
-    """
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(told, dict):
-        raise ValueError(f"{path} cannot be read: it holds a {type(told).__name__}, not an object")
-    return told
 
 
 def _downloaded(name: str) -> Path:

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from typing_extensions import TypeVar
 
+from verydeep.box_regression import Regression
 from verydeep.machine import atomic
+from verydeep.machine.documents import read_json
 from verydeep.machine.errors import one_line
+from verydeep.machine.regular_files import open_file
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.scales import scale_range
 from verydeep.runs import model_hub
@@ -22,6 +25,44 @@ if TYPE_CHECKING:
 
 Net = TypeVar("Net", bound="ScoringNetwork", default="VGG", covariant=True)
 """The kind of network: a `VGG`, or in a `Model[ScoringNetwork]` perhaps an exported one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What `config.json` says: the architecture's fields by their names, and how the model is used."""
+
+    network: str
+    classes: tuple[str, ...]
+    crop: int
+    width: float
+    batch_norm: bool
+    boxes: Regression | None = None
+    dropout: float
+    scale: str
+    flip: bool
+    drawn: tuple[str, ...] = ()
+    weights_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no network has."""
+        scale_range(self.scale)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be from 0 to below 1, not {self.dropout}")
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes have the same name")
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network that the weights are of."""
+        return Architecture(
+            network=self.network,
+            classes=len(self.classes),
+            crop=self.crop,
+            width=self.width,
+            batch_norm=self.batch_norm,
+            boxes=self.boxes,
+        )
+
 
 TEST_SCALE = "256"
 """S that determines the test scales where it is not known how a network was trained."""
@@ -105,23 +146,28 @@ def _load_model(folder: str | Path) -> Model:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from verydeep.networks.vgg import vgg_without_weights
+    from verydeep.networks.vgg import check_weights, vgg_without_weights
 
     path = _model_folder(folder)
     try:
         config = _config(path)
-        classes, scale, flip = tuple(config.pop("classes")), config.pop("scale"), config.pop("flip")
-        dropout = config.pop("dropout")
-        drawn = tuple(map(str, config.pop("drawn", ())))
-        scale_range(scale)
-        weights = file_sha256(path / WEIGHTS)
-        if config.pop("weights_sha256", None) not in (None, weights):
+        net = vgg_without_weights(config.architecture, dropout=config.dropout)
+        sha256 = file_sha256(path / WEIGHTS)
+        if config.weights_sha256 not in (None, sha256):
             raise ValueError(f"{WEIGHTS} is not what was saved: its SHA-256 differs")
-        net = vgg_without_weights(Architecture.from_json(config, classes=len(classes)), dropout=dropout)
-        net.load_state_dict(load_file(path / WEIGHTS), assign=True)
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
+        weights = load_file(path / WEIGHTS)
+        check_weights(net, weights)
+        net.load_state_dict(weights, assign=True)
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"{path} does not hold a usable model: {one_line(error)}") from error
-    return Model(net=net.eval(), classes=classes, scale=scale, flip=flip, weights_sha256=weights, drawn=drawn)
+    return Model(
+        net=net.eval(),
+        classes=config.classes,
+        scale=config.scale,
+        flip=config.flip,
+        weights_sha256=sha256,
+        drawn=config.drawn,
+    )
 
 
 def warnings_of(name: str, model: "Model[ScoringNetwork]") -> tuple[str, ...]:
@@ -132,11 +178,11 @@ def warnings_of(name: str, model: "Model[ScoringNetwork]") -> tuple[str, ...]:
     return (f"{name} was imported without {layers}, which are random: it is for features and --finetune",)
 
 
-def load_config(folder: str | Path) -> dict[str, Any]:
+def load_config(folder: str | Path) -> ModelConfig:
     """Read `config.json` of a run's model.
 
     Raises:
-        ValueError: the folder has no model.
+        ValueError: the folder has no model, or its `config.json` is damaged or of a newer version.
     """
     return _config(_model_folder(folder))
 
@@ -152,20 +198,19 @@ def weights_fingerprint(folder: str | Path) -> str:
 
 def file_sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    return config
+def _config(folder: Path) -> ModelConfig:
+    return read_json(folder / CONFIG, ModelConfig, exact=True)
 
 
 def _model_folder(folder: str | Path) -> Path:
     """Return the folder of `config.json` and `model.safetensors`; a model of the hub is downloaded."""
     if model_hub.is_named(folder):
         found = model_hub.downloaded(str(folder), (CONFIG,))
-        if not (found / CONFIG).is_file() or "network" not in _config(found):
+        if not (found / CONFIG).is_file() or "network" not in read_json(found / CONFIG, dict[str, Any]):
             raise ValueError(f"{folder} is not a model of verydeep: verydeep import {folder} --out RUN may read it")
         return model_hub.downloaded(str(folder), (WEIGHTS,), beside=found)
     for path in (atomic.locate(Path(folder) / MODEL), atomic.locate(Path(folder))):

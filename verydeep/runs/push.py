@@ -29,7 +29,7 @@ def push(run: str | Path, name: str, *, private: bool = False, license: str | No
         raise ValueError(f"{license!r} is not the name of a licence, such as apache-2.0")
     card = _model_card(run, name, license=license)
     files: dict[str, Path | bytes] = {**model_files(run), _CARD: card.encode(errors="backslashreplace")}
-    message = f"{load_config(run)['network']}, by verydeep"
+    message = f"{load_config(run).network}, by verydeep"
     return model_hub.upload(name, files, private=private, message=message)
 
 

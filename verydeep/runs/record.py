@@ -11,7 +11,6 @@ RUN/best/            config.json and model.safetensors of the epoch with the low
 RUN/model/           the same of the last epoch: appears when the training has ended
 """
 
-import json
 import platform
 import shlex
 import sys
@@ -21,12 +20,24 @@ from typing import Any
 
 from verydeep.box_regression import Regression
 from verydeep.machine import atomic
+from verydeep.machine.documents import converted, read_json, read_json_lines
 from verydeep.networks.architecture import Architecture
 from verydeep.runs.files import CHECKPOINTS, CONFIG, METRICS, MODEL, RECORD, refuse_classifier
 from verydeep.version import __version__
 
 FORMAT = 2
 """Version of `run.json`; raised when older versions of the package can no longer read it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EpochMetrics:
+    """What a line of `metrics.jsonl` must say; it may say more."""
+
+    epoch: int
+    loss: float
+    training_error: float
+    validation_error: float
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +64,18 @@ class Record:
     regression: Regression | None = None
     """Kind of boxes, if it does not classify."""
 
+    def __post_init__(self) -> None:
+        """Refuse what a newer version wrote."""
+        if self.format > FORMAT:
+            raise ValueError("a newer version of verydeep wrote it")
+
     @property
     def architecture(self) -> Architecture:
-        """Architecture that was trained; for an imported run only its model has it."""
+        """Architecture that was trained; for an imported run only its model has it.
+
+        Raises:
+            ValueError: the recipe says no architecture.
+        """
         return Architecture.of_recipe(
             self.recipe, network=self.network, classes=len(self.classes), boxes=self.regression
         )
@@ -99,13 +119,7 @@ def read_record(folder: str | Path) -> Record:
     if not path.is_file():
         refuse_classifier(folder)
         raise ValueError(f"{folder} is not a run: it has no {RECORD} (verydeep train writes one)")
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        if fields["format"] > FORMAT:
-            raise ValueError("a newer version of verydeep wrote it")
-        return Record(**{**fields, "classes": tuple(fields["classes"])})
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    return read_json(path, Record, exact=True)
 
 
 def has_record(folder: str | Path) -> bool:
@@ -129,15 +143,21 @@ def append_metrics(folder: Path, figures: dict[str, Any]) -> None:
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """Read every epoch's figures; those of the last time for an epoch that was repeated after a crash."""
+    """Read every epoch's figures; those of the last time for an epoch that was repeated after a crash.
+
+    Lines that are none of an epoch are passed over: a crash tore them, and the epoch was repeated.
+    """
     path = Path(folder) / METRICS
-    if not path.is_file():
+    if not path.exists():
         return []
-    epochs: dict[int, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            figures = json.loads(line)
-            epochs[figures["epoch"]] = figures
-        except (ValueError, KeyError, TypeError):
-            continue  # torn by a crash; that epoch was repeated
+    lines, _ = read_json_lines(path, dict[str, Any])
+    epochs = {line["epoch"]: line for line in lines if _is_epoch(line)}
     return [epochs[epoch] for epoch in sorted(epochs)]
+
+
+def _is_epoch(line: dict[str, Any]) -> bool:
+    try:
+        converted(line, _EpochMetrics)
+    except ValueError:
+        return False
+    return True

@@ -6,9 +6,10 @@ checksum of its own).
 """
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from verydeep.machine import atomic
+from verydeep.machine.documents import read_json
 from verydeep.runs.model import file_sha256
 from verydeep.training.recipe import Plateau
 
@@ -44,6 +46,13 @@ class Progress:
     plateau: Plateau = Plateau()
     best_step: int | None = None
     """The step after which the validation error was lowest."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no training has come to."""
+        if min(self.step, self.wrong, self.seen, self.best_step or 0) < 0:
+            raise ValueError("steps and images are counted from 0")
+        if not all(map(math.isfinite, (self.loss_sum, self.seconds, self.waited, self.plateau.best or 0.0))):
+            raise ValueError("it has figures that are not finite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +106,9 @@ def _remove_old(checkpoints: Path, newest: Path) -> None:
 def _best_step(folder: Path) -> int | None:
     """Return the best step that a checkpoint names; None if its state is damaged: the older one's counts then."""
     try:
-        step: int | None = json.loads((folder / _STATE).read_text())["best_step"]
-    except (OSError, ValueError, LookupError, TypeError):
+        return _progress(folder).best_step
+    except ValueError:
         return None
-    return step
 
 
 def load_latest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -138,15 +146,13 @@ def folder_of(checkpoints: Path, step: int) -> Path:
 
 
 def _read(folder: Path) -> Checkpoint:
-    state = json.loads((folder / _STATE).read_text())
-    unknown = sorted(set(state) - {field.name for field in fields(Progress)})
-    if unknown:
-        raise ValueError(f"{folder} has {', '.join(unknown)}, which this version of verydeep does not know: update it")
     return Checkpoint(
-        weights=load_file(folder / _WEIGHTS),
-        momentum=load_file(folder / _MOMENTUM),
-        progress=Progress(**{**state, "plateau": Plateau(**state["plateau"])}),
+        weights=load_file(folder / _WEIGHTS), momentum=load_file(folder / _MOMENTUM), progress=_progress(folder)
     )
+
+
+def _progress(folder: Path) -> Progress:
+    return read_json(folder / _STATE, Progress, exact=True)
 
 
 def _put_back(checkpoints: Path) -> None:
@@ -162,8 +168,8 @@ def _newest_first(checkpoints: Path) -> list[Path]:
 def _damage(folder: Path) -> str | None:
     """Return what is wrong with a checkpoint; None if it is whole."""
     try:
-        hashes = json.loads((folder / _MANIFEST).read_text())
-        wrong = [name for name in (_WEIGHTS, _MOMENTUM, _STATE) if file_sha256(folder / name) != hashes[name]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        hashes = read_json(folder / _MANIFEST, dict[str, str])
+        wrong = [name for name in (_WEIGHTS, _MOMENTUM, _STATE) if file_sha256(folder / name) != hashes.get(name)]
+    except (OSError, ValueError) as error:
         return f"{error}"
     return f"{', '.join(wrong)} changed since it was written" if wrong else None

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from verydeep.images.open import open_for_training
 from verydeep.images.sources.splits import Splits, with_steering_images
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.images.workers import WorkerDiedError
+from verydeep.machine.lock import WrittenElsewhereError, locked
 from verydeep.machine.processes import joined, restarted, under_torchrun
 from verydeep.machine.runtime import Execution, Runtime, StopRequest, stop_request, torch_device
 from verydeep.networks.architecture import CONFIGURATIONS, configuration
@@ -72,7 +73,11 @@ def train(
     out, network, device = Path(out), _network(network, recipe), torch_device(runtime.device)
     if execution.fc_parallel and not (under_torchrun() or restarted()):
         raise ValueError("--fc-parallel divides layers among processes: start several with torchrun")
-    with joined(device, advice=_ADVICE, known=(DivergedError, WorkerDiedError)) as processes:
+    with (
+        ExitStack() as stack,
+        joined(device, advice=_ADVICE, known=(DivergedError, WorkerDiedError, WrittenElsewhereError)) as processes,
+    ):
+        processes.from_first(lambda: stack.enter_context(locked(out)))
         resume = resume or any(processes.all_of(restarted()))
         processes.from_first(lambda: check_folder(out, resume=resume))
         job = TrainingJob(
@@ -283,4 +288,4 @@ def _network(network: str | None, recipe: Recipe) -> str:
         return configuration(network).name
     if recipe.finetune is None:
         raise ValueError(f"say which --network: {', '.join(CONFIGURATIONS)}")
-    return load_config(recipe.finetune)["network"]
+    return load_config(recipe.finetune).network

@@ -16,12 +16,12 @@ from verydeep.images.sources.source import subset
 from verydeep.machine.processes import processes_here
 from verydeep.networks.architecture import Architecture, InitialisationScheme
 from verydeep.networks.initialisation import Initialisation, initialise, layers_with_weights
-from verydeep.networks.vgg import VGG
+from verydeep.networks.vgg import VGG, check_weights
 from verydeep.presentation.numbers import counted, decimal, millions, number
 from verydeep.runs.files import CHECKPOINTS, QUARANTINE
 from verydeep.runs.model import load_model, warnings_of
 from verydeep.runs.record import is_begun
-from verydeep.training.checkpoint import Progress, load_latest
+from verydeep.training.checkpoint import Checkpoint, Progress, load_latest
 from verydeep.training.job import TrainingJob, begin_run
 from verydeep.training.learner import Learner, learner_of
 from verydeep.training.parallel import bytes_sent
@@ -39,6 +39,7 @@ def prepare(job: TrainingJob) -> tuple[TrainingState, list[str]]:
         net.mean_rgb.copy_(torch.tensor(colour.mean))
     checkpoint, damaged = job.processes.from_first(lambda: load_latest(job.out / CHECKPOINTS))
     if checkpoint is not None:
+        _check_checkpoint(job, net, checkpoint)
         net.load_state_dict(checkpoint.weights)
     learner = learner_of(job, net, checkpoint)
     state = TrainingState(
@@ -66,6 +67,21 @@ def prepare(job: TrainingJob) -> tuple[TrainingState, list[str]]:
         if bad.reasons
     ]
     return state, [*lines, f"resumed at step {step}" if step else str(initialisation)]
+
+
+def _check_checkpoint(job: TrainingJob, net: VGG, checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint that someone has put there.
+
+    Raises:
+        ValueError: it is that of another network.
+    """
+    parameters = dict(net.named_parameters())
+    momentum = {name: checkpoint.momentum.get(name, value) for name, value in parameters.items()}
+    try:
+        check_weights(net, checkpoint.weights)
+        check_weights(net, {**net.state_dict(), **momentum})
+    except ValueError as error:
+        raise ValueError(f"the checkpoint in {job.out / CHECKPOINTS} is of another training: {error}") from error
 
 
 def _quarantine(job: TrainingJob, split: str) -> Quarantine:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Literal, get_args
 
+from verydeep.machine.documents import converted
 from verydeep.networks.architecture import PAPER_CROP, InitialisationScheme, check_crop
 from verydeep.networks.scales import scale_in_pixels, scale_range
-from verydeep.version import __version__
+from verydeep.runs.files import RECORD
 
 _SEED_LIMIT = 2**63
 
@@ -195,12 +196,12 @@ def recipe_from(fields: Mapping[str, Any]) -> Recipe:
     """Return the recipe of a run's record; what older versions did not write has its default.
 
     Raises:
-        ValueError: the record has fields that this version does not know.
+        ValueError: the record has fields that this version does not know, or of other types.
     """
-    unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(Recipe)})
-    if unknown:
-        raise ValueError(f"the recipe has {', '.join(unknown)}, which verydeep {__version__} does not know: update it")
-    return Recipe(**fields)
+    try:
+        return converted(dict(fields), Recipe, exact=True)
+    except ValueError as error:
+        raise ValueError(f"the recipe in {RECORD} cannot be used: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

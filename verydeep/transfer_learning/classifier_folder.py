@@ -9,13 +9,14 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from verydeep.descriptors.descriptor import Descriptor, VectorPool
 from verydeep.evaluation.pixel_limits import MOST_PIXELS
 from verydeep.machine import atomic
+from verydeep.machine.documents import converted, read_json
 from verydeep.machine.errors import one_line
 from verydeep.networks.architecture import PAPER_CROP
 from verydeep.runs.files import CLASSIFIER, CONFIG, WEIGHTS
@@ -25,11 +26,6 @@ from verydeep.transfer_learning.linear_svm import LinearSVM
 _SVM_WEIGHTS = "classifier.safetensors"
 
 _FORMAT = 1
-
-_FIELDS = frozenset({"format", "classes", "c", "networks", "weights_sha256"})
-
-_NEWER_FIELDS = frozenset({"several_labels", "sha256"})
-"""What older classifiers lack."""
 
 _NETWORK_FIELDS = ("scales", "pool", "mirror", "normalise")
 
@@ -48,6 +44,52 @@ class FeatureClassifier:
     """One for each network."""
     several_labels: bool = False
     """Whether an image may show several classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Format:
+    """What files of all versions say."""
+
+    format: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Network:
+    """How one network's features are computed."""
+
+    scales: tuple[int, ...]
+    pool: VectorPool
+    mirror: bool
+    normalise: bool
+
+    def __post_init__(self) -> None:
+        """Refuse scales that are not possible."""
+        if min(self.scales, default=0) < PAPER_CROP or len(set(self.scales)) < len(self.scales):
+            raise ValueError(f"scales are not distinct whole numbers from {PAPER_CROP} up")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """What classifier.json says; the fields with a default are missing in older ones."""
+
+    format: int
+    classes: tuple[str, ...]
+    several_labels: bool = False
+    c: float
+    networks: tuple[_Network, ...]
+    weights_sha256: str
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no classifier has."""
+        if self.format < 1:
+            raise ValueError("format is below 1")
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes are not distinct names")
+        if not 0 < self.c < math.inf:
+            raise ValueError("c is not a number above 0")
+        if not self.networks:
+            raise ValueError("networks are missing")
 
 
 def is_classifier(folder: str | Path) -> bool:
@@ -78,7 +120,7 @@ def _other_contents(path: Path) -> list[str]:
     """Return what a folder holds besides the files of a whole classifier."""
     entries = list(path.iterdir())
     try:
-        networks = len(_read_file(path)["networks"])
+        networks = len(_read_file(path).networks)
     except (OSError, ValueError):
         return sorted(entry.name for entry in entries)
     folders = {path / str(number) for number in range(networks)}
@@ -138,33 +180,33 @@ def load_classifier(folder: str | Path) -> FeatureClassifier:
 
 def _loaded(path: Path) -> FeatureClassifier:
     stored = _read_file(path)
-    descriptors = tuple(Descriptor(**{**one, "scales": tuple(one["scales"])}) for one in stored["networks"])
+    descriptors = tuple(Descriptor(**asdict(one)) for one in stored.networks)
     models = tuple(load_model(path / str(number)) for number in range(len(descriptors)))
     features = sum(_feature_count(*pair) for pair in zip(models, descriptors, strict=True))
     return FeatureClassifier(
         svm=_loaded_svm(path / _SVM_WEIGHTS, stored, features),
-        classes=tuple(stored["classes"]),
+        classes=stored.classes,
         models=models,
         descriptors=descriptors,
-        several_labels=stored.get("several_labels", False),
+        several_labels=stored.several_labels,
     )
 
 
-def _loaded_svm(file: Path, stored: dict[str, Any], features: int) -> LinearSVM:
+def _loaded_svm(file: Path, stored: _Stored, features: int) -> LinearSVM:
     from safetensors.numpy import load_file
 
-    if stored["weights_sha256"] != file_sha256(file):
+    if stored.weights_sha256 != file_sha256(file):
         raise ValueError(f"{file.name} is not what was saved: its SHA-256 differs")
     arrays = load_file(file)
     if set(arrays) != {"weights", "biases"}:
         raise ValueError(f"{file.name} holds other things than weights and biases")
-    weights, biases, classes = arrays["weights"], arrays["biases"], len(stored["classes"])
+    weights, biases, classes = arrays["weights"], arrays["biases"], len(stored.classes)
     if weights.shape != (classes, features) or biases.shape != (classes,):
         raise ValueError(
             f"{classes:,} classes and {features:,} features do not go with weights {list(weights.shape)} "
             f"and biases {list(biases.shape)}"
         )
-    return LinearSVM(weights=weights, biases=biases, c=stored["c"])
+    return LinearSVM(weights=weights, biases=biases, c=stored.c)
 
 
 def _feature_count(model: Model, descriptor: Descriptor) -> int:
@@ -180,77 +222,24 @@ def _feature_count(model: Model, descriptor: Descriptor) -> int:
     return model.net.fc7.out_features * (len(scales) if descriptor.pool == "stack" else 1)
 
 
-def _read_file(folder: Path) -> dict[str, Any]:
+def _read_file(folder: Path) -> _Stored:
     """Return what the classifier.json of a folder says, every value checked.
 
     Raises:
-        ValueError: it is damaged or of a newer version.
-        OSError: it cannot be read.
+        ValueError: it cannot be read, or is damaged or of a newer version.
     """
-    stored = _read_object(folder / CLASSIFIER)
-    _check_format(stored)
-    _check_names(stored, _FIELDS, optional=_NEWER_FIELDS)
-    _check_classifier(stored)
-    for network in stored["networks"]:
-        _check_network(network)
-    if stored.get("sha256") not in (None, _sha256(stored)):
+    said = read_json(folder / CLASSIFIER, dict[str, Any])
+    if said.get("format", 0) != _FORMAT and converted(said, _Format).format > _FORMAT:
+        raise ValueError("a newer version of verydeep wrote it")
+    try:
+        stored = converted(said, _Stored, exact=True)
+        for network in said["networks"]:
+            converted(network, _Network, exact=True)
+    except ValueError as error:
+        raise ValueError(f"{CLASSIFIER}: {error}") from error
+    if stored.sha256 not in (None, _sha256(said)):
         raise ValueError(f"{CLASSIFIER} is not what was saved: its SHA-256 differs")
     return stored
-
-
-def _read_object(file: Path) -> dict[str, Any]:
-    try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file.name} is not valid JSON: {error}") from error
-    return stored if isinstance(stored, dict) else {}
-
-
-def _check_format(stored: dict[str, Any]) -> None:
-    version = stored.get("format")
-    if type(version) is not int or version < 1:
-        raise ValueError(f"{CLASSIFIER} says no format")
-    if version > _FORMAT:
-        raise ValueError("a newer version of verydeep wrote it")
-
-
-def _check_classifier(stored: dict[str, Any]) -> None:
-    if not _is_list_of(str, stored["classes"]) or _has_repeats(stored["classes"]):
-        raise ValueError("classes are not distinct names")
-    if type(stored.get("several_labels", False)) is not bool:
-        raise ValueError("several_labels is not true or false")
-    if type(stored["c"]) not in (int, float) or not 0 < stored["c"] < math.inf:
-        raise ValueError("c is not a number above 0")
-    if not _is_list_of(dict, stored["networks"]):
-        raise ValueError("networks are not a list of descriptors")
-
-
-def _check_network(network: dict[str, Any]) -> None:
-    _check_names(network, frozenset(_NETWORK_FIELDS))
-    scales = network["scales"]
-    if not _is_list_of(int, scales) or min(scales) < PAPER_CROP or _has_repeats(scales):
-        raise ValueError(f"scales are not distinct whole numbers from {PAPER_CROP} up")
-    if network["pool"] not in get_args(VectorPool):
-        raise ValueError(f"pool is not {' or '.join(get_args(VectorPool))}")
-    for name in ("mirror", "normalise"):
-        if type(network[name]) is not bool:
-            raise ValueError(f"{name} is not true or false")
-
-
-def _check_names(stored: dict[str, Any], required: frozenset[str], *, optional: frozenset[str] = frozenset()) -> None:
-    if missing := sorted(required - set(stored)):
-        raise ValueError(f"{CLASSIFIER} lacks {', '.join(map(repr, missing))}")
-    if unknown := sorted(set(stored) - required - optional):
-        raise ValueError(f"{CLASSIFIER} has unknown values: {', '.join(map(repr, unknown))}")
-
-
-def _is_list_of(kind: type, value: object) -> bool:
-    """Return whether it is a list of one or more values of a kind; true and false are not numbers."""
-    return isinstance(value, list) and bool(value) and all(type(one) is kind for one in value)
-
-
-def _has_repeats(values: list[Any]) -> bool:
-    return len(set(values)) < len(values)
 
 
 def _sha256(stored: dict[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """Descriptors of a source's images for an SVM: networks' features, which are cached, and plain pixels."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch.nn import functional as F
 
-from verydeep.descriptors import chunks
 from verydeep.descriptors.descriptor import PENULTIMATE
 from verydeep.descriptors.extraction import Extraction
 from verydeep.descriptors.files import write_features
@@ -23,6 +21,10 @@ from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source, contents_digests, digest, unchanged
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine import cache
+from verydeep.machine.documents import parse_json
+from verydeep.machine.errors import one_line
+from verydeep.machine.lock import WrittenElsewhereError
+from verydeep.machine.regular_files import check_file
 from verydeep.machine.runtime import torch_device
 from verydeep.networks.initialisation import initialise
 from verydeep.networks.vgg import VGG
@@ -73,9 +75,8 @@ def network_features(extraction: Extraction, source: Source, *, weights: str) ->
     network = (*astuple(model.net.architecture), model.scale, model.flip)
     key = digest(computed, network, weights, contents, extraction.descriptor, tolerance.max_pixels)
     file = cache.folder() / _KIND / f"{key}.safetensors"
-    try:
-        cached = _read(file)
-    except (OSError, SafetensorError):  # absent, or damaged
+    cached = _kept(file)
+    if cached is None:
         with _errors_about_the_folder(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
             write_features(
@@ -92,7 +93,7 @@ def _errors_about_the_folder(folder: Path) -> Iterator[None]:
     """Raise errors about the file as errors about the folder for caches, since the user has named no file."""
     try:
         yield
-    except chunks.WrittenElsewhereError:
+    except WrittenElsewhereError:
         raise OSError("another verydeep transfer computes the same features: wait for it") from None
     except OSError as error:
         why = next(
@@ -101,12 +102,24 @@ def _errors_about_the_folder(folder: Path) -> Iterator[None]:
         raise OSError(f"features cannot be kept in {folder}: {why} (VERYDEEP_CACHE names another folder)") from error
 
 
+def _kept(file: Path) -> DescribedImages | None:
+    """Return what is kept in the folder for caches; None if there is nothing, or something damaged, which is said."""
+    try:
+        return _read(file) if file.exists() else None
+    except (OSError, SafetensorError, ValueError) as error:
+        cache.say_computed_again(f"{file}: {one_line(error)}")
+        return None
+
+
 def _read(file: Path) -> DescribedImages:
+    check_file(file)
     with safe_open(file, "numpy") as opened:
-        about = {name: json.loads(opened.metadata()[name]) for name in ("ids", "unusable")}
-        return DescribedImages(
-            ids=tuple(about["ids"]), vectors=opened.get_tensor(PENULTIMATE), unusable=about["unusable"]
-        )
+        about, vectors = opened.metadata() or {}, opened.get_tensor(PENULTIMATE)
+    ids = parse_json(about.get("ids", ""), tuple[str, ...])
+    if vectors.ndim != 2 or len(vectors) != len(ids):
+        raise ValueError("it has not one vector for each image")
+    unusable = parse_json(about.get("unusable", ""), dict[str, str])
+    return DescribedImages(ids=ids, vectors=vectors, unusable=unusable)
 
 
 def read_once(source: Source) -> Source:

@@ -1,7 +1,6 @@
 """The index of a tar shard in WebDataset layout: `KEY.jpg` beside `KEY.cls` or `KEY.json`."""
 
 import io
-import json
 import posixpath
 import tarfile
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from verydeep.ilsvrc_classes import normal_form
 from verydeep.images.image_kinds import has_image_suffix, holds_image, is_worth_opening
 from verydeep.images.sources.inventory import FoundFile, is_leftover
 from verydeep.machine import cache
+from verydeep.machine.documents import parse_json
 
 _JSON_KEYS = ("class_name", "class", "label", "cls")
 """Where `KEY.json` may name or number the class; the first that is there counts."""
@@ -74,14 +74,9 @@ def shard_index(shard: Path, advance: Callable[[], None]) -> ShardIndex:
     """
     status = shard.stat()
     key = (_FORMAT, str(shard.resolve()), status.st_size, status.st_mtime_ns)
-    index = cache.remembered("shards", key, lambda: _index(shard), _stored)
+    index = cache.remembered("shards", key, lambda: _index(shard), ShardIndex)
     advance()
     return index
-
-
-def _stored(index: Any) -> ShardIndex:
-    images, others = index
-    return ShardIndex([Entry(*image) for image in images], [FoundFile(*member) for member in others])
 
 
 def _index(shard: Path) -> ShardIndex:
@@ -214,9 +209,9 @@ def _label(content: bytes, name: str, shard: Path) -> str:
     try:
         label: Any = content.decode().strip()
         if name.lower().endswith(".json"):
-            fields = json.loads(label)
+            fields = parse_json(content, dict[str, Any])
             label = next((fields[key] for key in _JSON_KEYS if key in fields), "")
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(f"{name} in {shard} cannot be read: {error}") from error
     if not isinstance(label, str | int) or isinstance(label, bool) or str(label) in ("", _NO_LABEL):
         raise ValueError(f"{name} in {shard} names no class: a .json has it under {', '.join(_JSON_KEYS)}")

@@ -1,6 +1,5 @@
 """State dicts: PyTorch's and safetensors' files of them, and the VGG in one."""
 
-import json
 import re
 import warnings
 import zipfile
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from verydeep.machine.documents import parse_json
 from verydeep.networks.foreign.layouts import Layout, Taken, Triple
 from verydeep.networks.foreign.named_arrays import NamedArrays
 
@@ -55,10 +55,9 @@ def _triple(text: str | None) -> Triple | None:
 def _names(text: str | None) -> tuple[str, ...] | None:
     """Return the list of names that `write_weights` leaves in metadata."""
     try:
-        names = json.loads(text or "")
-    except (ValueError, RecursionError):
+        return parse_json(text or "", tuple[str, ...])
+    except ValueError:
         return None
-    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def read_torch(path: Path, taken: Taken) -> NamedArrays:

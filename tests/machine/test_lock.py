@@ -1,0 +1,102 @@
+"""Of two processes that would write the same, the second is told who the first is; a dead one holds nothing."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import pytest
+
+from verydeep.machine.lock import WrittenElsewhereError, locked
+
+HOLD = """
+import sys
+from pathlib import Path
+from verydeep.machine.lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(output):
+    command = [sys.executable, "-c", HOLD, str(output)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_the_holder_is_named_and_frees_the_lock_in_whatever_way_it_ends(tmp_path):
+    (tmp_path / "link").symlink_to("run")
+    for ending in ("killed", "done"):
+        with holder(tmp_path / "run") as other:
+            told = (
+                rf"run is being written by process {other.pid} on {re.escape(socket.gethostname())}, since 20.*: wait"
+            )
+            for name in ("run", "link"):
+                with pytest.raises(WrittenElsewhereError, match=told), locked(tmp_path / name):
+                    pass
+            if ending == "killed":
+                other.send_signal(signal.SIGKILL)
+            else:
+                other.stdin.close()
+            other.wait(timeout=30)
+            with locked(tmp_path / "link"):
+                assert (tmp_path / ".run.lock").exists()
+        assert [entry.name for entry in tmp_path.iterdir()] == ["link"]
+
+
+def test_nothing_is_locked_without_an_output_and_others_are_free(tmp_path):
+    with locked(None), locked(tmp_path / "a"), locked(tmp_path / "b"):
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == [".a.lock", ".b.lock"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[1]", b'{"process": "x"}', b"[" * 10_000])
+def test_a_damaged_lock_locks_and_frees_all_the_same(tmp_path, content):
+    (tmp_path / ".run.lock").write_bytes(content)
+    with locked(tmp_path / "run"):
+        pass
+    with holder(tmp_path / "run") as other:
+        (tmp_path / ".run.lock").write_bytes(content)
+        with pytest.raises(WrittenElsewhereError, match="by another process"), locked(tmp_path / "run"):
+            pass
+        other.stdin.close()
+
+
+def test_where_nothing_can_be_locked_a_line_says_so(tmp_path, capsys):
+    os.symlink("elsewhere", tmp_path / ".run.lock")  # that of somebody who means harm
+    with locked(tmp_path / "run"):
+        pass
+    assert "run is not locked (Too many levels of symbolic links): see that no other" in capsys.readouterr().err
+    assert os.readlink(tmp_path / ".run.lock") == "elsewhere"
+
+
+RACE = """
+import sys, time
+from pathlib import Path
+from verydeep.machine.lock import WrittenElsewhereError, locked
+output, count = Path(sys.argv[1]), 0
+ends = time.monotonic() + 1
+while time.monotonic() < ends:
+    try:
+        with locked(output):
+            mark = output.with_name("mark")
+            mark.touch(exist_ok=False)  # nobody else is here
+            mark.unlink()
+            count += 1
+    except WrittenElsewhereError:
+        pass
+print(count)
+"""
+
+
+def test_never_do_two_hold_it(tmp_path):
+    command = [sys.executable, "-c", RACE, str(tmp_path / "run")]
+    with ExitStack() as stack:
+        others = [stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) for _ in range(3)]
+        counts = [int(other.communicate(timeout=60)[0]) for other in others]
+    assert [other.returncode for other in others] == [0, 0, 0]
+    assert sum(counts) > 100

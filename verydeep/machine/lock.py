@@ -1,0 +1,112 @@
+"""Locks on outputs: of two processes that would write the same file or folder, the second is told of the first."""
+
+import fcntl
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from verydeep.machine.documents import parse_json
+from verydeep.machine.errors import reason
+
+_MOST_BYTES = 4096
+"""That are read of a lock."""
+
+
+class WrittenElsewhereError(OSError):
+    """Another process is writing the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Holder:
+    """Who holds a lock."""
+
+    process: int
+    host: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}, since {self.since}"
+
+
+@contextmanager
+def locked(output: Path | None) -> Iterator[None]:
+    """Keep other processes from writing the same output, until the block or this process ends.
+
+    The lock is a file beside it, `.OUTPUT.lock`. The system frees it when its process is gone, however that ended; on a
+    folder that several hosts share, if its file system passes locks on (NFS 4 does). Where nothing can be locked a line
+    says so.
+
+    Raises:
+        WrittenElsewhereError: another process holds it.
+    """
+    descriptor = None if output is None else _acquired(Path(os.path.realpath(output)))
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            with suppress(OSError):
+                _lock_file(Path(os.path.realpath(output or ""))).unlink()
+            os.close(descriptor)
+
+
+def _lock_file(output: Path) -> Path:
+    return output.with_name(f".{output.name}.lock")
+
+
+def _acquired(output: Path) -> int | None:
+    """Return the descriptor that holds the lock; None where there can be none."""
+    file = _lock_file(output)
+    while True:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+        except OSError as error:
+            _say_unlocked(output, error)
+            return None
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            holder = _holder(descriptor)
+            os.close(descriptor)
+            message = f"{output} is being written by {holder}: wait for it, or name another"
+            raise WrittenElsewhereError(message) from None
+        except OSError as error:
+            os.close(descriptor)
+            _say_unlocked(output, error)
+            return None
+        if _is_still_there(descriptor, file):
+            _write_holder(descriptor)
+            return descriptor
+        os.close(descriptor)  # the one who held it has just removed it
+
+
+def _is_still_there(descriptor: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _write_holder(descriptor: int) -> None:
+    since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    told = json.dumps(asdict(_Holder(process=os.getpid(), host=socket.gethostname(), since=since))).encode()
+    with suppress(OSError):  # a full disk: it holds all the same
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, told, 0)
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        return str(parse_json(os.pread(descriptor, _MOST_BYTES, 0), _Holder))
+    except (OSError, ValueError):
+        return "another process"
+
+
+def _say_unlocked(output: Path, error: OSError) -> None:
+    print(f"{output} is not locked ({reason(error)}): see that no other process writes it", file=sys.stderr)
