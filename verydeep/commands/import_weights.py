@@ -35,7 +35,5 @@ def import_(
     from verydeep.runs.import_weights import import_table, import_weights
 
     with locked(out):
-        imported = import_weights(
-            weights, out, network=network, class_names=class_names, trained=trained, taken=taken
-        )
+        imported = import_weights(weights, out, network=network, class_names=class_names, trained=trained, taken=taken)
     show(imported.to_dict(), json_file, import_table(imported))

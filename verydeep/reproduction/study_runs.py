@@ -1,6 +1,5 @@
 """What a study looks at: runs with their curves, norms and tests, and those whose training diverged."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
