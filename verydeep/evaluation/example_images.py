@@ -1,5 +1,6 @@
 """Examples for an evaluation's page: wrong images, and score maps of some of them and of some right ones."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,9 @@ _WRONG_IMAGES = 12
 
 _MAPS_OF_EACH = 4
 """Most wrong images with a score map, and most right ones."""
+
+_FEWEST_POSITIONS = 9
+"""Fewest positions of a score map that is shown: of fewer, 3 x 3, a picture says hardly more than a number."""
 
 _SEED = 0
 """Seed of the choice of right images."""
@@ -77,6 +81,10 @@ class Examples:
     wrong: tuple[Example, ...]
     """Those with the highest probability of a wrong class first."""
     mapped: tuple[MappedExample, ...]
+    """Of the images chosen for it those whose score map has enough positions."""
+    too_small: int
+    """Images chosen for it whose score map has too few."""
+    fewest_positions: int
     scale: int
     """Q of the maps, for a crop of 224."""
     side: int
@@ -108,10 +116,13 @@ def examples(evaluation: Evaluation, source: Source, model: Model) -> Examples:
         for index in mapped:
             drawn.append(_mapped(images, index, model, image_at_scale(source, positions[index], side)))
             report.advance()
+    shown = tuple(one for one in drawn if math.prod(one.positions) >= _FEWEST_POSITIONS)
     stops = colours(np.linspace(0, 1, _LEGEND_STEPS)).tolist()
     return Examples(
         wrong=tuple(_example(images, index, thumbnail(source, positions[index])) for index in wrong),
-        mapped=tuple(drawn),
+        mapped=shown,
+        too_small=len(drawn) - len(shown),
+        fewest_positions=_FEWEST_POSITIONS,
         scale=scale,
         side=side,
         crop=crop,

@@ -49,14 +49,14 @@ def larger_run(command: str) -> str | None:
 
 
 def _which_hold(results: GridResults) -> str:
-    return f"{_verdicts({one.says: one.verdict for one in results.findings})} on these images."
+    return f"On these images {_verdicts({one.says: one.verdict for one in results.findings})}."
 
 
 def _of_the_trained(results: GridResults) -> str:
     """Say what one seed tells, and that it tells nothing of networks trained again."""
     told = _verdicts({one.says: one.verdict_of_trained for one in results.findings})
-    cut_off = f" {_cut_off(results.unfinished)}: no claim is told by that." if results.unfinished else ""
-    return f"{told} of just these trained networks; of networks trained again one seed tells nothing.{cut_off}"
+    cut_off = f" {_cut_off(results.unfinished)}, and tells nothing." if results.unfinished else ""
+    return f"With just these trained networks {told}; of networks trained again one seed tells nothing.{cut_off}"
 
 
 def _verdicts(told: Mapping[str, Verdict]) -> str:
@@ -67,7 +67,7 @@ def _verdicts(told: Mapping[str, Verdict]) -> str:
             continue
         which = f" ({'; '.join(claims)})" if verdict != "cannot_be_told" else ""
         said.append(f"{_in_words(len(claims))} {plural(one, len(claims), several)}{which}")
-    return f"Of the paper's {_in_words(len(told))} findings {listed(said)}"
+    return f"of the paper's {_in_words(len(told))} findings {listed(said)}"
 
 
 def _gain_of_depth(results: GridResults) -> str:
@@ -118,7 +118,7 @@ def _reason(finding: Finding, results: GridResults) -> str:
         return "a network does no better than guessing"
     if len(finding.parts) < len(CLAIMS[finding.number - 1].parts):
         return "not all that it speaks of was trained and tested"
-    return f"{counted(len(results.seeds), 'seed')} and {counted(results.best.n, 'image')} leave room for either"
+    return f"{counted(len(results.seeds), 'seed')} and {counted(results.best.n, 'image')} leave room for either answer"
 
 
 def _cut_off(trainings: Sequence[str]) -> str:

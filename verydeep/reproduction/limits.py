@@ -119,16 +119,13 @@ def _scaled_down(recipe: Mapping[str, Any]) -> list[str]:
 
 def _one_position(recipe: Mapping[str, Any], trainings: Sequence[GridTraining]) -> list[str]:
     """Say at which Q the score map of a square image has a single position."""
-    few = [
-        scale
-        for scale in dict.fromkeys(one.scale for one in trainings)
-        if _positions_along_a_side(middle_scale(scale), recipe["crop"]) == 1
-    ]
+    tested = dict.fromkeys(middle_scale(one.scale) for one in trainings)
+    few = [str(scale) for scale in tested if _positions_along_a_side(scale, recipe["crop"]) == 1]
     if not few:
         return []
     return [
         f"At this crop the score map of a square image has a single position at Q = "
-        f"{listed([str(middle_scale(scale)) for scale in few])}: there, dense evaluation and several scales have "
+        f"{listed(few)}: there, dense evaluation and several scales have "
         "little to add."
     ]
 
