@@ -104,6 +104,7 @@ def made_up(
                 figures = {
                     "epoch": epoch,
                     "loss": 2.25 / epoch + number,
+                    "training_error": 80.0 / epoch,
                     "validation_error": 80.0 / epoch + number + seed,
                     "seconds": 30.0 + number,
                     "peak_memory_bytes": memory,

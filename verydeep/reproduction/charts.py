@@ -92,6 +92,7 @@ def error_against_depth(
         ]
         panel.set_xticks(range(len(layers)), names)
         panel.set(xlabel="network and its weight layers", ylabel="test error, %")
+        panel.set_ylim(bottom=max(0, panel.get_ylim()[0]))
     return svg[0]
 
 
