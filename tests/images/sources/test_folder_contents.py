@@ -231,7 +231,7 @@ def test_images_beside_the_classes_and_empty_folders_are_named(photos):
     (photos / "bird" / "none").mkdir(parents=True)
     assert left_out(photos) == [
         "left out 1 file of other kinds: 1 .md",
-        "left out 1 image in no class folder: stray.png",
+        "left out 1 image without a class: stray.png",
         "left out 1 folder without files, which is no class: bird",
     ]
 
@@ -246,7 +246,7 @@ def test_what_lies_beside_the_splits_is_named(tmp_path):
     splits = open_for_training(str(tmp_path))
     assert splits.inventory.lines() == [
         "left out 1 file of other kinds: 1 .txt",
-        "left out 3 images in no class folder: extra/cat/0.png, test/0.png, test/1.png",
+        "left out 3 images without a class: extra/cat/0.png, test/0.png, test/1.png",
     ]
     assert {place: found.images for place, found in splits.inventory.places.items() if found.images} == {
         f"{split}/{name}": 2 for split in ("train", "val") for name in ("cat", "dog")
@@ -264,7 +264,7 @@ def test_a_folder_of_other_kinds_only_is_told_as_that(tmp_path, no_heif, door):
 
 def test_a_folder_of_images_without_classes_is_told_as_that(tmp_path):
     write_images(tmp_path / "hat", 3)
-    told = r"/hat, which holds 3 images in no class folder: 0\.png, 1\.png, 2\.png: it must hold one folder per class"
+    told = r"/hat, which holds 3 images without a class: 0\.png, 1\.png, 2\.png: it must hold one folder per class"
     with pytest.raises(ValueError, match=told):
         open_for_training(str(tmp_path / "hat"))
 

@@ -1,5 +1,6 @@
 """Data sets by Hugging Face `datasets` on this machine: the very bytes and classes that were written, in order."""
 
+import gc
 import importlib
 import io
 import sys
@@ -373,3 +374,40 @@ def test_data_whose_classes_are_all_kept_secret_are_refused_with_the_reason(data
 
 def test_an_empty_choice_of_a_column_is_refused(forms):
     refused(f"{forms['arrow']}?image=", "image")
+
+
+# folders of images
+
+
+def test_words_in_file_names_make_no_splits(tmp_path):
+    """The library would take `crash test 1.png` for a test image, and drop all images without such a word."""
+    names = [f"cat/crash test {n}.png" for n in range(8)] + [f"dog/{n}.png" for n in range(8)]
+    names += [f"dog/train {n}.png" for n in range(4)]
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(png(number))
+    hub, plain = (open_for_testing(name, ("cat", "dog")).source("all") for name in (f"hub:{tmp_path}", str(tmp_path)))
+    assert sorted(rows(hub)) == sorted(rows(plain))
+    assert len(hub) == len(names)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the library leaves metadata.csv open
+def test_what_the_library_does_not_take_is_told(tmp_path):
+    for number, name in enumerate(("cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(png(number))
+    (tmp_path / "metadata.csv").write_text("file_name,label\ncat/0.png,cat\ncat/1.png,cat\ndog/0.png,dog\n")
+    (tmp_path / "dog" / "2.nef").write_bytes(b"x")
+    inventory = open_for_testing(f"hub:{tmp_path}", ("cat", "dog")).inventory
+    assert inventory.lines() == [
+        "left out 1 file of other kinds: 1 .nef; convert pictures among them to JPEG or PNG",
+        "left out 1 image without a class: dog/1.png",
+    ]
+    assert (inventory.total.files, inventory.total.images) == (6, 3)
+    gc.collect()
+
+
+def test_a_split_without_labels_is_told(dataset, hf, tmp_path):
+    sets = {"train": dataset([0, 1, 0, 1]), "test": dataset([-1, -1], first=9)}
+    inventory = open_for_training(saved(hf.DatasetDict(sets), tmp_path / "set")).inventory
+    assert inventory.lines() == ["left out 2 images without a class: test/0, test/1"]

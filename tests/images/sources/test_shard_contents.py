@@ -166,7 +166,7 @@ def test_what_lies_beside_shards_is_counted(tmp_path):
     inventory = open_for_training(str(tmp_path)).inventory
     assert inventory.lines() == [
         "left out 1 file of other kinds: 1 .gz",
-        "left out 1 image in no class folder: val/stray.png",
+        "left out 1 image without a class: val/stray.png",
     ]
     assert (inventory.total.images, inventory.total.labels) == (8, 9)
 

@@ -355,7 +355,9 @@ def test_a_test_folder_without_classes_is_left_out(tmp_path):
     assert list(open_for_training(str(tmp_path)).sources) == ["train", "val"]
     write_images(tmp_path / "validation", 1)
     (tmp_path / "val").rename(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match=r"no images in .*validation, which holds 1 image in no class folder: "):
+    with pytest.raises(
+        ValueError, match=r"^no class folders .*validation, which holds 1 image without a class: "
+    ):
         open_for_training(str(tmp_path))
 
 

@@ -84,7 +84,8 @@ def _split(root: Path, within: str) -> tuple[UnnumberedSplit, Inventory]:
     if not paths:
         reasons = inventory.reasons()
         holds = f", which holds {'; '.join(reasons)}" if reasons else ""
-        raise ValueError(f"no images in {folder}{holds}: it must hold one folder per class with images in it")
+        what = "no class folders with images in" if inventory.total.unclassed else "no images in"
+        raise ValueError(f"{what} {folder}{holds}: it must hold one folder per class with images in it")
     for name, its_own in found.items():
         _check_class(folder / name, its_own)
     ids = tuple(path for of_class in paths.values() for path in of_class)

@@ -1,13 +1,15 @@
 """Image data sets by Hugging Face `datasets`: of its hub, or Parquet, Arrow and image folders on this machine."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 from verydeep.ilsvrc_classes import normal_form
-from verydeep.images.sources.inventory import Found, Inventory
+from verydeep.images.sources.folders import FOLDERS
+from verydeep.images.sources.inventory import Found, FoundFile, Inventory, found_in
 from verydeep.images.sources.source import ImagePath, Source, digest, numbered
 from verydeep.images.sources.splits import (
     SPLIT_NAMES,
@@ -18,6 +20,7 @@ from verydeep.images.sources.splits import (
     names_of_present_splits,
     natural_order,
 )
+from verydeep.images.sources.walk import files_below
 from verydeep.machine.libraries import library
 
 PREFIX = "hub:"
@@ -26,6 +29,12 @@ _LABEL_COLUMNS = ("label", "labels", "class", "class_name", "cls", "category")
 """Tried in this order where no column is marked as holding classes."""
 
 _FILE_KINDS = {".parquet": "parquet", ".arrow": "arrow"}
+
+_THEIR_SPLITS = {"all": "train", "train": "train", "val": "validation", "test": "test"}
+"""What the library calls our splits."""
+
+_TABLES = frozenset((".parquet", ".arrow", ".csv", ".json", ".jsonl", ".tsv", ".txt"))
+"""Endings of files that a data set's rows may come from."""
 
 _BINARY = ("binary", "large_binary")
 
@@ -55,11 +64,13 @@ def _hub_splits(name: str) -> FoundSplits:
     labelled = {ours: split for ours, split in splits.items() if split is not None}
     if not labelled:
         raise ValueError(f"{name}: its images have no labels")
-    rows = {ours: len(loaded[theirs]) for ours, theirs in theirs_by_ours.items()}
-    places = {
-        ours: Found(images=count) if ours in labelled else Found(unclassed=tuple(map(str, range(count))))
-        for ours, count in rows.items()
-    }
+    places: dict[str, Found] = {}
+    for ours, theirs in theirs_by_ours.items():
+        rows = range(len(loaded[theirs]))
+        unlabelled = Found(unclassed=tuple(f"{ours}/{row}" for row in rows))
+        places[ours] = Found(images=len(rows)) if ours in labelled else unlabelled
+    if Path(path).expanduser().is_dir():
+        places |= _beside_rows(Path(path).expanduser().resolve(), loaded.values(), name, chosen)
     return FoundSplits(labelled, Inventory(places=places))
 
 
@@ -73,6 +84,8 @@ def _load(path: str, name: str) -> dict[str, Any]:
     try:
         if local.is_dir() and any((local / file).is_file() for file in ("dataset_dict.json", "state.json")):
             loaded = datasets.load_from_disk(str(local))
+        elif local.is_dir() and (files := _files_of_splits(local.resolve())):
+            loaded = datasets.load_dataset("imagefolder", data_files=files)
         elif local.is_dir():
             loaded = datasets.load_dataset(str(local.resolve()))
         elif local.is_file():
@@ -85,6 +98,23 @@ def _load(path: str, name: str) -> dict[str, Any]:
     except Exception as error:  # the library, its readers and its transport raise almost anything
         raise ValueError(f"{name} cannot be loaded: {str(error) or type(error).__name__}") from error
     return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+
+
+def _files_of_splits(folder: Path) -> dict[str, list[str]] | None:
+    """Return the image files of each split of a folder of class folders; None if it is another kind of data set.
+
+    The library would divide a folder itself, by words in the names of files, and drop the files without such a word.
+    """
+    if any(folder.rglob("metadata.*")):
+        return None
+    try:
+        splits = FOLDERS.splits(str(folder)).splits
+    except ValueError:
+        return None
+    return {
+        _THEIR_SPLITS[split]: sorted(os.path.join(found.where, path) for path in found.numbered(found.names).ids)
+        for split, found in splits.items()
+    }
 
 
 def _split(rows: Any, split: str, name: str, chosen: dict[str, str]) -> UnnumberedSplit | None:
@@ -119,6 +149,30 @@ def _hub_source(rows: Any, image: str, classes: tuple[str, ...], labels: tuple[i
         read=partial(_read, rows, image),
         fingerprint_of=partial(_fingerprint, rows, image, files),
     )
+
+
+def _beside_rows(folder: Path, splits: Iterable[Any], name: str, chosen: dict[str, str]) -> dict[str, Found]:
+    """Count what is in a folder of image files beside those that are rows; nothing where rows hold the images."""
+    entries = list(files_below(folder))
+    if not any(entry.what == "image" for entry in entries):
+        return {}
+    rows = {
+        os.path.realpath(path)
+        for split in splits
+        for path in _field(split, _columns(split.features, name, chosen)[0], "path").to_pylist()
+        if path
+    }
+    return {"": found_in(_not_in(rows, folder, entries))}
+
+
+def _not_in(rows: Collection[str], folder: Path, entries: Iterable[FoundFile]) -> Iterator[FoundFile]:
+    for entry in entries:
+        if entry.what == "other" and Path(entry.path).suffix.lower() in _TABLES:
+            yield FoundFile("label", entry.path)
+        elif entry.what != "image":
+            yield entry
+        elif os.path.realpath(folder / entry.path) not in rows:
+            yield FoundFile("unclassed", entry.path)
 
 
 def _paths(files: Sequence[str | None], split: str, index: int) -> tuple[ImagePath, ...]:

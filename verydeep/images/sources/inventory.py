@@ -109,7 +109,7 @@ class Inventory:
                 counted(found.hidden, "hidden file or leftover of a program", "hidden files or leftovers of programs")
             )
         for names, what in (
-            (found.unclassed, ("image in no class folder", "images in no class folder")),
+            (found.unclassed, ("image without a class", "images without a class")),
             (found.dangling, ("link to what is not there", "links to what is not there")),
             (
                 found.repeated,
