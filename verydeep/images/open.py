@@ -16,7 +16,7 @@ from verydeep.images.sources.folders import FOLDERS
 from verydeep.images.sources.given import GivenImage, given_images
 from verydeep.images.sources.hub import HUB
 from verydeep.images.sources.shards import SHARDS
-from verydeep.images.sources.source import Source
+from verydeep.images.sources.source import Source, all_of
 from verydeep.images.sources.splits import FoundSplits, Splits, UnnumberedSplit, hold_out
 from verydeep.images.sources.walk import files_beside_folders, is_image_file, subfolders
 from verydeep.images.tolerance import MAX_PIXELS
@@ -100,9 +100,10 @@ def open_boxed(
     if not objects:
         raise ValueError(f"no boxes in {', '.join(map(str, options.boxes)) or 'no file'}")
     check = BoxCheck(crowds=[annotation.where for annotation in annotations if annotation.crowd])
-    wanted = {name: splits.source(name) for name in names}
+    together = "all" in names and "all" not in splits.sources
+    wanted = splits.sources if together else {name: splits.source(name) for name in names}
     boxes = boxes_by_split(splits.sources, objects, options.boxes)
-    boxed = {}
+    boxed: dict[str, Source] = {}
     with reporting("check boxes", total=sum(map(len, wanted.values()))) as report:
         for name, source in wanted.items():
             boxed[name] = with_boxes(
@@ -114,7 +115,7 @@ def open_boxed(
                 max_pixels=max_pixels,
                 advance=report.advance,
             )
-    return boxed, check
+    return ({"all": all_of(boxed)} if together else boxed), check
 
 
 def open_one_split(
@@ -144,7 +145,7 @@ def _without_classes(path: Path) -> bool:
 
 def _only_split(splits: Splits, split: str | None) -> Source:
     if split is None and "all" not in splits.sources and len(splits.sources) > 1:
-        raise ValueError(f"{splits.name} has splits: say which of {', '.join(splits.sources)} (--split)")
+        raise ValueError(f"{splits.name} has splits: say which of {', '.join(splits.sources)}, all (--split)")
     only = "all" if "all" in splits.sources else next(iter(splits.sources))
     return replace(splits.source(split or only), inventory=splits.inventory)
 

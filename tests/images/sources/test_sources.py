@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from verydeep.images.decode import decode
-from verydeep.images.open import open_for_training
+from verydeep.images.decode import UnusableImageError, decode
+from verydeep.images.open import open_for_testing, open_for_training, open_one_split
 from verydeep.images.sources.source import Sample, memory_source, subset
 from verydeep.images.sources.splits import Splits, stratified_split
 
@@ -232,7 +232,7 @@ def test_a_split_that_is_not_there_is_refused(tmp_path):
     for name in ("ant", "bee"):
         write_images(tmp_path / name, 5)
     splits = open_for_training(str(tmp_path))
-    with pytest.raises(ValueError, match=r"has no split 'test': choose one of train, val$"):
+    with pytest.raises(ValueError, match=r"has no split 'test': choose one of train, val, all$"):
         splits.source("test")
 
 
@@ -355,9 +355,7 @@ def test_a_test_folder_without_classes_is_left_out(tmp_path):
     assert list(open_for_training(str(tmp_path)).sources) == ["train", "val"]
     write_images(tmp_path / "validation", 1)
     (tmp_path / "val").rename(tmp_path / "elsewhere")
-    with pytest.raises(
-        ValueError, match=r"^no class folders .*validation, which holds 1 image without a class: "
-    ):
+    with pytest.raises(ValueError, match=r"^no class folders .*validation, which holds 1 image without a class: "):
         open_for_training(str(tmp_path))
 
 
@@ -380,3 +378,38 @@ def test_numbered_classes_are_in_the_order_of_their_numbers(tmp_path):
     for name in ("10", "9", "2"):
         write_images(tmp_path / name, 5)
     assert open_for_training(str(tmp_path)).classes == ("2", "9", "10")
+
+
+def test_all_splits_together(tmp_path):
+    for split, count in {"train": 3, "val": 2, "test": 1}.items():
+        for start, name in enumerate(("ant", "bee")):
+            write_images(tmp_path / split / name, count, start=10 * start)
+    splits = open_for_testing(str(tmp_path), ("bee", "ant"))
+    whole = splits.source("all")
+    files = sorted(tmp_path.rglob("*.png"))
+    assert sorted(ids(whole)) == sorted(str(file.relative_to(tmp_path)) for file in files)
+    for index in range(len(whole)):
+        data, label, name = whole[index]
+        assert data == (tmp_path / name).read_bytes()
+        assert whole.classes[label] == name.split("/")[1]
+    assert len({whole.fingerprint, *(source.fingerprint for source in splits.sources.values())}) == 4
+    assert ids(open_one_split(str(tmp_path), "all")) == ids(whole)
+    with pytest.raises(ValueError, match=r"has splits: say which of train, val, test, all \(--split\)"):
+        open_one_split(str(tmp_path))
+    (tmp_path / "val" / "bee" / "010.png").unlink()
+    with pytest.raises(UnusableImageError, match=r"^val/bee/010\.png: unreadable"):
+        whole[whole.ids.index("val/bee/010.png")]
+
+
+def test_all_splits_of_a_source_whose_validation_images_are_held_out(tmp_path):
+    for split in ("train", "test"):
+        for name in ("ant", "bee"):
+            write_images(tmp_path / split / name, 5)
+    splits = open_for_testing(str(tmp_path), ("ant", "bee"))
+    assert len(set(splits.source("all").ids)) == len(splits.source("all")) == 20
+    file = tmp_path / "train" / "ant" / "000.png"
+    file.unlink()
+    whole = splits.source("all")
+    names = [name for name in whole.ids if name.endswith("ant/000.png") and not name.startswith("test")]
+    with pytest.raises(UnusableImageError, match=rf"^{names[0]}: unreadable"):
+        whole[whole.ids.index(names[0])]

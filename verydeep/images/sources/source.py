@@ -1,7 +1,7 @@
 """Images in a fixed order: a source is map-style, so order, resuming and sharing are arithmetic on indices."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -81,6 +81,8 @@ class Source:
             data = self.read(index)
         except OSError as error:
             raise UnusableImageError(name, "unreadable", error.strerror or str(error)) from error
+        except UnusableImageError as refusal:  # of a source that this one is made of, where it has another name
+            raise UnusableImageError(name, refusal.kind, refusal.detail) from refusal
         if self.digests and hashlib.sha256(data).digest() != self.digests[index]:
             raise UnusableImageError(name, "unreadable", "its file has changed meanwhile")
         return Sample(data, label, name)
@@ -106,6 +108,21 @@ def subset(source: Source, indices: Sequence[int]) -> Source:
         read=partial(_other_data, source, indices),
         fingerprint_of=partial(_of_subset, source, tuple(indices)),
         boxes=tuple(source.boxes[index] for index in indices) if source.boxes else (),
+    )
+
+
+def all_of(sources: Mapping[str, Source]) -> Source:
+    """Put the splits of a source together; an image's id then has the name of its split before it."""
+    places = tuple((split, index) for split, source in sources.items() for index in range(len(source)))
+    parts = [*sources.values()]
+    boxed = all(part.boxes for part in parts)
+    return Source(
+        classes=parts[0].classes,
+        labels=tuple(label for part in parts for label in part.labels),
+        paths=partial(_paths_in_all, sources, places),
+        read=partial(_data_in_all, sources, places),
+        fingerprint_of=partial(_of_all, sources),
+        boxes=tuple(box for part in parts for box in part.boxes) if boxed else (),
     )
 
 
@@ -162,6 +179,20 @@ def _other_data(source: Source, indices: Sequence[int], index: int) -> bytes:
     return source[indices[index]].data
 
 
+def _paths_in_all(
+    sources: Mapping[str, Source], places: Sequence[tuple[str, int]], index: int
+) -> tuple[ImagePath, ...]:
+    split, of_split = places[index]
+    paths = sources[split].paths(of_split)
+    first = paths[0].path
+    return (ImagePath(first if first.startswith(f"{split}/") else f"{split}/{first}"), *paths)
+
+
+def _data_in_all(sources: Mapping[str, Source], places: Sequence[tuple[str, int]], index: int) -> bytes:
+    split, of_split = places[index]
+    return sources[split][of_split].data
+
+
 def _of_contents(source: Source) -> str:
     hashes = (hashlib.sha256(source.read(index)).hexdigest() for index in range(len(source)))
     return digest(source.classes, *zip(hashes, source.labels, source.ids, strict=True))
@@ -169,6 +200,10 @@ def _of_contents(source: Source) -> str:
 
 def _of_subset(whole: Source, indices: tuple[int, ...], _: Source) -> str:
     return digest(whole.fingerprint, indices)
+
+
+def _of_all(sources: Mapping[str, Source], _: Source) -> str:
+    return digest(*((split, source.fingerprint) for split, source in sources.items()))
 
 
 def _of_other(other: Source, _: Source) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from verydeep.box_regression import Regression
 from verydeep.images.sources.inventory import Inventory
-from verydeep.images.sources.source import Source, subset
+from verydeep.images.sources.source import Source, all_of, subset
 
 _NAMES_OF_SPLITS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
 """Our name of each split, and the names that sources give it."""
@@ -51,13 +51,16 @@ class Splits:
         return "test" if "test" in self.sources else "val"
 
     def source(self, split: str) -> Source:
-        """Return the images of a split.
+        """Return the images of a split, or of `all` together.
 
         Raises:
             ValueError: this source has no such split.
         """
+        if split == "all" and split not in self.sources:
+            return all_of(self.sources)
         if split not in self.sources:
-            raise ValueError(f"{self.name} has no split {split!r}: choose one of {', '.join(self.sources)}")
+            names = ", ".join(dict.fromkeys([*self.sources, "all"]))
+            raise ValueError(f"{self.name} has no split {split!r}: choose one of {names}")
         return self.sources[split]
 
 
