@@ -11,12 +11,13 @@ import pytest
 from verydeep.machine.libraries import EXTRAS, MissingLibraryError, library
 
 ROOT = Path(__file__).parents[2]
+MODULES = {"pyyaml": "yaml"}
 
 
 def test_extras_are_those_of_pyproject():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     packages = {
-        extra: {re.match(r"[\w-]+", requirement)[0] for requirement in requirements}
+        extra: {MODULES.get(name, name) for name in (re.match(r"[\w-]+", each)[0] for each in requirements)}
         for extra, requirements in declared.items()
         if extra != "dev"
     }

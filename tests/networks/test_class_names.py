@@ -57,7 +57,7 @@ def test_an_id_and_its_word_are_one_class():
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"a\nb\n", "2 names for 3 outputs"), (b"a\nb\na\n", "has 'a' twice"), (b"\xff\xfe\x00", "not valid UTF-8")],
+    [(b"a\nb\n", "2 names for 3 outputs"), (b"a\nb\na\n", "has 'a' twice"), (b"\xff\x00", "not valid UTF-8")],
 )
 def test_files_of_names_that_do_not_fit(tmp_path, content, message):
     (tmp_path / "names").write_bytes(content)

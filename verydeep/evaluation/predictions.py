@@ -12,6 +12,7 @@ from verydeep.evaluation.metrics import TOP
 from verydeep.evaluation.results import Evaluation
 from verydeep.machine import atomic
 from verydeep.machine.libraries import library
+from verydeep.machine.text_files import table_lines
 from verydeep.statistics import Comparison, paired_comparison
 
 ID, TRUE, CLASS, PROBABILITY = "id", "true_class", "class_{}", "probability_{}"
@@ -124,7 +125,7 @@ def _read_predictions(file: Path) -> Predictions:
         if not all(isinstance(value, str) for column in predictions for value in column):
             raise ValueError("names of images and classes are not text")
         return predictions
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{file} holds no predictions that can be read: {error}") from error
 
 
@@ -134,8 +135,7 @@ def as_text(name: str) -> str:
 
 
 def _csv_columns(file: Path) -> dict[str, list[str]]:
-    with file.open(encoding="utf-8", newline="") as lines:
-        header, *rows = [row for row in csv.reader(lines) if row] or [[]]
+    header, *rows = [cells for _, cells in table_lines(file, stripped=False)] or [[]]
     if any(len(row) != len(header) for row in rows):
         raise ValueError("a line has more or fewer fields than the first")
     return {name: [row[number] for row in rows] for number, name in enumerate(header)}

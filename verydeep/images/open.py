@@ -95,7 +95,7 @@ def open_boxed(
     Raises:
         ValueError: unusable boxes; the message names file and line.
     """
-    annotations = [annotation for path in options.boxes for annotation in read_boxes(path)]
+    annotations = [annotation for path in options.boxes for annotation in read_boxes(path, options.box_units)]
     objects = [annotation for annotation in annotations if not annotation.crowd]
     if not objects:
         raise ValueError(f"no boxes in {', '.join(map(str, options.boxes)) or 'no file'}")

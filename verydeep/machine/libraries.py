@@ -18,6 +18,7 @@ EXTRAS = {
     "openvino": "openvino",
     "pillow_heif": "heif",
     "pyarrow": "parquet",
+    "yaml": "yaml",
 }
 """Package to extra, as pyproject.toml declares them."""
 

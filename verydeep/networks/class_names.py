@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from verydeep.ilsvrc_classes import ilsvrc_classes, ilsvrc_ids
+from verydeep.machine.text_files import read_text
 
 WORDS, _WNIDS = "words", "wnids"
 
@@ -49,10 +50,7 @@ def numbered_classes(count: int) -> tuple[str, ...]:
 def _from_file(path: Path, count: int) -> tuple[str, ...]:
     if not path.is_file():
         raise ValueError(f"class names are {WORDS}, {_WNIDS} or a file with a name per line; there is no file {path}")
-    try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not valid UTF-8") from error
+    names = tuple(line.strip() for line in read_text(path, strict=True).splitlines() if line.strip())
     if len(names) != count:
         raise ValueError(f"{path} has {len(names):,} names for {count:,} outputs")
     if len(set(names)) < count:

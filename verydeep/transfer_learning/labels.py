@@ -69,7 +69,7 @@ def labelled_images(data: str | Path | Source, split: str | None, options: Trans
         if isinstance(data, str | Path) and not Path(data).is_dir():
             raise ValueError(f"{data} is not a folder: with --labels SOURCE is a folder of images, without classes")
         source = open_one_split(given_images(data) if isinstance(data, str | Path) else data, split)
-        read = several_labels(options.labels, source)
+        read = several_labels(options.labels, source, separator=options.label_separator)
         labelled = Labelled(classes=read.classes, labels=read.labels)
     if options.test_images is not None:
         for_testing = np.zeros(len(source), bool)

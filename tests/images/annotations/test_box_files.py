@@ -75,7 +75,7 @@ def test_what_is_written_is_read(tmp_path_factory, rows, order, quoting, ends):
         for row in rows if order is None else [("file", "x0", "y0", "x1", "y1", "class"), *rows]:
             writer.writerow([row[place] for place in order or range(6)])
     first = 1 if order is None else 2
-    assert read_boxes(file) == [
+    assert read_boxes(file, "pixels") == [
         Annotation(name, tuple(box), kind, f"{file} line {number}")
         for number, (name, *box, kind) in enumerate(rows, first)
     ]
@@ -150,7 +150,7 @@ LONG = "x" * 1000
         ("csv", "1.jpg,1,2,3,4,cat\n2.jpg,1,2,3\n", r" line 2: a line is file,x0,y0,x1,y1,class, not 2.jpg,1,2,3$"),
         ("csv", "1.jpg,1,2,3,4\n2.jpg,1,two,3,4\n", r" line 2: a box is four numbers, not 1,two,3,4$"),
         ("csv", "1.jpg,a,b,c,d,cat\n2.jpg,1,2,3,4,cat\n", r" line 1: a box is four numbers, not a,b,c,d$"),
-        ("csv", "1.jpg;1;2;3;4;cat\n", r" line 1: a line is file,x0,y0,x1,y1,class, not 1.jpg;1;2;3;4;cat$"),
+        ("csv", "1.jpg:1:2:3:4:cat\n", r" line 1: a line is file,x0,y0,x1,y1,class, not 1.jpg:1:2:3:4:cat$"),
         ("csv", "1.jpg,1,2,3,inf\n", r" line 1: a box is four finite numbers, not 1,2,3,inf$"),
         ("csv", ",1,2,3,4\n", r" line 1: a line is"),
         ("csv", f"{LONG},1,2,3,4,cat,{LONG},\n", r" line 1: a line is .{30,125}\.\.\.$"),
@@ -256,7 +256,7 @@ def test_damage_is_told_with_its_place(tmp_path, name, text, message):
 def test_what_is_not_there_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"no file '.*a.csv'"):
         read_boxes(tmp_path / "a.csv")
-    with pytest.raises(ValueError, match="no XML files in"):
+    with pytest.raises(ValueError, match=r"no \.xml or \.txt files in"):
         read_boxes(tmp_path)
     with pytest.raises(ValueError, match=r"boxes are a .csv, .xml or .json file"):
         read(tmp_path / "a.txt", "")

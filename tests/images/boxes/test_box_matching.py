@@ -71,7 +71,10 @@ PATHS = st.builds(lambda folders, file: [*folders, file], st.lists(COMPONENTS, m
 )
 @settings(max_examples=500, deadline=None)
 def test_the_longer_path_ends_with_the_shorter(folders, images, name):
-    """Counted from the end, component by component; the folder of another split, or of none, does not fit."""
+    """Counted from the end, component by component; the folder of another split, or of none, does not fit.
+
+    A name may leave out what is between the folder of a split and its end.
+    """
     images = [(folders[which % len(folders)], path) for which, path in images]
     known = {folder for folder, _ in images}
     known |= SPLITS.keys() if known & SPLITS.keys() else set()
@@ -82,7 +85,9 @@ def test_the_longer_path_ends_with_the_shorter(folders, images, name):
         before = name[-len(path) - 1] if len(name) > len(path) else None
         own = SPLITS.get(before, before) == SPLITS.get(folder, folder)
         if not same or (before in known and not own):
-            common.append((0, False))
+            of_split = name[0] in SPLITS and SPLITS[name[0]] == SPLITS.get(folder)  # train/1.jpg for train/cat/1.jpg
+            end = name[1:] and path[-len(name[1:]) :] == name[1:]
+            common.append((len(name) - 1, False) if of_split and end else (0, False))
         else:
             common.append((len(pairs), name == path))
     best = max(common)

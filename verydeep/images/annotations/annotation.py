@@ -27,6 +27,8 @@ class Annotation(NamedTuple):
     """Height and width of the image, where the file has them."""
     crowd: bool = False
     """COCO's word for a box around many objects."""
+    relative: bool = False
+    """Whether the edges are shares of the image's width and height, 0..1."""
 
 
 class Listed(NamedTuple):

@@ -1,4 +1,4 @@
-"""Files of boxes: CSV, Pascal VOC (a folder of XML files) and COCO (JSON)."""
+"""Files of boxes: CSV, Pascal VOC (a folder of XML files), COCO (JSON) and YOLO (a folder of .txt files)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from verydeep.images.annotations.annotation import Annotation, Listed, finite, four_numbers, stated_size
+from verydeep.images.annotations.annotation import Annotation, Listed, finite, four_numbers, quoted, stated_size
 from verydeep.images.annotations.csv_boxes import csv_boxes
+from verydeep.images.annotations.units import BoxUnits
+from verydeep.images.annotations.yolo_boxes import yolo_boxes, yolo_files
 from verydeep.images.decode import Size
 from verydeep.machine.documents import parse_json
 from verydeep.machine.errors import one_line
@@ -56,18 +58,39 @@ class _Coco:
     categories: list[_CocoCategory] | None = None
 
 
+_ROUNDING = 0.001
+"""By which shares of an image's sides may miss 0..1."""
+
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
-def read_boxes(path: str | Path) -> list[Annotation]:
-    """Read all boxes of a CSV file, a COCO file (.json), an XML file, or of the XML files in a folder and below (VOC).
+def read_boxes(path: str | Path, units: BoxUnits | None = None) -> list[Annotation]:
+    """Read all boxes of a CSV file, a COCO file (.json), an XML file (VOC), or of a folder of XML or YOLO's .txt files.
 
-    CSV: `file,x0,y0,x1,y1,class`, or in the order that a first line of names gives.
+    CSV: `file,x0,y0,x1,y1,class`, or in the order that a first line of names gives. `units` are those of the boxes.
 
     Raises:
-        ValueError: no such file, another kind, or one that is damaged; the message says where.
+        ValueError: no such file, another kind, or one that is damaged; boxes that are of other units, or may be; the
+            message says where.
     """
-    return [entry for entry in read_annotations(path, "boxes") if isinstance(entry, Annotation)]
+    boxes = [entry for entry in read_annotations(path, "boxes") if isinstance(entry, Annotation)]
+    unsaid = [box for box in boxes if not box.relative]
+    within = all(_is_within_1(box.box) for box in unsaid)
+    if unsaid and within and units is None:
+        raise ValueError(
+            f"all boxes in {path} lie within 0..1, as shares of an image's width and height do: say --box-units "
+            "relative, or --box-units pixels if that is what they are"
+        )
+    if units != "relative":
+        return boxes
+    for box in unsaid:
+        if not _is_within_1(box.box):
+            raise ValueError(f"{box.where}: with --box-units relative a box lies within 0..1, not {quoted(box.box)}")
+    return [box._replace(relative=True) for box in boxes]
+
+
+def _is_within_1(box: Sequence[float]) -> bool:
+    return min(box) >= -_ROUNDING and max(box) <= 1 + _ROUNDING
 
 
 def read_annotations(path: str | Path, what: str) -> Iterator[Annotation | Listed]:
@@ -81,14 +104,18 @@ def read_annotations(path: str | Path, what: str) -> Iterator[Annotation | Liste
     path = Path(path)
     if path.is_dir():
         files = sorted(file for file in path.rglob("[!.]*") if file.suffix.lower() == ".xml")
+        if not files and (of_yolo := yolo_files(path)):
+            yield from yolo_boxes(path, of_yolo)
+            return
         if not files:
             raise ValueError(
-                f"no XML files in {path}: {what} are a CSV file, a COCO file or a folder of VOC's XML files"
+                f"no .xml or .txt files in {path}: {what} are a CSV file, a COCO file, or a folder of VOC's XML "
+                "files or of YOLO's .txt files"
             )
     else:
         files = [path]
         if path.suffix.lower() not in _READERS:
-            raise ValueError(f"{what} are a .csv, .xml or .json file, or a folder of .xml files, not {path}")
+            raise ValueError(f"{what} are a .csv, .xml or .json file, or a folder of .xml or .txt files, not {path}")
         if not path.is_file():
             raise ValueError(f"no file {str(path)!r}")
     for file in files:
@@ -114,7 +141,8 @@ def _voc_boxes(path: Path) -> Iterator[Annotation | Listed]:
             raise ValueError(f"{where} has no {', '.join(missing)} in its bndbox")
         x0, y0, x1, y1 = four_numbers([*sides.values()], where)
         name, difficult = ((element.findtext(tag) or "").strip() for tag in ("name", "difficult"))
-        yield Annotation(image, (x0 - 1, y0 - 1, x1, y1), name or None, where, difficult not in ("", "0"), size)
+        first = 0 if _is_within_1((x0, y0, x1, y1)) and (x0, y0) != (1, 1) else 1  # pixels are counted from 1
+        yield Annotation(image, (x0 - first, y0 - first, x1, y1), name or None, where, difficult not in ("", "0"), size)
 
 
 def _root(path: Path) -> ElementTree.Element:

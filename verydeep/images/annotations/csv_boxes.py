@@ -1,16 +1,16 @@
 """Boxes of CSV files, whose columns come by name or in our order."""
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from verydeep.images.annotations.annotation import Annotation, four_numbers, quoted, stated_size
+from verydeep.machine.text_files import table_lines
 
 COLUMNS = ("file", "x0", "y0", "x1", "y1", "class")
 """In the order of a file that does not name them; the class may be missing."""
 
 FILE_NAMES = frozenset({"file", "filename", "filepath", "image", "imagefile", "imagename", "imagepath", "path"})
-_CLASS_NAMES = frozenset({"class", "classname", "label", "category"})
+CLASS_NAMES = frozenset({"class", "classname", "label", "category"})
 
 _EDGES = (
     ("x0", "y0", "x1", "y1"),
@@ -31,30 +31,12 @@ def csv_boxes(path: Path) -> Iterator[Annotation]:
         ValueError: it is damaged, or has other columns; the message names the line.
     """
     columns: Sequence[str] = COLUMNS
-    for count, (number, cells) in enumerate(csv_lines(path)):
+    for count, (number, cells) in enumerate(table_lines(path)):
         where = f"{path} line {number}"
         if count == 0 and (named := named_columns(cells, where)):
             columns = named
         else:
             yield annotation_of(cells, where, columns)
-
-
-def csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield number and cells of every line of a CSV file that is not empty.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.reader(file, skipinitialspace=True, strict=True)
-        number = 1
-        try:
-            for row in reader:
-                if any(cells := [cell.strip() for cell in row]):
-                    yield number, cells
-                number = reader.line_num + 1
-        except csv.Error as error:
-            raise ValueError(f"{path} line {number}: {error}: are all quotation marks closed?") from error
 
 
 def named_columns(cells: Sequence[str], where: str) -> Sequence[str] | None:
@@ -64,17 +46,22 @@ def named_columns(cells: Sequence[str], where: str) -> Sequence[str] | None:
         ValueError: it names columns that are not those of boxes.
     """
     names = [plain(cell) for cell in cells]
-    known = FILE_NAMES | _CLASS_NAMES | {"name", *_SIZE}.union(*_EDGES)
+    known = FILE_NAMES | CLASS_NAMES | {"name", *_SIZE}.union(*_EDGES)
     if any(map(_is_number, cells)) or not known & set(names):
         return None
-    edges = next((edges for edges in _EDGES if set(edges) <= set(names)), ())
+    edges = edges_of(names)
     ours = dict(zip(edges, COLUMNS[1:5], strict=False)) | {side: side for side in _SIZE}
-    ours |= dict.fromkeys(FILE_NAMES, "file") | dict.fromkeys(_CLASS_NAMES, "class")
+    ours |= dict.fromkeys(FILE_NAMES, "file") | dict.fromkeys(CLASS_NAMES, "class")
     ours["name"] = "class" if FILE_NAMES & set(names) else "file"
     columns = [ours.get(name, "") for name in names]
     if len(set(columns)) < len(columns) or not set(columns) >= set(COLUMNS[:5]) or "" in columns:
         raise ValueError(f"{where}: columns are {','.join(COLUMNS)} in any order, not {quoted(cells)}")
     return columns
+
+
+def edges_of(names: Collection[str]) -> Sequence[str]:
+    """Return the names of a box's edges among those of columns; none if not all four are there."""
+    return next((edges for edges in _EDGES if set(edges) <= set(names)), ())
 
 
 def annotation_of(cells: Sequence[str], where: str, columns: Sequence[str] = COLUMNS) -> Annotation:

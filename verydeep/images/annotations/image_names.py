@@ -11,6 +11,7 @@ from pathlib import Path
 from verydeep.images.image_kinds import IMAGE_SUFFIXES
 from verydeep.images.sources.source import ImagePath, Source
 from verydeep.images.sources.splits import SPLIT_NAMES
+from verydeep.machine.text_files import read_text
 from verydeep.presentation.numbers import first_few
 
 _NO_FIT = (0, False)
@@ -105,7 +106,7 @@ def read_image_list(file: str | Path, source: Source) -> list[int]:
     names = ImageNames(paths=paths_of(source))
     lines: dict[int, int] = {}
     unknown = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not (name := line.strip()):
             continue
         if not (fitting := names.fitting(name)):
@@ -125,10 +126,16 @@ def read_image_list(file: str | Path, source: Source) -> list[int]:
 
 
 def _fit(wanted: str, image: ImagePath, known: frozenset[str]) -> tuple[int, bool]:
-    """Return how many folders and files a name shares with an image's path, and whether they are the same."""
+    """Return how many folders and files a name shares with an image's path, and whether they are the same.
+
+    A name may also be that of a split and the end of a path there.
+    """
     path = image.path
     if f"/{path}".endswith(f"/{wanted}"):
         return wanted.count("/") + 1, path == wanted
+    split, _, rest = wanted.partition("/")
+    if rest and split in SPLIT_NAMES and split in image.folders and f"/{path}".endswith(f"/{rest}"):
+        return rest.count("/") + 1, False  # `train/1.jpg` for `train/cat/1.jpg`
     if not wanted.endswith(f"/{path}"):
         return _NO_FIT
     folder = wanted.removesuffix(f"/{path}").rsplit("/", 1)[-1]

@@ -1,4 +1,4 @@
-"""Files that say which classes each image shows: CSV, Pascal VOC and COCO."""
+"""Files that say which classes each image shows: CSV, Pascal VOC, COCO and YOLO."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -9,17 +9,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int8
 
-from verydeep.images.annotations.annotation import Annotation, quoted
+from verydeep.ilsvrc_classes import normal_form
+from verydeep.images.annotations.annotation import Annotation
 from verydeep.images.annotations.box_files import read_annotations
-from verydeep.images.annotations.csv_boxes import COLUMNS as BOX_COLUMNS
-from verydeep.images.annotations.csv_boxes import FILE_NAMES, annotation_of, csv_lines, named_columns, plain
 from verydeep.images.annotations.image_names import ImageNames, paths_of
+from verydeep.images.annotations.label_tables import csv_labels
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import natural_order
 from verydeep.presentation.numbers import first_few, plural
-
-_COLUMNS = ("file", "class")
-"""Of a CSV file of labels; one of boxes will do as well."""
 
 SHOWN, _NOT_SHOWN, _NOT_COUNTED = 1, -1, 0
 """What an image is for a class."""
@@ -47,23 +44,25 @@ class SeveralLabels:
     """`SHOWN`, `_NOT_SHOWN`, or `_NOT_COUNTED` where all objects of the class in the image are difficult."""
 
 
-def several_labels(file: str | Path, source: Source) -> SeveralLabels:
+def several_labels(file: str | Path, source: Source, *, separator: str | None = None) -> SeveralLabels:
     """Read from a file which classes the images of a source show.
 
     CSV: `file,class`, a line for each label, with or without a first line that names the columns; `file,` is an image
-    that shows none of the classes. CSV of boxes, COCO and VOC: the classes of an image's boxes. An image whose objects
-    of a class are all difficult counts neither as showing it nor as not showing it, as in VOC's own evaluation.
+    that shows none of the classes. A cell may hold several labels with a `separator` between them, or each class has a
+    column of 0 and 1 (`csv_labels`). CSV of boxes, COCO, VOC and YOLO: the classes of an image's boxes. An image whose
+    objects of a class are all difficult counts neither as showing it nor as not showing it, as in VOC's own evaluation.
     `ImageNames.fitting` says which image a name means.
 
     Args:
-        file: a .csv, .json (COCO) or .xml file, or a folder of .xml files.
+        file: a .csv, .json (COCO) or .xml file, or a folder of .xml or .txt files.
         source: the images.
+        separator: what stands between several labels in a cell, or `none`.
 
     Raises:
         ValueError: unusable file, a name that fits no image or several, an image that the file does not name, a label
             that is listed twice, or fewer than two classes; the message says where.
     """
-    labels = list(_read(Path(file)))
+    labels = [_normal(label) for label in _read(Path(file), separator)]
     of_images = _by_image(labels, source)
     if missing := [name for index, name in enumerate(source.ids) if index not in of_images]:
         how = ": a line `name,` is for an image that shows none of the classes" if Path(file).suffix == ".csv" else ""
@@ -104,9 +103,13 @@ def _as_array(of_images: dict[int, list[_Label]], classes: Sequence[str], images
     return array
 
 
-def _read(path: Path) -> Iterator[_Label]:
+def _read(path: Path, separator: str | None) -> Iterator[_Label]:
     if path.suffix.lower() == ".csv" and path.is_file():
-        yield from _csv(path)
+        for label in csv_labels(path, separator):
+            if isinstance(label, Annotation):
+                yield _of_box(label)
+            else:
+                yield _Label(label.image, label.class_name, False, False, label.where)
         return
     for entry in read_annotations(path, "labels"):
         if isinstance(entry, Annotation):
@@ -115,25 +118,8 @@ def _read(path: Path) -> Iterator[_Label]:
             yield _Label(entry.image, None, False, True, entry.where)
 
 
-def _csv(path: Path) -> Iterator[_Label]:
-    columns: Sequence[str] = BOX_COLUMNS
-    for count, (number, cells) in enumerate(csv_lines(path)):
-        where, of_labels = f"{path} line {number}", len(cells) == len(_COLUMNS)
-        if count == 0 and (named := _named(cells, where)):
-            columns = named
-        elif of_labels and cells[0]:
-            yield _Label(cells[0], cells[1] or None, False, False, where)
-        elif of_labels or len(cells) < len(BOX_COLUMNS) - 1:
-            raise ValueError(f"{where}: a line is {','.join(_COLUMNS)}, one for each label, not {quoted(cells)}")
-        else:
-            yield _of_box(annotation_of(cells, where, columns))
-
-
-def _named(cells: Sequence[str], where: str) -> Sequence[str] | None:
-    """Return the columns of boxes that a first line names; None if it names none."""
-    if len(cells) != len(_COLUMNS):
-        return named_columns(cells, where)
-    return BOX_COLUMNS if plain(cells[0]) in {*FILE_NAMES, "name"} else None
+def _normal(label: _Label) -> _Label:
+    return label if label.class_name is None else label._replace(class_name=normal_form(label.class_name))
 
 
 def _of_box(box: Annotation) -> _Label:

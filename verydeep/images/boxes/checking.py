@@ -109,7 +109,7 @@ def with_boxes(
         _check_classes(source, kept, boxes, left_out)
     check.left_out.update(left_out)
     check.several.extend(several)
-    check.cut_off.extend(boxes[i].name for i, checked in kept.items() if boxes[i].own[0].box != tuple(checked.box))
+    check.cut_off.extend(boxes[i].name for i, checked in kept.items() if _is_cut_off(boxes[i].own[0], checked))
     return boxed_source(subset(source, tuple(kept)), tuple(kept.values()))
 
 
@@ -128,23 +128,31 @@ def _checked(
     named = f"{annotation.where}: the box {x0:g},{y0:g},{x1:g},{y1:g} of {of_image.name}"
     if x1 <= x0 or y1 <= y0:
         raise BadBoxError(f"{named} has no area")
-    box = np.array(annotation.box)
     try:
         size, stored = image_sizes(source[index].data, of_image.name, max_pixels=max_pixels)
     except UnusableImageError:
-        return ObjectBox(box, None)  # left to the quarantine
-    inside = clipped(box, size)
+        return ObjectBox(np.array(annotation.box), None)  # left to the quarantine
+    inside = clipped(_in_pixels(annotation, size), size)
     fault = _fault(annotation, inside, size)
     if fault:
         raise BadBoxError(f"{named} {fault}, which is {_sides(size)}{_turned(size, stored)}")
     return ObjectBox(inside, size)
 
 
+def _in_pixels(annotation: Annotation, size: Size) -> Box:
+    """Return the box of a file in pixels of an image of this size (height, width)."""
+    return np.array(annotation.box) * ([size[1], size[0]] * 2 if annotation.relative else 1.0)
+
+
+def _is_cut_off(annotation: Annotation, checked: ObjectBox) -> bool:
+    return checked.size is not None and not np.array_equal(_in_pixels(annotation, checked.size), checked.box)
+
+
 def _fault(annotation: Annotation, inside: Box, size: Size) -> str:
     """Say what is wrong with a box that has an area; `inside` is what an image of this size holds of it."""
     if annotation.size not in (None, size):
         return f"is of an image of {_sides(annotation.size)}, not of this one"
-    if np.abs(inside - np.array(annotation.box)).max() > _ROUNDING:
+    if np.abs(inside - _in_pixels(annotation, size)).max() > _ROUNDING:
         return "is not in the image"
     return "has no area in the image" if inside[0] >= inside[2] or inside[1] >= inside[3] else ""
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from verydeep.ilsvrc_classes import class_numbers
+from verydeep.ilsvrc_classes import class_numbers, normal_form
 from verydeep.images.annotations.annotation import Annotation
 from verydeep.images.annotations.image_names import ImageNames, paths_of
 from verydeep.images.sources.source import Source
@@ -77,7 +77,7 @@ def _by_image(
     other: dict[int, Annotation] = {}
     for annotation in annotations:
         fitting = names.fitting(annotation.image)
-        label = numbers.get(annotation.class_name) if annotation.class_name is not None else None
+        label = None if annotation.class_name is None else numbers.get(normal_form(annotation.class_name))
         of_class = [index for index in fitting if annotation.class_name is None or labels[index] == label]
         if of_class:
             own[names.only(of_class, annotation.image, annotation.where)].append(annotation)

@@ -25,6 +25,7 @@ from verydeep.images.sources.splits import (
     natural_order,
 )
 from verydeep.images.sources.walk import files_beside_folders, subfolders
+from verydeep.machine.text_files import read_text
 from verydeep.presentation.terminal import reporting
 
 _SUFFIX = ".tar"
@@ -217,10 +218,7 @@ def _class_names(shard: Path) -> tuple[str, ...]:
 
 
 def _read_class_names(file: Path) -> tuple[str, ...]:
-    try:
-        names = tuple(normal_form(name.strip()) for name in file.read_text(encoding="utf-8-sig").splitlines())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not valid UTF-8: {error}") from error
+    names = tuple(normal_form(name.strip()) for name in read_text(file, strict=True).splitlines())
     if len(set(names)) < len(names) or not all(names):
         raise ValueError(f"{file} must name each class once, a line each, without empty lines")
     return names
