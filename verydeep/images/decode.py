@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from verydeep.images.image_kinds import begins_as_heif, formats_for, missing_for_heif
 from verydeep.images.tolerance import MAX_PIXELS
+from verydeep.images.transparent_colour import transparent_pixels
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 """An image, [H, W, 3], RGB in 0..255; H and W differ from image to image."""
@@ -109,8 +110,13 @@ def upright_rgb(image: Image.Image) -> Pixels:
     Raises:
         Exception: almost anything, if it was opened from a broken file and is not loaded yet.
     """
+    transparent = transparent_pixels(image)
     image.load()  # which turns a TIFF upright
-    return np.array(_upright(np.asarray(_to_rgb(image)), _orientation(image)))
+    if transparent is None:
+        return np.array(_upright(np.asarray(_to_rgb(image)), _orientation(image)))
+    pixels = np.array(_to_rgb(image, opaque=True))
+    pixels[transparent] = WHITE
+    return _upright(pixels, _orientation(image))
 
 
 def is_image(data: bytes) -> bool:
@@ -214,7 +220,7 @@ def _upright(stored: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(stored)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, *, opaque: bool = False) -> Image.Image:
     if image.mode == "F":
         raise ValueError("pixels are fractions in an unknown range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
@@ -224,7 +230,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         grey += _SIXTEEN_BIT_STEP // 2
         grey //= _SIXTEEN_BIT_STEP
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
+    if image.has_transparency_data and not opaque:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
