@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from verydeep.machine.regular_files import read_file
+
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 _SEPARATORS = (",", ";", "\t")
@@ -26,7 +28,7 @@ def read_text(path: Path, *, strict: bool = False) -> str:
     Raises:
         ValueError: it is not valid UTF-16 or, if `strict`, UTF-8.
     """
-    data = path.read_bytes()
+    data = read_file(path)
     utf_16 = data.startswith(_UTF_16)
     try:
         if utf_16:
