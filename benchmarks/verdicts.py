@@ -48,7 +48,7 @@ class Truth:
     more_sd: Mapping[str, float] = field(default_factory=dict)
     """Factors on it, by training."""
     shift: Mapping[str, float] = field(default_factory=dict)
-    """Percentage points on the errors of trainings, by name, or of protocols."""
+    """Percentage points on the errors of trainings, by name, of protocols, or of single tests."""
     from_a: float = 0.0
     """Correlation of a seed's errors among nets that start from A."""
 
@@ -57,7 +57,7 @@ class Truth:
         trainings, protocol = test.split(" ", 1)
         own = [self.shift.get(training, 0.0) for training in trainings.split("+")]
         fused = self.shift.get("+", 0.0) * (len(own) > 1)
-        return ERROR + sum(own) / len(own) + self.shift.get(protocol, 0.0) + fused
+        return ERROR + sum(own) / len(own) + self.shift.get(protocol, 0.0) + self.shift.get(test, 0.0) + fused
 
 
 def outcomes(truth: Truth, tests: list[str], *, seeds: int, images: int, rng: np.random.Generator) -> dict:
@@ -132,6 +132,7 @@ NULLS = (
         for some in (("D-256",), ("B-256", "E-256"), ("A-256", "C-256", "D-256"))
     ),
     Truth(name="nets from A correlated", from_a=0.5),
+    Truth(name="small filters help on centre crops alone", shift={"B-5x5-256 centre single": 3.0}),
     Truth(
         name="at the margin",
         shift={"A-LRN-256": -MARGIN, "E-256": MARGIN, "D-256-glorot": MARGIN},

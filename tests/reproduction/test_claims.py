@@ -26,7 +26,11 @@ def test_the_whole_grid_can_tell_of_every_part_of_every_claim():
         ("D-256-512+E-256-512 dense paper", "E-256-512 dense paper")
     ]
     assert pairs["b_against_b_5x5"] == [(one_scale("B-256-glorot"), one_scale("B-5x5-256"))]
+    assert [(first.name, second.name) for first, second in pairs["b_against_b_5x5_on_centre_crops"]] == [
+        ("B-256-glorot centre single", "B-5x5-256 centre single")
+    ]
     assert compared(Grid(only=QUICK))["b_against_b_5x5"] == [(one_scale("B-256"), one_scale("B-5x5-256"))]
+    assert "b_against_b_5x5_on_centre_crops" not in compared(Grid(tables=(4,)))
 
 
 def test_claims_and_their_parts_have_ids_of_their_own():

@@ -121,14 +121,24 @@ def test_a_training_that_was_cut_off_is_not_compared():
     assert by_id(findings(outcomes, guessing=CHANCE))["small_filters_help"].verdict == "holds"
     told = by_id(findings(outcomes, guessing=CHANCE, unfinished=["B-5x5-256"]))["small_filters_help"]
     assert told.verdict == told.verdict_of_trained == "cannot_be_told"
-    assert told.why == "trained too briefly to compare (B-5x5-256): B errs less than B with 5 x 5 layers"
+    too_brief = "trained too briefly to compare (B-5x5-256): {} B errs less than B with 5 x 5 layers"
+    assert told.why == "; ".join(too_brief.format(how) for how in ("on centre crops", "densely"))
+
+
+def test_small_filters_are_told_on_centre_crops_and_densely():
+    outcomes = sampled(lambda name: 20, sd=0.2)
+    crops, worse = "B-5x5-256 centre single", sampled(lambda name: 30, sd=0.2, seed=1)
+    told = by_id(findings({**outcomes, crops: worse[crops]}, guessing=CHANCE))["small_filters_help"]
+    assert told.verdict == "holds_in_part"
+    assert told.why.startswith("holds: on centre crops B errs less than B with 5 x 5 layers; open: densely B errs")
+    assert told.parts[0].second_error == pytest.approx(100 * worse[crops].mean())
 
 
 def test_a_network_that_does_not_learn_with_some_seed_says_nothing_of_how_the_others_vary():
     outcomes = sampled(lambda name: 30 if name == "B-5x5-256" else 20, sd=0.2)
     told = by_id(findings(outcomes, guessing=CHANCE))["small_filters_help"]
     outcomes["E-256 dense single"][0] = True
-    (part,), (before,) = by_id(findings(outcomes, guessing=CHANCE))["small_filters_help"].parts, told.parts
+    (_, part), (_, before) = by_id(findings(outcomes, guessing=CHANCE))["small_filters_help"].parts, told.parts
     assert part.networks.ci95 == pytest.approx(before.networks.ci95, abs=0.3)
 
 

@@ -53,9 +53,16 @@ def test_the_tests_of_all_tables():
     dense = {f"{name} dense {scales}" for name in STARTS for scales in ("single", "paper")}
     fifth = {f"{network}-256-512 {method} paper" for network in "DE" for method in ("dense", "crops", "both")}
     fused = {f"D-256-512+E-256-512 {method} paper" for method in ("dense", "crops", "both")}
+    centre = {f"{name} centre single" for name in list(STARTS)[:9]}
     seven = {"D-256+D-384+D-256-512+C-256+C-384+E-256+E-384 dense paper"}
-    assert found == dense | fifth | fused | seven
+    assert found == dense | fifth | fused | seven | centre
     assert len(Grid().entries) == len(found)
+
+
+def test_centre_crops_are_there_to_compare_small_filters_with_large_ones():
+    assert not any("centre" in name for name in entry_names(Grid(only=("A", "B", "D"))))
+    tested = {name for name in entry_names(Grid(only=("A", "B-5x5", "D"), tables=(3,))) if "centre" in name}
+    assert tested == {f"{name}-256 centre single" for name in ("A", "B-5x5", "D")} | {"D-256-glorot centre single"}
 
 
 @pytest.mark.parametrize(

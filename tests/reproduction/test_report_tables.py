@@ -48,17 +48,24 @@ def test_without_table_3_there_is_no_chart_of_it(tmp_path):
 
 def test_three_seeds_and_everything(everything):
     page, markdown, results = everything
-    assert {table: len(rows) for table, rows in results["tables"].items()} == {"3": 15, "4": 15, "5": 6, "6": 4}
+    assert {table: len(rows) for table, rows in results["tables"].items()} == {"3": 24, "4": 15, "5": 6, "6": 4}
     row = next(row for row in results["tables"]["3"] if row["entry"] == "D-256-512 dense single")
     assert row["of_seeds"] == [16.0, 16.5, 17.0]
     assert row["top1_error"] == pytest.approx(16.5)
     low, high = row["top1_error_ci95"]
     assert 10 < low < 16 < 17 < high < 23
     cells = ["[256;512]", "384", "16.5", f"{low:.1f} to {high:.1f}", "16.0, 16.5, 17.0", "2.0", "25.6", "8.1"]
-    assert ["D", *cells] in html_table(page, "As Table 3")
+    assert ["D", "dense", *cells] in html_table(page, "As Table 3")
     assert ["D", "dense", *cells] in markdown_table(markdown, "One test scale")[0]
     unseeded = [row for row in html_table(page, "As Table 3") if row[0] == "D (Glorot)"]
     assert unseeded[0][-2:] == ["–", "–"]
+    assert [row["entry"] for row in results["tables"]["3"][15:]] == [
+        f"{name} centre single"
+        for name in (
+            *("A-256", "A-LRN-256", "B-256", "B-256-glorot", "B-5x5-256"),
+            *("C-256", "D-256", "D-256-glorot", "E-256"),
+        )
+    ]
 
 
 def test_an_interval_over_seeds_allows_for_how_they_differ(tmp_path):

@@ -32,7 +32,7 @@ PROTOCOLS: dict[Method, str] = {
     "dense": "dense evaluation",
     "crops": "multi-crop evaluation",
     "both": "multi-crop & dense evaluation",
-    "centre": "evaluation of centre crops",
+    "centre": "centre-crop evaluation",
 }
 """Names of the protocols, where the paper has them (Table 5) its own."""
 

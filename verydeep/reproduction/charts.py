@@ -64,12 +64,12 @@ def _draw_curves(panel: Axes, trainings: Sequence[TrainedNetwork], curves: Curve
 def error_against_depth(
     trainings: Sequence[TrainedNetwork], rows: Sequence[TableRow], *, unfinished: Collection[str] = ()
 ) -> str:
-    """Draw the test error of every network by weight layers, with each seed and the interval; several S side by side.
+    """Draw the dense test error of every network by weight layers, with each seed and the interval.
 
-    A line joins the networks that differ in depth alone, at each S. Trainings in `unfinished` are marked.
+    Several S stand side by side. A line joins the networks that differ in depth alone, at each S. Trainings in `unfinished` are marked.
     """
     known = {one.name: one for one in trainings}
-    points = [(known[row.errors.trainings[0]], row.errors) for row in rows]
+    points = [(known[row.errors.trainings[0]], row.errors) for row in rows if row.errors.method == "dense"]
     points.sort(key=lambda point: point[0].weight_layers)
     layers = {one.label: one.weight_layers for one, _ in points}
     scales = [scale for scale in SCALES if scale in {one.scale for one, _ in points}]

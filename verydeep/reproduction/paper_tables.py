@@ -27,9 +27,9 @@ class Entry:
         return f"{'+'.join(self.trainings)} {self.method} {self.scales}{where}"
 
 
-def one_scale(training: str) -> Entry:
-    """Return the dense test of a training at the paper's one scale."""
-    return Entry(trainings=(training,), method="dense", scales="single")
+def one_scale(training: str, *, method: Method = "dense") -> Entry:
+    """Return the test of a training at the paper's one scale."""
+    return Entry(trainings=(training,), method=method, scales="single")
 
 
 def several_scales(*trainings: str, method: Method = "dense") -> Entry:
@@ -53,15 +53,10 @@ class PaperTable:
     networks: int = 1
     """Fewest networks in a line; tests of fewer are there to be compared with the lines."""
 
-    @property
-    def compares_methods(self) -> bool:
-        """Whether its lines differ in the way to look at the images; in the paper all of these are of jittered nets."""
-        return self.figures_are is not None
-
     def lines(self, names: Sequence[str]) -> list[Entry]:
-        """Return the tests that the table shows, in the paper's order of networks, the largest fusion first."""
+        """Return the tests that the table shows: the largest fusion first, centre crops last, networks as the paper."""
         shown = [entry for entry in self.entries(names) if len(entry.trainings) >= self.networks]
-        return sorted(shown, key=lambda entry: (-len(entry.trainings), paper.NETWORKS.index(_networks(entry)[0])))
+        return sorted(shown, key=_place)
 
     def reported(self, entry: Entry) -> paper.Row | None:
         """Return the paper's line for a test (its jittered networks' in Tables 5 and 6), if it has one."""
@@ -69,11 +64,26 @@ class PaperTable:
         if first.unseeded:
             return None
         network = paper.SUBMITTED.network if entry.trainings == SEVEN else " + ".join(_networks(entry))
-        return paper.reported(self.rows, network, None if self.compares_methods else first.scale, method=entry.method)
+        return paper.reported(self.rows, network, None if self.figures_are else first.scale, method=entry.method)
 
 
 def _networks(entry: Entry) -> list[str]:
     return [TRAININGS_BY_NAME[name].network for name in entry.trainings]
+
+
+def _place(entry: Entry) -> tuple[int, bool, int]:
+    return -len(entry.trainings), entry.method == "centre", paper.NETWORKS.index(_networks(entry)[0])
+
+
+def _table_3(names: Sequence[str]) -> list[Entry]:
+    """Return all trainings densely; where B-5x5 is one, those at its S on centre crops too, as in section 4.1.
+
+    All of them, because verdicts take the variance by seeds from networks that were tested alike.
+    """
+    compared = TRAININGS_BY_NAME["B-5x5-256"]
+    same_scale = [name for name in names if TRAININGS_BY_NAME[name].scale == compared.scale]
+    on_crops = same_scale if compared.name in names else []
+    return [*map(one_scale, names), *(one_scale(name, method="centre") for name in on_crops)]
 
 
 def _table_5(names: Sequence[str]) -> list[Entry]:
@@ -96,7 +106,7 @@ PAPER_TABLES = (
         number=3,
         heading="One test scale",
         caption="As Table 3 of the paper: dense evaluation at one scale.",
-        entries=lambda names: [one_scale(name) for name in names],
+        entries=_table_3,
         rows=paper.TABLE_3,
     ),
     PaperTable(
