@@ -1,5 +1,7 @@
 """Images too large for memory: tiles against the whole."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -47,12 +49,16 @@ def test_tiles_give_the_same_map(name, size):
         assert difference(score_map(net, image, pixels=pixels), whole) < 1e-5
 
 
-@settings(max_examples=25, deadline=None)
-@given(height=st.integers(64, 400), width=st.integers(64, 400), cells=st.integers(1, 150))
-def test_tiles_give_the_same_map_of_any_size(height, width, cells):
+GRIDS = ("centred", "floor", "ceil")
+
+
+@settings(max_examples=30, deadline=None)
+@given(height=st.integers(64, 400), width=st.integers(64, 400), cells=st.integers(1, 150), grid=st.sampled_from(GRIDS))
+def test_tiles_give_the_same_map_of_any_size(height, width, cells, grid):
     net, image = lively("D", crop=64), noise(height, width)
     with torch.inference_mode():
-        assert difference(score_map(net, image, pixels=cells * CELL), net.score_map(image)) < 1e-5
+        whole = net.score_map(image, grid=grid)
+    assert difference(score_map(net, image, pixels=cells * CELL, grid=grid), whole) < 1e-5
 
 
 def test_tiles_need_the_context_that_they_have(monkeypatch):
@@ -92,17 +98,25 @@ def test_the_map_is_put_together_from_a_few_rows_at_a_time(monkeypatch):
 
 
 @settings(max_examples=200, deadline=None)
-@given(side=st.integers(32, 3000), positions=st.integers(1, 100), context=st.integers(0, 5))
-def test_spans_keep_every_position_once_and_their_grid_is_the_images(side, positions, context):
+@given(
+    side=st.integers(32, 3000),
+    positions=st.integers(1, 100),
+    context=st.integers(0, 5),
+    grid=st.sampled_from(GRIDS),
+)
+def test_spans_keep_every_position_once_and_their_grid_is_the_images(side, positions, context, grid):
     kept = []
-    for start, end, first, last in dense._spans(side, positions, context):
+    for start, end, first, last in dense._spans(side, positions, context, grid):
         assert 0 <= start < end <= side
         assert start % 32 == 0
-        assert (end - start) % 32 == side % 32  # so it is centred by the same offset
+        if grid == "ceil":
+            assert (end - start) % 32 == 0 or end == side
+        else:
+            assert (end - start) % 32 == side % 32  # so it is centred by the same offset
         kept += range(start // 32 + first, start // 32 + last)
         assert first >= min(context, start // 32)
-        assert (end - start) // 32 - last >= min(context, (side - end) // 32)
-    assert kept == list(range(side // 32))
+        assert (end - start) // 32 - last >= min(context, (side - end) // 32) - (grid == "ceil" and end == side)
+    assert kept == list(range(math.ceil(side / 32) if grid == "ceil" else side // 32))
 
 
 @settings(max_examples=200, deadline=None)

@@ -29,6 +29,7 @@ KEYS = [
     "source",
     "split",
     "protocol",
+    "grid",
     "scales",
     "n",
     "top1_error",
@@ -135,7 +136,7 @@ def test_results_as_json_have_exactly_the_documented_keys(tmp_path):
     result = json.loads(json.dumps(result))
     assert result["runs"] == [str(folder) for folder in folders]
     assert (result["source"], result["split"], result["protocol"], result["n"]) == ("made up", "val", "dense", 5)
-    assert result["scales"] == [224, 256, 288]
+    assert (result["grid"], result["scales"]) == ("centred", [224, 256, 288])
     assert len(result["top1_error_ci95"]) == 2
     assert [run["name"] for run in result["per_run"]] == result["runs"]
     assert [run["n"] for run in result["per_run"]] == [5, 5]

@@ -109,7 +109,21 @@ def test_an_image_is_decoded_once_for_all_runs_and_views(tmp_path, decoded):
 
 @pytest.mark.parametrize(
     "change",
-    ["weights", "network", "flip", "contents", "order", "crops", "centre", "scale", "max_pixels", "torch", "pillow"],
+    [
+        "weights",
+        "network",
+        "flip",
+        "contents",
+        "order",
+        "crops",
+        "centre",
+        "floor",
+        "ceil",
+        "scale",
+        "max_pixels",
+        "torch",
+        "pillow",
+    ],
 )
 def test_nothing_is_taken_for_something_else(tmp_path, change, monkeypatch):
     """A-LRN has the same weights as A; the changed image is a file of the same name, size and class."""
@@ -132,6 +146,8 @@ def test_nothing_is_taken_for_something_else(tmp_path, change, monkeypatch):
             data = Splits(name="noise", sources={"test": memory_source(classes=CLASSES, samples=tuple(part)[::-1])})
         case "crops" | "centre":
             options = {"protocol": change}
+        case "floor" | "ceil":
+            options = {"grid": change}
         case "scale":
             options = {"scales": [257]}  # 37 pixels as well: the same images, so the same posteriors
             assert evaluated(folder, **options).from_cache == 1

@@ -70,11 +70,11 @@ def source_of(*images):
     return memory_source(classes=tuple("abcdefg"), samples=tuple(samples))
 
 
-def naive_dense(net, name, image, *, scales, mirror=True, centred=True, softmax_first=False):
+def naive_dense(net, name, image, *, scales, mirror=True, grid="centred", softmax_first=False):
     """The dense posterior of one image, in double precision."""
     found = []
     for view in naive_rescaled(net, image, scales=scales, mirror=mirror):
-        scores = torch.stack(naive_scores(net, name, view, centred=centred))
+        scores = torch.stack(naive_scores(net, name, view, grid=grid))
         found.append(scores.softmax(dim=1).mean(dim=0) if softmax_first else scores.mean(dim=0).softmax(dim=0))
     return torch.stack(found).mean(dim=0).numpy()
 
@@ -88,7 +88,7 @@ def naive_crops(net, name, image, *, scales, mirror=True, steps=5):
             for left in np.linspace(0, whole.shape[1] - side, steps).round().astype(int):
                 crop = whole[top : top + side, left : left + side]
                 for view in (crop, crop[:, ::-1]) if mirror else (crop,):
-                    (scores,) = naive_scores(net, name, view, centred=False)
+                    (scores,) = naive_scores(net, name, view, grid="floor")
                     found.append(scores.softmax(dim=0))
     assert len(found) == len(scales) * steps**2 * (1 + mirror)
     return torch.stack(found).mean(dim=0).numpy()
@@ -107,12 +107,12 @@ def naive_rescaled(net, image, *, scales, mirror):
     return views
 
 
-def naive_scores(net, name, pixels, *, centred):
-    """Class scores of every window, by loops."""
+def naive_scores(net, name, pixels, *, grid):
+    """Class scores of every window, by loops; poolings by floor and ceil are PyTorch's."""
     weights = {key: value.double() for key, value in net.state_dict().items()}
     height, width = pixels.shape[:2]
     x = torch.from_numpy(pixels.astype(np.float64) - np.array(MEAN)).permute(2, 0, 1)
-    top, left = (height % 32 // 2, width % 32 // 2) if centred else (0, 0)
+    top, left = (height % 32 // 2, width % 32 // 2) if grid == "centred" else (0, 0)
     for stage, kernels in enumerate(STAGES[name], 1):
         for place, kernel in enumerate(kernels, 1):
             layer = f"conv{stage}_{place}"
@@ -120,8 +120,11 @@ def naive_scores(net, name, pixels, *, centred):
             x = F.conv2d(x[None], weights[f"{layer}.weight"], weights[f"{layer}.bias"], padding=padding)[0].clamp(min=0)
         if name == "A-LRN" and stage == 1:
             x = naive_lrn(x)
-        x = naive_pooling(x, first_row=(top >> (stage - 1)) & 1, first_column=(left >> (stage - 1)) & 1)
-    assert x.shape[1:] == (height // 32, width // 32)
+        if grid == "centred":
+            x = naive_pooling(x, first_row=(top >> (stage - 1)) & 1, first_column=(left >> (stage - 1)) & 1)
+        else:
+            x = F.max_pool2d(x, kernel_size=2, stride=2, ceil_mode=grid == "ceil")
+    assert x.shape[1:] == ((-(-height // 32), -(-width // 32)) if grid == "ceil" else (height // 32, width // 32))
     window = net.architecture.crop // 32
     scores = []
     for i in range(x.shape[1] - window + 1):
@@ -175,6 +178,24 @@ def test_posteriors_with_a_larger_window_and_with_or_without_the_mirror(name, mi
     assert np.abs(cropped - naive_crops(net, name, images[0], scales=(256,), mirror=mirror)).max() < 1e-5
 
 
+@pytest.mark.parametrize("grid", ["floor", "ceil"])
+@pytest.mark.parametrize(("name", "crop"), [("A", 32), ("D", 64)])
+def test_posteriors_on_the_grids_of_other_libraries(name, crop, grid):
+    net, scales, images = lively(name, crop=crop), (256, 512), [picture(61, 47, 0), picture(90, 131, 1)]
+    found = posteriors(net, source_of(*images), Protocol(scales=scales, grid=grid))
+    expected = np.stack([naive_dense(net, name, image, scales=scales, grid=grid) for image in images])
+    assert np.abs(found - expected).max() < 1e-5
+
+
+def test_a_grid_is_that_of_dense_evaluation():
+    assert Protocol(method="both", scales=(256,), grid="ceil").views == ("dense by ceil", "crops")
+    assert Protocol(method="crops", scales=(256,)).grid_used is None
+    with pytest.raises(ValueError, match="grid is one of centred, floor, ceil, not round"):
+        Protocol(scales=(256,), grid="round")
+    with pytest.raises(ValueError, match="with --protocol crops leave out --grid"):
+        Protocol(method="crops", scales=(256,), grid="floor")
+
+
 @pytest.mark.parametrize("size", [(32, 32), (32, 39), (61, 32)])
 def test_crops_that_coincide_count_as_often_as_the_grid_has_them(size):
     net, image = lively("A"), picture(*size)
@@ -218,7 +239,14 @@ def test_crops_do_not_depend_on_how_many_are_computed_at_once(pixels):
 
 @pytest.mark.parametrize(
     "change",
-    [{"mirror": False}, {"centred": False}, {"softmax_first": True}, {"scales": (256,)}, {"scales": (256, 384)}],
+    [
+        {"mirror": False},
+        {"grid": "floor"},
+        {"grid": "ceil"},
+        {"softmax_first": True},
+        {"scales": (256,)},
+        {"scales": (256, 384)},
+    ],
 )
 def test_the_comparison_would_notice(change):
     """Each part of the protocol moves the posterior far more than the 1e-5 above."""

@@ -436,6 +436,13 @@ def test_an_exported_network_needs_no_layers(model, photos, tmp_path, protocol):
     assert len(list((tmp_path / "maps").iterdir())) == 11
 
 
+def test_an_exported_network_has_the_centred_grid_alone(model, photos):
+    with pytest.raises(ValueError, match="^an exported file has the centred grid only: use the run for --grid ceil$"):
+        predict(exported(model), photos, grid="ceil")
+    floor, ceil = (list(predict(model, photos, top=7, grid=grid)) for grid in ("floor", "ceil"))
+    assert np.abs(table_of(floor) - table_of(ceil)).max() > 1e-4
+
+
 def test_an_exported_network_computes_on_the_cpu_alone(model, photos, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # what `auto` would take
     predict(exported(model), photos)

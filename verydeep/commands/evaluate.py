@@ -10,6 +10,7 @@ from verydeep.evaluation.tables import evaluation_tables
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Runtime
+from verydeep.networks.grids import PoolingGrid
 from verydeep.presentation.terminal import show, show_report
 
 
@@ -19,6 +20,7 @@ def evaluate(
     split: str | None = None,
     protocol: Method = "dense",
     scales: Sequence[int] | Scales | None = None,
+    grid: PoolingGrid = "centred",
     cache: bool = True,
     outputs: TestOutputOptions = TestOutputs(),
     images: ImageOptions = Tolerance(),
@@ -35,6 +37,8 @@ def evaluate(
             crop in the middle without its mirror image, as libraries report errors.
         scales: Test scales Q for a crop of 224, such as 256,384,512; single: the training scale; paper (the default):
             the three that follow from it. For centre the default is 256.
+        grid: Where the positions of dense evaluation lie if an image's sides are no multiples of 32: centred; floor, as
+            PyTorch pools; ceil, as Caffe does, which the paper used.
         cache: Keep what is computed of every image, and use what was kept of the same weights, images and scale.
         outputs.predictions: Write the five most probable classes of every image to this file (.csv or .parquet).
         outputs.report: Write a page with pictures into this folder: confusion, calibration, wrong images, score maps.
@@ -49,6 +53,7 @@ def evaluate(
         split=split,
         protocol=protocol,
         scales=scales,
+        grid=grid,
         runtime=runtime,
         tolerance=images,
         cache=cache,

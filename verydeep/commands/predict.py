@@ -10,6 +10,7 @@ from verydeep.evaluation.protocols import Method, Scales
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.machine.processes import under_torchrun
 from verydeep.machine.runtime import Runtime
+from verydeep.networks.grids import PoolingGrid
 from verydeep.prediction.tables import prediction_table
 from verydeep.transfer_learning.tables import classification_table
 
@@ -20,6 +21,7 @@ def predict(
     top: int = 5,
     protocol: Method | None = None,
     scales: Sequence[int] | Scales | None = None,
+    grid: PoolingGrid | None = None,
     map: options.OutputFolder = None,
     max_pixels: int = MAX_PIXELS,
     outputs: options.PredictionOutputOptions = options.PredictionOutputs(),
@@ -38,6 +40,8 @@ def predict(
             two; centre: the crop in the middle without its mirror image, as libraries report errors.
         scales: Test scales Q for a crop of 224, such as 256,384,512; single (the default): the training scale; paper:
             the three that follow from it. For centre the default is 256.
+        grid: Where the positions of dense evaluation lie if an image's sides are no multiples of 32: centred (the
+            default); floor, as PyTorch pools; ceil, as Caffe does, which the paper used.
         map: Write each image with the score map of its first class over it into this folder.
         max_pixels: Larger images are refused.
     """
@@ -45,7 +49,7 @@ def predict(
 
     source = images_asked_for(images, outputs)
     common = {"images": source, "top": top, "runtime": runtime, "max_pixels": max_pixels}
-    views = {"protocol": protocol, "scales": scales, "maps": map}
+    views = {"protocol": protocol, "scales": scales, "grid": grid, "maps": map}
     given = {name: value for name, value in views.items() if value is not None}
     stream = (_by_classifier if is_classifier(run) else _by_network)(run, common, given)
     present(stream, outputs, images=len(source))
@@ -73,7 +77,7 @@ def _by_classifier(folder: Path, common: dict[str, Any], views: dict[str, Any]) 
     if views:
         raise ValueError(
             f"{folder} is a classifier of features, which sees images as when it was made: leave out --protocol, "
-            "--scales and --map"
+            "--scales, --grid and --map"
         )
     if under_torchrun():
         raise ValueError(f"{folder} is a classifier of features, used by one process: start this without torchrun")

@@ -12,6 +12,7 @@ from torch import Tensor
 from verydeep.evaluation.pixel_limits import MOST_PIXELS, NO_LIMITS, PixelLimits
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.arithmetic import describe
+from verydeep.networks.grids import PoolingGrid, positions_along
 from verydeep.networks.vgg import VGG, ScoringNetwork
 
 _POSITIONS_AT_ONCE = 4096
@@ -20,7 +21,12 @@ _POSITIONS_AT_ONCE = 4096
 
 @torch.inference_mode()
 def dense_posteriors(
-    net: ScoringNetwork, images: Num[Tensor, "B 3 H W"], *, mirror: bool, limits: PixelLimits = NO_LIMITS
+    net: ScoringNetwork,
+    images: Num[Tensor, "B 3 H W"],
+    *,
+    mirror: bool,
+    limits: PixelLimits = NO_LIMITS,
+    grid: PoolingGrid = "centred",
 ) -> Float[Tensor, "B K"]:
     """Return the posteriors, on the CPU, of whole images in 0..255 of the crop's size or larger.
 
@@ -29,38 +35,38 @@ def dense_posteriors(
     """
     net.eval()
     views = [images, images.flip(-1)] if mirror else [images]
-    posteriors = _score_map(net, views, limits.image).mean(dim=(2, 3)).softmax(dim=1).cpu()
+    posteriors = _score_map(net, views, limits.image, grid).mean(dim=(2, 3)).softmax(dim=1).cpu()
     return posteriors.unflatten(0, (len(views), len(images))).mean(dim=0)
 
 
 @torch.inference_mode()
 def score_map(
-    net: ScoringNetwork, images: Num[Tensor, "B 3 H W"], *, pixels: int = MOST_PIXELS
+    net: ScoringNetwork, images: Num[Tensor, "B 3 H W"], *, pixels: int = MOST_PIXELS, grid: PoolingGrid = "centred"
 ) -> Float[Tensor, "B K h w"]:
-    """Return `net.score_map(images)` without more than `pixels` in the first layers at once.
+    """Return `net.score_map(images, grid=grid)` without more than `pixels` in the first layers at once.
 
     The part of a tile that is left out is beyond the reach of the part that is kept, so the map is the same up to
     rounding. The network is put into its testing mode.
     """
     net.eval()
-    return _score_map(net, [images], pixels)
+    return _score_map(net, [images], pixels, grid)
 
 
-def _score_map(net: ScoringNetwork, views: Sequence[Tensor], pixels: int) -> Tensor:
+def _score_map(net: ScoringNetwork, views: Sequence[Tensor], pixels: int, grid: PoolingGrid) -> Tensor:
     """Return the score maps of several batches, one after the other.
 
     An exported network has no `pool5` to go on from, so its own score maps are put together.
     """
     if isinstance(net, VGG):
-        pool5 = [_mapped(net, view, pixels, partial(_pool5, net), window=1) for view in views]
-        return _head(net, torch.cat(pool5))
-    window = net.architecture.window
-    return torch.cat([_mapped(net, view, pixels, net.score_map, window=window) for view in views])
+        compute = partial(_pool5, net, grid)
+        return _head(net, torch.cat([_mapped(net, view, pixels, compute, grid, window=1) for view in views]))
+    compute, window = partial(net.score_map, grid=grid), net.architecture.window
+    return torch.cat([_mapped(net, view, pixels, compute, grid, window=window) for view in views])
 
 
-def _pool5(net: VGG, images: Tensor) -> Tensor:
+def _pool5(net: VGG, grid: PoolingGrid, images: Tensor) -> Tensor:
     images = images.to(net.mean_rgb.device, torch.float32, memory_format=torch.channels_last)
-    return net.activations(images, ["pool5"], dense=True)["pool5"]
+    return net.activations(images, ["pool5"], dense=True, grid=grid)["pool5"]
 
 
 def _head(net: VGG, pool5: Tensor) -> Tensor:
@@ -73,30 +79,38 @@ def _head(net: VGG, pool5: Tensor) -> Tensor:
 
 
 def _mapped(
-    net: ScoringNetwork, images: Tensor, pixels: int, compute: Callable[[Tensor], Tensor], *, window: int
+    net: ScoringNetwork,
+    images: Tensor,
+    pixels: int,
+    compute: Callable[[Tensor], Tensor],
+    grid: PoolingGrid,
+    *,
+    window: int,
 ) -> Tensor:
     """Return `compute(images)`, a map whose positions see `window` x `window` of `pool5`; large images in tiles."""
     height, width = images.shape[2:]
     if height * width <= pixels:
         return compute(images)
-    return torch.cat([_in_tiles(net, image[None], pixels, compute, window) for image in images])
+    return torch.cat([_in_tiles(net, image[None], pixels, compute, grid, window) for image in images])
 
 
 def _in_tiles(
-    net: ScoringNetwork, image: Tensor, pixels: int, compute: Callable[[Tensor], Tensor], window: int
+    net: ScoringNetwork,
+    image: Tensor,
+    pixels: int,
+    compute: Callable[[Tensor], Tensor],
+    grid: PoolingGrid,
+    window: int,
 ) -> Tensor:
-    """Put a map together from tiles, whose grid is the image's.
-
-    For that they start at multiples of 32 pixels, and their sides are the image's modulo 32.
-    """
+    """Put a map together from tiles, whose grid is the image's."""
     context, (height, width) = _context(net), image.shape[2:]
-    high, wide = (side // DOWNSAMPLING - window + 1 for side in (height, width))
+    high, wide = (positions_along(side, window, grid) for side in (height, width))
     rows, columns = _tile_size(high, wide, context + window // 2, pixels // DOWNSAMPLING**2)
     strips = []
-    for across in _spans(height, rows, context, window):
+    for across in _spans(height, rows, context, grid, window):
         strip = image[:, :, across.start : across.stop]
         tiles = []
-        for along in _spans(width, columns, context, window):
+        for along in _spans(width, columns, context, grid, window):
             tile = compute(strip[:, :, :, along.start : along.stop])
             tiles.append(tile[:, :, across.first : across.last, along.first : along.last])
         strips.append(torch.cat(tiles, dim=3))
@@ -127,12 +141,17 @@ class _Span(NamedTuple):
     last: int
 
 
-def _spans(side: int, positions: int, context: int, window: int = 1) -> list[_Span]:
-    """Return the tiles along a side of so many pixels, each of which contributes `positions` of the map."""
-    whole, rest = divmod(side, DOWNSAMPLING)
+def _spans(side: int, positions: int, context: int, grid: PoolingGrid, window: int = 1) -> list[_Span]:
+    """Return the tiles along a side of so many pixels, each of which contributes `positions` of the map.
+
+    They start at multiples of 32 pixels, and are as long as the side modulo 32, for a centred grid begins at half of
+    that; a last position by `ceil` has only those few.
+    """
+    count, rest = positions_along(side, window, grid), side % DOWNSAMPLING
     spans = []
-    for start in range(0, whole - window + 1, positions):
-        stop = min(start + positions, whole - window + 1)
-        low, high = max(0, start - context), min(whole, stop + window - 1 + context)
-        spans.append(_Span(DOWNSAMPLING * low, DOWNSAMPLING * high + rest, start - low, stop - low))
+    for start in range(0, count, positions):
+        stop = min(start + positions, count)
+        low, high = max(0, start - context), min(count + window - 1, stop + window - 1 + context)
+        end = min(side, DOWNSAMPLING * high + (0 if grid == "ceil" else rest))
+        spans.append(_Span(DOWNSAMPLING * low, end, start - low, stop - low))
     return spans

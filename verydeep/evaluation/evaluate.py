@@ -24,6 +24,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Runtime, torch_device
+from verydeep.networks.grids import PoolingGrid
 from verydeep.presentation.terminal import reporting
 from verydeep.runs.model import warnings_of
 from verydeep.version import __version__
@@ -41,6 +42,7 @@ def evaluate(
     split: str | None = None,
     protocol: Method = "dense",
     scales: Sequence[int] | Scales | None = None,
+    grid: PoolingGrid = "centred",
     runtime: Runtime | None = None,
     tolerance: Tolerance | None = None,
     cache: bool = True,
@@ -58,6 +60,8 @@ def evaluate(
         protocol: `dense`, `crops`, `both` or `centre` (`Protocol.method`).
         scales: Q for a crop of 224, or `paper` (the three that follow from each run's S), or `single` (Q = S). If not
             given, `paper`; 256 for `centre`.
+        grid: of dense evaluation, where an image's sides are no multiples of 32: `centred`, `floor` as PyTorch pools,
+            or `ceil` as Caffe does (docs/DEVIATIONS.md).
         runtime: device, and processes that decode.
         tolerance: how many images may be unusable; those are left out, named, and not counted in `n`.
         cache: keep posteriors, and use those that were kept, of the same weights, files, views and scale.
@@ -69,7 +73,7 @@ def evaluate(
     """
     runtime, tolerance = runtime or Runtime(), tolerance or Tolerance()
     device = torch_device(runtime.device)
-    runs = tested_runs([run] if isinstance(run, str | Path) else run, protocol, scales)
+    runs = tested_runs([run] if isinstance(run, str | Path) else run, protocol, scales, grid)
     classes = runs[0].model.classes
     splits = open_for_testing(data, classes)
     split = split or testing_split(splits, [one.name for one in runs])

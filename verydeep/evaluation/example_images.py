@@ -20,6 +20,7 @@ from verydeep.evaluation.score_maps import (
 )
 from verydeep.images.decode import Pixels
 from verydeep.images.sources.source import Source
+from verydeep.networks.grids import PoolingGrid
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.presentation.terminal import reporting
 from verydeep.runs.model import Model
@@ -111,10 +112,10 @@ def examples(evaluation: Evaluation, source: Source, model: Model) -> Examples:
     wrong, mapped = _chosen(images)
     positions = positions_of(source, images.ids)
     scale = max(evaluation.per_run[0].scales)
-    side, drawn = scale_in_pixels(scale, crop), []
+    side, grid, drawn = scale_in_pixels(scale, crop), evaluation.grid or "centred", []
     with reporting("draw score maps", total=len(mapped)) as report:
         for index in mapped:
-            drawn.append(_mapped(images, index, model, image_at_scale(source, positions[index], side)))
+            drawn.append(_mapped(images, index, model, image_at_scale(source, positions[index], side), grid))
             report.advance()
     shown = tuple(one for one in drawn if math.prod(one.positions) >= _FEWEST_POSITIONS)
     stops = colours(np.linspace(0, 1, _LEGEND_STEPS)).tolist()
@@ -152,9 +153,9 @@ def _example(images: TestedImages, index: int, picture: Pixels) -> Example:
     )
 
 
-def _mapped(images: TestedImages, index: int, model: Model, image: Pixels) -> MappedExample:
+def _mapped(images: TestedImages, index: int, model: Model, image: Pixels, grid: PoolingGrid) -> MappedExample:
     """Lay the maps of the predicted and the true class over an image as it was tested."""
-    maps = posterior_map(model.net, image)
+    maps = posterior_map(model.net, image, grid=grid)
     labels = dict.fromkeys((int(images.predicted[index]), int(images.labels[index])))
     rows, columns = maps.shape[1:]
     return MappedExample(
@@ -163,7 +164,7 @@ def _mapped(images: TestedImages, index: int, model: Model, image: Pixels) -> Ma
         layers=tuple(
             Layer(
                 class_name=model.classes[label],
-                picture=data_address(fitted(overlay(image, maps[label], crop=model.net.architecture.crop))),
+                picture=data_address(fitted(overlay(image, maps[label], crop=model.net.architecture.crop, grid=grid))),
                 least=float(maps[label].min()),
                 greatest=float(maps[label].max()),
             )

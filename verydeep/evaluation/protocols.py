@@ -5,28 +5,25 @@ Only posteriors are ever averaged: over the mirror, over crops, over scales, and
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from verydeep.networks.architecture import PAPER_CROP
+from verydeep.networks.grids import PoolingGrid
 from verydeep.networks.scales import middle_scale, scale_range
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ViewName = Literal["dense", "crops", "centre"]
-"""The whole image, the paper's 50 crops of it, or the crop in its middle."""
+ViewName = Literal["dense", "dense by floor", "dense by ceil", "crops", "centre"]
+"""The whole image, on one of three grids, the paper's 50 crops of it, or the crop in its middle."""
 
 Windows = Literal["dense", "crops"]
 """Windows of an image on which boxes are sought: with the image around them, or cut out, as crops are in training."""
 
 Method = Literal["dense", "crops", "both", "centre"]
 
-_VIEWS: dict[Method, tuple[ViewName, ...]] = {
-    "dense": ("dense",),
-    "crops": ("crops",),
-    "both": ("dense", "crops"),
-    "centre": ("centre",),
-}
+_DENSE: dict[PoolingGrid, ViewName] = {"centred": "dense", "floor": "dense by floor", "ceil": "dense by ceil"}
 
 PROTOCOLS: dict[Method, str] = {
     "dense": "dense evaluation",
@@ -60,8 +57,11 @@ class Protocol:
     mirror: bool = True
     """Average with the mirror image; off for nets trained without mirrored images, and for centre crops."""
 
+    grid: PoolingGrid = "centred"
+    """Of dense evaluation (`networks.grids`)."""
+
     def __post_init__(self) -> None:
-        """Raise ValueError for an unknown method, no scales, one below the crop or twice, or a mirrored centre crop."""
+        """Raise ValueError for words or scales that do not exist, or that do not go together."""
         if self.method not in get_args(Method):
             raise ValueError(f"protocol is one of {', '.join(get_args(Method))}, not {self.method}")
         if not self.scales or min(self.scales) < PAPER_CROP:
@@ -70,11 +70,27 @@ class Protocol:
             raise ValueError(f"scales must be distinct, not {list(self.scales)}")
         if self.method == "centre" and self.mirror:
             raise ValueError("centre crops are tested without their mirror image")
+        if self.grid not in _DENSE:
+            raise ValueError(f"grid is one of {', '.join(_DENSE)}, not {self.grid}")
+        if self.grid != "centred" and not self.grid_used:
+            raise ValueError(f"the grid is that of dense evaluation: with --protocol {self.method} leave out --grid")
 
     @property
     def views(self) -> tuple[ViewName, ...]:
         """Kinds of views of every image at every scale."""
-        return _VIEWS[self.method]
+        dense = _DENSE[self.grid]
+        views: dict[Method, tuple[ViewName, ...]] = {
+            "dense": (dense,),
+            "crops": ("crops",),
+            "both": (dense, "crops"),
+            "centre": ("centre",),
+        }
+        return views[self.method]
+
+    @property
+    def grid_used(self) -> PoolingGrid | None:
+        """The grid of dense evaluation; None where nothing is dense."""
+        return self.grid if _DENSE[self.grid] in self.views else None
 
 
 class View(NamedTuple):
@@ -95,14 +111,22 @@ def view_named(name: ViewName) -> View:
     from verydeep.evaluation.crops import CROPS, crop_posteriors
     from verydeep.evaluation.dense import dense_posteriors
 
-    dense = View(posteriors=dense_posteriors, passes=1)
-    crops = View(posteriors=crop_posteriors, passes=CROPS)
-    centre = View(posteriors=centre_posteriors, passes=1)
-    return {"dense": dense, "crops": crops, "centre": centre}[name]
+    views: dict[ViewName, View] = {
+        view: View(posteriors=partial(dense_posteriors, grid=grid), passes=1) for grid, view in _DENSE.items()
+    }
+    views["crops"] = View(posteriors=crop_posteriors, passes=CROPS)
+    views["centre"] = View(posteriors=centre_posteriors, passes=1)
+    return views[name]
 
 
 def protocol_of(
-    method: Method, scales: Sequence[int] | Scales | None, *, usual: Scales, trained: str, mirror: bool
+    method: Method,
+    scales: Sequence[int] | Scales | None,
+    *,
+    usual: Scales,
+    trained: str,
+    mirror: bool,
+    grid: PoolingGrid = "centred",
 ) -> Protocol:
     """Return how a net trained at the scale `trained` is tested.
 
@@ -112,6 +136,7 @@ def protocol_of(
         usual: choice of scales if none is made.
         trained: `256`, say, or `256:512`.
         mirror: whether it was trained on mirrored images.
+        grid: of dense evaluation.
 
     Raises:
         ValueError: another word, or as `Protocol`.
@@ -119,7 +144,7 @@ def protocol_of(
     if scales is None:
         scales = (_CENTRE_SCALE,) if method == "centre" else usual
     chosen = chosen_scales(scales, trained=trained)
-    return Protocol(method=method, scales=chosen, mirror=mirror and method != "centre")
+    return Protocol(method=method, scales=chosen, mirror=mirror and method != "centre", grid=grid)
 
 
 def single_scale(trained: str) -> tuple[int, ...]:

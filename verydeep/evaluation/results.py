@@ -19,6 +19,7 @@ from verydeep.evaluation.metrics import (
     predicted,
 )
 from verydeep.evaluation.protocols import Method, Protocol
+from verydeep.networks.grids import PoolingGrid
 from verydeep.statistics import Comparison, paired_comparison, wilson_interval
 
 NO_TOP5 = (
@@ -86,6 +87,8 @@ class Evaluation:
     source: str
     split: str
     protocol: Method
+    grid: PoolingGrid | None
+    """Of dense evaluation; None where nothing is dense."""
     scales: tuple[int, ...]
     fused: Errors
     """Errors of all runs; of a single run they are its own."""
@@ -147,7 +150,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain dictionaries, ready for JSON."""
-        first = ("runs", "source", "split", "protocol", "scales", "n")
+        first = ("runs", "source", "split", "protocol", "grid", "scales", "n")
         errors = ("top1_error", "top5_error", "top1_error_ci95", "top5_error_ci95")
         rest = (name for name in vars(self) if name not in (*first, "fused", "tested"))
         figures = {name: getattr(self, name) for name in (*first, *errors, *rest)}
@@ -176,6 +179,7 @@ def summarised(images: TestedImages, protocols: Mapping[str, Protocol], **figure
     return Evaluation(
         runs=tuple(protocols),
         scales=scales,
+        grid=next(iter(protocols.values())).grid_used,
         fused=_errors_of("fused", images.posteriors, images.labels, scales=scales, mirror=mirror),
         per_run=per_run,
         comparisons=comparisons(tuple(protocols), images),

@@ -16,6 +16,7 @@ from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import LARGEST_MAX_PIXELS
 from verydeep.images.views import rescale
 from verydeep.networks.architecture import DOWNSAMPLING
+from verydeep.networks.grids import PoolingGrid, first_pixel, positions_along
 from verydeep.networks.vgg import ScoringNetwork
 
 _COLOUR_MAP = "viridis"
@@ -28,11 +29,13 @@ _LUMA = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in the grey of an image (ITU-R BT.601, as in JPEG)."""
 
 
-def posterior_map(net: ScoringNetwork, image: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "K h w"]:
+def posterior_map(
+    net: ScoringNetwork, image: UInt8[np.ndarray, "H W 3"], *, grid: PoolingGrid = "centred"
+) -> Float32[np.ndarray, "K h w"]:
     """Return the soft-max over classes at every position of an image's dense score map.
 
     Testing averages the scores over all positions and then takes the soft-max, so an image's posterior is not the mean
-    of this map. h = H // 32 - crop // 32 + 1; `overlay` says where the positions lie.
+    of this map. `overlay` says where the positions lie.
 
     Raises:
         ValueError: a side is smaller than the crop.
@@ -41,30 +44,38 @@ def posterior_map(net: ScoringNetwork, image: UInt8[np.ndarray, "H W 3"]) -> Flo
     if min(height, width) < crop:
         raise ValueError(f"an image of {height} x {width} is smaller than the crop of {crop}: rescale it first")
     batch = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))[None])
-    scores = score_map(net, batch, pixels=largest_image([net], net.mean_rgb.device))
+    scores = score_map(net, batch, pixels=largest_image([net], net.mean_rgb.device), grid=grid)
     return scores[0].float().softmax(dim=0).cpu().numpy()
 
 
 def overlay(
-    image: UInt8[np.ndarray, "H W 3"], class_map: Float[np.ndarray, "h w"], *, crop: int
+    image: UInt8[np.ndarray, "H W 3"],
+    class_map: Float[np.ndarray, "h w"],
+    *,
+    crop: int,
+    grid: PoolingGrid = "centred",
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Lay the colours of one class's map, whose values are 0..1, over an image in grey.
 
-    Position (i, j) belongs to the window of `crop` x `crop` pixels whose upper left corner is at
-    (H % 32 // 2 + 32 i, W % 32 // 2 + 32 j) (the centred grid, docs/DEVIATIONS.md). Its value belongs to the window's
-    centre; between centres values are interpolated bilinearly, beyond the outermost ones they are held.
+    Position (i, j) belongs to the window of `crop` x `crop` pixels whose upper left corner is 32 i pixels below and
+    32 j to the right of the grid's first pixel (H % 32 // 2 and W % 32 // 2 if it is centred, docs/DEVIATIONS.md). Its
+    value belongs to the window's centre; between centres values are interpolated bilinearly, beyond the outermost ones
+    they are held.
 
     Raises:
         ValueError: the map of such an image has another shape.
     """
     height, width = image.shape[:2]
-    expected = tuple(side // DOWNSAMPLING - crop // DOWNSAMPLING + 1 for side in (height, width))
+    expected = tuple(positions_along(side, crop // DOWNSAMPLING, grid) for side in (height, width))
     if class_map.shape != expected:
         raise ValueError(
             f"at a crop of {crop} the map of an image of {height} x {width} has the shape {expected}, "
             f"not {class_map.shape}"
         )
-    rows, columns = (_shares(side, length, crop) for side, length in zip(image.shape, class_map.shape, strict=False))
+    rows, columns = (
+        _shares(side, length, first_pixel(side, grid) + crop / 2)
+        for side, length in zip((height, width), expected, strict=True)
+    )
     grey = (image @ np.array(_LUMA))[:, :, None]
     mixed = OPACITY * colours(rows @ class_map @ columns.T).astype(float) + (1 - OPACITY) * grey
     return mixed.round().astype(np.uint8)
@@ -77,9 +88,8 @@ def colours(values: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"
     return np.asarray(colormaps[_COLOUR_MAP](np.asarray(values, dtype=float), bytes=True))[..., :3]
 
 
-def _shares(side: int, positions: int, crop: int) -> Float[np.ndarray, "side positions"]:
+def _shares(side: int, positions: int, first_centre: float) -> Float[np.ndarray, "side positions"]:
     """Return how much of each position's value the pixels along a side have; every row adds up to 1."""
-    first_centre = side % DOWNSAMPLING // 2 + crop / 2
     pixel_centres = np.arange(side) + 0.5
     coordinates = np.clip((pixel_centres - first_centre) / DOWNSAMPLING, 0, positions - 1)
     return np.maximum(0, 1 - abs(coordinates[:, None] - np.arange(positions)))

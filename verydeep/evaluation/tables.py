@@ -24,7 +24,8 @@ def evaluation_tables(evaluation: "Evaluation") -> list[Table]:
 def _error_table(evaluation: "Evaluation") -> Table:
     several = len(evaluation.per_run) > 1
     table = table_with(
-        f"{evaluation.source}, {evaluation.split}: {number(evaluation.n)} images, {PROTOCOLS[evaluation.protocol]}",
+        f"{evaluation.source}, {evaluation.split}: {number(evaluation.n)} images, {PROTOCOLS[evaluation.protocol]}"
+        + (f" on the grid by {evaluation.grid}" if evaluation.grid not in (None, "centred") else ""),
         left=("run", "test Q"),
         right=("top-1 error, %", "95% interval", "top-5 error, %", "95% interval"),
     )

@@ -11,6 +11,7 @@ from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of
 from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits
+from verydeep.networks.grids import PoolingGrid
 from verydeep.presentation.numbers import first_few
 from verydeep.runs.model import Model, load_model
 from verydeep.runs.record import has_record, read_record
@@ -28,7 +29,7 @@ class TestedRun:
 
 
 def tested_runs(
-    folders: Sequence[str | Path], method: Method, scales: Sequence[int] | Scales | None
+    folders: Sequence[str | Path], method: Method, scales: Sequence[int] | Scales | None, grid: PoolingGrid
 ) -> list[TestedRun]:
     """Load runs that are tested together, at the paper's several scales if none are named.
 
@@ -37,15 +38,17 @@ def tested_runs(
     """
     if not folders or len(set(map(str, folders))) < len(folders):
         raise ValueError("name one or more runs to evaluate, each once")
-    runs = [_tested_run(folder, method, scales) for folder in folders]
+    runs = [_tested_run(folder, method, scales, grid) for folder in folders]
     for other in runs[1:]:
         _check_same_classes(runs[0], other)
     return runs
 
 
-def _tested_run(folder: str | Path, method: Method, scales: Sequence[int] | Scales | None) -> TestedRun:
+def _tested_run(
+    folder: str | Path, method: Method, scales: Sequence[int] | Scales | None, grid: PoolingGrid
+) -> TestedRun:
     model = load_model(folder)
-    protocol = protocol_of(method, scales, usual="paper", trained=model.scale, mirror=model.flip)
+    protocol = protocol_of(method, scales, usual="paper", trained=model.scale, mirror=model.flip, grid=grid)
     return TestedRun(name=str(folder), model=model, protocol=protocol)
 
 

@@ -19,6 +19,7 @@ from verydeep.export.formats import FORMATS, Format, format_module
 from verydeep.export.metadata import KEY, Metadata, metadata_of
 from verydeep.machine.errors import one_line
 from verydeep.machine.runtime import Device, torch_device
+from verydeep.networks.grids import PoolingGrid
 from verydeep.networks.vgg import ScoringNetwork
 from verydeep.runs.model import Model
 
@@ -53,16 +54,26 @@ class ExportedNet:
 
     __call__ = forward
 
-    def score_map(self, images: Tensor) -> Float[Tensor, "B K h w"]:
+    def score_map(self, images: Tensor, *, grid: PoolingGrid = "centred") -> Float[Tensor, "B K h w"]:
         """Return class scores over space, [B, K, h, w], of images [B, 3, H, W] in 0..255 (`VGG.score_map`).
 
         Raises:
-            ValueError: another shape, or a side smaller than the crop.
+            ValueError: another shape, a side smaller than the crop, or another grid than the one in the file.
         """
+        self.check_grid(grid)
         crop = self.architecture.crop
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < crop:
             raise ValueError(f"images must be [B, 3, H, W] with sides from {crop}, not {list(images.shape)}")
         return self._compute(_array(images))[1]
+
+    def check_grid(self, grid: PoolingGrid) -> None:
+        """Refuse the grids that are not in the file.
+
+        Raises:
+            ValueError: another than the centred one.
+        """
+        if grid != "centred":
+            raise ValueError(f"an exported file has the centred grid only: use the run for --grid {grid}")
 
     def eval(self) -> Self:
         """Return itself: it knows no other mode."""

@@ -20,6 +20,7 @@ from verydeep.images.quarantine import Quarantine
 from verydeep.images.rescaled import Rescaled, rescaled_images
 from verydeep.images.sources.source import Source
 from verydeep.networks.architecture import DOWNSAMPLING, PAPER_CROP
+from verydeep.networks.grids import first_pixel, positions_along
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.runs.model import Model
 
@@ -242,7 +243,7 @@ def image_size(source: Source, index: int, quarantine: Quarantine) -> Size | Non
 def _window_corners(size: Size, crop: int) -> tuple[Int[np.ndarray, " windows"], Int[np.ndarray, " windows"]]:
     """Return top and left of the windows that the score map of an image has (the centred grid), row by row."""
     tops, lefts = (
-        side % DOWNSAMPLING // 2 + DOWNSAMPLING * np.arange(side // DOWNSAMPLING - crop // DOWNSAMPLING + 1)
+        first_pixel(side, "centred") + DOWNSAMPLING * np.arange(positions_along(side, crop // DOWNSAMPLING, "centred"))
         for side in size
     )
     return np.repeat(tops, len(lefts)), np.tile(lefts, len(tops))

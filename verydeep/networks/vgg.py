@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from verydeep.networks.architecture import DOWNSAMPLING, DROPOUT, Architecture, Layer
+from verydeep.networks.grids import PoolingGrid, first_pixel
 
 _WINDOWS_AS_ROWS = 1024
 """Most windows of `pool5` that are multiplied as rows of a matrix; for more, a convolution makes no copies. Measured
@@ -66,22 +67,23 @@ class VGG(nn.Module):
         """
         self._check_images(images, dense=False)
         last = self.layer_names[-1]
-        return self._run(self._without_mean(images), (last,), dense=False, keep=keep)[last]
+        return self._run(self._without_mean(images), (last,), grid=None, keep=keep)[last]
 
-    def score_map(self, images: Tensor) -> Float[Tensor, "B K h w"]:
+    def score_map(self, images: Tensor, *, grid: PoolingGrid = "centred") -> Float[Tensor, "B K h w"]:
         """Return class scores over space, [B, outputs, h, w], of images [B, 3, H, W] in 0..255 (section 3.2).
 
         The fully connected layers act as convolutions with the same weights, so position (i, j) is the output of
         `forward`'s head for the window of `pool5` that starts there: h = H // 32 - crop // 32 + 1.
-        At the crop size this is `forward` with two axes of length 1. The poolings' grid is centred: the H mod 32
-        pixels that have no position of their own are split between both sides (docs/DEVIATIONS.md).
+        At the crop size this is `forward` with two axes of length 1. The grid says what becomes of the H mod 32 pixels
+        that have no position of their own: `centred` leaves half of them at either side, `floor` all of them at the
+        bottom and the right, `ceil` gives them one, h = ceil(H / 32) - crop // 32 + 1 (docs/DEVIATIONS.md).
 
         Raises:
             ValueError: not [B, 3, H, W], or a side smaller than the crop.
         """
         self._check_images(images, dense=True)
         last = self.layer_names[-1]
-        return self._run(self._without_mean(images), (last,), dense=True)[last]
+        return self._run(self._without_mean(images), (last,), grid=grid)[last]
 
     def head(self, pool5: Tensor) -> Float[Tensor, "B K h w"]:
         """Return class scores over space, [B, outputs, h, w], of `pool5` [B, C, h', w'], as `score_map` does.
@@ -94,14 +96,16 @@ class VGG(nn.Module):
         if pool5.ndim != 4 or pool5.shape[1] != channels or min(pool5.shape[2:]) < window:
             raise ValueError(f"pool5 must be [B, {channels}, h, w] with sides from {window}, not {list(pool5.shape)}")
         last = self.layer_names[-1]
-        return self._run(pool5, (last,), dense=True, first="fc6")[last]
+        return self._run(pool5, (last,), grid="floor", first="fc6")[last]
 
-    def activations(self, images: Tensor, names: Iterable[str], *, dense: bool = False) -> dict[str, Tensor]:
+    def activations(
+        self, images: Tensor, names: Iterable[str], *, dense: bool = False, grid: PoolingGrid = "centred"
+    ) -> dict[str, Tensor]:
         """Return named layers' outputs, computed in one pass that ends at the deepest of them.
 
         `conv3_2` is the value before the ReLU, `relu3_2` after it. Convolutional layers give
         [B, C, h, w] for images [B, 3, H, W] of any size from 32 pixels. Fully connected layers give [B, C] on
-        crop-sized images. `dense=True` gives the layers of `score_map` instead, on its centred grid:
+        crop-sized images. `dense=True` gives the layers of `score_map` instead, on the same grid:
         [B, C, h, w] for fully connected layers too, of images of the crop size or larger.
 
         Raises:
@@ -117,7 +121,7 @@ class VGG(nn.Module):
             self._check_images(images, dense=dense)
         elif images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < DOWNSAMPLING:
             raise ValueError(f"images must be [B, 3, H, W] with sides from {DOWNSAMPLING}, not {list(images.shape)}")
-        return self._run(self._without_mean(images), wanted, dense=dense)
+        return self._run(self._without_mean(images), wanted, grid=grid if dense else None)
 
     def _without_mean(self, images: Tensor) -> Tensor:
         return images.to(self.mean_rgb.dtype) - self.mean_rgb[:, None, None]
@@ -138,22 +142,25 @@ class VGG(nn.Module):
         x: Tensor,
         wanted: tuple[str, ...],
         *,
-        dense: bool,
+        grid: PoolingGrid | None,
         first: str = "conv1_1",
         keep: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Return outputs of layers, by one pass from the layer `first`, whose input is `x`, to the deepest of them."""
-        top, left = (side % DOWNSAMPLING // 2 if dense else 0 for side in x.shape[2:])
+        """Return outputs of layers, by one pass from the layer `first`, whose input is `x`, to the deepest of them.
+
+        With a grid the fully connected layers are applied at every position.
+        """
+        top, left = (first_pixel(side, grid) if grid else 0 for side in x.shape[2:])
         outputs: dict[str, Tensor] = {}
         for name in self.layer_names[self.layer_names.index(first) :]:
-            if dense and name.startswith("pool"):
+            if name.startswith("pool"):
                 # Each pooling takes one binary digit of the grid's offset, so no pixel is cut off before the network.
                 x = x[:, :, top % 2 :, left % 2 :]
                 top, left = top // 2, left // 2
             if keep and self.training and name in keep:
                 x = _dropped(x, keep[name], self.dropout)
             else:
-                x = _apply(getattr(self, name), x, dense=dense)
+                x = _apply(getattr(self, name), x, grid)
             if name in wanted:
                 outputs[name] = x
             if len(outputs) == len(wanted):
@@ -231,10 +238,12 @@ def _dropped(x: Tensor, keep: Tensor, dropout: float) -> Tensor:
     return x * (keep.to(x.dtype) / (1 - dropout))
 
 
-def _apply(layer: nn.Module, x: Tensor, *, dense: bool) -> Tensor:
+def _apply(layer: nn.Module, x: Tensor, grid: PoolingGrid | None) -> Tensor:
+    if isinstance(layer, nn.MaxPool2d) and grid == "ceil":
+        return F.max_pool2d(x, layer.kernel_size, layer.stride, ceil_mode=True)
     if not isinstance(layer, nn.Linear):
         return layer(x)
-    return _at_every_position(layer, x) if dense else layer(x.flatten(1))
+    return _at_every_position(layer, x) if grid else layer(x.flatten(1))
 
 
 def _at_every_position(layer: nn.Linear, x: Tensor) -> Tensor:
@@ -261,7 +270,7 @@ class ScoringNetwork(Protocol):
     def __call__(self, images: Tensor) -> Tensor:
         """Return logits [B, classes] of crop-sized images [B, 3, crop, crop] in 0..255."""
 
-    def score_map(self, images: Tensor) -> Tensor:
+    def score_map(self, images: Tensor, *, grid: PoolingGrid = "centred") -> Tensor:
         """Return class scores over space, [B, classes, h, w], of images [B, 3, H, W] in 0..255."""
 
     def eval(self) -> Self:

@@ -16,7 +16,7 @@ from verydeep.evaluation.passes import PassContext
 from verydeep.evaluation.posteriors import averages, protocol_passes
 from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of
 from verydeep.evaluation.score_maps import image_at_scale, overlay, posterior_map
-from verydeep.export.exported import is_exported, load_exported
+from verydeep.export.exported import ExportedNet, is_exported, load_exported
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.given import GivenImage, given_images
@@ -25,6 +25,7 @@ from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Device, Runtime, torch_device
+from verydeep.networks.grids import PoolingGrid
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import VGG, ScoringNetwork
 from verydeep.prediction import pieces
@@ -75,6 +76,7 @@ def predict(
     top: int = 5,
     protocol: Method = "dense",
     scales: Sequence[int] | Scales | None = None,
+    grid: PoolingGrid = "centred",
     maps: str | Path | None = None,
     runtime: Runtime | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -93,6 +95,8 @@ def predict(
         protocol: `dense`, `crops`, `both` or `centre` (`Protocol.method`).
         scales: Q for a crop of 224, or `single` (Q = S), or `paper` (the three that follow from the run's S). If not
             given, `single`; 256 for `centre`.
+        grid: of dense evaluation and of pictures: `centred`, `floor` or `ceil` (docs/DEVIATIONS.md). Exported files
+            have the centred one, but for those of torch.export.
         maps: folder for a picture of each image with the score map of its first class over it.
         runtime: device, and processes that decode, so many for each scale.
         max_pixels: larger images cannot be used.
@@ -108,11 +112,14 @@ def predict(
     source = given_images(images)
     runtime = runtime or Runtime()
     model = model_on(runtime.device, run)
+    chosen = protocol_of(protocol, scales, usual="single", trained=model.scale, mirror=model.flip, grid=grid)
+    if isinstance(model.net, ExportedNet):
+        model.net.check_grid(grid)
     job = _Job(
         name=str(run) if isinstance(run, str | Path) else "the model",
         model=model,
         source=source,
-        protocol=protocol_of(protocol, scales, usual="single", trained=model.scale, mirror=model.flip),
+        protocol=chosen,
         top=top,
         maps=None if maps is None else Path(maps),
         runtime=runtime,
@@ -196,11 +203,13 @@ def _pictures(
 def _picture(job: _Job, piece: Source, row: int, label: int) -> bytes:
     """Return a PNG file: an image with the score map of a class over it, at the middle one of the scales."""
     net, scales = job.model.net, job.protocol.scales
-    crop = net.architecture.crop
+    crop, grid = net.architecture.crop, job.protocol.grid
     side = scale_in_pixels(scales[len(scales) // 2], crop)
     image = image_at_scale(piece, row, side, max_pixels=job.tolerance.max_pixels)
     buffer = io.BytesIO()
-    Image.fromarray(overlay(image, posterior_map(net, image)[label], crop=crop)).save(buffer, "PNG")
+    Image.fromarray(overlay(image, posterior_map(net, image, grid=grid)[label], crop=crop, grid=grid)).save(
+        buffer, "PNG"
+    )
     return buffer.getvalue()
 
 

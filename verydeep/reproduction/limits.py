@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from verydeep.networks.architecture import DOWNSAMPLING
+from verydeep.networks.grids import positions_along
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.presentation.numbers import decimal, number, plural, share
 from verydeep.reproduction.paper import B_5X5_EXTRA_TOP1, TABLE_3
@@ -131,7 +132,7 @@ def _one_position(recipe: Mapping[str, Any], trainings: Sequence[GridTraining]) 
 
 
 def _positions_along_a_side(scale: int, crop: int) -> int:
-    return scale_in_pixels(scale, crop) // DOWNSAMPLING - crop // DOWNSAMPLING + 1
+    return positions_along(scale_in_pixels(scale, crop), crop // DOWNSAMPLING, "centred")
 
 
 def _left_out(unusable: Mapping[str, int]) -> list[str]:

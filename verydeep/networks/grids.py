@@ -1,0 +1,22 @@
+"""Grids of score maps: which pixels of a side the positions stand for, where it is no multiple of 32.
+
+Each of five poolings halves a side. Of an odd number of rows it leaves out the first or the last, or takes the last one
+by itself; so a grid is `centred`, by `floor` as PyTorch pools, or by `ceil` as Caffe does (docs/DEVIATIONS.md).
+"""
+
+from typing import Literal
+
+from verydeep.networks.architecture import DOWNSAMPLING
+
+PoolingGrid = Literal["centred", "floor", "ceil"]
+
+
+def positions_along(side: int, window: int, grid: PoolingGrid) -> int:
+    """Return how many positions a score map has along a side of so many pixels, each of `window` of `pool5`."""
+    rows = -(-side // DOWNSAMPLING) if grid == "ceil" else side // DOWNSAMPLING
+    return rows - window + 1
+
+
+def first_pixel(side: int, grid: PoolingGrid) -> int:
+    """Return the pixel of a side at which the first position begins; each next one begins 32 pixels further on."""
+    return side % DOWNSAMPLING // 2 if grid == "centred" else 0
