@@ -261,7 +261,7 @@ def test_lists_are_given_with_commas():
 
 
 def test_defaults_are_shown_as_they_are_given(capsys):
-    for verb, default in (("features", "relu7"), ("reproduce", "3,4,5,6"), ("transfer", "30"), ("evaluate", "paper")):
+    for verb, default in (("features", "relu7"), ("reproduce", "3,4,5,6"), ("transfer", "30"), ("evaluate", "centred")):
         assert run(verb, "--help") == 0
         text = " ".join(re.sub("[│╭╮─╰╯]", "", capsys.readouterr().out).split())
         assert f"[default: {default}]" in text
