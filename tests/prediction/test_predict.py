@@ -437,7 +437,7 @@ def test_an_exported_network_needs_no_layers(model, photos, tmp_path, protocol):
 
 
 def test_an_exported_network_has_the_centred_grid_alone(model, photos):
-    with pytest.raises(ValueError, match="^an exported file has the centred grid only: use the run for --grid ceil$"):
+    with pytest.raises(ValueError, match=r"^an exported file has the centred grid only: use the run for --grid ceil$"):
         predict(exported(model), photos, grid="ceil")
     floor, ceil = (list(predict(model, photos, top=7, grid=grid)) for grid in ("floor", "ceil"))
     assert np.abs(table_of(floor) - table_of(ceil)).max() > 1e-4

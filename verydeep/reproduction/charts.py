@@ -66,7 +66,8 @@ def error_against_depth(
 ) -> str:
     """Draw the dense test error of every network by weight layers, with each seed and the interval.
 
-    Several S stand side by side. A line joins the networks that differ in depth alone, at each S. Trainings in `unfinished` are marked.
+    Several S stand side by side. A line joins the networks that differ in depth alone, at each S. Trainings in
+    `unfinished` are marked.
     """
     known = {one.name: one for one in trainings}
     points = [(known[row.errors.trainings[0]], row.errors) for row in rows if row.errors.method == "dense"]
