@@ -1,10 +1,14 @@
-"""How often verdicts are false, and how often true claims are found, in simulated experiments.
+"""How often verdicts are false, how often true claims are found, and whether plans say so, in simulated experiments.
 
-    python benchmarks/verdicts.py --reports 1000 --out verdicts.json
+    python benchmarks/verdicts.py --reports 1000 --out verdicts.jsonl
 
 Every image has a latent difficulty; a network errs on it where difficulty, the network's own view of the image, that of
 one training and that of one protocol together fall below a threshold, which sets the error. Each training's error is
 sampled around its network's. A report with a verdict that is not true of the networks counts once as false.
+
+Report number 17 of a setting is always the same one. FILE gets a line for every block of reports; the same command goes
+on where it stopped, with more `--reports` too, and several may write into one file. Lines that other rules of verdicts
+wrote are not counted.
 
 | part of the latent variance | share |
 |---|---|
@@ -15,22 +19,29 @@ sampled around its network's. A report with a verdict that is not true of the ne
 """
 
 import argparse
+import hashlib
 import json
 import platform
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
+import verydeep.reproduction
 from verydeep import findings
-from verydeep.reproduction.claims import CLAIMS
-from verydeep.reproduction.findings import MARGIN
+from verydeep.machine.atomic import append_json
+from verydeep.reproduction.claims import CLAIMS, MARGIN, compared_tests
+from verydeep.reproduction.detectable import LATENT, Assumed, detectable
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.paper import NETWORKS
 
-IMAGE, NETWORK, SEED, PROTOCOL = 0.86, 0.04, 0.08, 0.02
+IMAGE, NETWORK, SEED, PROTOCOL = (LATENT[name] for name in ("image", "network", "seed", "protocol"))
+
+BLOCK = 50
+"""Reports that are counted at once."""
 
 ERROR = 25.0
 """Percent, of every network unless the truth says otherwise."""
@@ -80,7 +91,7 @@ def outcomes(truth: Truth, tests: list[str], *, seeds: int, images: int, rng: np
         of_protocol = np.sqrt(PROTOCOL) * normal((seeds, images), dtype=np.float32)
         error = truth.error(test) + sum(offset[name] for name in names) / len(names)
         sd = np.sqrt(IMAGE + NETWORK / len(names) + SEED + PROTOCOL)
-        threshold = sd * norm.ppf(np.clip(error, 0.5, 99.5) / 100).astype(np.float32)
+        threshold = sd * ndtri(np.clip(error, 0.5, 99.5) / 100).astype(np.float32)
         found[test] = shared + of_seeds + of_protocol < threshold[:, None]
     return found
 
@@ -90,8 +101,9 @@ def false_verdicts(truth: Truth, told, trainings: list[str], tests: set[str]) ->
     parts = {part.id: part for claim in CLAIMS for part in claim.parts}
     wrong = []
     for part in (part for finding in told for part in finding.parts if part.networks):
-        pairs = [(a.name, b.name) for a, b in parts[part.id].pairs(trainings) if {a.name, b.name} <= tests]
-        gap = float(np.mean([truth.error(a) - truth.error(b) for a, b in pairs]))
+        first, second = compared_tests(parts[part.id], trainings, tests)
+        gap = sum(w * truth.error(test) for test, w in first.items())
+        gap -= sum(w * truth.error(test) for test, w in second.items())
         holds = {"less": gap < -1e-9, "no_more": gap < MARGIN - 1e-9, "alike": abs(gap) < MARGIN - 1e-9}[part.kind]
         opposite = {"less": gap > 1e-9, "no_more": gap > MARGIN + 1e-9, "alike": abs(gap) > MARGIN + 1e-9}[part.kind]
         if (part.networks.verdict == "holds" and not holds) or (part.networks.verdict == "reversed" and not opposite):
@@ -99,29 +111,18 @@ def false_verdicts(truth: Truth, told, trainings: list[str], tests: set[str]) ->
     return wrong
 
 
-def simulate(truth: Truth, *, grid: Grid, seeds: int, images: int, reports: int) -> dict:
-    """Return the percentage of reports with a false verdict, and of each part that holds."""
+def simulate(truth: Truth, *, grid: Grid, seeds: int, images: int, reports: range) -> dict:
+    """Count reports with a false verdict, and those in which each claim and each part holds."""
     tests, trainings = [entry.name for entry in grid.entries], [one.name for one in grid.trainings]
-    false, holds, whole = 0, {}, {}
-    for number in range(reports):
+    false, claims, parts = 0, Counter(), Counter()
+    for number in reports:
         rng = np.random.default_rng([number, seeds, images, round(100 * truth.sd)])
         told = findings(outcomes(truth, tests, seeds=seeds, images=images, rng=rng), guessing=GUESSING)
         false += bool(false_verdicts(truth, told, trainings, set(tests)))
-        for finding in told:
-            whole[finding.id] = whole.get(finding.id, 0) + (finding.verdict == "holds")
-            for part in finding.parts:
-                stands = part.networks is not None and part.networks.verdict == "holds"
-                holds[part.id] = holds.get(part.id, 0) + stands
-    percent = 100 / reports
-    return {
-        "truth": asdict(truth),
-        "seeds": seeds,
-        "images": images,
-        "reports": reports,
-        "false": percent * false,
-        "claims": {name: percent * count for name, count in whole.items()},
-        "parts": {name: percent * count for name, count in holds.items()},
-    }
+        claims.update({finding.id: finding.verdict == "holds" for finding in told})
+        every = [part for finding in told for part in finding.parts]
+        parts.update({part.id: bool(part.networks and part.networks.verdict == "holds") for part in every})
+    return {"reports": len(reports), "false": false, "claims": dict(claims), "parts": dict(parts)}
 
 
 NULLS = (
@@ -143,34 +144,95 @@ NULLS = (
 
 def one_claim(points: float, sd: float) -> Truth:
     """Return what is true where B-5x5 errs more than B by some points, and all else alike."""
-    return Truth(name=f"small filters help by {points:g}, sd {sd}", sd=sd, shift={"B-5x5-256": points})
+    return Truth(name=f"small_filters_help by {points:g}, sd {sd}", sd=sd, shift={"B-5x5-256": points})
+
+
+def planned(sd: float, *, grid: Grid, seeds: int, images: int) -> list[Truth]:
+    """Return what is true where claims differ by just what `detectable` says is told with a probability of `POWER`."""
+    tests, trainings = [entry.name for entry in grid.entries], [one.name for one in grid.trainings]
+    smallest = {
+        one.id: one.points[seeds]
+        for one in detectable(trainings, tests, [seeds], Assumed(images=images, seed_sd=sd, error=ERROR))
+    }
+    shifts = {
+        "small_filters_help": ("B-5x5-256", 1),
+        "several_scales_help": ("dense paper", -1),
+        "fusion_helps": ("+", -1),
+    }
+    return [
+        Truth(name=f"{claim} by {smallest[claim]:.2f}, sd {sd}", sd=sd, shift={what: sign * smallest[claim]})
+        for claim, (what, sign) in shifts.items()
+        if claim in smallest
+    ]
+
+
+def rules() -> str:
+    """Return a digest of all code that decides verdicts, and of this file."""
+    folder = Path(verydeep.reproduction.__file__).parent
+    files = [*(folder / name for name in ("claims.py", "contrasts.py", "findings.py")), Path(__file__)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def counted(out: Path | None, setting: Mapping) -> dict[int, dict]:
+    """Return the blocks of a setting that a file has."""
+    lines = out.read_text().splitlines() if out and out.is_file() else []
+    blocks = {}
+    for line in lines:
+        try:
+            one = json.loads(line)
+        except ValueError:
+            continue  # torn when the machine stopped
+        if one["setting"] == json.loads(json.dumps(setting)):
+            blocks[one["block"]] = one
+    return blocks
+
+
+def count(truth: Truth, *, grid: Grid, seeds: int, images: int, reports: int, out: Path | None) -> dict:
+    """Count blocks of reports until there are enough, and add up all of them."""
+    setting = {"rules": rules(), "truth": asdict(truth), "seeds": seeds, "images": images, "tests": len(grid.entries)}
+    blocks = counted(out, setting)
+    for block in range(-(-reports // BLOCK)):
+        if block not in blocks:
+            numbers = range(block * BLOCK, (block + 1) * BLOCK)
+            found = simulate(truth, grid=grid, seeds=seeds, images=images, reports=numbers)
+            blocks[block] = {"setting": setting, "block": block, "machine": platform.machine(), **found}
+            if out:
+                append_json(out, blocks[block])
+    total = {name: sum((Counter(one[name]) for one in blocks.values()), Counter()) for name in ("claims", "parts")}
+    return {**total, **{name: sum(one[name] for one in blocks.values()) for name in ("reports", "false")}}
 
 
 def main() -> None:
-    """Simulate, print a line for each setting, and write all figures."""
+    """Simulate, and print a line for each setting."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--reports", type=int, default=1000)
+    parser.add_argument("--reports", type=int, default=1000, help=f"of each setting, rounded up to blocks of {BLOCK}")
     parser.add_argument("--seeds", type=lambda text: list(map(int, text.split(","))), default=[2, 3, 5, 10])
     parser.add_argument("--images", type=lambda text: list(map(int, text.split(","))), default=[359, 3925, 10_000])
     parser.add_argument("--power", action="store_true", help="true claims instead of false ones")
-    parser.add_argument("--whole", action="store_true", help="all 15 trainings and Tables 3 to 6, not the seven at 256")
+    parser.add_argument("--plan", action="store_true", help="claims true by what a plan calls the smallest difference")
+    parser.add_argument("--whole", action="store_true", help="all trainings and Tables 3 to 6, not the seven at 256")
     parser.add_argument("--only", default="", help="settings whose name has this in it")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="file that gets a line for every block, and is gone on with")
     arguments = parser.parse_args()
     grid = Grid() if arguments.whole else Grid(only=tuple(f"{name}-256" for name in NETWORKS), tables=(3,))
     true = [one_claim(points, sd) for sd in (0.0, 0.5, 1.0) for points in (1, 2, 3)]
-    settings = [one for one in (true if arguments.power else NULLS) if arguments.only in one.name]
-    found = []
-    for truth in settings:
-        for seeds in arguments.seeds:
-            for images in arguments.images:
-                one = simulate(truth, grid=grid, seeds=seeds, images=images, reports=arguments.reports)
-                found.append(one)
-                told = f", told {one['claims']['small_filters_help']:.0f}%" if arguments.power else ""
-                print(f"{truth.name}; {seeds} seeds, {images:,} images: false {one['false']:.1f}%{told}", flush=True)
-    if arguments.out:
-        figures = {"machine": platform.processor() or platform.machine(), "results": found}
-        arguments.out.write_text(json.dumps(figures, indent=1))
+    for seeds in arguments.seeds:
+        for images in arguments.images:
+            size = {"grid": grid, "seeds": seeds, "images": images}
+            plans = [truth for sd in (0.0, 0.5, 1.0) for truth in planned(sd, **size)] if arguments.plan else []
+            for truth in plans or (true if arguments.power else NULLS):
+                if arguments.only in truth.name:
+                    found = count(truth, reports=arguments.reports, out=arguments.out, **size)
+                    print(line(truth, found, seeds=seeds, images=images), flush=True)
+
+
+def line(truth: Truth, found: Mapping, *, seeds: int, images: int) -> str:
+    """Return the figures of a setting in percent of its reports; of a true claim those of its parts."""
+    percent = 100 / found["reports"]
+    claim = next((claim for claim in CLAIMS if claim.id == truth.name.split(" ")[0]), None)
+    told = [f"{part.id} {percent * found['parts'][part.id]:.1f}%" for part in (claim.parts if claim else ())]
+    start = f"{truth.name}; {seeds} seeds, {images:,} images, {found['reports']:,} reports"
+    return f"{start}: false {percent * found['false']:.2f}%" + (f", told {', '.join(told)}" if told else "")
 
 
 if __name__ == "__main__":

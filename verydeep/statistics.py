@@ -24,10 +24,13 @@ def wilson_interval(wrong: Bool[np.ndarray, " N"]) -> tuple[float, float]:
 
     Source: Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927.
     """
-    from scipy.stats import binomtest
+    from scipy.special import ndtri  # scipy.stats.binomtest also computes a p value, which takes 20 times as long
 
-    interval = binomtest(int(wrong.sum()), len(wrong)).proportion_ci(CONFIDENCE, method="wilson")
-    return 100 * float(interval.low), 100 * float(interval.high)
+    count, share, normal = len(wrong), float(wrong.mean()), float(ndtri((1 + CONFIDENCE) / 2))
+    middle = share + normal**2 / (2 * count)
+    half = normal * (share * (1 - share) / count + (normal / (2 * count)) ** 2) ** 0.5
+    low, high = (100 * (middle + side) / (1 + normal**2 / count) for side in (-half, half))
+    return (0.0 if share == 0 else low), (100.0 if share == 1 else high)
 
 
 def percentile_interval(resampled: Float[np.ndarray, " R"]) -> tuple[float, float]:

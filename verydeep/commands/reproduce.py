@@ -38,38 +38,22 @@ def reproduce(
         out: Folder of the report, the runs and the figures.
         quick: Scale down: every network once at S = 256, crop 32, quarter width, few epochs; about two minutes for the
             digits.
-        dry_run: Only show what would be trained, and about how long and with how much memory.
+        dry_run: Only show what would be trained, about how long and with how much memory, and how large differences
+            must be to be told with these seeds and images, or with more.
         json_file: Write the report's figures to this file as well (- for standard output instead of the path).
     """
-    from verydeep.reproduction.reproduce import quick_recipe, run_folder
+    from verydeep.reproduction.reproduce import quick_recipe
 
     if quick and not grid.only:
         grid = replace(grid, only=QUICK)
     recipe = changes.applied(quick_recipe(source) if quick else Recipe())
     if dry_run:
-        from verydeep.reproduction.estimate import estimates, plan_table
-        from verydeep.reproduction.steering import about_steering, open_for_experiment
+        from verydeep.reproduction.dry_run import plan
 
-        splits, grid = open_for_experiment(source, grid, out.resolve())
-        plan = estimates(
-            splits,
-            out=run_folder(out, recipe.seed),
-            recipe=recipe,
-            grid=grid,
-            runtime=runtime,
-            execution=execution,
-            tolerance=images,
+        planned = plan(
+            source, out=out, recipe=recipe, grid=grid, runtime=runtime, execution=execution, tolerance=images
         )
-        steering, tests = about_steering(splits, grid), len(grid.entries) + len(grid.study_entries)
-        figures = {
-            "seeds": grid.seeds,
-            "tests": tests,
-            "trainings": [one.to_dict() for one in plan],
-            "steer": grid.steer,
-            "held_out": grid.held_out,
-            "steering": steering,
-        }
-        show(figures, json_file, plan_table(plan, seeds=grid.seeds, tests=tests, steering=steering))
+        show(planned.to_dict(), json_file, *planned.tables())
         return
     from verydeep.reproduction.report import RESULTS
     from verydeep.reproduction.reproduce import reproduce as reproduce_paper

@@ -1,6 +1,7 @@
 """The paper's claims: the sentence and section of each, and the comparisons of tests that it stands or falls with."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -224,3 +225,17 @@ CLAIMS = (
 
 GAINS = {part.id: part.gain for claim in CLAIMS for part in claim.parts if part.gain}
 """Steps whose gains the report lists, by the id of the part that measures each."""
+
+
+def compared_tests(
+    part: ClaimPart, trainings: Sequence[str], tests: Collection[str]
+) -> tuple[Mapping[str, float], Mapping[str, float]] | None:
+    """Return the tests on either side that were done, with their weights, all pairs the same; None without any."""
+    pairs = [(one.name, other.name) for one, other in part.pairs(trainings)]
+    tested = [pair for pair in pairs if set(pair) <= set(tests)]
+    if not tested:
+        return None
+    first, second = (
+        {name: count / len(tested) for name, count in Counter(names).items()} for names in zip(*tested, strict=True)
+    )
+    return first, second

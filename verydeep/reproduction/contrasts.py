@@ -82,10 +82,10 @@ class Contrasts:
             own = weighted.mean(axis=1).var(ddof=1)
             alike, count = self._pooled_variance({name: weights[name] for name in names})
             by_seed += max(own, alike) / self.seeds
-            noise += _image_and_seed_variance(weighted) / (self.seeds * self.images)
+            noise += image_and_seed_variance(weighted) / (self.seeds * self.images)
             pooled.append(count)
         variance = by_image + max(0.0, by_seed - noise)
-        terms = by_image**2 / (self.images - 1) + by_seed**2 / (min(pooled) * _freedom(self.seeds))
+        terms = by_image**2 / (self.images - 1) + by_seed**2 / (min(pooled) * freedom_of_seeds(self.seeds))
         return self._estimate(groups, variance, variance**2 / terms)
 
     def of_trainings(self, weights: Weights) -> Estimate:
@@ -108,7 +108,7 @@ class Contrasts:
         """Return weighted outcomes, added up over tests that share a training and so its seeds."""
         return {
             names: np.sum([weights[name] * self.outcomes[name] for name in names], axis=0)
-            for names in _sharing_trainings(list(weights))
+            for names in sharing_trainings(list(weights))
         }
 
     @cached_property
@@ -125,27 +125,15 @@ class Contrasts:
         """
         sums = [
             np.sum([weight * self._deviations[name] for name, weight in alike.items()], axis=0)
-            for alike in self._tested_alike(weights)
+            for alike in tested_alike(weights, self._pooled)
         ]
         variances = np.square(sums).sum(axis=1) / (self.seeds - 1)
         squares = float((variances**2).sum()) * (self.seeds - 1) / (self.seeds + 1)
         count = min(len(sums), max(1.0, float(variances.sum()) ** 2 / squares)) if squares else len(sums)
         return float(variances.mean()), count
 
-    def _tested_alike(self, weights: Weights) -> Sequence[Weights]:
-        """Return the contrast for every training that has its tests, by the same protocols; itself for fused ones."""
-        trainings = {trainings_of(name) for name in weights}
-        if len(trainings) > 1 or len(next(iter(trainings))) > 1:
-            return [weights]
-        protocols = {_protocol(name): weight for name, weight in weights.items()}
-        alone = {names[0] for name in self._pooled if len(names := trainings_of(name)) == 1}
-        contrasts = [
-            {f"{training} {protocol}": weight for protocol, weight in protocols.items()} for training in sorted(alone)
-        ]
-        return [one for one in contrasts if set(one) <= self._pooled] or [weights]
 
-
-def _freedom(seeds: int) -> float:
+def freedom_of_seeds(seeds: int) -> float:
     """Return the degrees of freedom that each training gives to the variance by seeds."""
     return (seeds - 1) ** 2 / seeds
 
@@ -155,11 +143,24 @@ def trainings_of(test: str) -> tuple[str, ...]:
     return tuple(test.partition(" ")[0].split("+"))
 
 
+def tested_alike(weights: Weights, tests: Collection[str]) -> Sequence[Weights]:
+    """Return the contrast for every training that has its tests, by the same protocols; itself for fused ones."""
+    trainings, known = {trainings_of(name) for name in weights}, set(tests)
+    if len(trainings) > 1 or len(next(iter(trainings))) > 1:
+        return [weights]
+    protocols = {_protocol(name): weight for name, weight in weights.items()}
+    alone = {names[0] for name in tests if len(names := trainings_of(name)) == 1}
+    contrasts = [
+        {f"{training} {protocol}": weight for protocol, weight in protocols.items()} for training in sorted(alone)
+    ]
+    return [one for one in contrasts if set(one) <= known] or [weights]
+
+
 def _protocol(test: str) -> str:
     return test.partition(" ")[2]
 
 
-def _sharing_trainings(tests: Sequence[str]) -> list[tuple[str, ...]]:
+def sharing_trainings(tests: Sequence[str]) -> list[tuple[str, ...]]:
     """Divide tests into groups such that no training is in two of them."""
     groups: list[tuple[str, ...]] = []
     for test in tests:
@@ -182,7 +183,7 @@ def _by_image_variance(groups: Mapping[tuple[str, ...], Float[np.ndarray, "seeds
     return (squares + 2 * step**2 - count * float(of_images.mean()) ** 2) / (count - 1) / count
 
 
-def _image_and_seed_variance(weighted: Float[np.ndarray, "seeds N"]) -> float:
+def image_and_seed_variance(weighted: Float[np.ndarray, "seeds N"]) -> float:
     """Return the variance of outcomes around the means of their image and of their seed."""
     seeds, images = weighted.shape
     residual = weighted - weighted.mean(axis=0) - weighted.mean(axis=1, keepdims=True) + weighted.mean()

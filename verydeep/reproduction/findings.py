@@ -11,7 +11,6 @@ A network that does no better than guessing, or whose training was cut off befor
 compared.
 """
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -19,11 +18,11 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool
 
-from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimPart, Kind
+from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimPart, Kind, compared_tests
 from verydeep.reproduction.contrasts import Contrasts, Estimate, Outcomes, Weights, trainings_of
 from verydeep.statistics import CONFIDENCE, wilson_interval
 
-_LEVEL_OF_HOLDS, _LEVEL_OF_REVERSED = 0.8 * (1 - CONFIDENCE), 0.2 * (1 - CONFIDENCE)
+LEVEL_OF_HOLDS, _LEVEL_OF_REVERSED = 0.8 * (1 - CONFIDENCE), 0.2 * (1 - CONFIDENCE)
 """Together the level; the paper's own direction has more of it, being what is asked."""
 
 _ONE_SEED = "one seed does not tell how networks trained again would err"
@@ -189,14 +188,11 @@ def _comparison(
     learned: Collection[str],
     unfinished: Collection[str],
 ) -> _Comparison | None:
-    """Return the tests of a part that were done, all pairs weighing the same; None without any."""
-    pairs = [(one.name, other.name) for one, other in part.pairs(trainings)]
-    tested = [pair for pair in pairs if set(pair) <= set(outcomes)]
-    if not tested:
+    """Return the tests of a part that were done; None without any."""
+    compared = compared_tests(part, trainings, outcomes)
+    if compared is None:
         return None
-    first, second = (
-        {name: count / len(tested) for name, count in Counter(names).items()} for names in zip(*tested, strict=True)
-    )
+    first, second = compared
     names = sorted({training for name in (*first, *second) for training in trainings_of(name)})
     return _Comparison(
         part=part,
@@ -240,7 +236,7 @@ def _judgements(
     p_values = {one.part.id: _p_values(one.part.kind, estimates[one.part.id], margin) for one in every}
     stand, fall = (
         _standing([{part.id: p_values[part.id][way] for part in its} for its in families], level)
-        for way, level in enumerate((_LEVEL_OF_HOLDS, _LEVEL_OF_REVERSED))
+        for way, level in enumerate((LEVEL_OF_HOLDS, _LEVEL_OF_REVERSED))
     )
     return {
         part: Judgement(

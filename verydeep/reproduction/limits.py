@@ -13,6 +13,12 @@ from verydeep.reproduction.trainings import TRAININGS_BY_NAME, GridTraining
 from verydeep.statistics import CONFIDENCE
 from verydeep.training.recipe import Recipe, recipe_from
 
+ONE_SEED = (
+    "How much a network's error varies from seed to seed cannot be seen with one, so nothing is told of networks "
+    "trained again, however large a difference: intervals, and what is said of the trained ones, are of these on other "
+    "images."
+)
+
 _SCALED = {
     "crop": "crop",
     "width": "width",
@@ -69,11 +75,7 @@ def _images(results: GridResults) -> str:
 
 def _seeds(seeds: Sequence[int]) -> str:
     if len(seeds) == 1:
-        return (
-            "Each network was trained once. How much its error would vary with another seed is not known, so nothing "
-            "is told of networks trained again: intervals, and what is said of the trained ones, are of these on "
-            "other images."
-        )
+        return f"Each network was trained once. {ONE_SEED}"
     return (
         f"Each network was trained with {len(seeds)} seeds, and a difference counts only if it stands against the "
         "chance in which images there are and in which seeds. How seeds vary is estimated from all networks together; "

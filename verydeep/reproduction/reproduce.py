@@ -18,6 +18,7 @@ from verydeep.machine.processes import joined, rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime, Stopped, torch_device
 from verydeep.networks.architecture import InitialisationScheme
 from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.limits import ONE_SEED
 from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.plan_file import begin_or_go_on
 from verydeep.reproduction.report import HTML, write_report
@@ -129,6 +130,8 @@ def reproduce(
         if not rank_of_environment():
             begin_or_go_on(out, splits=splits, recipe=recipe, grid=grid)
             _say(about_steering(splits, grid))
+            if grid.seeds == 1:
+                _say(f"One seed. {ONE_SEED} --dry-run shows what more seeds cost and tell.")
         _do(experiment)
     return experiment.out / HTML
 

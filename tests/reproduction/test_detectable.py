@@ -1,0 +1,138 @@
+"""Plans against simulated reports, and against what plain formulas say."""
+
+import importlib.util
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up_grids import stored
+from scipy import stats
+
+from verydeep import findings
+from verydeep.cli import main
+from verydeep.reproduction.claims import CLAIMS
+from verydeep.reproduction.detectable import Assumed, _image_variance, detectable
+from verydeep.reproduction.dry_run import assumed_from
+from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.stored_tests import file_of_test
+from verydeep.reproduction.trainings import QUICK
+
+SEVEN = Grid(only=QUICK, tables=(3,))
+REPORTS, UNLIKELY = 40, 1e-3
+
+
+@pytest.fixture(scope="module")
+def simulator():
+    file = Path(__file__).parents[2] / "benchmarks" / "verdicts.py"
+    spec = importlib.util.spec_from_file_location("verdicts", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def plan_of(grid, seeds, **assumed):
+    trainings, tests = [one.name for one in grid.trainings], [one.name for one in grid.entries]
+    return detectable(trainings, tests, seeds, Assumed(**assumed))
+
+
+@pytest.mark.parametrize(
+    ("claim", "kind", "part", "seeds", "sd", "images"),
+    [
+        ("small_filters_help", "less", "b_against_b_5x5", 2, 0.5, 1000),
+        ("small_filters_help", "less", "b_against_b_5x5", 3, 1.0, 2000),
+        ("small_filters_help", "less", "b_against_b_5x5", 5, 0.0, 1000),
+        ("lrn_does_not_help", "no_more", "a_against_a_lrn", 3, 0.5, 2000),
+        ("depth_helps", "alike", "d_against_e", 5, 0.5, 1000),
+    ],
+)
+def test_the_smallest_difference_is_told_as_often_as_planned(simulator, claim, kind, part, seeds, sd, images):
+    """80% of the simulated reports tell it, to within what chance does to 40 of them."""
+    [points] = [
+        one.points[seeds]
+        for one in plan_of(SEVEN, [seeds], images=images, seed_sd=sd)
+        if (one.id, one.kind) == (claim, kind)
+    ]
+    truth = simulator.Truth(name="planned", sd=sd, shift={"B-5x5-256": points} if kind == "less" else {})
+    margin, told = points if kind != "less" else 2.0, 0
+    for number in range(REPORTS):
+        sampled = simulator.outcomes(
+            truth,
+            [entry.name for entry in SEVEN.entries],
+            seeds=seeds,
+            images=images,
+            rng=np.random.default_rng(number),
+        )
+        found = findings(sampled, guessing=90.0, margin=margin)
+        told += {p.id: p for one in found for p in one.parts}[part].networks.verdict == "holds"
+    assert stats.binomtest(told, REPORTS, 0.8).pvalue > UNLIKELY, told
+
+
+def test_two_tests_err_together_as_a_bivariate_normal_says():
+    weights = {"D-256 dense single": 1.0, "B-256 dense single": -1.0}
+    error, threshold = 0.3, stats.norm.ppf(0.3)
+    both = stats.multivariate_normal([0, 0], [[1, 0.86], [0.86, 1]]).cdf([threshold, threshold])
+    assert _image_variance(weights, error, same_seed=True) == pytest.approx(2 * (error - both), abs=1e-5)
+    own = stats.multivariate_normal([0, 0], [[1, 0.9], [0.9, 1]]).cdf([threshold, threshold])
+    assert _image_variance(weights, error, same_seed=False) == pytest.approx(2 * (own - both), abs=1e-5)
+
+
+def test_more_of_everything_tells_smaller_differences_and_one_seed_none():
+    seeds = [1, 3, 5]
+    every = plan_of(Grid(), seeds, images=3925)
+    assert [(one.number, one.kind) for one in every if one.number in (1, 2)] == [
+        (1, "no_more"),
+        (2, "less"),
+        (2, "alike"),
+    ]
+    assert {one.id for one in every} == {claim.id for claim in CLAIMS}
+    for one, fewer_images, steady in zip(
+        every, plan_of(Grid(), seeds, images=359), plan_of(Grid(), seeds, images=3925, seed_sd=0.0), strict=True
+    ):
+        points = [one.points[count] for count in seeds]
+        assert points[0] is None
+        assert points[1:] == sorted(points[1:], reverse=True)
+        assert all(fewer_images.points[count] > one.points[count] >= steady.points[count] for count in seeds[1:])
+    alone = {one.id: one.points[3] for one in plan_of(SEVEN, [3], images=3925)}
+    assert alone["small_filters_help"] < {one.id: one.points[3] for one in every}["small_filters_help"]
+
+
+def test_what_was_tested_already_is_measured(tmp_path):
+    grid = Grid(only=("A", "B-256"), tables=(3,), seeds=3)
+    errors = {"A-256 dense single": (20, 22, 24), "B-256 dense single": (20, 20, 20)}
+    for entry in grid.entries:
+        for seed, error in enumerate(errors[entry.name]):
+            test = stored(entry, error)
+            file = file_of_test(tmp_path, entry, seed)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            kept = {**asdict(test), "per_class": [{"n": 20}] * 10}
+            kept["top1_wrong_by_image"] = "".join("01"[wrong] for wrong in kept.pop("wrong").tolist())
+            file.write_text(json.dumps(kept))
+    assert assumed_from(tmp_path / "elsewhere", grid.entries, seeds=range(3)) == Assumed(images=2)
+    one = assumed_from(tmp_path, grid.entries, seeds=range(1))
+    assert (one.error, one.error_tests, one.seed_sd, one.seed_freedom) == (20.0, 2, Assumed(images=2).seed_sd, 0)
+    all_three = assumed_from(tmp_path, grid.entries, seeds=range(3))
+    wrong = np.arange(200) < 2 * np.array([[20], [22], [24]])
+    rest = wrong - wrong.mean(axis=0) - wrong.mean(axis=1, keepdims=True) + wrong.mean()
+    noise = (rest**2).sum() / (2 * 199) / 200
+    assert (all_three.error_tests, all_three.seed_freedom) == (6, 4)
+    assert all_three.error == pytest.approx(21)
+    assert all_three.seed_sd == pytest.approx(100 * ((0.02**2 - noise) / 2) ** 0.5)
+
+
+def test_a_plan_says_what_one_seed_cannot_tell(tmp_path, capsys):
+    small = ["--crop", "32", "--width", "0.05", "--epochs", "3", "--only", "A,D-256", "--tables", "3"]
+    out, file = tmp_path / "out", tmp_path / "plan.json"
+    main(["reproduce", "digits", "--out", str(out), *small, "--dry-run", "--json", str(file)])
+    shown, plan = " ".join(capsys.readouterr().out.split()), json.loads(file.read_text())
+    assert not out.exists()
+    assert "nothing is told of networks trained again, however large a difference" in shown
+    assert "Not compared by these trainings and tables: claims 1, 3, 4, 5, 6, 7, 8 and 9." in shown
+    assert "For 359 test images, an error of 25.0% (assumed)" in shown
+    assert [one["id"] for one in plan["claims"]] == ["depth_helps"]
+    points = plan["claims"][0]["points"]
+    assert (list(points), points["1"]) == (["1", "3", "5", "10"], None)
+    assert f"from – {points['3']:.1f} {points['5']:.1f} {points['10']:.1f}" in shown
+    assert plan["seconds"]["10"] == pytest.approx(10 * plan["seconds"]["1"])
+    assert plan["seconds"]["1"] == pytest.approx(sum(one["seconds"] for one in plan["trainings"]))

@@ -1,0 +1,222 @@
+"""The smallest differences that a grid could tell, before it is trained.
+
+Outcomes are taken to follow a latent variable: how difficult the image is, with what the network, the seed and the
+protocol add, in the shares of `LATENT`; a test errs where that is below a threshold. Two tests are then wrong together
+as often as a bivariate normal says (Owen, Tables for Computing Bivariate Normal Probabilities, 1956), which gives the
+variance by images; seeds add that of the trainings' errors. From there on it is done as `contrasts` and `findings` do:
+variances over seeds are sampled as those would estimate them, with their degrees of freedom and level.
+`benchmarks/verdicts.py --plan` compares this with simulated reports.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from verydeep.reproduction.claims import CLAIMS, Claim, ClaimPart, Kind, compared_tests
+from verydeep.reproduction.contrasts import Weights, freedom_of_seeds, sharing_trainings, tested_alike, trainings_of
+from verydeep.reproduction.findings import LEVEL_OF_HOLDS
+
+POWER = 0.8
+"""Probability with which a difference is to be told."""
+
+ERROR, SEED_SD = 25.0, 0.5
+"""Percent, and percentage points between trainings of one network: taken where nothing was tested yet."""
+
+LATENT = {"image": 0.86, "network": 0.04, "seed": 0.08, "protocol": 0.02}
+"""Shares of the latent variance: of the image, and of it together with network, with seed too, with protocol too."""
+
+_DRAWS = 2000
+"""Reports whose variances over seeds are sampled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assumed:
+    """What the smallest differences depend on, beside the comparison."""
+
+    images: int
+    """In the test."""
+    error: float = ERROR
+    """Percent, of every test."""
+    seed_sd: float = SEED_SD
+    """Standard deviation of the errors of one network's trainings, percentage points."""
+    error_tests: int = 0
+    """Tests that the error was measured by; 0: assumed."""
+    seed_freedom: int = 0
+    """Degrees of freedom of the standard deviation; 0: assumed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detectable:
+    """What could be told of the parts of a claim that say the same kind of thing."""
+
+    number: int
+    """Of the claim."""
+    id: str
+    says: str
+    kind: Kind
+    points: Mapping[int, float | None]
+    """By the number of seeds: the smallest true difference, or the smallest margin within which networks that err alike
+    are told to; None where nothing can be told. Of several parts the largest."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a plain dictionary, ready for JSON."""
+        return asdict(self)
+
+
+def detectable(
+    trainings: Sequence[str], tests: Collection[str], seeds: Iterable[int], assumed: Assumed, *, power: float = POWER
+) -> list[Detectable]:
+    """Return the smallest differences of claims that tests can be compared for, each as if it alone were true."""
+    seeds = sorted(set(seeds))
+    compared = [
+        (number, claim, [(part, weights) for part in claim.parts if (weights := _weights(part, trainings, tests))])
+        for number, claim in enumerate(CLAIMS, 1)
+    ]
+    claims = sum(bool(parts) for _, _, parts in compared)
+    return [
+        _of_kind(number, claim, [one for one in parts if one[0].kind == kind], seeds, tests, assumed, level, power)
+        for number, claim, parts in compared
+        for level in [LEVEL_OF_HOLDS / claims / max(1, len(parts))]
+        for kind in dict.fromkeys(part.kind for part, _ in parts)
+    ]
+
+
+def smallest_difference(
+    kind: Kind, weights: Weights, tests: Collection[str], assumed: Assumed, *, seeds: int, level: float, power: float
+) -> float | None:
+    """Return the smallest difference, in percentage points, that one comparison tells with this probability.
+
+    Of errors alike, or no larger, it is the smallest margin within which a true difference of none is told. None where
+    no difference is.
+    """
+    if seeds < 2:
+        return None
+    from scipy.optimize import brentq
+    from scipy.special import ndtr
+
+    true, bounds = _true_and_needed(weights, tests, assumed, seeds, level)
+    if true == 0:
+        return 0.0
+
+    def told(points: float) -> float:
+        sure = ndtr((points - bounds) / true)
+        return float((np.maximum(0.0, 2 * sure - 1) if kind == "alike" else sure).mean())
+
+    return float(brentq(lambda points: told(points) - power, 0, 100)) if told(100) > power else None
+
+
+def _of_kind(
+    number: int,
+    claim: Claim,
+    parts: Sequence[tuple[ClaimPart, Weights]],
+    seeds: Sequence[int],
+    tests: Collection[str],
+    assumed: Assumed,
+    level: float,
+    power: float,
+) -> Detectable:
+    kind = parts[0][0].kind
+    of = partial(smallest_difference, kind, tests=tests, assumed=assumed, level=level, power=power)
+    found = {count: [of(weights, seeds=count) for _, weights in parts] for count in seeds}
+    return Detectable(
+        number=number,
+        id=claim.id,
+        says=claim.says,
+        kind=kind,
+        points={
+            count: max(points) if (points := [one for one in these if one is not None]) else None
+            for count, these in found.items()
+        },
+    )
+
+
+def _weights(part: ClaimPart, trainings: Sequence[str], tests: Collection[str]) -> Weights | None:
+    compared = compared_tests(part, trainings, tests)
+    if compared is None:
+        return None
+    first, second = compared
+    return {name: first.get(name, 0.0) - second.get(name, 0.0) for name in {**first, **second}}
+
+
+def _true_and_needed(
+    weights: Weights, tests: Collection[str], assumed: Assumed, seeds: int, level: float
+) -> tuple[float, Float[np.ndarray, " draws"]]:
+    """Return the true standard error of a contrast, and by how much it has to differ to be told, in percentage points.
+
+    The latter follows from the variances over seeds that `contrasts` would find, which are sampled: a network's own, as
+    chi-squared, and those of all that are pooled with it.
+    """
+    from scipy.special import stdtrit
+
+    groups = [{name: weights[name] for name in names} for names in sharing_trainings(list(weights))]
+    error, images = assumed.error / 100, assumed.images
+    same, other = (_image_variance(weights, error, same_seed=same_seed) for same_seed in (True, False))
+    by_image = (same / seeds + (1 - 1 / seeds) * other) / images
+    by_seed, noise, of_seeds, pooled = np.zeros(_DRAWS), 0.0, 0.0, np.full(_DRAWS, np.inf)
+    for place, group in enumerate(groups):
+        single = (
+            _image_variance(group, error, same_seed=True) - _image_variance(group, error, same_seed=False)
+        ) / images
+        own = _seed_variance(group, assumed.seed_sd / 100)
+        larger, count = _larger_variances(len(tested_alike(group, tests)), seeds, place)
+        by_seed += (own + single) * larger / seeds
+        noise, of_seeds, pooled = noise + single / seeds, of_seeds + own / seeds, np.minimum(pooled, count)
+    variance = by_image + np.maximum(0.0, by_seed - noise)
+    terms = by_image**2 / (images - 1) + by_seed**2 / (pooled * freedom_of_seeds(seeds))
+    freedom = np.divide(variance**2, terms, out=np.full(_DRAWS, images - 1.0), where=terms > 0)
+    return 100 * (by_image + of_seeds) ** 0.5, 100 * stdtrit(freedom, 1 - level) * variance**0.5
+
+
+@cache
+def _larger_variances(
+    networks: int, seeds: int, place: int
+) -> tuple[Float[np.ndarray, " draws"], Float[np.ndarray, " draws"]]:
+    """Sample the larger of a network's own variance and that pooled over so many, true ones being 1; and their number.
+
+    The number is that by which `contrasts` counts networks.
+    """
+    sampled = np.random.default_rng(0).chisquare(seeds - 1, (_DRAWS, networks)) / (seeds - 1)
+    larger = np.maximum(sampled[:, place % networks], sampled.mean(axis=1))
+    count = sampled.sum(axis=1) ** 2 / (np.square(sampled).sum(axis=1) * (seeds - 1) / (seeds + 1))
+    return larger, np.clip(count, 1, networks)
+
+
+def _image_variance(weights: Weights, error: float, *, same_seed: bool) -> float:
+    """Return the variance over images of weighted outcomes, each with one seed; or their covariance with another's."""
+    from scipy.special import ndtri, owens_t
+
+    total, threshold = 0.0, float(ndtri(error))
+    for one, weight in weights.items():
+        for other, its in weights.items():
+            correlation = min(1.0, _covariance(one, other, same_seed=same_seed) / _sd(one) / _sd(other))
+            slope = ((1 - correlation) / (1 + correlation)) ** 0.5
+            both_wrong = error - 2 * float(owens_t(threshold, slope))
+            total += weight * its * (both_wrong - error**2)
+    return max(0.0, total)
+
+
+def _covariance(one: str, other: str, *, same_seed: bool) -> float:
+    """Return the covariance of two tests' latent variables on one image."""
+    first, second = set(trainings_of(one)), set(trainings_of(other))
+    shared, sizes = len(first & second), len(first) * len(second)
+    networks = LATENT["image"] + LATENT["network"] * shared / sizes
+    if not same_seed:
+        return networks
+    return networks + LATENT["seed"] * shared / sizes**0.5 + LATENT["protocol"] * (one == other)
+
+
+def _sd(test: str) -> float:
+    return _covariance(test, test, same_seed=True) ** 0.5
+
+
+def _seed_variance(weights: Weights, sd: float) -> float:
+    """Return the variance over seeds of tests' weighted errors; all tests of a training rise and fall together."""
+    shares: dict[str, float] = {}
+    for test, weight in weights.items():
+        for name in (names := trainings_of(test)):
+            shares[name] = shares.get(name, 0.0) + weight / len(names)
+    return float(sum(share**2 for share in shares.values())) * sd**2

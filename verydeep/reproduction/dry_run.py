@@ -1,0 +1,194 @@
+"""What a grid would train and cost, and which differences it could tell, before it is trained."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from verydeep.images.tolerance import Tolerance
+from verydeep.machine.runtime import Execution, Runtime
+from verydeep.presentation.numbers import counted, decimal, duration, number, share
+from verydeep.presentation.terminal import table_with
+from verydeep.reproduction.claims import CLAIMS
+from verydeep.reproduction.contrasts import image_and_seed_variance
+from verydeep.reproduction.detectable import POWER, Assumed, Detectable, detectable
+from verydeep.reproduction.estimate import Estimate, estimates, has_ended, plan_table
+from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.limits import ONE_SEED, listed
+from verydeep.reproduction.paper_tables import Entry
+from verydeep.reproduction.reproduce import run_folder
+from verydeep.reproduction.steering import about_steering, open_for_experiment
+from verydeep.reproduction.stored_tests import StoredTest, file_of_test, read_test
+from verydeep.training.recipe import Recipe
+
+_MORE_SEEDS = (3, 5, 10)
+"""Numbers of seeds that the plan compares with its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A grid before it is trained."""
+
+    grid: Grid
+    steering: str
+    """Which images steer and which test, in words."""
+    trainings: Sequence[Estimate]
+    seconds: Mapping[int, float]
+    """Of all trainings that are not done yet, at most, by the number of seeds."""
+    assumed: Assumed
+    claims: Sequence[Detectable]
+
+    @property
+    def not_told(self) -> list[str]:
+        """What it cannot tell, in sentences."""
+        seeds, margin = self.grid.seeds, self.grid.margin
+        missing = [
+            str(place) for place, claim in enumerate(CLAIMS, 1) if claim.id not in {one.id for one in self.claims}
+        ]
+        narrow = [
+            str(one.number)
+            for one in self.claims
+            if one.kind != "less" and (points := one.points[seeds]) is not None and points > margin
+        ]
+        told = [ONE_SEED] if seeds == 1 else []
+        if missing:
+            told.append(f"Not compared by these trainings and tables: {_claims(missing)}.")
+        if narrow:
+            told.append(
+                f"With {counted(seeds, 'seed')} and a margin of {decimal(margin, 1)} points it is unlikely to be told "
+                f"that networks err alike: {_claims(narrow)}."
+            )
+        return told
+
+    @property
+    def _tests(self) -> int:
+        return len(self.grid.entries) + len(self.grid.study_entries)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dictionaries, ready for JSON."""
+        return {
+            "seeds": self.grid.seeds,
+            "tests": self._tests,
+            "trainings": [one.to_dict() for one in self.trainings],
+            "steer": self.grid.steer,
+            "held_out": self.grid.held_out,
+            "steering": self.steering,
+            "seconds": dict(self.seconds),
+            "power": POWER,
+            "assumed": asdict(self.assumed),
+            "claims": [one.to_dict() for one in self.claims],
+            "not_told": self.not_told,
+        }
+
+    def tables(self) -> list[Table | str]:
+        """Return tables of the costs and of what could be told, and sentences on what could not."""
+        seeds = self.grid.seeds
+        costs = plan_table(self.trainings, seeds=seeds, seconds=self.seconds[seeds])
+        costs.caption = Text(
+            f"Measured on a few images. {counted(seeds * self._tests, 'test')} on top. {self.steering}"
+        )
+        return [costs, self._differences(), *self.not_told]
+
+    def _differences(self) -> Table:
+        seeds = list(self.seconds)
+        title = f"Smallest differences that would be told, with a probability of {share(POWER, 0)}"
+        table = table_with(title, left=("claim", ""), right=[counted(count, "seed") for count in seeds])
+        for one in self.claims:
+            kind = "from" if one.kind == "less" else "alike within"
+            table.add_row(f"{one.number}. {one.says}", kind, *(decimal(one.points[count], 1) for count in seeds))
+        table.add_section()
+        table.add_row("training time, at most", "", *(duration(seconds) for seconds in self.seconds.values()))
+        table.caption = Text(
+            "In percentage points, for each comparison of a claim, corrected for all claims; 'alike within': the "
+            f"smallest margin within which networks that truly err alike are told to. {_of_what(self.assumed)}"
+        )
+        table.caption_justify = "left"
+        return table
+
+
+def plan(
+    source: str,
+    *,
+    out: Path,
+    recipe: Recipe,
+    grid: Grid,
+    runtime: Runtime,
+    execution: Execution,
+    tolerance: Tolerance,
+) -> Plan:
+    """Plan a grid in `out`; write nothing. Arguments are those of `reproduce`.
+
+    Raises:
+        ValueError: unusable source, recipe or images, or `out` was begun with something else.
+    """
+    splits, grid = open_for_experiment(source, grid, out)
+    trainings = estimates(
+        splits,
+        out=run_folder(out, recipe.seed),
+        recipe=recipe,
+        grid=grid,
+        runtime=runtime,
+        execution=execution,
+        tolerance=tolerance,
+    )
+    seeds = sorted({grid.seeds, *_MORE_SEEDS})
+    assumed = assumed_from(out, grid.entries, seeds=range(recipe.seed, recipe.seed + grid.seeds))
+    assumed = replace(assumed, images=len(splits.source(splits.testing)))
+    return Plan(
+        grid=grid,
+        steering=about_steering(splits, grid),
+        trainings=trainings,
+        seconds={count: _seconds(trainings, out, range(recipe.seed, recipe.seed + count)) for count in seeds},
+        assumed=assumed,
+        claims=detectable([one.name for one in grid.trainings], [one.name for one in grid.entries], seeds, assumed),
+    )
+
+
+def assumed_from(out: Path, entries: Sequence[Entry], *, seeds: Iterable[int]) -> Assumed:
+    """Return error and spread over seeds of the tests in `out` that are done; what is not known is assumed."""
+    tests = {
+        entry: [read_test(file) for seed in seeds if (file := file_of_test(out, entry, seed)).is_file()]
+        for entry in entries
+        if len(entry.trainings) == 1 and (entry.method, entry.scales) == ("dense", "single")
+    }
+    done = [one for its in tests.values() for one in its]
+    if not done:
+        return Assumed(images=2)
+    assumed = Assumed(images=done[0].n, error=float(np.mean([one.top1_error for one in done])), error_tests=len(done))
+    spread = [
+        (_spread(its), len(its) - 1) for its in tests.values() if len(its) > 1 and len({one.n for one in its}) == 1
+    ]
+    if not spread:
+        return assumed
+    freedom = sum(own for _, own in spread)
+    variance = sum(own * variance for variance, own in spread) / freedom
+    return replace(assumed, seed_sd=100 * max(0.0, variance) ** 0.5, seed_freedom=freedom)
+
+
+def _spread(tests: Sequence[StoredTest]) -> float:
+    """Return the variance over seeds of one training's error, without what single images add to it."""
+    wrong = np.stack([one.wrong for one in tests]).astype(float)
+    return float(wrong.mean(axis=1).var(ddof=1)) - image_and_seed_variance(wrong) / wrong.shape[1]
+
+
+def _seconds(trainings: Sequence[Estimate], out: Path, seeds: Iterable[int]) -> float:
+    folders = [run_folder(out, seed) for seed in seeds]
+    return sum(one.seconds for folder in folders for one in trainings if not has_ended(folder / one.training))
+
+
+def _claims(numbers: Sequence[str]) -> str:
+    return f"claim{'s' if len(set(numbers)) > 1 else ''} {listed(list(dict.fromkeys(numbers)))}"
+
+
+def _of_what(assumed: Assumed) -> str:
+    """Say what the smallest differences were computed for."""
+    error = f"measured, {counted(assumed.error_tests, 'test')}" if assumed.error_tests else "assumed"
+    sd = f"measured, {counted(assumed.seed_freedom, 'degree')} of freedom" if assumed.seed_freedom else "assumed"
+    return (
+        f"For {number(assumed.images)} test images, an error of {decimal(assumed.error, 1)}% ({error}), and errors "
+        f"that differ between seeds by a standard deviation of {decimal(assumed.seed_sd, 2)} points ({sd})."
+    )
