@@ -14,7 +14,7 @@ from verydeep import findings
 from verydeep.cli import main
 from verydeep.reproduction.claims import CLAIMS
 from verydeep.reproduction.detectable import Assumed, _image_variance, detectable
-from verydeep.reproduction.dry_run import assumed_from
+from verydeep.reproduction.dry_run import _assumed_from
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.stored_tests import file_of_test
 from verydeep.reproduction.trainings import QUICK
@@ -106,13 +106,13 @@ def test_what_was_tested_already_is_measured(tmp_path):
             test = stored(entry, error)
             file = file_of_test(tmp_path, entry, seed)
             file.parent.mkdir(parents=True, exist_ok=True)
-            kept = {**asdict(test), "per_class": [{"n": 20}] * 10}
+            kept = {**asdict(test), "per_class": [{"n": 20}] * 10, "unusable": {}}
             kept["top1_wrong_by_image"] = "".join("01"[wrong] for wrong in kept.pop("wrong").tolist())
             file.write_text(json.dumps(kept))
-    assert assumed_from(tmp_path / "elsewhere", grid.entries, seeds=range(3)) == Assumed(images=2)
-    one = assumed_from(tmp_path, grid.entries, seeds=range(1))
+    assert _assumed_from(tmp_path / "elsewhere", grid.entries, seeds=range(3)) == Assumed(images=2)
+    one = _assumed_from(tmp_path, grid.entries, seeds=range(1))
     assert (one.error, one.error_tests, one.seed_sd, one.seed_freedom) == (20.0, 2, Assumed(images=2).seed_sd, 0)
-    all_three = assumed_from(tmp_path, grid.entries, seeds=range(3))
+    all_three = _assumed_from(tmp_path, grid.entries, seeds=range(3))
     wrong = np.arange(200) < 2 * np.array([[20], [22], [24]])
     rest = wrong - wrong.mean(axis=0) - wrong.mean(axis=1, keepdims=True) + wrong.mean()
     noise = (rest**2).sum() / (2 * 199) / 200

@@ -85,7 +85,7 @@ def detectable(
     ]
 
 
-def smallest_difference(
+def _smallest_difference(
     kind: Kind, weights: Weights, tests: Collection[str], assumed: Assumed, *, seeds: int, level: float, power: float
 ) -> float | None:
     """Return the smallest difference, in percentage points, that one comparison tells with this probability.
@@ -120,7 +120,7 @@ def _of_kind(
     power: float,
 ) -> Detectable:
     kind = parts[0][0].kind
-    of = partial(smallest_difference, kind, tests=tests, assumed=assumed, level=level, power=power)
+    of = partial(_smallest_difference, kind, tests=tests, assumed=assumed, level=level, power=power)
     found = {count: [of(weights, seeds=count) for _, weights in parts] for count in seeds}
     return Detectable(
         number=number,

@@ -136,7 +136,7 @@ def plan(
         tolerance=tolerance,
     )
     seeds = sorted({grid.seeds, *_MORE_SEEDS})
-    assumed = assumed_from(out, grid.entries, seeds=range(recipe.seed, recipe.seed + grid.seeds))
+    assumed = _assumed_from(out, grid.entries, seeds=range(recipe.seed, recipe.seed + grid.seeds))
     assumed = replace(assumed, images=len(splits.source(splits.testing)))
     return Plan(
         grid=grid,
@@ -148,7 +148,7 @@ def plan(
     )
 
 
-def assumed_from(out: Path, entries: Sequence[Entry], *, seeds: Iterable[int]) -> Assumed:
+def _assumed_from(out: Path, entries: Sequence[Entry], *, seeds: Iterable[int]) -> Assumed:
     """Return error and spread over seeds of the tests in `out` that are done; what is not known is assumed."""
     tests = {
         entry: [read_test(file) for seed in seeds if (file := file_of_test(out, entry, seed)).is_file()]
