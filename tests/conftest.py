@@ -1,6 +1,7 @@
 """What every test runs under: caches of its own and no network. And the battery's size and table of figures."""
 
 import os
+import re
 
 import pytest
 from jaxtyping import install_import_hook
@@ -44,6 +45,38 @@ def _own_caches(tmp_path_factory):
     folder = tmp_path_factory.mktemp("caches")
     os.environ["VERYDEEP_CACHE"] = str(folder / "verydeep")
     os.environ["HF_HOME"] = str(folder / "huggingface")
+
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_ACTING = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]|\r(?!\n)")
+
+
+def check_harmless(text):
+    """Nothing that the command writes to a terminal acts on it, but for colours of our own."""
+    acting = _ACTING.search(_COLOURS.sub("", text))
+    assert acting is None, f"control character {acting[0]!r} in {text[max(0, acting.start() - 200) :][:400]!r}"
+
+
+@pytest.fixture(autouse=True)
+def _harmless_output(monkeypatch):
+    """Check what tests read of the command's output; what they leave unread is checked when they end."""
+    read = pytest.CaptureFixture.readouterr
+
+    def checked(capture):
+        found = read(capture)
+        for text in found:
+            check_harmless(text if isinstance(text, str) else text.decode(errors="replace"))
+        return found
+
+    monkeypatch.setattr(pytest.CaptureFixture, "readouterr", checked)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.passed:
+        check_harmless(report.capstdout + report.capstderr)
+    return report
 
 
 @pytest.fixture(scope="session")

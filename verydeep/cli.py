@@ -24,7 +24,7 @@ from verydeep.commands.scan import scan
 from verydeep.commands.train import train
 from verydeep.commands.transfer import transfer
 from verydeep.images.tolerance import TooManyBadImagesError
-from verydeep.machine.errors import one_line
+from verydeep.machine.errors import one_line, say
 from verydeep.machine.processes import rank_of_environment, under_torchrun
 from verydeep.machine.runtime import Stopped, ended_by_sigterm
 from verydeep.version import __version__
@@ -93,5 +93,5 @@ def _explain(error: Exception) -> int:
         case _:
             status, message = _FAILURE, f"{type(error).__name__}: {message} (--debug shows where)"
     process = f"process {rank_of_environment()}: " if under_torchrun() else ""
-    print(f"verydeep: {process}{message}", file=sys.stderr)
+    say(f"verydeep: {process}{message}")
     return status

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from verydeep.commands.options import PredictionOutputs, TestOutputs
+from verydeep.machine.errors import say
 from verydeep.machine.processes import rank_of_environment, under_torchrun
 from verydeep.presentation.terminal import show
 
@@ -109,7 +110,7 @@ def print_notes(lines: Iterable[str]) -> None:
     """Print lines for people to standard error, where the figures do not go; in the first process only."""
     if not rank_of_environment():
         for line in lines:
-            print(line, file=sys.stderr)
+            say(line)
 
 
 def _standard_input() -> bytes:

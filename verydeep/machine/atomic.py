@@ -2,7 +2,6 @@
 
 import errno
 import glob
-import json
 import os
 import shutil
 import stat
@@ -13,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from verydeep.machine.documents import json_text
 from verydeep.machine.errors import reason
 from verydeep.machine.regular_files import kind_of
 
@@ -54,7 +54,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON by `write_text`."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value, indent=2) + "\n")
 
 
 def append_json(path: Path, value: Any) -> None:
@@ -70,7 +70,7 @@ def append_json(path: Path, value: Any) -> None:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")
-        data = json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
+        data = json_text(value).encode(errors="backslashreplace") + b"\n"
         try:
             file.write(data)
         except OSError as error:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ import platformdirs
 
 from verydeep.machine import atomic
 from verydeep.machine.documents import parse_json, read_json
+from verydeep.machine.errors import say
 
 T = TypeVar("T")
 
@@ -46,4 +46,4 @@ def remembered(kind: str, key: object, compute: Callable[[], Any], stored_as: ty
 
 def say_computed_again(damage: Exception | str) -> None:
     """Say on standard error that a file of the cache is damaged, and that what it held is computed again."""
-    print(f"kept figures are damaged, so they are computed again: {damage}", file=sys.stderr)
+    say(f"kept figures are damaged, so they are computed again: {damage}")

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
-from verydeep.machine.errors import one_line, reason
+from verydeep.machine.errors import escaped, one_line, reason
 from verydeep.machine.regular_files import read_file
 
 T = TypeVar("T")
@@ -91,6 +91,11 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read: {_reason(error, path)}") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not TOML: {_reason(error, path)}") from error
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """Return a value as JSON that can be shown on any terminal: what acts on one is escaped in it, as JSON does."""
+    return escaped(json.dumps(value, indent=indent, ensure_ascii=False))
 
 
 def converted(value: object, kind: type[T], *, exact: bool = False) -> T:

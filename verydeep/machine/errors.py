@@ -1,4 +1,20 @@
-"""Messages of exceptions, as users see them."""
+"""Messages, as users see them: on one line, and without characters that act on a terminal."""
+
+import re
+import sys
+
+_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters but tab and line feed, C1 ones too, and what turns the direction of a text around."""
+
+
+def escaped(text: str) -> str:
+    """Return a text with escapes, as Python and JSON write them, in place of characters that act on a terminal."""
+    return _ACTING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def say(line: str) -> None:
+    """Print a line to standard error, control characters escaped."""
+    print(escaped(line), file=sys.stderr, flush=True)
 
 
 def one_line(error: BaseException) -> str:

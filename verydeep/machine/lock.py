@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from verydeep.machine.documents import parse_json
-from verydeep.machine.errors import reason
+from verydeep.machine.errors import reason, say
 
 _MOST_BYTES = 4096
 """That are read of a lock."""
@@ -109,4 +108,4 @@ def _holder(descriptor: int) -> str:
 
 
 def _say_unlocked(output: Path, error: OSError) -> None:
-    print(f"{output} is not locked ({reason(error)}): see that no other process writes it", file=sys.stderr)
+    say(f"{output} is not locked ({reason(error)}): see that no other process writes it")

@@ -6,7 +6,6 @@ Without torchrun there is one process, which asks nobody.
 import atexit
 import os
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from verydeep.machine.errors import say
 from verydeep.machine.runtime import stop_request
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def _watch(processes: Processes, advice: str) -> None:
             names = _keeper(processes)
         if names:
             text = f"verydeep: process {processes.rank}: {names} has not answered for {LOST_AFTER:.0f} s"
-            print(f"{text}; {advice}", file=sys.stderr, flush=True)
+            say(f"{text}; {advice}")
             os._exit(1)
 
 

@@ -1,6 +1,5 @@
 """Predictions into files, one after the other: JSON lines, CSV or Parquet; and pictures of images."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from verydeep.evaluation import predictions
 from verydeep.evaluation.predictions import CLASS, ID, PROBABILITY, as_text, rows_file
 from verydeep.machine import atomic
+from verydeep.machine.documents import json_text
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -61,10 +61,10 @@ def prediction_file(
         OSError: the file cannot be written.
     """
     if str(file) == "-":
-        yield lambda prediction: print(_line(prediction), flush=True)
+        yield lambda prediction: print(json_text(prediction), flush=True)
     elif file.suffix == _LINES:
         with file.open("w", encoding="utf-8", errors="backslashreplace") as lines:
-            yield lambda prediction: print(_line(prediction), file=lines, flush=True)
+            yield lambda prediction: print(json_text(prediction), file=lines, flush=True)
     else:
         names = [field.name for field in fields(kind)]
         columns: dict[str, type] = {ID: str}
@@ -75,10 +75,6 @@ def prediction_file(
         rest = [name for name in names if name not in _CLASS_COLUMNS and name != "image"]
         with rows_file(file, columns | dict.fromkeys(rest, str)) as add:
             yield lambda prediction: add([_row(prediction, len(columns), rest)])
-
-
-def _line(prediction: dict[str, Any]) -> str:
-    return json.dumps(prediction, ensure_ascii=False)
 
 
 def _row(prediction: dict[str, Any], columns: int, rest: Sequence[str]) -> list[str | float | None]:

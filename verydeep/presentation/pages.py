@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from verydeep.machine import atomic
+from verydeep.machine.errors import escaped
 from verydeep.presentation import numbers
 
 if TYPE_CHECKING:
@@ -74,12 +75,18 @@ def render(template: str, values: Mapping[str, Any], **filters: Callable[..., st
         loader=PackageLoader("verydeep", "."),
         autoescape=lambda name: name is not None and ".html" in name,
         undefined=StrictUndefined,
+        finalize=_without_control,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     templates.filters |= {**_NUMBERS, **filters}
     templates.globals["FINE"] = numbers.FINE
     return templates.get_template(f"{template}.jinja").render(values)
+
+
+def _without_control(value: Any) -> Any:
+    """Escape control characters in names, which pages do not show, or would obey; charts are done already."""
+    return escaped(value) if type(value) is str else value
 
 
 def shared_folder(folders: Sequence[str]) -> str:
@@ -116,7 +123,7 @@ def svg_figure(
             warnings.filterwarnings("ignore", message="Glyph .* missing")
             figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    svg.append(_with_own_ids(text[text.index("<svg") :].replace(INK, "currentColor")))
+    svg.append(_with_own_ids(escaped(text[text.index("<svg") :]).replace(INK, "currentColor")))
 
 
 def _with_own_ids(svg: str) -> str:

@@ -1,6 +1,5 @@
 """Output of the verbs: tables and text for people, JSON for machines, and how far long work has come."""
 
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,36 +8,65 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from verydeep.machine.documents import json_text
+from verydeep.machine.errors import escaped
 from verydeep.presentation.numbers import duration
 
 _WIDTH_IN_FILES = 120
 """Characters in a line where there is no terminal to ask."""
 
 
+class _Console(Console):
+    """The one that writes to terminals: names of files and classes are data in it, never markup, and cannot act."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, emoji=False, markup=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Escape control characters in every piece of text; control codes of our own are pieces of another kind."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=escaped(segment.text))
+
+
 def show(figures: dict[str, Any], file: Path | None, *for_people: Table | str) -> None:
     """Print for people and, if there is a file, write the figures as JSON; `-` prints the JSON instead."""
     if file is not None and str(file) == "-":
-        print(json.dumps(figures, indent=2, ensure_ascii=False))
+        print(json_text(figures, indent=2))
         return
     if file is not None:
         from verydeep.machine import atomic
 
         atomic.write_json(file, figures)
-    console = Console(highlight=False, emoji=False)
+    console = _Console()
     if not console.is_terminal:
         console.width = _WIDTH_IN_FILES
     for item in for_people:
-        console.print(item, soft_wrap=isinstance(item, str), markup=not isinstance(item, str))
+        console.print(escaped(item) if isinstance(item, str) else _laid_out(item), soft_wrap=isinstance(item, str))
+
+
+def _laid_out(table: Table) -> Table:
+    """Escape control characters in a table before it is laid out, so that it stays even."""
+
+    def shown(cell: Any) -> Any:
+        if isinstance(cell, Text) and escaped(cell.plain) != cell.plain:
+            return Text(escaped(cell.plain), style=cell.style)
+        return escaped(cell) if isinstance(cell, str) else cell
+
+    table.title, table.caption = shown(table.title), shown(table.caption)
+    for column in table.columns:
+        column.header, column._cells = shown(column.header), [shown(cell) for cell in column._cells]
+    return table
 
 
 def show_report(page: Path, file: Path | None) -> None:
     """Print where a page is; to standard error if the figures go to standard output."""
-    print(f"report: {page}", file=sys.stderr if str(file) == "-" else sys.stdout)
+    print(escaped(f"report: {page}"), file=sys.stderr if str(file) == "-" else sys.stdout)
 
 
 SHOWN = 10
@@ -110,7 +138,7 @@ def reporting(
 
     If `quiet` it prints nothing, because another process does.
     """
-    console = console or Console(stderr=True, quiet=quiet)
+    console = console or _Console(stderr=True, quiet=quiet)
     bar_column = [BarColumn(bar_width=None)] if console.width >= _WIDTH_WITH_BAR else []
     columns = (
         TextColumn("{task.description}", markup=False),

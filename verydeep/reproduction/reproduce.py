@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, cast
 
-from rich.console import Console
-
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.images.order import batches_per_epoch
 from verydeep.images.sources.samples import sampled
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
+from verydeep.machine.errors import say
 from verydeep.machine.lock import locked
 from verydeep.machine.processes import joined, rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime, Stopped, torch_device
@@ -186,7 +185,7 @@ def _train(experiment: _Experiment, training: GridTraining, seed: int) -> None:
 
 
 def _say(text: str) -> None:
-    Console(stderr=True, highlight=False).print(text, markup=False)
+    say(text)
 
 
 def _images_of(training: GridTraining, splits: Splits, seed: int) -> Splits:

@@ -1,6 +1,5 @@
 """Figures of a training: beside the bar, and as curves: `metrics.jsonl` for machines, event files for TensorBoard."""
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
+from verydeep.machine.errors import say
 from verydeep.machine.runtime import peak_memory
 from verydeep.presentation.numbers import billions, decimal, number, percent
 from verydeep.runs.files import TENSORBOARD
@@ -78,7 +78,7 @@ class Curves:
                 act(self._file)
         except OSError as error:
             self._file = None
-            print(f"no more curves in {self._folder}: {error}", file=sys.stderr)
+            say(f"no more curves in {self._folder}: {error}")
 
 
 def bar_figures(state: TrainingState) -> dict[str, str]:
