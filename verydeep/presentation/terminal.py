@@ -115,7 +115,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Print a line of text above the bar."""
-        self._console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._console.print(escaped(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def say_all(self, lines: Iterable[str]) -> None:
         """Print several lines of text above the bar."""
