@@ -73,6 +73,7 @@ def write_report(
         "charts": charts,
         "best_shown": shown,
         "marks": _MARKS,
+        "studies": grid.studies,
         "protocols": PROTOCOLS,
     }
     filters: dict[str, Callable[..., str]] = {"range": written, "listed": listed}

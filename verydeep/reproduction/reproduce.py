@@ -115,6 +115,8 @@ def reproduce(
     recipe = recipe or Recipe()
     if recipe.start is not None or recipe.scale != Recipe().scale:
         raise ValueError("reproduce itself decides at which S each network is trained and what it starts from")
+    if execution is not None and execution.fc_parallel and grid is not None and "gradients" in grid.studies:
+        raise ValueError("the study gradients looks into whole layers: leave out --fc-parallel")
     out = Path(out).resolve()
     splits, grid = open_for_experiment(source, grid or Grid(), out)
     experiment = _Experiment(

@@ -59,7 +59,7 @@ def norms_of_layers(runs: Sequence[StudyRun]) -> str:
     A row for each network. Gradients are shares of the weights.
     """
     networks = of_network([run for run in runs if run.norms])
-    with svg_figure(columns=3, rows=len(networks), panel=(3.9, 2.9)) as (panels, svg):
+    with svg_figure(columns=3, rows=max(1, len(networks)), panel=(3.9, 2.9)) as (panels, svg):
         for row, (network, its) in enumerate(networks.items()):
             outputs, gradients, over_steps = panels[3 * row : 3 * row + 3]
             for run in its:

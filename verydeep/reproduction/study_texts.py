@@ -36,8 +36,8 @@ def gradients_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
     silent = list(dict.fromkeys(run.training.name for run in runs if not run.norms))
     if silent:
         sentences.append(
-            f"Not recorded: {listed(silent)}. They were trained by an earlier version or with --fc-parallel, or "
-            "diverged in the first step; remove their folders in runs/ to train them again."
+            f"Not recorded: {listed(silent)}. They were trained by an earlier version or with --fc-parallel "
+            "(remove their folders in runs/ to train them again), or diverged in the first step."
         )
     return [*sentences, *_learned_by_gradient(recorded), *_factors(runs)]
 
