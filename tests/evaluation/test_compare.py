@@ -1,5 +1,6 @@
 """Two evaluations of the same images, or their files, counted image by image."""
 
+import csv
 import io
 from dataclasses import replace
 
@@ -127,6 +128,19 @@ def test_names_that_are_no_text_are_the_same_in_a_file(results, tmp_path, kind):
     write_predictions(odd, tmp_path / f"p.{kind}")
     found = verydeep.compare(tmp_path / f"p.{kind}", odd)
     assert (found.n, found.only_first_wrong, found.only_second_wrong) == (28, 0, 0)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_files_that_a_spreadsheet_has_saved_are_compared_too(results, tmp_path, encoding, separator):
+    (_, crops), (file, _) = results
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.reader(lines))
+    with (tmp_path / "saved.csv").open("w", newline="", encoding=encoding) as lines:
+        csv.writer(lines, delimiter=separator).writerows(rows)
+    assert replace(verydeep.compare(tmp_path / "saved.csv", crops), first="") == replace(
+        verydeep.compare(file, crops), first=""
+    )
 
 
 # what is refused

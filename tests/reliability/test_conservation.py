@@ -2,6 +2,7 @@
 
 import io
 import os
+import tarfile
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from verydeep import scan
-from verydeep.images.open import open_for_training, open_one_split
+from verydeep.images.open import open_for_testing, open_for_training, open_one_split
 from verydeep.images.sources.given import given_images
 
 
@@ -121,3 +122,73 @@ def check_folder(classes, beside):
         features = open_one_split(str(root))
         assert sorted(features.ids) == sorted(ids)
         assert features.inventory == splits.inventory
+
+
+# archives
+
+KEYS = ("a", "b/c", "IMG.2020.01", "d e")
+SAMPLES = ("plain", "own", "shared", "mask", "hard link", "symbolic link")
+KINDS = (*SAMPLES, "text", "hidden", "dangling", "pipe")
+archives = st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(KINDS), st.sampled_from("xyz")), max_size=14)
+
+
+def members_of(number, key, kind, label):
+    """Members of an archive, (name, type, contents or target), and the image that they make, if they make one."""
+    base = f"{number}-{key}" if "/" not in key else f"{number}/{key}"
+    stem = base.split("/")[-1].split(".")[0]
+    folder = base.rpartition("/")[0]
+    first = f"{folder}/{stem}" if folder else stem
+    image, text = tarfile.REGTYPE, label.encode()
+    if kind == "plain":
+        return [(f"{base}.png", image, PNG), (f"{base}.cls", image, text)], f"{base}.png"
+    if kind == "own":
+        return [(f"{base}.v2.PNG", image, PNG), (f"{base}.v2.cls", image, text)], f"{base}.v2.PNG"
+    if kind == "shared":
+        return [(f"{first}.v2.png", image, PNG), (f"{first}.cls", image, text)], f"{first}.v2.png"
+    if kind == "mask":
+        made = [(f"{first}.png", image, PNG), (f"{first}.cls", image, text), (f"{first}.mask.png", image, PNG)]
+        return made, f"{first}.png"
+    if kind in ("hard link", "symbolic link"):
+        up = "../" * base.count("/") if kind == "symbolic link" else ""
+        link = tarfile.LNKTYPE if kind == "hard link" else tarfile.SYMTYPE
+        return [(f"{base}.png", link, f"{up}first.png"), (f"{base}.cls", image, text)], f"{base}.png"
+    types = {"dangling": tarfile.SYMTYPE, "pipe": tarfile.FIFOTYPE}
+    names = {"text": f"{base}.txt", "hidden": f"{base}/.h.png", "dangling": f"{base}.jpg", "pipe": f"{base}.fifo"}
+    return [(names[kind], types.get(kind, image), "nowhere" if kind in types else b"words")], None
+
+
+def check_archive(parts):
+    members, expected = [], {"first.png": "x", "second.png": "y"}
+    for name, label in expected.items():
+        members += [(name, tarfile.REGTYPE, PNG), (f"{name[:-4]}.cls", tarfile.REGTYPE, label.encode())]
+    for number, (key, kind, label) in enumerate(parts):
+        made, image = members_of(number, key, kind, label)
+        members += made
+        expected |= {image: label} if image else {}
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.tar"
+        with tarfile.open(path, "w") as archive:
+            for name, kind, content in members:
+                member = tarfile.TarInfo(name)
+                member.type = kind
+                if kind == tarfile.REGTYPE:
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+                else:
+                    member.linkname = content
+                    archive.addfile(member)
+        splits = open_for_testing(str(path), None)
+        source = splits.source("all")
+        names = (name.removeprefix("a.tar/") for name in source.ids)
+        found = dict(zip(names, (source.classes[label] for label in source.labels), strict=True))
+        assert found == expected
+        assert all(source[index].data == PNG for index in range(len(source)))
+        total = splits.inventory.total
+        assert (total.files, total.images) == (len(members), len(source))
+
+
+def test_images_and_what_is_left_out_are_all_members_of_an_archive(battery, figure):
+    examples = 5_000 if battery else 40
+    limits = settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    limits(given(archives)(check_archive))()
+    figure(27, "members found", f"{examples} random archives: used and left out add up, by class too")

@@ -123,8 +123,11 @@ def _read(file: Path) -> DescribedImages:
 
 
 def read_once(source: Source) -> Source:
-    """Read all images once for their SHA-256, which identify them; an image that changes later cannot be used."""
-    return unchanged(source, contents_digests(source))
+    """Read all images once for their SHA-256, which identify them; an image that changes later cannot be used.
+
+    Says what was left out where the images were found.
+    """
+    return unchanged(source, contents_digests(source, notes=source.inventory.lines()))
 
 
 def untrained(model: Model, *, seed: int) -> Model:

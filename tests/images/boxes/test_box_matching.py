@@ -269,3 +269,8 @@ def test_names_of_other_images_are_told_where_none_fits():
         ValueError, match=r"^no name in a.csv, b.csv \(such as x/9.jpg\) is that of an image \(such as c"
     ):
         boxes_by_split({"train": source("cat/1.jpg")}, [annotation("x/9.jpg")] * 2, ["a.csv", "b.csv"])
+
+
+def test_letters_may_be_stored_in_two_ways():
+    names = ImageNames(paths=[(ImagePath("cafe\u0301/1.jpg"),), (ImagePath("tea/1.jpg"),)])
+    assert names.fitting("caf\u00e9/1.jpg") == [0]

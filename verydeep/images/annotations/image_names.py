@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from verydeep.ilsvrc_classes import normal_form
 from verydeep.images.image_kinds import IMAGE_SUFFIXES
 from verydeep.images.sources.source import ImagePath, Source
 from verydeep.images.sources.splits import SPLIT_NAMES
@@ -31,7 +32,7 @@ class ImageNames:
 
     @cached_property
     def _slashed(self) -> list[list[ImagePath]]:
-        return [[ImagePath(path.replace("\\", "/"), folders) for path, folders in paths] for paths in self.paths]
+        return [[ImagePath(_compared(path), folders) for path, folders in paths] for paths in self.paths]
 
     @cached_property
     def _known(self) -> frozenset[str]:
@@ -58,7 +59,7 @@ class ImageNames:
         images those count that have most of the name in their paths, and before others those that are called exactly
         so. A name without ending fits any; where nothing fits otherwise, capitals do not count.
         """
-        wanted = re.sub(r"^(\./|/)+", "", name.replace("\\", "/"))
+        wanted = re.sub(r"^(\./|/)+", "", _compared(name))
         candidates = self._by_file.get(_file(wanted), [])
         ways: list[Callable[[str], str]] = [str, _without_ending] if _without_ending(wanted) == wanted else [str]
         for fold in [*ways, str.casefold]:
@@ -123,6 +124,10 @@ def read_image_list(file: str | Path, source: Source) -> list[int]:
     if not lines:
         raise ValueError(f"{file} names no images")
     return sorted(lines)
+
+
+def _compared(name: str) -> str:
+    return normal_form(name.replace("\\", "/"))
 
 
 def _fit(wanted: str, image: ImagePath, known: frozenset[str]) -> tuple[int, bool]:

@@ -1,7 +1,7 @@
 """Images in a fixed order: a source is map-style, so order, resuming and sharing are arithmetic on indices."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -143,14 +143,14 @@ def numbered(source: Source, classes: tuple[str, ...]) -> Source:
     return replace(source, classes=classes, labels=tuple(own[label] for label in source.labels))
 
 
-def contents_digests(source: Source) -> list[bytes]:
+def contents_digests(source: Source, *, notes: Iterable[str] = ()) -> list[bytes]:
     """Read every image file and return the SHA-256 of each, in order: files of the same name are not always the same.
 
-    Progress is reported as the reading of images, after what was left out where they were found.
+    Progress is reported as the reading of images, after `notes`.
     """
     digests = []
     with reporting("read images", total=len(source)) as report:
-        report.say_all(source.inventory.lines())
+        report.say_all(notes)
         for index in range(len(source)):
             try:
                 data = source[index].data
