@@ -136,4 +136,4 @@ def predict(
         most_classes=min(top, len(model.classes)),
         table=box_prediction_table,
     )
-    present(stream, outputs, images=len(source))
+    present(stream, outputs, source)

@@ -52,7 +52,7 @@ def predict(
     views = {"protocol": protocol, "scales": scales, "grid": grid, "maps": map}
     given = {name: value for name, value in views.items() if value is not None}
     stream = (_by_classifier if is_classifier(run) else _by_network)(run, common, given)
-    present(stream, outputs, images=len(source))
+    present(stream, outputs, source)
 
 
 def _by_network(run: Path, common: dict[str, Any], views: dict[str, Any]) -> PredictionStream:

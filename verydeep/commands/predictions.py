@@ -49,13 +49,13 @@ def images_asked_for(images: Sequence[Path], outputs: PredictionOutputs) -> "Sou
         check_kind(outputs.out)
         if outputs.out == outputs.json_file:
             raise ValueError(f"{outputs.out} cannot hold the predictions twice: leave out --json")
-    source = given_images(images, standard_input=_standard_input)
-    print_notes(source.inventory.lines())
-    return source
+    return given_images(images, standard_input=_standard_input)
 
 
-def present(stream: PredictionStream, outputs: PredictionOutputs, *, images: int) -> None:
+def present(stream: PredictionStream, outputs: PredictionOutputs, source: "Source") -> None:
     """Write and show predictions as they come; only those that are shown all at once are kept until the end.
+
+    Before them it says what was left out where the images of `source` were found.
 
     Raises:
         OSError: a file cannot be written, or, in the end, some images could not be used.
@@ -67,10 +67,11 @@ def present(stream: PredictionStream, outputs: PredictionOutputs, *, images: int
         for _ in stream.predictions:  # the first process has them all
             pass
         return
+    print_notes(source.inventory.lines())
     out, json_file = outputs.out, outputs.json_file
     kept, failed = [], 0
     with ExitStack() as stack:
-        report = stack.enter_context(reporting("predict", images, quiet=str(out) == "-" and sys.stdout.isatty()))
+        report = stack.enter_context(reporting("predict", len(source), quiet=str(out) == "-" and sys.stdout.isatty()))
         write = None
         if out is not None:
             write = stack.enter_context(prediction_file(out, stream.kind, most_classes=stream.most_classes))
@@ -87,7 +88,7 @@ def present(stream: PredictionStream, outputs: PredictionOutputs, *, images: int
         figures = {"predictions": [prediction.to_dict() for prediction in kept]}
         show(figures, json_file, *([stream.table(kept)] if write is None else []))
     if failed:
-        raise OSError(f"{failed} of {images} images could not be used")
+        raise OSError(f"{failed} of {len(source)} images could not be used")
 
 
 def check_test(runs: Sequence[Path], outputs: TestOutputs) -> None:
