@@ -27,8 +27,9 @@ demo: install ## Train all seven networks on real handwritten digits and write a
 test: install ## Run the tests, on up to 4 cores at once
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-battery: install ## Run the reliability checks and the demo at full length and print their figures
-	$(BIN)/python -m pytest --battery tests/reliability tests/test_demo.py
+battery: install ## Run the reliability checks, the demo and what else is long at full length and print their figures
+	$(BIN)/python -m pytest --battery tests/reliability tests/test_demo.py tests/export/test_export.py \
+		tests/training/test_parallel.py tests/training/test_initialisations_on_digits.py
 
 check: install ## Format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -7,7 +7,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("verydeep", "array_shapes.check_shapes")
-pytest_plugins = ["tested_run"]
+pytest_plugins = ["forked_python", "tested_run"]
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when `datasets` is imported
 os.environ["OMP_NUM_THREADS"] = "1"  # read once, when PyTorch is imported: other numbers change the last bits of sums
@@ -27,6 +27,12 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.stash[FIGURES] = []
+    config.addinivalue_line("markers", "battery: runs with --battery alone")
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("battery") and not item.config.getoption("--battery"):
+        pytest.skip("runs in make battery")
 
 
 @pytest.hookimpl(optionalhook=True)

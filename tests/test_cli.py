@@ -185,7 +185,7 @@ def test_a_toml_file_chooses_and_the_command_line_overrides(capsys, tmp_path):
     assert (record["network"], record["runtime"]["workers"]) == ("B", 1)
     chosen = {"crop": 32, "width": 0.05, "epochs": 1, "batch": 100, "flip": False, "learning_rate": 0.02}
     assert {name: record["recipe"][name] for name in chosen} == chosen
-    assert run("train", f"--config={file}", "--out", tmp_path / "other", "--flip") == 0
+    assert run("train", f"--config={file}", "--out", tmp_path / "other", "--flip", "--workers", 0) == 0
     assert json.loads((tmp_path / "other" / "run.json").read_text())["recipe"]["flip"] is True
     capsys.readouterr()
 
@@ -229,12 +229,11 @@ def test_whole_numbers_are_never_fractions(capsys, tmp_path):
     assert len(found) > 50
     file = tmp_path / "options.toml"
     for words, option, message, reads_files in found:
-        for number in ("2.5", "2.0"):
-            assert message in refusal(capsys, *words, option, number)
-            assert message in refusal(capsys, *words, f"{option}={number}")
-            if reads_files:
-                file.write_text(f"{option[2:].replace('-', '_')} = {number}")
-                assert message in refusal(capsys, *words, "--config", file)
+        assert message in refusal(capsys, *words, option, "2.5")
+        assert message in refusal(capsys, *words, f"{option}=2.0")
+        if reads_files:
+            file.write_text(f"{option[2:].replace('-', '_')} = 2.0")
+            assert message in refusal(capsys, *words, "--config", file)
 
 
 def parsed(*words, option):
@@ -287,23 +286,12 @@ def test_names_with_brackets_are_printed_as_they_are(capsys, tmp_path):
     assert str(images) in text
 
 
-def test_progress_goes_to_standard_error_as_plain_lines(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "verydeep",
-        "train",
-        "digits",
-        "--network",
-        "A",
-        "--out",
-        tmp_path / "run",
-        *QUICKEST,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "\x1b" not in done.stderr + done.stdout
-    assert any("epoch 1/1" in line and "images/s" in line for line in done.stderr.splitlines())
+def test_progress_goes_to_standard_error_as_plain_lines(capfd, tmp_path):
+    images = picture_folder(tmp_path / "images")
+    assert run("train", images, "--network", "A", "--out", tmp_path / "run", *QUICKEST) == 0
+    out, err = capfd.readouterr()
+    assert "\x1b" not in err + out
+    assert any("epoch 1/1" in line and "images/s" in line for line in err.splitlines())
 
 
 def test_an_unexpected_error_is_one_line_unless_debugging(capsys, monkeypatch, tmp_path):

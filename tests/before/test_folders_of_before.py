@@ -3,15 +3,16 @@
 Only public names and the command line are used here, so that nothing of this depends on where things are in the code.
 """
 
+import io
 import json
 import runpy
 import shutil
-import subprocess
-import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
+from several_commands import status_of
 
 import verydeep
 
@@ -61,8 +62,9 @@ def metrics(run):
 
 def command(*arguments):
     """What a command writes with `--json -`."""
-    run = [sys.executable, "-m", "verydeep", *arguments, "--json", "-"]
-    return json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+    with redirect_stdout(io.StringIO()) as written:
+        assert status_of(*arguments, "--json", "-") == 0
+    return json.loads(written.getvalue())
 
 
 @pytest.mark.parametrize("run", FIGURES["CLASSIFIERS"])

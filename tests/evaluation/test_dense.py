@@ -38,8 +38,10 @@ def difference(found, expected):
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
-@pytest.mark.parametrize("size", [(320, 320), (351, 417), (65, 1000), (797, 64)])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [*((name, (351, 417)) for name in CONFIGURATIONS), *(("D", size) for size in ((320, 320), (65, 1000), (797, 64)))],
+)
 def test_tiles_give_the_same_map(name, size):
     net, image = lively(name), noise(*size)
     with torch.inference_mode():

@@ -154,12 +154,12 @@ def naive_pooling(x, *, first_row, first_column):
 
 @pytest.mark.parametrize("name", STAGES)
 def test_posteriors_are_those_of_the_paper_written_out(name):
-    net, scales = lively(name), (256, 384, 512)
-    images = [picture(61, 47, 0), picture(47, 61, 1), picture(53, 54, 2), picture(61, 47, 3), picture(35, 101, 4)]
+    net, scales = lively(name), (256, 384, 512) if name == "D" else (256, 512)
+    images = [picture(61, 47, 0), picture(61, 47, 3), picture(35, 101, 4)]
     dense = np.stack([naive_dense(net, name, image, scales=scales) for image in images])
     crops = np.stack([naive_crops(net, name, image, scales=scales) for image in images])
     found = {method: posteriors(net, source_of(*images), Protocol(method=method, scales=scales)) for method in METHODS}
-    assert {posterior.shape for posterior in found.values()} == {(5, 7)}
+    assert {posterior.shape for posterior in found.values()} == {(len(images), 7)}
     assert np.abs(found["dense"] - dense).max() < 1e-5
     assert np.abs(found["crops"] - crops).max() < 1e-5
     assert np.abs(found["both"] - (dense + crops) / 2).max() < 1e-5

@@ -25,17 +25,18 @@ from verydeep.export.openvino import _compute_by_openvino
 from verydeep.runs.model import load_model
 
 FILES = shared.FILES
-network, pictures, images = shared.network, shared.pictures, shared.images
+network, images = shared.network, shared.images
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return pictures(tmp_path_factory.mktemp("pictures"))
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory, data):
-    return shared.exported(tmp_path_factory.mktemp("tiny"), data)
+def tiny(tmp_path_factory):
+    """Return a run, its network and the folder of one file of each kind."""
+    folder = tmp_path_factory.mktemp("tiny")
+    run = shared.saved(network("A"), folder / "run")
+    model = load_model(run)
+    for to, name in FILES.items():
+        exporting.write_exported(model, folder / name, to=to)
+    return run, model.net, folder
 
 
 def copies(folder, place):

@@ -1,15 +1,11 @@
 """Evaluation on 1, 2 and 4 processes: every image counts once, and all processes agree (checks 11 and 20)."""
 
-import json
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import several_evaluations
 import several_processes
 
-SCRIPT = Path(several_evaluations.__file__)
+SCRIPT = several_evaluations.__file__
 
 SIZES = [*range(12, 17), 97]
 PIXELS = [40 * 40 * batch for batch in range(1, 7)]
@@ -48,13 +44,10 @@ def failing_jobs(folder, runs):
 
 
 def together(processes, jobs, folder):
-    """Start torchrun with this file's script; return what each process met in each job."""
-    file = folder / "jobs.json"
-    file.write_text(json.dumps(jobs))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    status, said, _ = several_processes.started([*launcher, str(SCRIPT), str(file)], 200)
+    """Run jobs on several processes; return what each process met in each job."""
+    status, said, _ = several_processes.forked(processes, jobs, folder, script=SCRIPT, seconds=200)
     assert status == 0, said
-    return [[json.loads(Path(f"{job['out']}.{rank}.json").read_text()) for rank in range(processes)] for job in jobs]
+    return [several_processes.runs_of(job, processes) for job in jobs]
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,8 @@ ORDERED = {
     "dropout": {"recipe": {"dropout": 0.5}},
     "dropout, fc, pieces": {"recipe": {"dropout": 0.5}, "execution": {**FC, "micro_batch": 1}},
 }
+ORDERED_IN_SHORT = {2: tuple(ORDERED), 4: ("plain", "dropout, fc, pieces")}
+"""Trainings of the suite by the number of processes; `make battery` runs all with both."""
 STOPPED = {
     "plain": {"execution": {}},
     "fc": {"execution": FC},
@@ -44,8 +46,18 @@ def sizes(processes, battery):
     if battery:
         return [(n, batch, fc) for n, batch in SIZES for fc in (False, True)]
     draw = random.Random(processes)
-    small = draw.sample([size for size in SIZES if size[0] < 97], 6)
+    small = draw.sample([size for size in SIZES if size[0] < 97], 6 if processes == 2 else 3)
     return [(n, batch, number % 2 == 0) for number, (n, batch) in enumerate([*small, (97, 6)])]
+
+
+def ordered(processes, battery):
+    """Return the names of trainings for check 9."""
+    return ORDERED if battery else ORDERED_IN_SHORT[processes]
+
+
+def resumed(battery):
+    """Return (which stopped training, how it goes on) with four processes."""
+    return [(name, then) for name in STOPPED for then in STOPPED if battery or name != then]
 
 
 def sized(n, batch, fc):
@@ -69,7 +81,7 @@ def folder(tmp_path_factory, battery):
     folder = tmp_path_factory.mktemp("processes")
     for processes in COUNTS:
         at = folder / str(processes)
-        jobs = [{**job, "out": str(at / "ordered" / name)} for name, job in ORDERED.items()]
+        jobs = [{**ORDERED[name], "out": str(at / "ordered" / name)} for name in ordered(processes, battery)]
         jobs += [{**sized(*size), "out": str(at / "sizes" / str(size))} for size in sizes(processes, battery)]
         jobs += [{**BAD, "out": str(at / "bad")}, {**TOO_BAD, "out": str(at / "too bad")}]
         jobs += [{**BAD_VAL, "out": str(at / "bad val")}]
@@ -79,10 +91,9 @@ def folder(tmp_path_factory, battery):
             dying = {**SIGNALLED, "what": "SIGKILL", "whom": "worker"}
             jobs += [{"out": str(at / "worker"), "runtime": {"workers": 1}, "fault": dying}]
         else:
-            for name in STOPPED:
-                for then, execution in STOPPED.items():
-                    run = copied(folder / "2" / "stopped" / name, at / "resumed" / f"{name}, then {then}")
-                    jobs.append({**execution, "out": run, "resume": True})
+            for name, then in resumed(battery):
+                run = copied(folder / "2" / "stopped" / name, at / "resumed" / f"{name}, then {then}")
+                jobs.append({**STOPPED[then], "out": run, "resume": True})
         status, said, mark = several.forked(processes, jobs, folder, seconds=600 if battery else 100)
         assert status == 0, said
         assert several.alive(mark) == []
@@ -150,10 +161,10 @@ def worst(pairs):
 
 
 @pytest.mark.parametrize("processes", COUNTS)
-def test_several_processes_go_through_the_images_of_one_in_its_order(folder, one, figure, processes):
+def test_several_processes_go_through_the_images_of_one_in_its_order(folder, one, figure, processes, battery):
     found = []
-    for name, job in ORDERED.items():
-        _, alone = one(job)
+    for name in ordered(processes, battery):
+        _, alone = one(ORDERED[name])
         expected = batches(alone["asked"], 13, BATCH)
         met = met_by_all(folder / str(processes) / "ordered" / name, processes)
         assert interleaved([m["asked"] for m in met], 13, BATCH) == expected
@@ -165,8 +176,14 @@ def test_several_processes_go_through_the_images_of_one_in_its_order(folder, one
     figure(9, f"order, {processes} processes", f"{len(found)} batches as one process has them")
 
 
-@pytest.mark.parametrize("processes", COUNTS)
-@pytest.mark.parametrize("name", ORDERED)
+@pytest.mark.parametrize(
+    ("processes", "name"),
+    [
+        pytest.param(count, name, marks=() if name in ORDERED_IN_SHORT[count] else pytest.mark.battery)
+        for count in COUNTS
+        for name in ORDERED
+    ],
+)
 def test_several_processes_end_with_the_weights_and_metrics_of_one(folder, one, figure, processes, name):
     run, (alone, _) = folder / str(processes) / "ordered" / name, one(ORDERED[name])
     whole, largest = several.difference(run, alone)
@@ -190,13 +207,13 @@ def test_a_signal_to_one_stops_all_at_the_same_step(folder, one, name):
 
 
 @pytest.mark.parametrize("name", STOPPED)
-def test_what_two_processes_began_others_end(folder, one, figure, name, tmp_path):
+def test_what_two_processes_began_others_end(folder, one, figure, name, tmp_path, battery):
     alone, _ = one({})
-    runs = [folder / "4" / "resumed" / f"{name}, then {then}" for then in STOPPED]
+    runs = [folder / "4" / "resumed" / f"{begun}, then {then}" for begun, then in resumed(battery) if begun == name]
     on_one = copied(folder / "2" / "stopped" / name, tmp_path / "run")
     assert several.run({"out": on_one, "resume": True})["error"] is None
     found = worst((run, alone) for run in [*runs, on_one])
-    figure(9, f"begun on 2 ({name}), ended on 4, 4 (fc), 1", f"{found:.1e} of all weights")
+    figure(9, f"begun on 2 ({name}), ended on 4 ({len(runs)} ways) and 1", f"{found:.1e} of all weights")
     assert found <= EXACT
     assert all(learning(run) == learning(alone) for run in [*runs, on_one])
 
@@ -298,12 +315,23 @@ LOSSES = {
 }
 
 
+LOSSES_IN_SHORT = (
+    "the first killed",
+    "killed in preparation",
+    "killed, with layers shared and loader workers",
+    "one of four stopped",
+)
+"""Those of the suite; the others, which `make battery` has too, differ in the number of processes or their rank."""
+
+
 @pytest.fixture(scope="module")
-def lost(tmp_path_factory):
+def lost(tmp_path_factory, battery):
     """Lose a process of trainings without torchrun; return how the others ended, and which processes still live."""
     folder = tmp_path_factory.mktemp("lost")
     cases = []
-    for number, (name, (processes, fault, options)) in enumerate(LOSSES.items()):
+    losses = tuple(LOSSES) if battery else LOSSES_IN_SHORT
+    for number, name in enumerate(losses):
+        processes, fault, options = LOSSES[name]
         job = {**LONG, **options, "out": str(folder / name), "fault": fault, "images": 10 + 2 * number}
         cases.append({"job": job, "processes": processes})
     stopping = {**LONG, "out": str(folder / "terminated"), "fault": {**SIGNALLED, "rank": 0}}
@@ -312,10 +340,12 @@ def lost(tmp_path_factory):
     until = time.monotonic() + 15  # loader workers check every few seconds that their process lives
     while several.alive(mark) and time.monotonic() < until:
         time.sleep(0.2)
-    return folder, dict(zip([*LOSSES, "terminated"], ended, strict=True)), several.alive(mark)
+    return folder, dict(zip([*losses, "terminated"], ended, strict=True)), several.alive(mark)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in LOSSES_IN_SHORT else pytest.mark.battery) for name in LOSSES]
+)
 def test_the_loss_of_a_process_ends_the_others_with_its_name(lost, figure, name):
     folder, ended, _ = lost
     _, fault, _ = LOSSES[name]
@@ -330,7 +360,7 @@ def test_the_loss_of_a_process_ends_the_others_with_its_name(lost, figure, name)
 
 
 def test_a_stopped_process_that_goes_on_finds_itself_alone_and_ends(lost):
-    for name in ("stopped in a step", "one of four stopped"):
+    for name in {"stopped in a step", "one of four stopped"} & lost[1].keys():
         process = lost[1][name][1]
         assert process["status"] == 1
         assert process["seconds"] < 30
@@ -340,7 +370,7 @@ def test_a_stopped_process_that_goes_on_finds_itself_alone_and_ends(lost):
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which processes live")
 def test_the_loss_of_a_process_leaves_no_orphans(lost, figure):
     assert lost[2] == []
-    figure(10, "orphans", f"none after {len(LOSSES)} losses, loader workers neither")
+    figure(10, "orphans", f"none after {len(lost[1]) - 1} losses, loader workers neither")
 
 
 def test_a_signal_to_one_that_was_started_by_hand_ends_all_with_its_status(lost):
@@ -351,10 +381,14 @@ def test_a_signal_to_one_that_was_started_by_hand_ends_all_with_its_status(lost)
     assert saved.progress.step == len(interleaved([m["asked"] for m in met], 13, BATCH)) - 1
 
 
-def test_torchrun_restarts_a_training_that_lost_a_process_where_it_was(tmp_path, one, figure):
+def test_torchrun_restarts_a_training_that_lost_a_process_where_it_was(tmp_path, one, figure, battery):
+    """By torchrun in `make battery`, in the suite by the agent that it starts."""
     fault = {"where": "forward", "rank": 1, "at": 5, "what": "SIGKILL"}  # in the second of two epochs of three steps
     job = {"out": str(tmp_path / "run"), "fault": fault, "lost_after": LOST_AFTER, "last": True}
-    status, said, mark = several.torchrun(2, [job], tmp_path, "--max-restarts", "2")
+    if battery:
+        status, said, mark = several.torchrun(2, [job], tmp_path, "--max-restarts", "2")
+    else:
+        status, said, mark = several.forked(2, [job], tmp_path, "2")
     assert status == 0, said
     pid = json.loads(Path(f"{job['out']}.fault.json").read_text())["pid"]
     assert f"process 1 (pid {pid} on " in said

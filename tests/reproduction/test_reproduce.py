@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -126,29 +124,31 @@ def test_only_what_was_found_on_other_weights_is_tested_again(images, tmp_path):
     assert good.stat().st_mtime_ns == times
 
 
-def killed_when(pattern, command, out):
-    """Start a command and kill it with all of its processes as soon as a file is there."""
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+COMMAND = "import sys; from verydeep.cli import main; main(sys.argv[1:])"
+
+
+def killed_when(pattern, process, out):
+    """Kill a process and all that it started as soon as a file is there."""
     until = time.monotonic() + 60
-    while not list(out.glob(pattern)) and process.poll() is None and time.monotonic() < until:
+    while not list(out.glob(pattern)) and (ended := process.wait(0)) is None and time.monotonic() < until:
         time.sleep(0.005)
-    assert process.poll() is None, "it ended before it was killed"
+    assert ended is None, "it ended before it was killed"
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
 
 
-def test_killed_in_three_places_it_ends_with_the_same_tables(images, whole, tmp_path):
+def test_killed_in_three_places_it_ends_with_the_same_tables(images, whole, tmp_path, python):
     """In a training, between two trainings, and in the tests."""
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "verydeep", "reproduce", str(images), "--out", str(out), *OPTIONS]
+    command = (COMMAND, "reproduce", images, "--out", out, *OPTIONS)
     for pattern in (
         "runs/seed-0/A-LRN-256/checkpoints/*",
         "runs/seed-0/D-384/run.json",
         "evaluations/seed-0/C-384 dense single.json",
     ):
-        killed_when(pattern, command, out)
+        killed_when(pattern, python(*command), out)
     assert len(tables(out)) < len(tables(whole))
-    subprocess.run(command, check=True, capture_output=True)
+    assert python(*command).wait() == 0
     assert tables(out) == tables(whole)
     assert results(out)["tables"] == results(whole)["tables"]
     assert results(out)["findings"] == results(whole)["findings"]

@@ -1,4 +1,4 @@
-"""Command lines on several processes: torchrun starts this file with a list of them."""
+"""Command lines in this process, and on several: `several_processes.forked` starts this file with a list of them."""
 
 import json
 import os
@@ -23,12 +23,11 @@ def images_at_once(number):
 
 def together(processes, commands, folder, *, images_at_once):
     """Run command lines one after the other; return the exit statuses of each, by rank, and what was printed."""
-    file = Path(folder) / "commands.json"
-    file.write_text(json.dumps([list(map(str, command)) for command in commands]))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    status, said, _ = several_processes.started([*launcher, __file__, str(file), str(images_at_once)], 100)
+    folder = Path(folder)
+    jobs = {"commands": [list(map(str, each)) for each in commands], "at_once": images_at_once, "out": str(folder)}
+    status, said, _ = several_processes.forked(processes, jobs, folder, script=__file__)
     assert status == 0, said
-    by_rank = [json.loads(file.with_suffix(f".{rank}.json").read_text()) for rank in range(processes)]
+    by_rank = [json.loads((folder / f"statuses.{rank}.json").read_text()) for rank in range(processes)]
     return list(zip(*by_rank, strict=True)), said
 
 
@@ -50,9 +49,12 @@ def refusal(capsys, *arguments):
     return error
 
 
+def run_all(jobs):
+    with images_at_once(jobs["at_once"]):
+        statuses = [status_of(*command) for command in jobs["commands"]]
+    (Path(jobs["out"]) / f"statuses.{os.environ['RANK']}.json").write_text(json.dumps(statuses))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    place = Path(sys.argv[1])
-    with images_at_once(int(sys.argv[2])):
-        found = [status_of(*command) for command in json.loads(place.read_text())]
-    place.with_suffix(f".{os.environ['RANK']}.json").write_text(json.dumps(found))
+    several_processes.fork(run_all, int(sys.argv[2]), json.loads(Path(sys.argv[3]).read_text()))

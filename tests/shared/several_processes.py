@@ -22,6 +22,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+import torch._dynamo  # an optimiser imports it: once here, not in every fork
 from PIL import Image
 
 import verydeep.images.rescaled
@@ -225,15 +226,15 @@ def torchrun(processes, jobs, folder, *options, seconds=100):
     return started([*launcher, *options, __file__, str(file)], seconds)
 
 
-def forked(processes, jobs, folder, *, seconds=100):
+def forked(processes, jobs, folder, *options, seconds=100, script=__file__):
     """Run jobs as `torchrun` does, in forks of a process that has imported everything already."""
     file = Path(folder) / f"jobs-{uuid.uuid4().hex}.json"
     file.write_text(json.dumps(jobs))
-    return started([sys.executable, __file__, "--forked", str(processes), str(file)], seconds)
+    return started([sys.executable, script, "--forked", str(processes), str(file), *options], seconds)
 
 
-def fork(processes, jobs):
-    """Work on the jobs in so many processes and wait for them; raise if one of them fails."""
+def fork(work, processes, jobs, *, restarts=0):
+    """Call work(jobs) in so many processes and wait for them; raise if one of them fails more often than allowed."""
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     config = LaunchConfig(
@@ -243,7 +244,8 @@ def fork(processes, jobs):
         run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
-        max_restarts=0,
+        max_restarts=restarts,
+        monitor_interval=0.1,
         start_method="fork",
     )
     elastic_launch(config, work)(jobs)
@@ -374,6 +376,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "--by-hand":
         launch(Path(sys.argv[2]))
     elif sys.argv[1] == "--forked":
-        fork(int(sys.argv[2]), json.loads(Path(sys.argv[3]).read_text()))
+        fork(work, int(sys.argv[2]), json.loads(Path(sys.argv[3]).read_text()), restarts=int((*sys.argv, 0)[4]))
     else:
         work(json.loads(Path(sys.argv[1]).read_text()))

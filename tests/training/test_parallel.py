@@ -43,6 +43,23 @@ SENDING = {
 """Nearly all bytes of the first two are gradients, half of those of the last two are activations."""
 
 
+IN_SHORT = {
+    2: tuple(TRAININGS),
+    4: ("D, fc, pieces", "dropout", "frozen, fc", "narrow, fc"),
+}
+"""Trainings of the suite by the number of processes; `make battery` runs all with both."""
+SENDING_IN_SHORT = {2: tuple(SENDING), 4: ("plain", "fc, pieces")}
+
+
+def selected(of_battery, in_short):
+    """Return (processes, name) of the trainings; those of the battery alone are marked."""
+    return [
+        pytest.param(processes, name, marks=() if name in in_short[processes] else pytest.mark.battery)
+        for processes in (2, 4)
+        for name in of_battery
+    ]
+
+
 def made(job, place, start):
     """Return a job with its run folder."""
     recipe = dict(job.get("recipe", {}))
@@ -61,8 +78,8 @@ def _one_thread():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Run all trainings on one process (here), two and four (each in one start)."""
+def folder(tmp_path_factory, battery):
+    """Run the trainings on one process (here), two and four (each in one start)."""
     folder = tmp_path_factory.mktemp("parallel")
     start = folder / "start"
     assert several.run({"out": str(start), "recipe": {"epochs": 1}})["error"] is None
@@ -75,10 +92,9 @@ def folder(tmp_path_factory):
         elif not (folder / "1" / name).exists():
             (folder / "1" / name).symlink_to(done[alike])
     for processes in (2, 4):
-        jobs = [made(job, folder / str(processes) / name, start) for name, job in TRAININGS.items()]
-        jobs += [
-            {**job, "count": True, "out": str(folder / f"sent{processes}" / name)} for name, job in SENDING.items()
-        ]
+        names, sending = (TRAININGS, SENDING) if battery else (IN_SHORT[processes], SENDING_IN_SHORT[processes])
+        jobs = [made(TRAININGS[name], folder / str(processes) / name, start) for name in names]
+        jobs += [{**SENDING[name], "count": True, "out": str(folder / f"sent{processes}" / name)} for name in sending]
         status, said, _ = several.forked(processes, jobs, folder)
         assert status == 0, said
     return folder
@@ -91,8 +107,7 @@ def first_weights(run):
     return net
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize(("processes", "name"), selected(TRAININGS, IN_SHORT))
 def test_several_processes_end_with_the_weights_of_one(folder, name, processes):
     met = several.runs_of({"out": folder / str(processes) / name}, processes)
     assert [one["error"] for one in met] == [None] * processes, met
@@ -120,8 +135,7 @@ def test_masks_of_dropout_do_change_the_weights(folder):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells how much a connection has sent")
-@pytest.mark.parametrize("processes", [2, 4])
-@pytest.mark.parametrize("name", SENDING)
+@pytest.mark.parametrize(("processes", "name"), selected(SENDING, SENDING_IN_SHORT))
 def test_a_step_sends_what_the_formula_says(folder, name, processes):
     job = SENDING[name]
     recipe = {**several.BASE, **job["recipe"]}
