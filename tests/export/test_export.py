@@ -173,12 +173,13 @@ TORCH_IN_BATTERY = ["onnx", "openvino", pytest.param("torch", marks=pytest.mark.
 
 
 @pytest.mark.parametrize("to", TORCH_IN_BATTERY)
-def test_labels_survive(tmp_path, to):
-    """Run, export, predict: of 60 images the same names in the same order, with the same probabilities."""
+def test_labels_survive(tmp_path, to, battery):
+    """Run, export, predict: of 60 images (in the battery 200) the same names in the same order, with the same probabilities."""
     names = tuple(f"class {number:02}" for number in np.random.default_rng(0).permutation(20))
     run = saved(network("A", classes=20), tmp_path / "run", names)
     rng = np.random.default_rng(1)
-    for index in range(60):
+    count = 200 if battery else 60
+    for index in range(count):
         size = rng.integers(32, 64, 2)
         smooth = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(index)) * 255
         pixels = torch.nn.functional.interpolate(smooth, size=tuple(map(int, size)), mode="bilinear")[0]
@@ -189,7 +190,7 @@ def test_labels_survive(tmp_path, to):
     shutil.move(run, tmp_path / "elsewhere")
     expected = list(predict(tmp_path / "elsewhere", [tmp_path / "pictures"], runtime=Runtime(device="cpu")))
     found = list(predict(tmp_path / FILES[to], [tmp_path / "pictures"]))
-    assert len(found) == 60
+    assert len(found) == count
     assert len({prediction.classes for prediction in expected}) > 20
     for ours, theirs in zip(found, expected, strict=True):
         assert (ours.image, ours.classes) == (theirs.image, theirs.classes)
