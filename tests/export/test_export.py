@@ -174,7 +174,7 @@ TORCH_IN_BATTERY = ["onnx", "openvino", pytest.param("torch", marks=pytest.mark.
 
 @pytest.mark.parametrize("to", TORCH_IN_BATTERY)
 def test_labels_survive(tmp_path, to, battery):
-    """Run, export, predict: of 60 images (in the battery 200) the same names in the same order, with the same probabilities."""
+    """Run, export, predict: the same names in the same order, with the same probabilities."""
     names = tuple(f"class {number:02}" for number in np.random.default_rng(0).permutation(20))
     run = saved(network("A", classes=20), tmp_path / "run", names)
     rng = np.random.default_rng(1)
