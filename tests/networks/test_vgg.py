@@ -245,6 +245,11 @@ def test_unusable_options_are_refused_in_one_line(options, message):
         vgg(**options)
 
 
+def test_a_grid_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="grid is one of centred, floor, ceil, not 'Floor'"):
+        tiny("A").score_map(photographs(1, 3, 70, 70), grid="Floor")
+
+
 def test_images_of_the_wrong_size_are_refused():
     net = tiny("A")
     with pytest.raises(ValueError, match="use score_map"):

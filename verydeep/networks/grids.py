@@ -4,7 +4,7 @@ Each of five poolings halves a side. Of an odd number of rows it leaves out the 
 by itself; so a grid is `centred`, by `floor` as PyTorch pools, or by `ceil` as Caffe does (docs/DEVIATIONS.md).
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 from verydeep.networks.architecture import DOWNSAMPLING
 
@@ -18,5 +18,11 @@ def positions_along(side: int, window: int, grid: PoolingGrid) -> int:
 
 
 def first_pixel(side: int, grid: PoolingGrid) -> int:
-    """Return the pixel of a side at which the first position begins; each next one begins 32 pixels further on."""
+    """Return the pixel of a side at which the first position begins; each next one begins 32 pixels further on.
+
+    Raises:
+        ValueError: there is no such grid.
+    """
+    if grid not in get_args(PoolingGrid):
+        raise ValueError(f"grid is one of {', '.join(get_args(PoolingGrid))}, not {grid!r}")
     return side % DOWNSAMPLING // 2 if grid == "centred" else 0

@@ -79,7 +79,7 @@ class VGG(nn.Module):
         bottom and the right, `ceil` gives them one, h = ceil(H / 32) - crop // 32 + 1 (docs/DEVIATIONS.md).
 
         Raises:
-            ValueError: not [B, 3, H, W], or a side smaller than the crop.
+            ValueError: not [B, 3, H, W], a side smaller than the crop, or another grid.
         """
         self._check_images(images, dense=True)
         last = self.layer_names[-1]
