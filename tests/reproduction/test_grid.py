@@ -108,6 +108,7 @@ def test_tables_five_and_six_take_the_last_stage_that_is_there():
         ({"tables": (7,)}, r"tables are some of 3, 4, 5, 6, not \[7\]"),
         ({"tables": ()}, "tables are some of"),
         ({"seeds": 0}, "seeds must be 1 or more"),
+        ({"grid": "round"}, "grid is one of centred, floor, ceil, not round"),
     ],
 )
 def test_what_is_not_there_is_refused(changes, problem):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from verydeep.networks.grids import PoolingGrid
 from verydeep.reproduction.claims import MARGIN
 from verydeep.reproduction.paper_tables import PAPER_TABLES, Entry
 from verydeep.reproduction.studies import STUDIES_BY_NAME, StudyName, tests_of_studies, trainings_of_studies
@@ -35,6 +36,10 @@ class Grid:
     """Questions beside the paper's tables, each with trainings of its own and a page: `initialisation`, `gradients`,
     `regularisation`, `images`."""
 
+    grid: PoolingGrid = "centred"
+    """Where the positions of dense evaluation lie if an image's sides are no multiples of 32: `centred`; `floor`, as
+    PyTorch pools; `ceil`, as Caffe does, which the paper used."""
+
     margin: float = MARGIN
     """Percentage points up to which errors count as alike, where a claim says so."""
 
@@ -58,6 +63,8 @@ class Grid:
             raise ValueError(f"seeds must be 1 or more, not {self.seeds}")
         if not self.margin > 0:
             raise ValueError(f"the margin must be above 0 percentage points, not {self.margin}")
+        if self.grid not in get_args(PoolingGrid):
+            raise ValueError(f"grid is one of {', '.join(get_args(PoolingGrid))}, not {self.grid}")
         self._check_steering()
         self._check_studies()
 

@@ -49,7 +49,7 @@ def how_sure(results: GridResults) -> dict[str, list[str]]:
         "the lowest error": ["The lowest of many errors on the same images is lower than it would be on others."],
         "what networks start from": _starts(trainings),
         "recipe": _scaled_down(recipe),
-        "score maps": _one_position(recipe, trainings),
+        "score maps": _one_position(results, trainings),
     }
     return {topic: sentences for topic, sentences in topics.items() if sentences}
 
@@ -120,10 +120,10 @@ def _scaled_down(recipe: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _one_position(recipe: Mapping[str, Any], trainings: Sequence[GridTraining]) -> list[str]:
+def _one_position(results: GridResults, trainings: Sequence[GridTraining]) -> list[str]:
     """Say at which Q the score map of a square image has a single position."""
     tested = dict.fromkeys(middle_scale(one.scale) for one in trainings)
-    few = [str(scale) for scale in tested if _positions_along_a_side(scale, recipe["crop"]) == 1]
+    few = [str(scale) for scale in tested if _positions_along_a_side(scale, results) == 1]
     if not few:
         return []
     return [
@@ -133,8 +133,9 @@ def _one_position(recipe: Mapping[str, Any], trainings: Sequence[GridTraining]) 
     ]
 
 
-def _positions_along_a_side(scale: int, crop: int) -> int:
-    return positions_along(scale_in_pixels(scale, crop), crop // DOWNSAMPLING, "centred")
+def _positions_along_a_side(scale: int, results: GridResults) -> int:
+    crop = results.recipe["crop"]
+    return positions_along(scale_in_pixels(scale, crop), crop // DOWNSAMPLING, results.grid)
 
 
 def _left_out(unusable: Mapping[str, int]) -> list[str]:

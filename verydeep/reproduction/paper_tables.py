@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from verydeep.evaluation.protocols import Method, Scales
+from verydeep.networks.grids import PoolingGrid
 from verydeep.reproduction import paper
 from verydeep.reproduction.trainings import SEVEN, TRAININGS_BY_NAME, TWO_BEST, last_stages
 
@@ -25,6 +26,10 @@ class Entry:
         """`D-384 dense paper`; also the name of its file."""
         where = " on training images" if self.training_images else ""
         return f"{'+'.join(self.trainings)} {self.method} {self.scales}{where}"
+
+    def grid(self, dense: PoolingGrid) -> PoolingGrid:
+        """Return the grid that the test is on, given that of dense evaluation, which crops do not see."""
+        return dense if self.method in ("dense", "both") else "centred"
 
 
 def one_scale(training: str, *, method: Method = "dense") -> Entry:

@@ -222,7 +222,8 @@ def _recipe_of(training: GridTraining, recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _test(experiment: _Experiment, entry: Entry, weights: Mapping[str, str], seed: int) -> None:
-    """Test an entry, unless that was done on these images and weights (by training, their fingerprints)."""
+    """Test an entry, unless that was done on these images and weights (by training, their fingerprints) and grid."""
+    grid = entry.grid(experiment.grid.grid)
     splits, file = experiment.splits, file_of_test(experiment.out, entry, seed)
     split = splits.testing
     if entry.training_images:
@@ -230,12 +231,13 @@ def _test(experiment: _Experiment, entry: Entry, weights: Mapping[str, str], see
     tested = {
         "weights": [weights[name] for name in entry.trainings],
         "images": splits.source(split).fingerprint,
+        **({} if grid == "centred" else {"grid": grid}),
     }
     if is_tested(file, tested):
         return
     folders = [experiment.folders[seed] / name for name in entry.trainings]
     evaluation = evaluate(
-        folders, data=splits, split=split, protocol=entry.method, scales=entry.scales, **experiment.options
+        folders, data=splits, split=split, protocol=entry.method, scales=entry.scales, grid=grid, **experiment.options
     )
     if not rank_of_environment():
         write_test(file, evaluation, tested)
@@ -260,6 +262,7 @@ def _report(experiment: _Experiment) -> None:
         )
     best = best_network(grid, tests)
     run = next(iter(folders.values())) / best.trainings[0]
-    evaluation = evaluate(run, data=experiment.splits, protocol=best.method, scales=best.scales, **options)
+    on = best.grid(grid.grid)
+    evaluation = evaluate(run, data=experiment.splits, protocol=best.method, scales=best.scales, grid=on, **options)
     if not rank_of_environment():
         write_report(out, grid=grid, folders=folders, tests=tests, best=evaluation, splits=experiment.splits)

@@ -8,6 +8,7 @@ from typing import Any
 
 from verydeep.images.quarantine import read_quarantine
 from verydeep.networks.arithmetic import describe
+from verydeep.networks.grids import PoolingGrid
 from verydeep.reproduction import paper
 from verydeep.reproduction.claims import GAINS
 from verydeep.reproduction.findings import ComparedPart, Finding, findings
@@ -203,6 +204,8 @@ class GridResults:
     """Error in percent of always saying the most frequent class."""
     margin: float
     """Percentage points up to which errors count as alike."""
+    grid: PoolingGrid
+    """Of dense evaluation."""
     not_told: str
     """Reason why no claim was tested, if none was."""
     best: EntryErrors
@@ -279,6 +282,7 @@ def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) ->
         unfinished=unfinished,
         guessing=guessing,
         margin=grid.margin,
+        grid=grid.grid,
         not_told="" if paired else _NOT_THE_SAME if tested.n > 1 else _ONE_IMAGE,
         best=min(errors.values(), key=lambda one: one.top1_error),
         best_network=best_network(grid, tests).name,
