@@ -3,8 +3,8 @@
     python benchmarks/grids.py RUN --data SOURCE --out grids.json
 
 Every run is tested at one scale and at several, on each grid; a grid is compared with the centred one image by image.
-Images whose sides are multiples of 32 at every Q, as squares are at crop 224 and the paper's Q, are the same on all grids:
-the count of others is printed too.
+Images whose sides are multiples of 32 at every Q, as squares are at crop 224 and the paper's Q, are the same on all
+grids: the count of others is printed too.
 """
 
 import argparse
