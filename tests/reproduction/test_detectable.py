@@ -72,10 +72,22 @@ def test_the_smallest_difference_is_told_as_often_as_planned(simulator, claim, k
 def test_two_tests_err_together_as_a_bivariate_normal_says():
     weights = {"D-256 dense single": 1.0, "B-256 dense single": -1.0}
     error, threshold = 0.3, stats.norm.ppf(0.3)
+    errors = dict.fromkeys(weights, 100 * error)
     both = stats.multivariate_normal([0, 0], [[1, 0.86], [0.86, 1]]).cdf([threshold, threshold])
-    assert _image_variance(weights, error, same_seed=True) == pytest.approx(2 * (error - both), abs=1e-5)
+    assert _image_variance(weights, errors, same_seed=True) == pytest.approx(2 * (error - both), abs=1e-5)
     own = stats.multivariate_normal([0, 0], [[1, 0.9], [0.9, 1]]).cdf([threshold, threshold])
-    assert _image_variance(weights, error, same_seed=False) == pytest.approx(2 * (own - both), abs=1e-5)
+    assert _image_variance(weights, errors, same_seed=False) == pytest.approx(2 * (own - both), abs=1e-5)
+    unequal = {"D-256 dense single": 20.0, "B-256 dense single": 60.0}
+    ends = stats.norm.ppf([0.2, 0.6])
+    both = stats.multivariate_normal([0, 0], [[1, 0.86], [0.86, 1]]).cdf(ends)
+    expected = 0.2 + 0.6 - 2 * both - 0.4**2
+    assert _image_variance(weights, unequal, same_seed=True) == pytest.approx(expected, abs=1e-5)
+
+
+def test_half_of_the_images_may_be_wrong():
+    weights = {"D-256 dense single": 1.0, "B-256 dense single": -1.0}
+    around = [_image_variance(weights, dict.fromkeys(weights, error), same_seed=True) for error in (49.99, 50.0)]
+    assert around[0] == pytest.approx(around[1], rel=1e-3)
 
 
 def test_more_of_everything_tells_smaller_differences_and_one_seed_none():

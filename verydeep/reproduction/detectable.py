@@ -29,6 +29,9 @@ ERROR, SEED_SD = 25.0, 0.5
 LATENT = {"image": 0.86, "network": 0.04, "seed": 0.08, "protocol": 0.02}
 """Shares of the latent variance: of the image, and of it together with network, with seed too, with protocol too."""
 
+_LEAST = 1e-12
+"""Distance that errors and correlations keep from 0 and 1, where formulas would divide by nothing."""
+
 _DRAWS = 2000
 """Reports whose variances over seeds are sampled."""
 
@@ -98,15 +101,14 @@ def _smallest_difference(
     from scipy.optimize import brentq
     from scipy.special import ndtr
 
-    true, bounds = _true_and_needed(weights, tests, assumed, seeds, level)
-    if true == 0:
-        return 0.0
-
     def told(points: float) -> float:
+        difference = points if kind == "less" else 0.0
+        true, bounds = _true_and_needed(weights, tests, assumed, seeds, level, difference)
         sure = ndtr((points - bounds) / true)
         return float((np.maximum(0.0, 2 * sure - 1) if kind == "alike" else sure).mean())
 
-    return float(brentq(lambda points: told(points) - power, 0, 100)) if told(100) > power else None
+    most = assumed.error if kind == "less" else 100.0
+    return float(brentq(lambda points: told(points) - power, 0, most, xtol=0.01)) if told(most) > power else None
 
 
 def _of_kind(
@@ -128,7 +130,7 @@ def _of_kind(
         says=claim.says,
         kind=kind,
         points={
-            count: max(points) if (points := [one for one in these if one is not None]) else None
+            count: None if None in these else max(one for one in these if one is not None)
             for count, these in found.items()
         },
     )
@@ -143,9 +145,11 @@ def _weights(part: ClaimPart, trainings: Sequence[str], tests: Collection[str]) 
 
 
 def _true_and_needed(
-    weights: Weights, tests: Collection[str], assumed: Assumed, seeds: int, level: float
+    weights: Weights, tests: Collection[str], assumed: Assumed, seeds: int, level: float, difference: float
 ) -> tuple[float, Float[np.ndarray, " draws"]]:
     """Return the true standard error of a contrast, and by how much it has to differ to be told, in percentage points.
+
+    Its first tests err less by `difference` points than its second, which changes how often only one of them errs.
 
     The latter follows from the variances over seeds that `contrasts` would find, which are sampled: a network's own, as
     chi-squared, and those of all that are pooled with it.
@@ -153,13 +157,13 @@ def _true_and_needed(
     from scipy.special import stdtrit
 
     groups = [{name: weights[name] for name in names} for names in sharing_trainings(list(weights))]
-    error, images = assumed.error / 100, assumed.images
-    same, other = (_image_variance(weights, error, same_seed=same_seed) for same_seed in (True, False))
+    images, errors = assumed.images, {name: assumed.error - difference * (weights[name] > 0) for name in weights}
+    same, other = (_image_variance(weights, errors, same_seed=same_seed) for same_seed in (True, False))
     by_image = (same / seeds + (1 - 1 / seeds) * other) / images
     by_seed, noise, of_seeds, pooled = np.zeros(_DRAWS), 0.0, 0.0, np.full(_DRAWS, np.inf)
     for place, group in enumerate(groups):
         single = (
-            _image_variance(group, error, same_seed=True) - _image_variance(group, error, same_seed=False)
+            _image_variance(group, errors, same_seed=True) - _image_variance(group, errors, same_seed=False)
         ) / images
         own = _seed_variance(group, assumed.seed_sd / 100)
         larger, count = _larger_variances(len(tested_alike(group, tests)), seeds, place)
@@ -185,18 +189,30 @@ def _larger_variances(
     return larger, np.clip(count, 1, networks)
 
 
-def _image_variance(weights: Weights, error: float, *, same_seed: bool) -> float:
+def _image_variance(weights: Weights, errors: Mapping[str, float], *, same_seed: bool) -> float:
     """Return the variance over images of weighted outcomes, each with one seed; or their covariance with another's."""
-    from scipy.special import ndtri, owens_t
+    from scipy.special import ndtr, ndtri, owens_t
 
-    total, threshold = 0.0, float(ndtri(error))
-    for one, weight in weights.items():
-        for other, its in weights.items():
-            correlation = min(1.0, _covariance(one, other, same_seed=same_seed) / _sd(one) / _sd(other))
-            slope = ((1 - correlation) / (1 + correlation)) ** 0.5
-            both_wrong = error - 2 * float(owens_t(threshold, slope))
-            total += weight * its * (both_wrong - error**2)
-    return max(0.0, total)
+    names, weight = tuple(weights), np.array([*weights.values()])
+    first = ndtri(np.clip([errors[name] / 100 for name in names], _LEAST, 1 - _LEAST))[:, None]
+    first[first == 0] = _LEAST
+    second, correlation = first.T, _correlations(names, same_seed)
+    rest = (1 - correlation**2) ** 0.5
+    both_wrong = (
+        (ndtr(first) + ndtr(second)) / 2
+        - owens_t(first, (second - correlation * first) / (first * rest))
+        - owens_t(second, (first - correlation * second) / (second * rest))
+        - (first * second < 0) / 2
+    )
+    return max(0.0, float(weight @ (both_wrong - ndtr(first) * ndtr(second)) @ weight))
+
+
+@cache
+def _correlations(tests: tuple[str, ...], same_seed: bool) -> Float[np.ndarray, "tests tests"]:
+    """Return the correlations of tests' latent variables on one image, below 1 so that formulas can divide."""
+    sds = np.array([_covariance(test, test, same_seed=True) ** 0.5 for test in tests])
+    covariances = np.array([[_covariance(one, other, same_seed=same_seed) for other in tests] for one in tests])
+    return np.minimum(covariances / np.outer(sds, sds), 1 - _LEAST)
 
 
 def _covariance(one: str, other: str, *, same_seed: bool) -> float:
@@ -207,10 +223,6 @@ def _covariance(one: str, other: str, *, same_seed: bool) -> float:
     if not same_seed:
         return networks
     return networks + LATENT["seed"] * shared / sizes**0.5 + LATENT["protocol"] * (one == other)
-
-
-def _sd(test: str) -> float:
-    return _covariance(test, test, same_seed=True) ** 0.5
 
 
 def _seed_variance(weights: Weights, sd: float) -> float:
