@@ -31,6 +31,8 @@ SPOILT = {
     "difference has the scope row in {'thead'}": ('<th scope="col">difference<', '<th scope="row">difference<'),
     "an empty <th>": (">claim<", "><"),
     "a line without a <th>": ('<th scope="row">several test scales, against one</th>', "<td>several test scales</td>"),
+    "is cut off or makes the page wide on a phone": ('class="scroll"', 'class="wide"'),
+    "nothing shows that a table goes on": ("var(--shade)", "transparent"),
     "has rows of": ('<th scope="col">step</th>', '<th scope="col">step</th><th scope="col">why</th>'),
     "an image without words": (' alt="', ' title="'),
     "a drawing without words": ('role="img" aria-label', "aria-label"),

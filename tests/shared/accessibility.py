@@ -100,7 +100,7 @@ def problems(page):
     """Return everything that is wrong with a page, in words; of a good page an empty list."""
     reader = Reader(page)
     assert reader.open is reader.root, f"<{reader.open.tag}> is never ended"
-    checks = (head, landmarks, headings, tables, pictures, controls, addresses, identifiers)
+    checks = (head, landmarks, headings, tables, scrolling, pictures, controls, addresses, identifiers)
     return [what for check in checks for what in check(reader.root)] + contrasts(page)
 
 
@@ -159,6 +159,8 @@ def tables(root):
             if not grouped and not all(row.all("th") for row in body.children):
                 yield f"a line without a <th> in {captions}"
         yield from (f"{captions} {what}" for what in grid(table))
+        if not any("scroll" in outer.get("class").split() for outer in table.around()):
+            yield f"{captions} is cut off or makes the page wide on a phone"
 
 
 def grid(table):
@@ -186,6 +188,14 @@ def pictures(root):
         colours = re.findall(r"fill:\s*([^;]+)", " ".join(one.get("style") for one in text.around()))
         if set(colours) - {"none", "currentColor"} and not text.get("style").count("fill: currentColor"):
             yield f"words in a drawing that are not in the page's colour: {text.text()}"
+
+
+def scrolling(root):
+    """Yield what hides that there is more: shades at the edges, which what is scrolled covers where it ends."""
+    style = root.all("head")[0].all("style")[0].text()
+    rule = " ".join(re.findall(r"\.scroll \{ ([^}]*overflow-x: auto[^}]*)\}", style))
+    if (rule.count("local"), rule.count(" scroll"), rule.count("var(--shade)")) != (2, 2, 2):
+        yield "nothing shows that a table goes on"
 
 
 def controls(root):

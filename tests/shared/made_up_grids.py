@@ -67,11 +67,12 @@ def made_up(
     unusable=None,
     splits=None,
     memory=None,
+    cut_off=(),
     **recipe,
 ):
     """Make folders of finished trainings, and their report: page, Markdown and JSON.
 
-    `errors` may be a function of (entry's name, seed).
+    `errors` may be a function of (entry's name, seed). Trainings in `cut_off` are an epoch short of their schedule.
     """
     folders, tests = {}, {}
     of = errors if callable(errors) else lambda name, _: errors[name]
@@ -87,6 +88,8 @@ def made_up(
                 "scale": training.scale,
                 "seed": seed,
             }
+            if training.name in cut_off:
+                settings["epochs"] += 1
             record = Record(
                 network=training.network,
                 recipe=asdict(Recipe(**settings)),

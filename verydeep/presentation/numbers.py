@@ -13,7 +13,7 @@ def number(count: int) -> str:
     return f"{count:,}"
 
 
-def plural(noun: str, count: int, several: str | None = None) -> str:
+def plural(noun: str, count: float, several: str | None = None) -> str:
     """Return the noun (or verb) as it goes with a count: `seed` for 1, else `seeds` or what `several` says."""
     return noun if count == 1 else several or f"{noun}s"
 

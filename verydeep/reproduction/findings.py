@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool
 
+from verydeep.presentation.numbers import plural
 from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimPart, Kind, compared_tests
 from verydeep.reproduction.contrasts import Contrasts, Estimate, Outcomes, Weights, trainings_of
 from verydeep.statistics import CONFIDENCE, wilson_interval
@@ -90,6 +91,12 @@ class Finding:
     def unfinished(self) -> list[str]:
         """Trainings in it that were cut off before their schedule had ended."""
         return sorted({name for part in self.parts for name in part.unfinished})
+
+    @property
+    def beside(self) -> str:
+        """What stands beside its verdict: the margin that it uses, and trainings that were too brief."""
+        margin = [] if self.margin is None else [f"margin {self.margin:g} {plural('point', self.margin)}"]
+        return "; ".join(margin + [f"trained too briefly: {', '.join(self.unfinished)}"] * bool(self.unfinished))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, ready for JSON."""

@@ -45,6 +45,7 @@ def findings_table(found: tuple[Finding, ...]) -> Table:
     """Return a table of the verdicts, of networks and of just the trained ones, with what the parts say."""
     table = table_with(None, left=("", "claim", "verdict", "of these trained networks", "its parts"), right=())
     for one in found:
-        verdicts = (one.verdict.replace("_", " "), one.verdict_of_trained.replace("_", " "))
+        beside = f" ({one.beside})" if one.beside else ""
+        verdicts = (one.verdict.replace("_", " ") + beside, one.verdict_of_trained.replace("_", " "))
         table.add_row(str(one.number), one.says, *verdicts, Text(one.why))
     return table

@@ -1,0 +1,127 @@
+"""What a report says first: its sentences, its order, and what stands beside verdicts."""
+
+import html
+import re
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_up_grids import ERRORS, SMALL, html_table, made_up, markdown_table
+
+from verydeep.reproduction.answer import SEEDS_THAT_TELL, larger_run
+from verydeep.reproduction.grid import Grid
+
+
+def headings(text):
+    return re.findall(r"<h2>(.*?)</h2>", text) or re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+
+
+def test_of_several_seeds_pictures_and_three_sentences_come_first_then_findings_then_tables(everything):
+    page, markdown, results = everything
+    first = ["The answer", "Contents", "Findings", "How sure is this", "One test scale"]
+    for text in (html.unescape(page), markdown):
+        assert headings(text)[: len(first)] == first
+        places = [text.index(sentence) for sentence in results["answer"]]
+        pictures = [match.start() for match in re.finditer(r"<svg|!\[", text)]
+        assert pictures[1] < places[0] < places[1] < places[2] < text.index("Contents")
+    assert results["answer"][0] == (
+        "On these images of the paper's nine findings six hold (LRN does not help; depth helps, and saturates at D and "
+        "E; scale jitter in training helps; several test scales help; fusing D and E beats either; Glorot's "
+        "initialisation needs no copying from A), one holds in part (more non-linearity helps, more spatial context "
+        "helps more) and two cannot be told."
+    )
+    low, high = next(part for part in results["findings"][1]["parts"] if part["id"] == "d_against_a")["difference_ci95"]
+    assert results["answer"][1] == (
+        "D, with 16 weight layers, errs by 10.0 points less than A with 11; for networks trained again on other images "
+        f"the 95% interval goes from {-low:.1f} points less to {-high:.1f} points less."
+    )
+    assert results["answer"][2] == (
+        "Not told: 'small filters beat large ones' and 'multi-crop is better than dense, both together are best', "
+        "since 3 seeds and 200 images leave room for either answer."
+    )
+
+
+def test_one_seed_leads_with_what_was_trained_and_names_the_larger_run_at_its_findings(small):
+    page, markdown, results = small
+    for text in (page, markdown):
+        assert headings(text)[:3] == ["What this run shows", "Contents", "One test scale"]
+        further = text.split("What a larger run would tell")[2]
+        assert further.index("verydeep reproduce --seeds 5") < further.index("How sure is this")
+    assert page.count("<svg") == 4
+    assert page.index("Validation error over epochs") < page.index("Contents")
+    assert results["answer"][0] == (
+        "Three networks of 11 to 16 weight layers learned in 3:06 minutes, without batch normalisation: they err on "
+        "10.0% (D) to 30.0% (A) of 200 test images. Always saying the most frequent class errs on 90.0%."
+    )
+    assert "for just these trained networks on other images" in results["answer"][1]
+    assert results["answer"][2].endswith("of networks trained again one seed tells nothing.")
+
+
+def test_networks_that_did_not_learn_are_named(tmp_path):
+    errors = {**ERRORS, "D-256 dense single": 89.0, "D-256 dense paper": 89.0}
+    learned, depth, _ = made_up(tmp_path, errors=errors)[2]["answer"]
+    assert learned.startswith("Two of three networks of 11 to 16 weight layers learned")
+    assert "they err on 20.0% (B) to 30.0% (A) of 200 test images; D does no better than guessing." in learned
+    assert depth.endswith(", but one of them does no better than guessing.")
+
+
+def test_one_unfinished_training_is_told_at_its_verdicts_and_in_how_sure(tmp_path):
+    grid = Grid(seeds=2, only=("A-256", "A-LRN-256", "B-256", "D-256"), tables=(3,))
+    errors = {f"{name}-256 dense single": error for name, error in (("A", 40), ("A-LRN", 40), ("B", 30), ("D", 20))}
+    page, markdown, results = made_up(tmp_path, grid=grid, errors=lambda name, _: errors[name], cut_off=("D-256",))
+    verdicts = {row[0][0]: row[1] for row in html_table(page, "The paper's claims") if row[0][0].isdigit()}
+    assert verdicts["1"] == "✓ holds margin 2 points"
+    assert verdicts["2"] == "◐ holds in part trained too briefly: D-256"
+    assert markdown_table(markdown, "Findings")[0][1][2] == "◐ holds in part (trained too briefly: D-256)"
+    said = "D-256 was cut off before the schedule had ended: claims that speak of it say so and are not told by it."
+    for text in (page, markdown):
+        findings, sure = (
+            text.split(f"{heading}<" if "<h2>" in text else f"## {heading}\n")[-1]
+            for heading in ("Findings", "How sure is this")
+        )
+        assert said in findings
+        assert "D-256 was cut off before the schedule of the learning rate had ended." in sure
+        assert "D-256 was cut off" in results["answer"][1]
+    assert ">cut off<" in page.replace("\n", "")
+    assert results["how_sure"]["unfinished trainings"][0] in results["limits"]
+
+
+@pytest.mark.parametrize("margin", [1.0, 2.5])
+def test_the_margin_stands_beside_each_verdict_that_uses_it(tmp_path, margin):
+    names = ("A-256", "A-LRN-256", "B-256", "D-256", "E-256")
+    grid = Grid(seeds=2, only=names, tables=(3,), margin=margin)
+    page, markdown, results = made_up(tmp_path, grid=grid, errors=lambda name, seed: 30.0 - seed)
+    said = f"margin {margin:g} point{'s' * (margin != 1)}"
+    in_page = [said in row[1] for row in html_table(page, "The paper's claims") if row[0][0].isdigit()]
+    in_markdown = [said in row[2] for row in markdown_table(markdown, "Findings")[0]]
+    assert in_page == in_markdown == [number in (1, 2) for number in range(1, 10)]
+    assert [finding["margin"] for finding in results["findings"]][:3] == [margin, margin, None]
+    assert f"up to {margin:g} points" in results["how_sure"]["margin"][0]
+
+
+def test_every_entry_of_the_contents_leads_to_its_section(everything, small, pictured):
+    for page, markdown, _ in (everything, small, pictured):
+        links = re.findall(r'<li><a href="#([^"]+)">([^<]+)</a>', page)
+        assert links == re.findall(r'<section id="([^"]+)">\n<h2>([^<]+)</h2>', page)
+        assert [heading for _, heading in links] == headings(page)[2:]
+        assert re.findall(r"^- \[(.*)\]\(#", markdown, flags=re.MULTILINE) == headings(markdown)[2:]
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), min_size=1).filter(
+    lambda word: not word.startswith("--seeds")
+)
+
+
+@given(before=st.lists(WORDS), after=st.lists(WORDS), seeds=st.sampled_from([[], ["--seeds", "2"], ["--seeds=2"]]))
+def test_the_larger_run_is_the_same_command_with_more_seeds(before, after, seeds):
+    more = larger_run(shlex.join([*before, "reproduce", *seeds, *after]))
+    assert shlex.split(more) == [*before, "reproduce", *after, "--seeds", str(SEEDS_THAT_TELL)]
+    assert larger_run(more) == more
+
+
+def test_another_command_than_reproduce_has_no_larger_run(tmp_path):
+    page, markdown, results = made_up(tmp_path, grid=SMALL, command="python script.py")
+    assert results["larger_run"] is None
+    for text in (page, markdown):
+        assert "More seeds decide; what is done is kept." in text
