@@ -21,6 +21,7 @@ from verydeep.networks.vgg import VGG, vgg_without_weights
 from verydeep.runs.model import TEST_SCALE, Model
 
 _SCHEME: Literal["glorot"] = "glorot"
+_WAY_OUT = "its convolutions alone can be had by --convolutions-only"
 _FEATURES_ONLY = "torchvision's weights for features only"
 _SEED = 0
 """Initialisation of layers that the file does not have."""
@@ -95,6 +96,8 @@ def _with_head(
     if taken.convolutions_only:
         return convolutions, ()
     head, misfit = arrays.head, None
+    if arrays.unread_head is not None:
+        raise ValueError(f"{arrays.unread_head}; {_WAY_OUT}")
     if head is None:
         head, misfit = _misfitting_head(weights, network, taken)
     if head is None:
@@ -103,7 +106,7 @@ def _with_head(
     try:
         return written_head(convolutions, head, network=network, crop=taken.crop or arrays.crop)
     except ValueError as error:
-        raise ValueError(f"{misfit or error}; its convolutions alone can be had by --convolutions-only") from error
+        raise ValueError(f"{misfit or error}; {_WAY_OUT}") from error
 
 
 def _misfitting_head(
@@ -130,7 +133,7 @@ def _misfitting_head(
         if weight is not None and bias is not None and weight.ndim == 2
     ]
     if len(affine) < len(HEAD):
-        raise ValueError(f"{misfit}; its convolutions alone can be had by --convolutions-only") from misfit
+        raise ValueError(f"{misfit}; {_WAY_OUT}") from misfit
     return Head(layers=tuple(affine)), misfit
 
 
@@ -186,6 +189,12 @@ def _usual(
             f"{channels.upper()} in 0..255 minus ILSVRC's mean, not what {arrays.layout} publishes"
         )
         return OXFORD[channels], (note,) if OXFORD[channels] != usual else ()
+    if arrays.layout == "numpy" and trained.channels is None:
+        raise ValueError(
+            "nothing in it tells the order of channels: say --channels bgr, as in Caffe, or --channels rgb"
+        )
+    if arrays.layout == "numpy" and trained.channels:
+        return OXFORD[trained.channels], ()
     return usual, ()
 
 

@@ -95,7 +95,9 @@ def _variation(net: VGG, *, head: bool) -> tuple[float, str]:
     if net.architecture.batch_norm:
         ratio = outputs.var(dim=(0, 2, 3)) / net.state_dict()["bn1_1.running_var"]
         return float(ratio.clamp(min=0).sqrt().median()), "conv1_1's deviation is that of its training times"
-    return float(outputs.flatten(1).std(dim=0).mean()), f"its {layer} varies from picture to picture by"
+    deviations = outputs.flatten(1).std(dim=0)
+    varying = deviations[deviations > 0]  # one of two classes may always have the score 0
+    return float(varying.mean()) if len(varying) else 0.0, f"its {layer} varies from picture to picture by"
 
 
 def _pictures(side: int) -> UInt8[Tensor, "8 3 H W"]:

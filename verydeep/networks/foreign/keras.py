@@ -3,7 +3,6 @@
 Names blockN_convM with kernels HWIO; fc1 (inputs in h, w, c order), fc2, predictions IO.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from verydeep.machine.documents import parse_json
 from verydeep.machine.libraries import library
 from verydeep.networks.architecture import CONFIGURATIONS
 from verydeep.networks.foreign.heads import Affine, Head
@@ -58,6 +58,18 @@ def _from_kernels(weights: Mapping[str, Tensor], layout: Layout) -> NamedArrays:
     return NamedArrays(arrays=others, layout=layout, head=head, notes=(note,) if len(dense) > 1 else ())
 
 
+def read_numpy(path: Path, _taken: Taken) -> NamedArrays:
+    """Read a `.npz` or `.npy` of the paper's layers as scripts for TensorFlow have them: conv1_1_W HWIO, fc6_W IO.
+
+    Raises:
+        ValueError: another format, damaged, or layers with other arrays than weights and a bias.
+    """
+    layers: dict[str, list[Tensor]] = {}
+    for name, value in read_apart("numpy", path).items():
+        layers.setdefault(name.partition("/")[2].rpartition(".")[0], []).append(value)
+    return _from_kernels(_kernels(layers), "numpy")
+
+
 def from_keras(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights under this package's names and in its axes.
 
@@ -84,11 +96,8 @@ def from_keras(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _configuration(told: bytes) -> dict[str, Any] | None:
     """Return what a file says of its layers; None for files of weights alone."""
-    try:
-        model = json.loads(told) if told else None
-    except (ValueError, RecursionError) as error:
-        raise ValueError("its configuration is damaged: it is no JSON") from error
-    config = model.get("config") if isinstance(model, dict) else None
+    model = parse_json(told, dict[str, Any]) if told else {}
+    config = model.get("config")
     layers = config if isinstance(config, list) else config.get("layers") if isinstance(config, dict) else None
     return model if layers else None
 

@@ -27,6 +27,8 @@ class NamedArrays:
     white: White | None = None
     head: Head | None = None
     """Layers after pool5 that are not the paper's three."""
+    unread_head: str | None = None
+    """Why those cannot be read; None if they can."""
     crop: int | None = None
     """Side of the images that the file says go in; None where it does not tell."""
     ours: bool = False

@@ -18,7 +18,7 @@ _BYTES_PER_SECOND = 10_000_000
 """What the slowest disk gives."""
 
 
-def read_apart(kind: Literal["keras", "matlab"], path: Path) -> dict[str, Tensor]:
+def read_apart(kind: Literal["keras", "matlab", "numpy"], path: Path) -> dict[str, Tensor]:
     """Return the arrays that `reader_program` reads from a file, in the order of their names.
 
     Raises:

@@ -1,11 +1,11 @@
-"""Program that reads a Keras or MATLAB file in a process of its own; it needs nothing of this package.
+"""Program that reads a Keras, MATLAB or NumPy file in a process of its own; it needs nothing of this package.
 
 The compiled libraries for these formats were not written for files that may be damaged. Small files that were mutated
 made HDF5's run for ever and SciPy's end its process with a segmentation fault; either may also ask for any amount of
 memory. So they run where that harms nobody, with limited memory.
 
-Arguments: the kind of file (`keras` or `matlab`), the file, and how many bytes its arrays may have in all. Standard
-output receives safetensors, standard error what is wrong with a file that is refused, with the exit status 3.
+Arguments: the kind of file (`keras`, `matlab` or `numpy`), the file, and how many bytes its arrays may have in all.
+Standard output receives safetensors, standard error what is wrong with a file that is refused, with the exit status 3.
 """
 
 import importlib
@@ -45,6 +45,8 @@ _MATLAB_VARIABLES = ("layers", "meta", "normalization", "classes")
 """Those of MatConvNet's simple networks; older ones have the last two beside the layers."""
 
 _TOO_LARGE = "it claims to hold many times as much as its size allows"
+
+_NPY = b"\x93NUMPY"
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -211,9 +213,108 @@ def _described(value: Any, arrays: dict[str, Any]) -> Any:
     return len(arrays) - 1
 
 
+def _numpy_arrays(path: Path, allowed: int) -> dict[str, Any]:
+    """Read the arrays of a `.npz`, or of a `.npy` of a dictionary, as `LAYER.NUMBER`.
+
+    Raises:
+        ValueError: another format, damaged, larger than allowed, or a pickle that holds more than arrays.
+    """
+    if path.read_bytes()[: len(_NPY)] == _NPY:
+        return _numbered(_pickled_arrays(path, allowed))
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is neither a .npz nor a .npy file")
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > allowed:
+            raise ValueError(_TOO_LARGE)
+    import numpy as np
+
+    layers: dict[str, dict[str, Any]] = {}
+    with np.load(path, allow_pickle=False) as file:
+        for name in file.files:
+            layer, _, kind = re.sub(r"[/.:]", "_", name).rpartition("_")
+            layers.setdefault(layer or kind, {})[kind] = file[name]
+    return _numbered(layers)
+
+
+def _numbered(layers: dict[str, Any]) -> dict[str, Any]:
+    """Return the arrays of layers, weights before biases, under numbers."""
+    arrays: dict[str, Any] = {}
+    for number, (layer, told) in enumerate(layers.items()):
+        values = list(told.values()) if isinstance(told, dict) else told
+        if not isinstance(values, list) or not all(hasattr(value, "ndim") for value in values):
+            raise ValueError(f"its entry {layer} holds no arrays")
+        for position, value in enumerate(sorted(values, key=lambda value: -value.ndim)):
+            arrays[f"{number:04}/{layer}.{position}"] = value.astype(value.dtype, order="C")
+    return arrays
+
+
+def _pickled_arrays(path: Path, allowed: int) -> dict[str, Any]:
+    """Read a dictionary of arrays that `numpy.save` pickled, without NumPy's own way to rebuild them.
+
+    The unpickler knows three names, and gives stand-ins of ours for them, which only keep what they are given.
+    """
+    import pickle
+
+    import numpy as np
+
+    class Reader(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            if module.partition(".")[0] == "numpy" and name in ("ndarray", "dtype", "_reconstruct"):
+                return _Kept
+            raise ValueError(f"it holds {module}.{name} and would run its code; only arrays are read")
+
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = read(file)
+        if kind != np.dtype(object) or shape != ():
+            raise ValueError("it holds one array, where the weights of many layers are expected")
+        outer = Reader(file, encoding="latin1").load()
+    if not isinstance(outer, _Kept) or not outer.state or not isinstance(outer.state[4], list):
+        raise ValueError("it holds no dictionary of arrays")
+    content = outer.state[4][0]
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, where a dictionary of layers is expected")
+    left = [allowed]
+    return {str(layer): _rebuilt(told, left) for layer, told in content.items()}
+
+
+class _Kept:
+    """What stands in for an array or a type of numbers of a pickle: what it was made with, and its state."""
+
+    def __init__(self, *made_with: Any) -> None:
+        self.made_with = made_with
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+def _rebuilt(told: Any, left: list[int]) -> Any:
+    """Return a list or dictionary with arrays in place of what stands for them."""
+    import numpy as np
+
+    if isinstance(told, list | tuple):
+        return [_rebuilt(value, left) for value in told]
+    if isinstance(told, dict):
+        return {str(name): _rebuilt(value, left) for name, value in told.items()}
+    if not isinstance(told, _Kept) or not isinstance(told.state, tuple) or len(told.state) != 5:
+        raise ValueError("it holds other things than arrays")
+    _, shape, kind, fortran, content = told.state
+    name = kind.made_with[0] if isinstance(kind, _Kept) and kind.made_with else None
+    if name not in ("f4", "f8", "f2") or (isinstance(kind.state, tuple) and kind.state[1] not in ("<", "=", "|")):
+        raise ValueError(f"it holds an array of {name}, where weights are fractions")
+    content = content.encode("latin1") if isinstance(content, str) else content  # Python 2's bytes
+    left[0] -= len(content)
+    if left[0] < 0 or math.prod(shape) * int(name[1]) != len(content):
+        raise ValueError("an array in it has another size than it claims")
+    return np.frombuffer(content, dtype=f"<{name}").reshape(shape, order="F" if fortran else "C")
+
+
 _READERS: dict[str, tuple[str, Callable[[Path, int], dict[str, Any]]]] = {
     "keras": ("h5py", _keras_arrays),
     "matlab": ("scipy.io", _matlab_arrays),
+    "numpy": ("numpy", _numpy_arrays),
 }
 """Library and function for each kind of file."""
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from verydeep.machine.errors import one_line
 from verydeep.networks.foreign.caffe import from_caffe, read_caffe
-from verydeep.networks.foreign.keras import from_keras, read_keras
+from verydeep.networks.foreign.keras import from_keras, read_keras, read_numpy
 from verydeep.networks.foreign.layouts import Taken
 from verydeep.networks.foreign.matconvnet import from_matconvnet, read_matconvnet
 from verydeep.networks.foreign.named_arrays import NamedArrays, allowed_bytes
@@ -24,7 +24,29 @@ _READERS: dict[str, Callable[[Path, Taken], NamedArrays]] = {
     **dict.fromkeys((".h5", ".hdf5", ".keras"), read_keras),
     ".caffemodel": read_caffe,
     ".mat": read_matconvnet,
+    **dict.fromkeys((".npz", ".npy"), read_numpy),
 }
+
+_STATE_DICT = "save net.state_dict() from PyTorch instead"
+_KERAS_WEIGHTS = "load it there and save it as Keras' .keras or .weights.h5"
+
+_OTHER_KINDS = {
+    ".onnx": f"an ONNX graph, of which no weights are read: import what it was exported from, or {_STATE_DICT}",
+    ".pt2": f"an exported program: `predict` reads it if this package wrote it; else {_STATE_DICT}",
+    ".ptl": f"a TorchScript program: {_STATE_DICT}",
+    ".pkl": f"a pickle, as of fastai's learn.export(), which would run code: {_STATE_DICT} (learn.model.state_dict())",
+    ".pickle": f"a pickle, which would run code: {_STATE_DICT}",
+    ".t7": "a file of Lua's Torch: download the weights in another format",
+    ".pb": f"a TensorFlow graph: {_KERAS_WEIGHTS}",
+    ".index": f"a part of a TensorFlow checkpoint: {_KERAS_WEIGHTS}",
+    ".tflite": f"a TensorFlow Lite program: {_KERAS_WEIGHTS}",
+    ".msgpack": f"a file of Flax: {_STATE_DICT}, or write the arrays with numpy.savez as conv1_1_W and conv1_1_b",
+    ".pdparams": "a file of Paddle: write its arrays with numpy.savez as conv1_1_W [h, w, I, O] and conv1_1_b",
+    ".params": "a file of MXNet: write its arrays with numpy.savez as conv1_1_W [h, w, I, O] and conv1_1_b",
+    ".mlmodel": "a Core ML program: import what it was made from",
+    ".prototxt": "a description of layers without weights: name the .caffemodel beside it",
+}
+"""What files are that are not read, and the way out."""
 
 
 def read_weights(path: Path, taken: Taken = Taken()) -> NamedArrays:
@@ -37,6 +59,8 @@ def read_weights(path: Path, taken: Taken = Taken()) -> NamedArrays:
     if not path.is_file():
         raise ValueError(f"there is no file or folder {path}")
     reader = _READERS.get(path.suffix.lower())
+    if path.suffix.lower() in _OTHER_KINDS:
+        raise ValueError(f"{path} is {_OTHER_KINDS[path.suffix.lower()]}")
     if reader is None:
         raise ValueError(f"{path} is not a file of weights: name one that ends in {', '.join(_READERS)}")
     if not path.stat().st_size:

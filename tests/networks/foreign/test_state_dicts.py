@@ -1,0 +1,218 @@
+"""State dicts as people have them: other heads, other names, wrappers, averages beside raw weights, other pixels."""
+
+import foreign_weights as foreign
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from verydeep import Taken, Trained, import_weights, load, load_model
+from verydeep.networks.foreign.first_layer import _OXFORD_FILTERS, _OXFORD_ROWS, oxford_channels
+
+RGB = foreign.images(64)
+CHANNELS = 32
+PLAIN = foreign.plain("A")
+STATE = foreign.state_dict(PLAIN, "torchvision")
+CONVOLUTIONS = {name: value for name, value in STATE.items() if name.startswith("features.")}
+
+
+def random(*shape, seed=1):
+    scale = (2 / shape[1]) ** 0.5 if len(shape) > 1 else 0.2
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def saved(state, folder, name="net.pth"):
+    torch.save(state, folder / name)
+    return folder / name
+
+
+def scores(folder):
+    with torch.no_grad():
+        return load(folder / "run")(torch.from_numpy(RGB)).numpy()
+
+
+def pool5(net=PLAIN, pixels=None):
+    return foreign.features(net, foreign.torch_pixels(RGB) if pixels is None else pixels)
+
+
+def head(*sizes, names, seed=1):
+    layers = {}
+    for number, (name, inputs, outputs) in enumerate(zip(names, sizes[:-1], sizes[1:], strict=True)):
+        layers |= {f"{name}.weight": random(outputs, inputs, seed=seed + number), f"{name}.bias": random(outputs)}
+    return layers
+
+
+def applied(layers, names, x, relus):
+    for name, relu in zip(names, relus, strict=True):
+        x = x @ layers[f"{name}.weight"].numpy().T.astype(float) + layers[f"{name}.bias"].numpy()
+        x = np.maximum(x, 0) if relu else x
+    return x
+
+
+@pytest.mark.parametrize(
+    ("names", "sizes", "relus"),
+    [
+        (("classifier.0", "classifier.3"), (64, 10), (True, False)),
+        (("classifier.1", "classifier.4", "classifier.6"), (100, 50, 7), (True, True, False)),
+        (("classifier.fc1", "classifier.fc2"), (64, 10), (True, False)),
+        (("classifier.0", "classifier.1"), (200, 10), (False, False)),  # nothing can stand between them
+        (("classifier",), (12,), (False,)),
+    ],
+)
+def test_other_heads(tmp_path, names, sizes, relus):
+    layers = head(4 * CHANNELS, *sizes, names=names)
+    found = import_weights(saved(CONVOLUTIONS | layers, tmp_path), tmp_path / "run")
+    expected = applied(layers, names, pool5().reshape(len(RGB), -1), relus)
+    assert np.abs(scores(tmp_path) - expected).max() < 1e-4
+    assert found.classes == sizes[-1]
+    assert any("ReLUs are assumed" in note for note in found.notes) == any(relus)
+
+
+def test_a_head_of_as_many_numbers_as_channels_must_be_told_its_crop(tmp_path):
+    layers = head(CHANNELS, 133, names=["fc"])
+    file = saved(CONVOLUTIONS | layers, tmp_path)
+    with pytest.raises(ValueError, match=r"--crop 32 or --crop 224; its convolutions alone .* --convolutions-only"):
+        import_weights(file, tmp_path / "run")
+    import_weights(file, tmp_path / "run", taken=Taken(crop=64))
+    expected = applied(layers, ["fc"], pool5().mean(axis=(2, 3)), [False])
+    assert np.abs(scores(tmp_path) - expected).max() < 1e-4
+
+
+def test_one_output_is_the_logit_of_the_second_class(tmp_path):
+    layers = head(4 * CHANNELS, 1, names=["classifier.0"])
+    import_weights(saved(CONVOLUTIONS | layers, tmp_path), tmp_path / "run")
+    expected = 1 / (1 + np.exp(-applied(layers, ["classifier.0"], pool5().reshape(len(RGB), -1), [False])))
+    found = torch.from_numpy(scores(tmp_path)).softmax(dim=1)[:, 1:].numpy()
+    assert np.abs(found - expected).max() < 1e-4
+
+
+NORM = {"classifier.1.weight": torch.ones(10), "classifier.1.running_mean": torch.zeros(10)}
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (head(4 * CHANNELS, 10, names=["classifier.0"]) | NORM, "its head has classifier.1.weight"),
+        (head(2 * CHANNELS, 10, names=["1.4"]), "its head takes 64 numbers"),  # maximum and mean, as fastai
+        (head(4 * CHANNELS, 10, 5, names=["classifier.0", "classifier.6"]), "layers are missing"),
+        (head(4 * CHANNELS, 9000, 5, names=["classifier.0", "classifier.3"]), "a layer of 9,000 units"),
+    ],
+)
+def test_other_heads_leave_the_convolutions(tmp_path, layers, message):
+    file = saved(CONVOLUTIONS | layers, tmp_path)
+    with pytest.raises(ValueError, match=f"{message}.*alone can be had by --convolutions-only"):
+        import_weights(file, tmp_path / "run")
+    import_weights(file, tmp_path / "run", taken=Taken(convolutions_only=True))
+    assert load_model(tmp_path / "run").drawn == ("fc6", "fc7", "fc8")
+    check_pool5(tmp_path, pool5())
+
+
+def check_pool5(folder, expected):
+    with torch.no_grad():
+        found = load(folder / "run").activations(torch.from_numpy(RGB), ["pool5"])["pool5"].numpy()
+    assert np.abs(found - expected).max() < 1e-4 * max(1, expected.max())
+
+
+def lpips():
+    slices = {0: 1, 3: 2, 6: 3, 8: 3, 11: 4, 13: 4, 16: 5, 18: 5}
+    names = {
+        f"net.slice{part}.{number}.{kind}": f"features.{number}.{kind}"
+        for number, part in slices.items()
+        for kind in ("weight", "bias")
+    }
+    return {name: CONVOLUTIONS[theirs] for name, theirs in names.items()} | {
+        "lin0.model.1.weight": torch.ones(1, 64, 1, 1)
+    }
+
+
+@pytest.mark.parametrize(
+    ("state", "note"),
+    [
+        (CONVOLUTIONS, None),
+        ({name.replace("features.", "0.0."): value for name, value in CONVOLUTIONS.items()}, None),  # fastai
+        ({name.replace("features.", "backbone."): value for name, value in CONVOLUTIONS.items()}, None),
+        (lpips(), "left out is what is not of its convolutions: lin0.model.1.weight (1 in all)"),
+    ],
+)
+def test_names_of_convolutions(tmp_path, state, note):
+    found = import_weights(saved(state, tmp_path), tmp_path / "run")
+    assert found.notes[:-1] == ((note,) if note else ())
+    check_pool5(tmp_path, pool5())
+
+
+@pytest.mark.parametrize("path", [("net",), ("weights",), ("checkpoint", "generator"), ("model_state_dict", "module")])
+def test_any_wrapper(tmp_path, path):
+    content = STATE
+    for key in reversed(path):
+        content = {key: content, "epoch": 3}
+    import_weights(saved(content, tmp_path), tmp_path / "run")
+    assert np.abs(scores(tmp_path) - foreign.scores(PLAIN, foreign.torch_pixels(RGB))).max() < 1e-4
+
+
+def test_keys_are_named_where_there_are_no_weights(tmp_path):
+    content = {"epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.ones(2, 3, 3, 3)}}}, "lr": 0.1}
+    with pytest.raises(ValueError, match="it holds no weights: its keys are epoch, optimizer, lr"):
+        import_weights(saved(content, tmp_path), tmp_path / "run")
+
+
+@pytest.mark.parametrize("form", ["keys", "prefixes"])
+def test_averaged_weights(tmp_path, form):
+    other = foreign.plain("A", seed=5)
+    average = foreign.state_dict(other, "torchvision")
+    if form == "keys":
+        content = {"state_dict": STATE, "state_dict_ema": average}
+    else:
+        content = {f"model.{name}": value for name, value in STATE.items()}
+        content |= {f"model_ema.{name}": value for name, value in average.items()}
+    file = saved(content, tmp_path)
+    for net, ema, way in ((PLAIN, False, "--ema takes them"), (other, True, "without --ema")):
+        found = import_weights(file, tmp_path / f"run{ema}", taken=Taken(ema=ema))
+        assert way in found.notes[0]
+        with torch.no_grad():
+            had = load(tmp_path / f"run{ema}")(torch.from_numpy(RGB)).numpy()
+        assert np.abs(had - foreign.scores(net, foreign.torch_pixels(RGB))).max() < 1e-4
+    with pytest.raises(ValueError, match="it has no averaged weights"):
+        import_weights(saved({"model": STATE}, tmp_path, "raw.pth"), tmp_path / "none", taken=Taken(ema=True))
+
+
+def oxford(order):
+    """Full width in conv1_1, with six of Oxford's filters."""
+    net = foreign.plain("A", white=255)
+    first = np.random.default_rng(0).normal(size=(64, 3, 3, 3)).astype(np.float32) / 300
+    rows = _OXFORD_ROWS.numpy() if order == "rgb" else _OXFORD_ROWS.numpy()[:, ::-1]
+    first[list(_OXFORD_FILTERS)] = 0
+    first[list(_OXFORD_FILTERS), :, 0] = rows
+    return torch.from_numpy(first), net
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_oxfords_filters_tell_the_order_of_channels(order):
+    first, _ = oxford(order)
+    assert oxford_channels(first) == order
+    assert oxford_channels(first * torch.rand(64, 1, 1, 1)) == order  # as Gatys' weights, scaled filter by filter
+    noise = torch.randn(first.shape, generator=torch.Generator().manual_seed(0))
+    assert oxford_channels(first + 0.01 * noise) == order  # trained further
+    assert oxford_channels(noise) is None
+
+
+def test_pixels_in_0_to_255_are_refused_unless_told(tmp_path):
+    net = foreign.plain("A", white=255)
+    file = saved(foreign.state_dict(net, "torchvision"), tmp_path)
+    with pytest.raises(ValueError, match=r"for pixels in 0..255, as converted from Caffe.*--channels bgr"):
+        import_weights(file, tmp_path / "run")
+    trained = Trained(channels="bgr", white=255, mean=foreign.RGB_MEAN[::-1], std=(1.0, 1.0, 1.0))
+    import_weights(file, tmp_path / "run", trained=trained)
+    assert np.abs(scores(tmp_path) - foreign.scores(net, foreign.caffe_pixels(RGB))).max() < 1e-4
+
+
+def test_the_papers_names_without_a_mean_are_caffes(tmp_path):
+    """As Gatys' vgg_conv.pth: conv1_1.weight, for BGR in 0..255."""
+    net = foreign.plain("E", white=255)
+    state = {}
+    for stage, position, kernel, bias, _ in net.convolutions:
+        name = f"conv{stage}_{position}"
+        state |= {f"{name}.weight": torch.from_numpy(kernel), f"{name}.bias": torch.from_numpy(bias)}
+    save_file(state, tmp_path / "vgg_conv.safetensors")
+    found = import_weights(tmp_path / "vgg_conv.safetensors", tmp_path / "run")
+    assert (found.layout, found.network) == ("caffe", "E")
+    check_pool5(tmp_path, pool5(net, foreign.caffe_pixels(RGB)))
