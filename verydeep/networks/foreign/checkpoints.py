@@ -40,7 +40,7 @@ def state_dict_of(content: Any, *, ema: bool) -> tuple[dict[str, Tensor], bool, 
             raise ValueError(f"it holds no weights: its keys are {named}{' ...' if len(keys) > _SHOWN else ''}")
         return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}, False, ()
     chosen, note = (next(iter(found)), ()) if len(found) == 1 else chosen_of(tuple(found), ema=ema)
-    return found[chosen], is_averaged(chosen), note
+    return found[chosen], _is_averaged(chosen), note
 
 
 def chosen_of(names: tuple[str, ...], *, ema: bool) -> tuple[str, tuple[str, ...]]:
@@ -49,7 +49,7 @@ def chosen_of(names: tuple[str, ...], *, ema: bool) -> tuple[str, tuple[str, ...
     Raises:
         ValueError: there are several, or none.
     """
-    averaged = [name for name in names if is_averaged(name)]
+    averaged = [name for name in names if _is_averaged(name)]
     raw = [name for name in names if name not in averaged]
     usual = [name for name in raw if name.rpartition(".")[2] in _USUAL]
     fitting, others = (averaged, raw) if ema or not raw else (usual if len(usual) == 1 else raw, averaged)
@@ -63,7 +63,7 @@ def chosen_of(names: tuple[str, ...], *, ema: bool) -> tuple[str, tuple[str, ...
     return fitting[0], (f"{fitting[0]!r} was taken; {kind} weights are in {', '.join(map(repr, others))}: {way}",)
 
 
-def is_averaged(name: str) -> bool:
+def _is_averaged(name: str) -> bool:
     """Return whether a key or a prefix means averaged weights."""
     return any(part in _AVERAGED for part in name.lower().replace(".", "_").split("_"))
 
