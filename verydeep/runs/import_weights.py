@@ -174,6 +174,13 @@ def _write(imported: ForeignModel, folder: Path, source: str, file: Path) -> Imp
     )
 
 
+def next_command(imported: Imported) -> str:
+    """Return what was written, and a command that uses it."""
+    headless = any("--finetune" in note for note in imported.notes) or any("random" in note for note in imported.notes)
+    command = "features {} photos --layers pool5 --out photos.safetensors" if headless else "predict {} picture.jpg"
+    return f"wrote {imported.run}; next: verydeep {command.format(imported.run)}"
+
+
 def import_table(imported: Imported) -> Table:
     """Return a table of what a run was made of."""
     table = table_with(f"{imported.run}, from {imported.file}", left=("", ""), right=())

@@ -84,6 +84,8 @@ def _check_stored(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
+    if any("/code/" in member.filename for member in members):
+        raise ValueError("it is a TorchScript program, of which nothing is run: save net.state_dict()")
     if packed:
         raise ValueError(f"it is an archive with compressed files ({packed[0]}), not PyTorch's")
     if sum(member.file_size for member in members) > path.stat().st_size:
