@@ -24,8 +24,8 @@ def import_(
     one than their library publishes: it computes (x * white / 255 - mean) / std.
 
     Args:
-        weights: A file (.pth, .pt, .ckpt, .bin, .tar, .safetensors, .h5, .hdf5, .keras, .caffemodel, .mat, .npz, .npy), a run, or
-            hub:NAME.
+        weights: A file (.pth, .pt, .ckpt, .bin, .tar, .safetensors, .h5, .hdf5, .keras, .caffemodel, .mat, .npz,
+            .npy), a run, or hub:NAME.
         out: The run folder to make.
         network: A-LRN for weights that would otherwise count as A's, which have the same shapes.
         class_names: words or wnids of ImageNet's classes for 1,000 outputs, or a file with a name per line. By default
