@@ -96,7 +96,7 @@ def _pixels(steps: Sequence[LayerStep]) -> dict[str, Any]:
     if not (factor > 0).all():
         raise ValueError("its first layers multiply pixels by numbers that are not above 0")
     order: Channels = "bgr" if channels == "bgr" else "rgb"
-    return {"channels": order, "white": 255, "mean": _triple(-added / factor), "std": _triple(1 / factor)}
+    return {"channels": order, "white": 255, "mean": _triple(0 - added / factor), "std": _triple(1 / factor)}
 
 
 def _triple(values: Tensor) -> Triple:
