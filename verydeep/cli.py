@@ -2,11 +2,12 @@
 
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnknownOptionError
 
 from verydeep.commands.compare import compare
 from verydeep.commands.describe import describe
@@ -16,7 +17,8 @@ from verydeep.commands.features import features
 from verydeep.commands.findings import findings
 from verydeep.commands.import_weights import import_
 from verydeep.commands.localise import localise
-from verydeep.commands.options import EVERY_OPTION, options_file, refuse_fractions, split_lists
+from verydeep.commands.options import EVERY_OPTION, expand_home, options_file, refuse_fractions, split_lists
+from verydeep.commands.other_tools import known_here_as
 from verydeep.commands.predict import predict
 from verydeep.commands.push import push
 from verydeep.commands.reproduce import reproduce
@@ -24,9 +26,9 @@ from verydeep.commands.scan import scan
 from verydeep.commands.train import train
 from verydeep.commands.transfer import transfer
 from verydeep.images.tolerance import TooManyBadImagesError
-from verydeep.machine.errors import one_line, say
+from verydeep.machine.errors import one_line, reason, say
 from verydeep.machine.processes import rank_of_environment, under_torchrun
-from verydeep.machine.runtime import Stopped, ended_by_sigterm
+from verydeep.machine.runtime import Stopped, ended_by_signals
 from verydeep.version import __version__
 
 _FAILURE, WRONG_USE = 1, 2
@@ -62,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if under_torchrun() and not {*tokens[:1], " ".join(tokens[:2])} & {*_ON_SEVERAL_PROCESSES}:
             several = f"{', '.join(_ON_SEVERAL_PROCESSES[:-1])} and {_ON_SEVERAL_PROCESSES[-1]}"
             raise ValueError(f"only {several} work on several processes: start this without torchrun")
-        with ended_by_sigterm():
-            app.config = (*options_file(tokens), split_lists, refuse_fractions)
+        with ended_by_signals():
+            app.config = (*options_file(tokens), expand_home, split_lists, refuse_fractions)
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of standard output has stopped, as `head` does
@@ -72,20 +74,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        sys.exit(_explain(error))
+        sys.exit(_explain(error, tokens))
     except KeyboardInterrupt:
         print("verydeep: stopped", file=sys.stderr)
         sys.exit(130)
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception, tokens: Sequence[str]) -> int:
     """Print in one line what went wrong, and return the exit status for it."""
     message = one_line(error)
     match error:
         case Stopped():
             status = error.exit_code
         case CycloptsError():
-            status, message = WRONG_USE, f"{message} (see verydeep --help)"
+            status, message = WRONG_USE, f"{_of_command_line(error, message, tokens)} (see verydeep --help)"
+        case OSError() if error.errno is not None and error.filename is not None:
+            status, message = _of_system(error, tokens)
         case TooManyBadImagesError() | OSError() | RuntimeError():
             status = _FAILURE
         case ValueError():
@@ -95,3 +99,22 @@ def _explain(error: Exception) -> int:
     process = f"process {rank_of_environment()}: " if under_torchrun() else ""
     say(f"verydeep: {process}{message}")
     return status
+
+
+def _of_command_line(error: CycloptsError, message: str, tokens: Sequence[str]) -> str:
+    """Return the message for wrong use: options of other tools by their names here, and choices as a list."""
+    if isinstance(error, UnknownOptionError):
+        verb = app
+        for word in error.command_chain or ():
+            verb = verb[word]
+        options = [name for argument in verb.assemble_argument_collection() for name in argument.names]
+        return known_here_as(options, tokens) or message
+    choices = re.sub(r"Literal\[([^]]*)\]\|?", r"\1, ", message.partition(" into ")[2]).rstrip(", .")
+    return f"{message.partition(' into ')[0]}: choose one of {choices}" if "Literal[" in message else message
+
+
+def _of_system(error: OSError, tokens: Sequence[str]) -> tuple[int, str]:
+    """Return status and message for an error of the system: wrong use where the command line names the path."""
+    path = os.fsdecode(error.filename)
+    named = any(path.startswith(value) for token in tokens if (value := token.rpartition("=")[2]) and "/" in path)
+    return (WRONG_USE if named else _FAILURE), f"{path} cannot be used: {reason(error)}"

@@ -21,7 +21,7 @@ from verydeep.images.sources.source import Sample, contents_digests, memory_sour
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.machine import cache
-from verydeep.machine.runtime import Runtime, ended_by_sigterm
+from verydeep.machine.runtime import Runtime, ended_by_signals
 from verydeep.runs.files import MODEL
 from verydeep.runs.model import Model, save_model, weights_fingerprint
 
@@ -349,7 +349,7 @@ def test_a_signal_waits_until_all_is_kept(tmp_path, monkeypatch, capsys):
         stored.append(key)
 
     monkeypatch.setattr(passes, "store", interrupted)
-    with pytest.raises(SystemExit) as left, ended_by_sigterm():
+    with pytest.raises(SystemExit) as left, ended_by_signals():
         evaluated([folder, run(tmp_path / "other", seed=1)])
     assert (left.value.code, len(stored)) == (143, 2)
     assert "what was computed is kept: the same command goes on" in capsys.readouterr().err

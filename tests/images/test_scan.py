@@ -348,4 +348,4 @@ def test_a_source_that_is_none_is_refused(tmp_path, capsys):
     assert command_line("scan", tmp_path / "nowhere") == 2
     assert "no folder" in capsys.readouterr().err
     assert command_line("scan", "digits", "--workers", -1) == 2
-    assert "workers must be 0 or more" in capsys.readouterr().err
+    assert "workers must be from 0 to 1,024" in capsys.readouterr().err

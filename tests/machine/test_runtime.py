@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from verydeep import Execution, Runtime
-from verydeep.machine.runtime import ended_by_sigterm, peak_memory, stop_request, torch_device, uses_bf16
+from verydeep.machine.runtime import ended_by_signals, peak_memory, stop_request, torch_device, uses_bf16
 
 CPU = torch.device("cpu")
 
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 def test_values_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Execution(**options)
-    with pytest.raises(ValueError, match="workers must be 0 or more"):
+    with pytest.raises(ValueError, match="workers must be from 0 to 1,024"):
         Runtime(workers=-1)
 
 
@@ -65,7 +65,7 @@ def test_the_second_ctrl_c_interrupts():
 
 def test_sigterm_ends_what_has_nothing_to_save():
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as left, ended_by_sigterm():
+    with pytest.raises(SystemExit) as left, ended_by_signals():
         signal.raise_signal(signal.SIGTERM)
     assert left.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is before

@@ -113,7 +113,7 @@ def test_what_cannot_be_saved(net, tmp_path):
     for options, message in (
         ({"classes": ["dark"]}, "2 different class names are needed, not 1"),
         ({"classes": ["dark", "dark"]}, "2 different class names"),
-        ({"scale": "100"}, "S goes from 224 up"),
+        ({"scale": "100"}, "S goes from 224 to 10,000"),
         ({"folder": tmp_path / "photos"}, "photos holds other things than a model"),
     ):
         with pytest.raises(ValueError, match=message):

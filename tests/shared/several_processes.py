@@ -31,7 +31,7 @@ import verydeep.training.loop
 from verydeep import Execution, Recipe, Runtime, Tolerance, load, train
 from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits
-from verydeep.machine.runtime import Stopped, ended_by_sigterm
+from verydeep.machine.runtime import Stopped, ended_by_signals
 from verydeep.networks.vgg import VGG
 
 BASE = {"crop": 32, "width": 0.05, "batch": 5, "epochs": 2, "learning_rate": 1e-2, "seed": 5, "dropout": 0.0}
@@ -205,7 +205,7 @@ def runs_of(job, processes):
 
 def work(jobs):
     """Run all jobs in turn; end with the status of a failed one that is its process's last."""
-    with ended_by_sigterm():
+    with ended_by_signals():
         for job in jobs:
             met = run(job)
             if met["error"]:

@@ -50,7 +50,7 @@ def test_a_scale_is_never_smaller_than_the_crop_and_keeps_its_ratio(scale, crop)
         ({"crop": 100}, "crop 100 is not a multiple of 32"),
         ({"scale": "big"}, "scale is a number such as 256"),
         ({"scale": "512:256"}, "the smaller one first"),
-        ({"scale": "200"}, "S goes from 224 up"),
+        ({"scale": "200"}, "S goes from 224 to 10,000"),
         ({"batch": 0}, "batch must be 1 or more, not 0"),
         ({"epochs": 0}, "epochs must be 1 or more"),
         ({"patience": 0}, "patience must be 1 or more"),

@@ -1,5 +1,7 @@
 """The common part of verbs that predict: images as arguments, predictions written and shown, notes beside them."""
 
+import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from verydeep.commands.options import PredictionOutputs, TestOutputs
+from verydeep.commands.other_tools import known_here_as
 from verydeep.machine.errors import say
 from verydeep.machine.processes import rank_of_environment, under_torchrun
 from verydeep.presentation.terminal import show
@@ -43,8 +46,11 @@ def images_asked_for(images: Sequence[Path], outputs: PredictionOutputs) -> "Sou
     if not images:
         raise ValueError("name one or more images, or folders of them")
     for image in images:
-        if str(image).startswith("-") and str(image) != STANDARD_INPUT:
-            raise ValueError(f"unknown option {image} (a file of that name is ./{image})")
+        if str(image).startswith("-") and str(image) != STANDARD_INPUT and not os.path.lexists(image):
+            other = known_here_as(("--top", "--out", "--workers", "--device"), [str(image)])
+            raise ValueError(other or f"unknown option {image}, and there is no file of that name")
+        if address := re.fullmatch(r"(https?|ftp|s3):/+(.+)", str(image)):
+            raise ValueError(f"{address[1]}://{address[2]} is an address: download the image, and name its file")
     if outputs.out is not None:
         check_kind(outputs.out)
         if outputs.out == outputs.json_file:

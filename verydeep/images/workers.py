@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from verydeep.images.decode import UnusableImageError
-from verydeep.machine.runtime import leave_signals_to_the_main_process
+from verydeep.machine.runtime import STOPPING, leave_signals_to_the_main_process
 
 _HINTS = {
     signal.SIGKILL: "the system does that when memory runs out: use fewer --workers",
@@ -100,7 +100,7 @@ def _holding_signals() -> Iterator[None]:
 
     Workers inherit the mask; in this process signals arrive when the block has ended.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:

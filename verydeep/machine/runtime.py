@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
 
+_MOST_WORKERS = 1024
+"""Each is a process with a PyTorch of its own."""
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""Signals that ask to end: of batch systems, of a terminal that is lost, and Ctrl-\\."""
+
+STOPPING = frozenset({signal.SIGINT, *_ENDING})
+"""All signals after which work is saved."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
@@ -27,8 +36,8 @@ class Runtime:
 
     def __post_init__(self) -> None:
         """Refuse impossible choices with a ValueError."""
-        if self.workers < 0:
-            raise ValueError(f"workers must be 0 or more, not {self.workers}")
+        if not 0 <= self.workers <= _MOST_WORKERS:
+            raise ValueError(f"workers must be from 0 to {_MOST_WORKERS:,}, not {self.workers}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,20 +146,20 @@ class Stopped(Exception):
 
     @property
     def exit_code(self) -> int:
-        """The shell's status: 130 for SIGINT, 143 for SIGTERM."""
+        """The shell's status: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP, 131 for SIGQUIT."""
         return 128 + self.signal
 
 
 @dataclass(kw_only=True)
 class StopRequest:
-    """A request to stop, filled in by the first SIGINT or SIGTERM."""
+    """A request to stop, filled in by the first signal."""
 
     signal: int | None = None
 
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Note SIGINT (Ctrl-C) and SIGTERM instead of dying of them, so that the block can save and leave.
+    """Note SIGINT (Ctrl-C), SIGTERM, SIGHUP and SIGQUIT instead of dying of them, so that the block can save and leave.
 
     A second Ctrl-C acts as always; batch systems repeat SIGTERM, which changes nothing. Outside the main thread, where
     Python allows no handlers, nothing is noted.
@@ -163,19 +172,27 @@ def stop_request() -> Iterator[StopRequest]:
         if number == signal.SIGINT and number in previous:
             signal.signal(number, previous.pop(number))  # type: ignore[arg-type]
 
-    with _handled_by(note, (signal.SIGINT, signal.SIGTERM), previous):
+    with _handled_by(note, (signal.SIGINT, *_unignored()), previous):
         yield request
 
 
 @contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block as an exit does, with status 143, so that its files and processes are cleared away."""
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM, SIGHUP and SIGQUIT end the block as an exit does, so that its files and processes are cleared away.
+
+    The status is 128 and the signal's number: 143 for SIGTERM.
+    """
 
     def leave(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
 
-    with _handled_by(leave, (signal.SIGTERM,), {}):
+    with _handled_by(leave, _unignored(), {}):
         yield
+
+
+def _unignored() -> tuple[signal.Signals, ...]:
+    """Return the signals that ask to end; not those that `nohup` or a shell has told this process to ignore."""
+    return tuple(number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN)
 
 
 @contextmanager
@@ -196,7 +213,7 @@ def _handled_by(
 
 
 def leave_signals_to_the_main_process(_worker: int = 0) -> None:
-    """Ignore SIGINT and SIGTERM in a worker: they reach the whole process group, before the main process has saved."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Ignore signals to stop in a worker: they reach the whole process group, before the main process has saved."""
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)

@@ -2,6 +2,9 @@
 
 from verydeep.networks.architecture import PAPER_CROP
 
+LARGEST_SCALE = 10_000
+"""S of images of over 100 million pixels; images are refused long before."""
+
 
 def scale_range(scale: str) -> tuple[int, int]:
     """Return the smallest and largest S of `256`, `384` or `256:512`; equal for a fixed S.
@@ -14,8 +17,8 @@ def scale_range(scale: str) -> tuple[int, int]:
         limits = int(low), int(high or low)
     except ValueError:
         raise ValueError(f"scale is a number such as 256 or a range such as 256:512, not {scale!r}") from None
-    if not PAPER_CROP <= limits[0] <= limits[1]:
-        raise ValueError(f"scale {scale}: S goes from {PAPER_CROP} up, the smaller one first")
+    if not PAPER_CROP <= limits[0] <= limits[1] <= LARGEST_SCALE:
+        raise ValueError(f"scale {scale}: S goes from {PAPER_CROP} to {LARGEST_SCALE:,}, the smaller one first")
     return limits
 
 

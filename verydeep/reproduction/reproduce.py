@@ -110,7 +110,7 @@ def reproduce(
 
     Raises:
         ValueError: unusable source or recipe, or `out` holds something else.
-        Stopped: SIGINT or SIGTERM; what was done is kept.
+        Stopped: SIGINT, SIGTERM, SIGHUP or SIGQUIT; what was done is kept.
     """
     recipe = recipe or Recipe()
     if recipe.start is not None or recipe.scale != Recipe().scale:

@@ -66,7 +66,7 @@ def train(
         TooManyBadImagesError: more images are unusable than is tolerated; a checkpoint was saved first.
         WorkerDiedError: a process that loads images was killed, say; a checkpoint was saved first.
         LostProcessError: another process of the training ended; the last checkpoint stays.
-        Stopped: SIGINT or SIGTERM; a checkpoint was saved first.
+        Stopped: SIGINT, SIGTERM, SIGHUP or SIGQUIT; a checkpoint was saved first.
         DivergedError: loss or gradients became infinite or not a number; that step was not applied.
     """
     recipe, runtime, execution = recipe or Recipe(), runtime or Runtime(), execution or Execution()

@@ -19,6 +19,7 @@ from verydeep.images.sources.splits import (
     natural_order,
 )
 from verydeep.images.sources.walk import files_below, files_beside_folders, subfolders
+from verydeep.machine.regular_files import read_file
 
 
 def _folder_splits(name: str) -> FoundSplits:
@@ -140,7 +141,7 @@ def _paths(ids: Sequence[str], folders: tuple[str, ...], index: int) -> tuple[Im
 
 
 def _read(root: Path, ids: Sequence[str], index: int) -> bytes:
-    return (root / ids[index]).read_bytes()
+    return read_file(root / ids[index])
 
 
 def _fingerprint(root: Path, source: Source) -> str:

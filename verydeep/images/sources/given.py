@@ -16,6 +16,7 @@ from verydeep.images.decode import UnusableImageError, is_image, upright_rgb
 from verydeep.images.sources.inventory import Found, FoundFile, Inventory, found_in, is_leftover
 from verydeep.images.sources.source import Source, digest, own_path
 from verydeep.images.sources.walk import entry_of, files_below
+from verydeep.machine.regular_files import read_file
 
 GivenImage = str | Path | bytes | NDArray[np.uint8] | Image.Image
 """A file, a folder of files, or a pattern such as `photos/**/*.jpg`; the contents of an image file; an image's pixels,
@@ -142,7 +143,7 @@ def _encoded(image: _Opened, name: str) -> bytes:
     if isinstance(image, bytes):
         return image
     if isinstance(image, Path):
-        return image.read_bytes()
+        return read_file(image)
     if isinstance(image, Image.Image):
         try:
             image = upright_rgb(image)

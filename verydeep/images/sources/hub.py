@@ -22,6 +22,7 @@ from verydeep.images.sources.splits import (
 )
 from verydeep.images.sources.walk import files_below
 from verydeep.machine.libraries import library
+from verydeep.machine.regular_files import read_file
 
 PREFIX = "hub:"
 
@@ -187,7 +188,7 @@ def _read(rows: Any, column: str, index: int) -> bytes:
     image = rows[index][column]
     if not image or (image["bytes"] is None and not image["path"]):
         raise OSError("the row has no image")
-    return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+    return image["bytes"] if image["bytes"] is not None else read_file(image["path"])
 
 
 def _fingerprint(rows: Any, image: str, files: Sequence[str | None], source: Source) -> str:

@@ -1,5 +1,7 @@
 """Tar shards in WebDataset layout, `KEY.jpg` beside `KEY.cls` or `KEY.json`, read at random through an index."""
 
+import itertools
+import math
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -25,10 +27,17 @@ from verydeep.images.sources.splits import (
     natural_order,
 )
 from verydeep.images.sources.walk import files_beside_folders, subfolders
+from verydeep.machine.regular_files import open_file
 from verydeep.machine.text_files import read_text
 from verydeep.presentation.terminal import reporting
 
 _SUFFIX = ".tar"
+
+_MOST_SHARDS = 1_000_000
+"""That braces may stand for."""
+
+_RANGE = re.compile(r"\{(-?\d{1,18})\.\.(-?\d{1,18})(?=\}|\.\.)")
+"""The ends of `{000..099}`; of one with steps, `{0..8..2}`, as many as without count."""
 
 _CLASS_NAMES_FILE = "classes.txt"
 """Beside the shards: a class name a line, in the order of the numbers that the shards give."""
@@ -123,16 +132,30 @@ def _shards(name: str) -> list[Path]:
     root = Path(name).expanduser()
     if root.is_dir():
         return _tar_files(root) + [shard for folder in subfolders(root) for shard in _tar_files(folder)]
-    try:
-        patterns = list(braceexpand(str(root)))
-    except ValueError:
-        raise ValueError(f"{name}: braces that do not match") from None
+    patterns = _expanded(str(root))
     shards = [Path(path) for pattern in patterns for path in (sorted(glob(pattern)) if "*" in pattern else [pattern])]
     missing = [shard for shard in shards if not shard.is_file()]
     if missing or not shards:
         of_all = f" ({len(missing):,} of {len(shards):,} shards are not there)" if len(shards) > 1 else ""
         raise ValueError(f"no file {missing[0] if missing else name}{of_all}")
     return list(dict.fromkeys(shards))
+
+
+def _expanded(pattern: str) -> list[str]:
+    """Return what braces stand for; ranges are counted before they are written out.
+
+    Raises:
+        ValueError: braces do not match, or stand for too many.
+    """
+    ranges = [tuple(map(int, found)) for found in _RANGE.findall(pattern)]
+    count = math.prod(abs(last - first) + 1 for first, last in ranges)
+    try:
+        patterns = [] if count > _MOST_SHARDS else list(itertools.islice(braceexpand(pattern), _MOST_SHARDS + 1))
+    except ValueError:
+        raise ValueError(f"{pattern}: braces that do not match") from None
+    if max(count, len(patterns)) > _MOST_SHARDS:
+        raise ValueError(f"{pattern} stands for more than {_MOST_SHARDS:,} shards: name a folder of them, or fewer")
+    return patterns
 
 
 def _tar_files(folder: Path) -> list[Path]:
@@ -198,7 +221,7 @@ def _paths(
 def _read(shards: Sequence[Path], extents: Extents, index: int) -> bytes:
     shard, offset, size = extents[index].tolist()
     path = shards[shard]
-    with path.open("rb", buffering=0) as file:
+    with open_file(path) as file:
         data = os.pread(file.fileno(), size, offset)
     if len(data) != size:
         raise OSError(f"{path} has become shorter since it was opened")
