@@ -1,6 +1,5 @@
 """Tar shards in WebDataset layout, `KEY.jpg` beside `KEY.cls` or `KEY.json`, read at random through an index."""
 
-import itertools
 import math
 import os
 import re
@@ -36,8 +35,8 @@ _SUFFIX = ".tar"
 _MOST_SHARDS = 1_000_000
 """That braces may stand for."""
 
-_RANGE = re.compile(r"\{(-?\d{1,18})\.\.(-?\d{1,18})(?=\}|\.\.)")
-"""The ends of `{000..099}`; of one with steps, `{0..8..2}`, as many as without count."""
+_RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})(?=$|\.\.)")
+"""The ends of `000..099`; one with steps, `0..8..2`, counts as if it had none."""
 
 _CLASS_NAMES_FILE = "classes.txt"
 """Beside the shards: a class name a line, in the order of the numbers that the shards give."""
@@ -142,20 +141,32 @@ def _shards(name: str) -> list[Path]:
 
 
 def _expanded(pattern: str) -> list[str]:
-    """Return what braces stand for; ranges are counted before they are written out.
+    """Return what braces stand for; that is counted before it is written out.
 
     Raises:
         ValueError: braces do not match, or stand for too many.
     """
-    ranges = [tuple(map(int, found)) for found in _RANGE.findall(pattern)]
-    count = math.prod(abs(last - first) + 1 for first, last in ranges)
+    if _count(pattern) > _MOST_SHARDS:
+        raise ValueError(f"{pattern} stands for more than {_MOST_SHARDS:,} shards: name a folder of them, or fewer")
     try:
-        patterns = [] if count > _MOST_SHARDS else list(itertools.islice(braceexpand(pattern), _MOST_SHARDS + 1))
+        return list(braceexpand(pattern))
     except ValueError:
         raise ValueError(f"{pattern}: braces that do not match") from None
-    if max(count, len(patterns)) > _MOST_SHARDS:
-        raise ValueError(f"{pattern} stands for more than {_MOST_SHARDS:,} shards: name a folder of them, or fewer")
-    return patterns
+
+
+def _count(pattern: str) -> int:
+    """Count what braces stand for, from the innermost ones outwards; a counted one leaves its number between zeros."""
+    counts: list[int] = []
+
+    def together(text: str) -> int:
+        return math.prod(counts[int(number)] for number in re.findall("\0(\\d+)\0", text))
+
+    while inner := re.search(r"\{([^{}]*)\}", pattern):
+        ends = _RANGE.match(inner[1])
+        each = [abs(int(ends[2]) - int(ends[1])) + 1] if ends else map(together, inner[1].split(","))
+        pattern = f"{pattern[: inner.start()]}\0{len(counts)}\0{pattern[inner.end() :]}"
+        counts.append(sum(each))
+    return together(pattern)
 
 
 def _tar_files(folder: Path) -> list[Path]:
