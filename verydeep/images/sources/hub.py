@@ -34,7 +34,7 @@ _FILE_KINDS = {".parquet": "parquet", ".arrow": "arrow"}
 _THEIR_SPLITS = {"all": "train", "train": "train", "val": "validation", "test": "test"}
 """What the library calls our splits."""
 
-_TABLES = frozenset((".parquet", ".arrow", ".csv", ".json", ".jsonl", ".tsv", ".txt"))
+_TABLES = frozenset((".parquet", ".arrow", ".csv", ".json", ".jsonl", ".tsv"))
 """Endings of files that a data set's rows may come from."""
 
 _BINARY = ("binary", "large_binary")
