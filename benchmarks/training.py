@@ -48,6 +48,7 @@ from verydeep.networks.vgg import ILSVRC_MEAN_RGB, VGG
 from verydeep.runs.record import versions
 from verydeep.training.job import TrainingJob
 from verydeep.training.learner import learner_of
+from verydeep.training.precision import with_precision
 from verydeep.training.recipe import Recipe
 from verydeep.training.step import descend
 
@@ -243,7 +244,7 @@ def ours(task: Task, execution: Execution) -> Callable[[], float]:
         processes=Processes(),
     )
     net = task.net.with_weights({name: value.clone() for name, value in task.net.state_dict().items()})
-    learner = learner_of(job, net)
+    learner = learner_of(with_precision(job, net), net)
     batch = DeviceBatch(
         task.images.to(memory_format=torch.channels_last),
         torch.arange(len(task.images), device=task.device),

@@ -32,6 +32,7 @@ from verydeep.reproduction.study_runs import why_diverged
 from verydeep.runs.record import is_finished
 from verydeep.training.job import TrainingJob
 from verydeep.training.learner import Learner, learner_of
+from verydeep.training.precision import with_precision
 from verydeep.training.recipe import Recipe
 from verydeep.training.step import descend
 
@@ -137,7 +138,7 @@ def _step(job: TrainingJob) -> tuple[float, int]:
     recipe, classes, device = job.recipe, len(job.splits.classes), job.device
     net = VGG(job.architecture, dropout=recipe.dropout)
     initialise(net)
-    learner = learner_of(job, net)
+    learner = learner_of(with_precision(job, net), net)
     images = recipe.batch if device.type == "cuda" else min(recipe.batch, _IMAGES_TRIED)
     batch = DeviceBatch(
         torch.zeros(images, 3, recipe.crop, recipe.crop, device=device).to(memory_format=torch.channels_last),

@@ -25,6 +25,7 @@ from verydeep.training.checkpoint import Checkpoint, Progress, load_latest
 from verydeep.training.job import TrainingJob, begin_run
 from verydeep.training.learner import Learner, learner_of
 from verydeep.training.parallel import bytes_sent
+from verydeep.training.precision import with_precision
 from verydeep.training.recipe import check_for_boxes
 from verydeep.training.state import TrainingState
 
@@ -32,6 +33,7 @@ from verydeep.training.state import TrainingState
 def prepare(job: TrainingJob) -> tuple[TrainingState, list[str]]:
     """Return a training ready for its next step, and lines that tell about it; write `run.json` if it is new."""
     net, initialisation, notes = _initial_network(job)
+    job = with_precision(job, net)
     job.processes.from_first(lambda: None if is_begun(job.out) else begin_run(job, initialisation))
     quarantines = [_quarantine(job, split) for split in ("train", "val")]
     colour = _look_through(job, *quarantines)

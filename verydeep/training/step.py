@@ -94,19 +94,19 @@ def _gradients(
     sums = torch.zeros(2, device=device)
     rows = max(usable) if fc_parallel else len(batch.labels)
     starts = range(0, max(1, rows), learner.micro_batch)
-    for start in starts:
-        if abandon():
-            raise Abandoned
-        part = slice(start, min(start + learner.micro_batch, rows))
-        piece = batch.piece(part)
-        masks = {name: mask[positions[:, part].flatten()] for name, mask in keep.items()}
-        images = _filled(piece.images, part.stop - part.start)
-        last = start == starts[-1]
-        with _exchange_only_if(learner.forward, last), autocast(device, bf16=learner.bf16):
-            outputs = learner.forward(images, everyones_rows(masks, learner.net))[: len(piece.labels)]
-            loss = learner.objective.loss(outputs, piece)
-            (loss / sum(usable)).backward()
-        sums += torch.stack([loss.detach(), learner.objective.wrong(outputs, piece).sum()])
+    with autocast(device, bf16=learner.bf16):  # around all pieces, so that weights are converted once
+        for start in starts:
+            if abandon():
+                raise Abandoned
+            part = slice(start, min(start + learner.micro_batch, rows))
+            piece = batch.piece(part)
+            masks = {name: mask[positions[:, part].flatten()] for name, mask in keep.items()}
+            images = _filled(piece.images, part.stop - part.start)
+            with _exchange_only_if(learner.forward, start == starts[-1]):
+                outputs = learner.forward(images, everyones_rows(masks, learner.net))[: len(piece.labels)].float()
+                loss = learner.objective.loss(outputs, piece)
+                (loss / sum(usable)).backward()
+            sums += torch.stack([loss.detach(), learner.objective.wrong(outputs, piece).sum()])
     return sums.tolist()
 
 
