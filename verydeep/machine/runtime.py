@@ -142,8 +142,11 @@ class Stopped(Exception):
     """A signal asked the work to end; what was done so far has been saved."""
 
     def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
+        super().__init__(number, message)  # both, so that it can be sent to another process
         self.signal = number
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
     @property
     def exit_code(self) -> int:
