@@ -1,9 +1,11 @@
 """The verb `reproduce`."""
 
 import shlex
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from verydeep.commands import options
 from verydeep.images.tolerance import Tolerance
@@ -16,12 +18,31 @@ from verydeep.reproduction.trainings import QUICK
 from verydeep.training.recipe import Recipe
 
 
+@dataclass(frozen=True, kw_only=True)
+class Extent:
+    """How much is computed, and how much of it at once."""
+
+    quick: bool = False
+    """Scale down: every network once at S = 256, crop 32, quarter width, few epochs; about two minutes for the
+    digits."""
+
+    dry_run: bool = False
+    """Only show what would be trained, about how long and with how much memory, and how large differences must be to be
+    told with these seeds and images, or with more."""
+
+    jobs: int | None = None
+    """Trainings side by side, each in a process of its own with its part of the cores, or with a CUDA device of its
+    own; by default one for each core or device."""
+
+
+ExtentOptions = Annotated[Extent, Parameter(name="*")]
+
+
 def reproduce(
     source: str = "digits",
     *,
     out: Path,
-    quick: bool = False,
-    dry_run: bool = False,
+    extent: ExtentOptions = Extent(),
     json_file: options.JsonFile = None,
     grid: options.GridOptions = Grid(),
     changes: options.RecipeChangeOptions = options.RecipeChanges(),
@@ -36,32 +57,25 @@ def reproduce(
     Args:
         source: A folder, tar shards, hub:NAME or digits (see verydeep --help).
         out: Folder of the report, the runs and the figures.
-        quick: Scale down: every network once at S = 256, crop 32, quarter width, few epochs; about two minutes for the
-            digits.
-        dry_run: Only show what would be trained, about how long and with how much memory, and how large differences
-            must be to be told with these seeds and images, or with more.
         json_file: Write the report's figures to this file as well (- for standard output instead of the path).
     """
     from verydeep.reproduction.reproduce import quick_recipe
 
-    if quick and not grid.only:
+    if extent.quick and not grid.only:
         grid = replace(grid, only=QUICK)
-    recipe = changes.applied(quick_recipe(source) if quick else Recipe())
-    if dry_run:
+    recipe = changes.applied(quick_recipe(source) if extent.quick else Recipe())
+    how: Any = {"runtime": runtime, "execution": execution, "tolerance": images, "jobs": extent.jobs}
+    if extent.dry_run:
         from verydeep.reproduction.dry_run import plan
 
-        planned = plan(
-            source, out=out, recipe=recipe, grid=grid, runtime=runtime, execution=execution, tolerance=images
-        )
+        planned = plan(source, out=out, recipe=recipe, grid=grid, **how)
         show(planned.to_dict(), json_file, *planned.tables())
         return
     from verydeep.reproduction.report import RESULTS
     from verydeep.reproduction.reproduce import reproduce as reproduce_paper
     from verydeep.reproduction.study_report import study_page
 
-    report = reproduce_paper(
-        source, out=out, recipe=recipe, grid=grid, runtime=runtime, execution=execution, tolerance=images
-    )
+    report = reproduce_paper(source, out=out, recipe=recipe, grid=grid, **how)
     if not rank_of_environment():
         results = read_json(out / RESULTS, dict[str, Any])
         pages = [f"study of {name}: {study_page(report.parent, name)}" for name in dict.fromkeys(grid.studies)]

@@ -1,11 +1,13 @@
 """What a grid would train and cost, and which differences it could tell, before it is trained."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.table import Table
 from rich.text import Text
 
@@ -16,13 +18,15 @@ from verydeep.presentation.terminal import table_with
 from verydeep.reproduction.claims import CLAIMS
 from verydeep.reproduction.contrasts import image_and_seed_variance
 from verydeep.reproduction.detectable import POWER, Assumed, Detectable, detectable
-from verydeep.reproduction.estimate import Estimate, estimates, has_ended, plan_table
+from verydeep.reproduction.estimate import Estimate, estimates, plan_table
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.limits import ONE_SEED, listed
 from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.reproduce import run_folder
+from verydeep.reproduction.side_by_side import jobs_to_use, threads_each
 from verydeep.reproduction.steering import about_steering, open_for_experiment
 from verydeep.reproduction.stored_tests import StoredTest, file_of_test, read_test
+from verydeep.reproduction.training_task import has_ended
 from verydeep.training.recipe import Recipe
 
 _MORE_SEEDS = (3, 5, 10)
@@ -39,6 +43,8 @@ class Plan:
     trainings: Sequence[Estimate]
     seconds: Mapping[int, float]
     """Of all trainings that are not done yet, at most, by the number of seeds."""
+    jobs: int
+    """Trainings at once."""
     assumed: Assumed
     claims: Sequence[Detectable]
 
@@ -65,6 +71,10 @@ class Plan:
         return told
 
     @property
+    def _at_once(self) -> str:
+        return f", {self.jobs} trainings at once" if self.jobs > 1 else ""
+
+    @property
     def _tests(self) -> int:
         return len(self.grid.entries) + len(self.grid.study_entries)
 
@@ -78,6 +88,7 @@ class Plan:
             "held_out": self.grid.held_out,
             "steering": self.steering,
             "seconds": dict(self.seconds),
+            "jobs": self.jobs,
             "power": POWER,
             "assumed": asdict(self.assumed),
             "claims": [one.to_dict() for one in self.claims],
@@ -89,7 +100,7 @@ class Plan:
         seeds = self.grid.seeds
         costs = plan_table(self.trainings, seeds=seeds, seconds=self.seconds[seeds])
         costs.caption = Text(
-            f"Measured on a few images. {counted(seeds * self._tests, 'test')} on top. {self.steering}"
+            f"Measured on a few images{self._at_once}. {counted(seeds * self._tests, 'test')} on top. {self.steering}"
         )
         return [costs, self._differences(), *self.not_told]
 
@@ -119,6 +130,7 @@ def plan(
     runtime: Runtime,
     execution: Execution,
     tolerance: Tolerance,
+    jobs: int | None = None,
 ) -> Plan:
     """Plan a grid in `out`; write nothing. Arguments are those of `reproduce`.
 
@@ -126,15 +138,17 @@ def plan(
         ValueError: unusable source, recipe or images, or `out` was begun with something else.
     """
     splits, grid = open_for_experiment(source, grid, out)
-    trainings = estimates(
-        splits,
-        out=run_folder(out, recipe.seed),
-        recipe=recipe,
-        grid=grid,
-        runtime=runtime,
-        execution=execution,
-        tolerance=tolerance,
-    )
+    jobs = jobs_to_use(jobs, runtime)
+    with _threads(threads_each(jobs) if jobs > 1 else torch.get_num_threads()):
+        trainings = estimates(
+            splits,
+            out=run_folder(out, recipe.seed),
+            recipe=recipe,
+            grid=grid,
+            runtime=runtime,
+            execution=execution,
+            tolerance=tolerance,
+        )
     seeds = sorted({grid.seeds, *_MORE_SEEDS})
     assumed = _assumed_from(out, grid.entries, seeds=range(recipe.seed, recipe.seed + grid.seeds))
     assumed = replace(assumed, images=len(splits.source(splits.testing)))
@@ -142,7 +156,8 @@ def plan(
         grid=grid,
         steering=about_steering(splits, grid),
         trainings=trainings,
-        seconds={count: _seconds(trainings, out, range(recipe.seed, recipe.seed + count)) for count in seeds},
+        seconds={count: _seconds(trainings, out, range(recipe.seed, recipe.seed + count), jobs) for count in seeds},
+        jobs=jobs,
         assumed=assumed,
         claims=detectable([one.name for one in grid.trainings], [one.name for one in grid.entries], seeds, assumed),
     )
@@ -175,9 +190,27 @@ def _spread(tests: Sequence[StoredTest]) -> float:
     return float(wrong.mean(axis=1).var(ddof=1)) - image_and_seed_variance(wrong) / wrong.shape[1]
 
 
-def _seconds(trainings: Sequence[Estimate], out: Path, seeds: Iterable[int]) -> float:
-    folders = [run_folder(out, seed) for seed in seeds]
-    return sum(one.seconds for folder in folders for one in trainings if not has_ended(folder / one.training))
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _seconds(trainings: Sequence[Estimate], out: Path, seeds: Iterable[int], jobs: int) -> float:
+    """Return the seconds until all trainings have ended, `jobs` at once, each after the one that it starts from."""
+    free, ended = [0.0] * jobs, dict[tuple[int, str | None], float]()
+    for seed in seeds:
+        folder = run_folder(out, seed)
+        for one in trainings:
+            if not has_ended(folder / one.training):
+                begun = max(free.pop(free.index(min(free))), ended.get((seed, one.start), 0.0))
+                ended[seed, one.training] = begun + one.seconds
+                free.append(ended[seed, one.training])
+    return max(free)
 
 
 def _claims(numbers: Sequence[str]) -> str:

@@ -28,8 +28,7 @@ from verydeep.presentation.numbers import billions, duration
 from verydeep.presentation.terminal import reporting, table_with
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.studies import recipe_on_part
-from verydeep.reproduction.study_runs import why_diverged
-from verydeep.runs.record import is_finished
+from verydeep.reproduction.training_task import has_ended
 from verydeep.training.job import TrainingJob
 from verydeep.training.learner import Learner, learner_of
 from verydeep.training.precision import with_precision
@@ -126,11 +125,6 @@ def estimates(
             )
             report.advance()
     return estimated
-
-
-def has_ended(run: Path) -> bool:
-    """Return whether a training costs nothing any more: it has ended, or diverged."""
-    return is_finished(run) or why_diverged(run) is not None
 
 
 def _step(job: TrainingJob) -> tuple[float, int]:

@@ -14,25 +14,24 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.errors import say
 from verydeep.machine.lock import locked
 from verydeep.machine.processes import joined, rank_of_environment
-from verydeep.machine.runtime import Execution, Runtime, Stopped, torch_device
+from verydeep.machine.runtime import Execution, Runtime, torch_device
 from verydeep.networks.architecture import InitialisationScheme
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.limits import ONE_SEED
 from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.plan_file import begin_or_go_on
 from verydeep.reproduction.report import HTML, write_report
+from verydeep.reproduction.side_by_side import jobs_to_use, train_side_by_side
 from verydeep.reproduction.steering import about_steering, open_for_experiment
 from verydeep.reproduction.stored_tests import file_of_test, is_tested, read_test, write_test
 from verydeep.reproduction.studies import recipe_on_part
 from verydeep.reproduction.study_report import write_studies
-from verydeep.reproduction.study_runs import note_divergence, why_diverged
+from verydeep.reproduction.study_runs import why_diverged
 from verydeep.reproduction.table_rows import best_network
+from verydeep.reproduction.training_task import TrainingTask, has_ended, train_task
 from verydeep.reproduction.trainings import GridTraining
 from verydeep.runs.model import weights_fingerprint
-from verydeep.runs.record import is_finished
-from verydeep.training.loop import train
 from verydeep.training.recipe import FINETUNING_RATE, LEARNING_RATE, Recipe
-from verydeep.training.step import DivergedError
 
 _RUNS = "runs"
 
@@ -62,6 +61,8 @@ class _Experiment:
     grid: Grid
     execution: Execution | None
     options: _Options
+    jobs: int
+    """Trainings at once."""
 
     @property
     def folders(self) -> dict[int, Path]:
@@ -89,6 +90,7 @@ def reproduce(
     runtime: Runtime | None = None,
     execution: Execution | None = None,
     tolerance: Tolerance | None = None,
+    jobs: int | None = None,
 ) -> Path:
     """Train the paper's networks, test them as its tables do, decide which of its claims hold, and report.
 
@@ -104,6 +106,8 @@ def reproduce(
         runtime: device, and processes that decode.
         execution: how the steps are computed.
         tolerance: how many images may be unusable.
+        jobs: trainings that are done side by side, each in a process of its own with its part of the cores, or a CUDA
+            device; by default one for each core or device.
 
     Returns:
         The path of report.html.
@@ -126,6 +130,7 @@ def reproduce(
         grid=grid,
         execution=execution,
         options={"runtime": runtime or Runtime(), "tolerance": tolerance or Tolerance()},
+        jobs=jobs_to_use(jobs, runtime or Runtime()),
     )
     with locked(None if rank_of_environment() else experiment.out):
         if not rank_of_environment():
@@ -149,6 +154,13 @@ def _do(experiment: _Experiment) -> None:
 
 def _train_and_test(experiment: _Experiment, trainings: Sequence[GridTraining], entries: Sequence[Entry]) -> None:
     """Do trainings and tests, with every seed, that are not done; what has diverged is not tested."""
+    if experiment.jobs > 1:
+        tasks = [_task(experiment, training, seed) for seed in experiment.folders for training in trainings]
+        train_side_by_side(
+            [task for task in tasks if not has_ended(task.out)],
+            jobs=experiment.jobs,
+            device=torch_device(experiment.options["runtime"].device),
+        )
     for seed, folder in experiment.folders.items():
         for training in trainings:
             _train(experiment, training, seed)
@@ -160,30 +172,30 @@ def _train_and_test(experiment: _Experiment, trainings: Sequence[GridTraining], 
 
 def _train(experiment: _Experiment, training: GridTraining, seed: int) -> None:
     """Say which training comes next, and train unless that is done."""
-    grid, folder, options = experiment.grid, experiment.folders[seed], experiment.options
-    trainings, out = (*grid.trainings, *grid.studied), folder / training.name
-    done, seeded = (
-        is_finished(out) or why_diverged(out) is not None,
-        f"seed {seed}, " if experiment.grid.seeds > 1 else "",
-    )
+    task = _task(experiment, training, seed)
+    done, trainings = has_ended(task.out), (*experiment.grid.trainings, *experiment.grid.studied)
     if not rank_of_environment():
         how = ": already trained" if done else f", from {training.start or 'random weights'}"
-        text = f"[{seeded}{trainings.index(training) + 1}/{len(trainings)}] {training.name}{how}"
-        _say(text)
-    if done:
-        return
-    recipe, network = _recipe_of(training, replace(experiment.recipe, seed=seed), folder), training.network
-    splits, execution = _images_of(training, experiment.splits, seed), _recording(experiment)
-    try:
-        train(splits, network=network, out=out, recipe=recipe, execution=execution, resume=True, **options)
-    except DivergedError as error:
-        if training.scheme is None or training in grid.trainings:
-            raise
-        if not rank_of_environment():
-            note_divergence(out, error)
-            _say(f"{error}".partition(";")[0])
-    except Stopped as stopped:
-        raise Stopped(stopped.signal, f"stopped, and saved in {out}: the same command goes on") from None
+        _say(f"[{trainings.index(training) + 1}/{len(trainings)}] {task.name}{how}")
+    if not done:
+        train_task(task)
+    if (said := why_diverged(task.out)) and not done:
+        _say(said)
+
+
+def _task(experiment: _Experiment, training: GridTraining, seed: int) -> TrainingTask:
+    folder = experiment.folders[seed]
+    seeded = f"seed {seed}, " if experiment.grid.seeds > 1 else ""
+    return TrainingTask(
+        name=f"{seeded}{training.name}",
+        splits=_images_of(training, experiment.splits, seed),
+        network=training.network,
+        out=folder / training.name,
+        recipe=_recipe_of(training, replace(experiment.recipe, seed=seed), folder),
+        execution=_recording(experiment),
+        may_diverge=training.scheme is not None and training not in experiment.grid.trainings,
+        **experiment.options,
+    )
 
 
 def _say(text: str) -> None:

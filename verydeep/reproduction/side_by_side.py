@@ -11,61 +11,50 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from io import TextIOBase
 from multiprocessing.queues import Queue
-from pathlib import Path
 from queue import Empty
 
 import torch
 
-from verydeep.images.sources.splits import Splits
-from verydeep.images.tolerance import Tolerance
-from verydeep.machine.processes import LostProcessError
-from verydeep.machine.runtime import Execution, Runtime, Stopped, StopRequest, stop_request
+from verydeep.machine.processes import LostProcessError, under_torchrun
+from verydeep.machine.runtime import Runtime, Stopped, StopRequest, stop_request, torch_device
 from verydeep.presentation.terminal import Reporter, reporting
-from verydeep.runs.record import is_finished, read_metrics
-from verydeep.training.loop import train
-from verydeep.training.recipe import Recipe
+from verydeep.reproduction.training_task import TrainingTask, has_ended, train_task
+from verydeep.runs.record import read_metrics
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """A training to be done."""
-
-    name: str
-    splits: Splits
-    network: str
-    out: Path
-    recipe: Recipe
-    runtime: Runtime
-    execution: Execution | None
-    tolerance: Tolerance
-
-    @property
-    def ready(self) -> bool:
-        """Whether the run that it starts from is there."""
-        return self.recipe.start is None or is_finished(self.recipe.start)
-
-
-def jobs_here(device: torch.device) -> int:
-    """Return how many trainings are fastest side by side: one for each core, or CUDA device, that may be used.
+def jobs_to_use(asked: int | None, runtime: Runtime) -> int:
+    """Return how many trainings to do at once: by default one for each core, or CUDA device, that may be used.
 
     Small steps gain little from a second thread. D, quarter width, crop 64, batch 32, on two cores of an Intel Xeon
     (Sapphire Rapids): 135 ms on two threads and 167 on one; in bfloat16 80 and 82.
+
+    Raises:
+        ValueError: below 1, or more than 1 under torchrun.
     """
-    if device.type == "cuda":
-        return torch.cuda.device_count()
-    return usable_cores() if device.type == "cpu" else 1
+    if asked is not None and asked < 1:
+        raise ValueError(f"jobs must be 1 or more, not {asked}")
+    if under_torchrun():
+        if asked not in (None, 1):
+            raise ValueError("--jobs is for one process: under torchrun all processes work on each training")
+        return 1
+    device = torch_device(runtime.device).type
+    return asked or {"cuda": torch.cuda.device_count, "cpu": _usable_cores}.get(device, lambda: 1)()
 
 
-def usable_cores() -> int:
-    """Return the cores that this process may use, by its affinity and the limits of its control group."""
-    import joblib
+def threads_each(jobs: int) -> int:
+    """Return the threads of each of several trainings at once: together as many as cores that may be used."""
+    return max(1, _usable_cores() // jobs)
+
+
+def _usable_cores() -> int:
+    import joblib  # knows affinity and the limits of control groups; takes a while
 
     return int(joblib.cpu_count())
 
 
-def train_side_by_side(tasks: Sequence[Task], *, jobs: int, device: torch.device) -> None:
+def train_side_by_side(tasks: Sequence[TrainingTask], *, jobs: int, device: torch.device) -> None:
     """Do trainings, up to `jobs` at once, each as soon as the run that it starts from is there.
 
     Raises:
@@ -78,12 +67,11 @@ def train_side_by_side(tasks: Sequence[Task], *, jobs: int, device: torch.device
     devices: Queue[int] = context.Queue()
     for number in range(jobs):
         devices.put(number)
-    threads = max(1, usable_cores() // jobs)
     with (
         stop_request() as stop,
         reporting("train", sum(task.recipe.epochs for task in tasks)) as report,
         ProcessPoolExecutor(
-            jobs, mp_context=context, initializer=_begin, initargs=(threads, device.type, devices, lines)
+            jobs, mp_context=context, initializer=_begin, initargs=(jobs, device.type, devices, lines)
         ) as pool,
     ):
         _do(_Work(tasks=list(tasks), jobs=jobs, pool=pool, stop=stop, report=report, lines=lines))
@@ -93,13 +81,13 @@ def train_side_by_side(tasks: Sequence[Task], *, jobs: int, device: torch.device
 class _Work:
     """Trainings that wait and trainings that are being done."""
 
-    tasks: list[Task]
+    tasks: list[TrainingTask]
     jobs: int
     pool: ProcessPoolExecutor
     stop: StopRequest
     report: Reporter
     lines: "Queue[str]"
-    running: dict[Future[None], Task] = field(default_factory=dict)
+    running: dict[Future[None], TrainingTask] = field(default_factory=dict)
     finished: int = 0
     epochs: int = 0
     """Epochs that are shown as done."""
@@ -112,6 +100,8 @@ def _do(work: _Work) -> None:
             for task in [task for task in waiting if task.ready][: work.jobs - len(work.running)]:
                 waiting.remove(task)
                 work.running[work.pool.submit(_train, task)] = task
+            if not work.running:
+                raise ValueError(f"{waiting[0].name} cannot start: {waiting[0].recipe.start} was not trained")
             done, _ = wait(work.running, timeout=_SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
             _show(work, total)
             for future in done:
@@ -119,8 +109,10 @@ def _do(work: _Work) -> None:
                 future.result()
                 work.finished += 1
             if work.stop.signal is not None:
-                raise Stopped(work.stop.signal, "stopped, and saved: the same command goes on")
+                raise _stopped(work.stop.signal)
     except BrokenProcessPool:
+        if work.stop.signal is not None:
+            raise _stopped(work.stop.signal) from None
         raise LostProcessError(
             "a process that trains ended without a word (if memory ran out, use fewer --jobs): what was done is saved, "
             "the same command goes on"
@@ -128,6 +120,10 @@ def _do(work: _Work) -> None:
     finally:
         _stop_all(work)
         _show(work, total)
+
+
+def _stopped(number: int) -> Stopped:
+    return Stopped(number, "stopped, and saved: the same command goes on")
 
 
 def _stop_all(work: _Work) -> None:
@@ -147,7 +143,7 @@ def _show(work: _Work, total: int) -> None:
         while True:
             work.report.say(work.lines.get_nowait())
     done = {task.name: len(read_metrics(task.out)) for task in work.tasks}
-    epochs = sum(task.recipe.epochs if is_finished(task.out) else done[task.name] for task in work.tasks)
+    epochs = sum(task.recipe.epochs if has_ended(task.out) else done[task.name] for task in work.tasks)
     now = ", ".join(f"{task.name} {done[task.name]}/{task.recipe.epochs}" for task in work.running.values())
     work.report.advance(epochs - work.epochs, figures={"done": f"{work.finished}/{total}", "now": now})
     work.epochs = epochs
@@ -166,33 +162,23 @@ class _Lines(TextIOBase):
         return len(text)
 
 
-def _begin(threads: int, device: str, devices: "Queue[int]", lines: "Queue[str]") -> None:
+def _begin(jobs: int, device: str, devices: "Queue[int]", lines: "Queue[str]") -> None:
     """Prepare a process: its threads, its device, and that what it says goes to the first process.
 
     Ctrl-C reaches the whole process group; the first process asks the others to stop.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     lines.cancel_join_thread()
-    sys.stderr = _Lines(lines)  # type: ignore[assignment]
-    torch.set_num_threads(threads)
+    sys.stderr = _Lines(lines)
+    torch.set_num_threads(threads_each(jobs))
+    os.environ["LOCAL_WORLD_SIZE"] = str(jobs)  # by which each divides the memory
     if device == "cuda":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         number = devices.get()
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[number] if any(visible) else str(number)
 
 
-def _train(task: Task) -> None:
+def _train(task: TrainingTask) -> None:
     if isinstance(sys.stderr, _Lines):
         sys.stderr.name = task.name
-    train(
-        task.splits,
-        network=task.network,
-        out=task.out,
-        recipe=task.recipe,
-        runtime=task.runtime,
-        execution=task.execution,
-        tolerance=task.tolerance,
-        resume=True,
-    )
-
-
+    train_task(task)

@@ -1,0 +1,114 @@
+"""Trainings side by side give the weights of trainings one after the other, after a stop and a lost process too."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from verydeep import Execution, Recipe, Runtime, Tolerance, reproduce
+from verydeep.images.open import open_for_training
+from verydeep.images.sources.source import subset
+from verydeep.images.sources.splits import Splits
+from verydeep.machine.processes import LostProcessError
+from verydeep.machine.runtime import Stopped
+from verydeep.reproduction.side_by_side import train_side_by_side
+from verydeep.reproduction.training_task import TrainingTask, train_task
+from verydeep.runs.files import MODEL, WEIGHTS
+
+CPU = torch.device("cpu")
+
+
+def tasks(folder, *, epochs=1):
+    """A, and D from it; and a net that starts from nothing."""
+    parts = {split: subset(open_for_training("digits").source(split), tuple(range(10))) for split in ("train", "val")}
+    recipe = Recipe(crop=32, width=0.05, batch=5, epochs=epochs, learning_rate=1e-3)
+    recipes = {"A": recipe, "C": recipe, "D": Recipe(**{**vars(recipe), "init": str(folder / "A")})}
+    return [
+        TrainingTask(
+            name=name,
+            splits=Splits(name="ten digits", sources=parts),
+            network=name,
+            out=folder / name,
+            recipe=own,
+            runtime=Runtime(device="cpu"),
+            execution=Execution(precision="fp32"),
+            tolerance=Tolerance(),
+            may_diverge=False,
+        )
+        for name, own in recipes.items()
+    ]
+
+
+def weights(folder):
+    return {name: (folder / name / MODEL / WEIGHTS).read_bytes() for name in "ACD"}
+
+
+@pytest.fixture(scope="module")
+def one_after_the_other(tmp_path_factory):
+    def trained(epochs):
+        folder = tmp_path_factory.mktemp("one")
+        for task in tasks(folder, epochs=epochs):
+            train_task(task)
+        return weights(folder)
+
+    return trained
+
+
+def test_they_end_with_the_weights_of_trainings_one_after_the_other(one_after_the_other, tmp_path, capfd):
+    train_side_by_side(tasks(tmp_path), jobs=2, device=CPU)
+    assert weights(tmp_path) == one_after_the_other(1)
+    said = capfd.readouterr().err
+    assert all(f"[{name}] train {name}  epoch 1/1" in said for name in "ACD")
+
+
+def once_there(path, act):
+    """Act as soon as a file is there."""
+
+    def wait():
+        while not path.exists():
+            time.sleep(0.01)
+        act()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def children():
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+def test_after_a_lost_process_and_a_signal_they_go_on(one_after_the_other, tmp_path, battery):
+    if not battery:
+        pytest.skip("starts many processes: make battery")
+
+    def kill_one():
+        commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in children()}
+        os.kill(next(pid for pid, command in commands.items() if "spawn_main" in command), signal.SIGKILL)
+
+    once_there(tmp_path / "A" / "run.json", kill_one)
+    with pytest.raises(LostProcessError, match="ended without a word"):
+        train_side_by_side(tasks(tmp_path, epochs=12), jobs=2, device=CPU)
+    once_there(tmp_path / "C" / "metrics.jsonl", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped, match="the same command goes on"):
+        train_side_by_side(tasks(tmp_path, epochs=12), jobs=2, device=CPU)
+    train_side_by_side(
+        [task for task in tasks(tmp_path, epochs=12) if not (task.out / MODEL).exists()], jobs=2, device=CPU
+    )
+    found, expected = weights(tmp_path), one_after_the_other(12)
+    assert [name for name in found if found[name] != expected[name]] == []
+
+
+def test_what_cannot_start_is_an_error_in_words(tmp_path):
+    *_, last = tasks(tmp_path)
+    with pytest.raises(ValueError, match=r"D cannot start: .*A was not trained"):
+        train_side_by_side([last], jobs=2, device=CPU)
+
+
+@pytest.mark.parametrize(("jobs", "message"), [(0, "jobs must be 1 or more"), (2, "under torchrun all processes work")])
+def test_impossible_numbers_of_jobs_are_refused(jobs, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=message):
+        reproduce("digits", out=tmp_path, jobs=jobs)
