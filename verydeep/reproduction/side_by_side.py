@@ -49,9 +49,10 @@ def threads_each(jobs: int) -> int:
 
 
 def _usable_cores() -> int:
-    import joblib  # knows affinity and the limits of control groups; takes a while
+    """Return the cores that this process may use, by affinity, control group and OMP_NUM_THREADS."""
+    import joblib  # which takes a while
 
-    return int(joblib.cpu_count())
+    return min(torch.get_num_threads(), joblib.cpu_count())
 
 
 def train_side_by_side(tasks: Sequence[TrainingTask], *, jobs: int, device: torch.device) -> None:
