@@ -75,7 +75,7 @@ def norms_of_layers(runs: Sequence[StudyRun]) -> str:
             for panel in (outputs, gradients, over_steps):
                 _logarithmic(panel.set_yscale, panel.yaxis)
                 panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-            over_steps.legend()
+            over_steps.legend(loc="upper left", bbox_to_anchor=(1, 1))  # curves are anywhere in the panel
     return svg[0]
 
 
