@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -15,6 +16,10 @@ from verydeep.machine.errors import reason, say
 
 _MOST_BYTES = 4096
 """That are read of a lock."""
+
+
+_TIMES = 20
+"""That a lock is read within a second, until it says who holds it."""
 
 
 class WrittenElsewhereError(OSError):
@@ -101,10 +106,11 @@ def _write_holder(descriptor: int) -> None:
 
 
 def _holder(descriptor: int) -> str:
-    try:
-        return str(parse_json(os.pread(descriptor, _MOST_BYTES, 0), _Holder))
-    except (OSError, ValueError):
-        return "another process"
+    for _ in range(_TIMES):  # it may have taken the lock just now, and not yet said who it is
+        with suppress(OSError, ValueError):
+            return str(parse_json(os.pread(descriptor, _MOST_BYTES, 0), _Holder))
+        time.sleep(1 / _TIMES)
+    return "another process"
 
 
 def _say_unlocked(output: Path, error: OSError) -> None:
