@@ -88,7 +88,7 @@ def plain_network(net: VGG) -> nn.Sequential:
 
 
 def plain_loop(net: nn.Module, mean: Tensor, source: Source, side: int) -> Tensor:
-    """What one would write; [N, classes]."""
+    """Return posteriors [N, classes] as a plain loop computes them."""
     found = []
     with torch.inference_mode():
         for data, _, _ in source:

@@ -45,7 +45,7 @@ def eager(net: VGG) -> Classify:
 
 
 def channels_last(net: VGG) -> Classify:
-    """The same with weights and images in the other memory format."""
+    """Classify with weights and images in the memory format channels_last."""
     other = net.with_weights({name: value.clone() for name, value in net.state_dict().items()}).eval()
     other = other.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return torch.inference_mode()(lambda images: other(images.contiguous(memory_format=torch.channels_last)))
@@ -109,7 +109,7 @@ def measure(built: dict[str, Classify], images: Tensor, rounds: int) -> dict[str
 
 
 def versions() -> dict[str, str | None]:
-    """Of the libraries."""
+    """Return the versions of the libraries."""
     found: dict[str, str | None] = {}
     for name in ("torch", "onnxruntime", "openvino", "nncf"):
         try:

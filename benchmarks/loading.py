@@ -49,7 +49,7 @@ def read(place: Path) -> Source:
 
 
 def plain(data: bytes, scale: int, place: Callable[[tuple[int, int]], tuple[int, int]]) -> Pixels:
-    """What one would write with Pillow."""
+    """Rescale and crop with Pillow alone."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
     width, height = (round(side * scale / min(image.size)) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -58,7 +58,7 @@ def plain(data: bytes, scale: int, place: Callable[[tuple[int, int]], tuple[int,
 
 
 def seconds(work: Callable[[int], object], images: int) -> float:
-    """Of one pass over all images."""
+    """Return the seconds that one pass over all images takes."""
     started = time.perf_counter()
     for index in range(images):
         work(index)

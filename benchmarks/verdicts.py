@@ -51,11 +51,11 @@ GUESSING = 90.0
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """What is true of all networks."""
+    """The truth about all networks."""
 
     name: str
     sd: float = 0.5
-    """Of the errors of one network's trainings, percentage points."""
+    """Standard deviation of the errors of one network's trainings, percentage points."""
     more_sd: Mapping[str, float] = field(default_factory=dict)
     """Factors on it, by training."""
     shift: Mapping[str, float] = field(default_factory=dict)

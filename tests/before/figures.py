@@ -31,11 +31,11 @@ PREDICTIONS = ("predictions_dense.csv", "predictions_crops.parquet")
 FEATURES = ("features.safetensors", "features.parquet")
 
 CLASSIFIERS = ("finished_run", "model", "model_with_batch_norm", "experiment/runs/seed-0/B-256", *EXPORTED)
-"""What predicts classes."""
+"""Folders and files that predict classes."""
 
 
 def probabilities(run):
-    """Of each image's classes."""
+    """Return the probability of each image's classes."""
     return {
         found.image: dict(zip(found.classes, found.probabilities, strict=True))
         for found in verydeep.predict(run, f"{IMAGES}/val", scales="paper")
@@ -50,7 +50,7 @@ def errors(run="finished_run"):
 
 
 def layer_outputs(run="imported_without_fc"):
-    """Of each image, pool5 of an imported network; and which of its layers are random."""
+    """Return pool5 of each image by an imported network, and which of its layers are random."""
     descriptor = verydeep.Descriptor(layers=("pool5",))
     found = verydeep.features(run, IMAGES, descriptor=descriptor, split="val")
     return {
@@ -60,7 +60,7 @@ def layer_outputs(run="imported_without_fc"):
 
 
 def boxes(run="boxes_run"):
-    """Of each image from the centre crop; and the probability of the class that the full procedure names."""
+    """Return each image's box from the centre crop, and the probability of the class that the full procedure names."""
     found = verydeep.evaluate_boxes([run], data=IMAGES, options=BOX_OPTIONS).images
     full = verydeep.FullProcedure(classifiers=("finished_run",))
     named = verydeep.predict_boxes(run, f"{IMAGES}/val", full=full)
@@ -71,7 +71,7 @@ def boxes(run="boxes_run"):
 
 
 def scores(folder="classifier"):
-    """Of each image's classes."""
+    """Return the score of each image's classes."""
     return {
         found.image: dict(zip(found.classes, found.scores, strict=True))
         for found in verydeep.classify(folder, f"{IMAGES}/val")
@@ -79,7 +79,7 @@ def scores(folder="classifier"):
 
 
 def difference():
-    """Of two files of predictions."""
+    """Return how two files of predictions compare."""
     return asdict(verydeep.compare(*PREDICTIONS))
 
 

@@ -32,10 +32,10 @@ FIGURES = runpy.run_path(str(HERE / "figures.py"))
 
 COLOURS = {"flat": (200, 90, 60), "tall": (60, 120, 210)}
 IMAGES = {"train": 6, "val": 3}
-"""Of each class."""
+"""Images of each class."""
 
 FEATURE_CHANNELS = (1, 2, 4, 8, 8)
-"""Of the stages, at a width of 1/64."""
+"""Channels of the stages, at a width of 1/64."""
 
 
 def make():

@@ -52,7 +52,7 @@ def check(found, expected, where=""):
 
 
 def contents(folder):
-    """Of each file below it, by name."""
+    """Return the bytes of each file below it, by name."""
     return {str(path): path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
 
 
@@ -61,7 +61,7 @@ def metrics(run):
 
 
 def command(*arguments):
-    """What a command writes with `--json -`."""
+    """Return what a command writes with `--json -`."""
     with redirect_stdout(io.StringIO()) as written:
         assert status_of(*arguments, "--json", "-") == 0
     return json.loads(written.getvalue())

@@ -307,7 +307,7 @@ def test_batches_hold_every_image_once_and_are_not_padded(count, limit, waiting)
 
 
 def batches_of(sizes, limit, waiting=10**9):
-    """Of images whose every value is their index."""
+    """Return the batches of images whose every value is their index."""
     batches = SameSizeBatches(limit, waiting=waiting)
     for index, size in enumerate(sizes):
         if batch := batches.add(index, torch.full((3, *size), index, dtype=torch.uint8)):

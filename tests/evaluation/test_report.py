@@ -40,7 +40,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 class Page(HTMLParser):
-    """What stands under each heading: text, tables, images; and every tag and attribute there is."""
+    """Collects what stands under each heading: text, tables, images; and every tag and attribute there is."""
 
     def __init__(self, file):
         super().__init__()

@@ -31,7 +31,7 @@ NAMES = tuple("abcdefgh")
 BROKEN = (4, 11)
 
 FUSED = {"n", "top1_error", "top5_error", "top1_error_ci95", "top5_error_ci95"}
-"""Of the fused errors these stand at the top."""
+"""The fused errors that stand at the top."""
 
 
 def lively(seed, classes):

@@ -76,7 +76,7 @@ def brightness_network():
 
 
 def flat_images(folder, brightness):
-    """Of one colour each; {part: (brightness of the dark ones, of the bright ones)}."""
+    """Write images of one colour each; {part: (brightness of the dark ones, of the bright ones)}."""
     for part, values in brightness.items():
         for name, value in zip(("dark", "bright"), values, strict=True):
             (folder / part / name).mkdir(parents=True)

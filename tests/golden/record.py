@@ -210,7 +210,7 @@ def _with_boxes(folder):
 
 
 def _curves(run):
-    """Of every step and of every epoch."""
+    """Return the figures of every step and of every epoch."""
     epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     names = ("step", "loss", "training_error", "validation_error", "learning_rate")
     losses, rates = _points(run, "step/loss"), _points(run, "step/learning_rate")
@@ -218,7 +218,7 @@ def _curves(run):
 
 
 def _points(run, tag):
-    """What TensorBoard draws, in the order of its steps."""
+    """Return what TensorBoard draws, in the order of its steps."""
     found = {}
     for file in sorted((run / "tensorboard").iterdir()):
         data, place = file.read_bytes(), 0

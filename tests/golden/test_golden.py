@@ -17,7 +17,7 @@ import pytest
 recorded = runpy.run_path(str(Path(__file__).parent / "record.py"))
 
 TRAINED, COMPUTED = {"rel": 1e-3, "abs": 1e-5}, {"rel": 1e-4, "abs": 1e-5}
-"""Of what rests on a training, where rounding grows from step to step; and of what does not."""
+"""Tolerances of figures that rest on a training, where rounding grows from step to step, and of those that do not."""
 
 RATES, ERRORS = ("rates", "learning_rate"), ("training_error", "validation_error")
 

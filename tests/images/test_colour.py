@@ -40,7 +40,7 @@ def correlated(height, width, seed):
 
 
 def covariance(*, seed=0):
-    """Of pixels in 0..255, of full rank and about as large as that of photographs."""
+    """Return a covariance of pixels in 0..255, of full rank and about as large as that of photographs."""
     factors = np.random.default_rng(seed).normal(size=(3, 3))
     return factors @ factors.T * 1200
 

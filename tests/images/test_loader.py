@@ -282,7 +282,7 @@ def photographs():
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """What is decoded, by name and reduction."""
+    """Note what is decoded, by name and reduction."""
     found, real = [], rescaled.decode_for
 
     def noted(data, name, **options):

@@ -372,7 +372,7 @@ def test_just_not_too_elongated_images_are_used(height, width):
 
 
 def empty_png(height, width):
-    """Of any size, and without any pixels."""
+    """Return a PNG file that states a size and holds no pixels."""
     chunks = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT", b"IEND")
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks

@@ -33,7 +33,7 @@ SECONDS = 30
 
 @pytest.fixture(autouse=True)
 def _end_what_is_left():
-    """What a failed test leaves would be waited for at the end."""
+    """Kill what a failed test leaves, which would be waited for at the end."""
     yield
     for child in multiprocessing.active_children():
         child.kill()

@@ -24,7 +24,7 @@ WRITERS = [write_bytes, by_new_files]
 
 
 def kinds(folder):
-    """Of all entries, so that none has become another."""
+    """Return the kind of each entry, to see that none has become another."""
     return {entry.name: stat.S_IFMT(entry.lstat().st_mode) for entry in folder.iterdir()}
 
 

@@ -49,7 +49,7 @@ def lines(text):
 
 
 def unfolded(text, name):
-    """What stands in the cell that begins as this name does, put together again from its lines."""
+    """Return the text of the cell that begins as this name does, put together again from its lines."""
     all_lines = text.splitlines()
     first = next(number for number, line in enumerate(all_lines) if name[:8] in line)
     at, found = all_lines[first].index(name[:8]), ""

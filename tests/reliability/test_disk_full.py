@@ -103,7 +103,7 @@ def whole(tiny, source, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def named(figure):
-    """What could not be written."""
+    """Collect what could not be written."""
     found = []
     yield found
     told = "exit status 1, a line that names path and bytes, the last checkpoint whole, resumed to the same weights"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 from verydeep.descriptors.descriptor import Descriptor, VectorPool
 from verydeep.evaluation.protocols import Scales
@@ -24,11 +24,11 @@ class TransferOptions:
         ValueError: a value that is not possible; the message says which ones are.
     """
 
-    scales: Sequence[int] | Scales = "single"
+    scales: Sequence[int] | Scales = Descriptor.scales
     """Test scales Q for a crop of 224, such as 256,384,512; `single`: the training scale; `paper`: the three that
     follow from it."""
 
-    pool: VectorPool = "avg"
+    pool: VectorPool = cast(VectorPool, Descriptor.pool)
     """`avg`: the average over scales; `stack`: the scales one after the other."""
 
     labels: Path | str | None = None

@@ -21,7 +21,7 @@ VOC_BOX = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bnd
 
 
 def read(file, text):
-    """What is read of a file with this text."""
+    """Return what is read of a file with this text."""
     file.write_text(text, newline="")
     return read_boxes(file)
 

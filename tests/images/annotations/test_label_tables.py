@@ -17,7 +17,7 @@ SHOWN = {"1.jpg": {"cat", "dog"}, "2.jpg": {"dog"}, "3.jpg": set()}
 
 
 def shown(path, separator=None):
-    """What every image shows, by a file."""
+    """Return what every image shows, by a file."""
     source = memory_source(classes=(), samples=[Sample(b"", -1, name) for name in IMAGES])
     read = several_labels(path, source, separator=separator)
     return {
