@@ -78,7 +78,7 @@ def test_no_more_is_left_out_than_can_be_spared(height, width, needed):
     if width > 50 * height:
         width = 50 * height
     data = simplejpeg.encode_jpeg(np.full((height, width, 3), 90, dtype=np.uint8), quality=50)
-    pixels, size, _ = decode_for(data, shorter_side=needed)
+    pixels, size, *_ = decode_for(data, shorter_side=needed)
     assert size == (height, width)
     assert min(pixels.shape[:2]) >= min(needed, height, width)
     reduction = most(height, width, needed)
@@ -94,7 +94,7 @@ def test_an_image_is_upright_at_every_size(orientation, needed):
     stored = np.stack([40 + 3 * y, 30 + 2 * x, np.where((y < 24) & (x < 32), 20, 180)], axis=2).astype(np.uint8)
     data = jpeg(stored, subsampling=0, exif=oriented(orientation))
     whole = by_pillow(data)
-    pixels, size, _ = decode_for(data, shorter_side=needed)
+    pixels, size, *_ = decode_for(data, shorter_side=needed)
     assert size == (whole.height, whole.width) == ((64, 96) if orientation < 5 else (96, 64))
     reduction = most(64, 96, needed) if needed else 1
     expected = whole.reduce(reduction)
@@ -109,7 +109,7 @@ def test_the_size_is_that_of_the_file_where_sides_are_odd(orientation):
     data = jpeg(photograph(75, 101), exif=oriented(orientation))
     whole = by_pillow(data)
     for needed in (None, 75, 38, 37, 19, 10, 9, 1):
-        pixels, size, _ = decode_for(data, shorter_side=needed)
+        pixels, size, *_ = decode_for(data, shorter_side=needed)
         assert size == (whole.height, whole.width)
         assert pixels.shape[:2] in {tuple(math.ceil(side / r) for side in size) for r in (1, 2, 4, 8)}
         assert min(pixels.shape[:2]) >= (needed or 75)
@@ -119,7 +119,7 @@ def test_the_size_is_that_of_the_file_where_sides_are_odd(orientation):
 @pytest.mark.parametrize("reduction", [2, 4, 8])
 def test_smaller_pixels_are_near_averages_of_squares_in_their_own_place(reduction, subsampling):
     data = jpeg(photograph(360, 480), subsampling=subsampling)
-    pixels, _, _ = decode_for(data, shorter_side=360 // reduction)
+    pixels, *_ = decode_for(data, shorter_side=360 // reduction)
     whole = np.asarray(by_pillow(data)).astype(float)
     squares = whole.reshape(360 // reduction, reduction, 480 // reduction, reduction, 3).mean(axis=(1, 3))
     assert pixels.shape == squares.shape
@@ -181,7 +181,7 @@ def test_rescaled_images_have_their_contents_in_place(size):
 def test_other_formats_are_decoded_whole(kind):
     buffer = io.BytesIO()
     Image.fromarray(photograph(90, 120)).save(buffer, kind)
-    pixels, size, _ = decode_for(buffer.getvalue(), shorter_side=10)
+    pixels, size, *_ = decode_for(buffer.getvalue(), shorter_side=10)
     assert size == (90, 120)
     assert np.array_equal(pixels, by_pillow(buffer.getvalue()))
 
@@ -210,7 +210,7 @@ def test_odd_files_are_left_to_pillow(odd, orientation):
         simplejpeg.decode_jpeg(data)
     expected = by_pillow(data)
     for needed in (None, 20, 80):
-        pixels, size, _ = decode_for(data, shorter_side=needed)
+        pixels, size, *_ = decode_for(data, shorter_side=needed)
         assert size == (expected.height, expected.width)
         assert np.array_equal(pixels, expected)
 
@@ -241,7 +241,7 @@ def test_every_way_to_compress_gives_pillows_pixels(options):
         assert opened.info.get("adobe_transform") == (0 if "keep_rgb" in options else None)
     whole = by_pillow(data)
     assert differences(decode(data), whole).max() <= 2
-    reduced, size, _ = decode_for(data, shorter_side=45)
+    reduced, size, *_ = decode_for(data, shorter_side=45)
     assert size == (90, 121)
     assert reduced.shape == (45, 61, 3)
     assert differences(reduced[:, :60], whole.crop((0, 0, 120, 90)).reduce(2)).mean() < 3
@@ -274,7 +274,7 @@ def test_four_inks_are_what_they_leave_of_white(encode, transform, needed):
     with Image.open(io.BytesIO(data)) as opened:
         assert (opened.mode, opened.info["adobe_transform"]) == ("CMYK", transform)
     light = 1 - stored / 255
-    pixels, size, _ = decode_for(data, shorter_side=needed)
+    pixels, size, *_ = decode_for(data, shorter_side=needed)
     assert size == (64, 88)
     assert differences(pixels, 255 * light[..., :3] * light[..., 3:]).max() <= 6
 
@@ -289,7 +289,7 @@ def test_of_several_pictures_in_one_file_the_first_is_taken():
     with Image.open(io.BytesIO(data)) as opened:
         assert (opened.format, opened.n_frames) == ("MPO", 2)
     expected = Image.fromarray(first).transpose(Image.Transpose.ROTATE_90)
-    pixels, size, _ = decode_for(data, shorter_side=40)
+    pixels, size, *_ = decode_for(data, shorter_side=40)
     assert size == (120, 80)
     assert pixels.shape == (60, 40, 3)
     assert differences(pixels, expected.reduce(2)).mean() < 3
@@ -320,7 +320,7 @@ def test_broken_exif_leaves_a_photograph_as_it_is_stored(broken, resolution):
     data = jpeg(image, exif=BROKEN_EXIF[broken], subsampling=0, **resolution)
     assert BROKEN_EXIF[broken] in data
     assert np.array_equal(decode(data), decode(jpeg(image, subsampling=0)))
-    pixels, size, _ = decode_for(data, shorter_side=24)
+    pixels, size, *_ = decode_for(data, shorter_side=24)
     assert size == (48, 72)
     assert np.array_equal(pixels, decode_for(jpeg(image, subsampling=0), shorter_side=24).pixels)
 

@@ -15,6 +15,7 @@ from verydeep.machine.runtime import Execution, Runtime
 from verydeep.presentation.terminal import show
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.trainings import QUICK
+from verydeep.runs.record import command
 from verydeep.training.recipe import Recipe
 
 
@@ -75,7 +76,7 @@ def reproduce(
     from verydeep.reproduction.reproduce import reproduce as reproduce_paper
     from verydeep.reproduction.study_report import study_page
 
-    report = reproduce_paper(source, out=out, recipe=recipe, grid=grid, **how)
+    report = reproduce_paper(source, out=out, recipe=recipe, grid=grid, **how, command=command())
     if not rank_of_environment():
         results = read_json(out / RESULTS, dict[str, Any])
         pages = [f"study of {name}: {study_page(report.parent, name)}" for name in dict.fromkeys(grid.studies)]

@@ -157,7 +157,12 @@ class Processes:
 
 def under_torchrun() -> bool:
     """Return whether several processes were started together."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return processes_of_environment() > 1
+
+
+def processes_of_environment() -> int:
+    """Return how many were started together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def processes_here() -> int:

@@ -40,7 +40,7 @@ def answer(results: GridResults) -> tuple[str, ...]:
 
 def larger_run(command: str) -> str | None:
     """Return the command line of `reproduce` with as many seeds as it takes; None for another command."""
-    words = shlex.split(command)
+    words = command.split(" ") if "(" in command.partition(" ")[0] else shlex.split(command)
     if "reproduce" not in words:
         return None
     at = words.index("--seeds") if "--seeds" in words else len(words)

@@ -83,7 +83,7 @@ def detectable(
     return [
         _of_kind(number, claim, [one for one in parts if one[0].kind == kind], seeds, tests, assumed, level, power)
         for number, claim, parts in compared
-        for level in [LEVEL_OF_HOLDS / claims / max(1, len(parts))]
+        for level in [LEVEL_OF_HOLDS / max(1, claims) / max(1, len(parts))]
         for kind in dict.fromkeys(part.kind for part, _ in parts)
     ]
 

@@ -1,17 +1,33 @@
-"""`plan.json`: the images, the recipe and the steering that an experiment was begun with."""
+"""`plan.json`: what an experiment was begun with (images, recipe, steering), and the commands that worked on it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from verydeep.images.sources.splits import Splits
 from verydeep.machine import atomic
 from verydeep.machine.documents import parse_json, read_json
+from verydeep.machine.processes import processes_of_environment
 from verydeep.reproduction.grid import Grid
+from verydeep.runs.record import command as running_command
 from verydeep.training.recipe import Recipe
 
-_PLAN = "plan.json"
+_PLAN, _RESULTS = "plan.json", "results.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command that worked on an experiment."""
+
+    command: str
+    """As it was typed, quoted for a shell; for a call in Python, the command that asks for the same."""
+    began: str | None
+    """When it did for the first time, ISO 8601; None where an earlier version did not keep it."""
+    processes: int = 1
+    """Processes that worked together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +38,14 @@ class _Plan:
     recipe: dict[str, Any]
     steer: str = "validation"
     held_out: int | float | None = None
+    commands: tuple[Command, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Results:
+    """What is read of the results of before."""
+
+    command: str
 
 
 def read_plan(out: Path) -> dict[str, Any] | None:
@@ -40,10 +64,11 @@ def read_plan(out: Path) -> dict[str, Any] | None:
     return asdict(plan)
 
 
-def begin_or_go_on(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid) -> None:
-    """Write the plan of a new experiment; of one that was begun, check that it is the same.
+def begin_or_go_on(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid, command: str) -> None:
+    """Write the plan of a new experiment; of one that was begun, check that it is the same. Note the command.
 
-    Trainings, tables and seeds are no part of it: they may be added later.
+    Trainings, tables and seeds are no part of it: they may be added later. A command that follows itself, as after a
+    stop, is noted once.
 
     Raises:
         ValueError: the experiment was begun with other settings or images, or the folder holds something else.
@@ -57,15 +82,38 @@ def begin_or_go_on(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid) -> 
     begun = read_plan(out)
     if begun is not None:
         _check_the_same(out, begun, asdict(parse_json(json.dumps(plan), _Plan)))
-        return
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+    elif out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise ValueError(f"{out} exists and holds something else: choose another folder")
+    commands = [*commands_of(out)]
+    if begun is None or not commands or commands[-1].command != command:
+        began = datetime.now(UTC).isoformat(timespec="seconds")
+        commands.append(Command(command=command, began=began, processes=processes_of_environment()))
     out.mkdir(parents=True, exist_ok=True)
-    atomic.write_json(out / _PLAN, plan)
+    atomic.write_json(out / _PLAN, {**(begun or plan), "commands": [asdict(one) for one in commands]})
+
+
+def commands_of(out: Path) -> Sequence[Command]:
+    """Return the commands that worked on an experiment, in order; of an earlier version the last one, if any.
+
+    Raises:
+        ValueError: `plan.json` is damaged.
+    """
+    if kept := (read_plan(out) or {}).get("commands"):
+        return [Command(**one) for one in kept]
+    try:
+        return [Command(command=read_json(out / _RESULTS, _Results).command, began=None)]
+    except ValueError:
+        return []
+
+
+def last_command(out: Path) -> str:
+    """Return the command whose results these are: the last one that was noted, else the one that is running."""
+    commands = commands_of(out)
+    return commands[-1].command if commands else running_command()
 
 
 def _check_the_same(out: Path, begun: dict[str, Any], now: dict[str, Any]) -> None:
-    before, after = ({**plan["recipe"], **plan, "recipe": None} for plan in (begun, now))
+    before, after = ({**plan["recipe"], **plan, "recipe": None, "commands": None} for plan in (begun, now))
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     if changed:
         raise ValueError(

@@ -18,6 +18,7 @@ from verydeep.reproduction.claims import GAINS
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.limits import how_sure, listed
 from verydeep.reproduction.paper_tables import PAPER_TABLES
+from verydeep.reproduction.plan_file import commands_of
 from verydeep.reproduction.results import GridResults, grid_results
 from verydeep.reproduction.stored_tests import StoredTests, write_outcomes
 from verydeep.reproduction.table_rows import outcomes
@@ -53,7 +54,7 @@ def write_report(
             and score maps.
         splits: the images, which are read again for that.
     """
-    results = grid_results(grid, folders, tests)
+    results = grid_results(grid, folders, tests, commands_of(out))
     shown = {} if best is None or splits is None else _best_network(best, splits)
     confusions = [asdict(row) for row in shown["confusion"].rows] if shown else None
     charts, sure = _charts(results), how_sure(results)

@@ -16,6 +16,7 @@ from verydeep.machine.lock import locked
 from verydeep.machine.processes import joined, rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime, torch_device
 from verydeep.networks.architecture import InitialisationScheme
+from verydeep.reproduction.equivalent_command import equivalent_command
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.limits import ONE_SEED
 from verydeep.reproduction.paper_tables import Entry
@@ -91,6 +92,7 @@ def reproduce(
     execution: Execution | None = None,
     tolerance: Tolerance | None = None,
     jobs: int | None = None,
+    command: str | None = None,
 ) -> Path:
     """Train the paper's networks, test them as its tables do, decide which of its claims hold, and report.
 
@@ -108,6 +110,7 @@ def reproduce(
         tolerance: how many images may be unusable.
         jobs: trainings that are done side by side, each in a process of its own with its part of the cores, or a CUDA
             device; by default one for each core or device.
+        command: the command line that asks for this, to be kept; without one, that which would.
 
     Returns:
         The path of report.html.
@@ -121,8 +124,8 @@ def reproduce(
         raise ValueError("reproduce itself decides at which S each network is trained and what it starts from")
     if execution is not None and execution.fc_parallel and grid is not None and "gradients" in grid.studies:
         raise ValueError("the study gradients looks into whole layers: leave out --fc-parallel")
-    out = Path(out).resolve()
-    splits, grid = open_for_experiment(source, grid or Grid(), out)
+    out, asked = Path(out).resolve(), grid or Grid()
+    splits, grid = open_for_experiment(source, asked, out)
     experiment = _Experiment(
         splits=splits,
         out=out,
@@ -134,7 +137,9 @@ def reproduce(
     )
     with locked(None if rank_of_environment() else experiment.out):
         if not rank_of_environment():
-            begin_or_go_on(out, splits=splits, recipe=recipe, grid=grid)
+            settings = (asked, recipe, runtime or Runtime(), execution or Execution(), tolerance or Tolerance())
+            command = command or equivalent_command(source, out, *settings, jobs=jobs)
+            begin_or_go_on(out, splits=splits, recipe=recipe, grid=grid, command=command)
             _say(about_steering(splits, grid))
             if grid.seeds == 1:
                 _say(f"One seed. {ONE_SEED} --dry-run shows what more seeds cost and tell.")

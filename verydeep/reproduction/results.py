@@ -13,6 +13,7 @@ from verydeep.reproduction import paper
 from verydeep.reproduction.claims import GAINS
 from verydeep.reproduction.findings import ComparedPart, Finding, findings
 from verydeep.reproduction.grid import Grid, Steer
+from verydeep.reproduction.plan_file import Command
 from verydeep.reproduction.steering import steering_in_words
 from verydeep.reproduction.stored_tests import StoredTest, StoredTests
 from verydeep.reproduction.table_rows import (
@@ -217,6 +218,9 @@ class GridResults:
     training_seconds: float
     versions: Mapping[str, str]
     command: str
+    """The last one, whose results these are."""
+    commands: Sequence[Command]
+    """All that worked on the folder, in order."""
 
     @property
     def memory_measured(self) -> bool:
@@ -245,13 +249,16 @@ class GridResults:
         }
 
 
-def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) -> GridResults:
+def grid_results(
+    grid: Grid, folders: Mapping[int, Path], tests: StoredTests, commands: Sequence[Command] = ()
+) -> GridResults:
     """Collect every number of the report.
 
     Args:
         grid: what was done.
         folders: the folder with the runs of each seed.
         tests: results of the tests.
+        commands: those that worked on the folder; without any, the one that is running counts as such.
     """
     names = [one.name for one in grid.trainings]
     runs = {name: {seed: _finished_run(folder / name) for seed, folder in folders.items()} for name in names}
@@ -290,7 +297,8 @@ def grid_results(grid: Grid, folders: Mapping[int, Path], tests: StoredTests) ->
         unusable=_unusable((folder / name for folder in folders.values() for name in names), tests),
         training_seconds=sum(one.seconds for training in trainings for one in training.seeds),
         versions=first.versions,
-        command=command(),
+        command=commands[-1].command if commands else command(),
+        commands=commands,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from verydeep.machine import atomic
 from verydeep.presentation.pages import render
 from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.plan_file import last_command
 from verydeep.reproduction.studies import STUDIES_BY_NAME, Study, StudyName
 from verydeep.reproduction.study_charts import errors_by_images, errors_on_both, loss_curves, norms_of_layers
 from verydeep.reproduction.study_runs import StudyRun, study_runs
@@ -24,7 +25,7 @@ from verydeep.reproduction.study_texts import (
     limits_of,
     regularisation_seen,
 )
-from verydeep.runs.record import command, read_record
+from verydeep.runs.record import read_record
 
 _FOLDER = "studies"
 
@@ -108,7 +109,7 @@ def _write_study(out: Path, study: Study, runs: Sequence[StudyRun], folders: Map
         "figure": figure,
         "table": table,
         "seeds": list(folders),
-        "command": command(),
+        "command": last_command(out.parent),
     }
     numbers = {
         "study": study.name,

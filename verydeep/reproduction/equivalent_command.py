@@ -1,0 +1,54 @@
+"""What asks for an experiment in one line: the command line that a call in Python stands for."""
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from verydeep.images.sources.splits import Splits
+from verydeep.training.recipe import Recipe
+
+_NO_OPTIONS = ("scale", "init", "init_rest", "finetune", "freeze")
+"""Fields of the recipe that `verydeep reproduce` has no option for."""
+
+
+def equivalent_command(source: str | Splits, out: Path, *settings: Any, jobs: int | None = None) -> str:
+    """Return the command line of `verydeep reproduce` with these settings; without one, the call in Python.
+
+    There is none for images that were opened before, and for a recipe with settings that are no options.
+
+    Args:
+        source: SOURCE, or its splits.
+        out: folder of the experiment.
+        settings: dataclasses of options; those with their default are left out.
+        jobs: trainings at once, if that was said.
+    """
+    changed = {type(one).__name__: _changed(one) for one in settings}
+    if isinstance(source, Splits) or changed.get(Recipe.__name__, {}).keys() & set(_NO_OPTIONS):
+        name = repr(source) if isinstance(source, str) else f"<splits of {source.name!r}>"
+        values = [
+            f"{kind.lower()}=verydeep.{kind}({', '.join(f'{field}={value!r}' for field, value in its.items())})"
+            for kind, its in changed.items()
+            if its
+        ]
+        at_once = [f"jobs={jobs}"] if jobs else []
+        return f"verydeep.reproduce({', '.join([name, f'out={str(out)!r}', *values, *at_once])})"
+    words = [word for its in changed.values() for field, value in its.items() for word in _option(field, value)]
+    at_once = ["--jobs", str(jobs)] if jobs else []
+    return shlex.join(["verydeep", "reproduce", source, "--out", str(out), *words, *at_once])
+
+
+def _changed(settings: Any) -> dict[str, Any]:
+    """Return the fields that have not their default."""
+    fields = dataclasses.fields(settings)
+    return {one.name: value for one in fields if (value := getattr(settings, one.name)) != one.default}
+
+
+def _option(field: str, value: object) -> Sequence[str]:
+    if field == "studies":
+        return [word for study in cast(tuple[str, ...], value) for word in ("--study", study)]
+    name = field.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
