@@ -68,7 +68,8 @@ def test_wrong_use_is_answered_in_one_line(capsys, tmp_path):
     assert "whole numbers" in refusal(capsys, *tested, "--scales", "all")
     assert "ends in .parquet or .csv, unlike" in refusal(capsys, *tested, "--predictions", tmp_path / "p.txt")
     assert "there is no folder" in refusal(capsys, *tested, "--predictions", tmp_path / "nowhere" / "p.csv")
-    for page in (taken / "cat" / "0.png", taken / "cat" / "0.png" / "page"):
+    (tmp_path / "note").write_text("")
+    for page in (tmp_path / "note", tmp_path / "note" / "page"):
         assert "is a file: name a folder" in refusal(capsys, *tested, "--report", page)
     both = ("--json", tmp_path / "p.csv", "--predictions", tmp_path / "p.csv")
     assert "cannot hold both" in refusal(capsys, *tested, *both)

@@ -19,6 +19,7 @@ from verydeep.commands.import_weights import import_
 from verydeep.commands.localise import localise
 from verydeep.commands.options import EVERY_OPTION, expand_home, options_file, refuse_fractions, split_lists
 from verydeep.commands.other_tools import known_here_as
+from verydeep.commands.outputs import refuse_overwriting
 from verydeep.commands.predict import predict
 from verydeep.commands.push import push
 from verydeep.commands.reproduce import reproduce
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             several = f"{', '.join(_ON_SEVERAL_PROCESSES[:-1])} and {_ON_SEVERAL_PROCESSES[-1]}"
             raise ValueError(f"only {several} work on several processes: start this without torchrun")
         with ended_by_signals():
-            app.config = (*options_file(tokens), expand_home, split_lists, refuse_fractions)
+            app.config = (*options_file(tokens), expand_home, split_lists, refuse_fractions, refuse_overwriting)
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of standard output has stopped, as `head` does

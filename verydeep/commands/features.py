@@ -34,8 +34,6 @@ def features(
     """
     from verydeep.descriptors.files import feature_tables, write_features
 
-    if out == json_file:
-        raise ValueError(f"{out} cannot hold both the features and their description")
     written = write_features(run, source, out, descriptor=descriptor, split=split, runtime=runtime, tolerance=images)
     if not rank_of_environment():
         show(written.to_dict(), json_file, *feature_tables(written))

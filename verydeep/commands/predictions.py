@@ -101,7 +101,7 @@ def check_test(runs: Sequence[Path], outputs: TestOutputs) -> None:
     """Refuse, before any work, a test of no runs, or a file of its predictions that cannot be written.
 
     Raises:
-        ValueError: there are no runs; the file is of another kind, or the same as the file of the figures.
+        ValueError: there are no runs; the file is of another kind.
     """
     from verydeep.evaluation.predictions import check_kind
 
@@ -109,8 +109,6 @@ def check_test(runs: Sequence[Path], outputs: TestOutputs) -> None:
         raise ValueError("name one or more run folders to evaluate")
     if outputs.predictions is not None:
         check_kind(outputs.predictions)
-        if outputs.predictions == outputs.json_file:
-            raise ValueError(f"{outputs.predictions} cannot hold both the predictions and the figures")
 
 
 def print_notes(lines: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from verydeep.reproduction.grid import Grid
 from verydeep.runs.record import command as running_command
 from verydeep.training.recipe import Recipe
 
-_PLAN, _RESULTS = "plan.json", "results.json"
+PLAN, _RESULTS = "plan.json", "results.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def read_plan(out: Path) -> dict[str, Any] | None:
     Raises:
         ValueError: the file is damaged.
     """
-    path = out / _PLAN
+    path = out / PLAN
     if not path.is_file():
         return None
     try:
@@ -89,7 +89,7 @@ def begin_or_go_on(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid, com
         began = datetime.now(UTC).isoformat(timespec="seconds")
         commands.append(Command(command=command, began=began, processes=processes_of_environment()))
     out.mkdir(parents=True, exist_ok=True)
-    atomic.write_json(out / _PLAN, {**(begun or plan), "commands": [asdict(one) for one in commands]})
+    atomic.write_json(out / PLAN, {**(begun or plan), "commands": [asdict(one) for one in commands]})
 
 
 def commands_of(out: Path) -> Sequence[Command]:

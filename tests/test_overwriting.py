@@ -1,0 +1,65 @@
+"""Outputs over what is read are refused before any work, in one line."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import several_commands as commands
+
+BEFORE = Path(__file__).parent / "before" / "written_at_0046bf4"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Folder with a run, a model, an experiment, images with and without splits, and files of predictions."""
+    place = tmp_path_factory.mktemp("overwriting")
+    for name in ("finished_run", "images", "model", "experiment"):
+        shutil.copytree(BEFORE / name, place / name)
+    shutil.copytree(BEFORE / "images" / "train", place / "photos")
+    for name in ("a.csv", "b.csv"):
+        shutil.copy(BEFORE / "predictions_dense.csv", place / name)
+    (place / "link.csv").symlink_to("a.csv")
+    return place
+
+
+TEST = "evaluate finished_run --data images"
+REFUSED = {
+    "compare a.csv b.csv --json a.csv": "a.csv would replace what is read",
+    "compare a.csv b.csv --json ./../{}/b.csv": "b.csv would replace what is read",
+    "compare link.csv b.csv --json a.csv": "would replace what is read",
+    f"{TEST} --json finished_run/run.json": "is one of finished_run's own files",
+    f"{TEST} --predictions finished_run/model/a.csv": "is one of finished_run's own files",
+    f"{TEST} --report finished_run/model": "is one of finished_run's own files",
+    f"{TEST} --json x.csv --predictions ./x.csv": "cannot hold both",
+    "export finished_run --to onnx --out finished_run/best/x.onnx": "is one of finished_run's own files",
+    "findings experiment --json experiment/results.json": "is one of experiment's own files",
+    "scan images --json images/train/x.json": "would lie among the images of images",
+    "train photos --network A --out photos/run": "would lie among the images of photos",
+    "train digits --network A --out new --json new/run.json": "is one of new's own files",
+    "train digits --network A --finetune finished_run --out finished_run": "would replace what is read",
+    "import finished_run --out finished_run": "would replace what is read",
+    "predict finished_run photos --map photos": "would replace what is read",
+    "predict finished_run a.jpg --json a.jpg": "would replace what is read",
+    "features finished_run images --out images/val/f.parquet": "would lie among the images of images",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_what_would_be_lost_is_named(capsys, monkeypatch, place, line):
+    monkeypatch.chdir(place)
+    image = next((place / "photos").rglob("*.*"))
+    shutil.copy(image, place / "a.jpg")
+    before = {file: file.read_bytes() for file in place.rglob("*") if file.is_file()}
+    told = commands.refusal(capsys, *line.format(place.name).split())
+    assert REFUSED[line] in told
+    assert {file: file.read_bytes() for file in place.rglob("*") if file.is_file()} == before
+
+
+def test_what_replaces_nothing_is_written(capsys, monkeypatch, place):
+    """Beside the files of a run, beside the splits of a source, twice to the same place."""
+    monkeypatch.chdir(place)
+    for _ in range(2):
+        assert commands.status_of("scan", "images", "--json", "images/scan.json") == 0
+        assert commands.status_of("compare", "a.csv", "b.csv", "--json", "finished_run/compared.json") == 0
+    assert Path("images/scan.json").is_file()
+    assert capsys.readouterr().err == ""

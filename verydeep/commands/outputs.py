@@ -1,0 +1,98 @@
+"""Outputs beside inputs: what would replace what is read, or lie among the images, is refused before any work."""
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cyclopts import App, ArgumentCollection
+
+_FILES, _FOLDERS = ("--json", "--predictions"), ("--report", "--map", "--draw")
+_OUTPUTS = frozenset({"--out", *_FILES, *_FOLDERS})
+"""Options that name what is written."""
+
+_WITH_FILE_AS_OUT = ("export", "features", "predict")
+"""Verbs whose `--out` is a file; that of others is a folder."""
+
+_POSITIONAL_INPUTS = {"--source", "--run", "RUNS", "--weights", "IMAGES", "--first", "--second", "--folder"}
+_INPUTS = frozenset(
+    {*_POSITIONAL_INPUTS, "--data", "--class-names", "--finetune", "--config", "--labels", "--test-images", "--boxes"}
+    | {"--classifier"}
+)
+"""Arguments and options that may name what is read."""
+
+_WRITTEN_AGAIN = (".json", ".jsonl", ".csv", ".parquet", ".safetensors", ".onnx", ".xml", ".pt2", ".pth", ".pt")
+"""Endings of files that a command may have left beside images before, and replaces."""
+
+
+def refuse_overwriting(_app: App, commands: Sequence[str], arguments: ArgumentCollection) -> None:
+    """Refuse outputs that would replace inputs, each other or a run's own files, or lie among images; for `App.config`.
+
+    Raises:
+        ValueError: one would; the message names it and what it would do.
+    """
+    outputs = list(_paths(arguments, _OUTPUTS))
+    inputs = [path for _, path in _paths(arguments, _INPUTS) if path.exists()]
+    files = (*_FILES, *(("--out",) if commands and commands[-1] in _WITH_FILE_AS_OUT else ()))
+    for (one, first), (other, second) in itertools.permutations(outputs, 2):
+        if _real(first) == _real(second) and not _is_stream(first):
+            raise ValueError(f"{first} cannot hold both {one} and {other}: name another file")
+        if one == "--out" and (inside := _within(second, first)) and inside[0] in _own_names():
+            raise ValueError(f"{other} {second} is one of {first}'s own files: name another")
+    for option, output in outputs:
+        for read in inputs:
+            if harm := _harm(output, read, is_file=option in files):
+                raise ValueError(f"{option} {output} {harm}: name another place")
+
+
+def _paths(arguments: ArgumentCollection, names: frozenset[str]) -> Iterator[tuple[str, Path]]:
+    for argument in arguments:
+        if argument.name in names:
+            yield from ((argument.name, Path(token.value)) for token in argument.tokens if token.value != "-")
+
+
+def _harm(output: Path, read: Path, *, is_file: bool) -> str | None:
+    """Say what an output would do to what is read; None if nothing."""
+    if _real(output) == _real(read):
+        return None if _is_stream(output) else "would replace what is read"
+    inside = _within(output, read)
+    if not inside or (output.is_file() and not is_file):  # the verb says that it is no folder
+        return None
+    if any((read / name).is_file() for name in _own_names()):
+        return f"is one of {read}'s own files" if inside[0] in _own_names() else None
+    if is_file and len(inside) == 1:
+        foreign = output.is_file() and output.suffix.lower() not in _WRITTEN_AGAIN
+        return f"would replace a file of {read}" if foreign else None
+    splits = _split_names() & set(os.listdir(read))
+    return f"would lie among the images of {read}" if not splits or inside[0] in splits else None
+
+
+def _own_names() -> set[str]:
+    """Return names in the folders of runs, models, classifiers and experiments, whose files are read later."""
+    from verydeep.reproduction.plan_file import PLAN
+    from verydeep.reproduction.report import OUTCOMES, RESULTS
+    from verydeep.runs import files
+
+    run = {files.RECORD, files.METRICS, files.CHECKPOINTS, files.MODEL, files.QUARANTINE, files.TENSORBOARD, files.BEST}
+    return run | {files.NORMS, files.CONFIG, files.WEIGHTS, files.CLASSIFIER, PLAN, RESULTS, OUTCOMES}
+
+
+def _split_names() -> frozenset[str]:
+    from verydeep.images.sources.splits import SPLIT_NAMES
+
+    return SPLIT_NAMES
+
+
+def _within(inner: Path, outer: Path) -> tuple[str, ...]:
+    """Return the parts of a path below another one; none if it does not lie there."""
+    one, two = _real(inner), _real(outer)
+    return one.relative_to(two).parts if one.is_relative_to(two) else ()
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _is_stream(path: Path) -> bool:
+    """Return whether there is a device or a pipe, where nothing is replaced."""
+    return path.exists() and not path.is_file() and not path.is_dir()
