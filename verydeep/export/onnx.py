@@ -1,5 +1,6 @@
 """ONNX files, in float32 or INT8: written with ONNX, quantised and computed by ONNX Runtime."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,14 @@ _IR_VERSION = 9
 """What runtimes of 2023 already read."""
 
 _TO_THE_END = 2**62
+
+_MOST_VALUES_A_BYTE = 2
+"""Of a tensor: the smallest have 4 bits."""
+
+_COMPUTING = ("Add", "Conv", "DequantizeLinear", "Div", "LRN", "MatMul", "MaxPool", "Mod", "QuantizeLinear", "Sub")
+_MOVING = ("Gather", "Range", "Reshape", "Shape", "Slice", "Transpose", "Unsqueeze")
+_OPERATORS = frozenset((*_COMPUTING, *_MOVING, "ReduceMean", "Relu"))
+"""All that `onnx_model` and `_quantise` write; others may compute for ever (Loop) or make large tensors of nothing."""
 
 
 class _Graph:
@@ -192,10 +201,31 @@ def read(file: Path) -> tuple[ExportedNet, Metadata]:
     stated = {entry.key: entry.value for entry in model.metadata_props}
     metadata = from_json(stated.get(KEY))
     check_checksum(file, stated.get(SHA256))
-    if any(map(onnx.external_data_helper.uses_external_data, _tensors(model))):
-        raise ValueError("its weights are in other files")
+    _check_contents(model, file.stat().st_size)
     del model
     return checked_net(_compute_by_onnxruntime(file), metadata), metadata
+
+
+def _check_contents(model: Any, size: int) -> None:
+    """Refuse what `write` does not write, before a runtime sees it.
+
+    Raises:
+        ValueError: weights in other files, operators of others, or tensors that claim more than the file can hold.
+    """
+    uses_external_data = library("onnx").external_data_helper.uses_external_data
+    for tensor in _tensors(model):
+        if uses_external_data(tensor):
+            raise ValueError("its weights are in other files")
+        if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > _MOST_VALUES_A_BYTE * size:
+            claim = " x ".join(map(str, tensor.dims))
+            raise ValueError(
+                f"a tensor in it, {tensor.name}, claims {claim} values, more than a file of {size:,} bytes"
+            )
+    others = {node.op_type for node in model.graph.node if node.domain or node.op_type not in _OPERATORS}
+    if others:
+        raise ValueError(f"its graph has operators that verydeep export does not write: {', '.join(sorted(others))}")
+    if model.functions or model.graph.sparse_initializer:
+        raise ValueError("its graph has functions or sparse tensors, which verydeep export does not write")
 
 
 def reread(file: Path) -> ExportedNet:

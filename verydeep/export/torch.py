@@ -149,7 +149,8 @@ def _program(net: VGG) -> ExportedProgram:
 def _tensor(archive: zipfile.ZipFile, name: str, like: Tensor) -> Tensor:
     """Read a contiguous tensor as torch.export stores it: its bytes, whose checksum `zipfile` compares."""
     size = math.prod(like.shape) * like.element_size()
-    if archive.getinfo(name).file_size != size:
+    entry = archive.getinfo(name)
+    if entry.file_size != size or entry.compress_type != zipfile.ZIP_STORED:  # a compressed one can claim anything
         raise ValueError(f"{name} is not of {size:,} bytes")
     with archive.open(name) as file:
         data = io.BytesIO(file.read()).getbuffer()

@@ -1,6 +1,7 @@
 """Results of the grid's tests: a file for each entry and seed, with the images that were misclassified."""
 
 import io
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
+from numpy.typing import NDArray
 
 from verydeep.evaluation.metrics import misclassified
 from verydeep.evaluation.results import Evaluation
@@ -20,6 +22,9 @@ from verydeep.reproduction.contrasts import Outcomes
 from verydeep.reproduction.paper_tables import Entry
 
 _EVALUATIONS, _IMAGES = "evaluations", "images"
+
+_MOST_BYTES = 2**30
+"""Of all outcomes together; a bit is an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,10 +143,34 @@ def read_outcomes(file: Path) -> Outcomes:
         raise ValueError(f"there is no {file}: verydeep reproduce writes it beside its report")
     try:
         with np.load(file, allow_pickle=False) as arrays:
+            _check_claims(file)
             counts = {name.partition("/")[2]: int(arrays[name]) for name in arrays if name.startswith(f"{_IMAGES}/")}
-            bits = {name: np.unpackbits(arrays[name], axis=1, count=count) for name, count in counts.items()}
+            bits = {name: _unpacked(arrays[name], count) for name, count in counts.items()}
             return {name: wrong.astype(bool) for name, wrong in bits.items()}
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f"{file} cannot be read: {one_line(error)}: repeat verydeep reproduce, which writes it"
         ) from error
+
+
+def _check_claims(file: Path) -> None:
+    """Refuse arrays that claim more than there is of them, or together more than any experiment has, before memory is.
+
+    Raises:
+        ValueError: they do.
+    """
+    with zipfile.ZipFile(file) as archive:
+        if (size := sum(entry.file_size for entry in archive.infolist())) > _MOST_BYTES:
+            raise ValueError(f"its arrays claim {size:,} bytes, more than the {_MOST_BYTES:,} that are read")
+        for entry in archive.infolist():
+            with archive.open(entry) as array:
+                np.lib.format.read_magic(array)
+                shape, _, kind = np.lib.format.read_array_header_1_0(array)
+                if math.prod(shape) * kind.itemsize > entry.file_size:
+                    raise ValueError(f"{entry.filename} in it claims more than its {entry.file_size:,} bytes")
+
+
+def _unpacked(bits: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    if bits.ndim != 2 or not 0 <= count <= 8 * bits.shape[1]:
+        raise ValueError(f"it claims {count:,} images, and has no bits for them")
+    return np.unpackbits(bits, axis=1, count=count)
