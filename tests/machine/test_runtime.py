@@ -1,6 +1,8 @@
 """Devices, precision and signals."""
 
+import os
 import signal
+from contextlib import suppress
 
 import pytest
 import torch
@@ -69,3 +71,33 @@ def test_sigterm_ends_what_has_nothing_to_save():
         signal.raise_signal(signal.SIGTERM)
     assert left.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+class Wrapping:
+    """What Python 3.11 does to errors of `__set_name__`, and libraries to those of their callbacks."""
+
+    def __init__(self, number):
+        try:
+            os.kill(os.getpid(), number)
+        except BaseException as error:
+            raise RuntimeError("Error calling __set_name__") from error
+
+
+def swallowing(number):
+    with suppress(BaseException):
+        os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("hide", [Wrapping, swallowing])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_block_whatever_a_library_makes_of_it(hide, number):
+    before = signal.getsignal(number)
+    with pytest.raises((KeyboardInterrupt, SystemExit)) as end, ended_by_signals():
+        hide(number)
+    assert end.type is KeyboardInterrupt if number == signal.SIGINT else end.value.code == 128 + number
+    assert signal.getsignal(number) is before
+
+
+def test_errors_without_a_signal_are_themselves():
+    with pytest.raises(RuntimeError, match="own"), ended_by_signals():
+        raise RuntimeError("own")

@@ -1,4 +1,4 @@
-"""SIGTERM, wherever it meets the program, ends it soon, with status 143 and nothing lost."""
+"""SIGTERM, wherever it meets the program, ends it soon, with status 143 and nothing lost; SIGHUP and SIGQUIT too."""
 
 import json
 import os
@@ -135,12 +135,12 @@ def notes(log):
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def ended(child, log):
+def ended(child, log, number=signal.SIGTERM):
     """Return the seconds from the first signal to the end; no process may be left."""
     status, now = child.wait(), time.monotonic()
     sent = [note["signal"] for note in notes(log) if "signal" in note]
     assert sent, child.errors
-    assert status == 128 + signal.SIGTERM, child.errors
+    assert status == 128 + number, child.errors
     assert "Traceback" not in child.errors
     alone(child)
     return now - sent[0]
@@ -182,6 +182,32 @@ def test_a_training_ends_with_all_its_steps_saved(python, tiny, longest, no_cach
     assert tiny.strays(out) == []
     train(source, network="A", out=out, recipe=tiny.RECIPE, execution=IN_PIECES, resume=True)
     same_end(out, whole, tiny)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
+def test_a_lost_terminal_saves_a_training_too(python, tiny, longest, no_cache, tmp_path, source, whole, number):
+    out, log = tmp_path / "run", tmp_path / "log"
+    script = no_cache + SIGNALLED.replace("killpg(0, signal.SIGTERM)", f"killpg(0, signal.{number.name})")
+    options = [*OPTIONS, "--epochs", "2", "--micro-batch", "1", "--workers", 2]
+    child = python(script, "step 4", log, "train", source, "--out", out, *options)
+    longest[number.name] = seconds = ended(child, log, number)
+    assert seconds < SECONDS
+    assert load_latest(out / "checkpoints")[0].progress.step == 4
+    assert tiny.strays(out) == []
+    train(source, network="A", out=out, recipe=tiny.RECIPE, execution=IN_PIECES, resume=True)
+    same_end(out, whole, tiny)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("when", ["testing 1", "testing 9"])
+def test_an_export_leaves_nothing(python, tmp_path, source, whole, number, when):
+    """While its graph is traced, and while it is compared."""
+    log, file = tmp_path / "log", tmp_path / "net.pt2"
+    script = SIGNALLED.replace("killpg(0, signal.SIGTERM)", f"kill(os.getpid(), signal.{number.name})")
+    child = python(script, when, log, "export", whole, "--to", "torch", "--data", source, "--out", file)
+    ended(child, log, number)
+    assert child.errors.splitlines() in ([], ["verydeep: stopped"])
+    assert list(tmp_path.iterdir()) == [log]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

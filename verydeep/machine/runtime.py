@@ -176,7 +176,7 @@ def stop_request() -> Iterator[StopRequest]:
         if number == signal.SIGINT and number in previous:
             signal.signal(number, previous.pop(number))  # type: ignore[arg-type]
 
-    with _handled_by(note, (signal.SIGINT, *_unignored()), previous):
+    with _handled_by(note, (signal.SIGINT, *_unignored(*_ENDING)), previous):
         yield request
 
 
@@ -184,19 +184,28 @@ def stop_request() -> Iterator[StopRequest]:
 def ended_by_signals() -> Iterator[None]:
     """Let SIGTERM, SIGHUP and SIGQUIT end the block as an exit does, so that its files and processes are cleared away.
 
-    The status is 128 and the signal's number: 143 for SIGTERM.
+    The status is 128 and the signal's number: 143 for SIGTERM. They and Ctrl-C do so even where a library turns what a
+    handler raises into an error of its own, or swallows it.
     """
+    received: list[int] = []
 
     def leave(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
+        received.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    with _handled_by(leave, _unignored(), {}):
-        yield
+    with _handled_by(leave, _unignored(signal.SIGINT, *_ENDING), {}):
+        try:
+            yield
+        except Exception:
+            if not received:
+                raise
+    if received:
+        raise KeyboardInterrupt if received[0] == signal.SIGINT else SystemExit(128 + received[0])
 
 
-def _unignored() -> tuple[signal.Signals, ...]:
+def _unignored(*numbers: signal.Signals) -> tuple[signal.Signals, ...]:
     """Return the signals that ask to end; not those that `nohup` or a shell has told this process to ignore."""
-    return tuple(number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN)
+    return tuple(number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN)
 
 
 @contextmanager
