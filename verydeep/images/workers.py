@@ -3,24 +3,33 @@
 import atexit
 import multiprocessing
 import multiprocessing.connection
+import resource
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from verydeep.images.decode import UnusableImageError
+from verydeep.machine.errors import one_line, say
 from verydeep.machine.runtime import STOPPING, leave_signals_to_the_main_process
 
 _HINTS = {
     signal.SIGKILL: "the system does that when memory runs out: use fewer --workers",
     signal.SIGBUS: "shared memory ran out: enlarge /dev/shm (docker run --shm-size), or use fewer --workers",
 }
+
+
+_OPEN_FILES, _OPEN_FILES_A_WORKER = 32, 16
+"""In this process: its own; and of a worker two batches of six tensors that are on their way, and its pipes."""
+
+_SHARED_BYTES = 2**20
+"""That workers need at the least."""
 
 
 class WorkerDiedError(RuntimeError):
@@ -43,7 +52,8 @@ class _Items(Dataset[Any]):
 def from_workers(make: Callable[[Any], Any], *, workers: int, **options: Any) -> Generator[Any]:
     """Yield what a DataLoader makes of `make(index)`, in pinned memory on CUDA machines.
 
-    Without workers this process makes the items. The refusal of an image that cannot be used is an item of its own.
+    Without workers this process makes the items; so it does where the system has no room for workers, which a line
+    says. The refusal of an image that cannot be used is an item of its own.
 
     Close it where an error may keep it alive (`contextlib.closing`): until then its processes wait.
 
@@ -52,7 +62,7 @@ def from_workers(make: Callable[[Any], Any], *, workers: int, **options: Any) ->
     """
     loader = DataLoader(
         _Items(make),
-        num_workers=workers,
+        num_workers=_possible(workers),
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=leave_signals_to_the_main_process,
         **options,
@@ -82,6 +92,29 @@ def from_workers(make: Callable[[Any], Any], *, workers: int, **options: Any) ->
     finally:
         unregister(end)
         end()
+
+
+def _possible(workers: int) -> int:
+    """Return the number of workers, or 0 where they could not send what they make: PyTorch would fail in many ways."""
+    if not workers:
+        return 0
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= most < _OPEN_FILES + workers * _OPEN_FILES_A_WORKER:
+        _say_once(f"{most} open files are too few for {workers} workers, so there are none: a larger ulimit -n")
+        return 0
+    try:
+        torch.empty(_SHARED_BYTES, dtype=torch.uint8).share_memory_()
+    except (RuntimeError, OSError) as error:
+        advice = "--workers 0, or a larger /dev/shm (docker run --shm-size)"
+        _say_once(f"shared memory is full, so there are no workers: {advice} ({one_line(error)})")
+        return 0
+    return workers
+
+
+@cache
+def _say_once(line: str) -> None:
+    """Say it in this process once, not at every start of workers."""
+    say(line)
 
 
 def single_items(make: Callable[[int], Any], indices: Sequence[int], *, workers: int) -> Generator[Any]:

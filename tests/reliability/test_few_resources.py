@@ -1,0 +1,48 @@
+"""Where the system has no room for workers, the work goes on without them, and that is said."""
+
+import pytest
+
+from verydeep import train
+
+OPTIONS = "--network A --crop 32 --width 0.05 --batch 4 --learning-rate 1e-3 --scale 256:512 --seed 5 --epochs 2"
+
+FEW_FILES = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+"""
+NO_SHARED_MEMORY = """
+import torch
+def refused(tensor):
+    raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+torch.Tensor.share_memory_ = refused
+"""
+COMMAND = """
+import sys
+from verydeep.cli import main
+main(sys.argv[1:])
+"""
+SAID = {
+    FEW_FILES: "32 open files are too few for 2 workers, so there are none: a larger ulimit -n",
+    NO_SHARED_MEMORY: "shared memory is full, so there are no workers: --workers 0, or a larger /dev/shm",
+}
+
+
+@pytest.fixture(scope="module")
+def source(tiny, tmp_path_factory):
+    return str(tiny.folder(tmp_path_factory.mktemp("source")))
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, source, tmp_path_factory):
+    return train(source, network="A", out=tmp_path_factory.mktemp("whole") / "run", recipe=tiny.RECIPE)
+
+
+@pytest.mark.parametrize("limit", SAID)
+def test_a_training_does_without_workers(python, tmp_path, source, whole, limit):
+    out = tmp_path / "run"
+    child = python(limit + COMMAND, "train", source, "--out", out, *OPTIONS.split(), "--workers", 2)
+    assert child.wait() == 0, child.errors
+    assert child.errors.count(SAID[limit]) == 1
+    assert "Traceback" not in child.errors
+    for model in ("model", "best"):
+        assert (out / model / "model.safetensors").read_bytes() == (whole / model / "model.safetensors").read_bytes()
