@@ -259,3 +259,11 @@ def test_without_pyarrow_there_is_csv(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="needs the package pyarrow"):
         _read_predictions(tmp_path / "before.parquet")
     assert not parquet.exists()
+
+
+def test_names_that_a_spreadsheet_would_compute_stay_text(file):
+    """So do line feeds and bars in them."""
+    names = ["=1+1", "+1", "-1", "@SUM(A1)", "a\nb|c", '"', "x,y"]
+    rng = np.random.default_rng(0)
+    _, rows = written(found(rng.dirichlet(np.ones(7), 7), np.arange(7), names), file)
+    assert [row[1] for row in rows] == names

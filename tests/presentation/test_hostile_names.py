@@ -9,7 +9,7 @@ import pytest
 from rich.text import Text
 
 from verydeep.machine.errors import escaped, say
-from verydeep.presentation.pages import svg_figure
+from verydeep.presentation.pages import _in_markdown, svg_figure
 from verydeep.presentation.terminal import reporting, show, table_with
 
 CLIPBOARD, RED, C1, TURNED = "\x1b]52;c;ZXZpbA==\x07", "\x1b[31m", "\x9b31m", "gpj.\u202etxt"
@@ -57,3 +57,8 @@ def test_a_chart_stays_xml():
     with svg_figure() as (axes, svg):
         axes[0].set_title("".join(HOSTILE))
     ElementTree.parse(io.StringIO(svg[0]))
+
+
+def test_a_name_in_markdown_is_one_line_and_no_markup():
+    shown = _in_markdown("a|b\n# c `d` <script> [e](f) *g* h_i \\")
+    assert shown == r"a\|b \# c \`d\` \<script\> \[e\](f) \*g\* h\_i \\"

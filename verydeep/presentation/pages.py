@@ -79,9 +79,14 @@ def render(template: str, values: Mapping[str, Any], **filters: Callable[..., st
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {**_NUMBERS, **filters}
+    templates.filters |= {"in_markdown": _in_markdown, **_NUMBERS, **filters}
     templates.globals["FINE"] = numbers.FINE
     return templates.get_template(f"{template}.jinja").render(values)
+
+
+def _in_markdown(name: str) -> str:
+    """Return a name as Markdown shows it, on one line, in a table's cell too: nothing in it is markup or HTML."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(name.split()))
 
 
 def _without_control(value: Any) -> Any:
