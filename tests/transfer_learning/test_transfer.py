@@ -412,7 +412,7 @@ def test_wrong_use_is_refused_in_a_line(made, capsys, tmp_path):
     assert "scales are distinct whole numbers" in refusal(capsys, *on, "--train", 4, "--scales", "100")
     assert "digits has splits: say which" in refusal(capsys, *on[:2], "--data", "digits")
     assert "is not a run" in refusal(capsys, "transfer", tmp_path, "--data", made.photos)
-    assert "holds other things" in refusal(capsys, *on, "--train", 4, "--out", made.photos)
+    assert "would replace what is read" in refusal(capsys, *on, "--train", 4, "--out", made.photos)
 
 
 def test_a_bootstrap_is_repeatable():
