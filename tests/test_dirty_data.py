@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from several_commands import status_of
 
 from verydeep import Recipe, Runtime, Tolerance, evaluate, load, scan, train
-from verydeep.cli import WRONG_USE, main
+from verydeep.cli import WRONG_USE
 from verydeep.images.open import open_for_training
 from verydeep.images.quarantine import Quarantine, TooManyBadImagesError
 from verydeep.images.sources.source import Sample, memory_source, subset
@@ -121,14 +122,6 @@ def told(entries):
 def same_weights(one, other):
     a, b = load(one).state_dict(), load(other).state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def command_line(*arguments):
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as left:
-        return left.code or 0
-    return 0
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +239,7 @@ def test_more_than_one_percent_is_too_much_and_more_is_allowed_with_the_same_com
     dirty, whole, tmp_path, capsys, unknown_colours
 ):
     command = ["train", dirty[0], *OPTIONS, "--out", tmp_path / "run"]
-    assert command_line(*command) == 1
+    assert status_of(*command) == 1
     captured = capsys.readouterr()
     problem = captured.err.splitlines()[-1]
     assert captured.out == ""
@@ -257,7 +250,7 @@ def test_more_than_one_percent_is_too_much_and_more_is_allowed_with_the_same_com
     assert captured.err.count("verydeep: ") == 1
     assert len(listed(tmp_path / "run")) == 9
     assert not (tmp_path / "run" / "checkpoints").exists()
-    assert command_line(*command, "--max-bad", 10) == 0  # nothing was begun, so nothing is resumed
+    assert status_of(*command, "--max-bad", 10) == 0  # nothing was begun, so nothing is resumed
     assert told(listed(tmp_path / "run")) == told(listed(whole))
     assert same_weights(tmp_path / "run", whole)
 
@@ -275,16 +268,16 @@ def test_too_many_in_the_middle_of_an_epoch_leave_a_checkpoint_to_resume_from(
     )
     monkeypatch.setattr(preparation, "check_images", lambda *_, **__: None)
     command = ["train", dirty[0], *OPTIONS, "--out", tmp_path / "run"]
-    assert command_line(*command) == 1
+    assert status_of(*command) == 1
     problem = capsys.readouterr().err.splitlines()[-1]
     assert problem.startswith("verydeep: 9 of 800 train images cannot be used so far, more than 1%")
     assert problem.endswith("can be resumed")
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] > ["step-00000000"]
-    assert command_line(*command, "--max-bad", 10) == WRONG_USE
+    assert status_of(*command, "--max-bad", 10) == WRONG_USE
     assert "add --resume to go on with it" in capsys.readouterr().err
-    assert command_line(*command, "--resume") == 1  # it is still too many
+    assert status_of(*command, "--resume") == 1  # it is still too many
     assert "more than 1%" in capsys.readouterr().err
-    assert command_line(*command, "--max-bad", 10, "--resume") == 0
+    assert status_of(*command, "--max-bad", 10, "--resume") == 0
     assert told(listed(tmp_path / "run")) == told(listed(whole))
     assert same_weights(tmp_path / "run", whole)
 
@@ -326,9 +319,9 @@ def test_an_evaluation_stops_at_more_than_one_percent(dirty, whole, capsys):
     with pytest.raises(TooManyBadImagesError, match="3 of 200 val images cannot be used so far, more than 1%"):
         evaluate(whole, data=str(dirty[0]), scales="single")
     capsys.readouterr()
-    assert command_line("evaluate", whole, "--data", dirty[0], "--scales", "single") == 1
+    assert status_of("evaluate", whole, "--data", dirty[0], "--scales", "single") == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("verydeep: 3 of 200 val images cannot be used")
-    assert command_line("evaluate", whole, "--data", dirty[0], "--scales", "single", "--max-bad", 10) == 0
+    assert status_of("evaluate", whole, "--data", dirty[0], "--scales", "single", "--max-bad", 10) == 0
     captured = capsys.readouterr()
     bad = sum(name in dirty[1] for name in by_split(dirty[0])["val"])
     assert f"{200 - bad} images, dense evaluation, without {bad} that cannot be used" in " ".join(captured.out.split())

@@ -7,16 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors import safe_open
-
-from verydeep.cli import main
-
-
-def command_line(*arguments):
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as left:
-        return left.code or 0
-    return 0
+from several_commands import status_of
 
 
 @pytest.fixture(scope="module")
@@ -56,25 +47,25 @@ def told(capsys):
 
 def test_all_verbs_say_what_they_leave_out_and_use_the_rest(photos, tmp_path, capsys):
     recipe = ("--network", "A", "--crop", 32, "--width", 0.05, "--batch", 4, "--epochs", 1, "--max-bad", 50)
-    assert command_line("train", photos, *recipe, "--out", tmp_path / "run") == 0
+    assert status_of("train", photos, *recipe, "--out", tmp_path / "run") == 0
     assert [line for line in told(capsys) if "quarantine" not in line] == [*LINES, LINKS]
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert sum(record["images"].values()) == 13
     data = ("--data", photos, "--split", "all", "--scales", "single", "--max-bad", 50)
-    assert command_line("evaluate", tmp_path / "run", *data, "--json", tmp_path / "e.json") == 0
+    assert status_of("evaluate", tmp_path / "run", *data, "--json", tmp_path / "e.json") == 0
     assert told(capsys) == [*LINES, LINKS]
     figures = json.loads((tmp_path / "e.json").read_text())
     assert (figures["n"], len(figures["unusable"])) == (12, 1)
     out = tmp_path / "f.safetensors"
-    assert command_line("features", tmp_path / "run", photos, "--out", out, "--max-bad", 50) == 0
+    assert status_of("features", tmp_path / "run", photos, "--out", out, "--max-bad", 50) == 0
     assert told(capsys) == [*LINES, LINKS]
     with safe_open(out, "np") as features:
         assert len(features.get_tensor("relu7")) == 12
-    assert command_line("predict", tmp_path / "run", photos, "--out", tmp_path / "p.jsonl") == 1  # page.jpg
+    assert status_of("predict", tmp_path / "run", photos, "--out", tmp_path / "p.jsonl") == 1  # page.jpg
     assert told(capsys) == [*LINES, LINKS.replace("cat/", f"{photos}/cat/")]
     predictions = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert (len(predictions), sum(one["error"] is not None for one in predictions)) == (13, 1)
-    assert command_line("scan", photos, "--json", tmp_path / "s.json") == 0
+    assert status_of("scan", photos, "--json", tmp_path / "s.json") == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert lines[lines.index("22 files found: 13 images, 9 left out") + 1 :][:3] == [*LINES, LINKS]
     inventory = json.loads((tmp_path / "s.json").read_text())["inventory"]

@@ -6,22 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from several_commands import status_of
 
 from verydeep import Recipe, Tolerance, load, train
-from verydeep.cli import main
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.quarantine import Quarantine, TooManyBadImagesError, read_quarantine
 from verydeep.images.tolerance import LARGEST_MAX_PIXELS, MAX_PIXELS
 
 QUICKEST = ["--network", "A", "--crop", "32", "--width", "0.05", "--epochs", "1", "--batch", "8"]
-
-
-def command_line(*arguments):
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as left:
-        return left.code or 0
-    return 0
 
 
 def refusal(name="cats/1.jpg", kind="truncated", detail="the file ends"):
@@ -247,15 +239,15 @@ def one_line(capsys):
 
 def test_train_takes_both_limits(folder, run, tmp_path, capsys):
     command = ["train", folder, *QUICKEST, "--out", tmp_path / "run", "--max-pixels", 600]
-    assert command_line(*command) == 1
+    assert status_of(*command) == 1
     assert f"b/3.png: {TOO_LARGE}" in one_line(capsys)
-    assert command_line(*command, "--max-bad", 9.9) == 1
+    assert status_of(*command, "--max-bad", 9.9) == 1
     capsys.readouterr()
-    assert command_line(*command, "--max-bad", 20) == 0
+    assert status_of(*command, "--max-bad", 20) == 0
     entries = read_quarantine(tmp_path / "run" / "quarantine.jsonl")
     assert entries == [{"split": split, "image": "b/3.png", "reason": TOO_LARGE} for split in ("train", "val")]
     again = [*command[:-3], tmp_path / "again", *command[-2:], "--max-bad", 20]  # now its colours are known
-    assert command_line(*again) == 0
+    assert status_of(*again) == 0
     assert read_quarantine(tmp_path / "again" / "quarantine.jsonl") == entries
     other, same = load(tmp_path / "run").mean_rgb, load(run).mean_rgb
     assert not other.equal(same)  # without the larger image
@@ -263,31 +255,31 @@ def test_train_takes_both_limits(folder, run, tmp_path, capsys):
 
 def test_evaluate_takes_both_limits(folder, run, capsys):
     command = ["evaluate", run, "--data", folder, "--max-pixels", 600, "--json", "-"]
-    assert command_line(*command) == 1
+    assert status_of(*command) == 1
     assert f"b/3.png: {TOO_LARGE}" in one_line(capsys)
-    assert command_line(*command, "--max-bad", 20) == 0
+    assert status_of(*command, "--max-bad", 20) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["n"], found["unusable"]) == (4, {"b/3.png": TOO_LARGE})
 
 
 def test_scan_takes_both_limits(folder, capsys):
-    assert command_line("scan", folder, "--max-pixels", 600, "--max-bad", 15) == 0
+    assert status_of("scan", folder, "--max-pixels", 600, "--max-bad", 15) == 0
     text = capsys.readouterr().out
     assert f"train/b/3.png: {TOO_LARGE}" in text
     assert "Over 15% of val cannot be used" in text
-    assert command_line("scan", folder, "--max-bad", 0) == 0
+    assert status_of("scan", folder, "--max-bad", 0) == 0
     assert "cannot be used" not in capsys.readouterr().out
 
 
 def test_predict_takes_the_limit_on_pixels_and_lets_the_others_go_on(folder, run, capsys):
     images = [folder / "val" / name for name in ("a/0.png", "b/3.png", "b/1.png")]
-    assert command_line("predict", run, *images, "--max-pixels", 600, "--json", "-") == 1
+    assert status_of("predict", run, *images, "--max-pixels", 600, "--json", "-") == 1
     captured = capsys.readouterr()
     predictions = json.loads(captured.out)["predictions"]
     assert [prediction["error"] for prediction in predictions] == [None, TOO_LARGE, None]
     assert [len(prediction["classes"]) for prediction in predictions] == [2, 0, 2]
     assert captured.err == "verydeep: 1 of 3 images could not be used\n"
-    assert command_line("predict", run, *images, "--max-pixels", 2000) == 0
+    assert status_of("predict", run, *images, "--max-pixels", 2000) == 0
 
 
 @pytest.mark.parametrize(
@@ -309,7 +301,7 @@ def test_limits_that_cannot_be_are_wrong_use(folder, run, tmp_path, capsys, verb
         "predict": ["predict", run, folder / "val"],
         "scan": ["scan", folder],
     }[verb]
-    assert command_line(*command, option, value) == 2
+    assert status_of(*command, option, value) == 2
     line = one_line(capsys)
     assert problem in line or (verb == "predict" and option == "--max-bad")  # it has no such option
     assert not (tmp_path / "run").exists()
@@ -322,17 +314,17 @@ def test_names_in_predictions_and_evaluations_are_printed_as_they_are(run, tmp_p
     images.mkdir(parents=True)
     Image.new("RGB", (20, 20), "red").save(images / "x[red]:100:.png")
     (images / "[b]:cat:.png").write_bytes(b"")
-    assert command_line("predict", run, "x[bold]") == 1
+    assert status_of("predict", run, "x[bold]") == 1
     text = capsys.readouterr().out
     assert " x[bold]/a/x[red]:100:.png " in text
     assert " x[bold]/a/[b]:cat:.png " in text
     Path("x[b]run:100:").symlink_to(run)
-    assert command_line("evaluate", "x[b]run:100:", "--data", "x[bold]", "--max-bad", 50) == 0
+    assert status_of("evaluate", "x[b]run:100:", "--data", "x[bold]", "--max-bad", 50) == 0
     assert " x[b]run:100: " in capsys.readouterr().out
 
 
 def test_a_name_may_begin_with_a_bracket(run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (20, 20), "red").save("[1].png")
-    assert command_line("predict", run, "[1].png", "--json", "-") == 0, capsys.readouterr().err
+    assert status_of("predict", run, "[1].png", "--json", "-") == 0, capsys.readouterr().err
     assert json.loads(capsys.readouterr().out)["predictions"][0]["image"] == "[1].png"

@@ -9,22 +9,14 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from several_commands import status_of
 from sklearn.datasets import load_digits
 
 from verydeep import Tolerance, scan
-from verydeep.cli import main
 from verydeep.images.open import open_for_training
 from verydeep.images.scan import Duplicates, Scan, SplitScan, scan_tables
 from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits
-
-
-def command_line(*arguments):
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as left:
-        return left.code or 0
-    return 0
 
 
 def pixels(height, width, seed):
@@ -175,7 +167,7 @@ def test_the_digits_are_as_scikit_learn_has_them():
 
 
 def test_json_is_the_same_as_plain_values(photo_folder, found, capsys, tmp_path):
-    assert command_line("scan", photo_folder, "--json", "-") == 0
+    assert status_of("scan", photo_folder, "--json", "-") == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads(json.dumps(found.to_dict()))
     assert printed.keys() == {
@@ -190,13 +182,13 @@ def test_json_is_the_same_as_plain_values(photo_folder, found, capsys, tmp_path)
     assert printed["across_splits"] == [
         {"images": [["train", "dog/red.png"], ["val", "dog/red.png"]], "classes": ["dog"]}
     ]
-    assert command_line("scan", photo_folder, "--json", tmp_path / "s.json", "--workers", 2) == 0
+    assert status_of("scan", photo_folder, "--json", tmp_path / "s.json", "--workers", 2) == 0
     assert "Unusable images: 2" in capsys.readouterr().out
     assert json.loads((tmp_path / "s.json").read_text()) == printed
 
 
 def test_tables_say_the_same(photo_folder, capsys):
-    assert command_line("scan", photo_folder) == 0
+    assert status_of("scan", photo_folder) == 0
     captured = capsys.readouterr()
     rows = [" ".join(line.split()) for line in captured.out.splitlines()]
     assert "train 10 1 (10%) 2 (20.0%) 10 to 14, median 14 20 to 31, median 22 0.0" in rows
@@ -221,16 +213,16 @@ def test_tables_say_the_same(photo_folder, capsys):
 
 
 def test_what_is_tolerated_is_not_announced_as_too_much(photo_folder, capsys):
-    assert command_line("scan", photo_folder, "--max-bad", 10) == 0
+    assert status_of("scan", photo_folder, "--max-bad", 10) == 0
     assert "Over 10% of val cannot be used" in capsys.readouterr().out
-    assert command_line("scan", photo_folder, "--max-bad", 34) == 0
+    assert status_of("scan", photo_folder, "--max-bad", 34) == 0
     assert "cannot be used:" not in capsys.readouterr().out
 
 
 def test_nothing_wrong_is_two_tables_and_no_lists(tmp_path, capsys):
     for number, place in enumerate(("a/0", "a/1", "b/0", "b/1")):
         save(tmp_path / f"{place}.png", pixels(9, 9, number))
-    assert command_line("scan", tmp_path) == 0
+    assert status_of("scan", tmp_path) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     assert ":" not in captured.out.replace(str(tmp_path), "")
@@ -243,7 +235,7 @@ def test_long_lists_are_shortened(tmp_path, capsys):
     save(tmp_path / "class 17" / "2.png", pixels(9, 9, 200))
     for number in range(12):
         (tmp_path / "class 03" / f"broken {number:02d}.jpg").write_bytes(b"")
-    assert command_line("scan", tmp_path, "--json", tmp_path / "all.json") == 0
+    assert status_of("scan", tmp_path, "--json", tmp_path / "all.json") == 0
     text = " ".join(capsys.readouterr().out.split())
     assert text.count("(an empty file)") == 10
     assert "Unusable images: 12" in text
@@ -263,7 +255,7 @@ def test_ten_lines_are_no_long_list(tmp_path, capsys, count, more):
         save(tmp_path / "val" / name / "0.png", pixels(9, 9, ord(name) + 9))
     for number in range(count):
         (tmp_path / "val" / "a" / f"broken {number:02d}.jpg").write_bytes(b"")
-    assert command_line("scan", tmp_path) == 0
+    assert status_of("scan", tmp_path) == 0
     text = capsys.readouterr().out
     assert text.count("(an empty file)") == 10
     assert ("more (--json" in text) == (more is not None)
@@ -277,7 +269,7 @@ def test_names_are_printed_as_they_are(tmp_path, capsys):
         for part in ("train", "val"):
             save(root / part / name / f"{part}.png", pixels(9, 9, 10 * number + len(part)))
     (root / "train" / "[bold]cat" / "x[red]:cat:.png").write_bytes(b"")
-    assert command_line("scan", root) == 0
+    assert status_of("scan", root) == 0
     captured = capsys.readouterr()
     rows = [" ".join(line.split()) for line in captured.out.splitlines()]
     assert "train/[bold]cat/x[red]:cat:.png: undecodable (an empty file)" in rows
@@ -292,7 +284,7 @@ def test_a_split_of_unusable_images_only_is_a_hundred_percent(tmp_path, capsys):
         save(tmp_path / "train" / name / "0.png", pixels(9, 9, ord(name)))
         (tmp_path / "val" / name).mkdir(parents=True)
         (tmp_path / "val" / name / "0.png").write_bytes(b"")
-    assert command_line("scan", tmp_path) == 0
+    assert status_of("scan", tmp_path) == 0
     assert "2 (100%)" in capsys.readouterr().out
 
 
@@ -345,7 +337,7 @@ def test_splits_in_memory_are_scanned_too(photo_folder, found):
 
 
 def test_a_source_that_is_none_is_refused(tmp_path, capsys):
-    assert command_line("scan", tmp_path / "nowhere") == 2
+    assert status_of("scan", tmp_path / "nowhere") == 2
     assert "no folder" in capsys.readouterr().err
-    assert command_line("scan", "digits", "--workers", -1) == 2
+    assert status_of("scan", "digits", "--workers", -1) == 2
     assert "workers must be from 0 to 1,024" in capsys.readouterr().err

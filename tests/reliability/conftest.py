@@ -19,3 +19,9 @@ def tiny():
     import tiny
 
     return tiny
+
+
+@pytest.fixture(scope="session")
+def source(tiny, tmp_path_factory):
+    """Return the folder of its images."""
+    return str(tiny.folder(tmp_path_factory.mktemp("source")))

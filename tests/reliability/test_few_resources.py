@@ -28,11 +28,6 @@ SAID = {
 
 
 @pytest.fixture(scope="module")
-def source(tiny, tmp_path_factory):
-    return str(tiny.folder(tmp_path_factory.mktemp("source")))
-
-
-@pytest.fixture(scope="module")
 def whole(tiny, source, tmp_path_factory):
     return train(source, network="A", out=tmp_path_factory.mktemp("whole") / "run", recipe=tiny.RECIPE)
 

@@ -105,11 +105,6 @@ IN_PIECES = Execution(micro_batch=1)
 
 
 @pytest.fixture(scope="module")
-def source(tiny, tmp_path_factory):
-    return str(tiny.folder(tmp_path_factory.mktemp("source")))
-
-
-@pytest.fixture(scope="module")
 def whole(tiny, source, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
     return train(source, network="A", out=out, recipe=tiny.RECIPE, execution=IN_PIECES)

@@ -101,7 +101,7 @@ def test_measuring_changes_nothing_and_is_remembered(job, monkeypatch, tmp_path)
     first = precision.with_precision(job(), net).execution.precision
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert all(value.grad is None for value in net.parameters())
-    monkeypatch.setattr(precision, "_seconds", None)
+    monkeypatch.setattr(precision, "timeit", None)
     assert precision.with_precision(job(), net).execution.precision == first
 
 

@@ -111,16 +111,14 @@ def test_other_files_are_not_written_into_a_classifier(tmp_path, capsys, monkeyp
     (tmp_path / "clf").mkdir()
     (tmp_path / "link").symlink_to("clf")
     on = ["transfer", "no-run", "--data", "nowhere", "--out"]
+    for out, place in (("clf", "clf"), ("clf", tmp_path / "clf"), ("link", "clf")):
+        assert f"{out} cannot hold both --out and --report" in refusal(capsys, *on, out, "--report", place)
     for out, option, place in (
-        ("clf", "--report", "clf"),
-        ("clf", "--report", tmp_path / "clf"),
-        ("link", "--report", "clf"),
         ("clf", "--report", "clf/page"),
         ("page/clf", "--report", "page"),
         ("clf", "--json", "clf/found.json"),
     ):
-        said = refusal(capsys, *on, out, option, place)
-        assert f"--out {out} and {option} {place} must be apart" in said or "cannot hold both --out and" in said
+        assert f"--out {out} and {option} {place} must be apart" in refusal(capsys, *on, out, option, place)
     for option, place in (("--report", "clf2"), ("--json", "found.json"), ("--json", "-")):
         assert "must be apart" not in refusal(capsys, *on, "clf", option, place)
     assert "must be apart" not in refusal(capsys, *on, tmp_path, "--json", "-")

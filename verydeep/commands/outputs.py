@@ -7,6 +7,8 @@ from pathlib import Path
 
 from cyclopts import App, ArgumentCollection
 
+from verydeep.machine.atomic import followed
+
 _FILES, _FOLDERS = ("--json", "--predictions"), ("--report", "--map", "--draw")
 _OUTPUTS = frozenset({"--out", *_FILES, *_FOLDERS})
 """Options that name what is written."""
@@ -35,7 +37,7 @@ def refuse_overwriting(_app: App, commands: Sequence[str], arguments: ArgumentCo
     inputs = [path for _, path in _paths(arguments, _INPUTS) if path.exists()]
     files = (*_FILES, *(("--out",) if commands and commands[-1] in _WITH_FILE_AS_OUT else ()))
     for (one, first), (other, second) in itertools.permutations(outputs, 2):
-        if _real(first) == _real(second) and not _is_stream(first):
+        if followed(first) == followed(second) and not _is_stream(first):
             raise ValueError(f"{first} cannot hold both {one} and {other}: name another file")
         if one == "--out" and (inside := _within(second, first)) and inside[0] in _own_names():
             raise ValueError(f"{other} {second} is one of {first}'s own files: name another")
@@ -53,7 +55,7 @@ def _paths(arguments: ArgumentCollection, names: frozenset[str]) -> Iterator[tup
 
 def _harm(output: Path, read: Path, *, is_file: bool) -> str | None:
     """Say what an output would do to what is read; None if nothing."""
-    if _real(output) == _real(read):
+    if followed(output) == followed(read):
         return None if _is_stream(output) else "would replace what is read"
     inside = _within(output, read)
     if not inside or (output.is_file() and not is_file):  # the verb says that it is no folder
@@ -85,12 +87,8 @@ def _split_names() -> frozenset[str]:
 
 def _within(inner: Path, outer: Path) -> tuple[str, ...]:
     """Return the parts of a path below another one; none if it does not lie there."""
-    one, two = _real(inner), _real(outer)
+    one, two = followed(inner), followed(outer)
     return one.relative_to(two).parts if one.is_relative_to(two) else ()
-
-
-def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))
 
 
 def _is_stream(path: Path) -> bool:

@@ -30,7 +30,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         if _is_stream(path):
             _write_into(path, data)
             return
-        place = _followed(path)
+        place = followed(path)
         aside = _aside(place, "partial")
         try:
             with aside.open("wb") as file:
@@ -84,7 +84,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     A folder at `path` is replaced; of a link, the folder that it leads to. On failure that one stays, and nothing else
     is left behind.
     """
-    path = _followed(path)
+    path = followed(path)
     _refuse_to_replace(path)
     put_back(path)
     for left in _leftovers(path, "partial", "old"):
@@ -128,7 +128,7 @@ def new_files(path: Path) -> Iterator[Path]:
             for file in sorted(Path(folder).iterdir()):
                 write_bytes(path.with_name(file.name), file.read_bytes())
         return
-    place = _followed(path)
+    place = followed(path)
     for left in _leftovers(place, "partial"):
         shutil.rmtree(left, ignore_errors=True)
     aside = _aside(place, "partial")
@@ -141,7 +141,7 @@ def new_files(path: Path) -> Iterator[Path]:
         for file in sorted(aside.iterdir()):
             _sync(file)
         for file in sorted(aside.iterdir()):
-            file.replace(_followed(path.with_name(file.name)))
+            file.replace(followed(path.with_name(file.name)))
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     _sync(place.parent)
@@ -199,17 +199,17 @@ def _refuse_to_replace(folder: Path) -> None:
 
 def locate(path: Path) -> Path:
     """Return where a folder is: at its path or, if a process ended while it was replacing the folder, beside it."""
-    return path if path.exists() else next(iter(_leftovers(_followed(path), "old")), path)
+    return path if path.exists() else next(iter(_leftovers(followed(path), "old")), path)
 
 
 def put_back(path: Path) -> None:
     """Rename a folder to its path again if a process ended while it was replacing the folder."""
     place = locate(path)
     if place != path:
-        place.rename(_followed(path))
+        place.rename(followed(path))
 
 
-def _followed(path: Path) -> Path:
+def followed(path: Path) -> Path:
     """Follow links; the result has a name and a parent even if `path` is `.`."""
     return Path(os.path.realpath(path))
 

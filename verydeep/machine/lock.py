@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from verydeep.machine.atomic import followed
 from verydeep.machine.documents import parse_json
 from verydeep.machine.errors import reason, say
 
@@ -49,23 +50,23 @@ def locked(output: Path | None) -> Iterator[None]:
     Raises:
         WrittenElsewhereError: another process holds it.
     """
-    descriptor = None if output is None else _acquired(Path(os.path.realpath(output)))
+    if output is None:
+        yield
+        return
+    place = followed(output)
+    file = place.with_name(f".{place.name}.lock")
+    descriptor = _acquired(file, place)
     try:
         yield
     finally:
         if descriptor is not None:
             with suppress(OSError):
-                _lock_file(Path(os.path.realpath(output or ""))).unlink()
+                file.unlink()
             os.close(descriptor)
 
 
-def _lock_file(output: Path) -> Path:
-    return output.with_name(f".{output.name}.lock")
-
-
-def _acquired(output: Path) -> int | None:
+def _acquired(file: Path, output: Path) -> int | None:
     """Return the descriptor that holds the lock; None where there can be none."""
-    file = _lock_file(output)
     while True:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -118,24 +118,35 @@ class Contrasts:
         return {name: of_seeds - of_seeds.mean() for name, of_seeds in errors.items()}
 
     def _pooled_variance(self, weights: Weights) -> tuple[float, float]:
-        """Return the variance over seeds of these tests' contrast, pooled over trainings tested alike; their number.
-
-        Trainings that vary differently count as fewer, again by Satterthwaite: squared sum by sum of squares, the
-        latter without what chance adds to squares of estimates from few seeds.
-        """
+        """Return the variance over seeds of these tests' contrast, pooled over trainings tested alike; their number."""
         sums = [
             np.sum([weight * self._deviations[name] for name, weight in alike.items()], axis=0)
             for alike in tested_alike(weights, self._pooled)
         ]
         variances = np.square(sums).sum(axis=1) / (self.seeds - 1)
-        squares = float((variances**2).sum()) * (self.seeds - 1) / (self.seeds + 1)
-        count = min(len(sums), max(1.0, float(variances.sum()) ** 2 / squares)) if squares else len(sums)
-        return float(variances.mean()), count
+        return float(variances.mean()), float(count_of_trainings(variances, self.seeds))
+
+
+def count_of_trainings(variances: Float[np.ndarray, "*any trainings"], seeds: int) -> Float[np.ndarray, "*any"]:
+    """Return as how many the variances of trainings over seeds count when they are pooled, 1 at least.
+
+    Trainings that vary differently count as fewer, again by Satterthwaite: squared sum by sum of squares, the latter
+    without what chance adds to squares of estimates from few seeds.
+    """
+    trainings = variances.shape[-1]
+    squares = np.square(variances).sum(axis=-1) * (seeds - 1) / (seeds + 1)
+    count = np.divide(variances.sum(axis=-1) ** 2, squares, out=np.full_like(squares, trainings), where=squares > 0)
+    return np.asarray(np.clip(count, 1, trainings))
 
 
 def freedom_of_seeds(seeds: int) -> float:
     """Return the degrees of freedom that each training gives to the variance by seeds."""
     return (seeds - 1) ** 2 / seeds
+
+
+def weights_of_difference(first: Weights, second: Weights) -> Weights:
+    """Return the weights of a difference; what is on both sides cancels."""
+    return {name: first.get(name, 0.0) - second.get(name, 0.0) for name in {**first, **second}}
 
 
 def trainings_of(test: str) -> tuple[str, ...]:

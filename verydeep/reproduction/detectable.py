@@ -17,7 +17,15 @@ import numpy as np
 from jaxtyping import Float
 
 from verydeep.reproduction.claims import CLAIMS, Claim, ClaimPart, Kind, compared_tests
-from verydeep.reproduction.contrasts import Weights, freedom_of_seeds, sharing_trainings, tested_alike, trainings_of
+from verydeep.reproduction.contrasts import (
+    Weights,
+    count_of_trainings,
+    freedom_of_seeds,
+    sharing_trainings,
+    tested_alike,
+    trainings_of,
+    weights_of_difference,
+)
 from verydeep.reproduction.findings import LEVEL_OF_HOLDS
 
 POWER = 0.8
@@ -138,10 +146,7 @@ def _of_kind(
 
 def _weights(part: ClaimPart, trainings: Sequence[str], tests: Collection[str]) -> Weights | None:
     compared = compared_tests(part, trainings, tests)
-    if compared is None:
-        return None
-    first, second = compared
-    return {name: first.get(name, 0.0) - second.get(name, 0.0) for name in {**first, **second}}
+    return None if compared is None else weights_of_difference(*compared)
 
 
 def _true_and_needed(
@@ -185,8 +190,7 @@ def _larger_variances(
     """
     sampled = np.random.default_rng(0).chisquare(seeds - 1, (_DRAWS, networks)) / (seeds - 1)
     larger = np.maximum(sampled[:, place % networks], sampled.mean(axis=1))
-    count = sampled.sum(axis=1) ** 2 / (np.square(sampled).sum(axis=1) * (seeds - 1) / (seeds + 1))
-    return larger, np.clip(count, 1, networks)
+    return larger, count_of_trainings(sampled, seeds)
 
 
 def _image_variance(weights: Weights, errors: Mapping[str, float], *, same_seed: bool) -> float:

@@ -1,12 +1,12 @@
 """Cost of the grid before it is trained, from a short measurement on the images themselves."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from timeit import timeit
 from typing import Any
 
 import numpy as np
@@ -143,7 +143,7 @@ def _step(job: TrainingJob) -> tuple[float, int]:
         torch.cuda.reset_peak_memory_stats(device)
     step = partial(descend, learner, batch, step=0, rate=0.0, usable=[images])
     step()
-    return min(_seconds(step) for _ in range(_STEPS)) / images, _memory(learner, job)
+    return min(timeit(step, number=1) for _ in range(_STEPS)) / images, _memory(learner, job)
 
 
 def _memory(learner: Learner, job: TrainingJob) -> int:
@@ -163,13 +163,7 @@ def _load(source: Source, recipe: Recipe, tolerance: Tolerance) -> float:
     batches = training_batches(source, view, batch=images, epochs=1 + _STEPS, seed=recipe.seed, quarantine=quarantine)
     with closing(batches):
         next(batches)
-        return _seconds(lambda: list(islice(batches, 1))) / images
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+        return timeit(lambda: list(islice(batches, 1)), number=1) / images
 
 
 def plan_table(estimates: Sequence[Estimate], *, seeds: int, seconds: float) -> Table:

@@ -20,7 +20,7 @@ from jaxtyping import Bool
 
 from verydeep.presentation.numbers import plural
 from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimPart, Kind, compared_tests
-from verydeep.reproduction.contrasts import Contrasts, Estimate, Outcomes, Weights, trainings_of
+from verydeep.reproduction.contrasts import Contrasts, Estimate, Outcomes, Weights, trainings_of, weights_of_difference
 from verydeep.statistics import CONFIDENCE, wilson_interval
 
 LEVEL_OF_HOLDS, _LEVEL_OF_REVERSED = 0.8 * (1 - CONFIDENCE), 0.2 * (1 - CONFIDENCE)
@@ -115,8 +115,8 @@ class _Comparison:
 
     @property
     def weights(self) -> Weights:
-        """Weights of the difference; what is on both sides cancels."""
-        return {name: self.first.get(name, 0.0) - self.second.get(name, 0.0) for name in {**self.first, **self.second}}
+        """Weights of the difference."""
+        return weights_of_difference(self.first, self.second)
 
     @property
     def fair(self) -> bool:

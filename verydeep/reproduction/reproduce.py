@@ -161,11 +161,10 @@ def _train_and_test(experiment: _Experiment, trainings: Sequence[GridTraining], 
     """Do trainings and tests, with every seed, that are not done; what has diverged is not tested."""
     if experiment.jobs > 1:
         tasks = [_task(experiment, training, seed) for seed in experiment.folders for training in trainings]
-        train_side_by_side(
-            [task for task in tasks if not has_ended(task.out)],
-            jobs=experiment.jobs,
-            device=torch_device(experiment.options["runtime"].device),
-        )
+        missing = [task for task in tasks if not has_ended(task.out)]
+        if missing:
+            device = torch_device(experiment.options["runtime"].device)
+            train_side_by_side(missing, jobs=experiment.jobs, device=device)
     for seed, folder in experiment.folders.items():
         for training in trainings:
             _train(experiment, training, seed)

@@ -269,8 +269,7 @@ def grid_results(
     contrasts, crop = contrasts_of_tests(wrong), first.recipe["crop"]
     errors = {entry.name: entry_errors(entry, tests, contrasts, crop=crop) for entry in grid.entries}
     unfinished = tuple(name for name, its in runs.items() if not all(run.schedule_ended for run in its.values()))
-    counts = tested.images_of_classes
-    guessing = 100 - 100 * max(counts) / sum(counts)
+    guessing = tested.guessing
     paired = tested.n > 1 and len(wrong) == len(grid.entries) and len({one.shape for one in wrong.values()}) == 1
     told = findings(wrong, guessing=guessing, margin=grid.margin, unfinished=unfinished) if paired else ()
     source = _source_used(first, tested, grid)

@@ -18,7 +18,7 @@ import torch
 from verydeep.machine.processes import LostProcessError, under_torchrun
 from verydeep.machine.runtime import Runtime, Stopped, StopRequest, stop_request, torch_device
 from verydeep.presentation.terminal import Reporter, reporting
-from verydeep.reproduction.training_task import TrainingTask, has_ended, train_task
+from verydeep.reproduction.training_task import TrainingTask, train_task
 from verydeep.runs.record import read_metrics
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -68,47 +68,46 @@ def train_side_by_side(tasks: Sequence[TrainingTask], *, jobs: int, device: torc
     devices: Queue[int] = context.Queue()
     for number in range(jobs):
         devices.put(number)
+    prepared = (jobs, threads_each(jobs), device.type, devices, lines)
     with (
         stop_request() as stop,
         reporting("train", sum(task.recipe.epochs for task in tasks)) as report,
-        ProcessPoolExecutor(
-            jobs, mp_context=context, initializer=_begin, initargs=(jobs, device.type, devices, lines)
-        ) as pool,
+        ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=prepared) as pool,
     ):
-        _do(_Work(tasks=list(tasks), jobs=jobs, pool=pool, stop=stop, report=report, lines=lines))
+        _do(_Work(waiting=list(tasks), jobs=jobs, pool=pool, stop=stop, report=report, lines=lines))
 
 
 @dataclass(kw_only=True)
 class _Work:
     """Trainings that wait and trainings that are being done."""
 
-    tasks: list[TrainingTask]
+    waiting: list[TrainingTask]
     jobs: int
     pool: ProcessPoolExecutor
     stop: StopRequest
     report: Reporter
     lines: "Queue[str]"
     running: dict[Future[None], TrainingTask] = field(default_factory=dict)
-    finished: int = 0
+    finished: list[TrainingTask] = field(default_factory=list)
     epochs: int = 0
     """Epochs that are shown as done."""
 
 
 def _do(work: _Work) -> None:
-    waiting, total = list(work.tasks), len(work.tasks)
     try:
-        while waiting or work.running:
-            for task in [task for task in waiting if task.ready][: work.jobs - len(work.running)]:
-                waiting.remove(task)
+        while work.waiting or work.running:
+            for task in [task for task in work.waiting if task.ready][: work.jobs - len(work.running)]:
+                work.waiting.remove(task)
                 work.running[work.pool.submit(_train, task)] = task
             if not work.running:
-                raise ValueError(f"{waiting[0].name} cannot start: {waiting[0].recipe.start} was not trained")
+                stuck = work.waiting[0]
+                raise ValueError(f"{stuck.name} cannot start: {stuck.recipe.start} was not trained")
             done, _ = wait(work.running, timeout=_SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
-            _show(work, total)
+            _show(work)
             for future in done:
                 task = work.running.pop(future)
                 future.result()
-                work.finished += 1
+                work.finished.append(task)
             if work.stop.signal is not None:
                 raise _stopped(work.stop.signal)
     except BrokenProcessPool:
@@ -120,7 +119,7 @@ def _do(work: _Work) -> None:
         ) from None
     finally:
         _stop_all(work)
-        _show(work, total)
+        _show(work)
 
 
 def _stopped(number: int) -> Stopped:
@@ -138,15 +137,16 @@ def _stop_all(work: _Work) -> None:
     work.pool.shutdown(cancel_futures=True)
 
 
-def _show(work: _Work, total: int) -> None:
+def _show(work: _Work) -> None:
     """Print what the trainings say, and how many epochs of all trainings are done."""
     with suppress(Empty):
         while True:
             work.report.say(work.lines.get_nowait())
-    done = {task.name: len(read_metrics(task.out)) for task in work.tasks}
-    epochs = sum(task.recipe.epochs if has_ended(task.out) else done[task.name] for task in work.tasks)
+    done = {task.name: len(read_metrics(task.out)) for task in work.running.values()}
     now = ", ".join(f"{task.name} {done[task.name]}/{task.recipe.epochs}" for task in work.running.values())
-    work.report.advance(epochs - work.epochs, figures={"done": f"{work.finished}/{total}", "now": now})
+    epochs = sum(done.values()) + sum(task.recipe.epochs for task in work.finished)
+    finished, total = len(work.finished), len(work.waiting) + len(work.running) + len(work.finished)
+    work.report.advance(epochs - work.epochs, figures={"done": f"{finished}/{total}", "now": now})
     work.epochs = epochs
 
 
@@ -163,7 +163,7 @@ class _Lines(TextIOBase):
         return len(text)
 
 
-def _begin(jobs: int, device: str, devices: "Queue[int]", lines: "Queue[str]") -> None:
+def _begin(jobs: int, threads: int, device: str, devices: "Queue[int]", lines: "Queue[str]") -> None:
     """Prepare a process: its threads, its device, and that what it says goes to the first process.
 
     Ctrl-C reaches the whole process group; the first process asks the others to stop.
@@ -171,7 +171,7 @@ def _begin(jobs: int, device: str, devices: "Queue[int]", lines: "Queue[str]") -
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     lines.cancel_join_thread()
     sys.stderr = _Lines(lines)
-    torch.set_num_threads(threads_each(jobs))
+    torch.set_num_threads(threads)
     os.environ["LOCAL_WORLD_SIZE"] = str(jobs)  # by which each divides the memory
     if device == "cuda":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")

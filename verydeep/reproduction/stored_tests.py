@@ -46,6 +46,11 @@ class StoredTest:
     wrong: Bool[np.ndarray, " N"]
     """Misclassified images, in the source's order."""
 
+    @property
+    def guessing(self) -> float:
+        """Error in percent of always saying the most frequent class."""
+        return 100 - 100 * max(self.images_of_classes) / sum(self.images_of_classes)
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Tested:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -105,7 +106,7 @@ def errors_by_images(runs: Sequence[StudyRun]) -> str:
         for network, its in of_network(runs).items():
             points = [(run.images, run.test.top1_error) for run in its if run.test is not None]
             counts = sorted({images for images, _ in points})
-            means = [_mean([error for images, error in points if images == count]) for count in counts]
+            means = [fmean([error for images, error in points if images == count]) for count in counts]
             style: dict[str, Any] = {"color": NETWORK_COLOURS[network], "marker": "os"[network != "A"]}
             panel.plot(counts, means, color=NETWORK_COLOURS[network], linestyle="--" if network == "A" else "-")
             panel.plot(*zip(*points, strict=True), linestyle="", label=network, **style)
@@ -152,7 +153,3 @@ def _logarithmic(set_scale: Callable[..., None], axis: Any, *, base: int = 10) -
 
 def _colour(run: StudyRun) -> str:
     return NETWORK_COLOURS[run.training.network.partition("-")[0]]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -48,7 +48,7 @@ class StudyRun:
     @property
     def learned(self) -> bool:
         """Whether its test error is surely below that of always saying the most frequent class."""
-        return self.test is not None and wilson_interval(self.test.wrong)[1] < guessing(self.test)
+        return self.test is not None and wilson_interval(self.test.wrong)[1] < self.test.guessing
 
     def to_dict(self, *, norms: bool) -> dict[str, Any]:
         """Return a plain dictionary, ready for JSON, on request with the norms of every layer."""
@@ -67,11 +67,6 @@ class StudyRun:
             "on_training_images": _errors(self.on_training_images),
             **({"norms": [asdict(one) for one in self.norms]} if norms else {}),
         }
-
-
-def guessing(test: StoredTest) -> float:
-    """Return the error in percent of always saying the most frequent class."""
-    return 100 - 100 * max(test.images_of_classes) / sum(test.images_of_classes)
 
 
 def study_runs(study: Study, *, grid: Grid, folders: Mapping[int, Path], out: Path) -> list[StudyRun]:
@@ -147,5 +142,5 @@ def _errors(test: StoredTest | None) -> dict[str, Any] | None:
         "top1_error": test.top1_error,
         "top1_error_ci95": test.top1_error_ci95,
         "top5_error": test.top5_error,
-        "guessing": guessing(test),
+        "guessing": test.guessing,
     }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from verydeep.networks.architecture import STAGE_CHANNELS
 from verydeep.networks.initialisation import STANDARD_DEVIATIONS
@@ -45,9 +46,9 @@ def gradients_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
 def regularisation_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
     """Say how far training and test errors are apart, and compare B with B of 5 x 5 layers."""
     labels = _by_label([run for run in runs if gap(run) is not None])
-    gaps = {label: _mean([value for run in its if (value := gap(run)) is not None]) for label, its in labels.items()}
+    gaps = {label: fmean([value for run in its if (value := gap(run)) is not None]) for label, its in labels.items()}
     tests = {
-        label: _mean([run.test.top1_error for run in its if run.test is not None]) for label, its in labels.items()
+        label: fmean([run.test.top1_error for run in its if run.test is not None]) for label, its in labels.items()
     }
     if not gaps:
         return ["No training was tested on both kinds of images."]
@@ -78,7 +79,7 @@ def images_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
     """Say how the errors fall with more images, and how the difference of D and A changes."""
     means = {
         network: {
-            count: _mean(errors)
+            count: fmean(errors)
             for count in sorted({run.images for run in its})
             if (errors := [run.test.top1_error for run in its if run.images == count and run.test is not None])
         }
@@ -146,7 +147,7 @@ def _outcome(way: str, runs: Sequence[StudyRun]) -> str:
         return f"{way} its {lost[0]}{_of_seeds(len(lost), runs)}"
     learned = sum(run.learned for run in runs)
     often = _of_seeds(learned, runs) if learned else ""
-    error = percent(_mean([run.test.top1_error for run in runs if run.test is not None]))
+    error = percent(fmean([run.test.top1_error for run in runs if run.test is not None]))
     return f"{way} it {'learns' if learned else 'does not learn'}{often} (test error {error}%)"
 
 
@@ -201,7 +202,3 @@ def _factors(runs: Sequence[StudyRun]) -> list[str]:
         f"size of a signal by about {here} at sd 0.01 and variance 0.01{smaller}, and by "
         f"{decimal(math.sqrt(0.5), 2)} with Glorot's; layers in a row raise that to a power."
     ]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

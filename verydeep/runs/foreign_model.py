@@ -10,7 +10,7 @@ from torch import Tensor
 from verydeep.networks.architecture import PAPER_CROP
 from verydeep.networks.class_names import WORDS, names_of_classes, numbered_classes
 from verydeep.networks.foreign.first_layer import check_variation, oxford_channels
-from verydeep.networks.foreign.heads import Affine, Head, written_head
+from verydeep.networks.foreign.heads import CONVOLUTIONS_ALONE, Affine, Head, written_head
 from verydeep.networks.foreign.layouts import Taken, Trained
 from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.networks.foreign.preprocessing import OXFORD, PREPROCESSING, TORCHVISION_FEATURES, Preprocessing, fold
@@ -21,7 +21,6 @@ from verydeep.networks.vgg import VGG, vgg_without_weights
 from verydeep.runs.model import TEST_SCALE, Model
 
 _SCHEME: Literal["glorot"] = "glorot"
-_WAY_OUT = "its convolutions alone can be had by --convolutions-only"
 _FEATURES_ONLY = "torchvision's weights for features only"
 _SEED = 0
 """Initialisation of layers that the file does not have."""
@@ -97,7 +96,7 @@ def _with_head(
         return convolutions, ()
     head, misfit = arrays.head, None
     if arrays.unread_head is not None:
-        raise ValueError(f"{arrays.unread_head}; {_WAY_OUT}")
+        raise ValueError(f"{arrays.unread_head}; {CONVOLUTIONS_ALONE}")
     if head is None:
         head, misfit = _misfitting_head(weights, network, taken)
     if head is None:
@@ -106,7 +105,7 @@ def _with_head(
     try:
         return written_head(convolutions, head, network=network, crop=taken.crop or arrays.crop)
     except ValueError as error:
-        raise ValueError(f"{misfit or error}; {_WAY_OUT}") from error
+        raise ValueError(f"{misfit or error}; {CONVOLUTIONS_ALONE}") from error
 
 
 def _misfitting_head(
@@ -133,7 +132,7 @@ def _misfitting_head(
         if weight is not None and bias is not None and weight.ndim == 2
     ]
     if len(affine) < len(HEAD):
-        raise ValueError(f"{misfit}; {_WAY_OUT}") from misfit
+        raise ValueError(f"{misfit}; {CONVOLUTIONS_ALONE}") from misfit
     return Head(layers=tuple(affine)), misfit
 
 

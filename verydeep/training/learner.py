@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -168,19 +169,24 @@ def _optimiser(job: TrainingJob, net: VGG) -> torch.optim.SGD:
     )
 
 
+def forward_and_back(net: VGG, images: int, device: torch.device, *, bf16: bool) -> None:
+    """Compute the gradients of a loss of so many black images, in bfloat16 products or not."""
+    crop = net.architecture.crop
+    black = torch.zeros(images, 3, crop, crop, device=device).to(memory_format=torch.channels_last)
+    with autocast(device, bf16=bf16):
+        loss = net(black).float().logsumexp(1).sum()
+    net.zero_grad(set_to_none=True)
+    loss.backward()
+
+
 def _micro_batch_that_fits(job: TrainingJob, net: VGG, *, bf16: bool) -> int:
     """Return the images that every process can compute at once: all of its share, or a half, a quarter, ... of it."""
-    share, device, crop = math.ceil(job.recipe.batch / job.processes.count), job.device, net.architecture.crop
-
-    def try_out(images: int) -> None:
-        black = torch.zeros(images, 3, crop, crop, device=device).to(memory_format=torch.channels_last)
-        with autocast(device, bf16=bf16):
-            loss = net(black).float().logsumexp(1).sum()
-        loss.backward()
+    share, device = math.ceil(job.recipe.batch / job.processes.count), job.device
 
     if device.type in OUT_OF_MEMORY_IS_SURVIVED:
         momentum = [torch.empty_like(value) for value in net.parameters()]  # which will have to fit, too
         before = {name: value.clone() for name, value in net.named_buffers()}
+        try_out = partial(forward_and_back, net, device=device, bf16=bf16)
         fits = _largest_that_fits(share, try_out, forget=lambda: net.zero_grad(set_to_none=True))
         net.load_state_dict(before, strict=False)
         del momentum

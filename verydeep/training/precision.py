@@ -1,21 +1,18 @@
 """The precision of a training's products on a CPU: as asked for, as begun, or whichever is faster, measured once."""
 
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from timeit import timeit
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from verydeep.machine.cache import remembered
-from verydeep.machine.runtime import autocast
 from verydeep.networks.arithmetic import describe
 from verydeep.networks.vgg import VGG
 from verydeep.runs.record import is_begun, read_record
 from verydeep.training.job import TrainingJob
+from verydeep.training.learner import forward_and_back
 
 _LEAST_MACS = 5e7
 """Multiply-adds of an image's step below which converting costs more than bfloat16 saves. On an Intel Xeon (Sapphire
@@ -58,23 +55,8 @@ def _times_as_fast(net: VGG, images: int) -> float:
     """Return how many times as fast a step is in bfloat16, steps of both alternating; `net` stays as it is."""
     net = net.with_weights({name: value.clone() for name, value in net.state_dict().items()})
     net = net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    crop = net.architecture.crop
-    black = torch.zeros(images, 3, crop, crop).to(memory_format=torch.channels_last)
-    steps = [partial(_forward_and_back, net, black, bf16=bf16) for bf16 in (False, True)]
+    steps = [partial(forward_and_back, net, images, torch.device("cpu"), bf16=bf16) for bf16 in (False, True)]
     for step in steps:
         step()
-    float32, bfloat16 = zip(*([_seconds(step) for step in steps] for _ in range(_STEPS)), strict=True)
+    float32, bfloat16 = zip(*([timeit(step, number=1) for step in steps] for _ in range(_STEPS)), strict=True)
     return statistics.median(float32) / statistics.median(bfloat16)
-
-
-def _forward_and_back(net: nn.Module, images: torch.Tensor, *, bf16: bool) -> None:
-    with autocast(images.device, bf16=bf16):
-        loss = F.cross_entropy(net(images), torch.zeros(len(images), dtype=torch.int64))
-    loss.backward()
-    net.zero_grad()
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started

@@ -1,5 +1,6 @@
 """Tables of labels, CSV: a line for each label, several labels in a cell, or a column of 0 and 1 for each class."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -64,11 +65,11 @@ def csv_labels(path: Path, separator: str | None = None) -> Iterator[TableLabel 
     columns: Sequence[str] = COLUMNS
     if lines and (named := _named(lines[0][1], lines[0][0])):
         columns, lines = named, lines[1:]
-    labels = [line for line in lines if _is_of_labels(*line, separator)]
+    of_labels = [_is_of_labels(*line, separator) for line in lines]
     if separator is None:
-        _refuse_lists(labels)
-    for where, cells in lines:
-        if _is_of_labels(where, cells, separator):
+        _refuse_lists(list(itertools.compress(lines, of_labels)))
+    for (where, cells), is_label in zip(lines, of_labels, strict=True):
+        if is_label:
             yield from _labels(where, cells, separator)
         else:
             yield annotation_of(cells, where, columns)

@@ -15,6 +15,9 @@ from torch import Tensor
 from verydeep.networks.architecture import DOWNSAMPLING, PAPER_CROP
 from verydeep.networks.foreign.recognition import HEAD, architecture_of, last_channels
 
+CONVOLUTIONS_ALONE = "its convolutions alone can be had by --convolutions-only"
+"""What to do about a head that cannot be written so."""
+
 _RELUS = len(HEAD) - 1
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from verydeep.networks.architecture import DOWNSAMPLING, STAGE_CHANNELS
-from verydeep.networks.foreign.heads import Affine, Head
+from verydeep.networks.foreign.heads import CONVOLUTIONS_ALONE, Affine, Head
 from verydeep.networks.foreign.layouts import Channels, Layout, Triple
 from verydeep.networks.foreign.named_arrays import NamedArrays
 
@@ -74,7 +74,7 @@ def after_pool5(steps: Sequence[LayerStep]) -> bool:
 def way_out(steps: Sequence[LayerStep]) -> str:
     """Return what to do where the layer after these cannot be read."""
     if after_pool5(steps):
-        return "its convolutions alone can be had by --convolutions-only"
+        return CONVOLUTIONS_ALONE
     if any(step.kind == "conv" for step in steps):
         return "only the paper's networks are read"
     return "save its weights alone, and say what is done to images by --mean, --std, --white and --channels"
