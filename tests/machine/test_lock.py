@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import ExitStack
 
 import pytest
@@ -47,6 +48,20 @@ def test_the_holder_is_named_and_frees_the_lock_in_whatever_way_it_ends(tmp_path
             with locked(tmp_path / "link"):
                 assert (tmp_path / ".run.lock").exists()
         assert [entry.name for entry in tmp_path.iterdir()] == ["link"]
+
+
+def test_who_was_killed_is_not_named_in_place_of_who_holds_the_lock_now(tmp_path):
+    """The next holder has taken the lock, but not yet written its own name."""
+    with holder(tmp_path / "run") as dead:
+        dead.send_signal(signal.SIGKILL)
+    left = (tmp_path / ".run.lock").read_bytes()
+    with holder(tmp_path / "run") as other:
+        now = (tmp_path / ".run.lock").read_bytes()
+        (tmp_path / ".run.lock").write_bytes(left)
+        threading.Timer(0.2, (tmp_path / ".run.lock").write_bytes, [now]).start()
+        with pytest.raises(WrittenElsewhereError, match=f"by process {other.pid} on"), locked(tmp_path / "run"):
+            pass
+        other.stdin.close()
 
 
 def test_nothing_is_locked_without_an_output_and_others_are_free(tmp_path):

@@ -109,9 +109,24 @@ def _write_holder(descriptor: int) -> None:
 def _holder(descriptor: int) -> str:
     for _ in range(_TIMES):  # it may have taken the lock just now, and not yet said who it is
         with suppress(OSError, ValueError):
-            return str(parse_json(os.pread(descriptor, _MOST_BYTES, 0), _Holder))
+            holder = parse_json(os.pread(descriptor, _MOST_BYTES, 0), _Holder)
+            if not _is_gone(holder):
+                return str(holder)
         time.sleep(1 / _TIMES)
     return "another process"
+
+
+def _is_gone(holder: _Holder) -> bool:
+    """Return whether it was a process of this host that has ended: a killed one left its name in the lock."""
+    if holder.host != socket.gethostname():
+        return False
+    try:
+        os.kill(holder.process, 0)
+    except PermissionError:
+        return False
+    except (ProcessLookupError, OverflowError):
+        return True
+    return False
 
 
 def _say_unlocked(output: Path, error: OSError) -> None:
