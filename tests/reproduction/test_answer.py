@@ -3,14 +3,17 @@
 import html
 import re
 import shlex
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from made_up_grids import ERRORS, SMALL, html_table, made_up, markdown_table
 
 from verydeep.reproduction.answer import SEEDS_THAT_TELL, larger_run
+from verydeep.reproduction.equivalent_command import equivalent_command
 from verydeep.reproduction.grid import Grid
+from verydeep.training.recipe import Recipe
 
 
 def headings(text):
@@ -113,11 +116,22 @@ WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), min_si
 )
 
 
+@example(before=["("], after=[], seeds=[])
+@example(before=["verydeep.reproduce("], after=[], seeds=[])
 @given(before=st.lists(WORDS), after=st.lists(WORDS), seeds=st.sampled_from([[], ["--seeds", "2"], ["--seeds=2"]]))
 def test_the_larger_run_is_the_same_command_with_more_seeds(before, after, seeds):
     more = larger_run(shlex.join([*before, "reproduce", *seeds, *after]))
     assert shlex.split(more) == [*before, "reproduce", *after, "--seeds", str(SEEDS_THAT_TELL)]
     assert larger_run(more) == more
+
+
+@given(
+    source=st.text(st.characters(codec="utf-8")), words=st.lists(st.sampled_from(["reproduce", "it's", '"', "--seeds"]))
+)
+def test_a_call_in_python_and_what_no_shell_reads_have_no_larger_run(source, words):
+    recipe = Recipe(init="paper")
+    assert larger_run(equivalent_command(f"{source} {' '.join(words)}", Path("out"), Grid(), recipe)) is None
+    assert larger_run("verydeep reproduce it's") is None
 
 
 def test_another_command_than_reproduce_has_no_larger_run(tmp_path):

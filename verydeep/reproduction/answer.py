@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from verydeep.presentation.numbers import counted, duration, percent, plural
 from verydeep.reproduction.claims import CLAIMS
+from verydeep.reproduction.equivalent_command import words_of_command
 from verydeep.reproduction.findings import ComparedPart, Finding, Verdict
 from verydeep.reproduction.limits import listed
 from verydeep.reproduction.results import GridResults
@@ -40,7 +41,7 @@ def answer(results: GridResults) -> tuple[str, ...]:
 
 def larger_run(command: str) -> str | None:
     """Return the command line of `reproduce` with as many seeds as it takes; None for another command."""
-    words = command.split(" ") if "(" in command.partition(" ")[0] else shlex.split(command)
+    words = words_of_command(command)
     if "reproduce" not in words:
         return None
     at = words.index("--seeds") if "--seeds" in words else len(words)

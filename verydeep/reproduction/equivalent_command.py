@@ -12,6 +12,9 @@ from verydeep.training.recipe import Recipe
 _NO_OPTIONS = ("scale", "init", "init_rest", "finetune", "freeze")
 """Fields of the recipe that `verydeep reproduce` has no option for."""
 
+_CALL = "verydeep.reproduce("
+"""How a call in Python begins. No command line does: a shell's quotes stand before and after a bracket."""
+
 
 def equivalent_command(source: str | Splits, out: Path, *settings: Any, jobs: int | None = None) -> str:
     """Return the command line of `verydeep reproduce` with these settings; without one, the call in Python.
@@ -33,10 +36,20 @@ def equivalent_command(source: str | Splits, out: Path, *settings: Any, jobs: in
             if its
         ]
         at_once = [f"jobs={jobs}"] if jobs else []
-        return f"verydeep.reproduce({', '.join([name, f'out={str(out)!r}', *values, *at_once])})"
+        return f"{_CALL}{', '.join([name, f'out={str(out)!r}', *values, *at_once])})"
     words = [word for its in changed.values() for field, value in its.items() for word in _option(field, value)]
     at_once = ["--jobs", str(jobs)] if jobs else []
     return shlex.join(["verydeep", "reproduce", source, "--out", str(out), *words, *at_once])
+
+
+def words_of_command(command: str) -> list[str]:
+    """Return the words of a recorded command line; none of a call in Python, and of what no shell would read."""
+    if command.startswith(_CALL):
+        return []
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
 
 
 def _changed(settings: Any) -> dict[str, Any]:
