@@ -36,6 +36,7 @@ KEYS = [
     "top5_error",
     "top1_error_ci95",
     "top5_error_ci95",
+    "class_balanced_error",
     "per_run",
     "comparisons",
     "calibration",

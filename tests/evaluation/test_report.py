@@ -207,6 +207,7 @@ def test_the_tables_hold_the_figures(fused):
             "256, 768",
             two(one.top1_error),
             ends(one.top1_error_ci95),
+            two(one.class_balanced_error),
             two(one.top5_error),
             ends(one.top5_error_ci95),
             two(error),
@@ -396,7 +397,7 @@ def test_five_classes_and_nothing_wrong(tmp_path):
     assert "All images of the split could be used." in page.text("")
     (errors,) = page.sections["Errors"]["tables"]
     assert len(errors) == 2
-    assert errors[1][2:6] == ["0.00", ends(found.top1_error_ci95), "–", "–"]
+    assert errors[1][2:7] == ["0.00", ends(found.top1_error_ci95), "0.00", "–", "–"]
     assert "No image was taken for another class." in page.text("Confusions")
     assert "the network is underconfident, by 40.00 points" in page.text("Calibration")
     assert "chance (" not in page.text("Calibration")

@@ -30,7 +30,7 @@ from verydeep.statistics import wilson_interval
 NAMES = tuple("abcdefgh")
 BROKEN = (4, 11)
 
-FUSED = {"n", "top1_error", "top5_error", "top1_error_ci95", "top5_error_ci95"}
+FUSED = {"n", "top1_error", "top5_error", "top1_error_ci95", "top5_error_ci95", "class_balanced_error"}
 """The fused errors that stand at the top."""
 
 
@@ -122,6 +122,19 @@ def test_a_top5_error_is_reported_and_noted_where_there_is_one(tested):
         if five
         else [sum(itertools.compress(errs, (found.images.labels == label).tolist())) for label in range(5)]
     )
+
+
+def test_every_class_counts_the_same_in_the_class_balanced_error(tested):
+    """The last class has no images, and counts nothing."""
+    found, _, _ = tested
+    labels = found.images.labels.tolist()
+    whole = [*found.images.posteriors_of_runs, found.images.posteriors]
+    for one, posteriors in zip([*found.per_run, found], whole, strict=True):
+        errs = wrong_ones(posteriors, found.images.labels)
+        of_classes = [[err for err, label in zip(errs, labels, strict=True) if label == its] for its in set(labels)]
+        expected = 100 * sum(sum(one) / len(one) for one in of_classes) / len(of_classes)
+        assert one.class_balanced_error == pytest.approx(expected)
+    assert found.class_balanced_error != pytest.approx(found.top1_error)
 
 
 def test_the_dictionary_is_plain_json_without_images(tested):

@@ -13,6 +13,7 @@ from several_commands import status_of
 from sklearn.datasets import load_digits
 
 from verydeep import Tolerance, scan
+from verydeep.images.class_sizes import about_unequal_classes, images_per_class
 from verydeep.images.open import open_for_training
 from verydeep.images.scan import Duplicates, Scan, SplitScan, scan_tables
 from verydeep.images.sources.source import Sample, memory_source
@@ -73,6 +74,15 @@ def test_a_class_without_images_in_a_split_is_there_with_none(tmp_path):
     for place in ("train/cat/0.png", "train/cat/1.png", "train/dog/2.png", "val/dog/3.png"):
         save(tmp_path / place, pixels(9, 9, 4))
     assert [part.per_class for part in scan(str(tmp_path)).splits] == [{"cat": 2, "dog": 1}, {"cat": 0, "dog": 1}]
+
+
+@pytest.mark.parametrize(("cats", "told"), [(3, False), (4, True)])
+def test_classes_that_differ_twofold_are_told(cats, told):
+    images = [Sample(bytes([number]), int(number >= cats), f"{number}") for number in range(cats + 2)]
+    source = memory_source(classes=("cat", "dog"), samples=tuple(images))
+    line = about_unequal_classes(images_per_class(source))
+    assert bool(line) == told
+    assert not told or line.startswith("unequal classes: cat has 4 images, dog 2; ")
 
 
 def test_unusable_images_are_named_with_their_reasons(found):

@@ -60,6 +60,13 @@ def error_percent(wrong: Bool[np.ndarray, " N"]) -> float:
     return 100 * float(wrong.mean())
 
 
+def class_balanced_error(wrong: Bool[np.ndarray, " N"], labels: Int[np.ndarray, " N"]) -> float:
+    """Return the mean over the classes that have images of the share of their images that are wrong, in percent."""
+    images, errors = np.bincount(labels), np.bincount(labels, weights=wrong)
+    there = images > 0
+    return 100 * float((errors[there] / images[there]).mean())
+
+
 def confusion_matrix(
     predictions: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], *, classes: int
 ) -> Int[np.ndarray, "K K"]:

@@ -13,6 +13,7 @@ from verydeep.evaluation.metrics import (
     TOP,
     Calibration,
     calibration,
+    class_balanced_error,
     confusion_matrix,
     error_percent,
     misclassified,
@@ -41,6 +42,8 @@ class Errors:
     """None with five classes or fewer, as are the next two."""
     top5_error: float | None
     top5_error_ci95: tuple[float, float] | None
+    class_balanced_error: float
+    """Mean of the top-1 errors of the classes that there are images of: each counts the same, however small."""
     expected_calibration_error: float
     scales: tuple[int, ...]
     """Q, for a crop of 224."""
@@ -128,6 +131,11 @@ class Evaluation:
         return self.fused.top5_error
 
     @property
+    def class_balanced_error(self) -> float:
+        """Mean over the classes of their top-1 errors, in percent."""
+        return self.fused.class_balanced_error
+
+    @property
     def top1_error_ci95(self) -> tuple[float, float]:
         """95% interval in percent."""
         return self.fused.top1_error_ci95
@@ -151,7 +159,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain dictionaries, ready for JSON."""
         first = ("runs", "source", "split", "protocol", "grid", "scales", "n")
-        errors = ("top1_error", "top5_error", "top1_error_ci95", "top5_error_ci95")
+        errors = ("top1_error", "top5_error", "top1_error_ci95", "top5_error_ci95", "class_balanced_error")
         rest = (name for name in vars(self) if name not in (*first, "fused", "tested"))
         figures = {name: getattr(self, name) for name in (*first, *errors, *rest)}
         figures |= {name: [asdict(one) for one in figures[name]] for name in ("per_run", "comparisons", "per_class")}
@@ -211,6 +219,7 @@ def _errors_of(
         top5_wrong=None if wrong5 is None else int(wrong5.sum()),
         top5_error=None if wrong5 is None else error_percent(wrong5),
         top5_error_ci95=None if wrong5 is None else wilson_interval(wrong5),
+        class_balanced_error=class_balanced_error(wrong, labels),
         expected_calibration_error=calibration(posteriors, labels).expected_calibration_error,
         scales=scales,
         mirror=mirror,

@@ -27,7 +27,7 @@ def _error_table(evaluation: "Evaluation") -> Table:
         f"{evaluation.source}, {evaluation.split}: {number(evaluation.n)} images, {PROTOCOLS[evaluation.protocol]}"
         + (f" on the grid by {evaluation.grid}" if evaluation.grid not in (None, "centred") else ""),
         left=("run", "test Q"),
-        right=("top-1 error, %", "95% interval", "top-5 error, %", "95% interval"),
+        right=("top-1 error, %", "95% interval", "class-balanced", "top-5 error, %", "95% interval"),
     )
     for errors in [*evaluation.per_run, *([evaluation.fused] if several else [])]:
         table.add_row(
@@ -35,6 +35,7 @@ def _error_table(evaluation: "Evaluation") -> Table:
             ", ".join(map(str, errors.scales)),
             percent(errors.top1_error, FINE),
             interval(errors.top1_error_ci95, FINE),
+            percent(errors.class_balanced_error, FINE),
             percent(errors.top5_error, FINE),
             interval(errors.top5_error_ci95, FINE),
         )
@@ -42,7 +43,9 @@ def _error_table(evaluation: "Evaluation") -> Table:
         table.title = Text(f"{table.title}, without {number(len(evaluation.unusable))} that cannot be used")
     calibration = percent(evaluation.calibration.expected_calibration_error, FINE)
     fused = " of the fused runs" if several else ""
-    table.caption = Text(" ".join([f"Expected calibration error{fused} {calibration}%.", *evaluation.notes]))
+    balanced = "Class-balanced: the mean of the classes' top-1 errors."
+    calibrated = f"Expected calibration error{fused} {calibration}%."
+    table.caption = Text(" ".join([balanced, calibrated, *evaluation.notes]))
     return table
 
 

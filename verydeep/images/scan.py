@@ -1,7 +1,7 @@
 """A look through a whole source before a training: unusable images, what it is made of, and duplicates."""
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -12,6 +12,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from verydeep.images.class_sizes import about_unequal_classes, images_per_class
 from verydeep.images.decode import UnusableImageError, decode_for
 from verydeep.images.open import open_for_training
 from verydeep.images.quarantine import Quarantine
@@ -149,12 +150,11 @@ def _look_at(source: Source, max_pixels: int, workers: int, report: Reporter) ->
 
 
 def _summary(split: str, source: Source, looks: list[_Look]) -> SplitScan:
-    counts = Counter(source.labels)
     sizes = [look.size for look in looks if look.size is not None]
     return SplitScan(
         split=split,
         images=len(source),
-        per_class={name: counts[label] for label, name in enumerate(source.classes)},
+        per_class=images_per_class(source),
         unusable={look.id: look.refusal.reason for look in looks if look.refusal is not None},
         grey=sum(look.grey for look in looks),
         shorter_side=_spread([min(size) for size in sizes]),
@@ -241,6 +241,8 @@ def _lists(scan: Scan) -> Iterator[str]:
 
 
 def _verdict(scan: Scan, max_bad: float) -> Iterator[str]:
+    if unequal := about_unequal_classes(scan.splits[0].per_class):
+        yield f"{unequal[0].upper()}{unequal[1:]}."
     too_many = [split.split for split in scan.splits if 100 * len(split.unusable) > max_bad * split.images]
     if too_many:
         yield f"Over {max_bad:g}% of {' and '.join(too_many)} cannot be used: a training would stop (--max-bad)."

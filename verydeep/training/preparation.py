@@ -7,6 +7,7 @@ from typing import cast
 import torch
 
 from verydeep.ilsvrc_classes import class_numbers
+from verydeep.images.class_sizes import about_unequal_classes, images_per_class
 from verydeep.images.colour import SAMPLE, ColourStatistics, colour_statistics, shift_components
 from verydeep.images.crops import TrainingView
 from verydeep.images.quarantine import Quarantine
@@ -63,6 +64,8 @@ def prepare(job: TrainingJob) -> tuple[TrainingState, list[str]]:
     step = state.progress.step
     lines = [*damaged, *_about_training(job, learner), *notes, _about_colours(job, colour)]
     lines += job.splits.inventory.lines()
+    if unequal := about_unequal_classes(images_per_class(job.splits.source("train"))):
+        lines.append(unequal)
     lines += [
         f"left out {counted(len(bad.reasons), 'image')} of {bad.split} that cannot be used: {job.out / QUARANTINE}"
         for bad in quarantines
