@@ -37,7 +37,8 @@ def test_of_several_seeds_pictures_and_three_sentences_come_first_then_findings_
     low, high = next(part for part in results["findings"][1]["parts"] if part["id"] == "d_against_a")["difference_ci95"]
     assert results["answer"][1] == (
         "D, with 16 weight layers, errs by 10.0 points less than A with 11; for networks trained again on other images "
-        f"the 95% interval goes from {-low:.1f} points less to {-high:.1f} points less."
+        f"the 95% interval of this comparison alone goes from {-low:.1f} points less to {-high:.1f} points less. That "
+        "stands with all claims counted."
     )
     assert results["answer"][2] == (
         "Not told: 'small filters beat large ones' and 'multi-crop is better than dense, both together are best', "
@@ -66,7 +67,36 @@ def test_networks_that_did_not_learn_are_named(tmp_path):
     learned, depth, _ = made_up(tmp_path, errors=errors)[2]["answer"]
     assert learned.startswith("Two of three networks of 11 to 16 weight layers learned")
     assert "they err on 20.0% (B) to 30.0% (A) of 200 test images; D does no better than guessing." in learned
-    assert depth.endswith(", but one of them does no better than guessing.")
+    assert depth.endswith("It tells nothing, since one of them does no better than guessing.")
+
+
+def test_the_lead_is_no_surer_than_the_verdict(tmp_path):
+    """An interval of one comparison may exclude 0 where the verdict, with all claims counted, is open."""
+    grid = Grid(seeds=3, only=("A", "A-LRN", "B", "C-256", "D-256", "E-256"), tables=(3,))
+    errors = {"A": 18.0, "B": 17.0, "C": 16.0, "D": 15.0, "E": 15.0}
+    results = made_up(tmp_path, grid=grid, errors=lambda name, _: errors[name[0]])[2]
+    part = next(part for part in results["findings"][1]["parts"] if part["id"] == "d_against_a")
+    assert part["difference_ci95"][1] < 0
+    assert part["networks"]["verdict"] == "cannot_be_told"
+    assert "of this comparison alone" in results["answer"][1]
+    assert results["answer"][1].endswith(
+        "With all claims counted it cannot be told that D errs less than A: there may be no difference."
+    )
+
+
+def test_what_starts_from_an_unfinished_training_is_unfinished(tmp_path):
+    grid = Grid(seeds=2, only=("A-256", "A-LRN-256", "B-256", "D-384"), tables=(3,))
+    page, markdown, results = made_up(tmp_path, grid=grid, errors=lambda name, _: 30.0, cut_off=("A-256",))
+    assert results["cut_off"] == ["A-256"]
+    assert results["unfinished"] == ["A-256", "B-256", "D-256", "D-384"]
+    assert results["findings"][1]["parts"][0]["unfinished"] == ["A-256", "B-256"]
+    said = (
+        "A-256 was cut off before the schedule had ended, and B-256, D-256 and D-384 start from a training that was "
+        "cut off"
+    )
+    for text in (page, markdown):
+        assert text.count(said) == 2  # at verdicts, how sure
+    assert results["how_sure"]["unfinished trainings"][0].startswith(said)
 
 
 def test_one_unfinished_training_is_told_at_its_verdicts_and_in_how_sure(tmp_path):
@@ -84,9 +114,9 @@ def test_one_unfinished_training_is_told_at_its_verdicts_and_in_how_sure(tmp_pat
             for heading in ("Findings", "How sure is this")
         )
         assert said in findings
-        assert "D-256 was cut off before the schedule of the learning rate had ended." in sure
+        assert "D-256 was cut off before the schedule had ended." in sure
         assert "D-256 was cut off" in results["answer"][1]
-    assert ">cut off<" in page.replace("\n", "")
+    assert ">unfinished<" in page.replace("\n", "")
     assert results["how_sure"]["unfinished trainings"][0] in results["limits"]
 
 

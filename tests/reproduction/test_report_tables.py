@@ -54,7 +54,7 @@ def test_three_seeds_and_everything(everything):
     assert row["top1_error"] == pytest.approx(16.5)
     low, high = row["top1_error_ci95"]
     assert 10 < low < 16 < 17 < high < 23
-    cells = ["[256;512]", "384", "16.5", f"{low:.1f} to {high:.1f}", "16.0, 16.5, 17.0", "2.0", "25.6", "8.1"]
+    cells = ["[256;512]", "384", "16.5", f"{low:.1f} to {high:.1f}", "16.0, 16.5, 17.0", "0.50", "2.0", "25.6", "8.1"]
     assert ["D", "dense", *cells] in html_table(page, "As Table 3")
     assert ["D", "dense", *cells] in markdown_table(markdown, "One test scale")[0]
     unseeded = [row for row in html_table(page, "As Table 3") if row[0] == "D (Glorot)"]
@@ -78,6 +78,30 @@ def test_an_interval_over_seeds_allows_for_how_they_differ(tmp_path):
     half = stats.t.ppf(0.975, 2) * 4 / 3**0.5
     assert 20 - 1.1 * half < low < 20 - 0.7 * half
     assert high == pytest.approx(40 - low)
+
+
+@pytest.mark.parametrize("why", ["did not learn", "cut off"])
+def test_intervals_do_not_allow_for_how_networks_vary_that_are_not_compared(tmp_path, why):
+    """A and D are the same with every seed; B varies, which the findings leave out, and so do tables."""
+
+    def error(name, seed):
+        return 20.0 if name[0] != "B" else 90.0 + 5 * seed if why == "did not learn" else 30.0 + 20 * seed
+
+    grid = Grid(only=("A-256", "B-256", "D-256"), tables=(3,), seeds=3)
+    cut_off = ("B-256",) if why == "cut off" else ()
+    results = made_up(tmp_path, grid=grid, errors=error, cut_off=cut_off)[2]
+    without = made_up(tmp_path / "without", grid=Grid(only=("D-256",), tables=(3,), seeds=3), errors=error)[2]
+    rows, alone = ({row["entry"]: row for row in one["tables"]["3"]} for one in (results, without))
+    for name in ("A-256 dense single", "D-256 dense single"):
+        assert rows[name]["top1_error_ci95"] == alone[name]["top1_error_ci95"]
+
+
+def test_every_network_has_its_standard_deviation_over_the_seeds(tmp_path):
+    grid = Grid(only=("A-256", "B-256"), tables=(3,), seeds=3)
+    page, markdown, results = made_up(tmp_path, grid=grid, errors=lambda name, seed: 20.0 + seed * (name[0] == "B"))
+    assert [row["sd_of_seeds"] for row in results["tables"]["3"]] == [0.0, 1.0]
+    for rows in (html_table(page, "As Table 3"), markdown_table(markdown, "One test scale")[0]):
+        assert [row[-4] for row in rows] == ["0.00", "1.00"]
 
 
 def test_tables_5_and_6_are_beside_the_papers(everything):
@@ -137,6 +161,7 @@ def test_the_numbers_are_there_as_json(small):
         "n": 200,
         "top1_error": 9.5,
         "of_seeds": [9.5],
+        "sd_of_seeds": None,
         "top1_error_ci95": row["top1_error_ci95"],
         "top5_error": 2.04,
         "paper_top1_error": 26.6,

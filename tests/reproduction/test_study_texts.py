@@ -109,7 +109,7 @@ def test_one_seed_and_trainings_that_were_cut_off_are_said():
         "One seed: this illustrates what can happen and does not show what mostly does."
     ]
     more = limits_of([run("A-256", 5, ended=False), run("D-256-paper-variance", diverged=NAN, ended=False)])
-    assert "had ended: A-256. With more epochs" in more[1]
+    assert "from a training that was: A-256. With more epochs" in more[1]
     assert more[2].endswith("ceased to be finite numbers: D-256-paper-variance.")
 
 

@@ -16,5 +16,6 @@ def findings(folder: Path, *, margin: float | None = None, json_file: JsonFile =
     """
     from verydeep.reproduction.kept_findings import findings_table, kept_findings
 
-    found = kept_findings(folder, margin=margin)
-    show({"findings": [one.to_dict() for one in found]}, json_file, findings_table(found))
+    kept = kept_findings(folder, margin=margin)
+    figures = {"findings": [one.to_dict() for one in kept.findings], "not_told": kept.not_told}
+    show(figures, json_file, kept.not_told or findings_table(kept.findings))

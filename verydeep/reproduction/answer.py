@@ -7,7 +7,7 @@ from verydeep.presentation.numbers import counted, duration, percent, plural
 from verydeep.reproduction.claims import CLAIMS
 from verydeep.reproduction.equivalent_command import words_of_command
 from verydeep.reproduction.findings import ComparedPart, Finding, Verdict
-from verydeep.reproduction.limits import listed
+from verydeep.reproduction.limits import listed, why_unfinished
 from verydeep.reproduction.results import GridResults
 from verydeep.reproduction.table_rows import EntryErrors
 
@@ -56,8 +56,11 @@ def _which_hold(results: GridResults) -> str:
 def _of_the_trained(results: GridResults) -> str:
     """Say what one seed tells, and that it tells nothing of networks trained again."""
     told = _verdicts({one.says: one.verdict_of_trained for one in results.findings})
-    cut_off = f" {_cut_off(results.unfinished)}, and tells nothing." if results.unfinished else ""
-    return f"With just these trained networks {told}; of networks trained again one seed tells nothing.{cut_off}"
+    unfinished = f" {why_unfinished(results.unfinished, results.cut_off)}: that tells nothing."
+    return (
+        f"With just these trained networks {told}; of networks trained again one seed tells nothing."
+        f"{unfinished if results.unfinished else ''}"
+    )
 
 
 def _verdicts(told: Mapping[str, Verdict]) -> str:
@@ -83,18 +86,24 @@ def _gain_of_depth(results: GridResults) -> str:
     whose = "networks trained again" if part.networks else "just these trained networks"
     return (
         f"{deep}, with {layers[deep]} weight layers, errs by {_signed(part.difference)} than {shallow} with "
-        f"{layers[shallow]}; for {whose} on other images the 95% interval goes from {low} to {high}{_doubt(part)}."
+        f"{layers[shallow]}; for {whose} on other images the 95% interval of this comparison alone goes from {low} to "
+        f"{high}. {_verdict_on(part, results.cut_off)}"
     )
 
 
-def _doubt(part: ComparedPart) -> str:
-    """Say why a difference may be none."""
-    low, high = part.difference_ci95
+def _verdict_on(part: ComparedPart, cut_off: Sequence[str]) -> str:
+    """Say what all claims together leave of a comparison, which its interval alone does not tell."""
     if part.unfinished:
-        return f", but {_cut_off(part.unfinished)}"
+        return f"It tells nothing, since {why_unfinished(part.unfinished, cut_off)}."
     if not part.learned:
-        return ", but one of them does no better than guessing"
-    return ", so there may be no difference" if low <= 0 <= high else ""
+        return "It tells nothing, since one of them does no better than guessing."
+    match (part.networks or part.trained).verdict:
+        case "holds":
+            return "That stands with all claims counted."
+        case "reversed":
+            return "That stands with all claims counted, against the paper."
+        case _:
+            return f"With all claims counted it cannot be told that {part.says}: there may be no difference."
 
 
 def _signed(points: float) -> str:
@@ -114,16 +123,12 @@ def _open(results: GridResults) -> str:
 
 def _reason(finding: Finding, results: GridResults) -> str:
     if finding.unfinished:
-        return _cut_off(finding.unfinished)
+        return why_unfinished(finding.unfinished, results.cut_off)
     if not all(part.learned for part in finding.parts):
         return "a network does no better than guessing"
     if len(finding.parts) < len(CLAIMS[finding.number - 1].parts):
         return "not all that it speaks of was trained and tested"
     return f"{counted(len(results.seeds), 'seed')} and {counted(results.best.n, 'image')} leave room for either answer"
-
-
-def _cut_off(trainings: Sequence[str]) -> str:
-    return f"{listed(trainings)} {plural('was', len(trainings), 'were')} cut off before the schedule had ended"
 
 
 def _learned(results: GridResults) -> str:

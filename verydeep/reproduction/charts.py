@@ -86,9 +86,9 @@ def error_against_depth(
                 panel.plot([], [], color=INK, linestyle="", marker=_MARKERS[scale], label=f"S = {written(scale)}")
         if len(scales) > 1:
             panel.legend()
-        cut_off = {known[name].label for name in unfinished}
+        marked = {known[name].label for name in unfinished}
         names = [
-            f"{label.replace(' ', chr(10))}\n{count}" + "\ncut off" * (label in cut_off)
+            f"{label.replace(' ', chr(10))}\n{count}" + "\nunfinished" * (label in marked)
             for label, count in layers.items()
         ]
         panel.set_xticks(range(len(layers)), names)

@@ -1,5 +1,6 @@
 """Findings of a reproduction from what it kept, without its runs and its images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +9,25 @@ from rich.text import Text
 
 from verydeep.machine.documents import read_json
 from verydeep.presentation.terminal import table_with
+from verydeep.reproduction.fair_tests import with_descendants
 from verydeep.reproduction.findings import Finding, findings
 from verydeep.reproduction.report import OUTCOMES, RESULTS
 from verydeep.reproduction.stored_tests import read_outcomes
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptFindings:
+    """The claims, decided once more."""
+
+    findings: tuple[Finding, ...]
+    not_told: str
+    """Reason why none was decided, if none was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Training:
+    name: str
+    start: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +37,15 @@ class _Results:
     guessing: float
     margin: float
     unfinished: tuple[str, ...]
+    """Those of before have in it only trainings that were themselves cut off."""
+    trainings: Sequence[_Training] = ()
+    not_told: str = ""
 
 
-def kept_findings(folder: Path, *, margin: float | None = None) -> tuple[Finding, ...]:
+def kept_findings(folder: Path, *, margin: float | None = None) -> KeptFindings:
     """Decide the claims from a folder's outcomes.npz, and from results.json how they are to be read.
+
+    Where the report could not decide, because not every test had the same images, say, nothing is decided here.
 
     Args:
         folder: what `reproduce` wrote.
@@ -37,8 +59,13 @@ def kept_findings(folder: Path, *, margin: float | None = None) -> tuple[Finding
         results = read_json(folder / RESULTS, _Results)
     except ValueError as error:
         raise ValueError(f"{error} (verydeep reproduce writes it)") from error
+    if results.not_told:
+        return KeptFindings(findings=(), not_told=results.not_told)
+    starts = {one.name: one.start for one in results.trainings}
+    unfinished = {*results.unfinished, *with_descendants(results.unfinished, starts)}
     margin = results.margin if margin is None else margin
-    return findings(outcomes, guessing=results.guessing, margin=margin, unfinished=results.unfinished)
+    found = findings(outcomes, guessing=results.guessing, margin=margin, unfinished=unfinished)
+    return KeptFindings(findings=found, not_told="")
 
 
 def findings_table(found: tuple[Finding, ...]) -> Table:

@@ -1,6 +1,6 @@
 """How sure a report is: sentences by topic on what a grid of this size can show and what it cannot."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from verydeep.networks.architecture import DOWNSAMPLING
@@ -44,7 +44,7 @@ def how_sure(results: GridResults) -> dict[str, list[str]]:
             "level (Holm). The intervals beside verdicts are of one comparison each and not corrected. 'Cannot be "
             "told' does not mean that there is no difference. docs/VERDICTS.md has the rules, and how often they err."
         ],
-        "unfinished trainings": _unfinished(results.unfinished),
+        "unfinished trainings": _unfinished(results),
         "what steered": [_steering(results)],
         "the lowest error": ["The lowest of many errors on the same images is lower than it would be on others."],
         "what networks start from": _starts(trainings),
@@ -57,6 +57,15 @@ def how_sure(results: GridResults) -> dict[str, list[str]]:
 def listed(names: Sequence[str]) -> str:
     """Write names as `A, B and C`."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def why_unfinished(trainings: Sequence[str], cut_off: Collection[str]) -> str:
+    """Say of unfinished trainings which were cut off and which start from one that was."""
+    own, later = ([name for name in trainings if (name in cut_off) is whether] for whether in (True, False))
+    said = [f"{listed(own)} {plural('was', len(own), 'were')} cut off before the schedule had ended"] if own else []
+    if later:
+        said.append(f"{listed(later)} {plural('starts', len(later), 'start')} from a training that was cut off")
+    return ", and ".join(said)
 
 
 def _images(results: GridResults) -> str:
@@ -148,12 +157,12 @@ def _left_out(unusable: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _unfinished(trainings: Sequence[str]) -> list[str]:
-    if not trainings:
+def _unfinished(results: GridResults) -> list[str]:
+    if not results.unfinished:
         return ["None: every training went to the end of its schedule."]
     return [
-        f"{listed(trainings)} {plural('was', len(trainings), 'were')} cut off before the schedule of the learning rate "
-        "had ended. No claim is told by them: give more epochs, or a schedule that ends."
+        f"{why_unfinished(results.unfinished, results.cut_off)}. No claim is told by them: give more epochs, or a "
+        "schedule that ends."
     ]
 
 

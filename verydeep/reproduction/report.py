@@ -16,7 +16,7 @@ from verydeep.reproduction.answer import answer, larger_run
 from verydeep.reproduction.charts import error_against_depth, gains_chart, learning_curves, written
 from verydeep.reproduction.claims import GAINS
 from verydeep.reproduction.grid import Grid
-from verydeep.reproduction.limits import how_sure, listed
+from verydeep.reproduction.limits import how_sure, listed, why_unfinished
 from verydeep.reproduction.paper_tables import PAPER_TABLES
 from verydeep.reproduction.plan_file import commands_of
 from verydeep.reproduction.results import GridResults, grid_results
@@ -77,7 +77,7 @@ def write_report(
         "studies": grid.studies,
         "protocols": PROTOCOLS,
     }
-    filters: dict[str, Callable[..., str]] = {"range": written, "listed": listed}
+    filters: dict[str, Callable[..., str]] = {"range": written, "listed": listed, "unfinished_because": why_unfinished}
     svgs = {f"{name}.svg": svg for name, svg in charts.items()}
     write_page(out, f"reproduction/{_MARKDOWN}", values, beside=svgs, **filters)
     numbers = {

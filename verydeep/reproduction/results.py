@@ -11,6 +11,8 @@ from verydeep.networks.arithmetic import describe
 from verydeep.networks.grids import PoolingGrid
 from verydeep.reproduction import paper
 from verydeep.reproduction.claims import GAINS
+from verydeep.reproduction.contrasts import Outcomes
+from verydeep.reproduction.fair_tests import with_descendants
 from verydeep.reproduction.findings import ComparedPart, Finding, findings
 from verydeep.reproduction.grid import Grid, Steer
 from verydeep.reproduction.plan_file import Command
@@ -199,8 +201,10 @@ class GridResults:
     """How many claims have each verdict."""
     verdicts_of_trained: Mapping[str, int]
     """Likewise, of just these trained networks."""
+    cut_off: tuple[str, ...]
+    """Trainings that ended, with some seed, before their schedule had."""
     unfinished: tuple[str, ...]
-    """Trainings that were cut off, with some seed, before their schedule had ended."""
+    """These, and all that start from them."""
     guessing: float
     """Error in percent of always saying the most frequent class."""
     margin: float
@@ -266,15 +270,14 @@ def grid_results(
     tested = next(iter(next(iter(tests.values())).values()))
     trainings = tuple(_trained_network(TRAININGS_BY_NAME[name], its) for name, its in runs.items())
     wrong = outcomes(grid.entries, tests)
-    contrasts, crop = contrasts_of_tests(wrong), first.recipe["crop"]
-    errors = {entry.name: entry_errors(entry, tests, contrasts, crop=crop) for entry in grid.entries}
-    unfinished = tuple(name for name, its in runs.items() if not all(run.schedule_ended for run in its.values()))
-    guessing = tested.guessing
-    paired = tested.n > 1 and len(wrong) == len(grid.entries) and len({one.shape for one in wrong.values()}) == 1
-    told = findings(wrong, guessing=guessing, margin=grid.margin, unfinished=unfinished) if paired else ()
-    source = _source_used(first, tested, grid)
+    cut_off = tuple(name for name, its in runs.items() if not all(run.schedule_ended for run in its.values()))
+    unfinished = with_descendants(cut_off, {one.name: one.start for one in grid.trainings})
+    contrasts = contrasts_of_tests(wrong, guessing=tested.guessing, unfinished=unfinished)
+    errors = {entry.name: entry_errors(entry, tests, contrasts, crop=first.recipe["crop"]) for entry in grid.entries}
+    not_told = _why_not_told(grid, wrong, tested.n)
+    told = () if not_told else findings(wrong, guessing=tested.guessing, margin=grid.margin, unfinished=unfinished)
     return GridResults(
-        source=source,
+        source=_source_used(first, tested, grid),
         recipe={name: value for name, value in first.recipe.items() if name not in _OF_EACH},
         seeds=tuple(folders),
         trainings=trainings,
@@ -285,11 +288,12 @@ def grid_results(
         findings=told,
         verdicts=dict(Counter(one.verdict for one in told)),
         verdicts_of_trained=dict(Counter(one.verdict_of_trained for one in told)),
+        cut_off=cut_off,
         unfinished=unfinished,
-        guessing=guessing,
+        guessing=tested.guessing,
         margin=grid.margin,
         grid=grid.grid,
-        not_told="" if paired else _NOT_THE_SAME if tested.n > 1 else _ONE_IMAGE,
+        not_told=not_told,
         best=min(errors.values(), key=lambda one: one.top1_error),
         best_network=best_network(grid, tests).name,
         results_compared=len(errors),
@@ -299,6 +303,14 @@ def grid_results(
         command=commands[-1].command if commands else command(),
         commands=commands,
     )
+
+
+def _why_not_told(grid: Grid, wrong: Outcomes, images: int) -> str:
+    """Return the reason why no claim can be tested; empty if there is none."""
+    if images < 2:
+        return _ONE_IMAGE
+    paired = len(wrong) == len(grid.entries) and len({one.shape for one in wrong.values()}) == 1
+    return "" if paired else _NOT_THE_SAME
 
 
 def _source_used(record: Record, tested: StoredTest, grid: Grid) -> SourceUsed:

@@ -109,6 +109,12 @@ def trainings_of_studies(names: Sequence[StudyName], networks: Collection[str]) 
     return tuple(one for one in _KNOWN.values() if one.name in wanted)
 
 
+def with_its_starts(training: GridTraining) -> tuple[GridTraining, ...]:
+    """Return a training, the one that it starts from, and so on to the one from random weights."""
+    start = training.start and _KNOWN.get(training.start)
+    return (training, *with_its_starts(start)) if start else (training,)
+
+
 def tests_of_studies(names: Sequence[StudyName], networks: Collection[str]) -> tuple[Entry, ...]:
     """Return the tests of some studies, each once: every training that is looked at, densely at one scale."""
     tests = (

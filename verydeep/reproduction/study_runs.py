@@ -8,13 +8,13 @@ from typing import Any
 from verydeep.machine import atomic
 from verydeep.machine.documents import read_json
 from verydeep.networks.architecture import Architecture
+from verydeep.reproduction.fair_tests import has_learned
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.paper_tables import Entry, one_scale
 from verydeep.reproduction.stored_tests import StoredTest, file_of_test, read_test
-from verydeep.reproduction.studies import Study, looked_at, on_training_images
+from verydeep.reproduction.studies import Study, looked_at, on_training_images, with_its_starts
 from verydeep.reproduction.trainings import GridTraining
 from verydeep.runs.record import read_metrics, read_record
-from verydeep.statistics import wilson_interval
 from verydeep.training.norms import StepNorms, read_norms
 from verydeep.training.recipe import recipe_from, schedule_ended
 
@@ -39,6 +39,7 @@ class StudyRun:
     diverged: str | None
     """What was said when its numbers ceased to be finite, if they did; then it is not tested."""
     schedule_ended: bool
+    """Its own, and that of every training that it starts from."""
     norms: Sequence[StepNorms]
     """Of recorded steps; none where they were not recorded."""
     test: StoredTest | None
@@ -48,7 +49,7 @@ class StudyRun:
     @property
     def learned(self) -> bool:
         """Whether its test error is surely below that of always saying the most frequent class."""
-        return self.test is not None and wilson_interval(self.test.wrong)[1] < self.test.guessing
+        return self.test is not None and has_learned(self.test.wrong, self.test.guessing)
 
     def to_dict(self, *, norms: bool) -> dict[str, Any]:
         """Return a plain dictionary, ready for JSON, on request with the norms of every layer."""
@@ -86,8 +87,7 @@ def study_runs(study: Study, *, grid: Grid, folders: Mapping[int, Path], out: Pa
 
 
 def _study_run(study: Study, training: GridTraining, *, seed: int, folder: Path, out: Path) -> StudyRun:
-    record, epochs, diverged = read_record(folder), read_metrics(folder), why_diverged(folder)
-    recipe = recipe_from(record.recipe)
+    record, diverged = read_record(folder), why_diverged(folder)
 
     def test(entry: Entry) -> StoredTest | None:
         return None if diverged is not None else read_test(file_of_test(out, entry, seed))
@@ -95,15 +95,21 @@ def _study_run(study: Study, training: GridTraining, *, seed: int, folder: Path,
     return StudyRun(
         training=training,
         seed=seed,
-        first_weights=FROM_A if training.init else recipe.init,
+        first_weights=FROM_A if training.init else recipe_from(record.recipe).init,
         architecture=record.architecture,
         images=record.images["train"],
-        loss=tuple(epoch["loss"] for epoch in epochs),
+        loss=tuple(epoch["loss"] for epoch in read_metrics(folder)),
         diverged=diverged,
-        schedule_ended=schedule_ended(recipe, [epoch["validation_error"] for epoch in epochs]),
+        schedule_ended=all(_schedule_ended(folder.parent / one.name) for one in with_its_starts(training)),
         norms=tuple(read_norms(folder)),
         test=test(one_scale(training.name)),
         on_training_images=test(on_training_images(training.name)) if study.on_training_images else None,
+    )
+
+
+def _schedule_ended(run: Path) -> bool:
+    return schedule_ended(
+        recipe_from(read_record(run).recipe), [epoch["validation_error"] for epoch in read_metrics(run)]
     )
 
 

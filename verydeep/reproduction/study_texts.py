@@ -118,7 +118,8 @@ def limits_of(runs: Sequence[StudyRun]) -> list[str]:
     ]
     if brief:
         sentences.append(
-            f"Cut off before the schedule of the learning rate had ended: {listed(brief)}. With more epochs they may "
+            "Cut off before the schedule of the learning rate had ended, or started from a training that was: "
+            f"{listed(brief)}. With more epochs they may "
             "come out differently."
         )
     if lost:

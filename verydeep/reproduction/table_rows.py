@@ -1,7 +1,8 @@
 """Lines of the report's tables: errors over the seeds, with intervals, beside the paper's."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from statistics import stdev
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from verydeep.evaluation.protocols import Method
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.reproduction import paper
 from verydeep.reproduction.contrasts import Contrasts, Outcomes
+from verydeep.reproduction.fair_tests import fair_tests
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.paper_tables import PAPER_TABLES, Entry
 from verydeep.reproduction.stored_tests import StoredTest, StoredTests
@@ -33,6 +35,8 @@ class EntryErrors:
     n: int
     top1_error: float
     of_seeds: tuple[float, ...]
+    sd_of_seeds: float | None
+    """Standard deviation of the error from seed to seed, percentage points; None with one seed."""
     top1_error_ci95: tuple[float, float] | None
     """None where the seeds had different images."""
     top5_error: float | None
@@ -71,10 +75,16 @@ def outcomes(entries: Iterable[Entry], tests: StoredTests) -> Outcomes:
     return {name: np.stack(of_seeds) for name, of_seeds in wrong.items() if len(set(map(len, of_seeds))) == 1}
 
 
-def contrasts_of_tests(wrong: Outcomes) -> dict[str, Contrasts]:
-    """Return for each test the contrasts of all that have its images and seeds, which tell together how seeds vary."""
+def contrasts_of_tests(wrong: Outcomes, *, guessing: float, unfinished: Collection[str]) -> dict[str, Contrasts]:
+    """Return for each test the contrasts of all that have its images and seeds.
+
+    How seeds vary is told together by those that can be compared, as for the findings: networks that learned and are
+    not in `unfinished`.
+    """
+    fair = fair_tests(wrong, guessing=guessing, unfinished=unfinished)
     shapes = {one.shape for one in wrong.values()}
-    alike = [Contrasts({name: one for name, one in wrong.items() if one.shape == shape}) for shape in shapes]
+    same = [{name: one for name, one in wrong.items() if one.shape == shape} for shape in shapes]
+    alike = [Contrasts(tests, pooled=fair & tests.keys()) for tests in same]
     return {name: contrasts for contrasts in alike for name in contrasts.outcomes}
 
 
@@ -95,6 +105,7 @@ def entry_errors(entry: Entry, tests: StoredTests, contrasts: Mapping[str, Contr
         n=first.n,
         top1_error=sum(one.top1_error for one in of_seeds) / len(of_seeds),
         of_seeds=tuple(one.top1_error for one in of_seeds),
+        sd_of_seeds=stdev(one.top1_error for one in of_seeds) if len(of_seeds) > 1 else None,
         top1_error_ci95=_interval(entry, of_seeds, contrasts.get(entry.name)),
         top5_error=sum(top5) / len(of_seeds) if len(top5) == len(of_seeds) else None,
     )
