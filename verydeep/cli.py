@@ -24,6 +24,7 @@ from verydeep.commands.predict import predict
 from verydeep.commands.push import push
 from verydeep.commands.reproduce import reproduce
 from verydeep.commands.scan import scan
+from verydeep.commands.serve import serve
 from verydeep.commands.train import train
 from verydeep.commands.transfer import transfer
 from verydeep.images.tolerance import TooManyBadImagesError
@@ -47,7 +48,7 @@ app = App(
     "digits: 1,797 real handwritten digits that need no download.",
 )
 
-_NETWORKS = describe, scan, train, evaluate, compare, predict, import_, export, push
+_NETWORKS = describe, scan, train, evaluate, compare, predict, serve, import_, export, push
 _EXPERIMENTS = reproduce, findings, features, transfer, localise
 for verb in (*_NETWORKS, *_EXPERIMENTS):
     app.command(verb)

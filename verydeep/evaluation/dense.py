@@ -19,7 +19,6 @@ _POSITIONS_AT_ONCE = 4096
 """Positions of a score map at once; each holds the outputs of fc6 and fc7."""
 
 
-@torch.inference_mode()
 def dense_posteriors(
     net: ScoringNetwork,
     images: Num[Tensor, "B 3 H W"],
@@ -33,10 +32,24 @@ def dense_posteriors(
     The score map is averaged over space, then comes the soft-max, then the average with the mirror image. Images of
     more than `limits.image` pixels go through in tiles. The network is put into its testing mode.
     """
+    return dense_posteriors_and_map(net, images, mirror=mirror, limits=limits, grid=grid)[0]
+
+
+@torch.inference_mode()
+def dense_posteriors_and_map(
+    net: ScoringNetwork,
+    images: Num[Tensor, "B 3 H W"],
+    *,
+    mirror: bool,
+    limits: PixelLimits = NO_LIMITS,
+    grid: PoolingGrid = "centred",
+) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K h w"]]:
+    """Return what `dense_posteriors` does, and the score map of the images, not mirrored, from the same pass."""
     net.eval()
     views = [images, images.flip(-1)] if mirror else [images]
-    posteriors = _score_map(net, views, limits.image, grid).mean(dim=(2, 3)).softmax(dim=1).cpu()
-    return posteriors.unflatten(0, (len(views), len(images))).mean(dim=0)
+    scores = _score_map(net, views, limits.image, grid)
+    posteriors = scores.mean(dim=(2, 3)).softmax(dim=1).cpu()
+    return posteriors.unflatten(0, (len(views), len(images))).mean(dim=0), scores[: len(images)]
 
 
 @torch.inference_mode()

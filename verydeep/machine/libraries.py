@@ -17,7 +17,11 @@ EXTRAS = {
     "onnxruntime": "onnx",
     "openvino": "openvino",
     "pillow_heif": "heif",
+    "prometheus_client": "serve",
     "pyarrow": "parquet",
+    "python_multipart": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
     "yaml": "yaml",
 }
 """Package to extra, as pyproject.toml declares them."""

@@ -154,7 +154,7 @@ def _of_piece(job: _Job, indices: range, processes: Processes, decoder: pieces.D
     quarantine = Quarantine(len(piece), job.tolerance)
     context = PassContext(source=piece, quarantine=quarantine, processes=processes, opened=decoder)
     posteriors = averages([protocol_passes(job.model.net, job.protocol, name=job.name)], context).values
-    best = [_best(posterior, job.top) for posterior in posteriors[0]] if processes.first else []
+    best = [most_probable(posterior, job.top) for posterior in posteriors[0]] if processes.first else []
     pictures = _pictures(job, piece, best, processes) if job.maps is not None else {}
     predictions = []
     for row, labels in enumerate(best):
@@ -172,7 +172,7 @@ def _of_piece(job: _Job, indices: range, processes: Processes, decoder: pieces.D
     return predictions
 
 
-def _best(posterior: NDArray[np.float64], top: int) -> list[int]:
+def most_probable(posterior: NDArray[np.float64], top: int) -> list[int]:
     """Return the labels of the most probable classes; none for an image that cannot be used."""
     if np.isnan(posterior[0]):
         return []

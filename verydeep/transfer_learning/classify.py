@@ -85,17 +85,37 @@ def _classifications(
         start, at_once = 0, min(pieces.FIRST_IMAGES, most)
         while start < len(source):
             began, indices = time.monotonic(), range(start, min(start + at_once, len(source)))
-            chunks = [extract(one, indices, images) for one, images in zip(extractions, decoders, strict=True)]
+            found = classified(classifier, extractions, decoders, indices, top)
             seconds = time.monotonic() - began
-            errors = {refusal.name: refusal.reason for chunk in chunks for refusal in chunk.refusals}
-            vectors = [dict(zip(chunk.indices, chunk.values[PENULTIMATE], strict=True)) for chunk in chunks]
-            for index in indices:
-                name = source.ids[index]
-                if name in errors:
-                    yield Classification(image=name, classes=(), scores=(), error=errors[name])
-                else:
-                    yield _classification(classifier, name, [of_network[index] for of_network in vectors], top)
+            yield from found
             start, at_once = indices.stop, min(pieces.next_piece(at_once, seconds), most)
+
+
+def classified(
+    classifier: FeatureClassifier,
+    extractions: Sequence[Extraction],
+    decoders: Sequence[pieces.Decoder],
+    indices: range,
+    top: int,
+) -> list[Classification]:
+    """Return the classifications of some images of the extractions' source, one decoder for each extraction.
+
+    Raises:
+        WorkerDiedError: a worker was killed, for example.
+        ValueError: a network's activations are not finite.
+    """
+    source = extractions[0].source
+    chunks = [extract(one, indices, images) for one, images in zip(extractions, decoders, strict=True)]
+    errors = {refusal.name: refusal.reason for chunk in chunks for refusal in chunk.refusals}
+    vectors = [dict(zip(chunk.indices, chunk.values[PENULTIMATE], strict=True)) for chunk in chunks]
+    found = []
+    for index in indices:
+        name = source.ids[index]
+        if name in errors:
+            found.append(Classification(image=name, classes=(), scores=(), error=errors[name]))
+        else:
+            found.append(_classification(classifier, name, [of_network[index] for of_network in vectors], top))
+    return found
 
 
 def _decoding(one: Extraction, source: Source) -> AbstractContextManager[pieces.Decoder]:

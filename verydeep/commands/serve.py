@@ -1,0 +1,74 @@
+"""The verb `serve`."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from verydeep.evaluation.protocols import Method, Scales
+from verydeep.machine.errors import say
+from verydeep.machine.libraries import library
+from verydeep.machine.runtime import Device
+from verydeep.networks.grids import PoolingGrid
+from verydeep.serving.options import Access, Limits, Listening
+
+_LIBRARIES = ("starlette", "uvicorn", "prometheus_client", "python_multipart")
+
+_KEPT_PRIMITIVES = "64"
+"""oneDNN's usual 1,024 of them, one for each layer and size of image, grow to hundreds of megabytes."""
+
+ListeningOptions = Annotated[Listening, Parameter(name="*", group="Listening")]
+LimitOptions = Annotated[Limits, Parameter(name="*", group="Limits")]
+AccessOptions = Annotated[Access, Parameter(name="*", group="Access")]
+
+
+def serve(
+    run: Path,
+    *,
+    name: str | None = None,
+    protocol: Method | None = None,
+    scales: Sequence[int] | Scales | None = None,
+    grid: PoolingGrid | None = None,
+    device: Device = "auto",
+    listening: ListeningOptions = Listening(),
+    limits: LimitOptions = Limits(),
+    access: AccessOptions = Access(),
+) -> None:
+    """Answer what images show, over HTTP: a page for people at /, and POST /v1/predict for programs.
+
+    It listens on this machine only unless --host says otherwise, and ends after SIGTERM or Ctrl-C, when all that it has
+    accepted is answered. GET /openapi.json describes all paths.
+
+    Args:
+        run: A run folder, hub:NAME, a file that verydeep export wrote, or a classifier of features.
+        name: Name of the model on the page and in paths of /v2. By default that of RUN.
+        protocol: As for predict; a classifier of features takes none of these three.
+        scales: As for predict.
+        grid: As for predict.
+        device: Device of the network; auto takes CUDA, else MPS, else the CPU.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _KEPT_PRIMITIVES)  # read when PyTorch is loaded
+    for one in _LIBRARIES:
+        library(one, needed_by="verydeep serve")
+    from verydeep.machine.runtime import Runtime
+    from verydeep.serving.served_model import served_model
+    from verydeep.serving.server import serve as serve_forever
+    from verydeep.serving.service import Service
+
+    name = _name(str(run)) if name is None else name
+    if name != _name(name):
+        raise ValueError(f"--name has letters, digits, '.', '_' and '-' only, not {name!r}")
+    model = served_model(run, protocol=protocol, scales=scales, grid=grid, runtime=Runtime(device=device))
+    service = Service(model, name, limits, access)
+    for note in model.notes:
+        say(note)
+    serve_forever(service, listening, say)
+
+
+def _name(run: str) -> str:
+    """Return the last part of a name or path, as it can stand in a path."""
+    last = Path(run).resolve().name if Path(run).exists() else run.rpartition("/")[2]
+    return re.sub(r"[^A-Za-z0-9._-]", "-", last).strip(".") or "model"

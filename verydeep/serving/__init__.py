@@ -1,0 +1,1 @@
+"""One model as a service: a page and programs' requests, over HTTP."""

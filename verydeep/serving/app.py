@@ -1,0 +1,188 @@
+"""The ASGI application: which path is answered by what, and what all answers have in common."""
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from verydeep.serving.answers import json_answer
+from verydeep.serving.inference_protocol import inference_routes
+from verydeep.serving.metrics import CONTENT_TYPE
+from verydeep.serving.openapi import openapi
+from verydeep.serving.page_requests import answer_form, answer_page
+from verydeep.serving.predict_request import answer_predict
+from verydeep.serving.refusals import RefusedRequestError, busy
+from verydeep.serving.service import Service, given_key
+
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
+
+_LOGGER = logging.getLogger("verydeep.serving")
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def application(service: Service) -> ASGIApp:
+    """Return the service as an ASGI application, which any server of such applications can run."""
+    routes = [*_open_routes(service), *_keyed(service, _keyed_routes(service))]
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=service.access.allow_origin,
+        allow_methods=["GET", "POST"],
+        allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+        expose_headers=["X-Request-ID", "Retry-After"],
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        middleware=[cors] if service.access.allow_origin else [],
+        exception_handlers={RefusedRequestError: _refused, HTTPException: _http_error, Exception: _failed},
+    )
+    return _observed(app, service, {route.path for route in routes})
+
+
+def _open_routes(service: Service) -> list[Route]:
+    """Return what needs no key; the form asks for one itself."""
+
+    async def alive(_: Request) -> Response:
+        return json_answer({"live": True})
+
+    async def ready(_: Request) -> Response:
+        if service.ready:
+            return json_answer({"ready": True})
+        if service.draining:
+            raise busy("draining", "the service is ending: ask another one", seconds=service.limits.deadline)
+        raise busy("not_ready", "the model is being prepared: try again in a few seconds")
+
+    async def description(_: Request) -> Response:
+        return json_answer(openapi(service))
+
+    async def page(request: Request) -> Response:
+        return await (answer_form if request.method == "POST" else answer_page)(service, request)
+
+    return [
+        Route("/", page, methods=["GET", "POST"]),
+        Route("/healthz", alive),
+        Route("/readyz", ready),
+        Route("/v2/health/live", alive),
+        Route("/v2/health/ready", ready),
+        Route("/openapi.json", description),
+    ]
+
+
+def _keyed_routes(service: Service) -> list[Route]:
+    async def predict(request: Request) -> Response:
+        return await answer_predict(service, request)
+
+    async def model(_: Request) -> Response:
+        return json_answer(service.about())
+
+    async def metrics(_: Request) -> Response:
+        return PlainTextResponse(service.metrics.text(), media_type=CONTENT_TYPE)
+
+    return [
+        Route("/v1/predict", predict, methods=["POST"]),
+        Route("/v1/model", model),
+        Route("/metrics", metrics),
+        *inference_routes(service),
+    ]
+
+
+def _keyed(service: Service, routes: list[Route]) -> list[Route]:
+    """Return routes that check the key before anything is read."""
+
+    def keyed(endpoint: Endpoint) -> Endpoint:
+        async def checked(request: Request) -> Response:
+            service.check_key(given_key(request.headers))
+            return await endpoint(request)
+
+        return checked
+
+    return [Route(route.path, keyed(route.endpoint), methods=list(route.methods or ())) for route in routes]
+
+
+def _observed(app: ASGIApp, service: Service, paths: set[str]) -> ASGIApp:
+    """Return an application whose answers have an id and common headers, and are counted."""
+
+    async def observed(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        state["arrived"], state["request_id"], status = time.monotonic(), _request_id(scope), 500
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = state["request_id"]
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await app(scope, receive, sent)
+        finally:
+            path = _path_label(scope["path"], service.name, paths)
+            method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "OPTIONS") else "other"
+            service.metrics.requests.labels(method, path, str(status)).inc()
+            service.metrics.seconds.labels(path).observe(time.monotonic() - state["arrived"])
+
+    return observed
+
+
+def _path_label(path: str, name: str, paths: set[str]) -> str:
+    """Return the path as figures have it: whatever else is asked for must not fill the memory."""
+    known = path.replace(f"/v2/models/{name}", "/v2/models/{name}", 1)
+    return known if known in paths else "other"
+
+
+def _request_id(scope: Scope) -> str:
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    text = str(given.decode("latin-1"))
+    return text if _REQUEST_ID.fullmatch(text) else secrets.token_hex(8)
+
+
+def _error(request: Request, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
+    body: dict[str, Any] = {"error": message, "code": code, "request_id": request.state.request_id}
+    return json_answer(body, status=status, headers=headers)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedRequestError)
+    return _error(request, error.status, error.code, error.message, error.headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = _CODES.get(error.status_code, "bad_request")
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return _error(request, error.status_code, code, message, dict(error.headers or {}))
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    _LOGGER.error("request %s: %s: %s", request.state.request_id, type(error).__name__, error)
+    return _error(request, 500, "internal", "the service has failed: its log says why")

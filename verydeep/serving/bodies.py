@@ -1,0 +1,153 @@
+"""Bodies of requests: room is reserved before they are read, time and size are limited, nothing goes to disk."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from verydeep.serving.options import Limits
+from verydeep.serving.refusals import RefusedRequestError, bad_request, busy, client_gone, too_large
+
+_MOST_FIELDS = 8
+"""Parts of a form that are no files."""
+
+
+class Part(NamedTuple):
+    """One part of a multipart body."""
+
+    field: str
+    file_name: str | None
+    """None for a part that is no file."""
+    data: bytes
+
+
+class Bodies:
+    """All bodies that are held at one time."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.held = 0
+        """Bytes that are reserved."""
+
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """Yield the body of a request; its room is kept until the block ends.
+
+        Raises:
+            RefusedRequestError: it is too large, too slow or encoded, there is no room for it, or the client has left.
+        """
+        size = _announced(request, self._limits.body_bytes)
+        if self.held + size > self._limits.bodies_bytes:
+            raise busy("bodies_full", "the service holds as many bytes of requests as it may: try again later")
+        self.held += size
+        try:
+            yield await self._read(request)
+        finally:
+            self.held -= size
+
+    async def _read(self, request: Request) -> bytes:
+        body, most = bytearray(), self._limits.body_bytes
+        try:
+            async with asyncio.timeout(self._limits.body_seconds):
+                async for chunk in request.stream():
+                    if len(body) + len(chunk) > most:
+                        raise too_large(most)
+                    body += chunk
+        except TimeoutError:
+            message = f"the body did not arrive within {self._limits.body_seconds:g} seconds"
+            raise RefusedRequestError(408, "slow_body", message, headers={"Connection": "close"}) from None
+        except ClientDisconnect:
+            raise client_gone() from None
+        return bytes(body)
+
+
+def _announced(request: Request, most: int) -> int:
+    """Return how many bytes to reserve: as many as the request says, or as many as are allowed if it says nothing."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise RefusedRequestError(415, "unsupported_encoding", "bodies are taken without Content-Encoding only")
+    said = request.headers.get("content-length")
+    if said is None:
+        return most
+    if not (said.isascii() and said.isdigit() and len(said) < 20):
+        raise bad_request("Content-Length is not a number of bytes")
+    if int(said) > most:
+        raise too_large(most)
+    return int(said)
+
+
+def parts_of(body: bytes, content_type: str, *, most_files: int) -> list[Part]:
+    """Return the parts of a multipart body.
+
+    Raises:
+        RefusedRequestError: it is not one, or has too many parts.
+    """
+    _, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise bad_request("multipart/form-data needs a boundary")
+    collector = _Collector(most_files)
+    try:
+        # Sizes are bounded already: the whole body is in memory.
+        parser = MultipartParser(boundary, collector.callbacks())  # type: ignore[arg-type]
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise bad_request(f"the body is not multipart/form-data: {error}") from None
+    if not collector.ended:
+        raise bad_request("the multipart body ends before its last boundary")
+    return collector.parts
+
+
+class _Collector:
+    """Collects what the parser finds."""
+
+    def __init__(self, most_files: int) -> None:
+        self.parts: list[Part] = []
+        self.ended = False
+        self._most_files = most_files
+        self._name, self._value = bytearray(), bytearray()
+        self._headers: dict[bytes, bytes] = {}
+        self._data = bytearray()
+
+    def callbacks(self) -> dict[str, object]:
+        """Return the functions that the parser calls."""
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+            "on_header_end": self._header_end,
+            "on_part_data": lambda data, start, end: self._data.extend(data[start:end]),
+            "on_part_end": self._end,
+            "on_end": self._all,
+        }
+
+    def _begin(self) -> None:
+        files = sum(part.file_name is not None for part in self.parts)
+        if files >= self._most_files + 1 or len(self.parts) - files > _MOST_FIELDS:
+            raise self._too_many()
+        self._headers, self._data = {}, bytearray()
+
+    def _header_end(self) -> None:
+        self._headers[bytes(self._name).lower()] = bytes(self._value)
+        self._name, self._value = bytearray(), bytearray()
+
+    def _end(self) -> None:
+        kind, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        if kind != b"form-data" or b"name" not in options:
+            raise bad_request("a part of the multipart body has no Content-Disposition: form-data with a name")
+        file_name = options.get(b"filename")
+        name = None if file_name is None else file_name.decode(errors="replace")
+        self.parts.append(Part(options[b"name"].decode(errors="replace"), name, bytes(self._data)))
+        if sum(part.file_name is not None for part in self.parts) > self._most_files:
+            raise self._too_many()
+
+    def _all(self) -> None:
+        self.ended = True
+
+    def _too_many(self) -> RefusedRequestError:
+        message = f"one request takes up to {self._most_files} images and {_MOST_FIELDS} fields"
+        return RefusedRequestError(413, "too_many_images", message)

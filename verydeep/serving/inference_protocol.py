@@ -1,0 +1,244 @@
+"""The open inference protocol (v2), as clients of KServe and Triton speak it: images as tensors of BYTES.
+
+Specification: https://github.com/kserve/open-inference-protocol. Tensors in binary follow Triton's extension
+`binary_tensor_data`.
+"""
+
+import base64
+import binascii
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from verydeep.images.decode import UnusableImageError
+from verydeep.machine.documents import json_text, parse_json
+from verydeep.machine.errors import escaped, one_line
+from verydeep.serving.answers import json_answer
+from verydeep.serving.predict_request import TOP, checked_top
+from verydeep.serving.refusals import RefusedRequestError, bad_request, busy, unusable
+from verydeep.serving.served_model import Wanted
+from verydeep.serving.service import Service
+from verydeep.version import __version__
+
+_HEADER = "Inference-Header-Content-Length"
+
+_INPUT = "images"
+
+_VERSION = "1"
+
+_SHOWN = 100
+"""Characters of a name that are repeated in a message."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Input:
+    name: str
+    shape: tuple[int, ...]
+    datatype: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    data: list[Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Output:
+    name: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inference:
+    """What a request says."""
+
+    inputs: tuple[_Input, ...]
+    outputs: tuple[_Output, ...] = ()
+    parameters: dict[str, Any] = field(default_factory=dict)
+    id: str | None = None
+
+
+def inference_routes(service: Service) -> list[Route]:
+    """Return the routes that need a key; /v2/health needs none."""
+
+    async def server(_: Request) -> Response:
+        return json_answer({"name": "verydeep", "version": __version__, "extensions": ["binary_tensor_data"]})
+
+    async def metadata(request: Request) -> Response:
+        _check_version(request)
+        return json_answer(_metadata(service))
+
+    async def ready(request: Request) -> Response:
+        _check_version(request)
+        if not service.ready:
+            raise busy("not_ready", "the model is not ready")
+        return json_answer({"name": service.name, "ready": True})
+
+    async def infer(request: Request) -> Response:
+        _check_version(request)
+        return await _infer(service, request)
+
+    model = f"/v2/models/{service.name}"
+    routes = [Route("/v2", server)]
+    for place in (model, f"{model}/versions/{{version}}"):
+        routes += [Route(place, metadata), Route(f"{place}/ready", ready)]
+        routes.append(Route(f"{place}/infer", infer, methods=["POST"]))
+    return routes
+
+
+def _check_version(request: Request) -> None:
+    version = request.path_params.get("version", _VERSION)
+    if version != _VERSION:
+        raise RefusedRequestError(404, "not_found", f"there is version {_VERSION} of this model only")
+
+
+def _metadata(service: Service) -> dict[str, Any]:
+    return {
+        "name": service.name,
+        "versions": [_VERSION],
+        "platform": "verydeep",
+        "inputs": [{"name": _INPUT, "datatype": "BYTES", "shape": [-1]}],
+        "outputs": [
+            {"name": "classes", "datatype": "BYTES", "shape": [-1, -1]},
+            {"name": service.model.numbers, "datatype": "FP64", "shape": [-1, -1]},
+        ],
+    }
+
+
+async def _infer(service: Service, request: Request) -> Response:
+    async with service.bodies.body(request) as body:
+        said, rest = _parsed(body, request.headers.get(_HEADER))
+        images = _images(said, rest, service.limits.max_images)
+        asked = _outputs(said, ("classes", service.model.numbers))
+        top = checked_top(str(said.parameters.get("top", TOP)), service)
+        wanted = [Wanted(f"image {number}", top) for number in range(len(images))]
+        found = await service.predictions(request, images, wanted)
+    refusals = [one for one in found if isinstance(one, UnusableImageError)]
+    if refusals:
+        raise unusable("; ".join(map(str, refusals)))
+    predictions = [one for one in found if not isinstance(one, UnusableImageError)]
+    return _response(service, said, asked, predictions, min(top, len(service.model.classes)))
+
+
+def _parsed(body: bytes, header: str | None) -> tuple[_Inference, memoryview]:
+    """Return what the request says, and the bytes of its binary tensors."""
+    length = len(body)
+    if header is not None:
+        if not (header.isascii() and header.isdigit() and len(header) < 20 and int(header) <= length):
+            raise bad_request(f"{_HEADER} is not a number of bytes of the body")
+        length = int(header)
+    try:
+        said = parse_json(body[:length], _Inference)
+    except ValueError as error:
+        raise bad_request(f"the request is not one of the inference protocol: {one_line(error)}") from None
+    return said, memoryview(body)[length:]
+
+
+def _images(said: _Inference, rest: memoryview, most: int) -> list[bytes]:
+    if [one.name for one in said.inputs] != [_INPUT] or said.inputs[0].datatype != "BYTES":
+        raise bad_request(f"the model has one input, {_INPUT!r}, of datatype BYTES")
+    (given,) = said.inputs
+    size = given.parameters.get("binary_data_size")
+    if size is not None:
+        if size != len(rest) or isinstance(size, bool):
+            raise bad_request(f"binary_data_size is {escaped(str(size))[:_SHOWN]}, but {len(rest):,} bytes follow")
+        images = list(_binary(rest, most))
+    elif given.data is None or len(rest):
+        raise bad_request("the input has no data" if given.data is None else "bytes follow that no input names")
+    else:
+        images = [_from_text(one) for one in _flat(given.data, most)]
+    # Triton's clients send [N] or, for models with batches, [N, 1].
+    if given.shape not in ((len(images),), (len(images), 1)):
+        raise bad_request(
+            f"the shape {list(given.shape[:4])} does not go with {len(images)} images: it is [N] or [N, 1]"
+        )
+    if not images:
+        raise bad_request("there is no image in the input")
+    return images
+
+
+def _binary(rest: memoryview, most: int) -> Iterator[bytes]:
+    """Yield the elements of a tensor of BYTES: each begins with its length in 4 bytes."""
+    at = count = 0
+    while at < len(rest):
+        count += 1
+        _check_count(count, most)
+        if at + 4 > len(rest):
+            raise bad_request("the tensor ends within an element")
+        (length,) = struct.unpack_from("<I", rest, at)
+        at += 4
+        if at + length > len(rest):
+            raise bad_request("the tensor ends within an element")
+        yield bytes(rest[at : at + length])
+        at += length
+
+
+def _check_count(count: int, most: int) -> None:
+    if count > most:
+        raise RefusedRequestError(413, "too_many_images", f"one request takes up to {most} images")
+
+
+def _flat(data: Sequence[Any], most: int) -> list[Any]:
+    """Return the elements of a tensor in JSON, which may be flat or nested."""
+    _check_count(len(data), most)
+    return [one[0] if isinstance(one, list) and len(one) == 1 else one for one in data]
+
+
+def _from_text(element: object) -> bytes:
+    try:
+        if isinstance(element, str):
+            return base64.b64decode(element, validate=True)
+    except (binascii.Error, ValueError):
+        pass
+    raise bad_request("images in JSON are text in base64; the binary extension takes them as they are")
+
+
+def _outputs(said: _Inference, known: tuple[str, str]) -> list[tuple[str, bool]]:
+    """Return the outputs that are asked for, and whether in binary."""
+    usual = said.parameters.get("binary_data_output") is True
+    asked = [(one.name, one.parameters.get("binary_data", usual) is True) for one in said.outputs]
+    for name, _ in asked:
+        if name not in known:
+            raise bad_request(f"unknown output {escaped(name)[:_SHOWN]!r}: there are {' and '.join(known)}")
+    if len(dict(asked)) < len(asked):
+        raise bad_request("an output is asked for twice")
+    return asked or [(name, usual) for name in known]
+
+
+def _response(
+    service: Service,
+    said: _Inference,
+    asked: Sequence[tuple[str, bool]],
+    predictions: Sequence[dict[str, Any]],
+    top: int,
+) -> Response:
+    outputs: list[dict[str, Any]] = []
+    binary = b""
+    for name, as_binary in asked:
+        values = [value for one in predictions for value in one[name][:top]]
+        datatype = "BYTES" if name == "classes" else "FP64"
+        output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": [len(predictions), top]}
+        if as_binary:
+            tensor = _tensor(values)
+            binary += tensor
+            output["parameters"] = {"binary_data_size": len(tensor)}
+        else:
+            output["data"] = values
+        outputs.append(output)
+    body = {"model_name": service.name, "model_version": _VERSION, "outputs": outputs}
+    if said.id is not None:
+        body["id"] = said.id
+    if not any(as_binary for _, as_binary in asked):
+        return json_answer(body)
+    head = json_text(body).encode(errors="backslashreplace")
+    return Response(head + binary, headers={_HEADER: str(len(head))}, media_type="application/octet-stream")
+
+
+def _tensor(values: Sequence[str | float]) -> bytes:
+    """Return values as a tensor in binary: texts with their lengths, or numbers of 8 bytes, the lowest byte first."""
+    texts = [one.encode(errors="backslashreplace") for one in values if isinstance(one, str)]
+    if texts:
+        return b"".join(struct.pack("<I", len(one)) + one for one in texts)
+    return struct.pack(f"<{len(values)}d", *values)

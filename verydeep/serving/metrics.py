@@ -1,0 +1,67 @@
+"""Figures of a service for Prometheus."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+_SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """Counters and histograms of one service, in a registry of its own."""
+
+    registry: CollectorRegistry
+    requests: Counter
+    """By method, path and status."""
+    seconds: Histogram
+    """Of requests, by path."""
+    images: Counter
+    """By outcome: predicted, refused, dropped."""
+    decoding: Histogram
+    """Seconds for an image."""
+    computing: Histogram
+    """Seconds for a batch."""
+    batches: Histogram
+    """Images in a batch."""
+
+    def watch(self, name: str, about: str, value: Callable[[], float]) -> None:
+        """Add a figure that is asked for when it is wanted."""
+        Gauge(name, about, registry=self.registry).set_function(value)
+
+    def text(self) -> bytes:
+        """Return all figures in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+def new_metrics() -> Metrics:
+    """Return metrics at zero, with those of the process."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    return Metrics(
+        registry=registry,
+        requests=Counter("http_requests_total", "Requests.", ("method", "path", "status"), registry=registry),
+        seconds=_histogram("http_request_duration_seconds", "Seconds of requests.", registry, ("path",)),
+        images=Counter("verydeep_images_total", "Images by outcome.", ("outcome",), registry=registry),
+        decoding=_histogram("verydeep_decoding_seconds", "Seconds for decoding and rescaling an image.", registry),
+        computing=_histogram("verydeep_computing_seconds", "Seconds for computing a batch.", registry),
+        batches=Histogram("verydeep_batch_images", "Images in a batch.", buckets=_SIZES, registry=registry),
+    )
+
+
+def _histogram(name: str, about: str, registry: CollectorRegistry, labels: tuple[str, ...] = ()) -> Histogram:
+    return Histogram(name, about, labels, buckets=_SECONDS, registry=registry)

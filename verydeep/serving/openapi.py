@@ -1,0 +1,165 @@
+"""The description of a service in OpenAPI 3.1."""
+
+from typing import Any
+
+from verydeep.serving.served_model import MOST_MAPS
+from verydeep.serving.service import Service
+from verydeep.version import __version__
+
+_ERRORS = {
+    "400": "The request cannot be understood.",
+    "401": "A key is missing or unknown.",
+    "404": "There is nothing at this path.",
+    "405": "The path has other methods; Allow names them.",
+    "408": "The body did not arrive in time.",
+    "413": "The body is too large, or has too many images.",
+    "415": "The body is of a kind that is not taken.",
+    "422": "No image in it can be used.",
+    "503": "The queue is full, or the service is starting or ending; Retry-After says when to come again.",
+    "504": "The images were not computed before the deadline.",
+}
+
+Schema = dict[str, Any]
+
+_TEXT: Schema = {"type": "string"}
+_NUMBER: Schema = {"type": "number"}
+_BINARY: Schema = {"type": "string", "format": "binary"}
+
+
+def openapi(service: Service) -> dict[str, Any]:
+    """Return the description, ready for JSON."""
+    secured: list[Schema] = [{"bearer": []}, {"key": []}] if service.needs_key else []
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": service.name, "version": __version__, "description": "Tells what images show."},
+        "paths": {path: _path(one, secured) for path, one in _paths(service).items()},
+        "components": {
+            "schemas": _schemas(service),
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+    }
+
+
+def _path(operations: Schema, secured: list[Schema]) -> Schema:
+    """Return a path's operations with the errors that all have, and with keys where they need one."""
+    path = dict(operations)
+    is_open = path.pop("open", False)
+    for name, operation in path.items():
+        if name != "parameters":
+            errors = {
+                status: {"description": text, "content": _json("Error")}
+                for status, text in _ERRORS.items()
+                if name == "post" or status in ("401", "404", "405", "503")
+            }
+            operation["responses"] |= errors
+            if secured and not is_open:
+                operation["security"] = secured
+    return path
+
+
+def _paths(service: Service) -> Schema:
+    model = f"/v2/models/{service.name}"
+    return {
+        "/": {"get": _get("page", "The page", _html()), "post": _form(service), "open": True},
+        "/healthz": {"get": _get("alive", "Whether the process is alive"), "open": True},
+        "/readyz": {"get": _get("ready", "Whether requests should come here"), "open": True},
+        "/openapi.json": {"get": _get("description", "This description"), "open": True},
+        "/metrics": {"get": _get("metrics", "Figures for Prometheus", {"text/plain": {"schema": _TEXT}})},
+        "/v1/model": {"get": _get("model", "The model and the limits")},
+        "/v1/predict": {"post": _predict(service)},
+        "/v2": {"get": _get("server", "The server, in the open inference protocol")},
+        "/v2/health/live": {"get": _get("live", "As /healthz"), "open": True},
+        "/v2/health/ready": {"get": _get("server_ready", "As /readyz"), "open": True},
+        model: {"get": _get("metadata", "The model's inputs and outputs")},
+        f"{model}/ready": {"get": _get("model_ready", "As /readyz")},
+        f"{model}/infer": {"post": _infer()},
+    }
+
+
+def _get(name: str, summary: str, content: Schema | None = None) -> Schema:
+    return {"operationId": name, "summary": summary, "responses": {"200": _answer(content or _json())}}
+
+
+def _answer(content: Schema) -> Schema:
+    return {"description": "The answer.", "content": content}
+
+
+def _json(schema: str | None = None) -> Schema:
+    return {"application/json": {"schema": _reference(schema) if schema else {"type": "object"}}}
+
+
+def _html() -> Schema:
+    return {"text/html": {"schema": _TEXT}}
+
+
+def _reference(schema: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{schema}"}
+
+
+def _images(service: Service) -> Schema:
+    files = {"type": "array", "items": _BINARY, "maxItems": service.limits.max_images}
+    return {"schema": {"type": "object", "properties": {"image": files}}}
+
+
+def _form(service: Service) -> Schema:
+    body = {"required": True, "content": {"multipart/form-data": _images(service)}}
+    operation = _get("form", "The form of the page, as browsers send it", _html())
+    return {**operation, "requestBody": body}
+
+
+def _predict(service: Service) -> Schema:
+    top = {"type": "integer", "minimum": 1, "default": 5}
+    maps = {"type": "integer", "enum": [0, 1], "default": 0}
+    content = {
+        "application/octet-stream": {"schema": _BINARY},
+        "image/*": {"schema": _BINARY},
+        "multipart/form-data": _images(service),
+    }
+    several = {"type": "object", "properties": {"predictions": {"type": "array", "items": _reference("Prediction")}}}
+    answer = {"oneOf": [_reference("Prediction"), {**several, "required": ["predictions"]}]}
+    return {
+        **_get("predict", "Classes of an image or of several", {"application/json": {"schema": answer}}),
+        "parameters": [
+            {"name": "top", "in": "query", "schema": top, "description": "Number of classes."},
+            {"name": "maps", "in": "query", "schema": maps, "description": f"Score maps of up to {MOST_MAPS} classes."},
+        ],
+        "requestBody": {"required": True, "content": content},
+    }
+
+
+def _infer() -> Schema:
+    operation = _get("infer", "Classes of images in tensors of BYTES")
+    content = {**_json(), "application/octet-stream": {"schema": _BINARY}}
+    return {**operation, "requestBody": {"required": True, "content": content}}
+
+
+def _schemas(service: Service) -> Schema:
+    pair = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
+    class_map = {
+        "class": _TEXT,
+        "grid": {"type": "array", "items": {"type": "array", "items": _NUMBER}},
+        "stride": {"type": "integer", "description": "Pixels from one position to the next."},
+        "window": {"type": "integer", "description": "Pixels of a side that a position sees."},
+        "offset": {**pair, "description": "First pixel down and to the right."},
+        "size": {**pair, "description": "Height and width of the rescaled image in pixels."},
+    }
+    prediction = {
+        "image": _TEXT,
+        "classes": {"type": "array", "items": _TEXT},
+        service.model.numbers: {"type": "array", "items": _NUMBER},
+        "error": {"type": ["string", "null"]},
+        "score_map": {"type": "null"},
+        "maps": {"type": "array", "items": _reference("ClassMap")},
+    }
+    return {
+        "Prediction": {"type": "object", "properties": prediction, "required": ["image", "classes"]},
+        "ClassMap": {"type": "object", "properties": class_map, "required": list(class_map)},
+        "Error": {
+            "type": "object",
+            "properties": {"error": _TEXT, "code": _TEXT, "request_id": _TEXT},
+            "required": ["error", "code", "request_id"],
+        },
+    }

@@ -1,0 +1,102 @@
+"""Choices of a service: where it listens, who may use it, and its limits (needs no other library)."""
+
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+_LARGEST_PORT = 65_535
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listening:
+    """Where a service listens, and how it ends."""
+
+    host: str = "127.0.0.1"
+    """Address of this machine to listen on; 0.0.0.0 for all of its IPv4 addresses."""
+
+    port: int = 8000
+    """0 takes one that is free."""
+
+    grace: float = 5.0
+    """Seconds after SIGTERM in which requests are still accepted, while /readyz already says 503."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible choices with a ValueError."""
+        if not 0 <= self.port <= _LARGEST_PORT:
+            raise ValueError(f"port must be from 0 to {_LARGEST_PORT:,}, not {self.port}")
+        if not 0 <= self.grace < math.inf:
+            raise ValueError(f"grace must be 0 seconds or more, not {self.grace}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a service takes on; all beyond is refused, and said why."""
+
+    max_body: float = 20.0
+    """MiB of one request's body."""
+
+    max_bodies: float = 256.0
+    """MiB of all bodies that are held; reserved before a body is read."""
+
+    max_pixels: int = 50_000_000
+    """Pixels of an image; larger ones are refused before they are unpacked."""
+
+    max_rescaled_pixels: int = 1_000_000
+    """Pixels of an image with its shorter side at Q, for each Q."""
+
+    max_images: int = 16
+    """Images of one request."""
+
+    body_seconds: float = 10.0
+    """Seconds in which a request's head, and then its body, has to arrive."""
+
+    queue: int = 64
+    """Images that are waiting, decoded or computed."""
+
+    queue_seconds: float = 10.0
+    """Seconds of work, as estimated, that may be waiting when a request is accepted."""
+
+    deadline: float = 30.0
+    """Seconds after which a request is answered in any case."""
+
+    decoders: int = 2
+    """Threads that decode and rescale."""
+
+    max_batch: int | None = None
+    """Images of the same size that are computed at once. By default as many as there is memory for, if a measurement at
+    the start shows that it is faster; else 1, with the numbers of predict to the last bit."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible choices with a ValueError."""
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be above 0, not {value}")
+        if self.max_bodies < self.max_body:
+            raise ValueError(f"max_bodies ({self.max_bodies} MiB) must hold one body ({self.max_body} MiB)")
+        if self.queue < self.max_images:
+            raise ValueError(f"the queue ({self.queue}) must hold the images of one request ({self.max_images})")
+
+    @property
+    def body_bytes(self) -> int:
+        """Bytes of one body."""
+        return int(self.max_body * MIB)
+
+    @property
+    def bodies_bytes(self) -> int:
+        """Bytes of all bodies."""
+        return int(self.max_bodies * MIB)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Who may use a service."""
+
+    key_file: Path | None = None
+    """File with a key on each line, one of which every prediction then needs: `Authorization: Bearer KEY`, or
+    `X-API-Key`. Lines that begin with # are none."""
+
+    allow_origin: tuple[str, ...] = ()
+    """Origins whose pages' scripts may use the service, such as https://example.org; * for all. By default none."""

@@ -1,0 +1,110 @@
+"""`POST /v1/predict`: one image as the body, or up to 16 as multipart/form-data."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from verydeep.images.decode import UnusableImageError
+from verydeep.machine.errors import escaped
+from verydeep.serving.answers import json_answer
+from verydeep.serving.bodies import Part, parts_of
+from verydeep.serving.refusals import RefusedRequestError, bad_request
+from verydeep.serving.served_model import Wanted
+from verydeep.serving.service import Service
+
+MULTIPART = "multipart/form-data"
+
+TOP = 5
+"""Classes of an answer unless more or fewer are asked for."""
+
+_LONGEST_NAME = 200
+"""Characters of an image's name that are repeated in its prediction."""
+
+_TRUTH = {"1": True, "true": True, "0": False, "false": False}
+
+
+class _Choices(NamedTuple):
+    top: int
+    maps: bool
+
+
+async def answer_predict(service: Service, request: Request) -> Response:
+    """Answer with the prediction of one image, or with those of several.
+
+    Raises:
+        RefusedRequestError: the request cannot be answered.
+    """
+    choices = _choices(service, request.query_params)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != MULTIPART and kind not in ("", "application/octet-stream") and not kind.startswith("image/"):
+        message = (
+            f"{escaped(kind)[:_LONGEST_NAME]} is no image: send one image's bytes with Content-Type: "
+            f"application/octet-stream or image/..., or several as {MULTIPART}"
+        )
+        raise RefusedRequestError(415, "unsupported_type", message)
+    async with service.bodies.body(request) as body:
+        if kind != MULTIPART:
+            (found,) = await service.predictions(request, [body], [Wanted("image 0", *choices)])
+            return json_answer(found)
+        images = images_of(parts_of(body, request.headers["content-type"], most_files=service.limits.max_images))
+        found_all = await predicted(service, request, images, choices.top, maps=choices.maps)
+    return json_answer({"predictions": found_all})
+
+
+def images_of(parts: Sequence[Part]) -> list[Part]:
+    """Return the parts that are files.
+
+    Raises:
+        RefusedRequestError: there are none, or other parts too.
+    """
+    others = [part.field for part in parts if part.file_name is None]
+    if others:
+        raise bad_request(f"the field {escaped(others[0])[:_LONGEST_NAME]!r} has no file name: send images as files")
+    if not parts:
+        raise bad_request("there is no image in the body")
+    return list(parts)
+
+
+async def predicted(
+    service: Service, request: Request, images: Sequence[Part], top: int, *, maps: bool
+) -> list[dict[str, Any]]:
+    """Return the predictions of several images; those that cannot be used have an `error`.
+
+    Raises:
+        RefusedRequestError: as `Service.predictions`.
+    """
+    names = [(image.file_name or f"image {number}")[:_LONGEST_NAME] for number, image in enumerate(images)]
+    wanted = [Wanted(name, top, maps) for name in names]
+    found = await service.predictions(request, [image.data for image in images], wanted)
+    return [
+        {"image": name, "classes": [], service.model.numbers: [], "error": one.reason}
+        if isinstance(one, UnusableImageError)
+        else one
+        for name, one in zip(names, found, strict=True)
+    ]
+
+
+def _choices(service: Service, query: Mapping[str, str]) -> _Choices:
+    unknown = sorted(set(query) - set(_Choices._fields))
+    if unknown:
+        raise bad_request(f"unknown parameter {escaped(unknown[0])[:_LONGEST_NAME]!r}: there are top and maps")
+    maps = _TRUTH.get(query.get("maps", "0"))
+    if maps is None:
+        raise bad_request("maps is 1 or 0")
+    if maps and not service.model.has_maps:
+        raise bad_request("a classifier of features has no score maps: leave out maps")
+    return _Choices(checked_top(query.get("top", str(TOP)), service), maps)
+
+
+def checked_top(text: str, service: Service) -> int:
+    """Return how many classes are asked for.
+
+    Raises:
+        RefusedRequestError: not a number from 1 to that of the model's classes, or to 5 if it has fewer.
+    """
+    most = max(TOP, len(service.model.classes))
+    if not (text.isascii() and text.isdigit() and len(text) < 7 and 1 <= int(text) <= most):
+        raise bad_request(f"top is a number of classes, from 1 to {most:,}")
+    return int(text)

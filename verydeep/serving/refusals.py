@@ -1,0 +1,39 @@
+"""Requests that are not answered with a prediction: status, code and words, the same for all paths."""
+
+import math
+
+
+class RefusedRequestError(ValueError):
+    """A request that is refused; the message says why and what to do."""
+
+    def __init__(self, status: int, code: str, message: str, *, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status, code, message)
+        self.status, self.code, self.message, self.headers = status, code, message, headers or {}
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def bad_request(message: str) -> RefusedRequestError:
+    """Return the refusal of a request that cannot be understood."""
+    return RefusedRequestError(400, "bad_request", message)
+
+
+def busy(code: str, message: str, *, seconds: float = 1.0) -> RefusedRequestError:
+    """Return the refusal of a request that may come again after some seconds."""
+    return RefusedRequestError(503, code, message, headers={"Retry-After": str(max(1, math.ceil(seconds)))})
+
+
+def too_large(most: int) -> RefusedRequestError:
+    """Return the refusal of a body of more than `most` bytes."""
+    return RefusedRequestError(413, "too_large", f"the body has more than the {most:,} bytes allowed")
+
+
+def unusable(message: str) -> RefusedRequestError:
+    """Return the refusal of images that cannot be used."""
+    return RefusedRequestError(422, "unusable_image", message)
+
+
+def client_gone() -> RefusedRequestError:
+    """Return what stands in counts for a request whose client has left; nobody reads it."""
+    return RefusedRequestError(499, "client_gone", "the client has left")

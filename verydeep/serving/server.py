@@ -1,0 +1,134 @@
+"""The server: one process with one event loop that listens until it is told to end, and then drains."""
+
+import asyncio
+import json
+import math
+import signal
+import socket
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from verydeep.machine.errors import reason
+from verydeep.serving.app import application
+from verydeep.serving.options import Listening
+from verydeep.serving.service import Service
+
+_LONGEST_HEAD = 16 * 2**10
+"""Bytes of a request's line and headers."""
+
+_LOOKS = 4
+"""Times that a connection is looked at until it is too slow."""
+
+_BACKLOG = 2048
+
+
+class _TimedConnection(H11Protocol):
+    """A connection that is closed if no request's head arrives in time, which uvicorn would wait for for ever."""
+
+    def __init__(self, *args: Any, seconds: float, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._seconds, self._idle_since = seconds, self.loop.time()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._look()
+
+    def _look(self) -> None:
+        if self.transport.is_closing():
+            return
+        now = self.loop.time()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._idle_since = now
+        elif now - self._idle_since >= self._seconds:
+            if self.conn.trailing_data[0] and self.cycle is None:
+                self._say(408, "Request Timeout", "slow_head", "the request did not arrive in time")
+            self.transport.close()
+            return
+        self.loop.call_later(self._seconds / _LOOKS, self._look)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP as all else is refused."""
+        self._say(400, "Bad Request", "bad_request", msg)
+        self.transport.close()
+
+    def _say(self, status: int, phrase: str, code: str, message: str) -> None:
+        body = json.dumps({"error": message, "code": code, "request_id": ""})
+        head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        self.transport.write(f"{head}\r\nConnection: close\r\n\r\n{body}".encode())
+
+
+def serve(service: Service, listening: Listening, say: Callable[[str], None]) -> None:
+    """Listen until SIGTERM or Ctrl-C, then answer what was accepted.
+
+    Args:
+        service: what answers.
+        listening: where, and how long after SIGTERM new requests are still accepted.
+        say: told the address, and that the end has begun.
+
+    Raises:
+        OSError: the address cannot be listened on.
+        KeyboardInterrupt: it was Ctrl-C.
+    """
+    warnings.simplefilter("ignore")  # threads that decode would take turns at switching them on and off
+    with listener(listening) as socket:
+        host, port = socket.getsockname()[:2]
+        say(f"{service.name} at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
+        if asyncio.run(_until_signal(service, socket, listening.grace, say)) == signal.SIGINT:
+            raise KeyboardInterrupt
+
+
+def listener(listening: Listening) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        OSError: the address cannot be listened on; the message names it.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(listening.host, listening.port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise OSError(f"cannot listen on {listening.host}, port {listening.port}: {reason(error)}") from error
+
+
+def server_for(service: Service) -> uvicorn.Server:
+    """Return uvicorn's server, with the service's limits."""
+    limits = service.limits
+    config = uvicorn.Config(
+        application(service),
+        http=partial(_TimedConnection, seconds=limits.body_seconds),  # type: ignore[arg-type]
+        ws="none",
+        loop="asyncio",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        h11_max_incomplete_event_size=_LONGEST_HEAD,
+        timeout_graceful_shutdown=math.ceil(limits.body_seconds + limits.deadline),
+    )
+    return uvicorn.Server(config)
+
+
+async def _until_signal(service: Service, socket: socket.socket, grace: float, say: Callable[[str], None]) -> int:
+    """Serve until a signal; return which one it was."""
+    server, loop, received = server_for(service), asyncio.get_running_loop(), [0]
+
+    def stop() -> None:
+        server.should_exit = True
+
+    def end(number: int, _frame: object) -> None:
+        server.force_exit = server.should_exit and number == signal.SIGINT
+        if not service.draining:
+            service.draining, received[0] = True, number
+            seconds = grace if number == signal.SIGTERM else 0
+            say(f"ending: requests are accepted for {seconds:g} more seconds, and all that were accepted are answered")
+            loop.call_soon_threadsafe(loop.call_later, seconds, stop)
+        elif number == signal.SIGINT:
+            loop.call_soon_threadsafe(stop)
+
+    server.handle_exit = end  # type: ignore[method-assign, assignment]
+    await server.serve(sockets=[socket])
+    return received[0]
