@@ -11,9 +11,9 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from verydeep.serving import server as serving_server
 from verydeep.serving.options import Access, Limits, Listening
 from verydeep.serving.served_model import served_model
-from verydeep.serving.server import listener, server_for
 from verydeep.serving.service import Service
 
 KEY = "a-key-that-nobody-guesses"
@@ -28,8 +28,8 @@ def service_of(run, access=None, **limits):
 @contextmanager
 def serving(service, *, ready=True):
     """Serve within the block, on a free port; yield a client."""
-    server = server_for(service)
-    with warnings.catch_warnings(), listener(Listening(port=0)) as socket:
+    server = serving_server._server_for(service)
+    with warnings.catch_warnings(), serving_server._listener(Listening(port=0)) as socket:
         warnings.simplefilter("ignore")
         port = socket.getsockname()[1]
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[socket])))

@@ -75,14 +75,14 @@ def serve(service: Service, listening: Listening, say: Callable[[str], None]) ->
         KeyboardInterrupt: it was Ctrl-C.
     """
     warnings.simplefilter("ignore")  # threads that decode would take turns at switching them on and off
-    with listener(listening) as socket:
+    with _listener(listening) as socket:
         host, port = socket.getsockname()[:2]
         say(f"{service.name} at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
         if asyncio.run(_until_signal(service, socket, listening.grace, say)) == signal.SIGINT:
             raise KeyboardInterrupt
 
 
-def listener(listening: Listening) -> socket.socket:
+def _listener(listening: Listening) -> socket.socket:
     """Return a socket that listens.
 
     Raises:
@@ -95,7 +95,7 @@ def listener(listening: Listening) -> socket.socket:
         raise OSError(f"cannot listen on {listening.host}, port {listening.port}: {reason(error)}") from error
 
 
-def server_for(service: Service) -> uvicorn.Server:
+def _server_for(service: Service) -> uvicorn.Server:
     """Return uvicorn's server, with the service's limits."""
     limits = service.limits
     config = uvicorn.Config(
@@ -114,7 +114,7 @@ def server_for(service: Service) -> uvicorn.Server:
 
 async def _until_signal(service: Service, socket: socket.socket, grace: float, say: Callable[[str], None]) -> int:
     """Serve until a signal; return which one it was."""
-    server, loop, received = server_for(service), asyncio.get_running_loop(), [0]
+    server, loop, received = _server_for(service), asyncio.get_running_loop(), [0]
 
     def stop() -> None:
         server.should_exit = True

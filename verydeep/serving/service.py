@@ -40,7 +40,7 @@ class Service:
         self.queue = WorkQueue(model, limits, self.metrics)
         self.draining = False
         """Whether the end has begun: /readyz says so, while requests are still answered."""
-        self._keys = keys_of(access.key_file)
+        self._keys = _keys_of(access.key_file)
         self.metrics.watch("verydeep_queue_images", "Images waiting or computed.", lambda: self.queue.images)
         self.metrics.watch("verydeep_queue_seconds", "Estimated seconds of work.", lambda: self.queue.seconds)
         self.metrics.watch("verydeep_bodies_bytes", "Bytes reserved for bodies.", lambda: self.bodies.held)
@@ -136,7 +136,7 @@ def _refuse_if_all_are_unusable(found: Predictions) -> None:
         raise unusable("; ".join(map(str, refusals[:_MOST_NAMED])) + more)
 
 
-def keys_of(file: Path | None) -> tuple[bytes, ...]:
+def _keys_of(file: Path | None) -> tuple[bytes, ...]:
     """Return the SHA-256 of each key in a file.
 
     Raises:
