@@ -91,6 +91,7 @@ def test_three_3x3_layers_against_one_7x7():
     assert stack.weights == 27 * 512**2
     assert stack.single_weights == 49 * 512**2
     assert round(stack.single_extra_percent) == 81
+    assert round(stack.fewer_percent) == 45
 
 
 @pytest.mark.parametrize(("kernels", "sees"), [((3, 3), 5), ((5,), 5), ((1, 3, 1), 3), ((3, 5, 7), 13)])

@@ -14,7 +14,8 @@ from verydeep.evaluation.tested_runs import testing_split as split_to_test
 from verydeep.images.open import open_for_testing, open_for_training
 from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits, with_steering_images
-from verydeep.reproduction.steering import about_steering, open_for_experiment
+from verydeep.reproduction.plan_file import commands_of
+from verydeep.reproduction.steering import about_steering, open_for_experiment, steering_options
 
 TINY = Recipe(crop=32, width=0.05, batch=4, epochs=2, learning_rate=1e-3)
 SMALL = Grid(only=("A", "B-256"), tables=(3,))
@@ -75,6 +76,9 @@ def test_what_steers_is_as_asked_for_and_as_the_folder_was_begun(tmp_path):
         splits, grid = open_for_experiment(splits_of(), asked, folder)
         assert (grid.steer, grid.held_out) == settled
         assert splits.testing == ("test" if grid.held_out else "val")
+        lasting = replace(asked, **steering_options(asked, grid, splits))
+        elsewhere = open_for_experiment(splits_of(), lasting, tmp_path / "elsewhere")[1]
+        assert (elsewhere.steer, elsewhere.held_out) == settled
     for folder, asked, was in (
         (before, Grid(steer="held-out"), "--steer validation"),
         (before, Grid(held_out=0.125), "--steer validation"),
@@ -111,6 +115,23 @@ def test_what_cannot_be_held_out_is_refused_with_what_to_do(tmp_path):
     (tmp_path / "plan.json").write_text('{"recipe": ')
     with pytest.raises(ValueError, match=r"plan.json cannot be read.*choose another folder"):
         open_for_experiment(splits_of(), Grid(), tmp_path)
+
+
+def test_the_recorded_command_steers_a_new_folder_as_this_one_was(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("verydeep.reproduction.reproduce._do", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    options = {"out": "out", "recipe": TINY, "grid": Grid(held_out=0.25)}
+    reproduce(str(photos), **options)
+    options["grid"] = Grid()
+    reproduce(str(photos), **options)
+    reproduce(str(photos), **options, command="verydeep reproduce photos --out out")
+    commands = commands_of(tmp_path / "out")
+    assert [one.command.partition("--held-out")[2] for one in commands] == [
+        " 0.25 --crop 32 --width 0.05 --batch 4 --learning-rate 0.001 --epochs 2",
+        " 0.25",
+    ]
+    assert commands[-1].command == "verydeep reproduce photos --out out --held-out 0.25"
+    assert {one.directory for one in commands} == {str(tmp_path)}
 
 
 def shuffled(splits):

@@ -75,6 +75,11 @@ class StackDescription:
         """Percent by which the single layer has more weights."""
         return 100 * (self.single_weights / self.weights - 1)
 
+    @property
+    def fewer_percent(self) -> float:
+        """Percent by which the stack has fewer weights."""
+        return 100 * (1 - self.weights / self.single_weights)
+
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary, ready for JSON."""
         return asdict(self)

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from verydeep.networks.arithmetic import LayerDescription, NetworkDescription, StackDescription
+from verydeep.networks.arithmetic import LayerDescription, NetworkDescription, StackDescription, describe_stack
 from verydeep.presentation.numbers import billions, millions, number
 from verydeep.presentation.terminal import table_with
+
+_SECTION_2_3 = describe_stack((3, 3, 3), channels=1)
+"""The paper's example of a stack."""
 
 
 def layer_table(network: NetworkDescription) -> Table:
@@ -61,6 +64,8 @@ def networks_table(networks: Sequence[NetworkDescription]) -> Table:
     }
     for name, cells in rows.items():
         table.add_row(name, *cells)
+    table.caption_justify = "left"
+    table.caption = Text(f"Three 3 x 3 layers see as much as one of 7 x 7, which has {_both_ways(_SECTION_2_3)}.")
     return table
 
 
@@ -74,12 +79,16 @@ def stack_table(stack: StackDescription) -> Table:
     table.add_row("weights", f"{stack.weights_per_square_channel} C^2", f"{side**2} C^2")
     table.add_row("", number(stack.weights), f"{number(stack.single_weights)} ({stack.single_extra_percent:+.0f}%)")
     table.add_row("non-linearities", str(len(stack.kernels)), "1")
-    fewer = 100 * (1 - stack.weights / stack.single_weights)
-    table.caption = Text(
-        f"The one layer has {stack.single_extra_percent:.0f}% more weights than the stack, "
-        f"the stack {fewer:.0f}% fewer than the one layer."
-    )
+    table.caption_justify = "left"
+    table.caption = Text(f"The one layer has {_both_ways(stack)}.")
     return table
+
+
+def _both_ways(stack: StackDescription) -> str:
+    """Compare weights in percent of either side, since texts take the larger percentage for the smaller one."""
+    more, fewer = (f"{percent:.0f}%" for percent in (stack.single_extra_percent, stack.fewer_percent))
+    turned = f"; texts that say {more} fewer turned it round" if more != fewer else ""
+    return f"{more} more weights than the stack, the stack {fewer} fewer than the one layer{turned}"
 
 
 def _stage(network: NetworkDescription, stage: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,9 +37,14 @@ def equivalent_command(source: str | Splits, out: Path, *settings: Any, jobs: in
         ]
         at_once = [f"jobs={jobs}"] if jobs else []
         return f"{_CALL}{', '.join([name, f'out={str(out)!r}', *values, *at_once])})"
-    words = [word for its in changed.values() for field, value in its.items() for word in _option(field, value)]
+    words = [word for its in changed.values() for word in _options(its)]
     at_once = ["--jobs", str(jobs)] if jobs else []
     return shlex.join(["verydeep", "reproduce", source, "--out", str(out), *words, *at_once])
+
+
+def with_options(command: str, options: Mapping[str, object]) -> str:
+    """Return a command line of `verydeep reproduce` with more options, by the names of their fields."""
+    return " ".join([command, *([shlex.join(words)] if (words := _options(options)) else [])])
 
 
 def words_of_command(command: str) -> list[str]:
@@ -56,6 +61,10 @@ def _changed(settings: Any) -> dict[str, Any]:
     """Return the fields that have not their default."""
     fields = dataclasses.fields(settings)
     return {one.name: value for one in fields if (value := getattr(settings, one.name)) != one.default}
+
+
+def _options(values: Mapping[str, object]) -> list[str]:
+    return [word for field, value in values.items() for word in _option(field, value)]
 
 
 def _option(field: str, value: object) -> Sequence[str]:

@@ -23,11 +23,14 @@ class Command:
     """A command that worked on an experiment."""
 
     command: str
-    """As it was typed, quoted for a shell; for a call in Python, the command that asks for the same."""
+    """As it was typed, quoted for a shell, with the options that the folder was begun with where a new one would do
+    otherwise; for a call in Python, the command that asks for the same."""
     began: str | None
     """When it did for the first time, ISO 8601; None where an earlier version did not keep it."""
     processes: int = 1
     """Processes that worked together."""
+    directory: str | None = None
+    """Where it ran, which relative paths in it start from; None where an earlier version did not keep it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +89,9 @@ def begin_or_go_on(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid, com
         raise ValueError(f"{out} exists and holds something else: choose another folder")
     commands = [*commands_of(out)]
     if begun is None or not commands or commands[-1].command != command:
-        began = datetime.now(UTC).isoformat(timespec="seconds")
-        commands.append(Command(command=command, began=began, processes=processes_of_environment()))
+        began, directory = datetime.now(UTC).isoformat(timespec="seconds"), str(Path.cwd())
+        processes = processes_of_environment()
+        commands.append(Command(command=command, began=began, processes=processes, directory=directory))
     out.mkdir(parents=True, exist_ok=True)
     atomic.write_json(out / PLAN, {**(begun or plan), "commands": [asdict(one) for one in commands]})
 

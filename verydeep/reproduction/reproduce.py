@@ -16,14 +16,14 @@ from verydeep.machine.lock import locked
 from verydeep.machine.processes import joined, rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime, torch_device
 from verydeep.networks.architecture import InitialisationScheme
-from verydeep.reproduction.equivalent_command import equivalent_command
+from verydeep.reproduction.equivalent_command import equivalent_command, with_options
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.limits import ONE_SEED
 from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.plan_file import begin_or_go_on
 from verydeep.reproduction.report import HTML, write_report
 from verydeep.reproduction.side_by_side import jobs_to_use, train_side_by_side
-from verydeep.reproduction.steering import about_steering, open_for_experiment
+from verydeep.reproduction.steering import about_steering, open_for_experiment, steering_options
 from verydeep.reproduction.stored_tests import file_of_test, is_tested, read_test, write_test
 from verydeep.reproduction.studies import recipe_on_part
 from verydeep.reproduction.study_report import write_studies
@@ -137,8 +137,15 @@ def reproduce(
     )
     with locked(None if rank_of_environment() else experiment.out):
         if not rank_of_environment():
-            settings = (asked, recipe, runtime or Runtime(), execution or Execution(), tolerance or Tolerance())
-            command = command or equivalent_command(source, out, *settings, jobs=jobs)
+            ruled = steering_options(asked, grid, splits)
+            settings = (
+                replace(asked, **ruled),
+                recipe,
+                runtime or Runtime(),
+                execution or Execution(),
+                tolerance or Tolerance(),
+            )
+            command = with_options(command, ruled) if command else equivalent_command(source, out, *settings, jobs=jobs)
             begin_or_go_on(out, splits=splits, recipe=recipe, grid=grid, command=command)
             _say(about_steering(splits, grid))
             if grid.seeds == 1:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from verydeep.images.open import open_for_training
 from verydeep.images.sources.splits import STEERING_SHARE, Splits, with_steering_images
@@ -33,6 +34,22 @@ def open_for_experiment(source: str | Splits, grid: Grid, out: Path) -> tuple[Sp
         raise ValueError(f"{out} was begun with {was}: leave out --steer and --held-out, or choose another folder")
     settled = replace(grid, steer=steer, held_out=held_out)
     return (splits if held_out is None else with_steering_images(splits, held_out)), settled
+
+
+def steering_options(asked: Grid, settled: Grid, splits: Splits) -> dict[str, Any]:
+    """Return the fields of the grid that a new folder would need for what this one settled without being asked.
+
+    Args:
+        asked: the grid as it was asked for.
+        settled: what `open_for_experiment` returned for it.
+        splits: likewise.
+    """
+    options: dict[str, Any] = {}
+    if splits.testing == "val" and asked.steer is None:
+        options["steer"] = "validation"
+    if settled.held_out not in (None, asked.held_out, STEERING_SHARE):
+        options["held_out"] = settled.held_out
+    return options
 
 
 def about_steering(splits: Splits, grid: Grid) -> str:
