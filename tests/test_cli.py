@@ -165,9 +165,10 @@ def test_train_evaluate_predict_on_a_folder(capsys, tmp_path):
         options = ["--protocol", file.stem, "--scales", "256,300", "--predictions", file, "--report", tmp_path / "page"]
         assert run("evaluate", out, "--data", images, *options) == 0
     text = capsys.readouterr().out
-    assert "multi-crop & dense evaluation" in " ".join(text.split())  # however the table breaks its lines
-    assert "with 5 classes or fewer" in text
     assert f"report: {tmp_path / 'page' / 'evaluation.html'}" in text
+    text = " ".join(text.split())  # however the table breaks its lines
+    assert "multi-crop & dense evaluation" in text
+    assert "with 5 classes or fewer" in text
     assert "".join(file.read_text().splitlines()[0] for file in files) == 2 * (
         "id,true_class,class_1,probability_1,class_2,probability_2"
     )

@@ -61,7 +61,7 @@ def test_of_several_images_the_bad_ones_have_an_error(client, model):
         ({"content": b"x", "headers": {"Content-Encoding": "gzip"}}, 415, "Content-Encoding"),
         ({"content": b"x" * (2**19 + 1)}, 413, "524,288 bytes"),
         ({"content": iter([b"x" * 2**18] * 3)}, 413, "524,288 bytes"),
-        ({"content": b"x", "params": {"top": "0"}}, 400, "top is a number of classes, from 1 to 7"),
+        ({"content": b"x", "params": {"top": "0"}}, 400, "top is a number of classes, from 1 up"),
         ({"content": b"x", "params": {"maps": "2"}}, 400, "maps is 1 or 0"),
         ({"content": b"x", "params": {"url": "http://x"}}, 400, "unknown parameter 'url'"),
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "boundary"),

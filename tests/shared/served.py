@@ -4,7 +4,6 @@ import asyncio
 import io
 import threading
 import time
-import warnings
 from contextlib import contextmanager
 
 import httpx
@@ -29,8 +28,7 @@ def service_of(run, access=None, **limits):
 def serving(service, *, ready=True):
     """Serve within the block, on a free port; yield a client."""
     server = serving_server._server_for(service)
-    with warnings.catch_warnings(), serving_server._listener(Listening(port=0)) as socket:
-        warnings.simplefilter("ignore")
+    with serving_server._listener(Listening(port=0)) as socket:
         port = socket.getsockname()[1]
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[socket])))
         thread.start()

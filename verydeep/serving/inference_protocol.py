@@ -31,6 +31,9 @@ _INPUT = "images"
 
 _VERSION = "1"
 
+_MOST_VALUES = 10_000
+"""Brackets, commas and colons of a request in JSON: a megabyte of them would take 30 in memory, and seconds."""
+
 _SHOWN = 100
 """Characters of a name that are repeated in a message."""
 
@@ -112,7 +115,7 @@ async def _infer(service: Service, request: Request) -> Response:
         said, rest = _parsed(body, request.headers.get(_HEADER))
         images = _images(said, rest, service.limits.max_images)
         asked = _outputs(said, ("classes", service.model.numbers))
-        top = checked_top(str(said.parameters.get("top", TOP)), service)
+        top = checked_top(str(said.parameters.get("top", TOP)))
         wanted = [Wanted(f"image {number}", top) for number in range(len(images))]
         found = await service.predictions(request, images, wanted)
     refusals = [one for one in found if isinstance(one, UnusableImageError)]
@@ -129,8 +132,11 @@ def _parsed(body: bytes, header: str | None) -> tuple[_Inference, memoryview]:
         if not (header.isascii() and header.isdigit() and len(header) < 20 and int(header) <= length):
             raise bad_request(f"{_HEADER} is not a number of bytes of the body")
         length = int(header)
+    head = body[:length]
+    if sum(map(head.count, (b"[", b"{", b",", b":"))) > _MOST_VALUES:
+        raise bad_request(f"the request has more than {_MOST_VALUES:,} values in JSON")
     try:
-        said = parse_json(body[:length], _Inference)
+        said = parse_json(head, _Inference)
     except ValueError as error:
         raise bad_request(f"the request is not one of the inference protocol: {one_line(error)}") from None
     return said, memoryview(body)[length:]

@@ -5,7 +5,6 @@ import json
 import math
 import signal
 import socket
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -72,9 +71,9 @@ def serve(service: Service, listening: Listening, say: Callable[[str], None]) ->
 
     Raises:
         OSError: the address cannot be listened on.
+        ValueError: the model cannot be computed.
         KeyboardInterrupt: it was Ctrl-C.
     """
-    warnings.simplefilter("ignore")  # threads that decode would take turns at switching them on and off
     with _listener(listening) as socket:
         host, port = socket.getsockname()[:2]
         say(f"{service.name} at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
@@ -108,8 +107,15 @@ def _server_for(service: Service) -> uvicorn.Server:
         server_header=False,
         h11_max_incomplete_event_size=_LONGEST_HEAD,
         timeout_graceful_shutdown=math.ceil(limits.body_seconds + limits.deadline),
+        timeout_notify=1,
     )
-    return uvicorn.Server(config)
+    server = uvicorn.Server(config)
+
+    async def notice_failure() -> None:
+        server.should_exit |= service.queue.failure is not None
+
+    config.callback_notify = notice_failure
+    return server
 
 
 async def _until_signal(service: Service, socket: socket.socket, grace: float, say: Callable[[str], None]) -> int:
@@ -131,4 +137,6 @@ async def _until_signal(service: Service, socket: socket.socket, grace: float, s
 
     server.handle_exit = end  # type: ignore[method-assign, assignment]
     await server.serve(sockets=[socket])
+    if service.queue.failure is not None:
+        raise service.queue.failure
     return received[0]

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import platform
 import time
+import warnings
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -48,11 +49,14 @@ class Service:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Work within the block."""
-        self.queue.start()
-        try:
-            yield
-        finally:
-            await self.queue.stop()
+        with warnings.catch_warnings():
+            # For the whole time: threads that decode would undo each other's filters, which belong to the process.
+            warnings.simplefilter("ignore")
+            self.queue.start()
+            try:
+                yield
+            finally:
+                await self.queue.stop()
 
     @property
     def ready(self) -> bool:

@@ -16,7 +16,7 @@ from verydeep.serving.served_model import PreparedImage, ServedModel, Wanted, bl
 _MEASURED_BATCH = 4
 """Images of the batch that is compared with single ones."""
 
-_ROUNDS = 3
+_ROUNDS = 2
 
 _WORTHWHILE = 0.9
 """A batch has to take at most this share of the time of its images one by one."""
@@ -54,6 +54,8 @@ class WorkQueue:
         """Most images in a batch; 1 where batches gain nothing."""
         self.ready = False
         """Whether the first computation is done."""
+        self.failure: Exception | None = None
+        """What has ended all work: the model cannot be computed."""
 
     def start(self) -> None:
         """Compute once, measure whether batches gain, and then what comes."""
@@ -119,8 +121,14 @@ class WorkQueue:
             return prepared(data, self._model.sides, self._limits, job.wanted.name)
 
     async def _compute(self) -> None:
-        await self._in(self._computer, self._warm_up)
-        self.ready = True
+        try:
+            await self._in(self._computer, self._warm_up)
+            self.ready = True
+            await self._compute_for_ever()
+        except Exception as error:
+            self.ready, self.failure = False, error
+
+    async def _compute_for_ever(self) -> None:
         while True:
             await self._work_left.wait()
             batch = self._next_batch()

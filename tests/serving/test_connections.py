@@ -1,0 +1,127 @@
+"""Clients that are slow, leave, or speak HTTP in other ways: each gets a defined answer, and nothing of them stays."""
+
+import json
+import socket
+import time
+from urllib.parse import urlsplit
+
+import pytest
+from served import checked_error, encoded, service_of, serving, wait_until
+
+SECONDS = 0.4
+"""In which a head or a body has to arrive."""
+
+
+@pytest.fixture(scope="module")
+def service(run):
+    return service_of(run, body_seconds=SECONDS, max_body=0.5)
+
+
+@pytest.fixture(scope="module")
+def client(service):
+    with serving(service) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays(service):
+    yield
+    wait_until(lambda: not service.queue.images and not service.bodies.held)
+
+
+def connected(client):
+    address = urlsplit(str(client.base_url))
+    return socket.create_connection((address.hostname, address.port), timeout=5)
+
+
+def answers_to(client, data, *more):
+    """Return all that comes until the server closes the connection."""
+    with connected(client) as connection:
+        connection.sendall(data)
+        for wait, rest in more:
+            time.sleep(wait)
+            connection.sendall(rest)
+        received = b""
+        while chunk := connection.recv(2**16):
+            received += chunk
+    return received
+
+
+def error_of(answer):
+    head, _, body = answer.partition(b"\r\n\r\n")
+    said = json.loads(body)
+    assert set(said) == {"error", "code", "request_id"}
+    return int(head.split()[1]), said["code"]
+
+
+HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\n"
+
+
+def test_a_body_that_stops_is_answered_408(client):
+    assert error_of(answers_to(client, HEAD + b"Content-Length: 100\r\n\r\nabc")) == (408, "slow_body")
+    chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+    assert error_of(answers_to(client, chunked)) == (408, "slow_body")
+
+
+def test_a_head_that_stops_is_answered_408_and_silence_is_closed(client):
+    assert error_of(answers_to(client, b"POST /v1/pre")) == (408, "slow_head")
+    assert answers_to(client, b"") == b""
+
+
+def test_a_connection_that_stays_silent_after_an_answer_is_closed(client):
+    received = answers_to(client, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert received.startswith(b"HTTP/1.1 200")
+    assert received.endswith(b'{"live": true}')
+
+
+def test_what_is_no_http_is_answered_400(client):
+    assert error_of(answers_to(client, b"\x16\x03\x01\x00\xff\r\n\r\n")) == (400, "bad_request")
+    many = b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: " + b"x" * 20_000
+    assert error_of(answers_to(client, many)) == (400, "bad_request")
+    both = HEAD + b"Content-Length: -1\r\n\r\n"
+    assert error_of(answers_to(client, both)) == (400, "bad_request")
+
+
+def test_chunks_beyond_the_limit_are_answered_413(client):
+    chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+    began = time.monotonic()
+    with connected(client) as connection:
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 8 + b"1\r\nx\r\n")
+        status = connection.recv(2**16).split()[1]
+    assert (status, time.monotonic() - began < 0.2) == (b"413", True)
+
+
+def test_a_body_that_is_announced_too_large_is_not_waited_for(client):
+    began = time.monotonic()
+    with connected(client) as connection:
+        connection.sendall(HEAD + b"Expect: 100-continue\r\nContent-Length: 524289\r\n\r\n")
+        status = connection.recv(2**16).split()[1]
+    assert (status, time.monotonic() - began < 0.2) == (b"413", True)
+
+
+def test_http_1_0_pipelining_ranges_head_and_options(client):
+    image = encoded()
+    request = b"POST /v1/predict HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(image) + image
+    received = answers_to(client, request)
+    assert received.split()[1] == b"200"
+    assert b'"classes"' in received
+    two = 2 * (HEAD + b"Content-Length: %d\r\n\r\n" % len(image) + image)
+    assert answers_to(client, two).count(b"HTTP/1.1 200 OK") == 2
+    ranged = client.get("/v1/model", headers={"Range": "bytes=0-1"})
+    assert (ranged.status_code, ranged.json()["name"]) == (200, "tiny")
+    head = client.head("/v1/model")
+    assert (head.status_code, head.content) == (200, b"")
+    for method in ("OPTIONS", "PUT", "TRACE", "BREW"):
+        checked_error(client.request(method, "/v1/predict"), 405, "method_not_allowed")
+    assert client.head("/v1/predict").status_code == 405
+
+
+def test_idle_connections_do_not_keep_others_from_being_answered(client, battery):
+    idle = [connected(client) for _ in range(1000 if battery else 100)]
+    try:
+        assert client.post("/v1/predict", content=encoded()).status_code == 200
+        for one in idle:
+            assert one.recv(1) == b""  # closed
+    finally:
+        for one in idle:
+            one.close()

@@ -1,0 +1,61 @@
+"""The description in OpenAPI, and figures for Prometheus."""
+
+import jsonschema
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from prometheus_client.parser import text_string_to_metric_families
+from served import encoded, files, service_of, serving
+
+
+@pytest.fixture(scope="module")
+def service(run):
+    return service_of(run)
+
+
+@pytest.fixture(scope="module")
+def client(service):
+    with serving(service) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def description(client):
+    return client.get("/openapi.json").json()
+
+
+def test_the_description_is_valid_and_has_every_path(description, service):
+    OpenAPIV31SpecValidator(description).validate()
+    from verydeep.serving.app import _keyed_routes, _open_routes
+
+    routes = {route.path: route.methods - {"HEAD"} for route in (*_open_routes(service), *_keyed_routes(service))}
+    described = {path: {name.upper() for name in methods} for path, methods in description["paths"].items()}
+    assert described == {path: methods for path, methods in routes.items() if "{version}" not in path}
+
+
+def test_answers_are_as_described(client, description):
+    def check(value, name):
+        jsonschema.validate(value, {"$ref": f"#/components/schemas/{name}", "components": description["components"]})
+
+    one = client.post("/v1/predict?maps=1", content=encoded()).json()
+    check(one, "Prediction")
+    assert set(one) - {"maps"} <= set(description["components"]["schemas"]["Prediction"]["properties"])
+    for each in client.post("/v1/predict", files=files(encoded(), b"bad")).json()["predictions"]:
+        check(each, "Prediction")
+    check(client.get("/nowhere").json(), "Error")
+
+
+def test_figures_are_prometheus_text(client):
+    client.post("/v1/predict", content=encoded())
+    client.post("/v1/predict", content=b"bad")
+    client.get("/" + "x" * 100)
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    samples = [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
+    values = {(sample.name, *sorted(sample.labels.values())): sample.value for sample in samples}
+    assert values["http_requests_total", "/v1/predict", "200", "POST"] >= 1
+    assert values["http_requests_total", "/v1/predict", "422", "POST"] >= 1
+    assert values["http_requests_total", "404", "GET", "other"] >= 1
+    assert values["verydeep_images_total", "predicted"] >= 1
+    assert values["verydeep_images_total", "refused"] >= 1
+    assert values["verydeep_queue_images",] == values["verydeep_bodies_bytes",] == 0
+    assert values["process_resident_memory_bytes",] > 0

@@ -1,0 +1,127 @@
+"""The verb, from its start to its end by SIGTERM: nothing that was accepted is lost, and the status is 0."""
+
+import os
+import re
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from served import encoded, wait_until
+from several_commands import refusal, status_of
+
+import verydeep.commands.serve
+import verydeep.serving.served_model
+
+
+def while_serving(arguments, capsys_or_lines, act, monkeypatch):
+    """Run the verb in this thread, where signals arrive, and `act(address)` in another one; return the status."""
+    found = threading.Event()
+    address, failures = [], []
+
+    def heard(line):
+        capsys_or_lines.append(line)
+        if at := re.search(r"http://\S+", line):
+            address.append(at[0])
+            found.set()
+
+    def acting():
+        try:
+            assert found.wait(20)
+            act(address[0])
+        except BaseException as error:
+            failures.append(error)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(verydeep.commands.serve, "say", heard)
+    thread = threading.Thread(target=acting)
+    thread.start()
+    try:
+        return status_of("serve", *arguments)
+    finally:
+        thread.join(20)
+        assert failures == []
+
+
+def ready(address):
+    def answers_ready():
+        try:
+            return httpx.get(f"{address}/readyz").status_code == 200
+        except httpx.ConnectError:
+            return False
+
+    wait_until(answers_ready)
+
+
+def test_sigterm_with_50_requests_in_flight(run, monkeypatch, figure):
+    statuses, lines, seen = [], [], {}
+    predicted = verydeep.serving.served_model._network_predictions
+
+    def slowly(*arguments):
+        time.sleep(0.01)
+        return predicted(*arguments)
+
+    monkeypatch.setattr(verydeep.serving.served_model, "_network_predictions", slowly)
+
+    def act(address):
+        ready(address)
+        limits = httpx.Limits(max_connections=60)
+        with httpx.Client(base_url=address, timeout=20, limits=limits) as client, ThreadPoolExecutor(50) as threads:
+            futures = [threads.submit(client.post, "/v1/predict", content=encoded(seed)) for seed in range(50)]
+            wait_until(
+                lambda: float(re.search(r"(?m)^verydeep_queue_images (\S+)", client.get("/metrics").text)[1]) > 10
+            )
+            os.kill(os.getpid(), signal.SIGTERM)
+            wait_until(lambda: client.get("/readyz").status_code == 503)
+            seen["drained"] = client.get("/readyz").json()["code"], client.get("/healthz").status_code
+            seen["new"] = client.post("/v1/predict", content=encoded()).status_code
+            statuses.extend(future.result().status_code for future in futures)
+
+    arguments = (run, "--port", "0", "--grace", "0.5", "--max-batch", "1", "--name", "tiny")
+    assert while_serving(arguments, lines, act, monkeypatch) == 0
+    assert statuses == [200] * 50
+    assert seen == {"drained": ("draining", 200), "new": 200}
+    assert "requests are accepted for 0.5 more seconds" in lines[-1]
+    figure(26, "drain", "SIGTERM with 50 requests in flight: 50 answered, /readyz 503 first, status 0")
+
+
+def test_ctrl_c_ends_it_at_once(run, monkeypatch):
+    def act(address):
+        ready(address)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert while_serving((run, "--port", "0"), [], act, monkeypatch) == 130
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--port", "99999"), "port must be from 0 to 65,535"),
+        (("--queue", "8"), "must hold the images of one request"),
+        (("--max-body", "300"), "must hold one body"),
+        (("--deadline", "0"), "deadline must be above 0"),
+        (("--max-batch", "0"), "max_batch must be above 0"),
+        (("--name", "a/b"), "letters, digits"),
+        (("--key-file", "nowhere"), "nowhere"),
+        (("--scales", "100"), "224"),
+        (("--port", "0", "--host", "no.such.host.invalid"), "cannot listen on no.such.host.invalid"),
+    ],
+)
+def test_wrong_use_is_refused_in_one_line(run, capsys, arguments, words):
+    if "--host" in arguments:
+        assert status_of("serve", run, *arguments) == 1
+        assert words in capsys.readouterr().err
+    else:
+        assert words in refusal(capsys, "serve", run, *arguments)
+
+
+def test_keys_that_can_be_guessed_are_refused(run, capsys, tmp_path):
+    for text, words in (("# none\n", "has no keys"), ("short\n", "fewer than 16 characters")):
+        (tmp_path / "keys").write_text(text)
+        assert words in refusal(capsys, "serve", run, "--key-file", tmp_path / "keys")
+
+
+def test_a_classifier_takes_no_protocol(classifier, capsys):
+    assert "leave out --protocol" in refusal(capsys, "serve", classifier, "--protocol", "crops")
