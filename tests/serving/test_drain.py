@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -117,8 +118,14 @@ def test_wrong_use_is_refused_in_one_line(run, capsys, arguments, words):
         assert words in refusal(capsys, "serve", run, *arguments)
 
 
+def test_an_address_that_is_taken_is_told_before_the_model_is_loaded(run, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert status_of("serve", run / "nowhere", "--port", taken.getsockname()[1]) == 1
+    assert "port " in capsys.readouterr().err
+
+
 def test_keys_that_can_be_guessed_are_refused(run, capsys, tmp_path):
-    for text, words in (("# none\n", "has no keys"), ("short\n", "fewer than 16 characters")):
+    for text, words in (("# none\n  # and none\n", "has no keys"), ("short\n", "fewer than 16 characters")):
         (tmp_path / "keys").write_text(text)
         assert words in refusal(capsys, "serve", run, "--key-file", tmp_path / "keys")
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from served import KEY, checked_error, encoded, files, service_of, serving
 
+import verydeep.serving.predict_request
 from verydeep import predict
 from verydeep.serving.options import Access
 
@@ -105,6 +106,13 @@ def test_the_form_works_without_script(client):
     )
     nothing = client.post("/", content=body, headers={"Content-Type": "multipart/form-data; boundary=b"})
     assert (nothing.status_code, "no image was chosen" in nothing.text) == (400, True)
+
+
+def test_maps_that_would_be_left_out_are_refused(client, monkeypatch):
+    monkeypatch.setattr(verydeep.serving.predict_request, "MOST_MAPS", 3)
+    refused = client.post("/v1/predict?maps=1&top=4", content=encoded())
+    assert "up to 3 classes" in checked_error(refused, 400)
+    assert len(client.post("/v1/predict?maps=1&top=3", content=encoded()).json()["maps"]) == 3
 
 
 def test_keys_and_origins(run, tmp_path):

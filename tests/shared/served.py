@@ -10,9 +10,9 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from verydeep.serving import server as serving_server
 from verydeep.serving.options import Access, Limits, Listening
 from verydeep.serving.served_model import served_model
+from verydeep.serving.server import _server_for, bound_socket
 from verydeep.serving.service import Service
 
 KEY = "a-key-that-nobody-guesses"
@@ -27,8 +27,8 @@ def service_of(run, access=None, **limits):
 @contextmanager
 def serving(service, *, ready=True):
     """Serve within the block, on a free port; yield a client."""
-    server = serving_server._server_for(service)
-    with serving_server._listener(Listening(port=0)) as socket:
+    server = _server_for(service)
+    with bound_socket(Listening(port=0)) as socket:
         port = socket.getsockname()[1]
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[socket])))
         thread.start()

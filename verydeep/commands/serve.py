@@ -55,20 +55,24 @@ def serve(
         library(one, needed_by="verydeep serve")
     from verydeep.machine.runtime import Runtime
     from verydeep.serving.served_model import served_model
-    from verydeep.serving.server import serve as serve_forever
+    from verydeep.serving.server import bound_socket
+    from verydeep.serving.server import serve as serve_until_told
     from verydeep.serving.service import Service
 
-    name = _name(str(run)) if name is None else name
-    if name != _name(name):
+    if name is not None and name != _as_name(name):
         raise ValueError(f"--name has letters, digits, '.', '_' and '-' only, not {name!r}")
-    model = served_model(run, protocol=protocol, scales=scales, grid=grid, runtime=Runtime(device=device))
-    service = Service(model, name, limits, access)
-    for note in model.notes:
-        say(note)
-    serve_forever(service, listening, say)
+    with bound_socket(listening) as socket:
+        model = served_model(run, protocol=protocol, scales=scales, grid=grid, runtime=Runtime(device=device))
+        service = Service(model, name or _name(run), limits, access)
+        for note in model.notes:
+            say(note)
+        serve_until_told(service, socket, listening.grace, say)
 
 
-def _name(run: str) -> str:
-    """Return the last part of a name or path, as it can stand in a path."""
-    last = Path(run).resolve().name if Path(run).exists() else run.rpartition("/")[2]
-    return re.sub(r"[^A-Za-z0-9._-]", "-", last).strip(".") or "model"
+def _name(run: Path) -> str:
+    """Return the name of a folder, that of a file without its ending, or the last part of `hub:OWNER/NAME`."""
+    return _as_name(run.stem if run.is_file() else run.resolve().name if run.exists() else run.name)
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text).strip(".") or "model"

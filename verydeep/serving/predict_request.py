@@ -11,7 +11,7 @@ from verydeep.machine.errors import escaped
 from verydeep.serving.answers import json_answer
 from verydeep.serving.bodies import Part, parts_of
 from verydeep.serving.refusals import RefusedRequestError, bad_request
-from verydeep.serving.served_model import Wanted
+from verydeep.serving.served_model import MOST_MAPS, Wanted
 from verydeep.serving.service import Service
 
 MULTIPART = "multipart/form-data"
@@ -97,7 +97,12 @@ def _choices(service: Service, query: Mapping[str, str]) -> _Choices:
         raise bad_request("maps is 1 or 0")
     if maps and not service.model.has_maps:
         raise bad_request("a classifier of features has no score maps: leave out maps")
-    return _Choices(checked_top(query.get("top", str(TOP))), maps)
+    top = checked_top(query.get("top", str(TOP)))
+    if maps and min(top, len(service.model.classes)) > MOST_MAPS:
+        raise bad_request(
+            f"an answer has the maps of up to {MOST_MAPS} classes: ask for top={MOST_MAPS}, or for no maps"
+        )
+    return _Choices(top, maps)
 
 
 def checked_top(text: str) -> int:

@@ -35,7 +35,7 @@ from verydeep.transfer_learning.classifier_folder import FeatureClassifier, is_c
 from verydeep.transfer_learning.classify import classified
 
 MOST_MAPS = 16
-"""Classes whose maps are in one answer."""
+"""Classes whose maps an answer may have."""
 
 _BLACK = b"P6 1 1 255\n\0\0\0"
 """One black pixel as the contents of a file."""
@@ -252,7 +252,7 @@ def _network_prediction(
                 "offset": [first_pixel(height, grid), first_pixel(width, grid)],
                 "size": [height, width],
             }
-            for label in labels[:MOST_MAPS]
+            for label in labels
         ]
     return prediction
 

@@ -61,35 +61,41 @@ class _TimedConnection(H11Protocol):
         self.transport.write(f"{head}\r\nConnection: close\r\n\r\n{body}".encode())
 
 
-def serve(service: Service, listening: Listening, say: Callable[[str], None]) -> None:
+def serve(service: Service, socket: socket.socket, grace: float, say: Callable[[str], None]) -> None:
     """Listen until SIGTERM or Ctrl-C, then answer what was accepted.
 
     Args:
         service: what answers.
-        listening: where, and how long after SIGTERM new requests are still accepted.
+        socket: as `bound_socket` returns it.
+        grace: seconds after SIGTERM in which new requests are still accepted.
         say: told the address, and that the end has begun.
 
     Raises:
-        OSError: the address cannot be listened on.
         ValueError: the model cannot be computed.
         KeyboardInterrupt: it was Ctrl-C.
     """
-    with _listener(listening) as socket:
-        host, port = socket.getsockname()[:2]
-        say(f"{service.name} at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
-        if asyncio.run(_until_signal(service, socket, listening.grace, say)) == signal.SIGINT:
-            raise KeyboardInterrupt
+    host, port = socket.getsockname()[:2]
+    say(f"{service.name} at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
+    if asyncio.run(_until_signal(service, socket, grace, say)) == signal.SIGINT:
+        raise KeyboardInterrupt
 
 
-def _listener(listening: Listening) -> socket.socket:
-    """Return a socket that listens.
+def bound_socket(listening: Listening) -> socket.socket:
+    """Return a socket for an address, so that one that is taken is told before a model is loaded; it does not listen.
 
     Raises:
-        OSError: the address cannot be listened on; the message names it.
+        OSError: the address cannot be used; the message names it.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(listening.host, listening.port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address, family=family, backlog=_BACKLOG)
+        family, kind, _, _, address = socket.getaddrinfo(listening.host, listening.port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except OSError:
+            bound.close()
+            raise
+        return bound
     except OSError as error:
         raise OSError(f"cannot listen on {listening.host}, port {listening.port}: {reason(error)}") from error
 
@@ -105,6 +111,7 @@ def _server_for(service: Service) -> uvicorn.Server:
         log_level="warning",
         access_log=False,
         server_header=False,
+        backlog=_BACKLOG,
         h11_max_incomplete_event_size=_LONGEST_HEAD,
         timeout_graceful_shutdown=math.ceil(limits.body_seconds + limits.deadline),
         timeout_notify=1,

@@ -14,6 +14,7 @@ from typing import Any
 from starlette.requests import Request
 
 from verydeep.images.decode import UnusableImageError
+from verydeep.machine.errors import reason
 from verydeep.machine.regular_files import read_file
 from verydeep.serving.bodies import Bodies
 from verydeep.serving.metrics import new_metrics
@@ -23,7 +24,11 @@ from verydeep.serving.served_model import ServedModel, Wanted
 from verydeep.serving.work_queue import Answer, WorkQueue
 from verydeep.version import __version__
 
+_MOST_KEY_BYTES = 2**20
+"""Of a file of keys."""
+
 _SHORTEST_KEY = 16
+"""Characters; shorter ones could be guessed."""
 
 _MOST_NAMED = 3
 """Unusable images that a message names."""
@@ -149,10 +154,10 @@ def _keys_of(file: Path | None) -> tuple[bytes, ...]:
     if file is None:
         return ()
     try:
-        lines = read_file(file).decode().split("\n")
+        lines = [line.strip() for line in read_file(file, most=_MOST_KEY_BYTES).decode().split("\n")]
     except (OSError, UnicodeError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
-    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        raise ValueError(f"{file} cannot be read: {reason(error)}") from error
+    keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
         raise ValueError(f"{file} has no keys: write one on each line")
     if min(map(len, keys)) < _SHORTEST_KEY:

@@ -136,7 +136,10 @@ class WorkQueue:
                 self._work_left.clear()
             elif not await self._computed(batch):
                 for job in batch:  # one of them spoils it for the others
-                    await self._computed([job])
+                    if job.answer.done():
+                        self._leave(job)
+                    else:
+                        await self._computed([job])
 
     def _warm_up(self) -> None:
         """Compute a black square, and the same several times at once, which is worth it if it is faster."""

@@ -1,0 +1,223 @@
+"""Checks 23 to 25 of a service, and a soak: hostile uploads, bombs, bad images among good ones, hours at work."""
+
+import itertools
+import random
+import struct
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import psutil
+import pytest
+from served import encoded, files, service_of, serving
+
+SECONDS = 0.2
+"""In which what is hostile has to be refused."""
+
+GROWTH = 60 * 2**20
+"""Bytes by which memory may differ after the first requests: allocators keep some."""
+
+
+@pytest.fixture(scope="module")
+def client(run):
+    with serving(service_of(run, max_body=2, max_bodies=64, max_batch=8)) as client:
+        yield client
+
+
+def resident():
+    return psutil.Process().memory_info().rss
+
+
+def mutated(data, rng):
+    """Return a file with bytes changed, left out, repeated or cut off."""
+    data = bytearray(data)
+    for _ in range(rng.randint(1, 2)):
+        at = rng.randrange(len(data))
+        match rng.choice((0, 0, 0, 1, 2, 3)):
+            case 0:
+                data[at] = rng.randrange(256)
+            case 1:
+                del data[at : at + rng.randint(1, 40)]
+            case 2:
+                data[at:at] = data[rng.randrange(len(data)) :][: rng.randint(1, 200)]
+            case 3:
+                del data[max(20, at) :]
+    return bytes(data)
+
+
+def test_mutated_uploads_give_predictions_or_refusals(client, battery, figure):
+    rng = random.Random(0)
+    seeds = [encoded(seed, (40, 60), kind) for seed in range(4) for kind in ("JPEG", "PNG")]
+    count = 5000 if battery else 150
+    uploads = [mutated(seeds[number % len(seeds)], rng) for number in range(count)]
+    send = lambda data: client.post("/v1/predict", content=data).status_code  # noqa: E731
+    with ThreadPoolExecutor(8) as threads:
+        early = list(threads.map(send, uploads[: count // 5]))
+        before = resident()
+        statuses = early + list(threads.map(send, uploads[count // 5 :]))
+    assert set(statuses) <= {200, 422}
+    assert statuses.count(422) > count // 10
+    assert resident() - before < GROWTH
+    assert client.get("/readyz").status_code == 200
+    figure(23, "upload fuzz", f"{count:,} mutated files: {statuses.count(200):,} predicted, the others refused")
+
+
+DISGUISED = {
+    "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n/x { (id) run } def\n",
+    "SVG": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+    "PDF": b"%PDF-1.7\n1 0 obj\n<</OpenAction<</S/JavaScript>>>>\nendobj\n",
+    "HTML": b"<script>1</script>",
+    "ZIP": b"PK\3\4" + b"\0" * 60,
+    "XPM": b"/* XPM */ static char *x[] = {",
+    "WMF": b"\xd7\xcd\xc6\x9a" + b"\0" * 40,
+}
+
+
+@pytest.mark.parametrize("kind", DISGUISED)
+def test_what_only_claims_to_be_an_image_is_refused(client, kind):
+    for headers in ({"Content-Type": "image/jpeg"}, {"Content-Type": "image/png"}):
+        assert client.post("/v1/predict", content=DISGUISED[kind], headers=headers).status_code == 422
+
+
+def png(width, height, data=b"", chunks=()):
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(itertools.starmap(chunk, chunks)) + chunk(b"IDAT", data)
+
+
+def zeros(size):
+    return zlib.compress(bytes(size), 9)
+
+
+BOMBS = {
+    "dimensions": lambda: (png(50_000, 50_000), 422),
+    "pixels": lambda: (png(8000, 8000, zeros(2**22)), 422),
+    "elongated": lambda: (png(1, 60, zeros(240)), 422),
+    "rescaled": lambda: (png(3, 120_000, zeros(2**20)), 422),
+    "text": lambda: (png(40, 40, zeros(4840), [(b"zTXt", b"a\0\0" + zeros(20 * 2**20))]), 422),
+    "profile": lambda: (png(40, 40, zeros(4840), [(b"iCCP", b"a\0\0" + zeros(20 * 2**20))]), 422),
+    "a byte over the limit": lambda: (b"\xff" * (2 * 2**20 + 1), 413),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_bombs_are_refused_at_once(client, kind):
+    body, status = BOMBS[kind]()
+    before = resident()
+    assert quickest(lambda: client.post("/v1/predict", content=body), status) < SECONDS
+    assert resident() - before < GROWTH
+
+
+def quickest(send, status):
+    """Return the seconds of the faster one of two answers, for other work may hold one up."""
+    seconds = []
+    for _ in range(2):
+        began = time.monotonic()
+        assert send().status_code == status
+        seconds.append(time.monotonic() - began)
+    return min(seconds)
+
+
+def test_bombs_in_other_bodies_are_refused_at_once(client, figure):
+    infer = "/v2/models/tiny/infer"
+    wide = b'{"inputs":[' + b",".join([b"[]"] * 500_000) + b"]}"
+    parts = b'--b\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\nx\r\n' * 10_000
+    headers = b"--b\r\n" + b"A: b\r\n" * 100_000 + b"\r\n\r\n--b--\r\n"
+    limit = 2 * 2**20
+    sent = {
+        "deep JSON": (lambda: client.post(infer, content=b"[" * limit), 400),
+        "deep objects": (lambda: client.post(infer, content=b'{"inputs":' * 100_000), 400),
+        "wide JSON": (lambda: client.post(infer, content=wide), 400),
+        "digits": (lambda: client.post(infer, content=b'{"id":' + b"1" * 100_000 + b"}"), 400),
+        "chunks": (lambda: client.post("/v1/predict", content=iter([b"x" * limit, b"x"])), 413),
+        "parts": (lambda: client.post("/v1/predict", content=parts, headers=MULTIPART), 413),
+        "headers of parts": (lambda: client.post("/v1/predict", content=headers, headers=MULTIPART), 400),
+    }
+    seconds = {kind: quickest(send, status) for kind, (send, status) in sent.items()}
+    assert {kind: taken for kind, taken in seconds.items() if taken >= SECONDS} == {}
+    figure(24, "bombs", f"{len(BOMBS) + len(sent)} kinds, refused within {1000 * max(seconds.values()):.0f} ms")
+
+
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=b"}
+
+
+def test_one_bad_image_in_eight_spoils_no_other(client, battery, figure):
+    rng, rounds = random.Random(1), 200 if battery else 8
+    good = [encoded(seed, (40, 40 + seed % 3)) for seed in range(8)]
+    alone = [client.post("/v1/predict", content=image).json() for image in good]
+    bad = [b"", b"bad", good[0][:200], png(9, 9, b"no deflate"), png(50_000, 50_000), DISGUISED["EPS"]]
+    for number in range(rounds):
+        place = rng.randrange(8)
+        images = [bad[number % len(bad)] if at == place else image for at, image in enumerate(good)]
+        found = client.post("/v1/predict", files=files(*images)).json()["predictions"]
+        assert [bool(one["error"]) for one in found] == [at == place for at in range(8)]
+        for at, (one, expected) in enumerate(zip(found, alone, strict=True)):
+            if at != place:
+                assert one["classes"] == expected["classes"]
+                np.testing.assert_allclose(one["probabilities"], expected["probabilities"], atol=1e-6)
+    figure(25, "isolation", f"1 bad image in 8, {rounds} rounds: only it fails, the others as if alone")
+
+
+@pytest.mark.battery
+def test_memory_is_flat_over_500_sizes(client, figure):
+    def send(number):
+        return client.post("/v1/predict", content=encoded(number, (40, 40 + number))).status_code
+
+    assert {send(number) for number in range(100)} == {200}
+    before = resident()
+    assert {send(number) for number in range(500)} == {200}
+    grown = resident() - before
+    figure(23, "sizes", f"500 sizes of images: memory grew by {grown / 2**20:.0f} MiB")
+    assert grown < GROWTH
+
+
+@pytest.mark.battery
+@pytest.mark.parametrize("seconds", [300, 3600])
+def test_soak(client, seconds, figure):
+    images = [photograph(seed) for seed in range(60)]
+    began = time.monotonic()
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(lambda image: sent(client, image), images * 4)) == {200}
+    pause = (time.monotonic() - began) / (4 * len(images)) / 0.8
+    statuses, memory = paced(client, images, pause, seconds)
+    assert set(statuses) == {200}
+    settled = max(memory[: len(memory) // 4])
+    assert max(memory) - settled < GROWTH
+    about = f"{seconds / 60:.0f} minutes at 0.8 of capacity: {len(statuses):,} requests, none failed"
+    figure(26, "soak", f"{about}, memory grew by {max(0, max(memory) - settled) / 2**20:.0f} MiB")
+
+
+def photograph(seed):
+    rng = random.Random(seed)
+    size = rng.randint(30, 300), rng.randint(30, 300)
+    return encoded(seed, size, rng.choice(("JPEG", "PNG")))
+
+
+def sent(client, image):
+    return client.post("/v1/predict", content=image).status_code
+
+
+def paced(client, images, pause, seconds):
+    """Send an image every so often, whether or not others are answered; return statuses and memory over time."""
+    statuses, memory, lock = [], [], threading.Lock()
+
+    def send(image):
+        status = sent(client, image)
+        with lock:
+            statuses.append(status)
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(64) as threads:
+        for number, image in enumerate(itertools.cycle(images)):
+            due = began + number * pause
+            if due > began + seconds:
+                break
+            time.sleep(max(0, due - time.monotonic()))
+            threads.submit(send, image)
+            if number % 100 == 0:
+                memory.append(resident())
+    return statuses, memory
