@@ -1,6 +1,7 @@
 """What studies say of made-up runs: each sentence follows from its numbers."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from verydeep.networks.architecture import Architecture
 from verydeep.reproduction.stored_tests import StoredTest
 from verydeep.reproduction.studies import STUDIES_BY_NAME
 from verydeep.reproduction.study_charts import errors_on_both, norms_of_layers
+from verydeep.reproduction.study_differences import difference_of_gaps, difference_of_tests
 from verydeep.reproduction.study_runs import FROM_A, StudyRun
 from verydeep.reproduction.study_tables import gradients_table, initialisation_table, regularisation_table
 from verydeep.reproduction.study_texts import (
@@ -137,42 +139,82 @@ def test_gradients_are_said_at_both_ends():
 
 
 @pytest.mark.parametrize(
-    ("large", "closer", "higher", "told"),
+    ("large", "apart", "higher", "told"),
     [
-        (12, "+4.00", "+2.50", "Both are what a regularisation by small filters would do."),
-        (9, "+1.00", "-0.50", "Errors closer to each other without a lower test error come of learning less"),
-        (6, "-2.00", "-3.50", "That does not look like a regularisation by small filters."),
+        (24, 13.5, 12, "Both are what a regularisation by small filters would do."),
+        (13, 2.5, 1, "That leaves open whether small filters regularise."),
+        (2, -8.5, -10, "That does not look like a regularisation by small filters."),
     ],
 )
-def test_small_filters_are_compared_with_large_ones(large, closer, higher, told):
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_small_filters_are_compared_with_large_ones(large, apart, higher, told, seeds):
     runs = [
-        run("B-256-glorot", 10, training_error=1.5),
-        run("B-256", 9, training_error=1.5),
-        run("B-5x5-256", large + 0.5, training_error=0),
+        run(name, error, seed=seed, training_error=on_training)
+        for seed in range(seeds)
+        for name, error, on_training in (("B-256-glorot", 12, 3.5), ("B-256", 11, 3.5), ("B-5x5-256", large, 2))
     ]
     both, compared = regularisation_seen(runs, 10)
     assert "+8.50 (B (Glorot)), +7.50 (B) and " in both
-    assert compared.startswith(
-        f"In B with 5 x 5 layers they are {closer} points further apart than in B (Glorot), both from random weights, "
-        f"and the test error is {higher} points higher. {told}"
+    assert "further apart than in B (Glorot), both from random weights, by " in compared
+    assert f"by {apart:+.2f} points (95% interval " in compared
+    assert f"test error is higher by {higher:+.2f} points (95% interval " in compared
+    assert compared.endswith(told)
+    assert ("of networks trained again" if seeds > 1 else "of just these trained networks") in compared
+    assert regularisation_table(runs[:3]).rows[1][1:5] == ("200", "3.50", "12.00", "+8.50")
+    assert (
+        "which starts from A" in regularisation_seen([one for one in runs if "glorot" not in one.training.name], 10)[1]
     )
-    assert regularisation_table(runs).rows[1][1:5] == ("200", "1.50", "10.00", "+8.50")
-    assert "which starts from A" in regularisation_seen(runs[1:], 10)[1]
     assert "nothing to compare" in regularisation_seen(runs[:1], 10)[1]
     assert errors_on_both(runs).startswith("<svg")
 
 
-@pytest.mark.parametrize(("all_images", "told"), [(4, "gains +6.00 points more"), (12, "gains -2.00 points more")])
-def test_errors_are_said_by_the_number_of_images(all_images, told):
+def test_learning_less_is_not_taken_for_a_regularisation():
+    runs = [run("B-256", 40, training_error=38), run("B-5x5-256", 20, training_error=2)]
+    assert regularisation_seen(runs, 10)[1].endswith("come of learning less, not of a regularisation.")
+
+
+def test_intervals_of_gaps_are_those_of_independent_proportions():
+    """Other images wrong in each, so that the paired variance is that of two independent proportions."""
+    rng = np.random.default_rng(0)
+
+    def independent(error):
+        wrong = rng.random(4000) < error / 100
+        return replace(outcomes(10), n=4000, wrong=wrong, top1_error=100 * float(wrong.mean()))
+
+    runs = [
+        replace(run(name, 10), test=independent(test), on_training_images=independent(training))
+        for name, test, training in (("B-256", 20, 10), ("B-5x5-256", 30, 5))
+    ]
+    found = difference_of_gaps(runs, {"B-5x5-256": 1.0, "B-256": -1.0})
+    shares = [one.wrong.mean() for its in runs for one in (its.test, its.on_training_images)]
+    assert found.points == pytest.approx(100 * (shares[2] - shares[3] - shares[0] + shares[1]))
+    expected = 100 * sum(share * (1 - share) / 4000 for share in shares) ** 0.5
+    assert found.standard_error == pytest.approx(expected, rel=0.03)
+    alike = [replace(one, on_training_images=one.test) for one in runs]  # as if they were other images of equal outcomes
+    both = difference_of_gaps(alike, {"B-5x5-256": 1.0, "B-256": -1.0})
+    once = difference_of_tests(alike, {"B-5x5-256": 1.0, "B-256": -1.0})
+    assert both.standard_error == pytest.approx(2**0.5 * once.standard_error)
+
+
+@pytest.mark.parametrize(
+    ("all_images", "gains", "told"),
+    [
+        (2, "+9.00 points", ": the deeper net gains more;"),
+        (10, "+1.00 points", ": which gains more is left open;"),
+        (20, "-9.00 points", ": A gains more;"),
+    ],
+)
+def test_errors_are_said_by_the_number_of_images(all_images, gains, told):
     runs = [
         run("A-256-1-in-8", 20, images=125),
         run("A-256", 10),
         run("D-256-1-in-8", 21, images=125),
         run("D-256", all_images),
-        run("D-256", all_images + 2, seed=1),
     ]
-    a, d, difference, _ = images_seen(runs, 10)
+    a, d, difference, gained, _ = images_seen(runs, 10)
     assert a == "A: from 125 to 1,000 training images the test error goes from 20.0 to 10.0%."
-    assert d == f"D: from 125 to 1,000 training images the test error goes from 21.0 to {all_images + 1}.0%."
-    assert f"+1.00 at 125, {all_images - 9:+.2f} at 1,000" in difference
-    assert f"the deeper net {told} than A; one test image is 0.50 points." in difference
+    assert d == f"D: from 125 to 1,000 training images the test error goes from 21.0 to {all_images}.0%."
+    assert f"+1.00 at 125, {all_images - 10:+.2f} at 1,000; one test image is 0.50 points." in difference
+    assert f"by {gains} (95% interval" in gained
+    assert told in gained
+    assert gained.endswith("of just these trained networks on other images, each by itself.")

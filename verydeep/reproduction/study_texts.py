@@ -7,8 +7,10 @@ from statistics import fmean
 from verydeep.networks.architecture import STAGE_CHANNELS
 from verydeep.networks.initialisation import STANDARD_DEVIATIONS
 from verydeep.presentation.numbers import FINE, counted, decimal, number, percent, points
+from verydeep.reproduction.contrasts import Estimate
 from verydeep.reproduction.limits import listed
 from verydeep.reproduction.study_charts import of_network, share_of_weights, weighted
+from verydeep.reproduction.study_differences import difference_of_gaps, difference_of_tests, of_what, with_interval
 from verydeep.reproduction.study_runs import FROM_A, StudyRun
 from verydeep.reproduction.study_tables import gap, small
 
@@ -47,9 +49,6 @@ def regularisation_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
     """Say how far training and test errors are apart, and compare B with B of 5 x 5 layers."""
     labels = _by_label([run for run in runs if gap(run) is not None])
     gaps = {label: fmean([value for run in its if (value := gap(run)) is not None]) for label, its in labels.items()}
-    tests = {
-        label: fmean([run.test.top1_error for run in its if run.test is not None]) for label, its in labels.items()
-    }
     if not gaps:
         return ["No training was tested on both kinds of images."]
     apart = listed([f"{points(value, FINE)} ({label})" for label, value in gaps.items()])
@@ -60,19 +59,28 @@ def regularisation_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
             *sentences,
             "B and B with 5 x 5 layers were not both trained: there is nothing to compare small filters to.",
         ]
-    more, better = gaps["B-5x5"] - gaps[stack], tests["B-5x5"] - tests[stack]
-    if more > 0 and better > 0:
-        told = "Both are what a regularisation by small filters would do."
-    elif more > 0:
-        told = "Errors closer to each other without a lower test error come of learning less, not of a regularisation."
-    else:
-        told = "That does not look like a regularisation by small filters."
+    weights = {labels["B-5x5"][0].training.name: 1.0, labels[stack][0].training.name: -1.0}
+    further, higher = difference_of_gaps(runs, weights), difference_of_tests(runs, weights)
+    if further is None or higher is None:
+        return [*sentences, "B and B with 5 x 5 layers were not tested on the same images with any seed."]
     starts = "both from random weights" if stack != "B" else "which starts from A"
     return [
         *sentences,
-        f"In B with 5 x 5 layers they are {points(more, FINE)} points further apart than in {stack}, {starts}, and the "
-        f"test error is {points(better, FINE)} points higher. {told}",
+        f"In B with 5 x 5 layers they are further apart than in {stack}, {starts}, by {with_interval(further)}, and "
+        f"the test error is higher by {with_interval(higher)}; {of_what(further)}. {_regularises(further, higher)}",
     ]
+
+
+def _regularises(further: Estimate, higher: Estimate) -> str:
+    """Say what it tells of small filters that with large ones errors are so much further apart, and higher in tests."""
+    apart, test = further.ci95, higher.ci95
+    if apart[0] > 0 and test[0] > 0:
+        return "Both are what a regularisation by small filters would do."
+    if apart[0] > 0 and test[1] < 0:
+        return "Errors closer to each other without a lower test error come of learning less, not of a regularisation."
+    if apart[1] < 0:
+        return "That does not look like a regularisation by small filters."
+    return "That leaves open whether small filters regularise."
 
 
 def images_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
@@ -95,14 +103,28 @@ def images_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
     if not {"A", "D"} <= means.keys() or images is None:
         return sentences
     both = {count: means["D"][count] - means["A"][count] for count in sorted(means["A"].keys() & means["D"].keys())}
-    change = both[max(both)] - both[min(both)]
+    few, many = (
+        {run.training.network: run.training.name for run in runs if run.images == count}
+        for count in (min(both), max(both))
+    )
+    gained = difference_of_tests(runs, {many["A"]: 1.0, many["D"]: -1.0, few["A"]: -1.0, few["D"]: 1.0})
     steps = ", ".join(f"{points(value, FINE)} at {number(count)}" for count, value in both.items())
     return [
         *sentences,
-        f"D's error minus A's, in points: {steps}. From fewest to most images the deeper net gains "
-        f"{points(-change, FINE)} points more than A; one test image is {decimal(100 / images, FINE)} points.",
+        f"D's error minus A's, in points: {steps}; one test image is {decimal(100 / images, FINE)} points.",
+        *([] if gained is None else [_gained(gained)]),
         "D starts from A as trained on the same images, so it has A's steps behind it at every number of images.",
     ]
+
+
+def _gained(gained: Estimate) -> str:
+    """Say how much more than A the deeper net gains by more images, and whether that is sure."""
+    low, high = gained.ci95
+    told = "the deeper net gains more" if low > 0 else "A gains more" if high < 0 else "which gains more is left open"
+    return (
+        f"From fewest to most images the error of D falls further than A's by {with_interval(gained)}: {told}; "
+        f"{of_what(gained)}."
+    )
 
 
 def limits_of(runs: Sequence[StudyRun]) -> list[str]:
@@ -113,8 +135,8 @@ def limits_of(runs: Sequence[StudyRun]) -> list[str]:
     sentences = [
         "One seed: this illustrates what can happen and does not show what mostly does."
         if seeds == 1
-        else f"{seeds} seeds, each a point, a line or a figure of its own. Whether they could agree by chance was not "
-        "tested."
+        else f"{seeds} seeds, each a point, a line or a figure of its own. Where no interval stands, whether they "
+        "could agree by chance was not tested."
     ]
     if brief:
         sentences.append(

@@ -1,0 +1,61 @@
+"""Differences between the trainings of a study, with how far images and seeds let them vary."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from verydeep.presentation.numbers import FINE, interval
+from verydeep.reproduction.contrasts import Contrasts, Estimate
+from verydeep.reproduction.stored_tests import StoredTest
+from verydeep.reproduction.study_runs import StudyRun
+
+
+def difference_of_tests(
+    runs: Sequence[StudyRun], weights: Mapping[str, float], *, on_training_images: bool = False
+) -> Estimate | None:
+    """Estimate a weighted sum of the errors of trainings, given their weights by name, in percentage points.
+
+    It is of networks trained again where two seeds or more have all of these trainings, else of just the trained ones.
+    None where no seed has, or where tests had different images.
+    """
+    tests: dict[int, dict[str, StoredTest]] = {}
+    for run in runs:
+        test = run.on_training_images if on_training_images else run.test
+        if test is not None:
+            tests.setdefault(run.seed, {})[run.training.name] = test
+    whole = [of_seed for of_seed in tests.values() if weights.keys() <= of_seed.keys()]
+    counts = {of_seed[name].n for of_seed in whole for name in weights}
+    if len(counts) != 1 or min(counts) < 2:
+        return None
+    contrasts = Contrasts({name: np.stack([of_seed[name].wrong for of_seed in whole]) for name in weights})
+    return contrasts.of_networks(weights) if len(whole) > 1 else contrasts.of_trainings(weights)
+
+
+def difference_of_gaps(runs: Sequence[StudyRun], weights: Mapping[str, float]) -> Estimate | None:
+    """Estimate a weighted sum of test errors minus errors on training images; arguments are as for tests.
+
+    The images of both are independent, so variances add up. So do those by seeds, which is too much rather than too
+    little: what a seed does to a network it mostly does to both errors.
+    """
+    test, training = (difference_of_tests(runs, weights, on_training_images=which) for which in (False, True))
+    if test is None or training is None:
+        return None
+    variance = test.standard_error**2 + training.standard_error**2
+    terms = sum(one.standard_error**4 / one.degrees_of_freedom for one in (test, training))
+    return Estimate(
+        points=test.points - training.points,
+        of_seeds=tuple(first - second for first, second in zip(test.of_seeds, training.of_seeds, strict=True)),
+        standard_error=variance**0.5,
+        degrees_of_freedom=variance**2 / terms,
+    )
+
+
+def with_interval(estimate: Estimate) -> str:
+    """Write `+2.50 points (95% interval -0.50 to +5.50)`."""
+    return f"{estimate.points:+.{FINE}f} points (95% interval {interval(estimate.ci95, FINE, '+')})"
+
+
+def of_what(estimate: Estimate) -> str:
+    """Say of what the interval is."""
+    whose = "networks trained again" if len(estimate.of_seeds) > 1 else "just these trained networks"
+    return f"intervals are of {whose} on other images, each by itself"
