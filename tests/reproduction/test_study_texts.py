@@ -190,7 +190,7 @@ def test_intervals_of_gaps_are_those_of_independent_proportions():
     assert found.points == pytest.approx(100 * (shares[2] - shares[3] - shares[0] + shares[1]))
     expected = 100 * sum(share * (1 - share) / 4000 for share in shares) ** 0.5
     assert found.standard_error == pytest.approx(expected, rel=0.03)
-    alike = [replace(one, on_training_images=one.test) for one in runs]  # as if they were other images of equal outcomes
+    alike = [replace(one, on_training_images=one.test) for one in runs]  # as if of other images
     both = difference_of_gaps(alike, {"B-5x5-256": 1.0, "B-256": -1.0})
     once = difference_of_tests(alike, {"B-5x5-256": 1.0, "B-256": -1.0})
     assert both.standard_error == pytest.approx(2**0.5 * once.standard_error)
