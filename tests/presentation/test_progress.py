@@ -25,8 +25,8 @@ def test_a_file_gets_plain_lines_when_asked_to_tell():
             report.advance(tell=step % 20 == 0, figures={"epoch": f"{step // 20}/2", "loss": "1.25"})
     lines = out.file.getvalue().splitlines()
     assert len(lines) == 2
-    assert re.fullmatch(r"train D  epoch 1/2  loss 1\.25  \d+:\d\d left", lines[0])
-    assert re.fullmatch(r"train D  epoch 2/2  loss 1\.25", lines[1])
+    assert re.fullmatch(r"train D  50%  epoch 1/2  loss 1\.25  \d+:\d\d left", lines[0])
+    assert re.fullmatch(r"train D  100%  epoch 2/2  loss 1\.25", lines[1])
 
 
 def test_a_file_gets_no_escape_codes_and_no_broken_lines():
@@ -62,7 +62,8 @@ def test_work_that_was_done_before_is_not_counted_in_the_time_left(monkeypatch):
     with reporting("train D", total=100, done=90, console=out) as report:
         now[0] = 20.0
         report.advance(2, tell=True)
-    assert out.file.getvalue().split("  ")[-1].strip() == "1:20 left"  # 8 more at 10 s each
+    line = out.file.getvalue().split("  ")
+    assert (line[1], line[-1].strip()) == ("92%", "1:20 left")  # 8 more at 10 s each
 
 
 def test_a_terminal_gets_a_bar_that_vanishes():
@@ -138,4 +139,22 @@ def test_the_time_left_fits_on_a_terminal_of_80_columns():
             report.advance(figures=figures)
     drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.file.getvalue())
     assert "…" not in drawn
-    assert re.search(r"train A-LRN +epoch 12/12  loss 0\.553  error 19\.2%  images/s 2,236 +\d+:\d\d left", drawn)
+    assert re.search(r"train A-LRN +50%  epoch 12/12  loss 0\.553  error 19\.2%  \d+:\d\d left", drawn)
+
+
+def test_the_first_step_of_many_tells_what_is_left_on_80_columns(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    out = console(terminal=True)
+    with reporting("train D", total=10_000, console=out) as report:
+        now[0] = 30.0
+        report.advance(figures={"epoch": "1/74", "loss": "6.908", "error": "99.6%", "images/s": "9", "waiting": "0%"})
+    drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.file.getvalue())
+    assert "--:--" not in drawn
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", drawn)]
+    assert "train D  0%  epoch 1/74  loss 6.908  error 99.6%  images/s 9  83:19:30 left" in map(_single_spaced, lines)
+    assert max(map(len, lines)) <= 80
+
+
+def _single_spaced(line):
+    return re.sub(r"^train D +", "train D  ", line)

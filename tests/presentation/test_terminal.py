@@ -66,8 +66,8 @@ def test_one_run_has_its_errors_their_intervals_and_its_classes():
     """
     errors, by_class = rendered(evaluation_tables(evaluation([places(9)])))
     assert lines(errors)[0] == "photos, test: 60 images, dense evaluation"
-    assert "run 224, 256 15.00 8.10 to 26.11 0.00 0.00 to 6.02" in lines(errors)
-    assert lines(errors)[-1] == "Expected calibration error 16.33%."
+    assert "run 224, 256 15.00 8.10 to 26.11 15.00 0.00 0.00 to 6.02" in lines(errors)
+    assert lines(errors)[-1].endswith("Expected calibration error 16.33%.")
     assert "fused" not in errors
     assert lines(by_class)[0] == "Error of each class"
     assert "a b (2) 10 20.00 5.67 to 50.98" in lines(by_class)
@@ -78,9 +78,9 @@ def test_several_runs_are_fused_and_compared():
     """The second errs on 3 of the 9 images that the first errs on; fused they err on the 3 that both err on."""
     found = evaluation([places(9), places(3)], runs=("one", "two"))
     errors, compared, _ = rendered(evaluation_tables(found))
-    assert "one 224, 256 15.00 8.10 to 26.11 0.00 0.00 to 6.02" in lines(errors)
-    assert "two 224, 256 5.00 1.71 to 13.70 0.00 0.00 to 6.02" in lines(errors)
-    assert "fused 224, 256 5.00 1.71 to 13.70 0.00 0.00 to 6.02" in lines(errors)
+    assert "one 224, 256 15.00 8.10 to 26.11 15.00 0.00 0.00 to 6.02" in lines(errors)
+    assert "two 224, 256 5.00 1.71 to 13.70 5.00 0.00 0.00 to 6.02" in lines(errors)
+    assert "fused 224, 256 5.00 1.71 to 13.70 5.00 0.00 0.00 to 6.02" in lines(errors)
     assert "Expected calibration error of the fused runs " in errors
     low, high = found.comparisons[0].difference_ci95
     title, *_ = shown = lines(compared)
@@ -101,7 +101,7 @@ def test_a_single_comparison_needs_no_correction():
 
 def test_with_five_classes_there_is_no_top5_error_and_the_reason_is_told():
     errors, _ = rendered(evaluation_tables(evaluation([places(9, classes=5)], classes=tuple("abcde"))))
-    assert "run 224, 256 18.00 9.77 to 30.80 – –" in lines(errors)
+    assert "run 224, 256 18.00 9.77 to 30.80 18.00 – –" in lines(errors)
     assert NO_TOP5 in " ".join(lines(errors))
 
 
@@ -135,7 +135,7 @@ def test_of_long_names_nothing_is_cut_off():
     assert "/s" + LONG in "".join(errors.split())
     for text, names in ((errors, runs), (compared, runs), (by_class, classes[:2])):
         assert [unfolded(text, name) for name in names] == list(names)
-    assert "15.00 8.10 to 26.11 0.00 0.00 to 6.02" in " ".join(lines(errors))
+    assert "15.00 8.10 to 26.11 15.00 0.00 0.00 to 6.02" in " ".join(lines(errors))
     assert all(figure in compared for figure in ("+10.00", "0.031"))
     assert "10 10.00 1.79 to 40.42" in " ".join(lines(by_class))
 
@@ -156,4 +156,4 @@ def test_of_many_classes_the_worst_ten_are_shown():
 
 def test_where_nothing_is_wrong_no_class_is_the_worst():
     (errors,) = rendered(evaluation_tables(evaluation([places(0)])))
-    assert "run 224, 256 0.00 0.00 to 6.02 0.00 0.00 to 6.02" in lines(errors)
+    assert "run 224, 256 0.00 0.00 to 6.02 0.00 0.00 0.00 to 6.02" in lines(errors)

@@ -3,10 +3,14 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
+
+from verydeep.machine.errors import say
+from verydeep.machine.signal_watch import signals_seen_by
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +26,12 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 STOPPING = frozenset({signal.SIGINT, *_ENDING})
 """All signals after which work is saved."""
+
+_SHOW_CURSOR = "\x1b[?25h"
+"""A bar hides it."""
+
+_SECONDS_TO_LEAVE = 0.5
+"""After a second Ctrl-C the process may clear away so long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,11 +172,12 @@ class StopRequest:
 
 
 @contextmanager
-def stop_request() -> Iterator[StopRequest]:
+def stop_request(answer: str | None = None) -> Iterator[StopRequest]:
     """Note SIGINT (Ctrl-C), SIGTERM, SIGHUP and SIGQUIT instead of dying of them, so that the block can save and leave.
 
-    A second Ctrl-C acts as always; batch systems repeat SIGTERM, which changes nothing. Outside the main thread, where
-    Python allows no handlers, nothing is noted.
+    If there is an `answer`, the first Ctrl-C prints it at once, whatever is computed. A second Ctrl-C acts as always;
+    batch systems repeat SIGTERM, which changes nothing. Outside the main thread, where Python allows no handlers,
+    nothing is noted.
     """
     request = StopRequest()
     previous: dict[int, object] = {}
@@ -176,7 +187,14 @@ def stop_request() -> Iterator[StopRequest]:
         if number == signal.SIGINT and number in previous:
             signal.signal(number, previous.pop(number))  # type: ignore[arg-type]
 
-    with _handled_by(note, (signal.SIGINT, *_unignored(*_ENDING)), previous):
+    answers = [] if answer is None else [answer]
+
+    def reply(number: int) -> None:
+        if number == signal.SIGINT and answers:
+            say(answers.pop())
+
+    watch = signals_seen_by(reply) if answers else nullcontext()
+    with _handled_by(note, (signal.SIGINT, *_unignored(*_ENDING)), previous), watch:
         yield request
 
 
@@ -185,22 +203,44 @@ def ended_by_signals() -> Iterator[None]:
     """Let SIGTERM, SIGHUP and SIGQUIT end the block as an exit does, so that its files and processes are cleared away.
 
     The status is 128 and the signal's number: 143 for SIGTERM. They and Ctrl-C do so even where a library turns what a
-    handler raises into an error of its own, or swallows it.
+    handler raises into an error of its own, or swallows it. A second Ctrl-C ends the process within a second, even if
+    the main thread computes something long: files appear whole or not at all, so nothing is torn by that.
     """
     received: list[int] = []
+    seen: list[int] = []
+    left = threading.Event()
+
+    def end_at_the_second(number: int) -> None:
+        seen.append(number)
+        if seen.count(signal.SIGINT) > 1 and not left.wait(_SECONDS_TO_LEAVE):
+            _end_now()
 
     def leave(number: int, _frame: object) -> None:
         received.append(number)
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    with _handled_by(leave, _unignored(signal.SIGINT, *_ENDING), {}):
+    with signals_seen_by(end_at_the_second), _handled_by(leave, _unignored(signal.SIGINT, *_ENDING), {}):
         try:
             yield
         except Exception:
             if not received:
                 raise
+        finally:
+            left.set()
     if received:
         raise KeyboardInterrupt if received[0] == signal.SIGINT else SystemExit(128 + received[0])
+
+
+def _end_now() -> None:
+    """End this process and those that it started by multiprocessing, without clearing away."""
+    import multiprocessing
+
+    for child in multiprocessing.active_children():
+        child.kill()
+    if sys.stderr.isatty():
+        sys.stderr.write(_SHOW_CURSOR)
+    say("verydeep: stopped")
+    os._exit(128 + signal.SIGINT)
 
 
 def _unignored(*numbers: signal.Signals) -> tuple[signal.Signals, ...]:

@@ -1,5 +1,6 @@
 """Output of the verbs: tables and text for people, JSON for machines, and how far long work has come."""
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -93,8 +94,8 @@ _WIDTH_WITH_BAR = 100
 class Reporter:
     """Reporter of how far one piece of work has come."""
 
-    def __init__(self, console: Console, bar: Progress, task: TaskID, what: str) -> None:
-        self._console, self._bar, self._task, self._what = console, bar, task, what
+    def __init__(self, console: Console, bar: Progress, task: TaskID, what: str, done: int) -> None:
+        self._console, self._bar, self._task, self._what, self._done = console, bar, task, what, done
         self._started = self._last_line = time.monotonic()
 
     def advance(self, amount: int = 1, *, tell: bool = False, figures: Mapping[str, str] | None = None) -> None:
@@ -102,16 +103,16 @@ class Reporter:
 
         `tell` asks for a line of text too: at the end of an epoch, not at every step.
         """
+        self._bar.update(self._task, advance=amount)
         parts = [f"{name} {value}" for name, value in (figures or {}).items()]
-        text = "  ".join(parts)
-        room = self._console.width - len(self._what) - len("  00:00:00 left  ")
-        while len(parts) > 1 and len("  ".join(parts)) > room:
+        text = self._line(parts)
+        while len(parts) > 1 and len(self._what) + 2 + len(self._line(parts)) > self._console.width:
             parts.pop()
-        self._bar.update(self._task, advance=amount, figures="  ".join(parts))
+        self._bar.update(self._task, figures=self._line(parts))
         due = not self._console.is_terminal and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES
         if tell or due:
             self._last_line = time.monotonic()
-            self.say(f"{self._what}  {text}  {self._left()}".rstrip())
+            self.say(f"{self._what}  {text}")
 
     def say(self, text: str) -> None:
         """Print a line of text above the bar."""
@@ -122,12 +123,15 @@ class Reporter:
         for line in lines:
             self.say(line)
 
-    def _left(self) -> str:
+    def _line(self, parts: Sequence[str]) -> str:
+        """Put figures between the share that is done, rounded down, and the time left, from the first step on."""
         task = self._bar.tasks[self._task]
-        if not task.total or not task.completed or task.finished:
-            return ""
-        seconds = (time.monotonic() - self._started) * (task.total - task.completed) / task.completed
-        return f"{duration(seconds)} left"
+        ahead, total = (task.total or 0) - task.completed, self._done + (task.total or 0)
+        percentage = f"{math.floor(100 * (total - ahead) / total) if total else 100}%"
+        if not task.completed or ahead <= 0:
+            return "  ".join([percentage, *parts])
+        seconds = (time.monotonic() - self._started) * ahead / task.completed
+        return "  ".join([percentage, *parts, f"{duration(seconds)} left"])
 
 
 @contextmanager
@@ -144,9 +148,7 @@ def reporting(
         TextColumn("{task.description}", markup=False),
         *bar_column,
         TextColumn("{task.fields[figures]}", markup=False),
-        TimeRemainingColumn(compact=True),
-        TextColumn("left"),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal, expand=True) as bar:
         task = bar.add_task(what, total=total - done, figures="")
-        yield Reporter(console, bar, task, what)
+        yield Reporter(console, bar, task, what, done)

@@ -33,6 +33,8 @@ from verydeep.training.recipe import Recipe, after_epoch
 from verydeep.training.state import TrainingState, last_checkpoint, save_checkpoint, save_models
 from verydeep.training.step import Abandoned, DivergedError, Outcome, descend, scores
 
+_ANSWER = "finishing this step, then saving; again to quit without"
+
 _ADVICE = "the last checkpoint stays, --resume goes on from it"
 
 
@@ -108,7 +110,7 @@ def _train(job: TrainingJob) -> None:
     state, lines = prepare(job)
     step, total, first = state.progress.step, job.recipe.epochs * state.steps_per_epoch, job.processes.first
     with (
-        stop_request() as stop,
+        stop_request(_ANSWER) as stop,
         reporting(f"train {job.network}", total, done=step, quiet=not first) as report,
         closing(Curves(job.out, first_step=step, on=first)) as plot,
     ):

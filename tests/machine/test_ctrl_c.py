@@ -1,0 +1,29 @@
+"""Ctrl-C while the main thread computes and no handler of Python's can run."""
+
+import signal
+import subprocess
+import sys
+import time
+
+COMPUTING = """
+import hashlib
+from verydeep.machine.runtime import ended_by_signals, stop_request
+with ended_by_signals(), stop_request("again to quit"):
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000_000)
+"""
+"""A minute in one call."""
+
+
+def test_the_first_is_answered_at_once_and_the_second_ends_within_a_second():
+    with subprocess.Popen(
+        [sys.executable, "-c", COMPUTING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() == "again to quit\n"
+        asked = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert time.monotonic() - asked < 1
+        assert process.stderr.read() == "verydeep: stopped\n"

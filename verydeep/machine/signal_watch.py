@@ -1,0 +1,41 @@
+"""A thread that sees signals at once, while the main thread computes and cannot run handlers of Python's."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+_END = b"\0"
+"""Written to end the thread; no signal has that number."""
+
+
+@contextmanager
+def signals_seen_by(act: Callable[[int], None]) -> Iterator[None]:
+    """Call `act(number)` in a thread of its own for each signal that Python handles while the block runs.
+
+    Blocks can be nested: the outer one sees the signals too. Outside the main thread, where Python allows no
+    handlers, nothing is seen.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen, written = os.pipe()
+    os.set_blocking(written, False)
+    outer = signal.set_wakeup_fd(written, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(seen, outer, act), daemon=True, name="signals").start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(outer, warn_on_full_buffer=False)
+        os.write(written, _END)  # a process that was forked may hold the pipe open
+        os.close(written)
+
+
+def _watch(seen: int, outer: int, act: Callable[[int], None]) -> None:
+    while (number := os.read(seen, 1)) not in (_END, b""):
+        if outer >= 0:
+            with suppress(OSError):  # full, or closed meanwhile
+                os.write(outer, number)
+        act(number[0])
+    os.close(seen)
