@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from served import checked_error, encoded, service_of, serving, wait_until
 
-SECONDS = 0.4
+SECONDS = 0.25
 """In which a head or a body has to arrive."""
 
 

@@ -128,7 +128,3 @@ def test_keys_that_can_be_guessed_are_refused(run, capsys, tmp_path):
     for text, words in (("# none\n  # and none\n", "has no keys"), ("short\n", "fewer than 16 characters")):
         (tmp_path / "keys").write_text(text)
         assert words in refusal(capsys, "serve", run, "--key-file", tmp_path / "keys")
-
-
-def test_a_classifier_takes_no_protocol(classifier, capsys):
-    assert "leave out --protocol" in refusal(capsys, "serve", classifier, "--protocol", "crops")

@@ -3,6 +3,7 @@
 import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from served import encoded, files, service_of, serving
 from tested_run import CLASSES, pixels
 
 from verydeep import classify, predict
-from verydeep.export.exported import write_exported
+from verydeep.export.exported import load_exported, write_exported
 from verydeep.machine.runtime import Runtime
 from verydeep.serving.options import Access, Limits
 from verydeep.serving.served_model import _served_classifier, served_model
@@ -28,7 +29,7 @@ SIZES = ((40, 50), (37, 37), (50, 40), (64, 41), (300, 200))
 def images(battery):
     """Files of several sizes and kinds."""
     kinds = ("PNG", "JPEG", "BMP")
-    count = 200 if battery else 24
+    count = 200 if battery else 12
     return [picture(seed, SIZES[seed % len(SIZES)], kinds[seed % len(kinds)]) for seed in range(count)]
 
 
@@ -42,7 +43,10 @@ def picture(seed, size, kind):
 def models(run, model, classifier, tmp_path_factory):
     file = tmp_path_factory.mktemp("exported") / "net.onnx"
     write_exported(model, file, to="onnx")
-    return {"run": (run, predict), "onnx": (file, predict), "classifier": (classifier, classify)}
+    places = {"run": run, "onnx": file, "classifier": classifier}
+    loaded = {"run": partial(predict, model), "onnx": partial(predict, load_exported(file))}
+    loaded["classifier"] = partial(classify, load_classifier(classifier))
+    return {kind: (places[kind], loaded[kind]) for kind in places}
 
 
 def answers(client, images):
@@ -57,7 +61,7 @@ def answers(client, images):
 def test_names_and_numbers_are_those_of_predict(models, images, kind, at_once):
     place, by_hand = models[kind]
     numbers = "scores" if kind == "classifier" else "probabilities"
-    expected = [next(iter(by_hand(place, image, top=7))) for image in images]
+    expected = [next(iter(by_hand(image, top=7))) for image in images]
     service = service_of(place, max_batch=at_once)
     with serving(service) as client:
         found = answers(client, images)
@@ -87,6 +91,11 @@ def test_every_protocol_and_its_maps(run, model, protocol, scales):
     assert [one["class"] for one in found["maps"]] == found["classes"]
     for one in found["maps"]:
         assert np.shape(one["grid"]) == tuple((side - 32) // 32 + 1 for side in one["size"])
+
+
+def test_a_classifier_takes_no_protocol(classifier):
+    with pytest.raises(ValueError, match="leave out --protocol"):
+        served_model(classifier, protocol="crops")
 
 
 def test_several_labels_are_all_answered(classifier):

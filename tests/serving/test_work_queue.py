@@ -14,7 +14,7 @@ from verydeep.serving.served_model import ServedModel
 
 
 class Gate:
-    """A model that computes when it is let; images whose height is 33 spoil every batch."""
+    """A model that computes when it is let, several images slower than one by one; a side of 33 spoils every batch."""
 
     def __init__(self, seconds=0.0, for_each=0.0):
         self.open, self.batches = threading.Event(), []
@@ -23,7 +23,7 @@ class Gate:
 
     def predict(self, images, wanted):
         assert self.open.wait(20)
-        time.sleep(self.seconds + self.for_each * len(images))
+        time.sleep(self.seconds + self.for_each * len(images) ** 1.3)
         if wanted[0].name != "black":
             self.batches.append([one.name for one in wanted])
         if any(33 in size for image in images for size in image.sizes):
