@@ -35,6 +35,8 @@ class _TimedConnection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # Else an answer's body waits for its head to be acknowledged, 40 ms; asyncio does not see that this is TCP.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._look()
 
     def _look(self) -> None:

@@ -1,0 +1,472 @@
+"""`verydeep serve` against LitServe, with the same exported file, the same JPEGs and the same threads: prints JSON.
+
+Each serves in a process of its own, one image at a time, with OMP_NUM_THREADS of this process; LitServe's API decodes
+and predicts by verydeep's functions, so only what stands around them differs. A client in this process sends the same
+JPEGs to both, in turn, round by round; figures are medians over the rounds.
+
+- in process: images per second of `predict` on the same JPEGs. All else has `ratio`: images per second over that.
+- closed: so many clients, each of which sends its next image when it has its answer.
+- bad: 8 clients, of whose images one in 8 is damaged; `wrong` counts good ones that failed and bad ones that did not.
+- open: images are sent at a share of the smaller capacity (closed, 8 clients), at moments of a Poisson process; times
+  are counted from the intended moment, so a server that is late pays for all who wait. `refused` counts 503.
+- memory: peak of resident memory in MiB, of all of a server's processes together.
+
+Times are in milliseconds. LitServe is skipped if it cannot be imported by the Python that --litserve-python names.
+
+    python benchmarks/serving.py [FILE.onnx] [--images FOLDER] [--seconds 10] [--rounds 3] [--litserve-python PYTHON]
+
+Without FILE a network with random weights is exported (--network, --crop, --width); without --images JPEGs of 500 x 375
+pixels of coloured grain are made.
+"""
+
+import argparse
+import asyncio
+import io
+import itertools
+import json
+import math
+import os
+import random
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from starlette.requests import Request
+
+from verydeep.export.exported import write_exported
+from verydeep.images.decode import UnusableImageError
+from verydeep.images.sources.walk import is_image_file
+from verydeep.networks.initialisation import vgg
+from verydeep.prediction.predict import model_on, predict
+from verydeep.runs.model import Model
+from verydeep.serving.options import Limits
+from verydeep.serving.served_model import PreparedImage, Wanted, prepared, served_model
+
+try:
+    from fastapi import HTTPException  # the only kind that LitServe passes on
+    from litserve import LitAPI
+except ImportError:  # measured without it
+    HTTPException, LitAPI = ValueError, object
+
+MADE_IMAGES, MADE_SIZE = 32, (375, 500)
+CLIENTS = (1, 8, 32)
+CAPACITY_CLIENTS = 8
+SHARES = (0.5, 0.8, 1.2)
+ONE_BAD_IN = 8
+SETTLING = 1.0
+"""Seconds of a measurement's beginning that are not counted."""
+
+PATIENCE = 30.0
+"""Seconds that answers may take after the last image of an open loop was sent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A server that runs."""
+
+    port: int
+    pid: int
+    request: Callable[[bytes], bytes]
+    """Makes an image a whole HTTP request."""
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What a client saw."""
+
+    seconds: list[float] = field(default_factory=list)
+    """Of each answer that was a prediction."""
+    refused: int = 0
+    wrong: int = 0
+
+    def note(self, status: int, seconds: float, *, bad: bool) -> None:
+        """Count an answer."""
+        if status == 503:
+            self.refused += 1
+        elif (status != 200) != bad or status >= 500:
+            self.wrong += 1
+        elif not bad:
+            self.seconds.append(seconds)
+
+
+# what is served
+
+
+def made_images() -> list[bytes]:
+    """Return JPEGs of coloured grain."""
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(MADE_IMAGES):
+        coarse = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(coarse).resize(MADE_SIZE[::-1], Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+        images.append(buffer.getvalue())
+    return images
+
+
+def exported_network(folder: Path, args: argparse.Namespace) -> Path:
+    """Export a network with random weights."""
+    torch.manual_seed(0)
+    net = vgg(args.network, classes=10, crop=args.crop, width=args.width).eval()
+    model = Model(net=net, classes=tuple(f"class {label}" for label in range(10)), scale="256", flip=True)
+    file = folder / "network.onnx"
+    write_exported(model, file, to="onnx")
+    return file
+
+
+class Api(LitAPI):  # type: ignore[misc, valid-type]
+    """The served file for LitServe, by verydeep's functions; at the module's level, for it is sent to a worker."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = file
+
+    def setup(self, device: str) -> None:
+        """Load the file, in the worker."""
+        self.model = served_model(self.file)
+
+    def decode_request(self, request: Request) -> PreparedImage:
+        """Decode the image of a form, which LitServe has read where this annotation stands."""
+        try:
+            image: Any = request["image"]
+            return prepared(image.file.read(), self.model.sides, Limits())
+        except UnusableImageError as refusal:
+            raise HTTPException(422, str(refusal)) from None
+
+    def predict(self, image: PreparedImage) -> Any:
+        """Predict one image."""
+        return self.model.predict([image], [Wanted("image 0", 5)])[0]
+
+    def encode_response(self, prediction: Any) -> Any:
+        """Return it as it is."""
+        return prediction
+
+
+def serve_by_litserve(file: Path, port: int) -> None:
+    """Serve until killed; runs in a process of its own."""
+    from litserve import LitServer
+
+    server = LitServer(Api(file), accelerator="cpu", timeout=PATIENCE)
+    server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="error", pretty_logs=False)
+
+
+# servers
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def verydeep_server(file: Path) -> Iterator[Server]:
+    """Start `verydeep serve`."""
+    port = free_port()
+    command = [sys.executable, "-m", "verydeep", "serve", str(file), "--port", str(port), "--max-batch", "1"]
+
+    def request(image: bytes) -> bytes:
+        return post("/v1/predict", "image/jpeg", image)
+
+    with started([*command, "--grace", "0"], port, "/readyz") as process:
+        yield Server(port=port, pid=process.pid, request=request)
+
+
+@contextmanager
+def litserve_server(file: Path, python: str) -> Iterator[Server]:
+    """Start LitServe."""
+    port = free_port()
+    command = [python, __file__, str(file), "--serve-by-litserve", str(port)]
+
+    def request(image: bytes) -> bytes:
+        head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="1.jpg"\r\n'
+        return post(
+            "/predict",
+            "multipart/form-data; boundary=x",
+            head + b"Content-Type: image/jpeg\r\n\r\n" + image + b"\r\n--x--\r\n",
+        )
+
+    with started(command, port, "/health") as process:
+        yield Server(port=port, pid=process.pid, request=request)
+
+
+@contextmanager
+def started(command: Sequence[str], port: int, ready: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start a server in a session of its own, wait until it is ready, and end all of its processes after the block."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        end = time.monotonic() + 120
+        question = f"GET {ready} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        while asyncio.run(asked_once(port, question)) != 200:
+            if process.poll() is not None or time.monotonic() > end:
+                raise SystemExit(f"not ready: {' '.join(command)}")
+            time.sleep(0.1)
+        yield process
+    finally:
+        for pid in reversed(processes_below(process.pid)):
+            try:
+                os.kill(pid, 9)
+            except ProcessLookupError:
+                continue
+        process.wait()
+
+
+def processes_below(pid: int) -> list[int]:
+    """Return a process and all that it has started, by /proc."""
+    found = [pid]
+    for parent in found:
+        try:
+            tasks = list(Path(f"/proc/{parent}/task").iterdir())
+        except OSError:
+            continue
+        for task in tasks:
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+def peak_memory(pid: int) -> float:
+    """Return the peaks of a server's processes together, in MiB; pages that they share are counted for each."""
+    total = 0
+    for each in processes_below(pid):
+        peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{each}/status").read_text())
+        total += int(peak[1]) if peak else 0
+    return total / 1024
+
+
+# the client
+
+
+def post(path: str, content_type: str, body: bytes) -> bytes:
+    """Return a whole HTTP request."""
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+class Connection:
+    """A connection that is kept, and opened anew where the server has closed it."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def ask(self, request: bytes) -> int:
+        """Send a request, read the whole answer, and return its status; 599 if there is none."""
+        try:
+            if self._writer is None or self._writer.is_closing():
+                self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+            self._writer.write(request)
+            await self._writer.drain()
+            head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+            length = re.search(rb"content-length: (\d+)", head)
+            await self._reader.readexactly(int(length[1]) if length else 0)
+        except (OSError, asyncio.IncompleteReadError):
+            self.close()
+            return 599
+        if b"connection: close" in head:
+            self.close()
+        return int(head[9:12])
+
+    def close(self) -> None:
+        """Close it."""
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = None
+
+
+async def asked_once(port: int, request: bytes) -> int:
+    """Return the status of an answer on a connection of its own."""
+    connection = Connection(port)
+    try:
+        return await connection.ask(request)
+    finally:
+        connection.close()
+
+
+Images = Sequence[tuple[bytes, bool]]
+"""Requests, and whether their image is damaged."""
+
+
+async def closed_loop(port: int, requests: Images, clients: int, seconds: float) -> Outcome:
+    """Let clients send one image after the other."""
+    outcome, following = Outcome(), itertools.cycle(requests)
+    began = time.monotonic()
+    counted_from, end = began + SETTLING, began + SETTLING + seconds
+
+    async def client() -> None:
+        connection = Connection(port)
+        while (sent := time.monotonic()) < end:
+            request, bad = next(following)
+            status = await connection.ask(request)
+            if counted_from <= time.monotonic() < end:
+                outcome.note(status, time.monotonic() - sent, bad=bad)
+        connection.close()
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return outcome
+
+
+async def open_loop(port: int, requests: Images, rate: float, seconds: float) -> Outcome:
+    """Send images at the moments of a Poisson process, whatever the answers do."""
+    outcome, following, idle = Outcome(), itertools.cycle(requests), list[Connection]()
+    moments, rng, moment = [], random.Random(0), 0.0
+    while (moment := moment + rng.expovariate(rate)) < seconds:
+        moments.append(moment)
+    began = time.monotonic()
+
+    async def one(intended: float) -> None:
+        request, bad = next(following)
+        connection = idle.pop() if idle else Connection(port)
+        status = await connection.ask(request)
+        outcome.note(status, time.monotonic() - intended, bad=bad)
+        idle.append(connection)
+
+    tasks = []
+    for moment in moments:
+        await asyncio.sleep(max(0, began + moment - time.monotonic()))
+        tasks.append(asyncio.create_task(one(began + moment)))
+    _, late = await asyncio.wait(tasks, timeout=PATIENCE)
+    for task in late:
+        task.cancel()
+    outcome.wrong += len(late)
+    for connection in idle:
+        connection.close()
+    return outcome
+
+
+# measurements
+
+
+def figures(outcome: Outcome, seconds: float) -> dict[str, float]:
+    """Return what is printed of an outcome."""
+    times = sorted(1000 * one for one in outcome.seconds) or [math.nan]
+    return {
+        "images_per_second": len(outcome.seconds) / seconds,
+        "p50": times[len(times) // 2],
+        "p99": times[min(len(times) - 1, math.ceil(0.99 * len(times)) - 1)],
+        "refused": outcome.refused,
+        "wrong": outcome.wrong,
+    }
+
+
+def in_process(file: Path, images: Sequence[bytes], seconds: float) -> float:
+    """Return images per second of `predict`, which gets them a few at a time as from a folder."""
+    model = model_on("cpu", file)
+    list(predict(model, images[:4]))
+    began, done = time.monotonic(), 0
+    while time.monotonic() - began < seconds:
+        done += sum(prediction.error is None for prediction in predict(model, images))
+    return done / (time.monotonic() - began)
+
+
+def measure(server: Server, images: Sequence[bytes], seconds: float, rate: float | None) -> dict[str, Any]:
+    """Return the figures of one server in one round; open loops at shares of `rate`, if that is known."""
+    good = [(server.request(image), False) for image in images]
+    mixed = [(server.request(image[: len(image) // 3]), True) for image in images]
+    mixed = [mixed[at] if at % ONE_BAD_IN == 0 else good[at] for at in range(len(images) // ONE_BAD_IN * ONE_BAD_IN)]
+    found: dict[str, Any] = {}
+    if rate is None:
+        for clients in CLIENTS:
+            outcome = asyncio.run(closed_loop(server.port, good, clients, seconds))
+            found[f"closed {clients}"] = figures(outcome, seconds)
+        found["bad"] = figures(asyncio.run(closed_loop(server.port, mixed, CAPACITY_CLIENTS, seconds)), seconds)
+    else:
+        for share in SHARES:
+            outcome = asyncio.run(open_loop(server.port, good, share * rate, seconds))
+            found[f"open {share}"] = figures(outcome, seconds)
+    return found
+
+
+def medians(rounds: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Return the median of each figure over the rounds; of `wrong` the sum."""
+    return {
+        name: {
+            figure: round(
+                (sum if figure == "wrong" else statistics.median)(one[name][figure] for one in rounds),
+                1,
+            )
+            for figure in rounds[0][name]
+        }
+        for name in rounds[0]
+    }
+
+
+def compare(file: Path, images: Sequence[bytes], args: argparse.Namespace, python: str | None) -> dict[str, Any]:
+    """Measure `predict`, and both servers in turn."""
+    rates: list[float] = []
+    starts: dict[str, Callable[[], Any]] = {"verydeep": lambda: verydeep_server(file)}
+    if python is not None:
+        starts["litserve"] = lambda: litserve_server(file, python)
+    rounds: dict[str, list[dict[str, dict[str, float]]]] = {name: [] for name in starts}
+    memory = dict.fromkeys(starts, 0.0)
+    for number in range(args.rounds):
+        rates.append(in_process(file, images, args.seconds))
+        order = list(starts)[:: 1 if number % 2 else -1]
+        found: dict[str, dict[str, Any]] = {name: {} for name in starts}
+        rate: float | None = None
+        for _ in ("closed", "open"):
+            for name in order:
+                with starts[name]() as server:
+                    found[name] |= measure(server, images, args.seconds, rate)
+                    memory[name] = max(memory[name], peak_memory(server.pid))
+            rate = min(each[f"closed {CAPACITY_CLIENTS}"]["images_per_second"] for each in found.values())
+        for name, each in found.items():
+            rounds[name].append(each)
+    usual = statistics.median(rates)
+    result: dict[str, Any] = {"in process": round(usual, 1)}
+    for name in starts:
+        result[name] = medians(rounds[name]) | {"memory": round(memory[name])}
+        capacity = result[name][f"closed {CAPACITY_CLIENTS}"]["images_per_second"]
+        result[name]["ratio"] = round(capacity / usual, 2)
+    return result
+
+
+def python_with_litserve(python: str) -> str | None:
+    """Return a Python that can import LitServe, if this one can."""
+    done = subprocess.run([python, "-c", "import litserve, verydeep"], capture_output=True)
+    return None if done.returncode else python
+
+
+def main() -> None:
+    """Measures what the options say, and prints it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("file", type=Path, nargs="?")
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--network", default="A")
+    parser.add_argument("--crop", type=int, default=64)
+    parser.add_argument("--width", type=float, default=0.5)
+    parser.add_argument("--litserve-python", default=sys.executable)
+    parser.add_argument("--serve-by-litserve", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve_by_litserve:
+        serve_by_litserve(args.file, args.serve_by_litserve)
+        return
+    python = python_with_litserve(args.litserve_python)
+    images = made_images()
+    if args.images is not None:
+        images = [path.read_bytes() for path in sorted(args.images.rglob("*")) if is_image_file(path)][:MADE_IMAGES]
+    with tempfile.TemporaryDirectory() as folder:
+        file = args.file or exported_network(Path(folder), args)
+        result = compare(file, images, args, python)
+    about = {"file": str(args.file or f"{args.network}, crop {args.crop}, width {args.width}"), "rounds": args.rounds}
+    about |= {"threads": torch.get_num_threads(), "seconds": args.seconds, "cores": os.cpu_count()}
+    if python is None:
+        about["skipped"] = f"LitServe: {args.litserve_python} cannot import litserve"
+    print(json.dumps(about | result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
