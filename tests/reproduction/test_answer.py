@@ -10,9 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from made_up_grids import ERRORS, SMALL, html_table, made_up, markdown_table
 
-from verydeep.reproduction.answer import SEEDS_THAT_TELL, larger_run
+from verydeep.cli import main
+from verydeep.reproduction.detectable import Assumed, detectable
 from verydeep.reproduction.equivalent_command import equivalent_command
 from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.larger_run import SEEDS, larger_run
 from verydeep.training.recipe import Recipe
 
 
@@ -133,6 +135,60 @@ def test_the_margin_stands_beside_each_verdict_that_uses_it(tmp_path, margin):
     assert f"up to {margin:g} points" in results["how_sure"]["margin"][0]
 
 
+def test_what_more_seeds_could_tell_is_computed_for_these_images(small, tmp_path):
+    """200 images and errors of 20%: not the two points that five seeds tell of thousands of images."""
+    page, markdown, results = small
+    assumed = Assumed(images=200, error=(30 + 20 + 10 + 29 + 19.5 + 9.5) / 6)
+    tests = [entry.name for entry in SMALL.entries]
+    told = detectable([one.name for one in SMALL.trainings], tests, [SEEDS], assumed)
+    least = max(one.points[SEEDS] for one in told if one.kind == "less")
+    assert least > 4
+    assert results["could_tell"].startswith(
+        f"With 5 seeds, 200 test images and errors of about 19.7%, differences of {least:.1f} points or more would be "
+        "told with a probability of 80%, if errors differ"
+    )
+    for text in (page, markdown):
+        assert results["could_tell"] in text
+    few = made_up(tmp_path, grid=SMALL, errors=lambda name, _: 2.0)[2]["could_tell"]
+    assert "errors of about 2.0%, no difference would be told" in few
+
+
+def test_a_margin_as_large_as_the_errors_is_said(small, tmp_path):
+    assert len(small[2]["how_sure"]["margin"]) == 1
+    for error, words in ((3.0, "most of"), (1.5, "more than")):
+        margin = made_up(tmp_path / words, errors=lambda name, _, error=error: error)[2]["how_sure"]["margin"]
+        assert margin[1].startswith(f"The lowest error here is {error}%, so the margin is {words} the error itself")
+
+
+def test_one_look_with_what_was_fixed_beforehand_has_the_level(everything):
+    assert "of one look, at a number of seeds and with a margin that were fixed beforehand" in everything[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "recipe", "said"),
+    [
+        ((), {}, "B started from A, B with 5 x 5 layers from random weights"),
+        (("B-256-glorot",), {}, ""),
+        (
+            ("B-256-glorot",),
+            {"init": "paper"},
+            "B started from Glorot's random weights, B with 5 x 5 layers from others",
+        ),
+    ],
+)
+def test_networks_that_start_unlike_each_other_are_told_beside_their_verdict(tmp_path, capsys, more, recipe, said):
+    grid = Grid(only=("A-256", "B-256", "B-5x5-256", *more), tables=(3,), seeds=2)
+    page, markdown, _ = made_up(
+        tmp_path, grid=grid, errors=lambda name, seed: 30.0 if "5x5" in name else 20.0, **recipe
+    )
+    main(["findings", str(tmp_path)])
+    for text in (" ".join(capsys.readouterr().out.replace("│", " ").split()), page, markdown):
+        assert ("B started from" in text) is bool(said)
+    verdict = next(row[1] for row in html_table(page, "The paper's claims") if row[0].startswith("4."))
+    assert verdict.endswith(said)
+    assert said in markdown_table(markdown, "Findings")[0][3][2]
+
+
 def test_every_entry_of_the_contents_leads_to_its_section(everything, small, pictured):
     for page, markdown, _ in (everything, small, pictured):
         links = re.findall(r'<li><a href="#([^"]+)">([^<]+)</a>', page)
@@ -151,7 +207,7 @@ WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), min_si
 @given(before=st.lists(WORDS), after=st.lists(WORDS), seeds=st.sampled_from([[], ["--seeds", "2"], ["--seeds=2"]]))
 def test_the_larger_run_is_the_same_command_with_more_seeds(before, after, seeds):
     more = larger_run(shlex.join([*before, "reproduce", *seeds, *after]))
-    assert shlex.split(more) == [*before, "reproduce", *after, "--seeds", str(SEEDS_THAT_TELL)]
+    assert shlex.split(more) == [*before, "reproduce", *after, "--seeds", str(SEEDS)]
     assert larger_run(more) == more
 
 
@@ -159,7 +215,7 @@ def test_the_larger_run_is_the_same_command_with_more_seeds(before, after, seeds
     source=st.text(st.characters(codec="utf-8")), words=st.lists(st.sampled_from(["reproduce", "it's", '"', "--seeds"]))
 )
 def test_a_call_in_python_and_what_no_shell_reads_have_no_larger_run(source, words):
-    recipe = Recipe(init="paper")
+    recipe = Recipe(scale="384")
     assert larger_run(equivalent_command(f"{source} {' '.join(words)}", Path("out"), Grid(), recipe)) is None
     assert larger_run("verydeep reproduce it's") is None
 

@@ -52,6 +52,7 @@ RECIPES = st.builds(
     flip=st.booleans(),
     batch_norm=st.booleans(),
     weight_decay=st.floats(0, 1),
+    init=st.sampled_from(["glorot", "paper", "paper-variance"]),
     schedule=st.sampled_from(["plateau", "step"]),
     seed=st.integers(0, 1000),
 )
@@ -79,7 +80,7 @@ def test_the_equivalent_command_asks_for_the_same(tmp_path_factory, source, grid
 def test_a_recipe_without_options_is_kept_as_the_call_in_python(tmp_path):
     names = {one.name for one in dataclasses.fields(Recipe)} - {one.name for one in dataclasses.fields(RecipeChanges)}
     assert set(_NO_OPTIONS) == names
-    grid, recipe = Grid(seeds=2), Recipe(init="paper", crop=32)
+    grid, recipe = Grid(seeds=2), Recipe(scale="384", crop=32)
     call = equivalent_command("photos", tmp_path, grid, recipe, Runtime())
     asked = SimpleNamespace(Grid=Grid, Recipe=Recipe, reproduce=lambda *images, **settings: (images, settings))
     found = eval(call, {"verydeep": asked})

@@ -188,6 +188,12 @@ def test_a_study_is_a_page_that_everybody_can_read_with_its_figures(studied, nam
     assert f"(Section {STUDIES_BY_NAME[name].section}.)" in page
     assert "One seed: this illustrates" in page
     assert (studied / "studies" / f"{name}.svg").read_text().startswith("<svg")
+    for report, ending in (
+        (studied / "report.html", f'href="studies/{name}.html">'),
+        (studied / "report.md", f"](studies/{name}.md)"),
+    ):
+        assert ending in report.read_text()
+        assert STUDIES_BY_NAME[name].asks in report.read_text()
 
 
 def test_the_cost_of_studies_is_told_before(images, studied):

@@ -218,7 +218,10 @@ def addresses(root):
     for one in root.all():
         yield from (f"{name} of <{one.tag}> runs something" for name in one.attributes if name.startswith("on"))
         for name in ADDRESSES:
-            if one.get(name) and not one.get(name).startswith(("#", "data:image/jpeg;base64,")):
+            beside = one.tag == "a" and re.fullmatch(
+                r"(\.\./)?[a-z/]+\.html", one.get(name) or ""
+            )  # to be followed, not loaded
+            if one.get(name) and not beside and not one.get(name).startswith(("#", "data:image/jpeg;base64,")):
                 yield f"{name}={one.get(name)[:60]}"
         for name, value in one.attributes.items():  # names of XML vocabularies are addresses that nothing fetches
             if "://" in (value or "") and not name.startswith("xmlns") and name not in ("rdf:resource", "rdf:about"):

@@ -18,4 +18,4 @@ def findings(folder: Path, *, margin: float | None = None, json_file: JsonFile =
 
     kept = kept_findings(folder, margin=margin)
     figures = {"findings": [one.to_dict() for one in kept.findings], "not_told": kept.not_told}
-    show(figures, json_file, kept.not_told or findings_table(kept.findings))
+    show(figures, json_file, kept.not_told or findings_table(kept))

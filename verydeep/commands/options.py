@@ -17,6 +17,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.localisation.options import FullProcedure
 from verydeep.machine.documents import read_toml
 from verydeep.machine.runtime import Execution, Runtime
+from verydeep.networks.architecture import InitialisationScheme
 from verydeep.networks.foreign.layouts import Taken, Trained, Triple
 from verydeep.reproduction.grid import Grid
 from verydeep.training.recipe import Recipe, Schedule
@@ -77,6 +78,10 @@ class RecipeChanges:
 
     label_smoothing: float | None = None
     """Share of the target that is spread over all classes (not in the paper)."""
+
+    init: InitialisationScheme | None = None
+    """Random weights, where a network has such: `glorot`, `paper` (normal, sd 0.01) or `paper-variance` (sd 0.1); those
+    called so, such as D-256-glorot, keep theirs."""
 
     seed: int | None = None
     """The first one; others count on from it."""

@@ -1,18 +1,13 @@
 """The report's answer in three sentences: which findings hold, how much depth gains, what cannot be told and why."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 
 from verydeep.presentation.numbers import counted, duration, percent, plural
 from verydeep.reproduction.claims import CLAIMS
-from verydeep.reproduction.equivalent_command import words_of_command
 from verydeep.reproduction.findings import ComparedPart, Finding, Verdict
 from verydeep.reproduction.limits import listed, why_unfinished
 from verydeep.reproduction.results import GridResults
 from verydeep.reproduction.table_rows import EntryErrors
-
-SEEDS_THAT_TELL = 5
-"""Seeds that tell differences of two points (docs/VERDICTS.md)."""
 
 _DEPTH = {"d_against_a": ("D", "A"), "d_against_b": ("D", "B"), "b_against_a": ("B", "A")}
 """Parts that compare a deeper network with a shallower one, and the two; the first that was tested is told."""
@@ -37,16 +32,6 @@ def answer(results: GridResults) -> tuple[str, ...]:
     if several:
         return _which_hold(results), _gain_of_depth(results), _open(results)
     return *learned, _gain_of_depth(results), _of_the_trained(results)
-
-
-def larger_run(command: str) -> str | None:
-    """Return the command line of `reproduce` with as many seeds as it takes; None for another command."""
-    words = words_of_command(command)
-    if "reproduce" not in words:
-        return None
-    at = words.index("--seeds") if "--seeds" in words else len(words)
-    kept = [word for word in (*words[:at], *words[at + 2 :]) if not word.startswith("--seeds=")]
-    return shlex.join([*kept, "--seeds", str(SEEDS_THAT_TELL)])
 
 
 def _which_hold(results: GridResults) -> str:

@@ -1,8 +1,9 @@
 """Findings of a reproduction from what it kept, without its runs and its images."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -11,6 +12,7 @@ from verydeep.machine.documents import read_json
 from verydeep.presentation.terminal import table_with
 from verydeep.reproduction.fair_tests import with_descendants
 from verydeep.reproduction.findings import Finding, findings
+from verydeep.reproduction.limits import beside_verdict
 from verydeep.reproduction.report import OUTCOMES, RESULTS
 from verydeep.reproduction.stored_tests import read_outcomes
 
@@ -20,6 +22,8 @@ class KeptFindings:
     """The claims, decided once more."""
 
     findings: tuple[Finding, ...]
+    beside: Mapping[int, str]
+    """What stands beside each verdict, by the number of the claim."""
     not_told: str
     """Reason why none was decided, if none was."""
 
@@ -38,6 +42,7 @@ class _Results:
     margin: float
     unfinished: tuple[str, ...]
     """Those of before have in it only trainings that were themselves cut off."""
+    recipe: dict[str, Any] = field(default_factory=lambda: {"init": "glorot"})
     trainings: Sequence[_Training] = ()
     not_told: str = ""
 
@@ -60,19 +65,20 @@ def kept_findings(folder: Path, *, margin: float | None = None) -> KeptFindings:
     except ValueError as error:
         raise ValueError(f"{error} (verydeep reproduce writes it)") from error
     if results.not_told:
-        return KeptFindings(findings=(), not_told=results.not_told)
+        return KeptFindings(findings=(), beside={}, not_told=results.not_told)
     starts = {one.name: one.start for one in results.trainings}
     unfinished = {*results.unfinished, *with_descendants(results.unfinished, starts)}
     margin = results.margin if margin is None else margin
     found = findings(outcomes, guessing=results.guessing, margin=margin, unfinished=unfinished)
-    return KeptFindings(findings=found, not_told="")
+    beside = {one.number: beside_verdict(one, results.recipe, [*starts]) for one in found}
+    return KeptFindings(findings=found, beside=beside, not_told="")
 
 
-def findings_table(found: tuple[Finding, ...]) -> Table:
+def findings_table(kept: KeptFindings) -> Table:
     """Return a table of the verdicts, of networks and of just the trained ones, with what the parts say."""
     table = table_with(None, left=("", "claim", "verdict", "of these trained networks", "its parts"), right=())
-    for one in found:
-        beside = f" ({one.beside})" if one.beside else ""
+    for one in kept.findings:
+        beside = f" ({kept.beside[one.number]})" if kept.beside[one.number] else ""
         verdicts = (one.verdict.replace("_", " ") + beside, one.verdict_of_trained.replace("_", " "))
         table.add_row(str(one.number), one.says, *verdicts, Text(one.why))
     return table

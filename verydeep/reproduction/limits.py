@@ -6,7 +6,8 @@ from typing import Any
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.grids import positions_along
 from verydeep.networks.scales import middle_scale, scale_in_pixels
-from verydeep.presentation.numbers import decimal, number, plural, share
+from verydeep.presentation.numbers import decimal, number, percent, plural, share
+from verydeep.reproduction.findings import Finding
 from verydeep.reproduction.paper import B_5X5_EXTRA_TOP1, TABLE_3
 from verydeep.reproduction.results import GridResults
 from verydeep.reproduction.trainings import TRAININGS_BY_NAME, GridTraining
@@ -18,6 +19,9 @@ ONE_SEED = (
     "trained again, however large a difference: intervals, and what is said of the trained ones, are of these on other "
     "images."
 )
+
+_UNSEEDED_B = GridTraining(network="B", scale="256", scheme="glorot").name
+"""What B-5x5 is compared with where it was trained."""
 
 _SCALED = {
     "crop": "crop",
@@ -35,14 +39,13 @@ def how_sure(results: GridResults) -> dict[str, list[str]]:
     topics = {
         "seeds": [_seeds(results.seeds)],
         "images": [_images(results), *_left_out(results.unusable)],
-        "margin": [
-            f"Errors count as alike, and one as no more than another, up to {results.margin:g} points. Claims to which "
-            "that matters have it beside their verdict."
-        ],
+        "margin": _margin(results),
         "level": [
             f"Of such reports {share(1 - CONFIDENCE, 0)} at most are to have any false verdict: the claims share that "
-            "level (Holm). The intervals beside verdicts are of one comparison each and not corrected. 'Cannot be "
-            "told' does not mean that there is no difference. docs/VERDICTS.md has the rules, and how often they err."
+            "level (Holm). That is of one look, at a number of seeds and with a margin that were fixed beforehand: who "
+            "adds seeds until a verdict comes, or chooses the margin by the errors, errs more often. The intervals "
+            "beside verdicts are of one comparison each and not corrected. 'Cannot be told' does not mean that there "
+            "is no difference. docs/VERDICTS.md has the rules, and how often they err."
         ],
         "unfinished trainings": _unfinished(results),
         "what steered": [_steering(results)],
@@ -66,6 +69,38 @@ def why_unfinished(trainings: Sequence[str], cut_off: Collection[str]) -> str:
     if later:
         said.append(f"{listed(later)} {plural('starts', len(later), 'start')} from a training that was cut off")
     return ", and ".join(said)
+
+
+def beside_verdict(finding: Finding, recipe: Mapping[str, Any], trainings: Collection[str]) -> str:
+    """Say what stands beside a verdict: margin, trainings that were too brief, networks that start unlike each other.
+
+    Args:
+        finding: with its verdict.
+        recipe: what all trainings share.
+        trainings: all that were done.
+    """
+    unlike = []
+    if finding.parts and finding.id == "small_filters_help":
+        if _UNSEEDED_B not in trainings:
+            unlike = ["B started from A, B with 5 x 5 layers from random weights"]
+        elif recipe["init"] != "glorot":
+            unlike = ["B started from Glorot's random weights, B with 5 x 5 layers from others"]
+    return "; ".join(filter(None, (finding.beside, *unlike)))
+
+
+def _margin(results: GridResults) -> list[str]:
+    """Say what counts as alike, and where that is much of the errors themselves."""
+    sentences = [
+        f"Errors count as alike, and one as no more than another, up to {results.margin:g} points. Claims to which "
+        "that matters have it beside their verdict."
+    ]
+    if results.margin > results.best.top1_error / 2:
+        most = "most of" if results.margin < results.best.top1_error else "more than"
+        sentences.append(
+            f"The lowest error here is {percent(results.best.top1_error)}%, so the margin is {most} the error itself: "
+            "'alike' then says little, and a smaller --margin, fixed beforehand, would say more."
+        )
+    return sentences
 
 
 def _images(results: GridResults) -> str:

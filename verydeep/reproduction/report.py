@@ -12,15 +12,18 @@ from verydeep.evaluation.results import Evaluation
 from verydeep.images.sources.splits import Splits
 from verydeep.presentation.pages import write_page
 from verydeep.reproduction import paper
-from verydeep.reproduction.answer import answer, larger_run
+from verydeep.reproduction.answer import answer
 from verydeep.reproduction.charts import error_against_depth, gains_chart, learning_curves, written
 from verydeep.reproduction.claims import GAINS
 from verydeep.reproduction.grid import Grid
-from verydeep.reproduction.limits import how_sure, listed, why_unfinished
+from verydeep.reproduction.larger_run import larger_run, what_it_could_tell
+from verydeep.reproduction.limits import beside_verdict, how_sure, listed, why_unfinished
 from verydeep.reproduction.paper_tables import PAPER_TABLES
 from verydeep.reproduction.plan_file import commands_of
 from verydeep.reproduction.results import GridResults, grid_results
 from verydeep.reproduction.stored_tests import StoredTests, write_outcomes
+from verydeep.reproduction.studies import STUDIES
+from verydeep.reproduction.study_report import study_page
 from verydeep.reproduction.table_rows import outcomes
 from verydeep.reproduction.trainings import SEVEN
 from verydeep.runs.model import load_model
@@ -58,38 +61,41 @@ def write_report(
     shown = {} if best is None or splits is None else _best_network(best, splits)
     confusions = [asdict(row) for row in shown["confusion"].rows] if shown else None
     charts, sure = _charts(results), how_sure(results)
-    values = {
+    said = {
+        "answer": answer(results),
+        "how_sure": sure,
+        "larger_run": larger_run(results.command),
+        "could_tell": what_it_could_tell(grid, results) if len(results.seeds) == 1 and results.findings else None,
+        "confusions": confusions,
+    }
+    studies = [one for one in STUDIES if one.name in grid.studies or study_page(out, one.name).is_file()]
+    contents = _contents(results, shown, studies=bool(studies))
+    pictures = {"charts": charts, "best_shown": shown}
+    values = {**_values(results), **said, **pictures, "contents": contents, "studies": studies}
+    filters: dict[str, Callable[..., str]] = {"range": written, "listed": listed, "unfinished_because": why_unfinished}
+    svgs = {f"{name}.svg": svg for name, svg in charts.items()}
+    write_page(out, f"reproduction/{_MARKDOWN}", values, beside=svgs, **filters)
+    write_outcomes(out / OUTCOMES, outcomes(grid.entries, tests))
+    limits = [sentence for sentences in sure.values() for sentence in sentences]
+    numbers = {**results.to_dict(), **said, "limits": limits}
+    return write_page(out, f"reproduction/{HTML}", values, beside={RESULTS: numbers}, **filters)
+
+
+def _values(results: GridResults) -> dict[str, Any]:
+    """Return what pages show beside the pictures, and what they say about it."""
+    trainings = [one.name for one in results.trainings]
+    return {
         **vars(results),
         "results": results,
         "steps": GAINS,
         "tables": {f"table-{table.number}": table for table in PAPER_TABLES if table.number in results.tables},
-        "confusions": confusions,
         "seven": SEVEN,
-        "answer": answer(results),
-        "how_sure": sure,
-        "contents": _contents(results, shown),
-        "larger_run": larger_run(results.command),
+        "beside": {one.number: beside_verdict(one, results.recipe, trainings) for one in results.findings},
         "state_of_the_art": paper.TABLE_7,
         "clarifai": paper.CLARIFAI_WITH_OUTSIDE_DATA_TOP5_TEST,
-        "charts": charts,
-        "best_shown": shown,
         "marks": _MARKS,
-        "studies": grid.studies,
         "protocols": PROTOCOLS,
     }
-    filters: dict[str, Callable[..., str]] = {"range": written, "listed": listed, "unfinished_because": why_unfinished}
-    svgs = {f"{name}.svg": svg for name, svg in charts.items()}
-    write_page(out, f"reproduction/{_MARKDOWN}", values, beside=svgs, **filters)
-    numbers = {
-        **results.to_dict(),
-        "answer": values["answer"],
-        "how_sure": sure,
-        "limits": [sentence for sentences in sure.values() for sentence in sentences],
-        "larger_run": values["larger_run"],
-        "confusions": confusions,
-    }
-    write_outcomes(out / OUTCOMES, outcomes(grid.entries, tests))
-    return write_page(out, f"reproduction/{HTML}", values, beside={RESULTS: numbers}, **filters)
 
 
 def _charts(results: GridResults) -> dict[str, str]:
@@ -103,7 +109,7 @@ def _charts(results: GridResults) -> dict[str, str]:
     return charts
 
 
-def _contents(results: GridResults, shown: Mapping[str, Any]) -> dict[str, str]:
+def _contents(results: GridResults, shown: Mapping[str, Any], *, studies: bool) -> dict[str, str]:
     """Return the headings of the sections by the name of each, in their order: of one seed findings come later."""
     several = len(results.seeds) > 1
     findings = {"findings": "Findings" if several else "What a larger run would tell", "sure": "How sure is this"}
@@ -118,6 +124,7 @@ def _contents(results: GridResults, shown: Mapping[str, Any]) -> dict[str, str]:
     }
     return {
         **{name: heading for part in order for name, heading in part.items()},
+        **({"studies": "Studies"} if studies else {}),
         "cost": "Cost",
         **curves,
         **(pictures if shown else {}),

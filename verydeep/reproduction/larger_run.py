@@ -1,0 +1,42 @@
+"""The larger run that a report of one seed names: its command, and what it could tell on these images."""
+
+import shlex
+from statistics import fmean
+
+from verydeep.presentation.numbers import counted, decimal, percent, plural, share
+from verydeep.reproduction.detectable import POWER, Assumed, detectable
+from verydeep.reproduction.equivalent_command import words_of_command
+from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.limits import listed
+from verydeep.reproduction.results import GridResults
+
+SEEDS = 5
+"""With which a run is large enough to begin with; what those can tell depends on the images."""
+
+
+def larger_run(command: str) -> str | None:
+    """Return the command line of `reproduce` with as many seeds; None for another command."""
+    words = words_of_command(command)
+    if "reproduce" not in words:
+        return None
+    at = words.index("--seeds") if "--seeds" in words else len(words)
+    kept = [word for word in (*words[:at], *words[at + 2 :]) if not word.startswith("--seeds=")]
+    return shlex.join([*kept, "--seeds", str(SEEDS)])
+
+
+def what_it_could_tell(grid: Grid, results: GridResults) -> str:
+    """Say which differences so many seeds would tell on these images, at errors such as these."""
+    dense = {row.errors.entry: row.errors for rows in results.tables.values() for row in rows}
+    errors = [one.top1_error for one in dense.values() if len(one.trainings) == 1 and one.method == "dense"]
+    assumed = Assumed(images=results.best.n, error=min(max(fmean(errors), 0.1), 99.9))
+    trainings, tests = ([one.name for one in its] for its in (grid.trainings, grid.entries))
+    claims = [one for one in detectable(trainings, tests, [SEEDS], assumed) if one.kind == "less"]
+    told = [points for one in claims if (points := one.points[SEEDS]) is not None]
+    never = [str(one.number) for one in claims if one.points[SEEDS] is None]
+    what = f"differences of {decimal(max(told), 1)} points or more" if told else "no difference"
+    so_long = f", and none of {plural('claim', len(never))} {listed(never)}" if told and never else ""
+    return (
+        f"With {SEEDS} seeds, {counted(assumed.images, 'test image')} and errors of about {percent(assumed.error)}%, "
+        f"{what} would be told with a probability of {share(POWER, 0)}{so_long}, if errors differ from seed to seed by "
+        f"a standard deviation of {assumed.seed_sd:g} points; --dry-run says it claim by claim."
+    )
