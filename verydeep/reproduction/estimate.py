@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from timeit import timeit
@@ -29,6 +29,7 @@ from verydeep.presentation.terminal import reporting, table_with
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.studies import recipe_on_part
 from verydeep.reproduction.training_task import has_ended
+from verydeep.reproduction.trainings import GridTraining
 from verydeep.training.job import TrainingJob
 from verydeep.training.learner import Learner, learner_of
 from verydeep.training.precision import with_precision
@@ -89,6 +90,7 @@ def estimates(
     """
     job_of = partial(
         TrainingJob,
+        recipe=recipe,
         splits=splits,
         runtime=runtime,
         execution=execution,
@@ -97,34 +99,32 @@ def estimates(
         device=torch_device(runtime.device),
         processes=Processes(),
     )
-    train, val = splits.source("train"), splits.source("val")
-    steps: dict[str, tuple[float, int]] = {}
-    loads: dict[str, float] = {}
-    estimated = []
-    trainings = (*grid.trainings, *grid.studied)
+    step = cache(lambda network: _step(job_of(network=network)))
+    load = cache(lambda scale: _load(splits.source("train"), replace(recipe, scale=scale), tolerance))
+    estimated, trainings = [], (*grid.trainings, *grid.studied)
     with reporting("measure", total=len(trainings)) as report:
         for training in trainings:
-            own = replace(recipe_on_part(recipe, training.one_in), scale=training.scale)
-            if training.network not in steps:
-                steps[training.network] = _step(job_of(network=training.network, recipe=own))
-            if training.scale not in loads:
-                loads[training.scale] = _load(train, own, tolerance)
-            computing, memory = steps[training.network]
-            loading = loads[training.scale]
-            image = max(computing, loading / runtime.workers) if runtime.workers else computing + loading
-            check = _FORWARD_SHARE * computing + loading / max(1, runtime.workers)
+            epochs = recipe_on_part(recipe, training.one_in).epochs
+            (computing, memory), loading = step(training.network), load(training.scale)
             estimated.append(
                 Estimate(
                     training=training.name,
                     start=training.start,
                     trained=has_ended(out / training.name),
-                    epochs=own.epochs,
-                    seconds=own.epochs * (len(train) / training.one_in * image + len(val) * check),
+                    epochs=epochs,
+                    seconds=epochs * _epoch(splits, training, computing, loading, runtime.workers),
                     memory_bytes=memory,
                 )
             )
             report.advance()
     return estimated
+
+
+def _epoch(splits: Splits, training: GridTraining, computing: float, loading: float, workers: int) -> float:
+    """Return the seconds of an epoch, given those that an image takes to be computed and to be loaded."""
+    image = max(computing, loading / workers) if workers else computing + loading
+    check = _FORWARD_SHARE * computing + loading / max(1, workers)
+    return len(splits.source("train")) / training.one_in * image + len(splits.source("val")) * check
 
 
 def _step(job: TrainingJob) -> tuple[float, int]:

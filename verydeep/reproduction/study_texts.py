@@ -99,18 +99,22 @@ def images_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
         for network, errors in means.items()
         if errors
     ]
-    images = next((run.test.n for run in runs if run.test is not None), None)
-    if not {"A", "D"} <= means.keys() or images is None:
-        return sentences
-    both = {count: means["D"][count] - means["A"][count] for count in sorted(means["A"].keys() & means["D"].keys())}
+    return [*sentences, *_d_against_a(runs, means)]
+
+
+def _d_against_a(runs: Sequence[StudyRun], means: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """Say how D's error minus A's changes with the images, given the mean errors by network and number of images."""
+    counts = sorted(means.get("A", {}).keys() & means.get("D", {}).keys())
+    if not counts:
+        return []
     few, many = (
         {run.training.network: run.training.name for run in runs if run.images == count}
-        for count in (min(both), max(both))
+        for count in (counts[0], counts[-1])
     )
     gained = difference_of_tests(runs, {many["A"]: 1.0, many["D"]: -1.0, few["A"]: -1.0, few["D"]: 1.0})
-    steps = ", ".join(f"{points(value, FINE)} at {number(count)}" for count, value in both.items())
+    steps = ", ".join(f"{points(means['D'][one] - means['A'][one], FINE)} at {number(one)}" for one in counts)
+    images = next(run.test.n for run in runs if run.test is not None)
     return [
-        *sentences,
         f"D's error minus A's, in points: {steps}; one test image is {decimal(100 / images, FINE)} points.",
         *([] if gained is None else [_gained(gained)]),
         "D starts from A as trained on the same images, so it has A's steps behind it at every number of images.",
