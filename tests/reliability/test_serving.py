@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import socket
 import struct
 import threading
 import time
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import psutil
 import pytest
-from served import encoded, files, service_of, serving
+from served import encoded, files, service_of, serving, wait_until
 
 SECONDS = 0.2
 """In which what is hostile has to be refused."""
@@ -160,6 +161,35 @@ def test_one_bad_image_in_eight_spoils_no_other(client, battery, figure):
                 assert one["classes"] == expected["classes"]
                 np.testing.assert_allclose(one["probabilities"], expected["probabilities"], atol=1e-6)
     figure(25, "isolation", f"1 bad image in 8, {rounds} rounds: only it fails, the others as if alone")
+
+
+def test_rude_clients_leave_nothing(run, battery, figure):
+    count = 3000 if battery else 60
+    with serving(service_of(run)) as client:
+        for number in range(count // 5):
+            rude(client.base_url.port, number)
+        before = resident()
+        for number in range(count):
+            rude(client.base_url.port, number)
+        state = client.server.server_state
+        wait_until(lambda: not state.tasks and not state.connections)
+        assert resident() - before < GROWTH
+        figures = client.get("/metrics").text
+        assert "verydeep_queue_images 0.0" in figures
+        assert "verydeep_bodies_bytes 0.0" in figures
+        assert client.post("/v1/predict", content=encoded()).status_code == 200
+    figure(24, "rude clients", f"{count:,} that leave at any point: no task, connection or byte is left of them")
+
+
+def rude(port, number):
+    """Leave before, in or after a request, some by a reset."""
+    image = encoded(number % 5, (40, 50))
+    request = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(image) + image
+    ends = (0, 20, 80, len(request) // 2, len(request))
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(request[: ends[number % len(ends)]])
+        if number % 2:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 @pytest.mark.battery

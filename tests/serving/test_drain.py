@@ -102,6 +102,7 @@ def test_ctrl_c_ends_it_at_once(run, monkeypatch):
         (("--port", "99999"), "port must be from 0 to 65,535"),
         (("--queue", "8"), "must hold the images of one request"),
         (("--max-body", "300"), "must hold one body"),
+        (("--max-pixels", "200000000"), "max_pixels must be up to 178,956,970"),
         (("--deadline", "0"), "deadline must be above 0"),
         (("--max-batch", "0"), "max_batch must be above 0"),
         (("--name", "a/b"), "letters, digits"),

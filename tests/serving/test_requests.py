@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from served import KEY, checked_error, encoded, files, service_of, serving
 
 import verydeep.serving.predict_request
 from verydeep import predict
+from verydeep.evaluation.protocols import Protocol
 from verydeep.serving.options import Access
+from verydeep.serving.served_model import _served_network
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +118,15 @@ def test_maps_that_would_be_left_out_are_refused(client, monkeypatch):
     assert len(client.post("/v1/predict?maps=1&top=3", content=encoded()).json()["maps"]) == 3
 
 
+def test_classes_need_not_be_valid_text(model):
+    served = _served_network(replace(model, classes=("caf\udce9", *model.classes[1:])), Protocol(scales=(256,)), ())
+    with serving(service_of(served)) as client:
+        names = client.post("/v1/predict?top=7", content=encoded()).json()["classes"]
+        page = client.post("/", files=files(*map(encoded, range(16))))
+    assert "caf\udce9" in names
+    assert page.status_code == 200
+
+
 def test_keys_and_origins(run, tmp_path):
     (tmp_path / "keys").write_text(f"# ours\n{KEY}\nanother-key-of-enough-letters\n")
     access = Access(key_file=tmp_path / "keys", allow_origin=("https://example.org",))
@@ -131,6 +143,8 @@ def test_keys_and_origins(run, tmp_path):
         assert client.get("/healthz", headers={"Origin": "https://evil.example"}).headers.get(
             "access-control-allow-origin"
         ) in (None, "")
+        preflight = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
+        assert client.options("/v1/predict", headers=preflight).status_code == 200
         assert client.get("/v1/model").status_code == client.get("/metrics").status_code == 401
         assert client.post("/", files=files(encoded())).status_code == 401
         assert client.post("/", files=files(encoded()), data={"key": KEY}).status_code == 200

@@ -20,6 +20,8 @@ _LIBRARIES = ("starlette", "uvicorn", "prometheus_client", "python_multipart")
 _KEPT_PRIMITIVES = "64"
 """oneDNN's usual 1,024 of them, one for each layer and size of image, grow to hundreds of megabytes."""
 
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
 ListeningOptions = Annotated[Listening, Parameter(name="*", group="Listening")]
 LimitOptions = Annotated[Limits, Parameter(name="*", group="Limits")]
 AccessOptions = Annotated[Access, Parameter(name="*", group="Access")]
@@ -64,9 +66,15 @@ def serve(
     with bound_socket(listening) as socket:
         model = served_model(run, protocol=protocol, scales=scales, grid=grid, runtime=Runtime(device=device))
         service = Service(model, name or _name(run), limits, access)
-        for note in model.notes:
+        for note in (*model.notes, *_notes_on(listening, access)):
             say(note)
         serve_until_told(service, socket, listening.grace, say)
+
+
+def _notes_on(listening: Listening, access: Access) -> list[str]:
+    if listening.host in _LOOPBACK or access.key_file is not None:
+        return []
+    return [f"whoever reaches {listening.host} may use the service: --key-file FILE asks for keys"]
 
 
 def _name(run: Path) -> str:

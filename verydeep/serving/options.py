@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from verydeep.images.tolerance import LARGEST_MAX_PIXELS
+
 _LARGEST_PORT = 65_535
 
 MIB = 2**20
@@ -74,6 +76,8 @@ class Limits:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be above 0, not {value}")
+        if self.max_pixels > LARGEST_MAX_PIXELS:
+            raise ValueError(f"max_pixels must be up to {LARGEST_MAX_PIXELS:,}, not {self.max_pixels}")
         if self.max_bodies < self.max_body:
             raise ValueError(f"max_bodies ({self.max_bodies} MiB) must hold one body ({self.max_body} MiB)")
         if self.queue < self.max_images:

@@ -48,4 +48,5 @@ def _page(
         "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )
     html = page(service.about(), nonce=nonce, needs_key=service.needs_key, result=result)
-    return HTMLResponse(html, status, {"Content-Security-Policy": policy, **(headers or {})})
+    body = html.encode(errors="backslashreplace")  # names of classes need not be valid text
+    return HTMLResponse(body, status, {"Content-Security-Policy": policy, **(headers or {})})
