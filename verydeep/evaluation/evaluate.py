@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from verydeep.evaluation.known_images import known_images
 from verydeep.evaluation.passes import Pass, PassContext
 from verydeep.evaluation.posteriors import Averages, averages, protocol_passes
 from verydeep.evaluation.protocols import Method, Scales
@@ -86,6 +87,8 @@ def evaluate(
             lambda: (source.fingerprint, source.classes, [(one.model.weights_sha256, one.protocol) for one in runs]),
         )
         digests = processes.from_first(lambda: contents_digests(source)) if cache else None
+        names = [one.name for one in runs]
+        known = processes.from_first(lambda: known_images(names, splits, split, digests=digests, remember=cache))
         passes = [_passes(one, device, digests, tolerance) for one in runs]
         quarantine = Quarantine(len(source), tolerance, split=split)
         context = PassContext(
@@ -95,7 +98,7 @@ def evaluate(
             processes=processes,
         )
         warnings = [line for one in runs for line in warnings_of(one.name, one.model)]
-        warnings += splits.inventory.lines()
+        warnings += [*splits.inventory.lines(), *known]
         posteriors, computed = _averages(f"evaluate {split}", passes, context, warnings)
         seconds, share = time.perf_counter() - started, computed / (len(source) * sum(map(len, passes)))
 
@@ -106,6 +109,7 @@ def evaluate(
                 source=splits.name,
                 split=split,
                 protocol=protocol,
+                known=known,
                 unusable=quarantine.reasons,
                 from_cache=1 - share,
                 seconds=seconds,

@@ -104,7 +104,7 @@ class Evaluation:
     confusions: tuple[tuple[str, str, int], ...]
     """(true class, predicted class, images), the right ones too, the most frequent first."""
     notes: tuple[str, ...]
-    """Sentences that say what is not reported, and why."""
+    """Sentences that say what the figures leave out, or why they may be too good."""
     unusable: dict[str, str]
     """Images that were left out, and why."""
     from_cache: float
@@ -170,12 +170,15 @@ class Evaluation:
         return figures
 
 
-def summarised(images: TestedImages, protocols: Mapping[str, Protocol], **figures: Any) -> Evaluation:
+def summarised(
+    images: TestedImages, protocols: Mapping[str, Protocol], *, known: Sequence[str] = (), **figures: Any
+) -> Evaluation:
     """Return the evaluation that the posteriors of images come to.
 
     Args:
         images: what was tested.
         protocols: how each run was tested, by its name and in the order of `posteriors_of_runs`.
+        known: sentences about images that the runs may know from their training (`known_images`).
         figures: the fields of `Evaluation` that do not follow from these two.
     """
     scales = tuple(sorted({q for protocol in protocols.values() for q in protocol.scales}))
@@ -194,7 +197,7 @@ def summarised(images: TestedImages, protocols: Mapping[str, Protocol], **figure
         calibration=calibration(images.posteriors, images.labels),
         per_class=_class_errors(images),
         confusions=confusions(images),
-        notes=() if len(images.classes) > TOP else (NO_TOP5,),
+        notes=(*known, *(() if len(images.classes) > TOP else (NO_TOP5,))),
         tested=images,
         **figures,
     )

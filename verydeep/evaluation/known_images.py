@@ -1,0 +1,97 @@
+"""Test images that a run may know from its training: copies of its training images, and ImageNet's own images."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from verydeep.images.sources.source import Source, contents_digests
+from verydeep.images.sources.splits import Splits
+from verydeep.machine.cache import remembered
+from verydeep.presentation.numbers import counted, first_few, number, plural
+from verydeep.runs.record import Record, has_record, read_record
+
+_MOST_COMPARED = 100_000
+"""Training images whose files are read for the sake of a warning."""
+
+_IMAGENET_NAME = re.compile(r"(?:^|/)(?:n\d{8}(?:_\d+)?|ILSVRC2012_\w+)(?:\.\w+)?(?:/|$)")
+"""A class or an image: `n02123045`, `n02123045_1.JPEG`, `ILSVRC2012_val_00000001.JPEG`."""
+
+
+def known_images(
+    runs: Sequence[str], splits: Splits, split: str, *, digests: Sequence[bytes] | None, remember: bool = True
+) -> list[str]:
+    """Return a sentence for each reason why a test of `runs` on a split may tell less about new images than it seems.
+
+    Args:
+        runs: run folders; a model without the record of its training tells nothing.
+        splits: the source.
+        split: the split that is tested.
+        digests: `contents_digests` of the split, if they are known already.
+        remember: keep in the cache what the training images' files hold.
+
+    Raises:
+        ValueError: the record of a run is damaged.
+    """
+    records = {run: record for run in runs if (record := _record(run)) is not None}
+    told = _about_copies(records, splits, split, digests, remember)
+    name = next((name for name in _names(splits.source(split)) if _IMAGENET_NAME.search(name)), None)
+    elsewhere = [run for run, record in records.items() if _began_elsewhere(record)]
+    if name is not None and elsewhere:
+        told.append(
+            f"{name} is a name of ImageNet's: if the weights that {', '.join(elsewhere)} began with were trained on "
+            "ImageNet, they may know these images, and the error is too low."
+        )
+    return told
+
+
+def _about_copies(
+    records: dict[str, Record], splits: Splits, split: str, digests: Sequence[bytes] | None, remember: bool
+) -> list[str]:
+    if split in ("train", "all") or "train" not in splits.sources:
+        return []
+    train, tested = splits.source("train"), splits.source(split)
+    trained_on = {record.fingerprints.get(part) for record in records.values() for part in ("train", "train_whole")}
+    if train.fingerprint not in trained_on:
+        return []
+    if len(train) > _MOST_COMPARED:
+        return [f"Copies were not looked for among {number(len(train))} training images: verydeep scan does."]
+    known = set(
+        remembered("contents", train.fingerprint, lambda: _contents(train), list) if remember else _contents(train)
+    )
+    found = [digest.hex() in known for digest in digests or contents_digests(tested)]
+    copies = [name for name, copy in zip(tested.ids, found, strict=True) if copy]
+    if not copies:
+        return []
+    are = plural("is an exact copy of a training image", len(copies), "are exact copies of training images")
+    return [
+        f"{counted(len(copies), 'test image')} of {number(len(tested))} {are} "
+        f"({first_few(copies, 3)}), so the error is too low: verydeep scan lists them all."
+    ]
+
+
+def _contents(source: Source) -> list[str]:
+    return [digest.hex() for digest in contents_digests(source)]
+
+
+def _names(source: Source) -> tuple[str, ...]:
+    return (*source.classes, *source.ids)
+
+
+def _record(run: str) -> Record | None:
+    """Return the record of a run, or of the run whose `best` or `model` is named; None if there is none."""
+    return next((read_record(folder) for folder in (Path(run), Path(run).parent) if has_record(folder)), None)
+
+
+def _began_elsewhere(record: Record) -> bool:
+    """Return whether the first weights, or those of a run before it that is still there, were another library's."""
+    seen = set[str]()
+    while record.imported is None:
+        before = record.recipe.get("weights") or record.recipe.get("finetune")
+        if before is None or before in seen:
+            return False
+        seen.add(before)
+        earlier = _record(before)
+        if earlier is None:
+            return before == record.recipe.get("weights")
+        record = earlier
+    return record.imported.get("layout") != "verydeep"
