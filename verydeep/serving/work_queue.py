@@ -18,6 +18,12 @@ _MEASURED_BATCH = 4
 
 _ROUNDS = 2
 
+_SLOW = 5.0
+"""Seconds of a first computation after which no second one is waited for."""
+
+_LARGE = 0.25
+"""Seconds for an image; networks that take longer fill all cores with one."""
+
 _WORTHWHILE = 0.9
 """A batch has to take at most this share of the time of its images one by one."""
 
@@ -145,12 +151,18 @@ class WorkQueue:
         """Compute a black square, and the same several times at once, which is worth it if it is faster."""
         image = black_image(self._model, self._limits)
         self._usual_work = self._model.work(image)
+        single = self._seconds_for(image, 1)
+        if single < _SLOW:  # what is prepared once is in it
+            single = min(single, self._seconds_for(image, 1))
+        self._seconds_per_pixel = single / self._usual_work
+        self.at_once = self._limits.max_batch or (self._limits.queue if self._batches_gain(image, single) else 1)
+
+    def _batches_gain(self, image: PreparedImage, single: float) -> bool:
         count = min(_MEASURED_BATCH, self._model.batch_pixels // image.area, self._limits.queue)
-        sizes = (1, count) if count > 1 and self._limits.max_batch is None else (1,)
-        fastest = {size: min(self._seconds_for(image, size) for _ in range(_ROUNDS)) for size in sizes}
-        self._seconds_per_pixel = fastest[1] / self._usual_work
-        gains = count > 1 and fastest.get(count, 0) < _WORTHWHILE * count * fastest[1]
-        self.at_once = self._limits.max_batch or (self._limits.queue if gains else 1)
+        if count < 2 or single > _LARGE or self._limits.max_batch is not None:
+            return False
+        together = min(self._seconds_for(image, count) for _ in range(_ROUNDS))
+        return together < _WORTHWHILE * count * min(single, self._seconds_for(image, 1))
 
     def _seconds_for(self, image: PreparedImage, count: int) -> float:
         began = time.monotonic()
