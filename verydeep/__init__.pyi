@@ -46,6 +46,7 @@ from .runs.push import push as push
 from .statistics import Comparison as Comparison
 from .training.loop import train as train
 from .training.recipe import Recipe as Recipe
+from .training.start import recipe_from_weights as recipe_from_weights
 from .transfer_learning.classifier_folder import load_classifier as load_classifier
 from .transfer_learning.classify import Classification as Classification
 from .transfer_learning.classify import classify as classify

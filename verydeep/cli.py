@@ -25,6 +25,7 @@ from verydeep.commands.push import push
 from verydeep.commands.reproduce import reproduce
 from verydeep.commands.scan import scan
 from verydeep.commands.serve import serve
+from verydeep.commands.starting_point import follow_from_start
 from verydeep.commands.train import train
 from verydeep.commands.transfer import transfer
 from verydeep.images.tolerance import TooManyBadImagesError
@@ -67,7 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             several = f"{', '.join(_ON_SEVERAL_PROCESSES[:-1])} and {_ON_SEVERAL_PROCESSES[-1]}"
             raise ValueError(f"only {several} work on several processes: start this without torchrun")
         with ended_by_signals():
-            app.config = (*options_file(tokens), expand_home, split_lists, refuse_fractions, refuse_overwriting)
+            app.config = (
+                *options_file(tokens),
+                expand_home,
+                follow_from_start,
+                split_lists,
+                refuse_fractions,
+                refuse_overwriting,
+            )
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of standard output has stopped, as `head` does

@@ -181,6 +181,11 @@ def _option_name(field: str) -> str:
     return {"classifiers": "classifier", "studies": "study"}.get(field, field)
 
 
+def _recipe_option(field: str) -> str:
+    """Name the option of a field of `Recipe`: `from` cannot be the name of a field."""
+    return {"weights": "from"}.get(field, field.replace("_", "-"))
+
+
 RunFolderOptions = Annotated[RunFolder, Parameter(name="*")]
 TestOutputOptions = Annotated[TestOutputs, Parameter(name="*")]
 PredictionOutputOptions = Annotated[PredictionOutputs, Parameter(name="*")]
@@ -195,7 +200,9 @@ PreprocessingOptions = Annotated[Trained, Parameter(name="*", group="Preprocessi
 RecipeChangeOptions = Annotated[
     RecipeChanges, Parameter(name="*", group="Recipe (by default the paper's, or with --quick a small one)")
 ]
-RecipeOptions = Annotated[Recipe, Parameter(name="*", group="Recipe (defaults are the paper's)")]
+RecipeOptions = Annotated[
+    Recipe, Parameter(name="*", group="Recipe (defaults are the paper's)", name_transform=_recipe_option)
+]
 RuntimeOptions = Annotated[Runtime, Parameter(name="*", group="Runtime")]
 TransferTestOptions = Annotated[TransferOptions, Parameter(name="*", group="Descriptor and splits")]
 

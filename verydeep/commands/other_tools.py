@@ -33,8 +33,8 @@ _NAMES = {
     "--save-dir": "--out",
     "--project": "--out",
     "--checkpoint": "--resume (and the run's --out)",
-    "--pretrained": "--finetune RUN (verydeep import makes one of weights)",
-    "--weights": "--finetune RUN (verydeep import makes one of weights)",
+    "--pretrained": "--from WEIGHTS",
+    "--weights": "--from WEIGHTS",
     "--topk": "--top",
     "--format": "--to",
 }

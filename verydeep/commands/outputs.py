@@ -18,7 +18,17 @@ _WITH_FILE_AS_OUT = ("export", "features", "predict")
 
 _POSITIONAL_INPUTS = {"--source", "--run", "RUNS", "--weights", "IMAGES", "--first", "--second", "--folder"}
 _INPUTS = frozenset(
-    {*_POSITIONAL_INPUTS, "--data", "--class-names", "--finetune", "--config", "--labels", "--test-images", "--boxes"}
+    {
+        *_POSITIONAL_INPUTS,
+        "--data",
+        "--class-names",
+        "--finetune",
+        "--from",
+        "--config",
+        "--labels",
+        "--test-images",
+        "--boxes",
+    }
     | {"--classifier"}
 )
 """Arguments and options that may name what is read."""

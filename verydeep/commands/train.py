@@ -17,6 +17,7 @@ def train(
     source: str = "digits",
     *,
     network: str | None = None,
+    quick: bool = False,
     held_out: float | None = None,
     run: RunFolderOptions,
     recipe: RecipeOptions = Recipe(),
@@ -24,16 +25,23 @@ def train(
     runtime: RuntimeOptions = Runtime(),
     execution: ExecutionOptions = Execution(),
 ) -> None:
-    """Train a network by the paper's recipe and leave a run folder.
+    """Train a network by the paper's recipe, or go on from WEIGHTS (--from), and leave a run folder.
+
+    A good classifier of few photographs comes from weights that have seen many: --from hub:timm/vgg16.tv_in1k, or a
+    file. Of the paper are --init RUN, which copies net A's first layers into a deeper one, and --finetune RUN, which
+    goes on with all layers of a run, at another S say. --from and --finetune take over network, crop, width and S.
 
     Args:
         source: A folder, tar shards, hub:NAME or digits (see verydeep --help).
-        network: A, A-LRN, B, B-5x5, C, D or E. Required unless --finetune names a run, whose network it then is.
+        network: A, A-LRN, B, B-5x5, C, D or E. Required unless --from or --finetune name what to go on from.
+        quick: Train a small network in minutes: A at crop 64 and quarter width, batch 32, learning rate 0.0025 and 40
+            epochs, where nothing else is said.
         held_out: Share of each class's training images, 0.125 say, that the learning rate follows, always the same
             ones, so that the validation images can test. Without it, it follows the validation images.
     """
     from verydeep.training.loop import train as train_network
 
+    del quick  # other options have followed from it (`starting_point`)
     folder = train_network(
         source,
         network=network,

@@ -33,6 +33,8 @@ class TrainingView:
     colour_sd: float
     colour_components: Float64[np.ndarray, "3 3"]
     """What `images.colour.shift_components` returns."""
+    views: int | None = None
+    """How many are sampled of each image, in as many epochs; None for a new one in every epoch."""
 
 
 class CroppedImage(NamedTuple):
@@ -55,7 +57,7 @@ def training_crop(images: RescaledImages, index: int, view: TrainingView, *, see
         UnusableImageError: the image cannot be decoded.
         ObjectNotShownError: none of the sampled crops shows enough of the object.
     """
-    rng = sample_generator(seed, epoch, index)
+    rng = sample_generator(seed, epoch if view.views is None else epoch % view.views, index)
     scale = random_scale(*view.scale, rng)
     if not images.source.boxes:
         image = images.crop(index, scale, view.crop, partial(random_location, crop=view.crop, rng=rng))

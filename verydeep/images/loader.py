@@ -52,6 +52,11 @@ class DeviceBatch(NamedTuple):
         boxes = None if self.boxes is None else self.boxes[part]
         return DeviceBatch(self.images[part], self.positions[part], self.labels[part], boxes)
 
+    def on(self, device: torch.device) -> "DeviceBatch":
+        """Return it on another device."""
+        boxes = None if self.boxes is None else self.boxes.to(device)
+        return DeviceBatch(self.images.to(device), self.positions.to(device), self.labels.to(device), boxes)
+
 
 def training_batches(
     source: Source,

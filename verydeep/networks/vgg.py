@@ -56,17 +56,21 @@ class VGG(nn.Module):
         net.load_state_dict(dict(weights), assign=True)
         return net
 
-    def forward(self, images: Tensor, keep: Mapping[str, Tensor] | None = None) -> Float[Tensor, "B K"]:
+    def forward(
+        self, images: Tensor, keep: Mapping[str, Tensor] | None = None, *, first: str | None = None
+    ) -> Float[Tensor, "B K"]:
         """Return logits [B, outputs] of crop-sized images [B, 3, crop, crop] in 0..255.
 
         `keep` chooses what dropout leaves in training: {"drop6": [B, features] of true and false, ...}. Layers that
-        it does not name choose at random.
+        it does not name choose at random. With `first` the input is that of this layer, [B, ...], instead of images.
 
         Raises:
             ValueError: another shape; larger images go to `score_map`.
         """
-        self._check_images(images, dense=False)
         last = self.layer_names[-1]
+        if first is not None:
+            return self._run(images, (last,), grid=None, first=first, keep=keep)[last]
+        self._check_images(images, dense=False)
         return self._run(self._without_mean(images), (last,), grid=None, keep=keep)[last]
 
     def score_map(self, images: Tensor, *, grid: PoolingGrid = "centred") -> Float[Tensor, "B K h w"]:
@@ -150,7 +154,7 @@ class VGG(nn.Module):
 
         With a grid the fully connected layers are applied at every position.
         """
-        top, left = (first_pixel(side, grid) if grid else 0 for side in x.shape[2:])
+        top, left = (first_pixel(side, grid) for side in x.shape[2:]) if grid else (0, 0)
         outputs: dict[str, Tensor] = {}
         for name in self.layer_names[self.layer_names.index(first) :]:
             if name.startswith("pool"):

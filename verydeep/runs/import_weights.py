@@ -80,23 +80,39 @@ def import_weights(
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists: choose another folder")
-    file = _file(weights)
+    imported, file = read_model(weights, network=network, class_names=class_names, trained=trained, taken=taken)
+    return _write(imported, folder, str(weights), file)
+
+
+def read_model(
+    weights: str | Path,
+    *,
+    network: str | None = None,
+    class_names: str | None = None,
+    trained: Trained = Trained(),
+    taken: Taken = Taken(),
+) -> tuple[ForeignModel, Path]:
+    """Return the model of a file of weights, in memory, and that file; arguments and errors as for `import_weights`."""
+    file = weights_file(weights)
     config = file.with_name(CONFIG)
     told = read_json(config, dict[str, Any]) if file.name in _HUB_WEIGHTS and config.is_file() else {}
     try:
         if "network" in told:
-            imported = _own_model(file.parent, network, class_names, trained)
-        else:
-            arrays = replace(read_weights(file, taken), **timm_config(told))
-            imported = foreign_model(arrays, network=network, names=class_names, trained=trained, taken=taken)
+            return _own_model(file.parent, network, class_names, trained), file
+        arrays = replace(read_weights(file, taken), **timm_config(told))
+        return foreign_model(arrays, network=network, names=class_names, trained=trained, taken=taken), file
     except ValueError as error:
         reason = str(error)
         raise ValueError(reason if str(file) in reason else f"{file}: {reason}") from error
-    return _write(imported, folder, str(weights), file)
 
 
-def _file(weights: str | Path) -> Path:
-    """Return the file of weights; of a folder the one that hubs know, beside which there may be a `config.json`."""
+def weights_file(weights: str | Path) -> Path:
+    """Return the file of weights; of a folder the one that hubs know, beside which there may be a `config.json`.
+
+    Raises:
+        ValueError: a folder without weights, or no such model of the hub.
+        OSError: the hub cannot be reached.
+    """
     if model_hub.is_named(weights):
         folder = _downloaded(str(weights))
     elif Path(weights).is_dir():

@@ -81,23 +81,33 @@ class Arrived(NamedTuple):
     """Seconds until it came."""
 
 
-def arrivals(state: TrainingState, stop: StopRequest) -> Generator[Arrived]:
-    """Yield this process's share of every batch, from the next step on."""
-    device, processes, bad, recipe = state.job.device, state.job.processes, state.bad_images, state.job.recipe
-    failure: Exception | None = None
+def _batches(state: TrainingState) -> Generator[DeviceBatch]:
+    """Yield this process's share of every batch: its crops, or what frozen layers made of them."""
+    job, recipe = state.job, state.job.recipe
+    if state.features is not None:
+        yield from state.features.training_batches(job, first_step=state.progress.step)
+        return
     loaded = training_batches(
-        state.job.splits.source("train"),
+        job.splits.source("train"),
         state.view,
         batch=recipe.batch,
         epochs=recipe.epochs,
         seed=recipe.seed,
-        quarantine=bad,
+        quarantine=state.bad_images,
         first_step=state.progress.step,
-        workers=state.job.runtime.workers,
-        share=(processes.rank, processes.count),
-        memory=state.job.image_memory("train"),
+        workers=job.runtime.workers,
+        share=(job.processes.rank, job.processes.count),
+        memory=job.image_memory("train"),
     )
-    with closing(on_device(loaded, device)) as batches:
+    with closing(on_device(loaded, job.device)) as batches:
+        yield from batches
+
+
+def arrivals(state: TrainingState, stop: StopRequest) -> Generator[Arrived]:
+    """Yield this process's share of every batch, from the next step on."""
+    device, processes, bad, recipe = state.job.device, state.job.processes, state.bad_images, state.job.recipe
+    failure: Exception | None = None
+    with closing(_batches(state)) as batches:
         while True:
             asked, batch = time.perf_counter(), nothing(recipe.crop, device)
             try:

@@ -14,7 +14,8 @@ from verydeep.machine.runtime import Execution, Runtime
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.initialisation import Initialisation
 from verydeep.runs.files import QUARANTINE, RECORD
-from verydeep.runs.model import weights_fingerprint
+from verydeep.runs.import_weights import weights_file
+from verydeep.runs.model import file_sha256, weights_fingerprint
 from verydeep.runs.record import Record, command, has_record, is_begun, is_finished, read_record, versions, write_record
 from verydeep.training.recipe import Recipe, recipe_from
 
@@ -24,7 +25,10 @@ _NAMES_FOR_PEOPLE = {
     "val": "validation images",
     "init": "weights to start from",
     "finetune": "run to go on from",
+    "weights": "weights to go on from",
+    "from": "weights to go on from",
     "freeze": "frozen layers",
+    "trainable": "frozen layers",
 }
 """Settings whose own names are not what people call them."""
 
@@ -60,6 +64,8 @@ class TrainingJob:
             images["train_whole"] = self.splits.whole_train
         if self.recipe.start is None:
             return images
+        if self.recipe.weights is not None:
+            return {**images, "from": file_sha256(weights_file(self.recipe.weights))}
         kind = "init" if self.recipe.finetune is None else "finetune"
         return {**images, kind: weights_fingerprint(self.recipe.start)}
 

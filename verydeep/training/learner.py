@@ -116,6 +116,8 @@ class Learner:
     micro_batch: int
     """Images computed at once."""
     objective: Objective
+    first: str | None = None
+    """The first layer that a step computes, where inputs are what the layers before it make of images; None: images."""
 
 
 def learner_of(job: TrainingJob, net: VGG, checkpoint: Checkpoint | None = None) -> Learner:

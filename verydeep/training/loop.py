@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from verydeep.images.loader import DeviceBatch, centre_batches, nothing, on_device
+from verydeep.images.loader import DeviceBatch, nothing
 from verydeep.images.open import open_for_training
 from verydeep.images.sources.splits import Splits, with_steering_images
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
@@ -18,18 +18,18 @@ from verydeep.machine.lock import WrittenElsewhereError, locked
 from verydeep.machine.processes import joined, restarted, under_torchrun
 from verydeep.machine.runtime import Execution, Runtime, StopRequest, stop_request, torch_device
 from verydeep.networks.architecture import CONFIGURATIONS, configuration
-from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.presentation.numbers import percent
 from verydeep.presentation.terminal import Reporter, reporting
-from verydeep.runs.model import load_config
 from verydeep.training.checkpoint import Progress
 from verydeep.training.curves import Curves, about_missing_images, bar_figures, epoch_metrics
 from verydeep.training.decisions import GO_ON, SAVE, Arrived, Decision, arrivals, decide, settle
+from verydeep.training.frozen_layers import first_layer_of_steps, frozen_features, validation_batches
 from verydeep.training.job import TrainingJob, check_folder, is_done
 from verydeep.training.norms import StepNorms
 from verydeep.training.parallel import same_statistics
 from verydeep.training.preparation import prepare
 from verydeep.training.recipe import Recipe, after_epoch
+from verydeep.training.start import options_from_start
 from verydeep.training.state import TrainingState, last_checkpoint, save_checkpoint, save_models
 from verydeep.training.step import Abandoned, DivergedError, Outcome, descend, scores
 
@@ -109,14 +109,12 @@ def _splits(source: str | Splits, held_out: float | None) -> Splits:
 def _train(job: TrainingJob) -> None:
     state, lines = prepare(job)
     step, total, first = state.progress.step, job.recipe.epochs * state.steps_per_epoch, job.processes.first
-    with (
-        stop_request(_ANSWER) as stop,
-        reporting(f"train {job.network}", total, done=step, quiet=not first) as report,
-        closing(Curves(job.out, first_step=step, on=first)) as plot,
-    ):
+    with stop_request(_ANSWER) as stop, ExitStack() as stack:
+        lines = _pass_frozen_layers(state, stop, lines)
+        report = stack.enter_context(reporting(f"train {job.network}", total, done=step, quiet=not first))
+        plot = stack.enter_context(closing(Curves(job.out, first_step=step, on=first)))
         state.bad_images.say = state.bad_validation.say = report.say
-        for line in lines:
-            report.say(line)
+        report.say_all(lines)
         with closing(_epochs(state, stop, report, plot)) as decisions:
             for decision in decisions:
                 if decision.save:
@@ -124,6 +122,25 @@ def _train(job: TrainingJob) -> None:
                 if decision.ending is not None:
                     raise decision.ending
     save_models(state, say=report.say)
+
+
+def _pass_frozen_layers(state: TrainingState, stop: StopRequest, lines: list[str]) -> list[str]:
+    """Let steps begin behind frozen layers where their views are fixed; say `lines` before it, or return them.
+
+    Several processes compute all layers in every step.
+    """
+    first, job = first_layer_of_steps(state.learner.net), state.job
+    if first is None or job.recipe.views is None or job.processes.several:
+        return lines
+    images = job.recipe.views * len(job.splits.source("train")) + len(state.validation.source)
+    with reporting("frozen layers", images) as report:
+        state.bad_images.say = state.bad_validation.say = report.say
+        report.say_all(lines)
+        state.features = frozen_features(state, first, stop, report)
+    if state.features is None:
+        return ["memory does not hold what frozen layers make of all views: they are computed in every step"]
+    state.learner = replace(state.learner, first=first)
+    return []
 
 
 def _epochs(state: TrainingState, stop: StopRequest, report: Reporter, plot: Curves) -> Generator[Decision]:
@@ -259,6 +276,12 @@ def _validation_error(state: TrainingState, stop: StopRequest) -> float | Decisi
     return 100 * wrong / seen
 
 
+def _validation_batches(state: TrainingState) -> Generator[DeviceBatch]:
+    if state.features is None:
+        return validation_batches(state)
+    return state.features.validation_batches(state.job.device)
+
+
 def _shares(state: TrainingState, failures: list[Exception]) -> Generator[DeviceBatch]:
     """Yield this process's batches; then, and after a failure, empty ones until all processes have had as many.
 
@@ -266,15 +289,7 @@ def _shares(state: TrainingState, failures: list[Exception]) -> Generator[Device
     """
     job, recipe, micro_batch = state.job, state.job.recipe, state.learner.micro_batch
     batches_each = math.ceil(math.ceil(len(job.splits.source("val")) / job.processes.count) / micro_batch)
-    loaded = centre_batches(
-        state.validation,
-        crop=recipe.crop,
-        scale=scale_in_pixels(middle_scale(recipe.scale), recipe.crop),
-        batch=micro_batch,
-        quarantine=state.bad_validation,
-        workers=job.runtime.workers,
-    )
-    with closing(on_device(loaded, job.device)) as batches:
+    with closing(_validation_batches(state)) as batches:
         for _ in range(batches_each):
             batch = nothing(recipe.crop, job.device)
             try:
@@ -288,6 +303,6 @@ def _network(network: str | None, recipe: Recipe) -> str:
     """Return the network's name in the paper; that of the run to go on from, if none is given."""
     if network is not None:
         return configuration(network).name
-    if recipe.finetune is None:
+    if recipe.taken_over is None:
         raise ValueError(f"say which --network: {', '.join(CONFIGURATIONS)}")
-    return load_config(recipe.finetune).network
+    return options_from_start(recipe)["network"]

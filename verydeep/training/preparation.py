@@ -20,6 +20,7 @@ from verydeep.networks.initialisation import Initialisation, initialise, layers_
 from verydeep.networks.vgg import VGG, check_weights
 from verydeep.presentation.numbers import counted, decimal, millions, number
 from verydeep.runs.files import CHECKPOINTS, QUARANTINE
+from verydeep.runs.import_weights import read_model
 from verydeep.runs.model import load_model, warnings_of
 from verydeep.runs.record import is_begun
 from verydeep.training.checkpoint import Checkpoint, Progress, load_latest
@@ -27,7 +28,7 @@ from verydeep.training.job import TrainingJob, begin_run
 from verydeep.training.learner import Learner, learner_of
 from verydeep.training.parallel import bytes_sent
 from verydeep.training.precision import with_precision
-from verydeep.training.recipe import check_for_boxes
+from verydeep.training.recipe import Recipe, check_for_boxes
 from verydeep.training.state import TrainingState
 
 
@@ -38,7 +39,7 @@ def prepare(job: TrainingJob) -> tuple[TrainingState, list[str]]:
     job.processes.from_first(lambda: None if is_begun(job.out) else begin_run(job, initialisation))
     quarantines = [_quarantine(job, split) for split in ("train", "val")]
     colour = _look_through(job, *quarantines)
-    if job.recipe.finetune is None:
+    if job.recipe.taken_over is None:
         net.mean_rgb.copy_(torch.tensor(colour.mean))
     checkpoint, damaged = job.processes.from_first(lambda: load_latest(job.out / CHECKPOINTS))
     if checkpoint is not None:
@@ -55,6 +56,7 @@ def prepare(job: TrainingJob) -> tuple[TrainingState, list[str]]:
             flip=job.recipe.flip,
             colour_sd=job.recipe.colour_sd,
             colour_components=shift_components(colour.covariance),
+            views=job.recipe.views,
         ),
         validation=_validation_share(job),
         bad_images=quarantines[0],
@@ -162,7 +164,7 @@ def _about_colours(job: TrainingJob, colour: ColourStatistics) -> str:
     """Say the mean colour and how many images it was computed from."""
     sampled = ", a seeded sample" if len(job.splits.source("train")) > SAMPLE else ""
     mean = ", ".join(decimal(value, 1) for value in colour.mean)
-    kept = "; the network keeps that of its first training" if job.recipe.finetune else ""
+    kept = "; the network keeps that of its first training" if job.recipe.taken_over else ""
     return f"mean RGB {mean} of {number(colour.images)} training images{sampled}{kept}"
 
 
@@ -180,15 +182,16 @@ def _initial_network(job: TrainingJob) -> tuple[VGG, Initialisation, list[str]]:
     notes: list[str] = []
     if recipe.start is None:
         initialisation = initialise(net, cast(InitialisationScheme, recipe.init), generator=generator)
-    elif recipe.finetune is None:
+    elif recipe.taken_over is None:
         initialisation = _copied_from_shallower(job, net, recipe.start, generator)
     else:
-        initialisation, notes = _taken_over(job, net, recipe.finetune, generator)
-    if recipe.freeze is not None:
-        frozen = _freeze(net, recipe.freeze)
+        initialisation, notes = _taken_over(job, net, recipe.taken_over, generator)
+    if (last := _last_frozen(net, recipe)) is not None:
+        frozen = _freeze(net, last)
         random = [name for name in frozen if name in initialisation.random]
         if random:
-            raise ValueError(f"freeze {recipe.freeze} would keep {', '.join(random)} at random weights: freeze less")
+            asked = f"freeze {recipe.freeze}" if recipe.freeze else f"trainable {recipe.trainable}"
+            raise ValueError(f"{asked} would keep {', '.join(random)} at random weights: freeze less")
         notes.append(f"frozen: {', '.join(frozen)}")
     return net, initialisation, notes
 
@@ -205,8 +208,8 @@ def _copied_from_shallower(job: TrainingJob, net: VGG, run: str, generator: torc
 
 
 def _taken_over(job: TrainingJob, net: VGG, run: str, generator: torch.Generator) -> tuple[Initialisation, list[str]]:
-    """Copy all layers and the mean of a run; fc8 is random where the classes are others, and for boxes."""
-    trained = load_model(run)
+    """Copy all layers and the mean of a run or WEIGHTS; fc8 is random where the classes are others, and for boxes."""
+    trained = load_model(run) if job.recipe.weights is None else read_model(run)[0].model
     theirs, ours = _options(trained.net.architecture), _options(net.architecture)
     if theirs != ours:
         raise ValueError(f"cannot go on from {run}, which is {theirs}, with {ours}: say the same")
@@ -238,6 +241,14 @@ def _options(architecture: Architecture) -> str:
     """Return the options that have to be the same to go on from a run."""
     norm = " --batch-norm" if architecture.batch_norm else ""
     return f"--network {architecture.network} --crop {architecture.crop} --width {architecture.width:g}{norm}"
+
+
+def _last_frozen(net: VGG, recipe: Recipe) -> str | None:
+    """Return the last layer that a recipe freezes; None if all of them learn."""
+    if recipe.trainable in (None, "all"):
+        return recipe.freeze
+    layers = layers_with_weights(net)
+    return layers[next(at for at, name in enumerate(layers) if name.startswith(recipe.trainable)) - 1]
 
 
 def _freeze(net: VGG, last: str) -> tuple[str, ...]:

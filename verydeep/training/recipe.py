@@ -25,6 +25,9 @@ FINETUNING_RATE = LEARNING_RATE / 10
 
 Schedule = Literal["plateau", "step", "cosine"]
 
+Trainable = Literal["fc8", "fc", "conv5", "conv4", "conv3", "conv2", "all"]
+"""From where on layers learn: the last one, the three fully connected ones, those and the fifth stage, ..., all."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -65,14 +68,27 @@ class Recipe:
     finetune: str | None = None
     """RUN of the same network to go on from: all its layers, but for fc8 where the classes differ."""
 
+    weights: str | None = None
+    """WEIGHTS to go on from (not in the paper): a file that import reads, a RUN or hub:NAME. Network, crop, width and S
+    are theirs, fc8 is new where classes differ. The rest then suits few photographs on a CPU if it is not given:
+    trainable fc, views 4, batch 32, epochs 20, schedule cosine."""
+
     freeze: str | None = None
-    """Freeze the layers from the first up to this one, conv3_2, say. Needs a RUN to start from."""
+    """Freeze the layers from the first up to this one, conv3_2, say. Needs a RUN or WEIGHTS to start from."""
+
+    trainable: Trainable | None = None
+    """Layers that learn, the others are frozen: fc8, fc (the three fully connected ones), conv5 (those and the fifth
+    stage), conv4, ..., all. Needs a RUN or WEIGHTS to start from."""
+
+    views: int | None = None
+    """Random views (S, crop, mirror, colour) of each image, one after the other in the epochs, then the first again; by
+    default new ones in every epoch. What frozen layers make of them is computed once."""
 
     batch: int = 256
     """Images per step."""
 
     learning_rate: float | None = None
-    """Learning rate at the start; 0.01 if not given, 0.001 with finetune."""
+    """Learning rate at the start; 0.01 if not given, 0.001 with finetune and from."""
 
     momentum: float = 0.9
     """Momentum of stochastic gradient descent."""
@@ -117,6 +133,8 @@ class Recipe:
             value = getattr(self, field.name)
             if field.type in (int, int | None) and value is not None and not isinstance(value, int):
                 raise ValueError(f"{field.name} is a whole number, not {value}")
+        if self.views is not None and self.views < 1:
+            raise ValueError(f"views must be 1 or more, not {self.views}")
         for name, least in {"batch": 1, "epochs": 1, "drops": 0, "patience": 1, "warm_up": 0, "seed": 0}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")
@@ -135,10 +153,16 @@ class Recipe:
     def _check_start(self) -> None:
         if self.init_rest is not None and not self.starts_from_run():
             raise ValueError(f"init_rest only goes with a RUN to copy from: with init {self.init} nothing is copied")
-        if self.finetune is not None and self.starts_from_run():
-            raise ValueError("init and finetune both name a RUN to start from: choose one")
-        if self.freeze is not None and self.start is None:
-            raise ValueError("freeze keeps layers as they are, so it needs finetune, or a RUN as init")
+        starts = {"init": self.starts_from_run(), "finetune": self.finetune, "from": self.weights}
+        if len(both := [name for name, given in starts.items() if given]) > 1:
+            raise ValueError(f"{' and '.join(both)} both say what to start from: choose one")
+        if self.trainable is not None and self.freeze is not None:
+            raise ValueError("trainable and freeze both say which layers learn: choose one")
+        if self.trainable not in (None, *get_args(Trainable)):
+            raise ValueError(f"trainable is one of {', '.join(get_args(Trainable))}, not {self.trainable}")
+        for name in ("freeze", "trainable"):
+            if getattr(self, name) is not None and self.start is None:
+                raise ValueError(f"{name} keeps layers as they are, so it needs finetune, from, or a RUN as init")
 
     def _check_schedule(self) -> None:
         if self.schedule not in get_args(Schedule):
@@ -158,8 +182,13 @@ class Recipe:
 
     @property
     def start(self) -> str | None:
-        """The RUN that first weights come from, by `init` or `finetune`; None for random weights."""
-        return self.init if self.starts_from_run() else self.finetune
+        """The RUN or WEIGHTS that first weights come from, by `init`, `finetune` or `weights`; None for random ones."""
+        return self.init if self.starts_from_run() else self.finetune or self.weights
+
+    @property
+    def taken_over(self) -> str | None:
+        """The RUN or WEIGHTS of which all layers and the mean are taken over, by `finetune` or `weights`."""
+        return self.finetune or self.weights
 
     @property
     def side_range(self) -> tuple[int, int]:
@@ -172,7 +201,7 @@ class Recipe:
         """The learning rate at the start."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return LEARNING_RATE if self.finetune is None else FINETUNING_RATE
+        return LEARNING_RATE if self.taken_over is None else FINETUNING_RATE
 
     @property
     def epochs_between_drops(self) -> float:
@@ -188,6 +217,8 @@ def check_for_boxes(recipe: Recipe) -> None:
     """
     if recipe.finetune is None:
         raise ValueError("boxes are learned by a network that classifies already: name its RUN with --finetune")
+    if recipe.views is not None:
+        raise ValueError("views go with classes alone: leave them out")
     if recipe.label_smoothing:
         raise ValueError("label_smoothing does nothing for boxes: leave it out")
 

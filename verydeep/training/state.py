@@ -16,6 +16,7 @@ from verydeep.runs.files import BEST, CHECKPOINTS, MODEL
 from verydeep.runs.model import Model, save_model
 from verydeep.training import checkpoint
 from verydeep.training.checkpoint import Checkpoint, Progress
+from verydeep.training.frozen_features import FrozenFeatures
 from verydeep.training.job import TrainingJob
 from verydeep.training.learner import Learner
 from verydeep.training.parallel import whole
@@ -38,6 +39,8 @@ class TrainingState:
     """Validation images that cannot be used."""
     saved: float
     """When the last checkpoint was written, by `time.monotonic`."""
+    features: FrozenFeatures | None = None
+    """What frozen layers make of the images, if it is kept; steps begin behind them."""
 
     @property
     def steps_per_epoch(self) -> int:

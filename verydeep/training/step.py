@@ -103,7 +103,8 @@ def _gradients(
             masks = {name: mask[positions[:, part].flatten()] for name, mask in keep.items()}
             images = _filled(piece.images, part.stop - part.start)
             with _exchange_only_if(learner.forward, start == starts[-1]):
-                outputs = learner.forward(images, everyones_rows(masks, learner.net))[: len(piece.labels)].float()
+                everyones = everyones_rows(masks, learner.net)
+                outputs = learner.forward(images, everyones, first=learner.first)[: len(piece.labels)].float()
                 loss = learner.objective.loss(outputs, piece)
                 (loss / sum(usable)).backward()
             sums += torch.stack([loss.detach(), learner.objective.wrong(outputs, piece).sum()])
@@ -137,7 +138,7 @@ def _positions(learner: Learner, mine: Int[Tensor, " B"], rows: int) -> Int[Tens
     return learner.job.processes.gathered(padded).to(learner.job.device, torch.int64)
 
 
-def _filled(images: Float[Tensor, "B 3 H W"], rows: int) -> Float[Tensor, "rows 3 H W"]:
+def _filled(images: Float[Tensor, "B ..."], rows: int) -> Float[Tensor, "rows ..."]:
     """Append copies of the last image (black ones if there is none) until there are `rows`."""
     missing = rows - len(images)
     if not missing:
@@ -170,10 +171,10 @@ def _freeze_statistics(net: VGG) -> None:
             module.eval()
 
 
-def scores(learner: Learner, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B outputs"]:
-    """Return the outputs in testing, class scores or boxes, of at most as many images as a micro-batch has."""
+def scores(learner: Learner, images: Float[Tensor, "B ..."]) -> Float[Tensor, "B outputs"]:
+    """Return the outputs in testing, class scores or boxes, of at most as many inputs as a micro-batch has."""
     learner.net.eval()
     with torch.no_grad(), autocast(learner.job.device, bf16=learner.bf16):
         rows = _filled(images, learner.micro_batch) if learner.job.execution.fc_parallel else images
-        outputs: Tensor = learner.net(rows)
+        outputs: Tensor = learner.net(rows, first=learner.first)
     return outputs[: len(images)]

@@ -1,0 +1,168 @@
+"""Trainings from WEIGHTS: what is taken over and learned, and frozen layers that see every view once."""
+
+import signal
+from dataclasses import asdict
+
+import pytest
+import tiny
+import torch
+from several_commands import status_of
+
+from verydeep import Recipe, load, recipe_from_weights, train, vgg, write_weights
+from verydeep.machine.runtime import Stopped
+from verydeep.networks.vgg import VGG
+from verydeep.runs.model import load_config, load_model, save
+from verydeep.runs.record import read_record
+from verydeep.training import frozen_layers, learner
+from verydeep.training.checkpoint import load_latest
+
+SMALL = {"batch": 4, "epochs": 5, "learning_rate": 1e-3, "seed": 3, "views": 2}
+
+FULLY_CONNECTED = {"fc6", "fc7", "fc8"}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Seven classes, crop 64, in torchvision's format."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("weights")
+    net = vgg("A", classes=7, crop=64, width=0.05)
+    save(net, folder / "model", scale="320", flip=False)
+    write_weights(folder / "model", folder / "vgg.pth", layout="torchvision")
+    return folder
+
+
+@pytest.fixture
+def forwards(monkeypatch):
+    """Count the images that the first and the last layer see in each training."""
+    seen = {"conv1_1": 0, "fc8": 0}
+    build = VGG.__init__
+
+    def counting(net, *arguments, **options):
+        build(net, *arguments, **options)
+        for name in seen:
+            net.get_submodule(name).register_forward_hook(
+                lambda _module, inputs, _output, name=name: seen.update({name: seen[name] + len(inputs[0])})
+            )
+
+    monkeypatch.setattr(VGG, "__init__", counting)
+    return seen
+
+
+def moved(run, weights):
+    """Return the layers that are not those of the weights."""
+    ours, theirs = load(run).state_dict(), load(weights).state_dict()
+    return {name.split(".")[0] for name in theirs if not torch.equal(ours[name], theirs[name])}
+
+
+def trained(weights, out, **options):
+    recipe = recipe_from_weights(str(weights), **{**SMALL, **options})
+    return train(tiny.splits(), out=out, recipe=recipe)
+
+
+def test_network_crop_width_and_scale_are_those_of_the_weights(weights):
+    recipe = recipe_from_weights(str(weights / "model"))
+    assert (recipe.crop, recipe.width, recipe.batch_norm, recipe.scale, recipe.flip) == (64, 0.05, False, "320", False)
+    assert (recipe.trainable, recipe.first_rate, recipe.views) == ("fc", 0.001, 4)
+    assert recipe_from_weights(str(weights / "vgg.pth")).scale == "256"
+
+
+def test_fully_connected_layers_learn_on_frozen_convolutional_ones(weights, tmp_path):
+    run = trained(weights / "model", tmp_path / "run")
+    assert moved(run, weights / "model") == FULLY_CONNECTED
+    assert load_model(run).classes == tiny.CLASSES
+    assert load_config(run).scale == "320"
+    assert set(read_record(run).fingerprints) == {"train", "val", "from"}
+
+
+@pytest.mark.parametrize(
+    ("trainable", "learning"),
+    [("fc8", {"fc8"}), ("conv5", {"conv5_1", "conv5_2", *FULLY_CONNECTED}), ("all", None)],
+)
+def test_other_layers_learn_if_asked_to(weights, tmp_path, trainable, learning):
+    run = trained(weights / "vgg.pth", tmp_path / "run", trainable=trainable, epochs=1)
+    changed = moved(run, weights / "model") - {"mean_rgb"}
+    assert changed - {"conv1_1"} == (learning or {*FULLY_CONNECTED} | changed - {"conv1_1"})
+    assert ("conv2_1" in changed) == (trainable == "all")
+
+
+def test_frozen_layers_see_every_view_of_an_image_once(weights, tmp_path, forwards):
+    trained(weights / "model", tmp_path / "run")
+    assert forwards["conv1_1"] == 2 * tiny.IMAGES + 6
+    assert forwards["fc8"] == 5 * (tiny.IMAGES + 6)
+
+
+@pytest.mark.parametrize("trainable", ["fc", "fc8", "conv5"])
+def test_what_is_kept_of_frozen_layers_changes_nothing(weights, tmp_path, monkeypatch, trainable):
+    kept = trained(weights / "model", tmp_path / "kept", trainable=trainable)
+    monkeypatch.setattr(frozen_layers, "_SHARE_OF_MEMORY", 0)
+    anew = trained(weights / "model", tmp_path / "anew", trainable=trainable)
+    for name, value in load(kept).state_dict().items():
+        assert torch.allclose(value, load(anew).state_dict()[name], rtol=1e-4, atol=1e-6)
+    assert tiny.learning(kept)[-1]["loss"] == pytest.approx(tiny.learning(anew)[-1]["loss"], rel=1e-4)
+
+
+def test_without_views_every_epoch_has_new_ones(weights, tmp_path, forwards):
+    trained(weights / "model", tmp_path / "run", views=None)
+    assert forwards["conv1_1"] == forwards["fc8"] == 5 * (tiny.IMAGES + 6)
+
+
+def test_a_training_on_kept_features_resumes_to_the_bit(weights, tmp_path, monkeypatch):
+    """SIGTERM in the second epoch, and in the fourth."""
+    whole = trained(weights / "model", tmp_path / "whole")
+    recipe = recipe_from_weights(str(weights / "model"), **SMALL)
+    steps, cross_entropy = [], torch.nn.functional.cross_entropy
+
+    def noted(*arguments, **options):
+        steps.append(1)
+        if len(steps) in (5, 10):
+            signal.raise_signal(signal.SIGTERM)
+        return cross_entropy(*arguments, **options)
+
+    monkeypatch.setattr(learner.F, "cross_entropy", noted)
+    for resume in (False, True):
+        with pytest.raises(Stopped):
+            train(tiny.splits(), out=tmp_path / "run", recipe=recipe, resume=resume)
+    run = train(tiny.splits(), out=tmp_path / "run", recipe=recipe, resume=True)
+    one, other = (tiny.digest(load_latest(folder / "checkpoints")[0]) for folder in (run, whole))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"weights": "a", "finetune": "b"}, "finetune and from both say what to start from"),
+        ({"weights": "a", "trainable": "fc", "freeze": "conv1_1"}, "trainable and freeze both say"),
+        ({"weights": "a", "trainable": "fc7"}, "trainable is one of fc8, fc, conv5"),
+        ({"trainable": "fc"}, "so it needs finetune, from, or a RUN as init"),
+        ({"views": 0}, "views must be 1 or more"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        Recipe(**options)
+
+
+def test_options_of_the_command_follow_from_the_weights(weights, tmp_path):
+    """And those that are given stay, 224 too, which would be the default."""
+    photos = str(tiny.folder(tmp_path / "photos"))
+    model, run = str(weights / "model"), str(tmp_path / "run")
+    command = ["train", photos, "--from", model, "--epochs", "1", "--batch", "4"]
+    assert status_of(*command, "--out", run) == 0
+    recipe = read_record(run).recipe
+    expected = recipe_from_weights(model, epochs=1, batch=4)
+    assert recipe == asdict(expected)
+    assert status_of(*command, "--out", str(tmp_path / "other"), "--crop", "224") == 2
+    assert status_of("train", photos, "--finetune", run, "--epochs", "1", "--out", str(tmp_path / "further")) == 0
+    further = read_record(tmp_path / "further")
+    assert (further.network, further.recipe["crop"], further.recipe["scale"]) == ("A", 64, "320")
+    assert (further.recipe["batch"], further.recipe["trainable"], further.recipe["flip"]) == (256, None, False)
+
+
+def test_a_quick_training_is_small_where_nothing_else_is_said(tmp_path):
+    photos = str(tiny.folder(tmp_path / "photos"))
+    command = ["train", photos, "--quick", "--epochs", "1", "--width", "0.05"]
+    assert status_of(*command, "--out", str(tmp_path / "run")) == 0
+    recipe = read_record(tmp_path / "run").recipe
+    assert (recipe["crop"], recipe["width"], recipe["batch"], recipe["epochs"]) == (64, 0.05, 32, 1)
+    assert status_of(*command, "--finetune", str(tmp_path / "run"), "--out", str(tmp_path / "other")) == 2

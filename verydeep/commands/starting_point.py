@@ -1,0 +1,65 @@
+"""Options of `train` that follow from others: from the RUN or WEIGHTS to go on from, and from --quick."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cyclopts import App, ArgumentCollection, Token
+
+_QUICK: Mapping[str, Any] = {
+    "network": "A",
+    "crop": 64,
+    "width": 0.25,
+    "batch": 32,
+    "learning_rate": 2.5e-3,
+    "epochs": 40,
+}
+"""A training of minutes on a CPU, for some hundreds of photographs."""
+
+_STARTS = {"--finetune": "finetune", "--from": "weights"}
+"""Options that name what to go on from, and the fields of `Recipe` that they are."""
+
+
+def follow_from_start(_app: App, commands: Sequence[str], arguments: ArgumentCollection) -> None:
+    """Give options that are not given the values that follow from --from, --finetune and --quick; for `App.config`.
+
+    Raises:
+        ValueError: unusable weights, or both --quick and a start, which has a size of its own.
+        OSError: the weights cannot be read.
+    """
+    if not commands or commands[-1] != "train":
+        return
+    given = {argument.name: argument.tokens for argument in arguments if argument.tokens}
+    start = {field: given[option][-1].value for option, field in _STARTS.items() if option in given}
+    quick = "--quick" in given and _is_on(given["--quick"][-1])
+    if quick and start:
+        raise ValueError("--quick is a small network at random weights: leave it out, or what to go on from")
+    follows = _quick(given) if quick else _from_start(start, given) if start else {}
+    for argument in arguments:
+        if not argument.tokens and argument.name in follows:
+            argument.tokens = [Token(keyword=argument.name, value=str(follows[argument.name]), source="follows")]
+
+
+def _quick(given: Mapping[str, Sequence[Token]]) -> dict[str, Any]:
+    """Return the options of --quick; digits are not mirrored, since the mirror image of a digit is none."""
+    source = given["--source"][-1].value if "--source" in given else "digits"
+    return {_option(name): value for name, value in _QUICK.items()} | ({"--flip": False} if source == "digits" else {})
+
+
+def _from_start(start: Mapping[str, str], given: Mapping[str, Sequence[Token]]) -> dict[str, Any]:
+    from verydeep.training.recipe import Recipe
+    from verydeep.training.start import FEW_PHOTOGRAPHS, fitting, options_from_start
+
+    follows = options_from_start(Recipe(finetune=start.get("finetune"), weights=start.get("weights")))
+    if "weights" in start:
+        names = {option.removeprefix("--").replace("-", "_"): tokens[-1].value for option, tokens in given.items()}
+        follows |= fitting(FEW_PHOTOGRAPHS, names)
+    return {_option(name): value for name, value in follows.items()}
+
+
+def _option(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
+
+
+def _is_on(token: Token) -> bool:
+    """Return whether a flag is given as such, and not as `--no-...` or as false in a file of options."""
+    return token.value.lower() != "false" and token.implicit_value is not False

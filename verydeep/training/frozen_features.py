@@ -1,0 +1,42 @@
+"""What frozen layers make of images, kept: of every view that a training has of them, and for validation."""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from verydeep.images.loader import DeviceBatch
+from verydeep.images.order import batches_of_samples
+from verydeep.training.job import TrainingJob
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenFeatures:
+    """Inputs of the first layer that is computed in every step, on the CPU."""
+
+    first: str
+    """That layer."""
+    views: Sequence[Mapping[int, Float[Tensor, "..."]]]
+    """Of each view, those of the training images that can be used, by their index."""
+    validation: Sequence[DeviceBatch]
+
+    def training_batches(self, job: TrainingJob, *, first_step: int) -> Generator[DeviceBatch]:
+        """Yield the batches of a training from `first_step` on, features in place of crops."""
+        source, recipe = job.splits.source("train"), job.recipe
+        batches = batches_of_samples(
+            len(source), batch=recipe.batch, epochs=recipe.epochs, seed=recipe.seed, first_step=first_step
+        )
+        for samples in batches:
+            found = [
+                (place, source.labels[index], view[index])
+                for place, (epoch, index) in enumerate(samples)
+                if index in (view := self.views[epoch % len(self.views)])
+            ]
+            positions, labels, features = zip(*found, strict=True) if found else ((), (), (torch.zeros(0),))
+            yield DeviceBatch(torch.stack(features), torch.tensor(positions), torch.tensor(labels)).on(job.device)
+
+    def validation_batches(self, device: torch.device) -> Generator[DeviceBatch]:
+        """Yield the usable validation images once, in order."""
+        return (batch.on(device) for batch in self.validation)

@@ -1,0 +1,116 @@
+"""The pass of all images through frozen layers, before the first step; and the batches of a validation."""
+
+import os
+from collections.abc import Generator
+from contextlib import closing
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from verydeep.images.loader import DeviceBatch, centre_batches, on_device, training_batches
+from verydeep.images.order import EpochAndIndex, batches_of_samples
+from verydeep.machine.runtime import Stopped, StopRequest, autocast
+from verydeep.networks.scales import middle_scale, scale_in_pixels
+from verydeep.networks.vgg import VGG
+from verydeep.presentation.terminal import Reporter
+from verydeep.training.frozen_features import FrozenFeatures
+from verydeep.training.learner import Learner
+from verydeep.training.state import TrainingState
+
+_SHARE_OF_MEMORY = 0.5
+"""Of the machine's memory, that features may take; where they would take more they are computed in every step."""
+
+_FIRST_RANDOM = "drop6"
+"""Features end before it: what dropout leaves differs from step to step."""
+
+
+def first_layer_of_steps(net: VGG) -> str | None:
+    """Return the first layer whose input is not the same every time for one view; None if no layer is frozen."""
+    learning = {name.split(".")[0] for name, value in net.named_parameters() if value.requires_grad}
+    first = next(name for name in net.layer_names if name in learning or name == _FIRST_RANDOM)
+    return None if first == net.layer_names[0] else first
+
+
+def frozen_features(state: TrainingState, first: str, stop: StopRequest, report: Reporter) -> FrozenFeatures | None:
+    """Compute what the layers before `first` make of all images; None if memory does not hold it.
+
+    Every view goes through the network in the batches in which the first epochs show it, so that a training that is
+    resumed has the same features to the bit.
+
+    Raises:
+        Stopped: a signal came.
+        TooManyBadImagesError: more images are unusable than is tolerated.
+        WorkerDiedError: a process that loads images was killed, say.
+    """
+    views: list[dict[int, Tensor]] = [{} for _ in range(state.job.recipe.views or 0)]
+    images = len(views) * len(state.job.splits.source("train")) + len(state.validation.source)
+    for samples, batch in _viewed(state, len(views)):
+        features = _features(state.learner, batch.images, first)
+        if len(features) and not _fits(images, features[0]):
+            return None
+        for position, feature in zip(batch.positions.tolist(), features, strict=True):
+            epoch, index = samples[position]
+            views[epoch][index] = feature
+        _go_on(stop, report, len(samples))
+    validation = []
+    with closing(validation_batches(state)) as batches:
+        for batch in batches:
+            features = _features(state.learner, batch.images, first)
+            validation.append(DeviceBatch(features, batch.positions, batch.labels).on(torch.device("cpu")))
+            _go_on(stop, report, len(batch.labels))
+    return FrozenFeatures(first=first, views=views, validation=validation)
+
+
+def _viewed(state: TrainingState, views: int) -> Generator[tuple[list[EpochAndIndex], DeviceBatch]]:
+    """Yield the samples of the first epochs, as many as there are views, and their crops."""
+    job, recipe, source = state.job, state.job.recipe, state.job.splits.source("train")
+    samples = batches_of_samples(len(source), batch=recipe.batch, epochs=views, seed=recipe.seed)
+    loaded = training_batches(
+        source,
+        state.view,
+        batch=recipe.batch,
+        epochs=views,
+        seed=recipe.seed,
+        quarantine=state.bad_images,
+        workers=job.runtime.workers,
+        memory=job.image_memory("train"),
+    )
+    with closing(on_device(loaded, job.device)) as batches:
+        yield from zip(samples, batches, strict=True)
+
+
+def _features(learner: Learner, images: Float[Tensor, "B 3 H W"], first: str) -> Float[Tensor, "B ..."]:
+    """Return the input of the layer `first`, on the CPU."""
+    layers = learner.net.layer_names
+    learner.net.eval()
+    with torch.no_grad(), autocast(learner.job.device, bf16=learner.bf16):
+        before = layers[layers.index(first) - 1]
+        parts = [learner.net.activations(part, [before])[before].cpu() for part in images.split(learner.micro_batch)]
+    return torch.cat(parts)
+
+
+def _fits(images: int, feature: Float[Tensor, "..."]) -> bool:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return images * feature.nbytes <= _SHARE_OF_MEMORY * memory
+
+
+def _go_on(stop: StopRequest, report: Reporter, images: int) -> None:
+    """Report progress, unless a signal asked for an end."""
+    report.advance(images)
+    if stop.signal is not None:
+        raise Stopped(stop.signal, "stopped before a step was done: the same command with --resume begins again")
+
+
+def validation_batches(state: TrainingState) -> Generator[DeviceBatch]:
+    """Yield the centre crops at S of this process's usable validation images."""
+    recipe, job = state.job.recipe, state.job
+    loaded = centre_batches(
+        state.validation,
+        crop=recipe.crop,
+        scale=scale_in_pixels(middle_scale(recipe.scale), recipe.crop),
+        batch=state.learner.micro_batch,
+        quarantine=state.bad_validation,
+        workers=job.runtime.workers,
+    )
+    return on_device(loaded, job.device)
