@@ -63,7 +63,7 @@ def trained(weights, out, **options):
 def test_network_crop_width_and_scale_are_those_of_the_weights(weights):
     recipe = recipe_from_weights(str(weights / "model"))
     assert (recipe.crop, recipe.width, recipe.batch_norm, recipe.scale, recipe.flip) == (64, 0.05, False, "320", False)
-    assert (recipe.trainable, recipe.first_rate, recipe.views) == ("fc", 0.001, 4)
+    assert (recipe.trainable, recipe.first_rate, recipe.views) == ("fc", 0.001, 2)
     assert recipe_from_weights(str(weights / "vgg.pth")).scale == "256"
 
 

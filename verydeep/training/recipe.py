@@ -71,7 +71,7 @@ class Recipe:
     weights: str | None = None
     """WEIGHTS to go on from (not in the paper): a file that import reads, a RUN or hub:NAME. Network, crop, width and S
     are theirs, fc8 is new where classes differ. The rest then suits few photographs on a CPU if it is not given:
-    trainable fc, views 4, batch 32, epochs 20, schedule cosine."""
+    trainable fc, views 2, batch 32, epochs 12, schedule cosine."""
 
     freeze: str | None = None
     """Freeze the layers from the first up to this one, conv3_2, say. Needs a RUN or WEIGHTS to start from."""

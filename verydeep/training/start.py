@@ -9,9 +9,9 @@ from verydeep.training.recipe import Recipe
 
 FEW_PHOTOGRAPHS: Mapping[str, Any] = {
     "trainable": "fc",
-    "views": 4,
+    "views": 2,
     "batch": 32,
-    "epochs": 20,
+    "epochs": 12,
     "schedule": "cosine",
 }
 """What suits few photographs on a CPU, for a training from WEIGHTS: the convolutional layers see each view once."""
