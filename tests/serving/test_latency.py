@@ -1,6 +1,8 @@
-"""Answers are sent at once."""
+"""Answers are sent at once, and connections that are in use are kept."""
 
+import http.client
 import socket
+import time
 
 from served import service_of, serving
 
@@ -20,3 +22,13 @@ def test_the_body_of_an_answer_does_not_wait_for_its_head_to_be_acknowledged(run
         assert client.get("/healthz").status_code == 200
     assert options
     assert all(options)
+
+
+def test_a_connection_is_kept_while_requests_come(run):
+    with serving(service_of(run, body_seconds=0.2)) as client:
+        connection = http.client.HTTPConnection("127.0.0.1", client.base_url.port)
+        for _ in range(12):
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().read() == b'{"live": true}'
+            time.sleep(0.05)  # almost all looks at the connection fall into such pauses
+        connection.close()

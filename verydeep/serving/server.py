@@ -39,6 +39,11 @@ class _TimedConnection(H11Protocol):
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._look()
 
+    def on_response_complete(self) -> None:
+        """Note when an answer was complete, since looks may all fall between requests."""
+        self._idle_since = self.loop.time()
+        super().on_response_complete()
+
     def _look(self) -> None:
         if self.transport.is_closing():
             return
