@@ -118,7 +118,10 @@ def test_one_unfinished_training_is_told_at_its_verdicts_and_in_how_sure(tmp_pat
         assert said in findings
         assert "D-256 was cut off before the schedule had ended." in sure
         assert "D-256 was cut off" in results["answer"][1]
-    assert ">unfinished<" in page.replace("\n", "")
+    marked = re.findall(r">(\d+†?)<", page[page.index("<svg") : page.index("network and its weight layers")])
+    assert [count for count in marked if int(count.strip("†")) in (11, 13, 16)] == ["11", "11", "13", "16†"]
+    for text in (page, markdown):
+        assert "† A training of it was cut off before the schedule had ended." in text
     assert results["how_sure"]["unfinished trainings"][0] in results["limits"]
 
 
@@ -145,7 +148,7 @@ def test_what_more_seeds_could_tell_is_computed_for_these_images(small, tmp_path
     assert least > 4
     assert results["could_tell"].startswith(
         f"With 5 seeds, 200 test images and errors of about 19.7%, differences of {least:.1f} points or more would be "
-        "told with a probability of 80%, if errors differ"
+        "told with a probability of 80%. That is for errors that differ"
     )
     for text in (page, markdown):
         assert results["could_tell"] in text

@@ -87,8 +87,9 @@ def error_against_depth(
         if len(scales) > 1:
             panel.legend()
         marked = {known[name].label for name in unfinished}
+        lines = 1 + max(label.count(" ") for label in layers)  # so that the counts stand in one row
         names = [
-            f"{label.replace(' ', chr(10))}\n{count}" + "\nunfinished" * (label in marked)
+            "\n".join([*label.split(" "), *[""] * (lines - len(label.split(" "))), f"{count}{'†' * (label in marked)}"])
             for label, count in layers.items()
         ]
         panel.set_xticks(range(len(layers)), names)

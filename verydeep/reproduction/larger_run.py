@@ -34,9 +34,9 @@ def what_it_could_tell(grid: Grid, results: GridResults) -> str:
     told = [points for one in claims if (points := one.points[SEEDS]) is not None]
     never = [str(one.number) for one in claims if one.points[SEEDS] is None]
     what = f"differences of {decimal(max(told), 1)} points or more" if told else "no difference"
-    so_long = f", and none of {plural('claim', len(never))} {listed(never)}" if told and never else ""
+    but = f", but none in {plural('claim', len(never))} {listed(never)}" if told and never else ""
     return (
         f"With {SEEDS} seeds, {counted(assumed.images, 'test image')} and errors of about {percent(assumed.error)}%, "
-        f"{what} would be told with a probability of {share(POWER, 0)}{so_long}, if errors differ from seed to seed by "
-        f"a standard deviation of {assumed.seed_sd:g} points; --dry-run says it claim by claim."
+        f"{what} would be told with a probability of {share(POWER, 0)}{but}. That is for errors that differ from seed "
+        f"to seed by a standard deviation of {assumed.seed_sd:g} points; --dry-run says it claim by claim."
     )
