@@ -67,12 +67,17 @@ def _gain_of_depth(results: GridResults) -> str:
         return "What depth gains is not known: no deeper network was compared with A or B."
     part, (deep, shallow) = parts[compared], _DEPTH[compared]
     layers = {one.label: one.weight_layers for one in results.trainings}
+    errs = (
+        f"{deep}, with {layers[deep]} weight layers, errs by {_signed(part.difference)} than {shallow} with "
+        f"{layers[shallow]}"
+    )
+    if part.unfinished or not part.learned:
+        return f"{errs}. {_verdict_on(part, results.cut_off)}"
     low, high = (_signed(end) for end in part.difference_ci95)
     whose = "networks trained again" if part.networks else "just these trained networks"
     return (
-        f"{deep}, with {layers[deep]} weight layers, errs by {_signed(part.difference)} than {shallow} with "
-        f"{layers[shallow]}; for {whose} on other images the 95% interval of this comparison alone goes from {low} to "
-        f"{high}. {_verdict_on(part, results.cut_off)}"
+        f"{errs}; for {whose} on other images the 95% interval of this comparison alone goes from {low} to {high}. "
+        f"{_verdict_on(part, results.cut_off)}"
     )
 
 
