@@ -70,8 +70,8 @@ def test_networks_that_did_not_learn_are_named(tmp_path):
     assert learned.startswith("Two of three networks of 11 to 16 weight layers learned")
     assert "they err on 20.0% (B) to 30.0% (A) of 200 test images; D does no better than guessing." in learned
     assert depth == (
-        "D, with 16 weight layers, errs by 59.0 points more than A with 11. It tells nothing, since one of them does no "
-        "better than guessing."
+        "D, with 16 weight layers, errs by 59.0 points more than A with 11. It tells nothing, since one of them does "
+        "no better than guessing."
     )
 
 

@@ -56,6 +56,8 @@ def _verdicts(told: Mapping[str, Verdict]) -> str:
             continue
         which = f" ({'; '.join(claims)})" if verdict != "cannot_be_told" else ""
         said.append(f"{_in_words(len(claims))} {plural(one, len(claims), several)}{which}")
+    if {*told.values()} == {"cannot_be_told"}:
+        return f"none of the paper's {_in_words(len(told))} findings can be told"
     return f"of the paper's {_in_words(len(told))} findings {listed(said)}"
 
 
