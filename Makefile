@@ -28,7 +28,7 @@ test: install ## Run the tests, on up to 4 cores at once
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 battery: install ## Run the reliability checks, the demo and what else is long at full length and print their figures
-	$(BIN)/python -m pytest --battery tests/reliability tests/test_demo.py tests/export/test_export.py \
+	$(BIN)/python -m pytest --battery tests/reliability tests/serving tests/test_demo.py tests/export/test_export.py \
 		tests/training/test_parallel.py tests/training/test_initialisations_on_digits.py
 
 check: install ## Format, lint, types, layers

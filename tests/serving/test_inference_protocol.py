@@ -11,7 +11,7 @@ from tritonclient.utils import InferenceServerException
 
 from verydeep import predict
 
-IMAGES = [encoded(seed, (40, 40 + seed)) for seed in range(3)]
+IMAGES = [encoded(seed, (40, 40 + seed), kind) for seed, kind in enumerate(("PNG", "JPEG", "BMP"))]
 
 
 @pytest.fixture(scope="module")
