@@ -21,6 +21,9 @@ from served import encoded, files, service_of, serving, wait_until
 SECONDS = 0.2
 """In which what is hostile has to be refused."""
 
+AT_ONCE = 32
+"""Requests that a soak has under way at most: fewer than the queue takes, whatever else holds the machine up."""
+
 GROWTH = 60 * 2**20
 """Bytes by which memory may differ after the first requests: allocators keep some."""
 
@@ -248,7 +251,7 @@ def sent(client, image):
 
 
 def paced(client, images, pause, seconds, server):
-    """Send an image every so often, whether or not others are answered; return statuses and memory over time."""
+    """Send an image every so often, whether or not the last ones are answered; return statuses and memory over time."""
     statuses, memory, lock = [], [], threading.Lock()
 
     def send(image):
@@ -257,7 +260,7 @@ def paced(client, images, pause, seconds, server):
             statuses.append(status)
 
     began = time.monotonic()
-    with ThreadPoolExecutor(64) as threads:
+    with ThreadPoolExecutor(AT_ONCE) as threads:
         for number, image in enumerate(itertools.cycle(images)):
             due = began + number * pause
             if due > began + seconds:
