@@ -164,7 +164,10 @@ def test_train_evaluate_predict_on_a_folder(capsys, tmp_path):
     for file in files:
         options = ["--protocol", file.stem, "--scales", "256,300", "--predictions", file, "--report", tmp_path / "page"]
         assert run("evaluate", out, "--data", images, *options) == 0
-    text = capsys.readouterr().out
+    text, notes = capsys.readouterr()
+    assert f"wrote {out}; next: verydeep evaluate {out} --data {images}" in notes
+    assert f"next: verydeep predict {out} picture.jpg" in notes
+    assert f"wrote {files[0]}; next: verydeep compare {files[0]} other.csv" in notes
     assert f"report: {tmp_path / 'page' / 'evaluation.html'}" in text
     text = " ".join(text.split())  # however the table breaks its lines
     assert "multi-crop & dense evaluation" in text

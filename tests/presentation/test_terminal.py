@@ -1,6 +1,8 @@
 """What people read of an evaluation: every figure is there, whatever things are called."""
 
 import io
+import shlex
+from pathlib import Path
 
 import made_up_evaluations
 import numpy as np
@@ -9,6 +11,7 @@ from rich.console import Console
 
 from verydeep.evaluation.results import NO_TOP5
 from verydeep.evaluation.tables import comparison_table, evaluation_tables
+from verydeep.presentation.terminal import say_next
 
 LONG = "/data/" + "-".join(f"folder{number}" for number in range(30)) + "/run"
 
@@ -157,3 +160,21 @@ def test_of_many_classes_the_worst_ten_are_shown():
 def test_where_nothing_is_wrong_no_class_is_the_worst():
     (errors,) = rendered(evaluation_tables(evaluation([places(0)])))
     assert "run 224, 256 0.00 0.00 to 6.02 0.00 0.00 0.00 to 6.02" in lines(errors)
+
+
+def test_the_next_command_is_quoted_as_a_shell_splits_it(capsys, monkeypatch):
+    run = Path("runs/a b's")
+    say_next([run], "verydeep", "predict", run, "picture.jpg")
+    say_next([], "verydeep", "scan", "photos")
+    say_next(["net.pth"])
+    first, *others = capsys.readouterr().err.splitlines()
+    wrote, _, command = first.partition("; next: ")
+    assert (shlex.split(wrote), shlex.split(command)) == (
+        ["wrote", str(run)],
+        ["verydeep", "predict", str(run), "picture.jpg"],
+    )
+    assert others == ["next: verydeep scan photos", "wrote net.pth"]
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    say_next([run])
+    assert capsys.readouterr().err == ""

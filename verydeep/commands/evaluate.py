@@ -11,7 +11,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Runtime
 from verydeep.networks.grids import PoolingGrid
-from verydeep.presentation.terminal import show, show_report
+from verydeep.presentation.terminal import say_next, show, show_report
 
 
 def evaluate(
@@ -67,3 +67,9 @@ def evaluate(
         from verydeep.evaluation.report import evaluation_report  # needs Matplotlib
 
         show_report(evaluation_report(evaluation, outputs.report, data=data), outputs.json_file)
+    if outputs.predictions is not None:
+        say_next(
+            [outputs.predictions], "verydeep", "compare", outputs.predictions, f"other{outputs.predictions.suffix}"
+        )
+    else:
+        say_next([], "verydeep", "predict", runs[0], "picture.jpg")

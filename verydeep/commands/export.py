@@ -10,7 +10,7 @@ from verydeep.export.formats import MAX_LOSS, Format
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.lock import locked
 from verydeep.networks.foreign.layouts import ForeignLayout
-from verydeep.presentation.terminal import show
+from verydeep.presentation.terminal import say_next, show
 
 
 def export(
@@ -50,6 +50,7 @@ def export(
         with locked(out):
             written = write_weights(run, out, cast(ForeignLayout, to))
         show(written.to_dict(), json_file, weights_table(written))
+        say_next([out])
         return
     from verydeep.export.export import export as export_run
     from verydeep.export.export import export_table
@@ -66,3 +67,4 @@ def export(
             tolerance=images,
         )
     show(exported.to_dict(), json_file, export_table(exported))
+    say_next([out], "verydeep", "predict", out, "picture.jpg")

@@ -7,7 +7,9 @@ from verydeep.descriptors.descriptor import Descriptor
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Runtime
-from verydeep.presentation.terminal import show
+from verydeep.presentation.terminal import say_next, show
+
+_READ_PARQUET = "from pandas import read_parquet as read"
 
 
 def features(
@@ -37,3 +39,5 @@ def features(
     written = write_features(run, source, out, descriptor=descriptor, split=split, runtime=runtime, tolerance=images)
     if not rank_of_environment():
         show(written.to_dict(), json_file, *feature_tables(written))
+    read = "from safetensors.numpy import load_file as read" if out.suffix == ".safetensors" else _READ_PARQUET
+    say_next([out], "python", "-c", f"{read}; print(read({str(out)!r}))")

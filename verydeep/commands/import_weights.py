@@ -5,7 +5,7 @@ from pathlib import Path
 from verydeep.commands.options import JsonFile, PreprocessingOptions, TakenOptions
 from verydeep.machine.lock import locked
 from verydeep.networks.foreign.layouts import Taken, Trained
-from verydeep.presentation.terminal import show
+from verydeep.presentation.terminal import say_next, show
 
 
 def import_(
@@ -18,24 +18,23 @@ def import_(
     taken: TakenOptions = Taken(),
     trained: PreprocessingOptions = Trained(),
 ) -> None:
-    """Make a run of weights of torchvision, timm, Keras, Caffe, MatConvNet or NumPy, to use like any other.
+    """Make a run of weights of torchvision, timm, Keras, ONNX, Caffe, MatConvNet or NumPy, to use like any other.
 
     The kind of the weights is recognised. Preprocessing need only be given for weights that were trained with another
     one than their library publishes: it computes (x * white / 255 - mean) / std.
 
     Args:
         weights: A file (.pth, .pt, .ckpt, .bin, .tar, .safetensors, .h5, .hdf5, .keras, .caffemodel, .mat, .npz,
-            .npy), a run, or hub:NAME.
+            .npy, .onnx, the .safetensors.index.json of shards), a run, or hub:NAME.
         out: The run folder to make.
         network: A-LRN for weights that would otherwise count as A's, which have the same shapes.
         class_names: words or wnids of ImageNet's classes for 1,000 outputs, or a file with a name per line. By default
             a run keeps its names, and others get words.
         json_file: Write what was found to this file as well (- for standard output instead of the table).
     """
-    from verydeep.commands.predictions import print_notes
     from verydeep.runs.import_weights import import_table, import_weights, next_command
 
     with locked(out):
         imported = import_weights(weights, out, network=network, class_names=class_names, trained=trained, taken=taken)
     show(imported.to_dict(), json_file, import_table(imported))
-    print_notes((next_command(imported),))
+    say_next([imported.run], *next_command(imported))

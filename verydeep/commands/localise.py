@@ -11,7 +11,7 @@ from verydeep.commands.train import show_training
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.localisation.tables import box_prediction_table, localisation_tables
 from verydeep.machine.runtime import Execution, Runtime
-from verydeep.presentation.terminal import show, show_report
+from verydeep.presentation.terminal import say_next, show, show_report
 from verydeep.training.recipe import Recipe
 
 localise = App(name="localise", help="Train, test and use networks that tell where an object is (appendix A).")
@@ -61,6 +61,9 @@ def train(
         resume=run.resume,
     )
     show_training(folder, run.json_file, regression=regression, **asdict(check))
+    given = [argument for file in boxes.boxes for argument in ("--boxes", file)]
+    given += ["--box-units", boxes.box_units] if boxes.box_units else []
+    say_next([folder], "verydeep", "localise", "evaluate", folder, "--data", source, *given)
 
 
 @localise.command
@@ -103,6 +106,10 @@ def evaluate(
         from verydeep.localisation.report import write_localisation_report  # needs Matplotlib
 
         show_report(write_localisation_report(localisation, outputs.report, data=data), outputs.json_file)
+    classifiers = full.classifiers if full is not None else ("RUN",)
+    given = [argument for run in classifiers for argument in ("--classifier", run)]
+    written = [outputs.predictions] if outputs.predictions is not None else []
+    say_next(written, "verydeep", "localise", "predict", runs[0], "picture.jpg", *given)
 
 
 @localise.command

@@ -8,7 +8,7 @@ from verydeep.commands.options import ExecutionOptions, ImageOptions, RecipeOpti
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime
-from verydeep.presentation.terminal import show
+from verydeep.presentation.terminal import say_next, show
 from verydeep.training.recipe import Recipe
 from verydeep.training.tables import training_end, training_table
 
@@ -54,6 +54,7 @@ def train(
         resume=run.resume,
     )
     show_training(folder, run.json_file)
+    say_next([folder], "verydeep", "evaluate", folder, "--data", source)
 
 
 def show_training(folder: Path, json_file: Path | None, **more: Any) -> None:

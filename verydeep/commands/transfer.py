@@ -7,7 +7,7 @@ from verydeep.commands.options import ImageOptions, JsonFile, OutputFolder, Runt
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.lock import locked
 from verydeep.machine.runtime import Runtime
-from verydeep.presentation.terminal import show, show_report
+from verydeep.presentation.terminal import say_next, show, show_report
 from verydeep.transfer_learning.options import TransferOptions
 from verydeep.transfer_learning.tables import transfer_tables
 
@@ -52,6 +52,8 @@ def transfer(
         from verydeep.transfer_learning.report import write_transfer_report  # needs Matplotlib
 
         show_report(write_transfer_report(result, report), json_file)
+    if out is not None:
+        say_next([out], "verydeep", "predict", out, "picture.jpg")
 
 
 def _check_apart(out: Path | None, others: dict[str, Path | None]) -> None:

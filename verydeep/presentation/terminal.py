@@ -1,6 +1,7 @@
 """Output of the verbs: tables and text for people, JSON for machines, and how far long work has come."""
 
 import math
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from verydeep.machine.documents import json_text
-from verydeep.machine.errors import escaped
+from verydeep.machine.errors import escaped, say
+from verydeep.machine.processes import rank_of_environment
 from verydeep.presentation.numbers import duration
 
 _WIDTH_IN_FILES = 120
@@ -68,6 +70,16 @@ def _laid_out(table: Table) -> Table:
 def show_report(page: Path, file: Path | None) -> None:
     """Print where a page is; to standard error if the figures go to standard output."""
     print(escaped(f"report: {page}"), file=sys.stderr if str(file) == "-" else sys.stdout)
+
+
+def say_next(written: Iterable[Path | str], *command: Path | str) -> None:
+    """Say what was written, and a command that uses it, quoted for a shell; to standard error, in the first process."""
+    if rank_of_environment():
+        return
+    files = ", ".join(shlex.quote(str(path)) for path in written)
+    parts = ([f"wrote {files}"] if files else []) + ([f"next: {shlex.join(map(str, command))}"] if command else [])
+    if parts:
+        say("; ".join(parts))
 
 
 SHOWN = 10

@@ -12,6 +12,7 @@ from verydeep.machine.documents import read_json
 from verydeep.networks.architecture import configuration
 from verydeep.networks.class_names import names_of_classes
 from verydeep.networks.foreign.layouts import Taken, Trained, Triple
+from verydeep.networks.foreign.state_dicts import SHARDS_INDEX
 from verydeep.networks.foreign.torchvision import timm_config
 from verydeep.networks.foreign.weight_files import read_weights
 from verydeep.presentation.numbers import number
@@ -57,7 +58,7 @@ def import_weights(
     trained: Trained = Trained(),
     taken: Taken = Taken(),
 ) -> Imported:
-    """Make a run of weights of torchvision, timm, Keras, Caffe, MatConvNet or this package.
+    """Make a run of weights of torchvision, timm, Keras, ONNX, Caffe, MatConvNet or this package.
 
     RGB bytes get the same scores as in that library: order of channels, mean, std and the order of fc6's inputs are
     folded into the weights and the run's mean. Network, width, crop, batch normalisation and classes are recognised by
@@ -121,7 +122,7 @@ def weights_file(weights: str | Path) -> Path:
             folder = model_files(folder)[CONFIG].parent
     else:
         return Path(weights)
-    for name in _HUB_WEIGHTS:
+    for name in (*_HUB_WEIGHTS, f"model{SHARDS_INDEX}"):
         if (folder / name).is_file():
             return folder / name
     refuse_classifier(folder)
@@ -190,11 +191,12 @@ def _write(imported: ForeignModel, folder: Path, source: str, file: Path) -> Imp
     )
 
 
-def next_command(imported: Imported) -> str:
-    """Return what was written, and a command that uses it."""
+def next_command(imported: Imported) -> tuple[str, ...]:
+    """Return a command that uses the run: the network's scores, or its convolutions where the rest is random."""
     headless = any("--finetune" in note for note in imported.notes) or any("random" in note for note in imported.notes)
-    command = "features {} photos --layers pool5 --out photos.safetensors" if headless else "predict {} picture.jpg"
-    return f"wrote {imported.run}; next: verydeep {command.format(imported.run)}"
+    if headless:
+        return ("verydeep", "features", imported.run, "photos", "--layers", "pool5", "--out", "photos.safetensors")
+    return ("verydeep", "predict", imported.run, "picture.jpg")
 
 
 def import_table(imported: Imported) -> Table:

@@ -85,7 +85,7 @@ def test_sizes_that_are_claimed_are_checked(tmp_path):
         import_weights(file, tmp_path / "run")
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".pkl", ".pb", ".tflite", ".t7", ".pt2", ".params"])
+@pytest.mark.parametrize("suffix", [".pkl", ".pb", ".tflite", ".t7", ".pt2", ".params"])
 def test_other_kinds_are_named_with_the_way_out(tmp_path, suffix):
     (tmp_path / f"net{suffix}").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"is an? .*: .*(state_dict|Keras|savez|format)"):

@@ -31,6 +31,8 @@ class NamedArrays:
     """Why those cannot be read; None if they can."""
     crop: int | None = None
     """Side of the images that the file says go in; None where it does not tell."""
+    beside: int = 0
+    """Bytes of further files that its arrays come from."""
     ours: bool = False
     """Whether names and axes are this package's already, because the file told its layers one by one."""
     classes: tuple[str, ...] | None = None

@@ -4,16 +4,51 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from verydeep.machine.documents import parse_json
+from verydeep.machine.documents import parse_json, read_json
 from verydeep.networks.foreign.checkpoints import state_dict_of
 from verydeep.networks.foreign.layouts import Taken, Triple
 from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.networks.foreign.state_dict_names import vgg_in
+
+SHARDS_INDEX = ".safetensors.index.json"
+"""How the name of a file ends that tells which shard holds which array."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ShardsIndex:
+    """What the index of shards says."""
+
+    weight_map: dict[str, str]
+    """The file of each array."""
+
+
+def read_shards(path: Path, taken: Taken) -> NamedArrays:
+    """Read the VGG of safetensors shards by their index.
+
+    Raises:
+        ValueError: a shard that is missing, elsewhere, or lacks an array; several VGGs, or none.
+    """
+    from safetensors import safe_open
+
+    shards: dict[str, list[str]] = {}
+    for name, shard in read_json(path, _ShardsIndex).weight_map.items():
+        shards.setdefault(shard, []).append(name)
+    arrays: dict[str, Tensor] = {}
+    for shard, names in shards.items():
+        if Path(shard).name != shard or not path.with_name(shard).is_file():
+            raise ValueError(f"it names the shard {shard!r}, which is not beside it")
+        with safe_open(path.with_name(shard), framework="pt") as file:
+            if missing := sorted({*names} - {*file.keys()}):
+                raise ValueError(f"{shard} lacks {missing[0]}, which is said to be in it")
+            arrays |= {name: file.get_tensor(name) for name in names}
+    beside = sum(path.with_name(shard).stat().st_size for shard in shards)
+    return replace(vgg_in(arrays, ema=taken.ema), beside=beside)
 
 
 def read_safetensors(path: Path, taken: Taken) -> NamedArrays:

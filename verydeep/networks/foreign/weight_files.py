@@ -12,7 +12,8 @@ from verydeep.networks.foreign.keras import from_keras, read_keras, read_numpy
 from verydeep.networks.foreign.layouts import Taken
 from verydeep.networks.foreign.matconvnet import from_matconvnet, read_matconvnet
 from verydeep.networks.foreign.named_arrays import NamedArrays, allowed_bytes
-from verydeep.networks.foreign.state_dicts import read_safetensors, read_torch
+from verydeep.networks.foreign.onnx import read_onnx
+from verydeep.networks.foreign.state_dicts import SHARDS_INDEX, read_safetensors, read_shards, read_torch
 from verydeep.networks.foreign.torchvision import from_torchvision
 
 _LONGEST_REASON = 300
@@ -21,17 +22,18 @@ _LONGEST_REASON = 300
 _READERS: dict[str, Callable[[Path, Taken], NamedArrays]] = {
     **dict.fromkeys((".pth", ".pt", ".ckpt", ".bin", ".tar"), read_torch),
     ".safetensors": read_safetensors,
+    SHARDS_INDEX: read_shards,
     **dict.fromkeys((".h5", ".hdf5", ".keras"), read_keras),
     ".caffemodel": read_caffe,
     ".mat": read_matconvnet,
     **dict.fromkeys((".npz", ".npy"), read_numpy),
+    ".onnx": read_onnx,
 }
 
 _STATE_DICT = "save net.state_dict() from PyTorch instead"
 _KERAS_WEIGHTS = "load it there and save it as Keras' .keras or .weights.h5"
 
 _OTHER_KINDS = {
-    ".onnx": f"an ONNX graph, of which no weights are read: import what it was exported from, or {_STATE_DICT}",
     ".pt2": f"an exported program: `predict` reads it if this package wrote it; else {_STATE_DICT}",
     ".ptl": f"a TorchScript program: {_STATE_DICT}",
     ".pkl": f"a pickle, as of fastai's learn.export(), which would run code: {_STATE_DICT} (learn.model.state_dict())",
@@ -58,16 +60,17 @@ def read_weights(path: Path, taken: Taken = Taken()) -> NamedArrays:
     """
     if not path.is_file():
         raise ValueError(f"there is no file or folder {path}")
-    reader = _READERS.get(path.suffix.lower())
-    if path.suffix.lower() in _OTHER_KINDS:
-        raise ValueError(f"{path} is {_OTHER_KINDS[path.suffix.lower()]}")
+    kind = SHARDS_INDEX if path.name.lower().endswith(SHARDS_INDEX) else path.suffix.lower()
+    reader = _READERS.get(kind)
+    if kind in _OTHER_KINDS:
+        raise ValueError(f"{path} is {_OTHER_KINDS[kind]}")
     if reader is None:
         raise ValueError(f"{path} is not a file of weights: name one that ends in {', '.join(_READERS)}")
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty: download it again")
     try:
         read = reader(path, taken)
-        _check_arrays(read.arrays, allowed_bytes(path.stat().st_size))
+        _check_arrays(read.arrays, allowed_bytes(path.stat().st_size + read.beside))
     except Exception as error:  # readers raise almost anything at damaged files
         if isinstance(error, OSError) and error.errno is not None:
             raise

@@ -1,0 +1,196 @@
+"""ONNX graphs in the forms of PyTorch's, Keras' and the zoo's exporters give the scores that plain NumPy computes."""
+
+import foreign_weights as foreign
+import numpy as np
+import pytest
+import torch
+
+from verydeep import Taken, Trained, import_weights, load, load_model
+
+onnx = pytest.importorskip("onnx")
+
+SIDE = 64
+RGB = foreign.images(SIDE)
+CAFFE_MEAN = np.array(foreign.RGB_MEAN[::-1], np.float32)
+
+
+class Graph:
+    """A graph that grows node by node, each taking what the last one gives."""
+
+    def __init__(self, shape):
+        self.nodes, self.constants, self.last = [], [], "images"
+        self.given = [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, shape)]
+
+    def add(self, kind, *arrays, backwards=False, **attributes):
+        names = []
+        for array in arrays:
+            names.append(f"c{len(self.constants)}")
+            self.constants.append(onnx.numpy_helper.from_array(np.asarray(array), names[-1]))
+        inputs = [*names, self.last] if backwards else [self.last, *names]
+        self.last = f"x{len(self.nodes)}"
+        self.nodes.append(onnx.helper.make_node(kind, inputs, [self.last], **attributes))
+
+    def save(self, path, *, inputs=False, beside=False):
+        given = list(self.given)
+        if inputs:  # as versions before 4 list them
+            given += [onnx.helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in self.constants]
+        result = [onnx.helper.make_tensor_value_info(self.last, onnx.TensorProto.FLOAT, ["b", "n"])]
+        model = onnx.helper.make_model(onnx.helper.make_graph(self.nodes, "vgg", given, result, self.constants))
+        onnx.save(model, path, save_as_external_data=beside, location=f"{path.name}.data", size_threshold=0)
+        return path
+
+
+def convolutions(graph, net, **padded):
+    before = 1
+    for stage, _, kernel, bias, norm in [*net.convolutions, (6, 0, None, None, None)]:
+        if stage != before:
+            graph.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+        if kernel is not None:
+            graph.add("Conv", kernel, bias, **padded or {"pads": [kernel.shape[-1] // 2] * 4})
+            if norm is not None:
+                graph.add("BatchNormalization", *norm, epsilon=1e-5)
+            graph.add("Relu")
+        before = stage
+
+
+def as_pytorch(net, path, **how):
+    graph = Graph(["batch", 3, SIDE, SIDE])
+    convolutions(graph, net)
+    graph.add("AveragePool", kernel_shape=[1, 1], strides=[1, 1])
+    graph.add("Flatten", axis=1)
+    for number, (weights, bias) in enumerate(net.connected):
+        graph.add("Gemm", weights.reshape(len(weights), -1), bias, transB=1)
+        if number < 2:
+            graph.add("Relu")
+    return graph.save(path, **how)
+
+
+def as_the_zoo(net, path):
+    """Its shape of a row is computed, its initialisers are inputs, and dropout stands in it."""
+    graph = Graph([1, 3, SIDE, SIDE])
+    convolutions(graph, net)
+    pool5 = graph.last
+    graph.nodes.append(onnx.helper.make_node("Shape", [pool5], ["shape"]))
+    graph.constants += [
+        onnx.numpy_helper.from_array(np.array(value), name) for name, value in (("zero", 0), ("all", [-1]))
+    ]
+    graph.nodes += [
+        onnx.helper.make_node("Gather", ["shape", "zero"], ["count"]),
+        onnx.helper.make_node("Unsqueeze", ["count", "zero"], ["counts"]),
+        onnx.helper.make_node("Concat", ["counts", "all"], ["row"], axis=0),
+        onnx.helper.make_node("Reshape", [pool5, "row"], ["rows"]),
+    ]
+    graph.last = "rows"
+    for number, (weights, bias) in enumerate(net.connected):
+        graph.add("Gemm", weights.reshape(len(weights), -1), bias, transB=1)
+        if number < 2:
+            graph.add("Relu")
+            graph.add("Dropout")
+    return graph.save(path, inputs=True)
+
+
+def as_keras(net, path, *, end="Softmax"):
+    """Images [B, H, W, 3] of which the graph itself makes BGR minus the mean; rows in h, w, c order."""
+    graph = Graph(["batch", SIDE, SIDE, 3])
+    graph.add("Slice", np.array([-1]), np.array([-(2**31)]), np.array([3]), np.array([-1]))
+    graph.add("Add", -CAFFE_MEAN)
+    graph.add("Transpose", perm=[0, 3, 1, 2])
+    convolutions(graph, net, auto_pad="SAME_UPPER")
+    graph.add("Transpose", perm=[0, 2, 3, 1])
+    graph.add("Reshape", np.array([-1, net.connected[0][0].size // foreign.HIDDEN]))
+    for number, (weights, bias) in enumerate(net.connected):
+        kernel = weights.transpose(2, 3, 1, 0).reshape(-1, len(weights)) if weights.ndim == 4 else weights.T
+        graph.add("MatMul", kernel)
+        graph.add("Add", bias)
+        if number < 2:
+            graph.add("Relu")
+    graph.add(end)
+    return graph.save(path)
+
+
+def scores_of(run):
+    with torch.no_grad():
+        return load(run)(torch.from_numpy(RGB)).double().numpy()
+
+
+@pytest.mark.parametrize("form", ["pytorch", "normalised", "beside", "zoo"])
+def test_graphs_for_the_pixels_of_pytorch(tmp_path, form):
+    net = foreign.plain("A", batch_norm=form == "normalised")
+    file = (
+        as_the_zoo(net, tmp_path / "n.onnx")
+        if form == "zoo"
+        else as_pytorch(net, tmp_path / "n.onnx", beside=form == "beside")
+    )
+    found = import_weights(file, tmp_path / "run")
+    assert (found.layout, found.network, found.crop, found.classes) == ("onnx", "A", SIDE, 6)
+    expected = foreign.scores(net, foreign.torch_pixels(RGB))
+    assert np.abs(scores_of(tmp_path / "run") - expected).max() < 1e-4
+
+
+def test_a_graph_that_prepares_its_pixels_itself(tmp_path):
+    net = foreign.plain("D", white=255)
+    found = import_weights(as_keras(net, tmp_path / "n.onnx"), tmp_path / "run")
+    assert found.mean_rgb == pytest.approx(foreign.RGB_MEAN)
+    expected = foreign.scores(net, foreign.caffe_pixels(RGB))
+    assert np.abs(scores_of(tmp_path / "run") - expected).max() < 1e-4
+    with pytest.raises(ValueError, match="prepare images themselves"):
+        import_weights(tmp_path / "n.onnx", tmp_path / "other", trained=Trained(channels="rgb"))
+
+
+def test_pixels_that_nothing_tells_of_are_not_guessed(tmp_path):
+    net = foreign.plain("A", white=255)
+    with pytest.raises(ValueError, match=r"it is for pixels in 0\.\.255"):
+        import_weights(as_pytorch(net, tmp_path / "n.onnx"), tmp_path / "run")
+
+
+def test_what_is_no_vgg_is_refused_by_its_node(tmp_path):
+    net = foreign.plain("A", white=255)
+    file = as_keras(net, tmp_path / "n.onnx", end="Tanh")
+    with pytest.raises(ValueError, match=r"x\d+ \(Tanh\) is an operator.*; its convolutions .* --convolutions-only"):
+        import_weights(file, tmp_path / "run")
+    import_weights(file, tmp_path / "run", taken=Taken(convolutions_only=True))
+    assert load_model(tmp_path / "run").drawn == ("fc6", "fc7", "fc8")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda graph: graph.node[0].attribute[0].ints.__setitem__(0, 0), "where the paper's networks keep height"),
+        (lambda graph: setattr(graph.node[1], "op_type", "LeakyRelu"), "LeakyRelu"),
+        (lambda graph: graph.node[2].input.append("images"), "branches"),
+        (lambda graph: graph.initializer[0].dims.__setitem__(0, 10**12), "claims 1000000000000 x"),
+        (lambda graph: graph.initializer[0].dims.__setitem__(0, 5), "cannot be read"),
+        (lambda graph: setattr(graph.initializer[0], "data_type", onnx.TensorProto.INT8), "INT8"),
+        (lambda graph: graph.input[0].type.tensor_type.shape.dim[1].__setattr__("dim_value", 1), "3 channels"),
+        (lambda graph: graph.ClearField("node"), "its graph is empty"),
+        (lambda graph: graph.output[0].__setattr__("name", "else"), "do not lead to its output"),
+    ],
+)
+def test_changed_graphs_are_refused_with_the_reason(tmp_path, change, reason):
+    file = as_pytorch(foreign.plain("A"), tmp_path / "n.onnx")
+    model = onnx.load(file)
+    change(model.graph)
+    file.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match=reason) as refusal:
+        import_weights(file, tmp_path / "run")
+    assert "\n" not in str(refusal.value)
+
+
+def test_arrays_beside_the_graph_must_be_there_and_whole(tmp_path):
+    file = as_pytorch(foreign.plain("A"), tmp_path / "n.onnx", beside=True)
+    data = tmp_path / "n.onnx.data"
+    data.write_bytes(data.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="cut off"):
+        import_weights(file, tmp_path / "run")
+    data.unlink()
+    with pytest.raises(ValueError, match="not beside it: put it there"):
+        import_weights(file, tmp_path / "run")
+    file.write_bytes(file.read_bytes().replace(b"n.onnx.data", b"../etc/data"))
+    with pytest.raises(ValueError, match="only files beside it"):
+        import_weights(file, tmp_path / "run")
+
+
+def test_bytes_that_are_no_graph(tmp_path):
+    (tmp_path / "n.onnx").write_bytes(b"\x80\x02garbage")
+    with pytest.raises(ValueError, match="damaged, or no ONNX file"):
+        import_weights(tmp_path / "n.onnx", tmp_path / "run")

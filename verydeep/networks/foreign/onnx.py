@@ -1,0 +1,81 @@
+"""ONNX: graphs of PyTorch's, Keras' and other exporters, with their weights inside or in a file beside them."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from verydeep.machine.libraries import library
+from verydeep.machine.regular_files import open_file
+from verydeep.networks.foreign.layouts import Taken
+from verydeep.networks.foreign.named_arrays import NamedArrays
+from verydeep.networks.foreign.onnx_graph import onnx_network
+
+_OWN_METADATA = "verydeep"
+"""Key under which `verydeep export` states what a file is."""
+
+_LARGEST = 2**31
+"""Bytes that protocol buffers can have."""
+
+
+def read_onnx(path: Path, taken: Taken) -> NamedArrays:
+    """Read the VGG of an ONNX file: its weights by the order of the graph, and what it does to pixels.
+
+    Raises:
+        ValueError: no VGG, damaged, or the package onnx is missing.
+    """
+    onnx = library("onnx", needed_by="it")
+    with open_file(path, most=_LARGEST) as file:
+        content = file.read()
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except Exception as error:  # protobuf has its own
+        raise ValueError("it is damaged, or no ONNX file") from error
+    if not model.graph.node:
+        raise ValueError("it is damaged, or no ONNX file: its graph is empty")
+    if any(entry.key == _OWN_METADATA for entry in model.metadata_props):
+        raise ValueError("verydeep export wrote it: `predict` reads it as it is; import the run that it was made of")
+    beside = _read_beside(onnx, model, path)
+    for tensor in model.graph.initializer:
+        _check_claim(tensor, len(content) + beside)
+    return onnx_network(model.graph, convolutions_only=taken.convolutions_only, beside=beside)
+
+
+def _read_beside(onnx: Any, model: Any, path: Path) -> int:
+    """Put arrays that are kept in files beside the graph into it; return how many bytes these are.
+
+    Raises:
+        ValueError: a file elsewhere, or one that is shorter than is said.
+    """
+    read = 0
+    for tensor in model.graph.initializer:
+        if not onnx.external_data_helper.uses_external_data(tensor):
+            continue
+        told = {entry.key: entry.value for entry in tensor.external_data}
+        name = told.get("location", "")
+        if Path(name).name != name or not name:
+            raise ValueError(f"its weights are said to be in {name!r}: only files beside it are read")
+        if not path.with_name(name).is_file():
+            raise ValueError(f"its weights are in {name}, which is not beside it: put it there")
+        tensor.raw_data = _part(path.with_name(name), told)
+        tensor.ClearField("external_data")
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        read += len(tensor.raw_data)
+    return read
+
+
+def _part(path: Path, told: dict[str, str]) -> bytes:
+    with open_file(path) as file:
+        size = path.stat().st_size
+        offset = int(told.get("offset", 0))
+        length = int(told.get("length", size - offset))
+        if offset < 0 or length < 0 or offset + length > size:
+            raise ValueError(f"{path.name} has {size:,} bytes, and is said to have more: cut off")
+        file.seek(offset)
+        return file.read(length)
+
+
+def _check_claim(tensor: Any, size: int) -> None:
+    if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > size:
+        claim = " x ".join(map(str, tensor.dims))
+        raise ValueError(f"{tensor.name} claims {claim} values, more than the file has: damaged")
