@@ -274,8 +274,8 @@ def _transpose(walk: _Walk, node: Any, name: str) -> None:
 def _reversed(walk: _Walk, node: Any, name: str) -> LayerStep:
     """Return the exchange of red and blue."""
     if node.op_type == "Gather":
-        picked, axes = _integers(walk, node, "", 1), (_attributes(walk, node).get("axis", 0),)
-        backwards = picked == (2, 1, 0)
+        axes: tuple[int, ...] | None = (_attributes(walk, node).get("axis", 0),)
+        backwards = _integers(walk, node, "", 1) == (2, 1, 0)
     else:
         starts, _, axes, steps = (_integers(walk, node, "", position) for position in range(1, 5))
         backwards = steps == (-1,) and starts in ((-1,), (2,))
