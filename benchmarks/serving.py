@@ -4,11 +4,13 @@ Each serves in a process of its own, one image at a time, with OMP_NUM_THREADS o
 and predicts by verydeep's functions, so only what stands around them differs. A client in this process sends the same
 JPEGs to both, in turn, round by round; figures are medians over the rounds.
 
-- in process: images per second of `predict` on the same JPEGs. All else has `ratio`: images per second over that.
+- in process: `predict` on the same JPEGs. `ratio` is a server's images per second (closed, 8 clients) over its.
 - closed: so many clients, each of which sends its next image when it has its answer.
 - bad: 8 clients, of whose images one in 8 is damaged; `wrong` counts good ones that failed and bad ones that did not.
 - open: images are sent at a share of the smaller capacity (closed, 8 clients), at moments of a Poisson process; times
   are counted from the intended moment, so a server that is late pays for all who wait. `refused` counts 503.
+- cpu: milliseconds of the processor for each image, in all of a server's processes, or in `predict`; other work on the
+  machine disturbs them less than times.
 - memory: peak of resident memory in MiB, of all of a server's processes together.
 
 Times are in milliseconds. LitServe is skipped if it cannot be imported by the Python that --litserve-python names.
@@ -88,6 +90,8 @@ class Outcome:
 
     seconds: list[float] = field(default_factory=list)
     """Of each answer that was a prediction."""
+    answers: int = 0
+    """All of them, those of the first second too."""
     refused: int = 0
     wrong: int = 0
 
@@ -245,6 +249,15 @@ def peak_memory(pid: int) -> float:
     return total / 1024
 
 
+def processor_seconds(pid: int) -> float:
+    """Return what a server's processes have computed so far."""
+    ticks = 0
+    for each in processes_below(pid):
+        numbers = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(numbers[11]) + int(numbers[12])  # in user mode, in the kernel
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 # the client
 
 
@@ -309,6 +322,7 @@ async def closed_loop(port: int, requests: Images, clients: int, seconds: float)
         while (sent := time.monotonic()) < end:
             request, bad = next(following)
             status = await connection.ask(request)
+            outcome.answers += 1
             if counted_from <= time.monotonic() < end:
                 outcome.note(status, time.monotonic() - sent, bad=bad)
         connection.close()
@@ -360,14 +374,15 @@ def figures(outcome: Outcome, seconds: float) -> dict[str, float]:
     }
 
 
-def in_process(file: Path, images: Sequence[bytes], seconds: float) -> float:
-    """Return images per second of `predict`, which gets them a few at a time as from a folder."""
+def in_process(file: Path, images: Sequence[bytes], seconds: float) -> dict[str, float]:
+    """Return the figures of `predict`, which gets images a few at a time as from a folder."""
     model = model_on("cpu", file)
     list(predict(model, images[:4]))
-    began, done = time.monotonic(), 0
+    began, computed, done = time.monotonic(), time.process_time(), 0
     while time.monotonic() - began < seconds:
         done += sum(prediction.error is None for prediction in predict(model, images))
-    return done / (time.monotonic() - began)
+    cpu = 1000 * (time.process_time() - computed) / done
+    return {"images_per_second": done / (time.monotonic() - began), "cpu": cpu}
 
 
 def measure(server: Server, images: Sequence[bytes], seconds: float, rate: float | None) -> dict[str, Any]:
@@ -378,8 +393,10 @@ def measure(server: Server, images: Sequence[bytes], seconds: float, rate: float
     found: dict[str, Any] = {}
     if rate is None:
         for clients in CLIENTS:
+            before = processor_seconds(server.pid)
             outcome = asyncio.run(closed_loop(server.port, good, clients, seconds))
-            found[f"closed {clients}"] = figures(outcome, seconds)
+            cpu = 1000 * (processor_seconds(server.pid) - before) / max(1, outcome.answers)
+            found[f"closed {clients}"] = figures(outcome, seconds) | {"cpu": cpu}
         found["bad"] = figures(asyncio.run(closed_loop(server.port, mixed, CAPACITY_CLIENTS, seconds)), seconds)
     else:
         for share in SHARES:
@@ -404,14 +421,14 @@ def medians(rounds: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str
 
 def compare(file: Path, images: Sequence[bytes], args: argparse.Namespace, python: str | None) -> dict[str, Any]:
     """Measure `predict`, and both servers in turn."""
-    rates: list[float] = []
+    alone: list[dict[str, dict[str, float]]] = []
     starts: dict[str, Callable[[], Any]] = {"verydeep": lambda: verydeep_server(file)}
     if python is not None:
         starts["litserve"] = lambda: litserve_server(file, python)
     rounds: dict[str, list[dict[str, dict[str, float]]]] = {name: [] for name in starts}
     memory = dict.fromkeys(starts, 0.0)
     for number in range(args.rounds):
-        rates.append(in_process(file, images, args.seconds))
+        alone.append({"in process": in_process(file, images, args.seconds)})
         order = list(starts)[:: 1 if number % 2 else -1]
         found: dict[str, dict[str, Any]] = {name: {} for name in starts}
         rate: float | None = None
@@ -423,8 +440,8 @@ def compare(file: Path, images: Sequence[bytes], args: argparse.Namespace, pytho
             rate = min(each[f"closed {CAPACITY_CLIENTS}"]["images_per_second"] for each in found.values())
         for name, each in found.items():
             rounds[name].append(each)
-    usual = statistics.median(rates)
-    result: dict[str, Any] = {"in process": round(usual, 1)}
+    result: dict[str, Any] = medians(alone)
+    usual = result["in process"]["images_per_second"]
     for name in starts:
         result[name] = medians(rounds[name]) | {"memory": round(memory[name])}
         capacity = result[name][f"closed {CAPACITY_CLIENTS}"]["images_per_second"]
