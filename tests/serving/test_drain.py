@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +18,13 @@ import verydeep.commands.serve
 import verydeep.serving.served_model
 
 
-def while_serving(arguments, capsys_or_lines, act, monkeypatch):
+def while_serving(arguments, lines, act, monkeypatch):
     """Run the verb in this thread, where signals arrive, and `act(address)` in another one; return the status."""
     found = threading.Event()
     address, failures = [], []
 
     def heard(line):
-        capsys_or_lines.append(line)
+        lines.append(line)
         if at := re.search(r"http://\S+", line):
             address.append(at[0])
             found.set()
@@ -89,11 +90,14 @@ def test_sigterm_with_50_requests_in_flight(run, monkeypatch, figure):
 
 
 def test_ctrl_c_ends_it_at_once(run, monkeypatch):
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+
     def act(address):
         ready(address)
         os.kill(os.getpid(), signal.SIGINT)
 
     assert while_serving((run, "--port", "0"), [], act, monkeypatch) == 130
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "64"  # so that PyTorch, if loaded now, keeps no more
 
 
 @pytest.mark.parametrize(
@@ -117,6 +121,11 @@ def test_wrong_use_is_refused_in_one_line(run, capsys, arguments, words):
         assert words in capsys.readouterr().err
     else:
         assert words in refusal(capsys, "serve", run, *arguments)
+
+
+def test_a_library_that_is_missing_is_named_with_its_extra(run, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert "pip install 'verydeep[serve]'" in refusal(capsys, "serve", run)
 
 
 def test_an_address_that_is_taken_is_told_before_the_model_is_loaded(run, capsys):
