@@ -12,7 +12,7 @@ from PIL import Image
 import verydeep
 from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
-from verydeep.evaluation.predictions import write_predictions
+from verydeep.evaluation.predictions import compare, write_predictions
 from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Runtime
@@ -195,3 +195,12 @@ def test_what_is_no_file_of_predictions_is_refused(results, tmp_path):
     (tmp_path / "p.csv").write_text("something else\n")
     with pytest.raises(ValueError, match="holds no predictions"):
         verydeep.compare(tmp_path / "p.csv", dense)
+
+
+def test_a_parquet_file_that_claims_more_than_it_holds_is_refused_by_its_claim(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    same = arrow.repeat("a", 2_000_000)
+    table = arrow.table(dict.fromkeys(("id", "true_class", "class_1"), same))
+    parquet.write_table(table, tmp_path / "small.parquet")
+    with pytest.raises(ValueError, match="claims 2,000,000 rows, more than a file of"):
+        compare(tmp_path / "small.parquet", tmp_path / "small.parquet")

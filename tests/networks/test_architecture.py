@@ -73,3 +73,11 @@ def test_descriptions_take_an_architecture_or_a_name_and_what_is_other():
         value.numel() for value in VGG(replace(TINY, classes=6)).parameters()
     )
     assert describe("D") == describe(Architecture(network="D", classes=1000, crop=224, width=1.0))
+
+
+@pytest.mark.parametrize(
+    ("field", "said"), [({"width": 1e18}, "up to 100"), ({"classes": 10**18}, "at most 10,000,000")]
+)
+def test_sizes_that_no_computer_can_count_are_refused(field, said):
+    with pytest.raises(ValueError, match=said):
+        Architecture(network="A", **{"classes": 10, **field})

@@ -16,6 +16,16 @@ def refused(tensor):
     raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
 torch.Tensor.share_memory_ = refused
 """
+NO_PROCESS = """
+import os
+fork, forked = os.fork, []
+def second_is_refused():
+    forked.append(0)
+    if len(forked) > 1:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return fork()
+os.fork = second_is_refused
+"""
 COMMAND = """
 import sys
 from verydeep.cli import main
@@ -23,6 +33,7 @@ main(sys.argv[1:])
 """
 SAID = {
     FEW_FILES: "32 open files are too few for 2 workers, so there are none: a larger ulimit -n",
+    NO_PROCESS: "the system gives no more processes or threads, so there are no workers: --workers 0, or a larger",
     NO_SHARED_MEMORY: "shared memory is full, so there are no workers: --workers 0, or a larger /dev/shm",
 }
 

@@ -18,6 +18,12 @@ from verydeep.statistics import Comparison, paired_comparison
 ID, TRUE, CLASS, PROBABILITY = "id", "true_class", "class_{}", "probability_{}"
 """Names of columns; the numbered ones go from 1, the most probable class, to 5 or the number of classes."""
 
+_MOST_ROWS_A_BYTE = 8
+"""Of a Parquet file of predictions, in which every image has a name of its own."""
+
+_EXPANSION, _LEAST = 100, 64 * 2**20
+"""How many times its size a Parquet file may hold, and how many bytes any may."""
+
 KINDS = (".parquet", ".csv")
 
 _ROWS_IN_GROUP = 2**16
@@ -117,7 +123,7 @@ def _read_predictions(file: Path) -> Predictions:
     if not file.is_file():
         raise ValueError(f"there is no file {file}")
     try:
-        columns = _csv_columns(file) if file.suffix == ".csv" else _pyarrow()[1].read_table(file).to_pydict()
+        columns = _csv_columns(file) if file.suffix == ".csv" else _parquet_columns(file)
         missing = [name for name in _READ if name not in columns]
         if missing:
             raise ValueError(f"no column {missing[0]}")
@@ -127,6 +133,24 @@ def _read_predictions(file: Path) -> Predictions:
         return predictions
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} holds no predictions that can be read: {error}") from error
+
+
+def _parquet_columns(file: Path) -> dict[str, list[str]]:
+    """Return the columns that are compared, unless the file claims more rows than it can hold names of images.
+
+    Raises:
+        ValueError: it does.
+    """
+    size, told = file.stat().st_size, _pyarrow()[1].read_metadata(file)
+    groups = [told.row_group(number) for number in range(told.num_row_groups)]
+    rows = max(told.num_rows, sum(group.num_rows for group in groups))
+    if rows > _MOST_ROWS_A_BYTE * size or sum(group.total_byte_size for group in groups) > max(
+        _EXPANSION * size, _LEAST
+    ):
+        raise ValueError(f"it claims {rows:,} rows, more than a file of {size:,} bytes can hold: damaged")
+    names = [name for name in _READ if name in told.schema.names]
+    columns: dict[str, list[str]] = _pyarrow()[1].read_table(file, columns=names).to_pydict()
+    return columns
 
 
 def as_text(name: str) -> str:

@@ -5,6 +5,7 @@ import multiprocessing
 import multiprocessing.connection
 import resource
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,9 +20,11 @@ from verydeep.images.decode import UnusableImageError
 from verydeep.machine.errors import one_line, say
 from verydeep.machine.runtime import STOPPING, leave_signals_to_the_main_process
 
+_MORE_SHARED_MEMORY = "--workers 0, or a larger /dev/shm (docker run --shm-size)"
+
 _HINTS = {
     signal.SIGKILL: "the system does that when memory runs out: use fewer --workers",
-    signal.SIGBUS: "shared memory ran out: enlarge /dev/shm (docker run --shm-size), or use fewer --workers",
+    signal.SIGBUS: f"shared memory is full: {_MORE_SHARED_MEMORY}",
 }
 
 
@@ -60,16 +63,16 @@ def from_workers(make: Callable[[Any], Any], *, workers: int, **options: Any) ->
     Raises:
         WorkerDiedError: between two items, at most a few seconds after the death.
     """
-    loader = DataLoader(
+    loader = partial(
+        DataLoader,
         _Items(make),
-        num_workers=_possible(workers),
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=leave_signals_to_the_main_process,
         **options,
     )
     others = set(multiprocessing.active_children())
     with _keeping_sigchld(), _holding_signals():
-        items = iter(loader)
+        items = _started(loader, _possible(workers), others)
     mine = [process for process in multiprocessing.active_children() if process not in others]
     end, unregister = partial(_end, mine), atexit.unregister  # this module may be gone before an iterator left alone
     atexit.register(end)  # before multiprocessing would terminate them, which they ignore, and wait for it
@@ -94,6 +97,24 @@ def from_workers(make: Callable[[Any], Any], *, workers: int, **options: Any) ->
         end()
 
 
+def _started(loader: Callable[..., Any], workers: int, others: set[Any]) -> Iterator[Any]:
+    """Start as many workers, or none where the system gives no more processes or threads, and return the items."""
+    told, sys.unraisablehook = sys.unraisablehook, lambda _: None  # PyTorch cannot end what it has half started
+    try:
+        return iter(loader(num_workers=workers))
+    except (BlockingIOError, RuntimeError) as error:
+        if not workers or not (isinstance(error, BlockingIOError) or "new thread" in str(error)):
+            raise
+        _end([process for process in multiprocessing.active_children() if process not in others])
+        line = (
+            "the system gives no more processes or threads, so there are no workers: --workers 0, or a larger ulimit -u"
+        )
+        _say_once(f"{line} ({one_line(error)})")
+    finally:
+        sys.unraisablehook = told
+    return iter(loader(num_workers=0))
+
+
 def _possible(workers: int) -> int:
     """Return the number of workers, or 0 where they could not send what they make: PyTorch would fail in many ways."""
     if not workers:
@@ -105,8 +126,7 @@ def _possible(workers: int) -> int:
     try:
         torch.empty(_SHARED_BYTES, dtype=torch.uint8).share_memory_()
     except (RuntimeError, OSError) as error:
-        advice = "--workers 0, or a larger /dev/shm (docker run --shm-size)"
-        _say_once(f"shared memory is full, so there are no workers: {advice} ({one_line(error)})")
+        _say_once(f"shared memory is full, so there are no workers: {_MORE_SHARED_MEMORY} ({one_line(error)})")
         return 0
     return workers
 

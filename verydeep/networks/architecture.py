@@ -4,7 +4,6 @@ Nothing here needs PyTorch: `vgg.py` builds modules from an architecture's layer
 """
 
 import dataclasses
-import math
 import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -107,6 +106,10 @@ class Layer:
         return self.kernel**2 * self.inputs * self.outputs if self.kind in ("conv", "linear") else 0
 
 
+_WIDEST, _MOST_CLASSES = 100, 10_000_000
+"""Far above any network that there is; files may claim more, whose arrays no computer can count."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """Everything that a network is built from, except its weights.
@@ -143,8 +146,10 @@ class Architecture:
         check_crop(self.crop)
         if self.classes < 2:
             raise ValueError(f"a network needs at least 2 classes to tell apart, not {self.classes}")
-        if not 0 < self.width < math.inf:
-            raise ValueError(f"width must be a positive number, not {self.width}")
+        if self.classes > _MOST_CLASSES:
+            raise ValueError(f"a network tells at most {_MOST_CLASSES:,} classes apart, not {self.classes:,}")
+        if not 0 < self.width <= _WIDEST:
+            raise ValueError(f"width must be a positive number up to {_WIDEST}, not {self.width}")
         if self.boxes not in (None, *get_args(Regression)):
             raise ValueError(f"boxes are {' or '.join(get_args(Regression))}, not {self.boxes!r}")
 

@@ -41,7 +41,7 @@ def _model_card(run: str | Path, name: str, *, license: str | None = None) -> st
     """
     model = load_model(run)
     record = read_record(run) if has_record(run) else None
-    from_hub = record and record.imported and model_hub.is_named(record.source)
+    from_hub = record and record.imported and re.fullmatch(r"hub:[\w.-]+/[\w.-]+(@[\w./-]+)?", record.source)
     values: dict[str, Any] = {
         "name": name,
         "license": license,

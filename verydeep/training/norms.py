@@ -4,7 +4,6 @@ Recording reads what a step computes anyway and changes nothing in it. RUN/norms
 step.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from verydeep.machine import atomic
+from verydeep.machine.documents import parse_json
 from verydeep.machine.processes import Processes
 from verydeep.networks.initialisation import layers_with_weights
 from verydeep.networks.vgg import VGG
@@ -108,7 +108,7 @@ def read_norms(run: Path) -> list[StepNorms]:
     steps = {}
     for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
-            written = json.loads(line)
+            written = parse_json(line, dict[str, Any])
         except ValueError:
             continue  # torn by a crash; that step was repeated
         try:

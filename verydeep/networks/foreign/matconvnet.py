@@ -6,7 +6,6 @@ networks turns the first filters, so that they take RGB, and transposes the axes
 red tells that the filters take BGR after all.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from verydeep.machine.documents import parse_json
 from verydeep.networks.foreign.caffe import from_caffe
 from verydeep.networks.foreign.layouts import Taken, Triple
 from verydeep.networks.foreign.named_arrays import NamedArrays
@@ -82,7 +82,7 @@ def _variables(path: Path) -> dict[str, Any]:
             return [with_arrays(element) for element in told]
         return {name: with_arrays(value) for name, value in told.items()} if isinstance(told, dict) else told
 
-    variables: dict[str, Any] = with_arrays(json.loads(arrays[VARIABLES].numpy().tobytes()))
+    variables: dict[str, Any] = with_arrays(parse_json(arrays[VARIABLES].numpy().tobytes(), dict[str, Any]))
     return variables
 
 
