@@ -136,6 +136,7 @@ def test_gradients_are_said_at_both_ends():
     assert gradients_table(runs).rows[-1][2:] == ("–",) * 6
     for some in (runs, runs[-1:]):  # also where nothing was recorded
         assert norms_of_layers(some).startswith("<svg")
+    assert ">−0." not in norms_of_layers(runs[1:])  # ticks of one recorded step
 
 
 @pytest.mark.parametrize(

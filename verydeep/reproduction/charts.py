@@ -58,7 +58,7 @@ def _draw_curves(panel: Axes, trainings: Sequence[TrainedNetwork], curves: Curve
             )
     panel.set(xlabel="epoch")
     panel.set_ylim(bottom=0)
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def error_against_depth(

@@ -47,7 +47,7 @@ def loss_curves(runs: Sequence[StudyRun], *, classes: int) -> str:
                     range(1, len(run.loss) + 1), run.loss, label=_label(panel, run), **_STYLES[run.first_weights]
                 )
             panel.set(xlabel="epoch", title=network)
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             panel.set_ylim(0, 1.5 * math.log(classes))
             panel.legend()
         panels[0].set_ylabel("training loss")
@@ -75,7 +75,7 @@ def norms_of_layers(runs: Sequence[StudyRun]) -> str:
             over_steps.set(title=f"{network}, conv1_1", ylabel="gradient / weights", xlabel="step")
             for panel in (outputs, gradients, over_steps):
                 _logarithmic(panel.set_yscale, panel.yaxis)
-                panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+                panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             over_steps.legend(loc="upper left", bbox_to_anchor=(1, 1))  # curves are anywhere in the panel
     return svg[0]
 
