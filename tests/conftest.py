@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 
 import pytest
 from jaxtyping import install_import_hook
@@ -51,6 +52,20 @@ def _own_caches(tmp_path_factory):
     folder = tmp_path_factory.mktemp("caches")
     os.environ["VERYDEEP_CACHE"] = str(folder / "verydeep")
     os.environ["HF_HOME"] = str(folder / "huggingface")
+
+
+@pytest.fixture
+def unignored_signals():
+    """Let signals act in this process and its children, also where `nohup` or a background job ignores them."""
+    defaults = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGHUP: signal.SIG_DFL,
+        signal.SIGQUIT: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")

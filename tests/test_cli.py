@@ -137,6 +137,7 @@ sys.exit(f"imported {heavy}" if heavy else 0)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.usefixtures("unignored_signals")
 @pytest.mark.parametrize("command", [("-m", "verydeep"), ("-c", "from verydeep.__main__ import main; main()")])
 def test_ctrl_c_while_libraries_are_imported_is_one_line(tmp_path, command):
     (tmp_path / "cyclopts.py").write_text(

@@ -12,6 +12,8 @@ from verydeep.machine.runtime import ended_by_signals, peak_memory, stop_request
 
 CPU = torch.device("cpu")
 
+pytestmark = pytest.mark.usefixtures("unignored_signals")
+
 
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -101,3 +103,15 @@ def test_a_signal_ends_a_block_whatever_a_library_makes_of_it(hide, number):
 def test_errors_without_a_signal_are_themselves():
     with pytest.raises(RuntimeError, match="own"), ended_by_signals():
         raise RuntimeError("own")
+
+
+@pytest.mark.parametrize("block", [stop_request, ended_by_signals])
+def test_what_was_ignored_at_the_start_stays_ignored(block):
+    """SIGHUP under `nohup`, SIGINT in a job that a script runs in the background."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    with block() as stop:
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            signal.raise_signal(number)
+            assert signal.getsignal(number) is signal.SIG_IGN
+    assert stop is None or stop.signal is None

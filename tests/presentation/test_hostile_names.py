@@ -60,5 +60,5 @@ def test_a_chart_stays_xml():
 
 
 def test_a_name_in_markdown_is_one_line_and_no_markup():
-    shown = _in_markdown("a|b\n# c `d` <script> [e](f) *g* h_i \\")
-    assert shown == r"a\|b \# c \`d\` \<script\> \[e\](f) \*g\* h\_i \\"
+    shown = _in_markdown("a|b\n# c `d` <script> [e](f) *g* h_i ~j~ &lt; \\")
+    assert shown == r"a\|b \# c \`d\` \<script\> \[e\](f) \*g\* h\_i \~j\~ \&lt; \\"

@@ -36,6 +36,15 @@ SAID = {
     NO_PROCESS: "the system gives no more processes or threads, so there are no workers: --workers 0, or a larger",
     NO_SHARED_MEMORY: "shared memory is full, so there are no workers: --workers 0, or a larger /dev/shm",
 }
+FULL_IN_A_WORKER = """
+import torch
+share = torch.UntypedStorage._share_fd_cpu_
+def refused(storage, *arguments, **options):
+    if torch.utils.data.get_worker_info() is not None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+    return share(storage, *arguments, **options)
+torch.UntypedStorage._share_fd_cpu_ = refused
+"""
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +61,13 @@ def test_a_training_does_without_workers(python, tmp_path, source, whole, limit)
     assert "Traceback" not in child.errors
     for model in ("model", "best"):
         assert (out / model / "model.safetensors").read_bytes() == (whole / model / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), signal.SIGBUS)"])
+def test_shared_memory_that_ends_in_an_epoch_is_one_line(python, tmp_path, source, end):
+    """Where a worker is told so, and where it dies of it."""
+    limit = FULL_IN_A_WORKER.replace("raise", f"import os, signal; {end}; raise" if end else "raise")
+    child = python(limit + COMMAND, "train", source, "--out", tmp_path / "run", *OPTIONS.split(), "--workers", 2)
+    assert child.wait() == 1, child.errors
+    assert "shared memory is full: --workers 0, or a larger /dev/shm" in child.errors.splitlines()[-1]
+    assert "Traceback" not in child.errors

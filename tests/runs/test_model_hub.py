@@ -172,6 +172,13 @@ def test_the_page_of_a_model_says_what_the_run_knows(hub, net, tmp_path):
     card = (hub.root / OWNER / "other" / "README.md").read_text()
     assert "Imported from `n'et.pth` (layout: verydeep, SHA-256" in card
     assert "The weights come from elsewhere: the licence of their source has to be stated here.\n\n## Classes" in card
+    record = json.loads((tmp_path / "imported" / "run.json").read_text())
+    record["imported"]["layout"], record["source"] = "[a](b)\n# c", "hub:o/n\nlicense: mit"
+    (tmp_path / "imported" / "run.json").write_text(json.dumps(record))
+    push(tmp_path / "imported", f"hub:{OWNER}/third")
+    card = (hub.root / OWNER / "third" / "README.md").read_text()
+    assert r"(layout: \[a\](b) \# c, SHA-256" in card
+    assert "license: mit" not in card
     with pytest.raises(ValueError, match="'my licence: none' is not the name of a licence"):
         push(tmp_path / "imported", f"hub:{OWNER}/other", license="my licence: none")
 

@@ -7,6 +7,7 @@ its process number; {"wait", "seconds"} is answered with the exit status of that
 import atexit
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -47,6 +48,9 @@ def status(pid, seconds):
 
 def turn_to(order):
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # `nohup` and background jobs ignore some
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     for number, path in enumerate((os.devnull, order["output"], order["errors"])):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
         os.dup2(descriptor, number)

@@ -124,13 +124,13 @@ def test_a_training_that_was_stopped_has_every_step_once(images, recorded, tmp_p
     ("change", "said"),
     [
         ({"step": -1}, "step -1"),
-        ({"step": "0"}, "step '0'"),
-        ({"loss": None}, "None is no number"),
+        ({"step": "0"}, "step: a whole number expected, not text"),
+        ({"loss": None}, "loss: a number expected, not null"),
         ({"loss": float("nan")}, "nan is no number"),
-        ({"layers": {}}, "every layer has activation, gradient, weight"),
-        ({"layers": {"conv1_1": {"weight": 1}}}, "every layer has"),
-        ({"layers": {"conv1_1": {"activation": -1, "gradient": 1, "weight": 1}}}, "-1 is no number"),
-        ({"layers": [1]}, "every layer has"),
+        ({"layers": {}}, "step 0 with 0 layers"),
+        ({"layers": {"conv1_1": {"weight": 1}}}, "has no activation"),
+        ({"layers": {"conv1_1": {"activation": -1, "gradient": 1, "weight": 1}}}, "-1.0 is no number"),
+        ({"layers": [1]}, "layers: an object expected, not a list"),
     ],
 )
 def test_what_is_no_norm_is_refused(recorded, tmp_path, change, said):

@@ -83,13 +83,15 @@ def from_workers(make: Callable[[Any], Any], *, workers: int, **options: Any) ->
                 item = next(items)
             except StopIteration:
                 return
-            except (RuntimeError, OSError, EOFError):
+            except (RuntimeError, OSError, EOFError) as error:
                 # Data that a dead worker has half sent fails in many ways, and before the worker counts as dead.
                 closed = multiprocessing.connection.wait([worker.sentinel for worker in mine], timeout=1)
                 for worker in mine:
                     if worker.sentinel in closed:
                         worker.join()
                 _check(mine)
+                if "shared memory" in str(error):  # PyTorch's message has a worker's traceback in it
+                    raise WorkerDiedError(f"a loader worker failed: {_HINTS[signal.SIGBUS]}") from error
                 raise
             yield item
     finally:

@@ -175,9 +175,10 @@ class StopRequest:
 def stop_request(answer: str | None = None) -> Iterator[StopRequest]:
     """Note SIGINT (Ctrl-C), SIGTERM, SIGHUP and SIGQUIT instead of dying of them, so that the block can save and leave.
 
-    If there is an `answer`, the first Ctrl-C prints it at once, whatever is computed. A second Ctrl-C acts as always;
-    batch systems repeat SIGTERM, which changes nothing. Outside the main thread, where Python allows no handlers,
-    nothing is noted.
+    A signal that is ignored already stays so: SIGHUP under `nohup`, SIGINT in a job that a script runs in the
+    background. If there is an `answer`, the first Ctrl-C prints it at once, whatever is computed. A second Ctrl-C acts
+    as always; batch systems repeat SIGTERM, which changes nothing. Outside the main thread, where Python allows no
+    handlers, nothing is noted.
     """
     request = StopRequest()
     previous: dict[int, object] = {}
@@ -194,7 +195,7 @@ def stop_request(answer: str | None = None) -> Iterator[StopRequest]:
             say(answers.pop())
 
     watch = signals_seen_by(reply) if answers else nullcontext()
-    with _handled_by(note, (signal.SIGINT, *_unignored(*_ENDING)), previous), watch:
+    with _handled_by(note, _unignored(signal.SIGINT, *_ENDING), previous), watch:
         yield request
 
 

@@ -86,7 +86,7 @@ def render(template: str, values: Mapping[str, Any], **filters: Callable[..., st
 
 def _in_markdown(name: str) -> str:
     """Return a name as Markdown shows it, on one line, in a table's cell too: nothing in it is markup or HTML."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(name.split()))
+    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(name.split()))
 
 
 def _without_control(value: Any) -> Any:

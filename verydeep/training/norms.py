@@ -7,7 +7,7 @@ step.
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from verydeep.machine import atomic
-from verydeep.machine.documents import parse_json
+from verydeep.machine.documents import converted, parse_json
 from verydeep.machine.processes import Processes
+from verydeep.machine.regular_files import read_file
 from verydeep.networks.initialisation import layers_with_weights
 from verydeep.networks.vgg import VGG
 from verydeep.runs.files import NORMS
+
+_MOST_BYTES = 2**30
+"""Of a file of norms: hundreds of thousands of steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,42 +110,26 @@ def read_norms(run: Path) -> list[StepNorms]:
     if not file.is_file():
         return []
     steps = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(read_file(file, most=_MOST_BYTES).split(b"\n"), 1):
         try:
-            written = parse_json(line, dict[str, Any])
+            written = parse_json(line, object)
         except ValueError:
             continue  # torn by a crash; that step was repeated
         try:
-            one = _checked(written)
-        except (LookupError, TypeError, ValueError) as error:
+            one = converted(written, StepNorms)
+            _check(one)
+        except ValueError as error:
             raise ValueError(f"{file}, line {number}, holds no norms ({error}): remove the file to go on") from error
         steps[one.step] = one
     return [steps[step] for step in sorted(steps)]
 
 
-def _checked(written: Any) -> StepNorms:
-    """Return a line's content, or raise an error that says what is wrong with it."""
-    step, layers = written["step"], written["layers"]
-    if not isinstance(step, int) or step < 0:
-        raise ValueError(f"step {step!r}")
-    names = {field.name for field in fields(LayerNorms)}
-    if not isinstance(layers, dict) or not layers or any(set(norms) != names for norms in layers.values()):
-        raise ValueError(f"every layer has {', '.join(sorted(names))}")
-    return StepNorms(
-        step=step,
-        loss=_number(written["loss"]),
-        layers={
-            str(name): LayerNorms(
-                activation=None if norms["activation"] is None else _number(norms["activation"]),
-                gradient=None if norms["gradient"] is None else _number(norms["gradient"]),
-                weight=_number(norms["weight"]),
-            )
-            for name, norms in layers.items()
-        },
-    )
-
-
-def _number(value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
-        raise ValueError(f"{value!r} is no number from 0 up")
-    return float(value)
+def _check(norms: StepNorms) -> None:
+    """Raise a ValueError that says what no step can have had."""
+    if norms.step < 0 or not norms.layers:
+        raise ValueError(f"step {norms.step} with {len(norms.layers)} layers")
+    layers = norms.layers.values()
+    values = (norms.loss, *(value for layer in layers for value in (layer.activation, layer.gradient, layer.weight)))
+    for value in values:
+        if value is not None and not 0 <= value < math.inf:
+            raise ValueError(f"{value} is no number from 0 up")
