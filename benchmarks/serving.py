@@ -1,8 +1,9 @@
 """`verydeep serve` against LitServe, with the same exported file, the same JPEGs and the same threads: prints JSON.
 
-Each serves in a process of its own, one image at a time, with OMP_NUM_THREADS of this process; LitServe's API decodes
-and predicts by verydeep's functions, so only what stands around them differs. A client in this process sends the same
-JPEGs to both, in turn, round by round; figures are medians over the rounds.
+Each serves in a process of its own, with its defaults and OMP_NUM_THREADS of this process: verydeep puts images of one
+size into a batch where it has measured that this gains, as `predict` does, and LitServe computes one at a time, by
+verydeep's functions. A client in this process sends the same JPEGs to both, in turn, round by round; figures are
+medians over the rounds.
 
 - in process: `predict` on the same JPEGs. `ratio` is a server's images per second (closed, 8 clients) over its.
 - closed: so many clients, each of which sends its next image when it has its answer.
@@ -179,7 +180,7 @@ def free_port() -> int:
 def verydeep_server(file: Path) -> Iterator[Server]:
     """Start `verydeep serve`."""
     port = free_port()
-    command = [sys.executable, "-m", "verydeep", "serve", str(file), "--port", str(port), "--max-batch", "1"]
+    command = [sys.executable, "-m", "verydeep", "serve", str(file), "--port", str(port)]
 
     def request(image: bytes) -> bytes:
         return post("/v1/predict", "image/jpeg", image)
