@@ -31,9 +31,11 @@ import numpy as np
 from scipy.special import ndtri
 
 import verydeep.reproduction
+import verydeep.statistics
 from verydeep import findings
 from verydeep.machine.atomic import append_json
 from verydeep.reproduction.claims import CLAIMS, MARGIN, compared_tests
+from verydeep.reproduction.contrasts import line_of
 from verydeep.reproduction.detectable import LATENT, Assumed, detectable
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.paper import NETWORKS
@@ -60,8 +62,14 @@ class Truth:
     """Factors on it, by training."""
     shift: Mapping[str, float] = field(default_factory=dict)
     """Percentage points on the errors of trainings, by name, of protocols, or of single tests."""
+    own_sd: Mapping[str, float] = field(default_factory=dict)
+    """Standard deviations of single trainings that are not a multiple of the others', percentage points."""
     from_a: float = 0.0
-    """Correlation of a seed's errors among nets that start from A."""
+    """Share of their variance over seeds that all trainings have in common."""
+    of_line: float = 0.0
+    """Share that the trainings of one network at its several S have in common."""
+    of_protocol: float = 0.0
+    """Standard deviation by which a seed moves all tests of one protocol alike, percentage points."""
 
     def error(self, test: str) -> float:
         """Return the error of a test in percent, over all trainings and images."""
@@ -76,20 +84,25 @@ def outcomes(truth: Truth, tests: list[str], *, seeds: int, images: int, rng: np
     trainings = sorted({name for test in tests for name in test.split(" ")[0].split("+")})
     normal = rng.standard_normal
     difficulty = np.sqrt(IMAGE) * normal(images, dtype=np.float32)
-    common = normal(seeds)
+    common, own_share = normal(seeds), 1 - truth.from_a - truth.of_line
+    of_lines = {line: normal(seeds) for line in sorted(set(map(line_of, trainings)))}
+    of_protocols = {
+        name: truth.of_protocol * normal(seeds) for name in sorted({test.split(" ", 1)[1] for test in tests})
+    }
     latent, offset = {}, {}
     for name in trainings:
         own = np.sqrt(NETWORK) * normal(images, dtype=np.float32)
         latent[name] = difficulty + own, np.sqrt(SEED) * normal((seeds, images), dtype=np.float32)
-        sd = truth.sd * truth.more_sd.get(name, 1.0)
-        offset[name] = sd * (np.sqrt(truth.from_a) * common + np.sqrt(1 - truth.from_a) * normal(seeds))
+        shares = np.sqrt(truth.from_a) * common + np.sqrt(truth.of_line) * of_lines[line_of(name)]
+        sd = truth.own_sd.get(name, truth.sd * truth.more_sd.get(name, 1.0))
+        offset[name] = sd * (shares + np.sqrt(own_share) * normal(seeds))
     found = {}
     for test in tests:
-        names = test.split(" ")[0].split("+")
+        names, protocol = test.split(" ")[0].split("+"), test.split(" ", 1)[1]
         shared = sum(latent[name][0] for name in names) / len(names)
         of_seeds = sum(latent[name][1] for name in names) / np.sqrt(len(names))
         of_protocol = np.sqrt(PROTOCOL) * normal((seeds, images), dtype=np.float32)
-        error = truth.error(test) + sum(offset[name] for name in names) / len(names)
+        error = truth.error(test) + sum(offset[name] for name in names) / len(names) + of_protocols[protocol]
         sd = np.sqrt(IMAGE + NETWORK / len(names) + SEED + PROTOCOL)
         threshold = sd * ndtri(np.clip(error, 0.5, 99.5) / 100).astype(np.float32)
         found[test] = shared + of_seeds + of_protocol < threshold[:, None]
@@ -132,7 +145,10 @@ NULLS = (
         for factor in (2.0, 4.0)
         for some in (("D-256",), ("B-256", "E-256"), ("A-256", "C-256", "D-256"))
     ),
+    *(Truth(name=f"D alone varies, sd {sd}", sd=0.0, own_sd={"D-256": sd}) for sd in (1.0, 2.0)),
     Truth(name="nets from A correlated", from_a=0.5),
+    Truth(name="stages of a network correlated, sd 1", sd=1.0, of_line=0.9),
+    *(Truth(name=f"tests of a protocol move together, sd {sd}", of_protocol=sd) for sd in (0.5, 1.0)),
     Truth(name="small filters help on centre crops alone", shift={"B-5x5-256 centre single": 3.0}),
     Truth(
         name="at the margin",
@@ -169,7 +185,8 @@ def planned(sd: float, *, grid: Grid, seeds: int, images: int) -> list[Truth]:
 def rules() -> str:
     """Return a digest of all code that decides verdicts, and of this file."""
     folder = Path(verydeep.reproduction.__file__).parent
-    files = [*(folder / name for name in ("claims.py", "contrasts.py", "findings.py")), Path(__file__)]
+    of_verdicts = ("claims", "contrasts", "detectable", "findings", "paper_tables", "trainings")
+    files = [*(folder / f"{name}.py" for name in of_verdicts), Path(verydeep.statistics.__file__), Path(__file__)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
@@ -206,7 +223,7 @@ def main() -> None:
     """Simulate, and print a line for each setting."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--reports", type=int, default=1000, help=f"of each setting, rounded up to blocks of {BLOCK}")
-    parser.add_argument("--seeds", type=lambda text: list(map(int, text.split(","))), default=[2, 3, 5, 10])
+    parser.add_argument("--seeds", type=lambda text: list(map(int, text.split(","))), default=[1, 2, 3, 5, 10])
     parser.add_argument("--images", type=lambda text: list(map(int, text.split(","))), default=[359, 3925, 10_000])
     parser.add_argument("--power", action="store_true", help="true claims instead of false ones")
     parser.add_argument("--plan", action="store_true", help="claims true by what a plan calls the smallest difference")

@@ -97,3 +97,29 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
         low, high = Contrasts(outcomes).of_networks(D_AGAINST_B).ci95
         covered += low <= 0 <= high
     assert stats.binomtest(covered, times, 0.95, alternative="less").pvalue > 0.01
+
+
+def spread(wrong):
+    """Return the variance over seeds, and the part of it that single images in single seeds explain."""
+    rest = wrong - wrong.mean(axis=0) - wrong.mean(axis=1)[:, None] + wrong.mean()
+    seeds, images = wrong.shape
+    return wrong.mean(axis=1).var(ddof=1), (rest**2).sum() / ((seeds - 1) * (images - 1) * images)
+
+
+def test_trainings_on_one_side_count_as_varying_together_and_stages_of_a_network_as_one():
+    rng, images = np.random.default_rng(3), 2000
+    counts = {"C-256": (400, 420, 440), "C-384": (400, 400, 470), "D-256": (390, 430, 410), "D-384": (300, 380, 450)}
+    outcomes = {f"{name} dense single": with_counts(of_seeds, images, rng) for name, of_seeds in counts.items()}
+    outcomes["A-256 dense single"] = with_counts((500, 505, 495), images, rng)
+    weights = {f"{name} dense single": (1 if name.endswith("384") else -1) / 2 for name in counts}
+    of = {name: spread(wrong) for name, wrong in outcomes.items()}
+    by_line = [[of[f"{net}-{scale} dense single"][0] for scale in (256, 384)] for net in "CD"]
+    pooled = np.mean([*map(np.mean, by_line), of["A-256 dense single"][0]])
+    sides = (
+        [max(of[name][0], pooled) ** 0.5 / 2 for name in weights if name[2:5] == scale] for scale in ("256", "384")
+    )
+    by_seed = sum(sum(side) ** 2 for side in sides) / 3
+    noise = sum(of[name][1] / 4 for name in weights) / 3
+    of_images = sum(weight * outcomes[name] for name, weight in weights.items()).mean(axis=0).var(ddof=1) / images
+    estimate = Contrasts(outcomes).of_networks(weights)
+    assert estimate.standard_error == pytest.approx(100 * np.sqrt(of_images + by_seed - noise), rel=1e-3)

@@ -51,6 +51,8 @@ def depth(a, b, d, e, **more):
         ((30, 27, 24, 21), "holds_in_part", ["holds", "holds", "holds", "reversed"]),
         ((30, 27, 24, 34), "holds_in_part", ["holds", "holds", "holds", "reversed"]),
         ((24, 27, 30, 36), "reversed", ["reversed"] * 4),
+        ((25, 25, 25, 34), "reversed", ["cannot_be_told"] * 3 + ["reversed"]),
+        ((25, 25, 25, 18), "cannot_be_told", ["cannot_be_told"] * 3 + ["reversed"]),
     ],
 )
 def test_depth_is_told_as_a_reader_would(errors, verdict, parts):
@@ -161,7 +163,10 @@ def test_the_margin_decides_what_is_alike():
         ({}, {}, "findings need tests"),
         ({"A-256 dense single": np.ones((2, 3)) > 0, "B-256 dense single": np.ones((2, 4)) > 0}, {}, "the same images"),
         ({"A-256 dense single": np.ones((2, 3)) > 0}, {"margin": 0}, "the margin must be above 0"),
-        ({"A-256 dense single": np.ones((2, 1)) > 0}, {}, "two test images or more"),
+        ({"A-256 dense single": np.ones((2, 1)) > 0}, {}, "of two images or more"),
+        ({"A-256 dense single": np.ones(3) > 0}, {}, r"not of shape \[3\]"),
+        ({"A-257 dense single": np.ones((2, 3)) > 0}, {}, "'A-257 dense single' is not a test"),
+        ({"A-256 dense": np.ones((2, 3)) > 0}, {}, "is not a test"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(outcomes, more, message):

@@ -7,17 +7,22 @@ minus B's, say. It varies with the choice of images and with how the trainings t
 
     A   variance by images: of the images' weighted outcomes, averaged over the seeds, divided by their number
     B   variance by seeds: for every group of trainings that a test joins (mostly one training) the larger of its own
-        variance over the seeds and that pooled over all groups tested alike, divided by the number of seeds; added up
+        variance over the seeds and that pooled over all lines of trainings tested alike; of groups tested alike on the
+        same side the standard deviations are added up, of others the variances; divided by the number of seeds
     C   the noise of single images in single seeds, which counts in A and in B
 
 Its degrees of freedom follow Satterthwaite (An Approximate Distribution of Estimates of Variance Components, 1946);
 those of B are fewer by (seeds - 1) / seeds, since with few seeds a network that varies more than the others may not
 show it: without that, 6% of simulated reports with two or three seeds and one network of four times the others' spread
 were false.
-Seeds of different trainings count as independent, though B to E start from the same A: what they share cancels in their
-differences, so V is then too large rather than too small. `benchmarks/verdicts.py` shows how often this errs.
+A line is what continues from the same weights, D-256, D-384, D-256-512, and counts as one in the pool. Trainings of a
+seed may share more, the A that they start from or what helps all of them at several scales. On one side of a contrast
+they therefore count as varying together, whose mean varies as much as one of them: with independent ones a third of
+simulated reports were false where a seed moved all tests at several scales by half a point. Those on different sides
+count as independent, since what they share cancels. `benchmarks/verdicts.py` shows how often this errs.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +30,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float
 
+from verydeep.reproduction.trainings import TRAININGS_BY_NAME
 from verydeep.statistics import CONFIDENCE
 
 Outcomes = Mapping[str, Bool[np.ndarray, "seeds N"]]
@@ -32,6 +38,9 @@ Outcomes = Mapping[str, Bool[np.ndarray, "seeds N"]]
 
 Weights = Mapping[str, float]
 """Weights of a contrast by the tests' names."""
+
+Side = tuple[tuple[str, bool], ...]
+"""Protocols, and whether they stand on the first side of the contrast."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +86,14 @@ class Contrasts:
         """Estimate a contrast of networks, trained again, on other images; it takes two seeds or more."""
         groups = self._groups(weights)
         by_image = _by_image_variance(groups)
-        by_seed, noise, pooled = 0.0, 0.0, list[float]()
+        noise, pooled, deviations = 0.0, list[float](), defaultdict[Side, float](float)
         for names, weighted in groups.items():
             own = weighted.mean(axis=1).var(ddof=1)
             alike, count = self._pooled_variance({name: weights[name] for name in names})
-            by_seed += max(own, alike) / self.seeds
+            deviations[side({name: weights[name] for name in names})] += max(own, alike) ** 0.5
             noise += image_and_seed_variance(weighted) / (self.seeds * self.images)
             pooled.append(count)
+        by_seed = sum(deviation**2 for deviation in deviations.values()) / self.seeds
         variance = by_image + max(0.0, by_seed - noise)
         terms = by_image**2 / (self.images - 1) + by_seed**2 / (min(pooled) * freedom_of_seeds(self.seeds))
         return self._estimate(groups, variance, variance**2 / terms)
@@ -118,23 +128,28 @@ class Contrasts:
         return {name: of_seeds - of_seeds.mean() for name, of_seeds in errors.items()}
 
     def _pooled_variance(self, weights: Weights) -> tuple[float, float]:
-        """Return the variance over seeds of these tests' contrast, pooled over trainings tested alike; their number."""
-        sums = [
-            np.sum([weight * self._deviations[name] for name, weight in alike.items()], axis=0)
-            for alike in tested_alike(weights, self._pooled)
-        ]
-        variances = np.square(sums).sum(axis=1) / (self.seeds - 1)
+        """Return the variance over seeds of these tests' contrast, pooled over lines tested alike; their number."""
+        variances = np.array(
+            [np.mean([self._variance(alike) for alike in line]) for line in lines_tested_alike(weights, self._pooled)]
+        )
         return float(variances.mean()), float(count_of_trainings(variances, self.seeds))
+
+    def _variance(self, weights: Weights) -> float:
+        """Return the variance of a contrast over the seeds."""
+        deviations = np.sum([weight * self._deviations[name] for name, weight in weights.items()], axis=0)
+        return float(np.square(deviations).sum()) / (self.seeds - 1)
 
 
 def count_of_trainings(variances: Float[np.ndarray, "*any trainings"], seeds: int) -> Float[np.ndarray, "*any"]:
     """Return as how many the variances of trainings over seeds count when they are pooled, 1 at least.
 
     Trainings that vary differently count as fewer, again by Satterthwaite: squared sum by sum of squares, the latter
-    without what chance adds to squares of estimates from few seeds.
+    without what chance adds to squares of estimates from few seeds. Two seeds do not show who varies more: squares are
+    left as they are, without which 7% of simulated reports were false where D alone varied.
     """
     trainings = variances.shape[-1]
-    squares = np.square(variances).sum(axis=-1) * (seeds - 1) / (seeds + 1)
+    by_chance = (seeds + 1) / (seeds - 1) if seeds > 2 else 1.0
+    squares = np.square(variances).sum(axis=-1) / by_chance
     count = np.divide(variances.sum(axis=-1) ** 2, squares, out=np.full_like(squares, trainings), where=squares > 0)
     return np.asarray(np.clip(count, 1, trainings))
 
@@ -154,7 +169,26 @@ def trainings_of(test: str) -> tuple[str, ...]:
     return tuple(test.partition(" ")[0].split("+"))
 
 
-def tested_alike(weights: Weights, tests: Collection[str]) -> Sequence[Weights]:
+def lines_tested_alike(weights: Weights, tests: Collection[str]) -> Sequence[Sequence[Weights]]:
+    """Return the contrast for every training that has its tests, by the same protocols, together for each line."""
+    lines = defaultdict[str, list[Weights]](list)
+    for alike in _tested_alike(weights, tests):
+        lines["+".join(map(line_of, trainings_of(next(iter(alike)))))].append(alike)
+    return [*lines.values()]
+
+
+def line_of(training: str) -> str:
+    """Return what trainings have in common that continue each other at other S: the network and its first weights."""
+    known = TRAININGS_BY_NAME.get(training)
+    return training if known is None else known.label
+
+
+def side(weights: Weights) -> Side:
+    """Return the protocols of a contrast's tests with the signs of their weights, equal for groups tested alike."""
+    return tuple(sorted((_protocol(name), weight > 0) for name, weight in weights.items()))
+
+
+def _tested_alike(weights: Weights, tests: Collection[str]) -> Sequence[Weights]:
     """Return the contrast for every training that has its tests, by the same protocols; itself for fused ones."""
     trainings, known = {trainings_of(name) for name in weights}, set(tests)
     if len(trainings) > 1 or len(next(iter(trainings))) > 1:

@@ -8,6 +8,7 @@ variances over seeds are sampled as those would estimate them, with their degree
 `benchmarks/verdicts.py --plan` compares this with simulated reports.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -18,11 +19,13 @@ from jaxtyping import Float
 
 from verydeep.reproduction.claims import CLAIMS, Claim, ClaimPart, Kind, compared_tests
 from verydeep.reproduction.contrasts import (
+    Side,
     Weights,
     count_of_trainings,
     freedom_of_seeds,
+    lines_tested_alike,
     sharing_trainings,
-    tested_alike,
+    side,
     trainings_of,
     weights_of_difference,
 )
@@ -165,15 +168,17 @@ def _true_and_needed(
     images, errors = assumed.images, {name: assumed.error - difference * (weights[name] > 0) for name in weights}
     same, other = (_image_variance(weights, errors, same_seed=same_seed) for same_seed in (True, False))
     by_image = (same / seeds + (1 - 1 / seeds) * other) / images
-    by_seed, noise, of_seeds, pooled = np.zeros(_DRAWS), 0.0, 0.0, np.full(_DRAWS, np.inf)
+    noise, of_seeds, pooled = 0.0, 0.0, np.full(_DRAWS, np.inf)
+    deviations = defaultdict[Side, Float[np.ndarray, " draws"]](lambda: np.zeros(_DRAWS))
     for place, group in enumerate(groups):
         single = (
             _image_variance(group, errors, same_seed=True) - _image_variance(group, errors, same_seed=False)
         ) / images
         own = _seed_variance(group, assumed.seed_sd / 100)
-        larger, count = _larger_variances(len(tested_alike(group, tests)), seeds, place)
-        by_seed += (own + single) * larger / seeds
+        larger, count = _larger_variances(len(lines_tested_alike(group, tests)), seeds, place)
+        deviations[side(group)] = deviations[side(group)] + ((own + single) * larger) ** 0.5
         noise, of_seeds, pooled = noise + single / seeds, of_seeds + own / seeds, np.minimum(pooled, count)
+    by_seed = np.sum([deviation**2 for deviation in deviations.values()], axis=0) / seeds
     variance = by_image + np.maximum(0.0, by_seed - noise)
     terms = by_image**2 / (images - 1) + by_seed**2 / (pooled * freedom_of_seeds(seeds))
     freedom = np.divide(variance**2, terms, out=np.full(_DRAWS, images - 1.0), where=terms > 0)

@@ -21,6 +21,7 @@ from jaxtyping import Bool
 from verydeep.presentation.numbers import plural
 from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimPart, Kind, compared_tests
 from verydeep.reproduction.contrasts import Contrasts, Estimate, Outcomes, Weights, trainings_of, weights_of_difference
+from verydeep.reproduction.paper_tables import is_test
 from verydeep.statistics import CONFIDENCE, wilson_interval
 
 LEVEL_OF_HOLDS, _LEVEL_OF_REVERSED = 0.8 * (1 - CONFIDENCE), 0.2 * (1 - CONFIDENCE)
@@ -142,14 +143,10 @@ def findings(
         claims: what is decided together.
 
     Raises:
-        ValueError: no tests, tests of different images or seeds, a single image, or a margin that is not above 0.
+        ValueError: no tests, one whose name is not of this form, tests of different images or seeds, a single image, or
+            a margin that is not above 0.
     """
-    if not outcomes or len({wrong.shape for wrong in outcomes.values()}) > 1:
-        raise ValueError("findings need tests, all of them on the same images and with the same seeds")
-    if next(iter(outcomes.values())).shape[1] < 2:
-        raise ValueError("findings need two test images or more")
-    if not margin > 0:
-        raise ValueError(f"the margin must be above 0 percentage points, not {margin}")
+    _check(outcomes, margin)
     trainings = sorted({name for test in outcomes for name in trainings_of(test)})
     learned = {name for name, wrong in outcomes.items() if _better_than(guessing, wrong)}
     contrasts = Contrasts(outcomes, pooled={name for name in learned if not set(trainings_of(name)) & set(unfinished)})
@@ -186,6 +183,21 @@ def findings(
             )
         )
     return tuple(found)
+
+
+def _check(outcomes: Outcomes, margin: float) -> None:
+    """Refuse what cannot be decided on."""
+    if unknown := [name for name in outcomes if not is_test(name)]:
+        raise ValueError(
+            f"{unknown[0]!r} is not a test of these findings; they are named by a training (such as D-256, or "
+            "D-256+E-256), the protocol and the scales: 'D-256 dense single'"
+        )
+    if not outcomes or len({np.shape(wrong) for wrong in outcomes.values()}) > 1:
+        raise ValueError("findings need tests, all of them on the same images and with the same seeds")
+    if len(shape := np.shape(next(iter(outcomes.values())))) != 2 or shape[1] < 2:
+        raise ValueError(f"findings need tests as [seeds, images], of two images or more, not of shape {list(shape)}")
+    if not margin > 0:
+        raise ValueError(f"the margin must be above 0 percentage points, not {margin}")
 
 
 def _comparison(
@@ -293,12 +305,22 @@ def _told(claim: Claim, compared: Sequence[_Comparison], judged: Mapping[str, Ju
     if set(of_parts.values()) == {"holds"}:
         return "holds", ""
     verdict: Verdict = "holds_in_part" if "holds" in of_parts.values() else "cannot_be_told"
-    if verdict == "cannot_be_told" and "reversed" in of_parts.values():
+    if verdict == "cannot_be_told" and any(
+        _against(part, judged[part.id]) for part in claim.parts if part.id in judged
+    ):
         verdict = "reversed"
     if not compared:
         return verdict, "nothing was trained or tested for it"
     words = (_of_part(part, done.get(part.id), judged.get(part.id)) for part in claim.parts)
     return verdict, "; ".join(words)
+
+
+def _against(part: ClaimPart, judgement: Judgement) -> bool:
+    """Return whether a part that is reversed speaks against its claim: of errors alike only where the second is worse.
+
+    That E errs much less than D is no reason to say that depth harms.
+    """
+    return judgement.verdict == "reversed" and (part.kind != "alike" or sum(judgement.ci95) < 0)
 
 
 def _of_part(part: ClaimPart, one: _Comparison | None, judgement: Judgement | None) -> str:
@@ -312,6 +334,9 @@ def _of_part(part: ClaimPart, one: _Comparison | None, judgement: Judgement | No
     if judgement.verdict == "cannot_be_told":
         low, high = judgement.ci95
         return f"open: {part.says} (the difference may be anything from {low:+.1f} to {high:+.1f} points)"
+    if judgement.verdict == "reversed" and part.kind == "alike":
+        low, high = judgement.ci95
+        return f"reversed: {part.says} (they differ by {low:+.1f} to {high:+.1f} points)"
     return f"{judgement.verdict}: {part.says}"
 
 

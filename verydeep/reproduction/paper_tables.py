@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from verydeep.evaluation.protocols import Method, Scales
 from verydeep.networks.grids import PoolingGrid
@@ -30,6 +31,13 @@ class Entry:
     def grid(self, dense: PoolingGrid) -> PoolingGrid:
         """Return the grid that the test is on, given that of dense evaluation, which crops do not see."""
         return dense if self.method in ("dense", "both") else "centred"
+
+
+def is_test(name: str) -> bool:
+    """Return whether this is the name of a test on test images, of trainings of the paper."""
+    trainings, _, protocol = name.partition(" ")
+    protocols = {f"{method} {scales}" for method in get_args(Method) for scales in get_args(Scales)}
+    return protocol in protocols and set(trainings.split("+")) <= set(TRAININGS_BY_NAME)
 
 
 def one_scale(training: str, *, method: Method = "dense") -> Entry:
