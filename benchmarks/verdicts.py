@@ -35,10 +35,10 @@ import verydeep.statistics
 from verydeep import findings
 from verydeep.machine.atomic import append_json
 from verydeep.reproduction.claims import CLAIMS, MARGIN, compared_tests
-from verydeep.reproduction.contrasts import line_of
 from verydeep.reproduction.detectable import LATENT, Assumed, detectable
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.paper import NETWORKS
+from verydeep.reproduction.trainings import TRAININGS_BY_NAME
 
 IMAGE, NETWORK, SEED, PROTOCOL = (LATENT[name] for name in ("image", "network", "seed", "protocol"))
 
@@ -85,7 +85,7 @@ def outcomes(truth: Truth, tests: list[str], *, seeds: int, images: int, rng: np
     normal = rng.standard_normal
     difficulty = np.sqrt(IMAGE) * normal(images, dtype=np.float32)
     common, own_share = normal(seeds), 1 - truth.from_a - truth.of_line
-    of_lines = {line: normal(seeds) for line in sorted(set(map(line_of, trainings)))}
+    of_lines = {line: normal(seeds) for line in sorted({TRAININGS_BY_NAME[name].label for name in trainings})}
     of_protocols = {
         name: truth.of_protocol * normal(seeds) for name in sorted({test.split(" ", 1)[1] for test in tests})
     }
@@ -93,7 +93,7 @@ def outcomes(truth: Truth, tests: list[str], *, seeds: int, images: int, rng: np
     for name in trainings:
         own = np.sqrt(NETWORK) * normal(images, dtype=np.float32)
         latent[name] = difficulty + own, np.sqrt(SEED) * normal((seeds, images), dtype=np.float32)
-        shares = np.sqrt(truth.from_a) * common + np.sqrt(truth.of_line) * of_lines[line_of(name)]
+        shares = np.sqrt(truth.from_a) * common + np.sqrt(truth.of_line) * of_lines[TRAININGS_BY_NAME[name].label]
         sd = truth.own_sd.get(name, truth.sd * truth.more_sd.get(name, 1.0))
         offset[name] = sd * (shares + np.sqrt(own_share) * normal(seeds))
     found = {}

@@ -173,11 +173,11 @@ def lines_tested_alike(weights: Weights, tests: Collection[str]) -> Sequence[Seq
     """Return the contrast for every training that has its tests, by the same protocols, together for each line."""
     lines = defaultdict[str, list[Weights]](list)
     for alike in _tested_alike(weights, tests):
-        lines["+".join(map(line_of, trainings_of(next(iter(alike)))))].append(alike)
+        lines["+".join(map(_line_of, trainings_of(next(iter(alike)))))].append(alike)
     return [*lines.values()]
 
 
-def line_of(training: str) -> str:
+def _line_of(training: str) -> str:
     """Return what trainings have in common that continue each other at other S: the network and its first weights."""
     known = TRAININGS_BY_NAME.get(training)
     return training if known is None else known.label
