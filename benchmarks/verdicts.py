@@ -219,6 +219,33 @@ def count(truth: Truth, *, grid: Grid, seeds: int, images: int, reports: int, ou
     return {**total, **{name: sum(one[name] for one in blocks.values()) for name in ("reports", "false")}}
 
 
+def table(out: Path) -> str:
+    """Return a file's reports with a false verdict as a table in Markdown, percent of how many; of true claims, those told."""
+    cells: dict[tuple, dict[int, Counter]] = {}
+    for line in out.read_text().splitlines():
+        one = json.loads(line)
+        setting, claim = one["setting"], one["setting"]["truth"]["name"].split(" ")[0]
+        if setting["rules"] == rules():
+            row = cells.setdefault((setting["tests"], setting["truth"]["name"], setting["images"]), {})
+            counts = row.setdefault(setting["seeds"], Counter())
+            counts.update(reports=one["reports"], false=one["false"], told=one["claims"].get(claim, 0))
+    seeds = sorted({count for row in cells.values() for count in row})
+    lines = [["tests", "truth", "images", *(f"{count} seeds" for count in seeds)]]
+    for (tests, name, images), row in sorted(cells.items()):
+        told = any(claim.id == name.split(" ")[0] for claim in CLAIMS)
+        lines.append([f"{tests}", name, f"{images:,}", *(_cell(row.get(count), told=told) for count in seeds)])
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(counts: Counter | None, *, told: bool) -> str:
+    if not counts:
+        return ""
+    percent = 100 / counts["reports"]
+    found = f"told {percent * counts['told']:.0f}, " if told else ""
+    return f"{found}{percent * counts['false']:.1f} ({counts['reports']})"
+
+
 def main() -> None:
     """Simulate, and print a line for each setting."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
@@ -230,7 +257,11 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="all trainings and Tables 3 to 6, not the seven at 256")
     parser.add_argument("--only", default="", help="settings whose name has this in it")
     parser.add_argument("--out", type=Path, help="file that gets a line for every block, and is gone on with")
+    parser.add_argument("--table", action="store_true", help="print what --out has, as Markdown, and simulate nothing")
     arguments = parser.parse_args()
+    if arguments.table:
+        print(table(arguments.out))
+        return
     grid = Grid() if arguments.whole else Grid(only=tuple(f"{name}-256" for name in NETWORKS), tables=(3,))
     true = [one_claim(points, sd) for sd in (0.0, 0.5, 1.0) for points in (1, 2, 3)]
     for seeds in arguments.seeds:

@@ -26,7 +26,7 @@ def quasi_f(first, second):
     ms_image = seeds * (interaction**2).sum() / ((networks - 1) * (images - 1))
     rest = wrong - of_image[:, None] - of_seed[:, :, None] + of_network[:, None, None]
     ms_rest = (rest**2).sum() / (networks * (seeds - 1) * (images - 1))
-    of_seeds = networks * (seeds - 1) * (seeds - 1) / seeds  # the last factor is ours, on the safe side
+    of_seeds = networks * (seeds - 1)
     freedom = (ms_seed + ms_image - ms_rest) ** 2 / (ms_seed**2 / of_seeds + ms_image**2 / (images - 1))
     return ms_network / (ms_seed + ms_image - ms_rest), freedom
 

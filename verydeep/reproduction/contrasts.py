@@ -11,10 +11,7 @@ minus B's, say. It varies with the choice of images and with how the trainings t
         same side the standard deviations are added up, of others the variances; divided by the number of seeds
     C   the noise of single images in single seeds, which counts in A and in B
 
-Its degrees of freedom follow Satterthwaite (An Approximate Distribution of Estimates of Variance Components, 1946);
-those of B are fewer by (seeds - 1) / seeds, since with few seeds a network that varies more than the others may not
-show it: without that, 6% of simulated reports with two or three seeds and one network of four times the others' spread
-were false.
+Its degrees of freedom follow Satterthwaite (An Approximate Distribution of Estimates of Variance Components, 1946).
 A line is what continues from the same weights, D-256, D-384, D-256-512, and counts as one in the pool. Trainings of a
 seed may share more, the A that they start from or what helps all of them at several scales. On one side of a contrast
 they therefore count as varying together, whose mean varies as much as one of them: with independent ones a third of
@@ -95,7 +92,7 @@ class Contrasts:
             pooled.append(count)
         by_seed = sum(deviation**2 for deviation in deviations.values()) / self.seeds
         variance = by_image + max(0.0, by_seed - noise)
-        terms = by_image**2 / (self.images - 1) + by_seed**2 / (min(pooled) * freedom_of_seeds(self.seeds))
+        terms = by_image**2 / (self.images - 1) + by_seed**2 / (min(pooled) * (self.seeds - 1))
         return self._estimate(groups, variance, variance**2 / terms)
 
     def of_trainings(self, weights: Weights) -> Estimate:
@@ -152,11 +149,6 @@ def count_of_trainings(variances: Float[np.ndarray, "*any trainings"], seeds: in
     squares = np.square(variances).sum(axis=-1) / by_chance
     count = np.divide(variances.sum(axis=-1) ** 2, squares, out=np.full_like(squares, trainings), where=squares > 0)
     return np.asarray(np.clip(count, 1, trainings))
-
-
-def freedom_of_seeds(seeds: int) -> float:
-    """Return the degrees of freedom that each training gives to the variance by seeds."""
-    return (seeds - 1) ** 2 / seeds
 
 
 def weights_of_difference(first: Weights, second: Weights) -> Weights:

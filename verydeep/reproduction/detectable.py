@@ -22,7 +22,6 @@ from verydeep.reproduction.contrasts import (
     Side,
     Weights,
     count_of_trainings,
-    freedom_of_seeds,
     lines_tested_alike,
     sharing_trainings,
     side,
@@ -180,7 +179,7 @@ def _true_and_needed(
         noise, of_seeds, pooled = noise + single / seeds, of_seeds + own / seeds, np.minimum(pooled, count)
     by_seed = np.sum([deviation**2 for deviation in deviations.values()], axis=0) / seeds
     variance = by_image + np.maximum(0.0, by_seed - noise)
-    terms = by_image**2 / (images - 1) + by_seed**2 / (pooled * freedom_of_seeds(seeds))
+    terms = by_image**2 / (images - 1) + by_seed**2 / (pooled * (seeds - 1))
     freedom = np.divide(variance**2, terms, out=np.full(_DRAWS, images - 1.0), where=terms > 0)
     return 100 * (by_image + of_seeds) ** 0.5, 100 * stdtrit(freedom, 1 - level) * variance**0.5
 
