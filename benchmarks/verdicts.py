@@ -220,7 +220,7 @@ def count(truth: Truth, *, grid: Grid, seeds: int, images: int, reports: int, ou
 
 
 def table(out: Path) -> str:
-    """Return a file's reports with a false verdict as a table in Markdown, percent of how many; of true claims, those told."""
+    """Return as Markdown what percentage of how many reports a file has with a false verdict, and true claims told."""
     cells: dict[tuple, dict[int, Counter]] = {}
     for line in out.read_text().splitlines():
         one = json.loads(line)
