@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool
 
 from verydeep.presentation.numbers import plural
 from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimPart, Kind, compared_tests
 from verydeep.reproduction.contrasts import Contrasts, Estimate, Outcomes, Weights, trainings_of, weights_of_difference
+from verydeep.reproduction.fair_tests import fair_tests
 from verydeep.reproduction.paper_tables import is_test
-from verydeep.statistics import CONFIDENCE, wilson_interval
+from verydeep.statistics import CONFIDENCE
 
 LEVEL_OF_HOLDS, _LEVEL_OF_REVERSED = 0.8 * (1 - CONFIDENCE), 0.2 * (1 - CONFIDENCE)
 """Together the level; the paper's own direction has more of it, being what is asked."""
@@ -148,8 +148,8 @@ def findings(
     """
     _check(outcomes, margin)
     trainings = sorted({name for test in outcomes for name in trainings_of(test)})
-    learned = {name for name, wrong in outcomes.items() if _better_than(guessing, wrong)}
-    contrasts = Contrasts(outcomes, pooled={name for name in learned if not set(trainings_of(name)) & set(unfinished)})
+    learned = fair_tests(outcomes, guessing=guessing, unfinished=())
+    contrasts = Contrasts(outcomes, pooled=fair_tests(outcomes, guessing=guessing, unfinished=unfinished))
     compared = [
         [one for part in claim.parts if (one := _comparison(part, trainings, outcomes, learned, unfinished))]
         for claim in claims
@@ -338,8 +338,3 @@ def _of_part(part: ClaimPart, one: _Comparison | None, judgement: Judgement | No
         low, high = judgement.ci95
         return f"reversed: {part.says} (they differ by {low:+.1f} to {high:+.1f} points)"
     return f"{judgement.verdict}: {part.says}"
-
-
-def _better_than(guessing: float, wrong: Bool[np.ndarray, "seeds N"]) -> bool:
-    """Return whether every seed's error is surely below that of guessing."""
-    return all(wilson_interval(one)[1] < guessing for one in wrong)
