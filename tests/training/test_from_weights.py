@@ -159,10 +159,12 @@ def test_options_of_the_command_follow_from_the_weights(weights, tmp_path):
     assert (further.recipe["batch"], further.recipe["trainable"], further.recipe["flip"]) == (256, None, False)
 
 
-def test_a_quick_training_is_small_where_nothing_else_is_said(tmp_path):
+def test_a_quick_training_is_small_where_nothing_else_is_said(tmp_path, capsys):
     photos = str(tiny.folder(tmp_path / "photos"))
     command = ["train", photos, "--quick", "--epochs", "1", "--width", "0.05"]
     assert status_of(*command, "--out", str(tmp_path / "run")) == 0
+    told = f"{tmp_path / 'run'} is the network after the last epoch, which is the best."
+    assert told.replace(" ", "") in "".join(capsys.readouterr().out.split())
     recipe = read_record(tmp_path / "run").recipe
     assert (recipe["crop"], recipe["width"], recipe["batch"], recipe["epochs"]) == (64, 0.05, 32, 1)
     assert status_of(*command, "--finetune", str(tmp_path / "run"), "--out", str(tmp_path / "other")) == 2

@@ -1,11 +1,17 @@
-"""The objective for boxes against formulas in NumPy."""
+"""The objectives against formulas."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from verydeep import Recipe
 from verydeep.images.boxes.geometry import CORRECT_IOU, boxes_in_image, intersection_over_union
 from verydeep.images.loader import DeviceBatch
+from verydeep.images.sources.source import Sample, memory_source
+from verydeep.images.sources.splits import Splits
+from verydeep.training import learner
 from verydeep.training.learner import box_regression, classification
 
 
@@ -86,3 +92,19 @@ def test_classification_is_cross_entropy_and_the_most_probable_class():
     smooth = classification(label_smoothing=0.3).loss(given, shown).item()
     assert smooth == pytest.approx(-(0.7 * right + 0.3 * log.mean(axis=1)).sum())
     assert classification().wrong(given, shown).tolist() == (outputs.argmax(axis=1) != labels).tolist()
+
+
+def test_with_class_weights_every_class_has_the_same_part_of_the_loss():
+    """Eight of ten images are dark: each weighs 10 / (2 x 8), the light ones 10 / (2 x 2)."""
+    logits, labels = torch.randn(10, 2), torch.tensor([0] * 8 + [1] * 2)
+    samples = tuple(Sample(b"", label, str(number)) for number, label in enumerate(labels.tolist()))
+    source = memory_source(classes=("dark", "light"), samples=samples)
+    job = SimpleNamespace(
+        recipe=Recipe(class_weights=True),
+        splits=Splits(name="made up", sources={"train": source}),
+        device=torch.device("cpu"),
+    )
+    batch = DeviceBatch(torch.zeros(10, 3, 32, 32), torch.arange(10), labels)
+    each = -logits.log_softmax(1)[range(10), labels]
+    expected = 10 * (each[:8].mean() + each[8:].mean()) / 2
+    assert learner._classification(job).loss(logits, batch).item() == pytest.approx(expected.item(), rel=1e-5)

@@ -23,5 +23,5 @@ def about_unequal_classes(images: Mapping[str, int]) -> str | None:
         return None
     return (
         f"unequal classes: {large} has {counted(images[large], 'image')}, {small} {number(images[small])}; "
-        "look at the class-balanced error of evaluate too"
+        "look at the class-balanced error of evaluate too (train --class-weights lets every class count the same)"
     )

@@ -9,7 +9,7 @@ from typing import Any, cast
 from verydeep.images.sources.splits import Splits
 from verydeep.training.recipe import Recipe
 
-_NO_OPTIONS = ("scale", "init_rest", "finetune", "weights", "freeze", "trainable", "views")
+_NO_OPTIONS = ("scale", "init_rest", "finetune", "weights", "freeze", "trainable", "views", "class_weights")
 """Fields of the recipe that `verydeep reproduce` has no option for."""
 
 _CALL = "verydeep.reproduce("

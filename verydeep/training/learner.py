@@ -38,11 +38,13 @@ class Objective:
     """bool [B], the images that the network has wrong."""
 
 
-def classification(*, label_smoothing: float = 0.0) -> Objective:
-    """Return multinomial logistic regression on logits [B, classes]."""
+def classification(*, label_smoothing: float = 0.0, class_weights: Float[Tensor, " K"] | None = None) -> Objective:
+    """Return multinomial logistic regression on logits [B, classes], the classes weighted or all alike."""
 
     def loss(logits: Float[Tensor, "B K"], batch: DeviceBatch) -> Tensor:
-        return F.cross_entropy(logits, batch.labels, reduction="sum", label_smoothing=label_smoothing)
+        return F.cross_entropy(
+            logits, batch.labels, weight=class_weights, reduction="sum", label_smoothing=label_smoothing
+        )
 
     def wrong(logits: Float[Tensor, "B K"], batch: DeviceBatch) -> Tensor:
         return logits.argmax(1) != batch.labels
@@ -142,8 +144,18 @@ def learner_of(job: TrainingJob, net: VGG, checkpoint: Checkpoint | None = None)
         bf16=bf16,
         tf32=tf32,
         micro_batch=micro_batch,
-        objective=box_regression(boxes) if boxes else classification(label_smoothing=job.recipe.label_smoothing),
+        objective=box_regression(boxes) if boxes else _classification(job),
     )
+
+
+def _classification(job: TrainingJob) -> Objective:
+    """Return the objective of a recipe; weights of classes have the mean 1 over the training images."""
+    weights = None
+    if job.recipe.class_weights:
+        source = job.splits.source("train")
+        images = torch.bincount(torch.tensor(source.labels), minlength=len(source.classes))
+        weights = (len(source) / (len(source.classes) * images)).to(job.device)
+    return classification(label_smoothing=job.recipe.label_smoothing, class_weights=weights)
 
 
 def _choose_kernels(device: torch.device, precision: Precision) -> bool:

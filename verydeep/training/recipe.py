@@ -117,6 +117,10 @@ class Recipe:
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes (not in the paper)."""
 
+    class_weights: bool = False
+    """Weigh the loss of an image by all images / (classes x images of its class), so that every class counts the same
+    (not in the paper)."""
+
     seed: int = 0
     """Seed of weights, order, crops, flips, colours and dropout."""
 
@@ -217,8 +221,8 @@ def check_for_boxes(recipe: Recipe) -> None:
     """
     if recipe.finetune is None:
         raise ValueError("boxes are learned by a network that classifies already: name its RUN with --finetune")
-    if recipe.views is not None:
-        raise ValueError("views go with classes alone: leave them out")
+    if recipe.views is not None or recipe.class_weights:
+        raise ValueError("views and class_weights go with classes alone: leave them out")
     if recipe.label_smoothing:
         raise ValueError("label_smoothing does nothing for boxes: leave it out")
 

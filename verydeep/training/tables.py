@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from verydeep.presentation.numbers import FINE, counted, decimal, percent
 from verydeep.presentation.terminal import table_with
-from verydeep.runs.files import QUARANTINE
+from verydeep.runs.files import BEST, QUARANTINE
 from verydeep.runs.record import read_metrics, read_record
 
 
@@ -57,6 +58,18 @@ def training_table(end: TrainingEnd) -> Table:
             percent(metrics["training_error"], FINE),
             percent(metrics["validation_error"], FINE),
         )
+    notes = [_about_models(end)]
     if end.unusable:
-        table.caption = f"{counted(len(end.unusable), 'image')} could not be used: {end.run}/{QUARANTINE}"
+        notes.append(f"{counted(len(end.unusable), 'image')} could not be used: {end.run}/{QUARANTINE}.")
+    table.caption = Text(" ".join(notes))
     return table
+
+
+def _about_models(end: TrainingEnd) -> str:
+    """Say which network the run's name stands for, and where the best one is."""
+    if end.best["epoch"] == end.last["epoch"]:
+        return f"{end.run} is the network after the last epoch, which is the best."
+    return (
+        f"{end.run} is the network after the last epoch, as in the paper; {end.run}/{BEST} is the one with the lowest "
+        "validation error, and both can be evaluated, exported and predict."
+    )
