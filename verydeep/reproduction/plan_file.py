@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,8 @@ def last_command(out: Path) -> str:
 
 
 def _check_the_same(out: Path, begun: dict[str, Any], now: dict[str, Any]) -> None:
-    before, after = ({**plan["recipe"], **plan, "recipe": None, "commands": None} for plan in (begun, now))
+    new = {one.name: one.default for one in fields(Recipe)}  # what an earlier version did not know, it did not change
+    before, after = ({**new, **plan["recipe"], **plan, "recipe": None, "commands": None} for plan in (begun, now))
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     if changed:
         raise ValueError(

@@ -154,7 +154,7 @@ def _classification(job: TrainingJob) -> Objective:
     if job.recipe.class_weights:
         source = job.splits.source("train")
         images = torch.bincount(torch.tensor(source.labels), minlength=len(source.classes))
-        weights = (len(source) / (len(source.classes) * images)).to(job.device)
+        weights = (len(source) / (len(source.classes) * images.clamp(min=1))).to(job.device)
     return classification(label_smoothing=job.recipe.label_smoothing, class_weights=weights)
 
 
