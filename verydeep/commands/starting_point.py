@@ -5,7 +5,7 @@ from typing import Any
 
 from cyclopts import App, ArgumentCollection, Token
 
-_QUICK: Mapping[str, Any] = {
+QUICK: Mapping[str, Any] = {
     "network": "A",
     "crop": 64,
     "width": 0.25,
@@ -42,7 +42,7 @@ def follow_from_start(_app: App, commands: Sequence[str], arguments: ArgumentCol
 def _quick(given: Mapping[str, Sequence[Token]]) -> dict[str, Any]:
     """Return the options of --quick; digits are not mirrored, since the mirror image of a digit is none."""
     source = given["--source"][-1].value if "--source" in given else "digits"
-    return {_option(name): value for name, value in _QUICK.items()} | ({"--flip": False} if source == "digits" else {})
+    return {_option(name): value for name, value in QUICK.items()} | ({"--flip": False} if source == "digits" else {})
 
 
 def _from_start(start: Mapping[str, str], given: Mapping[str, Sequence[Token]]) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from verydeep.commands.options import ExecutionOptions, ImageOptions, RecipeOptions, RunFolderOptions, RuntimeOptions
+from verydeep.commands.training_cost import say_cost, show_dry_run
 from verydeep.images.tolerance import Tolerance
-from verydeep.machine.processes import rank_of_environment
+from verydeep.machine.processes import rank_of_environment, under_torchrun
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.presentation.terminal import say_next, show
 from verydeep.training.recipe import Recipe
@@ -18,6 +19,7 @@ def train(
     *,
     network: str | None = None,
     quick: bool = False,
+    dry_run: bool = False,
     held_out: float | None = None,
     run: RunFolderOptions,
     recipe: RecipeOptions = Recipe(),
@@ -36,23 +38,28 @@ def train(
         network: A, A-LRN, B, B-5x5, C, D or E. Required unless --from or --finetune name what to go on from.
         quick: Train a small network in minutes: A at crop 64 and quarter width, batch 32, learning rate 0.0025 and 40
             epochs, where nothing else is said.
+        dry_run: Only show images, classes and steps, and about how long and with how much memory it would take.
         held_out: Share of each class's training images, 0.125 say, that the learning rate follows, always the same
             ones, so that the validation images can test. Without it, it follows the validation images.
     """
+    from verydeep.images.open import open_for_training
+    from verydeep.images.sources.splits import with_steering_images
+    from verydeep.training.job import check_folder
+    from verydeep.training.loop import network_of
     from verydeep.training.loop import train as train_network
 
     del quick  # other options have followed from it (`starting_point`)
-    folder = train_network(
-        source,
-        network=network,
-        out=run.out,
-        recipe=recipe,
-        held_out=held_out,
-        runtime=runtime,
-        execution=execution,
-        tolerance=images,
-        resume=run.resume,
-    )
+    how: Any = {"runtime": runtime, "execution": execution, "tolerance": images}
+    check_folder(run.out, resume=run.resume)
+    splits, name = open_for_training(source), network_of(network, recipe)
+    if held_out is not None:
+        splits = with_steering_images(splits, held_out)
+    if dry_run:
+        show_dry_run(splits, name, recipe, run.json_file, **how)
+        return
+    if not (run.resume or under_torchrun()):
+        say_cost(splits, name, recipe, **how)
+    folder = train_network(splits, network=name, out=run.out, recipe=recipe, resume=run.resume, **how)
     show_training(folder, run.json_file)
     say_next([folder], "verydeep", "evaluate", folder, "--data", source)
 

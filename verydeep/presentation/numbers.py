@@ -60,6 +60,14 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def rough_duration(seconds: float) -> str:
+    """Write a time as people say it: `less than a minute`, `12 minutes`, `59 hours`, `5 days`."""
+    for unit, length, least in (("day", 86400, 3), ("hour", 3600, 2), ("minute", 60, 1)):
+        if seconds >= least * length:
+            return counted(round(seconds / length), unit)
+    return "less than a minute"
+
+
 def millions(value: float, digits: int = 1) -> str:
     """Write a count in millions, or a size of bytes in megabytes, without the unit: `1,234.5`."""
     return f"{value / 1e6:,.{digits}f}"

@@ -72,7 +72,7 @@ def train(
         DivergedError: loss or gradients became infinite or not a number; that step was not applied.
     """
     recipe, runtime, execution = recipe or Recipe(), runtime or Runtime(), execution or Execution()
-    out, network, device = Path(out), _network(network, recipe), torch_device(runtime.device)
+    out, network, device = Path(out), network_of(network, recipe), torch_device(runtime.device)
     if execution.fc_parallel and not (under_torchrun() or restarted()):
         raise ValueError("--fc-parallel divides layers among processes: start several with torchrun")
     with (
@@ -299,7 +299,7 @@ def _shares(state: TrainingState, failures: list[Exception]) -> Generator[Device
             yield batch
 
 
-def _network(network: str | None, recipe: Recipe) -> str:
+def network_of(network: str | None, recipe: Recipe) -> str:
     """Return the network's name in the paper; that of the run to go on from, if none is given."""
     if network is not None:
         return configuration(network).name

@@ -186,8 +186,7 @@ def _initial_network(job: TrainingJob) -> tuple[VGG, Initialisation, list[str]]:
         initialisation = _copied_from_shallower(job, net, recipe.start, generator)
     else:
         initialisation, notes = _taken_over(job, net, recipe.taken_over, generator)
-    if (last := _last_frozen(net, recipe)) is not None:
-        frozen = _freeze(net, last)
+    if frozen := freeze_layers(net, recipe):
         random = [name for name in frozen if name in initialisation.random]
         if random:
             asked = f"freeze {recipe.freeze}" if recipe.freeze else f"trainable {recipe.trainable}"
@@ -241,6 +240,16 @@ def _options(architecture: Architecture) -> str:
     """Return the options that have to be the same to go on from a run."""
     norm = " --batch-norm" if architecture.batch_norm else ""
     return f"--network {architecture.network} --crop {architecture.crop} --width {architecture.width:g}{norm}"
+
+
+def freeze_layers(net: VGG, recipe: Recipe) -> tuple[str, ...]:
+    """Exclude from learning the layers that a recipe freezes; return their names.
+
+    Raises:
+        ValueError: there is no such layer, or nothing would learn.
+    """
+    last = _last_frozen(net, recipe)
+    return () if last is None else _freeze(net, last)
 
 
 def _last_frozen(net: VGG, recipe: Recipe) -> str | None:

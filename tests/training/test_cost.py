@@ -1,0 +1,79 @@
+"""Costs of a training that are told before it begins."""
+
+import json
+
+import pytest
+import tiny
+
+from verydeep import Execution, Recipe, Runtime, Tolerance
+from verydeep.cli import main
+from verydeep.commands import training_cost as told
+from verydeep.presentation.numbers import rough_duration
+from verydeep.training import cost
+from verydeep.training.cost import is_surely_short, training_cost
+
+HOW = {"runtime": Runtime(), "execution": Execution(), "tolerance": Tolerance()}
+
+
+@pytest.mark.parametrize(
+    ("frozen", "views", "workers", "seconds"),
+    [
+        # 2 epochs: 10 images at 3 + 0.5 s, 6 at a third of 3 + 0.5 s
+        (None, None, 0, 2 * (10 * 3.5 + 6 * 1.5)),
+        (None, None, 2, 2 * (10 * 3 + 6 * 1)),
+        # 4 views of 10 images and 6 others once at 2 + 0.5 s; then 2 epochs without loading
+        (2.0, 4, 0, 46 * 2.5 + 2 * (10 * 3 + 6 * 1)),
+    ],
+)
+def test_seconds_add_up(monkeypatch, frozen, views, workers, seconds):
+    monkeypatch.setattr(cost, "_measured", lambda job: (frozen, 3.0, 1000))
+    monkeypatch.setattr(cost, "measured_loading", lambda source, recipe, tolerance: 0.5)
+    recipe = Recipe(**{**tiny.RECIPE.__dict__, "views": views})
+    found = training_cost(tiny.splits(), "A", recipe, runtime=Runtime(workers=workers))
+    assert found.seconds == pytest.approx(seconds)
+    assert (found.training_images, found.validation_images, found.steps_per_epoch) == (10, 6, tiny.STEPS)
+
+
+def test_what_is_measured_is_of_the_size_of_the_training():
+    found = training_cost(tiny.splits(), "A", tiny.RECIPE)
+    assert 0 < found.seconds < 60
+    assert found.memory_bytes > 3 * 4 * found.parameters
+
+
+def test_a_training_of_hours_is_told_with_a_quicker_one(monkeypatch, capsys):
+    hours = {64: 0.2, 224: 59.2}
+    figures = training_cost(tiny.splits(), "A", tiny.RECIPE).to_dict()
+    answers = lambda splits, network, recipe, **how: cost.TrainingCost(  # noqa: E731
+        **{**figures, "seconds": 3600 * hours[recipe.crop]}
+    )
+    monkeypatch.setattr(cost, "training_cost", answers)
+    told.say_cost(tiny.splits(), "D", Recipe(), **HOW)
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "about 59 hours on this CPU at most: --quick (crop 64, quarter width) takes about 12 minutes"
+    )
+
+
+def test_nothing_is_measured_of_a_training_that_is_surely_short(monkeypatch, capsys):
+    assert is_surely_short(tiny.splits(), "A", tiny.RECIPE, seconds=60)
+    assert not is_surely_short(tiny.splits(), "D", Recipe(), seconds=3600)
+    monkeypatch.delattr(cost, "training_cost")
+    monkeypatch.setattr(cost, "training_cost", None, raising=False)
+    told.say_cost(tiny.splits(), "A", tiny.RECIPE, **HOW)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_dry_run_shows_the_cost_and_writes_nothing(tmp_path, capsys):
+    images = tiny.folder(tmp_path / "images")
+    options = ["--network", "A", "--crop", "32", "--width", "0.05", "--batch", "4", "--epochs", "3"]
+    main(["train", str(images), "--out", str(tmp_path / "run"), "--dry-run", "--json", "-", *options])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["classes"], found["steps_per_epoch"], found["epochs"], found["network"]) == (2, 3, 3, "A")
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(59, "less than a minute"), (60, "1 minute"), (7100, "118 minutes"), (7200, "2 hours"), (259_200, "3 days")],
+)
+def test_rough_durations(seconds, text):
+    assert rough_duration(seconds) == text

@@ -1,0 +1,70 @@
+"""What a training costs, as `train` says it before the first step, and `train --dry-run` without one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from verydeep.commands.starting_point import QUICK
+from verydeep.machine.errors import say
+from verydeep.presentation.numbers import billions, counted, millions, number, rough_duration
+from verydeep.presentation.terminal import show, table_with
+from verydeep.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from verydeep.images.sources.splits import Splits
+    from verydeep.training.cost import TrainingCost
+
+_WORTH_MEASURING = 60.0
+"""Seconds of a training below which nothing is measured."""
+
+_LONG = 3600.0
+"""Seconds from which a smaller training is named too."""
+
+
+def say_cost(splits: "Splits", network: str, recipe: Recipe, **how: Any) -> None:
+    """Say how long a training on a CPU takes, unless it is surely short; of a long one, what --quick would take.
+
+    Raises:
+        ValueError: unusable recipe or images.
+    """
+    from verydeep.machine.runtime import torch_device
+    from verydeep.training.cost import is_surely_short, training_cost
+
+    device = torch_device(how["runtime"].device).type
+    if device != "cpu" or is_surely_short(splits, network, recipe, seconds=_WORTH_MEASURING):
+        return
+    say("measuring a few steps")
+    seconds = training_cost(splits, network, recipe, **how).seconds
+    line = f"about {rough_duration(seconds)} on this CPU at most"
+    if seconds > _LONG and recipe.taken_over is None:
+        small = Recipe(**{name: value for name, value in QUICK.items() if name != "network"})
+        quick = training_cost(splits, QUICK["network"], small, **how).seconds
+        line += f": --quick (crop {small.crop}, quarter width) takes about {rough_duration(quick)}"
+    say(line)
+
+
+def show_dry_run(splits: "Splits", network: str, recipe: Recipe, json_file: Path | None, **how: Any) -> None:
+    """Show images, classes, steps, time and memory of a training, of which nothing is written.
+
+    Raises:
+        ValueError: unusable recipe or images.
+    """
+    from verydeep.training.cost import training_cost
+
+    cost = training_cost(splits, network, recipe, **how)
+    show(cost.to_dict(), json_file, _cost_table(cost))
+
+
+def _cost_table(cost: "TrainingCost") -> Any:
+    table = table_with("What would be trained", left=("", ""), right=())
+    table.show_header = False
+    rows = {
+        "network": f"{cost.network}, crop {cost.crop}, width {cost.width:g}, {millions(cost.parameters)} M parameters",
+        "images": f"{number(cost.training_images)} for training, {number(cost.validation_images)} for validation",
+        "classes": number(cost.classes),
+        "steps": f"{counted(cost.epochs, 'epoch')} of {counted(cost.steps_per_epoch, 'step')} at most",
+        "time": f"about {rough_duration(cost.seconds)} at most, measured on a few images",
+        "memory": f"{billions(cost.memory_bytes)} GB",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table

@@ -1,0 +1,205 @@
+"""Cost of a training before it begins, from a short measurement on the images themselves."""
+
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from timeit import timeit
+from typing import Any
+
+import numpy as np
+import torch
+
+from verydeep.images.crops import TrainingView
+from verydeep.images.loader import DeviceBatch, training_batches
+from verydeep.images.order import batches_per_epoch
+from verydeep.images.quarantine import Quarantine
+from verydeep.images.sources.source import Source
+from verydeep.images.sources.splits import Splits
+from verydeep.images.tolerance import Tolerance
+from verydeep.machine.processes import Processes
+from verydeep.machine.runtime import Execution, Runtime, torch_device
+from verydeep.networks.architecture import Architecture
+from verydeep.networks.arithmetic import FLOAT32_BYTES, describe
+from verydeep.networks.initialisation import initialise
+from verydeep.networks.vgg import VGG
+from verydeep.training.frozen_layers import first_layer_of_steps
+from verydeep.training.job import TrainingJob
+from verydeep.training.learner import Learner, learner_of
+from verydeep.training.precision import with_precision
+from verydeep.training.preparation import freeze_layers
+from verydeep.training.recipe import Recipe
+from verydeep.training.step import descend
+
+_IMAGES_TRIED = 16
+"""Images of a step on a CPU, and of the source: enough, since larger batches gain little there."""
+
+_LARGE, _IMAGES_TRIED_IF_LARGE = 1e9, 4
+"""Multiply-adds of an image from which so few images are tried: 16 of D at crop 224 would take half a minute."""
+
+_STEPS = 2
+"""Steps that are timed, after one that is not."""
+
+_LONG_STEP = 2.0
+"""Seconds of a first step that tell enough, so that no other is taken."""
+
+FORWARD_SHARE = 1 / 3
+"""Forward pass within a step: one of three, the others go backward."""
+
+_COPIES = 3
+"""Copies of the weights: themselves, gradients, momentum."""
+
+_SLOW = 2e9
+"""Multiply-adds a second that every CPU of today does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingCost:
+    """What a training computes, and about how long and with how much memory."""
+
+    network: str
+    crop: int
+    width: float
+    parameters: int
+    classes: int
+    training_images: int
+    validation_images: int
+    steps_per_epoch: int
+    epochs: int
+    """At most; the schedule plateau mostly ends earlier."""
+    seconds: float
+    """At most."""
+    memory_bytes: int
+    """Of the device: measured on CUDA, elsewhere weights, gradients, momentum and activations added up."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a plain dictionary, ready for JSON."""
+        return asdict(self)
+
+
+def is_surely_short(splits: Splits, network: str, recipe: Recipe, *, seconds: float) -> bool:
+    """Return whether every CPU trains this in so many seconds, by arithmetic alone."""
+    architecture = Architecture.of_recipe(
+        asdict(recipe), network=network, classes=len(splits.classes), boxes=splits.regression
+    )
+    macs = describe(architecture).macs / FORWARD_SHARE * len(splits.source("train")) * recipe.epochs
+    return macs < _SLOW * seconds
+
+
+def training_cost(
+    splits: Splits,
+    network: str,
+    recipe: Recipe,
+    *,
+    runtime: Runtime = Runtime(),
+    execution: Execution = Execution(),
+    tolerance: Tolerance = Tolerance(),
+) -> TrainingCost:
+    """Measure a few steps and the loading of a few images, and return what a whole training takes; write nothing.
+
+    Loading and computing add up without workers, otherwise the slower counts. Frozen layers see each of fixed views
+    once (`Recipe.views`).
+
+    Raises:
+        ValueError: unusable recipe or images.
+    """
+    job = TrainingJob(
+        splits=splits,
+        network=network,
+        recipe=recipe,
+        runtime=runtime,
+        execution=execution,
+        tolerance=tolerance,
+        out=Path(),
+        device=torch_device(runtime.device),
+        processes=Processes(),
+    )
+    training, validation = (len(splits.source(split)) for split in ("train", "val"))
+    loading = measured_loading(splits.source("train"), recipe, tolerance)
+    frozen, step, memory = _measured(job)
+    check = FORWARD_SHARE * step
+    if frozen is None:
+        seen = recipe.epochs * sum(
+            count * _one_image(computing, loading, runtime.workers)
+            for count, computing in ((training, step), (validation, check))
+        )
+    else:
+        once = (recipe.views or 0) * training + validation
+        seen = once * _one_image(frozen, loading, runtime.workers)
+        seen += recipe.epochs * (training * step + validation * check)
+    return TrainingCost(
+        network=network,
+        crop=recipe.crop,
+        width=recipe.width,
+        parameters=describe(job.architecture).parameters,
+        classes=len(splits.classes),
+        training_images=training,
+        validation_images=validation,
+        steps_per_epoch=batches_per_epoch(training, recipe.batch),
+        epochs=recipe.epochs,
+        seconds=seen,
+        memory_bytes=memory,
+    )
+
+
+def _one_image(computing: float, loading: float, workers: int) -> float:
+    return max(computing, loading / workers) if workers else computing + loading
+
+
+def measured_step(job: TrainingJob) -> tuple[float, int]:
+    """Return the seconds per image of a step in which all layers are computed, and the bytes that it takes."""
+    _, seconds, memory = _measured(replace(job, recipe=replace(job.recipe, views=None)))
+    return seconds, memory
+
+
+def _measured(job: TrainingJob) -> tuple[float | None, float, int]:
+    """Return seconds per image of frozen layers (None if steps compute all) and of a step, and the step's bytes."""
+    recipe, classes, device = job.recipe, len(job.splits.classes), job.device
+    net = VGG(job.architecture, dropout=recipe.dropout)
+    initialise(net)
+    freeze_layers(net, recipe)
+    learner = learner_of(with_precision(job, net), net)
+    tried = _IMAGES_TRIED if describe(job.architecture).macs < _LARGE else _IMAGES_TRIED_IF_LARGE
+    images = recipe.batch if device.type == "cuda" else min(recipe.batch, tried)
+    inputs = torch.zeros(images, 3, recipe.crop, recipe.crop, device=device).to(memory_format=torch.channels_last)
+    first, frozen = first_layer_of_steps(net), None
+    if first is not None and recipe.views is not None:
+        before = net.layer_names[net.layer_names.index(first) - 1]
+        with torch.no_grad():
+            net.eval()
+            frozen = _seconds(partial(net.activations, inputs, [before])) / images
+            inputs = net.activations(inputs, [before])[before]
+        learner = replace(learner, first=first)
+    numbers = torch.arange(images, device=device)
+    batch = DeviceBatch(inputs, numbers, numbers % classes)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    step = partial(descend, learner, batch, step=0, rate=0.0, usable=[images])
+    return frozen, _seconds(step) / images, _memory(learner, job)
+
+
+def _seconds(work: partial[Any]) -> float:
+    """Return the least seconds of a few calls after a first one, or those of a long first one."""
+    first = timeit(work, number=1)
+    return first if first > _LONG_STEP else min(timeit(work, number=1) for _ in range(_STEPS))
+
+
+def _memory(learner: Learner, job: TrainingJob) -> int:
+    if job.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(job.device)
+    size = describe(job.architecture, batch=learner.micro_batch)
+    return _COPIES * FLOAT32_BYTES * size.parameters + 2 * size.activation_bytes
+
+
+def measured_loading(source: Source, recipe: Recipe, tolerance: Tolerance) -> float:
+    """Return the seconds per image that one process takes to decode and crop."""
+    view = TrainingView(
+        crop=recipe.crop, scale=recipe.side_range, flip=recipe.flip, colour_sd=0.0, colour_components=np.zeros((3, 3))
+    )
+    images = min(len(source), _IMAGES_TRIED)
+    quarantine = Quarantine(len(source), tolerance, split="train")
+    batches = training_batches(source, view, batch=images, epochs=1 + _STEPS, seed=recipe.seed, quarantine=quarantine)
+    with closing(batches):
+        next(batches)
+        return timeit(lambda: list(islice(batches, 1)), number=1) / images
