@@ -57,7 +57,7 @@ def train(
     if dry_run:
         show_dry_run(splits, name, recipe, run.json_file, **how)
         return
-    if not (run.resume or under_torchrun()):
+    if not (run.resume or under_torchrun() or execution.fc_parallel):
         say_cost(splits, name, recipe, **how)
     folder = train_network(splits, network=name, out=run.out, recipe=recipe, resume=run.resume, **how)
     show_training(folder, run.json_file)
