@@ -3,6 +3,8 @@
 import atexit
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.queues
+import os
 import resource
 import signal
 import sys
@@ -67,7 +69,7 @@ def from_workers(make: Callable[[Any], Any], *, workers: int, **options: Any) ->
         DataLoader,
         _Items(make),
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=leave_signals_to_the_main_process,
+        worker_init_fn=_begin_worker,
         **options,
     )
     others = set(multiprocessing.active_children())
@@ -83,15 +85,13 @@ def from_workers(make: Callable[[Any], Any], *, workers: int, **options: Any) ->
                 item = next(items)
             except StopIteration:
                 return
-            except (RuntimeError, OSError, EOFError) as error:
+            except (RuntimeError, OSError, EOFError):
                 # Data that a dead worker has half sent fails in many ways, and before the worker counts as dead.
                 closed = multiprocessing.connection.wait([worker.sentinel for worker in mine], timeout=1)
                 for worker in mine:
                     if worker.sentinel in closed:
                         worker.join()
                 _check(mine)
-                if "shared memory" in str(error):  # PyTorch's message has a worker's traceback in it
-                    raise WorkerDiedError(f"a loader worker failed: {_HINTS[signal.SIGBUS]}") from error
                 raise
             yield item
     finally:
@@ -115,6 +115,20 @@ def _started(loader: Callable[..., Any], workers: int, others: set[Any]) -> Iter
     finally:
         sys.unraisablehook = told
     return iter(loader(num_workers=0))
+
+
+def _begin_worker(number: int) -> None:
+    """Prepare a worker: signals are not for it, and it dies where it cannot send an item, which Python would drop."""
+    leave_signals_to_the_main_process(number)
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_unsent)  # type: ignore[attr-defined]
+
+
+def _unsent(error: Exception, _item: Any) -> None:
+    """Die as of shared memory that ends while it is written to, where that is why; the main process says it."""
+    if "shared memory" in str(error):
+        signal.pthread_kill(threading.get_ident(), signal.SIGBUS)
+    say(one_line(error))
+    os._exit(1)
 
 
 def _possible(workers: int) -> int:
