@@ -170,7 +170,7 @@ def test_one_bad_image_in_eight_spoils_no_other(client, battery, figure):
     figure(25, "isolation", f"1 bad image in 8, {rounds} rounds: only it fails, the others as if alone")
 
 
-def test_rude_clients_leave_nothing(run, battery, figure):
+def test_rude_clients_leave_nothing(run, battery, figure, caplog):
     count = 3000 if battery else 60
     with serving(service_of(run)) as client:
         for number in range(count // 5):
@@ -181,10 +181,10 @@ def test_rude_clients_leave_nothing(run, battery, figure):
         state = client.server.server_state
         wait_until(lambda: not state.tasks and not state.connections)
         assert resident() - before < GROWTH
-        figures = client.get("/metrics").text
-        assert "verydeep_queue_images 0.0" in figures
-        assert "verydeep_bodies_bytes 0.0" in figures
+        for what in ("queue_images", "bodies_bytes"):
+            wait_until(lambda left=f"verydeep_{what} 0.0": left in client.get("/metrics").text)
         assert client.post("/v1/predict", content=encoded()).status_code == 200
+    assert not [record for record in caplog.records if record.name == "asyncio"]
     figure(24, "rude clients", f"{count:,} that leave at any point: no task, connection or byte is left of them")
 
 

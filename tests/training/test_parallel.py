@@ -202,12 +202,12 @@ def test_a_batch_that_does_not_fit_is_computed_in_pieces_to_the_same_end(tmp_pat
     assert "pieces" not in capsys.readouterr().err
     forward, shown = VGG.forward, []
 
-    def cramped(net, images, keep=None):
+    def cramped(net, images, keep=None, **more):
         if len(images) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
         if net.training:
             shown.append(len(images))
-        return forward(net, images, keep)
+        return forward(net, images, keep, **more)
 
     monkeypatch.setattr(VGG, "forward", cramped)
     monkeypatch.setattr("verydeep.training.learner.OUT_OF_MEMORY_IS_SURVIVED", ("cpu",))

@@ -119,6 +119,7 @@ class Service:
 
 async def _all_of(answers: Sequence["asyncio.Future[Answer]"], request: Request, seconds: float) -> Predictions:
     everything: asyncio.Future[list[Answer]] = asyncio.gather(*answers)
+    everything.add_done_callback(_looked_at)
     gone: asyncio.Future[None] = asyncio.ensure_future(_client_gone(request))
     both: list[asyncio.Future[Any]] = [everything, gone]
     try:
@@ -131,6 +132,12 @@ async def _all_of(answers: Sequence["asyncio.Future[Answer]"], request: Request,
     finally:
         gone.cancel()
         everything.cancel()
+
+
+def _looked_at(future: "asyncio.Future[Any]") -> None:
+    """Look at how it ended: asyncio would log an ending that nobody waits for, since the client has left."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def _client_gone(request: Request) -> None:
