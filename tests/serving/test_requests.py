@@ -31,6 +31,13 @@ def test_a_prediction_is_that_of_predict(client, model):
     assert answer.json() == json.loads(json.dumps(expected.to_dict()))
 
 
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "application/octet-stream", ""])
+def test_bytes_need_no_type(client, kind):
+    image = encoded(1)
+    typed = client.post("/v1/predict", content=image, headers={"Content-Type": "image/png"})
+    assert client.post("/v1/predict", content=image, headers={"Content-Type": kind}).json() == typed.json()
+
+
 def test_maps_are_of_the_same_pass(client, model):
     image = encoded(2, (37, 100))
     found = client.post("/v1/predict?top=2&maps=1", content=image).json()

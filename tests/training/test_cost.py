@@ -21,8 +21,8 @@ HOW = {"runtime": Runtime(), "execution": Execution(), "tolerance": Tolerance()}
         # 2 epochs: 10 images at 3 + 0.5 s, 6 at a third of 3 + 0.5 s
         (None, None, 0, 2 * (10 * 3.5 + 6 * 1.5)),
         (None, None, 2, 2 * (10 * 3 + 6 * 1)),
-        # 4 views of 10 images and 6 others once at 2 + 0.5 s; then 2 epochs without loading
-        (2.0, 4, 0, 46 * 2.5 + 2 * (10 * 3 + 6 * 1)),
+        # the 2 of 4 views that 2 epochs show of 10 images, and 6 others, at 2 + 0.5 s; then 2 epochs without loading
+        (2.0, 4, 0, 26 * 2.5 + 2 * (10 * 3 + 6 * 1)),
     ],
 )
 def test_seconds_add_up(monkeypatch, frozen, views, workers, seconds):

@@ -108,3 +108,12 @@ def test_with_class_weights_every_class_has_the_same_part_of_the_loss():
     each = -logits.log_softmax(1)[range(10), labels]
     expected = 10 * (each[:8].mean() + each[8:].mean()) / 2
     assert learner._classification(job).loss(logits, batch).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_class_weights_weigh_the_smoothed_loss_of_each_image():
+    logits, labels, weights = torch.randn(5, 3), torch.tensor([0, 2, 2, 1, 0]), torch.tensor([0.5, 2.0, 1.0])
+    log = logits.log_softmax(1)
+    each = -(0.9 * log[range(5), labels] + 0.1 * log.mean(1))
+    batch = DeviceBatch(torch.zeros(5, 3, 32, 32), torch.arange(5), labels)
+    loss = classification(label_smoothing=0.1, class_weights=weights).loss(logits, batch)
+    assert loss.item() == pytest.approx((each * weights[labels]).sum().item(), rel=1e-5)

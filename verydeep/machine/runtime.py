@@ -236,12 +236,14 @@ def _end_now() -> None:
     """End this process and those that it started by multiprocessing, without clearing away."""
     import multiprocessing
 
-    for child in multiprocessing.active_children():
-        child.kill()
-    if sys.stderr.isatty():
-        sys.stderr.write(_SHOW_CURSOR)
-    say("verydeep: stopped")
-    os._exit(128 + signal.SIGINT)
+    try:
+        for child in multiprocessing.active_children():
+            child.kill()
+        if sys.stderr.isatty():
+            sys.stderr.write(_SHOW_CURSOR)
+        say("verydeep: stopped")
+    finally:
+        os._exit(128 + signal.SIGINT)
 
 
 def _unignored(*numbers: signal.Signals) -> tuple[signal.Signals, ...]:

@@ -19,6 +19,9 @@ MULTIPART = "multipart/form-data"
 TOP = 5
 """Classes of an answer unless more or fewer are asked for."""
 
+_ONE_IMAGE = ("", "application/octet-stream", "application/x-www-form-urlencoded")
+"""Types of a body that is an image, beside `image/...`; the last is what `curl --data-binary` says of any file."""
+
 _LONGEST_NAME = 200
 """Characters of an image's name that are repeated in its prediction."""
 
@@ -40,7 +43,7 @@ async def answer_predict(service: Service, request: Request) -> Response:
     """
     choices = _choices(service, request.query_params)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != MULTIPART and kind not in ("", "application/octet-stream") and not kind.startswith("image/"):
+    if kind not in (MULTIPART, *_ONE_IMAGE) and not kind.startswith("image/"):
         message = (
             f"{escaped(kind)[:_LONGEST_NAME]} is no image: send one image's bytes with Content-Type: "
             f"application/octet-stream or image/..., or several as {MULTIPART}"

@@ -125,7 +125,7 @@ def training_cost(
             for count, computing in ((training, step), (validation, check))
         )
     else:
-        once = (recipe.views or 0) * training + validation
+        once = recipe.views_shown * training + validation
         seen = once * _one_image(frozen, loading, runtime.workers)
         seen += recipe.epochs * (training * step + validation * check)
     return TrainingCost(
@@ -170,7 +170,8 @@ def _measured(job: TrainingJob) -> tuple[float | None, float, int]:
             net.eval()
             frozen = _seconds(partial(net.activations, inputs, [before])) / images
             inputs = net.activations(inputs, [before])[before]
-        learner = replace(learner, first=first)
+        learner, images = replace(learner, first=first), recipe.batch  # mostly weights move, whatever the batch
+        inputs = inputs[:1].expand(images, *inputs.shape[1:]).contiguous()
     numbers = torch.arange(images, device=device)
     batch = DeviceBatch(inputs, numbers, numbers % classes)
     if device.type == "cuda":

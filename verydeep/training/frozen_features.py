@@ -35,7 +35,11 @@ class FrozenFeatures:
                 if index in (view := self.views[epoch % len(self.views)])
             ]
             positions, labels, features = zip(*found, strict=True) if found else ((), (), (torch.zeros(0),))
-            yield DeviceBatch(torch.stack(features), torch.tensor(positions), torch.tensor(labels)).on(job.device)
+            yield DeviceBatch(
+                torch.stack(features),
+                torch.tensor(positions, dtype=torch.int64),
+                torch.tensor(labels, dtype=torch.int64),
+            ).on(job.device)
 
     def validation_batches(self, device: torch.device) -> Generator[DeviceBatch]:
         """Yield the usable validation images once, in order."""

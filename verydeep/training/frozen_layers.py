@@ -43,7 +43,7 @@ def frozen_features(state: TrainingState, first: str, stop: StopRequest, report:
         TooManyBadImagesError: more images are unusable than is tolerated.
         WorkerDiedError: a process that loads images was killed, say.
     """
-    views: list[dict[int, Tensor]] = [{} for _ in range(state.job.recipe.views or 0)]
+    views: list[dict[int, Tensor]] = [{} for _ in range(state.job.recipe.views_shown)]
     images = len(views) * len(state.job.splits.source("train")) + len(state.validation.source)
     for samples, batch in _viewed(state, len(views)):
         features = _features(state.learner, batch.images, first)

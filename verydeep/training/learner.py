@@ -42,9 +42,10 @@ def classification(*, label_smoothing: float = 0.0, class_weights: Float[Tensor,
     """Return multinomial logistic regression on logits [B, classes], the classes weighted or all alike."""
 
     def loss(logits: Float[Tensor, "B K"], batch: DeviceBatch) -> Tensor:
-        return F.cross_entropy(
-            logits, batch.labels, weight=class_weights, reduction="sum", label_smoothing=label_smoothing
-        )
+        if class_weights is None:
+            return F.cross_entropy(logits, batch.labels, reduction="sum", label_smoothing=label_smoothing)
+        of_images = F.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=label_smoothing)
+        return (of_images * class_weights[batch.labels]).sum()
 
     def wrong(logits: Float[Tensor, "B K"], batch: DeviceBatch) -> Tensor:
         return logits.argmax(1) != batch.labels
@@ -154,7 +155,7 @@ def _classification(job: TrainingJob) -> Objective:
     if job.recipe.class_weights:
         source = job.splits.source("train")
         images = torch.bincount(torch.tensor(source.labels), minlength=len(source.classes))
-        weights = (len(source) / (len(source.classes) * images.clamp(min=1))).to(job.device)
+        weights = (len(source) / (images.count_nonzero() * images.clamp(min=1))).to(job.device)
     return classification(label_smoothing=job.recipe.label_smoothing, class_weights=weights)
 
 

@@ -109,7 +109,7 @@ def _splits(source: str | Splits, held_out: float | None) -> Splits:
 def _train(job: TrainingJob) -> None:
     state, lines = prepare(job)
     step, total, first = state.progress.step, job.recipe.epochs * state.steps_per_epoch, job.processes.first
-    with stop_request(_ANSWER) as stop, ExitStack() as stack:
+    with stop_request(_ANSWER if first else None) as stop, ExitStack() as stack:
         lines = _pass_frozen_layers(state, stop, lines)
         report = stack.enter_context(reporting(f"train {job.network}", total, done=step, quiet=not first))
         plot = stack.enter_context(closing(Curves(job.out, first_step=step, on=first)))
@@ -132,7 +132,7 @@ def _pass_frozen_layers(state: TrainingState, stop: StopRequest, lines: list[str
     first, job = first_layer_of_steps(state.learner.net), state.job
     if first is None or job.recipe.views is None or job.processes.several:
         return lines
-    images = job.recipe.views * len(job.splits.source("train")) + len(state.validation.source)
+    images = job.recipe.views_shown * len(job.splits.source("train")) + len(state.validation.source)
     with reporting("frozen layers", images) as report:
         state.bad_images.say = state.bad_validation.say = report.say
         report.say_all(lines)

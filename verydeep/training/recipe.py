@@ -195,6 +195,11 @@ class Recipe:
         return self.finetune or self.weights
 
     @property
+    def views_shown(self) -> int:
+        """How many fixed views of each image the epochs show; 0 where every epoch has views of its own."""
+        return min(self.views or 0, self.epochs)
+
+    @property
     def side_range(self) -> tuple[int, int]:
         """The least and the greatest S, in pixels at this crop."""
         low, high = (scale_in_pixels(scale, self.crop) for scale in scale_range(self.scale))

@@ -71,5 +71,5 @@ def _about_models(end: TrainingEnd) -> str:
         return f"{end.run} is the network after the last epoch, which is the best."
     return (
         f"{end.run} is the network after the last epoch, as in the paper; {end.run}/{BEST} is the one with the lowest "
-        "validation error, and both can be evaluated, exported and predict."
+        "validation error; evaluate, export and predict take both."
     )
