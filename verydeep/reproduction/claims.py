@@ -10,7 +10,7 @@ from verydeep.reproduction.paper_tables import Entry, one_scale, several_scales
 from verydeep.reproduction.trainings import JITTER, SCALES, TRAININGS, TWO_BEST, GridTraining, last_stages
 
 MARGIN = 2.0
-"""Percentage points up to which errors count as alike; five seeds and 3,925 images mostly tell that (docs/VERDICTS.md)."""
+"""Percentage points up to which errors count as alike; 5 seeds and 3,925 images mostly tell it (docs/VERDICTS.md)."""
 
 Kind = Literal["less", "no_more", "alike"]
 
