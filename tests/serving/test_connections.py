@@ -63,6 +63,11 @@ def test_a_body_that_stops_is_answered_408(client):
     assert error_of(answers_to(client, chunked)) == (408, "slow_body")
 
 
+def test_a_length_beside_chunks_reserves_nothing_and_is_answered_400(client):
+    both = HEAD + b"Connection: close\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    assert error_of(answers_to(client, both))[0] == 400
+
+
 def test_a_head_that_stops_is_answered_408_and_silence_is_closed(client):
     assert error_of(answers_to(client, b"POST /v1/pre")) == (408, "slow_head")
     assert answers_to(client, b"") == b""

@@ -48,6 +48,8 @@ def test_figures_are_prometheus_text(client):
     client.post("/v1/predict", content=encoded())
     client.post("/v1/predict", content=b"bad")
     client.get("/" + "x" * 100)
+    name = client.get("/v1/model").json()["name"]
+    client.get(f"/v2/models/{name}")
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     samples = [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
@@ -55,6 +57,7 @@ def test_figures_are_prometheus_text(client):
     assert values["http_requests_total", "/v1/predict", "200", "POST"] >= 1
     assert values["http_requests_total", "/v1/predict", "422", "POST"] >= 1
     assert values["http_requests_total", "404", "GET", "other"] >= 1
+    assert values["http_requests_total", "/v2/models/{name}", "200", "GET"] >= 1
     assert values["verydeep_images_total", "predicted"] >= 1
     assert values["verydeep_images_total", "refused"] >= 1
     assert values["verydeep_queue_images",] == values["verydeep_bodies_bytes",] == 0

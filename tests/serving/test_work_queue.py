@@ -89,6 +89,7 @@ def test_a_batch_that_fails_is_computed_one_by_one():
         for answer in spoilt:
             checked_error(answer.result(), 500, "internal")
         assert [len(batch) for batch in gate.batches[1:]] == [2, 1, 1]
+        assert service.queue.seconds == 0
         assert client.post("/v1/predict", content=encoded(size=(32, 32))).status_code == 200
 
 

@@ -79,7 +79,7 @@ def _notes_on(listening: Listening, access: Access) -> list[str]:
 
 def _name(run: Path) -> str:
     """Return the name of a folder, that of a file without its ending, or the last part of `hub:OWNER/NAME`."""
-    return _as_name(run.stem if run.is_file() else run.resolve().name if run.exists() else run.name)
+    return _as_name(run.stem if run.is_file() else run.resolve().name if run.exists() else run.name.rpartition(":")[2])
 
 
 def _as_name(text: str) -> str:

@@ -156,8 +156,7 @@ def _observed(app: ASGIApp, service: Service, paths: set[str]) -> ASGIApp:
 
 def _path_label(path: str, name: str, paths: set[str]) -> str:
     """Return the path as figures have it: whatever else is asked for must not fill the memory."""
-    known = path.replace(f"/v2/models/{name}", "/v2/models/{name}", 1)
-    return known if known in paths else "other"
+    return path.replace(f"/v2/models/{name}", "/v2/models/{name}", 1) if path in paths else "other"
 
 
 def _request_id(scope: Scope) -> str:

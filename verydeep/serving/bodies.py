@@ -72,6 +72,8 @@ def _announced(request: Request, most: int) -> int:
     said = request.headers.get("content-length")
     if said is None:
         return most
+    if "transfer-encoding" in request.headers:  # the length would be reserved, and the chunks taken
+        raise bad_request("a body has a Content-Length or a Transfer-Encoding, not both")
     if not (said.isascii() and said.isdigit() and len(said) < 20):
         raise bad_request("Content-Length is not a number of bytes")
     if int(said) > most:

@@ -115,7 +115,7 @@ def _server_for(service: Service) -> uvicorn.Server:
         http=partial(_TimedConnection, seconds=limits.body_seconds),  # type: ignore[arg-type]
         ws="none",
         loop="asyncio",
-        log_level="warning",
+        log_level="error",
         access_log=False,
         server_header=False,
         backlog=_BACKLOG,

@@ -191,11 +191,12 @@ class WorkQueue:
         answers: Sequence[Answer | Exception]
         try:
             answers = await self._in(self._computer, self._model.predict, images, [job.wanted for job in batch])
+            self._note(len(batch), time.monotonic() - began)
         except Exception as error:
+            self._being_computed = 0.0
             if len(batch) > 1:
                 return False
             answers = [error]
-        self._note(len(batch), time.monotonic() - began)
         for job, answer in zip(batch, answers, strict=True):
             _settle(job, answer)
             self._leave(job)
