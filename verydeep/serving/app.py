@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from verydeep.serving.answers import json_answer
-from verydeep.serving.inference_protocol import inference_routes
+from verydeep.serving.inference_protocol import BINARY_LENGTH, inference_routes
 from verydeep.serving.metrics import CONTENT_TYPE
 from verydeep.serving.openapi import openapi
 from verydeep.serving.page_requests import answer_form, answer_page
@@ -45,8 +45,8 @@ def application(service: Service) -> ASGIApp:
         CORSMiddleware,
         allow_origins=service.access.allow_origin,
         allow_methods=["GET", "POST"],
-        allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
-        expose_headers=["X-Request-ID", "Retry-After"],
+        allow_headers=["Authorization", "Content-Type", BINARY_LENGTH, "X-API-Key", "X-Request-ID"],
+        expose_headers=[BINARY_LENGTH, "X-Request-ID", "Retry-After"],
     )
 
     @asynccontextmanager

@@ -25,7 +25,8 @@ from verydeep.serving.served_model import Wanted
 from verydeep.serving.service import Service
 from verydeep.version import __version__
 
-_HEADER = "Inference-Header-Content-Length"
+BINARY_LENGTH = "Inference-Header-Content-Length"
+"""Header that says where JSON ends and binary tensors begin."""
 
 _INPUT = "images"
 
@@ -112,7 +113,7 @@ def _metadata(service: Service) -> dict[str, Any]:
 
 async def _infer(service: Service, request: Request) -> Response:
     async with service.bodies.body(request) as body:
-        said, rest = _parsed(body, request.headers.get(_HEADER))
+        said, rest = _parsed(body, request.headers.get(BINARY_LENGTH))
         images = _images(said, rest, service.limits.max_images)
         asked = _outputs(said, ("classes", service.model.numbers))
         top = checked_top(str(said.parameters.get("top", TOP)))
@@ -130,7 +131,7 @@ def _parsed(body: bytes, header: str | None) -> tuple[_Inference, memoryview]:
     length = len(body)
     if header is not None:
         if not (header.isascii() and header.isdigit() and len(header) < 20 and int(header) <= length):
-            raise bad_request(f"{_HEADER} is not a number of bytes of the body")
+            raise bad_request(f"{BINARY_LENGTH} is not a number of bytes of the body")
         length = int(header)
     head = body[:length]
     if sum(map(head.count, (b"[", b"{", b",", b":"))) > _MOST_VALUES:
@@ -239,7 +240,7 @@ def _response(
     if not any(as_binary for _, as_binary in asked):
         return json_answer(body)
     head = json_text(body).encode(errors="backslashreplace")
-    return Response(head + binary, headers={_HEADER: str(len(head))}, media_type="application/octet-stream")
+    return Response(head + binary, headers={BINARY_LENGTH: str(len(head))}, media_type="application/octet-stream")
 
 
 def _tensor(values: Sequence[str | float]) -> bytes:
