@@ -18,7 +18,7 @@ from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.studies import recipe_on_part
 from verydeep.reproduction.training_task import has_ended
 from verydeep.reproduction.trainings import GridTraining
-from verydeep.training.cost import FORWARD_SHARE, measured_loading, measured_step
+from verydeep.training.cost import FORWARD_SHARE, measured_loading, measured_step, seconds_per_image
 from verydeep.training.job import TrainingJob
 from verydeep.training.recipe import Recipe
 
@@ -96,7 +96,7 @@ def estimates(
 
 def _epoch(splits: Splits, training: GridTraining, computing: float, loading: float, workers: int) -> float:
     """Return the seconds of an epoch, given those that an image takes to be computed and to be loaded."""
-    image = max(computing, loading / workers) if workers else computing + loading
+    image = seconds_per_image(computing, loading, workers)
     check = FORWARD_SHARE * computing + loading / max(1, workers)
     return len(splits.source("train")) / training.one_in * image + len(splits.source("val")) * check
 

@@ -14,13 +14,19 @@ def has_learned(wrong: Bool[np.ndarray, " N"], guessing: float) -> bool:
     return bool(wilson_interval(wrong)[1] < guessing)
 
 
+def learned_tests(wrong: Outcomes, guessing: float) -> set[str]:
+    """Return the tests whose networks learned, with every seed."""
+    return {name for name, of_seeds in wrong.items() if all(has_learned(one, guessing) for one in of_seeds)}
+
+
+def finished_tests(tests: Collection[str], unfinished: Collection[str]) -> set[str]:
+    """Return the tests of which no training is in `unfinished`."""
+    return {name for name in tests if not set(trainings_of(name)) & set(unfinished)}
+
+
 def fair_tests(wrong: Outcomes, *, guessing: float, unfinished: Collection[str]) -> set[str]:
     """Return the tests of which every network learned, with every seed, and none is in `unfinished`."""
-    return {
-        name
-        for name, of_seeds in wrong.items()
-        if not set(trainings_of(name)) & set(unfinished) and all(has_learned(one, guessing) for one in of_seeds)
-    }
+    return finished_tests(learned_tests(wrong, guessing), unfinished)
 
 
 def with_descendants(cut_off: Collection[str], starts: Mapping[str, str | None]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ import numpy as np
 from verydeep.presentation.numbers import plural
 from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimPart, Kind, compared_tests
 from verydeep.reproduction.contrasts import Contrasts, Estimate, Outcomes, Weights, trainings_of, weights_of_difference
-from verydeep.reproduction.fair_tests import fair_tests
+from verydeep.reproduction.fair_tests import finished_tests, learned_tests
 from verydeep.reproduction.paper_tables import is_test
 from verydeep.statistics import CONFIDENCE
 
@@ -148,8 +148,8 @@ def findings(
     """
     _check(outcomes, margin)
     trainings = sorted({name for test in outcomes for name in trainings_of(test)})
-    learned = fair_tests(outcomes, guessing=guessing, unfinished=())
-    contrasts = Contrasts(outcomes, pooled=fair_tests(outcomes, guessing=guessing, unfinished=unfinished))
+    learned = learned_tests(outcomes, guessing)
+    contrasts = Contrasts(outcomes, pooled=finished_tests(learned, unfinished))
     compared = [
         [one for part in claim.parts if (one := _comparison(part, trainings, outcomes, learned, unfinished))]
         for claim in claims

@@ -121,12 +121,12 @@ def training_cost(
     check = FORWARD_SHARE * step
     if frozen is None:
         seen = recipe.epochs * sum(
-            count * _one_image(computing, loading, runtime.workers)
+            count * seconds_per_image(computing, loading, runtime.workers)
             for count, computing in ((training, step), (validation, check))
         )
     else:
         once = recipe.views_shown * training + validation
-        seen = once * _one_image(frozen, loading, runtime.workers)
+        seen = once * seconds_per_image(frozen, loading, runtime.workers)
         seen += recipe.epochs * (training * step + validation * check)
     return TrainingCost(
         network=network,
@@ -143,7 +143,8 @@ def training_cost(
     )
 
 
-def _one_image(computing: float, loading: float, workers: int) -> float:
+def seconds_per_image(computing: float, loading: float, workers: int) -> float:
+    """Return the seconds of an image: with workers those of the slower of computing and loading, else of both."""
     return max(computing, loading / workers) if workers else computing + loading
 
 
