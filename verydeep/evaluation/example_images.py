@@ -9,10 +9,10 @@ from jaxtyping import Int
 from verydeep.evaluation.metrics import misclassified
 from verydeep.evaluation.results import Evaluation, TestedImages
 from verydeep.evaluation.score_maps import (
-    colours,
     data_address,
     fitted,
     image_at_scale,
+    legend,
     overlay,
     positions_of,
     posterior_map,
@@ -36,8 +36,6 @@ _FEWEST_POSITIONS = 9
 
 _SEED = 0
 """Seed of the choice of right images."""
-
-_LEGEND_STEPS = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +116,6 @@ def examples(evaluation: Evaluation, source: Source, model: Model) -> Examples:
             drawn.append(_mapped(images, index, model, image_at_scale(source, positions[index], side), grid))
             report.advance()
     shown = tuple(one for one in drawn if math.prod(one.positions) >= _FEWEST_POSITIONS)
-    stops = colours(np.linspace(0, 1, _LEGEND_STEPS)).tolist()
     return Examples(
         wrong=tuple(_example(images, index, thumbnail(source, positions[index])) for index in wrong),
         mapped=shown,
@@ -127,7 +124,7 @@ def examples(evaluation: Evaluation, source: Source, model: Model) -> Examples:
         scale=scale,
         side=side,
         crop=crop,
-        legend=", ".join(f"rgb({red} {green} {blue})" for red, green, blue in stops),
+        legend=legend(),
     )
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from verydeep.evaluation.dense import score_map
 from verydeep.evaluation.pixel_limits import largest_image
-from verydeep.images.decode import Pixels, decode, decode_for
+from verydeep.images.decode import Pixels, Size, decode, decode_for
 from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import LARGEST_MAX_PIXELS
 from verydeep.images.views import rescale
@@ -24,6 +24,8 @@ _COLOUR_MAP = "viridis"
 
 OPACITY = 0.6
 """Opacity of the colours over the image, which is grey below them: so no colour is the image's own."""
+
+_LEGEND_STEPS = 9
 
 _LUMA = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in the grey of an image (ITU-R BT.601, as in JPEG)."""
@@ -66,19 +68,31 @@ def overlay(
         ValueError: the map of such an image has another shape.
     """
     height, width = image.shape[:2]
-    expected = tuple(positions_along(side, crop // DOWNSAMPLING, grid) for side in (height, width))
+    values = interpolated(class_map, (height, width), crop=crop, grid=grid)
+    grey = (image @ np.array(_LUMA))[:, :, None]
+    mixed = OPACITY * colours(values).astype(float) + (1 - OPACITY) * grey
+    return mixed.round().astype(np.uint8)
+
+
+def interpolated(
+    class_map: Float[np.ndarray, "h w"], size: Size, *, crop: int, grid: PoolingGrid = "centred"
+) -> Float[np.ndarray, "H W"]:
+    """Return the value of a score map at every pixel of an image of this size, as `overlay` places and interpolates it.
+
+    Raises:
+        ValueError: the map of such an image has another shape.
+    """
+    height, width = size
+    expected = tuple(positions_along(side, crop // DOWNSAMPLING, grid) for side in size)
     if class_map.shape != expected:
         raise ValueError(
             f"at a crop of {crop} the map of an image of {height} x {width} has the shape {expected}, "
             f"not {class_map.shape}"
         )
     rows, columns = (
-        _shares(side, length, first_pixel(side, grid) + crop / 2)
-        for side, length in zip((height, width), expected, strict=True)
+        _shares(side, length, first_pixel(side, grid) + crop / 2) for side, length in zip(size, expected, strict=True)
     )
-    grey = (image @ np.array(_LUMA))[:, :, None]
-    mixed = OPACITY * colours(rows @ class_map @ columns.T).astype(float) + (1 - OPACITY) * grey
-    return mixed.round().astype(np.uint8)
+    return rows @ class_map @ columns.T
 
 
 def colours(values: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"]:
@@ -86,6 +100,12 @@ def colours(values: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"
     from matplotlib import colormaps
 
     return np.asarray(colormaps[_COLOUR_MAP](np.asarray(values, dtype=float), bytes=True))[..., :3]
+
+
+def legend() -> str:
+    """Return the colours from 0 to 1 as CSS writes the stops of a gradient: `rgb(68 1 84), ...`."""
+    stops = colours(np.linspace(0, 1, _LEGEND_STEPS)).tolist()
+    return ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in stops)
 
 
 def _shares(side: int, positions: int, first_centre: float) -> Float[np.ndarray, "side positions"]:
@@ -96,7 +116,7 @@ def _shares(side: int, positions: int, first_centre: float) -> Float[np.ndarray,
 
 
 _LONGER_SIDE = 224
-"""Pixels, at most."""
+"""Pixels of a picture on a page, at most, where many stand side by side."""
 
 _QUALITY = 88
 """JPEG quality; at the usual 75 enlarged pixels have halos."""
@@ -139,12 +159,12 @@ def thumbnail(source: Source, index: int) -> Pixels:
     return fitted(decode(sample.data, sample.id, max_pixels=LARGEST_MAX_PIXELS))
 
 
-def fitted(image: Pixels) -> Pixels:
-    """Shrink an image to sides of at most 224 pixels; enlarge a small one so that each pixel becomes a square."""
+def fitted(image: Pixels, longer_side: int = _LONGER_SIDE) -> Pixels:
+    """Shrink an image to sides of at most `longer_side`; enlarge a small one so that each pixel becomes a square."""
     longer, shorter = max(image.shape[:2]), min(image.shape[:2])
-    if longer > _LONGER_SIDE:
-        return rescale(image, max(1, _LONGER_SIDE * shorter // longer))
-    factor = _LONGER_SIDE // longer
+    if longer > longer_side:
+        return rescale(image, max(1, longer_side * shorter // longer))
+    factor = longer_side // longer
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
