@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, UnknownOptionError
+from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError, UnknownCommandError, UnusedCliTokensError
 
 from verydeep.commands.compare import compare
 from verydeep.commands.describe import describe
@@ -18,7 +18,14 @@ from verydeep.commands.findings import findings
 from verydeep.commands.import_weights import import_
 from verydeep.commands.localise import localise
 from verydeep.commands.options import EVERY_OPTION, expand_home, options_file, refuse_fractions, split_lists
-from verydeep.commands.other_tools import known_here_as
+from verydeep.commands.other_tools import (
+    display_name,
+    known_here_as,
+    known_value,
+    known_verb,
+    names_of,
+    refuse_unknown_options,
+)
 from verydeep.commands.outputs import refuse_overwriting
 from verydeep.commands.predict import predict
 from verydeep.commands.push import push
@@ -74,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 follow_from_start,
                 split_lists,
                 refuse_fractions,
+                refuse_unknown_options,
                 refuse_overwriting,
             )
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
@@ -97,7 +105,7 @@ def _explain(error: Exception, tokens: Sequence[str]) -> int:
         case Stopped():
             status = error.exit_code
         case CycloptsError():
-            status, message = WRONG_USE, f"{_of_command_line(error, message, tokens)} (see verydeep --help)"
+            status, message = WRONG_USE, _of_command_line(error, message, tokens)
         case OSError() if error.errno is not None and error.filename is not None:
             status, message = _of_system(error, tokens)
         case TooManyBadImagesError() | OSError() | RuntimeError():
@@ -112,15 +120,31 @@ def _explain(error: Exception, tokens: Sequence[str]) -> int:
 
 
 def _of_command_line(error: CycloptsError, message: str, tokens: Sequence[str]) -> str:
-    """Return the message for wrong use: options of other tools by their names here, and choices as a list."""
-    if isinstance(error, UnknownOptionError):
-        verb = app
-        for word in error.command_chain or ():
-            verb = verb[word]
-        options = [name for argument in verb.assemble_argument_collection() for name in argument.names]
-        return known_here_as(options, tokens) or message
+    """Return the message for wrong use: words of other tools by their names here, and choices as a list."""
+    chain = tuple(error.command_chain or ())
+    unused = error.unused_tokens or ()
+    known = None
+    if isinstance(error, UnknownCommandError) and unused:
+        known = known_verb(unused[0])
+    elif chain:
+        known = known_here_as(names_of(_verb(chain).assemble_argument_collection()), tokens[len(chain) :])
+    if known is None and isinstance(error, CoercionError) and error.token and error.argument:
+        known = known_value(error.argument.name, error.token.value)
+    if known is None and isinstance(error, MissingArgumentError) and error.argument and not error.argument.tokens:
+        known = f"{' '.join(chain)} needs {display_name(error.argument)}"
+    if known is None and isinstance(error, UnusedCliTokensError) and unused:
+        known = f"{unused[0]} is a word too many: {tokens[tokens.index(unused[0]) - 1]} takes no value"
     choices = re.sub(r"Literal\[([^]]*)\]\|?", r"\1, ", message.partition(" into ")[2]).rstrip(", .")
-    return f"{message.partition(' into ')[0]}: choose one of {choices}" if "Literal[" in message else message
+    if choices and "Literal[" in message:
+        message = f"{message.partition(' into ')[0]}: choose one of {choices}"
+    return f"{known or message} (see {' '.join(('verydeep', *chain))} --help)"
+
+
+def _verb(chain: Sequence[str]) -> App:
+    verb = app
+    for word in chain:
+        verb = verb[word]
+    return verb
 
 
 def _of_system(error: OSError, tokens: Sequence[str]) -> tuple[int, str]:

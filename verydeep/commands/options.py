@@ -178,7 +178,7 @@ class PredictionOutputs:
 
 def _option_name(field: str) -> str:
     """Name the option of a field; some are given one by one: --classifier RUN --classifier RUN."""
-    return {"classifiers": "classifier", "studies": "study"}.get(field, field)
+    return {"classifiers": "classifier", "studies": "study"}.get(field, field.replace("_", "-"))
 
 
 def _recipe_option(field: str) -> str:

@@ -1,6 +1,5 @@
 """The common part of verbs that predict: images as arguments, predictions written and shown, notes beside them."""
 
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from verydeep.commands.options import PredictionOutputs, TestOutputs
-from verydeep.commands.other_tools import known_here_as
 from verydeep.machine.errors import say
 from verydeep.machine.processes import rank_of_environment, under_torchrun
 from verydeep.presentation.terminal import show
@@ -38,17 +36,14 @@ def images_asked_for(images: Sequence[Path], outputs: PredictionOutputs) -> "Sou
     """Return the images that a command line names, after checking that their predictions can be written.
 
     Raises:
-        ValueError: no images, an unknown option among them, or files that cannot be written.
+        ValueError: no images, an address among them, or files that cannot be written.
     """
-    from verydeep.images.sources.given import STANDARD_INPUT, given_images
+    from verydeep.images.sources.given import given_images
     from verydeep.prediction.files import check_kind
 
     if not images:
         raise ValueError("name one or more images, or folders of them")
     for image in images:
-        if str(image).startswith("-") and str(image) != STANDARD_INPUT and not os.path.lexists(image):
-            other = known_here_as(("--top", "--out", "--workers", "--device"), [str(image)])
-            raise ValueError(other or f"unknown option {image}, and there is no file of that name")
         if address := re.fullmatch(r"(https?|ftp|s3):/+(.+)", str(image)):
             raise ValueError(f"{address[1]}://{address[2]} is an address: download the image, and name its file")
     if outputs.out is not None:
