@@ -13,7 +13,7 @@ from scipy import stats
 from verydeep import findings
 from verydeep.cli import main
 from verydeep.reproduction.claims import CLAIMS
-from verydeep.reproduction.detectable import Assumed, _image_variance, detectable
+from verydeep.reproduction.detectable import LATENT, Assumed, _image_variance, detectable
 from verydeep.reproduction.dry_run import _assumed_from
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.stored_tests import file_of_test
@@ -23,13 +23,17 @@ SEVEN = Grid(only=QUICK, tables=(3,))
 REPORTS, UNLIKELY = 40, 1e-3
 
 
-@pytest.fixture(scope="module")
-def simulator():
-    file = Path(__file__).parents[2] / "benchmarks" / "verdicts.py"
-    spec = importlib.util.spec_from_file_location("verdicts", file)
+def benchmark(name):
+    file = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def simulator():
+    return benchmark("verdicts")
 
 
 def plan_of(grid, seeds, **assumed):
@@ -148,3 +152,12 @@ def test_a_plan_says_what_one_seed_cannot_tell(tmp_path, capsys):
     assert f"from – {points['3']:.1f} {points['5']:.1f} {points['10']:.1f}" in shown
     assert plan["seconds"]["10"] == pytest.approx(10 * plan["seconds"]["1"])
     assert plan["seconds"]["1"] == pytest.approx(sum(one["seconds"] for one in plan["trainings"]))
+
+
+def test_shares_of_the_latent_variance_are_found_again(simulator):
+    tests = [entry.name for entry in SEVEN.entries if entry.name[0] in "AD"]
+    sampled = simulator.outcomes(
+        simulator.Truth(name="equal"), tests, seeds=3, images=20_000, rng=np.random.default_rng(0)
+    )
+    found = benchmark("latent_shares").shares(sampled, draws=2)
+    assert {name: share for name, (share, _, _) in found.items()} == pytest.approx(LATENT, abs=0.01)
