@@ -4,7 +4,8 @@
 
 Every image has a latent difficulty; a network errs on it where difficulty, the network's own view of the image, that of
 one training and that of one protocol together fall below a threshold, which sets the error. Each training's error is
-sampled around its network's. A report with a verdict that is not true of the networks counts once as false.
+sampled around its network's. A report with a verdict that is not true of the networks counts once as false; reports
+with one 'of these trained networks' that is not true of those are counted apart.
 
 Report number 17 of a setting is always the same one. FILE gets a line for every block of reports; the same command goes
 on where it stopped, with more `--reports` too, and several may write into one file. Lines that other rules of verdicts
@@ -79,8 +80,11 @@ class Truth:
         return ERROR + sum(own) / len(own) + self.shift.get(protocol, 0.0) + self.shift.get(test, 0.0) + fused
 
 
-def outcomes(truth: Truth, tests: list[str], *, seeds: int, images: int, rng: np.random.Generator) -> dict:
-    """Sample which images every test gets wrong: `[seeds, N]` by its name."""
+def outcomes(truth: Truth, tests: list[str], *, seeds: int, images: int, rng: np.random.Generator) -> tuple[dict, dict]:
+    """Sample which images every test gets wrong, `[seeds, N]` by its name, and how often it would err on others.
+
+    The latter is in percent, mean over the trainings with these seeds.
+    """
     trainings = sorted({name for test in tests for name in test.split(" ")[0].split("+")})
     normal = rng.standard_normal
     difficulty = np.sqrt(IMAGE) * normal(images, dtype=np.float32)
@@ -96,7 +100,7 @@ def outcomes(truth: Truth, tests: list[str], *, seeds: int, images: int, rng: np
         shares = np.sqrt(truth.from_a) * common + np.sqrt(truth.of_line) * of_lines[TRAININGS_BY_NAME[name].label]
         sd = truth.own_sd.get(name, truth.sd * truth.more_sd.get(name, 1.0))
         offset[name] = sd * (shares + np.sqrt(own_share) * normal(seeds))
-    found = {}
+    found, errors = {}, {}
     for test in tests:
         names, protocol = test.split(" ")[0].split("+"), test.split(" ", 1)[1]
         shared = sum(latent[name][0] for name in names) / len(names)
@@ -104,22 +108,23 @@ def outcomes(truth: Truth, tests: list[str], *, seeds: int, images: int, rng: np
         of_protocol = np.sqrt(PROTOCOL) * normal((seeds, images), dtype=np.float32)
         error = truth.error(test) + sum(offset[name] for name in names) / len(names) + of_protocols[protocol]
         sd = np.sqrt(IMAGE + NETWORK / len(names) + SEED + PROTOCOL)
-        threshold = sd * ndtri(np.clip(error, 0.5, 99.5) / 100).astype(np.float32)
-        found[test] = shared + of_seeds + of_protocol < threshold[:, None]
-    return found
+        error = np.clip(error, 0.5, 99.5)
+        threshold = sd * ndtri(error / 100).astype(np.float32)
+        found[test], errors[test] = shared + of_seeds + of_protocol < threshold[:, None], float(error.mean())
+    return found, errors
 
 
-def false_verdicts(truth: Truth, told, trainings: list[str], tests: set[str]) -> list[str]:
-    """Return the parts whose verdict is not true of the networks."""
+def false_verdicts(errors: Mapping[str, float], told, trainings: list[str], *, of: str) -> list[str]:
+    """Return the parts whose verdict of the `networks`, or of those `trained`, is not true of the tests' errors."""
     parts = {part.id: part for claim in CLAIMS for part in claim.parts}
     wrong = []
-    for part in (part for finding in told for part in finding.parts if part.networks):
-        first, second = compared_tests(parts[part.id], trainings, tests)
-        gap = sum(w * truth.error(test) for test, w in first.items())
-        gap -= sum(w * truth.error(test) for test, w in second.items())
+    for part in (part for finding in told for part in finding.parts if getattr(part, of)):
+        first, second = compared_tests(parts[part.id], trainings, errors)
+        gap = sum(w * errors[test] for test, w in first.items()) - sum(w * errors[test] for test, w in second.items())
+        verdict = getattr(part, of).verdict
         holds = {"less": gap < -1e-9, "no_more": gap < MARGIN - 1e-9, "alike": abs(gap) < MARGIN - 1e-9}[part.kind]
         opposite = {"less": gap > 1e-9, "no_more": gap > MARGIN + 1e-9, "alike": abs(gap) > MARGIN + 1e-9}[part.kind]
-        if (part.networks.verdict == "holds" and not holds) or (part.networks.verdict == "reversed" and not opposite):
+        if (verdict == "holds" and not holds) or (verdict == "reversed" and not opposite):
             wrong.append(part.id)
     return wrong
 
@@ -127,15 +132,19 @@ def false_verdicts(truth: Truth, told, trainings: list[str], tests: set[str]) ->
 def simulate(truth: Truth, *, grid: Grid, seeds: int, images: int, reports: range) -> dict:
     """Count reports with a false verdict, and those in which each claim and each part holds."""
     tests, trainings = [entry.name for entry in grid.entries], [one.name for one in grid.trainings]
-    false, claims, parts = 0, Counter(), Counter()
+    of_networks = {test: truth.error(test) for test in tests}
+    false, false_of_trained, claims, parts = 0, 0, Counter(), Counter()
     for number in reports:
         rng = np.random.default_rng([number, seeds, images, round(100 * truth.sd)])
-        told = findings(outcomes(truth, tests, seeds=seeds, images=images, rng=rng), guessing=GUESSING)
-        false += bool(false_verdicts(truth, told, trainings, set(tests)))
+        found, of_trained = outcomes(truth, tests, seeds=seeds, images=images, rng=rng)
+        told = findings(found, guessing=GUESSING)
+        false += bool(false_verdicts(of_networks, told, trainings, of="networks"))
+        false_of_trained += bool(false_verdicts(of_trained, told, trainings, of="trained"))
         claims.update({finding.id: finding.verdict == "holds" for finding in told})
         every = [part for finding in told for part in finding.parts]
         parts.update({part.id: bool(part.networks and part.networks.verdict == "holds") for part in every})
-    return {"reports": len(reports), "false": false, "claims": dict(claims), "parts": dict(parts)}
+    counts = {"reports": len(reports), "false": false, "false_of_trained": false_of_trained}
+    return {**counts, "claims": dict(claims), "parts": dict(parts)}
 
 
 NULLS = (
@@ -216,7 +225,10 @@ def count(truth: Truth, *, grid: Grid, seeds: int, images: int, reports: int, ou
             if out:
                 append_json(out, blocks[block])
     total = {name: sum((Counter(one[name]) for one in blocks.values()), Counter()) for name in ("claims", "parts")}
-    return {**total, **{name: sum(one[name] for one in blocks.values()) for name in ("reports", "false")}}
+    return {
+        **total,
+        **{name: sum(one[name] for one in blocks.values()) for name in ("reports", "false", "false_of_trained")},
+    }
 
 
 def table(out: Path) -> str:
@@ -280,7 +292,8 @@ def line(truth: Truth, found: Mapping, *, seeds: int, images: int) -> str:
     claim = next((claim for claim in CLAIMS if claim.id == truth.name.split(" ")[0]), None)
     told = [f"{part.id} {percent * found['parts'][part.id]:.1f}%" for part in (claim.parts if claim else ())]
     start = f"{truth.name}; {seeds} seeds, {images:,} images, {found['reports']:,} reports"
-    return f"{start}: false {percent * found['false']:.2f}%" + (f", told {', '.join(told)}" if told else "")
+    false = f"false {percent * found['false']:.2f}%, of those trained {percent * found['false_of_trained']:.2f}%"
+    return f"{start}: {false}" + (f", told {', '.join(told)}" if told else "")
 
 
 if __name__ == "__main__":

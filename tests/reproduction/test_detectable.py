@@ -61,7 +61,7 @@ def test_the_smallest_difference_is_told_as_often_as_planned(simulator, claim, k
     truth = simulator.Truth(name="planned", sd=sd, shift={"B-5x5-256": points} if kind == "less" else {})
     margin, told = points if kind != "less" else 2.0, 0
     for number in range(REPORTS):
-        sampled = simulator.outcomes(
+        sampled, _ = simulator.outcomes(
             truth,
             [entry.name for entry in SEVEN.entries],
             seeds=seeds,
@@ -156,7 +156,7 @@ def test_a_plan_says_what_one_seed_cannot_tell(tmp_path, capsys):
 
 def test_shares_of_the_latent_variance_are_found_again(simulator):
     tests = [entry.name for entry in SEVEN.entries if entry.name[0] in "AD"]
-    sampled = simulator.outcomes(
+    sampled, _ = simulator.outcomes(
         simulator.Truth(name="equal"), tests, seeds=3, images=20_000, rng=np.random.default_rng(0)
     )
     found = benchmark("latent_shares").shares(sampled, draws=2)
