@@ -1,24 +1,35 @@
-"""Documents of any content end in a value or in one line: JSON, JSON lines, TOML and CSV, mutated by structure."""
+"""Documents of any content end in a value or in one line, whether a function or the command reads them."""
 
 import json
 import random
+import re
 import resource
 import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from damage import damaged
+from made_up_grids import ERRORS
+from mutated_documents import mutated, mutated_arrays
+from PIL import Image
+from several_commands import status_of
 
 from verydeep.commands.options import options_file
 from verydeep.evaluation.predictions import compare
 from verydeep.export.metadata import from_json
 from verydeep.images.annotations.box_files import read_boxes
+from verydeep.images.annotations.image_names import read_image_list
+from verydeep.images.annotations.label_files import several_labels
 from verydeep.images.quarantine import read_quarantine
+from verydeep.images.sources.given import given_images
 from verydeep.machine import cache
 from verydeep.machine.documents import read_json
 from verydeep.machine.errors import one_line
+from verydeep.reproduction.kept_findings import kept_findings
 from verydeep.reproduction.plan_file import read_plan
-from verydeep.reproduction.stored_tests import read_test
+from verydeep.reproduction.stored_tests import read_test, write_outcomes
 from verydeep.runs.model import load_config, load_model
 from verydeep.runs.record import read_metrics, read_record
 from verydeep.training.checkpoint import Progress, load_latest
@@ -44,18 +55,38 @@ METADATA = {
     "weights_sha256": None,
 }
 COCO = {
-    "images": [{"id": 1, "file_name": "a.jpg", "width": 5, "height": 6}],
-    "categories": [{"id": 1, "name": "cat"}],
-    "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}],
+    "images": [{"id": 1, "file_name": "a.png", "width": 5, "height": 6}, {"id": 2, "file_name": "b.png"}],
+    "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    "annotations": [
+        {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]},
+        {"image_id": 2, "category_id": 2, "bbox": [1, 2, 3, 4], "iscrowd": 0},
+    ],
 }
-BOXES = "file,x0,y0,x1,y1,class\na.jpg,1,2,3,4,cat\nb.jpg,1,2,3,4,dog\n"
+VOC = """<annotation><filename>{}.png</filename><size><width>5</width><height>6</height></size><object><name>{}</name>
+<difficult>0</difficult><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></object></annotation>
+"""
+RESULTS = {
+    "guessing": 90.0,
+    "margin": 1.0,
+    "unfinished": ["D-256"],
+    "recipe": {"init": "glorot"},
+    "trainings": [{"name": "A-256", "start": None}, {"name": "B-256", "start": "A-256"}],
+    "not_told": "",
+}
+BOXES = "file,x0,y0,x1,y1,class\na.png,1,2,3,4,cat\nb.png,1,2,3,4,dog\n"
 PREDICTIONS = "id,true_class,class_1,probability_1\r\n1.jpg,cat,cat,0.5\r\n2.jpg,dog,cat,0.5\r\n"
-TOML = 'network = "B"\ncrop = 32\nflip = false\nscales = [256, 384]\n'
+TOML = 'network = "A"\ncrop = 32\nwidth = 0.05\nflip = false\nscale = "256:512"\nepochs = 2\nlearning-rate = 0.01\n'
 
 
 def record(file):
     found = read_record(file.parent)
     return recipe_from(found.recipe), found.architecture
+
+
+def labels(file, separator=None):
+    """Read what the two images show, by a file or by the folder that it is in."""
+    place = file.parent if file.suffix in (".txt", ".xml", ".yaml") else file
+    return several_labels(place, given_images(file.parents[1] / "pictures"), separator=separator)
 
 
 READERS = {
@@ -72,72 +103,59 @@ READERS = {
     "test.json": ("experiment/evaluations/seed-0/A-256 dense paper.json", read_test),
     "quarantine.jsonl": ('{"split": "val", "image": "1.jpg", "reason": "truncated (x)"}\n', read_quarantine),
     "metadata.json": (json.dumps(METADATA), lambda file: from_json(file.read_bytes())),
-    "coco.json": (json.dumps(COCO), read_boxes),
-    "boxes.csv": (BOXES, read_boxes),
     "predictions.csv": (PREDICTIONS, lambda file: compare(file, file)),
     "options.toml": (TOML, lambda file: options_file(["--config", str(file)])),
+    "findings/results.json": (json.dumps(RESULTS), lambda file: kept_findings(file.parent)),
+    "boxes/coco.json": (json.dumps(COCO), read_boxes),
+    "boxes/boxes.csv": (BOXES, read_boxes),
+    "boxes/voc.xml": (VOC.format("a", "cat"), read_boxes),
+    "lists/test.txt": (
+        "a\npictures/b.png\n",
+        lambda file: read_image_list(file, given_images(file.parents[1] / "pictures")),
+    ),
+    "labels/lines.csv": ("file,class\na.png,cat\nb.png,dog\n", labels),
+    "labels/cells.tsv": ("file\tclass\na.png\tcat|dog\nb.png\tdog\n", lambda file: labels(file, "|")),
+    "labels/columns.csv": ("file;cat;dog\na.png;1;0\nb.png;0;1\n", labels),
+    "labels/boxes.csv": (BOXES, labels),
+    "labels/coco.json": (json.dumps(COCO), labels),
+    "voc/a.xml": (VOC.format("a", "cat"), labels),
+    "yolo/a.txt": ("0 0.5 0.5 0.2 0.2\n1 0.5 0.5 0.2 0.2\n", labels),
+    "names/classes.txt": ("cat\ndog\n", labels),
+    "yaml/data.yaml": ("path: ../x\nnames:\n  0: cat\n  1: dog\n", labels),
 }
 """What is mutated, a path below `BEFORE` or its text, and what reads it."""
 
-VALUES = [None, True, 0, -1, 1.5, 10**18, 10**25, 1e308, float("nan"), float("inf"), "", "x", "\x1b[2J"]
-VALUES += ["\ud800", [], {}, [1], {"a": 1}, "9" * 100_000]
-ENCODINGS = ["utf-16", "utf-32", "utf-8-sig", "cp1252", "utf-7"]
-JUNK = [b"", b"\0", b"\xff", b"[" * 100_000, b'{"a":' * 100_000, b'"' * 1000, b"," * 1000, b"\r", b"\n" * 1000]
+BESIDE = {
+    "voc/b.xml": VOC.format("b", "dog"),
+    "yolo/b.txt": "1 0.5 0.5 0.2 0.2\n",
+    "names/a.txt": "0 0.5 0.5 0.2 0.2\n",
+    "names/b.txt": "1 0.5 0.5 0.2 0.2\n",
+    "yaml/a.txt": "0 0.5 0.5 0.2 0.2\n",
+    "yaml/b.txt": "1 0.5 0.5 0.2 0.2\n",
+}
+"""Other files that a reader finds in the folder of the mutated one."""
 
+PYTHONS = re.compile(r"\w+(Error|Exception|Warning)\b|Traceback|object at 0x|NoneType|<class")
+"""Names of errors, and other words that are of no use to those who only run a command."""
 
-def places(value, path=()):
-    """Yield the path of every value in JSON."""
-    yield path
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in pairs:
-        yield from places(inner, (*path, key))
+TRANSFER = ("transfer", "{before}/finished_run", "--data", "{pictures}")
+"""A test of two images, which ends with: too few of each class."""
 
-
-def changed(value, rng):
-    """Return JSON with another value in a place, without it, with it twice, or deep in lists."""
-    *above, last = rng.choice([*places(value)][1:] or [()]) or (None,)
-    if last is None:
-        return rng.choice(VALUES)
-    holder = value
-    for key in above:
-        holder = holder[key]
-    match rng.randrange(4):
-        case 0:
-            del holder[last]
-        case 1 if isinstance(holder, dict):
-            holder[f"{last}s"] = holder[last]
-        case 2:
-            for _ in range(rng.choice([1, 90, 150])):
-                holder[last] = [holder[last]]
-        case _:
-            holder[last] = rng.choice(VALUES)
-    return value
-
-
-def mutated(text, name, rng):
-    """Return the bytes of a file: mostly changed in its structure, sometimes in its encoding or its bytes."""
-    for _ in range(rng.choice([1, 1, 2, 5])):
-        if name.endswith(".json"):
-            text = json.dumps(changed(json.loads(text), rng)) if len(text) < 10**5 else text
-        elif name.endswith(".jsonl"):
-            lines = text.splitlines()
-            at = rng.randrange(len(lines))
-            lines[at] = json.dumps(changed(json.loads(lines[at]), rng))
-            text = "\n".join(lines)
-        else:
-            cells = text.replace("\n", ",\n,").split(",")
-            cells[rng.randrange(len(cells))] = str(rng.choice(VALUES)).encode("utf-8", "replace").decode()
-            text = ",".join(cells).replace(",\n,", "\n")
-    data = text.encode("utf-8", "surrogatepass")
-    match rng.randrange(12):
-        case 0:
-            return text.encode(rng.choice(ENCODINGS), "replace")
-        case 1:
-            at = rng.randrange(len(data) + 1)
-            return data[:at] + rng.choice(JUNK) + data[at:]
-        case 2:
-            return data[: rng.randrange(len(data) + 1)]
-    return data
+COMMANDS = {
+    "options.toml": ("train", "{before}/images", "--dry-run", "--out", "{before}/run", "--config", "{file}"),
+    "findings/results.json": ("findings", "{folder}"),
+    "findings/outcomes.npz": ("findings", "{folder}", "--json", "-"),
+    "predictions.csv": ("compare", "{file}", "{before}/predictions_dense.csv"),
+    "lists/test.txt": (*TRANSFER, "--labels", "{before}/labels/lines.csv", "--test-images", "{file}"),
+    "labels/lines.csv": (*TRANSFER, "--labels", "{file}"),
+    "labels/cells.tsv": (*TRANSFER, "--labels", "{file}", "--label-separator", "|"),
+    "labels/columns.csv": (*TRANSFER, "--labels", "{file}"),
+    "labels/coco.json": (*TRANSFER, "--labels", "{file}"),
+    "voc/a.xml": (*TRANSFER, "--labels", "{folder}"),
+    "yolo/a.txt": (*TRANSFER, "--labels", "{folder}"),
+    "yaml/data.yaml": (*TRANSFER, "--labels", "{folder}"),
+}
+"""Command lines that read a mutated file."""
 
 
 @pytest.fixture(scope="module")
@@ -146,32 +164,83 @@ def files(tmp_path_factory):
     place = tmp_path_factory.mktemp("documents") / "before"
     shutil.copytree(BEFORE, place)
     found = {}
-    for name, (source, _) in READERS.items():
+    for name, (source, _) in {**READERS, **{name: (text, None) for name, text in BESIDE.items()}}.items():
         if source.endswith((".json", ".jsonl")) and "\n" not in source and not source.startswith("{"):
-            found[name] = (place / source, (place / source).read_text())
+            found[name] = place / source
         else:
-            (place / name).write_text(source, newline="")
-            found[name] = (place / name, source)
-    return found
+            found[name] = place / name
+            found[name].parent.mkdir(exist_ok=True)
+            found[name].write_text(source, newline="")
+    found["findings/outcomes.npz"] = place / "findings" / "outcomes.npz"
+    rng = np.random.default_rng(0)
+    write_outcomes(found["findings/outcomes.npz"], {name: rng.random((2, 12)) < 0.3 for name in ERRORS})
+    (place / "pictures").mkdir()
+    for image in ("a.png", "b.png"):
+        Image.new("RGB", (5, 6)).save(place / "pictures" / image)
+    return {name: (file, file.read_bytes()) for name, file in found.items()}
+
+
+def mutations(name, content, times):
+    """Yield the bytes of a mutated file."""
+    for seed in range(times):
+        rng = random.Random(f"{name} {seed}")
+        if not name.endswith(".npz"):
+            yield mutated(content.decode(), name, rng)
+        else:
+            yield mutated_arrays(content, rng) if seed % 2 else damaged(content, rng)
+
+
+def tried(files, name, times, read):
+    """Return the lines in which `read` refuses mutations of a file; it must not take long nor much memory."""
+    (file, content), lines = files[name], []
+    for mutation in mutations(name, content, times):
+        file.write_bytes(mutation)
+        started = time.monotonic()
+        lines += read(file)
+        assert time.monotonic() - started < MOST_SECONDS
+    file.write_bytes(content)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < MOST_KILOBYTES
+    return lines
+
+
+def refusal(read, file):
+    """Return the line of a ValueError or OSError, for which the command's status is 2 or 1, after its kind."""
+    try:
+        read(file)
+    except (ValueError, OSError) as error:
+        return [(type(error).__name__, one_line(error))]
+    return []
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_a_mutated_document_ends_in_a_value_or_a_line(files, name, battery, figure):
-    times = (10_000 if battery else 308) // len(READERS)
-    (file, text), lines = files[name], []
-    READERS[name][1](file)
-    for seed in range(times):
-        file.write_bytes(mutated(text, name, random.Random(f"{name} {seed}")))
-        started = time.monotonic()
-        try:
-            READERS[name][1](file)
-        except (ValueError, OSError) as error:  # the command's status is 2 or 1, and the line this one
-            lines.append((type(error).__name__, one_line(error)))
-        assert time.monotonic() - started < MOST_SECONDS
-    file.write_bytes(text.encode())
+    times = 6_000 // len(READERS) if battery else 8
+    assert refusal(READERS[name][1], files[name][0]) == []
+    lines = tried(files, name, times, lambda file: refusal(READERS[name][1], file))
     assert [line for kind, line in lines if kind in line or len(line) > 2100] == []
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < MOST_KILOBYTES
     figure(28, f"fuzzed {name}", f"{times:,} mutations, {len(lines):,} refused in a line, the others read")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_ends_with_a_status_and_a_line(files, name, battery, figure, capfd):
+    """In this process; 0, 1 or 2, and no word of Python's."""
+    times = 4_000 // len(COMMANDS) if battery else 8
+    (file, _), statuses = files[name], []
+    places = {"file": file, "folder": file.parent, "before": files["plan.json"][0].parents[1]}
+    places["pictures"] = places["before"] / "pictures"
+    arguments = [part.format(**places) for part in COMMANDS[name]]
+
+    def read(_):
+        statuses.append(status_of(*arguments))
+        said = capfd.readouterr()
+        assert said.err.count("verydeep: ") == bool(statuses[-1]), said.err
+        return [said.err] if statuses[-1] else []
+
+    lines = tried(files, name, times, read)
+    assert set(statuses) <= {0, 1, 2}
+    assert [line for line in lines if PYTHONS.search(line)] == []
+    told = ", ".join(f"{statuses.count(status):,} with {status}" for status in sorted(set(statuses)))
+    figure(28, f"fuzzed {COMMANDS[name][0]} {name}", f"{times:,} mutations: {told}")
 
 
 @pytest.mark.parametrize("damage", [b"", b"[", b"null", b'{"a": 1}', b'["x"]', b"[" * 10_000, b"\xff"])

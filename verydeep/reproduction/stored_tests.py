@@ -18,6 +18,7 @@ from verydeep.evaluation.results import Evaluation
 from verydeep.machine import atomic
 from verydeep.machine.documents import read_json
 from verydeep.machine.errors import one_line
+from verydeep.machine.regular_files import read_file
 from verydeep.reproduction.contrasts import Outcomes
 from verydeep.reproduction.paper_tables import Entry
 
@@ -147,8 +148,9 @@ def read_outcomes(file: Path) -> Outcomes:
     if not file.is_file():
         raise ValueError(f"there is no {file}: verydeep reproduce writes it beside its report")
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            _check_claims(file)
+        content = read_file(file, most=_MOST_BYTES)
+        _check_claims(content)
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             counts = {name.partition("/")[2]: int(arrays[name]) for name in arrays if name.startswith(f"{_IMAGES}/")}
             bits = {name: _unpacked(arrays[name], count) for name, count in counts.items()}
             return {name: wrong.astype(bool) for name, wrong in bits.items()}
@@ -158,19 +160,21 @@ def read_outcomes(file: Path) -> Outcomes:
         ) from error
 
 
-def _check_claims(file: Path) -> None:
+def _check_claims(content: bytes) -> None:
     """Refuse arrays that claim more than there is of them, or together more than any experiment has, before memory is.
 
     Raises:
         ValueError: they do.
     """
-    with zipfile.ZipFile(file) as archive:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if (size := sum(entry.file_size for entry in archive.infolist())) > _MOST_BYTES:
             raise ValueError(f"its arrays claim {size:,} bytes, more than the {_MOST_BYTES:,} that are read")
         for entry in archive.infolist():
             with archive.open(entry) as array:
                 np.lib.format.read_magic(array)
                 shape, _, kind = np.lib.format.read_array_header_1_0(array)
+                if kind.hasobject:
+                    raise ValueError(f"{entry.filename} in it holds objects")
                 if math.prod(shape) * kind.itemsize > entry.file_size:
                     raise ValueError(f"{entry.filename} in it claims more than its {entry.file_size:,} bytes")
 

@@ -32,13 +32,13 @@ class TransferOptions:
     """`avg`: the average over scales; `stack`: the scales one after the other."""
 
     labels: Path | str | None = None
-    """Which classes each image shows, if several: a .csv file with a line file,class for each label (or
+    """Which classes each image shows, if several: a .csv or .tsv file with a line file,class for each label (or
     file,x0,y0,x1,y1,class; a line with an empty class is an image that shows none; or file,cat,dog with 0 and 1), a
     folder of Pascal VOC's .xml files or of YOLO's .txt files, or a COCO .json file. SOURCE is then a folder of images
     without classes."""
 
     label_separator: str | None = None
-    """What stands between several labels in one cell of a .csv file, as | in cat|dog; none: a cell is one class."""
+    """What stands between several labels in one cell of a table, as | in cat|dog; none: a cell is one class."""
 
     test_images: Path | str | None = None
     """File with the names of the images to test on, one per line, as VOC's ImageSets/Main/test.txt; all others are for

@@ -258,5 +258,5 @@ def test_what_is_not_there_is_told(tmp_path):
         read_boxes(tmp_path / "a.csv")
     with pytest.raises(ValueError, match=r"no \.xml or \.txt files in"):
         read_boxes(tmp_path)
-    with pytest.raises(ValueError, match=r"boxes are a .csv, .xml or .json file"):
+    with pytest.raises(ValueError, match=r"boxes are a .csv, .tsv, .xml or .json file"):
         read(tmp_path / "a.txt", "")

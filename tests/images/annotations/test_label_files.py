@@ -108,7 +108,7 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path, text, message):
 def test_other_files_and_names_of_two_images_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"l.csv line 1: a.jpg may be x/a.jpg or y/a.jpg: write more of its path"):
         shown(tmp_path / "l.csv", "a.jpg,dog\n", ids=("x/a.jpg", "y/a.jpg"))
-    with pytest.raises(ValueError, match=r"labels are a .csv, .xml or .json file"):
+    with pytest.raises(ValueError, match=r"labels are a .csv, .tsv, .xml or .json file"):
         shown(tmp_path / "l.txt", "a.jpg,dog\n")
     with pytest.raises(ValueError, match=r"no file '.*m.csv'"):
         several_labels(tmp_path / "m.csv", images())

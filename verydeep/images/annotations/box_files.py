@@ -7,7 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from verydeep.images.annotations.annotation import Annotation, Listed, finite, four_numbers, quoted, stated_size
-from verydeep.images.annotations.csv_boxes import csv_boxes
+from verydeep.images.annotations.csv_boxes import TABLE_SUFFIXES, csv_boxes
 from verydeep.images.annotations.units import BoxUnits
 from verydeep.images.annotations.yolo_boxes import yolo_boxes, yolo_files
 from verydeep.images.decode import Size
@@ -115,7 +115,9 @@ def read_annotations(path: str | Path, what: str) -> Iterator[Annotation | Liste
     else:
         files = [path]
         if path.suffix.lower() not in _READERS:
-            raise ValueError(f"{what} are a .csv, .xml or .json file, or a folder of .xml or .txt files, not {path}")
+            raise ValueError(
+                f"{what} are a .csv, .tsv, .xml or .json file, or a folder of .xml or .txt files, not {path}"
+            )
         if not path.is_file():
             raise ValueError(f"no file {str(path)!r}")
     for file in files:
@@ -219,7 +221,7 @@ def _annotation(
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Annotation | Listed]]] = {
-    ".csv": csv_boxes,
+    **dict.fromkeys(TABLE_SUFFIXES, csv_boxes),
     ".xml": _voc_boxes,
     ".json": _coco_boxes,
 }

@@ -12,6 +12,7 @@ from jaxtyping import Int8
 from verydeep.ilsvrc_classes import normal_form
 from verydeep.images.annotations.annotation import Annotation
 from verydeep.images.annotations.box_files import read_annotations
+from verydeep.images.annotations.csv_boxes import TABLE_SUFFIXES
 from verydeep.images.annotations.image_names import ImageNames, paths_of
 from verydeep.images.annotations.label_tables import csv_labels
 from verydeep.images.sources.source import Source
@@ -54,7 +55,7 @@ def several_labels(file: str | Path, source: Source, *, separator: str | None = 
     `ImageNames.fitting` says which image a name means.
 
     Args:
-        file: a .csv, .json (COCO) or .xml file, or a folder of .xml or .txt files.
+        file: a .csv, .tsv, .json (COCO) or .xml file, or a folder of .xml or .txt files.
         source: the images.
         separator: what stands between several labels in a cell, or `none`.
 
@@ -65,7 +66,11 @@ def several_labels(file: str | Path, source: Source, *, separator: str | None = 
     labels = [_normal(label) for label in _read(Path(file), separator)]
     of_images = _by_image(labels, source)
     if missing := [name for index, name in enumerate(source.ids) if index not in of_images]:
-        how = ": a line `name,` is for an image that shows none of the classes" if Path(file).suffix == ".csv" else ""
+        how = (
+            ": a line `name,` is for an image that shows none of the classes"
+            if Path(file).suffix.lower() in TABLE_SUFFIXES
+            else ""
+        )
         raise ValueError(
             f"{file} does not say what {first_few(missing, 3)} {plural('shows', len(missing), 'show')}{how}"
         )
@@ -104,7 +109,7 @@ def _as_array(of_images: dict[int, list[_Label]], classes: Sequence[str], images
 
 
 def _read(path: Path, separator: str | None) -> Iterator[_Label]:
-    if path.suffix.lower() == ".csv" and path.is_file():
+    if path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
         for label in csv_labels(path, separator):
             if isinstance(label, Annotation):
                 yield _of_box(label)
