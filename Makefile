@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test battery check format map clean
+.PHONY: help install demo test battery check docs format map clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -31,11 +31,14 @@ battery: install ## Run the reliability checks, the demo and what else is long a
 	$(BIN)/python -m pytest --battery tests/reliability tests/serving tests/test_demo.py tests/export/test_export.py \
 		tests/training/test_parallel.py tests/training/test_initialisations_on_digits.py
 
-check: install ## Format, lint, types, layers
+check: install docs ## Format, lint, types, layers, and the site without a warning
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: install ## Build the site into build/docs (open build/docs/index.html)
+	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/docs
 
 format: install ## Put the code into its format
 	$(BIN)/ruff format .

@@ -74,11 +74,11 @@ def initialise(
 ) -> Initialisation:
     """Set every weight of `net`; return which layers were copied and which are random.
 
-    | scheme           | weights of convolutional and fully connected layers | source                         |
-    |------------------|-----------------------------------------------------|--------------------------------|
-    | `glorot`         | uniform in +-sqrt(6 / (fan_in + fan_out))           | Glorot and Bengio 2010, eq. 16 |
-    | `paper`          | normal, mean 0, standard deviation 0.01             | section 3.1, as practised      |
-    | `paper-variance` | normal, mean 0, variance 0.01                       | section 3.1, as printed        |
+    Weights of convolutional and fully connected layers:
+
+    - `glorot`: uniform in +-sqrt(6 / (fan_in + fan_out)); Glorot and Bengio 2010, equation 16.
+    - `paper`: normal, mean 0, standard deviation 0.01; section 3.1, as practised.
+    - `paper-variance`: normal, mean 0, variance 0.01; section 3.1, as printed.
 
     Biases are 0. Batch normalisations start as the identity with empty statistics. With `seed_from`, the
     paper's rule applies on top: the first four convolutional layers of that network and its three fully

@@ -1,0 +1,74 @@
+"""How the pages of this folder become a site: `make docs`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from from_the_program import http_tables, verbs  # noqa: E402
+
+from verydeep.version import __version__  # noqa: E402
+
+project = "verydeep"
+author = "the authors of verydeep"
+version = release = __version__
+language = "en"
+default_role = "code"
+smartquotes = False  # they would make a dash of the hyphens of an option
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+]
+exclude_patterns: list[str] = []
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+myst_fence_as_directive = []
+suppress_warnings = ["myst.header"]
+
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"verydeep {__version__}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = {
+    "navbar_align": "left",
+    "navbar_end": ["theme-switcher"],
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "show_prev_next": True,
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+}
+
+
+def setup(app: Sphinx) -> None:
+    """Fill in what the program tells, and name the language of each page."""
+    app.connect("source-read", _with_parts_from_the_program)
+    app.connect("html-page-context", _in_its_language)
+
+
+def _with_parts_from_the_program(_app: Sphinx, page: str, source: list[str]) -> None:
+    for name, written in (("verbs", verbs), ("paths", http_tables)):
+        place = f"<!-- {name}: from docs/from_the_program.py -->"
+        if page.startswith("reference/") and place in source[0]:
+            source[0] = source[0].replace(place, written())
+
+
+def _in_its_language(_app: Sphinx, page: str, _template: str, context: dict[str, Any], _tree: object) -> None:
+    if page.startswith("ja/"):
+        context["language"] = "ja"

@@ -1,0 +1,54 @@
+"""Parts of pages that the program itself tells, as Markdown: its verbs, and the paths of its service."""
+
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from verydeep import save, vgg
+from verydeep.cli import app
+from verydeep.serving.openapi import openapi
+from verydeep.serving.options import Access, Limits
+from verydeep.serving.served_model import served_model
+from verydeep.serving.service import Service
+
+
+def verbs() -> str:
+    """Return a section for every verb, with its options."""
+    _, begin, rest = app.generate_docs().partition("## verydeep ")  # a title, usage and a list of verbs come before
+    return begin + rest
+
+
+def http_tables() -> str:
+    """Return a line for every operation, and one for every status of an error."""
+    paths = _description()["paths"]
+    operations = [(path, method, one) for path, ways in paths.items() for method, one in _operations(ways)]
+    rows = [
+        f"| `{method.upper()} {path}` | {one['summary']} | {_bodies(one)} | {_query(one)} |"
+        for path, method, one in operations
+    ]
+    errors = {status: text["description"] for _, _, one in operations for status, text in one["responses"].items()}
+    errors.pop("200")
+    return "\n".join(
+        [
+            *("| request | answer | body | query |", "|---|---|---|---|", *rows, ""),
+            *("| status | why |", "|---|---|", *(f"| {status} | {errors[status]} |" for status in sorted(errors))),
+        ]
+    )
+
+
+def _description() -> dict[str, Any]:
+    """Describe a service of a random network under the name NAME."""
+    with TemporaryDirectory() as folder:
+        save(vgg("A", classes=2, crop=32, width=0.02), folder, classes=["cat", "dog"])
+        return openapi(Service(served_model(folder), "NAME", Limits(), Access()))
+
+
+def _operations(ways: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [(method, one) for method, one in ways.items() if method in ("get", "post", "put", "delete")]
+
+
+def _bodies(operation: dict[str, Any]) -> str:
+    return ", ".join(f"`{kind}`" for kind in operation.get("requestBody", {}).get("content", {}))
+
+
+def _query(operation: dict[str, Any]) -> str:
+    return " ".join(f"`{one['name']}`: {one['description']}" for one in operation.get("parameters", ()))
