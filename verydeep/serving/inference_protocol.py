@@ -121,7 +121,7 @@ async def _infer(service: Service, request: Request) -> Response:
         found = await service.predictions(request, images, wanted)
     refusals = [one for one in found if isinstance(one, UnusableImageError)]
     if refusals:
-        raise unusable("; ".join(map(str, refusals)))
+        raise unusable("; ".join(map(str, refusals)), refusals)
     predictions = [one for one in found if not isinstance(one, UnusableImageError)]
     return _response(service, said, asked, predictions, min(top, len(service.model.classes)))
 

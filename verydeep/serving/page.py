@@ -1,27 +1,71 @@
 """The page of a service: a form for images, and what the model sees in them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
+from verydeep.evaluation.score_maps import OPACITY, legend
 from verydeep.presentation.pages import render
+from verydeep.serving.page_pictures import PagePicture
+from verydeep.serving.page_texts import PageTexts
+from verydeep.serving.refusals import RefusedRequestError
+
+_MOST_CLASSES = 1000
+"""Names of classes that the page lists; `GET /v1/model` has all."""
+
+_OF_SCRIPT = (
+    *("busy", "busy_of", "stopped", "done", "no_result"),
+    *("no_connection", "unexpected", "file_too_large", "unreadable", "no_picture"),
+)
+"""Texts that the page's script fills in."""
 
 
-class FormResult(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class FormResult:
     """What a form that was sent has led to."""
 
     predictions: Sequence[Mapping[str, Any]] = ()
     """As `POST /v1/predict` answers them."""
-    error: str | None = None
+    pictures: Sequence[PagePicture | None] = ()
+    """One for each prediction; None for an image that cannot be used."""
+    refusal: RefusedRequestError | None = None
     """Why there are none."""
+    group: str = ""
+    """What the names of buttons begin with: the page's script puts several results on one page."""
 
 
-def page(about: Mapping[str, Any], *, nonce: str, needs_key: bool = False, result: FormResult | None = None) -> str:
+def page(
+    about: Mapping[str, Any],
+    texts: PageTexts,
+    *,
+    nonce: str,
+    needs_key: bool = False,
+    result: FormResult | None = None,
+) -> str:
     """Return the page as HTML.
 
     Args:
         about: as `GET /v1/model` answers.
+        texts: in the reader's language.
         nonce: of the page's own style and script, the only ones that its Content-Security-Policy allows.
-        needs_key: whether the form has to ask for a key (its field `key`).
+        needs_key: whether the form has to ask for a key (its field `key`), without which the model is not described.
         result: of a form that was sent: field `image` with one or more files.
     """
-    return render("serving/page.html", {"about": about, "nonce": nonce, "needs_key": needs_key, "result": result})
+    values = {
+        "about": about,
+        "texts": texts,
+        "of_script": {name: getattr(texts, name) for name in _OF_SCRIPT},
+        "nonce": nonce,
+        "needs_key": needs_key,
+        "described": not needs_key or (result is not None and result.refusal is None),
+        "result": result,
+        "most_classes": _MOST_CLASSES,
+        "legend": legend(),
+        "opacity": OPACITY,
+    }
+    return render("serving/page.html", values)
+
+
+def results(texts: PageTexts, result: FormResult) -> str:
+    """Return the part of the page that has a form's results, which the page's script puts into its place."""
+    return render("serving/results.html", {"texts": texts, "result": result})

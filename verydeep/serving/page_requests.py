@@ -1,32 +1,35 @@
 """`GET /` and `POST /`: the page, and its form as browsers send it without script."""
 
 import secrets
+from collections.abc import Sequence
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from verydeep.serving.bodies import parts_of
-from verydeep.serving.page import FormResult, page
+from verydeep.serving.bodies import Part, parts_of
+from verydeep.serving.page import FormResult, page, results
+from verydeep.serving.page_pictures import PagePicture, page_picture
+from verydeep.serving.page_texts import texts_for
 from verydeep.serving.predict_request import MULTIPART, TOP, images_of, predicted
-from verydeep.serving.refusals import RefusedRequestError, bad_request
+from verydeep.serving.refusals import RefusedRequestError
 from verydeep.serving.service import Service, given_key
 
 
-async def answer_page(service: Service, _: Request) -> Response:
+async def answer_page(service: Service, request: Request) -> Response:
     """Answer with the empty form."""
-    return _page(service, None)
+    return _page(service, request, None)
 
 
 async def answer_form(service: Service, request: Request) -> Response:
     """Answer a form with the predictions of its images, or with why there are none, as the page."""
     try:
-        found = await _predictions(service, request)
+        return _page(service, request, await _result(service, request))
     except RefusedRequestError as refusal:
-        return _page(service, FormResult(error=refusal.message), status=refusal.status, headers=refusal.headers)
-    return _page(service, FormResult(predictions=found))
+        return _page(service, request, FormResult(refusal=refusal), status=refusal.status, headers=refusal.headers)
 
 
-async def _predictions(service: Service, request: Request) -> list[dict[str, object]]:
+async def _result(service: Service, request: Request) -> FormResult:
     if not request.headers.get("content-type", "").lower().startswith(MULTIPART):
         raise RefusedRequestError(415, "unsupported_type", f"the form is sent as {MULTIPART}")
     async with service.bodies.body(request) as body:
@@ -35,18 +38,38 @@ async def _predictions(service: Service, request: Request) -> list[dict[str, obj
         service.check_key(keys[0] if keys else given_key(request.headers))
         files = [part for part in images_of([one for one in parts if one.field != "key"]) if part.data]
         if not files:
-            raise bad_request("no image was chosen: choose one or more")
-        return await predicted(service, request, files, TOP, maps=False)
+            raise RefusedRequestError(400, "no_image", "no image was chosen: choose one or more")
+        found = await predicted(service, request, files, TOP, maps=service.model.has_maps)
+        pictures = await service.queue.in_decoders(_pictures, service, files, found)
+    return FormResult(predictions=found, pictures=pictures, group=secrets.token_hex(4))
+
+
+def _pictures(
+    service: Service, files: Sequence[Part], predictions: Sequence[dict[str, Any]]
+) -> list[PagePicture | None]:
+    grid, most = service.model.about.get("grid", "centred"), service.limits.max_pixels
+    return [
+        None if one.get("error") else page_picture(file.data, one, grid=grid, max_pixels=most)
+        for file, one in zip(files, predictions, strict=True)
+    ]
 
 
 def _page(
-    service: Service, result: FormResult | None, *, status: int = 200, headers: dict[str, str] | None = None
+    service: Service,
+    request: Request,
+    result: FormResult | None,
+    *,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
 ) -> Response:
-    nonce = secrets.token_urlsafe(16)
+    nonce, texts = secrets.token_urlsafe(16), texts_for(request.headers.get("accept-language", ""))
     policy = (
-        f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; img-src 'self' data: blob:; "
+        f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; img-src data:; "
         "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )
-    html = page(service.about(), nonce=nonce, needs_key=service.needs_key, result=result)
+    if result is not None and request.query_params.get("part") == "results":
+        html = results(texts, result)
+    else:
+        html = page(service.about(), texts, nonce=nonce, needs_key=service.needs_key, result=result)
     body = html.encode(errors="backslashreplace")  # names of classes need not be valid text
-    return HTMLResponse(body, status, {"Content-Security-Policy": policy, **(headers or {})})
+    return HTMLResponse(body, status, {"Content-Security-Policy": policy, "Vary": "Accept-Language", **(headers or {})})

@@ -1,6 +1,9 @@
 """Requests that are not answered with a prediction: status, code and words, the same for all paths."""
 
 import math
+from collections.abc import Sequence
+
+from verydeep.images.decode import UnusableImageError
 
 
 class RefusedRequestError(ValueError):
@@ -9,6 +12,8 @@ class RefusedRequestError(ValueError):
     def __init__(self, status: int, code: str, message: str, *, headers: dict[str, str] | None = None) -> None:
         super().__init__(status, code, message)
         self.status, self.code, self.message, self.headers = status, code, message, headers or {}
+        self.images: tuple[UnusableImageError, ...] = ()
+        """Those that it is about."""
 
     def __str__(self) -> str:
         return self.message
@@ -29,9 +34,11 @@ def too_large(most: int) -> RefusedRequestError:
     return RefusedRequestError(413, "too_large", f"the body has more than the {most:,} bytes allowed")
 
 
-def unusable(message: str) -> RefusedRequestError:
+def unusable(message: str, images: Sequence[UnusableImageError]) -> RefusedRequestError:
     """Return the refusal of images that cannot be used."""
-    return RefusedRequestError(422, "unusable_image", message)
+    refusal = RefusedRequestError(422, "unusable_image", message)
+    refusal.images = tuple(images)
+    return refusal
 
 
 def client_gone() -> RefusedRequestError:

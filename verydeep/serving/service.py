@@ -149,7 +149,7 @@ def _refuse_if_all_are_unusable(found: Predictions) -> None:
     refusals = [one for one in found if isinstance(one, UnusableImageError)]
     if found and len(refusals) == len(found):
         more = f", and {len(refusals) - _MOST_NAMED} more" if len(refusals) > _MOST_NAMED else ""
-        raise unusable("; ".join(map(str, refusals[:_MOST_NAMED])) + more)
+        raise unusable("; ".join(map(str, refusals[:_MOST_NAMED])) + more, refusals)
 
 
 def _keys_of(file: Path | None) -> tuple[bytes, ...]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from verydeep.images.decode import UnusableImageError
 from verydeep.serving.metrics import Metrics
@@ -29,6 +29,8 @@ _WORTHWHILE = 0.9
 
 _NEWEST = 0.2
 """Weight of the newest measurement in running averages."""
+
+T = TypeVar("T")
 
 Answer = dict[str, Any] | UnusableImageError
 
@@ -94,6 +96,10 @@ class WorkQueue:
         for job, data in zip(jobs, images, strict=True):
             self._keep(self._decode(job, data))
         return [job.answer for job in jobs]
+
+    async def in_decoders(self, work: Callable[..., T], *values: Any) -> T:
+        """Do other work on images in the threads that decode, so that no more of them are unpacked at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, work, *values)
 
     def _admit(self, count: int) -> None:
         if not self.ready:
