@@ -19,7 +19,7 @@ from verydeep.evaluation import report
 from verydeep.evaluation.charts import _confusion_chart, reliability_chart
 from verydeep.evaluation.metrics import predicted
 from verydeep.evaluation.results import NO_TOP5
-from verydeep.evaluation.score_maps import fitted, overlay, posterior_map
+from verydeep.evaluation.score_maps import fitted, overlay, placed_score_map, posterior_map
 from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.views import rescale
 from verydeep.runs.model import Model
@@ -349,7 +349,12 @@ def test_score_maps_are_those_of_the_first_runs_net_at_its_largest_scale(fused):
     assert found_map.shape[2] == 165 // 32
     assert abs(whole - fitted(tested)).max() < 6
     for shown_map, label in ((of_predicted, taken[index]), (of_true, images.labels[index])):
-        assert abs(shown_map - fitted(overlay(tested, found_map[label], crop=32))).max() < 8
+        assert (
+            abs(
+                shown_map - fitted(overlay(tested, placed_score_map(found_map[label], tested.shape[:2], crop=32)))
+            ).max()
+            < 8
+        )
         least, greatest = found_map[label].min(), found_map[label].max()
         assert f"{least:.2f} to {greatest:.2f}" in page.text("Score maps")
 

@@ -3,9 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from verydeep import vgg
-from verydeep.evaluation.score_maps import OPACITY, colours, fitted, overlay, positions_of, posterior_map
+from verydeep.evaluation.score_maps import (
+    OPACITY,
+    PlacedMap,
+    colours,
+    fitted,
+    overlay,
+    placed_score_map,
+    positions_of,
+    posterior_map,
+)
 from verydeep.images.sources.source import Sample, memory_source
 
 
@@ -49,6 +59,11 @@ def red_or_blue(crop):
     return net
 
 
+def laid_over(image, class_map, **how):
+    """Lay a map over the image that was tested."""
+    return overlay(image, placed_score_map(class_map, image.shape[:2], **how))
+
+
 GRIDS = ("centred", "floor", "ceil")
 
 
@@ -86,7 +101,7 @@ def test_an_overlay_lights_up_where_the_class_is():
     found = posterior_map(red_or_blue(32), image)
     assert found[0].min() < 0.3
     assert found[0].max() > 0.95
-    lit = np.abs(overlay(np.zeros_like(image), found[0], crop=32) - OPACITY * colours(np.array(1.0))).max(axis=2) < 40
+    lit = np.abs(laid_over(np.zeros_like(image), found[0], crop=32) - OPACITY * colours(np.array(1.0))).max(axis=2) < 40
     rows, columns = np.nonzero(lit)
     assert 140 < rows.mean() < 200
     assert 190 < columns.mean() < 260
@@ -96,41 +111,51 @@ def test_an_overlay_lights_up_where_the_class_is():
 
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize(("size", "crop"), [((150, 203), 64), ((96, 96), 32), ((47, 110), 32), ((33, 40), 32)])
-def test_an_overlay_is_interpolated_between_the_windows_centres_and_held_beyond(size, crop, grid):
+def test_an_overlay_is_interpolated_smoothly_between_the_windows_centres_and_held_beyond(size, crop, grid):
     positions = positions_of_map(size, grid, crop)
     class_map = np.random.default_rng(0).random(positions)
     image = np.full((*size, 3), 100, np.uint8)
-    found = overlay(image, class_map, crop=crop, grid=grid)
+    found = laid_over(image, class_map, crop=crop, grid=grid)
     assert found.shape == image.shape
     assert found.dtype == np.uint8
     starts = first_pixels(size, grid)
     centres = [start + 32 * np.arange(count) + crop / 2 for start, count in zip(starts, positions, strict=True)]
-    along = [np.interp(np.arange(size[1]) + 0.5, centres[1], row) for row in class_map]
-    values = np.stack(
-        [np.interp(np.arange(size[0]) + 0.5, centres[0], column) for column in np.transpose(along)], axis=1
-    )
-    assert abs(found - (OPACITY * colours(values) + (1 - OPACITY) * 100)).max() <= 1
+    # Pillow's bicubic filter, of positions that are repeated at the borders; 32 pixels for each.
+    held = Image.fromarray(np.pad(class_map, 4, mode="edge").astype(np.float32))
+    large = np.asarray(held.resize((32 * held.width, 32 * held.height), Image.Resampling.BICUBIC))
+    first = [32 * 4 + 16 - int(centre[0]) for centre in centres]
+    values = large[first[0] :, first[1] :][: size[0], : size[1]].clip(class_map.min(), class_map.max())
+    assert abs(found - (OPACITY * colours(values) + (1 - OPACITY) * 100)).max() <= 2  # a step of colour by rounding
     for i, j in np.ndindex(*positions):
         y, x = int(centres[0][i]), int(centres[1][j])
         if y >= size[0] or x >= size[1]:
             continue  # the last window by ceil may have its centre beyond the border
         about = OPACITY * colours(np.array(class_map[i, j])) + (1 - OPACITY) * 100
         assert abs(found[y - 1 : y + 1, x - 1 : x + 1].mean(axis=(0, 1)) - about).max() < 8
-    assert (found[0, 0] == overlay(image[:1].repeat(size[0], 0), class_map, crop=crop, grid=grid)[0, 0]).all()
+    assert (found[0, 0] == laid_over(image[:1].repeat(size[0], 0), class_map, crop=crop, grid=grid)[0, 0]).all()
 
 
 def test_colours_lie_over_the_image_in_grey():
     image = np.zeros((32, 64, 3), np.uint8)
     image[:, 32:] = (255, 0, 0)
-    found = overlay(image, np.array([[0.5, 0.5]]), crop=32)
+    found = laid_over(image, np.array([[0.5, 0.5]]), crop=32)
     difference = found[0, 40].astype(int) - found[0, 10]
     assert abs(difference - (1 - OPACITY) * 255 * 0.299).max() <= 1
     assert (colours(np.array([0.0, 1.0])) == [[68, 1, 84], [253, 231, 36]]).all()
 
 
+def test_an_overlay_over_another_size_is_the_one_over_the_tested_image_enlarged():
+    placed = PlacedMap(values=np.array([[0.0, 1, 0.5], [1, 0, 0]]), size=(40, 64), first_centre=(9, 11), stride=20)
+    small = overlay(np.full((40, 64, 3), 100, np.uint8), placed).astype(int)
+    large = overlay(np.full((120, 192, 3), 100, np.uint8), placed).astype(int)
+    assert abs(large[1::3, 1::3] - small).max() <= 1
+    in_strips = np.full((1200, 1920, 3), 100, np.uint8)
+    assert abs(overlay(in_strips, placed)[15::30, 15::30].astype(int) - small).max() <= 12
+
+
 def test_a_map_of_another_image_or_one_too_small_is_refused():
     image = np.zeros((70, 100, 3), np.uint8)
     with pytest.raises(ValueError, match=r"the map of an image of 70 x 100 has the shape \(1, 2\), not \(2, 1\)"):
-        overlay(image, np.zeros((2, 1)), crop=64)
+        laid_over(image, np.zeros((2, 1)), crop=64)
     with pytest.raises(ValueError, match="smaller than the crop"):
         posterior_map(red_or_blue(64), image[:40])

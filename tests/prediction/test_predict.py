@@ -5,6 +5,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,12 +25,14 @@ from several_commands import status_of
 import verydeep.images.workers
 import verydeep.prediction.predict
 from verydeep import Prediction, evaluate, predict, vgg
+from verydeep.evaluation.score_maps import overlay, placed_score_map, posterior_map
 from verydeep.export.exported import ExportedNet
 from verydeep.export.metadata import metadata_of
 from verydeep.images.sources.given import given_images
 from verydeep.images.sources.source import Source
+from verydeep.images.views import rescale
 from verydeep.machine.runtime import Runtime, leave_signals_to_the_main_process
-from verydeep.prediction import pieces
+from verydeep.prediction import map_pictures, pieces
 from verydeep.prediction.files import prediction_file
 from verydeep.runs.model import Model, save_model
 
@@ -313,6 +316,8 @@ def test_a_wrong_command_line_is_refused_in_a_line(run, photos, tmp_path, capsys
     for arguments, problem in (
         ([photos, "--out", tmp_path / "p.txt"], "are written to .jsonl, .parquet, .csv files"),
         ([photos, "--out", "-", "--json", "-"], "cannot hold the predictions twice"),
+        ([photos, "--method", "grad-cam"], "--method is of the pictures of --map"),
+        ([photos, "--map", tmp_path / "maps", "--method", "cam"], "write --method score-map, which is the class acti"),
         ([photos, "--scales", "all"], "--scales takes whole numbers"),
         ([photos, "--topp", "3"], "unknown option --topp"),
         ([photos, "--map", photos / "ant" / "0.png"], "is a file: name a folder"),
@@ -359,29 +364,64 @@ def red_net():
     return net
 
 
+@pytest.mark.parametrize("method", ["score-map", "grad-cam"])
 @pytest.mark.parametrize("corner", [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_the_map_shows_the_right_place(tmp_path, corner):
+def test_the_map_shows_the_right_place(tmp_path, corner, method):
     """Red is in one corner; the picture is yellow there and violet everywhere else."""
     model = Model(net=red_net(), classes=("none", "red"), scale="896", flip=False)
-    image = np.full((128, 192, 3), 128, np.uint8)
+    image = np.full((256, 384, 3), 128, np.uint8)
     rows, columns = (
-        slice(0, size) if end == 0 else slice(-size, None) for end, size in zip(corner, (32, 64), strict=True)
+        slice(0, size) if end == 0 else slice(-size, None) for end, size in zip(corner, (64, 128), strict=True)
     )
     image[rows, columns] = (250, 0, 0)
-    (found,) = predict(model, image, maps=tmp_path / "maps")
-    assert Path(found.score_map) == tmp_path / "maps" / "0-image 0.png"
+    (found,) = predict(model, image, maps=tmp_path / "maps", method=method)
+    assert Path(found.score_map) == tmp_path / "maps" / "0-image 0.jpg"
     assert found.classes[0] == "red"
-    drawn = np.asarray(Image.open(found.score_map)).astype(int)
-    assert drawn.shape == image.shape
+    with_legend = np.asarray(Image.open(found.score_map)).astype(int)
+    assert with_legend.shape[1] == 384
+    assert 40 < with_legend.shape[0] - 256 < 120
+    assert with_legend[256:].mean() > 200  # dark letters on white
+    assert with_legend[256:].min() < 60
+    drawn = with_legend[:256]
     yellow = drawn[:, :, 0] - drawn[:, :, 2]
     inside = np.zeros(image.shape[:2], bool)
     inside[rows, columns] = True
     far = np.ones(image.shape[:2], bool)
-    far[slice(0, 64) if corner[0] == 0 else slice(-64, None), slice(0, 96) if corner[1] == 0 else slice(-96, None)] = (
-        False
-    )
+    far[
+        slice(0, 128) if corner[0] == 0 else slice(-128, None), slice(0, 192) if corner[1] == 0 else slice(-192, None)
+    ] = False
     assert yellow[inside].mean() > 30
     assert yellow[far].max() < 0
+
+
+def test_a_picture_is_the_map_over_the_image_in_its_own_size(model, tmp_path):
+    """Also where it was tested at another size; small images are enlarged, so that the legend can be read."""
+    image = np.random.default_rng(0).integers(0, 256, (330, 400, 3), dtype=np.uint8)
+    (found,) = predict(model, image, maps=tmp_path, scales=[600])
+    label = model.classes.index(found.classes[0])
+    tested = rescale(image, round(600 * 32 / 224))
+    placed = placed_score_map(posterior_map(model.net, tested)[label], tested.shape[:2], crop=32)
+    drawn = np.asarray(Image.open(found.score_map)).astype(int)
+    assert abs(drawn[:330] - overlay(image, placed)).mean() < 3
+    (found,) = predict(model, image[:50, :60], maps=tmp_path)
+    with Image.open(found.score_map) as opened:
+        assert opened.width == 300
+
+
+def test_a_legend_tells_class_probability_and_what_the_colours_mean(model, tmp_path, monkeypatch):
+    written = []
+    text = map_pictures._text
+    monkeypatch.setattr(
+        map_pictures,
+        "_text",
+        lambda width, line, *rest, **more: written.append(line) or text(width, line, *rest, **more),
+    )
+    image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    (found,) = predict(model, image, maps=tmp_path, scales=[448, 672, 896])
+    assert written[0] == f"{100 * found.probabilities[0]:.1f}% {found.classes[0]}"
+    assert re.fullmatch(r"score map, 3 x 4 positions, Q = 672: \d+\.\d% to \d+\.\d%", written[1])
+    list(predict(model, image, maps=tmp_path, scales=[672], method="grad-cam"))
+    assert written[3] == "Grad-CAM of relu5_2, 6 x 8 positions, Q = 672"
 
 
 def test_pictures_of_files_of_the_same_name_are_kept_apart(model, photos, tmp_path):
@@ -390,7 +430,7 @@ def test_pictures_of_files_of_the_same_name_are_kept_apart(model, photos, tmp_pa
     shutil.copy(photos / "bee" / "1.png", other)
     given = [photos / "ant" / "0.png", other, photos / "ant" / "0.png"]
     found = list(predict(model, given, maps=tmp_path / "maps"))
-    assert [Path(p.score_map).name for p in found] == ["0-0.png", "1-0.png", "2-0.png"]
+    assert [Path(p.score_map).name for p in found] == ["0-0.jpg", "1-0.jpg", "2-0.jpg"]
     first, second, third = (Path(p.score_map).read_bytes() for p in found)
     assert first == third != second
 
@@ -434,6 +474,14 @@ def test_an_exported_network_needs_no_layers(model, photos, tmp_path, protocol):
     found = list(predict(exported(model), photos, **options, maps=tmp_path / "maps"))
     assert np.abs(table_of(found) - table_of(expected)).max() < 1e-6
     assert len(list((tmp_path / "maps").iterdir())) == 11
+
+
+def test_an_exported_network_has_no_gradients(model, photos, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"^an exported file has no gradients for grad-cam: use its run or a \.pt2, or"
+    ):
+        predict(exported(model), photos, maps=tmp_path / "maps", method="grad-cam")
+    assert not (tmp_path / "maps").exists()
 
 
 def test_an_exported_network_has_the_centred_grid_alone(model, photos):

@@ -19,6 +19,7 @@ from verydeep.machine.documents import read_toml
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.networks.architecture import InitialisationScheme
 from verydeep.networks.foreign.layouts import Taken, Trained, Triple
+from verydeep.prediction.map_method import MapMethod
 from verydeep.reproduction.grid import Grid
 from verydeep.training.recipe import Recipe, Schedule
 from verydeep.transfer_learning.options import TransferOptions
@@ -176,6 +177,19 @@ class PredictionOutputs:
     """Write all predictions to this file as well (- for standard output instead of the table)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class MapPictures:
+    """Pictures of where in an image its first class is seen."""
+
+    map: OutputFolder = None
+    """Write each image, in its own size, with a map of where its first class is seen and a legend into this folder."""
+
+    method: MapMethod | None = None
+    """score-map (the default): the class's probability at each position of the paper's dense score map, which in these
+    networks is what others call CAM; grad-cam: activations of the last convolution (conv5_3 in D), weighted by their
+    gradients; finer, but no probabilities (not in the paper)."""
+
+
 def _option_name(field: str) -> str:
     """Name the option of a field; some are given one by one: --classifier RUN --classifier RUN."""
     return {"classifiers": "classifier", "studies": "study"}.get(field, field.replace("_", "-"))
@@ -186,6 +200,7 @@ def _recipe_option(field: str) -> str:
     return {"weights": "from"}.get(field, field.replace("_", "-"))
 
 
+MapOptions = Annotated[MapPictures, Parameter(name="*")]
 RunFolderOptions = Annotated[RunFolder, Parameter(name="*")]
 TestOutputOptions = Annotated[TestOutputs, Parameter(name="*")]
 PredictionOutputOptions = Annotated[PredictionOutputs, Parameter(name="*")]

@@ -22,7 +22,7 @@ def predict(
     protocol: Method | None = None,
     scales: Sequence[int] | Scales | None = None,
     grid: PoolingGrid | None = None,
-    map: options.OutputFolder = None,
+    maps: options.MapOptions = options.MapPictures(),
     max_pixels: int = MAX_PIXELS,
     outputs: options.PredictionOutputOptions = options.PredictionOutputs(),
     runtime: options.RuntimeOptions = Runtime(),
@@ -42,14 +42,15 @@ def predict(
             the three that follow from it. For centre the default is 256.
         grid: Where the positions of dense evaluation lie if an image's sides are no multiples of 32: centred (the
             default); floor, as PyTorch pools; ceil, as Caffe does, which the paper used.
-        map: Write each image with the score map of its first class over it into this folder.
         max_pixels: Larger images are refused.
     """
     from verydeep.transfer_learning.classifier_folder import is_classifier
 
     source = images_asked_for(images, outputs)
     common = {"images": source, "top": top, "runtime": runtime, "max_pixels": max_pixels}
-    views = {"protocol": protocol, "scales": scales, "grid": grid, "maps": map}
+    views = {"protocol": protocol, "scales": scales, "grid": grid, "maps": maps.map, "method": maps.method}
+    if maps.method is not None and maps.map is None:
+        raise ValueError("--method is of the pictures of --map, which names their folder")
     given = {name: value for name, value in views.items() if value is not None}
     stream = (_by_classifier if is_classifier(run) else _by_network)(run, common, given)
     present(stream, outputs, source)
@@ -77,7 +78,7 @@ def _by_classifier(folder: Path, common: dict[str, Any], views: dict[str, Any]) 
     if views:
         raise ValueError(
             f"{folder} is a classifier of features, which sees images as when it was made: leave out --protocol, "
-            "--scales, --grid and --map"
+            "--scales, --grid, --map and --method"
         )
     if under_torchrun():
         raise ValueError(f"{folder} is a classifier of features, used by one process: start this without torchrun")

@@ -14,6 +14,7 @@ from verydeep.evaluation.score_maps import (
     image_at_scale,
     legend,
     overlay,
+    placed_score_map,
     positions_of,
     posterior_map,
     thumbnail,
@@ -155,13 +156,17 @@ def _mapped(images: TestedImages, index: int, model: Model, image: Pixels, grid:
     maps = posterior_map(model.net, image, grid=grid)
     labels = dict.fromkeys((int(images.predicted[index]), int(images.labels[index])))
     rows, columns = maps.shape[1:]
+    placed = {
+        label: placed_score_map(maps[label], image.shape[:2], crop=model.net.architecture.crop, grid=grid)
+        for label in labels
+    }
     return MappedExample(
         image=_example(images, index, fitted(image)),
         positions=(rows, columns),
         layers=tuple(
             Layer(
                 class_name=model.classes[label],
-                picture=data_address(fitted(overlay(image, maps[label], crop=model.net.architecture.crop, grid=grid))),
+                picture=data_address(fitted(overlay(image, placed[label]))),
                 least=float(maps[label].min()),
                 greatest=float(maps[label].max()),
             )

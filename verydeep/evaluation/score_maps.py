@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from PIL import Image
 
 from verydeep.evaluation.dense import score_map
 from verydeep.evaluation.pixel_limits import largest_image
-from verydeep.images.decode import Pixels, Size, decode, decode_for
+from verydeep.images.decode import Pixels, decode, decode_for
 from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import LARGEST_MAX_PIXELS
 from verydeep.images.views import rescale
@@ -27,6 +28,9 @@ OPACITY = 0.6
 
 _LEGEND_STEPS = 9
 
+_PIXELS_AT_ONCE = 2**20
+"""Pixels of a picture that are coloured at once: for all of a large one there may be no memory."""
+
 _LUMA = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in the grey of an image (ITU-R BT.601, as in JPEG)."""
 
@@ -37,7 +41,7 @@ def posterior_map(
     """Return the soft-max over classes at every position of an image's dense score map.
 
     Testing averages the scores over all positions and then takes the soft-max, so an image's posterior is not the mean
-    of this map. `overlay` says where the positions lie.
+    of this map. `placed_score_map` says where the positions lie.
 
     Raises:
         ValueError: a side is smaller than the crop.
@@ -50,34 +54,28 @@ def posterior_map(
     return scores[0].float().softmax(dim=0).cpu().numpy()
 
 
-def overlay(
-    image: UInt8[np.ndarray, "H W 3"],
-    class_map: Float[np.ndarray, "h w"],
-    *,
-    crop: int,
-    grid: PoolingGrid = "centred",
-) -> UInt8[np.ndarray, "H W 3"]:
-    """Lay the colours of one class's map, whose values are 0..1, over an image in grey.
+@dataclass(frozen=True, kw_only=True)
+class PlacedMap:
+    """Values of one class at the positions of a grid, and where in the image these lie."""
+
+    values: Float[np.ndarray, "h w"]
+    """0..1."""
+    size: tuple[int, int]
+    """Height and width in pixels of the image as the network saw it."""
+    first_centre: tuple[float, float]
+    """Centre of the first position: pixels from the upper edge and from the left one."""
+    stride: int
+    """Pixels from one position to the next."""
+
+
+def placed_score_map(
+    class_map: Float[np.ndarray, "h w"], size: tuple[int, int], *, crop: int, grid: PoolingGrid = "centred"
+) -> PlacedMap:
+    """Return where the values of one class's score map, 0..1, lie in an image of `size`, height and width in pixels.
 
     Position (i, j) belongs to the window of `crop` x `crop` pixels whose upper left corner is 32 i pixels below and
     32 j to the right of the grid's first pixel (H % 32 // 2 and W % 32 // 2 if it is centred, docs/DEVIATIONS.md). Its
-    value belongs to the window's centre; between centres values are interpolated bilinearly, beyond the outermost ones
-    they are held.
-
-    Raises:
-        ValueError: the map of such an image has another shape.
-    """
-    height, width = image.shape[:2]
-    values = interpolated(class_map, (height, width), crop=crop, grid=grid)
-    grey = (image @ np.array(_LUMA))[:, :, None]
-    mixed = OPACITY * colours(values).astype(float) + (1 - OPACITY) * grey
-    return mixed.round().astype(np.uint8)
-
-
-def interpolated(
-    class_map: Float[np.ndarray, "h w"], size: Size, *, crop: int, grid: PoolingGrid = "centred"
-) -> Float[np.ndarray, "H W"]:
-    """Return the value of a score map at every pixel of an image of this size, as `overlay` places and interpolates it.
+    value belongs to the window's centre.
 
     Raises:
         ValueError: the map of such an image has another shape.
@@ -89,10 +87,31 @@ def interpolated(
             f"at a crop of {crop} the map of an image of {height} x {width} has the shape {expected}, "
             f"not {class_map.shape}"
         )
+    top, left = (first_pixel(side, grid) + crop / 2 for side in size)
+    return PlacedMap(values=class_map, size=size, first_centre=(top, left), stride=DOWNSAMPLING)
+
+
+def overlay(image: UInt8[np.ndarray, "H W 3"], placed: PlacedMap) -> UInt8[np.ndarray, "H W 3"]:
+    """Lay the colours of a map over an image in grey, which may be larger or smaller than the one that was tested.
+
+    Between the positions' centres values are interpolated smoothly, beyond the outermost ones they are held.
+    """
+    height, width = image.shape[:2]
     rows, columns = (
-        _shares(side, length, first_pixel(side, grid) + crop / 2) for side, length in zip(size, expected, strict=True)
+        _shares(side, count, tested, first, placed.stride)
+        for side, count, tested, first in zip(
+            (height, width), placed.values.shape, placed.size, placed.first_centre, strict=True
+        )
     )
-    return rows @ class_map @ columns.T
+    low, high = placed.values.min(), placed.values.max()
+    mixed = np.empty_like(image)
+    at_once = max(1, _PIXELS_AT_ONCE // width)
+    for top in range(0, height, at_once):
+        strip = slice(top, top + at_once)
+        values = (rows[strip] @ placed.values @ columns.T).clip(low, high)
+        grey = (image[strip] @ np.array(_LUMA))[:, :, None]
+        mixed[strip] = (OPACITY * colours(values).astype(float) + (1 - OPACITY) * grey).round()
+    return mixed
 
 
 def colours(values: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"]:
@@ -108,11 +127,34 @@ def legend() -> str:
     return ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in stops)
 
 
-def _shares(side: int, positions: int, first_centre: float) -> Float[np.ndarray, "side positions"]:
-    """Return how much of each position's value the pixels along a side have; every row adds up to 1."""
-    pixel_centres = np.arange(side) + 0.5
-    coordinates = np.clip((pixel_centres - first_centre) / DOWNSAMPLING, 0, positions - 1)
-    return np.maximum(0, 1 - abs(coordinates[:, None] - np.arange(positions)))
+def _shares(
+    side: int, positions: int, tested: int, first_centre: float, stride: int
+) -> Float[np.ndarray, "side positions"]:
+    """Return how much of each position's value the pixels along a side have; every row adds up to 1.
+
+    Args:
+        side: pixels of the picture.
+        positions: positions along it.
+        tested: pixels of the same side as it was tested, to which the next two refer.
+        first_centre: centre of the first position.
+        stride: from one centre to the next.
+    """
+    pixel_centres = (np.arange(side) + 0.5) * tested / side
+    coordinates = ((pixel_centres - first_centre) / stride).clip(-_REACH, positions - 1 + _REACH)
+    places = np.arange(-2 * _REACH, positions + 2 * _REACH)
+    held = places.clip(0, positions - 1)[:, None] == np.arange(positions)
+    return _cubic(coordinates[:, None] - places) @ held.astype(float)
+
+
+_REACH = 2
+"""Positions to either side that a value reaches."""
+
+
+def _cubic(distance: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Return the weights of cubic convolution (Keys 1981): it has no kinks, and keeps the values at the positions."""
+    x = abs(distance)
+    near, far = (1.5 * x - 2.5) * x**2 + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < _REACH, far, 0.0))
 
 
 _LONGER_SIDE = 224
@@ -159,12 +201,17 @@ def thumbnail(source: Source, index: int) -> Pixels:
     return fitted(decode(sample.data, sample.id, max_pixels=LARGEST_MAX_PIXELS))
 
 
-def fitted(image: Pixels, longer_side: int = _LONGER_SIDE) -> Pixels:
-    """Shrink an image to sides of at most `longer_side`; enlarge a small one so that each pixel becomes a square."""
+def fitted(image: Pixels) -> Pixels:
+    """Shrink an image to sides of at most 224 pixels; enlarge a small one so that each pixel becomes a square."""
     longer, shorter = max(image.shape[:2]), min(image.shape[:2])
-    if longer > longer_side:
-        return rescale(image, max(1, longer_side * shorter // longer))
-    factor = longer_side // longer
+    if longer > _LONGER_SIDE:
+        return rescale(image, max(1, _LONGER_SIDE * shorter // longer))
+    return enlarged(image, _LONGER_SIDE)
+
+
+def enlarged(image: Pixels, longer_side: int) -> Pixels:
+    """Enlarge an image whose sides are at most half of `longer_side`, so that each pixel becomes a square."""
+    factor = max(1, longer_side // max(image.shape[:2]))
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 

@@ -1,6 +1,5 @@
 """Images to their most probable classes, a few at a time."""
 
-import io
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -10,12 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from verydeep.evaluation.passes import PassContext
 from verydeep.evaluation.posteriors import averages, protocol_passes
 from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of
-from verydeep.evaluation.score_maps import image_at_scale, overlay, posterior_map
 from verydeep.export.exported import ExportedNet, is_exported, load_exported
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.quarantine import Quarantine
@@ -26,10 +23,11 @@ from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Device, Runtime, torch_device
 from verydeep.networks.grids import PoolingGrid
-from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import VGG, ScoringNetwork
 from verydeep.prediction import pieces
 from verydeep.prediction.files import write_picture
+from verydeep.prediction.map_method import MapMethod
+from verydeep.prediction.map_pictures import SUFFIX, MapView, check_method, map_picture
 from verydeep.runs.model import Model, Net, load_model
 
 _ADVICE = "start it again"
@@ -65,6 +63,7 @@ class _Job:
     protocol: Protocol
     top: int
     maps: Path | None
+    view: MapView
     runtime: Runtime
     tolerance: Tolerance
 
@@ -78,6 +77,7 @@ def predict(
     scales: Sequence[int] | Scales | None = None,
     grid: PoolingGrid = "centred",
     maps: str | Path | None = None,
+    method: MapMethod = "score-map",
     runtime: Runtime | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Prediction]:
@@ -97,13 +97,14 @@ def predict(
             given, `single`; 256 for `centre`.
         grid: of dense evaluation and of pictures: `centred`, `floor` or `ceil` (docs/DEVIATIONS.md). Exported files
             have the centred one, but for those of torch.export.
-        maps: folder for a picture of each image with the score map of its first class over it.
+        maps: folder for a picture of each image, in its own size, that shows where its first class is seen.
+        method: of these pictures: `score-map` or `grad-cam` (`MapMethod`), at the middle one of the scales.
         runtime: device, and processes that decode, so many for each scale.
         max_pixels: larger images cannot be used.
 
     Raises:
-        ValueError: unusable run, protocol or scales, `top` below 1, unusable `max_pixels`, a path that does not exist,
-            or pixels of another kind.
+        ValueError: unusable run, protocol, scales or method, `top` below 1, unusable `max_pixels`, a path that does not
+            exist, or pixels of another kind.
         OSError: the pictures cannot be written.
     """
     if top < 1:
@@ -115,6 +116,7 @@ def predict(
     chosen = protocol_of(protocol, scales, usual="single", trained=model.scale, mirror=model.flip, grid=grid)
     if isinstance(model.net, ExportedNet):
         model.net.check_grid(grid)
+    check_method(method, model.net)
     job = _Job(
         name=str(run) if isinstance(run, str | Path) else "the model",
         model=model,
@@ -122,6 +124,9 @@ def predict(
         protocol=chosen,
         top=top,
         maps=None if maps is None else Path(maps),
+        view=MapView(
+            method=method, scale=chosen.scales[len(chosen.scales) // 2], grid=grid, max_pixels=tolerance.max_pixels
+        ),
         runtime=runtime,
         tolerance=tolerance,
     )
@@ -134,7 +139,15 @@ def _predictions(job: _Job) -> Iterator[Prediction]:
     with joined(model.net.mean_rgb.device, advice=_ADVICE, known=(WorkerDiedError,)) as processes:
         processes.check_alike(
             "images or another run under these names",
-            lambda: (job.source.fingerprint, model.weights_sha256, model.classes, job.protocol, job.top, job.maps),
+            lambda: (
+                job.source.fingerprint,
+                model.weights_sha256,
+                model.classes,
+                job.protocol,
+                job.top,
+                job.maps,
+                job.view,
+            ),
         )
         share = range(processes.rank, images, processes.count)
         workers, max_pixels = job.runtime.workers, job.tolerance.max_pixels
@@ -155,7 +168,10 @@ def _of_piece(job: _Job, indices: range, processes: Processes, decoder: pieces.D
     context = PassContext(source=piece, quarantine=quarantine, processes=processes, opened=decoder)
     posteriors = averages([protocol_passes(job.model.net, job.protocol, name=job.name)], context).values
     best = [most_probable(posterior, job.top) for posterior in posteriors[0]] if processes.first else []
-    pictures = _pictures(job, piece, best, processes) if job.maps is not None else {}
+    of_first = [
+        (labels[0], float(posteriors[0][row, labels[0]])) if labels else None for row, labels in enumerate(best)
+    ]
+    pictures = _pictures(job, piece, of_first, processes) if job.maps is not None else {}
     predictions = []
     for row, labels in enumerate(best):
         picture = pictures.get(row)
@@ -181,41 +197,31 @@ def most_probable(posterior: NDArray[np.float64], top: int) -> list[int]:
 
 
 def _pictures(
-    job: _Job, piece: Source, best: Sequence[Sequence[int]], processes: Processes
+    job: _Job, piece: Source, best: Sequence[tuple[int, float] | None], processes: Processes
 ) -> dict[int, bytes | UnusableImageError]:
     """Return the pictures of a piece's images, by row, or why an image can no longer be used when it is read again.
 
-    Each process draws its share.
+    `best` is label and probability of each image's first class, in the first process; each draws its share.
     """
-    first_labels = processes.from_first(lambda: [labels[0] if labels else None for labels in best])
+    of_first = processes.from_first(lambda: list(best))
     own: dict[int, bytes | UnusableImageError] = {}
     for row in range(processes.rank, len(piece), processes.count):
-        label = first_labels[row]
-        if label is not None:
+        if (first := of_first[row]) is not None:
+            label, probability = first
+            name = job.model.classes[label]
             try:
-                own[row] = _picture(job, piece, row, label)
+                own[row] = map_picture(
+                    job.model.net, piece[row], label, job.view, class_name=name, probability=probability
+                )
             except UnusableImageError as refusal:
                 own[row] = refusal
     shares = processes.to_first(own) or []
     return {row: picture for share in shares for row, picture in share.items()}
 
 
-def _picture(job: _Job, piece: Source, row: int, label: int) -> bytes:
-    """Return a PNG file: an image with the score map of a class over it, at the middle one of the scales."""
-    net, scales = job.model.net, job.protocol.scales
-    crop, grid = net.architecture.crop, job.protocol.grid
-    side = scale_in_pixels(scales[len(scales) // 2], crop)
-    image = image_at_scale(piece, row, side, max_pixels=job.tolerance.max_pixels)
-    buffer = io.BytesIO()
-    Image.fromarray(overlay(image, posterior_map(net, image, grid=grid)[label], crop=crop, grid=grid)).save(
-        buffer, "PNG"
-    )
-    return buffer.getvalue()
-
-
 def _written(job: _Job, number: int, picture: bytes) -> str:
     assert job.maps is not None
-    return write_picture(job.maps, job.source.ids, number, picture, suffix=".png")
+    return write_picture(job.maps, job.source.ids, number, picture, suffix=SUFFIX)
 
 
 def model_on(device: Device, run: str | Path | Model[ScoringNetwork]) -> Model[ScoringNetwork]:

@@ -1,0 +1,129 @@
+"""Pictures of where in an image a class is seen: the image in its own size, a map over it, and a legend."""
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw
+
+from verydeep.evaluation.grad_cam import grad_cam, last_convolution
+from verydeep.evaluation.score_maps import PlacedMap, enlarged, overlay, placed_score_map, posterior_map
+from verydeep.images.decode import decode, decode_for
+from verydeep.images.sources.source import Sample
+from verydeep.images.views import rescale
+from verydeep.networks.grids import PoolingGrid
+from verydeep.networks.scales import scale_in_pixels
+from verydeep.networks.vgg import VGG, ScoringNetwork
+from verydeep.prediction.map_method import MapMethod
+from verydeep.presentation.lettering import fitting_lines, font_for
+from verydeep.presentation.numbers import share
+
+SUFFIX = ".jpg"
+
+_FEWEST_PIXELS = 320
+"""Longer side of a picture, about: smaller ones are enlarged, so that the legend can be read."""
+
+_QUALITY = 92
+"""JPEG quality; letters stay sharp."""
+
+_LETTERS = (1 / 40, 12)
+"""Height of letters: share of a picture's width, and fewest pixels."""
+
+_INK, _PAPER, _GREY = (33, 33, 33), (255, 255, 255), 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapView:
+    """How maps are computed."""
+
+    method: MapMethod
+    scale: int
+    """Q, for a crop of 224."""
+    grid: PoolingGrid
+    max_pixels: int
+
+
+def check_method(method: MapMethod, net: ScoringNetwork) -> None:
+    """Refuse Grad-CAM of a network that has no gradients.
+
+    Raises:
+        ValueError: the network of an ONNX or OpenVINO file.
+    """
+    if method == "grad-cam" and not isinstance(net, VGG):
+        raise ValueError("an exported file has no gradients for grad-cam: use its run or a .pt2, or score-map")
+
+
+def map_picture(
+    net: ScoringNetwork, sample: Sample, label: int, view: MapView, *, class_name: str, probability: float
+) -> bytes:
+    """Return a JPEG file: an image in its own size, the map of a class over it, and below it what the colours mean.
+
+    Raises:
+        UnusableImageError: the image can no longer be used, or is too large for Grad-CAM.
+    """
+    placed, note = _map_of(net, sample, label, view)
+    picture = enlarged(decode(sample.data, sample.id, max_pixels=view.max_pixels), _FEWEST_PIXELS)
+    width, (share_of_width, least) = picture.shape[1], _LETTERS
+    letters = max(least, round(share_of_width * width))
+    ends = ("0%", "100%") if view.method == "score-map" else ("0", "most")
+    legend = [
+        _text(width, f"{share(probability)} {class_name}", letters + letters // 4, most=2),
+        _colour_bar(width, ends, letters),
+        _text(width, note, letters, most=3),
+    ]
+    buffer = io.BytesIO()
+    drawn = Image.fromarray(np.vstack([overlay(picture, placed), *legend]))
+    drawn.save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+def _map_of(net: ScoringNetwork, sample: Sample, label: int, view: MapView) -> tuple[PlacedMap, str]:
+    """Return the map of a class, and what it is."""
+    crop, grid = net.architecture.crop, view.grid
+    side = scale_in_pixels(view.scale, crop)
+    image = rescale(decode_for(sample.data, sample.id, shorter_side=side, max_pixels=view.max_pixels), side)
+    if view.method == "grad-cam":
+        assert isinstance(net, VGG)
+        placed = grad_cam(net, image, label, name=sample.id, grid=grid)
+        return placed, f"Grad-CAM of {last_convolution(net)}, {_positions(placed)}, Q = {view.scale}"
+    values = posterior_map(net, image, grid=grid)[label]
+    placed = placed_score_map(values, image.shape[:2], crop=crop, grid=grid)
+    seen = " to ".join(dict.fromkeys((share(float(values.min())), share(float(values.max())))))
+    return placed, f"score map, {_positions(placed)}, Q = {view.scale}: {seen}"
+
+
+def _positions(placed: PlacedMap) -> str:
+    rows, columns = placed.values.shape
+    return f"{rows} x {columns} positions"
+
+
+def _text(width: int, text: str, letters: int, *, most: int) -> UInt8[np.ndarray, "h W 3"]:
+    """Write a text in letters of so many pixels, in at most so many lines."""
+    font, shown = font_for(" ".join(text.split()), letters)
+    margin, line = letters // 2, sum(font.getmetrics())
+    lines = fitting_lines(shown, font, width - 2 * margin, most=most)
+    strip = Image.new("RGB", (width, line * len(lines) + margin), _PAPER)
+    for row, one in enumerate(lines):
+        ImageDraw.Draw(strip).text((margin, margin // 2 + row * line), one, fill=_INK, font=font)
+    return np.asarray(strip)
+
+
+def _colour_bar(width: int, ends: tuple[str, str], letters: int) -> UInt8[np.ndarray, "h W 3"]:
+    """Draw the colours from 0 to 1, as they lie over a medium grey, between what their ends mean."""
+    font, margin = font_for("".join(ends), letters)[0], letters // 2
+    strip = Image.new("RGB", (width, letters + margin), _PAPER)
+    pen, middle = ImageDraw.Draw(strip), strip.height // 2
+    pen.text((margin, middle), ends[0], fill=_INK, font=font, anchor="lm")
+    pen.text((width - margin, middle), ends[1], fill=_INK, font=font, anchor="rm")
+    left, right = (2 * margin + math.ceil(font.getlength(end)) for end in ends)
+    drawn = np.array(strip)
+    drawn[margin // 2 :][:letters, left : width - right] = _colours_in_order(letters, width - left - right)
+    return drawn
+
+
+def _colours_in_order(height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    in_order = np.linspace(0, 1, width)[None]
+    placed = PlacedMap(values=in_order, size=(height, width), first_centre=(height / 2, 0.5), stride=1)
+    return overlay(np.full((height, width, 3), _GREY, np.uint8), placed)
