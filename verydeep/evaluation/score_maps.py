@@ -12,7 +12,7 @@ from PIL import Image
 
 from verydeep.evaluation.dense import score_map
 from verydeep.evaluation.pixel_limits import largest_image
-from verydeep.images.decode import Pixels, decode, decode_for
+from verydeep.images.decode import Pixels, Size, decode, decode_for
 from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import LARGEST_MAX_PIXELS
 from verydeep.images.views import rescale
@@ -60,7 +60,7 @@ class PlacedMap:
 
     values: Float[np.ndarray, "h w"]
     """0..1."""
-    size: tuple[int, int]
+    size: Size
     """Height and width in pixels of the image as the network saw it."""
     first_centre: tuple[float, float]
     """Centre of the first position: pixels from the upper edge and from the left one."""
@@ -69,7 +69,7 @@ class PlacedMap:
 
 
 def placed_score_map(
-    class_map: Float[np.ndarray, "h w"], size: tuple[int, int], *, crop: int, grid: PoolingGrid = "centred"
+    class_map: Float[np.ndarray, "h w"], size: Size, *, crop: int, grid: PoolingGrid = "centred"
 ) -> PlacedMap:
     """Return where the values of one class's score map, 0..1, lie in an image of `size`, height and width in pixels.
 
@@ -96,22 +96,23 @@ def overlay(image: UInt8[np.ndarray, "H W 3"], placed: PlacedMap) -> UInt8[np.nd
 
     Between the positions' centres values are interpolated smoothly, beyond the outermost ones they are held.
     """
-    height, width = image.shape[:2]
-    rows, columns = (
-        _shares(side, count, tested, first, placed.stride)
-        for side, count, tested, first in zip(
-            (height, width), placed.values.shape, placed.size, placed.first_centre, strict=True
-        )
-    )
-    low, high = placed.values.min(), placed.values.max()
     mixed = np.empty_like(image)
-    at_once = max(1, _PIXELS_AT_ONCE // width)
-    for top in range(0, height, at_once):
+    at_once = max(1, _PIXELS_AT_ONCE // image.shape[1])
+    for top in range(0, len(image), at_once):
         strip = slice(top, top + at_once)
-        values = (rows[strip] @ placed.values @ columns.T).clip(low, high)
         grey = (image[strip] @ np.array(_LUMA))[:, :, None]
-        mixed[strip] = (OPACITY * colours(values).astype(float) + (1 - OPACITY) * grey).round()
+        drawn = colours(interpolated(placed, image.shape[:2], rows=strip)).astype(float)
+        mixed[strip] = (OPACITY * drawn + (1 - OPACITY) * grey).round()
     return mixed
+
+
+def interpolated(placed: PlacedMap, size: Size, *, rows: slice = slice(None)) -> Float[np.ndarray, "H W"]:
+    """Return the value of a map at every pixel of some rows of an image of this size, as `overlay` draws it."""
+    down, across = (
+        _shares(side, count, tested, first, placed.stride)
+        for side, count, tested, first in zip(size, placed.values.shape, placed.size, placed.first_centre, strict=True)
+    )
+    return (down[rows] @ placed.values @ across.T).clip(placed.values.min(), placed.values.max())
 
 
 def colours(values: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"]:
@@ -201,12 +202,12 @@ def thumbnail(source: Source, index: int) -> Pixels:
     return fitted(decode(sample.data, sample.id, max_pixels=LARGEST_MAX_PIXELS))
 
 
-def fitted(image: Pixels) -> Pixels:
-    """Shrink an image to sides of at most 224 pixels; enlarge a small one so that each pixel becomes a square."""
+def fitted(image: Pixels, longer_side: int = _LONGER_SIDE) -> Pixels:
+    """Shrink an image to sides of at most `longer_side`; enlarge a small one so that each pixel becomes a square."""
     longer, shorter = max(image.shape[:2]), min(image.shape[:2])
-    if longer > _LONGER_SIDE:
-        return rescale(image, max(1, _LONGER_SIDE * shorter // longer))
-    return enlarged(image, _LONGER_SIDE)
+    if longer > longer_side:
+        return rescale(image, max(1, longer_side * shorter // longer))
+    return enlarged(image, longer_side)
 
 
 def enlarged(image: Pixels, longer_side: int) -> Pixels:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from verydeep.evaluation.score_maps import colours, data_address, fitted, interpolated
+from verydeep.evaluation.score_maps import colours, data_address, fitted, interpolated, placed_score_map
 from verydeep.images.decode import decode_for, image_sizes
 from verydeep.networks.grids import PoolingGrid
 
@@ -57,6 +57,7 @@ def page_picture(data: bytes, prediction: Mapping[str, Any], *, grid: PoolingGri
 
 def _map_picture(found: Mapping[str, Any], grid: PoolingGrid) -> MapPicture:
     class_map, (height, width) = np.array(found["grid"], dtype=float), found["size"]
-    values = interpolated(class_map, (height, width), crop=found["window"], grid=grid)
+    placed = placed_score_map(class_map, (height, width), crop=found["window"], grid=grid)
+    values = interpolated(placed, (height, width))
     address = data_address(colours(values[_STEP // 2 :: _STEP, _STEP // 2 :: _STEP]))
     return MapPicture(address, float(class_map.min()), float(class_map.max()), class_map.shape)
