@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from verydeep.machine.errors import escaped
 from verydeep.presentation import numbers
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from matplotlib.axes import Axes
 
 _NUMBERS: dict[str, Callable[..., str]] = dict(inspect.getmembers(numbers, inspect.isfunction))
@@ -69,6 +71,12 @@ def render(template: str, values: Mapping[str, Any], **filters: Callable[..., st
 
     The functions of `numbers` are filters in every template, besides those that are given.
     """
+    return _environment(**filters).get_template(f"{template}.jinja").render(values)
+
+
+@lru_cache(maxsize=4)
+def _environment(**filters: Callable[..., str]) -> "Environment":
+    """Return what keeps compiled templates; a service shows a page again and again."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # `describe` prints without it
 
     templates = Environment(
@@ -81,7 +89,7 @@ def render(template: str, values: Mapping[str, Any], **filters: Callable[..., st
     )
     templates.filters |= {"in_markdown": _in_markdown, **_NUMBERS, **filters}
     templates.globals["FINE"] = numbers.FINE
-    return templates.get_template(f"{template}.jinja").render(values)
+    return templates
 
 
 def _in_markdown(name: str) -> str:

@@ -13,6 +13,9 @@ from verydeep.serving.refusals import RefusedRequestError
 _MOST_CLASSES = 1000
 """Names of classes that the page lists; `GET /v1/model` has all."""
 
+_LEGEND = legend()
+"""Made when this is imported: Matplotlib takes a third of a second, in which the event loop would answer nobody."""
+
 _OF_SCRIPT = (
     *("busy", "busy_of", "stopped", "done", "no_result"),
     *("no_connection", "unexpected", "file_too_large", "unreadable", "no_picture"),
@@ -60,7 +63,7 @@ def page(
         "described": not needs_key or (result is not None and result.refusal is None),
         "result": result,
         "most_classes": _MOST_CLASSES,
-        "legend": legend(),
+        "legend": _LEGEND,
         "opacity": OPACITY,
     }
     return render("serving/page.html", values)
