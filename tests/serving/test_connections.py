@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -77,6 +78,41 @@ def test_a_connection_that_stays_silent_after_an_answer_is_closed(client):
     received = answers_to(client, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
     assert received.startswith(b"HTTP/1.1 200")
     assert received.endswith(b'{"live": true}')
+
+
+def test_a_head_has_its_time_on_a_connection_that_was_used_before(client):
+    question = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    late = SECONDS * 0.8  # after the first answer: the head's own time begins then
+    received = answers_to(client, question, (late, b"GET /heal"), (late, b"thz HTTP/1.1\r\nHost: x\r\n\r\n"))
+    assert received.count(b'{"live": true}') == 2
+    received = answers_to(client, question + b"GET /heal")
+    assert received.count(b"HTTP/1.1 200") == 1
+    assert error_of(received[received.index(b"HTTP/1.1 408") :]) == (408, "slow_head")
+
+
+def test_a_request_gets_one_answer_whatever_follows_in_its_body(client):
+    chunked = HEAD + b"Transfer-Encoding: chunked\r\n"
+    bad_chunk = (0.1, b"no length\r\n")
+    assert error_of(answers_to(client, chunked + b"\r\n3\r\nabc\r\n", bad_chunk)) == (400, "bad_request")
+    answered = chunked + b"Content-Type: application/json\r\n\r\n3\r\nabc\r\n"
+    assert error_of(answers_to(client, answered, bad_chunk)) == (415, "unsupported_type")  # and nothing after it
+
+
+def test_a_client_that_takes_no_answers_is_closed(client):
+    state = client.server.server_state
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        address = urlsplit(str(client.base_url))
+        connection.connect((address.hostname, address.port))
+        connection.setblocking(False)
+        sent = 0
+        with suppress(BlockingIOError):
+            while sent < 2**24:
+                sent += connection.send(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+        ours = connection.getsockname()
+        assert ours in {one.client for one in state.connections}
+        wait_until(lambda: ours not in {one.client for one in list(state.connections)})
+        wait_until(lambda: not state.tasks)
 
 
 def test_what_is_no_http_is_answered_400(client):

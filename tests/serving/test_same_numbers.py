@@ -1,6 +1,7 @@
 """A service's names and numbers are those of predict, for every kind of model, with many clients at once."""
 
 import io
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -11,11 +12,12 @@ from PIL import Image
 from served import encoded, files, service_of, serving
 from tested_run import CLASSES, pixels
 
+import verydeep.serving.served_model
 from verydeep import classify, predict
 from verydeep.export.exported import load_exported, write_exported
 from verydeep.machine.runtime import Runtime
 from verydeep.serving.options import Access, Limits
-from verydeep.serving.served_model import _served_classifier, served_model
+from verydeep.serving.served_model import Wanted, _served_classifier, prepared, served_model
 from verydeep.serving.service import Service
 from verydeep.transfer_learning.classifier_folder import load_classifier
 
@@ -56,8 +58,7 @@ def answers(client, images):
     return [answer.json() for answer in found]
 
 
-@pytest.mark.parametrize("kind", ["run", "onnx", "classifier"])
-@pytest.mark.parametrize("at_once", [1, 8])
+@pytest.mark.parametrize(("kind", "at_once"), [("run", 1), ("run", 8), ("onnx", 1), ("onnx", 8), ("classifier", None)])
 def test_names_and_numbers_are_those_of_predict(models, images, kind, at_once):
     place, by_hand = models[kind]
     numbers = "scores" if kind == "classifier" else "probabilities"
@@ -67,15 +68,13 @@ def test_names_and_numbers_are_those_of_predict(models, images, kind, at_once):
         found = answers(client, images)
         largest = service.metrics.registry.get_sample_value("verydeep_batch_images_sum")
         batches = service.metrics.registry.get_sample_value("verydeep_batch_images_count")
-    assert (largest > batches) == (at_once > 1)
+    assert (largest > batches) == (at_once == 8)
     for one, other in zip(found, expected, strict=True):
         assert one["classes"] == list(other.classes)
-        if at_once == 1:
-            assert one[numbers] == list(getattr(other, numbers))
+        if at_once == 8:
+            np.testing.assert_allclose(one[numbers], getattr(other, numbers), atol=1e-6)
         else:
-            np.testing.assert_allclose(
-                one[numbers], getattr(other, numbers), atol=1e-6 if kind != "classifier" else 1e-5
-            )
+            assert one[numbers] == list(getattr(other, numbers))
 
 
 @pytest.mark.parametrize(("protocol", "scales"), [("crops", "single"), ("both", "paper"), ("centre", (256, 300))])
@@ -93,7 +92,29 @@ def test_every_protocol_and_its_maps(run, model, protocol, scales):
         assert np.shape(one["grid"]) == tuple((side - 32) // 32 + 1 for side in one["size"])
 
 
-def test_a_classifier_takes_no_protocol(classifier):
+def test_maps_are_computed_of_the_images_alone_that_they_are_asked_of(run, monkeypatch):
+    computed, compute = [], verydeep.serving.served_model._map_of
+    monkeypatch.setattr(verydeep.serving.served_model, "_map_of", lambda *args: computed.append(1) or compute(*args))
+    for protocol in ("crops", "dense"):
+        served = served_model(run, protocol=protocol)
+        image = prepared(encoded(), served.sides, Limits())
+        wanted = [Wanted("image", 3, maps) for maps in (False, True, False)]
+        found = served.predict([image] * 3, wanted)
+        assert (["maps" in one for one in found], len(computed)) == ([False, True, False], 1)
+
+
+def test_whoever_loads_a_model_to_serve_it_bounds_what_is_kept_for_each_size(run, monkeypatch):
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    served_model(run)
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "64"
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8")
+    served_model(run)
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "8"
+
+
+def test_a_classifier_takes_no_protocol_and_no_batches(classifier):
+    with pytest.raises(ValueError, match="leave out --max-batch"):
+        service_of(classifier, max_batch=2)
     with pytest.raises(ValueError, match="leave out --protocol"):
         served_model(classifier, protocol="crops")
 

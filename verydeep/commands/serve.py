@@ -1,8 +1,9 @@
 """The verb `serve`."""
 
-import os
+import ipaddress
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,13 +15,11 @@ from verydeep.machine.libraries import library
 from verydeep.machine.runtime import Device
 from verydeep.networks.grids import PoolingGrid
 from verydeep.serving.options import Access, Limits, Listening
+from verydeep.serving.origins import is_address
 
 _LIBRARIES = ("starlette", "uvicorn", "prometheus_client", "python_multipart")
 
-_KEPT_PRIMITIVES = "64"
-"""oneDNN's usual 1,024 of them, one for each layer and size of image, grow to hundreds of megabytes."""
-
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_LOCALHOST = "localhost"
 
 ListeningOptions = Annotated[Listening, Parameter(name="*", group="Listening")]
 LimitOptions = Annotated[Limits, Parameter(name="*", group="Limits")]
@@ -52,7 +51,6 @@ def serve(
         grid: As for predict.
         device: Device of the network; auto takes CUDA, else MPS, else the CPU.
     """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _KEPT_PRIMITIVES)  # read when PyTorch is loaded
     for one in _LIBRARIES:
         library(one, needed_by="verydeep serve")
     from verydeep.machine.runtime import Runtime
@@ -65,14 +63,22 @@ def serve(
         raise ValueError(f"--name has letters, digits, '.', '_' and '-' only, not {name!r}")
     with bound_socket(listening) as socket:
         model = served_model(run, protocol=protocol, scales=scales, grid=grid, runtime=Runtime(device=device))
+        local = _is_local(listening.host)
+        if local:
+            access = replace(access, allow_host=(_LOCALHOST, *access.allow_host))
         service = Service(model, name or _name(run), limits, access)
-        for note in (*model.notes, *_notes_on(listening, access)):
+        for note in (*model.notes, *_notes_on(listening, access, local=local)):
             say(note)
         serve_until_told(service, socket, listening.grace, say)
 
 
-def _notes_on(listening: Listening, access: Access) -> list[str]:
-    if listening.host in _LOOPBACK or access.key_file is not None:
+def _is_local(host: str) -> bool:
+    """Return whether no other machine reaches this address."""
+    return host == _LOCALHOST or (is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def _notes_on(listening: Listening, access: Access, *, local: bool) -> list[str]:
+    if local or access.key_file is not None:
         return []
     return [f"whoever reaches {listening.host} may use the service: --key-file FILE asks for keys"]
 

@@ -1,6 +1,5 @@
 """The ASGI application: which path is answered by what, and what all answers have in common."""
 
-import logging
 import re
 import secrets
 import time
@@ -22,18 +21,19 @@ from verydeep.serving.answers import json_answer
 from verydeep.serving.inference_protocol import BINARY_LENGTH, inference_routes
 from verydeep.serving.metrics import CONTENT_TYPE
 from verydeep.serving.openapi import openapi
+from verydeep.serving.options import Access
+from verydeep.serving.origins import check_host, check_origin
 from verydeep.serving.page_requests import answer_form, answer_page
 from verydeep.serving.predict_request import answer_predict
-from verydeep.serving.refusals import RefusedRequestError, busy
+from verydeep.serving.refusals import RefusedRequestError, failed, log_failure
 from verydeep.serving.service import Service, given_key
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
-
-_LOGGER = logging.getLogger("verydeep.serving")
+# Without a referrer browsers would send the page's own form with `Origin: null`.
+_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Cache-Control": "no-store"}
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -57,8 +57,12 @@ def application(service: Service) -> ASGIApp:
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[cors] if service.access.allow_origin else [],
-        exception_handlers={RefusedRequestError: _refused, HTTPException: _http_error, Exception: _failed},
+        middleware=[
+            Middleware(_Guarded, access=service.access),
+            *([cors] if service.access.allow_origin else []),
+            Middleware(_FailuresAnswered),
+        ],
+        exception_handlers={RefusedRequestError: _refused, HTTPException: _http_error},
     )
     return _observed(app, service, {route.path for route in routes})
 
@@ -70,11 +74,8 @@ def _open_routes(service: Service) -> list[Route]:
         return json_answer({"live": True})
 
     async def ready(_: Request) -> Response:
-        if service.ready:
-            return json_answer({"ready": True})
-        if service.draining:
-            raise busy("draining", "the service is ending: ask another one", seconds=service.limits.deadline)
-        raise busy("not_ready", "the model is being prepared: try again in a few seconds")
+        service.check_ready()
+        return json_answer({"ready": True})
 
     async def description(_: Request) -> Response:
         return json_answer(openapi(service))
@@ -182,6 +183,47 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return _error(request, error.status_code, code, message, dict(error.headers or {}))
 
 
-async def _failed(request: Request, error: Exception) -> Response:
-    _LOGGER.error("request %s: %s: %s", request.state.request_id, type(error).__name__, error)
-    return _error(request, 500, "internal", "the service has failed: its log says why")
+class _Guarded:
+    """Refuses requests under other names than the service's, and those of other origins' pages."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app, self._access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            request = Request(scope)
+            try:
+                check_host(request.headers, self._access.allow_host)
+                check_origin(request.method, request.headers, self._access.allow_origin)
+            except RefusedRequestError as refusal:
+                await (await _refused(request, refusal))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class _FailuresAnswered:
+    """Answers errors of the service itself, and notes each in the log once.
+
+    Starlette's own handler of them stands outside of what allows other origins, and raises them again for the server to
+    log.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def sent(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        except Exception as error:
+            if scope["type"] != "http" or begun:
+                raise
+            request = Request(scope)
+            log_failure(request.state.request_id, error)
+            await (await _refused(request, failed()))(scope, receive, send)

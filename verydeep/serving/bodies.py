@@ -1,7 +1,7 @@
 """Bodies of requests: room is reserved before they are read, time and size are limited, nothing goes to disk."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -15,6 +15,9 @@ from verydeep.serving.refusals import RefusedRequestError, bad_request, busy, cl
 _MOST_FIELDS = 8
 """Parts of a form that are no files."""
 
+_FIRST_BYTES = 16 * 2**10
+"""Of a body that is checked before room for the rest is reserved; a connection holds more than that in any case."""
+
 
 class Part(NamedTuple):
     """One part of a multipart body."""
@@ -25,31 +28,76 @@ class Part(NamedTuple):
     data: bytes
 
 
+class Room:
+    """Bytes that are reserved for one body, until the last one who holds any of them has left."""
+
+    def __init__(self, bodies: "Bodies") -> None:
+        self._bodies, self._size, self._holders = bodies, 0, 1
+
+    def grow(self, size: int) -> None:
+        """Reserve `size` bytes in all.
+
+        Raises:
+            RefusedRequestError: there is no room for them.
+        """
+        more = size - self._size
+        if self._bodies.held + more > self._bodies.most:
+            raise busy("bodies_full", "the service holds as many bytes of requests as it may: try again later")
+        self._bodies.held += more
+        self._size = size
+
+    def enter(self) -> None:
+        """Count one more who holds bytes of the body."""
+        self._holders += 1
+
+    def leave(self) -> None:
+        """Count one out; the last one gives the bytes back."""
+        self._holders -= 1
+        if not self._holders:
+            self._bodies.held -= self._size
+
+
+class Body:
+    """A body that was read, and the room that it takes."""
+
+    def __init__(self, data: bytes, room: Room) -> None:
+        self._data, self.room = data, room
+
+    def taken(self) -> bytes:
+        """Return its bytes, which then are the caller's alone, who may let go of them."""
+        data, self._data = self._data, b""
+        return data
+
+
 class Bodies:
     """All bodies that are held at one time."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.most = limits.bodies_bytes
         self.held = 0
         """Bytes that are reserved."""
 
     @asynccontextmanager
-    async def body(self, request: Request) -> AsyncIterator[bytes]:
-        """Yield the body of a request; its room is kept until the block ends.
+    async def body(self, request: Request, *, check: Callable[[bytes], None] | None = None) -> AsyncIterator[Body]:
+        """Yield the body of a request; its room is kept until the block ends, and longer by those who have entered it.
+
+        Args:
+            request: whose body it is.
+            check: is given the first bytes, 16 KiB if there are as many, and may refuse the request before room for
+                more is reserved.
 
         Raises:
             RefusedRequestError: it is too large, too slow or encoded, there is no room for it, or the client has left.
         """
-        size = _announced(request, self._limits.body_bytes)
-        if self.held + size > self._limits.bodies_bytes:
-            raise busy("bodies_full", "the service holds as many bytes of requests as it may: try again later")
-        self.held += size
+        size, room = _announced(request, self._limits.body_bytes), Room(self)
         try:
-            yield await self._read(request)
+            yield Body(await self._read(request, room, size, check), room)
         finally:
-            self.held -= size
+            room.leave()
 
-    async def _read(self, request: Request) -> bytes:
+    async def _read(self, request: Request, room: Room, size: int, check: Callable[[bytes], None] | None) -> bytes:
+        room.grow(size if check is None else min(size, _FIRST_BYTES))
         body, most = bytearray(), self._limits.body_bytes
         try:
             async with asyncio.timeout(self._limits.body_seconds):
@@ -57,11 +105,17 @@ class Bodies:
                     if len(body) + len(chunk) > most:
                         raise too_large(most)
                     body += chunk
+                    if check is not None and len(body) >= _FIRST_BYTES:
+                        check(bytes(body))
+                        check = None
+                        room.grow(size)
         except TimeoutError:
             message = f"the body did not arrive within {self._limits.body_seconds:g} seconds"
             raise RefusedRequestError(408, "slow_body", message, headers={"Connection": "close"}) from None
         except ClientDisconnect:
             raise client_gone() from None
+        if check is not None:
+            check(bytes(body))
         return bytes(body)
 
 
@@ -87,21 +141,44 @@ def parts_of(body: bytes, content_type: str, *, most_files: int) -> list[Part]:
     Raises:
         RefusedRequestError: it is not one, or has too many parts.
     """
+    collector = _Collector(most_files)
+    try:
+        _parser_for(collector, content_type, body).finalize()
+    except FormParserError as error:
+        raise _not_multipart(error) from None
+    if not collector.ended:
+        raise bad_request("the multipart body ends before its last boundary")
+    return collector.parts
+
+
+def first_parts(body: bytes, content_type: str) -> list[Part]:
+    """Return the parts of which the first bytes of a multipart body have all.
+
+    Raises:
+        RefusedRequestError: it is not one.
+    """
+    collector = _Collector(len(body))
+    _parser_for(collector, content_type, body)
+    return collector.parts
+
+
+def _parser_for(collector: "_Collector", content_type: str, body: bytes) -> MultipartParser:
+    """Return a parser that has told the collector what is in the body."""
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
     if not boundary:
         raise bad_request("multipart/form-data needs a boundary")
-    collector = _Collector(most_files)
     try:
         # Sizes are bounded already: the whole body is in memory.
         parser = MultipartParser(boundary, collector.callbacks())  # type: ignore[arg-type]
         parser.write(body)
-        parser.finalize()
     except FormParserError as error:
-        raise bad_request(f"the body is not multipart/form-data: {error}") from None
-    if not collector.ended:
-        raise bad_request("the multipart body ends before its last boundary")
-    return collector.parts
+        raise _not_multipart(error) from None
+    return parser
+
+
+def _not_multipart(error: FormParserError) -> RefusedRequestError:
+    return bad_request(f"the body is not multipart/form-data: {error}")
 
 
 class _Collector:

@@ -4,11 +4,12 @@ Specification: https://github.com/kserve/open-inference-protocol. Tensors in bin
 `binary_tensor_data`.
 """
 
+import asyncio
 import base64
 import binascii
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.requests import Request
@@ -20,9 +21,9 @@ from verydeep.machine.documents import json_text, parse_json
 from verydeep.machine.errors import escaped, one_line
 from verydeep.serving.answers import json_answer
 from verydeep.serving.predict_request import TOP, checked_top
-from verydeep.serving.refusals import RefusedRequestError, bad_request, busy, unusable
+from verydeep.serving.refusals import RefusedRequestError, bad_request, failed, unusable
 from verydeep.serving.served_model import Wanted
-from verydeep.serving.service import Service
+from verydeep.serving.service import FailedImage, Service
 from verydeep.version import __version__
 
 BINARY_LENGTH = "Inference-Header-Content-Length"
@@ -76,8 +77,7 @@ def inference_routes(service: Service) -> list[Route]:
 
     async def ready(request: Request) -> Response:
         _check_version(request)
-        if not service.ready:
-            raise busy("not_ready", "the model is not ready")
+        service.check_ready()
         return json_answer({"name": service.name, "ready": True})
 
     async def infer(request: Request) -> Response:
@@ -112,18 +112,26 @@ def _metadata(service: Service) -> dict[str, Any]:
 
 
 async def _infer(service: Service, request: Request) -> Response:
+    header = request.headers.get(BINARY_LENGTH)
     async with service.bodies.body(request) as body:
-        said, rest = _parsed(body, request.headers.get(BINARY_LENGTH))
-        images = _images(said, rest, service.limits.max_images)
+        said, images = await asyncio.to_thread(_read, body.taken(), header, service.limits.max_images)
         asked = _outputs(said, ("classes", service.model.numbers))
         top = checked_top(str(said.parameters.get("top", TOP)))
         wanted = [Wanted(f"image {number}", top) for number in range(len(images))]
-        found = await service.predictions(request, images, wanted)
+        found = await service.predictions(request, body.room, images, wanted)
+    predictions = [one for one in found if isinstance(one, dict)]
+    if any(isinstance(one, FailedImage) for one in found):
+        raise failed()
     refusals = [one for one in found if isinstance(one, UnusableImageError)]
     if refusals:
         raise unusable("; ".join(map(str, refusals)), refusals)
-    predictions = [one for one in found if not isinstance(one, UnusableImageError)]
     return _response(service, said, asked, predictions, min(top, len(service.model.classes)))
+
+
+def _read(body: bytes, header: str | None, most: int) -> tuple[_Inference, list[bytes]]:
+    """Return what the request says without its images, and these; a thread's work, for a body may be large."""
+    said, rest = _parsed(body, header)
+    return replace(said, inputs=()), _images(said, rest, most)
 
 
 def _parsed(body: bytes, header: str | None) -> tuple[_Inference, memoryview]:

@@ -52,7 +52,7 @@ class Limits:
     """Images of one request."""
 
     body_seconds: float = 10.0
-    """Seconds in which a request's head, and then its body, has to arrive."""
+    """Seconds in which a request's head, and then its body, has to arrive, and in which an answer has to be taken."""
 
     queue: int = 64
     """Images that are waiting, decoded or computed."""
@@ -104,3 +104,8 @@ class Access:
 
     allow_origin: tuple[str, ...] = ()
     """Origins whose pages' scripts may use the service, such as https://example.org; * for all. By default none."""
+
+    allow_host: tuple[str, ...] = ()
+    """Names that the service may be asked by, such as gpu7.example.org; * for all. Addresses always are allowed. By
+    default localhost where --host is an address of this machine alone, else all names: without this option a page whose
+    name is made to point here could then use the service."""

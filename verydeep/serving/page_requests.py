@@ -1,13 +1,15 @@
 """`GET /` and `POST /`: the page, and its form as browsers send it without script."""
 
+import asyncio
 import secrets
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from verydeep.serving.bodies import Part, parts_of
+from verydeep.serving.bodies import Part, first_parts, parts_of
 from verydeep.serving.page import FormResult, page, results
 from verydeep.serving.page_pictures import PagePicture, page_picture
 from verydeep.serving.page_texts import texts_for
@@ -24,22 +26,29 @@ async def answer_page(service: Service, request: Request) -> Response:
 async def answer_form(service: Service, request: Request) -> Response:
     """Answer a form with the predictions of its images, or with why there are none, as the page."""
     try:
-        return _page(service, request, await _result(service, request))
+        found = await _result(service, request)
+        return await asyncio.to_thread(_page, service, request, found)  # pictures are megabytes of text
     except RefusedRequestError as refusal:
         return _page(service, request, FormResult(refusal=refusal), status=refusal.status, headers=refusal.headers)
 
 
 async def _result(service: Service, request: Request) -> FormResult:
-    if not request.headers.get("content-type", "").lower().startswith(MULTIPART):
+    kind = request.headers.get("content-type", "")
+    if not kind.lower().startswith(MULTIPART):
         raise RefusedRequestError(415, "unsupported_type", f"the form is sent as {MULTIPART}")
-    async with service.bodies.body(request) as body:
-        parts = parts_of(body, request.headers["content-type"], most_files=service.limits.max_images)
-        keys = [part.data.decode(errors="replace") for part in parts if part.field == "key" and part.file_name is None]
-        service.check_key(keys[0] if keys else given_key(request.headers))
+    check = None
+    if service.needs_key:
+        key = given_key(request.headers)
+        if key is None:  # before the images, as the page has it, so that nothing is kept of a form without
+            check = partial(_check_first_field, service, kind)
+        else:
+            service.check_key(key)
+    async with service.bodies.body(request, check=check) as body:
+        parts = await asyncio.to_thread(parts_of, body.taken(), kind, most_files=service.limits.max_images)
         files = [part for part in images_of([one for one in parts if one.field != "key"]) if part.data]
         if not files:
             raise RefusedRequestError(400, "no_image", "no image was chosen: choose one or more")
-        found = await predicted(service, request, files, TOP, maps=service.model.has_maps)
+        found = await predicted(service, request, body.room, files, TOP, maps=service.model.has_maps)
         pictures = await service.queue.in_decoders(_pictures, service, files, found)
     return FormResult(predictions=found, pictures=pictures, group=secrets.token_hex(4))
 
@@ -52,6 +61,11 @@ def _pictures(
         None if one.get("error") else page_picture(file.data, one, grid=grid, max_pixels=most)
         for file, one in zip(files, predictions, strict=True)
     ]
+
+
+def _check_first_field(service: Service, kind: str, first: bytes) -> None:
+    keys = [part.data.decode(errors="replace") for part in first_parts(first, kind) if part.field == "key"]
+    service.check_key(keys[0] if keys else None)
 
 
 def _page(

@@ -1,15 +1,15 @@
 """`POST /v1/predict`: one image as the body, or up to 16 as multipart/form-data."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from verydeep.images.decode import UnusableImageError
 from verydeep.machine.errors import escaped
 from verydeep.serving.answers import json_answer
-from verydeep.serving.bodies import Part, parts_of
+from verydeep.serving.bodies import Part, Room, parts_of
 from verydeep.serving.refusals import RefusedRequestError, bad_request
 from verydeep.serving.served_model import MOST_MAPS, Wanted
 from verydeep.serving.service import Service
@@ -51,11 +51,17 @@ async def answer_predict(service: Service, request: Request) -> Response:
         raise RefusedRequestError(415, "unsupported_type", message)
     async with service.bodies.body(request) as body:
         if kind != MULTIPART:
-            (found,) = await service.predictions(request, [body], [Wanted("image 0", *choices)])
-            return json_answer(found)
-        images = images_of(parts_of(body, request.headers["content-type"], most_files=service.limits.max_images))
-        found_all = await predicted(service, request, images, choices.top, maps=choices.maps)
-    return json_answer({"predictions": found_all})
+            (found,) = await service.predictions(request, body.room, [body.taken()], [Wanted("image 0", *choices)])
+            return await _answer(found, choices)
+        most = service.limits.max_images
+        parts = await asyncio.to_thread(parts_of, body.taken(), request.headers["content-type"], most_files=most)
+        found_all = await predicted(service, request, body.room, images_of(parts), choices.top, maps=choices.maps)
+    return await _answer({"predictions": found_all}, choices)
+
+
+async def _answer(found: object, choices: _Choices) -> Response:
+    """Return an answer; maps are hundreds of thousands of numbers, which would hold up the event loop."""
+    return await asyncio.to_thread(json_answer, found) if choices.maps else json_answer(found)
 
 
 def images_of(parts: Sequence[Part]) -> list[Part]:
@@ -73,7 +79,7 @@ def images_of(parts: Sequence[Part]) -> list[Part]:
 
 
 async def predicted(
-    service: Service, request: Request, images: Sequence[Part], top: int, *, maps: bool
+    service: Service, request: Request, room: Room, images: Sequence[Part], top: int, *, maps: bool
 ) -> list[dict[str, Any]]:
     """Return the predictions of several images; those that cannot be used have an `error`.
 
@@ -82,11 +88,9 @@ async def predicted(
     """
     names = [(image.file_name or f"image {number}")[:_LONGEST_NAME] for number, image in enumerate(images)]
     wanted = [Wanted(name, top, maps) for name in names]
-    found = await service.predictions(request, [image.data for image in images], wanted)
+    found = await service.predictions(request, room, [image.data for image in images], wanted)
     return [
-        {"image": name, "classes": [], service.model.numbers: [], "error": one.reason}
-        if isinstance(one, UnusableImageError)
-        else one
+        one if isinstance(one, dict) else {"image": name, "classes": [], service.model.numbers: [], "error": one.reason}
         for name, one in zip(names, found, strict=True)
     ]
 

@@ -1,9 +1,14 @@
 """Requests that are not answered with a prediction: status, code and words, the same for all paths."""
 
+import logging
 import math
+import traceback
 from collections.abc import Sequence
 
 from verydeep.images.decode import UnusableImageError
+from verydeep.machine.errors import escaped
+
+_LOGGER = logging.getLogger("verydeep.serving")
 
 
 class RefusedRequestError(ValueError):
@@ -39,6 +44,17 @@ def unusable(message: str, images: Sequence[UnusableImageError]) -> RefusedReque
     refusal = RefusedRequestError(422, "unusable_image", message)
     refusal.images = tuple(images)
     return refusal
+
+
+def failed() -> RefusedRequestError:
+    """Return what a client gets to know of an error of the service itself."""
+    return RefusedRequestError(500, "internal", "the service has failed: its log says why")
+
+
+def log_failure(request_id: str, error: BaseException) -> None:
+    """Note an error of the service itself in its log, with the request's id and where it arose."""
+    where = "".join(traceback.format_exception(error))
+    _LOGGER.error("request %s has failed:\n%s", request_id, escaped(where))
 
 
 def client_gone() -> RefusedRequestError:

@@ -1,5 +1,6 @@
 """A model of any kind as a service needs it: images prepared one by one, predicted a few at a time."""
 
+import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,6 +37,9 @@ from verydeep.transfer_learning.classify import classified
 
 MOST_MAPS = 16
 """Classes whose maps an answer may have."""
+
+_KEPT_PRIMITIVES = "64"
+"""Of oneDNN's, one for each layer and size of image; its usual 1,024 grow to hundreds of megabytes."""
 
 _BLACK = b"P6 1 1 255\n\0\0\0"
 """One black pixel as the contents of a file."""
@@ -83,6 +87,9 @@ class ServedModel:
     """Pixels in a batch for which there is memory, and that are fastest where batches gain."""
     work: Callable[[PreparedImage], float]
     """Pixels that go through the first layer for an image."""
+    batches: bool = True
+    """Whether several images may be computed at once. Scores of a classifier are sums of thousands of products with
+    weights that may be large: what a batch changes in the last bits of a layer is seen in their sixth digit."""
     predict: Callable[[Sequence[PreparedImage], Sequence[Wanted]], list[dict[str, Any] | UnusableImageError]]
     """Returns predictions of images of the same sizes, as `predict --out` writes them; with `maps` where wanted."""
     notes: tuple[str, ...] = ()
@@ -99,6 +106,9 @@ def served_model(
 ) -> ServedModel:
     """Load a run, a model of the hub, an exported file or a classifier of features for a service.
 
+    It sets how much oneDNN keeps for each size of image, unless ONEDNN_PRIMITIVE_CACHE_CAPACITY is set already. That is
+    read at the first convolution: a process that has computed before it loads a model keeps hundreds of megabytes.
+
     Args:
         run: as for `predict`, or a classifier's folder.
         protocol: as for `predict`; a classifier takes none of these three.
@@ -109,6 +119,7 @@ def served_model(
     Raises:
         ValueError: it cannot be used, or not in this way.
     """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _KEPT_PRIMITIVES)
     runtime = runtime or Runtime()
     if is_classifier(run):
         if any(choice is not None for choice in (protocol, scales, grid)):
@@ -198,7 +209,8 @@ def _network_predictions(
     """Return predictions from averages over the same passes, in the same order, as `predict` takes."""
     map_side = sides[len(sides) // 2]
     total = np.zeros((len(images), len(model.classes)))
-    maps: list[Float[np.ndarray, "K h w"]] = []
+    with_maps = [row for row, one in enumerate(wanted) if one.maps]
+    maps: dict[int, Float[np.ndarray, "K h w"]] = {}
     with in_float32():
         for side in sides:
             batch = torch.stack([image.pixels[side] for image in images]).to(model.net.mean_rgb.device)
@@ -207,18 +219,18 @@ def _network_predictions(
                     posteriors, scores = dense_posteriors_and_map(
                         model.net, batch, mirror=protocol.mirror, limits=limits, grid=protocol.grid
                     )
-                    if side == map_side and any(one.maps for one in wanted):
-                        maps = list(scores.float().softmax(dim=1).cpu().numpy())
+                    if side == map_side:
+                        maps = {row: scores[row].float().softmax(dim=0).cpu().numpy() for row in with_maps}
                 else:
                     posteriors = view_named(view).posteriors(model.net, batch, mirror=protocol.mirror, limits=limits)
                 total += posteriors.float().numpy()
-        if not maps and any(one.maps for one in wanted):  # a protocol of crops has none
-            maps = [_map_of(model.net, image.pixels[map_side], protocol.grid) for image in images]
+        if not maps:  # a protocol of crops has none
+            maps = {row: _map_of(model.net, images[row].pixels[map_side], protocol.grid) for row in with_maps}
     if not np.isfinite(total).all():
         raise ValueError("the scores of the network are not finite: its training has diverged")
     total /= len(sides) * len(protocol.views)
     return [
-        _network_prediction(model, protocol.grid, one, posterior, images[row].pixels[map_side], maps[row : row + 1])
+        _network_prediction(model, protocol.grid, one, posterior, images[row].pixels[map_side], maps.get(row))
         for row, (posterior, one) in enumerate(zip(total, wanted, strict=True))
     ]
 
@@ -233,7 +245,7 @@ def _network_prediction(
     wanted: Wanted,
     posterior: Float[np.ndarray, " K"],
     image: Tensor,
-    class_maps: Sequence[Float[np.ndarray, "K h w"]],
+    class_maps: Float[np.ndarray, "K h w"] | None,
 ) -> dict[str, Any]:
     labels = most_probable(posterior, wanted.top)
     prediction = Prediction(
@@ -241,12 +253,12 @@ def _network_prediction(
         classes=tuple(model.classes[label] for label in labels),
         probabilities=tuple(float(posterior[label]) for label in labels),
     ).to_dict()
-    if wanted.maps:
+    if class_maps is not None:
         height, width = image.shape[1:]
         prediction["maps"] = [
             {
                 "class": model.classes[label],
-                "grid": class_maps[0][label].tolist(),
+                "grid": class_maps[label].tolist(),
                 "stride": DOWNSAMPLING,
                 "window": model.net.architecture.crop,
                 "offset": [first_pixel(height, grid), first_pixel(width, grid)],
@@ -282,6 +294,7 @@ def _served_classifier(classifier: FeatureClassifier, runtime: Runtime) -> Serve
         sides=tuple(dict.fromkeys(sides)),
         batch_pixels=min(pixels_at_once([net], net.mean_rgb.device) for net in nets),
         work=partial(_classifier_work, extractions),
+        batches=False,
         predict=partial(_classifier_predictions, classifier, extractions),
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -27,11 +28,17 @@ _BACKLOG = 2048
 
 
 class _TimedConnection(H11Protocol):
-    """A connection that is closed if no request's head arrives in time, which uvicorn would wait for for ever."""
+    """A connection that is closed where uvicorn would wait for ever: for a head, or for an answer to be taken.
+
+    A head has `seconds` from its first byte; what was sent of one then is answered 408, on a connection that was used
+    before too. An answer has `seconds` from when it began to wait for its client. What is left of a body that was
+    refused is read for `seconds` after the answer.
+    """
 
     def __init__(self, *args: Any, seconds: float, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._seconds, self._idle_since = seconds, self.loop.time()
+        self._seconds = seconds
+        self._idle_since = self._all_taken = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -39,27 +46,40 @@ class _TimedConnection(H11Protocol):
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._look()
 
+    def data_received(self, data: bytes) -> None:
+        """Note when a head began."""
+        if self.conn.our_state is h11.IDLE and not self.conn.trailing_data[0]:
+            self._idle_since = self.loop.time()
+        super().data_received(data)
+
     def on_response_complete(self) -> None:
         """Note when an answer was complete, since looks may all fall between requests."""
         self._idle_since = self.loop.time()
         super().on_response_complete()
 
     def _look(self) -> None:
-        if self.transport.is_closing():
+        now, unsent = self.loop.time(), self.transport.get_write_buffer_size()
+        if not unsent:
+            self._all_taken = now
+        elif now - self._all_taken >= self._seconds:
+            self.transport.abort()
             return
-        now = self.loop.time()
         if self.cycle is not None and not self.cycle.response_complete:
             self._idle_since = now
-        elif now - self._idle_since >= self._seconds:
-            if self.conn.trailing_data[0] and self.cycle is None:
+        elif now - self._idle_since >= self._seconds and not self.transport.is_closing():
+            if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
                 self._say(408, "Request Timeout", "slow_head", "the request did not arrive in time")
             self.transport.close()
-            return
-        self.loop.call_later(self._seconds / _LOOKS, self._look)
+        if unsent or not self.transport.is_closing():
+            self.loop.call_later(self._seconds / _LOOKS, self._look)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP as all else is refused."""
-        self._say(400, "Bad Request", "bad_request", msg)
+        """Refuse what is no HTTP as all else is refused, unless an answer to its request has begun."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._say(400, "Bad Request", "bad_request", msg)
+        if self.cycle is not None:  # whoever reads its body must not answer too
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.transport.close()
 
     def _say(self, status: int, phrase: str, code: str, message: str) -> None:
@@ -139,17 +159,20 @@ async def _until_signal(service: Service, socket: socket.socket, grace: float, s
     def stop() -> None:
         server.should_exit = True
 
-    def end(number: int, _frame: object) -> None:
+    def end(number: int) -> None:
         server.force_exit = server.should_exit and number == signal.SIGINT
         if not service.draining:
             service.draining, received[0] = True, number
             seconds = grace if number == signal.SIGTERM else 0
             say(f"ending: requests are accepted for {seconds:g} more seconds, and all that were accepted are answered")
-            loop.call_soon_threadsafe(loop.call_later, seconds, stop)
+            loop.call_later(seconds, stop)
         elif number == signal.SIGINT:
-            loop.call_soon_threadsafe(stop)
+            stop()
 
-    server.handle_exit = end  # type: ignore[method-assign, assignment]
+    def signalled(number: int, _frame: object) -> None:  # in the middle of anything, of a line that is printed too
+        loop.call_soon_threadsafe(end, number)
+
+    server.handle_exit = signalled  # type: ignore[method-assign, assignment]
     await server.serve(sockets=[socket])
     if service.queue.failure is not None:
         raise service.queue.failure

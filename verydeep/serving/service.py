@@ -9,17 +9,17 @@ import warnings
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.requests import Request
 
 from verydeep.images.decode import UnusableImageError
 from verydeep.machine.errors import reason
 from verydeep.machine.regular_files import read_file
-from verydeep.serving.bodies import Bodies
+from verydeep.serving.bodies import Bodies, Room
 from verydeep.serving.metrics import new_metrics
 from verydeep.serving.options import Access, Limits
-from verydeep.serving.refusals import RefusedRequestError, client_gone, unusable
+from verydeep.serving.refusals import RefusedRequestError, busy, client_gone, failed, log_failure, unusable
 from verydeep.serving.served_model import ServedModel, Wanted
 from verydeep.serving.work_queue import Answer, WorkQueue
 from verydeep.version import __version__
@@ -33,13 +33,22 @@ _SHORTEST_KEY = 16
 _MOST_NAMED = 3
 """Unusable images that a message names."""
 
-Predictions = list[dict[str, Any] | UnusableImageError]
+
+class FailedImage(NamedTuple):
+    """Stands for the prediction of an image that the service has failed on."""
+
+    reason: str
+
+
+Predictions = list[dict[str, Any] | UnusableImageError | FailedImage]
 
 
 class Service:
     """All that the answers to requests have in common."""
 
     def __init__(self, model: ServedModel, name: str, limits: Limits, access: Access) -> None:
+        if limits.max_batch is not None and not model.batches:
+            raise ValueError("a classifier of features is computed one image at a time: leave out --max-batch")
         self.model, self.name, self.limits, self.access = model, name, limits, access
         self.metrics = new_metrics()
         self.bodies = Bodies(limits)
@@ -67,6 +76,16 @@ class Service:
     def ready(self) -> bool:
         """Whether requests should come here."""
         return self.queue.ready and not self.draining
+
+    def check_ready(self) -> None:
+        """Say why requests should not come here.
+
+        Raises:
+            RefusedRequestError: the service is ending, the model is being prepared, or it cannot be computed.
+        """
+        if self.draining:
+            raise busy("draining", "the service is ending: ask another one", seconds=self.limits.deadline)
+        self.queue.check_ready()
 
     @property
     def needs_key(self) -> bool:
@@ -99,33 +118,39 @@ class Service:
             message = f"{what}: send it as Authorization: Bearer KEY, or as X-API-Key"
             raise RefusedRequestError(401, "unauthorised", message, headers={"WWW-Authenticate": "Bearer"})
 
-    async def predictions(self, request: Request, images: Sequence[bytes], wanted: Sequence[Wanted]) -> Predictions:
-        """Return the predictions of a request's images, or why they cannot be used.
+    async def predictions(
+        self, request: Request, room: Room, images: Sequence[bytes], wanted: Sequence[Wanted]
+    ) -> Predictions:
+        """Return the predictions of a request's images, or why there are none.
+
+        Args:
+            request: of a client that may leave.
+            room: of the request's body.
+            images: their bytes.
+            wanted: what is asked for of each.
 
         Raises:
-            RefusedRequestError: all of them are unusable, there is no room, the deadline has passed, or the client has
+            RefusedRequestError: there is no prediction at all, no room, the deadline has passed, or the client has
                 left.
         """
-        answers = self.queue.submit(images, wanted)
+        answers = self.queue.submit(images, wanted, room)
         left = request.state.arrived + self.limits.deadline - time.monotonic()
         try:
             found = await _all_of(answers, request, left)
         finally:
             for answer in answers:
                 answer.cancel()
-        _refuse_if_all_are_unusable(found)
-        return found
+        return _checked(request, found)
 
 
-async def _all_of(answers: Sequence["asyncio.Future[Answer]"], request: Request, seconds: float) -> Predictions:
-    everything: asyncio.Future[list[Answer]] = asyncio.gather(*answers)
-    everything.add_done_callback(_looked_at)
-    gone: asyncio.Future[None] = asyncio.ensure_future(_client_gone(request))
-    both: list[asyncio.Future[Any]] = [everything, gone]
+async def _all_of(
+    answers: Sequence["asyncio.Future[Answer]"], request: Request, seconds: float
+) -> list[Answer | BaseException]:
+    everything, gone = asyncio.create_task(asyncio.wait(answers)), asyncio.create_task(_client_gone(request))
     try:
-        await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((everything, gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if everything.done():
-            return list(everything.result())
+            return [answer.exception() or answer.result() for answer in answers]
         if gone.done():
             raise client_gone()
         raise RefusedRequestError(504, "deadline", "the images were not computed in time: try again later")
@@ -134,22 +159,33 @@ async def _all_of(answers: Sequence["asyncio.Future[Answer]"], request: Request,
         everything.cancel()
 
 
-def _looked_at(future: "asyncio.Future[Any]") -> None:
-    """Look at how it ended: asyncio would log an ending that nobody waits for, since the client has left."""
-    if not future.cancelled():
-        future.exception()
-
-
 async def _client_gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-def _refuse_if_all_are_unusable(found: Predictions) -> None:
-    refusals = [one for one in found if isinstance(one, UnusableImageError)]
-    if found and len(refusals) == len(found):
-        more = f", and {len(refusals) - _MOST_NAMED} more" if len(refusals) > _MOST_NAMED else ""
-        raise unusable("; ".join(map(str, refusals[:_MOST_NAMED])) + more, refusals)
+def _checked(request: Request, found: Sequence[Answer | BaseException]) -> Predictions:
+    """Return predictions and why others are missing; refuse the request if there are none, or its service has ended."""
+    predictions: Predictions = []
+    for one in found:
+        if isinstance(one, RefusedRequestError):
+            raise one
+        if isinstance(one, BaseException) and not isinstance(one, UnusableImageError):
+            log_failure(request.state.request_id, one)
+            predictions.append(FailedImage("the service has failed on it: its log says why"))
+        else:
+            predictions.append(one)
+    if not any(isinstance(one, dict) for one in predictions):
+        if any(isinstance(one, FailedImage) for one in predictions):
+            raise failed()
+        refusals = [one for one in predictions if isinstance(one, UnusableImageError)]
+        raise unusable(_named(refusals), refusals)
+    return predictions
+
+
+def _named(refusals: Sequence[UnusableImageError]) -> str:
+    more = f", and {len(refusals) - _MOST_NAMED} more" if len(refusals) > _MOST_NAMED else ""
+    return "; ".join(map(str, refusals[:_MOST_NAMED])) + more
 
 
 def _keys_of(file: Path | None) -> tuple[bytes, ...]:

@@ -1,16 +1,20 @@
 """The work of a service: two threads decode, one computes; images of equal size share a batch where that gains."""
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from verydeep.images.decode import UnusableImageError
+from verydeep.machine.errors import escaped, one_line
+from verydeep.serving.bodies import Room
 from verydeep.serving.metrics import Metrics
 from verydeep.serving.options import Limits
-from verydeep.serving.refusals import busy
+from verydeep.serving.refusals import RefusedRequestError, busy
 from verydeep.serving.served_model import PreparedImage, ServedModel, Wanted, black_image, prepared
 
 _MEASURED_BATCH = 4
@@ -32,6 +36,8 @@ _NEWEST = 0.2
 
 T = TypeVar("T")
 
+_LOGGER = logging.getLogger("verydeep.serving")
+
 Answer = dict[str, Any] | UnusableImageError
 
 
@@ -41,7 +47,11 @@ class _Job:
 
     wanted: Wanted
     answer: "asyncio.Future[Answer]"
+    decoding: bool = False
+    """Whether a thread has, or had, its bytes."""
     image: PreparedImage | None = None
+    alone: bool = False
+    """Whether it was in a batch that failed."""
 
 
 class WorkQueue:
@@ -50,10 +60,12 @@ class WorkQueue:
     def __init__(self, model: ServedModel, limits: Limits, metrics: Metrics) -> None:
         self._model, self._limits, self._metrics = model, limits, metrics
         self._decoders = ThreadPoolExecutor(limits.decoders, "decoding")
+        self._free_decoders = asyncio.Semaphore(limits.decoders)  # what waits for one can be dropped with its bytes
         self._computer = ThreadPoolExecutor(1, "computing")
         self._waiting: list[_Job] = []
         self._work_left = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ended: RefusedRequestError | None = None
         self._seconds_per_pixel = self._usual_work = 0.0
         self._being_computed = 0.0
         self.images = 0
@@ -70,12 +82,14 @@ class WorkQueue:
         self._keep(self._compute())
 
     async def stop(self) -> None:
-        """End; what is still waiting is dropped."""
+        """End; what is still waiting is refused."""
+        self._ended = busy("draining", "the service has ended: ask another one")
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._decoders.shutdown(wait=True, cancel_futures=True)
-        self._computer.shutdown(wait=True, cancel_futures=True)
+        self._end(self._ended)
+        for threads in (self._decoders, self._computer):
+            await asyncio.to_thread(threads.shutdown, cancel_futures=True)
 
     @property
     def seconds(self) -> float:
@@ -84,53 +98,95 @@ class WorkQueue:
         undecoded = max(0, self.images - len(self._waiting)) * self._usual_work
         return self._seconds_per_pixel * (decoded + max(undecoded, self._being_computed))
 
-    def submit(self, images: Sequence[bytes], wanted: Sequence[Wanted]) -> "list[asyncio.Future[Answer]]":
+    def submit(self, images: Sequence[bytes], wanted: Sequence[Wanted], room: Room) -> "list[asyncio.Future[Answer]]":
         """Take the images of one request; cancelling an answer drops its image if it is not computed already.
 
+        Args:
+            images: their bytes.
+            wanted: what is asked for of each.
+            room: of the body that they came in, which is kept until their bytes are not needed any more.
+
         Raises:
-            RefusedRequestError: there is no room for them.
+            RefusedRequestError: there is no room for them, or the model has failed.
         """
         self._admit(len(images))
         loop = asyncio.get_running_loop()
         jobs = [_Job(wanted=one, answer=loop.create_future()) for one in wanted]
         for job, data in zip(jobs, images, strict=True):
-            self._keep(self._decode(job, data))
+            room.enter()
+            task = self._keep(self._decode(job, data))
+            task.add_done_callback(partial(self._decoded, job, room))
+            job.answer.add_done_callback(partial(self._answered, job, task))
         return [job.answer for job in jobs]
 
     async def in_decoders(self, work: Callable[..., T], *values: Any) -> T:
         """Do other work on images in the threads that decode, so that no more of them are unpacked at a time."""
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, work, *values)
+        async with self._free_decoders:
+            return await asyncio.get_running_loop().run_in_executor(self._decoders, work, *values)
 
-    def _admit(self, count: int) -> None:
+    def check_ready(self) -> None:
+        """Say why images should not come here.
+
+        Raises:
+            RefusedRequestError: the model is being prepared, or cannot be computed.
+        """
+        if self._ended is not None:
+            raise self._ended
         if not self.ready:
             raise busy("not_ready", "the model is being prepared: try again in a few seconds")
+
+    def _admit(self, count: int) -> None:
+        self.check_ready()
         seconds = self.seconds
         if self.images + count > self._limits.queue or seconds > self._limits.queue_seconds:
             waiting = f"{self.images} images are waiting, about {seconds:.1f} seconds of work"
             raise busy("queue_full", f"{waiting}: try again later", seconds=seconds)
         self.images += count
 
-    def _keep(self, work: Any) -> None:
+    def _keep(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _decode(self, job: _Job, data: bytes) -> None:
-        try:
-            job.image = await self._in(self._decoders, self._prepared, job, data)
-        except Exception as error:
+        async with self._free_decoders:
+            job.decoding = True
+            job.image = await self._in(self._decoders, self._prepared, job.wanted.name, data)
+
+    def _prepared(self, name: str, data: bytes) -> PreparedImage:
+        with self._metrics.decoding.time():
+            return prepared(data, self._model.sides, self._limits, name)
+
+    def _decoded(self, job: _Job, room: Room, task: "asyncio.Task[None]") -> None:
+        """Go on with an image that no thread decodes any more."""
+        room.leave()
+        error = self._ended or (None if task.cancelled() else task.exception())
+        if error is not None:
             _settle(job, error)
-        if job.image is None:
+        if job.image is None or job.answer.done():
             self._leave(job)
         else:
             self._waiting.append(job)
             self._work_left.set()
 
-    def _prepared(self, job: _Job, data: bytes) -> PreparedImage | None:
-        if job.answer.done():
-            return None
-        with self._metrics.decoding.time():
-            return prepared(data, self._model.sides, self._limits, job.wanted.name)
+    def _answered(self, job: _Job, task: "asyncio.Task[None]", answer: "asyncio.Future[Answer]") -> None:
+        """Drop an image that nobody waits for any more."""
+        if not answer.cancelled():
+            return
+        if job in self._waiting:
+            self._waiting.remove(job)
+            self._leave(job)
+        elif not job.decoding:
+            task.cancel()
+
+    def _end(self, refusal: RefusedRequestError) -> None:
+        """Refuse what is waiting, and all that comes."""
+        self.ready, self._ended, self._being_computed = False, refusal, 0.0
+        while self._waiting:
+            job = self._waiting.pop()
+            _settle(job, refusal)
+            self._leave(job)
 
     async def _compute(self) -> None:
         try:
@@ -138,30 +194,28 @@ class WorkQueue:
             self.ready = True
             await self._compute_for_ever()
         except Exception as error:
-            self.ready, self.failure = False, error
+            self.failure = error
+            _LOGGER.error("the model cannot be computed: %s", escaped(one_line(error)))
+            self._end(busy("failed", "the model cannot be computed: the service's log says why"))
 
     async def _compute_for_ever(self) -> None:
         while True:
             await self._work_left.wait()
-            batch = self._next_batch()
-            if not batch:
+            if batch := self._next_batch():
+                await self._computed(batch)
+            else:
                 self._work_left.clear()
-            elif not await self._computed(batch):
-                for job in batch:  # one of them spoils it for the others
-                    if job.answer.done():
-                        self._leave(job)
-                    else:
-                        await self._computed([job])
 
     def _warm_up(self) -> None:
         """Compute a black square, and the same several times at once, which is worth it if it is faster."""
-        image = black_image(self._model, self._limits)
+        self._black = image = black_image(self._model, self._limits)
         self._usual_work = self._model.work(image)
         single = self._seconds_for(image, 1)
         if single < _SLOW:  # what is prepared once is in it
             single = min(single, self._seconds_for(image, 1))
         self._seconds_per_pixel = single / self._usual_work
-        self.at_once = self._limits.max_batch or (self._limits.queue if self._batches_gain(image, single) else 1)
+        if self._model.batches:
+            self.at_once = self._limits.max_batch or (self._limits.queue if self._batches_gain(image, single) else 1)
 
     def _batches_gain(self, image: PreparedImage, single: float) -> bool:
         count = min(_MEASURED_BATCH, self._model.batch_pixels // image.area, self._limits.queue)
@@ -176,37 +230,52 @@ class WorkQueue:
         return time.monotonic() - began
 
     def _next_batch(self) -> list[_Job]:
-        """Take the oldest image that somebody waits for, and others of its size."""
-        for job in [job for job in self._waiting if job.answer.done()]:
-            self._waiting.remove(job)
-            self._leave(job)
+        """Take the oldest image that waits, and others of its size."""
         if not self._waiting:
             return []
-        oldest = self._waiting[0].image
-        assert oldest is not None
-        same = [job for job in self._waiting if job.image and job.image.sizes == oldest.sizes]
-        batch = same[: max(1, min(self.at_once, self._model.batch_pixels // oldest.area))]
+        first = self._waiting[0]
+        assert first.image is not None
+        batch = [first]
+        if not first.alone:
+            same = [job for job in self._waiting if job.image and job.image.sizes == first.image.sizes]
+            batch = same[: max(1, min(self.at_once, self._model.batch_pixels // first.image.area))]
         for job in batch:
             self._waiting.remove(job)
         return batch
 
-    async def _computed(self, batch: Sequence[_Job]) -> bool:
-        """Compute a batch; return False if it failed and has to be computed one by one."""
+    async def _computed(self, batch: Sequence[_Job]) -> None:
+        """Compute a batch; if it fails its images wait again, each alone.
+
+        Raises:
+            Exception: a black image cannot be computed either.
+        """
         images = [job.image for job in batch if job.image]
         self._being_computed, began = sum(map(self._model.work, images)), time.monotonic()
-        answers: Sequence[Answer | Exception]
         try:
             answers = await self._in(self._computer, self._model.predict, images, [job.wanted for job in batch])
-            self._note(len(batch), time.monotonic() - began)
+        except asyncio.CancelledError:
+            self._waiting[:0] = batch
+            raise
         except Exception as error:
             self._being_computed = 0.0
-            if len(batch) > 1:
-                return False
-            answers = [error]
+            await self._failed(batch, error)
+            return
+        self._note(len(batch), time.monotonic() - began)
         for job, answer in zip(batch, answers, strict=True):
             _settle(job, answer)
             self._leave(job)
-        return True
+
+    async def _failed(self, batch: Sequence[_Job], error: Exception) -> None:
+        alone = len(batch) == 1
+        for job in batch:
+            job.alone = True
+            if alone:
+                _settle(job, error)
+            if job.answer.done():
+                self._leave(job)
+        self._waiting[:0] = [job for job in batch if not job.answer.done()]
+        if alone:  # was it the image, or the model?
+            await self._in(self._computer, self._seconds_for, self._black, 1)
 
     def _note(self, count: int, seconds: float) -> None:
         pixels, self._being_computed = self._being_computed, 0.0
@@ -226,11 +295,11 @@ class WorkQueue:
         return await asyncio.get_running_loop().run_in_executor(threads, work, *values)
 
 
-def _settle(job: _Job, answer: Answer | Exception) -> None:
+def _settle(job: _Job, answer: Answer | BaseException) -> None:
     """Give the answer to whoever waits for it."""
     if job.answer.done():
         return
-    if isinstance(answer, Exception) and not isinstance(answer, UnusableImageError):
+    if isinstance(answer, BaseException) and not isinstance(answer, UnusableImageError):
         job.answer.set_exception(answer)
     else:
         job.answer.set_result(answer)

@@ -1,0 +1,86 @@
+"""Errors of the service itself: what clients get to know, what the log has, and what goes on."""
+
+import asyncio
+
+import pytest
+from gated_model import Gate, busy_with_one, served_gate
+from served import checked_error, encoded, service_of, serving, wait_until
+
+from verydeep.serving.bodies import Room
+from verydeep.serving.options import Access
+from verydeep.serving.served_model import Wanted
+
+ORIGIN = "https://ours.example"
+
+
+@pytest.fixture
+def logged(caplog):
+    """What the log has of errors, a text for each record."""
+    return lambda: [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_an_error_is_answered_as_all_others_and_logged_once(logged):
+    service = service_of(Gate().model(), Access(allow_origin=(ORIGIN,)))
+    service.about = lambda: 1 / 0
+    with serving(service) as client:
+        answer = client.get("/v1/model", headers={"Origin": ORIGIN, "X-Request-ID": "mine"})
+        said = checked_error(answer, 500, "internal")
+        assert client.get("/healthz").status_code == 200
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+    assert (answer.headers["x-request-id"], "ZeroDivision" in said) == ("mine", False)
+    (entry,) = logged()
+    assert "request mine has failed:\nTraceback" in entry
+    assert entry.rstrip().endswith("ZeroDivisionError: division by zero")
+
+
+def test_an_image_that_fails_has_an_error_beside_the_predictions_of_others(logged):
+    good, spoilt = encoded(size=(32, 32)), encoded(size=(32, 33))
+    with served_gate(Gate()) as (_, client, post):
+        answer = post(good, spoilt, good).result()
+        assert answer.status_code == 200
+        errors = [one["error"] for one in answer.json()["predictions"]]
+        assert [bool(error) for error in errors] == [False, True, False]
+        assert "its log says why" in errors[1]
+        assert "out of memory" in logged()[0]
+        checked_error(post(spoilt).result(), 500, "internal")
+        checked_error(post(spoilt, b"no image").result(), 500, "internal")
+        assert client.get("/readyz").status_code == 200
+    assert len(logged()) == 3
+
+
+def test_a_model_that_fails_ends_all_that_waits(logged):
+    gate, image = Gate(), encoded(size=(32, 32))
+    with served_gate(gate, max_batch=1) as (service, client, post):
+        computed = busy_with_one(gate, service, post)
+        waiting = [post(image, image), post(image)]
+        wait_until(lambda: len(service.queue._waiting) == 3)
+        gate.broken = True
+        gate.open.set()
+        checked_error(computed.result(), 500, "internal")
+        for answer in waiting:
+            checked_error(answer.result(), 503, "failed")
+            assert answer.result().headers["retry-after"]
+        assert "cannot be computed" in checked_error(client.get("/readyz"), 503, "failed")
+        checked_error(client.post("/v1/predict", content=image), 503, "failed")
+        wait_until(lambda: client.server.should_exit)
+        assert (service.queue.images, service.bodies.held) == (0, 0)
+    assert [("cannot be computed" in entry) for entry in logged()] == [False, True]
+
+
+def test_what_waits_when_the_service_ends_is_refused():
+    gate = Gate()
+    service = service_of(gate.model(), max_batch=1)
+
+    async def ended():
+        service.queue.start()
+        while not service.ready:
+            await asyncio.sleep(0.01)
+        gate.open.clear()
+        answers = service.queue.submit([encoded()] * 3, [Wanted("image", 1)] * 3, Room(service.bodies))
+        while not service.queue._being_computed or len(service.queue._waiting) < 2:
+            await asyncio.sleep(0.01)
+        asyncio.get_running_loop().call_later(0.1, gate.open.set)
+        await service.queue.stop()
+        return await asyncio.wait_for(asyncio.gather(*answers, return_exceptions=True), 5)
+
+    assert {one.code for one in asyncio.run(ended())} == {"draining"}

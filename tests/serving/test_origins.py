@@ -1,0 +1,99 @@
+"""Pages of other origins in a user's browser cannot use a service, whatever names they have; programs can."""
+
+import pytest
+from gated_model import Gate
+from hypothesis import given
+from hypothesis import strategies as st
+from served import checked_error, encoded, files, service_of, serving
+
+from verydeep.commands.serve import _is_local
+from verydeep.serving.options import Access
+from verydeep.serving.origins import check_host, check_origin
+from verydeep.serving.refusals import RefusedRequestError
+
+OTHER = "https://other.example"
+OURS = "https://ours.example"
+LINK = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+
+@pytest.fixture(scope="module")
+def client():
+    access = Access(allow_origin=(OURS,), allow_host=("localhost", "gpu7.example"))
+    with serving(service_of(Gate().model(), access)) as client:
+        yield client
+
+
+@pytest.mark.parametrize("host", ["localhost:8000", "LOCALHOST", "127.0.0.1:1", "[::1]:8000", "gpu7.example."])
+def test_its_own_names_and_all_addresses_are_answered(client, host):
+    assert client.post("/v1/predict", content=encoded(), headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.nip.example:80", "a@localhost"])
+@pytest.mark.parametrize("path", ["/v1/model", "/", "/v2"])
+def test_a_page_whose_name_points_here_is_refused(client, host, path):
+    assert "--allow-host" in checked_error(client.get(path, headers={"Host": host}), 403, "unknown_host")
+
+
+@given(st.text("localhst.:@[]/127é \t"))
+def test_no_other_text_passes_for_a_name(host):
+    local = host.lower().rstrip(".").partition(":")[0] in ("localhost",) or host[:1] in "0123456789["
+    try:
+        check_host({"host": host}, ["localhost"])
+    except RefusedRequestError:
+        return
+    assert local
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": OTHER, "Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://127.0.0.1:3000", "Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
+        {"Origin": OTHER},
+        {"Origin": "null"},
+        {"Origin": "null", "Sec-Fetch-Site": "cross-site", **LINK},  # a form
+    ],
+)
+def test_pages_of_other_origins_are_refused(client, headers):
+    for answer in (
+        client.post("/v1/predict", content=encoded(), headers=headers),
+        client.post("/", files=files(encoded()), headers=headers),
+        client.options("/v1/predict", headers={"Access-Control-Request-Method": "POST", **headers}),
+    ):
+        assert "--allow-origin" in checked_error(answer, 403, "other_origin")
+        assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "same-origin", "Origin": "null"},
+        {"Sec-Fetch-Site": "none", **LINK},
+        {"Origin": OURS, "Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://127.0.0.1:80", "Host": "127.0.0.1:80"},
+        {},
+    ],
+)
+def test_its_own_page_programs_and_origins_that_are_let_in_are_answered(client, headers):
+    assert client.post("/v1/predict", content=encoded(), headers=headers).status_code == 200
+
+
+def test_a_link_from_another_page_is_followed():
+    check_origin(
+        "GET", {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}, ()
+    )
+    framed = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"}
+    with pytest.raises(RefusedRequestError):
+        check_origin("GET", framed, ())
+
+
+def test_all_may_be_let_in():
+    check_origin("POST", {"origin": OTHER, "sec-fetch-site": "cross-site"}, ["*"])
+    check_host({"host": "x"}, ["localhost", "*"])
+    check_host({"host": "x"}, [])
+
+
+def test_what_only_this_machine_reaches():
+    assert all(map(_is_local, ("127.0.0.1", "127.0.0.9", "::1", "localhost")))
+    assert not any(map(_is_local, ("0.0.0.0", "::", "10.0.0.1", "gpu7.example")))

@@ -1,0 +1,73 @@
+"""Whose requests are answered: under which names, and those of which pages in a browser.
+
+A browser sends what any page asks it to send, to services on this machine too. A page of another origin is known by
+Sec-Fetch-Site and Origin (https://www.w3.org/TR/fetch-metadata/). One whose own name was made to point here ("DNS
+rebinding") is of the same origin as far as the browser knows; it is known by the name in Host.
+"""
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+
+from verydeep.machine.errors import escaped
+from verydeep.serving.refusals import RefusedRequestError
+
+ANY = "*"
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+?)\.?(:[0-9]*)?")
+
+_SHOWN = 100
+"""Characters of a header that are repeated in a message."""
+
+
+def check_host(headers: Mapping[str, str], allowed: Sequence[str]) -> None:
+    """Refuse a request whose Host is a name that is not allowed; an address never is a name of another's.
+
+    Args:
+        headers: of the request.
+        allowed: names without a port; none, or *, for all.
+
+    Raises:
+        RefusedRequestError: it is another name.
+    """
+    host = headers.get("host")
+    if host is None or not allowed or ANY in allowed:
+        return
+    found = _HOST.fullmatch(host)
+    name = found[1].lower() if found else ""
+    if not is_address(name.strip("[]")) and name not in map(str.lower, allowed):
+        message = f"the service does not answer to the name {escaped(host)[:_SHOWN]!r}: --allow-host lets it"
+        raise RefusedRequestError(403, "unknown_host", message)
+
+
+def is_address(name: str) -> bool:
+    """Return whether it is an IP address in its usual form."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def check_origin(method: str, headers: Mapping[str, str], allowed: Sequence[str]) -> None:
+    """Refuse a request that a page of another origin has caused; following a link to this one is none.
+
+    Args:
+        method: of the request.
+        headers: of the request; programs send neither Origin nor Sec-Fetch-Site.
+        allowed: origins, or * for all.
+
+    Raises:
+        RefusedRequestError: it is of another origin.
+    """
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    if ANY in allowed or origin in allowed:
+        return
+    if site is not None:
+        own = site in ("same-origin", "none")
+    else:  # not sent to plain HTTP on other machines, nor by old browsers
+        own = origin is None or origin.partition("://")[2] == headers.get("host")
+    link = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+    if not own and not (link and method in ("GET", "HEAD")):
+        of = f" ({escaped(origin)[:_SHOWN]})" if origin else ""
+        raise RefusedRequestError(403, "other_origin", f"pages of other origins{of} are let in by --allow-origin only")
