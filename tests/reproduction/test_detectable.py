@@ -14,7 +14,7 @@ from verydeep import findings
 from verydeep.cli import main
 from verydeep.reproduction.claims import CLAIMS
 from verydeep.reproduction.detectable import LATENT, Assumed, _image_variance, detectable
-from verydeep.reproduction.dry_run import _assumed_from
+from verydeep.reproduction.dry_run import _assumed_from, _done_tests
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.stored_tests import file_of_test
 from verydeep.reproduction.trainings import QUICK
@@ -125,10 +125,10 @@ def test_what_was_tested_already_is_measured(tmp_path):
             kept = {**asdict(test), "per_class": [{"n": 20}] * 10, "unusable": {}}
             kept["top1_wrong_by_image"] = "".join("01"[wrong] for wrong in kept.pop("wrong").tolist())
             file.write_text(json.dumps(kept))
-    assert _assumed_from(tmp_path / "elsewhere", grid.entries, seeds=range(3)) == Assumed(images=2)
-    one = _assumed_from(tmp_path, grid.entries, seeds=range(1))
+    assert _assumed_from(_done_tests(tmp_path / "elsewhere", grid.entries, seeds=range(3))) == Assumed(images=2)
+    one = _assumed_from(_done_tests(tmp_path, grid.entries, seeds=range(1)))
     assert (one.error, one.error_tests, one.seed_sd, one.seed_freedom) == (20.0, 2, Assumed(images=2).seed_sd, 0)
-    all_three = _assumed_from(tmp_path, grid.entries, seeds=range(3))
+    all_three = _assumed_from(_done_tests(tmp_path, grid.entries, seeds=range(3)))
     wrong = np.arange(200) < 2 * np.array([[20], [22], [24]])
     rest = wrong - wrong.mean(axis=0) - wrong.mean(axis=1, keepdims=True) + wrong.mean()
     noise = (rest**2).sum() / (2 * 199) / 200

@@ -140,18 +140,13 @@ def plan(
     splits, grid = open_for_experiment(source, grid, out)
     jobs = jobs_to_use(jobs, runtime)
     with _threads(threads_each(jobs) if jobs > 1 else torch.get_num_threads()):
+        folder = run_folder(out, recipe.seed)
         trainings = estimates(
-            splits,
-            out=run_folder(out, recipe.seed),
-            recipe=recipe,
-            grid=grid,
-            runtime=runtime,
-            execution=execution,
-            tolerance=tolerance,
+            splits, out=folder, recipe=recipe, grid=grid, runtime=runtime, execution=execution, tolerance=tolerance
         )
     seeds = sorted({grid.seeds, *_MORE_SEEDS})
-    assumed = _assumed_from(out, grid.entries, seeds=range(recipe.seed, recipe.seed + grid.seeds))
-    assumed = replace(assumed, images=len(splits.source(splits.testing)))
+    done = _done_tests(out, grid.entries, seeds=range(recipe.seed, recipe.seed + grid.seeds))
+    assumed = replace(_assumed_from(done), images=len(splits.source(splits.testing)))
     return Plan(
         grid=grid,
         steering=about_steering(splits, grid),
@@ -163,20 +158,22 @@ def plan(
     )
 
 
-def _assumed_from(out: Path, entries: Sequence[Entry], *, seeds: Iterable[int]) -> Assumed:
-    """Return error and spread over seeds of the tests in `out` that are done; what is not known is assumed."""
-    tests = {
-        entry: [read_test(file) for seed in seeds if (file := file_of_test(out, entry, seed)).is_file()]
+def _done_tests(out: Path, entries: Sequence[Entry], *, seeds: Iterable[int]) -> list[list[StoredTest]]:
+    """Return the dense tests of single networks at one scale that are done: for each network, those of its seeds."""
+    return [
+        [read_test(file) for seed in seeds if (file := file_of_test(out, entry, seed)).is_file()]
         for entry in entries
         if len(entry.trainings) == 1 and (entry.method, entry.scales) == ("dense", "single")
-    }
-    done = [one for its in tests.values() for one in its]
+    ]
+
+
+def _assumed_from(tests: Sequence[Sequence[StoredTest]]) -> Assumed:
+    """Return error and spread over seeds of tests that are done; what is not known is assumed."""
+    done = [one for its in tests for one in its]
     if not done:
         return Assumed(images=2)
     assumed = Assumed(images=done[0].n, error=float(np.mean([one.top1_error for one in done])), error_tests=len(done))
-    spread = [
-        (_spread(its), len(its) - 1) for its in tests.values() if len(its) > 1 and len({one.n for one in its}) == 1
-    ]
+    spread = [(_spread(its), len(its) - 1) for its in tests if len(its) > 1 and len({one.n for one in its}) == 1]
     if not spread:
         return assumed
     freedom = sum(own for _, own in spread)

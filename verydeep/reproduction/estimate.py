@@ -78,20 +78,24 @@ def estimates(
     estimated, trainings = [], (*grid.trainings, *grid.studied)
     with reporting("measure", total=len(trainings)) as report:
         for training in trainings:
-            epochs = recipe_on_part(recipe, training.one_in).epochs
-            (computing, memory), loading = step(training.network), load(training.scale)
-            estimated.append(
-                Estimate(
-                    training=training.name,
-                    start=training.start,
-                    trained=has_ended(out / training.name),
-                    epochs=epochs,
-                    seconds=epochs * _epoch(splits, training, computing, loading, runtime.workers),
-                    memory_bytes=memory,
-                )
-            )
+            computing, memory = step(training.network)
+            epoch = _epoch(splits, training, computing, load(training.scale), runtime.workers)
+            estimated.append(_estimate(training, out, recipe, epoch=epoch, memory=memory))
             report.advance()
     return estimated
+
+
+def _estimate(training: GridTraining, out: Path, recipe: Recipe, *, epoch: float, memory: int) -> Estimate:
+    """Return the cost of a training, given the seconds of an epoch and the bytes of a step."""
+    epochs = recipe_on_part(recipe, training.one_in).epochs
+    return Estimate(
+        training=training.name,
+        start=training.start,
+        trained=has_ended(out / training.name),
+        epochs=epochs,
+        seconds=epochs * epoch,
+        memory_bytes=memory,
+    )
 
 
 def _epoch(splits: Splits, training: GridTraining, computing: float, loading: float, workers: int) -> float:

@@ -160,29 +160,35 @@ def findings(
     families = [[one.part for one in its if one.fair] for its in compared]
     of_trained = _judgements(every, families, trained, margin)
     of_networks = _judgements(every, families, networks, margin) if networks else {}
-    found = []
-    for number, (claim, its) in enumerate(zip(claims, compared, strict=True), 1):
-        parts = tuple(
+    parts = [
+        [
             _compared_part(one, outcomes, trained[one.part.id], of_trained[one.part.id], of_networks.get(one.part.id))
             for one in its
-        )
-        verdict_of_trained, why_of_trained = _told(claim, its, of_trained)
-        verdict, why = _told(claim, its, of_networks) if of_networks else ("cannot_be_told", why_of_trained)
-        if its and not of_networks:
-            why = "; of those trained, ".join(filter(None, (_ONE_SEED, why)))
-        found.append(
-            Finding(
-                number=number,
-                id=claim.id,
-                says=claim.says,
-                verdict=verdict,
-                verdict_of_trained=verdict_of_trained,
-                why=why,
-                margin=margin if any(one.part.kind != "less" for one in its) else None,
-                parts=parts,
-            )
-        )
-    return tuple(found)
+        ]
+        for its in compared
+    ]
+    return tuple(
+        _finding(number, claim, its, margin) for number, (claim, its) in enumerate(zip(claims, parts, strict=True), 1)
+    )
+
+
+def _finding(number: int, claim: Claim, parts: Sequence[ComparedPart], margin: float) -> Finding:
+    """Return what came of a claim, given those of its parts that were compared."""
+    of_networks = {one.id: one.networks for one in parts if one.networks}
+    verdict_of_trained, why_of_trained = _told(claim, parts, {one.id: one.trained for one in parts})
+    verdict, why = _told(claim, parts, of_networks) if of_networks else ("cannot_be_told", why_of_trained)
+    if parts and not of_networks:
+        why = "; of those trained, ".join(filter(None, (_ONE_SEED, why)))
+    return Finding(
+        number=number,
+        id=claim.id,
+        says=claim.says,
+        verdict=verdict,
+        verdict_of_trained=verdict_of_trained,
+        why=why,
+        margin=margin if any(one.kind != "less" for one in parts) else None,
+        parts=tuple(parts),
+    )
 
 
 def _check(outcomes: Outcomes, margin: float) -> None:
@@ -298,9 +304,9 @@ def _standing(families: Sequence[Mapping[str, float]], level: float) -> set[str]
     return stand
 
 
-def _told(claim: Claim, compared: Sequence[_Comparison], judged: Mapping[str, Judgement]) -> tuple[Verdict, str]:
+def _told(claim: Claim, compared: Sequence[ComparedPart], judged: Mapping[str, Judgement]) -> tuple[Verdict, str]:
     """Return the verdict on a claim, and what its parts say where it does not hold as a whole."""
-    done = {one.part.id: one for one in compared}
+    done = {one.id: one for one in compared}
     of_parts = {part.id: judged[part.id].verdict if part.id in judged else "cannot_be_told" for part in claim.parts}
     if set(of_parts.values()) == {"holds"}:
         return "holds", ""
@@ -323,7 +329,7 @@ def _against(part: ClaimPart, judgement: Judgement) -> bool:
     return judgement.verdict == "reversed" and (part.kind != "alike" or sum(judgement.ci95) < 0)
 
 
-def _of_part(part: ClaimPart, one: _Comparison | None, judgement: Judgement | None) -> str:
+def _of_part(part: ClaimPart, one: ComparedPart | None, judgement: Judgement | None) -> str:
     """Say what came of a part."""
     if one is None or judgement is None:
         return f"not trained or not tested: {part.says}"
