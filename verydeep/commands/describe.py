@@ -5,12 +5,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from verydeep.commands.options import JsonFile
+from verydeep.commands.options import JsonFile, OutputFile
 from verydeep.networks.architecture import CONFIGURATIONS, ILSVRC_CLASSES, PAPER_CROP
 from verydeep.networks.arithmetic import describe as describe_network
 from verydeep.networks.arithmetic import describe_stack
 from verydeep.networks.tables import layer_table, networks_table, stack_table
-from verydeep.presentation.terminal import show
+from verydeep.presentation.terminal import say_next, show
 
 _STACK_CHANNELS = 512
 
@@ -40,6 +40,7 @@ def describe(
     sizes: Annotated[Sizes, Parameter(name="*")] = Sizes(),
     stack: tuple[int, ...] | None = None,
     channels: int = _STACK_CHANNELS,
+    plot: OutputFile = None,
     json_file: JsonFile = None,
 ) -> None:
     """Show what networks cost and see: layers, parameters, multiply-adds, memory, receptive field.
@@ -48,8 +49,11 @@ def describe(
         networks: Names from the paper's Table 1 (A, A-LRN, B, C, D, E) or B-5x5; all, side by side, if none is named.
         stack: Compare stacked convolutions, such as 3,3,3, with one layer that sees as much, instead of networks.
         channels: Channels of that stack.
+        plot: Draw one network into this .svg file: every layer with its map, stride, receptive field and parameters.
         json_file: Write the figures to this file as well (- for standard output instead of the table).
     """
+    if plot is not None and (len(networks) != 1 or stack is not None or plot.suffix != ".svg"):
+        raise ValueError("--plot draws one network, which is named, into a file that ends in .svg")
     if stack is not None:
         if networks or sizes != Sizes():
             raise ValueError("a --stack is described by --channels alone, without networks and their options")
@@ -59,5 +63,10 @@ def describe(
     if channels != _STACK_CHANNELS:
         raise ValueError("--channels goes with --stack")
     described = [describe_network(name, **asdict(sizes)) for name in networks or CONFIGURATIONS]
+    if plot is not None:
+        from verydeep.machine import atomic
+
+        atomic.write_text(plot, described[0].to_svg())
     figures = {"networks": [network.to_dict() for network in described]}
     show(figures, json_file, layer_table(described[0]) if len(described) == 1 else networks_table(described))
+    say_next([plot] if plot else [])

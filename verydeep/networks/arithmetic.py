@@ -4,10 +4,12 @@ It needs no PyTorch and builds no weights, so it answers at once even for E.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from verydeep.networks.architecture import Architecture, Layer, LayerKind
+from verydeep.networks.drawing import DrawnLayer, layers_svg
+from verydeep.presentation.numbers import billions, counted, millions
 
 FLOAT32_BYTES = 4
 
@@ -29,6 +31,8 @@ class LayerDescription:
     """The output in float32, for the whole batch."""
     receptive_field: int
     """Side in pixels of the square of the input that one position of the output depends on."""
+    stride: int
+    """Pixels of the input from one position of the output to the next; of fully connected layers, in dense use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,22 @@ class NetworkDescription:
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries and lists, ready for JSON."""
         return asdict(self)
+
+    def to_svg(self) -> str:
+        """Draw its layers: maps, strides, how the receptive field grows, parameters; notebooks show it so."""
+        side = self.input
+        return layers_svg(
+            [
+                DrawnLayer(**{field.name: getattr(layer, field.name) for field in fields(DrawnLayer)})
+                for layer in self.layers
+            ],
+            crop=side,
+            title=f"{self.network}: {self.weight_layers} layers with weights, {millions(self.parameters)} M parameters",
+            subtitle=f"{billions(self.macs, 2)} G multiply-adds for an image of {side} × {side} pixels, "
+            f"{counted(self.classes, 'class', 'classes')}",
+        )
+
+    _repr_svg_ = to_svg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +141,7 @@ def describe(
         elif layer.kind == "linear":
             side = 1
         if layer.kind not in ("relu", "dropout"):
-            described.append(_describe_layer(layer, side=side, receptive_field=field, batch=batch))
+            described.append(_describe_layer(layer, side=side, receptive_field=field, stride=stride, batch=batch))
     pool5 = next(layer for layer in described if layer.name == "pool5")
     return NetworkDescription(
         network=architecture.network,
@@ -158,7 +178,7 @@ def describe_stack(kernels: Sequence[int], *, channels: int) -> StackDescription
     )
 
 
-def _describe_layer(layer: Layer, *, side: int, receptive_field: int, batch: int) -> LayerDescription:
+def _describe_layer(layer: Layer, *, side: int, receptive_field: int, stride: int, batch: int) -> LayerDescription:
     learned_per_output = {"conv": 1, "linear": 1, "batch_norm": 2}.get(layer.kind, 0)
     return LayerDescription(
         name=layer.name,
@@ -169,4 +189,5 @@ def _describe_layer(layer: Layer, *, side: int, receptive_field: int, batch: int
         macs=layer.weight_count * side**2,
         activation_bytes=layer.outputs * side**2 * FLOAT32_BYTES * batch,
         receptive_field=receptive_field,
+        stride=stride,
     )

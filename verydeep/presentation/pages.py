@@ -67,9 +67,10 @@ def write_page(
 
 
 def render(template: str, values: Mapping[str, Any], **filters: Callable[..., str]) -> str:
-    """Fill in the package's file `TEMPLATE.jinja`, such as `evaluation/evaluation.html`; values in HTML are escaped.
+    """Fill in the package's file `TEMPLATE.jinja`, such as `evaluation/evaluation.html`.
 
-    The functions of `numbers` are filters in every template, besides those that are given.
+    Values in HTML and SVG are escaped. The functions of `numbers` are filters in every template, besides those that are
+    given.
     """
     return _environment(**filters).get_template(f"{template}.jinja").render(values)
 
@@ -81,7 +82,7 @@ def _environment(**filters: Callable[..., str]) -> "Environment":
 
     templates = Environment(
         loader=PackageLoader("verydeep", "."),
-        autoescape=lambda name: name is not None and ".html" in name,
+        autoescape=lambda name: name is not None and (".html" in name or ".svg" in name),
         undefined=StrictUndefined,
         finalize=_without_control,
         trim_blocks=True,
