@@ -128,6 +128,18 @@ def test_preprocessing_in_the_model_is_that_of_the_run(tmp_path, form):
     assert np.abs(posteriors(tmp_path / "run") - expected).max() < 1e-4
 
 
+def test_normalization_of_pixels_is_mean_and_std(tmp_path):
+    net, weights, bias = keras.plain(), random(5, CHANNELS), random(5)
+    centre, variance = np.float32([100, 110, 120]), np.float32([3000, 3500, 4000])
+    normal = layer("Normalization", "normal", mean=centre.tolist(), variance=variance.tolist(), axis=-1)
+    layers = [INPUT, normal, keras.base(net, SIDE), GAP, dense(weights, bias, "dense", "softmax")]
+    found = import_weights(keras.write(tmp_path / "net.keras", layers), tmp_path / "run")
+    assert found.mean_rgb == pytest.approx(centre, abs=1e-4)
+    pixels = (RGB - centre[:, None, None]) / np.sqrt(variance)[:, None, None]
+    expected = softmax(mean(pool5(net, pixels)) @ weights.T + bias)
+    assert np.abs(posteriors(tmp_path / "run") - expected).max() < 1e-4
+
+
 def test_three_layers_of_other_widths_and_unnamed_classes(tmp_path):
     net = keras.plain()
     sizes = (CHANNELS, 100, 30, 7)
@@ -176,6 +188,7 @@ MORE = [dense(random(40, inputs), random(40), f"dense_{n}", "relu") for n, input
             "300",
         ),
         (head_of(layer("GlobalMaxPooling2D", "gmp"), DENSE), "the layer gmp is a GlobalMaxPooling2D"),
+        (head_of(GAP, layer("Concatenate", "both"), DENSE), "the layer both is a Concatenate"),
         (head_of(layer("LayerNormalization", "norm"), GAP, DENSE), "the layer norm is a LayerNormalization"),
     ],
 )

@@ -149,6 +149,13 @@ def test_what_is_no_state_dict(tmp_path):
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_is_refused_by_its_name(tmp_path):
+    file = tmp_path / "net.pt"
+    torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)).save(file)
+    refused(file, r"a TorchScript program.* save net\.state_dict\(\)")
+
+
 def test_several_networks_are_not_guessed_at(tmp_path, state):
     two = {f"{part}.{name}": value for part in ("student", "teacher") for name, value in state.items()}
     refused(saved(two, tmp_path / "two.pth"), "it holds several networks, 'student.', 'teacher.': save one of them")
