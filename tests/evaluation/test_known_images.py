@@ -81,6 +81,20 @@ def test_names_of_imagenet_are_told_of_runs_that_began_with_weights_of_others(tm
     assert known_images([began["imported"]], splits(ids=["n0212.JPEG", *"bcdef"]), "val", digests=None) == []
 
 
+def test_runs_before_are_found_from_any_folder(tmp_path, monkeypatch):
+    """Their paths are as the training was told them, in the folder above the run's."""
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    record(tmp_path / "runs" / "imported", imported={"layout": "torchvision"})
+    record(tmp_path / "runs" / "between", recipe={"finetune": "runs/imported"})
+    last = record(tmp_path / "runs" / "last", recipe={"finetune": "runs/between"})
+    images = splits(ids=["n02123045_12.JPEG", *"bcdef"])
+    for folder, run in ((tmp_path, "runs/last"), (tmp_path / "runs", "last"), ("/", last), ("/", f"{last}/best")):
+        monkeypatch.chdir(folder)
+        (told,) = known_images([run], images, "val", digests=None)
+        assert run in told
+
+
 def test_an_evaluation_says_it_in_its_notes(tmp_path, capsys):
     images = splits(copies=(0,))
     run = tmp_path / "run"

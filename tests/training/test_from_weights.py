@@ -8,13 +8,14 @@ import tiny
 import torch
 from several_commands import status_of
 
-from verydeep import Recipe, load, recipe_from_weights, train, vgg, write_weights
+from verydeep import Execution, Recipe, load, recipe_from_weights, train, vgg, write_weights
 from verydeep.machine.runtime import Stopped
 from verydeep.networks.vgg import VGG
 from verydeep.runs.model import load_config, load_model, save
 from verydeep.runs.record import read_record
 from verydeep.training import frozen_layers, learner
 from verydeep.training.checkpoint import load_latest
+from verydeep.training.norms import read_norms
 
 SMALL = {"batch": 4, "epochs": 5, "learning_rate": 1e-3, "seed": 3, "views": 2}
 
@@ -100,6 +101,36 @@ def test_what_is_kept_of_frozen_layers_changes_nothing(weights, tmp_path, monkey
     for name, value in load(kept).state_dict().items():
         assert torch.allclose(value, load(anew).state_dict()[name], rtol=1e-4, atol=1e-6)
     assert tiny.learning(kept)[-1]["loss"] == pytest.approx(tiny.learning(anew)[-1]["loss"], rel=1e-4)
+
+
+def test_memory_that_runs_out_on_kept_features_is_followed_by_smaller_pieces(weights, tmp_path, monkeypatch):
+    """In steps and in validations, which had been kept in larger batches."""
+    whole, cross_entropy = trained(weights / "model", tmp_path / "whole"), torch.nn.functional.cross_entropy
+
+    def at_most_2(outputs, *arguments, **options):
+        if len(outputs) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return cross_entropy(outputs, *arguments, **options)
+
+    monkeypatch.setattr(learner.F, "cross_entropy", at_most_2)
+    run = trained(weights / "model", tmp_path / "run")
+    for name, value in load(whole).state_dict().items():
+        assert torch.allclose(value, load(run).state_dict()[name], rtol=1e-4, atol=1e-6)
+    assert [one["validation_error"] for one in tiny.learning(run)] == [
+        one["validation_error"] for one in tiny.learning(whole)
+    ]
+
+
+def test_norms_of_every_layer_are_recorded_also_of_frozen_ones(weights, tmp_path):
+    recipe = recipe_from_weights(str(weights / "model"), **SMALL)
+    run = train(tiny.splits(), out=tmp_path / "run", recipe=recipe, execution=Execution(norms_every=1))
+    assert all(one.activation > 0 for step in read_norms(run) for one in step.layers.values())
+
+
+def test_frozen_layers_without_fixed_views_are_told_of_them(weights, tmp_path, capsys):
+    for views, told in ((None, True), (2, False)):
+        trained(weights / "model", tmp_path / f"run{views}", views=views, epochs=1)
+        assert ("with --views 2, say, each image goes through them twice" in capsys.readouterr().err) == told
 
 
 def test_without_views_every_epoch_has_new_ones(weights, tmp_path, forwards):

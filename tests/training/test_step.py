@@ -124,6 +124,6 @@ def test_looking_for_what_fits_leaves_statistics_as_they_were(images, tmp_path, 
 
 def test_what_would_take_more_than_half_of_the_memory_is_divided(images, tmp_path, monkeypatch, capsys):
     size = describe("A", input=32, classes=10, width=0.05).activation_bytes
-    monkeypatch.setattr(learner.os, "sysconf", lambda name: size if name == "SC_PAGE_SIZE" else 6)
+    monkeypatch.setattr(learner, "memory_bytes", lambda: 6 * size)
     train(images, network="A", out=tmp_path / "run", recipe=Recipe(**TINY))
     assert "batches of 4 in 4 pieces of 1" in capsys.readouterr().err

@@ -35,7 +35,7 @@ def known_images(
     records = {run: record for run in runs if (record := _record(run)) is not None}
     told = _about_copies(records, splits, split, digests, remember)
     name = next((name for name in _names(splits.source(split)) if _IMAGENET_NAME.search(name)), None)
-    elsewhere = [run for run, record in records.items() if _began_elsewhere(record)]
+    elsewhere = [run for run, record in records.items() if _began_elsewhere(run, record)]
     if name is not None and elsewhere:
         told.append(
             f"{name} is a name of ImageNet's: if the weights that {', '.join(elsewhere)} began with were trained on "
@@ -77,21 +77,29 @@ def _names(source: Source) -> tuple[str, ...]:
     return (*source.classes, *source.ids)
 
 
-def _record(run: str) -> Record | None:
+def _record(run: str | Path) -> Record | None:
     """Return the record of a run, or of the run whose `best` or `model` is named; None if there is none."""
     return next((read_record(folder) for folder in (Path(run), Path(run).parent) if has_record(folder)), None)
 
 
-def _began_elsewhere(record: Record) -> bool:
+def _began_elsewhere(run: str | Path, record: Record) -> bool:
     """Return whether the first weights, or those of a run before it that is still there, were another library's."""
-    seen = set[str]()
+    seen = set[Path]()
     while record.imported is None:
         before = record.recipe.get("weights") or record.recipe.get("finetune")
-        if before is None or before in seen:
+        if before is None or Path(run).resolve() in seen:
             return False
-        seen.add(before)
-        earlier = _record(before)
+        seen.add(Path(run).resolve())
+        earlier = _run_before(run, before)
         if earlier is None:
             return before == record.recipe.get("weights")
-        record = earlier
+        run, record = earlier
     return record.imported.get("layout") != "verydeep"
+
+
+def _run_before(run: str | Path, before: str) -> tuple[Path, Record] | None:
+    """Return the run that `run` went on from, as it names it: from here, or from a folder that holds `run` itself."""
+    for folder in (Path(), *Path(run).resolve().parents):
+        if (record := _record(folder / before)) is not None:
+            return folder / before, record
+    return None

@@ -9,6 +9,9 @@ from contextlib import contextmanager, suppress
 _END = b"\0"
 """Written to end the thread; no signal has that number."""
 
+_LONGEST_ACT = 1.0
+"""Seconds that the thread is waited for: what it acts on may print to a terminal that hangs."""
+
 
 @contextmanager
 def signals_seen_by(act: Callable[[int], None]) -> Iterator[None]:
@@ -23,13 +26,15 @@ def signals_seen_by(act: Callable[[int], None]) -> Iterator[None]:
     seen, written = os.pipe()
     os.set_blocking(written, False)
     outer = signal.set_wakeup_fd(written, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(seen, outer, act), daemon=True, name="signals").start()
+    watch = threading.Thread(target=_watch, args=(seen, outer, act), daemon=True, name="signals")
+    watch.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(outer, warn_on_full_buffer=False)
         os.write(written, _END)  # a process that was forked may hold the pipe open
         os.close(written)
+        watch.join(_LONGEST_ACT)  # it writes to the outer pipe, whose number another file may have later
 
 
 def _watch(seen: int, outer: int, act: Callable[[int], None]) -> None:

@@ -24,7 +24,7 @@ from verydeep.networks.architecture import Architecture
 from verydeep.networks.arithmetic import FLOAT32_BYTES, describe
 from verydeep.networks.initialisation import initialise
 from verydeep.networks.vgg import VGG
-from verydeep.training.frozen_layers import first_layer_of_steps
+from verydeep.training.frozen_layers import fits, images_kept, kept_before
 from verydeep.training.job import TrainingJob
 from verydeep.training.learner import Learner, learner_of
 from verydeep.training.precision import with_precision
@@ -71,7 +71,8 @@ class TrainingCost:
     seconds: float
     """At most."""
     memory_bytes: int
-    """Of the device: measured on CUDA, elsewhere weights, gradients, momentum and activations added up."""
+    """Of the device: measured on CUDA, elsewhere weights, gradients, momentum, activations and what is kept of frozen
+    layers added up."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary, ready for JSON."""
@@ -164,21 +165,23 @@ def _measured(job: TrainingJob) -> tuple[float | None, float, int]:
     tried = _IMAGES_TRIED if describe(job.architecture).macs < _LARGE else _IMAGES_TRIED_IF_LARGE
     images = recipe.batch if device.type == "cuda" else min(recipe.batch, tried)
     inputs = torch.zeros(images, 3, recipe.crop, recipe.crop, device=device).to(memory_format=torch.channels_last)
-    first, frozen = first_layer_of_steps(net), None
-    if first is not None and recipe.views is not None:
+    frozen, kept = None, 0
+    if (first := kept_before(job, net)) is not None:
         before = net.layer_names[net.layer_names.index(first) - 1]
         with torch.no_grad():
             net.eval()
-            frozen = _seconds(partial(net.activations, inputs, [before])) / images
-            inputs = net.activations(inputs, [before])[before]
-        learner, images = replace(learner, first=first), recipe.batch  # mostly weights move, whatever the batch
-        inputs = inputs[:1].expand(images, *inputs.shape[1:]).contiguous()
+            features = net.activations(inputs, [before])[before]
+            if fits(images_kept(job), features[0]):
+                frozen = _seconds(partial(net.activations, inputs, [before])) / images
+                learner, images = replace(learner, first=first), recipe.batch  # mostly weights move, whatever the batch
+                inputs = features[:1].expand(images, *features.shape[1:]).contiguous()
+                kept = images_kept(job) * features[0].nbytes
     numbers = torch.arange(images, device=device)
     batch = DeviceBatch(inputs, numbers, numbers % classes)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     step = partial(descend, learner, batch, step=0, rate=0.0, usable=[images])
-    return frozen, _seconds(step) / images, _memory(learner, job)
+    return frozen, _seconds(step) / images, _memory(learner, job, kept)
 
 
 def _seconds(work: partial[Any]) -> float:
@@ -187,11 +190,12 @@ def _seconds(work: partial[Any]) -> float:
     return first if first > _LONG_STEP else min(timeit(work, number=1) for _ in range(_STEPS))
 
 
-def _memory(learner: Learner, job: TrainingJob) -> int:
+def _memory(learner: Learner, job: TrainingJob, kept: int) -> int:
+    """Return the bytes of a step on the device; on a CPU with those `kept` of frozen layers."""
     if job.device.type == "cuda":
         return torch.cuda.max_memory_allocated(job.device)
     size = describe(job.architecture, batch=learner.micro_batch)
-    return _COPIES * FLOAT32_BYTES * size.parameters + 2 * size.activation_bytes
+    return _COPIES * FLOAT32_BYTES * size.parameters + 2 * size.activation_bytes + kept
 
 
 def measured_loading(source: Source, recipe: Recipe, tolerance: Tolerance) -> float:

@@ -41,6 +41,8 @@ class FrozenFeatures:
                 torch.tensor(labels, dtype=torch.int64),
             ).on(job.device)
 
-    def validation_batches(self, device: torch.device) -> Generator[DeviceBatch]:
-        """Yield the usable validation images once, in order."""
-        return (batch.on(device) for batch in self.validation)
+    def validation_batches(self, device: torch.device, *, images: int) -> Generator[DeviceBatch]:
+        """Yield the usable validation images once, in order, at most so many at once."""
+        for batch in self.validation:
+            for start in range(0, len(batch.labels), images):
+                yield batch.piece(slice(start, start + images)).on(device)

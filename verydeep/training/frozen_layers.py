@@ -1,6 +1,5 @@
 """The pass of all images through frozen layers, before the first step; and the batches of a validation."""
 
-import os
 from collections.abc import Generator
 from contextlib import closing
 
@@ -10,26 +9,43 @@ from torch import Tensor
 
 from verydeep.images.loader import DeviceBatch, centre_batches, on_device, training_batches
 from verydeep.images.order import EpochAndIndex, batches_of_samples
+from verydeep.machine.memory import memory_bytes
 from verydeep.machine.runtime import Stopped, StopRequest, autocast
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.networks.vgg import VGG
 from verydeep.presentation.terminal import Reporter
 from verydeep.training.frozen_features import FrozenFeatures
+from verydeep.training.job import TrainingJob
 from verydeep.training.learner import Learner
 from verydeep.training.state import TrainingState
 
 _SHARE_OF_MEMORY = 0.5
-"""Of the machine's memory, that features may take; where they would take more they are computed in every step."""
+"""Of the memory that this process may use, that features may take; what would take more is computed in every step."""
 
 _FIRST_RANDOM = "drop6"
 """Features end before it: what dropout leaves differs from step to step."""
 
 
-def first_layer_of_steps(net: VGG) -> str | None:
+def _first_layer_of_steps(net: VGG) -> str | None:
     """Return the first layer whose input is not the same every time for one view; None if no layer is frozen."""
     learning = {name.split(".")[0] for name, value in net.named_parameters() if value.requires_grad}
     first = next(name for name in net.layer_names if name in learning or name == _FIRST_RANDOM)
     return None if first == net.layer_names[0] else first
+
+
+def kept_before(job: TrainingJob, net: VGG) -> str | None:
+    """Return the layer at which steps begin, where what the layers before it make of all views can be kept.
+
+    None if all layers are computed in every step: none is frozen, views are not fixed, there are several processes, or
+    norms of every layer are recorded.
+    """
+    fixed = job.recipe.views is not None and not job.processes.several and job.execution.norms_every is None
+    return _first_layer_of_steps(net) if fixed else None
+
+
+def images_kept(job: TrainingJob) -> int:
+    """Return the images that go through frozen layers before the first step: all fixed views, and for validation."""
+    return job.recipe.views_shown * len(job.splits.source("train")) + len(job.splits.source("val"))
 
 
 def frozen_features(state: TrainingState, first: str, stop: StopRequest, report: Reporter) -> FrozenFeatures | None:
@@ -44,10 +60,10 @@ def frozen_features(state: TrainingState, first: str, stop: StopRequest, report:
         WorkerDiedError: a process that loads images was killed, say.
     """
     views: list[dict[int, Tensor]] = [{} for _ in range(state.job.recipe.views_shown)]
-    images = len(views) * len(state.job.splits.source("train")) + len(state.validation.source)
+    images = images_kept(state.job)
     for samples, batch in _viewed(state, len(views)):
         features = _features(state.learner, batch.images, first)
-        if len(features) and not _fits(images, features[0]):
+        if len(features) and not fits(images, features[0]):
             return None
         for position, feature in zip(batch.positions.tolist(), features, strict=True):
             epoch, index = samples[position]
@@ -90,9 +106,9 @@ def _features(learner: Learner, images: Float[Tensor, "B 3 H W"], first: str) ->
     return torch.cat(parts)
 
 
-def _fits(images: int, feature: Float[Tensor, "..."]) -> bool:
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return images * feature.nbytes <= _SHARE_OF_MEMORY * memory
+def fits(images: int, feature: Float[Tensor, "..."]) -> bool:
+    """Return whether memory holds what frozen layers make of so many images."""
+    return images * feature.nbytes <= _SHARE_OF_MEMORY * memory_bytes()
 
 
 def _go_on(stop: StopRequest, report: Reporter, images: int) -> None:

@@ -4,7 +4,6 @@ It computes as many images at once, a micro-batch, as fit into memory.
 """
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from torch.distributed.tensor import DTensor
 from verydeep.box_regression import Regression
 from verydeep.images.boxes.geometry import CORRECT_IOU
 from verydeep.images.loader import DeviceBatch
+from verydeep.machine.memory import memory_bytes
 from verydeep.machine.processes import processes_here
 from verydeep.machine.runtime import Precision, autocast, uses_bf16
 from verydeep.networks.arithmetic import describe
@@ -213,7 +213,7 @@ def _micro_batch_that_fits(job: TrainingJob, net: VGG, *, bf16: bool) -> int:
 def _largest_by_arithmetic(job: TrainingJob, images: int) -> int:
     """Return the first of `images`, a half, a quarter, ... whose activations and gradients take half of the memory."""
     size = describe(job.architecture).activation_bytes
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / processes_here()
+    memory = memory_bytes() / processes_here()
     while images > 1 and 2 * size * images > memory / 2:
         images = math.ceil(images / 2)
     return images

@@ -23,7 +23,7 @@ from verydeep.presentation.terminal import Reporter, reporting
 from verydeep.training.checkpoint import Progress
 from verydeep.training.curves import Curves, about_missing_images, bar_figures, epoch_metrics
 from verydeep.training.decisions import GO_ON, SAVE, Arrived, Decision, arrivals, decide, settle
-from verydeep.training.frozen_layers import first_layer_of_steps, frozen_features, validation_batches
+from verydeep.training.frozen_layers import frozen_features, images_kept, kept_before, validation_batches
 from verydeep.training.job import TrainingJob, check_folder, is_done
 from verydeep.training.norms import StepNorms
 from verydeep.training.parallel import same_statistics
@@ -55,8 +55,9 @@ def train(
     The learning rate follows the error on the validation images, as centre crops at S; or, with `held_out`, on that
     share of each class's training images, always the same ones, so that the validation images can test. With
     `resume`, a run that was stopped goes on from its last checkpoint and ends with the same weights, to the bit, as one
-    that was not (on a CPU; CUDA kernels may add in another order); one that has ended is left alone. Images that cannot
-    be used are left out and listed in the run's quarantine.jsonl, up to the share that `tolerance` allows.
+    that was not (on a CPU and with the same `micro_batch`; CUDA kernels may add in another order); one that has ended
+    is left alone. Images that cannot be used are left out and listed in the run's quarantine.jsonl, up to the share
+    that `tolerance` allows.
 
     Under torchrun its processes share every batch. Order, crops, flips, colours and dropout are those of one process,
     and so are the weights, up to rounding; the first process writes. After a restart by torchrun they resume by
@@ -125,15 +126,12 @@ def _train(job: TrainingJob) -> None:
 
 
 def _pass_frozen_layers(state: TrainingState, stop: StopRequest, lines: list[str]) -> list[str]:
-    """Let steps begin behind frozen layers where their views are fixed; say `lines` before it, or return them.
-
-    Several processes compute all layers in every step.
-    """
-    first, job = first_layer_of_steps(state.learner.net), state.job
-    if first is None or job.recipe.views is None or job.processes.several:
+    """Let steps begin behind frozen layers where that can be; say `lines` before it, or return them."""
+    job = state.job
+    first = kept_before(job, state.learner.net)
+    if first is None:
         return lines
-    images = job.recipe.views_shown * len(job.splits.source("train")) + len(state.validation.source)
-    with reporting("frozen layers", images) as report:
+    with reporting("frozen layers", images_kept(job)) as report:
         state.bad_images.say = state.bad_validation.say = report.say
         report.say_all(lines)
         state.features = frozen_features(state, first, stop, report)
@@ -276,20 +274,17 @@ def _validation_error(state: TrainingState, stop: StopRequest) -> float | Decisi
     return 100 * wrong / seen
 
 
-def _validation_batches(state: TrainingState) -> Generator[DeviceBatch]:
-    if state.features is None:
-        return validation_batches(state)
-    return state.features.validation_batches(state.job.device)
-
-
 def _shares(state: TrainingState, failures: list[Exception]) -> Generator[DeviceBatch]:
     """Yield this process's batches; then, and after a failure, empty ones until all processes have had as many.
 
-    Processes that share layers have to call the network equally often.
+    Processes that share layers have to call the network equally often. Features are kept where there is one process.
     """
+    if state.features is not None:
+        yield from state.features.validation_batches(state.job.device, images=state.learner.micro_batch)
+        return
     job, recipe, micro_batch = state.job, state.job.recipe, state.learner.micro_batch
     batches_each = math.ceil(math.ceil(len(job.splits.source("val")) / job.processes.count) / micro_batch)
-    with closing(_validation_batches(state)) as batches:
+    with closing(validation_batches(state)) as batches:
         for _ in range(batches_each):
             batch = nothing(recipe.crop, job.device)
             try:

@@ -191,7 +191,11 @@ def _initial_network(job: TrainingJob) -> tuple[VGG, Initialisation, list[str]]:
         if random:
             asked = f"freeze {recipe.freeze}" if recipe.freeze else f"trainable {recipe.trainable}"
             raise ValueError(f"{asked} would keep {', '.join(random)} at random weights: freeze less")
-        notes.append(f"frozen: {', '.join(frozen)}")
+        anew = recipe.views is None and job.architecture.boxes is None and not job.processes.several
+        notes.append(
+            f"frozen: {', '.join(frozen)}"
+            + ("; with --views 2, say, each image goes through them twice" if anew else "")
+        )
     return net, initialisation, notes
 
 
