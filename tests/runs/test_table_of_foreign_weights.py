@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+import foreign_weights as foreign
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,8 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 TESTS = Path(__file__).parents[1]
 CELLS = ("file", "library", "found", "difference", "held by")
 SIDE = 64
-RGB = np.random.default_rng(7).integers(0, 256, (3, 3, SIDE, SIDE), dtype=np.uint8)
+COLOURS = np.array([[160, 20, 90], [10, 150, 40], [80, 90, 170]], np.uint8)
+RGB = foreign.images(SIDE) // 3 + COLOURS[:, :, None, None]
 PIXELS = RGB.transpose(0, 2, 3, 1).astype(np.float32)
 MOST = 1e-4
 A = ((1, 1, 8), (2, 1, 16), (3, 1, 32), (3, 2, 32), (4, 1, 64), (4, 2, 64), (5, 1, 64), (5, 2, 64))
@@ -34,13 +36,14 @@ def table():
 # Keras
 
 
-def lively(net):
-    """Give every kernel of a Keras model weights that keep the variance, so that pictures are told apart."""
+def lively(net, white=1):
+    """Give every kernel of a Keras model weights that keep the variance of pixels in 0..white."""
     rng = np.random.default_rng(0)
     for one in net.weights:
         shape = tuple(one.shape)
         if len(shape) > 1:
-            one.assign(rng.normal(size=shape) * (2 / np.prod(shape[:-1])) ** 0.5)
+            one.assign(rng.normal(size=shape) * (2 / np.prod(shape[:-1])) ** 0.5 / white)
+            white = 1
         elif "variance" not in one.name and "count" not in one.name:
             one.assign(rng.normal(size=shape) * 0.1)
     return net
@@ -77,12 +80,12 @@ RESCALING, GAP, FLATTEN = of("Rescaling", 1 / 255), of("GlobalAveragePooling2D")
 SOFTMAX = of("Dense", 10, activation="softmax")
 
 
-def functional(head, *, before=lambda keras, x: x):
+def functional(head, *, before=lambda keras, x: x, white=1):
     """Return what makes a Keras model of a graph: `before` the convolutions, and its head of their output."""
 
     def make(keras):
         pixels = keras.Input((SIDE, SIDE, 3))
-        return lively(keras.Model(pixels, head(keras.layers, convolutions(keras)(before(keras, pixels)))))
+        return lively(keras.Model(pixels, head(keras.layers, convolutions(keras)(before(keras, pixels)))), white)
 
     return make
 
@@ -111,7 +114,7 @@ def own_normalisation(keras):
 
 
 def vgg16(keras):
-    return lively(keras.applications.VGG16(weights=None, classes=10, input_shape=(SIDE, SIDE, 3)))
+    return lively(keras.applications.VGG16(weights=None, classes=10, input_shape=(SIDE, SIDE, 3)), white=255)
 
 
 def caffe_pixels(keras):
@@ -141,21 +144,26 @@ def check_pool5(file, expected, folder, **options):
     return np.abs(found - expected).max() / max(1, np.abs(expected).max())
 
 
+def array(outputs):
+    """Return the outputs of a Keras model on PyTorch or TensorFlow."""
+    return (outputs.detach() if hasattr(outputs, "detach") else outputs).numpy()
+
+
 def saved_keras(make, suffix, pixels=lambda keras: PIXELS):
     """Return the check of a model that Keras itself saves."""
 
     def check(keras, folder):
         net, file = make(keras), str(folder / f"net{suffix}")
         net.save(file)
-        return check_posteriors(file, np.asarray(net(pixels(keras), training=False).numpy()), folder)
+        return check_posteriors(file, array(net(pixels(keras), training=False)), folder)
 
     return check
 
 
 def saved_convolutions(keras, folder):
     net, file = convolutions(keras), str(folder / "net.weights.h5")
-    lively(net).save_weights(file)
-    pool5 = np.asarray(net(caffe_pixels(keras)).numpy()).transpose(0, 3, 1, 2)
+    lively(net, white=255).save_weights(file)
+    pool5 = array(net(caffe_pixels(keras))).transpose(0, 3, 1, 2)
     return check_pool5(file, pool5, folder)
 
 
@@ -271,7 +279,9 @@ def pickled(torchvision, folder):
 
 BOTH = ("keras", "tf_keras")
 WITH_GAP = whole(RESCALING, ..., GAP, of("Dense", 133, activation="softmax"))
-PREPROCESSED = functional(normalised_head, before=lambda keras, x: keras.applications.vgg16.preprocess_input(x))
+PREPROCESSED = functional(
+    normalised_head, before=lambda keras, x: keras.applications.vgg16.preprocess_input(x), white=255
+)
 BOTH_SIGNS = whole(of("Rescaling", 1 / 127.5, -1), ..., FLATTEN, of("Dense", 20, activation="softmax"))
 TANH = whole(RESCALING, ..., GAP, of("Dense", 64, activation="tanh"), SOFTMAX)
 SIGMOIDS = whole(RESCALING, ..., GAP, of("Dense", 5, activation="sigmoid"))

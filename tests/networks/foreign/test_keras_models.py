@@ -140,15 +140,17 @@ def test_normalization_of_pixels_is_mean_and_std(tmp_path):
     assert np.abs(posteriors(tmp_path / "run") - expected).max() < 1e-4
 
 
-def test_three_layers_of_other_widths_and_unnamed_classes(tmp_path):
+@pytest.mark.parametrize(("named", "first"), [(True, 0), (False, 0), (False, 1), (False, 9)])
+def test_three_layers_of_other_widths_and_unnamed_classes(tmp_path, named, first):
+    """Where a file goes by places, one layer's place may be the name of another one."""
     net = keras.plain()
-    sizes = (CHANNELS, 100, 30, 7)
-    weights = [random(outputs, inputs, seed=outputs) for inputs, outputs in pairwise(sizes)]
-    biases = [random(outputs, seed=outputs) for outputs in sizes[1:]]
+    sizes = (CHANNELS, 64, 64, 7)
+    weights = [random(outputs, inputs, seed=number) for number, (inputs, outputs) in enumerate(pairwise(sizes))]
+    biases = [random(outputs, seed=number) for number, outputs in enumerate(sizes[1:])]
     layers = [INPUT, layer("Rescaling", "rescaling", scale=1 / 255, offset=0.0), keras.base(net, SIDE), GAP]
     for number, kind in enumerate(("relu", "relu", "linear")):
-        layers.append(dense(weights[number], biases[number], f"dense_{number}", kind))
-    import_weights(keras.write(tmp_path / "net.keras", layers), tmp_path / "run")
+        layers.append(dense(weights[number], biases[number], f"dense_{first + number}", kind))
+    import_weights(keras.write(tmp_path / "net.keras", layers, named=named), tmp_path / "run")
     x = mean(pool5(net, RGB / 255))
     for number in range(3):
         x = x @ weights[number].T + biases[number]

@@ -24,6 +24,8 @@ _WITHOUT_EFFECT = (
 
 _RESIZING = ("Resizing", "CenterCrop")
 
+_WITH_ARRAYS = ("Conv2D", "Dense", "BatchNormalization")
+
 _NETWORKS = ("Functional", "Model", "Sequential")
 
 _DEEPEST = 8
@@ -64,6 +66,7 @@ def keras_network(
     notes: list[str] = []
     sides: list[int | None] = []
     try:
+        by_name = arrays.keys() >= set(_names_with_arrays(model, _DEEPEST))
         for layer in _in_a_row(model, _DEEPEST):
             name, kind = layer["config"]["name"], layer["class_name"]
             if kind == "InputLayer":
@@ -71,7 +74,7 @@ def keras_network(
             elif kind in _RESIZING:
                 notes.append(f"its {kind} is left out: images come in the size of the crop")
             elif not kind.startswith("Random") and kind not in _WITHOUT_EFFECT:
-                steps += _steps(kind, layer, arrays.get(name) or arrays.get(layer["place"], []))
+                steps += _steps(kind, layer, arrays.get(name if by_name else layer["place"], []))
             if convolutions_only and after_pool5(steps):
                 break
     except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -79,6 +82,20 @@ def keras_network(
     except ValueError as error:
         raise ValueError(f"{error}; {way_out(steps)}") from error
     return from_layers(steps, "keras", side=next(iter(sides), None), notes=notes)
+
+
+def _names_with_arrays(model: Mapping[str, Any], deepest: int) -> Iterator[str]:
+    """Yield the names of layers that have arrays. Where a file lacks one of them it goes by places.
+
+    A place may be another layer's name: after any other Dense, those of a network are `dense_1` and `dense_2`, and in
+    the places `dense` and `dense_1`.
+    """
+    config = model["config"]
+    for layer in config if isinstance(config, list) else config["layers"]:
+        if layer["class_name"] in _WITH_ARRAYS:
+            yield layer["config"]["name"]
+        elif layer["class_name"] in _NETWORKS and deepest:
+            yield from _names_with_arrays(layer, deepest - 1)
 
 
 def _in_a_row(model: Mapping[str, Any], deepest: int, above: str = "") -> Iterator[Mapping[str, Any]]:
