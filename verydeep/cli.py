@@ -6,18 +6,36 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
-from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError, UnknownCommandError, UnusedCliTokensError
+from cyclopts import (
+    App,
+    CoercionError,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    UnknownCommandError,
+    UnusedCliTokensError,
+)
 
 from verydeep.commands.compare import compare
 from verydeep.commands.describe import describe
+from verydeep.commands.doctor import doctor
 from verydeep.commands.evaluate import evaluate
 from verydeep.commands.export import export
 from verydeep.commands.features import features
 from verydeep.commands.findings import findings
+from verydeep.commands.help_pages import register
 from verydeep.commands.import_weights import import_
 from verydeep.commands.localise import localise
-from verydeep.commands.options import EVERY_OPTION, expand_home, options_file, refuse_fractions, split_lists
+from verydeep.commands.options import (
+    EVERY_OPTION,
+    FIRST_GROUP,
+    expand_home,
+    options_file,
+    refuse_fractions,
+    split_lists,
+)
 from verydeep.commands.other_tools import (
     display_name,
     known_here_as,
@@ -43,23 +61,42 @@ from verydeep.version import __version__
 
 _FAILURE, WRONG_USE = 1, 2
 
+Shell = Literal["bash", "zsh", "fish"]
+
 _ON_SEVERAL_PROCESSES = ("train", "evaluate", "reproduce", "predict", "features", "localise train")
 
 app = App(
     name="verydeep",
     suppress_keyboard_interrupt=False,
     default_parameter=EVERY_OPTION,
+    group_parameters=FIRST_GROUP,
+    group_arguments=Group("Arguments", sort_key=-1),
     version=__version__,
     help="The VGG paper as a tool: train its networks, test them its way, repeat its experiment on your images.",
-    help_epilogue="SOURCE is a folder with one folder of images per class (or train/ and val/ that hold them); tar "
-    "shards, 'data/{000..099}.tar' or a folder of them; hub:NAME, a data set of the Hugging Face hub; or the word "
-    "digits: 1,797 real handwritten digits that need no download.",
+    help_epilogue="verydeep VERB --help tells a verb's options, with an example. Errors are told in a line; --debug "
+    "shows where they come from. verydeep doctor tells whether this computer has all that is needed.",
 )
 
+
+def completion(shell: Shell, /) -> None:
+    """Print what makes a shell complete verbs, options and their values with the Tab key.
+
+    For bash: verydeep completion bash > ~/.local/share/bash-completion/completions/verydeep. For zsh, with a folder
+    that fpath has before compinit: verydeep completion zsh > ~/.zsh/completions/_verydeep. For fish: verydeep
+    completion fish > ~/.config/fish/completions/verydeep.fish.
+
+    Args:
+        shell: bash, zsh or fish.
+    """
+    print(app.generate_completion(shell=shell), end="")
+
+
 _NETWORKS = describe, scan, train, evaluate, compare, predict, serve, import_, export, push
-_EXPERIMENTS = reproduce, findings, features, transfer, localise
-for verb in (*_NETWORKS, *_EXPERIMENTS):
-    app.command(verb)
+_EXPERIMENTS = reproduce, findings, features, transfer
+_ABOUT = doctor, completion
+for verb in (*_NETWORKS, *_EXPERIMENTS, *_ABOUT):
+    register(app, verb)
+app.command(localise)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

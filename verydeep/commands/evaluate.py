@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from verydeep.commands.options import ImageOptions, RuntimeOptions, TestOutputOptions, TestOutputs
+from verydeep.commands.options import TESTING, ImageOptions, RuntimeOptions, TestOutputOptions, TestOutputs
 from verydeep.commands.predictions import check_test
 from verydeep.evaluation.protocols import Method, Scales
 from verydeep.evaluation.tables import evaluation_tables
@@ -18,10 +19,10 @@ def evaluate(
     *runs: Path,
     data: str,
     split: str | None = None,
-    protocol: Method = "dense",
-    scales: Sequence[int] | Scales | None = None,
-    grid: PoolingGrid = "centred",
-    cache: bool = True,
+    protocol: Annotated[Method, TESTING] = "dense",
+    scales: Annotated[Sequence[int] | Scales | None, TESTING] = None,
+    grid: Annotated[PoolingGrid, TESTING] = "centred",
+    cache: Annotated[bool, TESTING] = True,
     outputs: TestOutputOptions = TestOutputs(),
     images: ImageOptions = Tolerance(),
     runtime: RuntimeOptions = Runtime(),

@@ -6,6 +6,7 @@ from cyclopts import App
 
 from verydeep.box_regression import Regression
 from verydeep.commands import options
+from verydeep.commands.help_pages import register
 from verydeep.commands.predictions import PredictionStream, check_test, images_asked_for, present, print_notes
 from verydeep.commands.train import show_training
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
@@ -14,10 +15,13 @@ from verydeep.machine.runtime import Execution, Runtime
 from verydeep.presentation.terminal import say_next, show, show_report
 from verydeep.training.recipe import Recipe
 
-localise = App(name="localise", help="Train, test and use networks that tell where an object is (appendix A).")
+localise = App(
+    name="localise",
+    help="Train, test and use networks that tell where an object is (appendix A).",
+    help_epilogue="verydeep localise VERB --help tells a verb's options, with an example.",
+)
 
 
-@localise.command
 def train(
     source: str,
     *,
@@ -37,7 +41,7 @@ def train(
     training image with a good box.
 
     Args:
-        source: A folder, tar shards or hub:NAME (see verydeep --help).
+        source: A folder, tar shards or hub:NAME (see below).
         regression: per-class: a box for each class; shared: one for all.
         fc_only: Train the fully connected layers only.
         network: A, A-LRN, B, B-5x5, C, D or E; by default the run's.
@@ -66,7 +70,6 @@ def train(
     say_next([folder], "verydeep", "localise", "evaluate", folder, "--data", source, *given)
 
 
-@localise.command
 def evaluate(
     *runs: Path,
     data: str,
@@ -112,7 +115,6 @@ def evaluate(
     say_next(written, "verydeep", "localise", "predict", runs[0], "picture.jpg", *given)
 
 
-@localise.command
 def predict(
     run: Path,
     *images: options.ImageArgument,
@@ -144,3 +146,7 @@ def predict(
         table=box_prediction_table,
     )
     present(stream, outputs, source)
+
+
+for verb in (train, evaluate, predict):
+    register(localise, verb)

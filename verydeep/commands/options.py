@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from cyclopts import App, ArgumentCollection, Parameter
+from cyclopts import App, ArgumentCollection, Group, Parameter
 from cyclopts.config import Toml
 
 from verydeep.descriptors.descriptor import Descriptor
@@ -201,25 +201,33 @@ def _recipe_option(field: str) -> str:
 
 
 MapOptions = Annotated[MapPictures, Parameter(name="*")]
+TESTING = Parameter(group=Group("How images are tested", sort_key=1))
+"""Of options of their own; groups that are common to verbs follow, common options come first (`FIRST_GROUP`)."""
+FIRST_GROUP = Group("Parameters", sort_key=0)
+
 RunFolderOptions = Annotated[RunFolder, Parameter(name="*")]
 TestOutputOptions = Annotated[TestOutputs, Parameter(name="*")]
 PredictionOutputOptions = Annotated[PredictionOutputs, Parameter(name="*")]
-BoxFileOptions = Annotated[BoxOptions, Parameter(name="*", group="Boxes")]
-DescriptorOptions = Annotated[Descriptor, Parameter(name="*", group="Descriptor")]
-ExecutionOptions = Annotated[Execution, Parameter(name="*", group="Execution")]
-FullTestOptions = Annotated[FullProcedure, Parameter(name="*", group="Full test", name_transform=_option_name)]
-GridOptions = Annotated[Grid, Parameter(name="*", group="Grid", name_transform=_option_name)]
-ImageOptions = Annotated[Tolerance, Parameter(name="*", group="Images")]
-TakenOptions = Annotated[Taken, Parameter(name="*", group="What is taken", n_tokens=1)]
-PreprocessingOptions = Annotated[Trained, Parameter(name="*", group="Preprocessing", n_tokens=1)]
+BoxFileOptions = Annotated[BoxOptions, Parameter(name="*", group=Group("Boxes", sort_key=1))]
+DescriptorOptions = Annotated[Descriptor, Parameter(name="*", group=Group("Descriptor", sort_key=1))]
+ExecutionOptions = Annotated[Execution, Parameter(name="*", group=Group("Execution", sort_key=4))]
+FullTestOptions = Annotated[
+    FullProcedure, Parameter(name="*", group=Group("Full test", sort_key=1), name_transform=_option_name)
+]
+GridOptions = Annotated[Grid, Parameter(name="*", group=Group("Grid", sort_key=1), name_transform=_option_name)]
+ImageOptions = Annotated[Tolerance, Parameter(name="*", group=Group("Images", sort_key=3))]
+TakenOptions = Annotated[Taken, Parameter(name="*", group=Group("What is taken", sort_key=1), n_tokens=1)]
+PreprocessingOptions = Annotated[Trained, Parameter(name="*", group=Group("Preprocessing", sort_key=1), n_tokens=1)]
 RecipeChangeOptions = Annotated[
-    RecipeChanges, Parameter(name="*", group="Recipe (by default the paper's, or with --quick a small one)")
+    RecipeChanges,
+    Parameter(name="*", group=Group("Recipe (by default the paper's, or with --quick a small one)", sort_key=1)),
 ]
 RecipeOptions = Annotated[
-    Recipe, Parameter(name="*", group="Recipe (defaults are the paper's)", name_transform=_recipe_option)
+    Recipe,
+    Parameter(name="*", group=Group("Recipe (defaults are the paper's)", sort_key=1), name_transform=_recipe_option),
 ]
-RuntimeOptions = Annotated[Runtime, Parameter(name="*", group="Runtime")]
-TransferTestOptions = Annotated[TransferOptions, Parameter(name="*", group="Descriptor and splits")]
+RuntimeOptions = Annotated[Runtime, Parameter(name="*", group=Group("Runtime", sort_key=2))]
+TransferTestOptions = Annotated[TransferOptions, Parameter(name="*", group=Group("Descriptor and splits", sort_key=1))]
 
 
 def _shown_default(value: object) -> str | None:

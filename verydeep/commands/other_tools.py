@@ -26,6 +26,8 @@ _VERBS = {
     "info": "describe",
     "embed": "features",
     "upload": "push",
+    "checks": "doctor",
+    "install-completion": "completion",
 }
 """What it is called there, and here."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from verydeep.commands import options
 from verydeep.commands.predictions import PredictionStream, images_asked_for, present, print_notes
@@ -19,11 +19,11 @@ def predict(
     run: Path,
     *images: options.ImageArgument,
     top: int = 5,
-    protocol: Method | None = None,
-    scales: Sequence[int] | Scales | None = None,
-    grid: PoolingGrid | None = None,
+    protocol: Annotated[Method | None, options.TESTING] = None,
+    scales: Annotated[Sequence[int] | Scales | None, options.TESTING] = None,
+    grid: Annotated[PoolingGrid | None, options.TESTING] = None,
     maps: options.MapOptions = options.MapPictures(),
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: Annotated[int, options.TESTING] = MAX_PIXELS,
     outputs: options.PredictionOutputOptions = options.PredictionOutputs(),
     runtime: options.RuntimeOptions = Runtime(),
 ) -> None:

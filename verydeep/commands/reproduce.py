@@ -56,7 +56,7 @@ def reproduce(
     Work that is in the folder already is not repeated; more seeds, tables, networks or studies can be added later.
 
     Args:
-        source: A folder, tar shards, hub:NAME or digits (see verydeep --help).
+        source: A folder, tar shards, hub:NAME or digits (see below).
         out: Folder of the report, the runs and the figures.
         json_file: Write the report's figures to this file as well (- for standard output instead of the path).
     """

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from verydeep.commands.options import TESTING
 from verydeep.evaluation.protocols import Method, Scales
 from verydeep.machine.errors import say
 from verydeep.machine.libraries import library
@@ -30,9 +31,9 @@ def serve(
     run: Path,
     *,
     name: str | None = None,
-    protocol: Method | None = None,
-    scales: Sequence[int] | Scales | None = None,
-    grid: PoolingGrid | None = None,
+    protocol: Annotated[Method | None, TESTING] = None,
+    scales: Annotated[Sequence[int] | Scales | None, TESTING] = None,
+    grid: Annotated[PoolingGrid | None, TESTING] = None,
     device: Device = "auto",
     listening: ListeningOptions = Listening(),
     limits: LimitOptions = Limits(),

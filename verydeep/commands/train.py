@@ -34,7 +34,7 @@ def train(
     goes on with all layers of a run, at another S say. --from and --finetune take over network, crop, width and S.
 
     Args:
-        source: A folder, tar shards, hub:NAME or digits (see verydeep --help).
+        source: A folder, tar shards, hub:NAME or digits (see below).
         network: A, A-LRN, B, B-5x5, C, D or E. Required unless --from or --finetune name what to go on from.
         quick: Train a small network in minutes: A at crop 64 and quarter width, batch 32, learning rate 0.0025 and 40
             epochs, where nothing else is said.

@@ -1,0 +1,71 @@
+"""The verb `doctor`."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from verydeep.commands.options import JsonFile
+from verydeep.presentation.numbers import billions, counted, decimal, millions
+from verydeep.presentation.terminal import show
+
+if TYPE_CHECKING:
+    from verydeep.commands.self_test import Check
+    from verydeep.machine.inspection import Inspection
+
+
+def doctor(*, self_test: bool = True, json_file: JsonFile = None) -> None:
+    """Tell what this computer has, and test in a minute that training and export work: text for a bug report.
+
+    It holds no names of users, computers or folders. The exit status is 1 if something that is needed is broken.
+
+    Args:
+        self_test: Train a small network on digits, export it to every format whose libraries are installed, and
+            compare.
+        json_file: Write the figures to this file as well (- for standard output instead of the text).
+    """
+    from verydeep.machine.inspection import inspect_computer
+
+    found = inspect_computer()
+    checks: list[Check] = []
+    if self_test and not found.missing:
+        from verydeep.commands.self_test import self_test as run_self_test
+
+        checks = run_self_test()
+    figures = {**found.to_dict(), "self_test": [asdict(check) for check in checks]}
+    show(figures, json_file, "\n".join([*_lines(found), *map(_check_line, checks)]))
+    broken = [f"{name} is missing" for name in found.missing] + [check.name for check in checks if not check.ok]
+    if broken:
+        raise RuntimeError(f"broken: {', '.join(broken)}")
+
+
+def _lines(found: "Inspection") -> Iterator[str]:
+    """Yield what was found, a line for each subject."""
+    subjects = {
+        "versions": ", ".join(f"{name} {version}" for name, version in found.versions.items()),
+        "processor": ", ".join([found.processor, f"{counted(found.cores, 'core')} for this process"]),
+        "computes": f"{counted(found.threads, 'thread')}, {', '.join(found.instruction_sets)}",
+        "devices": ", ".join(found.devices),
+        "memory": f"{billions(found.free_memory_bytes)} of {billions(found.memory_bytes)} GB free",
+        "disk": ", ".join(f"{billions(free)} GB free {_place(name)}" for name, free in found.free_disk_bytes.items()),
+        "cache": f"{found.cache}: {counted(found.cache_files, 'file')}, {millions(found.cache_bytes)} MB",
+        "variables": ", ".join(f"{name}={value}" for name, value in found.environment.items()) or "none",
+        "needed": _versions(found.packages),
+    }
+    for subject, text in subjects.items():
+        yield f"{subject:<10} {text}"
+    for extra, packages in found.extras.items():
+        install = "" if all(packages.values()) else f": pip install 'verydeep[{extra}]'"
+        yield f"{'extra':<10} {extra}: {_versions(packages)}{install}"
+
+
+def _place(name: str) -> str:
+    return {"here": "here", "cache": "for the cache"}[name]
+
+
+def _versions(packages: Mapping[str, str | None]) -> str:
+    return ", ".join(f"{name} {version or 'missing'}" for name, version in packages.items())
+
+
+def _check_line(check: "Check") -> str:
+    result = "ok" if check.ok else "BROKEN"
+    return f"{'self-test':<10} {check.name}: {result}, {check.detail} ({decimal(check.seconds, 1)} s)"

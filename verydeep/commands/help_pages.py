@@ -1,0 +1,45 @@
+"""What stands below the options of a verb's help: an example, and what SOURCE is where one is taken."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from cyclopts import App
+
+EXAMPLES = {
+    "describe": "verydeep describe D --plot d.svg",
+    "scan": "verydeep scan photos",
+    "train": "verydeep train photos --from hub:timm/vgg16.tv_in1k --out runs/mine",
+    "evaluate": "verydeep evaluate runs/mine --data photos --report page",
+    "compare": "verydeep compare a.csv b.csv",
+    "predict": "verydeep predict runs/mine picture.jpg --map maps",
+    "serve": "verydeep serve runs/mine --port 8080",
+    "import": "verydeep import vgg16.pth --out runs/vgg16",
+    "export": "verydeep export runs/mine --to onnx --out mine.onnx",
+    "push": "verydeep push runs/mine hub:me/mine",
+    "reproduce": "verydeep reproduce photos --quick --out experiment",
+    "findings": "verydeep findings experiment --margin 1",
+    "features": "verydeep features runs/mine photos --split all --out photos.parquet",
+    "transfer": "verydeep transfer runs/mine --data photos --split all",
+    "localise train": "verydeep localise train photos --boxes boxes.csv --finetune runs/mine --out runs/boxes",
+    "localise evaluate": "verydeep localise evaluate runs/boxes --data photos --boxes boxes.csv",
+    "localise predict": "verydeep localise predict runs/boxes picture.jpg --classifier runs/mine --draw drawn",
+    "doctor": "verydeep doctor",
+    "completion": "verydeep completion bash",
+}
+"""A line for every verb that can be copied, but for its names of files."""
+
+_SOURCE = (
+    "SOURCE is a folder with one folder of images per class (or train/ and val/ that hold them); tar shards, "
+    "'data/{000..099}.tar' or a folder of them; hub:NAME, a data set of the Hugging Face hub; or the word digits: "
+    "1,797 real handwritten digits that need no download."
+)
+
+
+def register(app: App, verb: Callable[..., Any]) -> None:
+    """Make a function a verb of the command line, its help ending with the example and, where it takes one, SOURCE."""
+    name = verb.__name__.strip("_")
+    words = " ".join((*app.name, name)).removeprefix("verydeep ")
+    takes_source = {"source", "data"} & inspect.signature(verb).parameters.keys()
+    ends = [f"Example: {EXAMPLES[words]}", *([_SOURCE] if takes_source else [])]
+    app.command(verb, name=name, help_epilogue="\n\n".join(ends))

@@ -1,0 +1,99 @@
+"""A self-test of at most a minute: does a small network learn, and is it the same in every format of export?"""
+
+import io
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from verydeep.machine.errors import one_line
+
+if TYPE_CHECKING:
+    from verydeep.export.formats import Format
+
+_MOST_ERROR = 50.0
+"""Percent of the validation digits that may be wrong after the training: chance is 90, and 11 were."""
+
+_SECONDS = 40.0
+"""After these no other format is begun: the longest takes twenty."""
+
+_PREDICTED = 4
+"""Digits that every exported file predicts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One part of the self-test."""
+
+    name: str
+    ok: bool
+    detail: str
+    """What was found, or what went wrong."""
+    seconds: float
+
+
+def self_test() -> list[Check]:
+    """Train a small network on digits, write and read it in each format whose libraries are installed.
+
+    Files go into a folder that is removed; nothing is printed.
+    """
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        checks = [_checked("train on digits", lambda: _learns(run))]
+        for to in _formats() if checks[0].ok else ():
+            if time.perf_counter() - started < _SECONDS:
+                checks.append(_checked(f"export to {to}", partial(_agrees, run, to)))
+    return checks
+
+
+def _checked(name: str, act: Callable[[], str]) -> Check:
+    """Do something in silence; return what it says, or the error that it ends with."""
+    started = time.perf_counter()
+    try:
+        with redirect_stderr(io.StringIO()):
+            detail, ok = act(), True
+    except Exception as error:  # whatever is broken here is what is looked for
+        detail, ok = f"{type(error).__name__}: {one_line(error)}", False
+    return Check(name=name, ok=ok, detail=detail, seconds=time.perf_counter() - started)
+
+
+def _learns(run: Path) -> str:
+    from verydeep.presentation.numbers import percent
+    from verydeep.runs.record import read_metrics
+    from verydeep.training.loop import train
+    from verydeep.training.recipe import Recipe
+
+    recipe = Recipe(crop=32, width=0.1, batch=64, learning_rate=0.05, epochs=3, batch_norm=True, flip=False)
+    train("digits", network="A", out=run, recipe=recipe)
+    error = read_metrics(run)[-1]["validation_error"]
+    if error > _MOST_ERROR:
+        raise RuntimeError(f"the network did not learn: {percent(error)}% of the digits are wrong, chance is 90%")
+    return f"{percent(error)}% of the validation digits are wrong"
+
+
+def _formats() -> list["Format"]:
+    from verydeep.export.formats import FORMATS
+
+    return [name for name, known in FORMATS.items() if all(find_spec(library) for library in known.libraries)]
+
+
+def _agrees(run: Path, to: "Format") -> str:
+    """Export a run, which compares its scores, and predict with the file; say how far scores differ."""
+    from verydeep.export.export import export
+    from verydeep.export.formats import FORMATS
+    from verydeep.images.open import open_for_testing
+    from verydeep.prediction.predict import predict
+
+    file = run.parent / f"network{FORMATS[to].suffix}"
+    found = export(run, file, to=to, data="digits", check_images=_PREDICTED)
+    source = open_for_testing("digits", tuple("0123456789")).source("val")
+    images = [source[index].data for index in range(_PREDICTED)]
+    if [one.classes[0] for one in predict(file, images)] != [one.classes[0] for one in predict(run, images)]:
+        raise RuntimeError("the file and the run take the same digits for others")
+    return f"scores differ by {found.agreement.greatest_difference:.1g}"

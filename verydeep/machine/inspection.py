@@ -1,0 +1,167 @@
+"""What this computer has for the package: versions, processor, devices, memory, disk, cache and optional libraries."""
+
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from verydeep.machine import cache
+from verydeep.machine.libraries import EXTRAS
+from verydeep.version import __version__
+
+_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS")
+"""Variables of the environment that change what is computed, or how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What was found; paths begin with `~` in the user's folder, and hold no other name of a person or a computer."""
+
+    versions: dict[str, str]
+    """Of this package, Python, PyTorch, and the system with its processor's kind."""
+    processor: str
+    cores: int
+    """That this process may use."""
+    threads: int
+    """That PyTorch computes with."""
+    instruction_sets: tuple[str, ...]
+    """That PyTorch uses: AVX2, say, and bfloat16 where the processor multiplies in it."""
+    devices: tuple[str, ...]
+    memory_bytes: int | None
+    """Of the computer; None where the system does not tell."""
+    free_memory_bytes: int | None
+    free_disk_bytes: dict[str, int]
+    """Free bytes where the command was started, and where the cache is."""
+    cache: str
+    cache_files: int
+    cache_bytes: int
+    environment: dict[str, str]
+    """Variables that are set and change what is computed, or how."""
+    packages: dict[str, str | None]
+    """Version of every library that is needed; None for a missing one."""
+    extras: dict[str, dict[str, str | None]]
+    """Version of every optional library, by the extra that installs it; None for a missing one."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The needed libraries that are not installed."""
+        return tuple(name for name, version in self.packages.items() if version is None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a plain dictionary, ready for JSON."""
+        return asdict(self)
+
+
+def inspect_computer() -> Inspection:
+    """Look at this computer; it takes a second, for PyTorch is imported."""
+    import torch
+
+    folder = cache.folder()
+    sizes = _sizes(folder)
+    memory, free = _memory()
+    return Inspection(
+        versions={
+            "verydeep": __version__,
+            "Python": platform.python_version(),
+            "PyTorch": torch.__version__,
+            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        },
+        processor=_processor(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        instruction_sets=_instruction_sets(),
+        devices=_devices(),
+        memory_bytes=memory,
+        free_memory_bytes=free,
+        free_disk_bytes={name: _free_disk(place) for name, place in (("here", Path.cwd()), ("cache", folder))},
+        cache=_without_home(folder),
+        cache_files=len(sizes),
+        cache_bytes=sum(sizes),
+        environment={name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        packages={name: _version(name) for name in _needed()},
+        extras=_extras(),
+    )
+
+
+def _instruction_sets() -> tuple[str, ...]:
+    import torch
+
+    products = ("bfloat16",) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ()
+    return (torch.backends.cpu.get_cpu_capability(), *products)
+
+
+def _devices() -> tuple[str, ...]:
+    import torch
+
+    cuda = [f"cuda {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())]
+    return ("cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else []))
+
+
+def _processor() -> str:
+    """Return the name of the processor, or its kind where the system does not tell."""
+    with suppress(OSError):
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
+
+
+def _memory() -> tuple[int | None, int | None]:
+    """Return the bytes of this computer's memory, and those that are free, where the system tells."""
+    with suppress(OSError):
+        lines = re.findall(r"^(\w+):\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        kilobytes = {name: int(value) for name, value in lines}
+        if {"MemTotal", "MemAvailable"} <= kilobytes.keys():
+            return 1024 * kilobytes["MemTotal"], 1024 * kilobytes["MemAvailable"]
+    with suppress(OSError, ValueError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None
+    return None, None
+
+
+def _free_disk(place: Path) -> int:
+    return shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.exists())).free
+
+
+def _sizes(folder: Path) -> list[int]:
+    """Return the bytes of every file in a folder, which need not exist."""
+    sizes = []
+    for file in folder.rglob("*"):
+        with suppress(OSError):  # gone meanwhile
+            if file.is_file():
+                sizes.append(file.stat().st_size)
+    return sizes
+
+
+def _without_home(path: Path) -> str:
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
+def _needed() -> Iterable[str]:
+    """Yield the names of the distributions that this package needs; none if it is not installed."""
+    with suppress(metadata.PackageNotFoundError):
+        for line in metadata.requires("verydeep") or ():
+            name = re.match(r"[\w.-]+", line)
+            if name and "extra ==" not in line:
+                yield name[0]
+
+
+def _version(distribution: str) -> str | None:
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(distribution)
+    return None
+
+
+def _extras() -> dict[str, dict[str, str | None]]:
+    distributions = metadata.packages_distributions()
+    extras: dict[str, dict[str, str | None]] = {}
+    for package, extra in sorted(EXTRAS.items(), key=lambda item: item[::-1]):
+        names = distributions.get(package, [])
+        extras.setdefault(extra, {})[package] = _version(names[0]) if names else None
+    return extras
