@@ -158,3 +158,33 @@ def test_the_first_step_of_many_tells_what_is_left_on_80_columns(monkeypatch):
 
 def _single_spaced(line):
     return re.sub(r"^train D +", "train D  ", line)
+
+
+def drawn_bars(out):
+    """Return the last pair of bars on a terminal: how full each is, 0..1."""
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.file.getvalue())
+    epoch, whole = re.findall(r"epoch ([━╸╺ ]+) all ([━╸╺ ]+)", text)[-1]
+    return [len(re.match("[━╸]*", bar)[0]) / len(bar) for bar in (epoch, whole)]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize(
+    ("before", "steps", "epoch", "whole"), [(0, 13, 0.3, 0.325), (20, 10, 1, 0.75), (0, 40, 1, 1), (25, 2, 0.7, 0.675)]
+)
+def test_epochs_have_a_bar_of_their_own(before, steps, epoch, whole, width):
+    out = console(terminal=True, width=width)
+    with reporting("train D", total=40, done=before, epoch=10, console=out) as report:
+        for _ in range(steps):
+            report.advance(figures={"epoch": "3/4", "loss": "1.25"})
+        report._bar.refresh()
+        # Without colours the rest of a bar is blank, so its length is that of its column.
+        assert drawn_bars(out) == pytest.approx([epoch, whole], abs=0.04)
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.file.getvalue()).splitlines()
+    assert max(map(len, lines)) <= width
+
+
+def test_a_file_gets_no_bars_of_epochs():
+    out = console()
+    with reporting("train D", total=40, epoch=10, console=out) as report:
+        report.advance(10, tell=True, figures={"epoch": "1/4"})
+    assert re.fullmatch(r"train D  25%  epoch 1/4  \d+:\d\d left\n", out.file.getvalue())

@@ -12,6 +12,7 @@ from typing import Any
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress_bar import ProgressBar
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -103,6 +104,28 @@ _WIDTH_WITH_BAR = 100
 """Characters; on a narrower terminal the figures replace the bar itself."""
 
 
+class _Bars(Progress):
+    """A line of figures for each task; below that of work in epochs a bar of this epoch and one of all of them."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """Yield the lines."""
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if task.fields["epoch"]:
+                yield _epoch_bars(task.fields["before"] + task.completed, task.fields["whole"], task.fields["epoch"])
+
+
+def _epoch_bars(done: float, whole: int, epoch: int) -> Table:
+    """Return the bars of an epoch of so many steps, which stays full until the next begins, and of the whole."""
+    here = done % epoch or (epoch if done else 0)
+    line = Table.grid(padding=(0, 1), expand=True)
+    for _ in range(2):
+        line.add_column(no_wrap=True)
+        line.add_column(ratio=1)
+    line.add_row("epoch", ProgressBar(total=epoch, completed=here), "all", ProgressBar(total=whole, completed=done))
+    return line
+
+
 class Reporter:
     """Reporter of how far one piece of work has come."""
 
@@ -148,19 +171,20 @@ class Reporter:
 
 @contextmanager
 def reporting(
-    what: str, total: int, *, done: int = 0, console: Console | None = None, quiet: bool = False
+    what: str, total: int, *, done: int = 0, epoch: int = 0, console: Console | None = None, quiet: bool = False
 ) -> Iterator[Reporter]:
     """Yield a reporter for `total` units of work, of which `done` are done already; it writes to standard error.
 
-    If `quiet` it prints nothing, because another process does.
+    Work in epochs, each of `epoch` units, has a bar for the epoch and one for all on a terminal. If `quiet` it prints
+    nothing, because another process does.
     """
     console = console or _Console(stderr=True, quiet=quiet)
-    bar_column = [BarColumn(bar_width=None)] if console.width >= _WIDTH_WITH_BAR else []
+    bar_column = [BarColumn(bar_width=None)] if console.width >= _WIDTH_WITH_BAR and not epoch else []
     columns = (
         TextColumn("{task.description}", markup=False),
         *bar_column,
         TextColumn("{task.fields[figures]}", markup=False),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal, expand=True) as bar:
-        task = bar.add_task(what, total=total - done, figures="")
+    with _Bars(*columns, console=console, transient=True, disable=not console.is_terminal, expand=not epoch) as bar:
+        task = bar.add_task(what, total=total - done, figures="", epoch=epoch, before=done, whole=total)
         yield Reporter(console, bar, task, what, done)

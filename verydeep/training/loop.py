@@ -112,7 +112,8 @@ def _train(job: TrainingJob) -> None:
     step, total, first = state.progress.step, job.recipe.epochs * state.steps_per_epoch, job.processes.first
     with stop_request(_ANSWER if first else None) as stop, ExitStack() as stack:
         lines = _pass_frozen_layers(state, stop, lines)
-        report = stack.enter_context(reporting(f"train {job.network}", total, done=step, quiet=not first))
+        what, epoch = f"train {job.network}", state.steps_per_epoch
+        report = stack.enter_context(reporting(what, total, done=step, epoch=epoch, quiet=not first))
         plot = stack.enter_context(closing(Curves(job.out, first_step=step, on=first)))
         state.bad_images.say = state.bad_validation.say = report.say
         report.say_all(lines)
