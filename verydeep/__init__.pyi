@@ -1,6 +1,7 @@
 from .descriptors.descriptor import Descriptor as Descriptor
 from .descriptors.features import features as features
 from .descriptors.files import write_features as write_features
+from .evaluation.contact_sheet import contact_sheet as contact_sheet
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.predictions import compare as compare
 from .evaluation.predictions import write_predictions as write_predictions

@@ -42,7 +42,8 @@ def evaluate(
             PyTorch pools; ceil, as Caffe does, which the paper used.
         cache: Keep what is computed of every image, and use what was kept of the same weights, images and scale.
         outputs.predictions: Write the five most probable classes of every image to this file (.csv or .parquet).
-        outputs.report: Write a page with pictures into this folder: confusion, calibration, wrong images, score maps.
+        outputs.report: Write a page with pictures into this folder: confusion, calibration, wrong images, score maps;
+            and wrong_images.jpg, a sheet of the most confident errors.
     """
     from verydeep.evaluation.evaluate import evaluate as evaluate_runs
     from verydeep.evaluation.predictions import write_predictions

@@ -129,14 +129,20 @@ def examples(evaluation: Evaluation, source: Source, model: Model) -> Examples:
     )
 
 
+def most_confident_errors(images: TestedImages) -> list[int]:
+    """Return the positions of the wrong images, those with the highest probability of a wrong class first."""
+    wrong = np.flatnonzero(misclassified(images.posteriors, images.labels))
+    confidence = images.posteriors[wrong, images.predicted[wrong]]
+    ordered: list[int] = wrong[np.argsort(-confidence, kind="stable")].tolist()
+    return ordered
+
+
 def _chosen(images: TestedImages) -> tuple[list[int], list[int]]:
     """Return the wrong images for the page, and those with a score map."""
-    is_wrong = misclassified(images.posteriors, images.labels)
-    confidence = images.posteriors[np.arange(len(images.labels)), images.predicted]
-    wrong, right = np.flatnonzero(is_wrong), np.flatnonzero(~is_wrong)
-    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:_WRONG_IMAGES]
+    wrong = most_confident_errors(images)[:_WRONG_IMAGES]
+    right = np.flatnonzero(~misclassified(images.posteriors, images.labels))
     sampled: Int[np.ndarray, " M"] = np.random.default_rng(_SEED).permutation(right)[:_MAPS_OF_EACH]
-    return wrong.tolist(), [*wrong[:_MAPS_OF_EACH].tolist(), *np.sort(sampled).tolist()]
+    return wrong, [*wrong[:_MAPS_OF_EACH], *np.sort(sampled).tolist()]
 
 
 def _example(images: TestedImages, index: int, picture: Pixels) -> Example:

@@ -1,24 +1,30 @@
 """One evaluation as a self-contained HTML page: errors, confusions, calibration, wrong images and score maps."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 from verydeep.evaluation.charts import confusion_figure, reliability_chart
+from verydeep.evaluation.contact_sheet import sheet_of
 from verydeep.evaluation.example_images import examples
 from verydeep.evaluation.protocols import PROTOCOLS
 from verydeep.evaluation.results import ClassErrors, Evaluation
 from verydeep.images.open import open_for_testing
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits
+from verydeep.machine import atomic
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.presentation.pages import write_page
 from verydeep.runs.model import Model, load_model
 from verydeep.runs.record import command, versions
 
-HTML, RESULTS = "evaluation.html", "evaluation.json"
+HTML, RESULTS, WRONG_IMAGES = "evaluation.html", "evaluation.json", "wrong_images.jpg"
 
 _ALL_CLASSES, _WORST_CLASSES = 40, 20
 """Most classes that are all in the table, and how many of more, the worst."""
+
+_QUALITY = 90
+"""JPEG quality of the sheet."""
 
 _UNUSABLE = 20
 """Most unusable images in the list."""
@@ -51,9 +57,11 @@ class Reliability:
 def evaluation_report(evaluation: Evaluation, folder: str | Path, *, data: str | Splits) -> Path:
     """Write evaluation.html and evaluation.json into `folder`, which is made if missing; return the page's path.
 
+    If images are wrong, wrong_images.jpg is a sheet of the most confident errors (`contact_sheet`).
+
     Args:
         evaluation: result of `evaluate`.
-        folder: folder of the two files.
+        folder: folder of these files.
         data: as it was given to `evaluate`; images are read from it once more.
 
     Raises:
@@ -88,7 +96,12 @@ def _write_evaluation_page(evaluation: Evaluation, folder: Path, *, source: Sour
         "versions": versions(),
         "unusable": list(evaluation.unusable.items())[:_UNUSABLE],
     }
-    return write_page(folder, f"evaluation/{HTML}", values, beside={RESULTS: evaluation.to_dict()})
+    page = write_page(folder, f"evaluation/{HTML}", values, beside={RESULTS: evaluation.to_dict()})
+    if evaluation.fused.top1_wrong:
+        buffer = io.BytesIO()
+        sheet_of(evaluation, source).save(buffer, "JPEG", quality=_QUALITY)
+        atomic.write_bytes(folder / WRONG_IMAGES, buffer.getvalue())
+    return page
 
 
 def _worst_classes(evaluation: Evaluation) -> list[ClassErrors]:
