@@ -1,6 +1,7 @@
 """The words of the page: both languages have all of them, and the browser's language is found."""
 
 import dataclasses
+import html
 import re
 import string
 from pathlib import Path
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 import verydeep.serving
 from verydeep.evaluation.protocols import Method
 from verydeep.images.decode import Refusal
+from verydeep.serving.page import FormResult, results
 from verydeep.serving.page_texts import ENGLISH, JAPANESE, texts_for
+from verydeep.serving.refusals import RefusedRequestError
 
 FIELDS = [field.name for field in dataclasses.fields(ENGLISH) if field.name != "language"]
 
@@ -68,3 +71,13 @@ def test_the_language_is_the_one_that_the_browser_likes_best(accepted, language)
 @given(st.text(alphabet="jaen-;q=,.01* \t\x00é"))
 def test_any_header_gives_a_language(accepted):
     assert texts_for(accepted) in (ENGLISH, JAPANESE)
+
+
+@pytest.mark.parametrize("texts", [ENGLISH, JAPANESE], ids=lambda texts: texts.language)
+@pytest.mark.parametrize("code", sorted(ENGLISH.refusals))
+def test_every_refusal_is_shown_in_words_with_what_the_service_says(texts, code):
+    refusal = RefusedRequestError(503, code, "in <detail>", headers={"Retry-After": "7"})
+    shown = results(texts, FormResult(refusal=refusal))
+    assert texts.refusals[code] in html.unescape(shown)
+    assert texts.retry.format(seconds=7) in shown
+    assert "in &lt;detail&gt;" in shown

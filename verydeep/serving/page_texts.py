@@ -115,7 +115,7 @@ ENGLISH = PageTexts(
     more_classes="and {count} more",
     weights="Weights (SHA-256)",
     limits="Limits",
-    limits_note="{mib} MiB a request, {pixels} pixels and a ratio of sides of 50 to 1 a picture, "
+    limits_note="{mib} MiB a request, {pixels} pixels a picture ({rescaled} at the scale above), "
     "{queue} pictures waiting, {seconds} seconds until the answer",
     versions="Versions",
     protocols={
@@ -149,7 +149,7 @@ ENGLISH = PageTexts(
         "unreadable": "The picture cannot be read.",
         "undecodable": "This is no picture that can be opened. Send a JPEG, PNG or WebP file.",
         "truncated": "The file ends before the picture does. Send it again, or take another copy.",
-        "too large": "The picture has too many pixels. Send a smaller one.",
+        "too large": "The picture has too many pixels, as it is or at the network's scale. Send a smaller one.",
         "too elongated": "The picture is too long and narrow. Cut out the part that matters.",
     },
     retry="Try again in {seconds} s.",
@@ -205,7 +205,7 @@ JAPANESE = PageTexts(
     more_classes="ほか {count} クラス",
     weights="重み（SHA-256）",
     limits="制限",
-    limits_note="1 リクエストにつき {mib} MiB、1 枚につき {pixels} 画素・縦横比 50 対 1、"
+    limits_note="1 リクエストにつき {mib} MiB、1 枚につき {pixels} 画素（スケールを合わせた後は {rescaled} 画素）、"
     "待ち行列 {queue} 枚、応答まで {seconds} 秒",
     versions="バージョン",
     protocols={
@@ -239,7 +239,8 @@ JAPANESE = PageTexts(
         "unreadable": "画像を読み取れません。",
         "undecodable": "画像として開けないファイルです。JPEG、PNG、WebP のいずれかのファイルを送信してください。",
         "truncated": "ファイルが途中で切れています。もう一度送信するか、別のコピーをお使いください。",
-        "too large": "画像の画素数が多すぎます。小さい画像を送信してください。",
+        "too large": "元の画像、またはスケールを合わせた後の画像の画素数が多すぎます。"
+        "小さい画像、または細長くない画像を送信してください。",
         "too elongated": "画像が細長すぎます。必要な部分を切り出してください。",
     },
     retry="{seconds} 秒後に再度お試しください。",
