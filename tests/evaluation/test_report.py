@@ -151,6 +151,7 @@ def written(folder, found, source, model=None):
     file = report._write_evaluation_page(found, folder, source=source, model=model)
     assert file == folder / "evaluation.html"
     assert json.loads((folder / "evaluation.json").read_text()) == json.loads(json.dumps(found.to_dict()))
+    assert (folder / "wrong_images.jpg").exists() == bool(found.fused.top1_wrong)
     return Page(file)
 
 

@@ -74,7 +74,7 @@ def sheet_of(evaluation: Evaluation, source: Source, most: int = MOST_IMAGES) ->
 def _caption(images: TestedImages, index: int) -> tuple[str, ...]:
     predicted, true = images.predicted[index], images.labels[index]
     taken_for = f"{share(float(images.posteriors[index, predicted]))} {images.classes[predicted]}"
-    return taken_for, f"is {images.classes[true]}", PurePath(images.ids[index]).name
+    return taken_for, f"true: {images.classes[true]}", PurePath(images.ids[index]).name
 
 
 def _paste(sheet: Image.Image, at: tuple[int, int], pixels: Pixels, caption: Sequence[str]) -> None:

@@ -21,6 +21,8 @@ from verydeep.evaluation.metrics import (
 )
 from verydeep.evaluation.protocols import Method, Protocol
 from verydeep.networks.grids import PoolingGrid
+from verydeep.presentation.numbers import FINE, counted, interval, percent
+from verydeep.presentation.pages import html_table
 from verydeep.statistics import Comparison, paired_comparison, wilson_interval
 
 NO_TOP5 = (
@@ -168,6 +170,22 @@ class Evaluation:
             {"true": true, "predicted": taken_for, "images": images} for true, taken_for, images in self.confusions
         ]
         return figures
+
+    def _repr_html_(self) -> str:
+        """Return the errors of each run and of all fused as a table, as notebooks show it."""
+        columns = ("run", "top-1 error, %", "95% interval", "class-balanced", "top-5 error, %")
+        rows = [
+            (
+                one.name,
+                percent(one.top1_error, FINE),
+                interval(one.top1_error_ci95, FINE),
+                percent(one.class_balanced_error, FINE),
+                percent(one.top5_error, FINE),
+            )
+            for one in (*self.per_run, *([self.fused] if len(self.per_run) > 1 else []))
+        ]
+        caption = f"{self.source}, {self.split}: {counted(self.n, 'image')}, {self.protocol}"
+        return html_table(caption, columns, rows)
 
 
 def summarised(

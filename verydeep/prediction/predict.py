@@ -28,6 +28,8 @@ from verydeep.prediction import pieces
 from verydeep.prediction.files import write_picture
 from verydeep.prediction.map_method import MapMethod
 from verydeep.prediction.map_pictures import SUFFIX, MapView, check_method, map_picture
+from verydeep.presentation.numbers import share
+from verydeep.presentation.pages import html_table
 from verydeep.runs.model import Model, Net, load_model
 
 _ADVICE = "start it again"
@@ -51,6 +53,11 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary, ready for JSON."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        """Return the classes and their probabilities as a table, as notebooks show it."""
+        rows = zip(self.classes, map(share, self.probabilities), strict=True)
+        return html_table(self.error or self.image, ("class", "probability"), rows)
 
 
 @dataclass(frozen=True, kw_only=True)

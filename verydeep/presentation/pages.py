@@ -1,11 +1,12 @@
 """Pages that need no other file: filled-in templates, and charts in the page's own colours."""
 
 import hashlib
+import html
 import inspect
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import takewhile
@@ -91,6 +92,16 @@ def _environment(**filters: Callable[..., str]) -> "Environment":
     templates.filters |= {"in_markdown": _in_markdown, **_NUMBERS, **filters}
     templates.globals["FINE"] = numbers.FINE
     return templates
+
+
+def html_table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as HTML for a notebook; names in it are escaped."""
+    head, *lines = (
+        "".join(f"<{tag}>{html.escape(escaped(cell))}</{tag}>" for cell in cells)
+        for tag, cells in (("th", columns), *(("td", row) for row in rows))
+    )
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><caption>{html.escape(escaped(caption))}</caption><tr>{head}</tr>{body}</table>"
 
 
 def _in_markdown(name: str) -> str:
