@@ -16,7 +16,6 @@ from verydeep.machine.libraries import library
 from verydeep.machine.runtime import Device
 from verydeep.networks.grids import PoolingGrid
 from verydeep.serving.options import Access, Limits, Listening
-from verydeep.serving.origins import is_address
 
 _LIBRARIES = ("starlette", "uvicorn", "prometheus_client", "python_multipart")
 
@@ -75,6 +74,8 @@ def serve(
 
 def _is_local(host: str) -> bool:
     """Return whether no other machine reaches this address."""
+    from verydeep.serving.origins import is_address  # needs NumPy
+
     return host == _LOCALHOST or (is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
