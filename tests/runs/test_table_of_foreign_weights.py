@@ -125,7 +125,7 @@ def check_posteriors(file, expected, folder, **options):
     import_weights(file, folder / "run", **options)
     with torch.no_grad():
         found = load(folder / "run")(torch.from_numpy(RGB)).softmax(dim=1).numpy()
-    assert expected.std(axis=0).max() > 1e-3, "the network does not tell pictures apart"
+    assert expected.std(axis=0).max() > 5e-4, "the network does not tell pictures apart"
     found = found[:, 1:] if expected.shape[1] == 1 else found
     return np.abs(found - expected).max()
 

@@ -13,7 +13,7 @@ from verydeep.machine.runtime import Stopped
 from verydeep.networks.vgg import VGG
 from verydeep.runs.model import load_config, load_model, save
 from verydeep.runs.record import read_record
-from verydeep.training import frozen_layers, learner
+from verydeep.training import frozen_layers, learner, start
 from verydeep.training.checkpoint import load_latest
 from verydeep.training.norms import read_norms
 
@@ -157,6 +157,51 @@ def test_a_training_on_kept_features_resumes_to_the_bit(weights, tmp_path, monke
     run = train(tiny.splits(), out=tmp_path / "run", recipe=recipe, resume=True)
     one, other = (tiny.digest(load_latest(folder / "checkpoints")[0]) for folder in (run, whole))
     assert one == other
+
+
+def test_a_training_that_is_resumed_needs_its_weights_no_more(weights, tmp_path, monkeypatch, capsys):
+    """By the command, which has its options from them; unless it was stopped before it had anything."""
+    photos, file, run = str(tiny.folder(tmp_path / "photos")), tmp_path / "vgg.pth", str(tmp_path / "run")
+    file.write_bytes((weights / "vgg.pth").read_bytes())
+    command = ["train", photos, "--from", str(file), "--epochs", "3", "--batch", "4", "--out", run, "--resume"]
+    steps, cross_entropy = [], torch.nn.functional.cross_entropy
+
+    def noted(*arguments, **options):
+        steps.append(1)
+        if len(steps) == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return cross_entropy(*arguments, **options)
+
+    monkeypatch.setattr(learner.F, "cross_entropy", noted)
+    assert status_of(*command) == 128 + signal.SIGTERM
+    file.unlink()
+    capsys.readouterr()
+    assert status_of(*command) == 0
+    assert "resumed at step" in capsys.readouterr().err
+    assert status_of(*command) == 0  # it is done
+    assert status_of(*command[:-2], str(tmp_path / "other")) == 2
+    assert "vgg.pth" in capsys.readouterr().err
+
+
+def test_other_weights_under_the_same_name_are_refused(weights, tmp_path, capsys):
+    photos, file, run = str(tiny.folder(tmp_path / "photos")), tmp_path / "vgg.pth", str(tmp_path / "run")
+    command = ["train", photos, "--from", str(file), "--epochs", "1", "--batch", "4", "--out", run]
+    file.write_bytes((weights / "vgg.pth").read_bytes())
+    assert status_of(*command) == 0
+    write_weights(run, file, layout="torchvision")
+    capsys.readouterr()
+    assert status_of(*command, "--resume") == 2
+    assert "made with other settings (weights to go on from)" in capsys.readouterr().err
+
+
+def test_a_file_of_weights_is_read_once(weights, tmp_path, monkeypatch):
+    """For the options that follow from it, and for what it holds."""
+    read, files = start.read_model, []
+    monkeypatch.setattr(start, "read_model", lambda name: files.append(name) or read(name))
+    trained(weights / "vgg.pth", tmp_path / "run", epochs=1)
+    assert files == [str(weights / "vgg.pth")]
+    trained(weights / "vgg.pth", tmp_path / "again", epochs=1)
+    assert len(files) == 2  # it was not kept
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def train(
     del quick  # other options have followed from it (`starting_point`)
     how: Any = {"runtime": runtime, "execution": execution, "tolerance": images}
     check_folder(run.out, resume=run.resume)
-    splits, name = open_for_training(source), network_of(network, recipe)
+    splits, name = open_for_training(source), network_of(network, recipe, run.out)
     if held_out is not None:
         splits = with_steering_images(splits, held_out)
     if dry_run:

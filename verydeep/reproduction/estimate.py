@@ -101,7 +101,7 @@ def _estimate(training: GridTraining, out: Path, recipe: Recipe, *, epoch: float
 def _epoch(splits: Splits, training: GridTraining, computing: float, loading: float, workers: int) -> float:
     """Return the seconds of an epoch, given those that an image takes to be computed and to be loaded."""
     image = seconds_per_image(computing, loading, workers)
-    check = FORWARD_SHARE * computing + loading / max(1, workers)
+    check = seconds_per_image(FORWARD_SHARE * computing, loading, workers)
     return len(splits.source("train")) / training.one_in * image + len(splits.source("val")) * check
 
 

@@ -12,7 +12,6 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import Processes, processes_here
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.networks.architecture import Architecture
-from verydeep.networks.initialisation import Initialisation
 from verydeep.runs.files import QUARANTINE, RECORD
 from verydeep.runs.import_weights import weights_file
 from verydeep.runs.model import file_sha256, weights_fingerprint
@@ -62,12 +61,19 @@ class TrainingJob:
         images = {split: self.splits.source(split).fingerprint for split in ("train", "val")}
         if self.splits.whole_train is not None:
             images["train_whole"] = self.splits.whole_train
-        if self.recipe.start is None:
-            return images
-        if self.recipe.weights is not None:
-            return {**images, "from": file_sha256(weights_file(self.recipe.weights))}
-        kind = "init" if self.recipe.finetune is None else "finetune"
-        return {**images, kind: weights_fingerprint(self.recipe.start)}
+        return images if self.recipe.start is None else {**images, **self._start_fingerprint(self.recipe.start)}
+
+    def _start_fingerprint(self, start: str) -> dict[str, str]:
+        """Return that of the weights to start from; of a run that was begun, the one that it had if they are gone."""
+        kind = "from" if self.recipe.weights else "finetune" if self.recipe.finetune else "init"
+        try:
+            found = file_sha256(weights_file(start)) if kind == "from" else weights_fingerprint(start)
+        except (OSError, ValueError):
+            before = read_record(self.out) if has_record(self.out) and is_begun(self.out) else None
+            if before is None or kind not in before.fingerprints:
+                raise
+            found = before.fingerprints[kind]
+        return {kind: found}
 
     def image_memory(self, split: str) -> float:
         """Return the GiB that this process may keep of a split's images: its part by the number of images."""
@@ -75,7 +81,7 @@ class TrainingJob:
         return self.execution.image_memory / processes_here() * images[split] / sum(images.values())
 
 
-def begin_run(job: TrainingJob, initialisation: Initialisation) -> None:
+def begin_run(job: TrainingJob, initialisation: str) -> None:
     """Begin the run folder with its `run.json`; remove the quarantine list of a training that never began."""
     record = Record(
         network=job.network,
@@ -85,7 +91,7 @@ def begin_run(job: TrainingJob, initialisation: Initialisation) -> None:
         fingerprints=job.fingerprints,
         images={split: len(job.splits.source(split)) for split in ("train", "val")},
         classes=job.splits.classes,
-        initialisation=str(initialisation),
+        initialisation=initialisation,
         command=command(),
         versions=versions(),
         regression=job.splits.regression,

@@ -29,7 +29,7 @@ from verydeep.training.norms import StepNorms
 from verydeep.training.parallel import same_statistics
 from verydeep.training.preparation import prepare
 from verydeep.training.recipe import Recipe, after_epoch
-from verydeep.training.start import options_from_start
+from verydeep.training.start import options_begun_with, options_from_start
 from verydeep.training.state import TrainingState, last_checkpoint, save_checkpoint, save_models
 from verydeep.training.step import Abandoned, DivergedError, Outcome, descend, scores
 
@@ -73,7 +73,8 @@ def train(
         DivergedError: loss or gradients became infinite or not a number; that step was not applied.
     """
     recipe, runtime, execution = recipe or Recipe(), runtime or Runtime(), execution or Execution()
-    out, network, device = Path(out), network_of(network, recipe), torch_device(runtime.device)
+    out, device = Path(out), torch_device(runtime.device)
+    network = network_of(network, recipe, out)
     if execution.fc_parallel and not (under_torchrun() or restarted()):
         raise ValueError("--fc-parallel divides layers among processes: start several with torchrun")
     with (
@@ -295,10 +296,11 @@ def _shares(state: TrainingState, failures: list[Exception]) -> Generator[Device
             yield batch
 
 
-def network_of(network: str | None, recipe: Recipe) -> str:
-    """Return the network's name in the paper; that of the run to go on from, if none is given."""
+def network_of(network: str | None, recipe: Recipe, out: Path) -> str:
+    """Return the network's name in the paper; if none is given that of the run to go on from, or as `out` was begun."""
     if network is not None:
         return configuration(network).name
     if recipe.taken_over is None:
         raise ValueError(f"say which --network: {', '.join(CONFIGURATIONS)}")
-    return options_from_start(recipe)["network"]
+    begun = options_begun_with(out, {"finetune": recipe.finetune, "weights": recipe.weights})
+    return (begun or options_from_start(recipe))["network"]

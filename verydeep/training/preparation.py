@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -20,7 +21,6 @@ from verydeep.networks.initialisation import Initialisation, initialise, layers_
 from verydeep.networks.vgg import VGG, check_weights
 from verydeep.presentation.numbers import counted, decimal, millions, number
 from verydeep.runs.files import CHECKPOINTS, QUARANTINE
-from verydeep.runs.import_weights import read_model
 from verydeep.runs.model import load_model, warnings_of
 from verydeep.runs.record import is_begun
 from verydeep.training.checkpoint import Checkpoint, Progress, load_latest
@@ -29,19 +29,26 @@ from verydeep.training.learner import Learner, learner_of
 from verydeep.training.parallel import bytes_sent
 from verydeep.training.precision import with_precision
 from verydeep.training.recipe import Recipe, check_for_boxes
+from verydeep.training.start import starting_model
 from verydeep.training.state import TrainingState
 
 
 def prepare(job: TrainingJob) -> tuple[TrainingState, list[str]]:
     """Return a training ready for its next step, and lines that tell about it; write `run.json` if it is new."""
-    net, initialisation, notes = _initial_network(job)
+    begun, (checkpoint, damaged) = job.processes.from_first(
+        lambda: (is_begun(job.out), load_latest(job.out / CHECKPOINTS))
+    )
+    if checkpoint is None:
+        net, initialisation, notes = _initial_network(job)
+    else:  # which holds all that the first weights have become: what they came from may be gone
+        net = VGG(job.architecture, dropout=job.recipe.dropout)
+        initialisation, notes = "", _about_frozen(job, freeze_layers(net, job.recipe))
     job = with_precision(job, net)
-    job.processes.from_first(lambda: None if is_begun(job.out) else begin_run(job, initialisation))
+    job.processes.from_first(lambda: None if begun else begin_run(job, initialisation))
     quarantines = [_quarantine(job, split) for split in ("train", "val")]
     colour = _look_through(job, *quarantines)
     if job.recipe.taken_over is None:
         net.mean_rgb.copy_(torch.tensor(colour.mean))
-    checkpoint, damaged = job.processes.from_first(lambda: load_latest(job.out / CHECKPOINTS))
     if checkpoint is not None:
         _check_checkpoint(job, net, checkpoint)
         net.load_state_dict(checkpoint.weights)
@@ -73,7 +80,7 @@ def prepare(job: TrainingJob) -> tuple[TrainingState, list[str]]:
         for bad in quarantines
         if bad.reasons
     ]
-    return state, [*lines, f"resumed at step {step}" if step else str(initialisation)]
+    return state, [*lines, initialisation if checkpoint is None else f"resumed at step {step}"]
 
 
 def _check_checkpoint(job: TrainingJob, net: VGG, checkpoint: Checkpoint) -> None:
@@ -168,7 +175,7 @@ def _about_colours(job: TrainingJob, colour: ColourStatistics) -> str:
     return f"mean RGB {mean} of {number(colour.images)} training images{sampled}{kept}"
 
 
-def _initial_network(job: TrainingJob) -> tuple[VGG, Initialisation, list[str]]:
+def _initial_network(job: TrainingJob) -> tuple[VGG, str, list[str]]:
     """Return the network with its first weights, how it got them, and lines to tell about that.
 
     Raises:
@@ -186,17 +193,20 @@ def _initial_network(job: TrainingJob) -> tuple[VGG, Initialisation, list[str]]:
         initialisation = _copied_from_shallower(job, net, recipe.start, generator)
     else:
         initialisation, notes = _taken_over(job, net, recipe.taken_over, generator)
-    if frozen := freeze_layers(net, recipe):
-        random = [name for name in frozen if name in initialisation.random]
-        if random:
-            asked = f"freeze {recipe.freeze}" if recipe.freeze else f"trainable {recipe.trainable}"
-            raise ValueError(f"{asked} would keep {', '.join(random)} at random weights: freeze less")
-        anew = recipe.views is None and job.architecture.boxes is None and not job.processes.several
-        notes.append(
-            f"frozen: {', '.join(frozen)}"
-            + ("; with --views 2, say, each image goes through them twice" if anew else "")
-        )
-    return net, initialisation, notes
+    frozen = freeze_layers(net, recipe)
+    if random := [name for name in frozen if name in initialisation.random]:
+        asked = f"freeze {recipe.freeze}" if recipe.freeze else f"trainable {recipe.trainable}"
+        raise ValueError(f"{asked} would keep {', '.join(random)} at random weights: freeze less")
+    return net, str(initialisation), [*notes, *_about_frozen(job, frozen)]
+
+
+def _about_frozen(job: TrainingJob, frozen: Sequence[str]) -> list[str]:
+    """Name the frozen layers, and the way to compute them less often where none was chosen."""
+    if not frozen:
+        return []
+    anew = job.recipe.views is None and job.architecture.boxes is None and not job.processes.several
+    way_out = "; with --views 2, say, each image goes through them twice" if anew else ""
+    return [f"frozen: {', '.join(frozen)}{way_out}"]
 
 
 def _copied_from_shallower(job: TrainingJob, net: VGG, run: str, generator: torch.Generator) -> Initialisation:
@@ -212,7 +222,7 @@ def _copied_from_shallower(job: TrainingJob, net: VGG, run: str, generator: torc
 
 def _taken_over(job: TrainingJob, net: VGG, run: str, generator: torch.Generator) -> tuple[Initialisation, list[str]]:
     """Copy all layers and the mean of a run or WEIGHTS; fc8 is random where the classes are others, and for boxes."""
-    trained = load_model(run) if job.recipe.weights is None else read_model(run)[0].model
+    trained = load_model(run) if job.recipe.weights is None else starting_model(run)
     theirs, ours = _options(trained.net.architecture), _options(net.architecture)
     if theirs != ours:
         raise ValueError(f"cannot go on from {run}, which is {theirs}, with {ours}: say the same")

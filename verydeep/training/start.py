@@ -1,10 +1,13 @@
 """What a training takes over from the RUN or WEIGHTS that it goes on from, where nothing else is asked for."""
 
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from verydeep.runs.import_weights import read_model
+from verydeep.runs.import_weights import read_model, weights_file
 from verydeep.runs.model import Model, load_config
+from verydeep.runs.record import has_record, is_begun, read_record
 from verydeep.training.recipe import Recipe
 
 FEW_PHOTOGRAPHS: Mapping[str, Any] = {
@@ -15,6 +18,10 @@ FEW_PHOTOGRAPHS: Mapping[str, Any] = {
     "schedule": "cosine",
 }
 """What suits few photographs on a CPU, for a training from WEIGHTS: the convolutional layers see each view once."""
+
+
+_TAKEN_OVER = ("crop", "width", "batch_norm", "scale", "flip")
+"""Fields of `Recipe` that are those of what a training goes on from."""
 
 
 def options_from_start(recipe: Recipe) -> dict[str, Any]:
@@ -32,17 +39,53 @@ def options_from_start(recipe: Recipe) -> dict[str, Any]:
     else:
         model = _model(recipe.weights)
         architecture, scale, flip = model.net.architecture, model.scale, model.flip
-    taken_over = {name: getattr(architecture, name) for name in ("network", "crop", "width", "batch_norm")}
-    return {**taken_over, "scale": scale, "flip": flip}
+    told = {**vars(architecture), "scale": scale, "flip": flip}
+    return {"network": architecture.network, **{name: told[name] for name in _TAKEN_OVER}}
+
+
+def options_begun_with(out: Path, start: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return what `options_from_start` returned when a run was begun from `start`, {"weights": "vgg16.pth"}.
+
+    {} if there is no such run. What it went on from need not be there any more.
+
+    Raises:
+        ValueError: its record is damaged.
+    """
+    if not (has_record(out) and is_begun(out)):
+        return {}
+    record = read_record(out)
+    if any(record.recipe.get(field) != value for field, value in start.items()):
+        return {}
+    return {"network": record.network, **{name: record.recipe[name] for name in _TAKEN_OVER if name in record.recipe}}
+
+
+def starting_model(weights: str) -> Model:
+    """Return the model of WEIGHTS; what was read for its options is not read again, nor kept any longer.
+
+    Raises:
+        ValueError: unusable weights.
+        OSError: the file cannot be read, or the hub cannot be reached.
+    """
+    model = _model(weights)
+    _read.cache_clear()
+    return model
 
 
 def _model(weights: str) -> Model:
+    file = weights_file(weights)
     try:
-        return read_model(weights)[0].model
+        stamp = (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else (0, 0)
+        return _read(weights, stamp)
     except ValueError as error:
         if " --" not in str(error):
             raise
         raise ValueError(f"{error} (options of verydeep import, whose run --from takes)") from error
+
+
+@lru_cache(maxsize=1)
+def _read(weights: str, _stamp: tuple[int, int]) -> Model:
+    """Read a file, which may have half a GB, once for its options and for its weights, if it is the same file."""
+    return read_model(weights)[0].model
 
 
 def recipe_from_weights(weights: str, **changes: Any) -> Recipe:
