@@ -1,16 +1,21 @@
 """Costs of a training that are told before it begins."""
 
 import json
+import signal
+from pathlib import Path
 
 import pytest
 import tiny
+import torch
 
 from verydeep import Execution, Recipe, Runtime, Tolerance
 from verydeep.cli import main
 from verydeep.commands import training_cost as told
+from verydeep.machine.processes import Processes
 from verydeep.presentation.numbers import rough_duration
 from verydeep.training import cost
 from verydeep.training.cost import is_surely_short, training_cost
+from verydeep.training.job import TrainingJob
 
 HOW = {"runtime": Runtime(), "execution": Execution(), "tolerance": Tolerance()}
 
@@ -49,17 +54,53 @@ def test_a_training_of_hours_is_told_with_a_quicker_one(monkeypatch, capsys):
     monkeypatch.setattr(cost, "training_cost", answers)
     told.say_cost(tiny.splits(), "D", Recipe(), **HOW)
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "about 59 hours on this CPU at most: --quick (crop 64, quarter width) takes about 12 minutes"
+        "about 59 hours on this CPU at most: --quick (crop 64, width 0.25) takes about 12 minutes"
     )
 
 
 def test_nothing_is_measured_of_a_training_that_is_surely_short(monkeypatch, capsys):
-    assert is_surely_short(tiny.splits(), "A", tiny.RECIPE, seconds=60)
-    assert not is_surely_short(tiny.splits(), "D", Recipe(), seconds=3600)
+    assert is_surely_short(tiny.splits(), "A", tiny.RECIPE, Tolerance(), seconds=60)
+    assert not is_surely_short(tiny.splits(), "D", Recipe(), Tolerance(), seconds=3600)
     monkeypatch.delattr(cost, "training_cost")
     monkeypatch.setattr(cost, "training_cost", None, raising=False)
     told.say_cost(tiny.splits(), "A", tiny.RECIPE, **HOW)
     assert capsys.readouterr().err == ""
+
+
+def test_a_training_whose_images_take_long_to_load_is_not_surely_short(monkeypatch):
+    """2 epochs of 10 and 6 images of 2 seconds."""
+    monkeypatch.setattr(cost, "measured_loading", lambda *_: 2.0)
+    assert not is_surely_short(tiny.splits(), "A", tiny.RECIPE, Tolerance(), seconds=60)
+    assert is_surely_short(tiny.splits(), "A", tiny.RECIPE, Tolerance(), seconds=70)
+
+
+@pytest.mark.usefixtures("unignored_signals")
+def test_ctrl_c_is_answered_while_the_cost_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr(cost, "training_cost", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        told.say_cost(tiny.splits(), "D", Recipe(), **HOW)
+    assert capsys.readouterr().err.splitlines()[-1] == "stopping after this step; again to quit at once"
+
+
+def test_features_that_memory_does_not_hold_count_as_computed_in_every_step(monkeypatch):
+    recipe = Recipe(**{**tiny.RECIPE.__dict__, "finetune": "run", "trainable": "fc8", "views": 2})
+    kept = training_cost(tiny.splits(), "A", recipe)
+    assert cost._measured(job(recipe))[0] is not None
+    monkeypatch.setattr(cost, "fits", lambda *_: False)
+    assert cost._measured(job(recipe))[0] is None
+    assert training_cost(tiny.splits(), "A", recipe).memory_bytes < kept.memory_bytes
+
+
+def job(recipe):
+    return TrainingJob(
+        splits=tiny.splits(),
+        network="A",
+        recipe=recipe,
+        out=Path(),
+        device=torch.device("cpu"),
+        processes=Processes(),
+        **HOW,
+    )
 
 
 def test_a_dry_run_shows_the_cost_and_writes_nothing(tmp_path, capsys):

@@ -121,7 +121,7 @@ def test_the_share_of_time_without_data_is_told(images, tmp_path):
 def test_the_best_network_is_kept_beside_the_last(images, tmp_path, monkeypatch):
     """Validation errors 40, 20, 30, 30: the second epoch's weights are those of a training of two epochs."""
     errors = iter([40.0, 20.0, 30.0, 30.0])
-    monkeypatch.setattr("verydeep.training.loop._validation_error", lambda *_: next(errors))
+    monkeypatch.setattr("verydeep.training.loop._validation_errors", lambda *_: (next(errors), 50.0))
     run = train(images, network="A", out=tmp_path / "run", recipe=TINY)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [f"step-{step:08d}" for step in (6, 9, 12)]
     monkeypatch.undo()

@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from verydeep import Execution, Recipe, Runtime, initialise, load, train, vgg
+from verydeep import Execution, Recipe, Runtime, evaluate, initialise, load, train, vgg
+from verydeep.commands.train import show_training
 from verydeep.images.colour import colour_statistics, shift_components
 from verydeep.images.crops import TrainingView
 from verydeep.images.loader import training_batches
-from verydeep.images.sources.source import Sample, Source, memory_source
+from verydeep.images.sources.source import Sample, Source, memory_source, subset
 from verydeep.images.sources.splits import Splits, stratified_split
 from verydeep.machine.runtime import Stopped
 from verydeep.runs.model import load_model
@@ -315,6 +316,19 @@ def unlearnable():
     data = pictures(1, 3)[0].data
     val = memory_source(classes=("dark", "light"), samples=(Sample(data, 0, "0"), Sample(data, 1, "1")))
     return Splits(name="noise", sources={"train": pictures(10, 0), "val": val})
+
+
+def test_classes_of_unequal_size_have_a_class_balanced_error_beside_it(tmp_path, capsys):
+    """3 images of one and 1 of the other: as `evaluate` has it with the same crops."""
+    sources = {"train": pictures(10, 0), "val": subset(pictures(6, 1), (0, 2, 4, 1))}
+    images, recipe = Splits(name="noise", sources=sources), Recipe(**{**vars(TINY), "epochs": 1})
+    run = train(images, network="A", out=tmp_path / "run", recipe=recipe)
+    found = evaluate(run, data=images, split="val", protocol="centre")
+    last = read_metrics(run)[-1]
+    assert last["class_balanced_error"] == pytest.approx(found.class_balanced_error)
+    assert last["class_balanced_error"] != last["validation_error"]
+    show_training(run, None)
+    assert "class-balanced, %" in capsys.readouterr().out
 
 
 def test_the_validation_error_is_that_of_centre_crops_at_the_middle_scale(tmp_path):

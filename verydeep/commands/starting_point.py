@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from cyclopts import App, ArgumentCollection, Token
+from cyclopts import App, ArgumentCollection, Parameter, Token
 
 QUICK: Mapping[str, Any] = {
     "network": "A",
@@ -15,6 +15,15 @@ QUICK: Mapping[str, Any] = {
     "epochs": 40,
 }
 """A training of minutes on a CPU, for some hundreds of photographs."""
+
+QuickOption = Annotated[
+    bool,
+    Parameter(
+        help=f"Train a small network in minutes: {QUICK['network']} at crop {QUICK['crop']} and width "
+        f"{QUICK['width']:g}, batch {QUICK['batch']}, learning rate {QUICK['learning_rate']:g} and {QUICK['epochs']} "
+        "epochs, where nothing else is said."
+    ),
+]
 
 _STARTS = {"--finetune": "finetune", "--from": "weights"}
 """Options that name what to go on from, and the fields of `Recipe` that they are."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from verydeep.commands.options import ExecutionOptions, ImageOptions, RecipeOptions, RunFolderOptions, RuntimeOptions
+from verydeep.commands.starting_point import QuickOption
 from verydeep.commands.training_cost import say_cost, show_dry_run
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import rank_of_environment, under_torchrun
@@ -18,7 +19,7 @@ def train(
     source: str = "digits",
     *,
     network: str | None = None,
-    quick: bool = False,
+    quick: QuickOption = False,
     dry_run: bool = False,
     held_out: float | None = None,
     run: RunFolderOptions,
@@ -36,8 +37,6 @@ def train(
     Args:
         source: A folder, tar shards, hub:NAME or digits (see below).
         network: A, A-LRN, B, B-5x5, C, D or E. Required unless --from or --finetune name what to go on from.
-        quick: Train a small network in minutes: A at crop 64 and quarter width, batch 32, learning rate 0.0025 and 40
-            epochs, where nothing else is said.
         dry_run: Only show images, classes and steps, and about how long and with how much memory it would take.
         held_out: Share of each class's training images, 0.125 say, that the learning rate follows, always the same
             ones, so that the validation images can test. Without it, it follows the validation images.

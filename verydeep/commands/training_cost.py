@@ -1,10 +1,12 @@
 """What a training costs, as `train` says it before the first step, and `train --dry-run` without one."""
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from verydeep.commands.starting_point import QUICK
 from verydeep.machine.errors import say
+from verydeep.machine.signal_watch import signals_seen_by
 from verydeep.presentation.numbers import billions, counted, millions, number, rough_duration
 from verydeep.presentation.terminal import show, table_with
 from verydeep.training.recipe import Recipe
@@ -27,19 +29,33 @@ def say_cost(splits: "Splits", network: str, recipe: Recipe, **how: Any) -> None
         ValueError: unusable recipe or images.
     """
     from verydeep.machine.runtime import torch_device
-    from verydeep.training.cost import is_surely_short, training_cost
+    from verydeep.training.cost import is_surely_short
 
     device = torch_device(how["runtime"].device).type
-    if device != "cpu" or is_surely_short(splits, network, recipe, seconds=_WORTH_MEASURING):
+    tolerance = how["tolerance"]
+    if device != "cpu" or is_surely_short(splits, network, recipe, tolerance, seconds=_WORTH_MEASURING):
         return
     say("measuring a few steps")
+    with signals_seen_by(_answer):
+        say(_about_cost(splits, network, recipe, **how))
+
+
+def _answer(number: int) -> None:
+    """Say at once that a Ctrl-C was seen: a step of a large network takes many seconds."""
+    if number == signal.SIGINT:
+        say("stopping after this step; again to quit at once")
+
+
+def _about_cost(splits: "Splits", network: str, recipe: Recipe, **how: Any) -> str:
+    from verydeep.training.cost import training_cost
+
     seconds = training_cost(splits, network, recipe, **how).seconds
     line = f"about {rough_duration(seconds)} on this CPU at most"
     if seconds > _LONG and recipe.taken_over is None:
         small = Recipe(**{name: value for name, value in QUICK.items() if name != "network"})
         quick = training_cost(splits, QUICK["network"], small, **how).seconds
-        line += f": --quick (crop {small.crop}, quarter width) takes about {rough_duration(quick)}"
-    say(line)
+        line += f": --quick (crop {small.crop}, width {small.width:g}) takes about {rough_duration(quick)}"
+    return line
 
 
 def show_dry_run(splits: "Splits", network: str, recipe: Recipe, json_file: Path | None, **how: Any) -> None:
@@ -50,7 +66,8 @@ def show_dry_run(splits: "Splits", network: str, recipe: Recipe, json_file: Path
     """
     from verydeep.training.cost import training_cost
 
-    cost = training_cost(splits, network, recipe, **how)
+    with signals_seen_by(_answer):
+        cost = training_cost(splits, network, recipe, **how)
     show(cost.to_dict(), json_file, _cost_table(cost))
 
 

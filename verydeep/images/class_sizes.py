@@ -23,5 +23,6 @@ def about_unequal_classes(images: Mapping[str, int]) -> str | None:
         return None
     return (
         f"unequal classes: {large} has {counted(images[large], 'image')}, {small} {number(images[small])}; "
-        "look at the class-balanced error of evaluate too (train --class-weights lets every class count the same)"
+        "look at the class-balanced error of evaluate too (train --class-weights or --balanced lets every class count "
+        "the same)"
     )

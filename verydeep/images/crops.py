@@ -35,6 +35,8 @@ class TrainingView:
     """What `images.colour.shift_components` returns."""
     views: int | None = None
     """How many are sampled of each image, in as many epochs; None for a new one in every epoch."""
+    balanced: bool = False
+    """Whether images are drawn, every class equally often, in place of each once in an epoch."""
 
 
 class CroppedImage(NamedTuple):

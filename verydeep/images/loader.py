@@ -78,9 +78,9 @@ def training_batches(
 
     Args:
         source: training images.
-        view: what is sampled for each.
+        view: what is sampled for each, and whether classes are drawn equally often.
         batch: images per step, over all processes.
-        epochs: times that every image is used.
+        epochs: times that every image is used, or as many are drawn as there are.
         seed: of the order and of all that is sampled.
         quarantine: where images go that cannot be used; without one, any such image is an error.
         first_step: steps that have been taken already.
@@ -93,7 +93,15 @@ def training_batches(
         WorkerDiedError: a worker was killed, for example.
     """
     quarantine = quarantine or Quarantine(len(source))
-    samples = batches_of_samples(len(source), batch=batch, epochs=epochs, seed=seed, first_step=first_step, share=share)
+    samples = batches_of_samples(
+        len(source),
+        batch=batch,
+        epochs=epochs,
+        seed=seed,
+        first_step=first_step,
+        share=share,
+        balanced=source.labels if view.balanced else None,
+    )
     low, high = view.scale
     images = RescaledImages(
         source,

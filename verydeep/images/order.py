@@ -1,7 +1,7 @@
 """The order of training images: it depends on nothing but (seed, epoch, index)."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Int64
@@ -10,7 +10,10 @@ _ORDER, _SAMPLE = 0, 1
 """Which of an epoch's random streams: that of the order, or those of the samples."""
 
 EpochAndIndex = tuple[int, int]
-"""Names a sample of a training."""
+"""Names a sample of a training. An image that an epoch shows again has another number of epoch for each time."""
+
+_AGAIN = 2**32 + 1
+"""Between those numbers: beyond all epochs, and odd, so that two fixed views alternate."""
 
 
 def batches_per_epoch(images: int, batch: int) -> int:
@@ -28,16 +31,53 @@ def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     return _generator(seed, epoch, _SAMPLE, index)
 
 
+def _balanced_order(
+    labels: Sequence[int], *, seed: int, epoch: int
+) -> tuple[Int64[np.ndarray, " images"], Int64[np.ndarray, " images"]]:
+    """Return as many images as there are, each class equally often, and how often each was drawn before in the epoch.
+
+    Numbers of classes differ by one at most, and so do those of images of a class: all of them are drawn before any is
+    drawn again.
+    """
+    rng = _generator(seed, epoch, _ORDER, 0)
+    by_class = np.argsort(np.asarray(labels), kind="stable")
+    _, sizes = np.unique(np.asarray(labels), return_counts=True)
+    each, left = divmod(len(labels), len(sizes))
+    draws = each + (rng.permutation(len(sizes)) < left)
+    drawn, again = [], []
+    for members, count in zip(np.split(by_class, np.cumsum(sizes)[:-1]), draws.tolist(), strict=True):
+        rounds = math.ceil(count / len(members))
+        drawn.append(np.concatenate([members[:0], *(rng.permutation(members) for _ in range(rounds))])[:count])
+        again.append(np.arange(count) // len(members))
+    together = rng.permutation(len(labels))
+    return np.concatenate(drawn)[together], np.concatenate(again)[together]
+
+
 def batches_of_samples(
-    images: int, *, batch: int, epochs: int, seed: int, first_step: int = 0, share: tuple[int, int] = (0, 1)
+    images: int,
+    *,
+    batch: int,
+    epochs: int,
+    seed: int,
+    first_step: int = 0,
+    share: tuple[int, int] = (0, 1),
+    balanced: Sequence[int] | None = None,
 ) -> Iterator[list[EpochAndIndex]]:
-    """Yield the samples of every batch from `first_step` on that belong to the process `share`: (rank, processes)."""
+    """Yield the samples of every batch from `first_step` on that belong to the process `share`: (rank, processes).
+
+    An epoch has every image once or, where `balanced` has their labels, as many draws, every class equally often.
+    """
     rank, processes = share
     first_epoch, steps_done = divmod(first_step, batches_per_epoch(images, batch))
     for epoch in range(first_epoch, epochs):
-        order = _epoch_order(images, seed=seed, epoch=epoch)
+        if balanced is None:
+            order, again = _epoch_order(images, seed=seed, epoch=epoch), np.zeros(images, np.int64)
+        else:
+            order, again = _balanced_order(balanced, seed=seed, epoch=epoch)
+        numbers = epoch + _AGAIN * again
         for start in range(steps_done * batch if epoch == first_epoch else 0, images, batch):
-            yield [(epoch, int(index)) for index in order[start : start + batch][rank::processes]]
+            mine = slice(start + rank, min(start + batch, images), processes)
+            yield list(zip(numbers[mine].tolist(), order[mine].tolist(), strict=True))
 
 
 def _generator(seed: int, epoch: int, stream: int, index: int) -> np.random.Generator:

@@ -79,13 +79,19 @@ class TrainingCost:
         return asdict(self)
 
 
-def is_surely_short(splits: Splits, network: str, recipe: Recipe, *, seconds: float) -> bool:
-    """Return whether every CPU trains this in so many seconds, by arithmetic alone."""
+def is_surely_short(splits: Splits, network: str, recipe: Recipe, tolerance: Tolerance, *, seconds: float) -> bool:
+    """Return whether every CPU trains this in so many seconds: by arithmetic, then by the loading of a few images.
+
+    Raises:
+        ValueError: unusable recipe or images.
+    """
     architecture = Architecture.of_recipe(
         asdict(recipe), network=network, classes=len(splits.classes), boxes=splits.regression
     )
-    macs = describe(architecture).macs / FORWARD_SHARE * len(splits.source("train")) * recipe.epochs
-    return macs < _SLOW * seconds
+    training, validation = (recipe.epochs * len(splits.source(split)) for split in ("train", "val"))
+    if describe(architecture).macs * (training / FORWARD_SHARE + validation) >= _SLOW * seconds:
+        return False
+    return measured_loading(splits.source("train"), recipe, tolerance) * (training + validation) < seconds
 
 
 def training_cost(

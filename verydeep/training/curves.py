@@ -98,7 +98,7 @@ def bar_figures(state: TrainingState) -> dict[str, str]:
     }
 
 
-def epoch_metrics(state: TrainingState, validation_error: float) -> dict[str, Any]:
+def epoch_metrics(state: TrainingState, validation_error: float, class_balanced_error: float) -> dict[str, Any]:
     """Return the metrics of an epoch that has just ended; errors and waiting in percent."""
     progress = state.progress
     return {
@@ -108,6 +108,7 @@ def epoch_metrics(state: TrainingState, validation_error: float) -> dict[str, An
         "loss": progress.loss_sum / progress.seen,
         "training_error": 100 * progress.wrong / progress.seen,
         "validation_error": validation_error,
+        "class_balanced_error": class_balanced_error,
         "images": progress.seen,
         "images_per_second": progress.seen / progress.seconds,
         "seconds": progress.seconds,
@@ -118,6 +119,8 @@ def epoch_metrics(state: TrainingState, validation_error: float) -> dict[str, An
 
 def about_missing_images(state: TrainingState) -> str:
     """Say how many usable images an epoch went without: those whose object none of their crops showed; "" if none."""
+    if state.job.recipe.balanced:
+        return ""  # it draws some of them only
     usable = state.bad_images.images - len(state.bad_images.reasons)
     missing = usable - state.progress.seen
     without = f"epoch {state.epoch} went without {number(missing)} of {number(usable)} images"

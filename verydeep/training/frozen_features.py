@@ -26,7 +26,12 @@ class FrozenFeatures:
         """Yield the batches of a training from `first_step` on, features in place of crops."""
         source, recipe = job.splits.source("train"), job.recipe
         batches = batches_of_samples(
-            len(source), batch=recipe.batch, epochs=recipe.epochs, seed=recipe.seed, first_step=first_step
+            len(source),
+            batch=recipe.batch,
+            epochs=recipe.epochs,
+            seed=recipe.seed,
+            first_step=first_step,
+            balanced=source.labels if recipe.balanced else None,
         )
         for samples in batches:
             found = [

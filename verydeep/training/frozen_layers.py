@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -51,8 +52,8 @@ def images_kept(job: TrainingJob) -> int:
 def frozen_features(state: TrainingState, first: str, stop: StopRequest, report: Reporter) -> FrozenFeatures | None:
     """Compute what the layers before `first` make of all images; None if memory does not hold it.
 
-    Every view goes through the network in the batches in which the first epochs show it, so that a training that is
-    resumed has the same features to the bit.
+    Every view goes through the network in the batches in which the first epochs would show it in plain order, so that a
+    training that is resumed has the same features to the bit.
 
     Raises:
         Stopped: a signal came.
@@ -84,7 +85,7 @@ def _viewed(state: TrainingState, views: int) -> Generator[tuple[list[EpochAndIn
     samples = batches_of_samples(len(source), batch=recipe.batch, epochs=views, seed=recipe.seed)
     loaded = training_batches(
         source,
-        state.view,
+        replace(state.view, balanced=False),  # every image
         batch=recipe.batch,
         epochs=views,
         seed=recipe.seed,

@@ -223,13 +223,14 @@ def _end_epoch(state: TrainingState, stop: StopRequest, report: Reporter, plot: 
     progress = state.progress
     if not progress.seen:
         raise ValueError("none of the training images can be used")
-    error = _validation_error(state, stop)
-    if isinstance(error, Decision):
-        return error
+    errors = _validation_errors(state, stop)
+    if isinstance(errors, Decision):
+        return errors
+    error, class_balanced = errors
     report.advance(0, tell=True, figures={**bar_figures(state), "validation": f"{percent(error)}%"})
     if missing := about_missing_images(state):
         report.say(missing)
-    plot.epoch(epoch_metrics(state, error))
+    plot.epoch(epoch_metrics(state, error, class_balanced))
     best = progress.plateau.best is None or error < progress.plateau.best
     state.progress = Progress(
         step=progress.step,
@@ -239,10 +240,11 @@ def _end_epoch(state: TrainingState, stop: StopRequest, report: Reporter, plot: 
     return SAVE
 
 
-def _validation_error(state: TrainingState, stop: StopRequest) -> float | Decision:
-    """Return the error in percent, on centre crops at S, over all processes; or the decision that cuts it short.
+def _validation_errors(state: TrainingState, stop: StopRequest) -> tuple[float, float] | Decision:
+    """Return error and class-balanced error in percent, on centre crops at S, over all processes.
 
-    It is the top-1 error, or the share of wrong boxes. A validation that was cut short is repeated as a whole.
+    Or the decision that cuts it short. It is the top-1 error, or the share of wrong boxes, and the mean of the classes'
+    shares. A validation that was cut short is repeated as a whole.
 
     Raises:
         DivergedError: scores are not finite.
@@ -251,29 +253,34 @@ def _validation_error(state: TrainingState, stop: StopRequest) -> float | Decisi
     learner, processes = state.learner, state.job.processes
     same_statistics(learner.net, processes)
     failures: list[Exception] = []
-    wrong = seen = not_finite = 0
+    classes, not_finite = len(state.job.splits.classes), 0
+    wrong_of, images_of = torch.zeros(2, classes, dtype=torch.float64)
     for batch in _shares(state, failures):
         if (stop.signal is not None or failures) and not state.job.execution.fc_parallel:
             break
         outputs = scores(learner, batch.images)
         not_finite += not outputs.isfinite().all()
-        wrong += int(learner.objective.wrong(outputs, batch).sum())
-        seen += len(batch.labels)
+        labels, wrong = batch.labels.cpu(), learner.objective.wrong(outputs, batch).cpu()
+        wrong_of += torch.bincount(labels, weights=wrong.double(), minlength=classes)
+        images_of += torch.bincount(labels, minlength=classes)
     too_many = settle(state.bad_validation, processes)
     failure = next(iter(failures), too_many)
-    told = processes.gathered([wrong, seen, not_finite, failure is not None, stop.signal or 0]).long()
-    wrong, seen, not_finite, _, _ = told.sum(0).tolist()
-    failed, signals = told[:, 3].tolist(), told[:, 4].tolist()
+    own = [not_finite, failure is not None, stop.signal or 0, *wrong_of.tolist(), *images_of.tolist()]
+    told = processes.gathered(own)
+    failed, signals = told[:, 1].long().tolist(), told[:, 2].long().tolist()
     if any(failed) or any(signals):
         return decide(state.job.out, failure=failure, failed=failed, signal=max(signals))
-    if not_finite:
+    if told[:, 0].any():
         raise DivergedError(
             f"training diverged: scores of validation images are not finite after step {state.progress.step - 1}; "
             f"{last_checkpoint(state.job.out)}: train again in another folder with a lower learning rate"
         )
-    if not seen:
+    wrong_of, images_of = told[:, 3:].sum(0).unflatten(0, (2, classes))
+    if not images_of.any():
         raise ValueError("none of the validation images can be used")
-    return 100 * wrong / seen
+    there = images_of > 0
+    class_balanced = 100 * float((wrong_of[there] / images_of[there]).mean())
+    return 100 * int(wrong_of.sum()) / int(images_of.sum()), class_balanced
 
 
 def _shares(state: TrainingState, failures: list[Exception]) -> Generator[DeviceBatch]:

@@ -121,6 +121,10 @@ class Recipe:
     """Weigh the loss of an image by all images / (classes x images of its class), so that every class counts the same
     (not in the paper)."""
 
+    balanced: bool = False
+    """Draw as many images in an epoch as there are, every class equally often: small classes again and again, large
+    ones in part (not in the paper)."""
+
     seed: int = 0
     """Seed of weights, order, crops, flips, colours and dropout."""
 
@@ -151,6 +155,8 @@ class Recipe:
         for name in ("momentum", "dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
+        if self.balanced and self.class_weights:
+            raise ValueError("balanced and class_weights both let every class count the same: choose one")
         if self.seed >= _SEED_LIMIT:
             raise ValueError(f"seed must be below {_SEED_LIMIT}, not {self.seed}")
 
@@ -226,8 +232,8 @@ def check_for_boxes(recipe: Recipe) -> None:
     """
     if recipe.finetune is None:
         raise ValueError("boxes are learned by a network that classifies already: name its RUN with --finetune")
-    if recipe.views is not None or recipe.class_weights:
-        raise ValueError("views and class_weights go with classes alone: leave them out")
+    if recipe.views is not None or recipe.class_weights or recipe.balanced:
+        raise ValueError("views, class_weights and balanced go with classes alone: leave them out")
     if recipe.label_smoothing:
         raise ValueError("label_smoothing does nothing for boxes: leave it out")
 

@@ -51,18 +51,31 @@ def training_table(end: TrainingEnd) -> Table:
     """Return the table of the verb `train`."""
     table = table_with(f"{end.network} in {end.run}", left=("after epoch",), right=("loss", "training error, %"))
     table.add_column("validation error, %", justify="right")
-    for name, metrics in (("last", end.last), ("best", end.best)):
+    both = (end.last, end.best)
+    balanced = any(_class_balanced(one) not in (None, percent(one["validation_error"], FINE)) for one in both)
+    if balanced:
+        table.add_column("class-balanced, %", justify="right")
+    for name, metrics in zip(("last", "best"), both, strict=True):
         table.add_row(
             f"{metrics['epoch']} ({name})",
             decimal(metrics["loss"], 3),
             percent(metrics["training_error"], FINE),
             percent(metrics["validation_error"], FINE),
+            *([_class_balanced(metrics)] if balanced else []),
         )
     notes = [_about_models(end)]
+    if balanced:
+        notes.append("Class-balanced: the mean of the classes' validation errors.")
     if end.unusable:
         notes.append(f"{counted(len(end.unusable), 'image')} could not be used: {end.run}/{QUARANTINE}.")
     table.caption = Text(" ".join(notes))
     return table
+
+
+def _class_balanced(metrics: dict[str, Any]) -> str | None:
+    """Return the class-balanced error; None of runs that did not note it."""
+    error = metrics.get("class_balanced_error")
+    return None if error is None else percent(error, FINE)
 
 
 def _about_models(end: TrainingEnd) -> str:
