@@ -1,5 +1,6 @@
 """The page in a real browser: every way to give it a picture, what it shows, and what it says of what goes wrong."""
 
+import hashlib
 import re
 import shutil
 from base64 import b64encode
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from accessibility import BROWSERS
 from playwright.sync_api import expect, sync_playwright
-from served import encoded, service_of, serving
+from served import KEY, encoded, service_of, serving
 
 from verydeep.evaluation.protocols import Protocol
 from verydeep.serving.page_texts import ENGLISH, JAPANESE
@@ -222,6 +223,20 @@ def test_without_script_the_form_is_answered_with_the_same(opened):
         page.set_input_files("#image", {**PICTURE, "buffer": bytes(2**18 + 1)})
         page.get_by_role("button", name=ENGLISH.submit).click()
         assert page.get_by_role("alert").inner_text().startswith(ENGLISH.refusals["too_large"])
+
+
+def test_a_key_is_asked_for_before_anything_is_shown(opened, service, monkeypatch):
+    monkeypatch.setattr(service, "_keys", (hashlib.sha256(KEY.encode()).digest(),))
+    with opened() as page:
+        assert page.locator(".about").count() == 0
+        page.set_input_files("#image", PICTURE)
+        expect(page.get_by_label(ENGLISH.key)).to_be_focused()
+        page.keyboard.type("wrong")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text(ENGLISH.refusals["unauthorised"])
+        page.get_by_label(ENGLISH.key).fill(KEY)
+        page.keyboard.press("Enter")
+        expect(page.locator(".result")).to_be_visible()
 
 
 @pytest.mark.battery

@@ -15,6 +15,7 @@ import verydeep.serving
 from verydeep.evaluation.protocols import Method
 from verydeep.images.decode import Refusal
 from verydeep.serving.page import FormResult, results
+from verydeep.serving.page_pictures import PagePicture
 from verydeep.serving.page_texts import ENGLISH, JAPANESE, texts_for
 from verydeep.serving.refusals import RefusedRequestError
 
@@ -81,3 +82,13 @@ def test_every_refusal_is_shown_in_words_with_what_the_service_says(texts, code)
     assert texts.refusals[code] in html.unescape(shown)
     assert texts.retry.format(seconds=7) in shown
     assert "in &lt;detail&gt;" in shown
+
+
+def test_scores_of_a_classifier_have_no_bars_and_no_maps():
+    one = {"image": "<a>.png", "classes": ["ant", "b&e"], "scores": [1.5, -0.25], "error": None}
+    found = FormResult(predictions=[one], pictures=[PagePicture("data:,", (2, 3), ())])
+    shown = results(ENGLISH, found)
+    assert re.findall(r"<bdi>(.*?)</bdi>", shown) == ["&lt;a&gt;.png", "ant", "b&amp;e"]
+    assert re.findall(r'"number">(-?\d.*?)<', shown) == ["1.500", "-0.250"]
+    assert ENGLISH.score_note in shown
+    assert not re.search("<svg|<fieldset|<input|figcaption", shown)

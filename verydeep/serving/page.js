@@ -53,7 +53,6 @@
     running?.abort();
     const { signal } = (running = new AbortController());
     results.replaceChildren();
-    input.value = ""; // else the same file could not be chosen again
     for (const [index, file] of files.entries()) {
       show(true, files.length === 1 ? texts.busy : filled(texts.busy_of, { number: index + 1, count: files.length }));
       const nodes = await answered(file, signal);
@@ -76,6 +75,7 @@
   }
 
   document.documentElement.classList.add("script");
+  input.addEventListener("click", () => (input.value = "")); // else the same file could not be chosen again
   input.addEventListener("change", () => input.files.length && take(input.files));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
