@@ -98,7 +98,7 @@ def _margin(results: GridResults) -> list[str]:
         most = "most of" if results.margin < results.best.top1_error else "more than"
         sentences.append(
             f"The lowest error here is {percent(results.best.top1_error)}%, so the margin is {most} the error itself: "
-            "'alike' then says little, and a smaller --margin, fixed beforehand, would say more."
+            "'alike' then says little, and a smaller one, fixed beforehand, would say more."
         )
     return sentences
 
