@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.exc import BackendCompilerFailed
 
-from verydeep.export.exported import load_exported, write_exported
+from verydeep.exported_networks.exported import load_exported, write_exported
 from verydeep.machine.libraries import MissingLibraryError
 from verydeep.networks.initialisation import vgg
 from verydeep.networks.vgg import VGG

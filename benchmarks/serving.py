@@ -48,11 +48,11 @@ import torch
 from PIL import Image
 from starlette.requests import Request
 
-from verydeep.export.exported import write_exported
+from verydeep.exported_networks.exported import model_on, write_exported
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.sources.walk import is_image_file
 from verydeep.networks.initialisation import vgg
-from verydeep.prediction.predict import model_on, predict
+from verydeep.prediction.predict import predict
 from verydeep.runs.model import Model
 from verydeep.serving.options import Limits
 from verydeep.serving.served_model import PreparedImage, Wanted, prepared, served_model

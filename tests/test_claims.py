@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from verydeep.export import export
-from verydeep.export.exported import load_exported
+from verydeep.exported_networks.exported import load_exported
 from verydeep.images.decode import UnusableImageError, decode
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.networks.foreign.weight_files import read_weights

@@ -12,7 +12,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from verydeep.export.exported import load_exported
+from verydeep.exported_networks.exported import load_exported
 
 CONFIG = """\
 name: "{name}"

@@ -24,8 +24,8 @@ from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
 from verydeep.export import export as exporting
 from verydeep.export.export import BrokenExportError, export
-from verydeep.export.exported import is_exported, load_exported
-from verydeep.export.metadata import KEY
+from verydeep.exported_networks.exported import is_exported, load_exported
+from verydeep.exported_networks.metadata import KEY
 from verydeep.images.sources.source import Sample, memory_source
 from verydeep.runs.model import load, load_model
 

@@ -18,10 +18,10 @@ import pytest
 import torch
 
 from verydeep.export import export as exporting
-from verydeep.export.exported import load_exported
-from verydeep.export.metadata import KEY, SHA256, UNSTATED, Metadata, metadata_of, state_checksum
-from verydeep.export.onnx import _compute_by_onnxruntime
-from verydeep.export.openvino import _compute_by_openvino
+from verydeep.exported_networks.exported import load_exported
+from verydeep.exported_networks.metadata import KEY, SHA256, UNSTATED, Metadata, metadata_of, state_checksum
+from verydeep.exported_networks.onnx import _compute_by_onnxruntime
+from verydeep.exported_networks.openvino import _compute_by_openvino
 from verydeep.runs.model import load_model
 
 FILES = shared.FILES
@@ -346,7 +346,7 @@ NO_TELEMETRY = """
 import sys
 from pathlib import Path
 import torch
-from verydeep.export.exported import write_exported
+from verydeep.exported_networks.exported import write_exported
 from verydeep.runs.model import load_model
 write_exported(load_model(sys.argv[1]), Path(sys.argv[2]), to="openvino", calibration=[torch.zeros(3, 32, 32)])
 assert {"openvino", "nncf"} <= sys.modules.keys()

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from verydeep.export.formats import FORMATS, Format, format_module
+from verydeep.exported_networks.formats import FORMATS, Format, format_module
 from verydeep.machine.libraries import EXTRAS
 
 

@@ -13,7 +13,7 @@ from verydeep import Descriptor, Recipe, features, load_model, train, vgg
 from verydeep.export import export as exporting
 from verydeep.export.comparison import ExportAgreement, int8_errors
 from verydeep.export.export import BrokenExportError, export
-from verydeep.export.exported import load_exported
+from verydeep.exported_networks.exported import load_exported
 from verydeep.runs.model import Model, save_model
 from verydeep.statistics import _paired_bootstrap_interval
 

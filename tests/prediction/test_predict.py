@@ -26,8 +26,8 @@ import verydeep.images.workers
 import verydeep.prediction.predict
 from verydeep import Prediction, evaluate, predict, vgg
 from verydeep.evaluation.score_maps import overlay, placed_score_map, posterior_map
-from verydeep.export.exported import ExportedNet
-from verydeep.export.metadata import metadata_of
+from verydeep.exported_networks.exported import ExportedNet
+from verydeep.exported_networks.metadata import metadata_of
 from verydeep.images.sources.given import given_images
 from verydeep.images.sources.source import Source
 from verydeep.images.views import rescale

@@ -9,7 +9,7 @@ import torch
 from damage import damaged
 
 from verydeep import vgg
-from verydeep.export.exported import load_exported, write_exported
+from verydeep.exported_networks.exported import load_exported, write_exported
 from verydeep.runs.model import Model
 
 KINDS = {"onnx": "net.onnx", "openvino": "net.xml", "torch": "net.pt2"}

@@ -18,7 +18,7 @@ from several_commands import status_of
 
 from verydeep.commands.options import options_file
 from verydeep.evaluation.predictions import compare
-from verydeep.export.metadata import from_json
+from verydeep.exported_networks.metadata import from_json
 from verydeep.images.annotations.box_files import read_boxes
 from verydeep.images.annotations.image_names import read_image_list
 from verydeep.images.annotations.label_files import several_labels

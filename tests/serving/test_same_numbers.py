@@ -14,7 +14,7 @@ from tested_run import CLASSES, pixels
 
 import verydeep.serving.served_model
 from verydeep import classify, predict
-from verydeep.export.exported import load_exported, write_exported
+from verydeep.exported_networks.exported import load_exported, write_exported
 from verydeep.machine.runtime import Runtime
 from verydeep.serving.options import Access, Limits
 from verydeep.serving.served_model import Wanted, _served_classifier, prepared, served_model

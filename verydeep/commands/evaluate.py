@@ -30,7 +30,7 @@ def evaluate(
     """Test runs by the paper's protocols; several are also fused by averaging their posteriors, and compared.
 
     Args:
-        runs: Run folders.
+        runs: Run folders, or files that verydeep export wrote.
         data: SOURCE of the images: a folder, tar shards, hub:NAME or digits.
         split: train, val, test or all. By default test if the source has one, else val; or all, for a source without
             splits that the runs were not trained on.

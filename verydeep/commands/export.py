@@ -6,7 +6,7 @@ from typing import Annotated, cast, get_args
 from cyclopts import Parameter
 
 from verydeep.commands.options import ImageOptions, JsonFile, RequiredFile
-from verydeep.export.formats import MAX_LOSS, Format
+from verydeep.exported_networks.formats import MAX_LOSS, Format
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.lock import locked
 from verydeep.networks.foreign.layouts import ForeignLayout

@@ -57,7 +57,8 @@ def predict(
 
 
 def _by_network(run: Path, common: dict[str, Any], views: dict[str, Any]) -> PredictionStream:
-    from verydeep.prediction.predict import Prediction, model_on
+    from verydeep.exported_networks.exported import model_on
+    from verydeep.prediction.predict import Prediction
     from verydeep.prediction.predict import predict as predict_images
     from verydeep.runs.model import warnings_of
 

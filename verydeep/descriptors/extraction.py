@@ -9,6 +9,7 @@ from typing import TypeGuard
 from verydeep.descriptors.descriptor import Descriptor
 from verydeep.evaluation.pixel_limits import MOST_PIXELS, largest_image
 from verydeep.evaluation.protocols import chosen_scales
+from verydeep.exported_networks.exported import model_on
 from verydeep.images.open import open_one_split
 from verydeep.images.sources.given import GivenImage
 from verydeep.images.sources.source import Source
@@ -18,7 +19,6 @@ from verydeep.machine.runtime import Runtime
 from verydeep.networks.architecture import PAPER_CROP
 from verydeep.networks.arithmetic import describe
 from verydeep.networks.vgg import VGG, ScoringNetwork
-from verydeep.prediction.predict import model_on
 from verydeep.runs.model import Model
 
 Images = str | Path | Source | Splits | GivenImage | Sequence[GivenImage]

@@ -54,7 +54,7 @@ def evaluate(
     first has.
 
     Args:
-        run: a run folder, or several whose posteriors are averaged.
+        run: a run folder or a file that `verydeep export` wrote, or several whose posteriors are averaged.
         data: SOURCE, as for training, or its splits.
         split: part of it. If not given, `test` where there is one, else `val`; of a folder without splits that no run
             was trained on, `all`.
@@ -62,7 +62,8 @@ def evaluate(
         scales: Q for a crop of 224, or `paper` (the three that follow from each run's S), or `single` (Q = S). If not
             given, `paper`; 256 for `centre`.
         grid: of dense evaluation, where an image's sides are no multiples of 32: `centred`, `floor` as PyTorch pools,
-            or `ceil` as Caffe does (docs/DEVIATIONS.md).
+            or `ceil` as Caffe does (docs/DEVIATIONS.md). Exported files have the centred one, but for those of
+            torch.export.
         runtime: device, and processes that decode.
         tolerance: how many images may be unusable; those are left out, named, and not counted in `n`.
         cache: keep posteriors, and use those that were kept, of the same weights, files, views and scale.
@@ -74,7 +75,7 @@ def evaluate(
     """
     runtime, tolerance = runtime or Runtime(), tolerance or Tolerance()
     device = torch_device(runtime.device)
-    runs = tested_runs([run] if isinstance(run, str | Path) else run, protocol, scales, grid)
+    runs = tested_runs([run] if isinstance(run, str | Path) else run, protocol, scales, grid, runtime.device)
     classes = runs[0].model.classes
     splits = open_for_testing(data, classes)
     split = split or testing_split(splits, [one.name for one in runs])
@@ -84,12 +85,16 @@ def evaluate(
     with joined(device, advice=_KEPT, known=(WorkerDiedError,)) as processes:
         processes.check_alike(
             "images, classes or runs under these names",
-            lambda: (source.fingerprint, source.classes, [(one.model.weights_sha256, one.protocol) for one in runs]),
+            lambda: (
+                source.fingerprint,
+                source.classes,
+                [(one.model.digests, one.protocol) for one in runs],
+            ),
         )
         digests = processes.from_first(lambda: contents_digests(source)) if cache else None
         names = [one.name for one in runs]
         known = processes.from_first(lambda: known_images(names, splits, split, digests=digests, remember=cache))
-        passes = [_passes(one, device, digests, tolerance) for one in runs]
+        passes = [_passes(one, digests, tolerance) for one in runs]
         quarantine = Quarantine(len(source), tolerance, split=split)
         context = PassContext(
             source=unchanged(source, digests) if digests else source,
@@ -119,17 +124,16 @@ def evaluate(
         return _from_first(processes, summary)
 
 
-def _passes(run: TestedRun, device: torch.device, digests: Sequence[bytes] | None, tolerance: Tolerance) -> list[Pass]:
+def _passes(run: TestedRun, digests: Sequence[bytes] | None, tolerance: Tolerance) -> list[Pass]:
     """Return the passes of a run, each with a key of all that its posteriors depend on."""
-    model = run.model
-    net = model.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model, net = run.model, run.model.net
     passes = protocol_passes(net, run.protocol, name=run.name)
     if digests is None:
         return passes
     contents = hashlib.sha256(b"".join(digests)).hexdigest()
     decoders = version("pillow"), version("simplejpeg")
-    made_by = (_CACHE_FORMAT, __version__, torch.__version__, *decoders, device.type)
-    fixed = (*made_by, model.weights_sha256, *astuple(net.architecture), contents, tolerance.max_pixels)
+    made_by = (_CACHE_FORMAT, __version__, torch.__version__, *decoders, net.mean_rgb.device.type)
+    fixed = (*made_by, *model.digests, *astuple(net.architecture), contents, tolerance.max_pixels)
     return [replace(one, key=(*fixed, one.view, one.side, one.mirror)) for one in passes]
 
 

@@ -23,6 +23,7 @@ from verydeep.images.decode import Pixels
 from verydeep.images.sources.source import Source
 from verydeep.networks.grids import PoolingGrid
 from verydeep.networks.scales import scale_in_pixels
+from verydeep.networks.vgg import ScoringNetwork
 from verydeep.presentation.terminal import reporting
 from verydeep.runs.model import Model
 
@@ -95,7 +96,7 @@ class Examples:
     """The colours of a map from 0 to 1, as CSS writes them."""
 
 
-def examples(evaluation: Evaluation, source: Source, model: Model) -> Examples:
+def examples(evaluation: Evaluation, source: Source, model: Model[ScoringNetwork]) -> Examples:
     """Read and draw the examples of an evaluation.
 
     Args:
@@ -157,7 +158,9 @@ def _example(images: TestedImages, index: int, picture: Pixels) -> Example:
     )
 
 
-def _mapped(images: TestedImages, index: int, model: Model, image: Pixels, grid: PoolingGrid) -> MappedExample:
+def _mapped(
+    images: TestedImages, index: int, model: Model[ScoringNetwork], image: Pixels, grid: PoolingGrid
+) -> MappedExample:
     """Lay the maps of the predicted and the true class over an image as it was tested."""
     maps = posterior_map(model.net, image, grid=grid)
     labels = dict.fromkeys((int(images.predicted[index]), int(images.labels[index])))

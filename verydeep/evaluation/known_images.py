@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from verydeep.exported_networks.exported import is_exported
 from verydeep.images.sources.source import Source, contents_digests
 from verydeep.images.sources.splits import Splits
 from verydeep.machine.cache import remembered
@@ -35,6 +36,11 @@ def known_images(
     records = {run: record for run in runs if (record := _record(run)) is not None}
     told = _about_copies(records, splits, split, digests, remember)
     name = next((name for name in _names(splits.source(split)) if _IMAGENET_NAME.search(name)), None)
+    if split == "all" and "train" in splits.sources and (files := [run for run in runs if is_exported(run)]):
+        told.append(
+            f"{', '.join(files)} {plural('does', len(files), 'do')} not say which images trained it: if some of "
+            "these did, the error is too low, and --split val tests those that training holds out."
+        )
     elsewhere = [run for run, record in records.items() if _began_elsewhere(run, record)]
     if name is not None and elsewhere:
         told.append(

@@ -258,13 +258,13 @@ def _test(work: _Work, share: _Share, batch: SameSizeBatch) -> None:
 def _rows(work: _Work, batch: SameSizeBatch) -> _Rows:
     """Return the posteriors of a batch's images by every pass that lacks any of them."""
     indices, images = batch
-    images = images.to(work.passes[0].net.mean_rgb.device)
     of_passes: list[Float[np.ndarray, "B K"] | None] = []
     for one, missing in zip(work.passes, work.missing, strict=True):
         rows = None
         if missing[indices].any():
             compute = view_named(one.view).posteriors
-            rows = compute(one.net, images, mirror=one.mirror, limits=work.limits).float().numpy()
+            on_device = images.to(one.net.mean_rgb.device)
+            rows = compute(one.net, on_device, mirror=one.mirror, limits=work.limits).float().numpy()
             if not np.isfinite(rows).all():
                 raise ValueError(f"the scores of {one.name} are not finite: its training has diverged")
         of_passes.append(rows)

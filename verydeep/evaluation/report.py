@@ -9,13 +9,15 @@ from verydeep.evaluation.contact_sheet import sheet_of
 from verydeep.evaluation.example_images import examples
 from verydeep.evaluation.protocols import PROTOCOLS
 from verydeep.evaluation.results import ClassErrors, Evaluation
+from verydeep.exported_networks.exported import model_on
 from verydeep.images.open import open_for_testing
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits
 from verydeep.machine import atomic
 from verydeep.networks.scales import scale_in_pixels
+from verydeep.networks.vgg import ScoringNetwork
 from verydeep.presentation.pages import write_page
-from verydeep.runs.model import Model, load_model
+from verydeep.runs.model import Model
 from verydeep.runs.record import command, versions
 
 HTML, RESULTS, WRONG_IMAGES = "evaluation.html", "evaluation.json", "wrong_images.jpg"
@@ -69,12 +71,14 @@ def evaluation_report(evaluation: Evaluation, folder: str | Path, *, data: str |
         UnusableImageError: an image can no longer be used.
         OSError: the files cannot be written.
     """
-    model = load_model(evaluation.runs[0])
+    model = model_on("auto", evaluation.runs[0])
     splits = open_for_testing(data, model.classes)
     return _write_evaluation_page(evaluation, Path(folder), source=splits.source(evaluation.split), model=model)
 
 
-def _write_evaluation_page(evaluation: Evaluation, folder: Path, *, source: Source, model: Model) -> Path:
+def _write_evaluation_page(
+    evaluation: Evaluation, folder: Path, *, source: Source, model: Model[ScoringNetwork]
+) -> Path:
     """Write the page and the figures, given the split that was tested and the model of the first run."""
     averaged = {
         "runs": len(evaluation.runs) > 1,

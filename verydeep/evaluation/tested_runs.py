@@ -8,12 +8,15 @@ import numpy as np
 from jaxtyping import Int
 
 from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of
+from verydeep.exported_networks.exported import check_grid, model_on
 from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits
+from verydeep.machine.runtime import Device
 from verydeep.networks.grids import PoolingGrid
+from verydeep.networks.vgg import ScoringNetwork
 from verydeep.presentation.numbers import first_few
-from verydeep.runs.model import Model, load_model
+from verydeep.runs.model import Model
 from verydeep.runs.record import has_record, read_record
 
 
@@ -24,30 +27,35 @@ class TestedRun:
     __test__ = False  # pytest collects classes of such names
 
     name: str
-    model: Model
+    model: Model[ScoringNetwork]
     protocol: Protocol
 
 
 def tested_runs(
-    folders: Sequence[str | Path], method: Method, scales: Sequence[int] | Scales | None, grid: PoolingGrid
+    folders: Sequence[str | Path],
+    method: Method,
+    scales: Sequence[int] | Scales | None,
+    grid: PoolingGrid,
+    device: Device,
 ) -> list[TestedRun]:
-    """Load runs that are tested together, at the paper's several scales if none are named.
+    """Load runs and exported files that are tested together, at the paper's several scales if none are named.
 
     Raises:
         ValueError: there are none, or one twice; one is unusable; their classes differ.
     """
     if not folders or len(set(map(str, folders))) < len(folders):
         raise ValueError("name one or more runs to evaluate, each once")
-    runs = [_tested_run(folder, method, scales, grid) for folder in folders]
+    runs = [_tested_run(folder, method, scales, grid, device) for folder in folders]
     for other in runs[1:]:
         _check_same_classes(runs[0], other)
     return runs
 
 
 def _tested_run(
-    folder: str | Path, method: Method, scales: Sequence[int] | Scales | None, grid: PoolingGrid
+    folder: str | Path, method: Method, scales: Sequence[int] | Scales | None, grid: PoolingGrid, device: Device
 ) -> TestedRun:
-    model = load_model(folder)
+    model = model_on(device, folder)
+    check_grid(model, grid)
     protocol = protocol_of(method, scales, usual="paper", trained=model.scale, mirror=model.flip, grid=grid)
     return TestedRun(name=str(folder), model=model, protocol=protocol)
 

@@ -1,1 +1,1 @@
-"""Networks in other formats: written, read back and checked; weights for other libraries."""
+"""Exports of runs, checked against the run; weights for other libraries."""

@@ -19,8 +19,8 @@ from verydeep.evaluation.posteriors import averages, protocol_passes
 from verydeep.evaluation.protocols import Protocol, single_scale
 from verydeep.evaluation.tested_runs import labels_as_trained
 from verydeep.export.comparison import ExportAgreement, Int8Errors, agreement, int8_errors, usable_images
-from verydeep.export.exported import CALIBRATED, write_exported
-from verydeep.export.formats import FORMATS, MAX_LOSS, Format, check_export, format_module
+from verydeep.exported_networks.exported import CALIBRATED, write_exported
+from verydeep.exported_networks.formats import FORMATS, MAX_LOSS, Format, check_export, format_module
 from verydeep.images.open import open_for_testing
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source, subset

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from verydeep.evaluation.tested_runs import testing_split
+from verydeep.exported_networks.exported import on_device
 from verydeep.images.boxes.geometry import CORRECT_IOU, boxes_in_image, clipped, intersection_over_union, rescaled_boxes
 from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.decode import Size
@@ -25,7 +26,6 @@ from verydeep.localisation.full_test import CROPS_AT_ONCE, TOP, ClassBoxes, Full
 from verydeep.localisation.options import FullProcedure
 from verydeep.machine.runtime import Runtime
 from verydeep.networks.scales import middle_scale, scale_in_pixels
-from verydeep.prediction.predict import on_device
 from verydeep.presentation.terminal import reporting
 from verydeep.runs.model import Model, load_box_model, load_model, warnings_of
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from verydeep.exported_networks.exported import on_device
 from verydeep.images.decode import Pixels, UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.given import GivenImage, given_images
@@ -21,7 +22,6 @@ from verydeep.localisation.full_test import TOP, ClassBoxes, FullTest, full_test
 from verydeep.localisation.options import FullProcedure
 from verydeep.machine.runtime import Runtime
 from verydeep.prediction.files import write_picture
-from verydeep.prediction.predict import on_device
 from verydeep.presentation.numbers import share
 from verydeep.runs.model import Model, load_box_model
 

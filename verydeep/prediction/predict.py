@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from verydeep.evaluation.passes import PassContext
 from verydeep.evaluation.posteriors import averages, protocol_passes
 from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of
-from verydeep.export.exported import ExportedNet, is_exported, load_exported
+from verydeep.exported_networks.exported import check_grid, model_on
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.given import GivenImage, given_images
@@ -21,16 +20,16 @@ from verydeep.images.sources.source import Source, subset
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
-from verydeep.machine.runtime import Device, Runtime, torch_device
+from verydeep.machine.runtime import Runtime
 from verydeep.networks.grids import PoolingGrid
-from verydeep.networks.vgg import VGG, ScoringNetwork
+from verydeep.networks.vgg import ScoringNetwork
 from verydeep.prediction import pieces
 from verydeep.prediction.files import write_picture
 from verydeep.prediction.map_method import MapMethod
 from verydeep.prediction.map_pictures import SUFFIX, MapView, check_method, map_picture
 from verydeep.presentation.numbers import share
 from verydeep.presentation.pages import html_table
-from verydeep.runs.model import Model, Net, load_model
+from verydeep.runs.model import Model
 
 _ADVICE = "start it again"
 
@@ -121,8 +120,7 @@ def predict(
     runtime = runtime or Runtime()
     model = model_on(runtime.device, run)
     chosen = protocol_of(protocol, scales, usual="single", trained=model.scale, mirror=model.flip, grid=grid)
-    if isinstance(model.net, ExportedNet):
-        model.net.check_grid(grid)
+    check_grid(model, grid)
     check_method(method, model.net)
     job = _Job(
         name=str(run) if isinstance(run, str | Path) else "the model",
@@ -148,7 +146,7 @@ def _predictions(job: _Job) -> Iterator[Prediction]:
             "images or another run under these names",
             lambda: (
                 job.source.fingerprint,
-                model.weights_sha256,
+                model.digests,
                 model.classes,
                 job.protocol,
                 job.top,
@@ -229,27 +227,3 @@ def _pictures(
 def _written(job: _Job, number: int, picture: bytes) -> str:
     assert job.maps is not None
     return write_picture(job.maps, job.source.ids, number, picture, suffix=SUFFIX)
-
-
-def model_on(device: Device, run: str | Path | Model[ScoringNetwork]) -> Model[ScoringNetwork]:
-    """Load the model of a run or an exported file onto a device; move one that is loaded already.
-
-    Raises:
-        ValueError: there is no usable model, or it cannot compute there.
-    """
-    if not isinstance(run, str | Path):
-        return on_device(device, run)
-    return on_device(device, load_exported(run, device) if is_exported(run) else load_model(run))
-
-
-def on_device(device: Device, model: Model[Net]) -> Model[Net]:
-    """Move a model's network to a device; an exported one stays on the CPU, which `auto` is for it.
-
-    Raises:
-        ValueError: it cannot compute there.
-    """
-    if isinstance(model.net, VGG):
-        model.net.to(torch_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
-    elif device != "auto":
-        model.net.to(torch_device(device))
-    return model

@@ -82,6 +82,13 @@ class Model(Generic[Net]):
     """SHA-256 of the file that it was read from."""
     drawn: tuple[str, ...] = ()
     """Layers that are random because the imported weights lack them."""
+    exported: tuple[str, ...] = ()
+    """Of an exported file: its SHA-256 and the libraries that compute it, whose scores need not be the run's."""
+
+    @property
+    def digests(self) -> tuple[str | None, ...]:
+        """What its scores depend on, beside the architecture and the device."""
+        return self.weights_sha256, *self.exported
 
 
 def save_model(model: Model, folder: Path) -> None:

@@ -19,7 +19,7 @@ from verydeep.evaluation.passes import in_float32
 from verydeep.evaluation.pixel_limits import PixelLimits, pixel_limits, pixels_at_once
 from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of, view_named
 from verydeep.evaluation.score_maps import posterior_map
-from verydeep.export.exported import ExportedNet
+from verydeep.exported_networks.exported import ExportedNet, model_on
 from verydeep.images.decode import Size, UnusableImageError, decode_for, image_sizes
 from verydeep.images.rescaled import Rescaled
 from verydeep.images.sources.given import given_images
@@ -29,7 +29,7 @@ from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.grids import PoolingGrid, first_pixel
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import ScoringNetwork
-from verydeep.prediction.predict import Prediction, model_on, most_probable
+from verydeep.prediction.predict import Prediction, most_probable
 from verydeep.runs.model import Model, warnings_of
 from verydeep.serving.options import Limits
 from verydeep.transfer_learning.classifier_folder import FeatureClassifier, is_classifier, load_classifier

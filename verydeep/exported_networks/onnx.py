@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from verydeep.export.exported import (
+from verydeep.exported_networks.exported import (
     INPUT,
     OUTPUTS,
     Compute,
@@ -20,7 +20,15 @@ from verydeep.export.exported import (
     checked_net,
     errors_of_runtime,
 )
-from verydeep.export.metadata import KEY, SHA256, UNSTATED, Metadata, check_checksum, from_json, state_checksum
+from verydeep.exported_networks.metadata import (
+    KEY,
+    SHA256,
+    UNSTATED,
+    Metadata,
+    check_checksum,
+    from_json,
+    state_checksum,
+)
 from verydeep.machine.libraries import library
 from verydeep.networks.architecture import DOWNSAMPLING, Layer
 from verydeep.networks.vgg import VGG

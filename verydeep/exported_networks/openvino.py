@@ -13,9 +13,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from verydeep.export.exported import OUTPUTS, Compute, ExportedNet, batch_of_one, checked_net, errors_of_runtime
-from verydeep.export.metadata import KEY, SHA256, UNSTATED, Metadata, check_checksum, from_json, state_checksum
-from verydeep.export.onnx import onnx_model
+from verydeep.exported_networks.exported import (
+    OUTPUTS,
+    Compute,
+    ExportedNet,
+    batch_of_one,
+    checked_net,
+    errors_of_runtime,
+)
+from verydeep.exported_networks.metadata import (
+    KEY,
+    SHA256,
+    UNSTATED,
+    Metadata,
+    check_checksum,
+    from_json,
+    state_checksum,
+)
+from verydeep.exported_networks.onnx import onnx_model
 from verydeep.machine.libraries import library
 from verydeep.runs.model import Model
 

@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from verydeep.evaluation.protocols import single_scale
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.machine.documents import converted, parse_json
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.foreign.layouts import Triple
-from verydeep.networks.scales import scale_in_pixels, scale_range
+from verydeep.networks.scales import middle_scale, scale_in_pixels, scale_range
 from verydeep.networks.vgg import ScoringNetwork
 from verydeep.runs.model import Model
 from verydeep.version import __version__
@@ -55,7 +54,7 @@ class Metadata:
 
     def to_json(self) -> str:
         """Return it in ASCII, with sentences for those who use the file without this package."""
-        (test_scale,), crop = single_scale(self.scale), self.architecture.crop
+        test_scale, crop = middle_scale(self.scale), self.architecture.crop
         side = scale_in_pixels(test_scale, crop)
         preprocessing = {
             "images": "[B, 3, H, W], RGB, float32 in 0..255; the mean is subtracted inside",

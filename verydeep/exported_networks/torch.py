@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from verydeep.export.exported import ExportedNet
-from verydeep.export.metadata import KEY, Metadata, from_json
+from verydeep.exported_networks.exported import ExportedNet
+from verydeep.exported_networks.metadata import KEY, Metadata, from_json
 from verydeep.machine.documents import parse_json
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.vgg import VGG, vgg_without_weights

@@ -39,7 +39,7 @@ def format_module(to: Format) -> Any:
     network and the metadata of a file that anybody may have made. `reread(file)` returns the network of a file just
     written, run as other programs run it.
     """
-    return import_module(f"verydeep.export.{to}")
+    return import_module(f"verydeep.exported_networks.{to}")
 
 
 def check_export(to: Format, out: Path, *, int8: bool, max_loss: float, check_images: int | None) -> None:

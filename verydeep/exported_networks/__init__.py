@@ -1,0 +1,1 @@
+"""Networks in files of other formats, there and back: ONNX, OpenVINO, torch.export."""
