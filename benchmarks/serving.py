@@ -48,7 +48,8 @@ import torch
 from PIL import Image
 from starlette.requests import Request
 
-from verydeep.exported_networks.exported import model_on, write_exported
+from verydeep.exported_networks.exported import write_exported
+from verydeep.exported_networks.run_or_file import model_on
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.sources.walk import is_image_file
 from verydeep.networks.initialisation import vgg

@@ -57,7 +57,7 @@ def predict(
 
 
 def _by_network(run: Path, common: dict[str, Any], views: dict[str, Any]) -> PredictionStream:
-    from verydeep.exported_networks.exported import model_on
+    from verydeep.exported_networks.run_or_file import model_on
     from verydeep.prediction.predict import Prediction
     from verydeep.prediction.predict import predict as predict_images
     from verydeep.runs.model import warnings_of

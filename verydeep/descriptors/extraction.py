@@ -9,7 +9,7 @@ from typing import TypeGuard
 from verydeep.descriptors.descriptor import Descriptor
 from verydeep.evaluation.pixel_limits import MOST_PIXELS, largest_image
 from verydeep.evaluation.protocols import chosen_scales
-from verydeep.exported_networks.exported import model_on
+from verydeep.exported_networks.run_or_file import model_on
 from verydeep.images.open import open_one_split
 from verydeep.images.sources.given import GivenImage
 from verydeep.images.sources.source import Source

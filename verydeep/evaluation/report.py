@@ -9,7 +9,7 @@ from verydeep.evaluation.contact_sheet import sheet_of
 from verydeep.evaluation.example_images import examples
 from verydeep.evaluation.protocols import PROTOCOLS
 from verydeep.evaluation.results import ClassErrors, Evaluation
-from verydeep.exported_networks.exported import model_on
+from verydeep.exported_networks.run_or_file import model_on
 from verydeep.images.open import open_for_testing
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of
-from verydeep.exported_networks.exported import check_grid, model_on
+from verydeep.exported_networks.run_or_file import check_grid, model_on
 from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits

@@ -21,8 +21,8 @@ from verydeep.exported_networks.metadata import KEY, Metadata, metadata_of
 from verydeep.machine.errors import one_line
 from verydeep.machine.runtime import Device, torch_device
 from verydeep.networks.grids import PoolingGrid
-from verydeep.networks.vgg import VGG, ScoringNetwork
-from verydeep.runs.model import Model, Net, file_sha256, load_model
+from verydeep.networks.vgg import ScoringNetwork
+from verydeep.runs.model import Model, file_sha256
 
 INPUT, OUTPUTS = "images", ("logits", "score_map")
 """Names of what goes in and comes out, in every format."""
@@ -170,37 +170,3 @@ def _made_by(path: Path, to: Format) -> tuple[str, ...]:
     """Return what a file's scores depend on: its bytes, with the weights beside an OpenVINO graph, and libraries."""
     files = [path, path.with_suffix(".bin")] if to == "openvino" else [path]
     return *map(file_sha256, files), *(f"{name} {version(name)}" for name in FORMATS[to].libraries)
-
-
-def model_on(device: Device, run: str | Path | Model[ScoringNetwork]) -> Model[ScoringNetwork]:
-    """Load the model of a run or an exported file onto a device; move one that is loaded already.
-
-    Raises:
-        ValueError: there is no usable model, or it cannot compute there.
-    """
-    if not isinstance(run, str | Path):
-        return on_device(device, run)
-    return on_device(device, load_exported(run, device) if is_exported(run) else load_model(run))
-
-
-def on_device(device: Device, model: Model[Net]) -> Model[Net]:
-    """Move a model's network to a device; an exported one stays on the CPU, which `auto` is for it.
-
-    Raises:
-        ValueError: it cannot compute there.
-    """
-    if isinstance(model.net, VGG):
-        model.net.to(torch_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
-    elif device != "auto":
-        model.net.to(torch_device(device))
-    return model
-
-
-def check_grid(model: Model[ScoringNetwork], grid: PoolingGrid) -> None:
-    """Refuse a grid that the network does not have.
-
-    Raises:
-        ValueError: an exported file's other than the centred one.
-    """
-    if isinstance(model.net, ExportedNet):
-        model.net.check_grid(grid)

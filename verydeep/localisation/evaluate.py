@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from verydeep.evaluation.tested_runs import testing_split
-from verydeep.exported_networks.exported import on_device
+from verydeep.exported_networks.run_or_file import on_device
 from verydeep.images.boxes.geometry import CORRECT_IOU, boxes_in_image, clipped, intersection_over_union, rescaled_boxes
 from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.decode import Size

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from verydeep.exported_networks.exported import on_device
+from verydeep.exported_networks.run_or_file import on_device
 from verydeep.images.decode import Pixels, UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.given import GivenImage, given_images

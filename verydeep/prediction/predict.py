@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from verydeep.evaluation.passes import PassContext
 from verydeep.evaluation.posteriors import averages, protocol_passes
 from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of
-from verydeep.exported_networks.exported import check_grid, model_on
+from verydeep.exported_networks.run_or_file import check_grid, model_on
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.given import GivenImage, given_images

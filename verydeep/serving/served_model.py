@@ -19,7 +19,8 @@ from verydeep.evaluation.passes import in_float32
 from verydeep.evaluation.pixel_limits import PixelLimits, pixel_limits, pixels_at_once
 from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of, view_named
 from verydeep.evaluation.score_maps import posterior_map
-from verydeep.exported_networks.exported import ExportedNet, model_on
+from verydeep.exported_networks.exported import ExportedNet
+from verydeep.exported_networks.run_or_file import model_on
 from verydeep.images.decode import Size, UnusableImageError, decode_for, image_sizes
 from verydeep.images.rescaled import Rescaled
 from verydeep.images.sources.given import given_images
