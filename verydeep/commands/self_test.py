@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from verydeep.machine.errors import one_line
 
 if TYPE_CHECKING:
-    from verydeep.export.formats import Format
+    from verydeep.exported_networks.formats import Format
 
 _MOST_ERROR = 50.0
 """Percent of the validation digits that may be wrong after the training: chance is 90, and 11 were."""
@@ -78,7 +78,7 @@ def _learns(run: Path) -> str:
 
 
 def _formats() -> list["Format"]:
-    from verydeep.export.formats import FORMATS
+    from verydeep.exported_networks.formats import FORMATS
 
     return [name for name, known in FORMATS.items() if all(find_spec(library) for library in known.libraries)]
 
@@ -86,7 +86,7 @@ def _formats() -> list["Format"]:
 def _agrees(run: Path, to: "Format") -> str:
     """Export a run, which compares its scores, and predict with the file; say how far scores differ."""
     from verydeep.export.export import export
-    from verydeep.export.formats import FORMATS
+    from verydeep.exported_networks.formats import FORMATS
     from verydeep.images.open import open_for_testing
     from verydeep.prediction.predict import predict
 
