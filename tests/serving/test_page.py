@@ -208,6 +208,9 @@ def test_what_goes_wrong_is_said(opened, service):
         page.route("**/?part=results", lambda route: route.abort())
         page.set_input_files("#image", PICTURE)
         expect(said).to_have_text(ENGLISH.no_connection)
+        page.set_input_files("#image", [PICTURE, OTHER])
+        expect(page.locator("h2")).to_have_text([PICTURE["name"], OTHER["name"], ENGLISH.about])
+        assert said.all_inner_texts() == [ENGLISH.no_connection] * 2
 
 
 def test_without_script_the_form_is_answered_with_the_same(opened):

@@ -107,6 +107,8 @@ def test_the_form_works_without_script(client):
     assert empty.status_code == 200
     nonce = empty.text.partition('nonce="')[2].partition('"')[0]
     assert f"'nonce-{nonce}'" in empty.headers["content-security-policy"]
+    assert "unsafe" not in empty.headers["content-security-policy"]
+    assert "style=" not in empty.text
     found = client.post("/", files=[*files(encoded(5)), ("image", ("<b>.png", b"bad", "image/png"))])
     assert found.status_code == 200
     assert "%</td>" in found.text

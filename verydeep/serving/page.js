@@ -6,17 +6,29 @@
   const [form, input, key, results, status, progress, stop] =
     ["form", "image", "key", "results", "status", "progress", "stop"].map(at);
   const texts = JSON.parse(at("texts").textContent);
-  const mib = Number(form.dataset.mib);
+  const mib = Number(form.dataset.mib), most = mib * 2 ** 20 - 1024; // a form is a little larger than its file
   let running = null;
 
   const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
+  function made(tag, ...inside) {
+    const element = document.createElement(tag);
+    element.append(...inside);
+    return element;
+  }
+
   function alertOf(text) {
-    const paragraph = document.createElement("p"), strong = document.createElement("strong");
-    paragraph.setAttribute("role", "alert");
-    strong.textContent = text;
-    paragraph.append(strong);
-    return [paragraph];
+    const alert = made("p", made("strong", text));
+    alert.setAttribute("role", "alert");
+    return [alert];
+  }
+
+  // What is said of one of several pictures, without its name, gets it.
+  function named(file, nodes) {
+    if (nodes[0].matches("article")) return nodes;
+    const article = made("article", made("h2", file.name), ...nodes);
+    article.className = "result";
+    return [article];
   }
 
   // What is done is seen in the results: then the status is for those who hear the page.
@@ -28,7 +40,7 @@
   }
 
   async function answered(file, signal) {
-    if (file.size > mib * 2 ** 20) return alertOf(filled(texts.file_too_large, { name: file.name, mib }));
+    if (file.size > most) return alertOf(filled(texts.file_too_large, { name: file.name, mib }));
     let bytes;
     try {
       bytes = await file.arrayBuffer();
@@ -46,7 +58,7 @@
       return alertOf(texts.no_connection);
     }
     const found = new DOMParser().parseFromString(text, "text/html").getElementById("results");
-    return found ? [...found.children] : alertOf(filled(texts.unexpected, { status: response.status }));
+    return found?.children.length ? [...found.children] : alertOf(filled(texts.unexpected, { status: response.status }));
   }
 
   async function classify(files) {
@@ -57,7 +69,7 @@
       show(true, files.length === 1 ? texts.busy : filled(texts.busy_of, { number: index + 1, count: files.length }));
       const nodes = await answered(file, signal);
       if (signal.aborted) return;
-      results.append(...nodes);
+      results.append(...(files.length === 1 ? nodes : named(file, nodes)));
     }
     const only = files.length === 1 && results.firstElementChild;
     show(false, only ? only.dataset.summary ?? texts.no_result : filled(texts.done, { count: files.length }), false);
