@@ -29,7 +29,7 @@ test: install ## Run the tests, on up to 4 cores at once
 
 battery: install ## Run the reliability checks, the demo and what else is long at full length and print their figures
 	$(BIN)/python -m pytest --battery tests/reliability tests/serving tests/test_demo.py tests/export/test_export.py \
-		tests/training/test_parallel.py tests/training/test_initialisations_on_digits.py
+		tests/training/test_parallel.py tests/training/test_initialisations_on_digits.py tests/test_doctor.py
 
 check: install docs ## Format, lint, types, layers, and the site without a warning
 	$(BIN)/ruff format --check .

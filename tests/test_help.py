@@ -10,7 +10,7 @@ from several_commands import refusal, status_of
 from verydeep.cli import app
 from verydeep.commands import other_tools
 from verydeep.commands.help_pages import EXAMPLES
-from verydeep.commands.options import split_lists
+from verydeep.commands.options import RecipeChanges, split_lists
 from verydeep.version import __version__
 
 
@@ -65,6 +65,15 @@ def test_source_is_explained_where_one_is_taken(capsys, words):
     last = [text.find(f" {name} --") for name in ("Runtime", "Images", "Execution") if f" {name} --" in text]
     assert last == sorted(last)
     assert max(first) < min([*last, len(text)])
+
+
+@pytest.mark.parametrize("words", [("train",), ("reproduce",), ("localise", "train")], ids=" ".join)
+def test_most_used_options_of_a_recipe_come_first_and_none_is_lost(capsys, words):
+    text = help_of(capsys, *words)
+    first, rest = text.index(" Recipe: most used "), text.index(" Recipe (")
+    assert first < text.index(" --epochs INT") < rest < text.index(" --momentum FLOAT")
+    recipe = [f"--{name.replace('_', '-')}" for name in vars(RecipeChanges())]
+    assert [name for name in recipe if len(re.findall(f" {name} (INT|FLOAT|STR|CHOICE|--no-)", text)) != 1] == []
 
 
 def test_every_example_is_of_a_verb():

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from verydeep.commands.options import JsonFile, OutputFile
 from verydeep.networks.architecture import CONFIGURATIONS, ILSVRC_CLASSES, PAPER_CROP
@@ -37,7 +37,7 @@ class Sizes:
 
 def describe(
     *networks: str,
-    sizes: Annotated[Sizes, Parameter(name="*")] = Sizes(),
+    sizes: Annotated[Sizes, Parameter(name="*", group=Group("Sizes", sort_key=1))] = Sizes(),
     stack: tuple[int, ...] | None = None,
     channels: int = _STACK_CHANNELS,
     plot: OutputFile = None,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from verydeep.commands.options import ImageOptions, JsonFile, RequiredFile
 from verydeep.exported_networks.formats import MAX_LOSS, Format
@@ -12,6 +12,8 @@ from verydeep.machine.lock import locked
 from verydeep.networks.foreign.layouts import ForeignLayout
 from verydeep.presentation.terminal import say_next, show
 
+_CHECK = Parameter(group=Group("Images to check and calibrate on", sort_key=1))
+
 
 def export(
     run: Path,
@@ -19,9 +21,9 @@ def export(
     to: Format | ForeignLayout,
     out: RequiredFile,
     int8: Annotated[bool, Parameter(negative=())] = False,
-    data: str | None = None,
-    max_loss: float = MAX_LOSS,
-    check_images: int | None = None,
+    data: Annotated[str | None, _CHECK] = None,
+    max_loss: Annotated[float, _CHECK] = MAX_LOSS,
+    check_images: Annotated[int | None, _CHECK] = None,
     json_file: JsonFile = None,
     images: ImageOptions = Tolerance(),
 ) -> None:

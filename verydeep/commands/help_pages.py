@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from cyclopts import App
+from cyclopts.help import DefaultFormatter, HelpPanel
+from rich.console import Console, ConsoleOptions
 
 EXAMPLES = {
     "describe": "verydeep describe D --plot d.svg",
@@ -34,6 +36,28 @@ _SOURCE = (
     "'data/{000..099}.tar' or a folder of them; hub:NAME, a data set of the Hugging Face hub; or the word digits: "
     "1,797 real handwritten digits that need no download."
 )
+
+
+_COMMON = (
+    "--from",
+    "--finetune",
+    "--trainable",
+    "--crop",
+    "--width",
+    "--batch",
+    "--learning-rate",
+    "--epochs",
+    "--seed",
+)
+"""Options of a recipe that most trainings choose."""
+
+
+def common_first(console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+    """Print the options of a recipe in two panels: those that most trainings choose, and the others."""
+    most_used = [entry for name in _COMMON for entry in panel.entries if name in entry.positive_names]
+    others = [entry for entry in panel.entries if entry not in most_used]
+    for title, entries in (("Recipe: most used", most_used), (panel.title, others)):
+        DefaultFormatter()(console, options, panel.copy(title=title, entries=entries))
 
 
 def register(app: App, verb: Callable[..., Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from cyclopts import App, ArgumentCollection, Group, Parameter
 from cyclopts.config import Toml
 
+from verydeep.commands.help_pages import common_first
 from verydeep.descriptors.descriptor import Descriptor
 from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.tolerance import Tolerance
@@ -220,11 +221,20 @@ TakenOptions = Annotated[Taken, Parameter(name="*", group=Group("What is taken",
 PreprocessingOptions = Annotated[Trained, Parameter(name="*", group=Group("Preprocessing", sort_key=1), n_tokens=1)]
 RecipeChangeOptions = Annotated[
     RecipeChanges,
-    Parameter(name="*", group=Group("Recipe (by default the paper's, or with --quick a small one)", sort_key=1)),
+    Parameter(
+        name="*",
+        group=Group(
+            "Recipe (by default the paper's, or with --quick a small one)", sort_key=1, help_formatter=common_first
+        ),
+    ),
 ]
 RecipeOptions = Annotated[
     Recipe,
-    Parameter(name="*", group=Group("Recipe (defaults are the paper's)", sort_key=1), name_transform=_recipe_option),
+    Parameter(
+        name="*",
+        group=Group("Recipe (defaults are the paper's)", sort_key=1, help_formatter=common_first),
+        name_transform=_recipe_option,
+    ),
 ]
 RuntimeOptions = Annotated[Runtime, Parameter(name="*", group=Group("Runtime", sort_key=2))]
 TransferTestOptions = Annotated[TransferOptions, Parameter(name="*", group=Group("Descriptor and splits", sort_key=1))]
