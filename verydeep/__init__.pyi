@@ -1,6 +1,8 @@
 from .descriptors.descriptor import Descriptor as Descriptor
 from .descriptors.features import features as features
 from .descriptors.files import write_features as write_features
+from .evaluation.charts import confusion_figure as confusion_figure
+from .evaluation.charts import reliability_chart as reliability_chart
 from .evaluation.contact_sheet import contact_sheet as contact_sheet
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.predictions import compare as compare

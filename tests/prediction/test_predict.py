@@ -406,6 +406,10 @@ def test_a_picture_is_the_map_over_the_image_in_its_own_size(model, tmp_path):
     (found,) = predict(model, image[:50, :60], maps=tmp_path)
     with Image.open(found.score_map) as opened:
         assert opened.width == 300
+    (found,) = predict(model, image[:, :40], maps=tmp_path, method="grad-cam")
+    drawn = np.asarray(Image.open(io.BytesIO(Path(found.score_map).read_bytes())))
+    assert drawn.shape[1] == 160
+    assert (drawn[:320, 60:] > 250).all()
 
 
 def test_a_legend_tells_class_probability_and_what_the_colours_mean(model, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from verydeep.evaluation.grad_cam import grad_cam, last_convolution
 from verydeep.evaluation.score_maps import PlacedMap, enlarged, overlay, placed_score_map, posterior_map
-from verydeep.images.decode import decode, decode_for
+from verydeep.images.decode import UnusableImageError, decode, decode_for
 from verydeep.images.sources.source import Sample
 from verydeep.images.views import rescale
 from verydeep.networks.grids import PoolingGrid
@@ -24,6 +24,12 @@ SUFFIX = ".jpg"
 
 _FEWEST_PIXELS = 320
 """Longer side of a picture, about: smaller ones are enlarged, so that the legend can be read."""
+
+_NARROWEST = 160
+"""Width of a picture with its legend; a narrower image has white beside it."""
+
+_LONGEST_SIDE = 65_500
+"""Pixels of a JPEG file's side, as libjpeg writes it."""
 
 _QUALITY = 92
 """JPEG quality; letters stay sharp."""
@@ -65,7 +71,9 @@ def map_picture(
     """
     placed, note = _map_of(net, sample, label, view)
     picture = enlarged(decode(sample.data, sample.id, max_pixels=view.max_pixels), _FEWEST_PIXELS)
-    width, (share_of_width, least) = picture.shape[1], _LETTERS
+    drawn, beside = overlay(picture, placed), max(0, _NARROWEST - picture.shape[1])
+    drawn = np.pad(drawn, ((0, 0), (0, beside), (0, 0)), constant_values=_PAPER[0])
+    width, (share_of_width, least) = drawn.shape[1], _LETTERS
     letters = max(least, round(share_of_width * width))
     ends = ("0%", "100%") if view.method == "score-map" else ("0", "most")
     legend = [
@@ -73,9 +81,10 @@ def map_picture(
         _colour_bar(width, ends, letters),
         _text(width, note, letters, most=3),
     ]
-    buffer = io.BytesIO()
-    drawn = Image.fromarray(np.vstack([overlay(picture, placed), *legend]))
-    drawn.save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
+    whole, buffer = np.vstack([drawn, *legend]), io.BytesIO()
+    if max(whole.shape) > _LONGEST_SIDE:
+        raise UnusableImageError(sample.id, "too large", f"a picture has sides of at most {_LONGEST_SIDE:,} pixels")
+    Image.fromarray(whole).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
     return buffer.getvalue()
 
 
