@@ -35,6 +35,8 @@ OF_OTHER_TOOLS = {
     "train photos --mixup 0.2": "the paper mixes no images",
     "train photos --epochs ten": "train needs --out",
     "evaluate --weights runs/a --imgsz 256": "name RUNS without an option; there is no --imgsz: it is called --scales",
+    "describe D --num-classes 10": "there is no --num-classes: it is called --classes",
+    "compare a.csv b.csv c.csv": "c.csv is a word too many (see verydeep compare --help)",
     "evaluate runs/a digits": "evaluate needs --data",
     "evaluate runs/a --data digits --batch-size 8": "as many images are computed at once as memory holds",
     "predict --model runs/a --source a.jpg": "name RUN without an option; there is no --source: name IMAGES without",

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from cyclopts import (
@@ -170,7 +171,8 @@ def _of_command_line(error: CycloptsError, message: str, tokens: Sequence[str]) 
     if known is None and isinstance(error, MissingArgumentError) and error.argument and not error.argument.tokens:
         known = f"{' '.join(chain)} needs {display_name(error.argument)}"
     if known is None and isinstance(error, UnusedCliTokensError) and unused:
-        known = f"{unused[0]} is a word too many: {tokens[tokens.index(unused[0]) - 1]} takes no value"
+        before = next((option for option, word in pairwise(tokens) if word == unused[0]), "")
+        known = f"{unused[0]} is a word too many" + (f": {before} takes no value" if before.startswith("-") else "")
     choices = re.sub(r"Literal\[([^]]*)\]\|?", r"\1, ", message.partition(" into ")[2]).rstrip(", .")
     if choices and "Literal[" in message:
         message = f"{message.partition(' into ')[0]}: choose one of {choices}"

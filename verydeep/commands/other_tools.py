@@ -94,6 +94,8 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "--source": ("IMAGES", "--data"),
     "--image": ("IMAGES",),
     "--input": ("IMAGES", "SOURCE"),
+    "--num-classes": ("--classes",),
+    "--nb-classes": ("--classes",),
     "--topk": ("--top",),
     "--top-k": ("--top",),
     "--format": ("--to",),
