@@ -186,8 +186,8 @@ class MapPictures:
     """Write each image, in its own size, with a map of where its first class is seen and a legend into this folder."""
 
     method: MapMethod | None = None
-    """score-map (the default): the class's probability at each position of the paper's dense score map, which in these
-    networks is what others call CAM; grad-cam: activations of the last convolution (conv5_3 in D), weighted by their
+    """score-map (the default): the class's probability at each position of the paper's dense score map, which takes the
+    place of CAM in these networks; grad-cam: activations of the last convolution (conv5_3 in D), weighted by their
     gradients; finer, but no probabilities (not in the paper)."""
 
 

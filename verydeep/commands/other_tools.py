@@ -183,9 +183,7 @@ def known_value(option: str, value: str) -> str | None:
     if option == "--device" and (number := _NUMBERED_DEVICE.fullmatch(value)):
         return f"--device {value}: write --device cuda; CUDA_VISIBLE_DEVICES={number[2]} before it chooses the device"
     if option == "--method" and value.lower().replace("-", "") in ("cam", "gradcam", "gradcam++"):
-        here = (
-            "score-map, which is the class activation map of these networks" if value.lower() == "cam" else "grad-cam"
-        )
+        here = "score-map, which takes the place of CAM in these networks" if value.lower() == "cam" else "grad-cam"
         return f"--method {value}: write --method {here}"
     return None
 

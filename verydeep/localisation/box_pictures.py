@@ -1,11 +1,12 @@
 """Drawing of boxes into images: the one function for pages and for predictions."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from verydeep.presentation.lettering import font_for
 
 _TRUE_COLOUR, _PREDICTED_COLOUR = (0, 114, 178), (213, 94, 0)
 """Blue and orange, which every kind of colour vision tells apart."""
@@ -51,15 +52,13 @@ def with_boxes_drawn(
 
 
 def _write(pen: ImageDraw.ImageDraw, label: str, box: Float[np.ndarray, "4"], size: tuple[int, int]) -> None:
-    import matplotlib as mpl  # for its font, which has more letters than Pillow's
-
     share, least = _LETTERS
     height = max(least, round(share * min(size)))
-    font = ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", height)
+    font, shown = font_for(label, height)
     ascent, descent = font.getmetrics()
     border = max(2, height // 5)
-    wide, high = round(font.getlength(label)) + 2 * border, ascent + descent
+    wide, high = round(font.getlength(shown)) + 2 * border, ascent + descent
     left = max(0, min(round(box[0]), size[0] - wide))
     top = max(0, round(box[1]) - high)
     pen.rectangle((left, top, left + wide - 1, top + high - 1), fill=_PREDICTED_COLOUR)
-    pen.text((left + border, top), label, fill="white", font=font)
+    pen.text((left + border, top), shown, fill="white", font=font)

@@ -4,5 +4,6 @@ from typing import Literal
 
 MapMethod = Literal["score-map", "grad-cam"]
 """`score-map`: the class's posterior at every position of the paper's dense score map, which stands for as many pixels
-as a crop has; in these networks it is what others call the class activation map (CAM). `grad-cam`: the activations of
-the last convolution, weighted by their gradients; finer, but no probabilities (not in the paper)."""
+as a crop has. Before the soft-max its mean is the class's score, so it takes the place of the class activation map
+(CAM, Zhou et al. 2016). `grad-cam`: the activations of the last convolution, weighted by their gradients; finer, but no
+probabilities (not in the paper)."""
