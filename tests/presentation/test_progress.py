@@ -183,6 +183,20 @@ def test_epochs_have_a_bar_of_their_own(before, steps, epoch, whole, width):
     assert max(map(len, lines)) <= width
 
 
+def test_a_line_about_an_epoch_fits_a_terminal_and_is_whole_in_a_file():
+    figures = {"epoch": "1/4", "loss": "1.25", "error": "30.1%", "validation": "33.5%", "images/s": "220"}
+    more = {"waiting": "2%", "best": "33.5%", "rate": "0.01", "memory": "0.5 GB"}
+    lines = []
+    for out in (console(terminal=True), console()):
+        with reporting("train D", total=40, epoch=10, console=out) as report:
+            report.advance(10, tell=True, figures=figures | more)
+        text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.file.getvalue())
+        lines.append(next(line for line in re.split(r"[\r\n]+", text) if line.startswith("train D  25%")))
+    assert len(lines[0]) <= 80
+    assert "validation 33.5%" in lines[0]
+    assert "memory 0.5 GB" in lines[1]
+
+
 def test_a_file_gets_no_bars_of_epochs():
     out = console()
     with reporting("train D", total=40, epoch=10, console=out) as report:

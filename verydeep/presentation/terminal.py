@@ -136,18 +136,19 @@ class Reporter:
     def advance(self, amount: int = 1, *, tell: bool = False, figures: Mapping[str, str] | None = None) -> None:
         """Add `amount` to what is done, and show `figures` ({'epoch': '3/14'}) beside the bar, those that fit.
 
-        `tell` asks for a line of text too: at the end of an epoch, not at every step.
+        `tell` asks for a line of text too: at the end of an epoch, not at every step. In a file it has all figures.
         """
         self._bar.update(self._task, advance=amount)
         parts = [f"{name} {value}" for name, value in (figures or {}).items()]
-        text = self._line(parts)
+        whole = self._line(parts)
         while len(parts) > 1 and len(self._what) + 2 + len(self._line(parts)) > self._console.width:
             parts.pop()
-        self._bar.update(self._task, figures=self._line(parts))
+        fitting = self._line(parts)
+        self._bar.update(self._task, figures=fitting)
         due = not self._console.is_terminal and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES
         if tell or due:
             self._last_line = time.monotonic()
-            self.say(f"{self._what}  {text}")
+            self.say(f"{self._what}  {fitting if self._console.is_terminal else whole}")
 
     def say(self, text: str) -> None:
         """Print a line of text above the bar."""

@@ -81,15 +81,20 @@ class Curves:
             say(f"no more curves in {self._folder}: {error}")
 
 
-def bar_figures(state: TrainingState) -> dict[str, str]:
-    """Return the figures beside the bar, the most important first: the last are left out where there is no room."""
+def bar_figures(state: TrainingState, validation_error: float | None = None) -> dict[str, str]:
+    """Return the figures beside the bar, the most important first: the last are left out where there is no room.
+
+    At the end of an epoch the validation error, in percent, is one of them.
+    """
     progress = state.progress
     seen, seconds = max(1, progress.seen), max(progress.seconds, 1e-9)
+    validation = {} if validation_error is None else {"validation": f"{percent(validation_error)}%"}
     best = {} if progress.plateau.best is None else {"best": f"{percent(progress.plateau.best)}%"}
     return {
         "epoch": f"{state.epoch}/{state.job.recipe.epochs}",
         "loss": decimal(progress.loss_sum / seen, 3),
         "error": f"{percent(100 * progress.wrong / seen)}%",
+        **validation,
         "images/s": number(round(seen / seconds)),
         "waiting": f"{percent(100 * progress.waited / seconds, 0)}%",
         **best,

@@ -18,7 +18,6 @@ from verydeep.machine.lock import WrittenElsewhereError, locked
 from verydeep.machine.processes import joined, restarted, under_torchrun
 from verydeep.machine.runtime import Execution, Runtime, StopRequest, stop_request, torch_device
 from verydeep.networks.architecture import CONFIGURATIONS, configuration
-from verydeep.presentation.numbers import percent
 from verydeep.presentation.terminal import Reporter, reporting
 from verydeep.training.checkpoint import Progress
 from verydeep.training.curves import Curves, about_missing_images, bar_figures, epoch_metrics
@@ -227,7 +226,7 @@ def _end_epoch(state: TrainingState, stop: StopRequest, report: Reporter, plot: 
     if isinstance(errors, Decision):
         return errors
     error, class_balanced = errors
-    report.advance(0, tell=True, figures={**bar_figures(state), "validation": f"{percent(error)}%"})
+    report.advance(0, tell=True, figures=bar_figures(state, error))
     if missing := about_missing_images(state):
         report.say(missing)
     plot.epoch(epoch_metrics(state, error, class_balanced))
