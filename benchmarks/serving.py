@@ -12,7 +12,8 @@ medians over the rounds.
   are counted from the intended moment, so a server that is late pays for all who wait. `refused` counts 503.
 - cpu: milliseconds of the processor for each image, in all of a server's processes, or in `predict`; other work on the
   machine disturbs them less than times.
-- memory: peak of resident memory in MiB, of all of a server's processes together.
+- memory: the most MiB that all of a server's processes had together, looked at every half second; a page that several
+  of them share counts once (PSS).
 
 Times are in milliseconds. LitServe is skipped if it cannot be imported by the Python that --litserve-python names.
 
@@ -46,6 +47,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from server_processes import memory_watched, processes_below, processor_seconds
 from starlette.requests import Request
 
 from verydeep.exported_networks.exported import write_exported
@@ -214,7 +216,7 @@ def started(command: Sequence[str], port: int, ready: str) -> Iterator["subproce
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         end = time.monotonic() + 120
-        question = f"GET {ready} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        question = f"GET {ready} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         while asyncio.run(asked_once(port, question)) != 200:
             if process.poll() is not None or time.monotonic() > end:
                 raise SystemExit(f"not ready: {' '.join(command)}")
@@ -229,44 +231,13 @@ def started(command: Sequence[str], port: int, ready: str) -> Iterator["subproce
         process.wait()
 
 
-def processes_below(pid: int) -> list[int]:
-    """Return a process and all that it has started, by /proc."""
-    found = [pid]
-    for parent in found:
-        try:
-            tasks = list(Path(f"/proc/{parent}/task").iterdir())
-        except OSError:
-            continue
-        for task in tasks:
-            found += [int(child) for child in (task / "children").read_text().split()]
-    return found
-
-
-def peak_memory(pid: int) -> float:
-    """Return the peaks of a server's processes together, in MiB; pages that they share are counted for each."""
-    total = 0
-    for each in processes_below(pid):
-        peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{each}/status").read_text())
-        total += int(peak[1]) if peak else 0
-    return total / 1024
-
-
-def processor_seconds(pid: int) -> float:
-    """Return what a server's processes have computed so far."""
-    ticks = 0
-    for each in processes_below(pid):
-        numbers = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(numbers[11]) + int(numbers[12])  # in user mode, in the kernel
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
 # the client
 
 
 def post(path: str, content_type: str, body: bytes) -> bytes:
     """Return a whole HTTP request."""
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 class Connection:
@@ -436,9 +407,9 @@ def compare(file: Path, images: Sequence[bytes], args: argparse.Namespace, pytho
         rate: float | None = None
         for _ in ("closed", "open"):
             for name in order:
-                with starts[name]() as server:
+                with starts[name]() as server, memory_watched(server.pid) as seen:
                     found[name] |= measure(server, images, args.seconds, rate)
-                    memory[name] = max(memory[name], peak_memory(server.pid))
+                memory[name] = max(memory[name], *seen)
             rate = min(each[f"closed {CAPACITY_CLIENTS}"]["images_per_second"] for each in found.values())
         for name, each in found.items():
             rounds[name].append(each)

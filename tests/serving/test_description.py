@@ -1,10 +1,15 @@
 """The description in OpenAPI, and figures for Prometheus."""
 
+import re
+from pathlib import Path
+
 import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from prometheus_client.parser import text_string_to_metric_families
 from served import encoded, files, service_of, serving
+
+from verydeep.serving.options import Limits
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +67,14 @@ def test_figures_are_prometheus_text(client):
     assert values["verydeep_images_total", "refused"] >= 1
     assert values["verydeep_queue_images",] == values["verydeep_bodies_bytes",] == 0
     assert values["process_resident_memory_bytes",] > 0
+
+
+def test_the_readme_lists_every_limit_with_its_default():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    rows = re.findall(r"(?m)^\| `--([a-z-]+)` \| ([\d,.]+|measured)( MiB| s)? \| \S", readme)
+    said = {name: None if number == "measured" else float(number.replace(",", "")) for name, number, _ in rows}
+    limits = {name.replace("_", "-"): value for name, value in vars(Limits()).items()}
+    assert {name: said.get(name, "missing") for name in limits} == limits
+    units = {name: unit.strip() for name, _, unit in rows if name in limits}
+    assert {name for name, unit in units.items() if unit == "MiB"} == {"max-body", "max-bodies"}
+    assert {name for name, unit in units.items() if unit == "s"} == {"body-seconds", "queue-seconds", "deadline"}

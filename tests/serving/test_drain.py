@@ -120,12 +120,15 @@ def listens(address):
 
 
 def test_ctrl_c_ends_it_at_once(run, monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
 
     def act(address):
         ready(address)
         os.kill(os.getpid(), signal.SIGINT)
 
     assert while_serving((run, "--port", "0"), [], act, monkeypatch) == 130
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"  # for PyTorch, if it is loaded by the verb
 
 
 @pytest.mark.parametrize(

@@ -39,11 +39,13 @@ def test_a_batch_that_fails_is_computed_one_by_one():
         assert client.post("/v1/predict", content=encoded(size=(32, 32))).status_code == 200
 
 
-@pytest.mark.parametrize(("gate", "batches"), [(Gate(seconds=0.02), True), (Gate(for_each=0.02), False)])
-def test_batches_are_made_where_they_gain(gate, batches):
+@pytest.mark.parametrize(
+    ("gate", "at_once"), [(Gate(seconds=0.02), 64), (Gate(seconds=0.02, for_each=0.0164), 4), (Gate(for_each=0.02), 1)]
+)
+def test_batches_are_made_where_they_gain(gate, at_once):
     with served_gate(gate) as (service, client, _):
-        assert (service.queue.at_once > 1) == batches
-        assert client.get("/v1/model").json()["images_at_once"] == service.queue.at_once
+        assert service.queue.at_once == at_once
+        assert client.get("/v1/model").json()["images_at_once"] == at_once
 
 
 def test_a_full_queue_refuses_while_the_process_is_alive():
@@ -62,7 +64,7 @@ def test_a_full_queue_refuses_while_the_process_is_alive():
 
 def test_more_work_than_seconds_is_refused():
     gate = Gate(for_each=0.02)
-    with served_gate(gate, queue_seconds=0.1, max_batch=1) as (service, client, post):
+    with served_gate(gate, queue_seconds=0.25, max_batch=1) as (service, client, post):
         waiting = [busy_with_one(gate, service, post), post(*[encoded(size=(32, 32))] * 16)]
         wait_until(lambda: len(service.queue._waiting) == 16)
         refused = client.post("/v1/predict", content=encoded())

@@ -1,6 +1,7 @@
 """The verb `serve`."""
 
 import ipaddress
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +21,13 @@ from verydeep.serving.options import Access, Limits, Listening
 _LIBRARIES = ("starlette", "uvicorn", "prometheus_client", "python_multipart")
 
 _LOCALHOST = "localhost"
+
+_WAIT_POLICY = "passive"
+"""Of threads that compute. By default they wait in a loop, which takes the cores from those that decode and answer.
+
+With two threads on two cores that other work keeps busy, A at crop 64 and half width takes 0.3 to 0.9 s for an image of
+73 x 97 pixels, and 0.09 s with this.
+"""
 
 ListeningOptions = Annotated[Listening, Parameter(name="*", group="Listening")]
 LimitOptions = Annotated[Limits, Parameter(name="*", group="Limits")]
@@ -51,6 +59,7 @@ def serve(
         grid: As for predict.
         device: Device of the network; auto takes CUDA, else MPS, else the CPU.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", _WAIT_POLICY)  # read when PyTorch is loaded
     for one in _LIBRARIES:
         library(one, needed_by="verydeep serve")
     from verydeep.machine.runtime import Runtime

@@ -247,6 +247,8 @@ def _compute_by_onnxruntime(file: Path) -> Compute:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # fatal: errors are raised
+    # Threads that wait in a loop take the cores from those that decode the next images, or answer requests.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with errors_of_runtime(file):
         session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 

@@ -67,8 +67,8 @@ class Limits:
     """Threads that decode and rescale."""
 
     max_batch: int | None = None
-    """Images of the same size that are computed at once. By default as many as there is memory for, if a measurement at
-    the start shows that it is faster; else 1, with the numbers of predict to the last bit."""
+    """Images of the same size that are computed at once. By default what a measurement at the start finds faster: 1,
+    with the numbers of predict to the last bit, or 4, or as many as there is memory for."""
 
     def __post_init__(self) -> None:
         """Refuse impossible choices with a ValueError."""

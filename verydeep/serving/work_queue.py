@@ -31,6 +31,13 @@ _LARGE = 0.25
 _WORTHWHILE = 0.9
 """A batch has to take at most this share of the time of its images one by one."""
 
+_MUCH = 0.75
+"""Under this share all that waits may be a batch; else images wait longer for others of a large batch than it saves.
+
+In a simulated queue at 0.8 of capacity with a share of 0.9, the slowest of 100 images takes 11.1 times a computation of
+one if all are computed one by one, 10.2 in batches of all that waits, 9.1 in batches of up to four.
+"""
+
 _NEWEST = 0.2
 """Weight of the newest measurement in running averages."""
 
@@ -215,14 +222,17 @@ class WorkQueue:
             single = min(single, self._seconds_for(image, 1))
         self._seconds_per_pixel = single / self._usual_work
         if self._model.batches:
-            self.at_once = self._limits.max_batch or (self._limits.queue if self._batches_gain(image, single) else 1)
+            self.at_once = self._limits.max_batch or self._most_at_once(image, single)
 
-    def _batches_gain(self, image: PreparedImage, single: float) -> bool:
+    def _most_at_once(self, image: PreparedImage, single: float) -> int:
         count = min(_MEASURED_BATCH, self._model.batch_pixels // image.area, self._limits.queue)
-        if count < 2 or single > _LARGE or self._limits.max_batch is not None:
-            return False
+        if count < 2 or single > _LARGE:
+            return 1
         together = min(self._seconds_for(image, count) for _ in range(_ROUNDS))
-        return together < _WORTHWHILE * count * min(single, self._seconds_for(image, 1))
+        share = together / (count * min(single, self._seconds_for(image, 1)))
+        if share > _WORTHWHILE:
+            return 1
+        return self._limits.queue if share < _MUCH else count
 
     def _seconds_for(self, image: PreparedImage, count: int) -> float:
         began = time.monotonic()
