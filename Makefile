@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+SOAK_MINUTES := 60
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test battery check docs format map clean
+.PHONY: help install demo test battery soak check docs format map clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -30,6 +31,9 @@ test: install ## Run the tests, on up to 4 cores at once
 battery: install ## Run the reliability checks, the demo and what else is long at full length and print their figures
 	$(BIN)/python -m pytest --battery tests/reliability tests/serving tests/test_demo.py tests/export/test_export.py \
 		tests/training/test_parallel.py tests/training/test_initialisations_on_digits.py tests/test_doctor.py
+
+soak: install ## Let a service work at 0.8 of its capacity, for an hour or SOAK_MINUTES
+	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest --battery tests/reliability/test_serving.py -k soak
 
 check: install docs ## Format, lint, types, layers, and the site without a warning
 	$(BIN)/ruff format --check .

@@ -19,6 +19,8 @@ from verydeep.images.sources.splits import Splits
 from verydeep.runs import model_hub
 from verydeep.runs.model import load_model, weights_fingerprint
 from verydeep.runs.record import read_record
+from verydeep.serving.options import Limits
+from verydeep.serving.served_model import Wanted, prepared, served_model
 
 OWNER = "someone"
 
@@ -141,7 +143,11 @@ def test_a_pushed_model_is_used_like_a_run(hub, net, tmp_path):
     assert evaluate(name, data=noise, cache=False).per_run[0].name == name
     picture = tmp_path / "picture.png"
     picture.write_bytes(pictures(1)[0].data)
-    assert len(next(iter(predict(name, [picture]))).classes) == 2
+    (predicted,) = predict(name, [picture])
+    assert len(predicted.classes) == 2
+    served = served_model(Path(name))
+    (found,) = served.predict([prepared(picture.read_bytes(), served.sides, Limits())], [Wanted("image 0", 5)])
+    assert found | {"image": predicted.image} == predicted.to_dict()
     out = train(noise, out=tmp_path / "run", recipe=Recipe(crop=32, width=0.05, epochs=1, batch=4, finetune=name))
     assert read_record(out).fingerprints["finetune"] == weights_fingerprint(tmp_path / "model")
     assert import_weights(name, tmp_path / "imported").layout == "verydeep"

@@ -43,10 +43,12 @@ def picture(seed, size, kind):
 
 @pytest.fixture(scope="module")
 def models(run, model, classifier, tmp_path_factory):
-    file = tmp_path_factory.mktemp("exported") / "net.onnx"
-    write_exported(model, file, to="onnx")
-    places = {"run": run, "onnx": file, "classifier": classifier}
-    loaded = {"run": partial(predict, model), "onnx": partial(predict, load_exported(file))}
+    folder = tmp_path_factory.mktemp("exported")
+    places = {"run": run, "classifier": classifier, "onnx": folder / "net.onnx", "torch": folder / "net.pt2"}
+    loaded = {"run": partial(predict, model)}
+    for kind in ("onnx", "torch"):
+        write_exported(model, places[kind], to=kind)
+        loaded[kind] = partial(predict, load_exported(places[kind]))
     loaded["classifier"] = partial(classify, load_classifier(classifier))
     return {kind: (places[kind], loaded[kind]) for kind in places}
 
@@ -58,7 +60,9 @@ def answers(client, images):
     return [answer.json() for answer in found]
 
 
-@pytest.mark.parametrize(("kind", "at_once"), [("run", 1), ("run", 8), ("onnx", 1), ("onnx", 8), ("classifier", None)])
+@pytest.mark.parametrize(
+    ("kind", "at_once"), [("run", 1), ("run", 8), ("onnx", 1), ("onnx", 8), ("torch", 1), ("classifier", None)]
+)
 def test_names_and_numbers_are_those_of_predict(models, images, kind, at_once):
     place, by_hand = models[kind]
     numbers = "scores" if kind == "classifier" else "probabilities"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import math
 import signal
 import socket
@@ -101,6 +102,7 @@ def serve(service: Service, socket: socket.socket, grace: float, say: Callable[[
         ValueError: the model cannot be computed.
         KeyboardInterrupt: it was Ctrl-C.
     """
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # bad requests would fill the log
     host, port = socket.getsockname()[:2]
     say(f"{service.name} at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
     if asyncio.run(_until_signal(service, socket, grace, say)) == signal.SIGINT:
