@@ -30,16 +30,17 @@ test: install ## Run the tests, on up to 4 cores at once
 
 battery: install ## Run the reliability checks, the demo and what else is long at full length and print their figures
 	$(BIN)/python -m pytest --battery tests/reliability tests/serving tests/test_demo.py tests/export/test_export.py \
-		tests/training/test_parallel.py tests/training/test_initialisations_on_digits.py tests/test_doctor.py
+		tests/training/test_parallel.py tests/training/test_initialisations_on_digits.py tests/test_doctor.py tests/docs
 
 soak: install ## Let a service work at 0.8 of its capacity, for an hour or SOAK_MINUTES
 	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest --battery tests/reliability/test_serving.py -k soak
 
-check: install docs ## Format, lint, types, layers, and the site without a warning
+check: install docs ## Format, lint, types, layers, the site without a warning, Japanese pages looked at
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/translations.py
 
 docs: install ## Build the site into build/docs (open build/docs/index.html)
 	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/docs

@@ -1,16 +1,19 @@
 """How the pages of this folder become a site: `make docs`."""
 
 import sys
+from functools import partial
+from gettext import translation
 from pathlib import Path
 from typing import Any
 
+import pydata_sphinx_theme
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from from_the_program import http_tables, verbs  # noqa: E402
+from from_the_program import http_tables, other_names, verbs  # noqa: E402
 
 from verydeep.version import __version__  # noqa: E402
 
@@ -44,6 +47,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
@@ -53,6 +57,15 @@ html_theme_options = {
     "show_prev_next": True,
     "navigation_with_keys": False,
     "show_toc_level": 2,
+    "header_links_before_dropdown": 7,
+}
+
+
+_WORDS = {
+    language: translation(
+        "sphinx", Path(pydata_sphinx_theme.__file__).parent / "locale", languages=[language], fallback=True
+    )
+    for language in ("en", "ja")
 }
 
 
@@ -63,12 +76,13 @@ def setup(app: Sphinx) -> None:
 
 
 def _with_parts_from_the_program(_app: Sphinx, page: str, source: list[str]) -> None:
-    for name, written in (("verbs", verbs), ("paths", http_tables)):
+    for name, written in (("verbs", verbs), ("paths", http_tables), ("others", partial(other_names, source[0]))):
         place = f"<!-- {name}: from docs/from_the_program.py -->"
         if page.startswith("reference/") and place in source[0]:
             source[0] = source[0].replace(place, written())
 
 
-def _in_its_language(_app: Sphinx, page: str, _template: str, context: dict[str, Any], _tree: object) -> None:
-    if page.startswith("ja/"):
-        context["language"] = "ja"
+def _in_its_language(app: Sphinx, page: str, _template: str, context: dict[str, Any], _tree: object) -> None:
+    used = "ja" if page.startswith("ja/") else "en"
+    context["language"] = used
+    app.builder.templates.environment.install_gettext_translations(_WORDS[used])  # of the theme, such as 'On this page'

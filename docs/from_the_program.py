@@ -1,9 +1,10 @@
 """Parts of pages that the program itself tells, as Markdown: its verbs, and the paths of its service."""
 
+import re
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from verydeep import save, vgg
+from verydeep import __all__, save, vgg
 from verydeep.cli import app
 from verydeep.serving.openapi import openapi
 from verydeep.serving.options import Access, Limits
@@ -15,6 +16,14 @@ def verbs() -> str:
     """Return a section for every verb, with its options."""
     _, begin, rest = app.generate_docs().partition("## verydeep ")  # a title, usage and a list of verbs come before
     return begin + rest
+
+
+def other_names(page: str) -> str:
+    """Return a section of the public names that a page has not, nothing if it has all."""
+    listed = set(re.findall(r"^\.\. auto\w+:: (?:[\w.]+\.)?(\w+)$", page, re.MULTILINE))
+    names = sorted(set(__all__) - listed - {"__version__"})
+    kinds = [f".. auto{'class' if name[0].isupper() else 'function'}:: {name}\n" for name in names]
+    return "\n".join(["## More\n", "```{eval-rst}", ".. currentmodule:: verydeep\n", *kinds, "```"]) if names else ""
 
 
 def http_tables() -> str:

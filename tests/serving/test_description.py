@@ -69,9 +69,9 @@ def test_figures_are_prometheus_text(client):
     assert values["process_resident_memory_bytes",] > 0
 
 
-def test_the_readme_lists_every_limit_with_its_default():
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    rows = re.findall(r"(?m)^\| `--([a-z-]+)` \| ([\d,.]+|measured)( MiB| s)? \| \S", readme)
+def test_the_page_lists_every_limit_with_its_default():
+    page = (Path(__file__).parents[2] / "docs/how-to/serve.md").read_text()
+    rows = re.findall(r"(?m)^\| `--([a-z-]+)` \| ([\d,.]+|measured)( MiB| s)? \| \S", page)
     said = {name: None if number == "measured" else float(number.replace(",", "")) for name, number, _ in rows}
     limits = {name.replace("_", "-"): value for name, value in vars(Limits()).items()}
     assert {name: said.get(name, "missing") for name in limits} == limits

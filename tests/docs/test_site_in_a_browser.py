@@ -1,0 +1,81 @@
+"""The built site in a real browser, as people with a phone, a dark screen or a screen reader meet it."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import axe_core_python
+import pytest
+from accessibility import BROWSERS
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).parents[2]
+AXE = next(Path(axe_core_python.__file__).parent.rglob("axe.min.js"))
+PAGES = ["index", "first-steps", "tutorials/photographs", "tutorials/depth", "how-to/index", "explanations/paper"]
+PAGES += ["reference/command-line", "reference/python", "reference/http", "RESULTS", "DEVIATIONS", "project/security"]
+PAGES += ["ja/index", "ja/first-steps", "ja/photographs", "ja/depth", "ja/paper", "ja/glossary"]
+
+pytestmark = pytest.mark.battery
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    built = tmp_path_factory.mktemp("site")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-d",
+        built / "doctrees",
+        ROOT / "docs",
+        built,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return built
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is on this machine")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module", params=[(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")], ids=str)
+def tab(browser, request):
+    width, scheme = request.param
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    tab = context.new_page()
+    tab.asked = []
+    tab.on("request", lambda request: tab.asked.append(request.url))
+    yield tab
+    context.close()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_serves_everybody(tab, site, page):
+    tab.goto((site / f"{page}.html").as_uri())
+    tab.add_script_tag(path=AXE)
+    found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found] == []
+    assert tab.evaluate("document.documentElement.lang") == ("ja" if page.startswith("ja/") else "en")
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page itself scrolls sideways"
+    assert {url.partition(":")[0] for url in tab.asked} <= {"file", "data"}, "a file of another host"
+
+
+def test_a_table_that_is_wider_than_a_phone_can_be_scrolled_by_keyboard(tab, site):
+    tab.goto((site / "explanations/paper.html").as_uri())
+    places = tab.locator(".pst-scrollable-table-container")
+    states = places.evaluate_all("all => all.map(one => [one.scrollWidth > one.clientWidth, one.tabIndex])")
+    assert states
+    assert all(index == 0 for wide, index in states if wide)
+    assert places.first.evaluate("one => getComputedStyle(one).backgroundImage").count("linear-gradient") == 4
