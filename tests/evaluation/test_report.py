@@ -152,6 +152,7 @@ def written(folder, found, source, model=None):
     assert file == folder / "evaluation.html"
     assert json.loads((folder / "evaluation.json").read_text()) == json.loads(json.dumps(found.to_dict()))
     assert (folder / "wrong_images.jpg").exists() == bool(found.fused.top1_wrong)
+    assert ("wrong_images.jpg" in file.read_text()) == bool(found.fused.top1_wrong)
     return Page(file)
 
 
