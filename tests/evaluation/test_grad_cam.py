@@ -80,8 +80,7 @@ def test_it_lies_where_the_object_is(place, grid):
     """A red square that fills one cell of conv5 is brightest in its middle, in the picture too."""
     image = np.zeros((150, 173, 3), np.uint8)
     top, left = (
-        offset + (side % 32 // 2 % 16 if grid == "centred" else 0)
-        for offset, side in zip(place, (150, 173), strict=True)
+        offset + (side % 32 // 2 if grid == "centred" else 0) for offset, side in zip(place, (150, 173), strict=True)
     )
     image[top : top + 16, left : left + 16, 0] = 250
     found = grad_cam(passing_on(), image, 0, name="image", grid=grid)

@@ -43,13 +43,11 @@ def grad_cam(
         activations = net.activations(batch, [layer], dense=True, grid=grid)[layer]
     with torch.enable_grad():
         activations.requires_grad_()
-        top, left = (first_pixel(side, grid) // _STRIDE for side in size)
-        pool5 = F.max_pool2d(activations[:, :, top:, left:], 2, ceil_mode=grid == "ceil")
+        pool5 = F.max_pool2d(activations, 2, ceil_mode=grid == "ceil")
         (gradient,) = torch.autograd.grad(net.head(pool5)[0, label].mean(), activations)
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     values = (weights * activations.detach()).sum(dim=1)[0].clamp(min=0)
     values /= values.max().clamp(min=torch.finfo(values.dtype).tiny)
-    first_centre = tuple(first_pixel(side, grid) % _STRIDE + _STRIDE / 2 for side in size)
-    return PlacedMap(
-        values=values.cpu().numpy(), size=size, first_centre=(first_centre[0], first_centre[1]), stride=_STRIDE
-    )
+    # The grid begins within the first 16 pixels: the four poolings before have left out all that lies before it.
+    top, left = (first_pixel(side, grid) + _STRIDE / 2 for side in size)
+    return PlacedMap(values=values.cpu().numpy(), size=size, first_centre=(top, left), stride=_STRIDE)
