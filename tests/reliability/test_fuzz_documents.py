@@ -195,9 +195,9 @@ def tried(files, name, times, read):
     (file, content), lines = files[name], []
     for mutation in mutations(name, content, times):
         file.write_bytes(mutation)
-        started = time.monotonic()
+        started = time.process_time()  # of computing: the machine may be busy
         lines += read(file)
-        assert time.monotonic() - started < MOST_SECONDS
+        assert time.process_time() - started < MOST_SECONDS
     file.write_bytes(content)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < MOST_KILOBYTES
     return lines
@@ -223,7 +223,7 @@ def test_a_mutated_document_ends_in_a_value_or_a_line(files, name, battery, figu
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_ends_with_a_status_and_a_line(files, name, battery, figure, capfd):
-    """In this process; 0, 1 or 2, and no word of Python's."""
+    """In this process; 0 or, since such a file is wrong use, 2, and no word of Python's."""
     times = 4_000 // len(COMMANDS) if battery else 8
     (file, _), statuses = files[name], []
     places = {"file": file, "folder": file.parent, "before": files["plan.json"][0].parents[1]}
@@ -237,7 +237,7 @@ def test_a_command_ends_with_a_status_and_a_line(files, name, battery, figure, c
         return [said.err] if statuses[-1] else []
 
     lines = tried(files, name, times, read)
-    assert set(statuses) <= {0, 1, 2}
+    assert set(statuses) <= {0, 2}
     assert [line for line in lines if PYTHONS.search(line)] == []
     told = ", ".join(f"{statuses.count(status):,} with {status}" for status in sorted(set(statuses)))
     figure(28, f"fuzzed {COMMANDS[name][0]} {name}", f"{times:,} mutations: {told}")

@@ -345,9 +345,11 @@ CASES = [
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries
 @pytest.mark.parametrize(("library", "write"), CASES)
-def test_what_the_library_writes(tmp_path, library, write):
+def test_what_the_library_writes(request, tmp_path, library, write, figure):
     found = pytest.importorskip(library, reason=f"{library} is not installed, so it cannot write its file")
-    assert write(found, tmp_path) < MOST
+    difference = write(found, tmp_path)
+    figure(27, request.node.callspec.id, f"{difference:.0e}")
+    assert difference < MOST
 
 
 def test_every_row_is_written_and_held_by_a_test():

@@ -154,7 +154,7 @@ def read_outcomes(file: Path) -> Outcomes:
             counts = {name.partition("/")[2]: int(arrays[name]) for name in arrays if name.startswith(f"{_IMAGES}/")}
             bits = {name: _unpacked(arrays[name], count) for name, count in counts.items()}
             return {name: wrong.astype(bool) for name, wrong in bits.items()}
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f"{file} cannot be read: {one_line(error)}: repeat verydeep reproduce, which writes it"
         ) from error
