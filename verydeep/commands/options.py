@@ -102,7 +102,8 @@ def _file_or_hyphen(_type: object, value: Path | None) -> None:
     if value.is_dir():
         raise ValueError(f"{value} is a folder: name a file in it")
     if not value.parent.is_dir():
-        raise ValueError(f"there is no folder {value.parent}")
+        is_file = value.parent.exists()
+        raise ValueError(f"{value.parent} is a file, not a folder" if is_file else f"there is no folder {value.parent}")
 
 
 def _file(type_: object, value: Path | None) -> None:
@@ -134,6 +135,7 @@ JsonFile = Annotated[Path | None, Parameter(name="--json", allow_leading_hyphen=
 LinesFile = Annotated[Path | None, Parameter(allow_leading_hyphen=True, validator=_file_or_hyphen)]
 OutputFile = Annotated[Path | None, Parameter(validator=_file)]
 RequiredFile = Annotated[Path, Parameter(validator=_file)]
+RequiredFolder = Annotated[Path, Parameter(validator=_folder)]
 OutputFolder = Annotated[Path | None, Parameter(validator=_folder)]
 
 
@@ -141,7 +143,7 @@ OutputFolder = Annotated[Path | None, Parameter(validator=_folder)]
 class RunFolder:
     """Where a training's run goes, and what its options are read from."""
 
-    out: Path
+    out: RequiredFolder
     """The run folder to make."""
 
     resume: bool = False

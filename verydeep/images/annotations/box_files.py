@@ -119,7 +119,7 @@ def read_annotations(path: str | Path, what: str) -> Iterator[Annotation | Liste
                 f"{what} are a .csv, .tsv, .xml or .json file, or a folder of .xml or .txt files, not {path}"
             )
         if not path.is_file():
-            raise ValueError(f"no file {str(path)!r}")
+            raise ValueError(f"{path} is not a file" if path.exists() else f"no file {str(path)!r}")
     for file in files:
         yield from _READERS[file.suffix.lower()](file)
 
