@@ -235,6 +235,7 @@ def test_dropout_acts_in_training_only():
         ({"name": "vgg16"}, "unknown network 'vgg16': the paper calls it D"),
         ({"name": "D", "crop": 112}, "crop 112 is not a multiple of 32 (five poolings halve it): try 128"),
         ({"name": "D", "crop": 0}, "crop 0 is not a multiple of 32 (five poolings halve it): try 32"),
+        ({"name": "D", "crop": 8224}, "crop 8224 is larger than 8,192 pixels, the most that are computed at once"),
         ({"name": "D", "classes": 1}, "a network needs at least 2 classes to tell apart, not 1"),
         ({"name": "D", "width": 0.0}, "width must be a positive number up to 100, not 0.0"),
         ({"name": "D", "dropout": 1.0}, "dropout must be at least 0 and below 1, not 1.0"),

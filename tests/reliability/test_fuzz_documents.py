@@ -142,7 +142,10 @@ TRANSFER = ("transfer", "{before}/finished_run", "--data", "{pictures}")
 """A test of two images, which ends with: too few of each class."""
 
 COMMANDS = {
-    "options.toml": ("train", "{before}/images", "--dry-run", "--out", "{before}/run", "--config", "{file}"),
+    "options.toml": (
+        *("train", "{before}/images", "--dry-run", "--precision", "fp32"),  # auto would measure both
+        *("--out", "{before}/run", "--config", "{file}"),
+    ),
     "findings/results.json": ("findings", "{folder}"),
     "findings/outcomes.npz": ("findings", "{folder}", "--json", "-"),
     "predictions.csv": ("compare", "{file}", "{before}/predictions_dense.csv"),

@@ -52,6 +52,7 @@ def test_a_scale_is_never_smaller_than_the_crop_and_keeps_its_ratio(scale, crop)
         ({"scale": "512:256"}, "the smaller one first"),
         ({"scale": "200"}, "S goes from 224 to 10,000"),
         ({"batch": 0}, "batch must be 1 or more, not 0"),
+        ({"batch": 10**18}, "batch must be 1,000,000 or less, not"),
         ({"epochs": 0}, "epochs must be 1 or more"),
         ({"patience": 0}, "patience must be 1 or more"),
         ({"drops": -1}, "drops must be 0 or more"),

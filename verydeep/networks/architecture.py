@@ -71,12 +71,18 @@ def configuration(name: str) -> Configuration:
     raise ValueError(f"unknown network {name!r}: {suggestion}")
 
 
+_LARGEST_CROP = 8192
+"""Pixels of a side: activations of one image of A then take 48 GB."""
+
+
 def check_crop(crop: int) -> None:
     """Check that `fc6` can be built for a crop, in pixels.
 
     Raises:
-        ValueError: it is not a positive multiple of 32.
+        ValueError: it is not a positive multiple of 32, or beyond what any machine computes.
     """
+    if crop > _LARGEST_CROP:
+        raise ValueError(f"crop {crop} is larger than {_LARGEST_CROP:,} pixels, the most that are computed at once")
     if crop < DOWNSAMPLING or crop % DOWNSAMPLING:
         nearest = max(DOWNSAMPLING, round(crop / DOWNSAMPLING) * DOWNSAMPLING)
         raise ValueError(f"crop {crop} is not a multiple of {DOWNSAMPLING} (five poolings halve it): try {nearest}")

@@ -14,6 +14,9 @@ from verydeep.runs.files import RECORD
 
 _SEED_LIMIT = 2**63
 
+_MOST_IN_BATCH = 10**6
+"""Images of a step."""
+
 _FACTOR = 10
 """That a learning rate is divided by."""
 
@@ -141,6 +144,8 @@ class Recipe:
             value = getattr(self, field.name)
             if field.type in (int, int | None) and value is not None and not isinstance(value, int):
                 raise ValueError(f"{field.name} is a whole number, not {value}")
+        if self.batch > _MOST_IN_BATCH:
+            raise ValueError(f"batch must be {_MOST_IN_BATCH:,} or less, not {self.batch}")
         if self.views is not None and self.views < 1:
             raise ValueError(f"views must be 1 or more, not {self.views}")
         for name, least in {"batch": 1, "epochs": 1, "drops": 0, "patience": 1, "warm_up": 0, "seed": 0}.items():
