@@ -73,7 +73,7 @@ def test_what_waits_when_the_service_ends_is_refused():
 
     async def ended():
         service.queue.start()
-        while not service.ready:
+        while not service.queue.ready:
             await asyncio.sleep(0.01)
         gate.open.clear()
         answers = service.queue.submit([encoded()] * 3, [Wanted("image", 1)] * 3, Room(service.bodies))

@@ -124,7 +124,7 @@ def test_a_model_that_cannot_be_computed_ends_the_service():
     with serving(service, ready=False):
         wait_until(lambda: service.queue.failure)
         assert isinstance(service.queue.failure, ZeroDivisionError)
-        assert not service.ready
+        assert not service.queue.ready
 
 
 def test_bodies_are_reserved_before_they_are_read():

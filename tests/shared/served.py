@@ -34,7 +34,7 @@ def serving(service, *, ready=True):
         thread.start()
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-                wait_until(lambda: server.started and (service.ready or not ready))
+                wait_until(lambda: server.started and (service.queue.ready or not ready))
                 client.server = server
                 yield client
         finally:

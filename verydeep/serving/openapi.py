@@ -9,13 +9,15 @@ from verydeep.version import __version__
 _ERRORS = {
     "400": "The request cannot be understood.",
     "401": "A key is missing or unknown.",
+    "403": "It was asked by a name that is not the service's, or by a page of another origin.",
     "404": "There is nothing at this path.",
     "405": "The path has other methods; Allow names them.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large, or has too many images.",
     "415": "The body is of a kind that is not taken.",
     "422": "No image in it can be used.",
-    "503": "The queue is full, or the service is starting or ending; Retry-After says when to come again.",
+    "500": "The service has failed; its log says why.",
+    "503": "The queue is full, or the service is starting, ending or broken; Retry-After says when to come again.",
     "504": "The images were not computed before the deadline.",
 }
 
@@ -52,7 +54,7 @@ def _path(operations: Schema, secured: list[Schema]) -> Schema:
             errors = {
                 status: {"description": text, "content": _json("Error")}
                 for status, text in _ERRORS.items()
-                if name == "post" or status in ("401", "404", "405", "503")
+                if name == "post" or status in ("401", "403", "404", "405", "500", "503")
             }
             operation["responses"] |= errors
             if secured and not is_open:

@@ -72,11 +72,6 @@ class Service:
             finally:
                 await self.queue.stop()
 
-    @property
-    def ready(self) -> bool:
-        """Whether requests should come here."""
-        return self.queue.ready and not self.draining
-
     def check_ready(self) -> None:
         """Say why requests should not come here.
 
