@@ -1,8 +1,5 @@
 """The smallest, the longest and the largest images, through everything: a defined result or a named error."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -155,7 +152,7 @@ def test_posteriors_are_those_of_flat_images_or_nothing(source):
     assert np.ptp(squares, axis=0).max() < 0.02
 
 
-def resident(folder, *arguments):
+def resident(python, folder, *arguments):
     """Standard output and error of a command line, and the most memory that it had, MB.
 
     From /proc and not from `getrusage`, whose maximum begins with that of the parent process.
@@ -169,8 +166,7 @@ except SystemExit as left:
     print("exit status", left.code, file=sys.stderr)
 print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1], file=sys.stderr)
 """
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = python(script, *arguments, cwd=folder).ended(120)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     *said, kilobytes = done.stderr.splitlines()
@@ -191,10 +187,9 @@ def run(folder, tmp_path_factory):
     return train(Splits(name="small", sources={"train": small, "val": small}), network="A", out=out, recipe=recipe)
 
 
-def test_a_training_on_them_stays_below_two_gigabytes(folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("VERYDEEP_CACHE", str(tmp_path / "cache"))  # mean and covariance are computed, too
+def test_a_training_on_them_stays_below_two_gigabytes(python, folder, tmp_path):
     options = ["--network", "A", "--crop", "32", "--width", "0.05", "--batch", "8", "--epochs", "1", "--max-bad", "50"]
-    _, said, megabytes = resident(folder, "train", folder, *options, "--out", tmp_path / "run")
+    _, said, megabytes = resident(python, folder, "train", folder, *options, "--out", tmp_path / "run")
     print(f"training: {megabytes:.0f} MB")
     assert not any("exit status" in line for line in said), said
     entries = (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()
@@ -203,8 +198,8 @@ def test_a_training_on_them_stays_below_two_gigabytes(folder, tmp_path, monkeypa
     assert megabytes < MEGABYTES
 
 
-def test_a_prediction_of_them_stays_below_two_gigabytes(folder, run):
-    text, said, megabytes = resident(folder, "predict", run, folder / "train", "--json", "-")
+def test_a_prediction_of_them_stays_below_two_gigabytes(python, folder, run):
+    text, said, megabytes = resident(python, folder, "predict", run, folder / "train", "--json", "-")
     print(f"predicting: {megabytes:.0f} MB")
     assert said == ["verydeep: 3 of 13 images could not be used", "exit status 1"]
     assert text.count('"error": null') == 10
@@ -231,12 +226,14 @@ def test_an_evaluation_counts_those_that_can_be_used(folder, run, protocol):
     assert np.allclose(found.images.posteriors.sum(axis=1), 1)
 
 
-def test_an_evaluation_at_thousands_of_pixels_stays_below_two_gigabytes(folder, run, tmp_path):
+def test_an_evaluation_at_thousands_of_pixels_stays_below_two_gigabytes(python, folder, run, tmp_path):
     """Q = 28,000 for a crop of 224 is 4,000 pixels for one of 32; the image goes through in tiles."""
     one = tmp_path / "one" / "a"
     one.mkdir(parents=True)
     (one / "large.jpg").symlink_to(folder / "train" / "a" / "8000x8000.jpg")
-    _, said, megabytes = resident(folder, "evaluate", run, "--data", one.parent, "--scales", "28000", "--no-cache")
+    _, said, megabytes = resident(
+        python, folder, "evaluate", run, "--data", one.parent, "--scales", "28000", "--no-cache"
+    )
     print(f"evaluating at 4,000 x 4,000: {megabytes:.0f} MB")
     assert not any("exit status" in line for line in said), said
     assert megabytes < MEGABYTES

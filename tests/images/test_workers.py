@@ -6,8 +6,6 @@ import multiprocessing
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -284,19 +282,17 @@ def test_a_refused_training_leaves_no_process(tmp_path):
     assert none_left()
 
 
-def seconds_to_end(*command):
+COMMAND = "import sys; from verydeep.cli import main; main(sys.argv[1:])"
+
+
+def seconds_to_end(child):
     """How long a program runs; it may fail, but not hang."""
     started = time.monotonic()
-    with subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True, start_new_session=True) as it:
-        try:
-            error = it.communicate(timeout=25)[1]
-        except subprocess.TimeoutExpired:
-            os.killpg(it.pid, signal.SIGKILL)
-            pytest.fail("it hangs")
+    error = child.ended(SECONDS).stderr
     return time.monotonic() - started, error
 
 
-def test_a_program_ends_whatever_its_data_set_raises():
+def test_a_program_ends_whatever_its_data_set_raises(python):
     """Workers ignore SIGTERM, by which PyTorch and Python end those that are left."""
     script = """
 import torch
@@ -314,17 +310,17 @@ class Raising(Dataset):
 for item in single_items(Raising().__getitem__, range(40), workers=2):
     pass
 """
-    seconds, error = seconds_to_end("-c", script)
+    seconds, error = seconds_to_end(python(script))
     assert "the shelf is empty" in error
     print(f"{seconds:.1f} s")
     assert seconds < SECONDS
 
 
-def test_a_program_ends_though_its_error_is_kept(tmp_path):
+def test_a_program_ends_though_its_error_is_kept(python, tmp_path):
     """Python keeps an error that nobody catches, its frames and all that is in them until it has ended."""
     options = ["--network", "A", "--crop", "32", "--width", "0.1", "--batch", "16", "--learning-rate", "1e6"]
-    command = ["-m", "verydeep", "train", *options, "--out", str(tmp_path / "run"), "--workers", "2", "--debug"]
-    seconds, error = seconds_to_end(*command)
+    command = ["train", *options, "--out", tmp_path / "run", "--workers", 2, "--debug"]
+    seconds, error = seconds_to_end(python(COMMAND, *command))
     assert error.splitlines()[-1].startswith("verydeep.training.step.DivergedError")
     print(f"{seconds:.1f} s")
     assert seconds < SECONDS
@@ -338,7 +334,7 @@ def test_a_thread_may_ask_for_items_too():
     assert found == list(range(8))
 
 
-def test_what_the_process_does_when_a_child_ends_is_as_before():
+def test_what_the_process_does_when_a_child_ends_is_as_before(python):
     """In a process of its own: PyTorch sets its handler once only."""
     script = """
 import signal
@@ -361,7 +357,7 @@ assert signal.getsignal(signal.SIGCHLD) is mine
 list(some)
 assert signal.getsignal(signal.SIGCHLD) is mine
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = python(script).ended()
     assert done.returncode == 0, done.stderr
 
 
@@ -390,21 +386,21 @@ def alive(pid):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks Linux for the processes")
-def test_a_killed_loader_worker_ends_a_training_that_can_be_resumed(tmp_path):
+def test_a_killed_loader_worker_ends_a_training_that_can_be_resumed(python, tmp_path):
     size = ["--network", "A", "--crop", "32", "--width", "0.05"]
     options = [*size, "--batch", "32", "--epochs", "3", "--learning-rate", "1e-3"]
-    command = [sys.executable, "-m", "verydeep", "train", "digits", *options, "--out", str(tmp_path / "run")]
-    process = subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:
-        if "epoch 1/" in line:
-            break
+    command = [COMMAND, "train", "digits", *options, "--out", tmp_path / "run"]
+    process = python(*command, "--workers", 2)
+    until = time.monotonic() + 60
+    while "epoch 1/" not in process.errors and time.monotonic() < until:
+        time.sleep(0.02)
     workers = children(process.pid)[:2]
     os.kill(workers[0], signal.SIGKILL)
     killed = time.monotonic()
-    rest = process.communicate(timeout=60)[1]
+    status, rest = process.wait(), process.errors
     seconds = time.monotonic() - killed
-    print(f"exit status {process.returncode} {seconds:.1f} s after the kill")
-    assert process.returncode == 1
+    print(f"exit status {status} {seconds:.1f} s after the kill")
+    assert status == 1
     assert seconds < SECONDS
     assert "Traceback" not in rest
     last = rest.splitlines()[-1]
@@ -416,7 +412,7 @@ def test_a_killed_loader_worker_ends_a_training_that_can_be_resumed(tmp_path):
     while any(map(alive, workers)) and time.monotonic() < end:
         time.sleep(0.05)
     assert not any(map(alive, workers))
-    resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=120)
+    resumed = python(*command, "--resume").ended()
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed at step" in resumed.stderr
     recipe = Recipe(crop=32, width=0.05, batch=32, epochs=3, learning_rate=1e-3)

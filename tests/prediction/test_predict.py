@@ -270,14 +270,13 @@ def test_processes_that_start_slowly_are_started_once(model, photos, tmp_path, m
     assert not multiprocessing.active_children()
 
 
-def test_predictions_that_are_never_read_leave_nothing_behind(run, photos):
+def test_predictions_that_are_never_read_leave_nothing_behind(python, run, photos):
     script = """if True:
         import sys, verydeep
         left = verydeep.predict(sys.argv[1], sys.argv[2], runtime=verydeep.Runtime(workers=1))
         print(next(left).image)
     """
-    command = [sys.executable, "-c", script, run, photos]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = python(script, run, photos).ended()
     assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{photos}/ant/0.png\n")
 
 

@@ -28,13 +28,13 @@ def commands(run, photos, bad, folder):
     ]
 
 
-def test_several_processes_find_what_one_finds(run, photos, bad, tmp_path):
+def test_several_processes_find_what_one_finds(python, run, photos, bad, tmp_path):
     two, one = tmp_path / "two", tmp_path / "one"
     two.mkdir()
     one.mkdir()
     # Four images make a chunk: (0 1 2 3) (4 5 6 7) in the first round, (8 9 10) in the second.
     its_commands = [*commands(run, photos, bad, two), ["predict", run, "-"]]
-    statuses, said = several_commands.together(2, its_commands, tmp_path, images_at_once=4)
+    statuses, said = several_commands.together(python, 2, its_commands, tmp_path, images_at_once=4)
     assert statuses == [(1, 0), (0, 0), (0, 0), (0, 0), (2, 2)]
     assert "1 of 12 images could not be used" in said
     assert "several processes cannot share standard input" in said

@@ -5,8 +5,6 @@ import pytest
 import several_evaluations
 import several_processes
 
-SCRIPT = several_evaluations.__file__
-
 SIZES = [*range(12, 17), 97]
 PIXELS = [40 * 40 * batch for batch in range(1, 7)]
 """Pixels of batches of about 1 to 6 images."""
@@ -43,9 +41,10 @@ def failing_jobs(folder, runs):
     return [{**job, "out": str(folder / f"failing {number}")} for number, job in enumerate(special)]
 
 
-def together(processes, jobs, folder):
+def together(python, processes, jobs, folder):
     """Run jobs on several processes; return what each process met in each job."""
-    status, said, _ = several_processes.forked(processes, jobs, folder, script=SCRIPT, seconds=200)
+    where = {"module": several_evaluations.__name__, "work": "run_all"}
+    status, said, _ = several_processes.forked(python, processes, jobs, folder, seconds=200, **where)
     assert status == 0, said
     return [several_processes.runs_of(job, processes) for job in jobs]
 
@@ -62,12 +61,12 @@ def alone(tmp_path_factory, runs):
 
 
 @pytest.fixture(scope="module")
-def met_by(tmp_path_factory, runs):
+def met_by(python, tmp_path_factory, runs):
     """Return {processes: what they met}; two run the failing jobs as well, four run every other job."""
     two, four = (tmp_path_factory.mktemp(name) for name in ("two", "four"))
     return {
-        2: together(2, [*jobs(two, runs), *failing_jobs(two, runs)], two),
-        4: together(4, jobs(four, runs)[::2], four),
+        2: together(python, 2, [*jobs(two, runs), *failing_jobs(two, runs)], two),
+        4: together(python, 4, jobs(four, runs)[::2], four),
     }
 
 

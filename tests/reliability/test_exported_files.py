@@ -3,29 +3,28 @@
 import contextlib
 import io
 import random
+from pathlib import Path
 
 import pytest
 import torch
 from damage import damaged
 
-from verydeep import vgg
 from verydeep.exported_networks.exported import load_exported, write_exported
-from verydeep.runs.model import Model
+from verydeep.runs.model import load_model
 
-KINDS = {"onnx": "net.onnx", "openvino": "net.xml", "torch": "net.pt2"}
-BESIDE = "net.bin"
+KINDS = {"onnx": "network.onnx", "openvino": "network.xml", "torch": "network.pt2"}
+BESIDE = "network.bin"
+STORED = Path(__file__).parents[1] / "before/written_at_0046bf4"
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A file of each kind, and its scores of one image."""
-    folder = tmp_path_factory.mktemp("whole")
-    torch.manual_seed(0)
-    model = Model(
-        net=vgg("A", classes=3, crop=32, width=1 / 16).eval(), classes=("a", "b", "c"), scale="256", flip=True
-    )
-    for to, name in KINDS.items():
-        write_exported(model, folder / name, to=to)
+def whole(tmp_path_factory, battery):
+    """A file of each kind, and its model; in the suite those that are stored, since a program takes ten seconds."""
+    model, folder = load_model(STORED / "finished_run"), STORED / "exported"
+    if battery:
+        folder = tmp_path_factory.mktemp("whole")
+        for to, name in KINDS.items():
+            write_exported(model, folder / name, to=to)
     assert {file.name for file in folder.iterdir()} == {*KINDS.values(), BESIDE}
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}, model
 

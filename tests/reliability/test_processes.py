@@ -76,7 +76,7 @@ def copied(run, place):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, battery):
+def folder(python, tmp_path_factory, battery):
     """Run many trainings on two processes, then four, each in one start."""
     folder = tmp_path_factory.mktemp("processes")
     for processes in COUNTS:
@@ -94,9 +94,9 @@ def folder(tmp_path_factory, battery):
             for name, then in resumed(battery):
                 run = copied(folder / "2" / "stopped" / name, at / "resumed" / f"{name}, then {then}")
                 jobs.append({**STOPPED[then], "out": run, "resume": True})
-        status, said, mark = several.forked(processes, jobs, folder, seconds=600 if battery else 100)
+        status, said, living = several.forked(python, processes, jobs, folder, seconds=600 if battery else 100)
         assert status == 0, said
-        assert several.alive(mark) == []
+        assert living() == []
     return folder
 
 
@@ -325,7 +325,7 @@ LOSSES_IN_SHORT = (
 
 
 @pytest.fixture(scope="module")
-def lost(tmp_path_factory, battery):
+def lost(python, tmp_path_factory, battery):
     """Lose a process of trainings without torchrun; return how the others ended, and which processes still live."""
     folder = tmp_path_factory.mktemp("lost")
     cases = []
@@ -336,11 +336,11 @@ def lost(tmp_path_factory, battery):
         cases.append({"job": job, "processes": processes})
     stopping = {**LONG, "out": str(folder / "terminated"), "fault": {**SIGNALLED, "rank": 0}}
     cases.append({"job": stopping, "processes": 2})
-    ended, mark = several.by_hand(cases, folder)
+    ended, living = several.by_hand(python, cases, folder)
     until = time.monotonic() + 15  # loader workers check every few seconds that their process lives
-    while several.alive(mark) and time.monotonic() < until:
+    while living() and time.monotonic() < until:
         time.sleep(0.2)
-    return folder, dict(zip([*losses, "terminated"], ended, strict=True)), several.alive(mark)
+    return folder, dict(zip([*losses, "terminated"], ended, strict=True)), living()
 
 
 @pytest.mark.parametrize(
@@ -381,32 +381,40 @@ def test_a_signal_to_one_that_was_started_by_hand_ends_all_with_its_status(lost)
     assert saved.progress.step == len(interleaved([m["asked"] for m in met], 13, BATCH)) - 1
 
 
-def test_torchrun_restarts_a_training_that_lost_a_process_where_it_was(tmp_path, one, figure, battery):
-    """By torchrun in `make battery`, in the suite by the agent that it starts."""
+@pytest.fixture
+def torchrun(python, battery):
+    """Run jobs by torchrun in `make battery`, in the suite by the agent that it starts, without its imports."""
+
+    def run(job, folder, *, restarts=0):
+        if battery:
+            return several.torchrun(2, [job], folder, "--max-restarts", str(restarts))
+        return several.forked(python, 2, [job], folder, restarts=restarts)
+
+    return run
+
+
+def test_torchrun_restarts_a_training_that_lost_a_process_where_it_was(torchrun, tmp_path, one, figure):
     fault = {"where": "forward", "rank": 1, "at": 5, "what": "SIGKILL"}  # in the second of two epochs of three steps
     job = {"out": str(tmp_path / "run"), "fault": fault, "lost_after": LOST_AFTER, "last": True}
-    if battery:
-        status, said, mark = several.torchrun(2, [job], tmp_path, "--max-restarts", "2")
-    else:
-        status, said, mark = several.forked(2, [job], tmp_path, "2")
+    status, said, living = torchrun(job, tmp_path, restarts=2)
     assert status == 0, said
     pid = json.loads(Path(f"{job['out']}.fault.json").read_text())["pid"]
     assert f"process 1 (pid {pid} on " in said
     assert "resumed at step 3" in said
-    assert several.alive(mark) == []
+    assert living() == []
     whole, _ = several.difference(job["out"], one({})[0])
     figure(10, "killed once, --max-restarts 2", f"named, restarted at its checkpoint; {whole:.1e} of all weights")
     assert whole <= EXACT
     assert learning(job["out"]) == learning(one({})[0])
 
 
-def test_sigterm_to_torchrun_stops_all_at_the_same_step_and_is_resumed(tmp_path, one, figure):
+def test_sigterm_to_torchrun_stops_all_at_the_same_step_and_is_resumed(torchrun, tmp_path, one, figure):
     fault = {"where": "reading", "rank": 1, "at": 12, "what": "SIGTERM", "whom": "launcher"}
     recipe = {"epochs": 8, "learning_rate": 1e-3}
     job = {"out": str(tmp_path / "run"), "fault": fault, "recipe": recipe, "slow": 0.1, "last": True}
-    status, said, mark = several.torchrun(2, [job], tmp_path)
+    status, said, living = torchrun(job, tmp_path)
     assert status != 0
-    assert several.alive(mark) == []
+    assert living() == []
     met = met_by_all(job["out"], 2)
     assert [m["error"] for m in met] == ["Stopped", "Stopped"], said
     assert [m["status"] for m in met] == [143, 143]

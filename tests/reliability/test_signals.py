@@ -194,12 +194,12 @@ def test_a_lost_terminal_saves_a_training_too(python, tiny, longest, no_cache, t
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("when", ["testing 1", "testing 9"])
-def test_an_export_leaves_nothing(python, tmp_path, source, whole, number, when):
+@pytest.mark.parametrize(("to", "name", "when"), [("torch", "net.pt2", "testing 1"), ("onnx", "net.onnx", "testing 2")])
+def test_an_export_leaves_nothing(python, tmp_path, source, whole, number, to, name, when):
     """While its graph is traced, and while it is compared."""
-    log, file = tmp_path / "log", tmp_path / "net.pt2"
+    log, file = tmp_path / "log", tmp_path / name
     script = SIGNALLED.replace("killpg(0, signal.SIGTERM)", f"kill(os.getpid(), signal.{number.name})")
-    child = python(script, when, log, "export", whole, "--to", "torch", "--data", source, "--out", file)
+    child = python(script, when, log, "export", whole, "--to", to, "--data", source, "--out", file)
     ended(child, log, number)
     assert child.errors.splitlines() in ([], ["verydeep: stopped"])
     assert list(tmp_path.iterdir()) == [log]

@@ -48,7 +48,7 @@ def saved(net, folder, classes=CLASSES):
 
 def exported(folder, data):
     """Return a run, its network and one file of each kind, with the figures of its export."""
-    run = saved(network(), folder / "run")
+    run = saved(network("A", batch_norm=True), folder / "run")
     found = {to: export(run, folder / name, to=to, data=data) for to, name in FILES.items()}
     return run, load(run), folder, found
 

@@ -24,6 +24,12 @@ class Child:
         """Return the exit status, or None if it still runs."""
         return self._ask({"wait": self.pid, "seconds": seconds})
 
+    def ended(self, seconds=60):
+        """Return its exit status, output and errors, as `subprocess.run` does."""
+        status = self.wait(seconds)
+        assert status is not None, f"still running after {seconds} s: {self.output}{self.errors}"
+        return subprocess.CompletedProcess((), status, self.output, self.errors)
+
     @property
     def output(self):
         return self._output.read_text(encoding="utf-8")
@@ -63,13 +69,13 @@ def python(tmp_path_factory):
         server.stdin.flush()
         return json.loads(server.stdout.readline())
 
-    def start(script, *arguments):
+    def start(script, *arguments, cwd="."):
         number = next(numbers)
         output, errors = texts / f"{number}.out", texts / f"{number}.err"
         for file in (output, errors):
             file.touch()
         order = {"script": script, "arguments": [str(argument) for argument in arguments]}
-        pid = ask({**order, "output": str(output), "errors": str(errors)})
+        pid = ask({**order, "output": str(output), "errors": str(errors), "folder": os.path.abspath(cwd)})
         children.append(Child(ask, pid, output, errors))
         return children[-1]
 

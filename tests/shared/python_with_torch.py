@@ -1,7 +1,8 @@
 """Run scripts as `python -c` does, each in a process and session of its own, with torch imported once for all.
 
-Orders are lines of JSON on standard input: {"script", "arguments", "output", "errors"} starts one and is answered with
-its process number; {"wait", "seconds"} is answered with the exit status of that number, or null while it runs.
+Orders are lines of JSON on standard input: {"script", "arguments", "output", "errors", "folder"} starts one and is
+answered with its process number; {"wait", "seconds"} is answered with the exit status of that number, or null while it
+runs.
 """
 
 import atexit
@@ -55,6 +56,7 @@ def turn_to(order):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
         os.dup2(descriptor, number)
         os.close(descriptor)
+    os.chdir(order["folder"])
     sys.argv = ["-c", *order["arguments"]]
 
 

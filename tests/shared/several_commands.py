@@ -1,14 +1,12 @@
-"""Command lines in this process, and on several: `several_processes.forked` starts this file with a list of them."""
+"""Command lines in this process, and on several: `several_processes.forked` calls this file with a list of them."""
 
 import json
 import os
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
 import several_processes
-import torch
 
 import verydeep.descriptors.extraction
 from verydeep.cli import main
@@ -21,11 +19,11 @@ def images_at_once(number):
         yield
 
 
-def together(processes, commands, folder, *, images_at_once):
+def together(python, processes, commands, folder, *, images_at_once):
     """Run command lines one after the other; return the exit statuses of each, by rank, and what was printed."""
     folder = Path(folder)
     jobs = {"commands": [list(map(str, each)) for each in commands], "at_once": images_at_once, "out": str(folder)}
-    status, said, _ = several_processes.forked(processes, jobs, folder, script=__file__)
+    status, said, _ = several_processes.forked(python, processes, jobs, folder, module=__name__, work="run_all")
     assert status == 0, said
     by_rank = [json.loads((folder / f"statuses.{rank}.json").read_text()) for rank in range(processes)]
     return list(zip(*by_rank, strict=True)), said
@@ -53,8 +51,3 @@ def run_all(jobs):
     with images_at_once(jobs["at_once"]):
         statuses = [status_of(*command) for command in jobs["commands"]]
     (Path(jobs["out"]) / f"statuses.{os.environ['RANK']}.json").write_text(json.dumps(statuses))
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    several_processes.fork(run_all, int(sys.argv[2]), json.loads(Path(sys.argv[3]).read_text()))

@@ -1,4 +1,4 @@
-"""Evaluations on several processes: `several_processes.forked` starts this file with a list of jobs.
+"""Evaluations on several processes: `several_processes.forked` calls this file with a list of jobs.
 
 A job is a dict that JSON can hold: the runs, how many images there are, which of them are broken, what goes wrong.
 Every process writes its results to OUT.RANK.json, where OUT is the job's name.
@@ -7,12 +7,10 @@ Every process writes its results to OUT.RANK.json, where OUT is the job's name.
 import io
 import json
 import os
-import sys
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-import several_processes
 import torch
 from PIL import Image
 
@@ -107,8 +105,3 @@ def run(job):
 def run_all(jobs):
     for job in jobs:
         run(job)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    several_processes.fork(run_all, int(sys.argv[2]), json.loads(Path(sys.argv[3]).read_text()))

@@ -1,4 +1,4 @@
-"""Trainings on several processes: torchrun, `forked` and `by_hand` start this file.
+"""Trainings on several processes: torchrun starts this file; `forked` and `by_hand` call it in a fork.
 
 A training is a dict that JSON can hold ("job"): what `train` is given, how many images there are, and what is to go
 wrong. Every process leaves what it met beside the run folder, as OUT.RANK.json.
@@ -17,6 +17,7 @@ import sys
 import time
 import uuid
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -219,18 +220,70 @@ def work(jobs):
 
 
 def torchrun(processes, jobs, folder, *options, seconds=100):
-    """Run jobs in one start of torchrun; return as `started`."""
-    file = Path(folder) / f"jobs-{uuid.uuid4().hex}.json"
-    file.write_text(json.dumps(jobs))
+    """Run jobs in one start of torchrun; return its status, what it said, and a function of what still lives.
+
+    Raises TimeoutError if it takes too long.
+    """
+    mark = uuid.uuid4().hex
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return started([*launcher, *options, __file__, str(file)], seconds)
+    command = [*launcher, *options, __file__, str(kept(jobs, folder))]
+    environment = {**os.environ, MARK: mark, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    living = partial(alive, mark)
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        end(living())
+        out, err = process.communicate()
+        raise TimeoutError(f"still running after {seconds} s: {out}{err}") from None
+    return process.returncode, out + err, living
 
 
-def forked(processes, jobs, folder, *options, seconds=100, script=__file__):
-    """Run jobs as `torchrun` does, in forks of a process that has imported everything already."""
+FORKED = """
+import json, sys
+import {module} as several
+from several_processes import fork, prepare_process
+
+_, processes, jobs, restarts = sys.argv
+prepare_process()
+fork(several.{work}, int(processes), json.loads(open(jobs).read()), restarts=int(restarts))
+"""
+
+
+def forked(python, processes, jobs, folder, *, restarts=0, seconds=100, module="several_processes", work="work"):
+    """Run jobs as `torchrun` does, in forks of the fixture `python`'s process; return as `torchrun`."""
+    script = FORKED.format(module=module, work=work)
+    return ended(python(script, processes, kept(jobs, folder), restarts), seconds)
+
+
+def kept(jobs, folder):
     file = Path(folder) / f"jobs-{uuid.uuid4().hex}.json"
     file.write_text(json.dumps(jobs))
-    return started([sys.executable, script, "--forked", str(processes), str(file), *options], seconds)
+    return file
+
+
+def prepare_process():
+    """Print the stacks on SIGUSR1, and use one thread."""
+    faulthandler.register(signal.SIGUSR1)
+    torch.set_num_threads(1)
+
+
+def ended(child, seconds):
+    """Wait for a process; return as `torchrun`."""
+    status = child.wait(seconds)
+    if status is None:
+        end(child.processes())
+        raise TimeoutError(f"still running after {seconds} s: {child.output}{child.errors}")
+    return status, child.output + child.errors, child.processes
+
+
+def end(processes):
+    """Let processes print their stacks, and end them."""
+    for number in (signal.SIGUSR1, signal.SIGKILL):
+        for pid in processes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        time.sleep(1)
 
 
 def fork(work, processes, jobs, *, restarts=0):
@@ -251,23 +304,6 @@ def fork(work, processes, jobs, *, restarts=0):
     elastic_launch(config, work)(jobs)
 
 
-def started(command, seconds):
-    """Run a command; return its status, output and mark; raise TimeoutError if it takes too long."""
-    mark = uuid.uuid4().hex
-    environment = {**os.environ, MARK: mark, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-    try:
-        out, err = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        for number in (signal.SIGUSR1, signal.SIGKILL):  # print the stacks, and end
-            for pid in alive(mark):
-                os.kill(pid, number)
-            time.sleep(1)
-        out, err = process.communicate()
-        raise TimeoutError(f"still running after {seconds} s: {out}{err}") from None
-    return process.returncode, out + err, mark
-
-
 def alive(mark):
     """Return the living processes with this mark (on Linux; elsewhere none are found)."""
     found = []
@@ -282,16 +318,26 @@ def alive(mark):
 # Several, started by hand: no agent clears up after them
 
 
-def by_hand(cases, folder, seconds=100):
+BY_HAND = """
+import sys
+from pathlib import Path
+from several_processes import launch, prepare_process
+
+prepare_process()
+launch(Path(sys.argv[1]))
+"""
+
+
+def by_hand(python, cases, folder, seconds=100):
     """Run all {"job": ..., "processes": ...} at the same time, without an agent of torchrun.
 
-    Returns for each case a list of {"status": ..., "seconds": after the fault, "said": ...}, by rank; and the mark.
+    Returns for each case a list of {"status": ..., "seconds": after the fault, "said": ...}, by rank; and a function
+    of the processes that still live.
     """
-    file = Path(folder) / f"cases-{uuid.uuid4().hex}.json"
-    file.write_text(json.dumps(cases))
-    status, said, mark = started([sys.executable, __file__, "--by-hand", str(file)], seconds)
+    file = kept(cases, folder)
+    status, said, living = ended(python(BY_HAND, file), seconds)
     assert status == 0, said
-    return json.loads(file.with_suffix(".done").read_text()), mark
+    return json.loads(file.with_suffix(".done").read_text()), living
 
 
 def launch(file):
@@ -371,11 +417,5 @@ def difference(one, other):
 
 
 if __name__ == "__main__":
-    faulthandler.register(signal.SIGUSR1)
-    torch.set_num_threads(1)
-    if sys.argv[1] == "--by-hand":
-        launch(Path(sys.argv[2]))
-    elif sys.argv[1] == "--forked":
-        fork(work, int(sys.argv[2]), json.loads(Path(sys.argv[3]).read_text()), restarts=int((*sys.argv, 0)[4]))
-    else:
-        work(json.loads(Path(sys.argv[1]).read_text()))
+    prepare_process()
+    work(json.loads(Path(sys.argv[1]).read_text()))

@@ -4,8 +4,7 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
+import time
 
 import numpy as np
 import pytest
@@ -360,7 +359,7 @@ def test_the_validation_error_is_that_of_centre_crops_at_the_middle_scale(tmp_pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_whole_process_group_is_survived_by_workers(tmp_path, number):
+def test_a_signal_to_the_whole_process_group_is_survived_by_workers(python, tmp_path, number):
     """Send it as a terminal's Ctrl-C and a batch system's termination come."""
     options = [
         "--crop",
@@ -376,13 +375,13 @@ def test_a_signal_to_the_whole_process_group_is_survived_by_workers(tmp_path, nu
         "--workers",
         "2",
     ]
-    command = [sys.executable, "-m", "verydeep", "train", "digits", "--network", "A", "--out", str(tmp_path / "run")]
-    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, start_new_session=True)
-    for line in process.stderr:
-        if "epoch 1/" in line:
-            break
+    script = "import sys; from verydeep.cli import main; main(sys.argv[1:])"
+    process = python(script, "train", "digits", "--network", "A", "--out", tmp_path / "run", *options)
+    until = time.monotonic() + 60
+    while "epoch 1/" not in process.errors and time.monotonic() < until:
+        time.sleep(0.02)
     os.killpg(process.pid, number)
-    rest = process.communicate(timeout=60)[1]
-    assert process.returncode == 128 + number
+    status, rest = process.wait(), process.errors
+    assert status == 128 + number
     assert rest.splitlines()[-1].endswith("the same command with --resume goes on")
     assert read_metrics(tmp_path / "run")

@@ -78,7 +78,7 @@ def _one_thread():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, battery):
+def folder(python, tmp_path_factory, battery):
     """Run the trainings on one process (here), two and four (each in one start)."""
     folder = tmp_path_factory.mktemp("parallel")
     start = folder / "start"
@@ -95,7 +95,7 @@ def folder(tmp_path_factory, battery):
         names, sending = (TRAININGS, SENDING) if battery else (IN_SHORT[processes], SENDING_IN_SHORT[processes])
         jobs = [made(TRAININGS[name], folder / str(processes) / name, start) for name in names]
         jobs += [{**SENDING[name], "count": True, "out": str(folder / f"sent{processes}" / name)} for name in sending]
-        status, said, _ = several.forked(processes, jobs, folder)
+        status, said, _ = several.forked(python, processes, jobs, folder)
         assert status == 0, said
     return folder
 
