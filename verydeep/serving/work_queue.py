@@ -72,7 +72,7 @@ class WorkQueue:
         self._waiting: list[_Job] = []
         self._work_left = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ended: RefusedRequestError | None = None
+        self._ended: Callable[[], RefusedRequestError] | None = None  # one that is raised twice keeps all frames
         self._seconds_per_pixel = self._usual_work = 0.0
         self._being_computed = 0.0
         self.images = 0
@@ -90,7 +90,7 @@ class WorkQueue:
 
     async def stop(self) -> None:
         """End; what is still waiting is refused."""
-        self._ended = busy("draining", "the service has ended: ask another one")
+        self._ended = partial(busy, "draining", "the service has ended: ask another one")
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -138,7 +138,7 @@ class WorkQueue:
             RefusedRequestError: the model is being prepared, or cannot be computed.
         """
         if self._ended is not None:
-            raise self._ended
+            raise self._ended()
         if not self.ready:
             raise busy("not_ready", "the model is being prepared: try again in a few seconds")
 
@@ -168,7 +168,7 @@ class WorkQueue:
     def _decoded(self, job: _Job, room: Room, task: "asyncio.Task[None]") -> None:
         """Go on with an image that no thread decodes any more."""
         room.leave()
-        error = self._ended or (None if task.cancelled() else task.exception())
+        error = self._ended() if self._ended else None if task.cancelled() else task.exception()
         if error is not None:
             _settle(job, error)
         if job.image is None or job.answer.done():
@@ -187,12 +187,12 @@ class WorkQueue:
         elif not job.decoding:
             task.cancel()
 
-    def _end(self, refusal: RefusedRequestError) -> None:
+    def _end(self, refusal: Callable[[], RefusedRequestError]) -> None:
         """Refuse what is waiting, and all that comes."""
         self.ready, self._ended, self._being_computed = False, refusal, 0.0
         while self._waiting:
             job = self._waiting.pop()
-            _settle(job, refusal)
+            _settle(job, refusal())
             self._leave(job)
 
     async def _compute(self) -> None:
@@ -203,7 +203,7 @@ class WorkQueue:
         except Exception as error:
             self.failure = error
             _LOGGER.error("the model cannot be computed: %s", escaped(one_line(error)))
-            self._end(busy("failed", "the model cannot be computed: the service's log says why"))
+            self._end(partial(busy, "failed", "the model cannot be computed: the service's log says why"))
 
     async def _compute_for_ever(self) -> None:
         while True:
