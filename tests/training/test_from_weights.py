@@ -133,7 +133,7 @@ def test_frozen_layers_without_fixed_views_are_told_of_them(weights, tmp_path, c
         assert ("with --views 2, say, each image goes through them twice" in capsys.readouterr().err) == told
 
 
-def test_balanced_classes_are_drawn_from_what_is_kept_and_from_crops_alike(weights, tmp_path, monkeypatch):
+def test_balanced_classes_are_drawn_from_what_is_kept_and_from_crops_alike(weights, tmp_path, monkeypatch, capsys):
     """Of 8 dark images and 2 light ones, as many of each."""
     splits, changed = tiny.splits(), (0, 0, 0, 0, 0, 0, 0, 0, 1, 1)
     splits = replace(splits, sources={**splits.sources, "train": replace(splits.source("train"), labels=changed)})
@@ -143,6 +143,7 @@ def test_balanced_classes_are_drawn_from_what_is_kept_and_from_crops_alike(weigh
         monkeypatch.setattr(frozen_layers, "_SHARE_OF_MEMORY", share)
         losses.append([one["loss"] for one in tiny.learning(train(splits, out=tmp_path / f"{share}", recipe=recipe))])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert "unequal classes" not in capsys.readouterr().err
 
 
 def test_without_views_every_epoch_has_new_ones(weights, tmp_path, forwards):

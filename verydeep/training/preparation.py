@@ -74,7 +74,8 @@ def prepare(job: TrainingJob) -> tuple[TrainingState, list[str]]:
     step = state.progress.step
     lines = [*damaged, *_about_training(job, learner), *notes, _about_colours(job, colour)]
     lines += job.splits.inventory.lines()
-    if unequal := about_unequal_classes(images_per_class(job.splits.source("train"))):
+    unequal = about_unequal_classes(images_per_class(job.splits.source("train")))
+    if unequal and not (job.recipe.balanced or job.recipe.class_weights):  # which it advises
         lines.append(unequal)
     lines += [
         f"left out {counted(len(bad.reasons), 'image')} of {bad.split} that cannot be used: {job.out / QUARANTINE}"
