@@ -144,7 +144,9 @@ def test_what_is_read_back_is_the_run(tiny, to):
     model, original = load_exported(folder / FILES[to]), load_model(run)
     assert is_exported(folder / FILES[to])
     assert not is_exported(run)
-    assert replace(model, net=None) == replace(original, net=None)
+    assert model.exported
+    assert original.exported == ()
+    assert replace(model, net=None, exported=()) == replace(original, net=None)
     assert (model.net.architecture.crop, model.net.architecture.classes) == (32, 3)
     assert model.net.mean_rgb.tolist() == net.mean_rgb.tolist()
     x = images(3, 32, 32)
