@@ -130,7 +130,9 @@ def test_norms_of_every_layer_are_recorded_also_of_frozen_ones(weights, tmp_path
 def test_frozen_layers_without_fixed_views_are_told_of_them(weights, tmp_path, capsys):
     for views, told in ((None, True), (2, False)):
         trained(weights / "model", tmp_path / f"run{views}", views=views, epochs=1)
-        assert ("with --views 2, say, each image goes through them twice" in capsys.readouterr().err) == told
+        assert (
+            "with --views 2, say, each image goes through the frozen layers twice in all" in capsys.readouterr().err
+        ) == told
 
 
 def test_balanced_classes_are_drawn_from_what_is_kept_and_from_crops_alike(weights, tmp_path, monkeypatch, capsys):

@@ -207,8 +207,8 @@ def _about_frozen(job: TrainingJob, frozen: Sequence[str]) -> list[str]:
     if not frozen:
         return []
     anew = job.recipe.views is None and job.architecture.boxes is None and not job.processes.several
-    way_out = "; with --views 2, say, each image goes through them twice" if anew else ""
-    return [f"frozen: {', '.join(frozen)}{way_out}"]
+    way_out = ["with --views 2, say, each image goes through the frozen layers twice in all"] if anew else []
+    return [f"frozen: {', '.join(frozen)}", *way_out]
 
 
 def _copied_from_shallower(job: TrainingJob, net: VGG, run: str, generator: torch.Generator) -> Initialisation:
