@@ -9,7 +9,7 @@ from typing import Any, cast
 from verydeep.images.sources.splits import Splits
 from verydeep.training.recipe import Recipe
 
-_NO_OPTIONS = ("scale", "init_rest", "finetune", "weights", "freeze", "trainable", "views", "class_weights")
+_NO_OPTIONS = ("scale", "init_rest", "finetune", "weights", "freeze", "trainable", "views", "class_weights", "balanced")
 """Fields of the recipe that `verydeep reproduce` has no option for."""
 
 _CALL = "verydeep.reproduce("
