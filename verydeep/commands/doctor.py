@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from verydeep.commands.options import JsonFile
+from verydeep.machine.libraries import how_to_install
 from verydeep.presentation.numbers import billions, counted, decimal, millions
 from verydeep.presentation.terminal import show
 
@@ -54,7 +55,7 @@ def _lines(found: "Inspection") -> Iterator[str]:
     for subject, text in subjects.items():
         yield f"{subject:<10} {text}"
     for extra, packages in found.extras.items():
-        install = "" if all(packages.values()) else f": pip install 'verydeep[{extra}]'"
+        install = "" if all(packages.values()) else f": {how_to_install(extra)}"
         yield f"{'extra':<10} {extra}: {_versions(packages)}{install}"
 
 

@@ -33,6 +33,11 @@ class MissingLibraryError(ValueError):
     """A library that is not installed; the message names the extra."""
 
 
+def how_to_install(extra: str) -> str:
+    """Return the command that installs an extra."""
+    return f"pip install 'verydeep[{extra}]'"
+
+
 def library(name: str, *, needed_by: str = "this", alternative: str = "") -> Any:
     """Import an optional library.
 
@@ -51,7 +56,7 @@ def library(name: str, *, needed_by: str = "this", alternative: str = "") -> Any
     except ImportError as error:
         absent = isinstance(error, ModuleNotFoundError) and error.name in (package, name)
         reason = "" if absent else f", which cannot be imported ({one_line(error)})"
-        remedy = " or ".join(filter(None, (f"pip install 'verydeep[{EXTRAS[package]}]'", alternative)))
+        remedy = " or ".join(filter(None, (how_to_install(EXTRAS[package]), alternative)))
         raise MissingLibraryError(f"{needed_by} needs the package {package}{reason}: {remedy}") from error
 
 

@@ -20,6 +20,9 @@ Rapids), one thread, batch 32, float32 took 0.94 of bfloat16's time at 5e6 (A, w
 (D, width 1/4, crop 32)."""
 
 _MOST_IMAGES = 32
+_MOST_MACS = 1e11
+"""Multiply-adds of a step that is measured: of a large network fewer images do, and take seconds, not a minute."""
+
 _STEPS = 3
 _CLEARLY = 1.1
 """How many times as fast bfloat16 has to be, so that noise does not choose it."""
@@ -43,9 +46,10 @@ def _as_begun(job: TrainingJob) -> bool:
 
 def _pays(job: TrainingJob, net: VGG) -> bool:
     """Return whether a step of this network is clearly faster in bfloat16 on this processor."""
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported() or 3 * describe(job.architecture).macs < _LEAST_MACS:
+    macs = 3 * describe(job.architecture).macs
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported() or macs < _LEAST_MACS:
         return False
-    images = min(job.recipe.batch, _MOST_IMAGES)
+    images = max(1, min(job.recipe.batch, _MOST_IMAGES, round(_MOST_MACS / macs)))
     processor = sorted(torch.cpu.get_capabilities().items())
     key = (torch.__version__, processor, torch.get_num_threads(), job.architecture, images)
     return remembered("precision", key, lambda: _times_as_fast(net, images), float) > _CLEARLY
