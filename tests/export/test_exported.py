@@ -361,6 +361,16 @@ def test_no_telemetry_is_imported(tiny, tmp_path):
     )
 
 
+def test_a_network_that_was_computed_with_is_written_without_a_warning(tiny, tmp_path):
+    """Computing moves its weights to another order in memory, of which torch.export warns."""
+    model = load_model(tiny[0])
+    model.net.to(memory_format=torch.channels_last)
+    exporting.write_exported(model, tmp_path / "net.pt2", to="torch")
+    assert not model.net.conv2_1.weight.is_contiguous(), "the model itself stays as it was"
+    copied, (given, _) = load_exported(tmp_path / "net.pt2").net.state_dict(), tiny[1:]
+    assert all(torch.equal(copied[name], value) for name, value in given.state_dict().items())
+
+
 def test_other_devices_are_refused(tiny):
     *_, folder = tiny
     assert load_exported(folder / "net.onnx", "auto").net.mean_rgb.device.type == "cpu"

@@ -264,7 +264,7 @@ def seen_in_tests(source):
 def seen_in_predictions(name, data, folder, monkeypatch):
     net = Watcher()
     model = SimpleNamespace(net=net, classes=("a", "b"), scale="336", flip=False)
-    monkeypatch.setattr("verydeep.prediction.predict.load_model", lambda run: model)
+    monkeypatch.setattr("verydeep.exported_networks.run_or_file.load_model", lambda run: model)
     (folder / name).write_bytes(data)
     (prediction,) = predict("a run", [folder / name], runtime=Runtime(device="cpu"))
     assert prediction.error is None

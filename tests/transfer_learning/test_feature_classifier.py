@@ -116,7 +116,7 @@ def test_processes_that_decode_start_once_and_refused_images_shift_no_other(clas
 
 def test_options_without_a_meaning_are_refused(classifier, photos, tmp_path, capsys, monkeypatch):
     for option in (["--protocol", "dense"], ["--scales", "single"], ["--map", tmp_path / "maps"]):
-        assert "leave out --protocol, --scales, --grid and --map" in refusal(
+        assert "leave out --protocol, --scales, --grid, --map and --method" in refusal(
             capsys, "predict", classifier, photos, *option
         )
     assert "--scales takes whole numbers" in refusal(capsys, "predict", classifier, photos, "--scales", "")

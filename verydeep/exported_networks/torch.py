@@ -135,7 +135,8 @@ def _numbers(line: Tensor) -> Tensor:
 
 def _program(net: VGG) -> ExportedProgram:
     """Return the program of a network in its testing mode, on the CPU; `program.module().to(device)` moves it."""
-    net, crop = net.eval().cpu(), net.architecture.crop
+    weights = {name: value.cpu().contiguous() for name, value in net.state_dict().items()}  # as stored, not as computed
+    net, crop = net.with_weights(weights).eval(), net.architecture.crop
     example = torch.zeros(2, 3, crop + 45, crop + 77)  # nothing about these numbers is special
     sizes = {
         0: Dim("batch", min=1, max=_LARGEST_BATCH),
