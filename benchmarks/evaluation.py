@@ -110,7 +110,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def dense_against_crops(net: VGG, source: Source, side: int, device: torch.device) -> dict[str, float]:
     """Milliseconds per image of both, and the ratio."""
-    limits = pixel_limits([net], device)
+    limits = pixel_limits([net])
     dense, crops = [], []
     for turn, (_, image) in enumerate(rescaled_images(source, side)):
         if not isinstance(image, Tensor):

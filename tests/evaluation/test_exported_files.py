@@ -46,12 +46,15 @@ def test_what_is_kept_of_a_file_is_not_taken_for_its_runs(made, tmp_path, monkey
         assert evaluate(folder / name, data=data).from_cache == 1
 
 
-def test_a_folder_without_splits_is_not_tested_in_silence(made, tmp_path, capsys):
+def test_of_a_folder_without_splits_a_file_is_tested_on_what_a_training_holds_out(made, capsys):
     _, folder, data = made
-    evaluate(folder / "net.onnx", data=f"{data}/val", cache=False)
+    held_out = evaluate(folder / "net.onnx", data=f"{data}/val", cache=False)
+    assert held_out.split == "val"
+    assert held_out.n < 12
     told = " ".join(capsys.readouterr().err.split())
-    assert "net.onnx does not say which images trained it" in told
-    assert "--split val" in told
+    assert "net.onnx does not say which images trained it: those are tested that a training on this folder" in told
+    assert evaluate(folder / "net.onnx", data=f"{data}/val", split="all", cache=False).n == 12
+    assert "the error is too low" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_command_tests_a_file_and_shows_it(made, tmp_path, capsys, monkeypatch):

@@ -36,11 +36,12 @@ def known_images(
     records = {run: record for run in runs if (record := _record(run)) is not None}
     told = _about_copies(records, splits, split, digests, remember)
     name = next((name for name in _names(splits.source(split)) if _IMAGENET_NAME.search(name)), None)
-    if split == "all" and "train" in splits.sources and (files := [run for run in runs if is_exported(run)]):
-        told.append(
-            f"{', '.join(files)} {plural('does', len(files), 'do')} not say which images trained it: if some of "
-            "these did, the error is too low, and --split val tests those that training holds out."
-        )
+    if {"all", "train"} <= splits.sources.keys() and (files := [run for run in runs if is_exported(run)]):
+        unsaid = f"{', '.join(files)} {plural('does', len(files), 'do')} not say which images trained it"
+        if split == "all":
+            told.append(f"{unsaid}: if some of these did, the error is too low (--split val has those held out).")
+        elif split == "val":
+            told.append(f"{unsaid}: those are tested that a training on this folder holds out (--split all: all).")
     elsewhere = [run for run, record in records.items() if _began_elsewhere(run, record)]
     if name is not None and elsewhere:
         told.append(

@@ -32,9 +32,13 @@ class PixelLimits(NamedTuple):
 NO_LIMITS = PixelLimits(batch=MOST_PIXELS, image=MOST_PIXELS)
 
 
-def pixel_limits(nets: Sequence[ScoringNetwork], device: torch.device) -> PixelLimits:
-    """Return the limits for networks that test the same batches on a device."""
-    return PixelLimits(batch=pixels_at_once(nets, device), image=largest_image(nets, device))
+def pixel_limits(nets: Sequence[ScoringNetwork]) -> PixelLimits:
+    """Return the limits for networks that test the same batches, each on its device."""
+    devices = {net.mean_rgb.device for net in nets}
+    return PixelLimits(
+        batch=min(pixels_at_once(nets, device) for device in devices),
+        image=min(largest_image(nets, device) for device in devices),
+    )
 
 
 def pixels_at_once(nets: Sequence[ScoringNetwork], device: torch.device) -> int:

@@ -60,7 +60,7 @@ def protocol_passes(net: ScoringNetwork, protocol: Protocol, **about: Any) -> li
 def averages(groups: Sequence[Sequence[Pass]], context: PassContext) -> Averages:
     """Average each group's posteriors over its passes; images are decoded once for all passes at the same scale."""
     first, nets = context.processes.first, [group[0].net for group in groups]
-    limits = pixel_limits(nets, nets[0].mean_rgb.device)
+    limits = pixel_limits(nets)
     totals = [np.zeros((len(context.source), group[0].net.architecture.classes)) for group in groups if first]
     computed = 0
     for side in dict.fromkeys(one.side for group in groups for one in group):

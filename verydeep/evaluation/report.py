@@ -71,7 +71,7 @@ def evaluation_report(evaluation: Evaluation, folder: str | Path, *, data: str |
         UnusableImageError: an image can no longer be used.
         OSError: the files cannot be written.
     """
-    model = model_on("auto", evaluation.runs[0])
+    model = model_on("cpu", evaluation.runs[0])
     splits = open_for_testing(data, model.classes)
     return _write_evaluation_page(evaluation, Path(folder), source=splits.source(evaluation.split), model=model)
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of
+from verydeep.exported_networks.exported import is_exported
 from verydeep.exported_networks.run_or_file import check_grid, model_on
 from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.sources.source import Source
@@ -73,13 +74,17 @@ def _check_same_classes(one: TestedRun, other: TestedRun) -> None:
 
 
 def testing_split(splits: Splits, folders: Sequence[str | Path]) -> str:
-    """Return `test`, else `val`; `all` for a folder without splits, unless a run was trained on a part of it."""
+    """Return `test`, else `val`; `all` for a folder without splits, unless a run was trained on a part of it.
+
+    An exported file does not say what it was trained on, so it is taken to know the images of `train`.
+    """
     if "all" not in splits.sources:
         return splits.testing
     records = (read_record(folder) for folder in folders if has_record(folder))
     # Where boxes are learned, `train` is the fingerprint of the images that have one.
     trained = {record.fingerprints.get(part) for record in records for part in ("train", "train_whole")}
-    known = "train" in splits.sources and splits.source("train").fingerprint in trained
+    exported = any(map(is_exported, folders))
+    known = "train" in splits.sources and (exported or splits.source("train").fingerprint in trained)
     return "val" if known else "all"
 
 

@@ -6,7 +6,6 @@ operators, and the program in a `.pt2` is not loaded at all (`torch.py`).
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +18,7 @@ from torch import Tensor
 from verydeep.exported_networks.formats import FORMATS, Format, format_module
 from verydeep.exported_networks.metadata import KEY, Metadata, metadata_of
 from verydeep.machine.errors import one_line
+from verydeep.machine.libraries import library
 from verydeep.machine.runtime import Device, torch_device
 from verydeep.networks.grids import PoolingGrid
 from verydeep.networks.vgg import ScoringNetwork
@@ -167,6 +167,7 @@ def load_exported(path: str | Path, device: Device = "cpu") -> Model[ScoringNetw
 
 
 def _made_by(path: Path, to: Format) -> tuple[str, ...]:
-    """Return what a file's scores depend on: its bytes, with the weights beside an OpenVINO graph, and libraries."""
+    """Return what a file's scores depend on: its bytes, with the weights beside an OpenVINO graph, and its runtime."""
     files = [path, path.with_suffix(".bin")] if to == "openvino" else [path]
-    return *map(file_sha256, files), *(f"{name} {version(name)}" for name in FORMATS[to].libraries)
+    runtime = FORMATS[to].runtime
+    return *map(file_sha256, files), *([f"{runtime} {library(runtime).__version__}"] if runtime else [])

@@ -23,11 +23,13 @@ class FileFormat:
     """That writing and checking need."""
     int8_libraries: tuple[str, ...] | None = None
     """That INT8 needs in addition; None where files are in float32 only."""
+    runtime: str | None = None
+    """The library that computes a file; None: PyTorch."""
 
 
 FORMATS: dict[Format, FileFormat] = {
-    "onnx": FileFormat(suffix=".onnx", libraries=("onnx", "onnxruntime"), int8_libraries=()),
-    "openvino": FileFormat(suffix=".xml", libraries=("onnx", "openvino"), int8_libraries=("nncf",)),
+    "onnx": FileFormat(suffix=".onnx", libraries=("onnx", "onnxruntime"), int8_libraries=(), runtime="onnxruntime"),
+    "openvino": FileFormat(suffix=".xml", libraries=("onnx", "openvino"), int8_libraries=("nncf",), runtime="openvino"),
     "torch": FileFormat(suffix=".pt2"),
 }
 

@@ -38,6 +38,8 @@ class _EpochMetrics:
     training_error: float
     validation_error: float
     seconds: float
+    class_balanced_error: float | None = None
+    """None of runs that did not note it."""
 
 
 @dataclass(frozen=True, kw_only=True)

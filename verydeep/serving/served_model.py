@@ -168,7 +168,7 @@ def _check_rescaled(name: str, size: Size, side: int, most: int) -> None:
 def _served_network(model: Model[ScoringNetwork], protocol: Protocol, notes: tuple[str, ...]) -> ServedModel:
     net, crop = model.net, model.net.architecture.crop
     sides = tuple(scale_in_pixels(scale, crop) for scale in protocol.scales)
-    limits = pixel_limits([net], net.mean_rgb.device)
+    limits = pixel_limits([net])
     return ServedModel(
         about={
             "kind": "network",
