@@ -266,7 +266,10 @@ def epoch(number):
     return {"epoch": number, **figures, "mood": "good"}
 
 
-@pytest.mark.parametrize("odd", [{"epoch": "2"}, {"epoch": 2}, {**epoch(2), "loss": None}, 5, "text", [[]]])
+UNBALANCED = {**epoch(2), "class_balanced_error": "x"}
+
+
+@pytest.mark.parametrize("odd", [{"epoch": "2"}, {"epoch": 2}, {**epoch(2), "loss": None}, UNBALANCED, 5, "text", [[]]])
 def test_odd_lines_of_metrics_are_passed_over(tmp_path, odd):
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in (odd, epoch(1), odd)))
     assert read_metrics(tmp_path) == [epoch(1)]
