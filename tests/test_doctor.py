@@ -3,6 +3,7 @@
 import getpass
 import json
 import platform
+import signal
 from importlib import metadata
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from several_commands import status_of
 
 from verydeep.commands import self_test
 from verydeep.commands.self_test import Check
-from verydeep.machine import inspection
+from verydeep.machine import inspection, memory
+from verydeep.machine.private_names import path_without_names
+from verydeep.machine.runtime import Stopped, stop_request
 from verydeep.version import __version__
 
 
@@ -39,7 +42,7 @@ def test_it_tells_what_there_is(quick, capsys, tmp_path):
     assert found["extras"]["yaml"]["yaml"] == metadata.version("PyYAML")
     assert found["instruction_sets"][0] == torch.backends.cpu.get_cpu_capability()
     assert found["devices"][0] == "cpu"
-    assert 0 < found["free_memory_bytes"] < found["memory_bytes"]
+    assert 0 < found["free_memory_bytes"] <= found["memory_bytes"] == memory.memory_bytes()
     assert (found["cache"], found["cache_files"], found["cache_bytes"]) == ("~/caches/verydeep", 2, 1500)
     assert f"verydeep {__version__}, Python {platform.python_version()}" in text
     assert "self-test  train on digits: ok, 10% are wrong (3.2 s)" in text
@@ -72,6 +75,77 @@ def test_what_fails_is_told_and_nothing_else_is_begun(monkeypatch):
     monkeypatch.setattr(self_test, "_learns", lambda run: 1 / 0)
     (check,) = self_test.self_test()
     assert (check.ok, check.detail) == (False, "ZeroDivisionError: division by zero")
+
+
+@pytest.mark.parametrize(("number", "answer"), [(signal.SIGINT, "stopping the self-test\n"), (signal.SIGTERM, "")])
+def test_a_signal_is_answered_at_once_and_ends_it(monkeypatch, capsys, number, answer):
+    def stopped(run):
+        with stop_request("unseen") as stop:
+            signal.raise_signal(number)
+        raise Stopped(stop.signal, f"stopped, and saved in {run}")
+
+    monkeypatch.setattr(self_test, "_learns", stopped)
+    assert status_of("doctor") == 128 + number
+    assert capsys.readouterr() == ("", f"{answer}verydeep: stopped\n")
+
+
+def test_a_limit_of_a_container_is_its_memory(monkeypatch):
+    """With a limit of 1 MB, nothing that the whole computer has is told."""
+    monkeypatch.setattr(memory, "_limits", lambda *_: iter([10**6]))
+    assert inspection._memory() == (10**6, 10**6)
+
+
+@pytest.mark.parametrize(
+    ("cache", "shown"),
+    [
+        ("{home}/.cache/verydeep", "~/.cache/verydeep"),
+        ("/scratch/of alice/verydeep", "verydeep"),
+        ("{home}/../alice/verydeep", "verydeep"),
+        ("/scratch/jane", "(user)"),
+        ("alice/caches", "caches"),
+    ],
+)
+def test_a_cache_is_shown_without_names(named, cache, shown):
+    assert path_without_names(Path(cache.format(home=named))) == shown
+
+
+def test_without_a_folder_of_the_user_nothing_is_in_it(named, monkeypatch):
+    monkeypatch.setenv("HOME", "/")
+    assert path_without_names(Path("/scratch/alice/verydeep")) == "verydeep"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "[Errno 28] No space left on device: '{home}/my work/run/a.json'",
+            "[Errno 28] No space left on device: 'a.json'",
+        ),
+        ("[Errno 2] No such file: '/tmp/tmp1/run' -> '/data/of alice/b'", "[Errno 2] No such file: 'run' -> 'b'"),
+        ("it's in /data/alice/net.onnx, and '/data/al ice/x.onnx'", "it's in net.onnx, and 'x.onnx'"),
+        ("{home}/deep/er/net.onnx:12 is damaged", "net.onnx:12 is damaged"),
+        ("libx.so: cannot open file:///opt/alice/lib/liby.so", "libx.so: cannot open liby.so"),
+        ("{cwd}: not writable by jane on box-7", ".: not writable by (user) on (computer)"),
+        ("{home} and {cwd}less", "~ and {here}less"),
+        ("3/4 of janet's images, see https://x.org/a/b", "3/4 of janet's images, see https://x.org/a/b"),
+    ],
+)
+def test_errors_are_told_without_names(named, monkeypatch, text, shown):
+    text = text.format(home=named, cwd=Path.cwd())
+    monkeypatch.setattr(self_test, "_learns", lambda run: Path(text) / 0)
+    monkeypatch.setattr(self_test, "one_line", lambda error: text)
+    (check,) = self_test.self_test()
+    assert check.detail == f"TypeError: {shown.format(here=Path.cwd().name)}"
+
+
+@pytest.fixture
+def named(monkeypatch, tmp_path):
+    """The folder of the user jane, with blanks in it, on the computer box-7."""
+    monkeypatch.setenv("HOME", str(tmp_path / "jane's own" / "home"))
+    monkeypatch.setattr(getpass, "getuser", lambda: "jane")
+    monkeypatch.setattr(platform, "node", lambda: "box-7")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "jane's own" / "home"
 
 
 @pytest.mark.battery

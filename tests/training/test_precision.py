@@ -11,6 +11,7 @@ from verydeep.images.open import open_for_training
 from verydeep.images.sources.source import subset
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
+from verydeep.machine import inspection
 from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import Runtime
 from verydeep.networks.initialisation import vgg
@@ -79,6 +80,15 @@ def gradients(job):
 def test_auto_takes_bfloat16_where_it_is_clearly_faster(job, cpu, ratio, has_bf16, chosen):
     cpu(ratio, has_bf16=has_bf16)
     assert precision.with_precision(job(), small_net()).execution.precision == chosen
+
+
+def test_without_onednn_auto_takes_float32(job, cpu, monkeypatch):
+    """A build without oneDNN has no operator to ask either."""
+    cpu(2, has_bf16=True)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    assert precision.with_precision(job(), small_net()).execution.precision == "fp32"
+    assert inspection._instruction_sets() == (torch.backends.cpu.get_cpu_capability(),)
 
 
 @pytest.mark.parametrize("asked", ["fp32", "bf16"])

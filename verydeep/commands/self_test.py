@@ -1,6 +1,8 @@
 """A self-test of at most a minute: does a small network learn, and is it the same in every format of export?"""
 
 import io
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -9,9 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from verydeep.machine.errors import one_line
+from verydeep.machine.private_names import text_without_names
+from verydeep.machine.runtime import Stopped
+from verydeep.machine.signal_watch import signals_seen_by
 
 if TYPE_CHECKING:
     from verydeep.exported_networks.formats import Format
@@ -40,10 +45,13 @@ class Check:
 def self_test() -> list[Check]:
     """Train a small network on digits, write and read it in each format whose libraries are installed.
 
-    Files go into a folder that is removed; nothing is printed.
+    Files go into a folder that is removed; nothing is printed but an answer to Ctrl-C.
+
+    Raises:
+        Stopped: SIGINT, SIGTERM, SIGHUP or SIGQUIT.
     """
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, signals_seen_by(partial(_answer, sys.stderr)):
         run = Path(folder) / "run"
         checks = [_checked("train on digits", lambda: _learns(run))]
         for to in _formats() if checks[0].ok else ():
@@ -52,14 +60,26 @@ def self_test() -> list[Check]:
     return checks
 
 
+def _answer(terminal: TextIO, number: int) -> None:
+    """Answer to Ctrl-C at once, also while standard error is kept silent."""
+    if number == signal.SIGINT:
+        print("stopping the self-test", file=terminal, flush=True)
+
+
 def _checked(name: str, act: Callable[[], str]) -> Check:
-    """Do something in silence; return what it says, or the error that it ends with."""
+    """Do something in silence; return what it says, or the error that it ends with.
+
+    Raises:
+        Stopped: a signal came; what was done is not kept, so the message promises nothing.
+    """
     started = time.perf_counter()
     try:
         with redirect_stderr(io.StringIO()):
             detail, ok = act(), True
+    except Stopped as stopped:
+        raise Stopped(stopped.signal, "stopped") from None
     except Exception as error:  # whatever is broken here is what is looked for
-        detail, ok = f"{type(error).__name__}: {one_line(error)}", False
+        detail, ok = f"{type(error).__name__}: {text_without_names(one_line(error))}", False
     return Check(name=name, ok=ok, detail=detail, seconds=time.perf_counter() - started)
 
 

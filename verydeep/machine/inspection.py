@@ -13,6 +13,9 @@ from typing import Any
 
 from verydeep.machine import cache
 from verydeep.machine.libraries import EXTRAS
+from verydeep.machine.memory import memory_bytes
+from verydeep.machine.private_names import path_without_names
+from verydeep.machine.runtime import multiplies_in_bfloat16
 from verydeep.version import __version__
 
 _VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS")
@@ -21,7 +24,7 @@ _VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "ONEDNN_MAX_CPU_ISA", "A
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What was found; paths begin with `~` in the user's folder, and hold no other name of a person or a computer."""
+    """What was found, without names of users and computers: a path begins with `~`, or is its last part alone."""
 
     versions: dict[str, str]
     """Of this package, Python, PyTorch, and the system with its processor's kind."""
@@ -34,7 +37,7 @@ class Inspection:
     """That PyTorch uses: AVX2, say, and bfloat16 where the processor multiplies in it."""
     devices: tuple[str, ...]
     memory_bytes: int | None
-    """Of the computer; None where the system does not tell."""
+    """That this process may use: trainings count the same. None where the system does not tell."""
     free_memory_bytes: int | None
     free_disk_bytes: dict[str, int]
     """Free bytes where the command was started, and where the cache is."""
@@ -80,7 +83,7 @@ def inspect_computer() -> Inspection:
         memory_bytes=memory,
         free_memory_bytes=free,
         free_disk_bytes={name: _free_disk(place) for name, place in (("here", Path.cwd()), ("cache", folder))},
-        cache=_without_home(folder),
+        cache=path_without_names(folder),
         cache_files=len(sizes),
         cache_bytes=sum(sizes),
         environment={name: os.environ[name] for name in _VARIABLES if name in os.environ},
@@ -92,7 +95,7 @@ def inspect_computer() -> Inspection:
 def _instruction_sets() -> tuple[str, ...]:
     import torch
 
-    products = ("bfloat16",) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ()
+    products = ("bfloat16",) if multiplies_in_bfloat16() else ()
     return (torch.backends.cpu.get_cpu_capability(), *products)
 
 
@@ -113,15 +116,20 @@ def _processor() -> str:
 
 
 def _memory() -> tuple[int | None, int | None]:
-    """Return the bytes of this computer's memory, and those that are free, where the system tells."""
-    with suppress(OSError):
-        lines = re.findall(r"^(\w+):\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
-        kilobytes = {name: int(value) for name, value in lines}
-        if {"MemTotal", "MemAvailable"} <= kilobytes.keys():
-            return 1024 * kilobytes["MemTotal"], 1024 * kilobytes["MemAvailable"]
+    """Return the bytes of memory that this process may use, and those of them that are free, where the system tells."""
     with suppress(OSError, ValueError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None
+        memory = memory_bytes()
+        available = _available()
+        return memory, None if available is None else min(memory, available)
     return None, None
+
+
+def _available() -> int | None:
+    """Return the bytes that are free in the whole computer; None where the system does not tell."""
+    with suppress(OSError):
+        found = re.search(r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        return 1024 * int(found[1]) if found else None
+    return None
 
 
 def _free_disk(place: Path) -> int:
@@ -136,11 +144,6 @@ def _sizes(folder: Path) -> list[int]:
             if file.is_file():
                 sizes.append(file.stat().st_size)
     return sizes
-
-
-def _without_home(path: Path) -> str:
-    home = Path.home()
-    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 def _needed() -> Iterable[str]:

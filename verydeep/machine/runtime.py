@@ -129,6 +129,13 @@ def uses_bf16(precision: Precision, device: "torch.device") -> bool:
     return precision == "bf16"
 
 
+def multiplies_in_bfloat16() -> bool:
+    """Return whether this processor multiplies in bfloat16 by oneDNN, without which PyTorch may have been built."""
+    import torch
+
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def autocast(device: "torch.device", *, bf16: bool) -> AbstractContextManager[object]:
     """Compute products in bfloat16 within the block if `bf16`, else as they come."""
     import torch

@@ -1,6 +1,5 @@
 """The layers of a whole Keras model, by its configuration, which is read as data: nothing in it is called."""
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -184,10 +183,8 @@ def _steps(kind: str, layer: Mapping[str, Any], arrays: list[Tensor]) -> Iterato
         case "Normalization":
             yield _of_pixels(name, config, arrays)
         case "Rescaling":
-            factor = torch.tensor(config["scale"]).double().expand(3)
-            yield LayerStep(
-                kind="scale", name=name, weight=factor, bias=torch.tensor(config["offset"]).double().expand(3)
-            )
+            factor, added = (_of_channels(name, torch.tensor(config[key])) for key in ("scale", "offset"))
+            yield LayerStep(kind="scale", name=name, weight=factor, bias=added)
         case "MaxPooling2D":
             if [*config["pool_size"], *(config["strides"] or config["pool_size"])] != [2, 2, 2, 2]:
                 raise ValueError(f"{name} pools {config['pool_size']}, where the paper's networks pool 2 x 2")
@@ -258,10 +255,24 @@ def _of_pixels(name: str, config: Mapping[str, Any], arrays: list[Tensor]) -> La
         if None not in told
         else [None, None]
     )
-    if mean is None or variance is None or config.get("invert") or mean.numel() not in (1, 3):
-        raise ValueError(f"{name} is a Normalization without a mean for each of three channels")
-    deviation = variance.double().flatten().sqrt().expand(3)
-    return LayerStep(kind="scale", name=name, weight=1 / deviation, bias=-mean.double().flatten().expand(3) / deviation)
+    if mean is None or variance is None or config.get("invert"):
+        raise ValueError(f"{name} is a Normalization without a mean and a variance, or the inverse of one")
+    deviation = _of_channels(name, variance).sqrt()
+    return LayerStep(kind="scale", name=name, weight=1 / deviation, bias=-_of_channels(name, mean) / deviation)
+
+
+def _of_channels(name: str, values: Tensor) -> Tensor:
+    """Return a number for each channel, [3].
+
+    Raises:
+        ValueError: there is neither one number nor three, or one is not finite.
+    """
+    numbers = values.double().flatten()
+    if len(numbers) not in (1, 3):
+        raise ValueError(f"{name} computes with {len(numbers)} numbers, where an image has 3 channels")
+    if not numbers.isfinite().all():
+        raise ValueError(f"{name} computes with numbers that are not finite")
+    return numbers.expand(3)
 
 
 def _operation(kind: str, name: str, layer: Mapping[str, Any]) -> Iterator[LayerStep]:
@@ -273,10 +284,11 @@ def _operation(kind: str, name: str, layer: Mapping[str, Any]) -> Iterator[Layer
     elif kind == "Stack" and layer["picked"] in ([0, 1, 2], [2, 1, 0]):
         yield from [LayerStep(kind="reverse", name=name)] * (layer["picked"] == [2, 1, 0])
     elif function in _OPERATIONS and (constants := [*_constants(nodes)]):
-        values = torch.tensor(constants[0], dtype=torch.float64).flatten()
-        if len(constants) > 1 or len(values) not in (1, 3) or not all(map(math.isfinite, values.tolist())):
-            raise ValueError(f"{name} computes with {len(values)} numbers, where an image has 3 channels")
-        yield _arithmetic(_OPERATIONS[function], name, values.expand(3))
+        if len(constants) > 1:
+            raise ValueError(f"{name} computes with {len(constants)} constants, where one is read")
+        yield _arithmetic(
+            _OPERATIONS[function], name, _of_channels(name, torch.tensor(constants[0], dtype=torch.float64))
+        )
     else:
         way = ": it is a program, and nothing in a file is run" if kind in ("Lambda", "TFOpLambda") else ""
         raise ValueError(f"{name} is a {kind}, which the paper's networks do not have{way}")

@@ -1,0 +1,58 @@
+"""Texts that users put into bug reports, without names of users, computers and folders."""
+
+import getpass
+import os
+import platform
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_FOLDERS = re.compile(
+    r"""(?P<quote>['"])(?:file://)?[~.]?/[^'"]*/(?=[^'"/]*(?P=quote))|(?<![\w/.~])(?:file://)?[~.]?/(?:[^\s/'":;,()]+/)*(?=[^\s/])"""
+)
+"""All of a path but its last part; within quotes it may hold blanks."""
+
+
+def text_without_names(text: str) -> str:
+    """Return a text with the last part of each absolute path alone, and without names of this user and computer."""
+    for folder, short in sorted(_known_folders(), key=lambda known: -len(known[0])):  # one may be in the other
+        text = re.sub(rf"(?<![\w.-]){re.escape(folder)}(?![\w.-])", short, text)
+    return _without_who(_FOLDERS.sub(lambda found: found["quote"] or "", text))
+
+
+def path_without_names(path: Path) -> str:
+    """Return a path from `~` on if it is in the user's folder, else its last part; this user and computer unnamed."""
+    path = Path(os.path.normpath(path))
+    home = _home()
+    return _without_who(f"~/{path.relative_to(home)}" if home and path.is_relative_to(home) else path.name)
+
+
+def _known_folders() -> Iterator[tuple[str, str]]:
+    """Yield the folders that are known whole, blanks and all: the one where the command was started, and the user's."""
+    with suppress(OSError):  # it was removed
+        if Path.cwd() != Path("/"):
+            yield str(Path.cwd()), "."
+    if home := _home():
+        yield str(home), "~"
+
+
+def _home() -> Path | None:
+    """Return the user's folder; None if there is none, or if it is the root, as for some services."""
+    with suppress(RuntimeError):
+        home = Path(os.path.normpath(Path.home()))
+        return home if home != Path(home.anchor) else None
+    return None
+
+
+def _without_who(text: str) -> str:
+    for name, kind in _who():
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", kind, text)
+    return text
+
+
+def _who() -> Iterator[tuple[str, str]]:
+    with suppress(OSError, KeyError):  # a number without a name, as in some containers
+        yield getpass.getuser(), "(user)"
+    if platform.node():
+        yield platform.node(), "(computer)"
