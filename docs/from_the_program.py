@@ -15,7 +15,7 @@ from verydeep.serving.service import Service
 def verbs() -> str:
     """Return a section for every verb, with its options."""
     _, begin, rest = app.generate_docs().partition("## verydeep ")  # a title, usage and a list of verbs come before
-    return begin + rest
+    return (begin + rest).replace("(see below)", "([Images](../how-to/data.md))")
 
 
 def other_names(page: str) -> str:

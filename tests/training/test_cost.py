@@ -54,7 +54,7 @@ def test_a_training_of_hours_is_told_with_a_quicker_one(monkeypatch, capsys):
     monkeypatch.setattr(cost, "training_cost", answers)
     told.say_cost(tiny.splits(), "D", Recipe(), **HOW)
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "about 59 hours on this CPU at most: --quick (crop 64, width 0.25) takes about 12 minutes"
+        "at most 59 hours on this CPU, by a short measurement: --quick (crop 64, width 0.25) takes about 12 minutes"
     )
 
 

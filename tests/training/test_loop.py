@@ -22,6 +22,7 @@ from verydeep.machine.runtime import Stopped
 from verydeep.runs.model import load_model
 from verydeep.runs.record import append_metrics, read_metrics, read_record
 from verydeep.training.step import DivergedError, _dropout_masks
+from verydeep.training.tables import TrainingEnd, training_table
 
 TINY = Recipe(crop=32, width=0.05, batch=4, epochs=3, learning_rate=1e-3, seed=5)
 
@@ -388,3 +389,11 @@ def test_a_signal_to_the_whole_process_group_is_survived_by_workers(python, tmp_
     assert status == 128 + number
     assert rest.splitlines()[-1].endswith("the same command with --resume goes on")
     assert read_metrics(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("loss", "told"), [(1.05, True), (0.9, False)])
+def test_a_loss_that_is_nearly_that_of_guessing_is_told(loss, told):
+    """Among three classes guessing has a loss of ln 3 = 1.099."""
+    last = {**epoch(1), "loss": loss}
+    end = TrainingEnd(run="runs/a", network="A", classes=3, last=last, best=last, unusable=[])
+    assert ("that of guessing among 3 classes, 1.099" in str(training_table(end).caption)) is told

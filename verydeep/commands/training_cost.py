@@ -50,7 +50,7 @@ def _about_cost(splits: "Splits", network: str, recipe: Recipe, **how: Any) -> s
     from verydeep.training.cost import training_cost
 
     seconds = training_cost(splits, network, recipe, **how).seconds
-    line = f"about {rough_duration(seconds)} on this CPU at most"
+    line = f"at most {rough_duration(seconds)} on this CPU, by a short measurement"
     if seconds > _LONG and recipe.taken_over is None:
         small = Recipe(**{name: value for name, value in QUICK.items() if name != "network"})
         quick = training_cost(splits, QUICK["network"], small, **how).seconds

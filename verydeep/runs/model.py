@@ -225,6 +225,8 @@ def _model_folder(folder: str | Path) -> Path:
             return path
     refuse_classifier(folder)
     reason = "has no model yet: finish it with --resume" if has_record(folder) else "is not a run: no model in it"
+    if not Path(folder).exists():
+        reason = "does not exist: name a run, a model folder or hub:NAME"
     raise ValueError(f"{folder} {reason}")
 
 

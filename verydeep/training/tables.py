@@ -1,5 +1,6 @@
 """The end of a training, read from its run folder, and a table of it."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from verydeep.presentation.terminal import table_with
 from verydeep.runs.files import BEST, QUARANTINE
 from verydeep.runs.record import read_metrics, read_record
 
+_LITTLE = 0.9
+"""Share of the loss of guessing above which a training has hardly begun to learn."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingEnd:
@@ -19,6 +23,7 @@ class TrainingEnd:
 
     run: str
     network: str
+    classes: int
     last: dict[str, Any]
     """Metrics of the last epoch."""
     best: dict[str, Any]
@@ -38,9 +43,11 @@ def training_end(run: Path) -> TrainingEnd:
     epochs = read_metrics(run)
     if not epochs:
         raise OSError(f"{run} has lost its metrics; its model is good")
+    record = read_record(run)
     return TrainingEnd(
         run=str(run),
-        network=read_record(run).network,
+        network=record.network,
+        classes=len(record.classes),
         last=epochs[-1],
         best=min(epochs, key=lambda epoch: epoch["validation_error"]),
         unusable=read_quarantine(run / QUARANTINE),
@@ -63,7 +70,7 @@ def training_table(end: TrainingEnd) -> Table:
             percent(metrics["validation_error"], FINE),
             *([_class_balanced(metrics)] if balanced else []),
         )
-    notes = [_about_models(end)]
+    notes = [_about_models(end), *_about_guessing(end)]
     if balanced:
         notes.append("Class-balanced: the mean of the classes' validation errors.")
     if end.unusable:
@@ -78,11 +85,22 @@ def _class_balanced(metrics: dict[str, Any]) -> str | None:
     return None if error is None else percent(error, FINE)
 
 
+def _about_guessing(end: TrainingEnd) -> list[str]:
+    """Say so if the last loss is nearly that of giving every class the same probability."""
+    guessing = math.log(end.classes)
+    if end.last["loss"] <= _LITTLE * guessing:
+        return []
+    return [
+        f"The loss is nearly that of guessing among {end.classes:,} classes, {decimal(guessing, 3)}: the network has "
+        "learned little. More epochs or a larger learning rate may help; weights that were never trained do not."
+    ]
+
+
 def _about_models(end: TrainingEnd) -> str:
     """Say which network the run's name stands for, and where the best one is."""
     if end.best["epoch"] == end.last["epoch"]:
         return f"{end.run} is the network after the last epoch, which is the best."
     return (
         f"{end.run} is the network after the last epoch, as in the paper; {end.run}/{BEST} is the one with the lowest "
-        "validation error; evaluate, export and predict take both."
+        "validation error; evaluate, export and predict take the one that you name."
     )
