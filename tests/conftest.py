@@ -6,6 +6,7 @@ import re
 import signal
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 install_import_hook("verydeep", "array_shapes.check_shapes")
@@ -13,6 +14,9 @@ pytest_plugins = ["forked_python", "tested_run"]
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when `datasets` is imported
 os.environ["OMP_NUM_THREADS"] = "1"  # read once, when PyTorch is imported: other numbers change the last bits of sums
+
+settings.register_profile("any machine", deadline=None)  # a busy one takes longer, and is no fault of the code
+settings.load_profile("any machine")
 
 MOST_WORKERS = 4
 """Each has a PyTorch of its own in memory, and some tests start processes and look at the clock."""

@@ -31,7 +31,7 @@ def outcomes(only_first, only_second, both, neither):
 # McNemar's test
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(b=COUNT, c=COUNT)
 def test_the_p_value_enumerates_all_ways_the_differing_images_can_fall(b, c):
     n = b + c
@@ -69,7 +69,7 @@ def test_nothing_that_differs_is_no_evidence():
 # intervals
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(b=COUNT, c=COUNT, others=st.integers(0, 300))
 def test_the_ends_cut_off_a_fortieth_of_what_resampling_can_give(b, c, others):
     """Each drawn image adds 1, -1 or 0: the distribution of their sum is a convolution. `few` is 5 standard errors."""
@@ -125,7 +125,7 @@ def test_the_same_images_give_the_same_interval_again():
     assert _paired_bootstrap_interval(40, 25, 400) == _paired_bootstrap_interval(40, 25, 400)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(n=st.integers(1, 3000), share=st.floats(0, 1))
 def test_the_interval_is_wilsons(n, share):
     wrong = round(share * n)

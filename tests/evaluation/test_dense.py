@@ -54,7 +54,7 @@ def test_tiles_give_the_same_map(name, size):
 GRIDS = ("centred", "floor", "ceil")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(height=st.integers(64, 400), width=st.integers(64, 400), cells=st.integers(1, 150), grid=st.sampled_from(GRIDS))
 def test_tiles_give_the_same_map_of_any_size(height, width, cells, grid):
     net, image = lively("D", crop=64), noise(height, width)
@@ -99,7 +99,7 @@ def test_the_map_is_put_together_from_a_few_rows_at_a_time(monkeypatch):
         assert difference(score_map(net, images), expected) < 1e-6
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     side=st.integers(32, 3000),
     positions=st.integers(1, 100),
@@ -121,7 +121,7 @@ def test_spans_keep_every_position_once_and_their_grid_is_the_images(side, posit
     assert kept == list(range(math.ceil(side / 32) if grid == "ceil" else side // 32))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(height=st.integers(1, 300), width=st.integers(1, 300), context=st.integers(1, 5), positions=st.integers(1, 3000))
 def test_tiles_are_of_the_size_that_fits(height, width, context, positions):
     rows, columns = dense._tile_size(height, width, context, positions)

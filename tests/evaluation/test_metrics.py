@@ -23,7 +23,7 @@ def naive_misclassified(posterior, label, top):
     return label not in order[:top]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data(), classes=st.integers(2, 12), images=st.integers(1, 10), levels=st.integers(1, 6))
 def test_errors_and_predictions_are_what_sorting_says_with_ties_too(data, classes, images, levels):
     level = st.integers(0, levels - 1)
@@ -72,7 +72,7 @@ def test_errors_are_in_percent():
 # what is taken for what
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data(), classes=st.integers(2, 9), images=st.integers(1, 60))
 def test_the_confusion_matrix_is_a_count_of_pairs(data, classes, images):
     places = st.lists(st.integers(0, classes - 1), min_size=images, max_size=images)
@@ -106,7 +106,7 @@ def of_two(confidences, right):
     return np.stack([np.zeros_like(confidences), confidences], axis=1), np.array(right).astype(int)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data(), bins=st.sampled_from([1, 2, 7, 10, 15]), images=st.integers(1, 20))
 def test_calibration_is_a_loop_over_images(data, bins, images):
     """Also with probabilities of 0 and 1, and on the edges of bins."""

@@ -26,7 +26,7 @@ def test_nothing_that_differs_is_no_evidence():
     assert (found.p_value, found.difference, found.difference_ci95) == (1, 0, (0, 0))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(pairs=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_a_comparison_counts_images_one_by_one(pairs):
     wrong, other = np.array(pairs).T

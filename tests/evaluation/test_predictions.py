@@ -105,7 +105,7 @@ def test_both_kinds_of_files_say_the_same(tmp_path):
     assert written(evaluation, tmp_path / "p.csv") == written(evaluation, tmp_path / "p.parquet")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), classes=st.integers(1, 8), images=st.integers(1, 8), levels=st.integers(1, 5))
 def test_the_classes_are_those_of_sorting_by_hand_with_the_right_one_last_of_its_equals(
     tmp_path_factory, data, classes, images, levels

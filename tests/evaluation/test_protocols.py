@@ -279,7 +279,7 @@ def test_testing_is_without_dropout():
 # every image once
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(sizes=st.lists(st.sampled_from([(32, 40), (40, 32), (33, 33), (32, 55)]), min_size=1, max_size=7))
 def test_every_image_counts_once_whatever_the_sizes(sizes):
     net = lively("A")
@@ -379,7 +379,7 @@ def test_scales_in_pixels(scale, crop, pixels):
     assert scale_in_pixels(scale, crop) == pixels
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(scale=st.integers(224, 2000), multiple=st.integers(1, 20))
 def test_scales_go_with_the_crop(scale, multiple):
     crop = 32 * multiple

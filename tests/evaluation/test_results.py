@@ -216,7 +216,7 @@ def taken_for(images):
     ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(found=shown())
 def test_confusions_and_errors_of_classes_are_counted_image_by_image(found):
     images = found.images

@@ -103,7 +103,7 @@ def test_sizes_that_are_no_multiples_of_32(tiny, program, name):
     _, net, folder, _ = tiny
     run = as_its_users_have_it(folder / name, program[0])
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(height=st.integers(32, 170), width=st.integers(32, 170), batch=st.integers(1, 3))
     def check(height, width, batch):
         x = images(batch, height, width, seed=height)

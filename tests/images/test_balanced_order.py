@@ -19,7 +19,7 @@ def epochs_of(labels, count, **options):
     return [list(chain(*batches[start : start + in_epoch])) for start in range(0, len(batches), in_epoch)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example([0] * 30 + [4])
 @given(LABELS)
 def test_classes_differ_by_one_at_most_and_so_do_the_images_of_a_class(labels):
@@ -33,7 +33,7 @@ def test_classes_differ_by_one_at_most_and_so_do_the_images_of_a_class(labels):
             assert max(times) - min(times) <= 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(LABELS, st.integers(0, 20), st.sampled_from([1, 2, 3]))
 def test_steps_and_processes_divide_the_same_epochs(labels, first_step, processes):
     options = {"batch": 5, "epochs": 3, "seed": 8, "balanced": labels}

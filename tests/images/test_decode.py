@@ -213,7 +213,7 @@ def test_the_limit_on_pixels_is_told():
 WHOLE = {kind: saved(Image.fromarray(smooth(12, 16)), kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP")}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(kind=st.sampled_from(sorted(WHOLE)), data=st.data())
 def test_broken_files_give_pixels_or_the_one_error(kind, data):
     broken = bytearray(WHOLE[kind])

@@ -174,7 +174,7 @@ def test_what_is_drawn_for_an_image_does_not_depend_on_the_batch_size():
         assert all(torch.equal(a, b) for a, b in zip(drawn, large[key], strict=True))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(images=st.integers(1, 500), batch=st.integers(1, 64))
 def test_an_epoch_has_as_many_steps_as_batches_begin(images, batch):
     assert batches_per_epoch(images, batch) == len(range(0, images, batch))

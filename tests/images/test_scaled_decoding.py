@@ -63,7 +63,7 @@ def most(height, width, needed):
 sides = st.integers(1, 1500)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @example(height=37, width=40, needed=19)  # 18.5 is too little
 @example(height=37, width=40, needed=20)
 @example(height=1500, width=1499, needed=188)

@@ -50,7 +50,7 @@ def interleaved(shares):
     return [torch.stack(field) for field in zip(*found, strict=True)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @example(processes=4, images=9, batch=4, epochs=2, first_step=0)  # the last batch has one image for four
 @example(processes=4, images=7, batch=1, epochs=1, first_step=3)
 @example(processes=2, images=8, batch=4, epochs=2, first_step=2)

@@ -56,7 +56,7 @@ def files(draw):
     return samples, depth, kind, tuple(draw(near) for _ in range(channels))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(files())
 def test_only_the_transparent_colour_becomes_white(file):
     samples, depth, _, transparent = file

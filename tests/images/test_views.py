@@ -34,7 +34,7 @@ def places(height, width):
     return np.stack([y, x, np.full_like(y, 7)], axis=2).astype(np.uint8)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(height=st.integers(1, 90), width=st.integers(1, 90), shorter=st.integers(1, 60))
 def test_rescaling_keeps_proportions_and_sets_the_shorter_side(height, width, shorter):
     found = rescale(noise(height, width), shorter)
@@ -76,7 +76,7 @@ def test_an_image_of_the_right_size_is_left_as_it_is():
     assert np.array_equal(rescale(image, 40), image)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data(), height=st.integers(1, 40), width=st.integers(1, 40))
 def test_a_crop_is_the_pixels_at_its_place(data, height, width):
     size = data.draw(st.integers(1, min(height, width)))
@@ -103,7 +103,7 @@ def test_an_image_smaller_than_the_crop_is_refused(size):
             rescaled_crop(places(*size), min(size), 6, top=place[0], left=place[1])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data(), height=st.integers(1, 40), width=st.integers(1, 40))
 def test_a_centre_crop_leaves_the_same_on_either_side(data, height, width):
     size = data.draw(st.integers(1, min(height, width)))
@@ -164,7 +164,7 @@ def test_rescaling_is_pillows_within_two_grey_levels(shorter):
     assert difference.mean() < 0.1
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     data=st.data(),
     height=st.integers(1, 900),
@@ -199,7 +199,7 @@ def test_images_that_cannot_be_written_to_or_run_backwards_are_rescaled_too():
     assert np.array_equal(rescale(image, 33), np.ascontiguousarray(rescale(image.copy(), 33)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(height=st.integers(9, 60), width=st.integers(9, 60))
 def test_the_grid_reaches_every_border_row_by_row(height, width):
     corners = grid_locations((height, width), 9)

@@ -42,7 +42,7 @@ def pixels(source, index, side):
     return torch.from_numpy(rescale(decode(source[index].data), side).transpose(2, 0, 1).copy())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(height=st.integers(64, 200), width=st.integers(64, 200))
 def test_windows_lie_32_pixels_apart_and_in_the_middle(height, width):
     tops, lefts = _window_corners((height, width), 64)

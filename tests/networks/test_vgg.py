@@ -147,7 +147,7 @@ def test_each_position_of_the_score_map_is_the_linear_head_on_its_window(name, s
             assert relative_difference(score_map[:, :, i, j], expected) < 1e-5
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(height=st.integers(32, 200), width=st.integers(32, 200))
 def test_the_grid_of_the_score_map_is_centred(height, width):
     """Max-pooling alone (identity convolutions) shows which pixels each position of pool5 stands for."""

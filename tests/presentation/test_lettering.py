@@ -30,7 +30,7 @@ def test_an_installed_font_that_has_the_letters_is_taken(monkeypatch, tmp_path):
     lettering._installed_with.cache_clear()
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(text=st.text(st.characters(codec="latin-1", exclude_categories=["C"]), max_size=30), width=st.integers(20, 120))
 def test_lines_fit_and_lose_nothing_in_silence(text, width):
     font = font_for("x", 12)[0]

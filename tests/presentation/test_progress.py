@@ -4,7 +4,7 @@ import io
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -124,7 +124,6 @@ def test_durations(seconds, text):
     assert duration(seconds) == text
 
 
-@settings(deadline=None)
 @given(hours=st.integers(0, 1000), minutes=st.integers(0, 59), seconds=st.integers(0, 59))
 def test_a_duration_can_be_read_back(hours, minutes, seconds):
     found = [int(part) for part in duration(3600 * hours + 60 * minutes + seconds).split(":")]

@@ -85,7 +85,7 @@ def check(root):
 
 def test_images_and_what_is_left_out_are_all_files_of_a_folder(battery, figure):
     examples = 600 if battery else 20
-    limits = settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    limits = settings(max_examples=examples, suppress_health_check=list(HealthCheck), database=None)
     classes = st.fixed_dictionaries({"cat": trees, "dog": trees})
     limits(given(classes, st.tuples(files, links, st.just({})))(check_folder))()
     figure(27, "files found", f"{examples} random folders: used, unusable and left out add up")
@@ -189,6 +189,6 @@ def check_archive(parts):
 
 def test_images_and_what_is_left_out_are_all_members_of_an_archive(battery, figure):
     examples = 2_000 if battery else 40
-    limits = settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    limits = settings(max_examples=examples, suppress_health_check=list(HealthCheck), database=None)
     limits(given(archives)(check_archive))()
     figure(27, "members found", f"{examples} random archives: used and left out add up, by class too")

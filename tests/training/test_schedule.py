@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from verydeep import Recipe
@@ -41,7 +41,6 @@ def test_steady_improvement_never_drops():
     assert all(rate == 1.0 and not ended for rate, ended in rates(range(60, 0, -1), patience=1, drops=3))
 
 
-@settings(deadline=None)
 @given(
     errors=st.lists(st.integers(0, 100), min_size=1, max_size=40),
     patience=st.integers(1, 4),

@@ -283,7 +283,7 @@ def damages(draw, about):
     return about
 
 
-QUICK = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 
 def classified(folder, image):

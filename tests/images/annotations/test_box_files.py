@@ -66,7 +66,7 @@ EDGE = st.floats(-1e6, 1e6)
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
     ends=st.sampled_from(["\n", "\r\n", "\r"]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_is_written_is_read(tmp_path_factory, rows, order, quoting, ends):
     """By Python's writer, whatever is in names: commas, quotation marks, numbers."""
     file = tmp_path_factory.mktemp("csv") / "boxes.csv"

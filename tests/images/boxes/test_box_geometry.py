@@ -34,14 +34,14 @@ def whole_box(draw, side):
     return low, draw(st.integers(low + 1, side))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(box=boxes(), height=sides, width=sides, to=st.tuples(sides, sides))
 def test_rescaled_and_back(box, height, width, to):
     there = rescaled_boxes(box, (height, width), to)
     np.testing.assert_allclose(rescaled_boxes(there, to, (height, width)), box, rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(box=boxes(), crop=st.integers(1, 300), top=st.integers(-50, 300), left=st.integers(-50, 300))
 def test_into_a_crop_and_back(box, crop, top, left):
     there = boxes_in_crop(box, crop, top=top, left=left)
@@ -49,7 +49,7 @@ def test_into_a_crop_and_back(box, crop, top, left):
     np.testing.assert_allclose(mirrored_boxes(mirrored_boxes(there)), there, rtol=1e-9, atol=1e-12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     box=boxes(),
     size=st.tuples(sides, sides),
@@ -64,7 +64,7 @@ def test_rescaled_cropped_mirrored_and_back(box, size, to, crop, top, left):
     np.testing.assert_allclose(back, box, rtol=1e-7, atol=1e-5)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data(), crop=st.integers(2, 40))
 def test_a_mirrored_box_is_where_its_pixels_are(data, crop):
     (x0, x1), (y0, y1) = (whole_box(data.draw, crop) for _ in range(2))
@@ -80,7 +80,7 @@ def test_a_box_in_a_crop_is_centre_and_sides_in_its_units():
     assert boxes_in_crop(np.array([10.0, 20, 40, 30]), 20, top=5, left=-5).tolist() == [1.5, 1, 1.5, 0.5]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data(), height=st.integers(1, 30), width=st.integers(1, 30))
 def test_overlap_is_counted_pixels(data, height, width):
     masks, edges = [], []
@@ -104,7 +104,7 @@ def test_clipped_to_an_image():
     assert clipped(np.array([-3.0, 2, 50, 60]), (40, 30)).tolist() == [0, 2, 30, 40]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data(), crop=st.integers(2, 20), top=st.integers(0, 20), left=st.integers(0, 20))
 def test_a_crop_shows_an_object_with_half_of_what_it_could_hold(data, crop, top, left):
     (x0, x1), (y0, y1) = (whole_box(data.draw, 40) for _ in range(2))

@@ -59,7 +59,7 @@ def test_names_may_stand_beside_a_list_of_classes(tmp_path):
     assert [found(splits)[f"{n:03d}.png"][1] for n in range(4)] == ["ant", "wasp", "wasp", "ant"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     fields=st.dictionaries(
         st.sampled_from(["class_name", "class", "label", "cls", "width"]),
@@ -78,7 +78,7 @@ def test_a_json_names_the_class_by_the_first_key_of_four(fields):
         assert source[list(source.labels).index(0)].data == png(0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     name=st.text(min_size=1, max_size=8).filter(lambda text: text.strip()),
     space=st.sampled_from(["", "\n", " \r\n", "\t"]),
@@ -188,7 +188,7 @@ def test_words_that_only_contain_the_name_of_a_split_are_none(tmp_path):
 # order and bytes
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_however_samples_are_packed_they_give_the_same_source(data):
     """The order is that of the classes, and of the names within a class."""

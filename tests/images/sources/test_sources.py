@@ -84,7 +84,7 @@ def test_digits_are_tested_on_their_test_split():
 # stratified splits
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     counts=st.dictionaries(st.integers(0, 30), st.integers(2, 40), min_size=1, max_size=8),
     share=st.floats(0.01, 0.99),
