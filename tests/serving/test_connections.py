@@ -6,8 +6,13 @@ import time
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+import h11
 import pytest
+from gated_model import Gate
 from served import checked_error, encoded, service_of, serving, wait_until
+
+from verydeep.serving import server
+from verydeep.serving.server import _TimedConnection
 
 SECONDS = 0.25
 """In which a head or a body has to arrive."""
@@ -115,6 +120,42 @@ def test_a_client_that_takes_no_answers_is_closed(client):
         wait_until(lambda: not state.tasks)
 
 
+def test_a_client_that_takes_an_answer_slowly_but_steadily_gets_all_of_it(client):
+    state, size = client.server.server_state, 2**21
+    with connected(client) as connection:
+        wait_until(lambda: any(one.client == connection.getsockname() for one in list(state.connections)))
+        (ours,) = [one for one in list(state.connections) if one.client == connection.getsockname()]
+        ours.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**15)
+        ours.loop.call_soon_threadsafe(ours.transport.write, bytes(size))
+        received, began = 0, time.monotonic()
+        while chunk := connection.recv(2**15):
+            received += len(chunk)
+            time.sleep(0.02)
+    assert (received, time.monotonic() - began > 2 * SECONDS) == (size, True)
+
+
+def test_a_body_in_many_small_chunks_is_refused_before_all_of_it_is_parsed(client, monkeypatch):
+    parsed, next_event = [], h11.Connection.next_event
+    monkeypatch.setattr(h11.Connection, "next_event", lambda self: parsed.append(0) or next_event(self))
+    small = HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 20_000
+    with connected(client) as connection:
+        connection.sendall(small)
+        assert error_of(connection.recv(2**16)) == (400, "bad_request")
+    assert len(parsed) < 1100
+    fine = HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + (b"80\r\n" + b"x" * 128 + b"\r\n") * 3000
+    assert error_of(answers_to(client, fine + b"0\r\n\r\n")) == (422, "unusable_image")
+
+
+def test_others_have_their_turn_between_small_reads(client, monkeypatch):
+    sizes, received = [], _TimedConnection.data_received
+    monkeypatch.setattr(
+        _TimedConnection, "data_received", lambda self, data: sizes.append(len(data)) or received(self, data)
+    )
+    client.post("/v1/predict", content=bytes(400_000))
+    assert sum(sizes) > 400_000
+    assert max(sizes) <= 2**14
+
+
 def test_what_is_no_http_is_answered_400(client):
     assert error_of(answers_to(client, b"\x16\x03\x01\x00\xff\r\n\r\n")) == (400, "bad_request")
     many = b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: " + b"x" * 20_000
@@ -166,3 +207,13 @@ def test_idle_connections_do_not_keep_others_from_being_answered(client, battery
     finally:
         for one in idle:
             one.close()
+
+
+def test_a_body_that_was_answered_is_not_read_for_long(monkeypatch):
+    monkeypatch.setattr(server, "_UNREAD_SECONDS", 0.1)
+    refused = HEAD + b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\nabc"
+    with serving(service_of(Gate().model(), body_seconds=60)) as client:
+        assert error_of(answers_to(client, refused)) == (415, "unsupported_type")  # and the end within 5 seconds
+        whole = refused + b"x" * 97
+        received = answers_to(client, whole, (0.2, whole.replace(HEAD, HEAD + b"Connection: close\r\n")))
+        assert received.count(b"HTTP/1.1 415") == 2

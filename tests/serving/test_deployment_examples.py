@@ -111,6 +111,8 @@ def test_kserve_asks_for_paths_that_there_are():
 
 def test_systemd_starts_and_ends_it(tmp_path):
     text = (EXAMPLES / "verydeep.service").read_text()
+    for told in (text, (ROOT / "docs" / "serving.md").read_text()):  # else a proxy that passes Host on is refused
+        assert "--allow-host NAME" in told
     settings = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
     program, *words = shlex.split(settings["ExecStart"])
     assert Path(program).name == "verydeep"

@@ -242,6 +242,16 @@ def test_a_key_is_asked_for_before_anything_is_shown(opened, service, monkeypatc
         expect(page.locator(".result")).to_be_visible()
 
 
+def test_pictures_that_are_dropped_before_the_key_are_kept(opened, service, monkeypatch):
+    monkeypatch.setattr(service, "_keys", (hashlib.sha256(KEY.encode()).digest(),))
+    with opened() as page:
+        given(page, "drop", PICTURE, OTHER)
+        expect(page.get_by_label(ENGLISH.key)).to_be_focused()
+        page.keyboard.type(KEY)
+        page.keyboard.press("Enter")
+        expect(page.locator(".result")).to_have_count(2)
+
+
 @pytest.mark.battery
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("locale", ["en-US", "ja-JP"])

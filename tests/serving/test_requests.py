@@ -113,6 +113,8 @@ def test_the_form_works_without_script(client):
     assert found.status_code == 200
     assert "%</td>" in found.text
     assert "<bdi>&lt;b&gt;.png</bdi>" in found.text
+    found = client.post("/", files=[*files(encoded(5)), ("image", ("a.jpg", b"", "image/jpeg"))])
+    assert (found.status_code, "<bdi>a.jpg</bdi>" in found.text, "an empty file" in found.text) == (200, True, True)
     body = (
         b'--b\r\nContent-Disposition: form-data; name="image"; filename=""\r\n\r\n\r\n--b--\r\n'  # as browsers send it
     )

@@ -10,6 +10,7 @@ from verydeep.machine.errors import one_line
 
 EXTRAS = {
     "datasets": "hub",
+    "h11": "serve",
     "h5py": "keras",
     "huggingface_hub": "hub",
     "nncf": "openvino",

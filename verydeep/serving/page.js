@@ -7,7 +7,7 @@
     ["form", "image", "key", "results", "status", "progress", "stop"].map(at);
   const texts = JSON.parse(at("texts").textContent);
   const mib = Number(form.dataset.mib), most = mib * 2 ** 20 - 1024; // a form is a little larger than its file
-  let running = null;
+  let running = null, taken = [];
 
   const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
@@ -81,17 +81,19 @@
       running?.abort();
       results.replaceChildren(...alertOf(texts.no_picture));
       show(false, texts.no_result, false);
-    } else if (!key || key.reportValidity()) {
-      classify([...files]);
+    } else {
+      taken = [...files]; // kept until there is a key
+      if (!key || key.reportValidity()) classify(taken);
     }
   }
 
   document.documentElement.classList.add("script");
+  input.required = false; // pictures are dropped and pasted too
   input.addEventListener("click", () => (input.value = "")); // else the same file could not be chosen again
   input.addEventListener("change", () => input.files.length && take(input.files));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    take(input.files);
+    take(taken.length ? taken : input.files);
   });
   stop.addEventListener("click", () => {
     running?.abort();

@@ -45,7 +45,8 @@ async def _result(service: Service, request: Request) -> FormResult:
             service.check_key(key)
     async with service.bodies.body(request, check=check) as body:
         parts = await asyncio.to_thread(parts_of, body.taken(), kind, most_files=service.limits.max_images)
-        files = [part for part in images_of([one for one in parts if one.field != "key"]) if part.data]
+        files = images_of([one for one in parts if one.field != "key"])
+        files = [file for file in files if file.file_name or file.data]  # browsers send one without both for no choice
         if not files:
             raise RefusedRequestError(400, "no_image", "no image was chosen: choose one or more")
         found = await predicted(service, request, body.room, files, TOP, maps=service.model.has_maps)

@@ -187,7 +187,7 @@ def _keys_of(file: Path | None) -> tuple[bytes, ...]:
     """Return the SHA-256 of each key in a file.
 
     Raises:
-        ValueError: there is no such file, it has no keys, or one that can be guessed.
+        ValueError: there is no such file, it has no keys, or one that can be guessed or that no header can carry.
     """
     if file is None:
         return ()
@@ -198,6 +198,8 @@ def _keys_of(file: Path | None) -> tuple[bytes, ...]:
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
         raise ValueError(f"{file} has no keys: write one on each line")
+    if not all(key.isascii() and key.isprintable() for key in keys):
+        raise ValueError(f"{file} has a key that headers cannot carry: use letters of ASCII, digits and signs only")
     if min(map(len, keys)) < _SHORTEST_KEY:
         raise ValueError(f"{file} has a key of fewer than {_SHORTEST_KEY} characters, which can be guessed")
     return tuple(hashlib.sha256(key.encode()).digest() for key in keys)
