@@ -25,6 +25,16 @@ def test_extras_are_those_of_pyproject():
     assert all(package in packages[extra] for package, extra in EXTRAS.items())
 
 
+def test_a_library_whose_inner_parts_are_used_has_an_upper_bound():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["serve"]
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.M))
+    bounds = {re.match(r"\w+", each)[0]: each for each in declared}
+    for name in ("h11", "starlette", "uvicorn"):
+        low, high = re.fullmatch(rf"{name}>=([\d.]+),<([\d.]+)", bounds[name]).groups()
+        below, ours, above = ([int(part) for part in one.split(".")] for one in (low, pinned[name], high))
+        assert below <= ours < above
+
+
 def test_no_other_place_says_how_to_install_a_library():
     files = [file for file in (ROOT / "verydeep").rglob("*.py") if "pip install 'verydeep[" in file.read_text()]
     assert [file.name for file in files] == ["libraries.py"]
