@@ -223,7 +223,7 @@ def test_what_can_go_wrong_when_a_model_is_pushed(hub, net, tmp_path):
         hub.failure = failure
         with pytest.raises(ValueError, match=message):
             push(tmp_path / "model", f"hub:{OWNER}/net")
-    with pytest.raises(ValueError, match="is not a run"):
+    with pytest.raises(ValueError, match="does not exist: name a run"):
         push(tmp_path / "nowhere", f"hub:{OWNER}/net")
 
 
