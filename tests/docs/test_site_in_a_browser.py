@@ -1,14 +1,12 @@
 """The built site in a real browser, as people with a phone, a dark screen or a screen reader meet it."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import axe_core_python
 import pytest
-from accessibility import BROWSERS
-from playwright.sync_api import sync_playwright
+from accessibility import steered_browser
 
 ROOT = Path(__file__).parents[2]
 AXE = next(Path(axe_core_python.__file__).parent.rglob("axe.min.js"))
@@ -41,13 +39,8 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is on this machine")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with steered_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module", params=[(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")], ids=str)

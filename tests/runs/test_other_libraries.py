@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from foreign_weights import lively
 
 from verydeep import import_weights, load, write_weights
 
@@ -14,20 +15,6 @@ RGB = np.random.default_rng(7).integers(0, 256, (1, 3, 224, 224), dtype=np.uint8
 def ours(folder):
     with torch.no_grad():
         return load(folder)(torch.from_numpy(RGB)).numpy()
-
-
-def lively(net):
-    """Scores of the order of 1, and normalisations that do something."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, value in net.state_dict().items():
-            if name.endswith("running_var"):
-                value.uniform_(0.5, 2, generator=generator)
-            elif value.ndim > 1:
-                value.normal_(std=(2 / value[0].numel()) ** 0.5, generator=generator)
-            elif value.is_floating_point() and "running" not in name:
-                value.add_(torch.randn(value.shape, generator=generator), alpha=0.1)
-    return net.eval()
 
 
 def normalised():

@@ -186,19 +186,6 @@ def refusal(file, folder, *told, **options):
 # PyTorch
 
 
-def lively_module(net):
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, value in net.state_dict().items():
-            if name.endswith("running_var"):
-                value.uniform_(0.5, 2, generator=generator)
-            elif value.ndim > 1:
-                value.normal_(std=(2 / value[0].numel()) ** 0.5, generator=generator)
-            elif value.is_floating_point():
-                value.add_(torch.randn(value.shape, generator=generator), alpha=0.1)
-    return net.eval()
-
-
 def torch_pixels():
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     return (torch.from_numpy(RGB) / 255 - mean[:, None, None]) / std[:, None, None]
@@ -212,7 +199,7 @@ def computed(net):
 def vgg11(torchvision, *head, pool=None):
     net = torchvision.models.vgg11()
     net.avgpool, net.classifier = pool or nn.Identity(), nn.Sequential(*head)
-    return lively_module(net)
+    return foreign.lively(net)
 
 
 def averaged(torchvision):
@@ -247,7 +234,7 @@ def refused_module(torchvision, folder):
 def with_normalisation(timm, folder):
     from safetensors.torch import save_file
 
-    net = lively_module(timm.create_model("vgg11_bn", num_classes=10))
+    net = foreign.lively(timm.create_model("vgg11_bn", num_classes=10))
     save_file(net.state_dict(), folder / "net.safetensors")
     larger = np.random.default_rng(7).integers(0, 256, (1, 3, 224, 224), dtype=np.uint8)
     import_weights(folder / "net.safetensors", folder / "run")
@@ -259,7 +246,7 @@ def with_normalisation(timm, folder):
 
 
 def perceptual(lpips, folder):
-    net = lively_module(lpips.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False))
+    net = foreign.lively(lpips.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False))
     torch.save(net.state_dict(), folder / "net.pth")
     with torch.no_grad():
         relu5_3 = net.net(torch_pixels()).relu5_3

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import shutil
 from base64 import b64encode
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,8 +10,8 @@ from pathlib import Path
 import axe_core_python
 import numpy as np
 import pytest
-from accessibility import BROWSERS
-from playwright.sync_api import expect, sync_playwright
+from accessibility import steered_browser
+from playwright.sync_api import expect
 from served import KEY, encoded, service_of, serving
 
 from verydeep.evaluation.protocols import Protocol
@@ -59,14 +58,9 @@ def client(service):
 
 @pytest.fixture(scope="module")
 def browser():
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is on this machine")
     expect.set_options(timeout=20_000)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with steered_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

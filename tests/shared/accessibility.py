@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -273,11 +274,29 @@ def luminance(colour):
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
+def browser_here():
+    """Return the path of a browser; or skip the test."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is on this machine")
+    return found
+
+
+@contextmanager
+def steered_browser():
+    """Start a browser that Playwright steers; or skip the test."""
+    from playwright.sync_api import sync_playwright
+
+    path = browser_here()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
 def shown_by_a_browser(page, folder, *, dark):
     """Return the lines on a browser's console for a page on a phone, the last one by SCRIPT; or skip the test."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is on this machine")
+    browser = browser_here()
     file = folder / "page.html"
     file.write_text(page.replace("</body>", f"{SCRIPT}</body>"), encoding="utf-8")
     options = [

@@ -85,11 +85,7 @@ def evaluate(
     with joined(device, advice=_KEPT, known=(WorkerDiedError,)) as processes:
         processes.check_alike(
             "images, classes or runs under these names",
-            lambda: (
-                source.fingerprint,
-                source.classes,
-                [(one.model.digests, one.protocol) for one in runs],
-            ),
+            lambda: (source.fingerprint, source.classes, [(one.model.digests, one.protocol) for one in runs]),
         )
         digests = processes.from_first(lambda: contents_digests(source)) if cache else None
         names = [one.name for one in runs]

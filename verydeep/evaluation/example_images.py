@@ -115,7 +115,7 @@ def examples(evaluation: Evaluation, source: Source, model: Model[ScoringNetwork
     side, grid, drawn = scale_in_pixels(scale, crop), evaluation.grid or "centred", []
     with reporting("draw score maps", total=len(mapped)) as report:
         for index in mapped:
-            drawn.append(_mapped(images, index, model, image_at_scale(source, positions[index], side), grid))
+            drawn.append(_mapped(images, index, model, image_at_scale(source[positions[index]], side), grid))
             report.advance()
     shown = tuple(one for one in drawn if math.prod(one.positions) >= _FEWEST_POSITIONS)
     return Examples(

@@ -13,7 +13,7 @@ from PIL import Image
 from verydeep.evaluation.dense import score_map
 from verydeep.evaluation.pixel_limits import largest_image
 from verydeep.images.decode import Pixels, Size, decode, decode_for
-from verydeep.images.sources.source import Source
+from verydeep.images.sources.source import Sample, Source
 from verydeep.images.tolerance import LARGEST_MAX_PIXELS
 from verydeep.images.views import rescale
 from verydeep.networks.architecture import DOWNSAMPLING
@@ -181,13 +181,12 @@ def positions_of(source: Source, ids: Sequence[str]) -> list[int]:
     return indices
 
 
-def image_at_scale(source: Source, index: int, shorter_side: int, *, max_pixels: int = LARGEST_MAX_PIXELS) -> Pixels:
-    """Return an image of a source as it is tested, with its shorter side at `shorter_side` pixels.
+def image_at_scale(sample: Sample, shorter_side: int, *, max_pixels: int = LARGEST_MAX_PIXELS) -> Pixels:
+    """Return an image as it is tested, with its shorter side at `shorter_side` pixels.
 
     Raises:
         UnusableImageError: it can no longer be used.
     """
-    sample = source[index]
     decoded = decode_for(sample.data, sample.id, shorter_side=shorter_side, max_pixels=max_pixels)
     return rescale(decoded, shorter_side)
 

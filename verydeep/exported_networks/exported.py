@@ -22,7 +22,7 @@ from verydeep.machine.libraries import library
 from verydeep.machine.runtime import Device, torch_device
 from verydeep.networks.grids import PoolingGrid
 from verydeep.networks.vgg import ScoringNetwork
-from verydeep.runs.model import Model, file_sha256
+from verydeep.runs.model import Model
 
 INPUT, OUTPUTS = "images", ("logits", "score_map")
 """Names of what goes in and comes out, in every format."""
@@ -152,22 +152,16 @@ def load_exported(path: str | Path, device: Device = "cpu") -> Model[ScoringNetw
         raise ValueError(f"{path} is neither a run folder nor an exported network ({', '.join(formats)})")
     to = formats[path.suffix]
     try:
-        net, metadata = format_module(to).read(path)
+        net, metadata, sha256 = format_module(to).read(path)
         net = net.to(torch.device("cpu") if device == "auto" and to != "torch" else torch_device(device))
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be used: {one_line(error)}") from error
+    runtime = FORMATS[to].runtime
     return Model(
         net=net,
         classes=metadata.classes,
         scale=metadata.scale,
         flip=metadata.flip,
         weights_sha256=metadata.weights_sha256,
-        exported=_made_by(path, to),
+        exported=(sha256, *([f"{runtime} {library(runtime).__version__}"] if runtime else [])),
     )
-
-
-def _made_by(path: Path, to: Format) -> tuple[str, ...]:
-    """Return what a file's scores depend on: its bytes, with the weights beside an OpenVINO graph, and its runtime."""
-    files = [path, path.with_suffix(".bin")] if to == "openvino" else [path]
-    runtime = FORMATS[to].runtime
-    return *map(file_sha256, files), *([f"{runtime} {library(runtime).__version__}"] if runtime else [])

@@ -38,8 +38,8 @@ def format_module(to: Format) -> Any:
     """Import the file of a format, which has three functions.
 
     `write(model, metadata, calibration, file)` writes a file, in INT8 if the metadata say so. `read(file)` returns the
-    network and the metadata of a file that anybody may have made. `reread(file)` returns the network of a file just
-    written, run as other programs run it.
+    network, the metadata and the SHA-256 of a file that anybody may have made. `reread(file)` returns the network of a
+    file just written, run as other programs run it.
     """
     return import_module(f"verydeep.exported_networks.{to}")
 

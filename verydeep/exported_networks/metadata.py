@@ -146,8 +146,8 @@ def state_checksum(file: Path) -> None:
         opened.write(value.encode())
 
 
-def check_checksum(file: Path, stated: object) -> None:
-    """Refuse a file that is not what was exported; a damaged one may state something that is not even text.
+def checked_sha256(file: Path, stated: object) -> str:
+    """Return the SHA-256 that an exported file states; a damaged one may state something that is not even text.
 
     Raises:
         ValueError: it states nothing, or another SHA-256.
@@ -155,6 +155,7 @@ def check_checksum(file: Path, stated: object) -> None:
     """
     if not isinstance(stated, str) or stated != _checksum(file, stated):
         raise ValueError("it is not what was exported: its SHA-256 differs")
+    return stated
 
 
 def _place(data: bytes, stated: str) -> int:

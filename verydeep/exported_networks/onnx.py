@@ -25,7 +25,7 @@ from verydeep.exported_networks.metadata import (
     SHA256,
     UNSTATED,
     Metadata,
-    check_checksum,
+    checked_sha256,
     from_json,
     state_checksum,
 )
@@ -194,7 +194,7 @@ def write(model: Model, metadata: Metadata, calibration: Sequence[Tensor], file:
     state_checksum(file)
 
 
-def read(file: Path) -> tuple[ExportedNet, Metadata]:
+def read(file: Path) -> tuple[ExportedNet, Metadata, str]:
     """Read a file that `write` made.
 
     Raises:
@@ -208,10 +208,10 @@ def read(file: Path) -> tuple[ExportedNet, Metadata]:
         raise ValueError(f"it is no ONNX file, or a damaged one ({error})") from error
     stated = {entry.key: entry.value for entry in model.metadata_props}
     metadata = from_json(stated.get(KEY))
-    check_checksum(file, stated.get(SHA256))
+    sha256 = checked_sha256(file, stated.get(SHA256))
     _check_contents(model, file.stat().st_size)
     del model
-    return checked_net(_compute_by_onnxruntime(file), metadata), metadata
+    return checked_net(_compute_by_onnxruntime(file), metadata), metadata, sha256
 
 
 def _check_contents(model: Any, size: int) -> None:

@@ -26,7 +26,7 @@ from verydeep.exported_networks.metadata import (
     SHA256,
     UNSTATED,
     Metadata,
-    check_checksum,
+    checked_sha256,
     from_json,
     state_checksum,
 )
@@ -47,7 +47,7 @@ def write(model: Model, metadata: Metadata, calibration: Sequence[Tensor], file:
     state_checksum(file)
 
 
-def read(file: Path) -> tuple[ExportedNet, Metadata]:
+def read(file: Path) -> tuple[ExportedNet, Metadata, str]:
     """Read files that `write` made.
 
     Raises:
@@ -62,8 +62,8 @@ def read(file: Path) -> tuple[ExportedNet, Metadata]:
     metadata = from_json(stated.get(KEY))
     if not file.with_suffix(".bin").is_file():
         raise ValueError(f"there is no {file.with_suffix('.bin').name} beside it")
-    check_checksum(file, stated.get(SHA256))
-    return checked_net(_compute_by_openvino(file), metadata), metadata
+    sha256 = checked_sha256(file, stated.get(SHA256))
+    return checked_net(_compute_by_openvino(file), metadata), metadata, sha256
 
 
 def reread(file: Path) -> ExportedNet:

@@ -22,7 +22,7 @@ from verydeep.exported_networks.metadata import KEY, Metadata, from_json
 from verydeep.machine.documents import parse_json
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.vgg import VGG, vgg_without_weights
-from verydeep.runs.model import Model
+from verydeep.runs.model import Model, file_sha256
 
 _LONGEST_SIDE, _LARGEST_BATCH = 2**20, 2**20
 """torch.export wants limits."""
@@ -45,12 +45,16 @@ class _Weights:
     config: dict[str, _WeightFile]
 
 
-def read(file: Path) -> tuple[VGG, Metadata]:
+def read(file: Path) -> tuple[VGG, Metadata, str]:
     """Read the weights and the metadata of a file that `write` made.
 
     Raises:
         ValueError: it is another file, or a damaged one.
     """
+    return *_read(file), file_sha256(file)
+
+
+def _read(file: Path) -> tuple[VGG, Metadata]:
     try:
         with zipfile.ZipFile(file) as archive:
             root = archive.namelist()[0].partition("/")[0]
@@ -73,7 +77,7 @@ def read(file: Path) -> tuple[VGG, Metadata]:
 
 def reread(file: Path) -> ExportedNet:
     """Return the network of a file just written, run by PyTorch; never of a file of unknown origin."""
-    _, metadata = read(file)
+    _, metadata = _read(file)
     program = torch.export.load(file).module()
     return ExportedNet(metadata, lambda images: program(torch.from_numpy(images)))
 

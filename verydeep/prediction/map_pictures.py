@@ -9,10 +9,9 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from verydeep.evaluation.grad_cam import grad_cam, last_convolution
-from verydeep.evaluation.score_maps import PlacedMap, enlarged, overlay, placed_score_map, posterior_map
-from verydeep.images.decode import UnusableImageError, decode, decode_for
+from verydeep.evaluation.score_maps import PlacedMap, enlarged, image_at_scale, overlay, placed_score_map, posterior_map
+from verydeep.images.decode import UnusableImageError, decode
 from verydeep.images.sources.source import Sample
-from verydeep.images.views import rescale
 from verydeep.networks.grids import PoolingGrid
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import VGG, ScoringNetwork
@@ -91,8 +90,7 @@ def map_picture(
 def _map_of(net: ScoringNetwork, sample: Sample, label: int, view: MapView) -> tuple[PlacedMap, str]:
     """Return the map of a class, and what it is."""
     crop, grid = net.architecture.crop, view.grid
-    side = scale_in_pixels(view.scale, crop)
-    image = rescale(decode_for(sample.data, sample.id, shorter_side=side, max_pixels=view.max_pixels), side)
+    image = image_at_scale(sample, scale_in_pixels(view.scale, crop), max_pixels=view.max_pixels)
     if view.method == "grad-cam":
         assert isinstance(net, VGG)
         placed = grad_cam(net, image, label, name=sample.id, grid=grid)

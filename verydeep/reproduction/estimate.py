@@ -10,16 +10,14 @@ from rich.table import Table
 
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
-from verydeep.machine.processes import Processes
-from verydeep.machine.runtime import Execution, Runtime, torch_device
+from verydeep.machine.runtime import Execution, Runtime
 from verydeep.presentation.numbers import billions, duration
 from verydeep.presentation.terminal import reporting, table_with
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.studies import recipe_on_part
 from verydeep.reproduction.training_task import has_ended
 from verydeep.reproduction.trainings import GridTraining
-from verydeep.training.cost import FORWARD_SHARE, measured_loading, measured_step, seconds_per_image
-from verydeep.training.job import TrainingJob
+from verydeep.training.cost import FORWARD_SHARE, job_to_measure, measured_loading, measured_step, seconds_per_image
 from verydeep.training.recipe import Recipe
 
 
@@ -62,18 +60,8 @@ def estimates(
     Raises:
         ValueError: unusable recipe or images.
     """
-    job_of = partial(
-        TrainingJob,
-        recipe=recipe,
-        splits=splits,
-        runtime=runtime,
-        execution=execution,
-        tolerance=tolerance,
-        out=Path(),
-        device=torch_device(runtime.device),
-        processes=Processes(),
-    )
-    step = cache(lambda network: measured_step(job_of(network=network)))
+    job_of = partial(job_to_measure, recipe=recipe, runtime=runtime, execution=execution, tolerance=tolerance)
+    step = cache(lambda network: measured_step(job_of(splits, network)))
     load = cache(lambda scale: measured_loading(splits.source("train"), replace(recipe, scale=scale), tolerance))
     estimated, trainings = [], (*grid.trainings, *grid.studied)
     with reporting("measure", total=len(trainings)) as report:

@@ -111,17 +111,7 @@ def training_cost(
     Raises:
         ValueError: unusable recipe or images.
     """
-    job = TrainingJob(
-        splits=splits,
-        network=network,
-        recipe=recipe,
-        runtime=runtime,
-        execution=execution,
-        tolerance=tolerance,
-        out=Path(),
-        device=torch_device(runtime.device),
-        processes=Processes(),
-    )
+    job = job_to_measure(splits, network, recipe, runtime=runtime, execution=execution, tolerance=tolerance)
     training, validation = (len(splits.source(split)) for split in ("train", "val"))
     loading = measured_loading(splits.source("train"), recipe, tolerance)
     frozen, step, memory = _measured(job)
@@ -147,6 +137,23 @@ def training_cost(
         epochs=recipe.epochs,
         seconds=seen,
         memory_bytes=memory,
+    )
+
+
+def job_to_measure(
+    splits: Splits, network: str, recipe: Recipe, *, runtime: Runtime, execution: Execution, tolerance: Tolerance
+) -> TrainingJob:
+    """Return a training of which steps are measured, and nothing is written."""
+    return TrainingJob(
+        splits=splits,
+        network=network,
+        recipe=recipe,
+        runtime=runtime,
+        execution=execution,
+        tolerance=tolerance,
+        out=Path(),
+        device=torch_device(runtime.device),
+        processes=Processes(),
     )
 
 
