@@ -51,7 +51,7 @@ def test_an_image_that_fails_has_an_error_beside_the_predictions_of_others(logge
 def test_a_model_that_fails_ends_all_that_waits(logged):
     gate, image = Gate(), encoded(size=(32, 32))
     with served_gate(gate, max_batch=1) as (service, client, post):
-        computed = busy_with_one(gate, service, post)
+        computed = busy_with_one(gate, post)
         waiting = [post(image, image), post(image)]
         wait_until(lambda: len(service.queue._waiting) == 3)
         gate.broken = True
@@ -76,8 +76,9 @@ def test_what_waits_when_the_service_ends_is_refused():
         while not service.queue.ready:
             await asyncio.sleep(0.01)
         gate.open.clear()
+        gate.computing.clear()
         answers = service.queue.submit([encoded()] * 3, [Wanted("image", 1)] * 3, Room(service.bodies))
-        while not service.queue._being_computed or len(service.queue._waiting) < 2:
+        while not gate.computing.is_set() or len(service.queue._waiting) < 2:
             await asyncio.sleep(0.01)
         asyncio.get_running_loop().call_later(0.1, gate.open.set)
         await service.queue.stop()

@@ -17,6 +17,7 @@ from served import KEY, encoded, service_of, serving
 from verydeep.evaluation.protocols import Protocol
 from verydeep.serving.page_texts import ENGLISH, JAPANESE
 from verydeep.serving.served_model import _served_network
+from verydeep.serving.work_queue import WorkQueue
 
 CLASSES = (
     "<img src=x onerror=alert(1)>",
@@ -185,16 +186,16 @@ def test_the_page_is_busy_until_it_is_stopped(opened):
         assert not page.locator("#progress").is_visible()
 
 
-def test_what_goes_wrong_is_said(opened, service):
+def test_what_goes_wrong_is_said(opened, service, monkeypatch):
     with opened() as page:
         said = page.get_by_role("alert")
         page.set_input_files("#image", {**PICTURE, "buffer": bytes(2**18 + 1)})
         expect(said).to_have_text(ENGLISH.file_too_large.format(name=PICTURE["name"], mib=0.25))
-        service.queue.images += service.limits.queue
-        page.set_input_files("#image", PICTURE)
-        again = ENGLISH.retry.partition("{")[0]
-        expect(said).to_contain_text(f"{ENGLISH.refusals['queue_full']} {again}")
-        service.queue.images -= service.limits.queue
+        with monkeypatch.context() as full:
+            full.setattr(WorkQueue, "images", service.limits.queue)
+            page.set_input_files("#image", PICTURE)
+            again = ENGLISH.retry.partition("{")[0]
+            expect(said).to_contain_text(f"{ENGLISH.refusals['queue_full']} {again}")
         page.route("**/?part=results", lambda route: route.fulfill(status=502, body="<h1>proxy</h1>"))
         page.set_input_files("#image", PICTURE)
         expect(said).to_have_text(ENGLISH.unexpected.format(status=502))

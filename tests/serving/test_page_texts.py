@@ -86,7 +86,7 @@ def test_every_refusal_is_shown_in_words_with_what_the_service_says(texts, code)
 
 def test_scores_of_a_classifier_have_no_bars_and_no_maps():
     one = {"image": "<a>.png", "classes": ["ant", "b&e"], "scores": [1.5, -0.25], "error": None}
-    found = FormResult(predictions=[one], pictures=[PagePicture("data:,", (2, 3), ())])
+    found = FormResult(predictions=[one | {"picture": PagePicture("data:,", (2, 3), ())}])
     shown = results(ENGLISH, found)
     assert re.findall(r"<bdi>(.*?)</bdi>", shown) == ["&lt;a&gt;.png", "ant", "b&amp;e"]
     assert re.findall(r'"number">(-?\d.*?)<', shown) == ["1.500", "-0.250"]

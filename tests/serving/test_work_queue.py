@@ -11,7 +11,7 @@ from served import checked_error, encoded, service_of, serving, wait_until
 def test_images_of_one_size_share_a_batch_oldest_first():
     gate = Gate(for_each=0.001)
     with served_gate(gate, max_batch=3) as (service, _, post):
-        first = busy_with_one(gate, service, post)
+        first = busy_with_one(gate, post)
         square, wide = encoded(size=(32, 32)), encoded(size=(32, 64))
         rest = [post(square, wide, square, wide, square, square)]
         wait_until(lambda: len(service.queue._waiting) == 6)
@@ -27,7 +27,7 @@ def test_images_of_one_size_share_a_batch_oldest_first():
 def test_a_batch_that_fails_is_computed_one_by_one():
     gate = Gate()
     with served_gate(gate, max_batch=8) as (service, client, post):
-        busy = busy_with_one(gate, service, post)
+        busy = busy_with_one(gate, post)
         spoilt = [post(encoded(size=(32, 33))) for _ in range(2)]
         wait_until(lambda: len(service.queue._waiting) == 2)
         gate.open.set()
@@ -51,7 +51,7 @@ def test_batches_are_made_where_they_gain(gate, at_once):
 def test_a_full_queue_refuses_while_the_process_is_alive():
     gate = Gate()
     with served_gate(gate, queue=4, max_images=4, max_batch=1) as (service, client, post):
-        waiting = [busy_with_one(gate, service, post), post(*[encoded(size=(32, 32))] * 3)]
+        waiting = [busy_with_one(gate, post), post(*[encoded(size=(32, 32))] * 3)]
         wait_until(lambda: service.queue.images == 4)
         refused = client.post("/v1/predict", content=encoded())
         assert "4 images are waiting" in checked_error(refused, 503, "queue_full")
@@ -65,7 +65,7 @@ def test_a_full_queue_refuses_while_the_process_is_alive():
 def test_more_work_than_seconds_is_refused():
     gate = Gate(for_each=0.02)
     with served_gate(gate, queue_seconds=0.25, max_batch=1) as (service, client, post):
-        waiting = [busy_with_one(gate, service, post), post(*[encoded(size=(32, 32))] * 16)]
+        waiting = [busy_with_one(gate, post), post(*[encoded(size=(32, 32))] * 16)]
         wait_until(lambda: len(service.queue._waiting) == 16)
         refused = client.post("/v1/predict", content=encoded())
         assert "seconds of work" in checked_error(refused, 503, "queue_full")
@@ -77,7 +77,7 @@ def test_more_work_than_seconds_is_refused():
 def test_work_past_its_deadline_is_dropped():
     gate = Gate()
     with served_gate(gate, deadline=0.3, max_batch=1) as (service, client, post):
-        late = [busy_with_one(gate, service, post), post(encoded(size=(32, 32)))]
+        late = [busy_with_one(gate, post), post(encoded(size=(32, 32)))]
         for answer in late:
             checked_error(answer.result(), 504, "deadline")
         gate.open.set()
@@ -90,7 +90,7 @@ def test_work_past_its_deadline_is_dropped():
 def test_work_of_a_client_that_has_left_is_dropped():
     gate = Gate()
     with served_gate(gate, max_batch=1) as (service, client, post):
-        busy = busy_with_one(gate, service, post)
+        busy = busy_with_one(gate, post)
         image, address = encoded(size=(32, 32)), urlsplit(str(client.base_url))
         with socket.create_connection((address.hostname, address.port)) as gone:
             gone.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(image) + image)
@@ -130,7 +130,7 @@ def test_a_model_that_cannot_be_computed_ends_the_service():
 def test_bodies_are_reserved_before_they_are_read():
     gate = Gate()
     with served_gate(gate, max_body=1, max_bodies=1.5, max_batch=1) as (service, client, post):
-        busy = busy_with_one(gate, service, post)
+        busy = busy_with_one(gate, post)
         big = encoded(size=(32, 32)) + b"\0" * 900_000
         waiting = post(big)
         wait_until(lambda: service.bodies.held > 900_000)

@@ -5,7 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from served import encoded, files, service_of, serving, wait_until
+from served import encoded, files, service_of, serving
 
 from verydeep.serving.served_model import ServedModel
 
@@ -28,10 +28,12 @@ class Gate:
     def __init__(self, seconds=0.0, for_each=0.0):
         self.open, self.batches = threading.Event(), []
         self.open.set()
+        self.computing = threading.Event()
         self.seconds, self.for_each = seconds, for_each
         self.broken = False
 
     def predict(self, images, wanted):
+        self.computing.set()
         assert self.open.wait(20)
         time.sleep(self.seconds + self.for_each * len(images) ** 1.3)
         if wanted[0].name != "black":
@@ -64,9 +66,10 @@ def served_gate(gate, **limits):
             gate.open.set()
 
 
-def busy_with_one(gate, service, post):
+def busy_with_one(gate, post):
     """Let the computing thread be busy with an image of a size of its own."""
     gate.open.clear()
+    gate.computing.clear()
     first = post(encoded(size=(32, 90)))
-    wait_until(lambda: service.queue._being_computed)
+    assert gate.computing.wait(20)
     return first

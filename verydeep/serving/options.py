@@ -55,7 +55,7 @@ class Limits:
     """Seconds in which a request's head, and then its body, has to arrive, and in which an answer has to be taken."""
 
     queue: int = 64
-    """Images that are waiting, decoded or computed."""
+    """Images that are waiting, decoded, computed or, for the page, drawn."""
 
     queue_seconds: float = 10.0
     """Seconds of work, as estimated, that may be waiting when a request is accepted."""
@@ -64,7 +64,7 @@ class Limits:
     """Seconds after which a request is answered in any case."""
 
     decoders: int = 2
-    """Threads that decode and rescale."""
+    """Threads that decode and rescale, and draw the page's pictures."""
 
     max_batch: int | None = None
     """Images of the same size that are computed at once. By default what a measurement at the start finds faster: 1,

@@ -6,7 +6,6 @@ from typing import Any
 
 from verydeep.evaluation.score_maps import OPACITY, legend
 from verydeep.presentation.pages import render
-from verydeep.serving.page_pictures import PagePicture
 from verydeep.serving.page_texts import PageTexts
 from verydeep.serving.refusals import RefusedRequestError
 
@@ -28,9 +27,7 @@ class FormResult:
     """What a form that was sent has led to."""
 
     predictions: Sequence[Mapping[str, Any]] = ()
-    """As `POST /v1/predict` answers them."""
-    pictures: Sequence[PagePicture | None] = ()
-    """One for each prediction; None for an image that cannot be used."""
+    """As `POST /v1/predict` answers them, those without an error with a `picture`, which is a `PagePicture`."""
     refusal: RefusedRequestError | None = None
     """Why there are none."""
     group: str = ""

@@ -2,16 +2,15 @@
 
 import asyncio
 import secrets
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from verydeep.serving.bodies import Part, first_parts, parts_of
+from verydeep.serving.bodies import first_parts, parts_of
 from verydeep.serving.page import FormResult, page, results
-from verydeep.serving.page_pictures import PagePicture, page_picture
+from verydeep.serving.page_pictures import page_picture
 from verydeep.serving.page_texts import texts_for
 from verydeep.serving.predict_request import MULTIPART, TOP, images_of, predicted
 from verydeep.serving.refusals import RefusedRequestError
@@ -49,19 +48,14 @@ async def _result(service: Service, request: Request) -> FormResult:
         files = [file for file in files if file.file_name or file.data]  # browsers send one without both for no choice
         if not files:
             raise RefusedRequestError(400, "no_image", "no image was chosen: choose one or more")
-        found = await predicted(service, request, body.room, files, TOP, maps=service.model.has_maps)
-        pictures = await service.queue.in_decoders(_pictures, service, files, found)
-    return FormResult(predictions=found, pictures=pictures, group=secrets.token_hex(4))
+        has_maps, draw = service.model.has_maps, partial(_with_picture, service)
+        found = await predicted(service, request, body.room, files, TOP, maps=has_maps, draw=draw)
+    return FormResult(predictions=found, group=secrets.token_hex(4))
 
 
-def _pictures(
-    service: Service, files: Sequence[Part], predictions: Sequence[dict[str, Any]]
-) -> list[PagePicture | None]:
+def _with_picture(service: Service, data: bytes, prediction: dict[str, Any]) -> dict[str, Any]:
     grid, most = service.model.about.get("grid", "centred"), service.limits.max_pixels
-    return [
-        None if one.get("error") else page_picture(file.data, one, grid=grid, max_pixels=most)
-        for file, one in zip(files, predictions, strict=True)
-    ]
+    return prediction | {"picture": page_picture(data, prediction, grid=grid, max_pixels=most)}
 
 
 def _check_first_field(service: Service, kind: str, first: bytes) -> None:

@@ -13,6 +13,7 @@ from verydeep.serving.bodies import Part, Room, parts_of
 from verydeep.serving.refusals import RefusedRequestError, bad_request
 from verydeep.serving.served_model import MOST_MAPS, Wanted
 from verydeep.serving.service import Service
+from verydeep.serving.work_queue import Draw
 
 MULTIPART = "multipart/form-data"
 
@@ -79,16 +80,32 @@ def images_of(parts: Sequence[Part]) -> list[Part]:
 
 
 async def predicted(
-    service: Service, request: Request, room: Room, images: Sequence[Part], top: int, *, maps: bool
+    service: Service,
+    request: Request,
+    room: Room,
+    images: Sequence[Part],
+    top: int,
+    *,
+    maps: bool,
+    draw: Draw | None = None,
 ) -> list[dict[str, Any]]:
     """Return the predictions of several images; those that cannot be used have an `error`.
+
+    Args:
+        service: predicts.
+        request: of a client that may leave.
+        room: of the request's body.
+        images: parts of the body that are files.
+        top: classes of each.
+        maps: whether they have score maps.
+        draw: as for `WorkQueue.submit`.
 
     Raises:
         RefusedRequestError: as `Service.predictions`.
     """
     names = [(image.file_name or f"image {number}")[:_LONGEST_NAME] for number, image in enumerate(images)]
     wanted = [Wanted(name, top, maps) for name in names]
-    found = await service.predictions(request, room, [image.data for image in images], wanted)
+    found = await service.predictions(request, room, [image.data for image in images], wanted, draw)
     return [
         one if isinstance(one, dict) else {"image": name, "classes": [], service.model.numbers: [], "error": one.reason}
         for name, one in zip(names, found, strict=True)

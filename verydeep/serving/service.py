@@ -21,7 +21,7 @@ from verydeep.serving.metrics import new_metrics
 from verydeep.serving.options import Access, Limits
 from verydeep.serving.refusals import RefusedRequestError, busy, client_gone, failed, log_failure, unusable
 from verydeep.serving.served_model import ServedModel, Wanted
-from verydeep.serving.work_queue import Answer, WorkQueue
+from verydeep.serving.work_queue import Answer, Draw, WorkQueue
 from verydeep.version import __version__
 
 _MOST_KEY_BYTES = 2**20
@@ -56,7 +56,7 @@ class Service:
         self.draining = False
         """Whether the end has begun: /readyz says so, while requests are still answered."""
         self._keys = _keys_of(access.key_file)
-        self.metrics.watch("verydeep_queue_images", "Images waiting or computed.", lambda: self.queue.images)
+        self.metrics.watch("verydeep_queue_images", "Images waiting, computed or drawn.", lambda: self.queue.images)
         self.metrics.watch("verydeep_queue_seconds", "Estimated seconds of work.", lambda: self.queue.seconds)
         self.metrics.watch("verydeep_bodies_bytes", "Bytes reserved for bodies.", lambda: self.bodies.held)
 
@@ -114,7 +114,12 @@ class Service:
             raise RefusedRequestError(401, "unauthorised", message, headers={"WWW-Authenticate": "Bearer"})
 
     async def predictions(
-        self, request: Request, room: Room, images: Sequence[bytes], wanted: Sequence[Wanted]
+        self,
+        request: Request,
+        room: Room,
+        images: Sequence[bytes],
+        wanted: Sequence[Wanted],
+        draw: Draw | None = None,
     ) -> Predictions:
         """Return the predictions of a request's images, or why there are none.
 
@@ -123,12 +128,13 @@ class Service:
             room: of the request's body.
             images: their bytes.
             wanted: what is asked for of each.
+            draw: as for `WorkQueue.submit`.
 
         Raises:
             RefusedRequestError: there is no prediction at all, no room, the deadline has passed, or the client has
                 left.
         """
-        answers = self.queue.submit(images, wanted, room)
+        answers = self.queue.submit(images, wanted, room, draw)
         left = request.state.arrived + self.limits.deadline - time.monotonic()
         try:
             found = await _all_of(answers, request, left)

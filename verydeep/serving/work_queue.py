@@ -1,4 +1,4 @@
-"""The work of a service: two threads decode, one computes; images of equal size share a batch where that gains."""
+"""The work of a service: two threads decode and draw, one computes; images of one size share a batch where it gains."""
 
 import asyncio
 import logging
@@ -7,45 +7,29 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 from verydeep.images.decode import UnusableImageError
 from verydeep.machine.errors import escaped, one_line
+from verydeep.serving.batches import fastest_batch
 from verydeep.serving.bodies import Room
 from verydeep.serving.metrics import Metrics
 from verydeep.serving.options import Limits
-from verydeep.serving.refusals import RefusedRequestError, busy
+from verydeep.serving.refusals import RefusedRequestError, busy, client_gone
 from verydeep.serving.served_model import PreparedImage, ServedModel, Wanted, black_image, prepared
-
-_MEASURED_BATCH = 4
-"""Images of the batch that is compared with single ones."""
-
-_ROUNDS = 2
 
 _SLOW = 5.0
 """Seconds of a first computation after which no second one is waited for."""
 
-_LARGE = 0.25
-"""Seconds for an image; networks that take longer fill all cores with one."""
-
-_WORTHWHILE = 0.9
-"""A batch has to take at most this share of the time of its images one by one."""
-
-_MUCH = 0.75
-"""Under this share all that waits may be a batch; else images wait longer for others of a large batch than it saves.
-
-In a simulated queue at 0.8 of capacity with a share of 0.9, the slowest of 100 images takes 11.1 times a computation of
-one if all are computed one by one, 10.2 in batches of all that waits, 9.1 in batches of up to four.
-"""
-
 _NEWEST = 0.2
 """Weight of the newest measurement in running averages."""
-
-T = TypeVar("T")
 
 _LOGGER = logging.getLogger("verydeep.serving")
 
 Answer = dict[str, Any] | UnusableImageError
+
+Draw = Callable[[bytes, dict[str, Any]], dict[str, Any]]
+"""Makes what is answered of an image's bytes and its prediction."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -53,10 +37,18 @@ class _Job:
     """An image on its way; its answer is cancelled when nobody waits for it any more."""
 
     wanted: Wanted
+    room: Room
+    draw: Callable[[dict[str, Any]], dict[str, Any]] | None
+    """What is done with its prediction, until then."""
     answer: "asyncio.Future[Answer]"
-    decoding: bool = False
-    """Whether a thread has, or had, its bytes."""
+    task: "asyncio.Task[Any] | None" = None
+    """Of its decoding, or of its drawing."""
+    in_thread: bool = False
+    """Whether a thread decodes or draws it: then it cannot be dropped."""
     image: PreparedImage | None = None
+    """While it waits, or is computed."""
+    left: float | None = None
+    """Pixels that are left to be computed; None until it is decoded."""
     alone: bool = False
     """Whether it was in a batch that failed."""
 
@@ -73,10 +65,9 @@ class WorkQueue:
         self._work_left = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: Callable[[], RefusedRequestError] | None = None  # one that is raised twice keeps all frames
+        self._jobs: set[_Job] = set()
         self._seconds_per_pixel = self._usual_work = 0.0
-        self._being_computed = 0.0
-        self.images = 0
-        """Images that are waiting, decoded or computed."""
+        self._usual_seconds = {"decoding": 0.0, "drawing": 0.0}
         self.at_once = 1
         """Most images in a batch; 1 where batches gain nothing."""
         self.ready = False
@@ -99,37 +90,42 @@ class WorkQueue:
             await asyncio.to_thread(threads.shutdown, cancel_futures=True)
 
     @property
-    def seconds(self) -> float:
-        """Estimated seconds of work that is there."""
-        decoded = sum(self._model.work(job.image) for job in self._waiting if job.image)
-        undecoded = max(0, self.images - len(self._waiting)) * self._usual_work
-        return self._seconds_per_pixel * (decoded + max(undecoded, self._being_computed))
+    def images(self) -> int:
+        """Images that are waiting, decoded, computed or drawn."""
+        return len(self._jobs)
 
-    def submit(self, images: Sequence[bytes], wanted: Sequence[Wanted], room: Room) -> "list[asyncio.Future[Answer]]":
-        """Take the images of one request; cancelling an answer drops its image if it is not computed already.
+    @property
+    def seconds(self) -> float:
+        """Estimated seconds of work that is there; threads that decode take the cores of the one that computes."""
+        pixels = sum(self._usual_work if job.left is None else job.left for job in self._jobs)
+        decoding = self._usual_seconds["decoding"] * sum(job.left is None for job in self._jobs)
+        drawing = self._usual_seconds["drawing"] * sum(job.draw is not None for job in self._jobs)
+        return self._seconds_per_pixel * pixels + (decoding + drawing) / self._limits.decoders
+
+    def submit(
+        self, images: Sequence[bytes], wanted: Sequence[Wanted], room: Room, draw: Draw | None = None
+    ) -> "list[asyncio.Future[Answer]]":
+        """Take the images of one request; cancelling an answer drops its image, unless a thread has it just now.
 
         Args:
             images: their bytes.
             wanted: what is asked for of each.
-            room: of the body that they came in, which is kept until their bytes are not needed any more.
+            room: of the body that they came in, which is kept while a thread needs their bytes.
+            draw: what is to be done with each prediction, in a thread that decodes. The image keeps its place in the
+                queue until then.
 
         Raises:
             RefusedRequestError: there is no room for them, or the model has failed.
         """
         self._admit(len(images))
-        loop = asyncio.get_running_loop()
-        jobs = [_Job(wanted=one, answer=loop.create_future()) for one in wanted]
-        for job, data in zip(jobs, images, strict=True):
-            room.enter()
-            task = self._keep(self._decode(job, data))
-            task.add_done_callback(partial(self._decoded, job, room))
-            job.answer.add_done_callback(partial(self._answered, job, task))
+        loop, jobs = asyncio.get_running_loop(), []
+        for data, one in zip(images, wanted, strict=True):
+            job = _Job(wanted=one, room=room, draw=draw and partial(draw, data), answer=loop.create_future())
+            job.answer.add_done_callback(partial(self._answered, job))
+            self._begin(job, self._decode(job, data), self._decoded)
+            jobs.append(job)
+        self._jobs.update(jobs)
         return [job.answer for job in jobs]
-
-    async def in_decoders(self, work: Callable[..., T], *values: Any) -> T:
-        """Do other work on images in the threads that decode, so that no more of them are unpacked at a time."""
-        async with self._free_decoders:
-            return await asyncio.get_running_loop().run_in_executor(self._decoders, work, *values)
 
     def check_ready(self) -> None:
         """Say why images should not come here.
@@ -148,7 +144,6 @@ class WorkQueue:
         if self.images + count > self._limits.queue or seconds > self._limits.queue_seconds:
             waiting = f"{self.images} images are waiting, about {seconds:.1f} seconds of work"
             raise busy("queue_full", f"{waiting}: try again later", seconds=seconds)
-        self.images += count
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
@@ -156,18 +151,37 @@ class WorkQueue:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def _begin(
+        self, job: _Job, work: Coroutine[Any, Any, Any], then: Callable[[_Job, "asyncio.Task[Any]"], None]
+    ) -> None:
+        """Begin work on the bytes of an image."""
+        job.room.enter()
+        job.task = self._keep(work)
+        job.task.add_done_callback(partial(then, job))
+
     async def _decode(self, job: _Job, data: bytes) -> None:
+        job.image = await self._in_decoders(job, "decoding", self._prepared, job.wanted.name, data)
+        job.left = self._model.work(job.image)
+
+    async def _in_decoders(
+        self, job: _Job, kind: Literal["decoding", "drawing"], work: Callable[..., Any], *values: Any
+    ) -> Any:
         async with self._free_decoders:
-            job.decoding = True
-            job.image = await self._in(self._decoders, self._prepared, job.wanted.name, data)
+            job.in_thread, began = True, time.monotonic()
+            try:
+                return await self._in(self._decoders, work, *values)
+            finally:
+                job.in_thread = False
+                self._usual_seconds[kind] += _NEWEST * (time.monotonic() - began - self._usual_seconds[kind])
 
     def _prepared(self, name: str, data: bytes) -> PreparedImage:
         with self._metrics.decoding.time():
             return prepared(data, self._model.sides, self._limits, name)
 
-    def _decoded(self, job: _Job, room: Room, task: "asyncio.Task[None]") -> None:
+    def _decoded(self, job: _Job, task: "asyncio.Task[None]") -> None:
         """Go on with an image that no thread decodes any more."""
-        room.leave()
+        job.task = None  # whose frames have its bytes, if it was cancelled
+        job.room.leave()
         error = self._ended() if self._ended else None if task.cancelled() else task.exception()
         if error is not None:
             _settle(job, error)
@@ -177,19 +191,27 @@ class WorkQueue:
             self._waiting.append(job)
             self._work_left.set()
 
-    def _answered(self, job: _Job, task: "asyncio.Task[None]", answer: "asyncio.Future[Answer]") -> None:
+    def _drawn(self, job: _Job, task: "asyncio.Task[dict[str, Any]]") -> None:
+        """Answer with what was drawn."""
+        job.task = None
+        job.room.leave()
+        _settle(job, (self._ended or client_gone)() if task.cancelled() else task.exception() or task.result())
+        self._leave(job)
+
+    def _answered(self, job: _Job, answer: "asyncio.Future[Answer]") -> None:
         """Drop an image that nobody waits for any more."""
         if not answer.cancelled():
             return
+        job.draw = None  # which has its bytes
         if job in self._waiting:
             self._waiting.remove(job)
             self._leave(job)
-        elif not job.decoding:
-            task.cancel()
+        elif job.task is not None and not job.in_thread:
+            job.task.cancel()
 
     def _end(self, refusal: Callable[[], RefusedRequestError]) -> None:
         """Refuse what is waiting, and all that comes."""
-        self.ready, self._ended, self._being_computed = False, refusal, 0.0
+        self.ready, self._ended = False, refusal
         while self._waiting:
             job = self._waiting.pop()
             _settle(job, refusal())
@@ -222,17 +244,8 @@ class WorkQueue:
             single = min(single, self._seconds_for(image, 1))
         self._seconds_per_pixel = single / self._usual_work
         if self._model.batches:
-            self.at_once = self._limits.max_batch or self._most_at_once(image, single)
-
-    def _most_at_once(self, image: PreparedImage, single: float) -> int:
-        count = min(_MEASURED_BATCH, self._model.batch_pixels // image.area, self._limits.queue)
-        if count < 2 or single > _LARGE:
-            return 1
-        together = min(self._seconds_for(image, count) for _ in range(_ROUNDS))
-        share = together / (count * min(single, self._seconds_for(image, 1)))
-        if share > _WORTHWHILE:
-            return 1
-        return self._limits.queue if share < _MUCH else count
+            most = min(self._model.batch_pixels // image.area, self._limits.queue)
+            self.at_once = self._limits.max_batch or fastest_batch(partial(self._seconds_for, image), single, most)
 
     def _seconds_for(self, image: PreparedImage, count: int) -> float:
         began = time.monotonic()
@@ -260,20 +273,23 @@ class WorkQueue:
             Exception: a black image cannot be computed either.
         """
         images = [job.image for job in batch if job.image]
-        self._being_computed, began = sum(map(self._model.work, images)), time.monotonic()
+        began = time.monotonic()
         try:
             answers = await self._in(self._computer, self._model.predict, images, [job.wanted for job in batch])
         except asyncio.CancelledError:
             self._waiting[:0] = batch
             raise
         except Exception as error:
-            self._being_computed = 0.0
             await self._failed(batch, error)
             return
-        self._note(len(batch), time.monotonic() - began)
+        self._note(batch, time.monotonic() - began)
         for job, answer in zip(batch, answers, strict=True):
-            _settle(job, answer)
-            self._leave(job)
+            job.image, job.left = None, 0.0
+            if job.draw is None or job.answer.done() or not isinstance(answer, dict):
+                _settle(job, answer)
+                self._leave(job)
+            else:
+                self._begin(job, self._in_decoders(job, "drawing", job.draw, answer), self._drawn)
 
     async def _failed(self, batch: Sequence[_Job], error: Exception) -> None:
         alone = len(batch) == 1
@@ -287,16 +303,16 @@ class WorkQueue:
         if alone:  # was it the image, or the model?
             await self._in(self._computer, self._seconds_for, self._black, 1)
 
-    def _note(self, count: int, seconds: float) -> None:
-        pixels, self._being_computed = self._being_computed, 0.0
+    def _note(self, batch: Sequence[_Job], seconds: float) -> None:
+        pixels = sum(job.left or 0.0 for job in batch)
         self._seconds_per_pixel += _NEWEST * (seconds / pixels - self._seconds_per_pixel)
-        self._usual_work += _NEWEST * (pixels / count - self._usual_work)
+        self._usual_work += _NEWEST * (pixels / len(batch) - self._usual_work)
         self._metrics.computing.observe(seconds)
-        self._metrics.batches.observe(count)
+        self._metrics.batches.observe(len(batch))
 
     def _leave(self, job: _Job) -> None:
         """Count an image out."""
-        self.images -= 1
+        self._jobs.discard(job)
         dropped = job.answer.cancelled() or not job.answer.done()
         failed = dropped or job.answer.exception() or isinstance(job.answer.result(), UnusableImageError)
         self._metrics.images.labels("dropped" if dropped else "refused" if failed else "predicted").inc()
