@@ -7,9 +7,10 @@ import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from prometheus_client.parser import text_string_to_metric_families
-from served import encoded, files, service_of, serving
+from served import KEY, encoded, files, service_of, serving
 
-from verydeep.serving.options import Limits
+from verydeep.serving.openapi import openapi
+from verydeep.serving.options import Access, Limits
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,23 @@ def test_the_description_is_valid_and_has_every_path(description, service):
     from verydeep.serving.app import _keyed_routes, _open_routes
 
     routes = {route.path: route.methods - {"HEAD"} for route in (*_open_routes(service), *_keyed_routes(service))}
-    described = {path: {name.upper() for name in methods} for path, methods in description["paths"].items()}
-    assert described == {path: methods for path, methods in routes.items() if "{version}" not in path}
+    described = {
+        path: {name.upper() for name in methods if name != "parameters"}
+        for path, methods in description["paths"].items()
+    }
+    assert described == routes
+
+
+def test_the_description_names_versions_and_the_key_of_the_form(run, tmp_path):
+    (tmp_path / "keys").write_text(KEY)
+    description = openapi(service_of(run, Access(key_file=tmp_path / "keys")))
+    (version,) = description["paths"]["/v2/models/tiny/versions/{version}/infer"]["parameters"]
+    assert (version["in"], version["schema"]["enum"]) == ("path", ["1"])
+    of_form, of_predict = (
+        description["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+        for path in ("/", "/v1/predict")
+    )
+    assert (list(of_form), list(of_predict)) == (["key", "image"], ["image"])
 
 
 def test_answers_are_as_described(client, description):
@@ -55,6 +71,8 @@ def test_figures_are_prometheus_text(client):
     client.get("/" + "x" * 100)
     name = client.get("/v1/model").json()["name"]
     client.get(f"/v2/models/{name}")
+    for version in ("1", "2"):
+        client.get(f"/v2/models/{name}/versions/{version}/ready")
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     samples = [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
@@ -63,6 +81,8 @@ def test_figures_are_prometheus_text(client):
     assert values["http_requests_total", "/v1/predict", "422", "POST"] >= 1
     assert values["http_requests_total", "404", "GET", "other"] >= 1
     assert values["http_requests_total", "/v2/models/{name}", "200", "GET"] >= 1
+    for status in ("200", "404"):
+        assert values["http_requests_total", "/v2/models/{name}/versions/{version}/ready", status, "GET"] == 1
     assert values["verydeep_images_total", "predicted"] >= 1
     assert values["verydeep_images_total", "refused"] >= 1
     assert values["verydeep_queue_images",] == values["verydeep_bodies_bytes",] == 0

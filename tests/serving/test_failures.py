@@ -1,6 +1,7 @@
 """Errors of the service itself: what clients get to know, what the log has, and what goes on."""
 
 import asyncio
+import html
 
 import pytest
 from gated_model import Gate, busy_with_one, served_gate
@@ -8,6 +9,7 @@ from served import checked_error, encoded, service_of, serving, wait_until
 
 from verydeep.serving.bodies import Room
 from verydeep.serving.options import Access
+from verydeep.serving.page_texts import ENGLISH
 from verydeep.serving.served_model import Wanted
 
 ORIGIN = "https://ours.example"
@@ -31,6 +33,16 @@ def test_an_error_is_answered_as_all_others_and_logged_once(logged):
     (entry,) = logged()
     assert "request mine has failed:\nTraceback" in entry
     assert entry.rstrip().endswith("ZeroDivisionError: division by zero")
+
+
+def test_an_error_of_the_page_is_answered_in_words(logged):
+    service = service_of(Gate().model())
+    service.about = lambda: 1 / 0
+    with serving(service) as client:
+        answer = client.get("/")
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "text/html; charset=utf-8")
+    assert ENGLISH.refusals["internal"] in html.unescape(answer.text)
+    assert len(logged()) == 1
 
 
 def test_an_image_that_fails_has_an_error_beside_the_predictions_of_others(logged):

@@ -1,5 +1,8 @@
 """Pages of other origins in a user's browser cannot use a service, whatever names they have; programs can."""
 
+import html
+import re
+
 import pytest
 from gated_model import Gate
 from hypothesis import given
@@ -9,6 +12,7 @@ from served import checked_error, encoded, files, service_of, serving
 from verydeep.commands.serve import _is_local
 from verydeep.serving.options import Access
 from verydeep.serving.origins import check_host, check_origin
+from verydeep.serving.page_texts import ENGLISH, JAPANESE
 from verydeep.serving.refusals import RefusedRequestError
 
 OTHER = "https://other.example"
@@ -29,9 +33,24 @@ def test_its_own_names_and_all_addresses_are_answered(client, host):
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.nip.example:80", "a@localhost"])
-@pytest.mark.parametrize("path", ["/v1/model", "/", "/v2"])
+@pytest.mark.parametrize("path", ["/v1/model", "/v2"])
 def test_a_page_whose_name_points_here_is_refused(client, host, path):
     assert "--allow-host" in checked_error(client.get(path, headers={"Host": host}), 403, "unknown_host")
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [({"Host": "evil.example"}, "unknown_host"), ({"Origin": OTHER, "Sec-Fetch-Site": "cross-site"}, "other_origin")],
+)
+@pytest.mark.parametrize("texts", [ENGLISH, JAPANESE], ids=lambda texts: texts.language)
+@pytest.mark.parametrize("path", ["/", "/?part=results"])
+def test_who_asks_for_the_page_is_refused_in_words_and_told_nothing_of_the_model(client, headers, code, texts, path):
+    answer = client.post(path, files=files(encoded()), headers={**headers, "Accept-Language": texts.language})
+    assert (answer.status_code, answer.headers["content-type"]) == (403, "text/html; charset=utf-8")
+    assert texts.refusals[code] in html.unescape(answer.text)
+    assert answer.text.startswith("<!doctype html>") is (path == "/")
+    assert 'id="results"' in answer.text  # what the page's script puts on the page
+    assert not {"tiny", "ant", "<form"} & set(re.findall(r"<form|\w+", answer.text))
 
 
 @given(st.text("localhst.:@[]/127é \t"))
@@ -58,7 +77,6 @@ def test_no_other_text_passes_for_a_name(host):
 def test_pages_of_other_origins_are_refused(client, headers):
     for answer in (
         client.post("/v1/predict", content=encoded(), headers=headers),
-        client.post("/", files=files(encoded()), headers=headers),
         client.options("/v1/predict", headers={"Access-Control-Request-Method": "POST", **headers}),
     ):
         assert "--allow-origin" in checked_error(answer, 403, "other_origin")

@@ -3,7 +3,7 @@
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -23,12 +23,14 @@ from verydeep.serving.metrics import CONTENT_TYPE
 from verydeep.serving.openapi import openapi
 from verydeep.serving.options import Access
 from verydeep.serving.origins import check_host, check_origin
-from verydeep.serving.page_requests import answer_form, answer_page
+from verydeep.serving.page_requests import answer_form, answer_page, answer_refusal
 from verydeep.serving.predict_request import answer_predict
 from verydeep.serving.refusals import RefusedRequestError, failed, log_failure
 from verydeep.serving.service import Service, given_key
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
+
+_PAGE = "/"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -64,7 +66,7 @@ def application(service: Service) -> ASGIApp:
         ],
         exception_handlers={RefusedRequestError: _refused, HTTPException: _http_error},
     )
-    return _observed(app, service, {route.path for route in routes})
+    return _observed(app, service, routes)
 
 
 def _open_routes(service: Service) -> list[Route]:
@@ -84,7 +86,7 @@ def _open_routes(service: Service) -> list[Route]:
         return await (answer_form if request.method == "POST" else answer_page)(service, request)
 
     return [
-        Route("/", page, methods=["GET", "POST"]),
+        Route(_PAGE, page, methods=["GET", "POST"]),
         Route("/healthz", alive),
         Route("/readyz", ready),
         Route("/v2/health/live", alive),
@@ -124,7 +126,7 @@ def _keyed(service: Service, routes: list[Route]) -> list[Route]:
     return [Route(route.path, keyed(route.endpoint), methods=list(route.methods or ())) for route in routes]
 
 
-def _observed(app: ASGIApp, service: Service, paths: set[str]) -> ASGIApp:
+def _observed(app: ASGIApp, service: Service, routes: Sequence[Route]) -> ASGIApp:
     """Return an application whose answers have an id and common headers, and are counted."""
 
     async def observed(scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,7 +149,7 @@ def _observed(app: ASGIApp, service: Service, paths: set[str]) -> ASGIApp:
         try:
             await app(scope, receive, sent)
         finally:
-            path = _path_label(scope["path"], service.name, paths)
+            path = _path_label(scope["path"], service.name, routes)
             method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "OPTIONS") else "other"
             service.metrics.requests.labels(method, path, str(status)).inc()
             service.metrics.seconds.labels(path).observe(time.monotonic() - state["arrived"])
@@ -155,9 +157,10 @@ def _observed(app: ASGIApp, service: Service, paths: set[str]) -> ASGIApp:
     return observed
 
 
-def _path_label(path: str, name: str, paths: set[str]) -> str:
+def _path_label(path: str, name: str, routes: Sequence[Route]) -> str:
     """Return the path as figures have it: whatever else is asked for must not fill the memory."""
-    return path.replace(f"/v2/models/{name}", "/v2/models/{name}", 1) if path in paths else "other"
+    found = next((route.path for route in routes if route.path_regex.match(path)), "other")
+    return found.replace(f"/v2/models/{name}", "/v2/models/{name}", 1)
 
 
 def _request_id(scope: Scope) -> str:
@@ -175,6 +178,8 @@ def _error(request: Request, status: int, code: str, message: str, headers: dict
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedRequestError)
+    if request.scope["path"].removeprefix(request.scope.get("root_path", "")) == _PAGE:
+        return answer_refusal(request, error)
     return _error(request, error.status, error.code, error.message, error.headers)
 
 

@@ -31,7 +31,8 @@ BINARY_LENGTH = "Inference-Header-Content-Length"
 
 _INPUT = "images"
 
-_VERSION = "1"
+VERSION = "1"
+"""Of the model: a service has one."""
 
 _MOST_VALUES = 10_000
 """Brackets, commas and colons of a request in JSON: a megabyte of them would take 30 in memory, and seconds."""
@@ -93,15 +94,15 @@ def inference_routes(service: Service) -> list[Route]:
 
 
 def _check_version(request: Request) -> None:
-    version = request.path_params.get("version", _VERSION)
-    if version != _VERSION:
-        raise RefusedRequestError(404, "not_found", f"there is version {_VERSION} of this model only")
+    version = request.path_params.get("version", VERSION)
+    if version != VERSION:
+        raise RefusedRequestError(404, "not_found", f"there is version {VERSION} of this model only")
 
 
 def _metadata(service: Service) -> dict[str, Any]:
     return {
         "name": service.name,
-        "versions": [_VERSION],
+        "versions": [VERSION],
         "platform": "verydeep",
         "inputs": [{"name": _INPUT, "datatype": "BYTES", "shape": [-1]}],
         "outputs": [
@@ -242,7 +243,7 @@ def _response(
         else:
             output["data"] = values
         outputs.append(output)
-    body = {"model_name": service.name, "model_version": _VERSION, "outputs": outputs}
+    body = {"model_name": service.name, "model_version": VERSION, "outputs": outputs}
     if said.id is not None:
         body["id"] = said.id
     if not any(as_binary for _, as_binary in asked):

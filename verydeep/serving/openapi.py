@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from verydeep.serving.inference_protocol import VERSION
 from verydeep.serving.served_model import MOST_MAPS
 from verydeep.serving.service import Service
 from verydeep.version import __version__
@@ -75,10 +76,23 @@ def _paths(service: Service) -> Schema:
         "/v2": {"get": _get("server", "The server, in the open inference protocol")},
         "/v2/health/live": {"get": _get("live", "As /healthz"), "open": True},
         "/v2/health/ready": {"get": _get("server_ready", "As /readyz"), "open": True},
-        model: {"get": _get("metadata", "The model's inputs and outputs")},
-        f"{model}/ready": {"get": _get("model_ready", "As /readyz")},
-        f"{model}/infer": {"post": _infer()},
+        **_inference(model, ""),
+        **{path: _of_version(one) for path, one in _inference(f"{model}/versions/{{version}}", "version_").items()},
     }
+
+
+def _inference(place: str, prefix: str) -> Schema:
+    """Return the paths of a model in the open inference protocol; names of operations begin with `prefix`."""
+    return {
+        place: {"get": _get(f"{prefix}metadata", "The model's inputs and outputs")},
+        f"{place}/ready": {"get": _get(f"{prefix}model_ready", "As /readyz")},
+        f"{place}/infer": {"post": _infer(f"{prefix}infer")},
+    }
+
+
+def _of_version(operations: Schema) -> Schema:
+    version = {"name": "version", "in": "path", "required": True, "schema": {"type": "string", "enum": [VERSION]}}
+    return {"parameters": [version], **operations}
 
 
 def _get(name: str, summary: str, content: Schema | None = None) -> Schema:
@@ -107,7 +121,11 @@ def _images(service: Service) -> Schema:
 
 
 def _form(service: Service) -> Schema:
-    body = {"required": True, "content": {"multipart/form-data": _images(service)}}
+    images = _images(service)
+    if service.needs_key:  # before the images, so that nothing of them is kept without it
+        key = {**_TEXT, "description": "The first field, unless a header has the key."}
+        images["schema"]["properties"] = {"key": key, **images["schema"]["properties"]}
+    body = {"required": True, "content": {"multipart/form-data": images}}
     operation = _get("form", "The form of the page, as browsers send it", _html())
     return {**operation, "requestBody": body}
 
@@ -132,8 +150,8 @@ def _predict(service: Service) -> Schema:
     }
 
 
-def _infer() -> Schema:
-    operation = _get("infer", "Classes of images in tensors of BYTES")
+def _infer(name: str) -> Schema:
+    operation = _get(name, "Classes of images in tensors of BYTES")
     content = {**_json(), "application/octet-stream": {"schema": _BINARY}}
     return {**operation, "requestBody": {"required": True, "content": content}}
 

@@ -66,6 +66,17 @@ def page(
     return render("serving/page.html", values)
 
 
+def refused_page(texts: PageTexts, *, nonce: str, result: FormResult) -> str:
+    """Return a page that says nothing but why a request is refused.
+
+    Args:
+        texts: as for `page`.
+        nonce: as for `page`.
+        result: has the refusal.
+    """
+    return render("serving/refused.html", {"texts": texts, "nonce": nonce, "result": result})
+
+
 def results(texts: PageTexts, result: FormResult) -> str:
     """Return the part of the page that has a form's results, which the page's script puts into its place."""
     return render("serving/results.html", {"texts": texts, "result": result})

@@ -1,7 +1,8 @@
-"""`GET /` and `POST /`: the page, and its form as browsers send it without script."""
+"""`GET /` and `POST /`: the page, its form as browsers send it without script, and why neither is answered."""
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from verydeep.serving.bodies import first_parts, parts_of
-from verydeep.serving.page import FormResult, page, results
+from verydeep.serving.page import FormResult, page, refused_page, results
 from verydeep.serving.page_pictures import page_picture
 from verydeep.serving.page_texts import texts_for
 from verydeep.serving.predict_request import MULTIPART, TOP, images_of, predicted
@@ -63,6 +64,14 @@ def _check_first_field(service: Service, kind: str, first: bytes) -> None:
     service.check_key(keys[0] if keys else None)
 
 
+def answer_refusal(request: Request, refusal: RefusedRequestError) -> Response:
+    """Answer with the words of a refusal alone, as a page.
+
+    It tells nothing of the model: who asks may not be let in.
+    """
+    return _html(request, FormResult(refusal=refusal), refused_page, status=refusal.status, headers=refusal.headers)
+
+
 def _page(
     service: Service,
     request: Request,
@@ -71,6 +80,19 @@ def _page(
     status: int = 200,
     headers: dict[str, str] | None = None,
 ) -> Response:
+    whole = partial(page, service.about(), needs_key=service.needs_key)
+    return _html(request, result, whole, status=status, headers=headers)
+
+
+def _html(
+    request: Request,
+    result: FormResult | None,
+    whole: Callable[..., str],
+    *,
+    status: int,
+    headers: dict[str, str] | None,
+) -> Response:
+    """Answer with a page, or with the part of it that its script asks for."""
     nonce, texts = secrets.token_urlsafe(16), texts_for(request.headers.get("accept-language", ""))
     policy = (
         f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; img-src data:; "
@@ -79,6 +101,6 @@ def _page(
     if result is not None and request.query_params.get("part") == "results":
         html = results(texts, result)
     else:
-        html = page(service.about(), texts, nonce=nonce, needs_key=service.needs_key, result=result)
+        html = whole(texts, nonce=nonce, result=result)
     body = html.encode(errors="backslashreplace")  # names of classes need not be valid text
     return HTMLResponse(body, status, {"Content-Security-Policy": policy, "Vary": "Accept-Language", **(headers or {})})

@@ -68,6 +68,7 @@ class PageTexts:
     file_too_large: str
     unreadable: str
     no_picture: str
+    to_the_page: str
 
 
 ENGLISH = PageTexts(
@@ -158,6 +159,7 @@ ENGLISH = PageTexts(
     file_too_large="{name} is larger than {mib} MiB. Send a smaller picture.",
     unreadable="{name} cannot be read: it may be a folder, or have changed meanwhile.",
     no_picture="There was no picture in it. Save the picture as a file first, or copy the picture itself.",
+    to_the_page="Open the page",
 )
 
 JAPANESE = PageTexts(
@@ -249,6 +251,7 @@ JAPANESE = PageTexts(
     file_too_large="{name} は {mib} MiB を超えています。小さい画像を送信してください。",
     unreadable="{name} を読み取れません。フォルダーであるか、途中で変更された可能性があります。",
     no_picture="画像が含まれていません。画像をファイルとして保存するか、画像そのものをコピーしてください。",
+    to_the_page="ページを開く",
 )
 
 _LANGUAGES = {texts.language: texts for texts in (ENGLISH, JAPANESE)}
