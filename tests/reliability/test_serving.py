@@ -240,7 +240,7 @@ def process(run):
     """A service in a process of its own, as the verb starts it, and a client."""
     command = [sys.executable, "-m", "verydeep", "serve", str(run), "--port", "0", "--grace", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as started:
-        address = re.search(r"http://\S+", started.stderr.readline())[0]
+        address = next(found[0] for line in started.stderr if (found := re.search(r"http://\S+", line)))
         with httpx.Client(base_url=address, timeout=60) as client:
             wait_until(lambda: client.get("/readyz").status_code == 200)
             yield psutil.Process(started.pid), client

@@ -102,7 +102,7 @@ def test_sigterm_with_50_requests_in_flight(run, monkeypatch, figure):
     finally:
         computes.set()
     assert seen == {"drained": ("draining", 200), "answered before": 0, "statuses": {200}}
-    assert "requests are accepted for 0.5 more seconds" in lines[-1]
+    assert "requests are accepted for 0.5 s more" in lines[-1]
     figure(26, "drain", "SIGTERM with 50 requests in flight: 50 answered, /readyz 503 first, status 0")
 
 
@@ -119,15 +119,29 @@ def listens(address):
     return True
 
 
-def test_ctrl_c_ends_it_at_once(run, monkeypatch):
+def test_the_address_is_told_when_it_is_ready_and_ctrl_c_ends_it_at_once(run, monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "")
     monkeypatch.delenv("OMP_WAIT_POLICY")
 
+    lines, told_before = [], []
+    predicted = verydeep.serving.served_model._network_predictions
+
+    def noted(*arguments):
+        told_before.append(len(lines))
+        return predicted(*arguments)
+
+    monkeypatch.setattr(verydeep.serving.served_model, "_network_predictions", noted)
+
     def act(address):
-        ready(address)
+        assert httpx.get(f"{address}/readyz").status_code == 200
         os.kill(os.getpid(), signal.SIGINT)
 
-    assert while_serving((run, "--port", "0"), [], act, monkeypatch) == 130
+    assert while_serving((run, "--port", "0", "--name", "tiny"), lines, act, monkeypatch) == 130
+    *_, preparing, address, end = lines
+    assert "is being prepared" in preparing
+    assert re.fullmatch(r"tiny at http://127\.0\.0\.1:\d+ \(prepared in \d+\.\d s; Ctrl-C ends it\)", address)
+    assert set(told_before) == {lines.index(preparing) + 1}
+    assert "no more requests are accepted" in end
     assert os.environ["OMP_WAIT_POLICY"] == "passive"  # for PyTorch, if it is loaded by the verb
 
 

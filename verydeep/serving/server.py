@@ -6,6 +6,7 @@ import logging
 import math
 import signal
 import socket
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -145,15 +146,14 @@ def serve(service: Service, socket: socket.socket, grace: float, say: Callable[[
         service: what answers.
         socket: as `bound_socket` returns it.
         grace: seconds after SIGTERM in which new requests are still accepted.
-        say: told the address, and that the end has begun.
+        say: told the address when it is ready, and that the end has begun.
 
     Raises:
         ValueError: the model cannot be computed.
         KeyboardInterrupt: it was Ctrl-C.
     """
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # bad requests would fill the log
-    host, port = socket.getsockname()[:2]
-    say(f"{service.name} at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
+    say(f"{service.name} is being prepared: until then requests are refused with 503")
     if asyncio.run(_until_signal(service, socket, grace, say)) == signal.SIGINT:
         raise KeyboardInterrupt
 
@@ -202,6 +202,14 @@ def _server_for(service: Service) -> uvicorn.Server:
     return server
 
 
+async def _tell_when_ready(service: Service, socket: socket.socket, say: Callable[[str], None]) -> None:
+    began = time.monotonic()
+    await service.queue.until_ready()
+    host, port = socket.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    say(f"{service.name} at {address} (prepared in {time.monotonic() - began:.1f} s; Ctrl-C ends it)")
+
+
 async def _until_signal(service: Service, socket: socket.socket, grace: float, say: Callable[[str], None]) -> int:
     """Serve until a signal; return which one it was."""
     server, loop, received = _server_for(service), asyncio.get_running_loop(), [0]
@@ -214,7 +222,8 @@ async def _until_signal(service: Service, socket: socket.socket, grace: float, s
         if not service.draining:
             service.draining, received[0] = True, number
             seconds = grace if number == signal.SIGTERM else 0
-            say(f"ending: requests are accepted for {seconds:g} more seconds, and all that were accepted are answered")
+            more = f"requests are accepted for {seconds:g} s more" if seconds else "no more requests are accepted"
+            say(f"ending: {more}, and all that were accepted are answered")
             loop.call_later(seconds, stop)
         elif number == signal.SIGINT:
             stop()
@@ -223,7 +232,9 @@ async def _until_signal(service: Service, socket: socket.socket, grace: float, s
         loop.call_soon_threadsafe(end, number)
 
     server.handle_exit = signalled  # type: ignore[method-assign, assignment]
+    telling = loop.create_task(_tell_when_ready(service, socket, say))
     await server.serve(sockets=[socket])
+    telling.cancel()
     if service.queue.failure is not None:
         raise service.queue.failure
     return received[0]

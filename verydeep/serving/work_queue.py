@@ -70,8 +70,7 @@ class WorkQueue:
         self._usual_seconds = {"decoding": 0.0, "drawing": 0.0}
         self.at_once = 1
         """Most images in a batch; 1 where batches gain nothing."""
-        self.ready = False
-        """Whether the first computation is done."""
+        self._prepared_once = asyncio.Event()
         self.failure: Exception | None = None
         """What has ended all work: the model cannot be computed."""
 
@@ -88,6 +87,15 @@ class WorkQueue:
         self._end(self._ended)
         for threads in (self._decoders, self._computer):
             await asyncio.to_thread(threads.shutdown, cancel_futures=True)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the first computations are done, and the model can be computed."""
+        return self._prepared_once.is_set()
+
+    async def until_ready(self) -> None:
+        """Wait for the first computations."""
+        await self._prepared_once.wait()
 
     @property
     def images(self) -> int:
@@ -211,7 +219,8 @@ class WorkQueue:
 
     def _end(self, refusal: Callable[[], RefusedRequestError]) -> None:
         """Refuse what is waiting, and all that comes."""
-        self.ready, self._ended = False, refusal
+        self._ended = refusal
+        self._prepared_once.clear()
         while self._waiting:
             job = self._waiting.pop()
             _settle(job, refusal())
@@ -220,7 +229,7 @@ class WorkQueue:
     async def _compute(self) -> None:
         try:
             await self._in(self._computer, self._warm_up)
-            self.ready = True
+            self._prepared_once.set()
             await self._compute_for_ever()
         except Exception as error:
             self.failure = error
