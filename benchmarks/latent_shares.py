@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri, owens_t
 
 from verydeep.reproduction.detectable import LATENT
-from verydeep.reproduction.report import OUTCOMES
+from verydeep.reproduction.files import OUTCOMES
 from verydeep.reproduction.stored_tests import read_outcomes
 from verydeep.reproduction.trainings import TRAININGS_BY_NAME
 

@@ -42,7 +42,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import Execution, Runtime, torch_device
 from verydeep.networks.architecture import Architecture, Layer, configuration
-from verydeep.networks.arithmetic import describe
+from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.initialisation import vgg
 from verydeep.networks.vgg import ILSVRC_MEAN_RGB, VGG
 from verydeep.runs.record import versions
@@ -361,7 +361,7 @@ def measure(task: Task, scale: Scale, passes: int) -> dict[str, Any]:
         for work in everything[first:] + everything[:first]:
             timed_pass(work, task.device)
     net, batch = task.net, len(task.labels)
-    macs = describe(net.architecture).macs
+    macs = describe_architecture(net.architecture).macs
     rates = [2 * scale.matrix**3 / seconds for seconds in product.seconds]
 
     def processor(work: Work) -> float:

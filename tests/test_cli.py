@@ -123,7 +123,7 @@ def test_describe_writes_json(capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["networks"][0]["network"] == "A"
 
 
-def test_help_and_describe_import_nothing_heavy():
+def test_help_describe_and_early_refusals_import_nothing_heavy():
     """PyTorch alone would take over a second."""
     code = """
 import sys
@@ -132,6 +132,11 @@ from verydeep.commands.options import refuse_fractions, split_lists
 for arguments in (["--help"], ["train", "--help"], ["describe", "D"]):
     main(arguments)
 heavy = {"torch", "numpy", "scipy", "sklearn", "matplotlib", "PIL", "jinja2"} & sys.modules.keys()
+for arguments in (["train", "--network", "Z", "--out", "z"], ["findings", "nowhere"]):
+    try:
+        main(arguments)
+    except SystemExit:
+        heavy |= {"torch"} & sys.modules.keys()
 sys.exit(f"imported {heavy}" if heavy else 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -8,6 +8,7 @@ import torch
 
 from verydeep import describe
 from verydeep.networks.architecture import Architecture
+from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.vgg import VGG
 
 TINY = Architecture(network="C", classes=5, crop=64, width=0.05, batch_norm=True)
@@ -67,12 +68,11 @@ def nets():
     return [("none", TINY), *((name, replace(TINY, **{name: value})) for name, value in OTHERS.items())]
 
 
-def test_descriptions_take_an_architecture_or_a_name_and_what_is_other():
-    assert describe(TINY) == describe("C", input=64, classes=5, width=0.05, batch_norm=True)
-    assert describe(TINY, classes=6).parameters == sum(
-        value.numel() for value in VGG(replace(TINY, classes=6)).parameters()
-    )
-    assert describe("D") == describe(Architecture(network="D", classes=1000, crop=224, width=1.0))
+def test_a_name_is_described_as_its_architecture_is():
+    described = describe_architecture(TINY)
+    assert described == describe("C", input=64, classes=5, width=0.05, batch_norm=True)
+    assert described.parameters == sum(value.numel() for value in VGG(TINY).parameters())
+    assert describe("D") == describe_architecture(Architecture(network="D", classes=1000, crop=224, width=1.0))
 
 
 @pytest.mark.parametrize(

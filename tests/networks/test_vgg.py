@@ -115,6 +115,16 @@ def test_lrn_is_krizhevskys_and_not_the_librarys():
     ours = LocalResponseNorm()(a)
     assert relative_difference(ours, naive_lrn(a)) < 1e-6
     assert relative_difference(ours, F.local_response_norm(a, 5, alpha=1e-4, beta=0.75, k=2.0)) > 0.1
+    assert LocalResponseNorm()(a[:0]).shape == (0, 9, 4, 3)
+
+
+def test_a_program_of_lrn_goes_to_any_device():
+    """No tensor in it is made on the device of the example."""
+    from verydeep.networks.vgg import LocalResponseNorm
+
+    program = torch.export.export(LocalResponseNorm(), (torch.zeros(2, 9, 4, 3),))
+    assert [node.name for node in program.graph.nodes if "device" in node.kwargs] == []
+    assert program.module().to("meta")(torch.zeros(2, 9, 4, 3, device="meta")).device.type == "meta"
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Group, Parameter
 
 from verydeep.commands.options import JsonFile, OutputFile
-from verydeep.networks.architecture import CONFIGURATIONS, ILSVRC_CLASSES, PAPER_CROP
+from verydeep.networks.architecture import CONFIGURATIONS, Architecture
 from verydeep.networks.arithmetic import describe as describe_network
 from verydeep.networks.arithmetic import describe_stack
 from verydeep.networks.tables import layer_table, networks_table, stack_table
@@ -19,19 +19,19 @@ _STACK_CHANNELS = 512
 class Sizes:
     """Sizes of the networks that are described."""
 
-    input: int = PAPER_CROP
+    input: int = Architecture.crop
     """Side of the crop in pixels, a multiple of 32."""
 
-    classes: int = ILSVRC_CLASSES
+    classes: int = Architecture.classes
     """Outputs of the last layer."""
 
     batch: int = 1
     """Images whose activations count as memory."""
 
-    width: float = 1.0
+    width: float = Architecture.width
     """Factor on the channels of every hidden layer."""
 
-    batch_norm: bool = False
+    batch_norm: bool = Architecture.batch_norm
     """Describe the variant with batch normalisation (not in the paper)."""
 
 

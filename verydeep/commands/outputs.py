@@ -81,8 +81,7 @@ def _harm(output: Path, read: Path, *, is_file: bool) -> str | None:
 
 def _own_names() -> set[str]:
     """Return names in the folders of runs, models, classifiers and experiments, whose files are read later."""
-    from verydeep.reproduction.plan_file import PLAN
-    from verydeep.reproduction.report import OUTCOMES, RESULTS
+    from verydeep.reproduction.files import OUTCOMES, PLAN, RESULTS
     from verydeep.runs import files
 
     run = {files.RECORD, files.METRICS, files.CHECKPOINTS, files.MODEL, files.QUARANTINE, files.TENSORBOARD, files.BEST}

@@ -72,7 +72,7 @@ def reproduce(
         planned = plan(source, out=out, recipe=recipe, grid=grid, **how)
         show(planned.to_dict(), json_file, *planned.tables())
         return
-    from verydeep.reproduction.report import RESULTS
+    from verydeep.reproduction.files import RESULTS
     from verydeep.reproduction.reproduce import reproduce as reproduce_paper
     from verydeep.reproduction.study_report import study_page
 

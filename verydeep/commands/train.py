@@ -11,7 +11,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import rank_of_environment, under_torchrun
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.presentation.terminal import say_next, show
-from verydeep.training.recipe import Recipe
+from verydeep.training.recipe import Recipe, network_asked_for
 from verydeep.training.tables import training_end, training_table
 
 
@@ -41,6 +41,7 @@ def train(
         held_out: Share of each class's training images, 0.125 say, that the learning rate follows, always the same
             ones, so that the validation images can test. Without it, it follows the validation images.
     """
+    network = network_asked_for(network, recipe)  # before PyTorch is imported
     from verydeep.images.open import open_for_training
     from verydeep.images.sources.splits import with_steering_images
     from verydeep.training.job import check_folder

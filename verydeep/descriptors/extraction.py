@@ -17,7 +17,7 @@ from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
 from verydeep.networks.architecture import PAPER_CROP
-from verydeep.networks.arithmetic import describe
+from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.vgg import VGG, ScoringNetwork
 from verydeep.runs.model import Model
 
@@ -122,7 +122,7 @@ def _crop_shapes(net: VGG, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     if unknown or not names or len(set(names)) < len(names):
         problem = f"no layer {', '.join(map(repr, unknown))}" if unknown else "layers are one or more distinct ones"
         raise ValueError(f"{problem}: this network has {', '.join(net.layer_names)}")
-    counted = {layer.name: layer.output for layer in describe(net.architecture).layers}
+    counted = {layer.name: layer.output for layer in describe_architecture(net.architecture).layers}
     shape: tuple[int, ...] = ()
     shapes = {}
     for name in net.layer_names:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from verydeep.evaluation.pixel_limits import MOST_PIXELS, NO_LIMITS, PixelLimits
 from verydeep.networks.architecture import DOWNSAMPLING
-from verydeep.networks.arithmetic import describe
+from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.grids import PoolingGrid, positions_along
 from verydeep.networks.vgg import VGG, ScoringNetwork
 
@@ -132,7 +132,7 @@ def _in_tiles(
 
 def _context(net: ScoringNetwork) -> int:
     """Return how many positions of pool5 the receptive field of one reaches into to each side."""
-    field = describe(net.architecture).receptive_field
+    field = describe_architecture(net.architecture).receptive_field
     return math.ceil((field - DOWNSAMPLING) / 2 / DOWNSAMPLING)
 
 

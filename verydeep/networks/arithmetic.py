@@ -4,7 +4,7 @@ It needs no PyTorch and builds no weights, so it answers at once even for E.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from verydeep.networks.architecture import Architecture, Layer, LayerKind
@@ -106,32 +106,39 @@ class StackDescription:
 
 
 def describe(
-    network: str | Architecture,
+    network: str,
     *,
-    input: int | None = None,
-    classes: int | None = None,
+    input: int = Architecture.crop,
+    classes: int = Architecture.classes,
     batch: int = 1,
-    width: float | None = None,
-    batch_norm: bool | None = None,
+    width: float = Architecture.width,
+    batch_norm: bool = Architecture.batch_norm,
 ) -> NetworkDescription:
-    """Count, per layer and in total: output shape, parameters, multiply-adds, activation bytes, receptive field.
+    """Count a network by its name; the defaults are the paper's sizes.
 
     Args:
-        network: an architecture, or a column of Table 1 or `B-5x5`, which has the paper's crop, classes and width.
-        input: another side of the crop in pixels, a multiple of 32.
-        classes: another number of classes.
+        network: a column of Table 1, or `B-5x5`.
+        input: side of the crop in pixels, a multiple of 32.
+        classes: outputs of the last layer.
         batch: images whose activations are counted in `activation_bytes`.
-        width: another factor on the channels of every hidden layer.
-        batch_norm: with batch normalisation, or without.
+        width: factor on the channels of every hidden layer.
+        batch_norm: with batch normalisation after each convolution (not in the paper).
 
     Raises:
         ValueError: unknown name, or unusable input, classes, batch or width.
     """
+    architecture = Architecture(network=network, crop=input, classes=classes, width=width, batch_norm=batch_norm)
+    return describe_architecture(architecture, batch=batch)
+
+
+def describe_architecture(architecture: Architecture, *, batch: int = 1) -> NetworkDescription:
+    """Count, per layer and in total: output shape, parameters, multiply-adds, activation bytes, receptive field.
+
+    Raises:
+        ValueError: a batch of fewer than 1 image.
+    """
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
-    named = Architecture(network=network) if isinstance(network, str) else network
-    changes: dict[str, Any] = {"crop": input, "classes": classes, "width": width, "batch_norm": batch_norm}
-    architecture = replace(named, **{name: value for name, value in changes.items() if value is not None})
     side, field, stride = architecture.crop, 1, 1
     described = []
     for layer in architecture.layers():

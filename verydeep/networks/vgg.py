@@ -187,8 +187,9 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, activations: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Return the normalised activations."""
-        channel = torch.arange(activations.shape[1], device=activations.device)
-        band = ((channel[:, None] - channel).abs() <= self.n // 2).to(activations.dtype)
+        # Made of the activations, as many as there are: a new tensor would be traced with the device of the example.
+        ones = torch.ones_like(activations[:0].sum((0, 2, 3)))
+        band = ones.expand(len(ones), -1).triu(-(self.n // 2)).tril(self.n // 2)
         sums = F.conv2d(activations.square(), band[:, :, None, None])
         return activations * (self.k + self.alpha * sums).pow(-self.beta)
 

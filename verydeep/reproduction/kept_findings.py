@@ -11,9 +11,9 @@ from rich.text import Text
 from verydeep.machine.documents import read_json
 from verydeep.presentation.terminal import table_with
 from verydeep.reproduction.fair_tests import with_descendants
+from verydeep.reproduction.files import OUTCOMES, RESULTS
 from verydeep.reproduction.findings import Finding, findings
 from verydeep.reproduction.limits import beside_verdict
-from verydeep.reproduction.report import OUTCOMES, RESULTS
 from verydeep.reproduction.stored_tests import read_outcomes
 
 

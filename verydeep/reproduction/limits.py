@@ -1,7 +1,7 @@
 """How sure a report is: sentences by topic on what a grid of this size can show and what it cannot."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.grids import positions_along
@@ -9,10 +9,12 @@ from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.presentation.numbers import decimal, number, percent, plural, share
 from verydeep.reproduction.findings import Finding
 from verydeep.reproduction.paper import B_5X5_EXTRA_TOP1, TABLE_3
-from verydeep.reproduction.results import GridResults
 from verydeep.reproduction.trainings import TRAININGS_BY_NAME, GridTraining
 from verydeep.statistics import CONFIDENCE
 from verydeep.training.recipe import Recipe, recipe_from
+
+if TYPE_CHECKING:
+    from verydeep.reproduction.results import GridResults
 
 ONE_SEED = (
     "How much a network's error varies from seed to seed cannot be seen with one, so nothing is told of networks "
@@ -33,7 +35,7 @@ _SCALED = {
 """Fields of the recipe that are told where they are not the paper's, and their names in the report."""
 
 
-def how_sure(results: GridResults) -> dict[str, list[str]]:
+def how_sure(results: "GridResults") -> dict[str, list[str]]:
     """Return by topic the sentences that are true of these trainings and tests."""
     recipe, trainings = results.recipe, [TRAININGS_BY_NAME[one.name] for one in results.trainings]
     topics = {
@@ -88,7 +90,7 @@ def beside_verdict(finding: Finding, recipe: Mapping[str, Any], trainings: Colle
     return "; ".join(filter(None, (finding.beside, *unlike)))
 
 
-def _margin(results: GridResults) -> list[str]:
+def _margin(results: "GridResults") -> list[str]:
     """Say what counts as alike, and where that is much of the errors themselves."""
     sentences = [
         f"Errors count as alike, and one as no more than another, up to {results.margin:g} points. Claims to which "
@@ -103,7 +105,7 @@ def _margin(results: GridResults) -> list[str]:
     return sentences
 
 
-def _images(results: GridResults) -> str:
+def _images(results: "GridResults") -> str:
     rows = [row for rows in results.tables.values() for row in rows]
     ends = [row.errors.top1_error_ci95 for row in rows if row.errors.top1_error_ci95]
     widest = max(((high - low) / 2 for low, high in ends), default=100.0)
@@ -164,7 +166,7 @@ def _scaled_down(recipe: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _one_position(results: GridResults, trainings: Sequence[GridTraining]) -> list[str]:
+def _one_position(results: "GridResults", trainings: Sequence[GridTraining]) -> list[str]:
     """Say at which Q the score map of a square image has a single position."""
     tested = dict.fromkeys(middle_scale(one.scale) for one in trainings)
     few = [str(scale) for scale in tested if _positions_along_a_side(scale, results) == 1]
@@ -177,7 +179,7 @@ def _one_position(results: GridResults, trainings: Sequence[GridTraining]) -> li
     ]
 
 
-def _positions_along_a_side(scale: int, results: GridResults) -> int:
+def _positions_along_a_side(scale: int, results: "GridResults") -> int:
     crop = results.recipe["crop"]
     return positions_along(scale_in_pixels(scale, crop), crop // DOWNSAMPLING, results.grid)
 
@@ -192,7 +194,7 @@ def _left_out(unusable: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _unfinished(results: GridResults) -> list[str]:
+def _unfinished(results: "GridResults") -> list[str]:
     if not results.unfinished:
         return ["None: every training went to the end of its schedule."]
     return [
@@ -201,7 +203,7 @@ def _unfinished(results: GridResults) -> list[str]:
     ]
 
 
-def _steering(results: GridResults) -> str:
+def _steering(results: "GridResults") -> str:
     """Say which images decide on the learning rate, and that with a planned schedule they decide nothing."""
     planned = results.recipe["schedule"] != "plateau"
     return results.source.steering + (

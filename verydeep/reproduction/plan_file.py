@@ -11,11 +11,10 @@ from verydeep.images.sources.splits import Splits
 from verydeep.machine import atomic
 from verydeep.machine.documents import parse_json, read_json
 from verydeep.machine.processes import processes_of_environment
+from verydeep.reproduction.files import PLAN, RESULTS
 from verydeep.reproduction.grid import Grid
 from verydeep.runs.record import command as running_command
 from verydeep.training.recipe import Recipe
-
-PLAN, _RESULTS = "plan.json", "results.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +104,7 @@ def commands_of(out: Path) -> Sequence[Command]:
     if kept := (read_plan(out) or {}).get("commands"):
         return [Command(**one) for one in kept]
     try:
-        return [Command(command=read_json(out / _RESULTS, _Results).command, began=None)]
+        return [Command(command=read_json(out / RESULTS, _Results).command, began=None)]
     except ValueError:
         return []
 

@@ -15,6 +15,7 @@ from verydeep.reproduction import paper
 from verydeep.reproduction.answer import answer
 from verydeep.reproduction.charts import error_against_depth, gains_chart, learning_curves, written
 from verydeep.reproduction.claims import GAINS
+from verydeep.reproduction.files import HTML, MARKDOWN, OUTCOMES, RESULTS
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.larger_run import larger_run, what_it_could_tell
 from verydeep.reproduction.limits import beside_verdict, how_sure, listed, why_unfinished
@@ -27,8 +28,6 @@ from verydeep.reproduction.study_report import study_page
 from verydeep.reproduction.table_rows import outcomes
 from verydeep.reproduction.trainings import SEVEN
 from verydeep.runs.model import load_model
-
-HTML, _MARKDOWN, RESULTS, OUTCOMES = "report.html", "report.md", "results.json", "outcomes.npz"
 
 _CURVES = {"loss": ("loss", "training loss"), "validation": ("validation_error", "validation error, %")}
 """Pictures of the learning curves: the figure that each draws, and what it is called."""
@@ -74,7 +73,7 @@ def write_report(
     values = {**_values(results), **said, **pictures, "contents": contents, "studies": studies}
     filters: dict[str, Callable[..., str]] = {"range": written, "listed": listed, "unfinished_because": why_unfinished}
     svgs = {f"{name}.svg": svg for name, svg in charts.items()}
-    write_page(out, f"reproduction/{_MARKDOWN}", values, beside=svgs, **filters)
+    write_page(out, f"reproduction/{MARKDOWN}", values, beside=svgs, **filters)
     write_outcomes(out / OUTCOMES, outcomes(grid.entries, tests))
     limits = [sentence for sentences in sure.values() for sentence in sentences]
     numbers = {**results.to_dict(), **said, "limits": limits}

@@ -17,11 +17,12 @@ from verydeep.machine.processes import joined, rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime, torch_device
 from verydeep.networks.architecture import InitialisationScheme
 from verydeep.reproduction.equivalent_command import equivalent_command, with_options
+from verydeep.reproduction.files import HTML
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.limits import ONE_SEED
 from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.plan_file import begin_or_go_on
-from verydeep.reproduction.report import HTML, write_report
+from verydeep.reproduction.report import write_report
 from verydeep.reproduction.side_by_side import jobs_to_use, train_side_by_side
 from verydeep.reproduction.steering import about_steering, open_for_experiment, steering_options
 from verydeep.reproduction.stored_tests import file_of_test, is_tested, read_test, write_test

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from verydeep.images.quarantine import read_quarantine
-from verydeep.networks.arithmetic import describe
+from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.grids import PoolingGrid
 from verydeep.reproduction import paper
 from verydeep.reproduction.claims import GAINS
@@ -105,7 +105,7 @@ def _finished_run(folder: Path) -> FinishedRun:
 def _trained_network(training: GridTraining, runs: Mapping[int, FinishedRun]) -> TrainedNetwork:
     """Describe a training, given its run with each seed."""
     record = next(iter(runs.values())).record
-    network = describe(record.architecture)
+    network = describe_architecture(record.architecture)
     return TrainedNetwork(
         name=training.name,
         network=training.network,

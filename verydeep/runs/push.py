@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from verydeep.networks.arithmetic import describe
+from verydeep.networks.arithmetic import describe_architecture
 from verydeep.presentation.pages import render
 from verydeep.runs import model_hub
 from verydeep.runs.model import load_config, load_model, model_files
@@ -47,7 +47,7 @@ def _model_card(run: str | Path, name: str, *, license: str | None = None) -> st
         "license": license,
         "base_model": model_hub.repository(record.source) if record and from_hub else None,
         "net": model.net.architecture,
-        "network": describe(model.net.architecture),
+        "network": describe_architecture(model.net.architecture),
         "model": model,
         "mean": [round(value, 3) for value in model.net.mean_rgb.tolist()],
         "record": record,

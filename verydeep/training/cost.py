@@ -21,7 +21,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import Execution, Runtime, torch_device
 from verydeep.networks.architecture import Architecture
-from verydeep.networks.arithmetic import FLOAT32_BYTES, describe
+from verydeep.networks.arithmetic import FLOAT32_BYTES, describe_architecture
 from verydeep.networks.initialisation import initialise
 from verydeep.networks.vgg import VGG
 from verydeep.training.frozen_layers import fits, images_kept, kept_before
@@ -89,7 +89,7 @@ def is_surely_short(splits: Splits, network: str, recipe: Recipe, tolerance: Tol
         asdict(recipe), network=network, classes=len(splits.classes), boxes=splits.regression
     )
     training, validation = (recipe.epochs * len(splits.source(split)) for split in ("train", "val"))
-    if describe(architecture).macs * (training / FORWARD_SHARE + validation) >= _SLOW * seconds:
+    if describe_architecture(architecture).macs * (training / FORWARD_SHARE + validation) >= _SLOW * seconds:
         return False
     return measured_loading(splits.source("train"), recipe, tolerance) * (training + validation) < seconds
 
@@ -129,7 +129,7 @@ def training_cost(
         network=network,
         crop=recipe.crop,
         width=recipe.width,
-        parameters=describe(job.architecture).parameters,
+        parameters=describe_architecture(job.architecture).parameters,
         classes=len(splits.classes),
         training_images=training,
         validation_images=validation,
@@ -175,7 +175,7 @@ def _measured(job: TrainingJob) -> tuple[float | None, float, int]:
     initialise(net)
     freeze_layers(net, recipe)
     learner = learner_of(with_precision(job, net), net)
-    tried = _IMAGES_TRIED if describe(job.architecture).macs < _LARGE else _IMAGES_TRIED_IF_LARGE
+    tried = _IMAGES_TRIED if describe_architecture(job.architecture).macs < _LARGE else _IMAGES_TRIED_IF_LARGE
     images = recipe.batch if device.type == "cuda" else min(recipe.batch, tried)
     inputs = torch.zeros(images, 3, recipe.crop, recipe.crop, device=device).to(memory_format=torch.channels_last)
     frozen, kept = None, 0
@@ -207,7 +207,7 @@ def _memory(learner: Learner, job: TrainingJob, kept: int) -> int:
     """Return the bytes of a step on the device; on a CPU with those `kept` of frozen layers."""
     if job.device.type == "cuda":
         return torch.cuda.max_memory_allocated(job.device)
-    size = describe(job.architecture, batch=learner.micro_batch)
+    size = describe_architecture(job.architecture, batch=learner.micro_batch)
     return _COPIES * FLOAT32_BYTES * size.parameters + 2 * size.activation_bytes + kept
 
 

@@ -21,7 +21,7 @@ from verydeep.images.loader import DeviceBatch
 from verydeep.machine.memory import memory_bytes
 from verydeep.machine.processes import processes_here
 from verydeep.machine.runtime import Precision, autocast, uses_bf16
-from verydeep.networks.arithmetic import describe
+from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.vgg import VGG
 from verydeep.training.checkpoint import Checkpoint
 from verydeep.training.job import TrainingJob
@@ -212,7 +212,7 @@ def _micro_batch_that_fits(job: TrainingJob, net: VGG, *, bf16: bool) -> int:
 
 def _largest_by_arithmetic(job: TrainingJob, images: int) -> int:
     """Return the first of `images`, a half, a quarter, ... whose activations and gradients take half of the memory."""
-    size = describe(job.architecture).activation_bytes
+    size = describe_architecture(job.architecture).activation_bytes
     memory = memory_bytes() / processes_here()
     while images > 1 and 2 * size * images > memory / 2:
         images = math.ceil(images / 2)

@@ -17,7 +17,6 @@ from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.lock import WrittenElsewhereError, locked
 from verydeep.machine.processes import joined, restarted, under_torchrun
 from verydeep.machine.runtime import Execution, Runtime, StopRequest, stop_request, torch_device
-from verydeep.networks.architecture import CONFIGURATIONS, configuration
 from verydeep.presentation.terminal import Reporter, reporting
 from verydeep.training.checkpoint import Progress
 from verydeep.training.curves import Curves, about_missing_images, bar_figures, epoch_metrics
@@ -27,7 +26,7 @@ from verydeep.training.job import TrainingJob, check_folder, is_done
 from verydeep.training.norms import StepNorms
 from verydeep.training.parallel import same_statistics
 from verydeep.training.preparation import prepare
-from verydeep.training.recipe import Recipe, after_epoch
+from verydeep.training.recipe import Recipe, after_epoch, network_asked_for
 from verydeep.training.start import options_begun_with, options_from_start
 from verydeep.training.state import TrainingState, last_checkpoint, save_checkpoint, save_models
 from verydeep.training.step import Abandoned, DivergedError, Outcome, descend, scores
@@ -304,9 +303,7 @@ def _shares(state: TrainingState, failures: list[Exception]) -> Generator[Device
 
 def network_of(network: str | None, recipe: Recipe, out: Path) -> str:
     """Return the network's name in the paper; if none is given that of the run to go on from, or as `out` was begun."""
-    if network is not None:
-        return configuration(network).name
-    if recipe.taken_over is None:
-        raise ValueError(f"say which --network: {', '.join(CONFIGURATIONS)}")
+    if (named := network_asked_for(network, recipe)) is not None:
+        return named
     begun = options_begun_with(out, {"finetune": recipe.finetune, "weights": recipe.weights})
     return (begun or options_from_start(recipe))["network"]

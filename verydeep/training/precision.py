@@ -9,7 +9,7 @@ import torch
 
 from verydeep.machine.cache import remembered
 from verydeep.machine.runtime import multiplies_in_bfloat16
-from verydeep.networks.arithmetic import describe
+from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.vgg import VGG
 from verydeep.runs.record import is_begun, read_record
 from verydeep.training.job import TrainingJob
@@ -47,7 +47,7 @@ def _as_begun(job: TrainingJob) -> bool:
 
 def _pays(job: TrainingJob, net: VGG) -> bool:
     """Return whether a step of this network is clearly faster in bfloat16 on this processor."""
-    macs = 3 * describe(job.architecture).macs
+    macs = 3 * describe_architecture(job.architecture).macs
     if not multiplies_in_bfloat16() or macs < _LEAST_MACS:
         return False
     images = max(1, min(job.recipe.batch, _MOST_IMAGES, round(_MOST_MACS / macs)))

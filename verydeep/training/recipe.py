@@ -8,7 +8,13 @@ from functools import reduce
 from typing import Any, Literal, get_args
 
 from verydeep.machine.documents import converted
-from verydeep.networks.architecture import PAPER_CROP, InitialisationScheme, check_crop
+from verydeep.networks.architecture import (
+    CONFIGURATIONS,
+    PAPER_CROP,
+    InitialisationScheme,
+    check_crop,
+    configuration,
+)
 from verydeep.networks.scales import scale_in_pixels, scale_range
 from verydeep.runs.files import RECORD
 
@@ -227,6 +233,19 @@ class Recipe:
     def epochs_between_drops(self) -> float:
         """Epochs between two drops of the schedule `step`."""
         return self.step_epochs or self.epochs / (self.drops + 1)
+
+
+def network_asked_for(network: str | None, recipe: Recipe) -> str | None:
+    """Return the network's name in the paper; None if it is to be that of the RUN or WEIGHTS to go on from.
+
+    Raises:
+        ValueError: there is no such network, or none is named and there is nothing to go on from.
+    """
+    if network is not None:
+        return configuration(network).name
+    if recipe.taken_over is None:
+        raise ValueError(f"say which --network: {', '.join(CONFIGURATIONS)}")
+    return None
 
 
 def check_for_boxes(recipe: Recipe) -> None:
