@@ -6,10 +6,10 @@ import re
 import signal
 
 import pytest
+from array_shapes import check_all_shapes
 from hypothesis import settings
-from jaxtyping import install_import_hook
 
-install_import_hook("verydeep", "array_shapes.check_shapes")
+check_all_shapes("verydeep")
 pytest_plugins = ["forked_python", "tested_run"]
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when `datasets` is imported

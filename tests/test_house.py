@@ -8,9 +8,14 @@ import statistics
 import subprocess
 import sys
 import tokenize
+from contextlib import nullcontext
 from pathlib import Path
 
+import jaxtyping
 import pytest
+import torch
+
+from verydeep.networks.vgg import LocalResponseNorm
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "verydeep").rglob("*.py"))
@@ -108,3 +113,10 @@ def test_benchmarks_import_what_there_is(path):
 def test_the_map_is_that_of_the_code():
     done = subprocess.run([sys.executable, ROOT / "docs" / "map.py", "--check"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("shape", "says"), [((2, 3), "LocalResponseNorm.forward"), ((2, 3, 4, 4), None)])
+def test_shapes_in_types_are_checked_at_every_call(shape, says):
+    layer = LocalResponseNorm()
+    with pytest.raises(jaxtyping.TypeCheckError, match=says) if says else nullcontext():
+        layer(torch.zeros(shape))
