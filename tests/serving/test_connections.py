@@ -1,5 +1,6 @@
 """Clients that are slow, leave, or speak HTTP in other ways: each gets a defined answer, and nothing of them stays."""
 
+import http.client
 import json
 import socket
 import time
@@ -11,8 +12,8 @@ import pytest
 from gated_model import Gate
 from served import checked_error, encoded, service_of, serving, wait_until
 
-from verydeep.serving import server
-from verydeep.serving.server import _TimedConnection
+from verydeep.serving import connection
+from verydeep.serving.connection import TimedConnection
 
 SECONDS = 0.5
 """In which a head or a body has to arrive."""
@@ -147,9 +148,9 @@ def test_a_body_in_many_small_chunks_is_refused_before_all_of_it_is_parsed(clien
 
 
 def test_others_have_their_turn_between_small_reads(client, monkeypatch):
-    sizes, received = [], _TimedConnection.data_received
+    sizes, received = [], TimedConnection.data_received
     monkeypatch.setattr(
-        _TimedConnection, "data_received", lambda self, data: sizes.append(len(data)) or received(self, data)
+        TimedConnection, "data_received", lambda self, data: sizes.append(len(data)) or received(self, data)
     )
     client.post("/v1/predict", content=bytes(400_000))
     assert sum(sizes) > 400_000
@@ -206,10 +207,61 @@ def test_idle_connections_do_not_keep_others_from_being_answered(client, battery
 
 
 def test_a_body_that_was_answered_is_not_read_for_long(monkeypatch):
-    monkeypatch.setattr(server, "_UNREAD_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "_UNREAD_SECONDS", 0.1)
     refused = HEAD + b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\nabc"
     with serving(service_of(Gate().model(), body_seconds=60)) as client:
         assert error_of(answers_to(client, refused)) == (415, "unsupported_type")  # and the end within 5 seconds
         whole = refused + b"x" * 97
         received = answers_to(client, whole, (0.2, whole.replace(HEAD, HEAD + b"Connection: close\r\n")))
         assert received.count(b"HTTP/1.1 415") == 2
+
+
+@pytest.mark.parametrize("close", [b"", b"Connection: close\r\n"], ids=["kept", "closed"])
+def test_an_answer_is_not_lost_while_a_refused_body_is_still_sent(monkeypatch, close):
+    monkeypatch.setattr(connection, "_UNREAD_SECONDS", 0.1)
+    size, pieces = 2**16, 12
+    refused = HEAD + close + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (size * pieces)
+    with serving(service_of(Gate().model(), body_seconds=60)) as client, connected(client) as one:
+        one.sendall(refused)
+        for _ in range(pieces - 1):  # as clients do that read no answer before they have sent all
+            time.sleep(0.02)
+            one.sendall(bytes(size))
+        received = b""
+        while chunk := one.recv(2**16):  # the rest is not waited for
+            received += chunk
+        assert error_of(received) == (415, "unsupported_type")
+
+
+def test_a_body_that_was_answered_is_read_for_as_long_as_one_may_take(monkeypatch):
+    monkeypatch.setattr(connection, "_UNREAD_SECONDS", 0.1)
+    refused = HEAD + b"Connection: close\r\nContent-Type: application/json\r\nContent-Length: 99999999\r\n\r\n"
+    with serving(service_of(Gate().model(), body_seconds=0.3)) as client, connected(client) as one:
+        one.sendall(refused)
+
+        def closed():
+            time.sleep(0.02)
+            try:
+                one.sendall(bytes(100))
+            except OSError:
+                return True
+            return False
+
+        wait_until(closed)
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_a_client_that_has_ended_its_sending_is_answered(version):
+    image = encoded(size=(32, 32))
+    request = HEAD.replace(b"1.1", version) + b"Content-Length: %d\r\n\r\n" % len(image) + image
+    with serving(service_of(Gate(for_each=0.12).model(), max_batch=1)) as client, connected(client) as one:
+        one.sendall(2 * request if version == b"1.1" else request)
+        one.shutdown(socket.SHUT_WR)
+        answer = http.client.HTTPResponse(one)  # which skips what comes before an answer
+        answer.begin()
+        assert (answer.status, json.loads(answer.read())["classes"]) == (200, ["ant"])
+        if version == b"1.1":
+            answer = http.client.HTTPResponse(one)
+            answer.begin()
+            assert answer.status == 200
+            answer.read()
+        assert one.recv(1) == b""

@@ -1,0 +1,205 @@
+"""A connection with a client: what is too slow is closed, and an answer is not lost in how it is closed."""
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+_LONGEST_HEAD = 16 * 2**10
+"""Bytes of a request's line and headers."""
+
+_LOOKS = 4
+"""Times that a connection is looked at until it is too slow."""
+
+_MOST_READ = 16 * 2**10
+"""Bytes that are read of a connection before others have their turn; asyncio's 256 KiB in chunks of one byte take h11
+0.6 seconds."""
+
+_FREE_CHUNKS = 1024
+_LEAST_CHUNK = 64
+"""Bytes that a chunk of a body has on average, beyond the first `_FREE_CHUNKS` of them."""
+
+_UNREAD_SECONDS = 2.0
+"""After which nothing more is expected of a body that was answered already."""
+
+_INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""Of all answers before the answer, the one that clients skip whether they have asked for it or not."""
+
+_PROBES = (0.1, 1.0)
+"""Seconds to the next writing to a client that has ended its sending."""
+
+_LEAST_TAKEN = 16 * 2**10
+"""Bytes of an answer that are progress of its client."""
+
+
+class _Parser(h11.Connection):
+    """A parser that refuses a body in many small chunks, of which each costs as much as a large one."""
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER, _LONGEST_HEAD)
+        self._chunks = self._bytes = 0
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """Return what comes next.
+
+        Raises:
+            h11.RemoteProtocolError: it is no HTTP, or a body in too many chunks.
+        """
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunks = self._bytes = 0
+        elif isinstance(event, h11.Data):
+            self._chunks += 1
+            self._bytes += len(event.data)
+            if self._chunks > _FREE_CHUNKS + self._bytes / _LEAST_CHUNK:
+                raise h11.RemoteProtocolError("the chunks of the body are too small")
+        return event
+
+
+class _StagedTransport:
+    """A transport that is closed in stages (RFC 9112, section 9.6) while its client may still be sending.
+
+    Closed at once, it would meet what comes with a reset, and the client could lose the answer.
+    """
+
+    def __init__(self, transport: asyncio.Transport, connection: "TimedConnection") -> None:
+        self._transport, self._connection = transport, connection
+        self._ending = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        """Return whether nothing more is to be written."""
+        return self._ending or self._transport.is_closing()
+
+    def close(self) -> None:
+        """End what is written; close when no more comes, or at once if nothing can."""
+        if self._ending or not self._connection.may_be_sending():
+            self._transport.close()
+        elif not self._transport.is_closing():
+            self._ending = True
+            self._transport.write_eof()
+            self._connection.read_on()
+
+    def close_now(self) -> None:
+        """Close, whatever comes."""
+        self._transport.close()
+
+
+class TimedConnection(H11Protocol):
+    """A connection that is closed where uvicorn would wait for ever: for a head, or for an answer to be taken.
+
+    A head has `seconds` from its first byte; what was sent of one then is answered 408, on a connection that was used
+    before too. An answer has `seconds` from when it began to wait for its client, and again whenever its client has
+    taken `_LEAST_TAKEN` bytes of it. What is left of a body that was answered is read for `seconds`, unless nothing
+    comes for `_UNREAD_SECONDS`. A client that has ended its sending is answered if it has not left.
+    """
+
+    transport: _StagedTransport  # type: ignore[assignment]
+
+    def __init__(self, *args: Any, seconds: float, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.conn = _Parser()
+        self._seconds = seconds
+        self._idle_since = self._taken_at = self.loop.time()
+        self._unsent_then = 0
+        self._read_at = self._idle_since
+        self._half_closed = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(_StagedTransport(transport, self))  # type: ignore[arg-type]
+        transport.max_size = _MOST_READ  # type: ignore[attr-defined]
+        # Else an answer's body waits for its head to be acknowledged, 40 ms; asyncio does not see that this is TCP.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._look()
+
+    def data_received(self, data: bytes) -> None:
+        """Note when a head began; leave what is sent after the end."""
+        self._read_at = self.loop.time()
+        if self.transport.is_closing():
+            return
+        if self.conn.our_state is h11.IDLE and not self.conn.trailing_data[0]:
+            self._idle_since = self.loop.time()
+        super().data_received(data)
+
+    def on_response_complete(self) -> None:
+        """Note when an answer was complete, since looks may all fall between requests."""
+        self._idle_since = self.loop.time()
+        if self.may_be_sending() and not self.transport.is_closing():
+            self.read_on()
+        super().on_response_complete()
+        if self._half_closed and self.cycle.response_complete:
+            self.transport.close()
+
+    def may_be_sending(self) -> bool:
+        """Return whether the client may be in the middle of a body."""
+        return self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
+
+    def read_on(self) -> None:
+        """Read what is left of a body that was answered, and close if it does not end."""
+        self.flow.resume_reading()
+        self._read_at = self.loop.time()
+        self._close_unread(self.cycle, self._read_at)
+
+    def _close_unread(self, answered: RequestResponseCycle, began: float) -> None:
+        if self.cycle is not answered or not self.may_be_sending():
+            return
+        now, silence = self.loop.time(), min(_UNREAD_SECONDS, self._seconds)
+        if now - began < self._seconds and now - self._read_at < silence:
+            self.loop.call_later(silence, self._close_unread, answered, began)
+        else:
+            self.transport.close_now()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Return whether a client that has ended its sending may still listen.
+
+        One that has left looks the same until something is written: this comes back as a reset, which the next writing
+        meets.
+        """
+        if self.cycle is None or self.cycle.response_complete or self.may_be_sending():
+            return False
+        self._half_closed = True
+        self._probe(*_PROBES)
+        return True
+
+    def _probe(self, *delays: float) -> None:
+        unanswered = self.conn.our_state is h11.SEND_RESPONSE and not self.transport.is_closing()
+        if unanswered and self.conn.their_http_version == b"1.1":
+            self.transport.write(_INTERIM)
+            if delays:
+                self.loop.call_later(delays[0], self._probe, *delays[1:])
+
+    def _look(self) -> None:
+        now, unsent = self.loop.time(), self.transport.get_write_buffer_size()
+        if not unsent or unsent <= self._unsent_then - _LEAST_TAKEN:
+            self._taken_at, self._unsent_then = now, unsent
+        elif now - self._taken_at >= self._seconds:
+            self.transport.abort()
+            return
+        self._unsent_then = max(self._unsent_then, unsent)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._idle_since = now
+        elif now - self._idle_since >= self._seconds and not self.transport.is_closing():
+            if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
+                self._say(408, "Request Timeout", "slow_head", "the request did not arrive in time")
+            self.transport.close()
+        if unsent or not self.transport.is_closing():
+            self.loop.call_later(self._seconds / _LOOKS, self._look)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP as all else is refused, unless an answer to its request has begun."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._say(400, "Bad Request", "bad_request", msg)
+        if self.cycle is not None:  # whoever reads its body must not answer too
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
+
+    def _say(self, status: int, phrase: str, code: str, message: str) -> None:
+        body = json.dumps({"error": message, "code": code, "request_id": ""})
+        head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        self.transport.write(f"{head}\r\nConnection: close\r\n\r\n{body}".encode())
