@@ -116,12 +116,12 @@ def test_bytes_are_let_go_with_their_reservation(monkeypatch):
                     checked_error(answer, 504, "deadline")
             wait_until(lambda: service.queue.images == 1)  # the one that is decoded
             assert service.bodies.held == len(IMAGE)
-            assert kept_bytes() < 1.2 * len(IMAGE)
+            wait_until(lambda: kept_bytes() < 1.2 * len(IMAGE))
         finally:
             decodes.set()
         wait_until(lambda: not service.queue.images)
         assert service.bodies.held == 0
-        assert kept_bytes() < 100_000
+        wait_until(lambda: kept_bytes() < 100_000)  # a thread lets go a moment after its answer is seen
 
 
 @contextmanager
