@@ -54,7 +54,7 @@ def test_wrong_use_is_answered_in_one_line(capsys, tmp_path):
     assert "no folder 'nowhere'" in refusal(capsys, "train", "nowhere", "--network", "A", "--out", out)
     assert "no images in" in refusal(capsys, "train", empty, "--network", "A", "--out", out)
     assert "has one class only (cat)" in refusal(capsys, "train", one, "--network", "A", "--out", out)
-    assert "add --resume" in refusal(capsys, "train", "digits", "--network", "A", "--out", taken, *QUICKEST)
+    assert "exists and is no run" in refusal(capsys, "train", "digits", "--network", "A", "--out", taken, *QUICKEST)
     assert "wide" in refusal(capsys, *train, "A", "--crop", "wide")
     assert "name a file, or -" in refusal(capsys, "describe", "A", "--json", "--batch", "2")
     assert "--colour" in refusal(capsys, *train, "A", "--colour", "red")
@@ -64,6 +64,10 @@ def test_wrong_use_is_answered_in_one_line(capsys, tmp_path):
     assert "whole numbers" in refusal(capsys, "describe", "--stack", "three")
     assert "is not a run" in refusal(capsys, "evaluate", taken, "--data", "digits")
     assert "name one or more run folders" in refusal(capsys, "evaluate", "--data", "digits")
+    assert f"evaluate needs --data: --data {taken} (see" in refusal(capsys, "evaluate", "run", taken)
+    assert "write --device cuda (mps on a Mac), or auto" in refusal(
+        capsys, "evaluate", taken, "--data", "digits", "--device", "gpu"
+    )
     tested = ("evaluate", taken, "--data", "digits")
     assert "--protocol" in refusal(capsys, *tested, "--protocol", "cropped")
     assert "whole numbers" in refusal(capsys, *tested, "--scales", "all")

@@ -63,3 +63,16 @@ def test_what_replaces_nothing_is_written(capsys, monkeypatch, place):
         assert commands.status_of("compare", "a.csv", "b.csv", "--json", "finished_run/compared.json") == 0
     assert Path("images/scan.json").is_file()
     assert capsys.readouterr().err == ""
+
+
+def test_a_result_that_is_replaced_is_named(capsys, monkeypatch, place):
+    """An export, features, predictions and posteriors take work; of figures in --json there is a table too."""
+    monkeypatch.chdir(place)
+    image = next((place / "photos").rglob("*.*"))
+    for out, command in {
+        "old.pth": "export finished_run --to torchvision --out",
+        "old.csv": f"predict finished_run {image} --out",
+    }.items():
+        for there in (False, True):
+            assert commands.status_of(*command.split(), out) == 0
+            assert (f"{out} is there already and will be replaced" in capsys.readouterr().err) == there

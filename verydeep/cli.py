@@ -3,10 +3,12 @@
 import io
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
 from cyclopts import (
@@ -169,7 +171,7 @@ def _of_command_line(error: CycloptsError, message: str, tokens: Sequence[str]) 
     if known is None and isinstance(error, CoercionError) and error.token and error.argument:
         known = known_value(error.argument.name, error.token.value)
     if known is None and isinstance(error, MissingArgumentError) and error.argument and not error.argument.tokens:
-        known = f"{' '.join(chain)} needs {display_name(error.argument)}"
+        known = f"{' '.join(chain)} needs {display_name(error.argument)}{_data_among_runs(error, tokens)}"
     if known is None and isinstance(error, UnusedCliTokensError) and unused:
         before = next((option for option, word in pairwise(tokens) if word == unused[0]), "")
         known = f"{unused[0]} is a word too many" + (f": {before} takes no value" if before.startswith("-") else "")
@@ -177,6 +179,20 @@ def _of_command_line(error: CycloptsError, message: str, tokens: Sequence[str]) 
     if choices and "Literal[" in message:
         message = f"{message.partition(' into ')[0]}: choose one of {choices}"
     return f"{known or message} (see {' '.join(('verydeep', *chain))} --help)"
+
+
+def _data_among_runs(error: MissingArgumentError, tokens: Sequence[str]) -> str:
+    """Say which word of a line without --data may be the images: the last one, if it is no option and no run."""
+    last = tokens[-1]
+    is_data = error.argument is not None and error.argument.name == "--data" and not last.startswith("-")
+    return f": --data {shlex.quote(last)}" if is_data and len(tokens) > 2 and not _is_run_or_file(last) else ""
+
+
+def _is_run_or_file(name: str) -> bool:
+    """Return whether a word names an exported file, or a folder of a run, a model or a classifier."""
+    from verydeep.runs.files import CLASSIFIER, CONFIG, MODEL, RECORD
+
+    return Path(name).is_file() or any((Path(name) / part).exists() for part in (RECORD, CONFIG, MODEL, CLASSIFIER))
 
 
 def _verb(chain: Sequence[str]) -> App:

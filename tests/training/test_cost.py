@@ -17,6 +17,7 @@ from verydeep.training import cost
 from verydeep.training.cost import is_surely_short, training_cost
 from verydeep.training.job import TrainingJob
 
+SIZES = cost._Sizes(memory_bytes=1000, checkpoint_bytes=400, model_bytes=200)
 HOW = {"runtime": Runtime(), "execution": Execution(), "tolerance": Tolerance()}
 
 
@@ -31,7 +32,7 @@ HOW = {"runtime": Runtime(), "execution": Execution(), "tolerance": Tolerance()}
     ],
 )
 def test_seconds_add_up(monkeypatch, frozen, views, workers, seconds):
-    monkeypatch.setattr(cost, "_measured", lambda job: (frozen, 3.0, 1000))
+    monkeypatch.setattr(cost, "_measured", lambda job: (frozen, 3.0, SIZES))
     monkeypatch.setattr(cost, "measured_loading", lambda source, recipe, tolerance: 0.5)
     recipe = Recipe(**{**tiny.RECIPE.__dict__, "views": views})
     found = training_cost(tiny.splits(), "A", recipe, runtime=Runtime(workers=workers))

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import time
 
@@ -223,7 +224,7 @@ def test_the_schedule_ends_a_training_before_its_last_epoch(tmp_path):
 
 def test_an_existing_folder_is_not_overwritten(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="add --resume to go on with it"):
+    with pytest.raises(ValueError, match="exists and is no run: choose another folder"):
         train(splits(), network="A", out=tmp_path, recipe=TINY)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -233,6 +234,23 @@ def test_a_run_is_not_resumed_with_other_settings(tmp_path):
     with pytest.raises(ValueError, match=r"was made with other settings \(batch, seed\)"):
         train(splits(), network="A", out=out, recipe=Recipe(**{**vars(TINY), "seed": 6, "batch": 5}), resume=True)
     with pytest.raises(ValueError, match=r"was made with other settings \(network\)"):
+        train(splits(), network="B", out=out, recipe=TINY, resume=True)
+    with pytest.raises(ValueError, match="is a finished run: choose another folder, or go on from it with --finetune"):
+        train(splits(), network="A", out=out, recipe=TINY)
+
+
+@pytest.mark.parametrize(
+    ("begun", "goes_on"),
+    [
+        ("verydeep train digits --out a", "verydeep train digits --out a --resume"),
+        ("verydeep train digits --resume --out a", "verydeep train digits --resume --out a"),
+        ("verydeep reproduce digits --out a", "verydeep reproduce digits --out a"),
+    ],
+)
+def test_the_command_that_goes_on_is_told_whole(tmp_path, monkeypatch, begun, goes_on):
+    monkeypatch.setattr("sys.argv", begun.split())
+    out = train(splits(), network="A", out=tmp_path / "run", recipe=TINY)
+    with pytest.raises(ValueError, match=re.escape(f"resume it with its own ({goes_on}), or choose")):
         train(splits(), network="B", out=out, recipe=TINY, resume=True)
 
 

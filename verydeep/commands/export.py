@@ -6,6 +6,7 @@ from typing import Annotated, cast, get_args
 from cyclopts import Group, Parameter
 
 from verydeep.commands.options import ImageOptions, JsonFile, RequiredFile
+from verydeep.commands.outputs import say_replaced
 from verydeep.exported_networks.formats import MAX_LOSS, Format
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.lock import locked
@@ -50,6 +51,7 @@ def export(
         from verydeep.export.weights import weights_table, write_weights
 
         with locked(out):
+            say_replaced(out)
             written = write_weights(run, out, cast(ForeignLayout, to))
         show(written.to_dict(), json_file, weights_table(written))
         say_next([out])
@@ -58,6 +60,7 @@ def export(
     from verydeep.export.export import export_table
 
     with locked(out):
+        say_replaced(out)
         exported = export_run(
             run,
             out,

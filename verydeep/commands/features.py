@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from verydeep.commands.options import DescriptorOptions, ImageOptions, JsonFile, RequiredFile, RuntimeOptions
+from verydeep.commands.outputs import say_replaced
 from verydeep.descriptors.descriptor import Descriptor
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import rank_of_environment
@@ -36,6 +37,7 @@ def features(
     """
     from verydeep.descriptors.files import feature_tables, write_features
 
+    say_replaced(out)
     written = write_features(run, source, out, descriptor=descriptor, split=split, runtime=runtime, tolerance=images)
     if not rank_of_environment():
         show(written.to_dict(), json_file, *feature_tables(written))

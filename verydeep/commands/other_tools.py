@@ -135,6 +135,8 @@ _WITHOUT = {
 
 _ASSIGNMENT = re.compile(r"([a-z][a-z0-9_]*)=(\S+)")
 _NUMBERED_DEVICE = re.compile(r"(cuda|gpu)?:?(\d+)(,\d+)*")
+_DEVICES = {"gpu": "cuda", "nvidia": "cuda", "rocm": "cuda", "amd": "cuda", "metal": "mps", "apple": "mps"}
+"""What devices are called there, and here."""
 
 
 def known_verb(word: str) -> str | None:
@@ -182,6 +184,9 @@ def known_value(option: str, value: str) -> str | None:
     """Say how the value of an option is written here, where other tools write another; None if it is not known."""
     if option == "--device" and (number := _NUMBERED_DEVICE.fullmatch(value)):
         return f"--device {value}: write --device cuda; CUDA_VISIBLE_DEVICES={number[2]} before it chooses the device"
+    if option == "--device" and (device := _DEVICES.get(value.lower())):
+        others = " (mps on a Mac)" if value.lower() == "gpu" else ""
+        return f"--device {value}: write --device {device}{others}, or auto, which takes a GPU where there is one"
     if option == "--method" and value.lower().replace("-", "") in ("cam", "gradcam", "gradcam++"):
         here = "score-map, which takes the place of CAM in these networks" if value.lower() == "cam" else "grad-cam"
         return f"--method {value}: write --method {here}"

@@ -8,6 +8,8 @@ from pathlib import Path
 from cyclopts import App, ArgumentCollection
 
 from verydeep.machine.atomic import followed
+from verydeep.machine.errors import say
+from verydeep.machine.processes import rank_of_environment
 
 _FILES, _FOLDERS = ("--json", "--predictions"), ("--report", "--map", "--draw")
 _OUTPUTS = frozenset({"--out", *_FILES, *_FOLDERS})
@@ -55,6 +57,13 @@ def refuse_overwriting(_app: App, commands: Sequence[str], arguments: ArgumentCo
         for read in inputs:
             if harm := _harm(output, read, is_file=option in files):
                 raise ValueError(f"{option} {output} {harm}: name another place")
+
+
+def say_replaced(*outputs: Path | None) -> None:
+    """Say which files are there already and will be replaced by an output of that name, in the first process."""
+    for path in outputs:
+        if path is not None and path.is_file() and not rank_of_environment():
+            say(f"{path} is there already and will be replaced")
 
 
 def _paths(arguments: ArgumentCollection, names: frozenset[str]) -> Iterator[tuple[str, Path]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from verydeep.commands.options import PredictionOutputs, TestOutputs
+from verydeep.commands.outputs import say_replaced
 from verydeep.machine.errors import say
 from verydeep.machine.processes import rank_of_environment, under_torchrun
 from verydeep.presentation.terminal import show
@@ -50,6 +51,7 @@ def images_asked_for(images: Sequence[Path], outputs: PredictionOutputs) -> "Sou
         check_kind(outputs.out)
         if outputs.out == outputs.json_file:
             raise ValueError(f"{outputs.out} cannot hold the predictions twice: leave out --json")
+        say_replaced(outputs.out)
     return given_images(images, standard_input=_standard_input)
 
 
@@ -104,6 +106,7 @@ def check_test(runs: Sequence[Path], outputs: TestOutputs) -> None:
         raise ValueError("name one or more run folders to evaluate")
     if outputs.predictions is not None:
         check_kind(outputs.predictions)
+        say_replaced(outputs.predictions)
 
 
 def print_notes(lines: Iterable[str]) -> None:

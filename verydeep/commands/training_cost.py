@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from verydeep.images.sources.splits import Splits
     from verydeep.training.cost import TrainingCost
 
-_WORTH_MEASURING = 60.0
+_MINUTE = 60.0
+
+_WORTH_MEASURING = _MINUTE
 """Seconds of a training below which nothing is measured."""
 
 _LONG = 3600.0
@@ -50,12 +52,16 @@ def _about_cost(splits: "Splits", network: str, recipe: Recipe, **how: Any) -> s
     from verydeep.training.cost import training_cost
 
     seconds = training_cost(splits, network, recipe, **how).seconds
-    line = f"at most {rough_duration(seconds)} on this CPU, by a short measurement"
+    line = f"{_at_most(seconds)} on this CPU, by a short measurement"
     if seconds > _LONG and recipe.taken_over is None:
         small = Recipe(**{name: value for name, value in QUICK.items() if name != "network"})
         quick = training_cost(splits, QUICK["network"], small, **how).seconds
         line += f": --quick (crop {small.crop}, width {small.width:g}) takes about {rough_duration(quick)}"
     return line
+
+
+def _at_most(seconds: float) -> str:
+    return f"{'' if seconds < _MINUTE else 'at most '}{rough_duration(seconds)}"
 
 
 def show_dry_run(splits: "Splits", network: str, recipe: Recipe, json_file: Path | None, **how: Any) -> None:
@@ -79,8 +85,9 @@ def _cost_table(cost: "TrainingCost") -> Any:
         "images": f"{number(cost.training_images)} for training, {number(cost.validation_images)} for validation",
         "classes": number(cost.classes),
         "steps": f"{counted(cost.epochs, 'epoch')} of {counted(cost.steps_per_epoch, 'step')} at most",
-        "time": f"about {rough_duration(cost.seconds)} at most, measured on a few images",
-        "memory": f"{billions(cost.memory_bytes)} GB",
+        "time": f"{_at_most(cost.seconds)}, measured on a few images",
+        "memory": f"about {billions(cost.memory_bytes)} GB",
+        "disk": f"up to {billions(cost.checkpoint_bytes)} GB of checkpoints, {billions(cost.model_bytes)} GB of models",
     }
     for name, value in rows.items():
         table.add_row(name, value)

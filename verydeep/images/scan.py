@@ -1,7 +1,7 @@
 """A look through a whole source before a training: unusable images, what it is made of, and duplicates."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -33,6 +33,8 @@ class SplitScan:
     images: int
     per_class: dict[str, int]
     """Images of each class, unusable ones included; 0 for classes without any."""
+    usable_per_class: dict[str, int]
+    """Images of each class that can be used."""
     unusable: dict[str, str]
     """Images that cannot be used, and why."""
     grey: int
@@ -143,18 +145,21 @@ def _look_at(source: Source, max_pixels: int, workers: int, report: Reporter) ->
     with closing(_looks(source, max_pixels, workers)) as items:
         for look in items:
             looks.append(look)
-            if look.refusal is not None:
-                report.say(str(look.refusal))
             report.advance()
     return looks
 
 
 def _summary(split: str, source: Source, looks: list[_Look]) -> SplitScan:
     sizes = [look.size for look in looks if look.size is not None]
+    per_class = images_per_class(source)
+    unusable = Counter(
+        source.classes[label] for look, label in zip(looks, source.labels, strict=True) if look.refusal is not None
+    )
     return SplitScan(
         split=split,
         images=len(source),
-        per_class=images_per_class(source),
+        per_class=per_class,
+        usable_per_class={name: count - unusable[name] for name, count in per_class.items()},
         unusable={look.id: look.refusal.reason for look in looks if look.refusal is not None},
         grey=sum(look.grey for look in looks),
         shorter_side=_spread([min(size) for size in sizes]),
@@ -226,22 +231,28 @@ def _left_out(inventory: Inventory) -> Iterator[str]:
 
 
 def _lists(scan: Scan) -> Iterator[str]:
-    elsewhere = [same for same in scan.duplicates if len({split for split, _ in same.images}) == 1]
+    across, contradictions = len(scan.across_splits), len(scan.contradictions)
+    which = [f"{number(across)} in more than one split"] * bool(across)
+    which += [f"{number(contradictions)} in different classes"] * bool(contradictions)
+    copies = "The same file more than once" + (f" ({', '.join(which)})" if which else "")
     for title, lines in {
         "Unusable images": [
             f"{split.split}/{name}: {reason}" for split in scan.splits for name, reason in split.unusable.items()
         ],
-        "The same file in more than one split": _names(scan.across_splits),
-        "The same file several times in one split": _names(elsewhere),
-        "The same file in different classes": _names(scan.contradictions),
+        copies: _names(sorted(scan.duplicates, key=_harm, reverse=True)),
     }.items():
         if lines:
             more = [f"  and {number(len(lines) - SHOWN)} more (--json FILE lists all)"] if len(lines) > SHOWN else []
             yield "\n".join([f"{title}: {number(len(lines))}", *(f"  {line}" for line in lines[:SHOWN]), *more, ""])
 
 
+def _harm(same: Duplicates) -> tuple[int, int]:
+    """Return what puts duplicates before others: they are in several splits, then in several classes."""
+    return len({split for split, _ in same.images}), len(same.classes)
+
+
 def _verdict(scan: Scan, max_bad: float) -> Iterator[str]:
-    if unequal := about_unequal_classes(scan.splits[0].per_class):
+    if unequal := about_unequal_classes(scan.splits[0].usable_per_class):
         yield f"{unequal[0].upper()}{unequal[1:]}."
     too_many = [split.split for split in scan.splits if 100 * len(split.unusable) > max_bad * split.images]
     if too_many:
@@ -262,12 +273,16 @@ def _names(duplicates: Sequence[Duplicates]) -> list[str]:
 
 
 def _class_table(splits: Sequence[SplitScan]) -> Table:
-    """Show the images of each class; where there are many classes, of the smallest."""
-    counts = splits[0].per_class
+    """Show the images of each class that can be used; where there are many classes, of the smallest."""
+    counts = splits[0].usable_per_class
     few = len(counts) <= 2 * SHOWN
     shown = list(counts) if few else sorted(counts, key=lambda name: counts[name])[:SHOWN]
     title = f"{number(len(counts))} classes" + ("" if few else f"; the smallest {SHOWN}")
     table = table_with(title, left=("class",), right=[split.split for split in splits])
+    if some_unusable := any(split.unusable for split in splits):
+        table.add_column("unusable", justify="right")
     for name in shown:
-        table.add_row(Text(name), *(number(split.per_class[name]) for split in splits))
+        usable = [split.usable_per_class[name] for split in splits]
+        unusable = sum(split.per_class[name] for split in splits) - sum(usable)
+        table.add_row(Text(name), *map(number, usable), *([number(unusable)] if some_unusable else []))
     return table

@@ -24,6 +24,9 @@ from verydeep.training.recipe import Plateau
 _KEPT = 2
 """Checkpoints that stay beside the best one; the older one serves if the newer is damaged."""
 
+MOST = _KEPT + 2
+"""Checkpoints that lie on the disk at once: the best one, and one that is being written."""
+
 _WEIGHTS, _MOMENTUM, _STATE, _MANIFEST = "weights.safetensors", "momentum.safetensors", "state.json", "manifest.json"
 
 

@@ -3,7 +3,7 @@
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from timeit import timeit
 from typing import Any
@@ -24,6 +24,7 @@ from verydeep.networks.architecture import Architecture
 from verydeep.networks.arithmetic import FLOAT32_BYTES, describe_architecture
 from verydeep.networks.initialisation import initialise
 from verydeep.networks.vgg import VGG
+from verydeep.training import checkpoint
 from verydeep.training.frozen_layers import fits, images_kept, kept_before
 from verydeep.training.job import TrainingJob
 from verydeep.training.learner import Learner, learner_of
@@ -47,11 +48,23 @@ _LONG_STEP = 2.0
 FORWARD_SHARE = 1 / 3
 """Forward pass within a step: one of three, the others go backward."""
 
-_COPIES = 3
-"""Copies of the weights: themselves, gradients, momentum."""
+_PROCESS_BYTES = 400_000_000
+"""Memory of a process that has imported PyTorch and holds some images, on Linux."""
+
+_BF16_COPIES = 2
+"""Copies in bfloat16, of weights that are multiplied in it and of their gradients."""
 
 _SLOW = 2e9
 """Multiply-adds a second that every CPU of today does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sizes:
+    """Bytes of a training, as `TrainingCost` has them."""
+
+    memory_bytes: int
+    checkpoint_bytes: int
+    model_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +84,12 @@ class TrainingCost:
     seconds: float
     """At most."""
     memory_bytes: int
-    """Of the device: measured on CUDA, elsewhere weights, gradients, momentum, activations and what is kept of frozen
-    layers added up."""
+    """Of the device: measured on CUDA, elsewhere the process, weights, gradients, momentum, activations and what is
+    kept of frozen layers added up."""
+    checkpoint_bytes: int
+    """At most on the disk while it trains, beside what stays."""
+    model_bytes: int
+    """What stays on the disk: the networks of the last and of the best epoch."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary, ready for JSON."""
@@ -114,7 +131,7 @@ def training_cost(
     job = job_to_measure(splits, network, recipe, runtime=runtime, execution=execution, tolerance=tolerance)
     training, validation = (len(splits.source(split)) for split in ("train", "val"))
     loading = measured_loading(splits.source("train"), recipe, tolerance)
-    frozen, step, memory = _measured(job)
+    frozen, step, sizes = _measured(job)
     check = FORWARD_SHARE * step
     if frozen is None:
         seen = recipe.epochs * sum(
@@ -136,7 +153,7 @@ def training_cost(
         steps_per_epoch=batches_per_epoch(training, recipe.batch),
         epochs=recipe.epochs,
         seconds=seen,
-        memory_bytes=memory,
+        **asdict(sizes),
     )
 
 
@@ -164,12 +181,12 @@ def seconds_per_image(computing: float, loading: float, workers: int) -> float:
 
 def measured_step(job: TrainingJob) -> tuple[float, int]:
     """Return the seconds per image of a step in which all layers are computed, and the bytes that it takes."""
-    _, seconds, memory = _measured(replace(job, recipe=replace(job.recipe, views=None)))
-    return seconds, memory
+    _, seconds, sizes = _measured(replace(job, recipe=replace(job.recipe, views=None)))
+    return seconds, sizes.memory_bytes
 
 
-def _measured(job: TrainingJob) -> tuple[float | None, float, int]:
-    """Return seconds per image of frozen layers (None if steps compute all) and of a step, and the step's bytes."""
+def _measured(job: TrainingJob) -> tuple[float | None, float, _Sizes]:
+    """Return seconds per image of frozen layers (None if steps compute all) and of a step, and what it takes."""
     recipe, classes, device = job.recipe, len(job.splits.classes), job.device
     net = VGG(job.architecture, dropout=recipe.dropout)
     initialise(net)
@@ -194,7 +211,7 @@ def _measured(job: TrainingJob) -> tuple[float | None, float, int]:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     step = partial(descend, learner, batch, step=0, rate=0.0, usable=[images])
-    return frozen, _seconds(step) / images, _memory(learner, job, kept)
+    return frozen, _seconds(step) / images, _sizes(learner, kept)
 
 
 def _seconds(work: partial[Any]) -> float:
@@ -203,12 +220,33 @@ def _seconds(work: partial[Any]) -> float:
     return first if first > _LONG_STEP else min(timeit(work, number=1) for _ in range(_STEPS))
 
 
-def _memory(learner: Learner, job: TrainingJob, kept: int) -> int:
-    """Return the bytes of a step on the device; on a CPU with those `kept` of frozen layers."""
-    if job.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(job.device)
-    size = describe_architecture(job.architecture, batch=learner.micro_batch)
-    return _COPIES * FLOAT32_BYTES * size.parameters + 2 * size.activation_bytes + kept
+def _sizes(learner: Learner, kept: int) -> _Sizes:
+    """Return the bytes of a training whose steps begin behind frozen layers, of which so many are `kept`, or do not."""
+    device, values = learner.job.device, [*learner.net.parameters()]
+    learning = sum(value.numel() for value in values if value.requires_grad)
+    weights, momentum = FLOAT32_BYTES * sum(value.numel() for value in values), FLOAT32_BYTES * learning
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device)
+    else:
+        in_bf16 = _BF16_COPIES * FLOAT32_BYTES // 2 * learning if learner.bf16 else 0
+        stepping = 2 * momentum + in_bf16  # gradients take as much
+        memory = _PROCESS_BYTES + weights + _with_activations(learner, stepping) + kept
+    return _Sizes(memory_bytes=memory, checkpoint_bytes=checkpoint.MOST * (weights + momentum), model_bytes=2 * weights)
+
+
+def _with_activations(learner: Learner, stepping: int) -> int:
+    """Add activations to the bytes that a step has beside the weights, or return those of frozen layers if more.
+
+    Frozen layers are computed with the input and the output of one of them in memory; where they are computed before
+    the first step, without what a step has.
+    """
+    layers = describe_architecture(learner.job.architecture, batch=learner.micro_batch).layers
+    learning = {name.split(".")[0] for name, value in learner.net.named_parameters() if value.requires_grad}
+    first = next(number for number, layer in enumerate(layers) if layer.name in learning)
+    sizes = [layer.activation_bytes for layer in layers]
+    frozen = max(map(sum, pairwise(sizes[:first])), default=0)
+    step = stepping + 2 * sum(sizes[first:])
+    return max(step, frozen) if learner.first is not None else max(step, frozen + stepping)
 
 
 def measured_loading(source: Source, recipe: Recipe, tolerance: Tolerance) -> float:

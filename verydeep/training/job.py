@@ -111,7 +111,11 @@ def check_folder(out: Path, *, resume: bool) -> None:
     if not out.is_dir() or not any(out.iterdir()) or (has_record(out) and not is_begun(out)):
         return
     if not resume:
-        raise ValueError(f"{out} exists: add --resume to go on with it, or choose another folder")
+        if not has_record(out):
+            raise ValueError(f"{out} exists and is no run: choose another folder")
+        if is_finished(out):
+            raise ValueError(f"{out} is a finished run: choose another folder, or go on from it with --finetune {out}")
+        raise ValueError(f"{out} is a run that was stopped: add --resume to go on with it, or choose another folder")
     if not has_record(out):
         raise ValueError(f"{out} is no run to resume (it has no {RECORD}): choose another folder")
 
@@ -136,6 +140,12 @@ def is_done(job: TrainingJob) -> bool:
         boxes = " or their boxes" if job.splits.regression and _NAMES_FOR_PEOPLE["train"] in changed else ""
         raise ValueError(
             f"{job.out} was made with other settings ({', '.join(sorted(changed))}{boxes}): resume it with its own "
-            f"({before.command}), or choose another folder"
+            f"({_resuming(before.command)}), or choose another folder"
         )
     return is_finished(job.out)
+
+
+def _resuming(command: str) -> str:
+    """Return the command line that goes on with what one began; that of an experiment needs no option for it."""
+    words = command.split()
+    return f"{command} --resume" if "train" in words and "--resume" not in words else command
