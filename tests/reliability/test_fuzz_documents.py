@@ -1,18 +1,13 @@
 """Documents of any content end in a value or in one line, whether a function or the command reads them."""
 
 import json
-import random
-import re
-import resource
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from damage import damaged
+from fuzzing import PYTHONS, refusal, tried
 from made_up_grids import ERRORS
-from mutated_documents import mutated, mutated_arrays
 from PIL import Image
 from several_commands import status_of
 
@@ -26,7 +21,6 @@ from verydeep.images.quarantine import read_quarantine
 from verydeep.images.sources.given import given_images
 from verydeep.machine import cache
 from verydeep.machine.documents import read_json
-from verydeep.machine.errors import one_line
 from verydeep.reproduction.kept_findings import kept_findings
 from verydeep.reproduction.plan_file import read_plan
 from verydeep.reproduction.stored_tests import read_test, write_outcomes
@@ -37,8 +31,6 @@ from verydeep.training.recipe import recipe_from
 from verydeep.transfer_learning.classifier_folder import load_classifier
 
 BEFORE = Path(__file__).parents[1] / "before" / "written_at_0046bf4"
-
-MOST_SECONDS, MOST_KILOBYTES = 10, 2 * 2**20
 
 METADATA = {
     "format": 1,
@@ -135,9 +127,6 @@ BESIDE = {
 }
 """Other files that a reader finds in the folder of the mutated one."""
 
-PYTHONS = re.compile(r"\w+(Error|Exception|Warning)\b|Traceback|object at 0x|NoneType|<class")
-"""Names of errors, and other words that are of no use to those who only run a command."""
-
 TRANSFER = ("transfer", "{before}/finished_run", "--data", "{pictures}")
 """A test of two images, which ends with: too few of each class."""
 
@@ -183,48 +172,11 @@ def files(tmp_path_factory):
     return {name: (file, file.read_bytes()) for name, file in found.items()}
 
 
-def mutations(name, content, times):
-    """Yield the bytes of a mutated file."""
-    for seed in range(times):
-        rng = random.Random(f"{name} {seed}")
-        if not name.endswith(".npz"):
-            yield mutated(content.decode(), name, rng)
-        else:
-            yield mutated_arrays(content, rng) if seed % 2 else damaged(content, rng)
-
-
-def tried(files, name, times, read):
-    """Return the lines in which `read` refuses mutations of a file; it must not take long nor much memory."""
-    (file, content), lines, before = files[name], [], most_memory()
-    for mutation in mutations(name, content, times):
-        file.write_bytes(mutation)
-        started = time.process_time()  # of computing: the machine may be busy
-        lines += read(file)
-        assert time.process_time() - started < MOST_SECONDS
-    file.write_bytes(content)
-    assert most_memory() < max(MOST_KILOBYTES, before + 1)  # tests before may have needed more
-    return lines
-
-
-def most_memory():
-    """Return the most memory that this process ever had, in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def refusal(read, file):
-    """Return the line of a ValueError or OSError, for which the command's status is 2 or 1, after its kind."""
-    try:
-        read(file)
-    except (ValueError, OSError) as error:
-        return [(type(error).__name__, one_line(error))]
-    return []
-
-
 @pytest.mark.parametrize("name", READERS)
 def test_a_mutated_document_ends_in_a_value_or_a_line(files, name, battery, figure):
     times = 6_000 // len(READERS) if battery else 8
     assert refusal(READERS[name][1], files[name][0]) == []
-    lines = tried(files, name, times, lambda file: refusal(READERS[name][1], file))
+    lines = tried(*files[name], name, times, lambda file: refusal(READERS[name][1], file))
     assert [line for kind, line in lines if kind in line or len(line) > 2100] == []
     figure(28, f"fuzzed {name}", f"{times:,} mutations, {len(lines):,} refused in a line, the others read")
 
@@ -244,7 +196,7 @@ def test_a_command_ends_with_a_status_and_a_line(files, name, battery, figure, c
         assert said.err.count("verydeep: ") == bool(statuses[-1]), said.err
         return [said.err] if statuses[-1] else []
 
-    lines = tried(files, name, times, read)
+    lines = tried(*files[name], name, times, read)
     assert set(statuses) <= {0, 2}
     assert [line for line in lines if PYTHONS.search(line)] == []
     told = ", ".join(f"{statuses.count(status):,} with {status}" for status in sorted(set(statuses)))

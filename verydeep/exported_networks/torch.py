@@ -19,7 +19,7 @@ from torch.export import Dim, ExportedProgram
 
 from verydeep.exported_networks.exported import ExportedNet
 from verydeep.exported_networks.metadata import KEY, Metadata, from_json
-from verydeep.machine.documents import parse_json
+from verydeep.machine.documents import MOST_BYTES, parse_json
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.vgg import VGG, vgg_without_weights
 from verydeep.runs.model import Model, file_sha256
@@ -59,10 +59,10 @@ def _read(file: Path) -> tuple[VGG, Metadata]:
         with zipfile.ZipFile(file) as archive:
             root = archive.namelist()[0].partition("/")[0]
             extra = f"{root}/extra/{KEY}.json"
-            metadata = from_json(archive.read(extra) if extra in archive.namelist() else None)
+            metadata = from_json(_document(archive, extra) if extra in archive.namelist() else None)
             net = vgg_without_weights(metadata.architecture)
             folder = f"{root}/data/weights"
-            listed = parse_json(archive.read(f"{folder}/model_weights_config.json"), _Weights).config
+            listed = parse_json(_document(archive, f"{folder}/model_weights_config.json"), _Weights).config
             weights = {
                 name: _tensor(archive, f"{folder}/{listed[f'net.{name}'].path_name}", like)
                 for name, like in net.state_dict().items()
@@ -149,6 +149,12 @@ def _program(net: VGG) -> ExportedProgram:
     }
     with torch.no_grad():
         return torch.export.export(_Logits(net), (example,), dynamic_shapes={"images": sizes})
+
+
+def _document(archive: zipfile.ZipFile, name: str) -> bytes:
+    if (size := archive.getinfo(name).file_size) > MOST_BYTES:  # a compressed one can claim anything
+        raise ValueError(f"{name} has {size:,} bytes, more than the {MOST_BYTES:,} that are read")
+    return archive.read(name)
 
 
 def _tensor(archive: zipfile.ZipFile, name: str, like: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from verydeep.ilsvrc_classes import normal_form
 from verydeep.images.image_kinds import has_image_suffix, holds_image, is_worth_opening
 from verydeep.images.sources.inventory import FoundFile, is_leftover
 from verydeep.machine import cache
-from verydeep.machine.documents import parse_json
+from verydeep.machine.documents import MOST_BYTES, parse_json
 
 _JSON_KEYS = ("class_name", "class", "label", "cls")
 """Where `KEY.json` may name or number the class; the first that is there counts."""
@@ -89,7 +89,7 @@ def _index(shard: Path) -> ShardIndex:
         raise ValueError(f"{shard} is not a tar file that can be read at random: {error}") from error
     with shard.open("rb") as data:
         images = _samples(files, data, shard)
-        classes = {name: _label(_bytes(data, files[name]), name, shard) for name in dict.fromkeys(images.values())}
+        classes = {name: _label(data, files[name], name, shard) for name in dict.fromkeys(images.values())}
     entries = [Entry(*files[name], classes[label]) for name, label in images.items()]
     others += [FoundFile("label" if name in classes else "other", name) for name in files if name not in images]
     return ShardIndex(entries, others)
@@ -204,8 +204,11 @@ def _check_end(archive: tarfile.TarFile, shard: Path) -> None:
         raise ValueError(f"{shard} is cut off or damaged: make it again")
 
 
-def _label(content: bytes, name: str, shard: Path) -> str:
+def _label(data: BinaryIO, file: _File, name: str, shard: Path) -> str:
     """Read a `.cls`, or the first of `_JSON_KEYS` in a `.json`."""
+    if file.size > MOST_BYTES:
+        raise ValueError(f"{name} in {shard} has {file.size:,} bytes, too many for one that names a class")
+    content = _bytes(data, file)
     try:
         label: Any = content.decode().strip()
         if name.lower().endswith(".json"):

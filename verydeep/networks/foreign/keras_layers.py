@@ -76,8 +76,10 @@ def keras_network(
                 steps += _steps(kind, layer, arrays.get(name if by_name else layer["place"], []))
             if convolutions_only and after_pool5(steps):
                 break
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"its configuration is damaged or of an unknown version ({error})") from error
+    except KeyError as error:
+        raise ValueError(f"its configuration is damaged or of an unknown version: there is no {error}") from error
+    except (TypeError, AttributeError, IndexError) as error:
+        raise ValueError("its configuration is damaged or of an unknown version") from error
     except ValueError as error:
         raise ValueError(f"{error}; {way_out(steps)}") from error
     return from_layers(steps, "keras", side=next(iter(sides), None), notes=notes)
@@ -156,9 +158,9 @@ def _side(config: Mapping[str, Any]) -> int | None:
         ValueError: another shape.
     """
     shape = config.get("batch_shape") or config["batch_input_shape"]
-    _, height, width, channels = shape
-    if channels != 3 or height != width:
-        raise ValueError(f"it takes images of the shape {shape[1:]}: only square ones with 3 channels are read")
+    _, height, width, channels = shape if isinstance(shape, list) and len(shape) == 4 else [None] * 4
+    if channels != 3 or height != width or not isinstance(height, int | None):
+        raise ValueError(f"it takes images of the shape {shape}: only square ones with 3 channels are read")
     return height
 
 
@@ -183,7 +185,7 @@ def _steps(kind: str, layer: Mapping[str, Any], arrays: list[Tensor]) -> Iterato
         case "Normalization":
             yield _of_pixels(name, config, arrays)
         case "Rescaling":
-            factor, added = (_of_channels(name, torch.tensor(config[key])) for key in ("scale", "offset"))
+            factor, added = (_of_channels(name, _numbers(name, config[key])) for key in ("scale", "offset"))
             yield LayerStep(kind="scale", name=name, weight=factor, bias=added)
         case "MaxPooling2D":
             if [*config["pool_size"], *(config["strides"] or config["pool_size"])] != [2, 2, 2, 2]:
@@ -251,7 +253,7 @@ def _of_pixels(name: str, config: Mapping[str, Any], arrays: list[Tensor]) -> La
     mean, variance = (
         arrays[:2]
         if len(arrays) >= 2
-        else [torch.tensor(value) for value in told]
+        else [_numbers(name, value) for value in told]
         if None not in told
         else [None, None]
     )
@@ -259,6 +261,13 @@ def _of_pixels(name: str, config: Mapping[str, Any], arrays: list[Tensor]) -> La
         raise ValueError(f"{name} is a Normalization without a mean and a variance, or the inverse of one")
     deviation = _of_channels(name, variance).sqrt()
     return LayerStep(kind="scale", name=name, weight=1 / deviation, bias=-_of_channels(name, mean) / deviation)
+
+
+def _numbers(name: str, told: Any) -> Tensor:
+    try:
+        return torch.tensor(told, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{name} computes with what are no numbers") from error
 
 
 def _of_channels(name: str, values: Tensor) -> Tensor:
@@ -286,9 +295,7 @@ def _operation(kind: str, name: str, layer: Mapping[str, Any]) -> Iterator[Layer
     elif function in _OPERATIONS and (constants := [*_constants(nodes)]):
         if len(constants) > 1:
             raise ValueError(f"{name} computes with {len(constants)} constants, where one is read")
-        yield _arithmetic(
-            _OPERATIONS[function], name, _of_channels(name, torch.tensor(constants[0], dtype=torch.float64))
-        )
+        yield _arithmetic(_OPERATIONS[function], name, _of_channels(name, _numbers(name, constants[0])))
     else:
         way = ": it is a program, and nothing in a file is run" if kind in ("Lambda", "TFOpLambda") else ""
         raise ValueError(f"{name} is a {kind}, which the paper's networks do not have{way}")
@@ -313,9 +320,11 @@ def _arguments(nodes: Any) -> Iterator[Any]:
             yield from [*node["args"], *node["kwargs"].values()]
         else:
             inner = node if isinstance(node[0], list) else [node]
-            for name, _, _, named in inner:
-                yield {"config": {"keras_history": [name]}}
-                yield from named.values()
+            for one in inner:
+                if len(one) != 4:  # name, node, tensor, arguments
+                    raise ValueError("its configuration has an operation of an unknown version")
+                yield {"config": {"keras_history": [one[0]]}}
+                yield from one[3].values()
 
 
 def _is_layer(argument: Any) -> bool:

@@ -6,12 +6,14 @@ timm         features.N OIHW; pre_logits.fc1, .fc2 as convolutions, head.fc OI.
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from verydeep.networks.foreign.layouts import ForeignLayout
+from verydeep.machine.documents import converted
+from verydeep.networks.foreign.layouts import ForeignLayout, Triple
 from verydeep.networks.foreign.recognition import convolution_positions, fc6_window
 
 FOREIGN_NETWORKS = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
@@ -105,21 +107,34 @@ def _positions(features: _Features) -> Iterator[tuple[int, str]]:
         yield number, f"{stage}_{position}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Stated:
+    """What timm's `config.json` says, in it or in its `pretrained_cfg`, which counts."""
+
+    mean: Triple | None = None
+    std: Triple | None = None
+    label_names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Config(_Stated):
+    pretrained_cfg: _Stated | None = None
+
+
 def timm_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return mean, std and class names of timm's `config.json`, as fields of `NamedArrays`.
 
     Raises:
         ValueError: other things than numbers and names.
     """
-    fields: dict[str, Any] = {}
     try:
-        told = {**config, **(config.get("pretrained_cfg") or {})}
-        for name in ("mean", "std"):
-            if name in told:
-                red, green, blue = map(float, told[name])
-                fields[name] = (red, green, blue)
-        if told.get("label_names"):
-            fields["classes"] = tuple(map(str, told["label_names"]))
-    except (ValueError, TypeError, AttributeError) as error:
+        told = converted(config, _Config)
+    except ValueError as error:
         raise ValueError(f"the config.json beside it cannot be used: {error}") from error
-    return fields
+    within = told.pretrained_cfg or _Stated()
+    fields = {
+        "mean": within.mean or told.mean,
+        "std": within.std or told.std,
+        "classes": within.label_names or told.label_names,
+    }
+    return {name: value for name, value in fields.items() if value}
