@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from verydeep.networks.foreign.keras_operations import of_channels, operation_steps, picked_channel
 from verydeep.networks.foreign.layers_in_order import Kind, LayerStep, after_pool5, from_layers, way_out
 from verydeep.networks.foreign.named_arrays import NamedArrays
 
@@ -40,12 +41,6 @@ _ACTIVATIONS: dict[str, tuple[Kind, ...]] = {
 
 _KERAS_EPSILON = 1e-3
 """What Keras' normalisation adds to the variance where its configuration is silent."""
-
-_OPERATIONS = {
-    "add": "add", "biasadd": "add", "bias_add": "add", "subtract": "subtract", "sub": "subtract",
-    "multiply": "multiply", "mul": "multiply", "divide": "divide", "truedivide": "divide", "truediv": "divide",
-}  # fmt: skip
-"""Arithmetic on pixels, by the names of Keras 3's operations and TensorFlow's, in small letters."""
 
 
 def keras_network(
@@ -112,7 +107,7 @@ def _in_a_row(model: Mapping[str, Any], deepest: int, above: str = "") -> Iterat
     for layer in config if isinstance(config, list) else config["layers"]:
         name, kind, nodes = layer["config"]["name"], layer["class_name"], layer.get("inbound_nodes") or []
         taken = list(_names_taken(nodes))
-        channel = _picked(nodes) if kind == "GetItem" else None
+        channel = picked_channel(nodes) if kind == "GetItem" else None
         if taken and before and set(taken) - {*picked, before}:
             raise ValueError(f"it has branches: {name} takes {', '.join(sorted(set(taken)))}")
         if channel is not None and taken == [before]:  # one channel of three, which a Stack joins
@@ -185,7 +180,7 @@ def _steps(kind: str, layer: Mapping[str, Any], arrays: list[Tensor]) -> Iterato
         case "Normalization":
             yield _of_pixels(name, config, arrays)
         case "Rescaling":
-            factor, added = (_of_channels(name, _numbers(name, config[key])) for key in ("scale", "offset"))
+            factor, added = (of_channels(name, config[key]) for key in ("scale", "offset"))
             yield LayerStep(kind="scale", name=name, weight=factor, bias=added)
         case "MaxPooling2D":
             if [*config["pool_size"], *(config["strides"] or config["pool_size"])] != [2, 2, 2, 2]:
@@ -202,7 +197,7 @@ def _steps(kind: str, layer: Mapping[str, Any], arrays: list[Tensor]) -> Iterato
         case "Activation":
             pass
         case _:
-            yield from _operation(kind, name, layer)
+            yield from operation_steps(kind, name, layer)
     if kind in ("Conv2D", "Dense", "Activation"):
         yield from _activation(name, config.get("activation", "linear"))
 
@@ -249,111 +244,8 @@ def _normalisation(name: str, config: Mapping[str, Any], arrays: list[Tensor]) -
 
 def _of_pixels(name: str, config: Mapping[str, Any], arrays: list[Tensor]) -> LayerStep:
     """Return a normalisation of pixels, (x - mean) / sqrt(variance), as a factor and what is added."""
-    told = [config.get("mean"), config.get("variance")]
-    mean, variance = (
-        arrays[:2]
-        if len(arrays) >= 2
-        else [_numbers(name, value) for value in told]
-        if None not in told
-        else [None, None]
-    )
+    mean, variance = arrays[:2] if len(arrays) >= 2 else (config.get("mean"), config.get("variance"))
     if mean is None or variance is None or config.get("invert"):
         raise ValueError(f"{name} is a Normalization without a mean and a variance, or the inverse of one")
-    deviation = _of_channels(name, variance).sqrt()
-    return LayerStep(kind="scale", name=name, weight=1 / deviation, bias=-_of_channels(name, mean) / deviation)
-
-
-def _numbers(name: str, told: Any) -> Tensor:
-    try:
-        return torch.tensor(told, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"{name} computes with what are no numbers") from error
-
-
-def _of_channels(name: str, values: Tensor) -> Tensor:
-    """Return a number for each channel, [3].
-
-    Raises:
-        ValueError: there is neither one number nor three, or one is not finite.
-    """
-    numbers = values.double().flatten()
-    if len(numbers) not in (1, 3):
-        raise ValueError(f"{name} computes with {len(numbers)} numbers, where an image has 3 channels")
-    if not numbers.isfinite().all():
-        raise ValueError(f"{name} computes with numbers that are not finite")
-    return numbers.expand(3)
-
-
-def _operation(kind: str, name: str, layer: Mapping[str, Any]) -> Iterator[LayerStep]:
-    """Yield what an operation on pixels does, such as those that `preprocess_input` leaves in a model."""
-    nodes = layer.get("inbound_nodes") or []
-    function = str(layer["config"].get("function", kind)).rpartition(".")[2].strip("_").lower()
-    if function == "getitem" and _reverses(nodes):
-        yield LayerStep(kind="reverse", name=name)
-    elif kind == "Stack" and layer["picked"] in ([0, 1, 2], [2, 1, 0]):
-        yield from [LayerStep(kind="reverse", name=name)] * (layer["picked"] == [2, 1, 0])
-    elif function in _OPERATIONS and (constants := [*_constants(nodes)]):
-        if len(constants) > 1:
-            raise ValueError(f"{name} computes with {len(constants)} constants, where one is read")
-        yield _arithmetic(_OPERATIONS[function], name, _of_channels(name, _numbers(name, constants[0])))
-    else:
-        way = ": it is a program, and nothing in a file is run" if kind in ("Lambda", "TFOpLambda") else ""
-        raise ValueError(f"{name} is a {kind}, which the paper's networks do not have{way}")
-
-
-def _arithmetic(operation: str, name: str, values: Tensor) -> LayerStep:
-    match operation:
-        case "add":
-            return LayerStep(kind="scale", name=name, weight=torch.ones(3), bias=values)
-        case "subtract":
-            return LayerStep(kind="scale", name=name, weight=torch.ones(3), bias=-values)
-        case "multiply":
-            return LayerStep(kind="scale", name=name, weight=values, bias=torch.zeros(3))
-        case _:
-            return LayerStep(kind="scale", name=name, weight=1 / values, bias=torch.zeros(3))
-
-
-def _arguments(nodes: Any) -> Iterator[Any]:
-    """Yield the arguments of an operation: of Keras 3's nodes all, of older ones those that are not layers."""
-    for node in nodes:
-        if isinstance(node, dict):
-            yield from [*node["args"], *node["kwargs"].values()]
-        else:
-            inner = node if isinstance(node[0], list) else [node]
-            for one in inner:
-                if len(one) != 4:  # name, node, tensor, arguments
-                    raise ValueError("its configuration has an operation of an unknown version")
-                yield {"config": {"keras_history": [one[0]]}}
-                yield from one[3].values()
-
-
-def _is_layer(argument: Any) -> bool:
-    return isinstance(argument, dict) and "keras_history" in argument["config"]
-
-
-def _constants(nodes: Any) -> Iterator[Any]:
-    """Yield the numbers that an operation adds, or whatever it does, to what it takes.
-
-    Raises:
-        ValueError: numbers come first, so that 1 / x or 1 - x is computed.
-    """
-    arguments = list(_arguments(nodes))
-    if arguments and not _is_layer(arguments[0]):
-        raise ValueError("its configuration has an operation whose first argument is no layer")
-    for argument in arguments[1:]:
-        value = argument["config"]["value"] if isinstance(argument, dict) and not _is_layer(argument) else argument
-        if isinstance(value, int | float | list) and not isinstance(value, bool):
-            yield value
-
-
-def _picked(nodes: Any) -> int | None:
-    """Return the channel that x[..., channel] picks; None for any other index."""
-    index = [*_arguments(nodes)][1:]
-    last = index[0][-1] if index and isinstance(index[0], list) and index[0] else None
-    return last if isinstance(last, int) else None
-
-
-def _reverses(nodes: Any) -> bool:
-    """Return whether this is x[..., ::-1]."""
-    found = re.findall(r"'(start|stop|step)': (-?\d+|None)", str([*_arguments(nodes)][1:]))
-    return found[-3:] == [("start", "None"), ("stop", "None"), ("step", "-1")]
+    deviation = of_channels(name, variance).sqrt()
+    return LayerStep(kind="scale", name=name, weight=1 / deviation, bias=-of_channels(name, mean) / deviation)
