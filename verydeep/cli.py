@@ -60,6 +60,7 @@ from verydeep.images.tolerance import TooManyBadImagesError
 from verydeep.machine.errors import one_line, reason, say
 from verydeep.machine.processes import rank_of_environment, under_torchrun
 from verydeep.machine.runtime import Stopped, ended_by_signals
+from verydeep.machine.threads import wait_asleep
 from verydeep.version import __version__
 
 _FAILURE, WRONG_USE = 1, 2
@@ -104,6 +105,7 @@ app.command(localise)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and exit: 0 done, 2 wrong use, 1 failure; 130, 141, 143 after SIGINT, SIGPIPE, SIGTERM."""
+    wait_asleep()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be valid text

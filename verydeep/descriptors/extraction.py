@@ -16,6 +16,7 @@ from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
+from verydeep.machine.threads import use_threads
 from verydeep.networks.architecture import PAPER_CROP
 from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.vgg import VGG, ScoringNetwork
@@ -79,6 +80,7 @@ def checked_extraction(
         ValueError: as `features`.
     """
     chosen, runtime = descriptor or Descriptor(), runtime or Runtime()
+    use_threads(runtime.threads)
     model = model_on(runtime.device, run)
     if not _has_layers(model):
         raise ValueError(

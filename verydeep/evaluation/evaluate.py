@@ -25,6 +25,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Runtime, torch_device
+from verydeep.machine.threads import use_threads
 from verydeep.networks.grids import PoolingGrid
 from verydeep.presentation.terminal import reporting
 from verydeep.runs.model import warnings_of
@@ -75,6 +76,7 @@ def evaluate(
     """
     runtime, tolerance = runtime or Runtime(), tolerance or Tolerance()
     device = torch_device(runtime.device)
+    use_threads(runtime.threads)
     runs = tested_runs([run] if isinstance(run, str | Path) else run, protocol, scales, grid, runtime.device)
     classes = runs[0].model.classes
     splits = open_for_testing(data, classes)

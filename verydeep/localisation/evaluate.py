@@ -25,6 +25,7 @@ from verydeep.localisation import results
 from verydeep.localisation.full_test import CROPS_AT_ONCE, TOP, ClassBoxes, FullTest, full_test, image_size
 from verydeep.localisation.options import FullProcedure
 from verydeep.machine.runtime import Runtime
+from verydeep.machine.threads import use_threads
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.presentation.terminal import reporting
 from verydeep.runs.model import Model, load_box_model, load_model, warnings_of
@@ -83,6 +84,7 @@ def evaluate_boxes(
         TooManyBadImagesError: more images are unusable than is tolerated.
     """
     runtime, tolerance = runtime or Runtime(), tolerance or Tolerance()
+    use_threads(runtime.threads)
     models = _models(folders, runtime)
     test = full_test_of(full, models, runtime) if full else None
     splits = open_for_testing(data, models[0].classes)

@@ -21,6 +21,7 @@ from verydeep.localisation.evaluate import full_test_of
 from verydeep.localisation.full_test import TOP, ClassBoxes, FullTest, full_test
 from verydeep.localisation.options import FullProcedure
 from verydeep.machine.runtime import Runtime
+from verydeep.machine.threads import use_threads
 from verydeep.prediction.files import write_picture
 from verydeep.presentation.numbers import share
 from verydeep.runs.model import Model, load_box_model
@@ -85,6 +86,7 @@ def predict_boxes(
         raise ValueError(f"top is a number from 1 to {TOP}, not {top}")
     runtime, tolerance = runtime or Runtime(), Tolerance(max_bad=100, max_pixels=max_pixels)
     source = given_images(images)
+    use_threads(runtime.threads)
     model = on_device(runtime.device, run if isinstance(run, Model) else load_box_model(run))
     if model.net.architecture.boxes is None:
         raise ValueError("the model predicts classes, not boxes")

@@ -44,10 +44,16 @@ class Runtime:
     workers: int = 0
     """Processes that decode and crop; 0 does it in the main process."""
 
+    threads: int | None = None
+    """Threads that compute on a CPU. By default as many as cores that may be used; a training takes fewer where a short
+    measurement shows that they are as fast."""
+
     def __post_init__(self) -> None:
         """Refuse impossible choices with a ValueError."""
         if not 0 <= self.workers <= _MOST_WORKERS:
             raise ValueError(f"workers must be from 0 to {_MOST_WORKERS:,}, not {self.workers}")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads must be 1 or more, not {self.threads}")
 
 
 @dataclass(frozen=True, kw_only=True)

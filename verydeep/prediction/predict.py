@@ -21,6 +21,7 @@ from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Runtime
+from verydeep.machine.threads import use_threads
 from verydeep.networks.grids import PoolingGrid
 from verydeep.networks.vgg import ScoringNetwork
 from verydeep.prediction import pieces
@@ -118,6 +119,7 @@ def predict(
     tolerance = Tolerance(max_bad=100, max_pixels=max_pixels)
     source = given_images(images)
     runtime = runtime or Runtime()
+    use_threads(runtime.threads)
     model = model_on(runtime.device, run)
     chosen = protocol_of(protocol, scales, usual="single", trained=model.scale, mirror=model.flip, grid=grid)
     check_grid(model, grid)

@@ -1,18 +1,17 @@
 """What a grid would train and cost, and which differences it could tell, before it is trained."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.table import Table
 from rich.text import Text
 
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Execution, Runtime
+from verydeep.machine.threads import threads_kept, use_threads
 from verydeep.presentation.numbers import counted, decimal, duration, number, share
 from verydeep.presentation.terminal import table_with
 from verydeep.reproduction.claims import CLAIMS
@@ -139,7 +138,8 @@ def plan(
     """
     splits, grid = open_for_experiment(source, grid, out)
     jobs = jobs_to_use(jobs, runtime)
-    with _threads(threads_each(jobs) if jobs > 1 else torch.get_num_threads()):
+    with threads_kept():
+        use_threads(runtime.threads or (threads_each(jobs) if jobs > 1 else None))
         folder = run_folder(out, recipe.seed)
         trainings = estimates(
             splits, out=folder, recipe=recipe, grid=grid, runtime=runtime, execution=execution, tolerance=tolerance
@@ -185,16 +185,6 @@ def _spread(tests: Sequence[StoredTest]) -> float:
     """Return the variance over seeds of one training's error, without what single images add to it."""
     wrong = np.stack([one.wrong for one in tests]).astype(float)
     return float(wrong.mean(axis=1).var(ddof=1)) - image_and_seed_variance(wrong) / wrong.shape[1]
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _seconds(trainings: Sequence[Estimate], out: Path, seeds: Iterable[int], jobs: int) -> float:

@@ -15,6 +15,7 @@ from verydeep.machine.errors import say
 from verydeep.machine.lock import locked
 from verydeep.machine.processes import joined, rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime, torch_device
+from verydeep.machine.threads import use_threads
 from verydeep.networks.architecture import InitialisationScheme
 from verydeep.reproduction.equivalent_command import equivalent_command, with_options
 from verydeep.reproduction.files import HTML
@@ -126,6 +127,7 @@ def reproduce(
     if execution is not None and execution.fc_parallel and grid is not None and "gradients" in grid.studies:
         raise ValueError("the study gradients looks into whole layers: leave out --fc-parallel")
     out, asked = Path(out).resolve(), grid or Grid()
+    use_threads((runtime or Runtime()).threads)
     splits, grid = open_for_experiment(source, asked, out)
     experiment = _Experiment(
         splits=splits,

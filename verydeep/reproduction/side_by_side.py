@@ -17,6 +17,7 @@ import torch
 
 from verydeep.machine.processes import LostProcessError, under_torchrun
 from verydeep.machine.runtime import Runtime, Stopped, StopRequest, stop_request, torch_device
+from verydeep.machine.threads import usable_cores
 from verydeep.presentation.terminal import Reporter, reporting
 from verydeep.reproduction.training_task import TrainingTask, train_task
 from verydeep.runs.record import read_metrics
@@ -25,13 +26,13 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def jobs_to_use(asked: int | None, runtime: Runtime) -> int:
-    """Return how many trainings to do at once: by default one for each core, or CUDA device, that may be used.
+    """Return how many trainings to do at once: by default one for each CUDA device, or as many as the cores allow.
 
     Small steps gain little from a second thread. D, quarter width, crop 64, batch 32, on two cores of an Intel Xeon
     (Sapphire Rapids): 135 ms on two threads and 167 on one; in bfloat16 80 and 82.
 
     Raises:
-        ValueError: below 1, or more than 1 under torchrun.
+        ValueError: below 1, more than 1 under torchrun, or more threads together than cores that may be used.
     """
     if asked is not None and asked < 1:
         raise ValueError(f"jobs must be 1 or more, not {asked}")
@@ -40,19 +41,15 @@ def jobs_to_use(asked: int | None, runtime: Runtime) -> int:
             raise ValueError("--jobs is for one process: under torchrun all processes work on each training")
         return 1
     device = torch_device(runtime.device).type
-    return asked or {"cuda": torch.cuda.device_count, "cpu": _usable_cores}.get(device, lambda: 1)()
+    cores, threads = usable_cores(), runtime.threads or 1
+    if device == "cpu" and (asked or 1) * threads > max(cores, asked or 1):
+        raise ValueError(f"--jobs {asked} of --threads {threads} each are more than the {cores} cores that may be used")
+    return asked or {"cuda": torch.cuda.device_count(), "cpu": cores // threads}.get(device, 1)
 
 
 def threads_each(jobs: int) -> int:
     """Return the threads of each of several trainings at once: together as many as cores that may be used."""
-    return max(1, _usable_cores() // jobs)
-
-
-def _usable_cores() -> int:
-    """Return the cores that this process may use, by affinity, control group and OMP_NUM_THREADS."""
-    import joblib  # which takes a while
-
-    return min(torch.get_num_threads(), joblib.cpu_count())
+    return max(1, usable_cores() // jobs)
 
 
 def train_side_by_side(tasks: Sequence[TrainingTask], *, jobs: int, device: torch.device) -> None:

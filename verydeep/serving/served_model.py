@@ -26,6 +26,7 @@ from verydeep.images.rescaled import Rescaled
 from verydeep.images.sources.given import given_images
 from verydeep.images.views import rescale, rescaled_size
 from verydeep.machine.runtime import Runtime
+from verydeep.machine.threads import use_threads
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.grids import PoolingGrid, first_pixel
 from verydeep.networks.scales import scale_in_pixels
@@ -115,13 +116,14 @@ def served_model(
         protocol: as for `predict`; a classifier takes none of these three.
         scales: as for `predict`.
         grid: as for `predict`.
-        runtime: the device.
+        runtime: device and threads.
 
     Raises:
         ValueError: it cannot be used, or not in this way.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _KEPT_PRIMITIVES)
     runtime = runtime or Runtime()
+    use_threads(runtime.threads)
     if is_classifier(run):
         if any(choice is not None for choice in (protocol, scales, grid)):
             raise ValueError(

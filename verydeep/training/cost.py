@@ -20,6 +20,7 @@ from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import Execution, Runtime, torch_device
+from verydeep.machine.threads import threads_kept
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.arithmetic import FLOAT32_BYTES, describe_architecture
 from verydeep.networks.initialisation import initialise
@@ -32,6 +33,7 @@ from verydeep.training.precision import with_precision
 from verydeep.training.preparation import freeze_layers
 from verydeep.training.recipe import Recipe
 from verydeep.training.step import descend
+from verydeep.training.threads import with_threads
 
 _IMAGES_TRIED = 16
 """Images of a step on a CPU, and of the source: enough, since larger batches gain little there."""
@@ -131,7 +133,8 @@ def training_cost(
     job = job_to_measure(splits, network, recipe, runtime=runtime, execution=execution, tolerance=tolerance)
     training, validation = (len(splits.source(split)) for split in ("train", "val"))
     loading = measured_loading(splits.source("train"), recipe, tolerance)
-    frozen, step, sizes = _measured(job)
+    with threads_kept():
+        frozen, step, sizes = _measured(job)
     check = FORWARD_SHARE * step
     if frozen is None:
         seen = recipe.epochs * sum(
@@ -181,7 +184,8 @@ def seconds_per_image(computing: float, loading: float, workers: int) -> float:
 
 def measured_step(job: TrainingJob) -> tuple[float, int]:
     """Return the seconds per image of a step in which all layers are computed, and the bytes that it takes."""
-    _, seconds, sizes = _measured(replace(job, recipe=replace(job.recipe, views=None)))
+    with threads_kept():
+        _, seconds, sizes = _measured(replace(job, recipe=replace(job.recipe, views=None)))
     return seconds, sizes.memory_bytes
 
 
@@ -191,7 +195,7 @@ def _measured(job: TrainingJob) -> tuple[float | None, float, _Sizes]:
     net = VGG(job.architecture, dropout=recipe.dropout)
     initialise(net)
     freeze_layers(net, recipe)
-    learner = learner_of(with_precision(job, net), net)
+    learner = learner_of(with_threads(with_precision(job, net), net), net)
     tried = _IMAGES_TRIED if describe_architecture(job.architecture).macs < _LARGE else _IMAGES_TRIED_IF_LARGE
     images = recipe.batch if device.type == "cuda" else min(recipe.batch, tried)
     inputs = torch.zeros(images, 3, recipe.crop, recipe.crop, device=device).to(memory_format=torch.channels_last)

@@ -17,6 +17,7 @@ from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.lock import WrittenElsewhereError, locked
 from verydeep.machine.processes import joined, restarted, under_torchrun
 from verydeep.machine.runtime import Execution, Runtime, StopRequest, stop_request, torch_device
+from verydeep.machine.threads import threads_kept, use_threads
 from verydeep.presentation.terminal import Reporter, reporting
 from verydeep.training.checkpoint import Progress
 from verydeep.training.curves import Curves, about_missing_images, bar_figures, epoch_metrics
@@ -76,9 +77,11 @@ def train(
     if execution.fc_parallel and not (under_torchrun() or restarted()):
         raise ValueError("--fc-parallel divides layers among processes: start several with torchrun")
     with (
+        threads_kept(),
         ExitStack() as stack,
         joined(device, advice=_ADVICE, known=(DivergedError, WorkerDiedError, WrittenElsewhereError)) as processes,
     ):
+        use_threads(runtime.threads)
         processes.from_first(lambda: stack.enter_context(locked(out)))
         resume = resume or any(processes.all_of(restarted()))
         processes.from_first(lambda: check_folder(out, resume=resume))

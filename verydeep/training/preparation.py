@@ -31,6 +31,7 @@ from verydeep.training.precision import with_precision
 from verydeep.training.recipe import Recipe, check_for_boxes
 from verydeep.training.start import starting_model
 from verydeep.training.state import TrainingState
+from verydeep.training.threads import with_threads
 
 
 def prepare(job: TrainingJob) -> tuple[TrainingState, list[str]]:
@@ -43,7 +44,7 @@ def prepare(job: TrainingJob) -> tuple[TrainingState, list[str]]:
     else:  # which holds all that the first weights have become: what they came from may be gone
         net = VGG(job.architecture, dropout=job.recipe.dropout)
         initialisation, notes = "", _about_frozen(job, freeze_layers(net, job.recipe))
-    job = with_precision(job, net)
+    job = with_threads(with_precision(job, net), net)
     job.processes.from_first(lambda: None if begun else begin_run(job, initialisation))
     quarantines = [_quarantine(job, split) for split in ("train", "val")]
     colour = _look_through(job, *quarantines)
