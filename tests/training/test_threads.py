@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 
 import joblib
+import numpy as np
 import pytest
 import torch
 
@@ -120,7 +121,7 @@ def test_verbs_that_test_compute_with_what_is_asked_for(ten_digits, tmp_path):
     assert torch.get_num_threads() == 2
     next(iter(verydeep.features(run, "digits", split="val", runtime=Runtime(threads=3))))
     assert torch.get_num_threads() == 3
-    verydeep.predict(run, [torch.zeros(3, 40, 40, dtype=torch.uint8)], runtime=Runtime(threads=1))
+    verydeep.predict(run, [np.zeros((40, 40, 3), np.uint8)], runtime=Runtime(threads=1))
     assert torch.get_num_threads() == 1
 
 
