@@ -51,6 +51,7 @@ from verydeep.training.learner import learner_of
 from verydeep.training.precision import with_precision
 from verydeep.training.recipe import Recipe
 from verydeep.training.step import descend
+from verydeep.training.threads import with_threads
 
 CLASSES = 10
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
@@ -229,14 +230,14 @@ def torchvisions(task: Task, models: ModuleType, dtype: torch.dtype | None) -> C
     return step
 
 
-def ours(task: Task, execution: Execution) -> Callable[[], float]:
-    """Return a step of `verydeep train`."""
+def ours(task: Task, execution: Execution, runtime: Runtime = Runtime()) -> Callable[[], float]:
+    """Return a step of `verydeep train`, with the precision and the threads that it chooses."""
     source = memory_source(classes=tuple(map(str, range(task.net.architecture.classes))), samples=())
     job = TrainingJob(
         splits=Splits(name="noise", sources={"train": source, "val": source}),
         network=task.net.architecture.network,
         recipe=task.recipe,
-        runtime=Runtime(),
+        runtime=runtime,
         execution=execution,
         tolerance=Tolerance(),
         out=Path("nowhere"),
@@ -244,7 +245,7 @@ def ours(task: Task, execution: Execution) -> Callable[[], float]:
         processes=Processes(),
     )
     net = task.net.with_weights({name: value.clone() for name, value in task.net.state_dict().items()})
-    learner = learner_of(with_precision(job, net), net)
+    learner = learner_of(with_threads(with_precision(job, net), net), net)
     batch = DeviceBatch(
         task.images.to(memory_format=torch.channels_last),
         torch.arange(len(task.images), device=task.device),
