@@ -11,10 +11,12 @@ import axe_core_python
 import numpy as np
 import pytest
 from accessibility import steered_browser
+from gated_model import Gate
 from playwright.sync_api import expect
 from served import KEY, encoded, service_of, serving
 
 from verydeep.evaluation.protocols import Protocol
+from verydeep.serving.options import Access
 from verydeep.serving.page_texts import ENGLISH, JAPANESE
 from verydeep.serving.served_model import _served_network
 from verydeep.serving.work_queue import WorkQueue
@@ -108,6 +110,26 @@ def check_accessible(page):
     page.evaluate(Path(axe_core_python.__file__).with_name("axe.min.js").read_text())
     found = page.evaluate("axe.run({resultTypes: ['violations']})")
     assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
+
+
+@pytest.fixture(scope="module")
+def as_without_script(browser):
+    """Show what a page without script shows where axe can run, which needs timers: its content, in the same browser."""
+    tabs = {}
+
+    def shown(page, **options):
+        key = repr(sorted(options.items()))
+        if key not in tabs:
+            tabs[key] = browser.new_context(**options).new_page()
+        tabs[key].set_content(re.sub(r"(?s)<script\b.*?</script>", "", page.content()))
+        return tabs[key]
+
+    return shown
+
+
+def check_fits(page):
+    width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert width[0] <= width[1]
 
 
 def test_choosing_shows_what_a_program_is_answered(opened, client):
@@ -208,7 +230,7 @@ def test_what_goes_wrong_is_said(opened, service, monkeypatch):
         assert said.all_inner_texts() == [ENGLISH.no_connection] * 2
 
 
-def test_without_script_the_form_is_answered_with_the_same(opened):
+def test_without_script_the_form_is_answered_with_the_same(opened, as_without_script):
     with opened(java_script_enabled=False, color_scheme="dark", **PHONE) as page:
         page.set_input_files("#image", [PICTURE, BAD])
         page.get_by_role("button", name=ENGLISH.submit).click()
@@ -216,6 +238,11 @@ def test_without_script_the_form_is_answered_with_the_same(opened):
         assert page.get_by_role("alert").inner_text().startswith(ENGLISH.unusable["undecodable"])
         page.locator("input[type=radio]").nth(1).check()
         assert page.locator("img.map-0").is_visible()
+        same = as_without_script(page, color_scheme="dark", **PHONE)
+        assert same.get_by_role("button", name=ENGLISH.submit).is_visible()
+        same.locator("input[type=radio]").nth(1).check()
+        check_accessible(same)
+        check_fits(same)
         picture = page.locator("img.plain").get_attribute("src").partition("base64,")[2]
         assert picture
         page.set_input_files("#image", {**PICTURE, "buffer": bytes(2**18 + 1)})
@@ -252,7 +279,7 @@ def test_pictures_that_are_dropped_before_the_key_are_kept(opened, service, monk
 @pytest.mark.parametrize("locale", ["en-US", "ja-JP"])
 @pytest.mark.parametrize("device", [{}, PHONE], ids=["desk", "phone"])
 @pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
-def test_every_state_is_accessible_and_fits(opened, scheme, locale, device, script):
+def test_every_state_is_accessible_and_fits(opened, as_without_script, scheme, locale, device, script):
     with opened(color_scheme=scheme, locale=locale, java_script_enabled=script, **device) as page:
         for state in ("empty", "several", "map", "refused", "too large"):
             if state == "map":
@@ -265,6 +292,26 @@ def test_every_state_is_accessible_and_fits(opened, scheme, locale, device, scri
                 expect(page.locator(".result")).to_have_count({"several": 3, "refused": 1}.get(state, 0))
             if script:
                 expect(page.locator("#progress")).to_be_hidden()
-                check_accessible(page)
-                width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-                assert width[0] <= width[1], state
+            tab = page if script else as_without_script(page, color_scheme=scheme, **device)
+            if state == "map" and not script:  # what is chosen is not in the page's content
+                tab.locator(".result").last.locator("input").nth(1).check()
+            check_accessible(tab)
+            check_fits(tab)
+
+
+@pytest.mark.battery
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("locale", ["en-US", "ja-JP"])
+@pytest.mark.parametrize("code", ["unknown_host", "internal"])
+def test_a_page_that_is_refused_is_accessible(browser, scheme, locale, code):
+    service = service_of(Gate().model(), Access(allow_host=("other.example",) if code == "unknown_host" else ()))
+    service.about = lambda: 1 / 0
+    with serving(service, ready=False) as client:
+        options = {"color_scheme": scheme, "locale": locale, **PHONE}
+        page = browser.new_context(**options).new_page()
+        page.goto(f"http://localhost:{client.base_url.port}")
+        texts = JAPANESE if locale == "ja-JP" else ENGLISH
+        expect(page.get_by_role("alert")).to_contain_text(texts.refusals[code])
+        assert page.get_by_role("link").count() == (code != "unknown_host")
+        check_accessible(page)
+        check_fits(page)
