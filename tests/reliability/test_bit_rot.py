@@ -15,7 +15,7 @@ FILES = ("weights.safetensors", "momentum.safetensors", "state.json", "manifest.
 @pytest.fixture(scope="module")
 def whole(tiny, tmp_path_factory):
     """A run with its checkpoints of the steps 3 (the best), 5 and 6."""
-    out, often = tmp_path_factory.mktemp("whole") / "run", Execution(save_minutes=1e-9)
+    out, often = tmp_path_factory.mktemp("whole") / "run", Execution(save_minutes=1e-9, keep_checkpoints=True)
     train(tiny.splits(), network="A", out=out, recipe=tiny.RECIPE, execution=often)
     assert [place.name[-1] for place in sorted((out / "checkpoints").iterdir())] == ["3", "5", "6"]
     return out
@@ -64,7 +64,8 @@ def test_a_resumed_run_says_what_it_passed_over_and_ends_as_a_whole_one(tiny, wh
     shutil.rmtree(run / "best")
     place = run / "checkpoints" / "step-00000006"
     (place / file).write_bytes(flipped((place / file).read_bytes(), random.Random(0)))
-    train(tiny.splits(), network="A", out=run, recipe=tiny.RECIPE, resume=True)
+    kept = Execution(keep_checkpoints=True)
+    train(tiny.splits(), network="A", out=run, recipe=tiny.RECIPE, execution=kept, resume=True)
     said = capsys.readouterr().err
     assert f"passed over {place}: " in said
     assert "resumed at step 5" in said

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from verydeep import train
+from verydeep import Execution, train
 from verydeep.training.checkpoint import load_latest
 
 OPTIONS = ["--network", "A", "--crop", "32", "--width", "0.05", "--epochs", "2"]
-OPTIONS += ["--learning-rate", "1e-3", "--scale", "256:512", "--seed", "5"]
+OPTIONS += ["--learning-rate", "1e-3", "--scale", "256:512", "--seed", "5", "--keep-checkpoints"]
 """Those of tiny.RECIPE, but for the batch."""
 
 OFTEN = [*OPTIONS, "--batch", "4", "--save-minutes", "1e-9"]
@@ -93,7 +93,8 @@ for free, arguments in cases:
 @pytest.fixture(scope="module")
 def whole(tiny, source, tmp_path_factory):
     """A run with room."""
-    return train(source, network="A", out=tmp_path_factory.mktemp("whole") / "run", recipe=tiny.RECIPE)
+    out, kept = tmp_path_factory.mktemp("whole") / "run", Execution(keep_checkpoints=True)
+    return train(source, network="A", out=out, recipe=tiny.RECIPE, execution=kept)
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +147,7 @@ def test_a_full_disk_ends_a_training_in_one_line_and_with_room_it_goes_on(
         network="A",
         out=tmp_path / "long",
         recipe=replace(tiny.RECIPE, batch=1),
+        execution=Execution(keep_checkpoints=True),
     )
     room = [1_000 * free for free in (range(4, 4_000, 80) if battery else (8, 900, 2_000))]
     cases = [(free, [source, *OFTEN]) for free in room] + [(9_000, [str(tmp_path / "source"), *SELDOM])]

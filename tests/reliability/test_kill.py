@@ -57,7 +57,7 @@ if writer != "whole":
 if writer == "in place":
     checkpoint.atomic.new_folder = in_place
 register_optimizer_step_post_hook(lambda *_: note(step=True))
-execution = Execution(save_minutes=1e-9)  # before every step
+execution = Execution(save_minutes=1e-9, keep_checkpoints=True)  # saved before every step
 train(tiny.splits(), network="A", out=out, recipe=tiny.recipe(int(epochs)), execution=execution, resume=True)
 """
 

@@ -9,7 +9,7 @@ import pytest
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from verydeep import Runtime, train
+from verydeep import Execution, Runtime, train
 from verydeep.images import loader
 from verydeep.machine.runtime import Stopped
 from verydeep.networks.vgg import VGG
@@ -66,7 +66,8 @@ def watch(monkeypatch):
 def restarted(watch, run, stops, tiny, workers=(0, 0, 0)):
     """Stop the run after each of these steps, resume it, and return the images and pixels that it saw."""
     watch.images, watch.pixels = [], []
-    options = {"network": "A", "out": run, "recipe": tiny.RECIPE}
+    kept = Execution(keep_checkpoints=True)
+    options = {"network": "A", "out": run, "recipe": tiny.RECIPE, "execution": kept}
     for stop, count in zip(stops, workers, strict=False):
         watch.stops = {stop}
         watch.begin()

@@ -98,10 +98,10 @@ WHEN = {
 """Moments, each with the number of workers and of steps done."""
 
 OPTIONS = ["--network", "A", "--crop", "32", "--width", "0.05", "--batch", "4", "--learning-rate", "1e-3"]
-OPTIONS += ["--scale", "256:512", "--seed", "5"]
+OPTIONS += ["--scale", "256:512", "--seed", "5", "--keep-checkpoints"]
 """The options of tiny.RECIPE, except for the epochs."""
 
-IN_PIECES = Execution(micro_batch=1)
+IN_PIECES = Execution(micro_batch=1, keep_checkpoints=True)
 
 
 @pytest.fixture(scope="module")

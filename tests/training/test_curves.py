@@ -9,7 +9,7 @@ import pytest
 import torch
 from tensorboardX.proto.event_pb2 import Event
 
-from verydeep import Recipe, Runtime, load, train
+from verydeep import Execution, Recipe, Runtime, load, train
 from verydeep.images.sources.source import Source, memory_source, subset
 from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Stopped
@@ -122,18 +122,19 @@ def test_the_best_network_is_kept_beside_the_last(images, tmp_path, monkeypatch)
     """Validation errors 40, 20, 30, 30: the second epoch's weights are those of a training of two epochs."""
     errors = iter([40.0, 20.0, 30.0, 30.0])
     monkeypatch.setattr("verydeep.training.loop._validation_errors", lambda *_: (next(errors), 50.0))
-    run = train(images, network="A", out=tmp_path / "run", recipe=TINY)
+    kept = Execution(keep_checkpoints=True)
+    run = train(images, network="A", out=tmp_path / "run", recipe=TINY, execution=kept)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [f"step-{step:08d}" for step in (6, 9, 12)]
     monkeypatch.undo()
     two = Recipe(**{**vars(TINY), "epochs": 2})
     short = load(train(images, network="A", out=tmp_path / "two", recipe=two)).state_dict()
+    assert not (tmp_path / "two" / "checkpoints").exists()
     best, last = load(run / "best").state_dict(), load(run).state_dict()
     assert all(torch.equal(best[name], short[name]) for name in short)
     assert not torch.equal(best["fc8.weight"], last["fc8.weight"])
 
 
 def test_a_checkpoint_is_written_now_and_then_within_an_epoch(images, tmp_path, monkeypatch):
-    from verydeep import Execution
     from verydeep.training import checkpoint
 
     steps, save = [], checkpoint.save
@@ -152,7 +153,6 @@ def test_a_stop_in_the_middle_of_a_step_gives_the_step_up(images, tmp_path, monk
     import os
     import signal
 
-    from verydeep import Execution
     from verydeep.training import step
 
     calls, scores = [], torch.nn.functional.cross_entropy

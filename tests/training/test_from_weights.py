@@ -56,9 +56,12 @@ def moved(run, weights):
     return {name.split(".")[0] for name in theirs if not torch.equal(ours[name], theirs[name])}
 
 
+KEPT = Execution(keep_checkpoints=True)
+
+
 def trained(weights, out, **options):
     recipe = recipe_from_weights(str(weights), **{**SMALL, **options})
-    return train(tiny.splits(), out=out, recipe=recipe)
+    return train(tiny.splits(), out=out, recipe=recipe, execution=KEPT)
 
 
 def test_network_crop_width_and_scale_are_those_of_the_weights(weights):
@@ -169,7 +172,7 @@ def test_a_training_on_kept_features_resumes_to_the_bit(weights, tmp_path, monke
     for resume in (False, True):
         with pytest.raises(Stopped):
             train(tiny.splits(), out=tmp_path / "run", recipe=recipe, resume=resume)
-    run = train(tiny.splits(), out=tmp_path / "run", recipe=recipe, resume=True)
+    run = train(tiny.splits(), out=tmp_path / "run", recipe=recipe, execution=KEPT, resume=True)
     one, other = (tiny.digest(load_latest(folder / "checkpoints")[0]) for folder in (run, whole))
     assert one == other
 

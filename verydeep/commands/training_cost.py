@@ -87,7 +87,8 @@ def _cost_table(cost: "TrainingCost") -> Any:
         "steps": f"{counted(cost.epochs, 'epoch')} of {counted(cost.steps_per_epoch, 'step')} at most",
         "time": f"{_at_most(cost.seconds)}, measured on a few images",
         "memory": f"about {billions(cost.memory_bytes)} GB",
-        "disk": f"up to {billions(cost.checkpoint_bytes)} GB of checkpoints, {billions(cost.model_bytes)} GB of models",
+        "disk": f"up to {billions(cost.checkpoint_bytes)} GB of checkpoints, which go in the end; "
+        f"{billions(cost.model_bytes)} GB stay",
     }
     for name, value in rows.items():
         table.add_row(name, value)

@@ -80,6 +80,9 @@ class Execution:
     save_minutes: float = 15.0
     """Minutes between checkpoints within an epoch; at the end of each epoch there is one anyway."""
 
+    keep_checkpoints: bool = False
+    """Keep the checkpoints of a training that has ended, for a look at its momentum; nothing goes on from them."""
+
     norms_every: int | None = None
     """Record the norms of every layer's activations and gradients in the first step and then once in so many."""
 

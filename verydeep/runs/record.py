@@ -5,7 +5,7 @@ RUN/run.json         what made it: network, recipe, runtime, source, class names
 RUN/metrics.jsonl    a line per epoch
 RUN/tensorboard/     the same as curves, and the loss of every step
 RUN/norms.jsonl      norms of every layer in some steps, if they were recorded
-RUN/checkpoints/     to resume from
+RUN/checkpoints/     to resume from; removed when the training has ended
 RUN/quarantine.jsonl images that could not be used, and why; only if there are any
 RUN/best/            config.json and model.safetensors of the epoch with the lowest validation error
 RUN/model/           the same of the last epoch: appears when the training has ended

@@ -1,6 +1,7 @@
 """The state of a training in progress, written as checkpoints, and its networks as model folders in the end."""
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -82,7 +83,10 @@ def save_checkpoint(state: TrainingState) -> None:
 
 
 def save_models(state: TrainingState, *, say: Callable[[str], None]) -> None:
-    """Write the network as it is now, and as it was when the validation error was lowest; all processes call it."""
+    """Write the network as it is now, and as it was when the validation error was lowest; all processes call it.
+
+    Then checkpoints have done their work and go: those of net D with its momentum take 3 GB.
+    """
     weights, progress, folder = _weights(state), state.progress, state.job.out / CHECKPOINTS
     best_step = progress.best_step or progress.step
 
@@ -100,6 +104,8 @@ def save_models(state: TrainingState, *, say: Callable[[str], None]) -> None:
             lost = checkpoint.folder_of(folder, best_step)
             say(f"{lost} is damaged or gone, so there is no {state.job.out / BEST}, which would come from it")
         save_as(MODEL, weights)
+        if not state.job.execution.keep_checkpoints:
+            shutil.rmtree(folder)
 
     state.job.processes.from_first(write)
 
