@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from from_the_program import http_tables, other_names, verbs  # noqa: E402
+from http_examples import examples  # noqa: E402
 
 from verydeep.version import __version__  # noqa: E402
 
@@ -76,7 +77,8 @@ def setup(app: Sphinx) -> None:
 
 
 def _with_parts_from_the_program(_app: Sphinx, page: str, source: list[str]) -> None:
-    for name, written in (("verbs", verbs), ("paths", http_tables), ("others", partial(other_names, source[0]))):
+    others = partial(other_names, source[0])
+    for name, written in (("verbs", verbs), ("paths", http_tables), ("examples", examples), ("others", others)):
         place = f"<!-- {name}: from docs/from_the_program.py -->"
         if page.startswith("reference/") and place in source[0]:
             source[0] = source[0].replace(place, written())

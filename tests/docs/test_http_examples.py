@@ -1,0 +1,45 @@
+"""The examples of the page on HTTP: every path has one, and its line of curl is answered as the page says."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from served import serving
+
+from verydeep.serving.openapi import openapi
+
+ROOT = Path(__file__).parents[2]
+VARYING = ("/metrics", "/v1/predict text")
+"""Counts and seconds, and an error, which has an id."""
+
+
+@pytest.fixture(scope="module")
+def http_examples():
+    sys.path.insert(0, str(ROOT / "docs"))
+    yield __import__("http_examples")
+    sys.path.remove(str(ROOT / "docs"))
+
+
+@pytest.mark.battery
+def test_every_path_is_answered_to_curl_as_the_page_says(http_examples, tmp_path):
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl")
+    (tmp_path / http_examples.PICTURE).write_bytes(http_examples.picture())
+    service = http_examples.example_service(tmp_path / "run")
+    kinds, asked = {"json": "application/json", "html": "text/html", "text": "text/plain"}, set()
+    with serving(service) as client:
+        for request, kind, answer in http_examples.answered():
+            line = request.line().replace(http_examples.ADDRESS, str(client.base_url).rstrip("/"))
+            options = {"cwd": tmp_path, "capture_output": True, "text": True, "check": True}
+            said = subprocess.run(["sh", "-c", f"{line} -sS"], **options).stdout
+            asked.add(("post" if request.body != "nothing" else "get", request.path.partition("?")[0]))
+            found = http_examples.shown(kinds[kind], said)
+            assert found[0] == kind
+            if f"{request.path} {request.body}" not in VARYING and request.path not in VARYING:
+                assert found[1] == answer, line
+            else:
+                assert found[1].partition("request_id")[0][:20] == answer.partition("request_id")[0][:20]
+    paths = {path.replace("{version}", "1"): ways for path, ways in openapi(service)["paths"].items()}
+    assert asked == {(way, path) for path, ways in paths.items() for way in ways if way != "parameters"}
