@@ -1,6 +1,7 @@
 """The examples of deployments: each fails here when an option, a path or a name that it uses is another."""
 
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -8,9 +9,11 @@ import subprocess
 import sys
 import tomllib
 import types
+import warnings
 from pathlib import Path
 
 import httpx
+import jsonschema
 import numpy as np
 import onnxruntime
 import pytest
@@ -26,6 +29,7 @@ from verydeep.cli import app as command
 from verydeep.export.export import export
 from verydeep.serving.app import _open_routes
 from verydeep.serving.options import Limits, Listening
+from verydeep.serving.server import bound_socket
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "serving"
@@ -87,6 +91,14 @@ def test_the_image_is_built_from_what_there_is_and_may_be_seen():
     assert {project["project"]["readme"], *project["project"]["license-files"]} <= wanted
 
 
+@pytest.mark.battery
+def test_the_dockerfile_has_no_remark_of_a_linter():
+    if shutil.which("hadolint") is None:
+        pytest.skip("there is no hadolint")
+    done = subprocess.run(["hadolint", EXAMPLES / "Dockerfile"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 def test_kserve_asks_for_paths_that_there_are():
     found = yaml.safe_load((EXAMPLES / "kserve.yaml").read_text())
     assert (found["apiVersion"], found["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
@@ -107,6 +119,22 @@ def test_kserve_asks_for_paths_that_there_are():
     assert set(mounts) == {one["name"] for one in predictor["volumes"]}
     assert str(arguments["run"]).startswith(mounts["models"])
     assert predictor["securityContext"]["runAsNonRoot"]
+
+
+def test_kserve_knows_every_field_that_it_is_given():
+    schema = json.loads(Path(__file__).with_name("kserve_inference_service.json").read_text())
+    text = (EXAMPLES / "kserve.yaml").read_text()
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.validate(yaml.safe_load(text))
+    for right, wrong in (
+        ("failureThreshold: 60", "failureTreshold: 60"),
+        ("maxReplicas: 4", "maxReplicas: four"),
+        ("predictor:", "predicter:"),
+        ("- name: kserve-container", "- title: kserve-container"),
+        ("claimName: models", "claim: models"),
+    ):
+        assert right in text
+        assert not validator.is_valid(yaml.safe_load(text.replace(right, wrong)))
 
 
 def test_systemd_starts_and_ends_it(tmp_path):
@@ -167,3 +195,31 @@ def test_ray_makes_the_service_in_each_replica(run, monkeypatch):
         found = client.post("/v1/predict?top=2", content=encoded()).json()
     (expected,) = predict(run, encoded(), top=2)
     assert found["classes"] == list(expected.classes)
+
+
+@pytest.mark.battery
+def test_ray_shares_requests_among_two_replicas(run, monkeypatch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray, serve = pytest.importorskip("ray"), pytest.importorskip("ray.serve")
+    monkeypatch.setenv("VERYDEEP_MODEL", str(run))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    (expected,) = predict(run, encoded(), top=2)
+    with warnings.catch_warnings(), bound_socket(Listening(port=0)) as free:
+        warnings.simplefilter("ignore")
+        port = free.getsockname()[1]
+        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+        try:
+            free.close()
+            serve.start(http_options={"host": "127.0.0.1", "port": port})
+            serve.run(imported(EXAMPLES / "ray_serve.py", "ray_serve_example").deployment)
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+                wait_until(lambda: client.get("/readyz").status_code == 200)
+                found = client.post("/v1/predict?top=2", content=encoded()).json()
+            replicas = serve.status().applications["default"].deployments["Model"].replica_states
+        finally:
+            serve.shutdown()
+            ray.shutdown()
+    assert found["classes"] == list(expected.classes)
+    np.testing.assert_allclose(found["probabilities"], expected.probabilities, atol=1e-6)
+    assert {str(state): count for state, count in replicas.items()} == {"RUNNING": 2}
