@@ -19,7 +19,6 @@ from verydeep.images.annotations.image_names import read_image_list
 from verydeep.images.annotations.label_files import several_labels
 from verydeep.images.quarantine import read_quarantine
 from verydeep.images.sources.given import given_images
-from verydeep.machine import cache
 from verydeep.machine.documents import read_json
 from verydeep.reproduction.kept_findings import kept_findings
 from verydeep.reproduction.plan_file import read_plan
@@ -201,14 +200,3 @@ def test_a_command_ends_with_a_status_and_a_line(files, name, battery, figure, c
     assert [line for line in lines if PYTHONS.search(line)] == []
     told = ", ".join(f"{statuses.count(status):,} with {status}" for status in sorted(set(statuses)))
     figure(28, f"fuzzed {COMMANDS[name][0]} {name}", f"{times:,} mutations: {told}")
-
-
-@pytest.mark.parametrize("damage", [b"", b"[", b"null", b'{"a": 1}', b'["x"]', b"[" * 10_000, b"\xff"])
-def test_a_damaged_cache_entry_is_computed_anew_and_said(tmp_path, monkeypatch, capsys, damage):
-    monkeypatch.setenv("VERYDEEP_CACHE", str(tmp_path))
-    assert cache.remembered("kind", "key", lambda: [1, 2], list[int]) == [1, 2]
-    (entry,) = (tmp_path / "kind").iterdir()
-    entry.write_bytes(damage)
-    assert cache.remembered("kind", "key", lambda: [3], list[int]) == [3]
-    assert "damaged, so they are computed again" in capsys.readouterr().err
-    assert cache.remembered("kind", "key", lambda: [4], list[int]) == [3]

@@ -1,6 +1,7 @@
 """Documents inside other files, or beside weights and runs, of any content: they end in a value or in one line."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -29,11 +30,18 @@ from verydeep.machine.documents import MOST_BYTES
 from verydeep.networks.foreign import keras
 from verydeep.networks.foreign.reader_program import CONFIGURATION
 from verydeep.networks.foreign.weight_files import read_weights
+from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.stored_tests import file_of_test
+from verydeep.reproduction.studies import STUDIES_BY_NAME
+from verydeep.reproduction.study_report import write_studies
+from verydeep.reproduction.study_runs import study_runs
 from verydeep.runs.foreign_model import foreign_model
 from verydeep.runs.import_weights import read_model
-from verydeep.training.norms import LayerNorms, StepNorms, read_norms
+from verydeep.training.norms import LayerNorms, StepNorms, append_norms, read_norms
 
-EXPORTED = Path(__file__).parents[1] / "before" / "written_at_0046bf4" / "exported"
+BEFORE = Path(__file__).parents[1] / "before" / "written_at_0046bf4"
+
+EXPORTED = BEFORE / "exported"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +202,37 @@ def metadata_of_onnx(folder, _):
     return Inner(text=text, file=file, read=load_exported, write=write)
 
 
+def run_of_a_study(name, studied=("gradients",)):
+    """Return a document of a training, or of its test, that studies look at."""
+
+    def of_a_study(folder, request):
+        grid, seeds = Grid(only=("A",), tables=(3,), studies=studied), {0: folder / "runs" / "seed-0"}
+        layers = {layer: LayerNorms(activation=1.5, gradient=0.1, weight=2.0) for layer in ("conv1_1", "fc8")}
+        for training in (*grid.trainings, *grid.studied):
+            run = shutil.copytree(
+                BEFORE / "finished_run", seeds[0] / training.name, ignore=lambda *_: ["best", "model"]
+            )
+            for step in (0, 100):
+                append_norms(run, StepNorms(step=step, loss=2.0, layers=layers))
+        if "gradients" in studied:
+            (seeds[0] / "A-256-paper" / "diverged.json").write_text('{"diverged": "its loss is inf"}')
+        for entry in (*grid.entries, *grid.study_entries):
+            file = file_of_test(folder, entry, 0)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(BEFORE / "experiment" / "evaluations" / "seed-0" / "A-256 dense single.json", file)
+        file = folder / (name if name.startswith("evaluations") else f"runs/seed-0/{name}")
+
+        def read(_):
+            for study in studied:
+                study_runs(STUDIES_BY_NAME[study], grid=grid, folders=seeds, out=folder)
+            if request.getfixturevalue("battery"):  # figures take half a second
+                write_studies(folder, grid=grid, folders=seeds, source="photos")
+
+        return Inner(text=file.read_text(), file=file, read=read)
+
+    return of_a_study
+
+
 INNER = {
     "shard.json": of_a_shard,
     "index of shards.json": index_of_shards,
@@ -201,6 +240,11 @@ INNER = {
     "keras operations.json": keras_configuration(operations),
     "hub config.json": config_of_the_hub,
     "norms.jsonl": norms,
+    "study norms.jsonl": run_of_a_study("A-256/norms.jsonl"),
+    "study run.json": run_of_a_study("A-256/run.json"),
+    "study metrics.jsonl": run_of_a_study("A-256/metrics.jsonl", ("initialisation", "images")),
+    "study diverged.json": run_of_a_study("A-256-paper/diverged.json"),
+    "study test.json": run_of_a_study("evaluations/seed-0/A-256 dense single.json", ("regularisation", "images")),
     "lock.json": holder_of_a_lock,
     "pt2 metadata.json": member_of_a_program("verydeep.json"),
     "pt2 weights.json": member_of_a_program("model_weights_config.json"),

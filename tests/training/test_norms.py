@@ -127,7 +127,8 @@ def test_a_training_that_was_stopped_has_every_step_once(images, recorded, tmp_p
         ({"step": "0"}, "step: a whole number expected, not text"),
         ({"loss": None}, "loss: a number expected, not null"),
         ({"loss": float("nan")}, "nan is no number"),
-        ({"layers": {}}, "step 0 with 0 layers"),
+        ({"layers": {}}, "none of a convolution or a fully connected layer"),
+        ({"layers": {"bn1_1": {"activation": 1, "gradient": 1, "weight": 1}}}, "none of a convolution or a"),
         ({"layers": {"conv1_1": {"weight": 1}}}, "has no activation"),
         ({"layers": {"conv1_1": {"activation": -1, "gradient": 1, "weight": 1}}}, "-1.0 is no number"),
         ({"layers": [1]}, "layers: an object expected, not a list"),
@@ -137,6 +138,14 @@ def test_what_is_no_norm_is_refused(recorded, tmp_path, change, said):
     line = json.loads((recorded / "norms.jsonl").read_text().splitlines()[0])
     (tmp_path / "norms.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps({**line, **change})}\n")
     with pytest.raises(ValueError, match=rf"norms.jsonl, line 2, holds no norms \(.*{said}"):
+        read_norms(tmp_path)
+
+
+def test_norms_of_two_networks_are_refused(recorded, tmp_path):
+    line = json.loads((recorded / "norms.jsonl").read_text().splitlines()[0])
+    other = {**line, "step": 7, "layers": {"conv1_2": line["layers"]["conv1_1"]}}
+    (tmp_path / "norms.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps(other)}\n")
+    with pytest.raises(ValueError, match=r"norms.jsonl holds norms of several networks: remove the file to go on"):
         read_norms(tmp_path)
 
 

@@ -1,11 +1,13 @@
-"""Chunks of features, kept beside the file that they are for until it is complete.
+"""Chunks of features with their SHA-256, kept beside the file that they are for until it is complete.
 
 FILE.parts/0123456789abcdef/   for one descriptor, network and source; others have another folder
                                000000.safetensors: the first images, and so on
 """
 
+import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,10 +18,12 @@ from verydeep.descriptors.features import Chunk
 from verydeep.images.decode import Refusal, UnusableImageError
 from verydeep.machine import atomic
 from verydeep.machine.documents import parse_json
+from verydeep.machine.errors import one_line
+from verydeep.machine.regular_files import check_file
 
 _CHUNK_FOLDERS = 16 * "[0-9a-f]"
 
-_INDICES, _REFUSALS = "indices", "refusals"
+_INDICES, _REFUSALS, _SHA256 = "indices", "refusals", "sha256"
 
 
 def folder(file: Path) -> Path:
@@ -36,9 +40,36 @@ def keep(chunk_file: Path, chunk: Chunk) -> None:
     from safetensors.numpy import save
 
     chunk_file.parent.mkdir(parents=True, exist_ok=True)
-    refusals = [(refusal.name, refusal.kind, refusal.detail) for refusal in chunk.refusals]
+    refusals = json.dumps([(refusal.name, refusal.kind, refusal.detail) for refusal in chunk.refusals])
     tensors = {**chunk.values, _INDICES: np.array(chunk.indices, dtype=np.int64)}
-    atomic.write_bytes(chunk_file, save(tensors, metadata={_REFUSALS: json.dumps(refusals)}))
+    about = {_REFUSALS: refusals, _SHA256: _digest(tensors, refusals)}
+    atomic.write_bytes(chunk_file, save(tensors, metadata=about))
+
+
+def check(chunk_file: Path) -> None:
+    """Check that a chunk is what was kept.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    check_file(chunk_file)
+    try:
+        with safe_open(chunk_file, "numpy") as opened:
+            about, tensors = opened.metadata() or {}, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise ValueError(one_line(error)) from error
+    if about.get(_SHA256) != _digest(tensors, about.get(_REFUSALS, "")):
+        raise ValueError("it is not what was kept")
+
+
+def _digest(tensors: Mapping[str, np.ndarray], refusals: str) -> str:
+    digest = hashlib.sha256(refusals.encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
+        digest.update(np.ascontiguousarray(tensors[name]).data)
+    return digest.hexdigest()
 
 
 def read(chunk_file: Path) -> tuple[list[int], list[UnusableImageError]]:

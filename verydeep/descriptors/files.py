@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.table import Table
-from safetensors import SafetensorError
 
 from verydeep.descriptors import chunks, file_formats
 from verydeep.descriptors.descriptor import Descriptor
@@ -188,11 +187,12 @@ def _pending(job: _Job) -> tuple[list[Path], int]:
             pending.append(chunk_file)
             continue
         try:
-            indices, refusals = chunks.read(chunk_file)
-        except (OSError, SafetensorError, ValueError) as error:
+            chunks.check(chunk_file)
+        except (OSError, ValueError) as error:
             say_computed_again(f"{chunk_file}: {one_line(error)}")
             pending.append(chunk_file)
             continue
+        indices, refusals = chunks.read(chunk_file)
         job.quarantine.settle(refusals)
         done += len(indices) + len(refusals)
     return pending, done

@@ -11,10 +11,14 @@ from typing import Any, TypeVar
 import platformdirs
 
 from verydeep.machine import atomic
-from verydeep.machine.documents import parse_json, read_json
-from verydeep.machine.errors import say
+from verydeep.machine.documents import parse_json
+from verydeep.machine.errors import one_line, say
+from verydeep.machine.regular_files import read_file
 
 T = TypeVar("T")
+
+_FORMAT = 2
+"""Of a file: the SHA-256 of all that follows, on a line of its own, and JSON."""
 
 _MOST_BYTES = 2**30
 """Of a file; the index of a shard has a line for each image."""
@@ -31,19 +35,27 @@ def remembered(kind: str, key: object, compute: Callable[[], Any], stored_as: ty
 
     It is computed once for this `kind` and `key`, and again if its file is gone or damaged; the latter is said.
     """
-    file = folder() / kind / f"{hashlib.sha256(repr(key).encode(errors='surrogateescape')).hexdigest()}.json"
+    name = hashlib.sha256(repr((_FORMAT, key)).encode(errors="surrogateescape")).hexdigest()
+    file = folder() / kind / f"{name}.json"
     if file.exists():
         try:
-            return read_json(file, stored_as, most=_MOST_BYTES)
-        except ValueError as error:
-            say_computed_again(error)
-    stored = json.dumps(compute())
+            return parse_json(_kept(file), stored_as)
+        except (OSError, ValueError) as error:
+            say_computed_again(f"{file}: {one_line(error)}")
+    stored = json.dumps(compute()).encode()
     with suppress(OSError):  # a home that is read-only: the value is computed again next time
         file.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_bytes(file, stored.encode())
+        atomic.write_bytes(file, hashlib.sha256(stored).hexdigest().encode() + b"\n" + stored)
     return parse_json(stored, stored_as)
 
 
-def say_computed_again(damage: Exception | str) -> None:
+def _kept(file: Path) -> bytes:
+    digest, _, stored = read_file(file, most=_MOST_BYTES).partition(b"\n")
+    if digest != hashlib.sha256(stored).hexdigest().encode():
+        raise ValueError("it is not what was kept")
+    return stored
+
+
+def say_computed_again(damage: str) -> None:
     """Say on standard error that a file of the cache is damaged, and that what it held is computed again."""
     say(f"kept figures are damaged, so they are computed again: {damage}")

@@ -121,13 +121,17 @@ def read_norms(run: Path) -> list[StepNorms]:
         except ValueError as error:
             raise ValueError(f"{file}, line {number}, holds no norms ({error}): remove the file to go on") from error
         steps[one.step] = one
+    if len({frozenset(one.layers) for one in steps.values()}) > 1:
+        raise ValueError(f"{file} holds norms of several networks: remove the file to go on")
     return [steps[step] for step in sorted(steps)]
 
 
 def _check(norms: StepNorms) -> None:
     """Raise a ValueError that says what no step can have had."""
-    if norms.step < 0 or not norms.layers:
-        raise ValueError(f"step {norms.step} with {len(norms.layers)} layers")
+    if norms.step < 0:
+        raise ValueError(f"step {norms.step}")
+    if all(name.startswith("bn") for name in norms.layers):
+        raise ValueError("none of a convolution or a fully connected layer")
     layers = norms.layers.values()
     values = (norms.loss, *(value for layer in layers for value in (layer.activation, layer.gradient, layer.weight)))
     for value in values:

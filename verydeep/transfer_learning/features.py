@@ -20,20 +20,23 @@ from verydeep.images.decode import UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source, contents_digests, digest, unchanged
 from verydeep.images.tolerance import Tolerance
-from verydeep.machine import cache
+from verydeep.machine import atomic, cache
 from verydeep.machine.documents import parse_json
 from verydeep.machine.errors import one_line
 from verydeep.machine.lock import WrittenElsewhereError
-from verydeep.machine.regular_files import check_file
+from verydeep.machine.regular_files import read_file
 from verydeep.machine.runtime import torch_device
 from verydeep.networks.initialisation import initialise
 from verydeep.networks.vgg import VGG
 from verydeep.presentation.terminal import reporting
-from verydeep.runs.model import Model
+from verydeep.runs.model import Model, file_sha256
 from verydeep.version import __version__
 
 _KIND = "features"
 """Folder in the user's folder for caches."""
+
+_DIGITS = 64
+"""Of a SHA-256."""
 
 _PIXELS_SIDE = 32
 """Side of the square that images are squeezed into as plain pixels: 3,072 numbers."""
@@ -82,6 +85,7 @@ def network_features(extraction: Extraction, source: Source, *, weights: str) ->
             write_features(
                 model, source, file, descriptor=extraction.descriptor, runtime=extraction.runtime, tolerance=tolerance
             )
+            atomic.write_text(_digest_file(file), file_sha256(file))
         cached = _read(file)
     refusals = [UnusableImageError.of_reason(name, reason) for name, reason in cached.unusable.items()]
     Quarantine(len(source), tolerance, split="all").settle(refusals)  # more may have been tolerated when it was written
@@ -105,14 +109,22 @@ def _errors_about_the_folder(folder: Path) -> Iterator[None]:
 def _kept(file: Path) -> DescribedImages | None:
     """Return what is kept in the folder for caches; None if there is nothing, or something damaged, which is said."""
     try:
-        return _read(file) if file.exists() else None
+        if not (file.exists() and _digest_file(file).exists()):
+            return None
+        if read_file(_digest_file(file), most=_DIGITS).decode(errors="replace") != file_sha256(file):
+            raise ValueError("it is not what was kept")
+        return _read(file)
     except (OSError, SafetensorError, ValueError) as error:
         cache.say_computed_again(f"{file}: {one_line(error)}")
         return None
 
 
+def _digest_file(file: Path) -> Path:
+    """Return where the SHA-256 of a file of features is kept, which appears after it."""
+    return file.with_suffix(".sha256")
+
+
 def _read(file: Path) -> DescribedImages:
-    check_file(file)
     with safe_open(file, "numpy") as opened:
         about, vectors = opened.metadata() or {}, opened.get_tensor(PENULTIMATE)
     ids = parse_json(about.get("ids", ""), tuple[str, ...])

@@ -1,0 +1,120 @@
+"""Kept figures of any content: what is damaged is said and computed anew, and never anything else than at first."""
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from damage import damaged
+from exported_runs import pictures
+from mutated_documents import mutated
+from random_networks import save_network
+from shard_files import found, samples, write_shard
+
+from verydeep.descriptors import chunks
+from verydeep.descriptors.features import Chunk
+from verydeep.evaluation.posterior_cache import nothing_known, store, stored
+from verydeep.images.colour import colour_statistics
+from verydeep.images.decode import UnusableImageError
+from verydeep.images.open import open_for_testing
+from verydeep.machine import cache
+from verydeep.transfer_learning.options import TransferOptions
+from verydeep.transfer_learning.transfer import transfer
+
+FEW = TransferOptions(train=2, test=1, splits=1)
+SAID = "damaged, so they are computed again"
+
+
+def numbers(_):
+    return cache.remembered("numbers", "key", lambda: [1.5, 2.0, 1e300], list[float])
+
+
+def indices_of_shards(place):
+    shard = place.folder / "a.tar"
+    if not shard.exists():
+        write_shard(shard, samples(["cat", "dog", "cat"]))
+    return found(open_for_testing(str(shard), None))
+
+
+def colours(place):
+    statistics = colour_statistics(place.source)
+    return statistics.mean, statistics.covariance.tolist(), statistics.images
+
+
+def posteriors(_):
+    """Nothing is computed here, but what was damaged is not known."""
+    if not cache.folder().exists():
+        known = nothing_known(4, 3)
+        known.values[:] = np.arange(12).reshape(4, 3)
+        store("key", known)
+    known = stored("key", list("abcd"), 3)
+    return known.values.tolist() if len(known.missing) == 0 else np.arange(12).reshape(4, 3).tolist()
+
+
+def features(place):
+    return transfer(place.run, data=place.photos, split="val", options=FEW).to_dict()["descriptors"]
+
+
+CACHES = {
+    "numbers": (numbers, "*.json"),
+    "indices of shards": (indices_of_shards, "*.json"),
+    "colours": (colours, "*.json"),
+    "posteriors": (posteriors, "*.safetensors"),
+    "features": (features, "*.safetensors"),
+    "hash of features": (features, "*.sha256"),
+}
+"""What is kept, and its file."""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv("VERYDEEP_CACHE", str(tmp_path / "cache"))
+    photos = pictures(tmp_path / "photos")
+    source = open_for_testing(photos, None).source("val")
+    run = save_network(tmp_path / "run")
+    return SimpleNamespace(folder=tmp_path, photos=photos, source=source, run=run)
+
+
+def changes(content, name, times):
+    """Yield the bytes of a damaged file: of text also with another structure below a hash that was right."""
+    for seed in range(times):
+        rng = random.Random(f"{name} {seed}")
+        digest, line, document = content.partition(b"\n")
+        if line and name != "features" and rng.random() < 0.5:
+            yield digest + line + mutated(document.decode(), "a.json", rng)
+        else:
+            yield damaged(content, rng)
+
+
+@pytest.mark.parametrize("name", CACHES)
+def test_what_is_kept_and_damaged_is_said_and_computed_anew(name, place, capsys, battery, figure):
+    compute, pattern = CACHES[name]
+    times = (50 if "features" in name else 500) if battery else (2 if "features" in name else 8)
+    first = compute(place)
+    (file,) = (path for path in cache.folder().rglob(pattern) if path.parent.name != "contents")
+    content = file.read_bytes()
+    capsys.readouterr()
+    for damage in changes(content, name, times):
+        file.write_bytes(damage)
+        assert compute(place) == first
+        said = capsys.readouterr().err
+        assert (SAID in said) == (damage != content), damage
+        file.write_bytes(content)
+        assert compute(place) == first
+        assert SAID not in capsys.readouterr().err
+    figure(28, f"damaged {name}", f"{times:,} damages of kept figures: all said, and computed anew")
+
+
+def test_a_damaged_chunk_of_features_is_refused_in_a_line(tmp_path, battery, figure):
+    file, times = tmp_path / "0.safetensors", 1_000 if battery else 40
+    values = {"fc7": np.ones((2, 3), np.float32), "pool5": np.zeros((2, 3, 1, 1), np.float32)}
+    chunks.keep(file, Chunk([0, 2], values, [UnusableImageError("b.jpg", "undecodable", "an empty file")]))
+    chunks.check(file)
+    content, rng = file.read_bytes(), random.Random(0)
+    for damage in (damaged(content, rng) for _ in range(times)):
+        file.write_bytes(damage)
+        if damage != content:
+            with pytest.raises(ValueError, match=r"\w") as told:
+                chunks.check(file)
+            assert "\n" not in str(told.value)
+    figure(28, "damaged chunks", f"{times:,} damages of kept features: all refused in a line")
