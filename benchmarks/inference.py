@@ -5,10 +5,13 @@ over the rounds in milliseconds per image, and ratios are PyTorch's plain time o
 the other is faster. All use as many threads as PyTorch (OMP_NUM_THREADS).
 
 - eager: the network as it is; channels_last: with its weights so; compile: torch.compile of that.
-- onnxruntime, openvino: the exported file in float32; with _int8 in 8-bit integers, calibrated on noise, which says
-  nothing of accuracy: `verydeep export --int8` measures that.
+- eager_bf16: channels_last under autocast in bfloat16.
+- onnxruntime, openvino: the exported file in float32; with _int8 in 8-bit integers, calibrated on noise, and with _bf16
+  in bfloat16, which says nothing of accuracy: `verydeep export --int8` and `--precision bf16` measure that.
+- ncnn, mnn: the same network in float32, as these libraries convert it.
 
-A library that is missing, or a compiler for torch.compile, is named in `skipped`.
+bfloat16 only where the processor multiplies in it. A library that is missing, or a compiler for torch.compile, is named
+in `skipped`.
 
     python benchmarks/inference.py [--network D] [--crop 224] [--batches 1,8] [--rounds 9] [--width 1.0]
 """
@@ -16,25 +19,34 @@ A library that is missing, or a compiler for torch.compile, is named in `skipped
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._dynamo.exc import BackendCompilerFailed
 
 from verydeep.exported_networks.exported import load_exported, write_exported
 from verydeep.machine.libraries import MissingLibraryError
+from verydeep.machine.runtime import multiplies_in_bfloat16
 from verydeep.networks.initialisation import vgg
 from verydeep.networks.vgg import VGG
 from verydeep.runs.model import Model
 
 CALIBRATED = 8
 """Images of noise; speed does not depend on them."""
+
+ALIKE = 0.5
+"""Of the largest score: INT8 calibrated on noise is far off, another network is farther."""
 
 Classify = Callable[[Tensor], object]
 
@@ -51,6 +63,49 @@ def channels_last(net: VGG) -> Classify:
     return torch.inference_mode()(lambda images: other(images.contiguous(memory_format=torch.channels_last)))
 
 
+def bfloat16(net: VGG) -> Classify:
+    """Classify as `channels_last` does, with products in bfloat16."""
+    return torch.autocast("cpu", torch.bfloat16)(channels_last(net))
+
+
+def by_ncnn(net: VGG, folder: Path) -> Classify:
+    """Classify by ncnn, one image after the other: its networks take no batches."""
+    ncnn, pnnx = import_module("ncnn"), import_module("pnnx")
+    crop = net.architecture.crop
+    with redirect_stdout(sys.stderr):
+        pnnx.export(net, str(folder / "net.pt"), torch.zeros(1, 3, crop, crop), fp16=False)
+    network = ncnn.Net()
+    network.opt.num_threads = torch.get_num_threads()
+    network.load_param(str(folder / "net.ncnn.param"))
+    network.load_model(str(folder / "net.ncnn.bin"))
+
+    def classify(images: Tensor) -> Tensor:
+        scores = []
+        for image in images.numpy():
+            with network.create_extractor() as extractor:
+                extractor.input("in0", ncnn.Mat(image).clone())
+                scores.append(torch.from_numpy(np.array(extractor.extract("out0")[1])))
+        return torch.stack(scores)
+
+    return classify
+
+
+def by_mnn(net: VGG, folder: Path) -> Classify:
+    """Classify by MNN, from the exported ONNX file by its own converter."""
+    mnn = import_module("MNN")
+    exported(net, "onnx", folder)
+    command = [sys.executable, "-m", "MNN.tools.mnnconvert", "-f", "ONNX", "--modelFile", folder / "fp32.onnx"]
+    subprocess.run([*command, "--MNNModel", folder / "net.mnn"], check=True, stdout=sys.stderr)
+    runtime = mnn.nn.create_runtime_manager(({"backend": "CPU", "numThread": torch.get_num_threads()},))
+    module = mnn.nn.load_module_from_file(str(folder / "net.mnn"), ["images"], ["logits"], runtime_manager=runtime)
+
+    def classify(images: Tensor) -> Tensor:
+        given = mnn.expr.const(images.numpy(), list(images.shape), mnn.expr.NCHW)
+        return torch.from_numpy(module.forward(given).read().copy())
+
+    return classify
+
+
 def compiled(net: VGG) -> Classify:
     """That, compiled."""
     other = net.with_weights({name: value.clone() for name, value in net.state_dict().items()}).eval()
@@ -59,27 +114,40 @@ def compiled(net: VGG) -> Classify:
     return torch.inference_mode()(lambda images: fast(images.contiguous(memory_format=torch.channels_last)))
 
 
-def exported(net: VGG, to: Any, folder: Path, *, int8: bool) -> Classify:
+def exported(net: VGG, to: Any, folder: Path, kind: str = "fp32") -> Classify:
     """A file of `verydeep export`."""
     model = Model(net=net, classes=tuple(map(str, range(net.architecture.classes))), scale="256", flip=True)
     crop = net.architecture.crop
     noise = [torch.randint(0, 256, (3, crop, crop), dtype=torch.uint8) for _ in range(CALIBRATED)]
-    file = folder / f"{'int8' if int8 else 'float32'}{'.xml' if to == 'openvino' else '.onnx'}"
-    write_exported(model, file, to=to, calibration=noise if int8 else None)
+    file = folder / f"{kind}{'.xml' if to == 'openvino' else '.onnx'}"
+    write_exported(model, file, to=to, calibration=noise if kind == "int8" else None, bf16=kind == "bf16")
     return load_exported(file).net
 
 
 def competitors(net: VGG, folder: Path) -> dict[str, Callable[[], Classify]]:
     """How each is built."""
-    return {
+    found: dict[str, Callable[[], Classify]] = {
         "eager": lambda: eager(net),
         "channels_last": lambda: channels_last(net),
         "compile": lambda: compiled(net),
-        "onnxruntime": lambda: exported(net, "onnx", folder, int8=False),
-        "openvino": lambda: exported(net, "openvino", folder, int8=False),
-        "onnxruntime_int8": lambda: exported(net, "onnx", folder, int8=True),
-        "openvino_int8": lambda: exported(net, "openvino", folder, int8=True),
+        "onnxruntime": lambda: exported(net, "onnx", folder),
+        "openvino": lambda: exported(net, "openvino", folder),
+        "onnxruntime_int8": lambda: exported(net, "onnx", folder, "int8"),
+        "openvino_int8": lambda: exported(net, "openvino", folder, "int8"),
+        "ncnn": lambda: by_ncnn(net, folder),
+        "mnn": lambda: by_mnn(net, folder),
     }
+    if multiplies_in_bfloat16():
+        found["eager_bf16"] = lambda: bfloat16(net)
+        found["openvino_bf16"] = lambda: exported(net, "openvino", folder, "bf16")
+    return found
+
+
+def checked(name: str, classify: Classify, expected: Tensor, images: Tensor) -> None:
+    """Refuse a competitor that computes something else."""
+    scores = torch.as_tensor(classify(images)).float().reshape(expected.shape)
+    if not (scores - expected).abs().max() < ALIKE * expected.abs().max():
+        raise SystemExit(f"the scores of {name} differ from PyTorch's")
 
 
 def milliseconds(classify: Classify, images: Tensor) -> float:
@@ -111,7 +179,7 @@ def measure(built: dict[str, Classify], images: Tensor, rounds: int) -> dict[str
 def versions() -> dict[str, str | None]:
     """Return the versions of the libraries."""
     found: dict[str, str | None] = {}
-    for name in ("torch", "onnxruntime", "openvino", "nncf"):
+    for name in ("torch", "onnxruntime", "openvino", "nncf", "ncnn", "MNN"):
         try:
             found[name] = version(name)
         except ImportError:
@@ -130,14 +198,17 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     net = vgg(args.network, crop=args.crop, width=args.width).eval()
+    images = torch.rand(2, 3, args.crop, args.crop) * 255
+    with torch.inference_mode():
+        expected = net(images)
     sizes = [int(size) for size in args.batches.split(",")]
     built, skipped = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for name, build in competitors(net, Path(folder)).items():
             try:
                 built[name] = build()
-                built[name](torch.zeros(sizes[0], 3, args.crop, args.crop))
-            except (MissingLibraryError, BackendCompilerFailed) as error:
+                checked(name, built[name], expected, images)
+            except (MissingLibraryError, ModuleNotFoundError, BackendCompilerFailed) as error:
                 built.pop(name, None)
                 skipped[name] = str(error).strip().splitlines()[0]
         batches = {

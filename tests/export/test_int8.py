@@ -1,4 +1,4 @@
-"""Export in 8-bit integers: what it costs, and what may be lost."""
+"""Export in 8-bit integers or bfloat16: what it costs, and what may be lost."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,9 +11,11 @@ from PIL import Image
 
 from verydeep import Descriptor, Recipe, features, load_model, train, vgg
 from verydeep.export import export as exporting
-from verydeep.export.comparison import ExportAgreement, int8_errors
-from verydeep.export.export import BrokenExportError, export
+from verydeep.export.comparison import ExportAgreement, precision_errors
+from verydeep.export.export import BrokenExportError, export, export_table
+from verydeep.exported_networks import formats
 from verydeep.exported_networks.exported import load_exported
+from verydeep.machine.runtime import multiplies_in_bfloat16
 from verydeep.runs.model import Model, save_model
 from verydeep.statistics import _paired_bootstrap_interval
 
@@ -98,10 +100,10 @@ def test_int8_that_costs_too_much_is_not_written(tmp_path, to):
     assert not list(out.iterdir())
     errors = export(run, out / FILES[to], to=to, int8=True, data=data, max_loss=50).errors
     assert (out / FILES[to]).is_file()
-    assert (errors.images, errors.float32, errors.int8, errors.loss) == (8, 0, 50, 50)
+    assert (errors.images, errors.float32, errors.reduced, errors.loss) == (8, 0, 50, 50)
     assert (errors.lost, errors.won, errors.changed) == (4, 0, 4)
     enough = flat_images(tmp_path / "enough", {"train": (60, 240), "val": (60, 240)})
-    assert export(run, out / FILES[to], to=to, int8=True, data=enough).errors.int8 == 0
+    assert export(run, out / FILES[to], to=to, int8=True, data=enough).errors.reduced == 0
 
 
 def test_errors_of_int8_are_counted_image_by_image():
@@ -110,9 +112,9 @@ def test_errors_of_int8_are_counted_image_by_image():
     before, after = [0, 1, 1, 0, 2, 1, 0], [0, 0, 2, 1, 2, 0, 0]
     float32, int8 = (0.1 + 0.7 * np.eye(3)[classes] for classes in (before, after))
     float32[6] = int8[6] = np.nan
-    found = int8_errors(float32, int8, labels)
+    found = precision_errors(float32, int8, labels)
     assert (found.images, found.lost, found.won, found.changed) == (6, 2, 1, 4)
-    assert (found.float32, found.int8, found.loss) == pytest.approx((100 * 2 / 6, 100 * 3 / 6, 100 / 6))
+    assert (found.float32, found.reduced, found.loss) == pytest.approx((100 * 2 / 6, 100 * 3 / 6, 100 / 6))
     assert found.loss_ci95 == _paired_bootstrap_interval(2, 1, 6)
 
 
@@ -133,10 +135,10 @@ def test_one_image_more_may_be_wrong(images, lost, won, refused):
     labels = np.zeros(images, dtype=np.int64)
     float32, int8 = np.full((2, images, 2), (0.9, 0.1))
     int8[wrong < lost], float32[wrong >= images - won] = (0.1, 0.9), (0.1, 0.9)
-    errors = int8_errors(float32, int8, labels)
+    errors = precision_errors(float32, int8, labels)
     agrees = ExportAgreement(images=images, greatest_difference=0.1, top1_agreement=99.0)
     with pytest.raises(BrokenExportError) if refused else nullcontext():
-        exporting._refuse_broken(Path("net.onnx"), agrees, errors, 0.5)
+        exporting._refuse_broken(Path("net.onnx"), agrees, errors, "INT8", 0.5)
 
 
 @pytest.mark.parametrize(("name", "batch_norm"), [("D", False), ("C", True), ("A-LRN", False)])
@@ -151,3 +153,32 @@ def test_int8_takes_every_size_and_batch(tmp_path, name, batch_norm, to):
         x = noise[:batch, :, :height, :width]
         with torch.inference_mode():
             assert 1e-4 < difference(exported.score_map(x), model.net.score_map(x)) < 0.4
+
+
+@pytest.mark.skipif(not multiplies_in_bfloat16(), reason="this processor does not multiply in bfloat16")
+def test_bfloat16_is_what_the_file_says_and_its_cost_is_told(digits_run, tmp_path):
+    """Numbers of 8 bits of precision differ by up to 0.4%, which a network adds up; float32 by less than 1e-5."""
+    found = export(digits_run, tmp_path / "net.xml", to="openvino", precision="bf16", max_loss=2)
+    assert (found.int8, found.precision, found.errors.images) == (False, "bf16", 179)
+    assert found.errors.float32 == pytest.approx(100 * 12 / 179)
+    assert found.errors.changed <= 6
+    assert 1e-4 < found.agreement.greatest_difference < 0.1
+    assert "error in bfloat16" in export_table(found).columns[0]._cells
+    exported, plain = load_exported(tmp_path / "net.xml").net, load_model(digits_run).net
+    crops = torch.randint(0, 256, (3, 3, 32, 32), generator=torch.Generator().manual_seed(0)).float()
+    with torch.inference_mode():
+        assert 1e-4 < difference(exported(crops), plain(crops)) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "has_bf16", "words"),
+    [
+        ({"to": "onnx"}, True, "onnx files cannot say that they are computed in bfloat16: openvino can"),
+        ({"to": "openvino", "int8": True}, True, "in INT8 or in bfloat16"),
+        ({"to": "openvino"}, False, "this processor does not multiply in bfloat16"),
+    ],
+)
+def test_bfloat16_is_refused_where_it_is_not_to_be_had(digits_run, tmp_path, monkeypatch, options, has_bf16, words):
+    monkeypatch.setattr(formats, "multiplies_in_bfloat16", lambda: has_bf16)
+    with pytest.raises(ValueError, match=words):
+        export(digits_run, tmp_path / FILES[options["to"]], precision="bf16", **options)

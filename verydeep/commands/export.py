@@ -7,7 +7,7 @@ from cyclopts import Group, Parameter
 
 from verydeep.commands.options import ImageOptions, JsonFile, RequiredFile
 from verydeep.commands.outputs import say_replaced
-from verydeep.exported_networks.formats import MAX_LOSS, Format
+from verydeep.exported_networks.formats import MAX_LOSS, ExportPrecision, Format
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.lock import locked
 from verydeep.networks.foreign.layouts import ForeignLayout
@@ -22,6 +22,7 @@ def export(
     to: Format | ForeignLayout,
     out: RequiredFile,
     int8: Annotated[bool, Parameter(negative=())] = False,
+    precision: ExportPrecision = "fp32",
     data: Annotated[str | None, _CHECK] = None,
     max_loss: Annotated[float, _CHECK] = MAX_LOSS,
     check_images: Annotated[int | None, _CHECK] = None,
@@ -39,15 +40,21 @@ def export(
             .safetensors).
         out: The file to write. It appears only if its scores are PyTorch's.
         int8: Use 8-bit weights and activations, calibrated on training images: about four times smaller, and faster.
+        precision: bf16, for openvino: compute products in bfloat16, on processors that multiply in it, which is faster;
+            what it costs is measured.
         data: SOURCE of images to calibrate and check on; by default the one that the run was trained on.
-        max_loss: Percentage points of error that INT8 may cost; if it costs more, and more than one image, nothing is
-            written.
-        check_images: Validation images to check on, evenly spread; by default 100, or all of them for INT8.
+        max_loss: Percentage points of error that INT8 or bfloat16 may cost; if it costs more, and more than one image,
+            nothing is written.
+        check_images: Validation images to check on, evenly spread; by default 100, or all of them for INT8 and
+            bfloat16.
         json_file: Write the figures to this file as well (- for standard output instead of the table).
     """
     if to in get_args(ForeignLayout):
-        if int8 or data is not None or check_images is not None or (max_loss, images) != (MAX_LOSS, Tolerance()):
-            raise ValueError(f"weights for {to} need no images: leave out --int8, --data and what goes with them")
+        given = (int8, precision, data, check_images, max_loss, images)
+        if given != (False, "fp32", None, None, MAX_LOSS, Tolerance()):
+            raise ValueError(
+                f"weights for {to} need no images: leave out --int8, --precision, --data and what goes with them"
+            )
         from verydeep.export.weights import weights_table, write_weights
 
         with locked(out):
@@ -66,6 +73,7 @@ def export(
             out,
             to=cast(Format, to),
             int8=int8,
+            precision=precision,
             data=data,
             max_loss=max_loss,
             check_images=check_images,

@@ -35,18 +35,19 @@ class ExportAgreement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Int8Errors:
+class PrecisionErrors:
     """Top-1 errors in percent on the same images, by dense evaluation at the run's single test scale."""
 
     images: int
     float32: float
-    int8: float
+    reduced: float
+    """Of INT8 or bfloat16."""
     loss: float
-    """Percentage points that INT8 costs."""
+    """Percentage points that it costs."""
     loss_ci95: tuple[float, float]
     """95% interval of the loss, by a paired bootstrap over the images."""
     lost: int
-    """Images that are wrong in INT8 alone."""
+    """Images that are wrong in it alone."""
     won: int
     """Images that are wrong in float32 alone."""
     changed: int
@@ -105,27 +106,27 @@ def agreement(
     )
 
 
-def int8_errors(
-    float32: Float[np.ndarray, "N K"], int8: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]
-) -> Int8Errors:
+def precision_errors(
+    float32: Float[np.ndarray, "N K"], reduced: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]
+) -> PrecisionErrors:
     """Count the errors of two networks on the same images; rows of NaN are images that cannot be used.
 
     Raises:
         ValueError: no image can be used.
     """
     usable = ~np.isnan(float32[:, 0])
-    float32, int8, labels = float32[usable], int8[usable], labels[usable]
-    wrong, wrong_before = misclassified(int8, labels), misclassified(float32, labels)
-    paired = paired_comparison("int8", "float32", wrong, wrong_before)
-    return Int8Errors(
+    float32, reduced, labels = float32[usable], reduced[usable], labels[usable]
+    wrong, wrong_before = misclassified(reduced, labels), misclassified(float32, labels)
+    paired = paired_comparison("reduced", "float32", wrong, wrong_before)
+    return PrecisionErrors(
         images=paired.n,
         float32=error_percent(wrong_before),
-        int8=error_percent(wrong),
+        reduced=error_percent(wrong),
         loss=paired.difference,
         loss_ci95=paired.difference_ci95,
         lost=paired.only_first_wrong,
         won=paired.only_second_wrong,
-        changed=int((int8.argmax(axis=1) != float32.argmax(axis=1)).sum()),
+        changed=int((reduced.argmax(axis=1) != float32.argmax(axis=1)).sum()),
     )
 
 

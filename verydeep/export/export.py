@@ -18,9 +18,16 @@ from verydeep.evaluation.pixel_limits import largest_image
 from verydeep.evaluation.posteriors import averages, protocol_passes
 from verydeep.evaluation.protocols import Protocol, single_scale
 from verydeep.evaluation.tested_runs import labels_as_trained
-from verydeep.export.comparison import ExportAgreement, Int8Errors, agreement, int8_errors, usable_images
+from verydeep.export.comparison import ExportAgreement, PrecisionErrors, agreement, precision_errors, usable_images
 from verydeep.exported_networks.exported import CALIBRATED, write_exported
-from verydeep.exported_networks.formats import FORMATS, MAX_LOSS, Format, check_export, format_module
+from verydeep.exported_networks.formats import (
+    FORMATS,
+    MAX_LOSS,
+    ExportPrecision,
+    Format,
+    check_export,
+    format_module,
+)
 from verydeep.images.open import open_for_testing
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source, subset
@@ -41,7 +48,7 @@ Float32 in another order stays below 1e-5.
 """
 
 _COMPARED = 100
-"""Images by default: enough to see what is broken. The error of INT8 is measured on all validation images."""
+"""Images by default: enough to see what is broken. What INT8 or bfloat16 costs is measured on all validation images."""
 
 
 class BrokenExportError(RuntimeError):
@@ -56,6 +63,8 @@ class Export:
     file: str
     to: Format
     int8: bool
+    precision: ExportPrecision
+    """Of what is not in INT8."""
     bytes: int
     """Size, with the `.bin` of an OpenVINO file."""
     weights_sha256: str | None
@@ -65,7 +74,7 @@ class Export:
     unusable: dict[str, str]
     """Reasons by image that could not be used."""
     agreement: ExportAgreement
-    errors: Int8Errors | None
+    errors: PrecisionErrors | None
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,6 +101,7 @@ def export(
     *,
     to: Format,
     int8: bool = False,
+    precision: ExportPrecision = "fp32",
     data: str | None = None,
     max_loss: float = MAX_LOSS,
     check_images: int | None = None,
@@ -107,35 +117,38 @@ def export(
         out: `.onnx`, `.xml` (with a `.bin` beside it), or `.pt2`.
         to: onnx, openvino or torch (torch.export).
         int8: 8-bit weights and activations, calibrated on the training images; not for torch.
+        precision: `bf16`: whoever computes the file computes products in bfloat16 if the processor multiplies in it;
+            for openvino.
         data: SOURCE of images to calibrate and check on; by default the one that the run was trained on.
-        max_loss: most percentage points of top-1 error that INT8 may cost; one more image may always be wrong.
-        check_images: number of validation images to check, evenly spread; by default 100, and all for INT8.
+        max_loss: most percentage points of top-1 error that INT8 or bfloat16 may cost; one more image may be wrong.
+        check_images: number of validation images to check, evenly spread; by default 100, all for INT8 and bfloat16.
         tolerance: which images are used, and how many may be unusable.
 
     Raises:
         ValueError: unusable run, images or options, or a missing library.
-        BrokenExportError: the scores differ from PyTorch's, or INT8 costs more than `max_loss`.
+        BrokenExportError: the scores differ from PyTorch's, or INT8 or bfloat16 costs more than `max_loss`.
         OSError: the file cannot be written.
     """
     started, out, tolerance = time.perf_counter(), Path(out), tolerance or Tolerance()
-    check_export(to, out, int8=int8, max_loss=max_loss, check_images=check_images)
+    check_export(to, out, int8=int8, precision=precision, max_loss=max_loss, check_images=check_images)
     _check_libraries(to, int8=int8)
-    model = _whole_model(run)
-    images = _images(run, model, data, check_images or (None if int8 else _COMPARED), tolerance)
+    model, reduced = _whole_model(run), int8 or precision != "fp32"
+    images = _images(run, model, data, check_images or (None if reduced else _COMPARED), tolerance)
     unusable: dict[str, str] = {}
     calibration = _calibration(model, images, unusable) if int8 else None
     with atomic.new_files(out) as file:
-        exported = _written(model, file, to=to, calibration=calibration, named=out)
-        most = _COMPARED if int8 else len(images.checked)  # in INT8 the error tells more
+        exported = _written(model, file, to=to, calibration=calibration, bf16=precision == "bf16", named=out)
+        most = _COMPARED if reduced else len(images.checked)  # there the error tells more
         agrees = _agreement(model, exported, images, unusable, most=most)
-        errors = _int8_errors(model, exported, images, unusable) if int8 else None
-        _refuse_broken(out, agrees, errors, max_loss)
+        errors = _precision_errors(model, exported, images, unusable) if reduced else None
+        _refuse_broken(out, agrees, errors, _kind(int8, precision), max_loss)
         size = sum(written.stat().st_size for written in file.parent.iterdir())
     return Export(
         run=str(run),
         file=str(out),
         to=to,
         int8=int8,
+        precision=precision,
         bytes=size,
         weights_sha256=model.weights_sha256,
         source=images.name,
@@ -147,7 +160,13 @@ def export(
     )
 
 
-def _refuse_broken(out: Path, agrees: ExportAgreement, errors: Int8Errors | None, max_loss: float) -> None:
+def _kind(int8: bool, precision: ExportPrecision) -> str:
+    return "INT8" if int8 else "bfloat16" if precision == "bf16" else "float32"
+
+
+def _refuse_broken(
+    out: Path, agrees: ExportAgreement, errors: PrecisionErrors | None, kind: str, max_loss: float
+) -> None:
     if errors is None and not agrees.greatest_difference <= _GREATEST_DIFFERENCE:
         raise BrokenExportError(
             f"{out} was not written: its scores differ from PyTorch's by {agrees.greatest_difference:.1e} of the "
@@ -155,7 +174,7 @@ def _refuse_broken(out: Path, agrees: ExportAgreement, errors: Int8Errors | None
         )
     if errors is not None and errors.loss > max_loss and errors.lost - errors.won > 1:
         raise BrokenExportError(
-            f"{out} was not written: in INT8 {errors.int8:.2f}% of {errors.images:,} images are wrong, in float32 "
+            f"{out} was not written: in {kind} {errors.reduced:.2f}% of {errors.images:,} images are wrong, in float32 "
             f"{errors.float32:.2f}%; --max-loss {max_loss:g} allows no more than {max_loss:g} points"
         )
 
@@ -225,16 +244,18 @@ def _agreement(
     return agrees
 
 
-def _int8_errors(model: Model, exported: ScoringNetwork, images: _Images, unusable: dict[str, str]) -> Int8Errors:
+def _precision_errors(
+    model: Model, exported: ScoringNetwork, images: _Images, unusable: dict[str, str]
+) -> PrecisionErrors:
     protocol = Protocol(scales=single_scale(model.scale), mirror=model.flip)
     passes = [protocol_passes(net, protocol) for net in (model.net, exported)]
     quarantine = Quarantine(len(images.checked), images.tolerance, split=images.split)
     with reporting("test", total=2 * len(images.checked)) as report:
         quarantine.say = report.say
         context = PassContext(source=images.checked, quarantine=quarantine, advance=report.advance)
-        float32, int8 = averages(passes, context).values
+        float32, reduced = averages(passes, context).values
     unusable |= quarantine.reasons
-    return int8_errors(float32, int8, images.labels)
+    return precision_errors(float32, reduced, images.labels)
 
 
 def _whole_model(run: str | Path) -> Model:
@@ -246,11 +267,11 @@ def _whole_model(run: str | Path) -> Model:
 
 
 def _written(
-    model: Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None, named: Path
+    model: Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None, bf16: bool, named: Path
 ) -> ScoringNetwork:
     """Write the file; return its network as its users will have it."""
     try:
-        write_exported(model, file, to=to, calibration=calibration)
+        write_exported(model, file, to=to, calibration=calibration, bf16=bf16)
     except OSError as error:
         raise OSError(f"cannot write {named}: {error}") from error
     net: ScoringNetwork = format_module(to).reread(file)
@@ -259,18 +280,18 @@ def _written(
 
 def export_table(export: Export) -> Table:
     """Return a table of what was exported, and how it compares with PyTorch."""
-    agreement, errors = export.agreement, export.errors
-    kind = f"{export.to}, INT8" if export.int8 else export.to
-    table = table_with(f"{export.file} ({kind}, {millions(export.bytes)} MB)", left=("against PyTorch",), right=("",))
+    agreement, errors, kind = export.agreement, export.errors, _kind(export.int8, export.precision)
+    what = f"{export.to}, {kind}" if errors else export.to
+    table = table_with(f"{export.file} ({what}, {millions(export.bytes)} MB)", left=("against PyTorch",), right=("",))
     table.add_row("images compared", number(agreement.images))
     table.add_row("greatest difference of a score, of the largest", f"{agreement.greatest_difference:.1e}")
     table.add_row("same most probable class", f"{percent(agreement.top1_agreement)}%")
     if errors:
         table.add_row(f"error in float32, {number(errors.images)} images", f"{percent(errors.float32, FINE)}%")
-        table.add_row("error in INT8", f"{percent(errors.int8, FINE)}%")
+        table.add_row(f"error in {kind}", f"{percent(errors.reduced, FINE)}%")
         loss = f"{points(errors.loss, FINE)} ({interval(errors.loss_ci95, FINE, '+')})"
-        table.add_row("what INT8 costs, percentage points, 95% interval", loss)
-        table.add_row("images wrong in INT8 alone, in float32 alone", f"{number(errors.lost)}, {number(errors.won)}")
+        table.add_row(f"what {kind} costs, percentage points, 95% interval", loss)
+        table.add_row(f"images wrong in {kind} alone, in float32 alone", f"{number(errors.lost)}, {number(errors.won)}")
         table.add_row("images of which the most probable class changed", number(errors.changed))
     table.caption = Text(f"{export.split} images of {export.source}")
     if export.unusable:

@@ -125,9 +125,11 @@ def _array(images: Tensor) -> NDArray[np.float32]:
     return images.float().contiguous().cpu().numpy()
 
 
-def write_exported(model: Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None = None) -> None:
-    """Write a file unchecked, in INT8 if there are images uint8 [3, H, W] to calibrate on."""
-    metadata = metadata_of(model, int8=calibration is not None)
+def write_exported(
+    model: Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None = None, bf16: bool = False
+) -> None:
+    """Write a file unchecked: in INT8 if there are images uint8 [3, H, W] to calibrate on, or for bfloat16."""
+    metadata = metadata_of(model, int8=calibration is not None, bf16=bf16)
     format_module(to).write(model, metadata, calibration or (), file)
 
 

@@ -5,7 +5,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from verydeep.machine.runtime import multiplies_in_bfloat16
+
 Format = Literal["onnx", "openvino", "torch"]
+ExportPrecision = Literal["fp32", "bf16"]
 
 MAX_LOSS = 0.5
 """Percentage points of error that INT8 may cost by default.
@@ -23,13 +26,17 @@ class FileFormat:
     """That writing and checking need."""
     int8_libraries: tuple[str, ...] | None = None
     """That INT8 needs in addition; None where files are in float32 only."""
+    bf16: bool = False
+    """Whether its runtime can be told to compute in bfloat16."""
     runtime: str | None = None
     """The library that computes a file; None: PyTorch."""
 
 
 FORMATS: dict[Format, FileFormat] = {
     "onnx": FileFormat(suffix=".onnx", libraries=("onnx", "onnxruntime"), int8_libraries=(), runtime="onnxruntime"),
-    "openvino": FileFormat(suffix=".xml", libraries=("onnx", "openvino"), int8_libraries=("nncf",), runtime="openvino"),
+    "openvino": FileFormat(
+        suffix=".xml", libraries=("onnx", "openvino"), int8_libraries=("nncf",), bf16=True, runtime="openvino"
+    ),
     "torch": FileFormat(suffix=".pt2"),
 }
 
@@ -44,11 +51,13 @@ def format_module(to: Format) -> Any:
     return import_module(f"verydeep.exported_networks.{to}")
 
 
-def check_export(to: Format, out: Path, *, int8: bool, max_loss: float, check_images: int | None) -> None:
+def check_export(
+    to: Format, out: Path, *, int8: bool, precision: ExportPrecision, max_loss: float, check_images: int | None
+) -> None:
     """Refuse, before any work, what is impossible.
 
     Raises:
-        ValueError: an unknown format, an unusable file, INT8 where there is none, or a number out of range.
+        ValueError: an unknown format, an unusable file, INT8 or bfloat16 where there is none, or a number out of range.
     """
     if to not in get_args(Format):
         raise ValueError(f"a run is exported to {', '.join(get_args(Format))}, not to {to!r}")
@@ -61,6 +70,18 @@ def check_export(to: Format, out: Path, *, int8: bool, max_loss: float, check_im
     if int8 and FORMATS[to].int8_libraries is None:
         there = [name for name, known in FORMATS.items() if known.int8_libraries is not None]
         raise ValueError(f"{to} files are written in float32 only: INT8 goes to {' or '.join(there)}")
+    if precision not in get_args(ExportPrecision):
+        raise ValueError(f"precision is one of {', '.join(get_args(ExportPrecision))}, not {precision}")
+    if precision == "bf16" and int8:
+        raise ValueError("a file is in INT8 or in bfloat16: leave out --int8, or --precision bf16")
+    if precision == "bf16" and not FORMATS[to].bf16:
+        there = [name for name, known in FORMATS.items() if known.bf16]
+        raise ValueError(f"{to} files cannot say that they are computed in bfloat16: {' or '.join(there)} can")
+    if precision == "bf16" and not multiplies_in_bfloat16():
+        raise ValueError(
+            "this processor does not multiply in bfloat16, so what that costs cannot be measured here: export on one "
+            "that does, or leave out --precision bf16"
+        )
     if not max_loss >= 0:
         raise ValueError(f"max_loss is 0 or more percentage points, not {max_loss}")
     if check_images is not None and check_images < 1:

@@ -41,6 +41,8 @@ class Metadata:
     weights_sha256: str | None
     """SHA-256 of the run's weights."""
     int8: bool
+    bf16: bool = False
+    """Whether products are computed in bfloat16, by processors that multiply in it; files of before say nothing."""
     version: str = __version__
     format: int = FORMAT
 
@@ -68,7 +70,7 @@ class Metadata:
         return json.dumps({**facts, "test_scale": test_scale, "preprocessing": preprocessing})
 
 
-def metadata_of(model: Model[ScoringNetwork], *, int8: bool) -> Metadata:
+def metadata_of(model: Model[ScoringNetwork], *, int8: bool, bf16: bool = False) -> Metadata:
     """Return the metadata of a run's model."""
     red, green, blue = model.net.mean_rgb.tolist()
     return Metadata(
@@ -79,6 +81,7 @@ def metadata_of(model: Model[ScoringNetwork], *, int8: bool) -> Metadata:
         flip=model.flip,
         weights_sha256=model.weights_sha256,
         int8=int8,
+        bf16=bf16,
     )
 
 

@@ -1,4 +1,4 @@
-"""OpenVINO files, in float32 or INT8: made from the ONNX graph, quantised by NNCF."""
+"""OpenVINO files, in float32, bfloat16 or INT8: made from the ONNX graph, quantised by NNCF."""
 
 import io
 import logging
@@ -63,7 +63,7 @@ def read(file: Path) -> tuple[ExportedNet, Metadata, str]:
     if not file.with_suffix(".bin").is_file():
         raise ValueError(f"there is no {file.with_suffix('.bin').name} beside it")
     sha256 = checked_sha256(file, stated.get(SHA256))
-    return checked_net(_compute_by_openvino(file), metadata), metadata, sha256
+    return checked_net(_compute_by_openvino(file, bf16=metadata.bf16), metadata), metadata, sha256
 
 
 def reread(file: Path) -> ExportedNet:
@@ -71,13 +71,14 @@ def reread(file: Path) -> ExportedNet:
     return read(file)[0]
 
 
-def _compute_by_openvino(file: Path) -> Compute:
+def _compute_by_openvino(file: Path, *, bf16: bool = False) -> Compute:
     """Return what computes a file by OpenVINO.
 
-    It is told to take float32 where the file is not INT8: by itself it takes bfloat16 on some processors.
+    By itself it takes bfloat16 on some processors, so it is told which precision to take where the file is not INT8.
+    For bfloat16 on a processor that does not multiply in it, it takes float32.
     """
     core = library("openvino").Core()
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    options = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     with errors_of_runtime(file):
         compiled = core.compile_model(core.read_model(file), "CPU", options)
 
