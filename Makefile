@@ -28,11 +28,11 @@ demo: install ## Train all seven networks on real handwritten digits and write a
 test: install ## Run the tests, on up to 4 cores at once
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-battery: install ## Run the reliability checks, the demo and what else is long at full length and print their figures
-	$(BIN)/python -m pytest --battery tests/reliability tests/serving tests/test_demo.py tests/export/test_export.py \
+battery: install ## Run what is long at full length, an hour of a service (or SOAK_MINUTES) too, and print figures
+	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest --battery tests/reliability tests/serving tests/test_demo.py tests/export/test_export.py \
 		tests/training/test_parallel.py tests/training/test_initialisations_on_digits.py tests/test_doctor.py tests/docs
 
-soak: install ## Let a service work at 0.8 of its capacity, for an hour or SOAK_MINUTES
+soak: install ## Let a service work at 0.8 of its capacity alone, for an hour or SOAK_MINUTES
 	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest --battery tests/reliability/test_serving.py -k soak
 
 check: install docs ## Format, lint, types, layers, the site without a warning, Japanese pages looked at

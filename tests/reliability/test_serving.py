@@ -19,13 +19,14 @@ import psutil
 import pytest
 from served import encoded, files, service_of, serving, wait_until
 
+from verydeep.exported_networks.exported import write_exported
 from verydeep.serving.options import Limits
 
 SECONDS = 0.2
 """In which what is hostile has to be refused."""
 
 SOAK_MINUTES = float(os.environ.get("SOAK_MINUTES", "5"))
-"""An hour is `make soak`."""
+"""An hour is `make battery`, and `make soak` alone."""
 
 AT_ONCE = 32
 """Requests that a soak has under way at most: fewer than the queue takes, whatever else holds the machine up."""
@@ -235,10 +236,16 @@ def rude(port, number):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-@pytest.fixture
-def process(run):
-    """A service in a process of its own, as the verb starts it, and a client."""
-    command = [sys.executable, "-m", "verydeep", "serve", str(run), "--port", "0", "--grace", "0"]
+ENDINGS = {"onnx": "onnx", "torch": "pt2", "openvino": "xml"}
+
+
+@pytest.fixture(params=["run", *ENDINGS])
+def process(run, model, tmp_path, request):
+    """A service in a process of its own, as the verb starts it, of a run or of an exported file, and a client."""
+    served = run if request.param == "run" else tmp_path / f"model.{ENDINGS[request.param]}"
+    if served is not run:
+        write_exported(model, served, to=request.param)
+    command = [sys.executable, "-m", "verydeep", "serve", str(served), "--port", "0", "--grace", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as started:
         address = next(found[0] for line in started.stderr if (found := re.search(r"http://\S+", line)))
         with httpx.Client(base_url=address, timeout=60) as client:
@@ -249,18 +256,20 @@ def process(run):
 
 
 @pytest.mark.battery
-def test_memory_is_flat_over_500_sizes(process, figure):
+def test_memory_is_flat_over_500_sizes(process, figure, request):
     server, client = process
     sizes = range(40, 540)
     assert {sent(client, encoded(side, (40, side))) for side in (*sizes[::10], sizes[-1])} == {200}
     before = server.memory_info().rss
     assert {sent(client, encoded(side, (40, side))) for side in sizes} == {200}
     grown = server.memory_info().rss - before
-    figure(23, "sizes", f"{len(sizes)} sizes of images: memory grew by {grown / 2**20:.0f} MiB")
+    kind = request.node.callspec.params["process"]
+    figure(23, f"sizes, {kind}", f"{len(sizes)} sizes of images: memory grew by {grown / 2**20:.0f} MiB")
     assert grown < GROWTH
 
 
 @pytest.mark.battery
+@pytest.mark.parametrize("process", ["run"], indirect=True)
 def test_soak(process, figure):
     (server, client), seconds = process, 60 * SOAK_MINUTES
     images, began = [photograph(seed) for seed in range(60)], time.monotonic()
