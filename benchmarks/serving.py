@@ -26,12 +26,9 @@ pixels of coloured grain are made.
 import argparse
 import asyncio
 import io
-import itertools
 import json
 import math
 import os
-import random
-import re
 import socket
 import statistics
 import subprocess
@@ -40,12 +37,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from http_load import PATIENCE, Outcome, asked_once, closed_loop, open_loop, post
 from PIL import Image
 from server_processes import memory_watched, processes_below, processor_seconds
 from starlette.requests import Request
@@ -71,11 +69,6 @@ CLIENTS = (1, 8, 32)
 CAPACITY_CLIENTS = 8
 SHARES = (0.5, 0.8, 1.2)
 ONE_BAD_IN = 8
-SETTLING = 1.0
-"""Seconds of a measurement's beginning that are not counted."""
-
-PATIENCE = 30.0
-"""Seconds that answers may take after the last image of an open loop was sent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,27 +79,6 @@ class Server:
     pid: int
     request: Callable[[bytes], bytes]
     """Makes an image a whole HTTP request."""
-
-
-@dataclass(kw_only=True)
-class Outcome:
-    """What a client saw."""
-
-    seconds: list[float] = field(default_factory=list)
-    """Of each answer that was a prediction."""
-    answers: int = 0
-    """All of them, those of the first second too."""
-    refused: int = 0
-    wrong: int = 0
-
-    def note(self, status: int, seconds: float, *, bad: bool) -> None:
-        """Count an answer."""
-        if status == 503:
-            self.refused += 1
-        elif (status != 200) != bad or status >= 500:
-            self.wrong += 1
-        elif not bad:
-            self.seconds.append(seconds)
 
 
 # what is served
@@ -229,107 +201,6 @@ def started(command: Sequence[str], port: int, ready: str) -> Iterator["subproce
             except ProcessLookupError:
                 continue
         process.wait()
-
-
-# the client
-
-
-def post(path: str, content_type: str, body: bytes) -> bytes:
-    """Return a whole HTTP request."""
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-
-
-class Connection:
-    """A connection that is kept, and opened anew where the server has closed it."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._writer: asyncio.StreamWriter | None = None
-
-    async def ask(self, request: bytes) -> int:
-        """Send a request, read the whole answer, and return its status; 599 if there is none."""
-        try:
-            if self._writer is None or self._writer.is_closing():
-                self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
-            self._writer.write(request)
-            await self._writer.drain()
-            head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
-            length = re.search(rb"content-length: (\d+)", head)
-            await self._reader.readexactly(int(length[1]) if length else 0)
-        except (OSError, asyncio.IncompleteReadError):
-            self.close()
-            return 599
-        if b"connection: close" in head:
-            self.close()
-        return int(head[9:12])
-
-    def close(self) -> None:
-        """Close it."""
-        if self._writer is not None:
-            self._writer.close()
-        self._writer = None
-
-
-async def asked_once(port: int, request: bytes) -> int:
-    """Return the status of an answer on a connection of its own."""
-    connection = Connection(port)
-    try:
-        return await connection.ask(request)
-    finally:
-        connection.close()
-
-
-Images = Sequence[tuple[bytes, bool]]
-"""Requests, and whether their image is damaged."""
-
-
-async def closed_loop(port: int, requests: Images, clients: int, seconds: float) -> Outcome:
-    """Let clients send one image after the other."""
-    outcome, following = Outcome(), itertools.cycle(requests)
-    began = time.monotonic()
-    counted_from, end = began + SETTLING, began + SETTLING + seconds
-
-    async def client() -> None:
-        connection = Connection(port)
-        while (sent := time.monotonic()) < end:
-            request, bad = next(following)
-            status = await connection.ask(request)
-            outcome.answers += 1
-            if counted_from <= time.monotonic() < end:
-                outcome.note(status, time.monotonic() - sent, bad=bad)
-        connection.close()
-
-    await asyncio.gather(*(client() for _ in range(clients)))
-    return outcome
-
-
-async def open_loop(port: int, requests: Images, rate: float, seconds: float) -> Outcome:
-    """Send images at the moments of a Poisson process, whatever the answers do."""
-    outcome, following, idle = Outcome(), itertools.cycle(requests), list[Connection]()
-    moments, rng, moment = [], random.Random(0), 0.0
-    while (moment := moment + rng.expovariate(rate)) < seconds:
-        moments.append(moment)
-    began = time.monotonic()
-
-    async def one(intended: float) -> None:
-        request, bad = next(following)
-        connection = idle.pop() if idle else Connection(port)
-        status = await connection.ask(request)
-        outcome.note(status, time.monotonic() - intended, bad=bad)
-        idle.append(connection)
-
-    tasks = []
-    for moment in moments:
-        await asyncio.sleep(max(0, began + moment - time.monotonic()))
-        tasks.append(asyncio.create_task(one(began + moment)))
-    _, late = await asyncio.wait(tasks, timeout=PATIENCE)
-    for task in late:
-        task.cancel()
-    outcome.wrong += len(late)
-    for connection in idle:
-        connection.close()
-    return outcome
 
 
 # measurements
