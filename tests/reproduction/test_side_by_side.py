@@ -5,6 +5,7 @@ import re
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from verydeep.images.sources.source import subset
 from verydeep.images.sources.splits import Splits
 from verydeep.machine.processes import LostProcessError
 from verydeep.machine.runtime import Stopped
-from verydeep.reproduction.side_by_side import train_side_by_side
+from verydeep.reproduction import side_by_side
+from verydeep.reproduction.side_by_side import longest_way_first, train_side_by_side
 from verydeep.reproduction.training_task import TrainingTask, train_task
 from verydeep.runs.files import MODEL, WEIGHTS
 
@@ -64,6 +66,23 @@ def test_they_end_with_the_weights_of_trainings_one_after_the_other(one_after_th
     assert weights(tmp_path) == one_after_the_other(1)
     said = capfd.readouterr().err
     assert all(re.search(rf"^\[{name}\] train {name} +100%  epoch 1/1 ", said, flags=re.MULTILINE) for name in "ACD")
+
+
+def test_what_most_work_waits_for_comes_first_and_one_seed_after_the_other(tmp_path, monkeypatch):
+    """In the paper's grid the longest way is A, E, E at S = 384, E at S in [256;512]."""
+    work = {"A": 3, "LRN": 9, "B": 4, "E": 8, "E-384": 8, "free": 1}
+    starts = {"A": None, "LRN": None, "B": "A", "E": "A", "E-384": "E", "free": "gone"}
+    assert longest_way_first(work, starts) == ["A", "E", "LRN", "E-384", "B", "free"]
+    begun = []
+    monkeypatch.setattr(side_by_side, "_do", lambda work: begun.extend(work.waiting))
+    seeds = [
+        replace(task, out=tmp_path / str(seed) / task.name, recipe=replace(task.recipe, seed=seed))
+        for seed in (0, 1)
+        for task in tasks(tmp_path / str(seed))
+    ]
+    train_side_by_side(seeds, jobs=2, device=CPU)
+    order = "ADC"
+    assert [(task.recipe.seed, task.network) for task in begun] == [(seed, name) for seed in (0, 1) for name in order]
 
 
 def once_there(path, act):

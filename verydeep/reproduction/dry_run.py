@@ -22,7 +22,7 @@ from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.limits import ONE_SEED, listed
 from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.reproduce import run_folder
-from verydeep.reproduction.side_by_side import jobs_to_use, threads_each
+from verydeep.reproduction.side_by_side import jobs_to_use, longest_way_first, threads_each
 from verydeep.reproduction.steering import about_steering, open_for_experiment
 from verydeep.reproduction.stored_tests import StoredTest, file_of_test, read_test
 from verydeep.reproduction.training_task import has_ended
@@ -190,9 +190,12 @@ def _spread(tests: Sequence[StoredTest]) -> float:
 def _seconds(trainings: Sequence[Estimate], out: Path, seeds: Iterable[int], jobs: int) -> float:
     """Return the seconds until all trainings have ended, `jobs` at once, each after the one that it starts from."""
     free, ended = [0.0] * jobs, dict[tuple[int, str | None], float]()
+    named = {one.training: one for one in trainings}
+    starts = {name: one.start for name, one in named.items()}
+    order = longest_way_first({name: one.seconds for name, one in named.items()}, starts)
     for seed in seeds:
         folder = run_folder(out, seed)
-        for one in trainings:
+        for one in (named[name] for name in order):
             if not has_ended(folder / one.training):
                 begun = max(free.pop(free.index(min(free))), ended.get((seed, one.start), 0.0))
                 ended[seed, one.training] = begun + one.seconds

@@ -4,25 +4,31 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from io import TextIOBase
 from multiprocessing.queues import Queue
+from pathlib import Path
 from queue import Empty
+from typing import TypeVar
 
 import torch
 
 from verydeep.machine.processes import LostProcessError, under_torchrun
 from verydeep.machine.runtime import Runtime, Stopped, StopRequest, stop_request, torch_device
 from verydeep.machine.threads import usable_cores
+from verydeep.networks.architecture import Architecture
+from verydeep.networks.arithmetic import describe_architecture
 from verydeep.presentation.terminal import Reporter, reporting
 from verydeep.reproduction.training_task import TrainingTask, train_task
 from verydeep.runs.record import read_metrics
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+
+Key = TypeVar("Key")
 
 
 def jobs_to_use(asked: int | None, runtime: Runtime) -> int:
@@ -52,6 +58,39 @@ def threads_each(jobs: int) -> int:
     return max(1, usable_cores() // jobs)
 
 
+def longest_way_first(work: Mapping[Key, float], starts: Mapping[Key, Key | None]) -> list[Key]:
+    """Return trainings so that those come first on which the most work waits: their own and the longest way from them.
+
+    Otherwise a deep network that comes last keeps one core busy while the others have nothing to do. `starts` tells
+    which training each one starts from.
+    """
+    way = dict(work)
+    for _ in work:  # a way is no longer than all trainings
+        for key, start in starts.items():
+            if start in way:
+                way[start] = max(way[start], work[start] + way[key])
+    return sorted(work, key=lambda key: -way[key])
+
+
+def _in_order(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
+    """Return the tasks in the order to begin them: one seed after the other, so that results come seed by seed."""
+    by_folder = {task.out: task for task in tasks}
+    work = {
+        out: _macs(task) * float(task.recipe.epochs * len(task.splits.source("train")))
+        for out, task in by_folder.items()
+    }
+    starts = {out: None if task.recipe.start is None else Path(task.recipe.start) for out, task in by_folder.items()}
+    return sorted((by_folder[out] for out in longest_way_first(work, starts)), key=lambda task: task.recipe.seed)
+
+
+def _macs(task: TrainingTask) -> int:
+    """Return the multiply-adds of an image."""
+    recipe, classes = asdict(task.recipe), len(task.splits.classes)
+    of_boxes = task.splits.regression
+    architecture = Architecture.of_recipe(recipe, network=task.network, classes=classes, boxes=of_boxes)
+    return describe_architecture(architecture).macs
+
+
 def train_side_by_side(tasks: Sequence[TrainingTask], *, jobs: int, device: torch.device) -> None:
     """Do trainings, up to `jobs` at once, each as soon as the run that it starts from is there.
 
@@ -71,7 +110,7 @@ def train_side_by_side(tasks: Sequence[TrainingTask], *, jobs: int, device: torc
         reporting("train", sum(task.recipe.epochs for task in tasks)) as report,
         ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=prepared) as pool,
     ):
-        _do(_Work(waiting=list(tasks), jobs=jobs, pool=pool, stop=stop, report=report, lines=lines))
+        _do(_Work(waiting=_in_order(tasks), jobs=jobs, pool=pool, stop=stop, report=report, lines=lines))
 
 
 @dataclass(kw_only=True)
