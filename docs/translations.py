@@ -1,6 +1,6 @@
 """Tell which Japanese pages have not been looked at since their English page changed, or note that they have.
 
-Usage: python docs/translations.py            exit with 1 and name the pages that have not been looked at
+Usage: python docs/translations.py            exit with 1 and name the pages that are missing or not looked at
        python docs/translations.py PAGE...    note that these Japanese pages say what their English pages say now
 
 A Japanese page begins with `english: PATH`, relative to itself (`none` if it has no English page), and the `sha256`
@@ -13,6 +13,31 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+TRANSLATED = {
+    "README.md": "README.ja.md",
+    "docs/index.md": "docs/ja/index.md",
+    "docs/first-steps.md": "docs/ja/first-steps.md",
+    "docs/tutorials/photographs.md": "docs/ja/photographs.md",
+    "docs/tutorials/depth.md": "docs/ja/depth.md",
+    "docs/explanations/paper.md": "docs/ja/paper.md",
+}
+"""Pages that are for everybody, so that there is a Japanese one."""
+
+ENGLISH_ALONE = (
+    "[A-Z]*.md",
+    "docs/[A-Z]*.md",
+    "docs/serving.md",
+    "docs/explanations/index.md",
+    "docs/explanations/dense-and-crops.md",
+    "docs/explanations/exactness.md",
+    "docs/how-to/*.md",
+    "docs/imagenette/*.md",
+    "docs/project/*.md",
+    "docs/reference/*.md",
+    "docs/tutorials/index.md",
+)
+"""Guides, reference and records, which change with the code. Of a page in neither list nobody has decided."""
+
 _NOTE = re.compile(r"---\nenglish: (.+)\nsha256: (.*)\n---\n")
 
 
@@ -20,13 +45,36 @@ def main(arguments: list[str]) -> None:
     """Check all Japanese pages, or note those that are named."""
     for page in arguments:
         note(Path(page))
-    if not arguments and (stale := stale_pages(ROOT)):
-        sys.exit("\n".join([*stale, "look at each, change what is needed, and run `python docs/translations.py PAGE`"]))
+    if not arguments and (wrong := [*missing_pages(ROOT), *stale_pages(ROOT)]):
+        sys.exit("\n".join([*wrong, "look at each, change what is needed, and run `python docs/translations.py PAGE`"]))
 
 
 def japanese_pages(root: Path) -> list[Path]:
     """Return the Japanese pages of a copy of the repository."""
     return sorted([root / "README.ja.md", *(root / "docs" / "ja").rglob("*.md")])
+
+
+def missing_pages(root: Path) -> list[str]:
+    """Return a line for every page that has no Japanese one, but should, or of which nobody has decided whether."""
+    lines = [
+        f"{japanese} is missing, or is not of {english}"
+        for english, japanese in TRANSLATED.items()
+        if not (root / japanese).is_file() or _english_of(root / japanese) != root / english
+    ]
+    pages = {path for pattern in ("*.md", "docs/*.md", "docs/*/*.md") for path in root.glob(pattern)}
+    alone = {path for pattern in ENGLISH_ALONE for path in root.glob(pattern)}
+    known = alone | {root / english for english in TRANSLATED} | set(japanese_pages(root))
+    return [
+        *lines,
+        *(
+            f"{page.relative_to(root)}: is there a Japanese one? Say so in docs/translations.py"
+            for page in sorted(pages - known)
+        ),
+    ]
+
+
+def _english_of(page: Path) -> Path:
+    return (page.parent / _note_of(page)[0]).resolve()
 
 
 def stale_pages(root: Path) -> list[str]:

@@ -12,6 +12,7 @@ import made_up_evaluations
 import numpy as np
 import pytest
 import torch
+import translated_pages
 from PIL import Image
 
 from verydeep import vgg
@@ -146,9 +147,9 @@ def model_of(classes):
     return Model(net=net, classes=classes, scale="256", flip=False)
 
 
-def written(folder, found, source, model=None):
+def written(folder, found, source, model=None, language="en"):
     model = model or model_of(source.classes)
-    file = report._write_evaluation_page(found, folder, source=source, model=model)
+    file = report._write_evaluation_page(found, folder, source=source, model=model, language=language)
     assert file == folder / "evaluation.html"
     assert json.loads((folder / "evaluation.json").read_text()) == json.loads(json.dumps(found.to_dict()))
     assert (folder / "wrong_images.jpg").exists() == bool(found.fused.top1_wrong)
@@ -164,6 +165,15 @@ def fused(tmp_path_factory):
     posteriors = [guesses(labels, 7, seed=seed) for seed in (0, 1)]
     found = evaluation(source, posteriors, without=range(0, 50, 2), scales=(256, 768))
     return written(tmp_path_factory.mktemp("pages") / "new" / "folder", found, source), found, source
+
+
+def test_the_same_in_japanese(fused, tmp_path):
+    page, found, source = fused
+    japanese = written(tmp_path, found, source, language="ja").source
+    translated_pages.check(page.source, japanese)
+    assert f"画像65枚でのtop-1誤差は {found.top1_error:.2f}%(95%信頼区間" in japanese
+    assert "評価方法は密な評価、スケールはQ = 256, 768です。" in japanese
+    assert 'lang="en">' not in japanese.split("</style>")[1]  # all of it is Japanese
 
 
 def two(value):

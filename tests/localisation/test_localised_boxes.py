@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+import translated_pages
 from PIL import Image
 from rich.console import Console
 
@@ -312,6 +313,11 @@ def test_the_page_says_what_is_so(made, page):
 
 def test_the_page_needs_no_other_file_and_can_be_read_by_everybody(page):
     assert accessibility.problems(page.text) == []
+
+
+def test_the_same_in_japanese(made, page, tmp_path):
+    file = write_localisation_report(made.found, tmp_path, data=made.parts["data"], language="ja")
+    translated_pages.check(page.text, file.read_text())
 
 
 @pytest.mark.parametrize("dark", [False, True])

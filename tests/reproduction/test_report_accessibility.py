@@ -6,6 +6,10 @@ from xml.etree import ElementTree
 
 import accessibility
 import pytest
+import translated_pages
+from made_up_grids import made_up
+
+from verydeep.reproduction.grid import Grid
 
 
 @pytest.mark.parametrize("which", ["small", "everything", "pictured"])
@@ -89,3 +93,32 @@ def test_the_charts_are_whole_svg_in_the_pages_colour_with_every_network(small, 
             assert "currentColor" in chart
             if "difference of test errors" not in words:
                 assert all(re.search(rf"(^|\s){network}(\s|$)", words) for network in networks)
+
+
+@pytest.fixture(scope="module", params=["one seed", "three seeds"])
+def both(request, tmp_path_factory):
+    """Reports in English and in Japanese: page, Markdown and numbers of each."""
+    seeds = {"one seed": 1, "three seeds": 3}[request.param]
+    grid = Grid(only=("A", "A-LRN", "B", "D-256"), tables=(3, 4), seeds=seeds)
+    errors = lambda name, seed: 20 + len(name) + seed  # noqa: E731
+    folder = tmp_path_factory.mktemp("both")
+    return [made_up(folder / one, grid=grid, errors=errors, language=one) for one in ("en", "ja")]
+
+
+def test_a_japanese_report_has_the_same_figures(both):
+    (english, markdown, numbers), (japanese, in_markdown, same) = both
+    assert same == numbers
+    translated_pages.check(english, japanese)
+    for word in ("判定できない", "AはA-LRNより誤りが多くない", "1つの評価スケール", "再現するには"):
+        assert word in japanese
+        assert word in in_markdown
+    assert len(re.findall("^## ", markdown, re.MULTILINE)) == len(re.findall("^## ", in_markdown, re.MULTILINE))
+    heads = re.findall(r"^\|.*(?=\n\|[-:])", in_markdown, re.MULTILINE)
+    assert heads
+    assert [head for head in heads if not translated_pages.JAPANESE.search(head)] == []
+    links = set(re.findall(r"\]\(#(.*?)\)", in_markdown))
+    assert links == {line[3:].replace(" ", "-").lower() for line in re.findall("^## .*", in_markdown, re.MULTILINE)} - {
+        "目次",
+        "この実験でわかること",
+        "答え",
+    }

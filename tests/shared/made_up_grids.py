@@ -68,6 +68,7 @@ def made_up(
     splits=None,
     memory=None,
     cut_off=(),
+    language="en",
     **recipe,
 ):
     """Make folders of finished trainings, and their report: page, Markdown and JSON.
@@ -124,7 +125,8 @@ def made_up(
         network = best_network(grid, tests)
         best = evaluate(folders[0] / network.trainings[0], data=splits, scales=network.scales)
     with patch("verydeep.reproduction.results.command", lambda: command):
-        written = write_report(folder, grid=grid, folders=folders, tests=tests, best=best, splits=splits)
+        how = {"best": best, "splits": splits, "language": language}
+        written = write_report(folder, grid=grid, folders=folders, tests=tests, **how)
     assert written == folder / "report.html"
     page, markdown = ((folder / name).read_text() for name in ("report.html", "report.md"))
     results = json.loads((folder / "results.json").read_text(), parse_constant=lambda word: pytest.fail(word))

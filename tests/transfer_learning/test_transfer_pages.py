@@ -6,6 +6,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+import translated_pages
 from rich.console import Console
 
 from verydeep.transfer_learning.paper import MAP, RECALL, TABLE_11
@@ -219,3 +220,13 @@ def test_without_an_interval_there_is_a_dash(tmp_path):
     table, differences, _ = transfer_tables(bare)
     assert list(table.columns[4].cells) == ["–"] * 5
     assert list(differences.columns[3].cells) == ["–"] * 3
+
+
+@pytest.mark.parametrize("measure", [RECALL, MAP])
+def test_the_same_in_japanese(tmp_path, measure):
+    english, japanese = (
+        write_transfer_report(made(measure), tmp_path / language, language=language).read_text()
+        for language in ("en", "ja")
+    )
+    translated_pages.check(english, japanese)
+    assert "各記述子の" + {RECALL: "クラスの再現率の平均", MAP: "mAP"}[measure] in japanese

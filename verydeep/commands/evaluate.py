@@ -68,7 +68,8 @@ def evaluate(
     if outputs.report is not None:
         from verydeep.evaluation.report import evaluation_report  # needs Matplotlib
 
-        show_report(evaluation_report(evaluation, outputs.report, data=data), outputs.json_file)
+        page = evaluation_report(evaluation, outputs.report, data=data, language=outputs.language)
+        show_report(page, outputs.json_file)
     if outputs.predictions is not None:
         say_next(
             [outputs.predictions], "verydeep", "compare", outputs.predictions, f"other{outputs.predictions.suffix}"

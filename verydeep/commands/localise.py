@@ -108,7 +108,8 @@ def evaluate(
     if outputs.report is not None:
         from verydeep.localisation.report import write_localisation_report  # needs Matplotlib
 
-        show_report(write_localisation_report(localisation, outputs.report, data=data), outputs.json_file)
+        page = write_localisation_report(localisation, outputs.report, data=data, language=outputs.language)
+        show_report(page, outputs.json_file)
     classifiers = full.classifiers if full is not None else ("RUN",)
     given = [argument for run in classifiers for argument in ("--classifier", run)]
     written = [outputs.predictions] if outputs.predictions is not None else []

@@ -21,6 +21,7 @@ from verydeep.machine.runtime import Execution, Runtime
 from verydeep.networks.architecture import InitialisationScheme
 from verydeep.networks.foreign.layouts import Taken, Trained, Triple
 from verydeep.prediction.map_method import MapMethod
+from verydeep.presentation.translation import Language
 from verydeep.reproduction.grid import Grid
 from verydeep.training.recipe import Recipe, Schedule
 from verydeep.transfer_learning.options import TransferOptions
@@ -163,6 +164,9 @@ class TestOutputs:
     predictions: OutputFile = None
 
     report: OutputFolder = None
+
+    language: Language = "en"
+    """Language of the page of --report: en, or ja (Japanese headings, tables and captions)."""
 
     json_file: JsonFile = None
     """Write the figures to this file as well (- for standard output instead of the tables)."""

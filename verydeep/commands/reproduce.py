@@ -13,6 +13,7 @@ from verydeep.machine.documents import read_json
 from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.presentation.terminal import show
+from verydeep.presentation.translation import Language
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.trainings import QUICK
 from verydeep.runs.record import command
@@ -44,6 +45,7 @@ def reproduce(
     *,
     out: Path,
     extent: ExtentOptions = Extent(),
+    language: Language = "en",
     json_file: options.JsonFile = None,
     grid: options.GridOptions = Grid(),
     changes: options.RecipeChangeOptions = options.RecipeChanges(),
@@ -58,6 +60,7 @@ def reproduce(
     Args:
         source: A folder, tar shards, hub:NAME or digits (see below).
         out: Folder of the report, the runs and the figures.
+        language: Language of the report: en, or ja (Japanese headings, tables and captions).
         json_file: Write the report's figures to this file as well (- for standard output instead of the path).
     """
     from verydeep.reproduction.reproduce import quick_recipe
@@ -76,7 +79,7 @@ def reproduce(
     from verydeep.reproduction.reproduce import reproduce as reproduce_paper
     from verydeep.reproduction.study_report import study_page
 
-    report = reproduce_paper(source, out=out, recipe=recipe, grid=grid, **how, command=command())
+    report = reproduce_paper(source, out=out, recipe=recipe, grid=grid, **how, command=command(), language=language)
     if not rank_of_environment():
         results = read_json(out / RESULTS, dict[str, Any])
         pages = [f"study of {name}: {study_page(report.parent, name)}" for name in dict.fromkeys(grid.studies)]

@@ -8,6 +8,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.lock import locked
 from verydeep.machine.runtime import Runtime
 from verydeep.presentation.terminal import say_next, show, show_report
+from verydeep.presentation.translation import Language
 from verydeep.transfer_learning.options import TransferOptions
 from verydeep.transfer_learning.tables import transfer_tables
 
@@ -18,6 +19,7 @@ def transfer(
     split: str | None = None,
     out: OutputFolder = None,
     report: OutputFolder = None,
+    language: Language = "en",
     json_file: JsonFile = None,
     options: TransferTestOptions = TransferOptions(),
     images: ImageOptions = Tolerance(),
@@ -38,6 +40,7 @@ def transfer(
         out: Write a classifier of these classes into this folder, for verydeep predict. It is fitted on all images, to
             the features of all runs. A classifier in it is replaced; the folder may hold nothing else.
         report: Write a page into this folder.
+        language: Language of that page: en or ja.
         json_file: Write the figures to this file as well (- for standard output instead of the tables).
     """
     from verydeep.transfer_learning.transfer import transfer as transfer_features
@@ -51,7 +54,7 @@ def transfer(
     if report is not None:
         from verydeep.transfer_learning.report import write_transfer_report  # needs Matplotlib
 
-        show_report(write_transfer_report(result, report), json_file)
+        show_report(write_transfer_report(result, report, language=language), json_file)
     if out is not None:
         say_next([out], "verydeep", "predict", out, "picture.jpg")
 

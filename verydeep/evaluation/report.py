@@ -17,6 +17,7 @@ from verydeep.machine import atomic
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import ScoringNetwork
 from verydeep.presentation.pages import write_page
+from verydeep.presentation.translation import Language
 from verydeep.runs.model import Model
 from verydeep.runs.record import command, versions
 
@@ -56,7 +57,9 @@ class Reliability:
         return low <= self.confidence <= high
 
 
-def evaluation_report(evaluation: Evaluation, folder: str | Path, *, data: str | Splits) -> Path:
+def evaluation_report(
+    evaluation: Evaluation, folder: str | Path, *, data: str | Splits, language: Language = "en"
+) -> Path:
     """Write evaluation.html and evaluation.json into `folder`, which is made if missing; return the page's path.
 
     If images are wrong, wrong_images.jpg is a sheet of the most confident errors (`contact_sheet`).
@@ -65,6 +68,7 @@ def evaluation_report(evaluation: Evaluation, folder: str | Path, *, data: str |
         evaluation: result of `evaluate`.
         folder: folder of these files.
         data: as it was given to `evaluate`; images are read from it once more.
+        language: en or ja; figures in JSON are the same.
 
     Raises:
         ValueError: the first run is gone, or `data` is not what was tested.
@@ -73,11 +77,12 @@ def evaluation_report(evaluation: Evaluation, folder: str | Path, *, data: str |
     """
     model = model_on("cpu", evaluation.runs[0])
     splits = open_for_testing(data, model.classes)
-    return _write_evaluation_page(evaluation, Path(folder), source=splits.source(evaluation.split), model=model)
+    source = splits.source(evaluation.split)
+    return _write_evaluation_page(evaluation, Path(folder), source=source, model=model, language=language)
 
 
 def _write_evaluation_page(
-    evaluation: Evaluation, folder: Path, *, source: Source, model: Model[ScoringNetwork]
+    evaluation: Evaluation, folder: Path, *, source: Source, model: Model[ScoringNetwork], language: Language
 ) -> Path:
     """Write the page and the figures, given the split that was tested and the model of the first run."""
     averaged = {
@@ -100,7 +105,7 @@ def _write_evaluation_page(
         "versions": versions(),
         "unusable": list(evaluation.unusable.items())[:_UNUSABLE],
     }
-    page = write_page(folder, f"evaluation/{HTML}", values, beside={RESULTS: evaluation.to_dict()})
+    page = write_page(folder, f"evaluation/{HTML}", values, beside={RESULTS: evaluation.to_dict()}, language=language)
     if evaluation.fused.top1_wrong:
         buffer = io.BytesIO()
         sheet_of(evaluation, source).save(buffer, "JPEG", quality=_QUALITY)

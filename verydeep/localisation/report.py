@@ -16,6 +16,7 @@ from verydeep.localisation.results import Localisation
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.presentation.pages import shared_folder, write_page
 from verydeep.presentation.terminal import reporting
+from verydeep.presentation.translation import Language
 from verydeep.runs.record import command, versions
 
 HTML, RESULTS = "localisation.html", "localisation.json"
@@ -39,13 +40,16 @@ class Example:
     """Address that holds the image itself."""
 
 
-def write_localisation_report(localisation: Localisation, folder: str | Path, *, data: str) -> Path:
+def write_localisation_report(
+    localisation: Localisation, folder: str | Path, *, data: str, language: Language = "en"
+) -> Path:
     """Write localisation.html and localisation.json into `folder`, which is made if missing; return the page's path.
 
     Args:
         localisation: result of `evaluate_boxes`.
         folder: where to.
         data: SOURCE that `evaluate_boxes` was given; images are read from it once more.
+        language: en or ja; figures in JSON are the same.
 
     Raises:
         ValueError: `data` is not what was tested.
@@ -75,6 +79,7 @@ def write_localisation_report(localisation: Localisation, folder: str | Path, *,
         f"localisation/{HTML}",
         values,
         beside={RESULTS: localisation.to_dict()},
+        language=language,
         short=lambda name: name.removeprefix(folder_of_runs),
     )
 

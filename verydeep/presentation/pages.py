@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.resources import files
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,19 @@ from typing import TYPE_CHECKING, Any
 from verydeep.machine import atomic
 from verydeep.machine.errors import escaped
 from verydeep.presentation import numbers
+from verydeep.presentation.translation import Language, translated, words
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
     from matplotlib.axes import Axes
 
 _NUMBERS: dict[str, Callable[..., str]] = dict(inspect.getmembers(numbers, inspect.isfunction))
+
+_NUMBERS_IN: Mapping[Language, Mapping[str, Callable[..., str]]] = {
+    "ja": {"interval": lambda *given: numbers.interval(*given).replace(" to ", "〜")}
+}
+"""Those that have words in them, in other languages."""
 
 INK = "#123456"
 """Placeholder of the page's text colour until the SVG is done."""
@@ -44,7 +52,13 @@ _SETTINGS: dict[Any, Any] = {
 
 
 def write_page(
-    folder: Path, template: str, values: Mapping[str, Any], *, beside: Mapping[str, Any], **filters: Callable[..., str]
+    folder: Path,
+    template: str,
+    values: Mapping[str, Any],
+    *,
+    beside: Mapping[str, Any],
+    language: Language = "en",
+    **filters: Callable[..., str],
 ) -> Path:
     """Write a page and the files beside it into a folder, which is made if missing; return the page's path.
 
@@ -53,6 +67,7 @@ def write_page(
         template: as for `render`; its last part is the page's name.
         values: as for `render`.
         beside: content of the other files by name: text, or a value for JSON.
+        language: as for `render`.
         filters: as for `render`.
 
     Raises:
@@ -63,35 +78,52 @@ def write_page(
         write = atomic.write_text if isinstance(content, str) else atomic.write_json
         write(folder / name, content)
     page = folder / PurePosixPath(template).name
-    atomic.write_text(page, render(template, values, **filters))
+    atomic.write_text(page, render(template, values, language, **filters))
     return page
 
 
-def render(template: str, values: Mapping[str, Any], **filters: Callable[..., str]) -> str:
+def render(template: str, values: Mapping[str, Any], language: Language = "en", **filters: Callable[..., str]) -> str:
     """Fill in the package's file `TEMPLATE.jinja`, such as `evaluation/evaluation.html`.
 
     Values in HTML and SVG are escaped. The functions of `numbers` are filters in every template, besides those that are
-    given.
+    given; `_` is the text of the language for an English one.
     """
-    return _environment(**filters).get_template(f"{template}.jinja").render(values)
+    return _environment(language, **filters).get_template(f"{template}.jinja").render(values)
 
 
 @lru_cache(maxsize=4)
-def _environment(**filters: Callable[..., str]) -> "Environment":
+def _environment(language: Language, **filters: Callable[..., str]) -> "Environment":
     """Return what keeps compiled templates; a service shows a page again and again."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # `describe` prints without it
+    from jinja2 import Environment, FunctionLoader, StrictUndefined  # `describe` prints without it
 
     templates = Environment(
-        loader=PackageLoader("verydeep", "."),
+        loader=FunctionLoader(lambda name: translated(_template(name, language), language)),
         autoescape=lambda name: name is not None and (".html" in name or ".svg" in name),
         undefined=StrictUndefined,
         finalize=_without_control,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"in_markdown": _in_markdown, **_NUMBERS, **filters}
-    templates.globals["FINE"] = numbers.FINE
+    known = words(language)
+    said = {"_": lambda english: known.get(english, english)}
+    templates.filters |= {"in_markdown": _in_markdown, **_NUMBERS, **_NUMBERS_IN.get(language, {}), **said, **filters}
+    templates.globals |= {"FINE": numbers.FINE, "language": language, "in_english": _in_english(language), **said}
     return templates
+
+
+def _template(name: str, language: Language) -> str:
+    """Return a template of the package, that of a language if it has one of its own: `notes.ja.html.jinja`."""
+    folder, _, file = name.rpartition("/")
+    stem, _, suffix = file.partition(".")
+    own = files("verydeep") / folder / f"{stem}.{language}.{suffix}"
+    return (own if own.is_file() else files("verydeep") / name).read_text(encoding="utf-8")
+
+
+def _in_english(language: Language) -> "Markup":
+    """Return the attribute of an element whose text is English on any page."""
+    from markupsafe import Markup
+
+    return Markup("" if language == "en" else ' lang="en"')
 
 
 def html_table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

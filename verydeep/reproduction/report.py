@@ -11,6 +11,7 @@ from verydeep.evaluation.protocols import PROTOCOLS
 from verydeep.evaluation.results import Evaluation
 from verydeep.images.sources.splits import Splits
 from verydeep.presentation.pages import write_page
+from verydeep.presentation.translation import Language
 from verydeep.reproduction import paper
 from verydeep.reproduction.answer import answer
 from verydeep.reproduction.charts import error_against_depth, gains_chart, learning_curves, written
@@ -44,6 +45,7 @@ def write_report(
     tests: StoredTests,
     best: Evaluation | None = None,
     splits: Splits | None = None,
+    language: Language = "en",
 ) -> Path:
     """Write report.html, report.md (with its pictures) and results.json into `out`, and return the first's path.
 
@@ -55,6 +57,7 @@ def write_report(
         best: evaluation of `table_rows.best_network` with the first seed. With it the page has confusions, wrong images
             and score maps.
         splits: the images, which are read again for that.
+        language: en or ja; figures in JSON are the same.
     """
     results = grid_results(grid, folders, tests, commands_of(out))
     shown = {} if best is None or splits is None else _best_network(best, splits)
@@ -73,11 +76,11 @@ def write_report(
     values = {**_values(results), **said, **pictures, "contents": contents, "studies": studies}
     filters: dict[str, Callable[..., str]] = {"range": written, "listed": listed, "unfinished_because": why_unfinished}
     svgs = {f"{name}.svg": svg for name, svg in charts.items()}
-    write_page(out, f"reproduction/{MARKDOWN}", values, beside=svgs, **filters)
+    write_page(out, f"reproduction/{MARKDOWN}", values, beside=svgs, language=language, **filters)
     write_outcomes(out / OUTCOMES, outcomes(grid.entries, tests))
     limits = [sentence for sentences in sure.values() for sentence in sentences]
     numbers = {**results.to_dict(), **said, "limits": limits}
-    return write_page(out, f"reproduction/{HTML}", values, beside={RESULTS: numbers}, **filters)
+    return write_page(out, f"reproduction/{HTML}", values, beside={RESULTS: numbers}, language=language, **filters)
 
 
 def _values(results: GridResults) -> dict[str, Any]:

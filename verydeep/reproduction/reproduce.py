@@ -17,6 +17,7 @@ from verydeep.machine.processes import joined, rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime, torch_device
 from verydeep.machine.threads import use_threads
 from verydeep.networks.architecture import InitialisationScheme
+from verydeep.presentation.translation import Language
 from verydeep.reproduction.equivalent_command import equivalent_command, with_options
 from verydeep.reproduction.files import HTML
 from verydeep.reproduction.grid import Grid
@@ -66,6 +67,8 @@ class _Experiment:
     options: _Options
     jobs: int
     """Trainings at once."""
+    language: Language
+    """Of the report."""
 
     @property
     def folders(self) -> dict[int, Path]:
@@ -95,6 +98,7 @@ def reproduce(
     tolerance: Tolerance | None = None,
     jobs: int | None = None,
     command: str | None = None,
+    language: Language = "en",
 ) -> Path:
     """Train the paper's networks, test them as its tables do, decide which of its claims hold, and report.
 
@@ -113,6 +117,7 @@ def reproduce(
         jobs: trainings that are done side by side, each in a process of its own with its part of the cores, or a CUDA
             device; by default one for each core or device.
         command: the command line that asks for this, to be kept; without one, that which would.
+        language: language of the report, en or ja; figures in JSON are the same.
 
     Returns:
         The path of report.html.
@@ -137,6 +142,7 @@ def reproduce(
         execution=execution,
         options={"runtime": runtime or Runtime(), "tolerance": tolerance or Tolerance()},
         jobs=jobs_to_use(jobs, runtime or Runtime()),
+        language=language,
     )
     with locked(None if rank_of_environment() else experiment.out):
         if not rank_of_environment():
@@ -164,7 +170,13 @@ def _do(experiment: _Experiment) -> None:
     _report(experiment)
     _train_and_test(experiment, grid.studied, grid.study_entries)
     if not rank_of_environment():
-        write_studies(experiment.out, grid=grid, folders=experiment.folders, source=experiment.splits.name)
+        write_studies(
+            experiment.out,
+            grid=grid,
+            folders=experiment.folders,
+            source=experiment.splits.name,
+            language=experiment.language,
+        )
 
 
 def _train_and_test(experiment: _Experiment, trainings: Sequence[GridTraining], entries: Sequence[Entry]) -> None:
@@ -291,4 +303,12 @@ def _report(experiment: _Experiment) -> None:
     on = best.grid(grid.grid)
     evaluation = evaluate(run, data=experiment.splits, protocol=best.method, scales=best.scales, grid=on, **options)
     if not rank_of_environment():
-        write_report(out, grid=grid, folders=folders, tests=tests, best=evaluation, splits=experiment.splits)
+        write_report(
+            out,
+            grid=grid,
+            folders=folders,
+            tests=tests,
+            best=evaluation,
+            splits=experiment.splits,
+            language=experiment.language,
+        )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from verydeep.machine import atomic
 from verydeep.presentation.pages import render
+from verydeep.presentation.translation import Language
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.plan_file import last_command
 from verydeep.reproduction.studies import STUDIES_BY_NAME, Study, StudyName
@@ -83,7 +84,9 @@ def study_page(out: Path, name: StudyName) -> Path:
     return out / _FOLDER / f"{name}.html"
 
 
-def write_studies(out: Path, *, grid: Grid, folders: Mapping[int, Path], source: str) -> None:
+def write_studies(
+    out: Path, *, grid: Grid, folders: Mapping[int, Path], source: str, language: Language = "en"
+) -> None:
     """Write a page (HTML and Markdown), a picture and a JSON file for every study of a grid into `out`/studies.
 
     Args:
@@ -91,12 +94,16 @@ def write_studies(out: Path, *, grid: Grid, folders: Mapping[int, Path], source:
         grid: which studies, of which networks.
         folders: the folder with the runs of each seed.
         source: the images' name.
+        language: en or ja; figures in JSON are the same.
     """
     for study in (STUDIES_BY_NAME[name] for name in dict.fromkeys(grid.studies)):
-        _write_study(out / _FOLDER, study, study_runs(study, grid=grid, folders=folders, out=out), folders, source)
+        runs = study_runs(study, grid=grid, folders=folders, out=out)
+        _write_study(out / _FOLDER, study, runs, folders, source, language)
 
 
-def _write_study(out: Path, study: Study, runs: Sequence[StudyRun], folders: Mapping[int, Path], source: str) -> None:
+def _write_study(
+    out: Path, study: Study, runs: Sequence[StudyRun], folders: Mapping[int, Path], source: str, language: Language
+) -> None:
     shown = _SHOWN[study.name]
     classes = len(read_record(next(iter(folders.values())) / runs[0].training.name).classes)
     figure, table = shown.figure(runs, classes), shown.table(runs)
@@ -128,4 +135,4 @@ def _write_study(out: Path, study: Study, runs: Sequence[StudyRun], folders: Map
     atomic.write_text(out / f"{study.name}.svg", figure)
     atomic.write_json(out / f"{study.name}.json", numbers)
     for page in ("md", "html"):
-        atomic.write_text(out / f"{study.name}.{page}", render(f"reproduction/study.{page}", values))
+        atomic.write_text(out / f"{study.name}.{page}", render(f"reproduction/study.{page}", values, language))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from verydeep.evaluation.charts import BLUE
 from verydeep.presentation.pages import INK, shared_folder, svg_figure, write_page
+from verydeep.presentation.translation import Language
 from verydeep.runs.record import command, versions
 from verydeep.transfer_learning.linear_svm import CHOICES_OF_C
 from verydeep.transfer_learning.paper import TABLE_11, TABLE_12
@@ -15,8 +16,10 @@ _MOST_LISTED = 20
 """Unusable images that the page names."""
 
 
-def write_transfer_report(result: Transfer, folder: str | Path) -> Path:
+def write_transfer_report(result: Transfer, folder: str | Path, *, language: Language = "en") -> Path:
     """Write transfer.html and transfer.json into `folder`, which is made if missing; return the page's path.
+
+    `language` is that of the page; figures in JSON are the same.
 
     Raises:
         OSError: the files cannot be written.
@@ -39,6 +42,7 @@ def write_transfer_report(result: Transfer, folder: str | Path) -> Path:
         f"transfer_learning/{_HTML}",
         values,
         beside={_RESULTS: result.to_dict()},
+        language=language,
         short=lambda name: name.removeprefix(shared),
     )
 

@@ -1,0 +1,73 @@
+"""Pages in other languages than English: fixed texts of templates are replaced before a page is filled in.
+
+`japanese.toml` has the Japanese of headings, columns, captions and paragraphs as they stand in a template, with what is
+filled in, and of words that come from the code: verdicts, claims, headings of sections. What it lacks stays English.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Literal, get_args
+
+Language = Literal["en", "ja"]
+
+_FILES: Mapping[Language, str] = {"ja": "japanese.toml"}
+
+_ELEMENT = re.compile(
+    r"<(title|h1|h2|h3|th|dt|figcaption|caption|p|td)\b[^<>]*>(?:<span>)?(.*?)(?:</span>)?</\1>", re.DOTALL
+)
+_ATTRIBUTE = re.compile(r'(?<= )(?:aria-label|alt)="([^"]*)"')
+_TITLE = re.compile(r"\{% block title %\}(.*?)\{% endblock %\}")
+_LINE = re.compile(r"^(#+ .*|\|.*(?=\n\|[-:]))$", re.MULTILINE)
+"""Headings of Markdown, and heads of its tables."""
+
+_FILLED_IN = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|<[^>]*>", re.DOTALL)
+_LITERAL = re.compile(r"""(["'])[^"']*[A-Za-z]{2}[^"']*\1""")
+_WORD = re.compile(r"[A-Za-z]{2}")
+
+
+@cache
+def words(language: Language) -> Mapping[str, str]:
+    """Return the texts of a language by the English ones; none for English.
+
+    Raises:
+        ValueError: there is no such language.
+    """
+    if language not in get_args(Language):
+        raise ValueError(f"language is one of {', '.join(get_args(Language))}, not {language}")
+    if language not in _FILES:
+        return {}
+    found = tomllib.loads((files(__package__) / _FILES[language]).read_text(encoding="utf-8"))
+    return {english: there for part in found.values() for english, there in part.items()}
+
+
+def translated(template: str, language: Language) -> str:
+    """Return a template whose texts are in a language; paragraphs that stay English are marked as such."""
+    known = words(language)
+    if not known:
+        return template
+
+    def put(match: re.Match[str]) -> str:
+        group = match.lastindex or 0
+        if match[group] in known:
+            begin, end = (place - match.start() for place in match.span(group))
+            return f"{match[0][:begin]}{known[match[group]]}{match[0][end:]}"
+        return match[0].replace("<p", '<p lang="en"', 1) if match[0].startswith("<p") else match[0]
+
+    for pattern in (_ELEMENT, _ATTRIBUTE, _TITLE, _LINE):
+        template = pattern.sub(put, template)
+    return template
+
+
+def texts_of(template: str) -> Iterator[str]:
+    """Yield the headings, columns, captions and names of a template that have words, as it has them."""
+    for pattern in (_ELEMENT, _ATTRIBUTE, _TITLE, _LINE):
+        for match in pattern.finditer(template):
+            text = match[match.lastindex or 0]
+            filled_in = [part[0] for part in _FILLED_IN.finditer(text)]
+            if not match[0].startswith(("<p", "<td")) and (
+                _WORD.search(_FILLED_IN.sub("", text)) or any(map(_LITERAL.search, filled_in))
+            ):
+                yield text
