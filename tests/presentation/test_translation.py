@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from translated_pages import JAPANESE
+from translated_pages import JAPANESE, texts_of
 
 from verydeep.evaluation.protocols import PROTOCOLS
 from verydeep.presentation.pages import render
-from verydeep.presentation.translation import texts_of, translated, words
+from verydeep.presentation.translation import translated, words
 from verydeep.reproduction.claims import CLAIMS, GAINS
 from verydeep.reproduction.findings import Verdict
 from verydeep.reproduction.paper_tables import PAPER_TABLES

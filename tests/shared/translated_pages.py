@@ -1,4 +1,4 @@
-"""A page in Japanese beside the same in English."""
+"""A page in Japanese beside the same in English, and what there is to translate."""
 
 import html
 import re
@@ -6,6 +6,11 @@ from collections import Counter
 
 import accessibility
 
+from verydeep.presentation.translation import _PLACES
+
+FILLED_IN = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|<[^>]*>", re.DOTALL)
+LITERAL = re.compile(r"""(["'])[^"']*[A-Za-z]{2}[^"']*\1""")
+WORD = re.compile(r"[A-Za-z]{2}")
 JAPANESE = re.compile("[\u3000-\u30ff\u4e00-\u9fff]")
 
 
@@ -25,3 +30,14 @@ def check(english, japanese):
         texts = re.findall(rf"<{tag}>(.*?)</{tag}>", japanese, flags=re.DOTALL)
         assert len(texts) == len(re.findall(rf"<{tag}>", english))
         assert [text for text in texts if not JAPANESE.search(text) and "IoU" not in text] == []
+
+
+def texts_of(template):
+    """Return the headings, columns, captions and names of a template that have words, as it has them."""
+    found = [match for pattern in _PLACES for match in pattern.finditer(template)]
+    texts = [match[match.lastindex] for match in found if not match[0].startswith(("<p", "<td"))]
+    return [
+        text
+        for text in texts
+        if WORD.search(FILLED_IN.sub("", text)) or any(LITERAL.search(part) for part in FILLED_IN.findall(text))
+    ]

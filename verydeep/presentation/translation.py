@@ -6,7 +6,7 @@ filled in, and of words that come from the code: verdicts, claims, headings of s
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Literal, get_args
@@ -23,9 +23,8 @@ _TITLE = re.compile(r"\{% block title %\}(.*?)\{% endblock %\}")
 _LINE = re.compile(r"^(#+ .*|\|.*(?=\n\|[-:]))$", re.MULTILINE)
 """Headings of Markdown, and heads of its tables."""
 
-_FILLED_IN = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|<[^>]*>", re.DOTALL)
-_LITERAL = re.compile(r"""(["'])[^"']*[A-Za-z]{2}[^"']*\1""")
-_WORD = re.compile(r"[A-Za-z]{2}")
+_PLACES = (_ELEMENT, _ATTRIBUTE, _TITLE, _LINE)
+"""Where a template has texts; each pattern's last group is one."""
 
 
 @cache
@@ -56,18 +55,6 @@ def translated(template: str, language: Language) -> str:
             return f"{match[0][:begin]}{known[match[group]]}{match[0][end:]}"
         return match[0].replace("<p", '<p lang="en"', 1) if match[0].startswith("<p") else match[0]
 
-    for pattern in (_ELEMENT, _ATTRIBUTE, _TITLE, _LINE):
+    for pattern in _PLACES:
         template = pattern.sub(put, template)
     return template
-
-
-def texts_of(template: str) -> Iterator[str]:
-    """Yield the headings, columns, captions and names of a template that have words, as it has them."""
-    for pattern in (_ELEMENT, _ATTRIBUTE, _TITLE, _LINE):
-        for match in pattern.finditer(template):
-            text = match[match.lastindex or 0]
-            filled_in = [part[0] for part in _FILLED_IN.finditer(text)]
-            if not match[0].startswith(("<p", "<td")) and (
-                _WORD.search(_FILLED_IN.sub("", text)) or any(map(_LITERAL.search, filled_in))
-            ):
-                yield text
