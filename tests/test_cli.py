@@ -255,10 +255,12 @@ def test_whole_numbers_are_never_fractions(capsys, tmp_path):
     assert {("predict",), ("localise", "predict"), ("transfer",), ("describe",)} <= {words for words, *_ in found}
     assert len(found) > 50
     file = tmp_path / "options.toml"
+    first_of_verb = {words: option for words, option, *_ in reversed(found)}
     for words, option, message, reads_files in found:
         assert message in refusal(capsys, *words, option, "2.5")
-        assert message in refusal(capsys, *words, f"{option}=2.0")
-        if reads_files:
+        if first_of_verb[words] == option:
+            assert message in refusal(capsys, *words, f"{option}=2.0")
+        if reads_files and first_of_verb[words] == option:
             file.write_text(f"{option[2:].replace('-', '_')} = 2.0")
             assert message in refusal(capsys, *words, "--config", file)
 

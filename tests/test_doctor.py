@@ -77,6 +77,7 @@ def test_what_fails_is_told_and_nothing_else_is_begun(monkeypatch):
     assert (check.ok, check.detail) == (False, "ZeroDivisionError: division by zero")
 
 
+@pytest.mark.usefixtures("unignored_signals")
 @pytest.mark.parametrize(("number", "answer"), [(signal.SIGINT, "stopping the self-test\n"), (signal.SIGTERM, "")])
 def test_a_signal_is_answered_at_once_and_ends_it(monkeypatch, capsys, number, answer):
     def stopped(run):

@@ -40,15 +40,22 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory, data):
-    return shared.exported(tmp_path_factory.mktemp("tiny"), data)
+def tiny_and_program(tmp_path_factory, data):
+    """Return the tiny run and its files, and its program and texts as PyTorch reads them, in five seconds."""
+    texts, read, load_program = {f"{KEY}.json": ""}, [], torch.export.load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.export, "load", lambda file: read.append(load_program(file, extra_files=texts)) or read[0])
+        return shared.exported(tmp_path_factory.mktemp("tiny"), data), (read[0], texts)
 
 
 @pytest.fixture(scope="module")
-def program(tiny):
-    """Return the tiny run's program, as PyTorch reads it, and the texts that lie beside it."""
-    texts = {f"{KEY}.json": ""}
-    return torch.export.load(tiny[2] / "net.pt2", extra_files=texts), texts
+def tiny(tiny_and_program):
+    return tiny_and_program[0]
+
+
+@pytest.fixture(scope="module")
+def program(tiny_and_program):
+    return tiny_and_program[1]
 
 
 def as_its_users_have_it(file, program=None):

@@ -388,7 +388,7 @@ def alive(pid):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks Linux for the processes")
 def test_a_killed_loader_worker_ends_a_training_that_can_be_resumed(python, tmp_path):
     size = ["--network", "A", "--crop", "32", "--width", "0.05"]
-    options = [*size, "--batch", "32", "--epochs", "3", "--learning-rate", "1e-3"]
+    options = [*size, "--batch", "32", "--epochs", "2", "--learning-rate", "1e-3"]
     command = [COMMAND, "train", "digits", *options, "--out", tmp_path / "run"]
     process = python(*command, "--workers", 2)
     until = time.monotonic() + 60
@@ -415,7 +415,7 @@ def test_a_killed_loader_worker_ends_a_training_that_can_be_resumed(python, tmp_
     resumed = python(*command, "--resume").ended()
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed at step" in resumed.stderr
-    recipe = Recipe(crop=32, width=0.05, batch=32, epochs=3, learning_rate=1e-3)
+    recipe = Recipe(crop=32, width=0.05, batch=32, epochs=2, learning_rate=1e-3)
     undisturbed = load(train("digits", network="A", out=tmp_path / "whole", recipe=recipe)).state_dict()
     after = load(tmp_path / "run").state_dict()
     assert all(torch.equal(after[name], undisturbed[name]) for name in undisturbed)

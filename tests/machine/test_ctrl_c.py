@@ -4,6 +4,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 COMPUTING = """
 import hashlib
 from verydeep.machine.runtime import ended_by_signals, stop_request
@@ -14,6 +16,7 @@ with ended_by_signals(), stop_request("again to quit"):
 """A minute in one call."""
 
 
+@pytest.mark.usefixtures("unignored_signals")
 def test_the_first_is_answered_at_once_and_the_second_does_not_wait_for_a_computation():
     with subprocess.Popen(
         [sys.executable, "-c", COMPUTING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -8,7 +8,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_grids import noise
 
@@ -58,6 +58,7 @@ RECIPES = st.builds(
 )
 
 
+@settings(max_examples=40)
 @given(
     source=st.sampled_from(["digits", "my photos", "it's {000..009}.tar", "hub:a/b?image=x&label=y", "-odd"]),
     grid=GRIDS,
@@ -69,11 +70,11 @@ def test_the_equivalent_command_asks_for_the_same(tmp_path_factory, source, grid
     if source.startswith("-"):
         source = f"./{source}"
     out = tmp_path_factory.getbasetemp() / "an experiment"
-    settings = (grid, recipe, Runtime(workers=workers), Execution(compile=compiled), Tolerance(max_bad=2.5))
-    found = asked_for(equivalent_command(source, out, *settings, jobs=3))
+    how = (grid, recipe, Runtime(workers=workers), Execution(compile=compiled), Tolerance(max_bad=2.5))
+    found = asked_for(equivalent_command(source, out, *how, jobs=3))
     assert (found["source"], found["out"]) == (source, out)
     assert (found["grid"], found["recipe"]) == (grid, recipe)
-    assert (found["runtime"], found["execution"], found["images"]) == settings[2:]
+    assert (found["runtime"], found["execution"], found["images"]) == how[2:]
     assert found["extent"].jobs == 3
 
 

@@ -126,7 +126,7 @@ def test_marks_semicolons_and_utf_16(path, encoding, separator):
 LABELS = st.lists(st.sampled_from("abcdef"), max_size=4, unique=True)
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(st.dictionaries(st.from_regex(r"[a-z]{3}\.jpg", fullmatch=True), LABELS, min_size=2, max_size=6))
 def test_all_forms_of_a_table_say_the_same(tmp_path_factory, labels):
     path = tmp_path_factory.mktemp("table") / "labels.csv"

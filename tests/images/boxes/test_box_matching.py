@@ -69,7 +69,7 @@ PATHS = st.builds(lambda folders, file: [*folders, file], st.lists(COMPONENTS, m
     images=st.lists(st.tuples(st.integers(0, 1), PATHS), min_size=1, max_size=6, unique_by=str),
     name=PATHS,
 )
-@settings(max_examples=500)
+@settings(max_examples=150)
 def test_the_longer_path_ends_with_the_shorter(folders, images, name):
     """Counted from the end, component by component; the folder of another split, or of none, does not fit.
 
