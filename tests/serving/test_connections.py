@@ -116,13 +116,13 @@ def test_a_client_that_takes_no_answers_is_closed(client):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         address = urlsplit(str(client.base_url))
         connection.connect((address.hostname, address.port))
+        ours = connection.getsockname()
+        wait_until(lambda: ours in {one.client for one in list(state.connections)})
         connection.setblocking(False)
         sent = 0
         with suppress(BlockingIOError):
             while sent < 2**24:
                 sent += connection.send(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
-        ours = connection.getsockname()
-        assert ours in {one.client for one in state.connections}
         wait_until(lambda: ours not in {one.client for one in list(state.connections)})
         wait_until(lambda: not state.tasks)
 
