@@ -129,8 +129,8 @@ def shown(content_type: str, text: str) -> tuple[str, str]:
     if content_type.startswith("text/html"):
         title = re.search("<title>.*</title>", text)
         return "html", f"{text.splitlines()[0]}\n...\n{title[0] if title else ''}\n..."
-    lines = [line for line in text.splitlines() if line.startswith(("verydeep_images_total", "http_requests_total"))]
-    return "text", "\n".join([*lines[:_MOST_ITEMS], "..."])
+    lines = [line for line in text.splitlines() if line.startswith(("verydeep_images_total", "verydeep_queue"))]
+    return "text", "\n".join([*lines, "..."])
 
 
 def _short(value: Any) -> Any:

@@ -63,6 +63,10 @@ def test_answers_are_as_described(client, description):
     for each in client.post("/v1/predict", files=files(encoded(), b"bad")).json()["predictions"]:
         check(each, "Prediction")
     check(client.get("/nowhere").json(), "Error")
+    for path, kind in (("/", "text/html"), ("/v1/predict", "application/json")):
+        answer = client.post(path, files=files(b"bad"))
+        described = description["paths"][path]["post"]["responses"][str(answer.status_code)]["content"]
+        assert list(described) == [kind] == [answer.headers["content-type"].partition(";")[0]]
 
 
 def test_figures_are_prometheus_text(client):

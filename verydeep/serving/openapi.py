@@ -49,11 +49,11 @@ def openapi(service: Service) -> dict[str, Any]:
 def _path(operations: Schema, secured: list[Schema]) -> Schema:
     """Return a path's operations with the errors that all have, and with keys where they need one."""
     path = dict(operations)
-    is_open = path.pop("open", False)
+    is_open, errors_are = path.pop("open", False), path.pop("errors", None) or _json("Error")
     for name, operation in path.items():
         if name != "parameters":
             errors = {
-                status: {"description": text, "content": _json("Error")}
+                status: {"description": text, "content": errors_are}
                 for status, text in _ERRORS.items()
                 if name == "post" or status in ("401", "403", "404", "405", "500", "503")
             }
@@ -66,7 +66,7 @@ def _path(operations: Schema, secured: list[Schema]) -> Schema:
 def _paths(service: Service) -> Schema:
     model = f"/v2/models/{service.name}"
     return {
-        "/": {"get": _get("page", "The page", _html()), "post": _form(service), "open": True},
+        "/": {"get": _get("page", "The page", _html()), "post": _form(service), "open": True, "errors": _html()},
         "/healthz": {"get": _get("alive", "Whether the process is alive"), "open": True},
         "/readyz": {"get": _get("ready", "Whether requests should come here"), "open": True},
         "/openapi.json": {"get": _get("description", "This description"), "open": True},
