@@ -2,12 +2,14 @@
 
 import json
 import math
+import shutil
 import signal
 from dataclasses import replace
 
 import accessibility
 import pytest
 import torch
+import translated_pages
 
 from verydeep import Recipe, evaluate, load, reproduce, train
 from verydeep.images.open import open_for_training
@@ -19,6 +21,7 @@ from verydeep.machine.runtime import Execution, Runtime, Stopped
 from verydeep.reproduction.estimate import estimates
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.studies import STUDIES_BY_NAME, recipe_on_part
+from verydeep.reproduction.study_report import write_studies
 from verydeep.reproduction.study_runs import why_diverged
 from verydeep.reproduction.trainings import QUICK
 from verydeep.runs.record import read_record
@@ -204,3 +207,13 @@ def test_the_cost_of_studies_is_told_before(images, studied):
     by_name = {one.training: one for one in found}
     assert by_name["A-256-1-in-8"].epochs == 8
     assert by_name["A-256-1-in-8"].seconds > by_name["A-256"].seconds  # it is validated more often
+
+
+def test_pages_of_studies_in_japanese(studied, tmp_path):
+    out = shutil.copytree(studied, tmp_path / "out")
+    folders = {0: out / "runs" / "seed-0"}
+    for study in STUDIES_BY_NAME:
+        english = (out / "studies" / f"{study}.html").read_text()
+        write_studies(out, grid=Grid(only=SOME.only, studies=(study,)), folders=folders, source="noise", language="ja")
+        translated_pages.check(english, (out / "studies" / f"{study}.html").read_text())
+        assert "## わかること" in (out / "studies" / f"{study}.md").read_text()

@@ -11,6 +11,7 @@ from verydeep.presentation.translation import _PLACES
 FILLED_IN = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|<[^>]*>", re.DOTALL)
 LITERAL = re.compile(r"""(["'])[^"']*[A-Za-z]{2}[^"']*\1""")
 WORD = re.compile(r"[A-Za-z]{2}")
+NAMES = {"top-1", "top-5", "p(McNemar)", "mAP", "Caltech-101", "Caltech-256", "VOC-2007", "VOC-2012"}
 JAPANESE = re.compile("[\u3000-\u30ff\u4e00-\u9fff]")
 
 
@@ -26,6 +27,8 @@ def check(english, japanese):
     assert '<html lang="ja">' in japanese
     assert figures(japanese) - figures(english) == figures(english) - figures(japanese) == Counter()
     assert accessibility.problems(japanese) == []
+    columns = re.findall(r'<th scope="col"(?: class="text")?>(.*?)</th>', japanese)
+    assert [text for text in columns if WORD.search(text) and not JAPANESE.search(text) and text not in NAMES] == []
     for tag in ("h1", "h2", "h3", "caption", "figcaption"):
         texts = re.findall(rf"<{tag}>(.*?)</{tag}>", japanese, flags=re.DOTALL)
         assert len(texts) == len(re.findall(rf"<{tag}>", english))

@@ -16,7 +16,7 @@ Language = Literal["en", "ja"]
 _FILES: Mapping[Language, str] = {"ja": "japanese.toml"}
 
 _ELEMENT = re.compile(
-    r"<(title|h1|h2|h3|th|dt|figcaption|caption|p|td)\b[^<>]*>(?:<span>)?(.*?)(?:</span>)?</\1>", re.DOTALL
+    r"<(title|h1|h2|h3|th|dt|dd|figcaption|caption|p|td)\b[^<>]*>(?:<span>)?(.*?)(?:</span>)?</\1>", re.DOTALL
 )
 _ATTRIBUTE = re.compile(r'(?<= )(?:aria-label|alt)="([^"]*)"')
 _TITLE = re.compile(r"\{% block title %\}(.*?)\{% endblock %\}")
