@@ -13,9 +13,9 @@ from verydeep import Recipe, Runtime, train
 from verydeep.images.open import open_for_training
 from verydeep.images.sources.source import subset
 from verydeep.images.sources.splits import Splits
-from verydeep.machine.threads import threads_kept, use_threads, wait_asleep
+from verydeep.machine.threads import threads_each, threads_kept, use_threads, wait_asleep
 from verydeep.networks.initialisation import vgg
-from verydeep.reproduction.side_by_side import jobs_to_use, threads_each
+from verydeep.reproduction.side_by_side import jobs_to_use
 from verydeep.runs.record import read_record
 from verydeep.training import loop, threads
 

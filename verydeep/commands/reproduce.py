@@ -14,7 +14,7 @@ from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.presentation.terminal import show
 from verydeep.presentation.translation import Language
-from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.grid import Grid, Jobs
 from verydeep.reproduction.trainings import QUICK
 from verydeep.runs.record import command
 from verydeep.training.recipe import Recipe
@@ -32,9 +32,9 @@ class Extent:
     """Only show what would be trained, about how long and with how much memory, and how large differences must be to be
     told with these seeds and images, or with more."""
 
-    jobs: int | None = None
+    jobs: Jobs = None
     """Trainings side by side, each in a process of its own with its part of the cores, or with a CUDA device of its
-    own; by default one for each core or device."""
+    own; by default one for each core or device. ray: on the machines of a Ray cluster, which see the same folders."""
 
 
 ExtentOptions = Annotated[Extent, Parameter(name="*")]

@@ -21,6 +21,7 @@ EXTRAS = {
     "prometheus_client": "serve",
     "pyarrow": "parquet",
     "python_multipart": "serve",
+    "ray": "ray",
     "starlette": "serve",
     "uvicorn": "serve",
     "yaml": "yaml",

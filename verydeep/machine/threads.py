@@ -25,6 +25,11 @@ def usable_cores() -> int:
     return max(1, min(torch.get_num_threads(), joblib.cpu_count()))
 
 
+def threads_each(jobs: int) -> int:
+    """Return the threads of each of several works at once: together as many as cores that may be used."""
+    return max(1, usable_cores() // jobs)
+
+
 def use_threads(count: int | None) -> None:
     """Compute with so many threads in this process from now on; None: as many as now, but no more than usable cores.
 

@@ -11,18 +11,18 @@ from rich.text import Text
 
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Execution, Runtime
-from verydeep.machine.threads import threads_kept, use_threads
+from verydeep.machine.threads import threads_each, threads_kept, use_threads
 from verydeep.presentation.numbers import counted, decimal, duration, number, share
 from verydeep.presentation.terminal import table_with
 from verydeep.reproduction.claims import CLAIMS
 from verydeep.reproduction.contrasts import image_and_seed_variance
 from verydeep.reproduction.detectable import POWER, Assumed, Detectable, detectable
 from verydeep.reproduction.estimate import Estimate, estimates, plan_table
-from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.grid import Grid, Jobs
 from verydeep.reproduction.limits import ONE_SEED, listed
 from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.reproduce import run_folder
-from verydeep.reproduction.side_by_side import jobs_to_use, longest_way_first, threads_each
+from verydeep.reproduction.side_by_side import jobs_to_use, longest_way_first
 from verydeep.reproduction.steering import about_steering, open_for_experiment
 from verydeep.reproduction.stored_tests import StoredTest, file_of_test, read_test
 from verydeep.reproduction.training_task import has_ended
@@ -129,7 +129,7 @@ def plan(
     runtime: Runtime,
     execution: Execution,
     tolerance: Tolerance,
-    jobs: int | None = None,
+    jobs: Jobs = None,
 ) -> Plan:
     """Plan a grid in `out`; write nothing. Arguments are those of `reproduce`.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from verydeep.images.sources.splits import Splits
+from verydeep.reproduction.grid import Jobs
 from verydeep.training.recipe import Recipe
 
 _NO_OPTIONS = ("scale", "init_rest", "finetune", "weights", "freeze", "trainable", "views", "class_weights", "balanced")
@@ -16,7 +17,7 @@ _CALL = "verydeep.reproduce("
 """How a call in Python begins. No command line does: a shell's quotes stand before and after a bracket."""
 
 
-def equivalent_command(source: str | Splits, out: Path, *settings: Any, jobs: int | None = None) -> str:
+def equivalent_command(source: str | Splits, out: Path, *settings: Any, jobs: Jobs = None) -> str:
     """Return the command line of `verydeep reproduce` with these settings; without one, the call in Python.
 
     There is none for images that were opened before, and for a recipe with settings that are no options.

@@ -11,6 +11,9 @@ from verydeep.reproduction.trainings import TRAININGS, GridTraining
 
 Steer = Literal["held-out", "validation"]
 
+Jobs = int | Literal["ray"] | None
+"""Trainings at once; `ray`: as many as a Ray cluster has room for; None: as many as this machine has."""
+
 _NUMBERS = tuple(table.number for table in PAPER_TABLES)
 
 

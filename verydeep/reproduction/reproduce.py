@@ -20,7 +20,7 @@ from verydeep.networks.architecture import InitialisationScheme
 from verydeep.presentation.translation import Language
 from verydeep.reproduction.equivalent_command import equivalent_command, with_options
 from verydeep.reproduction.files import HTML
-from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.grid import Grid, Jobs
 from verydeep.reproduction.limits import ONE_SEED
 from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.plan_file import begin_or_go_on
@@ -67,6 +67,8 @@ class _Experiment:
     options: _Options
     jobs: int
     """Trainings at once."""
+    on_ray: bool
+    """Whether a Ray cluster does them."""
     language: Language
     """Of the report."""
 
@@ -96,7 +98,7 @@ def reproduce(
     runtime: Runtime | None = None,
     execution: Execution | None = None,
     tolerance: Tolerance | None = None,
-    jobs: int | None = None,
+    jobs: Jobs = None,
     command: str | None = None,
     language: Language = "en",
 ) -> Path:
@@ -115,7 +117,8 @@ def reproduce(
         execution: how the steps are computed.
         tolerance: how many images may be unusable.
         jobs: trainings that are done side by side, each in a process of its own with its part of the cores, or a CUDA
-            device; by default one for each core or device.
+            device; by default one for each core or device. `ray`: on the machines of the Ray cluster that this one
+            belongs to, which have to see the folders of the images and of the experiment.
         command: the command line that asks for this, to be kept; without one, that which would.
         language: language of the report, en or ja; figures in JSON are the same.
 
@@ -143,6 +146,7 @@ def reproduce(
         options={"runtime": runtime or Runtime(), "tolerance": tolerance or Tolerance()},
         jobs=jobs_to_use(jobs, runtime or Runtime()),
         language=language,
+        on_ray=jobs == "ray",
     )
     with locked(None if rank_of_environment() else experiment.out):
         if not rank_of_environment():
@@ -181,12 +185,12 @@ def _do(experiment: _Experiment) -> None:
 
 def _train_and_test(experiment: _Experiment, trainings: Sequence[GridTraining], entries: Sequence[Entry]) -> None:
     """Do trainings and tests, with every seed, that are not done; what has diverged is not tested."""
-    if experiment.jobs > 1:
+    if experiment.jobs > 1 or experiment.on_ray:
         tasks = [_task(experiment, training, seed) for seed in experiment.folders for training in trainings]
         missing = [task for task in tasks if not has_ended(task.out)]
         if missing:
             device = torch_device(experiment.options["runtime"].device)
-            train_side_by_side(missing, jobs=experiment.jobs, device=device)
+            train_side_by_side(missing, jobs=experiment.jobs, device=device, on_ray=experiment.on_ray)
     for seed, folder in experiment.folders.items():
         for training in trainings:
             _train(experiment, training, seed)

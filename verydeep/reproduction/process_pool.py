@@ -1,0 +1,110 @@
+"""Processes of this machine that train, each with its part of the cores or a device of its own."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import TextIOBase
+from multiprocessing.queues import Queue
+from queue import Empty
+
+import torch
+
+from verydeep.machine.processes import LostProcessError
+from verydeep.machine.threads import threads_each
+from verydeep.reproduction.training_task import TrainingTask, train_task
+
+
+@contextmanager
+def process_pool(jobs: int, device: torch.device) -> Iterator["ProcessPool"]:
+    """Start processes as they are needed, and end them after the block."""
+    context = multiprocessing.get_context("spawn")
+    lines: Queue[str] = context.Queue()
+    devices: Queue[int] = context.Queue()
+    for number in range(jobs):
+        devices.put(number)
+    prepared = (jobs, threads_each(jobs), device.type, devices, lines)
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=prepared) as executor:
+        try:
+            yield ProcessPool(executor=executor, lines=lines)
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessPool:
+    """Processes that train: a `Pool`."""
+
+    executor: ProcessPoolExecutor
+    lines: "Queue[str]"
+
+    def submit(self, task: TrainingTask) -> Future[None]:
+        """Begin a training when a process is free."""
+        return self.executor.submit(_train, task)
+
+    def result(self, future: Future[None]) -> None:
+        """Wait for a training.
+
+        Raises:
+            LostProcessError: a process ended without a word.
+            Exception: what ended the training.
+        """
+        try:
+            future.result()
+        except BrokenProcessPool:
+            raise LostProcessError(
+                "a process that trains ended without a word (if memory ran out, use fewer --jobs): what was done is "
+                "saved, the same command goes on"
+            ) from None
+
+    def said(self) -> Iterator[str]:
+        """Yield the lines that trainings have said since the last time."""
+        with suppress(Empty):
+            while True:
+                yield self.lines.get_nowait()
+
+    def ask_to_stop(self) -> None:
+        """Ask all processes to save and end."""
+        for process in list((self.executor._processes or {}).values()):
+            with suppress(ProcessLookupError, ValueError):
+                process.terminate()
+
+
+class _Lines(TextIOBase):
+    """A standard error whose lines go to another process."""
+
+    def __init__(self, lines: "Queue[str]") -> None:
+        self.name, self._lines, self._begun = "", lines, ""
+
+    def write(self, text: str) -> int:
+        *whole, self._begun = (self._begun + text).split("\n")
+        for line in whole:
+            self._lines.put(f"[{self.name}] {line}" if self.name else line)
+        return len(text)
+
+
+def _begin(jobs: int, threads: int, device: str, devices: "Queue[int]", lines: "Queue[str]") -> None:
+    """Prepare a process: its threads, its device, and that what it says goes to the first process.
+
+    Ctrl-C reaches the whole process group; the first process asks the others to stop.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    lines.cancel_join_thread()
+    sys.stderr = _Lines(lines)
+    torch.set_num_threads(threads)
+    os.environ["LOCAL_WORLD_SIZE"] = str(jobs)  # by which each divides the memory
+    if device == "cuda":
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        number = devices.get()
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[number] if any(visible) else str(number)
+
+
+def _train(task: TrainingTask) -> None:
+    if isinstance(sys.stderr, _Lines):
+        sys.stderr.name = task.name
+    train_task(task)

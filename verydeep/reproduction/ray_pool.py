@@ -1,0 +1,108 @@
+"""Trainings on the machines of a Ray cluster, which share the folder of the experiment and that of the images."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from verydeep.machine.libraries import library
+from verydeep.machine.processes import LostProcessError
+from verydeep.machine.runtime import Runtime
+from verydeep.machine.threads import usable_cores, use_threads
+from verydeep.reproduction.training_task import TrainingTask, train_task
+
+_TRIES = 3
+"""Times that a training goes on elsewhere when its machine is lost."""
+
+
+def ray_jobs(runtime: Runtime) -> int:
+    """Return how many trainings the cluster does at once: one for each device, or for each of its cores' `threads`.
+
+    Raises:
+        ValueError: there is no cluster, it has no such device, or Ray is not installed.
+    """
+    resources = _connected().cluster_resources()
+    on_gpu = _on_gpu(resources, runtime)
+    jobs = int(resources.get("GPU", 0) if on_gpu else resources.get("CPU", 0) // (runtime.threads or 1))
+    if not jobs:
+        raise ValueError(f"the Ray cluster has no {'CUDA device' if on_gpu else 'machine with so many cores'}")
+    return jobs
+
+
+def _on_gpu(resources: dict[str, float], runtime: Runtime) -> bool:
+    return runtime.device == "cuda" or (runtime.device == "auto" and bool(resources.get("GPU")))
+
+
+@contextmanager
+def ray_pool(runtime: Runtime) -> Iterator["RayPool"]:
+    """Use the cluster within the block; it stays as it is."""
+    ray = _connected()
+    yield RayPool(ray=ray, on_gpu=_on_gpu(ray.cluster_resources(), runtime))
+
+
+def _connected() -> Any:
+    """Return the module, connected to the cluster that runs here."""
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # all lines of all trainings; read when Ray is loaded
+    ray = library("ray", needed_by="--jobs ray")
+    if not ray.is_initialized():
+        try:
+            ray.init(address="auto", log_to_driver=True, configure_logging=False)
+        except ConnectionError as error:
+            raise ValueError(
+                "there is no Ray cluster: run 'ray start --head' on this machine and, on others that see the same "
+                "folders, the 'ray start --address' that it prints"
+            ) from error
+    return ray
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayPool:
+    """A cluster that trains: a `Pool`. What its trainings say is printed by Ray."""
+
+    ray: Any
+    on_gpu: bool
+    references: dict[Future[None], Any] = field(default_factory=dict)
+
+    def submit(self, task: TrainingTask) -> Future[None]:
+        """Begin a training where there is room; if its machine is lost it goes on elsewhere, from its checkpoint."""
+        room = {"num_gpus": 1} if self.on_gpu else {"num_cpus": task.runtime.threads or 1}
+        reference = self.ray.remote(_train).options(name=task.name, max_retries=_TRIES, **room).remote(task)
+        future: Future[None] = reference.future()
+        self.references[future] = reference
+        return future
+
+    def result(self, future: Future[None]) -> None:
+        """Wait for a training.
+
+        Raises:
+            LostProcessError: its machines were lost again and again.
+            Exception: what ended the training.
+        """
+        try:
+            future.result()
+        except self.ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except self.ray.exceptions.RayError as error:
+            raise LostProcessError(
+                f"the cluster lost a training ({type(error).__name__}): what was done is saved, the same command goes "
+                "on"
+            ) from None
+
+    def said(self) -> Iterator[str]:
+        """Yield nothing."""
+        yield from ()
+
+    def ask_to_stop(self) -> None:
+        """Ask all trainings to save and end."""
+        for future, reference in self.references.items():
+            if not future.done():
+                self.ray.cancel(reference)  # Ctrl-C for those that run
+
+
+def _train(task: TrainingTask) -> None:
+    threads = task.runtime.threads or 1
+    os.environ["LOCAL_WORLD_SIZE"] = str(max(1, (os.cpu_count() or 1) // threads))  # by which each divides the memory
+    use_threads(min(threads, usable_cores()))
+    train_task(task)
