@@ -1,4 +1,4 @@
-"""The built site in a real browser, as people with a phone, a dark screen or a screen reader meet it."""
+"""The built site, and reports, in a real browser, as people with a phone, a dark screen or a screen reader meet it."""
 
 import subprocess
 import sys
@@ -6,7 +6,12 @@ from pathlib import Path
 
 import axe_core_python
 import pytest
+import torch
 from accessibility import steered_browser
+from made_up_grids import TEN, made_up, noise
+
+from verydeep import evaluate, evaluation_report, save, vgg
+from verydeep.reproduction.grid import Grid
 
 ROOT = Path(__file__).parents[2]
 AXE = next(Path(axe_core_python.__file__).parent.rglob("axe.min.js"))
@@ -54,13 +59,39 @@ def tab(browser, request):
     context.close()
 
 
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """Reports of an experiment, of its best network with images, and of one test, in both languages."""
+    folder = tmp_path_factory.mktemp("reports")
+    torch.manual_seed(0)
+    network = vgg("A", classes=10, crop=32, width=0.05)
+    for language in ("en", "ja"):
+        out = folder / language
+        run = save(network, out / "runs" / "seed-0" / "A-256" / "model", classes=TEN, flip=True)
+        errors = {"A-256 dense single": 90.0}
+        made_up(out, grid=Grid(only=("A-256",), tables=(3,)), errors=errors, splits=noise(), language=language)
+        tested = evaluate(run, data=noise(), scales=(448,))
+        evaluation_report(tested, out / "test", data=noise(), language=language)
+    return folder
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_serves_everybody(tab, site, page):
-    tab.goto((site / f"{page}.html").as_uri())
+    serves_everybody(tab, site / f"{page}.html", "ja" if page.startswith("ja/") else "en")
+
+
+@pytest.mark.parametrize("page", ["report.html", "test/evaluation.html"])
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_a_report_serves_everybody(tab, reports, language, page):
+    serves_everybody(tab, reports / language / page, language)
+
+
+def serves_everybody(tab, file, language):
+    tab.goto(file.as_uri())
     tab.add_script_tag(path=AXE)
     found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
     assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found] == []
-    assert tab.evaluate("document.documentElement.lang") == ("ja" if page.startswith("ja/") else "en")
+    assert tab.evaluate("document.documentElement.lang") == language
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page itself scrolls sideways"
     assert {url.partition(":")[0] for url in tab.asked} <= {"file", "data"}, "a file of another host"
 
