@@ -93,6 +93,8 @@ def test_wrong_use_is_answered_in_one_line(capsys, tmp_path):
     assert "it needs finetune" in refusal(capsys, *train, "A", "--freeze", "conv1_1")
     assert "--batch is a whole number, not 2.5" in refusal(capsys, *train, "A", "--batch", 2.5)
     assert "--epochs is a whole number, not 1.5" in refusal(capsys, *train, "A", "--epochs=1.5")
+    assert "--epochs is a whole number, not 1e3" in refusal(capsys, *train, "A", "--epochs=1e3")
+    assert "--max-bad is a number, not 5% (see" in refusal(capsys, *train, "A", "--max-bad=5%")
     assert "there is no file" in refusal(capsys, *train, "A", "--config", tmp_path / "nowhere.toml")
     assert "there is no folder" in refusal(capsys, "describe", "A", "--json", tmp_path / "nowhere" / "d.json")
     assert not out.exists()
@@ -223,7 +225,7 @@ def test_a_toml_file_chooses_and_the_command_line_overrides(capsys, tmp_path):
         ("laerning_rate = 0.1", "Did you mean --learning-rate?"),
         ("[recipe]\ncrop = 32", "Unknown option"),
         ("crop = ", "is not TOML"),
-        ('crop = "wide"', "unable to convert"),
+        ('crop = "wide"', "recipe.toml is a whole number, not wide"),
         ("crop = 100", "not a multiple of 32"),
         ('config = "other.toml"', "names another file of options"),
     ],

@@ -180,6 +180,8 @@ def _of_command_line(error: CycloptsError, message: str, tokens: Sequence[str]) 
     choices = re.sub(r"Literal\[([^]]*)\]\|?", r"\1, ", message.partition(" into ")[2]).rstrip(", .")
     if choices and "Literal[" in message:
         message = f"{message.partition(' into ')[0]}: choose one of {choices}"
+    elif number := re.fullmatch(r'Invalid value for (.+): unable to convert "(.*)" into (int|float)\.', message):
+        message = f"{number[1]} is a {'whole ' * (number[3] == 'int')}number, not {number[2]}"
     return f"{known or message} (see {' '.join(('verydeep', *chain))} --help)"
 
 
