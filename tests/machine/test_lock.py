@@ -2,16 +2,21 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+from several_commands import refusal, status_of
 
 from verydeep.machine.lock import WrittenElsewhereError, locked
+
+BEFORE = Path(__file__).parents[1] / "before" / "written_at_0046bf4"
 
 HOLD = """
 import sys
@@ -62,6 +67,18 @@ def test_who_was_killed_is_not_named_in_place_of_who_holds_the_lock_now(tmp_path
         with pytest.raises(WrittenElsewhereError, match=f"by process {other.pid} on"), locked(tmp_path / "run"):
             pass
         other.stdin.close()
+
+
+def test_a_run_that_is_being_trained_is_not_said_to_have_been_stopped(tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(BEFORE / "stopped_run", run)
+    words = ("train", BEFORE / "images", "--network", "A", "--out", run)
+    assert "run is a run that was stopped: add --resume" in refusal(capsys, *words)
+    with holder(run) as other:
+        assert status_of(*words) == 1
+        assert f"run is being written by process {other.pid} on " in capsys.readouterr().err
+        other.stdin.close()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["run"]
 
 
 def test_nothing_is_locked_without_an_output_and_others_are_free(tmp_path):

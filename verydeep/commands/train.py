@@ -8,6 +8,7 @@ from verydeep.commands.options import ExecutionOptions, ImageOptions, RecipeOpti
 from verydeep.commands.starting_point import QuickOption
 from verydeep.commands.training_cost import say_cost, show_dry_run
 from verydeep.images.tolerance import Tolerance
+from verydeep.machine.lock import locked
 from verydeep.machine.processes import rank_of_environment, under_torchrun
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.presentation.terminal import say_next, show
@@ -50,7 +51,11 @@ def train(
 
     del quick  # other options have followed from it (`starting_point`)
     how: Any = {"runtime": runtime, "execution": execution, "tolerance": images}
-    check_folder(run.out, resume=run.resume)
+    try:
+        check_folder(run.out, resume=run.resume)
+    except ValueError:
+        with locked(None if rank_of_environment() else run.out):  # who writes it is told instead, if somebody does
+            raise
     splits, name = open_for_training(source), network_of(network, recipe, run.out)
     if held_out is not None:
         splits = with_steering_images(splits, held_out)
