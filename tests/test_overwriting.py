@@ -1,5 +1,7 @@
 """Outputs over what is read are refused before any work, in one line."""
 
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -76,3 +78,28 @@ def test_a_result_that_is_replaced_is_named(capsys, monkeypatch, place):
         for there in (False, True):
             assert commands.status_of(*command.split(), out) == 0
             assert (f"{out} is there already and will be replaced" in capsys.readouterr().err) == there
+
+
+UNWRITABLE = (
+    f"{TEST} --json out/x.json",
+    f"{TEST} --predictions out/x.csv",
+    f"{TEST} --report out/page",
+    "export finished_run --to onnx --out out/x.onnx",
+    "features finished_run images --out out/x.parquet",
+    "import model/model.safetensors --out out/run",
+    "predict finished_run photos --out out/x.jsonl",
+    "predict finished_run photos --map out/maps",
+    "reproduce digits --out out/all",
+    "train photos --network A --out out/run",
+    "transfer finished_run --data photos --out out/svm",
+)
+
+
+@pytest.mark.parametrize("line", UNWRITABLE)
+def test_where_nothing_can_be_written_is_said_before_any_work(capsys, monkeypatch, place, line):
+    monkeypatch.chdir(place)
+    (place / "out").mkdir(exist_ok=True)
+    access = os.access  # which says yes to root
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "out" and access(path, mode))
+    assert re.search(r"nothing can be written in (\S*/)?out ", commands.refusal(capsys, *line.split()))
+    assert not any((place / "out").iterdir())

@@ -1,8 +1,6 @@
 """The verb `import`."""
 
-from pathlib import Path
-
-from verydeep.commands.options import JsonFile, PreprocessingOptions, TakenOptions
+from verydeep.commands.options import JsonFile, PreprocessingOptions, RequiredFolder, TakenOptions
 from verydeep.machine.lock import locked
 from verydeep.networks.foreign.layouts import Taken, Trained
 from verydeep.presentation.terminal import say_next, show
@@ -11,7 +9,7 @@ from verydeep.presentation.terminal import say_next, show
 def import_(
     weights: str,
     *,
-    out: Path,
+    out: RequiredFolder,
     network: str | None = None,
     class_names: str | None = None,
     json_file: JsonFile = None,

@@ -105,6 +105,8 @@ def _file_or_hyphen(_type: object, value: Path | None) -> None:
     if not value.parent.is_dir():
         is_file = value.parent.exists()
         raise ValueError(f"{value.parent} is a file, not a folder" if is_file else f"there is no folder {value.parent}")
+    if not value.is_symlink() and (value.is_file() or not value.exists()):  # it appears by renaming
+        _check_writable(value.parent)
 
 
 def _file(type_: object, value: Path | None) -> None:
@@ -121,8 +123,12 @@ def _folder(_type: object, value: Path | None) -> None:
     above = next(folder for folder in (value, *value.absolute().parents) if folder.exists())
     if not above.is_dir():
         raise ValueError(f"{above} is a file: name a folder")
-    if not os.access(above, os.W_OK):
-        raise ValueError(f"nothing can be written in {above}")
+    _check_writable(above)
+
+
+def _check_writable(folder: Path) -> None:
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"nothing can be written in {folder}")
 
 
 def _toml_file(_type: object, value: Path | None) -> None:

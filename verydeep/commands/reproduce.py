@@ -43,7 +43,7 @@ ExtentOptions = Annotated[Extent, Parameter(name="*")]
 def reproduce(
     source: str = "digits",
     *,
-    out: Path,
+    out: options.RequiredFolder,
     extent: ExtentOptions = Extent(),
     language: Language = "en",
     json_file: options.JsonFile = None,
