@@ -1,5 +1,6 @@
 """How the pages of this folder become a site: `make docs`."""
 
+import re
 import sys
 from functools import partial
 from gettext import translation
@@ -62,6 +63,8 @@ html_theme_options = {
 }
 
 
+_BETWEEN_JAPANESE = re.compile("(?<=[\u3000-\u30ff\u4e00-\u9fff\uff00-\uffef])\n(?=[\u3000-\u30ff\u4e00-\u9fff])")
+
 _WORDS = {
     language: translation(
         "sphinx", Path(pydata_sphinx_theme.__file__).parent / "locale", languages=[language], fallback=True
@@ -73,6 +76,7 @@ _WORDS = {
 def setup(app: Sphinx) -> None:
     """Fill in what the program tells, and name the language of each page."""
     app.connect("source-read", _with_parts_from_the_program)
+    app.connect("source-read", _with_japanese_lines_joined)
     app.connect("html-page-context", _in_its_language)
 
 
@@ -82,6 +86,12 @@ def _with_parts_from_the_program(_app: Sphinx, page: str, source: list[str]) -> 
         place = f"<!-- {name}: from docs/from_the_program.py -->"
         if page.startswith("reference/") and place in source[0]:
             source[0] = source[0].replace(place, written())
+
+
+def _with_japanese_lines_joined(_app: Sphinx, page: str, source: list[str]) -> None:
+    """Join lines of Japanese text, which has no spaces: browsers show one for the end of a line."""
+    if page.startswith("ja/"):
+        source[0] = _BETWEEN_JAPANESE.sub("", source[0])
 
 
 def _in_its_language(app: Sphinx, page: str, _template: str, context: dict[str, Any], _tree: object) -> None:

@@ -1,5 +1,6 @@
 """The built site, and reports, in a real browser, as people with a phone, a dark screen or a screen reader meet it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,12 @@ def reports(tmp_path_factory):
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_serves_everybody(tab, site, page):
     serves_everybody(tab, site / f"{page}.html", "ja" if page.startswith("ja/") else "en")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("ja/")])
+def test_lines_of_japanese_are_joined_without_a_space(site, page):
+    text = re.search("<article.*</article>", (site / f"{page}.html").read_text(encoding="utf-8"), re.DOTALL)[0]
+    assert re.findall("[\u3041-\u30ff\u4e00-\u9fff、。][ \n][\u3041-\u30ff\u4e00-\u9fff]", text) == []
 
 
 @pytest.mark.parametrize("page", ["report.html", "test/evaluation.html"])
