@@ -78,6 +78,17 @@ def test_files_are_short(folder, most):
     assert {str(path): length for path, length in lengths.items() if length > most} == {}
 
 
+def test_texts_of_constants_and_fields_begin_with_what_they_are():
+    texts = {
+        f"{path.relative_to(ROOT)}:{statement.lineno}": statement.value.value
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        for statement in (node.body if isinstance(node, ast.Module | ast.ClassDef) else [])
+        if is_text(statement)
+    }
+    assert {place: text for place, text in texts.items() if re.match(r"(Of|The same)\b", text)} == {}
+
+
 def test_docstrings_begin_with_what_a_thing_does():
     odd = re.compile(r"(Of|The same|What|How|Whether|So)\b")
     first_lines = {

@@ -215,7 +215,7 @@ def _recipe_option(field: str) -> str:
 
 MapOptions = Annotated[MapPictures, Parameter(name="*")]
 TESTING = Parameter(group=Group("How images are tested", sort_key=1))
-"""Of options of their own; groups that are common to verbs follow, common options come first (`FIRST_GROUP`)."""
+"""Group of options of their own; groups that are common to verbs follow, common options come first (`FIRST_GROUP`)."""
 FIRST_GROUP = Group("Parameters", sort_key=0)
 
 RunFolderOptions = Annotated[RunFolder, Parameter(name="*")]

@@ -82,14 +82,14 @@ class Examples:
     wrong: tuple[Example, ...]
     """Those with the highest probability of a wrong class first."""
     mapped: tuple[MappedExample, ...]
-    """Of the images chosen for it those whose score map has enough positions."""
+    """Images chosen for it whose score map has enough positions."""
     too_small: int
     """Images chosen for it whose score map has too few."""
     fewest_positions: int
     scale: int
     """Q of the maps, for a crop of 224."""
     side: int
-    """The same in pixels."""
+    """That scale in pixels."""
     crop: int
     """Side of the window that a position of a map sees, in pixels."""
     legend: str

@@ -160,7 +160,7 @@ class _Work:
     """Rows that have to be computed."""
 
     passes: Sequence[Pass]
-    """Of the same side."""
+    """Passes over images of one side."""
     known: Sequence[Posteriors]
     """Posteriors of each pass, in the first process, where everything is put together."""
     missing: Sequence[Bool[np.ndarray, " N"]]

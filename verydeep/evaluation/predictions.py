@@ -19,7 +19,7 @@ ID, TRUE, CLASS, PROBABILITY = "id", "true_class", "class_{}", "probability_{}"
 """Names of columns; the numbered ones go from 1, the most probable class, to 5 or the number of classes."""
 
 _MOST_ROWS_A_BYTE = 8
-"""Of a Parquet file of predictions, in which every image has a name of its own."""
+"""Rows of a Parquet file of predictions for each of its bytes, at most: every image has a name of its own."""
 
 _EXPANSION, _LEAST = 100, 64 * 2**20
 """How many times its size a Parquet file may hold, and how many bytes any may."""

@@ -58,7 +58,7 @@ class Protocol:
     """Average with the mirror image; off for nets trained without mirrored images, and for centre crops."""
 
     grid: PoolingGrid = "centred"
-    """Of dense evaluation (`networks.grids`)."""
+    """Grid of dense evaluation (`networks.grids`)."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for words or scales that do not exist, or that do not go together."""

@@ -93,7 +93,7 @@ class Evaluation:
     split: str
     protocol: Method
     grid: PoolingGrid | None
-    """Of dense evaluation; None where nothing is dense."""
+    """Grid of dense evaluation; None where nothing is dense."""
     scales: tuple[int, ...]
     fused: Errors
     """Errors of all runs; of a single run they are its own."""

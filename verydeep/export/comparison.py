@@ -41,7 +41,7 @@ class PrecisionErrors:
     images: int
     float32: float
     reduced: float
-    """Of INT8 or bfloat16."""
+    """Error of INT8 or bfloat16."""
     loss: float
     """Percentage points that it costs."""
     loss_ci95: tuple[float, float]

@@ -64,7 +64,7 @@ class Export:
     to: Format
     int8: bool
     precision: ExportPrecision
-    """Of what is not in INT8."""
+    """Precision of what is not in INT8."""
     bytes: int
     """Size, with the `.bin` of an OpenVINO file."""
     weights_sha256: str | None

@@ -43,7 +43,7 @@ _IR_VERSION = 9
 _TO_THE_END = 2**62
 
 _MOST_VALUES_A_BYTE = 2
-"""Of a tensor: the smallest have 4 bits."""
+"""Values of a tensor in a byte: the smallest have 4 bits."""
 
 _COMPUTING = ("Add", "Conv", "DequantizeLinear", "Div", "LRN", "MatMul", "MaxPool", "Mod", "QuantizeLinear", "Sub")
 _MOVING = ("Gather", "Range", "Reshape", "Shape", "Slice", "Transpose", "Unsqueeze")

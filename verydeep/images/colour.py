@@ -22,10 +22,10 @@ SAMPLE = 100_000
 _Triple = tuple[float, float, float]
 
 _PIXELS_AT_ONCE = 2**20
-"""Of one image, as 64-bit numbers: those of a large image would take gigabytes."""
+"""Pixels of one image as 64-bit numbers: those of a large image would take gigabytes."""
 
 _FORMAT = 1
-"""Of what is kept; to be raised when the same source would give other figures."""
+"""Version of what is kept; to be raised when the same source would give other figures."""
 
 _SAMPLE_SEED = 0
 """Fixed: the statistics belong to the source, not to a training."""

@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     shifts: Float32[Tensor, "B 3"]
     """Grey levels to add to every pixel."""
     positions: Int64[Tensor, " B"]
-    """Of each in the whole batch: 0, 1, ..., without those of unusable images and of other processes."""
+    """Position of each in the whole batch: 0, 1, ..., without those of unusable images and of other processes."""
     labels: Int64[Tensor, " B"]
     boxes: Float32[Tensor, "B 4"] | None = None
     """(x, y, width, height) in units of the crops, mirrored already; None where sources have no boxes."""

@@ -18,10 +18,10 @@ from verydeep.machine.regular_files import read_file
 T = TypeVar("T")
 
 _FORMAT = 2
-"""Of a file: the SHA-256 of all that follows, on a line of its own, and JSON."""
+"""Version of a file's form: the SHA-256 of all that follows, on a line of its own, and JSON."""
 
 _MOST_BYTES = 2**30
-"""Of a file; the index of a shard has a line for each image."""
+"""Size of a file; the index of a shard has a line for each image."""
 
 
 def folder() -> Path:

@@ -17,13 +17,13 @@ from verydeep.machine.regular_files import read_file
 T = TypeVar("T")
 
 MOST_BYTES = 64 * 2**20
-"""Of a file, unless its reader says otherwise."""
+"""Size of a file, unless its reader says otherwise."""
 
 _MOST_LEVELS = 100
-"""Of lists and objects in each other; deeper ones overflow what walks through them."""
+"""Depth of lists and objects in each other; deeper ones overflow what walks through them."""
 
 _MOST_DIGITS = 20
-"""Of a whole number; our own have 64 bits."""
+"""Digits of a whole number; our own have 64 bits."""
 
 _NAMES = {
     "str": "text",

@@ -27,7 +27,7 @@ class Inspection:
     """What was found, without names of users and computers: a path begins with `~`, or is its last part alone."""
 
     versions: dict[str, str]
-    """Of this package, Python, PyTorch, and the system with its processor's kind."""
+    """Versions of this package, Python, PyTorch, and the system with its processor's kind."""
     processor: str
     cores: int
     """That this process may use."""

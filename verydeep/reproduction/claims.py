@@ -39,7 +39,7 @@ class Claim:
     id: str
     says: str
     section: str
-    """Of the paper."""
+    """Section of the paper."""
     parts: tuple[ClaimPart, ...]
 
 

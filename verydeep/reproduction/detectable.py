@@ -67,7 +67,7 @@ class Detectable:
     """What could be told of the parts of a claim that say the same kind of thing."""
 
     number: int
-    """Of the claim."""
+    """Number of the claim."""
     id: str
     says: str
     kind: Kind

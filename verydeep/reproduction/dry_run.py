@@ -41,7 +41,7 @@ class Plan:
     """Which images steer and which test, in words."""
     trainings: Sequence[Estimate]
     seconds: Mapping[int, float]
-    """Of all trainings that are not done yet, at most, by the number of seeds."""
+    """Time of all trainings that are not done yet, at most, by the number of seeds."""
     jobs: int
     """Trainings at once."""
     assumed: Assumed

@@ -35,7 +35,7 @@ class Estimate:
     seconds: float
     """At most."""
     memory_bytes: int
-    """Of the device: measured on CUDA, elsewhere weights, gradients, momentum and activations added up."""
+    """Memory of the device: measured on CUDA, elsewhere weights, gradients, momentum and activations added up."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary, ready for JSON."""

@@ -66,9 +66,9 @@ class ComparedPart:
     unfinished: tuple[str, ...]
     """Trainings in it that were cut off before their schedule had ended."""
     trained: Judgement
-    """Of just these trained networks, on other images."""
+    """Judgement on just these trained networks, on other images."""
     networks: Judgement | None
-    """Of networks trained again; None with one seed."""
+    """Judgement on networks trained again; None with one seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +79,9 @@ class Finding:
     id: str
     says: str
     verdict: Verdict
-    """Of networks trained again, on other images."""
+    """Verdict on networks trained again, on other images."""
     verdict_of_trained: Verdict
-    """Of just these trained networks, on other images."""
+    """Verdict on just these trained networks, on other images."""
     why: str
     """Which of its parts hold, are reversed or are open, where it does not hold as a whole."""
     margin: float | None

@@ -61,7 +61,7 @@ class _Experiment:
     splits: Splits
     out: Path
     recipe: Recipe
-    """Of all networks; S, what each starts from and the seeds after the first are the grid's."""
+    """Recipe of all networks; S, what each starts from and the seeds after the first are the grid's."""
     grid: Grid
     execution: Execution | None
     options: _Options
@@ -70,7 +70,7 @@ class _Experiment:
     on_ray: bool
     """Whether a Ray cluster does them."""
     language: Language
-    """Of the report."""
+    """Language of the report."""
 
     @property
     def folders(self) -> dict[int, Path]:

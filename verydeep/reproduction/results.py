@@ -72,7 +72,7 @@ class TrainingCost:
     seconds: float
     images_per_second: float | None
     peak_memory_bytes: int | None
-    """Of the device; None where that was not measured."""
+    """Memory of the device; None where that was not measured."""
     lowest_validation_error: float | None
     """Percent."""
 
@@ -210,7 +210,7 @@ class GridResults:
     margin: float
     """Percentage points up to which errors count as alike."""
     grid: PoolingGrid
-    """Of dense evaluation."""
+    """Grid of dense evaluation."""
     not_told: str
     """Reason why no claim was tested, if none was."""
     best: EntryErrors

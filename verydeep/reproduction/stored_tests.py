@@ -25,7 +25,7 @@ from verydeep.reproduction.paper_tables import Entry
 _EVALUATIONS, _IMAGES = "evaluations", "images"
 
 _MOST_BYTES = 2**30
-"""Of all outcomes together; a bit is an image."""
+"""Size of all outcomes together; a bit is an image."""
 
 
 @dataclass(frozen=True, kw_only=True)

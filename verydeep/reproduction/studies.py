@@ -19,7 +19,7 @@ class Study:
     name: StudyName
     asks: str
     section: str
-    """Of the paper."""
+    """Section of the paper."""
     paper_says: str
     trainings: tuple[GridTraining, ...]
     """Those that it looks at; what they start from is trained as well."""

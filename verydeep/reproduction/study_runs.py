@@ -41,7 +41,7 @@ class StudyRun:
     schedule_ended: bool
     """Its own, and that of every training that it starts from."""
     norms: Sequence[StepNorms]
-    """Of recorded steps; none where they were not recorded."""
+    """Norms of recorded steps; none where they were not recorded."""
     test: StoredTest | None
     on_training_images: StoredTest | None
     """None also where the study does not ask for it."""

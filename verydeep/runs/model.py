@@ -83,7 +83,7 @@ class Model(Generic[Net]):
     drawn: tuple[str, ...] = ()
     """Layers that are random because the imported weights lack them."""
     exported: tuple[str, ...] = ()
-    """Of an exported file: its SHA-256 and the libraries that compute it, whose scores need not be the run's."""
+    """SHA-256 of an exported file, and the libraries that compute it, whose scores need not be the run's."""
 
     @property
     def digests(self) -> tuple[str | None, ...]:

@@ -16,7 +16,7 @@ _MOST_FIELDS = 8
 """Parts of a form that are no files."""
 
 _FIRST_BYTES = 16 * 2**10
-"""Of a body that is checked before room for the rest is reserved; a connection holds more than that in any case."""
+"""Bytes of a body that are checked before room for the rest is reserved; a connection holds more in any case."""
 
 
 class Part(NamedTuple):

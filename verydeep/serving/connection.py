@@ -26,7 +26,7 @@ _UNREAD_SECONDS = 2.0
 """After which nothing more is expected of a body that was answered already."""
 
 _INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
-"""Of all answers before the answer, the one that clients skip whether they have asked for it or not."""
+"""Interim answer: the only one that clients skip whether they have asked for it or not."""
 
 _PROBES = (0.1, 1.0)
 """Seconds to the next writing to a client that has ended its sending."""

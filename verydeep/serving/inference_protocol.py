@@ -32,7 +32,7 @@ BINARY_LENGTH = "Inference-Header-Content-Length"
 _INPUT = "images"
 
 VERSION = "1"
-"""Of the model: a service has one."""
+"""Version of the model: a service has one."""
 
 _MOST_VALUES = 10_000
 """Brackets, commas and colons of a request in JSON: a megabyte of them would take 30 in memory, and seconds."""

@@ -28,7 +28,7 @@ class Metrics:
     requests: Counter
     """By method, path and status."""
     seconds: Histogram
-    """Of requests, by path."""
+    """Seconds of requests, by path."""
     images: Counter
     """By outcome: predicted, refused, dropped."""
     decoding: Histogram

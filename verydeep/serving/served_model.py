@@ -41,7 +41,7 @@ MOST_MAPS = 16
 """Classes whose maps an answer may have."""
 
 _KEPT_PRIMITIVES = "64"
-"""Of oneDNN's, one for each layer and size of image; its usual 1,024 grow to hundreds of megabytes."""
+"""Primitives that oneDNN keeps, one for each layer and size of image; its usual 1,024 grow to hundreds of megabytes."""
 
 _BLACK = b"P6 1 1 255\n\0\0\0"
 """One black pixel as the contents of a file."""

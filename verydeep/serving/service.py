@@ -25,7 +25,7 @@ from verydeep.serving.work_queue import Answer, Draw, WorkQueue
 from verydeep.version import __version__
 
 _MOST_KEY_BYTES = 2**20
-"""Of a file of keys."""
+"""Size of a file of keys."""
 
 _SHORTEST_KEY = 16
 """Characters; shorter ones could be guessed."""

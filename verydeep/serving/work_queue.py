@@ -42,7 +42,7 @@ class _Job:
     """What is done with its prediction, until then."""
     answer: "asyncio.Future[Answer]"
     task: "asyncio.Task[Any] | None" = None
-    """Of its decoding, or of its drawing."""
+    """Task of its decoding, or of its drawing."""
     in_thread: bool = False
     """Whether a thread decodes or draws it: then it cannot be dropped."""
     image: PreparedImage | None = None

@@ -86,8 +86,8 @@ class TrainingCost:
     seconds: float
     """At most."""
     memory_bytes: int
-    """Of the device: measured on CUDA, elsewhere the process, weights, gradients, momentum, activations and what is
-    kept of frozen layers added up."""
+    """Memory of the device: measured on CUDA, elsewhere the process, weights, gradients, momentum, activations and what
+    is kept of frozen layers added up."""
     checkpoint_bytes: int
     """At most on the disk while it trains, beside what stays."""
     model_bytes: int

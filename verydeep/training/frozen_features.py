@@ -19,7 +19,7 @@ class FrozenFeatures:
     first: str
     """That layer."""
     views: Sequence[Mapping[int, Float[Tensor, "..."]]]
-    """Of each view, those of the training images that can be used, by their index."""
+    """Features of the usable training images in each view, by the image's index."""
     validation: Sequence[DeviceBatch]
 
     def training_batches(self, job: TrainingJob, *, first_step: int) -> Generator[DeviceBatch]:

@@ -21,7 +21,7 @@ from verydeep.training.learner import Learner
 from verydeep.training.state import TrainingState
 
 _SHARE_OF_MEMORY = 0.5
-"""Of the memory that this process may use, that features may take; what would take more is computed in every step."""
+"""Share of this process's memory that features may take; what would take more is computed in every step."""
 
 _FIRST_RANDOM = "drop6"
 """Features end before it: what dropout leaves differs from step to step."""

@@ -23,7 +23,7 @@ from verydeep.networks.vgg import VGG
 from verydeep.runs.files import NORMS
 
 _MOST_BYTES = 2**30
-"""Of a file of norms: hundreds of thousands of steps."""
+"""Size of a file of norms: hundreds of thousands of steps."""
 
 
 @dataclass(frozen=True, kw_only=True)

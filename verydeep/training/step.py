@@ -37,7 +37,7 @@ class Outcome:
     wrong: int = 0
     """Images that the network had wrong."""
     norms: Mapping[str, LayerNorms] = field(default_factory=dict)
-    """Of every layer, if they are recorded."""
+    """Norms of every layer, if they are recorded."""
 
 
 def descend(

@@ -36,7 +36,7 @@ _KIND = "features"
 """Folder in the user's folder for caches."""
 
 _DIGITS = 64
-"""Of a SHA-256."""
+"""Hexadecimal digits of a SHA-256."""
 
 _PIXELS_SIDE = 32
 """Side of the square that images are squeezed into as plain pixels: 3,072 numbers."""

@@ -9,7 +9,7 @@ from verydeep.descriptors.descriptor import Descriptor, VectorPool
 from verydeep.evaluation.protocols import Scales
 
 LEAST_TRAINING_IMAGES = 2
-"""Of each class: one to fit and one to choose C on."""
+"""Training images of each class: one to fit and one to choose C on."""
 
 _LEAST = {"train": LEAST_TRAINING_IMAGES, "test": 1, "splits": 1, "seed": 0}
 

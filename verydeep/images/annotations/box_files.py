@@ -21,10 +21,10 @@ _Image = tuple[str, Size | None]
 _Id = int | float | str
 
 _MOST_XML_BYTES = 16 * 2**20
-"""Of an XML file, which is of one image."""
+"""Size of an XML file, which is of one image."""
 
 _MOST_BYTES = 2 * 2**30
-"""Of a COCO file; that of COCO's own 118,000 training images has 0.45 GB."""
+"""Size of a COCO file; that of COCO's own 118,000 training images has 0.45 GB."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ COLUMNS = ("file", "x0", "y0", "x1", "y1", "class")
 """In the order of a file that does not name them; the class may be missing."""
 
 TABLE_SUFFIXES = (".csv", ".tsv")
-"""Of tables, whatever divides their cells."""
+"""Endings of tables, whatever divides their cells."""
 
 FILE_NAMES = frozenset({"file", "filename", "filepath", "image", "imagefile", "imagename", "imagepath", "path"})
 CLASS_NAMES = frozenset({"class", "classname", "label", "category"})

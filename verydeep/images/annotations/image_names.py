@@ -28,7 +28,7 @@ class ImageNames:
     """Images that other files name, with as much of their paths as they like, or with more."""
 
     paths: Sequence[tuple[ImagePath, ...]]
-    """Of each image; the first one is its id."""
+    """Paths of each image; the first one is its id."""
 
     @cached_property
     def _slashed(self) -> list[list[ImagePath]]:

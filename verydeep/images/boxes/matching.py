@@ -17,7 +17,7 @@ class BoxesOfImage:
     """The boxes that files have of one image."""
 
     name: str
-    """Of the image, for messages: with the folder of its split, where there are several."""
+    """Name of the image in messages: with the folder of its split, where there are several."""
     class_name: str
     own: tuple[Annotation, ...]
     """Boxes of its class, and those without a class; equal ones once."""

@@ -42,7 +42,7 @@ _CLASS_NAMES_FILE = "classes.txt"
 """Beside the shards: a class name a line, in the order of the numbers that the shards give."""
 
 Extents = Int64[np.ndarray, "N 3"]
-"""Of each image: which shard, offset and size in bytes."""
+"""Where each image lies: which shard, offset and size in bytes."""
 
 _SPLIT_WORD = re.compile(r"(?<![a-z])(train|validation|val|test)(?![a-z])")
 

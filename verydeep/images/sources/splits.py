@@ -17,10 +17,10 @@ _NAMES_OF_SPLITS = {"train": ("train",), "val": ("val", "validation"), "test": (
 SPLIT_NAMES = frozenset(name for names in _NAMES_OF_SPLITS.values() for name in names)
 
 _VALIDATION_SHARE = 0.2
-"""Of each class, held out where a source brings no validation images."""
+"""Share of each class that is held out where a source brings no validation images."""
 
 STEERING_SHARE = 0.125
-"""Of each class's training images, held out to steer the learning rate where the validation images are for testing."""
+"""Share of each class's training images held out to steer the learning rate where validation images test."""
 
 _HOLD_OUT_SEED = 0
 """Fixed, so that a held-out image is held out in every run on the same source."""
