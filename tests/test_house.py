@@ -131,3 +131,43 @@ def test_shapes_in_types_are_checked_at_every_call(shape, says):
     layer = LocalResponseNorm()
     with pytest.raises(jaxtyping.TypeCheckError, match=says) if says else nullcontext():
         layer(torch.zeros(shape))
+
+
+def written_by_hand():
+    """Return what ARCHITECTURE.md says beside its map."""
+    before, _, rest = (ROOT / "docs" / "ARCHITECTURE.md").read_text().partition("<!-- map: written by docs/map.py -->")
+    return before + rest.partition("<!-- end of the map -->")[2]
+
+
+def defined_in(path):
+    """Return the names of the functions of a module, those of its classes as `Class.method`."""
+    for node in ast.parse(path.read_text()).body:
+        yield node.name if isinstance(node, ast.FunctionDef) else None
+        if isinstance(node, ast.ClassDef):
+            yield from (f"{node.name}.{own.name}" for own in node.body if isinstance(own, ast.FunctionDef))
+
+
+def test_the_way_of_one_image_goes_through_functions_that_there_are():
+    way = written_by_hand().partition("## The way of one image")[2].partition("\n## ")[0]
+    room, module, missing, count = "", "", [], 0
+    for rooms, functions in re.findall(r"^\|(.*?)\|(.*?)\|", way, re.MULTILINE):
+        room = next(iter(re.findall("`(.*?)`", rooms)), room)
+        for name in re.findall("`(.*?)`", functions):
+            *folders, function = re.fullmatch(r"((?:[a-z]\w*\.)*)((?:[A-Z]\w*\.)?\w+)", name).groups()
+            module = folders[0].strip(".").replace(".", "/") or module
+            count += 1
+            if function not in set(defined_in(ROOT / "verydeep" / room / f"{module}.py")):
+                missing.append(name)
+    assert missing == []
+    assert count > 20
+
+
+def test_files_and_names_in_the_page_of_the_house_are_there():
+    quoted = set(re.findall(r"`([^`\s]+)`", written_by_hand()))
+    files = {name for name in quoted if re.search(r"\.(py|jinja|md|ci)$", name)}
+    folders = [ROOT / name for name in ("verydeep", "tests", "docs", "benchmarks", "examples")]
+    there = [path.as_posix() for path in (*ROOT.iterdir(), *(file for each in folders for file in each.rglob("*.*")))]
+    assert [name for name in files if not any(path.endswith(f"/{name}") for path in there)] == []
+    words = {word for path in [*MODULES, ROOT / "pyproject.toml"] for word in re.findall(r"\w+", path.read_text())}
+    names = {name for name in quoted if re.fullmatch(r"_?[a-zA-Z]\w*(\.\w+)*", name)} - files
+    assert [name for name in names if not words.issuperset(name.split("."))] == []

@@ -35,7 +35,7 @@ from verydeep.machine.libraries import library
 from verydeep.runs.model import Model
 
 _KEPT_PRIMITIVES = 64
-"""OpenVINO's primitives that are kept, one for each layer and size of image: its usual 5,000 take 172 MiB by 500 sizes."""
+"""OpenVINO's kept primitives, one for each layer and size of image: its usual 5,000 take 172 MiB by 500 sizes."""
 
 
 def write(model: Model, metadata: Metadata, calibration: Sequence[Tensor], file: Path) -> None:
