@@ -245,7 +245,11 @@ def whole_number_options(verbs=app, words=()):
         for argument in arguments:
             hint = str(argument.hint)
             if re.search(r"\bint\b", hint):
-                refusal = "takes whole numbers with commas between them" if "[int" in hint else "is a whole number"
+                refusal = (
+                    "takes whole numbers with commas between them"
+                    if re.search(r"(Sequence|tuple|list)\[int", hint)
+                    else "is a whole number"
+                )
                 yield words, argument.name, f"{argument.name} {refusal}, not ", reads_files
     for word in verbs:
         if not word.startswith("-"):

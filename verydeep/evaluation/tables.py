@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from verydeep.evaluation.protocols import PROTOCOLS
-from verydeep.presentation.numbers import FINE, MISSING, interval, number, p_value, percent, points
+from verydeep.presentation.numbers import FINE, MISSING, interval, number, percent, points, significant
 from verydeep.presentation.terminal import SHOWN, table_with
 
 if TYPE_CHECKING:  # which import NumPy
@@ -64,7 +64,7 @@ def comparison_table(comparisons: Sequence["Comparison"], *, errors: str = "top-
             interval(pair.difference_ci95, FINE, "+"),
             number(pair.only_first_wrong),
             number(pair.only_second_wrong),
-            p_value(pair.p_value),
+            significant(pair.p_value),
         )
     table.caption = Text(
         f"Difference of the {errors}, first minus second: below 0 the first errs less. Exact McNemar test"

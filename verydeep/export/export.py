@@ -36,7 +36,7 @@ from verydeep.machine import atomic
 from verydeep.machine.libraries import library
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import ScoringNetwork
-from verydeep.presentation.numbers import FINE, interval, millions, number, percent, points
+from verydeep.presentation.numbers import FINE, interval, millions, number, percent, points, significant
 from verydeep.presentation.terminal import reporting, table_with
 from verydeep.runs.model import Model, load_model, warnings_of
 from verydeep.runs.record import has_record, read_record
@@ -169,13 +169,14 @@ def _refuse_broken(
 ) -> None:
     if errors is None and not agrees.greatest_difference <= _GREATEST_DIFFERENCE:
         raise BrokenExportError(
-            f"{out} was not written: its scores differ from PyTorch's by {agrees.greatest_difference:.1e} of the "
-            f"largest, more than {_GREATEST_DIFFERENCE:g}"
+            f"{out} was not written: its scores differ from PyTorch's by "
+            f"{significant(agrees.greatest_difference)} of the largest, more than {_GREATEST_DIFFERENCE:g}"
         )
     if errors is not None and errors.loss > max_loss and errors.lost - errors.won > 1:
         raise BrokenExportError(
-            f"{out} was not written: in {kind} {errors.reduced:.2f}% of {errors.images:,} images are wrong, in float32 "
-            f"{errors.float32:.2f}%; --max-loss {max_loss:g} allows no more than {max_loss:g} points"
+            f"{out} was not written: in {kind} {percent(errors.reduced, FINE)}% of {number(errors.images)} images are "
+            f"wrong, in float32 {percent(errors.float32, FINE)}%; --max-loss {max_loss:g} allows no more than "
+            f"{max_loss:g} points"
         )
 
 
@@ -284,7 +285,7 @@ def export_table(export: Export) -> Table:
     what = f"{export.to}, {kind}" if errors else export.to
     table = table_with(f"{export.file} ({what}, {millions(export.bytes)} MB)", left=("against PyTorch",), right=("",))
     table.add_row("images compared", number(agreement.images))
-    table.add_row("greatest difference of a score, of the largest", f"{agreement.greatest_difference:.1e}")
+    table.add_row("greatest difference of a score, of the largest", significant(agreement.greatest_difference))
     table.add_row("same most probable class", f"{percent(agreement.top1_agreement)}%")
     if errors:
         table.add_row(f"error in float32, {number(errors.images)} images", f"{percent(errors.float32, FINE)}%")

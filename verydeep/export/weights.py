@@ -16,6 +16,7 @@ from verydeep.networks.class_names import WORDS, names_of_classes, numbered_clas
 from verydeep.networks.foreign.layouts import ForeignLayout, Triple
 from verydeep.networks.foreign.preprocessing import PREPROCESSING, fold, unfold
 from verydeep.networks.foreign.torchvision import FOREIGN_NETWORKS, from_torchvision, to_torchvision
+from verydeep.presentation.numbers import significant
 from verydeep.presentation.terminal import table_with
 from verydeep.runs.model import Model, load_model, warnings_of
 
@@ -135,7 +136,7 @@ def _notes(model: Model, layout: ForeignLayout, mean: Triple) -> tuple[str, ...]
 def weights_table(weights: WrittenWeights) -> Table:
     """Return a table of weights for another library, and how that library must prepare images."""
     table = table_with(f"{weights.file}: {weights.layout}'s {weights.network}", left=("images",), right=("R", "G", "B"))
-    table.add_row("mean, of RGB in 0..1", *(f"{value:.4g}" for value in weights.mean))
-    table.add_row("then divided by", *(f"{value:.4g}" for value in weights.std))
+    table.add_row("mean, of RGB in 0..1", *(significant(value, 4) for value in weights.mean))
+    table.add_row("then divided by", *(significant(value, 4) for value in weights.std))
     table.caption = Text("\n".join(weights.notes))
     return table

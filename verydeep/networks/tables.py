@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from verydeep.networks.arithmetic import LayerDescription, NetworkDescription, StackDescription, describe_stack
-from verydeep.presentation.numbers import billions, millions, number
+from verydeep.presentation.numbers import billions, millions, number, percent, points
 from verydeep.presentation.terminal import table_with
 
 _SECTION_2_3 = describe_stack((3, 3, 3), channels=1)
@@ -77,7 +77,9 @@ def stack_table(stack: StackDescription) -> Table:
     table.add_row("kernels", names, f"{side} x {side}")
     table.add_row("receptive field", str(side), str(side))
     table.add_row("weights", f"{stack.weights_per_square_channel} C^2", f"{side**2} C^2")
-    table.add_row("", number(stack.weights), f"{number(stack.single_weights)} ({stack.single_extra_percent:+.0f}%)")
+    table.add_row(
+        "", number(stack.weights), f"{number(stack.single_weights)} ({points(stack.single_extra_percent, 0)}%)"
+    )
     table.add_row("non-linearities", str(len(stack.kernels)), "1")
     table.caption_justify = "left"
     table.caption = Text(f"The one layer has {_both_ways(stack)}.")
@@ -86,7 +88,7 @@ def stack_table(stack: StackDescription) -> Table:
 
 def _both_ways(stack: StackDescription) -> str:
     """Compare weights in percent of either side, since texts take the larger percentage for the smaller one."""
-    more, fewer = (f"{percent:.0f}%" for percent in (stack.single_extra_percent, stack.fewer_percent))
+    more, fewer = (f"{percent(one, 0)}%" for one in (stack.single_extra_percent, stack.fewer_percent))
     turned = f"; texts that say {more} fewer turned it round" if more != fewer else ""
     return f"{more} more weights than the stack, the stack {fewer} fewer than the one layer{turned}"
 

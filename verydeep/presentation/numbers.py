@@ -48,9 +48,9 @@ def interval(ends: Sequence[float] | None, digits: int = 1, sign: str = "") -> s
     return MISSING if ends is None else " to ".join(f"{end:{sign}z.{digits}f}" for end in ends)
 
 
-def p_value(value: float) -> str:
-    """Write a p value with two significant digits: `0.031`, `2e-05`."""
-    return f"{value:.2g}"
+def significant(value: float | None, digits: int = 2) -> str:
+    """Write a number of any size with so many significant digits: `0.031`, `2e-05`; a dash where there is none."""
+    return MISSING if value is None else f"{value:.{digits}g}"
 
 
 def duration(seconds: float) -> str:

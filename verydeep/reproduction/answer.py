@@ -99,7 +99,7 @@ def _verdict_on(part: ComparedPart, cut_off: Sequence[str]) -> str:
 
 
 def _signed(points: float) -> str:
-    return f"{abs(points):.1f} points {'more' if points > 0 else 'less'}"
+    return f"{percent(abs(points))} points {'more' if points > 0 else 'less'}"
 
 
 def _open(results: GridResults) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from verydeep.presentation.numbers import plural
+from verydeep.presentation.numbers import interval, plural
 from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimPart, Kind, compared_tests
 from verydeep.reproduction.contrasts import Contrasts, Estimate, Outcomes, Weights, trainings_of, weights_of_difference
 from verydeep.reproduction.fair_tests import finished_tests, learned_tests
@@ -338,9 +338,7 @@ def _of_part(part: ClaimPart, one: ComparedPart | None, judgement: Judgement | N
     if not one.learned:
         return f"no better than guessing in a network: {part.says}"
     if judgement.verdict == "cannot_be_told":
-        low, high = judgement.ci95
-        return f"open: {part.says} (the difference may be anything from {low:+.1f} to {high:+.1f} points)"
+        return f"open: {part.says} (the difference may be anything from {interval(judgement.ci95, sign='+')} points)"
     if judgement.verdict == "reversed" and part.kind == "alike":
-        low, high = judgement.ci95
-        return f"reversed: {part.says} (they differ by {low:+.1f} to {high:+.1f} points)"
+        return f"reversed: {part.says} (they differ by {interval(judgement.ci95, sign='+')} points)"
     return f"{judgement.verdict}: {part.says}"

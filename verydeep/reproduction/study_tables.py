@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from verydeep.presentation.numbers import FINE, MISSING, decimal, number, percent, points
+from verydeep.presentation.numbers import FINE, MISSING, decimal, number, percent, points, significant
 from verydeep.reproduction.study_charts import FIRST_WEIGHTS, of_network, share_of_weights, weighted
 from verydeep.reproduction.study_runs import StudyRun
 
@@ -98,18 +98,13 @@ def gap(run: StudyRun) -> float | None:
     return run.test.top1_error - run.on_training_images.top1_error
 
 
-def small(value: float | None) -> str:
-    """Write a number of any size with two significant digits: `0.012`, `3.1e-09`."""
-    return MISSING if value is None else f"{value:.2g}"
-
-
 def _test_error(run: StudyRun) -> str:
     return percent(None if run.test is None else run.test.top1_error, FINE)
 
 
 def _activation(run: StudyRun, layer: int) -> str:
-    return small(run.norms[0].layers[weighted(run)[layer]].activation if run.norms else None)
+    return significant(run.norms[0].layers[weighted(run)[layer]].activation if run.norms else None)
 
 
 def _share(run: StudyRun, at: int, layer: int) -> str:
-    return small(share_of_weights(run, at, weighted(run)[layer]) if run.norms else None)
+    return significant(share_of_weights(run, at, weighted(run)[layer]) if run.norms else None)

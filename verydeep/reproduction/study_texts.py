@@ -6,13 +6,13 @@ from statistics import fmean
 
 from verydeep.networks.architecture import STAGE_CHANNELS
 from verydeep.networks.initialisation import STANDARD_DEVIATIONS
-from verydeep.presentation.numbers import FINE, counted, decimal, number, percent, points
+from verydeep.presentation.numbers import FINE, counted, decimal, number, percent, points, significant
 from verydeep.reproduction.contrasts import Estimate
 from verydeep.reproduction.limits import listed
 from verydeep.reproduction.study_charts import of_network, share_of_weights, weighted
 from verydeep.reproduction.study_differences import difference_of_gaps, difference_of_tests, of_what, with_interval
 from verydeep.reproduction.study_runs import FROM_A, StudyRun
-from verydeep.reproduction.study_tables import gap, small
+from verydeep.reproduction.study_tables import gap
 
 _IN_WORDS = {
     FROM_A: "from A",
@@ -189,9 +189,9 @@ def _first_share(run: StudyRun) -> float | None:
 
 def _signals(network: str, ways: Mapping[str, Sequence[StudyRun]]) -> str:
     """Say how large a network's first gradients are at the bottom, and what arrives at the top."""
-    shares = ", ".join(f"{small(_first_share(its[0]))} {way}" for way, its in ways.items())
+    shares = ", ".join(f"{significant(_first_share(its[0]))} {way}" for way, its in ways.items())
     outputs = [its[0].norms[0].layers[weighted(its[0])[-1]].activation for its in ways.values()]
-    top = "" if None in outputs else f"; the outputs of fc8 are {', '.join(map(small, outputs))}"
+    top = "" if None in outputs else f"; the outputs of fc8 are {', '.join(map(significant, outputs))}"
     seed = "" if len({run.seed for its in ways.values() for run in its}) == 1 else " of the first seed"
     return f"{network}: in the first step{seed} conv1_1's gradient is, as a share of its weights, {shares}{top}."
 
@@ -202,10 +202,11 @@ def _learned_by_gradient(runs: Sequence[StudyRun]) -> list[str]:
     learned, others = ([share for which, share in shares if which is wanted] for wanted in (True, False))
     if not learned or not others:
         return []
+    of_learned, of_others = (f"{significant(min(its))} to {significant(max(its))}" for its in (learned, others))
     return [
-        f"That share is {small(min(learned))} to {small(max(learned))} in the {counted(len(learned), 'training')} that "
-        f"learned, and {small(min(others))} to {small(max(others))} in the {counted(len(others), 'training')} that did "
-        "not. Smaller by orders of magnitude, it has vanished on its way down; larger, it has exploded."
+        f"That share is {of_learned} in the {counted(len(learned), 'training')} that learned, and {of_others} in the "
+        f"{counted(len(others), 'training')} that did not. "
+        "Smaller by orders of magnitude, it has vanished on its way down; larger, it has exploded."
     ]
 
 

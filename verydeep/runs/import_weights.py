@@ -15,7 +15,7 @@ from verydeep.networks.foreign.layouts import Taken, Trained, Triple
 from verydeep.networks.foreign.state_dicts import SHARDS_INDEX
 from verydeep.networks.foreign.torchvision import timm_config
 from verydeep.networks.foreign.weight_files import read_weights
-from verydeep.presentation.numbers import number
+from verydeep.presentation.numbers import decimal, number
 from verydeep.presentation.terminal import table_with
 from verydeep.runs import model_hub
 from verydeep.runs.files import CONFIG, MODEL, refuse_classifier
@@ -208,7 +208,7 @@ def import_table(imported: Imported) -> Table:
         "layout": imported.layout,
         "network": f"{imported.network}{norm}{width}, crop {imported.crop}",
         "classes": number(imported.classes),
-        "mean RGB": ", ".join(f"{value:.3f}" for value in imported.mean_rgb),
+        "mean RGB": ", ".join(decimal(value, 3) for value in imported.mean_rgb),
         "SHA-256": imported.sha256,
     }
     table.show_header = False

@@ -11,7 +11,7 @@ from tensorboardX.summary import scalar
 
 from verydeep.machine.errors import say
 from verydeep.machine.runtime import peak_memory
-from verydeep.presentation.numbers import billions, decimal, number, percent
+from verydeep.presentation.numbers import billions, decimal, number, percent, significant
 from verydeep.runs.files import TENSORBOARD
 from verydeep.runs.record import append_metrics
 from verydeep.training.norms import StepNorms, append_norms
@@ -98,7 +98,7 @@ def bar_figures(state: TrainingState, validation_error: float | None = None) -> 
         "images/s": number(round(seen / seconds)),
         "waiting": f"{percent(100 * progress.waited / seconds, 0)}%",
         **best,
-        "rate": f"{state.rate(progress.step - 1):.2g}",
+        "rate": significant(state.rate(progress.step - 1)),
         "memory": f"{billions(peak_memory(state.job.device))} GB",
     }
 

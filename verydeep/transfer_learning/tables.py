@@ -114,6 +114,6 @@ def _paper_table() -> Table:
 
 def classification_table(classifications: "Sequence[Classification]") -> Table:
     """Return the classes with the highest scores of every image as a table."""
-    table = table_of_answers(classifications, ("score",), lambda one: [(f"{score:+.2f}",) for score in one.scores])
+    table = table_of_answers(classifications, ("score",), lambda one: [(points(score, FINE),) for score in one.scores])
     table.caption = Text("Score: distance from the class's plane in units of its margin; above 0, on its side.")
     return table

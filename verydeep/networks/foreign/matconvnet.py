@@ -21,6 +21,7 @@ from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.networks.foreign.reader_process import read_apart
 from verydeep.networks.foreign.reader_program import VARIABLES
 from verydeep.networks.vgg import ILSVRC_MEAN_RGB
+from verydeep.presentation.numbers import decimal
 
 _SAME_MEAN = 1.0
 """Grey levels within which a mean counts as ILSVRC's."""
@@ -124,7 +125,11 @@ def _mean(image: Any) -> tuple[Triple | None, tuple[str, ...]]:
     pixels = image.astype(np.float64).reshape(-1, 3)
     first, second, third = pixels.mean(axis=0)
     varies = float(np.ptp(pixels, axis=0).max())
-    notes = (f"the mean image varies by {varies:.1f} grey levels: its average is used",) if varies >= _VARIES else ()
+    notes = (
+        (f"the mean image varies by {decimal(varies, 1)} grey levels: its average is used",)
+        if varies >= _VARIES
+        else ()
+    )
     return (float(first), float(second), float(third)), notes
 
 
