@@ -64,7 +64,7 @@ def test_wrong_use_is_answered_in_one_line(capsys, tmp_path):
     assert "whole numbers" in refusal(capsys, "describe", "--stack", "three")
     assert "is not a run" in refusal(capsys, "evaluate", taken, "--data", "digits")
     assert "name one or more run folders" in refusal(capsys, "evaluate", "--data", "digits")
-    assert f"evaluate needs --data: --data {taken} (see" in refusal(capsys, "evaluate", "run", taken)
+    assert f"evaluate needs --data; did you mean --data {taken}? (see" in refusal(capsys, "evaluate", "run", taken)
     assert "write --device cuda (mps on a Mac), or auto" in refusal(
         capsys, "evaluate", taken, "--data", "digits", "--device", "gpu"
     )

@@ -189,7 +189,11 @@ def _data_among_runs(error: MissingArgumentError, tokens: Sequence[str]) -> str:
     """Say which word of a line without --data may be the images: the last one, if it is no option and no run."""
     last = tokens[-1]
     is_data = error.argument is not None and error.argument.name == "--data" and not last.startswith("-")
-    return f": --data {shlex.quote(last)}" if is_data and len(tokens) > 2 and not _is_run_or_file(last) else ""
+    return (
+        f"; did you mean --data {shlex.quote(last)}?"
+        if is_data and len(tokens) > 2 and not _is_run_or_file(last)
+        else ""
+    )
 
 
 def _is_run_or_file(name: str) -> bool:
