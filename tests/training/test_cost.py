@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 
-from verydeep import Execution, Recipe, Runtime, Tolerance
+from verydeep import Execution, Recipe, Runtime, Tolerance, train
 from verydeep.cli import main
 from verydeep.commands import training_cost as told
 from verydeep.machine.processes import Processes
@@ -44,6 +44,29 @@ def test_what_is_measured_is_of_the_size_of_the_training():
     found = training_cost(tiny.splits(), "A", tiny.RECIPE)
     assert 0 < found.seconds < 60
     assert found.memory_bytes > 3 * 4 * found.parameters
+
+
+def test_the_disk_is_that_of_the_files(tmp_path):
+    """Four checkpoints at most, and two models; files have a few kilobytes of names besides."""
+    kept = Execution(keep_checkpoints=True)
+    run = train(tiny.splits(), network="A", out=tmp_path / "run", recipe=tiny.RECIPE, execution=kept)
+    found = training_cost(tiny.splits(), "A", tiny.RECIPE)
+    checkpoint, models = next((run / "checkpoints").iterdir()), run.glob("*/model.safetensors")
+    assert 4 * size_of(checkpoint.glob("*.safetensors")) == pytest.approx(found.checkpoint_bytes, rel=0.05)
+    assert size_of(models) == pytest.approx(found.model_bytes, rel=0.05)
+
+
+def size_of(files):
+    return sum(file.stat().st_size for file in files)
+
+
+def test_layers_that_are_frozen_have_neither_gradients_nor_momentum_nor_kept_activations():
+    frozen = Recipe(**{**tiny.RECIPE.__dict__, "finetune": "run", "trainable": "fc8"})
+    less, whole = (training_cost(tiny.splits(), "A", recipe) for recipe in (frozen, tiny.RECIPE))
+    learning = less.checkpoint_bytes / 4 - less.model_bytes / 2
+    assert whole.memory_bytes - less.memory_bytes > 2 * (whole.model_bytes / 2 - learning)
+    assert less.model_bytes == whole.model_bytes
+    assert 0 < learning < whole.model_bytes / 20
 
 
 def test_a_training_of_hours_is_told_with_a_quicker_one(monkeypatch, capsys):
