@@ -155,9 +155,8 @@ def read_outcomes(file: Path) -> Outcomes:
             bits = {name: _unpacked(arrays[name], count) for name, count in counts.items()}
             return {name: wrong.astype(bool) for name, wrong in bits.items()}
     except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"{file} cannot be read: {one_line(error)}: repeat verydeep reproduce, which writes it"
-        ) from error
+        why = one_line(error) if str(error) else "it is cut off"
+        raise ValueError(f"{file} cannot be read: {why}: repeat verydeep reproduce, which writes it") from error
 
 
 def _check_claims(content: bytes) -> None:
@@ -175,6 +174,9 @@ def _check_claims(content: bytes) -> None:
                 shape, _, kind = np.lib.format.read_array_header_1_0(array)
                 if kind.hasobject:
                     raise ValueError(f"{entry.filename} in it holds objects")
+                wanted, axes = ("iu", 0) if entry.filename.startswith(f"{_IMAGES}/") else ("u", 2)
+                if kind.kind not in wanted or len(shape) != axes:
+                    raise ValueError(f"{entry.filename} in it holds other things than numbers of images and bits")
                 if math.prod(shape) * kind.itemsize > entry.file_size:
                     raise ValueError(f"{entry.filename} in it claims more than its {entry.file_size:,} bytes")
 
