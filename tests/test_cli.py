@@ -9,6 +9,7 @@ import tomllib
 from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -327,6 +328,21 @@ def test_progress_goes_to_standard_error_as_plain_lines(capfd, tmp_path):
     out, err = capfd.readouterr()
     assert "\x1b" not in err + out
     assert any("epoch 1/1" in line and "images/s" in line for line in err.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "there is not enough memory: MemoryError"),
+        (MemoryError("Unable to allocate 3 TiB"), "there is not enough memory: Unable to allocate 3 TiB"),
+        (RuntimeError("could not create a primitive"), "there is not enough memory: could not create a primitive"),
+        (RuntimeError("can't start new thread"), "the system gives no more threads: a larger ulimit -u (can't start"),
+    ],
+)
+def test_what_the_system_has_no_more_of_is_said(capsys, monkeypatch, tmp_path, error, said):
+    monkeypatch.setattr("verydeep.evaluation.evaluate.evaluate", Mock(side_effect=error))
+    assert run("evaluate", tmp_path, "--data", "digits") == 1
+    assert capsys.readouterr().err.startswith(f"verydeep: {said}")
 
 
 def test_an_unexpected_error_is_one_line_unless_debugging(capsys, monkeypatch, tmp_path):

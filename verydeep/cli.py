@@ -140,6 +140,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
+_NO_MEMORY = re.compile(
+    r"^MemoryError|allocate memory|could not create a (primitive|memory)|bad_alloc|failed to map segment"
+)
+"""How libraries say that there is no memory: NumPy and Python, PyTorch, oneDNN, C++, the loader of libraries."""
+
+
 def _explain(error: Exception, tokens: Sequence[str]) -> int:
     """Print in one line what went wrong, and return the exit status for it."""
     message = one_line(error)
@@ -150,6 +156,10 @@ def _explain(error: Exception, tokens: Sequence[str]) -> int:
             status, message = WRONG_USE, _of_command_line(error, message, tokens)
         case OSError() if error.errno is not None and error.filename is not None:
             status, message = _of_system(error, tokens)
+        case MemoryError() | RuntimeError() | ImportError() if _NO_MEMORY.search(f"{error!r} {message}"):
+            status, message = _FAILURE, f"there is not enough memory: {message}"
+        case RuntimeError() if "start new thread" in message:
+            status, message = _FAILURE, f"the system gives no more threads: a larger ulimit -u ({message})"
         case TooManyBadImagesError() | OSError() | RuntimeError():
             status = _FAILURE
         case ValueError():

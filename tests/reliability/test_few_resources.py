@@ -1,5 +1,7 @@
 """Where the system has no room for workers, the work goes on without them, and that is said."""
 
+import re
+
 import pytest
 
 from verydeep import train
@@ -71,3 +73,25 @@ def test_shared_memory_that_ends_in_an_epoch_is_one_line(python, tmp_path, sourc
     assert child.wait() == 1, child.errors
     assert "SIGBUS (shared memory is full: --workers 0, or a larger /dev/shm" in child.errors.splitlines()[-1]
     assert "Traceback" not in child.errors
+
+
+NO_THREAD_IN_A_WORKER = """
+import threading
+import torch
+start = threading.Thread.start
+def refused(thread):
+    if thread.name == "QueueFeederThread" and torch.utils.data.get_worker_info() is not None:
+        raise RuntimeError("can't start new thread")
+    start(thread)
+threading.Thread.start = refused
+"""
+
+
+@pytest.mark.battery
+def test_a_worker_that_gets_no_thread_says_so_without_a_traceback(python, tmp_path, source):
+    out = tmp_path / "run"
+    child = python(NO_THREAD_IN_A_WORKER + COMMAND, "train", source, "--out", out, *OPTIONS.split(), "--workers", 2)
+    assert child.wait() == 1
+    assert "the system gives no more processes or threads: --workers 0, or a larger ulimit -u" in child.errors
+    assert "Traceback" not in child.errors
+    assert re.search(r"verydeep: loader worker \d+ ended with exit status 1", child.errors)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, partial, partialmethod
 from typing import Any
 
 import torch
@@ -99,6 +99,9 @@ def from_workers(make: Callable[[Any], Any], *, workers: int, **options: Any) ->
         end()
 
 
+_NO_MORE_PROCESSES = "the system gives no more processes or threads"
+
+
 def _started(loader: Callable[..., Any], workers: int, others: set[Any]) -> Iterator[Any]:
     """Start as many workers, or none where the system gives no more processes or threads, and return the items."""
     told, sys.unraisablehook = sys.unraisablehook, lambda _: None  # PyTorch cannot end what it has half started
@@ -108,9 +111,7 @@ def _started(loader: Callable[..., Any], workers: int, others: set[Any]) -> Iter
         if not workers or not (isinstance(error, BlockingIOError) or "new thread" in str(error)):
             raise
         _end([process for process in multiprocessing.active_children() if process not in others])
-        line = (
-            "the system gives no more processes or threads, so there are no workers: --workers 0, or a larger ulimit -u"
-        )
+        line = f"{_NO_MORE_PROCESSES}, so there are no workers: --workers 0, or a larger ulimit -u"
         _say_once(f"{line} ({one_line(error)})")
     finally:
         sys.unraisablehook = told
@@ -120,7 +121,18 @@ def _started(loader: Callable[..., Any], workers: int, others: set[Any]) -> Iter
 def _begin_worker(number: int) -> None:
     """Prepare a worker: signals are not for it, and it dies where it cannot send an item, which Python would drop."""
     leave_signals_to_the_main_process(number)
-    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_unsent)  # type: ignore[attr-defined]
+    queue: Any = multiprocessing.queues.Queue
+    queue._on_queue_feeder_error = staticmethod(_unsent)
+    queue._start_thread = partialmethod(_start_sending, start=queue._start_thread)
+
+
+def _start_sending(queue: Any, *, start: Callable[[Any], None]) -> None:
+    """Start the thread that sends what a worker makes, or die with a line where the system gives none."""
+    try:
+        start(queue)
+    except RuntimeError as error:
+        say(f"{_NO_MORE_PROCESSES}: --workers 0, or a larger ulimit -u ({one_line(error)})")
+        os._exit(1)
 
 
 def _unsent(error: Exception, _item: Any) -> None:
