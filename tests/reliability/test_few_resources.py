@@ -28,6 +28,16 @@ def second_is_refused():
     return fork()
 os.fork = second_is_refused
 """
+NO_THREAD = """
+import threading
+import torch
+start = threading.Thread.start
+def refused(thread):
+    if thread.name == "QueueFeederThread":  # after the first batches were chosen
+        raise RuntimeError("can't start new thread")
+    start(thread)
+threading.Thread.start = refused
+"""
 COMMAND = """
 import sys
 from verydeep.cli import main
@@ -36,6 +46,7 @@ main(sys.argv[1:])
 SAID = {
     FEW_FILES: "32 open files are too few for 2 workers, so there are none: a larger ulimit -n",
     NO_PROCESS: "the system gives no more processes or threads, so there are no workers: --workers 0, or a larger",
+    NO_THREAD: "the system gives no more processes or threads, so there are no workers: --workers 0, or a larger",
     NO_SHARED_MEMORY: "shared memory is full, so there are no workers: --workers 0, or a larger /dev/shm",
 }
 FULL_IN_A_WORKER = """
@@ -54,7 +65,9 @@ def whole(tiny, source, tmp_path_factory):
     return train(source, network="A", out=tmp_path_factory.mktemp("whole") / "run", recipe=tiny.RECIPE)
 
 
-@pytest.mark.parametrize("limit", SAID)
+@pytest.mark.parametrize(
+    "limit", [FEW_FILES, NO_PROCESS, NO_SHARED_MEMORY, pytest.param(NO_THREAD, marks=pytest.mark.battery)]
+)
 def test_a_training_does_without_workers(python, tmp_path, source, whole, limit):
     out = tmp_path / "run"
     child = python(limit + COMMAND, "train", source, "--out", out, *OPTIONS.split(), "--workers", 2)
@@ -75,16 +88,7 @@ def test_shared_memory_that_ends_in_an_epoch_is_one_line(python, tmp_path, sourc
     assert "Traceback" not in child.errors
 
 
-NO_THREAD_IN_A_WORKER = """
-import threading
-import torch
-start = threading.Thread.start
-def refused(thread):
-    if thread.name == "QueueFeederThread" and torch.utils.data.get_worker_info() is not None:
-        raise RuntimeError("can't start new thread")
-    start(thread)
-threading.Thread.start = refused
-"""
+NO_THREAD_IN_A_WORKER = NO_THREAD.replace('":', '" and torch.utils.data.get_worker_info() is not None:')
 
 
 @pytest.mark.battery

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial, partialmethod
+from itertools import tee
 from typing import Any
 
 import torch
@@ -102,11 +103,13 @@ def from_workers(make: Callable[[Any], Any], *, workers: int, **options: Any) ->
 _NO_MORE_PROCESSES = "the system gives no more processes or threads"
 
 
-def _started(loader: Callable[..., Any], workers: int, others: set[Any]) -> Iterator[Any]:
+def _started(loader: partial[Any], workers: int, others: set[Any]) -> Iterator[Any]:
     """Start as many workers, or none where the system gives no more processes or threads, and return the items."""
+    twice = {name: tee(samples) for name, samples in loader.keywords.items() if name == "batch_sampler"}
+    first, again = ({name: both[which] for name, both in twice.items()} for which in range(2))
     told, sys.unraisablehook = sys.unraisablehook, lambda _: None  # PyTorch cannot end what it has half started
     try:
-        return iter(loader(num_workers=workers))
+        return iter(loader(num_workers=workers, **first))
     except (BlockingIOError, RuntimeError) as error:
         if not workers or not (isinstance(error, BlockingIOError) or "new thread" in str(error)):
             raise
@@ -115,7 +118,7 @@ def _started(loader: Callable[..., Any], workers: int, others: set[Any]) -> Iter
         _say_once(f"{line} ({one_line(error)})")
     finally:
         sys.unraisablehook = told
-    return iter(loader(num_workers=0))
+    return iter(loader(num_workers=0, **again))  # also what the workers were to make first
 
 
 def _begin_worker(number: int) -> None:
