@@ -11,6 +11,7 @@ from verydeep.cli import app
 from verydeep.commands import other_tools
 from verydeep.commands.help_pages import EXAMPLES
 from verydeep.commands.options import RecipeChanges, split_lists
+from verydeep.training.start import FEW_PHOTOGRAPHS
 from verydeep.version import __version__
 
 
@@ -74,6 +75,12 @@ def test_most_used_options_of_a_recipe_come_first_and_none_is_lost(capsys, words
     assert first < text.index(" --epochs INT") < rest < text.index(" --momentum FLOAT")
     recipe = [f"--{name.replace('_', '-')}" for name in vars(RecipeChanges())]
     assert [name for name in recipe if len(re.findall(f" {name} (INT|FLOAT|STR|CHOICE|--no-)", text)) != 1] == []
+
+
+def test_what_follows_from_weights_and_from_quick_is_told_as_it_is(capsys):
+    train, reproduce = (" ".join(help_of(capsys, verb).replace("│", " ").split()) for verb in ("train", "reproduce"))
+    assert ", ".join(f"{name} {value}" for name, value in FEW_PHOTOGRAPHS.items()) in train
+    assert "crop 32, width 0.25, 14 epochs" in reproduce
 
 
 def test_every_example_is_of_a_verb():

@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from types import SimpleNamespace
+from typing import get_type_hints
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from made_up_grids import noise
 from verydeep import Execution, Grid, Recipe, Runtime, Tolerance, reproduce
 from verydeep.cli import app, main
 from verydeep.commands.options import RecipeChanges, refuse_fractions, split_lists
+from verydeep.networks.architecture import InitialisationScheme
 from verydeep.reproduction.equivalent_command import _NO_OPTIONS, equivalent_command
 from verydeep.reproduction.plan_file import commands_of
 
@@ -81,6 +83,9 @@ def test_the_equivalent_command_asks_for_the_same(tmp_path_factory, source, grid
 def test_a_recipe_without_options_is_kept_as_the_call_in_python(tmp_path):
     names = {one.name for one in dataclasses.fields(Recipe)} - {one.name for one in dataclasses.fields(RecipeChanges)}
     assert set(_NO_OPTIONS) == names
+    changes = get_type_hints(RecipeChanges)
+    ours = {name: hint | None for name, hint in get_type_hints(Recipe).items() if name in changes}
+    assert changes == {**ours, "init": InitialisationScheme | None}  # a RUN is the grid's to choose
     grid, recipe = Grid(seeds=2), Recipe(scale="384", crop=32)
     call = equivalent_command("photos", tmp_path, grid, recipe, Runtime())
     asked = SimpleNamespace(Grid=Grid, Recipe=Recipe, reproduce=lambda *images, **settings: (images, settings))

@@ -18,8 +18,8 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.reproduction.estimate import estimates
 from verydeep.reproduction.grid import Grid
-from verydeep.reproduction.reproduce import _QUICK_RECIPE, _recipe_of, quick_recipe
-from verydeep.reproduction.trainings import QUICK, GridTraining
+from verydeep.reproduction.reproduce import _recipe_of
+from verydeep.reproduction.trainings import QUICK, QUICK_RECIPE, GridTraining, quick_recipe
 from verydeep.runs.record import read_record
 
 TINY = Recipe(crop=32, width=0.05, batch=8, epochs=1, learning_rate=1e-3)
@@ -179,10 +179,10 @@ def test_a_recipe_that_is_the_grids_business_is_refused(images, tmp_path):
 
 
 def test_quick_is_the_papers_recipe_but_for_what_it_names():
-    changed = {name for name, value in vars(_QUICK_RECIPE).items() if value != vars(Recipe())[name]}
+    changed = {name for name, value in vars(QUICK_RECIPE).items() if value != vars(Recipe())[name]}
     assert changed == {"crop", "width", "batch", "learning_rate", "epochs", "schedule"}
-    assert quick_recipe("digits") == replace(_QUICK_RECIPE, flip=False)
-    assert quick_recipe("photos") == _QUICK_RECIPE
+    assert quick_recipe("digits") == replace(QUICK_RECIPE, flip=False)
+    assert quick_recipe("photos") == QUICK_RECIPE
 
 
 def test_an_estimate_costs_nothing_and_knows_what_is_there(images, whole):

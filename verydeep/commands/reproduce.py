@@ -15,7 +15,7 @@ from verydeep.machine.runtime import Execution, Runtime
 from verydeep.presentation.terminal import show
 from verydeep.presentation.translation import Language
 from verydeep.reproduction.grid import Grid, Jobs
-from verydeep.reproduction.trainings import QUICK
+from verydeep.reproduction.trainings import QUICK, QUICK_RECIPE, quick_recipe
 from verydeep.runs.record import command
 from verydeep.training.recipe import Recipe
 
@@ -24,9 +24,13 @@ from verydeep.training.recipe import Recipe
 class Extent:
     """How much is computed, and how much of it at once."""
 
-    quick: bool = False
-    """Scale down: every network once at S = 256, crop 32, quarter width, few epochs; about two minutes for the
-    digits."""
+    quick: Annotated[
+        bool,
+        Parameter(
+            help=f"Scale down: every network once at S = {QUICK_RECIPE.scale}, crop {QUICK_RECIPE.crop}, width "
+            f"{QUICK_RECIPE.width:g}, {QUICK_RECIPE.epochs} epochs; about two minutes for the digits."
+        ),
+    ] = False
 
     dry_run: bool = False
     """Only show what would be trained, about how long and with how much memory, and how large differences must be to be
@@ -63,8 +67,6 @@ def reproduce(
         language: Language of the report: en, or ja (Japanese headings, tables and captions).
         json_file: Write the report's figures to this file as well (- for standard output instead of the path).
     """
-    from verydeep.reproduction.reproduce import quick_recipe
-
     if extent.quick and not grid.only:
         grid = replace(grid, only=QUICK)
     recipe = changes.applied(quick_recipe(source) if extent.quick else Recipe())

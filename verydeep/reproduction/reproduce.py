@@ -42,10 +42,6 @@ _RUNS = "runs"
 _MOST_TRAINING_IMAGES_TESTED = 10_000
 """More would hardly make the error on them surer, and would cost more than the tests themselves."""
 
-_QUICK_RECIPE = Recipe(crop=32, width=0.25, batch=32, learning_rate=2.5e-3, epochs=14, schedule="cosine")
-"""The recipe scaled down to minutes on two cores; whatever is not named here is the paper's. In so few epochs only a
-planned schedule ends for every network."""
-
 
 class _Options(TypedDict):
     """What trainings and tests share."""
@@ -77,11 +73,6 @@ class _Experiment:
         """Where the trainings of each seed are."""
         seeds = range(self.recipe.seed, self.recipe.seed + self.grid.seeds)
         return {seed: run_folder(self.out, seed) for seed in seeds}
-
-
-def quick_recipe(source: str) -> Recipe:
-    """Return the quick recipe for a source: digits are not mirrored, since the mirror image of a digit is none."""
-    return replace(_QUICK_RECIPE, flip=source != "digits")
 
 
 def run_folder(out: Path, seed: int) -> Path:
