@@ -4,13 +4,14 @@ import random
 import re
 import resource
 import time
+from pathlib import Path
 
 from damage import damaged
 from mutated_documents import mutated, mutated_arrays
 
 from verydeep.machine.errors import one_line
 
-MOST_SECONDS, MOST_KILOBYTES = 10, 2 * 2**20
+MOST_SECONDS, MOST_BYTES = 10, 2 * 2**30
 
 PYTHONS = re.compile(
     r"\w+(Error|Exception|Warning)\b|Traceback|object at 0x|NoneType|<class|' object |-like object|subscriptable"
@@ -34,20 +35,25 @@ def tried(file, content, name, times, read, write=None):
 
     `write` puts a document into the file; by default it is the file.
     """
-    write, lines, before = write or file.write_bytes, [], most_memory()
+    write, lines, allowed = write or file.write_bytes, [], max(memory() + MOST_BYTES, most_memory() + 1)
     for mutation in mutations(name, content, times):
         write(mutation)
         started = time.process_time()  # of computing: the machine may be busy
         lines += read(file)
         assert time.process_time() - started < MOST_SECONDS
     write(content)
-    assert most_memory() < max(MOST_KILOBYTES, before + 1)  # tests before may have needed more
+    assert most_memory() < allowed  # tests before leave something, and may have needed more
     return lines
 
 
+def memory():
+    """Return the memory that this process has, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 def most_memory():
-    """Return the most memory that this process ever had, in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Return the most memory that this process ever had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def refusal(read, file):
