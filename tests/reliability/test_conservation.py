@@ -77,10 +77,28 @@ def reached(root, seen=None):
     return found
 
 
+def check_printed(inventory):
+    """What is printed of what is left out adds up to it; folders without files are no files."""
+    lines = [line for line in inventory.lines() if "without files" not in line]
+    counts = [int(line.removeprefix("left out ").partition(" ")[0].replace(",", "")) for line in lines]
+    assert sum(counts) == inventory.total.left_out
+
+
+def check_scanned(splits):
+    """Images that `scan` can use, those that it cannot, labels and what is left out are all files."""
+    scanned = scan(splits)
+    unusable = sum(len(part.unusable) for part in scanned.splits)
+    usable = sum(part.images for part in scanned.splits) - unusable
+    total = scanned.inventory.total
+    assert usable + unusable + total.labels + total.left_out == total.files
+    check_printed(scanned.inventory)
+
+
 def check(root):
     given = given_images(root)
     assert given.inventory.total.files == len(reached(root))
     assert given.inventory.total.images == len(given) == len(set(given.ids))
+    check_printed(given.inventory)
 
 
 def test_images_and_what_is_left_out_are_all_files_of_a_folder(battery, figure):
@@ -115,10 +133,7 @@ def check_folder(classes, beside):
             [*(len(reached(root / name)) for name in (*classes, *linked_classes))]
             + [path.name not in linked_classes and path.name not in splits.inventory.empty for path in beside_names]
         )
-        scanned = scan(splits)
-        unusable = sum(len(part.unusable) for part in scanned.splits)
-        usable = sum(part.images for part in scanned.splits) - unusable
-        assert usable + unusable + scanned.inventory.total.left_out == scanned.inventory.total.files
+        check_scanned(splits)
         features = open_one_split(str(root))
         assert sorted(features.ids) == sorted(ids)
         assert features.inventory == splits.inventory
@@ -185,6 +200,11 @@ def check_archive(parts):
         assert all(source[index].data == PNG for index in range(len(source)))
         total = splits.inventory.total
         assert (total.files, total.images) == (len(members), len(source))
+        trained = open_for_training(str(path)) if min(Counter(expected.values()).values()) > 1 else splits
+        assert sorted(name for part in trained.sources.values() for name in part.ids) == sorted(source.ids)
+        check_scanned(trained)
+        features = open_one_split(str(path))
+        assert (sorted(features.ids), features.inventory) == (sorted(source.ids), splits.inventory)
 
 
 def test_images_and_what_is_left_out_are_all_members_of_an_archive(battery, figure):
