@@ -29,7 +29,8 @@ def losses(folder, init, epochs, **recipe):
 
 
 def test_with_glorots_a_learns_and_with_the_papers_it_stays_at_chance(tmp_path, battery):
-    size = {"width": 1.0, "learning_rate": 2.5e-3} if battery else {"width": 0.125, "learning_rate": 1e-2}
+    # In short by a rate at which rounding matters little: with SSE 4.1, AVX2 and AVX-512 the last loss is 1.45 to 1.56.
+    size = {"width": 1.0, "learning_rate": 2.5e-3} if battery else {"width": 0.125, "learning_rate": 3e-3}
     learned = losses(tmp_path / "glorot", "glorot", 4 if battery else 6, **size)
     stayed = losses(tmp_path / "paper", "paper", 1, **size)
     print(f"net A, {size}, loss of every epoch: glorot {learned}, paper {stayed}")
