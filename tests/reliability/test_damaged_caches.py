@@ -98,7 +98,8 @@ def test_what_is_kept_and_damaged_is_said_and_computed_anew(name, place, capsys,
         file.write_bytes(damage)
         assert compute(place) == first
         said = capsys.readouterr().err
-        assert (SAID in said) == (damage != content), damage
+        # What posteriors are kept under stands in their file for people; their SHA-256 does not count it.
+        assert (SAID in said) == (damage != content) or (name == "posteriors" and not said), damage
         file.write_bytes(content)
         assert compute(place) == first
         assert SAID not in capsys.readouterr().err
