@@ -2,7 +2,6 @@
 
 import gc
 import os
-import re
 import signal
 
 import pytest
@@ -10,7 +9,7 @@ from array_shapes import check_all_shapes
 from hypothesis import settings
 
 check_all_shapes("verydeep")
-pytest_plugins = ["forked_python", "tested_run"]
+pytest_plugins = ["harmless_output", "forked_python", "tested_run"]
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when `datasets` is imported
 os.environ["OMP_NUM_THREADS"] = "1"  # read once, when PyTorch is imported: other numbers change the last bits of sums
@@ -86,42 +85,6 @@ def unignored_signals():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_ACTING = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]|\r(?!\n)")
-
-
-def check_harmless(text):
-    """Nothing that the command writes to a terminal acts on it, but for colours of our own."""
-    # PyTorch's own message about shared memory ends with a NUL, which no terminal acts on.
-    acting = _ACTING.search(_COLOURS.sub("", text).replace("\0", ""))
-    assert acting is None, f"control character {acting[0]!r} in {text[max(0, acting.start() - 200) :][:400]!r}"
-
-
-@pytest.fixture(autouse=True)
-def _harmless_output(monkeypatch):
-    """Check what tests read of the command's output; what they leave unread is checked when they end."""
-    read = pytest.CaptureFixture.readouterr
-
-    def checked(capture):
-        found = read(capture)
-        for text in found:
-            check_harmless(text if isinstance(text, str) else text.decode(errors="replace"))
-        return found
-
-    monkeypatch.setattr(pytest.CaptureFixture, "readouterr", checked)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = yield
-    if report.passed:
-        try:
-            check_harmless(report.capstdout + report.capstderr)
-        except AssertionError as error:
-            report.outcome, report.longrepr = "failed", str(error)
-    return report
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from harmless_output import check_harmless
 
 import verydeep
 
@@ -28,6 +29,8 @@ class Child:
         """Return its exit status, output and errors, as `subprocess.run` does."""
         status = self.wait(seconds)
         assert status is not None, f"still running after {seconds} s: {self.output}{self.errors}"
+        check_harmless(self.output)
+        check_harmless(self.errors)
         return subprocess.CompletedProcess((), status, self.output, self.errors)
 
     @property

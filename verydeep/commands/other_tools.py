@@ -121,7 +121,7 @@ _WITHOUT = {
     "--evaluate": "verydeep evaluate tests a run",
     "--batch": "as many images are computed at once as memory holds",
     "--batch-size": "as many images are computed at once as memory holds",
-    "--half": "networks are used in float32; verydeep export --int8 makes smaller ones",
+    "--half": "networks are used in float32; verydeep export --int8 makes smaller ones, and --precision bf16 faster ones",
     "--fp16": "networks are used in float32; verydeep export --int8 makes smaller ones",
     "--conf": "every image has its --top classes, each with its probability",
     "--dist-url": "torchrun --nproc-per-node 4 -m verydeep starts several processes",
