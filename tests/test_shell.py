@@ -43,7 +43,7 @@ OF_OTHER_TOOLS = {
     "predict runs/a a.jpg --topk 3": "there is no --topk: it is called --top",
     "predict runs/a a.jpg --imgsz=224": "there is no --imgsz: it is called --scales",
     "predict runs/a a.jpg --conf 0.5": "every image has its --top classes",
-    "export runs/a --format onnx --half": "--format: it is called --to; there is no --half: it is called --precision bf16",
+    "export runs/a --format onnx --half": "called --to; there is no --half: it is called --precision bf16",
     "serve --model runs/a": "name RUN without an option",
 }
 
