@@ -284,7 +284,7 @@ def test_what_is_held_out_does_not_depend_on_the_net_s_order(kind, write):
 
 def test_digits_are_refused_for_a_net_that_knows_something_else():
     message = refusal(open_for_testing, "digits", ("cat", "dog"))
-    assert "0, 1, 2, 3, 4 and 5 more" in message
+    assert "0, 1, 2, 3, 4 and 5 others" in message
 
 
 def test_numbers_as_classes_have_one_order_in_all_kinds_of_sources(tmp_path):

@@ -387,7 +387,7 @@ def test_imagenets_folders_fit_its_names(tmp_path):
         evaluate(tmp_path / "words", data=str(tmp_path / "by word"), cache=False)
     (tmp_path / "by id" / "n00000000").mkdir()
     (tmp_path / "by id" / "n00000000" / "0.png").write_bytes(pictures(1, 3)[0].data)
-    with pytest.raises(ValueError, match=r"lacks: n00000000; it has .* and 995 more$"):
+    with pytest.raises(ValueError, match=r"lacks: n00000000; it has .* and 995 others$"):
         evaluate(tmp_path / "words", data=str(tmp_path / "by id"), cache=False)
 
 

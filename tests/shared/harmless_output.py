@@ -31,7 +31,7 @@ def _harmless_output(monkeypatch):
 
     def run_checked(command, *arguments, **options):
         done = run(command, *arguments, **options)
-        if any("verydeep" in str(word) for word in command):
+        if any(str(word).rpartition("/")[2] == "verydeep" for word in command):
             check_harmless(done.stderr)
             check_harmless(done.stdout)
         return done

@@ -130,6 +130,16 @@ def test_norms_of_every_layer_are_recorded_also_of_frozen_ones(weights, tmp_path
     assert all(one.activation > 0 for step in read_norms(run) for one in step.layers.values())
 
 
+def test_weights_that_were_never_trained_are_told_before_the_training(weights, tmp_path, capsys):
+    """First weights have biases of zero; a training moves them all."""
+    warning = "all biases of {} are zero, as in weights that were never trained"
+    train("digits", out=tmp_path / "a", recipe=recipe_from_weights(str(weights / "vgg.pth"), epochs=1, batch=256))
+    said = capsys.readouterr().err
+    assert said.index(warning.format(weights / "vgg.pth")) < said.index("epoch 1/1")
+    train("digits", out=tmp_path / "b", recipe=recipe_from_weights(str(tmp_path / "a"), epochs=1, batch=256))
+    assert "all biases" not in capsys.readouterr().err
+
+
 def test_frozen_layers_without_fixed_views_are_told_of_them(weights, tmp_path, capsys):
     for views, told in ((None, True), (2, False)):
         trained(weights / "model", tmp_path / f"run{views}", views=views, epochs=1)

@@ -79,6 +79,6 @@ def billions(value: float | None, digits: int = 1) -> str:
 
 
 def first_few(names: Sequence[str], most: int = 5, between: str = ", ") -> str:
-    """Join the first names and say how many more there are: `ant, bee and 3 more`."""
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return between.join(names[:most]) + more
+    """Join the first names and say how many others there are: `ant, bee and 3 others`."""
+    others = len(names) - most
+    return between.join(names[:most]) + (f" and {counted(others, 'other')}" if others > 0 else "")

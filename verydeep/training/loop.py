@@ -32,7 +32,7 @@ from verydeep.training.start import options_begun_with, options_from_start
 from verydeep.training.state import TrainingState, last_checkpoint, save_checkpoint, save_models
 from verydeep.training.step import Abandoned, DivergedError, Outcome, descend, scores
 
-_ANSWER = "finishing this step, then saving; again to quit without"
+_ANSWER = "finishing this step, then saving; again to quit without saving"
 
 _ADVICE = "the last checkpoint stays, --resume goes on from it"
 

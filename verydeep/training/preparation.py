@@ -174,7 +174,7 @@ def _about_colours(job: TrainingJob, colour: ColourStatistics) -> str:
     """Say the mean colour and how many images it was computed from."""
     sampled = ", a seeded sample" if len(job.splits.source("train")) > SAMPLE else ""
     mean = ", ".join(decimal(value, 1) for value in colour.mean)
-    kept = "; the network keeps that of its first training" if job.recipe.taken_over else ""
+    kept = ", which is not used: weights go with the mean that they were trained with" if job.recipe.taken_over else ""
     return f"mean RGB {mean} of {number(colour.images)} training images{sampled}{kept}"
 
 
@@ -232,6 +232,9 @@ def _taken_over(job: TrainingJob, net: VGG, run: str, generator: torch.Generator
     net.mean_rgb.copy_(trained.net.mean_rgb)
     layers = [name for name in layers_with_weights(trained.net) if name not in trained.drawn]
     notes = [f"{', '.join(trained.drawn)} are new: {run} was imported without them"] if trained.drawn else []
+    biases = [value for name, value in trained.net.named_parameters() if name.endswith("bias")]
+    if not any(value.any() for value in biases):
+        notes.append(f"all biases of {run} are zero, as in weights that were never trained: they teach little")
     theirs_by_ours = _class_numbers(job.splits.classes, trained.classes)
     if job.architecture.boxes is not None:
         notes.append(f"fc8 is new: it predicts boxes ({job.architecture.boxes})")

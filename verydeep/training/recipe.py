@@ -244,7 +244,9 @@ def network_asked_for(network: str | None, recipe: Recipe) -> str | None:
     if network is not None:
         return configuration(network).name
     if recipe.taken_over is None:
-        raise ValueError(f"say which --network: {', '.join(CONFIGURATIONS)}")
+        raise ValueError(
+            f"say which --network: {', '.join(CONFIGURATIONS)}; or --quick for a small A, or --from WEIGHTS"
+        )
     return None
 
 

@@ -92,7 +92,8 @@ def _about_guessing(end: TrainingEnd) -> list[str]:
         return []
     return [
         f"The loss is nearly that of guessing among {end.classes:,} classes, {decimal(guessing, 3)}: the network has "
-        "learned little. More epochs or a larger learning rate may help; weights that were never trained do not."
+        "learned little. Weights to go on from may never have been trained; else more epochs or a larger learning rate "
+        "may help."
     ]
 
 

@@ -109,7 +109,7 @@ def test_dangling_links_are_counted_and_named(photos):
         (photos / "cat" / f"gone {number}.jpg").symlink_to(f"/nowhere/{number}.jpg")
     (photos / "bird").symlink_to("/nowhere")
     names = ", ".join(f"cat/gone {number}.jpg" for number in range(5))
-    assert left_out(photos) == [f"left out 8 links to what is not there: {names} and 3 more"]
+    assert left_out(photos) == [f"left out 8 links to what is not there: {names} and 3 others"]
 
 
 def test_a_class_of_dangling_links_is_refused(photos):
