@@ -233,7 +233,7 @@ def _taken_over(job: TrainingJob, net: VGG, run: str, generator: torch.Generator
     layers = [name for name in layers_with_weights(trained.net) if name not in trained.drawn]
     notes = [f"{', '.join(trained.drawn)} are new: {run} was imported without them"] if trained.drawn else []
     biases = [value for name, value in trained.net.named_parameters() if name.endswith("bias")]
-    if not any(value.any() for value in biases):
+    if biases and not any(value.any() for value in biases):
         notes.append(f"all biases of {run} are zero, as in weights that were never trained: they teach little")
     theirs_by_ours = _class_numbers(job.splits.classes, trained.classes)
     if job.architecture.boxes is not None:

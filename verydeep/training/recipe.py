@@ -94,7 +94,7 @@ class Recipe:
     default new ones in every epoch. What frozen layers make of them is computed once."""
 
     batch: int = 256
-    """Images per step."""
+    """Images per step; with from another default, told there."""
 
     learning_rate: float | None = None
     """Learning rate at the start; 0.01 if not given, 0.001 with finetune and from."""
@@ -106,10 +106,11 @@ class Recipe:
     """L2 multiplier, on all weights and biases."""
 
     epochs: int = 74
-    """Epochs at most; 74 are the paper's 370K steps."""
+    """Epochs at most; 74 are the paper's 370K steps; with from another default, told there."""
 
     schedule: Schedule = "plateau"
-    """Learning rate: `plateau` follows the validation error; `step` and `cosine` follow a plan (not in the paper)."""
+    """Learning rate: `plateau` follows the validation error; `step` and `cosine` follow a plan (not in the
+    paper); with from another default, told there."""
 
     drops: int = 3
     """How often the learning rate is divided by 10: when the validation error stops improving, or by steps."""
