@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 
 def seconds(asked: argparse.Namespace, count: int, extra: list[str]) -> float:
@@ -25,7 +24,9 @@ def seconds(asked: argparse.Namespace, count: int, extra: list[str]) -> float:
         command += ["--batch", "32", "--learning-rate", "0.0025", "--no-flip", *extra]
         began = time.perf_counter()
         trainings = [
-            subprocess.Popen([*command, "--out", str(Path(folder) / str(number))], stderr=subprocess.DEVNULL)
+            subprocess.Popen(
+                [*command, "--out", f"{folder}/{number}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
             for number in range(count)
         ]
         if any(training.wait() for training in trainings):
