@@ -4,12 +4,10 @@ from collections import Counter
 
 import pytest
 import torch
+from ten_digits import ten_digits
 
 from verydeep import Execution, Recipe, train
 from verydeep.images.loader import DeviceBatch
-from verydeep.images.open import open_for_training
-from verydeep.images.sources.source import subset
-from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine import inspection
 from verydeep.machine.processes import Processes
@@ -27,8 +25,7 @@ TINY = Recipe(crop=32, width=0.05, batch=4, epochs=2, learning_rate=1e-3)
 
 @pytest.fixture(scope="module")
 def images():
-    parts = {split: subset(open_for_training("digits").source(split), tuple(range(10))) for split in ("train", "val")}
-    return Splits(name="ten digits", sources=parts)
+    return ten_digits()
 
 
 @pytest.fixture

@@ -7,12 +7,10 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from ten_digits import ten_digits
 
 import verydeep
 from verydeep import Recipe, Runtime, train
-from verydeep.images.open import open_for_training
-from verydeep.images.sources.source import subset
-from verydeep.images.sources.splits import Splits
 from verydeep.machine.threads import threads_each, threads_kept, use_threads, wait_asleep
 from verydeep.networks.initialisation import vgg
 from verydeep.reproduction.side_by_side import jobs_to_use
@@ -23,9 +21,8 @@ TINY = Recipe(crop=32, width=0.05, batch=4, epochs=1, learning_rate=1e-3)
 
 
 @pytest.fixture(scope="module")
-def ten_digits():
-    parts = {split: subset(open_for_training("digits").source(split), tuple(range(10))) for split in ("train", "val")}
-    return Splits(name="ten digits", sources=parts)
+def images():
+    return ten_digits()
 
 
 @pytest.fixture
@@ -60,16 +57,16 @@ def seen(monkeypatch):
         ({1: 1.0, 2: 3.0, 4: 9.0}, 1),
     ],
 )
-def test_a_training_takes_the_fewest_threads_that_are_as_fast(ten_digits, tmp_path, monkeypatch, seen, seconds, fewest):
+def test_a_training_takes_the_fewest_threads_that_are_as_fast(images, tmp_path, monkeypatch, seen, seconds, fewest):
     monkeypatch.setattr(threads, "_seconds", lambda _, counts, **__: {count: seconds[count] for count in counts})
-    train(ten_digits, network="A", out=tmp_path / "run", recipe=TINY)
+    train(images, network="A", out=tmp_path / "run", recipe=TINY)
     assert set(seen) == {fewest}
     assert read_record(tmp_path / "run").runtime["threads"] == fewest
     assert torch.get_num_threads() == 4
 
 
 @pytest.mark.usefixtures("four_cores")
-def test_a_run_goes_on_with_the_threads_that_it_was_begun_with(ten_digits, tmp_path, monkeypatch, seen):
+def test_a_run_goes_on_with_the_threads_that_it_was_begun_with(images, tmp_path, monkeypatch, seen):
     def stopped(*arguments, save=loop.save_checkpoint):
         save(*arguments)
         raise KeyboardInterrupt
@@ -79,29 +76,29 @@ def test_a_run_goes_on_with_the_threads_that_it_was_begun_with(ten_digits, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(loop, "save_checkpoint", stopped)
         with pytest.raises(KeyboardInterrupt):
-            train(ten_digits, network="A", out=tmp_path / "run", recipe=recipe)
+            train(images, network="A", out=tmp_path / "run", recipe=recipe)
     first = len(seen)
     monkeypatch.setattr(threads, "_seconds", None)
-    train(ten_digits, network="A", out=tmp_path / "run", recipe=recipe, resume=True)
+    train(images, network="A", out=tmp_path / "run", recipe=recipe, resume=True)
     assert len(seen) == 2 * first
     assert set(seen) == {2}
 
 
 @pytest.mark.usefixtures("four_cores")
-def test_what_is_asked_for_is_taken_unmeasured(ten_digits, tmp_path, monkeypatch, seen):
+def test_what_is_asked_for_is_taken_unmeasured(images, tmp_path, monkeypatch, seen):
     monkeypatch.setattr(threads, "_seconds", None)
-    train(ten_digits, network="A", out=tmp_path / "run", recipe=TINY, runtime=Runtime(threads=3))
+    train(images, network="A", out=tmp_path / "run", recipe=TINY, runtime=Runtime(threads=3))
     assert set(seen) == {3}
     assert torch.get_num_threads() == 4
     with pytest.raises(ValueError, match="--threads 5 is more than the 4 cores"):
-        train(ten_digits, network="A", out=tmp_path / "other", recipe=TINY, runtime=Runtime(threads=5))
+        train(images, network="A", out=tmp_path / "other", recipe=TINY, runtime=Runtime(threads=5))
 
 
 @pytest.mark.usefixtures("four_cores")
-def test_a_large_step_takes_all_threads_unmeasured(ten_digits, tmp_path, monkeypatch, seen):
+def test_a_large_step_takes_all_threads_unmeasured(images, tmp_path, monkeypatch, seen):
     monkeypatch.setattr(threads, "_MOST_MACS", 1.0)
     monkeypatch.setattr(threads, "_seconds", None)
-    train(ten_digits, network="A", out=tmp_path / "run", recipe=TINY)
+    train(images, network="A", out=tmp_path / "run", recipe=TINY)
     assert set(seen) == {4}
 
 
@@ -115,9 +112,9 @@ def test_measuring_changes_neither_network_nor_threads():
 
 
 @pytest.mark.usefixtures("four_cores")
-def test_verbs_that_test_compute_with_what_is_asked_for(ten_digits, tmp_path):
-    run = train(ten_digits, network="A", out=tmp_path / "run", recipe=TINY)
-    verydeep.evaluate(run, data=ten_digits, runtime=Runtime(threads=2))
+def test_verbs_that_test_compute_with_what_is_asked_for(images, tmp_path):
+    run = train(images, network="A", out=tmp_path / "run", recipe=TINY)
+    verydeep.evaluate(run, data=images, runtime=Runtime(threads=2))
     assert torch.get_num_threads() == 2
     next(iter(verydeep.features(run, "digits", split="val", runtime=Runtime(threads=3))))
     assert torch.get_num_threads() == 3

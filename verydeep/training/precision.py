@@ -13,7 +13,7 @@ from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.vgg import VGG
 from verydeep.runs.record import is_begun, read_record
 from verydeep.training.job import TrainingJob
-from verydeep.training.learner import forward_and_back
+from verydeep.training.learner import forward_and_back, measured_copy
 
 _LEAST_MACS = 5e7
 """Multiply-adds of an image's step below which converting costs more than bfloat16 saves. On an Intel Xeon (Sapphire
@@ -58,8 +58,7 @@ def _pays(job: TrainingJob, net: VGG) -> bool:
 
 def _times_as_fast(net: VGG, images: int) -> float:
     """Return how many times as fast a step is in bfloat16, steps of both alternating; `net` stays as it is."""
-    net = net.with_weights({name: value.clone() for name, value in net.state_dict().items()})
-    net = net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    net = measured_copy(net)
     steps = [partial(forward_and_back, net, images, torch.device("cpu"), bf16=bf16) for bf16 in (False, True)]
     for step in steps:
         step()

@@ -7,11 +7,12 @@ from timeit import timeit
 
 import torch
 
+from verydeep.machine.threads import threads_kept
 from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.vgg import VGG
 from verydeep.runs.record import is_begun, read_record
 from verydeep.training.job import TrainingJob
-from verydeep.training.learner import forward_and_back
+from verydeep.training.learner import forward_and_back, measured_copy
 
 _MOST_MACS = 3e10
 """Multiply-adds of a step above which every thread pays, and nothing is measured."""
@@ -51,16 +52,11 @@ def _fewest(job: TrainingJob, net: VGG, most: int) -> int:
 
 def _seconds(net: VGG, counts: list[int], *, images: int, bf16: bool) -> dict[int, float]:
     """Return the seconds of a step with each number of threads, in turn; `net` stays as it is."""
-    net = net.with_weights({name: value.clone() for name, value in net.state_dict().items()})
-    net = net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    step = partial(forward_and_back, net, images, torch.device("cpu"), bf16=bf16)
+    step = partial(forward_and_back, measured_copy(net), images, torch.device("cpu"), bf16=bf16)
     taken: dict[int, list[float]] = {count: [] for count in counts}
-    before = torch.get_num_threads()
-    try:
+    with threads_kept():
         for _ in range(1 + _STEPS):
             for count in counts:
                 torch.set_num_threads(count)
                 taken[count].append(timeit(step, number=1))
-    finally:
-        torch.set_num_threads(before)
     return {count: statistics.median(its[1:]) for count, its in taken.items()}
