@@ -7,10 +7,11 @@ from contextlib import closing
 
 import pytest
 import torch
+from ten_digits import ten_digits
 from tensorboardX.proto.event_pb2 import Event
 
 from verydeep import Execution, Recipe, Runtime, load, train
-from verydeep.images.sources.source import Source, memory_source, subset
+from verydeep.images.sources.source import Source, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Stopped
 from verydeep.runs.record import read_metrics
@@ -21,10 +22,7 @@ TINY = Recipe(crop=32, width=0.05, batch=4, epochs=4, learning_rate=1e-3, seed=5
 
 @pytest.fixture(scope="module")
 def images():
-    from verydeep.images.open import open_for_training
-
-    parts = {split: subset(open_for_training("digits").source(split), tuple(range(10))) for split in ("train", "val")}
-    return Splits(name="ten digits", sources=parts)
+    return ten_digits()
 
 
 def points(run):

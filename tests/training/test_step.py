@@ -4,11 +4,9 @@ import signal
 
 import pytest
 import torch
+from ten_digits import ten_digits
 
 from verydeep import Execution, Recipe, describe, load, train
-from verydeep.images.open import open_for_training
-from verydeep.images.sources.source import subset
-from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Stopped
 from verydeep.training import learner, loop, step
 from verydeep.training.step import DivergedError
@@ -18,8 +16,7 @@ TINY = {"crop": 32, "width": 0.05, "batch": 4, "epochs": 2, "learning_rate": 1e-
 
 @pytest.fixture(scope="module")
 def images():
-    parts = {split: subset(open_for_training("digits").source(split), tuple(range(10))) for split in ("train", "val")}
-    return Splits(name="ten digits", sources=parts)
+    return ten_digits()
 
 
 def same(one, other):
