@@ -12,6 +12,7 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx
 import numpy as np
@@ -141,20 +142,20 @@ def quickest(send, status, battery):
     return min(seconds)
 
 
-def test_bombs_in_other_bodies_are_refused_at_once(client, figure, battery):
+def test_bombs_in_other_bodies_are_refused_at_once(asked, figure, battery):
     infer = "/v2/models/tiny/infer"
     wide = b'{"inputs":[' + b",".join([b"[]"] * (LIMIT // 4)) + b"]}"
     parts = b'--b\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\nx\r\n' * 10_000
     headers = b"--b\r\n" + b"A: b\r\n" * (LIMIT // 7) + b"\r\n\r\n--b--\r\n"
     sent = {
-        "deep JSON": (lambda: client.post(infer, content=b"[" * LIMIT), 400),
-        "deep objects": (lambda: client.post(infer, content=b'{"inputs":' * (LIMIT // 10)), 400),
-        "deep JSON in little": (lambda: client.post(infer, content=b"[" * 9_999), 400),
-        "wide JSON": (lambda: client.post(infer, content=wide), 400),
-        "digits": (lambda: client.post(infer, content=b'{"id":' + b"1" * 100_000 + b"}"), 400),
-        "chunks": (lambda: client.post("/v1/predict", content=iter([b"x" * LIMIT, b"x"])), 413),
-        "parts": (lambda: client.post("/v1/predict", content=parts, headers=MULTIPART), 413),
-        "headers of parts": (lambda: client.post("/v1/predict", content=headers, headers=MULTIPART), 400),
+        "deep JSON": (lambda: asked.post(infer, content=b"[" * LIMIT), 400),
+        "deep objects": (lambda: asked.post(infer, content=b'{"inputs":' * (LIMIT // 10)), 400),
+        "deep JSON in little": (lambda: asked.post(infer, content=b"[" * 9_999), 400),
+        "wide JSON": (lambda: asked.post(infer, content=wide), 400),
+        "digits": (lambda: asked.post(infer, content=b'{"id":' + b"1" * 100_000 + b"}"), 400),
+        "chunks": (lambda: asked.post("/v1/predict", content=iter([b"x" * LIMIT, b"x"])), 413),
+        "parts": (lambda: asked.post("/v1/predict", content=parts, headers=MULTIPART), 413),
+        "headers of parts": (lambda: asked.post("/v1/predict", content=headers, headers=MULTIPART), 400),
     }
     seconds = {kind: quickest(send, status, battery) for kind, (send, status) in sent.items()}
     if battery:
@@ -166,15 +167,15 @@ MULTIPART = {"Content-Type": "multipart/form-data; boundary=b"}
 
 
 @pytest.mark.battery
-def test_others_are_answered_while_a_large_body_is_parsed(client):
+def test_others_are_answered_while_a_large_body_is_parsed(asked):
     parts = b'--b\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n'
     parts += b"\r" * (LIMIT - 200) + b"\r\n--b--\r\n"  # each of which may begin the boundary
     text = b'{"inputs":[{"name":"images","shape":[1],"datatype":"BYTES","data":["' + b"A" * (LIMIT - 200) + b'"]}]}'
     for send in (
-        lambda: client.post("/v1/predict", content=parts, headers=MULTIPART),
-        lambda: client.post("/v2/models/tiny/infer", content=text),
+        lambda: asked.post("/v1/predict", content=parts, headers=MULTIPART),
+        lambda: asked.post("/v2/models/tiny/infer", content=text),
     ):
-        assert min(longest_wait(client, send) for _ in range(2)) < SECONDS
+        assert min(longest_wait(asked, send) for _ in range(2)) < SECONDS
 
 
 def longest_wait(client, send):
@@ -239,20 +240,37 @@ def rude(port, number):
 ENDINGS = {"onnx": "onnx", "torch": "pt2", "openvino": "xml"}
 
 
+@pytest.fixture(scope="module")
+def asked(run, client, battery):
+    """A client; in the battery of a service in a process of its own, which times nothing but the service."""
+    if not battery:
+        yield client
+        return
+    with started(run) as (_, asked):
+        yield asked
+
+
 @pytest.fixture(params=["run", *ENDINGS])
 def process(run, model, tmp_path, request):
     """A service in a process of its own, as the verb starts it, of a run or of an exported file, and a client."""
     served = run if request.param == "run" else tmp_path / f"model.{ENDINGS[request.param]}"
     if served is not run:
         write_exported(model, served, to=request.param)
-    command = [sys.executable, "-m", "verydeep", "serve", str(served), "--port", "0", "--grace", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as started:
-        address = next(found[0] for line in started.stderr if (found := re.search(r"http://\S+", line)))
+    with started(served) as (server, client):
+        yield server, client
+
+
+@contextmanager
+def started(served):
+    """Start a service in a process of its own, as the verb does; yield it and a client; it has to end with status 0."""
+    command = [sys.executable, "-m", "verydeep", "serve", str(served), "--name", "tiny", "--port", "0", "--grace", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as service:
+        address = next(found[0] for line in service.stderr if (found := re.search(r"http://\S+", line)))
         with httpx.Client(base_url=address, timeout=60) as client:
             wait_until(lambda: client.get("/readyz").status_code == 200)
-            yield psutil.Process(started.pid), client
-        started.terminate()
-        assert started.wait(60) == 0
+            yield psutil.Process(service.pid), client
+        service.terminate()
+        assert service.wait(60) == 0
 
 
 @pytest.mark.battery

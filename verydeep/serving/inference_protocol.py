@@ -143,7 +143,7 @@ def _parsed(body: bytes, header: str | None) -> tuple[_Inference, memoryview]:
             raise bad_request(f"{BINARY_LENGTH} is not a number of bytes of the body")
         length = int(header)
     head = body[:length]
-    if sum(map(head.count, (b"[", b"{", b",", b":"))) > _MOST_VALUES:
+    if len(head) - len(head.translate(None, b"[{,:")) > _MOST_VALUES:
         raise bad_request(f"the request has more than {_MOST_VALUES:,} values in JSON")
     try:
         said = parse_json(head, _Inference)
