@@ -31,14 +31,14 @@ def test_of_several_seeds_pictures_and_three_sentences_come_first_then_findings_
         pictures = [match.start() for match in re.finditer(r"<svg|!\[", text)]
         assert pictures[1] < places[0] < places[1] < places[2] < text.index("Contents")
     assert results["answer"][0] == (
-        "On these images of the paper's nine findings six hold (LRN does not help; depth helps, and saturates at D and "
-        "E; scale jitter in training helps; several test scales help; fusing D and E beats either; Glorot's "
+        "On these images, of the paper's nine findings six hold (LRN does not help; depth helps, and saturates at D "
+        "and E; scale jitter in training helps; several test scales help; fusing D and E beats either; Glorot's "
         "initialisation needs no copying from A), one holds in part (more non-linearity helps, more spatial context "
         "helps more) and two cannot be told."
     )
     low, high = next(part for part in results["findings"][1]["parts"] if part["id"] == "d_against_a")["difference_ci95"]
     assert results["answer"][1] == (
-        "D, with 16 weight layers, errs by 10.0 points less than A with 11; for networks trained again on other images "
+        "D, with 16 weight layers, errs 10.0 points less than A, with 11; for networks trained again on other images "
         f"the 95% interval of this comparison alone goes from {-low:.1f} points less to {-high:.1f} points less. That "
         "stands with all claims counted."
     )
@@ -70,7 +70,7 @@ def test_networks_that_did_not_learn_are_named(tmp_path):
     assert learned.startswith("Two of three networks of 11 to 16 weight layers learned")
     assert "they err on 20.0% (B) to 30.0% (A) of 200 test images; D does no better than guessing." in learned
     assert depth == (
-        "D, with 16 weight layers, errs by 59.0 points more than A with 11. It tells nothing, since one of them does "
+        "D, with 16 weight layers, errs 59.0 points more than A, with 11. It tells nothing, since one of them does "
         "no better than guessing."
     )
 

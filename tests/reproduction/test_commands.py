@@ -67,17 +67,18 @@ RECIPES = st.builds(
     recipe=RECIPES,
     workers=st.integers(0, 8),
     compiled=st.booleans(),
+    language=st.sampled_from(["en", "ja"]),
 )
-def test_the_equivalent_command_asks_for_the_same(tmp_path_factory, source, grid, recipe, workers, compiled):
+def test_the_equivalent_command_asks_for_the_same(tmp_path_factory, source, grid, recipe, workers, compiled, language):
     if source.startswith("-"):
         source = f"./{source}"
     out = tmp_path_factory.getbasetemp() / "an experiment"
     how = (grid, recipe, Runtime(workers=workers), Execution(compile=compiled), Tolerance(max_bad=2.5))
-    found = asked_for(equivalent_command(source, out, *how, jobs=3))
+    found = asked_for(equivalent_command(source, out, *how, jobs=3, language=language))
     assert (found["source"], found["out"]) == (source, out)
     assert (found["grid"], found["recipe"]) == (grid, recipe)
     assert (found["runtime"], found["execution"], found["images"]) == how[2:]
-    assert found["extent"].jobs == 3
+    assert (found["extent"].jobs, found.get("language", "en")) == (3, language)
 
 
 def test_a_recipe_without_options_is_kept_as_the_call_in_python(tmp_path):
@@ -87,10 +88,11 @@ def test_a_recipe_without_options_is_kept_as_the_call_in_python(tmp_path):
     ours = {name: hint | None for name, hint in get_type_hints(Recipe).items() if name in changes}
     assert changes == {**ours, "init": InitialisationScheme | None}  # a RUN is the grid's to choose
     grid, recipe = Grid(seeds=2), Recipe(scale="384", crop=32)
-    call = equivalent_command("photos", tmp_path, grid, recipe, Runtime())
+    call = equivalent_command("photos", tmp_path, grid, recipe, Runtime(), jobs="ray", language="ja")
     asked = SimpleNamespace(Grid=Grid, Recipe=Recipe, reproduce=lambda *images, **settings: (images, settings))
     found = eval(call, {"verydeep": asked})
-    assert found == (("photos",), {"out": str(tmp_path), "grid": grid, "recipe": recipe})
+    settings = {"grid": grid, "recipe": recipe, "jobs": "ray", "language": "ja"}
+    assert found == (("photos",), {"out": str(tmp_path), **settings})
 
 
 def test_the_commands_of_a_folder_are_kept_and_ask_for_the_same_again(tmp_path, monkeypatch, capsys):

@@ -10,14 +10,14 @@ import pytest
 from made_up_grids import stored
 from scipy import stats
 
-from verydeep import findings
+from verydeep import Execution, Runtime, Tolerance, findings
 from verydeep.cli import main
 from verydeep.reproduction.claims import CLAIMS
 from verydeep.reproduction.detectable import LATENT, Assumed, _image_variance, detectable
-from verydeep.reproduction.dry_run import _assumed_from, _done_tests
+from verydeep.reproduction.dry_run import _assumed_from, _done_tests, plan
 from verydeep.reproduction.grid import Grid
-from verydeep.reproduction.stored_tests import file_of_test
-from verydeep.reproduction.trainings import QUICK
+from verydeep.reproduction.stored_tests import file_of_test, is_tested, read_test
+from verydeep.reproduction.trainings import QUICK, QUICK_RECIPE
 
 SEVEN = Grid(only=QUICK, tables=(3,))
 REPORTS, UNLIKELY = 40, 1e-3
@@ -135,6 +135,35 @@ def test_what_was_tested_already_is_measured(tmp_path):
     assert (all_three.error_tests, all_three.seed_freedom) == (6, 4)
     assert all_three.error == pytest.approx(21)
     assert all_three.seed_sd == pytest.approx(100 * ((0.02**2 - noise) / 2) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"top1_wrong_by_image": "2" * 200}, "has characters other than 0 and 1"),
+        ({"top1_wrong_by_image": "01"}, "top1_wrong_by_image has 2 images, n is 200"),
+        ({"per_class": []}, "the images of all classes are not 200"),
+        ({"n": None}, "n"),
+    ],
+)
+def test_a_damaged_test_is_refused_with_what_to_do(tmp_path, changes, problem):
+    figures = asdict(stored(SEVEN.entries[0], 20)) | {"per_class": [{"n": 200}], "unusable": {}}
+    figures |= {"top1_wrong_by_image": "01" * 100, "wrong": None}
+    file = tmp_path / "test.json"
+    file.write_text(json.dumps(figures))
+    assert read_test(file).n == 200
+    file.write_text(json.dumps(figures | changes))
+    with pytest.raises(ValueError, match=f"test.json cannot be read: .*{problem}.*: remove it to test again$"):
+        read_test(file)
+    with pytest.raises(ValueError, match=r"remove it to test again$"):
+        is_tested(file, {})
+
+
+def test_a_plan_is_refused_where_the_experiment_would_be(tmp_path):
+    how = {"runtime": Runtime(), "execution": Execution(), "tolerance": Tolerance()}
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match="exists and holds something else: choose another folder"):
+        plan("digits", out=tmp_path, recipe=QUICK_RECIPE, grid=SEVEN, **how)
 
 
 def test_a_plan_says_what_one_seed_cannot_tell(tmp_path, capsys):

@@ -9,15 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from side_by_side_tasks import CPU, tasks, weights
 
 from verydeep import reproduce
 from verydeep.machine.processes import LostProcessError
-from verydeep.machine.runtime import Stopped
-from verydeep.reproduction import side_by_side
-from verydeep.reproduction.side_by_side import longest_way_first, train_side_by_side
+from verydeep.machine.runtime import Runtime, Stopped
+from verydeep.reproduction import side_by_side, training_task
+from verydeep.reproduction.side_by_side import jobs_to_use, longest_way_first, train_side_by_side
+from verydeep.reproduction.study_runs import why_diverged
 from verydeep.reproduction.training_task import train_task
 from verydeep.runs.files import MODEL
+from verydeep.training.step import DivergedError
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +105,38 @@ def test_impossible_numbers_of_jobs_are_refused(jobs, message, tmp_path, monkeyp
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=message):
         reproduce("digits", out=tmp_path, jobs=jobs)
+
+
+def test_more_trainings_than_cuda_devices_are_refused(monkeypatch):
+    """Those without a device would train on the CPU."""
+    monkeypatch.setattr(side_by_side, "torch_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert jobs_to_use(None, Runtime()) == jobs_to_use(1, Runtime()) == 1
+    with pytest.raises(ValueError, match=r"--jobs 2 needs a CUDA device for each training, and .* has 1 CUDA device$"):
+        jobs_to_use(2, Runtime())
+
+
+@pytest.mark.parametrize("jobs", [None, 4])
+def test_threads_of_one_training_leave_the_other_cores_to_others(jobs, tmp_path, monkeypatch):
+    used, begun = [8], []
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: used[-1])
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    monkeypatch.setattr("verydeep.reproduction.reproduce._do", begun.append)
+    reproduce("digits", out=tmp_path / "out", runtime=Runtime(device="cpu", threads=2), jobs=jobs)
+    assert ([one.jobs for one in begun], used) == ([4], [8, 2])
+    used.append(8)
+    with pytest.raises(ValueError, match="--jobs 5 of --threads 2 each are more than the 8 cores"):
+        reproduce("digits", out=tmp_path / "out", runtime=Runtime(device="cpu", threads=2), jobs=5)
+
+
+def test_every_process_notes_a_divergence_since_none_waits_for_the_first(tmp_path, monkeypatch):
+    def diverging(*_, **__):
+        raise DivergedError("training diverged at step 3; that step was not applied")
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(training_task, "train", diverging)
+    task = replace(tasks(tmp_path)[0], may_diverge=True)
+    task.out.mkdir()
+    train_task(task)
+    assert why_diverged(task.out) == "training diverged at step 3"

@@ -104,8 +104,9 @@ def test_a_source_with_test_images_is_steered_by_its_validation_images(tmp_path)
 def test_what_cannot_be_held_out_is_refused_with_what_to_do(tmp_path):
     with pytest.raises(ValueError, match=r"class a of made up has a single training image.*--steer validation"):
         open_for_experiment(splits_of(1), Grid(), tmp_path)
-    with pytest.raises(ValueError, match="above 0 and below 1, not 1"):
-        open_for_experiment(splits_of(), Grid(held_out=1.0), tmp_path)
+    for share in (0.0, 1.0):
+        with pytest.raises(ValueError, match=f"above 0 and below 1, not {share:g}"):
+            open_for_experiment(splits_of(), Grid(held_out=share), tmp_path)
     for changes, problem in (
         ({"steer": "test"}, "steer is one of held-out, validation, not test"),
         ({"steer": "validation", "held_out": 0.1}, "does nothing with --steer validation"),

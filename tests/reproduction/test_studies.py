@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -20,9 +21,10 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Execution, Runtime, Stopped
 from verydeep.reproduction.estimate import estimates
 from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.reproduce import run_folder
 from verydeep.reproduction.studies import STUDIES_BY_NAME, recipe_on_part
 from verydeep.reproduction.study_report import write_studies
-from verydeep.reproduction.study_runs import why_diverged
+from verydeep.reproduction.study_runs import note_divergence, why_diverged
 from verydeep.reproduction.trainings import QUICK
 from verydeep.runs.record import read_record
 from verydeep.training import loop
@@ -130,7 +132,7 @@ def test_a_training_on_half_of_the_images_is_that_of_these_images_though_it_was_
     assert 20 <= len(half) <= 28
 
 
-def test_what_diverged_is_said_and_not_trained_again(studied, images):
+def test_what_diverged_is_said_and_not_trained_again(studied, images, capsys):
     lost, kept = studied / "runs" / "seed-0" / LOST, studied / "runs" / "seed-0" / "A-256"
     assert why_diverged(lost) == "training diverged at step 1 (loss inf, gradient norm inf)"
     pages = {path.name: path.read_text() for path in (studied / "studies").iterdir()}
@@ -138,6 +140,7 @@ def test_what_diverged_is_said_and_not_trained_again(studied, images):
     reproduce(images, out=studied, recipe=TINY, grid=SOME)
     assert [path.stat().st_mtime_ns for path in (lost / "run.json", kept / "model" / "model.safetensors")] == times
     assert {path.name: path.read_text() for path in (studied / "studies").iterdir()} == pages
+    assert re.search(rf"^\[\d+/\d+\] {LOST}: training diverged at step 1 ", capsys.readouterr().err, flags=re.MULTILINE)
     found, runs = numbers(studied, "initialisation")
     assert runs[LOST]["test"] is None
     assert "with variance 0.01 its training diverged at step 1 (loss inf, gradient norm inf)" in found["seen"][1]
@@ -153,9 +156,21 @@ def test_a_training_of_the_grid_that_diverges_ends_it(images, tmp_path, monkeypa
         reproduce(images, out=tmp_path / "out", recipe=TINY, grid=SOME)
 
 
+def test_what_diverged_in_a_study_is_refused_where_the_tables_need_it(images, tmp_path, monkeypatch):
+    only = Grid(only=("D-256-glorot",), tables=(3,))
+    with monkeypatch.context() as patch:
+        patch.setattr("verydeep.reproduction.reproduce._do", lambda _: None)
+        reproduce(images, out=tmp_path, recipe=TINY, grid=only)
+    run = run_folder(tmp_path, 0) / "D-256-glorot"
+    run.mkdir(parents=True)
+    note_divergence(run, DivergedError("training diverged at step 1"))
+    with pytest.raises(ValueError, match=r"D-256-glorot: training diverged at step 1: remove .*D-256-glorot to train"):
+        reproduce(images, out=tmp_path, recipe=TINY, grid=only)
+
+
 def test_a_damaged_note_is_refused(tmp_path):
     (tmp_path / "diverged.json").write_text("[]")
-    with pytest.raises(ValueError, match="remove it to train once more"):
+    with pytest.raises(ValueError, match="remove it to train again"):
         why_diverged(tmp_path)
 
 

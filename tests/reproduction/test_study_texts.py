@@ -171,7 +171,7 @@ def test_small_filters_are_compared_with_large_ones(large, apart, higher, told, 
 
 def test_learning_less_is_not_taken_for_a_regularisation():
     runs = [run("B-256", 40, training_error=38), run("B-5x5-256", 20, training_error=2)]
-    assert regularisation_seen(runs, 10)[1].endswith("come of learning less, not of a regularisation.")
+    assert regularisation_seen(runs, 10)[1].endswith("come from learning less, not from a regularisation.")
 
 
 def test_intervals_of_gaps_are_those_of_independent_proportions():

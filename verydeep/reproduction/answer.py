@@ -18,13 +18,13 @@ _SAID: Mapping[Verdict, tuple[str, str]] = {
     "reversed": ("is reversed", "are reversed"),
     "cannot_be_told": ("cannot be told", "cannot be told"),
 }
-"""What is said of one claim with this verdict, and of several."""
+"""What is said about one claim with this verdict, and about several."""
 
 _NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def answer(results: GridResults) -> tuple[str, ...]:
-    """Return the sentences, of networks trained again if there are several seeds, else of just those trained."""
+    """Return the sentences, about networks trained again if there are several seeds, else about just those trained."""
     several = len(results.seeds) > 1
     learned = () if several else (_learned(results),)
     if not results.findings:
@@ -35,11 +35,11 @@ def answer(results: GridResults) -> tuple[str, ...]:
 
 
 def _which_hold(results: GridResults) -> str:
-    return f"On these images {_verdicts({one.says: one.verdict for one in results.findings})}."
+    return f"On these images, {_verdicts({one.says: one.verdict for one in results.findings})}."
 
 
 def _of_the_trained(results: GridResults) -> str:
-    """Say what one seed tells, and that it tells nothing of networks trained again."""
+    """Say what one seed tells, and that it tells nothing about networks trained again."""
     told = _verdicts({one.says: one.verdict_of_trained for one in results.findings})
     unfinished = f" {why_unfinished(results.unfinished, results.cut_off)}: that tells nothing."
     return (
@@ -70,7 +70,7 @@ def _gain_of_depth(results: GridResults) -> str:
     part, (deep, shallow) = parts[compared], _DEPTH[compared]
     layers = {one.label: one.weight_layers for one in results.trainings}
     errs = (
-        f"{deep}, with {layers[deep]} weight layers, errs by {_signed(part.difference)} than {shallow} with "
+        f"{deep}, with {layers[deep]} weight layers, errs {_signed(part.difference)} than {shallow}, with "
         f"{layers[shallow]}"
     )
     if part.unfinished or not part.learned:
@@ -84,7 +84,7 @@ def _gain_of_depth(results: GridResults) -> str:
 
 
 def _verdict_on(part: ComparedPart, cut_off: Sequence[str]) -> str:
-    """Say what all claims together leave of a comparison, which its interval alone does not tell."""
+    """Say what remains of a comparison when all claims are counted, which its interval alone does not tell."""
     if part.unfinished:
         return f"It tells nothing, since {why_unfinished(part.unfinished, cut_off)}."
     if not part.learned:
@@ -103,7 +103,7 @@ def _signed(points: float) -> str:
 
 
 def _open(results: GridResults) -> str:
-    """Say which claims cannot be told, together by the reason."""
+    """Say which claims cannot be told, grouped by the reason."""
     by_reason: dict[str, list[str]] = {}
     for finding in results.findings:
         if finding.verdict == "cannot_be_told":
@@ -155,7 +155,7 @@ def _trained(results: GridResults, *, learned: int, trained: int) -> str:
 
 
 def _of_single_networks(results: GridResults) -> list[EntryErrors]:
-    """Return the errors of each training alone, all tested in the same way, in the first table that has such."""
+    """Return the errors of each training alone, all tested in the same way, from the first table that has any."""
     for rows in results.tables.values():
         alone = [row.errors for row in rows if len(row.errors.trainings) == 1]
         if alone:

@@ -33,7 +33,7 @@ _WIDTHS = 1.5, 0.8
 
 
 def learning_curves(trainings: Sequence[TrainedNetwork], curves: Curves, key: str, words: str) -> str:
-    """Draw a figure of every epoch (`loss`, called so in `words`), a panel for each S and a line for each seed."""
+    """Draw the figure `key` of every epoch, called `words`, with a panel for each S and a line for each seed."""
     scales = list(dict.fromkeys(one.scale for one in trainings))
     with svg_figure(rows=len(scales)) as (panels, svg):
         for panel, scale in zip(panels, scales, strict=True):

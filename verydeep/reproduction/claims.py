@@ -1,5 +1,6 @@
 """The paper's claims: the sentence and section of each, and the comparisons of tests that it stands or falls with."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ class ClaimPart:
     """In words."""
     kind: Kind
     pairs: _Pairs
-    """Those of which both tests are done are compared; without any, the part is left out."""
+    """Those whose two tests are both done are compared; without any, the part is left out."""
     gain: str | None = None
     """Name of the step that makes the difference, where the report lists it as one."""
 
@@ -225,6 +226,16 @@ CLAIMS = (
 
 GAINS = {part.id: part.gain for claim in CLAIMS for part in claim.parts if part.gain}
 """Steps whose gains the report lists, by the id of the part that measures each."""
+
+
+def check_margin(margin: float) -> None:
+    """Refuse a margin that decides nothing.
+
+    Raises:
+        ValueError: it is not a number of percentage points above 0.
+    """
+    if not 0 < margin < math.inf:
+        raise ValueError(f"the margin must be above 0 percentage points, not {margin}")
 
 
 def compared_tests(

@@ -74,7 +74,7 @@ class Contrasts:
     """Contrasts of tests on the same images, with the seeds' variances pooled over all of them."""
 
     def __init__(self, outcomes: Outcomes, *, pooled: Collection[str] | None = None) -> None:
-        """Take tests; the seeds of those in `pooled` (all, if not given) tell how seeds vary."""
+        """Take tests, of which those in `pooled` (by default all) show how errors vary over seeds."""
         self.outcomes = outcomes
         self._pooled = set(outcomes if pooled is None else pooled)
         self.seeds, self.images = next(iter(outcomes.values())).shape

@@ -83,7 +83,15 @@ class Detectable:
 def detectable(
     trainings: Sequence[str], tests: Collection[str], seeds: Iterable[int], assumed: Assumed, *, power: float = POWER
 ) -> list[Detectable]:
-    """Return the smallest differences of claims that tests can be compared for, each as if it alone were true."""
+    """Return the smallest differences of the claims that can be compared by these tests, each as if it alone were true.
+
+    Args:
+        trainings: names of all that are done.
+        tests: names of all that are done.
+        seeds: numbers of seeds.
+        assumed: images, error and spread.
+        power: probability with which a difference is to be told.
+    """
     seeds = sorted(set(seeds))
     compared = [
         (number, claim, [(part, weights) for part in claim.parts if (weights := _weights(part, trainings, tests))])
@@ -103,8 +111,8 @@ def _smallest_difference(
 ) -> float | None:
     """Return the smallest difference, in percentage points, that one comparison tells with this probability.
 
-    Of errors alike, or no larger, it is the smallest margin within which a true difference of none is told. None where
-    no difference is.
+    For errors that are alike, or no larger, it is the smallest margin within which networks that truly err alike are
+    told to. None where no difference could be told.
     """
     if seeds < 2:
         return None

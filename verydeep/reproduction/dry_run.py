@@ -12,7 +12,7 @@ from rich.text import Text
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.machine.threads import threads_each, threads_kept, use_threads
-from verydeep.presentation.numbers import counted, decimal, duration, number, share
+from verydeep.presentation.numbers import counted, decimal, duration, number, plural, share
 from verydeep.presentation.terminal import table_with
 from verydeep.reproduction.claims import CLAIMS
 from verydeep.reproduction.contrasts import image_and_seed_variance
@@ -21,6 +21,7 @@ from verydeep.reproduction.estimate import Estimate, estimates, plan_table
 from verydeep.reproduction.grid import Grid, Jobs
 from verydeep.reproduction.limits import ONE_SEED, listed
 from verydeep.reproduction.paper_tables import Entry
+from verydeep.reproduction.plan_file import plan_to_follow
 from verydeep.reproduction.reproduce import run_folder
 from verydeep.reproduction.side_by_side import jobs_to_use, longest_way_first
 from verydeep.reproduction.steering import about_steering, open_for_experiment
@@ -49,7 +50,7 @@ class Plan:
 
     @property
     def not_told(self) -> list[str]:
-        """What it cannot tell, in sentences."""
+        """Sentences on what it cannot tell."""
         seeds, margin = self.grid.seeds, self.grid.margin
         missing = [
             str(place) for place, claim in enumerate(CLAIMS, 1) if claim.id not in {one.id for one in self.claims}
@@ -137,6 +138,7 @@ def plan(
         ValueError: unusable source, recipe or images, or `out` was begun with something else.
     """
     splits, grid = open_for_experiment(source, grid, out)
+    plan_to_follow(out, splits=splits, recipe=recipe, grid=grid)
     jobs = jobs_to_use(jobs, runtime)
     with threads_kept():
         use_threads(runtime.threads or (threads_each(jobs) if jobs > 1 else None))
@@ -168,7 +170,7 @@ def _done_tests(out: Path, entries: Sequence[Entry], *, seeds: Iterable[int]) ->
 
 
 def _assumed_from(tests: Sequence[Sequence[StoredTest]]) -> Assumed:
-    """Return error and spread over seeds of tests that are done; what is not known is assumed."""
+    """Return the mean error and the spread over seeds of tests that are done; what they do not tell is assumed."""
     done = [one for its in tests for one in its]
     if not done:
         return Assumed(images=2)
@@ -204,11 +206,12 @@ def _seconds(trainings: Sequence[Estimate], out: Path, seeds: Iterable[int], job
 
 
 def _claims(numbers: Sequence[str]) -> str:
-    return f"claim{'s' if len(set(numbers)) > 1 else ''} {listed(list(dict.fromkeys(numbers)))}"
+    each = list(dict.fromkeys(numbers))
+    return f"{plural('claim', len(each))} {listed(each)}"
 
 
 def _of_what(assumed: Assumed) -> str:
-    """Say what the smallest differences were computed for."""
+    """Say which images, errors and spread the smallest differences are for."""
     error = f"measured, {counted(assumed.error_tests, 'test')}" if assumed.error_tests else "assumed"
     sd = f"measured, {counted(assumed.seed_freedom, 'degree')} of freedom" if assumed.seed_freedom else "assumed"
     return (

@@ -1,4 +1,4 @@
-"""What asks for an experiment in one line: the command line that a call in Python stands for."""
+"""An experiment in one line: the command line that is equivalent to a call in Python."""
 
 import dataclasses
 import shlex
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from verydeep.images.sources.splits import Splits
+from verydeep.presentation.translation import Language
 from verydeep.reproduction.grid import Jobs
 from verydeep.training.recipe import Recipe
 
@@ -17,30 +18,35 @@ _CALL = "verydeep.reproduce("
 """How a call in Python begins. No command line does: a shell's quotes stand before and after a bracket."""
 
 
-def equivalent_command(source: str | Splits, out: Path, *settings: Any, jobs: Jobs = None) -> str:
-    """Return the command line of `verydeep reproduce` with these settings; without one, the call in Python.
+def equivalent_command(
+    source: str | Splits, out: Path, *settings: Any, jobs: Jobs = None, language: Language = "en"
+) -> str:
+    """Return the command line of `verydeep reproduce` with these settings; if there is none, the call in Python.
 
-    There is none for images that were opened before, and for a recipe with settings that are no options.
+    There is none for images that were opened before, or for a recipe with settings that are not options.
 
     Args:
         source: SOURCE, or its splits.
         out: folder of the experiment.
         settings: dataclasses of options; those with their default are left out.
         jobs: trainings at once, if that was said.
+        language: language of the report.
     """
     changed = {type(one).__name__: _changed(one) for one in settings}
+    further: dict[str, object] = {"jobs": jobs} if jobs else {}
+    if language != "en":
+        further["language"] = language
     if isinstance(source, Splits) or changed.get(Recipe.__name__, {}).keys() & set(_NO_OPTIONS):
-        name = repr(source) if isinstance(source, str) else f"<splits of {source.name!r}>"
+        images = repr(source) if isinstance(source, str) else f"<splits of {source.name!r}>"
         values = [
             f"{kind.lower()}=verydeep.{kind}({', '.join(f'{field}={value!r}' for field, value in its.items())})"
             for kind, its in changed.items()
             if its
         ]
-        at_once = [f"jobs={jobs}"] if jobs else []
-        return f"{_CALL}{', '.join([name, f'out={str(out)!r}', *values, *at_once])})"
-    words = [word for its in changed.values() for word in _options(its)]
-    at_once = ["--jobs", str(jobs)] if jobs else []
-    return shlex.join(["verydeep", "reproduce", source, "--out", str(out), *words, *at_once])
+        values += [f"{name}={value!r}" for name, value in further.items()]
+        return f"{_CALL}{', '.join([images, f'out={str(out)!r}', *values])})"
+    words = [word for its in (*changed.values(), further) for word in _options(its)]
+    return shlex.join(["verydeep", "reproduce", source, "--out", str(out), *words])
 
 
 def with_options(command: str, options: Mapping[str, object]) -> str:
@@ -49,7 +55,7 @@ def with_options(command: str, options: Mapping[str, object]) -> str:
 
 
 def words_of_command(command: str) -> list[str]:
-    """Return the words of a recorded command line; none of a call in Python, and of what no shell would read."""
+    """Return the words of a recorded command line; none for a call in Python, or for what no shell could read."""
     if command.startswith(_CALL):
         return []
     try:
@@ -59,7 +65,7 @@ def words_of_command(command: str) -> list[str]:
 
 
 def _changed(settings: Any) -> dict[str, Any]:
-    """Return the fields that have not their default."""
+    """Return the fields whose values are not their defaults."""
     fields = dataclasses.fields(settings)
     return {one.name: value for one in fields if (value := getattr(settings, one.name)) != one.default}
 

@@ -29,11 +29,11 @@ class Estimate:
     start: str | None
     """The training that it starts from."""
     trained: bool
-    """Whether it is done already, and costs nothing."""
+    """Whether it is done already and so costs nothing."""
     epochs: int
-    """At most; the schedule mostly ends earlier."""
+    """At most; the schedule usually ends earlier."""
     seconds: float
-    """At most."""
+    """At most, also if it is done already."""
     memory_bytes: int
     """Memory of the device: measured on CUDA, elsewhere weights, gradients, momentum and activations added up."""
 

@@ -20,12 +20,12 @@ def learned_tests(wrong: Outcomes, guessing: float) -> set[str]:
 
 
 def finished_tests(tests: Collection[str], unfinished: Collection[str]) -> set[str]:
-    """Return the tests of which no training is in `unfinished`."""
+    """Return the tests none of whose trainings is in `unfinished`."""
     return {name for name in tests if not set(trainings_of(name)) & set(unfinished)}
 
 
 def fair_tests(wrong: Outcomes, *, guessing: float, unfinished: Collection[str]) -> set[str]:
-    """Return the tests of which every network learned, with every seed, and none is in `unfinished`."""
+    """Return the tests whose networks all learned, with every seed, and were all trained to the end."""
     return finished_tests(learned_tests(wrong, guessing), unfinished)
 
 

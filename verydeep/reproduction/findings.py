@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from verydeep.presentation.numbers import interval, plural
-from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimPart, Kind, compared_tests
+from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimPart, Kind, check_margin, compared_tests
 from verydeep.reproduction.contrasts import Contrasts, Estimate, Outcomes, Weights, trainings_of, weights_of_difference
 from verydeep.reproduction.fair_tests import finished_tests, learned_tests
 from verydeep.reproduction.paper_tables import is_test
@@ -48,7 +48,7 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedPart:
-    """A part of a claim of which tests were done, and what came of it."""
+    """A part of a claim whose tests were done, and what came of it."""
 
     id: str
     says: str
@@ -144,7 +144,7 @@ def findings(
 
     Raises:
         ValueError: no tests, one whose name is not of this form, tests of different images or seeds, a single image, or
-            a margin that is not above 0.
+            as `check_margin`.
     """
     _check(outcomes, margin)
     trainings = sorted({name for test in outcomes for name in trainings_of(test)})
@@ -202,8 +202,7 @@ def _check(outcomes: Outcomes, margin: float) -> None:
         raise ValueError("findings need tests, all of them on the same images and with the same seeds")
     if len(shape := np.shape(next(iter(outcomes.values())))) != 2 or shape[1] < 2:
         raise ValueError(f"findings need tests as [seeds, images], of two images or more, not of shape {list(shape)}")
-    if not margin > 0:
-        raise ValueError(f"the margin must be above 0 percentage points, not {margin}")
+    check_margin(margin)
 
 
 def _comparison(
@@ -324,7 +323,7 @@ def _told(claim: Claim, compared: Sequence[ComparedPart], judged: Mapping[str, J
 def _against(part: ClaimPart, judgement: Judgement) -> bool:
     """Return whether a part that is reversed speaks against its claim: of errors alike only where the second is worse.
 
-    That E errs much less than D is no reason to say that depth harms.
+    If E errs much less than D, that is not a reason to say that depth harms.
     """
     return judgement.verdict == "reversed" and (part.kind != "alike" or sum(judgement.ci95) < 0)
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from verydeep.networks.grids import PoolingGrid
-from verydeep.reproduction.claims import MARGIN
+from verydeep.presentation.numbers import plural
+from verydeep.reproduction.claims import MARGIN, check_margin
 from verydeep.reproduction.paper_tables import PAPER_TABLES, Entry
 from verydeep.reproduction.studies import STUDIES_BY_NAME, StudyName, tests_of_studies, trainings_of_studies
 from verydeep.reproduction.trainings import TRAININGS, GridTraining
@@ -22,7 +23,7 @@ class Grid:
     """How much of the paper's experiment is done.
 
     Raises:
-        ValueError: an unknown name, another table, no table, no seed, or settings that do not go together.
+        ValueError: an unknown name, another table, no table or test, no seed, or settings that do not go together.
     """
 
     only: tuple[str, ...] = ()
@@ -41,7 +42,7 @@ class Grid:
     `regularisation`, `images`."""
 
     grid: PoolingGrid = "centred"
-    """Where the positions of dense evaluation lie if an image's sides are no multiples of 32: `centred`; `floor`, as
+    """Where the positions of dense evaluation lie if an image's sides are not multiples of 32: `centred`; `floor`, as
     PyTorch pools; `ceil`, as Caffe does, which the paper used."""
 
     margin: float = MARGIN
@@ -65,10 +66,14 @@ class Grid:
             raise ValueError(f"tables are some of {', '.join(map(str, _NUMBERS))}, not {list(self.tables)}")
         if self.seeds < 1:
             raise ValueError(f"seeds must be 1 or more, not {self.seeds}")
-        if not self.margin > 0:
-            raise ValueError(f"the margin must be above 0 percentage points, not {self.margin}")
+        check_margin(self.margin)
         if self.grid not in get_args(PoolingGrid):
             raise ValueError(f"grid is one of {', '.join(get_args(PoolingGrid))}, not {self.grid}")
+        if not self.entries:
+            tables = f"{plural('Table', len(self.tables))} {', '.join(map(str, self.tables))}"
+            raise ValueError(
+                f"{tables} of the paper cannot be made of {', '.join(self.only)} alone: add networks or tables"
+            )
         self._check_steering()
         self._check_studies()
 

@@ -36,28 +36,28 @@ class _Training:
 
 @dataclass(frozen=True, kw_only=True)
 class _Results:
-    """What results.json says of how outcomes are to be read."""
+    """What results.json says about how to read outcomes."""
 
     guessing: float
     margin: float
     unfinished: tuple[str, ...]
-    """Those of before have in it only trainings that were themselves cut off."""
+    """Earlier versions listed only trainings that were themselves cut off."""
     recipe: dict[str, Any] = field(default_factory=lambda: {"init": "glorot"})
     trainings: Sequence[_Training] = ()
     not_told: str = ""
 
 
 def kept_findings(folder: Path, *, margin: float | None = None) -> KeptFindings:
-    """Decide the claims from a folder's outcomes.npz, and from results.json how they are to be read.
+    """Decide the claims from a folder's outcomes.npz; results.json says how to read it.
 
-    Where the report could not decide, because not every test had the same images, say, nothing is decided here.
+    Where the report could not decide, for example because tests had different images, nothing is decided here.
 
     Args:
         folder: what `reproduce` wrote.
         margin: as for `findings`; None: that of the report.
 
     Raises:
-        ValueError: a file is missing or damaged, or a margin that is not above 0.
+        ValueError: a file is missing or damaged, or as `check_margin`.
     """
     outcomes = read_outcomes(folder / OUTCOMES)
     try:

@@ -11,11 +11,11 @@ from verydeep.reproduction.limits import listed
 from verydeep.reproduction.results import GridResults
 
 SEEDS = 5
-"""With which a run is large enough to begin with; what those can tell depends on the images."""
+"""Enough seeds to begin with; what they can tell depends on the images."""
 
 
 def larger_run(command: str) -> str | None:
-    """Return the command line of `reproduce` with as many seeds; None for another command."""
+    """Return a command line of `reproduce` with `SEEDS` seeds instead; None for any other command."""
     words = words_of_command(command)
     if "reproduce" not in words:
         return None
@@ -25,7 +25,7 @@ def larger_run(command: str) -> str | None:
 
 
 def what_it_could_tell(grid: Grid, results: GridResults) -> str:
-    """Say which differences so many seeds would tell on these images, at errors such as these."""
+    """Say which differences `SEEDS` seeds would tell on these images, at errors such as these."""
     dense = {row.errors.entry: row.errors for rows in results.tables.values() for row in rows}
     errors = [one.top1_error for one in dense.values() if len(one.trainings) == 1 and one.method == "dense"]
     assumed = Assumed(images=results.best.n, error=min(max(fmean(errors), 0.1), 99.9))

@@ -23,7 +23,7 @@ ONE_SEED = (
 )
 
 _UNSEEDED_B = GridTraining(network="B", scale="256", scheme="glorot").name
-"""What B-5x5 is compared with where it was trained."""
+"""The training that B-5x5 is compared with, if it was done."""
 
 _SCALED = {
     "crop": "crop",
@@ -32,7 +32,7 @@ _SCALED = {
     "batch": "batch",
     "first_rate": "first learning rate",
 }
-"""Fields of the recipe that are told where they are not the paper's, and their names in the report."""
+"""Fields of the recipe that are reported where they are not the paper's, and their names in the report."""
 
 
 def how_sure(results: "GridResults") -> dict[str, list[str]]:
@@ -43,10 +43,10 @@ def how_sure(results: "GridResults") -> dict[str, list[str]]:
         "images": [_images(results), *_left_out(results.unusable)],
         "margin": _margin(results),
         "level": [
-            f"Of such reports {share(1 - CONFIDENCE, 0)} at most are to have any false verdict: the claims share that "
-            "level (Holm). That is of one look, at a number of seeds and with a margin that were fixed beforehand: who "
-            "adds seeds until a verdict comes, or chooses the margin by the errors, errs more often. The intervals "
-            "beside verdicts are of one comparison each and not corrected. 'Cannot be told' does not mean that there "
+            f"At most {share(1 - CONFIDENCE, 0)} of such reports should have any false verdict: the claims share that "
+            "level (Holm). That holds for one look, with seeds and a margin that were fixed beforehand: whoever adds "
+            "seeds until a verdict comes, or chooses the margin by the errors, errs more often. The intervals beside "
+            "verdicts are each for one comparison and not corrected. 'Cannot be told' does not mean that there "
             "is no difference. docs/VERDICTS.md has the rules, and how often they err."
         ],
         "unfinished trainings": _unfinished(results),
@@ -74,12 +74,12 @@ def why_unfinished(trainings: Sequence[str], cut_off: Collection[str]) -> str:
 
 
 def beside_verdict(finding: Finding, recipe: Mapping[str, Any], trainings: Collection[str]) -> str:
-    """Say what stands beside a verdict: margin, trainings that were too brief, networks that start unlike each other.
+    """Say what limits a verdict: its margin, trainings that were too brief, networks with different starts.
 
     Args:
-        finding: with its verdict.
+        finding: a finding with its verdict.
         recipe: what all trainings share.
-        trainings: all that were done.
+        trainings: names of all that were done.
     """
     unlike = []
     if finding.parts and finding.id == "small_filters_help":
@@ -130,7 +130,7 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _starts(trainings: Sequence[GridTraining]) -> list[str]:
-    """Say which networks have A's training behind them."""
+    """Say which networks started from trained A."""
     at_256 = [one for one in trainings if not one.finetune]
     seeded = [one.network for one in at_256 if one.init]
     unseeded = [one.network for one in at_256 if not one.init and one.network not in seeded]
@@ -198,8 +198,8 @@ def _unfinished(results: "GridResults") -> list[str]:
     if not results.unfinished:
         return ["None: every training went to the end of its schedule."]
     return [
-        f"{why_unfinished(results.unfinished, results.cut_off)}. No claim is told by them: give more epochs, or a "
-        "schedule that ends."
+        f"{why_unfinished(results.unfinished, results.cut_off)}. No claim is judged by them: use more epochs, or "
+        "a schedule that ends."
     ]
 
 

@@ -29,12 +29,12 @@ class Entry:
         return f"{'+'.join(self.trainings)} {self.method} {self.scales}{where}"
 
     def grid(self, dense: PoolingGrid) -> PoolingGrid:
-        """Return the grid that the test is on, given that of dense evaluation, which crops do not see."""
+        """Return the test's grid, given that of dense evaluation; tests of crops alone have none but the centred."""
         return dense if self.method in ("dense", "both") else "centred"
 
 
 def is_test(name: str) -> bool:
-    """Return whether this is the name of a test on test images, of trainings of the paper."""
+    """Return whether this is the name of a test of the paper's trainings on test images."""
     trainings, _, protocol = name.partition(" ")
     protocols = {f"{method} {scales}" for method in get_args(Method) for scales in get_args(Scales)}
     return protocol in protocols and set(trainings.split("+")) <= set(TRAININGS_BY_NAME)
@@ -67,7 +67,7 @@ class PaperTable:
     """Fewest networks in a line; tests of fewer are there to be compared with the lines."""
 
     def lines(self, names: Sequence[str]) -> list[Entry]:
-        """Return the tests that the table shows: the largest fusion first, centre crops last, networks as the paper."""
+        """Return the tests that the table shows: largest fusion first, centre crops last, networks as in the paper."""
         shown = [entry for entry in self.entries(names) if len(entry.trainings) >= self.networks]
         return sorted(shown, key=_place)
 

@@ -34,7 +34,7 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What the file says; those of before have no choice of what steers."""
+    """What the file says; those of earlier versions do not say what steers."""
 
     fingerprints: dict[str, str]
     recipe: dict[str, Any]
@@ -45,13 +45,13 @@ class _Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class _Results:
-    """What is read of the results of before."""
+    """What is read of the results of an earlier version."""
 
     command: str
 
 
 def read_plan(out: Path) -> dict[str, Any] | None:
-    """Read what an experiment was begun with; None where nothing is begun.
+    """Read what an experiment was begun with; None where none was begun.
 
     Raises:
         ValueError: the file is damaged.
@@ -67,13 +67,30 @@ def read_plan(out: Path) -> dict[str, Any] | None:
 
 
 def begin_or_go_on(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid, command: str) -> None:
-    """Write the plan of a new experiment; of one that was begun, check that it is the same. Note the command.
+    """Write the plan of a new experiment, or go on with one that was begun in the same way; note the command.
 
-    Trainings, tables and seeds are no part of it: they may be added later. A command that follows itself, as after a
-    stop, is noted once.
+    A command that is repeated, as after a stop, is noted once.
 
     Raises:
-        ValueError: the experiment was begun with other settings or images, or the folder holds something else.
+        ValueError: as `plan_to_follow`.
+    """
+    plan = plan_to_follow(out, splits=splits, recipe=recipe, grid=grid)
+    commands = [*commands_of(out)]
+    if not commands or commands[-1].command != command:
+        began, directory = datetime.now(UTC).isoformat(timespec="seconds"), str(Path.cwd())
+        processes = processes_of_environment()
+        commands.append(Command(command=command, began=began, processes=processes, directory=directory))
+    out.mkdir(parents=True, exist_ok=True)
+    atomic.write_json(out / PLAN, {**plan, "commands": [asdict(one) for one in commands]})
+
+
+def plan_to_follow(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid) -> dict[str, Any]:
+    """Return what the experiment in `out` was begun with, or would begin with.
+
+    Trainings, tables and seeds are not part of it: they may be added later.
+
+    Raises:
+        ValueError: it was begun with other settings or images, or the folder holds something else.
     """
     plan: dict[str, Any] = {
         "fingerprints": {split: part.fingerprint for split, part in splits.sources.items()},
@@ -86,13 +103,7 @@ def begin_or_go_on(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid, com
         _check_the_same(out, begun, asdict(parse_json(json.dumps(plan), _Plan)))
     elif out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise ValueError(f"{out} exists and holds something else: choose another folder")
-    commands = [*commands_of(out)]
-    if begun is None or not commands or commands[-1].command != command:
-        began, directory = datetime.now(UTC).isoformat(timespec="seconds"), str(Path.cwd())
-        processes = processes_of_environment()
-        commands.append(Command(command=command, began=began, processes=processes, directory=directory))
-    out.mkdir(parents=True, exist_ok=True)
-    atomic.write_json(out / PLAN, {**(begun or plan), "commands": [asdict(one) for one in commands]})
+    return begun or plan
 
 
 def commands_of(out: Path) -> Sequence[Command]:
@@ -116,7 +127,8 @@ def last_command(out: Path) -> str:
 
 
 def _check_the_same(out: Path, begun: dict[str, Any], now: dict[str, Any]) -> None:
-    new = {one.name: one.default for one in fields(Recipe)}  # what an earlier version did not know, it did not change
+    # An earlier version did not change what it did not know.
+    new = {one.name: one.default for one in fields(Recipe)}
     before, after = ({**new, **plan["recipe"], **plan, "recipe": None, "commands": None} for plan in (begun, now))
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     if changed:

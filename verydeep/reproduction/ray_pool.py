@@ -21,7 +21,7 @@ def ray_jobs(runtime: Runtime) -> int:
     """Return how many trainings the cluster does at once: one for each device, or for each of its cores' `threads`.
 
     Raises:
-        ValueError: there is no cluster, it has no such device, or Ray is not installed.
+        ValueError: there is no cluster, it has no such device or too few cores, or Ray is not installed.
     """
     resources = _connected().cluster_resources()
     on_gpu = _on_gpu(resources, runtime)
@@ -37,7 +37,7 @@ def _on_gpu(resources: dict[str, float], runtime: Runtime) -> bool:
 
 @contextmanager
 def ray_pool(runtime: Runtime) -> Iterator["RayPool"]:
-    """Use the cluster within the block; it stays as it is."""
+    """Use the cluster within the block; it keeps running afterwards."""
     ray = _connected()
     yield RayPool(ray=ray, on_gpu=_on_gpu(ray.cluster_resources(), runtime))
 

@@ -54,10 +54,10 @@ def write_report(
         grid: what was done.
         folders: the folder with the runs of each seed.
         tests: results of the tests.
-        best: evaluation of `table_rows.best_network` with the first seed. With it the page has confusions, wrong images
-            and score maps.
+        best: evaluation of `table_rows.best_network` with the first seed. With it and `splits` the page has confusions,
+            wrong images and score maps.
         splits: the images, which are read again for that.
-        language: en or ja; figures in JSON are the same.
+        language: en or ja; figures in JSON are the same in both.
     """
     results = grid_results(grid, folders, tests, commands_of(out))
     shown = {} if best is None or splits is None else _best_network(best, splits)
@@ -112,7 +112,7 @@ def _charts(results: GridResults) -> dict[str, str]:
 
 
 def _contents(results: GridResults, shown: Mapping[str, Any], *, studies: bool) -> dict[str, str]:
-    """Return the headings of the sections by the name of each, in their order: of one seed findings come later."""
+    """Return the sections' headings by name, in their order: with one seed the findings come later."""
     several = len(results.seeds) > 1
     findings = {"findings": "Findings" if several else "What a larger run would tell", "sure": "How sure is this"}
     tables = {f"table-{table.number}": table.heading for table in PAPER_TABLES if table.number in results.tables}

@@ -107,11 +107,11 @@ def reproduce(
         runtime: device, and processes that decode.
         execution: how the steps are computed.
         tolerance: how many images may be unusable.
-        jobs: trainings that are done side by side, each in a process of its own with its part of the cores, or a CUDA
-            device; by default one for each core or device. `ray`: on the machines of the Ray cluster that this one
-            belongs to, which have to see the folders of the images and of the experiment.
-        command: the command line that asks for this, to be kept; without one, that which would.
-        language: language of the report, en or ja; figures in JSON are the same.
+        jobs: trainings that are done side by side, each in a process of its own with its part of the cores, or with a
+            CUDA device of its own; by default one for each core or device. `ray`: on the machines of the Ray cluster
+            that this one belongs to, which must all see the folders of the images and of the experiment.
+        command: the command line to record; by default the one that is equivalent to this call.
+        language: language of the report, en or ja; figures in JSON are the same in both.
 
     Returns:
         The path of report.html.
@@ -126,6 +126,7 @@ def reproduce(
     if execution is not None and execution.fc_parallel and grid is not None and "gradients" in grid.studies:
         raise ValueError("the study gradients looks into whole layers: leave out --fc-parallel")
     out, asked = Path(out).resolve(), grid or Grid()
+    at_once = jobs_to_use(jobs, runtime or Runtime())  # while all cores count
     use_threads((runtime or Runtime()).threads)
     splits, grid = open_for_experiment(source, asked, out)
     experiment = _Experiment(
@@ -135,7 +136,7 @@ def reproduce(
         grid=grid,
         execution=execution,
         options={"runtime": runtime or Runtime(), "tolerance": tolerance or Tolerance()},
-        jobs=jobs_to_use(jobs, runtime or Runtime()),
+        jobs=at_once,
         language=language,
         on_ray=jobs == "ray",
     )
@@ -149,11 +150,12 @@ def reproduce(
                 execution or Execution(),
                 tolerance or Tolerance(),
             )
-            command = with_options(command, ruled) if command else equivalent_command(source, out, *settings, jobs=jobs)
+            equivalent = equivalent_command(source, out, *settings, jobs=jobs, language=language)
+            command = with_options(command, ruled) if command else equivalent
             begin_or_go_on(out, splits=splits, recipe=recipe, grid=grid, command=command)
-            _say(about_steering(splits, grid))
+            say(about_steering(splits, grid))
             if grid.seeds == 1:
-                _say(f"One seed. {ONE_SEED} --dry-run shows what more seeds cost and tell.")
+                say(f"One seed. {ONE_SEED} --dry-run shows what more seeds cost and tell.")
         _do(experiment)
     return experiment.out / HTML
 
@@ -192,16 +194,24 @@ def _train_and_test(experiment: _Experiment, trainings: Sequence[GridTraining], 
 
 
 def _train(experiment: _Experiment, training: GridTraining, seed: int) -> None:
-    """Say which training comes next, and train unless that is done."""
+    """Say which training comes next, and train unless that is done.
+
+    Raises:
+        ValueError: it diverged when it was part of a study alone, and now the tables need it.
+    """
     task = _task(experiment, training, seed)
     done, trainings = has_ended(task.out), (*experiment.grid.trainings, *experiment.grid.studied)
-    if not rank_of_environment():
-        how = ": already trained" if done else f", from {training.start or 'random weights'}"
-        _say(f"[{trainings.index(training) + 1}/{len(trainings)}] {task.name}{how}")
+    diverged = why_diverged(task.out)
+    if diverged and not task.may_diverge:
+        raise ValueError(f"{task.name}: {diverged}: remove {task.out} to train it again, or leave it out with --only")
+    first = not rank_of_environment()
+    if first:
+        how = f": {diverged or 'already trained'}" if done else f", from {training.start or 'random weights'}"
+        say(f"[{trainings.index(training) + 1}/{len(trainings)}] {task.name}{how}")
     if not done:
         train_task(task)
-    if (said := why_diverged(task.out)) and not done:
-        _say(said)
+        if first and (diverged := why_diverged(task.out)):
+            say(diverged)
 
 
 def _task(experiment: _Experiment, training: GridTraining, seed: int) -> TrainingTask:
@@ -217,10 +227,6 @@ def _task(experiment: _Experiment, training: GridTraining, seed: int) -> Trainin
         may_diverge=training.scheme is not None and training not in experiment.grid.trainings,
         **experiment.options,
     )
-
-
-def _say(text: str) -> None:
-    say(text)
 
 
 def _images_of(training: GridTraining, splits: Splits, seed: int) -> Splits:

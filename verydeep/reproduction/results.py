@@ -98,7 +98,7 @@ class TrainedNetwork:
 
 
 def _finished_run(folder: Path) -> FinishedRun:
-    """Read what made a run, and its epochs."""
+    """Read the record and the epochs of a run."""
     return FinishedRun(record=read_record(folder), epochs=read_metrics(folder))
 
 
@@ -148,10 +148,10 @@ def _per_second(runs: Sequence[FinishedRun]) -> float | None:
 
 
 _OF_EACH = ("scale", "init_rest", "finetune", "seed")
-"""Fields of the recipe that each training has for itself."""
+"""Fields of the recipe that differ between trainings."""
 
 _OF_GAINS = ("id", "first_error", "second_error", "difference", "difference_ci95", "learned")
-"""Figures of a comparison that are told of a gain."""
+"""Figures of a comparison that are listed with a gain."""
 
 _NOT_THE_SAME = (
     "Not every test could use the same images, so results cannot be paired: no claim was tested. The images that could "
@@ -195,7 +195,7 @@ class GridResults:
     tables: Mapping[int, Sequence[TableRow]]
     """By the paper's numbers."""
     jittered: bool
-    """Whether Tables 5 and 6 are of jittered networks, as the paper's are."""
+    """Whether the networks of Tables 5 and 6 are jittered, as the paper's are."""
     findings: tuple[Finding, ...]
     verdicts: Mapping[str, int]
     """How many claims have each verdict."""
@@ -262,7 +262,7 @@ def grid_results(
         grid: what was done.
         folders: the folder with the runs of each seed.
         tests: results of the tests.
-        commands: those that worked on the folder; without any, the one that is running counts as such.
+        commands: those that worked on the folder; if there are none, the one that is running counts as the last.
     """
     names = [one.name for one in grid.trainings]
     runs = {name: {seed: _finished_run(folder / name) for seed, folder in folders.items()} for name in names}

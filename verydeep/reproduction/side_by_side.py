@@ -13,6 +13,7 @@ from verydeep.machine.runtime import Runtime, Stopped, StopRequest, stop_request
 from verydeep.machine.threads import usable_cores
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.arithmetic import describe_architecture
+from verydeep.presentation.numbers import counted
 from verydeep.presentation.terminal import Reporter, reporting
 from verydeep.reproduction.grid import Jobs
 from verydeep.reproduction.process_pool import process_pool
@@ -26,7 +27,7 @@ Key = TypeVar("Key")
 
 
 class Pool(Protocol):
-    """What does trainings: processes of this machine, or a cluster."""
+    """Where trainings are done: in processes of this machine, or on a cluster."""
 
     def submit(self, task: TrainingTask) -> Future[None]:
         """Begin a training when there is room."""
@@ -48,8 +49,8 @@ def jobs_to_use(asked: Jobs, runtime: Runtime) -> int:
     (Sapphire Rapids): 135 ms on two threads and 167 on one; in bfloat16 80 and 82.
 
     Raises:
-        ValueError: below 1, more than 1 under torchrun, or more threads together than cores that may be used; or there
-            is no Ray cluster.
+        ValueError: below 1, more than 1 under torchrun, more than there are CUDA devices, or more threads together than
+            cores that may be used; or there is no Ray cluster.
     """
     if isinstance(asked, int) and asked < 1:
         raise ValueError(f"jobs must be 1 or more, not {asked}")
@@ -61,19 +62,23 @@ def jobs_to_use(asked: Jobs, runtime: Runtime) -> int:
         return ray_jobs(runtime)
     device = torch_device(runtime.device).type
     cores, threads = usable_cores(), runtime.threads or 1
-    if device == "cpu" and (asked or 1) * threads > max(cores, asked or 1):
+    if asked and device == "cpu" and asked * threads > max(cores, asked):
         raise ValueError(f"--jobs {asked} of --threads {threads} each are more than the {cores} cores that may be used")
-    return asked or {"cuda": torch.cuda.device_count(), "cpu": cores // threads}.get(device, 1)
+    if asked and device == "cuda" and asked > torch.cuda.device_count():
+        there = counted(torch.cuda.device_count(), "CUDA device")
+        raise ValueError(f"--jobs {asked} needs a CUDA device for each training, and this machine has {there}")
+    return asked or {"cuda": torch.cuda.device_count(), "cpu": max(1, cores // threads)}.get(device, 1)
 
 
 def longest_way_first(work: Mapping[Key, float], starts: Mapping[Key, Key | None]) -> list[Key]:
-    """Return trainings so that those come first on which the most work waits: their own and the longest way from them.
+    """Return trainings in the order to begin them: first those on which the most work waits, their own included.
 
-    Otherwise a deep network that comes last keeps one core busy while the others have nothing to do. `starts` tells
-    which training each one starts from.
+    Otherwise a deep network that comes last keeps one core busy while the others have nothing to do. What waits for a
+    training is the longest way of trainings that start from it, one after the other. `starts` has the training that
+    each one starts from.
     """
     way = dict(work)
-    for _ in work:  # a way is no longer than all trainings
+    for _ in work:  # a way has at most all trainings
         for key, start in starts.items():
             if start in way:
                 way[start] = max(way[start], work[start] + way[key])

@@ -15,20 +15,21 @@ from verydeep.reproduction.plan_file import read_plan
 def open_for_experiment(source: str | Splits, grid: Grid, out: Path) -> tuple[Splits, Grid]:
     """Open SOURCE with `val` to steer and `testing` to test; return with it the grid, which says how that was settled.
 
-    Where a source has test images, its validation images steer. Otherwise what the grid says, or what `out` was begun
-    with, decides; experiments of before could only be steered by the test images.
+    Where a source has test images, its validation images steer. Otherwise the grid decides, or what `out` was begun
+    with; experiments of earlier versions were always steered by the test images.
 
     Raises:
-        ValueError: the grid says something else than `out` was begun with, the source has test images already, or a
-            class has a single training image.
+        ValueError: the grid differs from what `out` was begun with, no such share can be held out, the source has test
+            images already, or a class has a single training image.
     """
     splits, begun = open_for_training(source), read_plan(out)
     if "test" in splits.sources:
-        if grid.steer or grid.held_out:
+        if grid.steer or grid.held_out is not None:
             raise ValueError(f"{splits.name} has test images: its validation images steer, so leave out --steer")
         return splits, replace(grid, steer="validation")
-    steer = grid.steer or ("held-out" if grid.held_out or begun is None else begun["steer"])
-    held_out = (grid.held_out or (begun and begun["held_out"]) or STEERING_SHARE) if steer == "held-out" else None
+    steer = grid.steer or ("held-out" if grid.held_out is not None or begun is None else begun["steer"])
+    shares = (grid.held_out, begun and begun["held_out"], STEERING_SHARE)
+    held_out = next(one for one in shares if one is not None) if steer == "held-out" else None
     if begun is not None and (steer, held_out) != (begun["steer"], begun["held_out"]):
         was = f"--steer {begun['steer']}" + (f" --held-out {begun['held_out']:g}" if begun["held_out"] else "")
         raise ValueError(f"{out} was begun with {was}: leave out --steer and --held-out, or choose another folder")
@@ -37,7 +38,7 @@ def open_for_experiment(source: str | Splits, grid: Grid, out: Path) -> tuple[Sp
 
 
 def steering_options(asked: Grid, settled: Grid, splits: Splits) -> dict[str, Any]:
-    """Return the fields of the grid that a new folder would need for what this one settled without being asked.
+    """Return the fields of the grid that a new folder would need to be told to settle as this one did unasked.
 
     Args:
         asked: the grid as it was asked for.

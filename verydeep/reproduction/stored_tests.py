@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool
@@ -19,6 +19,7 @@ from verydeep.machine import atomic
 from verydeep.machine.documents import read_json
 from verydeep.machine.errors import one_line
 from verydeep.machine.regular_files import read_file
+from verydeep.presentation.numbers import counted, number
 from verydeep.reproduction.contrasts import Outcomes
 from verydeep.reproduction.paper_tables import Entry
 
@@ -60,6 +61,9 @@ class _Tested:
     tested: dict[str, Any]
 
 
+_Kept = TypeVar("_Kept")
+
+
 @dataclass(frozen=True, kw_only=True)
 class _ClassFigures:
     n: int
@@ -81,8 +85,14 @@ class _Figures:
 
     def __post_init__(self) -> None:
         """Refuse results that do not fit each other."""
-        if len(self.top1_wrong_by_image) != self.n:
-            raise ValueError(f"top1_wrong_by_image has {len(self.top1_wrong_by_image):,} images, not {self.n:,}")
+        if len(self.top1_wrong_by_image) != self.n or self.n < 1:
+            raise ValueError(
+                f"top1_wrong_by_image has {counted(len(self.top1_wrong_by_image), 'image')}, n is {self.n}"
+            )
+        if not set(self.top1_wrong_by_image) <= {"0", "1"}:
+            raise ValueError("top1_wrong_by_image has characters other than 0 and 1")
+        if sum(one.n for one in self.per_class) != self.n:
+            raise ValueError(f"the images of all classes are not {number(self.n)}")
 
 
 StoredTests = Mapping[int, Mapping[str, StoredTest]]
@@ -95,16 +105,16 @@ def file_of_test(out: Path, entry: Entry, seed: int) -> Path:
 
 
 def is_tested(file: Path, tested: Mapping[str, Any]) -> bool:
-    """Return whether the file holds results of just what is to be tested (fingerprints of weights and images).
+    """Return whether the file holds results of exactly these weights and images (by their fingerprints), and grid.
 
     Raises:
         ValueError: the file cannot be read.
     """
-    return file.exists() and read_json(file, _Tested).tested == tested
+    return file.exists() and _read(file, _Tested).tested == tested
 
 
 def write_test(file: Path, evaluation: Evaluation, tested: Mapping[str, Any]) -> None:
-    """Write the results of a test, those of every image among them, beside the fingerprints of what was tested."""
+    """Write the results of a test, including those of every image, with the fingerprints of what was tested."""
     wrong = misclassified(evaluation.images.posteriors, evaluation.images.labels)
     by_image = "".join("01"[one] for one in wrong.tolist())
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +127,7 @@ def read_test(file: Path) -> StoredTest:
     Raises:
         ValueError: the file cannot be read.
     """
-    figures = read_json(file, _Figures)
+    figures = _read(file, _Figures)
     return StoredTest(
         split=figures.split,
         scales=figures.scales,
@@ -129,6 +139,13 @@ def read_test(file: Path) -> StoredTest:
         unusable=tuple(figures.unusable),
         wrong=np.array([image == "1" for image in figures.top1_wrong_by_image]),
     )
+
+
+def _read(file: Path, kind: type[_Kept]) -> _Kept:
+    try:
+        return read_json(file, kind)
+    except ValueError as error:
+        raise ValueError(f"{error}: remove it to test again") from error
 
 
 def write_outcomes(file: Path, outcomes: Outcomes) -> None:
@@ -160,14 +177,16 @@ def read_outcomes(file: Path) -> Outcomes:
 
 
 def _check_claims(content: bytes) -> None:
-    """Refuse arrays that claim more than there is of them, or together more than any experiment has, before memory is.
+    """Refuse arrays that claim more bytes than they have, or more in all than any experiment has, before any is read.
 
     Raises:
-        ValueError: they do.
+        ValueError: they do, or are not numbers of images and bits.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if (size := sum(entry.file_size for entry in archive.infolist())) > _MOST_BYTES:
-            raise ValueError(f"its arrays claim {size:,} bytes, more than the {_MOST_BYTES:,} that are read")
+            raise ValueError(
+                f"its arrays claim {number(size)} bytes, more than the {number(_MOST_BYTES)} that are read"
+            )
         for entry in archive.infolist():
             with archive.open(entry) as array:
                 np.lib.format.read_magic(array)
@@ -176,12 +195,12 @@ def _check_claims(content: bytes) -> None:
                     raise ValueError(f"{entry.filename} in it holds objects")
                 wanted, axes = ("iu", 0) if entry.filename.startswith(f"{_IMAGES}/") else ("u", 2)
                 if kind.kind not in wanted or len(shape) != axes:
-                    raise ValueError(f"{entry.filename} in it holds other things than numbers of images and bits")
+                    raise ValueError(f"{entry.filename} in it is neither a number of images nor bits")
                 if math.prod(shape) * kind.itemsize > entry.file_size:
-                    raise ValueError(f"{entry.filename} in it claims more than its {entry.file_size:,} bytes")
+                    raise ValueError(f"{entry.filename} in it claims more than its {number(entry.file_size)} bytes")
 
 
 def _unpacked(bits: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
     if bits.ndim != 2 or not 0 <= count <= 8 * bits.shape[1]:
-        raise ValueError(f"it claims {count:,} images, and has no bits for them")
+        raise ValueError(f"it claims {number(count)} images, and has no bits for them")
     return np.unpackbits(bits, axis=1, count=count)

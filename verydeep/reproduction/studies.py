@@ -22,9 +22,9 @@ class Study:
     """Section of the paper."""
     paper_says: str
     trainings: tuple[GridTraining, ...]
-    """Those that it looks at; what they start from is trained as well."""
+    """Trainings that it looks at; those that they start from are done as well."""
     on_training_images: bool = False
-    """Whether the error on training images is measured, too."""
+    """Whether the error on training images is measured too."""
 
 
 def _by_initialisation(*networks: str) -> tuple[GridTraining, ...]:
@@ -104,8 +104,8 @@ def looked_at(study: Study, networks: Collection[str]) -> tuple[GridTraining, ..
 
 def trainings_of_studies(names: Sequence[StudyName], networks: Collection[str]) -> tuple[GridTraining, ...]:
     """Return all trainings of some studies of these networks, each after the one it starts from."""
-    wanted = {one.name for name in names for one in looked_at(STUDIES_BY_NAME[name], networks)}
-    wanted |= {start for name in wanted if (start := _KNOWN[name].start)}
+    looked = (one for name in names for one in looked_at(STUDIES_BY_NAME[name], networks))
+    wanted = {one.name for training in looked for one in with_its_starts(training)}
     return tuple(one for one in _KNOWN.values() if one.name in wanted)
 
 

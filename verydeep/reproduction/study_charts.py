@@ -8,12 +8,13 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from verydeep.presentation.numbers import number
 from verydeep.presentation.pages import INK, svg_figure
 from verydeep.reproduction.charts import NETWORK_COLOURS
 from verydeep.reproduction.study_runs import FROM_A, StudyRun
 
 FIRST_WEIGHTS = {FROM_A: "from A", "glorot": "Glorot", "paper": "sd 0.01", "paper-variance": "variance 0.01"}
-"""In words; also the order in which they are shown."""
+"""Ways to first weights, in words; also the order in which they are shown."""
 
 _STYLES: dict[str, dict[str, Any]] = {
     FROM_A: {"color": "#0072b2", "linestyle": "-"},
@@ -37,7 +38,7 @@ def of_network(runs: Sequence[StudyRun]) -> dict[str, list[StudyRun]]:
 
 
 def loss_curves(runs: Sequence[StudyRun], *, classes: int) -> str:
-    """Draw training loss over the epochs, a panel for each network, beside that of saying all classes alike."""
+    """Draw training loss over the epochs, a panel for each network, with that of giving all classes the same chance."""
     networks = of_network(runs)
     with svg_figure(columns=len(networks), panel=(3.9, 3.4), sharey=True) as (panels, svg):
         for panel, (network, its) in zip(panels, networks.items(), strict=True):
@@ -111,7 +112,8 @@ def errors_by_images(runs: Sequence[StudyRun]) -> str:
             panel.plot(counts, means, color=NETWORK_COLOURS[network], linestyle="--" if network == "A" else "-")
             panel.plot(*zip(*points, strict=True), linestyle="", label=network, **style)
         _logarithmic(panel.set_xscale, panel.xaxis, base=2)
-        panel.set_xticks(counts, [f"{count:,}" for count in counts])
+        every = sorted({run.images for run in runs})
+        panel.set_xticks(every, [number(count) for count in every])
         panel.set(xlabel="training images", ylabel="test error, %")
         panel.set_ylim(bottom=0)
         panel.legend()
@@ -132,7 +134,7 @@ def share_of_weights(run: StudyRun, at: int, layer: str) -> float | None:
 def _lines(
     panel: Axes, run: StudyRun, places: Sequence[int], values: Sequence[float | None], style: dict[str, Any]
 ) -> None:
-    """Draw what there is and is above 0, which a logarithmic axis has no place for."""
+    """Draw the values that there are, but 0, for which a logarithmic axis has no place."""
     shown = [(place, value) for place, value in zip(places, values, strict=True) if value]
     marker = "." if len(shown) == 1 else None
     if shown:

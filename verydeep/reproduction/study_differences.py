@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from verydeep.presentation.numbers import FINE, interval
+from verydeep.presentation.numbers import FINE, interval, points
 from verydeep.reproduction.contrasts import Contrasts, Estimate
 from verydeep.reproduction.stored_tests import StoredTest
 from verydeep.reproduction.study_runs import StudyRun
@@ -52,10 +52,10 @@ def difference_of_gaps(runs: Sequence[StudyRun], weights: Mapping[str, float]) -
 
 def with_interval(estimate: Estimate) -> str:
     """Write `+2.50 points (95% interval -0.50 to +5.50)`."""
-    return f"{estimate.points:+.{FINE}f} points (95% interval {interval(estimate.ci95, FINE, '+')})"
+    return f"{points(estimate.points, FINE)} points (95% interval {interval(estimate.ci95, FINE, '+')})"
 
 
 def of_what(estimate: Estimate) -> str:
-    """Say of what the interval is."""
+    """Say what the interval is about."""
     whose = "networks trained again" if len(estimate.of_seeds) > 1 else "just these trained networks"
     return f"intervals are of {whose} on other images, each by itself"

@@ -33,7 +33,7 @@ _FOLDER = "studies"
 
 @dataclass(frozen=True, kw_only=True)
 class _Shown:
-    """How a study is shown, given its runs and the number of classes."""
+    """How a study is shown: texts, table and figure from its runs and the number of classes."""
 
     seen: Callable[[Sequence[StudyRun], int], list[str]]
     table: Callable[[Sequence[StudyRun]], StudyTable]
@@ -94,7 +94,7 @@ def write_studies(
         grid: which studies, of which networks.
         folders: the folder with the runs of each seed.
         source: the images' name.
-        language: en or ja; figures in JSON are the same.
+        language: en or ja; figures in JSON are the same in both.
     """
     for study in (STUDIES_BY_NAME[name] for name in dict.fromkeys(grid.studies)):
         runs = study_runs(study, grid=grid, folders=folders, out=out)

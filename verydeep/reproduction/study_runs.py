@@ -1,4 +1,4 @@
-"""What a study looks at: runs with their curves, norms and tests, and those whose training diverged."""
+"""The runs that a study looks at, with their curves, norms and tests; and notes on trainings that diverged."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -37,7 +37,7 @@ class StudyRun:
     loss: Sequence[float]
     """Mean training loss of every epoch."""
     diverged: str | None
-    """What was said when its numbers ceased to be finite, if they did; then it is not tested."""
+    """The message when its numbers ceased to be finite, if they did; then it is not tested."""
     schedule_ended: bool
     """Its own, and that of every training that it starts from."""
     norms: Sequence[StepNorms]
@@ -126,7 +126,7 @@ def note_divergence(run: Path, error: Exception) -> None:
 
 
 def why_diverged(run: Path) -> str | None:
-    """Return what was said when a training diverged; None if it did not.
+    """Return the message of a training that diverged; None if it did not.
 
     Raises:
         ValueError: the note is damaged.
@@ -137,7 +137,7 @@ def why_diverged(run: Path) -> str | None:
     try:
         return read_json(file, _Divergence).diverged
     except ValueError as error:
-        raise ValueError(f"{error}: remove it to train once more") from error
+        raise ValueError(f"{error}: remove it to train again") from error
 
 
 def _errors(test: StoredTest | None) -> dict[str, Any] | None:

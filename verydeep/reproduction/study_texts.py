@@ -72,12 +72,17 @@ def regularisation_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
 
 
 def _regularises(further: Estimate, higher: Estimate) -> str:
-    """Say what it tells of small filters that with large ones errors are so much further apart, and higher in tests."""
+    """Say what the differences of B with 5 x 5 layers and B tell about small filters.
+
+    Args:
+        further: by how much test and training errors are further apart with large filters.
+        higher: by how much the test error is higher with them.
+    """
     apart, test = further.ci95, higher.ci95
     if apart[0] > 0 and test[0] > 0:
         return "Both are what a regularisation by small filters would do."
     if apart[0] > 0 and test[1] < 0:
-        return "Errors closer to each other without a lower test error come of learning less, not of a regularisation."
+        return "Errors that are closer without a lower test error come from learning less, not from a regularisation."
     if apart[1] < 0:
         return "That does not look like a regularisation by small filters."
     return "That leaves open whether small filters regularise."

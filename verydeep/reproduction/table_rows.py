@@ -24,7 +24,7 @@ class EntryErrors:
 
     entry: str
     network: str
-    """Label, of several fused: all of them."""
+    """Its label; all labels if several are fused."""
     trainings: tuple[str, ...]
     train: tuple[str, ...]
     """S, each once."""
@@ -70,16 +70,16 @@ class TableRow:
 
 
 def outcomes(entries: Iterable[Entry], tests: StoredTests) -> Outcomes:
-    """Return which images were misclassified; nothing of an entry whose seeds had different images."""
+    """Return which images were misclassified; entries whose seeds had different images are left out."""
     wrong = {entry.name: [of_seed[entry.name].wrong for of_seed in tests.values()] for entry in entries}
     return {name: np.stack(of_seeds) for name, of_seeds in wrong.items() if len(set(map(len, of_seeds))) == 1}
 
 
 def contrasts_of_tests(wrong: Outcomes, *, guessing: float, unfinished: Collection[str]) -> dict[str, Contrasts]:
-    """Return for each test the contrasts of all that have its images and seeds.
+    """Return for each test the contrasts of all tests on the same images with the same seeds.
 
-    How seeds vary is told together by those that can be compared, as for the findings: networks that learned and are
-    not in `unfinished`.
+    How seeds vary is estimated, as for the findings, from all tests that can be compared: of networks that learned and
+    whose trainings are not in `unfinished`.
     """
     fair = fair_tests(wrong, guessing=guessing, unfinished=unfinished)
     shapes = {one.shape for one in wrong.values()}
@@ -112,7 +112,7 @@ def entry_errors(entry: Entry, tests: StoredTests, contrasts: Mapping[str, Contr
 
 
 def table_rows(grid: Grid, errors: Mapping[str, EntryErrors]) -> dict[int, list[TableRow]]:
-    """Return the lines of the grid's tables, by number, without tables of which nothing was tested."""
+    """Return the lines of the grid's tables, by number, without tables that have no tests."""
     names = [one.name for one in grid.trainings]
     tables = {table.number: table for table in PAPER_TABLES}
     rows = {
@@ -132,7 +132,7 @@ def best_network(grid: Grid, tests: StoredTests) -> Entry:
 
 
 def _interval(entry: Entry, of_seeds: list[StoredTest], contrasts: Contrasts | None) -> tuple[float, float] | None:
-    """95% interval of the mean error in percent, by images and seeds; None where seeds had different images."""
+    """Return the 95% interval of the mean error in percent, by images and seeds; None if seeds had different images."""
     if len(of_seeds) == 1:
         return of_seeds[0].top1_error_ci95
     if contrasts is None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
-from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime, Stopped
 from verydeep.reproduction.study_runs import note_divergence, why_diverged
 from verydeep.runs.record import is_finished
@@ -16,7 +15,7 @@ from verydeep.training.step import DivergedError
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTask:
-    """A training that is to be done."""
+    """A training to do."""
 
     name: str
     """For people: `D-256`, `seed 1, D-256`."""
@@ -29,7 +28,7 @@ class TrainingTask:
     execution: Execution
     tolerance: Tolerance
     may_diverge: bool
-    """Whether it is a result, and no failure, if its numbers cease to be finite."""
+    """Whether it counts as a result, not as a failure, if its numbers cease to be finite."""
 
     @property
     def ready(self) -> bool:
@@ -58,8 +57,7 @@ def train_task(task: TrainingTask) -> None:
     except DivergedError as error:
         if not task.may_diverge:
             raise
-        if not rank_of_environment():
-            note_divergence(task.out, error)
+        note_divergence(task.out, error)  # by every process: none of them waits for another after an error
     except Stopped as stopped:
         raise Stopped(stopped.signal, f"stopped, and saved in {task.out}: the same command goes on") from None
 

@@ -82,7 +82,7 @@ connected layers only; the one here, as in the paper's other tables, in all laye
 
 
 def quick_recipe(source: str) -> Recipe:
-    """Return the quick recipe for a source: digits are not mirrored, since the mirror image of a digit is none."""
+    """Return the quick recipe for a source: digits are not mirrored, since the mirror image of a digit is not one."""
     return replace(QUICK_RECIPE, flip=source != "digits")
 
 
