@@ -1,14 +1,18 @@
 """The description in OpenAPI, and figures for Prometheus."""
 
+import asyncio
 import re
 from pathlib import Path
 
+import httpx
 import jsonschema
 import pytest
+from gated_model import Gate
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from prometheus_client.parser import text_string_to_metric_families
 from served import KEY, encoded, files, service_of, serving
 
+from verydeep.serving.app import _keyed_routes, _open_routes, application
 from verydeep.serving.openapi import openapi
 from verydeep.serving.options import Access, Limits
 
@@ -31,8 +35,6 @@ def description(client):
 
 def test_the_description_is_valid_and_has_every_path(description, service):
     OpenAPIV31SpecValidator(description).validate()
-    from verydeep.serving.app import _keyed_routes, _open_routes
-
     routes = {route.path: route.methods - {"HEAD"} for route in (*_open_routes(service), *_keyed_routes(service))}
     described = {
         path: {name.upper() for name in methods if name != "parameters"}
@@ -91,6 +93,19 @@ def test_figures_are_prometheus_text(client):
     assert values["verydeep_images_total", "refused"] >= 1
     assert values["verydeep_queue_images",] == values["verydeep_bodies_bytes",] == 0
     assert values["process_resident_memory_bytes",] > 0
+
+
+def test_figures_name_paths_below_the_one_that_it_is_mounted_at():
+    service = service_of(Gate().model())
+
+    async def asked():
+        transport = httpx.ASGITransport(application(service), root_path="/here")
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1/here") as client:
+            return [(await client.get(path)).status_code for path in ("/healthz", "/nowhere")]
+
+    assert asyncio.run(asked()) == [200, 404]
+    counted = re.findall(r'http_requests_total\{.*path="([^"]+)"', service.metrics.text().decode())
+    assert sorted(counted) == ["/healthz", "other"]
 
 
 def test_the_page_lists_every_limit_with_its_default():

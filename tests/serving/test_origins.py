@@ -53,6 +53,14 @@ def test_who_asks_for_the_page_is_refused_in_words_and_told_nothing_of_the_model
     assert not {"tiny", "ant", "<form"} & set(re.findall(r"<form|\w+", answer.text))
 
 
+def test_all_that_a_request_could_match_can_be_allowed():
+    origins = ("*", "null", OURS, "http://gpu7:8000", "http://[::1]:8000", "chrome-extension://abc")
+    Access(allow_origin=origins, allow_host=("*", "gpu7", "gpu7.example.org", "10.0.0.1"))
+    for refused in ({"allow_origin": ("https://Example.org",)}, {"allow_host": ("gpu7.",)}, {"allow_host": ("",)}):
+        with pytest.raises(ValueError, match="such as"):
+            Access(**refused)
+
+
 @given(st.text("localhst.:@[]/127é \t"))
 def test_no_other_text_passes_for_a_name(host):
     local = host.lower().rstrip(".").partition(":")[0] in ("localhost",) or host[:1] in "0123456789["

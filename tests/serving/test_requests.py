@@ -78,6 +78,8 @@ def test_of_several_images_the_bad_ones_have_an_error(client, model):
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "boundary"),
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data; boundary=b"}}, 400, "multipart"),
         ({"files": [("a", (None, b"x"))]}, 400, "'a' has no file name"),
+        ({"files": [("a", (None, b"x"))] * 8}, 400, "'a' has no file name"),
+        ({"files": [("a", (None, b"x"))] * 9}, 413, "and 8 fields"),
         ({"files": files(*[b"x"] * 17)}, 413, "up to 16 images"),
         ({"files": files(b"x", b"y")}, 422, "0.png: undecodable (not an image of a known format); 1.png"),
     ],

@@ -1,4 +1,4 @@
-"""The ASGI application: which path is answered by what, and what all answers have in common."""
+"""The ASGI application: what answers each path, and what all answers have in common."""
 
 import random
 import re
@@ -70,7 +70,7 @@ def application(service: Service) -> ASGIApp:
 
 
 def _open_routes(service: Service) -> list[Route]:
-    """Return what needs no key; the form asks for one itself."""
+    """Return the routes that need no key; the form asks for one itself."""
 
     async def alive(_: Request) -> Response:
         return json_answer({"live": True})
@@ -149,7 +149,7 @@ def _observed(app: ASGIApp, service: Service, routes: Sequence[Route]) -> ASGIAp
         try:
             await app(scope, receive, sent)
         finally:
-            path = _path_label(scope["path"], service.name, routes)
+            path = _path_label(_path_of(scope), service.name, routes)
             method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "OPTIONS") else "other"
             service.metrics.requests.labels(method, path, str(status)).inc()
             service.metrics.seconds.labels(path).observe(time.monotonic() - state["arrived"])
@@ -158,9 +158,14 @@ def _observed(app: ASGIApp, service: Service, routes: Sequence[Route]) -> ASGIAp
 
 
 def _path_label(path: str, name: str, routes: Sequence[Route]) -> str:
-    """Return the path as figures have it: whatever else is asked for must not fill the memory."""
+    """Return the path as metrics have it; all unknown paths are one, so that they cannot fill the memory."""
     found = next((route.path for route in routes if route.path_regex.match(path)), "other")
     return found.replace(f"/v2/models/{name}", "/v2/models/{name}", 1)
+
+
+def _path_of(scope: Scope) -> str:
+    """Return the path below the one at which the application is mounted."""
+    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
 
 
 def _request_id(scope: Scope) -> str:
@@ -168,7 +173,7 @@ def _request_id(scope: Scope) -> str:
     text = str(given.decode("latin-1"))
     if _REQUEST_ID.fullmatch(text):
         return text
-    return f"{random.getrandbits(64):016x}"  # no secret: those are asked of the system, and lose the interpreter's lock
+    return f"{random.getrandbits(64):016x}"  # not a secret: asking the system for one releases the interpreter's lock
 
 
 def _error(request: Request, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
@@ -178,7 +183,7 @@ def _error(request: Request, status: int, code: str, message: str, headers: dict
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedRequestError)
-    if request.scope["path"].removeprefix(request.scope.get("root_path", "")) == _PAGE:
+    if _path_of(request.scope) == _PAGE:
         return answer_refusal(request, error)
     return _error(request, error.status, error.code, error.message, error.headers)
 
@@ -211,8 +216,8 @@ class _Guarded:
 class _FailuresAnswered:
     """Answers errors of the service itself, and notes each in the log once.
 
-    Starlette's own handler of them stands outside of what allows other origins, and raises them again for the server to
-    log.
+    Starlette's own handler runs outside the middleware that allows other origins, and raises them again for the server
+    to log.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -13,7 +13,7 @@ from verydeep.serving.options import Limits
 from verydeep.serving.refusals import RefusedRequestError, bad_request, busy, client_gone, too_large
 
 _MOST_FIELDS = 8
-"""Parts of a form that are no files."""
+"""Parts of a form that are not files."""
 
 _FIRST_BYTES = 16 * 2**10
 """Bytes of a body that are checked before room for the rest is reserved; a connection holds more in any case."""
@@ -24,7 +24,7 @@ class Part(NamedTuple):
 
     field: str
     file_name: str | None
-    """None for a part that is no file."""
+    """None for a part that is not a file."""
     data: bytes
 
 
@@ -64,7 +64,7 @@ class Body:
         self._data, self.room = data, room
 
     def taken(self) -> bytes:
-        """Return its bytes, which then are the caller's alone, who may let go of them."""
+        """Return its bytes and keep no reference, so that the caller can free them."""
         data, self._data = self._data, b""
         return data
 
@@ -152,7 +152,7 @@ def parts_of(body: bytes, content_type: str, *, most_files: int) -> list[Part]:
 
 
 def first_parts(body: bytes, content_type: str) -> list[Part]:
-    """Return the parts of which the first bytes of a multipart body have all.
+    """Return the parts that are complete in the first bytes of a multipart body.
 
     Raises:
         RefusedRequestError: it is not one.
@@ -205,9 +205,6 @@ class _Collector:
         }
 
     def _begin(self) -> None:
-        files = sum(part.file_name is not None for part in self.parts)
-        if files >= self._most_files + 1 or len(self.parts) - files > _MOST_FIELDS:
-            raise self._too_many()
         self._headers, self._data = {}, bytearray()
 
     def _header_end(self) -> None:
@@ -221,12 +218,10 @@ class _Collector:
         file_name = options.get(b"filename")
         name = None if file_name is None else file_name.decode(errors="replace")
         self.parts.append(Part(options[b"name"].decode(errors="replace"), name, bytes(self._data)))
-        if sum(part.file_name is not None for part in self.parts) > self._most_files:
-            raise self._too_many()
+        files = sum(part.file_name is not None for part in self.parts)
+        if files > self._most_files or len(self.parts) - files > _MOST_FIELDS:
+            message = f"one request takes up to {self._most_files} images and {_MOST_FIELDS} fields"
+            raise RefusedRequestError(413, "too_many_images", message)
 
     def _all(self) -> None:
         self.ended = True
-
-    def _too_many(self) -> RefusedRequestError:
-        message = f"one request takes up to {self._most_files} images and {_MOST_FIELDS} fields"
-        return RefusedRequestError(413, "too_many_images", message)

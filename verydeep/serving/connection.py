@@ -12,18 +12,18 @@ _LONGEST_HEAD = 16 * 2**10
 """Bytes of a request's line and headers."""
 
 _LOOKS = 4
-"""Times that a connection is looked at until it is too slow."""
+"""How often a connection is checked in the time after which it is too slow."""
 
 _MOST_READ = 16 * 2**10
-"""Bytes that are read of a connection before others have their turn; asyncio's 256 KiB in chunks of one byte take h11
-0.6 seconds."""
+"""Bytes that are read from a connection before others have their turn; asyncio's 256 KiB in chunks of one byte take
+h11 0.6 seconds."""
 
 _FREE_CHUNKS = 1024
 _LEAST_CHUNK = 64
 """Bytes that a chunk of a body has on average, beyond the first `_FREE_CHUNKS` of them."""
 
 _UNREAD_SECONDS = 2.0
-"""After which nothing more is expected of a body that was answered already."""
+"""Seconds of silence after which no more of a body is expected that was answered already."""
 
 _INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 """Interim answer: the only one that clients skip whether they have asked for it or not."""
@@ -36,7 +36,7 @@ _LEAST_TAKEN = 16 * 2**10
 
 
 class _Parser(h11.Connection):
-    """A parser that refuses a body in many small chunks, of which each costs as much as a large one."""
+    """A parser that refuses a body in many small chunks, since each costs as much as a large one."""
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, _LONGEST_HEAD)
@@ -46,7 +46,7 @@ class _Parser(h11.Connection):
         """Return what comes next.
 
         Raises:
-            h11.RemoteProtocolError: it is no HTTP, or a body in too many chunks.
+            h11.RemoteProtocolError: it is not HTTP, or a body in too many chunks.
         """
         event = super().next_event()
         if isinstance(event, h11.Request):
@@ -93,10 +93,11 @@ class _StagedTransport:
 class TimedConnection(H11Protocol):
     """A connection that is closed where uvicorn would wait for ever: for a head, or for an answer to be taken.
 
-    A head has `seconds` from its first byte; what was sent of one then is answered 408, on a connection that was used
-    before too. An answer has `seconds` from when it began to wait for its client, and again whenever its client has
-    taken `_LEAST_TAKEN` bytes of it. What is left of a body that was answered is read for `seconds`, unless nothing
-    comes for `_UNREAD_SECONDS`. A client that has ended its sending is answered if it has not left.
+    A head has `seconds` from its first byte; if only part of one has come by then, it is answered 408, also on a
+    connection that was used before. An answer has `seconds` from when it began to wait for its client, and again
+    whenever its client has taken `_LEAST_TAKEN` bytes of it. The rest of a body that was answered is read for
+    `seconds`, unless nothing comes for `_UNREAD_SECONDS`. A client that has ended its sending is answered if it has not
+    left.
     """
 
     transport: _StagedTransport  # type: ignore[assignment]
@@ -113,12 +114,12 @@ class TimedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_StagedTransport(transport, self))  # type: ignore[arg-type]
         transport.max_size = _MOST_READ  # type: ignore[attr-defined]
-        # Else an answer's body waits for its head to be acknowledged, 40 ms; asyncio does not see that this is TCP.
+        # Otherwise an answer's body waits 40 ms until its head is acknowledged; asyncio does not see that this is TCP.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._look()
 
     def data_received(self, data: bytes) -> None:
-        """Note when a head began; leave what is sent after the end."""
+        """Note when a head began; ignore what is sent after the end."""
         self._read_at = self.loop.time()
         if self.transport.is_closing():
             return
@@ -127,7 +128,7 @@ class TimedConnection(H11Protocol):
         super().data_received(data)
 
     def on_response_complete(self) -> None:
-        """Note when an answer was complete, since looks may all fall between requests."""
+        """Note when an answer was complete, since every check may fall between requests."""
         self._idle_since = self.loop.time()
         if self.may_be_sending() and not self.transport.is_closing():
             self.read_on()
@@ -191,7 +192,7 @@ class TimedConnection(H11Protocol):
             self.loop.call_later(self._seconds / _LOOKS, self._look)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP as all else is refused, unless an answer to its request has begun."""
+        """Refuse what is not HTTP in the form of all refusals, unless an answer to its request has begun."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._say(400, "Bad Request", "bad_request", msg)
         if self.cycle is not None:  # whoever reads its body must not answer too

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from verydeep.images.decode import UnusableImageError
 from verydeep.machine.documents import json_text, parse_json
 from verydeep.machine.errors import escaped, one_line
+from verydeep.presentation.numbers import counted, number
 from verydeep.serving.answers import json_answer
 from verydeep.serving.predict_request import TOP, checked_top
 from verydeep.serving.refusals import RefusedRequestError, bad_request, failed, unusable
@@ -96,7 +97,7 @@ def inference_routes(service: Service) -> list[Route]:
 def _check_version(request: Request) -> None:
     version = request.path_params.get("version", VERSION)
     if version != VERSION:
-        raise RefusedRequestError(404, "not_found", f"there is version {VERSION} of this model only")
+        raise RefusedRequestError(404, "not_found", f"this model has only version {VERSION}")
 
 
 def _metadata(service: Service) -> dict[str, Any]:
@@ -130,7 +131,7 @@ async def _infer(service: Service, request: Request) -> Response:
 
 
 def _read(body: bytes, header: str | None, most: int) -> tuple[_Inference, list[bytes]]:
-    """Return what the request says without its images, and these; a thread's work, for a body may be large."""
+    """Return what the request says without its images, and these; for a thread, since a body may be large."""
     said, rest = _parsed(body, header)
     return replace(said, inputs=()), _images(said, rest, most)
 
@@ -144,7 +145,7 @@ def _parsed(body: bytes, header: str | None) -> tuple[_Inference, memoryview]:
         length = int(header)
     head = body[:length]
     if len(head) - len(head.translate(None, b"[{,:")) > _MOST_VALUES:
-        raise bad_request(f"the request has more than {_MOST_VALUES:,} values in JSON")
+        raise bad_request(f"the request has more than {number(_MOST_VALUES)} values in JSON")
     try:
         said = parse_json(head, _Inference)
     except ValueError as error:
@@ -159,7 +160,8 @@ def _images(said: _Inference, rest: memoryview, most: int) -> list[bytes]:
     size = given.parameters.get("binary_data_size")
     if size is not None:
         if size != len(rest) or isinstance(size, bool):
-            raise bad_request(f"binary_data_size is {escaped(str(size))[:_SHOWN]}, but {len(rest):,} bytes follow")
+            there = counted(len(rest), "byte")
+            raise bad_request(f"binary_data_size is {escaped(str(size))[:_SHOWN]}, but what follows has {there}")
         images = list(_binary(rest, most))
     elif given.data is None or len(rest):
         raise bad_request("the input has no data" if given.data is None else "bytes follow that no input names")
@@ -168,7 +170,7 @@ def _images(said: _Inference, rest: memoryview, most: int) -> list[bytes]:
     # Triton's clients send [N] or, for models with batches, [N, 1].
     if given.shape not in ((len(images),), (len(images), 1)):
         raise bad_request(
-            f"the shape {list(given.shape[:4])} does not go with {len(images)} images: it is [N] or [N, 1]"
+            f"the shape {list(given.shape[:4])} does not go with {counted(len(images), 'image')}: it is [N] or [N, 1]"
         )
     if not images:
         raise bad_request("there is no image in the input")
@@ -193,7 +195,7 @@ def _binary(rest: memoryview, most: int) -> Iterator[bytes]:
 
 def _check_count(count: int, most: int) -> None:
     if count > most:
-        raise RefusedRequestError(413, "too_many_images", f"one request takes up to {most} images")
+        raise RefusedRequestError(413, "too_many_images", f"one request takes up to {counted(most, 'image')}")
 
 
 def _flat(data: Sequence[Any], most: int) -> list[Any]:

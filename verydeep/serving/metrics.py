@@ -39,7 +39,7 @@ class Metrics:
     """Images in a batch."""
 
     def watch(self, name: str, about: str, value: Callable[[], float]) -> None:
-        """Add a figure that is asked for when it is wanted."""
+        """Add a figure that is computed whenever the metrics are read."""
         Gauge(name, about, registry=self.registry).set_function(value)
 
     def text(self) -> bytes:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from verydeep.serving.inference_protocol import VERSION
+from verydeep.serving.predict_request import TOP
 from verydeep.serving.served_model import MOST_MAPS
 from verydeep.serving.service import Service
 from verydeep.version import __version__
@@ -10,12 +11,12 @@ from verydeep.version import __version__
 _ERRORS = {
     "400": "The request cannot be understood.",
     "401": "A key is missing or unknown.",
-    "403": "It was asked by a name that is not the service's, or by a page of another origin.",
+    "403": "It came under a name that is not the service's, or from a page of another origin.",
     "404": "There is nothing at this path.",
-    "405": "The path has other methods; Allow names them.",
+    "405": "The path does not have this method; Allow names those that it has.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large, or has too many images.",
-    "415": "The body is of a kind that is not taken.",
+    "415": "The body is of a type or an encoding that is not accepted.",
     "422": "No image in it can be used.",
     "500": "The service has failed; its log says why.",
     "503": "The queue is full, or the service is starting, ending or broken; Retry-After says when to come again.",
@@ -131,7 +132,7 @@ def _form(service: Service) -> Schema:
 
 
 def _predict(service: Service) -> Schema:
-    top = {"type": "integer", "minimum": 1, "default": 5}
+    top = {"type": "integer", "minimum": 1, "default": TOP}
     maps = {"type": "integer", "enum": [0, 1], "default": 0}
     content = {
         "application/octet-stream": {"schema": _BINARY},

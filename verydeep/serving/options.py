@@ -1,6 +1,7 @@
 """Choices of a service: where it listens, who may use it, and its limits (needs no other library)."""
 
 import math
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -9,6 +10,15 @@ from verydeep.images.tolerance import LARGEST_MAX_PIXELS
 _LARGEST_PORT = 65_535
 
 MIB = 2**20
+
+ANY = "*"
+"""All origins, or all names of the service."""
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^A-Z/\s]+")
+"""An origin as browsers send it."""
+
+_NAME = re.compile(r"[^\s/:]*[^\s/:.]")
+"""A name as browsers send it in Host, without its port."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +29,7 @@ class Listening:
     """Address of this machine to listen on; 0.0.0.0 for all of its IPv4 addresses."""
 
     port: int = 8000
-    """0 takes one that is free."""
+    """Port to listen on; 0 takes one that is free."""
 
     grace: float = 5.0
     """Seconds after SIGTERM in which requests are still accepted, while /readyz already says 503."""
@@ -34,7 +44,7 @@ class Listening:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a service takes on; all beyond is refused, and said why."""
+    """What a service takes on; everything beyond is refused, with the reason."""
 
     max_body: float = 20.0
     """MiB of one request's body."""
@@ -100,12 +110,24 @@ class Access:
 
     key_file: Path | None = None
     """File with a key on each line, one of which every prediction then needs: `Authorization: Bearer KEY`, or
-    `X-API-Key`. Lines that begin with # are none."""
+    `X-API-Key`. Lines that begin with # are skipped."""
 
     allow_origin: tuple[str, ...] = ()
     """Origins whose pages' scripts may use the service, such as https://example.org; * for all. By default none."""
 
     allow_host: tuple[str, ...] = ()
-    """Names that the service may be asked by, such as gpu7.example.org; * for all. Addresses always are allowed. By
+    """Names that the service may be asked by, such as gpu7.example.org; * for all. Addresses are always allowed. By
     default localhost where --host is an address of this machine alone, else all names: without this option a page whose
     name is made to point here could then use the service."""
+
+    def __post_init__(self) -> None:
+        """Refuse with a ValueError what no request could ever match."""
+        for origin in self.allow_origin:
+            if origin not in (ANY, "null") and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    "allow_origin is a scheme, a host in lower case and perhaps a port, such as https://example.org, "
+                    f"not {origin!r}"
+                )
+        for name in self.allow_host:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"allow_host is a name without a port, such as gpu7.example.org, not {name!r}")

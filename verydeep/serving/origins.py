@@ -1,4 +1,4 @@
-"""Whose requests are answered: under which names, and those of which pages in a browser.
+"""Whose requests are answered: under which names of the service, and from which pages in a browser.
 
 A browser sends what any page asks it to send, to services on this machine too. A page of another origin is known by
 Sec-Fetch-Site and Origin (https://www.w3.org/TR/fetch-metadata/). One whose own name was made to point here ("DNS
@@ -10,9 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from verydeep.machine.errors import escaped
+from verydeep.serving.options import ANY
 from verydeep.serving.refusals import RefusedRequestError
-
-ANY = "*"
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+?)\.?(:[0-9]*)?")
 
@@ -21,10 +20,10 @@ _SHOWN = 100
 
 
 def check_host(headers: Mapping[str, str], allowed: Sequence[str]) -> None:
-    """Refuse a request whose Host is a name that is not allowed; an address never is a name of another's.
+    """Refuse a request whose Host is a name that is not allowed; an address is always allowed.
 
     Args:
-        headers: of the request.
+        headers: those of the request.
         allowed: names without a port; none, or *, for all.
 
     Raises:
@@ -36,7 +35,7 @@ def check_host(headers: Mapping[str, str], allowed: Sequence[str]) -> None:
     found = _HOST.fullmatch(host)
     name = found[1].lower() if found else ""
     if not is_address(name.strip("[]")) and name not in map(str.lower, allowed):
-        message = f"the service does not answer to the name {escaped(host)[:_SHOWN]!r}: --allow-host lets it"
+        message = f"the service does not answer to the name {escaped(host)[:_SHOWN]!r}: allow it with --allow-host"
         raise RefusedRequestError(403, "unknown_host", message)
 
 
@@ -50,7 +49,7 @@ def is_address(name: str) -> bool:
 
 
 def check_origin(method: str, headers: Mapping[str, str], allowed: Sequence[str]) -> None:
-    """Refuse a request that a page of another origin has caused; following a link to this one is none.
+    """Refuse a request that a page of another origin has caused, unless it only follows a link to this one.
 
     Args:
         method: of the request.
@@ -70,4 +69,6 @@ def check_origin(method: str, headers: Mapping[str, str], allowed: Sequence[str]
     link = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
     if not own and not (link and method in ("GET", "HEAD")):
         of = f" ({escaped(origin)[:_SHOWN]})" if origin else ""
-        raise RefusedRequestError(403, "other_origin", f"pages of other origins{of} are let in by --allow-origin only")
+        raise RefusedRequestError(
+            403, "other_origin", f"pages of other origins{of} are refused: allow them with --allow-origin"
+        )

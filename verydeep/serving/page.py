@@ -13,7 +13,7 @@ _MOST_CLASSES = 1000
 """Names of classes that the page lists; `GET /v1/model` has all."""
 
 _LEGEND = legend()
-"""Made when this is imported: Matplotlib takes a third of a second, in which the event loop would answer nobody."""
+"""Made on import: Matplotlib takes a third of a second, in which the event loop would answer nobody."""
 
 _OF_SCRIPT = (
     *("busy", "busy_of", "stopped", "done", "no_result"),
@@ -24,7 +24,7 @@ _OF_SCRIPT = (
 
 @dataclass(frozen=True, kw_only=True)
 class FormResult:
-    """What a form that was sent has led to."""
+    """What came of a form that was sent."""
 
     predictions: Sequence[Mapping[str, Any]] = ()
     """As `POST /v1/predict` answers them, those without an error with a `picture`, which is a `PagePicture`."""
@@ -48,7 +48,7 @@ def page(
         about: as `GET /v1/model` answers.
         texts: in the reader's language.
         nonce: of the page's own style and script, the only ones that its Content-Security-Policy allows.
-        needs_key: whether the form has to ask for a key (its field `key`), without which the model is not described.
+        needs_key: whether the form has to ask for a key (its field `key`); the model is described only after one.
         result: of a form that was sent: field `image` with one or more files.
     """
     values = {
@@ -67,7 +67,7 @@ def page(
 
 
 def refused_page(texts: PageTexts, *, nonce: str, result: FormResult) -> str:
-    """Return a page that says nothing but why a request is refused.
+    """Return a page that says only why a request is refused.
 
     Args:
         texts: as for `page`.

@@ -24,7 +24,7 @@ async def answer_page(service: Service, request: Request) -> Response:
 
 
 async def answer_form(service: Service, request: Request) -> Response:
-    """Answer a form with the predictions of its images, or with why there are none, as the page."""
+    """Answer a form with the page: it has the predictions of its images, or says why there are none."""
     try:
         found = await _result(service, request)
         return await asyncio.to_thread(_page, service, request, found)  # pictures are megabytes of text
@@ -39,7 +39,7 @@ async def _result(service: Service, request: Request) -> FormResult:
     check = None
     if service.needs_key:
         key = given_key(request.headers)
-        if key is None:  # before the images, as the page has it, so that nothing is kept of a form without
+        if key is None:  # then it is the form's first field, as on the page, and nothing is kept of a form without it
             check = partial(_check_first_field, service, kind)
         else:
             service.check_key(key)
@@ -65,9 +65,9 @@ def _check_first_field(service: Service, kind: str, first: bytes) -> None:
 
 
 def answer_refusal(request: Request, refusal: RefusedRequestError) -> Response:
-    """Answer with the words of a refusal alone, as a page.
+    """Answer with a page that has the words of a refusal alone.
 
-    It tells nothing of the model: who asks may not be let in.
+    It says nothing about the model, since whoever asks may not be allowed to know.
     """
     return _html(request, FormResult(refusal=refusal), refused_page, status=refusal.status, headers=refusal.headers)
 

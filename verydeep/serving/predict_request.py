@@ -21,7 +21,7 @@ TOP = 5
 """Classes of an answer unless more or fewer are asked for."""
 
 _ONE_IMAGE = ("", "application/octet-stream", "application/x-www-form-urlencoded")
-"""Types of a body that is an image, beside `image/...`; the last is what `curl --data-binary` says of any file."""
+"""Types of a body that is an image, beside `image/...`; the last is what `curl --data-binary` calls any file."""
 
 _LONGEST_NAME = 200
 """Characters of an image's name that are repeated in its prediction."""
@@ -46,7 +46,7 @@ async def answer_predict(service: Service, request: Request) -> Response:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in (MULTIPART, *_ONE_IMAGE) and not kind.startswith("image/"):
         message = (
-            f"{escaped(kind)[:_LONGEST_NAME]} is no image: send one image's bytes with Content-Type: "
+            f"{escaped(kind)[:_LONGEST_NAME]} is not a type of images: send one image's bytes with Content-Type: "
             f"application/octet-stream or image/..., or several as {MULTIPART}"
         )
         raise RefusedRequestError(415, "unsupported_type", message)
@@ -133,7 +133,7 @@ def checked_top(text: str) -> int:
     """Return how many classes are asked for, which may be more than there are.
 
     Raises:
-        RefusedRequestError: no whole number from 1 up.
+        RefusedRequestError: it is not a whole number from 1 up.
     """
     if not (text.isascii() and text.isdigit() and len(text) < _MOST_DIGITS and int(text) >= 1):
         raise bad_request("top is a number of classes, from 1 up")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from verydeep.images.decode import UnusableImageError
 from verydeep.machine.errors import escaped
+from verydeep.presentation.numbers import number
 
 _LOGGER = logging.getLogger("verydeep.serving")
 
@@ -18,7 +19,7 @@ class RefusedRequestError(ValueError):
         super().__init__(status, code, message)
         self.status, self.code, self.message, self.headers = status, code, message, headers or {}
         self.images: tuple[UnusableImageError, ...] = ()
-        """Those that it is about."""
+        """Images that it is about."""
 
     def __str__(self) -> str:
         return self.message
@@ -36,7 +37,7 @@ def busy(code: str, message: str, *, seconds: float = 1.0) -> RefusedRequestErro
 
 def too_large(most: int) -> RefusedRequestError:
     """Return the refusal of a body of more than `most` bytes."""
-    return RefusedRequestError(413, "too_large", f"the body has more than the {most:,} bytes allowed")
+    return RefusedRequestError(413, "too_large", f"the body has more than the {number(most)} bytes allowed")
 
 
 def unusable(message: str, images: Sequence[UnusableImageError]) -> RefusedRequestError:
@@ -47,7 +48,7 @@ def unusable(message: str, images: Sequence[UnusableImageError]) -> RefusedReque
 
 
 def failed() -> RefusedRequestError:
-    """Return what a client gets to know of an error of the service itself."""
+    """Return the refusal that tells a client of an error of the service itself, and no more."""
     return RefusedRequestError(500, "internal", "the service has failed: its log says why")
 
 
@@ -58,5 +59,5 @@ def log_failure(request_id: str, error: BaseException) -> None:
 
 
 def client_gone() -> RefusedRequestError:
-    """Return what stands in counts for a request whose client has left; nobody reads it."""
+    """Return the refusal that counts for a request whose client has left; nobody reads it."""
     return RefusedRequestError(499, "client_gone", "the client has left")

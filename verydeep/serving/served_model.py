@@ -32,10 +32,11 @@ from verydeep.networks.grids import PoolingGrid, first_pixel
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import ScoringNetwork
 from verydeep.prediction.predict import Prediction, most_probable
+from verydeep.presentation.numbers import number
 from verydeep.runs.model import Model, warnings_of
 from verydeep.serving.options import Limits
 from verydeep.transfer_learning.classifier_folder import FeatureClassifier, is_classifier, load_classifier
-from verydeep.transfer_learning.classify import classified
+from verydeep.transfer_learning.classify import Classification, classified
 
 MOST_MAPS = 16
 """Classes whose maps an answer may have."""
@@ -86,12 +87,12 @@ class ServedModel:
     sides: tuple[int, ...]
     """Shorter sides of its images, in pixels."""
     batch_pixels: int
-    """Pixels in a batch for which there is memory, and that are fastest where batches gain."""
+    """Pixels that a batch may have: as many as there is memory for, and as are fastest where batches gain."""
     work: Callable[[PreparedImage], float]
     """Pixels that go through the first layer for an image."""
     batches: bool = True
     """Whether several images may be computed at once. Scores of a classifier are sums of thousands of products with
-    weights that may be large: what a batch changes in the last bits of a layer is seen in their sixth digit."""
+    weights that may be large: what a batch changes in the last bits of a layer shows in their sixth digit."""
     predict: Callable[[Sequence[PreparedImage], Sequence[Wanted]], list[dict[str, Any] | UnusableImageError]]
     """Returns predictions of images of the same sizes, as `predict --out` writes them; with `maps` where wanted."""
     notes: tuple[str, ...] = ()
@@ -163,7 +164,7 @@ def black_image(model: ServedModel, limits: Limits) -> PreparedImage:
 def _check_rescaled(name: str, size: Size, side: int, most: int) -> None:
     height, width = rescaled_size(size, side)
     if height * width > most:
-        detail = f"{width} x {height} pixels when rescaled to a shorter side of {side}, more than {most:,}"
+        detail = f"{width} x {height} pixels when rescaled to a shorter side of {side}, more than {number(most)}"
         raise UnusableImageError(name, "too large", detail)
 
 
@@ -338,8 +339,8 @@ def _classifier_predictions(
     ]
 
 
-def _first(found: Any, top: int, *, all_positive: bool) -> dict[str, Any]:
-    """Return the classes and scores of a classification that are its own when so many are asked for."""
+def _first(found: Classification, top: int, *, all_positive: bool) -> dict[str, Any]:
+    """Return the classes and scores that a classification has if only `top` are asked for."""
     positive = sum(score > 0 for score in found.scores) if all_positive else 0
     count = max(top, positive)
     return {"classes": found.classes[:count], "scores": found.scores[:count]}

@@ -27,10 +27,10 @@ def serve(service: Service, socket: socket.socket, grace: float, say: Callable[[
         service: what answers.
         socket: as `bound_socket` returns it.
         grace: seconds after SIGTERM in which new requests are still accepted.
-        say: told the address when it is ready, and that the end has begun.
+        say: is told the address when the service is ready, and when the end has begun.
 
     Raises:
-        ValueError: the model cannot be computed.
+        Exception: what the model failed with, which nothing can be computed by any more.
         KeyboardInterrupt: it was Ctrl-C.
     """
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # bad requests would fill the log
@@ -40,7 +40,7 @@ def serve(service: Service, socket: socket.socket, grace: float, say: Callable[[
 
 
 def bound_socket(listening: Listening) -> socket.socket:
-    """Return a socket for an address, so that one that is taken is told before a model is loaded; it does not listen.
+    """Return a socket that is bound but does not listen, so that a port in use is reported before a model is loaded.
 
     Raises:
         OSError: the address cannot be used; the message names it.
@@ -109,7 +109,7 @@ async def _until_signal(service: Service, socket: socket.socket, grace: float, s
         elif number == signal.SIGINT:
             stop()
 
-    def signalled(number: int, _frame: object) -> None:  # in the middle of anything, of a line that is printed too
+    def signalled(number: int, _frame: object) -> None:  # may interrupt anything, even a line that is being printed
         loop.call_soon_threadsafe(end, number)
 
     server.handle_exit = signalled  # type: ignore[method-assign, assignment]

@@ -11,11 +11,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from starlette.requests import Request
 
 from verydeep.images.decode import UnusableImageError
 from verydeep.machine.errors import reason
 from verydeep.machine.regular_files import read_file
+from verydeep.presentation.numbers import first_few
 from verydeep.serving.bodies import Bodies, Room
 from verydeep.serving.metrics import new_metrics
 from verydeep.serving.options import Access, Limits
@@ -44,7 +46,7 @@ Predictions = list[dict[str, Any] | UnusableImageError | FailedImage]
 
 
 class Service:
-    """All that the answers to requests have in common."""
+    """A model behind a queue, and what the answers to all requests have in common."""
 
     def __init__(self, model: ServedModel, name: str, limits: Limits, access: Access) -> None:
         if limits.max_batch is not None and not model.batches:
@@ -73,10 +75,10 @@ class Service:
                 await self.queue.stop()
 
     def check_ready(self) -> None:
-        """Say why requests should not come here.
+        """Refuse requests while none should come here.
 
         Raises:
-            RefusedRequestError: the service is ending, the model is being prepared, or it cannot be computed.
+            RefusedRequestError: the service is ending, or the model is being prepared or cannot be computed.
         """
         if self.draining:
             raise busy("draining", "the service is ending: ask another one", seconds=self.limits.deadline)
@@ -88,9 +90,7 @@ class Service:
         return bool(self._keys)
 
     def about(self) -> dict[str, Any]:
-        """Return what there is to know about the model and the service, ready for JSON."""
-        import torch
-
+        """Return what users may know about the model and the service, ready for JSON."""
         return {
             "name": self.name,
             **self.model.about,
@@ -100,7 +100,7 @@ class Service:
         }
 
     def check_key(self, given: str | None) -> None:
-        """Refuse a key that is not among those of the key file, if there is one; in the same time whichever it is.
+        """Refuse a key that is not in the key file, if there is one; it takes the same time for every key.
 
         Raises:
             RefusedRequestError: it is missing or unknown.
@@ -166,7 +166,11 @@ async def _client_gone(request: Request) -> None:
 
 
 def _checked(request: Request, found: Sequence[Answer | BaseException]) -> Predictions:
-    """Return predictions and why others are missing; refuse the request if there are none, or its service has ended."""
+    """Return predictions, and why others are missing.
+
+    Raises:
+        RefusedRequestError: there are none, or the service has ended.
+    """
     predictions: Predictions = []
     for one in found:
         if isinstance(one, RefusedRequestError):
@@ -180,13 +184,8 @@ def _checked(request: Request, found: Sequence[Answer | BaseException]) -> Predi
         if any(isinstance(one, FailedImage) for one in predictions):
             raise failed()
         refusals = [one for one in predictions if isinstance(one, UnusableImageError)]
-        raise unusable(_named(refusals), refusals)
+        raise unusable(first_few([str(one) for one in refusals], _MOST_NAMED, "; "), refusals)
     return predictions
-
-
-def _named(refusals: Sequence[UnusableImageError]) -> str:
-    more = f", and {len(refusals) - _MOST_NAMED} more" if len(refusals) > _MOST_NAMED else ""
-    return "; ".join(map(str, refusals[:_MOST_NAMED])) + more
 
 
 def _keys_of(file: Path | None) -> tuple[bytes, ...]:
@@ -205,13 +204,15 @@ def _keys_of(file: Path | None) -> tuple[bytes, ...]:
     if not keys:
         raise ValueError(f"{file} has no keys: write one on each line")
     if not all(key.isascii() and key.isprintable() for key in keys):
-        raise ValueError(f"{file} has a key that headers cannot carry: use letters of ASCII, digits and signs only")
+        raise ValueError(f"{file} has a key that headers cannot carry: use ASCII letters, digits and punctuation only")
     if min(map(len, keys)) < _SHORTEST_KEY:
-        raise ValueError(f"{file} has a key of fewer than {_SHORTEST_KEY} characters, which can be guessed")
+        raise ValueError(
+            f"{file} has a key of fewer than {_SHORTEST_KEY} characters, which can be guessed: use longer ones"
+        )
     return tuple(hashlib.sha256(key.encode()).digest() for key in keys)
 
 
 def given_key(headers: Mapping[str, str]) -> str | None:
-    """Return the key that a request brings."""
+    """Return the key in a request's headers; None if there is none."""
     scheme, _, key = headers.get("authorization", "").partition(" ")
     return key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")

@@ -29,7 +29,7 @@ _LOGGER = logging.getLogger("verydeep.serving")
 Answer = dict[str, Any] | UnusableImageError
 
 Draw = Callable[[bytes, dict[str, Any]], dict[str, Any]]
-"""Makes what is answered of an image's bytes and its prediction."""
+"""Makes the answer from an image's bytes and its prediction."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -39,7 +39,7 @@ class _Job:
     wanted: Wanted
     room: Room
     draw: Callable[[dict[str, Any]], dict[str, Any]] | None
-    """What is done with its prediction, until then."""
+    """What is still to be done with its prediction."""
     answer: "asyncio.Future[Answer]"
     task: "asyncio.Task[Any] | None" = None
     """Task of its decoding, or of its drawing."""
@@ -48,7 +48,7 @@ class _Job:
     image: PreparedImage | None = None
     """While it waits, or is computed."""
     left: float | None = None
-    """Pixels that are left to be computed; None until it is decoded."""
+    """Pixels still to be computed; None until it is decoded."""
     alone: bool = False
     """Whether it was in a batch that failed."""
 
@@ -75,11 +75,11 @@ class WorkQueue:
         """What has ended all work: the model cannot be computed."""
 
     def start(self) -> None:
-        """Compute once, measure whether batches gain, and then what comes."""
+        """Begin to compute: first a black image, and whether batches gain; then what comes."""
         self._keep(self._compute())
 
     async def stop(self) -> None:
-        """End; what is still waiting is refused."""
+        """End the work; what is still waiting is refused."""
         self._ended = partial(busy, "draining", "the service has ended: ask another one")
         for task in self._tasks:
             task.cancel()
@@ -104,7 +104,7 @@ class WorkQueue:
 
     @property
     def seconds(self) -> float:
-        """Estimated seconds of work that is there; threads that decode take the cores of the one that computes."""
+        """Estimated seconds of all work to do; threads that decode take cores from the one that computes."""
         pixels = sum(self._usual_work if job.left is None else job.left for job in self._jobs)
         decoding = self._usual_seconds["decoding"] * sum(job.left is None for job in self._jobs)
         drawing = self._usual_seconds["drawing"] * sum(job.draw is not None for job in self._jobs)
@@ -113,14 +113,14 @@ class WorkQueue:
     def submit(
         self, images: Sequence[bytes], wanted: Sequence[Wanted], room: Room, draw: Draw | None = None
     ) -> "list[asyncio.Future[Answer]]":
-        """Take the images of one request; cancelling an answer drops its image, unless a thread has it just now.
+        """Take the images of one request; cancelling an answer drops its image, unless a thread is working on it.
 
         Args:
             images: their bytes.
             wanted: what is asked for of each.
             room: of the body that they came in, which is kept while a thread needs their bytes.
-            draw: what is to be done with each prediction, in a thread that decodes. The image keeps its place in the
-                queue until then.
+            draw: what to do with each prediction, in a thread that decodes. The image keeps its place in the queue
+                until then.
 
         Raises:
             RefusedRequestError: there is no room for them, or the model has failed.
@@ -136,7 +136,7 @@ class WorkQueue:
         return [job.answer for job in jobs]
 
     def check_ready(self) -> None:
-        """Say why images should not come here.
+        """Refuse images while none should come here.
 
         Raises:
             RefusedRequestError: the model is being prepared, or cannot be computed.
@@ -245,11 +245,11 @@ class WorkQueue:
                 self._work_left.clear()
 
     def _warm_up(self) -> None:
-        """Compute a black square, and the same several times at once, which is worth it if it is faster."""
+        """Compute a black image, and several of them at once, to find out how large a batch pays."""
         self._black = image = black_image(self._model, self._limits)
         self._usual_work = self._model.work(image)
         single = self._seconds_for(image, 1)
-        if single < _SLOW:  # what is prepared once is in it
+        if single < _SLOW:  # the first time includes what is prepared once
             single = min(single, self._seconds_for(image, 1))
         self._seconds_per_pixel = single / self._usual_work
         if self._model.batches:
