@@ -10,7 +10,7 @@ from verydeep.reproduction.results import GridResults
 from verydeep.reproduction.table_rows import EntryErrors
 
 _DEPTH = {"d_against_a": ("D", "A"), "d_against_b": ("D", "B"), "b_against_a": ("B", "A")}
-"""Parts that compare a deeper network with a shallower one, and the two; the first that was tested is told."""
+"""Parts that compare a deeper network with a shallower one, and the two; the first that was tested is reported."""
 
 _SAID: Mapping[Verdict, tuple[str, str]] = {
     "holds": ("holds", "hold"),

@@ -79,7 +79,8 @@ def error_against_depth(
             aside = 0.24 * (scales.index(scale) - (len(scales) - 1) / 2)
             here = [(list(layers).index(one.label) + aside, one, its) for one, its in points if one.scale == scale]
             deeper = [(at, its.top1_error) for at, one, its in here if one.label in NETWORK_COLOURS]
-            panel.plot(*zip(*deeper, strict=True), color=INK, linewidth=1, alpha=0.35) if deeper else None
+            if deeper:
+                panel.plot(*zip(*deeper, strict=True), color=INK, linewidth=1, alpha=0.35)
             for at, one, its in here:
                 _draw_errors(panel, at, one, its)
             if len(scales) > 1:

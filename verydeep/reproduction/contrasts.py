@@ -138,11 +138,11 @@ class Contrasts:
 
 
 def count_of_trainings(variances: Float[np.ndarray, "*any trainings"], seeds: int) -> Float[np.ndarray, "*any"]:
-    """Return as how many the variances of trainings over seeds count when they are pooled, 1 at least.
+    """Return how many trainings a pool of their variances over seeds counts as, at least 1.
 
     Trainings that vary differently count as fewer, again by Satterthwaite: squared sum by sum of squares, the latter
-    without what chance adds to squares of estimates from few seeds. Two seeds do not show who varies more: squares are
-    left as they are, without which 7% of simulated reports were false where D alone varied.
+    without what chance adds to squares of estimates from few seeds. Two seeds do not show which training varies more,
+    so squares are left as they are: otherwise 7% of simulated reports were false where D alone varied.
     """
     trainings = variances.shape[-1]
     by_chance = (seeds + 1) / (seeds - 1) if seeds > 2 else 1.0

@@ -34,7 +34,8 @@ POWER = 0.8
 """Probability with which a difference is to be told."""
 
 ERROR, SEED_SD = 25.0, 0.5
-"""Percent, and percentage points between trainings of one network: taken where nothing was tested yet."""
+"""An error in percent, and its standard deviation between trainings of one network in points: assumed where nothing
+was tested yet."""
 
 LATENT = {"image": 0.86, "network": 0.04, "seed": 0.08, "protocol": 0.02}
 """Shares of the latent variance: of the image, and of it together with network, with seed too, with protocol too."""
@@ -57,7 +58,7 @@ class Assumed:
     seed_sd: float = SEED_SD
     """Standard deviation of the errors of one network's trainings, percentage points."""
     error_tests: int = 0
-    """Tests that the error was measured by; 0: assumed."""
+    """Number of tests that the error was measured in; 0: assumed."""
     seed_freedom: int = 0
     """Degrees of freedom of the standard deviation; 0: assumed."""
 
@@ -196,9 +197,9 @@ def _true_and_needed(
 def _larger_variances(
     networks: int, seeds: int, place: int
 ) -> tuple[Float[np.ndarray, " draws"], Float[np.ndarray, " draws"]]:
-    """Sample the larger of a network's own variance and that pooled over so many, true ones being 1; and their number.
+    """Sample the larger of a network's own variance and that pooled over `networks`, where all are truly 1.
 
-    The number is that by which `contrasts` counts networks.
+    Returned with it is how many networks the pool counts as, as in `contrasts`.
     """
     sampled = np.random.default_rng(0).chisquare(seeds - 1, (_DRAWS, networks)) / (seeds - 1)
     larger = np.maximum(sampled[:, place % networks], sampled.mean(axis=1))

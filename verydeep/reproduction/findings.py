@@ -25,7 +25,7 @@ from verydeep.reproduction.paper_tables import is_test
 from verydeep.statistics import CONFIDENCE
 
 LEVEL_OF_HOLDS, _LEVEL_OF_REVERSED = 0.8 * (1 - CONFIDENCE), 0.2 * (1 - CONFIDENCE)
-"""Together the level; the paper's own direction has more of it, being what is asked."""
+"""Together the level; the paper's own direction has the larger part, since it is what is asked."""
 
 _ONE_SEED = "one seed does not tell how networks trained again would err"
 

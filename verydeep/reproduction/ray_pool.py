@@ -14,7 +14,7 @@ from verydeep.machine.threads import usable_cores, use_threads
 from verydeep.reproduction.training_task import TrainingTask, train_task
 
 _TRIES = 3
-"""Times that a training goes on elsewhere when its machine is lost."""
+"""How often a training goes on elsewhere after its machine was lost."""
 
 
 def ray_jobs(runtime: Runtime) -> int:

@@ -40,7 +40,7 @@ from verydeep.training.recipe import FINETUNING_RATE, LEARNING_RATE, Recipe
 _RUNS = "runs"
 
 _MOST_TRAINING_IMAGES_TESTED = 10_000
-"""More would hardly make the error on them surer, and would cost more than the tests themselves."""
+"""More would hardly make their error more certain, and would cost more than the tests themselves."""
 
 
 class _Options(TypedDict):

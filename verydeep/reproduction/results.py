@@ -97,7 +97,7 @@ class TrainedNetwork:
     seeds: tuple[TrainingCost, ...]
 
 
-def _finished_run(folder: Path) -> FinishedRun:
+def finished_run(folder: Path) -> FinishedRun:
     """Read the record and the epochs of a run."""
     return FinishedRun(record=read_record(folder), epochs=read_metrics(folder))
 
@@ -265,7 +265,7 @@ def grid_results(
         commands: those that worked on the folder; if there are none, the one that is running counts as the last.
     """
     names = [one.name for one in grid.trainings]
-    runs = {name: {seed: _finished_run(folder / name) for seed, folder in folders.items()} for name in names}
+    runs = {name: {seed: finished_run(folder / name) for seed, folder in folders.items()} for name in names}
     first = next(iter(runs[names[0]].values())).record
     tested = next(iter(next(iter(tests.values())).values()))
     trainings = tuple(_trained_network(TRAININGS_BY_NAME[name], its) for name, its in runs.items())

@@ -38,7 +38,7 @@ def open_for_experiment(source: str | Splits, grid: Grid, out: Path) -> tuple[Sp
 
 
 def steering_options(asked: Grid, settled: Grid, splits: Splits) -> dict[str, Any]:
-    """Return the fields of the grid that a new folder would need to be told to settle as this one did unasked.
+    """Return the fields of the grid that have to be given to a new folder for the same to be settled there.
 
     Args:
         asked: the grid as it was asked for.

@@ -135,7 +135,7 @@ def on_training_images(training: str) -> Entry:
 
 
 def recipe_on_part(recipe: Recipe, one_in: int) -> Recipe:
-    """Return the recipe for one in so many images: as many steps in all, and between two drops of the rate."""
+    """Return the recipe for one in so many images: with as many steps in all, and between two drops of the rate."""
     times = {"epochs": one_in, "warm_up": one_in}
     if recipe.schedule == "plateau":
         times["patience"] = one_in

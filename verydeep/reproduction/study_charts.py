@@ -65,11 +65,11 @@ def norms_of_layers(runs: Sequence[StudyRun]) -> str:
         for row, (network, its) in enumerate(networks.items()):
             outputs, gradients, over_steps = panels[3 * row : 3 * row + 3]
             for run in its:
-                first, style = run.norms[0], _STYLES[run.first_weights]
-                layers, names = [first.layers[name] for name in weighted(run)], range(1, len(weighted(run)) + 1)
-                _lines(outputs, run, names, [layer.activation for layer in layers], style)
-                _lines(gradients, run, names, [share_of_weights(run, 0, name) for name in weighted(run)], style)
-                shares = [share_of_weights(run, at, weighted(run)[0]) for at in range(len(run.norms))]
+                layers, style = weighted(run), _STYLES[run.first_weights]
+                places = range(1, len(layers) + 1)
+                _lines(outputs, run, places, [run.norms[0].layers[name].activation for name in layers], style)
+                _lines(gradients, run, places, [share_of_weights(run, 0, name) for name in layers], style)
+                shares = [share_of_weights(run, at, layers[0]) for at in range(len(run.norms))]
                 _lines(over_steps, run, [one.step for one in run.norms], shares, style)
             outputs.set(title=f"{network}, first step", ylabel="outputs", xlabel="weight layer")
             gradients.set(title=f"{network}, first step", ylabel="gradient / weights", xlabel="weight layer")

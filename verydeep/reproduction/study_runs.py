@@ -11,12 +11,12 @@ from verydeep.networks.architecture import Architecture
 from verydeep.reproduction.fair_tests import has_learned
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.paper_tables import Entry, one_scale
+from verydeep.reproduction.results import finished_run
 from verydeep.reproduction.stored_tests import StoredTest, file_of_test, read_test
 from verydeep.reproduction.studies import Study, looked_at, on_training_images, with_its_starts
 from verydeep.reproduction.trainings import GridTraining
-from verydeep.runs.record import read_metrics, read_record
 from verydeep.training.norms import StepNorms, read_norms
-from verydeep.training.recipe import recipe_from, schedule_ended
+from verydeep.training.recipe import recipe_from
 
 _DIVERGED = "diverged.json"
 
@@ -87,7 +87,7 @@ def study_runs(study: Study, *, grid: Grid, folders: Mapping[int, Path], out: Pa
 
 
 def _study_run(study: Study, training: GridTraining, *, seed: int, folder: Path, out: Path) -> StudyRun:
-    record, diverged = read_record(folder), why_diverged(folder)
+    run, diverged = finished_run(folder), why_diverged(folder)
 
     def test(entry: Entry) -> StoredTest | None:
         return None if diverged is not None else read_test(file_of_test(out, entry, seed))
@@ -95,21 +95,15 @@ def _study_run(study: Study, training: GridTraining, *, seed: int, folder: Path,
     return StudyRun(
         training=training,
         seed=seed,
-        first_weights=FROM_A if training.init else recipe_from(record.recipe).init,
-        architecture=record.architecture,
-        images=record.images["train"],
-        loss=tuple(epoch["loss"] for epoch in read_metrics(folder)),
+        first_weights=FROM_A if training.init else recipe_from(run.record.recipe).init,
+        architecture=run.record.architecture,
+        images=run.record.images["train"],
+        loss=tuple(epoch["loss"] for epoch in run.epochs),
         diverged=diverged,
-        schedule_ended=all(_schedule_ended(folder.parent / one.name) for one in with_its_starts(training)),
+        schedule_ended=all(finished_run(folder.parent / one.name).schedule_ended for one in with_its_starts(training)),
         norms=tuple(read_norms(folder)),
         test=test(one_scale(training.name)),
         on_training_images=test(on_training_images(training.name)) if study.on_training_images else None,
-    )
-
-
-def _schedule_ended(run: Path) -> bool:
-    return schedule_ended(
-        recipe_from(read_record(run).recipe), [epoch["validation_error"] for epoch in read_metrics(run)]
     )
 
 

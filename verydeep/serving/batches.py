@@ -22,7 +22,7 @@ one if all are computed one by one, 10.2 in batches of all that waits, 9.1 in ba
 
 
 def fastest_batch(seconds_for: Callable[[int], float], single: float, most: int) -> int:
-    """Return the most images of a batch that is worth it; 1 where batches gain nothing.
+    """Return how many images a batch should have at most; 1 where batches gain nothing.
 
     Args:
         seconds_for: computes so many images at once, and returns the seconds that it took.

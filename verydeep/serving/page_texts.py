@@ -261,7 +261,7 @@ _RANGE = re.compile(r"\s*([A-Za-z]{1,8})(?:-[A-Za-z0-9-]*)?\s*(?:;\s*q=(0(?:\.\d
 
 
 def texts_for(accept_language: str) -> PageTexts:
-    """Return the texts in the language that an Accept-Language likes best of those there are, else in English."""
+    """Return the texts in the language that an Accept-Language prefers among those there are, else in English."""
     found = [_RANGE.fullmatch(one) for one in accept_language.split(",")]
     weights = [
         (float(one[2] or 1), _LANGUAGES[one[1].lower()]) for one in found if one and one[1].lower() in _LANGUAGES

@@ -1,4 +1,4 @@
-"""`POST /v1/predict`: one image as the body, or up to 16 as multipart/form-data."""
+"""`POST /v1/predict`: one image as the body, or several as multipart/form-data."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

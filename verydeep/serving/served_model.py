@@ -210,7 +210,7 @@ def _network_predictions(
     images: Sequence[PreparedImage],
     wanted: Sequence[Wanted],
 ) -> list[dict[str, Any] | UnusableImageError]:
-    """Return predictions from averages over the same passes, in the same order, as `predict` takes."""
+    """Return predictions, averaged over the same passes in the same order as by `predict`."""
     map_side = sides[len(sides) // 2]
     total = np.zeros((len(images), len(model.classes)))
     with_maps = [row for row, one in enumerate(wanted) if one.maps]
