@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from side_by_side_tasks import CPU, tasks, weights
 from verydeep import reproduce
 from verydeep.machine.processes import LostProcessError
 from verydeep.machine.runtime import Runtime, Stopped
-from verydeep.reproduction import side_by_side, training_task
+from verydeep.reproduction import ray_pool, side_by_side, training_task
 from verydeep.reproduction.side_by_side import jobs_to_use, longest_way_first, train_side_by_side
 from verydeep.reproduction.study_runs import why_diverged
 from verydeep.reproduction.training_task import train_task
@@ -128,6 +129,17 @@ def test_threads_of_one_training_leave_the_other_cores_to_others(jobs, tmp_path,
     used.append(8)
     with pytest.raises(ValueError, match="--jobs 5 of --threads 2 each are more than the 8 cores"):
         reproduce("digits", out=tmp_path / "out", runtime=Runtime(device="cpu", threads=2), jobs=5)
+
+
+def test_cores_of_several_machines_of_a_cluster_are_not_those_of_one(monkeypatch):
+    nodes = [{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": True, "Resources": {"CPU": 3.0}}]
+    nodes += [{"Alive": True, "Resources": {}}, {"Alive": False, "Resources": {"CPU": 8.0}}]
+    cluster = SimpleNamespace(cluster_resources=lambda: {"CPU": 7.0}, nodes=lambda: nodes)
+    monkeypatch.setattr(ray_pool, "_connected", lambda: cluster)
+    found = {threads: jobs_to_use("ray", Runtime(device="cpu", threads=threads)) for threads in (None, 1, 2, 3, 4)}
+    assert found == {None: 7, 1: 7, 2: 3, 3: 2, 4: 1}
+    with pytest.raises(ValueError, match="no machine with so many cores"):
+        jobs_to_use("ray", Runtime(device="cpu", threads=5))
 
 
 def test_every_process_notes_a_divergence_since_none_waits_for_the_first(tmp_path, monkeypatch):

@@ -18,14 +18,15 @@ _TRIES = 3
 
 
 def ray_jobs(runtime: Runtime) -> int:
-    """Return how many trainings the cluster does at once: one for each device, or for each of its cores' `threads`.
+    """Return how many trainings a cluster does at once: one for each device, or for every `threads` cores of a machine.
 
     Raises:
         ValueError: there is no cluster, it has no such device or too few cores, or Ray is not installed.
     """
-    resources = _connected().cluster_resources()
-    on_gpu = _on_gpu(resources, runtime)
-    jobs = int(resources.get("GPU", 0) if on_gpu else resources.get("CPU", 0) // (runtime.threads or 1))
+    ray = _connected()
+    on_gpu = _on_gpu(ray.cluster_resources(), runtime)
+    kind, each = ("GPU", 1) if on_gpu else ("CPU", runtime.threads or 1)
+    jobs = sum(int(machine["Resources"].get(kind, 0) // each) for machine in ray.nodes() if machine["Alive"])
     if not jobs:
         raise ValueError(f"the Ray cluster has no {'CUDA device' if on_gpu else 'machine with so many cores'}")
     return jobs
