@@ -28,7 +28,7 @@ def open_for_experiment(source: str | Splits, grid: Grid, out: Path) -> tuple[Sp
             raise ValueError(f"{splits.name} has test images: its validation images steer, so leave out --steer")
         return splits, replace(grid, steer="validation")
     steer = grid.steer or ("held-out" if grid.held_out is not None or begun is None else begun["steer"])
-    shares = (grid.held_out, begun and begun["held_out"], STEERING_SHARE)
+    shares = (grid.held_out, None if begun is None else begun["held_out"], STEERING_SHARE)
     held_out = next(one for one in shares if one is not None) if steer == "held-out" else None
     if begun is not None and (steer, held_out) != (begun["steer"], begun["held_out"]):
         was = f"--steer {begun['steer']}" + (f" --held-out {begun['held_out']:g}" if begun["held_out"] else "")
