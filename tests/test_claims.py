@@ -59,7 +59,7 @@ def test_outcomes(tmp_path):
         with pytest.raises(ValueError, match=f"it claims {count:,} images, and has no bits for them"):
             read_outcomes(file)
     np.savez(file, **{"images/A": np.array(3), "A": np.array([1], np.uint8)})
-    with pytest.raises(ValueError, match=r"A.npy in it holds other things than numbers of images and bits"):
+    with pytest.raises(ValueError, match=r"A.npy in it is neither a number of images nor bits"):
         read_outcomes(file)
 
 

@@ -167,7 +167,7 @@ def test_a_margin_as_large_as_the_errors_is_said(small, tmp_path):
 
 
 def test_one_look_with_what_was_fixed_beforehand_has_the_level(everything):
-    assert "of one look, at a number of seeds and with a margin that were fixed beforehand" in everything[0]
+    assert "for one look, with seeds and a margin that were fixed beforehand" in everything[0]
 
 
 @pytest.mark.parametrize(

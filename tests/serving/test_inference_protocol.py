@@ -83,7 +83,7 @@ def asked(**changes):
         (b"[]", 400, "an object expected"),
         (b"[" * 1000, 400, "in each other"),
         (b"[" * 100_000, 400, "10,000 values"),
-        (asked(shape=[2]), 400, "does not go with 1 images"),
+        (asked(shape=[2]), 400, "does not go with 1 image:"),
         (asked(datatype="UINT8"), 400, "datatype BYTES"),
         (asked(data=["?"]), 400, "base64"),
         (asked(data=[1]), 400, "base64"),
