@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,20 @@ def job(recipe):
         processes=Processes(),
         **HOW,
     )
+
+
+def test_frozen_layers_are_measured_in_the_precision_of_the_training(monkeypatch):
+    kept = []
+    monkeypatch.setattr(cost, "fits", lambda _, feature: kept.append(feature.dtype))
+    frozen = Recipe(**{**tiny.RECIPE.__dict__, "finetune": "run", "trainable": "fc8", "views": 2})
+    cost._measured(replace(job(frozen), execution=Execution(precision="bf16")))
+    assert kept == [torch.bfloat16]
+
+
+def test_a_folder_of_checkpoints_in_the_current_folder_is_not_taken_for_the_run(tmp_path, monkeypatch):
+    (tmp_path / "checkpoints").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert training_cost(tiny.splits(), "A", tiny.RECIPE).seconds > 0
 
 
 def test_a_dry_run_shows_the_cost_and_writes_nothing(tmp_path, capsys):

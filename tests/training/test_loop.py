@@ -409,9 +409,11 @@ def test_a_signal_to_the_whole_process_group_is_survived_by_workers(python, tmp_
     assert read_metrics(tmp_path / "run")
 
 
-@pytest.mark.parametrize(("loss", "told"), [(1.05, True), (0.9, False)])
-def test_a_loss_that_is_nearly_that_of_guessing_is_told(loss, told):
+@pytest.mark.parametrize(
+    ("loss", "regression", "told"), [(1.05, None, True), (0.9, None, False), (1.05, "shared", False)]
+)
+def test_a_loss_that_is_nearly_that_of_guessing_is_told(loss, regression, told):
     """Among three classes guessing has a loss of ln 3 = 1.099."""
     last = {**epoch(1), "loss": loss}
-    end = TrainingEnd(run="runs/a", network="A", classes=3, last=last, best=last, unusable=[])
+    end = TrainingEnd(run="runs/a", network="A", classes=3, last=last, best=last, unusable=[], regression=regression)
     assert ("that of guessing among 3 classes, 1.099" in str(training_table(end).caption)) is told

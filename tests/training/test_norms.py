@@ -117,6 +117,14 @@ def test_a_training_that_was_stopped_has_every_step_once(images, recorded, tmp_p
     assert torch.equal(weights(tmp_path / "run"), weights(recorded))
 
 
+def test_steps_of_a_training_that_ended_before_its_first_checkpoint_are_forgotten(images, recorded, tmp_path):
+    last = (recorded / "norms.jsonl").read_text().splitlines()[-1]
+    (tmp_path / "norms.jsonl").write_text(json.dumps({**json.loads(last), "step": 99}) + "\n")
+    (tmp_path / "run.json").write_text((recorded / "run.json").read_text())
+    train(images, network="A", out=tmp_path, recipe=Recipe(**{**TINY, "epochs": 1}))
+    assert read_norms(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -64,7 +64,7 @@ def train(
         tolerance=images,
         resume=run.resume,
     )
-    show_training(folder, run.json_file, regression=regression, **asdict(check))
+    show_training(folder, run.json_file, **asdict(check))
     given = [argument for file in boxes.boxes for argument in ("--boxes", file)]
     given += ["--box-units", boxes.box_units] if boxes.box_units else []
     say_next([folder], "verydeep", "localise", "evaluate", folder, "--data", source, *given)

@@ -1,5 +1,6 @@
 """Cost of a training before it begins, from a short measurement on the images themselves."""
 
+import os
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -26,7 +27,7 @@ from verydeep.networks.arithmetic import FLOAT32_BYTES, describe_architecture
 from verydeep.networks.initialisation import initialise
 from verydeep.networks.vgg import VGG
 from verydeep.training import checkpoint
-from verydeep.training.frozen_layers import fits, images_kept, kept_before
+from verydeep.training.frozen_layers import features_before, fits, images_kept, kept_before
 from verydeep.training.job import TrainingJob
 from verydeep.training.learner import Learner, learner_of
 from verydeep.training.precision import with_precision
@@ -55,6 +56,10 @@ _PROCESS_BYTES = 400_000_000
 
 _BF16_COPIES = 2
 """Copies in bfloat16, of weights that are multiplied in it and of their gradients."""
+
+_NOWHERE = Path(os.devnull)
+"""Run folder of a training that is only measured: it holds no run that would decide precision and threads. The current
+folder may: many have a folder `checkpoints`."""
 
 _SLOW = 2e9
 """Multiply-adds a second that every CPU of today does."""
@@ -171,7 +176,7 @@ def job_to_measure(
         runtime=runtime,
         execution=execution,
         tolerance=tolerance,
-        out=Path(),
+        out=_NOWHERE,
         device=torch_device(runtime.device),
         processes=Processes(),
     )
@@ -201,15 +206,12 @@ def _measured(job: TrainingJob) -> tuple[float | None, float, _Sizes]:
     inputs = torch.zeros(images, 3, recipe.crop, recipe.crop, device=device).to(memory_format=torch.channels_last)
     frozen, kept = None, 0
     if (first := kept_before(job, net)) is not None:
-        before = net.layer_names[net.layer_names.index(first) - 1]
-        with torch.no_grad():
-            net.eval()
-            features = net.activations(inputs, [before])[before]
-            if fits(images_kept(job), features[0]):
-                frozen = _seconds(partial(net.activations, inputs, [before])) / images
-                learner, images = replace(learner, first=first), recipe.batch  # mostly weights move, whatever the batch
-                inputs = features[:1].expand(images, *features.shape[1:]).contiguous()
-                kept = images_kept(job) * features[0].nbytes
+        features = features_before(learner, inputs, first)
+        if fits(images_kept(job), features[0]):
+            frozen = _seconds(partial(features_before, learner, inputs, first)) / images
+            learner, images = replace(learner, first=first), recipe.batch  # mostly weights move, whatever the batch
+            inputs = features[:1].expand(images, *features.shape[1:]).to(device).contiguous()
+            kept = images_kept(job) * features[0].nbytes
     numbers = torch.arange(images, device=device)
     batch = DeviceBatch(inputs, numbers, numbers % classes)
     if device.type == "cuda":

@@ -63,7 +63,7 @@ def frozen_features(state: TrainingState, first: str, stop: StopRequest, report:
     views: list[dict[int, Tensor]] = [{} for _ in range(state.job.recipe.views_shown)]
     images = images_kept(state.job)
     for samples, batch in _viewed(state, len(views)):
-        features = _features(state.learner, batch.images, first)
+        features = features_before(state.learner, batch.images, first)
         if len(features) and not fits(images, features[0]):
             return None
         for position, feature in zip(batch.positions.tolist(), features, strict=True):
@@ -73,7 +73,7 @@ def frozen_features(state: TrainingState, first: str, stop: StopRequest, report:
     validation = []
     with closing(validation_batches(state)) as batches:
         for batch in batches:
-            features = _features(state.learner, batch.images, first)
+            features = features_before(state.learner, batch.images, first)
             validation.append(DeviceBatch(features, batch.positions, batch.labels).on(torch.device("cpu")))
             _go_on(stop, report, len(batch.labels))
     return FrozenFeatures(first=first, views=views, validation=validation)
@@ -97,8 +97,8 @@ def _viewed(state: TrainingState, views: int) -> Generator[tuple[list[EpochAndIn
         yield from zip(samples, batches, strict=True)
 
 
-def _features(learner: Learner, images: Float[Tensor, "B 3 H W"], first: str) -> Float[Tensor, "B ..."]:
-    """Return the input of the layer `first`, on the CPU."""
+def features_before(learner: Learner, images: Float[Tensor, "B 3 H W"], first: str) -> Float[Tensor, "B ..."]:
+    """Return the input of the layer `first`, on the CPU, computed in the precision of the training."""
     layers = learner.net.layer_names
     learner.net.eval()
     with torch.no_grad(), autocast(learner.job.device, bf16=learner.bf16):

@@ -12,7 +12,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import Processes, processes_here
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.networks.architecture import Architecture
-from verydeep.runs.files import QUARANTINE, RECORD
+from verydeep.runs.files import METRICS, NORMS, QUARANTINE, RECORD
 from verydeep.runs.import_weights import weights_file
 from verydeep.runs.model import file_sha256, weights_fingerprint
 from verydeep.runs.record import Record, command, has_record, is_begun, is_finished, read_record, versions, write_record
@@ -82,7 +82,7 @@ class TrainingJob:
 
 
 def begin_run(job: TrainingJob, initialisation: str) -> None:
-    """Begin the run folder with its `run.json`; remove the quarantine list of a training that never began."""
+    """Begin the run folder with its `run.json`; remove what a training noted that ended before its first checkpoint."""
     record = Record(
         network=job.network,
         recipe=asdict(job.recipe),
@@ -97,7 +97,8 @@ def begin_run(job: TrainingJob, initialisation: str) -> None:
         regression=job.splits.regression,
     )
     write_record(job.out, record)
-    (job.out / QUARANTINE).unlink(missing_ok=True)
+    for name in (QUARANTINE, METRICS, NORMS):
+        (job.out / name).unlink(missing_ok=True)
 
 
 def check_folder(out: Path, *, resume: bool) -> None:

@@ -208,10 +208,11 @@ def _descend(state: TrainingState, arrived: Arrived, stop: StopRequest, say: Cal
             ) from None
         except torch.OutOfMemoryError as error:
             smaller = math.ceil(state.learner.micro_batch / 2)
-            if not alone or state.learner.micro_batch == 1:
+            last = smaller == state.learner.micro_batch
+            if last or not alone:
+                advice = "once there is memory for one image" if last else f"--micro-batch {smaller}"
                 raise RuntimeError(
-                    f"out of memory at step {step}; {last_checkpoint(state.job.out)}: go on with --resume "
-                    f"--micro-batch {smaller}"
+                    f"out of memory at step {step}; {last_checkpoint(state.job.out)}: go on with --resume {advice}"
                 ) from error
         say(f"out of memory at step {step}: it is done again in pieces of {smaller}")
         state.learner = replace(state.learner, micro_batch=smaller)

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from verydeep.box_regression import Regression
 from verydeep.presentation.numbers import FINE, counted, decimal, percent
 from verydeep.presentation.terminal import table_with
 from verydeep.runs.files import BEST, QUARANTINE
@@ -30,6 +31,8 @@ class TrainingEnd:
     """Metrics of the epoch with the lowest validation error."""
     unusable: list[dict[str, str]]
     """Split, image and reason."""
+    regression: Regression | None = None
+    """Kind of boxes, if it does not classify."""
 
 
 def training_end(run: Path) -> TrainingEnd:
@@ -51,6 +54,7 @@ def training_end(run: Path) -> TrainingEnd:
         last=epochs[-1],
         best=min(epochs, key=lambda epoch: epoch["validation_error"]),
         unusable=read_quarantine(run / QUARANTINE),
+        regression=record.regression,
     )
 
 
@@ -86,14 +90,14 @@ def _class_balanced(metrics: dict[str, Any]) -> str | None:
 
 
 def _about_guessing(end: TrainingEnd) -> list[str]:
-    """Say so if the last loss is nearly that of giving every class the same probability."""
+    """Say so if the last loss is nearly that of giving every class the same probability; nothing about boxes."""
     guessing = math.log(end.classes)
-    if end.last["loss"] <= _LITTLE * guessing:
+    if end.regression is not None or end.last["loss"] <= _LITTLE * guessing:
         return []
+    classes = counted(end.classes, "class", "classes")
     return [
-        f"The loss is nearly that of guessing among {end.classes:,} classes, {decimal(guessing, 3)}: the network has "
-        "learned little. Weights to go on from may never have been trained; else more epochs or a larger learning rate "
-        "may help."
+        f"The loss is nearly that of guessing among {classes}, {decimal(guessing, 3)}: the network has learned little. "
+        "Weights to go on from may never have been trained; else more epochs or a larger learning rate may help."
     ]
 
 
