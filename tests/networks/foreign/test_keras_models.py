@@ -204,6 +204,9 @@ def test_heads_that_cannot_be_expressed_leave_the_convolutions(tmp_path, layers,
     assert found.crop == SIDE
 
 
+POOLINGS = [layer("MaxPooling2D", f"pool{n}", pool_size=[2, 2], strides=[2, 2]) for n in range(5)]
+
+
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
@@ -222,6 +225,7 @@ def test_heads_that_cannot_be_expressed_leave_the_convolutions(tmp_path, layers,
         ([INPUT, layer("Normalization", "n", mean=[1, 2], variance=[1])], "the layer n computes with 2 numbers"),
         ([INPUT, {"class_name": "Dense"}], "has arrays of"),
         ([INPUT, GAP, DENSE], "it has 0 poolings of 2 x 2"),
+        ([INPUT, *POOLINGS], "the layer pool0 comes before its first convolution"),
     ],
 )
 def test_what_comes_before_pool5_is_refused_by_name(tmp_path, layers, message):

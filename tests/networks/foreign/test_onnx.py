@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from verydeep import Taken, Trained, import_weights, load, load_model
+from verydeep.networks.foreign import named_arrays
 
 onnx = pytest.importorskip("onnx")
 
@@ -188,6 +189,33 @@ def test_arrays_beside_the_graph_must_be_there_and_whole(tmp_path):
     file.write_bytes(file.read_bytes().replace(b"n.onnx.data", b"../etc/data"))
     with pytest.raises(ValueError, match="only files beside it"):
         import_weights(file, tmp_path / "run")
+
+
+def test_arrays_that_share_the_bytes_of_one_file_do_not_fill_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(named_arrays, "_LEAST_ALLOWED", 0)
+    file = as_pytorch(foreign.plain("A"), tmp_path / "n.onnx", beside=True)
+    model = onnx.load(file, load_external_data=False)
+    for number in range(4):
+        shared = model.graph.initializer.add(name=f"shared{number}", data_type=onnx.TensorProto.FLOAT, dims=[1])
+        shared.data_location = onnx.TensorProto.EXTERNAL
+        shared.external_data.add(key="location", value="n.onnx.data")
+    file.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match=r"many times as large as n\.onnx\.data"):
+        import_weights(file, tmp_path / "run")
+
+
+def test_arrays_of_nodes_are_looked_for_beside_the_graph_too(tmp_path, monkeypatch):
+    """ONNX would look for them in the current folder."""
+    net = foreign.plain("A")
+    file = as_pytorch(net, tmp_path / "n.onnx", beside=True)
+    model = onnx.load(file, load_external_data=False)
+    first = model.graph.initializer.pop(0)
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [first.name], value=first))
+    file.write_bytes(model.SerializeToString())
+    (tmp_path / "current").mkdir()
+    monkeypatch.chdir(tmp_path / "current")
+    import_weights(file, tmp_path / "run")
+    assert np.abs(scores_of(tmp_path / "run") - foreign.scores(net, foreign.torch_pixels(RGB))).max() < 1e-4
 
 
 def test_bytes_that_are_no_graph(tmp_path):

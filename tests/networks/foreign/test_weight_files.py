@@ -101,6 +101,11 @@ def test_other_architectures(tmp_path, state):
     refused(tmp_path / "other.caffemodel", "holds the layer inception_1")
     (tmp_path / "flat.caffemodel").write_bytes(foreign.caffemodel(None, old=False, layers=[("fc6", np.ones(4))]))
     refused(tmp_path / "flat.caffemodel", r"fc6.weight has the shape \[4\], which no layer")
+    twice = foreign.caffemodel(None, old=False, layers=[("fc6", np.ones((2, 2)))] * 2)
+    (tmp_path / "twice.caffemodel").write_bytes(twice)
+    refused(tmp_path / "twice.caffemodel", "it has two layers called fc6")
+    stray = {"conv1_1.weight": torch.ones(64, 3, 3, 3), "step": torch.ones(1)}
+    refused(saved(stray, tmp_path / "stray.pth"), "it holds the layer step, which")
 
 
 def test_layers_that_do_not_fit_are_named(tmp_path, state):

@@ -27,7 +27,7 @@ def read_caffe(path: Path, _taken: Taken) -> NamedArrays:
     """Read the arrays of a `.caffemodel`, each layer's first as `NAME.weight`, its second as `NAME.bias`.
 
     Raises:
-        ValueError: damaged, or more arrays in a layer than those two.
+        ValueError: damaged, more arrays in a layer than those two, or two layers of one name.
     """
     from google.protobuf.message import DecodeError
 
@@ -40,6 +40,8 @@ def read_caffe(path: Path, _taken: Taken) -> NamedArrays:
     for layer in (*net.layers, *net.layer):
         if len(layer.blobs) > 2:
             raise ValueError(f"the layer {layer.name} has {len(layer.blobs)} arrays, where weights and biases are two")
+        if f"{layer.name}.weight" in arrays:
+            raise ValueError(f"it has two layers called {layer.name}")
         for kind, blob in zip(("weight", "bias"), layer.blobs, strict=False):
             arrays[f"{layer.name}.{kind}"] = _array(f"{layer.name}.{kind}", blob)
     return NamedArrays(arrays=arrays, layout="caffe")
@@ -56,7 +58,7 @@ def from_caffe(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         layer, _, kind = name.rpartition(".")
         match = re.fullmatch(r"(conv\d_\d+|fc[678])(?:[-_].*)?", layer)
         if not match or kind not in ("weight", "bias") or f"{match[1]}.{kind}" in ours:
-            raise ValueError(f"it holds the layer {layer}, which the paper's networks do not have")
+            raise ValueError(f"it holds the layer {layer or name}, which the paper's networks do not have")
         if kind == "bias":
             ours[f"{match[1]}.bias"] = value.flatten()
             continue

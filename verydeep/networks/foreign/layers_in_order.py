@@ -49,6 +49,7 @@ def from_layers(steps: Sequence[LayerStep], layout: Layout, *, side: int | None,
         raise ValueError(
             f"it has {len(pools)} poolings of 2 x 2, where the paper's networks have {len(STAGE_CHANNELS)}"
         )
+    pixels = _pixels(steps[:first])
     convolutions = _convolutions(steps[first : pools[-1] + 1])
     last = [value for name, value in convolutions.items() if name.endswith(".weight")][-1]
     try:
@@ -62,7 +63,6 @@ def from_layers(steps: Sequence[LayerStep], layout: Layout, *, side: int | None,
             f"its images are of {side} x {side}, which is no multiple of {DOWNSAMPLING}: the network takes "
             f"{crop} x {crop}, where pool5 has as many positions"
         )
-    pixels = _pixels(steps[:first])
     return NamedArrays(arrays=convolutions, layout=layout, ours=True, head=head, crop=crop, notes=tuple(told), **pixels)
 
 

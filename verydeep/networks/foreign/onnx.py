@@ -1,13 +1,14 @@
 """ONNX: graphs of PyTorch's, Keras' and other exporters, with their weights inside or in a file beside them."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from verydeep.machine.libraries import library
 from verydeep.machine.regular_files import open_file
 from verydeep.networks.foreign.layouts import Taken
-from verydeep.networks.foreign.named_arrays import NamedArrays
+from verydeep.networks.foreign.named_arrays import NamedArrays, allowed_bytes
 from verydeep.networks.foreign.onnx_graph import onnx_network
 
 _OWN_METADATA = "verydeep"
@@ -35,20 +36,24 @@ def read_onnx(path: Path, taken: Taken) -> NamedArrays:
         raise ValueError("it is damaged, or no ONNX file: its graph is empty")
     if any(entry.key == _OWN_METADATA for entry in model.metadata_props):
         raise ValueError("verydeep export wrote it: `predict` reads it as it is; import the run that it was made of")
-    beside = _read_beside(onnx, model, path)
-    for tensor in model.graph.initializer:
+    in_nodes = [one.t for node in model.graph.node for one in node.attribute if one.HasField("t")]
+    tensors = [*model.graph.initializer, *in_nodes]
+    beside = _read_beside(onnx, tensors, path)
+    for tensor in tensors:
         _check_claim(tensor, len(content) + beside)
     return onnx_network(model.graph, convolutions_only=taken.convolutions_only, beside=beside)
 
 
-def _read_beside(onnx: Any, model: Any, path: Path) -> int:
-    """Put arrays that are kept in files beside the graph into it; return how many bytes these are.
+def _read_beside(onnx: Any, tensors: Sequence[Any], path: Path) -> int:
+    """Put arrays that are kept in files beside the graph into it; return how many bytes these files have.
 
     Raises:
-        ValueError: a file elsewhere, or one that is shorter than is said.
+        ValueError: a file elsewhere, one that is shorter than the graph says, or arrays many times as large as the
+            files.
     """
+    sizes: dict[str, int] = {}
     read = 0
-    for tensor in model.graph.initializer:
+    for tensor in tensors:
         if not onnx.external_data_helper.uses_external_data(tensor):
             continue
         told = {entry.key: entry.value for entry in tensor.external_data}
@@ -57,11 +62,14 @@ def _read_beside(onnx: Any, model: Any, path: Path) -> int:
             raise ValueError(f"its weights are said to be in {name!r}: only files beside it are read")
         if not path.with_name(name).is_file():
             raise ValueError(f"its weights are in {name}, which is not beside it: put it there")
+        sizes[name] = path.with_name(name).stat().st_size
         tensor.raw_data = _part(path.with_name(name), told)
         tensor.ClearField("external_data")
         tensor.data_location = onnx.TensorProto.DEFAULT
         read += len(tensor.raw_data)
-    return read
+        if read > allowed_bytes(sum(sizes.values())):  # arrays may share bytes
+            raise ValueError(f"its arrays claim to be many times as large as {', '.join(sizes)}")
+    return sum(sizes.values())
 
 
 def _part(path: Path, told: dict[str, str]) -> bytes:

@@ -52,7 +52,7 @@ def onnx_network(graph: Any, *, convolutions_only: bool = False, beside: int = 0
     Args:
         graph: the `onnx.GraphProto`, with all its arrays in it.
         convolutions_only: leave out what follows pool5.
-        beside: bytes of its arrays that were in other files.
+        beside: bytes of the other files that its arrays were in.
 
     Raises:
         ValueError: an operator that the paper's networks do not have, or branches; the node is named.

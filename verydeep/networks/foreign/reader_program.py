@@ -219,7 +219,9 @@ def _numpy_arrays(path: Path, allowed: int) -> dict[str, Any]:
     Raises:
         ValueError: another format, damaged, larger than allowed, or a pickle that holds more than arrays.
     """
-    if path.read_bytes()[: len(_NPY)] == _NPY:
+    with path.open("rb") as file:
+        start = file.read(len(_NPY))
+    if start == _NPY:
         return _numbered(_pickled_arrays(path, allowed))
     if not zipfile.is_zipfile(path):
         raise ValueError("it is neither a .npz nor a .npy file")
