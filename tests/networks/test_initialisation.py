@@ -90,6 +90,12 @@ def test_what_does_not_fit_is_refused_by_name_and_nothing_is_changed():
         assert torch.equal(value, before[name])
 
 
+def test_no_layers_to_copy_are_none_and_those_that_the_trained_network_lacks_are_refused():
+    assert initialise(tiny("B"), seed_from=tiny("A"), layers=[]).copied == ()
+    with pytest.raises(ValueError, match="conv1_2 is missing in A; relu1_1 is missing in B"):
+        initialise(tiny("B"), seed_from=tiny("A"), layers=["conv1_2", "relu1_1"])
+
+
 def test_another_number_of_classes_or_another_width_is_refused():
     with pytest.raises(ValueError, match=r"fc8 is \[6, 1024\] there and \[5, 1024\] here"):
         initialise(tiny("D"), seed_from=vgg("A", classes=6, crop=32, width=0.25))

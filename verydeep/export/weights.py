@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from verydeep.machine import atomic
-from verydeep.networks.architecture import PAPER_CROP
+from verydeep.networks.architecture import COMMON_NAMES, PAPER_CROP
 from verydeep.networks.class_names import WORDS, names_of_classes, numbered_classes
 from verydeep.networks.foreign.layouts import ForeignLayout, Triple
 from verydeep.networks.foreign.preprocessing import PREPROCESSING, fold, unfold
-from verydeep.networks.foreign.torchvision import FOREIGN_NETWORKS, from_torchvision, to_torchvision
+from verydeep.networks.foreign.torchvision import from_torchvision, to_torchvision
 from verydeep.presentation.numbers import significant
 from verydeep.presentation.terminal import table_with
 from verydeep.runs.model import Model, load_model, warnings_of
@@ -68,10 +68,10 @@ def write_weights(run: str | Path, path: str | Path, layout: ForeignLayout) -> W
     model = load_model(run)
     net = model.net
     architecture = net.architecture
-    name = FOREIGN_NETWORKS.get(architecture.network)
+    name = COMMON_NAMES.get(architecture.network)
     if name is None:
         raise ValueError(
-            f"{layout} has no {architecture.network}, only {', '.join(FOREIGN_NETWORKS)}: nothing there could load it"
+            f"{layout} has no {architecture.network}, only {', '.join(COMMON_NAMES)}: nothing there could load it"
         )
     weights, preprocessing = unfold(net.state_dict(), layout)
     arrays = {name: value.contiguous() for name, value in to_torchvision(weights, layout).items()}

@@ -54,7 +54,8 @@ CONFIGURATIONS: dict[str, Configuration] = {
 }
 """Table 1, and B-5x5: the net of section 2.3 in which each pair of 3 x 3 layers is one 5 x 5 layer."""
 
-_COMMON_NAMES = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
+COMMON_NAMES = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
+"""Names in torchvision and timm of the networks that they have; with `_bn` for batch normalisation."""
 
 
 def configuration(name: str) -> Configuration:
@@ -66,9 +67,9 @@ def configuration(name: str) -> Configuration:
     for known, column in CONFIGURATIONS.items():
         if known.casefold() == name.casefold():
             return column
-    hint = _COMMON_NAMES.get(name.casefold().removesuffix("_bn"))
-    suggestion = f"the paper calls it {hint}" if hint else f"choose one of {', '.join(CONFIGURATIONS)}"
-    raise ValueError(f"unknown network {name!r}: {suggestion}")
+        if COMMON_NAMES.get(known) == name.casefold().removesuffix("_bn"):
+            raise ValueError(f"unknown network {name!r}: the paper calls it {known}")
+    raise ValueError(f"unknown network {name!r}: choose one of {', '.join(CONFIGURATIONS)}")
 
 
 _LARGEST_CROP = 8192

@@ -13,9 +13,6 @@ from verydeep.networks.vgg import ILSVRC_MEAN_RGB, VGG
 STANDARD_DEVIATIONS: dict[InitialisationScheme, float] = {"paper": 0.01, "paper-variance": 0.1}
 """Section 3.1 prints 'variance 1e-2', a standard deviation of 0.1; the practice it follows is one of 0.01."""
 
-_COPIED = "copied: "
-"""Prefix of the account of an initialisation that copied layers."""
-
 _SEEDING_CONVOLUTIONS = 4
 """Section 3.1: the first four convolutional layers and the fully connected ones come from trained A."""
 
@@ -29,16 +26,16 @@ class Initialisation:
     random: tuple[str, ...]
 
     def __str__(self) -> str:
-        random = [f"{self.scheme} initialisation: {', '.join(self.random)}"] if self.random else []
-        return "; ".join([*([f"{_COPIED}{', '.join(self.copied)}"] if self.copied else []), *random])
+        named = (("copied", self.copied), (f"{self.scheme} initialisation", self.random))
+        return "; ".join(f"{how}: {', '.join(layers)}" for how, layers in named if layers)
 
 
 def vgg(
     name: str,
     classes: int = ILSVRC_CLASSES,
     crop: int = PAPER_CROP,
-    batch_norm: bool = False,
-    width: float = 1.0,
+    batch_norm: bool = Architecture.batch_norm,
+    width: float = Architecture.width,
     dropout: float = DROPOUT,
     *,
     mean_rgb: tuple[float, float, float] = ILSVRC_MEAN_RGB,
@@ -86,12 +83,14 @@ def initialise(
     layers to copy instead.
 
     Raises:
-        ValueError: unknown scheme, or a layer of `seed_from` that `net` lacks or has in another shape; then nothing
-            has changed.
+        ValueError: unknown scheme, or a layer to copy that either network lacks or that differs in shape; then
+            nothing has changed.
     """
     if scheme not in get_args(InitialisationScheme):
         raise ValueError(f"unknown initialisation {scheme!r}: choose {', '.join(get_args(InitialisationScheme))}")
-    copied = _fitting(net, seed_from, layers or _seeding_layers(seed_from)) if seed_from is not None else ()
+    copied: tuple[str, ...] = ()
+    if seed_from is not None:
+        copied = _fitting(net, seed_from, _seeding_layers(seed_from) if layers is None else layers)
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             if scheme == "glorot":
@@ -134,8 +133,9 @@ def _fitting(net: VGG, seed: VGG, layers: Sequence[str]) -> tuple[str, ...]:
 
 
 def _misfit(name: str, net: VGG, seed: VGG) -> str | None:
-    if name not in net.layer_names:
-        return f"{name} is missing in {net.architecture.network}"
+    for either in (net, seed):
+        if name not in layers_with_weights(either):
+            return f"{name} is missing in {either.architecture.network}"
     there = list(seed.get_submodule(name).state_dict()["weight"].shape)
     here = list(net.get_submodule(name).state_dict()["weight"].shape)
     return None if here == there else f"{name} is {there} there and {here} here"

@@ -10,7 +10,9 @@ from typing import Any, Literal, get_args
 from verydeep.machine.documents import converted
 from verydeep.networks.architecture import (
     CONFIGURATIONS,
+    DROPOUT,
     PAPER_CROP,
+    Architecture,
     InitialisationScheme,
     check_crop,
     configuration,
@@ -24,12 +26,12 @@ _MOST_IN_BATCH = 10**6
 """Images of a step."""
 
 _FACTOR = 10
-"""That a learning rate is divided by."""
+"""What each drop divides the learning rate by (section 3.1)."""
 
 LEARNING_RATE = 1e-2
 """Learning rate at the start, from random weights or from A's (section 3.1)."""
 
-FINETUNING_RATE = LEARNING_RATE / 10
+FINETUNING_RATE = LEARNING_RATE / _FACTOR
 """Learning rate at the start, from the weights of the same network (section 3.1, S = 384 after S = 256)."""
 
 Schedule = Literal["plateau", "step", "cosine"]
@@ -58,13 +60,13 @@ class Recipe:
     colour_sd: float = 0.1
     """Standard deviation of the colour shift, in units of the eigenvalues."""
 
-    width: float = 1.0
+    width: float = Architecture.width
     """Factor on the channels of every hidden layer."""
 
-    batch_norm: bool = False
+    batch_norm: bool = Architecture.batch_norm
     """Normalise between each convolution and its ReLU (not in the paper)."""
 
-    dropout: float = 0.5
+    dropout: float = DROPOUT
     """Share of fc6 and fc7 activations zeroed."""
 
     init: str = "glorot"

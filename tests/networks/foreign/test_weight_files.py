@@ -85,7 +85,7 @@ def test_other_architectures(tmp_path, state):
     }
     refused(
         saved(resnet, tmp_path / "resnet.pth"),
-        "holds conv1.weight, bn1.weight, layer1.0.conv1.weight ..., which is no VGG",
+        "holds conv1.weight, bn1.weight, layer1.0.conv1.weight ..., which is not a VGG",
     )
     alexnet = {f"features.{n}.weight": torch.ones(2, 3, 3, 3) for n in (0, 3, 6, 8, 10)}
     refused(saved(alexnet, tmp_path / "alexnet.pth"), "no network of the paper has convolutions of these sides")

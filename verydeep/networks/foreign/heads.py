@@ -42,6 +42,18 @@ class Head:
     """Whether the last layer has one output, the logit of the second of two classes."""
 
 
+def channels_first(layer: Affine, channels: int) -> Affine:
+    """Return a layer that takes pool5 in c, h, w order, from one that takes it in h, w, c order.
+
+    One whose inputs are not a square of positions with so many channels stays as it is.
+    """
+    side = round((layer.weight.shape[1] / max(1, channels)) ** 0.5)
+    if layer.weight.shape[1] != channels * side**2:
+        return layer
+    maps = layer.weight.reshape(-1, side, side, channels).permute(0, 3, 1, 2)
+    return replace(layer, weight=maps.flatten(1))
+
+
 def _window_of(head: Head, *, channels: int, crop: int | None) -> int:
     """Return the side of the square of pool5's positions that a head sees; `crop` is None where it is not known.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from verydeep.machine.documents import parse_json
 from verydeep.machine.libraries import library
 from verydeep.networks.architecture import CONFIGURATIONS
-from verydeep.networks.foreign.heads import Affine, Head
+from verydeep.networks.foreign.heads import Affine, Head, channels_first
 from verydeep.networks.foreign.keras_layers import keras_network
 from verydeep.networks.foreign.layouts import Layout, Taken
 from verydeep.networks.foreign.named_arrays import NamedArrays
@@ -44,16 +44,16 @@ def read_keras(path: Path, taken: Taken) -> NamedArrays:
 def _from_kernels(weights: Mapping[str, Tensor], layout: Layout) -> NamedArrays:
     """Return arrays `LAYER.kernel` and `LAYER.bias`, with fully connected layers that are not three as a head.
 
-    Nothing tells what follows these: between them a ReLU is assumed, and noted.
+    Such a file does not say what follows these: ReLUs are assumed between them, and noted.
     """
     dense = [name.removesuffix(".kernel") for name, value in weights.items() if value.ndim == 2]
     if len(dense) in (0, len(HEAD)):
         return NamedArrays(arrays=dict(weights), layout=layout)
     others = {name: value for name, value in weights.items() if name.rpartition(".")[0] not in dense}
-    last_outputs = [value.shape[-1] for value in others.values() if value.ndim == 4][-1:]
+    channels = next((value.shape[-1] for value in reversed(others.values()) if value.ndim == 4), 0)
     layers = [_dense(weights, name, relu=name != dense[-1]) for name in dense]
-    layers[0] = _in_our_order(layers[0], *last_outputs)
-    note = f"its file does not tell its activations: ReLUs are assumed between {', '.join(dense)}"
+    layers[0] = channels_first(layers[0], channels)
+    note = f"ReLUs are assumed between {', '.join(dense)}, since its file does not say where they are"
     head = Head(layers=tuple(layers), sigmoid=len(layers[-1].bias) == 1)
     return NamedArrays(arrays=others, layout=layout, head=head, notes=(note,) if len(dense) > 1 else ())
 
@@ -90,7 +90,7 @@ def from_keras(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if dense:
         fc6_window(ours)  # raises if there is none
         first = Affine(weight=ours["fc6.weight"], bias=torch.zeros(0))
-        ours["fc6.weight"] = _in_our_order(first, last_channels(ours)).weight
+        ours["fc6.weight"] = channels_first(first, last_channels(ours)).weight
     return ours
 
 
@@ -123,15 +123,6 @@ def _dense(weights: Mapping[str, Tensor], name: str, *, relu: bool) -> Affine:
     kernel = weights[f"{name}.kernel"]
     bias = weights.get(f"{name}.bias", kernel.new_zeros(kernel.shape[1]))
     return Affine(weight=kernel.T, bias=bias, relu=relu)
-
-
-def _in_our_order(layer: Affine, channels: int = 0) -> Affine:
-    """Return a layer that takes pool5 in c, h, w order, from one that takes it in h, w, c order."""
-    side = round((layer.weight.shape[1] / max(1, channels)) ** 0.5)
-    if layer.weight.shape[1] != channels * side**2:
-        return layer
-    maps = layer.weight.reshape(-1, side, side, channels).permute(0, 3, 1, 2)
-    return Affine(weight=maps.flatten(1), bias=layer.bias, relu=layer.relu)
 
 
 def _convolution_names(weights: Mapping[str, Tensor], convolutions: list[str]) -> dict[str, str]:

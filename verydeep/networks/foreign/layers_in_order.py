@@ -1,14 +1,14 @@
 """Networks that are told as a list of layers, by Keras' configuration or an ONNX graph, and the VGG in them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from verydeep.networks.architecture import DOWNSAMPLING, STAGE_CHANNELS
-from verydeep.networks.foreign.heads import CONVOLUTIONS_ALONE, Affine, Head
+from verydeep.networks.foreign.heads import CONVOLUTIONS_ALONE, Affine, Head, channels_first
 from verydeep.networks.foreign.layouts import Channels, Layout, Triple
 from verydeep.networks.foreign.named_arrays import NamedArrays
 
@@ -144,7 +144,7 @@ def _head(steps: Sequence[LayerStep], channels: int) -> Head | None:
             weight = step.weight if step.kind == "dense" else step.weight.diag()
             layers.append(Affine(weight=weight, bias=step.bias))
         elif step.kind == "relu" and layers:
-            layers[-1] = Affine(weight=layers[-1].weight, bias=layers[-1].bias, relu=True)
+            layers[-1] = replace(layers[-1], relu=True)
         elif step.kind in ("softmax", "sigmoid") and step is steps[-1]:
             sigmoid = step.kind == "sigmoid"
         elif step.kind not in ("relu", "flatten_hwc", "flatten_chw"):  # of what has no positions and no negative values
@@ -165,13 +165,6 @@ def _checked(head: Head, *, hwc: bool, channels: int) -> Head:
         )
     if outputs == 1 and not head.sigmoid:
         raise ValueError("its one output has no sigmoid: it estimates a number, and tells no classes apart")
-    first = head.layers[0]
-    side = round((first.weight.shape[1] / channels) ** 0.5)
-    if not hwc or first.weight.shape[1] != channels * side**2:
+    if not hwc:
         return head
-    maps = first.weight.reshape(-1, side, side, channels).permute(0, 3, 1, 2).flatten(1)
-    return Head(
-        layers=(Affine(weight=maps, bias=first.bias, relu=first.relu), *head.layers[1:]),
-        pooled=head.pooled,
-        sigmoid=head.sigmoid,
-    )
+    return replace(head, layers=(channels_first(head.layers[0], channels), *head.layers[1:]))

@@ -9,17 +9,14 @@ from verydeep.networks.foreign.checkpoints import chosen_of
 from verydeep.networks.foreign.heads import Affine, Head
 from verydeep.networks.foreign.layouts import Layout
 from verydeep.networks.foreign.named_arrays import NamedArrays
+from verydeep.networks.foreign.torchvision import HEADS
+from verydeep.presentation.numbers import number
 
 _WRAPPERS = ("module", "_orig_mod")
 """Parts of names where a network or a part of it was wrapped: for several devices, by the compiler."""
 
 _FIRST = re.compile(r"(|.*?\.)(features\.0|conv1_1|slice1\.0|0)\.weight")
 """Names of the first convolution: torchvision's and timm's, the paper's, LPIPS', and a sequence without a name."""
-
-_NATIVE_HEADS: dict[Layout, tuple[str, ...]] = {
-    "torchvision": ("classifier.0", "classifier.3", "classifier.6"),
-    "timm": ("pre_logits.fc1", "pre_logits.fc2", "head.fc"),
-}
 
 _LARGEST_STEP = 4
 """Largest difference of the numbers of two layers in a head: normalisation, ReLU and dropout may stand between them."""
@@ -37,8 +34,11 @@ def vgg_in(state: Mapping[str, Tensor], *, ema: bool = False) -> NamedArrays:
     if len(named) < len(state):  # of a network beside its wrapped self
         named = dict(state)
     prefix, notes = _prefix(named, ema=ema)
+    if prefix is None and named:
+        few = ", ".join([*named][:_SHOWN])
+        raise ValueError(f"it holds {few} ..., which is not a VGG in the names of torchvision, timm or this package")
     if prefix is None:
-        return NamedArrays(arrays=named, layout="verydeep" if not named else _unknown(named))
+        return NamedArrays(arrays={}, layout="verydeep")
     kind = next(match[2] for name in named if (match := _FIRST.fullmatch(name)) and match[1] == prefix)
     if kind == "conv1_1":
         return _papers_names(named, prefix, notes)
@@ -55,11 +55,6 @@ def _prefix(named: Mapping[str, Tensor], *, ema: bool) -> tuple[str | None, tupl
     firsts = [match[1] for name in named if (match := _FIRST.fullmatch(name)) and named[name].ndim == 4]
     whole = tuple(dict.fromkeys(firsts))
     return chosen_of(whole, ema=ema) if len(whole) > 1 or (whole and ema) else (next(iter(whole), None), ())
-
-
-def _unknown(named: Mapping[str, Tensor]) -> Layout:
-    few = ", ".join(list(named)[:_SHOWN])
-    raise ValueError(f"it holds {few} ..., which is no VGG in the names of torchvision, timm or this package")
 
 
 def _papers_names(named: Mapping[str, Tensor], prefix: str, notes: tuple[str, ...]) -> NamedArrays:
@@ -84,47 +79,48 @@ def _with_head(
     """Return the VGG of the convolutions and what there is besides under `prefix`; the rest is left out."""
     inside = {name.removeprefix(prefix): value for name, value in others.items() if name.startswith(prefix)}
     left = [name for name in others if not name.startswith(prefix)]
-    for layout, names in _NATIVE_HEADS.items():
-        if {name.rpartition(".")[0] for name in inside} == set(names):
+    for layout, names in HEADS.items():
+        if {name.rpartition(".")[0] for name in inside} == {*names.values()}:
             return NamedArrays(arrays=layers | inside, layout=layout, notes=(*notes, *_left_out(left, prefix)))
     connected = [name for name, value in inside.items() if name.endswith(".weight") and value.ndim == 2]
     if not connected:
         notes = (*notes, *_left_out([*left, *inside], prefix))
         return NamedArrays(arrays=layers, layout="torchvision", notes=notes)
-    head, why = _head([name.rpartition(".")[0] for name in connected], inside)
-    notes = (*notes, *_left_out(left, prefix), *([] if isinstance(head, str) else [why] * bool(why)))
-    if isinstance(head, str):
-        return NamedArrays(arrays=layers, layout="torchvision", notes=notes, unread_head=head)
-    return NamedArrays(arrays=layers, layout="torchvision", notes=notes, head=head)
+    notes = (*notes, *_left_out(left, prefix))
+    try:
+        head, assumed = _head([name.rpartition(".")[0] for name in connected], inside)
+    except ValueError as error:
+        return NamedArrays(arrays=layers, layout="torchvision", notes=notes, unread_head=str(error))
+    return NamedArrays(arrays=layers, layout="torchvision", notes=(*notes, *assumed), head=head)
 
 
 def _left_out(names: list[str], prefix: str) -> tuple[str, ...]:
-    where = f"is not under {prefix}" if prefix else "is not of its convolutions"
+    what = f"is not under {prefix}" if prefix else "does not belong to its convolutions"
     few = ", ".join(names[:_SHOWN])
-    return (f"left out is what {where}: {few} ({len(names)} in all)",) if names else ()
+    return (f"what {what} is left out: {few} ({number(len(names))} in all)",) if names else ()
 
 
-def _head(connected: list[str], entries: Mapping[str, Tensor]) -> tuple[Head | str, str]:
-    """Return the fully connected layers of a head and a note on what is assumed; or why it cannot be read."""
+def _head(connected: list[str], entries: Mapping[str, Tensor]) -> tuple[Head, tuple[str, ...]]:
+    """Return the fully connected layers of a head, and notes about what is assumed.
+
+    Raises:
+        ValueError: there are other layers in it.
+    """
     strange = [name for name in entries if name.rpartition(".")[0] not in connected]
     if strange:
-        return f"its head has {strange[0]}, and a state dict does not tell where ReLUs stand beside it", ""
+        raise ValueError(f"its head has {strange[0]}, and a state dict does not say where ReLUs stand beside it")
     layers: list[Affine] = []
     assumed = False
     for name, following in zip(connected, [*connected[1:], None], strict=True):
         weight = entries[f"{name}.weight"]
         step = _step(name, following)
         if step > _LARGEST_STEP:
-            return f"between {name} and {following} layers are missing", ""
+            raise ValueError(f"between {name} and {following} layers are missing")
         assumed = assumed or step > 1
         bias = entries.get(f"{name}.bias", weight.new_zeros(len(weight)))
         layers.append(Affine(weight=weight.float(), bias=bias.float(), relu=step > 1))
-    note = (
-        f"a state dict does not tell activations: ReLUs are assumed after {', '.join(connected[:-1])}"
-        if assumed
-        else ""
-    )
-    return Head(layers=tuple(layers), sigmoid=len(layers[-1].bias) == 1), note
+    note = f"ReLUs are assumed after {', '.join(connected[:-1])}, since a state dict does not say where they are"
+    return Head(layers=tuple(layers), sigmoid=len(layers[-1].bias) == 1), (note,) if assumed else ()
 
 
 def _step(name: str, following: str | None) -> int:

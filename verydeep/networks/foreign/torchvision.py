@@ -16,13 +16,11 @@ from verydeep.machine.documents import converted
 from verydeep.networks.foreign.layouts import ForeignLayout, Triple
 from verydeep.networks.foreign.recognition import convolution_positions, fc6_window
 
-FOREIGN_NETWORKS = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
-"""Names in torchvision and timm of the networks that they have; with `_bn` for batch normalisation."""
-
-_HEADS: dict[ForeignLayout, dict[str, str]] = {
+HEADS: dict[ForeignLayout, dict[str, str]] = {
     "torchvision": {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"},
     "timm": {"fc6": "pre_logits.fc1", "fc7": "pre_logits.fc2", "fc8": "head.fc"},
 }
+"""Their names of the fully connected layers."""
 
 _Features = dict[int, dict[str, Tensor]]
 """Entries by the number of the layer in `features`, then by their own name."""
@@ -36,7 +34,7 @@ def from_torchvision(weights: Mapping[str, Tensor], layout: ForeignLayout) -> di
     """
     features: _Features = {}
     ours: dict[str, Tensor] = {}
-    heads = {theirs: layer for layer, theirs in _HEADS[layout].items()}
+    heads = {theirs: layer for layer, theirs in HEADS[layout].items()}
     for name, value in weights.items():
         layer, _, kind = name.rpartition(".")
         if match := re.fullmatch(r"features\.(\d{1,4})", layer):
@@ -50,7 +48,7 @@ def from_torchvision(weights: Mapping[str, Tensor], layout: ForeignLayout) -> di
 
 def to_torchvision(weights: Mapping[str, Tensor], layout: ForeignLayout) -> dict[str, Tensor]:
     """Return what `from_torchvision` makes the weights from, without `mean_rgb`, which has no place there."""
-    names = _feature_names(weights) | _HEADS[layout]
+    names = _feature_names(weights) | HEADS[layout]
     theirs = {}
     for name, value in weights.items():
         layer, _, kind = name.rpartition(".")
