@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from verydeep.box_regression import Regression
 from verydeep.machine.documents import converted
+from verydeep.presentation.numbers import number
 
 PAPER_CROP = 224
 """Side of the paper's input in pixels; its scales S and Q are stated for this crop."""
@@ -83,7 +84,9 @@ def check_crop(crop: int) -> None:
         ValueError: it is not a positive multiple of 32, or beyond what any machine computes.
     """
     if crop > _LARGEST_CROP:
-        raise ValueError(f"crop {crop} is larger than {_LARGEST_CROP:,} pixels, the most that are computed at once")
+        raise ValueError(
+            f"crop {crop} is larger than {number(_LARGEST_CROP)} pixels, the most that are computed at once"
+        )
     if crop < DOWNSAMPLING or crop % DOWNSAMPLING:
         nearest = max(DOWNSAMPLING, round(crop / DOWNSAMPLING) * DOWNSAMPLING)
         raise ValueError(f"crop {crop} is not a multiple of {DOWNSAMPLING} (five poolings halve it): try {nearest}")
@@ -154,7 +157,9 @@ class Architecture:
         if self.classes < 2:
             raise ValueError(f"a network needs at least 2 classes to tell apart, not {self.classes}")
         if self.classes > _MOST_CLASSES:
-            raise ValueError(f"a network tells at most {_MOST_CLASSES:,} classes apart, not {self.classes:,}")
+            raise ValueError(
+                f"a network tells at most {number(_MOST_CLASSES)} classes apart, not {number(self.classes)}"
+            )
         if not 0 < self.width <= _WIDEST:
             raise ValueError(f"width must be a positive number up to {_WIDEST}, not {self.width}")
         if self.boxes not in (None, *get_args(Regression)):
@@ -207,11 +212,11 @@ class Architecture:
         for stage, (kernels, channels) in enumerate(zip(self.configuration.kernels, STAGE_CHANNELS, strict=True), 1):
             outputs = self._scaled(channels)
             for position, kernel in enumerate(kernels, 1):
-                number = f"{stage}_{position}"
-                yield Layer(name=f"conv{number}", kind="conv", inputs=inputs, outputs=outputs, kernel=kernel)
+                place = f"{stage}_{position}"
+                yield Layer(name=f"conv{place}", kind="conv", inputs=inputs, outputs=outputs, kernel=kernel)
                 if self.batch_norm:
-                    yield Layer(name=f"bn{number}", kind="batch_norm", inputs=outputs, outputs=outputs)
-                yield Layer(name=f"relu{number}", kind="relu", inputs=outputs, outputs=outputs)
+                    yield Layer(name=f"bn{place}", kind="batch_norm", inputs=outputs, outputs=outputs)
+                yield Layer(name=f"relu{place}", kind="relu", inputs=outputs, outputs=outputs)
                 inputs = outputs
             if self.configuration.lrn and stage == 1:
                 yield Layer(name="lrn1", kind="lrn", inputs=outputs, outputs=outputs)
@@ -219,9 +224,9 @@ class Architecture:
 
     def _fully_connected_layers(self) -> Iterator[Layer]:
         inputs, hidden, window = self._scaled(STAGE_CHANNELS[-1]), self._scaled(FC_CHANNELS), self.window
-        for number in (6, 7):
-            yield Layer(name=f"fc{number}", kind="linear", inputs=inputs, outputs=hidden, kernel=window)
-            yield Layer(name=f"relu{number}", kind="relu", inputs=hidden, outputs=hidden)
-            yield Layer(name=f"drop{number}", kind="dropout", inputs=hidden, outputs=hidden)
+        for place in (6, 7):
+            yield Layer(name=f"fc{place}", kind="linear", inputs=inputs, outputs=hidden, kernel=window)
+            yield Layer(name=f"relu{place}", kind="relu", inputs=hidden, outputs=hidden)
+            yield Layer(name=f"drop{place}", kind="dropout", inputs=hidden, outputs=hidden)
             inputs, window = hidden, 1
         yield Layer(name="fc8", kind="linear", inputs=hidden, outputs=self.outputs)

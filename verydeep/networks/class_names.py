@@ -4,6 +4,7 @@ from pathlib import Path
 
 from verydeep.ilsvrc_classes import ilsvrc_classes, ilsvrc_ids
 from verydeep.machine.text_files import read_text
+from verydeep.presentation.numbers import counted, number
 
 WORDS, _WNIDS = "words", "wnids"
 
@@ -27,7 +28,8 @@ def names_of_classes(count: int, chosen: str, told: tuple[str, ...] | None = Non
     if told is not None:
         if len(told) != count or len(set(told)) < count:
             raise ValueError(
-                f"{len(set(told)):,} different names came with {count:,} outputs: name a file of names as class_names"
+                f"{counted(len(set(told)), 'different name')} came with {counted(count, 'output')}: "
+                "name a file of names as class_names"
             )
         known, other = (words, ids) if chosen == _WNIDS else (ids, words)
         if all(name in known or name in other for name in told):
@@ -38,13 +40,15 @@ def names_of_classes(count: int, chosen: str, told: tuple[str, ...] | None = Non
     if count == len(words):
         return tuple(ids if chosen == WORDS else words)
     if chosen == _WNIDS:
-        raise ValueError(f"ILSVRC's {_WNIDS} are for {len(words):,} outputs, not {count:,}: name a file of names")
+        raise ValueError(
+            f"ILSVRC's {_WNIDS} are for {number(len(words))} outputs, not {number(count)}: name a file of names"
+        )
     return numbered_classes(count)
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:
     """Return names for classes that have none."""
-    return tuple(f"class {number}" for number in range(count))
+    return tuple(f"class {index}" for index in range(count))
 
 
 def _from_file(path: Path, count: int) -> tuple[str, ...]:
@@ -52,7 +56,7 @@ def _from_file(path: Path, count: int) -> tuple[str, ...]:
         raise ValueError(f"class names are {WORDS}, {_WNIDS} or a file with a name per line; there is no file {path}")
     names = tuple(line.strip() for line in read_text(path, strict=True).splitlines() if line.strip())
     if len(names) != count:
-        raise ValueError(f"{path} has {len(names):,} names for {count:,} outputs")
+        raise ValueError(f"{path} has {counted(len(names), 'name')} for {counted(count, 'output')}")
     if len(set(names)) < count:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{path} has {twice!r} twice")

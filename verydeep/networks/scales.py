@@ -1,6 +1,7 @@
 """S and Q, the shorter sides that images are rescaled to, as the paper states them: for a crop of 224."""
 
 from verydeep.networks.architecture import PAPER_CROP
+from verydeep.presentation.numbers import number
 
 LARGEST_SCALE = 10_000
 """S of images of over 100 million pixels; images are refused long before."""
@@ -18,7 +19,7 @@ def scale_range(scale: str) -> tuple[int, int]:
     except ValueError:
         raise ValueError(f"scale is a number such as 256 or a range such as 256:512, not {scale!r}") from None
     if not PAPER_CROP <= limits[0] <= limits[1] <= LARGEST_SCALE:
-        raise ValueError(f"scale {scale}: S goes from {PAPER_CROP} to {LARGEST_SCALE:,}, the smaller one first")
+        raise ValueError(f"scale {scale}: S goes from {PAPER_CROP} to {number(LARGEST_SCALE)}, the smaller one first")
     return limits
 
 

@@ -16,7 +16,7 @@ _SECTION_2_3 = describe_stack((3, 3, 3), channels=1)
 def layer_table(network: NetworkDescription) -> Table:
     """Return a table of one network, a row per layer."""
     table = table_with(
-        f"{network.network} on {network.input} x {network.input} pixels, {network.classes} classes",
+        f"{network.network} on {network.input} x {network.input} pixels, {number(network.classes)} classes",
         left=("layer", "output"),
         right=("parameters", "mult-adds", "memory", "sees"),
     )
@@ -47,7 +47,8 @@ def networks_table(networks: Sequence[NetworkDescription]) -> Table:
     """Return a table of several networks side by side, as in Table 1, with what they cost."""
     first = networks[0]
     table = table_with(
-        f"Kernel side and channels of every convolution; {first.input} x {first.input} pixels, {first.classes} classes",
+        f"Kernel side and channels of every convolution; {first.input} x {first.input} pixels, "
+        f"{number(first.classes)} classes",
         left=("",),
         right=[network.network for network in networks],
     )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from verydeep.machine import atomic
 from verydeep.machine.documents import read_json
+from verydeep.presentation.numbers import counted
 from verydeep.runs.model import file_sha256
 from verydeep.training.recipe import Plateau
 
@@ -90,7 +91,7 @@ def save(checkpoints: Path, checkpoint: Checkpoint) -> Path:
     except (OSError, SafetensorError) as error:
         size = sum(tensor.nbytes for tensor in [*checkpoint.weights.values(), *checkpoint.momentum.values()])
         raise OSError(
-            f"cannot write the checkpoint {target} ({size:,} bytes): {error}; earlier ones stay as they are"
+            f"cannot write the checkpoint {target} ({counted(size, 'byte')}): {error}; earlier ones stay as they are"
         ) from error
     _remove_old(checkpoints, target)
     return target

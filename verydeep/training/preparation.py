@@ -139,7 +139,7 @@ def _about_training(job: TrainingJob, learner: Learner) -> list[str]:
     training, validation = (number(len(splits.source(split))) for split in ("train", "val"))
     trained = (
         f"{job.architecture.network}, {parameters} parameters; {training} training and {validation} validation images "
-        f"in {len(splits.classes)} classes; crop {recipe.crop}, S {sides} pixels"
+        f"in {counted(len(splits.classes), 'class', 'classes')}; crop {recipe.crop}, S {sides} pixels"
     )
     return [trained, _about_computing(job, learner), *_about_exchange(job, learner)]
 
@@ -244,7 +244,7 @@ def _taken_over(job: TrainingJob, net: VGG, run: str, generator: torch.Generator
             trained.net.fc8.weight.copy_(trained.net.fc8.weight[theirs_by_ours])
             trained.net.fc8.bias.copy_(trained.net.fc8.bias[theirs_by_ours])
     elif "fc8" in layers:
-        notes.append(f"fc8 is new: the classes are not the {len(trained.classes):,} of {run}")
+        notes.append(f"fc8 is new: the classes are not the {number(len(trained.classes))} of {run}")
         layers.remove("fc8")
     scheme = cast(InitialisationScheme, job.recipe.init)
     return initialise(net, scheme, seed_from=trained.net, layers=tuple(layers), generator=generator), notes

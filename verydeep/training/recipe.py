@@ -18,6 +18,7 @@ from verydeep.networks.architecture import (
     configuration,
 )
 from verydeep.networks.scales import scale_in_pixels, scale_range
+from verydeep.presentation.numbers import number
 from verydeep.runs.files import RECORD
 
 _SEED_LIMIT = 2**63
@@ -154,7 +155,7 @@ class Recipe:
             if field.type in (int, int | None) and value is not None and not isinstance(value, int):
                 raise ValueError(f"{field.name} is a whole number, not {value}")
         if self.batch > _MOST_IN_BATCH:
-            raise ValueError(f"batch must be {_MOST_IN_BATCH:,} or less, not {self.batch}")
+            raise ValueError(f"batch must be {number(_MOST_IN_BATCH)} or less, not {number(self.batch)}")
         if self.views is not None and self.views < 1:
             raise ValueError(f"views must be 1 or more, not {self.views}")
         for name, least in {"batch": 1, "epochs": 1, "drops": 0, "patience": 1, "warm_up": 0, "seed": 0}.items():

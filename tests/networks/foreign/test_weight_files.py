@@ -121,7 +121,9 @@ def test_layers_that_do_not_fit_are_named(tmp_path, state):
         changed("classifier.3.weight", torch.ones(5, 256)),
         r"fc7.weight has the shape \[5, 256\], where D has \[256, 256\]",
     )
-    refused(changed("classifier.0.weight", torch.ones(256, 96)), "fc6 has 96 inputs, which is no square of positions")
+    refused(
+        changed("classifier.0.weight", torch.ones(256, 96)), "fc6 has 96 inputs, which are not a square of positions"
+    )
     refused(changed("classifier.6.weight", torch.ones(6)), r"fc8 has weights of the shape \[6\]")
     refused(changed("features.0.bias", torch.ones(5)), r"conv1_1.bias has the shape \[5\]")
     refused(

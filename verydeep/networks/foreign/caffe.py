@@ -18,6 +18,7 @@ from torch import Tensor
 
 from verydeep.networks.foreign.layouts import Taken
 from verydeep.networks.foreign.named_arrays import NamedArrays
+from verydeep.presentation.numbers import counted
 
 _SHAPE = ("num", "channels", "height", "width")
 """Fields with the sides of an array in old files; newer ones have a list."""
@@ -74,7 +75,7 @@ def _array(name: str, blob: Any) -> Tensor:
     if not len(values):
         values = np.frombuffer(b"".join(blob.double_data), dtype="<f8")
     if min(shape, default=0) < 1 or int(np.prod(shape, dtype=object)) != len(values):
-        raise ValueError(f"{name} has {len(values):,} numbers for the shape {shape}: cut off or damaged")
+        raise ValueError(f"{name} has {counted(len(values), 'number')} for the shape {shape}: cut off or damaged")
     return torch.from_numpy(values.astype(np.float32)).reshape(shape)
 
 

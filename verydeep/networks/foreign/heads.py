@@ -14,6 +14,7 @@ from torch import Tensor
 
 from verydeep.networks.architecture import DOWNSAMPLING, PAPER_CROP
 from verydeep.networks.foreign.recognition import HEAD, architecture_of, last_channels
+from verydeep.presentation.numbers import counted, number
 
 CONVOLUTIONS_ALONE = "its convolutions alone can be had by --convolutions-only"
 """What to do about a head that cannot be written so."""
@@ -63,7 +64,10 @@ def _window_of(head: Head, *, channels: int, crop: int | None) -> int:
     inputs = head.layers[0].weight.shape[1]
     side = round((inputs / channels) ** 0.5)
     if inputs != channels * side**2 or side < 1:
-        raise ValueError(f"its head takes {inputs:,} numbers: no square of positions of pool5's {channels:,} channels")
+        raise ValueError(
+            f"its head takes {counted(inputs, 'number')}, which are not a square of positions of pool5's "
+            f"{counted(channels, 'channel')}"
+        )
     told = None if crop is None else crop // DOWNSAMPLING
     if side > 1 and head.pooled != "mean":
         if told not in (None, side):
@@ -72,10 +76,10 @@ def _window_of(head: Head, *, channels: int, crop: int | None) -> int:
             )
         return side
     if side > 1:
-        raise ValueError(f"its head takes {inputs:,} numbers, where the mean of pool5 has {channels:,}")
+        raise ValueError(f"its head takes {counted(inputs, 'number')}, where the mean of pool5 has {number(channels)}")
     if told is None:
         raise ValueError(
-            f"its head takes {channels:,} numbers: all that there is of pool5 at crop {DOWNSAMPLING}, or the mean over "
+            f"its head takes {counted(channels, 'number')}: all of pool5 at crop {DOWNSAMPLING}, or the mean over "
             f"the positions of a larger crop: say which by --crop {DOWNSAMPLING} or --crop {PAPER_CROP}"
         )
     return told
@@ -114,8 +118,9 @@ def _between_relus(layers: Sequence[Affine], inputs: int) -> list[Affine]:
     stages: list[Affine] = []
     current: Affine | None = None
     for layer in layers:
-        if layer.weight.shape[1] != inputs or len(layer.bias) != len(layer.weight):
-            raise ValueError(f"a layer of its head takes {layer.weight.shape[1]:,} numbers, where there are {inputs:,}")
+        taken = layer.weight.shape[1]
+        if taken != inputs or len(layer.bias) != len(layer.weight):
+            raise ValueError(f"a layer of its head takes {counted(taken, 'number')}, where there are {number(inputs)}")
         current = layer if current is None else _product(layer, current)
         inputs = len(layer.bias)
         if layer.relu:
@@ -162,7 +167,8 @@ def _padded(layer: Affine, outputs: int, *, inputs: int | None = None) -> Affine
     rows, columns = layer.weight.shape
     if rows > outputs or columns > (inputs or columns):
         raise ValueError(
-            f"its head has a layer of {max(rows, columns):,} units, where fc6 and fc7 have {inputs or outputs:,}"
+            f"its head has a layer of {counted(max(rows, columns), 'unit')}, where fc6 and fc7 have "
+            f"{number(inputs or outputs)}"
         )
     weight = layer.weight.new_zeros(outputs, inputs or columns)
     weight[:rows, :columns] = layer.weight
@@ -185,7 +191,7 @@ def written_head(
     widths = [len(layer.bias) for layer in head.layers[:-1] if layer.relu]
     if widths == [by_name[name].outputs for name in HEAD[:-1]] and not mean and not head.sigmoid:
         return {**convolutions, **written}, ()
-    sizes = ", ".join(f"{len(layer.bias):,}" for layer in head.layers)
+    sizes = ", ".join(number(len(layer.bias)) for layer in head.layers)
     sigmoid = "; the sigmoid of its one output is the second of two classes" if head.sigmoid else ""
     note = f"its head, {'the mean of pool5' if mean else 'pool5'} and layers of {sizes}, is written as fc6, fc7 and fc8"
     return {**convolutions, **written}, (note + sigmoid,)

@@ -21,6 +21,7 @@ from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.networks.foreign.reader_process import read_apart
 from verydeep.networks.foreign.reader_program import CONFIGURATION
 from verydeep.networks.foreign.recognition import HEAD, fc6_window, last_channels
+from verydeep.presentation.numbers import counted
 
 
 def read_keras(path: Path, taken: Taken) -> NamedArrays:
@@ -139,4 +140,4 @@ def _kernels_by_stage(sides: list[int]) -> tuple[tuple[int, ...], ...]:
     for configuration in CONFIGURATIONS.values():
         if sides == [side for stage in configuration.kernels for side in stage]:
             return configuration.kernels
-    raise ValueError(f"no network of the paper has {len(sides)} convolutions with kernels of {sides}")
+    raise ValueError(f"no network of the paper has {counted(len(sides), 'convolution')} with kernels of {sides}")

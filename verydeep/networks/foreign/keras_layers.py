@@ -10,6 +10,7 @@ from torch import Tensor
 from verydeep.networks.foreign.keras_operations import of_channels, operation_steps, picked_channel
 from verydeep.networks.foreign.layers_in_order import Kind, LayerStep, after_pool5, from_layers, way_out
 from verydeep.networks.foreign.named_arrays import NamedArrays
+from verydeep.presentation.numbers import counted
 
 _WITHOUT_EFFECT = (
     "Dropout",
@@ -235,7 +236,9 @@ def _normalisation(name: str, config: Mapping[str, Any], arrays: list[Tensor]) -
     kinds = [kind for kind, key in (("gamma", "scale"), ("beta", "center")) if config.get(key, True)]
     kinds += ["mean", "variance"]
     if [value.ndim for value in arrays] != [1] * len(kinds) or len({len(value) for value in arrays}) > 1:
-        raise ValueError(f"{name} has {len(arrays)} arrays, where a batch normalisation of its kind has {len(kinds)}")
+        raise ValueError(
+            f"{name} has {counted(len(arrays), 'array')}, where a batch normalisation of its kind has {len(kinds)}"
+        )
     told = {kind: value.double() for kind, value in zip(kinds, arrays, strict=True)}
     factor = told.get("gamma", 1.0) / (told["variance"] + config.get("epsilon", _KERAS_EPSILON)).sqrt()
     added = told.get("beta", 0.0) - told["mean"] * factor

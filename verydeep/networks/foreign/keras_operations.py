@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from verydeep.networks.foreign.layers_in_order import LayerStep
+from verydeep.presentation.numbers import counted
 
 _OPERATIONS = {
     "add": "add", "biasadd": "add", "bias_add": "add", "subtract": "subtract", "sub": "subtract",
@@ -106,7 +107,7 @@ def of_channels(name: str, told: Any) -> Tensor:
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{name} computes with what are no numbers") from error
     if len(numbers) not in (1, 3):
-        raise ValueError(f"{name} computes with {len(numbers)} numbers, where an image has 3 channels")
+        raise ValueError(f"{name} computes with {counted(len(numbers), 'number')}, where an image has 3 channels")
     if not numbers.isfinite().all():
         raise ValueError(f"{name} computes with numbers that are not finite")
     return numbers.expand(3)

@@ -11,6 +11,7 @@ from verydeep.networks.architecture import DOWNSAMPLING, STAGE_CHANNELS
 from verydeep.networks.foreign.heads import CONVOLUTIONS_ALONE, Affine, Head, channels_first
 from verydeep.networks.foreign.layouts import Channels, Layout, Triple
 from verydeep.networks.foreign.named_arrays import NamedArrays
+from verydeep.presentation.numbers import counted, number
 
 Kind = Literal[
     "scale", "reverse", "conv", "relu", "pool", "flatten_hwc", "flatten_chw", "mean", "dense", "softmax", "sigmoid"
@@ -43,11 +44,11 @@ def from_layers(steps: Sequence[LayerStep], layout: Layout, *, side: int | None,
     Raises:
         ValueError: a layer that the paper's networks do not have; the message names it.
     """
-    first = next((number for number, step in enumerate(steps) if step.kind == "conv"), len(steps))
-    pools = [number for number, step in enumerate(steps) if step.kind == "pool"]
+    first = next((place for place, step in enumerate(steps) if step.kind == "conv"), len(steps))
+    pools = [place for place, step in enumerate(steps) if step.kind == "pool"]
     if len(pools) != len(STAGE_CHANNELS):
         raise ValueError(
-            f"it has {len(pools)} poolings of 2 x 2, where the paper's networks have {len(STAGE_CHANNELS)}"
+            f"it has {counted(len(pools), 'pooling')} of 2 x 2, where the paper's networks have {len(STAGE_CHANNELS)}"
         )
     pixels = _pixels(steps[:first])
     convolutions = _convolutions(steps[first : pools[-1] + 1])
@@ -161,7 +162,7 @@ def _checked(head: Head, *, hwc: bool, channels: int) -> Head:
     outputs = len(head.layers[-1].bias)
     if head.sigmoid and outputs > 1:
         raise ValueError(
-            f"its {outputs:,} outputs have a sigmoid each: its classes do not exclude each other, as they do here"
+            f"its {number(outputs)} outputs have a sigmoid each: its classes do not exclude each other, as they do here"
         )
     if outputs == 1 and not head.sigmoid:
         raise ValueError("its one output has no sigmoid: it estimates a number, and tells no classes apart")

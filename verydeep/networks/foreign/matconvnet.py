@@ -21,7 +21,7 @@ from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.networks.foreign.reader_process import read_apart
 from verydeep.networks.foreign.reader_program import VARIABLES
 from verydeep.networks.vgg import ILSVRC_MEAN_RGB
-from verydeep.presentation.numbers import decimal
+from verydeep.presentation.numbers import counted, decimal
 
 _SAME_MEAN = 1.0
 """Grey levels within which a mean counts as ILSVRC's."""
@@ -96,7 +96,8 @@ def _layer_arrays(number: int, layer: Mapping[str, Any]) -> dict[str, Tensor]:
         return {}
     if kind != "conv" or len(values) != 2 or not isinstance(name, str):
         raise ValueError(
-            f"the layer {number} ({name}) is a {kind} with {len(values)} arrays, which the paper's networks do not have"
+            f"the layer {number} ({name}) is a {kind} with {counted(len(values), 'array')}, which the paper's networks "
+            "do not have"
         )
     weight, bias = values
     return {f"{name}.weight": _tensor(f"{name}.weight", weight), f"{name}.bias": _tensor(f"{name}.bias", bias)}

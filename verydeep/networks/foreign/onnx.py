@@ -10,6 +10,7 @@ from verydeep.machine.regular_files import open_file
 from verydeep.networks.foreign.layouts import Taken
 from verydeep.networks.foreign.named_arrays import NamedArrays, allowed_bytes
 from verydeep.networks.foreign.onnx_graph import onnx_network
+from verydeep.presentation.numbers import counted
 
 _OWN_METADATA = "verydeep"
 """Key under which `verydeep export` states what a file is."""
@@ -78,7 +79,7 @@ def _part(path: Path, told: dict[str, str]) -> bytes:
         offset = int(told.get("offset", 0))
         length = int(told.get("length", size - offset))
         if offset < 0 or length < 0 or offset + length > size:
-            raise ValueError(f"{path.name} has {size:,} bytes, and is said to have more: cut off")
+            raise ValueError(f"{path.name} has {counted(size, 'byte')}, fewer than the graph says: it is cut off")
         file.seek(offset)
         return file.read(length)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from verydeep.machine.libraries import library
 from verydeep.networks.foreign.layers_in_order import LayerStep, after_pool5, from_layers, way_out
 from verydeep.networks.foreign.named_arrays import NamedArrays
+from verydeep.presentation.numbers import counted
 
 _AXES = {"nchw": (2, 3), "nhwc": (1, 2)}
 """Height and width in each order of axes."""
@@ -60,7 +61,7 @@ def onnx_network(graph: Any, *, convolutions_only: bool = False, beside: int = 0
     constants = {tensor.name: tensor for tensor in graph.initializer}
     given = [value for value in graph.input if value.name not in constants]
     if len(given) != 1:
-        raise ValueError(f"its graph takes {len(given)} inputs, where a VGG takes images alone")
+        raise ValueError(f"its graph takes {counted(len(given), 'input')}, where a VGG takes images alone")
     order, side = _images(given[0])
     walk = _Walk(onnx=library("onnx"), constants=constants, current=given[0].name, order=order)
     for node in graph.node:

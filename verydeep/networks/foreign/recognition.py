@@ -14,6 +14,7 @@ from verydeep.networks.architecture import (
     Architecture,
 )
 from verydeep.networks.vgg import vgg_without_weights
+from verydeep.presentation.numbers import counted
 
 HEAD = ("fc6", "fc7", "fc8")
 
@@ -77,7 +78,10 @@ def fc6_window(weights: Mapping[str, Tensor]) -> int:
     inputs, channels = weights["fc6.weight"].shape[1], last_channels(weights)
     side = round((inputs / max(1, channels)) ** 0.5)
     if side < 1 or inputs != channels * side**2:
-        raise ValueError(f"fc6 has {inputs:,} inputs, which is no square of positions with {channels} channels")
+        raise ValueError(
+            f"fc6 has {counted(inputs, 'input')}, which are not a square of positions with "
+            f"{counted(channels, 'channel')} each"
+        )
     return side
 
 
