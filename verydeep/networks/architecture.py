@@ -81,7 +81,7 @@ def check_crop(crop: int) -> None:
     """Check that `fc6` can be built for a crop, in pixels.
 
     Raises:
-        ValueError: it is not a positive multiple of 32, or beyond what any machine computes.
+        ValueError: it is not a positive multiple of 32, or larger than any machine computes.
     """
     if crop > _LARGEST_CROP:
         raise ValueError(
@@ -117,7 +117,7 @@ class Layer:
 
 
 _WIDEST, _MOST_CLASSES = 100, 10_000_000
-"""Far above any network that there is; files may claim more, whose arrays no computer can count."""
+"""Far above any real network; a file may claim more than any computer could hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,12 +138,12 @@ class Architecture:
     width: float = 1.0
     """Factor on the channels of all hidden layers, convolutional and fully connected."""
     batch_norm: bool = False
-    """Whether a normalisation stands between each convolution and its ReLU (not in the paper)."""
+    """Whether the output of each convolution is normalised before its ReLU (not in the paper)."""
     boxes: Regression | None = None
     """Whether `fc8` predicts one box for all classes or one for each; None for scores of the classes."""
 
     def __post_init__(self) -> None:
-        """Check the fields, and write the same architecture in one way only."""
+        """Check the fields, and bring them to one form, so that the same architecture is always equal to itself."""
         known = {
             "network": configuration(self.network).name,
             "classes": operator.index(self.classes),
@@ -169,7 +169,7 @@ class Architecture:
     def of_recipe(
         cls, recipe: Mapping[str, Any], *, network: str, classes: int, boxes: Regression | None
     ) -> "Architecture":
-        """Return the architecture that a training by the fields of a recipe has.
+        """Return the architecture of a training whose recipe has these fields.
 
         Raises:
             ValueError: an impossible architecture.
@@ -178,7 +178,7 @@ class Architecture:
         return converted({"network": network, "classes": classes, "boxes": boxes, **sizes}, cls)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what files say of it: all fields but `classes`, which they name, and `boxes` only if there are any."""
+        """Return the fields that files store: all but `classes`, which they name, and `boxes` only if it has any."""
         stored = dataclasses.asdict(self)
         del stored["classes"]
         if self.boxes is None:

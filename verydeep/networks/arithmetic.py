@@ -58,7 +58,7 @@ class NetworkDescription:
         return asdict(self)
 
     def to_svg(self) -> str:
-        """Draw its layers: maps, strides, how the receptive field grows, parameters; notebooks show it so."""
+        """Draw its layers as SVG, which notebooks display: maps, strides, receptive fields, parameters."""
         side = self.input
         return layers_svg(
             [
@@ -87,7 +87,7 @@ class StackDescription:
 
     @property
     def weights_per_square_channel(self) -> int:
-        """The 27 of '27 C^2'."""
+        """Weights in units of C^2: the 27 of '27 C^2'."""
         return sum(kernel**2 for kernel in self.kernels)
 
     @property
@@ -114,7 +114,7 @@ def describe(
     width: float = Architecture.width,
     batch_norm: bool = Architecture.batch_norm,
 ) -> NetworkDescription:
-    """Count a network by its name; the defaults are the paper's sizes.
+    """Count what a network costs, by its name; the defaults are the paper's sizes.
 
     Args:
         network: a column of Table 1, or `B-5x5`.

@@ -16,7 +16,7 @@ def names_of_classes(count: int, chosen: str, told: tuple[str, ...] | None = Non
         count: the number of outputs.
         chosen: `words` or `wnids` for ILSVRC's classes, otherwise a file with a name per line.
         told: names or WordNet ids that came with the weights. Without any, 1,000 outputs are ILSVRC's, and others
-            are numbered: `class 0`, `class 1`, ...
+            are numbered.
 
     Raises:
         ValueError: there is no such file, it or `told` does not have one distinct name for each output, or `wnids`
@@ -47,7 +47,7 @@ def names_of_classes(count: int, chosen: str, told: tuple[str, ...] | None = Non
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:
-    """Return names for classes that have none."""
+    """Return names for classes that have none: `class 0`, `class 1`, ..."""
     return tuple(f"class {index}" for index in range(count))
 
 

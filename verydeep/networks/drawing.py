@@ -7,13 +7,13 @@ _WIDTH, _MARGIN, _TOP, _ROW = 1280, 30, 118, 26
 """Pixels: of the picture, around it, above the first layer, and from a layer to the next."""
 
 _MAP, _STRIDE, _PARAMETERS = 130, 345, 920
-"""Where columns begin; that of the strides ends."""
+"""Pixels from the left: where the columns of maps and parameters begin, and where that of the strides ends."""
 
 _FIELDS = 375, 890
-"""Where the receptive fields begin, and their numbers end."""
+"""Pixels from the left: where the receptive fields begin, and where their numbers end."""
 
 _LONGEST_FIELD, _LONGEST_PARAMETERS = 450, 200
-"""Width of the largest receptive field, and of most parameters."""
+"""Widths of the bars for the largest receptive field and for the most parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class _Row:
 def layers_svg(layers: Sequence[DrawnLayer], *, crop: int, title: str, subtitle: str) -> str:
     """Draw a line for every layer: its map, stride, receptive field beside the input's `crop` pixels, parameters.
 
-    The SVG is 1,280 pixels wide, brings its background, and is dark where the reader has asked for that.
+    The SVG has a background of its own, which is dark for readers who have asked for dark pages.
     """
     from verydeep.presentation.pages import render
 

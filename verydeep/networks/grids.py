@@ -1,7 +1,7 @@
-"""Grids of score maps: which pixels of a side the positions stand for, where it is no multiple of 32.
+"""Grids of score maps: which pixels of a side the positions stand for, where it is not a multiple of 32.
 
-Each of five poolings halves a side. Of an odd number of rows it leaves out the first or the last, or takes the last one
-by itself; so a grid is `centred`, by `floor` as PyTorch pools, or by `ceil` as Caffe does (docs/DEVIATIONS.md).
+Each of the five poolings halves a side. Where the number of rows is odd, it leaves out the first or the last row, or
+pools the last one alone. So a grid is `centred`, or `floor` as in PyTorch, or `ceil` as in Caffe (docs/DEVIATIONS.md).
 """
 
 from typing import Literal, get_args
@@ -12,7 +12,7 @@ PoolingGrid = Literal["centred", "floor", "ceil"]
 
 
 def positions_along(side: int, window: int, grid: PoolingGrid) -> int:
-    """Return how many positions a score map has along a side of so many pixels, each of `window` of `pool5`."""
+    """Return how many positions a score map has along a side in pixels; each covers `window` positions of `pool5`."""
     rows = -(-side // DOWNSAMPLING) if grid == "ceil" else side // DOWNSAMPLING
     return rows - window + 1
 

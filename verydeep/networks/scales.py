@@ -4,7 +4,7 @@ from verydeep.networks.architecture import PAPER_CROP
 from verydeep.presentation.numbers import number
 
 LARGEST_SCALE = 10_000
-"""S of images of over 100 million pixels; images are refused long before."""
+"""At this S an image has 100 million pixels or more; images are refused long before that."""
 
 
 def scale_range(scale: str) -> tuple[int, int]:

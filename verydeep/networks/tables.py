@@ -88,7 +88,7 @@ def stack_table(stack: StackDescription) -> Table:
 
 
 def _both_ways(stack: StackDescription) -> str:
-    """Compare weights in percent of either side, since texts take the larger percentage for the smaller one."""
+    """Compare weights in percent of either side, since texts confuse the two percentages."""
     more, fewer = (f"{percent(one, 0)}%" for one in (stack.single_extra_percent, stack.fewer_percent))
     turned = f"; texts that say {more} fewer turned it round" if more != fewer else ""
     return f"{more} more weights than the stack, the stack {fewer} fewer than the one layer{turned}"

@@ -62,7 +62,7 @@ class VGG(nn.Module):
         """Return logits [B, outputs] of crop-sized images [B, 3, crop, crop] in 0..255.
 
         `keep` chooses what dropout leaves in training: {"drop6": [B, features] of true and false, ...}. Layers that
-        it does not name choose at random. With `first` the input is that of this layer, [B, ...], instead of images.
+        it does not name drop at random. With `first` the input is that of this layer, [B, ...], instead of images.
 
         Raises:
             ValueError: another shape; larger images go to `score_map`.
@@ -270,7 +270,7 @@ class ScoringNetwork(Protocol):
 
     @property
     def mean_rgb(self) -> Tensor:
-        """Mean RGB (0..255), [3], that is subtracted inside; it tells the device."""
+        """Mean RGB (0..255), [3], that is subtracted inside; it is on the device of the network."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return logits [B, classes] of crop-sized images [B, 3, crop, crop] in 0..255."""

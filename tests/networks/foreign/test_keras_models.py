@@ -166,7 +166,7 @@ def test_images_of_150_have_the_positions_of_128(tmp_path):
     ]
     found = import_weights(keras.write(tmp_path / "net.h5", layers), tmp_path / "run")
     assert found.crop == 128
-    assert found.notes[0].startswith("its images are of 150 x 150, which is no multiple of 32")
+    assert found.notes[0].startswith("its images are of 150 x 150, which is not a multiple of 32")
 
 
 def head_of(*layers):
@@ -196,7 +196,7 @@ MORE = [dense(random(40, inputs), random(40), f"dense_{n}", "relu") for n, input
 )
 def test_heads_that_cannot_be_expressed_leave_the_convolutions(tmp_path, layers, message):
     file = keras.write(tmp_path / "net.keras", layers)
-    with pytest.raises(ValueError, match=rf"{message}.*convolutions alone can be had by --convolutions-only") as caught:
+    with pytest.raises(ValueError, match=rf"{message}.*for its convolutions alone add --convolutions-only") as caught:
         import_weights(file, tmp_path / "run")
     assert "\n" not in str(caught.value)
     found = import_weights(file, tmp_path / "run", taken=Taken(convolutions_only=True))

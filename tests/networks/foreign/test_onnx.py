@@ -147,7 +147,9 @@ def test_pixels_that_nothing_tells_of_are_not_guessed(tmp_path):
 def test_what_is_no_vgg_is_refused_by_its_node(tmp_path):
     net = foreign.plain("A", white=255)
     file = as_keras(net, tmp_path / "n.onnx", end="Tanh")
-    with pytest.raises(ValueError, match=r"x\d+ \(Tanh\) is an operator.*; its convolutions .* --convolutions-only"):
+    with pytest.raises(
+        ValueError, match=r"x\d+ \(Tanh\) is an operator.*; for its convolutions .* --convolutions-only"
+    ):
         import_weights(file, tmp_path / "run")
     import_weights(file, tmp_path / "run", taken=Taken(convolutions_only=True))
     assert load_model(tmp_path / "run").drawn == ("fc6", "fc7", "fc8")
@@ -220,5 +222,5 @@ def test_arrays_of_nodes_are_looked_for_beside_the_graph_too(tmp_path, monkeypat
 
 def test_bytes_that_are_no_graph(tmp_path):
     (tmp_path / "n.onnx").write_bytes(b"\x80\x02garbage")
-    with pytest.raises(ValueError, match="damaged, or no ONNX file"):
+    with pytest.raises(ValueError, match="damaged, or not an ONNX file"):
         import_weights(tmp_path / "n.onnx", tmp_path / "run")

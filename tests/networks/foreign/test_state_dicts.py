@@ -71,7 +71,7 @@ def test_other_heads(tmp_path, names, sizes, relus):
 def test_a_head_of_as_many_numbers_as_channels_must_be_told_its_crop(tmp_path):
     layers = head(CHANNELS, 133, names=["fc"])
     file = saved(CONVOLUTIONS | layers, tmp_path)
-    with pytest.raises(ValueError, match=r"--crop 32 or --crop 224; its convolutions alone .* --convolutions-only"):
+    with pytest.raises(ValueError, match=r"--crop 32 or --crop 224; for its convolutions alone .* --convolutions-only"):
         import_weights(file, tmp_path / "run")
     import_weights(file, tmp_path / "run", taken=Taken(crop=64))
     expected = applied(layers, ["fc"], pool5().mean(axis=(2, 3)), [False])
@@ -100,7 +100,7 @@ NORM = {"classifier.1.weight": torch.ones(10), "classifier.1.running_mean": torc
 )
 def test_other_heads_leave_the_convolutions(tmp_path, layers, message):
     file = saved(CONVOLUTIONS | layers, tmp_path)
-    with pytest.raises(ValueError, match=f"{message}.*alone can be had by --convolutions-only"):
+    with pytest.raises(ValueError, match=f"{message}.*alone add --convolutions-only"):
         import_weights(file, tmp_path / "run")
     import_weights(file, tmp_path / "run", taken=Taken(convolutions_only=True))
     assert load_model(tmp_path / "run").drawn == ("fc6", "fc7", "fc8")

@@ -90,7 +90,7 @@ def test_other_architectures(tmp_path, state):
     alexnet = {f"features.{n}.weight": torch.ones(2, 3, 3, 3) for n in (0, 3, 6, 8, 10)}
     refused(saved(alexnet, tmp_path / "alexnet.pth"), "no network of the paper has convolutions of these sides")
     gap = {**state, "features.40.weight": torch.ones(2, 2, 3, 3)}
-    refused(saved(gap, tmp_path / "gap.pth"), r"its convolutions are features.0, .2, .5, .* .40, as in no VGG")
+    refused(saved(gap, tmp_path / "gap.pth"), r"its convolutions are features.0, .2, .5, .* .40, which no VGG has")
     more = {**state, "classifier.9.weight": torch.ones(2, 2)}
     refused(
         saved(more, tmp_path / "more.pth"),
@@ -143,7 +143,7 @@ def test_a_convolution_under_a_wrong_number_is_missed(layer):
     """There are as many in each stage as D has."""
     weights = vgg("D", classes=2, crop=32, width=1 / 16).state_dict()
     weights[f"{layer[:-1]}7.weight"] = weights.pop(f"{layer}.weight")
-    with pytest.raises(ValueError, match=f"^{layer} is missing, for it to be D$"):
+    with pytest.raises(ValueError, match=f"^{layer} is missing, which D has$"):
         architecture_of(weights)
 
 

@@ -1,4 +1,4 @@
-"""Caffe's `.caffemodel`: a protocol buffer, of which only layers' names and arrays are read.
+"""Caffe's `.caffemodel`: a protocol buffer; only the names and arrays of its layers are read.
 
 Names convN_M OIHW; fc6, fc7, fc8 OI. Caffe's and MatConvNet's names of layers are the paper's.
 
@@ -40,7 +40,9 @@ def read_caffe(path: Path, _taken: Taken) -> NamedArrays:
     arrays: dict[str, Tensor] = {}
     for layer in (*net.layers, *net.layer):
         if len(layer.blobs) > 2:
-            raise ValueError(f"the layer {layer.name} has {len(layer.blobs)} arrays, where weights and biases are two")
+            raise ValueError(
+                f"the layer {layer.name} has {len(layer.blobs)} arrays, where only weights and biases are expected"
+            )
         if f"{layer.name}.weight" in arrays:
             raise ValueError(f"it has two layers called {layer.name}")
         for kind, blob in zip(("weight", "bias"), layer.blobs, strict=False):

@@ -1,4 +1,4 @@
-"""The weights in a checkpoint: mappings within each other, of which one or two are state dicts."""
+"""The weights in a checkpoint: nested mappings, one or two of which are state dicts."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 from verydeep.networks.architecture import STAGE_CHANNELS
 
 _DEEPEST = 4
-"""Levels of mappings within each other that are searched."""
+"""Levels of nested mappings that are searched."""
 
 _SHOWN = 5
 """Keys that a message names."""

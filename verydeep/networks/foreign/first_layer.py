@@ -9,7 +9,7 @@ and take BGR in 0..255. conv1_1 has weights of the same size in both, so two oth
 2. A network of ReLUs multiplies its scores by about what its input is multiplied by, here 58. Trained ones have scores
    that vary by a few units from picture to picture. Scores that hardly vary come from pixels that are too small, and
    ones that vary by tens from pixels that are too large. Batch normalisation keeps the variance that conv1_1 had in
-   training, which tells it better.
+   training, which is a better test.
 """
 
 import torch
@@ -84,7 +84,7 @@ def check_variation(net: VGG, white: White, *, head: bool) -> None:
 
 
 def _variation(net: VGG, *, head: bool) -> tuple[float, str]:
-    """Return how much outputs vary over pictures, and of which outputs that is said.
+    """Return how much outputs vary over pictures, and the words that say so, to be followed by the number.
 
     Where there is batch normalisation, conv1_1 is compared with the variance that it had in training.
     """
@@ -94,7 +94,7 @@ def _variation(net: VGG, *, head: bool) -> tuple[float, str]:
         outputs = torch.cat([net.activations(picture[None], [layer])[layer] for picture in pictures]).double()
     if net.architecture.batch_norm:
         ratio = outputs.var(dim=(0, 2, 3)) / net.state_dict()["bn1_1.running_var"]
-        return float(ratio.clamp(min=0).sqrt().median()), "conv1_1's deviation is that of its training times"
+        return float(ratio.clamp(min=0).sqrt().median()), "the deviation of conv1_1, relative to that in training, is"
     deviations = outputs.flatten(1).std(dim=0)
     varying = deviations[deviations > 0]  # one of two classes may always have the score 0
     return float(varying.mean()) if len(varying) else 0.0, f"its {layer} varies from picture to picture by"

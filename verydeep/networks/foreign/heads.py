@@ -1,8 +1,8 @@
 """Heads of fine-tuned networks, written as the paper's three fully connected layers with the same scores.
 
 pool5 is never negative, and a ReLU leaves what is not negative as it is. So a mean over positions and an identity can
-stand where a layer is missing: a mean over positions and Dense(133) is an fc6 that takes the mean of each channel, an
-fc7 that passes it on, and the file's layer as fc8. Outputs that a head does not have are 0.
+take the place of a missing layer: a mean over positions and Dense(133) become an fc6 that takes the mean of each
+channel, an fc7 that passes it on, and the file's layer as fc8. Outputs that a head does not have are 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,8 @@ from verydeep.networks.architecture import DOWNSAMPLING, PAPER_CROP
 from verydeep.networks.foreign.recognition import HEAD, architecture_of, last_channels
 from verydeep.presentation.numbers import counted, number
 
-CONVOLUTIONS_ALONE = "its convolutions alone can be had by --convolutions-only"
-"""What to do about a head that cannot be written so."""
+CONVOLUTIONS_ALONE = "for its convolutions alone add --convolutions-only"
+"""What to do about a head that cannot be written this way."""
 
 _RELUS = len(HEAD) - 1
 
@@ -38,7 +38,7 @@ class Head:
 
     layers: tuple[Affine, ...]
     pooled: Literal["flatten", "mean"] | None = None
-    """None where a file does not tell it."""
+    """None if the file does not say."""
     sigmoid: bool = False
     """Whether the last layer has one output, the logit of the second of two classes."""
 
@@ -59,7 +59,7 @@ def _window_of(head: Head, *, channels: int, crop: int | None) -> int:
     """Return the side of the square of pool5's positions that a head sees; `crop` is None where it is not known.
 
     Raises:
-        ValueError: the first layer takes another number of values, or the crop must be told.
+        ValueError: the first layer takes another number of values, or the crop must be given.
     """
     inputs = head.layers[0].weight.shape[1]
     side = round((inputs / channels) ** 0.5)
@@ -145,7 +145,7 @@ def _for_two_classes(layer: Affine) -> Affine:
 
 
 def _split_by_sign(layer: Affine) -> tuple[Affine, list[Affine]]:
-    """Return a last layer and those before it, so that x stands between ReLUs as max(0, x) and max(0, -x)."""
+    """Return a last layer and those before it, so that x passes the ReLUs as max(0, x) and max(0, -x)."""
     both = replace(layer, weight=torch.cat([layer.weight, -layer.weight]), bias=torch.cat([layer.bias, -layer.bias]))
     outputs = len(layer.bias)
     eye = torch.eye(outputs)

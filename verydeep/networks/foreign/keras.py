@@ -127,7 +127,7 @@ def _dense(weights: Mapping[str, Tensor], name: str, *, relu: bool) -> Affine:
 
 
 def _convolution_names(weights: Mapping[str, Tensor], convolutions: list[str]) -> dict[str, str]:
-    """Return this package's names of convolutions: by Keras' own where they tell the stage, else by their order."""
+    """Return this package's names of convolutions: by Keras' own where these have the stage, else by their order."""
     matches = {name: re.fullmatch(r"(?:block(\d)_conv|conv(\d)_)(\d+)\.kernel", name) for name in convolutions}
     if convolutions and all(matches.values()):
         return {name: f"conv{match[1] or match[2]}_{match[3]}" for name, match in matches.items() if match}

@@ -21,7 +21,7 @@ _WITHOUT_EFFECT = (
     "ActivityRegularization",
     "Identity",
 )
-"""Layers that do nothing once a network is trained; with those that begin with Random, which vary training images."""
+"""Layers that do nothing once a network is trained, as do those called Random..., which vary training images."""
 
 _RESIZING = ("Resizing", "CenterCrop")
 
@@ -82,10 +82,10 @@ def keras_network(
 
 
 def _names_with_arrays(model: Mapping[str, Any], deepest: int) -> Iterator[str]:
-    """Yield the names of layers that have arrays. Where a file lacks one of them it goes by places.
+    """Yield the names of layers that have arrays. A file that lacks any of them has places instead of names.
 
-    A place may be another layer's name: after any other Dense, those of a network are `dense_1` and `dense_2`, and in
-    the places `dense` and `dense_1`.
+    A place may be the name of another layer: if the session had made a Dense before, those of a network are called
+    `dense_1` and `dense_2`, and their places are `dense` and `dense_1`.
     """
     config = model["config"]
     for layer in config if isinstance(config, list) else config["layers"]:
@@ -96,7 +96,7 @@ def _names_with_arrays(model: Mapping[str, Any], deepest: int) -> Iterator[str]:
 
 
 def _in_a_row(model: Mapping[str, Any], deepest: int, above: str = "") -> Iterator[Mapping[str, Any]]:
-    """Yield the layers, those of networks within too, each of which takes what the one before it gives.
+    """Yield the layers, also those of nested networks; each takes the output of the one before it.
 
     Each gets `place`, its name in files without names, and `picked`, the channels that it puts together.
 
@@ -118,7 +118,7 @@ def _in_a_row(model: Mapping[str, Any], deepest: int, above: str = "") -> Iterat
         if kind not in _NETWORKS:
             yield {**layer, "place": place, "picked": [picked[one] for one in taken if one in picked]}
         elif not deepest:
-            raise ValueError("its networks within networks are too many")
+            raise ValueError("its networks are nested too deeply")
         else:
             yield from _in_a_row(layer, deepest - 1, f"{place}/")
 

@@ -69,14 +69,14 @@ def _is_layer(argument: Any) -> bool:
 
 
 def _constants(nodes: Any) -> Iterator[Any]:
-    """Yield the numbers that an operation adds, or whatever it does, to what it takes.
+    """Yield the constants that an operation computes with.
 
     Raises:
-        ValueError: numbers come first, so that 1 / x or 1 - x is computed.
+        ValueError: a constant comes first, as in 1 / x or 1 - x.
     """
     arguments = list(_arguments(nodes))
     if arguments and not _is_layer(arguments[0]):
-        raise ValueError("its configuration has an operation whose first argument is no layer")
+        raise ValueError("its configuration has an operation whose first argument is not a layer")
     for argument in arguments[1:]:
         value = argument["config"]["value"] if isinstance(argument, dict) and not _is_layer(argument) else argument
         if isinstance(value, int | float | list) and not isinstance(value, bool):
@@ -105,7 +105,7 @@ def of_channels(name: str, told: Any) -> Tensor:
     try:
         numbers = torch.as_tensor(told, dtype=torch.float64).flatten()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"{name} computes with what are no numbers") from error
+        raise ValueError(f"{name} computes with something other than numbers") from error
     if len(numbers) not in (1, 3):
         raise ValueError(f"{name} computes with {counted(len(numbers), 'number')}, where an image has 3 channels")
     if not numbers.isfinite().all():

@@ -1,4 +1,4 @@
-"""Networks that are told as a list of layers, by Keras' configuration or an ONNX graph, and the VGG in them."""
+"""Networks given as a list of layers, by Keras' configuration or an ONNX graph, and the VGG in them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -61,7 +61,7 @@ def from_layers(steps: Sequence[LayerStep], layout: Layout, *, side: int | None,
     told = [*notes]
     if crop != side:
         told.append(
-            f"its images are of {side} x {side}, which is no multiple of {DOWNSAMPLING}: the network takes "
+            f"its images are of {side} x {side}, which is not a multiple of {DOWNSAMPLING}: the network takes "
             f"{crop} x {crop}, where pool5 has as many positions"
         )
     return NamedArrays(arrays=convolutions, layout=layout, ours=True, head=head, crop=crop, notes=tuple(told), **pixels)
@@ -93,7 +93,7 @@ def _pixels(steps: Sequence[LayerStep]) -> dict[str, Any]:
         elif step.kind == "scale":
             factor, added = factor * step.weight.double(), added * step.weight.double() + step.bias.double()
         else:
-            raise ValueError(f"{step.name} comes before its first convolution, as in no VGG")
+            raise ValueError(f"{step.name} comes before its first convolution, which no VGG has")
     if not (factor > 0).all():
         raise ValueError("its first layers multiply pixels by numbers that are not above 0")
     order: Channels = "bgr" if channels == "bgr" else "rgb"
@@ -161,11 +161,9 @@ def _checked(head: Head, *, hwc: bool, channels: int) -> Head:
     """Return a head whose first layer takes positions in c, h, w order, and whose outputs tell classes apart."""
     outputs = len(head.layers[-1].bias)
     if head.sigmoid and outputs > 1:
-        raise ValueError(
-            f"its {number(outputs)} outputs have a sigmoid each: its classes do not exclude each other, as they do here"
-        )
+        raise ValueError(f"its {number(outputs)} outputs have a sigmoid each, so its images may have several classes")
     if outputs == 1 and not head.sigmoid:
-        raise ValueError("its one output has no sigmoid: it estimates a number, and tells no classes apart")
+        raise ValueError("its one output has no sigmoid, so it estimates a number and does not tell classes apart")
     if not hwc:
         return head
     return replace(head, layers=(channels_first(head.layers[0], channels), *head.layers[1:]))

@@ -3,7 +3,7 @@
 Names convN_M with kernels HWIO; fc6, fc7, fc8 as convolutions. MatConvNet reads images as RGB. Its importer of Caffe
 networks turns the first filters, so that they take RGB, and transposes the axes of all, so that the first is vertical
 (vlfeat/matconvnet, utils/import-caffe.py). The mean in the file is in the same order; one that is ILSVRC's from blue to
-red tells that the filters take BGR after all.
+red shows that the filters take BGR after all.
 """
 
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ def from_matconvnet(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _oihw(value: Tensor) -> Tensor:
-    """Transpose a kernel HWIO, of which MATLAB drops the last axes where they have length 1; leave any other array."""
+    """Transpose a kernel HWIO, whose last axes MATLAB drops if they have length 1; leave any other array as it is."""
     return value.reshape(*value.shape, *[1] * (4 - value.ndim)).permute(3, 2, 0, 1) if 2 <= value.ndim <= 4 else value
 
 
@@ -116,9 +116,9 @@ def _tensor(name: str, value: Any) -> Tensor:
 
 
 def _mean(image: Any) -> tuple[Triple | None, tuple[str, ...]]:
-    """Return the mean of the average image [H, W, 3], and what there is to say about it.
+    """Return the mean of the average image [H, W, 3], its channels in the order of the filters, and notes about it.
 
-    Its first channel is what the first filters' first one is for. Three numbers in a row or a column are a mean, too.
+    Three numbers in a row or a column are a mean, too.
     """
     if not isinstance(image, np.ndarray) or not image.size or (image.shape[-1] != 3 and image.size != 3):
         what = "has no average image" if image is None else "has an average image of another shape than [H, W, 3]"

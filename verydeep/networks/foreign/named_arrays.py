@@ -21,7 +21,7 @@ class NamedArrays:
     arrays: dict[str, Tensor]
     layout: Layout
     mean: Triple | None = None
-    """In the library's order of channels and range of values; None where the file does not tell it."""
+    """In the library's order of channels and range of values; None if the file does not say."""
     std: Triple | None = None
     channels: Channels | None = None
     white: White | None = None
@@ -30,13 +30,13 @@ class NamedArrays:
     unread_head: str | None = None
     """Why those cannot be read; None if they can."""
     crop: int | None = None
-    """Side of the images that the file says go in; None where it does not tell."""
+    """Side in pixels of the images that go in; None if the file does not say."""
     beside: int = 0
     """Bytes of further files that its arrays come from."""
     ours: bool = False
-    """Whether names and axes are this package's already, because the file told its layers one by one."""
+    """Whether names and axes are this package's already, because the file described its layers one by one."""
     classes: tuple[str, ...] | None = None
-    """Names or WordNet ids of the outputs; None where the file does not tell them."""
+    """Names or WordNet ids of the outputs; None if the file does not say."""
     notes: tuple[str, ...] = ()
     """Sentences about what was left out of the file or replaced."""
 

@@ -23,7 +23,7 @@ def read_onnx(path: Path, taken: Taken) -> NamedArrays:
     """Read the VGG of an ONNX file: its weights by the order of the graph, and what it does to pixels.
 
     Raises:
-        ValueError: no VGG, damaged, or the package onnx is missing.
+        ValueError: not a VGG, damaged, or the package onnx is missing.
     """
     onnx = library("onnx", needed_by="it")
     with open_file(path, most=_LARGEST) as file:
@@ -32,9 +32,9 @@ def read_onnx(path: Path, taken: Taken) -> NamedArrays:
     try:
         model.ParseFromString(content)
     except Exception as error:  # protobuf has its own
-        raise ValueError("it is damaged, or no ONNX file") from error
+        raise ValueError("it is damaged, or not an ONNX file") from error
     if not model.graph.node:
-        raise ValueError("it is damaged, or no ONNX file: its graph is empty")
+        raise ValueError("it is damaged, or not an ONNX file: its graph is empty")
     if any(entry.key == _OWN_METADATA for entry in model.metadata_props):
         raise ValueError("verydeep export wrote it: `predict` reads it as it is; import the run that it was made of")
     in_nodes = [one.t for node in model.graph.node for one in node.attribute if one.HasField("t")]
@@ -60,7 +60,7 @@ def _read_beside(onnx: Any, tensors: Sequence[Any], path: Path) -> int:
         told = {entry.key: entry.value for entry in tensor.external_data}
         name = told.get("location", "")
         if Path(name).name != name or not name:
-            raise ValueError(f"its weights are said to be in {name!r}: only files beside it are read")
+            raise ValueError(f"its weights would be in {name!r}: only files beside it are read")
         if not path.with_name(name).is_file():
             raise ValueError(f"its weights are in {name}, which is not beside it: put it there")
         sizes[name] = path.with_name(name).stat().st_size

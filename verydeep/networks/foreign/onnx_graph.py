@@ -38,13 +38,13 @@ class _Walk:
 
     onnx: Any
     constants: dict[str, Any]
-    """Initialisers and constants, as they stand in the file."""
+    """Initialisers and constants, as the file has them."""
     current: str
-    """The tensor that the layers so far give."""
+    """The output of the layers that were read so far."""
     order: Literal["nchw", "nhwc", "rows"]
     steps: list[LayerStep] = field(default_factory=list)
     shapes: set[str] = field(default_factory=set)
-    """Tensors that say something of shapes."""
+    """Tensors that hold shapes or parts of them."""
 
 
 def onnx_network(graph: Any, *, convolutions_only: bool = False, beside: int = 0) -> NamedArrays:
@@ -91,10 +91,10 @@ def _images(value: Any) -> tuple[Literal["nchw", "nhwc"], int | None]:
 
 
 def _read_node(walk: _Walk, node: Any) -> None:
-    """Take one node further.
+    """Read one node.
 
     Raises:
-        ValueError: it is no part of a VGG.
+        ValueError: it is not part of a VGG.
     """
     name = f"the node {node.name or node.output[0]} ({node.op_type})"
     if node.op_type == "Constant" and (value := _attributes(walk, node).get("value")) is not None:
@@ -186,10 +186,10 @@ def _steps(walk: _Walk, node: Any, name: str) -> Iterator[LayerStep]:
 
 def _convolution(walk: _Walk, node: Any, name: str) -> LayerStep:
     if walk.order != "nchw" or after_pool5(walk.steps):
-        raise ValueError(f"{name} stands where the paper's networks have no convolution")
+        raise ValueError(f"{name} is where the paper's networks have no convolution")
     weight = _array(walk, node.input[1])
     if weight.ndim != 4 or weight.shape[2] != weight.shape[3] or weight.shape[2] % 2 == 0:
-        raise ValueError(f"{name} has weights of the shape {list(weight.shape)}, as in no VGG")
+        raise ValueError(f"{name} has weights of the shape {list(weight.shape)}, which no VGG has")
     told = _attributes(walk, node)
     half = weight.shape[2] // 2
     same = told.get("auto_pad", b"NOTSET") in (b"SAME_UPPER", b"SAME_LOWER")
@@ -211,10 +211,10 @@ def _bias(walk: _Walk, node: Any, outputs: int) -> Tensor:
 
 def _dense(walk: _Walk, node: Any, name: str) -> LayerStep:
     if walk.order != "rows":
-        raise ValueError(f"{name} takes what has height and width, as in no VGG")
+        raise ValueError(f"{name} takes maps where a VGG has rows")
     told, weight = _attributes(walk, node), _array(walk, node.input[1])
     if weight.ndim != 2 or told.get("transA", 0) or told.get("alpha", 1.0) != 1.0 or told.get("beta", 1.0) != 1.0:
-        raise ValueError(f"{name} is no fully connected layer")
+        raise ValueError(f"{name} is not a fully connected layer")
     rows = (weight if told.get("transB", 0) else weight.T).float()
     return LayerStep(kind="dense", name=name, weight=rows, bias=_bias(walk, node, len(rows)))
 
@@ -257,7 +257,7 @@ def _rows(walk: _Walk, node: Any, name: str) -> Iterator[LayerStep]:
             raise ValueError(f"{name} makes the shape {shape}, where a row for each image is expected")
     if walk.order != "rows" and (not walk.steps or walk.steps[-1].kind != "mean"):
         if node.op_type == "Squeeze":
-            raise ValueError(f"{name} takes what has height and width, as in no VGG")
+            raise ValueError(f"{name} takes maps where a VGG has rows")
         yield LayerStep(kind="flatten_chw" if walk.order == "nchw" else "flatten_hwc", name=name)
     walk.order = "rows"
 
@@ -290,7 +290,7 @@ def _arithmetic(walk: _Walk, node: Any, name: str) -> Iterator[LayerStep]:
     """Yield arithmetic with a number or one for each channel; a bias goes into the layer before."""
     first = node.input[0] == walk.current
     if not first and node.op_type in ("Sub", "Div"):
-        raise ValueError(f"{name} computes a number less or divided by its input")
+        raise ValueError(f"{name} subtracts its input from a number or divides by it, which no VGG does")
     values = _by_channel(walk, _array(walk, node.input[1 if first else 0]), name).double()
     layer = walk.steps[-1] if walk.steps and walk.steps[-1].kind in ("conv", "dense") else None
     values = values.expand(len(layer.bias) if layer else 3) if len(values) == 1 else values
@@ -311,7 +311,7 @@ def _arithmetic(walk: _Walk, node: Any, name: str) -> Iterator[LayerStep]:
 
 
 def _by_channel(walk: _Walk, values: Tensor, name: str) -> Tensor:
-    """Return numbers [C] or [1] of an array that stands for all images and positions.
+    """Return the numbers [C] or [1] of an array that is the same for all images and positions.
 
     Raises:
         ValueError: it differs from position to position.

@@ -91,5 +91,5 @@ def _shortest_fraction(value: float) -> float:
 
 
 def _factors(preprocessing: Preprocessing) -> Float64[Tensor, " 3"]:
-    """Return by what the weights for each of the library's channels are multiplied."""
+    """Return the factor of the weights for each of the library's channels."""
     return preprocessing.white / _WHITE / torch.tensor(preprocessing.std, dtype=torch.float64)

@@ -15,7 +15,7 @@ PATIENCE = 60.0
 """Seconds that any file may take to be read; large ones may take longer."""
 
 _BYTES_PER_SECOND = 10_000_000
-"""What the slowest disk gives."""
+"""Speed of the slowest disk."""
 
 
 def read_apart(kind: Literal["keras", "matlab", "numpy"], path: Path) -> dict[str, Tensor]:

@@ -54,7 +54,7 @@ _COPIES = 4
 """Copies of all arrays that a library and the writing of safetensors hold at once, at most."""
 
 _SPARE = 2**27
-"""Bytes of addresses for all else."""
+"""Bytes of address space for everything else."""
 
 
 def _keras_arrays(path: Path, allowed: int) -> dict[str, Any]:
@@ -282,7 +282,7 @@ def _pickled_arrays(path: Path, allowed: int) -> dict[str, Any]:
 
 
 class _Kept:
-    """What stands in for an array or a type of numbers of a pickle: what it was made with, and its state."""
+    """A stand-in for a pickled array or dtype, which keeps what it was made with and its state."""
 
     def __init__(self, *made_with: Any) -> None:
         self.made_with = made_with
@@ -293,7 +293,7 @@ class _Kept:
 
 
 def _rebuilt(told: Any, left: list[int]) -> Any:
-    """Return a list or dictionary with arrays in place of what stands for them."""
+    """Return a list or dictionary with arrays in place of their stand-ins."""
     import numpy as np
 
     if isinstance(told, list | tuple):
@@ -322,7 +322,7 @@ _READERS: dict[str, tuple[str, Callable[[Path, int], dict[str, Any]]]] = {
 
 
 def _limit_memory(allowed: int) -> None:
-    """Limit the addresses to those in use and what the arrays need, where the system knows such limits."""
+    """Limit the address space to what is in use and what the arrays need, where the system knows such limits."""
     with suppress(ImportError, OSError):
         import resource
 
@@ -336,7 +336,7 @@ def _main(kind: str, path: str, allowed: str) -> None:
     from safetensors.numpy import save
 
     library, read = _READERS[kind]
-    importlib.import_module(library)  # takes addresses too, which the limit is not for
+    importlib.import_module(library)  # takes address space too, which the limit is not for
     _limit_memory(int(allowed))
     try:
         content = save(read(Path(path), int(allowed)))

@@ -43,7 +43,7 @@ def architecture_of(
     in_paper = _paper_channels(name)
     for layer in in_paper:
         if layer not in HEAD and f"{layer}.weight" not in weights:
-            raise ValueError(f"{layer} is missing, for it to be {name}")
+            raise ValueError(f"{layer} is missing, which {name} has")
     headless = not any(f"{layer}.weight" in weights for layer in HEAD)
     if not headless:
         _check_head(weights)
@@ -156,7 +156,7 @@ def _check_shapes(weights: Mapping[str, Tensor], architecture: Architecture, *, 
     name = architecture.network
     for entry, shape in expected.items():
         if entry not in weights:
-            raise ValueError(f"{entry} is missing, for it to be {name}")
+            raise ValueError(f"{entry} is missing, which {name} has")
         if list(weights[entry].shape) != shape:
             raise ValueError(f"{entry} has the shape {list(weights[entry].shape)}, where {name} has {shape}")
     for entry in weights:

@@ -19,7 +19,7 @@ _FIRST = re.compile(r"(|.*?\.)(features\.0|conv1_1|slice1\.0|0)\.weight")
 """Names of the first convolution: torchvision's and timm's, the paper's, LPIPS', and a sequence without a name."""
 
 _LARGEST_STEP = 4
-"""Largest difference of the numbers of two layers in a head: normalisation, ReLU and dropout may stand between them."""
+"""Largest difference of the numbers of two layers in a head: normalisation, ReLU and dropout may lie between them."""
 
 _SHOWN = 3
 
@@ -28,7 +28,7 @@ def vgg_in(state: Mapping[str, Tensor], *, ema: bool = False) -> NamedArrays:
     """Return the VGG of a state dict, without the names of wrappers and of the class that it was trained in.
 
     Raises:
-        ValueError: several VGGs, none, or a head that a state dict tells too little of.
+        ValueError: several VGGs, or none.
     """
     named = {".".join(part for part in name.split(".") if part not in _WRAPPERS): state[name] for name in state}
     if len(named) < len(state):  # of a network beside its wrapped self
@@ -47,7 +47,7 @@ def vgg_in(state: Mapping[str, Tensor], *, ema: bool = False) -> NamedArrays:
 
 
 def _prefix(named: Mapping[str, Tensor], *, ema: bool) -> tuple[str | None, tuple[str, ...]]:
-    """Return what stands before the name of the first convolution; None if there is none that takes RGB.
+    """Return the prefix of the name of the first convolution, and notes; None if there is no such name.
 
     Raises:
         ValueError: several VGGs.
@@ -76,7 +76,7 @@ def _features(named: Mapping[str, Tensor], prefix: str, kind: str) -> tuple[dict
 def _with_head(
     layers: dict[str, Tensor], others: dict[str, Tensor], prefix: str, notes: tuple[str, ...]
 ) -> NamedArrays:
-    """Return the VGG of the convolutions and what there is besides under `prefix`; the rest is left out."""
+    """Return the VGG of the convolutions and of the other entries under `prefix`; the rest is left out."""
     inside = {name.removeprefix(prefix): value for name, value in others.items() if name.startswith(prefix)}
     left = [name for name in others if not name.startswith(prefix)]
     for layout, names in HEADS.items():

@@ -17,7 +17,7 @@ from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.networks.foreign.state_dict_names import vgg_in
 
 SHARDS_INDEX = ".safetensors.index.json"
-"""How the name of a file ends that tells which shard holds which array."""
+"""How the name of the file ends that lists which shard holds which array."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +45,14 @@ def read_shards(path: Path, taken: Taken) -> NamedArrays:
             raise ValueError(f"it names the shard {shard!r}, which is not beside it")
         with safe_open(path.with_name(shard), framework="pt") as file:
             if missing := sorted({*names} - {*file.keys()}):
-                raise ValueError(f"{shard} lacks {missing[0]}, which is said to be in it")
+                raise ValueError(f"{shard} lacks {missing[0]}, which should be in it")
             arrays |= {name: file.get_tensor(name) for name in names}
     beside = sum(path.with_name(shard).stat().st_size for shard in shards)
     return replace(vgg_in(arrays, ema=taken.ema), beside=beside)
 
 
 def read_safetensors(path: Path, taken: Taken) -> NamedArrays:
-    """Read the VGG of a safetensors file, with mean, std and class names where its metadata tell them.
+    """Read the VGG of a safetensors file, with mean, std and class names where its metadata have them.
 
     Raises:
         ValueError: several VGGs, or none.
@@ -120,7 +120,7 @@ def _check_stored(path: Path) -> None:
         members = archive.infolist()
     packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
     if any("/code/" in member.filename for member in members):
-        raise ValueError("it is a TorchScript program, of which nothing is run: save net.state_dict()")
+        raise ValueError("it is a TorchScript program, which is never run: save net.state_dict()")
     if packed:
         raise ValueError(f"it is an archive with compressed files ({packed[0]}), not PyTorch's")
     if sum(member.file_size for member in members) > path.stat().st_size:

@@ -47,7 +47,7 @@ def from_torchvision(weights: Mapping[str, Tensor], layout: ForeignLayout) -> di
 
 
 def to_torchvision(weights: Mapping[str, Tensor], layout: ForeignLayout) -> dict[str, Tensor]:
-    """Return what `from_torchvision` makes the weights from, without `mean_rgb`, which has no place there."""
+    """Return weights in the names and axes of the library, without `mean_rgb`, which has no place there."""
     names = _feature_names(weights) | HEADS[layout]
     theirs = {}
     for name, value in weights.items():
@@ -100,7 +100,7 @@ def _positions(features: _Features) -> Iterator[tuple[int, str]]:
             case 3:  # a pooling between them
                 stage, position = stage + 1, 1
             case _:
-                raise ValueError(f"its convolutions are features.{', .'.join(map(str, numbers))}, as in no VGG")
+                raise ValueError(f"its convolutions are features.{', .'.join(map(str, numbers))}, which no VGG has")
         before = number
         yield number, f"{stage}_{position}"
 
@@ -123,7 +123,7 @@ def timm_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return mean, std and class names of timm's `config.json`, as fields of `NamedArrays`.
 
     Raises:
-        ValueError: other things than numbers and names.
+        ValueError: something other than numbers and names.
     """
     try:
         told = converted(config, _Config)
