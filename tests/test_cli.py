@@ -55,7 +55,7 @@ def test_wrong_use_is_answered_in_one_line(capsys, tmp_path):
     assert "no folder 'nowhere'" in refusal(capsys, "train", "nowhere", "--network", "A", "--out", out)
     assert "no images in" in refusal(capsys, "train", empty, "--network", "A", "--out", out)
     assert "has one class only (cat)" in refusal(capsys, "train", one, "--network", "A", "--out", out)
-    assert "exists and is no run" in refusal(capsys, "train", "digits", "--network", "A", "--out", taken, *QUICKEST)
+    assert "exists and is not a run" in refusal(capsys, "train", "digits", "--network", "A", "--out", taken, *QUICKEST)
     assert "wide" in refusal(capsys, *train, "A", "--crop", "wide")
     assert "name a file, or -" in refusal(capsys, "describe", "A", "--json", "--batch", "2")
     assert "--colour" in refusal(capsys, *train, "A", "--colour", "red")
@@ -86,7 +86,9 @@ def test_wrong_use_is_answered_in_one_line(capsys, tmp_path):
     assert "without networks" in refusal(capsys, "describe", "--stack", "3,3", "--width", "0.5")
     assert "goes with --stack" in refusal(capsys, "describe", "D", "--channels", "3")
     assert "is a folder" in refusal(capsys, "describe", "A", "--json", tmp_path)
-    assert "is no run to resume" in refusal(capsys, *train[:-2], taken, "--network", "A", "--crop", 32, "--resume")
+    assert "is not a run that can be resumed" in refusal(
+        capsys, *train[:-2], taken, "--network", "A", "--crop", 32, "--resume"
+    )
     assert "width must be" in refusal(capsys, *train, "A", "--width", "inf")
     assert "is a file" in refusal(capsys, "train", "--network", "A", "--out", taken / "cat" / "0.png", "--crop", 32)
     assert "say which --network: A, A-LRN" in refusal(capsys, "train", "digits", "--out", out)

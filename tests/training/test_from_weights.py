@@ -144,7 +144,8 @@ def test_frozen_layers_without_fixed_views_are_told_of_them(weights, tmp_path, c
     for views, told in ((None, True), (2, False)):
         trained(weights / "model", tmp_path / f"run{views}", views=views, epochs=1)
         assert (
-            "with --views 2, say, each image goes through the frozen layers twice in all" in capsys.readouterr().err
+            "with --views 2, for example, each image goes through the frozen layers only twice"
+            in capsys.readouterr().err
         ) == told
 
 

@@ -224,7 +224,7 @@ def test_the_schedule_ends_a_training_before_its_last_epoch(tmp_path):
 
 def test_an_existing_folder_is_not_overwritten(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="exists and is no run: choose another folder"):
+    with pytest.raises(ValueError, match="exists and is not a run: choose another folder"):
         train(splits(), network="A", out=tmp_path, recipe=TINY)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

@@ -131,18 +131,18 @@ def test_steps_of_a_training_that_ended_before_its_first_checkpoint_are_forgotte
         ({"step": -1}, "step -1"),
         ({"step": "0"}, "step: a whole number expected, not text"),
         ({"loss": None}, "loss: a number expected, not null"),
-        ({"loss": float("nan")}, "nan is no number"),
+        ({"loss": float("nan")}, "nan is not a number"),
         ({"layers": {}}, "none of a convolution or a fully connected layer"),
         ({"layers": {"bn1_1": {"activation": 1, "gradient": 1, "weight": 1}}}, "none of a convolution or a"),
         ({"layers": {"conv1_1": {"weight": 1}}}, "has no activation"),
-        ({"layers": {"conv1_1": {"activation": -1, "gradient": 1, "weight": 1}}}, "-1.0 is no number"),
+        ({"layers": {"conv1_1": {"activation": -1, "gradient": 1, "weight": 1}}}, "-1.0 is not a number"),
         ({"layers": [1]}, "layers: an object expected, not a list"),
     ],
 )
 def test_what_is_no_norm_is_refused(recorded, tmp_path, change, said):
     line = json.loads((recorded / "norms.jsonl").read_text().splitlines()[0])
     (tmp_path / "norms.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps({**line, **change})}\n")
-    with pytest.raises(ValueError, match=rf"norms.jsonl, line 2, holds no norms \(.*{said}"):
+    with pytest.raises(ValueError, match=rf"norms.jsonl, line 2, does not hold norms \(.*{said}"):
         read_norms(tmp_path)
 
 

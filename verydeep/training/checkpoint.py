@@ -40,7 +40,7 @@ class Progress:
     loss_sum: float = 0.0
     """Loss summed over this epoch's images so far."""
     wrong: int = 0
-    """Training images of this epoch so far that the network had wrong."""
+    """Training images of this epoch so far that the network got wrong."""
     seen: int = 0
     """Training images of this epoch so far, without those that cannot be used."""
     seconds: float = 0.0
@@ -52,7 +52,7 @@ class Progress:
     """The step after which the validation error was lowest."""
 
     def __post_init__(self) -> None:
-        """Refuse what no training has come to."""
+        """Refuse figures that no training can have."""
         if min(self.step, self.wrong, self.seen, self.best_step or 0) < 0:
             raise ValueError("steps and images are counted from 0")
         if not all(map(math.isfinite, (self.loss_sum, self.seconds, self.waited, self.plateau.best or 0.0))):
@@ -98,7 +98,7 @@ def save(checkpoints: Path, checkpoint: Checkpoint) -> Path:
 
 
 def _remove_old(checkpoints: Path, newest: Path) -> None:
-    """Remove all but the last `_KEPT` and the best; later ones than the newest were passed over as damaged."""
+    """Remove all but the last `_KEPT` and the best; those after the newest were passed over as damaged."""
     folders = _newest_first(checkpoints)
     kept = [folder for folder in folders if folder <= newest][:_KEPT]
     best = [folder_of(checkpoints, step) for step in map(_best_step, kept) if step is not None]

@@ -40,16 +40,16 @@ _IMAGES_TRIED = 16
 """Images of a step on a CPU, and of the source: enough, since larger batches gain little there."""
 
 _LARGE, _IMAGES_TRIED_IF_LARGE = 1e9, 4
-"""Multiply-adds of an image from which so few images are tried: 16 of D at crop 224 would take half a minute."""
+"""Multiply-adds of an image above which only so few are tried: 16 of D at crop 224 would take half a minute."""
 
 _STEPS = 2
 """Steps that are timed, after one that is not."""
 
 _LONG_STEP = 2.0
-"""Seconds of a first step that tell enough, so that no other is taken."""
+"""Seconds of a first step after which no other is measured."""
 
 FORWARD_SHARE = 1 / 3
-"""Forward pass within a step: one of three, the others go backward."""
+"""Share of a step that its forward pass takes: the backward pass takes twice as long."""
 
 _PROCESS_BYTES = 400_000_000
 """Memory of a process that has imported PyTorch and holds some images, on Linux."""
@@ -168,7 +168,7 @@ def training_cost(
 def job_to_measure(
     splits: Splits, network: str, recipe: Recipe, *, runtime: Runtime, execution: Execution, tolerance: Tolerance
 ) -> TrainingJob:
-    """Return a training of which steps are measured, and nothing is written."""
+    """Return a training whose steps can be measured; it writes nothing."""
     return TrainingJob(
         splits=splits,
         network=network,
@@ -227,7 +227,7 @@ def _seconds(work: partial[Any]) -> float:
 
 
 def _sizes(learner: Learner, kept: int) -> _Sizes:
-    """Return the bytes of a training whose steps begin behind frozen layers, of which so many are `kept`, or do not."""
+    """Return the bytes of a training; `kept` of them hold what frozen layers make of images."""
     device, values = learner.job.device, [*learner.net.parameters()]
     learning = sum(value.numel() for value in values if value.requires_grad)
     weights, momentum = FLOAT32_BYTES * sum(value.numel() for value in values), FLOAT32_BYTES * learning

@@ -82,7 +82,7 @@ class Curves:
 
 
 def bar_figures(state: TrainingState, validation_error: float | None = None) -> dict[str, str]:
-    """Return the figures beside the bar, the most important first: the last are left out where there is no room.
+    """Return the figures beside the bar, the most important first, since the last are left out where room is short.
 
     At the end of an epoch the validation error, in percent, is one of them.
     """

@@ -36,7 +36,7 @@ GO_ON, SAVE = Decision(), Decision(save=True)
 def decide(
     out: Path, *, failure: Exception | None = None, failed: Sequence[int] = (), signal: int = 0, save_due: bool = False
 ) -> Decision:
-    """Return the decision that follows from what all processes told, `out` being the run folder.
+    """Return the decision that follows from what all processes reported.
 
     Args:
         out: the run folder, for messages.
@@ -60,7 +60,7 @@ def decide(
 
 
 def settle(quarantine: Quarantine, processes: Processes) -> TooManyBadImagesError | None:
-    """Make the images that any process could not use known to all; return the error if they are too many."""
+    """Tell all processes which images any of them could not use; return the error if these are too many."""
     try:
         quarantine.settle(itertools.chain(*processes.all_of(list(quarantine.waiting))))
     except TooManyBadImagesError as error:

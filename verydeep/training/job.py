@@ -64,7 +64,7 @@ class TrainingJob:
         return images if self.recipe.start is None else {**images, **self._start_fingerprint(self.recipe.start)}
 
     def _start_fingerprint(self, start: str) -> dict[str, str]:
-        """Return that of the weights to start from; of a run that was begun, the one that it had if they are gone."""
+        """Return the fingerprint of the weights to start from; if they are gone, the one that a begun run recorded."""
         kind = "from" if self.recipe.weights else "finetune" if self.recipe.finetune else "init"
         try:
             found = file_sha256(weights_file(start)) if kind == "from" else weights_fingerprint(start)
@@ -102,10 +102,10 @@ def begin_run(job: TrainingJob, initialisation: str) -> None:
 
 
 def check_folder(out: Path, *, resume: bool) -> None:
-    """Refuse to write where something else lies.
+    """Check that a folder is free for a run, or holds the one to resume.
 
     Raises:
-        ValueError: something does.
+        ValueError: it holds something else.
     """
     if out.is_file():
         raise ValueError(f"{out} is a file: choose a folder")
@@ -113,12 +113,12 @@ def check_folder(out: Path, *, resume: bool) -> None:
         return
     if not resume:
         if not has_record(out):
-            raise ValueError(f"{out} exists and is no run: choose another folder")
+            raise ValueError(f"{out} exists and is not a run: choose another folder")
         if is_finished(out):
             raise ValueError(f"{out} is a finished run: choose another folder, or go on from it with --finetune {out}")
         raise ValueError(f"{out} is a run that was stopped: add --resume to go on with it, or choose another folder")
     if not has_record(out):
-        raise ValueError(f"{out} is no run to resume (it has no {RECORD}): choose another folder")
+        raise ValueError(f"{out} is not a run that can be resumed (it has no {RECORD}): choose another folder")
 
 
 def is_done(job: TrainingJob) -> bool:

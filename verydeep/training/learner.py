@@ -35,7 +35,7 @@ class Objective:
     loss: Callable[[Tensor, DeviceBatch], Tensor]
     """Loss summed over the images; their mean is descended on."""
     wrong: Callable[[Tensor, DeviceBatch], Tensor]
-    """bool [B], the images that the network has wrong."""
+    """bool [B], the images that the network gets wrong."""
 
 
 def classification(*, label_smoothing: float = 0.0, class_weights: Float[Tensor, " K"] | None = None) -> Objective:
@@ -191,7 +191,7 @@ def measured_copy(net: VGG) -> VGG:
 
 
 def forward_and_back(net: VGG, images: int, device: torch.device, *, bf16: bool) -> None:
-    """Compute the gradients of a loss of so many black images, in bfloat16 products or not."""
+    """Compute the gradients of a loss on so many black images, with products in bfloat16 or float32."""
     crop = net.architecture.crop
     black = torch.zeros(images, 3, crop, crop, device=device).to(memory_format=torch.channels_last)
     with autocast(device, bf16=bf16):

@@ -243,10 +243,10 @@ def _end_epoch(state: TrainingState, stop: StopRequest, report: Reporter, plot: 
 
 
 def _validation_errors(state: TrainingState, stop: StopRequest) -> tuple[float, float] | Decision:
-    """Return error and class-balanced error in percent, on centre crops at S, over all processes.
+    """Return error and class-balanced error in percent, on centre crops at S; or the decision that cuts it short.
 
-    Or the decision that cuts it short. It is the top-1 error, or the share of wrong boxes, and the mean of the classes'
-    shares. A validation that was cut short is repeated as a whole.
+    The error is the share of all processes' images whose class, or box, is wrong; the class-balanced one is the mean of
+    the classes' shares. A validation that was cut short is repeated as a whole.
 
     Raises:
         DivergedError: scores are not finite.

@@ -65,7 +65,7 @@ class _Sums:
 
 @contextmanager
 def watched(net: VGG, *, on: bool = True) -> Iterator[Mapping[str, _Sums]]:
-    """Add up the outputs of every layer with weights (nothing, if not `on`) while the block lasts."""
+    """Add up the squared outputs of every layer with weights while the block lasts; nothing, if not `on`."""
     sums = {name: _Sums() for name in layers_with_weights(net)}
     hooks = [net.get_submodule(name).register_forward_hook(own.add) for name, own in sums.items() if on]
     try:
@@ -104,7 +104,7 @@ def read_norms(run: Path) -> list[StepNorms]:
     """Read every recorded step in order, the last time of one that was repeated; nothing where none was recorded.
 
     Raises:
-        ValueError: the file holds something else than norms.
+        ValueError: the file holds something other than norms.
     """
     file = run / NORMS
     if not file.is_file():
@@ -119,7 +119,9 @@ def read_norms(run: Path) -> list[StepNorms]:
             one = converted(written, StepNorms)
             _check(one)
         except ValueError as error:
-            raise ValueError(f"{file}, line {number}, holds no norms ({error}): remove the file to go on") from error
+            raise ValueError(
+                f"{file}, line {number}, does not hold norms ({error}): remove the file to go on"
+            ) from error
         steps[one.step] = one
     if len({frozenset(one.layers) for one in steps.values()}) > 1:
         raise ValueError(f"{file} holds norms of several networks: remove the file to go on")
@@ -127,7 +129,7 @@ def read_norms(run: Path) -> list[StepNorms]:
 
 
 def _check(norms: StepNorms) -> None:
-    """Raise a ValueError that says what no step can have had."""
+    """Raise a ValueError that says what is impossible in a step."""
     if norms.step < 0:
         raise ValueError(f"step {norms.step}")
     if all(name.startswith("bn") for name in norms.layers):
@@ -136,4 +138,4 @@ def _check(norms: StepNorms) -> None:
     values = (norms.loss, *(value for layer in layers for value in (layer.activation, layer.gradient, layer.weight)))
     for value in values:
         if value is not None and not 0 <= value < math.inf:
-            raise ValueError(f"{value} is no number from 0 up")
+            raise ValueError(f"{value} is not a number from 0 up")

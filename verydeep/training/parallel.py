@@ -108,9 +108,9 @@ def gradient_norm(net: nn.Module) -> float:
 def bytes_sent(net: VGG, processes: int, *, batch: int, fc_parallel: bool, bf16: bool = False) -> int:
     """Return the bytes that each process sends in a step by ring algorithms: each of N passes on (N - 1)/N of the data.
 
-    To add up gradients takes twice that. With `fc_parallel`, activations of the whole batch are gathered (pool5 on the
+    Adding up gradients takes twice that. With `fc_parallel`, activations of the whole batch are gathered (pool5 on the
     way forward, the gradients of fc7 and fc8 on the way back) or added up and dealt out (fc7, fc8 and the gradient of
-    pool5): once that for each of the six.
+    pool5): that much for each of the six.
     """
     sizes = {name: value.numel() for name, value in net.named_parameters() if value.requires_grad}
     sharded = [name for name in sizes if name.split(".")[0] in _SHARDED] if fc_parallel else []

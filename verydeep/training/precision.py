@@ -22,7 +22,7 @@ Rapids), one thread, batch 32, float32 took 0.94 of bfloat16's time at 5e6 (A, w
 
 _MOST_IMAGES = 32
 _MOST_MACS = 1e11
-"""Multiply-adds of a step that is measured: of a large network fewer images do, and take seconds, not a minute."""
+"""Multiply-adds of a step that is measured: fewer images of a large network take seconds, not a minute."""
 
 _STEPS = 3
 _CLEARLY = 1.1

@@ -35,13 +35,13 @@ from verydeep.training.threads import with_threads
 
 
 def prepare(job: TrainingJob) -> tuple[TrainingState, list[str]]:
-    """Return a training ready for its next step, and lines that tell about it; write `run.json` if it is new."""
+    """Return a training ready for its next step, and lines to show about it; write `run.json` if it is new."""
     begun, (checkpoint, damaged) = job.processes.from_first(
         lambda: (is_begun(job.out), load_latest(job.out / CHECKPOINTS))
     )
     if checkpoint is None:
         net, initialisation, notes = _initial_network(job)
-    else:  # which holds all that the first weights have become: what they came from may be gone
+    else:  # it holds what the first weights have become; what they came from may be gone
         net = VGG(job.architecture, dropout=job.recipe.dropout)
         initialisation, notes = "", _about_frozen(job, freeze_layers(net, job.recipe))
     job = with_threads(with_precision(job, net), net)
@@ -72,25 +72,15 @@ def prepare(job: TrainingJob) -> tuple[TrainingState, list[str]]:
         bad_validation=quarantines[1],
         saved=time.monotonic(),
     )
-    step = state.progress.step
-    lines = [*damaged, *_about_training(job, learner), *notes, _about_colours(job, colour)]
-    lines += job.splits.inventory.lines()
-    unequal = about_unequal_classes(images_per_class(job.splits.source("train")))
-    if unequal and not (job.recipe.balanced or job.recipe.class_weights):  # which it advises
-        lines.append(unequal)
-    lines += [
-        f"left out {counted(len(bad.reasons), 'image')} of {bad.split} that cannot be used: {job.out / QUARANTINE}"
-        for bad in quarantines
-        if bad.reasons
-    ]
-    return state, [*lines, initialisation if checkpoint is None else f"resumed at step {step}"]
+    lines = [*damaged, *_about_training(job, learner), *notes, *_about_images(job, colour, quarantines)]
+    return state, [*lines, initialisation if checkpoint is None else f"resumed at step {state.progress.step}"]
 
 
 def _check_checkpoint(job: TrainingJob, net: VGG, checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint that someone has put there.
+    """Check that a checkpoint is of this training's network: somebody may have put another one there.
 
     Raises:
-        ValueError: it is that of another network.
+        ValueError: it is of another network.
     """
     parameters = dict(net.named_parameters())
     momentum = {name: checkpoint.momentum.get(name, value) for name, value in parameters.items()}
@@ -170,6 +160,20 @@ def _about_exchange(job: TrainingJob, learner: Learner) -> list[str]:
     return [f"each process sends {here} MB a step ({other} {word} --fc-parallel)"]
 
 
+def _about_images(job: TrainingJob, colour: ColourStatistics, quarantines: Sequence[Quarantine]) -> list[str]:
+    """Say which colours the images have, what was left out of them, and whether their classes are unequal."""
+    lines = [_about_colours(job, colour), *job.splits.inventory.lines()]
+    unequal = about_unequal_classes(images_per_class(job.splits.source("train")))
+    if unequal and not (job.recipe.balanced or job.recipe.class_weights):  # which it advises
+        lines.append(unequal)
+    left_out = {bad.split: counted(len(bad.reasons), "image") for bad in quarantines if bad.reasons}
+    file = job.out / QUARANTINE
+    return [
+        *lines,
+        *(f"left out {images} of {split} that cannot be used: {file}" for split, images in left_out.items()),
+    ]
+
+
 def _about_colours(job: TrainingJob, colour: ColourStatistics) -> str:
     """Say the mean colour and how many images it was computed from."""
     sampled = ", a seeded sample" if len(job.splits.source("train")) > SAMPLE else ""
@@ -179,7 +183,7 @@ def _about_colours(job: TrainingJob, colour: ColourStatistics) -> str:
 
 
 def _initial_network(job: TrainingJob) -> tuple[VGG, str, list[str]]:
-    """Return the network with its first weights, how it got them, and lines to tell about that.
+    """Return the network with its first weights, how it got them, and lines to show about that.
 
     Raises:
         ValueError: the run to start from does not fit, or layers at random weights would be frozen.
@@ -207,9 +211,9 @@ def _about_frozen(job: TrainingJob, frozen: Sequence[str]) -> list[str]:
     """Name the frozen layers, and the way to compute them less often where none was chosen."""
     if not frozen:
         return []
-    anew = job.recipe.views is None and job.architecture.boxes is None and not job.processes.several
-    way_out = ["with --views 2, say, each image goes through the frozen layers twice in all"] if anew else []
-    return [f"frozen: {', '.join(frozen)}", *way_out]
+    in_every_epoch = job.recipe.views is None and job.architecture.boxes is None and not job.processes.several
+    advice = "with --views 2, for example, each image goes through the frozen layers only twice"
+    return [f"frozen: {', '.join(frozen)}", *([advice] if in_every_epoch else [])]
 
 
 def _copied_from_shallower(job: TrainingJob, net: VGG, run: str, generator: torch.Generator) -> Initialisation:
@@ -228,7 +232,7 @@ def _taken_over(job: TrainingJob, net: VGG, run: str, generator: torch.Generator
     trained = load_model(run) if job.recipe.weights is None else starting_model(run)
     theirs, ours = _options(trained.net.architecture), _options(net.architecture)
     if theirs != ours:
-        raise ValueError(f"cannot go on from {run}, which is {theirs}, with {ours}: say the same")
+        raise ValueError(f"cannot go on from {run}, which is {theirs}, with {ours}: give the same options")
     net.mean_rgb.copy_(trained.net.mean_rgb)
     layers = [name for name in layers_with_weights(trained.net) if name not in trained.drawn]
     notes = [f"{', '.join(trained.drawn)} are new: {run} was imported without them"] if trained.drawn else []

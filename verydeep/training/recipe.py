@@ -43,7 +43,7 @@ Trainable = Literal["fc8", "fc", "conv5", "conv4", "conv3", "conv2", "all"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The recipe that a network is trained by; the defaults are the paper's.
+    """The recipe that a network is trained with; the defaults are the paper's.
 
     Raises:
         ValueError: an impossible value; the message says which ones are possible.
@@ -97,7 +97,7 @@ class Recipe:
     default new ones in every epoch. What frozen layers make of them is computed once."""
 
     batch: int = 256
-    """Images per step; with from another default, told there."""
+    """Images per step; from has another default, which its text names."""
 
     learning_rate: float | None = None
     """Learning rate at the start; 0.01 if not given, 0.001 with finetune and from."""
@@ -109,11 +109,11 @@ class Recipe:
     """L2 multiplier, on all weights and biases."""
 
     epochs: int = 74
-    """Epochs at most; 74 are the paper's 370K steps; with from another default, told there."""
+    """Epochs at most; 74 are the paper's 370K steps; from has another default, which its text names."""
 
     schedule: Schedule = "plateau"
     """Learning rate: `plateau` follows the validation error; `step` and `cosine` follow a plan (not in the
-    paper); with from another default, told there."""
+    paper); from has another default, which its text names."""
 
     drops: int = 3
     """How often the learning rate is divided by 10: when the validation error stops improving, or by steps."""
@@ -212,7 +212,7 @@ class Recipe:
 
     @property
     def taken_over(self) -> str | None:
-        """The RUN or WEIGHTS of which all layers and the mean are taken over, by `finetune` or `weights`."""
+        """The RUN or WEIGHTS whose layers and mean are all taken over, by `finetune` or `weights`."""
         return self.finetune or self.weights
 
     @property

@@ -21,7 +21,7 @@ FEW_PHOTOGRAPHS: Mapping[str, Any] = {
 
 
 _TAKEN_OVER = ("crop", "width", "batch_norm", "scale", "flip")
-"""Fields of `Recipe` that are those of what a training goes on from."""
+"""Fields of `Recipe` that are taken over from what a training goes on from."""
 
 
 def options_from_start(recipe: Recipe) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def save_checkpoint(state: TrainingState) -> None:
 def save_models(state: TrainingState, *, say: Callable[[str], None]) -> None:
     """Write the network as it is now, and as it was when the validation error was lowest; all processes call it.
 
-    Then checkpoints have done their work and go: those of net D with its momentum take 3 GB.
+    Then checkpoints have done their work and are removed: those of net D with its momentum take 3 GB.
     """
     weights, progress, folder = _weights(state), state.progress, state.job.out / CHECKPOINTS
     best_step = progress.best_step or progress.step

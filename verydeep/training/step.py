@@ -35,7 +35,7 @@ class Outcome:
     loss_sum: float = 0.0
     """Loss summed over all images; their mean is descended on."""
     wrong: int = 0
-    """Images that the network had wrong."""
+    """Images that the network got wrong."""
     norms: Mapping[str, LayerNorms] = field(default_factory=dict)
     """Norms of every layer, if they are recorded."""
 

@@ -25,7 +25,7 @@ _AS_FAST = 1.1
 def with_threads(job: TrainingJob, net: VGG) -> TrainingJob:
     """Return the job with its threads decided if it runs on a CPU, and compute with as many in this process.
 
-    They are measured anew for each training, since other work may have the cores, and a run keeps to what it began
+    They are measured again for each training, since other work may have the cores, and a run keeps to what it began
     with: other numbers of threads add in another order.
     """
     most = torch.get_num_threads()
