@@ -12,7 +12,7 @@ PoolingGrid = Literal["centred", "floor", "ceil"]
 
 
 def positions_along(side: int, window: int, grid: PoolingGrid) -> int:
-    """Return how many positions a score map has along a side in pixels; each covers `window` positions of `pool5`."""
+    """Return how many positions a score map has along `side` pixels; each covers `window` positions of `pool5`."""
     rows = -(-side // DOWNSAMPLING) if grid == "ceil" else side // DOWNSAMPLING
     return rows - window + 1
 

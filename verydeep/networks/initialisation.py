@@ -11,7 +11,7 @@ from verydeep.networks.architecture import DROPOUT, ILSVRC_CLASSES, PAPER_CROP, 
 from verydeep.networks.vgg import ILSVRC_MEAN_RGB, VGG
 
 STANDARD_DEVIATIONS: dict[InitialisationScheme, float] = {"paper": 0.01, "paper-variance": 0.1}
-"""Section 3.1 prints 'variance 1e-2', a standard deviation of 0.1; usual in practice is one of 0.01."""
+"""Section 3.1 prints 'variance 1e-2', a standard deviation of 0.1; the usual practice is one of 0.01."""
 
 _SEEDING_CONVOLUTIONS = 4
 """Section 3.1: the first four convolutional layers and the fully connected ones come from trained A."""

@@ -28,9 +28,7 @@ VARIABLES = "variables"
 CONFIGURATION = "configuration"
 """Array with a Keras model's configuration: JSON in UTF-8; empty for weights alone."""
 
-_IN_ARCHIVE = "model.weights.h5"
-
-_CONFIGURATION_IN_ARCHIVE = "config.json"
+_IN_ARCHIVE, _CONFIGURATION_IN_ARCHIVE = "model.weights.h5", "config.json"
 
 _LONGEST_CONFIGURATION = 2**24
 """Bytes."""
