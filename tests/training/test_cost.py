@@ -41,6 +41,14 @@ def test_seconds_add_up(monkeypatch, frozen, views, workers, seconds):
     assert (found.training_images, found.validation_images, found.steps_per_epoch) == (10, 6, tiny.STEPS)
 
 
+def test_a_training_is_measured_with_the_threads_that_it_is_given(monkeypatch):
+    asked = []
+    monkeypatch.setattr(cost, "_measured", lambda job: (None, 3.0, SIZES))
+    monkeypatch.setattr(cost, "use_threads", asked.append)
+    training_cost(tiny.splits(), "A", tiny.RECIPE, runtime=Runtime(threads=3))
+    assert asked == [3]
+
+
 def test_what_is_measured_is_of_the_size_of_the_training():
     found = training_cost(tiny.splits(), "A", tiny.RECIPE)
     assert 0 < found.seconds < 60

@@ -21,7 +21,7 @@ from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import Execution, Runtime, torch_device
-from verydeep.machine.threads import threads_kept
+from verydeep.machine.threads import threads_kept, use_threads
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.arithmetic import FLOAT32_BYTES, describe_architecture
 from verydeep.networks.initialisation import initialise
@@ -133,12 +133,13 @@ def training_cost(
     once (`Recipe.views`).
 
     Raises:
-        ValueError: unusable recipe or images.
+        ValueError: unusable recipe or images, or more threads than cores.
     """
     job = job_to_measure(splits, network, recipe, runtime=runtime, execution=execution, tolerance=tolerance)
     training, validation = (len(splits.source(split)) for split in ("train", "val"))
     loading = measured_loading(splits.source("train"), recipe, tolerance)
     with threads_kept():
+        use_threads(runtime.threads)
         frozen, step, sizes = _measured(job)
     check = FORWARD_SHARE * step
     if frozen is None:
