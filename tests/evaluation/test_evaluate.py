@@ -270,8 +270,9 @@ def test_of_the_training_folder_only_what_was_held_out_is_tested(tmp_path):
     write_folder(tmp_path / "images", {"ant": 10, "bee": 5})
     recipe = Recipe(crop=32, width=0.05, batch=8, epochs=1)
     run = train(str(tmp_path / "images"), network="A", out=tmp_path / "run", recipe=recipe)
-    found = evaluate(run, data=str(tmp_path / "images"), runtime=CPU)
-    assert (found.split, found.n) == ("val", 3)
+    for tested in (run, run / "best", run / "model"):
+        found = evaluate(tested, data=str(tmp_path / "images"), runtime=CPU)
+        assert (found.split, found.n) == ("val", 3)
     assert evaluate(run, data=str(tmp_path / "images"), split="all", runtime=CPU).n == 15
 
 

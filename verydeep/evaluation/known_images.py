@@ -9,7 +9,7 @@ from verydeep.images.sources.source import Source, contents_digests
 from verydeep.images.sources.splits import Splits
 from verydeep.machine.cache import remembered
 from verydeep.presentation.numbers import counted, first_few, number, plural
-from verydeep.runs.record import Record, has_record, read_record
+from verydeep.runs.record import Record, record_of, training_images
 
 _MOST_COMPARED = 100_000
 """Training images whose files are read for the sake of a warning."""
@@ -33,7 +33,7 @@ def known_images(
     Raises:
         ValueError: the record of a run is damaged.
     """
-    records = {run: record for run in runs if (record := _record(run)) is not None}
+    records = {run: record for run in runs if (record := record_of(run)) is not None}
     told = _about_copies(records, splits, split, digests, remember)
     name = next((name for name in _names(splits.source(split)) if _IMAGENET_NAME.search(name)), None)
     if {"all", "train"} <= splits.sources.keys() and (files := [run for run in runs if is_exported(run)]):
@@ -57,8 +57,7 @@ def _about_copies(
     if split in ("train", "all") or "train" not in splits.sources:
         return []
     train, tested = splits.source("train"), splits.source(split)
-    trained_on = {record.fingerprints.get(part) for record in records.values() for part in ("train", "train_whole")}
-    if train.fingerprint not in trained_on:
+    if train.fingerprint not in training_images(records.values()):
         return []
     if len(train) > _MOST_COMPARED:
         return [f"Copies were not looked for among {number(len(train))} training images: verydeep scan does."]
@@ -84,11 +83,6 @@ def _names(source: Source) -> tuple[str, ...]:
     return (*source.classes, *source.ids)
 
 
-def _record(run: str | Path) -> Record | None:
-    """Return the record of a run, or of the run whose `best` or `model` is named; None if there is none."""
-    return next((read_record(folder) for folder in (Path(run), Path(run).parent) if has_record(folder)), None)
-
-
 def _began_elsewhere(run: str | Path, record: Record) -> bool:
     """Return whether the first weights, or those of a run before it that is still there, were another library's."""
     seen = set[Path]()
@@ -107,6 +101,6 @@ def _began_elsewhere(run: str | Path, record: Record) -> bool:
 def _run_before(run: str | Path, before: str) -> tuple[Path, Record] | None:
     """Return the run that `run` went on from, as it names it: from here, or from a folder that holds `run` itself."""
     for folder in (Path(), *Path(run).resolve().parents):
-        if (record := _record(folder / before)) is not None:
+        if (record := record_of(folder / before)) is not None:
             return folder / before, record
     return None

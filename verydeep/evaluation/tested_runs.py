@@ -18,7 +18,7 @@ from verydeep.networks.grids import PoolingGrid
 from verydeep.networks.vgg import ScoringNetwork
 from verydeep.presentation.numbers import first_few
 from verydeep.runs.model import Model
-from verydeep.runs.record import has_record, read_record
+from verydeep.runs.record import record_of, training_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +80,7 @@ def testing_split(splits: Splits, folders: Sequence[str | Path]) -> str:
     """
     if "all" not in splits.sources:
         return splits.testing
-    records = (read_record(folder) for folder in folders if has_record(folder))
-    # Where boxes are learned, `train` is the fingerprint of the images that have one.
-    trained = {record.fingerprints.get(part) for record in records for part in ("train", "train_whole")}
+    trained = training_images(record for folder in folders if (record := record_of(folder)) is not None)
     exported = any(map(is_exported, folders))
     known = "train" in splits.sources and (exported or splits.source("train").fingerprint in trained)
     return "val" if known else "all"

@@ -39,7 +39,7 @@ from verydeep.networks.vgg import ScoringNetwork
 from verydeep.presentation.numbers import FINE, interval, millions, number, percent, points, significant
 from verydeep.presentation.terminal import reporting, table_with
 from verydeep.runs.model import Model, load_model, warnings_of
-from verydeep.runs.record import has_record, read_record
+from verydeep.runs.record import record_of
 
 _GREATEST_DIFFERENCE = 1e-3
 """Most that a score may differ from PyTorch's, relative to the largest of its image.
@@ -188,8 +188,9 @@ def _check_libraries(to: Format, *, int8: bool) -> None:
 
 
 def _images(run: str | Path, model: Model, data: str | None, checked: int | None, tolerance: Tolerance) -> _Images:
-    name = data or (read_record(run).source if has_record(run) else None)
-    if name is None:
+    record = None if data else record_of(run)
+    name = record.source if record else data
+    if not name:
         raise ValueError(f"{run} does not say what it was trained on: name images to check the export on (--data)")
     try:
         splits = open_for_testing(name, model.classes)

@@ -14,6 +14,7 @@ RUN/model/           the same of the last epoch: appears when the training has e
 import platform
 import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,23 @@ def read_record(folder: str | Path) -> Record:
 def has_record(folder: str | Path) -> bool:
     """Return whether a folder says what made it; a folder with only a model, from elsewhere, does not."""
     return (Path(folder) / RECORD).is_file()
+
+
+def record_of(run: str | Path) -> Record | None:
+    """Read what made a run, or the run that a folder such as its `best` is part of; None where nothing says it.
+
+    Raises:
+        ValueError: the record is damaged or of a newer version.
+    """
+    return next((read_record(folder) for folder in (Path(run), Path(run).parent) if has_record(folder)), None)
+
+
+def training_images(records: Iterable[Record]) -> set[str | None]:
+    """Return the fingerprints of all images that these runs were trained on.
+
+    Where boxes are learned, `train` is the fingerprint of the images that have one.
+    """
+    return {record.fingerprints.get(part) for record in records for part in ("train", "train_whole")}
 
 
 def is_finished(folder: str | Path) -> bool:
