@@ -384,6 +384,17 @@ def test_that_nothing_can_be_kept_is_said(tmp_path, monkeypatch, capsys):
     assert "kept" not in capsys.readouterr().err
 
 
+def test_files_that_others_rename_or_remove_meanwhile_are_no_reason_to_keep_nothing(tmp_path, own_cache, capsys):
+    """A link to nothing is listed but has no status, like a file that is gone by the time that it is looked at."""
+    own_cache.mkdir(parents=True)
+    for name in (".a.safetensors.1.partial", "b.safetensors"):
+        (own_cache / name).symlink_to("nowhere")
+    folders = [run(tmp_path / "run"), run(tmp_path / "other", seed=1)]
+    evaluated(folders)
+    assert "cannot be kept" not in capsys.readouterr().err
+    assert evaluated(folders).from_cache == 1
+
+
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path, own_cache):
     own_cache.mkdir(parents=True)
     old, new = own_cache / ".a.safetensors.1.partial", own_cache / ".b.safetensors.2.partial"

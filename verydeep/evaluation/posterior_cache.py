@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,12 +106,20 @@ def _digest(values: Float32[np.ndarray, "N K"], refusals: str) -> str:
 
 
 def _prune(newest: Path) -> None:
-    for left in newest.parent.glob(".*.partial"):
-        if time.time() - left.stat().st_mtime > _SECONDS_OF_A_WRITE:
-            left.unlink(missing_ok=True)  # its process was killed
-    files = sorted(newest.parent.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, reverse=True)
+    """Remove what killed processes left half-written and, beyond the limit, the files that were not used longest."""
+    for left, status in _with_status(newest.parent.glob(".*.partial")):
+        if time.time() - status.st_mtime > _SECONDS_OF_A_WRITE:
+            left.unlink(missing_ok=True)
     total = 0
-    for file in files:
-        total += file.stat().st_size
+    files = _with_status(newest.parent.glob("*.safetensors"))
+    for file, status in sorted(files, key=lambda pair: pair[1].st_mtime, reverse=True):
+        total += status.st_size
         if total > _MOST_BYTES and file != newest:
             file.unlink(missing_ok=True)
+
+
+def _with_status(files: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield files with their status, without those that another process has renamed or removed meanwhile."""
+    for file in files:
+        with suppress(FileNotFoundError):
+            yield file, file.stat()
