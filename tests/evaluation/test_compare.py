@@ -158,13 +158,13 @@ def test_other_images_are_refused_and_one_is_named(results, tmp_path, as_file):
     fewer = other_images(crops, ids=shown.ids[1:], labels=shown.labels[1:], posteriors=shown.posteriors[1:])
     other = file_of(fewer, tmp_path) if as_file else fewer
     with pytest.raises(
-        ValueError, match=r"not of the same images: 1 are in one only, such as 0\.png of class a$"
+        ValueError, match=r"not of the same images: 1 is in one only, such as 0\.png of class a$"
     ) as refusal:
         verydeep.compare(dense, other)
     assert str(refusal.value).startswith(f"{dense.runs[0]} (dense, Q = 224, 288) and ")
     if as_file:
         assert str(other) in str(refusal.value)
-    with pytest.raises(ValueError, match=r"1 are in one only, such as 0\.png of class a$"):
+    with pytest.raises(ValueError, match=r"1 is in one only, such as 0\.png of class a$"):
         verydeep.compare(other, dense)
 
 
@@ -195,6 +195,18 @@ def test_what_is_no_file_of_predictions_is_refused(results, tmp_path):
     (tmp_path / "p.csv").write_text("something else\n")
     with pytest.raises(ValueError, match="holds no predictions"):
         verydeep.compare(tmp_path / "p.csv", dense)
+
+
+def test_a_parquet_file_in_a_codec_that_arrow_does_not_have_is_refused(tmp_path):
+    """Arrow's error is a NotImplementedError."""
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    file = tmp_path / "p.parquet"
+    parquet.write_table(arrow.table({name: ["a"] for name in ("id", "true_class", "class_1")}), file)
+    snappy, lzo = b"\x02id\x15\x02", b"\x02id\x15\x06"
+    assert snappy in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(snappy, lzo))
+    with pytest.raises(ValueError, match=r"p\.parquet holds no predictions that can be read: "):
+        compare(file, file)
 
 
 def test_a_parquet_file_that_claims_more_than_it_holds_is_refused_by_its_claim(tmp_path):

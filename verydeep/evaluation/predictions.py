@@ -11,8 +11,10 @@ import numpy as np
 from verydeep.evaluation.metrics import TOP
 from verydeep.evaluation.results import Evaluation
 from verydeep.machine import atomic
+from verydeep.machine.errors import one_line
 from verydeep.machine.libraries import library
 from verydeep.machine.text_files import table_lines
+from verydeep.presentation.numbers import counted, number, plural
 from verydeep.statistics import Comparison, paired_comparison
 
 ID, TRUE, CLASS, PROBABILITY = "id", "true_class", "class_{}", "probability_{}"
@@ -22,12 +24,12 @@ _MOST_ROWS_A_BYTE = 8
 """Rows of a Parquet file of predictions for each of its bytes, at most: every image has a name of its own."""
 
 _EXPANSION, _LEAST = 100, 64 * 2**20
-"""How many times its size a Parquet file may hold, and how many bytes any may."""
+"""How many times its size a Parquet file may hold when it is unpacked, and how many bytes any file may hold."""
 
 KINDS = (".parquet", ".csv")
 
 _ROWS_IN_GROUP = 2**16
-"""Rows in a group of a Parquet file; so many are held in memory while it is written."""
+"""Rows in a group of a Parquet file, which are held in memory until they are written together."""
 
 _READ = (ID, TRUE, CLASS.format(1))
 """Columns that a comparison needs."""
@@ -136,21 +138,32 @@ def _read_predictions(file: Path) -> Predictions:
 
 
 def _parquet_columns(file: Path) -> dict[str, list[str]]:
-    """Return the columns that are compared, unless the file claims more rows than it can hold names of images.
+    """Return the columns that are compared.
 
     Raises:
-        ValueError: it does.
+        ValueError: the file is damaged, or claims more than it can hold.
+        OSError: it cannot be read.
     """
-    size, told = file.stat().st_size, _pyarrow()[1].read_metadata(file)
-    groups = [told.row_group(number) for number in range(told.num_row_groups)]
-    rows = max(told.num_rows, sum(group.num_rows for group in groups))
-    if rows > _MOST_ROWS_A_BYTE * size or sum(group.total_byte_size for group in groups) > max(
-        _EXPANSION * size, _LEAST
-    ):
-        raise ValueError(f"it claims {rows:,} rows, more than a file of {size:,} bytes can hold: damaged")
-    names = [name for name in _READ if name in told.schema.names]
-    columns: dict[str, list[str]] = _pyarrow()[1].read_table(file, columns=names).to_pydict()
+    arrow, parquet = _pyarrow()
+    try:
+        claimed = parquet.read_metadata(file)
+        _check_claims(claimed, file.stat().st_size)
+        names = [name for name in _READ if name in claimed.schema.names]
+        columns: dict[str, list[str]] = parquet.read_table(file, columns=names).to_pydict()
+    except arrow.ArrowException as error:  # not all of them are a ValueError or an OSError
+        raise ValueError(one_line(error)) from error
     return columns
+
+
+def _check_claims(claimed: Any, size: int) -> None:
+    """Refuse a Parquet file whose metadata claim more rows or bytes than a file of `size` bytes can hold."""
+    groups = [claimed.row_group(index) for index in range(claimed.num_row_groups)]
+    rows = max(claimed.num_rows, sum(group.num_rows for group in groups))
+    unpacked = sum(group.total_byte_size for group in groups)
+    if rows > _MOST_ROWS_A_BYTE * size or unpacked > max(_EXPANSION * size, _LEAST):
+        raise ValueError(
+            f"it claims {counted(rows, 'row')}, more than a file of {counted(size, 'byte')} can hold: it is damaged"
+        )
 
 
 def as_text(name: str) -> str:
@@ -162,7 +175,7 @@ def _csv_columns(file: Path) -> dict[str, list[str]]:
     header, *rows = [cells for _, cells in table_lines(file, stripped=False)] or [[]]
     if any(len(row) != len(header) for row in rows):
         raise ValueError("a line has more or fewer fields than the first")
-    return {name: [row[number] for row in rows] for number, name in enumerate(header)}
+    return {name: [row[column] for row in rows] for column, name in enumerate(header)}
 
 
 def _columns(evaluation: Evaluation) -> dict[str, list[Any]]:
@@ -189,7 +202,7 @@ _Predicted = dict[tuple[str, str], str]
 def compare(first: Evaluation | str | Path, second: Evaluation | str | Path) -> Comparison:
     """Compare the top-1 errors of two evaluations, or files of predictions, image by image.
 
-    So two protocols, choices of scales, runs or fusions are told apart on the images that both were tested on.
+    This tells two protocols, choices of scales, runs or fusions apart on the images that both were tested on.
 
     Raises:
         ValueError: they are not of the same images and true classes, or a file holds no predictions.
@@ -198,9 +211,10 @@ def compare(first: Evaluation | str | Path, second: Evaluation | str | Path) -> 
     differing = sorted(predictions.keys() ^ others.keys())
     if differing:
         image, true = differing[0]
+        are = plural("is", len(differing), "are")
         raise ValueError(
-            f"{name} and {other_name} are not of the same images: {len(differing):,} are in one only, such as {image} "
-            f"of class {true}"
+            f"{name} and {other_name} are not of the same images: {number(len(differing))} {are} in one only, such as "
+            f"{image} of class {true}"
         )
     wrong, other = (np.array([each[key] != key[1] for key in predictions]) for each in (predictions, others))
     return paired_comparison(name, other_name, wrong.astype(bool), other.astype(bool))
