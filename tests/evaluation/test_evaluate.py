@@ -276,9 +276,11 @@ def test_of_the_training_folder_only_what_was_held_out_is_tested(tmp_path):
     assert evaluate(run, data=str(tmp_path / "images"), split="all", runtime=CPU).n == 15
 
 
-def test_no_run_is_refused():
-    with pytest.raises(ValueError, match="name one or more runs"):
-        evaluate([], data="digits")
+def test_no_run_and_a_run_that_is_named_twice_are_refused(tmp_path):
+    run = save_run(tmp_path / "run", constant(0.6, 0.4), classes=("a", "b"))
+    for runs in ([], [run, tmp_path / "other" / ".." / "run"]):
+        with pytest.raises(ValueError, match="name one or more runs to evaluate, each once"):
+            evaluate(runs, data="digits")
 
 
 def test_what_is_no_run_is_refused(tmp_path):

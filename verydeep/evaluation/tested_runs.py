@@ -1,5 +1,6 @@
 """The runs that are tested together: loaded, with their protocols, and matched with the split and its labels."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ def tested_runs(
     Raises:
         ValueError: there are none, or one twice; one is unusable; their classes differ.
     """
-    if not folders or len(set(map(str, folders))) < len(folders):
+    if not folders or len(set(map(os.path.realpath, folders))) < len(folders):
         raise ValueError("name one or more runs to evaluate, each once")
     runs = [_tested_run(folder, method, scales, grid, device) for folder in folders]
     for other in runs[1:]:
