@@ -2,8 +2,8 @@
 
 Ours against a loop that one would write with PyTorch's DataLoader and Pillow, with the same network, batch, S and
 threads, on the first images of each class. Each training is a process of its own; they alternate, round by round. The
-first epoch is told by itself, since ours keeps decoded images from then on; of the later ones the median. Ratios are
-taken within a round: above 1 ours is faster.
+first epoch has a figure of its own, since ours keeps decoded images from then on; the later ones have their median.
+Ratios are taken within a round: above 1 ours is faster.
 
 - ours: `verydeep.train`, with all that it chooses; the validation is not counted.
 - plain: float32, all threads, images loaded in the main process. plain_workers: by a worker process for each core.

@@ -1,7 +1,7 @@
 """Speed of the protocols: prints JSON.
 
-- dense_against_crops: one photograph at Q by 50 crops and densely, both with their mirror images; how many times
-  longer the crops take, per image. Timed in turn, image by image; the median over the images.
+- dense_against_crops: one photograph at Q by 50 crops and densely, both with their mirror images; how many times as
+  long the crops take, per image. Timed in turn, image by image; the median over the images.
 - photographs: from bytes to posteriors, densely at Q, against the loop that one would write in PyTorch: open with
   Pillow, rescale, image and mirror through the network with its fully connected layers as convolutions, average,
   soft-max. The photographs are dealt out to the passes; in each pass both have the same ones, in turn. A ratio above 1
@@ -16,7 +16,6 @@ import argparse
 import io
 import json
 import statistics
-import tarfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,8 +23,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from photographs import photographs_in, source_of  # beside this file, as `training` is
 from PIL import Image
 from torch import Tensor, nn
+from training import plain_layer
 
 from verydeep.evaluation.crops import crop_posteriors
 from verydeep.evaluation.dense import dense_posteriors
@@ -33,8 +34,7 @@ from verydeep.evaluation.pixel_limits import pixel_limits
 from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
 from verydeep.images.rescaled import rescaled_images
-from verydeep.images.sources.source import Sample, Source, memory_source
-from verydeep.images.sources.walk import is_image_file
+from verydeep.images.sources.source import Source
 from verydeep.machine.runtime import torch_device
 from verydeep.networks.initialisation import vgg
 from verydeep.networks.scales import scale_in_pixels
@@ -44,39 +44,12 @@ CROPPED = 5
 """Photographs that are also tested by crops; each takes many seconds on a CPU."""
 
 
-def read(place: Path) -> Source:
-    """All images of a folder or a tar file."""
-    if place.is_dir():
-        files = {path.name: path.read_bytes() for path in sorted(place.rglob("*")) if is_image_file(path)}
-    else:
-        with tarfile.open(place) as archive:
-            members = [member for member in archive if member.isfile()]
-            files = {member.name: archive.extractfile(member).read() for member in members}  # type: ignore[union-attr]
-    return of(Sample(data, 0, name) for name, data in files.items())
-
-
-def of(samples: Any) -> Source:
-    """A source of some samples."""
-    return memory_source(classes=("any",), samples=tuple(samples))
-
-
-def plain_network(net: VGG) -> nn.Sequential:
-    """The library's layers with the weights of `net`, the fully connected ones as convolutions."""
-    modules: list[nn.Module] = []
-    for layer in net.architecture.layers():
-        match layer.kind:
-            case "conv":
-                modules.append(nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, padding=layer.kernel // 2))
-            case "linear":
-                modules.append(nn.Conv2d(layer.inputs, layer.outputs, layer.kernel))
-            case "relu":
-                modules.append(nn.ReLU())
-            case "pool":
-                modules.append(nn.MaxPool2d(layer.kernel))
-            case "lrn":
-                modules.append(nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))  # which divides alpha by 5
-            case _:
-                pass  # dropout does nothing in a test
+def convolutional_network(net: VGG) -> nn.Sequential:
+    """Return PyTorch's layers with the weights of `net`, the fully connected ones as convolutions."""
+    modules = [
+        nn.Conv2d(layer.inputs, layer.outputs, layer.kernel) if layer.kind == "linear" else plain_layer(layer)
+        for layer in net.architecture.layers()
+    ]
     plain = nn.Sequential(*modules).eval()
     with torch.inference_mode():
         for theirs, ours in zip(plain.parameters(), net.parameters(), strict=True):
@@ -102,14 +75,14 @@ def plain_loop(net: nn.Module, mean: Tensor, source: Source, side: int) -> Tenso
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """That some work takes, which ends with its result on the CPU."""
+    """Return the seconds that some work takes; it ends with its result on the CPU."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def dense_against_crops(net: VGG, source: Source, side: int, device: torch.device) -> dict[str, float]:
-    """Milliseconds per image of both, and the ratio."""
+    """Return the milliseconds that both take for an image, and the ratio."""
     limits = pixel_limits([net])
     dense, crops = [], []
     for turn, (_, image) in enumerate(rescaled_images(source, side)):
@@ -129,11 +102,12 @@ def dense_against_crops(net: VGG, source: Source, side: int, device: torch.devic
 
 
 def photographs(net: VGG, plain: nn.Module, source: Source, args: argparse.Namespace) -> dict[str, Any]:
-    """Images per second of both, and the ratio; `workers` with ours alone."""
+    """Return the images per second of both, and the ratio; `--workers` is for ours alone."""
     protocol, side = Protocol(scales=(args.scale,)), scale_in_pixels(args.scale, net.architecture.crop)
     mean = net.mean_rgb[:, None, None]
-    shares = [of(tuple(source)[turn :: args.passes]) for turn in range(args.passes)]
-    first = of(tuple(source)[:2])
+    samples = list(source)
+    shares = [source_of(samples[turn :: args.passes]) for turn in range(args.passes)]
+    first = source_of(samples[:2])
     plain_loop(plain, mean, first, side), posteriors(net, first, protocol)
     times: dict[str, list[float]] = {"plain": [], "ours": [], **({"ours_with_workers": []} if args.workers else {})}
     for share in shares:
@@ -151,7 +125,7 @@ def photographs(net: VGG, plain: nn.Module, source: Source, args: argparse.Names
 
 
 def ratios(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and greatest."""
+    """Return the median of some ratios, the least and the greatest."""
     return {
         "ratio": round(statistics.median(values), 2),
         "ratio_least": round(min(values), 2),
@@ -160,7 +134,7 @@ def ratios(values: Sequence[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Times what the options say, and prints it."""
+    """Time what the options say, and print it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("photographs", type=Path)
     parser.add_argument("--network", default="D")
@@ -170,10 +144,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--passes", type=int, default=5)
     args = parser.parse_args()
-    source, device = read(args.photographs), torch_device(args.device)
+    source, device = photographs_in(args.photographs), torch_device(args.device)
     torch.manual_seed(0)
     net = vgg(args.network, crop=args.crop).eval()
-    plain = plain_network(net).to(device)
+    plain = convolutional_network(net).to(device)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     side = scale_in_pixels(args.scale, args.crop)
     result = {
@@ -183,7 +157,7 @@ def main() -> None:
         "network": args.network,
         "crop": args.crop,
         "scale": args.scale,
-        "dense_against_crops": dense_against_crops(net, of(tuple(source)[:CROPPED]), side, device),
+        "dense_against_crops": dense_against_crops(net, source_of(list(source)[:CROPPED]), side, device),
         "photographs": photographs(net, plain, source, args),
     }
     print(json.dumps(result, indent=2))

@@ -35,7 +35,7 @@ from verydeep.networks.grids import PoolingGrid
 from verydeep.networks.scales import scale_in_pixels
 
 _SCALES = 224, 256, 288, 384
-"""Q: those of S = 256, and that of S = 384."""
+"""Test scales: the three of S = 256, and S = 384 itself."""
 
 _LAYERS = {"pool5": "pool5", "relu7": "fc7", "fc8": "class scores"}
 
@@ -48,7 +48,7 @@ def main() -> None:
     images = parser.add_mutually_exclusive_group(required=True)
     images.add_argument("--data", help="SOURCE, as for verydeep evaluate")
     images.add_argument("--photographs", type=Path, help="folder of JPEG files of any size")
-    parser.add_argument("--first", type=int, help="so many of the photographs, spread over all")
+    parser.add_argument("--first", type=int, help="how many of the photographs, spread over all")
     parser.add_argument("--split")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=0)
@@ -78,7 +78,8 @@ def _tested(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def _compared(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Return for every network, Q and layer how far the grids are from the centred one."""
     files = sorted(file for file in arguments.photographs.iterdir() if file.suffix.lower() in (".jpeg", ".jpg"))
-    files = [files[place] for place in np.linspace(0, len(files) - 1, arguments.first or len(files)).astype(int)]
+    count = min(arguments.first or len(files), len(files))
+    files = [files[place] for place in np.linspace(0, len(files) - 1, count).astype(int)]
     found = []
     for name, net in _networks(arguments):
         for q in _SCALES:

@@ -20,9 +20,9 @@ class Outcome:
     """What a client saw."""
 
     seconds: list[float] = field(default_factory=list)
-    """Of each answer that was a prediction."""
+    """Time until each answer that was a prediction."""
     answers: int = 0
-    """All of them, those of the first second too."""
+    """All answers, those of the first second too."""
     refused: int = 0
     wrong: int = 0
 
@@ -43,7 +43,7 @@ def post(path: str, content_type: str, body: bytes) -> bytes:
 
 
 class Connection:
-    """A connection that is kept, and opened anew where the server has closed it."""
+    """A connection that is kept, and opened again where the server has closed it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -67,7 +67,7 @@ class Connection:
         return int(head[9:12])
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection, if there is one."""
         if self._writer is not None:
             self._writer.close()
         self._writer = None

@@ -4,7 +4,8 @@ All have the same random weights and see the same batch. They are timed in turn,
 over the rounds in milliseconds per image, and ratios are PyTorch's plain time over the other's within a round: above 1
 the other is faster. All use as many threads as PyTorch (OMP_NUM_THREADS).
 
-- eager: the network as it is; channels_last: with its weights so; compile: torch.compile of that.
+- eager: the network as it is; channels_last: with its weights in that memory format; compile: the same by
+  torch.compile.
 - eager_bf16: channels_last under autocast in bfloat16.
 - onnxruntime, openvino: the exported file in float32; with _int8 in 8-bit integers, calibrated on noise, and with _bf16
   in bfloat16, which says nothing of accuracy: `verydeep export --int8` and `--precision bf16` measure that.
@@ -46,13 +47,13 @@ CALIBRATED = 8
 """Images of noise; speed does not depend on them."""
 
 ALIKE = 0.5
-"""Of the largest score: INT8 calibrated on noise is far off, another network is farther."""
+"""Share of the largest score that scores may be off: INT8 calibrated on noise is far off, another network farther."""
 
 Classify = Callable[[Tensor], object]
 
 
 def eager(net: VGG) -> Classify:
-    """PyTorch, as one writes it."""
+    """Classify as one writes it in PyTorch."""
     return torch.inference_mode()(net)
 
 
@@ -107,15 +108,15 @@ def by_mnn(net: VGG, folder: Path) -> Classify:
 
 
 def compiled(net: VGG) -> Classify:
-    """That, compiled."""
+    """Classify as `channels_last` does, compiled."""
     other = net.with_weights({name: value.clone() for name, value in net.state_dict().items()}).eval()
     other = other.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    fast = torch.compile(other, dynamic=False)  # each batch size by itself, as it would be used
+    fast = torch.compile(other, dynamic=False)  # compiled for each batch size, as it would be used
     return torch.inference_mode()(lambda images: fast(images.contiguous(memory_format=torch.channels_last)))
 
 
 def exported(net: VGG, to: Any, folder: Path, kind: str = "fp32") -> Classify:
-    """A file of `verydeep export`."""
+    """Classify by a file of `verydeep export`."""
     model = Model(net=net, classes=tuple(map(str, range(net.architecture.classes))), scale="256", flip=True)
     crop = net.architecture.crop
     noise = [torch.randint(0, 256, (3, crop, crop), dtype=torch.uint8) for _ in range(CALIBRATED)]
@@ -125,7 +126,7 @@ def exported(net: VGG, to: Any, folder: Path, kind: str = "fp32") -> Classify:
 
 
 def competitors(net: VGG, folder: Path) -> dict[str, Callable[[], Classify]]:
-    """How each is built."""
+    """Return the competitors, each with a function that builds it."""
     found: dict[str, Callable[[], Classify]] = {
         "eager": lambda: eager(net),
         "channels_last": lambda: channels_last(net),
@@ -151,14 +152,14 @@ def checked(name: str, classify: Classify, expected: Tensor, images: Tensor) -> 
 
 
 def milliseconds(classify: Classify, images: Tensor) -> float:
-    """Per image."""
+    """Return the milliseconds that an image takes."""
     started = time.perf_counter()
     classify(images)
     return 1000 * (time.perf_counter() - started) / len(images)
 
 
 def measure(built: dict[str, Classify], images: Tensor, rounds: int) -> dict[str, dict[str, float]]:
-    """All in turn; a first round is not counted."""
+    """Time all in turn; a first round is not counted."""
     times: dict[str, list[float]] = {name: [] for name in built}
     for _ in range(rounds + 1):
         for name, classify in built.items():
@@ -188,7 +189,7 @@ def versions() -> dict[str, str | None]:
 
 
 def main() -> None:
-    """Times what the options say, and prints it."""
+    """Time what the options say, and print it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--network", default="D")
     parser.add_argument("--crop", type=int, default=224)

@@ -21,7 +21,7 @@ REPETITIONS = 30
 
 
 def milliseconds(layer: Callable[[Tensor], Tensor], activations: Tensor) -> float:
-    """One forward and backward pass."""
+    """Return the milliseconds that a forward and a backward pass take."""
     leaf = activations.clone().requires_grad_()
     started = time.perf_counter()
     layer(leaf).sum().backward()
@@ -29,7 +29,7 @@ def milliseconds(layer: Callable[[Tensor], Tensor], activations: Tensor) -> floa
 
 
 def main() -> None:
-    """Times both layers and prints the result."""
+    """Time both layers and print the result."""
     activations = (torch.rand(SHAPE) * 50).to(memory_format=torch.channels_last)
     layers: dict[str, Callable[[Tensor], Tensor]] = {
         "ours": LocalResponseNorm(),

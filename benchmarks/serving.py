@@ -7,7 +7,7 @@ medians over the rounds.
 
 - in process: `predict` on the same JPEGs. `ratio` is a server's images per second (closed, 8 clients) over its.
 - closed: so many clients, each of which sends its next image when it has its answer.
-- bad: 8 clients, of whose images one in 8 is damaged; `wrong` counts good ones that failed and bad ones that did not.
+- bad: 8 clients that send one damaged image in 8; `wrong` counts good ones that failed and bad ones that did not.
 - open: images are sent at a share of the smaller capacity (closed, 8 clients), at moments of a Poisson process; times
   are counted from the intended moment, so a server that is late pays for all who wait. `refused` counts 503.
 - cpu: milliseconds of the processor for each image, in all of a server's processes, or in `predict`; other work on the
@@ -78,7 +78,7 @@ class Server:
     port: int
     pid: int
     request: Callable[[bytes], bytes]
-    """Makes an image a whole HTTP request."""
+    """Makes a whole HTTP request of an image."""
 
 
 # what is served
@@ -107,7 +107,7 @@ def exported_network(folder: Path, args: argparse.Namespace) -> Path:
 
 
 class Api(LitAPI):  # type: ignore[misc, valid-type]
-    """The served file for LitServe, by verydeep's functions; at the module's level, for it is sent to a worker."""
+    """The served file for LitServe, by verydeep's functions; at the module's level, since it is sent to a worker."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class Api(LitAPI):  # type: ignore[misc, valid-type]
         self.model = served_model(self.file)
 
     def decode_request(self, request: Request) -> PreparedImage:
-        """Decode the image of a form, which LitServe has read where this annotation stands."""
+        """Decode the image of a form, which LitServe reads where a `Request` is asked for."""
         try:
             image: Any = request["image"]
             return prepared(image.file.read(), self.model.sides, Limits())
@@ -300,7 +300,7 @@ def python_with_litserve(python: str) -> str | None:
 
 
 def main() -> None:
-    """Measures what the options say, and prints it."""
+    """Measure what the options say, and print it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("file", type=Path, nargs="?")
     parser.add_argument("--images", type=Path)

@@ -14,7 +14,7 @@ taken within a pass. A ratio above 1 says that ours is faster.
     python benchmarks/training.py [--network D] [--crop 224] [--batch 256] [--device cuda]
 
 On a CPU that others use as well, look at the processor time (it still counts threads that wait for each other: set
-OMP_NUM_THREADS=1 to be rid of that too).
+OMP_NUM_THREADS=1 to avoid that too).
 
 Without options: D, crop 224, batch 256 on CUDA; A, crop 64, batch 32 elsewhere; 10 classes.
 """

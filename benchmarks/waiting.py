@@ -17,8 +17,7 @@ from pathlib import Path
 import torch
 
 import verydeep
-from verydeep.runs.files import METRICS
-from verydeep.runs.record import read_record, versions
+from verydeep.runs.record import read_metrics, read_record, versions
 
 CORES, WORKERS = 2, 2
 EPOCHS = 2
@@ -35,7 +34,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = verydeep.train(source, network="A", out=Path(folder) / "run", recipe=recipe, runtime=runtime)
         images = read_record(run).images
-        lines = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
+        lines = read_metrics(run)
     result = {
         "images": images,
         "cores": CORES,
