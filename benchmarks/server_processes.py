@@ -1,10 +1,11 @@
-"""What the processes of a server take: memory and time of the processor, by Linux' /proc."""
+"""What the processes of a server take: memory and time of the processor, by /proc of Linux."""
 
 import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import glob
 from pathlib import Path
 
 LOOKS_EVERY = 0.5
@@ -12,15 +13,12 @@ LOOKS_EVERY = 0.5
 
 
 def processes_below(pid: int) -> list[int]:
-    """Return a process and all that it has started, by /proc."""
+    """Return a process and all that it has started, by /proc; what ends meanwhile is left out."""
     found = [pid]
     for parent in found:
-        try:
-            tasks = list(Path(f"/proc/{parent}/task").iterdir())
-        except OSError:
-            continue
-        for task in tasks:
-            found += [int(child) for child in (task / "children").read_text().split()]
+        for children in glob(f"/proc/{parent}/task/*/children"):
+            with suppress(OSError):
+                found += map(int, Path(children).read_text().split())
     return found
 
 
@@ -28,11 +26,9 @@ def memory_now(pid: int) -> float:
     """Return the memory of a server's processes together, in MiB; a page that n processes share is 1 / n of each."""
     total = 0
     for each in processes_below(pid):
-        try:
+        with suppress(OSError):  # it has ended
             share = re.search(r"(?m)^Pss:\s+(\d+) kB", Path(f"/proc/{each}/smaps_rollup").read_text())
-        except OSError:  # it has ended
-            continue
-        total += int(share[1]) if share else 0
+            total += int(share[1]) if share else 0
     return total / 1024
 
 
@@ -55,9 +51,10 @@ def memory_watched(pid: int) -> Iterator[list[float]]:
 
 
 def processor_seconds(pid: int) -> float:
-    """Return what a server's processes have computed so far."""
+    """Return the seconds of the processor that a server's processes have used so far."""
     ticks = 0
     for each in processes_below(pid):
-        numbers = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(numbers[11]) + int(numbers[12])  # in user mode, in the kernel
+        with suppress(OSError):  # it has ended
+            numbers = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(numbers[11]) + int(numbers[12])  # in user mode, in the kernel
     return ticks / os.sysconf("SC_CLK_TCK")
