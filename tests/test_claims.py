@@ -108,5 +108,5 @@ def test_compressed_weights_of_an_exported_network(tmp_path):
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in entries.items():
             archive.writestr(name, data)
-    with pytest.raises(ValueError, match=r"cannot be used: .* is not of [0-9,]+ bytes"):
+    with pytest.raises(ValueError, match=r"cannot be used: .* is not stored as [0-9,]+ bytes"):
         load_exported(file)

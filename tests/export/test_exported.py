@@ -254,7 +254,7 @@ def test_a_changed_xml_is_noticed(tiny, tmp_path, old, new):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classes": ["dark", "light"]}, "say 2 classes at crop 32, for which it gives scores of shapes (1, 3)"),
+        ({"classes": ["dark", "light"]}, "say 2 classes at crop 32, but its scores have the shapes (1, 3)"),
         ({"classes": list("abcd")}, "say 4 classes"),
         ({"crop": 64}, "say 3 classes at crop 64"),
         ({"crop": 33}, "crop 33 is not a multiple of 32"),

@@ -43,11 +43,11 @@ class PrecisionErrors:
     reduced: float
     """Error of INT8 or bfloat16."""
     loss: float
-    """Percentage points that it costs."""
+    """Percentage points that the reduced precision costs."""
     loss_ci95: tuple[float, float]
     """95% interval of the loss, by a paired bootstrap over the images."""
     lost: int
-    """Images that are wrong in it alone."""
+    """Images that are wrong in reduced precision alone."""
     won: int
     """Images that are wrong in float32 alone."""
     changed: int
@@ -76,7 +76,7 @@ def agreement(
     quarantine: Quarantine,
     advance: Callable[[], None] = lambda: None,
 ) -> ExportAgreement:
-    """Compare an exported network: `score_map` of whole images at `side` pixels, `forward` of batches of crops.
+    """Compare an exported network's scores with PyTorch's: of whole images at `side` pixels, and of batches of crops.
 
     Raises:
         ValueError: no image can be used.
@@ -96,7 +96,7 @@ def agreement(
             crops = []
         advance()
     if not same:
-        raise ValueError("there is no image to compare on")
+        raise ValueError("no image can be used to check the export on: name other images (--data)")
     if crops:
         differences.append(_difference_of_crops(net, exported, crops))
     return ExportAgreement(

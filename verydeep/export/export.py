@@ -36,7 +36,7 @@ from verydeep.machine import atomic
 from verydeep.machine.libraries import library
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import ScoringNetwork
-from verydeep.presentation.numbers import FINE, interval, millions, number, percent, points, significant
+from verydeep.presentation.numbers import FINE, counted, interval, millions, number, percent, points, significant
 from verydeep.presentation.terminal import reporting, table_with
 from verydeep.runs.model import Model, load_model, warnings_of
 from verydeep.runs.record import record_of
@@ -117,11 +117,10 @@ def export(
         out: `.onnx`, `.xml` (with a `.bin` beside it), or `.pt2`.
         to: onnx, openvino or torch (torch.export).
         int8: 8-bit weights and activations, calibrated on the training images; not for torch.
-        precision: `bf16`: whoever computes the file computes products in bfloat16 if the processor multiplies in it;
-            for openvino.
+        precision: `bf16`: products are computed in bfloat16 by processors that multiply in it; openvino only.
         data: SOURCE of images to calibrate and check on; by default the one that the run was trained on.
         max_loss: most percentage points of top-1 error that INT8 or bfloat16 may cost; one more image may be wrong.
-        check_images: number of validation images to check, evenly spread; by default 100, all for INT8 and bfloat16.
+        check_images: number of validation images to check on, evenly spread; by default 100, for INT8 and bfloat16 all.
         tolerance: which images are used, and how many may be unusable.
 
     Raises:
@@ -138,7 +137,7 @@ def export(
     calibration = _calibration(model, images, unusable) if int8 else None
     with atomic.new_files(out) as file:
         exported = _written(model, file, to=to, calibration=calibration, bf16=precision == "bf16", named=out)
-        most = _COMPARED if reduced else len(images.checked)  # there the error tells more
+        most = _COMPARED if reduced else len(images.checked)  # in reduced precision the errors tell more
         agrees = _agreement(model, exported, images, unusable, most=most)
         errors = _precision_errors(model, exported, images, unusable) if reduced else None
         _refuse_broken(out, agrees, errors, _kind(int8, precision), max_loss)
@@ -174,14 +173,14 @@ def _refuse_broken(
         )
     if errors is not None and errors.loss > max_loss and errors.lost - errors.won > 1:
         raise BrokenExportError(
-            f"{out} was not written: in {kind} {percent(errors.reduced, FINE)}% of {number(errors.images)} images are "
-            f"wrong, in float32 {percent(errors.float32, FINE)}%; --max-loss {max_loss:g} allows no more than "
+            f"{out} was not written: in {kind} {percent(errors.reduced, FINE)}% of {counted(errors.images, 'image')} "
+            f"are wrong, in float32 {percent(errors.float32, FINE)}%; --max-loss {max_loss:g} allows no more than "
             f"{max_loss:g} points"
         )
 
 
 def _check_libraries(to: Format, *, int8: bool) -> None:
-    """Import them before any work."""
+    """Import what a format needs, before any work."""
     known = FORMATS[to]
     for name in (*known.libraries, *((known.int8_libraries or ()) if int8 else ())):
         library(name)
@@ -261,7 +260,7 @@ def _precision_errors(
 
 
 def _whole_model(run: str | Path) -> Model:
-    """Load a run, unless layers of it are still random."""
+    """Load a run; refuse one with layers that are still random."""
     model = load_model(run)
     if model.drawn:
         raise ValueError(*warnings_of(str(run), model))
@@ -271,7 +270,7 @@ def _whole_model(run: str | Path) -> Model:
 def _written(
     model: Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None, bf16: bool, named: Path
 ) -> ScoringNetwork:
-    """Write the file; return its network as its users will have it."""
+    """Write the file; return the network that its users will have."""
     try:
         write_exported(model, file, to=to, calibration=calibration, bf16=bf16)
     except OSError as error:
@@ -289,13 +288,13 @@ def export_table(export: Export) -> Table:
     table.add_row("greatest difference of a score, of the largest", significant(agreement.greatest_difference))
     table.add_row("same most probable class", f"{percent(agreement.top1_agreement)}%")
     if errors:
-        table.add_row(f"error in float32, {number(errors.images)} images", f"{percent(errors.float32, FINE)}%")
+        table.add_row(f"error in float32, {counted(errors.images, 'image')}", f"{percent(errors.float32, FINE)}%")
         table.add_row(f"error in {kind}", f"{percent(errors.reduced, FINE)}%")
         loss = f"{points(errors.loss, FINE)} ({interval(errors.loss_ci95, FINE, '+')})"
         table.add_row(f"what {kind} costs, percentage points, 95% interval", loss)
         table.add_row(f"images wrong in {kind} alone, in float32 alone", f"{number(errors.lost)}, {number(errors.won)}")
-        table.add_row("images of which the most probable class changed", number(errors.changed))
+        table.add_row("images whose most probable class changed", number(errors.changed))
     table.caption = Text(f"{export.split} images of {export.source}")
     if export.unusable:
-        table.caption.append(f"; {number(len(export.unusable))} images could not be used")
+        table.caption.append(f"; {counted(len(export.unusable), 'image')} could not be used")
     return table

@@ -21,7 +21,7 @@ from verydeep.presentation.terminal import table_with
 from verydeep.runs.model import Model, load_model, warnings_of
 
 _ULP, _LEAST = torch.finfo(torch.float32).eps, torch.finfo(torch.float32).tiny
-"""One unit in the last place, relative, and the smallest normal number."""
+"""Relative size of one unit in the last place, and the smallest normal number."""
 
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 
@@ -74,7 +74,7 @@ def write_weights(run: str | Path, path: str | Path, layout: ForeignLayout) -> W
             f"{layout} has no {architecture.network}, only {', '.join(COMMON_NAMES)}: nothing there could load it"
         )
     weights, preprocessing = unfold(net.state_dict(), layout)
-    arrays = {name: value.contiguous() for name, value in to_torchvision(weights, layout).items()}
+    arrays = {entry: value.contiguous() for entry, value in to_torchvision(weights, layout).items()}
     told = WrittenWeights(
         file=str(file),
         layout=layout,

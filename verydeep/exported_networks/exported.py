@@ -22,6 +22,7 @@ from verydeep.machine.libraries import library
 from verydeep.machine.runtime import Device, torch_device
 from verydeep.networks.grids import PoolingGrid
 from verydeep.networks.vgg import ScoringNetwork
+from verydeep.presentation.numbers import counted, number
 from verydeep.runs.model import Model
 
 INPUT, OUTPUTS = "images", ("logits", "score_map")
@@ -77,7 +78,7 @@ class ExportedNet:
             raise ValueError(f"an exported file has the centred grid only: use the run for --grid {grid}")
 
     def eval(self) -> Self:
-        """Return itself: it knows no other mode."""
+        """Return itself: it has no other mode."""
         return self
 
     def to(self, device: torch.device | str, **_: Any) -> Self:
@@ -101,8 +102,8 @@ def checked_net(compute: Compute, metadata: Metadata) -> ExportedNet:
     logits, score_map = compute(np.zeros((1, 3, crop, crop), np.float32))
     if (logits.shape, score_map.shape) != ((1, classes), (1, classes, 1, 1)):
         raise ValueError(
-            f"its metadata {KEY!r} say {classes:,} classes at crop {crop}, for which it gives scores of shapes "
-            f"{tuple(logits.shape)} and {tuple(score_map.shape)}"
+            f"its metadata {KEY!r} say {counted(classes, 'class', 'classes')} at crop {number(crop)}, but its scores "
+            f"have the shapes {tuple(logits.shape)} and {tuple(score_map.shape)}"
         )
     return ExportedNet(metadata, compute)
 
@@ -128,13 +129,13 @@ def _array(images: Tensor) -> NDArray[np.float32]:
 def write_exported(
     model: Model, file: Path, *, to: Format, calibration: Sequence[Tensor] | None = None, bf16: bool = False
 ) -> None:
-    """Write a file unchecked: in INT8 if there are images uint8 [3, H, W] to calibrate on, or for bfloat16."""
+    """Write a file, unchecked; in INT8 if there are images uint8 [3, H, W] to calibrate on, or for bfloat16."""
     metadata = metadata_of(model, int8=calibration is not None, bf16=bf16)
     format_module(to).write(model, metadata, calibration or (), file)
 
 
 def is_exported(path: str | Path) -> bool:
-    """Return whether this is a file, as exported networks are, and no run folder."""
+    """Return whether this is a file, as exported networks are, and not a run folder."""
     return Path(path).is_file()
 
 

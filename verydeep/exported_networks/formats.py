@@ -23,13 +23,13 @@ class FileFormat:
 
     suffix: str
     libraries: tuple[str, ...] = ()
-    """That writing and checking need."""
+    """Libraries that writing and checking need."""
     int8_libraries: tuple[str, ...] | None = None
-    """That INT8 needs in addition; None where files are in float32 only."""
+    """Libraries that INT8 needs in addition; None where files are in float32 only."""
     bf16: bool = False
     """Whether its runtime can be told to compute in bfloat16."""
     runtime: str | None = None
-    """The library that computes a file; None: PyTorch."""
+    """Library that computes a file; None: PyTorch."""
 
 
 FORMATS: dict[Format, FileFormat] = {
@@ -54,7 +54,7 @@ def format_module(to: Format) -> Any:
 def check_export(
     to: Format, out: Path, *, int8: bool, precision: ExportPrecision, max_loss: float, check_images: int | None
 ) -> None:
-    """Refuse, before any work, what is impossible.
+    """Refuse an export that is impossible, before any work.
 
     Raises:
         ValueError: an unknown format, an unusable file, INT8 or bfloat16 where there is none, or a number out of range.

@@ -13,6 +13,7 @@ from verydeep.networks.architecture import Architecture
 from verydeep.networks.foreign.layouts import Triple
 from verydeep.networks.scales import middle_scale, scale_in_pixels, scale_range
 from verydeep.networks.vgg import ScoringNetwork
+from verydeep.presentation.numbers import number
 from verydeep.runs.model import Model
 from verydeep.version import __version__
 
@@ -42,7 +43,7 @@ class Metadata:
     """SHA-256 of the run's weights."""
     int8: bool
     bf16: bool = False
-    """Whether products are computed in bfloat16, by processors that multiply in it; files of before say nothing."""
+    """Whether products are computed in bfloat16, by processors that multiply in it; older files do not say."""
     version: str = __version__
     format: int = FORMAT
 
@@ -50,7 +51,7 @@ class Metadata:
         """Refuse what no network has."""
         scale_range(self.scale)
         if self.architecture.crop**2 > MAX_PIXELS:
-            raise ValueError(f"no network has crop {self.architecture.crop:,}")
+            raise ValueError(f"no network has crop {number(self.architecture.crop)}")
         if not all(map(math.isfinite, self.mean_rgb)):
             raise ValueError(f"no network has mean RGB {self.mean_rgb}")
 
@@ -120,13 +121,14 @@ SHA256 = f"{KEY}_sha256"
 """Name of the entry, beside the metadata."""
 
 UNSTATED = "0" * 64
+"""What stands in the place of the SHA-256 while it is computed."""
 
 
 def _checksum(file: Path, stated: str) -> str:
-    """Compute it for a file that states `stated`; the last occurrence counts, as metadata follow the weights.
+    """Compute the SHA-256 of a file with zeros in the place of `stated`, its last occurrence: metadata come last.
 
     Raises:
-        ValueError: `stated` is no SHA-256, or is not in the file.
+        ValueError: `stated` is not a SHA-256, or is not in the file.
         OSError: a file cannot be read.
     """
     data = file.read_bytes()

@@ -32,6 +32,7 @@ from verydeep.exported_networks.metadata import (
 from verydeep.machine.libraries import library
 from verydeep.networks.architecture import DOWNSAMPLING, Layer
 from verydeep.networks.vgg import VGG
+from verydeep.presentation.numbers import counted
 from verydeep.runs.model import Model
 
 _OPSET = 18
@@ -125,7 +126,7 @@ def _pool(graph: _Graph, name: str, x: str, offset: str) -> tuple[str, str]:
 
 
 def _pointwise(graph: _Graph, net: VGG, layer: Layer, x: str) -> str:
-    """Add a convolution, or what follows one at each position by itself."""
+    """Add a convolution, or a layer that treats each position alone."""
     match layer.kind:
         case "conv":
             weight, bias = _convolution(net, layer.name)
@@ -205,7 +206,7 @@ def read(file: Path) -> tuple[ExportedNet, Metadata, str]:
     try:
         model = onnx.load(file, load_external_data=False)
     except Exception as error:  # protobuf has its own
-        raise ValueError(f"it is no ONNX file, or a damaged one ({error})") from error
+        raise ValueError(f"it is not an ONNX file, or it is damaged ({error})") from error
     stated = {entry.key: entry.value for entry in model.metadata_props}
     metadata = from_json(stated.get(KEY))
     sha256 = checked_sha256(file, stated.get(SHA256))
@@ -227,7 +228,7 @@ def _check_contents(model: Any, size: int) -> None:
         if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > _MOST_VALUES_A_BYTE * size:
             claim = " x ".join(map(str, tensor.dims))
             raise ValueError(
-                f"a tensor in it, {tensor.name}, claims {claim} values, more than a file of {size:,} bytes"
+                f"a tensor in it, {tensor.name}, claims {claim} values, more than {counted(size, 'byte')} can hold"
             )
     others = {node.op_type for node in model.graph.node if node.domain or node.op_type not in _OPERATORS}
     if others:
@@ -302,6 +303,3 @@ class _Reader:
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         image = next(self._left, None)
         return None if image is None else {INPUT: batch_of_one(image)}
-
-    def __len__(self) -> int:
-        return 0

@@ -54,13 +54,13 @@ def read(file: Path) -> tuple[ExportedNet, Metadata, str]:
     """Read files that `write` made.
 
     Raises:
-        ValueError: they are others, or damaged.
+        ValueError: they are other files, or damaged.
         OSError: they cannot be read.
     """
     try:
         facts = ElementTree.parse(file).find("rt_info")
     except (ElementTree.ParseError, LookupError) as error:  # LookupError: an encoding that nobody knows
-        raise ValueError(f"it is no OpenVINO file, or a damaged one ({error})") from error
+        raise ValueError(f"it is not an OpenVINO file, or it is damaged ({error})") from error
     stated = {} if facts is None else {entry.tag: entry.get("value") for entry in facts}
     metadata = from_json(stated.get(KEY))
     if not file.with_suffix(".bin").is_file():
@@ -77,8 +77,8 @@ def reread(file: Path) -> ExportedNet:
 def _compute_by_openvino(file: Path, *, bf16: bool = False) -> Compute:
     """Return what computes a file by OpenVINO.
 
-    By itself it takes bfloat16 on some processors, so it is told which precision to take where the file is not INT8.
-    For bfloat16 on a processor that does not multiply in it, it takes float32.
+    Left to itself OpenVINO computes in bfloat16 on some processors, so the precision of what is not in INT8 is stated.
+    On a processor that does not multiply in bfloat16 it computes such a file in float32.
     """
     core = library("openvino").Core()
     options = {

@@ -22,10 +22,11 @@ from verydeep.exported_networks.metadata import KEY, Metadata, from_json
 from verydeep.machine.documents import MOST_BYTES, parse_json
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.vgg import VGG, vgg_without_weights
+from verydeep.presentation.numbers import counted, number
 from verydeep.runs.model import Model, file_sha256
 
 _LONGEST_SIDE, _LARGEST_BATCH = 2**20, 2**20
-"""torch.export wants limits."""
+"""Longest side in pixels, and largest batch, of a program: torch.export asks for limits."""
 
 
 def write(model: Model, metadata: Metadata, calibration: Sequence[Tensor], file: Path) -> None:
@@ -71,7 +72,7 @@ def _read(file: Path) -> tuple[VGG, Metadata]:
     except ValueError:
         raise
     except Exception as error:  # zipfile, zlib and struct have their own
-        raise ValueError(f"it is no torch.export file, or a damaged one ({error})") from error
+        raise ValueError(f"it is not a torch.export file, or it is damaged ({error})") from error
     return net.eval(), metadata
 
 
@@ -153,7 +154,7 @@ def _program(net: VGG) -> ExportedProgram:
 
 def _document(archive: zipfile.ZipFile, name: str) -> bytes:
     if (size := archive.getinfo(name).file_size) > MOST_BYTES:  # a compressed one can claim anything
-        raise ValueError(f"{name} has {size:,} bytes, more than the {MOST_BYTES:,} that are read")
+        raise ValueError(f"{name} has {counted(size, 'byte')}, more than the {number(MOST_BYTES)} that are read")
     return archive.read(name)
 
 
@@ -162,7 +163,7 @@ def _tensor(archive: zipfile.ZipFile, name: str, like: Tensor) -> Tensor:
     size = math.prod(like.shape) * like.element_size()
     entry = archive.getinfo(name)
     if entry.file_size != size or entry.compress_type != zipfile.ZIP_STORED:  # a compressed one can claim anything
-        raise ValueError(f"{name} is not of {size:,} bytes")
+        raise ValueError(f"{name} is not stored as {counted(size, 'byte')}")
     with archive.open(name) as file:
         data = io.BytesIO(file.read()).getbuffer()
     return torch.frombuffer(data, dtype=like.dtype).view(like.shape)
