@@ -219,7 +219,7 @@ def test_classes_are_matched_by_name_not_by_number(tmp_path):
 
 def test_images_of_a_class_the_run_does_not_know_are_refused(tmp_path):
     run = save_run(tmp_path, constant(0.5, 0.5), classes=("ant", "bee"))
-    with pytest.raises(ValueError, match="does not know the class gnat, wasp; it knows ant, bee"):
+    with pytest.raises(ValueError, match="does not know the classes gnat, wasp; it knows ant, bee"):
         evaluate(run, data=splits([0, 1, 2], classes=("ant", "gnat", "wasp")), runtime=CPU)
 
 

@@ -52,7 +52,7 @@ def test_of_a_folder_without_splits_a_file_is_tested_on_what_a_training_holds_ou
     assert held_out.split == "val"
     assert held_out.n < 12
     told = " ".join(capsys.readouterr().err.split())
-    assert "net.onnx does not say which images trained it: those are tested that a training on this folder" in told
+    assert "net.onnx does not say which images trained it: only images that training on this folder holds out" in told
     assert evaluate(folder / "net.onnx", data=f"{data}/val", split="all", cache=False).n == 12
     assert "the error is too low" in " ".join(capsys.readouterr().err.split())
 

@@ -14,7 +14,7 @@ from verydeep.statistics import wilson_interval
 BLUE = "#0072b2"
 
 NUMBERED = 20
-"""Most classes with which there is room for numbers in the cells."""
+"""Most classes that leave room for numbers in the cells."""
 
 _DARKEST = 0.75
 """Opacity of a full cell: dark and light text have a contrast of 4.5 on it (WCAG 2)."""

@@ -150,15 +150,16 @@ class _Span(NamedTuple):
     """Pixel that it starts at."""
     stop: int
     first: int
-    """Position of the tile's map from which on they are kept."""
+    """First position of the tile's map that is kept."""
     last: int
+    """Position after the last one that is kept."""
 
 
 def _spans(side: int, positions: int, context: int, grid: PoolingGrid, window: int = 1) -> list[_Span]:
     """Return the tiles along a side of so many pixels, each of which contributes `positions` of the map.
 
-    They start at multiples of 32 pixels, and are as long as the side modulo 32, for a centred grid begins at half of
-    that; a last position by `ceil` has only those few.
+    They start at multiples of 32 pixels. Modulo 32 they are as long as the side, since a centred grid begins at half of
+    that rest; by `ceil` only the last one has the rest, and the others are multiples of 32.
     """
     count, rest = positions_along(side, window, grid), side % DOWNSAMPLING
     spans = []

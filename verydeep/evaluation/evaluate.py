@@ -27,6 +27,7 @@ from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Runtime, torch_device
 from verydeep.machine.threads import use_threads
 from verydeep.networks.grids import PoolingGrid
+from verydeep.presentation.numbers import number
 from verydeep.presentation.terminal import reporting
 from verydeep.runs.model import warnings_of
 from verydeep.version import __version__
@@ -62,7 +63,7 @@ def evaluate(
         protocol: `dense`, `crops`, `both` or `centre` (`Protocol.method`).
         scales: Q for a crop of 224, or `paper` (the three that follow from each run's S), or `single` (Q = S). If not
             given, `paper`; 256 for `centre`.
-        grid: of dense evaluation, where an image's sides are no multiples of 32: `centred`, `floor` as PyTorch pools,
+        grid: of dense evaluation, where an image's sides are not multiples of 32: `centred`, `floor` as PyTorch pools,
             or `ceil` as Caffe does (docs/DEVIATIONS.md). Exported files have the centred one, but for those of
             torch.export.
         runtime: device, and processes that decode.
@@ -161,7 +162,7 @@ def _tested_images(
     """Return the images that could be used, with the posteriors of each run and of all fused."""
     bad = np.any([np.isnan(of_run[:, 0]) for of_run in posteriors], axis=0)
     if bad.all():
-        raise ValueError(f"none of the {len(source):,} {name} can be used")
+        raise ValueError(f"none of the {number(len(source))} {name} can be used")
     usable: list[int] = np.flatnonzero(~bad).tolist()
     of_runs = tuple(of_run[usable] if bad.any() else of_run for of_run in posteriors)
     return TestedImages(

@@ -31,8 +31,7 @@ def grad_cam(
     Sums below 0 count as 0, and the largest one is shown as 1.
 
     Raises:
-        UnusableImageError: there is no memory for the image `name`; tiles, in which others go through, have no
-            gradient of the whole.
+        UnusableImageError: the image `name` is too large for memory, and tiles have no gradient of the whole image.
     """
     if image.shape[0] * image.shape[1] > largest_image([net], net.mean_rgb.device):
         raise UnusableImageError(name, "too large", "for Grad-CAM at this scale: choose smaller scales, or score-map")

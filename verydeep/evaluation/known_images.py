@@ -41,7 +41,7 @@ def known_images(
         if split == "all":
             told.append(f"{unsaid}: if some of these did, the error is too low (--split val has those held out).")
         elif split == "val":
-            told.append(f"{unsaid}: those are tested that a training on this folder holds out (--split all: all).")
+            told.append(f"{unsaid}: only images that training on this folder holds out are tested (--split all: all).")
     elsewhere = [run for run, record in records.items() if _began_elsewhere(run, record)]
     if name is not None and elsewhere:
         told.append(

@@ -38,17 +38,17 @@ def misclassified(
 ) -> Bool[np.ndarray, " N"]:
     """Return for each image whether the right class is not among the `top` most probable ones.
 
-    Of classes with equal probability the right one counts as the last, so that a constant output is not rewarded;
-    nor is one that is not a number.
+    Of classes with equal probability the right one counts as the last, so that a constant output is not rewarded.
+    Neither is one that is not a number.
     """
     right = posteriors[np.arange(len(labels)), labels][:, None]
     return (~(posteriors < right)).sum(axis=1) > top
 
 
 def predicted(posteriors: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
-    """Return the most probable class of each image; where the right one shares its probability with others, another.
+    """Return the most probable class of each image; where the right one ties with others, one of those.
 
-    So it is the right class exactly where `misclassified` says so.
+    It is the right class exactly where `misclassified` says so.
     """
     rivals = posteriors.copy()
     rivals[np.arange(len(labels)), labels] = -1
@@ -61,7 +61,7 @@ def error_percent(wrong: Bool[np.ndarray, " N"]) -> float:
 
 
 def class_balanced_error(wrong: Bool[np.ndarray, " N"], labels: Int[np.ndarray, " N"]) -> float:
-    """Return the mean over the classes that have images of the share of their images that are wrong, in percent."""
+    """Return the mean of the classes' errors, in percent; classes without images do not count."""
     images, errors = np.bincount(labels), np.bincount(labels, weights=wrong)
     there = images > 0
     return 100 * float((errors[there] / images[there]).mean())

@@ -70,11 +70,11 @@ class SameSizeBatches:
 
 
 _VIEWS_BETWEEN_MEETINGS = 512
-"""Forward passes of a process from one meeting to the next: 256 images of dense evaluation, 10 of 50 crops. So much may
-be lost of an evaluation on several processes that is stopped; of one in a single process, a batch."""
+"""Forward passes of a process from one meeting to the next: 256 images of dense evaluation, 10 of 50 crops. An
+evaluation on several processes that is stopped loses at most these; one in a single process loses a batch."""
 
 _SECONDS_BETWEEN_SAVES = 300.0
-"""So much may be lost of one that is killed."""
+"""An evaluation that is killed loses at most what these computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class PassContext:
     workers: int = 0
     processes: Processes = field(default_factory=Processes)
     advance: Callable[[int], None] = lambda images: None
-    """Told how many images are through, for each pass anew."""
+    """Called with the number of images that have just gone through a pass."""
     say: Callable[[str], None] = lambda line: None
     opened: Callable[[int, Sequence[int]], Generator[Rescaled]] | None = None
     """Yields images of the source, by their indices, with their shorter side at so many pixels; if None, processes that
@@ -197,7 +197,7 @@ class _Share:
 
 
 def _compute(work: _Work) -> None:
-    """Compute this process's share of the images, with meetings on the way, of which all processes have as many."""
+    """Compute this process's share of the images; all processes meet on the way, equally often."""
     context, processes = work.context, work.context.processes
     context.quarantine.waits = processes.several
     between = _images_between_meetings(work.passes)
@@ -222,7 +222,7 @@ def _images_between_meetings(passes: Sequence[Pass]) -> int:
 
 @contextmanager
 def in_float32() -> Iterator[None]:
-    """Compute in all digits of float32: CUDA devices otherwise leave out three of them in convolutions, unasked."""
+    """Compute in all digits of float32: CUDA devices otherwise drop three of them in convolutions."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
     matmul.allow_tf32 = cudnn.allow_tf32 = False

@@ -36,7 +36,7 @@ def posteriors(
     """Return the posterior of every image, in the source's order; rows add up to 1.
 
     Images of the same size share a batch, none is padded. Images that cannot be used are in the quarantine, and their
-    rows are NaN. `advance` is told how many images are through, for each kind of view and each scale anew.
+    rows are NaN. `advance` is called with the number of images that have just gone through a view at a scale.
 
     Raises:
         TooManyBadImagesError: the quarantine is full.
@@ -67,7 +67,7 @@ def averages(groups: Sequence[Sequence[Pass]], context: PassContext) -> Averages
         chosen = [(which, one) for which, group in enumerate(groups) for one in group if one.side == side]
         results = run_passes([one for _, one in chosen], context, limits)
         for which, _ in chosen if first else ():
-            result = results.pop(0)  # so that its memory is free again
+            result = results.pop(0)  # so that its memory is freed
             totals[which] += result.values
             computed += result.computed
     for total, group in zip(totals, groups if first else (), strict=True):

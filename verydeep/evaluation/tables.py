@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from verydeep.evaluation.protocols import PROTOCOLS
-from verydeep.presentation.numbers import FINE, MISSING, interval, number, percent, points, significant
+from verydeep.presentation.numbers import FINE, MISSING, counted, interval, number, percent, points, significant
 from verydeep.presentation.terminal import SHOWN, table_with
 
 if TYPE_CHECKING:  # which import NumPy
@@ -24,7 +24,7 @@ def evaluation_tables(evaluation: "Evaluation") -> list[Table]:
 def _error_table(evaluation: "Evaluation") -> Table:
     several = len(evaluation.per_run) > 1
     table = table_with(
-        f"{evaluation.source}, {evaluation.split}: {number(evaluation.n)} images, {PROTOCOLS[evaluation.protocol]}"
+        f"{evaluation.source}, {evaluation.split}: {counted(evaluation.n, 'image')}, {PROTOCOLS[evaluation.protocol]}"
         + (f" on the grid by {evaluation.grid}" if evaluation.grid not in (None, "centred") else ""),
         left=("run", "test Q"),
         right=("top-1 error, %", "95% interval", "class-balanced", "top-5 error, %", "95% interval"),
@@ -52,7 +52,7 @@ def _error_table(evaluation: "Evaluation") -> Table:
 def comparison_table(comparisons: Sequence["Comparison"], *, errors: str = "top-1 errors", folder: str = "") -> Table:
     """Return a table of pairs of results on the same images; `folder`, which all are in, is left out."""
     table = table_with(
-        f"Compared on the same {number(comparisons[0].n)} images",
+        f"Compared on the same {counted(comparisons[0].n, 'image')}",
         left=("first", "second"),
         right=("difference, points", "95% interval", "only first wrong", "only second wrong", "p"),
     )
@@ -74,7 +74,7 @@ def comparison_table(comparisons: Sequence["Comparison"], *, errors: str = "top-
 
 
 def _worst_classes(evaluation: "Evaluation") -> list[Table]:
-    """Return the classes with the highest error, and what they are most often taken for; nothing if none has any."""
+    """Return a table of the classes with the highest error and what they are most often taken for, if any is wrong."""
     taken_for: dict[str, str] = {}
     for true, predicted, images in evaluation.confusions:
         if true != predicted:

@@ -17,7 +17,7 @@ from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Device
 from verydeep.networks.grids import PoolingGrid
 from verydeep.networks.vgg import ScoringNetwork
-from verydeep.presentation.numbers import first_few
+from verydeep.presentation.numbers import first_few, plural
 from verydeep.runs.model import Model
 from verydeep.runs.record import record_of, training_images
 
@@ -40,7 +40,7 @@ def tested_runs(
     grid: PoolingGrid,
     device: Device,
 ) -> list[TestedRun]:
-    """Load runs and exported files that are tested together, at the paper's several scales if none are named.
+    """Load runs and exported files that are tested together; if no scales are named, at the paper's several.
 
     Raises:
         ValueError: there are none, or one twice; one is unusable; their classes differ.
@@ -96,6 +96,7 @@ def labels_as_trained(source: Source, classes: tuple[str, ...]) -> Int[np.ndarra
     known = class_numbers(classes)
     unknown = sorted(set(source.classes) - set(known))
     if unknown:
-        raise ValueError(f"the run does not know the class {first_few(unknown)}; it knows {first_few(classes)}")
+        noun = plural("class", len(unknown), "classes")
+        raise ValueError(f"the run does not know the {noun} {first_few(unknown)}; it knows {first_few(classes)}")
     numbers = np.array([known[name] for name in source.classes])
     return numbers[np.asarray(source.labels)]
