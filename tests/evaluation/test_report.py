@@ -405,6 +405,7 @@ def test_five_classes_and_nothing_wrong(tmp_path):
     labels = [*range(5)] * 2
     source = source_of(labels, tuple("abcde"), size=(8, 8))
     found = evaluation(source, [np.eye(5)[labels] * 0.5 + 0.1], scales=(256,), protocol="crops")
+    (tmp_path / "wrong_images.jpg").write_bytes(b"the sheet of an earlier page")
     page = written(tmp_path, found, source)
     assert list(page.sections) == ["", *SECTIONS]
     assert NO_TOP5 in page.text("")

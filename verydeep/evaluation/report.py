@@ -21,7 +21,7 @@ from verydeep.presentation.translation import Language
 from verydeep.runs.model import Model
 from verydeep.runs.record import command, versions
 
-HTML, RESULTS, WRONG_IMAGES = "evaluation.html", "evaluation.json", "wrong_images.jpg"
+_HTML, _RESULTS, _WRONG_IMAGES = "evaluation.html", "evaluation.json", "wrong_images.jpg"
 
 _ALL_CLASSES, _WORST_CLASSES = 40, 20
 """Most classes that are all in the table, and how many of more, the worst."""
@@ -62,7 +62,8 @@ def evaluation_report(
 ) -> Path:
     """Write evaluation.html and evaluation.json into `folder`, which is made if missing; return the page's path.
 
-    If images are wrong, wrong_images.jpg is a sheet of the most confident errors (`contact_sheet`).
+    If images are wrong, wrong_images.jpg is a sheet of the most confident errors (`contact_sheet`); if none is, a sheet
+    of an earlier page is removed.
 
     Args:
         evaluation: result of `evaluate`.
@@ -105,11 +106,13 @@ def _write_evaluation_page(
         "versions": versions(),
         "unusable": list(evaluation.unusable.items())[:_UNUSABLE],
     }
-    page = write_page(folder, f"evaluation/{HTML}", values, beside={RESULTS: evaluation.to_dict()}, language=language)
+    page = write_page(folder, f"evaluation/{_HTML}", values, beside={_RESULTS: evaluation.to_dict()}, language=language)
     if evaluation.fused.top1_wrong:
         buffer = io.BytesIO()
         sheet_of(evaluation, source).save(buffer, "JPEG", quality=_QUALITY)
-        atomic.write_bytes(folder / WRONG_IMAGES, buffer.getvalue())
+        atomic.write_bytes(folder / _WRONG_IMAGES, buffer.getvalue())
+    else:
+        (folder / _WRONG_IMAGES).unlink(missing_ok=True)
     return page
 
 
