@@ -19,7 +19,7 @@ def test_a_prediction_is_a_table_of_classes():
     found = Prediction(image=name, classes=("<b>", "a\u202eb"), probabilities=(0.912, 0.05))
     assert cells(found._repr_html_()) == (name, [["class", "probability"], ["<b>", "91.2%"], ["a\\u202eb", "5.0%"]])
     refused = Prediction(image=name, classes=(), probabilities=(), error="truncated")
-    assert cells(refused._repr_html_()) == ("truncated", [["class", "probability"]])
+    assert cells(refused._repr_html_()) == (f"{name}: truncated", [["class", "probability"]])
 
 
 def test_an_evaluation_is_a_table_of_errors():

@@ -57,7 +57,8 @@ class Prediction:
     def _repr_html_(self) -> str:
         """Return the classes and their probabilities as a table, as notebooks show it."""
         rows = zip(self.classes, map(share, self.probabilities), strict=True)
-        return html_table(self.error or self.image, ("class", "probability"), rows)
+        caption = f"{self.image}: {self.error}" if self.error else self.image
+        return html_table(caption, ("class", "probability"), rows)
 
 
 @dataclass(frozen=True, kw_only=True)
