@@ -174,7 +174,7 @@ def test_an_image_too_large_to_compute_whole_is_not_called_broken(model, photos,
     options = {"descriptor": Descriptor(scales=[256]), "tolerance": Tolerance(max_bad=50)}
     found = write_features(model, photos, tmp_path / "f.parquet", **options)
     assert found.unusable == {  # 64 x 41 pixels, so 58 x 37
-        f"{name}.png": "too large (37 x 58 pixels when rescaled, over 1,850, too many for layers at once: "
+        f"{name}.png": "too large (37 x 58 pixels when rescaled, more than the 1,850 that are computed at once: "
         "take smaller scales)"
         for name in ("ant/4", "bee/9")
     }

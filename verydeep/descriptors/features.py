@@ -25,6 +25,7 @@ from verydeep.images.views import centre_location
 from verydeep.machine.runtime import Runtime
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.prediction.pieces import Decoder
+from verydeep.presentation.numbers import number
 from verydeep.runs.model import Model
 
 
@@ -155,11 +156,8 @@ def _usable_images(
             if isinstance(image, UnusableImageError):
                 refused[index] = image
                 continue
-            view = (
-                image
-                if extraction.descriptor.pool != "none"
-                else _centre_crop(image, extraction.model.net.architecture.crop)
-            )
+            crop = extraction.model.net.architecture.crop
+            view = _centre_crop(image, crop) if extraction.descriptor.pool == "none" else image
             if view[0].numel() > extraction.most_pixels:
                 refused[index] = _too_large(extraction.source.ids[index], view, extraction.most_pixels)
             else:
@@ -167,9 +165,10 @@ def _usable_images(
 
 
 def _too_large(name: str, image: Tensor, most: int) -> UnusableImageError:
-    """Refuse an image: layers are computed of whole images, never in tiles."""
+    """Return why an image is refused: activations are those of whole images, never of tiles."""
     height, width = image.shape[1:]
-    detail = f"{width} x {height} pixels when rescaled, over {most:,}, too many for layers at once: take smaller scales"
+    size = f"{width} x {height} pixels when rescaled"
+    detail = f"{size}, more than the {number(most)} that are computed at once: take smaller scales"
     return UnusableImageError(name, "too large", detail)
 
 
@@ -200,7 +199,7 @@ def _combined(extraction: Extraction, of_scales: list[NDArray[np.float32]]) -> N
     )
     if extraction.descriptor.normalise:
         lengths = np.linalg.norm(combined, axis=1, keepdims=True)
-        lengths[lengths == 0] = 1  # no unit of the layer answers to the image
+        lengths[lengths == 0] = 1  # no unit of the layer responds to the image
         combined = np.divide(combined, lengths, dtype=np.float32)
     with np.errstate(over="ignore"):  # refused by the caller
         return combined.astype(extraction.descriptor.dtype)

@@ -13,6 +13,7 @@ from verydeep.descriptors import chunks
 from verydeep.descriptors.descriptor import DType
 from verydeep.evaluation.predictions import as_text
 from verydeep.machine.libraries import library
+from verydeep.presentation.numbers import counted
 
 SAFETENSORS, _PARQUET = ".safetensors", ".parquet"
 
@@ -22,7 +23,7 @@ LONGEST_HEADER = 10**8
 """Bytes; readers of safetensors files refuse more."""
 
 _DTYPES = {"float32": "F32", "float16": "F16", "int64": "I64"}
-"""As safetensors writes them."""
+"""Types as safetensors names them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ def check_names(file: Path, ids: Sequence[str]) -> None:
     """Refuse names of images that are too long for the header of a safetensors file, before any work.
 
     Raises:
-        ValueError: they are.
+        ValueError: they are too long.
     """
     if file.suffix == SAFETENSORS:
         _check_header(_json({_IDS: _json(list(ids))}).encode(), LONGEST_HEADER * 9 // 10)
@@ -104,8 +105,8 @@ def _safetensors_header(contents: Contents) -> bytes:
 def _check_header(header: bytes, longest: int) -> None:
     if len(header) > longest:
         raise ValueError(
-            f"names of {len(header):,} bytes are too long for a {SAFETENSORS} file, which nobody could read: name a "
-            f"{_PARQUET} one"
+            f"the images' names, {counted(len(header), 'byte')}, are too long for a {SAFETENSORS} file: readers would "
+            f"refuse it, so name a {_PARQUET} one"
         )
 
 

@@ -27,7 +27,7 @@ from verydeep.machine.lock import locked
 from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Runtime
 from verydeep.networks.vgg import VGG
-from verydeep.presentation.numbers import number
+from verydeep.presentation.numbers import counted, number
 from verydeep.presentation.terminal import Reporter, reporting, table_with
 from verydeep.runs.model import Model
 from verydeep.version import __version__
@@ -62,7 +62,7 @@ class _Job:
     extraction: Extraction
     file: Path
     inputs: dict[str, Any]
-    """Everything that the features follow from."""
+    """Everything that determines the features."""
     chunks: dict[Path, range]
     """The file of every chunk, whether it exists or not, and its images."""
     quarantine: Quarantine
@@ -118,7 +118,7 @@ def write_features(
 
 
 def _inputs(extraction: Extraction, weights: str) -> dict[str, Any]:
-    """Return everything that the features follow from, except the contents of the images."""
+    """Return everything that determines the features, except the contents of the images."""
     return {
         "verydeep": __version__,
         "torch": torch.__version__,
@@ -223,7 +223,7 @@ def _finish(job: _Job, seconds: float) -> FeatureFile:
     extraction = job.extraction
     indices = [index for chunk_file in job.chunks for index in chunks.read(chunk_file)[0]]
     if not indices:
-        raise ValueError(f"none of the {len(extraction.source):,} images can be used")
+        raise ValueError(f"none of the {counted(len(extraction.source), 'image')} can be used")
     contents = file_formats.Contents(
         ids=[extraction.source.ids[index] for index in indices],
         labels=np.asarray(extraction.source.labels, dtype=np.int64)[indices] if extraction.source.classes else None,
@@ -265,4 +265,4 @@ def feature_tables(written: FeatureFile) -> list[Table | str]:
     table = table_with(None, left=("layer",), right=("numbers of each image",))
     for name, shape in written.layers.items():
         table.add_row(name, " x ".join(map(number, shape)))
-    return [f"{written.file}: {number(written.images)} images at Q = {scales}{without}", table]
+    return [f"{written.file}: {counted(written.images, 'image')} at Q = {scales}{without}", table]

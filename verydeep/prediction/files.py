@@ -29,7 +29,7 @@ _LONGEST_NAME = 50
 
 
 def check_kind(file: Path) -> None:
-    """Refuse a file of another kind, before any work; `-` is standard output.
+    """Refuse a file of predictions of another kind, before any work; `-` is standard output.
 
     Raises:
         ValueError: its ending is not .jsonl, .csv or .parquet, or the library that writes Parquet is not installed.
@@ -53,7 +53,7 @@ def prediction_file(
     Other files appear whole when the block ends, with up to `most_classes` classes of every image.
 
     Args:
-        file: where to.
+        file: the file, or `-`; its ending chooses the kind.
         kind: class of the predictions, `Prediction` for example: its fields are the columns.
         most_classes: most classes of a prediction.
 
@@ -70,8 +70,8 @@ def prediction_file(
         columns: dict[str, type] = {ID: str}
         for rank in range(1, most_classes + 1):
             for name in names:
-                number = str if name == "classes" else float
-                columns |= {column.format(rank): number for column in _CLASS_COLUMNS.get(name, ())}
+                of_column = str if name == "classes" else float
+                columns |= {column.format(rank): of_column for column in _CLASS_COLUMNS.get(name, ())}
         rest = [name for name in names if name not in _CLASS_COLUMNS and name != "image"]
         with rows_file(file, columns | dict.fromkeys(rest, str)) as add:
             yield lambda prediction: add([_row(prediction, len(columns), rest)])

@@ -17,12 +17,12 @@ from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import VGG, ScoringNetwork
 from verydeep.prediction.map_method import MapMethod
 from verydeep.presentation.lettering import fitting_lines, font_for
-from verydeep.presentation.numbers import share
+from verydeep.presentation.numbers import number, share
 
 SUFFIX = ".jpg"
 
 _FEWEST_PIXELS = 320
-"""Longer side of a picture, about: smaller ones are enlarged, so that the legend can be read."""
+"""Approximate least length of a picture's longer side: smaller ones are enlarged, so that the legend can be read."""
 
 _NARROWEST = 160
 """Width of a picture with its legend; a narrower image has white beside it."""
@@ -82,7 +82,8 @@ def map_picture(
     ]
     whole, buffer = np.vstack([drawn, *legend]), io.BytesIO()
     if max(whole.shape) > _LONGEST_SIDE:
-        raise UnusableImageError(sample.id, "too large", f"a picture has sides of at most {_LONGEST_SIDE:,} pixels")
+        detail = f"a picture has sides of at most {number(_LONGEST_SIDE)} pixels"
+        raise UnusableImageError(sample.id, "too large", detail)
     Image.fromarray(whole).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
     return buffer.getvalue()
 
@@ -107,7 +108,7 @@ def _positions(placed: PlacedMap) -> str:
 
 
 def _text(width: int, text: str, letters: int, *, most: int) -> UInt8[np.ndarray, "h W 3"]:
-    """Write a text in letters of so many pixels, in at most so many lines."""
+    """Write a text in letters of so many pixels, on `most` lines or fewer."""
     font, shown = font_for(" ".join(text.split()), letters)
     margin, line = letters // 2, sum(font.getmetrics())
     lines = fitting_lines(shown, font, width - 2 * margin, most=most)

@@ -7,17 +7,17 @@ from verydeep.images.rescaled import Rescaled, rescaled_images
 from verydeep.images.sources.source import Source
 
 FIRST_IMAGES, _MOST_IMAGES = 8, 4096
-"""Images for each process between two results: at first, and at most."""
+"""Images of each process in a piece: in the first one, and at most."""
 
 SECONDS_BETWEEN_RESULTS = 4.0
-"""Approximate: with many more images at once people would see nothing happen, with fewer, batches would be small."""
+"""Approximate: in larger pieces people would see nothing happen for long, in smaller ones batches would be small."""
 
 Decoder = Callable[[int, Sequence[int]], Generator[Rescaled]]
 """Yields the next images at a scale in pixels, under these indices."""
 
 
 def next_piece(images: int, seconds: float, *, most: int = _MOST_IMAGES) -> int:
-    """Return how many images the next piece has, after so many took so long."""
+    """Return how many images each process has in the next piece, after so many in this one took so many seconds."""
     if seconds > 2 * SECONDS_BETWEEN_RESULTS:
         return max(images // 2, FIRST_IMAGES)
     return min(2 * images, most) if seconds < SECONDS_BETWEEN_RESULTS / 2 else images
@@ -25,7 +25,7 @@ def next_piece(images: int, seconds: float, *, most: int = _MOST_IMAGES) -> int:
 
 @contextmanager
 def decoding(source: Source, *, share: Sequence[int], workers: int, max_pixels: int) -> Iterator[Decoder]:
-    """Decode a source's images in the order of `share`, by processes that start once for each scale, for all pieces.
+    """Decode a source's images in the order of `share`; for each scale, the workers start once for all pieces.
 
     Raises:
         WorkerDiedError: a worker was killed, for example; raised by the decoder.

@@ -107,7 +107,7 @@ def predict(
             have the centred one, but for those of torch.export.
         maps: folder for a picture of each image, in its own size, that shows where its first class is seen.
         method: of these pictures: `score-map` or `grad-cam` (`MapMethod`), at the middle one of the scales.
-        runtime: device, and processes that decode, so many for each scale.
+        runtime: device, and how many processes decode for each scale.
         max_pixels: larger images cannot be used.
 
     Raises:
