@@ -81,7 +81,9 @@ def test_splits_are_of_each_class_and_share_no_image():
 
 def test_a_class_with_too_few_images_is_named():
     labels = np.repeat([0, 1, 2], (10, 4, 5))
-    with pytest.raises(ValueError, match=r"needs 6 images of each class or more.*usable are bee 4, cow 5: lower"):
+    with pytest.raises(
+        ValueError, match=r"needs 6 images of each class or more.*but only 4 of bee, 5 of cow can be used: lower"
+    ):
         transfer_splits(Labelled(classes=CLASSES, labels=labels), TransferOptions(train=5))
 
 

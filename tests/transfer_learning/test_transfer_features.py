@@ -295,4 +295,4 @@ def test_features_that_are_all_zero_are_reported(made, capsys):
     save_model(model, made.run / "model")
     transfer(made.run, data=made.photos, options=FEW)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"{made.run}: of 10 of 10 images all features are 0, so nothing tells them apart"
+    assert line == f"{made.run}: all features of 10 of 10 images are 0, so nothing tells them apart"

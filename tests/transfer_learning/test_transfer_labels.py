@@ -142,18 +142,18 @@ def refused(shown, message, *, for_testing=None, train=4):
 def test_splits_without_the_images_that_an_svm_needs_are_refused():
     shown = np.full((40, 3), -1)
     shown[:20, 0] = shown[20:, 1] = shown[:4, 2] = 1
-    refused(shown, r"--train 4 needs 5 images of each class or more.* usable are c 4: lower --train")
+    refused(shown, r"--train 4 needs 5 images of each class or more.* only 4 of c can be used: lower --train")
     everywhere = np.column_stack([shown[:, :2], np.ones(40)])
-    refused(everywhere, r"all 8 training images show c: some without it are needed; change --train, or leave")
+    refused(everywhere, r"each of the 8 training images shows c: some that do not are needed; change --train, or leave")
     last = np.arange(40) >= 36
     refused(
         shown,
-        r"each class needs 1 or more of the 4 test images, but there are of a 0, c 0: take other",
+        r"each class needs 1 or more of the 4 test images, but there are 0 of a, 0 of c: take other",
         for_testing=last,
     )
     ring = np.array([[1, -1, 1], [1, 1, -1], [-1, 1, 1]] + [[-1] * 3] * 3 + [[1, 1, 1]])
     for_testing = np.arange(7) == 6
-    refused(ring, r"all 1 test images show a, b, c", for_testing=for_testing)
+    refused(ring, r"each of the 1 test image shows a, b, c", for_testing=for_testing)
     ring[[5, 6]] = [[1, 1, 1], [-1, -1, -1]]
     refused(ring[[0, 1, 2, 3, 5, 6]], r"too few training images show [abc]", for_testing=np.arange(6) >= 4)
 
@@ -164,7 +164,7 @@ def test_a_common_class_that_rarer_ones_use_up_is_refused():
     for label in range(3):
         shown[label * 5 : label * 5 + 4, label] = 1
     shown[[0, 1, 5, 6, 10, 11], 3] = shown[[4, 9, 14], [0, 1, 2]] = 1
-    message = r"each class needs 1 or more of the [0-9]+ test images, but there are of d 0: change --train"
+    message = r"each class needs 1 or more of the [0-9]+ test images, but there are 0 of d: change --train"
     labelled = Labelled(classes=tuple("abcd"), labels=shown.astype(np.int8))
     draws = [TransferOptions(train=4, test=1, splits=1, seed=seed) for seed in range(40)]
     refusals = [str(told) for told in map(partial(_refusal, labelled), draws) if told]

@@ -19,6 +19,7 @@ from verydeep.machine import atomic
 from verydeep.machine.documents import converted, read_json
 from verydeep.machine.errors import one_line
 from verydeep.networks.architecture import PAPER_CROP
+from verydeep.presentation.numbers import counted, first_few, number
 from verydeep.runs.files import CLASSIFIER, CONFIG, WEIGHTS
 from verydeep.runs.model import Model, file_sha256, load_model, save_model
 from verydeep.transfer_learning.linear_svm import LinearSVM
@@ -30,7 +31,7 @@ _FORMAT = 1
 _NETWORK_FIELDS = ("scales", "pool", "mirror", "normalise")
 
 _MOST_NAMED = 3
-"""Files in the way that a message names."""
+"""Most of the files in the way that a message names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,7 @@ def check_classifier_folder(folder: Path) -> None:
         return
     others = _other_contents(path) if path.is_dir() else [path.name]
     if others:
-        named = ", ".join([*others[:_MOST_NAMED], *(["..."] if len(others) > _MOST_NAMED else [])])
+        named = first_few(others, _MOST_NAMED)
         raise ValueError(f"{folder} holds other things than a classifier ({named}): choose another folder")
     if Path.cwd().is_relative_to(path):  # a shell in it would remain in the deleted one
         raise ValueError(
@@ -123,7 +124,7 @@ def _other_contents(path: Path) -> list[str]:
         networks = len(_read_file(path).networks)
     except (OSError, ValueError):
         return sorted(entry.name for entry in entries)
-    folders = {path / str(number) for number in range(networks)}
+    folders = {path / str(place) for place in range(networks)}
     files = {path / CLASSIFIER, path / _SVM_WEIGHTS}
     files |= {folder / name for folder in folders for name in (CONFIG, WEIGHTS)}
     entries += [entry for folder in folders if folder.is_dir() for entry in folder.iterdir()]
@@ -147,8 +148,8 @@ def save_classifier(classifier: FeatureClassifier, folder: Path) -> None:
     check_classifier_folder(folder)
     svm = classifier.svm
     with atomic.new_folder(folder) as aside:
-        for number, model in enumerate(classifier.models):
-            save_model(model, aside / str(number))
+        for place, model in enumerate(classifier.models):
+            save_model(model, aside / str(place))
         save_file({"weights": svm.weights, "biases": svm.biases}, aside / _SVM_WEIGHTS)
         stored = {
             "format": _FORMAT,
@@ -181,7 +182,7 @@ def load_classifier(folder: str | Path) -> FeatureClassifier:
 def _loaded(path: Path) -> FeatureClassifier:
     stored = _read_file(path)
     descriptors = tuple(Descriptor(**asdict(one)) for one in stored.networks)
-    models = tuple(load_model(path / str(number)) for number in range(len(descriptors)))
+    models = tuple(load_model(path / str(place)) for place in range(len(descriptors)))
     features = sum(_feature_count(*pair) for pair in zip(models, descriptors, strict=True))
     return FeatureClassifier(
         svm=_loaded_svm(path / _SVM_WEIGHTS, stored, features),
@@ -203,8 +204,8 @@ def _loaded_svm(file: Path, stored: _Stored, features: int) -> LinearSVM:
     weights, biases, classes = arrays["weights"], arrays["biases"], len(stored.classes)
     if weights.shape != (classes, features) or biases.shape != (classes,):
         raise ValueError(
-            f"{classes:,} classes and {features:,} features do not go with weights {list(weights.shape)} "
-            f"and biases {list(biases.shape)}"
+            f"{counted(classes, 'class', 'classes')} and {counted(features, 'feature')} do not go with weights "
+            f"{list(weights.shape)} and biases {list(biases.shape)}"
         )
     return LinearSVM(weights=weights, biases=biases, c=stored.c)
 
@@ -218,7 +219,7 @@ def _feature_count(model: Model, descriptor: Descriptor) -> int:
     largest = math.isqrt(MOST_PIXELS) * PAPER_CROP // model.net.architecture.crop
     scales = [scale for scale in descriptor.scales if isinstance(scale, int)]
     if max(scales) > largest:
-        raise ValueError(f"scales are above {largest:,}, too large for any image")
+        raise ValueError(f"scales are above {number(largest)}, too large for any image")
     return model.net.fc7.out_features * (len(scales) if descriptor.pool == "stack" else 1)
 
 

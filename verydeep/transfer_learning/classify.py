@@ -57,7 +57,7 @@ def classify(
         classifier: a folder, or a classifier that is loaded already (`load_classifier`).
         images: as for `predict`.
         top: number of classes.
-        runtime: device, and processes that decode, so many for each network and scale.
+        runtime: device, and how many processes decode for each network and scale.
         max_pixels: larger images cannot be used.
 
     Raises:

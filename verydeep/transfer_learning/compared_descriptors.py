@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from verydeep.descriptors.extraction import Extraction
 from verydeep.images.sources.source import Source
-from verydeep.presentation.numbers import number
+from verydeep.presentation.numbers import counted, number
 from verydeep.presentation.terminal import Reporter, reporting
 from verydeep.transfer_learning.features import DescribedImages, network_features, pixel_features, untrained
 from verydeep.transfer_learning.labels import Labelled, Split
@@ -114,8 +114,8 @@ def svm_outcomes(
             vectors = one.images.vectors_of(ids)
             if empty := int((~vectors.any(axis=1)).sum()):
                 report.say(
-                    f"{one.name}: of {number(empty)} of {number(len(ids))} images all features are 0, so nothing tells "
-                    "them apart"
+                    f"{one.name}: all features of {number(empty)} of {counted(len(ids), 'image')} are 0, so nothing "
+                    "tells them apart"
                 )
             outcomes.append(_outcome(vectors, labelled, splits, report))
     return outcomes

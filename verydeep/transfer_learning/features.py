@@ -107,7 +107,7 @@ def _errors_about_the_folder(folder: Path) -> Iterator[None]:
 
 
 def _kept(file: Path) -> DescribedImages | None:
-    """Return what is kept in the folder for caches; None if there is nothing, or something damaged, which is said."""
+    """Return what is kept in the folder for caches; None if nothing is, or if it is damaged, which is said."""
     try:
         if not (file.exists() and _digest_file(file).exists()):
             return None
@@ -129,7 +129,7 @@ def _read(file: Path) -> DescribedImages:
         about, vectors = opened.metadata() or {}, opened.get_tensor(PENULTIMATE)
     ids = parse_json(about.get("ids", ""), tuple[str, ...])
     if vectors.ndim != 2 or len(vectors) != len(ids):
-        raise ValueError("it has not one vector for each image")
+        raise ValueError("it does not have one vector for each image")
     unusable = parse_json(about.get("unusable", ""), dict[str, str])
     return DescribedImages(ids=ids, vectors=vectors, unusable=unusable)
 

@@ -13,7 +13,7 @@ from verydeep.images.annotations.label_files import several_labels
 from verydeep.images.open import open_one_split
 from verydeep.images.sources.given import given_images
 from verydeep.images.sources.source import Source
-from verydeep.presentation.numbers import first_few
+from verydeep.presentation.numbers import counted, first_few, number
 from verydeep.transfer_learning.linear_svm import multilabel_split
 from verydeep.transfer_learning.measures import Labels
 from verydeep.transfer_learning.options import LEAST_TRAINING_IMAGES, TransferOptions
@@ -83,7 +83,7 @@ def transfer_splits(labelled: Labelled, options: TransferOptions) -> list[Split]
 
     With several labels per image, classes are gone through from the rarest to the most common one. Images that show a
     class are sampled until as many as wanted are for training; those sampled for other classes count. Images that show
-    no class are sampled last, as if that were one more class. Then the same for testing, among the rest.
+    no class are sampled last, as if that were one more class. Test images are sampled in the same way from the rest.
 
     Raises:
         ValueError: a class with too few images to train or to test on, in one of the splits.
@@ -94,7 +94,7 @@ def transfer_splits(labelled: Labelled, options: TransferOptions) -> list[Split]
     else:
         _check_images(labelled, options)
         sampled = _sampled_multilabel if labelled.multilabel else _sampled_per_class
-        splits = [sampled(labelled, options, number) for number in range(options.splits)]
+        splits = [sampled(labelled, options, which) for which in range(options.splits)]
         advice = "change --train"
     for split in splits:
         _check_split(labelled, split, advice)
@@ -110,19 +110,19 @@ def _check_images(labelled: Labelled, options: TransferOptions) -> None:
     few = _counts(labelled.classes, each, most=options.train)
     if few:
         raise ValueError(
-            f"--train {options.train} needs {options.train + 1} images of each class or more, some to test on; "
-            f"usable are {first_few(few)}: lower --train"
+            f"--train {options.train} needs {options.train + 1} images of each class or more, some to test on, but "
+            f"only {first_few(few)} can be used: lower --train"
         )
 
 
 def _counts(classes: Sequence[str], each: NDArray[np.int64], *, most: int) -> list[str]:
-    """Return the classes with so many images at most, `cat 3`."""
-    return [f"{name} {count:,}" for name, count in zip(classes, each, strict=True) if count <= most]
+    """Return the classes with `most` images or fewer, `3 of cat`."""
+    return [f"{number(count)} of {name}" for name, count in zip(classes, each, strict=True) if count <= most]
 
 
-def _sampled_per_class(labelled: Labelled, options: TransferOptions, number: int) -> Split:
+def _sampled_per_class(labelled: Labelled, options: TransferOptions, which: int) -> Split:
     members = [np.flatnonzero(labelled.labels == label) for label in range(len(labelled.classes))]
-    rng = np.random.Generator(np.random.PCG64([options.seed, number]))
+    rng = np.random.Generator(np.random.PCG64([options.seed, which]))
     orders = [rows[rng.permutation(len(rows))] for rows in members]
     end = options.train + options.test
     return (
@@ -131,9 +131,9 @@ def _sampled_per_class(labelled: Labelled, options: TransferOptions, number: int
     )
 
 
-def _sampled_multilabel(labelled: Labelled, options: TransferOptions, number: int) -> Split:
+def _sampled_multilabel(labelled: Labelled, options: TransferOptions, which: int) -> Split:
     positive = labelled.labels > 0
-    order = np.random.Generator(np.random.PCG64([options.seed, number])).permutation(len(positive))
+    order = np.random.Generator(np.random.PCG64([options.seed, which])).permutation(len(positive))
     rarest_first = positive[:, np.argsort(positive.sum(axis=0), kind="stable")]
     groups = np.column_stack([rarest_first, ~positive.any(axis=1)])
     free = np.ones(len(positive), bool)
@@ -154,15 +154,15 @@ def _check_split(labelled: Labelled, split: Split, advice: str) -> None:
         few = _counts(labelled.classes, labelled.images_per_class(rows), most=least - 1)
         if few:
             raise ValueError(
-                f"each class needs {least} or more of the {len(rows):,} {purpose} images, but there are of "
+                f"each class needs {least} or more of the {number(len(rows))} {purpose} images, but there are "
                 f"{first_few(few)}: {advice}"
             )
         others = labelled.images_without_class(rows)
         everywhere = [name for name, count in zip(labelled.classes, others, strict=True) if count < 1]
         if everywhere:
             raise ValueError(
-                f"all {len(rows):,} {purpose} images show {first_few(everywhere)}: some without it are needed; "
-                f"{advice}, or leave the class out"
+                f"each of the {counted(len(rows), f'{purpose} image')} shows {first_few(everywhere)}: some that do not "
+                f"are needed; {advice}, or leave the class out"
             )
 
 
