@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from verydeep.descriptors.features import Chunk
 from verydeep.images.decode import Refusal, UnusableImageError
@@ -37,8 +39,6 @@ def keep(chunk_file: Path, chunk: Chunk) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    from safetensors.numpy import save
-
     chunk_file.parent.mkdir(parents=True, exist_ok=True)
     refusals = json.dumps([(refusal.name, refusal.kind, refusal.detail) for refusal in chunk.refusals])
     tensors = {**chunk.values, _INDICES: np.array(chunk.indices, dtype=np.int64)}
@@ -52,12 +52,10 @@ def check(chunk_file: Path) -> None:
     Raises:
         ValueError: it is damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
     check_file(chunk_file)
     try:
         with safe_open(chunk_file, "numpy") as opened:
-            about, tensors = opened.metadata() or {}, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+            about, tensors = opened.metadata() or {}, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
     except SafetensorError as error:
         raise ValueError(one_line(error)) from error
     if about.get(_SHA256) != _digest(tensors, about.get(_REFUSALS, "")):
@@ -74,8 +72,6 @@ def _digest(tensors: Mapping[str, np.ndarray], refusals: str) -> str:
 
 def read(chunk_file: Path) -> tuple[list[int], list[UnusableImageError]]:
     """Return the indices of the images in a chunk, and the refusals."""
-    from safetensors import safe_open
-
     with safe_open(chunk_file, "numpy") as opened:
         stored = parse_json((opened.metadata() or {}).get(_REFUSALS, ""), list[tuple[str, Refusal, str]])
         return opened.get_tensor(_INDICES).tolist(), [UnusableImageError(*refusal) for refusal in stored]
@@ -83,8 +79,6 @@ def read(chunk_file: Path) -> tuple[list[int], list[UnusableImageError]]:
 
 def read_layer(chunk_file: Path, layer: str) -> Float[np.ndarray, "N ..."]:
     """Return a layer's values for the images in a chunk."""
-    from safetensors import safe_open
-
     with safe_open(chunk_file, "numpy") as opened:
         values: Float[np.ndarray, "N ..."] = opened.get_tensor(layer)
         return values

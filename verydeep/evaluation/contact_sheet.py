@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from verydeep.evaluation.example_images import most_confident_errors
 from verydeep.evaluation.results import Evaluation, TestedImages
-from verydeep.evaluation.score_maps import positions_of, thumbnail
+from verydeep.evaluation.score_maps import LONGER_SIDE, positions_of, thumbnail
 from verydeep.images.decode import Pixels
 from verydeep.images.open import open_for_testing
 from verydeep.images.sources.source import Source
@@ -20,8 +20,8 @@ from verydeep.presentation.numbers import number, share
 MOST_IMAGES = 48
 """Images of a sheet by default."""
 
-_COLUMNS, _SIDE, _GAP = 6, 224, 12
-"""Images in a row, the longest side that they have, and pixels between them."""
+_COLUMNS, _GAP = 6, 12
+"""Images in a row, and pixels between them."""
 
 _LETTERS, _TITLE_LETTERS = 14, 20
 """Heights of letters in pixels."""
@@ -59,14 +59,14 @@ def sheet_of(evaluation: Evaluation, source: Source, most: int = MOST_IMAGES) ->
     """
     images, wrong = evaluation.images, most_confident_errors(evaluation.images)
     shown, places = wrong[:most], positions_of(source, images.ids)
-    high, top = _SIDE + 3 * _LINE + _GAP, 2 * _TITLE_LETTERS + _GAP
-    size = _GAP + _COLUMNS * (_SIDE + _GAP), top + high * math.ceil(len(shown) / _COLUMNS)
+    high, top = LONGER_SIDE + 3 * _LINE + _GAP, 2 * _TITLE_LETTERS + _GAP
+    size = _GAP + _COLUMNS * (LONGER_SIDE + _GAP), top + high * math.ceil(len(shown) / _COLUMNS)
     sheet = Image.new("RGB", size, _PAPER)
     counts = f"{number(len(shown))} of {number(len(wrong))} wrong images among {number(evaluation.n)}"
     _write(sheet, (_GAP, _GAP), f"{counts}: the most confident first", _TITLE_LETTERS, width=sheet.width - 2 * _GAP)
     for place, index in enumerate(shown):
         row, column = divmod(place, _COLUMNS)
-        at = _GAP + column * (_SIDE + _GAP), top + row * high
+        at = _GAP + column * (LONGER_SIDE + _GAP), top + row * high
         _paste(sheet, at, thumbnail(source, places[index]), _caption(images, index))
     return sheet
 
@@ -81,10 +81,10 @@ def _paste(sheet: Image.Image, at: tuple[int, int], pixels: Pixels, caption: Seq
     """Put an image onto a sheet, its lower edge at the same height for all of a row, and its caption below it."""
     left, top = at
     picture = Image.fromarray(np.ascontiguousarray(pixels))
-    sheet.paste(picture, (left + (_SIDE - picture.width) // 2, top + _SIDE - picture.height))
+    sheet.paste(picture, (left + (LONGER_SIDE - picture.width) // 2, top + LONGER_SIDE - picture.height))
     for row, line in enumerate(caption):
-        place = (left, top + _SIDE + 2 + row * _LINE)
-        _write(sheet, place, line, _LETTERS, width=_SIDE, faint=row == len(caption) - 1)
+        place = (left, top + LONGER_SIDE + 2 + row * _LINE)
+        _write(sheet, place, line, _LETTERS, width=LONGER_SIDE, faint=row == len(caption) - 1)
 
 
 def _write(

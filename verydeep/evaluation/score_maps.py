@@ -158,8 +158,8 @@ def _cubic(distance: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]
     return np.where(x < 1, near, np.where(x < _REACH, far, 0.0))
 
 
-_LONGER_SIDE = 224
-"""Pixels of a picture on a page, at most, where many stand side by side."""
+LONGER_SIDE = 224
+"""Most pixels of a picture's longer side where many stand side by side."""
 
 _QUALITY = 88
 """JPEG quality; at the usual 75 enlarged pixels have halos."""
@@ -201,7 +201,7 @@ def thumbnail(source: Source, index: int) -> Pixels:
     return fitted(decode(sample.data, sample.id, max_pixels=LARGEST_MAX_PIXELS))
 
 
-def fitted(image: Pixels, longer_side: int = _LONGER_SIDE) -> Pixels:
+def fitted(image: Pixels, longer_side: int = LONGER_SIDE) -> Pixels:
     """Shrink an image to sides of at most `longer_side`; enlarge a small one so that each pixel becomes a square."""
     longer, shorter = max(image.shape[:2]), min(image.shape[:2])
     if longer > longer_side:

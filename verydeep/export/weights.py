@@ -9,6 +9,7 @@ from typing import Any, get_args
 import torch
 from rich.table import Table
 from rich.text import Text
+from safetensors.torch import load, save
 
 from verydeep.machine import atomic
 from verydeep.networks.architecture import COMMON_NAMES, PAPER_CROP
@@ -98,8 +99,6 @@ def _file(arrays: dict[str, torch.Tensor], told: WrittenWeights) -> bytes:
         buffer = io.BytesIO()
         torch.save(arrays, buffer)
         return buffer.getvalue()
-    from safetensors.torch import save
-
     mean, std = (",".join(map(str, values)) for values in (told.mean, told.std))
     classes = json.dumps(told.classes)
     return save(arrays, {"format": "pt", "architecture": told.network, "mean": mean, "std": std, "classes": classes})
@@ -107,8 +106,6 @@ def _file(arrays: dict[str, torch.Tensor], told: WrittenWeights) -> bytes:
 
 def _arrays(content: bytes, file: Path) -> dict[str, torch.Tensor]:
     """Read the arrays of a file's bytes."""
-    from safetensors.torch import load
-
     return load(content) if file.suffix == ".safetensors" else torch.load(io.BytesIO(content), weights_only=True)
 
 

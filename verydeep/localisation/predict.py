@@ -23,11 +23,9 @@ from verydeep.localisation.options import FullProcedure
 from verydeep.machine.runtime import Runtime
 from verydeep.machine.threads import use_threads
 from verydeep.prediction.files import write_picture
+from verydeep.prediction.map_pictures import LONGEST_SIDE
 from verydeep.presentation.numbers import share
 from verydeep.runs.model import Model, load_box_model
-
-LONGEST_SIDE = 65_500
-"""Pixels, of a JPEG file."""
 
 _QUALITY = 92
 """JPEG's, of the pictures."""

@@ -27,8 +27,8 @@ _FEWEST_PIXELS = 320
 _NARROWEST = 160
 """Width of a picture with its legend; a narrower image has white beside it."""
 
-_LONGEST_SIDE = 65_500
-"""Pixels of a JPEG file's side, as libjpeg writes it."""
+LONGEST_SIDE = 65_500
+"""Most pixels of a JPEG file's side, as libjpeg writes it."""
 
 _QUALITY = 92
 """JPEG quality; letters stay sharp."""
@@ -81,8 +81,8 @@ def map_picture(
         _text(width, note, letters, most=3),
     ]
     whole, buffer = np.vstack([drawn, *legend]), io.BytesIO()
-    if max(whole.shape) > _LONGEST_SIDE:
-        detail = f"a picture has sides of at most {number(_LONGEST_SIDE)} pixels"
+    if max(whole.shape) > LONGEST_SIDE:
+        detail = f"a picture has sides of at most {number(LONGEST_SIDE)} pixels"
         raise UnusableImageError(sample.id, "too large", detail)
     Image.fromarray(whole).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
     return buffer.getvalue()

@@ -13,6 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
 from verydeep.descriptors.descriptor import Descriptor, VectorPool
 from verydeep.evaluation.pixel_limits import MOST_PIXELS
 from verydeep.machine import atomic
@@ -143,8 +146,6 @@ def save_classifier(classifier: FeatureClassifier, folder: Path) -> None:
         ValueError: as `check_classifier_folder`.
         OSError: it cannot be written.
     """
-    from safetensors.numpy import save_file
-
     check_classifier_folder(folder)
     svm = classifier.svm
     with atomic.new_folder(folder) as aside:
@@ -168,8 +169,6 @@ def load_classifier(folder: str | Path) -> FeatureClassifier:
     Raises:
         ValueError: the folder holds none, or it is damaged or of a newer version.
     """
-    from safetensors import SafetensorError
-
     path = atomic.locate(Path(folder))
     if not (path / CLASSIFIER).is_file():
         raise ValueError(f"{folder} holds no classifier: verydeep transfer --out FOLDER writes one")
@@ -194,8 +193,6 @@ def _loaded(path: Path) -> FeatureClassifier:
 
 
 def _loaded_svm(file: Path, stored: _Stored, features: int) -> LinearSVM:
-    from safetensors.numpy import load_file
-
     if stored.weights_sha256 != file_sha256(file):
         raise ValueError(f"{file.name} is not what was saved: its SHA-256 differs")
     arrays = load_file(file)
