@@ -13,7 +13,7 @@ from verydeep.statistics import wilson_interval
 
 BLUE = "#0072b2"
 
-NUMBERED = 20
+_NUMBERED = 20
 """Most classes that leave room for numbers in the cells."""
 
 _DARKEST = 0.75
@@ -40,7 +40,7 @@ def _confusion_chart(counts: Int[np.ndarray, "K K"], totals: Int[np.ndarray, " K
         names: names of the classes.
     """
     k = len(names)
-    cell = _CELL if k <= NUMBERED else _SMALL_CELL
+    cell = _CELL if k <= _NUMBERED else _SMALL_CELL
     room = 0.9 + 0.085 * max(map(len, names := [_shortened(name) for name in names]))
     with svg_figure(panel=(cell * k + room, cell * k + room)) as ((panel,), svg):
         from matplotlib.collections import PatchCollection
@@ -51,7 +51,7 @@ def _confusion_chart(counts: Int[np.ndarray, "K K"], totals: Int[np.ndarray, " K
         shades = [_shade(counts[row, column] / totals[row]) for row, column in cells]
         squares = [Rectangle((column - 0.48, row - 0.48), 0.96, 0.96) for row, column in cells]
         panel.add_collection(PatchCollection(squares, facecolors=[(*to_rgb(BLUE), opacity) for opacity in shades]))
-        if k <= NUMBERED:
+        if k <= _NUMBERED:
             for row, column in cells:
                 panel.text(column, row, f"{counts[row, column]}", size=9, ha="center", va="center")
         panel.set(xlim=(-0.5, k - 0.5), ylim=(k - 0.5, -0.5), aspect="equal")
@@ -150,7 +150,7 @@ def confusion_figure(evaluation: Evaluation) -> ConfusionFigure:
         chart=_confusion_chart(counts[np.ix_(drawn, drawn)], totals[drawn], [images.classes[i] for i in drawn]),
         classes=classes,
         drawn=len(drawn),
-        numbered=len(drawn) <= NUMBERED,
+        numbered=len(drawn) <= _NUMBERED,
         legend=tuple((f"{100 * share:.0f}%", f"{_shade(share):.2f}") for share in _LEGEND_SHARES),
         pairs=len(pairs),
         rows=tuple(pairs[:_LISTED]),

@@ -17,7 +17,7 @@ from verydeep.images.sources.splits import Splits
 from verydeep.presentation.lettering import fitting_lines, font_for
 from verydeep.presentation.numbers import number, share
 
-MOST_IMAGES = 48
+_MOST_IMAGES = 48
 """Images of a sheet by default."""
 
 _COLUMNS, _GAP = 6, 12
@@ -32,7 +32,7 @@ _LINE = 19
 _INK, _FAINT, _PAPER = (33, 33, 33), (100, 100, 100), (255, 255, 255)
 
 
-def contact_sheet(evaluation: Evaluation, *, data: str | Splits, most: int = MOST_IMAGES) -> Image.Image:
+def contact_sheet(evaluation: Evaluation, *, data: str | Splits, most: int = _MOST_IMAGES) -> Image.Image:
     """Return a picture of the wrong images of an evaluation, those with the highest probability of a wrong class first.
 
     Args:
@@ -50,7 +50,7 @@ def contact_sheet(evaluation: Evaluation, *, data: str | Splits, most: int = MOS
     return sheet_of(evaluation, source, most)
 
 
-def sheet_of(evaluation: Evaluation, source: Source, most: int = MOST_IMAGES) -> Image.Image:
+def sheet_of(evaluation: Evaluation, source: Source, most: int = _MOST_IMAGES) -> Image.Image:
     """Return the sheet of an evaluation, given the split that was tested.
 
     Raises:

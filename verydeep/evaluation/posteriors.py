@@ -58,7 +58,12 @@ def protocol_passes(net: ScoringNetwork, protocol: Protocol, **about: Any) -> li
 
 
 def averages(groups: Sequence[Sequence[Pass]], context: PassContext) -> Averages:
-    """Average each group's posteriors over its passes; images are decoded once for all passes at the same scale."""
+    """Average each group's posteriors over its passes; images are decoded once for all passes at the same scale.
+
+    Raises:
+        TooManyBadImagesError: the quarantine is full.
+        ValueError: a network's scores are not finite.
+    """
     first, nets = context.processes.first, [group[0].net for group in groups]
     limits = pixel_limits(nets)
     totals = [np.zeros((len(context.source), group[0].net.architecture.classes)) for group in groups if first]
