@@ -10,7 +10,8 @@ from verydeep.images.sources.walk import is_image_file
 def photographs_in(place: Path) -> Source:
     """Read all images of a folder or a tar file."""
     if place.is_dir():
-        files = {path.name: path.read_bytes() for path in sorted(place.rglob("*")) if is_image_file(path)}
+        paths = [path for path in sorted(place.rglob("*")) if is_image_file(path)]
+        files = {path.relative_to(place).as_posix(): path.read_bytes() for path in paths}
     else:
         with tarfile.open(place) as archive:
             members = [member for member in archive if member.isfile()]
