@@ -8,6 +8,7 @@ from jaxtyping import Int
 
 from verydeep.evaluation.metrics import Calibration, confusion_matrix
 from verydeep.evaluation.results import Evaluation
+from verydeep.presentation.numbers import decimal, share
 from verydeep.presentation.pages import INK, svg_figure
 from verydeep.statistics import wilson_interval
 
@@ -26,9 +27,9 @@ _CELL, _SMALL_CELL = 0.36, 0.2
 """Sides of cells in inches; 11 points, a line of text, are 0.15."""
 
 
-def _shade(share: float) -> float:
+def _shade(of_row: float) -> float:
     """Return the opacity of a cell that holds this share of its row: by the root, so that 2% is visible beside 98%."""
-    return _DARKEST * float(share) ** 0.5
+    return _DARKEST * float(of_row) ** 0.5
 
 
 def _confusion_chart(counts: Int[np.ndarray, "K K"], totals: Int[np.ndarray, " K"], names: Sequence[str]) -> str:
@@ -151,7 +152,7 @@ def confusion_figure(evaluation: Evaluation) -> ConfusionFigure:
         classes=classes,
         drawn=len(drawn),
         numbered=len(drawn) <= _NUMBERED,
-        legend=tuple((f"{100 * share:.0f}%", f"{_shade(share):.2f}") for share in _LEGEND_SHARES),
+        legend=tuple((share(of_row, 0), decimal(_shade(of_row), 2)) for of_row in _LEGEND_SHARES),
         pairs=len(pairs),
         rows=tuple(pairs[:_LISTED]),
     )
