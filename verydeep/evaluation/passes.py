@@ -74,7 +74,7 @@ _VIEWS_BETWEEN_MEETINGS = 512
 evaluation on several processes that is stopped loses at most these; one in a single process loses a batch."""
 
 _SECONDS_BETWEEN_SAVES = 300.0
-"""An evaluation that is killed loses at most what these computed."""
+"""Seconds from one save into the cache to the next: an evaluation that is killed loses at most their work."""
 
 
 @dataclass(frozen=True, kw_only=True)

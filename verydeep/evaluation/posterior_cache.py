@@ -26,7 +26,7 @@ from verydeep.machine.regular_files import check_file
 KIND = "posteriors"
 
 _MOST_BYTES = 10 * 2**30
-"""Size of all files together; beyond it those that were not used for the longest time are removed."""
+"""Size of all files together; beyond it the least recently used ones are removed."""
 
 _SECONDS_OF_A_WRITE = 3600.0
 """Half-written files are older only if nobody writes them any more."""
@@ -106,7 +106,7 @@ def _digest(values: Float32[np.ndarray, "N K"], refusals: str) -> str:
 
 
 def _prune(newest: Path) -> None:
-    """Remove what killed processes left half-written and, beyond the limit, the files that were not used longest."""
+    """Remove what killed processes left half-written and, beyond the limit, the least recently used files."""
     for left, status in _with_status(newest.parent.glob(".*.partial")):
         if time.time() - status.st_mtime > _SECONDS_OF_A_WRITE:
             left.unlink(missing_ok=True)
