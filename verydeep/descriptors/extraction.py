@@ -9,7 +9,7 @@ from typing import TypeGuard
 from verydeep.descriptors.descriptor import Descriptor
 from verydeep.evaluation.pixel_limits import MOST_PIXELS, largest_image
 from verydeep.evaluation.protocols import chosen_scales
-from verydeep.exported_networks.run_or_file import model_on
+from verydeep.exported_networks.run_or_file import model_on, name_of
 from verydeep.images.open import open_one_split
 from verydeep.images.sources.given import GivenImage
 from verydeep.images.sources.source import Source
@@ -84,11 +84,11 @@ def checked_extraction(
     model = model_on(runtime.device, run)
     if not _has_layers(model):
         raise ValueError(
-            f"{run} is an exported network, whose layers cannot be reached: name the run that it came from"
+            f"{name_of(run)} is an exported network, whose layers cannot be reached: name the run that it came from"
         )
     scales = _checked_scales(chosen, model)
     crop_shapes = _crop_shapes(model.net, chosen.layers)
-    _refuse_random_layers(str(run), model, chosen.layers)
+    _refuse_random_layers(name_of(run), model, chosen.layers)
     mirror = model.flip and chosen.pool != "none" if chosen.mirror is None else chosen.mirror
     device = model.net.mean_rgb.device
     return Extraction(

@@ -22,6 +22,11 @@ def model_on(device: Device, run: str | Path | Model[ScoringNetwork]) -> Model[S
     return on_device(device, load_exported(run, device) if is_exported(run) else load_model(run))
 
 
+def name_of(run: str | Path | Model[ScoringNetwork]) -> str:
+    """Return what messages call a run or an exported file: its path, or `the model` where it is loaded already."""
+    return str(run) if isinstance(run, str | Path) else "the model"
+
+
 def on_device(device: Device, model: Model[Net]) -> Model[Net]:
     """Move a model's network to a device; an exported one stays on the CPU, which `auto` is for it.
 

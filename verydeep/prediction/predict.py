@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from verydeep.evaluation.passes import PassContext
 from verydeep.evaluation.posteriors import averages, protocol_passes
 from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of
-from verydeep.exported_networks.run_or_file import check_grid, model_on
+from verydeep.exported_networks.run_or_file import check_grid, model_on, name_of
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.given import GivenImage, given_images
@@ -126,7 +126,7 @@ def predict(
     check_grid(model, grid)
     check_method(method, model.net)
     job = _Job(
-        name=str(run) if isinstance(run, str | Path) else "the model",
+        name=name_of(run),
         model=model,
         source=source,
         protocol=chosen,
