@@ -180,6 +180,12 @@ def test_too_few_images_are_refused_before_any_work(made, monkeypatch):
         transfer(made.run, data=made.photos, options=replace(FEW, train=5))
 
 
+def test_a_source_that_is_open_is_not_called_by_all_of_its_images(made):
+    source = open_for_testing(str(made.photos), None).source("all")
+    with pytest.raises(ValueError, match=r"^the source has fewer than two classes"):
+        transfer(made.run, data=replace(source, classes=source.classes[:1]), options=FEW)
+
+
 def test_only_the_papers_networks_have_its_rows(made):
     runs = {
         name: save_network(made.place / name, name=name[0], seed=seed) for seed, name in enumerate(("D", "D2", "E"))

@@ -63,7 +63,8 @@ def labelled_images(data: str | Path | Source, split: str | None, options: Trans
         source = open_one_split(data, split)
         if len(source.classes) < 2:
             how = "" if source.classes else ", or say with --labels what each image shows"
-            raise ValueError(f"{data} has fewer than two classes: give a folder with a folder of images per class{how}")
+            name = name_of_source(data)
+            raise ValueError(f"{name} has fewer than two classes: give a folder with a folder of images per class{how}")
         labelled = Labelled(classes=source.classes, labels=np.asarray(source.labels, dtype=np.int64))
     else:
         if isinstance(data, str | Path) and not Path(data).is_dir():
@@ -76,6 +77,11 @@ def labelled_images(data: str | Path | Source, split: str | None, options: Trans
         for_testing[read_image_list(options.test_images, source)] = True
         labelled = replace(labelled, for_testing=for_testing)
     return source, labelled
+
+
+def name_of_source(data: str | Path | Source) -> str:
+    """Return what messages and results call SOURCE: its name, or `the source` where it is open already."""
+    return str(data) if isinstance(data, str | Path) else "the source"
 
 
 def transfer_splits(labelled: Labelled, options: TransferOptions) -> list[Split]:

@@ -14,7 +14,7 @@ from verydeep.machine.runtime import Runtime
 from verydeep.transfer_learning.classifier_folder import FeatureClassifier, check_classifier_folder, save_classifier
 from verydeep.transfer_learning.compared_descriptors import Compared, common_images, compared_descriptors, svm_outcomes
 from verydeep.transfer_learning.features import read_once
-from verydeep.transfer_learning.labels import Labelled, Split, labelled_images, transfer_splits
+from verydeep.transfer_learning.labels import Labelled, Split, labelled_images, name_of_source, transfer_splits
 from verydeep.transfer_learning.linear_svm import fit_choosing_c
 from verydeep.transfer_learning.measures import measured
 from verydeep.transfer_learning.options import TransferOptions
@@ -77,7 +77,7 @@ def transfer(
     train, test = splits[0]
     return Transfer(
         runs=tuple(map(str, folders)),
-        source=str(data) if isinstance(data, str | Path) else "the source",
+        source=name_of_source(data),
         labels=None if options.labels is None else str(options.labels),
         test_images=None if options.test_images is None else str(options.test_images),
         measure=figures.measure,
