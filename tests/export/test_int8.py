@@ -15,6 +15,7 @@ from verydeep.export.comparison import ExportAgreement, precision_errors
 from verydeep.export.export import BrokenExportError, export, export_table
 from verydeep.exported_networks import formats
 from verydeep.exported_networks.exported import load_exported
+from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import multiplies_in_bfloat16
 from verydeep.runs.model import Model, save_model
 from verydeep.statistics import _paired_bootstrap_interval
@@ -104,6 +105,17 @@ def test_int8_that_costs_too_much_is_not_written(tmp_path, to):
     assert (errors.lost, errors.won, errors.changed) == (4, 0, 4)
     enough = flat_images(tmp_path / "enough", {"train": (60, 240), "val": (60, 240)})
     assert export(run, out / FILES[to], to=to, int8=True, data=enough).errors.reduced == 0
+
+
+def test_images_that_are_too_large_to_calibrate_on_are_named(tmp_path, monkeypatch):
+    run = shared.saved(brightness_network(), tmp_path / "run", classes=("dark", "bright"))
+    model, unusable = load_model(run), {}
+    data = flat_images(tmp_path / "images", {"train": (60, 100), "val": (60, 240)})
+    monkeypatch.setattr(exporting, "largest_image", lambda *_: 37 * 38)  # images are 37 x 37 to 37 x 40
+    images_of_run = exporting._images(run, model, data, None, Tolerance())
+    assert len(exporting._calibration(model, images_of_run, unusable)) == 4
+    assert sorted(name[-5:] for name in unusable) == ["2.png", "2.png", "3.png", "3.png"]
+    assert set(unusable.values()) == {"too large (more than 1,406 pixels at once, to calibrate INT8 on)"}
 
 
 def test_errors_of_int8_are_counted_image_by_image():

@@ -54,17 +54,17 @@ class PrecisionErrors:
     """Images whose most probable class differs."""
 
 
-def usable_images(source: Source, side: int, quarantine: Quarantine) -> Iterator[Tensor]:
-    """Yield the images of a source with their shorter side at `side` pixels, uint8 [3, H, W].
+def usable_images(source: Source, side: int, quarantine: Quarantine) -> Iterator[tuple[int, Tensor]]:
+    """Yield the images of a source by their indices, with their shorter side at `side` pixels, uint8 [3, H, W].
 
     Raises:
         TooManyBadImagesError: the quarantine is full.
     """
-    for _, image in rescaled_images(source, side, max_pixels=quarantine.tolerance.max_pixels):
+    for index, image in rescaled_images(source, side, max_pixels=quarantine.tolerance.max_pixels):
         if isinstance(image, UnusableImageError):
             quarantine.add(image)
         else:
-            yield image
+            yield index, image
 
 
 @torch.inference_mode()
@@ -84,7 +84,7 @@ def agreement(
     """
     differences, same, crops = [], [], []
     pixels, crop = largest_image([net], torch.device("cpu")), net.architecture.crop
-    for image in usable_images(source, side, quarantine):
+    for _, image in usable_images(source, side, quarantine):
         expected = score_map(net, image[None], pixels=pixels)
         scores = score_map(exported, image[None], pixels=pixels)
         differences.append(_difference(scores, expected))

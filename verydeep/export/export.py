@@ -214,13 +214,19 @@ def _evenly(images: int, count: int) -> tuple[int, ...]:
 
 
 def _calibration(model: Model, images: _Images, unusable: dict[str, str]) -> Sequence[Tensor]:
+    """Return the images to calibrate on, and note those that cannot be used for it."""
     source = images.calibration
     if source is None:
         raise ValueError(f"{images.name} has no train split to calibrate INT8 on (--data names another source)")
     chosen = subset(source, _evenly(len(source), CALIBRATED))
     quarantine = Quarantine(len(chosen), images.tolerance, split="train")
     most = largest_image([model.net], torch.device("cpu"))  # calibration has no tiles
-    fitting = [image for image in usable_images(chosen, _side(model), quarantine) if image[0].numel() <= most]
+    fitting = []
+    for index, image in usable_images(chosen, _side(model), quarantine):
+        if image[0].numel() <= most:
+            fitting.append(image)
+        else:
+            unusable[chosen.ids[index]] = f"too large (more than {number(most)} pixels at once, to calibrate INT8 on)"
     unusable |= quarantine.reasons
     if not fitting:
         raise ValueError(f"no train image of {images.name} can be used to calibrate INT8 on")
