@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from shard_files import samples, whole, write_shard
 
 from verydeep.images import colour
 from verydeep.images.colour import colour_shift, shift_components
@@ -187,3 +188,13 @@ def test_what_cannot_be_used_is_remembered_too():
         colour.colour_statistics(broken, quarantine=quarantine)
         found.append(quarantine.reasons)
     assert found[0] == found[1] == {"cats/tom.jpg": "undecodable (not an image of a known format)"}
+
+
+def test_what_was_remembered_has_the_names_that_images_have_now(tmp_path):
+    """A shard that is renamed has the same fingerprint, but its images other names."""
+    members = [*samples(["ant", "bee"] * 2), ("x.png", b"broken"), ("x.cls", b"ant")]
+    for name in ("a.tar", "b.tar"):
+        source = whole(write_shard(tmp_path / name, members), ("ant", "bee"))
+        quarantine = Quarantine(len(source), Tolerance(max_bad=50))
+        colour.colour_statistics(source, quarantine=quarantine)
+        assert list(quarantine.reasons) == [f"{name}/x.png"]

@@ -10,10 +10,12 @@ import numpy as np
 from jaxtyping import Float64
 
 from verydeep.images.decode import WHITE, Refusal, UnusableImageError, decode
+from verydeep.images.image_kinds import missing_for_heif
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source
 from verydeep.images.workers import single_items
 from verydeep.machine import cache
+from verydeep.presentation.numbers import counted
 from verydeep.presentation.terminal import reporting
 
 SAMPLE = 100_000
@@ -24,7 +26,7 @@ _Triple = tuple[float, float, float]
 _PIXELS_AT_ONCE = 2**20
 """Pixels of one image as 64-bit numbers: those of a large image would take gigabytes."""
 
-_FORMAT = 1
+_FORMAT = 2
 """Version of what is kept; to be raised when the same source would give other figures."""
 
 _SAMPLE_SEED = 0
@@ -49,8 +51,8 @@ class _Stored:
     mean: _Triple
     covariance: tuple[_Triple, _Triple, _Triple]
     images: int
-    unusable: list[tuple[str, Refusal, str]]
-    """Name, kind and detail of each refusal."""
+    unusable: list[tuple[int, Refusal, str]]
+    """Index of the image, kind and detail of each refusal: names may change where the fingerprint does not."""
 
 
 def colour_statistics(
@@ -71,10 +73,10 @@ def colour_statistics(
     def compute() -> dict[str, Any]:
         return _look_through(source, _sample(len(source), sample), listed, workers)
 
-    key = (_FORMAT, source.fingerprint, sample, _SAMPLE_SEED, max_pixels)
+    key = (_FORMAT, source.fingerprint, sample, _SAMPLE_SEED, max_pixels, missing_for_heif() is None)
     stored = cache.remembered("colour", key, compute, _Stored)
-    for name, kind, detail in stored.unusable:
-        listed.add(UnusableImageError(name, kind, detail))
+    for index, kind, detail in stored.unusable:
+        listed.add(UnusableImageError(source.ids[index], kind, detail))
     return ColourStatistics(mean=stored.mean, covariance=np.array(stored.covariance), images=stored.images)
 
 
@@ -87,22 +89,21 @@ def _sample(images: int, at_most: int) -> Sequence[int]:
 
 def _look_through(source: Source, indices: Sequence[int], quarantine: Quarantine, workers: int) -> dict[str, Any]:
     first, second, images = np.zeros(3), np.zeros((3, 3)), 0
-    refusals: list[UnusableImageError] = []
+    unusable: list[tuple[int, Refusal, str]] = []
     items = single_items(partial(_moments, source, quarantine.tolerance.max_pixels), indices, workers=workers)
     with reporting("mean RGB and covariance", len(indices)) as report, closing(items):
         quarantine.say = report.say
-        for item in items:
+        for index, item in zip(indices, items, strict=True):
             if isinstance(item, UnusableImageError):
                 quarantine.add(item)
-                refusals.append(item)
+                unusable.append((index, item.kind, item.detail))
             else:
                 first, second, images = first + item[0], second + item[1], images + 1
             report.advance()
     if not images:
-        raise ValueError(f"none of the {len(indices)} images looked at can be used")
+        raise ValueError(f"none of the {counted(len(indices), 'image')} looked at can be used")
     mean = first / images
     covariance = second / images - np.outer(mean, mean)
-    unusable = [(refusal.name, refusal.kind, refusal.detail) for refusal in refusals]
     return {"mean": mean.tolist(), "covariance": covariance.tolist(), "images": images, "unusable": unusable}
 
 

@@ -4,9 +4,11 @@ import io
 import json
 import os
 import random
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from PIL import Image
 from shard_files import found, items, png, sample, samples, sizes, whole, write_shard
 
 from verydeep.images.crops import TrainingView
+from verydeep.images.image_kinds import missing_for_heif
 from verydeep.images.loader import training_batches
 from verydeep.images.open import open_for_training
 from verydeep.images.sources.source import Sample, memory_source
@@ -328,6 +331,19 @@ def test_an_index_is_remembered_until_its_shard_changes(tmp_path, monkeypatch):
     write_shard(path, samples(["ant", "bee", "bee", "bee", "ant"] * 20))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     assert classes() == ["ant", "bee", "bee", "bee", "ant"] * 20
+
+
+def test_an_index_is_made_again_once_heic_can_be_read(tmp_path, monkeypatch):
+    heic = [("x.heic", b"no image, but called one"), ("x.cls", b"ant")]
+    path = str(write_shard(tmp_path / "a.tar", [*samples(["ant", "ant", "bee", "bee"]), *heic]))
+    taken = []
+    for package in (None, SimpleNamespace(register_heif_opener=lambda: None)):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, "pillow_heif", package)
+            missing_for_heif.cache_clear()
+            taken.append("x.heic" in found(open_for_training(path)))
+    missing_for_heif.cache_clear()
+    assert taken == [False, True]
 
 
 def test_shards_of_one_name_in_two_folders_have_an_index_each(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 from verydeep.ilsvrc_classes import normal_form
-from verydeep.images.image_kinds import has_image_suffix, holds_image, is_worth_opening
+from verydeep.images.image_kinds import has_image_suffix, holds_image, is_worth_opening, missing_for_heif
 from verydeep.images.sources.inventory import FoundFile, is_leftover
 from verydeep.machine import cache
 from verydeep.machine.documents import MOST_BYTES, parse_json
@@ -67,13 +67,14 @@ class _Name(NamedTuple):
 
 
 def shard_index(shard: Path, advance: Callable[[], None]) -> ShardIndex:
-    """Return what is in a shard, from its index, which is kept until the file changes; then call `advance`.
+    """Return what is in a shard, from its index, which is kept until the file changes, and call `advance`.
 
     Raises:
         ValueError: it cannot be read, or an image has no class.
     """
     status = shard.stat()
-    key = (_FORMAT, str(shard.resolve()), status.st_size, status.st_mtime_ns)
+    reads_heif = missing_for_heif() is None  # without its package HEIC images are left out
+    key = (_FORMAT, str(shard.resolve()), status.st_size, status.st_mtime_ns, reads_heif)
     index = cache.remembered("shards", key, lambda: _index(shard), ShardIndex)
     advance()
     return index
