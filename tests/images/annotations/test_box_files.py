@@ -106,6 +106,13 @@ def test_all_xml_files_of_a_folder_and_below_are_read(tmp_path):
     ]
 
 
+def test_hidden_files_and_copies_that_programs_leave_are_not_read(tmp_path):
+    for name in ("a.xml", "._a.xml", ".ipynb_checkpoints/a-checkpoint.xml", "__MACOSX/a.xml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(VOC if name == "a.xml" else "damaged")
+    assert [box.class_name for box in read_boxes(tmp_path)] == ["cat", "dog"]
+
+
 @pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height></size>", "<size><width/></size>"])
 def test_namespaces_make_no_difference_and_sizes_may_be_unsaid(tmp_path, size):
     text = f"<annotation xmlns='http://x'>{size}<object><name>cat</name>{VOC_BOX}</object></annotation>"

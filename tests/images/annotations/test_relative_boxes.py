@@ -137,6 +137,7 @@ def test_yolo_files_say_what_images_show(tmp_path):
         ("0 12 0.5 0.5 0.5", "x, y, width and height are shares of the image's sides, 0..1, not 0,12,0.5"),
         ("0 nan 0.5 0.5 0.5", "a box is four finite numbers"),
         ("2 0.5 0.5 0.5 0.5", "class 2 has no name, there are 2"),
+        (f"{'9' * 5000} 0.5 0.5 0.5 0.5", "YOLO's lines are class x y width height, the class a number, not 999"),
     ],
 )
 def test_other_lines_are_refused(photos, line, told):
@@ -155,6 +156,12 @@ def test_names_that_are_none_are_refused(photos, text):
     (labels / "data.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"data\.yaml(: names are a list, or a name for each| is not YAML)"):
         read_boxes(labels)
+
+
+def test_names_in_yaml_are_not_taken_for_its_values(photos):
+    labels = yolo(photos)
+    (labels / "data.yaml").write_text("names: [no, 007]")
+    assert {box.class_name for box in read_boxes(labels)} == {"no", "007"}
 
 
 def test_names_in_yaml_need_its_package(photos, monkeypatch):

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from verydeep.images.decode import UnusableImageError, decode
 from verydeep.images.open import open_for_testing, open_for_training, open_one_split
 from verydeep.images.sources.source import Sample, memory_source, subset
-from verydeep.images.sources.splits import Splits, stratified_split
+from verydeep.images.sources.splits import Splits, natural_order, stratified_split
 
 
 def write_images(folder, count, *, start=0, suffix=".png"):
@@ -412,3 +412,8 @@ def test_all_splits_of_a_source_whose_validation_images_are_held_out(tmp_path):
     names = [name for name in whole.ids if name.endswith("ant/000.png") and not name.startswith("test")]
     with pytest.raises(UnusableImageError, match=rf"^{names[0]}: unreadable"):
         whole[whole.ids.index(names[0])]
+
+
+def test_names_of_more_digits_than_python_reads_are_sorted_as_names():
+    names = ["9" * 5000, "cat", "10", "9"]
+    assert sorted(names, key=natural_order) == ["9", "10", "9" * 5000, "cat"]

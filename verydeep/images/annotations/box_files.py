@@ -11,6 +11,7 @@ from verydeep.images.annotations.csv_boxes import TABLE_SUFFIXES, csv_boxes
 from verydeep.images.annotations.units import BoxUnits
 from verydeep.images.annotations.yolo_boxes import yolo_boxes, yolo_files
 from verydeep.images.decode import Size
+from verydeep.images.sources.inventory import is_hidden
 from verydeep.machine.documents import parse_json
 from verydeep.machine.errors import one_line
 from verydeep.machine.regular_files import read_file
@@ -21,10 +22,10 @@ _Image = tuple[str, Size | None]
 _Id = int | float | str
 
 _MOST_XML_BYTES = 16 * 2**20
-"""Size of an XML file, which is of one image."""
+"""Largest XML file that is read; it is of one image."""
 
 _MOST_BYTES = 2 * 2**30
-"""Size of a COCO file; that of COCO's own 118,000 training images has 0.45 GB."""
+"""Largest COCO file that is read; that of COCO's own 118,000 training images has 0.45 GB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class _Coco:
 
 
 _ROUNDING = 0.001
-"""By which shares of an image's sides may miss 0..1."""
+"""How far shares of an image's sides may lie outside 0..1."""
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -70,8 +71,8 @@ def read_boxes(path: str | Path, units: BoxUnits | None = None) -> list[Annotati
     CSV: `file,x0,y0,x1,y1,class`, or in the order that a first line of names gives. `units` are those of the boxes.
 
     Raises:
-        ValueError: no such file, another kind, or one that is damaged; boxes that are of other units, or may be; the
-            message says where.
+        ValueError: a file that is missing, of another kind or damaged, or boxes that are in other units or could be;
+            the message says where.
     """
     boxes = [entry for entry in read_annotations(path, "boxes") if isinstance(entry, Annotation)]
     unsaid = [box for box in boxes if not box.relative]
@@ -79,7 +80,7 @@ def read_boxes(path: str | Path, units: BoxUnits | None = None) -> list[Annotati
     if unsaid and within and units is None:
         raise ValueError(
             f"all boxes in {path} lie within 0..1, as shares of an image's width and height do: say --box-units "
-            "relative, or --box-units pixels if that is what they are"
+            "relative, or --box-units pixels if they are in pixels"
         )
     if units != "relative":
         return boxes
@@ -94,16 +95,18 @@ def _is_within_1(box: Sequence[float]) -> bool:
 
 
 def read_annotations(path: str | Path, what: str) -> Iterator[Annotation | Listed]:
-    """Read the boxes of such files and, before them, the images that VOC's and COCO's files list.
+    """Read the boxes of such files and, before them, the images that VOC's, COCO's and YOLO's files list.
 
-    `what` the file should have is for messages.
+    `what` is the word for the files in messages, `boxes` or `labels`.
 
     Raises:
         ValueError: as `read_boxes`.
     """
     path = Path(path)
     if path.is_dir():
-        files = sorted(file for file in path.rglob("[!.]*") if file.suffix.lower() == ".xml")
+        files = sorted(
+            file for file in path.rglob("*") if file.suffix.lower() == ".xml" and not is_hidden(file.relative_to(path))
+        )
         if not files and (of_yolo := yolo_files(path)):
             yield from yolo_boxes(path, of_yolo)
             return
@@ -151,12 +154,7 @@ def _root(path: Path) -> ElementTree.Element:
     """Return the root of a file's elements, their names without namespaces."""
     try:
         root = ElementTree.fromstring(read_file(path, most=_MOST_XML_BYTES))
-    except (
-        OSError,
-        ElementTree.ParseError,
-        LookupError,
-        ValueError,
-    ) as error:  # the latter two: an encoding it cannot read
+    except (OSError, ElementTree.ParseError, LookupError, ValueError) as error:  # the last two: an unknown encoding
         raise ValueError(f"{path} is not valid XML: {error}") from error
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]

@@ -22,21 +22,21 @@ from verydeep.presentation.numbers import first_few
 _LABEL_COLUMNS = ("file", "class")
 
 ONE_CLASS = "none"
-"""In place of a separator: a cell is one class, whatever it looks like."""
+"""Instead of a separator: a cell is one class, whatever it looks like."""
 
 _LISTS = ("|", ";")
-"""Characters that stand between labels; in a class's name they are not expected."""
+"""Characters between labels that are not expected in a class's name."""
 
 _PERHAPS_LISTS = (",", "/", "&", "+", " ")
-"""Characters that stand between labels, or in a class's name."""
+"""Characters between labels, or in a class's name."""
 
 _SHOWN = frozenset(("1", "1.0", "true"))
 _NOT_SHOWN = frozenset(("0", "0.0", "false"))
 _ABSENT = frozenset(("-1", "-1.0"))
-"""What others write for 'not shown', and others again for 'not known'."""
+"""What some write for 'not shown', and others for 'not known'."""
 
 _Line = tuple[str, list[str]]
-"""Where it stands, `labels.csv line 118`, and its cells."""
+"""Where it is, as in `labels.csv line 118`, and its cells."""
 
 
 class TableLabel(NamedTuple):
@@ -56,7 +56,7 @@ def csv_labels(path: Path, separator: str | None = None) -> Iterator[TableLabel 
         separator: what stands between the labels in a cell, or `none` if a cell is always one class.
 
     Raises:
-        ValueError: it is damaged, has other columns, or has cells that may hold several labels and nobody said so.
+        ValueError: it is damaged, has other columns, or has cells that may hold several labels and no `separator`.
     """
     lines = [(f"{path} line {number}", cells) for number, cells in table_lines(path)]
     if lines and _has_column_per_class(*lines[0]):
@@ -125,24 +125,26 @@ def _refuse_lists(labels: Sequence[_Line]) -> None:
     """Refuse cells that look like several labels.
 
     Raises:
-        ValueError: one has a list's separator, or one that may be in a name but divides it into others' labels.
+        ValueError: a cell has a list's separator, or one that may be in a name but divides it into others' labels.
     """
+    first_place: dict[str, str] = {}
+    for where, (_, cell) in labels:
+        first_place.setdefault(cell, where)
     cells_with: dict[str, set[str]] = defaultdict(set)
-    for _, (_, cell) in labels:
+    for cell in first_place:
         for separator in _PERHAPS_LISTS:
             for part in cell.split(separator):
                 cells_with[part.strip()].add(cell)
-    alone = {cell for _, (_, cell) in labels}
-    for where, (_, cell) in labels:
+    for cell, where in first_place.items():
         if cell.startswith("[") and cell.endswith("]"):
             raise ValueError(
                 f"{where}: {quoted([cell])} is a list as Python writes it: write cat|dog and say --label-separator '|'"
             )
         for separator in (*_LISTS, *_PERHAPS_LISTS):
             parts = [part.strip() for part in cell.split(separator)]
-            several = separator in _LISTS or all(cells_with[part] - {cell} for part in parts)
+            several = separator in _LISTS or all(len(cells_with[part]) > 1 for part in parts)
             if separator == " ":  # two names that share words are common
-                several = alone.issuperset(parts)
+                several = all(part in first_place for part in parts)
             if len(parts) > 1 and all(parts) and several:
                 raise ValueError(
                     f"{where}: {quoted([cell])} looks like several labels: say --label-separator '{separator}', or "

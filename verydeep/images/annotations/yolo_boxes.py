@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from verydeep.images.annotations.annotation import Annotation, Listed, four_numbers, quoted
-from verydeep.images.sources.inventory import is_leftover
+from verydeep.images.sources.inventory import is_hidden
+from verydeep.images.sources.splits import whole_number
 from verydeep.machine.libraries import library
 from verydeep.machine.text_files import read_text
 
 _NAME_FILES = ("classes.txt", "obj.names")
-"""A class name a line, in the folder or up to two above; or `names:` in a .yaml there."""
+"""Files with one class name per line, in the folder or up to two above; or `names:` in a .yaml there."""
 
 _LABELS = "labels"
 """Folder in which data sets have these files, beside that of the images."""
@@ -19,23 +20,23 @@ _MOST_YAML_BYTES = 2**20
 
 
 def yolo_files(folder: Path) -> list[Path]:
-    """List the .txt files in a folder and below that may be labels: all but lists of names, and words about them."""
+    """List the .txt files in a folder and below that may be labels: not lists of names, READMEs or hidden files."""
     return sorted(
         file
         for file in folder.rglob("*.txt")
         if file.name not in _NAME_FILES
         and not file.name.lower().startswith("readme")
-        and not any(map(is_leftover, file.relative_to(folder).parts))
+        and not is_hidden(file.relative_to(folder))
     )
 
 
 def yolo_boxes(folder: Path, files: Sequence[Path]) -> Iterator[Annotation | Listed]:
     """Read each image that has a file, and its boxes, whose edges are shares of the image's sides.
 
-    A class is a number, and a name where a file of names says so.
+    A class is called by its number, or by its name where there is a file of names.
 
     Raises:
-        ValueError: a line is something else, or of a class without a name among others with one.
+        ValueError: a line is something else, or its class has no name though there is a file of names.
     """
     names = _names(folder)
     for file in files:
@@ -48,12 +49,11 @@ def yolo_boxes(folder: Path, files: Sequence[Path]) -> Iterator[Annotation | Lis
 
 
 def _box(cells: Sequence[str], image: str, where: str, names: Sequence[str]) -> Annotation:
-    if len(cells) != 5 or not cells[0].isdecimal():
+    if len(cells) != 5 or (label := whole_number(cells[0])) is None:
         raise ValueError(f"{where}: YOLO's lines are class x y width height, the class a number, not {quoted(cells)}")
     x, y, width, height = four_numbers(cells[1:], where)
     if not (0 <= x <= 1 and 0 <= y <= 1 and 0 <= width <= 1 and 0 <= height <= 1):
         raise ValueError(f"{where}: x, y, width and height are shares of the image's sides, 0..1, not {quoted(cells)}")
-    label = int(cells[0])
     if names and label >= len(names):
         raise ValueError(f"{where}: class {label} has no name, there are {len(names)}")
     box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
@@ -61,7 +61,7 @@ def _box(cells: Sequence[str], image: str, where: str, names: Sequence[str]) -> 
 
 
 def _names(folder: Path) -> list[str]:
-    """Return the names of classes that lie in a folder of labels or just above; none if there are none."""
+    """Return the names of classes from a file in a folder of labels or just above; an empty list without such a file."""
     for place in (folder, *folder.absolute().parents[:2]):
         for name in _NAME_FILES:
             if (place / name).is_file():
@@ -73,7 +73,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _names_of_yaml(file: Path) -> list[str]:
-    """Return the classes of a data set's .yaml: a list, or names by number from 0; none if it has none.
+    """Return the classes that a data set's .yaml names, as a list or by number from 0; an empty list if it names none.
 
     Raises:
         ValueError: it cannot be read, or its names are something else.
@@ -82,14 +82,16 @@ def _names_of_yaml(file: Path) -> list[str]:
         return []
     yaml = library("yaml", needed_by=str(file), alternative=f"write the names into {_NAME_FILES[0]}, a line each")
     try:
-        table: Any = yaml.safe_load(read_text(file))
+        table: Any = yaml.load(
+            read_text(file), Loader=yaml.BaseLoader
+        )  # which leaves `no` and `007` the names they are
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     names = table.get("names") if isinstance(table, dict) else None
-    if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
-        names = [names[number] for number in range(len(names))]
-    if names is None:
+    if not names:
         return []
-    if not isinstance(names, list) or not all(isinstance(name, str | int) for name in names):
+    if isinstance(names, dict):
+        names = [names.get(str(number)) for number in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{file}: names are a list, or a name for each number from 0")
-    return list(map(str, names))
+    return names

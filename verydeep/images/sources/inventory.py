@@ -135,6 +135,11 @@ def is_leftover(name: str) -> bool:
     return name.startswith(".") or lower in _LEFT_BY_PROGRAMS or lower.endswith(_LEFT_SUFFIXES)
 
 
+def is_hidden(path: PurePath) -> bool:
+    """Return whether a file or a folder that it is in is a leftover; `path` begins where images are looked for."""
+    return any(map(is_leftover, path.parts))
+
+
 def found_in(entries: Iterable[FoundFile]) -> Found:
     """Count what was found in one place."""
     by_kind: dict[What, list[str]] = {}

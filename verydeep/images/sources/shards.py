@@ -24,6 +24,7 @@ from verydeep.images.sources.splits import (
     folder_names,
     names_of_present_splits,
     natural_order,
+    whole_number,
 )
 from verydeep.images.sources.walk import files_beside_folders, subfolders
 from verydeep.machine.regular_files import open_file
@@ -263,9 +264,9 @@ def _class_name(label: str, listed: tuple[str, ...], shard: Path) -> str:
 
     `007` is a name if it is listed as one, else the number 7.
     """
-    place = label.isdecimal() and str(int(label)) == label
-    if not listed or (label in listed and not place):
+    number = whole_number(label)
+    if not listed or (label in listed and label != str(number)):
         return label
-    if label.isdecimal() and int(label) < len(listed):
-        return listed[int(label)]
+    if number is not None and number < len(listed):
+        return listed[number]
     raise ValueError(f"{shard} has a sample of class {label}, which {_CLASS_NAMES_FILE} beside it does not list")

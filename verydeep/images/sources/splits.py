@@ -1,5 +1,6 @@
 """The splits of a source, before and after classes have numbers, and images held out for validation."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,9 @@ _VALIDATION_SHARE = 0.2
 
 STEERING_SHARE = 0.125
 """Share of each class's training images held out to steer the learning rate where validation images test."""
+
+_MOST_DIGITS = sys.int_info.default_max_str_digits
+"""Digits that Python makes a number of, unless it is told otherwise."""
 
 _HOLD_OUT_SEED = 0
 """Fixed, so that a held-out image is held out in every run on the same source."""
@@ -162,9 +166,15 @@ def with_steering_images(splits: Splits, share: float = STEERING_SHARE) -> Split
     return replace(splits, sources={**sources, "test": splits.source("val")}, whole_train=train.fingerprint)
 
 
+def whole_number(text: str) -> int | None:
+    """Return the number that is written in digits; None for any other text, and for more digits than Python reads."""
+    return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else None
+
+
 def natural_order(name: str) -> tuple[bool, int, str]:
     """Return the key to sort class names by: numbers by value, before names."""
-    return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
+    number = whole_number(name)
+    return (number is None, number or 0, name)
 
 
 def names_of_present_splits(present: Collection[str], where: str) -> dict[str, str]:
