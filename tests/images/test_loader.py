@@ -335,10 +335,11 @@ def test_centre_batches_are_all_images_in_order_each_cropped_in_the_middle(batch
         assert np.array_equal(images[index].permute(1, 2, 0).numpy(), expected)
 
 
-def test_an_image_that_would_be_too_large_when_rescaled_is_refused_by_name():
+@pytest.mark.parametrize(("max_pixels", "told"), [(4000, "100,000,000"), (150_000_000, "150,000,000")])
+def test_an_image_that_would_be_too_large_when_rescaled_is_refused_by_name(max_pixels, told):
     """Before anything of its size is made."""
     source = noise_source()
-    (index, refusal), *_ = rescaled_images(source, 30_000, indices=[2])
+    (index, refusal), *_ = rescaled_images(source, 30_000, indices=[2], max_pixels=max_pixels)
     assert index == 2
     assert str(refusal).startswith(f"{source[2].id}: too large (")
-    assert "when rescaled, more than 100,000,000" in str(refusal)
+    assert f"when rescaled, more than {told}" in str(refusal)

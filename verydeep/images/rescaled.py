@@ -14,6 +14,7 @@ from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.images.views import crop, rescale, rescaled_crop, rescaled_size
 from verydeep.images.workers import single_items
 from verydeep.machine.runtime import Execution
+from verydeep.presentation.numbers import number
 
 Rescaled = tuple[int, UInt8[Tensor, "3 _ _"] | UnusableImageError]
 """Index and pixels of a whole image, or why there are none."""
@@ -22,7 +23,7 @@ Rescaled = tuple[int, UInt8[Tensor, "3 _ _"] | UnusableImageError]
 class RescaledImages:
     """The decoded images of a source with their shorter side at S; those that fit into memory are kept.
 
-    Of a fixed S they are kept rescaled. If S varies they are kept as they are decoded, at each size that is asked for.
+    With a fixed S they are kept rescaled; if S varies they are kept as decoded, at each size that was asked for.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class RescaledImages:
         memory: float = Execution.image_memory,
         varying: bool = False,
     ) -> None:
-        """Prepare to decode; `memory`, in GiB, bounds what is kept, `varying` says that S varies."""
+        """Prepare to decode: `memory`, in GiB, bounds what is kept; `varying` says whether S varies."""
         self.source, self.max_pixels, self._varying = source, max_pixels, varying
         self._rescaled: dict[tuple[int, int], Pixels] = {}
         self._decoded: dict[int, list[Decoded]] = {}
@@ -49,8 +50,8 @@ class RescaledImages:
             return self._rescaled[index, scale]
         decoded = self.decoded(index, scale)
         height, width = rescaled_size(decoded.size, scale)
-        if height * width > max(self.max_pixels, MAX_PIXELS):
-            detail = f"{width} x {height} pixels when rescaled, more than {MAX_PIXELS:,}"
+        if height * width > (most := max(self.max_pixels, MAX_PIXELS)):
+            detail = f"{width} x {height} pixels when rescaled, more than {number(most)}"
             raise UnusableImageError(self.source.ids[index], "too large", detail)
         image = rescale(decoded, scale)
         if not self._varying and self._has_room(image.nbytes):
@@ -114,7 +115,7 @@ def rescaled_images(
     """
     whole = partial(RescaledImages(source, max_pixels=max_pixels, memory=0).whole, scale=scale)
     wanted = range(len(source)) if indices is None else indices
-    # Arrays, for they are copied to this process: a tensor keeps a file open there as long as it lives.
+    # Workers send arrays, which are copied to this process: a tensor would keep a file open here as long as it lives.
     with closing(single_items(whole, wanted, workers=workers)) as items:
         for index, image in zip(wanted, items, strict=True):
             yield index, image if isinstance(image, UnusableImageError) else torch.from_numpy(image).permute(2, 0, 1)

@@ -226,6 +226,13 @@ def test_a_split_where_some_classes_are_not_told_is_refused(hf, dataset, tmp_pat
     refused(saved(hf.DatasetDict(sets), tmp_path / "set"), "set: 2 of 5 images in validation have no label$")
 
 
+def test_a_class_that_is_not_there_is_refused(hf, dataset, tmp_path):
+    """Python would take -2 for the last class but one."""
+    sets = {"train": dataset([0, 1, 1, 0]), "validation": dataset([0, 1, -2])}
+    message = "set: column label of validation has -2, which is the number of none of its 2 classes$"
+    refused(saved(hf.DatasetDict(sets), tmp_path / "set"), message)
+
+
 def test_two_names_for_validation_are_refused(hf, dataset, tmp_path):
     sets = {split: dataset([0, 1]) for split in ("train", "val", "validation")}
     refused(saved(hf.DatasetDict(sets), tmp_path / "set"), "set has both val and validation: keep one of them$")

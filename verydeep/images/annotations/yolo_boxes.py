@@ -61,7 +61,7 @@ def _box(cells: Sequence[str], image: str, where: str, names: Sequence[str]) -> 
 
 
 def _names(folder: Path) -> list[str]:
-    """Return the names of classes from a file in a folder of labels or just above; an empty list without such a file."""
+    """Return the class names from a file in a folder of labels or just above; an empty list where there is none."""
     for place in (folder, *folder.absolute().parents[:2]):
         for name in _NAME_FILES:
             if (place / name).is_file():

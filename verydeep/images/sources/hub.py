@@ -21,8 +21,10 @@ from verydeep.images.sources.splits import (
     natural_order,
 )
 from verydeep.images.sources.walk import files_below
+from verydeep.machine.errors import one_line
 from verydeep.machine.libraries import library
 from verydeep.machine.regular_files import read_file
+from verydeep.presentation.numbers import counted, number
 
 PREFIX = "hub:"
 
@@ -35,7 +37,7 @@ _THEIR_SPLITS = {"all": "train", "train": "train", "val": "validation", "test": 
 """What the library calls our splits."""
 
 _TABLES = frozenset((".parquet", ".arrow", ".csv", ".json", ".jsonl", ".tsv"))
-"""Endings of files that a data set's rows may come from."""
+"""Endings of files that may hold a data set's rows."""
 
 _BINARY = ("binary", "large_binary")
 
@@ -44,7 +46,7 @@ _NO_LABEL = -1
 
 
 def _hub_splits(name: str) -> FoundSplits:
-    """Find the splits of `hub:NAME[:CONFIGURATION][?image=COLUMN&label=COLUMN]`; `all` alone where there is one.
+    """Find the splits of `hub:NAME[:CONFIGURATION][?image=COLUMN&label=COLUMN]`; a single one is called `all`.
 
     NAME is a data set of the hub, or a folder or file on this machine. A split without labels is left out.
 
@@ -97,14 +99,14 @@ def _load(path: str, name: str) -> dict[str, Any]:
             repository, _, configuration = path.partition(":")
             loaded = datasets.load_dataset(repository, configuration or None)
     except Exception as error:  # the library, its readers and its transport raise almost anything
-        raise ValueError(f"{name} cannot be loaded: {str(error) or type(error).__name__}") from error
+        raise ValueError(f"{name} cannot be loaded: {one_line(error)}") from error
     return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
 
 
 def _files_of_splits(folder: Path) -> dict[str, list[str]] | None:
     """Return the image files of each split of a folder of class folders; None if it is another kind of data set.
 
-    The library would divide a folder itself, by words in the names of files, and drop the files without such a word.
+    Left to itself the library divides a folder by words in the names of files, and drops files without such a word.
     """
     if any(folder.rglob("metadata.*")):
         return None
@@ -123,18 +125,19 @@ def _split(rows: Any, split: str, name: str, chosen: dict[str, str]) -> Unnumber
     import datasets
 
     image, label = _columns(rows.features, name, chosen)
-    of_rows = _class_names(rows, label)
+    of_rows = _class_names(rows, label, f"{name}: column {label} of {split}")
     class_names = [known for known in of_rows if known is not None]
     if not class_names:
         return None
     if len(class_names) < len(of_rows):
-        raise ValueError(f"{name}: {of_rows.count(None):,} of {len(of_rows):,} images in {split} have no label")
+        without = number(of_rows.count(None))
+        raise ValueError(f"{name}: {without} of {counted(len(of_rows), 'image')} in {split} have no label")
     feature = rows.features[label]
     present = set(class_names)
     listed = isinstance(feature, datasets.ClassLabel)
     ordered = map(normal_form, feature.names) if listed else sorted(present, key=natural_order)
     names = tuple(known for known in ordered if known in present)
-    number_of = {known: number for number, known in enumerate(names)}
+    number_of = {known: place for place, known in enumerate(names)}
     undecoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
     source = _hub_source(undecoded, image, names, tuple(number_of[known] for known in class_names), split)
     return UnnumberedSplit(where=f"{name}, {split}", names=names, numbered=partial(numbered, source))
@@ -153,7 +156,7 @@ def _hub_source(rows: Any, image: str, classes: tuple[str, ...], labels: tuple[i
 
 
 def _beside_rows(folder: Path, splits: Iterable[Any], name: str, chosen: dict[str, str]) -> dict[str, Found]:
-    """Count what is in a folder of image files beside those that are rows; nothing where rows hold the images."""
+    """Count what is in a folder of image files besides those that are rows; nothing where rows hold the images."""
     entries = list(files_below(folder))
     if not any(entry.what == "image" for entry in entries):
         return {}
@@ -249,10 +252,19 @@ def _file_size(path: str | None) -> int | None:
         return None  # gone: reading the image will tell
 
 
-def _class_names(rows: Any, label: str) -> list[str | None]:
-    """Return the class of every row, None where it is not told."""
+def _class_names(rows: Any, label: str, where: str) -> list[str | None]:
+    """Return the class of every row, None where it is unknown.
+
+    Raises:
+        ValueError: a number of a class that there is not; the message says `where`.
+    """
     feature, values = rows.features[label], rows.select_columns([label])[:][label]
     names = getattr(feature, "names", None)
+    for value in values if names is not None else ():
+        if value is not None and not _NO_LABEL <= value < len(names):
+            raise ValueError(
+                f"{where} has {value}, which is the number of none of its {counted(len(names), 'class', 'classes')}"
+            )
     return [
         None if value is None or value == _NO_LABEL else normal_form(str(value) if names is None else names[value])
         for value in values
