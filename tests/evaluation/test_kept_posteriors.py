@@ -302,7 +302,7 @@ def test_a_passing_failure_is_not_remembered(tmp_path, fails):
     data = Splits(name="noise", sources={"test": images_that_fail})
     found = evaluated(folder, data, tolerance=Tolerance(max_bad=20))
     assert (found.n, list(found.unusable)) == (8, ["4.bmp"])
-    reason = "stale file handle" if fails == "gone" else "its file has changed meanwhile"
+    reason = "stale file handle" if fails == "gone" else "its file has changed since it was first read"
     assert found.unusable["4.bmp"] == f"unreadable ({reason})"
     again = evaluated(folder, data)
     assert (again.n, again.from_cache) == (9, pytest.approx(8 / 9))

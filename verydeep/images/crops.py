@@ -18,6 +18,7 @@ from verydeep.images.colour import colour_shift
 from verydeep.images.decode import Size, UnusableImageError
 from verydeep.images.order import sample_generator
 from verydeep.images.rescaled import RescaledImages
+from verydeep.images.sources.source import CHANGED
 from verydeep.images.views import centre_location, random_flip, random_location, random_scale, rescaled_size
 
 
@@ -34,9 +35,9 @@ class TrainingView:
     colour_components: Float64[np.ndarray, "3 3"]
     """What `images.colour.shift_components` returns."""
     views: int | None = None
-    """How many are sampled of each image, in as many epochs; None for a new one in every epoch."""
+    """How many views each image has: later epochs show those of the first ones again; None for a new one each epoch."""
     balanced: bool = False
-    """Whether images are drawn, every class equally often, in place of each once in an epoch."""
+    """Whether an epoch draws images, every class equally often, instead of showing each image once."""
 
 
 class CroppedImage(NamedTuple):
@@ -95,7 +96,7 @@ def _rescaled_box(images: RescaledImages, index: int, scale: int) -> tuple[Box, 
     """Return the box of an image at S = `scale`, and the image's size there."""
     box, size = images.source.boxes[index]
     if size is None:
-        images.decoded(index, scale)  # says why
-        raise UnusableImageError(images.source.ids[index], "unreadable", "its file has changed meanwhile")
+        images.decoded(index, scale)  # raises why
+        raise UnusableImageError(images.source.ids[index], "unreadable", CHANGED)
     whole = rescaled_size(size, scale)
     return rescaled_boxes(box, size, whole), whole

@@ -15,6 +15,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from verydeep.images.image_kinds import begins_as_heif, formats_for, missing_for_heif
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.images.transparent_colour import transparent_pixels
+from verydeep.machine.errors import one_line
+from verydeep.presentation.numbers import number
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 """An image, [H, W, 3], RGB in 0..255; H and W differ from image to image."""
@@ -23,7 +25,7 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 _MAX_ELONGATION = 50
-"""Larger ratios of the sides are refused: rescaled to a shorter side of 256, such an image has 3 million pixels."""
+"""Larger ratios of the sides are refused: rescaled to a shorter side of 256, even this one makes 3 million pixels."""
 
 _REDUCTIONS = (8, 4, 2)
 """Factors by which a JPEG may be decoded smaller. libjpeg-turbo offers every eighth, but has vector code for halves
@@ -54,7 +56,7 @@ class UnusableImageError(ValueError):
 
     @classmethod
     def of_reason(cls, name: str, reason: str) -> "UnusableImageError":
-        """Return the refusal that a file has as a name and a `reason`."""
+        """Return the refusal that was written down as a name and a `reason`."""
         kind, _, detail = reason.partition(" (")
         return cls(name, cast(Refusal, kind), detail.removesuffix(")"))
 
@@ -66,9 +68,9 @@ class Decoded(NamedTuple):
     size: Size
     """In the file, upright."""
     reduction: int = 1
-    """Pixels of the file along a side of one of these; the last one of a row or column may cover fewer."""
+    """How many pixels of the file a pixel covers along a side; the last one of a row or column may cover fewer."""
     reductions: tuple[int, ...] = ()
-    """Those at which this file can be decoded, but for 1."""
+    """The reductions above 1 at which this file can be decoded."""
 
     def reduction_for(self, shorter_side: int) -> int:
         """Return the reduction at which `decode_for` decodes this file for a shorter side."""
@@ -129,7 +131,7 @@ def is_image(data: bytes) -> bool:
 
 
 def image_sizes(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS) -> tuple[Size, Size]:
-    """Read the size of the upright image, as `decode` would return it, and that before EXIF turns it, from the head.
+    """Read two sizes from the head of a file: of the upright image, as `decode` returns it, and before EXIF turns it.
 
     Raises:
         UnusableImageError: not an image, of more than `max_pixels` pixels, or over 50 times as long as wide.
@@ -157,7 +159,7 @@ def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
     except (UnusableImageError, MemoryError):
         raise
     except Image.DecompressionBombError:
-        raise UnusableImageError(name, "too large", f"more than the {max_pixels:,} pixels allowed") from None
+        raise UnusableImageError(name, "too large", f"more than the {number(max_pixels)} pixels allowed") from None
     except UnidentifiedImageError:
         detail = "not an image of a known format" if data else "an empty file"
         if begins_as_heif(data):
@@ -166,12 +168,13 @@ def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
     except Exception as error:  # Pillow's format plugins raise almost anything on broken files
         if "truncated" in str(error).lower():
             raise UnusableImageError(name, "truncated", "the file ends before the image does") from error
-        raise UnusableImageError(name, "undecodable", str(error) or type(error).__name__) from error
+        raise UnusableImageError(name, "undecodable", one_line(error)) from error
 
 
 def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise UnusableImageError(name, "too large", f"{width} x {height} pixels, more than the {max_pixels:,} allowed")
+        detail = f"{width} x {height} pixels, more than the {number(max_pixels)} allowed"
+        raise UnusableImageError(name, "too large", detail)
     if max(width, height) > _MAX_ELONGATION * min(width, height):
         raise UnusableImageError(name, "too elongated", f"{width} x {height}, sides beyond {_MAX_ELONGATION} to 1")
 

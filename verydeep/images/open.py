@@ -33,18 +33,18 @@ def open_for_training(source: str | Splits) -> Splits:
     SOURCE is a folder with one folder per class, or with `train/` and `val/` (also `validation/`, `test/`) that hold
     those; tar shards, `data/{000..099}.tar`, or a folder of them; `hub:NAME`; or `digits`. Where there is no
     validation split a fifth of each class is held out, always the same images. Classes are numbered in the order of
-    the training split; in other splits they are matched to it by name, where an ILSVRC class has two: its WordNet id
-    and its word.
+    the training split; in other splits they are matched to it by name (an ILSVRC class has two, its WordNet id and its
+    word).
 
     Raises:
-        ValueError: no such source, no images in it, fewer than two classes, a class with a single image, or one that
-            training lacks.
+        ValueError: no such source, no images in it, fewer than two classes, a class with a single image, or a class
+            that training lacks.
     """
     if isinstance(source, Splits):
         return source
     unnumbered, inventory = _found_splits(source)
     if "train" not in unnumbered and "all" not in unnumbered:
-        kind = "folder" if Path(source).is_dir() else "split"
+        kind = "folder" if Path(source).expanduser().is_dir() else "split"
         raise ValueError(f"{source} has {', '.join(unnumbered)} but no train {kind}")
     training = unnumbered.pop("train", None) or unnumbered.pop("all")
     if len(training.names) < 2:
@@ -56,14 +56,14 @@ def open_for_training(source: str | Splits) -> Splits:
 
 
 def open_for_testing(source: str | Splits, classes: tuple[str, ...] | None) -> Splits:
-    """Open SOURCE for a net that knows `classes`; it may have fewer of them, and few images of each.
+    """Open SOURCE for a network that knows `classes`; it may have fewer of them, and few images of each.
 
-    Without `classes`, where it does not matter what a net knows, those of its own training split count. A source
-    without splits also has the split `all`. Its `train` and `val` are what training would make of it. Splits are
+    Without `classes`, where it does not matter what a network knows, those of its own training split count. A source
+    without splits also has the split `all`; its `train` and `val` are what training would make of it. Splits are
     returned unchanged.
 
     Raises:
-        ValueError: no such source, no images in it, or a class that the net does not know.
+        ValueError: no such source, no images in it, or a class that the network does not know.
     """
     if isinstance(source, Splits):
         return source
@@ -89,8 +89,8 @@ def open_boxed(
 ) -> tuple[dict[str, Source], BoxCheck]:
     """Open files of boxes for some splits of a source; return the images that have a box, and why others have none.
 
-    Boxes are matched to the images of all splits, so that a name that fits two of them is seen. Every image of the
-    splits `names` with a box is read, by each process for itself. The split `every_class_of` must keep all its classes.
+    Boxes are matched to the images of all splits, so that a name that fits two of them is noticed. Every image with a
+    box in the splits `names` is read, by each process for itself. The split `every_class_of` must keep all its classes.
 
     Raises:
         ValueError: unusable boxes; the message names file and line.
@@ -137,7 +137,7 @@ def open_one_split(
 
 
 def _without_classes(path: Path) -> bool:
-    """Return whether this is an image, or a folder with nothing but images in it."""
+    """Return whether this is an image, or a folder with images but without folders in it."""
     if os.path.isdir(path):
         return not subfolders(path) and any(entry.what == "image" for entry in files_beside_folders(path))
     return os.path.isfile(path) and is_image_file(path)
@@ -156,7 +156,7 @@ def _found_splits(name: str) -> FoundSplits:
     Raises:
         ValueError: no such source, or no images in it.
     """
-    kind = next((kind for kind in _KINDS if kind.fits(name)), None)
+    kind = next((kind for kind in _KINDS if name and kind.fits(name)), None)  # without a name: no folder, also not `.`
     if kind is None:
         raise ValueError(f"no folder {name!r}: give {', '.join(kind.described for kind in _KINDS[::-1])}")
     return kind.splits(name)

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 
 from verydeep.images.decode import UnusableImageError, decode
 from verydeep.images.open import open_for_testing, open_for_training, open_one_split
+from verydeep.images.sources.given import given_images
 from verydeep.images.sources.source import Sample, memory_source, subset
 from verydeep.images.sources.splits import Splits, natural_order, stratified_split
 
@@ -412,6 +413,17 @@ def test_all_splits_of_a_source_whose_validation_images_are_held_out(tmp_path):
     names = [name for name in whole.ids if name.endswith("ant/000.png") and not name.startswith("test")]
     with pytest.raises(UnusableImageError, match=rf"^{names[0]}: unreadable"):
         whole[whole.ids.index(names[0])]
+
+
+@pytest.mark.parametrize("name", ["", "hub:"])
+def test_no_name_is_not_the_current_folder(tmp_path, monkeypatch, name):
+    write_images(tmp_path / "ant", 2)
+    write_images(tmp_path / "bee", 2)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"^no folder '': give|^hub: names no data set: give hub:NAME"):
+        open_for_training(name)
+    with pytest.raises(ValueError, match=r"^no file ''$"):
+        given_images("")
 
 
 def test_names_of_more_digits_than_python_reads_are_sorted_as_names():

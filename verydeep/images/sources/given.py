@@ -16,6 +16,7 @@ from verydeep.images.decode import UnusableImageError, is_image, upright_rgb
 from verydeep.images.sources.inventory import Found, FoundFile, Inventory, found_in, is_leftover
 from verydeep.images.sources.source import Source, digest, own_path
 from verydeep.images.sources.walk import entry_of, files_below
+from verydeep.machine.errors import one_line
 from verydeep.machine.regular_files import read_file
 
 GivenImage = str | Path | bytes | NDArray[np.uint8] | Image.Image
@@ -51,6 +52,8 @@ def given_images(
     places: dict[str, Found] = {}
     for number, image in enumerate(several):
         if isinstance(image, str | Path):
+            if image == "":  # which Path takes for the current folder
+                raise ValueError("no file ''")
             if str(image) == STANDARD_INPUT and standard_input is not None:
                 named += _from_standard_input(standard_input(), places)
             else:
@@ -106,7 +109,7 @@ def _files(path: Path, places: dict[str, Found]) -> list[Path]:
 
 
 def _fitting(pattern: str) -> Iterator[FoundFile]:
-    """Yield the files that fit a pattern, once each whatever links lead there; folders that fit are none."""
+    """Yield the files that fit a pattern, each once however many links lead to it; folders are passed over."""
     fixed = next(place for place, part in enumerate(Path(pattern).parts) if glob.has_magic(part))
     seen: set[str] = set()
     for name in sorted(glob.glob(pattern, recursive=True), key=lambda name: (name.count(os.sep), name)):
@@ -139,7 +142,7 @@ def _fingerprint(named: Sequence[tuple[str, _Opened]], _: Source) -> str:
 
 
 def _encoded(image: _Opened, name: str) -> bytes:
-    """Return an image as the contents of a file, so that all images take one way; pixels are stored unchanged."""
+    """Return an image as the contents of a file, so that all images are decoded alike; pixels are stored unchanged."""
     if isinstance(image, bytes):
         return image
     if isinstance(image, Path):
@@ -148,12 +151,12 @@ def _encoded(image: _Opened, name: str) -> bytes:
         try:
             image = upright_rgb(image)
         except Exception as error:  # a broken file that Pillow has opened
-            raise UnusableImageError(name, "undecodable", str(error) or type(error).__name__) from error
+            raise UnusableImageError(name, "undecodable", one_line(error)) from error
     return b"P6 %d %d 255\n" % (image.shape[1], image.shape[0]) + image.tobytes()
 
 
 def _contents(image: _Opened) -> object:
-    """Return what tells an image from others of its name: the size of a file, or a digest of what is in memory."""
+    """Return what tells an image from others of the same name: the size of a file, or a digest of what is in memory."""
     if isinstance(image, Path):
         return image.stat().st_size if os.path.isfile(image) else None
     try:

@@ -58,6 +58,8 @@ def _hub_splits(name: str) -> FoundSplits:
     unknown = sorted(set(chosen) - {"image", "label"})
     if unknown:
         raise ValueError(f"{name}: after the question mark give image= or label=, not {', '.join(unknown)}")
+    if not path:
+        raise ValueError(f"{name} names no data set: give {PREFIX}NAME, a data set of the hub, a folder or a file")
     loaded = _load(path, name)
     theirs_by_ours = names_of_present_splits(loaded, name)
     theirs_by_ours |= {split: split for split in loaded if split not in SPLIT_NAMES}

@@ -12,7 +12,10 @@ from jaxtyping import Float
 from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.decode import Size, UnusableImageError
 from verydeep.images.sources.inventory import Inventory
+from verydeep.machine.errors import reason
 from verydeep.presentation.terminal import reporting
+
+CHANGED = "its file has changed since it was first read"
 
 
 class Sample(NamedTuple):
@@ -43,7 +46,7 @@ class ObjectBox(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Source:
-    """Images in a fixed order. All that is called can be sent to another process."""
+    """Images in a fixed order. Its functions can be sent to another process."""
 
     classes: tuple[str, ...]
     """Names of the classes, in the order of the labels."""
@@ -58,13 +61,13 @@ class Source:
     boxes: Sequence[ObjectBox] = ()
     """Where every image's object is; none where images have no boxes."""
     inventory: Inventory = Inventory()
-    """What was found where these images were looked for, used or not; of a part of them nothing is told."""
+    """What was found where these images were looked for, used or not; empty for a part of a source."""
     digests: Sequence[bytes] = ()
     """What `contents_digests` returned, or nothing; an image that has changed since then cannot be used."""
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
-        """The name of every image, as its sample has it, without reading any."""
+        """The id of every image, as in its sample, without reading any."""
         return tuple(self.paths(index)[0].path for index in range(len(self)))
 
     @cached_property
@@ -80,11 +83,13 @@ class Source:
         try:
             data = self.read(index)
         except OSError as error:
-            raise UnusableImageError(name, "unreadable", error.strerror or str(error)) from error
-        except UnusableImageError as refusal:  # of a source that this one is made of, where it has another name
+            raise UnusableImageError(name, "unreadable", reason(error)) from error
+        except (
+            UnusableImageError
+        ) as refusal:  # from a source that this one is made of, where the image has another name
             raise UnusableImageError(name, refusal.kind, refusal.detail) from refusal
         if self.digests and hashlib.sha256(data).digest() != self.digests[index]:
-            raise UnusableImageError(name, "unreadable", "its file has changed meanwhile")
+            raise UnusableImageError(name, "unreadable", CHANGED)
         return Sample(data, label, name)
 
 
@@ -137,14 +142,14 @@ def boxed_source(source: Source, boxes: Sequence[ObjectBox]) -> Source:
 
 
 def numbered(source: Source, classes: tuple[str, ...]) -> Source:
-    """Number the labels of a source by all classes, in this order; its own are among them."""
+    """Number the labels of a source by `classes`, in their order; the source's own are among them."""
     numbers = class_numbers(classes)
     own = [numbers[name] for name in source.classes]
     return replace(source, classes=classes, labels=tuple(own[label] for label in source.labels))
 
 
 def contents_digests(source: Source, *, notes: Iterable[str] = ()) -> list[bytes]:
-    """Read every image file and return the SHA-256 of each, in order: files of the same name are not always the same.
+    """Read every image file and return the SHA-256 of each, in order, since files of the same name may differ.
 
     Progress is reported as the reading of images, after `notes`.
     """
@@ -162,7 +167,7 @@ def contents_digests(source: Source, *, notes: Iterable[str] = ()) -> list[bytes
 
 
 def own_path(ids: Sequence[str], index: int) -> tuple[ImagePath, ...]:
-    """Return the only path of an image that has no other than its id."""
+    """Return the paths of an image that is known by its id alone."""
     return (ImagePath(ids[index]),)
 
 
