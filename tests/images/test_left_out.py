@@ -34,7 +34,7 @@ LINES = [
     "left out 4 files of other kinds: 2 .nef, 1 .cr2, 1 .txt; convert pictures among them to JPEG or PNG",
     "left out 2 hidden files or leftovers of programs",
 ]
-LINKS = "left out 3 links to what is not there: cat/gone0.png, cat/gone1.png, cat/gone2.png"
+LINKS = "left out 3 broken links: cat/gone0.png, cat/gone1.png, cat/gone2.png"
 
 
 def told(capsys):

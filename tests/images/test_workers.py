@@ -121,7 +121,7 @@ def death(dataset):
     ("dataset", "message"),
     [
         (Killed, r"was killed by SIGKILL \(the system does that when memory runs out: use fewer --workers\)"),
-        (BusError, r"was killed by SIGBUS \(shared memory is full: --workers 0, or a larger /dev/shm .*\)"),
+        (BusError, r"was killed by SIGBUS \(shared memory is full: use --workers 0, or a larger /dev/shm .*\)"),
         (Terminated, r"was killed by SIGTERM$"),
         (RealTime, rf"was killed by signal {signal.SIGRTMIN + 3}$"),
         (Exiting, r"ended with exit status 3$"),

@@ -254,7 +254,7 @@ def test_bad_boxes_are_refused_or_left_out_and_listed(made, capsys, tmp_path):
     assert not (tmp_path / "run").exists()
     more = ["--skip-bad-boxes", "--json", tmp_path / "found.json", "--out", tmp_path / "run"]
     assert run(*train_on, *QUICKEST, *more) == 0
-    assert "1 image left out for their boxes" in capsys.readouterr().err
+    assert "1 image left out for its box" in capsys.readouterr().err
     assert list(json.loads((tmp_path / "found.json").read_text())["left_out"]) == [f"train/{name}"]
     (tmp_path / "bad.csv").write_text("\n".join(lines).replace(",tall", ",Tall"))
     text = refusal(capsys, *train_on, *QUICKEST, "--skip-bad-boxes", "--out", tmp_path / "again")

@@ -198,7 +198,7 @@ def test_predictions_are_the_most_probable_classes_each_with_its_own_box(made):
 @pytest.mark.parametrize("classes", [CLASSES[::-1], tuple("hijklmn")])
 def test_runs_with_other_classes_are_refused(made, tmp_path, classes):
     other = saved(tmp_path / "other", OF_CLASS, scale="256", regression="per-class", classes=classes)
-    with pytest.raises(ValueError, match="have other classes: they cannot be tested together"):
+    with pytest.raises(ValueError, match="have different classes: test them one by one"):
         evaluate_boxes([made.one, other], **made.parts)
 
 
@@ -305,7 +305,7 @@ def test_the_page_says_what_is_so(made, page):
     assert f"{made.classifier} (classes ranked at Q = 320)" in text
     assert "Windows 32 pixels apart are cut out" in text
     assert f'<p class="faint">The runs are in {made.place}/</p>' in text
-    assert "What is above is of 7 classes, network A, crop 32" in text
+    assert "The figures above are of 7 classes, network A, crop 32" in text
     for row in made.found.simplified:
         assert f"<td>{row.error:.1f}</td>" in text
     assert json.loads((page.folder / "localisation.json").read_text())["full"][2]["scales"] == [256, 448]

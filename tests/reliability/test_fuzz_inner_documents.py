@@ -278,5 +278,5 @@ def test_a_document_that_grows_when_it_is_unpacked_is_refused_by_its_claim(name,
 def test_a_shards_label_of_any_size_is_refused_before_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(shard_index, "MOST_BYTES", 100)
     shard = write_shard(tmp_path / "a.tar", sample("0", "x" * 101))
-    with pytest.raises(ValueError, match=r"0.cls in .*a.tar has 101 bytes, too many for one that names a class"):
+    with pytest.raises(ValueError, match=r"0.cls in .*a.tar has 101 bytes, too many for a file that names a class"):
         open_for_testing(str(shard), None)

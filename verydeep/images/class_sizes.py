@@ -7,7 +7,7 @@ from verydeep.images.sources.source import Source
 from verydeep.presentation.numbers import counted, number
 
 _UNEQUAL = 2
-"""How many times as many images as the smallest class the largest one has where that is worth a line."""
+"""Classes are called unequal if the largest has at least this many times as many images as the smallest."""
 
 
 def images_per_class(source: Source) -> dict[str, int]:
@@ -17,7 +17,7 @@ def images_per_class(source: Source) -> dict[str, int]:
 
 
 def about_unequal_classes(images: Mapping[str, int]) -> str | None:
-    """Say which class has most images and which fewest; None where the largest has less than twice as many."""
+    """Say which class has the most images and which the fewest; None where the largest is less than twice as large."""
     small, large = (choose(images, key=lambda name: images[name]) for choose in (min, max))
     if images[large] < _UNEQUAL * images[small] or images[large] == images[small]:
         return None

@@ -25,7 +25,7 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 _MAX_ELONGATION = 50
-"""Larger ratios of the sides are refused: rescaled to a shorter side of 256, even this one makes 3 million pixels."""
+"""Larger ratios of the sides are refused: at a shorter side of 256, an image of this one has 3 million pixels."""
 
 _REDUCTIONS = (8, 4, 2)
 """Factors by which a JPEG may be decoded smaller. libjpeg-turbo offers every eighth, but has vector code for halves

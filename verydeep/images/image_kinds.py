@@ -34,7 +34,7 @@ DATA_SUFFIXES = frozenset(
         *(".py", ".rst", ".safetensors", ".tar", ".toml", ".tsv", ".txt", ".xml", ".yaml", ".yml", ".zip"),
     }
 )
-"""Files that stand beside images by the thousand, labels for example: they are not opened to see what they are."""
+"""Endings of files that lie beside images by the thousand, such as labels: they are not opened to see what they are."""
 
 Image.init()  # before that Pillow does not know its formats
 _FORMATS: list[str] = [
@@ -43,15 +43,15 @@ _FORMATS: list[str] = [
 """Formats that Pillow may try, whatever a file is called: some of its others run programs."""
 
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
-"""Brands of ISO/IEC 23008-12; a file of AVIF may have the last two as well."""
+"""Brands of ISO/IEC 23008-12; an AVIF file may have the last two as well."""
 
 _HEAD = 12
-"""Bytes that tell HEIF."""
+"""Bytes by which HEIF is recognised."""
 
 
 @cache
 def missing_for_heif() -> str | None:
-    """Make Pillow read HEIC where the package for it is installed; return what is missing, None if nothing is."""
+    """Make Pillow read HEIC where the package for it is installed; return what to install, None if it is there."""
     try:
         library("pillow_heif", needed_by="HEIC").register_heif_opener()
     except MissingLibraryError as error:
@@ -60,7 +60,7 @@ def missing_for_heif() -> str | None:
 
 
 def begins_as_heif(data: bytes) -> bool:
-    """Return whether bytes begin as a HEIC file, or as some files of AVIF."""
+    """Return whether bytes begin like a HEIC file, as some AVIF files do too."""
     return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
 
 
@@ -70,18 +70,18 @@ def formats_for(data: bytes) -> list[str]:
 
 
 def has_image_suffix(name: str) -> bool:
-    """Return whether a file of this name is taken for an image; if it is none, that is told when it is read."""
+    """Return whether a file of this name is taken for an image; if it is not one, reading it says so."""
     ending = PurePath(name).suffix.lower()
     return ending in IMAGE_SUFFIXES and (ending not in HEIF_SUFFIXES or missing_for_heif() is None)
 
 
 def is_worth_opening(name: str) -> bool:
-    """Return whether only the contents tell if a file of this name is an image."""
+    """Return whether a file of this name must be opened to tell if it is an image."""
     return PurePath(name).suffix.lower() not in IMAGE_SUFFIXES | RAW_SUFFIXES | DATA_SUFFIXES
 
 
 def holds_image(file: BinaryIO) -> bool:
-    """Return whether an open file is an image of a format that is read, by its head."""
+    """Return whether the head of an open file is that of an image in a format that can be read."""
     try:
         head = file.read(_HEAD)
         file.seek(0)

@@ -80,13 +80,13 @@ def training_batches(
         source: training images.
         view: what is sampled for each, and whether classes are drawn equally often.
         batch: images per step, over all processes.
-        epochs: times that every image is used, or as many are drawn as there are.
+        epochs: times that every image is used or, if classes are balanced, that as many images are drawn as there are.
         seed: of the order and of all that is sampled.
         quarantine: where images go that cannot be used; without one, any such image is an error.
         first_step: steps that have been taken already.
         workers: processes that decode and crop.
         share: (rank, processes): this process has the images rank, rank + processes, ... of each batch, perhaps none.
-        memory: GiB for decoded images, divided among the workers.
+        memory: GiB in which decoded images are kept, divided among the workers.
 
     Raises:
         TooManyBadImagesError: the quarantine is full.

@@ -156,7 +156,7 @@ def _found_splits(name: str) -> FoundSplits:
     Raises:
         ValueError: no such source, or no images in it.
     """
-    kind = next((kind for kind in _KINDS if name and kind.fits(name)), None)  # without a name: no folder, also not `.`
+    kind = next((kind for kind in _KINDS if name and kind.fits(name)), None)  # "" would be the current folder
     if kind is None:
         raise ValueError(f"no folder {name!r}: give {', '.join(kind.described for kind in _KINDS[::-1])}")
     return kind.splits(name)

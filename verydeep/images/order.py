@@ -10,14 +10,14 @@ _ORDER, _SAMPLE = 0, 1
 """Which of an epoch's random streams: that of the order, or those of the samples."""
 
 EpochAndIndex = tuple[int, int]
-"""Names a sample of a training. An image that an epoch shows again has another number of epoch for each time."""
+"""Names a sample of a training. An image that an epoch shows again has another number of epoch each time."""
 
 _AGAIN = 2**32 + 1
-"""Between those numbers: beyond all epochs, and odd, so that two fixed views alternate."""
+"""What is added to the epoch each time: more than any number of epochs, and odd, so that two fixed views alternate."""
 
 
 def batches_per_epoch(images: int, batch: int) -> int:
-    """Return the steps of an epoch: every image once, the last batch as large as what is left."""
+    """Return the number of steps in an epoch: every image once, the last batch as large as what is left."""
     return math.ceil(images / batch)
 
 
@@ -34,10 +34,10 @@ def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
 def _balanced_order(
     labels: Sequence[int], *, seed: int, epoch: int
 ) -> tuple[Int64[np.ndarray, " images"], Int64[np.ndarray, " images"]]:
-    """Return as many images as there are, each class equally often, and how often each was drawn before in the epoch.
+    """Draw as many images as there are, each class equally often; return them, and how often each was drawn before.
 
-    Numbers of classes differ by one at most, and so do those of images of a class: all of them are drawn before any is
-    drawn again.
+    Two classes are drawn equally often or differ by one, and so do two images of a class: all of them are drawn before
+    any is drawn again.
     """
     rng = _generator(seed, epoch, _ORDER, 0)
     by_class = np.argsort(np.asarray(labels), kind="stable")
@@ -81,5 +81,5 @@ def batches_of_samples(
 
 
 def _generator(seed: int, epoch: int, stream: int, index: int) -> np.random.Generator:
-    """Return a stream of its own for every (seed, epoch, stream, index): Philox counts from a counter that has them."""
+    """Return an independent stream for each (seed, epoch, stream, index), which are Philox's key and counter."""
     return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, stream, index]))

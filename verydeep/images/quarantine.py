@@ -8,6 +8,7 @@ from verydeep.images.decode import UnusableImageError
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.machine import atomic
 from verydeep.machine.documents import read_json_lines
+from verydeep.presentation.numbers import counted, number
 
 _NONE_BAD = Tolerance(max_bad=0)
 """An image that cannot be used is an error."""
@@ -25,8 +26,8 @@ class _Entry:
 class Quarantine:
     """The images of one split that cannot be used, each with its reason.
 
-    With a `file` they are also appended to it, a JSON object a line, and those that it lists are known already. Once
-    `waits` is set they are only collected in `waiting`, until `settle` has those of all processes.
+    With a `file` they are also appended to it, one JSON object per line, and those that it lists are known already.
+    While `waits` is set they are only collected in `waiting`, until `settle` is given those of all processes.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Quarantine:
         """Add an image, unless it is there already.
 
         Raises:
-            TooManyBadImagesError: now there are more than is tolerated.
+            TooManyBadImagesError: there are now more than is tolerated.
         """
         if self.waits:
             self.waiting.append(refusal)
@@ -81,7 +82,7 @@ class Quarantine:
         if 100 * bad > self.tolerance.max_bad * self.images:
             listed = f", listed in {self.file}" if self.file is not None else ""
             raise TooManyBadImagesError(
-                f"{bad:,} of {self.images:,} {self._of_split}images cannot be used so far, more than "
+                f"{number(bad)} of {counted(self.images, f'{self._of_split}image')} cannot be used so far, more than "
                 f"{self.tolerance.max_bad:g}%{listed} (the last is {refusal}): fix or remove them and start over "
                 "(verydeep scan finds them all), or allow more with --max-bad"
             )
@@ -95,5 +96,5 @@ def read_quarantine(file: Path | None) -> list[dict[str, str]]:
     """
     if file is None or not file.exists():
         return []
-    entries, _ = read_json_lines(file, _Entry)  # others were torn by a crash; their images will be found again
+    entries, _ = read_json_lines(file, _Entry)  # other lines were torn by a crash; their images will be found again
     return [asdict(entry) for entry in entries]

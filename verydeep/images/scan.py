@@ -48,7 +48,7 @@ class SplitScan:
 
 @dataclass(frozen=True, kw_only=True)
 class Duplicates:
-    """Images whose files are exactly the same, and usable."""
+    """Usable images whose files are exactly the same."""
 
     images: tuple[tuple[str, str], ...]
     """Split and id of each."""
@@ -101,7 +101,7 @@ class _Look:
 
 
 def scan(source: str | Splits, *, tolerance: Tolerance | None = None, workers: int = 0) -> Scan:
-    """Read and decode every image of every split of SOURCE; find the same unusable ones as a training would.
+    """Read and decode every image of every split of SOURCE; find the same unusable images as a training would.
 
     Raises:
         ValueError: unusable source.
@@ -216,7 +216,7 @@ def _split_table(scan: Scan) -> Table:
 
 
 def _left_out(inventory: Inventory) -> Iterator[str]:
-    """Say what else was found than images, if anything was."""
+    """Say what was found besides images, if anything was."""
     found, lines = inventory.total, inventory.lines()
     if lines:
         labels = f", {counted(found.labels, 'label')}" if found.labels else ""
@@ -247,7 +247,7 @@ def _lists(scan: Scan) -> Iterator[str]:
 
 
 def _harm(same: Duplicates) -> tuple[int, int]:
-    """Return what puts duplicates before others: they are in several splits, then in several classes."""
+    """Return how harmful duplicates are: those in several splits are worst, then those in several classes."""
     return len({split for split, _ in same.images}), len(same.classes)
 
 
@@ -273,7 +273,7 @@ def _names(duplicates: Sequence[Duplicates]) -> list[str]:
 
 
 def _class_table(splits: Sequence[SplitScan]) -> Table:
-    """Show the images of each class that can be used; where there are many classes, of the smallest."""
+    """Show how many usable images each class has; where there are many classes, only the smallest."""
     counts = splits[0].usable_per_class
     few = len(counts) <= 2 * SHOWN
     shown = list(counts) if few else sorted(counts, key=lambda name: counts[name])[:SHOWN]

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+from verydeep.presentation.numbers import number
+
 MAX_PIXELS = 100_000_000
 """Default limit; as RGB such an image takes 300 MB."""
 
 LARGEST_MAX_PIXELS = 178_956_970
-"""Pillow refuses larger images whatever our limit is, and its own is shared by the whole process."""
+"""Pillow's own limit, which the whole process shares: it refuses larger images whatever ours is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class Tolerance:
         if not 0 <= self.max_bad <= 100:
             raise ValueError(f"max_bad must be from 0 to 100 percent, not {self.max_bad}")
         if not 1 <= self.max_pixels <= LARGEST_MAX_PIXELS:
-            raise ValueError(f"max_pixels must be from 1 to {LARGEST_MAX_PIXELS:,}, not {self.max_pixels}")
+            raise ValueError(f"max_pixels must be from 1 to {number(LARGEST_MAX_PIXELS)}, not {self.max_pixels}")
 
 
 class TooManyBadImagesError(ValueError):

@@ -7,14 +7,14 @@ from jaxtyping import Bool
 from PIL import Image
 
 _GREY_STEPS = {"L;2": 85, "L;4": 17, "I;16B": 1}
-"""What a step of grey in the file is in Pillow's pixels, by how they are stored."""
+"""Pillow's value for a step of grey in the file, by raw mode."""
 
 _HIGH_BYTES, _LOW_BYTES = "RGB;16B", "RGB;16L"
-"""Pillow keeps the first byte of 16-bit colours; in the order of the other kind, that is the second one."""
+"""Raw modes. Of a 16-bit colour Pillow keeps the high byte; in the other mode's order of bytes that is the low one."""
 
 
 def transparent_pixels(image: Image.Image) -> Bool[np.ndarray, "_ _"] | None:
-    """Return which pixels of a file have its transparent colour; None where Pillow knows.
+    """Return which pixels of a file have its transparent colour; None where Pillow itself gets them right.
 
     Call it before the image is loaded.
 
@@ -34,6 +34,7 @@ def transparent_pixels(image: Image.Image) -> Bool[np.ndarray, "_ _"] | None:
 
 
 def _low_bytes(image: Image.Image) -> np.ndarray:
+    """Read the file once more, and return the low bytes of its 16-bit colours, [H, W, 3]."""
     file = image.fp  # type: ignore[attr-defined]
     position = file.tell()
     file.seek(0)

@@ -26,7 +26,7 @@ def rescale(image: Pixels | Decoded, shorter_side: int) -> Pixels:
 
 
 def rescaled_crop(image: Pixels | Decoded, shorter_side: int, crop: int, *, top: int, left: int) -> Pixels:
-    """Return `crop` x `crop` pixels of the rescaled image: to the bit `crop(rescale(...), ...)`, and less work.
+    """Return `crop` x `crop` pixels of the rescaled image: to the bit `crop(rescale(...), ...)`, with less work.
 
     Raises:
         ValueError: they are not all inside the image.
@@ -111,7 +111,7 @@ def _resample(image: Decoded, whole: Size, *, bottom: int, right: int) -> Pixels
 
 
 def _needed(side: int, factor: float, end: int) -> int:
-    """Return how many pixels from the start of a side the first `end` of the enlarged ones depend on."""
+    """Return how many pixels, from the start of a side, determine the first `end` pixels of the enlarged side."""
     reach = math.ceil(end / factor) + 2
     # Whatever the factor, PyTorch does not resample a side whose length would stay the same.
     different = math.ceil(1 / (factor - 1)) + 1

@@ -22,20 +22,23 @@ from torch.utils.data import DataLoader, Dataset
 from verydeep.images.decode import UnusableImageError
 from verydeep.machine.errors import one_line, say
 from verydeep.machine.runtime import STOPPING, leave_signals_to_the_main_process
+from verydeep.presentation.numbers import counted
 
-_MORE_SHARED_MEMORY = "--workers 0, or a larger /dev/shm (docker run --shm-size)"
+_MORE_SHARED_MEMORY = "use --workers 0, or a larger /dev/shm (docker run --shm-size)"
 
 _HINTS = {
     signal.SIGKILL: "the system does that when memory runs out: use fewer --workers",
     signal.SIGBUS: f"shared memory is full: {_MORE_SHARED_MEMORY}",
 }
 
-
 _OPEN_FILES, _OPEN_FILES_A_WORKER = 32, 16
-"""In this process: its own; and of a worker two batches of six tensors that are on their way, and its pipes."""
+"""Open files of this process: its own and, for each worker, two batches of six tensors on their way and its pipes."""
 
 _SHARED_BYTES = 2**20
-"""That workers need at the least."""
+"""Shared memory without which workers are not started."""
+
+_NO_MORE_PROCESSES = "the system gives no more processes or threads"
+_MORE_PROCESSES = "use --workers 0, or raise ulimit -u"
 
 
 class WorkerDiedError(RuntimeError):
@@ -58,8 +61,8 @@ class _Items(Dataset[Any]):
 def from_workers(make: Callable[[Any], Any], *, workers: int, **options: Any) -> Generator[Any]:
     """Yield what a DataLoader makes of `make(index)`, in pinned memory on CUDA machines.
 
-    Without workers this process makes the items; so it does where the system has no room for workers, which a line
-    says. The refusal of an image that cannot be used is an item of its own.
+    Without workers this process makes the items; it also does where the system has no room for workers, and says so in
+    a line. The refusal of an image that cannot be used is an item of its own.
 
     Close it where an error may keep it alive (`contextlib.closing`): until then its processes wait.
 
@@ -87,7 +90,7 @@ def from_workers(make: Callable[[Any], Any], *, workers: int, **options: Any) ->
             except StopIteration:
                 return
             except (RuntimeError, OSError, EOFError):
-                # Data that a dead worker has half sent fails in many ways, and before the worker counts as dead.
+                # Data that a dead worker has half sent fails in many ways, even before the worker counts as dead.
                 closed = multiprocessing.connection.wait([worker.sentinel for worker in mine], timeout=1)
                 for worker in mine:
                     if worker.sentinel in closed:
@@ -100,29 +103,25 @@ def from_workers(make: Callable[[Any], Any], *, workers: int, **options: Any) ->
         end()
 
 
-_NO_MORE_PROCESSES = "the system gives no more processes or threads"
-
-
 def _started(loader: partial[Any], workers: int, others: set[Any]) -> Iterator[Any]:
-    """Start as many workers, or none where the system gives no more processes or threads, and return the items."""
+    """Start so many workers, or none where the system gives no more processes or threads, and return the items."""
     twice = {name: tee(samples) for name, samples in loader.keywords.items() if name == "batch_sampler"}
     first, again = ({name: both[which] for name, both in twice.items()} for which in range(2))
-    told, sys.unraisablehook = sys.unraisablehook, lambda _: None  # PyTorch cannot end what it has half started
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None  # PyTorch cannot end what it has half started
     try:
         return iter(loader(num_workers=workers, **first))
     except (BlockingIOError, RuntimeError) as error:
         if not workers or not (isinstance(error, BlockingIOError) or "new thread" in str(error)):
             raise
         _end([process for process in multiprocessing.active_children() if process not in others])
-        line = f"{_NO_MORE_PROCESSES}, so there are no workers: --workers 0, or a larger ulimit -u"
-        _say_once(f"{line} ({one_line(error)})")
+        _say_once(f"{_NO_MORE_PROCESSES}, so there are no workers: {_MORE_PROCESSES} ({one_line(error)})")
     finally:
-        sys.unraisablehook = told
-    return iter(loader(num_workers=0, **again))  # also what the workers were to make first
+        sys.unraisablehook = hook
+    return iter(loader(num_workers=0, **again))  # also the items that the workers were to make first
 
 
 def _begin_worker(number: int) -> None:
-    """Prepare a worker: signals are not for it, and it dies where it cannot send an item, which Python would drop."""
+    """Prepare a worker: it ignores signals, and dies where it cannot send an item, which Python would drop."""
     leave_signals_to_the_main_process(number)
     queue: Any = multiprocessing.queues.Queue
     queue._on_queue_feeder_error = staticmethod(_unsent)
@@ -134,12 +133,12 @@ def _start_sending(queue: Any, *, start: Callable[[Any], None]) -> None:
     try:
         start(queue)
     except RuntimeError as error:
-        say(f"{_NO_MORE_PROCESSES}: --workers 0, or a larger ulimit -u ({one_line(error)})")
+        say(f"{_NO_MORE_PROCESSES}: {_MORE_PROCESSES} ({one_line(error)})")
         os._exit(1)
 
 
 def _unsent(error: Exception, _item: Any) -> None:
-    """Die as of shared memory that ends while it is written to, where that is why; the main process says it."""
+    """Die: of the signal that full shared memory raises, if that is why, since the main process explains it."""
     if "shared memory" in str(error):
         signal.pthread_kill(threading.get_ident(), signal.SIGBUS)
     say(one_line(error))
@@ -147,12 +146,15 @@ def _unsent(error: Exception, _item: Any) -> None:
 
 
 def _possible(workers: int) -> int:
-    """Return the number of workers, or 0 where they could not send what they make: PyTorch would fail in many ways."""
+    """Return the number of workers, or 0 where they could not send items, which makes PyTorch fail in many ways."""
     if not workers:
         return 0
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= most < _OPEN_FILES + workers * _OPEN_FILES_A_WORKER:
-        _say_once(f"{most} open files are too few for {workers} workers, so there are none: a larger ulimit -n")
+        _say_once(
+            f"{counted(most, 'open file')} are too few for {counted(workers, 'worker')}, so there are no workers: use "
+            "--workers 0, or raise ulimit -n"
+        )
         return 0
     try:
         torch.empty(_SHARED_BYTES, dtype=torch.uint8).share_memory_()
@@ -180,7 +182,7 @@ def _same(item: Any) -> Any:
 
 @contextmanager
 def _holding_signals() -> Iterator[None]:
-    """Hold signals to the whole process group: a worker that starts would die of one before it knows to ignore it.
+    """Hold signals to the whole process group: a worker would die of one while it starts, before it ignores them.
 
     Workers inherit the mask; in this process signals arrive when the block has ended.
     """
@@ -208,7 +210,7 @@ def _keeping_sigchld() -> Iterator[None]:
 
 
 def _end(workers: list[Any]) -> None:
-    """End the workers that have not ended by themselves; they hold nothing, but may wait for a lock that died."""
+    """Kill the workers that are still there: they hold nothing, but may wait for a lock whose holder has died."""
     while workers:
         worker = workers.pop()
         if worker.exitcode is None:
@@ -216,7 +218,7 @@ def _end(workers: list[Any]) -> None:
 
 
 def _check(workers: list[Any]) -> None:
-    """Raise WorkerDiedError if one has ended by accident."""
+    """Raise WorkerDiedError if a worker has ended by accident."""
     dead = next((worker for worker in workers if worker.exitcode), None)
     if dead is None:
         return

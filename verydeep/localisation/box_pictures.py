@@ -1,4 +1,4 @@
-"""Drawing of boxes into images: the one function for pages and for predictions."""
+"""Boxes drawn into images, alike on pages and in predictions."""
 
 from collections.abc import Sequence
 
@@ -30,8 +30,8 @@ def with_boxes_drawn(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Draw predicted boxes in thick orange lines, and the true one in a thin blue one, into a copy of an image.
 
-    Boxes are (x0, y0, x1, y1) in pixels. Lines have a white edge, so that they are seen on anything. With `labels`,
-    one for each predicted box, these stand above the boxes, or in them where the image ends.
+    Boxes are (x0, y0, x1, y1) in pixels. Lines have a white edge, so that they are seen on anything. `labels`, one for
+    each predicted box, are written above the boxes, or in them where the image ends.
     """
     picture = Image.fromarray(np.ascontiguousarray(image))
     pen, side = ImageDraw.Draw(picture), min(image.shape[:2])

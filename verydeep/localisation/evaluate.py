@@ -1,4 +1,4 @@
-"""Test of runs of boxes on a source, by the paper's two procedures (appendix A.2)."""
+"""Tests of runs of boxes on a source, by the paper's two procedures (appendix A.2)."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -32,9 +32,9 @@ from verydeep.runs.model import Model, load_box_model, load_model, warnings_of
 
 
 def full_test_of(full: FullProcedure, models: Sequence[Model], runtime: Runtime) -> FullTest:
-    """Return the full test of these networks of boxes: each by itself and, if several, all together.
+    """Return the full test of these networks of boxes: each by itself and, if there are several, all together.
 
-    Reports what has to be known of the classification runs, such as random layers.
+    Warnings about the classification runs, such as random layers, are shown.
 
     Raises:
         ValueError: they do not go together.
@@ -67,7 +67,7 @@ def evaluate_boxes(
     runtime: Runtime | None = None,
     tolerance: Tolerance | None = None,
 ) -> results.Localisation:
-    """Test runs of boxes by the paper's simplified procedure and, if wanted, by the full one; compare several.
+    """Test runs of boxes by the paper's simplified procedure and, with `full`, by the full one; compare several runs.
 
     Args:
         folders: runs of boxes, with the same classes and crop.
@@ -75,7 +75,7 @@ def evaluate_boxes(
         options: where their boxes are.
         split: `test` if the source has one, else `val`; for a source without splits that none of the runs was trained
             on, those that classify among them, `all`.
-        full: procedure for whole images; in it the predictions of several runs are also put together.
+        full: procedure for whole images, in which the predictions of several runs are also put together.
         runtime: device, and processes that decode.
         tolerance: how many images may be unusable.
 
@@ -123,7 +123,7 @@ def _models(folders: Sequence[str | Path], runtime: Runtime) -> list[Model]:
     models = [on_device(runtime.device, load_box_model(folder)) for folder in folders]
     for folder, model in zip(folders, models, strict=True):
         if model.classes != models[0].classes:
-            raise ValueError(f"{folders[0]} and {folder} have other classes: they cannot be tested together")
+            raise ValueError(f"{folders[0]} and {folder} have different classes: test them one by one")
     return models
 
 
@@ -182,7 +182,7 @@ def _centre_crop_boxes(
 
 
 def _in_image(box: Float[np.ndarray, "4"], size: Size, crop: int, scale: int) -> Float[np.ndarray, "4"]:
-    """Return a box of the centre crop of an image rescaled to `scale` in pixels of the image of `size`."""
+    """Turn a box of the centre crop at `scale` into pixels of the image itself, whose `size` is (height, width)."""
     whole = rescaled_size(size, scale)
     top, left = centre_location(whole, crop)
     return clipped(rescaled_boxes(boxes_in_image(box, crop, top=top, left=left), whole, size), size)

@@ -25,7 +25,7 @@ from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.runs.model import Model
 
 TOP = 5
-"""Classes whose boxes are told (ILSVRC's task allows five answers)."""
+"""Classes whose boxes are returned (ILSVRC's task allows five answers)."""
 
 CROPS_AT_ONCE = 32
 
@@ -57,11 +57,11 @@ class FullTest:
     """Q of all networks. Without any, each network has its own S, so that a group's boxes are the same whatever other
     networks are tested beside it."""
     windows: Windows | None
-    """`dense` is the paper's. None: that for crops of 224 or more, `crops` for smaller ones, whose windows are mostly
-    border. There, training saw zero padding, where dense application sees the neighbours."""
+    """`dense` is the paper's. None: `dense` for crops of 224 or more, `crops` for smaller, whose windows are mostly
+    border, where dense application sees the neighbouring pixels and training saw zero padding."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for networks that do not go together, or scales that cannot be."""
+        """Raise ValueError for networks that do not go together, and for impossible scales."""
         if self.scales and (min(self.scales) < PAPER_CROP or len(set(self.scales)) < len(self.scales)):
             raise ValueError(
                 f"scales are different whole numbers from {PAPER_CROP} (the crop) up, not {list(self.scales)}"
@@ -96,11 +96,11 @@ class FullTest:
         )
 
     def scales_of(self, model: Model) -> tuple[int, ...]:
-        """Return Q at which a network predicts boxes, or ranks classes."""
+        """Return the Q at which a network predicts boxes or ranks classes."""
         return tuple(self.scales) or (middle_scale(model.scale),)
 
     def scales_of_group(self, group: Sequence[int]) -> tuple[int, ...]:
-        """Return Q at which the boxes of a group are predicted, the smallest first."""
+        """Return the Q at which the boxes of a group are predicted, the smallest first."""
         return tuple(sorted({scale for which in group for scale in self.scales_of(self.box_models[which])}))
 
     @property
@@ -118,8 +118,8 @@ def full_test(
     is rated for a class by the classification networks' posterior in that window, at that scale: whatever S they were
     trained at. Boxes of all scales and of all networks in a group are merged; the one with the highest rating is the
     class's. Classes are ranked by the posterior of the whole image, the average over the classification networks, each
-    at its own scales. Boxes are told of the `TOP` most probable classes, and of the one that `wanted` names for each
-    image.
+    at its own scales. Boxes are returned for the `TOP` most probable classes, and for the one that `wanted` names for
+    each image.
 
     Raises:
         TooManyBadImagesError: the quarantine is full.
@@ -144,7 +144,7 @@ def full_test(
 
 
 def _differing(one: Sequence[str], other: Sequence[str]) -> list[str]:
-    """Return names of classes that are in one only; an ILSVRC class may have another name in the other."""
+    """Return the names of classes that only one of the two has; an ILSVRC class may have another name in each."""
     in_one, in_other = class_numbers(one), class_numbers(other)
     return sorted({*(name for name in one if name not in in_other), *(name for name in other if name not in in_one)})
 
@@ -159,7 +159,7 @@ def _usable(at_scales: Sequence[Rescaled], quarantine: Quarantine) -> list[Tenso
 
 
 def _class_boxes(test: FullTest, images: Mapping[int, Tensor], size: Size, also: Sequence[int]) -> ClassBoxes:
-    """Test an image of `size` that is given at all scales."""
+    """Return posterior and boxes of an image of `size` (height, width), given at all scales."""
     seen = _seen_in_windows(test, images, size)
     chosen = {*np.argsort(-seen.posterior, kind="stable")[:TOP].tolist(), *also}
     boxes = np.full((len(test.groups), len(test.classes), 4), np.nan)
@@ -219,7 +219,7 @@ def _class_scores(
 def _window_boxes(
     model: Model, image: UInt8[Tensor, "3 H W"], test: FullTest, size: Size
 ) -> Float[np.ndarray, "windows heads 4"]:
-    """Return boxes in pixels of the image of `size` that is given rescaled."""
+    """Return a network's boxes in a rescaled image, in pixels of the image of `size` (height, width)."""
     whole = (image.shape[1], image.shape[2])
     top, left = _window_corners(whole, test.crop)
     heads = _outputs_over_space(model, image[None], test.windows_used)[0].flatten(1).T.reshape(len(top), -1, 4)
@@ -241,7 +241,7 @@ def image_size(source: Source, index: int, quarantine: Quarantine) -> Size | Non
 
 
 def _window_corners(size: Size, crop: int) -> tuple[Int[np.ndarray, " windows"], Int[np.ndarray, " windows"]]:
-    """Return top and left of the windows that the score map of an image has (the centred grid), row by row."""
+    """Return top and left of the windows of an image's score map (the centred grid), row by row."""
     tops, lefts = (
         first_pixel(side, "centred") + DOWNSAMPLING * np.arange(positions_along(side, crop // DOWNSAMPLING, "centred"))
         for side in size
@@ -277,7 +277,7 @@ def _merged(
     members = np.ones(len(boxes))
     overlaps = intersection_over_union(boxes[:, None], boxes[None])
     np.fill_diagonal(overlaps, -1)
-    # The greatest overlap of each box, and with which: a merge changes few of them, so not all are searched again.
+    # The greatest overlap of each box, and with which box: a merge changes few, so not all are searched again.
     closest = overlaps.argmax(axis=1)
     greatest = overlaps.max(axis=1)
     while greatest.max() >= _CLOSE_IOU:

@@ -24,16 +24,16 @@ from verydeep.machine.runtime import Runtime
 from verydeep.machine.threads import use_threads
 from verydeep.prediction.files import write_picture
 from verydeep.prediction.map_pictures import LONGEST_SIDE
-from verydeep.presentation.numbers import share
+from verydeep.presentation.numbers import number, share
 from verydeep.runs.model import Model, load_box_model
 
 _QUALITY = 92
-"""JPEG's, of the pictures."""
+"""JPEG quality of the pictures, 0..100."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoxPrediction:
-    """Classes of one image, and where they are."""
+    """The classes of one image, and where they are."""
 
     image: str
     """Its path; `image 3` for the fourth of those given as pixels or bytes."""
@@ -73,7 +73,7 @@ def predict_boxes(
         full: the classification runs, and how whole images are looked at.
         top: how many classes, up to 5.
         draw: folder for copies of the images with the boxes drawn in.
-        runtime: device, and processes that decode, so many for each scale.
+        runtime: device, and how many processes decode, for each scale.
         max_pixels: larger images cannot be used.
 
     Raises:
@@ -120,23 +120,23 @@ def _prediction(name: str, seen: ClassBoxes, classes: tuple[str, ...], top: int)
 def _drawn(
     predictions: Iterator[BoxPrediction], source: Source, folder: Path, max_pixels: int
 ) -> Iterator[BoxPrediction]:
-    """Draw the images of predictions into a folder; each image is read again."""
-    for number, prediction in enumerate(predictions):
+    """Write a picture of each image with its boxes into a folder; the image is read again for it."""
+    for index, prediction in enumerate(predictions):
         if prediction.error is not None:
             yield prediction
             continue
         try:
-            sample = source[number]
+            sample = source[index]
             image = decode(sample.data, sample.id, max_pixels=max_pixels)
             if max(image.shape) > LONGEST_SIDE:
                 raise UnusableImageError(
-                    sample.id, "too large", f"JPEG files have {LONGEST_SIDE:,} pixels a side at most"
+                    sample.id, "too large", f"JPEG files have {number(LONGEST_SIDE)} pixels a side at most"
                 )
         except UnusableImageError as refusal:
             yield replace(prediction, error=refusal.reason)
             continue
         picture = _picture(image, prediction)
-        yield replace(prediction, drawn=write_picture(folder, source.ids, number, picture, suffix=".jpg"))
+        yield replace(prediction, drawn=write_picture(folder, source.ids, index, picture, suffix=".jpg"))
 
 
 def _picture(image: Pixels, prediction: BoxPrediction) -> bytes:

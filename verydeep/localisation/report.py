@@ -22,10 +22,10 @@ from verydeep.runs.record import command, versions
 HTML, RESULTS = "localisation.html", "localisation.json"
 
 _WRONG_IMAGES, _RIGHT_IMAGES, _LISTED = 12, 12, 20
-"""Most that are shown."""
+"""Numbers of examples and of left-out images on the page, at most."""
 
 _SEED = 0
-"""For the choice of right images."""
+"""Seed of the random choice of right images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Example:
     overlap: float
     """Intersection over union, 0..1."""
     picture: str
-    """Address that holds the image itself."""
+    """A `data:` address that holds the picture itself."""
 
 
 def write_localisation_report(

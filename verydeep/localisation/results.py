@@ -44,7 +44,7 @@ class BoxErrors:
     mean_iou: float
     """Mean intersection over union with the true box, 0..1."""
     paper_error: float | None
-    """Error of the like network in the paper's Table 8."""
+    """Error of the corresponding network in the paper's Table 8; None if it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class FullErrors:
 
     name: str
     scales: tuple[int, ...]
-    """Q that the boxes were sought at, for a crop of 224."""
+    """The Q at which boxes were sought, for a crop of 224."""
     n: int
     true_class_error: float
     """Wrong box for the true class, whatever the image was taken for."""
@@ -107,12 +107,12 @@ class Localisation:
     simplified: tuple[BoxErrors, ...]
     """Errors of each run."""
     comparisons: tuple[Comparison, ...]
-    """Every two runs by the simplified test."""
+    """Every pair of runs by the simplified test."""
     crop: int
     """Crop of all runs, in pixels."""
     classifiers: tuple[str, ...]
     classifier_scales: tuple[tuple[int, ...], ...]
-    """Q that each of them ranked classes at, for a crop of 224; boxes are rated at the scale that they are from."""
+    """The Q at which each of them ranked classes, for a crop of 224; boxes are rated at their own scale."""
     windows: Windows | None
     """How windows went through the networks in the full test."""
     full: tuple[FullErrors, ...]
@@ -181,7 +181,7 @@ def box_class_errors(images: LocalisedImages) -> tuple[BoxClassErrors, ...]:
 
 
 def box_comparisons(names: Sequence[str], images: LocalisedImages) -> tuple[Comparison, ...]:
-    """Compare every two runs, image by image."""
+    """Compare every pair of runs, image by image."""
     each = zip(names, images.wrong, strict=True)
     return tuple(
         paired_comparison(first, second, wrong, other) for (first, wrong), (second, other) in combinations(each, 2)

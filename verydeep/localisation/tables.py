@@ -9,7 +9,7 @@ from rich.text import Text
 
 from verydeep.evaluation.tables import comparison_table
 from verydeep.prediction.tables import table_of_answers
-from verydeep.presentation.numbers import FINE, MISSING, decimal, interval, number, percent, share
+from verydeep.presentation.numbers import FINE, MISSING, counted, decimal, interval, percent, share
 from verydeep.presentation.pages import shared_folder
 from verydeep.presentation.terminal import table_with
 
@@ -32,9 +32,9 @@ def localisation_tables(localisation: "Localisation") -> list[Table]:
 
 
 def _simplified_table(localisation: "Localisation", folder: str) -> Table:
+    images = counted(localisation.n, "image")
     table = table_with(
-        f"{localisation.source}, {localisation.split}: {number(localisation.n)} images; the true class's box from the "
-        "centre crop",
+        f"{localisation.source}, {localisation.split}: {images}; the true class's box from the centre crop",
         left=("run", "boxes", "learned"),
         right=("error, %", "95% interval", "mean IoU", "paper (D, S = 384), %"),
     )

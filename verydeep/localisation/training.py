@@ -10,14 +10,14 @@ from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.training.recipe import Recipe, check_for_boxes
 
-_LAST_CONVOLUTIONAL = "pool5"
-"""Frozen up to here, the fully connected layers alone learn."""
+_LAST_FROZEN = "pool5"
+"""Layer up to which all are frozen where the fully connected layers alone learn."""
 
 
 def localisation_splits(
     source: str, *, regression: Regression, options: BoxOptions, max_pixels: int = MAX_PIXELS
 ) -> tuple[Splits, BoxCheck]:
-    """Return a source's training and validation images with their boxes, for `train`, and what became of the others.
+    """Return a source's training and validation images with their boxes, and why others are left out.
 
     Raises:
         ValueError: unusable source or boxes.
@@ -39,4 +39,4 @@ def localisation_recipe(recipe: Recipe, *, fc_only: bool) -> Recipe:
         return recipe
     if recipe.freeze is not None:
         raise ValueError("--fc-only and --freeze both say what learns: choose one")
-    return replace(recipe, freeze=_LAST_CONVOLUTIONAL)
+    return replace(recipe, freeze=_LAST_FROZEN)

@@ -210,7 +210,7 @@ def test_files_and_parts_are_put_together(tmp_path):
     options = BoxOptions(boxes=(tmp_path / "a.csv", tmp_path / "b.csv"), skip_bad_boxes=True)
     parts, check = open_boxed(splits, ["train", "val"], options)
     assert [part.ids for part in parts.values()] == [("cat/1.jpg",), ("cat/2.jpg",)]
-    assert check.lines()[0].startswith("1 image left out for their boxes: ")
+    assert check.lines()[0].startswith("1 image left out for its box: ")
     assert f"{tmp_path / 'b.csv'} line 2" in check.left_out["cat/3.jpg"]
     with pytest.raises(ValueError, match="no boxes in no file"):
         open_boxed(splits, ["train"], BoxOptions(boxes=()))

@@ -88,8 +88,8 @@ def test_links_that_lead_back_end_there(photos):
     (photos / "dog" / "loop").symlink_to("loop")
     assert taken(photos) == {name: [f"{name}/{n}.png" for n in range(s, s + 3)] for s, name in ((0, "cat"), (3, "dog"))}
     assert left_out(photos) == [
-        "left out 1 link to what is not there: dog/loop",
-        "left out 3 folders that are taken already under other paths: cat/self, cat/up, again",
+        "left out 1 broken link: dog/loop",
+        "left out 3 folders already taken under other paths: cat/self, cat/up, again",
     ]
 
 
@@ -101,7 +101,7 @@ def test_a_folder_that_two_links_reach_is_one_and_has_its_own_name_where_it_has_
         (photos / "dog" / name).symlink_to(photos.parent / "store")
     assert [name for name in taken(photos)["cat"] if "1" in name[6:]] == ["cat/z/10.png", "cat/z/11.png"]
     assert "dog/one/20.png" in taken(photos)["dog"]
-    assert left_out(photos) == ["left out 2 folders that are taken already under other paths: cat/a, dog/two"]
+    assert left_out(photos) == ["left out 2 folders already taken under other paths: cat/a, dog/two"]
 
 
 def test_dangling_links_are_counted_and_named(photos):
@@ -109,16 +109,14 @@ def test_dangling_links_are_counted_and_named(photos):
         (photos / "cat" / f"gone {number}.jpg").symlink_to(f"/nowhere/{number}.jpg")
     (photos / "bird").symlink_to("/nowhere")
     names = ", ".join(f"cat/gone {number}.jpg" for number in range(5))
-    assert left_out(photos) == [f"left out 8 links to what is not there: {names} and 3 others"]
+    assert left_out(photos) == [f"left out 8 broken links: {names} and 3 others"]
 
 
 def test_a_class_of_dangling_links_is_refused(photos):
     (photos / "bird").mkdir()
     for number in range(2):
         (photos / "bird" / f"{number}.jpg").symlink_to(f"/nowhere/{number}.jpg")
-    told = (
-        r"^no images in .*/bird, which holds 2 links to what is not there: bird/0\.jpg, bird/1\.jpg: if it is no class"
-    )
+    told = r"^no images in .*/bird, which holds 2 broken links: bird/0\.jpg, bird/1\.jpg: if it is not a class"
     with pytest.raises(ValueError, match=told):
         open_for_training(str(photos))
 
@@ -232,7 +230,7 @@ def test_images_beside_the_classes_and_empty_folders_are_named(photos):
     assert left_out(photos) == [
         "left out 1 file of other kinds: 1 .md",
         "left out 1 image without a class: stray.png",
-        "left out 1 folder without files, which is no class: bird",
+        "left out 1 folder without files, not taken as a class: bird",
     ]
 
 

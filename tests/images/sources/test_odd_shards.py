@@ -24,7 +24,7 @@ def test_shards_that_are_not_there_are_counted(tmp_path):
     write_shard(tmp_path / "000.tar", samples([0, 1]))
     write_shard(tmp_path / "002.tar", samples([0, 1]))
     first = re.escape(str(tmp_path / "001.tar"))
-    refused(f"{tmp_path}/{{000..003}}.tar", rf"^no file {first} \(2 of 4 shards are not there\)$")
+    refused(f"{tmp_path}/{{000..003}}.tar", rf"^no file {first} \(2 of 4 shards missing\)$")
     refused(f"{tmp_path}/001.tar", rf"^no file {first}$")
     refused(f"{tmp_path}/x*.tar", rf"^no file {re.escape(str(tmp_path))}/x\*\.tar$")
 

@@ -99,8 +99,8 @@ def test_links_that_lead_nowhere_and_odd_members_are_named(tmp_path):
     assert inventory.lines() == [
         "left out 1 file of other kinds: 1 .txt",
         "left out 2 hidden files or leftovers of programs",
-        "left out 3 links to what is not there: a.tar/about.png, a.tar/gone.png, a.tar/round.png",
-        "left out 1 folder that is taken already under another path: a.tar/linked",
+        "left out 3 broken links: a.tar/about.png, a.tar/gone.png, a.tar/round.png",
+        "left out 1 folder already taken under another path: a.tar/linked",
         "left out 1 pipe, socket or device: a.tar/pipe",
     ]
     assert inventory.total.files == len(members)

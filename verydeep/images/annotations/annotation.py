@@ -1,4 +1,4 @@
-"""A box of an image as files of any kind have it."""
+"""A box of an image, as read from a file of any kind."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Annotation(NamedTuple):
     where: str
     """For messages: `boxes.csv line 118`."""
     difficult: bool = False
-    """VOC's word for an object that is hard to recognise: whether its class is found does not count."""
+    """VOC's word for an object that is hard to recognise, for which finding its class does not count."""
     size: Size | None = None
     """Height and width of the image, where the file has them."""
     crowd: bool = False

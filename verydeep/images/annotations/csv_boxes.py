@@ -1,4 +1,4 @@
-"""Boxes of CSV files, whose columns come by name or in our order."""
+"""Boxes of CSV files, whose columns are named in the first line or in our order."""
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ COLUMNS = ("file", "x0", "y0", "x1", "y1", "class")
 """In the order of a file that does not name them; the class may be missing."""
 
 TABLE_SUFFIXES = (".csv", ".tsv")
-"""Endings of tables, whatever divides their cells."""
+"""Endings of tables, whatever separates their cells."""
 
 FILE_NAMES = frozenset({"file", "filename", "filepath", "image", "imagefile", "imagename", "imagepath", "path"})
 CLASS_NAMES = frozenset({"class", "classname", "label", "category"})
@@ -63,7 +63,7 @@ def named_columns(cells: Sequence[str], where: str) -> Sequence[str] | None:
 
 
 def edges_of(names: Collection[str]) -> Sequence[str]:
-    """Return the names of a box's edges among those of columns; none if not all four are there."""
+    """Return the names of a box's edges among those of columns; no names unless all four are there."""
     return next((edges for edges in _EDGES if set(edges) <= set(names)), ())
 
 
@@ -84,7 +84,7 @@ def annotation_of(cells: Sequence[str], where: str, columns: Sequence[str] = COL
 
 
 def plain(name: str) -> str:
-    """Return a column's name without capitals and what separates its words."""
+    """Return a column's name in lower case, without what separates its words."""
     return name.lower().translate(str.maketrans("", "", "_- ."))
 
 

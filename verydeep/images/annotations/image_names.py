@@ -1,4 +1,4 @@
-"""Images by their paths, as files of boxes, of labels and of test images name them."""
+"""Images by the names that files of boxes, of labels and of test images give them."""
 
 import os
 import re
@@ -25,7 +25,7 @@ def paths_of(source: Source) -> list[tuple[ImagePath, ...]]:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageNames:
-    """Images that other files name, with as much of their paths as they like, or with more."""
+    """Images that other files name by the end of their paths, or by longer paths."""
 
     paths: Sequence[tuple[ImagePath, ...]]
     """Paths of each image; the first one is its id."""
@@ -56,8 +56,8 @@ class ImageNames:
         r"""Return the indices of the images that a name may mean: of the two paths, the longer ends with the shorter.
 
         Whole folder names count, `\` is `/`, and the folder of another split than the image's does not fit. Of several
-        images those count that have most of the name in their paths, and before others those that are called exactly
-        so. A name without ending fits any; where nothing fits otherwise, capitals do not count.
+        images those win whose paths have most of the name, and among these one whose path is exactly the name. A name
+        without ending fits any ending, and case is ignored where nothing fits otherwise.
         """
         wanted = re.sub(r"^(\./|/)+", "", _compared(name))
         candidates = self._by_file.get(_file(wanted), [])
@@ -131,9 +131,9 @@ def _compared(name: str) -> str:
 
 
 def _fit(wanted: str, image: ImagePath, known: frozenset[str]) -> tuple[int, bool]:
-    """Return how many folders and files a name shares with an image's path, and whether they are the same.
+    """Return how many folders and files a name shares with an image's path, and whether the two are the same.
 
-    A name may also be that of a split and the end of a path there.
+    A name may also be the name of a split, followed by the end of a path in it.
     """
     path = image.path
     if f"/{path}".endswith(f"/{wanted}"):

@@ -31,7 +31,7 @@ class _Label(NamedTuple):
     """None: the image is there, with or without other labels."""
     difficult: bool
     of_box: bool
-    """Then an image may have several of a class."""
+    """Whether it is the class of a box: an image may have several of those."""
     where: str
     """`labels.csv line 118`, say."""
 
@@ -134,7 +134,7 @@ def _of_box(box: Annotation) -> _Label:
 
 
 def _check(labels: Sequence[_Label]) -> None:
-    """Refuse labels of one image that a file lists twice, or that contradict each other."""
+    """Raise ValueError for labels of one image that a file lists twice, or that contradict each other."""
     before: dict[str | None, _Label] = {}
     for label in labels:
         if label.of_box:

@@ -82,9 +82,8 @@ def _names_of_yaml(file: Path) -> list[str]:
         return []
     yaml = library("yaml", needed_by=str(file), alternative=f"write the names into {_NAME_FILES[0]}, a line each")
     try:
-        table: Any = yaml.load(
-            read_text(file), Loader=yaml.BaseLoader
-        )  # which leaves `no` and `007` the names they are
+        # All as text: to YAML, classes called `no` and `007` would be false and 7.
+        table: Any = yaml.load(read_text(file), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     names = table.get("names") if isinstance(table, dict) else None

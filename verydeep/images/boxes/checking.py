@@ -13,7 +13,7 @@ from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.decode import Size, UnusableImageError, image_sizes
 from verydeep.images.sources.source import ObjectBox, Source, boxed_source, subset
 from verydeep.images.tolerance import MAX_PIXELS
-from verydeep.presentation.numbers import counted, first_few
+from verydeep.presentation.numbers import counted, first_few, number, plural
 
 _ROUNDING = 1.0
 """Pixels by which a box may reach out of its image; it is cut off there. More is a mistake."""
@@ -33,11 +33,11 @@ class BoxCheck:
     left_out: dict[str, str] = field(default_factory=dict)
     """Images with bad boxes or none, and why."""
     several: list[str] = field(default_factory=list)
-    """Images with several boxes of their class: the paper's task has one object an image."""
+    """Images with several boxes of their class: the paper's task has one object per image."""
     cut_off: list[str] = field(default_factory=list)
-    """Images whose box reached out by no more than `_ROUNDING`."""
+    """Images whose box reached out of them by no more than `_ROUNDING`."""
     crowds: list[str] = field(default_factory=list)
-    """File and line of boxes that COCO has around many objects; they are no objects."""
+    """File and line of COCO's boxes around many objects, which do not count as objects."""
 
     def lines(self) -> list[str]:
         """Return the check in words, a line for each kind of finding."""
@@ -47,10 +47,12 @@ class BoxCheck:
             lines.append(f"{count} around many objects (iscrowd) ignored: {first_few(self.crowds, _NAMED)}")
         if self.left_out:
             reasons = first_few([*self.left_out.values()], _NAMED, "; ")
-            lines.append(f"{counted(len(self.left_out), 'image')} left out for their boxes: {reasons}")
+            their = plural("its box", len(self.left_out), "their boxes")
+            lines.append(f"{counted(len(self.left_out), 'image')} left out for {their}: {reasons}")
         if self.several:
+            their = plural("its", len(self.several), "their")
             lines.append(
-                f"{counted(len(self.several), 'image')} left out, with several boxes of their class: "
+                f"{counted(len(self.several), 'image')} left out, with several boxes of {their} class: "
                 f"{first_few(self.several, _NAMED)}"
             )
         if self.cut_off:
@@ -77,7 +79,7 @@ def with_boxes(
         source: the images.
         boxes: what the files say of each.
         options: those files, for messages, and whether to leave out images without a box or with an impossible one.
-        check: what is found is added to it.
+        check: what is found here is added to it.
         every_class: refuse to leave out a whole class.
         max_pixels: larger images are unusable.
         advance: called after every image.
@@ -102,8 +104,8 @@ def with_boxes(
     if left_out and not options.skip_bad_boxes:
         raise BadBoxError(f"{_first(left_out)}: fix the boxes, or leave such images out with --skip-bad-boxes")
     if not kept:
-        counts = [f"{len(several):,} with several"] if several else []
-        counts += [f"{len(left_out):,} with none that can be used: {_first(left_out)}"] if left_out else []
+        counts = [f"{number(len(several))} with several"] if several else []
+        counts += [f"{number(len(left_out))} with none that can be used: {_first(left_out)}"] if left_out else []
         raise ValueError(f"no image has exactly one box of its class, but {', '.join(counts) or 'there are none'}")
     if every_class:
         _check_classes(source, kept, boxes, left_out)
@@ -149,7 +151,7 @@ def _is_cut_off(annotation: Annotation, checked: ObjectBox) -> bool:
 
 
 def _fault(annotation: Annotation, inside: Box, size: Size) -> str:
-    """Say what is wrong with a box that has an area; `inside` is what an image of this size holds of it."""
+    """Say what is wrong with a box that has an area; `inside` is the part of it in an image of this size."""
     if annotation.size not in (None, size):
         return f"is of an image of {_sides(annotation.size)}, not of this one"
     if np.abs(inside - _in_pixels(annotation, size)).max() > _ROUNDING:

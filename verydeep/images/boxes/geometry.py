@@ -21,11 +21,11 @@ CORRECT_IOU = 0.5
 """A predicted box is right if its intersection over union with the true one is above this (ILSVRC's criterion)."""
 
 _SHOWN_SHARE = 0.5
-"""A crop shows an object if it holds at least this share of its box, or of as much of it as such a crop can hold."""
+"""A crop shows an object if it holds at least this share of its box, or of as much of the box as any crop can hold."""
 
 TRIES = 100
-"""Crops that are sampled of an image until one shows the object. An object at the border of an image twice as long as
-high is shown by one crop in 20, for example: then all of them miss it once in 170 epochs."""
+"""Crops sampled of an image, at most, until one shows the object. One crop in 20 shows an object at the border of an
+image twice as long as high, for example: then all of them miss it once in 170 epochs."""
 
 
 class ObjectNotShownError(Exception):

@@ -1,4 +1,4 @@
-"""Boxes matched to the images of all splits of a source at once, so that none of them gets another one's."""
+"""Boxes matched to the images of all splits of a source at once, so that no split gets the boxes of another."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ def boxes_by_split(
     an ILSVRC class has two names. Boxes of other images are ignored. `files` are those read, for messages.
 
     Raises:
-        ValueError: a box may be of several images, or none is of any.
+        ValueError: a box may belong to several images, or no box belongs to any.
     """
     paths = {split: paths_of(source) for split, source in sources.items()}
     labels = {
@@ -87,7 +87,7 @@ def _by_image(
 
 
 def _unequal(annotations: Sequence[Annotation]) -> tuple[Annotation, ...]:
-    """Return the first of those that have the same box."""
+    """Return the annotations, of those with the same box only the first."""
     first: dict[tuple[float, ...], Annotation] = {}
     for annotation in annotations:
         first.setdefault(annotation.box, annotation)

@@ -1,4 +1,4 @@
-"""Where boxes come from (needs neither NumPy nor Pillow)."""
+"""Where boxes come from, and which may be left out (needs neither NumPy nor Pillow)."""
 
 from dataclasses import dataclass
 from pathlib import Path

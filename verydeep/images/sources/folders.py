@@ -53,7 +53,7 @@ def _has_subfolders(folder: Path) -> bool:
 
 
 def _found_splits(root: Path, folder_of: Mapping[str, str], others: Iterable[str]) -> FoundSplits:
-    """Open the folder of each split, and count what is in `others` and beside all of them."""
+    """Open the folder of each split, and count what is in the folders `others` and beside all of them."""
     opened = {split: _split(root, folder) for split, folder in folder_of.items()}
     inventories = [inventory for _, inventory in opened.values()]
     places = {place: found for inventory in inventories for place, found in inventory.places.items()}
@@ -112,10 +112,10 @@ def _class_folders(root: Path) -> list[str]:
 
 
 def _check_class(folder: Path, found: Found) -> None:
-    """Refuse a class folder with files but no images."""
+    """Raise ValueError for a class folder with files but no images."""
     if not found.images and found.left_out > found.hidden:
         reasons = "; ".join(Inventory(places={"": found}).reasons())
-        raise ValueError(f"no images in {folder}, which holds {reasons}: if it is no class, move the folder away")
+        raise ValueError(f"no images in {folder}, which holds {reasons}: if it is not a class, move the folder away")
 
 
 def _unclassed(entries: Iterable[FoundFile], within: str) -> Iterator[FoundFile]:

@@ -265,7 +265,7 @@ def _class_names(rows: Any, label: str, where: str) -> list[str | None]:
     for value in values if names is not None else ():
         if value is not None and not _NO_LABEL <= value < len(names):
             raise ValueError(
-                f"{where} has {value}, which is the number of none of its {counted(len(names), 'class', 'classes')}"
+                f"{where} has {value}, which is not the number of any of its {counted(len(names), 'class', 'classes')}"
             )
     return [
         None if value is None or value == _NO_LABEL else normal_form(str(value) if names is None else names[value])

@@ -1,4 +1,4 @@
-"""What is found where images are looked for, and what of it is left out: nothing is without being counted."""
+"""What is found where images are looked for, and what of it is left out: nothing is left out uncounted."""
 
 import os
 from collections import Counter
@@ -33,7 +33,7 @@ class FoundFile(NamedTuple):
     path: str
 
     def within(self, folder: str) -> "FoundFile":
-        """Return the same with a path that begins with a folder."""
+        """Return it with a folder put before its path."""
         return self._replace(path=os.path.join(folder, self.path))
 
 
@@ -46,15 +46,15 @@ class Found:
     labels: int = 0
     """Files of an archive that say what its images show."""
     other_kinds: Counter[str] = field(default_factory=Counter)
-    """Files that are no images, or none that can be read, by the ending of their names; the commonest first."""
+    """Files that are not images, or not in a format that can be read, by the ending of their names; commonest first."""
     hidden: int = 0
     """Files that are hidden, or left by programs, or in such folders."""
     unclassed: tuple[str, ...] = ()
     """Images that are in no class folder, or have no class."""
     dangling: tuple[str, ...] = ()
-    """Links to what is not there."""
+    """Links that lead nowhere."""
     repeated: tuple[str, ...] = ()
-    """Folders that links reach, but that are taken already under another path, or that the link is in."""
+    """Linked folders that are already taken under another path, or that the link itself is in."""
     unreadable: tuple[str, ...] = ()
     """Folders that cannot be read."""
     special: tuple[str, ...] = ()
@@ -97,7 +97,7 @@ class Inventory:
         return sum(self.places.values(), Found())
 
     def lines(self) -> list[str]:
-        """Say what is left out, a line for each reason; no lines if nothing is."""
+        """Say what is left out, a line for each reason; return no lines if nothing is."""
         return [f"left out {reason}" for reason in self.reasons()]
 
     def reasons(self) -> list[str]:
@@ -110,14 +110,11 @@ class Inventory:
             )
         for names, what in (
             (found.unclassed, ("image without a class", "images without a class")),
-            (found.dangling, ("link to what is not there", "links to what is not there")),
-            (
-                found.repeated,
-                ("folder that is taken already under another path", "folders that are taken already under other paths"),
-            ),
+            (found.dangling, ("broken link", "broken links")),
+            (found.repeated, ("folder already taken under another path", "folders already taken under other paths")),
             (found.unreadable, ("folder that cannot be read", "folders that cannot be read")),
             (found.special, ("pipe, socket or device", "pipes, sockets or devices")),
-            (self.empty, ("folder without files, which is no class", "folders without files, which are no classes")),
+            (self.empty, ("folder without files, not taken as a class", "folders without files, not taken as classes")),
         ):
             if names:
                 reasons.append(f"{counted(len(names), *what)}: {first_few(names)}")
@@ -135,9 +132,9 @@ def is_leftover(name: str) -> bool:
     return name.startswith(".") or lower in _LEFT_BY_PROGRAMS or lower.endswith(_LEFT_SUFFIXES)
 
 
-def is_hidden(path: PurePath) -> bool:
-    """Return whether a file or a folder that it is in is a leftover; `path` begins where images are looked for."""
-    return any(map(is_leftover, path.parts))
+def is_hidden(path: str | PurePath) -> bool:
+    """Return whether a file, or a folder on the path to it from where images are looked for, is a leftover."""
+    return any(part != ".." and is_leftover(part) for part in PurePath(path).parts)
 
 
 def found_in(entries: Iterable[FoundFile]) -> Found:

@@ -4,20 +4,21 @@ import io
 import posixpath
 import tarfile
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from verydeep.ilsvrc_classes import normal_form
 from verydeep.images.image_kinds import has_image_suffix, holds_image, is_worth_opening, missing_for_heif
-from verydeep.images.sources.inventory import FoundFile, is_leftover
+from verydeep.images.sources.inventory import FoundFile, is_hidden
 from verydeep.machine import cache
 from verydeep.machine.documents import MOST_BYTES, parse_json
+from verydeep.presentation.numbers import counted
 
 _JSON_KEYS = ("class_name", "class", "label", "cls")
 """Where `KEY.json` may name or number the class; the first that is there counts."""
 
 _LABEL_SUFFIXES = (".cls", ".json")
-"""Where both are there, the first counts."""
+"""If an image has both, the first counts."""
 
 _NO_LABEL = "-1"
 """How data sets mark images whose class is kept secret."""
@@ -116,12 +117,12 @@ def _files(archive: tarfile.TarFile, shard: Path) -> tuple[dict[str, _File], lis
         elif member.issparse() or not member.isfile():
             special.append(FoundFile("special", name))
         else:
-            (hidden if _is_hidden(name) else files)[name] = _File(member.name, member.offset_data, member.size)
+            (hidden if is_hidden(name) else files)[name] = _File(member.name, member.offset_data, member.size)
     others = [*special, *(FoundFile("hidden", name) for name in hidden)]
     everything = files | hidden
     for name, target in links.items():
         file = everything.get(_end(target, links))
-        if _is_hidden(name):
+        if is_hidden(name):
             others.append(FoundFile("hidden", name))
         elif file is not None:
             files[name] = file._replace(name=raw_names[name])
@@ -132,16 +133,12 @@ def _files(archive: tarfile.TarFile, shard: Path) -> tuple[dict[str, _File], lis
 
 
 def _end(name: str, links: Mapping[str, str]) -> str:
-    """Follow links from a name to what is none, or until they go round."""
+    """Follow links from a name to one that is not a link, or until they go round in a circle."""
     for _ in links:
         if name not in links:
             break
         name = links[name]
     return name
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part not in ("..", "/") and is_leftover(part) for part in PurePosixPath(name).parts)
 
 
 def _samples(files: Mapping[str, _File], data: BinaryIO, shard: Path) -> dict[str, str]:
@@ -156,7 +153,7 @@ def _samples(files: Mapping[str, _File], data: BinaryIO, shard: Path) -> dict[st
     samples: dict[str, str] = {}
     stems: set[str] = set()
     for name, (stem, key, _) in names.items():
-        # The class of `a.v2.jpg` is in `a.v2.cls`, else in `a.cls`; but where there is `a.jpg`, that is of this alone.
+        # The class of `a.v2.jpg` is in `a.v2.cls`, else in `a.cls`, which belongs to `a.jpg` alone where there is one.
         of_another = key in plain and not (stem == key and has_image_suffix(name))
         own = None if of_another and stem == key else _class_file(stem, classes)
         label = own or (None if of_another else _class_file(key, classes))
@@ -193,7 +190,7 @@ def _bytes(data: BinaryIO, file: _File) -> bytes:
 
 
 def _check_end(archive: tarfile.TarFile, shard: Path) -> None:
-    """Refuse a file that was cut off, is damaged, or goes on after its end: `tarfile` stops there without a word."""
+    """Raise ValueError for a file that is cut off, damaged, or goes on after its end: `tarfile` just stops there."""
     with shard.open("rb") as file:
         file.seek(archive.offset)
         rest = file.read(tarfile.RECORDSIZE)
@@ -208,7 +205,7 @@ def _check_end(archive: tarfile.TarFile, shard: Path) -> None:
 def _label(data: BinaryIO, file: _File, name: str, shard: Path) -> str:
     """Read a `.cls`, or the first of `_JSON_KEYS` in a `.json`."""
     if file.size > MOST_BYTES:
-        raise ValueError(f"{name} in {shard} has {file.size:,} bytes, too many for one that names a class")
+        raise ValueError(f"{name} in {shard} has {counted(file.size, 'byte')}, too many for a file that names a class")
     content = _bytes(data, file)
     try:
         label: Any = content.decode().strip()

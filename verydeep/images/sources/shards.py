@@ -29,6 +29,7 @@ from verydeep.images.sources.splits import (
 from verydeep.images.sources.walk import files_beside_folders, subfolders
 from verydeep.machine.regular_files import open_file
 from verydeep.machine.text_files import read_text
+from verydeep.presentation.numbers import counted, number
 from verydeep.presentation.terminal import reporting
 
 _SUFFIX = ".tar"
@@ -37,7 +38,7 @@ _MOST_SHARDS = 1_000_000
 """That braces may stand for."""
 
 _RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})(?=$|\.\.)")
-"""The ends of `000..099`; one with steps, `0..8..2`, counts as if it had none."""
+"""The ends of `000..099`; one with steps, `0..8..2`, is counted as if it had none."""
 
 _CLASS_NAMES_FILE = "classes.txt"
 """Beside the shards: a class name a line, in the order of the numbers that the shards give."""
@@ -105,7 +106,7 @@ def _beside(folder: Path, within: str, shards: Collection[str]) -> Iterator[Foun
 
 
 def _called(shards: Sequence[Path]) -> list[tuple[str, str]]:
-    """Return the name of each shard for messages, with its folders only where they are needed, and without them."""
+    """Return two names of each shard: for messages, with its folders only where names repeat, and without folders."""
     unique = len({shard.name for shard in shards}) == len(shards)
     return [(shard.name if unique else str(shard), shard.name) for shard in shards]
 
@@ -136,19 +137,20 @@ def _shards(name: str) -> list[Path]:
     shards = [Path(path) for pattern in patterns for path in (sorted(glob(pattern)) if "*" in pattern else [pattern])]
     missing = [shard for shard in shards if not shard.is_file()]
     if missing or not shards:
-        of_all = f" ({len(missing):,} of {len(shards):,} shards are not there)" if len(shards) > 1 else ""
+        of_all = f" ({number(len(missing))} of {counted(len(shards), 'shard')} missing)" if len(shards) > 1 else ""
         raise ValueError(f"no file {missing[0] if missing else name}{of_all}")
     return list(dict.fromkeys(shards))
 
 
 def _expanded(pattern: str) -> list[str]:
-    """Return what braces stand for; that is counted before it is written out.
+    """Return what braces stand for, which is counted before it is written out.
 
     Raises:
-        ValueError: braces do not match, or stand for too many.
+        ValueError: braces do not match, or stand for too many shards.
     """
     if _count(pattern) > _MOST_SHARDS:
-        raise ValueError(f"{pattern} stands for more than {_MOST_SHARDS:,} shards: name a folder of them, or fewer")
+        most = counted(_MOST_SHARDS, "shard")
+        raise ValueError(f"{pattern} stands for more than {most}: name a folder of them, or fewer")
     try:
         return list(braceexpand(pattern))
     except ValueError:
@@ -156,11 +158,11 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def _count(pattern: str) -> int:
-    """Count what braces stand for, from the innermost ones outwards; a counted one leaves its number between zeros."""
+    """Count what braces stand for, innermost ones first; each leaves its place in `counts`, between zero characters."""
     counts: list[int] = []
 
     def together(text: str) -> int:
-        return math.prod(counts[int(number)] for number in re.findall("\0(\\d+)\0", text))
+        return math.prod(counts[int(place)] for place in re.findall("\0(\\d+)\0", text))
 
     while inner := re.search(r"\{([^{}]*)\}", pattern):
         ends = _RANGE.match(inner[1])
@@ -195,7 +197,7 @@ def _split(where: str, shards: Sequence[Path], entries: dict[Path, list[Entry]])
         raise ValueError(f"no images in {where}: samples are an image and a .cls or .json of the same name")
     present = {class_name for class_name, _, _ in images}
     names = tuple(name for name in listed if name in present) or tuple(sorted(present, key=natural_order))
-    number_of = {name: number for number, name in enumerate(names)}
+    number_of = {name: place for place, name in enumerate(names)}
     images.sort(key=lambda image: (number_of[image[0]], *image[1:]))
     source = _shard_source(
         shards,
@@ -225,7 +227,7 @@ def _shard_source(
 def _paths(
     shards: Sequence[tuple[str, str]], folders: tuple[str, ...], names: Sequence[str], extents: Extents, index: int
 ) -> tuple[ImagePath, ...]:
-    """Return an image's paths; a shard's first name is for messages, with its folders only where they are needed."""
+    """Return an image's paths; a shard's first name is the one for messages."""
     (full, shard), name = shards[extents[index, 0]], names[index]
     return (ImagePath(f"{full}/{name}", folders), ImagePath(name, (shard, *folders)))
 
@@ -264,9 +266,9 @@ def _class_name(label: str, listed: tuple[str, ...], shard: Path) -> str:
 
     `007` is a name if it is listed as one, else the number 7.
     """
-    number = whole_number(label)
-    if not listed or (label in listed and label != str(number)):
+    place = whole_number(label)
+    if not listed or (label in listed and label != str(place)):
         return label
-    if number is not None and number < len(listed):
-        return listed[number]
+    if place is not None and place < len(listed):
+        return listed[place]
     raise ValueError(f"{shard} has a sample of class {label}, which {_CLASS_NAMES_FILE} beside it does not list")

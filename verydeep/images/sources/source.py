@@ -84,9 +84,7 @@ class Source:
             data = self.read(index)
         except OSError as error:
             raise UnusableImageError(name, "unreadable", reason(error)) from error
-        except (
-            UnusableImageError
-        ) as refusal:  # from a source that this one is made of, where the image has another name
+        except UnusableImageError as refusal:  # from a source that this one is made of, by its name there
             raise UnusableImageError(name, refusal.kind, refusal.detail) from refusal
         if self.digests and hashlib.sha256(data).digest() != self.digests[index]:
             raise UnusableImageError(name, "unreadable", CHANGED)

@@ -24,7 +24,7 @@ STEERING_SHARE = 0.125
 """Share of each class's training images held out to steer the learning rate where validation images test."""
 
 _MOST_DIGITS = sys.int_info.default_max_str_digits
-"""Digits that Python makes a number of, unless it is told otherwise."""
+"""Digits of the longest text that Python converts to a number."""
 
 _HOLD_OUT_SEED = 0
 """Fixed, so that a held-out image is held out in every run on the same source."""
@@ -38,7 +38,7 @@ class Splits:
     sources: dict[str, Source]
     """The images of each split."""
     regression: Regression | None = None
-    """Where boxes are learned: what is learned of them. Then the images of every split have boxes."""
+    """What a training of boxes learns; the images of every split then have boxes. None for other trainings."""
     inventory: Inventory = Inventory()
     """What was found in the source, used or not."""
     whole_train: str | None = None
@@ -93,7 +93,7 @@ class Kind:
     """A kind of SOURCE: how it is recognised and opened."""
 
     described: str
-    """For the message that nothing fits."""
+    """What it is called in the message that no kind fits."""
     fits: Callable[[str], bool]
     """Whether SOURCE is of this kind."""
     splits: Callable[[str], FoundSplits]
@@ -127,7 +127,8 @@ def stratified_split(labels: Sequence[int], share: float) -> tuple[list[int], li
 def hold_out(source: Source, labels: Sequence[int]) -> dict[str, Source]:
     """Divide a source into `train` and `val`, a fifth of each class, always the same images.
 
-    `labels` number the source's own classes in its own order: what is held out must not depend on a net's classes.
+    `labels` number the source's own classes in their own order, since what is held out must not depend on the classes
+    that a network knows.
 
     Raises:
         ValueError: a class has a single image.
@@ -191,7 +192,7 @@ def names_of_present_splits(present: Collection[str], where: str) -> dict[str, s
 
 
 def folder_names(folder: str) -> tuple[str, ...]:
-    """Return the names by which a folder may be called, its own first: that of a split may have two."""
+    """Return the names that a folder goes by, its own first: the folder of a split may have two."""
     if not folder:
         return ()
     names = next((names for names in _NAMES_OF_SPLITS.values() if folder in names), (folder,))

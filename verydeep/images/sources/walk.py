@@ -1,4 +1,4 @@
-"""Folders as they are looked through for images: links are followed, and each file is known for what it is."""
+"""Folders that are looked through for images: links are followed, and each file is recognised by what it is."""
 
 import os
 from collections import deque
@@ -9,7 +9,7 @@ from verydeep.images.image_kinds import has_image_suffix, holds_image, is_worth_
 from verydeep.images.sources.inventory import FoundFile, is_leftover
 
 _Identity = tuple[int, int]
-"""Device and number of a folder, whatever it is called."""
+"""Device and inode of a folder, whatever it is called."""
 
 
 def subfolders(root: Path) -> list[Path]:
@@ -47,8 +47,8 @@ def files_beside_folders(root: Path) -> Iterator[FoundFile]:
 def files_below(root: Path) -> Iterator[FoundFile]:
     """Yield what is in `root` and in the folders below, by paths relative to it, in no particular order.
 
-    Links to folders are followed, after all folders that are here without a link, and each folder is gone through once:
-    so a file has the path that it has without links, if there is one, and a link that leads back ends there.
+    Links to folders are followed after all folders that are here without a link, and each folder is looked through
+    once: so a file has its path without links, if there is one, and a link that leads back is not followed again.
     """
     seen = _around(root)
     folders, links = deque([""]), deque[str]()
@@ -75,7 +75,7 @@ def files_below(root: Path) -> Iterator[FoundFile]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether this is a folder or a link to one; no link to itself is, of which an entry would raise."""
+    """Return whether this is a folder or a link to one; for a link to itself `entry.is_dir` would raise."""
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
