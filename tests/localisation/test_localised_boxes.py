@@ -40,9 +40,9 @@ OF_ALL = (0.85, 0.85, 0.9, 1.1)  # of the middle, more or less, as the first of 
 SIDES = {"one": 37, "two": 64}  # of S = 256 and 448
 
 
-def saved(folder, answers, *, scale, regression=None, classes=CLASSES):
+def saved(folder, answers, *, scale, regression=None, classes=CLASSES, crop=CROP):
     """Save a run that gives the same answer for every image."""
-    net = VGG(Architecture(network="A", classes=len(classes), crop=CROP, width=0.05, boxes=regression))
+    net = VGG(Architecture(network="A", classes=len(classes), crop=crop, width=0.05, boxes=regression))
     with torch.no_grad():
         net.fc8.weight.zero_()
         net.fc8.bias[:] = torch.tensor(answers).flatten()
@@ -199,6 +199,13 @@ def test_predictions_are_the_most_probable_classes_each_with_its_own_box(made):
 def test_runs_with_other_classes_are_refused(made, tmp_path, classes):
     other = saved(tmp_path / "other", OF_CLASS, scale="256", regression="per-class", classes=classes)
     with pytest.raises(ValueError, match="have different classes: test them one by one"):
+        evaluate_boxes([made.one, other], **made.parts)
+
+
+def test_runs_with_other_crops_are_refused(made, tmp_path):
+    """The page says one crop of all of them."""
+    other = saved(tmp_path / "other", OF_CLASS, scale="256", regression="per-class", crop=2 * CROP)
+    with pytest.raises(ValueError, match="have different crops: test them one by one"):
         evaluate_boxes([made.one, other], **made.parts)
 
 

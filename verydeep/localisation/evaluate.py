@@ -124,6 +124,8 @@ def _models(folders: Sequence[str | Path], runtime: Runtime) -> list[Model]:
     for folder, model in zip(folders, models, strict=True):
         if model.classes != models[0].classes:
             raise ValueError(f"{folders[0]} and {folder} have different classes: test them one by one")
+        if model.net.architecture.crop != models[0].net.architecture.crop:
+            raise ValueError(f"{folders[0]} and {folder} have different crops: test them one by one")
     return models
 
 
