@@ -228,7 +228,11 @@ def test_a_split_where_some_classes_are_not_told_is_refused(hf, dataset, tmp_pat
 
 def test_a_class_that_is_not_there_is_refused(hf, dataset, tmp_path):
     """Python would take -2 for the last class but one."""
-    sets = {"train": dataset([0, 1, 1, 0]), "validation": dataset([0, 1, -2])}
+    numbers = dataset([0, 1, -2], hf.Value("int64"))
+    sets = {
+        "train": dataset([0, 1, 1, 0]),
+        "validation": numbers.cast_column("label", hf.ClassLabel(names=["dog", "cat"])),
+    }
     message = "set: column label of validation has -2, which is not the number of any of its 2 classes$"
     refused(saved(hf.DatasetDict(sets), tmp_path / "set"), message)
 

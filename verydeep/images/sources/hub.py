@@ -261,8 +261,8 @@ def _class_names(rows: Any, label: str, where: str) -> list[str | None]:
         ValueError: a number of a class that there is not; the message says `where`.
     """
     feature, values = rows.features[label], rows.select_columns([label])[:][label]
-    names = getattr(feature, "names", None)
-    for value in values if names is not None else ():
+    names: Any = getattr(feature, "names", None)
+    for value in [] if names is None else values:
         if value is not None and not _NO_LABEL <= value < len(names):
             raise ValueError(
                 f"{where} has {value}, which is not the number of any of its {counted(len(names), 'class', 'classes')}"
