@@ -97,7 +97,7 @@ class Recipe:
     default new ones in every epoch. What frozen layers make of them is computed once."""
 
     batch: int = 256
-    """Images per step; from has another default, which its text names."""
+    """Images per step; --from has another default, named there."""
 
     learning_rate: float | None = None
     """Learning rate at the start; 0.01 if not given, 0.001 with finetune and from."""
@@ -109,11 +109,11 @@ class Recipe:
     """L2 multiplier, on all weights and biases."""
 
     epochs: int = 74
-    """Epochs at most; 74 are the paper's 370K steps; from has another default, which its text names."""
+    """Epochs at most; 74 are the paper's 370K steps; --from has another default, named there."""
 
     schedule: Schedule = "plateau"
     """Learning rate: `plateau` follows the validation error; `step` and `cosine` follow a plan (not in the
-    paper); from has another default, which its text names."""
+    paper); --from has another default, named there."""
 
     drops: int = 3
     """How often the learning rate is divided by 10: when the validation error stops improving, or by steps."""
