@@ -1,5 +1,6 @@
 """Two evaluations of the same images, or their files, counted image by image."""
 
+import base64
 import csv
 import io
 from dataclasses import replace
@@ -197,15 +198,18 @@ def test_what_is_no_file_of_predictions_is_refused(results, tmp_path):
         verydeep.compare(tmp_path / "p.csv", dense)
 
 
-def test_a_parquet_file_in_a_codec_that_arrow_does_not_have_is_refused(tmp_path):
-    """Arrow's error is a NotImplementedError."""
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_parquet_file_that_arrow_cannot_convert_is_refused(tmp_path, damaged):
+    """Its errors: an OverflowError of a time beyond Python's, a NotImplementedError of integers of 128 bits."""
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    file = tmp_path / "p.parquet"
-    parquet.write_table(arrow.table({name: ["a"] for name in ("id", "true_class", "class_1")}), file)
-    snappy, lzo = b"\x02id\x15\x02", b"\x02id\x15\x06"
-    assert snappy in file.read_bytes()
-    file.write_bytes(file.read_bytes().replace(snappy, lzo))
-    with pytest.raises(ValueError, match=r"p\.parquet holds no predictions that can be read: "):
+    file, times = tmp_path / "p.parquet", arrow.array([2**63 - 1], arrow.timestamp("us"))
+    column = arrow.array(["a"]).dictionary_encode() if damaged else times
+    parquet.write_table(arrow.table({"id": column}), file)
+    if damaged:
+        stored = parquet.read_metadata(file).metadata[b"ARROW:schema"]
+        schema = base64.b64decode(stored).replace(b"\x20\x00\x00\x00", b"\x80\x00\x00\x00")
+        file.write_bytes(file.read_bytes().replace(stored, base64.b64encode(schema)))
+    with pytest.raises(ValueError, match=r"p\.parquet holds no predictions that can be read: (date value|Integers)"):
         compare(file, file)
 
 

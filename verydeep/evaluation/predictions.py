@@ -150,7 +150,7 @@ def _parquet_columns(file: Path) -> dict[str, list[str]]:
         _check_claims(claimed, file.stat().st_size)
         names = [name for name in _READ if name in claimed.schema.names]
         columns: dict[str, list[str]] = parquet.read_table(file, columns=names).to_pydict()
-    except arrow.ArrowException as error:  # not all of them are a ValueError or an OSError
+    except (arrow.ArrowException, OverflowError) as error:  # of a damaged schema, of times beyond Python's
         raise ValueError(one_line(error)) from error
     return columns
 
