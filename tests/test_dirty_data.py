@@ -333,7 +333,7 @@ class Interrupting:
     def __init__(self, source, at):
         self.source, self.at, self.reads = source, at, 0
         self.classes, self.labels, self.boxes = source.classes, source.labels, source.boxes
-        self.fingerprint, self.paths = source.fingerprint, source.paths
+        self.fingerprint, self.paths, self.ids = source.fingerprint, source.paths, source.ids
 
     def __len__(self):
         return len(self.source)
