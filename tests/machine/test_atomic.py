@@ -2,13 +2,14 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from verydeep.machine.atomic import locate, new_folder, put_back, write_bytes, write_json
+from verydeep.machine.atomic import append_json, locate, new_folder, put_back, write_bytes, write_json
 
 
 def names(folder):
@@ -136,6 +137,29 @@ def test_a_folder_that_a_killed_process_was_replacing_is_found_and_put_back(tmp_
     assert locate(link) == link
     assert (real / "weights").read_text() == "old"
     assert names(tmp_path) == ["link", "real"]
+
+
+def test_what_is_left_of_a_longer_name_stays(tmp_path):
+    """`model` and `model.bn` may be written at once, or a process that wrote `model.bn` may have been killed."""
+    for kind in ("partial", "old"):
+        (tmp_path / f".model.bn.123.{kind}").mkdir()
+    assert locate(tmp_path / "model") == tmp_path / "model"
+    with new_folder(tmp_path / "model") as aside:
+        (aside / "weights").touch()
+    assert names(tmp_path) == [".model.bn.123.old", ".model.bn.123.partial", "model"]
+
+
+def test_a_line_of_which_a_part_fits_is_an_error(tmp_path):
+    """As on a disk that is nearly full, the first call of the system writes less than it was given."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"cannot add 15 bytes to .*lines: File too large"):
+            append_json(tmp_path / "lines", {"loss": 1.25})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    append_json(tmp_path / "lines", {"loss": 2.5})
+    assert (tmp_path / "lines").read_text().splitlines()[1:] == ['{"loss": 2.5}']
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

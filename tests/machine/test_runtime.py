@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("unignored_signals")
     [
         ({"precision": "fp8"}, "precision is one of auto, fp32, bf16, not fp8"),
         ({"micro_batch": 0}, "micro_batch must be 1 or more, not 0"),
+        ({"image_memory": float("inf")}, "image_memory must be a number of GiB, 0 or more, not inf"),
         ({"save_minutes": 0.0}, "save_minutes must be above 0"),
         ({"save_minutes": float("nan")}, "save_minutes must be above 0"),
     ],
@@ -29,6 +30,8 @@ def test_values_that_cannot_be_are_refused(options, message):
         Execution(**options)
     with pytest.raises(ValueError, match="workers must be from 0 to 1,024"):
         Runtime(workers=-1)
+    with pytest.raises(ValueError, match="device is one of auto, cpu, cuda, mps, not cuda:1"):
+        Runtime(device="cuda:1")
 
 
 def test_bfloat16_is_used_on_request_and_on_cuda():
@@ -39,7 +42,7 @@ def test_more_processes_than_devices_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ValueError, match="process 2 of this machine has no CUDA device: start 2"):
+    with pytest.raises(ValueError, match="process 2 of this machine has no CUDA device: start at most 2 here"):
         torch_device("cuda")
     assert torch_device("cpu") == CPU
 

@@ -3,12 +3,14 @@
 import errno
 import glob
 import os
+import re
 import shutil
 import stat
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,8 @@ from verydeep.machine.regular_files import kind_of
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file beside its path, sync it, and rename it to its path; on failure the old file stays.
 
-    Of a link, the file that it leads to is replaced. What is no file (`/dev/stdout`, a pipe) is never replaced: the
-    bytes go into it.
+    Of a link, the file that it leads to is replaced. A device or a pipe (`/dev/stdout`) is never replaced: the bytes go
+    into it.
 
     Raises:
         OSError: it cannot be written; the message names path and bytes.
@@ -48,7 +50,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text in UTF-8 by `write_bytes`; what is not text in a file's name is escaped."""
+    """Write text in UTF-8 by `write_bytes`; bytes of a file's name that are not text are escaped."""
     write_bytes(path, text.encode(errors="backslashreplace"))
 
 
@@ -61,18 +63,18 @@ def append_json(path: Path, value: Any) -> None:
     """Add a line of JSON to a file, on a line of its own even if a crash tore the last one.
 
     Raises:
-        OSError: it cannot be written; the message names path and bytes.
+        OSError: there is something else than a file, or it cannot be written; the message names the path.
     """
     if path.exists() and (kind := kind_of(path.stat())):
         raise OSError(f"cannot add to {path}: it is {kind}, not a file")
     with path.open("ab+", buffering=0) as file:
+        data = json_text(value).encode(errors="backslashreplace") + b"\n"
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
-                file.write(b"\n")
-        data = json_text(value).encode(errors="backslashreplace") + b"\n"
+                data = b"\n" + data
         try:
-            file.write(data)
+            _write_all(file, data)
         except OSError as error:
             raise OSError(f"cannot add {len(data):,} bytes to {path}: {reason(error)}") from error
 
@@ -83,6 +85,9 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     A folder at `path` is replaced; of a link, the folder that it leads to. On failure that one stays, and nothing else
     is left behind.
+
+    Raises:
+        OSError: `path` is a file or a folder of the system, or nothing can be written there.
     """
     path = followed(path)
     _refuse_to_replace(path)
@@ -116,8 +121,8 @@ def new_files(path: Path) -> Iterator[Path]:
     """Yield where to write the file `path`, in an empty folder beside it, which may receive other files too.
 
     When the block ends without an error, sync the files and rename them to `path` and its neighbours, in the order of
-    their names. On failure the old files stay, and nothing else is left behind. Links and what is no file are treated
-    as by `write_bytes`.
+    their names. On failure the old files stay, and nothing else is left behind. Links, devices and pipes are treated as
+    by `write_bytes`.
 
     Raises:
         OSError: nothing can be written there.
@@ -178,16 +183,21 @@ def _write_into(path: Path, data: bytes) -> None:
     opened = _standard_stream(os.stat(path))
     descriptor = os.dup(opened) if opened is not None else os.open(path, os.O_WRONLY)
     with open(descriptor, "wb", buffering=0) as stream:
-        view = memoryview(data)
-        while view:
-            view = view[stream.write(view) or 0 :]
+        _write_all(stream, data)
+
+
+def _write_all(stream: FileIO, data: bytes) -> None:
+    """Write all bytes to an unbuffered stream, which may take only some at once, as a disk that is nearly full does."""
+    view = memoryview(data)
+    while view:
+        view = view[stream.write(view) or 0 :]
 
 
 def _refuse_to_replace(folder: Path) -> None:
-    """Refuse to replace folders that are everybody's, or no folder.
+    """Refuse to replace a folder of the system or the user's own, or what is not a folder.
 
     Raises:
-        OSError: it is one.
+        OSError: it is one of these.
     """
     if not folder.exists():
         return
@@ -203,7 +213,7 @@ def locate(path: Path) -> Path:
 
 
 def put_back(path: Path) -> None:
-    """Rename a folder to its path again if a process ended while it was replacing the folder."""
+    """Rename a folder back to its path if a process ended while it was replacing the folder."""
     place = locate(path)
     if place != path:
         place.rename(followed(path))
@@ -219,8 +229,9 @@ def _aside(path: Path, kind: str) -> Path:
 
 
 def _leftovers(path: Path, *kinds: str) -> list[Path]:
-    """Return what `_aside` gave to processes that were killed."""
-    return sorted(left for kind in kinds for left in path.parent.glob(f".{glob.escape(path.name)}.*.{kind}"))
+    """Return what `_aside` named for processes that were killed; for `vgg16`, not what it named for `vgg16.old`."""
+    named = re.compile(rf"\.{re.escape(path.name)}\.\d+\.({'|'.join(kinds)})", re.DOTALL)
+    return sorted(left for left in path.parent.glob(f".{glob.escape(path.name)}.*") if named.fullmatch(left.name))
 
 
 def _sync(path: Path) -> None:

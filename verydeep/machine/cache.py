@@ -31,13 +31,13 @@ def folder() -> Path:
 
 
 def remembered(kind: str, key: object, compute: Callable[[], Any], stored_as: type[T]) -> T:
-    """Return the computed value after a way through JSON, as the type that it is `stored_as`.
+    """Compute a value once for this `kind` and `key`, keep it as JSON, and return it as the type it is `stored_as`.
 
-    It is computed once for this `kind` and `key`, and again if its file is gone or damaged; the latter is said.
+    It is computed again if its file is gone, or damaged, which is said.
     """
     name = hashlib.sha256(repr((_FORMAT, key)).encode(errors="surrogateescape")).hexdigest()
     file = folder() / kind / f"{name}.json"
-    if file.exists():
+    if os.path.exists(file):  # `Path.exists` raises where it may not look
         try:
             return parse_json(_kept(file), stored_as)
         except (OSError, ValueError) as error:

@@ -1,7 +1,7 @@
 """The door for JSON and TOML: files and texts whose types are checked before anything is believed.
 
-Whoever reads says what it expects, as a type (a dataclass, `dict[str, int]`, ...); what is different is refused by the
-name of its field. Size, depth and digits have limits.
+A reader says what it expects, as a type (a dataclass, `dict[str, int]`, ...); what is different is refused by the name
+of its field. Size, depth and digits have limits.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from verydeep.machine.regular_files import read_file
 T = TypeVar("T")
 
 MOST_BYTES = 64 * 2**20
-"""Size of a file, unless its reader says otherwise."""
+"""Largest file that is read, unless its reader says otherwise."""
 
 _MOST_LEVELS = 100
-"""Depth of lists and objects in each other; deeper ones overflow what walks through them."""
+"""Depth of lists and objects within each other; deeper ones overflow the stack of code that walks through them."""
 
 _MOST_DIGITS = 20
-"""Digits of a whole number; our own have 64 bits."""
+"""Digits of a whole number, and its sign; our own numbers have 64 bits."""
 
 _NAMES = {
     "str": "text",
@@ -59,10 +59,10 @@ def read_json(path: str | Path, kind: type[T], *, most: int = MOST_BYTES, exact:
 
 
 def read_json_lines(path: str | Path, kind: type[T], *, most: int = MOST_BYTES) -> tuple[list[T], int]:
-    """Return the lines of a file of JSON lines that are of a type, and how many others there are.
+    """Return the values of a file of JSON lines that are of a type, and how many lines are not.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: there is no such file, or it cannot be read.
     """
     try:
         lines = [line for line in read_file(path, most=most).split(b"\n") if line.strip()]
@@ -94,14 +94,14 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def json_text(value: object, *, indent: int | None = None) -> str:
-    """Return a value as JSON that can be shown on any terminal: what acts on one is escaped in it, as JSON does."""
+    """Return a value as JSON that any terminal can show: characters that act on one are escaped, as JSON does."""
     return escaped(json.dumps(value, indent=indent, ensure_ascii=False))
 
 
 def converted(value: object, kind: type[T], *, exact: bool = False) -> T:
     """Return a value of JSON's types as one of another type.
 
-    Fields that a dataclass does not know are left out, or refused if it has to be `exact`.
+    Fields that a dataclass does not know are left out, or, if `exact`, refused.
 
     Raises:
         ValueError: it does not fit; the message names the field.

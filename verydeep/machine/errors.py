@@ -7,7 +7,7 @@ _LONGEST = 2000
 """Characters of a message, which may quote a name out of a file of any content."""
 
 _ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Control characters but tab and line feed, C1 ones too, and what turns the direction of a text around."""
+"""Control characters, C1 ones too, except tab and line feed; and those that turn the direction of a text around."""
 
 
 def escaped(text: str) -> str:
@@ -21,11 +21,11 @@ def say(line: str) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an exception on one line, or its type if it has none; of a long one both ends."""
+    """Return the message of an exception on one line, its type if it has none, both ends of it if it is long."""
     line = " ".join(str(error).split()) or type(error).__name__
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
 
 
 def reason(error: Exception) -> str:
-    """Return why something failed: of an error of the system its words alone, `No space left on device`."""
+    """Return why something failed; for an error of the system just its words, `No space left on device`."""
     return (isinstance(error, OSError) and error.strerror) or one_line(error)

@@ -30,14 +30,14 @@ class Inspection:
     """Versions of this package, Python, PyTorch, and the system with its processor's kind."""
     processor: str
     cores: int
-    """That this process may use."""
+    """Cores that this process may use, by affinity and control group."""
     threads: int
-    """That PyTorch computes with."""
+    """Threads that PyTorch computes with."""
     instruction_sets: tuple[str, ...]
-    """That PyTorch uses: AVX2, say, and bfloat16 where the processor multiplies in it."""
+    """Instruction sets that PyTorch uses: AVX2, say, and bfloat16 where the processor multiplies in it."""
     devices: tuple[str, ...]
     memory_bytes: int | None
-    """That this process may use: trainings count the same. None where the system does not tell."""
+    """Memory that this process may use, as trainings count it; None where the system does not tell."""
     free_memory_bytes: int | None
     free_disk_bytes: dict[str, int]
     """Free bytes where the command was started, and where the cache is."""
@@ -62,7 +62,8 @@ class Inspection:
 
 
 def inspect_computer() -> Inspection:
-    """Look at this computer; it takes a second, for PyTorch is imported."""
+    """Look at this computer; it takes a second, since PyTorch is imported."""
+    import joblib
     import torch
 
     folder = cache.folder()
@@ -76,7 +77,7 @@ def inspect_computer() -> Inspection:
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         },
         processor=_processor(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=joblib.cpu_count(),
         threads=torch.get_num_threads(),
         instruction_sets=_instruction_sets(),
         devices=_devices(),
@@ -133,11 +134,11 @@ def _available() -> int | None:
 
 
 def _free_disk(place: Path) -> int:
-    return shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.exists())).free
+    return shutil.disk_usage(next(folder for folder in (place, *place.parents) if os.path.exists(folder))).free
 
 
 def _sizes(folder: Path) -> list[int]:
-    """Return the bytes of every file in a folder, which need not exist."""
+    """Return the size in bytes of every file in a folder, which need not exist."""
     sizes = []
     for file in folder.rglob("*"):
         with suppress(OSError):  # gone meanwhile

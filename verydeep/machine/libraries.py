@@ -26,7 +26,7 @@ EXTRAS = {
     "uvicorn": "serve",
     "yaml": "yaml",
 }
-"""Package to extra, as pyproject.toml declares them."""
+"""The extra that installs each package, as pyproject.toml declares them."""
 
 _TELEMETRY = "openvino_telemetry"
 
@@ -45,8 +45,8 @@ def library(name: str, *, needed_by: str = "this", alternative: str = "") -> Any
 
     Args:
         name: a module, such as `onnxruntime` or `onnxruntime.quantization`.
-        needed_by: subject of the message, `hub:cifar10` or `a Parquet file`.
-        alternative: what to do instead of installing it: `name a .csv file`.
+        needed_by: subject of the message, such as `hub:cifar10` or `a Parquet file`.
+        alternative: what to do instead of installing it, such as `name a .csv file`.
 
     Raises:
         MissingLibraryError: it is not installed, or cannot be imported.

@@ -16,15 +16,14 @@ from verydeep.machine.documents import parse_json
 from verydeep.machine.errors import reason, say
 
 _MOST_BYTES = 4096
-"""That are read of a lock."""
-
+"""How much of a lock is read."""
 
 _TIMES = 20
-"""That a lock is read within a second, until it says who holds it."""
+"""How often a lock is read within a second, until it says who holds it."""
 
 
 class WrittenElsewhereError(OSError):
-    """Another process is writing the same."""
+    """Another process is writing the same output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +42,9 @@ class _Holder:
 def locked(output: Path | None) -> Iterator[None]:
     """Keep other processes from writing the same output, until the block or this process ends.
 
-    The lock is a file beside it, `.OUTPUT.lock`. The system frees it when its process is gone, however that ended; on a
-    folder that several hosts share, if its file system passes locks on (NFS 4 does). Where nothing can be locked a line
-    says so.
+    The lock is a file beside it, `.OUTPUT.lock`. The system frees it when its process is gone, however that ended. In a
+    folder that several hosts share, it holds for all of them if the file system passes locks on (NFS 4 does). Where
+    nothing can be locked, a line says so.
 
     Raises:
         WrittenElsewhereError: another process holds it.
@@ -66,7 +65,7 @@ def locked(output: Path | None) -> Iterator[None]:
 
 
 def _acquired(file: Path, output: Path) -> int | None:
-    """Return the descriptor that holds the lock; None where there can be none."""
+    """Return the descriptor that holds the lock; None where nothing can be locked."""
     while True:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -101,13 +100,13 @@ def _is_still_there(descriptor: int, file: Path) -> bool:
 def _write_holder(descriptor: int) -> None:
     since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
     told = json.dumps(asdict(_Holder(process=os.getpid(), host=socket.gethostname(), since=since))).encode()
-    with suppress(OSError):  # a full disk: it holds all the same
+    with suppress(OSError):  # a full disk: the lock holds all the same
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, told, 0)
 
 
 def _holder(descriptor: int) -> str:
-    for _ in range(_TIMES):  # it may have taken the lock just now, and not yet said who it is
+    for _ in range(_TIMES):  # the other process may have taken the lock just now, and not yet said who it is
         with suppress(OSError, ValueError):
             holder = parse_json(os.pread(descriptor, _MOST_BYTES, 0), _Holder)
             if not _is_gone(holder):
@@ -117,7 +116,7 @@ def _holder(descriptor: int) -> str:
 
 
 def _is_gone(holder: _Holder) -> bool:
-    """Return whether it was a process of this host that has ended: a killed one left its name in the lock."""
+    """Return whether the holder was a process of this host that has ended: a killed one leaves its name in the lock."""
     if holder.host != socket.gethostname():
         return False
     try:

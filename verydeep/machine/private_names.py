@@ -15,21 +15,21 @@ _FOLDERS = re.compile(
 
 
 def text_without_names(text: str) -> str:
-    """Return a text with the last part of each absolute path alone, and without names of this user and computer."""
+    """Return a text with only the last part of each absolute path, and without names of this user and computer."""
     for folder, short in sorted(_known_folders(), key=lambda known: -len(known[0])):  # one may be in the other
         text = re.sub(rf"(?<![\w.-]){re.escape(folder)}(?![\w.-])", short, text)
     return _without_who(_FOLDERS.sub(lambda found: found["quote"] or "", text))
 
 
 def path_without_names(path: Path) -> str:
-    """Return a path from `~` on if it is in the user's folder, else its last part; this user and computer unnamed."""
+    """Return a path from `~` on if it is in the user's folder, else its last part, without this user and computer."""
     path = Path(os.path.normpath(path))
     home = _home()
     return _without_who(f"~/{path.relative_to(home)}" if home and path.is_relative_to(home) else path.name)
 
 
 def _known_folders() -> Iterator[tuple[str, str]]:
-    """Yield the folders that are known whole, blanks and all: the one where the command was started, and the user's."""
+    """Yield folders that are known whole, even with blanks: where the command was started, and the user's home."""
     with suppress(OSError):  # it was removed
         if Path.cwd() != Path("/"):
             yield str(Path.cwd()), "."

@@ -28,10 +28,10 @@ LOST_AFTER = 60.0
 """Seconds without a sign of life after which a process counts as lost; it may be busy writing a large file."""
 
 _WATCHED = 8
-"""Processes that each one watches; each is watched by as many."""
+"""How many processes each one watches; as many watch it."""
 
 _PATIENCE = timedelta(days=1)
-"""Longest wait for a message of a process that lives: the first one may be looking through a large source."""
+"""Longest wait for a message from a living process: the first one may be looking through a large source."""
 
 _Value = TypeVar("_Value")
 
@@ -161,17 +161,17 @@ def under_torchrun() -> bool:
 
 
 def processes_of_environment() -> int:
-    """Return how many were started together."""
+    """Return how many processes were started together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def processes_here() -> int:
-    """Return how many of them are on this machine."""
+    """Return how many of the processes that were started together are on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def restarted() -> bool:
-    """Return whether torchrun has restarted this process (`--max-restarts`); not all machines need count it."""
+    """Return whether torchrun has restarted this process (`--max-restarts`); other machines may not have noticed."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
@@ -182,12 +182,12 @@ def rank_of_environment() -> int:
 
 @contextmanager
 def joined(device: "torch.device", *, advice: str, known: tuple[type[Exception], ...] = ()) -> Iterator[Processes]:
-    """Give this process among those that torchrun started, to work together with them; alone without torchrun.
+    """Yield this process among those that torchrun started, joined to them; without torchrun it is alone.
 
     While the block lasts each process gives signs of life and watches others. One that is silent for `LOST_AFTER`
-    seconds ends this process with a line that names it: collective operations would wait for it forever. Whatever a
-    lost process leaves half sent fails in many ways, and is told as its loss instead, unless it is one of the `known`
-    errors, which name their cause themselves. `advice` says in both lines what to do.
+    seconds ends this process with a line that names it: collective operations would wait for it forever. What a lost
+    process leaves half sent fails in many ways; such an error is reported as the loss of that process, unless it is one
+    of the `known` errors, which name their cause themselves. `advice` says in both lines what to do.
 
     Raises:
         LostProcessError: a process is lost.
@@ -240,7 +240,7 @@ def _group(device: "torch.device", advice: str) -> Iterator[Processes]:
 
 
 def _meeting(store: Any, rank: int, count: int) -> str:
-    """Return a name that only processes know that join now: torchrun's store keeps names from before a restart."""
+    """Return a name that only processes that join now know: torchrun's store keeps names from before a restart."""
     mine = uuid.uuid4().hex
     if rank:
         store.set(f"verydeep/comes/{rank}", mine)
@@ -283,7 +283,7 @@ def _watch(processes: Processes, advice: str) -> None:
 
 
 def _told(processes: Processes, silent: Sequence[int]) -> str | None:
-    """Name the processes lost first, as told by whoever noticed first: the others would miss each other next."""
+    """Name the processes that were lost first, as the first to notice noted: the others would miss each other next."""
     names = ", ".join(processes.names[rank] for rank in silent)
     if not names and not processes.beats.check(["lost"]):
         return None

@@ -1,4 +1,4 @@
-"""Regular files, opened without waiting: a pipe, a device or a folder in the place of a file is refused by its kind."""
+"""Regular files, opened without waiting: a pipe, a device or a folder in place of a file is refused by its kind."""
 
 import os
 import stat
@@ -20,7 +20,7 @@ class UnreadableFileError(OSError):
 
 def kind_of(status: os.stat_result) -> str | None:
     """Return what there is instead of a regular file, `a pipe`; None for a regular file."""
-    return None if stat.S_ISREG(status.st_mode) else _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
+    return None if stat.S_ISREG(status.st_mode) else _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
 
 
 def open_file(path: str | Path, *, most: int | None = None) -> FileIO:
@@ -30,7 +30,7 @@ def open_file(path: str | Path, *, most: int | None = None) -> FileIO:
         UnreadableFileError: it is something else, or has more than `most` bytes.
         OSError: there is none, or it may not be read.
     """
-    _check(os.stat(path), path, most)  # to open a device may already do something
+    _check(os.stat(path), path, most)  # opening a device may already do something
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
         _check(os.fstat(descriptor), path, most)

@@ -19,19 +19,19 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
 
 _MOST_WORKERS = 1024
-"""Each is a process with a PyTorch of its own."""
+"""Each is a process with a PyTorch of its own, so more would exhaust the memory."""
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-"""Signals that ask to end: of batch systems, of a terminal that is lost, and Ctrl-\\."""
+"""Signals that ask a process to end: those of batch systems, of a lost terminal, and of Ctrl-\\."""
 
 STOPPING = frozenset({signal.SIGINT, *_ENDING})
 """All signals after which work is saved."""
 
 _SHOW_CURSOR = "\x1b[?25h"
-"""A bar hides it."""
+"""Terminal code for the cursor, which a bar hides."""
 
 _SECONDS_TO_LEAVE = 0.5
-"""After a second Ctrl-C the process may clear away so long."""
+"""How long the process may take to clean up after a second Ctrl-C."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +45,13 @@ class Runtime:
     """Processes that decode and crop; 0 does it in the main process."""
 
     threads: int | None = None
-    """Threads that compute on a CPU. By default as many as cores that may be used; a training takes fewer where a short
-    measurement shows that they are as fast."""
+    """Threads that compute on a CPU, by default one for each core that may be used; a training takes fewer where a
+    short measurement shows that they are as fast."""
 
     def __post_init__(self) -> None:
         """Refuse impossible choices with a ValueError."""
+        if self.device not in get_args(Device):
+            raise ValueError(f"device is one of {', '.join(get_args(Device))}, not {self.device}")
         if not 0 <= self.workers <= _MOST_WORKERS:
             raise ValueError(f"workers must be from 0 to {_MOST_WORKERS:,}, not {self.workers}")
         if self.threads is not None and self.threads < 1:
@@ -74,7 +76,7 @@ class Execution:
     """Under torchrun: each process keeps a part of fc6, fc7 and fc8, whose gradients are then never exchanged."""
 
     image_memory: float = 2.0
-    """GiB for decoded images, in all processes that load, so that each is decoded once; the rest is decoded anew in
+    """GiB for decoded images, in all processes that load, so that each is decoded once; the rest is decoded again in
     every epoch."""
 
     save_minutes: float = 15.0
@@ -92,8 +94,8 @@ class Execution:
             raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, not {self.precision}")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError(f"micro_batch must be 1 or more, not {self.micro_batch}")
-        if not self.image_memory >= 0:
-            raise ValueError(f"image_memory must be 0 or more, not {self.image_memory}")
+        if not 0 <= self.image_memory < float("inf"):
+            raise ValueError(f"image_memory must be a number of GiB, 0 or more, not {self.image_memory}")
         if not self.save_minutes > 0:
             raise ValueError(f"save_minutes must be above 0, not {self.save_minutes}")
         if self.norms_every is not None and self.norms_every < 1:
@@ -124,7 +126,8 @@ def torch_device(device: Device) -> "torch.device":
     if chosen != "cuda" or local_rank is None:
         return torch.device(chosen)
     if int(local_rank) >= torch.cuda.device_count():
-        raise ValueError(f"process {local_rank} of this machine has no CUDA device: start {torch.cuda.device_count()}")
+        most = torch.cuda.device_count()
+        raise ValueError(f"process {local_rank} of this machine has no CUDA device: start at most {most} here")
     torch.cuda.set_device(int(local_rank))
     return torch.device("cuda", int(local_rank))
 
@@ -217,7 +220,7 @@ def stop_request(answer: str | None = None) -> Iterator[StopRequest]:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM, SIGHUP and SIGQUIT end the block as an exit does, so that its files and processes are cleared away.
+    """Let SIGTERM, SIGHUP and SIGQUIT end the block as an exit does, so that its files and processes are cleaned up.
 
     The status is 128 and the signal's number: 143 for SIGTERM. They and Ctrl-C do so even where a library turns what a
     handler raises into an error of its own, or swallows it. A second Ctrl-C ends the process within a second, even if
@@ -249,7 +252,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def _end_now() -> None:
-    """End this process and those that it started by multiprocessing, without clearing away."""
+    """End this process and those that it started by multiprocessing, without cleaning up."""
     import multiprocessing
 
     try:

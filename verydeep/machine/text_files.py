@@ -12,14 +12,14 @@ from verydeep.machine.regular_files import read_file
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 _SEPARATORS = (",", ";", "\t")
-"""Between the cells of a line; the first one where a file leaves it open."""
+"""What may stand between the cells of a line; the first one where a file leaves it open."""
 
 _LINES_LOOKED_AT = 20
 
 _QUOTED = re.compile(r'"[^"]*"')
 
 _STATED_SEPARATOR = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
-"""First line by which some spreadsheets say it."""
+"""First line by which some spreadsheets state the separator."""
 
 
 def read_text(path: Path, *, strict: bool = False) -> str:
@@ -27,6 +27,7 @@ def read_text(path: Path, *, strict: bool = False) -> str:
 
     Raises:
         ValueError: it is not valid UTF-16 or, if `strict`, UTF-8.
+        OSError: it cannot be read.
     """
     data = read_file(path)
     utf_16 = data.startswith(_UTF_16)
@@ -41,10 +42,11 @@ def read_text(path: Path, *, strict: bool = False) -> str:
 def table_lines(path: Path, *, stripped: bool = True) -> Iterator[tuple[int, list[str]]]:
     """Yield number and cells of every line of a CSV file that is not empty; semicolons or tabs serve as commas do.
 
-    Cells are `stripped` of spaces around them.
+    If `stripped`, cells lose the spaces around them, and a quotation mark in the wrong place is an error.
 
     Raises:
         ValueError: it is damaged; the message says in which line.
+        OSError: it cannot be read.
     """
     text, number = read_text(path), 1
     stated = _STATED_SEPARATOR.match(text)
@@ -63,7 +65,7 @@ def table_lines(path: Path, *, stripped: bool = True) -> Iterator[tuple[int, lis
 
 
 def _separator(lines: Sequence[str]) -> str:
-    """Return what divides all lines into as many cells."""
+    """Return what divides all lines into the same number of cells."""
     bare = [_QUOTED.sub("", line) for line in lines if line.strip()]
     for separator in _SEPARATORS:
         counts = {line.count(separator) for line in bare}
