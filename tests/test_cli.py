@@ -1,5 +1,6 @@
 """The command line as people and machines use it."""
 
+import errno
 import json
 import os
 import re
@@ -92,6 +93,7 @@ def test_wrong_use_is_answered_in_one_line(capsys, tmp_path):
     assert "width must be" in refusal(capsys, *train, "A", "--width", "inf")
     assert "is a file" in refusal(capsys, "train", "--network", "A", "--out", taken / "cat" / "0.png", "--crop", 32)
     assert "say which --network: A, A-LRN" in refusal(capsys, "train", "digits", "--out", out)
+    assert "say which --network: A, A-LRN" in refusal(capsys, "train", "digits", "--out", out, "--quick=no")
     assert "start several with torchrun" in refusal(capsys, *train, "A", "--fc-parallel")
     assert "it needs finetune" in refusal(capsys, *train, "A", "--freeze", "conv1_1")
     assert "--batch is a whole number, not 2.5" in refusal(capsys, *train, "A", "--batch", 2.5)
@@ -345,6 +347,16 @@ def test_what_the_system_has_no_more_of_is_said(capsys, monkeypatch, tmp_path, e
     monkeypatch.setattr("verydeep.evaluation.evaluate.evaluate", Mock(side_effect=error))
     assert run("evaluate", tmp_path, "--data", "digits") == 1
     assert capsys.readouterr().err.startswith(f"verydeep: {said}")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("photos", 2), ("./photos/a.jpg", 2), ("photos2/a.jpg", 1), ("elsewhere", 1)]
+)
+def test_an_error_of_the_system_is_wrong_use_where_the_line_names_its_path(capsys, monkeypatch, tmp_path, path, status):
+    error = PermissionError(errno.EACCES, "Permission denied", path)
+    monkeypatch.setattr("verydeep.evaluation.evaluate.evaluate", Mock(side_effect=error))
+    assert run("evaluate", tmp_path, "--data=photos") == status
+    assert capsys.readouterr().err == f"verydeep: {path} cannot be used: Permission denied\n"
 
 
 def test_an_unexpected_error_is_one_line_unless_debugging(capsys, monkeypatch, tmp_path):

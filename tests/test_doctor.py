@@ -7,6 +7,7 @@ import signal
 from importlib import metadata
 from pathlib import Path
 
+import joblib
 import pytest
 import torch
 from several_commands import status_of
@@ -69,6 +70,20 @@ def test_a_missing_library_is_named_with_what_installs_it(quick, capsys, monkeyp
     assert ": pip install 'verydeep[onnx]'" in captured.out
     assert captured.err == "verydeep: broken: scipy is missing\n"
     assert "self-test" not in captured.out
+
+
+def test_what_is_left_out_is_told(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("VERYDEEP_CACHE", str(tmp_path))
+    monkeypatch.setattr(self_test, "_SECONDS", -1)
+    monkeypatch.setattr(self_test, "_learns", lambda run: "it learns")
+    monkeypatch.setattr(self_test, "_formats", lambda: ["onnx"])
+    assert status_of("doctor") == 0
+    assert "self-test  export to onnx: not tested, the others took too long" in capsys.readouterr().out
+
+
+def test_cores_are_those_that_a_control_group_allows(monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 3)
+    assert inspection.inspect_computer().cores == 3
 
 
 def test_what_fails_is_told_and_nothing_else_is_begun(monkeypatch):

@@ -39,6 +39,8 @@ REFUSED = {
     "train photos --network A --out photos/run": "would lie among the images of photos",
     "train digits --network A --out new --json new/run.json": "is one of new's own files",
     "train digits --network A --finetune finished_run --out finished_run": "would replace what is read",
+    "train digits --network B --init model --out new --json model/config.json": "is one of model's own files",
+    "describe D --plot x.svg --json x.svg": "cannot hold both",
     "import finished_run --out finished_run": "would replace what is read",
     "predict finished_run photos --map photos": "would replace what is read",
     "predict finished_run a.jpg --json a.jpg": "would replace what is read",

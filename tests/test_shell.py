@@ -22,6 +22,10 @@ OF_OTHER_TOOLS = {
     "train data=photos epochs=10 lr0=0.1": (
         "write photos, not data=photos; write --epochs 10, not epochs=10; write --learning-rate 0.1, not lr0=0.1"
     ),
+    "train pretrained=True gpu=0 half=true": (
+        "write --from WEIGHTS, not pretrained=True; write --device cuda, not gpu=0; write --precision bf16, not half="
+    ),
+    "train photos weights=a.pth": "write --from a.pth, not weights=a.pth",
     "train photos --network A --out run --device cuda:1": "write --device cuda; CUDA_VISIBLE_DEVICES=1 before it",
     "train photos --network A --out run --device 0,1": "write --device cuda; CUDA_VISIBLE_DEVICES=0 before it",
     "train photos --network A --out run --resume a.pth": "a.pth is a word too many: --resume takes no value",
@@ -32,7 +36,7 @@ OF_OTHER_TOOLS = {
     "train photos --num_classes 10": "there is no --num_classes: classes are the folders of SOURCE",
     "train photos --wd 1e-4 -j 8 -b 64": "--weight-decay; there is no -j: it is called --workers; there is no -b",
     "train photos --valid-pct 0.2": "it is called --held-out",
-    "train photos --mixup 0.2": "the paper mixes no images",
+    "train photos --mixup 0.2": "as in the paper, images are not mixed",
     "train photos --epochs ten": "train needs --out",
     "evaluate --weights runs/a --imgsz 256": "name RUNS without an option; there is no --imgsz: it is called --scales",
     "describe D --num-classes 10": "there is no --num-classes: it is called --classes",

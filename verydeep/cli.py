@@ -77,13 +77,13 @@ app = App(
     group_arguments=Group("Arguments", sort_key=-1),
     version=__version__,
     help="The VGG paper as a tool: train its networks, test them its way, repeat its experiment on your images.",
-    help_epilogue="verydeep VERB --help tells a verb's options, with an example. Errors are told in a line; --debug "
-    "shows where they come from. verydeep doctor tells whether this computer has all that is needed.",
+    help_epilogue="verydeep VERB --help lists a verb's options, with an example. An error is one line; --debug shows "
+    "where it comes from. verydeep doctor tells whether this computer has all that is needed.",
 )
 
 
 def completion(shell: Shell, /) -> None:
-    """Print what makes a shell complete verbs, options and their values with the Tab key.
+    """Print a script that makes a shell complete verbs, options and their values with the Tab key.
 
     For bash: verydeep completion bash > ~/.local/share/bash-completion/completions/verydeep. For zsh, with a folder
     that fpath has before compinit: verydeep completion zsh > ~/.zsh/completions/_verydeep. For fish: verydeep
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 _NO_MEMORY = re.compile(
     r"^MemoryError|allocate memory|could not create a (primitive|memory)|bad_alloc|failed to map segment"
 )
-"""How libraries say that there is no memory: NumPy and Python, PyTorch, oneDNN, C++, the loader of libraries."""
+"""How Python and NumPy, PyTorch, oneDNN, C++ and the loader of libraries say that memory has run out."""
 
 
 def _explain(error: Exception, tokens: Sequence[str]) -> int:
@@ -172,7 +172,7 @@ def _explain(error: Exception, tokens: Sequence[str]) -> int:
 
 
 def _of_command_line(error: CycloptsError, message: str, tokens: Sequence[str]) -> str:
-    """Return the message for wrong use: words of other tools by their names here, and choices as a list."""
+    """Return the message for wrong use: other tools' words with their names here, and choices as a list."""
     chain = tuple(error.command_chain or ())
     unused = error.unused_tokens or ()
     known = None
@@ -196,7 +196,7 @@ def _of_command_line(error: CycloptsError, message: str, tokens: Sequence[str]) 
 
 
 def _data_among_runs(error: MissingArgumentError, tokens: Sequence[str]) -> str:
-    """Say which word of a line without --data may be the images: the last one, if it is no option and no run."""
+    """Say which word of a line without --data may be the images: the last, if it is neither an option nor a run."""
     last = tokens[-1]
     is_data = error.argument is not None and error.argument.name == "--data" and not last.startswith("-")
     return (
@@ -223,5 +223,5 @@ def _verb(chain: Sequence[str]) -> App:
 def _of_system(error: OSError, tokens: Sequence[str]) -> tuple[int, str]:
     """Return status and message for an error of the system: wrong use where the command line names the path."""
     path = os.fsdecode(error.filename)
-    named = any(path.startswith(value) for token in tokens if (value := token.rpartition("=")[2]) and "/" in path)
+    named = any(Path(path).is_relative_to(value) for token in tokens if (value := token.rpartition("=")[2]))
     return (WRONG_USE if named else _FAILURE), f"{path} cannot be used: {reason(error)}"

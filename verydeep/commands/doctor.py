@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from verydeep.machine.inspection import Inspection
 
 
+_PLACES = {"here": "here", "cache": "for the cache"}
+"""Where disk space is looked at, in words."""
+
+
 def doctor(*, self_test: bool = True, json_file: JsonFile = None) -> None:
     """Tell what this computer has, and test in a minute that training and export work: text for a bug report.
 
@@ -34,7 +38,7 @@ def doctor(*, self_test: bool = True, json_file: JsonFile = None) -> None:
         checks = run_self_test()
     figures = {**found.to_dict(), "self_test": [asdict(check) for check in checks]}
     show(figures, json_file, "\n".join([*_lines(found), *map(_check_line, checks)]))
-    broken = [f"{name} is missing" for name in found.missing] + [check.name for check in checks if not check.ok]
+    broken = [f"{name} is missing" for name in found.missing] + [one.name for one in checks if one.ok is False]
     if broken:
         raise RuntimeError(f"broken: {', '.join(broken)}")
 
@@ -43,11 +47,11 @@ def _lines(found: "Inspection") -> Iterator[str]:
     """Yield what was found, a line for each subject."""
     subjects = {
         "versions": ", ".join(f"{name} {version}" for name, version in found.versions.items()),
-        "processor": ", ".join([found.processor, f"{counted(found.cores, 'core')} for this process"]),
+        "processor": f"{found.processor}, {counted(found.cores, 'core')} for this process",
         "computes": f"{counted(found.threads, 'thread')}, {', '.join(found.instruction_sets)}",
         "devices": ", ".join(found.devices),
         "memory": f"{billions(found.free_memory_bytes)} of {billions(found.memory_bytes)} GB free",
-        "disk": ", ".join(f"{billions(free)} GB free {_place(name)}" for name, free in found.free_disk_bytes.items()),
+        "disk": ", ".join(f"{billions(free)} GB free {_PLACES[name]}" for name, free in found.free_disk_bytes.items()),
         "cache": f"{found.cache}: {counted(found.cache_files, 'file')}, {millions(found.cache_bytes)} MB",
         "variables": ", ".join(f"{name}={value}" for name, value in found.environment.items()) or "none",
         "needed": _versions(found.packages),
@@ -59,14 +63,10 @@ def _lines(found: "Inspection") -> Iterator[str]:
         yield f"{'extra':<10} {extra}: {_versions(packages)}{install}"
 
 
-def _place(name: str) -> str:
-    return {"here": "here", "cache": "for the cache"}[name]
-
-
 def _versions(packages: Mapping[str, str | None]) -> str:
     return ", ".join(f"{name} {version or 'missing'}" for name, version in packages.items())
 
 
 def _check_line(check: "Check") -> str:
-    result = "ok" if check.ok else "BROKEN"
+    result = {True: "ok", False: "BROKEN", None: "not tested"}[check.ok]
     return f"{'self-test':<10} {check.name}: {result}, {check.detail} ({decimal(check.seconds, 1)} s)"

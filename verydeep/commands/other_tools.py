@@ -29,7 +29,7 @@ _VERBS = {
     "checks": "doctor",
     "install-completion": "completion",
 }
-"""What it is called there, and here."""
+"""What a verb is called there, and here."""
 
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "--lr": ("--learning-rate",),
@@ -103,7 +103,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "--cfg": ("--config",),
     "--save-results": ("--json",),
 }
-"""What it is called there, and what it may be called here, depending on the verb; capitals are what has no option."""
+"""What an option is called there, and what it may be here, depending on the verb; in capitals, an argument."""
 
 _WITHOUT = {
     "--num-classes": "classes are the folders of SOURCE",
@@ -112,9 +112,9 @@ _WITHOUT = {
     "--optimizer": "training is SGD with --momentum, as in the paper",
     "--loss": "training is the cross-entropy, with --label-smoothing and --class-weights",
     "--metrics": "evaluate tells top-1, top-5 and class-balanced errors",
-    "--model-ema": "the paper averages no weights",
-    "--mixup": "the paper mixes no images",
-    "--cutmix": "the paper mixes no images",
+    "--model-ema": "as in the paper, weights are not averaged",
+    "--mixup": "as in the paper, images are not mixed",
+    "--cutmix": "as in the paper, images are not mixed",
     "--auto-augment": "images are cropped, mirrored and shifted in colour: --scale, --flip, --colour-sd",
     "--aa": "images are cropped, mirrored and shifted in colour: --scale, --flip, --colour-sd",
     "--test-only": "verydeep evaluate tests a run",
@@ -131,7 +131,7 @@ _WITHOUT = {
     "--print-freq": "a line comes every 30 seconds, a terminal has a bar",
     "--verbose": "a line comes every 30 seconds, a terminal has a bar",
 }
-"""Options that nothing here is like, and what is here instead."""
+"""Options that have no counterpart here, and what to do or know instead."""
 
 _ASSIGNMENT = re.compile(r"([a-z][a-z0-9_]*)=(\S+)")
 _NUMBERED_DEVICE = re.compile(r"(cuda|gpu)?:?(\d+)(,\d+)*")
@@ -156,10 +156,10 @@ def names_of(arguments: Iterable[Argument]) -> set[str]:
 
 
 def refuse_unknown_options(_app: App, _commands: Sequence[str], arguments: ArgumentCollection) -> None:
-    """Refuse what stands among IMAGES and looks like an option, unless there is a file of that name; for `App.config`.
+    """Refuse words among IMAGES that look like options, unless there is a file of that name; for `App.config`.
 
     Raises:
-        ValueError: an unknown option; it names that of this verb if it is known by another name.
+        ValueError: an unknown option; the message has its name here if it is another tool's.
     """
     for argument in arguments:
         for token in argument.tokens if "IMAGES" in argument.names else ():
@@ -173,7 +173,7 @@ def known_here_as(options: Collection[str], tokens: Sequence[str]) -> str | None
     """Say what other tools' options in a line are called here, or what is here instead; None if there are none.
 
     Args:
-        options: those of a verb, its arguments by their names in capitals: `SOURCE`.
+        options: names of a verb's options, and of its arguments in capitals: `SOURCE`.
         tokens: a command line without its verb.
     """
     told = [line for token in tokens if (line := _told(token, options))]
@@ -197,7 +197,7 @@ def _told(token: str, options: Collection[str]) -> str | None:
     if assigned := _ASSIGNMENT.fullmatch(token):
         name = f"--{assigned[1].replace('_', '-')}"
         here = name if name in options else _here(name, options)
-        return here and f"write {assigned[2] if here.isupper() else f'{here} {assigned[2]}'}, not {token}"
+        return here and f"write {_with_value(here, assigned[2])}, not {token}"
     given = token.partition("=")[0]
     theirs = given.replace("_", "-")
     if theirs in options:
@@ -206,6 +206,15 @@ def _told(token: str, options: Collection[str]) -> str | None:
         is_option = here.startswith("-")
         return f"there is no {given}: {f'it is called {here}' if is_option else f'name {here} without an option'}"
     return f"there is no {given}: {_WITHOUT[theirs]}" if theirs in _WITHOUT else None
+
+
+def _with_value(here: str, value: str) -> str:
+    """Return an option, an argument in capitals, or `--device cuda`, as it is written for another tool's value."""
+    if here.isupper():
+        return value
+    if "WEIGHTS" in here and value.lower() != "true":
+        return here.replace("WEIGHTS", value)
+    return here if " " in here or value.lower() == "true" else f"{here} {value}"
 
 
 def _here(theirs: str, options: Collection[str]) -> str | None:

@@ -11,7 +11,7 @@ from verydeep.machine.atomic import followed
 from verydeep.machine.errors import say
 from verydeep.machine.processes import rank_of_environment
 
-_FILES, _FOLDERS = ("--json", "--predictions"), ("--report", "--map", "--draw")
+_FILES, _FOLDERS = ("--json", "--predictions", "--plot"), ("--report", "--map", "--draw")
 _OUTPUTS = frozenset({"--out", *_FILES, *_FOLDERS})
 """Options that name what is written."""
 
@@ -19,24 +19,13 @@ _WITH_FILE_AS_OUT = ("export", "features", "predict")
 """Verbs whose `--out` is a file; that of others is a folder."""
 
 _POSITIONAL_INPUTS = {"--source", "--run", "RUNS", "--weights", "IMAGES", "--first", "--second", "--folder"}
-_INPUTS = frozenset(
-    {
-        *_POSITIONAL_INPUTS,
-        "--data",
-        "--class-names",
-        "--finetune",
-        "--from",
-        "--config",
-        "--labels",
-        "--test-images",
-        "--boxes",
-    }
-    | {"--classifier"}
-)
+_STARTS = {"--init", "--finetune", "--from"}
+_FILES_READ = {"--class-names", "--config", "--labels", "--test-images", "--boxes"}
+_INPUTS = frozenset({*_POSITIONAL_INPUTS, *_STARTS, *_FILES_READ, "--data", "--classifier"})
 """Arguments and options that may name what is read."""
 
 _WRITTEN_AGAIN = (".json", ".jsonl", ".csv", ".parquet", ".safetensors", ".onnx", ".xml", ".pt2", ".pth", ".pt")
-"""Endings of files that a command may have left beside images before, and replaces."""
+"""Endings of files that an earlier command may have left beside images, and that may be replaced."""
 
 
 def refuse_overwriting(_app: App, commands: Sequence[str], arguments: ArgumentCollection) -> None:
@@ -60,7 +49,7 @@ def refuse_overwriting(_app: App, commands: Sequence[str], arguments: ArgumentCo
 
 
 def say_replaced(*outputs: Path | None) -> None:
-    """Say which files are there already and will be replaced by an output of that name, in the first process."""
+    """Say which outputs are there already and will be replaced; in the first process only."""
     for path in outputs:
         if path is not None and path.is_file() and not rank_of_environment():
             say(f"{path} is there already and will be replaced")
@@ -77,7 +66,7 @@ def _harm(output: Path, read: Path, *, is_file: bool) -> str | None:
     if followed(output) == followed(read):
         return None if _is_stream(output) else "would replace what is read"
     inside = _within(output, read)
-    if not inside or (output.is_file() and not is_file):  # the verb says that it is no folder
+    if not inside or (output.is_file() and not is_file):  # the verb says that it is not a folder
         return None
     if any((read / name).is_file() for name in _own_names()):
         return f"is one of {read}'s own files" if inside[0] in _own_names() else None
@@ -110,5 +99,5 @@ def _within(inner: Path, outer: Path) -> tuple[str, ...]:
 
 
 def _is_stream(path: Path) -> bool:
-    """Return whether there is a device or a pipe, where nothing is replaced."""
+    """Return whether there is a device or a pipe, which takes what is written and is not replaced."""
     return path.exists() and not path.is_file() and not path.is_dir()

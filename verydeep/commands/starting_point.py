@@ -14,7 +14,7 @@ QUICK: Mapping[str, Any] = {
     "learning_rate": 2.5e-3,
     "epochs": 40,
 }
-"""A training of minutes on a CPU, for some hundreds of photographs."""
+"""A training of minutes on a CPU, for a few hundred photographs."""
 
 QuickOption = Annotated[
     bool,
@@ -26,7 +26,10 @@ QuickOption = Annotated[
 ]
 
 _STARTS = {"--finetune": "finetune", "--from": "weights"}
-"""Options that name what to go on from, and the fields of `Recipe` that they are."""
+"""Options that name what to go on from, and their fields of `Recipe`."""
+
+_OFF = {"no", "n", "0", "false", "f"}
+"""Values that Cyclopts reads as false."""
 
 
 def follow_from_start(_app: App, commands: Sequence[str], arguments: ArgumentCollection) -> None:
@@ -50,7 +53,7 @@ def follow_from_start(_app: App, commands: Sequence[str], arguments: ArgumentCol
 
 
 def _quick(given: Mapping[str, Sequence[Token]]) -> dict[str, Any]:
-    """Return the options of --quick; digits are not mirrored, since the mirror image of a digit is none."""
+    """Return the options of --quick; digits are not mirrored, since the mirror image of a digit is not a digit."""
     source = given["--source"][-1].value if "--source" in given else "digits"
     return {_option(name): value for name, value in QUICK.items()} | ({"--flip": False} if source == "digits" else {})
 
@@ -74,5 +77,5 @@ def _option(field: str) -> str:
 
 
 def _is_on(token: Token) -> bool:
-    """Return whether a flag is given as such, and not as `--no-...` or as false in a file of options."""
-    return token.value.lower() != "false" and token.implicit_value is not False
+    """Return whether a flag is given as such, and not as `--no-...`, `--quick=no` or false in a file of options."""
+    return token.value.lower() not in _OFF and token.implicit_value is not False
