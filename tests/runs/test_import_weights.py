@@ -429,7 +429,7 @@ def test_imagenets_names_come_with_a_thousand_outputs(tmp_path):
         ({"class_names": "wnids"}, "wnids are for 1,000 outputs, not 6"),
         ({"class_names": "nowhere.txt"}, "there is no file nowhere.txt"),
         ({"network": "F"}, "unknown network 'F'"),
-        ({"trained": Trained(white=255)}, "give mean and std in that range, too"),
+        ({"trained": Trained(white=255)}, "give mean and std in that range too"),
         ({"trained": Trained(mean=(103.9, 116.8, 123.7))}, "mean must be numbers from 0 to 1"),
         ({"trained": Trained(std=(0.0, 1.0, 1.0))}, "std must be numbers above 0"),
     ],

@@ -153,7 +153,7 @@ def test_a_pushed_model_is_used_like_a_run(hub, net, tmp_path):
     assert import_weights(name, tmp_path / "imported").layout == "verydeep"
     push(out, f"hub:{OWNER}/tuned")
     card = (hub.root / OWNER / "tuned" / "README.md").read_text()
-    assert "on noise: 6 train, 4 val images, 1 epochs, seed 0." in card
+    assert "on noise: 6 train, 4 val images, 1 epoch, seed 0." in card
 
 
 def test_a_revision_is_asked_for(hub, net, tmp_path):
@@ -168,7 +168,7 @@ def test_the_page_of_a_model_says_what_the_run_knows(hub, net, tmp_path):
     card = (hub.root / OWNER / "net" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: verydeep\npipeline_tag: image-classification\n")
     assert f"verydeep predict hub:{OWNER}/net picture.jpg" in card
-    assert "--crop 32 --width 0.05" in card
+    assert f"verydeep train FOLDER --finetune hub:{OWNER}/net --out RUN\n" in card
     assert "The mean RGB, 1.5, 2.5, 3.5," in card
     assert "has no record of a training" in card
     assert card.endswith("- `dark`\n- `li'ght`\n")
@@ -197,8 +197,8 @@ def test_the_page_of_a_model_says_what_the_run_knows(hub, net, tmp_path):
         (lambda: http(errors.GatedRepoError, 403), ValueError, "agreed to its terms"),
         (lambda: http(errors.RevisionNotFoundError, 404), ValueError, "no such revision"),
         (lambda: http(errors.HfHubHTTPError, 503), OSError, "the hub answers 503"),
-        (lambda: errors.LocalEntryNotFoundError("no\nnet"), OSError, "the hub is not reached"),
-        (lambda: errors.OfflineModeIsEnabled("offline"), OSError, "the hub is not reached"),
+        (lambda: errors.LocalEntryNotFoundError("no\nnet"), OSError, "the hub cannot be reached"),
+        (lambda: errors.OfflineModeIsEnabled("offline"), OSError, "the hub cannot be reached"),
         (lambda: RuntimeError("a\nsocket"), OSError, "a socket"),
     ],
 )
@@ -218,7 +218,7 @@ def test_what_can_go_wrong_when_a_model_is_pushed(hub, net, tmp_path):
     for failure, message in (
         (errors.LocalTokenNotFoundError("no token"), "you are not logged in to the hub: hf auth login"),
         (http(errors.HfHubHTTPError, 401), "hf auth login, with a token that may write"),
-        (http(errors.HfHubHTTPError, 403), "you may not do that there"),
+        (http(errors.HfHubHTTPError, 403), "the hub does not allow you this"),
     ):
         hub.failure = failure
         with pytest.raises(ValueError, match=message):

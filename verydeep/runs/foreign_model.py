@@ -50,7 +50,7 @@ def foreign_model(
     """Build a model of named arrays; arguments as for `import_weights`.
 
     Raises:
-        ValueError: no network of the paper, or an option that does not fit.
+        ValueError: not a network of the paper, or an option that does not fit.
     """
     weights, of_head = _with_head(in_our_layout(arrays), arrays, network, taken)
     architecture = architecture_of(weights, network, crop=taken.crop or arrays.crop or PAPER_CROP)
@@ -89,7 +89,7 @@ def _with_head(
     """Return the weights, with a head that is not the paper's written as fc6, fc7 and fc8, and notes about it.
 
     Raises:
-        ValueError: a head that these cannot express; the message says how to have the convolutions alone.
+        ValueError: a head that fc6, fc7 and fc8 cannot express; the message says how to take the convolutions alone.
     """
     convolutions = {name: value for name, value in weights.items() if not name.startswith(HEAD)}
     if taken.convolutions_only:
@@ -101,7 +101,7 @@ def _with_head(
         head, misfit = _misfitting_head(weights, network, taken)
     if head is None:
         return weights, ()
-    architecture_of(convolutions, network)  # raises for what is wrong with these
+    architecture_of(convolutions, network)  # raises for what is wrong with them, before the head is judged
     try:
         return written_head(convolutions, head, network=network, crop=taken.crop or arrays.crop)
     except ValueError as error:
@@ -111,10 +111,10 @@ def _with_head(
 def _misfitting_head(
     weights: Mapping[str, Tensor], network: str | None, taken: Taken
 ) -> tuple[Head | None, ValueError | None]:
-    """Return fc6, fc7 and fc8 where they are not as wide as the paper's, or take the mean of pool5; and the misfit.
+    """Return fc6, fc7 and fc8 that are not as wide as the paper's, or take the mean of pool5, and why they do not fit.
 
     Raises:
-        ValueError: layers that are missing.
+        ValueError: layers are missing.
     """
     if not any(f"{layer}.weight" in weights for layer in HEAD):
         return None, None
@@ -142,10 +142,10 @@ def imported_layers(net: VGG, random: tuple[str, ...]) -> str:
 
 
 def refuse_preprocessing(trained: Trained) -> None:
-    """Refuse preprocessing for weights of this package.
+    """Refuse options of preprocessing for weights of this package.
 
     Raises:
-        ValueError: there is some.
+        ValueError: there are some.
     """
     if trained != Trained():
         raise ValueError("its mean is part of its weights: leave out mean, std, channels and white")
@@ -163,7 +163,7 @@ def _preprocessing(
     usual, notes = _usual(arrays, trained, weights)
     white = arrays.white or usual.white
     if trained.white not in (None, white) and (trained.mean is None or trained.std is None):
-        raise ValueError(f"white {trained.white} is not {arrays.layout}'s: give mean and std in that range, too")
+        raise ValueError(f"white {trained.white} is not {arrays.layout}'s: give mean and std in that range too")
     preprocessing = Preprocessing(
         channels=trained.channels or arrays.channels or usual.channels,
         white=trained.white or white,
@@ -180,7 +180,7 @@ def _usual(
     """Return what is assumed where neither the file nor an option tells, and notes about it."""
     usual = PREPROCESSING[arrays.layout]
     if arrays.layout == "torchvision" and _features_only(weights):
-        note = f"its mean and std are those of {_FEATURES_ONLY}, which have NaN for a classifier, too"
+        note = f"its mean and std are those of {_FEATURES_ONLY}, which also have NaN for a classifier"
         return TORCHVISION_FEATURES, (note,) if None in (trained.mean, trained.std) else ()
     if not _is_told(arrays, trained) and (channels := oxford_channels(weights["conv1_1.weight"])):
         note = (
@@ -188,13 +188,13 @@ def _usual(
             f"{channels.upper()} in 0..255 minus ILSVRC's mean, not what {arrays.layout} publishes"
         )
         return OXFORD[channels], (note,) if OXFORD[channels] != usual else ()
-    if arrays.layout == "numpy" and trained.channels is None:
+    if arrays.layout != "numpy":
+        return usual, ()
+    if trained.channels is None:
         raise ValueError(
             "nothing in it tells the order of channels: say --channels bgr, as in Caffe, or --channels rgb"
         )
-    if arrays.layout == "numpy" and trained.channels:
-        return OXFORD[trained.channels], ()
-    return usual, ()
+    return OXFORD[trained.channels], ()
 
 
 def _is_told(arrays: NamedArrays, trained: Trained) -> bool:
@@ -214,7 +214,7 @@ def _unusable_layers(weights: Mapping[str, Tensor]) -> tuple[tuple[str, ...], tu
     """Return the fully connected layers that are missing or not finite, and a note about them.
 
     Raises:
-        ValueError: a convolution that is not finite, or only some of the fully connected layers.
+        ValueError: a convolution is not finite, or only some of the fully connected layers are.
     """
     bad = {name.partition(".")[0] for name, value in weights.items() if not value.isfinite().all()}
     missing = {layer for layer in HEAD if f"{layer}.weight" not in weights}
@@ -227,7 +227,7 @@ def _unusable_layers(weights: Mapping[str, Tensor]) -> tuple[tuple[str, ...], tu
 
 
 def _features_only(weights: Mapping[str, Tensor]) -> bool:
-    """Return whether there are fully connected layers, and not a number in them."""
+    """Return whether there are fully connected layers in which all values are NaN."""
     head = [value for name, value in weights.items() if name.startswith(HEAD)]
     return bool(head) and all(bool(value.isnan().all()) for value in head)
 

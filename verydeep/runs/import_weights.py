@@ -20,11 +20,11 @@ from verydeep.presentation.terminal import table_with
 from verydeep.runs import model_hub
 from verydeep.runs.files import CONFIG, MODEL, refuse_classifier
 from verydeep.runs.foreign_model import ForeignModel, foreign_model, imported_layers, refuse_preprocessing
-from verydeep.runs.model import file_sha256, load_model, model_files, save_model, warnings_of
+from verydeep.runs.model import file_sha256, load_config, load_model, model_files, save_model, warnings_of
 from verydeep.runs.record import Record, command, has_record, is_finished, versions, write_record
 
 _HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""Files of weights in a folder of the hub, of which the first that is there is read."""
+"""Files of weights in a folder of the hub; the first that is there is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def import_weights(
     RGB bytes get the same scores as in that library: order of channels, mean, std and the order of fc6's inputs are
     folded into the weights and the run's mean. Network, width, crop, batch normalisation and classes are recognised by
     names and shapes. Fully connected layers that the file lacks, or that are not numbers in it (files for features
-    only), are initialised at random, which is noted. Tests of the run follow from S = 256 and the mirror.
+    only), are initialised at random, which is noted. The run is tested as if trained at S = 256 and on mirrored images.
 
     Args:
         weights: a file, a run, a folder with `config.json` and weights, or `hub:NAME`.
@@ -75,7 +75,7 @@ def import_weights(
         taken: the convolutions alone, the crop of a head that fits several, or averaged weights.
 
     Raises:
-        ValueError: not weights, of another network, damaged, an option that does not fit; one line says what.
+        ValueError: not weights, those of another network, damaged, or an option that does not fit; one line says which.
         OSError: a file cannot be read or written, or the hub cannot be reached.
     """
     folder = Path(out)
@@ -193,8 +193,7 @@ def _write(imported: ForeignModel, folder: Path, source: str, file: Path) -> Imp
 
 def next_command(imported: Imported) -> tuple[str, ...]:
     """Return a command that uses the run: the network's scores, or its convolutions where the rest is random."""
-    headless = any("--finetune" in note for note in imported.notes) or any("random" in note for note in imported.notes)
-    if headless:
+    if load_config(imported.run).drawn:
         return ("verydeep", "features", imported.run, "photos", "--layers", "pool5", "--out", "photos.safetensors")
     return ("verydeep", "predict", imported.run, "picture.jpg")
 

@@ -12,10 +12,11 @@ from typing_extensions import TypeVar
 from verydeep.box_regression import Regression
 from verydeep.machine import atomic
 from verydeep.machine.documents import read_json
-from verydeep.machine.errors import one_line
+from verydeep.machine.errors import one_line, reason
 from verydeep.machine.regular_files import open_file
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.scales import scale_range
+from verydeep.presentation.numbers import counted, number, plural
 from verydeep.runs import model_hub
 from verydeep.runs.files import CONFIG, MODEL, WEIGHTS, refuse_classifier
 from verydeep.runs.record import has_record
@@ -65,7 +66,7 @@ class ModelConfig:
 
 
 TEST_SCALE = "256"
-"""S that determines the test scales where it is not known how a network was trained."""
+"""S from which the test scales follow, where it is not known how a network was trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ class Model(Generic[Net]):
 
     @property
     def digests(self) -> tuple[str | None, ...]:
-        """What its scores depend on, beside the architecture and the device."""
+        """Digests of what its scores depend on, beside the architecture and the device."""
         return self.weights_sha256, *self.exported
 
 
@@ -115,10 +116,10 @@ def save_model(model: Model, folder: Path) -> None:
             save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
             config["weights_sha256"] = file_sha256(aside / WEIGHTS)
             text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-            (aside / CONFIG).write_bytes(text.encode(errors="backslashreplace"))  # what is no text becomes \udcXX
+            (aside / CONFIG).write_bytes(text.encode(errors="backslashreplace"))  # a lone surrogate stays \udcXX
     except (OSError, SafetensorError) as error:
         size = sum(value.nbytes for value in weights.values())
-        raise OSError(f"cannot write the model {folder} ({size:,} bytes): {error}") from error
+        raise OSError(f"cannot write the model {folder} ({size:,} bytes): {reason(error)}") from error
 
 
 def load_model(folder: str | Path) -> Model:
@@ -178,7 +179,7 @@ def _load_model(folder: str | Path) -> Model:
 
 
 def warnings_of(name: str, model: "Model[ScoringNetwork]") -> tuple[str, ...]:
-    """Return what users of the outputs of the run `name` must know."""
+    """Return what anyone who uses the outputs of the run `name` must know."""
     if not model.drawn:
         return ()
     layers = ", ".join(model.drawn)
@@ -224,10 +225,10 @@ def _model_folder(folder: str | Path) -> Path:
         if (path / CONFIG).is_file():
             return path
     refuse_classifier(folder)
-    reason = "has no model yet: finish it with --resume" if has_record(folder) else "is not a run: no model in it"
+    why = "has no model yet: finish it with --resume" if has_record(folder) else "is not a run: no model in it"
     if not Path(folder).exists():
-        reason = "does not exist: name a run, a model folder or hub:NAME"
-    raise ValueError(f"{folder} {reason}")
+        why = "does not exist: name a run, a model folder or hub:NAME"
+    raise ValueError(f"{folder} {why}")
 
 
 def model_files(folder: str | Path) -> dict[str, Path]:
@@ -236,11 +237,17 @@ def model_files(folder: str | Path) -> dict[str, Path]:
     Raises:
         ValueError: the folder has no model.
     """
-    return {name: _model_folder(folder) / name for name in (CONFIG, WEIGHTS)}
+    path = _model_folder(folder)
+    return {name: path / name for name in (CONFIG, WEIGHTS)}
 
 
 def load(folder: str | Path) -> "VGG":
-    """Read the network of a run, or of `hub:NAME`, whether it predicts classes or boxes."""
+    """Read the network of a run, or of `hub:NAME`, whether it predicts classes or boxes.
+
+    Raises:
+        ValueError: there is no such model, or it is damaged.
+        OSError: the hub cannot be reached.
+    """
     return _load_model(folder).net
 
 
@@ -257,7 +264,7 @@ def save(
         flip: whether tests average over the mirror image.
 
     Raises:
-        ValueError: not one distinct name for each output, an impossible scale, or a folder that holds other things
+        ValueError: not a different name for each output, an impossible scale, or a folder that holds other things
             than a model.
         OSError: it cannot be written.
     """
@@ -267,7 +274,8 @@ def save(
     count = net.architecture.classes
     names = numbered_classes(count) if classes is None else tuple(classes)
     if len(names) != count or len(set(names)) < count:
-        raise ValueError(f"{count:,} different class names are needed, not {len(set(names)):,}")
+        needed = counted(count, "different class name")
+        raise ValueError(f"{needed} {plural('is', count, 'are')} needed, not {number(len(set(names)))}")
     scale_range(scale)
     if path.exists() and (not path.is_dir() or {file.name for file in path.iterdir()} - {CONFIG, WEIGHTS}):
         raise ValueError(f"{path} holds other things than a model: choose another folder")

@@ -24,7 +24,7 @@ def repository(name: str) -> str:
 def downloaded(name: str, files: Sequence[str], *, beside: Path | None = None) -> Path:
     """Return the folder in the hub's cache with those of `files` that the model has. A process sees one state of it.
 
-    `beside` is the folder of other files of the model, whose state is taken.
+    `beside` is the folder of files of the model that were downloaded before: those of the same state are taken.
 
     Raises:
         ValueError: there is no such model or revision, it needs a login, or huggingface_hub is missing.
@@ -63,7 +63,7 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
     """Turn the hub's errors into one line that says what to do."""
     try:
         yield
-    except Exception as error:  # its transport has exceptions of its own
+    except Exception as error:  # the library's transport has exceptions of its own
         raise _in_one_line(name, error) from error
 
 
@@ -71,11 +71,11 @@ def _in_one_line(name: str, error: Exception) -> ValueError | OSError:
     from huggingface_hub import errors
 
     wrong_use = {
-        errors.GatedRepoError: f"{name} is given to those only who have agreed to its terms: do that on its page",
+        errors.GatedRepoError: f"{name} is only given to those who have agreed to its terms: do that on its page",
         errors.RepositoryNotFoundError: (
             f"there is no {name} on the hub, or it is private: check the name, or hf auth login"
         ),
-        errors.RevisionNotFoundError: f"{name}: there is no such revision",
+        errors.RevisionNotFoundError: f"{name}: there is no such revision: check what follows the @",
         errors.HFValidationError: f"{name}: a model is called {PREFIX}OWNER/MODEL ({error})",
         errors.LocalTokenNotFoundError: f"{name}: you are not logged in to the hub: hf auth login",
     }
@@ -85,8 +85,8 @@ def _in_one_line(name: str, error: Exception) -> ValueError | OSError:
     if isinstance(error, errors.HfHubHTTPError):
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):
-            return ValueError(f"{name}: you may not do that there: hf auth login, with a token that may write")
+            return ValueError(f"{name}: the hub does not allow you this: hf auth login, with a token that may write")
         return OSError(f"{name}: the hub answers {status or error}")
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
-        return OSError(f"{name} cannot be fetched: the hub is not reached, and it is not in the cache")
+        return OSError(f"{name} cannot be fetched: the hub cannot be reached, and it is not in the cache")
     return OSError(f"{name}: {one_line(error)}")

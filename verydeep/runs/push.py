@@ -17,10 +17,10 @@ def push(run: str | Path, name: str, *, private: bool = False, license: str | No
     """Upload `config.json`, `model.safetensors` and a model card to `hub:NAME`; return the address of its page.
 
     Everything that takes a RUN takes `hub:NAME` too. `private` applies to a model that is not there yet; `license` is
-    the hub's name of a licence (`apache-2.0`); for weights that came from elsewhere it is that of their source.
+    the hub's name of a licence (`apache-2.0`), that of the source for weights that came from elsewhere.
 
     Raises:
-        ValueError: unusable run, no name of the hub, no name of a licence, no login or no right to write there.
+        ValueError: unusable run, not a name of the hub or of a licence, no login, or no right to write there.
         OSError: the hub cannot be reached.
     """
     if not model_hub.is_named(name):
@@ -33,12 +33,8 @@ def push(run: str | Path, name: str, *, private: bool = False, license: str | No
     return model_hub.upload(name, files, private=private, message=message)
 
 
-def _model_card(run: str | Path, name: str, *, license: str | None = None) -> str:
-    """Return the page of a model, Markdown with a head that the hub reads: what the run knows of itself, and no more.
-
-    Raises:
-        ValueError: unusable run.
-    """
+def _model_card(run: str | Path, name: str, *, license: str | None) -> str:
+    """Return the page of a model, Markdown with a head that the hub reads; it tells only what the run records."""
     model = load_model(run)
     record = read_record(run) if has_record(run) else None
     from_hub = record and record.imported and re.fullmatch(r"hub:[\w.-]+/[\w.-]+(@[\w./-]+)?", record.source)

@@ -40,7 +40,7 @@ class _EpochMetrics:
     validation_error: float
     seconds: float
     class_balanced_error: float | None = None
-    """None of runs that did not note it."""
+    """None in runs that did not note it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Record:
     runtime: dict[str, Any]
     source: str
     fingerprints: dict[str, str]
-    """By training and validation images, and by the weights that the first ones were copied from (`init`)."""
+    """Of training and validation images, and of the weights that the first layers were copied from (`init`)."""
     images: dict[str, int]
     """Number of training and validation images."""
     classes: tuple[str, ...]
@@ -65,7 +65,7 @@ class Record:
     """Origin of imported weights: file, SHA-256, layout, and the preprocessing that they were trained with."""
     format: int = FORMAT
     regression: Regression | None = None
-    """Kind of boxes, if it does not classify."""
+    """Kind of boxes, if the network predicts boxes."""
 
     def __post_init__(self) -> None:
         """Refuse what a newer version wrote."""
@@ -77,7 +77,7 @@ class Record:
         """Architecture that was trained; for an imported run only its model has it.
 
         Raises:
-            ValueError: the recipe says no architecture.
+            ValueError: the recipe does not say it.
         """
         return Architecture.of_recipe(
             self.recipe, network=self.network, classes=len(self.classes), boxes=self.regression
@@ -104,7 +104,11 @@ def command() -> str:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Create the run folder with its `run.json`."""
+    """Create the run folder with its `run.json`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     fields = asdict(record)
     if record.regression is None:
@@ -158,14 +162,18 @@ def is_begun(folder: str | Path) -> bool:
 
 
 def append_metrics(folder: Path, figures: dict[str, Any]) -> None:
-    """Append a line to `metrics.jsonl`."""
+    """Append a line to `metrics.jsonl`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     atomic.append_json(folder / METRICS, figures)
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """Read every epoch's figures; those of the last time for an epoch that was repeated after a crash.
+    """Read every epoch's figures; the later ones for an epoch that was repeated after a crash.
 
-    Lines that are none of an epoch are passed over: a crash tore them, and the epoch was repeated.
+    Lines that do not describe an epoch are skipped: a crash tore them, and the epoch was repeated.
     """
     path = Path(folder) / METRICS
     if not path.exists():
