@@ -24,7 +24,7 @@ author = "the authors of verydeep"
 version = release = __version__
 language = "en"
 default_role = "code"
-smartquotes = False  # they would make a dash of the hyphens of an option
+smartquotes = False  # they would turn the two hyphens of an option into a dash
 
 extensions = [
     "myst_parser",
@@ -74,7 +74,7 @@ _WORDS = {
 
 
 def setup(app: Sphinx) -> None:
-    """Fill in what the program tells, and name the language of each page."""
+    """Fill in what the program itself tells, and set the language of each page."""
     app.connect("source-read", _with_parts_from_the_program)
     app.connect("source-read", _with_japanese_lines_joined)
     app.connect("html-page-context", _in_its_language)

@@ -1,15 +1,15 @@
 """Parts of pages that the program itself tells, as Markdown: its verbs, and the paths of its service."""
 
 import re
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from verydeep import __all__, save, vgg
+from http_examples import example_service
+
+from verydeep import __all__
 from verydeep.cli import app
 from verydeep.serving.openapi import openapi
-from verydeep.serving.options import Access, Limits
-from verydeep.serving.served_model import served_model
-from verydeep.serving.service import Service
 
 
 def verbs() -> str:
@@ -19,7 +19,7 @@ def verbs() -> str:
 
 
 def other_names(page: str) -> str:
-    """Return a section of the public names that a page has not, nothing if it has all."""
+    """Return a section of the public names that a page lacks; nothing if it has them all."""
     listed = set(re.findall(r"^\.\. auto\w+:: (?:[\w.]+\.)?(\w+)$", page, re.MULTILINE))
     names = sorted(set(__all__) - listed - {"__version__"})
     kinds = [f".. auto{'class' if name[0].isupper() else 'function'}:: {name}\n" for name in names]
@@ -47,8 +47,7 @@ def http_tables() -> str:
 def _description() -> dict[str, Any]:
     """Describe a service of a random network under the name NAME."""
     with TemporaryDirectory() as folder:
-        save(vgg("A", classes=2, crop=32, width=0.02), folder, classes=["cat", "dog"])
-        return openapi(Service(served_model(folder), "NAME", Limits(), Access()))
+        return openapi(example_service(Path(folder), "NAME"))
 
 
 def _operations(ways: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""A request for every path of the service as a line of curl, and what it is answered, as Markdown."""
+"""A request for every path of the service as a line of curl, and its answer, as Markdown."""
 
 import base64
 import io
@@ -31,12 +31,13 @@ _MODEL = f"/v2/models/{NAME}"
 _TENSORS = '{"inputs": [{"name": "images", "shape": [1], "datatype": "BYTES", "data": ["%s"]}]}'
 
 _MOST_ITEMS = 3
-"""Of a list that are shown."""
+"""How many items of a list are shown."""
 
 _DEEPEST = 3
-"""Objects in each other that are shown of a description."""
+"""How many levels of objects are shown of a description."""
 
 _WIDTH = 110
+"""Characters of a line of JSON."""
 
 
 class Request(NamedTuple):
@@ -58,7 +59,7 @@ class Request(NamedTuple):
         }[self.body]
 
     def options(self, picture: bytes) -> dict[str, Any]:
-        """Return the same for a client in Python: arguments of a POST, or nothing for a GET."""
+        """Return the request for a client in Python: arguments of a POST, or nothing for a GET."""
         tensors = _TENSORS % base64.b64encode(picture).decode()
         return {
             "nothing": {},
@@ -106,11 +107,11 @@ def answered() -> Iterator[tuple[Request, str, str]]:
             yield request, *shown(found.headers["content-type"], found.text)
 
 
-def example_service(folder: Path) -> Service:
+def example_service(folder: Path, name: str = NAME) -> Service:
     """Return a service of a random network, which is saved in the folder."""
     torch.manual_seed(0)
     save(vgg("A", classes=2, crop=32, width=0.02), folder, classes=["cat", "dog"])
-    return Service(served_model(folder), NAME, Limits(max_batch=1), Access())
+    return Service(served_model(folder), name, Limits(max_batch=1), Access())
 
 
 def picture() -> bytes:

@@ -21,7 +21,7 @@ TRANSLATED = {
     "docs/tutorials/depth.md": "docs/ja/depth.md",
     "docs/explanations/paper.md": "docs/ja/paper.md",
 }
-"""Pages that are for everybody, so that there is a Japanese one."""
+"""Pages that are for everybody, so each has a Japanese one."""
 
 ENGLISH_ALONE = (
     "[A-Z]*.md",
@@ -36,7 +36,7 @@ ENGLISH_ALONE = (
     "docs/reference/*.md",
     "docs/tutorials/index.md",
 )
-"""Guides, reference and records, which change with the code. Of a page in neither list nobody has decided."""
+"""Guides, reference and records, which change with the code. A page must be in one of the two lists."""
 
 _NOTE = re.compile(r"---\nenglish: (.+)\nsha256: (.*)\n---\n")
 
@@ -55,7 +55,7 @@ def japanese_pages(root: Path) -> list[Path]:
 
 
 def missing_pages(root: Path) -> list[str]:
-    """Return a line for every page that has no Japanese one, but should, or of which nobody has decided whether."""
+    """Return a line for every page that lacks its Japanese one, or that is in neither list."""
     lines = [
         f"{japanese} is missing, or is not of {english}"
         for english, japanese in TRANSLATED.items()

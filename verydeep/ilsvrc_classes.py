@@ -31,9 +31,9 @@ def normal_form(name: str) -> str:
 
 
 def class_numbers(classes: Sequence[str]) -> dict[str, int]:
-    """Return the number of each class under its name, in normal form too, and for ILSVRC under its other one.
+    """Return the number of each class by its name, by its name's normal form, and for ILSVRC by its other name.
 
-    `n01440764` is `tench`, for example.
+    The other name of `n01440764` is `tench`, for example, and the other way round.
     """
     other = ilsvrc_classes() | ilsvrc_ids()
     numbered = {name: number for number, name in enumerate(classes)}

@@ -1,7 +1,7 @@
 """Confidence intervals and significance tests: pure functions on arrays.
 
-Errors are in percent and their differences in percentage points. Whatever is resampled is resampled from the same seed,
-so the same outcomes give the same figures again.
+Errors are in percent and their differences in percentage points. Resampling always starts from the same seed, so the
+same outcomes give the same figures again.
 """
 
 from dataclasses import asdict, dataclass
@@ -40,7 +40,7 @@ def percentile_interval(resampled: Float[np.ndarray, " R"]) -> tuple[float, floa
 
 
 def _mcnemar(only_first_wrong: int, only_second_wrong: int) -> float:
-    """Return the two-sided exact p value that images which one result alone gets wrong fall to either equally often.
+    """Return the exact two-sided p value of 'both err equally often', from how often only one of them is wrong.
 
     Source: McNemar, Note on the Sampling Error of the Difference Between Correlated Proportions, 1947.
     """
@@ -53,8 +53,8 @@ def _mcnemar(only_first_wrong: int, only_second_wrong: int) -> float:
 def _paired_bootstrap_interval(only_first_wrong: int, only_second_wrong: int, n: int) -> tuple[float, float]:
     """Return the 95% interval of the difference of two errors on the same n images, by resampling the images.
 
-    How many a resample has of the three kinds of images (only the first is wrong, only the second, neither or both) is
-    multinomial, so those counts are sampled instead of images.
+    The counts of the three kinds of images in a resample (only the first is wrong, only the second, neither or both)
+    are multinomial, so they are sampled instead of images.
     """
     shares = np.array([only_first_wrong, only_second_wrong, n - only_first_wrong - only_second_wrong]) / n
     counts = np.random.default_rng(_SEED).multinomial(n, shares, size=RESAMPLES)
@@ -79,7 +79,7 @@ def with_unbiased_spread(resampled: Float[np.ndarray, "*other R"], images: int) 
 def centred(
     resampled: Float[np.ndarray, "other R"], means: Float[np.ndarray, " other"]
 ) -> Float[np.ndarray, "other R"]:
-    """Move resampled values so that their mean, in which NaN does not count, is the one they tell the spread of."""
+    """Shift resampled values so that their mean over resamples, without NaN, becomes the given one."""
     return resampled + (means - np.nanmean(resampled, axis=1))[:, None]
 
 
@@ -113,10 +113,10 @@ def paired_comparison(
         first: name of one result.
         second: name of the other.
         wrong: true for the images that the first got wrong.
-        other: the same of the second, image by image.
+        other: true for the images that the second got wrong, in the same order.
 
     Raises:
-        ValueError: there are no images, or the results do not have equally many.
+        ValueError: there are no images, or the results are not on equally many.
     """
     if not len(wrong) or len(wrong) != len(other):
         raise ValueError(f"two results on the same images can be compared, not on {len(wrong):,} and {len(other):,}")

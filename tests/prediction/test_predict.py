@@ -312,7 +312,7 @@ def test_a_wrong_command_line_is_refused_in_a_line(run, photos, tmp_path, capsys
     for arguments, problem in (
         ([photos, "--out", tmp_path / "p.txt"], "are written to .jsonl, .parquet, .csv files"),
         ([photos, "--out", "-", "--json", "-"], "cannot hold the predictions twice"),
-        ([photos, "--method", "grad-cam"], "--method is of the pictures of --map"),
+        ([photos, "--method", "grad-cam"], "--method goes with --map"),
         ([photos, "--map", tmp_path / "maps", "--method", "cam"], "write --method score-map, which takes the place"),
         ([photos, "--scales", "all"], "--scales takes whole numbers"),
         ([photos, "--topp", "3"], "unknown option --topp"),

@@ -38,9 +38,9 @@ def evaluate(
             crop in the middle without its mirror image, as libraries report errors.
         scales: Test scales Q for a crop of 224, such as 256,384,512; single: the training scale; paper (the default):
             the three that follow from it. For centre the default is 256.
-        grid: Where the positions of dense evaluation lie if an image's sides are no multiples of 32: centred; floor, as
-            PyTorch pools; ceil, as Caffe does, which the paper used.
-        cache: Keep what is computed of every image, and use what was kept of the same weights, images and scale.
+        grid: Where the positions of dense evaluation lie if an image's sides are not multiples of 32: centred; floor,
+            as PyTorch pools; ceil, as Caffe does, which the paper used.
+        cache: Keep what is computed for every image, and use what was kept for the same weights, images and scale.
         outputs.predictions: Write the five most probable classes of every image to this file (.csv or .parquet).
         outputs.report: Write a page with pictures into this folder: confusion, calibration, wrong images, score maps;
             and wrong_images.jpg, a sheet of the most confident errors.

@@ -1,4 +1,4 @@
-"""What stands below the options of a verb's help: an example, and what SOURCE is where one is taken."""
+"""What comes below the options in a verb's help: an example, and what SOURCE is if the verb takes one."""
 
 import inspect
 from collections.abc import Callable
@@ -29,14 +29,13 @@ EXAMPLES = {
     "doctor": "verydeep doctor",
     "completion": "verydeep completion bash",
 }
-"""A line for every verb that can be copied, but for its names of files."""
+"""A command line for every verb, which can be copied once its file names are changed."""
 
 _SOURCE = (
     "SOURCE is a folder with one folder of images per class (or train/ and val/ that hold them); tar shards, "
     "'data/{000..099}.tar' or a folder of them; hub:NAME, a data set of the Hugging Face hub; or the word digits: "
     "1,797 real handwritten digits that need no download."
 )
-
 
 _COMMON = (
     "--from",

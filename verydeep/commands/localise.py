@@ -1,5 +1,6 @@
 """The verbs `localise train`, `localise evaluate` and `localise predict`."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from cyclopts import App
@@ -18,7 +19,7 @@ from verydeep.training.recipe import Recipe
 localise = App(
     name="localise",
     help="Train, test and use networks that tell where an object is (appendix A).",
-    help_epilogue="verydeep localise VERB --help tells a verb's options, with an example.",
+    help_epilogue="verydeep localise VERB --help lists a verb's options, with an example.",
 )
 
 
@@ -37,7 +38,7 @@ def train(
 ) -> None:
     """Train a network to predict the box of an image's object, from one that classifies (--finetune RUN).
 
-    All its layers are copied but the last, which predicts a box for each class, or one for all. Each class needs a
+    All its layers are copied except the last, which predicts a box for each class, or one for all. Each class needs a
     training image with a good box.
 
     Args:
@@ -46,8 +47,6 @@ def train(
         fc_only: Train the fully connected layers only.
         network: A, A-LRN, B, B-5x5, C, D or E; by default the run's.
     """
-    from dataclasses import asdict
-
     from verydeep.localisation.training import localisation_recipe, localisation_splits
     from verydeep.training.loop import train as train_network
 

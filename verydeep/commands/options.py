@@ -29,7 +29,7 @@ from verydeep.transfer_learning.options import TransferOptions
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeChanges:
-    """Changes to the recipe of a whole grid; None leaves a number as it is."""
+    """Changes to the recipe of a whole grid; None leaves a value as it is."""
 
     crop: int | None = None
     """Side of the input in pixels, a multiple of 32."""
@@ -41,10 +41,10 @@ class RecipeChanges:
     """Images per step."""
 
     learning_rate: float | None = None
-    """At the start of the trainings at S = 256; a tenth of it for those that start from them."""
+    """Learning rate at the start of trainings at S = 256; a tenth of it for those that start from them."""
 
     epochs: int | None = None
-    """At most, for each network."""
+    """Epochs at most, for each network."""
 
     schedule: Schedule | None = None
     """Learning rate: `plateau`, `step` or `cosine`, as for train."""
@@ -83,11 +83,11 @@ class RecipeChanges:
     """Share of the target that is spread over all classes (not in the paper)."""
 
     init: InitialisationScheme | None = None
-    """Random weights, where a network has such: `glorot`, `paper` (normal, sd 0.01) or `paper-variance` (sd 0.1); those
-    called so, such as D-256-glorot, keep theirs."""
+    """How random weights are drawn: `glorot`, `paper` (normal, sd 0.01) or `paper-variance` (sd 0.1); trainings named
+    after one, such as D-256-glorot, keep theirs."""
 
     seed: int | None = None
-    """The first one; others count on from it."""
+    """The first seed; others count on from it."""
 
     def applied(self, recipe: Recipe) -> Recipe:
         """Return the recipe with these changes."""
@@ -203,19 +203,17 @@ class MapPictures:
     gradients; finer, but no probabilities (not in the paper)."""
 
 
+_OPTIONS = {"classifiers": "classifier", "studies": "study", "weights": "from"}
+"""Fields whose options have other names: some are given one by one, and `from` cannot be a field."""
+
+
 def _option_name(field: str) -> str:
-    """Name the option of a field; some are given one by one: --classifier RUN --classifier RUN."""
-    return {"classifiers": "classifier", "studies": "study"}.get(field, field.replace("_", "-"))
-
-
-def _recipe_option(field: str) -> str:
-    """Name the option of a field of `Recipe`: `from` cannot be the name of a field."""
-    return {"weights": "from"}.get(field, field.replace("_", "-"))
+    return _OPTIONS.get(field, field.replace("_", "-"))
 
 
 MapOptions = Annotated[MapPictures, Parameter(name="*")]
 TESTING = Parameter(group=Group("How images are tested", sort_key=1))
-"""Group of options of their own; groups that are common to verbs follow, common options come first (`FIRST_GROUP`)."""
+"""Group of a verb's own options; groups that verbs share follow, and options without a group come first."""
 FIRST_GROUP = Group("Parameters", sort_key=0)
 
 RunFolderOptions = Annotated[RunFolder, Parameter(name="*")]
@@ -245,7 +243,7 @@ RecipeOptions = Annotated[
     Parameter(
         name="*",
         group=Group("Recipe (defaults are the paper's)", sort_key=1, help_formatter=common_first),
-        name_transform=_recipe_option,
+        name_transform=_option_name,
     ),
 ]
 RuntimeOptions = Annotated[Runtime, Parameter(name="*", group=Group("Runtime", sort_key=2))]
@@ -253,7 +251,7 @@ TransferTestOptions = Annotated[TransferOptions, Parameter(name="*", group=Group
 
 
 def _shown_default(value: object) -> str | None:
-    """Return a default as `--help` shows it: lists as they are given, nothing for none."""
+    """Return a default as `--help` shows it: lists as they are typed, nothing where there is no default."""
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or None
     return None if value is None else str(value)
@@ -264,7 +262,7 @@ EVERY_OPTION = Parameter(show_default=_shown_default, negative_iterable=(), cons
 
 
 def options_file(tokens: Sequence[str]) -> tuple[Toml, ...]:
-    """Return the file of options that a command line names, for `App.config`; nothing if it names none.
+    """Return the file of options that a command line names, for `App.config`; nothing if there is no such file.
 
     Raises:
         ValueError: it is not TOML, or it names another file of options.
@@ -280,7 +278,7 @@ def options_file(tokens: Sequence[str]) -> tuple[Toml, ...]:
 
 
 def expand_home(_app: App, _commands: Sequence[str], arguments: ArgumentCollection) -> None:
-    """Put the user's folder for `~/` where no shell has: after a `=`, and in files of options; for `App.config`."""
+    """Replace `~/` by the user's folder where no shell has: after a `=`, and in files of options; for `App.config`."""
     for argument in arguments:
         argument.tokens = [
             token.evolve(value=os.path.expanduser(token.value)) if token.value.startswith("~/") else token
@@ -292,7 +290,7 @@ def split_lists(_app: App, _commands: Sequence[str], arguments: ArgumentCollecti
     """Split the values of options that take lists at commas, `256,384`; for `App.config`.
 
     Raises:
-        ValueError: something else than numbers for an option that takes them.
+        ValueError: an option that takes numbers is given something else.
     """
     for argument in arguments:
         kind = _list_kind(argument.hint)
@@ -329,10 +327,10 @@ def _values(option: str, text: str, kind: type) -> list[str]:
 
 
 def refuse_fractions(_app: App, _commands: Sequence[str], arguments: ArgumentCollection) -> None:
-    """Refuse fractions for whole numbers, which the library would round; the last part of `App.config`.
+    """Refuse fractions where a whole number is expected, which the library would round; for `App.config`.
 
     Raises:
-        ValueError: a fraction for what takes a whole number, on the command line or in a file of options.
+        ValueError: an option that takes a whole number is given a fraction, in a file of options too.
     """
     for argument in arguments:
         kinds = (argument.hint, *get_args(argument.hint))

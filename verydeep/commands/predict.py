@@ -34,8 +34,8 @@ class NetworkViews:
     that follow from it. For centre the default is 256."""
 
     grid: PoolingGrid | None = None
-    """Where the positions of dense evaluation lie if an image's sides are no multiples of 32: centred (the default);
-    floor, as PyTorch pools; ceil, as Caffe does, which the paper used."""
+    """Where the positions of dense evaluation lie if an image's sides are not multiples of 32: centred (the
+    default); floor, as PyTorch pools; ceil, as Caffe does, which the paper used."""
 
 
 def predict(
@@ -63,7 +63,7 @@ def predict(
 
     source = images_asked_for(images, outputs)
     if maps.method is not None and maps.map is None:
-        raise ValueError("--method is of the pictures of --map, which names their folder")
+        raise ValueError("--method goes with --map: add --map FOLDER, or leave out --method")
     if is_classifier(run):
         _check_classifier_alone(run, views, maps)
         stream = _by_classifier(run, source, top=top, max_pixels=max_pixels, runtime=runtime)

@@ -1,4 +1,4 @@
-"""The common part of verbs that predict: images as arguments, predictions written and shown, notes beside them."""
+"""What verbs that predict have in common: images as arguments, predictions written and shown, notes beside them."""
 
 import re
 import sys
@@ -14,6 +14,7 @@ from verydeep.commands.options import PredictionOutputs, TestOutputs
 from verydeep.commands.outputs import say_replaced
 from verydeep.machine.errors import say
 from verydeep.machine.processes import rank_of_environment, under_torchrun
+from verydeep.presentation.numbers import counted, number
 from verydeep.presentation.terminal import show
 
 if TYPE_CHECKING:
@@ -25,12 +26,13 @@ class PredictionStream:
     """Predictions as they are computed, and how they are presented."""
 
     predictions: Iterator[Any]
-    """`Prediction`s, `Classification`s or `BoxPrediction`s; none in other processes than the first."""
+    """`Prediction`s, `Classification`s or `BoxPrediction`s; none in processes other than the first."""
     kind: type
-    """The class of all of them."""
+    """The dataclass that all of them are."""
     most_classes: int
-    """Classes of each, at most."""
+    """How many classes each has, at most."""
     table: Callable[[Sequence[Any]], Table]
+    """Makes the table that is shown of them."""
 
 
 def images_asked_for(images: Sequence[Path], outputs: PredictionOutputs) -> "Source":
@@ -58,10 +60,10 @@ def images_asked_for(images: Sequence[Path], outputs: PredictionOutputs) -> "Sou
 def present(stream: PredictionStream, outputs: PredictionOutputs, source: "Source") -> None:
     """Write and show predictions as they come; only those that are shown all at once are kept until the end.
 
-    Before them it says what was left out where the images of `source` were found.
+    First it says what was left out where the images of `source` were found.
 
     Raises:
-        OSError: a file cannot be written, or, in the end, some images could not be used.
+        OSError: a file cannot be written; or, after all others are predicted, some images could not be used.
     """
     from verydeep.prediction.files import prediction_file
     from verydeep.presentation.terminal import reporting
@@ -91,14 +93,14 @@ def present(stream: PredictionStream, outputs: PredictionOutputs, source: "Sourc
         figures = {"predictions": [prediction.to_dict() for prediction in kept]}
         show(figures, json_file, *([stream.table(kept)] if write is None else []))
     if failed:
-        raise OSError(f"{failed} of {len(source)} images could not be used")
+        raise OSError(f"{number(failed)} of {counted(len(source), 'image')} could not be used")
 
 
 def check_test(runs: Sequence[Path], outputs: TestOutputs) -> None:
-    """Refuse, before any work, a test of no runs, or a file of its predictions that cannot be written.
+    """Refuse, before any work, a test without runs, or with a file of predictions that cannot be written.
 
     Raises:
-        ValueError: there are no runs; the file is of another kind.
+        ValueError: there are no runs, or the file is not of a kind that is written.
     """
     from verydeep.evaluation.predictions import check_kind
 

@@ -12,12 +12,10 @@ from cyclopts import Parameter
 from verydeep.commands.options import TESTING
 from verydeep.evaluation.protocols import Method, Scales
 from verydeep.machine.errors import say
-from verydeep.machine.libraries import library
-from verydeep.machine.runtime import Device
+from verydeep.machine.libraries import EXTRAS, library
+from verydeep.machine.runtime import Device, Runtime
 from verydeep.networks.grids import PoolingGrid
 from verydeep.serving.options import Access, Limits, Listening
-
-_LIBRARIES = ("starlette", "uvicorn", "prometheus_client", "python_multipart")
 
 _LOCALHOST = "localhost"
 
@@ -41,21 +39,21 @@ def serve(
 ) -> None:
     """Answer what images show, over HTTP: a page for people at /, and POST /v1/predict for programs.
 
-    It listens on this machine only unless --host says otherwise, and ends after SIGTERM or Ctrl-C, when all that it has
-    accepted is answered. GET /openapi.json describes all paths.
+    It listens on this machine only, unless --host says otherwise. After SIGTERM or Ctrl-C it answers the requests that
+    it has accepted, and ends. GET /openapi.json describes all paths.
 
     Args:
         run: A run folder, hub:NAME, a file that verydeep export wrote, or a classifier of features.
-        name: Name of the model on the page and in paths of /v2. By default that of RUN.
+        name: Name of the model on the page and in paths of /v2; by default that of RUN.
         protocol: As for predict; a classifier of features takes none of these three.
         scales: As for predict.
         grid: As for predict.
         device: Device of the network; auto takes CUDA, else MPS, else the CPU.
-        threads: Threads that compute on a CPU; by default as many as cores that may be used.
+        threads: Threads that compute on a CPU; by default one for each core that may be used.
     """
-    for one in _LIBRARIES:
-        library(one, needed_by="verydeep serve")
-    from verydeep.machine.runtime import Runtime
+    for package, extra in EXTRAS.items():
+        if extra == "serve":
+            library(package, needed_by="verydeep serve")
     from verydeep.serving.served_model import served_model
     from verydeep.serving.server import bound_socket
     from verydeep.serving.server import serve as serve_until_told

@@ -32,7 +32,7 @@ def train(
     """Train a network by the paper's recipe, or go on from WEIGHTS (--from), and leave a run folder.
 
     A good classifier of few photographs comes from weights that have seen many: --from hub:timm/vgg16.tv_in1k, or a
-    file. Of the paper are --init RUN, which copies net A's first layers into a deeper one, and --finetune RUN, which
+    file. From the paper come --init RUN, which copies net A's first layers into a deeper one, and --finetune RUN, which
     goes on with all layers of a run, at another S say. --from and --finetune take over network, crop, width and S.
 
     Args:
@@ -54,7 +54,7 @@ def train(
     try:
         check_folder(run.out, resume=run.resume)
     except ValueError:
-        with locked(None if rank_of_environment() else run.out):  # who writes it is told instead, if somebody does
+        with locked(None if rank_of_environment() else run.out):  # if another process is writing it, that is the error
             raise
     splits, name = open_for_training(source), network_of(network, recipe, run.out)
     if held_out is not None:

@@ -4,6 +4,8 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.table import Table
+
 from verydeep.commands.starting_point import QUICK
 from verydeep.machine.errors import say
 from verydeep.machine.signal_watch import signals_seen_by
@@ -25,7 +27,7 @@ _LONG = 3600.0
 
 
 def say_cost(splits: "Splits", network: str, recipe: Recipe, **how: Any) -> None:
-    """Say how long a training on a CPU takes, unless it is surely short; of a long one, what --quick would take.
+    """Say how long a training on a CPU takes, unless it is surely short; if it is long, what --quick would take, too.
 
     Raises:
         ValueError: unusable recipe or images.
@@ -65,7 +67,7 @@ def _at_most(seconds: float) -> str:
 
 
 def show_dry_run(splits: "Splits", network: str, recipe: Recipe, json_file: Path | None, **how: Any) -> None:
-    """Show images, classes, steps, time and memory of a training, of which nothing is written.
+    """Show images, classes, steps, time and memory of a training, and write nothing of it.
 
     Raises:
         ValueError: unusable recipe or images.
@@ -77,7 +79,7 @@ def show_dry_run(splits: "Splits", network: str, recipe: Recipe, json_file: Path
     show(cost.to_dict(), json_file, _cost_table(cost))
 
 
-def _cost_table(cost: "TrainingCost") -> Any:
+def _cost_table(cost: "TrainingCost") -> Table:
     table = table_with("What would be trained", left=("", ""), right=())
     table.show_header = False
     rows = {
@@ -87,7 +89,7 @@ def _cost_table(cost: "TrainingCost") -> Any:
         "steps": f"{counted(cost.epochs, 'epoch')} of {counted(cost.steps_per_epoch, 'step')} at most",
         "time": f"{_at_most(cost.seconds)}, measured on a few images",
         "memory": f"about {billions(cost.memory_bytes)} GB",
-        "disk": f"up to {billions(cost.checkpoint_bytes)} GB of checkpoints, which go in the end; "
+        "disk": f"up to {billions(cost.checkpoint_bytes)} GB of checkpoints, which are removed at the end; "
         f"{billions(cost.model_bytes)} GB stay",
     }
     for name, value in rows.items():

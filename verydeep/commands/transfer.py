@@ -1,10 +1,10 @@
 """The verb `transfer`."""
 
-import os
 from pathlib import Path
 
 from verydeep.commands.options import ImageOptions, JsonFile, OutputFolder, RuntimeOptions, TransferTestOptions
 from verydeep.images.tolerance import Tolerance
+from verydeep.machine.atomic import followed
 from verydeep.machine.lock import locked
 from verydeep.machine.runtime import Runtime
 from verydeep.presentation.terminal import say_next, show, show_report
@@ -33,7 +33,7 @@ def transfer(
     images with several labels it is the mean average precision (mAP), by VOC's definitions of 2010 and of 2007.
 
     Args:
-        runs: Run folders; several are tested each and with their features one after the other's.
+        runs: Run folders; of several, each is tested alone, and all with their features stacked.
         data: SOURCE of the images, of any classes; with --labels a folder of images, without classes.
         split: train, val, test or all: the images that training and test images are sampled from; required for a source
             with splits.
@@ -60,10 +60,10 @@ def transfer(
 
 
 def _check_apart(out: Path | None, others: dict[str, Path | None]) -> None:
-    """Refuse paths in the folder of a classifier, which holds nothing else, or around it."""
+    """Refuse paths inside the folder of a classifier, which holds nothing else, or around it."""
     for option, other in others.items():
         if out is None or other is None or str(other) == "-":
             continue
-        one, two = Path(os.path.realpath(out)), Path(os.path.realpath(other))
+        one, two = followed(out), followed(other)
         if one.is_relative_to(two) or two.is_relative_to(one):
             raise ValueError(f"--out {out} and {option} {other} must be apart, neither inside the other")

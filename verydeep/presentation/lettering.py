@@ -12,8 +12,8 @@ Font = ImageFont.FreeTypeFont
 def font_for(text: str, height: int) -> tuple[Font, str]:
     """Return a font of `height` pixels with all letters of a text, and the text as the font can write it.
 
-    It is DejaVu Sans, which comes with Matplotlib, or else one that is installed. If there is none that has all
-    letters, DejaVu Sans writes what it lacks as Python escapes it.
+    The font is DejaVu Sans, which comes with Matplotlib, or else one that is installed. If no font has all letters,
+    DejaVu Sans writes those that it lacks as Python escapes them.
     """
     wanted = frozenset(text)
     own = next(_fonts())
@@ -52,18 +52,18 @@ def _installed_with(letters: frozenset[str]) -> Path | None:
 
 
 def _letters(file: Path, wanted: frozenset[str]) -> set[str]:
-    """Return which of some letters a font has; none of a file that cannot be read."""
+    """Return which of the wanted letters a font has; no letters if its file cannot be read."""
     from matplotlib.ft2font import FT2Font
 
     try:
         font = FT2Font(str(file))
-    except (RuntimeError, OSError):  # of FreeType
+    except (RuntimeError, OSError):  # RuntimeError: from FreeType
         return set()
     return {letter for letter in wanted if font.get_char_index(ord(letter))}
 
 
 def _fonts() -> Iterator[Path]:
-    """Yield files of fonts: Matplotlib's own, then what is installed."""
+    """Yield files of fonts: Matplotlib's own, then those that are installed."""
     import matplotlib as mpl
     from matplotlib.font_manager import findSystemFonts
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 FINE = 2
-"""Decimals of the figures of a single test; pages that put many tests side by side have one."""
+"""Decimals of the figures of a single test; pages that put many tests side by side use one decimal."""
 
 MISSING = "–"
 

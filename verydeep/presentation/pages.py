@@ -29,7 +29,7 @@ _NUMBERS: dict[str, Callable[..., str]] = dict(inspect.getmembers(numbers, inspe
 _NUMBERS_IN: Mapping[Language, Mapping[str, Callable[..., str]]] = {
     "ja": {"interval": lambda *given: numbers.interval(*given).replace(" to ", "〜")}
 }
-"""Those that have words in them, in other languages."""
+"""Number formats with words in them, in other languages."""
 
 INK = "#123456"
 """Placeholder of the page's text colour until the SVG is done."""
@@ -85,15 +85,15 @@ def write_page(
 def render(template: str, values: Mapping[str, Any], language: Language = "en", **filters: Callable[..., str]) -> str:
     """Fill in the package's file `TEMPLATE.jinja`, such as `evaluation/evaluation.html`.
 
-    Values in HTML and SVG are escaped. The functions of `numbers` are filters in every template, besides those that are
-    given; `_` is the text of the language for an English one.
+    Values in HTML and SVG are escaped. The functions of `numbers` are filters in every template, beside those that are
+    given; `_` turns an English text into one of the language.
     """
     return _environment(language, **filters).get_template(f"{template}.jinja").render(values)
 
 
 @lru_cache(maxsize=4)
 def _environment(language: Language, **filters: Callable[..., str]) -> "Environment":
-    """Return what keeps compiled templates; a service shows a page again and again."""
+    """Return an environment, which keeps compiled templates; a service shows the same page again and again."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined  # `describe` prints without it
 
     templates = Environment(
@@ -112,7 +112,7 @@ def _environment(language: Language, **filters: Callable[..., str]) -> "Environm
 
 
 def _template(name: str, language: Language) -> str:
-    """Return a template of the package, that of a language if it has one of its own: `notes.ja.html.jinja`."""
+    """Return a template of the package, or the language's own version of it: `notes.ja.html.jinja`."""
     folder, _, file = name.rpartition("/")
     stem, _, suffix = file.partition(".")
     own = files("verydeep") / folder / f"{stem}.{language}.{suffix}"
@@ -120,7 +120,7 @@ def _template(name: str, language: Language) -> str:
 
 
 def _in_english(language: Language) -> "Markup":
-    """Return the attribute of an element whose text is English on any page."""
+    """Return the attribute of an element whose text is English even on a page in another language."""
     from markupsafe import Markup
 
     return Markup("" if language == "en" else ' lang="en"')
@@ -137,17 +137,17 @@ def html_table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str
 
 
 def _in_markdown(name: str) -> str:
-    """Return a name as Markdown shows it, on one line, in a table's cell too: nothing in it is markup or HTML."""
+    """Return a name on one line, escaped so that Markdown takes nothing in it for markup or HTML, in a table either."""
     return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(name.split()))
 
 
 def _without_control(value: Any) -> Any:
-    """Escape control characters in names, which pages do not show, or would obey; charts are done already."""
+    """Escape control characters in names, which pages do not show, or obey; charts are escaped already."""
     return escaped(value) if type(value) is str else value
 
 
 def shared_folder(folders: Sequence[str]) -> str:
-    """Return the folder, with a `/`, that all of several runs are in, so that tables can leave it out; "" if none."""
+    """Return the folder that all runs are in, ending with `/`, so that tables can leave it out; "" if there is none."""
     if len(folders) < 2:
         return ""
     levels = zip(*(name.split("/")[:-1] for name in folders), strict=False)
@@ -158,7 +158,7 @@ def shared_folder(folders: Sequence[str]) -> str:
 def svg_figure(
     *, columns: int = 1, rows: int = 1, panel: tuple[float, float] = (4.6, 3.4), **subplots: Any
 ) -> Iterator[tuple[Sequence["Axes"], list[str]]]:
-    """Yield axes to draw on, row by row, and a list that holds the SVG once the block has ended.
+    """Yield axes to draw on, row by row, and a list into which the SVG is put when the block ends.
 
     Args:
         columns: columns of panels.
@@ -184,7 +184,7 @@ def svg_figure(
 
 
 def _with_own_ids(svg: str) -> str:
-    """Give the ids that are in use a prefix of this picture, because ids must be unique in a page; drop the others."""
+    """Give ids that are referred to a prefix of this picture, since ids must be unique in a page; drop the others."""
     own, reference = hashlib.sha256(svg.encode()).hexdigest()[:8], r'((?:url\(|href=")#)([^")]+)'
     wanted = {name for _, name in re.findall(reference, svg)}
     svg = re.sub(r' id="([^"]+)"', lambda match: f' id="{own}-{match[1]}"' if match[1] in wanted else "", svg)

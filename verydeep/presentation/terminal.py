@@ -23,17 +23,17 @@ from verydeep.machine.processes import rank_of_environment
 from verydeep.presentation.numbers import duration
 
 _WIDTH_IN_FILES = 120
-"""Characters in a line where there is no terminal to ask."""
+"""Width of a line in characters, where there is no terminal to ask."""
 
 
 class _Console(Console):
-    """The one that writes to terminals: names of files and classes are data in it, never markup, and cannot act."""
+    """Console in which names of files and classes are data: they are never markup, and cannot act on the terminal."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, emoji=False, markup=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """Escape control characters in every piece of text; control codes of our own are pieces of another kind."""
+        """Escape control characters in every segment of text; Rich's own control codes are segments of another kind."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=escaped(segment.text))
 
@@ -69,12 +69,12 @@ def _laid_out(table: Table) -> Table:
 
 
 def show_report(page: Path, file: Path | None) -> None:
-    """Print where a page is; to standard error if the figures go to standard output."""
+    """Print where a page is, to standard error if the figures go to standard output."""
     print(escaped(f"report: {page}"), file=sys.stderr if str(file) == "-" else sys.stdout)
 
 
 def say_next(written: Iterable[Path | str], *command: Path | str) -> None:
-    """Say what was written, and a command that uses it, quoted for a shell; to standard error, in the first process."""
+    """Say on standard error what was written, and a command that uses it, quoted for a shell; in the first process."""
     if rank_of_environment():
         return
     files = ", ".join(shlex.quote(str(path)) for path in written)
@@ -84,7 +84,7 @@ def say_next(written: Iterable[Path | str], *command: Path | str) -> None:
 
 
 SHOWN = 10
-"""Lines of long lists; the rest is in the JSON."""
+"""How many lines of a long list are shown; the rest is in the JSON."""
 
 
 def table_with(title: str | None, *, left: Sequence[str], right: Sequence[str]) -> Table:
@@ -98,17 +98,17 @@ def table_with(title: str | None, *, left: Sequence[str], right: Sequence[str]) 
 
 
 _SECONDS_BETWEEN_LINES = 30.0
-"""Time between two lines of a file within an epoch; the end of an epoch always has a line."""
+"""Time between two lines of progress in a file; the end of an epoch always has a line."""
 
 _WIDTH_WITH_BAR = 100
-"""Characters; on a narrower terminal the figures replace the bar itself."""
+"""Width in characters; on a narrower terminal the figures replace the bar itself."""
 
 
 class _Bars(Progress):
-    """A line of figures for each task; below that of work in epochs a bar of this epoch and one of all of them."""
+    """A line of figures for each task; below it, for work in epochs, a bar for this epoch and one for all of them."""
 
     def get_renderables(self) -> Iterator[RenderableType]:
-        """Yield the lines."""
+        """Yield the line of figures, and the bars of work in epochs."""
         yield self.make_tasks_table(self.tasks)
         for task in self.tasks:
             if task.fields["epoch"]:
@@ -116,7 +116,7 @@ class _Bars(Progress):
 
 
 def _epoch_bars(done: float, whole: int, epoch: int) -> Table:
-    """Return the bars of an epoch of so many steps, which stays full until the next begins, and of the whole."""
+    """Return the bar of an epoch of so many steps, which stays full until the next begins, and that of all steps."""
     here = done % epoch or (epoch if done else 0)
     line = Table.grid(padding=(0, 1), expand=True)
     for _ in range(2):
@@ -134,9 +134,9 @@ class Reporter:
         self._started = self._last_line = time.monotonic()
 
     def advance(self, amount: int = 1, *, tell: bool = False, figures: Mapping[str, str] | None = None) -> None:
-        """Add `amount` to what is done, and show `figures` ({'epoch': '3/14'}) beside the bar, those that fit.
+        """Add `amount` to what is done, and show those of `figures` ({'epoch': '3/14'}) that fit beside the bar.
 
-        `tell` asks for a line of text too: at the end of an epoch, not at every step. In a file it has all figures.
+        `tell` asks for a line of text too, at the end of an epoch, say. In a file the line has all figures.
         """
         self._bar.update(self._task, advance=amount)
         parts = [f"{name} {value}" for name, value in (figures or {}).items()]
@@ -160,7 +160,7 @@ class Reporter:
             self.say(line)
 
     def _line(self, parts: Sequence[str]) -> str:
-        """Put figures between the share that is done, rounded down, and the time left, from the first step on."""
+        """Put figures between the share that is done, rounded down, and the time left, known from the first step on."""
         task = self._bar.tasks[self._task]
         ahead, total = (task.total or 0) - task.completed, self._done + (task.total or 0)
         percentage = f"{math.floor(100 * (total - ahead) / total) if total else 100}%"
@@ -174,10 +174,10 @@ class Reporter:
 def reporting(
     what: str, total: int, *, done: int = 0, epoch: int = 0, console: Console | None = None, quiet: bool = False
 ) -> Iterator[Reporter]:
-    """Yield a reporter for `total` units of work, of which `done` are done already; it writes to standard error.
+    """Yield a reporter for `total` units of work, `done` of them done already; it writes to standard error.
 
-    Work in epochs, each of `epoch` units, has a bar for the epoch and one for all on a terminal. If `quiet` it prints
-    nothing, because another process does.
+    On a terminal, work in epochs of `epoch` units has a bar for the epoch and one for all. If `quiet`, nothing is
+    printed, because another process does it or the output itself goes to the terminal.
     """
     console = console or _Console(stderr=True, quiet=quiet)
     bar_column = [BarColumn(bar_width=None)] if console.width >= _WIDTH_WITH_BAR and not epoch else []

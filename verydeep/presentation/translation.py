@@ -29,7 +29,7 @@ _PLACES = (_ELEMENT, _ATTRIBUTE, _TITLE, _LINE)
 
 @cache
 def words(language: Language) -> Mapping[str, str]:
-    """Return the texts of a language by the English ones; none for English.
+    """Return the texts of a language by the English ones; an empty mapping for English.
 
     Raises:
         ValueError: there is no such language.
