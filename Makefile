@@ -28,14 +28,14 @@ demo: install ## Train all seven networks on real handwritten digits and write a
 test: install ## Run the tests, on up to 4 cores at once
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-battery: install ## Run what is long at full length, an hour of a service (or SOAK_MINUTES) too, and print figures
+battery: install ## Run the long tests at full length, with an hour (or SOAK_MINUTES) of a service, and print figures
 	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest --battery tests/reliability tests/serving tests/test_demo.py tests/export/test_export.py \
 		tests/training/test_parallel.py tests/training/test_initialisations_on_digits.py tests/test_doctor.py tests/docs
 
-soak: install ## Let a service work at 0.8 of its capacity alone, for an hour or SOAK_MINUTES
+soak: install ## Run a service alone at 0.8 of its capacity, for an hour or SOAK_MINUTES
 	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest --battery tests/reliability/test_serving.py -k soak
 
-check: install docs ## Format, lint, types, layers, the site without a warning, Japanese pages looked at
+check: install docs ## Check format, lint, types, layers, and the site and its Japanese pages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -45,7 +45,7 @@ check: install docs ## Format, lint, types, layers, the site without a warning, 
 docs: install ## Build the site into build/docs (open build/docs/index.html)
 	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/docs
 
-format: install ## Put the code into its format
+format: install ## Format the code, and fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

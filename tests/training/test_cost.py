@@ -159,6 +159,14 @@ def test_a_dry_run_shows_the_cost_and_writes_nothing(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
+@pytest.mark.parametrize("line", ["train digits --network A", "reproduce digits --quick"])
+def test_a_dry_run_is_shown_by_the_first_process_alone(tmp_path, monkeypatch, capsys, line):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    main([*line.split(), "--out", str(tmp_path / "out"), "--dry-run"])
+    assert capsys.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(59, "less than a minute"), (60, "1 minute"), (7100, "118 minutes"), (7200, "2 hours"), (259_200, "3 days")],

@@ -33,8 +33,8 @@ class Extent:
     ] = False
 
     dry_run: bool = False
-    """Only show what would be trained, about how long and with how much memory, and how large differences must be to be
-    told with these seeds and images, or with more."""
+    """Only show what would be trained, about how long and with how much memory, and how large differences must be to
+    count with these seeds and images, or with more."""
 
     jobs: Jobs = None
     """Trainings side by side, each in a process of its own with its part of the cores, or with a CUDA device of its
@@ -74,8 +74,9 @@ def reproduce(
     if extent.dry_run:
         from verydeep.reproduction.dry_run import plan
 
-        planned = plan(source, out=out, recipe=recipe, grid=grid, **how)
-        show(planned.to_dict(), json_file, *planned.tables())
+        if not rank_of_environment():
+            planned = plan(source, out=out, recipe=recipe, grid=grid, **how)
+            show(planned.to_dict(), json_file, *planned.tables())
         return
     from verydeep.reproduction.files import RESULTS
     from verydeep.reproduction.reproduce import reproduce as reproduce_paper

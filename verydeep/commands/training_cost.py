@@ -8,6 +8,7 @@ from rich.table import Table
 
 from verydeep.commands.starting_point import QUICK
 from verydeep.machine.errors import say
+from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.signal_watch import signals_seen_by
 from verydeep.presentation.numbers import billions, counted, millions, number, rough_duration
 from verydeep.presentation.terminal import show, table_with
@@ -67,11 +68,13 @@ def _at_most(seconds: float) -> str:
 
 
 def show_dry_run(splits: "Splits", network: str, recipe: Recipe, json_file: Path | None, **how: Any) -> None:
-    """Show images, classes, steps, time and memory of a training, and write nothing of it.
+    """Show images, classes, steps, time and memory of a training, in the first process, and write nothing of it.
 
     Raises:
         ValueError: unusable recipe or images.
     """
+    if rank_of_environment():
+        return
     from verydeep.training.cost import training_cost
 
     with signals_seen_by(_answer):
