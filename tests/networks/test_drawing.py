@@ -71,4 +71,4 @@ def test_a_command_draws_one_network(capsys, tmp_path):
     assert f"wrote {file}" in captured.err
     assert file.read_text() == describe("D").to_svg()
     for words in (["--plot", file], ["D", "E", "--plot", file], ["D", "--plot", tmp_path / "d.png"]):
-        assert "--plot draws one network" in refusal(capsys, "describe", *words)
+        assert "--plot draws a single network" in refusal(capsys, "describe", *words)

@@ -53,7 +53,7 @@ def describe(
         json_file: Write the figures to this file as well (- for standard output instead of the table).
     """
     if plot is not None and (len(networks) != 1 or stack is not None or plot.suffix != ".svg"):
-        raise ValueError("--plot draws one network, which is named, into a file that ends in .svg")
+        raise ValueError("--plot draws a single network: name one, and a file that ends in .svg")
     if stack is not None:
         if networks or sizes != Sizes():
             raise ValueError("a --stack is described by --channels alone, without networks and their options")

@@ -18,8 +18,8 @@ def import_(
 ) -> None:
     """Make a run of weights of torchvision, timm, Keras, ONNX, Caffe, MatConvNet or NumPy, to use like any other.
 
-    The kind of the weights is recognised. Preprocessing need only be given for weights that were trained with another
-    one than their library publishes: it computes (x * white / 255 - mean) / std.
+    The kind of the weights is recognised. Preprocessing, (x * white / 255 - mean) / std, need only be given where it is
+    not what their library publishes.
 
     Args:
         weights: A file (.pth, .pt, .ckpt, .bin, .tar, .safetensors, .h5, .hdf5, .keras, .caffemodel, .mat, .npz,

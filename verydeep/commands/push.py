@@ -15,9 +15,9 @@ def push(
 
     Args:
         run: A run folder.
-        name: hub:OWNER/MODEL; it is made if it does not exist.
-        private: Make it for its owner only.
-        license: License as the hub calls it, such as apache-2.0. Weights from elsewhere have their source's.
+        name: hub:OWNER/MODEL; it is created if it does not exist.
+        private: Create it for its owner only.
+        license: Licence as the hub calls it, such as apache-2.0; for weights from elsewhere, that of their source.
         json_file: Write its address to this file as well (- for standard output instead).
     """
     from verydeep.runs.push import push as push_model

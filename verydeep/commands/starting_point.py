@@ -45,7 +45,7 @@ def follow_from_start(_app: App, commands: Sequence[str], arguments: ArgumentCol
     start = {field: given[option][-1].value for option, field in _STARTS.items() if option in given}
     quick = "--quick" in given and _is_on(given["--quick"][-1])
     if quick and start:
-        raise ValueError("--quick is a small network at random weights: leave it out, or what to go on from")
+        raise ValueError("--quick begins with random weights: leave it out, or leave out --from and --finetune")
     follows = _quick(given) if quick else _from_start(start, given) if start else {}
     for argument in arguments:
         if not argument.tokens and argument.name in follows:

@@ -39,7 +39,11 @@ class _Console(Console):
 
 
 def show(figures: dict[str, Any], file: Path | None, *for_people: Table | str) -> None:
-    """Print for people and, if there is a file, write the figures as JSON; `-` prints the JSON instead."""
+    """Print for people and, if there is a file, write the figures as JSON; `-` prints the JSON instead.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     if file is not None and str(file) == "-":
         print(json_text(figures, indent=2))
         return
