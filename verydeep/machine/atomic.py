@@ -230,7 +230,7 @@ def _aside(path: Path, kind: str) -> Path:
 
 def _leftovers(path: Path, *kinds: str) -> list[Path]:
     """Return what `_aside` named for processes that were killed; for `vgg16`, not what it named for `vgg16.old`."""
-    named = re.compile(rf"\.{re.escape(path.name)}\.\d+\.({'|'.join(kinds)})", re.DOTALL)
+    named = re.compile(rf"\.{re.escape(path.name)}\.\d+\.({'|'.join(kinds)})")
     return sorted(left for left in path.parent.glob(f".{glob.escape(path.name)}.*") if named.fullmatch(left.name))
 
 
