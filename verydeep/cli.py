@@ -172,27 +172,39 @@ def _explain(error: Exception, tokens: Sequence[str]) -> int:
 
 
 def _of_command_line(error: CycloptsError, message: str, tokens: Sequence[str]) -> str:
-    """Return the message for wrong use: other tools' words with their names here, and choices as a list."""
+    """Return the message for wrong use, in words of ours where the library's say less, and where to read more."""
     chain = tuple(error.command_chain or ())
+    words = _in_our_words(error, chain, tokens) or _without_types(message)
+    return f"{words} (see {' '.join(('verydeep', *chain))} --help)"
+
+
+def _in_our_words(error: CycloptsError, chain: Sequence[str], tokens: Sequence[str]) -> str | None:
+    """Say what other tools' words are called here, which argument is missing, or which word is one too many."""
     unused = error.unused_tokens or ()
-    known = None
     if isinstance(error, UnknownCommandError) and unused:
-        known = known_verb(unused[0])
-    elif chain:
-        known = known_here_as(names_of(_verb(chain).assemble_argument_collection()), tokens[len(chain) :])
-    if known is None and isinstance(error, CoercionError) and error.token and error.argument:
-        known = known_value(error.argument.name, error.token.value)
-    if known is None and isinstance(error, MissingArgumentError) and error.argument and not error.argument.tokens:
-        known = f"{' '.join(chain)} needs {display_name(error.argument)}{_data_among_runs(error, tokens)}"
-    if known is None and isinstance(error, UnusedCliTokensError) and unused:
-        before = next((option for option, word in pairwise(tokens) if word == unused[0]), "")
-        known = f"{unused[0]} is a word too many" + (f": {before} takes no value" if before.startswith("-") else "")
-    choices = re.sub(r"Literal\[([^]]*)\]\|?", r"\1, ", message.partition(" into ")[2]).rstrip(", .")
+        return known_verb(unused[0])
+    if chain and (known := known_here_as(names_of(_verb(chain).assemble_argument_collection()), tokens[len(chain) :])):
+        return known
+    match error:
+        case CoercionError() if error.token and error.argument:
+            return known_value(error.argument.name, error.token.value)
+        case MissingArgumentError() if error.argument and not error.argument.tokens:
+            return f"{' '.join(chain)} needs {display_name(error.argument)}{_data_among_runs(error, tokens)}"
+        case UnusedCliTokensError() if unused:
+            before = next((option for option, word in pairwise(tokens) if word == unused[0]), "")
+            return f"{unused[0]} is a word too many" + (f": {before} takes no value" if before.startswith("-") else "")
+    return None
+
+
+def _without_types(message: str) -> str:
+    """Say what the library says of a value, with choices as a list and numbers as such instead of types of Python."""
+    before, _, kinds = message.partition(" into ")
+    choices = re.sub(r"Literal\[([^]]*)\]\|?", r"\1, ", kinds).rstrip(", .")
     if choices and "Literal[" in message:
-        message = f"{message.partition(' into ')[0]}: choose one of {choices}"
-    elif number := re.fullmatch(r'Invalid value for (.+): unable to convert "(.*)" into (int|float)\.', message):
-        message = f"{number[1]} is a {'whole ' * (number[3] == 'int')}number, not {number[2]}"
-    return f"{known or message} (see {' '.join(('verydeep', *chain))} --help)"
+        return f"{before}: choose one of {choices}"
+    if number := re.fullmatch(r'Invalid value for (.+): unable to convert "(.*)" into (int|float)\.', message):
+        return f"{number[1]} is a {'whole ' * (number[3] == 'int')}number, not {number[2]}"
+    return message
 
 
 def _data_among_runs(error: MissingArgumentError, tokens: Sequence[str]) -> str:
