@@ -46,22 +46,7 @@ def filled_in(text):
     found = set()
     for part in re.findall(r"\{\{.*?\}\}|\{%.*?%\}", text, flags=re.DOTALL):
         found |= set(re.findall(r"[a-z_][a-z_0-9]*(?:\.[a-z_0-9]+)*", LITERAL.sub("", part)))
-    grammar = {
-        "_",
-        "plural",
-        "counted",
-        "if",
-        "else",
-        "elif",
-        "endif",
-        "not",
-        "capitalize",
-        "join",
-        "over",
-        "for",
-        "in",
-    }
-    return found - grammar - {"endfor", "loop.last", "length", "number", "of_seed", "seeds"}
+    return found - GRAMMAR
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
