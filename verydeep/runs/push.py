@@ -33,7 +33,7 @@ def push(run: str | Path, name: str, *, private: bool = False, license: str | No
     return model_hub.upload(name, files, private=private, message=message)
 
 
-def _model_card(run: str | Path, name: str, *, license: str | None) -> str:
+def _model_card(run: str | Path, name: str, *, license: str | None = None) -> str:
     """Return the page of a model, Markdown with a head that the hub reads; it tells only what the run records."""
     model = load_model(run)
     record = read_record(run) if has_record(run) else None
