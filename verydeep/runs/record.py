@@ -53,7 +53,7 @@ class Record:
     runtime: dict[str, Any]
     source: str
     fingerprints: dict[str, str]
-    """Of training and validation images, and of the weights that the first layers were copied from (`init`)."""
+    """Fingerprints of training and validation images, and of the weights that were copied first (`init`)."""
     images: dict[str, int]
     """Number of training and validation images."""
     classes: tuple[str, ...]
