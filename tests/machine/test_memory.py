@@ -1,10 +1,12 @@
-"""Limits of containers count as memory, in both versions of control groups."""
+"""Limits of containers count as memory, in both versions of control groups; freed memory is used again."""
 
 import os
+import resource
 
+import numpy as np
 import pytest
 
-from verydeep.machine.memory import memory_bytes
+from verydeep.machine.memory import freed_memory_kept, memory_bytes
 
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 UNLIMITED_IN_1 = str(2**63 - 4096)
@@ -39,3 +41,26 @@ def test_the_least_limit_counts(tmp_path, groups, limits, expected):
 
 def test_this_machine_has_some():
     assert 2**20 < memory_bytes() <= MACHINE
+
+
+def page_faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def test_freed_memory_is_used_again():
+    blocks, size, rounds = 40, 3 * 2**20, 8  # numpy asks for large pages from 4 MiB
+    pages = blocks * size // os.sysconf("SC_PAGE_SIZE")
+
+    def use():
+        for block in [np.empty(size, np.uint8) for _ in range(blocks)]:
+            block[:] = 1
+
+    with freed_memory_kept():
+        use()
+        before = page_faults()
+        for _ in range(rounds):
+            use()
+        assert page_faults() - before < pages / 2
+    before = page_faults()
+    use()
+    assert page_faults() - before > pages / 2, "it went back to the system"

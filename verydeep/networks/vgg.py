@@ -1,6 +1,7 @@
 """The network as a plain `nn.Module`: crops through Linear layers, larger images through the same weights."""
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any, Protocol, Self
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from verydeep.networks.architecture import DOWNSAMPLING, DROPOUT, Architecture, Layer
+from verydeep.networks.convolution import Convolution
 from verydeep.networks.grids import PoolingGrid, first_pixel
 
 _WINDOWS_AS_ROWS = 1024
@@ -156,7 +158,8 @@ class VGG(nn.Module):
         """
         top, left = (first_pixel(side, grid) for side in x.shape[2:]) if grid else (0, 0)
         outputs: dict[str, Tensor] = {}
-        for name in self.layer_names[self.layer_names.index(first) :]:
+        names = self.layer_names[self.layer_names.index(first) :]
+        for name in _pooling_first(names, wanted) if self.training else names:
             if name.startswith("pool"):
                 # Each pooling takes one binary digit of the grid's offset, so no pixel is cut off before the network.
                 x = x[:, :, top % 2 :, left % 2 :]
@@ -224,7 +227,7 @@ def _kind(state: Mapping[str, Tensor], name: str) -> str:
 def _module(layer: Layer, dropout: float) -> nn.Module:
     match layer.kind:
         case "conv":
-            return nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, padding=layer.kernel // 2)
+            return Convolution(layer.inputs, layer.outputs, layer.kernel)
         case "batch_norm":
             return nn.BatchNorm2d(layer.outputs)
         case "relu":
@@ -237,6 +240,18 @@ def _module(layer: Layer, dropout: float) -> nn.Module:
             return nn.Linear(layer.inputs * layer.kernel**2, layer.outputs)
         case "dropout":
             return nn.Dropout(dropout)
+
+
+def _pooling_first(names: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Let a max pooling come before the ReLU that is before it, unless somebody wants to see what is between.
+
+    That gives the same numbers and the same gradients, and the ReLU has a quarter of the work.
+    """
+    order = list(names)
+    for place, (name, following) in enumerate(pairwise(names)):
+        if name.startswith("relu") and following.startswith("pool") and not {name, following} & set(wanted):
+            order[place : place + 2] = following, name
+    return tuple(order)
 
 
 def _dropped(x: Tensor, keep: Tensor, dropout: float) -> Tensor:

@@ -19,6 +19,7 @@ from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
+from verydeep.machine.memory import freed_memory_kept
 from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import Execution, Runtime, torch_device
 from verydeep.machine.threads import threads_kept, use_threads
@@ -138,7 +139,7 @@ def training_cost(
     job = job_to_measure(splits, network, recipe, runtime=runtime, execution=execution, tolerance=tolerance)
     training, validation = (len(splits.source(split)) for split in ("train", "val"))
     loading = measured_loading(splits.source("train"), recipe, tolerance)
-    with threads_kept():
+    with threads_kept(), freed_memory_kept():
         use_threads(runtime.threads)
         frozen, step, sizes = _measured(job)
     check = FORWARD_SHARE * step
@@ -190,7 +191,7 @@ def seconds_per_image(computing: float, loading: float, workers: int) -> float:
 
 def measured_step(job: TrainingJob) -> tuple[float, int]:
     """Return the seconds per image of a step in which all layers are computed, and the bytes that it takes."""
-    with threads_kept():
+    with threads_kept(), freed_memory_kept():
         _, seconds, sizes = _measured(replace(job, recipe=replace(job.recipe, views=None)))
     return seconds, sizes.memory_bytes
 

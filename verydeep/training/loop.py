@@ -15,6 +15,7 @@ from verydeep.images.sources.splits import Splits, with_steering_images
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.lock import WrittenElsewhereError, locked
+from verydeep.machine.memory import freed_memory_kept
 from verydeep.machine.processes import joined, restarted, under_torchrun
 from verydeep.machine.runtime import Execution, Runtime, StopRequest, stop_request, torch_device
 from verydeep.machine.threads import threads_kept, use_threads
@@ -100,7 +101,8 @@ def train(
             "images, classes or starting weights under this name", lambda: (job.splits.classes, job.fingerprints)
         )
         if not processes.from_first(lambda: is_done(job)):
-            _train(job)
+            with freed_memory_kept():
+                _train(job)
     return out
 
 
