@@ -25,26 +25,37 @@ def _decorator(jaxtyped, *, typechecker):
     """Return the decorator that jaxtyping's import hook puts on every function and class of a module."""
 
     def decorated(thing):
-        function = vars(thing).get("__init__") if inspect.isclass(thing) else thing
-        return jaxtyped(thing, typechecker=typechecker) if _stated(function) else thing
+        if not inspect.isclass(thing):
+            return typechecker(thing, jaxtyped) if _stated(thing) else thing
+        if _stated(vars(thing).get("__init__")):
+            thing.__init__ = typechecker(thing.__init__, jaxtyped)
+        return thing
 
     return decorated
 
 
-def check_shapes(function):
+def check_shapes(function, jaxtyped):
     """Wrap a function whose parameters or result state shapes, so that each call is checked.
 
-    It is the type checker that jaxtyping calls, which sees to it that `B` is one number within a call.
+    `B` is one number within a call: jaxtyping's context remembers it. Its own decorator looks at parameters twice, and
+    cost an eighth of the suite's time.
     """
     stated = _stated(function)
-    signature = inspect.signature(function)
+    of_result = stated.pop("return", None)
+    parameters = list(inspect.signature(function).parameters)
+    places = [(parameters.index(name), name, hint) for name, hint in stated.items()]
 
     @functools.wraps(function)
     def checked(*args, **kwargs):
-        for name, value in signature.bind(*args, **kwargs).arguments.items():
-            _check(function, name, value, stated.get(name))
-        result = function(*args, **kwargs)
-        _check(function, "its result", result, stated.get("return"))
+        with jaxtyped("context"):
+            for place, name, hint in places:
+                if place < len(args):
+                    _check(function, name, args[place], hint)
+                elif name in kwargs:
+                    _check(function, name, kwargs[name], hint)
+            result = function(*args, **kwargs)
+            if of_result is not None:
+                _check(function, "its result", result, of_result)
         return result
 
     return checked
@@ -62,6 +73,6 @@ def _states_a_shape(hint):
 
 
 def _check(function, name, value, hint):
-    if hint is not None and not isinstance(value, hint):
+    if not isinstance(value, hint):
         found = f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else type(value).__name__
         raise TypeError(f"{function.__qualname__}: {name} is {found}, not {hint}")
