@@ -1,4 +1,4 @@
-"""The order of training images: it depends on nothing but (seed, epoch, index)."""
+"""The order of training images and the random numbers of each: they follow from (seed, epoch, index) alone."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -24,8 +24,9 @@ class Convolution(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Return the output; its gradients are those of `nn.Conv2d` up to rounding."""
         if _pays(x, self.weight):
-            weight, bias = (value.to(torch.bfloat16) for value in (self.weight, self.bias))
-            return _Convolved.apply(x.to(torch.bfloat16), weight, bias)
+            rounded = (value.to(torch.bfloat16) for value in (x, *self.parameters()))
+            y: Tensor = _Convolved.apply(*rounded)  # type: ignore[no-untyped-call]
+            return y
         return super().forward(x)
 
 
@@ -52,7 +53,7 @@ class _Convolved(torch.autograd.Function):
         return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         of_x = _gradient_of_inputs(gradient, x, weight) if ctx.needs_input_grad[0] else None
         rows = gradient.permute(0, 2, 3, 1).reshape(-1, gradient.shape[1])

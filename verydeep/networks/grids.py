@@ -1,4 +1,4 @@
-"""Grids of score maps: which pixels of a side the positions stand for, where it is not a multiple of 32.
+"""Grids of score maps, centred or not: the pixels of each position where a side is not a multiple of 32.
 
 Each of the five poolings halves a side. Where the number of rows is odd, it leaves out the first or the last row, or
 pools the last one alone. So a grid is `centred`, or `floor` as in PyTorch, or `ceil` as in Caffe (docs/DEVIATIONS.md).

@@ -1,4 +1,4 @@
-"""The work of a service: two threads decode and draw, one computes; images of one size share a batch where it gains."""
+"""The queue of a service: what it takes and refuses; two threads decode, one computes, in batches where they gain."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Decisions that all processes of a training take alike: go on, save, or save and end; one before each step.
+"""Decisions of all processes before each step: go on, save, or, after a signal such as SIGTERM, save and end.
 
 The decision before a step comes with the batch for it.
 """

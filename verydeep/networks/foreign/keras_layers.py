@@ -1,4 +1,4 @@
-"""The layers of a whole Keras model, by its configuration, which is read as data: nothing in it is called."""
+"""The layers of a whole Keras model, `Rescaling` too, by its configuration, which is data: nothing in it is called."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Operations on pixels in a Keras configuration, such as those that `preprocess_input` leaves in a model."""
+"""Pixel operations in a Keras configuration that are not layers, such as those that `preprocess_input` leaves."""
 
 import re
 from collections.abc import Iterator, Mapping
