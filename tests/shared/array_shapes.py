@@ -75,4 +75,4 @@ def _states_a_shape(hint):
 def _check(function, name, value, hint):
     if not isinstance(value, hint):
         found = f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else type(value).__name__
-        raise TypeError(f"{function.__qualname__}: {name} is {found}, not {hint}")
+        raise jaxtyping.TypeCheckError(f"{function.__qualname__}: {name} is {found}, not {hint}")
