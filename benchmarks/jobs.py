@@ -21,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,12 +88,14 @@ def work(asked: argparse.Namespace, stack: ExitStack) -> None:
     import torch
     import training  # of the version that is measured
 
-    from verydeep.machine import memory
     from verydeep.machine.runtime import Execution, Runtime
 
     torch.manual_seed(0)
-    if asked.worker == "ours" and hasattr(memory, "freed_memory_kept"):  # as `train` has it
-        stack.enter_context(memory.freed_memory_kept())
+    if asked.worker == "ours":
+        with suppress(ImportError):  # of an earlier version
+            from verydeep.machine.memory import freed_memory_kept
+
+            stack.enter_context(freed_memory_kept())  # as `train` has it
     task = training.Task(
         recipe=training.Recipe(crop=asked.crop, width=asked.width, batch=asked.batch, learning_rate=training.RATE),
         net=training.vgg(asked.network, classes=training.CLASSES, crop=asked.crop, width=asked.width),
