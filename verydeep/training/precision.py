@@ -15,10 +15,10 @@ from verydeep.runs.record import is_begun, read_record
 from verydeep.training.job import TrainingJob
 from verydeep.training.learner import forward_and_back, measured_copy
 
-_LEAST_MACS = 5e7
-"""Multiply-adds of an image's step below which converting costs more than bfloat16 saves. On an Intel Xeon (Sapphire
-Rapids), one thread, batch 32, float32 took 0.94 of bfloat16's time at 5e6 (A, width 1/16, crop 32) and 1.44 at 6e7
-(D, width 1/4, crop 32)."""
+_LEAST_MACS = 3e7
+"""Multiply-adds of an image's step below which converting costs about what bfloat16 saves. On an Intel Xeon (Sapphire
+Rapids), one thread, batch 32, crop 32, float32 took 0.93 of bfloat16's time at 2e6 (A, width 1/16), 1.00 at 9e6
+(A, 1/8), 1.11 at 2e7 (E, 1/8), 1.27 at 3.3e7 (A, 1/4) and 1.45 at 6e7 (D, 1/4)."""
 
 _MOST_IMAGES = 32
 _MOST_MACS = 1e11
