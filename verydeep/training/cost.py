@@ -139,9 +139,7 @@ def training_cost(
     job = job_to_measure(splits, network, recipe, runtime=runtime, execution=execution, tolerance=tolerance)
     training, validation = (len(splits.source(split)) for split in ("train", "val"))
     loading = measured_loading(splits.source("train"), recipe, tolerance)
-    with threads_kept(), freed_memory_kept():
-        use_threads(runtime.threads)
-        frozen, step, sizes = _measured(job)
+    frozen, step, sizes = _measured_as_trained(job)
     check = FORWARD_SHARE * step
     if frozen is None:
         seen = recipe.epochs * sum(
@@ -191,9 +189,15 @@ def seconds_per_image(computing: float, loading: float, workers: int) -> float:
 
 def measured_step(job: TrainingJob) -> tuple[float, int]:
     """Return the seconds per image of a step in which all layers are computed, and the bytes that it takes."""
-    with threads_kept(), freed_memory_kept():
-        _, seconds, sizes = _measured(replace(job, recipe=replace(job.recipe, views=None)))
+    _, seconds, sizes = _measured_as_trained(replace(job, recipe=replace(job.recipe, views=None)))
     return seconds, sizes.memory_bytes
+
+
+def _measured_as_trained(job: TrainingJob) -> tuple[float | None, float, _Sizes]:
+    """Measure with the threads of the training, and with freed memory kept as it keeps it; both only meanwhile."""
+    with threads_kept(), freed_memory_kept():
+        use_threads(job.runtime.threads)
+        return _measured(job)
 
 
 def _measured(job: TrainingJob) -> tuple[float | None, float, _Sizes]:
