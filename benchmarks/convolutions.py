@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from verydeep.machine.memory import freed_memory_kept
-from verydeep.networks.convolution import _windows
+from verydeep.networks.convolution import _gradients_as_products
 
 SHAPES = [(32, 64, 16), (64, 64, 16), (128, 128, 16), (256, 256, 16), (512, 512, 14)] + [
     (inputs, outputs, side)
@@ -34,14 +34,13 @@ def gradients(batch: int, inputs: int, outputs: int, side: int) -> dict[str, Cal
 
     x, gradient = (noise(batch, channels, side, side) for channels in (inputs, outputs))
     weight = noise(outputs, inputs, 3, 3)
-    rows = gradient.permute(0, 2, 3, 1).reshape(-1, outputs)
     backward = torch.ops.aten.convolution_backward
     ones = [1, 1]
     return {
         "convolution": lambda: backward(
             gradient, x, weight, [outputs], ones, ones, ones, False, [0, 0], 1, (False, True, True)
         ),
-        "product": lambda: (rows.t() @ _windows(x, 3), rows.sum(0, dtype=torch.float32).bfloat16()),
+        "product": lambda: _gradients_as_products(gradient, x, 3),
     }
 
 

@@ -56,11 +56,17 @@ class _Convolved(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         of_x = _gradient_of_inputs(gradient, x, weight) if ctx.needs_input_grad[0] else None
-        rows = gradient.permute(0, 2, 3, 1).reshape(-1, gradient.shape[1])
-        of_weight = rows.t() @ _windows(x, weight.shape[-1])
-        outputs, inputs, *kernel = weight.shape
-        of_bias = rows.sum(0, dtype=torch.float32).to(rows.dtype)
-        return of_x, of_weight.view(outputs, *kernel, inputs).permute(0, 3, 1, 2), of_bias
+        return of_x, *_gradients_as_products(gradient, x, weight.shape[-1])
+
+
+def _gradients_as_products(gradient: Tensor, x: Tensor, kernel: int) -> tuple[Tensor, Tensor]:
+    """Return the gradients of weights [outputs, C, kernel, kernel] and biases, of inputs x [B, C, H, W].
+
+    `gradient` is that of the outputs, [B, outputs, H, W].
+    """
+    rows = gradient.permute(0, 2, 3, 1).reshape(-1, gradient.shape[1])
+    of_weight = (rows.t() @ _windows(x, kernel)).view(-1, kernel, kernel, x.shape[1])
+    return of_weight.permute(0, 3, 1, 2), rows.sum(0, dtype=torch.float32).to(rows.dtype)
 
 
 def _gradient_of_inputs(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
