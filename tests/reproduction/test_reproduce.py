@@ -128,6 +128,33 @@ def test_only_what_was_found_on_other_weights_is_tested_again(images, tmp_path):
     assert "those of poolings by ceil" in (tmp_path / "out" / "report.md").read_text()
 
 
+def test_an_experiment_goes_on_without_the_weights_of_what_is_tested(images, tmp_path, capsys):
+    out, kept, grid = tmp_path / "out", tmp_path / "kept", Grid(only=("A", "B-256"), tables=(3,))
+    reproduce(str(images), out=out, recipe=TINY, grid=grid)
+    shutil.copytree(out, kept, ignore=shutil.ignore_patterns("*.safetensors", "checkpoints"))
+    tested = tables(kept)
+    capsys.readouterr()
+    reproduce(str(images), out=kept, recipe=TINY, grid=grid)
+    assert "The report has no pictures of" in capsys.readouterr().err
+    assert "its weights were removed" not in (kept / "report.html").read_text()
+    assert tables(kept) == tested
+    assert results(kept)["tables"] == results(out)["tables"]
+    for folder in (out, kept):
+        reproduce(str(images), out=folder, recipe=TINY, grid=replace(grid, seeds=2))
+    assert (tables(kept), results(kept)["findings"]) == (tables(out), results(out)["findings"])
+    assert f"Of {results(kept)['best_network'].partition(' ')[0]} with seed 1" in (kept / "report.html").read_text()
+
+
+def test_weights_that_are_needed_again_must_be_there(images, tmp_path):
+    out = tmp_path / "out"
+    reproduce(str(images), out=out, recipe=TINY, grid=Grid(only=("A",), tables=(3,)))
+    (out / "runs" / "seed-0" / "A-256" / "model" / "model.safetensors").unlink()
+    gone = r"A-256/model has no model\.safetensors any more: restore the file, or remove the run's folder"
+    for grid in (Grid(only=("A", "B-256"), tables=(3,)), Grid(only=("A",), tables=(3, 4))):
+        with pytest.raises(ValueError, match=gone):
+            reproduce(str(images), out=out, recipe=TINY, grid=grid)
+
+
 COMMAND = "import sys; from verydeep.cli import main; main(sys.argv[1:])"
 
 

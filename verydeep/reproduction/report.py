@@ -54,13 +54,13 @@ def write_report(
         grid: what was done.
         folders: the folder with the runs of each seed.
         tests: results of the tests.
-        best: evaluation of `table_rows.best_network` with the first seed. With it and `splits` the page has confusions,
-            wrong images and score maps.
+        best: evaluation of `table_rows.best_network` with one of the seeds. With it and `splits` the page has
+            confusions, wrong images and score maps.
         splits: the images, which are read again for that.
         language: en or ja; figures in JSON are the same in both.
     """
     results = grid_results(grid, folders, tests, commands_of(out))
-    shown = {} if best is None or splits is None else _best_network(best, splits)
+    shown = {} if best is None or splits is None else _best_network(best, splits, folders)
     confusions = [asdict(row) for row in shown["confusion"].rows] if shown else None
     charts, sure = _charts(results), how_sure(results)
     said = {
@@ -135,11 +135,13 @@ def _contents(results: GridResults, shown: Mapping[str, Any], *, studies: bool) 
     }
 
 
-def _best_network(evaluation: Evaluation, splits: Splits) -> dict[str, Any]:
-    """Return confusions, wrong images and score maps of one network."""
+def _best_network(evaluation: Evaluation, splits: Splits, folders: Mapping[int, Path]) -> dict[str, Any]:
+    """Return confusions, wrong images and score maps of one network, which is one of the runs of a seed."""
+    run = Path(evaluation.runs[0])
     return {
         "evaluation": evaluation,
-        "training": Path(evaluation.runs[0]).name,
+        "training": run.name,
+        "seed": next(seed for seed, folder in folders.items() if folder == run.parent),
         "confusion": confusion_figure(evaluation),
         "examples": examples(evaluation, splits.source(evaluation.split), load_model(evaluation.runs[0])),
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 from verydeep.evaluation.evaluate import evaluate
+from verydeep.evaluation.results import Evaluation
 from verydeep.images.order import batches_per_epoch
 from verydeep.images.sources.samples import sampled
 from verydeep.images.sources.splits import Splits
@@ -34,7 +35,7 @@ from verydeep.reproduction.study_runs import why_diverged
 from verydeep.reproduction.table_rows import best_network
 from verydeep.reproduction.training_task import TrainingTask, has_ended, train_task
 from verydeep.reproduction.trainings import GridTraining
-from verydeep.runs.model import weights_fingerprint
+from verydeep.runs.model import has_weights, weights_fingerprint
 from verydeep.training.recipe import FINETUNING_RATE, LEARNING_RATE, Recipe
 
 _RUNS = "runs"
@@ -96,7 +97,8 @@ def reproduce(
     """Train the paper's networks, test them as its tables do, decide which of its claims hold, and report.
 
     Everything lies below `out`: runs/seed-0/D-384, evaluations/seed-0/, report.html, report.md and results.json. On a
-    folder that has some of it already only the rest is done, also with more seeds, trainings or tables than before.
+    folder that has some of it already only the rest is done, also with more seeds, trainings or tables than before, and
+    where weights whose tests are done have been removed.
     Under torchrun all processes work on each training and each test; `out` must be the same folder for all.
 
     Args:
@@ -289,20 +291,35 @@ def _some_training_images(splits: Splits, seed: int) -> Splits:
     return replace(splits, sources={**splits.sources, "train": few})
 
 
+def _best_evaluation(experiment: _Experiment, best: Entry) -> Evaluation | None:
+    """Test the best network once more, with the first seed whose weights are there; None where all were removed."""
+    runs = [folder / best.trainings[0] for folder in experiment.folders.values()]
+    run = next(filter(has_weights, runs), None)
+    if run is None:
+        if not rank_of_environment():
+            say(f"The report has no pictures of {best.trainings[0]}, the best network: its weights were removed.")
+        return None
+    return evaluate(
+        run,
+        data=experiment.splits,
+        protocol=best.method,
+        scales=best.scales,
+        grid=best.grid(experiment.grid.grid),
+        **experiment.options,
+    )
+
+
 def _report(experiment: _Experiment) -> None:
     """Write the report in the first process; all test the best network once more for it, from kept posteriors."""
-    out, grid, folders, options = experiment.out, experiment.grid, experiment.folders, experiment.options
-    with joined(torch_device(options["runtime"].device), advice="start it again") as processes:
+    out, grid, folders = experiment.out, experiment.grid, experiment.folders
+    with joined(torch_device(experiment.options["runtime"].device), advice="start it again") as processes:
         tests = processes.from_first(
             lambda: {
                 seed: {entry.name: read_test(file_of_test(out, entry, seed)) for entry in grid.entries}
                 for seed in folders
             }
         )
-    best = best_network(grid, tests)
-    run = next(iter(folders.values())) / best.trainings[0]
-    on = best.grid(grid.grid)
-    evaluation = evaluate(run, data=experiment.splits, protocol=best.method, scales=best.scales, grid=on, **options)
+    evaluation = _best_evaluation(experiment, best_network(grid, tests))
     if not rank_of_environment():
         write_report(
             out,

@@ -65,6 +65,8 @@ class ModelConfig:
         )
 
 
+_WEIGHTS_GONE = f"has no {WEIGHTS} any more: restore the file, or remove the run's folder and train it again"
+
 TEST_SCALE = "256"
 """S from which the test scales follow, where it is not known how a network was trained."""
 
@@ -157,6 +159,8 @@ def _load_model(folder: str | Path) -> Model:
     from verydeep.networks.vgg import check_weights, vgg_without_weights
 
     path = _model_folder(folder)
+    if not (path / WEIGHTS).exists():
+        raise ValueError(f"{path} {_WEIGHTS_GONE}")
     try:
         config = _config(path)
         net = vgg_without_weights(config.architecture, dropout=config.dropout)
@@ -196,12 +200,22 @@ def load_config(folder: str | Path) -> ModelConfig:
 
 
 def weights_fingerprint(folder: str | Path) -> str:
-    """Return the SHA-256 of a run's final weights.
+    """Return the SHA-256 of a run's final weights; of weights that were removed, the one that `config.json` states.
 
     Raises:
-        ValueError: the folder has no model.
+        ValueError: the folder has no model, or its weights are gone and an earlier version wrote `config.json`.
     """
-    return file_sha256(_model_folder(folder) / WEIGHTS)
+    path = _model_folder(folder)
+    if (path / WEIGHTS).exists():
+        return file_sha256(path / WEIGHTS)
+    if stated := _config(path).weights_sha256:
+        return stated
+    raise ValueError(f"{path} {_WEIGHTS_GONE}")
+
+
+def has_weights(folder: str | Path) -> bool:
+    """Return whether a run or model folder has weights: people remove those of experiments to save space."""
+    return (_model_folder(folder) / WEIGHTS).exists()
 
 
 def file_sha256(path: Path) -> str:
