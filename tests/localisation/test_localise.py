@@ -83,7 +83,10 @@ def test_which_layers_learned_is_read_from_the_run(made, tmp_path):
     splits, _ = localisation_splits(str(made.images), regression="shared", options=made.options)
     recipe = replace(RECIPE, finetune=str(made.classifier), freeze="conv3_1")
     assert _learned_layers(train(splits, out=tmp_path / "run", recipe=recipe)) == "conv3_2 and later"
-    assert _learned_layers(tmp_path / "run" / "model") is None
+    for part in ("best", "model"):
+        assert _learned_layers(tmp_path / "run" / part) == "conv3_2 and later"
+    shutil.copytree(tmp_path / "run" / "best", tmp_path / "elsewhere")
+    assert _learned_layers(tmp_path / "elsewhere") is None
 
 
 def test_a_foreign_folder_is_tested_whole_and_a_known_one_on_what_was_held_out(made, tmp_path):

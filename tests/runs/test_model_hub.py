@@ -156,6 +156,25 @@ def test_a_pushed_model_is_used_like_a_run(hub, net, tmp_path):
     assert "on noise: 6 train, 4 val images, 1 epoch, seed 0." in card
 
 
+def test_the_page_of_the_best_epoch_tells_of_its_training(hub, tmp_path, monkeypatch):
+    noise = Splits(name="noise", sources={"train": pictures(6), "val": pictures(4)})
+    out = train(noise, network="A", out=tmp_path / "run", recipe=Recipe(crop=32, width=0.05, epochs=1, batch=4))
+    first = json.loads((out / "metrics.jsonl").read_text())
+    lines = [first | {"epoch": epoch, "validation_error": error} for epoch, error in ((1, 40), (2, 12.5), (3, 25))]
+    (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.chdir(out / "best")
+    trained = "on noise: 6 train, 4 val images, 3 epochs, seed 0."
+    for run, figure in (
+        (out, "training, after the last epoch: 25.0%."),
+        (out / "best", "the weights after epoch 2, whose top-1 error of centre crops on the validation images"),
+        (".", "which steered the training, is the lowest: 12.5%."),
+    ):
+        push(run, f"hub:{OWNER}/net")
+        card = (hub.root / OWNER / "net" / "README.md").read_text()
+        assert trained in card
+        assert figure in card
+
+
 def test_a_revision_is_asked_for(hub, net, tmp_path):
     save(net, tmp_path / "hub" / OWNER / "net")
     load(f"hub:{OWNER}/net@v2")

@@ -18,7 +18,7 @@ from verydeep.images.boxes.geometry import CORRECT_IOU
 from verydeep.localisation.full_test import TOP
 from verydeep.localisation.paper import LEARNED_ALL, LEARNED_FC, reported_box_error
 from verydeep.runs.model import Model
-from verydeep.runs.record import has_record, read_record
+from verydeep.runs.record import record_of
 from verydeep.statistics import Comparison, paired_comparison, wilson_interval
 
 _SIDES = ("x0", "y0", "x1", "y1")
@@ -154,9 +154,9 @@ def box_errors(folder: str | Path, model: Model, overlaps: Float[np.ndarray, " N
 
 def _learned_layers(folder: str | Path) -> str | None:
     """Say which layers a run was free to change: all, the fully connected ones, or those after the frozen ones."""
-    if not has_record(folder):
+    record = record_of(folder)
+    if record is None:
         return None
-    record = read_record(folder)
     frozen = record.recipe.get("freeze")
     if frozen is None:
         return LEARNED_ALL

@@ -7,8 +7,9 @@ from typing import Any
 from verydeep.networks.arithmetic import describe_architecture
 from verydeep.presentation.pages import render
 from verydeep.runs import model_hub
+from verydeep.runs.files import BEST
 from verydeep.runs.model import load_config, load_model, model_files
-from verydeep.runs.record import has_record, read_metrics, read_record
+from verydeep.runs.record import best_epoch, read_metrics, record_of, run_of
 
 _CARD = "README.md"
 
@@ -36,7 +37,8 @@ def push(run: str | Path, name: str, *, private: bool = False, license: str | No
 def _model_card(run: str | Path, name: str, *, license: str | None = None) -> str:
     """Return the page of a model, Markdown with a head that the hub reads; it tells only what the run records."""
     model = load_model(run)
-    record = read_record(run) if has_record(run) else None
+    record, trained = record_of(run), run_of(run)
+    epochs = read_metrics(trained) if trained else []
     from_hub = record and record.imported and re.fullmatch(r"hub:[\w.-]+/[\w.-]+(@[\w./-]+)?", record.source)
     values: dict[str, Any] = {
         "name": name,
@@ -48,6 +50,7 @@ def _model_card(run: str | Path, name: str, *, license: str | None = None) -> st
         "mean": [round(value, 3) for value in model.net.mean_rgb.tolist()],
         "record": record,
         "source": record and Path(record.source).name,  # its place on this machine is private
-        "epochs": read_metrics(run),
+        "epochs": epochs,
+        "best": best_epoch(epochs) if epochs and Path(run).absolute().name == BEST else None,
     }
     return render("runs/model-card.md", values)

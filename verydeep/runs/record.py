@@ -134,13 +134,20 @@ def has_record(folder: str | Path) -> bool:
     return (Path(folder) / RECORD).is_file()
 
 
+def run_of(folder: str | Path) -> Path | None:
+    """Return the run that a folder is, or is part of, as its `best` is; None where nothing says what made it."""
+    path = Path(folder)
+    return next((run for run in (path, path.absolute().parent) if has_record(run)), None)
+
+
 def record_of(run: str | Path) -> Record | None:
     """Read what made a run, or the run that a folder such as its `best` is part of; None where nothing says it.
 
     Raises:
         ValueError: the record is damaged or of a newer version.
     """
-    return next((read_record(folder) for folder in (Path(run), Path(run).parent) if has_record(folder)), None)
+    found = run_of(run)
+    return None if found is None else read_record(found)
 
 
 def training_images(records: Iterable[Record]) -> set[str | None]:
@@ -181,6 +188,11 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     lines, _ = read_json_lines(path, dict[str, Any])
     epochs = {line["epoch"]: line for line in lines if _is_epoch(line)}
     return [epochs[epoch] for epoch in sorted(epochs)]
+
+
+def best_epoch(epochs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures of the epoch whose weights are in `best`: the first with the lowest validation error."""
+    return min(epochs, key=lambda epoch: epoch["validation_error"])
 
 
 def _is_epoch(line: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from verydeep.box_regression import Regression
 from verydeep.presentation.numbers import FINE, counted, decimal, percent
 from verydeep.presentation.terminal import table_with
 from verydeep.runs.files import BEST, QUARANTINE
-from verydeep.runs.record import read_metrics, read_record
+from verydeep.runs.record import best_epoch, read_metrics, read_record
 
 _LITTLE = 0.9
 """Share of the loss of guessing above which a training has hardly begun to learn."""
@@ -52,7 +52,7 @@ def training_end(run: Path) -> TrainingEnd:
         network=record.network,
         classes=len(record.classes),
         last=epochs[-1],
-        best=min(epochs, key=lambda epoch: epoch["validation_error"]),
+        best=best_epoch(epochs),
         unusable=read_quarantine(run / QUARANTINE),
         regression=record.regression,
     )
@@ -107,5 +107,5 @@ def _about_models(end: TrainingEnd) -> str:
         return f"{end.run} is the network after the last epoch, which is the best."
     return (
         f"{end.run} is the network after the last epoch, as in the paper; {end.run}/{BEST} is the one with the lowest "
-        "validation error; evaluate, export and predict take the one that you name."
+        "validation error; verbs take the one that you name."
     )
