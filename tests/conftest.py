@@ -14,7 +14,7 @@ pytest_plugins = ["harmless_output", "forked_python", "tested_run"]
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when `datasets` is imported
 os.environ["OMP_NUM_THREADS"] = "1"  # read once, when PyTorch is imported: other numbers change the last bits of sums
 
-settings.register_profile("any machine", deadline=None)  # a busy one takes longer, and is no fault of the code
+settings.register_profile("any machine", deadline=None)  # a busy one takes longer, which is not the code's fault
 settings.load_profile("any machine")
 
 MOST_WORKERS = 4

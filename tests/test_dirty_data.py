@@ -347,7 +347,7 @@ class Interrupting:
 
 @pytest.mark.parametrize("reads", [150, 410])
 def test_a_stopped_training_goes_on_to_the_same_list_and_weights(dirty, tmp_path, reads, known_colours):
-    """In the first epoch and in the second, in which only bad images are read anew."""
+    """In the first epoch and in the second, in which only bad images are read again."""
     recipe = Recipe(**{**vars(RECIPE), "epochs": 2})
     options = {"network": "A", "recipe": recipe, "tolerance": TOLERANT}
     splits = open_for_training(str(dirty[0]))

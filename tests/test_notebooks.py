@@ -31,7 +31,7 @@ def test_an_evaluation_is_a_table_of_errors():
         ["run", "top-1 error, %"],
         ["runs/<a>", "20.00"],
         ["runs/b", "40.00"],
-        ["fused", "40.00"],  # equal posteriors are no right answer
+        ["fused", "40.00"],  # equal posteriors are not a right answer
     ]
     one = made_up_evaluations.evaluation(["run"], posteriors[:1], [0, 1, 2, 3, 4], "abcdef")
     assert len(cells(one._repr_html_())[1]) == 2

@@ -116,7 +116,7 @@ def boxes_run():
 
 
 def torchvision_features():
-    """A state dict of torchvision for features only: its fully connected layers are no numbers."""
+    """A state dict of torchvision for features only: its fully connected layers are NaN."""
     torch.manual_seed(2)
     found, inputs = {}, 3
     for number, stage in zip((0, 3, 6, 8, 11, 13, 16, 18), (0, 1, 2, 2, 3, 3, 4, 4), strict=True):

@@ -1,4 +1,4 @@
-"""Files of predictions as other readers see them, against sorting by hand; what is no such file is refused."""
+"""Files of predictions as other readers see them, against sorting by hand; other files are refused."""
 
 import csv
 import io

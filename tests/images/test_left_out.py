@@ -12,7 +12,7 @@ from several_commands import status_of
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Six usable images of each of two classes, an unusable one, and nine files that are no images or hidden."""
+    """Six usable images of each of two classes, an unusable one, and nine files that are hidden or not images."""
     root = tmp_path_factory.mktemp("all") / "photos"
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):

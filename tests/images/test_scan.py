@@ -274,7 +274,7 @@ def test_ten_lines_are_no_long_list(tmp_path, capsys, count, more):
 
 
 def test_names_are_printed_as_they_are(tmp_path, capsys):
-    """Brackets are no mark-up, colons no emoji."""
+    """Brackets are not markup, colons not emoji."""
     root = tmp_path / "[b]photos:100:"
     for number, name in enumerate(("[bold]cat", ":dog:")):
         for part in ("train", "val"):

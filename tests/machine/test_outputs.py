@@ -1,4 +1,4 @@
-"""Outputs replace regular files only: a link is followed, what is no file is written to, a folder is refused."""
+"""Outputs replace regular files only: a link is followed, a device or a pipe is written to, a folder is refused."""
 
 import os
 import socket

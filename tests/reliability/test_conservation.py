@@ -78,7 +78,7 @@ def reached(root, seen=None):
 
 
 def check_printed(inventory):
-    """What is printed of what is left out adds up to it; folders without files are no files."""
+    """What is printed of what is left out adds up to it; folders without files do not count as files."""
     lines = [line for line in inventory.lines() if "without files" not in line]
     counts = [int(line.removeprefix("left out ").partition(" ")[0].replace(",", "")) for line in lines]
     assert sum(counts) == inventory.total.left_out

@@ -1,4 +1,4 @@
-"""Kept figures of any content: what is damaged is said and computed anew, and never anything else than at first."""
+"""Kept figures of any content: what is damaged is said and computed again, and never anything else than at first."""
 
 import random
 from types import SimpleNamespace
@@ -93,7 +93,7 @@ def changes(content, name, times):
 
 
 @pytest.mark.parametrize("name", CACHES)
-def test_what_is_kept_and_damaged_is_said_and_computed_anew(name, place, capsys, battery, figure):
+def test_what_is_kept_and_damaged_is_said_and_computed_again(name, place, capsys, battery, figure):
     compute, pattern = CACHES[name]
     times = (50 if "features" in name else 500) if battery else (2 if "features" in name else 8)
     first = compute(place)
@@ -109,7 +109,7 @@ def test_what_is_kept_and_damaged_is_said_and_computed_anew(name, place, capsys,
         file.write_bytes(content)
         assert compute(place) == first
         assert SAID not in capsys.readouterr().err
-    figure(28, f"damaged {name}", f"{times:,} damages of kept figures: all said, and computed anew")
+    figure(28, f"damaged {name}", f"{times:,} damages of kept figures: all said, and computed again")
 
 
 def test_a_damaged_chunk_of_features_is_refused_in_a_line(tmp_path, battery, figure):

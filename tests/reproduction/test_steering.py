@@ -136,7 +136,7 @@ def test_the_recorded_command_steers_a_new_folder_as_this_one_was(photos, tmp_pa
 
 
 def shuffled(splits):
-    """Return the splits with the validation labels dealt out anew; no image keeps its own."""
+    """Return the splits with the validation labels dealt out again; no image keeps its own."""
     val = splits.source("val")
     labels = [(label + random.Random(place).choice([1, 2])) % 3 for place, label in enumerate(val.labels)]
     return replace(splits, sources={**splits.sources, "val": replace(val, labels=tuple(labels))})

@@ -91,7 +91,7 @@ class Watched:
 def fail(job, where):
     """Cause the job's fault here, {"where": "reading", "rank": 1, "at": 3, "what": "SIGKILL"} at the third call.
 
-    It goes wrong once, also if the training is started anew.
+    It goes wrong once, also if the training is started again.
     """
     fault = job.get("fault")
     if fault is None or fault["where"] != where or int(os.environ.get("RANK", "0")) != fault.get("in", fault["rank"]):

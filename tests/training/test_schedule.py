@@ -31,7 +31,7 @@ def test_three_drops_then_stop():
         (0.1, False),
         (0.1, False),  # 31, 32: drop
         (0.01, False),
-        (0.01, False),  # 30 is no new best: drop
+        (0.01, False),  # 30 is not a new best: drop
         (0.001, False),
         (0.001, True),  # and once more: stop
     ]

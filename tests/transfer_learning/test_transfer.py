@@ -287,7 +287,7 @@ def test_shuffled_labels_give_chance(made):
     assert abs(np.mean(recalls) - 100 / 3) < 12
 
 
-def test_features_are_computed_once_and_anew_for_other_contents(made, monkeypatch, tmp_path):
+def test_features_are_computed_once_and_again_for_other_contents(made, monkeypatch, tmp_path):
     photos = tmp_path / "photos"
     for name in CLASSES[:2]:
         (photos / name).mkdir(parents=True)

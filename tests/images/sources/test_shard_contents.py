@@ -117,7 +117,7 @@ def test_an_image_of_another_name_is_known_by_its_bytes_if_it_has_a_class(tmp_pa
 
 @pytest.mark.parametrize("extension", ["cls", "json"])
 def test_text_stays_text(tmp_path, extension):
-    """`007` is no `7`, and `07` and `7` are two classes; a number of JSON is its digits."""
+    """`007` is not `7`, and `07` and `7` are two classes; a number of JSON is its digits."""
     names = ["007", "07", "7", "8"]
     members = []
     for number, name in enumerate(2 * names):

@@ -1,4 +1,4 @@
-"""What is no VGG, or is cut off, is said in one line that names it."""
+"""A file that is not a VGG, or is cut off, is refused in one line that names it."""
 
 import copy
 import struct
