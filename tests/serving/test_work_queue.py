@@ -1,11 +1,14 @@
 """The queue of a service before a model that does what each test asks for: batches, limits, deadlines, who has left."""
 
 import socket
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
 from gated_model import Gate, busy_with_one, served_gate
 from served import checked_error, encoded, service_of, serving, wait_until
+
+from verydeep.serving import work_queue
 
 
 def test_images_of_one_size_share_a_batch_oldest_first():
@@ -42,7 +45,9 @@ def test_a_batch_that_fails_is_computed_one_by_one():
 @pytest.mark.parametrize(
     ("gate", "at_once"), [(Gate(seconds=0.02), 64), (Gate(seconds=0.02, for_each=0.0164), 4), (Gate(for_each=0.02), 1)]
 )
-def test_batches_are_made_where_they_gain(gate, at_once):
+def test_batches_are_made_where_they_gain(gate, at_once, monkeypatch):
+    """By a clock that only computing moves on: on a busy machine a sleep may take several times as long."""
+    monkeypatch.setattr(work_queue, "time", SimpleNamespace(monotonic=lambda: gate.clock))
     with served_gate(gate) as (service, client, _):
         assert service.queue.at_once == at_once
         assert client.get("/v1/model").json()["images_at_once"] == at_once
@@ -60,6 +65,16 @@ def test_a_full_queue_refuses_while_the_process_is_alive():
         gate.open.set()
         assert [answer.result().status_code for answer in waiting] == [200, 200]
         assert client.post("/v1/predict", content=encoded()).status_code == 200
+
+
+def test_one_image_is_counted_as_one():
+    gate = Gate()
+    with served_gate(gate, queue=1, max_images=1, max_batch=1) as (_, client, post):
+        busy = busy_with_one(gate, post)
+        refused = client.post("/v1/predict", content=encoded())
+        assert "1 image is waiting" in checked_error(refused, 503, "queue_full")
+        gate.open.set()
+        assert busy.result().status_code == 200
 
 
 def test_more_work_than_seconds_is_refused():
