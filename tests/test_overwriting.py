@@ -79,7 +79,7 @@ def test_a_result_that_is_replaced_is_named(capsys, monkeypatch, place):
     }.items():
         for there in (False, True):
             assert commands.status_of(*command.split(), out) == 0
-            assert (f"{out} is there already and will be replaced" in capsys.readouterr().err) == there
+            assert (f"{out} already exists and will be replaced" in capsys.readouterr().err) == there
 
 
 UNWRITABLE = (

@@ -131,7 +131,7 @@ def test_a_list_goes_on_where_it_was(tmp_path):
     "mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r", "\udcff", "\x7f", "\U0001f98a"]
 )
 def test_names_of_any_characters_come_back_as_they_were(tmp_path, mark):
-    """A Linux file name has any bytes but / and 0; what some programs take for the end of a line does not end one in JSON."""
+    """A Linux file name has any bytes but / and 0; some programs take characters for line ends that JSON does not."""
     file, name = tmp_path / "list.jsonl", f"cats/a{mark}b.jpg"
     Quarantine(10, Tolerance(max_bad=50), split="train", file=file).add(refusal(name))
     again = Quarantine(10, Tolerance(max_bad=50), split="train", file=file)

@@ -43,7 +43,7 @@ def test_what_comes_with_the_weights_is_kept(tmp_path):
     with pytest.raises(ValueError, match="its classes are not ILSVRC's, so they have no wnids"):
         names_of_classes(1000, "wnids", others)
     for told in (("cat", "cat"), ("cat",)):
-        with pytest.raises(ValueError, match="1 different name came with 2 outputs: name a file"):
+        with pytest.raises(ValueError, match="1 distinct name came with 2 outputs: name a file"):
             names_of_classes(2, "words", told)
     (tmp_path / "names").write_text("\ufeffash\n\noak \n", encoding="utf-8")
     assert names_of_classes(2, str(tmp_path / "names"), ("cat",)) == ("ash", "oak")

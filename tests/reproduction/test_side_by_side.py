@@ -83,7 +83,7 @@ def test_after_a_lost_process_and_a_signal_they_go_on(one_after_the_other, tmp_p
         os.kill(next(pid for pid, command in commands.items() if "spawn_main" in command), signal.SIGKILL)
 
     once_there(tmp_path / "A" / "run.json", kill_one)
-    with pytest.raises(LostProcessError, match="ended without a word"):
+    with pytest.raises(LostProcessError, match="died without an error message"):
         train_side_by_side(tasks(tmp_path, epochs=12), jobs=2, device=CPU)
     once_there(tmp_path / "C" / "metrics.jsonl", lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Stopped, match="the same command goes on"):

@@ -113,8 +113,8 @@ def test_what_cannot_be_saved(net, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
     for options, message in (
-        ({"classes": ["dark"]}, "2 different class names are needed, not 1"),
-        ({"classes": ["dark", "dark"]}, "2 different class names"),
+        ({"classes": ["dark"]}, "2 distinct class names are needed, not 1"),
+        ({"classes": ["dark", "dark"]}, "2 distinct class names"),
         ({"scale": "100"}, "S goes from 224 to 10,000"),
         ({"folder": tmp_path / "photos"}, "photos holds other things than a model"),
     ):

@@ -81,7 +81,7 @@ def asked(**changes):
     [
         (b"", 400, "not one of the inference protocol"),
         (b"[]", 400, "an object expected"),
-        (b"[" * 1000, 400, "in each other"),
+        (b"[" * 1000, 400, "nested 100 levels deep"),
         (b"[" * 100_000, 400, "10,000 values"),
         (asked(shape=[2]), 400, "does not go with 1 image:"),
         (asked(datatype="UINT8"), 400, "datatype BYTES"),

@@ -52,7 +52,7 @@ def say_replaced(*outputs: Path | None) -> None:
     """Say which outputs are there already and will be replaced; in the first process only."""
     for path in outputs:
         if path is not None and path.is_file() and not rank_of_environment():
-            say(f"{path} is there already and will be replaced")
+            say(f"{path} already exists and will be replaced")
 
 
 def _paths(arguments: ArgumentCollection, names: frozenset[str]) -> Iterator[tuple[str, Path]]:

@@ -20,7 +20,7 @@ MOST_BYTES = 64 * 2**20
 """Largest file that is read, unless its reader says otherwise."""
 
 _MOST_LEVELS = 100
-"""Depth of lists and objects within each other; deeper ones overflow the stack of code that walks through them."""
+"""Depth of nested lists and objects; deeper ones overflow the stack of code that walks through them."""
 
 _MOST_DIGITS = 20
 """Digits of a whole number, and its sign; our own numbers have 64 bits."""
@@ -126,7 +126,7 @@ def _loaded(text: str | bytes) -> Any:
     except RecursionError as error:
         raise ValueError(_too_deep()) from error
     except UnicodeError as error:
-        raise ValueError("it is not text in UTF-8") from error
+        raise ValueError("it is not valid UTF-8") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON ({one_line(error)})") from error
     _check_depth(value)
@@ -154,7 +154,7 @@ def _check_depth(value: object) -> None:
 
 
 def _too_deep() -> str:
-    return f"its lists and objects are in each other {_MOST_LEVELS} times and more"
+    return f"its lists and objects are nested {_MOST_LEVELS} levels deep or more"
 
 
 def _reason(error: Exception, path: str | Path) -> str:

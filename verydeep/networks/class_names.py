@@ -28,7 +28,7 @@ def names_of_classes(count: int, chosen: str, told: tuple[str, ...] | None = Non
     if told is not None:
         if len(told) != count or len(set(told)) < count:
             raise ValueError(
-                f"{counted(len(set(told)), 'different name')} came with {counted(count, 'output')}: "
+                f"{counted(len(set(told)), 'distinct name')} came with {counted(count, 'output')}: "
                 "name a file of names as class_names"
             )
         known, other = (words, ids) if chosen == _WNIDS else (ids, words)

@@ -51,15 +51,15 @@ class ProcessPool:
         """Wait for a training.
 
         Raises:
-            LostProcessError: a process ended without a word.
+            LostProcessError: a process died without an error message.
             Exception: what ended the training.
         """
         try:
             future.result()
         except BrokenProcessPool:
             raise LostProcessError(
-                "a process that trains ended without a word (if memory ran out, use fewer --jobs): what was done is "
-                "saved, the same command goes on"
+                "a training process died without an error message (if memory ran out, use fewer --jobs): what was done "
+                "is saved, the same command goes on"
             ) from None
 
     def said(self) -> Iterator[str]:

@@ -111,7 +111,7 @@ def train_side_by_side(tasks: Sequence[TrainingTask], *, jobs: int, device: torc
 
     Raises:
         Stopped: SIGINT or SIGTERM; every training saved a checkpoint first.
-        LostProcessError: a process ended without a word; every other training saved a checkpoint first.
+        LostProcessError: a process died without an error message; every other training saved a checkpoint first.
         Exception: what ended a training, as `train` raises it; the others saved a checkpoint first.
     """
     with (

@@ -121,7 +121,7 @@ def save_model(model: Model, folder: Path) -> None:
             (aside / CONFIG).write_bytes(text.encode(errors="backslashreplace"))  # a lone surrogate stays \udcXX
     except (OSError, SafetensorError) as error:
         size = sum(value.nbytes for value in weights.values())
-        raise OSError(f"cannot write the model {folder} ({size:,} bytes): {reason(error)}") from error
+        raise OSError(f"cannot write the model {folder} ({counted(size, 'byte')}): {reason(error)}") from error
 
 
 def load_model(folder: str | Path) -> Model:
@@ -278,7 +278,7 @@ def save(
         flip: whether tests average over the mirror image.
 
     Raises:
-        ValueError: not a different name for each output, an impossible scale, or a folder that holds other things
+        ValueError: not a name of its own for each output, an impossible scale, or a folder that holds other things
             than a model.
         OSError: it cannot be written.
     """
@@ -288,7 +288,7 @@ def save(
     count = net.architecture.classes
     names = numbered_classes(count) if classes is None else tuple(classes)
     if len(names) != count or len(set(names)) < count:
-        needed = counted(count, "different class name")
+        needed = counted(count, "distinct class name")
         raise ValueError(f"{needed} {plural('is', count, 'are')} needed, not {number(len(set(names)))}")
     scale_range(scale)
     if path.exists() and (not path.is_dir() or {file.name for file in path.iterdir()} - {CONFIG, WEIGHTS}):

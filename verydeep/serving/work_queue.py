@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from verydeep.images.decode import UnusableImageError
 from verydeep.machine.errors import escaped, one_line
+from verydeep.presentation.numbers import counted, decimal, plural
 from verydeep.serving.batches import fastest_batch
 from verydeep.serving.bodies import Room
 from verydeep.serving.metrics import Metrics
@@ -150,7 +151,8 @@ class WorkQueue:
         self.check_ready()
         seconds = self.seconds
         if self.images + count > self._limits.queue or seconds > self._limits.queue_seconds:
-            waiting = f"{self.images} images are waiting, about {seconds:.1f} seconds of work"
+            are = plural("is", self.images, "are")
+            waiting = f"{counted(self.images, 'image')} {are} waiting, about {decimal(seconds, 1)} seconds of work"
             raise busy("queue_full", f"{waiting}: try again later", seconds=seconds)
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":

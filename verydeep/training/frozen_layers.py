@@ -116,7 +116,7 @@ def _go_on(stop: StopRequest, report: Reporter, images: int) -> None:
     """Report progress, unless a signal asked for an end."""
     report.advance(images)
     if stop.signal is not None:
-        raise Stopped(stop.signal, "stopped before a step was done: the same command with --resume begins again")
+        raise Stopped(stop.signal, "stopped before a step was done: the same command with --resume starts over")
 
 
 def validation_batches(state: TrainingState) -> Generator[DeviceBatch]:

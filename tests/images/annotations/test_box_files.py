@@ -202,7 +202,7 @@ LONG = "x" * 1000
         ),
         ("json", "{}", r" is not in COCO's format: it has no images$"),
         ("json", "[1", r" is not in COCO's format: it is not JSON"),
-        ("json", "[" * 100_000, r" is not in COCO's format: its lists and objects are in each other"),
+        ("json", "[" * 100_000, r" is not in COCO's format: its lists and objects are nested 100 levels deep"),
         ("json", '{"images": [[]]}', r" is not in COCO's format"),
         (
             "json",

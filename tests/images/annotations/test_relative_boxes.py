@@ -136,7 +136,7 @@ def test_yolo_files_say_what_images_show(tmp_path):
         ("0 0.5 0.5 0.5 0.5 0.9", "YOLO's lines are class x y width height"),
         ("0 12 0.5 0.5 0.5", "x, y, width and height are shares of the image's sides, 0..1, not 0,12,0.5"),
         ("0 nan 0.5 0.5 0.5", "a box is four finite numbers"),
-        ("2 0.5 0.5 0.5 0.5", "class 2 has no name, there are 2"),
+        ("2 0.5 0.5 0.5 0.5", "class 2 has no name: there are only 2 names, from 0 on"),
         (f"{'9' * 5000} 0.5 0.5 0.5 0.5", "YOLO's lines are class x y width height, the class a number, not 999"),
     ],
 )

@@ -204,7 +204,7 @@ def test_a_reader_that_does_not_end_or_dies_is_given_up(tmp_path, monkeypatch):
     refused(tmp_path / "net.h5", r"its reader failed \(status -6\)")
     monkeypatch.setattr(reader_process, "PATIENCE", 0.2)
     program.write_text("import time; time.sleep(60)")
-    refused(tmp_path / "net.h5", "its reader does not come to an end")
+    refused(tmp_path / "net.h5", "its reader does not finish")
 
 
 def test_nothing_is_unpacked_that_is_many_times_as_large_as_its_file(tmp_path):

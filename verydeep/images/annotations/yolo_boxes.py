@@ -9,6 +9,7 @@ from verydeep.images.sources.inventory import is_hidden
 from verydeep.images.sources.splits import whole_number
 from verydeep.machine.libraries import library
 from verydeep.machine.text_files import read_text
+from verydeep.presentation.numbers import counted, plural
 
 _NAME_FILES = ("classes.txt", "obj.names")
 """Files with one class name per line, in the folder or up to two above; or `names:` in a .yaml there."""
@@ -55,7 +56,8 @@ def _box(cells: Sequence[str], image: str, where: str, names: Sequence[str]) -> 
     if not (0 <= x <= 1 and 0 <= y <= 1 and 0 <= width <= 1 and 0 <= height <= 1):
         raise ValueError(f"{where}: x, y, width and height are shares of the image's sides, 0..1, not {quoted(cells)}")
     if names and label >= len(names):
-        raise ValueError(f"{where}: class {label} has no name, there are {len(names)}")
+        only = f"{plural('is', len(names), 'are')} only {counted(len(names), 'name')}"
+        raise ValueError(f"{where}: class {label} has no name: there {only}, from 0 on")
     box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
     return Annotation(image, box, names[label] if names else cells[0], where, relative=True)
 

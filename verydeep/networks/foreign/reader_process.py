@@ -36,7 +36,7 @@ def read_apart(kind: Literal["keras", "matlab", "numpy"], path: Path) -> dict[st
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )
     except subprocess.TimeoutExpired as error:
-        raise ValueError("it is damaged: its reader does not come to an end") from error
+        raise ValueError("it is damaged: its reader does not finish") from error
     errors = done.stderr.decode(errors="replace")
     if done.returncode == reader_program.REFUSED:
         raise ValueError(errors)
