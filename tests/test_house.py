@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import tokenize
+from collections import defaultdict
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -112,6 +113,17 @@ def test_names_used_in_one_module_alone_are_private():
         if not any(node.name in words[other] for other in MODULES if other != path)
     ]
     assert [name for name in alone if not name.startswith("verydeep/commands/")] == []
+
+
+def test_a_name_of_a_type_means_one_thing():
+    places = defaultdict(list)
+    for path in MODULES:
+        for node in ast.parse(path.read_text()).body:
+            named = [node.name] if isinstance(node, ast.ClassDef) else map(ast.unparse, getattr(node, "targets", []))
+            for name in named:
+                if re.fullmatch(r"[A-Z]\w*[a-z]\w*", name):  # a class, or another name for a type
+                    places[name].append(str(path.relative_to(ROOT)))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name)

@@ -55,7 +55,7 @@ class Example:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
+class MapLayer:
     """The score map of one class over an image."""
 
     class_name: str
@@ -71,7 +71,7 @@ class MappedExample:
     image: Example
     positions: tuple[int, int]
     """Rows and columns of the map."""
-    layers: tuple[Layer, ...]
+    layers: tuple[MapLayer, ...]
     """Map of the predicted class and, if that is wrong, of the true one."""
 
 
@@ -173,7 +173,7 @@ def _mapped(
         image=_example(images, index, fitted(image)),
         positions=(rows, columns),
         layers=tuple(
-            Layer(
+            MapLayer(
                 class_name=model.classes[label],
                 picture=data_address(fitted(overlay(image, placed[label]))),
                 least=float(maps[label].min()),

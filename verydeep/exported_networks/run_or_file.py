@@ -18,8 +18,8 @@ def model_on(device: Device, run: str | Path | Model[ScoringNetwork]) -> Model[S
         ValueError: there is no usable model, or it cannot compute there.
     """
     if not isinstance(run, str | Path):
-        return on_device(device, run)
-    return on_device(device, load_exported(run, device) if is_exported(run) else load_model(run))
+        return model_on_device(device, run)
+    return model_on_device(device, load_exported(run, device) if is_exported(run) else load_model(run))
 
 
 def name_of(run: str | Path | Model[ScoringNetwork]) -> str:
@@ -27,7 +27,7 @@ def name_of(run: str | Path | Model[ScoringNetwork]) -> str:
     return str(run) if isinstance(run, str | Path) else "the model"
 
 
-def on_device(device: Device, model: Model[Net]) -> Model[Net]:
+def model_on_device(device: Device, model: Model[Net]) -> Model[Net]:
     """Move a model's network to a device; an exported one stays on the CPU, which `auto` is for it.
 
     Raises:

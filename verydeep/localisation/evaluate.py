@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from verydeep.evaluation.tested_runs import testing_split
-from verydeep.exported_networks.run_or_file import on_device
+from verydeep.exported_networks.run_or_file import model_on_device
 from verydeep.images.boxes.geometry import CORRECT_IOU, boxes_in_image, clipped, intersection_over_union, rescaled_boxes
 from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.decode import Size
@@ -42,7 +42,7 @@ def full_test_of(full: FullProcedure, models: Sequence[Model], runtime: Runtime)
     classifiers = []
     with reporting("classification runs", total=len(full.classifiers)) as report:
         for folder in full.classifiers:
-            model = on_device(runtime.device, load_model(folder))
+            model = model_on_device(runtime.device, load_model(folder))
             classifiers.append(model)
             for line in warnings_of(str(folder), model):
                 report.say(line)
@@ -120,7 +120,7 @@ def evaluate_boxes(
 def _models(folders: Sequence[str | Path], runtime: Runtime) -> list[Model]:
     if not folders or len(set(map(str, folders))) < len(folders):
         raise ValueError("name one or more runs of boxes, each once")
-    models = [on_device(runtime.device, load_box_model(folder)) for folder in folders]
+    models = [model_on_device(runtime.device, load_box_model(folder)) for folder in folders]
     for folder, model in zip(folders, models, strict=True):
         if model.classes != models[0].classes:
             raise ValueError(f"{folders[0]} and {folder} have different classes: test them one by one")

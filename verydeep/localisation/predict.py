@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from verydeep.exported_networks.run_or_file import on_device
+from verydeep.exported_networks.run_or_file import model_on_device
 from verydeep.images.decode import Pixels, UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.given import GivenImage, given_images
@@ -85,7 +85,7 @@ def predict_boxes(
     runtime, tolerance = runtime or Runtime(), Tolerance(max_bad=100, max_pixels=max_pixels)
     source = given_images(images)
     use_threads(runtime.threads)
-    model = on_device(runtime.device, run if isinstance(run, Model) else load_box_model(run))
+    model = model_on_device(runtime.device, run if isinstance(run, Model) else load_box_model(run))
     if model.net.architecture.boxes is None:
         raise ValueError("the model predicts classes, not boxes")
     test = full_test_of(full, [model], runtime)

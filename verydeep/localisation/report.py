@@ -29,7 +29,7 @@ _SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
+class BoxExample:
     """One image with its true and its predicted box."""
 
     id: str
@@ -84,7 +84,7 @@ def write_localisation_report(
     )
 
 
-def _examples(localisation: Localisation, source: Source) -> tuple[list[Example], list[Example]]:
+def _examples(localisation: Localisation, source: Source) -> tuple[list[BoxExample], list[BoxExample]]:
     """Draw the first run's wrong images with the least overlap, and a random choice of the right ones."""
     images = localisation.images
     order, is_wrong = np.argsort(images.overlaps[0], kind="stable"), images.wrong[0]
@@ -98,7 +98,7 @@ def _examples(localisation: Localisation, source: Source) -> tuple[list[Example]
     return examples[: len(wrong)], examples[len(wrong) :]
 
 
-def _example(localisation: Localisation, source: Source, position: int, index: int) -> Example:
+def _example(localisation: Localisation, source: Source, position: int, index: int) -> BoxExample:
     sample, images = source[position], localisation.images
     image = decode(sample.data, sample.id, max_pixels=LARGEST_MAX_PIXELS)
     small = fitted(image)
@@ -106,7 +106,7 @@ def _example(localisation: Localisation, source: Source, position: int, index: i
     picture = with_boxes_drawn(
         small, predicted=[images.predicted[0, index] * factors], true=images.true[index] * factors
     )
-    return Example(
+    return BoxExample(
         id=images.ids[index],
         class_name=images.classes[images.labels[index]],
         overlap=float(images.overlaps[0, index]),

@@ -11,7 +11,7 @@ from verydeep.networks.scales import scale_range
 from verydeep.presentation.pages import INK, svg_figure
 from verydeep.reproduction.claims import GAINS
 from verydeep.reproduction.findings import ComparedPart
-from verydeep.reproduction.results import Curves, TrainedNetwork
+from verydeep.reproduction.results import LearningCurves, TrainedNetwork
 from verydeep.reproduction.table_rows import EntryErrors, TableRow
 from verydeep.reproduction.trainings import SCALES
 
@@ -32,7 +32,7 @@ _WIDTHS = 1.5, 0.8
 """Widths of the lines in points: of one seed, of each of several."""
 
 
-def learning_curves(trainings: Sequence[TrainedNetwork], curves: Curves, key: str, words: str) -> str:
+def learning_curves(trainings: Sequence[TrainedNetwork], curves: LearningCurves, key: str, words: str) -> str:
     """Draw the figure `key` of every epoch, called `words`, with a panel for each S and a line for each seed."""
     scales = list(dict.fromkeys(one.scale for one in trainings))
     with svg_figure(rows=len(scales)) as (panels, svg):
@@ -43,7 +43,7 @@ def learning_curves(trainings: Sequence[TrainedNetwork], curves: Curves, key: st
     return svg[0]
 
 
-def _draw_curves(panel: Axes, trainings: Sequence[TrainedNetwork], curves: Curves, key: str) -> None:
+def _draw_curves(panel: Axes, trainings: Sequence[TrainedNetwork], curves: LearningCurves, key: str) -> None:
     for one in trainings:
         colour, line = _style(one)
         of_seeds = [figures[key] for figures in curves[one.name].values()]

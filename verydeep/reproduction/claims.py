@@ -13,7 +13,7 @@ from verydeep.reproduction.trainings import JITTER, SCALES, TRAININGS, TWO_BEST,
 MARGIN = 2.0
 """Percentage points up to which errors count as alike; 5 seeds and 3,925 images mostly tell it (docs/VERDICTS.md)."""
 
-Kind = Literal["less", "no_more", "alike"]
+ClaimKind = Literal["less", "no_more", "alike"]
 
 _Pairs = Callable[[Sequence[str]], list[tuple[Entry, Entry]]]
 """Tests to compare, first and second, given the names of the trainings that are done."""
@@ -26,7 +26,7 @@ class ClaimPart:
     id: str
     says: str
     """In words."""
-    kind: Kind
+    kind: ClaimKind
     pairs: _Pairs
     """Those whose two tests are both done are compared; without any, the part is left out."""
     gain: str | None = None

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from verydeep.reproduction.claims import CLAIMS, Claim, ClaimPart, Kind, compared_tests
+from verydeep.reproduction.claims import CLAIMS, Claim, ClaimKind, ClaimPart, compared_tests
 from verydeep.reproduction.contrasts import (
     Side,
     Weights,
@@ -71,7 +71,7 @@ class Detectable:
     """Number of the claim."""
     id: str
     says: str
-    kind: Kind
+    kind: ClaimKind
     points: Mapping[int, float | None]
     """By the number of seeds: the smallest true difference, or the smallest margin within which networks that err alike
     are told to; None where nothing can be told. Of several parts the largest."""
@@ -108,7 +108,14 @@ def detectable(
 
 
 def _smallest_difference(
-    kind: Kind, weights: Weights, tests: Collection[str], assumed: Assumed, *, seeds: int, level: float, power: float
+    kind: ClaimKind,
+    weights: Weights,
+    tests: Collection[str],
+    assumed: Assumed,
+    *,
+    seeds: int,
+    level: float,
+    power: float,
 ) -> float | None:
     """Return the smallest difference, in percentage points, that one comparison tells with this probability.
 

@@ -17,7 +17,7 @@ from verydeep.presentation.terminal import table_with
 from verydeep.reproduction.claims import CLAIMS
 from verydeep.reproduction.contrasts import image_and_seed_variance
 from verydeep.reproduction.detectable import POWER, Assumed, Detectable, detectable
-from verydeep.reproduction.estimate import Estimate, estimates, plan_table
+from verydeep.reproduction.estimate import TrainingEstimate, estimates, plan_table
 from verydeep.reproduction.grid import Grid, Jobs
 from verydeep.reproduction.limits import ONE_SEED, listed
 from verydeep.reproduction.paper_tables import Entry
@@ -40,7 +40,7 @@ class Plan:
     grid: Grid
     steering: str
     """Which images steer and which test, in words."""
-    trainings: Sequence[Estimate]
+    trainings: Sequence[TrainingEstimate]
     seconds: Mapping[int, float]
     """Time of all trainings that are not done yet, at most, by the number of seeds."""
     jobs: int
@@ -189,7 +189,7 @@ def _spread(tests: Sequence[StoredTest]) -> float:
     return float(wrong.mean(axis=1).var(ddof=1)) - image_and_seed_variance(wrong) / wrong.shape[1]
 
 
-def _seconds(trainings: Sequence[Estimate], out: Path, seeds: Iterable[int], jobs: int) -> float:
+def _seconds(trainings: Sequence[TrainingEstimate], out: Path, seeds: Iterable[int], jobs: int) -> float:
     """Return the seconds until all trainings have ended, `jobs` at once, each after the one that it starts from."""
     free, ended = [0.0] * jobs, dict[tuple[int, str | None], float]()
     named = {one.training: one for one in trainings}

@@ -22,7 +22,7 @@ from verydeep.training.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class TrainingEstimate:
     """Cost of one training with one seed."""
 
     training: str
@@ -51,7 +51,7 @@ def estimates(
     runtime: Runtime,
     execution: Execution,
     tolerance: Tolerance,
-) -> list[Estimate]:
+) -> list[TrainingEstimate]:
     """Estimate what each training of a grid in `out` takes; write nothing.
 
     A step of every network is timed, and the loading of images at every S. Loading and computing add up without
@@ -73,10 +73,10 @@ def estimates(
     return estimated
 
 
-def _estimate(training: GridTraining, out: Path, recipe: Recipe, *, epoch: float, memory: int) -> Estimate:
+def _estimate(training: GridTraining, out: Path, recipe: Recipe, *, epoch: float, memory: int) -> TrainingEstimate:
     """Return the cost of a training, given the seconds of an epoch and the bytes of a step."""
     epochs = recipe_on_part(recipe, training.one_in).epochs
-    return Estimate(
+    return TrainingEstimate(
         training=training.name,
         start=training.start,
         trained=has_ended(out / training.name),
@@ -93,7 +93,7 @@ def _epoch(splits: Splits, training: GridTraining, computing: float, loading: fl
     return len(splits.source("train")) / training.one_in * image + len(splits.source("val")) * check
 
 
-def plan_table(estimates: Sequence[Estimate], *, seeds: int, seconds: float) -> Table:
+def plan_table(estimates: Sequence[TrainingEstimate], *, seeds: int, seconds: float) -> Table:
     """Return a table of the trainings of a grid with their costs, and of what all seeds cost together."""
     table = table_with("What would be trained", left=("training", "starts from"), right=("epochs", "time", "memory"))
     for one in estimates:

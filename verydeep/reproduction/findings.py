@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from verydeep.presentation.numbers import interval, plural
-from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimPart, Kind, check_margin, compared_tests
+from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimKind, ClaimPart, check_margin, compared_tests
 from verydeep.reproduction.contrasts import Contrasts, Estimate, Outcomes, Weights, trainings_of, weights_of_difference
 from verydeep.reproduction.fair_tests import finished_tests, learned_tests
 from verydeep.reproduction.paper_tables import is_test
@@ -52,7 +52,7 @@ class ComparedPart:
 
     id: str
     says: str
-    kind: Kind
+    kind: ClaimKind
     first_error: float
     """Percent, as the other error."""
     second_error: float
@@ -273,7 +273,7 @@ def _judgements(
     }
 
 
-def _p_values(kind: Kind, estimate: Estimate, margin: float) -> tuple[float, float]:
+def _p_values(kind: ClaimKind, estimate: Estimate, margin: float) -> tuple[float, float]:
     """Return the p values by which a part holds, and by which it is reversed."""
     match kind:
         case "less":

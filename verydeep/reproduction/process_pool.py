@@ -38,7 +38,7 @@ def process_pool(jobs: int, device: torch.device) -> Iterator["ProcessPool"]:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessPool:
-    """Processes that train: a `Pool`."""
+    """Processes that train: a `TrainingPool`."""
 
     executor: ProcessPoolExecutor
     lines: "Queue[str]"

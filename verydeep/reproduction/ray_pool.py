@@ -60,7 +60,7 @@ def _connected() -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class RayPool:
-    """A cluster that trains: a `Pool`. What its trainings say is printed by Ray."""
+    """A cluster that trains: a `TrainingPool`. What its trainings say is printed by Ray."""
 
     ray: Any
     on_gpu: bool

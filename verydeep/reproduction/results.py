@@ -35,7 +35,7 @@ from verydeep.training.recipe import recipe_from, schedule_ended
 _CURVES = {"loss": 4, "validation_error": 2}
 """Figures that are drawn over the epochs, and the decimals kept of each."""
 
-Curves = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
+LearningCurves = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
 """By training, seed and figure: one number for each epoch."""
 
 
@@ -64,7 +64,7 @@ class FinishedRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingCost:
+class SeedCost:
     """Cost of one training with one seed."""
 
     seed: int
@@ -94,7 +94,7 @@ class TrainedNetwork:
     """Multiply-adds for one crop."""
     images_per_second: float | None
     """Over all seeds."""
-    seeds: tuple[TrainingCost, ...]
+    seeds: tuple[SeedCost, ...]
 
 
 def finished_run(folder: Path) -> FinishedRun:
@@ -130,9 +130,9 @@ def _learning_curve(runs: Mapping[int, FinishedRun]) -> dict[str, dict[str, list
     }
 
 
-def _cost(seed: int, run: FinishedRun) -> TrainingCost:
+def _cost(seed: int, run: FinishedRun) -> SeedCost:
     memory = [epoch["peak_memory_bytes"] for epoch in run.epochs if epoch.get("peak_memory_bytes")]
-    return TrainingCost(
+    return SeedCost(
         seed=seed,
         epochs=len(run.epochs),
         seconds=run.seconds,
@@ -191,7 +191,7 @@ class GridResults:
     seeds: tuple[int, ...]
     trainings: tuple[TrainedNetwork, ...]
     networks: tuple[str, ...]
-    curves: Curves
+    curves: LearningCurves
     tables: Mapping[int, Sequence[TableRow]]
     """By the paper's numbers."""
     jittered: bool

@@ -26,7 +26,7 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 Key = TypeVar("Key")
 
 
-class Pool(Protocol):
+class TrainingPool(Protocol):
     """Where trainings are done: in processes of this machine, or on a cluster."""
 
     def submit(self, task: TrainingTask) -> Future[None]:
@@ -128,7 +128,7 @@ class _Work:
 
     waiting: list[TrainingTask]
     jobs: int
-    pool: Pool
+    pool: TrainingPool
     stop: StopRequest
     report: Reporter
     running: dict[Future[None], TrainingTask] = field(default_factory=dict)

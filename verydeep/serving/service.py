@@ -42,7 +42,7 @@ class FailedImage(NamedTuple):
     reason: str
 
 
-Predictions = list[dict[str, Any] | UnusableImageError | FailedImage]
+CheckedAnswers = list[dict[str, Any] | UnusableImageError | FailedImage]
 
 
 class Service:
@@ -120,7 +120,7 @@ class Service:
         images: Sequence[bytes],
         wanted: Sequence[Wanted],
         draw: Draw | None = None,
-    ) -> Predictions:
+    ) -> CheckedAnswers:
         """Return the predictions of a request's images, or why there are none.
 
         Args:
@@ -165,13 +165,13 @@ async def _client_gone(request: Request) -> None:
         pass
 
 
-def _checked(request: Request, found: Sequence[Answer | BaseException]) -> Predictions:
+def _checked(request: Request, found: Sequence[Answer | BaseException]) -> CheckedAnswers:
     """Return predictions, and why others are missing.
 
     Raises:
         RefusedRequestError: there are none, or the service has ended.
     """
-    predictions: Predictions = []
+    predictions: CheckedAnswers = []
     for one in found:
         if isinstance(one, RefusedRequestError):
             raise one

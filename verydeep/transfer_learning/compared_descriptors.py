@@ -17,7 +17,7 @@ from verydeep.transfer_learning.labels import Labelled, Split
 from verydeep.transfer_learning.linear_svm import fit_choosing_c, stacked
 from verydeep.transfer_learning.options import TransferOptions
 
-Kind = Literal["network", "stacked", "baseline"]
+DescriptorKind = Literal["network", "stacked", "baseline"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Compared:
     """All images by one descriptor."""
 
     name: str
-    kind: Kind
+    kind: DescriptorKind
     networks: str
     """Names of its networks as the paper's tables write them, `D + E`; empty for baselines."""
     images: DescribedImages

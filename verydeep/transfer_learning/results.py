@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from verydeep.descriptors.descriptor import VectorPool
 from verydeep.statistics import percentile_interval
-from verydeep.transfer_learning.compared_descriptors import Compared, Kind, SVMOutcome
+from verydeep.transfer_learning.compared_descriptors import Compared, DescriptorKind, SVMOutcome
 from verydeep.transfer_learning.measures import Measured
 from verydeep.transfer_learning.paper import Measure, Transferred, reported_transfer
 
@@ -20,7 +20,7 @@ class DescriptorResult:
     """Figures of the SVMs over one descriptor, on the test images of every split, in percent by `Transfer.measure`."""
 
     name: str
-    kind: Kind
+    kind: DescriptorKind
     numbers: int
     """Numbers that describe an image."""
     mean: float

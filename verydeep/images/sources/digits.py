@@ -10,7 +10,7 @@ from PIL import Image
 
 from verydeep.images.sources.inventory import Found, Inventory
 from verydeep.images.sources.source import Sample, Source, memory_source, numbered, subset
-from verydeep.images.sources.splits import STEERING_SHARE, FoundSplits, Kind, UnnumberedSplit, stratified_split
+from verydeep.images.sources.splits import STEERING_SHARE, FoundSplits, SourceKind, UnnumberedSplit, stratified_split
 
 NAME = "digits"
 
@@ -35,7 +35,7 @@ def _digit_splits(name: str) -> FoundSplits:
     return FoundSplits(splits, Inventory(places={name: Found(images=len(_digits()))}))
 
 
-DIGITS = Kind(described="or the word digits", fits=lambda name: name == NAME, splits=_digit_splits)
+DIGITS = SourceKind(described="or the word digits", fits=lambda name: name == NAME, splits=_digit_splits)
 
 
 def _numbered(indices: Sequence[int], classes: tuple[str, ...]) -> Source:

@@ -12,7 +12,7 @@ from verydeep.images.sources.source import ImagePath, Source, digest, numbered
 from verydeep.images.sources.splits import (
     SPLIT_NAMES,
     FoundSplits,
-    Kind,
+    SourceKind,
     UnnumberedSplit,
     folder_names,
     names_of_present_splits,
@@ -41,7 +41,7 @@ def _folder_splits(name: str) -> FoundSplits:
     return _found_splits(root, present or {"all": ""}, folders - set(present.values()))
 
 
-FOLDERS = Kind(
+FOLDERS = SourceKind(
     described="a folder of images, one folder per class",
     fits=lambda name: Path(name).expanduser().is_dir(),
     splits=_folder_splits,

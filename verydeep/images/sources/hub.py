@@ -14,7 +14,7 @@ from verydeep.images.sources.source import ImagePath, Source, digest, numbered
 from verydeep.images.sources.splits import (
     SPLIT_NAMES,
     FoundSplits,
-    Kind,
+    SourceKind,
     UnnumberedSplit,
     folder_names,
     names_of_present_splits,
@@ -79,7 +79,7 @@ def _hub_splits(name: str) -> FoundSplits:
     return FoundSplits(labelled, Inventory(places=places))
 
 
-HUB = Kind(described="hub:NAME", fits=lambda name: name.startswith(PREFIX), splits=_hub_splits)
+HUB = SourceKind(described="hub:NAME", fits=lambda name: name.startswith(PREFIX), splits=_hub_splits)
 
 
 def _load(path: str, name: str) -> dict[str, Any]:

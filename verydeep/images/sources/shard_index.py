@@ -26,7 +26,7 @@ _NO_LABEL = "-1"
 _FORMAT = 2
 
 
-class Entry(NamedTuple):
+class ShardEntry(NamedTuple):
     """One image of a shard."""
 
     name: str
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
 class ShardIndex(NamedTuple):
     """The images of a shard, and what else is in it."""
 
-    images: list[Entry]
+    images: list[ShardEntry]
     others: list[FoundFile]
     """Files that say what images show, and those that nothing uses."""
 
@@ -92,7 +92,7 @@ def _index(shard: Path) -> ShardIndex:
     with shard.open("rb") as data:
         images = _samples(files, data, shard)
         classes = {name: _label(data, files[name], name, shard) for name in dict.fromkeys(images.values())}
-    entries = [Entry(*files[name], classes[label]) for name, label in images.items()]
+    entries = [ShardEntry(*files[name], classes[label]) for name, label in images.items()]
     others += [FoundFile("label" if name in classes else "other", name) for name in files if name not in images]
     return ShardIndex(entries, others)
 

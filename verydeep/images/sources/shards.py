@@ -14,12 +14,12 @@ from jaxtyping import Int64
 
 from verydeep.ilsvrc_classes import normal_form
 from verydeep.images.sources.inventory import Found, FoundFile, Inventory, found_in, is_leftover
-from verydeep.images.sources.shard_index import Entry, ShardIndex, shard_index
+from verydeep.images.sources.shard_index import ShardEntry, ShardIndex, shard_index
 from verydeep.images.sources.source import ImagePath, Source, digest, numbered
 from verydeep.images.sources.splits import (
     SPLIT_NAMES,
     FoundSplits,
-    Kind,
+    SourceKind,
     UnnumberedSplit,
     folder_names,
     names_of_present_splits,
@@ -117,7 +117,7 @@ def _fits(name: str) -> bool:
     return _holds_shards(root) if root.is_dir() else name.endswith(_SUFFIX)
 
 
-SHARDS = Kind(described="tar shards", fits=_fits, splits=_shard_splits)
+SHARDS = SourceKind(described="tar shards", fits=_fits, splits=_shard_splits)
 
 
 def _holds_shards(root: Path) -> bool:
@@ -185,7 +185,7 @@ def _split_word(shard: Path, *, folders_count: bool) -> str | None:
     return folder if folder in SPLIT_NAMES else None
 
 
-def _split(where: str, shards: Sequence[Path], entries: dict[Path, list[Entry]]) -> UnnumberedSplit:
+def _split(where: str, shards: Sequence[Path], entries: dict[Path, list[ShardEntry]]) -> UnnumberedSplit:
     lists = {shard: _class_names(shard) for shard in shards}
     listed = dict.fromkeys(name for names in lists.values() for name in names)
     images = [

@@ -89,7 +89,7 @@ class FoundSplits(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class SourceKind:
     """A kind of SOURCE: how it is recognised and opened."""
 
     described: str

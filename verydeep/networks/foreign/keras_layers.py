@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from verydeep.networks.foreign.keras_operations import of_channels, operation_steps, picked_channel
-from verydeep.networks.foreign.layers_in_order import Kind, LayerStep, after_pool5, from_layers, way_out
+from verydeep.networks.foreign.layers_in_order import LayerStep, StepKind, after_pool5, from_layers, way_out
 from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.presentation.numbers import counted
 
@@ -32,7 +32,7 @@ _NETWORKS = ("Functional", "Model", "Sequential")
 _DEEPEST = 8
 """Levels of networks within networks."""
 
-_ACTIVATIONS: dict[str, tuple[Kind, ...]] = {
+_ACTIVATIONS: dict[str, tuple[StepKind, ...]] = {
     "linear": (),
     "relu": ("relu",),
     "softmax": ("softmax",),

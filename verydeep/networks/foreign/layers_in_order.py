@@ -13,7 +13,7 @@ from verydeep.networks.foreign.layouts import Channels, Layout, Triple
 from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.presentation.numbers import counted, number
 
-Kind = Literal[
+StepKind = Literal[
     "scale", "reverse", "conv", "relu", "pool", "flatten_hwc", "flatten_chw", "mean", "dense", "softmax", "sigmoid"
 ]
 
@@ -26,7 +26,7 @@ class LayerStep:
     has weight [O, I, k, k], `dense` [O, I], and both bias [O].
     """
 
-    kind: Kind
+    kind: StepKind
     name: str
     weight: Tensor = field(default_factory=lambda: torch.ones(1))
     bias: Tensor = field(default_factory=lambda: torch.zeros(1))
