@@ -126,6 +126,28 @@ def test_a_name_of_a_type_means_one_thing():
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
 
 
+def defaults(node):
+    """Yield the names of a function's arguments, or of a class's fields, with the values that they have by default."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        positional = [*node.args.posonlyargs, *node.args.args]
+        with_default = positional[len(positional) - len(node.args.defaults) :]
+        named = zip([*with_default, *node.args.kwonlyargs], [*node.args.defaults, *node.args.kw_defaults], strict=True)
+        yield from ((argument.arg, value) for argument, value in named)
+    if isinstance(node, ast.ClassDef):
+        yield from ((each.target.id, each.value) for each in node.body if isinstance(each, ast.AnnAssign))
+
+
+def test_no_number_is_written_twice_as_the_default_of_one_name():
+    places = defaultdict(list)
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            for name, value in defaults(node):
+                if isinstance(value, ast.Constant) and type(value.value) in (int, float) and value.value not in (0, 1):
+                    places[name, value.value].append(f"{path.relative_to(ROOT)}:{node.name}")
+    assert {default: where for default, where in places.items() if len(where) > 1} == {}
+    assert len(places) > 20
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name)
 def test_benchmarks_import_what_there_is(path):
     imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from verydeep.commands.options import TESTING, ImageOptions, RuntimeOptions, TestOutputOptions, TestOutputs
 from verydeep.commands.predictions import check_test
-from verydeep.evaluation.protocols import Method, Scales
+from verydeep.evaluation.protocols import Method, Protocol, Scales
 from verydeep.evaluation.tables import evaluation_tables
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Runtime
-from verydeep.networks.grids import PoolingGrid
+from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
 from verydeep.presentation.terminal import say_next, show, show_report
 
 
@@ -19,9 +19,9 @@ def evaluate(
     *runs: Path,
     data: str,
     split: str | None = None,
-    protocol: Annotated[Method, TESTING] = "dense",
+    protocol: Annotated[Method, TESTING] = Protocol.method,
     scales: Annotated[Sequence[int] | Scales | None, TESTING] = None,
-    grid: Annotated[PoolingGrid, TESTING] = "centred",
+    grid: Annotated[PoolingGrid, TESTING] = DEFAULT_GRID,
     cache: Annotated[bool, TESTING] = True,
     outputs: TestOutputOptions = TestOutputs(),
     images: ImageOptions = Tolerance(),

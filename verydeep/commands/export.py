@@ -7,7 +7,7 @@ from cyclopts import Group, Parameter
 
 from verydeep.commands.options import ImageOptions, JsonFile, RequiredFile
 from verydeep.commands.outputs import say_replaced
-from verydeep.exported_networks.formats import MAX_LOSS, ExportPrecision, Format
+from verydeep.exported_networks.formats import EXPORT_PRECISION, MAX_LOSS, ExportPrecision, Format
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.lock import locked
 from verydeep.networks.foreign.layouts import ForeignLayout
@@ -22,7 +22,7 @@ def export(
     to: Format | ForeignLayout,
     out: RequiredFile,
     int8: Annotated[bool, Parameter(negative=())] = False,
-    precision: ExportPrecision = "fp32",
+    precision: ExportPrecision = EXPORT_PRECISION,
     data: Annotated[str | None, _CHECK] = None,
     max_loss: Annotated[float, _CHECK] = MAX_LOSS,
     check_images: Annotated[int | None, _CHECK] = None,
@@ -51,7 +51,7 @@ def export(
     """
     if to in get_args(ForeignLayout):
         given = (int8, precision, data, check_images, max_loss, images)
-        if given != (False, "fp32", None, None, MAX_LOSS, Tolerance()):
+        if given != (False, EXPORT_PRECISION, None, None, MAX_LOSS, Tolerance()):
             raise ValueError(
                 f"weights for {to} need no images: leave out --int8, --precision, --data and what goes with them"
             )

@@ -20,7 +20,7 @@ from verydeep.machine.documents import read_toml
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.networks.architecture import InitialisationScheme
 from verydeep.networks.foreign.layouts import Taken, Trained, Triple
-from verydeep.prediction.map_method import MapMethod
+from verydeep.prediction.options import MapMethod
 from verydeep.presentation.translation import Language
 from verydeep.reproduction.grid import Grid
 from verydeep.training.recipe import Recipe, Schedule

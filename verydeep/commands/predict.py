@@ -14,6 +14,7 @@ from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.machine.processes import under_torchrun
 from verydeep.machine.runtime import Runtime
 from verydeep.networks.grids import PoolingGrid
+from verydeep.prediction.options import NAMED_CLASSES
 from verydeep.prediction.tables import prediction_table
 from verydeep.transfer_learning.tables import classification_table
 
@@ -41,7 +42,7 @@ class NetworkViews:
 def predict(
     run: Path,
     *images: options.ImageArgument,
-    top: int = 5,
+    top: int = NAMED_CLASSES,
     views: Annotated[NetworkViews, Parameter(name="*", group=options.TESTING.group)] = NetworkViews(),
     maps: options.MapOptions = options.MapPictures(),
     max_pixels: Annotated[int, options.TESTING] = MAX_PIXELS,

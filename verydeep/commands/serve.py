@@ -31,7 +31,7 @@ def serve(
     protocol: Annotated[Method | None, TESTING] = None,
     scales: Annotated[Sequence[int] | Scales | None, TESTING] = None,
     grid: Annotated[PoolingGrid | None, TESTING] = None,
-    device: Device = "auto",
+    device: Device = Runtime.device,
     threads: int | None = None,
     listening: ListeningOptions = Listening(),
     limits: LimitOptions = Limits(),

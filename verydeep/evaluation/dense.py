@@ -12,7 +12,7 @@ from torch import Tensor
 from verydeep.evaluation.pixel_limits import MOST_PIXELS, NO_LIMITS, PixelLimits
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.arithmetic import describe_architecture
-from verydeep.networks.grids import PoolingGrid, positions_along
+from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid, positions_along
 from verydeep.networks.vgg import VGG, ScoringNetwork
 
 _POSITIONS_AT_ONCE = 4096
@@ -25,7 +25,7 @@ def dense_posteriors(
     *,
     mirror: bool,
     limits: PixelLimits = NO_LIMITS,
-    grid: PoolingGrid = "centred",
+    grid: PoolingGrid = DEFAULT_GRID,
 ) -> Float[Tensor, "B K"]:
     """Return the posteriors, on the CPU, of whole images in 0..255 of the crop's size or larger.
 
@@ -42,7 +42,7 @@ def dense_posteriors_and_map(
     *,
     mirror: bool,
     limits: PixelLimits = NO_LIMITS,
-    grid: PoolingGrid = "centred",
+    grid: PoolingGrid = DEFAULT_GRID,
 ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K h w"]]:
     """Return what `dense_posteriors` does, and the score map of the images, not mirrored, from the same pass."""
     net.eval()
@@ -54,7 +54,7 @@ def dense_posteriors_and_map(
 
 @torch.inference_mode()
 def score_map(
-    net: ScoringNetwork, images: Num[Tensor, "B 3 H W"], *, pixels: int = MOST_PIXELS, grid: PoolingGrid = "centred"
+    net: ScoringNetwork, images: Num[Tensor, "B 3 H W"], *, pixels: int = MOST_PIXELS, grid: PoolingGrid = DEFAULT_GRID
 ) -> Float[Tensor, "B K h w"]:
     """Return `net.score_map(images, grid=grid)` without more than `pixels` in the first layers at once.
 

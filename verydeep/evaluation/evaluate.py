@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from verydeep.evaluation.known_images import known_images
 from verydeep.evaluation.passes import Pass, PassContext
 from verydeep.evaluation.posteriors import Averages, averages, protocol_passes
-from verydeep.evaluation.protocols import Method, Scales
+from verydeep.evaluation.protocols import Method, Protocol, Scales
 from verydeep.evaluation.results import Evaluation, TestedImages, summarised
 from verydeep.evaluation.tested_runs import TestedRun, labels_as_trained, tested_runs, testing_split
 from verydeep.images.open import open_for_testing
@@ -26,7 +26,7 @@ from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Runtime, torch_device
 from verydeep.machine.threads import use_threads
-from verydeep.networks.grids import PoolingGrid
+from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
 from verydeep.presentation.numbers import number
 from verydeep.presentation.terminal import reporting
 from verydeep.runs.model import warnings_of
@@ -43,9 +43,9 @@ def evaluate(
     *,
     data: str | Splits,
     split: str | None = None,
-    protocol: Method = "dense",
+    protocol: Method = Protocol.method,
     scales: Sequence[int] | Scales | None = None,
-    grid: PoolingGrid = "centred",
+    grid: PoolingGrid = DEFAULT_GRID,
     runtime: Runtime | None = None,
     tolerance: Tolerance | None = None,
     cache: bool = True,

@@ -9,7 +9,7 @@ from verydeep.evaluation.pixel_limits import largest_image
 from verydeep.evaluation.score_maps import PlacedMap
 from verydeep.images.decode import UnusableImageError
 from verydeep.networks.architecture import DOWNSAMPLING
-from verydeep.networks.grids import PoolingGrid, first_pixel
+from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid, first_pixel
 from verydeep.networks.vgg import VGG
 
 _STRIDE = DOWNSAMPLING // 2
@@ -22,7 +22,7 @@ def last_convolution(net: VGG) -> str:
 
 
 def grad_cam(
-    net: VGG, image: UInt8[np.ndarray, "H W 3"], label: int, *, name: str, grid: PoolingGrid = "centred"
+    net: VGG, image: UInt8[np.ndarray, "H W 3"], label: int, *, name: str, grid: PoolingGrid = DEFAULT_GRID
 ) -> PlacedMap:
     """Return Grad-CAM of a class in an image (Selvaraju et al. 2017): where its score comes from.
 

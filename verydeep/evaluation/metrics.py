@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 TOP = 5
+"""Answers of which one must be right; in the full test of boxes, classes whose boxes are returned (ILSVRC allows 5)."""
 
 _BINS = 15
 """Bins of the reliability curve, equally wide (Guo et al., On Calibration of Modern Neural Networks, 2017)."""

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from verydeep.networks.architecture import PAPER_CROP
-from verydeep.networks.grids import PoolingGrid
+from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
 from verydeep.networks.scales import middle_scale, scale_range
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Protocol:
     mirror: bool = True
     """Average with the mirror image; off for nets trained without mirrored images, and for centre crops."""
 
-    grid: PoolingGrid = "centred"
+    grid: PoolingGrid = DEFAULT_GRID
     """Grid of dense evaluation (`networks.grids`)."""
 
     def __post_init__(self) -> None:
@@ -126,7 +126,7 @@ def protocol_of(
     usual: Scales,
     trained: str,
     mirror: bool,
-    grid: PoolingGrid = "centred",
+    grid: PoolingGrid = DEFAULT_GRID,
 ) -> Protocol:
     """Return how a net trained at the scale `trained` is tested.
 

@@ -17,7 +17,7 @@ from verydeep.images.sources.source import Sample, Source
 from verydeep.images.tolerance import LARGEST_MAX_PIXELS
 from verydeep.images.views import rescale
 from verydeep.networks.architecture import DOWNSAMPLING
-from verydeep.networks.grids import PoolingGrid, first_pixel, positions_along
+from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid, first_pixel, positions_along
 from verydeep.networks.vgg import ScoringNetwork
 
 _COLOUR_MAP = "viridis"
@@ -36,7 +36,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 def posterior_map(
-    net: ScoringNetwork, image: UInt8[np.ndarray, "H W 3"], *, grid: PoolingGrid = "centred"
+    net: ScoringNetwork, image: UInt8[np.ndarray, "H W 3"], *, grid: PoolingGrid = DEFAULT_GRID
 ) -> Float32[np.ndarray, "K h w"]:
     """Return the soft-max over classes at every position of an image's dense score map.
 
@@ -69,7 +69,7 @@ class PlacedMap:
 
 
 def placed_score_map(
-    class_map: Float[np.ndarray, "h w"], size: Size, *, crop: int, grid: PoolingGrid = "centred"
+    class_map: Float[np.ndarray, "h w"], size: Size, *, crop: int, grid: PoolingGrid = DEFAULT_GRID
 ) -> PlacedMap:
     """Return where the values of one class's score map, 0..1, lie in an image of `size`, height and width in pixels.
 

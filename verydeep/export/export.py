@@ -21,6 +21,7 @@ from verydeep.evaluation.tested_runs import labels_as_trained
 from verydeep.export.comparison import ExportAgreement, PrecisionErrors, agreement, precision_errors, usable_images
 from verydeep.exported_networks.exported import CALIBRATED, write_exported
 from verydeep.exported_networks.formats import (
+    EXPORT_PRECISION,
     FORMATS,
     MAX_LOSS,
     ExportPrecision,
@@ -101,7 +102,7 @@ def export(
     *,
     to: Format,
     int8: bool = False,
-    precision: ExportPrecision = "fp32",
+    precision: ExportPrecision = EXPORT_PRECISION,
     data: str | None = None,
     max_loss: float = MAX_LOSS,
     check_images: int | None = None,
@@ -131,7 +132,7 @@ def export(
     started, out, tolerance = time.perf_counter(), Path(out), tolerance or Tolerance()
     check_export(to, out, int8=int8, precision=precision, max_loss=max_loss, check_images=check_images)
     _check_libraries(to, int8=int8)
-    model, reduced = _whole_model(run), int8 or precision != "fp32"
+    model, reduced = _whole_model(run), int8 or precision == "bf16"
     images = _images(run, model, data, check_images or (None if reduced else _COMPARED), tolerance)
     unusable: dict[str, str] = {}
     calibration = _calibration(model, images, unusable) if int8 else None

@@ -20,7 +20,7 @@ from verydeep.exported_networks.metadata import KEY, Metadata, metadata_of
 from verydeep.machine.errors import one_line
 from verydeep.machine.libraries import library
 from verydeep.machine.runtime import Device, torch_device
-from verydeep.networks.grids import PoolingGrid
+from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
 from verydeep.networks.vgg import ScoringNetwork
 from verydeep.presentation.numbers import counted, number
 from verydeep.runs.model import Model
@@ -56,7 +56,7 @@ class ExportedNet:
 
     __call__ = forward
 
-    def score_map(self, images: Tensor, *, grid: PoolingGrid = "centred") -> Float[Tensor, "B K h w"]:
+    def score_map(self, images: Tensor, *, grid: PoolingGrid = DEFAULT_GRID) -> Float[Tensor, "B K h w"]:
         """Return class scores over space, [B, K, h, w], of images [B, 3, H, W] in 0..255 (`VGG.score_map`).
 
         Raises:

@@ -10,6 +10,9 @@ from verydeep.machine.runtime import multiplies_in_bfloat16
 Format = Literal["onnx", "openvino", "torch"]
 ExportPrecision = Literal["fp32", "bf16"]
 
+EXPORT_PRECISION: ExportPrecision = "fp32"
+"""Precision of a file unless another is asked for."""
+
 MAX_LOSS = 0.5
 """Percentage points of error that INT8 may cost by default.
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from verydeep.evaluation.metrics import TOP
 from verydeep.evaluation.tested_runs import testing_split
 from verydeep.exported_networks.run_or_file import model_on_device
 from verydeep.images.boxes.geometry import CORRECT_IOU, boxes_in_image, clipped, intersection_over_union, rescaled_boxes
@@ -22,7 +23,7 @@ from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import centre_location, rescaled_size
 from verydeep.localisation import results
-from verydeep.localisation.full_test import CROPS_AT_ONCE, TOP, ClassBoxes, FullTest, full_test, image_size
+from verydeep.localisation.full_test import CROPS_AT_ONCE, ClassBoxes, FullTest, full_test, image_size
 from verydeep.localisation.options import FullProcedure
 from verydeep.machine.runtime import Runtime
 from verydeep.machine.threads import use_threads

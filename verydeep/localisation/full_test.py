@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from verydeep.evaluation.dense import score_map
+from verydeep.evaluation.metrics import TOP
 from verydeep.evaluation.pixel_limits import largest_image
 from verydeep.evaluation.protocols import Windows
 from verydeep.ilsvrc_classes import class_numbers
@@ -23,9 +24,6 @@ from verydeep.networks.architecture import DOWNSAMPLING, PAPER_CROP
 from verydeep.networks.grids import first_pixel, positions_along
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.runs.model import Model
-
-TOP = 5
-"""Classes whose boxes are returned (ILSVRC's task allows five answers)."""
 
 CROPS_AT_ONCE = 32
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from verydeep.evaluation.metrics import TOP
 from verydeep.exported_networks.run_or_file import model_on_device
 from verydeep.images.decode import Pixels, UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine
@@ -18,7 +19,7 @@ from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.localisation.box_pictures import with_boxes_drawn
 from verydeep.localisation.evaluate import full_test_of
-from verydeep.localisation.full_test import TOP, ClassBoxes, FullTest, full_test
+from verydeep.localisation.full_test import ClassBoxes, FullTest, full_test
 from verydeep.localisation.options import FullProcedure
 from verydeep.machine.runtime import Runtime
 from verydeep.machine.threads import use_threads

@@ -10,12 +10,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from verydeep.box_regression import Regression
-from verydeep.evaluation.metrics import error_percent
+from verydeep.evaluation.metrics import TOP, error_percent
 from verydeep.evaluation.predictions import ID, TRUE, as_text, check_kind, rows_file
 from verydeep.evaluation.protocols import Windows
 from verydeep.images.boxes.checking import BoxCheck
 from verydeep.images.boxes.geometry import CORRECT_IOU
-from verydeep.localisation.full_test import TOP
 from verydeep.localisation.paper import LEARNED_ALL, LEARNED_FC, reported_box_error
 from verydeep.runs.model import Model
 from verydeep.runs.record import record_of

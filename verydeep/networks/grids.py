@@ -10,6 +10,8 @@ from verydeep.networks.architecture import DOWNSAMPLING
 
 PoolingGrid = Literal["centred", "floor", "ceil"]
 
+DEFAULT_GRID: PoolingGrid = "centred"
+
 
 def positions_along(side: int, window: int, grid: PoolingGrid) -> int:
     """Return how many positions a score map has along `side` pixels; each covers `window` positions of `pool5`."""

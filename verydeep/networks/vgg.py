@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from verydeep.networks.architecture import DOWNSAMPLING, DROPOUT, Architecture, Layer
 from verydeep.networks.convolution import Convolution
-from verydeep.networks.grids import PoolingGrid, first_pixel
+from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid, first_pixel
 
 _WINDOWS_AS_ROWS = 1024
 """Most windows of `pool5` that are multiplied as rows of a matrix; for more, a convolution makes no copies. Measured
@@ -75,7 +75,7 @@ class VGG(nn.Module):
         self._check_images(images, dense=False)
         return self._run(self._without_mean(images), (last,), grid=None, keep=keep)[last]
 
-    def score_map(self, images: Tensor, *, grid: PoolingGrid = "centred") -> Float[Tensor, "B K h w"]:
+    def score_map(self, images: Tensor, *, grid: PoolingGrid = DEFAULT_GRID) -> Float[Tensor, "B K h w"]:
         """Return class scores over space, [B, outputs, h, w], of images [B, 3, H, W] in 0..255 (section 3.2).
 
         The fully connected layers act as convolutions with the same weights, so position (i, j) is the output of
@@ -105,7 +105,7 @@ class VGG(nn.Module):
         return self._run(pool5, (last,), grid="floor", first="fc6")[last]
 
     def activations(
-        self, images: Tensor, names: Iterable[str], *, dense: bool = False, grid: PoolingGrid = "centred"
+        self, images: Tensor, names: Iterable[str], *, dense: bool = False, grid: PoolingGrid = DEFAULT_GRID
     ) -> dict[str, Tensor]:
         """Return named layers' outputs, computed in one pass that ends at the deepest of them.
 
@@ -290,7 +290,7 @@ class ScoringNetwork(Protocol):
     def __call__(self, images: Tensor) -> Tensor:
         """Return logits [B, classes] of crop-sized images [B, 3, crop, crop] in 0..255."""
 
-    def score_map(self, images: Tensor, *, grid: PoolingGrid = "centred") -> Tensor:
+    def score_map(self, images: Tensor, *, grid: PoolingGrid = DEFAULT_GRID) -> Tensor:
         """Return class scores over space, [B, classes, h, w], of images [B, 3, H, W] in 0..255."""
 
     def eval(self) -> Self:

@@ -22,12 +22,12 @@ from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Runtime
 from verydeep.machine.threads import use_threads
-from verydeep.networks.grids import PoolingGrid
+from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
 from verydeep.networks.vgg import ScoringNetwork
 from verydeep.prediction import pieces
 from verydeep.prediction.files import write_picture
-from verydeep.prediction.map_method import MapMethod
 from verydeep.prediction.map_pictures import SUFFIX, MapView, check_method, map_picture
+from verydeep.prediction.options import MAP_METHOD, NAMED_CLASSES, MapMethod
 from verydeep.presentation.numbers import share
 from verydeep.presentation.pages import html_table
 from verydeep.runs.model import Model
@@ -80,12 +80,12 @@ def predict(
     run: str | Path | Model[ScoringNetwork],
     images: Source | GivenImage | Iterable[GivenImage],
     *,
-    top: int = 5,
-    protocol: Method = "dense",
+    top: int = NAMED_CLASSES,
+    protocol: Method = Protocol.method,
     scales: Sequence[int] | Scales | None = None,
-    grid: PoolingGrid = "centred",
+    grid: PoolingGrid = DEFAULT_GRID,
     maps: str | Path | None = None,
-    method: MapMethod = "score-map",
+    method: MapMethod = MAP_METHOD,
     runtime: Runtime | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Prediction]:

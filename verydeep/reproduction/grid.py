@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from verydeep.networks.grids import PoolingGrid
+from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
 from verydeep.presentation.numbers import plural
 from verydeep.reproduction.claims import MARGIN, check_margin
 from verydeep.reproduction.paper_tables import PAPER_TABLES, Entry
@@ -41,7 +41,7 @@ class Grid:
     """Questions beside the paper's tables, each with trainings of its own and a page: `initialisation`, `gradients`,
     `regularisation`, `images`."""
 
-    grid: PoolingGrid = "centred"
+    grid: PoolingGrid = DEFAULT_GRID
     """Where the positions of dense evaluation lie if an image's sides are not multiples of 32: `centred`; `floor`, as
     PyTorch pools; `ceil`, as Caffe does, which the paper used."""
 

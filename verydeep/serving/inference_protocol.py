@@ -19,9 +19,10 @@ from starlette.routing import Route
 from verydeep.images.decode import UnusableImageError
 from verydeep.machine.documents import json_text, parse_json
 from verydeep.machine.errors import escaped, one_line
+from verydeep.prediction.options import NAMED_CLASSES
 from verydeep.presentation.numbers import counted, number
 from verydeep.serving.answers import json_answer
-from verydeep.serving.predict_request import TOP, checked_top
+from verydeep.serving.predict_request import checked_top
 from verydeep.serving.refusals import RefusedRequestError, bad_request, failed, unusable
 from verydeep.serving.served_model import Wanted
 from verydeep.serving.service import FailedImage, Service
@@ -118,7 +119,7 @@ async def _infer(service: Service, request: Request) -> Response:
     async with service.bodies.body(request) as body:
         said, images = await asyncio.to_thread(_read, body.taken(), header, service.limits.max_images)
         asked = _outputs(said, ("classes", service.model.numbers))
-        top = checked_top(str(said.parameters.get("top", TOP)))
+        top = checked_top(str(said.parameters.get("top", NAMED_CLASSES)))
         wanted = [Wanted(f"image {number}", top) for number in range(len(images))]
         found = await service.predictions(request, body.room, images, wanted)
     predictions = [one for one in found if isinstance(one, dict)]

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from verydeep.prediction.options import NAMED_CLASSES
 from verydeep.serving.inference_protocol import VERSION
-from verydeep.serving.predict_request import TOP
 from verydeep.serving.served_model import MOST_MAPS
 from verydeep.serving.service import Service
 from verydeep.version import __version__
@@ -132,7 +132,7 @@ def _form(service: Service) -> Schema:
 
 
 def _predict(service: Service) -> Schema:
-    top = {"type": "integer", "minimum": 1, "default": TOP}
+    top = {"type": "integer", "minimum": 1, "default": NAMED_CLASSES}
     maps = {"type": "integer", "enum": [0, 1], "default": 0}
     content = {
         "application/octet-stream": {"schema": _BINARY},

@@ -4,16 +4,18 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from verydeep.prediction.options import NAMED_CLASSES
 from verydeep.serving.bodies import first_parts, parts_of
 from verydeep.serving.page import FormResult, page, refused_page, results
 from verydeep.serving.page_pictures import page_picture
 from verydeep.serving.page_texts import texts_for
-from verydeep.serving.predict_request import MULTIPART, TOP, images_of, predicted
+from verydeep.serving.predict_request import MULTIPART, images_of, predicted
 from verydeep.serving.refusals import RefusedRequestError
 from verydeep.serving.service import Service, given_key
 
@@ -50,7 +52,7 @@ async def _result(service: Service, request: Request) -> FormResult:
         if not files:
             raise RefusedRequestError(400, "no_image", "no image was chosen: choose one or more")
         has_maps, draw = service.model.has_maps, partial(_with_picture, service)
-        found = await predicted(service, request, body.room, files, TOP, maps=has_maps, draw=draw)
+        found = await predicted(service, request, body.room, files, NAMED_CLASSES, maps=has_maps, draw=draw)
     return FormResult(predictions=found, group=secrets.token_hex(4))
 
 
@@ -77,7 +79,7 @@ def _page(
     request: Request,
     result: FormResult | None,
     *,
-    status: int = 200,
+    status: int = HTTPStatus.OK,
     headers: dict[str, str] | None = None,
 ) -> Response:
     whole = partial(page, service.about(), needs_key=service.needs_key)

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from verydeep.machine.errors import escaped
+from verydeep.prediction.options import NAMED_CLASSES
 from verydeep.serving.answers import json_answer
 from verydeep.serving.bodies import Part, Room, parts_of
 from verydeep.serving.refusals import RefusedRequestError, bad_request
@@ -16,9 +17,6 @@ from verydeep.serving.service import Service
 from verydeep.serving.work_queue import Draw
 
 MULTIPART = "multipart/form-data"
-
-TOP = 5
-"""Classes of an answer unless more or fewer are asked for."""
 
 _ONE_IMAGE = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 """Types of a body that is an image, beside `image/...`; the last is what `curl --data-binary` calls any file."""
@@ -121,7 +119,7 @@ def _choices(service: Service, query: Mapping[str, str]) -> _Choices:
         raise bad_request("maps is 1 or 0")
     if maps and not service.model.has_maps:
         raise bad_request("a classifier of features has no score maps: leave out maps")
-    top = checked_top(query.get("top", str(TOP)))
+    top = checked_top(query.get("top", str(NAMED_CLASSES)))
     if maps and min(top, len(service.model.classes)) > MOST_MAPS:
         raise bad_request(
             f"an answer has the maps of up to {MOST_MAPS} classes: ask for top={MOST_MAPS}, or for no maps"

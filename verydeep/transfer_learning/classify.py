@@ -18,6 +18,7 @@ from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.machine.runtime import Runtime
 from verydeep.prediction import pieces
+from verydeep.prediction.options import NAMED_CLASSES
 from verydeep.transfer_learning.classifier_folder import FeatureClassifier, load_classifier
 from verydeep.transfer_learning.linear_svm import stacked
 
@@ -44,7 +45,7 @@ def classify(
     classifier: str | Path | FeatureClassifier,
     images: Source | GivenImage | Iterable[GivenImage],
     *,
-    top: int = 5,
+    top: int = NAMED_CLASSES,
     runtime: Runtime | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Classification]:
