@@ -13,8 +13,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
+from array_shapes import check_shapes
+from jaxtyping import Float, Int
 
 from verydeep.networks.vgg import LocalResponseNorm
 
@@ -165,6 +168,29 @@ def test_shapes_in_types_are_checked_at_every_call(shape, says):
     layer = LocalResponseNorm()
     with pytest.raises(jaxtyping.TypeCheckError, match=says) if says else nullcontext():
         layer(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("rows", "sizes", "says"),
+    [
+        (np.ones((2, 2)), np.ones(2, int), None),
+        (np.ones((3, 3)), None, None),
+        (np.ones((2, 2)), np.ones(3, int), "sizes is int64"),
+        (np.ones((2, 2)), np.ones(2), "sizes is float64"),
+        (np.ones((2, 2), int), None, "rows is int64"),
+        (np.ones((2, 3)), np.ones(2, int), "its result is float64"),
+    ],
+)
+def test_what_fitted_before_lets_nothing_else_through(rows, sizes, says):
+    def taken(rows: Float[np.ndarray, "N K"], sizes: Int[np.ndarray, " N"] | None = None) -> Float[np.ndarray, " K"]:
+        return rows[0] if sizes is None else rows[:, 0]
+
+    checked = check_shapes(taken, jaxtyping.jaxtyped.args[0])
+    for _ in range(2):
+        checked(np.ones((2, 3)))
+        checked(np.ones((2, 2)), np.ones(2, int))
+        with pytest.raises(jaxtyping.TypeCheckError, match=says) if says else nullcontext():
+            checked(rows, sizes)
 
 
 def written_by_hand():
