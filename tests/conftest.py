@@ -9,10 +9,13 @@ from array_shapes import check_all_shapes
 from hypothesis import settings
 
 check_all_shapes("verydeep")
-pytest_plugins = ["harmless_output", "forked_python", "tested_run"]
+pytest_plugins = ["harmless_output", "forked_python"]
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when `datasets` is imported
 os.environ["OMP_NUM_THREADS"] = "1"  # read once, when PyTorch is imported: other numbers change the last bits of sums
+os.environ["OMP_WAIT_POLICY"] = (
+    "passive"  # read then, too: with more threads than cores, others spin instead of working
+)
 
 settings.register_profile("any machine", deadline=None)  # a busy one takes longer, which is not the code's fault
 settings.load_profile("any machine")
@@ -43,6 +46,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.stash[FIGURES] = []
     config.addinivalue_line("markers", "battery: runs with --battery alone")
+    if config.getoption("dist", "no") == "no":  # where tests run: who only hands them out waits for no PyTorch
+        config.pluginmanager.import_plugin("tested_run")
 
 
 def pytest_runtest_setup(item):
