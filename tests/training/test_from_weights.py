@@ -133,10 +133,10 @@ def test_norms_of_every_layer_are_recorded_also_of_frozen_ones(weights, tmp_path
 def test_weights_that_were_never_trained_are_told_before_the_training(weights, tmp_path, capsys):
     """First weights have biases of zero; a training moves them all."""
     warning = "all biases of {} are zero, as in weights that were never trained"
-    train("digits", out=tmp_path / "a", recipe=recipe_from_weights(str(weights / "vgg.pth"), epochs=1, batch=256))
+    train(tiny.splits(), out=tmp_path / "a", recipe=recipe_from_weights(str(weights / "vgg.pth"), epochs=1, batch=4))
     said = capsys.readouterr().err
     assert said.index(warning.format(weights / "vgg.pth")) < said.index("epoch 1/1")
-    train("digits", out=tmp_path / "b", recipe=recipe_from_weights(str(tmp_path / "a"), epochs=1, batch=256))
+    train(tiny.splits(), out=tmp_path / "b", recipe=recipe_from_weights(str(tmp_path / "a"), epochs=1, batch=4))
     assert "all biases" not in capsys.readouterr().err
 
 

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
 
@@ -186,6 +187,7 @@ class Interrupting(Source):
         return super().__getitem__(index)
 
 
+@pytest.mark.usefixtures("unignored_signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("reads", [1, 7, 13])
 def test_a_stopped_run_ends_with_the_weights_of_a_whole_one(tmp_path, number, reads):
@@ -383,22 +385,10 @@ def test_the_validation_error_is_that_of_centre_crops_at_the_middle_scale(tmp_pa
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_whole_process_group_is_survived_by_workers(python, tmp_path, number):
     """Send it as a terminal's Ctrl-C and a batch system's termination come."""
-    options = [
-        "--crop",
-        "32",
-        "--width",
-        "0.05",
-        "--batch",
-        "16",
-        "--epochs",
-        "200",
-        "--patience",
-        "200",
-        "--workers",
-        "2",
-    ]
+    options = ["--network", "A", "--crop", "32", "--width", "0.05", "--batch", "4", "--workers", "2"]
+    options += ["--epochs", "2000", "--patience", "2000"]
     script = "import sys; from verydeep.cli import main; main(sys.argv[1:])"
-    process = python(script, "train", "digits", "--network", "A", "--out", tmp_path / "run", *options)
+    process = python(script, "train", tiny.folder(tmp_path / "photos"), "--out", tmp_path / "run", *options)
     until = time.monotonic() + 60
     while "epoch 1/" not in process.errors and time.monotonic() < until:
         time.sleep(0.02)
