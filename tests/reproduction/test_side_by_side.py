@@ -144,7 +144,7 @@ def test_cores_of_several_machines_of_a_cluster_are_not_those_of_one(monkeypatch
 
 def test_every_process_notes_a_divergence_since_none_waits_for_the_first(tmp_path, monkeypatch):
     def diverging(*_, **__):
-        raise DivergedError("training diverged at step 3; that step was not applied")
+        raise DivergedError("training diverged at step 3", "that step was not applied")
 
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(training_task, "train", diverging)

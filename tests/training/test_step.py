@@ -1,5 +1,6 @@
 """Steps that are not applied leave nothing behind; steps that run out of memory are divided."""
 
+import pickle
 import signal
 
 import pytest
@@ -124,3 +125,10 @@ def test_what_would_take_more_than_half_of_the_memory_is_divided(images, tmp_pat
     monkeypatch.setattr(learner, "memory_bytes", lambda: 6 * size)
     train(images, network="A", out=tmp_path / "run", recipe=Recipe(**TINY))
     assert "batches of 4 in 4 pieces of 1" in capsys.readouterr().err
+
+
+def test_a_divergence_of_another_process_still_says_what_diverged():
+    error = DivergedError("training diverged at step 3", "that step was not applied")
+    sent = pickle.loads(pickle.dumps(error))
+    assert str(sent) == str(error) == "training diverged at step 3; that step was not applied"
+    assert sent.what == "training diverged at step 3"

@@ -114,9 +114,9 @@ class _Divergence:
     diverged: str
 
 
-def note_divergence(run: Path, error: Exception) -> None:
-    """Note in a run folder that its training diverged, so that it is not repeated."""
-    atomic.write_json(run / _DIVERGED, {"diverged": str(error).partition(";")[0]})
+def note_divergence(run: Path, what: str) -> None:
+    """Note in a run folder that, and how, its training diverged, so that it is not repeated."""
+    atomic.write_json(run / _DIVERGED, {"diverged": what})
 
 
 def why_diverged(run: Path) -> str | None:

@@ -57,7 +57,7 @@ def train_task(task: TrainingTask) -> None:
     except DivergedError as error:
         if not task.may_diverge:
             raise
-        note_divergence(task.out, error)  # by every process: none of them waits for another after an error
+        note_divergence(task.out, error.what)  # by every process: none of them waits for another after an error
     except Stopped as stopped:
         raise Stopped(stopped.signal, f"stopped, and saved in {task.out}: the same command goes on") from None
 

@@ -37,6 +37,8 @@ _ANSWER = "finishing this step, then saving; again to quit without saving"
 
 _ADVICE = "the last checkpoint stays, --resume goes on from it"
 
+_WITH_A_LOWER_RATE = "train again in another folder with a lower learning rate"
+
 
 def train(
     source: str | Splits,
@@ -205,8 +207,8 @@ def _descend(state: TrainingState, arrived: Arrived, stop: StopRequest, say: Cal
             )
         except DivergedError as error:
             raise DivergedError(
-                f"{error}; that step was not applied, {last_checkpoint(state.job.out)}: train again in another folder "
-                "with a lower learning rate"
+                error.what,
+                f"that step was not applied, {last_checkpoint(state.job.out)}: {_WITH_A_LOWER_RATE}",
             ) from None
         except torch.OutOfMemoryError as error:
             smaller = math.ceil(state.learner.micro_batch / 2)
@@ -276,8 +278,8 @@ def _validation_errors(state: TrainingState, stop: StopRequest) -> tuple[float, 
         return decide(state.job.out, failure=failure, failed=failed, signal=max(signals))
     if told[:, 0].any():
         raise DivergedError(
-            f"training diverged: scores of validation images are not finite after step {state.progress.step - 1}; "
-            f"{last_checkpoint(state.job.out)}: train again in another folder with a lower learning rate"
+            f"training diverged: scores of validation images are not finite after step {state.progress.step - 1}",
+            f"{last_checkpoint(state.job.out)}: {_WITH_A_LOWER_RATE}",
         )
     wrong_of, images_of = told[:, 3:].sum(0).unflatten(0, (2, classes))
     if not images_of.any():

@@ -23,6 +23,11 @@ from verydeep.training.parallel import everyones_rows, gradient_norm
 class DivergedError(RuntimeError):
     """Loss, gradients or scores are no longer finite numbers."""
 
+    def __init__(self, what: str, then: str = "") -> None:
+        super().__init__(f"{what}; {then}" if then else what)
+        self.what = what
+        """What diverged and when, without what is to be done."""
+
 
 class Abandoned(Exception):
     """A step was given up before it was applied."""
