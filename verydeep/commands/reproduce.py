@@ -91,9 +91,10 @@ def reproduce(
 
 def _next(results: dict[str, Any], out: Path) -> str:
     """Return the command that follows: more seeds where there is one, else predictions by the best network."""
+    from verydeep.reproduction.contrasts import trainings_of
     from verydeep.reproduction.reproduce import run_folder
 
     if len(results["seeds"]) == 1:
         return str(results["larger_run"])
-    run = run_folder(out, results["seeds"][0]) / results["best_network"].partition(" ")[0]
+    run = run_folder(out, results["seeds"][0]) / trainings_of(results["best_network"])[0]
     return shlex.join(["verydeep", "predict", str(run), "IMAGE"])

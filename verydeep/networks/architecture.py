@@ -22,7 +22,7 @@ DOWNSAMPLING = 32
 """Five 2 x 2 poolings: one position of `pool5` stands for 32 x 32 pixels."""
 
 STAGE_CHANNELS = (64, 128, 256, 512, 512)
-FC_CHANNELS = 4096
+_FC_CHANNELS = 4096
 
 DROPOUT = 0.5
 """Share of the activations of `fc6` and `fc7` that is zeroed in training (section 3.1)."""
@@ -174,7 +174,7 @@ class Architecture:
         Raises:
             ValueError: an impossible architecture.
         """
-        sizes = {name: recipe[name] for name in ("crop", "width", "batch_norm") if name in recipe}
+        sizes = {field.name: recipe[field.name] for field in dataclasses.fields(cls) if field.name in recipe}
         return converted({"network": network, "classes": classes, "boxes": boxes, **sizes}, cls)
 
     def to_json(self) -> dict[str, Any]:
@@ -223,7 +223,7 @@ class Architecture:
             yield Layer(name=f"pool{stage}", kind="pool", inputs=outputs, outputs=outputs, kernel=2)
 
     def _fully_connected_layers(self) -> Iterator[Layer]:
-        inputs, hidden, window = self._scaled(STAGE_CHANNELS[-1]), self._scaled(FC_CHANNELS), self.window
+        inputs, hidden, window = self._scaled(STAGE_CHANNELS[-1]), self._scaled(_FC_CHANNELS), self.window
         for place in (6, 7):
             yield Layer(name=f"fc{place}", kind="linear", inputs=inputs, outputs=hidden, kernel=window)
             yield Layer(name=f"relu{place}", kind="relu", inputs=hidden, outputs=hidden)

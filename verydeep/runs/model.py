@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -55,14 +55,8 @@ class ModelConfig:
     @property
     def architecture(self) -> Architecture:
         """The network that the weights are of."""
-        return Architecture(
-            network=self.network,
-            classes=len(self.classes),
-            crop=self.crop,
-            width=self.width,
-            batch_norm=self.batch_norm,
-            boxes=self.boxes,
-        )
+        stored = {field.name: getattr(self, field.name) for field in fields(Architecture)}
+        return Architecture(**{**stored, "classes": len(self.classes)})
 
 
 _WEIGHTS_GONE = f"has no {WEIGHTS} any more: restore the file, or remove the run's folder and train it again"
