@@ -118,6 +118,22 @@ def test_names_used_in_one_module_alone_are_private():
     assert [name for name in alone if not name.startswith("verydeep/commands/")] == []
 
 
+def test_constants_that_nothing_else_uses_are_private():
+    """Tests and benchmarks may compare with a constant."""
+    others = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py"), *(ROOT / "docs").glob("*.py")]
+    templates = (ROOT / "verydeep").rglob("*.jinja")
+    words = {path: set(re.findall(r"\w+", path.read_text())) for path in [*MODULES, *others, *templates]}
+    alone = [
+        f"{path.relative_to(ROOT)}:{name}"
+        for path in MODULES
+        for node in ast.parse(path.read_text()).body
+        for name in map(ast.unparse, getattr(node, "targets", []))
+        if re.fullmatch(r"[A-Z][A-Z0-9_]*", name)
+        and not any(name in its for other, its in words.items() if other != path)
+    ]
+    assert alone == []
+
+
 def test_a_name_of_a_type_means_one_thing():
     places = defaultdict(list)
     for path in MODULES:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32, Num
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -117,8 +117,8 @@ def errors_of_runtime(file: Path) -> Iterator[None]:
         raise ValueError(f"the runtime cannot compute {file.name}: {one_line(error)}") from error
 
 
-def batch_of_one(image: Tensor) -> NDArray[np.float32]:
-    """Return an image [3, H, W] as libraries take it for calibration, [1, 3, H, W]."""
+def batch_of_one(image: Num[Tensor, "3 H W"]) -> Float32[np.ndarray, "1 3 H W"]:
+    """Return an image as libraries take it for calibration."""
     return _array(image[None])
 
 

@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = (
     frozenset((*_JPEG, *_NETPBM, ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")) | HEIF_SUFFIXES
 )
 
-RAW_SUFFIXES = frozenset(
+_RAW_SUFFIXES = frozenset(
     {
         *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef"),
         *(".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf"),
@@ -77,7 +77,7 @@ def has_image_suffix(name: str) -> bool:
 
 def is_worth_opening(name: str) -> bool:
     """Return whether a file of this name must be opened to tell if it is an image."""
-    return PurePath(name).suffix.lower() not in IMAGE_SUFFIXES | RAW_SUFFIXES | DATA_SUFFIXES
+    return PurePath(name).suffix.lower() not in IMAGE_SUFFIXES | _RAW_SUFFIXES | DATA_SUFFIXES
 
 
 def holds_image(file: BinaryIO) -> bool:

@@ -3,7 +3,7 @@
 from verydeep.networks.architecture import PAPER_CROP
 from verydeep.presentation.numbers import number
 
-LARGEST_SCALE = 10_000
+_LARGEST_SCALE = 10_000
 """At this S an image has 100 million pixels or more; images are refused long before that."""
 
 
@@ -18,8 +18,8 @@ def scale_range(scale: str) -> tuple[int, int]:
         limits = int(low), int(high or low)
     except ValueError:
         raise ValueError(f"scale is a number such as 256 or a range such as 256:512, not {scale!r}") from None
-    if not PAPER_CROP <= limits[0] <= limits[1] <= LARGEST_SCALE:
-        raise ValueError(f"scale {scale}: S goes from {PAPER_CROP} to {number(LARGEST_SCALE)}, the smaller one first")
+    if not PAPER_CROP <= limits[0] <= limits[1] <= _LARGEST_SCALE:
+        raise ValueError(f"scale {scale}: S goes from {PAPER_CROP} to {number(_LARGEST_SCALE)}, the smaller one first")
     return limits
 
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol, Self
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from verydeep.networks.architecture import DOWNSAMPLING, DROPOUT, Architecture, Layer
@@ -284,13 +284,15 @@ class ScoringNetwork(Protocol):
         """What it is built from."""
 
     @property
-    def mean_rgb(self) -> Tensor:
-        """Mean RGB (0..255), [3], that is subtracted inside; it is on the device of the network."""
+    def mean_rgb(self) -> Float[Tensor, "3"]:
+        """Mean RGB (0..255) that is subtracted inside; it is on the device of the network."""
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Num[Tensor, "B 3 crop crop"]) -> Float[Tensor, "B K"]:
         """Return logits [B, classes] of crop-sized images [B, 3, crop, crop] in 0..255."""
 
-    def score_map(self, images: Tensor, *, grid: PoolingGrid = DEFAULT_GRID) -> Tensor:
+    def score_map(
+        self, images: Num[Tensor, "B 3 H W"], *, grid: PoolingGrid = DEFAULT_GRID
+    ) -> Float[Tensor, "B K h w"]:
         """Return class scores over space, [B, classes, h, w], of images [B, 3, H, W] in 0..255."""
 
     def eval(self) -> Self:

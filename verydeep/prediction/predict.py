@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float
 
 from verydeep.evaluation.passes import PassContext
 from verydeep.evaluation.posteriors import averages, protocol_passes
@@ -196,7 +196,7 @@ def _of_piece(job: _Job, indices: range, processes: Processes, decoder: pieces.D
     return predictions
 
 
-def most_probable(posterior: NDArray[np.float64], top: int) -> list[int]:
+def most_probable(posterior: Float[np.ndarray, " K"], top: int) -> list[int]:
     """Return the labels of the most probable classes; none for an image that cannot be used."""
     if np.isnan(posterior[0]):
         return []

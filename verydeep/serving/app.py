@@ -37,7 +37,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Without a referrer browsers would send the page's own form with `Origin: null`.
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Cache-Control": "no-store"}
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+_Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def application(service: Service) -> ASGIApp:
@@ -116,7 +116,7 @@ def _keyed_routes(service: Service) -> list[Route]:
 def _keyed(service: Service, routes: list[Route]) -> list[Route]:
     """Return routes that check the key before anything is read."""
 
-    def keyed(endpoint: Endpoint) -> Endpoint:
+    def keyed(endpoint: _Endpoint) -> _Endpoint:
         async def checked(request: Request) -> Response:
             service.check_key(given_key(request.headers))
             return await endpoint(request)

@@ -23,16 +23,16 @@ _ERRORS = {
     "504": "The images were not computed before the deadline.",
 }
 
-Schema = dict[str, Any]
+_Schema = dict[str, Any]
 
-_TEXT: Schema = {"type": "string"}
-_NUMBER: Schema = {"type": "number"}
-_BINARY: Schema = {"type": "string", "format": "binary"}
+_TEXT: _Schema = {"type": "string"}
+_NUMBER: _Schema = {"type": "number"}
+_BINARY: _Schema = {"type": "string", "format": "binary"}
 
 
 def openapi(service: Service) -> dict[str, Any]:
     """Return the description, ready for JSON."""
-    secured: list[Schema] = [{"bearer": []}, {"key": []}] if service.needs_key else []
+    secured: list[_Schema] = [{"bearer": []}, {"key": []}] if service.needs_key else []
     return {
         "openapi": "3.1.0",
         "info": {"title": service.name, "version": __version__, "description": "Tells what images show."},
@@ -47,7 +47,7 @@ def openapi(service: Service) -> dict[str, Any]:
     }
 
 
-def _path(operations: Schema, secured: list[Schema]) -> Schema:
+def _path(operations: _Schema, secured: list[_Schema]) -> _Schema:
     """Return a path's operations with the errors that all have, and with keys where they need one."""
     path = dict(operations)
     is_open, errors_are = path.pop("open", False), path.pop("errors", None) or _json("Error")
@@ -64,7 +64,7 @@ def _path(operations: Schema, secured: list[Schema]) -> Schema:
     return path
 
 
-def _paths(service: Service) -> Schema:
+def _paths(service: Service) -> _Schema:
     model = f"/v2/models/{service.name}"
     return {
         "/": {"get": _get("page", "The page", _html()), "post": _form(service), "open": True, "errors": _html()},
@@ -82,7 +82,7 @@ def _paths(service: Service) -> Schema:
     }
 
 
-def _inference(place: str, prefix: str) -> Schema:
+def _inference(place: str, prefix: str) -> _Schema:
     """Return the paths of a model in the open inference protocol; names of operations begin with `prefix`."""
     return {
         place: {"get": _get(f"{prefix}metadata", "The model's inputs and outputs")},
@@ -91,37 +91,37 @@ def _inference(place: str, prefix: str) -> Schema:
     }
 
 
-def _of_version(operations: Schema) -> Schema:
+def _of_version(operations: _Schema) -> _Schema:
     version = {"name": "version", "in": "path", "required": True, "schema": {"type": "string", "enum": [VERSION]}}
     return {"parameters": [version], **operations}
 
 
-def _get(name: str, summary: str, content: Schema | None = None) -> Schema:
+def _get(name: str, summary: str, content: _Schema | None = None) -> _Schema:
     return {"operationId": name, "summary": summary, "responses": {"200": _answer(content or _json())}}
 
 
-def _answer(content: Schema) -> Schema:
+def _answer(content: _Schema) -> _Schema:
     return {"description": "The answer.", "content": content}
 
 
-def _json(schema: str | None = None) -> Schema:
+def _json(schema: str | None = None) -> _Schema:
     return {"application/json": {"schema": _reference(schema) if schema else {"type": "object"}}}
 
 
-def _html() -> Schema:
+def _html() -> _Schema:
     return {"text/html": {"schema": _TEXT}}
 
 
-def _reference(schema: str) -> Schema:
+def _reference(schema: str) -> _Schema:
     return {"$ref": f"#/components/schemas/{schema}"}
 
 
-def _images(service: Service) -> Schema:
+def _images(service: Service) -> _Schema:
     files = {"type": "array", "items": _BINARY, "maxItems": service.limits.max_images}
     return {"schema": {"type": "object", "properties": {"image": files}}}
 
 
-def _form(service: Service) -> Schema:
+def _form(service: Service) -> _Schema:
     images = _images(service)
     if service.needs_key:  # before the images, so that nothing of them is kept without it
         key = {**_TEXT, "description": "The first field, unless a header has the key."}
@@ -131,7 +131,7 @@ def _form(service: Service) -> Schema:
     return {**operation, "requestBody": body}
 
 
-def _predict(service: Service) -> Schema:
+def _predict(service: Service) -> _Schema:
     top = {"type": "integer", "minimum": 1, "default": NAMED_CLASSES}
     maps = {"type": "integer", "enum": [0, 1], "default": 0}
     content = {
@@ -151,13 +151,13 @@ def _predict(service: Service) -> Schema:
     }
 
 
-def _infer(name: str) -> Schema:
+def _infer(name: str) -> _Schema:
     operation = _get(name, "Classes of images in tensors of BYTES")
     content = {**_json(), "application/octet-stream": {"schema": _BINARY}}
     return {**operation, "requestBody": {"required": True, "content": content}}
 
 
-def _schemas(service: Service) -> Schema:
+def _schemas(service: Service) -> _Schema:
     pair = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
     class_map = {
         "class": _TEXT,

@@ -9,7 +9,7 @@ from verydeep.images.tolerance import LARGEST_MAX_PIXELS
 
 _LARGEST_PORT = 65_535
 
-MIB = 2**20
+_MIB = 2**20
 
 ANY = "*"
 """All origins, or all names of the service."""
@@ -96,12 +96,12 @@ class Limits:
     @property
     def body_bytes(self) -> int:
         """Bytes of one body."""
-        return int(self.max_body * MIB)
+        return int(self.max_body * _MIB)
 
     @property
     def bodies_bytes(self) -> int:
         """Bytes of all bodies."""
-        return int(self.max_bodies * MIB)
+        return int(self.max_bodies * _MIB)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ class LinearSVM:
         return self.scores(vectors).argmax(axis=1)
 
 
-def stacked(described: Sequence[NDArray[np.float32]]) -> Float32[np.ndarray, "N D"]:
+def stacked(described: Sequence[Float32[np.ndarray, "N _"]]) -> Float32[np.ndarray, "N D"]:
     """Put the vectors [N, D] of several networks one after the other, with length 1 again."""
     return cast(NDArray[np.float32], np.concatenate(described, axis=1) / np.float32(len(described) ** 0.5))
 

@@ -21,7 +21,7 @@ from verydeep.presentation.numbers import first_few
 
 _LABEL_COLUMNS = ("file", "class")
 
-ONE_CLASS = "none"
+_ONE_CLASS = "none"
 """Instead of a separator: a cell is one class, whatever it looks like."""
 
 _LISTS = ("|", ";")
@@ -110,7 +110,7 @@ def _is_of_labels(where: str, cells: Sequence[str], separator: str | None) -> bo
 
 def _labels(where: str, cells: Sequence[str], separator: str | None) -> Iterator[TableLabel]:
     image, rest = cells[0], cells[1:]
-    if separator not in (None, ONE_CLASS):
+    if separator not in (None, _ONE_CLASS):
         rest = [part.strip() for cell in rest for part in cell.split(separator)]
     yield from _of_image(image, [name for name in rest if name], where)
 
@@ -148,7 +148,7 @@ def _refuse_lists(labels: Sequence[_Line]) -> None:
             if len(parts) > 1 and all(parts) and several:
                 raise ValueError(
                     f"{where}: {quoted([cell])} looks like several labels: say --label-separator '{separator}', or "
-                    f"--label-separator {ONE_CLASS} if a cell is one class"
+                    f"--label-separator {_ONE_CLASS} if a cell is one class"
                 )
 
 

@@ -6,7 +6,7 @@ it (appendix A.1). It may reach beyond the crop, and is not cut off: so all crop
 """
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int
 from numpy.typing import NDArray
 
 from verydeep.images.decode import Size
@@ -46,7 +46,9 @@ def boxes_in_crop(boxes: Boxes, crop: int, *, top: int, left: int) -> Boxes:
     return np.concatenate([((low + high) / 2 - corner) / crop, (high - low) / crop], axis=-1)
 
 
-def boxes_in_image(boxes: Boxes, crop: int, *, top: int | NDArray[np.int64], left: int | NDArray[np.int64]) -> Boxes:
+def boxes_in_image(
+    boxes: Boxes, crop: int, *, top: int | Int[np.ndarray, "..."], left: int | Int[np.ndarray, "..."]
+) -> Boxes:
     """Undo `boxes_in_crop`; `top` and `left` may be arrays that broadcast with the boxes."""
     boxes = np.asarray(boxes, np.float64)
     centre = boxes[..., :2] * crop + np.stack(np.broadcast_arrays(left, top), axis=-1)

@@ -25,7 +25,7 @@ uint8 [H, W, 3], RGB; or a Pillow image."""
 
 _Opened = Path | bytes | NDArray[np.uint8] | Image.Image
 
-STANDARD_INPUT = "-"
+_STANDARD_INPUT = "-"
 
 _NO_CLASS = -1
 """The label of an image that has none."""
@@ -54,7 +54,7 @@ def given_images(
         if isinstance(image, str | Path):
             if image == "":  # which Path takes for the current folder
                 raise ValueError("no file ''")
-            if str(image) == STANDARD_INPUT and standard_input is not None:
+            if str(image) == _STANDARD_INPUT and standard_input is not None:
                 named += _from_standard_input(standard_input(), places)
             else:
                 named += ((str(path), path) for path in _files(Path(image), places))
@@ -127,7 +127,7 @@ def _from_standard_input(data: bytes, places: dict[str, Found]) -> list[tuple[st
     if not data.strip():
         raise ValueError("standard input is empty: give it an image, or paths, one a line")
     if b"\0" in data or is_image(data):
-        return [(STANDARD_INPUT, data)]
+        return [(_STANDARD_INPUT, data)]
     paths = [Path(os.fsdecode(line.rstrip(b"\r"))) for line in data.split(b"\n") if line.strip()]
     return [(str(file), file) for path in paths for file in (_files(path, places) if os.path.isdir(path) else [path])]
 

@@ -43,7 +43,7 @@ _RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})(?=$|\.\.)")
 _CLASS_NAMES_FILE = "classes.txt"
 """Beside the shards: a class name a line, in the order of the numbers that the shards give."""
 
-Extents = Int64[np.ndarray, "N 3"]
+_Extents = Int64[np.ndarray, "N 3"]
 """Where each image lies: which shard, offset and size in bytes."""
 
 _SPLIT_WORD = re.compile(r"(?<![a-z])(train|validation|val|test)(?![a-z])")
@@ -210,7 +210,7 @@ def _split(where: str, shards: Sequence[Path], entries: dict[Path, list[ShardEnt
 
 
 def _shard_source(
-    shards: Sequence[Path], classes: tuple[str, ...], labels: tuple[int, ...], names: tuple[str, ...], extents: Extents
+    shards: Sequence[Path], classes: tuple[str, ...], labels: tuple[int, ...], names: tuple[str, ...], extents: _Extents
 ) -> Source:
     """Make a source of images in tar files, by their names in these."""
     called = _called(shards)
@@ -225,14 +225,14 @@ def _shard_source(
 
 
 def _paths(
-    shards: Sequence[tuple[str, str]], folders: tuple[str, ...], names: Sequence[str], extents: Extents, index: int
+    shards: Sequence[tuple[str, str]], folders: tuple[str, ...], names: Sequence[str], extents: _Extents, index: int
 ) -> tuple[ImagePath, ...]:
     """Return an image's paths; a shard's first name is the one for messages."""
     (full, shard), name = shards[extents[index, 0]], names[index]
     return (ImagePath(f"{full}/{name}", folders), ImagePath(name, (shard, *folders)))
 
 
-def _read(shards: Sequence[Path], extents: Extents, index: int) -> bytes:
+def _read(shards: Sequence[Path], extents: _Extents, index: int) -> bytes:
     shard, offset, size = extents[index].tolist()
     path = shards[shard]
     with open_file(path) as file:
@@ -242,7 +242,7 @@ def _read(shards: Sequence[Path], extents: Extents, index: int) -> bytes:
     return data
 
 
-def _fingerprint(names: Sequence[str], extents: Extents, source: Source) -> str:
+def _fingerprint(names: Sequence[str], extents: _Extents, source: Source) -> str:
     return digest(source.classes, *zip(names, source.labels, extents[:, 2].tolist(), strict=True))
 
 
