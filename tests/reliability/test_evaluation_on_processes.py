@@ -5,20 +5,27 @@ import pytest
 import several_evaluations
 import several_processes
 
-SIZES = [*range(12, 17), 97]
+SIZES = [*range(12, 17)]
 PIXELS = [40 * 40 * batch for batch in range(1, 7)]
 """Pixels of batches of about 1 to 6 images."""
 
 INTEGERS = ("n", "top1_error", "top5_error", "top1_error_ci95", "confusions", "per_class", "comparisons", "unusable")
 
 
-def jobs(folder, runs):
+@pytest.fixture(scope="module")
+def most(battery):
+    """Images of the largest jobs: a prime, so that shares differ, and several batches for each of four processes."""
+    return 97 if battery else 37
+
+
+def jobs(folder, runs, most):
     """Return jobs with many numbers of images, batches of 1 to 6, broken images, and fewer images than processes."""
-    plain = [{"images": n, "pixels": pixels} for n, pixels in zip([*SIZES, 97, 97], [*PIXELS, 1, 10**6], strict=True)]
+    sizes = [*SIZES, most, most, most]
+    plain = [{"images": n, "pixels": pixels} for n, pixels in zip(sizes, [*PIXELS, 1, 10**6], strict=True)]
     special = [
         {"images": 3},
         {"images": 1},
-        {"images": 97, "bad": [0, 1, 2, 3, 50, 96]},
+        {"images": most, "bad": [0, 1, 2, 3, most // 2, most - 1]},
         {"images": 13, "bad": [1, 5, 9, 3, 7], "between": 1},  # all images of one process of four, and more
         {"images": 14, "protocol": "both", "scales": [256, 300]},
         {"images": 14, "workers": 1},
@@ -27,16 +34,16 @@ def jobs(folder, runs):
     return [{"runs": runs, "out": str(folder / str(number)), **job} for number, job in enumerate([*plain, *special])]
 
 
-def failing_jobs(folder, runs):
+def failing_jobs(folder, runs, most):
     """Return jobs with too many bad images, a process that fails or has others, and posteriors that the first keeps."""
     base = {"runs": runs, "images": 13}
     special = [
         {**base, "bad": [1, 3, 5], "max_bad": 10},
         {**base, "fails": 1},
         {**base, "other": 1},
-        {**base, "images": 97, "cache": True},
-        {**base, "images": 97, "cache": True},
-        {**base, "images": 97, "cache": True, "protocol": "both"},
+        {**base, "images": most, "cache": True},
+        {**base, "images": most, "cache": True},
+        {**base, "images": most, "cache": True, "protocol": "both"},
     ]
     return [{**job, "out": str(folder / f"failing {number}")} for number, job in enumerate(special)]
 
@@ -55,25 +62,25 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory, runs):
+def alone(tmp_path_factory, runs, most):
     folder = tmp_path_factory.mktemp("alone")
-    return [several_evaluations.run(job) for job in jobs(folder, runs)]
+    return [several_evaluations.run(job) for job in jobs(folder, runs, most)]
 
 
 @pytest.fixture(scope="module")
-def met_by(python, tmp_path_factory, runs):
+def met_by(python, tmp_path_factory, runs, most):
     """Return {processes: what they met}; two run the failing jobs as well, four run every other job."""
     two, four = (tmp_path_factory.mktemp(name) for name in ("two", "four"))
     return {
-        2: together(python, 2, [*jobs(two, runs), *failing_jobs(two, runs)], two),
-        4: together(python, 4, jobs(four, runs)[::2], four),
+        2: together(python, 2, [*jobs(two, runs, most), *failing_jobs(two, runs, most)], two),
+        4: together(python, 4, jobs(four, runs, most)[::2], four),
     }
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_the_integers_are_those_of_one_process(tmp_path, runs, alone, met_by, processes, figure):
+def test_the_integers_are_those_of_one_process(tmp_path, runs, most, alone, met_by, processes, figure):
     of_these = slice(None, None, processes // 2)
-    its_jobs, expectations = jobs(tmp_path, runs)[of_these], alone[of_these]
+    its_jobs, expectations = jobs(tmp_path, runs, most)[of_these], alone[of_these]
     found = met_by[processes][: len(its_jobs)]
     greatest = 0.0
     for job, expected, met in zip(its_jobs, expectations, found, strict=True):
@@ -98,7 +105,7 @@ def test_the_integers_are_those_of_one_process(tmp_path, runs, alone, met_by, pr
     figure(20, "exact evaluation", same)
 
 
-def test_errors_end_all_processes_and_what_is_kept_is_shared(met_by):
+def test_errors_end_all_processes_and_what_is_kept_is_shared(met_by, most):
     bad, failed, other, first, again, more = met_by[2][-6:]
     assert {one["error"] for one in bad} == {"TooManyBadImagesError"}
     assert bad[0]["message"] == bad[1]["message"]
@@ -108,6 +115,6 @@ def test_errors_end_all_processes_and_what_is_kept_is_shared(met_by):
         "process 1 has other images, classes or runs under these names"
     }
     assert [met[0]["figures"]["from_cache"] for met in (first, again, more)] == [0, 1, 0.5]
-    assert again[0]["asked"] == list(range(97))  # read for their digest, by the first process alone
+    assert again[0]["asked"] == list(range(most))  # read for their digest, by the first process alone
     assert again[1]["asked"] == []
     assert again[0]["posteriors"] == first[0]["posteriors"]
