@@ -2,12 +2,10 @@
 
 import ast
 import importlib
-import io
 import re
 import statistics
 import subprocess
 import sys
-import tokenize
 from collections import defaultdict
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,23 +21,22 @@ from verydeep.networks.vgg import LocalResponseNorm
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "verydeep").rglob("*.py"))
-NO_CODE = {
-    tokenize.COMMENT,
-    tokenize.NL,
-    tokenize.NEWLINE,
-    tokenize.INDENT,
-    tokenize.DEDENT,
-    tokenize.ENDMARKER,
-}
 
 
 def code_lines(text):
     """Numbers of lines that are neither blank nor comment nor docstring."""
-    bodies = [node.body for node in ast.walk(ast.parse(text)) if isinstance(getattr(node, "body", None), list)]
+    nodes = list(ast.walk(ast.parse(text)))
+    bodies = [node.body for node in nodes if isinstance(getattr(node, "body", None), list)]
     texts = [statement for body in bodies for statement in body if is_text(statement)]
-    prose = {line for statement in texts for line in range(statement.lineno, statement.end_lineno + 1)}
-    tokens = [token for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type not in NO_CODE]
-    return {line for token in tokens for line in range(token.start[0], token.end[0] + 1)} - prose
+    strings = [node for node in nodes if isinstance(node, ast.JoinedStr | ast.Constant)]
+    lines = enumerate(map(str.strip, text.split("\n")), 1)
+    written = {number for number, line in lines if line and not line.startswith("#")}
+    return (written | numbers(strings)) - numbers(texts)
+
+
+def numbers(nodes):
+    """Numbers of all lines of these nodes, also of lines that look blank or like comments in a string."""
+    return {line for node in nodes for line in range(node.lineno, node.end_lineno + 1)}
 
 
 def is_text(statement):
