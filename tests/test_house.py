@@ -220,6 +220,12 @@ def defined_in(path):
             yield from (f"{node.name}.{own.name}" for own in node.body if isinstance(own, ast.FunctionDef))
 
 
+def test_every_decision_has_a_number_and_a_reason():
+    decisions = re.split(r"\n(?=\d+\. )", written_by_hand().partition("## Decisions")[2])[1:]
+    assert [int(text.partition(".")[0]) for text in decisions] == list(range(1, len(decisions) + 1))
+    assert [text for text in decisions if "Why: " not in " ".join(text.split())] == []
+
+
 def test_the_way_of_one_image_goes_through_functions_that_there_are():
     way = written_by_hand().partition("## The way of one image")[2].partition("\n## ")[0]
     room, module, missing, count = "", "", [], 0
