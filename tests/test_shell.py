@@ -1,5 +1,8 @@
 """The command line as people of other tools, and shells, use it."""
 
+from pathlib import Path
+from typing import get_args
+
 import pytest
 import several_commands as commands
 
@@ -57,15 +60,22 @@ def test_words_of_other_tools_are_told_by_their_names_here(capsys, line):
     assert OF_OTHER_TOOLS[line] in commands.refusal(capsys, *line.split())
 
 
-def option_names(verbs=app):
-    """Return all names of options and arguments, of every verb."""
-    own = other_tools.names_of(verbs.assemble_argument_collection()) if verbs.default_command else set()
-    return own.union(*(option_names(verbs[word]) for word in verbs if not word.startswith("-")))
+def verbs(app, chain=()):
+    """Yield every verb with its options and arguments."""
+    if app.default_command:
+        yield chain, [one for one in app.assemble_argument_collection() if one.names and not one.children]
+    for word in app:
+        if not word.startswith("-"):
+            yield from verbs(app[word], (*chain, word))
+
+
+def holds(hint, kind):
+    return kind in (hint, *get_args(hint))
 
 
 def test_the_names_here_are_names_of_options():
     here = {ours.split()[0] for several in other_tools._OPTIONS.values() for ours in several}
-    assert here <= option_names()
+    assert here <= set().union(*(other_tools.names_of(arguments) for _, arguments in verbs(app)))
     assert {ours.split()[0] for ours in other_tools._VERBS.values()} <= set(app)
     assert not set(other_tools._VERBS) & set(app)
 
@@ -77,16 +87,71 @@ def test_choices_are_listed(capsys):
 
 def test_home_is_found_after_an_equals_sign_and_in_toml(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").write_text("")
-    (tmp_path / "o.toml").write_text('out = "~/taken"')
-    for words in (("--out=~/taken",), ("--config", tmp_path / "o.toml")):
-        told = commands.refusal(capsys, "train", "digits", "--network", "A", *words)
-        assert f"{tmp_path}/taken is a file" in told
+    for home, told in (("~/taken", f"{tmp_path}/taken is a file"), ("~", f"{tmp_path} exists and is not a run")):
+        (tmp_path / "o.toml").write_text(f'out = "{home}"')
+        for words in ((f"--out={home}",), ("--config", tmp_path / "o.toml")):
+            assert told in commands.refusal(capsys, "train", "digits", "--network", "A", *words)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["o.toml", "taken"]
 
 
-def test_addresses_are_shown_as_they_were_given(capsys):
-    told = commands.refusal(capsys, "predict", "run", "https://example.org/a.jpg")
-    assert "https://example.org/a.jpg is an address: download" in told
+def test_a_word_alone_may_be_a_file_that_is_called_like_home(capsys, tmp_path, monkeypatch):
+    """As a shell writes it in place of a pattern."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert "no file '~'" in commands.refusal(capsys, "predict", "run", "~")
+
+
+def test_an_empty_value_is_refused_wherever_one_is_taken(capsys, tmp_path, monkeypatch):
+    """An empty path would be the current folder, in which a run or pictures would then lie."""
+    monkeypatch.chdir(tmp_path)
+    tried = 0
+    for chain, arguments in verbs(app):
+        before = []
+        for argument in arguments:
+            if holds(argument.hint, bool):
+                continue
+            is_option = argument.index is None
+            told = commands.refusal(capsys, *chain, *before, *([argument.name, ""] if is_option else [""]))
+            assert f"{other_tools.display_name(argument)} is empty: give it a value" in told, (chain, argument.name)
+            before += [] if is_option else ["x"]
+            tried += 1
+    (tmp_path / "o.toml").write_text('out = ""')
+    assert "--out is empty" in commands.refusal(capsys, "train", "digits", "--config", "o.toml")
+    assert tried > 200
+    assert [entry.name for entry in tmp_path.iterdir()] == ["o.toml"]
+
+
+ADDRESS = "https://example.org//a//b.jpg"
+
+
+def test_addresses_are_refused_as_they_were_given_wherever_there_is_a_path(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for chain, arguments in verbs(app):
+        before = []
+        for argument in arguments:
+            is_option = argument.index is None
+            if holds(argument.hint, Path):
+                given = [argument.name, ADDRESS] if is_option else [ADDRESS]
+                told = commands.refusal(capsys, *chain, *before, *given)
+                assert f"{ADDRESS} is an address: " in told, (chain, argument.name)
+            before += [] if is_option else ["x"]
+    for words in (
+        ("scan", ADDRESS),
+        ("import", ADDRESS),
+        ("train", "--finetune", ADDRESS),
+        ("predict", "run", "S3://b//c"),
+    ):
+        assert f"{words[-1]} is an address: download" in commands.refusal(capsys, *words)
+    assert "is an address: name a place" in commands.refusal(capsys, "train", "digits", "--out", ADDRESS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_may_be_called_like_an_address(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "http:" / "x").mkdir(parents=True)
+    assert "no images in http:/x" in commands.refusal(capsys, "predict", "run", "http://x")
 
 
 @pytest.mark.parametrize("words", [("./-x.jpg",), ("--", "-x.jpg")])

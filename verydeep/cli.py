@@ -34,7 +34,6 @@ from verydeep.commands.localise import localise
 from verydeep.commands.options import (
     EVERY_OPTION,
     FIRST_GROUP,
-    expand_home,
     options_file,
     refuse_fractions,
     split_lists,
@@ -48,6 +47,7 @@ from verydeep.commands.other_tools import (
     refuse_unknown_options,
 )
 from verydeep.commands.outputs import refuse_overwriting
+from verydeep.commands.paths import expand_home, refuse_what_is_no_path
 from verydeep.commands.predict import predict
 from verydeep.commands.push import push
 from verydeep.commands.reproduce import reproduce
@@ -120,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             app.config = (
                 *options_file(tokens),
                 expand_home,
+                refuse_what_is_no_path,
                 follow_from_start,
                 split_lists,
                 refuse_fractions,

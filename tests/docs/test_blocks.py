@@ -16,7 +16,8 @@ from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser
 
 from verydeep.cli import app
-from verydeep.commands.options import expand_home, refuse_fractions, split_lists
+from verydeep.commands.options import refuse_fractions, split_lists
+from verydeep.commands.paths import expand_home
 from verydeep.images.sources import digits
 from verydeep.images.sources.source import memory_source
 

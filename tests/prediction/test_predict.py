@@ -184,6 +184,16 @@ def test_an_impossible_path_is_an_unreadable_image(model, photos):
         given_images(line)
 
 
+def test_addresses_are_named_as_they_are_given(model, photos):
+    address = "https://example.org//a//b.jpg"
+    bad, good = predict(model, given_images("-", standard_input=f"{address}\n{photos}/ant/0.png\n".encode))
+    assert bad.to_dict()["image"] == address
+    assert bad.error == "unreadable (it is an address: download the image, and name its file)"
+    assert good.classes
+    with pytest.raises(ValueError, match=f"^{address} is an address: download the image"):
+        predict(model, [address])
+
+
 def test_a_fingerprint_depends_on_the_upright_pixels(model, photos):
     flat = np.arange(2400, dtype=np.uint8)
     grey = Image.fromarray(flat[:600].reshape(20, 30))

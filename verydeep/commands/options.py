@@ -277,15 +277,6 @@ def options_file(tokens: Sequence[str]) -> tuple[Toml, ...]:
     return (Toml(file, use_commands_as_keys=False),)
 
 
-def expand_home(_app: App, _commands: Sequence[str], arguments: ArgumentCollection) -> None:
-    """Replace `~/` by the user's folder where no shell has: after a `=`, and in files of options; for `App.config`."""
-    for argument in arguments:
-        argument.tokens = [
-            token.evolve(value=os.path.expanduser(token.value)) if token.value.startswith("~/") else token
-            for token in argument.tokens
-        ]
-
-
 def split_lists(_app: App, _commands: Sequence[str], arguments: ArgumentCollection) -> None:
     """Split the values of options that take lists at commas, `256,384`; for `App.config`.
 

@@ -12,7 +12,7 @@ from verydeep.machine.errors import say
 from verydeep.machine.processes import rank_of_environment
 
 _FILES, _FOLDERS = ("--json", "--predictions", "--plot"), ("--report", "--map", "--draw")
-_OUTPUTS = frozenset({"--out", *_FILES, *_FOLDERS})
+OUTPUTS = frozenset({"--out", *_FILES, *_FOLDERS})
 """Options that name what is written."""
 
 _WITH_FILE_AS_OUT = ("export", "features", "predict")
@@ -21,7 +21,7 @@ _WITH_FILE_AS_OUT = ("export", "features", "predict")
 _POSITIONAL_INPUTS = {"--source", "--run", "RUNS", "--weights", "IMAGES", "--first", "--second", "--folder"}
 _STARTS = {"--init", "--finetune", "--from"}
 _FILES_READ = {"--class-names", "--config", "--labels", "--test-images", "--boxes"}
-_INPUTS = frozenset({*_POSITIONAL_INPUTS, *_STARTS, *_FILES_READ, "--data", "--classifier"})
+INPUTS = frozenset({*_POSITIONAL_INPUTS, *_STARTS, *_FILES_READ, "--data", "--classifier"})
 """Arguments and options that may name what is read."""
 
 _WRITTEN_AGAIN = (".json", ".jsonl", ".csv", ".parquet", ".safetensors", ".onnx", ".xml", ".pt2", ".pth", ".pt")
@@ -34,8 +34,8 @@ def refuse_overwriting(_app: App, commands: Sequence[str], arguments: ArgumentCo
     Raises:
         ValueError: one would; the message names it and what it would do.
     """
-    outputs = list(_paths(arguments, _OUTPUTS))
-    inputs = [path for _, path in _paths(arguments, _INPUTS) if path.exists()]
+    outputs = list(_paths(arguments, OUTPUTS))
+    inputs = [path for _, path in _paths(arguments, INPUTS) if path.exists()]
     files = (*_FILES, *(("--out",) if commands and commands[-1] in _WITH_FILE_AS_OUT else ()))
     for (one, first), (other, second) in itertools.permutations(outputs, 2):
         if followed(first) == followed(second) and not _is_stream(first):

@@ -1,6 +1,5 @@
 """What verbs that predict have in common: images as arguments, predictions written and shown, notes beside them."""
 
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -39,16 +38,13 @@ def images_asked_for(images: Sequence[Path], outputs: PredictionOutputs) -> "Sou
     """Return the images that a command line names, after checking that their predictions can be written.
 
     Raises:
-        ValueError: no images, an address among them, or files that cannot be written.
+        ValueError: no images, or files that cannot be written.
     """
     from verydeep.images.sources.given import given_images
     from verydeep.prediction.files import check_kind
 
     if not images:
         raise ValueError("name one or more images, or folders of them")
-    for image in images:
-        if address := re.fullmatch(r"(https?|ftp|s3):/+(.+)", str(image)):
-            raise ValueError(f"{address[1]}://{address[2]} is an address: download the image, and name its file")
     if outputs.out is not None:
         check_kind(outputs.out)
         if outputs.out == outputs.json_file:

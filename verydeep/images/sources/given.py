@@ -16,6 +16,7 @@ from verydeep.images.decode import UnusableImageError, is_image, upright_rgb
 from verydeep.images.sources.inventory import Found, FoundFile, Inventory, found_in, is_leftover
 from verydeep.images.sources.source import Source, digest, own_path
 from verydeep.images.sources.walk import entry_of, files_below
+from verydeep.machine.addresses import is_address
 from verydeep.machine.errors import one_line
 from verydeep.machine.regular_files import read_file
 
@@ -26,6 +27,8 @@ uint8 [H, W, 3], RGB; or a Pillow image."""
 _Opened = Path | bytes | NDArray[np.uint8] | Image.Image
 
 _STANDARD_INPUT = "-"
+
+_DOWNLOAD = "download the image, and name its file"
 
 _NO_CLASS = -1
 """The label of an image that has none."""
@@ -54,6 +57,8 @@ def given_images(
         if isinstance(image, str | Path):
             if image == "":  # which Path takes for the current folder
                 raise ValueError("no file ''")
+            if is_address(str(image)):  # which Path would change
+                raise ValueError(f"{image} is an address: {_DOWNLOAD}")
             if str(image) == _STANDARD_INPUT and standard_input is not None:
                 named += _from_standard_input(standard_input(), places)
             else:
@@ -128,12 +133,21 @@ def _from_standard_input(data: bytes, places: dict[str, Found]) -> list[tuple[st
         raise ValueError("standard input is empty: give it an image, or paths, one a line")
     if b"\0" in data or is_image(data):
         return [(_STANDARD_INPUT, data)]
-    paths = [Path(os.fsdecode(line.rstrip(b"\r"))) for line in data.split(b"\n") if line.strip()]
-    return [(str(file), file) for path in paths for file in (_files(path, places) if os.path.isdir(path) else [path])]
+    lines = [os.fsdecode(line.rstrip(b"\r")) for line in data.split(b"\n") if line.strip()]
+    return [named for line in lines for named in _of_line(line, places)]
+
+
+def _of_line(line: str, places: dict[str, Found]) -> list[tuple[str, _Opened]]:
+    """Return the images of a folder, or one image, with their names: of an address just as it is written."""
+    path = Path(line)
+    files = _files(path, places) if os.path.isdir(path) else [path]
+    return [(line if is_address(line) else str(file), file) for file in files]
 
 
 def _read(named: Sequence[tuple[str, _Opened]], index: int) -> bytes:
     name, image = named[index]
+    if is_address(name):
+        raise UnusableImageError(name, "unreadable", f"it is an address: {_DOWNLOAD}")
     return _encoded(image, name)
 
 
