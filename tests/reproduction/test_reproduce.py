@@ -145,6 +145,19 @@ def test_an_experiment_goes_on_without_the_weights_of_what_is_tested(images, tmp
     assert f"Of {results(kept)['best_network'].partition(' ')[0]} with seed 1" in (kept / "report.html").read_text()
 
 
+def test_what_was_tested_under_another_limit_on_pixels_is_tested_again(images, tmp_path):
+    photos, out, grid = tmp_path / "photos", tmp_path / "out", Grid(only=("A",), tables=(3,))
+    shutil.copytree(images, photos)
+    Image.new("RGB", (80, 80)).save(photos / "val" / "a" / "0.png")
+    file = out / "evaluations" / "seed-0" / "A-256 dense single.json"
+    small = Tolerance(max_bad=50, max_pixels=40 * 40)
+    for tolerance, n, again in ((small, 5, True), (small, 5, False), (Tolerance(), 6, True), (Tolerance(), 6, False)):
+        before = file.exists() and file.stat().st_mtime_ns
+        reproduce(str(photos), out=out, recipe=TINY, grid=grid, tolerance=tolerance)
+        assert json.loads(file.read_text())["n"] == n
+        assert (file.stat().st_mtime_ns != before) == again
+
+
 def test_weights_that_are_needed_again_must_be_there(images, tmp_path):
     out = tmp_path / "out"
     reproduce(str(images), out=out, recipe=TINY, grid=Grid(only=("A",), tables=(3,)))

@@ -11,7 +11,7 @@ from verydeep.evaluation.results import Evaluation
 from verydeep.images.order import batches_per_epoch
 from verydeep.images.sources.samples import sampled
 from verydeep.images.sources.splits import Splits
-from verydeep.images.tolerance import Tolerance
+from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.machine.errors import say
 from verydeep.machine.lock import locked
 from verydeep.machine.processes import joined, rank_of_environment
@@ -263,8 +263,8 @@ def _recipe_of(training: GridTraining, recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _test(experiment: _Experiment, entry: Entry, weights: Mapping[str, str], seed: int) -> None:
-    """Test an entry, unless that was done on these images and weights (by training, their fingerprints) and grid."""
-    grid = entry.grid(experiment.grid.grid)
+    """Test an entry, unless it was tested on these images and weights (by fingerprints), with this grid and limit."""
+    grid, max_pixels = entry.grid(experiment.grid.grid), experiment.options["tolerance"].max_pixels
     splits, file = experiment.splits, file_of_test(experiment.out, entry, seed)
     split = splits.testing
     if entry.training_images:
@@ -273,6 +273,7 @@ def _test(experiment: _Experiment, entry: Entry, weights: Mapping[str, str], see
         "weights": [weights[name] for name in entry.trainings],
         "images": splits.source(split).fingerprint,
         **({} if grid == "centred" else {"grid": grid}),
+        **({} if max_pixels == MAX_PIXELS else {"max_pixels": max_pixels}),
     }
     if is_tested(file, tested):
         return

@@ -105,7 +105,7 @@ def file_of_test(out: Path, entry: Entry, seed: int) -> Path:
 
 
 def is_tested(file: Path, tested: Mapping[str, Any]) -> bool:
-    """Return whether the file holds results of exactly these weights and images (by their fingerprints), and grid.
+    """Return whether the file holds results of exactly these weights and images (by fingerprints), grid and limit.
 
     Raises:
         ValueError: the file cannot be read.
