@@ -82,7 +82,7 @@ def test_the_names_here_are_names_of_options():
 
 def test_choices_are_listed(capsys):
     told = commands.refusal(capsys, "export", "run", "--to", "coreml", "--out", "x.onnx")
-    assert '"coreml": choose one of onnx, openvino, torch, torchvision, timm (see' in told
+    assert '"coreml": choose one of onnx, openvino, ncnn, torch, torchvision, timm (see' in told
 
 
 def test_home_is_found_after_an_equals_sign_and_in_toml(capsys, tmp_path, monkeypatch):

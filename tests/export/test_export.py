@@ -65,10 +65,30 @@ def as_its_users_have_it(file, program=None):
     if file.suffix == ".onnx":
         session = onnxruntime.InferenceSession(file)
         return lambda x: [torch.from_numpy(y) for y in session.run(["logits", "score_map"], {"images": x.numpy()})]
+    if file.name.endswith(".ncnn.param"):
+        return by_ncnn(file)
     import openvino
 
     compiled = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda x: [torch.from_numpy(compiled(x.numpy())[name].copy()) for name in ("logits", "score_map")]
+
+
+def by_ncnn(file):
+    """`logits` and `score_map` of each image of a batch, with ncnn's options for phones off."""
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = torch.get_num_threads()
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    assert net.load_param(str(file)) == 0
+    assert net.load_model(str(file.with_suffix(".bin"))) == 0
+
+    def scores(image):
+        extractor = net.create_extractor()
+        extractor.input("images", ncnn.Mat(image).clone())
+        return [torch.from_numpy(np.array(extractor.extract(name)[1])) for name in ("logits", "score_map")]
+
+    return lambda x: [torch.stack(found) for found in zip(*map(scores, x.numpy()), strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +105,7 @@ def narrow(tmp_path_factory):
     return load(run), exported_to
 
 
-TORCH_IN_BATTERY = ["onnx", "openvino", pytest.param("torch", marks=pytest.mark.battery)]
+TORCH_IN_BATTERY = ["onnx", "openvino", shared.NCNN, pytest.param("torch", marks=pytest.mark.battery)]
 """PyTorch takes ten seconds to write a program and to read it."""
 
 
@@ -123,9 +143,8 @@ def test_sizes_that_are_no_multiples_of_32(tiny, program, name):
 EVERY_NETWORK = [*((name, False) for name in CONFIGURATIONS), ("C", True)]
 
 
-@pytest.mark.parametrize(
-    ("name", "batch_norm", "to"), [(*one, to) for one in EVERY_NETWORK for to in ("onnx", "openvino")]
-)
+@pytest.mark.parametrize("to", ["onnx", "openvino", shared.NCNN])
+@pytest.mark.parametrize(("name", "batch_norm"), EVERY_NETWORK)
 def test_every_network(tmp_path, data, name, batch_norm, to):
     run = saved(network(name, crop=64, batch_norm=batch_norm), tmp_path / "run")
     found = export(run, tmp_path / FILES[to], to=to, data=data, check_images=3)
@@ -164,8 +183,8 @@ def test_what_is_read_back_is_the_run(tiny, to):
     assert (figures["split"], figures["agreement"]["images"]) == ("val", 12)
     assert figures["agreement"]["top1_agreement"] == 100
     assert figures["weights_sha256"] == original.weights_sha256
-    written = [folder / FILES[to], *([folder / "net.bin"] if to == "openvino" else [])]
-    assert figures["bytes"] == sum(file.stat().st_size for file in written)
+    written = {FILES[to], shared.BESIDE.get(FILES[to], FILES[to])}
+    assert figures["bytes"] == sum((folder / name).stat().st_size for name in written)
 
 
 def test_metadata_stand_where_each_format_has_them(tiny, program):
@@ -209,7 +228,7 @@ def test_labels_survive(tmp_path, to, battery):
         assert ours.probabilities == pytest.approx(theirs.probabilities, abs=1e-5)
 
 
-@pytest.mark.parametrize("to", ["onnx", "openvino"])
+@pytest.mark.parametrize("to", ["onnx", "openvino", shared.NCNN])
 def test_protocols_take_exported_networks(tiny, to):
     """Whole images, also in tiles, and crops."""
     _, net, folder, _ = tiny
@@ -299,10 +318,12 @@ def test_what_a_killed_export_left_is_cleared_away(tiny, tmp_path, data):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"to": "tflite", "out": "a.onnx"}, "exported to onnx, openvino, torch, not to 'tflite'"),
+        ({"to": "tflite", "out": "a.onnx"}, "exported to onnx, openvino, ncnn, torch, not to 'tflite'"),
         ({"to": "onnx", "out": "a.xml"}, "ends in .onnx, not"),
         ({"to": "onnx", "out": "nowhere/a.onnx"}, "there is no folder"),
         ({"to": "torch", "out": "a.pt2", "int8": True}, "float32 only"),
+        ({"to": "ncnn", "out": "a.param"}, "ends in .ncnn.param, not"),
+        ({"to": "ncnn", "out": "a.ncnn.param", "int8": True}, "float32 only: INT8 goes to onnx or openvino"),
         ({"to": "onnx", "out": "a.onnx", "max_loss": -1.0}, "max_loss is 0 or more"),
         ({"to": "onnx", "out": "a.onnx", "check_images": 0}, "check_images must be 1 or more"),
         ({"to": "onnx", "out": "a.onnx"}, "does not say what it was trained on"),

@@ -40,15 +40,16 @@ def tiny(tmp_path_factory):
 
 
 def copies(folder, place):
-    for name in (*FILES.values(), "net.bin"):
-        shutil.copy(folder / name, place / name)
+    for name in (*FILES.values(), *map(shared.BESIDE.get, FILES.values())):
+        if name:
+            shutil.copy(folder / name, place / name)
 
 
 @pytest.mark.parametrize("name", FILES.values())
 @pytest.mark.parametrize("share", [0, 0.02, 0.5, 0.99])
 def test_truncated_files_are_refused_in_one_line(tiny, tmp_path, name, share):
     copies(tiny[2], tmp_path)
-    for file in (name, "net.bin") if name == "net.xml" else (name,):
+    for file in (name, shared.BESIDE[name]) if name in shared.BESIDE else (name,):
         copies(tiny[2], tmp_path)
         whole = (tmp_path / file).read_bytes()
         (tmp_path / file).write_bytes(whole[: int(share * len(whole))])
@@ -61,7 +62,7 @@ def test_truncated_files_are_refused_in_one_line(tiny, tmp_path, name, share):
 def test_changed_weights_are_noticed(tiny, tmp_path, name):
     for seed in range(8):
         copies(tiny[2], tmp_path)
-        file = tmp_path / ("net.bin" if name == "net.xml" else name)
+        file = tmp_path / shared.BESIDE.get(name, name)
         data = bytearray(file.read_bytes())
         first, last = len(data) // 4, len(data) // 2  # all weights there
         if name == "net.pt2":  # with much else between them
@@ -85,6 +86,7 @@ def test_foreign_files_are_refused_by_what_is_missing(tiny, tmp_path):
     onnx.save(model, tmp_path / "net.onnx")
     openvino.save_model(openvino.Core().read_model(tmp_path / "net.onnx"), tmp_path / "net.xml")
     torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.ones(2),)), tmp_path / "net.pt2")
+    (tmp_path / "net.ncnn.param").write_text("7767517\n1 1\nInput images 0 1 images\n")
     for name in FILES.values():
         with pytest.raises(ValueError, match=f"{name} cannot be used: it has no metadata 'verydeep'"):
             load_exported(tmp_path / name)

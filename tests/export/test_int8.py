@@ -186,6 +186,7 @@ def test_bfloat16_is_what_the_file_says_and_its_cost_is_told(digits_run, tmp_pat
     ("options", "has_bf16", "words"),
     [
         ({"to": "onnx"}, True, "onnx files cannot say that they are computed in bfloat16: openvino can"),
+        ({"to": "ncnn"}, True, "ncnn files cannot say that they are computed in bfloat16: openvino can"),
         ({"to": "openvino", "int8": True}, True, "in INT8 or in bfloat16"),
         ({"to": "openvino"}, False, "this processor does not multiply in bfloat16"),
     ],
@@ -193,4 +194,4 @@ def test_bfloat16_is_what_the_file_says_and_its_cost_is_told(digits_run, tmp_pat
 def test_bfloat16_is_refused_where_it_is_not_to_be_had(digits_run, tmp_path, monkeypatch, options, has_bf16, words):
     monkeypatch.setattr(formats, "multiplies_in_bfloat16", lambda: has_bf16)
     with pytest.raises(ValueError, match=words):
-        export(digits_run, tmp_path / FILES[options["to"]], precision="bf16", **options)
+        export(digits_run, tmp_path / f"net{formats.FORMATS[options['to']].suffix}", precision="bf16", **options)

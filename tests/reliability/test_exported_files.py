@@ -3,6 +3,7 @@
 import contextlib
 import io
 import random
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from verydeep.exported_networks.exported import load_exported, write_exported
 from verydeep.runs.model import load_model
 
 KINDS = {"onnx": "network.onnx", "openvino": "network.xml", "torch": "network.pt2"}
-BESIDE = "network.bin"
+NCNN = "network.ncnn.param"
+BESIDE = {"network.bin": "network.xml", "network.ncnn.bin": NCNN}
 STORED = Path(__file__).parents[1] / "before/written_at_0046bf4"
 
 
@@ -25,8 +27,12 @@ def whole(tmp_path_factory, battery):
         folder = tmp_path_factory.mktemp("whole")
         for to, name in KINDS.items():
             write_exported(model, folder / name, to=to)
-    assert {file.name for file in folder.iterdir()} == {*KINDS.values(), BESIDE}
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}, model
+    assert {file.name for file in folder.iterdir()} == {*KINDS.values(), "network.bin"}
+    folders = [folder]
+    if find_spec("ncnn"):  # which is written at once
+        folders.append(tmp_path_factory.mktemp("ncnn"))
+        write_exported(model, folders[-1] / NCNN, to="ncnn")
+    return {file.name: file.read_bytes() for one in folders for file in sorted(one.iterdir())}, model
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
@@ -42,7 +48,7 @@ def test_damaged_files_end_in_one_line(whole, battery, figure, tmp_path):
     for _ in range(count):
         name = rng.choice(sorted(files))
         (tmp_path / name).write_bytes(damaged(files[name], rng))
-        opened = KINDS["openvino"] if name == BESIDE else name
+        opened = BESIDE.get(name, name)
         told = f"{tmp_path / opened} cannot be used: "
         try:
             with contextlib.redirect_stdout(printed), torch.inference_mode():
@@ -55,5 +61,5 @@ def test_damaged_files_end_in_one_line(whole, battery, figure, tmp_path):
         assert "\n" not in told
         (tmp_path / name).write_bytes(files[name])
     assert not printed.getvalue()
-    told = f"{count:,} damaged .onnx, .xml, .bin and .pt2: {refused:,} refused in one line"
+    told = f"{count:,} damaged .onnx, .xml, .bin, .pt2 and .ncnn.param: {refused:,} refused in one line"
     figure(22, "exported-file fuzz", f"{told}, {count - refused:,} still whole, with the right scores")

@@ -13,6 +13,7 @@ import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import httpx
 import numpy as np
@@ -237,7 +238,7 @@ def rude(port, number):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-ENDINGS = {"onnx": "onnx", "torch": "pt2", "openvino": "xml"}
+ENDINGS = {"onnx": "onnx", "torch": "pt2", "openvino": "xml", **({"ncnn": "ncnn.param"} if find_spec("ncnn") else {})}
 
 
 @pytest.fixture(scope="module")

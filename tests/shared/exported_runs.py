@@ -1,6 +1,9 @@
 """Small runs to export, their files, and pictures to check them on."""
 
+from importlib.util import find_spec
+
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -9,6 +12,13 @@ from verydeep.export.export import export
 from verydeep.runs.model import Model, load, save_model
 
 FILES = {"onnx": "net.onnx", "openvino": "net.xml", "torch": "net.pt2"}
+HAS_NCNN = find_spec("ncnn") is not None
+if HAS_NCNN:
+    FILES["ncnn"] = "net.ncnn.param"
+NCNN = pytest.param("ncnn", marks=pytest.mark.skipif(not HAS_NCNN, reason="ncnn is not installed"))
+BESIDE = {"net.xml": "net.bin", "net.ncnn.param": "net.ncnn.bin"}
+"""Files of weights beside others."""
+
 CLASSES = ("dark", "grün", "light")
 
 

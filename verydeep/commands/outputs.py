@@ -24,7 +24,19 @@ _FILES_READ = {"--class-names", "--config", "--labels", "--test-images", "--boxe
 INPUTS = frozenset({*_POSITIONAL_INPUTS, *_STARTS, *_FILES_READ, "--data", "--classifier"})
 """Arguments and options that may name what is read."""
 
-_WRITTEN_AGAIN = (".json", ".jsonl", ".csv", ".parquet", ".safetensors", ".onnx", ".xml", ".pt2", ".pth", ".pt")
+_WRITTEN_AGAIN = (
+    ".json",
+    ".jsonl",
+    ".csv",
+    ".parquet",
+    ".safetensors",
+    ".onnx",
+    ".xml",
+    ".param",
+    ".pt2",
+    ".pth",
+    ".pt",
+)
 """Endings of files that an earlier command may have left beside images, and that may be replaced."""
 
 

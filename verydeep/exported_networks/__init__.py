@@ -1,1 +1,1 @@
-"""Networks in files of other formats, there and back: ONNX, OpenVINO, torch.export."""
+"""Networks in files of other formats, there and back: ONNX, OpenVINO, ncnn, torch.export."""

@@ -1,7 +1,7 @@
 """Exported files, written from models and read back as networks that can be tested and predict.
 
 Nothing in such a file is run except by the runtime that is made for it: ONNX Runtime and OpenVINO know a fixed set of
-operators, and the program in a `.pt2` is not loaded at all (`torch.py`).
+operators, and neither the program in a `.pt2` (`torch.py`) nor the graph in an `.ncnn.param` (`ncnn.py`) is loaded.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,14 +14,15 @@ import torch
 from jaxtyping import Float, Float32, Num
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from verydeep.exported_networks.formats import FORMATS, Format, format_module
+from verydeep.exported_networks.formats import FORMATS, Format, format_module, format_of
 from verydeep.exported_networks.metadata import KEY, Metadata, metadata_of
 from verydeep.machine.errors import one_line
 from verydeep.machine.libraries import library
 from verydeep.machine.runtime import Device, torch_device
 from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
-from verydeep.networks.vgg import ScoringNetwork
+from verydeep.networks.vgg import VGG, ScoringNetwork
 from verydeep.presentation.numbers import counted, number
 from verydeep.runs.model import Model
 
@@ -108,6 +109,17 @@ def checked_net(compute: Compute, metadata: Metadata) -> ExportedNet:
     return ExportedNet(metadata, compute)
 
 
+def convolution_as_tested(net: VGG, name: str) -> tuple[Tensor, Tensor]:
+    """Return weights [outputs, inputs, k, k] and biases, with the batch normalisation that follows multiplied in."""
+    convolution: Any = net.get_submodule(name)
+    if not net.architecture.batch_norm:
+        return convolution.weight, convolution.bias
+    norm: Any = net.get_submodule(name.replace("conv", "bn"))
+    return fuse_conv_bn_weights(
+        convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+
+
 @contextmanager
 def errors_of_runtime(file: Path) -> Iterator[None]:
     """Turn a runtime's own errors, which do not name the file, into a ValueError that does."""
@@ -142,18 +154,18 @@ def is_exported(path: str | Path) -> bool:
 def load_exported(path: str | Path, device: Device = "cpu") -> Model[ScoringNetwork]:
     """Read the network of a file that `verydeep export` wrote, with what its outputs mean.
 
-    The network of a `.pt2` is a `VGG`, on any device. That of an `.onnx` or `.xml` is an `ExportedNet`, computed on
-    the CPU with as many threads as PyTorch has; `auto` means the CPU too.
+    The network of a `.pt2` is a `VGG`, on any device. That of an `.onnx`, `.xml` or `.ncnn.param` is an `ExportedNet`,
+    computed on the CPU with as many threads as PyTorch has; `auto` means the CPU too.
 
     Raises:
         ValueError: another kind of file, a damaged one, one that `verydeep export` did not write, a missing library,
             or an impossible device.
     """
     path = Path(path)
-    formats = {known.suffix: name for name, known in FORMATS.items()}
-    if path.suffix not in formats:
-        raise ValueError(f"{path} is neither a run folder nor an exported network ({', '.join(formats)})")
-    to = formats[path.suffix]
+    to = format_of(path)
+    if to is None:
+        known = ", ".join(one.suffix for one in FORMATS.values())
+        raise ValueError(f"{path} is neither a run folder nor an exported network ({known})")
     try:
         net, metadata, sha256 = format_module(to).read(path)
         net = net.to(torch.device("cpu") if device == "auto" and to != "torch" else torch_device(device))

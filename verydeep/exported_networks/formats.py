@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from verydeep.machine.runtime import multiplies_in_bfloat16
 
-Format = Literal["onnx", "openvino", "torch"]
+Format = Literal["onnx", "openvino", "ncnn", "torch"]
 ExportPrecision = Literal["fp32", "bf16"]
 
 EXPORT_PRECISION: ExportPrecision = "fp32"
@@ -40,8 +40,19 @@ FORMATS: dict[Format, FileFormat] = {
     "openvino": FileFormat(
         suffix=".xml", libraries=("onnx", "openvino"), int8_libraries=("nncf",), bf16=True, runtime="openvino"
     ),
+    "ncnn": FileFormat(suffix=".ncnn.param", libraries=("ncnn",), runtime="ncnn"),
     "torch": FileFormat(suffix=".pt2"),
 }
+
+
+def format_of(file: Path) -> Format | None:
+    """Return the format of a file by the end of its name, whatever the file is; None if no format has it."""
+    return next((to for to, known in FORMATS.items() if _ends_in(file, known.suffix)), None)
+
+
+def _ends_in(file: Path, suffix: str) -> bool:
+    """Return whether a name ends in this, after something else."""
+    return file.name.endswith(suffix) and file.name != suffix
 
 
 def format_module(to: Format) -> Any:
@@ -64,7 +75,7 @@ def check_export(
     """
     if to not in get_args(Format):
         raise ValueError(f"a run is exported to {', '.join(get_args(Format))}, not to {to!r}")
-    if out.suffix != FORMATS[to].suffix:
+    if not _ends_in(out, FORMATS[to].suffix):
         raise ValueError(f"name a file that ends in {FORMATS[to].suffix}, not {out}")
     if out.is_dir():
         raise ValueError(f"{out} is a folder: name a file in it")

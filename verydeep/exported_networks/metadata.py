@@ -18,7 +18,8 @@ from verydeep.runs.model import Model
 from verydeep.version import __version__
 
 KEY = "verydeep"
-"""Name of the entry: in ONNX's `metadata_props`, OpenVINO's `rt_info`, and as torch.export's extra file KEY.json."""
+"""Name of the entry: in ONNX's `metadata_props`, OpenVINO's `rt_info`, a line after ncnn's last layer,
+and as torch.export's extra file KEY.json."""
 
 FORMAT = 1
 """Version; raised when older versions of the package can no longer use the files."""
@@ -124,6 +125,10 @@ UNSTATED = "0" * 64
 """What stands in the place of the SHA-256 while it is computed."""
 
 
+_WITH_WEIGHTS_BESIDE = (".xml", ".param")
+"""Files whose weights are in a `.bin`."""
+
+
 def _checksum(file: Path, stated: str) -> str:
     """Compute the SHA-256 of a file with zeros in the place of `stated`, its last occurrence: metadata come last.
 
@@ -136,7 +141,7 @@ def _checksum(file: Path, stated: str) -> str:
     digest = hashlib.sha256(memoryview(data)[:place])
     digest.update(UNSTATED.encode())
     digest.update(memoryview(data)[place + len(stated) :])
-    if file.suffix == ".xml":
+    if file.suffix in _WITH_WEIGHTS_BESIDE:
         with file.with_suffix(".bin").open("rb") as weights:
             hashlib.file_digest(weights, lambda: digest)
     return digest.hexdigest()

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from verydeep.exported_networks.exported import (
     INPUT,
@@ -18,6 +17,7 @@ from verydeep.exported_networks.exported import (
     ExportedNet,
     batch_of_one,
     checked_net,
+    convolution_as_tested,
     errors_of_runtime,
 )
 from verydeep.exported_networks.metadata import (
@@ -129,7 +129,7 @@ def _pointwise(graph: _Graph, net: VGG, layer: Layer, x: str) -> str:
     """Add a convolution, or a layer that treats each position alone."""
     match layer.kind:
         case "conv":
-            weight, bias = _convolution(net, layer.name)
+            weight, bias = convolution_as_tested(net, layer.name)
             inputs = [x, graph.constant(f"{layer.name}.weight", weight), graph.constant(f"{layer.name}.bias", bias)]
             pads = [layer.kernel // 2] * 4
             return graph.node("Conv", inputs, layer.name, kernel_shape=[layer.kernel] * 2, pads=pads)
@@ -141,17 +141,6 @@ def _pointwise(graph: _Graph, net: VGG, layer: Layer, x: str) -> str:
             return graph.node("LRN", [x], layer.name, size=lrn.n, alpha=alpha, beta=lrn.beta, bias=lrn.k)
         case _:
             return x  # the normalisation is in the convolution's weights, dropout does nothing in a test
-
-
-def _convolution(net: VGG, name: str) -> tuple[Tensor, Tensor]:
-    """Return weights [outputs, inputs, k, k] and biases, with the batch normalisation that follows multiplied in."""
-    convolution: Any = net.get_submodule(name)
-    if not net.architecture.batch_norm:
-        return convolution.weight, convolution.bias
-    norm: Any = net.get_submodule(name.replace("conv", "bn"))
-    return fuse_conv_bn_weights(
-        convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-    )
 
 
 def _windows(graph: _Graph, pool5: str, window: int) -> str:

@@ -13,6 +13,7 @@ EXTRAS = {
     "h11": "serve",
     "h5py": "keras",
     "huggingface_hub": "hub",
+    "ncnn": "ncnn",
     "nncf": "openvino",
     "onnx": "onnx",
     "onnxruntime": "onnx",

@@ -1,0 +1,259 @@
+"""ncnn files, in float32: a graph as text with the weights beside it, both written here and computed by ncnn.
+
+pnnx, which converts for ncnn, traces a network at the sizes of an example; the grid of a score map depends on them.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from verydeep.exported_networks.exported import (
+    INPUT,
+    OUTPUTS,
+    Compute,
+    ExportedNet,
+    checked_net,
+    convolution_as_tested,
+    errors_of_runtime,
+)
+from verydeep.exported_networks.metadata import (
+    KEY,
+    SHA256,
+    UNSTATED,
+    Metadata,
+    checked_sha256,
+    from_json,
+    state_checksum,
+)
+from verydeep.machine.libraries import library
+from verydeep.networks.architecture import Layer
+from verydeep.networks.vgg import VGG, vgg_without_weights
+from verydeep.presentation.numbers import counted
+from verydeep.runs.model import Model
+
+_MAGIC = "7767517"
+"""First line of every `.param`."""
+
+_PARAMETERS = {
+    "Bias": {"size": 0},
+    "Convolution": {"outputs": 0, "kernel": 1, "padding": 4, "biases": 5, "weights": 6, "relu": 9},
+    "Crop": {"starts": 19, "ends": 20, "axes": 21},
+    "LRN": {"size": 1, "alpha": 2, "beta": 3, "k": 4},
+    "Pooling": {"mean": 0, "kernel": 1, "stride": 2, "whole": 4, "only_full_windows": 5},
+}
+"""Numbers of the parameters of each kind of layer."""
+
+_TO_THE_END = -233
+"""End of a crop that is the end of what it crops."""
+
+_IN_FLOAT32 = bytes(4)
+"""What stands before weights (not before biases) in a `.bin`; anything else says that they are in fewer bits."""
+
+_REDUCED_PRECISION = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage")
+"""Options of ncnn, some of which are on unless they are turned off."""
+
+_MENTION = "Metadata"
+"""Kind of the lines after the last layer, which ncnn does not read; others see layers without inputs and outputs."""
+
+
+class _Graph:
+    """Layers and arrays while they are collected, in the order of the two files."""
+
+    def __init__(self) -> None:
+        self.layers: list[str] = []
+        self.blobs = 0
+        self.arrays: list[tuple[bytes, Tensor]] = []
+
+    def layer(self, kind: str, name: str, inputs: Sequence[str], outputs: Sequence[str], /, **parameters: Any) -> None:
+        values = [f"{_PARAMETERS[kind][parameter]}={value}" for parameter, value in parameters.items()]
+        counts = (str(len(inputs)), str(len(outputs)))
+        self.layers.append(" ".join([kind, name, *counts, *inputs, *outputs, *values]))
+        self.blobs += len(outputs)
+
+    def convolution(self, layer: Layer, x: str, output: str, weight: Tensor, bias: Tensor, *, padding: int) -> None:
+        sizes = {"outputs": len(bias), "kernel": layer.kernel, "padding": padding, "weights": weight.numel()}
+        self.layer("Convolution", layer.name, [x], [output], **sizes, biases=1, relu=int(output != layer.name))
+        self.arrays += [(_IN_FLOAT32, weight), (b"", bias)]
+
+    def text(self) -> str:
+        return "\n".join([_MAGIC, f"{len(self.layers)} {self.blobs}", *self.layers, ""])
+
+    def write_arrays(self, file: BinaryIO) -> None:
+        for prefix, array in self.arrays:
+            file.write(prefix)
+            file.write(array.detach().cpu().contiguous().numpy().data)
+
+    def sizes(self) -> list[int]:
+        """Return the bytes of each array in the `.bin`, with what stands before it."""
+        return [len(prefix) + array.numel() * array.element_size() for prefix, array in self.arrays]
+
+
+def _graph(net: VGG) -> _Graph:
+    """Return the graph of a network in its testing mode, for one image of any size from the crop up.
+
+    `images` [3, height, width] in 0..255 give `score_map` [classes, h, w] and its mean over space, `logits` [classes].
+    What a layer gives has the paper's name: `relu1_1`, `pool1`, `fc8`.
+    """
+    graph = _Graph()
+    centred = [layer.name for layer in net.architecture.layers() if layer.kind == "pool"][:-1]
+    graph.layer("Input", INPUT, [], [INPUT])
+    graph.layer("Split", f"{INPUT}_split", [INPUT], ["pixels", *(f"sides_for_{pool}" for pool in centred)])
+    graph.layer("Bias", "minus_mean", ["pixels"], ["minus_mean"], size=len(net.mean_rgb))
+    graph.arrays.append((b"", -net.mean_rgb))
+    x = "minus_mean"
+    layers = [layer for layer in net.architecture.layers() if layer.kind not in ("batch_norm", "dropout")]
+    for layer, following in zip(layers, [*layers[1:], None], strict=True):
+        if layer.kind == "relu":
+            continue
+        output = following.name if following and following.kind == "relu" else layer.name
+        if layer.name in centred:
+            x = _on_its_grid(graph, layer.name, x, bit=1 + centred.index(layer.name))
+        _layer(graph, net, layer, x, output)
+        x = output
+    logits, score_map = OUTPUTS
+    graph.layer("Split", f"{x}_split", [x], [score_map, "scores"])
+    graph.layer("Pooling", logits, ["scores"], [logits], mean=1, whole=1)
+    return graph
+
+
+def _on_its_grid(graph: _Graph, pool: str, x: str, *, bit: int) -> str:
+    """Add a crop without the first row or column where the height or width of the image has this binary digit.
+
+    The digits of (H mod 32) // 2, which the poolings take (`VGG.score_map`), are H's own, one place higher.
+    """
+    output = f"{pool}_grid"
+    starts = ",".join(f"and(rshift(1{side},{bit}),1)" for side in "hw")
+    ends = f"{_TO_THE_END},{_TO_THE_END}"
+    given = [x, f"sides_for_{pool}"]
+    graph.layer("Crop", output, given, [output], starts=f'"{starts}"', ends=f'"{ends}"', axes='"1,2"')
+    return output
+
+
+def _layer(graph: _Graph, net: VGG, layer: Layer, x: str, output: str) -> None:
+    """Add a layer, with its ReLU where `output` is the ReLU's."""
+    of_net: Any = net.get_submodule(layer.name)
+    match layer.kind:
+        case "conv":
+            graph.convolution(layer, x, output, *convolution_as_tested(net, layer.name), padding=layer.kernel // 2)
+        case "linear":
+            graph.convolution(layer, x, output, of_net.weight, of_net.bias, padding=0)
+        case "pool":
+            graph.layer("Pooling", layer.name, [x], [output], kernel=2, stride=2, only_full_windows=1)
+        case "lrn":
+            alpha = of_net.alpha * of_net.n  # which ncnn divides by n
+            graph.layer("LRN", layer.name, [x], [output], size=of_net.n, alpha=alpha, beta=of_net.beta, k=of_net.k)
+
+
+def write(model: Model, metadata: Metadata, calibration: Sequence[Tensor], file: Path) -> None:
+    """Write a `.ncnn.param` and a `.ncnn.bin`; there is nothing to calibrate."""
+    graph = _graph(model.net)
+    with _weights_of(file).open("wb") as weights:
+        graph.write_arrays(weights)
+    stated = {KEY: _in_one_word(metadata.to_json()), SHA256: UNSTATED}
+    mentions = [f"{_MENTION} {name} 0 0 0={value}\n" for name, value in stated.items()]
+    file.write_text("".join([graph.text(), *mentions]), encoding="ascii")
+    state_checksum(file)
+
+
+def _in_one_word(text: str) -> str:
+    """Return JSON without blanks and equals signs, which would end the value of a parameter."""
+    compact = json.dumps(json.loads(text), separators=(",", ":"))
+    return compact.replace(" ", r"\u0020").replace("=", r"\u003d")
+
+
+def read(file: Path) -> tuple[ExportedNet, Metadata, str]:
+    """Read files that `write` made.
+
+    ncnn believes what a graph says of memory, so it is given the one of the network that the metadata name, and of the
+    files only their numbers.
+
+    Raises:
+        ValueError: they are other files, or damaged.
+        OSError: they cannot be read.
+    """
+    stated = _stated(file)
+    metadata = from_json(stated.get(KEY))
+    if not _weights_of(file).is_file():
+        raise ValueError(f"there is no {_weights_of(file).name} beside it")
+    sha256 = checked_sha256(file, stated.get(SHA256))
+    graph = _graph(vgg_without_weights(metadata.architecture))
+    _check_weights(_weights_of(file), graph)
+    return checked_net(_compute_by_ncnn(file, graph.text()), metadata), metadata, sha256
+
+
+def _stated(file: Path) -> dict[str, str]:
+    """Return what stands after the last layer, by name."""
+    text = file.read_bytes().decode("ascii", errors="replace")
+    if text.partition("\n")[0] != _MAGIC:
+        raise ValueError("it is not an ncnn file, or it is damaged")
+    return dict(re.findall(rf"^{_MENTION} (\w+) 0 0 0=(.*)$", text, re.MULTILINE))
+
+
+def _check_weights(file: Path, graph: _Graph) -> None:
+    """Check that weights are those of a graph, in float32.
+
+    Raises:
+        ValueError: they are not.
+    """
+    sizes, found = graph.sizes(), file.stat().st_size
+    if found != sum(sizes):
+        needed = counted(sum(sizes), "byte")
+        raise ValueError(
+            f"the network of its metadata has {needed} of weights, {file.name} has {counted(found, 'byte')}"
+        )
+    with file.open("rb") as weights:
+        for (prefix, _), start in zip(graph.arrays, accumulate(sizes, initial=0), strict=False):
+            weights.seek(start)
+            if weights.read(len(prefix)) != prefix:
+                raise ValueError(
+                    f"{file.name} has weights that are not in float32, which verydeep export does not write"
+                )
+
+
+def reread(file: Path) -> ExportedNet:
+    """Return the network of a file just written, by the graph in it; never of a file of unknown origin."""
+    return checked_net(_compute_by_ncnn(file), from_json(_stated(file).get(KEY)))
+
+
+def _weights_of(file: Path) -> Path:
+    return file.with_suffix(".bin")
+
+
+def _compute_by_ncnn(file: Path, graph: str | None = None) -> Compute:
+    """Return what computes a file by ncnn, by its own graph or another; one image after the other, as ncnn does."""
+    ncnn = library("ncnn")
+    net = ncnn.Net()
+    net.opt.num_threads = torch.get_num_threads()
+    for option in _REDUCED_PRECISION:
+        setattr(net.opt, option, False)
+    with errors_of_runtime(file):
+        _check(net.load_param(str(file)) if graph is None else net.load_param_mem(graph))
+        _check(net.load_model(str(_weights_of(file))))
+
+    def scores(image: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+        extractor = net.create_extractor()
+        _check(extractor.input(INPUT, ncnn.Mat(image).clone()))  # whose channels are aligned
+        for name in OUTPUTS:
+            code, found = extractor.extract(name)
+            _check(code)
+            yield np.array(found)
+
+    def compute(images: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+        with errors_of_runtime(file):
+            logits, score_maps = (np.stack(found) for found in zip(*map(scores, images), strict=True))
+            return torch.from_numpy(logits), torch.from_numpy(score_maps)
+
+    return compute
+
+
+def _check(code: int) -> None:
+    if code:
+        raise RuntimeError(f"ncnn ends with {code}")
