@@ -7,9 +7,10 @@ the other is faster. All use as many threads as PyTorch (OMP_NUM_THREADS).
 - eager: the network as it is; channels_last: with its weights in that memory format; compile: the same by
   torch.compile.
 - eager_bf16: channels_last under autocast in bfloat16.
-- onnxruntime, openvino: the exported file in float32; with _int8 in 8-bit integers, calibrated on noise, and with _bf16
-  in bfloat16, which says nothing of accuracy: `verydeep export --int8` and `--precision bf16` measure that.
-- ncnn, mnn: the same network in float32, as these libraries convert it.
+- onnxruntime, openvino, ncnn: the exported file in float32; with _int8 in 8-bit integers, calibrated on noise, and with
+  _bf16 in bfloat16, which says nothing of accuracy: `verydeep export --int8` and `--precision bf16` measure that.
+- pnnx: the network as ncnn's own converter writes it, with ncnn's own options, by which fc6 to fc8 have weights of 16
+  bits on some processors; mnn: in float32, as MNN converts it.
 
 bfloat16 only where the processor multiplies in it. A library that is missing, or a compiler for torch.compile, is named
 in `skipped`.
@@ -37,6 +38,7 @@ from torch import Tensor
 from torch._dynamo.exc import BackendCompilerFailed
 
 from verydeep.exported_networks.exported import load_exported, write_exported
+from verydeep.exported_networks.formats import FORMATS
 from verydeep.machine.libraries import MissingLibraryError
 from verydeep.machine.runtime import multiplies_in_bfloat16
 from verydeep.networks.initialisation import vgg
@@ -69,8 +71,8 @@ def bfloat16(net: VGG) -> Classify:
     return torch.autocast("cpu", torch.bfloat16)(channels_last(net))
 
 
-def by_ncnn(net: VGG, folder: Path) -> Classify:
-    """Classify by ncnn, one image after the other: its networks take no batches."""
+def by_pnnx(net: VGG, folder: Path) -> Classify:
+    """Classify by ncnn as its own converter and options have it, one image after the other: it takes no batches."""
     ncnn, pnnx = import_module("ncnn"), import_module("pnnx")
     crop = net.architecture.crop
     with redirect_stdout(sys.stderr):
@@ -120,7 +122,7 @@ def exported(net: VGG, to: Any, folder: Path, kind: str = "fp32") -> Classify:
     model = Model(net=net, classes=tuple(map(str, range(net.architecture.classes))), scale="256", flip=True)
     crop = net.architecture.crop
     noise = [torch.randint(0, 256, (3, crop, crop), dtype=torch.uint8) for _ in range(CALIBRATED)]
-    file = folder / f"{kind}{'.xml' if to == 'openvino' else '.onnx'}"
+    file = folder / f"{kind}{FORMATS[to].suffix}"
     write_exported(model, file, to=to, calibration=noise if kind == "int8" else None, bf16=kind == "bf16")
     return load_exported(file).net
 
@@ -135,7 +137,8 @@ def competitors(net: VGG, folder: Path) -> dict[str, Callable[[], Classify]]:
         "openvino": lambda: exported(net, "openvino", folder),
         "onnxruntime_int8": lambda: exported(net, "onnx", folder, "int8"),
         "openvino_int8": lambda: exported(net, "openvino", folder, "int8"),
-        "ncnn": lambda: by_ncnn(net, folder),
+        "ncnn": lambda: exported(net, "ncnn", folder),
+        "pnnx": lambda: by_pnnx(net, folder),
         "mnn": lambda: by_mnn(net, folder),
     }
     if multiplies_in_bfloat16():
@@ -180,7 +183,7 @@ def measure(built: dict[str, Classify], images: Tensor, rounds: int) -> dict[str
 def versions() -> dict[str, str | None]:
     """Return the versions of the libraries."""
     found: dict[str, str | None] = {}
-    for name in ("torch", "onnxruntime", "openvino", "nncf", "ncnn", "MNN"):
+    for name in ("torch", "onnxruntime", "openvino", "nncf", "ncnn", "pnnx", "MNN"):
         try:
             found[name] = version(name)
         except ImportError:

@@ -31,13 +31,13 @@ def export(
 ) -> None:
     """Write a run's network for other runtimes, checked against PyTorch on real images; or its weights for a library.
 
-    Files of onnx, openvino and torch are networks that verydeep predict takes in place of a run. torchvision and timm
-    have VGGs of their own, A, B, D and E: for them weights are written, with nothing to check or to calibrate.
+    Files of onnx, openvino, ncnn and torch are networks that verydeep predict takes in place of a run. torchvision and
+    timm have VGGs of their own, A, B, D and E: for them weights are written, with nothing to check or to calibrate.
 
     Args:
         run: A run folder.
-        to: onnx (.onnx), openvino (.xml and .bin) or torch (.pt2 of torch.export); torchvision or timm (.pth, .pt or
-            .safetensors).
+        to: onnx (.onnx), openvino (.xml and .bin), ncnn (.ncnn.param and .ncnn.bin) or torch (.pt2 of torch.export);
+            torchvision or timm (.pth, .pt or .safetensors).
         out: The file to write. It appears only if its scores are PyTorch's.
         int8: Use 8-bit weights and activations, calibrated on training images: about four times smaller, and faster.
         precision: bf16, for openvino: compute products in bfloat16, on processors that multiply in it, which is faster;

@@ -67,7 +67,7 @@ class Export:
     precision: ExportPrecision
     """Precision of what is not in INT8."""
     bytes: int
-    """Size, with the `.bin` of an OpenVINO file."""
+    """Size, with a `.bin` beside the file."""
     weights_sha256: str | None
     source: str
     split: str
@@ -111,13 +111,14 @@ def export(
     """Write a run's network for another runtime; the file appears only if it agrees with PyTorch on real images.
 
     It takes `images` [B, 3, H, W] of any batch and size from the crop up and gives `logits` [B, classes] and
-    `score_map` [B, classes, h, w]. Metadata say how to prepare images and what the classes are called.
+    `score_map` [B, classes, h, w]; in ncnn one image at a time, without B. Metadata say how to prepare images and what
+    the classes are called.
 
     Args:
         run: a run folder.
-        out: `.onnx`, `.xml` (with a `.bin` beside it), or `.pt2`.
-        to: onnx, openvino or torch (torch.export).
-        int8: 8-bit weights and activations, calibrated on the training images; not for torch.
+        out: `.onnx`, `.xml` or `.ncnn.param` (each with a `.bin` beside it), or `.pt2`.
+        to: onnx, openvino, ncnn or torch (torch.export).
+        int8: 8-bit weights and activations, calibrated on the training images; not for ncnn and torch.
         precision: `bf16`: products are computed in bfloat16 by processors that multiply in it; openvino only.
         data: SOURCE of images to calibrate and check on; by default the one that the run was trained on.
         max_loss: most percentage points of top-1 error that INT8 or bfloat16 may cost; one more image may be wrong.

@@ -54,7 +54,7 @@ def check_method(method: MapMethod, net: ScoringNetwork) -> None:
     """Refuse Grad-CAM of a network that has no gradients.
 
     Raises:
-        ValueError: the network of an ONNX or OpenVINO file.
+        ValueError: the network of an ONNX, OpenVINO or ncnn file.
     """
     if method == "grad-cam" and not isinstance(net, VGG):
         raise ValueError("an exported file has no gradients for grad-cam: use its run or a .pt2, or score-map")
