@@ -109,8 +109,8 @@ def checked_net(compute: Compute, metadata: Metadata) -> ExportedNet:
     return ExportedNet(metadata, compute)
 
 
-def convolution_as_tested(net: VGG, name: str) -> tuple[Tensor, Tensor]:
-    """Return weights [outputs, inputs, k, k] and biases, with the batch normalisation that follows multiplied in."""
+def convolution_as_tested(net: VGG, name: str) -> tuple[Float[Tensor, "O I k k"], Float[Tensor, " O"]]:
+    """Return weights and biases, with the batch normalisation that follows multiplied in."""
     convolution: Any = net.get_submodule(name)
     if not net.architecture.batch_norm:
         return convolution.weight, convolution.bias
