@@ -7,13 +7,15 @@ from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from verydeep import scan
+from verydeep import predict, scan, vgg
 from verydeep.images.open import open_for_testing, open_for_training, open_one_split
 from verydeep.images.sources.given import given_images
+from verydeep.runs.model import Model
 
 
 def encoded(kind):
@@ -99,6 +101,39 @@ def check(root):
     assert given.inventory.total.files == len(reached(root))
     assert given.inventory.total.images == len(given) == len(set(given.ids))
     check_printed(given.inventory)
+
+
+def check_predicted(root, net):
+    """Images that `predict` tells classes of, those that it cannot use, and what is left out are all files."""
+    source = given_images(root)
+    predictions = list(predict(net, source))
+    usable = [one.image for one in predictions if one.error is None and one.classes]
+    unusable = [one.image for one in predictions if one.error is not None and not one.classes]
+    assert sorted(usable + unusable) == sorted(source.ids)
+    assert len(usable) + len(unusable) + source.inventory.total.left_out == len(reached(root))
+
+
+@pytest.fixture(scope="module")
+def net():
+    """Nothing is learned: only what becomes of each image counts."""
+    module = vgg("A", classes=2, crop=32, width=0.05)
+    return Model(net=module.eval(), classes=("cat", "dog"), scale="256", flip=False)
+
+
+def test_images_predicted_unusable_and_left_out_are_all_files_of_a_folder(net, battery, figure):
+    examples = 200 if battery else 8
+    limits = settings(max_examples=examples, suppress_health_check=list(HealthCheck), database=None)
+
+    def check_tree(tree):
+        with TemporaryDirectory() as folder:
+            build(Path(folder) / "store", ({"s.png": "png", "s.txt": "none"}, {"back": "../photos"}, {}))
+            build(Path(folder) / "photos", tree)
+            for name, content in (("used.png", "png"), ("page.jpg", "page")):  # one of each at least
+                (Path(folder) / "photos" / name).write_bytes(CONTENTS[content])
+            check_predicted(Path(folder) / "photos", net)
+
+    limits(given(trees)(check_tree))()
+    figure(27, "files predicted", f"{examples} random folders: predicted, unusable and left out add up")
 
 
 def test_images_and_what_is_left_out_are_all_files_of_a_folder(battery, figure):
