@@ -1,5 +1,6 @@
 """Kept figures of any content: what is damaged is said and computed again, and never anything else than at first."""
 
+import os
 import random
 from types import SimpleNamespace
 
@@ -7,13 +8,14 @@ import numpy as np
 import pytest
 from damage import damaged
 from exported_runs import pictures
+from in_time import in_time
 from mutated_documents import mutated
 from random_networks import save_network
 from shard_files import found, samples, write_shard
 
 from verydeep.descriptors import chunks
 from verydeep.descriptors.features import Chunk
-from verydeep.evaluation.posterior_cache import nothing_known, store, stored
+from verydeep.evaluation.posterior_cache import store, stored
 from verydeep.images.colour import colour_statistics
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.open import open_for_testing
@@ -42,13 +44,12 @@ def colours(place):
 
 
 def posteriors(_):
-    """Nothing is computed here, but what was damaged is not known."""
-    if not cache.folder().exists():
-        known = nothing_known(4, 3)
+    """Posteriors are made up here, where they are not known."""
+    known = stored("key", list("abcd"), 3)
+    if len(known.missing):
         known.values[:] = np.arange(12).reshape(4, 3)
         store("key", known)
-    known = stored("key", list("abcd"), 3)
-    return known.values.tolist() if len(known.missing) == 0 else np.arange(12).reshape(4, 3).tolist()
+    return known.values.tolist()
 
 
 def features(place):
@@ -110,6 +111,22 @@ def test_what_is_kept_and_damaged_is_said_and_computed_again(name, place, capsys
         assert compute(place) == first
         assert SAID not in capsys.readouterr().err
     figure(28, f"damaged {name}", f"{times:,} damages of kept figures: all said, and computed again")
+
+
+@pytest.mark.parametrize("name", CACHES)
+def test_a_pipe_in_the_place_of_what_is_kept_is_replaced(name, place, capsys):
+    """Nobody reads it, so writing to it would wait for ever, as reading would."""
+    compute, pattern = CACHES[name]
+    first = compute(place)
+    (file,) = (path for path in cache.folder().rglob(pattern) if path.parent.name != "contents")
+    file.unlink()
+    os.mkfifo(file)
+    with in_time():
+        assert compute(place) == first
+    assert SAID in capsys.readouterr().err
+    assert file.is_file()
+    assert compute(place) == first
+    assert SAID not in capsys.readouterr().err
 
 
 def test_a_damaged_chunk_of_features_is_refused_in_a_line(tmp_path, battery, figure):

@@ -1,12 +1,14 @@
 """Documents of any content end in a value or in one line, whether a function or the command reads them."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fuzzing import PYTHONS, refusal, tried
+from in_time import in_time
 from made_up_grids import ERRORS
 from PIL import Image
 from several_commands import status_of
@@ -178,6 +180,20 @@ def test_a_mutated_document_ends_in_a_value_or_a_line(files, name, battery, figu
     lines = tried(*files[name], name, times, lambda file: refusal(READERS[name][1], file))
     assert [line for kind, line in lines if kind in line or len(line) > 2100] == []
     figure(28, f"fuzzed {name}", f"{times:,} mutations, {len(lines):,} refused in a line, the others read")
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name != "metadata.json"])  # of no file of its own
+def test_a_pipe_in_place_of_a_document_is_not_waited_for(files, name):
+    file, content = files[name]
+    file.unlink()
+    os.mkfifo(file)
+    try:
+        with in_time():
+            told = refusal(READERS[name][1], file)
+    finally:
+        file.unlink()
+        file.write_bytes(content)
+    assert all(PYTHONS.search(line) is None for _, line in told)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

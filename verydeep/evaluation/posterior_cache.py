@@ -90,6 +90,7 @@ def store(key: object, posteriors: Posteriors) -> None:
     about = {"refusals": refusals, "sha256": _digest(posteriors.values, refusals), "key": repr(key)}
     path = _path(key)
     path.parent.mkdir(parents=True, exist_ok=True)
+    cache.clear_place(path)
     atomic.write_bytes(path, save({KIND: posteriors.values}, metadata=about))
     _prune(path)
 

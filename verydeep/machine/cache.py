@@ -13,7 +13,7 @@ import platformdirs
 from verydeep.machine import atomic
 from verydeep.machine.documents import parse_json
 from verydeep.machine.errors import one_line, say
-from verydeep.machine.regular_files import read_file
+from verydeep.machine.regular_files import kind_of, read_file
 
 T = TypeVar("T")
 
@@ -45,8 +45,19 @@ def remembered(kind: str, key: object, compute: Callable[[], Any], stored_as: ty
     stored = json.dumps(compute()).encode()
     with suppress(OSError):  # a home that is read-only: the value is computed again next time
         file.parent.mkdir(parents=True, exist_ok=True)
+        clear_place(file)
         atomic.write_bytes(file, hashlib.sha256(stored).hexdigest().encode() + b"\n" + stored)
     return parse_json(stored, stored_as)
+
+
+def clear_place(file: Path) -> None:
+    """Remove a pipe, a socket or a device where a file will be kept: writing there would wait for a reader.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    if os.path.exists(file) and not os.path.isdir(file) and kind_of(os.stat(file)):
+        file.unlink()
 
 
 def _kept(file: Path) -> bytes:

@@ -82,6 +82,8 @@ def network_features(extraction: Extraction, source: Source, *, weights: str) ->
     if cached is None:
         with _errors_about_the_folder(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
+            for place in (file, _digest_file(file)):
+                cache.clear_place(place)
             write_features(
                 model, source, file, descriptor=extraction.descriptor, runtime=extraction.runtime, tolerance=tolerance
             )
