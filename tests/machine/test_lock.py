@@ -81,6 +81,36 @@ def test_a_run_that_is_being_trained_is_not_said_to_have_been_stopped(tmp_path, 
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["run"]
 
 
+SMALL = ("--crop", 32, "--width", 0.05, "--batch", 4, "--epochs", 1)
+VERBS = {
+    "train again": ("run", ("train", "images", "--network", "A", *SMALL, "--resume")),
+    "localise train": (
+        "boxes",
+        ("localise", "train", "images", "--boxes", "images/boxes.csv", "--finetune", "finished_run", "--epochs", 1),
+    ),
+    "import": ("imported", ("import", "finished_run")),
+    "export": ("net.onnx", ("export", "finished_run", "--to", "onnx")),
+    "export of weights": ("net.pth", ("export", "finished_run", "--to", "torchvision")),
+    "features": ("f.safetensors", ("features", "finished_run", "images", "--split", "all")),
+    "transfer": ("svm", ("transfer", "finished_run", "--data", "images", "--split", "all", "--train", 2)),
+    "reproduce": ("experiment", ("reproduce", "images", "--only", "A", "--tables", 3, *SMALL)),
+}
+"""The output of each verb that writes one for long, and its command line."""
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_is_refused_while_another_process_writes_its_output(tmp_path, monkeypatch, capsys, verb):
+    output, words = VERBS[verb]
+    for name in ("images", "finished_run"):
+        shutil.copytree(BEFORE / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    with holder(tmp_path / output) as other:
+        assert status_of(*words, "--out", output) == 1
+        assert f"{output} is being written by process {other.pid} on " in capsys.readouterr().err
+        assert not (tmp_path / output).exists()
+        other.stdin.close()
+
+
 def test_nothing_is_locked_without_an_output_and_others_are_free(tmp_path):
     with locked(None), locked(tmp_path / "a"), locked(tmp_path / "b"):
         assert sorted(entry.name for entry in tmp_path.iterdir()) == [".a.lock", ".b.lock"]
