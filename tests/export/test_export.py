@@ -1,5 +1,6 @@
 """Exported files against PyTorch, at many sizes; what is left when something fails."""
 
+import errno
 import json
 import os
 import re
@@ -303,6 +304,18 @@ def test_an_export_that_is_stopped_leaves_nothing(tiny, tmp_path, data, monkeypa
     monkeypatch.setattr(exporting, "agreement", stopped)
     with pytest.raises(error if isinstance(error, type) else type(error)):
         export(run, tmp_path / FILES[to], to=to, data=data)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told_with_the_path(tiny, tmp_path, data, monkeypatch):
+    run, *_ = tiny
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(exporting, "write_exported", full)
+    with pytest.raises(OSError, match=r"^cannot write .*net\.onnx: No space left on device$"):
+        export(run, tmp_path / "net.onnx", to="onnx", data=data, check_images=1)
     assert not list(tmp_path.iterdir())
 
 

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import shutil
 
 import pytest
+import tiny
 import torch
 
+from verydeep import Execution, train
 from verydeep.training.checkpoint import Checkpoint, Progress, load_latest, load_step, newest, save
 from verydeep.training.recipe import Plateau
 
@@ -111,3 +114,16 @@ def test_what_a_newer_version_remembers_is_not_forgotten_silently(tmp_path):
 
 def test_nothing_is_pickled(tmp_path):
     assert {path.suffix for path in save(tmp_path, checkpoint(1)).iterdir()} == {".safetensors", ".json"}
+
+
+def test_one_of_another_network_is_told_as_that(tmp_path):
+    """Somebody may have copied it there."""
+    options = {"recipe": tiny.recipe(1), "execution": Execution(keep_checkpoints=True)}
+    for network in ("A", "B"):
+        train(tiny.splits(), network=network, out=tmp_path / network, **options)
+    for gone in ("model", "checkpoints"):
+        shutil.rmtree(tmp_path / "A" / gone)
+    shutil.copytree(tmp_path / "B" / "checkpoints", tmp_path / "A" / "checkpoints")
+    why = r"A/checkpoints is of another training: .*conv1_2\.\w+ is float32 \[3\] in it, and missing in this one"
+    with pytest.raises(ValueError, match=why):
+        train(tiny.splits(), network="A", out=tmp_path / "A", resume=True, **options)

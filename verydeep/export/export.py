@@ -34,6 +34,7 @@ from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source, subset
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine import atomic
+from verydeep.machine.errors import reason
 from verydeep.machine.libraries import library
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import ScoringNetwork
@@ -282,7 +283,7 @@ def _written(
     try:
         write_exported(model, file, to=to, calibration=calibration, bf16=bf16)
     except OSError as error:
-        raise OSError(f"cannot write {named}: {error}") from error
+        raise OSError(f"cannot write {named}: {reason(error)}") from error
     net: ScoringNetwork = format_module(to).reread(file)
     return net
 
