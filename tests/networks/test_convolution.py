@@ -32,7 +32,7 @@ def test_gradients_are_those_of_a_convolution(kernel, height, width):
     y = F.conv2d(*exact, padding=kernel // 2)
     y.backward(gradient.bfloat16().double())
     for ours, true in zip(got, [y, *(value.grad for value in exact)], strict=True):
-        # A number of bfloat16 is rounded by up to 2**-9; processors without products in it round some sums on the way, too.
+        # Numbers are rounded by up to 2**-9, and by processors without products in bfloat16 some sums on the way, too.
         assert (ours.double() - true).norm() <= 2**-7 * true.norm()
     assert convolution.weight.grad.dtype == torch.float32
     assert convolution.weight.grad.stride() == convolution.weight.stride()

@@ -19,6 +19,7 @@ from verydeep.machine.runtime import Execution, Runtime
 from verydeep.reproduction.estimate import estimates
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.reproduce import _recipe_of
+from verydeep.reproduction.results import finished_run
 from verydeep.reproduction.trainings import QUICK, QUICK_RECIPE, GridTraining, quick_recipe
 from verydeep.runs.record import read_record
 
@@ -166,6 +167,13 @@ def test_weights_that_are_needed_again_must_be_there(images, tmp_path):
     for grid in (Grid(only=("A", "B-256"), tables=(3,)), Grid(only=("A",), tables=(3, 4))):
         with pytest.raises(ValueError, match=gone):
             reproduce(str(images), out=out, recipe=TINY, grid=grid)
+
+
+def test_a_record_that_does_not_count_its_images_is_told(whole, tmp_path):
+    record = json.loads((whole / "runs" / "seed-0" / "A-256" / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**record, "images": {"val": 6}}))
+    with pytest.raises(ValueError, match=r"run\.json does not say how many images it was trained on"):
+        finished_run(tmp_path)
 
 
 COMMAND = "import sys; from verydeep.cli import main; main(sys.argv[1:])"

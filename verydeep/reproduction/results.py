@@ -28,7 +28,7 @@ from verydeep.reproduction.table_rows import (
     table_rows,
 )
 from verydeep.reproduction.trainings import JITTER, TRAININGS_BY_NAME, GridTraining, last_stages
-from verydeep.runs.files import QUARANTINE
+from verydeep.runs.files import QUARANTINE, RECORD
 from verydeep.runs.record import Record, command, read_metrics, read_record
 from verydeep.training.recipe import recipe_from, schedule_ended
 
@@ -98,8 +98,15 @@ class TrainedNetwork:
 
 
 def finished_run(folder: Path) -> FinishedRun:
-    """Read the record and the epochs of a run."""
-    return FinishedRun(record=read_record(folder), epochs=read_metrics(folder))
+    """Read the record and the epochs of a run.
+
+    Raises:
+        ValueError: one of them is damaged, or the record does not count the training images.
+    """
+    record = read_record(folder)
+    if "train" not in record.images:
+        raise ValueError(f"{folder / RECORD} does not say how many images it was trained on: restore the file")
+    return FinishedRun(record=record, epochs=read_metrics(folder))
 
 
 def _trained_network(training: GridTraining, runs: Mapping[int, FinishedRun]) -> TrainedNetwork:
