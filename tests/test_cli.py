@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,15 +13,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
+import foreign_weights as foreign
 import numpy as np
 import pytest
 import several_commands as commands
+import torch
 from PIL import Image
 
 import verydeep
 from verydeep.cli import app, main
 from verydeep.commands.options import refuse_fractions, split_lists
 
+BEFORE = Path(__file__).parent / "before" / "written_at_0046bf4"
 QUICKEST = ["--crop", "32", "--width", "0.05", "--epochs", "1", "--batch", "64"]
 
 
@@ -204,7 +208,30 @@ def test_train_evaluate_predict_on_a_folder(capsys, tmp_path):
     assert [p["classes"][:1] for p in predictions] == [["dog"]] * 5 + [[]]
     assert all(sum(p["probabilities"]) == pytest.approx(1) for p in predictions[:5])
     assert "not an image" in predictions[5]["error"]
-    assert captured.err.strip() == "verydeep: 1 of 6 images could not be used"
+    *progress, last = captured.err.splitlines()  # where the machine is busy, lines of progress come before it
+    assert last == "verydeep: 1 of 6 images could not be used"
+    assert not any(line.startswith("verydeep: ") for line in progress)
+
+
+def test_verbs_that_write_say_what_and_which_command_follows(capsys, tmp_path):
+    """`train` and `evaluate` do above; each command here but the one for Python ends with a picture of the user's."""
+    images = shutil.copytree(BEFORE / "images", tmp_path / "images")
+    finished, net, vectors = BEFORE / "finished_run", tmp_path / "net.onnx", tmp_path / "vectors.safetensors"
+    weights, imported, svms = tmp_path / "net.pth", tmp_path / "imported", tmp_path / "classifier"
+    torch.save(foreign.state_dict(foreign.plain("A", window=1, classes=3), "torchvision"), weights)
+    lines = {
+        ("export", finished, "--to", "onnx", "--data", images, "--out", net): (net, f"verydeep predict {net}"),
+        ("features", finished, images, "--split", "all", "--out", vectors): (vectors, "python -c"),
+        ("import", weights, "--out", imported): (imported, f"verydeep predict {imported}"),
+        ("transfer", finished, "--data", images, "--split", "all", "--train", "2", "--out", svms): (
+            svms,
+            f"verydeep predict {svms}",
+        ),
+    }
+    for line, (written, follows) in lines.items():
+        assert run(*line) == 0, capsys.readouterr().err
+        assert f"wrote {written}; next: {follows}" in capsys.readouterr().err
+        assert written.exists()
 
 
 def test_a_toml_file_chooses_and_the_command_line_overrides(capsys, tmp_path):
