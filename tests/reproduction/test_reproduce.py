@@ -163,7 +163,9 @@ def test_weights_that_are_needed_again_must_be_there(images, tmp_path):
     out = tmp_path / "out"
     reproduce(str(images), out=out, recipe=TINY, grid=Grid(only=("A",), tables=(3,)))
     (out / "runs" / "seed-0" / "A-256" / "model" / "model.safetensors").unlink()
-    gone = r"A-256/model has no model\.safetensors any more: restore the file, or remove the run's folder"
+    gone = (
+        r"A-256/model does not hold a usable model: model\.safetensors is missing: restore the file, or remove the run"
+    )
     for grid in (Grid(only=("A", "B-256"), tables=(3,)), Grid(only=("A",), tables=(3, 4))):
         with pytest.raises(ValueError, match=gone):
             reproduce(str(images), out=out, recipe=TINY, grid=grid)

@@ -119,7 +119,8 @@ def test_options_without_a_meaning_are_refused(classifier, photos, tmp_path, cap
         assert "leave out --protocol, --scales, --grid, --map and --method" in refusal(
             capsys, "predict", classifier, photos, *option
         )
-    assert "--scales takes whole numbers" in refusal(capsys, "predict", classifier, photos, "--scales", "")
+    for scales, why in (("", "--scales is empty"), (",", "--scales takes whole numbers")):
+        assert why in refusal(capsys, "predict", classifier, photos, "--scales", scales)
     assert "top must be 1 or more" in refusal(capsys, "predict", classifier, photos, "--top", 0)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -59,7 +59,9 @@ class ModelConfig:
         return Architecture(**{**stored, "classes": len(self.classes)})
 
 
-_WEIGHTS_GONE = f"has no {WEIGHTS} any more: restore the file, or remove the run's folder and train it again"
+_WEIGHTS_GONE = (
+    f"does not hold a usable model: {WEIGHTS} is missing: restore the file, or remove the run's folder and train again"
+)
 
 TEST_SCALE = "256"
 """S from which the test scales follow, where it is not known how a network was trained."""

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from verydeep import Taken, Trained, import_weights, load, load_model
+from verydeep.networks.foreign import first_layer
 from verydeep.networks.foreign.first_layer import _OXFORD_FILTERS, _OXFORD_ROWS, oxford_channels
 
 RGB = foreign.images(64)
@@ -193,6 +194,19 @@ def test_oxfords_filters_tell_the_order_of_channels(order):
     noise = torch.randn(first.shape, generator=torch.Generator().manual_seed(0))
     assert oxford_channels(first + 0.01 * noise) == order  # trained further
     assert oxford_channels(noise) is None
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_oxfords_filters_decide_how_pixels_are_prepared(tmp_path, monkeypatch, order):
+    """In torchvision's names, as somebody converted them from Caffe; only four filters, as a narrow network has."""
+    monkeypatch.setattr(first_layer, "_OXFORD_FILTERS", (0, 1, 2, 3))
+    monkeypatch.setattr(first_layer, "_OXFORD_ROWS", _OXFORD_ROWS[:4])
+    net = foreign.plain("A", white=255)
+    first = net.convolutions[0][2]
+    first[:, :, 0] = _OXFORD_ROWS[:4].numpy()[:, :: 1 if order == "rgb" else -1] / 8
+    import_weights(saved(foreign.state_dict(net, "torchvision"), tmp_path), tmp_path / "run")
+    pixels = foreign.rgb_pixels(RGB) if order == "rgb" else foreign.caffe_pixels(RGB)
+    assert np.abs(scores(tmp_path) - foreign.scores(net, pixels)).max() < 1e-4
 
 
 def test_pixels_in_0_to_255_are_refused_unless_told(tmp_path):
