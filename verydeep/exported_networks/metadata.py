@@ -129,6 +129,11 @@ _WITH_WEIGHTS_BESIDE = (".xml", ".param")
 """Files whose weights are in a `.bin`."""
 
 
+def weights_beside(file: Path) -> Path:
+    """Return the file of the weights of such a file."""
+    return file.with_suffix(".bin")
+
+
 def _checksum(file: Path, stated: str) -> str:
     """Compute the SHA-256 of a file with zeros in the place of `stated`, its last occurrence: metadata come last.
 
@@ -142,7 +147,7 @@ def _checksum(file: Path, stated: str) -> str:
     digest.update(UNSTATED.encode())
     digest.update(memoryview(data)[place + len(stated) :])
     if file.suffix in _WITH_WEIGHTS_BESIDE:
-        with file.with_suffix(".bin").open("rb") as weights:
+        with weights_beside(file).open("rb") as weights:
             hashlib.file_digest(weights, lambda: digest)
     return digest.hexdigest()
 
@@ -160,9 +165,11 @@ def checked_sha256(file: Path, stated: object) -> str:
     """Return the SHA-256 that an exported file states; a damaged one may state something that is not even text.
 
     Raises:
-        ValueError: it states nothing, or another SHA-256.
+        ValueError: it states nothing, or another SHA-256, or its weights are not beside it.
         OSError: a file cannot be read.
     """
+    if file.suffix in _WITH_WEIGHTS_BESIDE and not weights_beside(file).is_file():
+        raise ValueError(f"there is no {weights_beside(file).name} beside it")
     if not isinstance(stated, str) or stated != _checksum(file, stated):
         raise ValueError("it is not what was exported: its SHA-256 differs")
     return stated

@@ -32,6 +32,7 @@ from verydeep.exported_networks.metadata import (
     checked_sha256,
     from_json,
     state_checksum,
+    weights_beside,
 )
 from verydeep.machine.libraries import library
 from verydeep.networks.architecture import Layer
@@ -155,7 +156,7 @@ def _layer(graph: _Graph, net: VGG, layer: Layer, x: str, output: str) -> None:
 def write(model: Model, metadata: Metadata, calibration: Sequence[Tensor], file: Path) -> None:
     """Write a `.ncnn.param` and a `.ncnn.bin`; there is nothing to calibrate."""
     graph = _graph(model.net)
-    with _weights_of(file).open("wb") as weights:
+    with weights_beside(file).open("wb") as weights:
         graph.write_arrays(weights)
     stated = {KEY: _in_one_word(metadata.to_json()), SHA256: UNSTATED}
     mentions = [f"{_MENTION} {name} 0 0 0={value}\n" for name, value in stated.items()]
@@ -181,11 +182,9 @@ def read(file: Path) -> tuple[ExportedNet, Metadata, str]:
     """
     stated = _stated(file)
     metadata = from_json(stated.get(KEY))
-    if not _weights_of(file).is_file():
-        raise ValueError(f"there is no {_weights_of(file).name} beside it")
     sha256 = checked_sha256(file, stated.get(SHA256))
     graph = _graph(vgg_without_weights(metadata.architecture))
-    _check_weights(_weights_of(file), graph)
+    _check_weights(weights_beside(file), graph)
     return checked_net(_compute_by_ncnn(file, graph.text()), metadata), metadata, sha256
 
 
@@ -223,10 +222,6 @@ def reread(file: Path) -> ExportedNet:
     return checked_net(_compute_by_ncnn(file), from_json(_stated(file).get(KEY)))
 
 
-def _weights_of(file: Path) -> Path:
-    return file.with_suffix(".bin")
-
-
 def _compute_by_ncnn(file: Path, graph: str | None = None) -> Compute:
     """Return what computes a file by ncnn, by its own graph or another; one image after the other, as ncnn does."""
     ncnn = library("ncnn")
@@ -236,7 +231,7 @@ def _compute_by_ncnn(file: Path, graph: str | None = None) -> Compute:
         setattr(net.opt, option, False)
     with errors_of_runtime(file):
         _check(net.load_param(str(file)) if graph is None else net.load_param_mem(graph))
-        _check(net.load_model(str(_weights_of(file))))
+        _check(net.load_model(str(weights_beside(file))))
 
     def scores(image: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
         extractor = net.create_extractor()

@@ -29,6 +29,7 @@ from verydeep.exported_networks.metadata import (
     checked_sha256,
     from_json,
     state_checksum,
+    weights_beside,
 )
 from verydeep.exported_networks.onnx import onnx_model
 from verydeep.machine.libraries import library
@@ -46,7 +47,7 @@ def write(model: Model, metadata: Metadata, calibration: Sequence[Tensor], file:
         graph = _quantised(graph, calibration)
     graph.set_rt_info(metadata.to_json(), KEY)
     graph.set_rt_info(UNSTATED, SHA256)
-    openvino.serialize(graph, file, file.with_suffix(".bin"))
+    openvino.serialize(graph, file, weights_beside(file))
     state_checksum(file)
 
 
@@ -63,8 +64,6 @@ def read(file: Path) -> tuple[ExportedNet, Metadata, str]:
         raise ValueError(f"it is not an OpenVINO file, or it is damaged ({error})") from error
     stated = {} if facts is None else {entry.tag: entry.get("value") for entry in facts}
     metadata = from_json(stated.get(KEY))
-    if not file.with_suffix(".bin").is_file():
-        raise ValueError(f"there is no {file.with_suffix('.bin').name} beside it")
     sha256 = checked_sha256(file, stated.get(SHA256))
     return checked_net(_compute_by_openvino(file, bf16=metadata.bf16), metadata), metadata, sha256
 
