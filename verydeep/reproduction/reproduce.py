@@ -190,7 +190,8 @@ def _train_and_test(experiment: _Experiment, trainings: Sequence[GridTraining], 
         for training in trainings:
             _train(experiment, training, seed)
         tested = [entry for entry in entries if not any(why_diverged(folder / name) for name in entry.trainings)]
-        weights = {name: weights_fingerprint(folder / name) for entry in tested for name in entry.trainings}
+        names = {name for entry in tested for name in entry.trainings}  # each in several tests, and a file to be hashed
+        weights = {name: weights_fingerprint(folder / name) for name in names}
         for entry in tested:
             _test(experiment, entry, weights, seed)
 
