@@ -99,7 +99,7 @@ def ours(asked: argparse.Namespace, source: Source) -> list[float]:
     )
     with tempfile.TemporaryDirectory() as folder:
         run = verydeep.train(splits, network=asked.network, out=Path(folder) / "run", recipe=recipe)
-        return [line["images_per_second"] for line in read_metrics(run)]
+        return [line.images_per_second for line in read_metrics(run)]
 
 
 def work(asked: argparse.Namespace) -> None:

@@ -40,8 +40,8 @@ def main() -> None:
         "cores": CORES,
         "workers": WORKERS,
         "versions": versions(),
-        "waiting_percent": [round(line["waiting"], 2) for line in lines],
-        "images_per_second": [round(line["images_per_second"], 1) for line in lines],
+        "waiting_percent": [round(line.waiting, 2) for line in lines],
+        "images_per_second": [round(line.images_per_second, 1) for line in lines],
     }
     print(json.dumps(result, indent=2))
 

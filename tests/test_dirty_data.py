@@ -220,7 +220,7 @@ def test_errors_are_shares_of_the_usable_images(dirty, whole):
     usable = {split: sum(name not in bad for name in names) for split, names in by_split(dirty[0]).items()}
     metrics = read_metrics(whole)[-1]
     for split, name in (("train", "training_error"), ("val", "validation_error")):
-        wrong = metrics[name] * usable[split] / 100
+        wrong = getattr(metrics, name) * usable[split] / 100
         assert wrong == pytest.approx(round(wrong), abs=1e-6)
         assert 0 < wrong < usable[split]
 
@@ -230,7 +230,7 @@ def test_validation_without_its_bad_images_is_that_of_the_good_ones(dirty, whole
     good = tuple(index for index, name in enumerate(names) if name not in dirty[1])
     cleaned = Splits(name="cleaned", sources={**splits.sources, "val": subset(splits.source("val"), good)})
     run = train(cleaned, network="A", out=tmp_path / "run", recipe=RECIPE, tolerance=TOLERANT)
-    assert read_metrics(run)[-1]["validation_error"] == read_metrics(whole)[-1]["validation_error"]
+    assert read_metrics(run)[-1].validation_error == read_metrics(whole)[-1].validation_error
     assert same_weights(run, whole)
     assert {entry["split"] for entry in listed(run)} == {"train"}
 
@@ -292,8 +292,8 @@ def test_too_many_bad_validation_images_stop_a_training_too(dirty, tmp_path, kno
     assert read_metrics(tmp_path / "run") == []
     run = train(part, network="A", out=tmp_path / "run", recipe=RECIPE, tolerance=TOLERANT, resume=True)
     assert told(listed(run)) == told(listed(undisturbed))
-    assert [epoch["validation_error"] for epoch in read_metrics(run)] == [
-        epoch["validation_error"] for epoch in read_metrics(undisturbed)
+    assert [epoch.validation_error for epoch in read_metrics(run)] == [
+        epoch.validation_error for epoch in read_metrics(undisturbed)
     ]
     assert same_weights(run, undisturbed)
 
@@ -384,8 +384,8 @@ def test_a_batch_without_any_usable_image_changes_nothing(tmp_path):
     again = Splits(name="one", sources={"train": source_of(1), "val": source_of(4)})
     # Crops and colours follow from the image's index, which is 0 in both.
     one = train(again, network="A", out=tmp_path / "one", recipe=recipe)
-    assert [metrics["step"] for metrics in read_metrics(run)] == [8]
-    assert read_metrics(run)[0]["loss"] == read_metrics(one)[0]["loss"]
+    assert [metrics.step for metrics in read_metrics(run)] == [8]
+    assert read_metrics(run)[0].loss == read_metrics(one)[0].loss
     assert same_weights(run, one)
 
 

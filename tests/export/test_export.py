@@ -26,6 +26,7 @@ from verydeep.evaluation.protocols import Protocol
 from verydeep.export import export as exporting
 from verydeep.export.export import BrokenExportError, export
 from verydeep.exported_networks.exported import is_exported, load_exported
+from verydeep.exported_networks.formats import ExportOptions
 from verydeep.exported_networks.metadata import KEY
 from verydeep.images.sources.source import Sample, memory_source
 from verydeep.runs.model import load, load_model
@@ -100,7 +101,7 @@ def narrow(tmp_path_factory):
     data = pictures(folder / "pictures", each=1, size=(256, 256))
 
     def exported_to(to):
-        export(run, folder / FILES[to], to=to, data=data)
+        export(run, folder / FILES[to], to=to, options=ExportOptions(data=data))
         return folder / FILES[to]
 
     return load(run), exported_to
@@ -148,7 +149,7 @@ EVERY_NETWORK = [*((name, False) for name in CONFIGURATIONS), ("C", True)]
 @pytest.mark.parametrize(("name", "batch_norm"), EVERY_NETWORK)
 def test_every_network(tmp_path, data, name, batch_norm, to):
     run = saved(network(name, crop=64, batch_norm=batch_norm), tmp_path / "run")
-    found = export(run, tmp_path / FILES[to], to=to, data=data, check_images=3)
+    found = export(run, tmp_path / FILES[to], to=to, options=ExportOptions(data=data, check_images=3))
     assert found.agreement.greatest_difference < 1e-4
     net, x = load(run), images(2, 97, 131)
     with torch.inference_mode():
@@ -218,7 +219,7 @@ def test_labels_survive(tmp_path, to, battery):
         place = tmp_path / "pictures" / names[index % 20]
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.byte().permute(1, 2, 0).numpy()).save(place / f"{index}.png")
-    export(run, tmp_path / FILES[to], to=to, data=str(tmp_path / "pictures"), check_images=20)
+    export(run, tmp_path / FILES[to], to=to, options=ExportOptions(data=str(tmp_path / "pictures"), check_images=20))
     shutil.move(run, tmp_path / "elsewhere")
     expected = list(predict(tmp_path / "elsewhere", [tmp_path / "pictures"], runtime=Runtime(device="cpu")))
     found = list(predict(tmp_path / FILES[to], [tmp_path / "pictures"]))
@@ -246,7 +247,7 @@ def test_protocols_take_exported_networks(tiny, to):
 @pytest.mark.parametrize("crop", [64, 96])
 def test_tiles_of_an_exported_network_see_what_they_need(tmp_path, data, crop):
     run = saved(network("B", crop=crop), tmp_path / "run")
-    export(run, tmp_path / "net.onnx", to="onnx", data=data, check_images=1)
+    export(run, tmp_path / "net.onnx", to="onnx", options=ExportOptions(data=data, check_images=1))
     net, exported = load(run), load_exported(tmp_path / "net.onnx").net
     for size in ((crop, 500), (333, 290)):
         with torch.inference_mode():
@@ -288,7 +289,7 @@ def test_a_broken_export_is_not_written_and_the_old_file_stays(tiny, tmp_path, d
 
     monkeypatch.setattr(exporting, "write_exported", off_by_a_bias)
     with pytest.raises(BrokenExportError, match="was not written: its scores differ from PyTorch's"):
-        export(run, tmp_path / FILES[to], to=to, data=data)
+        export(run, tmp_path / FILES[to], to=to, options=ExportOptions(data=data))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {FILES[to]: b"old"}
 
 
@@ -303,7 +304,7 @@ def test_an_export_that_is_stopped_leaves_nothing(tiny, tmp_path, data, monkeypa
 
     monkeypatch.setattr(exporting, "agreement", stopped)
     with pytest.raises(error if isinstance(error, type) else type(error)):
-        export(run, tmp_path / FILES[to], to=to, data=data)
+        export(run, tmp_path / FILES[to], to=to, options=ExportOptions(data=data))
     assert not list(tmp_path.iterdir())
 
 
@@ -315,7 +316,7 @@ def test_a_full_disk_is_told_with_the_path(tiny, tmp_path, data, monkeypatch):
 
     monkeypatch.setattr(exporting, "write_exported", full)
     with pytest.raises(OSError, match=r"^cannot write .*net\.onnx: No space left on device$"):
-        export(run, tmp_path / "net.onnx", to="onnx", data=data, check_images=1)
+        export(run, tmp_path / "net.onnx", to="onnx", options=ExportOptions(data=data, check_images=1))
     assert not list(tmp_path.iterdir())
 
 
@@ -324,7 +325,7 @@ def test_what_a_killed_export_left_is_cleared_away(tiny, tmp_path, data):
     left = tmp_path / f".net.onnx.{os.getpid() + 1}.partial"
     left.mkdir()
     (left / "net.onnx").write_bytes(b"half")
-    export(run, tmp_path / "net.onnx", to="onnx", data=data, check_images=1)
+    export(run, tmp_path / "net.onnx", to="onnx", options=ExportOptions(data=data, check_images=1))
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
 
 
@@ -346,8 +347,9 @@ def test_what_a_killed_export_left_is_cleared_away(tiny, tmp_path, data):
 )
 def test_options_that_cannot_be(tiny, tmp_path, options, message):
     run, *_ = tiny
+    file, to = tmp_path / options.pop("out"), options.pop("to")
     with pytest.raises(ValueError, match=message):
-        export(run, tmp_path / options.pop("out"), **options)
+        export(run, file, to=to, options=ExportOptions(**options))
     assert not list(tmp_path.iterdir())
 
 
@@ -355,6 +357,6 @@ def test_a_missing_library_is_named_with_its_extra(tiny, tmp_path, monkeypatch):
     run, _, folder, _ = tiny
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ValueError, match=re.escape("pip install 'verydeep[openvino]'")):
-        export(run, tmp_path / "net.xml", to="openvino", data="digits")
+        export(run, tmp_path / "net.xml", to="openvino", options=ExportOptions(data="digits"))
     with pytest.raises(ValueError, match=re.escape("pip install 'verydeep[openvino]'")):
         load_exported(folder / "net.xml")

@@ -15,6 +15,7 @@ from verydeep.export.comparison import ExportAgreement, precision_errors
 from verydeep.export.export import BrokenExportError, export, export_table
 from verydeep.exported_networks import formats
 from verydeep.exported_networks.exported import load_exported
+from verydeep.exported_networks.formats import ExportOptions
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import multiplies_in_bfloat16
 from verydeep.runs.model import Model, save_model
@@ -49,8 +50,9 @@ def digits_run(tmp_path_factory):
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
 def test_int8_keeps_the_error_on_digits(digits_run, tmp_path, to):
     """The source is the one that the run names. Up to 3 images changed their class on any processor, and 1 error."""
-    found = export(digits_run, tmp_path / FILES[to], to=to, int8=True, max_loss=2)
-    plain = export(digits_run, tmp_path / f"plain{Path(FILES[to]).suffix}", to=to, check_images=2)
+    found = export(digits_run, tmp_path / FILES[to], to=to, options=ExportOptions(int8=True, max_loss=2))
+    few = ExportOptions(check_images=2)
+    plain = export(digits_run, tmp_path / f"plain{Path(FILES[to]).suffix}", to=to, options=few)
     assert found.source == "digits"
     assert found.errors.images == 179
     assert found.errors.float32 == pytest.approx(100 * 12 / 179)
@@ -97,14 +99,14 @@ def test_int8_that_costs_too_much_is_not_written(tmp_path, to):
     out.mkdir()
     refusal = r"in INT8 50.00% of 8 images are wrong, in float32 0.00%; --max-loss 0.5 allows"
     with pytest.raises(BrokenExportError, match=refusal):
-        export(run, out / FILES[to], to=to, int8=True, data=data)
+        export(run, out / FILES[to], to=to, options=ExportOptions(int8=True, data=data))
     assert not list(out.iterdir())
-    errors = export(run, out / FILES[to], to=to, int8=True, data=data, max_loss=50).errors
+    errors = export(run, out / FILES[to], to=to, options=ExportOptions(int8=True, data=data, max_loss=50)).errors
     assert (out / FILES[to]).is_file()
     assert (errors.images, errors.float32, errors.reduced, errors.loss) == (8, 0, 50, 50)
     assert (errors.lost, errors.won, errors.changed) == (4, 0, 4)
     enough = flat_images(tmp_path / "enough", {"train": (60, 240), "val": (60, 240)})
-    assert export(run, out / FILES[to], to=to, int8=True, data=enough).errors.reduced == 0
+    assert export(run, out / FILES[to], to=to, options=ExportOptions(int8=True, data=enough)).errors.reduced == 0
 
 
 def test_images_that_are_too_large_to_calibrate_on_are_named(tmp_path, monkeypatch):
@@ -170,7 +172,7 @@ def test_int8_takes_every_size_and_batch(tmp_path, name, batch_norm, to):
 @pytest.mark.skipif(not multiplies_in_bfloat16(), reason="this processor does not multiply in bfloat16")
 def test_bfloat16_is_what_the_file_says_and_its_cost_is_told(digits_run, tmp_path):
     """Numbers of 8 bits of precision differ by up to 0.4%, which a network adds up; float32 by less than 1e-5."""
-    found = export(digits_run, tmp_path / "net.xml", to="openvino", precision="bf16", max_loss=2)
+    found = export(digits_run, tmp_path / "net.xml", to="openvino", options=ExportOptions(precision="bf16", max_loss=2))
     assert (found.int8, found.precision, found.errors.images) == (False, "bf16", 179)
     assert found.errors.float32 == pytest.approx(100 * 12 / 179)
     assert found.errors.changed <= 6
@@ -183,15 +185,16 @@ def test_bfloat16_is_what_the_file_says_and_its_cost_is_told(digits_run, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("options", "has_bf16", "words"),
+    ("to", "more", "has_bf16", "words"),
     [
-        ({"to": "onnx"}, True, "onnx files cannot say that they are computed in bfloat16: openvino can"),
-        ({"to": "ncnn"}, True, "ncnn files cannot say that they are computed in bfloat16: openvino can"),
-        ({"to": "openvino", "int8": True}, True, "in INT8 or in bfloat16"),
-        ({"to": "openvino"}, False, "this processor does not multiply in bfloat16"),
+        ("onnx", {}, True, "onnx files cannot say that they are computed in bfloat16: openvino can"),
+        ("ncnn", {}, True, "ncnn files cannot say that they are computed in bfloat16: openvino can"),
+        ("openvino", {"int8": True}, True, "in INT8 or in bfloat16"),
+        ("openvino", {}, False, "this processor does not multiply in bfloat16"),
     ],
 )
-def test_bfloat16_is_refused_where_it_is_not_to_be_had(digits_run, tmp_path, monkeypatch, options, has_bf16, words):
+def test_bfloat16_is_refused_where_it_is_not_to_be_had(digits_run, tmp_path, monkeypatch, to, more, has_bf16, words):
     monkeypatch.setattr(formats, "multiplies_in_bfloat16", lambda: has_bf16)
+    file = tmp_path / f"net{formats.FORMATS[to].suffix}"
     with pytest.raises(ValueError, match=words):
-        export(digits_run, tmp_path / f"net{formats.FORMATS[options['to']].suffix}", precision="bf16", **options)
+        export(digits_run, file, to=to, options=ExportOptions(precision="bf16", **more))

@@ -148,7 +148,7 @@ def interleaved(asked, n, batch):
 def learning(run):
     """Return the metrics that must be the same, the loss except for its last digits."""
     return [
-        (epoch["step"], epoch["training_error"], epoch["validation_error"], pytest.approx(epoch["loss"], rel=1e-5))
+        (epoch.step, epoch.training_error, epoch.validation_error, pytest.approx(epoch.loss, rel=1e-5))
         for epoch in read_metrics(run)
     ]
 
@@ -232,13 +232,13 @@ def test_any_size_ends_and_every_validation_image_counts_once(folder, one, figur
         assert sorted(index for m in met for index in m["validated"]) == list(range(n))
         assert sorted(index for m in met for index in m["asked"]) == list(range(n))
         (mine,), (theirs,) = read_metrics(run), read_metrics(alone)
-        assert mine["step"] == theirs["step"] == math.ceil(n / batch)
-        assert mine["validation_error"] == theirs["validation_error"], (n, batch, fc)
-        assert mine["training_error"] == theirs["training_error"], (n, batch, fc)
+        assert mine.step == theirs.step == math.ceil(n / batch)
+        assert mine.validation_error == theirs.validation_error, (n, batch, fc)
+        assert mine.training_error == theirs.training_error, (n, batch, fc)
         assert several.difference(run, alone)[0] <= EXACT, (n, batch, fc)
-        wrong = mine["validation_error"] * n / 100
+        wrong = mine.validation_error * n / 100
         assert wrong == pytest.approx(round(wrong), abs=1e-9)
-        errors.add(mine["validation_error"])
+        errors.add(mine.validation_error)
     assert len(errors) > 2, "the errors are too much alike to show a difference"
     figure(11, f"sizes, {processes} processes", f"{len(sizes(processes, battery))} end, all count as one process does")
 

@@ -67,7 +67,7 @@ def test_one_of_two_trainings_is_refused_and_a_killed_one_holds_nothing(pair, py
         assert re.fullmatch(rf"{out} is being written by process {winner.pid} on {host}, since .*: wait for .*", told)
         if number % 2:
             assert is_finished(out)
-            assert [line["epoch"] for line in read_metrics(out)] == [1, 2]
+            assert [line.epoch for line in read_metrics(out)] == [1, 2]
             assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
             assert json.loads((out / "run.json").read_text())["images"] == {"train": 10, "val": 6}
     figure(27, "two at once", f"{times} pairs of trainings: one of each was refused by the other's name")

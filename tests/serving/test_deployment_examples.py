@@ -27,6 +27,7 @@ from starlette.testclient import TestClient
 from verydeep import predict
 from verydeep.cli import app as command
 from verydeep.export.export import export
+from verydeep.exported_networks.formats import ExportOptions
 from verydeep.serving.app import _open_routes
 from verydeep.serving.options import Limits, Listening
 from verydeep.serving.server import bound_socket
@@ -156,7 +157,8 @@ def test_systemd_starts_and_ends_it(tmp_path):
 
 def test_triton_is_told_what_the_exported_file_takes(tmp_path):
     file = tmp_path / "net.onnx"
-    export(saved(network(), tmp_path / "run"), file, to="onnx", data=pictures(tmp_path / "data", each=1))
+    options = ExportOptions(data=pictures(tmp_path / "data", each=1))
+    export(saved(network(), tmp_path / "run"), file, to="onnx", options=options)
     model = imported(EXAMPLES / "triton_repository.py", "triton_repository").write_repository(file, tmp_path / "all")
     pb2 = imported(Path(tritonclient.__path__[0]) / "grpc" / "model_config_pb2.py", "model_config_pb2")
     config = text_format.Parse((model / "config.pbtxt").read_text(), pb2.ModelConfig())

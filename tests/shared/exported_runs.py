@@ -9,6 +9,7 @@ from PIL import Image
 
 from verydeep import vgg
 from verydeep.export.export import export
+from verydeep.exported_networks.formats import ExportOptions
 from verydeep.runs.model import Model, load, save_model
 
 FILES = {"onnx": "net.onnx", "openvino": "net.xml", "torch": "net.pt2"}
@@ -59,7 +60,7 @@ def saved(net, folder, classes=CLASSES):
 def exported(folder, data):
     """Return a run, its network and one file of each kind, with the figures of its export."""
     run = saved(network("A", batch_norm=True), folder / "run")
-    found = {to: export(run, folder / name, to=to, data=data) for to, name in FILES.items()}
+    found = {to: export(run, folder / name, to=to, options=ExportOptions(data=data)) for to, name in FILES.items()}
     return run, load(run), folder, found
 
 

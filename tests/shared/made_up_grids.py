@@ -20,7 +20,7 @@ from verydeep.reproduction.report import write_report
 from verydeep.reproduction.stored_tests import StoredTest
 from verydeep.reproduction.table_rows import best_network
 from verydeep.reproduction.trainings import TRAININGS_BY_NAME
-from verydeep.runs.record import Record, append_metrics, write_record
+from verydeep.runs.record import EpochMetrics, Record, append_metrics, write_record
 from verydeep.statistics import wilson_interval
 from verydeep.training.recipe import Recipe
 
@@ -105,15 +105,20 @@ def made_up(
             )
             write_record(folders[seed] / training.name, record)
             for epoch in (1, 2):
-                figures = {
-                    "epoch": epoch,
-                    "loss": 2.25 / epoch + number,
-                    "training_error": 80.0 / epoch,
-                    "validation_error": 80.0 / epoch + number + seed,
-                    "seconds": 30.0 + number,
-                    "peak_memory_bytes": memory,
-                }
-                append_metrics(folders[seed] / training.name, figures)
+                metrics = EpochMetrics(
+                    epoch=epoch,
+                    step=100 * epoch,
+                    learning_rate=0.01,
+                    loss=2.25 / epoch + number,
+                    training_error=80.0 / epoch,
+                    validation_error=80.0 / epoch + number + seed,
+                    images=1234,
+                    images_per_second=1234 / (30.0 + number),
+                    seconds=30.0 + number,
+                    waiting=5.0,
+                    peak_memory_bytes=memory,
+                )
+                append_metrics(folders[seed] / training.name, metrics)
         tests[seed] = {
             entry.name: stored(
                 entry, of(entry.name, seed), classes=classes, unusable=(unusable or {}).get(entry.name, ())

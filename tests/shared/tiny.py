@@ -68,7 +68,7 @@ def digest(checkpoint):
 def learning(run):
     """Return the metrics that do not depend on the clock."""
     names = ("epoch", "step", "learning_rate", "loss", "training_error", "validation_error")
-    return [{name: epoch[name] for name in names} for epoch in read_metrics(run)]
+    return [{name: getattr(epoch, name) for name in names} for epoch in read_metrics(run)]
 
 
 def strays(run):

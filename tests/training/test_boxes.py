@@ -85,8 +85,8 @@ def test_the_validation_error_is_that_of_the_simplified_test(classifier, tmp_pat
     boxes = _centre_crop_boxes(load_box_model(run), val, quarantine=Quarantine(6))
     overlaps = intersection_over_union(boxes, np.stack([found.box for found in val.boxes]))
     error = 100 * (~(overlaps > 0.5)).mean()
-    assert read_metrics(run)[-1]["validation_error"] == pytest.approx(error)
-    assert read_metrics(run)[-1]["loss"] < 0.5 * read_metrics(run)[0]["loss"]
+    assert read_metrics(run)[-1].validation_error == pytest.approx(error)
+    assert read_metrics(run)[-1].loss < 0.5 * read_metrics(run)[0].loss
 
 
 @pytest.mark.parametrize("stop", [1, 4])
@@ -106,7 +106,7 @@ def test_stopped_after_a_step_it_goes_on_and_ends_the_same(classifier, tmp_path,
     trained(classifier, tmp_path / "run", resume=True)
     one, other = (load(tmp_path / name).state_dict() for name in ("run", "whole"))
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert [e["loss"] for e in read_metrics(tmp_path / "run")] == [e["loss"] for e in read_metrics(tmp_path / "whole")]
+    assert [e.loss for e in read_metrics(tmp_path / "run")] == [e.loss for e in read_metrics(tmp_path / "whole")]
 
 
 def test_it_is_resumed_with_its_own_boxes_alone(classifier, tmp_path):
@@ -129,7 +129,7 @@ def test_an_epoch_tells_how_many_images_it_went_without(classifier, tmp_path, ca
     for epoch, metrics in enumerate(read_metrics(run)):
         missing.append(sum(not shown(parts["train"], index, recipe, epoch) for index in range(4)))
         told = [line for line in lines if f"epoch {epoch + 1} went without {missing[-1]} of 4 images" in line]
-        assert (metrics["images"], len(told)) == (4 - missing[-1], missing[-1] > 0)
+        assert (metrics.images, len(told)) == (4 - missing[-1], missing[-1] > 0)
     assert 0 < sum(missing) < 12
 
 

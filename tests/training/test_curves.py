@@ -48,12 +48,12 @@ def test_curves_are_the_metrics(images, tmp_path):
     metrics, drawn = read_metrics(run), points(run)
     assert len(metrics) == 4
     for name, tag in TAGS.items():
-        expected = {epoch["step"]: epoch[name] for epoch in metrics}
+        expected = {epoch.step: getattr(epoch, name) for epoch in metrics}
         assert drawn[tag] == pytest.approx(expected, rel=1e-6), name
     losses = drawn["step/loss"]
     assert sorted(losses) == list(range(1, 13))
     first_epoch = (4 * losses[1] + 4 * losses[2] + 2 * losses[3]) / 10
-    assert first_epoch == pytest.approx(metrics[0]["loss"], rel=1e-5)
+    assert first_epoch == pytest.approx(metrics[0].loss, rel=1e-5)
     assert list(drawn["step/learning_rate"].values()) == pytest.approx(12 * [1e-3])
 
 
@@ -110,10 +110,10 @@ def test_the_share_of_time_without_data_is_told(images, tmp_path):
     parts = {"train": slow, "val": images.source("val")}
     recipe = Recipe(crop=32, width=0.05, batch=5, epochs=1)
     (metrics,) = read_metrics(train(Splits(name="slow", sources=parts), network="A", out=tmp_path / "a", recipe=recipe))
-    assert 0.5 < metrics["waiting"] * metrics["seconds"] / 100 < metrics["seconds"]  # ten images of 50 ms
+    assert 0.5 < metrics.waiting * metrics.seconds / 100 < metrics.seconds  # ten images of 50 ms
     (metrics, *_) = read_metrics(train(images, network="A", out=tmp_path / "b", recipe=TINY))
-    assert metrics["waiting"] < 60
-    assert metrics["peak_memory_bytes"] > 50e6
+    assert metrics.waiting < 60
+    assert metrics.peak_memory_bytes > 50e6
 
 
 def test_the_best_network_is_kept_beside_the_last(images, tmp_path, monkeypatch):

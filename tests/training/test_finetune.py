@@ -69,7 +69,7 @@ def test_the_papers_stages_start_at_a_tenth_of_the_rate(trained, tmp_path):
     """S = 384 from S = 256, then S in [256;512] from S = 384."""
     recipe = Recipe(**TINY, finetune=str(trained), scale="384")
     larger = train(source("ant", "bee", "cat"), out=tmp_path / "384", recipe=recipe)
-    assert [epoch["learning_rate"] for epoch in read_metrics(larger)] == [0.001, 0.001]
+    assert [epoch.learning_rate for epoch in read_metrics(larger)] == [0.001, 0.001]
     recipe = Recipe(**TINY, finetune=str(larger), scale="256:512")
     jittered = train(source("ant", "bee", "cat"), out=tmp_path / "jitter", recipe=recipe)
     assert load_model(jittered).scale == "256:512"

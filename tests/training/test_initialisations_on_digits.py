@@ -25,7 +25,7 @@ def losses(folder, init, epochs, **recipe):
     few = subset(open_for_training("digits").source("val"), tuple(range(20)))
     recipe = Recipe(crop=32, batch=16, epochs=epochs, patience=epochs, flip=False, init=init, **recipe)
     found = train(Splits(name="digits", sources={"train": images, "val": few}), network="A", out=folder, recipe=recipe)
-    return [epoch["loss"] for epoch in read_metrics(found)]
+    return [epoch.loss for epoch in read_metrics(found)]
 
 
 def test_with_glorots_a_learns_and_with_the_papers_it_stays_at_chance(tmp_path, battery):

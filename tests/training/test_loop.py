@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from verydeep.images.sources.source import Sample, Source, memory_source, subset
 from verydeep.images.sources.splits import Splits, stratified_split
 from verydeep.machine.runtime import Stopped
 from verydeep.runs.model import load_model
-from verydeep.runs.record import append_metrics, read_metrics, read_record
+from verydeep.runs.record import EpochMetrics, append_metrics, read_metrics, read_record
 from verydeep.training.step import DivergedError, _dropout_masks
 from verydeep.training.tables import TrainingEnd, training_table
 
@@ -121,9 +122,9 @@ def test_a_run_learns_and_says_what_made_it(tmp_path):
     assert (record.network, record.source, record.classes) == ("A", "noise", ("dark", "light"))
     assert Recipe(**record.recipe) == recipe
     assert record.images == {"train": 10, "val": 6}
-    assert [epoch["epoch"] for epoch in metrics] == list(range(1, 13))
-    assert metrics[-1]["validation_error"] == 0
-    assert metrics[-1]["loss"] < metrics[0]["loss"] / 2
+    assert [epoch.epoch for epoch in metrics] == list(range(1, 13))
+    assert metrics[-1].validation_error == 0
+    assert metrics[-1].loss < metrics[0].loss / 2
     assert load_model(out).classes == ("dark", "light")
     files = [path for path in out.rglob("*") if path.is_file() and path.parent.name != "tensorboard"]
     assert {path.suffix for path in files} == {".json", ".jsonl", ".safetensors"}
@@ -170,7 +171,7 @@ def test_the_same_seed_gives_the_same_weights_for_any_number_of_workers(tmp_path
 def learning(run):
     """Return the metrics that do not depend on the clock."""
     names = ("epoch", "step", "learning_rate", "loss", "training_error", "validation_error")
-    return [{name: epoch[name] for name in names} for epoch in read_metrics(run)]
+    return [{name: getattr(epoch, name) for name in names} for epoch in read_metrics(run)]
 
 
 class Interrupting(Source):
@@ -220,7 +221,7 @@ def test_a_finished_run_is_left_alone(tmp_path):
 def test_the_schedule_ends_a_training_before_its_last_epoch(tmp_path):
     recipe = Recipe(crop=32, width=0.05, batch=10, epochs=50, learning_rate=1e-30, patience=1, drops=1)
     out = train(splits(), network="A", out=tmp_path / "run", recipe=recipe)
-    rates = [epoch["learning_rate"] for epoch in read_metrics(out)]
+    rates = [epoch.learning_rate for epoch in read_metrics(out)]
     assert rates == pytest.approx([1e-30, 1e-30, 1e-31])
 
 
@@ -281,28 +282,33 @@ def test_a_start_from_other_classes_is_refused_and_leaves_nothing(tmp_path):
     assert not (tmp_path / "d").exists()
 
 
-def epoch(number):
-    """A line of metrics, with a figure that this version does not know."""
-    figures = dict.fromkeys(("loss", "training_error", "validation_error", "seconds"), 0.5)
-    return {"epoch": number, **figures, "mood": "good"}
+def epoch(number, **more):
+    names = {field.name for field in fields(EpochMetrics)} - {"class_balanced_error", "peak_memory_bytes"}
+    return EpochMetrics(**dict.fromkeys(names, 0.5) | {"epoch": number, "step": 3, "images": 12} | more)
 
 
-UNBALANCED = {**epoch(2), "class_balanced_error": "x"}
+def line(number):
+    """A line of an older version, without some figures and with one that this version does not know."""
+    written = {name: value for name, value in vars(epoch(number)).items() if value is not None}
+    return {**written, "mood": "good"}
 
 
-@pytest.mark.parametrize("odd", [{"epoch": "2"}, {"epoch": 2}, {**epoch(2), "loss": None}, UNBALANCED, 5, "text", [[]]])
+UNBALANCED = {**line(2), "class_balanced_error": "x"}
+
+
+@pytest.mark.parametrize("odd", [{"epoch": "2"}, {"epoch": 2}, {**line(2), "loss": None}, UNBALANCED, 5, "text", [[]]])
 def test_odd_lines_of_metrics_are_passed_over(tmp_path, odd):
-    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in (odd, epoch(1), odd)))
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in (odd, line(1), odd)))
     assert read_metrics(tmp_path) == [epoch(1)]
 
 
 def test_a_torn_line_of_metrics_is_ignored(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text(json.dumps(epoch(1)) + '\n{"epoch": 2, "lo')
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line(1)) + '\n{"epoch": 2, "lo')
     assert read_metrics(tmp_path) == [epoch(1)]
 
 
 def test_a_torn_line_does_not_tear_the_next(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text(json.dumps(epoch(1)) + '\n{"epoch": 2, "deep": {"a": 1}')
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line(1)) + '\n{"epoch": 2, "deep": {"a": 1}')
     append_metrics(tmp_path, epoch(2))
     append_metrics(tmp_path, epoch(3))
     assert read_metrics(tmp_path) == [epoch(1), epoch(2), epoch(3)]
@@ -328,7 +334,7 @@ def test_the_rate_that_acts_is_the_schedules(tmp_path):
         recipe = Recipe(**options, epochs=epochs, learning_rate=1e-3, momentum=0.0, drops=3)
         out = train(unlearnable(), network="A", out=tmp_path / str(epochs), recipe=recipe)
         moved.append(load(out).fc6.weight.detach().clone())
-        rates = [epoch["learning_rate"] for epoch in read_metrics(out)]
+        rates = [epoch.learning_rate for epoch in read_metrics(out)]
     assert rates == pytest.approx([1e-3, 1e-3, 1e-4])
     first, second = (moved[1] - moved[0]).norm(), (moved[2] - moved[1]).norm()
     assert second < first / 5
@@ -348,8 +354,8 @@ def test_classes_of_unequal_size_have_a_class_balanced_error_beside_it(tmp_path,
     run = train(images, network="A", out=tmp_path / "run", recipe=recipe)
     found = evaluate(run, data=images, split="val", protocol="centre")
     last = read_metrics(run)[-1]
-    assert last["class_balanced_error"] == pytest.approx(found.class_balanced_error)
-    assert last["class_balanced_error"] != last["validation_error"]
+    assert last.class_balanced_error == pytest.approx(found.class_balanced_error)
+    assert last.class_balanced_error != last.validation_error
     show_training(run, None)
     assert "class-balanced, %" in capsys.readouterr().out
 
@@ -378,7 +384,7 @@ def test_the_validation_error_is_that_of_centre_crops_at_the_middle_scale(tmp_pa
             crop = np.asarray(image.crop((left, top, left + 32, top + 32)))
             scores = net(torch.from_numpy(crop.copy()).permute(2, 0, 1)[None])
             wrong[side] += int(scores.argmax()) != sample.label
-    assert read_metrics(out)[-1]["validation_error"] == pytest.approx(100 * wrong[53] / 19)
+    assert read_metrics(out)[-1].validation_error == pytest.approx(100 * wrong[53] / 19)
     assert wrong[53] not in (wrong[32], wrong[73]), "the images do not tell the scales apart"
 
 
@@ -404,6 +410,6 @@ def test_a_signal_to_the_whole_process_group_is_survived_by_workers(python, tmp_
 )
 def test_a_loss_that_is_nearly_that_of_guessing_is_told(loss, regression, told):
     """Among three classes guessing has a loss of ln 3 = 1.099."""
-    last = {**epoch(1), "loss": loss}
+    last = epoch(1, loss=loss)
     end = TrainingEnd(run="runs/a", network="A", classes=3, last=last, best=last, unusable=[], regression=regression)
     assert ("that of guessing among 3 classes, 1.099" in str(training_table(end).caption)) is told

@@ -67,5 +67,5 @@ def test_a_failure_in_validation_costs_no_step(tmp_path, monkeypatch, kind, work
     train(whole, out=tmp_path / "whole", **options)
     one, other = (load(tmp_path / name).state_dict() for name in ("run", "whole"))
     assert all(torch.equal(one[name], other[name]) for name in one)
-    errors = [[epoch["validation_error"] for epoch in read_metrics(tmp_path / name)] for name in ("run", "whole")]
+    errors = [[epoch.validation_error for epoch in read_metrics(tmp_path / name)] for name in ("run", "whole")]
     assert errors[0] == errors[1]

@@ -13,6 +13,7 @@ from cyclopts.config import Toml
 
 from verydeep.commands.help_pages import common_first
 from verydeep.descriptors.descriptor import Descriptor
+from verydeep.exported_networks.formats import ExportOptions
 from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.tolerance import Tolerance
 from verydeep.localisation.options import FullProcedure
@@ -221,6 +222,9 @@ TestOutputOptions = Annotated[TestOutputs, Parameter(name="*")]
 PredictionOutputOptions = Annotated[PredictionOutputs, Parameter(name="*")]
 BoxFileOptions = Annotated[BoxOptions, Parameter(name="*", group=Group("Boxes", sort_key=1))]
 DescriptorOptions = Annotated[Descriptor, Parameter(name="*", group=Group("Descriptor", sort_key=1))]
+ExportFileOptions = Annotated[
+    ExportOptions, Parameter(name="*", negative=(), group=Group("Networks (onnx, openvino, ncnn, torch)", sort_key=1))
+]
 ExecutionOptions = Annotated[Execution, Parameter(name="*", group=Group("Execution", sort_key=4))]
 FullTestOptions = Annotated[
     FullProcedure, Parameter(name="*", group=Group("Full test", sort_key=1), name_transform=_option_name)

@@ -95,7 +95,7 @@ def _learns(run: Path) -> str:
 
     recipe = Recipe(crop=32, width=0.1, batch=64, learning_rate=0.05, epochs=3, batch_norm=True, flip=False)
     train("digits", network="A", out=run, recipe=recipe)
-    error = read_metrics(run)[-1]["validation_error"]
+    error = read_metrics(run)[-1].validation_error
     if error > _MOST_ERROR:
         raise RuntimeError(f"the network did not learn: {percent(error)}% of the digits are wrong, chance is 90%")
     return f"{percent(error)}% of the validation digits are wrong"
@@ -110,12 +110,12 @@ def _formats() -> list["Format"]:
 def _agrees(run: Path, to: "Format") -> str:
     """Export a run, which compares its scores, and predict with the file; say how far scores differ."""
     from verydeep.export.export import export
-    from verydeep.exported_networks.formats import FORMATS
+    from verydeep.exported_networks.formats import FORMATS, ExportOptions
     from verydeep.images.open import open_for_testing
     from verydeep.prediction.predict import predict
 
     file = run.parent / f"network{FORMATS[to].suffix}"
-    found = export(run, file, to=to, data="digits", check_images=_PREDICTED)
+    found = export(run, file, to=to, options=ExportOptions(data="digits", check_images=_PREDICTED))
     source = open_for_testing("digits", tuple("0123456789")).source("val")
     images = [source[index].data for index in range(_PREDICTED)]
     if [one.classes[0] for one in predict(file, images)] != [one.classes[0] for one in predict(run, images)]:

@@ -21,9 +21,8 @@ from verydeep.evaluation.tested_runs import labels_as_trained
 from verydeep.export.comparison import ExportAgreement, PrecisionErrors, agreement, precision_errors, usable_images
 from verydeep.exported_networks.exported import CALIBRATED, write_exported
 from verydeep.exported_networks.formats import (
-    EXPORT_PRECISION,
     FORMATS,
-    MAX_LOSS,
+    ExportOptions,
     ExportPrecision,
     Format,
     check_export,
@@ -102,12 +101,8 @@ def export(
     out: str | Path,
     *,
     to: Format,
-    int8: bool = False,
-    precision: ExportPrecision = EXPORT_PRECISION,
-    data: str | None = None,
-    max_loss: float = MAX_LOSS,
-    check_images: int | None = None,
-    tolerance: Tolerance | None = None,
+    options: ExportOptions = ExportOptions(),
+    tolerance: Tolerance = Tolerance(),
 ) -> Export:
     """Write a run's network for another runtime; the file appears only if it agrees with PyTorch on real images.
 
@@ -119,38 +114,34 @@ def export(
         run: a run folder.
         out: `.onnx`, `.xml` or `.ncnn.param` (each with a `.bin` beside it), or `.pt2`.
         to: onnx, openvino, ncnn or torch (torch.export).
-        int8: 8-bit weights and activations, calibrated on the training images; not for ncnn and torch.
-        precision: `bf16`: products are computed in bfloat16 by processors that multiply in it; openvino only.
-        data: SOURCE of images to calibrate and check on; by default the one that the run was trained on.
-        max_loss: most percentage points of top-1 error that INT8 or bfloat16 may cost; one more image may be wrong.
-        check_images: number of validation images to check on, evenly spread; by default 100, for INT8 and bfloat16 all.
+        options: precision, and images to calibrate and check on; INT8 is for onnx and openvino, bfloat16 for openvino.
         tolerance: which images are used, and how many may be unusable.
 
     Raises:
         ValueError: unusable run, images or options, or a missing library.
-        BrokenExportError: the scores differ from PyTorch's, or INT8 or bfloat16 costs more than `max_loss`.
+        BrokenExportError: the scores differ from PyTorch's, or INT8 or bfloat16 costs more than `options.max_loss`.
         OSError: the file cannot be written.
     """
-    started, out, tolerance = time.perf_counter(), Path(out), tolerance or Tolerance()
-    check_export(to, out, int8=int8, precision=precision, max_loss=max_loss, check_images=check_images)
-    _check_libraries(to, int8=int8)
-    model, reduced = _whole_model(run), int8 or precision == "bf16"
-    images = _images(run, model, data, check_images or (None if reduced else _COMPARED), tolerance)
+    started, out = time.perf_counter(), Path(out)
+    check_export(to, out, options)
+    _check_libraries(to, int8=options.int8)
+    model, reduced = _whole_model(run), options.reduced
+    images = _images(run, model, options, tolerance)
     unusable: dict[str, str] = {}
-    calibration = _calibration(model, images, unusable) if int8 else None
+    calibration = _calibration(model, images, unusable) if options.int8 else None
     with atomic.new_files(out) as file:
-        exported = _written(model, file, to=to, calibration=calibration, bf16=precision == "bf16", named=out)
+        exported = _written(model, file, to=to, calibration=calibration, bf16=options.precision == "bf16", named=out)
         most = _COMPARED if reduced else len(images.checked)  # in reduced precision the errors tell more
         agrees = _agreement(model, exported, images, unusable, most=most)
         errors = _precision_errors(model, exported, images, unusable) if reduced else None
-        _refuse_broken(out, agrees, errors, _kind(int8, precision), max_loss)
+        _refuse_broken(out, agrees, errors, options)
         size = sum(written.stat().st_size for written in file.parent.iterdir())
     return Export(
         run=str(run),
         file=str(out),
         to=to,
-        int8=int8,
-        precision=precision,
+        int8=options.int8,
+        precision=options.precision,
         bytes=size,
         weights_sha256=model.weights_sha256,
         source=images.name,
@@ -166,19 +157,18 @@ def _kind(int8: bool, precision: ExportPrecision) -> str:
     return "INT8" if int8 else "bfloat16" if precision == "bf16" else "float32"
 
 
-def _refuse_broken(
-    out: Path, agrees: ExportAgreement, errors: PrecisionErrors | None, kind: str, max_loss: float
-) -> None:
+def _refuse_broken(out: Path, agrees: ExportAgreement, errors: PrecisionErrors | None, options: ExportOptions) -> None:
     if errors is None and not agrees.greatest_difference <= _GREATEST_DIFFERENCE:
         raise BrokenExportError(
             f"{out} was not written: its scores differ from PyTorch's by "
             f"{significant(agrees.greatest_difference)} of the largest, more than {_GREATEST_DIFFERENCE:g}"
         )
-    if errors is not None and errors.loss > max_loss and errors.lost - errors.won > 1:
+    kind, most = _kind(options.int8, options.precision), options.max_loss
+    if errors is not None and errors.loss > most and errors.lost - errors.won > 1:
         raise BrokenExportError(
             f"{out} was not written: in {kind} {percent(errors.reduced, FINE)}% of {counted(errors.images, 'image')} "
-            f"are wrong, in float32 {percent(errors.float32, FINE)}%; --max-loss {max_loss:g} allows no more than "
-            f"{max_loss:g} points"
+            f"are wrong, in float32 {percent(errors.float32, FINE)}%; --max-loss {most:g} allows no more than "
+            f"{most:g} points"
         )
 
 
@@ -189,9 +179,9 @@ def _check_libraries(to: Format, *, int8: bool) -> None:
         library(name)
 
 
-def _images(run: str | Path, model: Model, data: str | None, checked: int | None, tolerance: Tolerance) -> _Images:
-    record = None if data else record_of(run)
-    name = record.source if record else data
+def _images(run: str | Path, model: Model, options: ExportOptions, tolerance: Tolerance) -> _Images:
+    record = None if options.data else record_of(run)
+    name = record.source if record else options.data
     if not name:
         raise ValueError(f"{run} does not say what it was trained on: name images to check the export on (--data)")
     try:
@@ -200,7 +190,8 @@ def _images(run: str | Path, model: Model, data: str | None, checked: int | None
         raise ValueError(f"{error} (--data names other images to check the export on)") from error
     split = "val" if "val" in splits.sources else next(iter(splits.sources))
     source = splits.source(split)
-    chosen = _evenly(len(source), checked or len(source))
+    checked = options.check_images or (len(source) if options.reduced else _COMPARED)
+    chosen = _evenly(len(source), checked)
     return _Images(
         name=name,
         split=split,

@@ -10,14 +10,43 @@ from verydeep.machine.runtime import multiplies_in_bfloat16
 Format = Literal["onnx", "openvino", "ncnn", "torch"]
 ExportPrecision = Literal["fp32", "bf16"]
 
-EXPORT_PRECISION: ExportPrecision = "fp32"
-"""Precision of a file unless another is asked for."""
 
-MAX_LOSS = 0.5
-"""Percentage points of error that INT8 may cost by default.
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """How a network is written, and on which images it is checked.
 
-One more image may always be wrong: of 179 it alone is 0.56 points.
-"""
+    Raises:
+        ValueError: a value out of range, or INT8 and bfloat16 at once.
+    """
+
+    int8: bool = False
+    """Use 8-bit weights and activations, calibrated on training images: about four times smaller, and faster."""
+    precision: ExportPrecision = "fp32"
+    """bf16, for openvino: compute products in bfloat16, on processors that multiply in it, which is faster; what it
+    costs is measured."""
+    data: str | None = None
+    """SOURCE of images to calibrate and check on; by default the one that the run was trained on."""
+    max_loss: float = 0.5
+    """Percentage points of error that INT8 or bfloat16 may cost; if it costs more, and more than one image, nothing is
+    written."""
+    check_images: int | None = None
+    """Validation images to check on, evenly spread; by default 100, or all of them for INT8 and bfloat16."""
+
+    def __post_init__(self) -> None:
+        """Refuse a value out of range."""
+        if self.precision not in get_args(ExportPrecision):
+            raise ValueError(f"precision is one of {', '.join(get_args(ExportPrecision))}, not {self.precision}")
+        if self.precision == "bf16" and self.int8:
+            raise ValueError("a file is in INT8 or in bfloat16: leave out --int8, or --precision bf16")
+        if not self.max_loss >= 0:
+            raise ValueError(f"max_loss is 0 or more percentage points, not {self.max_loss}")
+        if self.check_images is not None and self.check_images < 1:
+            raise ValueError(f"check_images must be 1 or more, not {self.check_images}")
+
+    @property
+    def reduced(self) -> bool:
+        """Whether it computes in less than float32."""
+        return self.int8 or self.precision == "bf16"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +94,11 @@ def format_module(to: Format) -> Any:
     return import_module(f"verydeep.exported_networks.{to}")
 
 
-def check_export(
-    to: Format, out: Path, *, int8: bool, precision: ExportPrecision, max_loss: float, check_images: int | None
-) -> None:
+def check_export(to: Format, out: Path, options: ExportOptions) -> None:
     """Refuse an export that is impossible, before any work.
 
     Raises:
-        ValueError: an unknown format, an unusable file, INT8 or bfloat16 where there is none, or a number out of range.
+        ValueError: an unknown format, an unusable file, or INT8 or bfloat16 where there is none.
     """
     if to not in get_args(Format):
         raise ValueError(f"a run is exported to {', '.join(get_args(Format))}, not to {to!r}")
@@ -81,22 +108,15 @@ def check_export(
         raise ValueError(f"{out} is a folder: name a file in it")
     if not out.parent.is_dir():
         raise ValueError(f"there is no folder {out.parent}")
-    if int8 and FORMATS[to].int8_libraries is None:
+    if options.int8 and FORMATS[to].int8_libraries is None:
         there = [name for name, known in FORMATS.items() if known.int8_libraries is not None]
         raise ValueError(f"{to} files are written in float32 only: INT8 goes to {' or '.join(there)}")
-    if precision not in get_args(ExportPrecision):
-        raise ValueError(f"precision is one of {', '.join(get_args(ExportPrecision))}, not {precision}")
-    if precision == "bf16" and int8:
-        raise ValueError("a file is in INT8 or in bfloat16: leave out --int8, or --precision bf16")
-    if precision == "bf16" and not FORMATS[to].bf16:
+    bf16 = options.precision == "bf16"
+    if bf16 and not FORMATS[to].bf16:
         there = [name for name, known in FORMATS.items() if known.bf16]
         raise ValueError(f"{to} files cannot say that they are computed in bfloat16: {' or '.join(there)} can")
-    if precision == "bf16" and not multiplies_in_bfloat16():
+    if bf16 and not multiplies_in_bfloat16():
         raise ValueError(
             "this processor does not multiply in bfloat16, so what that costs cannot be measured here: export on one "
             "that does, or leave out --precision bf16"
         )
-    if not max_loss >= 0:
-        raise ValueError(f"max_loss is 0 or more percentage points, not {max_loss}")
-    if check_images is not None and check_images < 1:
-        raise ValueError(f"check_images must be 1 or more, not {check_images}")

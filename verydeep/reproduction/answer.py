@@ -148,7 +148,7 @@ def _trained(results: GridResults, *, learned: int, trained: int) -> str:
     seconds = results.training_seconds
     said = (
         f"{_in_words(learned)} {of}{plural('network', trained)} of {deep} weight layers learned in {duration(seconds)} "
-        f"{'minutes' if seconds < 3600 else 'hours'}, {'with' if results.recipe['batch_norm'] else 'without'} batch "
+        f"{'minutes' if seconds < 3600 else 'hours'}, {'with' if results.recipe.batch_norm else 'without'} batch "
         "normalisation"
     )
     return said.capitalize()

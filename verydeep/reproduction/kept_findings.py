@@ -1,9 +1,8 @@
 """Findings of a reproduction from what it kept, without its runs and its images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -35,6 +34,11 @@ class _Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Recipe:
+    init: str = "glorot"
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Results:
     """What results.json says about how to read outcomes."""
 
@@ -42,7 +46,7 @@ class _Results:
     margin: float
     unfinished: tuple[str, ...]
     """Earlier versions listed only trainings that were themselves cut off."""
-    recipe: dict[str, Any] = field(default_factory=lambda: {"init": "glorot"})
+    recipe: _Recipe = _Recipe()
     trainings: Sequence[_Training] = ()
     not_told: str = ""
 
@@ -70,7 +74,7 @@ def kept_findings(folder: Path, *, margin: float | None = None) -> KeptFindings:
     unfinished = {*results.unfinished, *with_descendants(results.unfinished, starts)}
     margin = results.margin if margin is None else margin
     found = findings(outcomes, guessing=results.guessing, margin=margin, unfinished=unfinished)
-    beside = {one.number: beside_verdict(one, results.recipe, [*starts]) for one in found}
+    beside = {one.number: beside_verdict(one, init=results.recipe.init, trainings=[*starts]) for one in found}
     return KeptFindings(findings=found, beside=beside, not_told="")
 
 

@@ -1,7 +1,7 @@
 """How sure a report is: sentences by topic on what a grid of this size can show and what it cannot."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.grids import positions_along
@@ -11,7 +11,7 @@ from verydeep.reproduction.findings import Finding
 from verydeep.reproduction.paper import B_5X5_EXTRA_TOP1, TABLE_3
 from verydeep.reproduction.trainings import TRAININGS_BY_NAME, GridTraining
 from verydeep.statistics import CONFIDENCE
-from verydeep.training.recipe import Recipe, recipe_from
+from verydeep.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from verydeep.reproduction.results import GridResults
@@ -73,19 +73,19 @@ def why_unfinished(trainings: Sequence[str], cut_off: Collection[str]) -> str:
     return ", and ".join(said)
 
 
-def beside_verdict(finding: Finding, recipe: Mapping[str, Any], trainings: Collection[str]) -> str:
+def beside_verdict(finding: Finding, *, init: str, trainings: Collection[str]) -> str:
     """Say what limits a verdict: its margin, trainings that were too brief, networks with different starts.
 
     Args:
         finding: a finding with its verdict.
-        recipe: what all trainings share.
+        init: initialisation of layers that start from random weights.
         trainings: names of all that were done.
     """
     unlike = []
     if finding.parts and finding.id == "small_filters_help":
         if _UNSEEDED_B not in trainings:
             unlike = ["B started from A, B with 5 x 5 layers from random weights"]
-        elif recipe["init"] != "glorot":
+        elif init != "glorot":
             unlike = ["B started from Glorot's random weights, B with 5 x 5 layers from others"]
     return "; ".join(filter(None, (finding.beside, *unlike)))
 
@@ -149,14 +149,14 @@ def _starts(trainings: Sequence[GridTraining]) -> list[str]:
     ]
 
 
-def _scaled_down(recipe: Mapping[str, Any]) -> list[str]:
-    own, full = recipe_from(recipe), Recipe()
+def _scaled_down(recipe: Recipe) -> list[str]:
+    paper = Recipe()
     smaller = [
-        f"{words} {getattr(own, name):g} (paper: {getattr(full, name):g})"
+        f"{words} {getattr(recipe, name):g} (paper: {getattr(paper, name):g})"
         for name, words in _SCALED.items()
-        if getattr(own, name) != getattr(full, name)
+        if getattr(recipe, name) != getattr(paper, name)
     ]
-    if not recipe["flip"]:
+    if not recipe.flip:
         smaller.append("no mirrored images (paper: half of them)")
     if not smaller:
         return []
@@ -180,7 +180,7 @@ def _one_position(results: "GridResults", trainings: Sequence[GridTraining]) -> 
 
 
 def _positions_along_a_side(scale: int, results: "GridResults") -> int:
-    crop = results.recipe["crop"]
+    crop = results.recipe.crop
     return positions_along(scale_in_pixels(scale, crop), crop // DOWNSAMPLING, results.grid)
 
 
@@ -205,7 +205,7 @@ def _unfinished(results: "GridResults") -> list[str]:
 
 def _steering(results: "GridResults") -> str:
     """Say which images decide on the learning rate, and that with a planned schedule they decide nothing."""
-    planned = results.recipe["schedule"] != "plateau"
+    planned = results.recipe.schedule != "plateau"
     return results.source.steering + (
         " In a planned schedule, such as this one, they decide nothing." if planned else ""
     )

@@ -92,7 +92,9 @@ def _values(results: GridResults) -> dict[str, Any]:
         "steps": GAINS,
         "tables": {f"table-{table.number}": table for table in PAPER_TABLES if table.number in results.tables},
         "seven": SEVEN,
-        "beside": {one.number: beside_verdict(one, results.recipe, trainings) for one in results.findings},
+        "beside": {
+            one.number: beside_verdict(one, init=results.recipe.init, trainings=trainings) for one in results.findings
+        },
         "state_of_the_art": paper.TABLE_7,
         "clarifai": paper.CLARIFAI_WITH_OUTSIDE_DATA_TOP5_TEST,
         "marks": _MARKS,

@@ -29,8 +29,8 @@ from verydeep.reproduction.table_rows import (
 )
 from verydeep.reproduction.trainings import JITTER, TRAININGS_BY_NAME, GridTraining, last_stages
 from verydeep.runs.files import QUARANTINE, RECORD
-from verydeep.runs.record import Record, command, read_metrics, read_record
-from verydeep.training.recipe import recipe_from, schedule_ended
+from verydeep.runs.record import EpochMetrics, Record, command, read_metrics, read_record
+from verydeep.training.recipe import Recipe, recipe_from, schedule_ended
 
 _CURVES = {"loss": 4, "validation_error": 2}
 """Figures that are drawn over the epochs, and the decimals kept of each."""
@@ -44,18 +44,17 @@ class FinishedRun:
     """One training with one seed."""
 
     record: Record
-    epochs: Sequence[Mapping[str, Any]]
-    """Figures of each, as in `metrics.jsonl`."""
+    epochs: Sequence[EpochMetrics]
 
     @property
     def seconds(self) -> float:
         """Duration of all epochs."""
-        return sum(epoch["seconds"] for epoch in self.epochs)
+        return sum(epoch.seconds for epoch in self.epochs)
 
     @property
     def schedule_ended(self) -> bool:
         """Whether it was trained to the end of its schedule, not cut off before."""
-        return schedule_ended(recipe_from(self.record.recipe), [epoch["validation_error"] for epoch in self.epochs])
+        return schedule_ended(recipe_from(self.record.recipe), [epoch.validation_error for epoch in self.epochs])
 
     @property
     def images(self) -> int:
@@ -132,20 +131,22 @@ def _trained_network(training: GridTraining, runs: Mapping[int, FinishedRun]) ->
 def _learning_curve(runs: Mapping[int, FinishedRun]) -> dict[str, dict[str, list[float]]]:
     """Return the figures of every epoch, by seed."""
     return {
-        str(seed): {key: [round(epoch[key], decimals) for epoch in run.epochs] for key, decimals in _CURVES.items()}
+        str(seed): {
+            key: [round(getattr(epoch, key), decimals) for epoch in run.epochs] for key, decimals in _CURVES.items()
+        }
         for seed, run in runs.items()
     }
 
 
 def _cost(seed: int, run: FinishedRun) -> SeedCost:
-    memory = [epoch["peak_memory_bytes"] for epoch in run.epochs if epoch.get("peak_memory_bytes")]
+    memory = [epoch.peak_memory_bytes for epoch in run.epochs if epoch.peak_memory_bytes]
     return SeedCost(
         seed=seed,
         epochs=len(run.epochs),
         seconds=run.seconds,
         images_per_second=_per_second([run]),
         peak_memory_bytes=max(memory, default=None),
-        lowest_validation_error=min((epoch["validation_error"] for epoch in run.epochs), default=None),
+        lowest_validation_error=min((epoch.validation_error for epoch in run.epochs), default=None),
     )
 
 
@@ -193,8 +194,8 @@ class GridResults:
     """Every number of the report."""
 
     source: SourceUsed
-    recipe: Mapping[str, Any]
-    """What all trainings share."""
+    recipe: Recipe
+    """That of all trainings, but for what differs between them."""
     seeds: tuple[int, ...]
     trainings: tuple[TrainedNetwork, ...]
     networks: tuple[str, ...]
@@ -247,6 +248,7 @@ class GridResults:
         """Return plain dictionaries, ready for JSON."""
         return {
             **asdict(self),
+            "recipe": {name: value for name, value in asdict(self.recipe).items() if name not in _OF_EACH},
             "tables": {str(number): [row.to_dict() for row in rows] for number, rows in self.tables.items()},
             "gains": [
                 {"adds": GAINS[part.id], **{name: getattr(part, name) for name in _OF_GAINS}} for part in self.gains
@@ -274,18 +276,19 @@ def grid_results(
     names = [one.name for one in grid.trainings]
     runs = {name: {seed: finished_run(folder / name) for seed, folder in folders.items()} for name in names}
     first = next(iter(runs[names[0]].values())).record
+    recipe = recipe_from(first.recipe)
     tested = next(iter(next(iter(tests.values())).values()))
     trainings = tuple(_trained_network(TRAININGS_BY_NAME[name], its) for name, its in runs.items())
     wrong = outcomes(grid.entries, tests)
     cut_off = tuple(name for name, its in runs.items() if not all(run.schedule_ended for run in its.values()))
     unfinished = with_descendants(cut_off, {one.name: one.start for one in grid.trainings})
     contrasts = contrasts_of_tests(wrong, guessing=tested.guessing, unfinished=unfinished)
-    errors = {entry.name: entry_errors(entry, tests, contrasts, crop=first.recipe["crop"]) for entry in grid.entries}
+    errors = {entry.name: entry_errors(entry, tests, contrasts, crop=recipe.crop) for entry in grid.entries}
     not_told = _why_not_told(grid, wrong, tested.n)
     told = () if not_told else findings(wrong, guessing=tested.guessing, margin=grid.margin, unfinished=unfinished)
     return GridResults(
         source=_source_used(first, tested, grid),
-        recipe={name: value for name, value in first.recipe.items() if name not in _OF_EACH},
+        recipe=recipe,
         seeds=tuple(folders),
         trainings=trainings,
         networks=tuple(dict.fromkeys(one.network for one in grid.trainings)),

@@ -31,16 +31,27 @@ FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class _EpochMetrics:
-    """What a line of `metrics.jsonl` must say; it may say more."""
+class EpochMetrics:
+    """The figures of one epoch; a line of `metrics.jsonl`, which may say more. Errors and waiting are in percent."""
 
     epoch: int
+    step: int
+    """Steps of the training until now."""
+    learning_rate: float
+    """That of the last step."""
     loss: float
+    """Mean over the images."""
     training_error: float
     validation_error: float
-    seconds: float
     class_balanced_error: float | None = None
-    """None in runs that did not note it."""
+    """Mean of the classes' validation errors; None in runs that did not note it."""
+    images: int
+    images_per_second: float
+    seconds: float
+    waiting: float
+    """Share of the time that was spent on waiting for data."""
+    peak_memory_bytes: int | None = None
+    """None where it was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,17 +179,17 @@ def is_begun(folder: str | Path) -> bool:
     return (Path(folder) / CHECKPOINTS).is_dir() or is_finished(folder)
 
 
-def append_metrics(folder: Path, figures: dict[str, Any]) -> None:
+def append_metrics(folder: Path, metrics: EpochMetrics) -> None:
     """Append a line to `metrics.jsonl`.
 
     Raises:
         OSError: it cannot be written.
     """
-    atomic.append_json(folder / METRICS, figures)
+    atomic.append_json(folder / METRICS, asdict(metrics))
 
 
-def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """Read every epoch's figures; the later ones for an epoch that was repeated after a crash.
+def read_metrics(folder: str | Path) -> list[EpochMetrics]:
+    """Read every epoch's metrics; the later ones for an epoch that was repeated after a crash.
 
     Lines that do not describe an epoch are skipped: a crash tore them, and the epoch was repeated.
     """
@@ -186,18 +197,17 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines, _ = read_json_lines(path, dict[str, Any])
-    epochs = {line["epoch"]: line for line in lines if _is_epoch(line)}
+    epochs = {metrics.epoch: metrics for metrics in map(_as_metrics, lines) if metrics}
     return [epochs[epoch] for epoch in sorted(epochs)]
 
 
-def best_epoch(epochs: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Return the figures of the epoch whose weights are in `best`: the first with the lowest validation error."""
-    return min(epochs, key=lambda epoch: epoch["validation_error"])
+def best_epoch(epochs: Iterable[EpochMetrics]) -> EpochMetrics:
+    """Return the metrics of the epoch whose weights are in `best`: the first with the lowest validation error."""
+    return min(epochs, key=lambda epoch: epoch.validation_error)
 
 
-def _is_epoch(line: dict[str, Any]) -> bool:
+def _as_metrics(line: object) -> EpochMetrics | None:
     try:
-        converted(line, _EpochMetrics)
+        return converted(line, EpochMetrics)
     except ValueError:
-        return False
-    return True
+        return None

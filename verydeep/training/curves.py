@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -13,7 +12,7 @@ from verydeep.machine.errors import say
 from verydeep.machine.runtime import peak_memory
 from verydeep.presentation.numbers import billions, decimal, number, percent, significant
 from verydeep.runs.files import TENSORBOARD
-from verydeep.runs.record import append_metrics
+from verydeep.runs.record import EpochMetrics, append_metrics
 from verydeep.training.norms import StepNorms, append_norms
 from verydeep.training.state import TrainingState
 
@@ -56,13 +55,13 @@ class Curves:
         if self._on:
             append_norms(self._run, norms)
 
-    def epoch(self, figures: dict[str, Any]) -> None:
+    def epoch(self, metrics: EpochMetrics) -> None:
         """Add a line of metrics, and a point to every curve."""
         if not self._on:
             return
-        append_metrics(self._run, figures)
+        append_metrics(self._run, metrics)
         for name, tag in TAGS.items():
-            self._add_scalar(tag, figures[name], figures["step"])
+            self._add_scalar(tag, getattr(metrics, name), metrics.step)
         self._try(lambda file: file.flush())
 
     def close(self) -> None:
@@ -103,23 +102,23 @@ def bar_figures(state: TrainingState, validation_error: float | None = None) -> 
     }
 
 
-def epoch_metrics(state: TrainingState, validation_error: float, class_balanced_error: float) -> dict[str, Any]:
-    """Return the metrics of an epoch that has just ended; errors and waiting in percent."""
+def epoch_metrics(state: TrainingState, validation_error: float, class_balanced_error: float) -> EpochMetrics:
+    """Return the metrics of an epoch that has just ended; the errors are in percent."""
     progress = state.progress
-    return {
-        "epoch": state.epoch,
-        "step": progress.step,
-        "learning_rate": state.rate(progress.step - 1),
-        "loss": progress.loss_sum / progress.seen,
-        "training_error": 100 * progress.wrong / progress.seen,
-        "validation_error": validation_error,
-        "class_balanced_error": class_balanced_error,
-        "images": progress.seen,
-        "images_per_second": progress.seen / progress.seconds,
-        "seconds": progress.seconds,
-        "waiting": 100 * progress.waited / progress.seconds,
-        "peak_memory_bytes": peak_memory(state.job.device),
-    }
+    return EpochMetrics(
+        epoch=state.epoch,
+        step=progress.step,
+        learning_rate=state.rate(progress.step - 1),
+        loss=progress.loss_sum / progress.seen,
+        training_error=100 * progress.wrong / progress.seen,
+        validation_error=validation_error,
+        class_balanced_error=class_balanced_error,
+        images=progress.seen,
+        images_per_second=progress.seen / progress.seconds,
+        seconds=progress.seconds,
+        waiting=100 * progress.waited / progress.seconds,
+        peak_memory_bytes=peak_memory(state.job.device),
+    )
 
 
 def about_missing_images(state: TrainingState) -> str:

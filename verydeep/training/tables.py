@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -12,7 +11,7 @@ from verydeep.box_regression import Regression
 from verydeep.presentation.numbers import FINE, counted, decimal, percent
 from verydeep.presentation.terminal import table_with
 from verydeep.runs.files import BEST, QUARANTINE
-from verydeep.runs.record import best_epoch, read_metrics, read_record
+from verydeep.runs.record import EpochMetrics, best_epoch, read_metrics, read_record
 
 _LITTLE = 0.9
 """Share of the loss of guessing above which a training has hardly begun to learn."""
@@ -25,10 +24,9 @@ class TrainingEnd:
     run: str
     network: str
     classes: int
-    last: dict[str, Any]
-    """Metrics of the last epoch."""
-    best: dict[str, Any]
-    """Metrics of the epoch with the lowest validation error."""
+    last: EpochMetrics
+    best: EpochMetrics
+    """The epoch with the lowest validation error."""
     unusable: list[dict[str, str]]
     """Split, image and reason."""
     regression: Regression | None = None
@@ -63,15 +61,15 @@ def training_table(end: TrainingEnd) -> Table:
     table = table_with(f"{end.network} in {end.run}", left=("after epoch",), right=("loss", "training error, %"))
     table.add_column("validation error, %", justify="right")
     both = (end.last, end.best)
-    balanced = any(_class_balanced(one) not in (None, percent(one["validation_error"], FINE)) for one in both)
+    balanced = any(_class_balanced(one) not in (None, percent(one.validation_error, FINE)) for one in both)
     if balanced:
         table.add_column("class-balanced, %", justify="right")
     for name, metrics in zip(("last", "best"), both, strict=True):
         table.add_row(
-            f"{metrics['epoch']} ({name})",
-            decimal(metrics["loss"], 3),
-            percent(metrics["training_error"], FINE),
-            percent(metrics["validation_error"], FINE),
+            f"{metrics.epoch} ({name})",
+            decimal(metrics.loss, 3),
+            percent(metrics.training_error, FINE),
+            percent(metrics.validation_error, FINE),
             *([_class_balanced(metrics)] if balanced else []),
         )
     notes = [_about_models(end), *_about_guessing(end)]
@@ -83,16 +81,16 @@ def training_table(end: TrainingEnd) -> Table:
     return table
 
 
-def _class_balanced(metrics: dict[str, Any]) -> str | None:
+def _class_balanced(metrics: EpochMetrics) -> str | None:
     """Return the class-balanced error; None of runs that did not note it."""
-    error = metrics.get("class_balanced_error")
+    error = metrics.class_balanced_error
     return None if error is None else percent(error, FINE)
 
 
 def _about_guessing(end: TrainingEnd) -> list[str]:
     """Say so if the last loss is nearly that of giving every class the same probability; nothing about boxes."""
     guessing = math.log(end.classes)
-    if end.regression is not None or end.last["loss"] <= _LITTLE * guessing:
+    if end.regression is not None or end.last.loss <= _LITTLE * guessing:
         return []
     classes = counted(end.classes, "class", "classes")
     return [
@@ -103,7 +101,7 @@ def _about_guessing(end: TrainingEnd) -> list[str]:
 
 def _about_models(end: TrainingEnd) -> str:
     """Say which network the run's name stands for, and where the best one is."""
-    if end.best["epoch"] == end.last["epoch"]:
+    if end.best.epoch == end.last.epoch:
         return f"{end.run} is the network after the last epoch, which is the best."
     return (
         f"{end.run} is the network after the last epoch, as in the paper; {end.run}/{BEST} is the one with the lowest "
