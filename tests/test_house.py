@@ -153,13 +153,14 @@ def defaults(node):
         yield from ((each.target.id, each.value) for each in node.body if isinstance(each, ast.AnnAssign))
 
 
-def test_no_number_is_written_twice_as_the_default_of_one_name():
+def test_no_number_or_word_is_written_twice_as_the_default_of_one_name():
     places = defaultdict(list)
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
             for name, value in defaults(node):
-                if isinstance(value, ast.Constant) and type(value.value) in (int, float) and value.value not in (0, 1):
-                    places[name, value.value].append(f"{path.relative_to(ROOT)}:{node.name}")
+                written = value.value if isinstance(value, ast.Constant) else None
+                if type(written) in (int, float, str) and written not in (0, 1, ""):
+                    places[name, written].append(f"{path.relative_to(ROOT)}:{node.name}")
     assert {default: where for default, where in places.items() if len(where) > 1} == {}
     assert len(places) > 20
 

@@ -114,7 +114,7 @@ def test_images_that_are_too_large_to_calibrate_on_are_named(tmp_path, monkeypat
     model, unusable = load_model(run), {}
     data = flat_images(tmp_path / "images", {"train": (60, 100), "val": (60, 240)})
     monkeypatch.setattr(exporting, "largest_image", lambda *_: 37 * 38)  # images are 37 x 37 to 37 x 40
-    images_of_run = exporting._images(run, model, data, None, Tolerance())
+    images_of_run = exporting._images(run, model, ExportOptions(int8=True, data=data), Tolerance())
     assert len(exporting._calibration(model, images_of_run, unusable)) == 4
     assert sorted(name[-5:] for name in unusable) == ["2.png", "2.png", "3.png", "3.png"]
     assert set(unusable.values()) == {"too large (more than 1,406 pixels at once, to calibrate INT8 on)"}
@@ -152,7 +152,7 @@ def test_one_image_more_may_be_wrong(images, lost, won, refused):
     errors = precision_errors(float32, int8, labels)
     agrees = ExportAgreement(images=images, greatest_difference=0.1, top1_agreement=99.0)
     with pytest.raises(BrokenExportError) if refused else nullcontext():
-        exporting._refuse_broken(Path("net.onnx"), agrees, errors, "INT8", 0.5)
+        exporting._refuse_broken(Path("net.onnx"), agrees, errors, ExportOptions(int8=True, max_loss=0.5))
 
 
 @pytest.mark.parametrize(("name", "batch_norm"), [("D", False), ("C", True), ("A-LRN", False)])

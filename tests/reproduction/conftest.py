@@ -26,7 +26,7 @@ def everything(tmp_path_factory):
         better = 4 * ("512" in name) + 3 * ("paper" in name) + 2 * ("both" in name) + 5 * (networks > 1)
         return trained / networks - better + seed / 2
 
-    return made_up(tmp_path_factory.mktemp("everything"), grid=Grid(seeds=3), errors=error, memory=1.5e9)
+    return made_up(tmp_path_factory.mktemp("everything"), grid=Grid(seeds=3), errors=error, memory=1_500_000_000)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from verydeep.machine.runtime import Execution, Runtime
 from verydeep.networks.architecture import InitialisationScheme
 from verydeep.networks.foreign.layouts import Taken, Trained, Triple
 from verydeep.prediction.options import MapMethod
-from verydeep.presentation.translation import Language
+from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.reproduction.grid import Grid
 from verydeep.training.recipe import Recipe, Schedule
 from verydeep.transfer_learning.options import TransferOptions
@@ -172,7 +172,7 @@ class TestOutputs:
 
     report: OutputFolder = None
 
-    language: Language = "en"
+    language: Language = DEFAULT_LANGUAGE
     """Language of the page of --report: en, or ja (Japanese headings, tables and captions)."""
 
     json_file: JsonFile = None

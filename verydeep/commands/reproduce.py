@@ -8,12 +8,13 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from verydeep.commands import options
+from verydeep.images.sources.default import DIGITS
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.documents import read_json
 from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.presentation.terminal import show
-from verydeep.presentation.translation import Language
+from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.reproduction.grid import Grid, Jobs
 from verydeep.reproduction.trainings import QUICK, QUICK_RECIPE, quick_recipe
 from verydeep.runs.record import command
@@ -45,11 +46,11 @@ ExtentOptions = Annotated[Extent, Parameter(name="*")]
 
 
 def reproduce(
-    source: str = "digits",
+    source: str = DIGITS,
     *,
     out: options.RequiredFolder,
     extent: ExtentOptions = Extent(),
-    language: Language = "en",
+    language: Language = DEFAULT_LANGUAGE,
     json_file: options.JsonFile = None,
     grid: options.GridOptions = Grid(),
     changes: options.RecipeChangeOptions = options.RecipeChanges(),

@@ -1,13 +1,14 @@
 """The verb `scan`."""
 
 from verydeep.commands.options import ImageOptions, JsonFile
+from verydeep.images.sources.default import DIGITS
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
 from verydeep.presentation.terminal import show
 
 
 def scan(
-    source: str = "digits",
+    source: str = DIGITS,
     *,
     json_file: JsonFile = None,
     workers: int = 0,

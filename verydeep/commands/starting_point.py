@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from cyclopts import App, ArgumentCollection, Parameter, Token
 
+from verydeep.images.sources.default import DIGITS
+
 QUICK: Mapping[str, Any] = {
     "network": "A",
     "crop": 64,
@@ -54,8 +56,8 @@ def follow_from_start(_app: App, commands: Sequence[str], arguments: ArgumentCol
 
 def _quick(given: Mapping[str, Sequence[Token]]) -> dict[str, Any]:
     """Return the options of --quick; digits are not mirrored, since the mirror image of a digit is not a digit."""
-    source = given["--source"][-1].value if "--source" in given else "digits"
-    return {_option(name): value for name, value in QUICK.items()} | ({"--flip": False} if source == "digits" else {})
+    source = given["--source"][-1].value if "--source" in given else DIGITS
+    return {_option(name): value for name, value in QUICK.items()} | ({"--flip": False} if source == DIGITS else {})
 
 
 def _from_start(start: Mapping[str, str], given: Mapping[str, Sequence[Token]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from verydeep.commands.options import ExecutionOptions, ImageOptions, RecipeOptions, RunFolderOptions, RuntimeOptions
 from verydeep.commands.starting_point import QuickOption
 from verydeep.commands.training_cost import say_cost, show_dry_run
+from verydeep.images.sources.default import DIGITS
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.lock import locked
 from verydeep.machine.processes import rank_of_environment, under_torchrun
@@ -17,7 +18,7 @@ from verydeep.training.tables import training_end, training_table
 
 
 def train(
-    source: str = "digits",
+    source: str = DIGITS,
     *,
     network: str | None = None,
     quick: QuickOption = False,

@@ -8,7 +8,7 @@ from verydeep.machine.atomic import followed
 from verydeep.machine.lock import locked
 from verydeep.machine.runtime import Runtime
 from verydeep.presentation.terminal import say_next, show, show_report
-from verydeep.presentation.translation import Language
+from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.transfer_learning.options import TransferOptions
 from verydeep.transfer_learning.tables import transfer_tables
 
@@ -19,7 +19,7 @@ def transfer(
     split: str | None = None,
     out: OutputFolder = None,
     report: OutputFolder = None,
-    language: Language = "en",
+    language: Language = DEFAULT_LANGUAGE,
     json_file: JsonFile = None,
     options: TransferTestOptions = TransferOptions(),
     images: ImageOptions = Tolerance(),

@@ -17,7 +17,7 @@ from verydeep.machine import atomic
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import ScoringNetwork
 from verydeep.presentation.pages import write_page
-from verydeep.presentation.translation import Language
+from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.runs.model import Model
 from verydeep.runs.record import command, versions
 
@@ -58,7 +58,7 @@ class Reliability:
 
 
 def evaluation_report(
-    evaluation: Evaluation, folder: str | Path, *, data: str | Splits, language: Language = "en"
+    evaluation: Evaluation, folder: str | Path, *, data: str | Splits, language: Language = DEFAULT_LANGUAGE
 ) -> Path:
     """Write evaluation.html and evaluation.json into `folder`, which is made if missing; return the page's path.
 

@@ -38,6 +38,9 @@ _SIXTEEN_BIT_STEP = 257
 
 Refusal = Literal["unreadable", "undecodable", "truncated", "too large", "too elongated"]
 
+UNNAMED = "image"
+"""Name in messages of an image that has none."""
+
 
 class UnusableImageError(ValueError):
     """An image that cannot be used; the message names it and says why."""
@@ -77,7 +80,7 @@ class Decoded(NamedTuple):
         return _reduction(self.size, self.reductions, shorter_side)
 
 
-def decode(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode(data: bytes, name: str = UNNAMED, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decode the first frame of an image file to upright RGB.
 
     EXIF orientation is applied, transparency is laid over white, grey with more than 8 bits counts as 16-bit and is
@@ -89,7 +92,7 @@ def decode(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS) ->
     return decode_for(data, name, shorter_side=None, max_pixels=max_pixels).pixels
 
 
-def decode_for(data: bytes, name: str = "image", *, shorter_side: int | None, max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode_for(data: bytes, name: str = UNNAMED, *, shorter_side: int | None, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decode an image that will be rescaled to this shorter side (None: for any use).
 
     A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size whose shorter side is no smaller. Pixels are
@@ -130,7 +133,7 @@ def is_image(data: bytes) -> bool:
         return refusal.kind in ("too large", "too elongated")
 
 
-def image_sizes(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS) -> tuple[Size, Size]:
+def image_sizes(data: bytes, name: str = UNNAMED, *, max_pixels: int = MAX_PIXELS) -> tuple[Size, Size]:
     """Read two sizes from the head of a file: of the upright image, as `decode` returns it, and before EXIF turns it.
 
     Raises:

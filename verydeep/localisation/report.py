@@ -16,7 +16,7 @@ from verydeep.localisation.results import Localisation
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.presentation.pages import shared_folder, write_page
 from verydeep.presentation.terminal import reporting
-from verydeep.presentation.translation import Language
+from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.runs.record import command, versions
 
 HTML, RESULTS = "localisation.html", "localisation.json"
@@ -41,7 +41,7 @@ class BoxExample:
 
 
 def write_localisation_report(
-    localisation: Localisation, folder: str | Path, *, data: str, language: Language = "en"
+    localisation: Localisation, folder: str | Path, *, data: str, language: Language = DEFAULT_LANGUAGE
 ) -> Path:
     """Write localisation.html and localisation.json into `folder`, which is made if missing; return the page's path.
 

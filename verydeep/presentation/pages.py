@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from verydeep.machine import atomic
 from verydeep.machine.errors import escaped
 from verydeep.presentation import numbers
-from verydeep.presentation.translation import Language, translated, words
+from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language, translated, words
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -57,7 +57,7 @@ def write_page(
     values: Mapping[str, Any],
     *,
     beside: Mapping[str, Any],
-    language: Language = "en",
+    language: Language = DEFAULT_LANGUAGE,
     **filters: Callable[..., str],
 ) -> Path:
     """Write a page and the files beside it into a folder, which is made if missing; return the page's path.
@@ -82,7 +82,9 @@ def write_page(
     return page
 
 
-def render(template: str, values: Mapping[str, Any], language: Language = "en", **filters: Callable[..., str]) -> str:
+def render(
+    template: str, values: Mapping[str, Any], language: Language = DEFAULT_LANGUAGE, **filters: Callable[..., str]
+) -> str:
     """Fill in the package's file `TEMPLATE.jinja`, such as `evaluation/evaluation.html`.
 
     Values in HTML and SVG are escaped. The functions of `numbers` are filters in every template, beside those that are

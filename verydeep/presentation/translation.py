@@ -13,6 +13,8 @@ from typing import Literal, get_args
 
 Language = Literal["en", "ja"]
 
+DEFAULT_LANGUAGE: Language = "en"
+
 _FILES: Mapping[Language, str] = {"ja": "japanese.toml"}
 
 _ELEMENT = re.compile(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from verydeep.images.sources.splits import Splits
-from verydeep.presentation.translation import Language
+from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.reproduction.grid import Jobs
 from verydeep.training.recipe import Recipe
 
@@ -19,7 +19,7 @@ _CALL = "verydeep.reproduce("
 
 
 def equivalent_command(
-    source: str | Splits, out: Path, *settings: Any, jobs: Jobs = None, language: Language = "en"
+    source: str | Splits, out: Path, *settings: Any, jobs: Jobs = None, language: Language = DEFAULT_LANGUAGE
 ) -> str:
     """Return the command line of `verydeep reproduce` with these settings; if there is none, the call in Python.
 
@@ -34,7 +34,7 @@ def equivalent_command(
     """
     changed = {type(one).__name__: _changed(one) for one in settings}
     further: dict[str, object] = {"jobs": jobs} if jobs else {}
-    if language != "en":
+    if language != DEFAULT_LANGUAGE:
         further["language"] = language
     if isinstance(source, Splits) or changed.get(Recipe.__name__, {}).keys() & set(_NO_OPTIONS):
         images = repr(source) if isinstance(source, str) else f"<splits of {source.name!r}>"

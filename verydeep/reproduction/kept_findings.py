@@ -14,6 +14,7 @@ from verydeep.reproduction.files import OUTCOMES, RESULTS
 from verydeep.reproduction.findings import Finding, findings
 from verydeep.reproduction.limits import beside_verdict
 from verydeep.reproduction.stored_tests import read_outcomes
+from verydeep.training.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class _Training:
 
 @dataclass(frozen=True, kw_only=True)
 class _Recipe:
-    init: str = "glorot"
+    init: str = Recipe.init
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from verydeep.evaluation.protocols import Method, Scales
+from verydeep.evaluation.protocols import Method, Protocol, Scales
 from verydeep.networks.grids import PoolingGrid
 from verydeep.reproduction import paper
 from verydeep.reproduction.trainings import SEVEN, TRAININGS_BY_NAME, TWO_BEST, last_stages
@@ -40,12 +40,12 @@ def is_test(name: str) -> bool:
     return protocol in protocols and set(trainings.split("+")) <= set(TRAININGS_BY_NAME)
 
 
-def one_scale(training: str, *, method: Method = "dense") -> Entry:
+def one_scale(training: str, *, method: Method = Protocol.method) -> Entry:
     """Return the test of a training at the paper's one scale."""
     return Entry(trainings=(training,), method=method, scales="single")
 
 
-def several_scales(*trainings: str, method: Method = "dense") -> Entry:
+def several_scales(*trainings: str, method: Method = Protocol.method) -> Entry:
     """Return the test of a training, or of several fused, at the paper's three scales."""
     return Entry(trainings=trainings, method=method, scales="paper")
 

@@ -11,7 +11,7 @@ from verydeep.evaluation.protocols import PROTOCOLS
 from verydeep.evaluation.results import Evaluation
 from verydeep.images.sources.splits import Splits
 from verydeep.presentation.pages import write_page
-from verydeep.presentation.translation import Language
+from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.reproduction import paper
 from verydeep.reproduction.answer import answer
 from verydeep.reproduction.charts import error_against_depth, gains_chart, learning_curves, written
@@ -45,7 +45,7 @@ def write_report(
     tests: StoredTests,
     best: Evaluation | None = None,
     splits: Splits | None = None,
-    language: Language = "en",
+    language: Language = DEFAULT_LANGUAGE,
 ) -> Path:
     """Write report.html, report.md (with its pictures) and results.json into `out`, and return the first's path.
 
@@ -89,6 +89,7 @@ def _values(results: GridResults) -> dict[str, Any]:
     return {
         **vars(results),
         "results": results,
+        "recipe": results.shared_recipe,
         "steps": GAINS,
         "tables": {f"table-{table.number}": table for table in PAPER_TABLES if table.number in results.tables},
         "seven": SEVEN,

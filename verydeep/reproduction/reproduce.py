@@ -9,6 +9,7 @@ from typing import TypedDict, cast
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.results import Evaluation
 from verydeep.images.order import batches_per_epoch
+from verydeep.images.sources.default import DIGITS
 from verydeep.images.sources.samples import sampled
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
@@ -18,7 +19,7 @@ from verydeep.machine.processes import joined, rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime, torch_device
 from verydeep.machine.threads import use_threads
 from verydeep.networks.architecture import InitialisationScheme
-from verydeep.presentation.translation import Language
+from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.reproduction.equivalent_command import equivalent_command, with_options
 from verydeep.reproduction.files import HTML
 from verydeep.reproduction.grid import Grid, Jobs
@@ -82,7 +83,7 @@ def run_folder(out: Path, seed: int) -> Path:
 
 
 def reproduce(
-    source: str | Splits = "digits",
+    source: str | Splits = DIGITS,
     *,
     out: str | Path,
     recipe: Recipe | None = None,
@@ -92,7 +93,7 @@ def reproduce(
     tolerance: Tolerance | None = None,
     jobs: Jobs = None,
     command: str | None = None,
-    language: Language = "en",
+    language: Language = DEFAULT_LANGUAGE,
 ) -> Path:
     """Train the paper's networks, test them as its tables do, decide which of its claims hold, and report.
 

@@ -195,7 +195,7 @@ class GridResults:
 
     source: SourceUsed
     recipe: Recipe
-    """That of all trainings, but for what differs between them."""
+    """That of the first training."""
     seeds: tuple[int, ...]
     trainings: tuple[TrainedNetwork, ...]
     networks: tuple[str, ...]
@@ -244,11 +244,16 @@ class GridResults:
         """What depth, small filters, scale jitter, several scales, crops and fusion add."""
         return [part for finding in self.findings for part in finding.parts if part.id in GAINS]
 
+    @property
+    def shared_recipe(self) -> dict[str, Any]:
+        """Fields of the recipe that are the same in all trainings."""
+        return {name: value for name, value in asdict(self.recipe).items() if name not in _OF_EACH}
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, ready for JSON."""
         return {
             **asdict(self),
-            "recipe": {name: value for name, value in asdict(self.recipe).items() if name not in _OF_EACH},
+            "recipe": self.shared_recipe,
             "tables": {str(number): [row.to_dict() for row in rows] for number, rows in self.tables.items()},
             "gains": [
                 {"adds": GAINS[part.id], **{name: getattr(part, name) for name in _OF_GAINS}} for part in self.gains

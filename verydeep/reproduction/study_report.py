@@ -6,7 +6,7 @@ from pathlib import Path
 
 from verydeep.machine import atomic
 from verydeep.presentation.pages import render
-from verydeep.presentation.translation import Language
+from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.plan_file import last_command
 from verydeep.reproduction.studies import STUDIES_BY_NAME, Study, StudyName
@@ -85,7 +85,7 @@ def study_page(out: Path, name: StudyName) -> Path:
 
 
 def write_studies(
-    out: Path, *, grid: Grid, folders: Mapping[int, Path], source: str, language: Language = "en"
+    out: Path, *, grid: Grid, folders: Mapping[int, Path], source: str, language: Language = DEFAULT_LANGUAGE
 ) -> None:
     """Write a page (HTML and Markdown), a picture and a JSON file for every study of a grid into `out`/studies.
 

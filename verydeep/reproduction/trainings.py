@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from verydeep.images.sources.default import DIGITS
 from verydeep.networks.architecture import InitialisationScheme
 from verydeep.training.recipe import Recipe
 
@@ -83,7 +84,7 @@ connected layers only; the one here, as in the paper's other tables, in all laye
 
 def quick_recipe(source: str) -> Recipe:
     """Return the quick recipe for a source: digits are not mirrored, since the mirror image of a digit is not one."""
-    return replace(QUICK_RECIPE, flip=source != "digits")
+    return replace(QUICK_RECIPE, flip=source != DIGITS)
 
 
 def last_stages(names: Collection[str]) -> tuple[str, ...]:

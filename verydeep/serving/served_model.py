@@ -21,7 +21,7 @@ from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of,
 from verydeep.evaluation.score_maps import posterior_map
 from verydeep.exported_networks.exported import ExportedNet
 from verydeep.exported_networks.run_or_file import model_on
-from verydeep.images.decode import Size, UnusableImageError, decode_for, image_sizes
+from verydeep.images.decode import UNNAMED, Size, UnusableImageError, decode_for, image_sizes
 from verydeep.images.rescaled import Rescaled
 from verydeep.images.sources.given import given_images
 from verydeep.images.views import rescale, rescaled_size
@@ -140,7 +140,7 @@ def served_model(
     return _served_network(model, chosen, warnings_of(str(run), model))
 
 
-def prepared(data: bytes, sides: Sequence[int], limits: Limits, name: str = "image") -> PreparedImage:
+def prepared(data: bytes, sides: Sequence[int], limits: Limits, name: str = UNNAMED) -> PreparedImage:
     """Decode an image and rescale it to each of the shorter sides, to the bit as `predict` does.
 
     Raises:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from verydeep.evaluation.charts import BLUE
 from verydeep.presentation.pages import INK, shared_folder, svg_figure, write_page
-from verydeep.presentation.translation import Language
+from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.runs.record import command, versions
 from verydeep.transfer_learning.linear_svm import CHOICES_OF_C
 from verydeep.transfer_learning.paper import TABLE_11, TABLE_12
@@ -16,7 +16,7 @@ _MOST_LISTED = 20
 """Unusable images that the page names."""
 
 
-def write_transfer_report(result: Transfer, folder: str | Path, *, language: Language = "en") -> Path:
+def write_transfer_report(result: Transfer, folder: str | Path, *, language: Language = DEFAULT_LANGUAGE) -> Path:
     """Write transfer.html and transfer.json into `folder`, which is made if missing; return the page's path.
 
     `language` is that of the page; figures in JSON are the same.

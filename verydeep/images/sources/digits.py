@@ -8,11 +8,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from verydeep.images.sources import default
 from verydeep.images.sources.inventory import Found, Inventory
 from verydeep.images.sources.source import Sample, Source, memory_source, numbered, subset
 from verydeep.images.sources.splits import STEERING_SHARE, FoundSplits, SourceKind, UnnumberedSplit, stratified_split
-
-NAME = "digits"
 
 CLASSES = tuple("0123456789")
 
@@ -35,7 +34,7 @@ def _digit_splits(name: str) -> FoundSplits:
     return FoundSplits(splits, Inventory(places={name: Found(images=len(_digits()))}))
 
 
-DIGITS = SourceKind(described="or the word digits", fits=lambda name: name == NAME, splits=_digit_splits)
+DIGITS = SourceKind(described="or the word digits", fits=lambda name: name == default.DIGITS, splits=_digit_splits)
 
 
 def _numbered(indices: Sequence[int], classes: tuple[str, ...]) -> Source:

@@ -1,0 +1,3 @@
+"""The SOURCE that is taken where none is named: it needs no download (needs no library)."""
+
+DIGITS = "digits"
