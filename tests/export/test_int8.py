@@ -5,6 +5,7 @@ from pathlib import Path
 
 import exported_runs as shared
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -153,6 +154,19 @@ def test_one_image_more_may_be_wrong(images, lost, won, refused):
     agrees = ExportAgreement(images=images, greatest_difference=0.1, top1_agreement=99.0)
     with pytest.raises(BrokenExportError) if refused else nullcontext():
         exporting._refuse_broken(Path("net.onnx"), agrees, errors, ExportOptions(int8=True, max_loss=0.5))
+
+
+def test_a_convolution_and_its_relu_are_rounded_once(tmp_path):
+    """Nothing stands between a convolution and its 8 bits, of which none is for what ReLU removes."""
+    model = Model(net=network("A", crop=32), classes=CLASSES, scale="256", flip=True)
+    exporting.write_exported(model, tmp_path / "net.onnx", to="onnx", calibration=list(images(2, 40, 40).byte()))
+    graph = onnx.load(tmp_path / "net.onnx").graph
+    constants = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    for convolution in convolutions:
+        (after,) = [node for node in graph.node if convolution.output[0] in node.input]
+        assert (after.op_type, constants[after.input[2]]) == ("QuantizeLinear", 0), convolution.name
+    assert len(convolutions) == 8
 
 
 @pytest.mark.parametrize(("name", "batch_norm"), [("D", False), ("C", True), ("A-LRN", False)])

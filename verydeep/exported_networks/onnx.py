@@ -168,8 +168,9 @@ def _linear(graph: _Graph, net: VGG, name: str, rows: str) -> str:
     return graph.node("Add", [product, graph.constant(f"{name}.bias", layer.bias)], name)
 
 
-_QUANTISED = ("Conv", "MatMul", "MaxPool", "Slice", "Gather", "Transpose", "Reshape")
-"""Operators: the products, and what moves their results on without a change of range."""
+_QUANTISED = ("Conv", "Relu", "MatMul", "MaxPool", "Slice", "Gather", "Transpose", "Reshape")
+"""Operators: the products, and what moves their results on. With ReLU among them a convolution's result is rounded
+once, after it, to 8 bits from 0 up; else twice, with float32 in between (docs/LOG.md)."""
 
 
 def write(model: Model, metadata: Metadata, calibration: Sequence[Tensor], file: Path) -> None:

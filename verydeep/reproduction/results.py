@@ -131,9 +131,7 @@ def _trained_network(training: GridTraining, runs: Mapping[int, FinishedRun]) ->
 def _learning_curve(runs: Mapping[int, FinishedRun]) -> dict[str, dict[str, list[float]]]:
     """Return the figures of every epoch, by seed."""
     return {
-        str(seed): {
-            key: [round(getattr(epoch, key), decimals) for epoch in run.epochs] for key, decimals in _CURVES.items()
-        }
+        str(seed): {key: [round(getattr(one, key), places) for one in run.epochs] for key, places in _CURVES.items()}
         for seed, run in runs.items()
     }
 
