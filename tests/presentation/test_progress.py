@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from verydeep.numbers import duration
 from verydeep.presentation import terminal
-from verydeep.presentation.numbers import duration
 from verydeep.presentation.terminal import reporting
 
 

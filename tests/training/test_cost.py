@@ -13,7 +13,7 @@ from verydeep import Execution, Recipe, Runtime, Tolerance, train
 from verydeep.cli import main
 from verydeep.commands import training_cost as told
 from verydeep.machine.processes import Processes
-from verydeep.presentation.numbers import rough_duration
+from verydeep.numbers import rough_duration
 from verydeep.training import cost
 from verydeep.training.cost import is_surely_short, training_cost
 from verydeep.training.job import TrainingJob

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from verydeep.commands.options import JsonFile
 from verydeep.machine.libraries import how_to_install
-from verydeep.presentation.numbers import billions, counted, decimal, millions
+from verydeep.numbers import billions, counted, decimal, millions
 from verydeep.presentation.terminal import show
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from verydeep.commands.options import PredictionOutputs, TestOutputs
 from verydeep.commands.outputs import say_replaced
 from verydeep.machine.errors import say
 from verydeep.machine.processes import rank_of_environment, under_torchrun
-from verydeep.presentation.numbers import counted, number
+from verydeep.numbers import counted, number
 from verydeep.presentation.terminal import show
 
 if TYPE_CHECKING:

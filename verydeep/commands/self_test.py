@@ -88,7 +88,7 @@ def _checked(name: str, act: Callable[[], str]) -> Check:
 
 
 def _learns(run: Path) -> str:
-    from verydeep.presentation.numbers import percent
+    from verydeep.numbers import percent
     from verydeep.runs.record import read_metrics
     from verydeep.training.loop import train
     from verydeep.training.recipe import Recipe

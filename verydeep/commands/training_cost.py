@@ -10,7 +10,7 @@ from verydeep.commands.starting_point import QUICK
 from verydeep.machine.errors import say
 from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.signal_watch import signals_seen_by
-from verydeep.presentation.numbers import billions, counted, millions, number, rough_duration
+from verydeep.numbers import billions, counted, millions, number, rough_duration
 from verydeep.presentation.terminal import show, table_with
 from verydeep.training.recipe import Recipe
 

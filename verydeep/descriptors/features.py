@@ -24,8 +24,8 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import centre_location
 from verydeep.machine.runtime import Runtime
 from verydeep.networks.scales import scale_in_pixels
+from verydeep.numbers import number
 from verydeep.prediction.pieces import Decoder
-from verydeep.presentation.numbers import number
 from verydeep.runs.model import Model
 
 

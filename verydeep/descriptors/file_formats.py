@@ -13,7 +13,7 @@ from verydeep.descriptors import chunks
 from verydeep.descriptors.descriptor import DType
 from verydeep.evaluation.predictions import as_text
 from verydeep.machine.libraries import library
-from verydeep.presentation.numbers import counted
+from verydeep.numbers import counted
 
 SAFETENSORS, _PARQUET = ".safetensors", ".parquet"
 

@@ -27,7 +27,7 @@ from verydeep.machine.lock import locked
 from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Runtime
 from verydeep.networks.vgg import VGG
-from verydeep.presentation.numbers import counted, number
+from verydeep.numbers import counted, number
 from verydeep.presentation.terminal import Reporter, reporting, table_with
 from verydeep.runs.model import Model
 from verydeep.version import __version__

@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 from verydeep.evaluation.metrics import Calibration, confusion_matrix
 from verydeep.evaluation.results import Evaluation
-from verydeep.presentation.numbers import decimal, share
+from verydeep.numbers import decimal, share
 from verydeep.presentation.pages import INK, svg_figure
 from verydeep.statistics import wilson_interval
 

@@ -14,8 +14,8 @@ from verydeep.images.decode import Pixels
 from verydeep.images.open import open_for_testing
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits
+from verydeep.numbers import number, share
 from verydeep.presentation.lettering import fitting_lines, font_for
-from verydeep.presentation.numbers import number, share
 
 _MOST_IMAGES = 48
 """Images of a sheet by default."""

@@ -27,7 +27,7 @@ from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Runtime, torch_device
 from verydeep.machine.threads import use_threads
 from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
-from verydeep.presentation.numbers import number
+from verydeep.numbers import number
 from verydeep.presentation.terminal import reporting
 from verydeep.runs.model import warnings_of
 from verydeep.version import __version__

@@ -8,7 +8,7 @@ from verydeep.exported_networks.exported import is_exported
 from verydeep.images.sources.source import Source, contents_digests
 from verydeep.images.sources.splits import Splits
 from verydeep.machine.cache import remembered
-from verydeep.presentation.numbers import counted, first_few, number, plural
+from verydeep.numbers import counted, first_few, number, plural
 from verydeep.runs.record import Record, record_of, training_images
 
 _MOST_COMPARED = 100_000

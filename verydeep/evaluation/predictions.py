@@ -14,7 +14,7 @@ from verydeep.machine import atomic
 from verydeep.machine.errors import one_line
 from verydeep.machine.libraries import library
 from verydeep.machine.text_files import table_lines
-from verydeep.presentation.numbers import counted, number, plural
+from verydeep.numbers import counted, number, plural
 from verydeep.statistics import Comparison, paired_comparison
 
 ID, TRUE, CLASS, PROBABILITY = "id", "true_class", "class_{}", "probability_{}"

@@ -21,7 +21,7 @@ from verydeep.evaluation.metrics import (
 )
 from verydeep.evaluation.protocols import Method, Protocol
 from verydeep.networks.grids import PoolingGrid
-from verydeep.presentation.numbers import FINE, counted, interval, percent
+from verydeep.numbers import FINE, counted, interval, percent
 from verydeep.presentation.pages import html_table
 from verydeep.statistics import Comparison, paired_comparison, wilson_interval
 

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from verydeep.evaluation.protocols import PROTOCOLS
-from verydeep.presentation.numbers import FINE, MISSING, counted, interval, number, percent, points, significant
+from verydeep.numbers import FINE, MISSING, counted, interval, number, percent, points, significant
 from verydeep.presentation.terminal import SHOWN, table_with
 
 if TYPE_CHECKING:  # which import NumPy

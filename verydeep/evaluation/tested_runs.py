@@ -17,7 +17,7 @@ from verydeep.images.sources.splits import Splits
 from verydeep.machine.runtime import Device
 from verydeep.networks.grids import PoolingGrid
 from verydeep.networks.vgg import ScoringNetwork
-from verydeep.presentation.numbers import first_few, plural
+from verydeep.numbers import first_few, plural
 from verydeep.runs.model import Model
 from verydeep.runs.record import record_of, training_images
 

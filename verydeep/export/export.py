@@ -37,7 +37,7 @@ from verydeep.machine.errors import reason
 from verydeep.machine.libraries import library
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import ScoringNetwork
-from verydeep.presentation.numbers import FINE, counted, interval, millions, number, percent, points, significant
+from verydeep.numbers import FINE, counted, interval, millions, number, percent, points, significant
 from verydeep.presentation.terminal import reporting, table_with
 from verydeep.runs.model import Model, load_model, warnings_of
 from verydeep.runs.record import record_of

@@ -17,7 +17,7 @@ from verydeep.networks.class_names import WORDS, names_of_classes, numbered_clas
 from verydeep.networks.foreign.layouts import ForeignLayout, Triple
 from verydeep.networks.foreign.preprocessing import PREPROCESSING, fold, unfold
 from verydeep.networks.foreign.torchvision import from_torchvision, to_torchvision
-from verydeep.presentation.numbers import significant
+from verydeep.numbers import significant
 from verydeep.presentation.terminal import table_with
 from verydeep.runs.model import Model, load_model, warnings_of
 

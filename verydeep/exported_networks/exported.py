@@ -23,7 +23,7 @@ from verydeep.machine.libraries import library
 from verydeep.machine.runtime import Device, torch_device
 from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
 from verydeep.networks.vgg import VGG, ScoringNetwork
-from verydeep.presentation.numbers import counted, number
+from verydeep.numbers import counted, number
 from verydeep.runs.model import Model
 
 INPUT, OUTPUTS = "images", ("logits", "score_map")

@@ -13,7 +13,7 @@ from verydeep.networks.architecture import Architecture
 from verydeep.networks.foreign.layouts import Triple
 from verydeep.networks.scales import middle_scale, scale_in_pixels, scale_range
 from verydeep.networks.vgg import ScoringNetwork
-from verydeep.presentation.numbers import number
+from verydeep.numbers import number
 from verydeep.runs.model import Model
 from verydeep.version import __version__
 

@@ -37,7 +37,7 @@ from verydeep.exported_networks.metadata import (
 from verydeep.machine.libraries import library
 from verydeep.networks.architecture import Layer
 from verydeep.networks.vgg import VGG, vgg_without_weights
-from verydeep.presentation.numbers import counted
+from verydeep.numbers import counted
 from verydeep.runs.model import Model
 
 _MAGIC = "7767517"

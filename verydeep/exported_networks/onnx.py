@@ -32,7 +32,7 @@ from verydeep.exported_networks.metadata import (
 from verydeep.machine.libraries import library
 from verydeep.networks.architecture import DOWNSAMPLING, Layer
 from verydeep.networks.vgg import VGG
-from verydeep.presentation.numbers import counted
+from verydeep.numbers import counted
 from verydeep.runs.model import Model
 
 _OPSET = 18

@@ -22,7 +22,7 @@ from verydeep.exported_networks.metadata import KEY, Metadata, from_json
 from verydeep.machine.documents import MOST_BYTES, parse_json
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.vgg import VGG, vgg_without_weights
-from verydeep.presentation.numbers import counted, number
+from verydeep.numbers import counted, number
 from verydeep.runs.model import Model, file_sha256
 
 _LONGEST_SIDE, _LARGEST_BATCH = 2**20, 2**20

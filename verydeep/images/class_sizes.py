@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from verydeep.images.sources.source import Source
-from verydeep.presentation.numbers import counted, number
+from verydeep.numbers import counted, number
 
 _UNEQUAL = 2
 """Classes are called unequal if the largest has at least this many times as many images as the smallest."""

@@ -15,7 +15,7 @@ from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source
 from verydeep.images.workers import single_items
 from verydeep.machine import cache
-from verydeep.presentation.numbers import counted
+from verydeep.numbers import counted
 from verydeep.presentation.terminal import reporting
 
 SAMPLE = 100_000

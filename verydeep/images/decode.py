@@ -16,7 +16,7 @@ from verydeep.images.image_kinds import begins_as_heif, formats_for, missing_for
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.images.transparent_colour import transparent_pixels
 from verydeep.machine.errors import one_line
-from verydeep.presentation.numbers import number
+from verydeep.numbers import number
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 """An image, [H, W, 3], RGB in 0..255; H and W differ from image to image."""

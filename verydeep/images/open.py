@@ -20,7 +20,7 @@ from verydeep.images.sources.source import Source, all_of
 from verydeep.images.sources.splits import FoundSplits, Splits, UnnumberedSplit, hold_out
 from verydeep.images.sources.walk import files_beside_folders, is_image_file, subfolders
 from verydeep.images.tolerance import MAX_PIXELS
-from verydeep.presentation.numbers import first_few
+from verydeep.numbers import first_few
 from verydeep.presentation.terminal import reporting
 
 _KINDS = (DIGITS, HUB, SHARDS, FOLDERS)

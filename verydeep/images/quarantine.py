@@ -8,7 +8,7 @@ from verydeep.images.decode import UnusableImageError
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.machine import atomic
 from verydeep.machine.documents import read_json_lines
-from verydeep.presentation.numbers import counted, number
+from verydeep.numbers import counted, number
 
 _NONE_BAD = Tolerance(max_bad=0)
 """An image that cannot be used is an error."""

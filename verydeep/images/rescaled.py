@@ -14,7 +14,7 @@ from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.images.views import crop, rescale, rescaled_crop, rescaled_size
 from verydeep.images.workers import single_items
 from verydeep.machine.runtime import Execution
-from verydeep.presentation.numbers import number
+from verydeep.numbers import number
 
 Rescaled = tuple[int, UInt8[Tensor, "3 _ _"] | UnusableImageError]
 """Index and pixels of a whole image, or why there are none."""

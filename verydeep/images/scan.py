@@ -21,7 +21,7 @@ from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import single_items
-from verydeep.presentation.numbers import MISSING, counted, millions, number, percent
+from verydeep.numbers import MISSING, counted, millions, number, percent
 from verydeep.presentation.terminal import SHOWN, Reporter, reporting, table_with
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from verydeep.presentation.numbers import number
+from verydeep.numbers import number
 
 MAX_PIXELS = 100_000_000
 """Default limit; as RGB such an image takes 300 MB."""

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from verydeep.images.decode import UnusableImageError
 from verydeep.machine.errors import one_line, say
 from verydeep.machine.runtime import STOPPING, leave_signals_to_the_main_process
-from verydeep.presentation.numbers import counted
+from verydeep.numbers import counted
 
 _MORE_SHARED_MEMORY = "use --workers 0, or a larger /dev/shm (docker run --shm-size)"
 

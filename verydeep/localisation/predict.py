@@ -23,9 +23,9 @@ from verydeep.localisation.full_test import ClassBoxes, FullTest, full_test
 from verydeep.localisation.options import FullProcedure
 from verydeep.machine.runtime import Runtime
 from verydeep.machine.threads import use_threads
+from verydeep.numbers import number, share
 from verydeep.prediction.files import write_picture
 from verydeep.prediction.map_pictures import LONGEST_SIDE
-from verydeep.presentation.numbers import number, share
 from verydeep.runs.model import Model, load_box_model
 
 _QUALITY = 92

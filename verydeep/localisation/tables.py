@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from verydeep.evaluation.tables import comparison_table
+from verydeep.numbers import FINE, MISSING, counted, decimal, interval, percent, share
 from verydeep.prediction.tables import table_of_answers
-from verydeep.presentation.numbers import FINE, MISSING, counted, decimal, interval, percent, share
 from verydeep.presentation.pages import shared_folder
 from verydeep.presentation.terminal import table_with
 

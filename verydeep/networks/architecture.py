@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from verydeep.box_regression import Regression
 from verydeep.machine.documents import converted
-from verydeep.presentation.numbers import number
+from verydeep.numbers import number
 
 PAPER_CROP = 224
 """Side of the paper's input in pixels; its scales S and Q are stated for this crop."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from verydeep.networks.architecture import Architecture, Layer, LayerKind
 from verydeep.networks.drawing import DrawnLayer, layers_svg
-from verydeep.presentation.numbers import billions, counted, millions
+from verydeep.numbers import billions, counted, millions
 
 FLOAT32_BYTES = 4
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from verydeep.ilsvrc_classes import ilsvrc_classes, ilsvrc_ids
 from verydeep.machine.text_files import read_text
-from verydeep.presentation.numbers import counted, number
+from verydeep.numbers import counted, number
 
 WORDS, _WNIDS = "words", "wnids"
 

@@ -1,7 +1,7 @@
 """S and Q, the shorter sides that images are rescaled to, as the paper states them: for a crop of 224."""
 
 from verydeep.networks.architecture import PAPER_CROP
-from verydeep.presentation.numbers import number
+from verydeep.numbers import number
 
 _LARGEST_SCALE = 10_000
 """At this S an image has 100 million pixels or more; images are refused long before that."""

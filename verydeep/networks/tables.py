@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from verydeep.networks.arithmetic import LayerDescription, NetworkDescription, StackDescription, describe_stack
-from verydeep.presentation.numbers import billions, millions, number, percent, points
+from verydeep.numbers import billions, millions, number, percent, points
 from verydeep.presentation.terminal import table_with
 
 _SECTION_2_3 = describe_stack((3, 3, 3), channels=1)

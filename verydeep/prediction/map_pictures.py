@@ -15,9 +15,9 @@ from verydeep.images.sources.source import Sample
 from verydeep.networks.grids import PoolingGrid
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import VGG, ScoringNetwork
+from verydeep.numbers import number, share
 from verydeep.prediction.options import MapMethod
 from verydeep.presentation.lettering import fitting_lines, font_for
-from verydeep.presentation.numbers import number, share
 
 SUFFIX = ".jpg"
 

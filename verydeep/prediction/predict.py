@@ -24,11 +24,11 @@ from verydeep.machine.runtime import Runtime
 from verydeep.machine.threads import use_threads
 from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
 from verydeep.networks.vgg import ScoringNetwork
+from verydeep.numbers import share
 from verydeep.prediction import pieces
 from verydeep.prediction.files import write_picture
 from verydeep.prediction.map_pictures import SUFFIX, MapView, check_method, map_picture
 from verydeep.prediction.options import MAP_METHOD, NAMED_CLASSES, MapMethod
-from verydeep.presentation.numbers import share
 from verydeep.presentation.pages import html_table
 from verydeep.runs.model import Model
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from verydeep.presentation.numbers import share
+from verydeep.numbers import share
 from verydeep.presentation.terminal import table_with
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""Figures for people: how numbers are written, tables on a terminal, pages, progress."""
+"""Figures for people: tables on a terminal, pages, progress."""

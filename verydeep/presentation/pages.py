@@ -14,9 +14,9 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from verydeep import numbers
 from verydeep.machine import atomic
 from verydeep.machine.errors import escaped
-from verydeep.presentation import numbers
 from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language, translated, words
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from rich.text import Text
 from verydeep.machine.documents import json_text
 from verydeep.machine.errors import escaped, say
 from verydeep.machine.processes import rank_of_environment
-from verydeep.presentation.numbers import duration
+from verydeep.numbers import duration
 
 _WIDTH_IN_FILES = 120
 """Width of a line in characters, where there is no terminal to ask."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from verydeep.presentation.numbers import counted, duration, percent, plural
+from verydeep.numbers import counted, duration, percent, plural
 from verydeep.reproduction.claims import CLAIMS
 from verydeep.reproduction.findings import ComparedPart, Finding, Verdict
 from verydeep.reproduction.limits import listed, why_unfinished

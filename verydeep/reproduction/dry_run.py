@@ -12,7 +12,7 @@ from rich.text import Text
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.machine.threads import threads_each, threads_kept, use_threads
-from verydeep.presentation.numbers import counted, decimal, duration, number, plural, share
+from verydeep.numbers import counted, decimal, duration, number, plural, share
 from verydeep.presentation.terminal import table_with
 from verydeep.reproduction.claims import CLAIMS
 from verydeep.reproduction.contrasts import image_and_seed_variance

@@ -11,7 +11,7 @@ from rich.table import Table
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Execution, Runtime
-from verydeep.presentation.numbers import billions, duration
+from verydeep.numbers import billions, duration
 from verydeep.presentation.terminal import reporting, table_with
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.studies import recipe_on_part

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from verydeep.presentation.numbers import interval, plural
+from verydeep.numbers import interval, plural
 from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimKind, ClaimPart, check_margin, compared_tests
 from verydeep.reproduction.contrasts import Contrasts, Estimate, Outcomes, Weights, trainings_of, weights_of_difference
 from verydeep.reproduction.fair_tests import finished_tests, learned_tests

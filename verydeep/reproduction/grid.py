@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
-from verydeep.presentation.numbers import plural
+from verydeep.numbers import plural
 from verydeep.reproduction.claims import MARGIN, check_margin
 from verydeep.reproduction.paper_tables import PAPER_TABLES, Entry
 from verydeep.reproduction.studies import STUDIES_BY_NAME, StudyName, tests_of_studies, trainings_of_studies

@@ -3,7 +3,7 @@
 import shlex
 from statistics import fmean
 
-from verydeep.presentation.numbers import counted, decimal, percent, plural, share
+from verydeep.numbers import counted, decimal, percent, plural, share
 from verydeep.reproduction.detectable import POWER, Assumed, detectable
 from verydeep.reproduction.equivalent_command import words_of_command
 from verydeep.reproduction.grid import Grid

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.grids import positions_along
 from verydeep.networks.scales import middle_scale, scale_in_pixels
-from verydeep.presentation.numbers import decimal, number, percent, plural, share
+from verydeep.numbers import decimal, number, percent, plural, share
 from verydeep.reproduction.findings import Finding
 from verydeep.reproduction.paper import B_5X5_EXTRA_TOP1, TABLE_3
 from verydeep.reproduction.trainings import TRAININGS_BY_NAME, GridTraining

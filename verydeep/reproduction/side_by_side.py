@@ -13,7 +13,7 @@ from verydeep.machine.runtime import Runtime, Stopped, StopRequest, stop_request
 from verydeep.machine.threads import usable_cores
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.arithmetic import describe_architecture
-from verydeep.presentation.numbers import counted
+from verydeep.numbers import counted
 from verydeep.presentation.terminal import Reporter, reporting
 from verydeep.reproduction.grid import Jobs
 from verydeep.reproduction.process_pool import process_pool

@@ -7,7 +7,7 @@ from typing import Any
 
 from verydeep.images.open import open_for_training
 from verydeep.images.sources.splits import STEERING_SHARE, Splits, with_steering_images
-from verydeep.presentation.numbers import number, share
+from verydeep.numbers import number, share
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.plan_file import read_plan
 

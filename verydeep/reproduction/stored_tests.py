@@ -19,7 +19,7 @@ from verydeep.machine import atomic
 from verydeep.machine.documents import read_json
 from verydeep.machine.errors import one_line
 from verydeep.machine.regular_files import read_file
-from verydeep.presentation.numbers import counted, number
+from verydeep.numbers import counted, number
 from verydeep.reproduction.contrasts import Outcomes
 from verydeep.reproduction.paper_tables import Entry
 

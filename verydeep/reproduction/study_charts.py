@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from verydeep.presentation.numbers import number
+from verydeep.numbers import number
 from verydeep.presentation.pages import INK, svg_figure
 from verydeep.reproduction.charts import NETWORK_COLOURS
 from verydeep.reproduction.study_runs import FROM_A, StudyRun

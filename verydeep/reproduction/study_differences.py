@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from verydeep.presentation.numbers import FINE, interval, points
+from verydeep.numbers import FINE, interval, points
 from verydeep.reproduction.contrasts import Contrasts, Estimate
 from verydeep.reproduction.stored_tests import StoredTest
 from verydeep.reproduction.study_runs import StudyRun

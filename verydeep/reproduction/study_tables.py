@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from verydeep.presentation.numbers import FINE, MISSING, decimal, number, percent, points, significant
+from verydeep.numbers import FINE, MISSING, decimal, number, percent, points, significant
 from verydeep.reproduction.study_charts import FIRST_WEIGHTS, of_network, share_of_weights, weighted
 from verydeep.reproduction.study_runs import StudyRun
 

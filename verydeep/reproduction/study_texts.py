@@ -6,7 +6,7 @@ from statistics import fmean
 
 from verydeep.networks.architecture import STAGE_CHANNELS
 from verydeep.networks.initialisation import STANDARD_DEVIATIONS
-from verydeep.presentation.numbers import FINE, counted, decimal, number, percent, points, significant
+from verydeep.numbers import FINE, counted, decimal, number, percent, points, significant
 from verydeep.reproduction.contrasts import Estimate
 from verydeep.reproduction.limits import listed
 from verydeep.reproduction.study_charts import of_network, share_of_weights, weighted

@@ -15,7 +15,7 @@ from verydeep.networks.foreign.layouts import Taken, Trained, Triple
 from verydeep.networks.foreign.state_dicts import SHARDS_INDEX
 from verydeep.networks.foreign.torchvision import timm_config
 from verydeep.networks.foreign.weight_files import read_weights
-from verydeep.presentation.numbers import decimal, number
+from verydeep.numbers import decimal, number
 from verydeep.presentation.terminal import table_with
 from verydeep.runs import model_hub
 from verydeep.runs.files import CONFIG, MODEL, refuse_classifier

@@ -16,7 +16,7 @@ from verydeep.machine.errors import one_line, reason
 from verydeep.machine.regular_files import open_file
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.scales import scale_range
-from verydeep.presentation.numbers import counted, number, plural
+from verydeep.numbers import counted, number, plural
 from verydeep.runs import model_hub
 from verydeep.runs.files import CONFIG, MODEL, WEIGHTS, refuse_classifier
 from verydeep.runs.record import has_record

@@ -19,8 +19,8 @@ from starlette.routing import Route
 from verydeep.images.decode import UnusableImageError
 from verydeep.machine.documents import json_text, parse_json
 from verydeep.machine.errors import escaped, one_line
+from verydeep.numbers import counted, number
 from verydeep.prediction.options import NAMED_CLASSES
-from verydeep.presentation.numbers import counted, number
 from verydeep.serving.answers import json_answer
 from verydeep.serving.predict_request import checked_top
 from verydeep.serving.refusals import RefusedRequestError, bad_request, failed, unusable

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from verydeep.images.decode import UnusableImageError
 from verydeep.machine.errors import escaped
-from verydeep.presentation.numbers import number
+from verydeep.numbers import number
 
 _LOGGER = logging.getLogger("verydeep.serving")
 

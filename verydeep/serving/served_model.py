@@ -31,8 +31,8 @@ from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.grids import PoolingGrid, first_pixel
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import ScoringNetwork
+from verydeep.numbers import number
 from verydeep.prediction.predict import Prediction, most_probable
-from verydeep.presentation.numbers import number
 from verydeep.runs.model import Model, warnings_of
 from verydeep.serving.options import Limits
 from verydeep.transfer_learning.classifier_folder import FeatureClassifier, is_classifier, load_classifier

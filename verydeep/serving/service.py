@@ -17,7 +17,7 @@ from starlette.requests import Request
 from verydeep.images.decode import UnusableImageError
 from verydeep.machine.errors import reason
 from verydeep.machine.regular_files import read_file
-from verydeep.presentation.numbers import first_few
+from verydeep.numbers import first_few
 from verydeep.serving.bodies import Bodies, Room
 from verydeep.serving.metrics import new_metrics
 from verydeep.serving.options import Access, Limits

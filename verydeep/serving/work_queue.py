@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from verydeep.images.decode import UnusableImageError
 from verydeep.machine.errors import escaped, one_line
-from verydeep.presentation.numbers import counted, decimal, plural
+from verydeep.numbers import counted, decimal, plural
 from verydeep.serving.batches import fastest_batch
 from verydeep.serving.bodies import Room
 from verydeep.serving.metrics import Metrics

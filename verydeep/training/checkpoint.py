@@ -18,7 +18,7 @@ from torch import Tensor
 
 from verydeep.machine import atomic
 from verydeep.machine.documents import read_json
-from verydeep.presentation.numbers import counted
+from verydeep.numbers import counted
 from verydeep.runs.model import file_sha256
 from verydeep.training.recipe import Plateau
 

@@ -10,7 +10,7 @@ from tensorboardX.summary import scalar
 
 from verydeep.machine.errors import say
 from verydeep.machine.runtime import peak_memory
-from verydeep.presentation.numbers import billions, decimal, number, percent, significant
+from verydeep.numbers import billions, decimal, number, percent, significant
 from verydeep.runs.files import TENSORBOARD
 from verydeep.runs.record import EpochMetrics, append_metrics
 from verydeep.training.norms import StepNorms, append_norms

@@ -19,7 +19,7 @@ from verydeep.machine.processes import processes_here
 from verydeep.networks.architecture import Architecture, InitialisationScheme
 from verydeep.networks.initialisation import Initialisation, initialise, layers_with_weights
 from verydeep.networks.vgg import VGG, check_weights
-from verydeep.presentation.numbers import counted, decimal, millions, number
+from verydeep.numbers import counted, decimal, millions, number
 from verydeep.runs.files import CHECKPOINTS, QUARANTINE
 from verydeep.runs.model import load_model, warnings_of
 from verydeep.runs.record import is_begun

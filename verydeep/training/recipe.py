@@ -18,7 +18,7 @@ from verydeep.networks.architecture import (
     configuration,
 )
 from verydeep.networks.scales import scale_in_pixels, scale_range
-from verydeep.presentation.numbers import number
+from verydeep.numbers import number
 from verydeep.runs.files import RECORD
 
 _SEED_LIMIT = 2**63

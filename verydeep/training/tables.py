@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from verydeep.box_regression import Regression
-from verydeep.presentation.numbers import FINE, counted, decimal, percent
+from verydeep.numbers import FINE, counted, decimal, percent
 from verydeep.presentation.terminal import table_with
 from verydeep.runs.files import BEST, QUARANTINE
 from verydeep.runs.record import EpochMetrics, best_epoch, read_metrics, read_record

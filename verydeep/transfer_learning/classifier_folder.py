@@ -22,7 +22,7 @@ from verydeep.machine import atomic
 from verydeep.machine.documents import converted, read_json
 from verydeep.machine.errors import one_line
 from verydeep.networks.architecture import PAPER_CROP
-from verydeep.presentation.numbers import counted, first_few, number
+from verydeep.numbers import counted, first_few, number
 from verydeep.runs.files import CLASSIFIER, CONFIG, WEIGHTS
 from verydeep.runs.model import Model, file_sha256, load_model, save_model
 from verydeep.transfer_learning.linear_svm import LinearSVM

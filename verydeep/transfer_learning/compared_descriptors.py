@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from verydeep.descriptors.extraction import Extraction
 from verydeep.images.sources.source import Source
-from verydeep.presentation.numbers import counted, number
+from verydeep.numbers import counted, number
 from verydeep.presentation.terminal import Reporter, reporting
 from verydeep.transfer_learning.features import DescribedImages, network_features, pixel_features, untrained
 from verydeep.transfer_learning.labels import Labelled, Split

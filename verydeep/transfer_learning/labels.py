@@ -13,7 +13,7 @@ from verydeep.images.annotations.label_files import several_labels
 from verydeep.images.open import open_one_split
 from verydeep.images.sources.given import given_images
 from verydeep.images.sources.source import Source
-from verydeep.presentation.numbers import counted, first_few, number
+from verydeep.numbers import counted, first_few, number
 from verydeep.transfer_learning.linear_svm import multilabel_split
 from verydeep.transfer_learning.measures import Labels
 from verydeep.transfer_learning.options import LEAST_TRAINING_IMAGES, TransferOptions

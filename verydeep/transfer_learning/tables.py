@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from verydeep.numbers import FINE, interval, number, percent, points
 from verydeep.prediction.tables import table_of_answers
-from verydeep.presentation.numbers import FINE, interval, number, percent, points
 from verydeep.presentation.pages import shared_folder
 from verydeep.presentation.terminal import table_with
 from verydeep.transfer_learning.paper import MAP, TABLE_11

@@ -13,7 +13,7 @@ from verydeep.images.image_kinds import IMAGE_SUFFIXES
 from verydeep.images.sources.source import ImagePath, Source
 from verydeep.images.sources.splits import SPLIT_NAMES
 from verydeep.machine.text_files import read_text
-from verydeep.presentation.numbers import first_few
+from verydeep.numbers import first_few
 
 _NO_FIT = (0, False)
 

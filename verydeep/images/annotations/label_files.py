@@ -17,7 +17,7 @@ from verydeep.images.annotations.image_names import ImageNames, paths_of
 from verydeep.images.annotations.label_tables import csv_labels
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import natural_order
-from verydeep.presentation.numbers import first_few, plural
+from verydeep.numbers import first_few, plural
 
 SHOWN, _NOT_SHOWN, _NOT_COUNTED = 1, -1, 0
 """What an image is for a class."""

@@ -17,7 +17,7 @@ from verydeep.images.annotations.csv_boxes import (
     plain,
 )
 from verydeep.machine.text_files import table_lines
-from verydeep.presentation.numbers import first_few
+from verydeep.numbers import first_few
 
 _LABEL_COLUMNS = ("file", "class")
 

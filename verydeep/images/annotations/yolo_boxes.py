@@ -9,7 +9,7 @@ from verydeep.images.sources.inventory import is_hidden
 from verydeep.images.sources.splits import whole_number
 from verydeep.machine.libraries import library
 from verydeep.machine.text_files import read_text
-from verydeep.presentation.numbers import counted, plural
+from verydeep.numbers import counted, plural
 
 _NAME_FILES = ("classes.txt", "obj.names")
 """Files with one class name per line, in the folder or up to two above; or `names:` in a .yaml there."""

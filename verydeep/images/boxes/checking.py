@@ -13,7 +13,7 @@ from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.decode import Size, UnusableImageError, image_sizes
 from verydeep.images.sources.source import ObjectBox, Source, boxed_source, subset
 from verydeep.images.tolerance import MAX_PIXELS
-from verydeep.presentation.numbers import counted, first_few, number, plural
+from verydeep.numbers import counted, first_few, number, plural
 
 _ROUNDING = 1.0
 """Pixels by which a box may reach out of its image; it is cut off there. More is a mistake."""

@@ -9,7 +9,7 @@ from verydeep.ilsvrc_classes import class_numbers, normal_form
 from verydeep.images.annotations.annotation import Annotation
 from verydeep.images.annotations.image_names import ImageNames, paths_of
 from verydeep.images.sources.source import Source
-from verydeep.presentation.numbers import first_few
+from verydeep.numbers import first_few
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from verydeep.images.sources.walk import files_below
 from verydeep.machine.errors import one_line
 from verydeep.machine.libraries import library
 from verydeep.machine.regular_files import read_file
-from verydeep.presentation.numbers import counted, number
+from verydeep.numbers import counted, number
 
 PREFIX = "hub:"
 

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
 
 from verydeep.images.image_kinds import DATA_SUFFIXES, HEIF_SUFFIXES, missing_for_heif
-from verydeep.presentation.numbers import counted, first_few, number
+from verydeep.numbers import counted, first_few, number
 from verydeep.presentation.terminal import SHOWN
 
 _LEFT_BY_PROGRAMS = frozenset(

@@ -12,7 +12,7 @@ from verydeep.images.image_kinds import has_image_suffix, holds_image, is_worth_
 from verydeep.images.sources.inventory import FoundFile, is_hidden
 from verydeep.machine import cache
 from verydeep.machine.documents import MOST_BYTES, parse_json
-from verydeep.presentation.numbers import counted
+from verydeep.numbers import counted
 
 _JSON_KEYS = ("class_name", "class", "label", "cls")
 """Where `KEY.json` may name or number the class; the first that is there counts."""

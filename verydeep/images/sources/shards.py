@@ -29,7 +29,7 @@ from verydeep.images.sources.splits import (
 from verydeep.images.sources.walk import files_beside_folders, subfolders
 from verydeep.machine.regular_files import open_file
 from verydeep.machine.text_files import read_text
-from verydeep.presentation.numbers import counted, number
+from verydeep.numbers import counted, number
 from verydeep.presentation.terminal import reporting
 
 _SUFFIX = ".tar"

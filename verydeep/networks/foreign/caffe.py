@@ -18,7 +18,7 @@ from torch import Tensor
 
 from verydeep.networks.foreign.layouts import Taken
 from verydeep.networks.foreign.named_arrays import NamedArrays
-from verydeep.presentation.numbers import counted
+from verydeep.numbers import counted
 
 _SHAPE = ("num", "channels", "height", "width")
 """Fields with the sides of an array in old files; newer ones have a list."""

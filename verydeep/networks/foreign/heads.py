@@ -14,7 +14,7 @@ from torch import Tensor
 
 from verydeep.networks.architecture import DOWNSAMPLING, PAPER_CROP
 from verydeep.networks.foreign.recognition import HEAD, architecture_of, last_channels
-from verydeep.presentation.numbers import counted, number
+from verydeep.numbers import counted, number
 
 CONVOLUTIONS_ALONE = "for its convolutions alone add --convolutions-only"
 """What to do about a head that cannot be written this way."""

@@ -21,7 +21,7 @@ from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.networks.foreign.reader_process import read_apart
 from verydeep.networks.foreign.reader_program import CONFIGURATION
 from verydeep.networks.foreign.recognition import HEAD, fc6_window, last_channels
-from verydeep.presentation.numbers import counted
+from verydeep.numbers import counted
 
 
 def read_keras(path: Path, taken: Taken) -> NamedArrays:

@@ -10,7 +10,7 @@ from torch import Tensor
 from verydeep.networks.foreign.keras_operations import of_channels, operation_steps, picked_channel
 from verydeep.networks.foreign.layers_in_order import LayerStep, StepKind, after_pool5, from_layers, way_out
 from verydeep.networks.foreign.named_arrays import NamedArrays
-from verydeep.presentation.numbers import counted
+from verydeep.numbers import counted
 
 _WITHOUT_EFFECT = (
     "Dropout",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from verydeep.networks.foreign.layers_in_order import LayerStep
-from verydeep.presentation.numbers import counted
+from verydeep.numbers import counted
 
 _OPERATIONS = {
     "add": "add", "biasadd": "add", "bias_add": "add", "subtract": "subtract", "sub": "subtract",

@@ -11,7 +11,7 @@ from verydeep.networks.architecture import DOWNSAMPLING, STAGE_CHANNELS
 from verydeep.networks.foreign.heads import CONVOLUTIONS_ALONE, Affine, Head, channels_first
 from verydeep.networks.foreign.layouts import Channels, Layout, Triple
 from verydeep.networks.foreign.named_arrays import NamedArrays
-from verydeep.presentation.numbers import counted, number
+from verydeep.numbers import counted, number
 
 StepKind = Literal[
     "scale", "reverse", "conv", "relu", "pool", "flatten_hwc", "flatten_chw", "mean", "dense", "softmax", "sigmoid"

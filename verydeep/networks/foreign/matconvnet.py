@@ -21,7 +21,7 @@ from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.networks.foreign.reader_process import read_apart
 from verydeep.networks.foreign.reader_program import VARIABLES
 from verydeep.networks.vgg import ILSVRC_MEAN_RGB
-from verydeep.presentation.numbers import counted, decimal
+from verydeep.numbers import counted, decimal
 
 _SAME_MEAN = 1.0
 """Grey levels within which a mean counts as ILSVRC's."""

@@ -10,7 +10,7 @@ from verydeep.machine.regular_files import open_file
 from verydeep.networks.foreign.layouts import Taken
 from verydeep.networks.foreign.named_arrays import NamedArrays, allowed_bytes
 from verydeep.networks.foreign.onnx_graph import onnx_network
-from verydeep.presentation.numbers import counted
+from verydeep.numbers import counted
 
 _OWN_METADATA = "verydeep"
 """Key under which `verydeep export` states what a file is."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from verydeep.machine.libraries import library
 from verydeep.networks.foreign.layers_in_order import LayerStep, after_pool5, from_layers, way_out
 from verydeep.networks.foreign.named_arrays import NamedArrays
-from verydeep.presentation.numbers import counted
+from verydeep.numbers import counted
 
 _AXES = {"nchw": (2, 3), "nhwc": (1, 2)}
 """Height and width in each order of axes."""

@@ -14,7 +14,7 @@ from verydeep.networks.architecture import (
     Architecture,
 )
 from verydeep.networks.vgg import vgg_without_weights
-from verydeep.presentation.numbers import counted
+from verydeep.numbers import counted
 
 HEAD = ("fc6", "fc7", "fc8")
 

@@ -10,7 +10,7 @@ from verydeep.networks.foreign.heads import Affine, Head
 from verydeep.networks.foreign.layouts import Layout
 from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.networks.foreign.torchvision import HEADS
-from verydeep.presentation.numbers import number
+from verydeep.numbers import number
 
 _WRAPPERS = ("module", "_orig_mod")
 """Parts of names where a network or a part of it was wrapped: for several devices, by the compiler."""
