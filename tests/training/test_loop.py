@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import time
 from dataclasses import fields
@@ -248,10 +249,11 @@ def test_a_run_is_not_resumed_with_other_settings(tmp_path):
         ("verydeep train digits --out a", "verydeep train digits --out a --resume"),
         ("verydeep train digits --resume --out a", "verydeep train digits --resume --out a"),
         ("verydeep reproduce digits --out a", "verydeep reproduce digits --out a"),
+        ("verydeep reproduce digits --out 'what we train'", "verydeep reproduce digits --out 'what we train'"),
     ],
 )
 def test_the_command_that_goes_on_is_told_whole(tmp_path, monkeypatch, begun, goes_on):
-    monkeypatch.setattr("sys.argv", begun.split())
+    monkeypatch.setattr("sys.argv", shlex.split(begun))
     out = train(splits(), network="A", out=tmp_path / "run", recipe=TINY)
     with pytest.raises(ValueError, match=re.escape(f"resume it with its own ({goes_on}), or choose")):
         train(splits(), network="B", out=out, recipe=TINY, resume=True)

@@ -54,14 +54,9 @@ def with_options(command: str, options: Mapping[str, object]) -> str:
     return " ".join([command, *([shlex.join(words)] if (words := _options(options)) else [])])
 
 
-def words_of_command(command: str) -> list[str]:
-    """Return the words of a recorded command line; none for a call in Python, or for what no shell could read."""
-    if command.startswith(_CALL):
-        return []
-    try:
-        return shlex.split(command)
-    except ValueError:
-        return []
+def is_call(command: str) -> bool:
+    """Return whether what was recorded as the command of an experiment is a call in Python."""
+    return command.startswith(_CALL)
 
 
 def _changed(settings: Any) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from statistics import fmean
 
 from verydeep.numbers import counted, decimal, percent, plural, share
 from verydeep.reproduction.detectable import POWER, Assumed, detectable
-from verydeep.reproduction.equivalent_command import words_of_command
+from verydeep.reproduction.equivalent_command import is_call
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.limits import listed
 from verydeep.reproduction.results import GridResults
+from verydeep.runs.record import words_of_command
 
 SEEDS = 5
 """Enough seeds to begin with; what they can tell depends on the images."""
@@ -16,7 +17,7 @@ SEEDS = 5
 
 def larger_run(command: str) -> str | None:
     """Return a command line of `reproduce` with `SEEDS` seeds instead; None for any other command."""
-    words = words_of_command(command)
+    words = [] if is_call(command) else words_of_command(command)
     if "reproduce" not in words:
         return None
     at = words.index("--seeds") if "--seeds" in words else len(words)

@@ -64,7 +64,8 @@ class Record:
     runtime: dict[str, Any]
     source: str
     fingerprints: dict[str, str]
-    """Fingerprints of training and validation images, and of the weights that were copied first (`init`)."""
+    """Fingerprints of training and validation images, and of first weights by the option that named them: `init`,
+    `finetune` or `from`."""
     images: dict[str, int]
     """Number of training and validation images."""
     classes: tuple[str, ...]
@@ -112,6 +113,14 @@ def command() -> str:
     """Return the command line that is running."""
     program = Path(sys.argv[0]).name
     return shlex.join([*(["python", "-m", "verydeep"] if program == "__main__.py" else [program]), *sys.argv[1:]])
+
+
+def words_of_command(command: str) -> list[str]:
+    """Return the words of a recorded command line, unquoted; none where no shell could read it."""
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
 
 
 def write_record(folder: Path, record: Record) -> None:

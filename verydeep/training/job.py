@@ -1,5 +1,6 @@
 """A training as it was asked for; whether its run folder is free or holds the same training, and its record."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,17 @@ from verydeep.networks.architecture import Architecture
 from verydeep.runs.files import METRICS, NORMS, QUARANTINE, RECORD
 from verydeep.runs.import_weights import weights_file
 from verydeep.runs.model import file_sha256, weights_fingerprint
-from verydeep.runs.record import Record, command, has_record, is_begun, is_finished, read_record, versions, write_record
+from verydeep.runs.record import (
+    Record,
+    command,
+    has_record,
+    is_begun,
+    is_finished,
+    read_record,
+    versions,
+    words_of_command,
+    write_record,
+)
 from verydeep.training.recipe import Recipe, recipe_from
 
 _NAMES_FOR_PEOPLE = {
@@ -30,6 +41,9 @@ _NAMES_FOR_PEOPLE = {
     "trainable": "frozen layers",
 }
 """Settings whose own names are not what people call them."""
+
+_START_FIELDS = {"init": "init", "finetune": "finetune", "from": "weights"}
+"""Options that name first weights, as the fingerprints of these are called, and their fields of `Recipe`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,16 +78,16 @@ class TrainingJob:
         return images if self.recipe.start is None else {**images, **self._start_fingerprint(self.recipe.start)}
 
     def _start_fingerprint(self, start: str) -> dict[str, str]:
-        """Return the fingerprint of the weights to start from; if they are gone, the one that a begun run recorded."""
-        kind = "from" if self.recipe.weights else "finetune" if self.recipe.finetune else "init"
+        """Return the fingerprint of first weights; if they are gone from where the run began, that of its record."""
+        option = _start_option(self.recipe)
         try:
-            found = file_sha256(weights_file(start)) if kind == "from" else weights_fingerprint(start)
+            found = file_sha256(weights_file(start)) if option == "from" else weights_fingerprint(start)
         except (OSError, ValueError):
             before = read_record(self.out) if has_record(self.out) and is_begun(self.out) else None
-            if before is None or kind not in before.fingerprints:
+            if before is None or before.recipe.get(_START_FIELDS[option]) != start or option not in before.fingerprints:
                 raise
-            found = before.fingerprints[kind]
-        return {kind: found}
+            found = before.fingerprints[option]
+        return {option: found}
 
     def image_memory(self, split: str) -> float:
         """Return the GiB that this process may keep of a split's images: its part by the number of images."""
@@ -132,11 +146,7 @@ def is_done(job: TrainingJob) -> bool:
     before = read_record(job.out)
     if before.imported is not None:
         raise ValueError(f"{job.out} was imported, so there is nothing to resume: go on from it with --finetune")
-    old: dict[str, Any] = {"network": before.network, "classes": before.classes, "regression": before.regression}
-    new = {"network": job.network, "classes": job.splits.classes, "regression": job.splits.regression}
-    old |= asdict(recipe_from(before.recipe)) | before.fingerprints
-    new |= asdict(job.recipe) | job.fingerprints
-    changed = {_NAMES_FOR_PEOPLE.get(name, name) for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+    changed = {_NAMES_FOR_PEOPLE.get(name, name) for name in _changes(before, job)}
     if changed:
         boxes = " or their boxes" if job.splits.regression and _NAMES_FOR_PEOPLE["train"] in changed else ""
         raise ValueError(
@@ -146,7 +156,34 @@ def is_done(job: TrainingJob) -> bool:
     return is_finished(job.out)
 
 
+def _changes(before: Record, job: TrainingJob) -> set[str]:
+    """Return the names of all that differs from what a run was begun with."""
+    pairs: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = [
+        (
+            {"network": before.network, "classes": before.classes, "regression": before.regression},
+            {"network": job.network, "classes": job.splits.classes, "regression": job.splits.regression},
+        ),
+        (_settings(recipe_from(before.recipe)), _settings(job.recipe)),
+        (before.fingerprints, job.fingerprints),
+    ]
+    return {name for old, new in pairs for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe's fields; of first weights only which option names them: their fingerprint says which they are.
+
+    People move files, and the same weights give the same training wherever they lie.
+    """
+    fields = asdict(recipe)
+    return fields if recipe.start is None else {**fields, _START_FIELDS[_start_option(recipe)]: "by fingerprint"}
+
+
+def _start_option(recipe: Recipe) -> str:
+    """Return the option that names the first weights of a recipe that has any."""
+    return "from" if recipe.weights else "finetune" if recipe.finetune else "init"
+
+
 def _resuming(command: str) -> str:
     """Return the command line that goes on with what one began; that of an experiment needs no option for it."""
-    words = command.split()
+    words = words_of_command(command)
     return f"{command} --resume" if "train" in words and "--resume" not in words else command
