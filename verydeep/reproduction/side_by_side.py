@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -11,7 +11,6 @@ import torch
 from verydeep.machine.processes import LostProcessError, under_torchrun
 from verydeep.machine.runtime import Runtime, Stopped, StopRequest, stop_request, torch_device
 from verydeep.machine.threads import usable_cores
-from verydeep.networks.architecture import Architecture
 from verydeep.networks.arithmetic import describe_architecture
 from verydeep.numbers import counted
 from verydeep.presentation.terminal import Reporter, reporting
@@ -20,6 +19,7 @@ from verydeep.reproduction.process_pool import process_pool
 from verydeep.reproduction.ray_pool import ray_jobs, ray_pool
 from verydeep.reproduction.training_task import TrainingTask
 from verydeep.runs.record import read_metrics
+from verydeep.training.job import architecture_of
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -98,10 +98,7 @@ def _in_order(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
 
 def _macs(task: TrainingTask) -> int:
     """Return the multiply-adds of an image."""
-    recipe, classes = asdict(task.recipe), len(task.splits.classes)
-    of_boxes = task.splits.regression
-    architecture = Architecture.of_recipe(recipe, network=task.network, classes=classes, boxes=of_boxes)
-    return describe_architecture(architecture).macs
+    return describe_architecture(architecture_of(task.network, task.recipe, task.splits)).macs
 
 
 def train_side_by_side(tasks: Sequence[TrainingTask], *, jobs: int, device: torch.device, on_ray: bool = False) -> None:

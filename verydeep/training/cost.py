@@ -23,13 +23,12 @@ from verydeep.machine.memory import freed_memory_kept
 from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import Execution, Runtime, torch_device
 from verydeep.machine.threads import threads_kept, use_threads
-from verydeep.networks.architecture import Architecture
 from verydeep.networks.arithmetic import FLOAT32_BYTES, describe_architecture
 from verydeep.networks.initialisation import initialise
 from verydeep.networks.vgg import VGG
 from verydeep.training import checkpoint
 from verydeep.training.frozen_layers import features_before, fits, images_kept, kept_before
-from verydeep.training.job import TrainingJob
+from verydeep.training.job import TrainingJob, architecture_of
 from verydeep.training.learner import Learner, learner_of
 from verydeep.training.precision import with_precision
 from verydeep.training.preparation import freeze_layers
@@ -110,9 +109,7 @@ def is_surely_short(splits: Splits, network: str, recipe: Recipe, tolerance: Tol
     Raises:
         ValueError: unusable recipe or images.
     """
-    architecture = Architecture.of_recipe(
-        asdict(recipe), network=network, classes=len(splits.classes), boxes=splits.regression
-    )
+    architecture = architecture_of(network, recipe, splits)
     training, validation = (recipe.epochs * len(splits.source(split)) for split in ("train", "val"))
     if describe_architecture(architecture).macs * (training / FORWARD_SHARE + validation) >= _SLOW * seconds:
         return False

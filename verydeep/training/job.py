@@ -46,6 +46,17 @@ _START_FIELDS = {"init": "init", "finetune": "finetune", "from": "weights"}
 """Options that name first weights, as the fingerprints of these are called, and their fields of `Recipe`."""
 
 
+def architecture_of(network: str, recipe: Recipe, splits: Splits) -> Architecture:
+    """Return the architecture that a recipe trains on these images.
+
+    Args:
+        network: its name in the paper.
+        recipe: crop, width and batch normalisation are its.
+        splits: they say how many classes there are, and whether boxes are learned.
+    """
+    return Architecture.of_recipe(asdict(recipe), network=network, classes=len(splits.classes), boxes=splits.regression)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
     """A training to be done, by this process alone or together with others."""
@@ -65,9 +76,7 @@ class TrainingJob:
     @cached_property
     def architecture(self) -> Architecture:
         """The network to train; it follows from the other fields, so that they cannot disagree."""
-        return Architecture.of_recipe(
-            asdict(self.recipe), network=self.network, classes=len(self.splits.classes), boxes=self.splits.regression
-        )
+        return architecture_of(self.network, self.recipe, self.splits)
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
