@@ -1,5 +1,6 @@
 """Trainings from WEIGHTS: what is taken over and learned, and frozen layers that see every view once."""
 
+import re
 import signal
 from dataclasses import asdict, replace
 
@@ -231,6 +232,26 @@ def test_a_file_of_weights_is_read_once(weights, tmp_path, monkeypatch):
     assert files == [str(weights / "vgg.pth")]
     trained(weights / "vgg.pth", tmp_path / "again", epochs=1)
     assert len(files) == 2  # it was not kept
+
+
+@pytest.mark.parametrize(
+    ("needed", "of_import"),
+    [
+        ("say --channels bgr, as in Caffe, or --channels rgb", True),
+        ("for its convolutions alone add --convolutions-only", True),
+        ("say which by --crop 32 or --crop 224", True),
+        ("has no model yet: finish it with --resume", False),
+        ("is not a model of verydeep: verydeep import a --out RUN may read it", False),
+    ],
+)
+def test_only_options_of_import_are_said_to_be_its(weights, monkeypatch, needed, of_import):
+    def refused(name):
+        raise ValueError(f"{name}: {needed}")
+
+    monkeypatch.setattr(start, "read_model", refused)
+    with pytest.raises(ValueError, match=re.escape(needed)) as error:
+        recipe_from_weights(str(weights / "model"))
+    assert ("options of verydeep import, whose run --from takes" in str(error.value)) == of_import
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Options of `train` that follow from others: from the RUN or WEIGHTS to go on from, and from --quick."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,10 +65,11 @@ def _from_start(start: Mapping[str, str], given: Mapping[str, Sequence[Token]]) 
     from verydeep.training.recipe import Recipe
     from verydeep.training.start import FEW_PHOTOGRAPHS, fitting, options_begun_with, options_from_start
 
+    recipe = Recipe(finetune=start.get("finetune"), weights=start.get("weights"))
     resumes = "--resume" in given and _is_on(given["--resume"][-1]) and "--out" in given
-    follows = options_begun_with(Path(given["--out"][-1].value), start) if resumes else {}
-    if not follows:
-        follows = options_from_start(Recipe(finetune=start.get("finetune"), weights=start.get("weights")))
+    taken_over = options_begun_with(Path(given["--out"][-1].value), recipe) if resumes else None
+    taken_over = taken_over or options_from_start(recipe)
+    follows = {} if taken_over is None else asdict(taken_over)
     if "weights" in start:
         names = {option.removeprefix("--").replace("-", "_"): tokens[-1].value for option, tokens in given.items()}
         follows |= fitting(FEW_PHOTOGRAPHS, names)

@@ -313,5 +313,6 @@ def network_of(network: str | None, recipe: Recipe, out: Path) -> str:
     """Return the network's name in the paper; if none is given that of the run to go on from, or as `out` was begun."""
     if (named := network_asked_for(network, recipe)) is not None:
         return named
-    begun = options_begun_with(out, {"finetune": recipe.finetune, "weights": recipe.weights})
-    return (begun or options_from_start(recipe))["network"]
+    taken_over = options_begun_with(out, recipe) or options_from_start(recipe)
+    assert taken_over is not None  # without a network there is something to go on from
+    return taken_over.network

@@ -1,14 +1,17 @@
 """What a training takes over from the RUN or WEIGHTS that it goes on from, where nothing else is asked for."""
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from verydeep.networks.foreign.layouts import Taken, Trained
 from verydeep.runs.import_weights import read_model, weights_file
 from verydeep.runs.model import Model, load_config
 from verydeep.runs.record import has_record, is_begun, read_record
-from verydeep.training.recipe import Recipe
+from verydeep.training.recipe import Recipe, recipe_from
 
 FEW_PHOTOGRAPHS: Mapping[str, Any] = {
     "trainable": "fc",
@@ -20,43 +23,74 @@ FEW_PHOTOGRAPHS: Mapping[str, Any] = {
 """What suits few photographs on a CPU, for a training from WEIGHTS: the convolutional layers see each view once."""
 
 
-_TAKEN_OVER = ("crop", "width", "batch_norm", "scale", "flip")
-"""Fields of `Recipe` that are taken over from what a training goes on from."""
+_OPTIONS_OF_IMPORT = {f"--{field.name.replace('_', '-')}" for options in (Trained, Taken) for field in fields(options)}
+"""Options that say what a file of weights does not."""
 
 
-def options_from_start(recipe: Recipe) -> dict[str, Any]:
-    """Return network, crop, width, batch normalisation, S and mirror of what a recipe goes on from; {} if from nothing.
+@dataclass(frozen=True, kw_only=True)
+class StartOptions:
+    """What a training takes over from the RUN or WEIGHTS that it goes on from: its network, and fields of `Recipe`."""
+
+    network: str
+    crop: int
+    width: float
+    batch_norm: bool
+    scale: str
+    flip: bool
+
+    @property
+    def recipe_fields(self) -> dict[str, Any]:
+        """The fields of `Recipe` among them."""
+        return {name: value for name, value in vars(self).items() if name != "network"}
+
+
+def options_from_start(recipe: Recipe) -> StartOptions | None:
+    """Return the options of what a recipe goes on from; None if from nothing.
 
     Raises:
         ValueError: there is no such run, or no such weights.
         OSError: the file cannot be read, or the hub cannot be reached.
     """
     if recipe.taken_over is None:
-        return {}
+        return None
     if recipe.weights is None:
         config = load_config(recipe.taken_over)
         architecture, scale, flip = config.architecture, config.scale, config.flip
     else:
         model = _model(recipe.weights)
         architecture, scale, flip = model.net.architecture, model.scale, model.flip
-    told = {**vars(architecture), "scale": scale, "flip": flip}
-    return {"network": architecture.network, **{name: told[name] for name in _TAKEN_OVER}}
+    return StartOptions(
+        network=architecture.network,
+        crop=architecture.crop,
+        width=architecture.width,
+        batch_norm=architecture.batch_norm,
+        scale=scale,
+        flip=flip,
+    )
 
 
-def options_begun_with(out: Path, start: Mapping[str, str | None]) -> dict[str, Any]:
-    """Return what `options_from_start` returned when a run was begun from `start`, {"weights": "vgg16.pth"}.
+def options_begun_with(out: Path, recipe: Recipe) -> StartOptions | None:
+    """Return what `options_from_start` returned when a run was begun from where this recipe goes on.
 
-    {} if there is no such run. What it went on from need not be there any more.
+    None if there is no such run. What it went on from need not be there any more.
 
     Raises:
         ValueError: its record is damaged.
     """
     if not (has_record(out) and is_begun(out)):
-        return {}
+        return None
     record = read_record(out)
-    if any(record.recipe.get(field) != value for field, value in start.items()):
-        return {}
-    return {"network": record.network, **{name: record.recipe[name] for name in _TAKEN_OVER if name in record.recipe}}
+    began = recipe_from(record.recipe)
+    if (began.finetune, began.weights) != (recipe.finetune, recipe.weights):
+        return None
+    return StartOptions(
+        network=record.network,
+        crop=began.crop,
+        width=began.width,
+        batch_norm=began.batch_norm,
+        scale=began.scale,
+        flip=began.flip,
+    )
 
 
 def starting_model(weights: str) -> Model:
@@ -77,7 +111,7 @@ def _model(weights: str) -> Model:
         stamp = (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else (0, 0)
         return _read(weights, stamp)
     except ValueError as error:
-        if " --" not in str(error):
+        if not _OPTIONS_OF_IMPORT & set(re.findall(r"--[a-z-]+", str(error))):
             raise
         raise ValueError(f"{error} (options of verydeep import, whose run --from takes)") from error
 
@@ -96,8 +130,8 @@ def recipe_from_weights(weights: str, **changes: Any) -> Recipe:
         OSError: the file cannot be read, or the hub cannot be reached.
     """
     theirs = options_from_start(Recipe(weights=weights))
-    del theirs["network"]
-    return Recipe(**{"weights": weights, **theirs, **fitting(FEW_PHOTOGRAPHS, changes), **changes})
+    taken = {} if theirs is None else theirs.recipe_fields
+    return Recipe(**{"weights": weights, **taken, **fitting(FEW_PHOTOGRAPHS, changes), **changes})
 
 
 def fitting(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
