@@ -165,6 +165,88 @@ def test_no_number_or_word_is_written_twice_as_the_default_of_one_name():
     assert len(places) > 20
 
 
+NOT_FOR_PEOPLE = {
+    "verydeep/export/export.py :g": "an option, as it is typed",
+    "verydeep/networks/foreign/preprocessing.py :.0g": "rounds, and is read again",
+    "verydeep/reproduction/steering.py :g": "an option, as it is typed",
+    "verydeep/serving/page.html.jinja %g": "page.js reads it",
+    "verydeep/serving/results.html.jinja %.4f": "a width in SVG",
+    "verydeep/training/preparation.py :g": "an option, as it is typed",
+}
+"""Numbers that machines read, by file and format, and what they are."""
+
+PERCENT_FORMAT = r"%[-+ #\d.]*[eEfFgGd]"
+BRACE_FORMAT = r"\{\w*(:[-+ ,_.\d]*(?:,|[eEfFgGn]|\.\d+%))\}"
+
+
+def formats_in_code(text):
+    """Yield formats that write figures: not zeros in front of file names, hexadecimal digits, or columns of text."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FormattedValue) and node.format_spec is not None:
+            spec = "".join(part.value if is_written(part) else "0" for part in node.format_spec.values)
+            if not re.fullmatch(r"[<>^]?\d*[dx]?", spec):
+                yield f":{spec}"
+        if is_written(node):
+            yield from re.findall(BRACE_FORMAT, node.value)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod) and is_written(node.left):
+            yield from re.findall(PERCENT_FORMAT, node.left.value)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "format":
+            yield ast.unparse(node)
+
+
+def is_written(node):
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def formats_in_template(text):
+    """Yield formats of figures between quotes, which may be escaped as in the catalogue of translations."""
+    found = re.finditer(rf"""["']({PERCENT_FORMAT})\\?["']|{BRACE_FORMAT}""", text)
+    return [one.group(1) or one.group(2) for one in found]
+
+
+def test_numbers_are_written_by_the_functions_of_numbers():
+    found = {
+        f"{path.relative_to(ROOT)} {spec}"
+        for path in MODULES
+        if path != ROOT / "verydeep" / "numbers.py"
+        for spec in formats_in_code(path.read_text())
+    }
+    templates = [*(ROOT / "verydeep").rglob("*.jinja"), *(ROOT / "verydeep").rglob("*.toml")]
+    found |= {
+        f"{path.relative_to(ROOT)} {spec}" for path in templates for spec in formats_in_template(path.read_text())
+    }
+    assert found == set(NOT_FOR_PEOPLE)
+
+
+@pytest.mark.parametrize(
+    ("text", "specs"),
+    [
+        ("f'{a:,} {b:.1f} {c:+z.{digits}f} {d:{width}.2g}'", [":,", ":.1f", ":+z.0f", ":0.2g"]),
+        ("'{:.2f} and {share:.1%}'.format(a, share=b)", [":.2f", ":.1%"]),
+        ("'%.3f of %d' % (a, b)", ["%.3f", "%d"]),
+        ("format(a, '.2f')", ["format(a, '.2f')"]),
+        ("f'step-{a:08d} {b:04x} {c:<10} {d:0{digits}}'", []),
+        ("'{a} of 5% or {b: c}'", []),
+        ("b'P6 %d' % a", []),
+    ],
+)
+def test_formats_of_numbers_are_found_in_code(text, specs):
+    assert sorted(formats_in_code(text)) == sorted(specs)
+
+
+@pytest.mark.parametrize(
+    ("text", "specs"),
+    [
+        ("""{{ "%g" | format(c) }}, {{ '%.3f' % score }}""", ["%g", "%.3f"]),
+        (r"""{{ \"%g\" | format(c) }}""", ["%g"]),
+        ("""{{ "{:,.1f} MB".format(size) }}""", [":,.1f"]),
+        ("""<style>a{width:50%}</style><p style="width: 50%">{% if "a" %}{{ c | decimal(2) }}{% endif %}""", []),
+    ],
+)
+def test_formats_of_numbers_are_found_in_templates(text, specs):
+    assert formats_in_template(text) == specs
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name)
 def test_benchmarks_import_what_there_is(path):
     imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]

@@ -53,6 +53,11 @@ def significant(value: float | None, digits: int = 2) -> str:
     return MISSING if value is None else f"{value:.{digits}g}"
 
 
+def trimmed(value: float) -> str:
+    """Write a number without zeros at its end, as people choose and say it: `2`, `0.125`, `1e-05`."""
+    return f"{value:g}"
+
+
 def duration(seconds: float) -> str:
     """Write `75.2` as `1:15`, `4000` as `1:06:40`."""
     minutes, rest = divmod(round(seconds), 60)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from verydeep.numbers import number
+
 CONFIDENCE = 0.95
 
 RESAMPLES = 10_000
@@ -119,7 +121,9 @@ def paired_comparison(
         ValueError: there are no images, or the results are not on equally many.
     """
     if not len(wrong) or len(wrong) != len(other):
-        raise ValueError(f"two results on the same images can be compared, not on {len(wrong):,} and {len(other):,}")
+        raise ValueError(
+            f"two results on the same images can be compared, not on {number(len(wrong))} and {number(len(other))}"
+        )
     only_first, only_second = int((wrong & ~other).sum()), int((other & ~wrong).sum())
     return Comparison(
         first=first,

@@ -13,6 +13,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.documents import read_json
 from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime
+from verydeep.numbers import trimmed
 from verydeep.presentation.terminal import show
 from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.reproduction.grid import Grid, Jobs
@@ -29,7 +30,7 @@ class Extent:
         bool,
         Parameter(
             help=f"Scale down: every network once at S = {QUICK_RECIPE.scale}, crop {QUICK_RECIPE.crop}, width "
-            f"{QUICK_RECIPE.width:g}, {QUICK_RECIPE.epochs} epochs; about two minutes for the digits."
+            f"{trimmed(QUICK_RECIPE.width)}, {QUICK_RECIPE.epochs} epochs; about two minutes for the digits."
         ),
     ] = False
 

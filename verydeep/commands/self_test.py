@@ -112,6 +112,7 @@ def _agrees(run: Path, to: "Format") -> str:
     from verydeep.export.export import export
     from verydeep.exported_networks.formats import FORMATS, ExportOptions
     from verydeep.images.open import open_for_testing
+    from verydeep.numbers import significant
     from verydeep.prediction.predict import predict
 
     file = run.parent / f"network{FORMATS[to].suffix}"
@@ -120,4 +121,4 @@ def _agrees(run: Path, to: "Format") -> str:
     images = [source[index].data for index in range(_PREDICTED)]
     if [one.classes[0] for one in predict(file, images)] != [one.classes[0] for one in predict(run, images)]:
         raise RuntimeError("the file predicts other classes than the run")
-    return f"scores differ by {found.agreement.greatest_difference:.1g}"
+    return f"scores differ by {significant(found.agreement.greatest_difference, 1)}"

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import App, ArgumentCollection, Parameter, Token
 
 from verydeep.images.sources.default import DIGITS
+from verydeep.numbers import trimmed
 
 QUICK: Mapping[str, Any] = {
     "network": "A",
@@ -23,8 +24,8 @@ QuickOption = Annotated[
     bool,
     Parameter(
         help=f"Train a small network in minutes: {QUICK['network']} at crop {QUICK['crop']} and width "
-        f"{QUICK['width']:g}, batch {QUICK['batch']}, learning rate {QUICK['learning_rate']:g} and {QUICK['epochs']} "
-        "epochs, where nothing else is said."
+        f"{trimmed(QUICK['width'])}, batch {QUICK['batch']}, learning rate {trimmed(QUICK['learning_rate'])} and "
+        f"{QUICK['epochs']} epochs, where nothing else is said."
     ),
 ]
 

@@ -10,7 +10,7 @@ from verydeep.commands.starting_point import QUICK
 from verydeep.machine.errors import say
 from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.signal_watch import signals_seen_by
-from verydeep.numbers import billions, counted, millions, number, rough_duration
+from verydeep.numbers import billions, counted, millions, number, rough_duration, trimmed
 from verydeep.presentation.terminal import show, table_with
 from verydeep.training.recipe import Recipe
 
@@ -59,7 +59,7 @@ def _about_cost(splits: "Splits", network: str, recipe: Recipe, **how: Any) -> s
     if seconds > _LONG and recipe.taken_over is None:
         small = Recipe(**{name: value for name, value in QUICK.items() if name != "network"})
         quick = training_cost(splits, QUICK["network"], small, **how).seconds
-        line += f": --quick (crop {small.crop}, width {small.width:g}) takes about {rough_duration(quick)}"
+        line += f": --quick (crop {small.crop}, width {trimmed(small.width)}) takes about {rough_duration(quick)}"
     return line
 
 
@@ -85,8 +85,9 @@ def show_dry_run(splits: "Splits", network: str, recipe: Recipe, json_file: Path
 def _cost_table(cost: "TrainingCost") -> Table:
     table = table_with("What would be trained", left=("", ""), right=())
     table.show_header = False
+    size = f"crop {cost.crop}, width {trimmed(cost.width)}"
     rows = {
-        "network": f"{cost.network}, crop {cost.crop}, width {cost.width:g}, {millions(cost.parameters)} M parameters",
+        "network": f"{cost.network}, {size}, {millions(cost.parameters)} M parameters",
         "images": f"{number(cost.training_images)} for training, {number(cost.validation_images)} for validation",
         "classes": number(cost.classes),
         "steps": f"{counted(cost.epochs, 'epoch')} of {counted(cost.steps_per_epoch, 'step')} at most",

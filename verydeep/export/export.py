@@ -37,7 +37,7 @@ from verydeep.machine.errors import reason
 from verydeep.machine.libraries import library
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import ScoringNetwork
-from verydeep.numbers import FINE, counted, interval, millions, number, percent, points, significant
+from verydeep.numbers import FINE, counted, interval, millions, number, percent, points, significant, trimmed
 from verydeep.presentation.terminal import reporting, table_with
 from verydeep.runs.model import Model, load_model, warnings_of
 from verydeep.runs.record import record_of
@@ -161,14 +161,14 @@ def _refuse_broken(out: Path, agrees: ExportAgreement, errors: PrecisionErrors |
     if errors is None and not agrees.greatest_difference <= _GREATEST_DIFFERENCE:
         raise BrokenExportError(
             f"{out} was not written: its scores differ from PyTorch's by "
-            f"{significant(agrees.greatest_difference)} of the largest, more than {_GREATEST_DIFFERENCE:g}"
+            f"{significant(agrees.greatest_difference)} of the largest, more than {trimmed(_GREATEST_DIFFERENCE)}"
         )
     kind, most = _kind(options.int8, options.precision), options.max_loss
     if errors is not None and errors.loss > most and errors.lost - errors.won > 1:
         raise BrokenExportError(
             f"{out} was not written: in {kind} {percent(errors.reduced, FINE)}% of {counted(errors.images, 'image')} "
             f"are wrong, in float32 {percent(errors.float32, FINE)}%; --max-loss {most:g} allows no more than "
-            f"{most:g} points"
+            f"{trimmed(most)} points"
         )
 
 

@@ -17,7 +17,7 @@ from verydeep.networks.class_names import WORDS, names_of_classes, numbered_clas
 from verydeep.networks.foreign.layouts import ForeignLayout, Triple
 from verydeep.networks.foreign.preprocessing import PREPROCESSING, fold, unfold
 from verydeep.networks.foreign.torchvision import from_torchvision, to_torchvision
-from verydeep.numbers import significant
+from verydeep.numbers import significant, trimmed
 from verydeep.presentation.terminal import table_with
 from verydeep.runs.model import Model, load_model, warnings_of
 
@@ -124,7 +124,7 @@ def _notes(model: Model, layout: ForeignLayout, mean: Triple) -> tuple[str, ...]
     width, crop = model.net.architecture.width, model.net.architecture.crop
     if width != 1 or crop != PAPER_CROP:
         notes.append(
-            f"{layout}'s own networks have width 1 and crop {PAPER_CROP}; this one has width {width:g} and "
+            f"{layout}'s own networks have width 1 and crop {PAPER_CROP}; this one has width {trimmed(width)} and "
             f"crop {crop}, so build one of these sizes to load it"
         )
     return tuple(notes)

@@ -8,7 +8,7 @@ from verydeep.images.decode import UnusableImageError
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.machine import atomic
 from verydeep.machine.documents import read_json_lines
-from verydeep.numbers import counted, number
+from verydeep.numbers import counted, number, trimmed
 
 _NONE_BAD = Tolerance(max_bad=0)
 """An image that cannot be used is an error."""
@@ -83,8 +83,8 @@ class Quarantine:
             listed = f", listed in {self.file}" if self.file is not None else ""
             raise TooManyBadImagesError(
                 f"{number(bad)} of {counted(self.images, f'{self._of_split}image')} cannot be used so far, more than "
-                f"{self.tolerance.max_bad:g}%{listed} (the last is {refusal}): fix or remove them and start over "
-                "(verydeep scan finds them all), or allow more with --max-bad"
+                f"{trimmed(self.tolerance.max_bad)}%{listed} (the last is {refusal}): fix or remove them and start "
+                "over (verydeep scan finds them all), or allow more with --max-bad"
             )
 
 

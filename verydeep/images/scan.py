@@ -21,7 +21,7 @@ from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import single_items
-from verydeep.numbers import MISSING, counted, millions, number, percent
+from verydeep.numbers import MISSING, counted, millions, number, percent, trimmed
 from verydeep.presentation.terminal import SHOWN, Reporter, reporting, table_with
 
 
@@ -256,14 +256,14 @@ def _verdict(scan: Scan, max_bad: float) -> Iterator[str]:
         yield f"{unequal[0].upper()}{unequal[1:]}."
     too_many = [split.split for split in scan.splits if 100 * len(split.unusable) > max_bad * split.images]
     if too_many:
-        yield f"Over {max_bad:g}% of {' and '.join(too_many)} cannot be used: a training would stop (--max-bad)."
+        yield f"Over {trimmed(max_bad)}% of {' and '.join(too_many)} cannot be used: a training would stop (--max-bad)."
 
 
 def _side(side: tuple[int, float, int] | None) -> str:
     if side is None:
         return MISSING
     least, middle, greatest = side
-    return f"{least}" if least == greatest else f"{least} to {greatest}, median {middle:g}"
+    return f"{least}" if least == greatest else f"{least} to {greatest}, median {trimmed(middle)}"
 
 
 def _names(duplicates: Sequence[Duplicates]) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 from verydeep.machine.documents import json_text
 from verydeep.machine.errors import reason
 from verydeep.machine.regular_files import kind_of
+from verydeep.numbers import counted
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -45,7 +46,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     except BrokenPipeError:  # its reader has enough
         raise
     except OSError as error:
-        raise OSError(f"cannot write {path} ({len(data):,} bytes): {reason(error)}") from error
+        raise OSError(f"cannot write {path} ({counted(len(data), 'byte')}): {reason(error)}") from error
     _sync(place.parent)
 
 
@@ -76,7 +77,7 @@ def append_json(path: Path, value: Any) -> None:
         try:
             _write_all(file, data)
         except OSError as error:
-            raise OSError(f"cannot add {len(data):,} bytes to {path}: {reason(error)}") from error
+            raise OSError(f"cannot add {counted(len(data), 'byte')} to {path}: {reason(error)}") from error
 
 
 @contextmanager

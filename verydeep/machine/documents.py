@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from verydeep.machine.errors import escaped, one_line, reason
 from verydeep.machine.regular_files import read_file
+from verydeep.numbers import counted
 
 T = TypeVar("T")
 
@@ -135,7 +136,7 @@ def _loaded(text: str | bytes) -> Any:
 
 def _whole_number(digits: str) -> int:
     if len(digits) > _MOST_DIGITS:
-        raise ValueError(f"it has a number of {len(digits):,} digits")
+        raise ValueError(f"it has a number of {counted(len(digits), 'digit')}")
     return int(digits)
 
 

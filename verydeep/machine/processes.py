@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from verydeep.machine.errors import say
 from verydeep.machine.runtime import stop_request
+from verydeep.numbers import decimal
 
 if TYPE_CHECKING:
     import torch
@@ -277,7 +278,7 @@ def _watch(processes: Processes, advice: str) -> None:
                 return
             names = _keeper(processes)
         if names:
-            text = f"verydeep: process {processes.rank}: {names} has not answered for {LOST_AFTER:.0f} s"
+            text = f"verydeep: process {processes.rank}: {names} has not answered for {decimal(LOST_AFTER, 0)} s"
             say(f"{text}; {advice}")
             os._exit(1)
 

@@ -5,6 +5,8 @@ import stat
 from io import FileIO
 from pathlib import Path
 
+from verydeep.numbers import counted, number
+
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -66,4 +68,6 @@ def _check(status: os.stat_result, path: str | Path, most: int | None) -> None:
     if kind is not None:
         raise UnreadableFileError(f"{path} is {kind}, not a file")
     if most is not None and status.st_size > most:
-        raise UnreadableFileError(f"{path} has {status.st_size:,} bytes, more than the {most:,} that are read")
+        raise UnreadableFileError(
+            f"{path} has {counted(status.st_size, 'byte')}, more than the {number(most)} that are read"
+        )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from verydeep.machine.errors import say
 from verydeep.machine.signal_watch import signals_seen_by
+from verydeep.numbers import number
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +54,7 @@ class Runtime:
         if self.device not in get_args(Device):
             raise ValueError(f"device is one of {', '.join(get_args(Device))}, not {self.device}")
         if not 0 <= self.workers <= _MOST_WORKERS:
-            raise ValueError(f"workers must be from 0 to {_MOST_WORKERS:,}, not {self.workers}")
+            raise ValueError(f"workers must be from 0 to {number(_MOST_WORKERS)}, not {self.workers}")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads must be 1 or more, not {self.threads}")
 
@@ -289,6 +290,6 @@ def _handled_by(
 
 def leave_signals_to_the_main_process(_worker: int = 0) -> None:
     """Ignore signals to stop in a worker: they reach the whole process group, before the main process has saved."""
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
+    for stopping in STOPPING:
+        signal.signal(stopping, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)

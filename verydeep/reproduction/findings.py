@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from verydeep.numbers import interval, plural
+from verydeep.numbers import interval, plural, trimmed
 from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimKind, ClaimPart, check_margin, compared_tests
 from verydeep.reproduction.contrasts import Contrasts, Estimate, Outcomes, Weights, trainings_of, weights_of_difference
 from verydeep.reproduction.fair_tests import finished_tests, learned_tests
@@ -96,7 +96,7 @@ class Finding:
     @property
     def beside(self) -> str:
         """What stands beside its verdict: the margin that it uses, and trainings that were too brief."""
-        margin = [] if self.margin is None else [f"margin {self.margin:g} {plural('point', self.margin)}"]
+        margin = [] if self.margin is None else [f"margin {trimmed(self.margin)} {plural('point', self.margin)}"]
         return "; ".join(margin + [f"trained too briefly: {', '.join(self.unfinished)}"] * bool(self.unfinished))
 
     def to_dict(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import shlex
 from statistics import fmean
 
-from verydeep.numbers import counted, decimal, percent, plural, share
+from verydeep.numbers import counted, decimal, percent, plural, share, trimmed
 from verydeep.reproduction.detectable import POWER, Assumed, detectable
 from verydeep.reproduction.equivalent_command import is_call
 from verydeep.reproduction.grid import Grid
@@ -39,5 +39,5 @@ def what_it_could_tell(grid: Grid, results: GridResults) -> str:
     return (
         f"With {SEEDS} seeds, {counted(assumed.images, 'test image')} and errors of about {percent(assumed.error)}%, "
         f"{what} would be told with a probability of {share(POWER, 0)}{but}. That is for errors that differ from seed "
-        f"to seed by a standard deviation of {assumed.seed_sd:g} points; --dry-run says it claim by claim."
+        f"to seed by a standard deviation of {trimmed(assumed.seed_sd)} points; --dry-run says it claim by claim."
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.grids import positions_along
 from verydeep.networks.scales import middle_scale, scale_in_pixels
-from verydeep.numbers import decimal, number, percent, plural, share
+from verydeep.numbers import decimal, number, percent, plural, share, trimmed
 from verydeep.reproduction.findings import Finding
 from verydeep.reproduction.paper import B_5X5_EXTRA_TOP1, TABLE_3
 from verydeep.reproduction.trainings import TRAININGS_BY_NAME, GridTraining
@@ -93,8 +93,8 @@ def beside_verdict(finding: Finding, *, init: str, trainings: Collection[str]) -
 def _margin(results: "GridResults") -> list[str]:
     """Say what counts as alike, and where that is much of the errors themselves."""
     sentences = [
-        f"Errors count as alike, and one as no more than another, up to {results.margin:g} points. Claims to which "
-        "that matters have it beside their verdict."
+        f"Errors count as alike, and one as no more than another, up to {trimmed(results.margin)} points. Claims to "
+        "which that matters have it beside their verdict."
     ]
     if results.margin > results.best.top1_error / 2:
         most = "most of" if results.margin < results.best.top1_error else "more than"
@@ -152,7 +152,7 @@ def _starts(trainings: Sequence[GridTraining]) -> list[str]:
 def _scaled_down(recipe: Recipe) -> list[str]:
     paper = Recipe()
     smaller = [
-        f"{words} {getattr(recipe, name):g} (paper: {getattr(paper, name):g})"
+        f"{words} {trimmed(getattr(recipe, name))} (paper: {trimmed(getattr(paper, name))})"
         for name, words in _SCALED.items()
         if getattr(recipe, name) != getattr(paper, name)
     ]

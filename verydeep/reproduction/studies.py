@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from verydeep.numbers import trimmed
 from verydeep.reproduction.paper import B_5X5_EXTRA_TOP1
 from verydeep.reproduction.paper_tables import Entry, one_scale
 from verydeep.reproduction.trainings import TRAININGS, TRAININGS_BY_NAME, GridTraining
@@ -77,7 +78,7 @@ STUDIES = (
         section="2.3",
         paper_says="A stack of 3 x 3 layers is a larger filter that is made to decompose into small ones, which the "
         "paper takes for a regularisation. It gives test errors only: on a centre crop, B errs "
-        f"{B_5X5_EXTRA_TOP1:g} points less than B with 5 x 5 layers (section 4.1).",
+        f"{trimmed(B_5X5_EXTRA_TOP1)} points less than B with 5 x 5 layers (section 4.1).",
         trainings=tuple(one for one in TRAININGS if one.scale == "256" and (one.network == "B" or not one.unseeded)),
         on_training_images=True,
     ),

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from verydeep.numbers import number
+from verydeep.numbers import number, trimmed
 from verydeep.presentation.pages import INK, svg_figure
 from verydeep.reproduction.charts import NETWORK_COLOURS
 from verydeep.reproduction.study_runs import FROM_A, StudyRun
@@ -149,7 +149,7 @@ def _label(panel: Axes, run: StudyRun) -> str | None:
 
 def _logarithmic(set_scale: Callable[..., None], axis: Any, *, base: int = 10) -> None:
     set_scale("log", base=base)
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: trimmed(value)))
     axis.set_minor_formatter(NullFormatter())
 
 

@@ -15,7 +15,7 @@ from verydeep.networks.foreign.layouts import Taken, Trained, Triple
 from verydeep.networks.foreign.state_dicts import SHARDS_INDEX
 from verydeep.networks.foreign.torchvision import timm_config
 from verydeep.networks.foreign.weight_files import read_weights
-from verydeep.numbers import decimal, number
+from verydeep.numbers import decimal, number, trimmed
 from verydeep.presentation.terminal import table_with
 from verydeep.runs import model_hub
 from verydeep.runs.files import CONFIG, MODEL, refuse_classifier
@@ -202,7 +202,7 @@ def import_table(imported: Imported) -> Table:
     """Return a table of what a run was made of."""
     table = table_with(f"{imported.run}, from {imported.file}", left=("", ""), right=())
     norm = " with batch normalisation" if imported.batch_norm else ""
-    width = "" if imported.width == 1 else f", width {imported.width:g}"
+    width = "" if imported.width == 1 else f", width {trimmed(imported.width)}"
     rows = {
         "layout": imported.layout,
         "network": f"{imported.network}{norm}{width}, crop {imported.crop}",

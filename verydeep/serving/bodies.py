@@ -9,6 +9,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from verydeep.numbers import trimmed
 from verydeep.serving.options import Limits
 from verydeep.serving.refusals import RefusedRequestError, bad_request, busy, client_gone, too_large
 
@@ -110,7 +111,7 @@ class Bodies:
                         check = None
                         room.grow(size)
         except TimeoutError:
-            message = f"the body did not arrive within {self._limits.body_seconds:g} seconds"
+            message = f"the body did not arrive within {trimmed(self._limits.body_seconds)} seconds"
             raise RefusedRequestError(408, "slow_body", message, headers={"Connection": "close"}) from None
         except ClientDisconnect:
             raise client_gone() from None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from verydeep.images.tolerance import LARGEST_MAX_PIXELS
+from verydeep.numbers import number
 
 _LARGEST_PORT = 65_535
 
@@ -37,7 +38,7 @@ class Listening:
     def __post_init__(self) -> None:
         """Refuse impossible choices with a ValueError."""
         if not 0 <= self.port <= _LARGEST_PORT:
-            raise ValueError(f"port must be from 0 to {_LARGEST_PORT:,}, not {self.port}")
+            raise ValueError(f"port must be from 0 to {number(_LARGEST_PORT)}, not {self.port}")
         if not 0 <= self.grace < math.inf:
             raise ValueError(f"grace must be 0 seconds or more, not {self.grace}")
 
@@ -87,7 +88,7 @@ class Limits:
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be above 0, not {value}")
         if self.max_pixels > LARGEST_MAX_PIXELS:
-            raise ValueError(f"max_pixels must be up to {LARGEST_MAX_PIXELS:,}, not {self.max_pixels}")
+            raise ValueError(f"max_pixels must be up to {number(LARGEST_MAX_PIXELS)}, not {self.max_pixels}")
         if self.max_bodies < self.max_body:
             raise ValueError(f"max_bodies ({self.max_bodies} MiB) must hold one body ({self.max_body} MiB)")
         if self.queue < self.max_images:

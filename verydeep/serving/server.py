@@ -12,6 +12,7 @@ from functools import partial
 import uvicorn
 
 from verydeep.machine.errors import reason
+from verydeep.numbers import decimal, trimmed
 from verydeep.serving.app import application
 from verydeep.serving.connection import TimedConnection
 from verydeep.serving.options import Listening
@@ -88,7 +89,7 @@ async def _tell_when_ready(service: Service, socket: socket.socket, say: Callabl
     await service.queue.until_ready()
     host, port = socket.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    say(f"{service.name} at {address} (prepared in {time.monotonic() - began:.1f} s; Ctrl-C ends it)")
+    say(f"{service.name} at {address} (prepared in {decimal(time.monotonic() - began, 1)} s; Ctrl-C ends it)")
 
 
 async def _until_signal(service: Service, socket: socket.socket, grace: float, say: Callable[[str], None]) -> int:
@@ -103,7 +104,9 @@ async def _until_signal(service: Service, socket: socket.socket, grace: float, s
         if not service.draining:
             service.draining, received[0] = True, number
             seconds = grace if number == signal.SIGTERM else 0
-            more = f"requests are accepted for {seconds:g} s more" if seconds else "no more requests are accepted"
+            more = (
+                f"requests are accepted for {trimmed(seconds)} s more" if seconds else "no more requests are accepted"
+            )
             say(f"ending: {more}, and all that were accepted are answered")
             loop.call_later(seconds, stop)
         elif number == signal.SIGINT:

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from verydeep.images.loader import DeviceBatch
 from verydeep.machine.runtime import autocast
 from verydeep.networks.vgg import VGG
+from verydeep.numbers import significant
 from verydeep.training.learner import Learner
 from verydeep.training.norms import LayerNorms, layer_norms, watched
 from verydeep.training.parallel import everyones_rows, gradient_norm
@@ -81,7 +82,9 @@ def descend(
         norm = gradient_norm(learner.net)
         if not (math.isfinite(loss_sum) and math.isfinite(norm)):
             loss = loss_sum / sum(usable)
-            raise DivergedError(f"training diverged at step {step} (loss {loss:.3g}, gradient norm {norm:.3g})")
+            raise DivergedError(
+                f"training diverged at step {step} (loss {significant(loss, 3)}, gradient norm {significant(norm, 3)})"
+            )
     norms = layer_norms(learner.net, outputs, learner.job.processes) if record else {}
     for group in learner.optimiser.param_groups:
         group["lr"] = rate

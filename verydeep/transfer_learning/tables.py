@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from verydeep.numbers import FINE, interval, number, percent, points
+from verydeep.numbers import FINE, interval, number, percent, points, trimmed
 from verydeep.prediction.tables import table_of_answers
 from verydeep.presentation.pages import shared_folder
 from verydeep.presentation.terminal import table_with
@@ -41,7 +41,7 @@ def _descriptor_table(result: "Transfer", folder: str) -> Table:
             percent(one.mean_sd, FINE),
             interval(one.mean_ci95, FINE),
             *([percent(one.eleven_point_map, FINE)] if by_points else []),
-            ", ".join(f"{c:g}" for c in one.c),
+            ", ".join(map(trimmed, one.c)),
         )
     table.caption = Text(" ".join(_notes(result, folder)))
     return table

@@ -13,7 +13,7 @@ from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.decode import Size, UnusableImageError, image_sizes
 from verydeep.images.sources.source import ObjectBox, Source, boxed_source, subset
 from verydeep.images.tolerance import MAX_PIXELS
-from verydeep.numbers import counted, first_few, number, plural
+from verydeep.numbers import counted, first_few, number, plural, trimmed
 
 _ROUNDING = 1.0
 """Pixels by which a box may reach out of its image; it is cut off there. More is a mistake."""
@@ -57,8 +57,8 @@ class BoxCheck:
             )
         if self.cut_off:
             lines.append(
-                f"{counted(len(self.cut_off), 'image')} with a box that reached out by up to {_ROUNDING:g} pixel, cut "
-                f"off: {first_few(self.cut_off, _NAMED)}"
+                f"{counted(len(self.cut_off), 'image')} with a box that reached out by up to {trimmed(_ROUNDING)} "
+                f"pixel, cut off: {first_few(self.cut_off, _NAMED)}"
             )
         return lines
 
@@ -127,7 +127,7 @@ def _checked(
         raise BadBoxError(of_image.missing(files))
     annotation = of_image.own[0]
     x0, y0, x1, y1 = annotation.box
-    named = f"{annotation.where}: the box {x0:g},{y0:g},{x1:g},{y1:g} of {of_image.name}"
+    named = f"{annotation.where}: the box {','.join(map(trimmed, (x0, y0, x1, y1)))} of {of_image.name}"
     if x1 <= x0 or y1 <= y0:
         raise BadBoxError(f"{named} has no area")
     try:

@@ -11,6 +11,7 @@ import numpy as np
 from verydeep.box_regression import Regression
 from verydeep.images.sources.inventory import Inventory
 from verydeep.images.sources.source import Source, all_of, subset
+from verydeep.numbers import trimmed
 
 _NAMES_OF_SPLITS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
 """Our name of each split, and the names that sources give it."""
@@ -152,7 +153,7 @@ def with_steering_images(splits: Splits, share: float = STEERING_SHARE) -> Split
         ValueError: no such share, the source has test images already, or a class has a single training image.
     """
     if not 0 < share < 1:
-        raise ValueError(f"held_out is a share above 0 and below 1, not {share:g}")
+        raise ValueError(f"held_out is a share above 0 and below 1, not {trimmed(share)}")
     if "test" in splits.sources:
         raise ValueError(f"{splits.name} has test images, so that its validation images can steer")
     train = splits.source("train")

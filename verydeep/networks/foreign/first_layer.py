@@ -19,6 +19,7 @@ from torch import Tensor
 
 from verydeep.networks.foreign.layouts import Channels, White
 from verydeep.networks.vgg import VGG
+from verydeep.numbers import significant
 
 _OXFORD_FILTERS = (0, 1, 2, 61, 62, 63)
 _OXFORD_ROWS = torch.tensor(
@@ -72,14 +73,14 @@ def check_variation(net: VGG, white: White, *, head: bool) -> None:
     if white == 1 and variation < _DOUBTFUL:
         sure = "for pixels in 0..255, as converted from Caffe" if variation < _SMALL else "perhaps for pixels in 0..255"
         raise ValueError(
-            f"{what} {variation:.2g} if pixels come in 0..1: it is {sure}, and nothing in it tells the order of "
-            "channels. Say --white 255 --mean 103.939,116.779,123.68 --std 1,1,1 --channels bgr (or, for RGB, --mean "
-            "123.68,116.779,103.939 --channels rgb); if 0..1 is right, --white 1"
+            f"{what} {significant(variation)} if pixels come in 0..1: it is {sure}, and nothing in it tells the order "
+            "of channels. Say --white 255 --mean 103.939,116.779,123.68 --std 1,1,1 --channels bgr (or, for RGB, "
+            "--mean 123.68,116.779,103.939 --channels rgb); if 0..1 is right, --white 1"
         )
     if white != 1 and variation > _LARGE:
         raise ValueError(
-            f"{what} {variation:.2g} if pixels come in 0..255: it is for smaller ones. Say --white 1 --mean 0,0,0 "
-            "--std 1,1,1 --channels rgb if images were divided by 255; if 0..255 is right, --white 255"
+            f"{what} {significant(variation)} if pixels come in 0..255: it is for smaller ones. Say --white 1 --mean "
+            "0,0,0 --std 1,1,1 --channels rgb if images were divided by 255; if 0..255 is right, --white 255"
         )
 
 
