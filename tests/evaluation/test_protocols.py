@@ -2,6 +2,7 @@
 
 import io
 import resource
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,10 +16,10 @@ from PIL import Image
 from verydeep import vgg
 from verydeep.evaluation.crops import crop_posteriors
 from verydeep.evaluation.dense import dense_posteriors
-from verydeep.evaluation.passes import SameSizeBatches
-from verydeep.evaluation.pixel_limits import PixelLimits
+from verydeep.evaluation.passes import Pass, SameSizeBatches
+from verydeep.evaluation.pixel_limits import NO_LIMITS, PixelLimits
 from verydeep.evaluation.posteriors import posteriors
-from verydeep.evaluation.protocols import Protocol, chosen_scales, protocol_of, single_scale
+from verydeep.evaluation.protocols import Protocol, ViewName, chosen_scales, protocol_of, single_scale
 from verydeep.images.quarantine import TooManyBadImagesError
 from verydeep.images.rescaled import rescaled_images
 from verydeep.images.sources.source import Sample, memory_source
@@ -194,6 +195,20 @@ def test_a_grid_is_that_of_dense_evaluation():
         Protocol(scales=(256,), grid="round")
     with pytest.raises(ValueError, match="with --protocol crops leave out --grid"):
         Protocol(method="crops", scales=(256,), grid="floor")
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("view", get_args(ViewName))
+def test_pixels_and_passes_of_a_view_are_those_that_go_through_the_first_layer(view, mirror):
+    net, seen = lively("A"), []
+    net.conv1_1.register_forward_hook(lambda layer, inputs, output: seen.extend(image[0] for image in inputs[0]))
+    image = torch.from_numpy(picture(61, 90)).permute(2, 0, 1)
+    one = Pass(net=net, view=view, side=61, mirror=mirror)
+    posteriors, scores = one.posteriors_and_map(torch.stack([image, image]), NO_LIMITS)
+    assert posteriors.shape == (2, 7)
+    assert sum(plane.numel() for plane in seen) == 2 * one.pixels((61, 90))
+    assert len(seen) == 2 * one.forward_passes
+    assert (scores is None) == (view in ("crops", "centre"))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (32, 39), (61, 32)])

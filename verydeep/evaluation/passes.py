@@ -21,7 +21,7 @@ from torch import Tensor
 from verydeep.evaluation.pixel_limits import PixelLimits
 from verydeep.evaluation.posterior_cache import Posteriors, nothing_known, store, stored
 from verydeep.evaluation.protocols import ViewName, view_named
-from verydeep.images.decode import UnusableImageError
+from verydeep.images.decode import Size, UnusableImageError
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.rescaled import Rescaled, rescaled_images
 from verydeep.images.sources.source import Source
@@ -90,6 +90,24 @@ class Pass:
     """For messages."""
     key: object = None
     """Key of its posteriors in the cache; None: they are not kept."""
+
+    @property
+    def forward_passes(self) -> int:
+        """Forward passes for each image."""
+        return view_named(self.view).passes * (1 + self.mirror)
+
+    def pixels(self, size: Size) -> int:
+        """Return the pixels that go through the first layer for an image of a size."""
+        return view_named(self.view).pixels(size, self.net.architecture.crop) * (1 + self.mirror)
+
+    def posteriors_and_map(
+        self, images: UInt8[Tensor, "B 3 H W"], limits: PixelLimits
+    ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K h w"] | None]:
+        """Return the posteriors of images, on the CPU, and their score map, not mirrored, if this view has one."""
+        view, on_device = view_named(self.view), images.to(self.net.mean_rgb.device)
+        if view.posteriors_and_map is None:
+            return view.posteriors(self.net, on_device, mirror=self.mirror, limits=limits), None
+        return view.posteriors_and_map(self.net, on_device, mirror=self.mirror, limits=limits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,8 +234,7 @@ def _compute(work: _Work) -> None:
 
 
 def _images_between_meetings(passes: Sequence[Pass]) -> int:
-    views = sum(view_named(one.view).passes * (1 + one.mirror) for one in passes)
-    return max(1, _VIEWS_BETWEEN_MEETINGS // views)
+    return max(1, _VIEWS_BETWEEN_MEETINGS // sum(one.forward_passes for one in passes))
 
 
 @contextmanager

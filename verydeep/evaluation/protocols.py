@@ -3,10 +3,11 @@
 Only posteriors are ever averaged: over the mirror, over crops, over scales, and over networks.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from verydeep.networks.architecture import PAPER_CROP
 from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
@@ -93,13 +94,25 @@ class Protocol:
         return self.grid if _DENSE[self.grid] in self.views else None
 
 
-class View(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class View:
     """How posteriors of one kind of view are computed."""
 
     posteriors: Callable[..., "Tensor"]
     """A function that is called as `dense_posteriors` and `crop_posteriors` are."""
     passes: int
     """Forward passes for each image, and as many for its mirror image."""
+    of_crops: bool
+    """Whether a pass sees a crop, and not the whole image."""
+    posteriors_and_map: Callable[..., tuple["Tensor", "Tensor"]] | None = None
+    """A function that is called as `dense_posteriors_and_map` is; None where a view has no score map of the image."""
+
+    def pixels(self, size: tuple[int, int], crop: int) -> int:
+        """Return the pixels that go through the first layer for an image (height and width), without its mirror image.
+
+        Crops that fall on each other are computed once (`crop_posteriors`), but count as often as they occur.
+        """
+        return self.passes * (crop**2 if self.of_crops else math.prod(size))
 
 
 def view_named(name: ViewName) -> View:
@@ -109,13 +122,19 @@ def view_named(name: ViewName) -> View:
     """
     from verydeep.evaluation.centre import centre_posteriors
     from verydeep.evaluation.crops import CROPS, crop_posteriors
-    from verydeep.evaluation.dense import dense_posteriors
+    from verydeep.evaluation.dense import dense_posteriors, dense_posteriors_and_map
 
     views: dict[ViewName, View] = {
-        view: View(posteriors=partial(dense_posteriors, grid=grid), passes=1) for grid, view in _DENSE.items()
+        view: View(
+            posteriors=partial(dense_posteriors, grid=grid),
+            passes=1,
+            of_crops=False,
+            posteriors_and_map=partial(dense_posteriors_and_map, grid=grid),
+        )
+        for grid, view in _DENSE.items()
     }
-    views["crops"] = View(posteriors=crop_posteriors, passes=CROPS)
-    views["centre"] = View(posteriors=centre_posteriors, passes=1)
+    views["crops"] = View(posteriors=crop_posteriors, passes=CROPS, of_crops=True)
+    views["centre"] = View(posteriors=centre_posteriors, passes=1, of_crops=True)
     return views[name]
 
 
