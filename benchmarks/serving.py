@@ -55,8 +55,10 @@ from verydeep.images.sources.walk import is_image_file
 from verydeep.networks.initialisation import vgg
 from verydeep.prediction.predict import predict
 from verydeep.runs.model import Model
+from verydeep.serving.answers import as_json
 from verydeep.serving.options import Limits
-from verydeep.serving.served_model import PreparedImage, Wanted, prepared, served_model
+from verydeep.serving.prepared_images import PreparedImage, prepared
+from verydeep.serving.served_model import Wanted, served_model
 
 try:
     from fastapi import HTTPException  # the only kind that LitServe passes on
@@ -130,8 +132,8 @@ class Api(LitAPI):  # type: ignore[misc, valid-type]
         return self.model.predict([image], [Wanted("image 0", 5)])[0]
 
     def encode_response(self, prediction: Any) -> Any:
-        """Return it as it is."""
-        return prediction
+        """Return it as the service does."""
+        return as_json(prediction, self.model.numbers)
 
 
 def serve_by_litserve(file: Path, port: int) -> None:

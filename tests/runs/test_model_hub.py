@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,8 @@ from verydeep.runs import model_hub
 from verydeep.runs.model import load_model, weights_fingerprint
 from verydeep.runs.record import read_record
 from verydeep.serving.options import Limits
-from verydeep.serving.served_model import Wanted, prepared, served_model
+from verydeep.serving.prepared_images import prepared
+from verydeep.serving.served_model import Wanted, served_model
 
 OWNER = "someone"
 
@@ -147,7 +149,7 @@ def test_a_pushed_model_is_used_like_a_run(hub, net, tmp_path):
     assert len(predicted.classes) == 2
     served = served_model(Path(name))
     (found,) = served.predict([prepared(picture.read_bytes(), served.sides, Limits())], [Wanted("image 0", 5)])
-    assert found | {"image": predicted.image} == predicted.to_dict()
+    assert replace(found.prediction, image=predicted.image) == predicted
     out = train(noise, out=tmp_path / "run", recipe=Recipe(crop=32, width=0.05, epochs=1, batch=4, finetune=name))
     assert read_record(out).fingerprints["finetune"] == weights_fingerprint(tmp_path / "model")
     assert import_weights(name, tmp_path / "imported").layout == "verydeep"

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from verydeep.evaluation.score_maps import colours
+from verydeep.prediction.predict import Prediction
+from verydeep.serving.image_outcomes import ClassMap, ImageAnswer
 from verydeep.serving.page_pictures import page_picture
 
 
@@ -28,6 +30,10 @@ def picture(size, *, orientation=1):
     return buffer.getvalue()
 
 
+def answer(*maps):
+    return ImageAnswer(prediction=Prediction(image="it", classes=("ant",), probabilities=(1.0,)), maps=maps)
+
+
 @pytest.mark.parametrize(
     ("size", "orientation", "expected"),
     [
@@ -39,7 +45,7 @@ def picture(size, *, orientation=1):
 )
 def test_an_image_is_upright_and_fits(size, orientation, expected):
     data = picture(size, orientation=orientation)
-    found = page_picture(data, {}, grid="centred", max_pixels=10**8)
+    found = page_picture(data, answer(), grid="centred", max_pixels=10**8)
     assert (found.size[1], found.size[0]) == shown(found.address).size == expected
     assert found.maps == ()
     if min(size) > 100:
@@ -49,8 +55,8 @@ def test_an_image_is_upright_and_fits(size, orientation, expected):
 
 def test_a_map_has_the_colours_of_its_values_at_the_windows_centres():
     grid = np.array([[0.0, 0.2, 0.4], [0.6, 0.8, 1.0]])
-    one = {"grid": grid.tolist(), "window": 64, "size": [96, 128]}
-    (found,) = page_picture(picture((512, 384)), {"maps": [one]}, grid="centred", max_pixels=10**8).maps
+    one = ClassMap(name="ant", values=grid, stride=32, window=64, offset=(0, 0), size=(96, 128))
+    (found,) = page_picture(picture((512, 384)), answer(one), grid="centred", max_pixels=10**8).maps
     assert (found.least, found.greatest, found.positions) == (0, 1, (2, 3))
     pixels = np.asarray(shown(found.address), int)
     assert pixels.shape == (48, 64, 3)

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 import verydeep.serving
 from verydeep.evaluation.protocols import Method
 from verydeep.images.decode import Refusal
+from verydeep.serving.image_outcomes import ImageAnswer, PagePicture
 from verydeep.serving.page import FormResult, results
-from verydeep.serving.page_pictures import PagePicture
 from verydeep.serving.page_texts import ENGLISH, JAPANESE, texts_for
 from verydeep.serving.refusals import RefusedRequestError
+from verydeep.transfer_learning.classify import Classification
 
 FIELDS = [field.name for field in dataclasses.fields(ENGLISH) if field.name != "language"]
 
@@ -85,9 +86,9 @@ def test_every_refusal_is_shown_in_words_with_what_the_service_says(texts, code)
 
 
 def test_scores_of_a_classifier_have_no_bars_and_no_maps():
-    one = {"image": "<a>.png", "classes": ["ant", "b&e"], "scores": [1.5, -0.25], "error": None}
-    found = FormResult(predictions=[one | {"picture": PagePicture("data:,", (2, 3), ())}])
-    shown = results(ENGLISH, found)
+    found = Classification(image="<a>.png", classes=("ant", "b&e"), scores=(1.5, -0.25))
+    one = ImageAnswer(prediction=found, picture=PagePicture("data:,", (2, 3), ()))
+    shown = results(ENGLISH, FormResult(images=[one], numbers="scores"))
     assert re.findall(r"<bdi>(.*?)</bdi>", shown) == ["&lt;a&gt;.png", "ant", "b&amp;e"]
     assert re.findall(r'"number">(-?\d.*?)<', shown) == ["1.500", "-0.250"]
     assert ENGLISH.score_note in shown

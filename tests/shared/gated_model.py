@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from served import encoded, files, service_of, serving
 
+from verydeep.prediction.predict import Prediction
+from verydeep.serving.image_outcomes import ImageAnswer
 from verydeep.serving.served_model import ServedModel
 
 ABOUT = {
@@ -44,7 +46,9 @@ class Gate:
             self.batches.append([one.name for one in wanted])
         if self.broken or any(33 in size for image in images for size in image.sizes):
             raise RuntimeError("out of memory")
-        return [{"image": one.name, "classes": ["ant"], "probabilities": [1.0], "error": None} for one in wanted]
+        return [
+            ImageAnswer(prediction=Prediction(image=one.name, classes=("ant",), probabilities=(1.0,))) for one in wanted
+        ]
 
     def model(self):
         return ServedModel(

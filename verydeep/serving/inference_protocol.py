@@ -16,16 +16,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from verydeep.images.decode import UnusableImageError
 from verydeep.machine.documents import json_text, parse_json
 from verydeep.machine.errors import escaped, one_line
 from verydeep.numbers import counted, number
 from verydeep.prediction.options import NAMED_CLASSES
 from verydeep.serving.answers import json_answer
+from verydeep.serving.image_outcomes import ImageAnswer
 from verydeep.serving.predict_request import checked_top
 from verydeep.serving.refusals import RefusedRequestError, bad_request, failed, unusable
 from verydeep.serving.served_model import Wanted
-from verydeep.serving.service import FailedImage, Service
+from verydeep.serving.service import Service
 from verydeep.version import __version__
 
 BINARY_LENGTH = "Inference-Header-Content-Length"
@@ -121,14 +121,12 @@ async def _infer(service: Service, request: Request) -> Response:
         asked = _outputs(said, ("classes", service.model.numbers))
         top = checked_top(str(said.parameters.get("top", NAMED_CLASSES)))
         wanted = [Wanted(f"image {number}", top) for number in range(len(images))]
-        found = await service.predictions(request, body.room, images, wanted)
-    predictions = [one for one in found if isinstance(one, dict)]
-    if any(isinstance(one, FailedImage) for one in found):
+        found = await service.outcomes(request, body.room, images, wanted)
+    if found.failed:
         raise failed()
-    refusals = [one for one in found if isinstance(one, UnusableImageError)]
-    if refusals:
-        raise unusable("; ".join(map(str, refusals)), refusals)
-    return _response(service, said, asked, predictions, min(top, len(service.model.classes)))
+    if found.refusals:
+        raise unusable("; ".join(map(str, found.refusals)), found.refusals)
+    return _response(service, said, asked, found.answers, min(top, len(service.model.classes)))
 
 
 def _read(body: bytes, header: str | None, most: int) -> tuple[_Inference, list[bytes]]:
@@ -230,15 +228,16 @@ def _response(
     service: Service,
     said: _Inference,
     asked: Sequence[tuple[str, bool]],
-    predictions: Sequence[dict[str, Any]],
+    answers: Sequence[ImageAnswer],
     top: int,
 ) -> Response:
     outputs: list[dict[str, Any]] = []
     binary = b""
     for name, as_binary in asked:
-        values = [value for one in predictions for value in one[name][:top]]
-        datatype = "BYTES" if name == "classes" else "FP64"
-        output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": [len(predictions), top]}
+        of_classes = name == "classes"
+        values = [value for one in answers for value in (one.classes if of_classes else one.numbers)[:top]]
+        datatype = "BYTES" if of_classes else "FP64"
+        output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": [len(answers), top]}
         if as_binary:
             tensor = _tensor(values)
             binary += tensor

@@ -6,6 +6,7 @@ from typing import Any
 
 from verydeep.evaluation.score_maps import OPACITY, legend
 from verydeep.presentation.pages import render
+from verydeep.serving.image_outcomes import ImageOutcome, Numbers
 from verydeep.serving.page_texts import PageTexts
 from verydeep.serving.refusals import RefusedRequestError
 
@@ -26,8 +27,10 @@ _OF_SCRIPT = (
 class FormResult:
     """What came of a form that was sent."""
 
-    predictions: Sequence[Mapping[str, Any]] = ()
-    """As `POST /v1/predict` answers them, those without an error with a `picture`, which is a `PagePicture`."""
+    images: Sequence[ImageOutcome] = ()
+    """What came of each; answers have a picture."""
+    numbers: Numbers = "probabilities"
+    """What stands beside the classes."""
     refusal: RefusedRequestError | None = None
     """Why there are none."""
     group: str = ""

@@ -3,19 +3,20 @@
 import asyncio
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from verydeep.prediction.options import NAMED_CLASSES
 from verydeep.serving.bodies import first_parts, parts_of
+from verydeep.serving.image_outcomes import ImageAnswer
 from verydeep.serving.page import FormResult, page, refused_page, results
 from verydeep.serving.page_pictures import page_picture
 from verydeep.serving.page_texts import texts_for
-from verydeep.serving.predict_request import MULTIPART, images_of, predicted
+from verydeep.serving.predict_request import MULTIPART, images_of, outcomes_of
 from verydeep.serving.refusals import RefusedRequestError
 from verydeep.serving.service import Service, given_key
 
@@ -52,13 +53,13 @@ async def _result(service: Service, request: Request) -> FormResult:
         if not files:
             raise RefusedRequestError(400, "no_image", "no image was chosen: choose one or more")
         has_maps, draw = service.model.has_maps, partial(_with_picture, service)
-        found = await predicted(service, request, body.room, files, NAMED_CLASSES, maps=has_maps, draw=draw)
-    return FormResult(predictions=found, group=secrets.token_hex(4))
+        found = await outcomes_of(service, request, body.room, files, NAMED_CLASSES, maps=has_maps, draw=draw)
+    return FormResult(images=found.images, numbers=service.model.numbers, group=secrets.token_hex(4))
 
 
-def _with_picture(service: Service, data: bytes, prediction: dict[str, Any]) -> dict[str, Any]:
+def _with_picture(service: Service, data: bytes, answer: ImageAnswer) -> ImageAnswer:
     grid, most = service.model.about.get("grid", "centred"), service.limits.max_pixels
-    return prediction | {"picture": page_picture(data, prediction, grid=grid, max_pixels=most)}
+    return replace(answer, picture=page_picture(data, answer, grid=grid, max_pixels=most))
 
 
 def _check_first_field(service: Service, kind: str, first: bytes) -> None:

@@ -1,7 +1,7 @@
 """`POST /v1/predict`: one image as the body, or several as multipart/form-data."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
@@ -9,8 +9,9 @@ from starlette.responses import Response
 
 from verydeep.machine.errors import escaped
 from verydeep.prediction.options import NAMED_CLASSES
-from verydeep.serving.answers import json_answer
+from verydeep.serving.answers import as_json, json_answer
 from verydeep.serving.bodies import Part, Room, parts_of
+from verydeep.serving.image_outcomes import RequestOutcomes
 from verydeep.serving.refusals import RefusedRequestError, bad_request
 from verydeep.serving.served_model import MOST_MAPS, Wanted
 from verydeep.serving.service import Service
@@ -50,17 +51,22 @@ async def answer_predict(service: Service, request: Request) -> Response:
         raise RefusedRequestError(415, "unsupported_type", message)
     async with service.bodies.body(request) as body:
         if kind != MULTIPART:
-            (found,) = await service.predictions(request, body.room, [body.taken()], [Wanted("image 0", *choices)])
-            return await _answer(found, choices)
+            wanted = Wanted("image 0", *choices)
+            (one,) = (await service.outcomes(request, body.room, [body.taken()], [wanted])).images
+            return await _answer(lambda: as_json(one, service.model.numbers), choices)
         most = service.limits.max_images
         parts = await asyncio.to_thread(parts_of, body.taken(), request.headers["content-type"], most_files=most)
-        found_all = await predicted(service, request, body.room, images_of(parts), choices.top, maps=choices.maps)
-    return await _answer({"predictions": found_all}, choices)
+        found = await outcomes_of(service, request, body.room, images_of(parts), choices.top, maps=choices.maps)
+    return await _answer(
+        lambda: {"predictions": [as_json(one, service.model.numbers) for one in found.images]}, choices
+    )
 
 
-async def _answer(found: object, choices: _Choices) -> Response:
+async def _answer(value: Callable[[], dict[str, Any]], choices: _Choices) -> Response:
     """Return an answer; maps are hundreds of thousands of numbers, which would hold up the event loop."""
-    return await asyncio.to_thread(json_answer, found) if choices.maps else json_answer(found)
+    if choices.maps:
+        return await asyncio.to_thread(lambda: json_answer(value()))
+    return json_answer(value())
 
 
 def images_of(parts: Sequence[Part]) -> list[Part]:
@@ -77,7 +83,7 @@ def images_of(parts: Sequence[Part]) -> list[Part]:
     return list(parts)
 
 
-async def predicted(
+async def outcomes_of(
     service: Service,
     request: Request,
     room: Room,
@@ -86,8 +92,8 @@ async def predicted(
     *,
     maps: bool,
     draw: Draw | None = None,
-) -> list[dict[str, Any]]:
-    """Return the predictions of several images; those that cannot be used have an `error`.
+) -> RequestOutcomes:
+    """Return what came of several images.
 
     Args:
         service: predicts.
@@ -99,15 +105,11 @@ async def predicted(
         draw: as for `WorkQueue.submit`.
 
     Raises:
-        RefusedRequestError: as `Service.predictions`.
+        RefusedRequestError: as `Service.outcomes`.
     """
     names = [(image.file_name or f"image {number}")[:_LONGEST_NAME] for number, image in enumerate(images)]
     wanted = [Wanted(name, top, maps) for name in names]
-    found = await service.predictions(request, room, [image.data for image in images], wanted, draw)
-    return [
-        one if isinstance(one, dict) else {"image": name, "classes": [], service.model.numbers: [], "error": one.reason}
-        for name, one in zip(names, found, strict=True)
-    ]
+    return await service.outcomes(request, room, [image.data for image in images], wanted, draw)
 
 
 def _choices(service: Service, query: Mapping[str, str]) -> _Choices:

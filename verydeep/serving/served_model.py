@@ -13,28 +13,26 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from verydeep.descriptors.extraction import Extraction, checked_extraction
-from verydeep.evaluation.crops import CROPS
-from verydeep.evaluation.dense import dense_posteriors_and_map
-from verydeep.evaluation.passes import in_float32
+from verydeep.evaluation.passes import Pass, in_float32
 from verydeep.evaluation.pixel_limits import PixelLimits, pixel_limits, pixels_at_once
-from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of, view_named
+from verydeep.evaluation.posteriors import protocol_passes
+from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of
 from verydeep.evaluation.score_maps import posterior_map
-from verydeep.exported_networks.exported import ExportedNet
-from verydeep.exported_networks.run_or_file import model_on
-from verydeep.images.decode import UNNAMED, Size, UnusableImageError, decode_for, image_sizes
+from verydeep.exported_networks.run_or_file import check_grid, model_on
+from verydeep.images.decode import Size
 from verydeep.images.rescaled import Rescaled
 from verydeep.images.sources.given import given_images
-from verydeep.images.views import rescale, rescaled_size
 from verydeep.machine.runtime import Runtime
 from verydeep.machine.threads import use_threads
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.grids import PoolingGrid, first_pixel
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import ScoringNetwork
-from verydeep.numbers import number
 from verydeep.prediction.predict import Prediction, most_probable
 from verydeep.runs.model import Model, warnings_of
+from verydeep.serving.image_outcomes import ClassMap, ImageAnswer, Numbers
 from verydeep.serving.options import Limits
+from verydeep.serving.prepared_images import PreparedImage, prepared
 from verydeep.transfer_learning.classifier_folder import FeatureClassifier, is_classifier, load_classifier
 from verydeep.transfer_learning.classify import Classification, classified
 
@@ -57,32 +55,13 @@ class Wanted(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreparedImage:
-    """An image as the network takes it, at each of the scales."""
-
-    pixels: dict[int, UInt8[Tensor, "3 _ _"]]
-    """By shorter side."""
-
-    @property
-    def sizes(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes at all scales; images of the same ones can share a batch."""
-        return tuple(tuple(image.shape) for image in self.pixels.values())
-
-    @property
-    def area(self) -> int:
-        """Pixels at the largest scale."""
-        return max(image[0].numel() for image in self.pixels.values())
-
-
-@dataclass(frozen=True, kw_only=True)
 class ServedModel:
     """A model that is loaded, with all choices made."""
 
     about: Mapping[str, Any]
     """Classes, protocol, scales, SHA-256 of the weights, ready for JSON."""
     classes: tuple[str, ...]
-    numbers: str
-    """`probabilities` or `scores`: the name of what stands beside the classes."""
+    numbers: Numbers
     has_maps: bool
     sides: tuple[int, ...]
     """Shorter sides of its images, in pixels."""
@@ -93,8 +72,8 @@ class ServedModel:
     batches: bool = True
     """Whether several images may be computed at once. Scores of a classifier are sums of thousands of products with
     weights that may be large: what a batch changes in the last bits of a layer shows in their sixth digit."""
-    predict: Callable[[Sequence[PreparedImage], Sequence[Wanted]], list[dict[str, Any] | UnusableImageError]]
-    """Returns predictions of images of the same sizes, as `predict --out` writes them; with `maps` where wanted."""
+    predict: Callable[[Sequence[PreparedImage], Sequence[Wanted]], list[ImageAnswer]]
+    """Returns answers for images of the same sizes, with maps where wanted."""
     notes: tuple[str, ...] = ()
     """What a user should know about it."""
 
@@ -134,26 +113,9 @@ def served_model(
         return _served_classifier(load_classifier(run), runtime)
     model = model_on(runtime.device, run)
     grid = grid or "centred"
-    if isinstance(model.net, ExportedNet):
-        model.net.check_grid(grid)
+    check_grid(model, grid)
     chosen = protocol_of(protocol or "dense", scales, usual="single", trained=model.scale, mirror=model.flip, grid=grid)
     return _served_network(model, chosen, warnings_of(str(run), model))
-
-
-def prepared(data: bytes, sides: Sequence[int], limits: Limits, name: str = UNNAMED) -> PreparedImage:
-    """Decode an image and rescale it to each of the shorter sides, to the bit as `predict` does.
-
-    Raises:
-        UnusableImageError: as `decode`, or it has too many pixels when rescaled, which its head alone tells.
-    """
-    size, _ = image_sizes(data, name, max_pixels=limits.max_pixels)
-    for side in sides:
-        _check_rescaled(name, size, side, limits.max_rescaled_pixels)
-    pixels = {}
-    for side in sides:
-        decoded = decode_for(data, name, shorter_side=side, max_pixels=limits.max_pixels)
-        pixels[side] = torch.from_numpy(rescale(decoded, side)).permute(2, 0, 1)
-    return PreparedImage(pixels=pixels)
 
 
 def black_image(model: ServedModel, limits: Limits) -> PreparedImage:
@@ -161,17 +123,9 @@ def black_image(model: ServedModel, limits: Limits) -> PreparedImage:
     return prepared(_BLACK, model.sides, replace(limits, max_rescaled_pixels=2**62))
 
 
-def _check_rescaled(name: str, size: Size, side: int, most: int) -> None:
-    height, width = rescaled_size(size, side)
-    if height * width > most:
-        detail = f"{width} x {height} pixels when rescaled to a shorter side of {side}, more than {number(most)}"
-        raise UnusableImageError(name, "too large", detail)
-
-
 def _served_network(model: Model[ScoringNetwork], protocol: Protocol, notes: tuple[str, ...]) -> ServedModel:
     net, crop = model.net, model.net.architecture.crop
-    sides = tuple(scale_in_pixels(scale, crop) for scale in protocol.scales)
-    limits = pixel_limits([net])
+    passes, limits = protocol_passes(net, protocol), pixel_limits([net])
     return ServedModel(
         about={
             "kind": "network",
@@ -187,90 +141,102 @@ def _served_network(model: Model[ScoringNetwork], protocol: Protocol, notes: tup
         classes=model.classes,
         numbers="probabilities",
         has_maps=True,
-        sides=tuple(dict.fromkeys(sides)),
+        sides=tuple(dict.fromkeys(one.side for one in passes)),
         batch_pixels=limits.batch,
-        work=partial(_network_work, protocol, crop),
-        predict=partial(_network_predictions, model, protocol, sides, limits),
+        work=partial(_network_work, passes),
+        predict=partial(_network_predictions, model, protocol, limits),
         notes=notes,
     )
 
 
-def _network_work(protocol: Protocol, crop: int, image: PreparedImage) -> float:
-    whole = sum(pixels[0].numel() for pixels in image.pixels.values())
-    cut_out = len(image.pixels) * crop**2
-    of_views = {"crops": CROPS * cut_out, "centre": cut_out}
-    return (1 + protocol.mirror) * sum(of_views.get(view, whole) for view in protocol.views)
+def _network_work(passes: Sequence[Pass], image: PreparedImage) -> float:
+    return sum(one.pixels(_size(image.pixels[one.side])) for one in passes)
+
+
+def _size(image: UInt8[Tensor, "3 H W"]) -> Size:
+    return image.shape[1], image.shape[2]
 
 
 def _network_predictions(
     model: Model[ScoringNetwork],
     protocol: Protocol,
-    sides: Sequence[int],
     limits: PixelLimits,
     images: Sequence[PreparedImage],
     wanted: Sequence[Wanted],
-) -> list[dict[str, Any] | UnusableImageError]:
-    """Return predictions, averaged over the same passes in the same order as by `predict`."""
-    map_side = sides[len(sides) // 2]
-    total = np.zeros((len(images), len(model.classes)))
+) -> list[ImageAnswer]:
+    """Return answers from the posteriors of `predict`."""
+    map_side = scale_in_pixels(protocol.scales[len(protocol.scales) // 2], model.net.architecture.crop)
     with_maps = [row for row, one in enumerate(wanted) if one.maps]
-    maps: dict[int, Float[np.ndarray, "K h w"]] = {}
-    with in_float32():
-        for side in sides:
-            batch = torch.stack([image.pixels[side] for image in images]).to(model.net.mean_rgb.device)
-            for view in protocol.views:
-                if view.startswith("dense"):
-                    posteriors, scores = dense_posteriors_and_map(
-                        model.net, batch, mirror=protocol.mirror, limits=limits, grid=protocol.grid
-                    )
-                    if side == map_side:
-                        maps = {row: scores[row].float().softmax(dim=0).cpu().numpy() for row in with_maps}
-                else:
-                    posteriors = view_named(view).posteriors(model.net, batch, mirror=protocol.mirror, limits=limits)
-                total += posteriors.float().numpy()
-        if not maps:  # a protocol of crops has none
-            maps = {row: _map_of(model.net, images[row].pixels[map_side], protocol.grid) for row in with_maps}
-    if not np.isfinite(total).all():
-        raise ValueError("the scores of the network are not finite: its training has diverged")
-    total /= len(sides) * len(protocol.views)
+    posteriors, maps = _posteriors_and_maps(model.net, protocol, limits, images, map_side, with_maps)
     return [
-        _network_prediction(model, protocol.grid, one, posterior, images[row].pixels[map_side], maps.get(row))
-        for row, (posterior, one) in enumerate(zip(total, wanted, strict=True))
+        _as_answer(model, protocol.grid, one, posteriors[row], maps.get(row), _size(images[row].pixels[map_side]))
+        for row, one in enumerate(wanted)
     ]
 
 
-def _map_of(net: ScoringNetwork, image: Tensor, grid: PoolingGrid) -> Float[np.ndarray, "K h w"]:
+def _posteriors_and_maps(
+    net: ScoringNetwork,
+    protocol: Protocol,
+    limits: PixelLimits,
+    images: Sequence[PreparedImage],
+    map_side: int,
+    with_maps: Sequence[int],
+) -> tuple[Float[np.ndarray, "B K"], dict[int, Float[np.ndarray, "K h w"]]]:
+    """Return posteriors, averaged over the same passes in the same order as by `predict`, and score maps of some rows.
+
+    Raises:
+        ValueError: the network's scores are not finite.
+    """
+    passes = protocol_passes(net, protocol)
+    total = np.zeros((len(images), net.architecture.classes))
+    maps: dict[int, Float[np.ndarray, "K h w"]] = {}
+    with in_float32():
+        for one in passes:
+            batch = torch.stack([image.pixels[one.side] for image in images])
+            posteriors, scores = one.posteriors_and_map(batch, limits)
+            total += posteriors.float().numpy()
+            if scores is not None and one.side == map_side:
+                maps = {row: scores[row].float().softmax(dim=0).cpu().numpy() for row in with_maps}
+        if not maps:  # a protocol of crops has none
+            maps = {row: _map_of(net, images[row].pixels[map_side], protocol.grid) for row in with_maps}
+    if not np.isfinite(total).all():
+        raise ValueError("the scores of the network are not finite: its training has diverged")
+    return total / len(passes), maps
+
+
+def _map_of(net: ScoringNetwork, image: UInt8[Tensor, "3 H W"], grid: PoolingGrid) -> Float[np.ndarray, "K h w"]:
     return posterior_map(net, image.permute(1, 2, 0).numpy(), grid=grid)
 
 
-def _network_prediction(
+def _as_answer(
     model: Model[ScoringNetwork],
     grid: PoolingGrid,
     wanted: Wanted,
     posterior: Float[np.ndarray, " K"],
-    image: Tensor,
     class_maps: Float[np.ndarray, "K h w"] | None,
-) -> dict[str, Any]:
+    size: Size,
+) -> ImageAnswer:
     labels = most_probable(posterior, wanted.top)
     prediction = Prediction(
         image=wanted.name,
         classes=tuple(model.classes[label] for label in labels),
         probabilities=tuple(float(posterior[label]) for label in labels),
-    ).to_dict()
-    if class_maps is not None:
-        height, width = image.shape[1:]
-        prediction["maps"] = [
-            {
-                "class": model.classes[label],
-                "grid": class_maps[label].tolist(),
-                "stride": DOWNSAMPLING,
-                "window": model.net.architecture.crop,
-                "offset": [first_pixel(height, grid), first_pixel(width, grid)],
-                "size": [height, width],
-            }
-            for label in labels
-        ]
-    return prediction
+    )
+    if class_maps is None:
+        return ImageAnswer(prediction=prediction)
+    height, width = size
+    maps = [
+        ClassMap(
+            name=model.classes[label],
+            values=class_maps[label].copy(),  # a view would keep the maps of all classes
+            stride=DOWNSAMPLING,
+            window=model.net.architecture.crop,
+            offset=(first_pixel(height, grid), first_pixel(width, grid)),
+            size=size,
+        )
+        for label in labels
+    ]
+    return ImageAnswer(prediction=prediction, maps=tuple(maps))
 
 
 def _served_classifier(classifier: FeatureClassifier, runtime: Runtime) -> ServedModel:
@@ -317,7 +283,8 @@ def _classifier_predictions(
     extractions: Sequence[Extraction],
     images: Sequence[PreparedImage],
     wanted: Sequence[Wanted],
-) -> list[dict[str, Any] | UnusableImageError]:
+) -> list[ImageAnswer]:
+    """Return answers; the images are decoded already, so none is refused."""
     source = given_images([_BLACK] * len(images))
 
     def decoder(side: int, indices: Sequence[int]) -> Generator[Rescaled]:
@@ -332,15 +299,13 @@ def _classifier_predictions(
         max(one.top for one in wanted),
     )
     return [
-        UnusableImageError.of_reason(one.name, each.error)
-        if each.error
-        else replace(each, image=one.name, **_first(each, one.top, all_positive=classifier.several_labels)).to_dict()
+        ImageAnswer(prediction=_first(each, one, all_positive=classifier.several_labels))
         for each, one in zip(found, wanted, strict=True)
     ]
 
 
-def _first(found: Classification, top: int, *, all_positive: bool) -> dict[str, Any]:
-    """Return the classes and scores that a classification has if only `top` are asked for."""
+def _first(found: Classification, wanted: Wanted, *, all_positive: bool) -> Classification:
+    """Return the classification that an image has if only as many classes are asked for."""
     positive = sum(score > 0 for score in found.scores) if all_positive else 0
-    count = max(top, positive)
-    return {"classes": found.classes[:count], "scores": found.scores[:count]}
+    count = max(wanted.top, positive)
+    return replace(found, image=wanted.name, classes=found.classes[:count], scores=found.scores[:count])

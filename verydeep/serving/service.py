@@ -9,7 +9,7 @@ import warnings
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from starlette.requests import Request
@@ -19,11 +19,12 @@ from verydeep.machine.errors import reason
 from verydeep.machine.regular_files import read_file
 from verydeep.numbers import first_few
 from verydeep.serving.bodies import Bodies, Room
+from verydeep.serving.image_outcomes import FailedImage, ImageAnswer, ImageOutcome, RefusedImage, RequestOutcomes
 from verydeep.serving.metrics import new_metrics
 from verydeep.serving.options import Access, Limits
 from verydeep.serving.refusals import RefusedRequestError, busy, client_gone, failed, log_failure, unusable
 from verydeep.serving.served_model import ServedModel, Wanted
-from verydeep.serving.work_queue import Answer, Draw, WorkQueue
+from verydeep.serving.work_queue import Draw, WorkQueue
 from verydeep.version import __version__
 
 _MOST_KEY_BYTES = 2**20
@@ -34,15 +35,6 @@ _SHORTEST_KEY = 16
 
 _MOST_NAMED = 3
 """Unusable images that a message names."""
-
-
-class FailedImage(NamedTuple):
-    """Stands for the prediction of an image that the service has failed on."""
-
-    reason: str
-
-
-CheckedAnswers = list[dict[str, Any] | UnusableImageError | FailedImage]
 
 
 class Service:
@@ -113,15 +105,15 @@ class Service:
             message = f"{what}: send it as Authorization: Bearer KEY, or as X-API-Key"
             raise RefusedRequestError(401, "unauthorised", message, headers={"WWW-Authenticate": "Bearer"})
 
-    async def predictions(
+    async def outcomes(
         self,
         request: Request,
         room: Room,
         images: Sequence[bytes],
         wanted: Sequence[Wanted],
         draw: Draw | None = None,
-    ) -> CheckedAnswers:
-        """Return the predictions of a request's images, or why there are none.
+    ) -> RequestOutcomes:
+        """Return what came of a request's images; the model says something of one at least.
 
         Args:
             request: of a client that may leave.
@@ -131,8 +123,8 @@ class Service:
             draw: as for `WorkQueue.submit`.
 
         Raises:
-            RefusedRequestError: there is no prediction at all, no room, the deadline has passed, or the client has
-                left.
+            RefusedRequestError: no image can be used, the service has failed on all, there is no room, the deadline has
+                passed, or the client has left.
         """
         answers = self.queue.submit(images, wanted, room, draw)
         left = request.state.arrived + self.limits.deadline - time.monotonic()
@@ -141,12 +133,12 @@ class Service:
         finally:
             for answer in answers:
                 answer.cancel()
-        return _checked(request, found)
+        return _checked(_told_apart(request, wanted, found))
 
 
 async def _all_of(
-    answers: Sequence["asyncio.Future[Answer]"], request: Request, seconds: float
-) -> list[Answer | BaseException]:
+    answers: Sequence["asyncio.Future[ImageAnswer]"], request: Request, seconds: float
+) -> list[ImageAnswer | BaseException]:
     everything, gone = asyncio.create_task(asyncio.wait(answers)), asyncio.create_task(_client_gone(request))
     try:
         await asyncio.wait((everything, gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -165,27 +157,41 @@ async def _client_gone(request: Request) -> None:
         pass
 
 
-def _checked(request: Request, found: Sequence[Answer | BaseException]) -> CheckedAnswers:
-    """Return predictions, and why others are missing.
+def _told_apart(
+    request: Request, wanted: Sequence[Wanted], found: Sequence[ImageAnswer | BaseException]
+) -> RequestOutcomes:
+    """Return answers, and why others are missing; failures are noted in the log.
 
     Raises:
-        RefusedRequestError: there are none, or the service has ended.
+        RefusedRequestError: the service has ended.
     """
-    predictions: CheckedAnswers = []
-    for one in found:
-        if isinstance(one, RefusedRequestError):
-            raise one
-        if isinstance(one, BaseException) and not isinstance(one, UnusableImageError):
-            log_failure(request.state.request_id, one)
-            predictions.append(FailedImage("the service has failed on it: its log says why"))
-        else:
-            predictions.append(one)
-    if not any(isinstance(one, dict) for one in predictions):
-        if any(isinstance(one, FailedImage) for one in predictions):
+    outcomes: list[ImageOutcome] = []
+    for asked, one in zip(wanted, found, strict=True):
+        match one:
+            case ImageAnswer():
+                outcomes.append(one)
+            case UnusableImageError():
+                outcomes.append(RefusedImage(refusal=one))
+            case RefusedRequestError():
+                raise one
+            case _:
+                log_failure(request.state.request_id, one)
+                outcomes.append(FailedImage(image=asked.name))
+    return RequestOutcomes(images=tuple(outcomes))
+
+
+def _checked(outcomes: RequestOutcomes) -> RequestOutcomes:
+    """Refuse a request without any answer.
+
+    Raises:
+        RefusedRequestError: there is none.
+    """
+    if not outcomes.answers:
+        if outcomes.failed:
             raise failed()
-        refusals = [one for one in predictions if isinstance(one, UnusableImageError)]
+        refusals = outcomes.refusals
         raise unusable(first_few([str(one) for one in refusals], _MOST_NAMED, "; "), refusals)
-    return predictions
+    return outcomes
 
 
 def _keys_of(file: Path | None) -> tuple[bytes, ...]:

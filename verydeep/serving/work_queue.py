@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from verydeep.images.decode import UnusableImageError
 from verydeep.machine.errors import escaped, one_line
 from verydeep.numbers import counted, decimal, plural
 from verydeep.serving.batches import fastest_batch
 from verydeep.serving.bodies import Room
+from verydeep.serving.image_outcomes import ImageAnswer
 from verydeep.serving.metrics import Metrics
 from verydeep.serving.options import Limits
+from verydeep.serving.prepared_images import PreparedImage, prepared
 from verydeep.serving.refusals import RefusedRequestError, busy, client_gone
-from verydeep.serving.served_model import PreparedImage, ServedModel, Wanted, black_image, prepared
+from verydeep.serving.served_model import ServedModel, Wanted, black_image
 
 _SLOW = 5.0
 """Seconds of a first computation after which no second one is waited for."""
@@ -27,10 +28,8 @@ _NEWEST = 0.2
 
 _LOGGER = logging.getLogger("verydeep.serving")
 
-Answer = dict[str, Any] | UnusableImageError
-
-Draw = Callable[[bytes, dict[str, Any]], dict[str, Any]]
-"""Makes the answer from an image's bytes and its prediction."""
+Draw = Callable[[bytes, ImageAnswer], ImageAnswer]
+"""Draws into an answer what the page shows of its image, whose bytes it gets."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -39,9 +38,9 @@ class _Job:
 
     wanted: Wanted
     room: Room
-    draw: Callable[[dict[str, Any]], dict[str, Any]] | None
-    """What is still to be done with its prediction."""
-    answer: "asyncio.Future[Answer]"
+    draw: Callable[[ImageAnswer], ImageAnswer] | None
+    """What is still to be done with its answer."""
+    answer: "asyncio.Future[ImageAnswer]"
     task: "asyncio.Task[Any] | None" = None
     """Task of its decoding, or of its drawing."""
     in_thread: bool = False
@@ -113,14 +112,17 @@ class WorkQueue:
 
     def submit(
         self, images: Sequence[bytes], wanted: Sequence[Wanted], room: Room, draw: Draw | None = None
-    ) -> "list[asyncio.Future[Answer]]":
+    ) -> "list[asyncio.Future[ImageAnswer]]":
         """Take the images of one request; cancelling an answer drops its image, unless a thread is working on it.
+
+        Images that cannot be used have an UnusableImageError in place of an answer, those that are dropped when the
+        service ends a RefusedRequestError, and those that it fails on any other error.
 
         Args:
             images: their bytes.
             wanted: what is asked for of each.
             room: of the body that they came in, which is kept while a thread needs their bytes.
-            draw: what to do with each prediction, in a thread that decodes. The image keeps its place in the queue
+            draw: what to do with each answer, in a thread that decodes. The image keeps its place in the queue
                 until then.
 
         Raises:
@@ -201,14 +203,14 @@ class WorkQueue:
             self._waiting.append(job)
             self._work_left.set()
 
-    def _drawn(self, job: _Job, task: "asyncio.Task[dict[str, Any]]") -> None:
+    def _drawn(self, job: _Job, task: "asyncio.Task[ImageAnswer]") -> None:
         """Answer with what was drawn."""
         job.task = None
         job.room.leave()
         _settle(job, (self._ended or client_gone)() if task.cancelled() else task.exception() or task.result())
         self._leave(job)
 
-    def _answered(self, job: _Job, answer: "asyncio.Future[Answer]") -> None:
+    def _answered(self, job: _Job, answer: "asyncio.Future[ImageAnswer]") -> None:
         """Drop an image that nobody waits for any more."""
         if not answer.cancelled():
             return
@@ -296,7 +298,7 @@ class WorkQueue:
         self._note(batch, time.monotonic() - began)
         for job, answer in zip(batch, answers, strict=True):
             job.image, job.left = None, 0.0
-            if job.draw is None or job.answer.done() or not isinstance(answer, dict):
+            if job.draw is None or job.answer.done():
                 _settle(job, answer)
                 self._leave(job)
             else:
@@ -325,18 +327,18 @@ class WorkQueue:
         """Count an image out."""
         self._jobs.discard(job)
         dropped = job.answer.cancelled() or not job.answer.done()
-        failed = dropped or job.answer.exception() or isinstance(job.answer.result(), UnusableImageError)
+        failed = dropped or job.answer.exception()
         self._metrics.images.labels("dropped" if dropped else "refused" if failed else "predicted").inc()
 
     async def _in(self, threads: ThreadPoolExecutor, work: Callable[..., Any], *values: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(threads, work, *values)
 
 
-def _settle(job: _Job, answer: Answer | BaseException) -> None:
+def _settle(job: _Job, answer: ImageAnswer | BaseException) -> None:
     """Give the answer to whoever waits for it."""
     if job.answer.done():
         return
-    if isinstance(answer, BaseException) and not isinstance(answer, UnusableImageError):
+    if isinstance(answer, BaseException):
         job.answer.set_exception(answer)
     else:
         job.answer.set_result(answer)
