@@ -14,6 +14,9 @@ from verydeep.statistics import (
     RESAMPLES,
     _mcnemar,
     _paired_bootstrap_interval,
+    holm_by_family,
+    t_interval,
+    t_p_below,
     wilson_interval,
 )
 
@@ -142,3 +145,52 @@ def test_an_interval_known_from_the_literature():
     """Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662, and 0 of 20 gives 0 to 0.1611."""
     assert wilson_interval(np.arange(263) < 81) == pytest.approx((25.53, 36.62), abs=0.005)
     assert wilson_interval(np.arange(20) < 0) == pytest.approx((0, 16.11), abs=0.005)
+
+
+# Student's t
+
+
+@pytest.mark.parametrize("freedom", [1, 3.7, 40])
+def test_intervals_and_p_values_are_those_of_students_t(freedom):
+    ours = stats.t(freedom, loc=-1.2, scale=0.8)
+    assert t_interval(-1.2, 0.8, freedom) == pytest.approx(ours.interval(0.95))
+    assert t_p_below(-1.2, 0.8, freedom) == pytest.approx(ours.sf(0))
+    assert t_p_below(1.2, 0.8, freedom) == pytest.approx(1 - ours.sf(0))
+
+
+def test_a_t_test_of_pairs_is_that_of_scipy():
+    first, second = np.random.default_rng(0).normal([[0.0], [0.4]], size=(2, 12))
+    differences = first - second
+    mean, error = differences.mean(), differences.std(ddof=1) / 12**0.5
+    theirs = stats.ttest_rel(first, second, alternative="less")
+    assert t_p_below(mean, error, 11) == pytest.approx(theirs.pvalue)
+    assert t_interval(mean, error, 11) == pytest.approx(stats.ttest_rel(first, second).confidence_interval())
+
+
+# Holm's correction
+
+
+def test_families_of_one_hypothesis_are_those_of_holm():
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 5, 9):
+        p_values = rng.random(count) ** 5 / 10
+        order = np.argsort(p_values)
+        corrected = np.maximum.accumulate([(count - rank) * p_values[which] for rank, which in enumerate(order)])
+        expected = {str(which) for which, p in zip(order, corrected, strict=True) if p <= 0.04}
+        assert holm_by_family([{str(which): p} for which, p in enumerate(p_values)], 0.04) == expected
+    assert holm_by_family([], 0.04) == set()
+
+
+@pytest.mark.parametrize(
+    ("families", "rejected"),
+    [
+        ([{"a": 0.02, "b": 0.02}], "ab"),  # as a whole, each at the level of the family
+        ([{"a": 0.019, "b": 0.5}], "a"),  # by itself, at half of it
+        ([{"a": 0.021, "b": 0.5}], ""),
+        ([{"a": 0.019, "b": 0.5}, {"c": 0.01}], "ac"),  # c is rejected and passes its share on
+        ([{"a": 0.019, "b": 0.5}, {"c": 0.03}], ""),
+        ([{"a": 0.001, "b": 0.019, "c": 0.5}], "ab"),  # Holm within the family
+    ],
+)
+def test_families_are_rejected_as_a_whole_or_in_part(families, rejected):
+    assert holm_by_family(families, 0.04) == set(rejected)

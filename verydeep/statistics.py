@@ -1,9 +1,10 @@
-"""Confidence intervals and significance tests: pure functions on arrays.
+"""Confidence intervals and significance tests: pure functions.
 
 Errors are in percent and their differences in percentage points. Resampling always starts from the same seed, so the
 same outcomes give the same figures again.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,6 +40,57 @@ def percentile_interval(resampled: Float[np.ndarray, " R"]) -> tuple[float, floa
     """Return the 95% percentile interval of resampled values (Efron, Bootstrap Methods, 1979)."""
     low, high = np.percentile(resampled, _TAILS)
     return float(low), float(high)
+
+
+def t_interval(difference: float, standard_error: float, degrees_of_freedom: float) -> tuple[float, float]:
+    """Return the 95% interval of a difference by Student's t, in the difference's unit.
+
+    Source: Student, The Probable Error of a Mean, 1908. Degrees of freedom need not be whole.
+    """
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(degrees_of_freedom, (1 + CONFIDENCE) / 2)) * standard_error
+    return difference - half, difference + half
+
+
+def t_p_below(difference: float, standard_error: float, degrees_of_freedom: float) -> float:
+    """Return the one-sided p value of a difference so far below 0, if it truly were 0, by Student's t.
+
+    Source: as `t_interval`. That of a difference so far above 0 is 1 minus it.
+
+    Raises:
+        ZeroDivisionError: the standard error is 0.
+    """
+    from scipy.special import stdtr
+
+    return float(stdtr(degrees_of_freedom, difference / standard_error))
+
+
+def holm_by_family(families: Sequence[Mapping[str, float]], level: float) -> set[str]:
+    """Return the hypotheses that are rejected at a level which all families share, by name.
+
+    Families have equal shares. One all of whose hypotheses are at or below its share is rejected as a whole, and passes
+    the share on to the others. In a family that remains, single hypotheses are rejected at its share, divided by how
+    many of its own are still open.
+
+    Source: Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979, over families and within those that
+    remain; as one procedure it is a graphical one (Bretz and others, A Graphical Approach to Sequentially Rejective
+    Multiple Test Procedures, 2009).
+
+    Args:
+        families: p values of the hypotheses of each family, by name; no name in two of them.
+        level: probability at most of rejecting a true hypothesis, in all families together.
+    """
+    left, rejected = [family for family in families if family], set[str]()
+    while whole := [family for family in left if max(family.values()) <= level / len(left)]:
+        rejected |= set().union(*whole)
+        left = [family for family in left if family not in whole]
+    for family in left:
+        for rank, name in enumerate(sorted(family, key=lambda name: family[name])):
+            if family[name] > level / len(left) / (len(family) - rank):
+                break
+            rejected.add(name)
+    return rejected
 
 
 def _mcnemar(only_first_wrong: int, only_second_wrong: int) -> float:

@@ -11,7 +11,6 @@ import verydeep
 from verydeep import findings
 from verydeep.cli import main
 from verydeep.reproduction.claims import CLAIMS
-from verydeep.reproduction.findings import _standing
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.trainings import QUICK
 
@@ -172,32 +171,6 @@ def test_the_margin_decides_what_is_alike():
 def test_what_cannot_be_compared_is_refused(outcomes, more, message):
     with pytest.raises(ValueError, match=message):
         findings(outcomes, guessing=CHANCE, **more)
-
-
-def test_single_parts_stand_as_by_holm():
-    rng = np.random.default_rng(0)
-    for count in (1, 2, 5, 9):
-        p_values = rng.random(count) ** 5 / 10
-        order = np.argsort(p_values)
-        corrected = np.maximum.accumulate([(count - rank) * p_values[which] for rank, which in enumerate(order)])
-        expected = {str(which) for which, p in zip(order, corrected, strict=True) if p <= 0.04}
-        assert _standing([{str(which): p} for which, p in enumerate(p_values)], 0.04) == expected
-    assert _standing([], 0.04) == set()
-
-
-@pytest.mark.parametrize(
-    ("families", "stand"),
-    [
-        ([{"a": 0.02, "b": 0.02}], "ab"),  # as a whole, each at the level of the claim
-        ([{"a": 0.019, "b": 0.5}], "a"),  # by itself, at half of it
-        ([{"a": 0.021, "b": 0.5}], ""),
-        ([{"a": 0.019, "b": 0.5}, {"c": 0.01}], "ac"),  # c stands and passes its share on
-        ([{"a": 0.019, "b": 0.5}, {"c": 0.03}], ""),
-        ([{"a": 0.001, "b": 0.019, "c": 0.5}], "ab"),  # Holm within the claim
-    ],
-)
-def test_parts_of_claims_stand_by_the_rules(families, stand):
-    assert _standing(families, 0.04) == set(stand)
 
 
 def test_outcomes_that_were_kept_give_the_findings_again(tmp_path, capsys):

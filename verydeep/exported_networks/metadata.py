@@ -9,7 +9,7 @@ from typing import Any
 
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.machine.documents import converted, parse_json
-from verydeep.networks.architecture import Architecture
+from verydeep.networks.architecture import DOWNSAMPLING, Architecture
 from verydeep.networks.foreign.layouts import Triple
 from verydeep.networks.scales import middle_scale, scale_in_pixels, scale_range
 from verydeep.networks.vgg import ScoringNetwork
@@ -60,12 +60,13 @@ class Metadata:
         """Return it in ASCII, with sentences for those who use the file without this package."""
         test_scale, crop = middle_scale(self.scale), self.architecture.crop
         side = scale_in_pixels(test_scale, crop)
+        height, width = (f"{edge} // {DOWNSAMPLING} - crop // {DOWNSAMPLING} + 1" for edge in "HW")
         preprocessing = {
             "images": "[B, 3, H, W], RGB, float32 in 0..255; the mean is subtracted inside",
             "resize": f"shorter side to {side} pixels, bilinear with antialiasing; no side below {crop}",
             "mirror": "average the posteriors with the mirror image's" if self.flip else "none",
             "logits": "[B, classes], the score map's mean over space; soft-max gives posteriors",
-            "score_map": "[B, classes, H // 32 - crop // 32 + 1, W // 32 - crop // 32 + 1]",
+            "score_map": f"[B, classes, {height}, {width}]",
         }
         facts = {**asdict(self), **self.architecture.to_json()}
         del facts["architecture"]

@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from verydeep.reproduction.trainings import TRAININGS_BY_NAME
-from verydeep.statistics import CONFIDENCE
+from verydeep.statistics import t_interval, t_p_below
 
 Outcomes = Mapping[str, Bool[np.ndarray, "seeds N"]]
 """Which images each test misclassified, by the test's name (`D-256 dense single`), with every seed."""
@@ -53,9 +53,7 @@ class Estimate:
 
     def p_below(self, bound: float) -> float:
         """Return the one-sided p value of a contrast so far below `bound`, if it truly were `bound`."""
-        from scipy.special import stdtr
-
-        return float(stdtr(self.degrees_of_freedom, (self.points - bound) / self.standard_error))
+        return t_p_below(self.points - bound, self.standard_error, self.degrees_of_freedom)
 
     def p_above(self, bound: float) -> float:
         """Return the one-sided p value of a contrast so far above `bound`, if it truly were `bound`."""
@@ -64,10 +62,7 @@ class Estimate:
     @property
     def ci95(self) -> tuple[float, float]:
         """The 95% interval, not corrected for other comparisons."""
-        from scipy.special import stdtrit
-
-        half = float(stdtrit(self.degrees_of_freedom, (1 + CONFIDENCE) / 2)) * self.standard_error
-        return self.points - half, self.points + half
+        return t_interval(self.points, self.standard_error, self.degrees_of_freedom)
 
 
 class Contrasts:

@@ -22,7 +22,7 @@ from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimKind, Claim
 from verydeep.reproduction.contrasts import Contrasts, Estimate, Outcomes, Weights, trainings_of, weights_of_difference
 from verydeep.reproduction.fair_tests import finished_tests, learned_tests
 from verydeep.reproduction.paper_tables import is_test
-from verydeep.statistics import CONFIDENCE
+from verydeep.statistics import CONFIDENCE, holm_by_family
 
 LEVEL_OF_HOLDS, _LEVEL_OF_REVERSED = 0.8 * (1 - CONFIDENCE), 0.2 * (1 - CONFIDENCE)
 """Together the level; the paper's own direction has the larger part, since it is what is asked."""
@@ -259,7 +259,7 @@ def _judgements(
     """Judge all parts; those of `families`, the claims' fair comparisons, share the level."""
     p_values = {one.part.id: _p_values(one.part.kind, estimates[one.part.id], margin) for one in every}
     stand, fall = (
-        _standing([{part.id: p_values[part.id][way] for part in its} for its in families], level)
+        holm_by_family([{part.id: p_values[part.id][way] for part in its} for its in families], level)
         for way, level in enumerate((LEVEL_OF_HOLDS, _LEVEL_OF_REVERSED))
     )
     return {
@@ -283,24 +283,6 @@ def _p_values(kind: ClaimKind, estimate: Estimate, margin: float) -> tuple[float
         case "alike":  # two one-sided tests (Schuirmann, 1987)
             inside = max(estimate.p_below(margin), estimate.p_above(-margin))
             return inside, min(1.0, 2 * min(estimate.p_above(margin), estimate.p_below(-margin)))
-
-
-def _standing(families: Sequence[Mapping[str, float]], level: float) -> set[str]:
-    """Return the parts that stand at a level that counts all of them, given the p values of each claim's parts.
-
-    Source: the graphical approach of Bretz and others (A Graphical Approach to Sequentially Rejective Multiple Test
-    Procedures, 2009), with an equal share for every claim, passed on only by claims that stand as a whole.
-    """
-    left, stand = [family for family in families if family], set[str]()
-    while whole := [family for family in left if max(family.values()) <= level / len(left)]:
-        stand |= set().union(*whole)
-        left = [family for family in left if family not in whole]
-    for family in left:
-        for rank, part in enumerate(sorted(family, key=lambda part: family[part])):
-            if family[part] > level / len(left) / (len(family) - rank):
-                break
-            stand.add(part)
-    return stand
 
 
 def _told(claim: Claim, compared: Sequence[ComparedPart], judged: Mapping[str, Judgement]) -> tuple[Verdict, str]:
