@@ -20,6 +20,7 @@ from verydeep.reproduction.estimate import estimates
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.reproduce import _recipe_of
 from verydeep.reproduction.results import finished_run
+from verydeep.reproduction.side_by_side import side_by_side
 from verydeep.reproduction.trainings import QUICK, QUICK_RECIPE, GridTraining, quick_recipe
 from verydeep.runs.record import read_record
 
@@ -59,6 +60,25 @@ def tables(out):
         for path in sorted(out.glob("evaluations/*/*.json"))
         for stored in [json.loads(path.read_text())]
     }
+
+
+def test_tests_side_by_side_find_what_they_find_one_after_the_other(whole, images, tmp_path, monkeypatch):
+    out, begun = tmp_path / "out", []
+    shutil.copytree(whole, out)
+    for path in out.glob("evaluations/*/*.json"):
+        if path.name.startswith(("A-256 ", "D-256 ", "D-256-512")):
+            path.unlink()
+
+    def noted(what, tasks, **how):
+        begun.extend((what, task.name, task.size) for task in tasks)
+        side_by_side(what, tasks, **how)
+
+    monkeypatch.setenv("VERYDEEP_CACHE", str(tmp_path / "cache"))  # nothing is kept from the first time
+    monkeypatch.setattr("verydeep.reproduction.reproduce.side_by_side", noted)
+    reproduce(str(images), out=out, recipe=TINY, jobs=2)
+    assert tables(out) == tables(whole)
+    own = {name: sum(path.startswith(f"{name} ") for path in tables(out)) for name in ("D-256-512", "D-256", "A-256")}
+    assert begun == [("test", name, tests) for name, tests in own.items()]
 
 
 def test_each_training_starts_from_what_the_paper_says(whole):

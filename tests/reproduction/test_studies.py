@@ -185,7 +185,7 @@ def test_errors_on_training_images_are_those_of_evaluate(studied, images):
 
 
 def test_of_many_training_images_a_sample_is_tested(studied, images, monkeypatch):
-    monkeypatch.setattr("verydeep.reproduction.reproduce._MOST_TRAINING_IMAGES_TESTED", 20)
+    monkeypatch.setattr("verydeep.reproduction.network_tests._MOST_TRAINING_IMAGES_TESTED", 20)
     reproduce(images, out=studied, recipe=TINY, grid=replace(SOME, studies=("regularisation",)))
     _, runs = numbers(studied, "regularisation")
     tested = len(sampled(images.source("train"), one_in=math.ceil(48 / 20), seed=0))

@@ -1,4 +1,4 @@
-"""Processes of this machine that train, each with its part of the cores or a device of its own."""
+"""Processes of this machine that train and test, each with its part of the cores or a device of its own."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ import torch
 
 from verydeep.machine.processes import LostProcessError
 from verydeep.machine.threads import threads_each
-from verydeep.reproduction.training_task import TrainingTask, train_task
+from verydeep.reproduction.task import Task
 
 
 @contextmanager
@@ -38,32 +38,32 @@ def process_pool(jobs: int, device: torch.device) -> Iterator["ProcessPool"]:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessPool:
-    """Processes that train: a `TrainingPool`."""
+    """Processes that train and test: a `TaskPool`."""
 
     executor: ProcessPoolExecutor
     lines: "Queue[str]"
 
-    def submit(self, task: TrainingTask) -> Future[None]:
-        """Begin a training when a process is free."""
-        return self.executor.submit(_train, task)
+    def submit(self, task: Task) -> Future[None]:
+        """Begin a task when a process is free."""
+        return self.executor.submit(_run, task)
 
     def result(self, future: Future[None]) -> None:
-        """Wait for a training.
+        """Wait for a task.
 
         Raises:
             LostProcessError: a process died without an error message.
-            Exception: what ended the training.
+            Exception: what ended the task.
         """
         try:
             future.result()
         except BrokenProcessPool:
             raise LostProcessError(
-                "a training process died without an error message (if memory ran out, use fewer --jobs): what was done "
-                "is saved, the same command goes on"
+                "a process of --jobs died without an error message (if memory ran out, use fewer): what was done is "
+                "saved, the same command goes on"
             ) from None
 
     def said(self) -> Iterator[str]:
-        """Yield the lines that trainings have said since the last time."""
+        """Yield the lines that tasks have said since the last time."""
         with suppress(Empty):
             while True:
                 yield self.lines.get_nowait()
@@ -104,7 +104,7 @@ def _begin(jobs: int, threads: int, device: str, devices: "Queue[int]", lines: "
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[number] if any(visible) else str(number)
 
 
-def _train(task: TrainingTask) -> None:
+def _run(task: Task) -> None:
     if isinstance(sys.stderr, _Lines):
         sys.stderr.name = task.name
-    train_task(task)
+    task.run()

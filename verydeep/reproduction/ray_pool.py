@@ -1,4 +1,4 @@
-"""Trainings on the machines of a Ray cluster, which share the folder of the experiment and that of the images."""
+"""Trainings and tests on the machines of a Ray cluster, which share the folders of the experiment and of the images."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from verydeep.machine.libraries import library
 from verydeep.machine.processes import LostProcessError
 from verydeep.machine.runtime import Runtime
 from verydeep.machine.threads import usable_cores, use_threads
-from verydeep.reproduction.training_task import TrainingTask, train_task
+from verydeep.reproduction.task import Task
 
 _TRIES = 3
 """How often a training goes on elsewhere after its machine was lost."""
@@ -60,26 +60,26 @@ def _connected() -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class RayPool:
-    """A cluster that trains: a `TrainingPool`. What its trainings say is printed by Ray."""
+    """A cluster that trains and tests: a `TaskPool`. What its tasks say is printed by Ray."""
 
     ray: Any
     on_gpu: bool
     references: dict[Future[None], Any] = field(default_factory=dict)
 
-    def submit(self, task: TrainingTask) -> Future[None]:
-        """Begin a training where there is room; if its machine is lost it goes on elsewhere, from its checkpoint."""
+    def submit(self, task: Task) -> Future[None]:
+        """Begin a task where there is room; if its machine is lost it goes on elsewhere, from what it had kept."""
         room = {"num_gpus": 1} if self.on_gpu else {"num_cpus": task.runtime.threads or 1}
-        reference = self.ray.remote(_train).options(name=task.name, max_retries=_TRIES, **room).remote(task)
+        reference = self.ray.remote(_run).options(name=task.name, max_retries=_TRIES, **room).remote(task)
         future: Future[None] = reference.future()
         self.references[future] = reference
         return future
 
     def result(self, future: Future[None]) -> None:
-        """Wait for a training.
+        """Wait for a task.
 
         Raises:
             LostProcessError: its machines were lost again and again.
-            Exception: what ended the training.
+            Exception: what ended the task.
         """
         try:
             future.result()
@@ -87,8 +87,8 @@ class RayPool:
             raise error.cause from None
         except self.ray.exceptions.RayError as error:
             raise LostProcessError(
-                f"the cluster lost a training ({type(error).__name__}): what was done is saved, the same command goes "
-                "on"
+                f"the cluster lost a training or test ({type(error).__name__}): what was done is saved, the same "
+                "command goes on"
             ) from None
 
     def said(self) -> Iterator[str]:
@@ -96,14 +96,14 @@ class RayPool:
         yield from ()
 
     def ask_to_stop(self) -> None:
-        """Ask all trainings to save and end."""
+        """Ask all tasks to save and end."""
         for future, reference in self.references.items():
             if not future.done():
                 self.ray.cancel(reference)  # Ctrl-C for those that run
 
 
-def _train(task: TrainingTask) -> None:
+def _run(task: Task) -> None:
     threads = task.runtime.threads or 1
     os.environ["LOCAL_WORLD_SIZE"] = str(max(1, (os.cpu_count() or 1) // threads))  # by which each divides the memory
     use_threads(min(threads, usable_cores()))
-    train_task(task)
+    task.run()

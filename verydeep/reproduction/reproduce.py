@@ -1,10 +1,11 @@
 """The grid: the paper's trainings and tests on one source, over seeds; what is done already is not repeated."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, cast
+
+import torch
 
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.results import Evaluation
@@ -12,7 +13,7 @@ from verydeep.images.order import batches_per_epoch
 from verydeep.images.sources.default import DIGITS
 from verydeep.images.sources.samples import sampled
 from verydeep.images.sources.splits import Splits
-from verydeep.images.tolerance import MAX_PIXELS, Tolerance
+from verydeep.images.tolerance import Tolerance
 from verydeep.machine.errors import say
 from verydeep.machine.lock import locked
 from verydeep.machine.processes import joined, rank_of_environment
@@ -24,12 +25,13 @@ from verydeep.reproduction.equivalent_command import equivalent_command, with_op
 from verydeep.reproduction.files import HTML
 from verydeep.reproduction.grid import Grid, Jobs
 from verydeep.reproduction.limits import ONE_SEED
+from verydeep.reproduction.network_tests import NetworkTests, network_by_network, test_networks
 from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.plan_file import begin_or_go_on
 from verydeep.reproduction.report import write_report
-from verydeep.reproduction.side_by_side import jobs_to_use, train_side_by_side
+from verydeep.reproduction.side_by_side import jobs_to_use, side_by_side, train_side_by_side
 from verydeep.reproduction.steering import about_steering, open_for_experiment, steering_options
-from verydeep.reproduction.stored_tests import file_of_test, is_tested, read_test, write_test
+from verydeep.reproduction.stored_tests import file_of_test, read_test
 from verydeep.reproduction.studies import recipe_on_part
 from verydeep.reproduction.study_report import write_studies
 from verydeep.reproduction.study_runs import why_diverged
@@ -41,8 +43,13 @@ from verydeep.training.recipe import FINETUNING_RATE, LEARNING_RATE, Recipe
 
 _RUNS = "runs"
 
-_MOST_TRAINING_IMAGES_TESTED = 10_000
-"""More would hardly make their error more certain, and would cost more than the tests themselves."""
+
+class _SideBySide(TypedDict):
+    """How tasks are done side by side."""
+
+    jobs: int
+    device: torch.device
+    on_ray: bool
 
 
 class _Options(TypedDict):
@@ -110,9 +117,10 @@ def reproduce(
         runtime: device, and processes that decode.
         execution: how the steps are computed.
         tolerance: how many images may be unusable.
-        jobs: trainings that are done side by side, each in a process of its own with its part of the cores, or with a
-            CUDA device of its own; by default one for each core or device. `ray`: on the machines of the Ray cluster
-            that this one belongs to, which must all see the folders of the images and of the experiment.
+        jobs: trainings, and then tests, that are done side by side, each in a process of its own with its part of the
+            cores, or with a CUDA device of its own; by default one for each core or device. `ray`: on the machines of
+            the Ray cluster that this one belongs to, which must all see the folders of the images and of the
+            experiment.
         command: the command line to record; by default the one that is equivalent to this call.
         language: language of the report, en or ja; figures in JSON are the same in both.
 
@@ -181,20 +189,24 @@ def _do(experiment: _Experiment) -> None:
 
 def _train_and_test(experiment: _Experiment, trainings: Sequence[GridTraining], entries: Sequence[Entry]) -> None:
     """Do trainings and tests, with every seed, that are not done; what has diverged is not tested."""
-    if experiment.jobs > 1 or experiment.on_ray:
-        tasks = [_task(experiment, training, seed) for seed in experiment.folders for training in trainings]
-        missing = [task for task in tasks if not has_ended(task.out)]
-        if missing:
-            device = torch_device(experiment.options["runtime"].device)
-            train_side_by_side(missing, jobs=experiment.jobs, device=device, on_ray=experiment.on_ray)
-    for seed, folder in experiment.folders.items():
+    several = experiment.jobs > 1 or experiment.on_ray
+    how: _SideBySide = {
+        "jobs": experiment.jobs,
+        "device": torch_device(experiment.options["runtime"].device),
+        "on_ray": experiment.on_ray,
+    }
+    tasks = [_task(experiment, training, seed) for seed in experiment.folders for training in trainings]
+    if several and (missing := [task for task in tasks if not has_ended(task.out)]):
+        train_side_by_side(missing, **how)
+    for seed in experiment.folders:
         for training in trainings:
             _train(experiment, training, seed)
-        tested = [entry for entry in entries if not any(why_diverged(folder / name) for name in entry.trainings)]
-        names = {name for entry in tested for name in entry.trainings}  # each in several tests, and a file to be hashed
-        weights = {name: weights_fingerprint(folder / name) for name in names}
-        for entry in tested:
-            _test(experiment, entry, weights, seed)
+    tests = [_tests(experiment, entries, seed) for seed in experiment.folders]
+    parts = [part for of_seed in tests for part in network_by_network(of_seed)] if several else []
+    if len(parts) > 1:
+        side_by_side("test", parts, **how)
+    for of_seed in tests:
+        test_networks(of_seed)
 
 
 def _train(experiment: _Experiment, training: GridTraining, seed: int) -> None:
@@ -264,34 +276,23 @@ def _recipe_of(training: GridTraining, recipe: Recipe, folder: Path) -> Recipe:
     return replace(recipe, init=training.scheme or recipe.init)
 
 
-def _test(experiment: _Experiment, entry: Entry, weights: Mapping[str, str], seed: int) -> None:
-    """Test an entry, unless it was tested on these images and weights (by fingerprints), with this grid and limit."""
-    grid, max_pixels = entry.grid(experiment.grid.grid), experiment.options["tolerance"].max_pixels
-    splits, file = experiment.splits, file_of_test(experiment.out, entry, seed)
-    split = splits.testing
-    if entry.training_images:
-        splits, split = _some_training_images(splits, experiment.recipe.seed), "train"
-    tested = {
-        "weights": [weights[name] for name in entry.trainings],
-        "images": splits.source(split).fingerprint,
-        **({} if grid == "centred" else {"grid": grid}),
-        **({} if max_pixels == MAX_PIXELS else {"max_pixels": max_pixels}),
-    }
-    if is_tested(file, tested):
-        return
-    folders = [experiment.folders[seed] / name for name in entry.trainings]
-    evaluation = evaluate(
-        folders, data=splits, split=split, protocol=entry.method, scales=entry.scales, grid=grid, **experiment.options
+def _tests(experiment: _Experiment, entries: Sequence[Entry], seed: int) -> NetworkTests:
+    """Return the tests of a seed; what has diverged is not tested."""
+    folder = experiment.folders[seed]
+    tested = [entry for entry in entries if not any(why_diverged(folder / name) for name in entry.trainings)]
+    names = {name for entry in tested for name in entry.trainings}  # each in several tests, and a file to be hashed
+    return NetworkTests(
+        name=f"seed {seed}" if experiment.grid.seeds > 1 else "",
+        entries=tuple(tested),
+        splits=experiment.splits,
+        out=experiment.out,
+        seed=seed,
+        runs=folder,
+        weights={name: weights_fingerprint(folder / name) for name in names},
+        grid=experiment.grid.grid,
+        sample_seed=experiment.recipe.seed,
+        **experiment.options,
     )
-    if not rank_of_environment():
-        write_test(file, evaluation, tested)
-
-
-def _some_training_images(splits: Splits, seed: int) -> Splits:
-    """Return the splits with as many training images as are tested: a sample of the same share of each class."""
-    train = splits.source("train")
-    few = sampled(train, one_in=math.ceil(len(train) / _MOST_TRAINING_IMAGES_TESTED), seed=seed)
-    return replace(splits, sources={**splits.sources, "train": few})
 
 
 def _best_evaluation(experiment: _Experiment, best: Entry) -> Evaluation | None:

@@ -1,4 +1,4 @@
-"""Trainings side by side, each as soon as the run that it starts from is there."""
+"""Trainings and tests side by side, each as soon as what it needs is there."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -17,8 +17,8 @@ from verydeep.presentation.terminal import Reporter, reporting
 from verydeep.reproduction.grid import Jobs
 from verydeep.reproduction.process_pool import process_pool
 from verydeep.reproduction.ray_pool import ray_jobs, ray_pool
+from verydeep.reproduction.task import Task
 from verydeep.reproduction.training_task import TrainingTask
-from verydeep.runs.record import read_metrics
 from verydeep.training.job import architecture_of
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -26,20 +26,20 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 Key = TypeVar("Key")
 
 
-class TrainingPool(Protocol):
-    """Where trainings are done: in processes of this machine, or on a cluster."""
+class TaskPool(Protocol):
+    """Where tasks are done: in processes of this machine, or on a cluster."""
 
-    def submit(self, task: TrainingTask) -> Future[None]:
-        """Begin a training when there is room."""
+    def submit(self, task: Task) -> Future[None]:
+        """Begin a task when there is room."""
 
     def result(self, future: Future[None]) -> None:
-        """Wait for a training, and raise what ended it; LostProcessError if it was lost."""
+        """Wait for a task, and raise what ended it; LostProcessError if it was lost."""
 
     def said(self) -> Iterator[str]:
-        """Yield the lines that trainings have said since the last time."""
+        """Yield the lines that tasks have said since the last time."""
 
     def ask_to_stop(self) -> None:
-        """Ask all trainings to save and end."""
+        """Ask all tasks to save and end."""
 
 
 def jobs_to_use(asked: Jobs, runtime: Runtime) -> int:
@@ -102,47 +102,59 @@ def _macs(task: TrainingTask) -> int:
 
 
 def train_side_by_side(tasks: Sequence[TrainingTask], *, jobs: int, device: torch.device, on_ray: bool = False) -> None:
-    """Do trainings, up to `jobs` at once, each as soon as the run that it starts from is there.
+    """Do trainings as `side_by_side`, those first on which the most work waits, one seed after the other."""
+    side_by_side("train", _in_order(tasks), jobs=jobs, device=device, on_ray=on_ray)
 
-    They are done by processes of this machine or, `on_ray`, by the machines of a Ray cluster.
+
+def side_by_side(what: str, tasks: Sequence[Task], *, jobs: int, device: torch.device, on_ray: bool = False) -> None:
+    """Do tasks, up to `jobs` at once, each as soon as what it needs is there.
+
+    Processes of this machine do them or, `on_ray`, the machines of a Ray cluster.
+
+    Args:
+        what: the word for it in the line that shows progress.
+        tasks: in the order to begin them.
+        jobs: tasks at once.
+        device: device of all tasks, or kind of the device that each has for itself.
+        on_ray: whether a cluster does them.
 
     Raises:
-        Stopped: SIGINT or SIGTERM; every training saved a checkpoint first.
-        LostProcessError: a process died without an error message; every other training saved a checkpoint first.
-        Exception: what ended a training, as `train` raises it; the others saved a checkpoint first.
+        Stopped: SIGINT or SIGTERM; every task kept first what it had done.
+        LostProcessError: a process died without an error message; every other task kept first what it had done.
+        Exception: what ended a task; the others kept first what they had done.
     """
     with (
         stop_request() as stop,
-        reporting("train", sum(task.recipe.epochs for task in tasks)) as report,
+        reporting(what, sum(task.size for task in tasks)) as report,
         ray_pool(tasks[0].runtime) if on_ray else process_pool(jobs, device) as pool,
     ):
-        _do(_Work(waiting=_in_order(tasks), jobs=jobs, pool=pool, stop=stop, report=report))
+        _do(_Work(waiting=list(tasks), jobs=jobs, pool=pool, stop=stop, report=report))
 
 
 @dataclass(kw_only=True)
 class _Work:
-    """Trainings that wait and trainings that are being done."""
+    """Tasks that wait and tasks that are being done."""
 
-    waiting: list[TrainingTask]
+    waiting: list[Task]
     jobs: int
-    pool: TrainingPool
+    pool: TaskPool
     stop: StopRequest
     report: Reporter
-    running: dict[Future[None], TrainingTask] = field(default_factory=dict)
-    finished: list[TrainingTask] = field(default_factory=list)
-    epochs: int = 0
-    """Epochs that are shown as done."""
+    running: dict[Future[None], Task] = field(default_factory=dict)
+    finished: list[Task] = field(default_factory=list)
+    steps: int = 0
+    """Steps that are shown as done."""
 
 
 def _do(work: _Work) -> None:
     try:
         while work.waiting or work.running:
-            for task in [task for task in work.waiting if task.ready][: work.jobs - len(work.running)]:
+            for task in [task for task in work.waiting if task.waits_for is None][: work.jobs - len(work.running)]:
                 work.waiting.remove(task)
                 work.running[work.pool.submit(task)] = task
             if not work.running:
                 stuck = work.waiting[0]
-                raise ValueError(f"{stuck.name} cannot start: {stuck.recipe.start} was not trained")
+                raise ValueError(f"{stuck.name} cannot start: {stuck.waits_for} was not trained")
             done, _ = wait(work.running, timeout=_SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
             _show(work)
             for future in done:
@@ -165,19 +177,19 @@ def _stopped(number: int) -> Stopped:
 
 
 def _stop_all(work: _Work) -> None:
-    """Ask all trainings to save and end, until they have."""
+    """Ask all tasks to save and end, until they have."""
     while any(not future.done() for future in work.running):
         work.pool.ask_to_stop()
         wait(work.running, timeout=_SECONDS_BETWEEN_LOOKS)
 
 
 def _show(work: _Work) -> None:
-    """Print what the trainings say, and how many epochs of all trainings are done."""
+    """Print what the tasks say, and how many steps of all tasks are done."""
     for line in work.pool.said():
         work.report.say(line)
-    done = {task.name: len(read_metrics(task.out)) for task in work.running.values()}
-    now = ", ".join(f"{task.name} {done[task.name]}/{task.recipe.epochs}" for task in work.running.values())
-    epochs = sum(done.values()) + sum(task.recipe.epochs for task in work.finished)
+    done = {task.name: task.done for task in work.running.values()}
+    now = ", ".join(f"{task.name} {done[task.name]}/{task.size}" for task in work.running.values())
+    steps = sum(done.values()) + sum(task.size for task in work.finished)
     finished, total = len(work.finished), len(work.waiting) + len(work.running) + len(work.finished)
-    work.report.advance(epochs - work.epochs, figures={"done": f"{finished}/{total}", "now": now})
-    work.epochs = epochs
+    work.report.advance(steps - work.steps, figures={"done": f"{finished}/{total}", "now": now})
+    work.steps = steps

@@ -7,7 +7,7 @@ from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Execution, Runtime, Stopped
 from verydeep.reproduction.study_runs import note_divergence, why_diverged
-from verydeep.runs.record import is_finished
+from verydeep.runs.record import is_finished, read_metrics
 from verydeep.training.loop import train
 from verydeep.training.recipe import Recipe
 from verydeep.training.step import DivergedError
@@ -31,9 +31,24 @@ class TrainingTask:
     """Whether it counts as a result, not as a failure, if its numbers cease to be finite."""
 
     @property
-    def ready(self) -> bool:
-        """Whether the run that it starts from is there."""
-        return self.recipe.start is None or is_finished(self.recipe.start)
+    def waits_for(self) -> str | None:
+        """The run that it starts from, until that is there."""
+        start = self.recipe.start
+        return None if start is None or is_finished(start) else start
+
+    @property
+    def size(self) -> int:
+        """Number of epochs."""
+        return self.recipe.epochs
+
+    @property
+    def done(self) -> int:
+        """Epochs that are done."""
+        return len(read_metrics(self.out))
+
+    def run(self) -> None:
+        """Do it, as `train_task`."""
+        train_task(self)
 
 
 def train_task(task: TrainingTask) -> None:
