@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from cyclopts import App
@@ -63,6 +64,13 @@ def register(app: App, verb: Callable[..., Any]) -> None:
     """Make a function a verb of the command line, its help ending with the example and, where it takes one, SOURCE."""
     name = verb.__name__.strip("_")
     words = " ".join((*app.name, name)).removeprefix("verydeep ")
-    takes_source = {"source", "data"} & inspect.signature(verb).parameters.keys()
+    takes_source = {"source", "data"} & _names_taken(verb)
     ends = [f"Example: {EXAMPLES[words]}", *([_SOURCE] if takes_source else [])]
     app.command(verb, name=name, help_epilogue="\n\n".join(ends))
+
+
+def _names_taken(verb: Callable[..., Any]) -> set[str]:
+    """Return the names of a verb's parameters, and of the fields of those that are dataclasses of options."""
+    taken = inspect.signature(verb).parameters
+    options = [each.default for each in taken.values() if is_dataclass(each.default)]
+    return {*taken, *(field.name for each in options for field in fields(each))}
