@@ -5,7 +5,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -56,12 +56,6 @@ class UnusableImageError(ValueError):
     def reason(self) -> str:
         """Kind and detail, without the name."""
         return f"{self.kind} ({self.detail})"
-
-    @classmethod
-    def of_reason(cls, name: str, reason: str) -> "UnusableImageError":
-        """Return the refusal that was written down as a name and a `reason`."""
-        kind, _, detail = reason.partition(" (")
-        return cls(name, cast(Refusal, kind), detail.removesuffix(")"))
 
 
 class Decoded(NamedTuple):

@@ -1,6 +1,6 @@
 """Images that cannot be used: listed and left out, until there are too many to go on."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class Quarantine:
         if self.waits:
             self.waiting.append(refusal)
         else:
-            self._add(refusal)
+            self._add(refusal.name, refusal.reason)
 
     def settle(self, refusals: Iterable[UnusableImageError]) -> None:
         """Add the images that waited here and in other processes.
@@ -69,22 +69,31 @@ class Quarantine:
         """
         self.waiting.clear()
         for refusal in refusals:
-            self._add(refusal)
+            self._add(refusal.name, refusal.reason)
 
-    def _add(self, refusal: UnusableImageError) -> None:
-        if refusal.name not in self.reasons:
-            self.reasons[refusal.name] = refusal.reason
-            self.say(f"left out {self._of_split}image {refusal}")
+    def add_known(self, reasons: Mapping[str, str]) -> None:
+        """Add images whose reasons were kept when they were refused.
+
+        Raises:
+            TooManyBadImagesError: as `add`.
+        """
+        for name, reason in reasons.items():
+            self._add(name, reason)
+
+    def _add(self, name: str, reason: str) -> None:
+        if name not in self.reasons:
+            self.reasons[name] = reason
+            self.say(f"left out {self._of_split}image {name}: {reason}")
             if self.file is not None:
-                entry = {"split": self.split, "image": refusal.name, "reason": refusal.reason}
+                entry = {"split": self.split, "image": name, "reason": reason}
                 atomic.append_json(self.file, entry)
         bad = len(self.reasons)
         if 100 * bad > self.tolerance.max_bad * self.images:
             listed = f", listed in {self.file}" if self.file is not None else ""
             raise TooManyBadImagesError(
                 f"{number(bad)} of {counted(self.images, f'{self._of_split}image')} cannot be used so far, more than "
-                f"{trimmed(self.tolerance.max_bad)}%{listed} (the last is {refusal}): fix or remove them and start "
-                "over (verydeep scan finds them all), or allow more with --max-bad"
+                f"{trimmed(self.tolerance.max_bad)}%{listed} (the last is {name}: {reason}): fix or remove them and "
+                "start over (verydeep scan finds them all), or allow more with --max-bad"
             )
 
 

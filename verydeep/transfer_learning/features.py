@@ -89,8 +89,8 @@ def network_features(extraction: Extraction, source: Source, *, weights: str) ->
             )
             atomic.write_text(_digest_file(file), file_sha256(file))
         cached = _read(file)
-    refusals = [UnusableImageError.of_reason(name, reason) for name, reason in cached.unusable.items()]
-    Quarantine(len(source), tolerance, split="all").settle(refusals)  # more may have been tolerated when it was written
+    # More may have been tolerated when it was written.
+    Quarantine(len(source), tolerance, split="all").add_known(cached.unusable)
     return cached
 
 
