@@ -31,7 +31,7 @@ def evaluate(
 
     Args:
         runs: Run folders, or files that verydeep export wrote.
-        data: SOURCE of the images: a folder, tar shards, hub:NAME or digits.
+        data: SOURCE of the images (see below).
         split: train, val, test or all. By default test if the source has one, else val; or all, for a source without
             splits that the runs were not trained on.
         protocol: dense: whole images; crops: 50 crops of each at each scale; both: the average of the two; centre: the

@@ -30,7 +30,7 @@ def features(
 
     Args:
         run: A run folder.
-        source: A folder, tar shards, hub:NAME or digits (see below), of any classes; or a folder of images.
+        source: The images (see below), of any classes; or a folder of images without classes.
         out: The file to write, .safetensors or .parquet.
         split: train, val, test or all; required for a source with splits.
         json_file: Write what the file holds to this file as well (- for standard output instead of the table).

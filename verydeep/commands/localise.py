@@ -42,7 +42,7 @@ def train(
     training image with a good box.
 
     Args:
-        source: A folder, tar shards or hub:NAME (see below).
+        source: The images (see below).
         regression: per-class: a box for each class; shared: one for all.
         fc_only: Train the fully connected layers only.
         network: A, A-LRN, B, B-5x5, C, D or E; by default the run's.

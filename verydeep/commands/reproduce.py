@@ -65,7 +65,7 @@ def reproduce(
     Work that is in the folder already is not repeated; more seeds, tables, networks or studies can be added later.
 
     Args:
-        source: A folder, tar shards, hub:NAME or digits (see below).
+        source: The images (see below).
         out: Folder of the report, the runs and the figures.
         language: Language of the report: en, or ja (Japanese headings, tables and captions).
         json_file: Write the report's figures to this file as well (- for standard output instead of the path).

@@ -17,7 +17,7 @@ def scan(
     """Look through all images of a source before training on it: unusable ones, classes, sizes, duplicates.
 
     Args:
-        source: A folder, tar shards, hub:NAME or digits (see below).
+        source: The images (see below).
         json_file: Write everything found to this file as well (- for standard output instead of the tables).
         workers: Processes that read and decode; 0 does it in the main process.
     """

@@ -37,7 +37,7 @@ def train(
     goes on with all layers of a run, at another S say. --from and --finetune take over network, crop, width and S.
 
     Args:
-        source: A folder, tar shards, hub:NAME or digits (see below).
+        source: The images (see below).
         network: A, A-LRN, B, B-5x5, C, D or E. Required unless --from or --finetune name what to go on from.
         dry_run: Only show images, classes and steps, and about how long and with how much memory it would take.
         held_out: Share of each class's training images, 0.125 say, that the learning rate follows, always the same
