@@ -85,7 +85,7 @@ def test_wrong_use_is_answered_in_one_line(capsys, tmp_path):
     both = ("--json", tmp_path / "p.csv", "--predictions", tmp_path / "p.csv")
     assert "cannot hold both" in refusal(capsys, *tested, *both)
     assert "there is no file" in refusal(capsys, "compare", tmp_path / "a.csv", tmp_path / "b.csv")
-    assert "holds something else" in refusal(capsys, "reproduce", "--quick", "--out", taken)
+    assert "contains something other than an experiment" in refusal(capsys, "reproduce", "--quick", "--out", taken)
     assert "is not a run" in refusal(capsys, "predict", taken, taken)
     assert "without networks" in refusal(capsys, "describe", "D", "--stack", "3,3")
     assert "without networks" in refusal(capsys, "describe", "--stack", "3,3", "--width", "0.5")
@@ -118,8 +118,8 @@ def test_describe_prints_for_people(capsys):
     text = capsys.readouterr().out
     assert "A-LRN" in text
     both_ways = (
-        "81% more weights than the stack, the stack 45% fewer than the one layer; texts that say 81% fewer turned it "
-        "round."
+        "81% more weights than the stack, the stack 45% fewer than the one layer; texts that say '81% fewer' have "
+        "it the wrong way round."
     )
     assert both_ways in " ".join(text.split())
     assert run("describe", "--stack", "3,3,3") == 0
@@ -278,7 +278,7 @@ def whole_number_options(verbs=app, words=()):
             hint = str(argument.hint)
             if re.search(r"\bint\b", hint):
                 refusal = (
-                    "takes whole numbers with commas between them"
+                    "takes whole numbers separated by commas"
                     if re.search(r"(Sequence|tuple|list)\[int", hint)
                     else "is a whole number"
                 )

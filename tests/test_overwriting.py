@@ -26,9 +26,9 @@ def place(tmp_path_factory):
 
 TEST = "evaluate finished_run --data images"
 REFUSED = {
-    "compare a.csv b.csv --json a.csv": "a.csv would replace what is read",
-    "compare a.csv b.csv --json ./../{}/b.csv": "b.csv would replace what is read",
-    "compare link.csv b.csv --json a.csv": "would replace what is read",
+    "compare a.csv b.csv --json a.csv": "a.csv would replace an input",
+    "compare a.csv b.csv --json ./../{}/b.csv": "b.csv would replace an input",
+    "compare link.csv b.csv --json a.csv": "would replace an input",
     f"{TEST} --json finished_run/run.json": "is one of finished_run's own files",
     f"{TEST} --predictions finished_run/model/a.csv": "is one of finished_run's own files",
     f"{TEST} --report finished_run/model": "is one of finished_run's own files",
@@ -38,12 +38,12 @@ REFUSED = {
     "scan images --json images/train/x.json": "would lie among the images of images",
     "train photos --network A --out photos/run": "would lie among the images of photos",
     "train digits --network A --out new --json new/run.json": "is one of new's own files",
-    "train digits --network A --finetune finished_run --out finished_run": "would replace what is read",
+    "train digits --network A --finetune finished_run --out finished_run": "would replace an input",
     "train digits --network B --init model --out new --json model/config.json": "is one of model's own files",
     "describe D --plot x.svg --json x.svg": "cannot hold both",
-    "import finished_run --out finished_run": "would replace what is read",
-    "predict finished_run photos --map photos": "would replace what is read",
-    "predict finished_run a.jpg --json a.jpg": "would replace what is read",
+    "import finished_run --out finished_run": "would replace an input",
+    "predict finished_run photos --map photos": "would replace an input",
+    "predict finished_run a.jpg --json a.jpg": "would replace an input",
     "features finished_run images --out images/val/f.parquet": "would lie among the images of images",
 }
 

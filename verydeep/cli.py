@@ -180,7 +180,7 @@ def _of_command_line(error: CycloptsError, message: str, tokens: Sequence[str]) 
 
 
 def _in_our_words(error: CycloptsError, chain: Sequence[str], tokens: Sequence[str]) -> str | None:
-    """Say what other tools' words are called here, which argument is missing, or which word is one too many."""
+    """Say what other tools' words are called here, which argument is missing, or which word was not expected."""
     unused = error.unused_tokens or ()
     if isinstance(error, UnknownCommandError) and unused:
         return known_verb(unused[0])
@@ -193,7 +193,7 @@ def _in_our_words(error: CycloptsError, chain: Sequence[str], tokens: Sequence[s
             return f"{' '.join(chain)} needs {display_name(error.argument)}{_data_among_runs(error, tokens)}"
         case UnusedCliTokensError() if unused:
             before = next((option for option, word in pairwise(tokens) if word == unused[0]), "")
-            return f"{unused[0]} is a word too many" + (f": {before} takes no value" if before.startswith("-") else "")
+            return f"unexpected argument {unused[0]}" + (f": {before} takes no value" if before.startswith("-") else "")
     return None
 
 

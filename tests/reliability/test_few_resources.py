@@ -45,8 +45,8 @@ main(sys.argv[1:])
 """
 SAID = {
     FEW_FILES: "32 open files are too few for 2 workers, so there are no workers: use --workers 0, or raise ulimit -n",
-    NO_PROCESS: "the system gives no more processes or threads, so there are no workers: use --workers 0, or raise",
-    NO_THREAD: "the system gives no more processes or threads, so there are no workers: use --workers 0, or raise",
+    NO_PROCESS: "the system allows no more processes or threads, so there are no workers: use --workers 0, or raise",
+    NO_THREAD: "the system allows no more processes or threads, so there are no workers: use --workers 0, or raise",
     NO_SHARED_MEMORY: "shared memory is full, so there are no workers: use --workers 0, or a larger /dev/shm",
 }
 FULL_IN_A_WORKER = """
@@ -96,6 +96,6 @@ def test_a_worker_that_gets_no_thread_says_so_without_a_traceback(python, tmp_pa
     out = tmp_path / "run"
     child = python(NO_THREAD_IN_A_WORKER + COMMAND, "train", source, "--out", out, *OPTIONS.split(), "--workers", 2)
     assert child.wait() == 1
-    assert "the system gives no more processes or threads: use --workers 0, or raise ulimit -u" in child.errors
+    assert "the system allows no more processes or threads: use --workers 0, or raise ulimit -u" in child.errors
     assert "Traceback" not in child.errors
     assert re.search(r"verydeep: loader worker \d+ ended with exit status 1", child.errors)

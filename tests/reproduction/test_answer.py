@@ -58,10 +58,10 @@ def test_one_seed_leads_with_what_was_trained_and_names_the_larger_run_at_its_fi
     assert page.index("Validation error over epochs") < page.index("Contents")
     assert results["answer"][0] == (
         "Three networks of 11 to 16 weight layers learned in 3:06 minutes, without batch normalisation: they err on "
-        "10.0% (D) to 30.0% (A) of 200 test images. Always saying the most frequent class errs on 90.0%."
+        "10.0% (D) to 30.0% (A) of 200 test images. Always predicting the most frequent class gives an error of 90.0%."
     )
-    assert "for just these trained networks on other images" in results["answer"][1]
-    assert results["answer"][2].endswith("of networks trained again one seed tells nothing.")
+    assert "for these trained networks alone on other images" in results["answer"][1]
+    assert results["answer"][2].endswith("one seed tells nothing about networks trained again.")
 
 
 def test_networks_that_did_not_learn_are_named(tmp_path):

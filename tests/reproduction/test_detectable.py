@@ -162,7 +162,9 @@ def test_a_damaged_test_is_refused_with_what_to_do(tmp_path, changes, problem):
 def test_a_plan_is_refused_where_the_experiment_would_be(tmp_path):
     how = {"runtime": Runtime(), "execution": Execution(), "tolerance": Tolerance()}
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ValueError, match="exists and holds something else: choose another folder"):
+    with pytest.raises(
+        ValueError, match="exists and contains something other than an experiment: choose another folder"
+    ):
         plan("digits", out=tmp_path, recipe=QUICK_RECIPE, grid=SEVEN, **how)
 
 
@@ -172,7 +174,7 @@ def test_a_plan_says_what_one_seed_cannot_tell(tmp_path, capsys):
     main(["reproduce", "digits", "--out", str(out), *small, "--dry-run", "--json", str(file)])
     shown, plan = " ".join(capsys.readouterr().out.split()), json.loads(file.read_text())
     assert not out.exists()
-    assert "nothing is told of networks trained again, however large a difference" in shown
+    assert "nothing is said about networks trained again, however large a difference" in shown
     assert "Not compared by these trainings and tables: claims 1, 3, 4, 5, 6, 7, 8 and 9." in shown
     assert "For 359 test images, an error of 25.0% (assumed)" in shown
     assert [one["id"] for one in plan["claims"]] == ["depth_helps"]

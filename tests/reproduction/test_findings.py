@@ -123,7 +123,7 @@ def test_a_training_that_was_cut_off_is_not_compared():
     told = by_id(findings(outcomes, guessing=CHANCE, unfinished=["B-5x5-256"]))["small_filters_help"]
     assert told.verdict == told.verdict_of_trained == "cannot_be_told"
     too_brief = "trained too briefly to compare (B-5x5-256): {} B errs less than B with 5 x 5 layers"
-    assert told.why == "; ".join(too_brief.format(how) for how in ("on centre crops", "densely"))
+    assert told.why == "; ".join(too_brief.format(how) for how in ("on centre crops,", "in dense evaluation,"))
 
 
 def test_small_filters_are_told_on_centre_crops_and_densely():
@@ -131,7 +131,9 @@ def test_small_filters_are_told_on_centre_crops_and_densely():
     crops, worse = "B-5x5-256 centre single", sampled(lambda name: 30, sd=0.2, seed=1)
     told = by_id(findings({**outcomes, crops: worse[crops]}, guessing=CHANCE))["small_filters_help"]
     assert told.verdict == "holds_in_part"
-    assert told.why.startswith("holds: on centre crops B errs less than B with 5 x 5 layers; open: densely B errs")
+    assert told.why.startswith(
+        "holds: on centre crops, B errs less than B with 5 x 5 layers; open: in dense evaluation, B"
+    )
     assert told.parts[0].second_error == pytest.approx(100 * worse[crops].mean())
 
 

@@ -107,8 +107,11 @@ def test_tables_five_and_six_take_the_last_stage_that_is_there():
         ({"only": ("D-512",)}, "unknown D-512"),
         ({"tables": (7,)}, r"tables are some of 3, 4, 5, 6, not \[7\]"),
         ({"tables": ()}, "tables are some of"),
-        ({"tables": (5, 6), "only": ("A", "B-256")}, "Tables 5, 6 of the paper cannot be made of A, B-256 alone: add"),
-        ({"tables": (6,), "only": ("D",)}, "Table 6 of the paper cannot be made of D alone"),
+        (
+            {"tables": (5, 6), "only": ("A", "B-256")},
+            "Tables 5, 6 of the paper cannot be made from A, B-256 alone: add",
+        ),
+        ({"tables": (6,), "only": ("D",)}, "Table 6 of the paper cannot be made from D alone"),
         ({"margin": float("inf")}, "the margin must be above 0 percentage points, not inf"),
         ({"seeds": 0}, "seeds must be 1 or more"),
         ({"grid": "round"}, "grid is one of centred, floor, ceil, not round"),

@@ -36,7 +36,7 @@ def test_findings_have_their_verdicts_and_their_figures(small):
     assert rows[depth + 1][:3] == ["D errs less than B", "10.0 and 20.0", "-10.00"]
     for text in (page, markdown):
         assert "One seed tells nothing of networks trained again" in text
-        assert "one holds in part (depth helps, and saturates at D and E) and eight cannot be told; of" in text
+        assert "one holds in part (depth helps, and saturates at D and E) and eight cannot be told; one seed" in text
     told, parts = markdown_table(markdown, "What a larger run would tell")
     assert [row[2] for row in told] == ["? cannot be told"] * len(CLAIMS)
     assert told[1][3] == "holds in part"

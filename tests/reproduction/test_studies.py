@@ -98,7 +98,7 @@ def test_studies_take_the_grids_trainings_and_some_of_their_own():
     ("grid", "said"),
     [
         ({"studies": ("depth",)}, "studies are some of initialisation, gradients, regularisation, images, not depth"),
-        ({"studies": ("images",), "only": ("C",)}, "the study images is of A, D: add one of them"),
+        ({"studies": ("images",), "only": ("C",)}, "the study images needs one of A, D: add one"),
     ],
 )
 def test_studies_of_nothing_are_refused(grid, said):

@@ -160,7 +160,7 @@ def test_small_filters_are_compared_with_large_ones(large, apart, higher, told, 
     assert f"by {apart:+.2f} points (95% interval " in compared
     assert f"test error is higher by {higher:+.2f} points (95% interval " in compared
     assert compared.endswith(told)
-    assert ("of networks trained again" if seeds > 1 else "of just these trained networks") in compared
+    assert ("of networks trained again" if seeds > 1 else "of these trained networks alone") in compared
     assert regularisation_table(runs[:3]).rows[1][1:5] == ("200", "3.50", "12.00", "+8.50")
     assert (
         "which starts from A" in regularisation_seen([one for one in runs if "glorot" not in one.training.name], 10)[1]
@@ -218,4 +218,4 @@ def test_errors_are_said_by_the_number_of_images(all_images, gains, told):
     assert f"+1.00 at 125, {all_images - 10:+.2f} at 1,000; one test image is 0.50 points." in difference
     assert f"by {gains} (95% interval" in gained
     assert told in gained
-    assert gained.endswith("of just these trained networks on other images, each by itself.")
+    assert gained.endswith("of these trained networks alone on other images, each by itself.")

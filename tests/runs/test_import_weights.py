@@ -192,7 +192,7 @@ def test_checkpoints_of_classes_that_train(tmp_path, prefix):
     torch.save({"state_dict": {**state, "criterion.weight": torch.arange(6)}}, tmp_path / "last.ckpt")
     found, net = imported(tmp_path / "last.ckpt", tmp_path)
     name = prefix.partition(".")[0]
-    assert found.notes == (f"what is not under {name}. is left out: criterion.weight (1 in all)",)
+    assert found.notes == (f"ignored everything but what is under {name}.: criterion.weight (1 in all)",)
     assert differs(net, rgb, foreign.scores(plain, foreign.torch_pixels(rgb))) < 1e-4
 
 

@@ -118,7 +118,7 @@ def test_what_cannot_be_saved(net, tmp_path):
         ({"classes": ["dark"]}, "2 distinct class names are needed, not 1"),
         ({"classes": ["dark", "dark"]}, "2 distinct class names"),
         ({"scale": "100"}, "S goes from 224 to 10,000"),
-        ({"folder": tmp_path / "photos"}, "photos holds other things than a model"),
+        ({"folder": tmp_path / "photos"}, "photos contains something other than a model"),
     ):
         with pytest.raises(ValueError, match=message):
             save(net, **{"folder": tmp_path / "model", **options})
@@ -311,4 +311,4 @@ def test_the_command_line(hub, net, tmp_path, capsys):
     assert "exists: choose another folder" in capsys.readouterr().err
     for option, value in (("--mean", "1,2"), ("--std", "a,b,c"), ("--mean", "1/0,1,1")):
         assert run("import", tmp_path / "net.pth", "--out", tmp_path / "other", option, value) == 2
-        assert f"{option} takes three numbers with commas between them" in capsys.readouterr().err
+        assert f"{option} takes three numbers separated by commas" in capsys.readouterr().err

@@ -66,7 +66,7 @@ def test_a_scale_is_never_smaller_than_the_crop_and_keeps_its_ratio(scale, crop)
         ({"weight_decay": -1e-4}, "weight_decay must be a number from 0 up"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
         ({"width": -1.0}, "width must be a number above 0"),
-        ({"init_rest": "paper"}, "init_rest only goes with a RUN"),
+        ({"init_rest": "paper"}, "init_rest goes with a RUN"),
         ({"init": "runs/a", "finetune": "runs/b"}, "init and finetune both say"),
         ({"freeze": "conv1_1"}, "freeze keeps layers as they are, so it needs"),
         ({"schedule": "linear"}, "schedule is one of plateau, step, cosine, not linear"),

@@ -52,7 +52,7 @@ def test_a_folder_that_holds_something_else_is_not_replaced(classifier, tmp_path
     else:
         (folder / name).write_text("mine")
     before = files_in(folder)
-    with pytest.raises(ValueError, match=r"holds other things than a classifier \((.*)\): choose") as refused:
+    with pytest.raises(ValueError, match=r"contains something other than a classifier \((.*)\): choose") as refused:
         verydeep.transfer([tmp_path / "no run"], data="nowhere", out=folder)
     assert f"({told})" in str(refused.value)
     assert files_in(folder) == before
@@ -231,7 +231,7 @@ def test_values_that_older_classifiers_lack_are_optional(classifier, damaged):
         ),
         ({"weights": np.zeros((2, 409), np.float32)}, "do not go with weights"),
         ({"weights": np.zeros(410, np.float32)}, "do not go with weights"),
-        ({"more": np.zeros(1)}, "classifier.safetensors holds other things than weights and biases"),
+        ({"more": np.zeros(1)}, "classifier.safetensors contains something other than weights and biases"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_in_a_line(classifier, tmp_path, change, told):

@@ -365,7 +365,7 @@ def test_damaged_and_foreign_folders_are_refused(made, tmp_path):
     folder = tmp_path / "classifier"
     transfer(made.runs[:1], data=made.photos, options=FEW, out=folder)
     transfer(made.runs[:1], data=made.photos, options=FEW, out=folder)  # replaced
-    with pytest.raises(ValueError, match="holds other things than a classifier"):
+    with pytest.raises(ValueError, match="contains something other than a classifier"):
         transfer(made.runs[:1], data=made.photos, options=FEW, out=made.photos)
     with pytest.raises(ValueError, match="holds no classifier"):
         classify(made.runs[0], made.photos)
@@ -414,7 +414,7 @@ def test_wrong_use_is_refused_in_a_line(made, capsys, tmp_path):
     assert "scales are distinct whole numbers" in refusal(capsys, *on, "--train", 4, "--scales", "100")
     assert "digits has splits: say which" in refusal(capsys, *on[:2], "--data", "digits")
     assert "is not a run" in refusal(capsys, "transfer", tmp_path, "--data", made.photos)
-    assert "would replace what is read" in refusal(capsys, *on, "--train", 4, "--out", made.photos)
+    assert "would replace an input" in refusal(capsys, *on, "--train", 4, "--out", made.photos)
 
 
 def test_a_bootstrap_is_repeatable():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 _PLACES = {"here": "here", "cache": "for the cache"}
-"""Where disk space is looked at, in words."""
+"""Places whose disk space is told, in words."""
 
 
 def doctor(*, self_test: bool = True, json_file: JsonFile = None) -> None:
@@ -44,7 +44,7 @@ def doctor(*, self_test: bool = True, json_file: JsonFile = None) -> None:
 
 
 def _lines(found: "Inspection") -> Iterator[str]:
-    """Yield what was found, a line for each subject."""
+    """Yield the findings, a line for each subject."""
     subjects = {
         "versions": ", ".join(f"{name} {version}" for name, version in found.versions.items()),
         "processor": f"{found.processor}, {counted(found.cores, 'core')} for this process",

@@ -33,7 +33,7 @@ def features(
         source: The images (see below), of any classes; or a folder of images without classes.
         out: The file to write, .safetensors or .parquet.
         split: train, val, test or all; required for a source with splits.
-        json_file: Write what the file holds to this file as well (- for standard output instead of the table).
+        json_file: Write a summary of the file to this file as well (- for standard output instead of the table).
     """
     from verydeep.descriptors.files import feature_tables, write_features
 

@@ -1,4 +1,4 @@
-"""What comes below the options in a verb's help: an example, and what SOURCE is if the verb takes one."""
+"""The end of a verb's help: an example and, if the verb takes SOURCE, an explanation of it."""
 
 import inspect
 from collections.abc import Callable

@@ -125,7 +125,7 @@ def predict(
     outputs: options.PredictionOutputOptions = options.PredictionOutputs(),
     runtime: options.RuntimeOptions = Runtime(),
 ) -> None:
-    """Tell what images show and where: the most probable classes and the box of each.
+    """Classify images and locate their objects: tell the most probable classes and the box of each.
 
     Args:
         run: A run folder of verydeep localise train.

@@ -96,13 +96,13 @@ class RecipeChanges:
 
 
 def _file_or_hyphen(_type: object, value: Path | None) -> None:
-    """Refuse, before any work, what is neither `-` (standard output) nor a file that can be written."""
+    """Refuse, before any work, anything but `-` (standard output) and files that can be written."""
     if value is None or str(value) == "-":
         return
     if str(value).startswith("-"):
         raise ValueError("name a file, or - for standard output")
     if value.is_dir():
-        raise ValueError(f"{value} is a folder: name a file in it")
+        raise ValueError(f"{value} is a folder: give a file name inside it")
     if not value.parent.is_dir():
         is_file = value.parent.exists()
         raise ValueError(f"{value.parent} is a file, not a folder" if is_file else f"there is no folder {value.parent}")
@@ -111,14 +111,14 @@ def _file_or_hyphen(_type: object, value: Path | None) -> None:
 
 
 def _file(type_: object, value: Path | None) -> None:
-    """Refuse, before any work, what is not a file that can be written."""
+    """Refuse, before any work, a path that is not a file that can be written."""
     if str(value) == "-":
-        raise ValueError("name a file: it is not written to standard output")
+        raise ValueError("name a file: this output cannot go to standard output")
     _file_or_hyphen(type_, value)
 
 
 def _folder(_type: object, value: Path | None) -> None:
-    """Refuse, before any work, what cannot become a folder."""
+    """Refuse, before any work, a path that cannot become a folder."""
     if value is None:
         return
     above = next(folder for folder in (value, *value.absolute().parents) if folder.exists())
@@ -149,7 +149,7 @@ OutputFolder = Annotated[Path | None, Parameter(validator=_folder)]
 
 @dataclass(frozen=True, kw_only=True)
 class RunFolder:
-    """Where a training's run goes, and what its options are read from."""
+    """The run folder of a training, and the file of its options."""
 
     out: RequiredFolder
     """The run folder to make."""
@@ -300,7 +300,7 @@ def split_lists(_app: App, _commands: Sequence[str], arguments: ArgumentCollecti
 
 
 def _list_kind(hint: Any) -> type | None:
-    """Return what a list holds that is given with commas, str, int or float; None for anything else."""
+    """Return the type of a list's values that are separated by commas, str, int or float; None for anything else."""
     for part in (hint, *get_args(hint)):
         held = set(get_args(part)) - {Ellipsis}
         if get_origin(part) in (tuple, Sequence) and held in ({str}, {int}, {float}):
@@ -317,7 +317,7 @@ def _values(option: str, text: str, kind: type) -> list[str]:
         numbers = []
     if not numbers or (kind is float and len(numbers) != len(get_args(Triple))):
         which = "whole" if kind is int else "three"
-        raise ValueError(f"{option} takes {which} numbers with commas between them, not {text!r}")
+        raise ValueError(f"{option} takes {which} numbers separated by commas, not {text!r}")
     return list(map(repr, numbers))
 
 

@@ -111,7 +111,7 @@ _WITHOUT = {
     "--opt": "training is SGD with --momentum, as in the paper",
     "--optimizer": "training is SGD with --momentum, as in the paper",
     "--loss": "training is the cross-entropy, with --label-smoothing and --class-weights",
-    "--metrics": "evaluate tells top-1, top-5 and class-balanced errors",
+    "--metrics": "evaluate prints top-1, top-5 and class-balanced errors",
     "--model-ema": "as in the paper, weights are not averaged",
     "--mixup": "as in the paper, images are not mixed",
     "--cutmix": "as in the paper, images are not mixed",
@@ -123,13 +123,13 @@ _WITHOUT = {
     "--batch-size": "as many images are computed at once as memory holds",
     "--half": "networks are used in float32; verydeep export has --int8 and, for OpenVINO, --precision bf16",
     "--fp16": "networks are used in float32; verydeep export has --int8 and, for OpenVINO, --precision bf16",
-    "--conf": "every image has its --top classes, each with its probability",
+    "--conf": "every image is given its --top classes, each with its probability",
     "--dist-url": "torchrun --nproc-per-node 4 -m verydeep starts several processes",
     "--world-size": "torchrun --nproc-per-node 4 -m verydeep starts several processes",
     "--log-wandb": "a run has metrics.jsonl and event files for TensorBoard",
-    "--exist-ok": "--resume goes on with a run, another --out makes a new one",
-    "--print-freq": "a line comes every 30 seconds, a terminal has a bar",
-    "--verbose": "a line comes every 30 seconds, a terminal has a bar",
+    "--exist-ok": "--resume continues a run; another --out makes a new one",
+    "--print-freq": "progress is printed every 30 seconds; terminals show a bar",
+    "--verbose": "progress is printed every 30 seconds; terminals show a bar",
 }
 """Options that have no counterpart here, and what to do or know instead."""
 
@@ -181,7 +181,7 @@ def known_here_as(options: Collection[str], tokens: Sequence[str]) -> str | None
 
 
 def known_value(option: str, value: str) -> str | None:
-    """Say how the value of an option is written here, where other tools write another; None if it is not known."""
+    """Say how another tool's value of an option is written here; None if it is not known."""
     if option == "--device" and (number := _NUMBERED_DEVICE.fullmatch(value)):
         return f"--device {value}: write --device cuda; CUDA_VISIBLE_DEVICES={number[2]} before it chooses the device"
     if option == "--device" and (device := _DEVICES.get(value.lower())):

@@ -1,4 +1,4 @@
-"""Outputs beside inputs: what would replace what is read, or lie among the images, is refused before any work."""
+"""Outputs beside inputs: those that would replace an input, or lie among the images, are refused before any work."""
 
 import itertools
 import os
@@ -13,7 +13,7 @@ from verydeep.machine.processes import rank_of_environment
 
 _FILES, _FOLDERS = ("--json", "--predictions", "--plot"), ("--report", "--map", "--draw")
 OUTPUTS = frozenset({"--out", *_FILES, *_FOLDERS})
-"""Options that name what is written."""
+"""Options that name outputs."""
 
 _WITH_FILE_AS_OUT = ("export", "features", "predict")
 """Verbs whose `--out` is a file; that of others is a folder."""
@@ -22,7 +22,7 @@ _POSITIONAL_INPUTS = {"--source", "--run", "RUNS", "--weights", "IMAGES", "--fir
 _STARTS = {"--init", "--finetune", "--from"}
 _FILES_READ = {"--class-names", "--config", "--labels", "--test-images", "--boxes"}
 INPUTS = frozenset({*_POSITIONAL_INPUTS, *_STARTS, *_FILES_READ, "--data", "--classifier"})
-"""Arguments and options that may name what is read."""
+"""Arguments and options that may name inputs."""
 
 _WRITTEN_AGAIN = (
     ".json",
@@ -74,9 +74,9 @@ def _paths(arguments: ArgumentCollection, names: frozenset[str]) -> Iterator[tup
 
 
 def _harm(output: Path, read: Path, *, is_file: bool) -> str | None:
-    """Say what an output would do to what is read; None if nothing."""
+    """Say what harm an output would do to an input; None if it does none."""
     if followed(output) == followed(read):
-        return None if _is_stream(output) else "would replace what is read"
+        return None if _is_stream(output) else "would replace an input"
     inside = _within(output, read)
     if not inside or (output.is_file() and not is_file):  # the verb says that it is not a folder
         return None
@@ -111,5 +111,5 @@ def _within(inner: Path, outer: Path) -> tuple[str, ...]:
 
 
 def _is_stream(path: Path) -> bool:
-    """Return whether there is a device or a pipe, which takes what is written and is not replaced."""
+    """Return whether there is a device or a pipe, which is written to, not replaced."""
     return path.exists() and not path.is_file() and not path.is_dir()

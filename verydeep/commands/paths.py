@@ -35,9 +35,7 @@ def refuse_what_is_no_path(_app: App, _commands: Sequence[str], arguments: Argum
     for argument in arguments:
         for token in filter(_is_typed, argument.tokens):
             if not token.value:
-                raise ValueError(
-                    f"{display_name(argument)} is empty: give it a value (is a variable of the shell unset?)"
-                )
+                raise ValueError(f"{display_name(argument)} is empty: give it a value (is a shell variable unset?)")
             if _takes_paths(argument) and is_address(token.value):
                 out = argument.name in OUTPUTS
                 what = "name a place on this computer" if out else "download what is there, and name its file"
@@ -45,7 +43,7 @@ def refuse_what_is_no_path(_app: App, _commands: Sequence[str], arguments: Argum
 
 
 def _is_typed(token: Token) -> bool:
-    """Return whether a value was typed, and does not follow from the option alone, as that of a flag."""
+    """Return whether a value was typed; that of a flag follows from the option alone."""
     return token.implicit_value is UNSET
 
 

@@ -49,7 +49,7 @@ def predict(
     outputs: options.PredictionOutputOptions = options.PredictionOutputs(),
     runtime: options.RuntimeOptions = Runtime(),
 ) -> None:
-    """Tell what images show: the most probable classes and their probabilities.
+    """Classify images: tell the most probable classes and their probabilities.
 
     Args:
         run: A run folder, a file that verydeep export wrote, or a classifier of features (verydeep transfer --out),
@@ -116,7 +116,7 @@ def _by_classifier(folder: Path, source: "Source", *, top: int, max_pixels: int,
 
 
 def _check_classifier_alone(folder: Path, views: NetworkViews, maps: options.MapPictures) -> None:
-    """Refuse what a classifier of features does not do.
+    """Refuse options that a classifier of features does not have.
 
     Raises:
         ValueError: a way to look at images, or several processes.

@@ -1,4 +1,4 @@
-"""What verbs that predict have in common: images as arguments, predictions written and shown, notes beside them."""
+"""Common parts of verbs that predict: images as arguments, predictions written and shown, notes beside them."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,9 +29,9 @@ class PredictionStream:
     kind: type
     """The dataclass that all of them are."""
     most_classes: int
-    """How many classes each has, at most."""
+    """Most classes of each."""
     table: Callable[[Sequence[Any]], Table]
-    """Makes the table that is shown of them."""
+    """Makes the table that shows them."""
 
 
 def images_asked_for(images: Sequence[Path], outputs: PredictionOutputs) -> "Source":
@@ -56,7 +56,7 @@ def images_asked_for(images: Sequence[Path], outputs: PredictionOutputs) -> "Sou
 def present(stream: PredictionStream, outputs: PredictionOutputs, source: "Source") -> None:
     """Write and show predictions as they come; only those that are shown all at once are kept until the end.
 
-    First it says what was left out where the images of `source` were found.
+    First it says which files were left out where the images of `source` were found.
 
     Raises:
         OSError: a file cannot be written; or, after all others are predicted, some images could not be used.

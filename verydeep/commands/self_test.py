@@ -39,7 +39,7 @@ class Check:
     ok: bool | None
     """None if it was left out."""
     detail: str
-    """What was found, what went wrong, or why it was left out."""
+    """The result, the error, or why it was left out."""
     seconds: float
 
 

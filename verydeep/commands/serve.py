@@ -37,7 +37,7 @@ def serve(
     limits: LimitOptions = Limits(),
     access: AccessOptions = Access(),
 ) -> None:
-    """Answer what images show, over HTTP: a page for people at /, and POST /v1/predict for programs.
+    """Classify images over HTTP: a page for people at /, and POST /v1/predict for programs.
 
     It listens on this machine only, unless --host says otherwise. After SIGTERM or Ctrl-C it answers the requests that
     it has accepted, and ends. GET /openapi.json describes all paths.

@@ -25,7 +25,7 @@ QuickOption = Annotated[
     Parameter(
         help=f"Train a small network in minutes: {QUICK['network']} at crop {QUICK['crop']} and width "
         f"{trimmed(QUICK['width'])}, batch {QUICK['batch']}, learning rate {trimmed(QUICK['learning_rate'])} and "
-        f"{QUICK['epochs']} epochs, where nothing else is said."
+        f"{QUICK['epochs']} epochs, unless told otherwise."
     ),
 ]
 

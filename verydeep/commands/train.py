@@ -74,7 +74,7 @@ def show_training(folder: Path, json_file: Path | None, **more: Any) -> None:
     """Show the last and the best epoch of a run and what it could not use; `more` goes into the JSON.
 
     Raises:
-        OSError: the run has lost its metrics.
+        OSError: the run's metrics are missing.
     """
     if rank_of_environment():
         return  # the first process shows the figures

@@ -1,4 +1,4 @@
-"""What a training costs, as `train` says it before the first step, and `train --dry-run` without one."""
+"""Cost of a training, as `train` says it before the first step, and `train --dry-run` without one."""
 
 import signal
 from pathlib import Path
@@ -28,7 +28,7 @@ _LONG = 3600.0
 
 
 def say_cost(splits: "Splits", network: str, recipe: Recipe, **how: Any) -> None:
-    """Say how long a training on a CPU takes, unless it is surely short; if it is long, what --quick would take, too.
+    """Say how long a training on a CPU takes, unless it is surely short; if it is long, also with --quick.
 
     Raises:
         ValueError: unusable recipe or images.
@@ -68,7 +68,7 @@ def _at_most(seconds: float) -> str:
 
 
 def show_dry_run(splits: "Splits", network: str, recipe: Recipe, json_file: Path | None, **how: Any) -> None:
-    """Show images, classes, steps, time and memory of a training, in the first process, and write nothing of it.
+    """Show images, classes, steps, time and memory of a training, in the first process, and write nothing.
 
     Raises:
         ValueError: unusable recipe or images.

@@ -88,5 +88,5 @@ def clear(file: Path) -> None:
     """Delete all chunks of a file, also those of other descriptors or sources, and nothing else that is there."""
     for chunk_folder in folder(file).glob(_CHUNK_FOLDERS):
         shutil.rmtree(chunk_folder)
-    with suppress(OSError):  # it holds something else
+    with suppress(OSError):  # it is not empty
         folder(file).rmdir()

@@ -119,7 +119,7 @@ def _read_predictions(file: Path) -> Predictions:
     """Read a file that `write_predictions` wrote.
 
     Raises:
-        ValueError: there is no such file, or it holds something else.
+        ValueError: there is no such file, or it is not a file of predictions.
     """
     check_kind(file)
     if not file.is_file():

@@ -105,7 +105,7 @@ def check_export(to: Format, out: Path, options: ExportOptions) -> None:
     if not _ends_in(out, FORMATS[to].suffix):
         raise ValueError(f"name a file that ends in {FORMATS[to].suffix}, not {out}")
     if out.is_dir():
-        raise ValueError(f"{out} is a folder: name a file in it")
+        raise ValueError(f"{out} is a folder: give a file name inside it")
     if not out.parent.is_dir():
         raise ValueError(f"there is no folder {out.parent}")
     if options.int8 and FORMATS[to].int8_libraries is None:

@@ -27,7 +27,7 @@ _PIXELS_AT_ONCE = 2**20
 """Pixels of one image as 64-bit numbers: those of a large image would take gigabytes."""
 
 _FORMAT = 2
-"""Version of what is kept; to be raised when the same source would give other figures."""
+"""Version of the kept figures; to be raised when the same source would give others."""
 
 _SAMPLE_SEED = 0
 """Fixed: the statistics belong to the source, not to a training."""
@@ -46,7 +46,7 @@ class ColourStatistics:
 
 @dataclass(frozen=True, kw_only=True)
 class _Stored:
-    """What is kept of a look through a source."""
+    """The kept findings of a look through a source."""
 
     mean: _Triple
     covariance: tuple[_Triple, _Triple, _Triple]

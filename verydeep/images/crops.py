@@ -24,7 +24,7 @@ from verydeep.images.views import centre_location, random_flip, random_location,
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingView:
-    """What is sampled for each image in each epoch (section 3.1)."""
+    """The random choices for each image in each epoch (section 3.1)."""
 
     crop: int
     """Pixels."""
@@ -33,7 +33,7 @@ class TrainingView:
     flip: bool
     colour_sd: float
     colour_components: Float64[np.ndarray, "3 3"]
-    """What `images.colour.shift_components` returns."""
+    """Result of `images.colour.shift_components`."""
     views: int | None = None
     """How many views each image has: later epochs show those of the first ones again; None for a new one each epoch."""
     balanced: bool = False
@@ -41,7 +41,7 @@ class TrainingView:
 
 
 class CroppedImage(NamedTuple):
-    """A crop, and what is still to be done to it."""
+    """A crop, and the mirroring and colour shift that it still needs."""
 
     image: UInt8[np.ndarray, "crop crop 3"]
     mirrored: bool

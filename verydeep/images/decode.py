@@ -104,7 +104,7 @@ def decode_for(data: bytes, name: str = UNNAMED, *, shorter_side: int | None, ma
 
 
 def upright_rgb(image: Image.Image) -> Pixels:
-    """Turn a Pillow image into what `decode` returns.
+    """Turn a Pillow image into upright RGB pixels, as `decode` returns them.
 
     Raises:
         Exception: almost anything, if it was opened from a broken file and is not loaded yet.
@@ -141,7 +141,7 @@ def image_sizes(data: bytes, name: str = UNNAMED, *, max_pixels: int = MAX_PIXEL
 
 @contextmanager
 def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
-    """Yield an image file whose head has been read; refuse it for its size, or for what goes wrong within the block.
+    """Yield an image file whose head has been read; refuse it for its size, or for an error within the block.
 
     Raises:
         UnusableImageError: as `decode`.

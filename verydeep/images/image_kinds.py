@@ -34,7 +34,7 @@ DATA_SUFFIXES = frozenset(
         *(".py", ".rst", ".safetensors", ".tar", ".toml", ".tsv", ".txt", ".xml", ".yaml", ".yml", ".zip"),
     }
 )
-"""Endings of files that lie beside images by the thousand, such as labels: they are not opened to see what they are."""
+"""Endings of files that lie beside images by the thousand, such as labels: they are not opened."""
 
 Image.init()  # before that Pillow does not know its formats
 _FORMATS: list[str] = [
@@ -51,7 +51,7 @@ _HEAD = 12
 
 @cache
 def missing_for_heif() -> str | None:
-    """Make Pillow read HEIC where the package for it is installed; return what to install, None if it is there."""
+    """Make Pillow read HEIC; return the package that has to be installed for that, None if it is there."""
     try:
         library("pillow_heif", needed_by="HEIC").register_heif_opener()
     except MissingLibraryError as error:

@@ -59,7 +59,7 @@ def open_for_testing(source: str | Splits, classes: tuple[str, ...] | None) -> S
     """Open SOURCE for a network that knows `classes`; it may have fewer of them, and few images of each.
 
     Without `classes`, where it does not matter what a network knows, those of its own training split count. A source
-    without splits also has the split `all`; its `train` and `val` are what training would make of it. Splits are
+    without splits also has the split `all`; its `train` and `val` are those of a training. Splits are
     returned unchanged.
 
     Raises:

@@ -13,11 +13,11 @@ EpochAndIndex = tuple[int, int]
 """Names a sample of a training. An image that an epoch shows again has another number of epoch each time."""
 
 _AGAIN = 2**32 + 1
-"""What is added to the epoch each time: more than any number of epochs, and odd, so that two fixed views alternate."""
+"""Added to the epoch at each repetition: more than any number of epochs, odd, so that two fixed views alternate."""
 
 
 def batches_per_epoch(images: int, batch: int) -> int:
-    """Return the number of steps in an epoch: every image once, the last batch as large as what is left."""
+    """Return the number of steps in an epoch: every image once, the last batch perhaps smaller."""
     return math.ceil(images / batch)
 
 

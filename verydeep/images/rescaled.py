@@ -34,7 +34,7 @@ class RescaledImages:
         memory: float = Execution.image_memory,
         varying: bool = False,
     ) -> None:
-        """Prepare to decode: `memory`, in GiB, bounds what is kept; `varying` says whether S varies."""
+        """Prepare to decode: `memory`, in GiB, bounds the images kept; `varying` says whether S varies."""
         self.source, self.max_pixels, self._varying = source, max_pixels, varying
         self._rescaled: dict[tuple[int, int], Pixels] = {}
         self._decoded: dict[int, list[Decoded]] = {}

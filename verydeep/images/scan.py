@@ -1,4 +1,4 @@
-"""A look through a whole source before a training: unusable images, what it is made of, and duplicates."""
+"""A look through a whole source before a training: unusable images, classes, sizes and duplicates."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -64,7 +64,7 @@ class Scan:
     splits: tuple[SplitScan, ...]
     duplicates: tuple[Duplicates, ...]
     inventory: Inventory = Inventory()
-    """What was found in the source, images and all else."""
+    """Inventory of the source, images and all else."""
 
     @property
     def across_splits(self) -> tuple[Duplicates, ...]:
@@ -192,7 +192,7 @@ def _look(source: Source, max_pixels: int, index: int) -> _Look:
 
 
 def scan_tables(scan: Scan, *, max_bad: float) -> list[Table | str]:
-    """Show what a source is made of and what is wrong with it."""
+    """Show the classes, sizes and faults of a source."""
     tables = [_split_table(scan), _class_table(scan.splits)]
     return [*tables, *_left_out(scan.inventory), *_lists(scan), *_verdict(scan, max_bad)]
 
@@ -216,7 +216,7 @@ def _split_table(scan: Scan) -> Table:
 
 
 def _left_out(inventory: Inventory) -> Iterator[str]:
-    """Say what was found besides images, if anything was."""
+    """List files other than images, if there are any."""
     found, lines = inventory.total, inventory.lines()
     if lines:
         labels = f", {counted(found.labels, 'label')}" if found.labels else ""

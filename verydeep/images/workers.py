@@ -37,7 +37,7 @@ _OPEN_FILES, _OPEN_FILES_A_WORKER = 32, 16
 _SHARED_BYTES = 2**20
 """Shared memory without which workers are not started."""
 
-_NO_MORE_PROCESSES = "the system gives no more processes or threads"
+_NO_MORE_PROCESSES = "the system allows no more processes or threads"
 _MORE_PROCESSES = "use --workers 0, or raise ulimit -u"
 
 
@@ -59,7 +59,7 @@ class _Items(Dataset[Any]):
 
 
 def from_workers(make: Callable[[Any], Any], *, workers: int, **options: Any) -> Generator[Any]:
-    """Yield what a DataLoader makes of `make(index)`, in pinned memory on CUDA machines.
+    """Yield the items of `make(index)` by a DataLoader, in pinned memory on CUDA machines.
 
     Without workers this process makes the items; it also does where the system has no room for workers, and says so in
     a line. The refusal of an image that cannot be used is an item of its own.
@@ -104,7 +104,7 @@ def from_workers(make: Callable[[Any], Any], *, workers: int, **options: Any) ->
 
 
 def _started(loader: partial[Any], workers: int, others: set[Any]) -> Iterator[Any]:
-    """Start so many workers, or none where the system gives no more processes or threads, and return the items."""
+    """Start so many workers, or none where the system allows no more processes or threads, and return the items."""
     twice = {name: tee(samples) for name, samples in loader.keywords.items() if name == "batch_sampler"}
     first, again = ({name: both[which] for name, both in twice.items()} for which in range(2))
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None  # PyTorch cannot end what it has half started
@@ -129,7 +129,7 @@ def _begin_worker(number: int) -> None:
 
 
 def _start_sending(queue: Any, *, start: Callable[[Any], None]) -> None:
-    """Start the thread that sends what a worker makes, or die with a line where the system gives none."""
+    """Start the thread that sends a worker's items, or die with a line where the system gives none."""
     try:
         start(queue)
     except RuntimeError as error:
@@ -138,7 +138,7 @@ def _start_sending(queue: Any, *, start: Callable[[Any], None]) -> None:
 
 
 def _unsent(error: Exception, _item: Any) -> None:
-    """Die: of the signal that full shared memory raises, if that is why, since the main process explains it."""
+    """Exit: with the signal of full shared memory if that is the cause, so that the main process can explain it."""
     if "shared memory" in str(error):
         signal.pthread_kill(threading.get_ident(), signal.SIGBUS)
     say(one_line(error))

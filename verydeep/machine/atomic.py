@@ -64,7 +64,7 @@ def append_json(path: Path, value: Any) -> None:
     """Add a line of JSON to a file, on a line of its own even if a crash tore the last one.
 
     Raises:
-        OSError: there is something else than a file, or it cannot be written; the message names the path.
+        OSError: there is something other than a file, or it cannot be written; the message names the path.
     """
     if path.exists() and (kind := kind_of(path.stat())):
         raise OSError(f"cannot add to {path}: it is {kind}, not a file")

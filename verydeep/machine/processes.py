@@ -71,7 +71,7 @@ class Processes:
         return self.count > 1
 
     def gathered(self, values: Sequence[float]) -> "torch.Tensor":
-        """Gather numbers from all processes, float64 [processes, values]; all must give equally many."""
+        """Gather numbers, float64 [processes, values]; every process must pass the same number of values."""
         import torch
         import torch.distributed as dist
 

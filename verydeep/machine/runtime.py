@@ -289,7 +289,7 @@ def _handled_by(
 
 
 def leave_signals_to_the_main_process(_worker: int = 0) -> None:
-    """Ignore signals to stop in a worker: they reach the whole process group, before the main process has saved."""
+    """Ignore signals to stop in a worker, since they reach the whole group before the main process has saved."""
     for stopping in STOPPING:
         signal.signal(stopping, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)

@@ -122,7 +122,7 @@ _WIDEST, _MOST_CLASSES = 100, 10_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """Everything that a network is built from, except its weights.
+    """All that a network is built from except its weights.
 
     Raises:
         ValueError: unknown network, a crop that is not a multiple of 32, fewer than 2 classes, a width that is not

@@ -39,7 +39,7 @@ class LayerDescription:
 class NetworkDescription:
     """A network on crop-sized input; totals over its layers.
 
-    ReLU and dropout keep the shape and can share the memory of what they act on: they are not listed.
+    ReLU and dropout keep the shape and can share the memory of their input: they are not listed.
     """
 
     network: str
@@ -114,7 +114,7 @@ def describe(
     width: float = Architecture.width,
     batch_norm: bool = Architecture.batch_norm,
 ) -> NetworkDescription:
-    """Count what a network costs, by its name; the defaults are the paper's sizes.
+    """Count a network's costs, by its name; the defaults are the paper's sizes.
 
     Args:
         network: a column of Table 1, or `B-5x5`.

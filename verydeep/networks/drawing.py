@@ -18,7 +18,7 @@ _LONGEST_FIELD, _LONGEST_PARAMETERS = 450, 200
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnLayer:
-    """What is drawn of a layer."""
+    """The figures of a layer that are drawn."""
 
     name: str
     kind: str

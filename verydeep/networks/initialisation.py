@@ -121,7 +121,7 @@ def _seeding_layers(seed: VGG) -> tuple[str, ...]:
 
 
 def _fitting(net: VGG, seed: VGG, layers: Sequence[str]) -> tuple[str, ...]:
-    """Return `layers`, or raise a ValueError that names what does not fit."""
+    """Return `layers`, or raise a ValueError that names those that do not fit."""
     misfits = [misfit for name in layers if (misfit := _misfit(name, net, seed))]
     if net.architecture.batch_norm != seed.architecture.batch_norm:
         misfits.append("only one of the two has batch normalisation")

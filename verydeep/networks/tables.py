@@ -1,4 +1,4 @@
-"""Tables of what networks cost."""
+"""Tables of networks' costs."""
 
 from collections.abc import Sequence
 
@@ -44,7 +44,7 @@ def layer_table(network: NetworkDescription) -> Table:
 
 
 def networks_table(networks: Sequence[NetworkDescription]) -> Table:
-    """Return a table of several networks side by side, as in Table 1, with what they cost."""
+    """Return a table of several networks side by side, as in Table 1, with their costs."""
     first = networks[0]
     table = table_with(
         f"Kernel side and channels of every convolution; {first.input} x {first.input} pixels, "
@@ -90,7 +90,7 @@ def stack_table(stack: StackDescription) -> Table:
 def _both_ways(stack: StackDescription) -> str:
     """Compare weights in percent of either side, since texts confuse the two percentages."""
     more, fewer = (f"{percent(one, 0)}%" for one in (stack.single_extra_percent, stack.fewer_percent))
-    turned = f"; texts that say {more} fewer turned it round" if more != fewer else ""
+    turned = f"; texts that say '{more} fewer' have it the wrong way round" if more != fewer else ""
     return f"{more} more weights than the stack, the stack {fewer} fewer than the one layer{turned}"
 
 

@@ -63,8 +63,9 @@ class VGG(nn.Module):
     ) -> Float[Tensor, "B K"]:
         """Return logits [B, outputs] of crop-sized images [B, 3, crop, crop] in 0..255.
 
-        `keep` chooses what dropout leaves in training: {"drop6": [B, features] of true and false, ...}. Layers that
-        it does not name drop at random. With `first` the input is that of this layer, [B, ...], instead of images.
+        `keep` chooses the activations that dropout keeps in training: {"drop6": [B, features] of true and false, ...}.
+        Layers that it does not name drop at random. With `first` the input is that of this layer, [B, ...], instead of
+        images.
 
         Raises:
             ValueError: another shape; larger images go to `score_map`.
@@ -80,7 +81,7 @@ class VGG(nn.Module):
 
         The fully connected layers act as convolutions with the same weights, so position (i, j) is the output of
         `forward`'s head for the window of `pool5` that starts there: h = H // 32 - crop // 32 + 1.
-        At the crop size this is `forward` with two axes of length 1. The grid says what becomes of the H mod 32 pixels
+        At the crop size this is `forward` with two axes of length 1. The grid decides about the H mod 32 pixels
         that have no position of their own: `centred` leaves half of them at either side, `floor` all of them at the
         bottom and the right, `ceil` gives them one, h = ceil(H / 32) - crop // 32 + 1 (docs/DEVIATIONS.md).
 
@@ -243,9 +244,9 @@ def _module(layer: Layer, dropout: float) -> nn.Module:
 
 
 def _pooling_first(names: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """Let a max pooling come before the ReLU that is before it, unless somebody wants to see what is between.
+    """Move max pooling before the preceding ReLU unless the activations between them are requested.
 
-    That gives the same numbers and the same gradients, and the ReLU has a quarter of the work.
+    The numbers and the gradients are the same, and the ReLU has a quarter of the work.
     """
     order = list(names)
     for place, (name, following) in enumerate(pairwise(names)):
@@ -281,7 +282,7 @@ class ScoringNetwork(Protocol):
 
     @property
     def architecture(self) -> Architecture:
-        """What it is built from."""
+        """All that it is built from except its weights."""
 
     @property
     def mean_rgb(self) -> Float[Tensor, "3"]:

@@ -24,7 +24,7 @@ _NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eigh
 
 
 def answer(results: GridResults) -> tuple[str, ...]:
-    """Return the sentences, about networks trained again if there are several seeds, else about just those trained."""
+    """Return the sentences: about networks trained again if there are several seeds, else about those trained."""
     several = len(results.seeds) > 1
     learned = () if several else (_learned(results),)
     if not results.findings:
@@ -43,7 +43,7 @@ def _of_the_trained(results: GridResults) -> str:
     told = _verdicts({one.says: one.verdict_of_trained for one in results.findings})
     unfinished = f" {why_unfinished(results.unfinished, results.cut_off)}: that tells nothing."
     return (
-        f"With just these trained networks {told}; of networks trained again one seed tells nothing."
+        f"For these trained networks alone, {told}; one seed tells nothing about networks trained again."
         f"{unfinished if results.unfinished else ''}"
     )
 
@@ -76,7 +76,7 @@ def _gain_of_depth(results: GridResults) -> str:
     if part.unfinished or not part.learned:
         return f"{errs}. {_verdict_on(part, results.cut_off)}"
     low, high = (_signed(end) for end in part.difference_ci95)
-    whose = "networks trained again" if part.networks else "just these trained networks"
+    whose = "networks trained again" if part.networks else "these trained networks alone"
     return (
         f"{errs}; for {whose} on other images the 95% interval of this comparison alone goes from {low} to {high}. "
         f"{_verdict_on(part, results.cut_off)}"
@@ -119,7 +119,7 @@ def _reason(finding: Finding, results: GridResults) -> str:
     if not all(part.learned for part in finding.parts):
         return "a network does no better than guessing"
     if len(finding.parts) < len(CLAIMS[finding.number - 1].parts):
-        return "not all that it speaks of was trained and tested"
+        return "not everything that it compares was trained and tested"
     return f"{counted(len(results.seeds), 'seed')} and {counted(results.best.n, 'image')} leave room for either answer"
 
 
@@ -138,7 +138,7 @@ def _learned(results: GridResults) -> str:
         said += f": they err on {' to '.join(dict.fromkeys(ends))} of {counted(results.best.n, 'test image')}"
     if failed:
         said += f"; {listed(failed)} {plural('does', len(failed), 'do')} no better than guessing"
-    return f"{said}. Always saying the most frequent class errs on {percent(results.guessing)}%."
+    return f"{said}. Always predicting the most frequent class gives an error of {percent(results.guessing)}%."
 
 
 def _trained(results: GridResults, *, learned: int, trained: int) -> str:

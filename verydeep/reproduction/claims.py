@@ -28,7 +28,7 @@ class ClaimPart:
     """In words."""
     kind: ClaimKind
     pairs: _Pairs
-    """Those whose two tests are both done are compared; without any, the part is left out."""
+    """Pairs whose two tests are both done are compared; if there are none, the part is left out."""
     gain: str | None = None
     """Name of the step that makes the difference, where the report lists it as one."""
 
@@ -146,12 +146,12 @@ CLAIMS = (
         "4.1",
         _less(
             "b_against_b_5x5_on_centre_crops",
-            "on centre crops B errs less than B with 5 x 5 layers",
+            "on centre crops, B errs less than B with 5 x 5 layers",
             _small_and_large_filters("centre"),
         ),
         _less(
             "b_against_b_5x5",
-            "densely B errs less than B with 5 x 5 layers",
+            "in dense evaluation, B errs less than B with 5 x 5 layers",
             _small_and_large_filters("dense"),
             gain="small filters: B, against B with 5 x 5 layers",
         ),
@@ -163,7 +163,7 @@ CLAIMS = (
         *(
             _less(
                 f"jitter_against_{scale}",
-                f"trained at S in [256;512] nets err less than at S = {scale}",
+                f"nets trained at S in [256;512] err less than those at S = {scale}",
                 _jittered(scale),
                 gain=f"scale jitter in training, against S = {scale}",
             )
@@ -177,7 +177,7 @@ CLAIMS = (
         "4.2",
         _less(
             "several_scales_against_one",
-            "at several scales nets err less",
+            "nets err less at several scales",
             _scales,
             gain="several test scales, against one",
         ),
@@ -188,19 +188,19 @@ CLAIMS = (
         "4.3",
         _less(
             "crops_against_dense",
-            "by crops nets err less than densely",
+            "nets err less with crops than with dense evaluation",
             _methods("crops", "dense"),
             gain="multi-crop, against dense",
         ),
         _less(
             "both_against_dense",
-            "by both nets err less than densely",
+            "nets err less with both than with dense evaluation",
             _methods("both", "dense"),
             gain="multi-crop & dense, against dense",
         ),
         _less(
             "both_against_crops",
-            "by both nets err less than by crops",
+            "nets err less with both than with crops",
             _methods("both", "crops"),
             gain="multi-crop & dense, against multi-crop",
         ),
@@ -241,7 +241,7 @@ def check_margin(margin: float) -> None:
 def compared_tests(
     part: ClaimPart, trainings: Sequence[str], tests: Collection[str]
 ) -> tuple[Mapping[str, float], Mapping[str, float]] | None:
-    """Return the tests on either side that were done, with their weights, all pairs the same; None without any."""
+    """Return the finished tests of either side with their weights, equal for all pairs; None if there are none."""
     pairs = [(one.name, other.name) for one, other in part.pairs(trainings)]
     tested = [pair for pair in pairs if set(pair) <= set(tests)]
     if not tested:

@@ -91,7 +91,7 @@ class Contrasts:
         return self._estimate(groups, variance, variance**2 / terms)
 
     def of_trainings(self, weights: Weights) -> Estimate:
-        """Estimate a contrast of just these trained networks on other images."""
+        """Estimate a contrast of these trained networks alone on other images."""
         groups = self._groups(weights)
         return self._estimate(groups, _by_image_variance(groups), self.images - 1)
 
@@ -157,7 +157,7 @@ def trainings_of(test: str) -> tuple[str, ...]:
 
 
 def lines_tested_alike(weights: Weights, tests: Collection[str]) -> Sequence[Sequence[Weights]]:
-    """Return the contrast for every training that has its tests, by the same protocols, together for each line."""
+    """Return the contrast for every training with tests by the same protocols, grouped by line."""
     lines = defaultdict[str, list[Weights]](list)
     for alike in _tested_alike(weights, tests):
         lines["+".join(map(_line_of, trainings_of(next(iter(alike)))))].append(alike)
@@ -165,7 +165,7 @@ def lines_tested_alike(weights: Weights, tests: Collection[str]) -> Sequence[Seq
 
 
 def _line_of(training: str) -> str:
-    """Return what trainings have in common that continue each other at other S: the network and its first weights."""
+    """Return the network and its first weights, which trainings share that continue each other at other S."""
     known = TRAININGS_BY_NAME.get(training)
     return training if known is None else known.label
 
@@ -176,7 +176,7 @@ def side(weights: Weights) -> Side:
 
 
 def _tested_alike(weights: Weights, tests: Collection[str]) -> Sequence[Weights]:
-    """Return the contrast for every training that has its tests, by the same protocols; itself for fused ones."""
+    """Return the contrast for every training with tests by the same protocols; for fused ones, itself."""
     trainings, known = {trainings_of(name) for name in weights}, set(tests)
     if len(trainings) > 1 or len(next(iter(trainings))) > 1:
         return [weights]

@@ -170,7 +170,7 @@ def _weights(part: ClaimPart, trainings: Sequence[str], tests: Collection[str]) 
 def _true_and_needed(
     weights: Weights, tests: Collection[str], assumed: Assumed, seeds: int, level: float, difference: float
 ) -> tuple[float, Float[np.ndarray, " draws"]]:
-    """Return the true standard error of a contrast, and by how much it has to differ to be told, in percentage points.
+    """Return a contrast's true standard error, and the difference that it needs to be told, in percentage points.
 
     Its first tests err less by `difference` points than its second, which changes how often only one of them errs.
 

@@ -1,4 +1,4 @@
-"""What a grid would train and cost, and which differences it could tell, before it is trained."""
+"""Plan of a grid before it is trained: its trainings, their cost, and the differences that it could tell."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -65,7 +65,7 @@ class Plan:
             told.append(f"Not compared by these trainings and tables: {_claims(missing)}.")
         if narrow:
             told.append(
-                f"With {counted(seeds, 'seed')} and a margin of {decimal(margin, 1)} points it is unlikely to be told "
+                f"With {counted(seeds, 'seed')} and a margin of {decimal(margin, 1)} points this grid will hardly tell "
                 f"that networks err alike: {_claims(narrow)}."
             )
         return told

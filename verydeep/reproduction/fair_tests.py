@@ -10,7 +10,7 @@ from verydeep.statistics import wilson_interval
 
 
 def has_learned(wrong: Bool[np.ndarray, " N"], guessing: float) -> bool:
-    """Return whether a test's error is surely below that of always saying the most frequent class (percent)."""
+    """Return whether a test's error is surely below that of always predicting the most frequent class (percent)."""
     return bool(wilson_interval(wrong)[1] < guessing)
 
 

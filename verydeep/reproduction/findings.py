@@ -66,7 +66,7 @@ class ComparedPart:
     unfinished: tuple[str, ...]
     """Trainings in it that were cut off before their schedule had ended."""
     trained: Judgement
-    """Judgement on just these trained networks, on other images."""
+    """Judgement on these trained networks alone, on other images."""
     networks: Judgement | None
     """Judgement on networks trained again; None with one seed."""
 
@@ -81,7 +81,7 @@ class Finding:
     verdict: Verdict
     """Verdict on networks trained again, on other images."""
     verdict_of_trained: Verdict
-    """Verdict on just these trained networks, on other images."""
+    """Verdict on these trained networks alone, on other images."""
     why: str
     """Which of its parts hold, are reversed or are open, where it does not hold as a whole."""
     margin: float | None
@@ -137,7 +137,7 @@ def findings(
     Args:
         outcomes: which images each test misclassified, with every seed: `{"D-256 dense single": [seeds, N]}`. A name is
             a training, or several that are fused (`D-256+E-256`), the protocol, and the scales, as in results.json.
-        guessing: error in percent of always saying the most frequent class.
+        guessing: error in percent of always predicting the most frequent class.
         margin: percentage points up to which errors count as alike.
         unfinished: trainings that were cut off, with any seed, before their schedule had ended.
         claims: what is decided together.
@@ -192,7 +192,7 @@ def _finding(number: int, claim: Claim, parts: Sequence[ComparedPart], margin: f
 
 
 def _check(outcomes: Outcomes, margin: float) -> None:
-    """Refuse what cannot be decided on."""
+    """Refuse tests that nothing can be decided by."""
     if unknown := [name for name in outcomes if not is_test(name)]:
         raise ValueError(
             f"{unknown[0]!r} is not a test of these findings; they are named by a training (such as D-256, or "
@@ -311,7 +311,7 @@ def _against(part: ClaimPart, judgement: Judgement) -> bool:
 
 
 def _of_part(part: ClaimPart, one: ComparedPart | None, judgement: Judgement | None) -> str:
-    """Say what came of a part."""
+    """Say how a part turned out."""
     if one is None or judgement is None:
         return f"not trained or not tested: {part.says}"
     if one.unfinished:

@@ -33,9 +33,9 @@ class Grid:
     """Tables of the paper, 3 to 6. For 5 and 6 alone only the networks in them are trained."""
 
     seeds: int = 1
-    """How often everything is trained. One seed tells nothing about networks trained again. How large differences must
-    be for more depends on the test images too: with 4,000 of them and errors of 25%, about two points for five;
-    --dry-run says it of yours."""
+    """How often everything is trained. One seed tells nothing about networks trained again. How large differences
+    must be for several seeds to tell them depends on the test images too: about two points for five seeds, 4,000
+    images and errors of 25%; --dry-run says it for yours."""
 
     studies: tuple[StudyName, ...] = ()
     """Questions beside the paper's tables, each with trainings of its own and a page: `initialisation`, `gradients`,
@@ -72,7 +72,7 @@ class Grid:
         if not self.entries:
             tables = f"{plural('Table', len(self.tables))} {', '.join(map(str, self.tables))}"
             raise ValueError(
-                f"{tables} of the paper cannot be made of {', '.join(self.only)} alone: add networks or tables"
+                f"{tables} of the paper cannot be made from {', '.join(self.only)} alone: add networks or tables"
             )
         self._check_steering()
         self._check_studies()
@@ -89,7 +89,7 @@ class Grid:
                 raise ValueError(f"studies are some of {', '.join(STUDIES_BY_NAME)}, not {name}")
             networks = dict.fromkeys(one.network for one in STUDIES_BY_NAME[name].trainings)
             if not self.networks & set(networks):
-                raise ValueError(f"the study {name} is of {', '.join(networks)}: add one of them to those chosen")
+                raise ValueError(f"the study {name} needs one of {', '.join(networks)}: add one to those chosen")
 
     @property
     def trainings(self) -> tuple[GridTraining, ...]:

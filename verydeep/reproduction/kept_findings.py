@@ -23,7 +23,7 @@ class KeptFindings:
 
     findings: tuple[Finding, ...]
     beside: Mapping[int, str]
-    """What stands beside each verdict, by the number of the claim."""
+    """Notes beside each verdict, by the number of the claim."""
     not_told: str
     """Reason why none was decided, if none was."""
 
@@ -53,7 +53,7 @@ class _Results:
 
 
 def kept_findings(folder: Path, *, margin: float | None = None) -> KeptFindings:
-    """Decide the claims from a folder's outcomes.npz; results.json says how to read it.
+    """Decide the claims by a folder's outcomes.npz; results.json says how to read it.
 
     Where the report could not decide, for example because tests had different images, nothing is decided here.
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from verydeep.reproduction.results import GridResults
 
 ONE_SEED = (
-    "How much a network's error varies from seed to seed cannot be seen with one, so nothing is told of networks "
-    "trained again, however large a difference: intervals, and what is said of the trained ones, are of these on other "
-    "images."
+    "One seed does not show how much a network's error varies from seed to seed, so nothing is said about networks "
+    "trained again, however large a difference: intervals and verdicts are about these trained networks alone, on "
+    "other images."
 )
 
 _UNSEEDED_B = GridTraining(network="B", scale="256", scheme="glorot").name
@@ -44,10 +44,10 @@ def how_sure(results: "GridResults") -> dict[str, list[str]]:
         "margin": _margin(results),
         "level": [
             f"At most {share(1 - CONFIDENCE, 0)} of such reports should have any false verdict: the claims share that "
-            "level (Holm). That holds for one look, with seeds and a margin that were fixed beforehand: whoever adds "
-            "seeds until a verdict comes, or chooses the margin by the errors, errs more often. The intervals beside "
-            "verdicts are each for one comparison and not corrected. 'Cannot be told' does not mean that there "
-            "is no difference. docs/VERDICTS.md has the rules, and how often they err."
+            "level (Holm). That holds for one look, with seeds and a margin that were fixed beforehand: adding "
+            "seeds until a verdict appears, or choosing the margin by the errors, makes false verdicts more "
+            "frequent. The intervals beside verdicts are each for one comparison and not corrected. 'Cannot be told' "
+            "does not mean that there is no difference.  docs/VERDICTS.md has the rules, and how often they err."
         ],
         "unfinished trainings": _unfinished(results),
         "what steered": [_steering(results)],
@@ -93,8 +93,8 @@ def beside_verdict(finding: Finding, *, init: str, trainings: Collection[str]) -
 def _margin(results: "GridResults") -> list[str]:
     """Say what counts as alike, and where that is much of the errors themselves."""
     sentences = [
-        f"Errors count as alike, and one as no more than another, up to {trimmed(results.margin)} points. Claims to "
-        "which that matters have it beside their verdict."
+        f"Errors count as alike, and one as no more than another, up to {trimmed(results.margin)} points. Verdicts "
+        "that depend on this margin have it beside them."
     ]
     if results.margin > results.best.top1_error / 2:
         most = "most of" if results.margin < results.best.top1_error else "more than"
@@ -123,9 +123,9 @@ def _seeds(seeds: Sequence[int]) -> str:
     if len(seeds) == 1:
         return f"Each network was trained once. {ONE_SEED}"
     return (
-        f"Each network was trained with {len(seeds)} seeds, and a difference counts only if it stands against the "
-        "chance in which images there are and in which seeds. How seeds vary is estimated from all networks together; "
-        "a network's own variance counts where it is larger. Few seeds can tell large differences only."
+        f"Each network was trained with {len(seeds)} seeds, and a difference counts only if it stands out from "
+        "chance, both in the choice of images and in the seeds. How seeds vary is estimated from all networks "
+        "together; a network's own variance counts where it is larger. Few seeds show only large differences."
     )
 
 
@@ -144,8 +144,8 @@ def _starts(trainings: Sequence[GridTraining]) -> list[str]:
             + ("B from random weights is compared with it." if fair else "B has the advantage of A's training.")
         )
     return [
-        f"{listed(seeded)} start from layers of trained A and so have its training behind them; {listed(unseeded)} "
-        f"start from random weights, which every comparison between the two groups includes.{against}"
+        f"{listed(seeded)} start from layers of trained A and so profit from its training; {listed(unseeded)} "
+        f"start from random weights. Every comparison between the two groups includes that difference.{against}"
     ]
 
 

@@ -22,10 +22,10 @@ class Command:
     """A command that worked on an experiment."""
 
     command: str
-    """As it was typed, quoted for a shell, with the options that the folder was begun with where a new one would do
-    otherwise; for a call in Python, the command that asks for the same."""
+    """As it was typed, quoted for a shell, with the options that the folder was begun with where a new one would get
+    others; for a call in Python, the command that asks for the same."""
     began: str | None
-    """When it did for the first time, ISO 8601; None where an earlier version did not keep it."""
+    """Time of its first use, ISO 8601; None where an earlier version did not keep it."""
     processes: int = 1
     """Processes that worked together."""
     directory: str | None = None
@@ -45,7 +45,7 @@ class _Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class _Results:
-    """What is read of the results of an earlier version."""
+    """Fields read from the results of an earlier version."""
 
     command: str
 
@@ -90,7 +90,7 @@ def plan_to_follow(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid) -> 
     Trainings, tables and seeds are not part of it: they may be added later.
 
     Raises:
-        ValueError: it was begun with other settings or images, or the folder holds something else.
+        ValueError: it was begun with other settings or images, or the folder contains something else.
     """
     plan: dict[str, Any] = {
         "fingerprints": {split: part.fingerprint for split, part in splits.sources.items()},
@@ -102,7 +102,7 @@ def plan_to_follow(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid) -> 
     if begun is not None:
         _check_the_same(out, begun, asdict(parse_json(json.dumps(plan), _Plan)))
     elif out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise ValueError(f"{out} exists and holds something else: choose another folder")
+        raise ValueError(f"{out} exists and contains something other than an experiment: choose another folder")
     return begun or plan
 
 

@@ -38,7 +38,7 @@ def _on_gpu(resources: dict[str, float], runtime: Runtime) -> bool:
 
 @contextmanager
 def ray_pool(runtime: Runtime) -> Iterator["RayPool"]:
-    """Use the cluster within the block; it keeps running afterwards."""
+    """Use the cluster within the block; it goes on running afterwards."""
     ray = _connected()
     yield RayPool(ray=ray, on_gpu=_on_gpu(ray.cluster_resources(), runtime))
 

@@ -84,7 +84,7 @@ def write_report(
 
 
 def _values(results: GridResults) -> dict[str, Any]:
-    """Return what pages show beside the pictures, and what they say about it."""
+    """Return the tables and sentences that pages show beside the pictures."""
     trainings = [one.name for one in results.trainings]
     return {
         **vars(results),
@@ -104,7 +104,7 @@ def _values(results: GridResults) -> dict[str, Any]:
 
 
 def _charts(results: GridResults) -> dict[str, str]:
-    """Draw what there is; SVG by name."""
+    """Draw all pictures that there are figures for; SVG by name."""
     charts = {name: learning_curves(results.trainings, results.curves, *of) for name, of in _CURVES.items()}
     if 3 in results.tables:
         charts["depth"] = error_against_depth(results.trainings, results.tables[3], unfinished=results.unfinished)

@@ -53,7 +53,7 @@ class _SideBySide(TypedDict):
 
 
 class _Options(TypedDict):
-    """What trainings and tests share."""
+    """Options that trainings and tests share."""
 
     runtime: Runtime
     tolerance: Tolerance
@@ -61,7 +61,7 @@ class _Options(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class _Experiment:
-    """What is done, on which images, how, and where."""
+    """The work to do: on which images, how, and where."""
 
     splits: Splits
     out: Path
@@ -128,7 +128,7 @@ def reproduce(
         The path of report.html.
 
     Raises:
-        ValueError: unusable source or recipe, or `out` holds something else.
+        ValueError: unusable source or recipe, or `out` contains something other than this experiment.
         Stopped: SIGINT, SIGTERM, SIGHUP or SIGQUIT; what was done is kept.
     """
     recipe = recipe or Recipe()
@@ -188,7 +188,7 @@ def _do(experiment: _Experiment) -> None:
 
 
 def _train_and_test(experiment: _Experiment, trainings: Sequence[GridTraining], entries: Sequence[Entry]) -> None:
-    """Do trainings and tests, with every seed, that are not done; what has diverged is not tested."""
+    """Do the trainings and tests that are missing, with every seed; do not test networks that diverged."""
     several = experiment.jobs > 1 or experiment.on_ray
     how: _SideBySide = {
         "jobs": experiment.jobs,

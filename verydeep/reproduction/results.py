@@ -206,13 +206,13 @@ class GridResults:
     verdicts: Mapping[str, int]
     """How many claims have each verdict."""
     verdicts_of_trained: Mapping[str, int]
-    """Likewise, of just these trained networks."""
+    """Likewise, of these trained networks alone."""
     cut_off: tuple[str, ...]
     """Trainings that ended, with some seed, before their schedule had."""
     unfinished: tuple[str, ...]
     """These, and all that start from them."""
     guessing: float
-    """Error in percent of always saying the most frequent class."""
+    """Error in percent of always predicting the most frequent class."""
     margin: float
     """Percentage points up to which errors count as alike."""
     grid: PoolingGrid

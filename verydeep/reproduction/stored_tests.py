@@ -50,7 +50,7 @@ class StoredTest:
 
     @property
     def guessing(self) -> float:
-        """Error in percent of always saying the most frequent class."""
+        """Error in percent of always predicting the most frequent class."""
         return 100 - 100 * max(self.images_of_classes) / sum(self.images_of_classes)
 
 

@@ -56,6 +56,6 @@ def with_interval(estimate: Estimate) -> str:
 
 
 def of_what(estimate: Estimate) -> str:
-    """Say what the interval is about."""
-    whose = "networks trained again" if len(estimate.of_seeds) > 1 else "just these trained networks"
+    """Say which networks and images the interval is about."""
+    whose = "networks trained again" if len(estimate.of_seeds) > 1 else "these trained networks alone"
     return f"intervals are of {whose} on other images, each by itself"

@@ -1,4 +1,4 @@
-"""Studies as pages: each with its figure, what is seen in it, what the paper says, and its numbers as JSON."""
+"""Studies as pages: each with its figure, observations, the paper's words, and its numbers as JSON."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class _Shown:
     table: Callable[[Sequence[StudyRun]], StudyTable]
     figure: Callable[[Sequence[StudyRun], int], str]
     label: str
-    """What the figure shows, for those who do not see it."""
+    """Description of the figure, for those who do not see it."""
     caption: str
 
 
@@ -59,8 +59,8 @@ _SHOWN: Mapping[StudyName, _Shown] = {
         label="Size of every layer's outputs and gradients in the first step, and of the first layer's gradient over "
         "the steps; first and last layers are in the table.",
         caption="Logarithmic. Outputs: root mean square before the ReLU. Gradient: its norm divided by that of the "
-        "layer's weights, that is, the share of the weights that a step at a learning rate of 1 would change. What is "
-        "exactly 0 has no place on such an axis and is missing.",
+        "layer's weights, that is, the share of the weights that a step at a learning rate of 1 would change. Exact "
+        "zeros have no place on such an axis and are missing.",
     ),
     "regularisation": _Shown(
         seen=regularisation_seen,

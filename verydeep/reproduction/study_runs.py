@@ -48,7 +48,7 @@ class StudyRun:
 
     @property
     def learned(self) -> bool:
-        """Whether its test error is surely below that of always saying the most frequent class."""
+        """Whether its test error is surely below that of always predicting the most frequent class."""
         return self.test is not None and has_learned(self.test.wrong, self.test.guessing)
 
     def to_dict(self, *, norms: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The studies' tables: a line for every training, figures of its seeds with commas between them."""
+"""The studies' tables: a line for every training, the figures of its seeds separated by commas."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def _table(runs: Sequence[StudyRun], caption: str, columns: dict[str, _Figure]) 
 
 
 def initialisation_table(runs: Sequence[StudyRun]) -> StudyTable:
-    """Return what came of each way to first weights."""
+    """Return the outcome of each way to first weights."""
     columns: dict[str, _Figure] = {
         "first weights": lambda run: FIRST_WEIGHTS[run.first_weights],
         "learned": lambda run: "diverged" if run.diverged is not None else "yes" if run.learned else "no",
@@ -45,7 +45,7 @@ def initialisation_table(runs: Sequence[StudyRun]) -> StudyTable:
         "test error, %": _test_error,
     }
     return _table(
-        runs, "Learned: the test error is surely below that of always saying the most frequent class.", columns
+        runs, "Learned: the test error is surely below that of always predicting the most frequent class.", columns
     )
 
 

@@ -1,4 +1,4 @@
-"""What is seen in each study, and how far it can be trusted, in sentences that follow from its numbers."""
+"""Observations of each study, and how far they can be trusted, in sentences that follow from its numbers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -137,15 +137,15 @@ def _gained(gained: Estimate) -> str:
 
 
 def limits_of(runs: Sequence[StudyRun]) -> list[str]:
-    """Say what one seed, unfinished trainings and diverged ones mean for what is seen."""
+    """Say what one seed, unfinished trainings and diverged ones mean for the observations."""
     seeds = len({run.seed for run in runs})
     brief = list(dict.fromkeys(run.training.name for run in runs if run.diverged is None and not run.schedule_ended))
     lost = list(dict.fromkeys(run.training.name for run in runs if run.diverged is not None))
     sentences = [
         "One seed: this illustrates what can happen and does not show what mostly does."
         if seeds == 1
-        else f"{seeds} seeds, each a point, a line or a figure of its own. Where no interval stands, whether they "
-        "could agree by chance was not tested."
+        else f"{seeds} seeds, each a point, a line or a figure of its own. Where there is no interval, agreement "
+        "by chance was not ruled out."
     ]
     if brief:
         sentences.append(
@@ -173,7 +173,7 @@ def _by_label(runs: Sequence[StudyRun]) -> dict[str, list[StudyRun]]:
 
 
 def _outcome(way: str, runs: Sequence[StudyRun]) -> str:
-    """Say what came of one way to first weights, over the seeds."""
+    """Say how one way to first weights turned out, over the seeds."""
     lost = [run.diverged for run in runs if run.diverged is not None]
     if lost:
         return f"{way} its {lost[0]}{_of_seeds(len(lost), runs)}"
@@ -193,7 +193,7 @@ def _first_share(run: StudyRun) -> float | None:
 
 
 def _signals(network: str, ways: Mapping[str, Sequence[StudyRun]]) -> str:
-    """Say how large a network's first gradients are at the bottom, and what arrives at the top."""
+    """Say how large a network's first gradients are at the bottom, and which outputs arrive at the top."""
     shares = ", ".join(f"{significant(_first_share(its[0]))} {way}" for way, its in ways.items())
     outputs = [its[0].norms[0].layers[weighted(its[0])[-1]].activation for its in ways.values()]
     top = "" if None in outputs else f"; the outputs of fc8 are {', '.join(map(significant, outputs))}"

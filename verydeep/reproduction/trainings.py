@@ -27,7 +27,7 @@ class GridTraining:
     scheme: InitialisationScheme | None = None
     """How its weights are random, also where the paper's network starts from A; None: as the recipe says."""
     one_in: int = 1
-    """It has one in so many of the training images, and as many times the epochs."""
+    """Divisor of the number of training images, and factor on the number of epochs."""
 
     @property
     def name(self) -> str:

@@ -274,7 +274,7 @@ def save(
         flip: whether tests average over the mirror image.
 
     Raises:
-        ValueError: not a name of its own for each output, an impossible scale, or a folder that holds other things
+        ValueError: not a name of its own for each output, an impossible scale, or a folder with other files
             than a model.
         OSError: it cannot be written.
     """
@@ -288,6 +288,6 @@ def save(
         raise ValueError(f"{needed} {plural('is', count, 'are')} needed, not {number(len(set(names)))}")
     scale_range(scale)
     if path.exists() and (not path.is_dir() or {file.name for file in path.iterdir()} - {CONFIG, WEIGHTS}):
-        raise ValueError(f"{path} holds other things than a model: choose another folder")
+        raise ValueError(f"{path} contains something other than a model: choose another folder")
     save_model(Model(net=net, classes=names, scale=scale, flip=flip), path)
     return path

@@ -1,4 +1,4 @@
-"""The ASGI application: what answers each path, and what all answers have in common."""
+"""The ASGI application: the function that answers each path, and common properties of all answers."""
 
 import random
 import re

@@ -14,7 +14,7 @@ _WORTHWHILE = 0.9
 """A batch has to take at most this share of the time of its images one by one."""
 
 _MUCH = 0.75
-"""Under this share all images that wait may be a batch; above it they wait longer for each other than a batch saves.
+"""Under this share all waiting images may be a batch; above it they wait longer for each other than a batch saves.
 
 In a simulated queue at 0.8 of capacity with a share of 0.9, the slowest of 100 images takes 11.1 times a computation of
 one if all are computed one by one, 10.2 in batches of all that waits, 9.1 in batches of up to four.

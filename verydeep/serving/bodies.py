@@ -43,7 +43,7 @@ class Room:
         """
         more = size - self._size
         if self._bodies.held + more > self._bodies.most:
-            raise busy("bodies_full", "the service holds as many bytes of requests as it may: try again later")
+            raise busy("bodies_full", "the service has reached its memory limit for requests: try again later")
         self._bodies.held += more
         self._size = size
 

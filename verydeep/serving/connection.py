@@ -1,4 +1,4 @@
-"""A connection with a client: what is too slow is closed, and an answer is not lost in how it is closed."""
+"""A connection with a client: slow ones are closed, in such a way that no answer is lost."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ _INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 """Interim answer: the only one that clients skip whether they have asked for it or not."""
 
 _PROBES = (0.1, 1.0)
-"""Seconds to the next writing to a client that has ended its sending."""
+"""Seconds to the next writing to a client that has stopped sending."""
 
 _LEAST_TAKEN = 16 * 2**10
 """Bytes of an answer that are progress of its client."""
@@ -73,11 +73,11 @@ class _StagedTransport:
         return getattr(self._transport, name)
 
     def is_closing(self) -> bool:
-        """Return whether nothing more is to be written."""
+        """Return whether writing has ended."""
         return self._ending or self._transport.is_closing()
 
     def close(self) -> None:
-        """End what is written; close when no more comes, or at once if nothing can."""
+        """End the writing; close when no more comes, or at once if nothing can."""
         if self._ending or not self._connection.may_be_sending():
             self._transport.close()
         elif not self._transport.is_closing():
@@ -96,7 +96,7 @@ class TimedConnection(H11Protocol):
     A head has `seconds` from its first byte; if only part of one has come by then, it is answered 408, also on a
     connection that was used before. An answer has `seconds` from when it began to wait for its client, and again
     whenever its client has taken `_LEAST_TAKEN` bytes of it. The rest of a body that was answered is read for
-    `seconds`, unless nothing comes for `_UNREAD_SECONDS`. A client that has ended its sending is answered if it has not
+    `seconds`, unless nothing comes for `_UNREAD_SECONDS`. A client that has stopped sending is answered if it has not
     left.
     """
 
@@ -141,7 +141,7 @@ class TimedConnection(H11Protocol):
         return self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
 
     def read_on(self) -> None:
-        """Read what is left of a body that was answered, and close if it does not end."""
+        """Read the rest of a body that was answered, and close if it does not end."""
         self.flow.resume_reading()
         self._read_at = self.loop.time()
         self._close_unread(self.cycle, self._read_at)
@@ -156,7 +156,7 @@ class TimedConnection(H11Protocol):
             self.transport.close_now()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Return whether a client that has ended its sending may still listen.
+        """Return whether a client that has stopped sending may still listen.
 
         One that has left looks the same until something is written: this comes back as a reset, which the next writing
         meets.
@@ -192,7 +192,7 @@ class TimedConnection(H11Protocol):
             self.loop.call_later(self._seconds / _LOOKS, self._look)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP in the form of all refusals, unless an answer to its request has begun."""
+        """Refuse bytes that are not HTTP in the form of all refusals, unless an answer to their request has begun."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._say(400, "Bad Request", "bad_request", msg)
         if self.cycle is not None:  # whoever reads its body must not answer too

@@ -60,7 +60,7 @@ class _Output:
 
 @dataclass(frozen=True, kw_only=True)
 class _Inference:
-    """What a request says."""
+    """The fields of a request."""
 
     inputs: tuple[_Input, ...]
     outputs: tuple[_Output, ...] = ()
@@ -98,7 +98,7 @@ def inference_routes(service: Service) -> list[Route]:
 def _check_version(request: Request) -> None:
     version = request.path_params.get("version", VERSION)
     if version != VERSION:
-        raise RefusedRequestError(404, "not_found", f"this model has only version {VERSION}")
+        raise RefusedRequestError(404, "not_found", f"this model has version {VERSION} only")
 
 
 def _metadata(service: Service) -> dict[str, Any]:
@@ -130,13 +130,13 @@ async def _infer(service: Service, request: Request) -> Response:
 
 
 def _read(body: bytes, header: str | None, most: int) -> tuple[_Inference, list[bytes]]:
-    """Return what the request says without its images, and these; for a thread, since a body may be large."""
+    """Return the request without its images, and its images; for a thread, since a body may be large."""
     said, rest = _parsed(body, header)
     return replace(said, inputs=()), _images(said, rest, most)
 
 
 def _parsed(body: bytes, header: str | None) -> tuple[_Inference, memoryview]:
-    """Return what the request says, and the bytes of its binary tensors."""
+    """Return the request, and the bytes of its binary tensors."""
     length = len(body)
     if header is not None:
         if not (header.isascii() and header.isdigit() and len(header) < 20 and int(header) <= length):

@@ -11,7 +11,7 @@ from verydeep.version import __version__
 _ERRORS = {
     "400": "The request cannot be understood.",
     "401": "A key is missing or unknown.",
-    "403": "It came under a name that is not the service's, or from a page of another origin.",
+    "403": "It uses a host name that the service does not accept, or comes from a page of another origin.",
     "404": "There is nothing at this path.",
     "405": "The path does not have this method; Allow names those that it has.",
     "408": "The body did not arrive in time.",
@@ -19,7 +19,7 @@ _ERRORS = {
     "415": "The body is of a type or an encoding that is not accepted.",
     "422": "No image in it can be used.",
     "500": "The service has failed; its log says why.",
-    "503": "The queue is full, or the service is starting, ending or broken; Retry-After says when to come again.",
+    "503": "The queue is full, or the service is starting, ending or broken; Retry-After says when to try again.",
     "504": "The images were not computed before the deadline.",
 }
 
@@ -35,7 +35,7 @@ def openapi(service: Service) -> dict[str, Any]:
     secured: list[_Schema] = [{"bearer": []}, {"key": []}] if service.needs_key else []
     return {
         "openapi": "3.1.0",
-        "info": {"title": service.name, "version": __version__, "description": "Tells what images show."},
+        "info": {"title": service.name, "version": __version__, "description": "Classifies images."},
         "paths": {path: _path(one, secured) for path, one in _paths(service).items()},
         "components": {
             "schemas": _schemas(service),

@@ -78,8 +78,8 @@ class Limits:
     """Threads that decode and rescale, and draw the page's pictures."""
 
     max_batch: int | None = None
-    """Images of the same size that are computed at once. By default what a measurement at the start finds faster: 1,
-    with the numbers of predict to the last bit, or 4, or as many as there is memory for."""
+    """Images of the same size that are computed at once. By default whichever a measurement at the start finds faster:
+    1, with the numbers of predict to the last bit, or 4, or as many as there is memory for."""
 
     def __post_init__(self) -> None:
         """Refuse impossible choices with a ValueError."""
@@ -122,7 +122,7 @@ class Access:
     name is made to point here could then use the service."""
 
     def __post_init__(self) -> None:
-        """Refuse with a ValueError what no request could ever match."""
+        """Refuse with a ValueError names and origins that no request could ever match."""
         for origin in self.allow_origin:
             if origin not in (ANY, "null") and not _ORIGIN.fullmatch(origin):
                 raise ValueError(

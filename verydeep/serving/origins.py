@@ -35,7 +35,7 @@ def check_host(headers: Mapping[str, str], allowed: Sequence[str]) -> None:
     found = _HOST.fullmatch(host)
     name = found[1].lower() if found else ""
     if not is_address(name.strip("[]")) and name not in map(str.lower, allowed):
-        message = f"the service does not answer to the name {escaped(host)[:_SHOWN]!r}: allow it with --allow-host"
+        message = f"the service does not accept the host name {escaped(host)[:_SHOWN]!r}: allow it with --allow-host"
         raise RefusedRequestError(403, "unknown_host", message)
 
 

@@ -1,4 +1,4 @@
-"""The page of a service: a form for images, and what the model sees in them."""
+"""The page of a service: a form for images, and the model's predictions for them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _OF_SCRIPT = (
 
 @dataclass(frozen=True, kw_only=True)
 class FormResult:
-    """What came of a form that was sent."""
+    """The result of a form that was sent."""
 
     images: Sequence[ImageOutcome] = ()
     """What came of each; answers have a picture."""
@@ -34,7 +34,7 @@ class FormResult:
     refusal: RefusedRequestError | None = None
     """Why there are none."""
     group: str = ""
-    """What the names of buttons begin with: the page's script puts several results on one page."""
+    """Prefix of the names of buttons: the page's script puts several results on one page."""
 
 
 def page(

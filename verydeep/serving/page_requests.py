@@ -1,4 +1,4 @@
-"""`GET /` and `POST /`: the page, its form as browsers send it without script, and why neither is answered."""
+"""`GET /` and `POST /`: the page, its form as browsers send it without script, and refusals of both."""
 
 import asyncio
 import secrets

@@ -47,7 +47,7 @@ _BLACK = b"P6 1 1 255\n\0\0\0"
 
 
 class Wanted(NamedTuple):
-    """What is asked for of an image."""
+    """The answer that is wanted for an image."""
 
     name: str
     top: int
@@ -75,7 +75,7 @@ class ServedModel:
     predict: Callable[[Sequence[PreparedImage], Sequence[Wanted]], list[ImageAnswer]]
     """Returns answers for images of the same sizes, with maps where wanted."""
     notes: tuple[str, ...] = ()
-    """What a user should know about it."""
+    """Notes for its user."""
 
 
 def served_model(
@@ -305,7 +305,7 @@ def _classifier_predictions(
 
 
 def _first(found: Classification, wanted: Wanted, *, all_positive: bool) -> Classification:
-    """Return the classification that an image has if only as many classes are asked for."""
+    """Return the first classes of a classification, as if no more had been asked for."""
     positive = sum(score > 0 for score in found.scores) if all_positive else 0
     count = max(wanted.top, positive)
     return replace(found, image=wanted.name, classes=found.classes[:count], scores=found.scores[:count])

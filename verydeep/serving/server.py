@@ -22,10 +22,10 @@ _BACKLOG = 2048
 
 
 def serve(service: Service, socket: socket.socket, grace: float, say: Callable[[str], None]) -> None:
-    """Listen until SIGTERM or Ctrl-C, then answer what was accepted.
+    """Listen until SIGTERM or Ctrl-C, then answer the requests that were accepted.
 
     Args:
-        service: what answers.
+        service: answers the requests.
         socket: as `bound_socket` returns it.
         grace: seconds after SIGTERM in which new requests are still accepted.
         say: is told the address when the service is ready, and when the end has begun.
@@ -107,7 +107,7 @@ async def _until_signal(service: Service, socket: socket.socket, grace: float, s
             more = (
                 f"requests are accepted for {trimmed(seconds)} s more" if seconds else "no more requests are accepted"
             )
-            say(f"ending: {more}, and all that were accepted are answered")
+            say(f"shutting down: {more}, and all that were accepted are answered")
             loop.call_later(seconds, stop)
         elif number == signal.SIGINT:
             stop()

@@ -38,7 +38,7 @@ _MOST_NAMED = 3
 
 
 class Service:
-    """A model behind a queue, and what the answers to all requests have in common."""
+    """A model behind a queue, and the common parts of the answers to all requests."""
 
     def __init__(self, model: ServedModel, name: str, limits: Limits, access: Access) -> None:
         if limits.max_batch is not None and not model.batches:
@@ -50,7 +50,7 @@ class Service:
         self.draining = False
         """Whether the end has begun: /readyz says so, while requests are still answered."""
         self._keys = _keys_of(access.key_file)
-        self.metrics.watch("verydeep_queue_images", "Images waiting, computed or drawn.", lambda: self.queue.images)
+        self.metrics.watch("verydeep_queue_images", "Images in the queue.", lambda: self.queue.images)
         self.metrics.watch("verydeep_queue_seconds", "Estimated seconds of work.", lambda: self.queue.seconds)
         self.metrics.watch("verydeep_bodies_bytes", "Bytes reserved for bodies.", lambda: self.bodies.held)
 
@@ -73,7 +73,7 @@ class Service:
             RefusedRequestError: the service is ending, or the model is being prepared or cannot be computed.
         """
         if self.draining:
-            raise busy("draining", "the service is ending: ask another one", seconds=self.limits.deadline)
+            raise busy("draining", "the service is shutting down: use another instance", seconds=self.limits.deadline)
         self.queue.check_ready()
 
     @property
@@ -82,7 +82,7 @@ class Service:
         return bool(self._keys)
 
     def about(self) -> dict[str, Any]:
-        """Return what users may know about the model and the service, ready for JSON."""
+        """Return the public description of the model and the service, ready for JSON."""
         return {
             "name": self.name,
             **self.model.about,
@@ -119,7 +119,7 @@ class Service:
             request: of a client that may leave.
             room: of the request's body.
             images: their bytes.
-            wanted: what is asked for of each.
+            wanted: the answer that is wanted for each.
             draw: as for `WorkQueue.submit`.
 
         Raises:

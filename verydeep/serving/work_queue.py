@@ -1,4 +1,4 @@
-"""The queue of a service: what it takes and refuses; two threads decode, one computes, in batches where they gain."""
+"""The queue of a service: some threads decode (`Limits.decoders`), one computes, in batches where they gain."""
 
 import asyncio
 import logging
@@ -79,8 +79,8 @@ class WorkQueue:
         self._keep(self._compute())
 
     async def stop(self) -> None:
-        """End the work; what is still waiting is refused."""
-        self._ended = partial(busy, "draining", "the service has ended: ask another one")
+        """End the work; refuse images that are still waiting."""
+        self._ended = partial(busy, "draining", "the service has shut down: use another instance")
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -120,7 +120,7 @@ class WorkQueue:
 
         Args:
             images: their bytes.
-            wanted: what is asked for of each.
+            wanted: the answer that is wanted for each.
             room: of the body that they came in, which is kept while a thread needs their bytes.
             draw: what to do with each answer, in a thread that decodes. The image keeps its place in the queue
                 until then.
@@ -222,7 +222,7 @@ class WorkQueue:
             job.task.cancel()
 
     def _end(self, refusal: Callable[[], RefusedRequestError]) -> None:
-        """Refuse what is waiting, and all that comes."""
+        """Refuse all images that wait, and all that come."""
         self._ended = refusal
         self._prepared_once.clear()
         while self._waiting:

@@ -1,1 +1,1 @@
-"""The recipe: what is done to a network, and what is kept of it."""
+"""The recipe: the training of a network, and the files that it leaves."""

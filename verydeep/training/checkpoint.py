@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there at all, with checksums that show damage, and without pickle.
+"""Checkpoints: whole or absent, with checksums that show damage, and without pickle.
 
 A checkpoint is a folder: `weights.safetensors` (the state dict), `momentum.safetensors` (by parameter name),
 `state.json` (step and schedule) and `manifest.json` (SHA-256 of the other three, because safetensors has no
@@ -170,7 +170,7 @@ def _newest_first(checkpoints: Path) -> list[Path]:
 
 
 def _damage(folder: Path) -> str | None:
-    """Return what is wrong with a checkpoint; None if it is whole."""
+    """Return the damage of a checkpoint in words; None if it is whole."""
     try:
         hashes = read_json(folder / _MANIFEST, dict[str, str])
         wrong = [name for name in (_WEIGHTS, _MOMENTUM, _STATE) if file_sha256(folder / name) != hashes.get(name)]

@@ -76,7 +76,7 @@ class _Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCost:
-    """What a training computes, and about how long and with how much memory."""
+    """Amount of work of a training, and about how long and with how much memory."""
 
     network: str
     crop: int
@@ -91,12 +91,12 @@ class TrainingCost:
     seconds: float
     """At most."""
     memory_bytes: int
-    """Memory of the device: measured on CUDA, elsewhere the process, weights, gradients, momentum, activations and what
-    is kept of frozen layers added up."""
+    """Memory of the device: measured on CUDA, elsewhere the sum of the process, weights, gradients, momentum,
+    activations and features of frozen layers."""
     checkpoint_bytes: int
-    """At most on the disk while it trains, beside what stays."""
+    """At most on the disk while it trains, beside the files that stay."""
     model_bytes: int
-    """What stays on the disk: the networks of the last and of the best epoch."""
+    """Files that stay on the disk: the networks of the last and of the best epoch."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary, ready for JSON."""
@@ -125,7 +125,7 @@ def training_cost(
     execution: Execution = Execution(),
     tolerance: Tolerance = Tolerance(),
 ) -> TrainingCost:
-    """Measure a few steps and the loading of a few images, and return what a whole training takes; write nothing.
+    """Measure a few steps and the loading of a few images, and return the cost of a whole training; write nothing.
 
     Loading and computing add up without workers, otherwise the slower counts. Frozen layers see each of fixed views
     once (`Recipe.views`).
@@ -230,7 +230,7 @@ def _seconds(work: partial[Any]) -> float:
 
 
 def _sizes(learner: Learner, kept: int) -> _Sizes:
-    """Return the bytes of a training; `kept` of them hold what frozen layers make of images."""
+    """Return the bytes of a training; `kept` of them hold the features of frozen layers."""
     device, values = learner.job.device, [*learner.net.parameters()]
     learning = sum(value.numel() for value in values if value.requires_grad)
     weights, momentum = FLOAT32_BYTES * sum(value.numel() for value in values), FLOAT32_BYTES * learning
@@ -247,7 +247,7 @@ def _with_activations(learner: Learner, stepping: int) -> int:
     """Add activations to the bytes that a step has beside the weights, or return those of frozen layers if more.
 
     Frozen layers are computed with the input and the output of one of them in memory; where they are computed before
-    the first step, without what a step has.
+    the first step, without the memory of a step.
     """
     layers = describe_architecture(learner.job.architecture, batch=learner.micro_batch).layers
     learning = {name.split(".")[0] for name, value in learner.net.named_parameters() if value.requires_grad}

@@ -22,7 +22,7 @@ from verydeep.training.state import TrainingState
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What to do next; `loop` alone acts on it."""
+    """A decision about the next action; `loop` alone acts on it."""
 
     save: bool = False
     """Write a checkpoint."""
@@ -69,7 +69,7 @@ def settle(quarantine: Quarantine, processes: Processes) -> TooManyBadImagesErro
 
 
 class Arrived(NamedTuple):
-    """This process's share of a batch, and what to do before its step."""
+    """This process's share of a batch, and the decision before its step."""
 
     decision: Decision
     batch: DeviceBatch
@@ -82,7 +82,7 @@ class Arrived(NamedTuple):
 
 
 def _batches(state: TrainingState) -> Generator[DeviceBatch]:
-    """Yield this process's share of every batch: its crops, or what frozen layers made of them."""
+    """Yield this process's share of every batch: its crops, or their features from frozen layers."""
     job, recipe = state.job, state.job.recipe
     if state.features is not None:
         yield from state.features.training_batches(job, first_step=state.progress.step)

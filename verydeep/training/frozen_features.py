@@ -1,4 +1,4 @@
-"""What frozen layers make of images, kept: of every view that a training has of them, and for validation."""
+"""Features that frozen layers compute, kept: of every view that a training has of its images, and for validation."""
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass

@@ -21,10 +21,10 @@ from verydeep.training.learner import Learner
 from verydeep.training.state import TrainingState
 
 _SHARE_OF_MEMORY = 0.5
-"""Share of this process's memory that features may take; what would take more is computed in every step."""
+"""Share of this process's memory that features may take; larger ones are computed in every step."""
 
 _FIRST_RANDOM = "drop6"
-"""Features end before it: what dropout leaves differs from step to step."""
+"""Features end before it, since dropout differs from step to step."""
 
 
 def _first_layer_of_steps(net: VGG) -> str | None:
@@ -35,7 +35,7 @@ def _first_layer_of_steps(net: VGG) -> str | None:
 
 
 def kept_before(job: TrainingJob, net: VGG) -> str | None:
-    """Return the layer at which steps begin, where what the layers before it make of all views can be kept.
+    """Return the layer at which steps begin if the features before it can be kept for all views.
 
     None if all layers are computed in every step: none is frozen, views are not fixed, there are several processes, or
     norms of every layer are recorded.
@@ -50,7 +50,7 @@ def images_kept(job: TrainingJob) -> int:
 
 
 def frozen_features(state: TrainingState, first: str, stop: StopRequest, report: Reporter) -> FrozenFeatures | None:
-    """Compute what the layers before `first` make of all images; None if memory does not hold it.
+    """Compute the features of all images before the layer `first`; None if memory does not hold them.
 
     Every view goes through the network in the batches in which the first epochs would show it in plain order, so that a
     training that is resumed has the same features to the bit.
@@ -108,7 +108,7 @@ def features_before(learner: Learner, images: Float[Tensor, "B 3 H W"], first: s
 
 
 def fits(images: int, feature: Float[Tensor, "..."]) -> bool:
-    """Return whether memory holds what frozen layers make of so many images."""
+    """Return whether memory holds the features of so many images."""
     return images * feature.nbytes <= _SHARE_OF_MEMORY * memory_bytes()
 
 

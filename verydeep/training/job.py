@@ -40,7 +40,7 @@ _NAMES_FOR_PEOPLE = {
     "freeze": "frozen layers",
     "trainable": "frozen layers",
 }
-"""Settings whose own names are not what people call them."""
+"""Settings that messages call by other words than their names."""
 
 _START_FIELDS = {"init": "init", "finetune": "finetune", "from": "weights"}
 """Options that name first weights, as the fingerprints of these are called, and their fields of `Recipe`."""
@@ -105,7 +105,7 @@ class TrainingJob:
 
 
 def begin_run(job: TrainingJob, initialisation: str) -> None:
-    """Begin the run folder with its `run.json`; remove what a training noted that ended before its first checkpoint."""
+    """Begin the run folder with its `run.json`; remove notes of a training that ended before its first checkpoint."""
     record = Record(
         network=job.network,
         recipe=asdict(job.recipe),
@@ -128,7 +128,7 @@ def check_folder(out: Path, *, resume: bool) -> None:
     """Check that a folder is free for a run, or holds the one to resume.
 
     Raises:
-        ValueError: it holds something else.
+        ValueError: it contains something other than such a training.
     """
     if out.is_file():
         raise ValueError(f"{out} is a file: choose a folder")
@@ -193,6 +193,6 @@ def _start_option(recipe: Recipe) -> str:
 
 
 def _resuming(command: str) -> str:
-    """Return the command line that goes on with what one began; that of an experiment needs no option for it."""
+    """Return the command line that resumes a training; that of an experiment needs no option for it."""
     words = words_of_command(command)
     return f"{command} --resume" if "train" in words and "--resume" not in words else command

@@ -120,7 +120,7 @@ class Learner:
     """Images computed at once."""
     objective: Objective
     first: str | None = None
-    """The first layer that a step computes, where inputs are what the layers before it make of images; None: images."""
+    """The first layer that a step computes, if inputs are features of frozen layers; None if they are images."""
 
 
 def learner_of(job: TrainingJob, net: VGG, checkpoint: Checkpoint | None = None) -> Learner:
@@ -160,7 +160,7 @@ def _classification(job: TrainingJob) -> Objective:
 
 
 def _choose_kernels(device: torch.device, precision: Precision) -> bool:
-    """Set what CUDA kernels may do in this process; return whether they may compute products in TF32."""
+    """Choose CUDA's kernels for this process; return whether they may compute products in TF32."""
     if device.type != "cuda":
         return False
     tf32 = precision != "fp32"

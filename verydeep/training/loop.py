@@ -1,4 +1,4 @@
-"""The training loop: `train`, `_train` and `_epochs` are the paper's recipe on one page, the rest is what they name."""
+"""The training loop: `train`, `_train` and `_epochs` are the paper's recipe on one page, the rest their parts."""
 
 import math
 import time
@@ -35,7 +35,7 @@ from verydeep.training.step import Abandoned, DivergedError, Outcome, descend, s
 
 _ANSWER = "finishing this step, then saving; again to quit without saving"
 
-_ADVICE = "the last checkpoint stays, --resume goes on from it"
+_ADVICE = "the last checkpoint stays; --resume continues from it"
 
 _WITH_A_LOWER_RATE = "train again in another folder with a lower learning rate"
 
@@ -143,13 +143,13 @@ def _pass_frozen_layers(state: TrainingState, stop: StopRequest, lines: list[str
         report.say_all(lines)
         state.features = frozen_features(state, first, stop, report)
     if state.features is None:
-        return ["memory does not hold what frozen layers make of all views: they are computed in every step"]
+        return ["memory does not hold the frozen layers' features of all views: they are computed in every step"]
     state.learner = replace(state.learner, first=first)
     return []
 
 
 def _epochs(state: TrainingState, stop: StopRequest, report: Reporter, plot: Curves) -> Generator[Decision]:
-    """Take steps until the schedule or the epochs end; yield what is decided before and after each piece of work."""
+    """Take steps until the schedule or the epochs end; yield the decision before and after each piece of work."""
     with closing(arrivals(state, stop)) as batches:
         while not state.ended:
             if state.validation_due:

@@ -1,6 +1,6 @@
 """Norms of a network's activations, gradients and weights, layer by layer: does a signal reach both of its ends?
 
-Recording reads what a step computes anyway and changes nothing in it. RUN/norms.jsonl has a line for each recorded
+Recording reads values that a step computes anyway and changes nothing. RUN/norms.jsonl has a line for each recorded
 step.
 """
 
@@ -129,7 +129,7 @@ def read_norms(run: Path) -> list[StepNorms]:
 
 
 def _check(norms: StepNorms) -> None:
-    """Raise a ValueError that says what is impossible in a step."""
+    """Raise a ValueError for impossible figures of a step."""
     if norms.step < 0:
         raise ValueError(f"step {norms.step}")
     if all(name.startswith("bn") for name in norms.layers):

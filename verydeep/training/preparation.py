@@ -121,7 +121,7 @@ def _validation_share(job: TrainingJob) -> RescaledImages:
 
 
 def _about_training(job: TrainingJob, learner: Learner) -> list[str]:
-    """Say what is trained, how its steps are computed and, of several processes, what they send each other."""
+    """Describe the training, how its steps are computed and how much several processes send each other."""
     recipe, splits = job.recipe, job.splits
     low, high = recipe.side_range
     sides = f"{low}" if low == high else f"from {low} to {high}"
@@ -161,7 +161,7 @@ def _about_exchange(job: TrainingJob, learner: Learner) -> list[str]:
 
 
 def _about_images(job: TrainingJob, colour: ColourStatistics, quarantines: Sequence[Quarantine]) -> list[str]:
-    """Say which colours the images have, what was left out of them, and whether their classes are unequal."""
+    """Say which colours the images have, which of them were left out, and whether their classes are unequal."""
     lines = [_about_colours(job, colour), *job.splits.inventory.lines()]
     unequal = about_unequal_classes(images_per_class(job.splits.source("train")))
     if unequal and not (job.recipe.balanced or job.recipe.class_weights):  # which it advises

@@ -27,7 +27,7 @@ _MOST_IN_BATCH = 10**6
 """Images of a step."""
 
 _FACTOR = 10
-"""What each drop divides the learning rate by (section 3.1)."""
+"""Divisor of the learning rate at each drop (section 3.1)."""
 
 LEARNING_RATE = 1e-2
 """Learning rate at the start, from random weights or from A's (section 3.1)."""
@@ -94,7 +94,7 @@ class Recipe:
 
     views: int | None = None
     """Random views (S, crop, mirror, colour) of each image, one after the other in the epochs, then the first again; by
-    default new ones in every epoch. What frozen layers make of them is computed once."""
+    default new ones in every epoch. Frozen layers are then computed once for each view."""
 
     batch: int = 256
     """Images per step; --from has another default, named there."""
@@ -177,7 +177,7 @@ class Recipe:
 
     def _check_start(self) -> None:
         if self.init_rest is not None and not self.starts_from_run():
-            raise ValueError(f"init_rest only goes with a RUN to copy from: with init {self.init} nothing is copied")
+            raise ValueError(f"init_rest goes with a RUN to copy from only: with init {self.init} nothing is copied")
         starts = {"init": self.starts_from_run(), "finetune": self.finetune, "from": self.weights}
         if len(both := [name for name, given in starts.items() if given]) > 1:
             raise ValueError(f"{' and '.join(both)} both say what to start from: choose one")
@@ -255,7 +255,7 @@ def network_asked_for(network: str | None, recipe: Recipe) -> str | None:
 
 
 def check_for_boxes(recipe: Recipe) -> None:
-    """Refuse what does not go with boxes: they are learned by a network that classifies already (appendix A.1).
+    """Refuse settings that boxes cannot have: they are learned by a network that classifies already (appendix A.1).
 
     Raises:
         ValueError: there is no run to start from, or a setting is for classes alone.
@@ -269,7 +269,7 @@ def check_for_boxes(recipe: Recipe) -> None:
 
 
 def recipe_from(fields: Mapping[str, Any]) -> Recipe:
-    """Return the recipe of a run's record; what older versions did not write has its default.
+    """Return the recipe of a run's record; fields that older versions did not write have their defaults.
 
     Raises:
         ValueError: the record has fields that this version does not know, or of other types.

@@ -1,4 +1,4 @@
-"""What a training takes over from the RUN or WEIGHTS that it goes on from, where nothing else is asked for."""
+"""Options that a training takes over from the RUN or WEIGHTS that it goes on from, unless others are given."""
 
 import re
 from collections.abc import Mapping
@@ -20,16 +20,16 @@ FEW_PHOTOGRAPHS: Mapping[str, Any] = {
     "epochs": 12,
     "schedule": "cosine",
 }
-"""What suits few photographs on a CPU, for a training from WEIGHTS: the convolutional layers see each view once."""
+"""Options for few photographs on a CPU, for a training from WEIGHTS: the convolutional layers see each view once."""
 
 
 _OPTIONS_OF_IMPORT = {f"--{field.name.replace('_', '-')}" for options in (Trained, Taken) for field in fields(options)}
-"""Options that say what a file of weights does not."""
+"""Options of import, for facts that a file of weights may lack."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartOptions:
-    """What a training takes over from the RUN or WEIGHTS that it goes on from: its network, and fields of `Recipe`."""
+    """Options that are taken over from a RUN or WEIGHTS: its network, and fields of `Recipe`."""
 
     network: str
     crop: int
@@ -45,7 +45,7 @@ class StartOptions:
 
 
 def options_from_start(recipe: Recipe) -> StartOptions | None:
-    """Return the options of what a recipe goes on from; None if from nothing.
+    """Return the options of the RUN or WEIGHTS that a recipe goes on from; None if it goes on from none.
 
     Raises:
         ValueError: there is no such run, or no such weights.
@@ -94,7 +94,7 @@ def options_begun_with(out: Path, recipe: Recipe) -> StartOptions | None:
 
 
 def starting_model(weights: str) -> Model:
-    """Return the model of WEIGHTS; what was read for its options is not read again, nor kept any longer.
+    """Return the model of WEIGHTS; a file that was read for its options is not read again, nor kept any longer.
 
     Raises:
         ValueError: unusable weights.

@@ -41,7 +41,7 @@ class TrainingState:
     saved: float
     """When the last checkpoint was written, by `time.monotonic`."""
     features: FrozenFeatures | None = None
-    """What frozen layers make of the images, if it is kept; steps begin behind them."""
+    """Features of frozen layers, if they are kept; steps begin behind those layers."""
 
     @property
     def steps_per_epoch(self) -> int:

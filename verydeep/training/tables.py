@@ -37,13 +37,13 @@ def training_end(run: Path) -> TrainingEnd:
     """Read the end of a training from its run folder.
 
     Raises:
-        OSError: the run has lost its metrics.
+        OSError: the run's metrics are missing.
     """
     from verydeep.images.quarantine import read_quarantine
 
     epochs = read_metrics(run)
     if not epochs:
-        raise OSError(f"{run} has lost its metrics; its model is good")
+        raise OSError(f"{run}: its metrics are missing, but its model is intact")
     record = read_record(run)
     return TrainingEnd(
         run=str(run),
@@ -105,5 +105,5 @@ def _about_models(end: TrainingEnd) -> str:
         return f"{end.run} is the network after the last epoch, which is the best."
     return (
         f"{end.run} is the network after the last epoch, as in the paper; {end.run}/{BEST} is the one with the lowest "
-        "validation error; verbs take the one that you name."
+        "validation error; commands use whichever you name."
     )

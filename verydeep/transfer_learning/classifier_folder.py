@@ -113,7 +113,7 @@ def check_classifier_folder(folder: Path) -> None:
     others = _other_contents(path) if path.is_dir() else [path.name]
     if others:
         named = first_few(others, _MOST_NAMED)
-        raise ValueError(f"{folder} holds other things than a classifier ({named}): choose another folder")
+        raise ValueError(f"{folder} contains something other than a classifier ({named}): choose another folder")
     if Path.cwd().is_relative_to(path):  # a shell in it would remain in the deleted one
         raise ValueError(
             f"{folder} is the folder you are in, which would be replaced: choose another, or leave it first"
@@ -197,7 +197,7 @@ def _loaded_svm(file: Path, stored: _Stored, features: int) -> LinearSVM:
         raise ValueError(f"{file.name} is not what was saved: its SHA-256 differs")
     arrays = load_file(file)
     if set(arrays) != {"weights", "biases"}:
-        raise ValueError(f"{file.name} holds other things than weights and biases")
+        raise ValueError(f"{file.name} contains something other than weights and biases")
     weights, biases, classes = arrays["weights"], arrays["biases"], len(stored.classes)
     if weights.shape != (classes, features) or biases.shape != (classes,):
         raise ValueError(

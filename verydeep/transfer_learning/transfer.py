@@ -46,7 +46,7 @@ def transfer(
         tolerance: how many images may be unusable.
 
     Raises:
-        ValueError: unusable runs, source, labels or scales, a class with too few images, or `out` holds something else.
+        ValueError: unusable runs, source, labels or scales, a class with too few images, or an unsuitable `out`.
         TooManyBadImagesError: more images are unusable than is tolerated.
         OSError: features or the classifier cannot be written.
     """

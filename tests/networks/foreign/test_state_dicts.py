@@ -132,7 +132,7 @@ def lpips():
         (CONVOLUTIONS, None),
         ({name.replace("features.", "0.0."): value for name, value in CONVOLUTIONS.items()}, None),  # fastai
         ({name.replace("features.", "backbone."): value for name, value in CONVOLUTIONS.items()}, None),
-        (lpips(), "what does not belong to its convolutions is left out: lin0.model.1.weight (1 in all)"),
+        (lpips(), "ignored everything but the convolutions: lin0.model.1.weight (1 in all)"),
     ],
 )
 def test_names_of_convolutions(tmp_path, state, note):

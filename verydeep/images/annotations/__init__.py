@@ -1,1 +1,1 @@
-"""Files that say what images show: boxes and labels."""
+"""Annotations of images: files of boxes and labels."""

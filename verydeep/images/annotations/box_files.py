@@ -52,7 +52,7 @@ class _CocoAnnotation:
 
 @dataclass(frozen=True, kw_only=True)
 class _Coco:
-    """What is read of a COCO file."""
+    """The fields that are read from a COCO file."""
 
     images: list[_CocoImage]
     annotations: list[_CocoAnnotation]

@@ -84,7 +84,7 @@ def annotation_of(cells: Sequence[str], where: str, columns: Sequence[str] = COL
 
 
 def plain(name: str) -> str:
-    """Return a column's name in lower case, without what separates its words."""
+    """Return a column's name in lower case, without the characters that separate its words."""
     return name.lower().translate(str.maketrans("", "", "_- ."))
 
 

@@ -20,7 +20,7 @@ from verydeep.images.sources.splits import natural_order
 from verydeep.numbers import first_few, plural
 
 SHOWN, _NOT_SHOWN, _NOT_COUNTED = 1, -1, 0
-"""What an image is for a class."""
+"""The relation of an image to a class."""
 
 
 class _Label(NamedTuple):
@@ -57,7 +57,7 @@ def several_labels(file: str | Path, source: Source, *, separator: str | None = 
     Args:
         file: a .csv, .tsv, .json (COCO) or .xml file, or a folder of .xml or .txt files.
         source: the images.
-        separator: what stands between several labels in a cell, or `none`.
+        separator: the text between several labels in a cell, or `none`.
 
     Raises:
         ValueError: unusable file, a name that fits no image or several, an image that the file does not name, a label

@@ -22,7 +22,7 @@ from verydeep.numbers import first_few
 _LABEL_COLUMNS = ("file", "class")
 
 _ONE_CLASS = "none"
-"""Instead of a separator: a cell is one class, whatever it looks like."""
+"""In place of a separator: a cell is always one class."""
 
 _LISTS = ("|", ";")
 """Characters between labels that are not expected in a class's name."""
@@ -33,7 +33,7 @@ _PERHAPS_LISTS = (",", "/", "&", "+", " ")
 _SHOWN = frozenset(("1", "1.0", "true"))
 _NOT_SHOWN = frozenset(("0", "0.0", "false"))
 _ABSENT = frozenset(("-1", "-1.0"))
-"""What some write for 'not shown', and others for 'not known'."""
+"""Value that some write for 'not shown', and others for 'not known'."""
 
 _Line = tuple[str, list[str]]
 """Where it is, as in `labels.csv line 118`, and its cells."""
@@ -53,7 +53,7 @@ def csv_labels(path: Path, separator: str | None = None) -> Iterator[TableLabel 
 
     Args:
         path: the file.
-        separator: what stands between the labels in a cell, or `none` if a cell is always one class.
+        separator: the text between the labels in a cell, or `none` if a cell is always one class.
 
     Raises:
         ValueError: it is damaged, has other columns, or has cells that may hold several labels and no `separator`.

@@ -77,9 +77,9 @@ def with_boxes(
 
     Args:
         source: the images.
-        boxes: what the files say of each.
+        boxes: the boxes of each in the files.
         options: those files, for messages, and whether to leave out images without a box or with an impossible one.
-        check: what is found here is added to it.
+        check: the findings are added to it.
         every_class: refuse to leave out a whole class.
         max_pixels: larger images are unusable.
         advance: called after every image.
@@ -151,7 +151,7 @@ def _is_cut_off(annotation: Annotation, checked: ObjectBox) -> bool:
 
 
 def _fault(annotation: Annotation, inside: Box, size: Size) -> str:
-    """Say what is wrong with a box that has an area; `inside` is the part of it in an image of this size."""
+    """Say which fault a box with an area has; `inside` is the part of it in an image of this size."""
     if annotation.size not in (None, size):
         return f"is of an image of {_sides(annotation.size)}, not of this one"
     if np.abs(inside - _in_pixels(annotation, size)).max() > _ROUNDING:
@@ -164,7 +164,7 @@ def _sides(size: Size) -> str:
 
 
 def _turned(size: Size, stored: Size) -> str:
-    """Hint at where boxes for another size may come from."""
+    """Suggest why the boxes fit an image of another size."""
     if size == stored:
         return ""
     return f" when turned upright by EXIF (stored as {_sides(stored)}); boxes are in pixels of the upright image"

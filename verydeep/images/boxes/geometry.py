@@ -1,4 +1,4 @@
-"""Boxes and what rescaling, crops and mirrors do to them: pure functions of arrays [..., 4].
+"""Boxes under rescaling, cropping and mirroring: pure functions of arrays [..., 4].
 
 A box is (x0, y0, x1, y1): its edges in pixels from the upper left corner of an upright image, so x1 - x0 is its width.
 In a crop it is (x, y, width, height), the centre and the sides in units of the crop, as the paper's networks predict

@@ -25,7 +25,7 @@ class BoxesOfImage:
     """The first box of another class."""
 
     def missing(self, files: Sequence[str | Path]) -> str:
-        """Say that these files have no box of its class, and what they have instead."""
+        """Say that these files have no box of its class, and which one they have instead."""
         if self.other is None:
             return f"{self.name} has no box in {first_few([*map(str, files)])}"
         return f"{self.name} has no box of class {self.class_name}: {self.other.where} is of {self.other.class_name}"

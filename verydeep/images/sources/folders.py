@@ -53,7 +53,7 @@ def _has_subfolders(folder: Path) -> bool:
 
 
 def _found_splits(root: Path, folder_of: Mapping[str, str], others: Iterable[str]) -> FoundSplits:
-    """Open the folder of each split, and count what is in the folders `others` and beside all of them."""
+    """Open the folder of each split, and count the files in the folders `others` and beside all of them."""
     opened = {split: _split(root, folder) for split, folder in folder_of.items()}
     inventories = [inventory for _, inventory in opened.values()]
     places = {place: found for inventory in inventories for place, found in inventory.places.items()}
@@ -119,7 +119,7 @@ def _check_class(folder: Path, found: Found) -> None:
 
 
 def _unclassed(entries: Iterable[FoundFile], within: str) -> Iterator[FoundFile]:
-    """Yield what was found in a folder beside class folders, where an image has no class."""
+    """Yield the files in a folder beside class folders, where an image has no class."""
     for entry in entries:
         yield entry._replace(what="unclassed" if entry.what == "image" else entry.what).within(within)
 

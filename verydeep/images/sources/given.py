@@ -39,9 +39,9 @@ def given_images(
 ) -> Source:
     """Make one or more images a source, unless they are one already.
 
-    Folders stand for the image files in them and below, patterns for what fits.
+    Folders stand for the image files in them and below, patterns for the files that fit.
 
-    `standard_input` reads what `-` stands for: the contents of one image file, or paths, one a line, of files and
+    `standard_input` reads the input for `-`: the contents of one image file, or paths, one a line, of files and
     folders. They are an image if they begin like one or hold a zero byte, which no path can.
 
     Raises:
@@ -91,7 +91,7 @@ def _check_pixels(image: object, number: int) -> None:
 
 
 def _files(path: Path, places: dict[str, Found]) -> list[Path]:
-    """List the image files that a path stands for, a folder, a pattern or a file; add what else is there to `places`.
+    """List the image files that a path stands for, a folder, a pattern or a file; add other files there to `places`.
 
     Raises:
         ValueError: there is no such file, or no image in the folder or under the pattern.
@@ -170,7 +170,7 @@ def _encoded(image: _Opened, name: str) -> bytes:
 
 
 def _contents(image: _Opened) -> object:
-    """Return what tells an image from others of the same name: the size of a file, or a digest of what is in memory."""
+    """Return the mark of an image among others of its name: the size of a file, or a digest of bytes in memory."""
     if isinstance(image, Path):
         return image.stat().st_size if os.path.isfile(image) else None
     try:

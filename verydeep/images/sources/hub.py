@@ -34,7 +34,7 @@ _LABEL_COLUMNS = ("label", "labels", "class", "class_name", "cls", "category")
 _FILE_KINDS = {".parquet": "parquet", ".arrow": "arrow"}
 
 _THEIR_SPLITS = {"all": "train", "train": "train", "val": "validation", "test": "test"}
-"""What the library calls our splits."""
+"""The library's names of our splits."""
 
 _TABLES = frozenset((".parquet", ".arrow", ".csv", ".json", ".jsonl", ".tsv"))
 """Endings of files that may hold a data set's rows."""
@@ -158,7 +158,7 @@ def _hub_source(rows: Any, image: str, classes: tuple[str, ...], labels: tuple[i
 
 
 def _beside_rows(folder: Path, splits: Iterable[Any], name: str, chosen: dict[str, str]) -> dict[str, Found]:
-    """Count what is in a folder of image files besides those that are rows; nothing where rows hold the images."""
+    """Count the files in a folder besides the images that are rows; none where rows hold the images."""
     entries = list(files_below(folder))
     if not any(entry.what == "image" for entry in entries):
         return {}

@@ -1,4 +1,4 @@
-"""What is found where images are looked for, and what of it is left out: nothing is left out uncounted."""
+"""Inventory of the places where images are looked for: files used and files left out, none uncounted."""
 
 import os
 from collections import Counter
@@ -17,13 +17,13 @@ _LEFT_BY_PROGRAMS = frozenset(
         *("system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini"),
     }
 )
-"""Names, without capitals, of what macOS, NAS boxes, file systems and Windows leave beside images."""
+"""Names, without capitals, of files that macOS, NAS boxes, file systems and Windows leave beside images."""
 
 _LEFT_SUFFIXES = ("~", ".bak", ".tmp", ".part", ".crdownload", ".thm")
 """Endings of copies, of unfinished downloads, and of the thumbnails that cameras write beside films."""
 
 What = Literal["image", "label", "other", "hidden", "unclassed", "dangling", "repeated", "unreadable", "special"]
-"""What a file is for a source: one of the fields of `Found`."""
+"""Role of a file in a source: one of the fields of `Found`."""
 
 
 class FoundFile(NamedTuple):
@@ -72,7 +72,7 @@ class Found:
         return self.images + self.labels + self.left_out
 
     def __add__(self, other: "Found") -> "Found":
-        """Return what was found in two places."""
+        """Return the findings of two places together."""
         sums = {field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(Found)}
         return Found(**{**sums, "other_kinds": _commonest_first(sums["other_kinds"])})
 
@@ -84,24 +84,24 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """What was found in a source, by place."""
+    """The findings in a source, by place."""
 
     places: Mapping[str, Found] = field(default_factory=dict)
-    """By folder, archive or part of a data set; the empty name is what is beside them."""
+    """By folder, archive or part of a data set; the empty name is for files beside them."""
     empty: tuple[str, ...] = ()
     """Folders that could be classes, but have no files."""
 
     @property
     def total(self) -> Found:
-        """What was found in all places together."""
+        """The findings of all places together."""
         return sum(self.places.values(), Found())
 
     def lines(self) -> list[str]:
-        """Say what is left out, a line for each reason; return no lines if nothing is."""
+        """Describe the files left out, a line for each reason; return no lines if there are none."""
         return [f"left out {reason}" for reason in self.reasons()]
 
     def reasons(self) -> list[str]:
-        """Count what is left out, by reason."""
+        """Count the files left out, by reason."""
         found = self.total
         reasons = [_about_other_kinds(found.other_kinds)] if found.other_kinds else []
         if found.hidden:
@@ -138,7 +138,7 @@ def is_hidden(path: str | PurePath) -> bool:
 
 
 def found_in(entries: Iterable[FoundFile]) -> Found:
-    """Count what was found in one place."""
+    """Count the files found in one place."""
     by_kind: dict[What, list[str]] = {}
     for what, path in entries:
         by_kind.setdefault(what, []).append(path)
@@ -164,7 +164,7 @@ def _commonest_first(kinds: Counter[str]) -> Counter[str]:
 
 
 def _about_other_kinds(kinds: Mapping[str, int]) -> str:
-    """Count files by their endings, and say what can be done about them."""
+    """Count files by their endings, and advise on them."""
     each = [f"{number(count)} {ending or 'without ending'}" for ending, count in kinds.items()]
     text = f"{counted(sum(kinds.values()), 'file')} of other kinds: {first_few(each, SHOWN)}"
     if HEIF_SUFFIXES & set(kinds) and (missing := missing_for_heif()):

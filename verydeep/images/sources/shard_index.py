@@ -40,11 +40,11 @@ class ShardEntry(NamedTuple):
 
 
 class ShardIndex(NamedTuple):
-    """The images of a shard, and what else is in it."""
+    """The images of a shard, and its other files."""
 
     images: list[ShardEntry]
     others: list[FoundFile]
-    """Files that say what images show, and those that nothing uses."""
+    """Files with images' classes, and those that nothing uses."""
 
 
 class _File(NamedTuple):
@@ -68,7 +68,7 @@ class _Name(NamedTuple):
 
 
 def shard_index(shard: Path, advance: Callable[[], None]) -> ShardIndex:
-    """Return what is in a shard, from its index, which is kept until the file changes, and call `advance`.
+    """Return the contents of a shard, from its index, which is kept until the file changes, and call `advance`.
 
     Raises:
         ValueError: it cannot be read, or an image has no class.
@@ -98,7 +98,7 @@ def _index(shard: Path) -> ShardIndex:
 
 
 def _files(archive: tarfile.TarFile, shard: Path) -> tuple[dict[str, _File], list[FoundFile]]:
-    """Return the files by name, those that links lead to as well, and what cannot be a sample."""
+    """Return the files by name, those that links lead to as well, and entries that cannot be samples."""
     files: dict[str, _File] = {}
     hidden: dict[str, _File] = {}
     links: dict[str, str] = {}

@@ -35,7 +35,7 @@ from verydeep.presentation.terminal import reporting
 _SUFFIX = ".tar"
 
 _MOST_SHARDS = 1_000_000
-"""That braces may stand for."""
+"""Most names that braces may stand for."""
 
 _RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})(?=$|\.\.)")
 """The ends of `000..099`; one with steps, `0..8..2`, is counted as if it had none."""
@@ -79,7 +79,7 @@ def _shard_splits(name: str) -> FoundSplits:
 
 
 def _places(root: Path, indices: Mapping[Path, ShardIndex]) -> dict[str, Found]:
-    """Count what is in each shard and, if `root` is a folder of them, beside them."""
+    """Count the files in each shard and, if `root` is a folder of them, beside them."""
     called = dict(zip(indices, _called([*indices]), strict=True))
     places = {
         full: Found(images=len(indices[shard].images)) + found_in(file.within(full) for file in indices[shard].others)
@@ -95,7 +95,7 @@ def _places(root: Path, indices: Mapping[Path, ShardIndex]) -> dict[str, Found]:
 
 
 def _beside(folder: Path, within: str, shards: Collection[str]) -> Iterator[FoundFile]:
-    """Yield what is in a folder of shards beside these."""
+    """Yield the other files in a folder of shards."""
     for file in files_beside_folders(folder):
         if file.path == _CLASS_NAMES_FILE:
             yield FoundFile("label", file.path).within(within)
@@ -143,7 +143,7 @@ def _shards(name: str) -> list[Path]:
 
 
 def _expanded(pattern: str) -> list[str]:
-    """Return what braces stand for, which is counted before it is written out.
+    """Expand braces, after counting the names that they stand for.
 
     Raises:
         ValueError: braces do not match, or stand for too many shards.
@@ -158,7 +158,7 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def _count(pattern: str) -> int:
-    """Count what braces stand for, innermost ones first; each leaves its place in `counts`, between zero characters."""
+    """Count the names that braces stand for, innermost first; each leaves its place in `counts`, between zero bytes."""
     counts: list[int] = []
 
     def together(text: str) -> int:

@@ -57,13 +57,13 @@ class Source:
     read: Callable[[int], bytes]
     """Returns the encoded image; an OSError makes it unusable."""
     fingerprint_of: Callable[["Source"], str]
-    """Returns a hexadecimal digest of what a source of this kind holds: names and sizes, not what is in the files."""
+    """Returns a hexadecimal digest of the source's names and sizes, not of the files' contents."""
     boxes: Sequence[ObjectBox] = ()
     """Where every image's object is; none where images have no boxes."""
     inventory: Inventory = Inventory()
-    """What was found where these images were looked for, used or not; empty for a part of a source."""
+    """Inventory of the places where these images were looked for; empty for a part of a source."""
     digests: Sequence[bytes] = ()
-    """What `contents_digests` returned, or nothing; an image that has changed since then cannot be used."""
+    """Result of `contents_digests`, or nothing; an image that has changed since then cannot be used."""
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
@@ -72,7 +72,7 @@ class Source:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hexadecimal digest of what the source holds."""
+        """Hexadecimal digest of the source's contents."""
         return self.fingerprint_of(self)
 
     def __len__(self) -> int:

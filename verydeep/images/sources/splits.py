@@ -39,9 +39,9 @@ class Splits:
     sources: dict[str, Source]
     """The images of each split."""
     regression: Regression | None = None
-    """What a training of boxes learns; the images of every split then have boxes. None for other trainings."""
+    """Kind of boxes that a training learns; the images of every split then have boxes. None for other trainings."""
     inventory: Inventory = Inventory()
-    """What was found in the source, used or not."""
+    """Inventory of the source, files used or not."""
     whole_train: str | None = None
     """Fingerprint of all training images, where some are left out: those without a usable box, or held out to steer."""
 
@@ -82,7 +82,7 @@ class UnnumberedSplit:
 
 
 class FoundSplits(NamedTuple):
-    """The splits of a SOURCE, and what was found there."""
+    """The splits of a SOURCE, and its inventory."""
 
     splits: dict[str, UnnumberedSplit]
     """`all` alone where it has none."""
@@ -94,7 +94,7 @@ class SourceKind:
     """A kind of SOURCE: how it is recognised and opened."""
 
     described: str
-    """What it is called in the message that no kind fits."""
+    """Its description in the message that no kind fits."""
     fits: Callable[[str], bool]
     """Whether SOURCE is of this kind."""
     splits: Callable[[str], FoundSplits]
@@ -128,8 +128,8 @@ def stratified_split(labels: Sequence[int], share: float) -> tuple[list[int], li
 def hold_out(source: Source, labels: Sequence[int]) -> dict[str, Source]:
     """Divide a source into `train` and `val`, a fifth of each class, always the same images.
 
-    `labels` number the source's own classes in their own order, since what is held out must not depend on the classes
-    that a network knows.
+    `labels` number the source's own classes in their own order, since the choice of held-out images must not depend
+    on the classes that a network knows.
 
     Raises:
         ValueError: a class has a single image.

@@ -1,4 +1,4 @@
-"""Folders that are looked through for images: links are followed, and each file is recognised by what it is."""
+"""Folders that are looked through for images: links are followed, and each file is recognised by its kind."""
 
 import os
 from collections import deque
@@ -27,7 +27,7 @@ def subfolders(root: Path) -> list[Path]:
 
 
 def files_beside_folders(root: Path) -> Iterator[FoundFile]:
-    """Yield what is in `root` beside the folders that `subfolders` lists.
+    """Yield the entries of `root` beside the folders that `subfolders` lists.
 
     Raises:
         OSError: it cannot be read.
@@ -45,7 +45,7 @@ def files_beside_folders(root: Path) -> Iterator[FoundFile]:
 
 
 def files_below(root: Path) -> Iterator[FoundFile]:
-    """Yield what is in `root` and in the folders below, by paths relative to it, in no particular order.
+    """Yield the files in `root` and in the folders below, by paths relative to it, in no particular order.
 
     Links to folders are followed after all folders that are here without a link, and each folder is looked through
     once: so a file has its path without links, if there is one, and a link that leads back is not followed again.
@@ -101,7 +101,7 @@ def _hidden(entry: os.DirEntry[str], folder: str) -> Iterator[FoundFile]:
 
 
 def entry_of(file: str) -> FoundFile:
-    """Tell what a file is, or what a link to one leads to."""
+    """Tell the kind of a file, or of a link's target."""
     if os.path.isfile(file):
         return FoundFile("image" if is_image_file(file) else "other", file)
     return FoundFile("special" if os.path.exists(file) else "dangling", file)

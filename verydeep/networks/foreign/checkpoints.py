@@ -24,7 +24,7 @@ def state_dict_of(content: Any, *, ema: bool) -> tuple[dict[str, Tensor], bool, 
     """Return the state dict in a checkpoint, whether its key says that it is averaged, and notes about others.
 
     Args:
-        content: what the file holds.
+        content: contents of the file.
         ema: whether to take averaged weights where there are raw ones, too.
 
     Raises:
@@ -44,7 +44,7 @@ def state_dict_of(content: Any, *, ema: bool) -> tuple[dict[str, Tensor], bool, 
 
 
 def chosen_of(names: tuple[str, ...], *, ema: bool) -> tuple[str, tuple[str, ...]]:
-    """Return the one of several sets of weights that is meant, raw or averaged, and a note about the other.
+    """Return the wanted one of several sets of weights, raw or averaged, and a note about the other.
 
     Raises:
         ValueError: there are several, or none.

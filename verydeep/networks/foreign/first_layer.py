@@ -1,12 +1,12 @@
-"""Which pixels weights were trained on, by conv1_1 and by what the network makes of pictures.
+"""Which pixels weights were trained on, by conv1_1 and by the network's outputs for pictures.
 
 The same names serve for weights that take RGB in 0..1, divided by a std, and for those that were converted from Caffe
-and take BGR in 0..255. conv1_1 has weights of the same size in both, so two other things are looked at.
+and take BGR in 0..255. conv1_1 has weights of the same size in both, so two other things are compared.
 
 1. The Oxford group's D and E have nearly the same conv1_1, since both were started from A (section 3.1), and training
    them further hardly changes it. Six of its 64 filters are compared with the file's; that of number 1 is red against
    blue, so it tells the order of the channels.
-2. A network of ReLUs multiplies its scores by about what its input is multiplied by, here 58. Trained ones have scores
+2. A network of ReLUs multiplies its scores by about the factor of its input, here 58. Trained ones have scores
    that vary by a few units from picture to picture. Scores that hardly vary come from pixels that are too small, and
    ones that vary by tens from pixels that are too large. Batch normalisation keeps the variance that conv1_1 had in
    training, which is a better test.

@@ -1,6 +1,6 @@
 """Heads of fine-tuned networks, written as the paper's three fully connected layers with the same scores.
 
-pool5 is never negative, and a ReLU leaves what is not negative as it is. So a mean over positions and an identity can
+pool5 is never negative, and a ReLU leaves such numbers as they are. So a mean over positions and an identity can
 take the place of a missing layer: a mean over positions and Dense(133) become an fc6 that takes the mean of each
 channel, an fc7 that passes it on, and the file's layer as fc8. Outputs that a head does not have are 0.
 """
@@ -17,7 +17,7 @@ from verydeep.networks.foreign.recognition import HEAD, architecture_of, last_ch
 from verydeep.numbers import counted, number
 
 CONVOLUTIONS_ALONE = "for its convolutions alone add --convolutions-only"
-"""What to do about a head that cannot be written this way."""
+"""Advice for a head that cannot be written this way."""
 
 _RELUS = len(HEAD) - 1
 
@@ -34,7 +34,7 @@ class Affine:
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """What follows pool5: all its positions (in c, h, w order) or their mean, then layers."""
+    """The layers after pool5, which take all its positions (in c, h, w order) or their mean."""
 
     layers: tuple[Affine, ...]
     pooled: Literal["flatten", "mean"] | None = None
@@ -89,7 +89,7 @@ def _fully_connected(head: Head, *, channels: int, window: int, hidden: int) -> 
     """Return weights and biases of fc6, fc7 and fc8 with the scores of a head.
 
     Args:
-        head: what follows pool5.
+        head: the layers after pool5.
         channels: channels of pool5.
         window: side of the square of pool5's positions at the crop.
         hidden: outputs of fc6 and fc7.

@@ -45,7 +45,7 @@ def read_keras(path: Path, taken: Taken) -> NamedArrays:
 def _from_kernels(weights: Mapping[str, Tensor], layout: Layout) -> NamedArrays:
     """Return arrays `LAYER.kernel` and `LAYER.bias`, with fully connected layers that are not three as a head.
 
-    Such a file does not say what follows these: ReLUs are assumed between them, and noted.
+    Such a file does not name activations: ReLUs are assumed between these layers, and noted.
     """
     dense = [name.removesuffix(".kernel") for name, value in weights.items() if value.ndim == 2]
     if len(dense) in (0, len(HEAD)):
@@ -96,7 +96,7 @@ def from_keras(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _configuration(told: bytes) -> dict[str, Any] | None:
-    """Return what a file says of its layers; None for files of weights alone."""
+    """Return a file's configuration of its layers; None for files of weights alone."""
     model = parse_json(told, dict[str, Any]) if told else {}
     config = model.get("config")
     layers = config if isinstance(config, list) else config.get("layers") if isinstance(config, dict) else None

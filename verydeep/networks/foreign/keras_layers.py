@@ -41,7 +41,7 @@ _ACTIVATIONS: dict[str, tuple[StepKind, ...]] = {
 }
 
 _KERAS_EPSILON = 1e-3
-"""What Keras' normalisation adds to the variance where its configuration is silent."""
+"""Number that Keras' normalisation adds to the variance where its configuration is silent."""
 
 
 def keras_network(
@@ -52,7 +52,7 @@ def keras_network(
     Args:
         model: the configuration, as it is read from JSON.
         arrays: the arrays of each layer, by its name, or by its place where the file has no names.
-        convolutions_only: leave out what follows pool5.
+        convolutions_only: leave out the layers after pool5.
 
     Raises:
         ValueError: a layer that the paper's networks do not have, branches, or a damaged file; it is named.
@@ -161,10 +161,10 @@ def _side(config: Mapping[str, Any]) -> int | None:
 
 
 def _steps(kind: str, layer: Mapping[str, Any], arrays: list[Tensor]) -> Iterator[LayerStep]:
-    """Yield what a layer does.
+    """Yield a layer's steps.
 
     Raises:
-        ValueError: what the paper's networks cannot do.
+        ValueError: a step that the paper's networks do not have.
     """
     config = layer["config"]
     name = f"the layer {config['name']}"
@@ -232,7 +232,7 @@ def _bias(arrays: list[Tensor]) -> Tensor:
 
 
 def _normalisation(name: str, config: Mapping[str, Any], arrays: list[Tensor]) -> LayerStep:
-    """Return a batch normalisation with the statistics of its training, as a factor and what is added."""
+    """Return a batch normalisation with the statistics of its training, as a factor and a summand."""
     kinds = [kind for kind, key in (("gamma", "scale"), ("beta", "center")) if config.get(key, True)]
     kinds += ["mean", "variance"]
     if [value.ndim for value in arrays] != [1] * len(kinds) or len({len(value) for value in arrays}) > 1:
@@ -246,7 +246,7 @@ def _normalisation(name: str, config: Mapping[str, Any], arrays: list[Tensor]) -
 
 
 def _of_pixels(name: str, config: Mapping[str, Any], arrays: list[Tensor]) -> LayerStep:
-    """Return a normalisation of pixels, (x - mean) / sqrt(variance), as a factor and what is added."""
+    """Return a normalisation of pixels, (x - mean) / sqrt(variance), as a factor and a summand."""
     mean, variance = arrays[:2] if len(arrays) >= 2 else (config.get("mean"), config.get("variance"))
     if mean is None or variance is None or config.get("invert"):
         raise ValueError(f"{name} is a Normalization without a mean and a variance, or the inverse of one")

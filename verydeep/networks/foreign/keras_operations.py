@@ -18,7 +18,7 @@ _OPERATIONS = {
 
 
 def operation_steps(kind: str, name: str, layer: Mapping[str, Any]) -> Iterator[LayerStep]:
-    """Yield what an operation does.
+    """Yield an operation's steps.
 
     Raises:
         ValueError: it is of another kind, or damaged.
@@ -97,7 +97,7 @@ def _reverses(nodes: Any) -> bool:
 
 
 def of_channels(name: str, told: Any) -> Tensor:
-    """Return a number for each channel, [3], of a tensor or of what a configuration has in its place.
+    """Return a number for each channel, [3], of a tensor or of its equivalent in a configuration.
 
     Raises:
         ValueError: there is neither one number nor three, one is not finite, or there is something else.

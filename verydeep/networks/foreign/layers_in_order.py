@@ -33,12 +33,12 @@ class LayerStep:
 
 
 def from_layers(steps: Sequence[LayerStep], layout: Layout, *, side: int | None, notes: Sequence[str]) -> NamedArrays:
-    """Return the VGG that a list of layers is, with its preprocessing where the list begins with it.
+    """Return the VGG in a list of layers, with its preprocessing where the list begins with it.
 
     Args:
         steps: all layers, in order.
         layout: whose file they come from.
-        side: side of the images that go in; None where it is not told.
+        side: side of the input images; None where it is not known.
         notes: sentences about layers that are left out.
 
     Raises:
@@ -73,16 +73,16 @@ def after_pool5(steps: Sequence[LayerStep]) -> bool:
 
 
 def way_out(steps: Sequence[LayerStep]) -> str:
-    """Return what to do where the layer after these cannot be read."""
+    """Return advice for a file whose layer after these cannot be read."""
     if after_pool5(steps):
         return CONVOLUTIONS_ALONE
     if any(step.kind == "conv" for step in steps):
         return "only the paper's networks are read"
-    return "save its weights alone, and say what is done to images by --mean, --std, --white and --channels"
+    return "save its weights alone, and describe the preprocessing of images by --mean, --std, --white and --channels"
 
 
 def _pixels(steps: Sequence[LayerStep]) -> dict[str, Any]:
-    """Return mean, std and order of channels of what is done to pixels in 0..255; nothing if nothing is."""
+    """Return mean, std and channel order of the preprocessing of pixels in 0..255, or {} if there is none."""
     if not steps:
         return {}
     factor, added, channels = torch.ones(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), "rgb"
@@ -129,7 +129,7 @@ def _convolutions(steps: Sequence[LayerStep]) -> dict[str, Tensor]:
 
 
 def _head(steps: Sequence[LayerStep], channels: int) -> Head | None:
-    """Return what follows pool5; None if nothing does."""
+    """Return the layers after pool5; None if there are none."""
     kinds = [step.kind for step in steps]
     if not {"dense", "scale"} & set(kinds):
         return None

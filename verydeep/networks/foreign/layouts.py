@@ -19,7 +19,7 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """Preprocessing that weights were trained with; what is None is as the weights' library publishes it."""
+    """Preprocessing that weights were trained with; None stands for what their library publishes."""
 
     mean: Triple | None = None
     """Three numbers that are subtracted, such as 0.485,0.456,0.406, in the library's order of channels and range."""
@@ -36,7 +36,7 @@ class Trained:
 
 @dataclass(frozen=True, kw_only=True)
 class Taken:
-    """What is taken of a file of weights."""
+    """The part of a file of weights that is read."""
 
     convolutions_only: bool = False
     """Leave out the fully connected layers, for --finetune, features and transfer."""

@@ -1,4 +1,4 @@
-"""MatConvNet's `.mat` of a simple network: `layers`, and what it says of the mean and the classes.
+"""MatConvNet's `.mat` of a simple network: its `layers`, mean and classes.
 
 Names convN_M with kernels HWIO; fc6, fc7, fc8 as convolutions. MatConvNet reads images as RGB. Its importer of Caffe
 networks turns the first filters, so that they take RGB, and transposes the axes of all, so that the first is vertical

@@ -38,7 +38,7 @@ class NamedArrays:
     classes: tuple[str, ...] | None = None
     """Names or WordNet ids of the outputs; None if the file does not say."""
     notes: tuple[str, ...] = ()
-    """Sentences about what was left out of the file or replaced."""
+    """Sentences about parts of the file that were left out or replaced."""
 
 
 def allowed_bytes(file_size: int) -> int:

@@ -20,7 +20,7 @@ _LARGEST = 2**31
 
 
 def read_onnx(path: Path, taken: Taken) -> NamedArrays:
-    """Read the VGG of an ONNX file: its weights by the order of the graph, and what it does to pixels.
+    """Read the VGG of an ONNX file: its weights by the order of the graph, and its preprocessing of pixels.
 
     Raises:
         ValueError: not a VGG, damaged, or the package onnx is missing.
@@ -36,7 +36,7 @@ def read_onnx(path: Path, taken: Taken) -> NamedArrays:
     if not model.graph.node:
         raise ValueError("it is damaged, or not an ONNX file: its graph is empty")
     if any(entry.key == _OWN_METADATA for entry in model.metadata_props):
-        raise ValueError("verydeep export wrote it: `predict` reads it as it is; import the run that it was made of")
+        raise ValueError("verydeep export wrote it: `predict` reads it as it is; import the run that it was made from")
     in_nodes = [one.t for node in model.graph.node for one in node.attribute if one.HasField("t")]
     tensors = [*model.graph.initializer, *in_nodes]
     beside = _read_beside(onnx, tensors, path)

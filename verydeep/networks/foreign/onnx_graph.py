@@ -34,7 +34,7 @@ _QUANTISED = (
 
 @dataclass(kw_only=True)
 class _Walk:
-    """How far a graph is read."""
+    """The state of reading a graph."""
 
     onnx: Any
     constants: dict[str, Any]
@@ -52,7 +52,7 @@ def onnx_network(graph: Any, *, convolutions_only: bool = False, beside: int = 0
 
     Args:
         graph: the `onnx.GraphProto`, with all its arrays in it.
-        convolutions_only: leave out what follows pool5.
+        convolutions_only: leave out the layers after pool5.
         beside: bytes of the other files that its arrays were in.
 
     Raises:
@@ -129,7 +129,7 @@ def _array(walk: _Walk, name: str, *, integers: bool = False) -> Tensor:
     """Return a constant.
 
     Raises:
-        ValueError: it is computed, or holds something else than numbers of that kind.
+        ValueError: it is computed, or contains something other than numbers of that kind.
     """
     if name not in walk.constants:
         raise ValueError(f"{name} is computed, where a number is expected")
@@ -149,10 +149,10 @@ def _integers(walk: _Walk, node: Any, attribute: str, position: int) -> tuple[in
 
 
 def _steps(walk: _Walk, node: Any, name: str) -> Iterator[LayerStep]:
-    """Yield what a node does.
+    """Yield a node's steps.
 
     Raises:
-        ValueError: what the paper's networks cannot do.
+        ValueError: a step that the paper's networks do not have.
     """
     match node.op_type:
         case "Conv":

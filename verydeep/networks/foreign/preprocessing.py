@@ -73,7 +73,7 @@ def fold(weights: Mapping[str, Tensor], preprocessing: Preprocessing) -> dict[st
 
 
 def unfold(weights: Mapping[str, Tensor], layout: ForeignLayout) -> tuple[dict[str, Tensor], Preprocessing]:
-    """Return weights for a library that divides by its std, and what it must do to images.
+    """Return weights for a library that divides by its std, and its preprocessing of images.
 
     The mean stays that of the weights: with zero padding no other mean can stand for it. Weights that `fold` made come
     back within one unit in the last place of conv1_1's, and all others to the bit.

@@ -2,10 +2,10 @@
 
 The compiled libraries for these formats were not written for files that may be damaged. Small files that were mutated
 made HDF5's run for ever and SciPy's end its process with a segmentation fault; either may also ask for any amount of
-memory. So they run where that harms nobody, with limited memory.
+memory. So they run where that does no harm, with limited memory.
 
 Arguments: the kind of file (`keras`, `matlab` or `numpy`), the file, and how many bytes its arrays may have in all.
-Standard output receives safetensors, standard error what is wrong with a file that is refused, with the exit status 3.
+Standard output receives safetensors; for a file that is refused, standard error says why, and the exit status is 3.
 """
 
 import importlib
@@ -251,7 +251,7 @@ def _numbered(layers: dict[str, Any]) -> dict[str, Any]:
 def _pickled_arrays(path: Path, allowed: int) -> dict[str, Any]:
     """Read a dictionary of arrays that `numpy.save` pickled, without NumPy's own way to rebuild them.
 
-    The unpickler knows three names, and gives stand-ins of ours for them, which only keep what they are given.
+    The unpickler knows three names, and gives stand-ins of ours for them, which only keep their arguments.
     """
     import pickle
 
@@ -280,7 +280,7 @@ def _pickled_arrays(path: Path, allowed: int) -> dict[str, Any]:
 
 
 class _Kept:
-    """A stand-in for a pickled array or dtype, which keeps what it was made with and its state."""
+    """A stand-in for a pickled array or dtype, which keeps its arguments and its state."""
 
     def __init__(self, *made_with: Any) -> None:
         self.made_with = made_with
@@ -299,7 +299,7 @@ def _rebuilt(told: Any, left: list[int]) -> Any:
     if isinstance(told, dict):
         return {str(name): _rebuilt(value, left) for name, value in told.items()}
     if not isinstance(told, _Kept) or not isinstance(told.state, tuple) or len(told.state) != 5:
-        raise ValueError("it holds other things than arrays")
+        raise ValueError("it contains something other than arrays")
     _, shape, kind, fortran, content = told.state
     name = kind.made_with[0] if isinstance(kind, _Kept) and kind.made_with else None
     if name not in ("f4", "f8", "f2") or (isinstance(kind.state, tuple) and kind.state[1] not in ("<", "=", "|")):
@@ -320,7 +320,7 @@ _READERS: dict[str, tuple[str, Callable[[Path, int], dict[str, Any]]]] = {
 
 
 def _limit_memory(allowed: int) -> None:
-    """Limit the address space to what is in use and what the arrays need, where the system knows such limits."""
+    """Limit the address space to its present size and the arrays' needs, where the system knows such limits."""
     with suppress(ImportError, OSError):
         import resource
 

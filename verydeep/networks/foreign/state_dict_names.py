@@ -95,13 +95,13 @@ def _with_head(
 
 
 def _left_out(names: list[str], prefix: str) -> tuple[str, ...]:
-    what = f"is not under {prefix}" if prefix else "does not belong to its convolutions"
+    what = f"what is under {prefix}" if prefix else "the convolutions"
     few = ", ".join(names[:_SHOWN])
-    return (f"what {what} is left out: {few} ({number(len(names))} in all)",) if names else ()
+    return (f"ignored everything but {what}: {few} ({number(len(names))} in all)",) if names else ()
 
 
 def _head(connected: list[str], entries: Mapping[str, Tensor]) -> tuple[Head, tuple[str, ...]]:
-    """Return the fully connected layers of a head, and notes about what is assumed.
+    """Return the fully connected layers of a head, and notes about assumptions.
 
     Raises:
         ValueError: there are other layers in it.

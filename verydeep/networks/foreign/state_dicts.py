@@ -17,12 +17,12 @@ from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.networks.foreign.state_dict_names import vgg_in
 
 SHARDS_INDEX = ".safetensors.index.json"
-"""How the name of the file ends that lists which shard holds which array."""
+"""Ending of the file that lists which shard holds which array."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _ShardsIndex:
-    """What the index of shards says."""
+    """The index of shards."""
 
     weight_map: dict[str, str]
     """The file of each array."""
@@ -128,7 +128,7 @@ def _check_stored(path: Path) -> None:
 
 
 def _torch_reason(error: str) -> str:
-    """Return why PyTorch refused, without its advice to run what is in the file."""
+    """Return why PyTorch refused, without its advice to run the file's code."""
     if wanted := re.search(r"GLOBAL ([\w.]+)", error):
         return f"it holds {wanted[1]} and would run its code; only tensors are read: save net.state_dict()"
     if "legacy .tar format" in error:

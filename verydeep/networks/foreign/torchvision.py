@@ -1,4 +1,4 @@
-"""torchvision's and timm's VGGs: their names, in and out, and what timm's `config.json` says.
+"""torchvision's and timm's VGGs: their names, in and out, and timm's `config.json`.
 
 torchvision  features.N OIHW; classifier.0, .3, .6 OI.
 timm         features.N OIHW; pre_logits.fc1, .fc2 as convolutions, head.fc OI.
@@ -107,7 +107,7 @@ def _positions(features: _Features) -> Iterator[tuple[int, str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Stated:
-    """What timm's `config.json` says, in it or in its `pretrained_cfg`, which counts."""
+    """The fields of timm's `config.json`, in it or in its `pretrained_cfg`, which takes precedence."""
 
     mean: Triple | None = None
     std: Triple | None = None

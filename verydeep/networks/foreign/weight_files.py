@@ -45,10 +45,10 @@ _OTHER_KINDS = {
     ".msgpack": f"a file of Flax: {_STATE_DICT}, or write the arrays with numpy.savez as conv1_1_W and conv1_1_b",
     ".pdparams": "a file of Paddle: write its arrays with numpy.savez as conv1_1_W [h, w, I, O] and conv1_1_b",
     ".params": "a file of MXNet: write its arrays with numpy.savez as conv1_1_W [h, w, I, O] and conv1_1_b",
-    ".mlmodel": "a Core ML program: import what it was made from",
+    ".mlmodel": "a Core ML program: import the weights that it was made from",
     ".prototxt": "a description of layers without weights: name the .caffemodel beside it",
 }
-"""What files are that are not read, and the way out."""
+"""Kinds of files that are not read, and the way out."""
 
 
 def read_weights(path: Path, taken: Taken = Taken()) -> NamedArrays:
