@@ -1,4 +1,4 @@
-"""What comes of an image that is sent: an answer, a refusal, or a failure of the service."""
+"""Outcomes of an image that is sent: an answer, a refusal, or a failure of the service."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
@@ -22,7 +22,7 @@ class ClassMap:
     stride: int
     """Pixels from one position to the next."""
     window: int
-    """Side in pixels of what a position sees."""
+    """Side in pixels of the window that a position sees."""
     offset: tuple[int, int]
     """First pixel of the first position's window, from the upper edge and from the left one."""
     size: Size
@@ -49,7 +49,7 @@ class PagePicture(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageAnswer:
-    """What the model says of an image."""
+    """The model's answer for an image."""
 
     prediction: Prediction | Classification
     """Without an `error`."""
@@ -95,38 +95,38 @@ class RefusedImage:
 
 @dataclass(frozen=True, kw_only=True)
 class FailedImage:
-    """An image that the service has failed on."""
+    """An image that the service failed to process."""
 
     image: str
     """Its name."""
-    error: str = "the service has failed on it: its log says why"
+    error: str = "the service failed to process it: its log says why"
     """For whoever has sent it."""
 
 
 ImageOutcome = ImageAnswer | RefusedImage | FailedImage
 
 Numbers = Literal["probabilities", "scores"]
-"""What stands beside the classes of an answer."""
+"""Kind of the numbers beside the classes of an answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestOutcomes:
-    """What came of the images of a request."""
+    """The outcomes of the images of a request."""
 
     images: tuple[ImageOutcome, ...]
     """In their order."""
 
     @property
     def answers(self) -> list[ImageAnswer]:
-        """Those that the model says something of."""
+        """The model's answers among them."""
         return [one for one in self.images if isinstance(one, ImageAnswer)]
 
     @property
     def refusals(self) -> list[UnusableImageError]:
-        """Why others cannot be used."""
+        """Why other images cannot be used."""
         return [one.refusal for one in self.images if isinstance(one, RefusedImage)]
 
     @property
     def failed(self) -> bool:
-        """Whether the service has failed on one."""
+        """Whether the service failed to process one."""
         return any(isinstance(one, FailedImage) for one in self.images)

@@ -123,8 +123,8 @@ class Service:
             draw: as for `WorkQueue.submit`.
 
         Raises:
-            RefusedRequestError: no image can be used, the service has failed on all, there is no room, the deadline has
-                passed, or the client has left.
+            RefusedRequestError: no image can be used, the service failed to process them all, there is no room,
+                the deadline has passed, or the client has left.
         """
         answers = self.queue.submit(images, wanted, room, draw)
         left = request.state.arrived + self.limits.deadline - time.monotonic()
