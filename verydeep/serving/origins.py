@@ -3,6 +3,9 @@
 A browser sends what any page asks it to send, to services on this machine too. A page of another origin is known by
 Sec-Fetch-Site and Origin (https://www.w3.org/TR/fetch-metadata/). One whose own name was made to point here ("DNS
 rebinding") is of the same origin as far as the browser knows; it is known by the name in Host.
+
+A service that only this machine reaches accepts `localhost` and the names that it was given; one that other machines
+reach accepts all names, since only its operator knows them. Addresses are always accepted.
 """
 
 import ipaddress

@@ -1,4 +1,8 @@
-"""The queue of a service: some threads decode (`Limits.decoders`), one computes, in batches where they gain."""
+"""The queue of a service: some threads decode (`Limits.decoders`), one computes, in batches where they gain.
+
+Threads decode and rescale before an image enters the queue, and draw the page's pictures, for which an image keeps its
+place and its deadline. A batch that fails is computed again, image by image.
+"""
 
 import asyncio
 import logging
