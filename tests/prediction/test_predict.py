@@ -247,11 +247,11 @@ def test_predictions_come_while_other_images_wait(model, photos, tmp_path, monke
     found = predict(model, source)
     assert source.reads == []
     with prediction_file(file, Prediction, most_classes=5) as write:
-        write(next(found).to_dict())
+        write(next(found))
         assert source.reads == [0, 1]
         assert len(file.read_text().splitlines()) == 1
         for prediction in found:
-            write(prediction.to_dict())
+            write(prediction)
     assert source.reads == list(range(11))
     assert [json.loads(line)["image"] for line in file.read_text().splitlines()] == list(source.ids)
 

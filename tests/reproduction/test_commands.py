@@ -104,7 +104,7 @@ def test_the_commands_of_a_folder_are_kept_and_ask_for_the_same_again(tmp_path, 
     for more in ([], [], ["--seeds", "2"]):
         words = ["reproduce", "digits", "--out", str(out), *small, *more]
         monkeypatch.setattr(sys, "argv", ["/some/where/verydeep", *words])
-        with pytest.raises(KeyError):
+        with pytest.raises(ValueError, match="it has no seeds"):
             main(["--debug", *words])  # nothing was done, so there are no results to show
         commands.append(shlex.join(["verydeep", *words]))
     reproduce(

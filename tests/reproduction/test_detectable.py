@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from verydeep.reproduction.claims import CLAIMS
 from verydeep.reproduction.detectable import LATENT, Assumed, _image_variance, detectable
 from verydeep.reproduction.dry_run import _assumed_from, _done_tests, plan
 from verydeep.reproduction.grid import Grid
-from verydeep.reproduction.stored_tests import file_of_test, is_tested, read_test
+from verydeep.reproduction.stored_tests import Conditions, file_of_test, is_tested, read_test
 from verydeep.reproduction.trainings import QUICK, QUICK_RECIPE
 
 SEVEN = Grid(only=QUICK, tables=(3,))
@@ -156,7 +156,18 @@ def test_a_damaged_test_is_refused_with_what_to_do(tmp_path, changes, problem):
     with pytest.raises(ValueError, match=f"test.json cannot be read: .*{problem}.*: remove it to test again$"):
         read_test(file)
     with pytest.raises(ValueError, match=r"remove it to test again$"):
-        is_tested(file, {})
+        is_tested(file, Conditions(weights=("a",), images="b"))
+
+
+def test_results_of_before_hold_for_the_default_grid_and_limit(tmp_path):
+    """Files did not name what was the default."""
+    file = tmp_path / "test.json"
+    file.write_text(json.dumps({"tested": {"weights": ["a", "b"], "images": "c"}}))
+    conditions = Conditions(weights=("a", "b"), images="c")
+    assert is_tested(file, conditions)
+    assert not is_tested(file, replace(conditions, grid="floor"))
+    assert not is_tested(file, replace(conditions, max_pixels=7))
+    assert not is_tested(file, replace(conditions, weights=("b", "a")))
 
 
 def test_a_plan_is_refused_where_the_experiment_would_be(tmp_path):

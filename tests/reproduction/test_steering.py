@@ -15,7 +15,7 @@ from verydeep.images.open import open_for_testing, open_for_training
 from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits, with_steering_images
 from verydeep.reproduction.plan_file import commands_of
-from verydeep.reproduction.steering import about_steering, open_for_experiment, steering_options
+from verydeep.reproduction.steering import about_steering, open_for_experiment, said_outright
 
 TINY = Recipe(crop=32, width=0.05, batch=4, epochs=2, learning_rate=1e-3)
 SMALL = Grid(only=("A", "B-256"), tables=(3,))
@@ -76,7 +76,7 @@ def test_what_steers_is_as_asked_for_and_as_the_folder_was_begun(tmp_path):
         splits, grid = open_for_experiment(splits_of(), asked, folder)
         assert (grid.steer, grid.held_out) == settled
         assert splits.testing == ("test" if grid.held_out else "val")
-        lasting = replace(asked, **steering_options(asked, grid, splits))
+        lasting = said_outright(asked, grid, splits)
         elsewhere = open_for_experiment(splits_of(), lasting, tmp_path / "elsewhere")[1]
         assert (elsewhere.steer, elsewhere.held_out) == settled
     for folder, asked, was in (

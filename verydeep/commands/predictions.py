@@ -73,13 +73,13 @@ def present(stream: PredictionStream, outputs: PredictionOutputs, source: "Sourc
     kept, failed = [], 0
     with ExitStack() as stack:
         report = stack.enter_context(reporting("predict", len(source), quiet=str(out) == "-" and sys.stdout.isatty()))
-        write = None
+        write: Callable[[Any], None] | None = None
         if out is not None:
             write = stack.enter_context(prediction_file(out, stream.kind, most_classes=stream.most_classes))
         for prediction in stream.predictions:
             failed += prediction.error is not None
             if write is not None:
-                write(prediction.to_dict())
+                write(prediction)
                 if prediction.error:
                     report.say(f"{prediction.image}: {prediction.error}")
             if write is None or json_file is not None:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from verydeep.commands import options
 from verydeep.images.sources.default import DIGITS
 from verydeep.images.tolerance import Tolerance
-from verydeep.machine.documents import read_json
+from verydeep.machine.documents import converted, read_json
 from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.numbers import trimmed
@@ -42,6 +42,16 @@ class Extent:
     """Trainings, and then tests, side by side, each in a process of its own with its part of the cores, or with a CUDA
     device of its own; by default one for each core or device. ray: on the machines of a Ray cluster, which see the same
     folders."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Results:
+    """What is said of results.json when the command ends."""
+
+    seeds: tuple[int, ...]
+    answer: tuple[str, ...]
+    best_network: str
+    larger_run: str | None
 
 
 ExtentOptions = Annotated[Extent, Parameter(name="*")]
@@ -87,17 +97,18 @@ def reproduce(
 
     report = reproduce_paper(source, out=out, recipe=recipe, grid=grid, **how, command=command(), language=language)
     if not rank_of_environment():
-        results = read_json(out / RESULTS, dict[str, Any])
+        figures = read_json(out / RESULTS, dict[str, Any])
+        results = converted(figures, _Results)
         pages = [f"study of {name}: {study_page(report.parent, name)}" for name in dict.fromkeys(grid.studies)]
-        show(results, json_file, *results["answer"], f"report: {report}", *pages, f"next: {_next(results, out)}")
+        show(figures, json_file, *results.answer, f"report: {report}", *pages, f"next: {_next(results, out)}")
 
 
-def _next(results: dict[str, Any], out: Path) -> str:
+def _next(results: _Results, out: Path) -> str:
     """Return the command that follows: more seeds where there is one, else predictions by the best network."""
     from verydeep.reproduction.contrasts import trainings_of
     from verydeep.reproduction.reproduce import run_folder
 
-    if len(results["seeds"]) == 1:
-        return str(results["larger_run"])
-    run = run_folder(out, results["seeds"][0]) / trainings_of(results["best_network"])[0]
+    if len(results.seeds) == 1 and results.larger_run is not None:
+        return results.larger_run
+    run = run_folder(out, results.seeds[0]) / trainings_of(results.best_network)[0]
     return shlex.join(["verydeep", "predict", str(run), "IMAGE"])

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from verydeep.evaluation import predictions
 from verydeep.evaluation.predictions import CLASS, ID, PROBABILITY, as_text, rows_file
@@ -13,6 +13,8 @@ from verydeep.machine.documents import json_text
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+AnyPrediction = TypeVar("AnyPrediction", bound="DataclassInstance")
 
 _LINES = ".jsonl"
 
@@ -45,9 +47,9 @@ def check_kind(file: Path) -> None:
 
 @contextmanager
 def prediction_file(
-    file: Path, kind: type["DataclassInstance"], *, most_classes: int
-) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield a function that adds a prediction, as its `to_dict` returns it, to a file.
+    file: Path, kind: type[AnyPrediction], *, most_classes: int
+) -> Iterator[Callable[[AnyPrediction], None]]:
+    """Yield a function that adds a prediction to a file.
 
     JSON lines, to standard output if `file` is `-`, can be read as soon as they are added: the file grows in place.
     Other files appear whole when the block ends, with up to `most_classes` classes of every image.
@@ -61,10 +63,10 @@ def prediction_file(
         OSError: the file cannot be written.
     """
     if str(file) == "-":
-        yield lambda prediction: print(json_text(prediction), flush=True)
+        yield lambda prediction: print(json_text(asdict(prediction)), flush=True)
     elif file.suffix == _LINES:
         with file.open("w", encoding="utf-8", errors="backslashreplace") as lines:
-            yield lambda prediction: print(json_text(prediction), file=lines, flush=True)
+            yield lambda prediction: print(json_text(asdict(prediction)), file=lines, flush=True)
     else:
         names = [field.name for field in fields(kind)]
         columns: dict[str, type] = {ID: str}
@@ -77,14 +79,15 @@ def prediction_file(
             yield lambda prediction: add([_row(prediction, len(columns), rest)])
 
 
-def _row(prediction: dict[str, Any], columns: int, rest: Sequence[str]) -> list[str | float | None]:
+def _row(prediction: "DataclassInstance", columns: int, rest: Sequence[str]) -> list[str | float | None]:
     """Return a row: `columns` for the image and its classes, some empty if there are fewer, then the `rest`."""
-    row: list[str | float | None] = [as_text(prediction["image"])]
-    for of_class in zip(*(values for name, values in prediction.items() if name in _CLASS_COLUMNS), strict=True):
+    told = vars(prediction)
+    row: list[str | float | None] = [as_text(told["image"])]
+    for of_class in zip(*(values for name, values in told.items() if name in _CLASS_COLUMNS), strict=True):
         for value in of_class:
             row += [as_text(value)] if isinstance(value, str) else value if isinstance(value, tuple) else [value]
     row += [None] * (columns - len(row))
-    return [*row, *(prediction[name] and as_text(prediction[name]) for name in rest)]
+    return [*row, *(told[name] and as_text(told[name]) for name in rest)]
 
 
 def write_picture(folder: Path, names: Sequence[str], number: int, picture: bytes, *, suffix: str) -> str:

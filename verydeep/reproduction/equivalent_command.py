@@ -49,9 +49,15 @@ def equivalent_command(
     return shlex.join(["verydeep", "reproduce", source, "--out", str(out), *words])
 
 
-def with_options(command: str, options: Mapping[str, object]) -> str:
-    """Return a command line of `verydeep reproduce` with more options, by the names of their fields."""
-    return " ".join([command, *([shlex.join(words)] if (words := _options(options)) else [])])
+def with_options(command: str, given: Any, wanted: Any) -> str:
+    """Return a command line of `verydeep reproduce` with options in which one dataclass differs from that given."""
+    words = _options({name: getattr(wanted, name) for name in differing(given, wanted)})
+    return " ".join([command, *([shlex.join(words)] if words else [])])
+
+
+def differing(one: Any, other: Any) -> list[str]:
+    """Return the names of the fields in which two dataclasses of a kind differ."""
+    return [field.name for field in dataclasses.fields(one) if getattr(one, field.name) != getattr(other, field.name)]
 
 
 def is_call(command: str) -> bool:

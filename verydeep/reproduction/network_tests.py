@@ -5,18 +5,17 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.images.sources.samples import sampled
 from verydeep.images.sources.splits import Splits
-from verydeep.images.tolerance import MAX_PIXELS, Tolerance
+from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Runtime, ended_by_signals
 from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.grids import PoolingGrid
 from verydeep.reproduction.paper_tables import Entry
-from verydeep.reproduction.stored_tests import file_of_test, is_tested, write_test
+from verydeep.reproduction.stored_tests import Conditions, file_of_test, is_tested, write_test
 from verydeep.runs.record import read_record
 
 _MOST_TRAINING_IMAGES_TESTED = 10_000
@@ -75,9 +74,9 @@ def test_networks(tests: NetworkTests) -> None:
         Exception: as `evaluate`.
     """
     for entry in tests.entries:
-        grid, (splits, split), tested = _conditions(tests, entry)
+        (splits, split), conditions = _conditions(tests, entry)
         file = file_of_test(tests.out, entry, tests.seed)
-        if is_tested(file, tested):
+        if is_tested(file, conditions):
             continue
         evaluation = evaluate(
             [tests.runs / name for name in entry.trainings],
@@ -85,12 +84,12 @@ def test_networks(tests: NetworkTests) -> None:
             split=split,
             protocol=entry.method,
             scales=entry.scales,
-            grid=grid,
+            grid=conditions.grid,
             runtime=tests.runtime,
             tolerance=tests.tolerance,
         )
         if not rank_of_environment():
-            write_test(file, evaluation, tested)
+            write_test(file, evaluation, conditions)
 
 
 def network_by_network(tests: NetworkTests) -> list[NetworkTests]:
@@ -115,23 +114,22 @@ def _work(tests: NetworkTests) -> int:
 
 
 def _is_done(tests: NetworkTests, entry: Entry) -> bool:
-    *_, tested = _conditions(tests, entry)
-    return is_tested(file_of_test(tests.out, entry, tests.seed), tested)
+    _, conditions = _conditions(tests, entry)
+    return is_tested(file_of_test(tests.out, entry, tests.seed), conditions)
 
 
-def _conditions(tests: NetworkTests, entry: Entry) -> tuple[PoolingGrid, tuple[Splits, str], dict[str, Any]]:
-    """Return the grid, the images, and what results must say that they are of: fingerprints, grid and limit."""
-    grid, max_pixels = entry.grid(tests.grid), tests.tolerance.max_pixels
+def _conditions(tests: NetworkTests, entry: Entry) -> tuple[tuple[Splits, str], Conditions]:
+    """Return the images of a test, and the conditions that its results must have."""
     splits, split = tests.splits, tests.splits.testing
     if entry.training_images:
         splits, split = _some_training_images(splits, tests.sample_seed), "train"
-    tested = {
-        "weights": [tests.weights[name] for name in entry.trainings],
-        "images": splits.source(split).fingerprint,
-        **({} if grid == "centred" else {"grid": grid}),
-        **({} if max_pixels == MAX_PIXELS else {"max_pixels": max_pixels}),
-    }
-    return grid, (splits, split), tested
+    conditions = Conditions(
+        weights=tuple(tests.weights[name] for name in entry.trainings),
+        images=splits.source(split).fingerprint,
+        grid=entry.grid(tests.grid),
+        max_pixels=tests.tolerance.max_pixels,
+    )
+    return (splits, split), conditions
 
 
 def _some_training_images(splits: Splits, seed: int) -> Splits:

@@ -1,18 +1,17 @@
 """`plan.json`: what an experiment was begun with (images, recipe, steering), and the commands that worked on it."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from verydeep.images.sources.splits import Splits
 from verydeep.machine import atomic
-from verydeep.machine.documents import parse_json, read_json
+from verydeep.machine.documents import read_json
 from verydeep.machine.processes import processes_of_environment
+from verydeep.reproduction.equivalent_command import differing
 from verydeep.reproduction.files import PLAN, RESULTS
-from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.grid import Grid, Steer
 from verydeep.runs.record import command as running_command
 from verydeep.training.recipe import Recipe
 
@@ -33,13 +32,17 @@ class Command:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """What the file says; those of earlier versions do not say what steers."""
+class ExperimentPlan:
+    """What an experiment was begun with, and the commands that worked on it; `plan.json`.
+
+    Earlier versions did not say what steers, nor fields of the recipe that they did not know and so did not change.
+    """
 
     fingerprints: dict[str, str]
-    recipe: dict[str, Any]
-    steer: str = "validation"
-    held_out: int | float | None = None
+    """Fingerprint of the images of each split."""
+    recipe: Recipe
+    steer: Steer = "validation"
+    held_out: float | None = None
     commands: tuple[Command, ...] = ()
 
 
@@ -50,7 +53,7 @@ class _Results:
     command: str
 
 
-def read_plan(out: Path) -> dict[str, Any] | None:
+def read_plan(out: Path) -> ExperimentPlan | None:
     """Read what an experiment was begun with; None where none was begun.
 
     Raises:
@@ -60,10 +63,9 @@ def read_plan(out: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        plan = read_json(path, _Plan)
+        return read_json(path, ExperimentPlan)
     except ValueError as error:
         raise ValueError(f"{error}: choose another folder, or restore the file") from error
-    return asdict(plan)
 
 
 def begin_or_go_on(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid, command: str) -> None:
@@ -81,10 +83,10 @@ def begin_or_go_on(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid, com
         processes = processes_of_environment()
         commands.append(Command(command=command, began=began, processes=processes, directory=directory))
     out.mkdir(parents=True, exist_ok=True)
-    atomic.write_json(out / PLAN, {**plan, "commands": [asdict(one) for one in commands]})
+    atomic.write_json(out / PLAN, asdict(replace(plan, commands=tuple(commands))))
 
 
-def plan_to_follow(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid) -> dict[str, Any]:
+def plan_to_follow(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid) -> ExperimentPlan:
     """Return what the experiment in `out` was begun with, or would begin with.
 
     Trainings, tables and seeds are not part of it: they may be added later.
@@ -92,15 +94,15 @@ def plan_to_follow(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid) -> 
     Raises:
         ValueError: it was begun with other settings or images, or the folder contains something else.
     """
-    plan: dict[str, Any] = {
-        "fingerprints": {split: part.fingerprint for split, part in splits.sources.items()},
-        "recipe": asdict(recipe),
-        "steer": grid.steer,
-        "held_out": grid.held_out,
-    }
+    plan = ExperimentPlan(
+        fingerprints={split: part.fingerprint for split, part in splits.sources.items()},
+        recipe=recipe,
+        steer=grid.steer or "validation",
+        held_out=grid.held_out,
+    )
     begun = read_plan(out)
     if begun is not None:
-        _check_the_same(out, begun, asdict(parse_json(json.dumps(plan), _Plan)))
+        _check_the_same(out, begun, plan)
     elif out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise ValueError(f"{out} exists and contains something other than an experiment: choose another folder")
     return begun or plan
@@ -112,8 +114,9 @@ def commands_of(out: Path) -> Sequence[Command]:
     Raises:
         ValueError: `plan.json` is damaged.
     """
-    if kept := (read_plan(out) or {}).get("commands"):
-        return [Command(**one) for one in kept]
+    plan = read_plan(out)
+    if plan is not None and plan.commands:
+        return plan.commands
     try:
         return [Command(command=read_json(out / RESULTS, _Results).command, began=None)]
     except ValueError:
@@ -126,12 +129,9 @@ def last_command(out: Path) -> str:
     return commands[-1].command if commands else running_command()
 
 
-def _check_the_same(out: Path, begun: dict[str, Any], now: dict[str, Any]) -> None:
-    # An earlier version did not change what it did not know.
-    new = {one.name: one.default for one in fields(Recipe)}
-    before, after = ({**new, **plan["recipe"], **plan, "recipe": None, "commands": None} for plan in (begun, now))
-    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    if changed:
+def _check_the_same(out: Path, begun: ExperimentPlan, now: ExperimentPlan) -> None:
+    rest = [replace(plan, recipe=now.recipe, commands=()) for plan in (begun, now)]
+    if changed := sorted([*differing(begun.recipe, now.recipe), *differing(*rest)]):
         raise ValueError(
             f"{out} was started with a different {', '.join(changed)}: choose another folder, or the same settings"
         )

@@ -30,7 +30,7 @@ from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.plan_file import begin_or_go_on
 from verydeep.reproduction.report import write_report
 from verydeep.reproduction.side_by_side import jobs_to_use, side_by_side, train_side_by_side
-from verydeep.reproduction.steering import about_steering, open_for_experiment, steering_options
+from verydeep.reproduction.steering import about_steering, open_for_experiment, said_outright
 from verydeep.reproduction.stored_tests import file_of_test, read_test
 from verydeep.reproduction.studies import recipe_on_part
 from verydeep.reproduction.study_report import write_studies
@@ -153,16 +153,16 @@ def reproduce(
     )
     with locked(None if rank_of_environment() else experiment.out):
         if not rank_of_environment():
-            ruled = steering_options(asked, grid, splits)
+            outright = said_outright(asked, grid, splits)
             settings = (
-                replace(asked, **ruled),
+                outright,
                 recipe,
                 runtime or Runtime(),
                 execution or Execution(),
                 tolerance or Tolerance(),
             )
             equivalent = equivalent_command(source, out, *settings, jobs=jobs, language=language)
-            command = with_options(command, ruled) if command else equivalent
+            command = with_options(command, asked, outright) if command else equivalent
             begin_or_go_on(out, splits=splits, recipe=recipe, grid=grid, command=command)
             say(about_steering(splits, grid))
             if grid.seeds == 1:

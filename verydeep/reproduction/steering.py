@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from verydeep.images.open import open_for_training
 from verydeep.images.sources.splits import STEERING_SHARE, Splits, with_steering_images
@@ -27,30 +26,29 @@ def open_for_experiment(source: str | Splits, grid: Grid, out: Path) -> tuple[Sp
         if grid.steer or grid.held_out is not None:
             raise ValueError(f"{splits.name} has test images: its validation images steer, so leave out --steer")
         return splits, replace(grid, steer="validation")
-    steer = grid.steer or ("held-out" if grid.held_out is not None or begun is None else begun["steer"])
-    shares = (grid.held_out, None if begun is None else begun["held_out"], STEERING_SHARE)
+    steer = grid.steer or ("held-out" if grid.held_out is not None or begun is None else begun.steer)
+    shares = (grid.held_out, None if begun is None else begun.held_out, STEERING_SHARE)
     held_out = next(one for one in shares if one is not None) if steer == "held-out" else None
-    if begun is not None and (steer, held_out) != (begun["steer"], begun["held_out"]):
-        was = f"--steer {begun['steer']}" + (f" --held-out {begun['held_out']:g}" if begun["held_out"] else "")
+    if begun is not None and (steer, held_out) != (begun.steer, begun.held_out):
+        was = f"--steer {begun.steer}" + (f" --held-out {begun.held_out:g}" if begun.held_out else "")
         raise ValueError(f"{out} was begun with {was}: leave out --steer and --held-out, or choose another folder")
     settled = replace(grid, steer=steer, held_out=held_out)
     return (splits if held_out is None else with_steering_images(splits, held_out)), settled
 
 
-def steering_options(asked: Grid, settled: Grid, splits: Splits) -> dict[str, Any]:
-    """Return the fields of the grid that have to be given to a new folder for the same to be settled there.
+def said_outright(asked: Grid, settled: Grid, splits: Splits) -> Grid:
+    """Return a grid for which the same is settled in a new folder, whatever the defaults and this folder are.
 
     Args:
         asked: the grid as it was asked for.
         settled: what `open_for_experiment` returned for it.
         splits: likewise.
     """
-    options: dict[str, Any] = {}
     if splits.testing == "val" and asked.steer is None:
-        options["steer"] = "validation"
+        asked = replace(asked, steer="validation")
     if settled.held_out not in (None, asked.held_out, STEERING_SHARE):
-        options["held_out"] = settled.held_out
-    return options
+        asked = replace(asked, held_out=settled.held_out)
+    return asked
 
 
 def about_steering(splits: Splits, grid: Grid) -> str:

@@ -5,9 +5,9 @@ import math
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool
@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from verydeep.evaluation.metrics import misclassified
 from verydeep.evaluation.results import Evaluation
+from verydeep.images.tolerance import Tolerance
 from verydeep.machine import atomic
 from verydeep.machine.documents import read_json
 from verydeep.machine.errors import one_line
 from verydeep.machine.regular_files import read_file
+from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
 from verydeep.numbers import counted, number
 from verydeep.reproduction.contrasts import Outcomes
 from verydeep.reproduction.paper_tables import Entry
@@ -55,10 +57,22 @@ class StoredTest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Tested:
-    """Fingerprints in a file of results."""
+class Conditions:
+    """What a test was done with; with anything else it is done again."""
 
-    tested: dict[str, Any]
+    weights: tuple[str, ...]
+    """Fingerprints, in the entry's order."""
+    images: str
+    """Fingerprint."""
+    grid: PoolingGrid = DEFAULT_GRID
+    max_pixels: int = Tolerance.max_pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tested:
+    """Conditions in a file of results."""
+
+    tested: Conditions
 
 
 _Kept = TypeVar("_Kept")
@@ -104,21 +118,21 @@ def file_of_test(out: Path, entry: Entry, seed: int) -> Path:
     return out / _EVALUATIONS / f"seed-{seed}" / f"{entry.name}.json"
 
 
-def is_tested(file: Path, tested: Mapping[str, Any]) -> bool:
-    """Return whether the file holds results of exactly these weights and images (by fingerprints), grid and limit.
+def is_tested(file: Path, conditions: Conditions) -> bool:
+    """Return whether the file holds results of a test under exactly these conditions.
 
     Raises:
         ValueError: the file cannot be read.
     """
-    return file.exists() and _read(file, _Tested).tested == tested
+    return file.exists() and _read(file, _Tested).tested == conditions
 
 
-def write_test(file: Path, evaluation: Evaluation, tested: Mapping[str, Any]) -> None:
-    """Write the results of a test, including those of every image, with the fingerprints of what was tested."""
+def write_test(file: Path, evaluation: Evaluation, conditions: Conditions) -> None:
+    """Write the results of a test, including those of every image, and its conditions."""
     wrong = misclassified(evaluation.images.posteriors, evaluation.images.labels)
     by_image = "".join("01"[one] for one in wrong.tolist())
     file.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_json(file, {"tested": tested, **evaluation.to_dict(), "top1_wrong_by_image": by_image})
+    atomic.write_json(file, {"tested": asdict(conditions), **evaluation.to_dict(), "top1_wrong_by_image": by_image})
 
 
 def read_test(file: Path) -> StoredTest:
