@@ -148,7 +148,7 @@ _NO_MEMORY = re.compile(
 
 
 def _explain(error: Exception, tokens: Sequence[str]) -> int:
-    """Print in one line what went wrong, and return the exit status for it."""
+    """Print the error in one line, and return the exit status for it."""
     message = one_line(error)
     match error:
         case Stopped():
@@ -198,7 +198,7 @@ def _in_our_words(error: CycloptsError, chain: Sequence[str], tokens: Sequence[s
 
 
 def _without_types(message: str) -> str:
-    """Say what the library says of a value, with choices as a list and numbers as such instead of types of Python."""
+    """Reword the library's message about a value, with choices as a list and `number` in place of types of Python."""
     before, _, kinds = message.partition(" into ")
     choices = re.sub(r"Literal\[([^]]*)\]\|?", r"\1, ", kinds).rstrip(", .")
     if choices and "Literal[" in message:

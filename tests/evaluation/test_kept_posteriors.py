@@ -352,7 +352,7 @@ def test_a_signal_waits_until_all_is_kept(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as left, ended_by_signals():
         evaluated([folder, run(tmp_path / "other", seed=1)])
     assert (left.value.code, len(stored)) == (143, 2)
-    assert "what was computed is kept: the same command goes on" in capsys.readouterr().err
+    assert "what was computed is kept: repeat the command to continue" in capsys.readouterr().err
     monkeypatch.setattr(passes, "store", real)
     assert evaluated(folder).from_cache == 1
 

@@ -111,7 +111,7 @@ def test_a_changed_graph_is_noticed(file, old, new):
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new, 1))
-    with pytest.raises(ValueError, match=r"net.ncnn.param cannot be used: it is not what was exported"):
+    with pytest.raises(ValueError, match=r"net.ncnn.param cannot be used: it has changed since it was exported"):
         load_exported(file)
 
 

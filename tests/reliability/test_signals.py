@@ -172,7 +172,7 @@ def test_a_training_ends_with_all_its_steps_saved(python, tiny, longest, no_cach
         assert found is None
     else:
         assert found.progress.step == steps
-        said = f"verydeep: stopped, and saved in {out}: the same command with --resume goes on"
+        said = f"verydeep: stopped, and saved in {out}: repeat the command with --resume to continue"
         assert child.errors.splitlines()[-1] == said or "models" in moment
     assert tiny.strays(out) == []
     train(source, network="A", out=out, recipe=tiny.RECIPE, execution=IN_PIECES, resume=True)

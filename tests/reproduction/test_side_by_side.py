@@ -86,7 +86,7 @@ def test_after_a_lost_process_and_a_signal_they_go_on(one_after_the_other, tmp_p
     with pytest.raises(LostProcessError, match="died without an error message"):
         train_side_by_side(tasks(tmp_path, epochs=12), jobs=2, device=CPU)
     once_there(tmp_path / "C" / "metrics.jsonl", lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(Stopped, match="the same command goes on"):
+    with pytest.raises(Stopped, match="repeat the command to continue"):
         train_side_by_side(tasks(tmp_path, epochs=12), jobs=2, device=CPU)
     train_side_by_side(
         [task for task in tasks(tmp_path, epochs=12) if not (task.out / MODEL).exists()], jobs=2, device=CPU

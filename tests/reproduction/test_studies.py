@@ -65,7 +65,7 @@ def studied(images, tmp_path_factory):
     out = tmp_path_factory.mktemp("studied") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "descend", disturbed)
-        with pytest.raises(Stopped, match="the same command goes on"):
+        with pytest.raises(Stopped, match="repeat the command to continue"):
             reproduce(images, out=out, recipe=TINY, grid=SOME)
         assert not (out / "studies").exists()
         patch.setattr(loop, "descend", lambda *a, **options: disturbed(*a, stop=False, **options))

@@ -201,7 +201,7 @@ def test_a_stopped_run_ends_with_the_weights_of_a_whole_one(tmp_path, number, re
         sources={"train": Interrupting(**vars(plain)), "val": splits().sources["val"]},
     )
     Interrupting.reads, Interrupting.at, Interrupting.number = 0, reads, number
-    with pytest.raises(Stopped, match="--resume goes on") as stopped:
+    with pytest.raises(Stopped, match="--resume to continue") as stopped:
         train(stopping, network="A", out=tmp_path / "run", recipe=recipe, execution=Execution(image_memory=0))
     assert stopped.value.exit_code == 128 + number
     assert not (tmp_path / "run" / "model").exists()
@@ -403,7 +403,7 @@ def test_a_signal_to_the_whole_process_group_is_survived_by_workers(python, tmp_
     os.killpg(process.pid, number)
     status, rest = process.wait(), process.errors
     assert status == 128 + number
-    assert rest.splitlines()[-1].endswith("the same command with --resume goes on")
+    assert rest.splitlines()[-1].endswith("repeat the command with --resume to continue")
     assert read_metrics(tmp_path / "run")
 
 

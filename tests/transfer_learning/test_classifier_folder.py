@@ -162,7 +162,7 @@ WRONG = [
     ("format", "1", "format: a whole number expected, not text"),
     ("format", 0, "format is below 1"),
     ("format", 2, "a newer version of verydeep wrote it"),
-    ("weights_sha256", "0", "classifier.safetensors is not what was saved"),
+    ("weights_sha256", "0", "classifier.safetensors has changed since it was saved"),
     ("colour", "red", "it has colour, which this version of verydeep does not know"),
     ("scales", ["x"], r"networks\[0\].scales\[0\]: a whole number expected, not text"),
     ("scales", 5, "scales: a list expected"),

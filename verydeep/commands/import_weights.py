@@ -16,10 +16,10 @@ def import_(
     taken: TakenOptions = Taken(),
     trained: PreprocessingOptions = Trained(),
 ) -> None:
-    """Make a run of weights of torchvision, timm, Keras, ONNX, Caffe, MatConvNet or NumPy, to use like any other.
+    """Make a run from weights of torchvision, timm, Keras, ONNX, Caffe, MatConvNet or NumPy, to use like any other.
 
     The kind of the weights is recognised. Preprocessing, (x * white / 255 - mean) / std, need only be given where it is
-    not what their library publishes.
+    not the one that their library publishes.
 
     Args:
         weights: A file (.pth, .pt, .ckpt, .bin, .tar, .safetensors, .h5, .hdf5, .keras, .caffemodel, .mat, .npz,
@@ -28,7 +28,7 @@ def import_(
         network: A-LRN for weights that would otherwise count as A's, which have the same shapes.
         class_names: words or wnids of ImageNet's classes for 1,000 outputs, or a file with a name per line. By default
             a run keeps its names, and others get words.
-        json_file: Write what was found to this file as well (- for standard output instead of the table).
+        json_file: Write the findings to this file as well (- for standard output instead of the table).
     """
     from verydeep.runs.import_weights import import_table, import_weights, next_command
 

@@ -47,7 +47,7 @@ def keep(chunk_file: Path, chunk: Chunk) -> None:
 
 
 def check(chunk_file: Path) -> None:
-    """Check that a chunk is what was kept.
+    """Check that a chunk is as it was kept.
 
     Raises:
         ValueError: it is damaged.
@@ -59,7 +59,7 @@ def check(chunk_file: Path) -> None:
     except SafetensorError as error:
         raise ValueError(one_line(error)) from error
     if about.get(_SHA256) != _digest(tensors, about.get(_REFUSALS, "")):
-        raise ValueError("it is not what was kept")
+        raise ValueError("it has changed since it was kept")
 
 
 def _digest(tensors: Mapping[str, np.ndarray], refusals: str) -> str:
@@ -85,7 +85,7 @@ def read_layer(chunk_file: Path, layer: str) -> Float[np.ndarray, "N ..."]:
 
 
 def clear(file: Path) -> None:
-    """Delete all chunks of a file, also those of other descriptors or sources, and nothing else that is there."""
+    """Delete all chunks of a file, also those of other descriptors or sources, and no other files."""
     for chunk_folder in folder(file).glob(_CHUNK_FOLDERS):
         shutil.rmtree(chunk_folder)
     with suppress(OSError):  # it is not empty

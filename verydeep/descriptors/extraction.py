@@ -1,4 +1,4 @@
-"""What is extracted from which images: a descriptor with all choices made, checked before any work."""
+"""The extraction of a descriptor from images: all choices made, checked before any work."""
 
 import math
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ def checked_extraction(
     runtime: Runtime | None = None,
     tolerance: Tolerance | None = None,
 ) -> Extraction:
-    """Check what `features` is asked for, make the choices that are left to the run, and open the source.
+    """Check the arguments of `features`, make the choices that are left to the run, and open the source.
 
     Raises:
         ValueError: as `features`.

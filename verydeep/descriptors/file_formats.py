@@ -38,7 +38,7 @@ class Contents:
     """Shape of each layer's values for one image."""
     dtype: DType
     metadata: Mapping[str, Any]
-    """What the file says of itself."""
+    """The file's description of itself."""
     chunk_files: Sequence[Path]
 
 
@@ -137,7 +137,7 @@ def _as_json(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _json(value: object) -> str:
-    """Return short JSON; what is not valid text in names of files is escaped."""
+    """Return short JSON; bytes that are not text in names of files are escaped."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace").decode()
 
 

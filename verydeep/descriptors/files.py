@@ -32,7 +32,7 @@ from verydeep.presentation.terminal import Reporter, reporting, table_with
 from verydeep.runs.model import Model
 from verydeep.version import __version__
 
-_KEPT = "what was computed is kept: the same command continues it"
+_KEPT = "what was computed is kept: repeat the command to continue"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ def write_features(
 
     safetensors: a tensor [N, ...] for each layer and, if there are classes, `labels`; everything else, including `ids`,
     is JSON in the metadata. Parquet: columns `id` and `label` and a list for each layer; the rest is in the schema's
-    metadata. What is computed is kept beside the file until it is complete: after a stop the same call continues.
+    metadata. Chunks are kept beside the file until it is complete: after a stop the same call continues.
     Under torchrun each process computes its share, the first one writes, and all return the same.
 
     Args:
@@ -247,7 +247,7 @@ def _finish(job: _Job, seconds: float) -> FeatureFile:
 
 
 def _metadata(job: _Job) -> dict[str, Any]:
-    """Return what a file says of itself."""
+    """Return a file's description of itself."""
     network = job.extraction.model.net.architecture
     return {
         **{name: value for name, value in job.inputs.items() if name != "images_at_once"},

@@ -84,7 +84,7 @@ def reliability_chart(calibration: Calibration) -> str:
 
 
 def _shortened(name: str) -> str:
-    """Return a name that fits, with escapes in place of what is not text, which Matplotlib refuses."""
+    """Return a name that fits, with escapes in place of bytes that are not text, which Matplotlib refuses."""
     text = " ".join(name.encode(errors="backslashreplace").decode().split())
     half = _LONGEST_NAME // 2
     return text if len(text) <= _LONGEST_NAME else f"{text[:half]}…{text[1 - half :]}"
@@ -112,7 +112,7 @@ class Confusion:
 
 @dataclass(frozen=True, kw_only=True)
 class ConfusionFigure:
-    """The picture and the list, with what a page says about them."""
+    """The picture and the list, with the figures that a page gives beside them."""
 
     chart: str
     """SVG."""

@@ -1,4 +1,4 @@
-"""One picture of the most wrong images: each with what it shows, what it was taken for, and how surely."""
+"""One picture of the most confident errors: each image with its true class, the predicted one and its probability."""
 
 import math
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def contact_sheet(evaluation: Evaluation, *, data: str | Splits, most: int = _MO
         most: images on the sheet.
 
     Raises:
-        ValueError: `data` is not what was tested, or `most` is below 1.
+        ValueError: `data` is not the source that was tested, or `most` is below 1.
         UnusableImageError: an image can no longer be used.
     """
     if most < 1:
@@ -54,7 +54,7 @@ def sheet_of(evaluation: Evaluation, source: Source, most: int = _MOST_IMAGES) -
     """Return the sheet of an evaluation, given the split that was tested.
 
     Raises:
-        ValueError: `source` is not what was tested.
+        ValueError: `source` is not the source that was tested.
         UnusableImageError: an image can no longer be used.
     """
     images, wrong = evaluation.images, most_confident_errors(evaluation.images)

@@ -44,7 +44,7 @@ def dense_posteriors_and_map(
     limits: PixelLimits = NO_LIMITS,
     grid: PoolingGrid = DEFAULT_GRID,
 ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K h w"]]:
-    """Return what `dense_posteriors` does, and the score map of the images, not mirrored, from the same pass."""
+    """Return the result of `dense_posteriors`, and the score map of the images, not mirrored, from the same pass."""
     net.eval()
     views = [images, images.flip(-1)] if mirror else [images]
     scores = _score_map(net, views, limits.image, grid)

@@ -35,7 +35,7 @@ from verydeep.version import __version__
 _CACHE_FORMAT = 2
 """Format of the posteriors in the cache; raised when the same inputs come to give others."""
 
-_KEPT = "what was computed is kept: the same command goes on"
+_KEPT = "what was computed is kept: repeat the command to continue"
 
 
 def evaluate(

@@ -42,7 +42,7 @@ _SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """An image, what it shows, and what it was taken for."""
+    """An image, its true class, and the class that was predicted."""
 
     id: str
     true: str

@@ -28,7 +28,7 @@ def known_images(
         splits: the source.
         split: the split that is tested.
         digests: `contents_digests` of the split, if they are known already.
-        remember: keep in the cache what the training images' files hold.
+        remember: keep the digests of the training images' files in the cache.
 
     Raises:
         ValueError: the record of a run is damaged.
@@ -99,7 +99,7 @@ def _began_elsewhere(run: str | Path, record: Record) -> bool:
 
 
 def _run_before(run: str | Path, before: str) -> tuple[Path, Record] | None:
-    """Return the run that `run` went on from, as it names it: from here, or from a folder that holds `run` itself."""
+    """Return the run that `run` went on from, by its recorded path: relative to here, or to a folder above `run`."""
     for folder in (Path(), *Path(run).resolve().parents):
         if (record := record_of(folder / before)) is not None:
             return folder / before, record

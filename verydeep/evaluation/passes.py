@@ -1,7 +1,7 @@
 """Networks over all images of a source: each image is decoded once for all networks that want it at one scale.
 
-Several processes have a share of the images each. They meet from time to time, and the first one puts together what all
-computed, and keeps it in the cache.
+Several processes have a share of the images each. They meet from time to time, and the first one puts all results
+together and keeps them in the cache.
 """
 
 import itertools
@@ -312,7 +312,7 @@ def _meet(work: _Work, news: _News, failure: Exception | None) -> None:
 
 
 def _keep(work: _Work) -> None:
-    """Store what was computed, with what others have stored meanwhile; a signal waits for that."""
+    """Store the new posteriors, with those that others have stored meanwhile; a signal waits for that."""
     if not work.context.processes.first:
         return
     with stop_request() as stop:
@@ -325,7 +325,7 @@ def _keep(work: _Work) -> None:
                     store(one.key, known)
         except OSError as error:
             work.context.say(
-                f"what is computed cannot be kept for later ({error}): make room, name another folder by "
+                f"posteriors cannot be kept for later ({error}): make room, name another folder by "
                 "VERYDEEP_CACHE, or do without (--no-cache)"
             )
     if stop.signal is not None:

@@ -11,7 +11,7 @@ MOST_PIXELS = 64 * 256 * 256
 """Pixels at once on any device."""
 
 _ACTIVATIONS_ALIVE = 4
-"""Outputs of conv1_1's size that take up memory at once: a layer's input and output, and what it works with."""
+"""Outputs of conv1_1's size that take up memory at once: a layer's input, output and working memory."""
 
 _CPU_BYTES = 2**30
 """Memory for those outputs."""

@@ -74,7 +74,7 @@ def _read(path: Path, ids: Sequence[str], classes: int) -> Posteriors:
         about, values = file.metadata() or {}, file.get_tensor(KIND)
     stated = about.get("refusals", "")
     if values.shape != (len(ids), classes) or about.get("sha256") != _digest(values, stated):
-        raise ValueError("it is not what was kept")
+        raise ValueError("it has changed since it was kept")
     refusals = parse_json(stated, list[tuple[int, Refusal, str]])
     return Posteriors(values=values, refusals={i: UnusableImageError(ids[i], kind, what) for i, kind, what in refusals})
 
@@ -107,7 +107,7 @@ def _digest(values: Float32[np.ndarray, "N K"], refusals: str) -> str:
 
 
 def _prune(newest: Path) -> None:
-    """Remove what killed processes left half-written and, beyond the limit, the least recently used files."""
+    """Remove half-written files of killed processes and, beyond the limit, the least recently used files."""
     for left, status in _with_status(newest.parent.glob(".*.partial")):
         if time.time() - status.st_mtime > _SECONDS_OF_A_WRITE:
             left.unlink(missing_ok=True)

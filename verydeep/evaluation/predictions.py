@@ -167,7 +167,7 @@ def _check_claims(claimed: Any, size: int) -> None:
 
 
 def as_text(name: str) -> str:
-    """Return a name with escapes in place of what is not text, as may be in names of files."""
+    """Return a name with escapes in place of bytes that are not text, as may be in names of files."""
     return name.encode(errors="backslashreplace").decode()
 
 

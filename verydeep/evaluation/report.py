@@ -72,7 +72,7 @@ def evaluation_report(
         language: en or ja; figures in JSON are the same.
 
     Raises:
-        ValueError: the first run is gone, or `data` is not what was tested.
+        ValueError: the first run is gone, or `data` is not the source that was tested.
         UnusableImageError: an image can no longer be used.
         OSError: the files cannot be written.
     """

@@ -106,7 +106,7 @@ class Evaluation:
     confusions: tuple[tuple[str, str, int], ...]
     """(true class, predicted class, images), the right ones too, the most frequent first."""
     notes: tuple[str, ...]
-    """Sentences that say what the figures leave out, or why they may be too good."""
+    """Sentences on what the figures leave out, or why they may be too good."""
     unusable: dict[str, str]
     """Images that were left out, and why."""
     from_cache: float
@@ -191,10 +191,10 @@ class Evaluation:
 def summarised(
     images: TestedImages, protocols: Mapping[str, Protocol], *, known: Sequence[str] = (), **figures: Any
 ) -> Evaluation:
-    """Return the evaluation that the posteriors of images come to.
+    """Sum up the posteriors of images as an evaluation.
 
     Args:
-        images: what was tested.
+        images: the images that were tested.
         protocols: how each run was tested, by its name and in the order of `posteriors_of_runs`.
         known: sentences about images that the runs may know from their training (`known_images`).
         figures: the fields of `Evaluation` that do not follow from these two.

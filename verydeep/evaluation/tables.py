@@ -74,7 +74,7 @@ def comparison_table(comparisons: Sequence["Comparison"], *, errors: str = "top-
 
 
 def _worst_classes(evaluation: "Evaluation") -> list[Table]:
-    """Return a table of the classes with the highest error and what they are most often taken for, if any is wrong."""
+    """Return a table of the classes with the highest error and their most frequent confusions, if any is wrong."""
     taken_for: dict[str, str] = {}
     for true, predicted, images in evaluation.confusions:
         if true != predicted:

@@ -49,7 +49,7 @@ Float32 in another order stays below 1e-5.
 """
 
 _COMPARED = 100
-"""Images by default: enough to see what is broken. What INT8 or bfloat16 costs is measured on all validation images."""
+"""Images by default: enough to show a fault. The cost of INT8 or bfloat16 is measured on all validation images."""
 
 
 class BrokenExportError(RuntimeError):
@@ -65,7 +65,7 @@ class Export:
     to: Format
     int8: bool
     precision: ExportPrecision
-    """Precision of what is not in INT8."""
+    """Precision of all that is not in INT8."""
     bytes: int
     """Size, with a `.bin` beside the file."""
     weights_sha256: str | None
@@ -107,8 +107,8 @@ def export(
     """Write a run's network for another runtime; the file appears only if it agrees with PyTorch on real images.
 
     It takes `images` [B, 3, H, W] of any batch and size from the crop up and gives `logits` [B, classes] and
-    `score_map` [B, classes, h, w]; in ncnn one image at a time, without B. Metadata say how to prepare images and what
-    the classes are called.
+    `score_map` [B, classes, h, w]; in ncnn one image at a time, without B. Metadata say how to prepare images and name
+    the classes.
 
     Args:
         run: a run folder.
@@ -280,7 +280,7 @@ def _written(
 
 
 def export_table(export: Export) -> Table:
-    """Return a table of what was exported, and how it compares with PyTorch."""
+    """Return a table of the exported file, and how it compares with PyTorch."""
     agreement, errors, kind = export.agreement, export.errors, _kind(export.int8, export.precision)
     what = f"{export.to}, {kind}" if errors else export.to
     table = table_with(f"{export.file} ({what}, {millions(export.bytes)} MB)", left=("against PyTorch",), right=("",))
@@ -291,7 +291,7 @@ def export_table(export: Export) -> Table:
         table.add_row(f"error in float32, {counted(errors.images, 'image')}", f"{percent(errors.float32, FINE)}%")
         table.add_row(f"error in {kind}", f"{percent(errors.reduced, FINE)}%")
         loss = f"{points(errors.loss, FINE)} ({interval(errors.loss_ci95, FINE, '+')})"
-        table.add_row(f"what {kind} costs, percentage points, 95% interval", loss)
+        table.add_row(f"cost of {kind}, percentage points, 95% interval", loss)
         table.add_row(f"images wrong in {kind} alone, in float32 alone", f"{number(errors.lost)}, {number(errors.won)}")
         table.add_row("images whose most probable class changed", number(errors.changed))
     table.caption = Text(f"{export.split} images of {export.source}")

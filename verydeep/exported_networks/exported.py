@@ -27,7 +27,7 @@ from verydeep.numbers import counted, number
 from verydeep.runs.model import Model
 
 INPUT, OUTPUTS = "images", ("logits", "score_map")
-"""Names of what goes in and comes out, in every format."""
+"""Names of the input and the outputs, in every format."""
 
 CALIBRATED = 300
 """Images that INT8 is calibrated on; NNCF's own choice."""
@@ -79,7 +79,7 @@ class ExportedNet:
             raise ValueError(f"an exported file has the centred grid only: use the run for --grid {grid}")
 
     def eval(self) -> Self:
-        """Return itself: it has no other mode."""
+        """Return itself, since it has no other mode."""
         return self
 
     def to(self, device: torch.device | str, **_: Any) -> Self:
@@ -152,7 +152,7 @@ def is_exported(path: str | Path) -> bool:
 
 
 def load_exported(path: str | Path, device: Device = "cpu") -> Model[ScoringNetwork]:
-    """Read the network of a file that `verydeep export` wrote, with what its outputs mean.
+    """Read the network of a file that `verydeep export` wrote, with the names of its outputs.
 
     The network of a `.pt2` is a `VGG`, on any device. That of an `.onnx`, `.xml` or `.ncnn.param` is an `ExportedNet`,
     computed on the CPU with as many threads as PyTorch has; `auto` means the CPU too.

@@ -22,8 +22,8 @@ class ExportOptions:
     int8: bool = False
     """Use 8-bit weights and activations, calibrated on training images: about four times smaller, and faster."""
     precision: ExportPrecision = "fp32"
-    """bf16, for openvino: compute products in bfloat16, on processors that multiply in it, which is faster; what it
-    costs is measured."""
+    """bf16, for openvino: compute products in bfloat16, on processors that multiply in it, which is faster; its cost
+    in error is measured."""
     data: str | None = None
     """SOURCE of images to calibrate and check on; by default the one that the run was trained on."""
     max_loss: float = 0.5
@@ -51,7 +51,7 @@ class ExportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FileFormat:
-    """What is known of a format before any work."""
+    """The facts about a format that are known before any work."""
 
     suffix: str
     libraries: tuple[str, ...] = ()
@@ -117,6 +117,6 @@ def check_export(to: Format, out: Path, options: ExportOptions) -> None:
         raise ValueError(f"{to} files cannot say that they are computed in bfloat16: {' or '.join(there)} can")
     if bf16 and not multiplies_in_bfloat16():
         raise ValueError(
-            "this processor does not multiply in bfloat16, so what that costs cannot be measured here: export on one "
+            "this processor does not multiply in bfloat16, so the cost in error cannot be measured here: export on one "
             "that does, or leave out --precision bf16"
         )

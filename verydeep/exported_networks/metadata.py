@@ -90,7 +90,7 @@ def metadata_of(model: Model[ScoringNetwork], *, int8: bool, bf16: bool = False)
 
 @dataclass(frozen=True, kw_only=True)
 class _Format:
-    """What metadata of all versions say."""
+    """The fields of metadata of all versions."""
 
     format: int
 
@@ -101,10 +101,10 @@ class _Classes:
 
 
 def from_json(text: str | bytes | None) -> Metadata:
-    """Read what `to_json` wrote.
+    """Read the text that `to_json` wrote.
 
     Raises:
-        ValueError: there is nothing, or something else.
+        ValueError: there is none, or it is something else.
     """
     if text is None:
         raise ValueError(f"it has no metadata {KEY!r}: verydeep export did not write it")
@@ -123,7 +123,7 @@ SHA256 = f"{KEY}_sha256"
 """Name of the entry, beside the metadata."""
 
 UNSTATED = "0" * 64
-"""What stands in the place of the SHA-256 while it is computed."""
+"""Placeholder of the SHA-256 while it is computed."""
 
 
 _WITH_WEIGHTS_BESIDE = (".xml", ".param")
@@ -172,7 +172,7 @@ def checked_sha256(file: Path, stated: object) -> str:
     if file.suffix in _WITH_WEIGHTS_BESIDE and not weights_beside(file).is_file():
         raise ValueError(f"there is no {weights_beside(file).name} beside it")
     if not isinstance(stated, str) or stated != _checksum(file, stated):
-        raise ValueError("it is not what was exported: its SHA-256 differs")
+        raise ValueError("it has changed since it was exported: its SHA-256 differs")
     return stated
 
 

@@ -53,10 +53,10 @@ _PARAMETERS = {
 """Numbers of the parameters of each kind of layer."""
 
 _TO_THE_END = -233
-"""End of a crop that is the end of what it crops."""
+"""End of a crop that is the end of its input."""
 
 _IN_FLOAT32 = bytes(4)
-"""What stands before weights (not before biases) in a `.bin`; anything else says that they are in fewer bits."""
+"""Bytes before weights (not before biases) in a `.bin`; others say that they are in fewer bits."""
 
 _REDUCED_PRECISION = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage")
 """Options of ncnn, some of which are on unless they are turned off."""
@@ -93,7 +93,7 @@ class _Graph:
             file.write(array.detach().cpu().contiguous().numpy().data)
 
     def sizes(self) -> list[int]:
-        """Return the bytes of each array in the `.bin`, with what stands before it."""
+        """Return the bytes of each array in the `.bin`, with those before it."""
         return [len(prefix) + array.numel() * array.element_size() for prefix, array in self.arrays]
 
 
@@ -101,7 +101,7 @@ def _graph(net: VGG) -> _Graph:
     """Return the graph of a network in its testing mode, for one image of any size from the crop up.
 
     `images` [3, height, width] in 0..255 give `score_map` [classes, h, w] and its mean over space, `logits` [classes].
-    What a layer gives has the paper's name: `relu1_1`, `pool1`, `fc8`.
+    A layer's output has the paper's name: `relu1_1`, `pool1`, `fc8`.
     """
     graph = _Graph()
     centred = [layer.name for layer in net.architecture.layers() if layer.kind == "pool"][:-1]
@@ -189,7 +189,7 @@ def read(file: Path) -> tuple[ExportedNet, Metadata, str]:
 
 
 def _stated(file: Path) -> dict[str, str]:
-    """Return what stands after the last layer, by name."""
+    """Return the entries after the last layer, by name."""
     text = file.read_bytes().decode("ascii", errors="replace")
     if text.partition("\n")[0] != _MAGIC:
         raise ValueError("it is not an ncnn file, or it is damaged")
@@ -223,7 +223,7 @@ def reread(file: Path) -> ExportedNet:
 
 
 def _compute_by_ncnn(file: Path, graph: str | None = None) -> Compute:
-    """Return what computes a file by ncnn, by its own graph or another; one image after the other, as ncnn does."""
+    """Return a function that computes a file by ncnn, by its own graph or another, one image after the other."""
     ncnn = library("ncnn")
     net = ncnn.Net()
     net.opt.num_threads = torch.get_num_threads()

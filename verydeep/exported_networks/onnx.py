@@ -73,7 +73,7 @@ def onnx_model(net: VGG, metadata: Metadata) -> Any:
     """Return the `onnx.ModelProto` of a network in its testing mode.
 
     `images` [batch, 3, height, width] in 0..255 give `score_map` [batch, classes, h, w] and its mean over space,
-    `logits` [batch, classes]: at the crop size what `forward` gives, of larger images the paper's dense scores.
+    `logits` [batch, classes]: at the crop size the result of `forward`, of larger images the paper's dense scores.
     """
     onnx = library("onnx")
     helper, graph = onnx.helper, _Graph()
@@ -169,7 +169,7 @@ def _linear(graph: _Graph, net: VGG, name: str, rows: str) -> str:
 
 
 _QUANTISED = ("Conv", "Relu", "MatMul", "MaxPool", "Slice", "Gather", "Transpose", "Reshape")
-"""Operators: the products, and what moves their results on. With ReLU among them a convolution's result is rounded
+"""Operators: the products, and those that pass their results on. With ReLU among them a convolution's result is rounded
 once, after it, to 8 bits from 0 up; else twice, with float32 in between (docs/LOG.md)."""
 
 
@@ -206,7 +206,7 @@ def read(file: Path) -> tuple[ExportedNet, Metadata, str]:
 
 
 def _check_contents(model: Any, size: int) -> None:
-    """Refuse what `write` does not write, before a runtime sees it.
+    """Refuse graphs that `write` does not write, before a runtime sees them.
 
     Raises:
         ValueError: weights in other files, operators of others, or tensors that claim more than the file can hold.
@@ -233,7 +233,7 @@ def reread(file: Path) -> ExportedNet:
 
 
 def _compute_by_onnxruntime(file: Path) -> Compute:
-    """Return what computes, by ONNX Runtime, a file that has no data outside of it."""
+    """Return a function that computes, by ONNX Runtime, a file that has no data outside of it."""
     runtime = library("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

@@ -74,10 +74,10 @@ def reread(file: Path) -> ExportedNet:
 
 
 def _compute_by_openvino(file: Path, *, bf16: bool = False) -> Compute:
-    """Return what computes a file by OpenVINO.
+    """Return a function that computes a file by OpenVINO.
 
-    Left to itself OpenVINO computes in bfloat16 on some processors, so the precision of what is not in INT8 is stated.
-    On a processor that does not multiply in bfloat16 it computes such a file in float32.
+    Left to itself OpenVINO computes in bfloat16 on some processors, so the precision of all that is not in INT8 is
+    stated. On a processor that does not multiply in bfloat16 it computes such a file in float32.
     """
     core = library("openvino").Core()
     options = {
@@ -100,8 +100,9 @@ def _compute_by_openvino(file: Path, *, bf16: bool = False) -> Compute:
 def _quantised(model: Any, images: Sequence[Tensor]) -> Any:
     """Return an `openvino.Model` with 8-bit weights, a scale for each output channel, and 8-bit activations.
 
-    Ranges are the extremes that were met. The library's default, their averages over the images, cuts off what the
-    largest scores rest on: a net A on digits had scores off by 41% of the largest, and by 3% with the extremes.
+    Ranges are the extremes that were met. The library's default, their averages over the images, cuts off the values
+    that the largest scores rest on: a net A on digits had scores off by 41% of the largest, and by 3% with the
+    extremes.
     """
     nncf = library("nncf")
     ranges = library("nncf.quantization.range_estimator").RangeEstimatorParametersSet.MINMAX

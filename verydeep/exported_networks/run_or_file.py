@@ -23,7 +23,7 @@ def model_on(device: Device, run: str | Path | Model[ScoringNetwork]) -> Model[S
 
 
 def name_of(run: str | Path | Model[ScoringNetwork]) -> str:
-    """Return what messages call a run or an exported file: its path, or `the model` where it is loaded already."""
+    """Name a run or an exported file for messages: its path, or `the model` where it is loaded already."""
     return str(run) if isinstance(run, str | Path) else "the model"
 
 

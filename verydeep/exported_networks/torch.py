@@ -1,6 +1,6 @@
 """Files of torch.export: a program that takes any batch, height and width, in float32.
 
-A `.pt2` is not read as PyTorch reads it: torch.export.load unpickles what the file tells it to and evaluates its
+A `.pt2` is not read as PyTorch reads it: torch.export.load unpickles anything in it and evaluates its
 expressions as Python, so any file could do anything (PyTorch 2.13). Only its numbers and its metadata are taken, and
 the network that the metadata name is built from scratch.
 """
@@ -41,7 +41,7 @@ class _WeightFile:
 
 @dataclass(frozen=True, kw_only=True)
 class _Weights:
-    """What PyTorch lists of the weights."""
+    """PyTorch's list of the weights."""
 
     config: dict[str, _WeightFile]
 

@@ -171,7 +171,7 @@ def _class_boxes(test: FullTest, images: Mapping[int, Tensor], size: Size, also:
 
 
 class _SeenInWindows(NamedTuple):
-    """What each box model sees of one image in all windows at its scales, and what the image is taken for."""
+    """The boxes of each box model in all windows of one image at its scales, and the classes of the image."""
 
     boxes: list[Float[np.ndarray, "windows heads 4"]]
     """In pixels of the image; one head for all classes, or one for each."""

@@ -52,7 +52,7 @@ def write_localisation_report(
         language: en or ja; figures in JSON are the same.
 
     Raises:
-        ValueError: `data` is not what was tested.
+        ValueError: `data` is not the source that was tested.
         UnusableImageError: an image can no longer be used.
         OSError: the files cannot be written.
     """

@@ -55,7 +55,7 @@ class FullErrors:
     """The Q at which boxes were sought, for a crop of 224."""
     n: int
     true_class_error: float
-    """Wrong box for the true class, whatever the image was taken for."""
+    """Wrong box for the true class, whichever class was predicted."""
     true_class_error_ci95: tuple[float, float]
     top1_error: float
     """The most probable class must be right, and its box."""
@@ -205,7 +205,7 @@ def full_errors(name: str, wrong: Bool[np.ndarray, "3 N"], *, scales: tuple[int,
 
 
 def write_box_predictions(localisation: Localisation, file: str | Path) -> None:
-    """Write what the simplified test predicted, a row for each run and image, in the source's order.
+    """Write the predictions of the simplified test, a row for each run and image, in the source's order.
 
     Columns: run, id, true_class, true_x0 to true_y1, x0 to y1 (pixels of the image) and iou.
 

@@ -68,7 +68,7 @@ def _full_table(localisation: "Localisation", folder: str) -> Table:
         intervals = (one.true_class_error_ci95, one.top1_error_ci95, one.top5_error_ci95)
         written = [(percent(error, FINE), interval(ci95, FINE)) for error, ci95 in zip(errors, intervals, strict=True)]
         table.add_row(Text(one.name.removeprefix(folder)), ", ".join(map(str, one.scales)), *chain(*written))
-    notes = ["Boxes are merged and rated by class scores. True class: of its box, whatever the image was taken for."]
+    notes = ["Boxes are merged and rated by class scores. True class: of its box, whichever class was predicted."]
     if localisation.full[0].top5_error is None:
         notes.append("No top-5 error: with five classes or fewer it would be that of the true class.")
     table.caption = Text(" ".join(notes))

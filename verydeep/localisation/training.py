@@ -32,11 +32,11 @@ def localisation_recipe(recipe: Recipe, *, fc_only: bool) -> Recipe:
     """Return a recipe for boxes; with `fc_only` all layers before fc6 are frozen.
 
     Raises:
-        ValueError: the recipe does not go with boxes, or already says what is frozen.
+        ValueError: the recipe does not go with boxes, or already says which layers are frozen.
     """
     check_for_boxes(recipe)
     if not fc_only:
         return recipe
     if recipe.freeze is not None:
-        raise ValueError("--fc-only and --freeze both say what learns: choose one")
+        raise ValueError("--fc-only and --freeze both say which layers learn: choose one")
     return replace(recipe, freeze=_LAST_FROZEN)

@@ -1,1 +1,1 @@
-"""What every room stands on: files that appear whole, caches, devices, processes, optional libraries."""
+"""The ground of every room: files that appear whole, caches, devices, processes, optional libraries."""

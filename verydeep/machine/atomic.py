@@ -195,7 +195,7 @@ def _write_all(stream: FileIO, data: bytes) -> None:
 
 
 def _refuse_to_replace(folder: Path) -> None:
-    """Refuse to replace a folder of the system or the user's own, or what is not a folder.
+    """Refuse to replace a folder of the system, the user's own folder, or anything but a folder.
 
     Raises:
         OSError: it is one of these.
@@ -205,7 +205,7 @@ def _refuse_to_replace(folder: Path) -> None:
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "it is a file, not a folder", str(folder))
     if folder.parent in (folder, Path(folder.anchor)) or folder == Path.home() or os.path.ismount(folder):
-        raise OSError(f"{folder} would be replaced, which is a folder of the system: name a folder in it")
+        raise OSError(f"{folder} is a folder of the system and would be replaced: name a folder inside it")
 
 
 def locate(path: Path) -> Path:
@@ -230,7 +230,7 @@ def _aside(path: Path, kind: str) -> Path:
 
 
 def _leftovers(path: Path, *kinds: str) -> list[Path]:
-    """Return what `_aside` named for processes that were killed; for `vgg16`, not what it named for `vgg16.old`."""
+    """Return names by `_aside` of processes that were killed; for `vgg16`, not those for `vgg16.old`."""
     named = re.compile(rf"\.{re.escape(path.name)}\.\d+\.({'|'.join(kinds)})")
     return sorted(left for left in path.parent.glob(f".{glob.escape(path.name)}.*") if named.fullmatch(left.name))
 

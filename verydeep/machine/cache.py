@@ -63,10 +63,10 @@ def clear_place(file: Path) -> None:
 def _kept(file: Path) -> bytes:
     digest, _, stored = read_file(file, most=_MOST_BYTES).partition(b"\n")
     if digest != hashlib.sha256(stored).hexdigest().encode():
-        raise ValueError("it is not what was kept")
+        raise ValueError("it has changed since it was kept")
     return stored
 
 
 def say_computed_again(damage: str) -> None:
-    """Say on standard error that a file of the cache is damaged, and that what it held is computed again."""
+    """Say on standard error that a file of the cache is damaged, and that its contents are computed again."""
     say(f"kept figures are damaged, so they are computed again: {damage}")

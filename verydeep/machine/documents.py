@@ -1,7 +1,7 @@
 """The door for JSON and TOML: files and texts whose types are checked before anything is believed.
 
-A reader says what it expects, as a type (a dataclass, `dict[str, int]`, ...); what is different is refused by the name
-of its field. Size, depth and digits have limits.
+A reader names the type that it expects (a dataclass, `dict[str, int]`, ...); a value of another type is refused by the
+name of its field. Size, depth and digits have limits.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ _NAMES = {
     "array": "a list",
     "object": "an object",
 }
-"""What people call the library's types."""
+"""Common names of the library's types."""
 
 
 def parse_json(text: str | bytes, kind: type[T], *, exact: bool = False) -> T:
@@ -159,13 +159,13 @@ def _too_deep() -> str:
 
 
 def _reason(error: Exception, path: str | Path) -> str:
-    """Return what is wrong, without the file's name, which the message has already."""
+    """Return the fault, without the file's name, which the message has already."""
     text = reason(error)
     return f"it{text.removeprefix(str(path))}" if text.startswith(f"{path} ") else text
 
 
 def _in_words(message: str) -> str:
-    """Say what the library says, `Expected `str`, got `int` - at `$.classes[0]``, as people do, the field first."""
+    """Put the library's message, `Expected `str`, got `int` - at `$.classes[0]``, into plain words, the field first."""
     said, _, place = message.partition(" - at ")
     field = place.strip("`").removeprefix("key in ").removeprefix("$").removeprefix(".")
     if missing := re.fullmatch(r"Object missing required field `(.+)`", said):

@@ -1,4 +1,4 @@
-"""What this computer has for the package: versions, processor, devices, memory, disk, cache and optional libraries."""
+"""This computer, as the package sees it: versions, processor, devices, memory, disk, cache and optional libraries."""
 
 import os
 import platform
@@ -19,12 +19,12 @@ from verydeep.machine.runtime import multiplies_in_bfloat16
 from verydeep.version import __version__
 
 _VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS")
-"""Variables of the environment that change what is computed, or how."""
+"""Variables of the environment that change results, or how they are computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What was found, without names of users and computers: a path begins with `~`, or is its last part alone."""
+    """The findings, without names of users and computers: a path begins with `~`, or is its last part alone."""
 
     versions: dict[str, str]
     """Versions of this package, Python, PyTorch, and the system with its processor's kind."""
@@ -45,7 +45,7 @@ class Inspection:
     cache_files: int
     cache_bytes: int
     environment: dict[str, str]
-    """Variables that are set and change what is computed, or how."""
+    """Variables that are set and change results, or how they are computed."""
     packages: dict[str, str | None]
     """Version of every library that is needed; None for a missing one."""
     extras: dict[str, dict[str, str | None]]

@@ -47,7 +47,7 @@ def library(name: str, *, needed_by: str = "this", alternative: str = "") -> Any
     Args:
         name: a module, such as `onnxruntime` or `onnxruntime.quantization`.
         needed_by: subject of the message, such as `hub:cifar10` or `a Parquet file`.
-        alternative: what to do instead of installing it, such as `name a .csv file`.
+        alternative: a way without installing it, such as `name a .csv file`.
 
     Raises:
         MissingLibraryError: it is not installed, or cannot be imported.

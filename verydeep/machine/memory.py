@@ -1,4 +1,4 @@
-"""Memory that this process may use: the machine's, or a container's limit; and what becomes of what it freed."""
+"""Memory that this process may use: the machine's, or a container's limit; and the reuse of freed memory."""
 
 import ctypes
 import os
@@ -22,7 +22,7 @@ _ALL = 2**31 - 1
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Keep what is freed within the block for what is allocated next, and give it back to the system after the block.
+    """Keep memory that is freed within the block for the next allocations, and give it back to the system afterwards.
 
     By default large blocks go back at once, and the system clears new pages for the next ones: 8,000 a step of D
     (quarter width, crop 64, batch 32, bfloat16, one thread of an Intel Xeon, Sapphire Rapids), a sixth of its time.

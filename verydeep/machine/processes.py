@@ -1,4 +1,4 @@
-"""Processes that compute together under torchrun: who they are, what they tell each other, which one was lost.
+"""Processes that compute together under torchrun: their ranks, their messages, and the loss of one of them.
 
 Without torchrun there is one process, which asks nobody.
 """
@@ -127,7 +127,7 @@ class Processes:
         return everyone
 
     def from_first(self, compute: Callable[[], _Value]) -> _Value:
-        """Return in all processes what `compute` returns in the first one; if it raises there, raise that in all."""
+        """Return in all processes the result of `compute` in the first one; if it raises there, raise that in all."""
         import torch.distributed as dist
 
         if not self.several:
@@ -186,9 +186,9 @@ def joined(device: "torch.device", *, advice: str, known: tuple[type[Exception],
     """Yield this process among those that torchrun started, joined to them; without torchrun it is alone.
 
     While the block lasts each process gives signs of life and watches others. One that is silent for `LOST_AFTER`
-    seconds ends this process with a line that names it: collective operations would wait for it forever. What a lost
-    process leaves half sent fails in many ways; such an error is reported as the loss of that process, unless it is one
-    of the `known` errors, which name their cause themselves. `advice` says in both lines what to do.
+    seconds ends this process with a line that names it: collective operations would wait for it forever. Messages that
+    a lost process left half sent fail in many ways; such an error is reported as the loss of that process, unless it is
+    one of the `known` errors, which name their cause themselves. `advice` ends both lines.
 
     Raises:
         LostProcessError: a process is lost.

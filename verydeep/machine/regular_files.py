@@ -21,7 +21,7 @@ class UnreadableFileError(OSError):
 
 
 def kind_of(status: os.stat_result) -> str | None:
-    """Return what there is instead of a regular file, `a pipe`; None for a regular file."""
+    """Name the thing in place of a regular file, `a pipe`; None for a regular file."""
     return None if stat.S_ISREG(status.st_mode) else _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
 
 

@@ -169,7 +169,7 @@ def peak_memory(device: "torch.device") -> int:
 
 
 class Stopped(Exception):
-    """A signal asked the work to end; what was done so far has been saved."""
+    """A signal asked the work to end; the work done so far has been saved."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(number, message)  # both, so that it can be sent to another process
@@ -223,9 +223,9 @@ def stop_request(answer: str | None = None) -> Iterator[StopRequest]:
 def ended_by_signals() -> Iterator[None]:
     """Let SIGTERM, SIGHUP and SIGQUIT end the block as an exit does, so that its files and processes are cleaned up.
 
-    The status is 128 and the signal's number: 143 for SIGTERM. They and Ctrl-C do so even where a library turns what a
-    handler raises into an error of its own, or swallows it. A second Ctrl-C ends the process within a second, even if
-    the main thread computes something long: files appear whole or not at all, so nothing is torn by that.
+    The status is 128 and the signal's number: 143 for SIGTERM. They and Ctrl-C do so even where a library turns a
+    handler's exception into an error of its own, or swallows it. A second Ctrl-C ends the process within a second, even
+    if the main thread computes something long: files appear whole or not at all, so nothing is torn by that.
     """
     received: list[int] = []
     seen: list[int] = []

@@ -12,7 +12,7 @@ from verydeep.machine.regular_files import read_file
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 _SEPARATORS = (",", ";", "\t")
-"""What may stand between the cells of a line; the first one where a file leaves it open."""
+"""Separators of the cells of a line; the first one where a file leaves it open."""
 
 _LINES_LOOKED_AT = 20
 
@@ -65,7 +65,7 @@ def table_lines(path: Path, *, stripped: bool = True) -> Iterator[tuple[int, lis
 
 
 def _separator(lines: Sequence[str]) -> str:
-    """Return what divides all lines into the same number of cells."""
+    """Return the separator that divides all lines into the same number of cells."""
     bare = [_QUOTED.sub("", line) for line in lines if line.strip()]
     for separator in _SEPARATORS:
         counts = {line.count(separator) for line in bare}

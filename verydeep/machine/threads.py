@@ -11,7 +11,7 @@ def wait_asleep() -> None:
     """Let threads sleep while they wait for one another; before PyTorch is loaded, and unless the user chose.
 
     By default OpenMP's threads wait in a loop. Where other work has the cores, that loop takes them from the very
-    thread that is waited for: two trainings of D (quarter width, crop 32, float32) at once on two cores of an Intel
+    thread that it waits for: two trainings of D (quarter width, crop 32, float32) at once on two cores of an Intel
     Xeon (Sapphire Rapids), two threads each, took 1,052 ms for a step; with threads that sleep, 87 ms.
     """
     os.environ.setdefault(_POLICY, "passive")

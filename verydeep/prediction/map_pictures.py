@@ -63,7 +63,7 @@ def check_method(method: MapMethod, net: ScoringNetwork) -> None:
 def map_picture(
     net: ScoringNetwork, sample: Sample, label: int, view: MapView, *, class_name: str, probability: float
 ) -> bytes:
-    """Return a JPEG file: an image in its own size, the map of a class over it, and below it what the colours mean.
+    """Return a JPEG file: an image in its own size, the map of a class over it, and below it a legend of the colours.
 
     Raises:
         UnusableImageError: the image can no longer be used, or is too large for Grad-CAM.
@@ -89,7 +89,7 @@ def map_picture(
 
 
 def _map_of(net: ScoringNetwork, sample: Sample, label: int, view: MapView) -> tuple[PlacedMap, str]:
-    """Return the map of a class, and what it is."""
+    """Return the map of a class, and its description."""
     crop, grid = net.architecture.crop, view.grid
     image = image_at_scale(sample, scale_in_pixels(view.scale, crop), max_pixels=view.max_pixels)
     if view.method == "grad-cam":
@@ -119,7 +119,7 @@ def _text(width: int, text: str, letters: int, *, most: int) -> UInt8[np.ndarray
 
 
 def _colour_bar(width: int, ends: tuple[str, str], letters: int) -> UInt8[np.ndarray, "h W 3"]:
-    """Draw the colours from 0 to 1, as they lie over a medium grey, between what their ends mean."""
+    """Draw the colours from 0 to 1, as they lie over a medium grey, between the meanings of their ends."""
     font, margin = font_for("".join(ends), letters)[0], letters // 2
     strip = Image.new("RGB", (width, letters + margin), _PAPER)
     pen, middle = ImageDraw.Draw(strip), strip.height // 2

@@ -1,4 +1,4 @@
-"""Tables of what images were taken for."""
+"""Tables of predictions."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ def prediction_table(predictions: "Sequence[Prediction]") -> Table:
 def table_of_answers(
     answers: Sequence[Any], columns: Sequence[str], numbers: Callable[[Any], Iterable[Sequence[str]]]
 ) -> Table:
-    """Return a table with a line for each class of every image, or with why it cannot be used.
+    """Return a table with a line for each class of every image, or with the reason why it cannot be used.
 
     Args:
         answers: `Prediction`s, `Classification`s or `BoxPrediction`s.

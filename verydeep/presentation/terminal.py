@@ -78,7 +78,7 @@ def show_report(page: Path, file: Path | None) -> None:
 
 
 def say_next(written: Iterable[Path | str], *command: Path | str) -> None:
-    """Say on standard error what was written, and a command that uses it, quoted for a shell; in the first process."""
+    """Name on standard error the written file, and a command that uses it, quoted for a shell; in the first process."""
     if rank_of_environment():
         return
     files = ", ".join(shlex.quote(str(path)) for path in written)
@@ -138,7 +138,7 @@ class Reporter:
         self._started = self._last_line = time.monotonic()
 
     def advance(self, amount: int = 1, *, tell: bool = False, figures: Mapping[str, str] | None = None) -> None:
-        """Add `amount` to what is done, and show those of `figures` ({'epoch': '3/14'}) that fit beside the bar.
+        """Add `amount` to the work done, and show those of `figures` ({'epoch': '3/14'}) that fit beside the bar.
 
         `tell` asks for a line of text too, at the end of an epoch, say. In a file the line has all figures.
         """

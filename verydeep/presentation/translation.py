@@ -1,7 +1,7 @@
 """Pages in other languages than English: fixed texts of templates are replaced before a page is filled in.
 
-`japanese.toml` has the Japanese of headings, columns, captions and paragraphs as they stand in a template, with what is
-filled in, and of words that come from the code: verdicts, claims, headings of sections. What it lacks stays English.
+`japanese.toml` has the Japanese of headings, columns, captions and paragraphs as they stand in a template, with its
+placeholders, and of words that come from the code: verdicts, claims, headings of sections. Other texts stay English.
 """
 
 import re

@@ -59,7 +59,7 @@ class ProcessPool:
         except BrokenProcessPool:
             raise LostProcessError(
                 "a process of --jobs died without an error message (if memory ran out, use fewer): what was done is "
-                "saved, the same command goes on"
+                "saved; repeat the command to continue"
             ) from None
 
     def said(self) -> Iterator[str]:

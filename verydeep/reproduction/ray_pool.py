@@ -87,8 +87,8 @@ class RayPool:
             raise error.cause from None
         except self.ray.exceptions.RayError as error:
             raise LostProcessError(
-                f"the cluster lost a training or test ({type(error).__name__}): what was done is saved, the same "
-                "command goes on"
+                f"the cluster lost a training or test ({type(error).__name__}): what was done is saved; repeat "
+                "the command to continue"
             ) from None
 
     def said(self) -> Iterator[str]:

@@ -173,7 +173,7 @@ def _do(work: _Work) -> None:
 
 
 def _stopped(number: int) -> Stopped:
-    return Stopped(number, "stopped, and saved: the same command goes on")
+    return Stopped(number, "stopped, and saved: repeat the command to continue")
 
 
 def _stop_all(work: _Work) -> None:

@@ -74,7 +74,7 @@ def train_task(task: TrainingTask) -> None:
             raise
         note_divergence(task.out, error.what)  # by every process: none of them waits for another after an error
     except Stopped as stopped:
-        raise Stopped(stopped.signal, f"stopped, and saved in {task.out}: the same command goes on") from None
+        raise Stopped(stopped.signal, f"stopped, and saved in {task.out}: repeat the command to continue") from None
 
 
 def has_ended(run: Path) -> bool:

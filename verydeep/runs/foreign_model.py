@@ -28,7 +28,7 @@ _SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignModel:
-    """A model that was made of a file of weights."""
+    """A model that was made from a file of weights."""
 
     model: Model
     layout: str
@@ -47,7 +47,7 @@ def foreign_model(
     trained: Trained = Trained(),
     taken: Taken = Taken(),
 ) -> ForeignModel:
-    """Build a model of named arrays; arguments as for `import_weights`.
+    """Build a model from named arrays; arguments as for `import_weights`.
 
     Raises:
         ValueError: not a network of the paper, or an option that does not fit.
@@ -177,7 +177,7 @@ def _preprocessing(
 def _usual(
     arrays: NamedArrays, trained: Trained, weights: Mapping[str, Tensor]
 ) -> tuple[Preprocessing, tuple[str, ...]]:
-    """Return what is assumed where neither the file nor an option tells, and notes about it."""
+    """Return the assumed preprocessing where neither the file nor an option tells it, and notes about it."""
     usual = PREPROCESSING[arrays.layout]
     if arrays.layout == "torchvision" and _features_only(weights):
         note = f"its mean and std are those of {_FEATURES_ONLY}, which also have NaN for a classifier"

@@ -1,4 +1,4 @@
-"""A run made of a file of weights, of this package or another library, that is used like any other."""
+"""A run made from a file of weights, of this package or another library, that is used like any other."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ _HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """A run that was made of a file of weights."""
+    """A run that was made from a file of weights."""
 
     run: str
     file: str
@@ -58,7 +58,7 @@ def import_weights(
     trained: Trained = Trained(),
     taken: Taken = Taken(),
 ) -> Imported:
-    """Make a run of weights of torchvision, timm, Keras, ONNX, Caffe, MatConvNet or this package.
+    """Make a run from weights of torchvision, timm, Keras, ONNX, Caffe, MatConvNet or this package.
 
     RGB bytes get the same scores as in that library: order of channels, mean, std and the order of fc6's inputs are
     folded into the weights and the run's mean. Network, width, crop, batch normalisation and classes are recognised by
@@ -68,7 +68,7 @@ def import_weights(
     Args:
         weights: a file, a run, a folder with `config.json` and weights, or `hub:NAME`.
         out: the run folder to make.
-        network: `A-LRN`, whose weights cannot be told from A's; another name is checked against what is recognised.
+        network: `A-LRN`, whose weights cannot be told from A's; another name is checked against the recognised one.
         class_names: `words` or `wnids` of ILSVRC's classes for 1,000 outputs, or a file with a name per line. By
             default this package's own models keep their names, and others get `words`.
         trained: preprocessing other than that of the library's own weights.
@@ -199,7 +199,7 @@ def next_command(imported: Imported) -> tuple[str, ...]:
 
 
 def import_table(imported: Imported) -> Table:
-    """Return a table of what a run was made of."""
+    """Return a table of the origin of an imported run."""
     table = table_with(f"{imported.run}, from {imported.file}", left=("", ""), right=())
     norm = " with batch normalisation" if imported.batch_norm else ""
     width = "" if imported.width == 1 else f", width {trimmed(imported.width)}"

@@ -30,7 +30,7 @@ Net = TypeVar("Net", bound="ScoringNetwork", default="VGG", covariant=True)
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What `config.json` says: the architecture's fields by their names, and how the model is used."""
+    """The contents of `config.json`: the architecture's fields by their names, and how the model is used."""
 
     network: str
     classes: tuple[str, ...]
@@ -45,7 +45,7 @@ class ModelConfig:
     weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no network has."""
+        """Refuse values that no network has."""
         scale_range(self.scale)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be from 0 to below 1, not {self.dropout}")
@@ -69,7 +69,7 @@ TEST_SCALE = "256"
 
 @dataclass(frozen=True, kw_only=True)
 class Model(Generic[Net]):
-    """A trained network, what its outputs mean, and how it is tested."""
+    """A trained network, its classes, and how it is tested."""
 
     net: Net
     classes: tuple[str, ...]
@@ -86,7 +86,7 @@ class Model(Generic[Net]):
 
     @property
     def digests(self) -> tuple[str | None, ...]:
-        """Digests of what its scores depend on, beside the architecture and the device."""
+        """Digests of all that its scores depend on, beside the architecture and the device."""
         return self.weights_sha256, *self.exported
 
 
@@ -162,7 +162,7 @@ def _load_model(folder: str | Path) -> Model:
         net = vgg_without_weights(config.architecture, dropout=config.dropout)
         sha256 = file_sha256(path / WEIGHTS)
         if config.weights_sha256 not in (None, sha256):
-            raise ValueError(f"{WEIGHTS} is not what was saved: its SHA-256 differs")
+            raise ValueError(f"{WEIGHTS} has changed since it was saved: its SHA-256 differs")
         weights = load_file(path / WEIGHTS)
         check_weights(net, weights)
         net.load_state_dict(weights, assign=True)
@@ -179,7 +179,7 @@ def _load_model(folder: str | Path) -> Model:
 
 
 def warnings_of(name: str, model: "Model[ScoringNetwork]") -> tuple[str, ...]:
-    """Return what anyone who uses the outputs of the run `name` must know."""
+    """Return the warnings for anyone who uses the outputs of the run `name`."""
     if not model.drawn:
         return ()
     layers = ", ".join(model.drawn)

@@ -75,7 +75,7 @@ def _in_one_line(name: str, error: Exception) -> ValueError | OSError:
         errors.RepositoryNotFoundError: (
             f"there is no {name} on the hub, or it is private: check the name, or hf auth login"
         ),
-        errors.RevisionNotFoundError: f"{name}: there is no such revision: check what follows the @",
+        errors.RevisionNotFoundError: f"{name}: there is no such revision: check the name after the @",
         errors.HFValidationError: f"{name}: a model is called {PREFIX}OWNER/MODEL ({error})",
         errors.LocalTokenNotFoundError: f"{name}: you are not logged in to the hub: hf auth login",
     }

@@ -35,7 +35,7 @@ def push(run: str | Path, name: str, *, private: bool = False, license: str | No
 
 
 def _model_card(run: str | Path, name: str, *, license: str | None = None) -> str:
-    """Return the page of a model, Markdown with a head that the hub reads; it tells only what the run records."""
+    """Return the page of a model, Markdown with a head that the hub reads; it tells only facts that the run records."""
     model = load_model(run)
     record, trained = record_of(run), run_of(run)
     epochs = read_metrics(trained) if trained else []

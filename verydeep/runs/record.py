@@ -1,6 +1,6 @@
 """The run folder: its `run.json` and `metrics.jsonl`, written and read.
 
-RUN/run.json         what made it: network, recipe, runtime, source, class names, versions, command; for an imported
+RUN/run.json         its origin: network, recipe, runtime, source, class names, versions, command; for an imported
                      run the origin of its weights, and no recipe
 RUN/metrics.jsonl    a line per epoch
 RUN/tensorboard/     the same as curves, and the loss of every step
@@ -56,7 +56,7 @@ class EpochMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What made a run; `run.json`."""
+    """The record of a run's making; `run.json`."""
 
     network: str
     recipe: dict[str, Any]
@@ -80,7 +80,7 @@ class Record:
     """Kind of boxes, if the network predicts boxes."""
 
     def __post_init__(self) -> None:
-        """Refuse what a newer version wrote."""
+        """Refuse the record of a newer version."""
         if self.format > FORMAT:
             raise ValueError("a newer version of verydeep wrote it")
 
@@ -137,7 +137,7 @@ def write_record(folder: Path, record: Record) -> None:
 
 
 def read_record(folder: str | Path) -> Record:
-    """Read what made a run.
+    """Read the record of a run.
 
     Raises:
         ValueError: the folder is not a run, or its record is damaged or of a newer version.
@@ -150,18 +150,18 @@ def read_record(folder: str | Path) -> Record:
 
 
 def has_record(folder: str | Path) -> bool:
-    """Return whether a folder says what made it; a folder with only a model, from elsewhere, does not."""
+    """Return whether a folder has a record; a folder with only a model, from elsewhere, has none."""
     return (Path(folder) / RECORD).is_file()
 
 
 def run_of(folder: str | Path) -> Path | None:
-    """Return the run that a folder is, or is part of, as its `best` is; None where nothing says what made it."""
+    """Return the run that a folder is, or is part of, as its `best` is; None where there is no record."""
     path = Path(folder)
     return next((run for run in (path, path.absolute().parent) if has_record(run)), None)
 
 
 def record_of(run: str | Path) -> Record | None:
-    """Read what made a run, or the run that a folder such as its `best` is part of; None where nothing says it.
+    """Read the record of a run, or of the run that a folder such as its `best` is part of; None where there is none.
 
     Raises:
         ValueError: the record is damaged or of a newer version.

@@ -53,7 +53,7 @@ def decide(
     elif any(failed):
         ending = LostProcessError(f"process {failed.index(1)} failed; {saved}")
     elif signal:
-        ending = Stopped(signal, f"stopped, and saved in {out}: the same command with --resume goes on")
+        ending = Stopped(signal, f"stopped, and saved in {out}: repeat the command with --resume to continue")
     else:
         return SAVE if save_due else GO_ON
     return Decision(save=True, ending=ending)

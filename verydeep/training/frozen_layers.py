@@ -116,7 +116,7 @@ def _go_on(stop: StopRequest, report: Reporter, images: int) -> None:
     """Report progress, unless a signal asked for an end."""
     report.advance(images)
     if stop.signal is not None:
-        raise Stopped(stop.signal, "stopped before a step was done: the same command with --resume starts over")
+        raise Stopped(stop.signal, "stopped before a step was done: repeat the command with --resume to start over")
 
 
 def validation_batches(state: TrainingState) -> Generator[DeviceBatch]:

@@ -52,7 +52,7 @@ class FeatureClassifier:
 
 @dataclass(frozen=True, kw_only=True)
 class _Format:
-    """What files of all versions say."""
+    """The field that files of all versions have."""
 
     format: int
 
@@ -74,7 +74,7 @@ class _Network:
 
 @dataclass(frozen=True, kw_only=True)
 class _Stored:
-    """What classifier.json says; the fields with a default are missing in older ones."""
+    """The contents of classifier.json; the fields with a default are missing in older ones."""
 
     format: int
     classes: tuple[str, ...]
@@ -85,7 +85,7 @@ class _Stored:
     sha256: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no classifier has."""
+        """Refuse values that no classifier has."""
         if self.format < 1:
             raise ValueError("format is below 1")
         if not self.classes or len(set(self.classes)) < len(self.classes):
@@ -121,7 +121,7 @@ def check_classifier_folder(folder: Path) -> None:
 
 
 def _other_contents(path: Path) -> list[str]:
-    """Return what a folder holds besides the files of a whole classifier."""
+    """List the files in a folder besides those of a whole classifier."""
     entries = list(path.iterdir())
     try:
         networks = len(_read_file(path).networks)
@@ -194,7 +194,7 @@ def _loaded(path: Path) -> FeatureClassifier:
 
 def _loaded_svm(file: Path, stored: _Stored, features: int) -> LinearSVM:
     if stored.weights_sha256 != file_sha256(file):
-        raise ValueError(f"{file.name} is not what was saved: its SHA-256 differs")
+        raise ValueError(f"{file.name} has changed since it was saved: its SHA-256 differs")
     arrays = load_file(file)
     if set(arrays) != {"weights", "biases"}:
         raise ValueError(f"{file.name} contains something other than weights and biases")
@@ -221,7 +221,7 @@ def _feature_count(model: Model, descriptor: Descriptor) -> int:
 
 
 def _read_file(folder: Path) -> _Stored:
-    """Return what the classifier.json of a folder says, every value checked.
+    """Return the contents of a folder's classifier.json, every value checked.
 
     Raises:
         ValueError: it cannot be read, or is damaged or of a newer version.
@@ -236,7 +236,7 @@ def _read_file(folder: Path) -> _Stored:
     except ValueError as error:
         raise ValueError(f"{CLASSIFIER}: {error}") from error
     if stored.sha256 not in (None, _sha256(said)):
-        raise ValueError(f"{CLASSIFIER} is not what was saved: its SHA-256 differs")
+        raise ValueError(f"{CLASSIFIER} has changed since it was saved: its SHA-256 differs")
     return stored
 
 

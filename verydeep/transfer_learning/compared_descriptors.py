@@ -100,7 +100,7 @@ def svm_outcomes(
     Args:
         compared: the descriptors.
         ids: the images [N], which all descriptors have.
-        labelled: what they show.
+        labelled: the classes that they show.
         splits: rows of training and test images.
         copies: how many test images are copies of training images, which is reported.
     """

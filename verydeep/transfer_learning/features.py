@@ -109,12 +109,12 @@ def _errors_about_the_folder(folder: Path) -> Iterator[None]:
 
 
 def _kept(file: Path) -> DescribedImages | None:
-    """Return what is kept in the folder for caches; None if nothing is, or if it is damaged, which is said."""
+    """Return the features in the folder for caches; None if it has none, or if they are damaged, which is said."""
     try:
         if not (file.exists() and _digest_file(file).exists()):
             return None
         if read_file(_digest_file(file), most=_DIGITS).decode(errors="replace") != file_sha256(file):
-            raise ValueError("it is not what was kept")
+            raise ValueError("it has changed since it was kept")
         return _read(file)
     except (OSError, SafetensorError, ValueError) as error:
         cache.say_computed_again(f"{file}: {one_line(error)}")
@@ -139,7 +139,7 @@ def _read(file: Path) -> DescribedImages:
 def read_once(source: Source) -> Source:
     """Read all images once for their SHA-256, which identify them; an image that changes later cannot be used.
 
-    Says what was left out where the images were found.
+    Says which files were left out where the images were found.
     """
     return unchanged(source, contents_digests(source, notes=source.inventory.lines()))
 

@@ -1,4 +1,4 @@
-"""What images show, by their source or a file, and which are for training and for testing: sampled, or given."""
+"""Labels of images, by their source or a file, and the split into training and test images: sampled, or given."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ Split = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """What images show, and which are for testing if that is given."""
+    """Images with their labels, and the test images if they are given."""
 
     classes: tuple[str, ...]
     labels: Labels
@@ -54,7 +54,7 @@ class Labelled:
 
 
 def labelled_images(data: str | Path | Source, split: str | None, options: TransferOptions) -> tuple[Source, Labelled]:
-    """Open images, and return what they show, by a file or by their source, and which are for testing if that is given.
+    """Open images, and return their labels, by a file or by their source, and the test images if they are given.
 
     Raises:
         ValueError: unusable source or labels, or fewer than two classes.
@@ -80,7 +80,7 @@ def labelled_images(data: str | Path | Source, split: str | None, options: Trans
 
 
 def name_of_source(data: str | Path | Source) -> str:
-    """Return what messages and results call SOURCE: its name, or `the source` where it is open already."""
+    """Name SOURCE for messages and results: its name, or `the source` where it is open already."""
     return str(data) if isinstance(data, str | Path) else "the source"
 
 

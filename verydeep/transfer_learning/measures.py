@@ -167,7 +167,7 @@ def measured(outcomes: Sequence[NDArray[Any]], tested: Bool[np.ndarray, "splits 
         outcomes: one for each descriptor: bool [splits, N], which images are right; with several labels per image
             float32 [splits, N, classes], scores.
         tested: which images each split tests on: some of each class.
-        labels: what the images show.
+        labels: the classes of the images.
     """
     all_outcomes = np.stack(outcomes)
 

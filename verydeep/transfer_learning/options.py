@@ -16,7 +16,7 @@ _LEAST = {"train": LEAST_TRAINING_IMAGES, "test": 1, "splits": 1, "seed": 0}
 
 @dataclass(frozen=True, kw_only=True)
 class TransferOptions:
-    """Which descriptor is tested, what images show, and which are for training and for testing.
+    """The descriptor to test, the labels of images, and the split into training and test images.
 
     The numbers of images and splits are the paper's for Caltech-101.
 
@@ -38,7 +38,7 @@ class TransferOptions:
     without classes."""
 
     label_separator: str | None = None
-    """What stands between several labels in one cell of a table, as | in cat|dog; none: a cell is one class."""
+    """Separator of several labels in one cell of a table, as | in cat|dog; none: a cell is one class."""
 
     test_images: Path | str | None = None
     """File with the names of the images to test on, one per line, as VOC's ImageSets/Main/test.txt; all others are for

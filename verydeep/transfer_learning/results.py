@@ -63,7 +63,7 @@ class Transfer:
     runs: tuple[str, ...]
     source: str
     labels: str | None
-    """File that says what each image shows; None if images have one label, by their source."""
+    """File of the images' labels; None if images have one label, by their source."""
     test_images: str | None
     """File that names the images for testing; None if splits are sampled."""
     measure: Measure
