@@ -15,6 +15,7 @@ from verydeep.reproduction.detectable import Assumed, detectable
 from verydeep.reproduction.equivalent_command import equivalent_command
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.larger_run import SEEDS, larger_run
+from verydeep.reproduction.limits import TOPICS
 from verydeep.training.recipe import Recipe
 
 
@@ -101,7 +102,7 @@ def test_what_starts_from_an_unfinished_training_is_unfinished(tmp_path):
     )
     for text in (page, markdown):
         assert text.count(said) == 2  # at verdicts, how sure
-    assert results["how_sure"]["unfinished trainings"][0].startswith(said)
+    assert results["how_sure"]["unfinished"][0].startswith(said)
 
 
 def test_one_unfinished_training_is_told_at_its_verdicts_and_in_how_sure(tmp_path):
@@ -125,7 +126,13 @@ def test_one_unfinished_training_is_told_at_its_verdicts_and_in_how_sure(tmp_pat
     assert [count for count in marked if int(count.strip("†")) in (11, 13, 16)] == ["11", "11", "13", "16†"]
     for text in (page, markdown):
         assert "† A training of it was cut off before the schedule had ended." in text
-    assert results["how_sure"]["unfinished trainings"][0] in results["limits"]
+    assert results["how_sure"]["unfinished"][0] in results["limits"]
+    headings = re.findall("<dt>(.+?)</dt>", page.split('<dl class="sure">')[1].split("</dl>")[0])
+    assert headings == [TOPICS[topic] for topic in results["how_sure"]]
+    assert {"unfinished trainings", "what steered", "the lowest error"} < {*headings}
+    assert [line.split("**")[1] for line in markdown.splitlines() if line.startswith("- **")][
+        -len(headings) :
+    ] == headings
 
 
 @pytest.mark.parametrize("margin", [1.0, 2.5])

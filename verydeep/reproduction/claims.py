@@ -13,6 +13,12 @@ from verydeep.reproduction.trainings import JITTER, SCALES, TRAININGS, TWO_BEST,
 MARGIN = 2.0
 """Percentage points up to which errors count as alike; 5 seeds and 3,925 images mostly tell it (docs/VERDICTS.md)."""
 
+SMALL_FILTERS_HELP = "small_filters_help"
+"""The claim whose verdict depends on what its two networks start from."""
+
+UNSEEDED_B = GridTraining(network="B", scale="256", scheme="glorot").name
+"""The training that B-5x5 is compared with, if it was done."""
+
 ClaimKind = Literal["less", "no_more", "alike"]
 
 _Pairs = Callable[[Sequence[str]], list[tuple[Entry, Entry]]]
@@ -51,10 +57,9 @@ def _at_one_scale(first: str, second: str) -> _Pairs:
 
 def _small_and_large_filters(method: Method) -> _Pairs:
     """Return B and B-5x5, both from random weights if possible, since B-5x5 cannot start from A."""
-    unseeded = GridTraining(network="B", scale="256", scheme="glorot").name
     return lambda names: [
         (
-            one_scale(unseeded if unseeded in names else "B-256", method=method),
+            one_scale(UNSEEDED_B if UNSEEDED_B in names else "B-256", method=method),
             one_scale("B-5x5-256", method=method),
         )
     ]
@@ -141,7 +146,7 @@ CLAIMS = (
         ),
     ),
     _claim(
-        "small_filters_help",
+        SMALL_FILTERS_HELP,
         "small filters beat large ones",
         "4.1",
         _less(

@@ -7,6 +7,7 @@ from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.grids import positions_along
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.numbers import decimal, number, percent, plural, share, trimmed
+from verydeep.reproduction.claims import SMALL_FILTERS_HELP, UNSEEDED_B
 from verydeep.reproduction.findings import Finding
 from verydeep.reproduction.paper import B_5X5_EXTRA_TOP1, TABLE_3
 from verydeep.reproduction.trainings import TRAININGS_BY_NAME, GridTraining
@@ -22,9 +23,6 @@ ONE_SEED = (
     "other images."
 )
 
-_UNSEEDED_B = GridTraining(network="B", scale="256", scheme="glorot").name
-"""The training that B-5x5 is compared with, if it was done."""
-
 _SCALED = {
     "crop": "crop",
     "width": "width",
@@ -35,8 +33,23 @@ _SCALED = {
 """Fields of the recipe that are reported where they are not the paper's, and their names in the report."""
 
 
+TOPICS = {
+    "seeds": "seeds",
+    "images": "images",
+    "margin": "margin",
+    "level": "level",
+    "unfinished": "unfinished trainings",
+    "steering": "what steered",
+    "lowest_error": "the lowest error",
+    "starts": "what networks start from",
+    "recipe": "recipe",
+    "score_maps": "score maps",
+}
+"""Headings of the topics of `how_sure`."""
+
+
 def how_sure(results: "GridResults") -> dict[str, list[str]]:
-    """Return by topic the sentences that are true of these trainings and tests."""
+    """Return by topic, one of `TOPICS`, the sentences that are true of these trainings and tests."""
     recipe, trainings = results.recipe, [TRAININGS_BY_NAME[one.name] for one in results.trainings]
     topics = {
         "seeds": [_seeds(results.seeds)],
@@ -49,12 +62,12 @@ def how_sure(results: "GridResults") -> dict[str, list[str]]:
             "frequent. The intervals beside verdicts are each for one comparison and not corrected. 'Cannot be told' "
             "does not mean that there is no difference.  docs/VERDICTS.md has the rules, and how often they err."
         ],
-        "unfinished trainings": _unfinished(results),
-        "what steered": [_steering(results)],
-        "the lowest error": ["The lowest of many errors on the same images is lower than it would be on others."],
-        "what networks start from": _starts(trainings),
+        "unfinished": _unfinished(results),
+        "steering": [_steering(results)],
+        "lowest_error": ["The lowest of many errors on the same images is lower than it would be on others."],
+        "starts": _starts(trainings),
         "recipe": _scaled_down(recipe),
-        "score maps": _one_position(results, trainings),
+        "score_maps": _one_position(results, trainings),
     }
     return {topic: sentences for topic, sentences in topics.items() if sentences}
 
@@ -82,8 +95,8 @@ def beside_verdict(finding: Finding, *, init: str, trainings: Collection[str]) -
         trainings: names of all that were done.
     """
     unlike = []
-    if finding.parts and finding.id == "small_filters_help":
-        if _UNSEEDED_B not in trainings:
+    if finding.parts and finding.id == SMALL_FILTERS_HELP:
+        if UNSEEDED_B not in trainings:
             unlike = ["B started from A, B with 5 x 5 layers from random weights"]
         elif init != "glorot":
             unlike = ["B started from Glorot's random weights, B with 5 x 5 layers from others"]

@@ -19,7 +19,7 @@ from verydeep.reproduction.claims import GAINS
 from verydeep.reproduction.files import HTML, MARKDOWN, OUTCOMES, RESULTS
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.larger_run import larger_run, what_it_could_tell
-from verydeep.reproduction.limits import beside_verdict, how_sure, listed, why_unfinished
+from verydeep.reproduction.limits import TOPICS, beside_verdict, how_sure, listed, why_unfinished
 from verydeep.reproduction.paper_tables import PAPER_TABLES
 from verydeep.reproduction.plan_file import commands_of
 from verydeep.reproduction.results import GridResults, grid_results
@@ -98,6 +98,7 @@ def _values(results: GridResults) -> dict[str, Any]:
         },
         "state_of_the_art": paper.TABLE_7,
         "clarifai": paper.CLARIFAI_WITH_OUTSIDE_DATA_TOP5_TEST,
+        "topics": TOPICS,
         "marks": _MARKS,
         "protocols": PROTOCOLS,
     }
