@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from verydeep.evaluation.dense import score_map
@@ -54,8 +54,8 @@ class PrecisionErrors:
     """Images whose most probable class differs."""
 
 
-def usable_images(source: Source, side: int, quarantine: Quarantine) -> Iterator[tuple[int, Tensor]]:
-    """Yield the images of a source by their indices, with their shorter side at `side` pixels, uint8 [3, H, W].
+def usable_images(source: Source, side: int, quarantine: Quarantine) -> Iterator[tuple[int, UInt8[Tensor, "3 _ _"]]]:
+    """Yield the images of a source by their indices, with their shorter side at `side` pixels.
 
     Raises:
         TooManyBadImagesError: the quarantine is full.
@@ -130,13 +130,15 @@ def precision_errors(
     )
 
 
-def _difference_of_crops(net: ScoringNetwork, exported: ScoringNetwork, crops: list[Tensor]) -> float:
+def _difference_of_crops(
+    net: ScoringNetwork, exported: ScoringNetwork, crops: list[UInt8[Tensor, "3 crop crop"]]
+) -> float:
     batch = torch.stack(crops)
     return _difference(exported(batch), net(batch))
 
 
 def _difference(scores: Tensor, expected: Tensor) -> float:
-    """Return the greatest difference in a batch; infinite if the shapes differ."""
+    """Return the greatest difference of scores [B, K, ...] in a batch; infinite if the shapes differ."""
     if scores.shape != expected.shape:
         return float("inf")
     differences = (scores - expected).abs().flatten(1).amax(dim=1)

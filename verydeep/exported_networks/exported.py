@@ -12,7 +12,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Num
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -32,8 +31,11 @@ INPUT, OUTPUTS = "images", ("logits", "score_map")
 CALIBRATED = 300
 """Images that INT8 is calibrated on; NNCF's own choice."""
 
-Compute = Callable[[NDArray[np.float32]], tuple[Tensor, Tensor]]
-"""Computes `logits` and `score_map` of images [B, 3, H, W]."""
+Scores = tuple[Float32[Tensor, "B K"], Float32[Tensor, "B K h w"]]
+"""What `OUTPUTS` names."""
+
+Compute = Callable[[Float32[np.ndarray, "B 3 H W"]], Scores]
+"""Computes images; `checked_net` refuses what computes scores of other shapes."""
 
 
 class ExportedNet:
@@ -134,7 +136,7 @@ def batch_of_one(image: Num[Tensor, "3 H W"]) -> Float32[np.ndarray, "1 3 H W"]:
     return _array(image[None])
 
 
-def _array(images: Tensor) -> NDArray[np.float32]:
+def _array(images: Num[Tensor, "B 3 H W"]) -> Float32[np.ndarray, "B 3 H W"]:
     return images.float().contiguous().cpu().numpy()
 
 

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from verydeep.exported_networks.exported import (
     OUTPUTS,
     Compute,
     ExportedNet,
+    Scores,
     checked_net,
     convolution_as_tested,
     errors_of_runtime,
@@ -233,7 +235,7 @@ def _compute_by_ncnn(file: Path, graph: str | None = None) -> Compute:
         _check(net.load_param(str(file)) if graph is None else net.load_param_mem(graph))
         _check(net.load_model(str(weights_beside(file))))
 
-    def scores(image: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    def scores(image: Float32[np.ndarray, "3 H W"]) -> Iterator[NDArray[np.float32]]:
         extractor = net.create_extractor()
         _check(extractor.input(INPUT, ncnn.Mat(image).clone()))  # whose channels are aligned
         for name in OUTPUTS:
@@ -241,7 +243,7 @@ def _compute_by_ncnn(file: Path, graph: str | None = None) -> Compute:
             _check(code)
             yield np.array(found)
 
-    def compute(images: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    def compute(images: Float32[np.ndarray, "B C H W"]) -> Scores:
         with errors_of_runtime(file):
             logits, score_maps = (np.stack(found) for found in zip(*map(scores, images), strict=True))
             return torch.from_numpy(logits), torch.from_numpy(score_maps)

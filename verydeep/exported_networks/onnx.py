@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from verydeep.exported_networks.exported import (
     OUTPUTS,
     Compute,
     ExportedNet,
+    Scores,
     batch_of_one,
     checked_net,
     convolution_as_tested,
@@ -243,7 +245,7 @@ def _compute_by_onnxruntime(file: Path) -> Compute:
     with errors_of_runtime(file):
         session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
-    def compute(images: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    def compute(images: Float32[np.ndarray, "B C H W"]) -> Scores:
         with errors_of_runtime(file):
             logits, score_map = session.run(list(OUTPUTS), {INPUT: images})
             return torch.from_numpy(logits), torch.from_numpy(score_map)

@@ -10,13 +10,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from jaxtyping import Float32
 from torch import Tensor
 
 from verydeep.exported_networks.exported import (
     OUTPUTS,
     Compute,
     ExportedNet,
+    Scores,
     batch_of_one,
     checked_net,
     errors_of_runtime,
@@ -88,7 +89,7 @@ def _compute_by_openvino(file: Path, *, bf16: bool = False) -> Compute:
     with errors_of_runtime(file):
         compiled = core.compile_model(core.read_model(file), "CPU", options)
 
-    def compute(images: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    def compute(images: Float32[np.ndarray, "B C H W"]) -> Scores:
         with errors_of_runtime(file):
             outputs = compiled(images)
             logits, score_map = (torch.from_numpy(outputs[name]) for name in OUTPUTS)

@@ -11,7 +11,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -30,24 +30,24 @@ from verydeep.training.parallel import laid_out_like, parallelised
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """Two functions of a network's outputs [B, ...] and the images that it was given."""
+    """Two functions of a network's outputs and the images that it was given."""
 
-    loss: Callable[[Tensor, DeviceBatch], Tensor]
+    loss: Callable[[Float[Tensor, "B outputs"], DeviceBatch], Float[Tensor, ""]]
     """Loss summed over the images; their mean is descended on."""
-    wrong: Callable[[Tensor, DeviceBatch], Tensor]
-    """bool [B], the images that the network gets wrong."""
+    wrong: Callable[[Float[Tensor, "B outputs"], DeviceBatch], Bool[Tensor, " B"]]
+    """Images that the network gets wrong."""
 
 
 def classification(*, label_smoothing: float = 0.0, class_weights: Float[Tensor, " K"] | None = None) -> Objective:
     """Return multinomial logistic regression on logits [B, classes], the classes weighted or all alike."""
 
-    def loss(logits: Float[Tensor, "B K"], batch: DeviceBatch) -> Tensor:
+    def loss(logits: Float[Tensor, "B K"], batch: DeviceBatch) -> Float[Tensor, ""]:
         if class_weights is None:
             return F.cross_entropy(logits, batch.labels, reduction="sum", label_smoothing=label_smoothing)
         of_images = F.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=label_smoothing)
         return (of_images * class_weights[batch.labels]).sum()
 
-    def wrong(logits: Float[Tensor, "B K"], batch: DeviceBatch) -> Tensor:
+    def wrong(logits: Float[Tensor, "B K"], batch: DeviceBatch) -> Bool[Tensor, " B"]:
         return logits.argmax(1) != batch.labels
 
     return Objective(loss=loss, wrong=wrong)
@@ -66,10 +66,10 @@ def box_regression(regression: Regression) -> Objective:
         boxes = outputs.float().unflatten(1, (-1, 4))
         return boxes.gather(1, batch.labels[:, None, None].expand(-1, 1, 4))[:, 0]
 
-    def loss(outputs: Tensor, batch: DeviceBatch) -> Tensor:
+    def loss(outputs: Float[Tensor, "B outputs"], batch: DeviceBatch) -> Float[Tensor, ""]:
         return F.mse_loss(of_true_class(outputs, batch), _boxes(batch), reduction="sum") / 2
 
-    def wrong(outputs: Tensor, batch: DeviceBatch) -> Tensor:
+    def wrong(outputs: Float[Tensor, "B outputs"], batch: DeviceBatch) -> Bool[Tensor, " B"]:
         return ~(_intersection_over_union(of_true_class(outputs, batch), _boxes(batch)) > CORRECT_IOU)
 
     return Objective(loss=loss, wrong=wrong)

@@ -7,10 +7,9 @@ Images of equal score count together: none of them is before another, so their o
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int
 from numpy.typing import NDArray
 
 from verydeep.statistics import bootstrap_counts, centred, with_unbiased_spread
@@ -107,7 +106,7 @@ def class_average_precisions(
     scores: Float[np.ndarray, "N K"],
     shown: Int[np.ndarray, "N K"],
     *,
-    of_class: Callable[[NDArray[Any], NDArray[Any]], float] = _average_precision,
+    of_class: Callable[[Float[np.ndarray, " N"], Int[np.ndarray, " N"]], float] = _average_precision,
 ) -> Float[np.ndarray, " K"]:
     """Return the average precision of each class, by either definition.
 
@@ -129,8 +128,10 @@ def _average_precisions(ranked: Ranking, counts: Float[np.ndarray, "N R"]) -> Fl
     return np.divide((hits * precisions).sum(axis=0), total, out=np.full_like(total, np.nan), where=total > 0)
 
 
-def _interpolated(ranked: Ranking, counts: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return for each group how many of its images show the class, and the precision; both [groups, R]."""
+def _interpolated(
+    ranked: Ranking, counts: Float[np.ndarray, "N R"]
+) -> tuple[Float[np.ndarray, "groups R"], Float[np.ndarray, "groups R"]]:
+    """Return for each group how many of its images show the class, and the precision."""
     images = np.add.reduceat(counts[ranked.images], ranked.starts, axis=0).cumsum(axis=0)
     hits = np.add.reduceat(counts[ranked.positive], ranked.positive_starts, axis=0)
     precisions = np.divide(hits.cumsum(axis=0), images, out=np.zeros_like(images), where=images > 0)
@@ -160,19 +161,22 @@ class Measured:
     """Figure of SVMs that know nothing, in percent: recall of random classes, average precision of equal scores."""
 
 
-def measured(outcomes: Sequence[NDArray[Any]], tested: Bool[np.ndarray, "splits N"], labels: Labels) -> Measured:
+def measured(
+    outcomes: Sequence[Bool[np.ndarray, "splits N"] | Float32[np.ndarray, "splits N K"]],
+    tested: Bool[np.ndarray, "splits N"],
+    labels: Labels,
+) -> Measured:
     """Measure the outcomes of SVMs over several descriptors.
 
     Args:
-        outcomes: one for each descriptor: bool [splits, N], which images are right; with several labels per image
-            float32 [splits, N, classes], scores.
+        outcomes: one for each descriptor: which images are right; with several labels per image scores.
         tested: which images each split tests on: some of each class.
         labels: the classes of the images.
     """
     all_outcomes = np.stack(outcomes)
 
-    def of_each(figures: Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]) -> NDArray[np.float64]:
-        """Return the figures [descriptors, splits, classes] on each split's test images."""
+    def of_each(figures: Callable[..., Float[np.ndarray, " K"]]) -> Float[np.ndarray, "descriptors splits K"]:
+        """Return the figures on each split's test images, of their outcomes and labels."""
         return np.stack(
             [
                 [figures(answers[rows], labels[rows]) for answers, rows in zip(of_descriptor, tested, strict=True)]
