@@ -28,8 +28,8 @@ from .networks.architecture import Configuration as Configuration
 from .networks.arithmetic import NetworkDescription as NetworkDescription
 from .networks.arithmetic import describe as describe
 from .networks.arithmetic import describe_stack as describe_stack
-from .networks.foreign.layouts import Taken as Taken
-from .networks.foreign.layouts import Trained as Trained
+from .networks.foreign.layouts import TakenWeights as TakenWeights
+from .networks.foreign.layouts import TrainedPreprocessing as TrainedPreprocessing
 from .networks.initialisation import Initialisation as Initialisation
 from .networks.initialisation import initialise as initialise
 from .networks.initialisation import vgg as vgg

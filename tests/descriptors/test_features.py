@@ -171,7 +171,7 @@ def test_impossible_choices_are_refused_before_any_work(model, photos, descripto
 
 def test_a_model_that_is_loaded_is_not_called_by_all_of_its_layers(model, photos):
     with pytest.raises(ValueError, match=r"^the model was imported without fc7, so relu7 would be of random weights"):
-        features(replace(model, drawn=("fc7",)), photos)
+        features(replace(model, random_layers=("fc7",)), photos)
 
 
 def test_an_image_too_large_to_compute_whole_is_not_called_broken(model, photos, tmp_path, monkeypatch):

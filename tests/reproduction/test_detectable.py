@@ -14,7 +14,7 @@ from verydeep import Execution, Runtime, Tolerance, findings
 from verydeep.cli import main
 from verydeep.reproduction.claims import CLAIMS
 from verydeep.reproduction.detectable import LATENT, Assumed, _image_variance, detectable
-from verydeep.reproduction.dry_run import _assumed_from, _done_tests, plan
+from verydeep.reproduction.dry_run import _assumed_from, _done_tests, forecast
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.stored_tests import Conditions, file_of_test, is_tested, read_test
 from verydeep.reproduction.trainings import QUICK, QUICK_RECIPE
@@ -176,7 +176,7 @@ def test_a_plan_is_refused_where_the_experiment_would_be(tmp_path):
     with pytest.raises(
         ValueError, match="exists and contains something other than an experiment: choose another folder"
     ):
-        plan("digits", out=tmp_path, recipe=QUICK_RECIPE, grid=SEVEN, **how)
+        forecast("digits", out=tmp_path, recipe=QUICK_RECIPE, grid=SEVEN, **how)
 
 
 def test_a_plan_says_what_one_seed_cannot_tell(tmp_path, capsys):

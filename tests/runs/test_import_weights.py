@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from verydeep import Recipe, Trained, evaluate, import_weights, load, train
+from verydeep import Recipe, TrainedPreprocessing, evaluate, import_weights, load, train
 from verydeep.cli import main
 from verydeep.descriptors.descriptor import Descriptor
 from verydeep.descriptors.features import features
@@ -136,7 +136,9 @@ def test_torchvisions_weights_for_features_only(tmp_path):
     assert expected.max() > 0.5
     assert np.abs(pool5 - expected).max() < 1e-4
     assert "those of torchvision's weights for features only" in found.notes[0]
-    said = import_weights(tmp_path / "net.pth", tmp_path / "said", trained=Trained(mean=(0.5,) * 3, std=(0.5,) * 3))
+    said = import_weights(
+        tmp_path / "net.pth", tmp_path / "said", trained=TrainedPreprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
+    )
     assert len(said.notes) == 1
     assert said.mean_rgb == pytest.approx((127.5,) * 3)
 
@@ -163,10 +165,12 @@ def test_other_preprocessing_is_given_in_the_librarys_units(tmp_path):
     expected = foreign.scores(plain, foreign.caffe_pixels(rgb))
     bgr = foreign.RGB_MEAN[::-1]
     _, net = imported(
-        tmp_path / "net.pth", tmp_path, trained=Trained(channels="bgr", white=255, mean=bgr, std=(1.0, 1.0, 1.0))
+        tmp_path / "net.pth",
+        tmp_path,
+        trained=TrainedPreprocessing(channels="bgr", white=255, mean=bgr, std=(1.0, 1.0, 1.0)),
     )
     assert differs(net, rgb, expected) < 1e-4
-    small = Trained(channels="bgr", mean=tuple(value / 255 for value in bgr), std=(1 / 255,) * 3)
+    small = TrainedPreprocessing(channels="bgr", mean=tuple(value / 255 for value in bgr), std=(1 / 255,) * 3)
     _, net = imported(tmp_path / "net.pth", tmp_path / "small", trained=small)
     assert differs(net, rgb, expected) < 1e-4
 
@@ -280,7 +284,7 @@ def test_layers_that_a_file_for_features_lacks_are_random_and_noted(tmp_path, la
     assert again.notes == (
         "it was imported without fc6, fc7, fc8, which are random: it is for features and --finetune",
     )
-    assert load_model(tmp_path / "again").drawn == ("fc6", "fc7", "fc8")
+    assert load_model(tmp_path / "again").random_layers == ("fc6", "fc7", "fc8")
 
 
 def test_random_layers_are_not_forgotten(tmp_path, capsys):
@@ -314,7 +318,7 @@ def test_random_layers_are_not_forgotten(tmp_path, capsys):
     assert read_record(out).initialisation.endswith("; glorot initialisation: fc6, fc7, fc8")
     assert not torch.allclose(load(out).fc7.weight, load(run).fc7.weight)
     assert torch.allclose(load(out).conv4_1.weight, load(run).conv4_1.weight)
-    assert load_model(out).drawn == ()
+    assert load_model(out).random_layers == ()
     with pytest.raises(ValueError, match="run was imported without fc6, fc7, fc8"):
         export(run, tmp_path / "net.pt2", to="torch")
     with pytest.raises(ValueError, match=r"cannot start from .*: it was imported without fc6, fc7, fc8"):
@@ -429,9 +433,9 @@ def test_imagenets_names_come_with_a_thousand_outputs(tmp_path):
         ({"class_names": "wnids"}, "wnids are for 1,000 outputs, not 6"),
         ({"class_names": "nowhere.txt"}, "there is no file nowhere.txt"),
         ({"network": "F"}, "unknown network 'F'"),
-        ({"trained": Trained(white=255)}, "give mean and std in that range too"),
-        ({"trained": Trained(mean=(103.9, 116.8, 123.7))}, "mean must be numbers from 0 to 1"),
-        ({"trained": Trained(std=(0.0, 1.0, 1.0))}, "std must be numbers above 0"),
+        ({"trained": TrainedPreprocessing(white=255)}, "give mean and std in that range too"),
+        ({"trained": TrainedPreprocessing(mean=(103.9, 116.8, 123.7))}, "mean must be numbers from 0 to 1"),
+        ({"trained": TrainedPreprocessing(std=(0.0, 1.0, 1.0))}, "std must be numbers above 0"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_and_nothing_is_left(tmp_path, options, message):
@@ -447,6 +451,6 @@ def test_our_own_weights_have_their_mean(tmp_path):
     imported(tmp_path / "net.pth", tmp_path)
     for own in (tmp_path / "run", tmp_path / "run" / "model" / "model.safetensors"):
         with pytest.raises(ValueError, match="its mean is part of its weights"):
-            import_weights(own, tmp_path / "again", trained=Trained(channels="bgr"))
+            import_weights(own, tmp_path / "again", trained=TrainedPreprocessing(channels="bgr"))
     with pytest.raises(ValueError, match="run exists: choose another folder"):
         import_weights(tmp_path / "net.pth", tmp_path / "run")

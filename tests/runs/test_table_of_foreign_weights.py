@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from verydeep import Taken, import_weights, load
+from verydeep import TakenWeights, import_weights, load
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
@@ -306,7 +306,7 @@ WRITERS = {
     ("average and maximum side by side", "both"): [refused_keras(RESCALED, ".keras", ALONE)],
     ("Lambda(x / 255)", "both"): [refused_keras(LAMBDA, ".h5", "Lambda", "--mean")],
     ("vgg11, AdaptiveAvgPool2d(1), Linear(133), `.pth`, with `--crop`", "torchvision"): [
-        saved_module(averaged, check_scores, taken=Taken(crop=SIDE))
+        saved_module(averaged, check_scores, taken=TakenWeights(crop=SIDE))
     ],
     ("the same without `--crop`", "torchvision"): [refused_module],
     ("vgg11, Linear 256 and 102, LogSoftmax, under the key `net`, `.pth`", "torchvision"): [

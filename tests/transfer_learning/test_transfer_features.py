@@ -210,14 +210,14 @@ def test_a_run_is_stacked_once_whatever_it_is_called(made, monkeypatch):
 
 
 def test_a_run_with_random_layers_needs_others(made, capsys):
-    save_network(made.run, drawn=("fc6", "fc7", "fc8"))
+    save_network(made.run, random_layers=("fc6", "fc7", "fc8"))
     assert run("transfer", made.run, "--data", made.photos, "--train", 3) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "relu7 would be of random weights: take a run with fc6 and fc7, or" in line
-    save_network(made.run, drawn=("fc7", "fc8"))
+    save_network(made.run, random_layers=("fc7", "fc8"))
     assert run("transfer", made.run, "--data", made.photos, "--train", 3) == 2
     assert "take a run with fc7, or of this one drop6 or an earlier layer" in capsys.readouterr().err
-    save_network(made.run, drawn=("fc8",))
+    save_network(made.run, random_layers=("fc8",))
     assert run("transfer", made.run, "--data", made.photos, "--train", 3) == 0
 
 

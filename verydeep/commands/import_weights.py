@@ -2,7 +2,7 @@
 
 from verydeep.commands.options import JsonFile, PreprocessingOptions, RequiredFolder, TakenOptions
 from verydeep.machine.lock import locked
-from verydeep.networks.foreign.layouts import Taken, Trained
+from verydeep.networks.foreign.layouts import TakenWeights, TrainedPreprocessing
 from verydeep.presentation.terminal import say_next, show
 
 
@@ -13,8 +13,8 @@ def import_(
     network: str | None = None,
     class_names: str | None = None,
     json_file: JsonFile = None,
-    taken: TakenOptions = Taken(),
-    trained: PreprocessingOptions = Trained(),
+    taken: TakenOptions = TakenWeights(),
+    trained: PreprocessingOptions = TrainedPreprocessing(),
 ) -> None:
     """Make a run from weights of torchvision, timm, Keras, ONNX, Caffe, MatConvNet or NumPy, to use like any other.
 

@@ -20,7 +20,7 @@ from verydeep.localisation.options import FullProcedure
 from verydeep.machine.documents import read_toml
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.networks.architecture import InitialisationScheme
-from verydeep.networks.foreign.layouts import Taken, Trained, Triple
+from verydeep.networks.foreign.layouts import TakenWeights, TrainedPreprocessing, Triple
 from verydeep.prediction.options import MapMethod
 from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.reproduction.grid import Grid
@@ -84,8 +84,8 @@ class RecipeChanges:
     """Share of the target that is spread over all classes (not in the paper)."""
 
     init: InitialisationScheme | None = None
-    """How random weights are drawn: `glorot`, `paper` (normal, sd 0.01) or `paper-variance` (sd 0.1); trainings named
-    after one, such as D-256-glorot, keep theirs."""
+    """How random weights are initialised: `glorot`, `paper` (normal, sd 0.01) or `paper-variance` (sd 0.1); trainings
+    named after one, such as D-256-glorot, keep theirs."""
 
     seed: int | None = None
     """The first seed; others count on from it."""
@@ -204,8 +204,9 @@ class MapPictures:
     gradients; finer, but no probabilities (not in the paper)."""
 
 
-_OPTIONS = {"classifiers": "classifier", "studies": "study", "weights": "from"}
-"""Fields whose options have other names: some are given one by one, and `from` cannot be a field."""
+_OPTIONS = {"classifiers": "classifier", "pooling_grid": "grid", "studies": "study", "weights": "from"}
+"""Fields whose options have other names: some are given one by one, some have a word that the code has for something
+else, and `from` cannot be a field."""
 
 
 def _option_name(field: str) -> str:
@@ -231,8 +232,10 @@ FullTestOptions = Annotated[
 ]
 GridOptions = Annotated[Grid, Parameter(name="*", group=Group("Grid", sort_key=1), name_transform=_option_name)]
 ImageOptions = Annotated[Tolerance, Parameter(name="*", group=Group("Images", sort_key=3))]
-TakenOptions = Annotated[Taken, Parameter(name="*", group=Group("What is taken", sort_key=1), n_tokens=1)]
-PreprocessingOptions = Annotated[Trained, Parameter(name="*", group=Group("Preprocessing", sort_key=1), n_tokens=1)]
+TakenOptions = Annotated[TakenWeights, Parameter(name="*", group=Group("What is taken", sort_key=1), n_tokens=1)]
+PreprocessingOptions = Annotated[
+    TrainedPreprocessing, Parameter(name="*", group=Group("Preprocessing", sort_key=1), n_tokens=1)
+]
 RecipeChangeOptions = Annotated[
     RecipeChanges,
     Parameter(

@@ -85,11 +85,11 @@ def reproduce(
     recipe = changes.applied(quick_recipe(source) if extent.quick else Recipe())
     how: Any = {"runtime": runtime, "execution": execution, "tolerance": images, "jobs": extent.jobs}
     if extent.dry_run:
-        from verydeep.reproduction.dry_run import plan
+        from verydeep.reproduction.dry_run import forecast
 
         if not rank_of_environment():
-            planned = plan(source, out=out, recipe=recipe, grid=grid, **how)
-            show(planned.to_dict(), json_file, *planned.tables())
+            forecasted = forecast(source, out=out, recipe=recipe, grid=grid, **how)
+            show(forecasted.to_dict(), json_file, *forecasted.tables())
         return
     from verydeep.reproduction.files import RESULTS
     from verydeep.reproduction.reproduce import reproduce as reproduce_paper

@@ -137,12 +137,13 @@ def _crop_shapes(net: VGG, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
 def _refuse_random_layers(name: str, model: Model, layers: Sequence[str]) -> None:
     """Refuse layers that are random, or come after such a layer."""
     order = model.net.layer_names
-    first = min(map(order.index, model.drawn), default=len(order))
+    first = min(map(order.index, model.random_layers), default=len(order))
     random = [layer for layer in layers if order.index(layer) >= first]
     if random:
         last = max(map(order.index, random))
-        needed = " and ".join(layer for layer in model.drawn if order.index(layer) <= last)
+        needed = " and ".join(layer for layer in model.random_layers if order.index(layer) <= last)
         raise ValueError(
-            f"{name} was imported without {', '.join(model.drawn)}, so {', '.join(random)} would be of random weights: "
-            f"take a run with {needed}, or of this one {order[first - 1]} or an earlier layer (verydeep features)"
+            f"{name} was imported without {', '.join(model.random_layers)}, so {', '.join(random)} would be of random "
+            f"weights: take a run with {needed}, or of this one {order[first - 1]} or an earlier layer (verydeep "
+            "features)"
         )

@@ -56,7 +56,7 @@ class FeatureFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Job:
+class _ExtractionJob:
     """An extraction into a file, and how far it is."""
 
     extraction: Extraction
@@ -140,7 +140,7 @@ def _weights_digest(net: VGG) -> str:
     return sha256.hexdigest()
 
 
-def _job(extraction: Extraction, file: Path, inputs: dict[str, Any], processes: Processes) -> _Job:
+def _job(extraction: Extraction, file: Path, inputs: dict[str, Any], processes: Processes) -> _ExtractionJob:
     """Return the job, with the contents of all images as inputs: the same names may have other contents later.
 
     Images are not read for that if their contents are known already (`unchanged`).
@@ -151,7 +151,7 @@ def _job(extraction: Extraction, file: Path, inputs: dict[str, Any], processes: 
     inputs = {**inputs, "contents_sha256": hashlib.sha256(b"".join(images.digests)).hexdigest()}
     folder = chunks.folder(file) / digest(inputs)[:16]
     everything, at_once = range(len(images)), extraction.images_at_once
-    return _Job(
+    return _ExtractionJob(
         extraction=replace(extraction, source=images),
         file=file,
         inputs=inputs,
@@ -164,7 +164,7 @@ def _job(extraction: Extraction, file: Path, inputs: dict[str, Any], processes: 
     )
 
 
-def _compute(job: _Job) -> None:
+def _compute(job: _ExtractionJob) -> None:
     """Compute all chunks that are not kept already, in rounds of one for each process."""
     processes = job.processes
     pending, done = processes.from_first(lambda: _pending(job))
@@ -179,7 +179,7 @@ def _compute(job: _Job) -> None:
             raise
 
 
-def _pending(job: _Job) -> tuple[list[Path], int]:
+def _pending(job: _ExtractionJob) -> tuple[list[Path], int]:
     """Return the files of the chunks that have to be computed, and how many images the others have."""
     pending, done = [], 0
     for chunk_file in job.chunks:
@@ -198,7 +198,7 @@ def _pending(job: _Job) -> tuple[list[Path], int]:
     return pending, done
 
 
-def _compute_round(job: _Job, files: Sequence[Path], report: Reporter) -> None:
+def _compute_round(job: _ExtractionJob, files: Sequence[Path], report: Reporter) -> None:
     """Compute up to one chunk in each process; if none has failed, the first process keeps them."""
     own, failure = {}, None
     try:
@@ -211,14 +211,14 @@ def _compute_round(job: _Job, files: Sequence[Path], report: Reporter) -> None:
     job.processes.from_first(lambda: _keep(job, computed, report))
 
 
-def _keep(job: _Job, computed: Sequence[dict[Path, Chunk]], report: Reporter) -> None:
+def _keep(job: _ExtractionJob, computed: Sequence[dict[Path, Chunk]], report: Reporter) -> None:
     for file, chunk in sorted(item for of_process in computed for item in of_process.items()):
         chunks.keep(file, chunk)
         report.advance(len(chunk.indices) + len(chunk.refusals))
         job.quarantine.settle(chunk.refusals)
 
 
-def _finish(job: _Job, seconds: float) -> FeatureFile:
+def _finish(job: _ExtractionJob, seconds: float) -> FeatureFile:
     """Write the file from its chunks, and delete them."""
     extraction = job.extraction
     indices = [index for chunk_file in job.chunks for index in chunks.read(chunk_file)[0]]
@@ -246,7 +246,7 @@ def _finish(job: _Job, seconds: float) -> FeatureFile:
     )
 
 
-def _metadata(job: _Job) -> dict[str, Any]:
+def _metadata(job: _ExtractionJob) -> dict[str, Any]:
     """Return a file's description of itself."""
     network = job.extraction.model.net.architecture
     return {

@@ -262,7 +262,7 @@ def _precision_errors(
 def _whole_model(run: str | Path) -> Model:
     """Load a run; refuse one with layers that are still random."""
     model = load_model(run)
-    if model.drawn:
+    if model.random_layers:
         raise ValueError(*warnings_of(str(run), model))
     return model
 

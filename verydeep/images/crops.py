@@ -37,7 +37,7 @@ class TrainingView:
     views: int | None = None
     """How many views each image has: later epochs show those of the first ones again; None for a new one each epoch."""
     balanced: bool = False
-    """Whether an epoch draws images, every class equally often, instead of showing each image once."""
+    """Whether an epoch samples images, every class equally often, instead of showing each image once."""
 
 
 class CroppedImage(NamedTuple):

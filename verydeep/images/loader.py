@@ -78,9 +78,9 @@ def training_batches(
 
     Args:
         source: training images.
-        view: the random choices for each, and whether classes are drawn equally often.
+        view: the random choices for each, and whether classes come equally often.
         batch: images per step, over all processes.
-        epochs: times that every image is used or, if classes are balanced, that as many images are drawn as there are.
+        epochs: times that every image is used or, if classes are balanced, that as many are sampled as there are.
         seed: of the order and of all random choices.
         quarantine: where images go that cannot be used; without one, any such image is an error.
         first_step: steps that have been taken already.

@@ -34,23 +34,23 @@ def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
 def _balanced_order(
     labels: Sequence[int], *, seed: int, epoch: int
 ) -> tuple[Int64[np.ndarray, " images"], Int64[np.ndarray, " images"]]:
-    """Draw as many images as there are, each class equally often; return them, and how often each was drawn before.
+    """Sample as many images as there are, each class equally often; return them, and how often each came before.
 
-    Two classes are drawn equally often or differ by one, and so do two images of a class: all of them are drawn before
-    any is drawn again.
+    Two classes come equally often or differ by one, and so do two images of a class: all of them come before any comes
+    again.
     """
     rng = _generator(seed, epoch, _ORDER, 0)
     by_class = np.argsort(np.asarray(labels), kind="stable")
     _, sizes = np.unique(np.asarray(labels), return_counts=True)
     each, left = divmod(len(labels), len(sizes))
-    draws = each + (rng.permutation(len(sizes)) < left)
-    drawn, again = [], []
-    for members, count in zip(np.split(by_class, np.cumsum(sizes)[:-1]), draws.tolist(), strict=True):
+    counts = each + (rng.permutation(len(sizes)) < left)
+    sampled, again = [], []
+    for members, count in zip(np.split(by_class, np.cumsum(sizes)[:-1]), counts.tolist(), strict=True):
         rounds = math.ceil(count / len(members))
-        drawn.append(np.concatenate([members[:0], *(rng.permutation(members) for _ in range(rounds))])[:count])
+        sampled.append(np.concatenate([members[:0], *(rng.permutation(members) for _ in range(rounds))])[:count])
         again.append(np.arange(count) // len(members))
     together = rng.permutation(len(labels))
-    return np.concatenate(drawn)[together], np.concatenate(again)[together]
+    return np.concatenate(sampled)[together], np.concatenate(again)[together]
 
 
 def batches_of_samples(
@@ -65,7 +65,7 @@ def batches_of_samples(
 ) -> Iterator[list[EpochAndIndex]]:
     """Yield the samples of every batch from `first_step` on that belong to the process `share`: (rank, processes).
 
-    An epoch has every image once or, where `balanced` has their labels, as many draws, every class equally often.
+    An epoch has every image once or, where `balanced` has their labels, as many samples, every class equally often.
     """
     rank, processes = share
     first_epoch, steps_done = divmod(first_step, batches_per_epoch(images, batch))

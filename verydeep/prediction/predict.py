@@ -62,7 +62,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Job:
+class _PredictionJob:
     """A network, its protocol and the images, all choices made."""
 
     name: str
@@ -125,7 +125,7 @@ def predict(
     chosen = protocol_of(protocol, scales, usual="single", trained=model.scale, mirror=model.flip, grid=grid)
     check_grid(model, grid)
     check_method(method, model.net)
-    job = _Job(
+    job = _PredictionJob(
         name=name_of(run),
         model=model,
         source=source,
@@ -141,7 +141,7 @@ def predict(
     return _predictions(job)
 
 
-def _predictions(job: _Job) -> Iterator[Prediction]:
+def _predictions(job: _PredictionJob) -> Iterator[Prediction]:
     """Yield predictions of pieces of the source, each of as many images as take a few seconds."""
     images, model = len(job.source), job.model
     with joined(model.net.mean_rgb.device, advice=_ADVICE, known=(WorkerDiedError,)) as processes:
@@ -169,7 +169,7 @@ def _predictions(job: _Job) -> Iterator[Prediction]:
                 start, at_once = stop, processes.all_of(pieces.next_piece(at_once, seconds))[0]
 
 
-def _of_piece(job: _Job, indices: range, processes: Processes, decoder: pieces.Decoder) -> list[Prediction]:
+def _of_piece(job: _PredictionJob, indices: range, processes: Processes, decoder: pieces.Decoder) -> list[Prediction]:
     """Return the predictions of some images; none in other processes than the first."""
     piece = subset(job.source, tuple(indices))
     quarantine = Quarantine(len(piece), job.tolerance)
@@ -205,7 +205,7 @@ def most_probable(posterior: Float[np.ndarray, " K"], top: int) -> list[int]:
 
 
 def _pictures(
-    job: _Job, piece: Source, best: Sequence[tuple[int, float] | None], processes: Processes
+    job: _PredictionJob, piece: Source, best: Sequence[tuple[int, float] | None], processes: Processes
 ) -> dict[int, bytes | UnusableImageError]:
     """Return the pictures of a piece's images, by row, or why an image can no longer be used when it is read again.
 
@@ -227,6 +227,6 @@ def _pictures(
     return {row: picture for share in shares for row, picture in share.items()}
 
 
-def _written(job: _Job, number: int, picture: bytes) -> str:
+def _written(job: _PredictionJob, number: int, picture: bytes) -> str:
     assert job.maps is not None
     return write_picture(job.maps, job.source.ids, number, picture, suffix=SUFFIX)

@@ -36,7 +36,7 @@ Outcomes = Mapping[str, Bool[np.ndarray, "seeds N"]]
 Weights = Mapping[str, float]
 """Weights of a contrast by the tests' names."""
 
-Side = tuple[tuple[str, bool], ...]
+SignedProtocols = tuple[tuple[str, bool], ...]
 """Protocols, and whether they stand on the first side of the contrast."""
 
 
@@ -78,11 +78,11 @@ class Contrasts:
         """Estimate a contrast of networks, trained again, on other images; it takes two seeds or more."""
         groups = self._groups(weights)
         by_image = _by_image_variance(groups)
-        noise, pooled, deviations = 0.0, list[float](), defaultdict[Side, float](float)
+        noise, pooled, deviations = 0.0, list[float](), defaultdict[SignedProtocols, float](float)
         for names, weighted in groups.items():
             own = weighted.mean(axis=1).var(ddof=1)
             alike, count = self._pooled_variance({name: weights[name] for name in names})
-            deviations[side({name: weights[name] for name in names})] += max(own, alike) ** 0.5
+            deviations[signed_protocols({name: weights[name] for name in names})] += max(own, alike) ** 0.5
             noise += image_and_seed_variance(weighted) / (self.seeds * self.images)
             pooled.append(count)
         by_seed = sum(deviation**2 for deviation in deviations.values()) / self.seeds
@@ -170,7 +170,7 @@ def _line_of(training: str) -> str:
     return training if known is None else known.label
 
 
-def side(weights: Weights) -> Side:
+def signed_protocols(weights: Weights) -> SignedProtocols:
     """Return the protocols of a contrast's tests with the signs of their weights, equal for groups tested alike."""
     return tuple(sorted((_protocol(name), weight > 0) for name, weight in weights.items()))
 

@@ -19,12 +19,12 @@ from jaxtyping import Float
 
 from verydeep.reproduction.claims import CLAIMS, Claim, ClaimKind, ClaimPart, compared_tests
 from verydeep.reproduction.contrasts import (
-    Side,
+    SignedProtocols,
     Weights,
     count_of_trainings,
     lines_tested_alike,
     sharing_trainings,
-    side,
+    signed_protocols,
     trainings_of,
     weights_of_difference,
 )
@@ -184,14 +184,14 @@ def _true_and_needed(
     same, other = (_image_variance(weights, errors, same_seed=same_seed) for same_seed in (True, False))
     by_image = (same / seeds + (1 - 1 / seeds) * other) / images
     noise, of_seeds, pooled = 0.0, 0.0, np.full(_DRAWS, np.inf)
-    deviations = defaultdict[Side, Float[np.ndarray, " draws"]](lambda: np.zeros(_DRAWS))
+    deviations = defaultdict[SignedProtocols, Float[np.ndarray, " draws"]](lambda: np.zeros(_DRAWS))
     for place, group in enumerate(groups):
         single = (
             _image_variance(group, errors, same_seed=True) - _image_variance(group, errors, same_seed=False)
         ) / images
         own = _seed_variance(group, assumed.seed_sd / 100)
         larger, count = _larger_variances(len(lines_tested_alike(group, tests)), seeds, place)
-        deviations[side(group)] = deviations[side(group)] + ((own + single) * larger) ** 0.5
+        deviations[signed_protocols(group)] = deviations[signed_protocols(group)] + ((own + single) * larger) ** 0.5
         noise, of_seeds, pooled = noise + single / seeds, of_seeds + own / seeds, np.minimum(pooled, count)
     by_seed = np.sum([deviation**2 for deviation in deviations.values()], axis=0) / seeds
     variance = by_image + np.maximum(0.0, by_seed - noise)

@@ -17,7 +17,7 @@ from verydeep.presentation.terminal import table_with
 from verydeep.reproduction.claims import CLAIMS
 from verydeep.reproduction.contrasts import image_and_seed_variance
 from verydeep.reproduction.detectable import POWER, Assumed, Detectable, detectable
-from verydeep.reproduction.estimate import TrainingEstimate, estimates, plan_table
+from verydeep.reproduction.estimate import TrainingEstimate, costs_table, estimates
 from verydeep.reproduction.grid import Grid, Jobs
 from verydeep.reproduction.limits import ONE_SEED, listed
 from verydeep.reproduction.paper_tables import Entry
@@ -34,7 +34,7 @@ _MORE_SEEDS = (3, 5, 10)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Forecast:
     """A grid before it is trained."""
 
     grid: Grid
@@ -98,7 +98,7 @@ class Plan:
     def tables(self) -> list[Table | str]:
         """Return tables of the costs and of what could be told, and sentences on what could not."""
         seeds = self.grid.seeds
-        costs = plan_table(self.trainings, seeds=seeds, seconds=self.seconds[seeds])
+        costs = costs_table(self.trainings, seeds=seeds, seconds=self.seconds[seeds])
         costs.caption = Text(
             f"Measured on a few images{self._at_once}. {counted(seeds * self._tests, 'test')} on top. {self.steering}"
         )
@@ -121,7 +121,7 @@ class Plan:
         return table
 
 
-def plan(
+def forecast(
     source: str,
     *,
     out: Path,
@@ -131,8 +131,8 @@ def plan(
     execution: Execution,
     tolerance: Tolerance,
     jobs: Jobs = None,
-) -> Plan:
-    """Plan a grid in `out`; write nothing. Arguments are those of `reproduce`.
+) -> Forecast:
+    """Forecast a grid in `out`; write nothing. Arguments are those of `reproduce`.
 
     Raises:
         ValueError: unusable source, recipe or images, or `out` was begun with something else.
@@ -149,7 +149,7 @@ def plan(
     seeds = sorted({grid.seeds, *_MORE_SEEDS})
     done = _done_tests(out, grid.entries, seeds=range(recipe.seed, recipe.seed + grid.seeds))
     assumed = replace(_assumed_from(done), images=len(splits.source(splits.testing)))
-    return Plan(
+    return Forecast(
         grid=grid,
         steering=about_steering(splits, grid),
         trainings=trainings,

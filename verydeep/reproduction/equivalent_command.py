@@ -78,7 +78,7 @@ def _options(values: Mapping[str, object]) -> list[str]:
 def _option(field: str, value: object) -> Sequence[str]:
     if field == "studies":
         return [word for study in cast(tuple[str, ...], value) for word in ("--study", study)]
-    name = field.replace("_", "-")
+    name = "grid" if field == "pooling_grid" else field.replace("_", "-")
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
     return [f"--{name}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]

@@ -93,7 +93,7 @@ def _epoch(splits: Splits, training: GridTraining, computing: float, loading: fl
     return len(splits.source("train")) / training.one_in * image + len(splits.source("val")) * check
 
 
-def plan_table(estimates: Sequence[TrainingEstimate], *, seeds: int, seconds: float) -> Table:
+def costs_table(estimates: Sequence[TrainingEstimate], *, seeds: int, seconds: float) -> Table:
     """Return a table of the trainings of a grid with their costs, and of what all seeds cost together."""
     table = table_with("What would be trained", left=("training", "starts from"), right=("epochs", "time", "memory"))
     for one in estimates:

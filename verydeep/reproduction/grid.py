@@ -41,7 +41,7 @@ class Grid:
     """Questions beside the paper's tables, each with trainings of its own and a page: `initialisation`, `gradients`,
     `regularisation`, `images`."""
 
-    grid: PoolingGrid = DEFAULT_GRID
+    pooling_grid: PoolingGrid = DEFAULT_GRID
     """Where the positions of dense evaluation lie if an image's sides are not multiples of 32: `centred`; `floor`, as
     PyTorch pools; `ceil`, as Caffe does, which the paper used."""
 
@@ -67,8 +67,8 @@ class Grid:
         if self.seeds < 1:
             raise ValueError(f"seeds must be 1 or more, not {self.seeds}")
         check_margin(self.margin)
-        if self.grid not in get_args(PoolingGrid):
-            raise ValueError(f"grid is one of {', '.join(get_args(PoolingGrid))}, not {self.grid}")
+        if self.pooling_grid not in get_args(PoolingGrid):
+            raise ValueError(f"grid is one of {', '.join(get_args(PoolingGrid))}, not {self.pooling_grid}")
         if not self.entries:
             tables = f"{plural('Table', len(self.tables))} {', '.join(map(str, self.tables))}"
             raise ValueError(

@@ -40,7 +40,7 @@ class NetworkTests:
     """Folder of the seed's runs."""
     weights: Mapping[str, str]
     """Fingerprint of each training's weights."""
-    grid: PoolingGrid
+    pooling_grid: PoolingGrid
     """Grid of dense evaluation."""
     sample_seed: int
     """Decides which training images are tested."""
@@ -126,7 +126,7 @@ def _conditions(tests: NetworkTests, entry: Entry) -> tuple[tuple[Splits, str], 
     conditions = Conditions(
         weights=tuple(tests.weights[name] for name in entry.trainings),
         images=splits.source(split).fingerprint,
-        grid=entry.grid(tests.grid),
+        grid=entry.pooling_grid(tests.pooling_grid),
         max_pixels=tests.tolerance.max_pixels,
     )
     return (splits, split), conditions

@@ -28,7 +28,7 @@ class Entry:
         where = " on training images" if self.training_images else ""
         return f"{'+'.join(self.trainings)} {self.method} {self.scales}{where}"
 
-    def grid(self, dense: PoolingGrid) -> PoolingGrid:
+    def pooling_grid(self, dense: PoolingGrid) -> PoolingGrid:
         """Return the test's grid, given that of dense evaluation; tests of crops alone have none but the centred."""
         return dense if self.method in ("dense", "both") else "centred"
 

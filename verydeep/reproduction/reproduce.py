@@ -289,7 +289,7 @@ def _tests(experiment: _Experiment, entries: Sequence[Entry], seed: int) -> Netw
         seed=seed,
         runs=folder,
         weights={name: weights_fingerprint(folder / name) for name in names},
-        grid=experiment.grid.grid,
+        pooling_grid=experiment.grid.pooling_grid,
         sample_seed=experiment.recipe.seed,
         **experiment.options,
     )
@@ -308,7 +308,7 @@ def _best_evaluation(experiment: _Experiment, best: Entry) -> Evaluation | None:
         data=experiment.splits,
         protocol=best.method,
         scales=best.scales,
-        grid=best.grid(experiment.grid.grid),
+        grid=best.pooling_grid(experiment.grid.pooling_grid),
         **experiment.options,
     )
 

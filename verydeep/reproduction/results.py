@@ -305,7 +305,7 @@ def grid_results(
         unfinished=unfinished,
         guessing=tested.guessing,
         margin=grid.margin,
-        grid=grid.grid,
+        grid=grid.pooling_grid,
         not_told=not_told,
         best=min(errors.values(), key=lambda one: one.top1_error),
         best_network=best_network(grid, tests).name,

@@ -11,7 +11,7 @@ from verydeep.networks.architecture import PAPER_CROP
 from verydeep.networks.class_names import WORDS, names_of_classes, numbered_classes
 from verydeep.networks.foreign.first_layer import check_variation, oxford_channels
 from verydeep.networks.foreign.heads import CONVOLUTIONS_ALONE, Affine, Head, written_head
-from verydeep.networks.foreign.layouts import Taken, Trained
+from verydeep.networks.foreign.layouts import TakenWeights, TrainedPreprocessing
 from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.networks.foreign.preprocessing import OXFORD, PREPROCESSING, TORCHVISION_FEATURES, Preprocessing, fold
 from verydeep.networks.foreign.recognition import HEAD, architecture_of
@@ -44,8 +44,8 @@ def foreign_model(
     *,
     network: str | None = None,
     names: str | None = None,
-    trained: Trained = Trained(),
-    taken: Taken = Taken(),
+    trained: TrainedPreprocessing = TrainedPreprocessing(),
+    taken: TakenWeights = TakenWeights(),
 ) -> ForeignModel:
     """Build a model from named arrays; arguments as for `import_weights`.
 
@@ -74,7 +74,7 @@ def foreign_model(
     else:
         classes = names_of_classes(architecture.classes, names or WORDS, arrays.classes)
     return ForeignModel(
-        model=Model(net=net.eval(), classes=classes, scale=TEST_SCALE, flip=True, drawn=random),
+        model=Model(net=net.eval(), classes=classes, scale=TEST_SCALE, flip=True, random_layers=random),
         layout=arrays.layout,
         initialisation=imported_layers(net, random)
         + (f"; {_SCHEME} initialisation: {', '.join(random)}" if random else ""),
@@ -84,7 +84,7 @@ def foreign_model(
 
 
 def _with_head(
-    weights: dict[str, Tensor], arrays: NamedArrays, network: str | None, taken: Taken
+    weights: dict[str, Tensor], arrays: NamedArrays, network: str | None, taken: TakenWeights
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return the weights, with a head that is not the paper's written as fc6, fc7 and fc8, and notes about it.
 
@@ -109,7 +109,7 @@ def _with_head(
 
 
 def _misfitting_head(
-    weights: Mapping[str, Tensor], network: str | None, taken: Taken
+    weights: Mapping[str, Tensor], network: str | None, taken: TakenWeights
 ) -> tuple[Head | None, ValueError | None]:
     """Return fc6, fc7 and fc8 that are not as wide as the paper's, or take the mean of pool5, and why they do not fit.
 
@@ -141,24 +141,24 @@ def imported_layers(net: VGG, random: tuple[str, ...]) -> str:
     return f"imported: {', '.join(layer for layer in layers_with_weights(net) if layer not in random)}"
 
 
-def refuse_preprocessing(trained: Trained) -> None:
+def refuse_preprocessing(trained: TrainedPreprocessing) -> None:
     """Refuse options of preprocessing for weights of this package.
 
     Raises:
         ValueError: there are some.
     """
-    if trained != Trained():
+    if trained != TrainedPreprocessing():
         raise ValueError("its mean is part of its weights: leave out mean, std, channels and white")
 
 
 def _preprocessing(
-    arrays: NamedArrays, trained: Trained, weights: Mapping[str, Tensor]
+    arrays: NamedArrays, trained: TrainedPreprocessing, weights: Mapping[str, Tensor]
 ) -> tuple[Preprocessing | None, tuple[str, ...]]:
     """Return the preprocessing that was asked for, else the file's, else the library's own, and notes about it."""
     if arrays.layout == "verydeep":
         refuse_preprocessing(trained)
         return None, ()
-    if arrays.ours and arrays.mean is not None and trained != Trained():
+    if arrays.ours and arrays.mean is not None and trained != TrainedPreprocessing():
         raise ValueError("its layers prepare images themselves: leave out mean, std, channels and white")
     usual, notes = _usual(arrays, trained, weights)
     white = arrays.white or usual.white
@@ -175,7 +175,7 @@ def _preprocessing(
 
 
 def _usual(
-    arrays: NamedArrays, trained: Trained, weights: Mapping[str, Tensor]
+    arrays: NamedArrays, trained: TrainedPreprocessing, weights: Mapping[str, Tensor]
 ) -> tuple[Preprocessing, tuple[str, ...]]:
     """Return the assumed preprocessing where neither the file nor an option tells it, and notes about it."""
     usual = PREPROCESSING[arrays.layout]
@@ -197,9 +197,9 @@ def _usual(
     return OXFORD[trained.channels], ()
 
 
-def _is_told(arrays: NamedArrays, trained: Trained) -> bool:
+def _is_told(arrays: NamedArrays, trained: TrainedPreprocessing) -> bool:
     """Return whether the file or an option tells how images are prepared."""
-    return trained != Trained() or arrays.mean is not None
+    return trained != TrainedPreprocessing() or arrays.mean is not None
 
 
 def _check_range(preprocessing: Preprocessing, layout: str) -> None:

@@ -11,7 +11,7 @@ from verydeep.machine import atomic
 from verydeep.machine.documents import read_json
 from verydeep.networks.architecture import configuration
 from verydeep.networks.class_names import names_of_classes
-from verydeep.networks.foreign.layouts import Taken, Trained, Triple
+from verydeep.networks.foreign.layouts import TakenWeights, TrainedPreprocessing, Triple
 from verydeep.networks.foreign.state_dicts import SHARDS_INDEX
 from verydeep.networks.foreign.torchvision import timm_config
 from verydeep.networks.foreign.weight_files import read_weights
@@ -55,8 +55,8 @@ def import_weights(
     *,
     network: str | None = None,
     class_names: str | None = None,
-    trained: Trained = Trained(),
-    taken: Taken = Taken(),
+    trained: TrainedPreprocessing = TrainedPreprocessing(),
+    taken: TakenWeights = TakenWeights(),
 ) -> Imported:
     """Make a run from weights of torchvision, timm, Keras, ONNX, Caffe, MatConvNet or this package.
 
@@ -90,8 +90,8 @@ def read_model(
     *,
     network: str | None = None,
     class_names: str | None = None,
-    trained: Trained = Trained(),
-    taken: Taken = Taken(),
+    trained: TrainedPreprocessing = TrainedPreprocessing(),
+    taken: TakenWeights = TakenWeights(),
 ) -> tuple[ForeignModel, Path]:
     """Return the model of a file of weights, in memory, and that file; arguments and errors as for `import_weights`."""
     file = weights_file(weights)
@@ -138,7 +138,7 @@ def _downloaded(name: str) -> Path:
     return folder
 
 
-def _own_model(folder: Path, network: str | None, names: str | None, trained: Trained) -> ForeignModel:
+def _own_model(folder: Path, network: str | None, names: str | None, trained: TrainedPreprocessing) -> ForeignModel:
     """Return the model of an earlier run, with its classes, scale and mirror."""
     model = load_model(folder)
     if network is not None and configuration(network) != model.net.architecture.configuration:
@@ -148,7 +148,7 @@ def _own_model(folder: Path, network: str | None, names: str | None, trained: Tr
     return ForeignModel(
         model=replace(model, classes=classes),
         layout="verydeep",
-        initialisation=imported_layers(model.net, model.drawn),
+        initialisation=imported_layers(model.net, model.random_layers),
         preprocessing=None,
         notes=warnings_of("it", model),
     )

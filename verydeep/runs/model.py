@@ -79,7 +79,7 @@ class Model(Generic[Net]):
     """Whether it was trained on mirrored images too, and is therefore tested on them."""
     weights_sha256: str | None = None
     """SHA-256 of the file that it was read from."""
-    drawn: tuple[str, ...] = ()
+    random_layers: tuple[str, ...] = ()
     """Layers that are random because the imported weights lack them."""
     exported: tuple[str, ...] = ()
     """SHA-256 of an exported file, and the libraries that compute it, whose scores need not be the run's."""
@@ -106,7 +106,7 @@ def save_model(model: Model, folder: Path) -> None:
         "scale": model.scale,
         "flip": model.flip,
         "classes": list(model.classes),
-        **({"drawn": list(model.drawn)} if model.drawn else {}),
+        **({"drawn": list(model.random_layers)} if model.random_layers else {}),
     }
     weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     try:
@@ -174,15 +174,15 @@ def _load_model(folder: str | Path) -> Model:
         scale=config.scale,
         flip=config.flip,
         weights_sha256=sha256,
-        drawn=config.drawn,
+        random_layers=config.drawn,
     )
 
 
 def warnings_of(name: str, model: "Model[ScoringNetwork]") -> tuple[str, ...]:
     """Return the warnings for anyone who uses the outputs of the run `name`."""
-    if not model.drawn:
+    if not model.random_layers:
         return ()
-    layers = ", ".join(model.drawn)
+    layers = ", ".join(model.random_layers)
     return (f"{name} was imported without {layers}, which are random: it is for features and --finetune",)
 
 

@@ -20,7 +20,7 @@ _FIRST_BYTES = 16 * 2**10
 """Bytes of a body that are checked before room for the rest is reserved; a connection holds more in any case."""
 
 
-class Part(NamedTuple):
+class FormPart(NamedTuple):
     """One part of a multipart body."""
 
     field: str
@@ -136,7 +136,7 @@ def _announced(request: Request, most: int) -> int:
     return int(said)
 
 
-def parts_of(body: bytes, content_type: str, *, most_files: int) -> list[Part]:
+def parts_of(body: bytes, content_type: str, *, most_files: int) -> list[FormPart]:
     """Return the parts of a multipart body.
 
     Raises:
@@ -152,7 +152,7 @@ def parts_of(body: bytes, content_type: str, *, most_files: int) -> list[Part]:
     return collector.parts
 
 
-def first_parts(body: bytes, content_type: str) -> list[Part]:
+def first_parts(body: bytes, content_type: str) -> list[FormPart]:
     """Return the parts that are complete in the first bytes of a multipart body.
 
     Raises:
@@ -186,7 +186,7 @@ class _Collector:
     """Collects what the parser finds."""
 
     def __init__(self, most_files: int) -> None:
-        self.parts: list[Part] = []
+        self.parts: list[FormPart] = []
         self.ended = False
         self._most_files = most_files
         self._name, self._value = bytearray(), bytearray()
@@ -218,7 +218,7 @@ class _Collector:
             raise bad_request("a part of the multipart body has no Content-Disposition: form-data with a name")
         file_name = options.get(b"filename")
         name = None if file_name is None else file_name.decode(errors="replace")
-        self.parts.append(Part(options[b"name"].decode(errors="replace"), name, bytes(self._data)))
+        self.parts.append(FormPart(options[b"name"].decode(errors="replace"), name, bytes(self._data)))
         files = sum(part.file_name is not None for part in self.parts)
         if files > self._most_files or len(self.parts) - files > _MOST_FIELDS:
             message = f"one request takes up to {self._most_files} images and {_MOST_FIELDS} fields"

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from verydeep.machine.errors import escaped
 from verydeep.prediction.options import NAMED_CLASSES
 from verydeep.serving.answers import as_json, json_answer
-from verydeep.serving.bodies import Part, Room, parts_of
+from verydeep.serving.bodies import FormPart, Room, parts_of
 from verydeep.serving.image_outcomes import RequestOutcomes
 from verydeep.serving.refusals import RefusedRequestError, bad_request
 from verydeep.serving.served_model import MOST_MAPS, Wanted
@@ -69,7 +69,7 @@ async def _answer(value: Callable[[], dict[str, Any]], choices: _Choices) -> Res
     return json_answer(value())
 
 
-def images_of(parts: Sequence[Part]) -> list[Part]:
+def images_of(parts: Sequence[FormPart]) -> list[FormPart]:
     """Return the parts that are files.
 
     Raises:
@@ -87,7 +87,7 @@ async def outcomes_of(
     service: Service,
     request: Request,
     room: Room,
-    images: Sequence[Part],
+    images: Sequence[FormPart],
     top: int,
     *,
     maps: bool,

@@ -37,7 +37,7 @@ Draw = Callable[[bytes, ImageAnswer], ImageAnswer]
 
 
 @dataclass(kw_only=True, eq=False)
-class _Job:
+class _Image:
     """An image on its way; its answer is cancelled when nobody waits for it any more."""
 
     wanted: Wanted
@@ -65,11 +65,11 @@ class WorkQueue:
         self._decoders = ThreadPoolExecutor(limits.decoders, "decoding")
         self._free_decoders = asyncio.Semaphore(limits.decoders)  # what waits for one can be dropped with its bytes
         self._computer = ThreadPoolExecutor(1, "computing")
-        self._waiting: list[_Job] = []
+        self._waiting: list[_Image] = []
         self._work_left = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: Callable[[], RefusedRequestError] | None = None  # one that is raised twice keeps all frames
-        self._jobs: set[_Job] = set()
+        self._jobs: set[_Image] = set()
         self._seconds_per_pixel = self._usual_work = 0.0
         self._usual_seconds = {"decoding": 0.0, "drawing": 0.0}
         self.at_once = 1
@@ -135,7 +135,7 @@ class WorkQueue:
         self._admit(len(images))
         loop, jobs = asyncio.get_running_loop(), []
         for data, one in zip(images, wanted, strict=True):
-            job = _Job(wanted=one, room=room, draw=draw and partial(draw, data), answer=loop.create_future())
+            job = _Image(wanted=one, room=room, draw=draw and partial(draw, data), answer=loop.create_future())
             job.answer.add_done_callback(partial(self._answered, job))
             self._begin(job, self._decode(job, data), self._decoded)
             jobs.append(job)
@@ -168,19 +168,19 @@ class WorkQueue:
         return task
 
     def _begin(
-        self, job: _Job, work: Coroutine[Any, Any, Any], then: Callable[[_Job, "asyncio.Task[Any]"], None]
+        self, job: _Image, work: Coroutine[Any, Any, Any], then: Callable[[_Image, "asyncio.Task[Any]"], None]
     ) -> None:
         """Begin work on the bytes of an image."""
         job.room.enter()
         job.task = self._keep(work)
         job.task.add_done_callback(partial(then, job))
 
-    async def _decode(self, job: _Job, data: bytes) -> None:
+    async def _decode(self, job: _Image, data: bytes) -> None:
         job.image = await self._in_decoders(job, "decoding", self._prepared, job.wanted.name, data)
         job.left = self._model.work(job.image)
 
     async def _in_decoders(
-        self, job: _Job, kind: Literal["decoding", "drawing"], work: Callable[..., Any], *values: Any
+        self, job: _Image, kind: Literal["decoding", "drawing"], work: Callable[..., Any], *values: Any
     ) -> Any:
         async with self._free_decoders:
             job.in_thread, began = True, time.monotonic()
@@ -194,7 +194,7 @@ class WorkQueue:
         with self._metrics.decoding.time():
             return prepared(data, self._model.sides, self._limits, name)
 
-    def _decoded(self, job: _Job, task: "asyncio.Task[None]") -> None:
+    def _decoded(self, job: _Image, task: "asyncio.Task[None]") -> None:
         """Go on with an image that no thread decodes any more."""
         job.task = None  # whose frames have its bytes, if it was cancelled
         job.room.leave()
@@ -207,14 +207,14 @@ class WorkQueue:
             self._waiting.append(job)
             self._work_left.set()
 
-    def _drawn(self, job: _Job, task: "asyncio.Task[ImageAnswer]") -> None:
+    def _drawn(self, job: _Image, task: "asyncio.Task[ImageAnswer]") -> None:
         """Answer with what was drawn."""
         job.task = None
         job.room.leave()
         _settle(job, (self._ended or client_gone)() if task.cancelled() else task.exception() or task.result())
         self._leave(job)
 
-    def _answered(self, job: _Job, answer: "asyncio.Future[ImageAnswer]") -> None:
+    def _answered(self, job: _Image, answer: "asyncio.Future[ImageAnswer]") -> None:
         """Drop an image that nobody waits for any more."""
         if not answer.cancelled():
             return
@@ -269,7 +269,7 @@ class WorkQueue:
         self._model.predict([image] * count, [Wanted("black", 1)] * count)
         return time.monotonic() - began
 
-    def _next_batch(self) -> list[_Job]:
+    def _next_batch(self) -> list[_Image]:
         """Take the oldest image that waits, and others of its size."""
         if not self._waiting:
             return []
@@ -283,7 +283,7 @@ class WorkQueue:
             self._waiting.remove(job)
         return batch
 
-    async def _computed(self, batch: Sequence[_Job]) -> None:
+    async def _computed(self, batch: Sequence[_Image]) -> None:
         """Compute a batch; if it fails its images wait again, each alone.
 
         Raises:
@@ -308,7 +308,7 @@ class WorkQueue:
             else:
                 self._begin(job, self._in_decoders(job, "drawing", job.draw, answer), self._drawn)
 
-    async def _failed(self, batch: Sequence[_Job], error: Exception) -> None:
+    async def _failed(self, batch: Sequence[_Image], error: Exception) -> None:
         alone = len(batch) == 1
         for job in batch:
             job.alone = True
@@ -320,14 +320,14 @@ class WorkQueue:
         if alone:  # was it the image, or the model?
             await self._in(self._computer, self._seconds_for, self._black, 1)
 
-    def _note(self, batch: Sequence[_Job], seconds: float) -> None:
+    def _note(self, batch: Sequence[_Image], seconds: float) -> None:
         pixels = sum(job.left or 0.0 for job in batch)
         self._seconds_per_pixel += _NEWEST * (seconds / pixels - self._seconds_per_pixel)
         self._usual_work += _NEWEST * (pixels / len(batch) - self._usual_work)
         self._metrics.computing.observe(seconds)
         self._metrics.batches.observe(len(batch))
 
-    def _leave(self, job: _Job) -> None:
+    def _leave(self, job: _Image) -> None:
         """Count an image out."""
         self._jobs.discard(job)
         dropped = job.answer.cancelled() or not job.answer.done()
@@ -338,7 +338,7 @@ class WorkQueue:
         return await asyncio.get_running_loop().run_in_executor(threads, work, *values)
 
 
-def _settle(job: _Job, answer: ImageAnswer | BaseException) -> None:
+def _settle(job: _Image, answer: ImageAnswer | BaseException) -> None:
     """Give the answer to whoever waits for it."""
     if job.answer.done():
         return

@@ -124,7 +124,7 @@ def epoch_metrics(state: TrainingState, validation_error: float, class_balanced_
 def about_missing_images(state: TrainingState) -> str:
     """Say how many usable images an epoch went without: those whose object none of their crops showed; "" if none."""
     if state.job.recipe.balanced:
-        return ""  # it draws some of them only
+        return ""  # it samples some of them only
     usable = state.bad_images.images - len(state.bad_images.reasons)
     missing = usable - state.progress.seen
     without = f"epoch {state.epoch} went without {number(missing)} of {number(usable)} images"

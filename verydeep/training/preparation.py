@@ -219,7 +219,7 @@ def _about_frozen(job: TrainingJob, frozen: Sequence[str]) -> list[str]:
 def _copied_from_shallower(job: TrainingJob, net: VGG, run: str, generator: torch.Generator) -> Initialisation:
     """Copy the layers that the paper copies from a trained net A."""
     trained = load_model(run)
-    if trained.drawn:
+    if trained.random_layers:
         raise ValueError(*warnings_of(f"cannot start from {run}: it", trained))
     if _class_numbers(job.splits.classes, trained.classes) != list(range(len(trained.classes))):
         raise ValueError(f"cannot start from {run}: it was trained for other classes, so fc8 does not fit")
@@ -234,8 +234,9 @@ def _taken_over(job: TrainingJob, net: VGG, run: str, generator: torch.Generator
     if theirs != ours:
         raise ValueError(f"cannot go on from {run}, which is {theirs}, with {ours}: give the same options")
     net.mean_rgb.copy_(trained.net.mean_rgb)
-    layers = [name for name in layers_with_weights(trained.net) if name not in trained.drawn]
-    notes = [f"{', '.join(trained.drawn)} are new: {run} was imported without them"] if trained.drawn else []
+    new = trained.random_layers
+    layers = [name for name in layers_with_weights(trained.net) if name not in new]
+    notes = [f"{', '.join(new)} are new: {run} was imported without them"] if new else []
     biases = [value for name, value in trained.net.named_parameters() if name.endswith("bias")]
     if biases and not any(value.any() for value in biases):
         notes.append(f"all biases of {run} are zero, as in weights that were never trained: they teach little")

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from verydeep.networks.foreign.layouts import Taken, Trained
+from verydeep.networks.foreign.layouts import TakenWeights, TrainedPreprocessing
 from verydeep.runs.import_weights import read_model, weights_file
 from verydeep.runs.model import Model, load_config
 from verydeep.runs.record import has_record, is_begun, read_record
@@ -23,7 +23,9 @@ FEW_PHOTOGRAPHS: Mapping[str, Any] = {
 """Options for few photographs on a CPU, for a training from WEIGHTS: the convolutional layers see each view once."""
 
 
-_OPTIONS_OF_IMPORT = {f"--{field.name.replace('_', '-')}" for options in (Trained, Taken) for field in fields(options)}
+_OPTIONS_OF_IMPORT = {
+    f"--{field.name.replace('_', '-')}" for options in (TrainedPreprocessing, TakenWeights) for field in fields(options)
+}
 """Options of import, for facts that a file of weights may lack."""
 
 

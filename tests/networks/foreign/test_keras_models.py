@@ -11,7 +11,7 @@ pytest.importorskip("h5py")
 import keras_models as keras
 from keras_models import dense, layer, random
 
-from verydeep import Taken, import_weights, load, load_model
+from verydeep import TakenWeights, import_weights, load, load_model
 
 SIDE, CHANNELS = 64, 32
 RGB = foreign.images(SIDE)
@@ -199,8 +199,8 @@ def test_heads_that_cannot_be_expressed_leave_the_convolutions(tmp_path, layers,
     with pytest.raises(ValueError, match=rf"{message}.*for its convolutions alone add --convolutions-only") as caught:
         import_weights(file, tmp_path / "run")
     assert "\n" not in str(caught.value)
-    found = import_weights(file, tmp_path / "run", taken=Taken(convolutions_only=True))
-    assert load_model(tmp_path / "run").drawn == ("fc6", "fc7", "fc8")
+    found = import_weights(file, tmp_path / "run", taken=TakenWeights(convolutions_only=True))
+    assert load_model(tmp_path / "run").random_layers == ("fc6", "fc7", "fc8")
     assert found.crop == SIDE
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from verydeep import Trained, import_weights, load
+from verydeep import TrainedPreprocessing, import_weights, load
 
 RGB = foreign.images(64)
 NET = foreign.plain("D", white=255)
@@ -38,7 +38,7 @@ def test_the_well_known_forms(tmp_path, form):
     file = write(tmp_path / ("vgg16.npz" if form == "npz" else "vgg16.npy"), form)
     with pytest.raises(ValueError, match="nothing in it tells the order of channels: say --channels bgr"):
         import_weights(file, tmp_path / "run")
-    found = import_weights(file, tmp_path / "run", trained=Trained(channels="bgr"))
+    found = import_weights(file, tmp_path / "run", trained=TrainedPreprocessing(channels="bgr"))
     assert (found.layout, found.network) == ("numpy", "D")
     with torch.no_grad():
         scores = load(tmp_path / "run")(torch.from_numpy(RGB)).numpy()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from verydeep import Taken, Trained, import_weights, load, load_model
+from verydeep import TakenWeights, TrainedPreprocessing, import_weights, load, load_model
 from verydeep.networks.foreign import named_arrays
 
 onnx = pytest.importorskip("onnx")
@@ -135,7 +135,7 @@ def test_a_graph_that_prepares_its_pixels_itself(tmp_path):
     expected = foreign.scores(net, foreign.caffe_pixels(RGB))
     assert np.abs(scores_of(tmp_path / "run") - expected).max() < 1e-4
     with pytest.raises(ValueError, match="prepare images themselves"):
-        import_weights(tmp_path / "n.onnx", tmp_path / "other", trained=Trained(channels="rgb"))
+        import_weights(tmp_path / "n.onnx", tmp_path / "other", trained=TrainedPreprocessing(channels="rgb"))
 
 
 def test_pixels_that_nothing_tells_of_are_not_guessed(tmp_path):
@@ -151,8 +151,8 @@ def test_what_is_no_vgg_is_refused_by_its_node(tmp_path):
         ValueError, match=r"x\d+ \(Tanh\) is an operator.*; for its convolutions .* --convolutions-only"
     ):
         import_weights(file, tmp_path / "run")
-    import_weights(file, tmp_path / "run", taken=Taken(convolutions_only=True))
-    assert load_model(tmp_path / "run").drawn == ("fc6", "fc7", "fc8")
+    import_weights(file, tmp_path / "run", taken=TakenWeights(convolutions_only=True))
+    assert load_model(tmp_path / "run").random_layers == ("fc6", "fc7", "fc8")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from verydeep import Taken, Trained, import_weights, load, load_model
+from verydeep import TakenWeights, TrainedPreprocessing, import_weights, load, load_model
 from verydeep.networks.foreign import first_layer
 from verydeep.networks.foreign.first_layer import _OXFORD_FILTERS, _OXFORD_ROWS, oxford_channels
 
@@ -74,7 +74,7 @@ def test_a_head_of_as_many_numbers_as_channels_must_be_told_its_crop(tmp_path):
     file = saved(CONVOLUTIONS | layers, tmp_path)
     with pytest.raises(ValueError, match=r"--crop 32 or --crop 224; for its convolutions alone .* --convolutions-only"):
         import_weights(file, tmp_path / "run")
-    import_weights(file, tmp_path / "run", taken=Taken(crop=64))
+    import_weights(file, tmp_path / "run", taken=TakenWeights(crop=64))
     expected = applied(layers, ["fc"], pool5().mean(axis=(2, 3)), [False])
     assert np.abs(scores(tmp_path) - expected).max() < 1e-4
 
@@ -103,8 +103,8 @@ def test_other_heads_leave_the_convolutions(tmp_path, layers, message):
     file = saved(CONVOLUTIONS | layers, tmp_path)
     with pytest.raises(ValueError, match=f"{message}.*alone add --convolutions-only"):
         import_weights(file, tmp_path / "run")
-    import_weights(file, tmp_path / "run", taken=Taken(convolutions_only=True))
-    assert load_model(tmp_path / "run").drawn == ("fc6", "fc7", "fc8")
+    import_weights(file, tmp_path / "run", taken=TakenWeights(convolutions_only=True))
+    assert load_model(tmp_path / "run").random_layers == ("fc6", "fc7", "fc8")
     check_pool5(tmp_path, pool5())
 
 
@@ -167,13 +167,13 @@ def test_averaged_weights(tmp_path, form):
         content |= {f"model_ema.{name}": value for name, value in average.items()}
     file = saved(content, tmp_path)
     for net, ema, way in ((PLAIN, False, "--ema takes them"), (other, True, "without --ema")):
-        found = import_weights(file, tmp_path / f"run{ema}", taken=Taken(ema=ema))
+        found = import_weights(file, tmp_path / f"run{ema}", taken=TakenWeights(ema=ema))
         assert way in found.notes[0]
         with torch.no_grad():
             had = load(tmp_path / f"run{ema}")(torch.from_numpy(RGB)).numpy()
         assert np.abs(had - foreign.scores(net, foreign.torch_pixels(RGB))).max() < 1e-4
     with pytest.raises(ValueError, match="it has no averaged weights"):
-        import_weights(saved({"model": STATE}, tmp_path, "raw.pth"), tmp_path / "none", taken=Taken(ema=True))
+        import_weights(saved({"model": STATE}, tmp_path, "raw.pth"), tmp_path / "none", taken=TakenWeights(ema=True))
 
 
 def oxford(order):
@@ -214,7 +214,7 @@ def test_pixels_in_0_to_255_are_refused_unless_told(tmp_path):
     file = saved(foreign.state_dict(net, "torchvision"), tmp_path)
     with pytest.raises(ValueError, match=r"for pixels in 0..255, as converted from Caffe.*--channels bgr"):
         import_weights(file, tmp_path / "run")
-    trained = Trained(channels="bgr", white=255, mean=foreign.RGB_MEAN[::-1], std=(1.0, 1.0, 1.0))
+    trained = TrainedPreprocessing(channels="bgr", white=255, mean=foreign.RGB_MEAN[::-1], std=(1.0, 1.0, 1.0))
     import_weights(file, tmp_path / "run", trained=trained)
     assert np.abs(scores(tmp_path) - foreign.scores(net, foreign.caffe_pixels(RGB))).max() < 1e-4
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verydeep.networks.foreign.layouts import Taken
+from verydeep.networks.foreign.layouts import TakenWeights
 from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.numbers import counted
 
@@ -24,7 +24,7 @@ _SHAPE = ("num", "channels", "height", "width")
 """Fields with the sides of an array in old files; newer ones have a list."""
 
 
-def read_caffe(path: Path, _taken: Taken) -> NamedArrays:
+def read_caffe(path: Path, _taken: TakenWeights) -> NamedArrays:
     """Read the arrays of a `.caffemodel`, each layer's first as `NAME.weight`, its second as `NAME.bias`.
 
     Raises:

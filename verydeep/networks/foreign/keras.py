@@ -16,7 +16,7 @@ from verydeep.machine.libraries import library
 from verydeep.networks.architecture import CONFIGURATIONS
 from verydeep.networks.foreign.heads import Affine, Head, channels_first
 from verydeep.networks.foreign.keras_layers import keras_network
-from verydeep.networks.foreign.layouts import Layout, Taken
+from verydeep.networks.foreign.layouts import Layout, TakenWeights
 from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.networks.foreign.reader_process import read_apart
 from verydeep.networks.foreign.reader_program import CONFIGURATION
@@ -24,7 +24,7 @@ from verydeep.networks.foreign.recognition import HEAD, fc6_window, last_channel
 from verydeep.numbers import counted
 
 
-def read_keras(path: Path, taken: Taken) -> NamedArrays:
+def read_keras(path: Path, taken: TakenWeights) -> NamedArrays:
     """Read a Keras file: of a whole model its layers, else arrays, `LAYER.kernel` and `LAYER.bias`, in their order.
 
     Raises:
@@ -59,7 +59,7 @@ def _from_kernels(weights: Mapping[str, Tensor], layout: Layout) -> NamedArrays:
     return NamedArrays(arrays=others, layout=layout, head=head, notes=(note,) if len(dense) > 1 else ())
 
 
-def read_numpy(path: Path, _taken: Taken) -> NamedArrays:
+def read_numpy(path: Path, _taken: TakenWeights) -> NamedArrays:
     """Read a `.npz` or `.npy` of the paper's layers as scripts for TensorFlow have them: conv1_1_W HWIO, fc6_W IO.
 
     Raises:

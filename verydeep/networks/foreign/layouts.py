@@ -18,7 +18,7 @@ Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainedPreprocessing:
     """Preprocessing that weights were trained with; None stands for what their library publishes."""
 
     mean: Triple | None = None
@@ -35,7 +35,7 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
+class TakenWeights:
     """The part of a file of weights that is read."""
 
     convolutions_only: bool = False

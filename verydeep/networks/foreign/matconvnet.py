@@ -16,7 +16,7 @@ from torch import Tensor
 
 from verydeep.machine.documents import parse_json
 from verydeep.networks.foreign.caffe import from_caffe
-from verydeep.networks.foreign.layouts import Taken, Triple
+from verydeep.networks.foreign.layouts import TakenWeights, Triple
 from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.networks.foreign.reader_process import read_apart
 from verydeep.networks.foreign.reader_program import VARIABLES
@@ -30,7 +30,7 @@ _VARIES = 0.05
 """Grey levels from which the variation of a mean image is told."""
 
 
-def read_matconvnet(path: Path, _taken: Taken) -> NamedArrays:
+def read_matconvnet(path: Path, _taken: TakenWeights) -> NamedArrays:
     """Read the arrays of a `.mat`, `LAYER.weight` [h, w, I, O] and `LAYER.bias`, its mean and its classes.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 
 from verydeep.machine.libraries import library
 from verydeep.machine.regular_files import open_file
-from verydeep.networks.foreign.layouts import Taken
+from verydeep.networks.foreign.layouts import TakenWeights
 from verydeep.networks.foreign.named_arrays import NamedArrays, allowed_bytes
 from verydeep.networks.foreign.onnx_graph import onnx_network
 from verydeep.numbers import counted
@@ -19,7 +19,7 @@ _LARGEST = 2**31
 """Bytes that protocol buffers can have."""
 
 
-def read_onnx(path: Path, taken: Taken) -> NamedArrays:
+def read_onnx(path: Path, taken: TakenWeights) -> NamedArrays:
     """Read the VGG of an ONNX file: its weights by the order of the graph, and its preprocessing of pixels.
 
     Raises:

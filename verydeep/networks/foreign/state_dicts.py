@@ -12,7 +12,7 @@ from torch import Tensor
 
 from verydeep.machine.documents import parse_json, read_json
 from verydeep.networks.foreign.checkpoints import state_dict_of
-from verydeep.networks.foreign.layouts import Taken, Triple
+from verydeep.networks.foreign.layouts import TakenWeights, Triple
 from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.networks.foreign.state_dict_names import vgg_in
 
@@ -28,7 +28,7 @@ class _ShardsIndex:
     """The file of each array."""
 
 
-def read_shards(path: Path, taken: Taken) -> NamedArrays:
+def read_shards(path: Path, taken: TakenWeights) -> NamedArrays:
     """Read the VGG of safetensors shards by their index.
 
     Raises:
@@ -51,7 +51,7 @@ def read_shards(path: Path, taken: Taken) -> NamedArrays:
     return replace(vgg_in(arrays, ema=taken.ema), beside=beside)
 
 
-def read_safetensors(path: Path, taken: Taken) -> NamedArrays:
+def read_safetensors(path: Path, taken: TakenWeights) -> NamedArrays:
     """Read the VGG of a safetensors file, with mean, std and class names where its metadata have them.
 
     Raises:
@@ -87,7 +87,7 @@ def _names(text: str | None) -> tuple[str, ...] | None:
         return None
 
 
-def read_torch(path: Path, taken: Taken) -> NamedArrays:
+def read_torch(path: Path, taken: TakenWeights) -> NamedArrays:
     """Read the VGG of a PyTorch file by its restricted unpickler, which knows tensors and plain values only.
 
     Raises:

@@ -9,7 +9,7 @@ from torch import Tensor
 from verydeep.machine.errors import one_line
 from verydeep.networks.foreign.caffe import from_caffe, read_caffe
 from verydeep.networks.foreign.keras import from_keras, read_keras, read_numpy
-from verydeep.networks.foreign.layouts import Taken
+from verydeep.networks.foreign.layouts import TakenWeights
 from verydeep.networks.foreign.matconvnet import from_matconvnet, read_matconvnet
 from verydeep.networks.foreign.named_arrays import NamedArrays, allowed_bytes
 from verydeep.networks.foreign.onnx import read_onnx
@@ -19,7 +19,7 @@ from verydeep.networks.foreign.torchvision import from_torchvision
 _LONGEST_REASON = 300
 """Characters of a library's message that are passed on."""
 
-_READERS: dict[str, Callable[[Path, Taken], NamedArrays]] = {
+_READERS: dict[str, Callable[[Path, TakenWeights], NamedArrays]] = {
     **dict.fromkeys((".pth", ".pt", ".ckpt", ".bin", ".tar"), read_torch),
     ".safetensors": read_safetensors,
     SHARDS_INDEX: read_shards,
@@ -51,7 +51,7 @@ _OTHER_KINDS = {
 """Kinds of files that are not read, and the way out."""
 
 
-def read_weights(path: Path, taken: Taken = Taken()) -> NamedArrays:
+def read_weights(path: Path, taken: TakenWeights = TakenWeights()) -> NamedArrays:
     """Read the arrays of a file of weights; its format follows from its suffix.
 
     Raises:
