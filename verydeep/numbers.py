@@ -14,7 +14,7 @@ def number(count: int) -> str:
 
 
 def plural(noun: str, count: float, several: str | None = None) -> str:
-    """Return the noun (or verb) as it goes with a count: `seed` for 1, else `seeds` or what `several` says."""
+    """Return the noun (or verb) as it goes with a count: `seed` for 1, else `seeds` or the text `several`."""
     return noun if count == 1 else several or f"{noun}s"
 
 

@@ -257,7 +257,7 @@ def test_only_options_of_import_are_said_to_be_its(weights, monkeypatch, needed,
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"weights": "a", "finetune": "b"}, "finetune and from both say what to start from"),
+        ({"weights": "a", "finetune": "b"}, "finetune and from both say where to start"),
         ({"weights": "a", "trainable": "fc", "freeze": "conv1_1"}, "trainable and freeze both say"),
         ({"weights": "a", "trainable": "fc7"}, "trainable is one of fc8, fc, conv5"),
         ({"trainable": "fc"}, "so it needs finetune, from, or a RUN as init"),

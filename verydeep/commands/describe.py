@@ -43,7 +43,7 @@ def describe(
     plot: OutputFile = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Show what networks cost and see: layers, parameters, multiply-adds, memory, receptive field.
+    """Show networks' costs and receptive fields: layers, parameters, multiply-adds, memory, receptive field.
 
     Args:
         networks: Names from the paper's Table 1 (A, A-LRN, B, C, D, E) or B-5x5; all, side by side, if none is named.

@@ -36,7 +36,7 @@ def export(
     if to in get_args(ForeignLayout):
         if (options, images) != (ExportOptions(), Tolerance()):
             raise ValueError(
-                f"weights for {to} need no images: leave out --int8, --precision, --data and what goes with them"
+                f"weights for {to} need no images: leave out --int8, --precision, --data and their options"
             )
         from verydeep.export.weights import weights_table, write_weights
 

@@ -26,7 +26,7 @@ def features(
 ) -> None:
     """Write activations of layers for each image, as vectors for search, comparison or another classifier.
 
-    The same command continues one that was stopped: what is computed is kept in OUT.parts until OUT is complete.
+    The same command continues one that was stopped: its work is kept in OUT.parts until OUT is complete.
 
     Args:
         run: A run folder.

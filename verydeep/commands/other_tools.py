@@ -29,7 +29,7 @@ _VERBS = {
     "checks": "doctor",
     "install-completion": "completion",
 }
-"""What a verb is called there, and here."""
+"""Names of verbs there, and here."""
 
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "--lr": ("--learning-rate",),
@@ -103,7 +103,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "--cfg": ("--config",),
     "--save-results": ("--json",),
 }
-"""What an option is called there, and what it may be here, depending on the verb; in capitals, an argument."""
+"""Names of options there, and possible ones here, depending on the verb; in capitals, an argument."""
 
 _WITHOUT = {
     "--num-classes": "classes are the folders of SOURCE",
@@ -131,12 +131,12 @@ _WITHOUT = {
     "--print-freq": "progress is printed every 30 seconds; terminals show a bar",
     "--verbose": "progress is printed every 30 seconds; terminals show a bar",
 }
-"""Options that have no counterpart here, and what to do or know instead."""
+"""Options that have no counterpart here, and advice for those who look for them."""
 
 _ASSIGNMENT = re.compile(r"([a-z][a-z0-9_]*)=(\S+)")
 _NUMBERED_DEVICE = re.compile(r"(cuda|gpu)?:?(\d+)(,\d+)*")
 _DEVICES = {"gpu": "cuda", "nvidia": "cuda", "rocm": "cuda", "amd": "cuda", "metal": "mps", "apple": "mps"}
-"""What devices are called there, and here."""
+"""Names of devices there, and here."""
 
 
 def known_verb(word: str) -> str | None:

@@ -11,7 +11,7 @@ def push(
 ) -> None:
     """Upload a run's model to the Hugging Face hub; everything that takes a RUN then takes hub:NAME too.
 
-    Uploads config.json, model.safetensors and a page made from what the run records. Needs a login (hf auth login).
+    Uploads config.json, model.safetensors and a page made from the run's record. Needs a login (hf auth login).
 
     Args:
         run: A run folder.

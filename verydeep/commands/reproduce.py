@@ -46,7 +46,7 @@ class Extent:
 
 @dataclass(frozen=True, kw_only=True)
 class _Results:
-    """What is said of results.json when the command ends."""
+    """The fields of results.json that the command reports at its end."""
 
     seeds: tuple[int, ...]
     answer: tuple[str, ...]

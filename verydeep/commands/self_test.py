@@ -74,7 +74,7 @@ def _checked(name: str, act: Callable[[], str]) -> Check:
     """Do something in silence; return what it says, or the error that it ends with.
 
     Raises:
-        Stopped: a signal came; what was done is not kept, so the message promises nothing.
+        Stopped: a signal came; nothing is kept, so the message promises nothing.
     """
     started = time.perf_counter()
     try:

@@ -30,7 +30,7 @@ QuickOption = Annotated[
 ]
 
 _STARTS = {"--finetune": "finetune", "--from": "weights"}
-"""Options that name what to go on from, and their fields of `Recipe`."""
+"""Options that name the RUN or WEIGHTS to go on from, and their fields of `Recipe`."""
 
 _OFF = {"no", "n", "0", "false", "f"}
 """Values that Cyclopts reads as false."""

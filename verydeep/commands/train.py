@@ -38,7 +38,7 @@ def train(
 
     Args:
         source: The images (see below).
-        network: A, A-LRN, B, B-5x5, C, D or E. Required unless --from or --finetune name what to go on from.
+        network: A, A-LRN, B, B-5x5, C, D or E. Required unless --from or --finetune name weights to go on from.
         dry_run: Only show images, classes and steps, and about how long and with how much memory it would take.
         held_out: Share of each class's training images, 0.125 say, that the learning rate follows, always the same
             ones, so that the validation images can test. Without it, it follows the validation images.
@@ -71,7 +71,7 @@ def train(
 
 
 def show_training(folder: Path, json_file: Path | None, **more: Any) -> None:
-    """Show the last and the best epoch of a run and what it could not use; `more` goes into the JSON.
+    """Show the last and the best epoch of a run and its unusable images; `more` goes into the JSON.
 
     Raises:
         OSError: the run's metrics are missing.

@@ -105,7 +105,7 @@ def examples(evaluation: Evaluation, source: Source, model: Model[ScoringNetwork
         model: model of the first run, whose network draws the score maps.
 
     Raises:
-        ValueError: the source is not what was tested.
+        ValueError: the source is not the one that was tested.
         UnusableImageError: an image can no longer be used.
     """
     images, crop = evaluation.images, model.net.architecture.crop

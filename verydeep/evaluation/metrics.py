@@ -1,4 +1,4 @@
-"""Errors in percent, where they are made, and whether probabilities mean what they say."""
+"""Errors in percent, where they are made, and whether probabilities can be taken at their word."""
 
 from dataclasses import dataclass
 

@@ -55,7 +55,7 @@ def nothing_known(images: int, classes: int) -> Posteriors:
 
 
 def stored(key: object, ids: Sequence[str], classes: int) -> Posteriors:
-    """Return what is stored under this key for images of these names; nothing known if its file is gone or damaged."""
+    """Return the posteriors stored under this key for these images; nothing known if its file is gone or damaged."""
     path = _path(key)
     try:
         if path.exists():

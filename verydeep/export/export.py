@@ -173,7 +173,7 @@ def _refuse_broken(out: Path, agrees: ExportAgreement, errors: PrecisionErrors |
 
 
 def _check_libraries(to: Format, *, int8: bool) -> None:
-    """Import what a format needs, before any work."""
+    """Import the libraries that a format needs, before any work."""
     known = FORMATS[to]
     for name in (*known.libraries, *((known.int8_libraries or ()) if int8 else ())):
         library(name)

@@ -49,7 +49,7 @@ class Metadata:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        """Refuse what no network has."""
+        """Refuse values that no network has."""
         scale_range(self.scale)
         if self.architecture.crop**2 > MAX_PIXELS:
             raise ValueError(f"no network has crop {number(self.architecture.crop)}")

@@ -41,7 +41,7 @@ _OPSET = 18
 """The first in which ReduceMean takes its axes as every later one does."""
 
 _IR_VERSION = 9
-"""What runtimes of 2023 already read."""
+"""Version that runtimes of 2023 already read."""
 
 _TO_THE_END = 2**62
 

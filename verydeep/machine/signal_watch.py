@@ -10,7 +10,7 @@ _END = b"\0"
 """Written to end the thread; no signal has that number."""
 
 _LONGEST_ACT = 1.0
-"""Seconds to wait for the thread: what it calls may print to a terminal that hangs."""
+"""Seconds to wait for the thread: its callback may print to a terminal that hangs."""
 
 
 @contextmanager

@@ -18,7 +18,7 @@ _SAID: Mapping[Verdict, tuple[str, str]] = {
     "reversed": ("is reversed", "are reversed"),
     "cannot_be_told": ("cannot be told", "cannot be told"),
 }
-"""What is said about one claim with this verdict, and about several."""
+"""Predicates of one claim with this verdict, and of several."""
 
 _NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -66,7 +66,7 @@ def _gain_of_depth(results: GridResults) -> str:
     parts = {part.id: part for finding in results.findings for part in finding.parts}
     compared = next((part for part in _DEPTH if part in parts), None)
     if compared is None:
-        return "What depth gains is not known: no deeper network was compared with A or B."
+        return "The gain of depth is not known: no deeper network was compared with A or B."
     part, (deep, shallow) = parts[compared], _DEPTH[compared]
     layers = {one.label: one.weight_layers for one in results.trainings}
     errs = (
@@ -84,7 +84,7 @@ def _gain_of_depth(results: GridResults) -> str:
 
 
 def _verdict_on(part: ComparedPart, cut_off: Sequence[str]) -> str:
-    """Say what remains of a comparison when all claims are counted, which its interval alone does not tell."""
+    """Say whether a comparison stands when all claims are counted, which its interval alone does not tell."""
     if part.unfinished:
         return f"It tells nothing, since {why_unfinished(part.unfinished, cut_off)}."
     if not part.learned:

@@ -11,12 +11,12 @@ minus B's, say. It varies with the choice of images and with how the trainings t
         same side the standard deviations are added up, of others the variances; divided by the number of seeds
     C   the noise of single images in single seeds, which counts in A and in B
 
-Its degrees of freedom follow Satterthwaite (An Approximate Distribution of Estimates of Variance Components, 1946).
-A line is what continues from the same weights, D-256, D-384, D-256-512, and counts as one in the pool. Trainings of a
-seed may share more, the A that they start from or what helps all of them at several scales. On one side of a contrast
-they therefore count as varying together, whose mean varies as much as one of them: with independent ones a third of
-simulated reports were false where a seed moved all tests at several scales by half a point. Those on different sides
-count as independent, since what they share cancels. `benchmarks/verdicts.py` shows how often this errs.
+Its degrees of freedom follow Satterthwaite (An Approximate Distribution of Estimates of Variance Components, 1946). A
+line is a series of trainings from the same weights, D-256, D-384, D-256-512, and counts as one in the pool. Trainings
+of a seed may share more, the A that they start from or what helps all of them at several scales. On one side of a
+contrast they therefore count as varying together, whose mean varies as much as one of them: with independent ones a
+third of simulated reports were false where a seed moved all tests at several scales by half a point. Those on different
+sides count as independent, since what they share cancels. `benchmarks/verdicts.py` shows how often this errs.
 """
 
 from collections import defaultdict
@@ -147,7 +147,7 @@ def count_of_trainings(variances: Float[np.ndarray, "*any trainings"], seeds: in
 
 
 def weights_of_difference(first: Weights, second: Weights) -> Weights:
-    """Return the weights of a difference; what is on both sides cancels."""
+    """Return the weights of a difference; tests on both sides cancel."""
     return {name: first.get(name, 0.0) - second.get(name, 0.0) for name in {**first, **second}}
 
 

@@ -49,7 +49,7 @@ _DRAWS = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Assumed:
-    """What the smallest differences depend on, beside the comparison."""
+    """Assumptions behind the smallest differences, beside the comparison."""
 
     images: int
     """In the test."""
@@ -65,7 +65,7 @@ class Assumed:
 
 @dataclass(frozen=True, kw_only=True)
 class Detectable:
-    """What could be told of the parts of a claim that say the same kind of thing."""
+    """The differences that could be told for the parts of one kind in a claim."""
 
     number: int
     """Number of the claim."""

@@ -50,7 +50,7 @@ class Forecast:
 
     @property
     def not_told(self) -> list[str]:
-        """Sentences on what it cannot tell."""
+        """Sentences on differences that it cannot tell."""
         seeds, margin = self.grid.seeds, self.grid.margin
         missing = [
             str(place) for place, claim in enumerate(CLAIMS, 1) if claim.id not in {one.id for one in self.claims}
@@ -96,7 +96,7 @@ class Forecast:
         }
 
     def tables(self) -> list[Table | str]:
-        """Return tables of the costs and of what could be told, and sentences on what could not."""
+        """Return tables of the costs and of the differences that could be told, and sentences on the others."""
         seeds = self.grid.seeds
         costs = costs_table(self.trainings, seeds=seeds, seconds=self.seconds[seeds])
         costs.caption = Text(
@@ -170,7 +170,7 @@ def _done_tests(out: Path, entries: Sequence[Entry], *, seeds: Iterable[int]) ->
 
 
 def _assumed_from(tests: Sequence[Sequence[StoredTest]]) -> Assumed:
-    """Return the mean error and the spread over seeds of tests that are done; what they do not tell is assumed."""
+    """Return the mean error and the spread over seeds of tests that are done; other figures are assumed."""
     done = [one for its in tests for one in its]
     if not done:
         return Assumed(images=2)
@@ -184,7 +184,7 @@ def _assumed_from(tests: Sequence[Sequence[StoredTest]]) -> Assumed:
 
 
 def _spread(tests: Sequence[StoredTest]) -> float:
-    """Return the variance over seeds of one training's error, without what single images add to it."""
+    """Return the variance over seeds of one training's error, without the share of single images."""
     wrong = np.stack([one.wrong for one in tests]).astype(float)
     return float(wrong.mean(axis=1).var(ddof=1)) - image_and_seed_variance(wrong) / wrong.shape[1]
 

@@ -61,7 +61,7 @@ def differing(one: Any, other: Any) -> list[str]:
 
 
 def is_call(command: str) -> bool:
-    """Return whether what was recorded as the command of an experiment is a call in Python."""
+    """Return whether the recorded command of an experiment is a call in Python."""
     return command.startswith(_CALL)
 
 

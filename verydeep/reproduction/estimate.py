@@ -52,7 +52,7 @@ def estimates(
     execution: Execution,
     tolerance: Tolerance,
 ) -> list[TrainingEstimate]:
-    """Estimate what each training of a grid in `out` takes; write nothing.
+    """Estimate the cost of each training of a grid in `out`; write nothing.
 
     A step of every network is timed, and the loading of images at every S. Loading and computing add up without
     workers, otherwise the slower counts.
@@ -94,7 +94,7 @@ def _epoch(splits: Splits, training: GridTraining, computing: float, loading: fl
 
 
 def costs_table(estimates: Sequence[TrainingEstimate], *, seeds: int, seconds: float) -> Table:
-    """Return a table of the trainings of a grid with their costs, and of what all seeds cost together."""
+    """Return a table of the trainings of a grid with their costs, and the cost of all seeds together."""
     table = table_with("What would be trained", left=("training", "starts from"), right=("epochs", "time", "memory"))
     for one in estimates:
         table.add_row(

@@ -25,7 +25,7 @@ from verydeep.reproduction.paper_tables import is_test
 from verydeep.statistics import CONFIDENCE, holm_by_family
 
 LEVEL_OF_HOLDS, _LEVEL_OF_REVERSED = 0.8 * (1 - CONFIDENCE), 0.2 * (1 - CONFIDENCE)
-"""Together the level; the paper's own direction has the larger part, since it is what is asked."""
+"""Together the level; the paper's own direction has the larger part, since it is the question."""
 
 _ONE_SEED = "one seed does not tell how networks trained again would err"
 
@@ -48,7 +48,7 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedPart:
-    """A part of a claim whose tests were done, and what came of it."""
+    """A part of a claim whose tests were done, and its result."""
 
     id: str
     says: str
@@ -73,7 +73,7 @@ class ComparedPart:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A claim and what came of it."""
+    """A claim and its verdict."""
 
     number: int
     id: str
@@ -95,7 +95,7 @@ class Finding:
 
     @property
     def beside(self) -> str:
-        """What stands beside its verdict: the margin that it uses, and trainings that were too brief."""
+        """Notes beside its verdict: the margin that it uses, and trainings that were too brief."""
         margin = [] if self.margin is None else [f"margin {trimmed(self.margin)} {plural('point', self.margin)}"]
         return "; ".join(margin + [f"trained too briefly: {', '.join(self.unfinished)}"] * bool(self.unfinished))
 
@@ -140,7 +140,7 @@ def findings(
         guessing: error in percent of always predicting the most frequent class.
         margin: percentage points up to which errors count as alike.
         unfinished: trainings that were cut off, with any seed, before their schedule had ended.
-        claims: what is decided together.
+        claims: the claims that are decided together.
 
     Raises:
         ValueError: no tests, one whose name is not of this form, tests of different images or seeds, a single image, or
@@ -173,7 +173,7 @@ def findings(
 
 
 def _finding(number: int, claim: Claim, parts: Sequence[ComparedPart], margin: float) -> Finding:
-    """Return what came of a claim, given those of its parts that were compared."""
+    """Return the verdict on a claim, given those of its parts that were compared."""
     of_networks = {one.id: one.networks for one in parts if one.networks}
     verdict_of_trained, why_of_trained = _told(claim, parts, {one.id: one.trained for one in parts})
     verdict, why = _told(claim, parts, of_networks) if of_networks else ("cannot_be_told", why_of_trained)
@@ -286,7 +286,7 @@ def _p_values(kind: ClaimKind, estimate: Estimate, margin: float) -> tuple[float
 
 
 def _told(claim: Claim, compared: Sequence[ComparedPart], judged: Mapping[str, Judgement]) -> tuple[Verdict, str]:
-    """Return the verdict on a claim, and what its parts say where it does not hold as a whole."""
+    """Return the verdict on a claim, and the results of its parts where it does not hold as a whole."""
     done = {one.id: one for one in compared}
     of_parts = {part.id: judged[part.id].verdict if part.id in judged else "cannot_be_told" for part in claim.parts}
     if set(of_parts.values()) == {"holds"}:

@@ -57,7 +57,7 @@ class Grid:
     """For held-out: the share of each class's training images, by default an eighth, or as the folder was begun."""
 
     def __post_init__(self) -> None:
-        """Refuse what does not exist."""
+        """Refuse names and numbers that do not exist."""
         unknown = sorted(set(self.only) - {name for one in TRAININGS for name in (one.name, one.network)})
         if unknown:
             names = ", ".join(one.name for one in TRAININGS)

@@ -1,4 +1,4 @@
-"""Findings of a reproduction from what it kept, without its runs and its images."""
+"""Findings of a reproduction from its kept outcomes, without its runs and its images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class _Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class _Results:
-    """What results.json says about how to read outcomes."""
+    """The fields of results.json that say how to read outcomes."""
 
     guessing: float
     margin: float
@@ -58,7 +58,7 @@ def kept_findings(folder: Path, *, margin: float | None = None) -> KeptFindings:
     Where the report could not decide, for example because tests had different images, nothing is decided here.
 
     Args:
-        folder: what `reproduce` wrote.
+        folder: the folder that `reproduce` wrote.
         margin: as for `findings`; None: that of the report.
 
     Raises:
@@ -80,7 +80,7 @@ def kept_findings(folder: Path, *, margin: float | None = None) -> KeptFindings:
 
 
 def findings_table(kept: KeptFindings) -> Table:
-    """Return a table of the verdicts, of networks and of just the trained ones, with what the parts say."""
+    """Return a table of the verdicts, of networks and of the trained ones alone, with the results of the parts."""
     table = table_with(None, left=("", "claim", "verdict", "of these trained networks", "its parts"), right=())
     for one in kept.findings:
         beside = f" ({kept.beside[one.number]})" if kept.beside[one.number] else ""

@@ -1,4 +1,4 @@
-"""The larger run that a report of one seed names: its command, and what it could tell on these images."""
+"""The larger run that a report of one seed names: its command, and the differences that it could tell here."""
 
 import shlex
 from statistics import fmean

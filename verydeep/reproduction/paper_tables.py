@@ -1,4 +1,4 @@
-"""The paper's Tables 3 to 6: which tests each of them lists, and what the paper reports of them."""
+"""The paper's Tables 3 to 6: the tests that each of them lists, and the paper's figures for them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`plan.json`: what an experiment was begun with (images, recipe, steering), and the commands that worked on it."""
+"""`plan.json`: how an experiment was begun (images, recipe, steering), and the commands that worked on it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,7 +33,7 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentPlan:
-    """What an experiment was begun with, and the commands that worked on it; `plan.json`.
+    """How an experiment was begun, and the commands that worked on it; `plan.json`.
 
     Earlier versions did not say what steers, nor fields of the recipe that they did not know and so did not change.
     """
@@ -54,7 +54,7 @@ class _Results:
 
 
 def read_plan(out: Path) -> ExperimentPlan | None:
-    """Read what an experiment was begun with; None where none was begun.
+    """Read the plan of an experiment; None where none was begun.
 
     Raises:
         ValueError: the file is damaged.
@@ -87,7 +87,7 @@ def begin_or_go_on(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid, com
 
 
 def plan_to_follow(out: Path, *, splits: Splits, recipe: Recipe, grid: Grid) -> ExperimentPlan:
-    """Return what the experiment in `out` was begun with, or would begin with.
+    """Return the plan that the experiment in `out` has, or would begin with.
 
     Trainings, tables and seeds are not part of it: they may be added later.
 

@@ -89,7 +89,7 @@ class _Lines(TextIOBase):
 
 
 def _begin(jobs: int, threads: int, device: str, devices: "Queue[int]", lines: "Queue[str]") -> None:
-    """Prepare a process: its threads, its device, and that what it says goes to the first process.
+    """Prepare a process: its threads, its device, and the way of its lines to the first process.
 
     Ctrl-C reaches the whole process group; the first process asks the others to stop.
     """

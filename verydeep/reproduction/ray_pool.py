@@ -60,14 +60,14 @@ def _connected() -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class RayPool:
-    """A cluster that trains and tests: a `TaskPool`. What its tasks say is printed by Ray."""
+    """A cluster that trains and tests: a `TaskPool`. Ray prints the lines of its tasks."""
 
     ray: Any
     on_gpu: bool
     references: dict[Future[None], Any] = field(default_factory=dict)
 
     def submit(self, task: Task) -> Future[None]:
-        """Begin a task where there is room; if its machine is lost it goes on elsewhere, from what it had kept."""
+        """Begin a task where there is room; if its machine is lost it goes on elsewhere, from its kept work."""
         room = {"num_gpus": 1} if self.on_gpu else {"num_cpus": task.runtime.threads or 1}
         reference = self.ray.remote(_run).options(name=task.name, max_retries=_TRIES, **room).remote(task)
         future: Future[None] = reference.future()

@@ -31,7 +31,7 @@ from verydeep.reproduction.trainings import SEVEN
 from verydeep.runs.model import load_model
 
 _CURVES = {"loss": ("loss", "training loss"), "validation": ("validation_error", "validation error, %")}
-"""Pictures of the learning curves: the figure that each draws, and what it is called."""
+"""Pictures of the learning curves: the figure that each draws, and its name."""
 
 _MARKS = {"holds": "✓", "holds_in_part": "◐", "reversed": "✗", "cannot_be_told": "?"}
 """Signs of the verdicts, so that nothing depends on colour."""

@@ -1,4 +1,4 @@
-"""The grid: the paper's trainings and tests on one source, over seeds; what is done already is not repeated."""
+"""The grid: the paper's trainings and tests on one source, over seeds; finished ones are not repeated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -172,7 +172,7 @@ def reproduce(
 
 
 def _do(experiment: _Experiment) -> None:
-    """Train, test and report what is missing, the paper's experiment before the studies."""
+    """Do the trainings, tests and reports that are missing, the paper's experiment before the studies."""
     grid = experiment.grid
     _train_and_test(experiment, grid.trainings, grid.entries)
     _report(experiment)
@@ -277,7 +277,7 @@ def _recipe_of(training: GridTraining, recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _tests(experiment: _Experiment, entries: Sequence[Entry], seed: int) -> NetworkTests:
-    """Return the tests of a seed; what has diverged is not tested."""
+    """Return the tests of a seed, without networks that diverged."""
     folder = experiment.folders[seed]
     tested = [entry for entry in entries if not any(why_diverged(folder / name) for name in entry.trainings)]
     names = {name for entry in tested for name in entry.trainings}  # each in several tests, and a file to be hashed

@@ -239,7 +239,7 @@ class GridResults:
 
     @property
     def gains(self) -> list[ComparedPart]:
-        """What depth, small filters, scale jitter, several scales, crops and fusion add."""
+        """Gains by depth, small filters, scale jitter, several scales, crops and fusion."""
         return [part for finding in self.findings for part in finding.parts if part.id in GAINS]
 
     @property

@@ -1,4 +1,4 @@
-"""Trainings and tests side by side, each as soon as what it needs is there."""
+"""Trainings and tests side by side, each as soon as the runs that it needs are there."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -107,7 +107,7 @@ def train_side_by_side(tasks: Sequence[TrainingTask], *, jobs: int, device: torc
 
 
 def side_by_side(what: str, tasks: Sequence[Task], *, jobs: int, device: torch.device, on_ray: bool = False) -> None:
-    """Do tasks, up to `jobs` at once, each as soon as what it needs is there.
+    """Do tasks, up to `jobs` at once, each as soon as the runs that it needs are there.
 
     Processes of this machine do them or, `on_ray`, the machines of a Ray cluster.
 
@@ -184,7 +184,7 @@ def _stop_all(work: _Work) -> None:
 
 
 def _show(work: _Work) -> None:
-    """Print what the tasks say, and how many steps of all tasks are done."""
+    """Print the lines of the tasks, and how many steps of all tasks are done."""
     for line in work.pool.said():
         work.report.say(line)
     done = {task.name: task.done for task in work.running.values()}

@@ -33,7 +33,7 @@ _MOST_BYTES = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class StoredTest:
-    """What the report needs of one test; errors in percent."""
+    """The figures of one test that the report needs; errors in percent."""
 
     split: str
     scales: tuple[int, ...]
@@ -58,7 +58,7 @@ class StoredTest:
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What a test was done with; with anything else it is done again."""
+    """The conditions of a test; under any others it is done again."""
 
     weights: tuple[str, ...]
     """Fingerprints, in the entry's order."""
@@ -171,7 +171,7 @@ def write_outcomes(file: Path, outcomes: Outcomes) -> None:
 
 
 def read_outcomes(file: Path) -> Outcomes:
-    """Read what `write_outcomes` wrote.
+    """Read the file that `write_outcomes` wrote.
 
     Raises:
         ValueError: there is no such file, or it is damaged.

@@ -1,4 +1,4 @@
-"""Studies beside the grid: what each asks, what the paper says about it, and which trainings and tests it takes."""
+"""Studies beside the grid: the question of each, the paper's words on it, and the trainings and tests that it takes."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace

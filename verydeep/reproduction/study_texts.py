@@ -33,7 +33,7 @@ def initialisation_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
 
 
 def gradients_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
-    """Say how large the first gradients are at both ends of each network, and what was not recorded."""
+    """Say how large the first gradients are at both ends of each network, and which ones were not recorded."""
     recorded = [run for run in runs if run.norms]
     sentences = [_signals(network, _by_way(its)) for network, its in of_network(recorded).items()]
     silent = list(dict.fromkeys(run.training.name for run in runs if not run.norms))
@@ -216,7 +216,7 @@ def _learned_by_gradient(runs: Sequence[StudyRun]) -> list[str]:
 
 
 def _factors(runs: Sequence[StudyRun]) -> list[str]:
-    """Say by what a layer changes the size of a signal, by arithmetic.
+    """Say by which factor a layer changes the size of a signal, by arithmetic.
 
     Source: He and others, Delving Deep into Rectifiers, arXiv 1502.01852, section 2.2: sqrt(inputs / 2) times the
     standard deviation of the weights.

@@ -1,4 +1,4 @@
-"""What trainings and tests are where they are done side by side."""
+"""Tasks: trainings and tests that are done side by side."""
 
 from typing import Protocol
 

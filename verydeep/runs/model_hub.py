@@ -60,7 +60,7 @@ def upload(name: str, files: Mapping[str, Path | bytes], *, private: bool, messa
 
 @contextmanager
 def _errors_in_one_line(name: str) -> Iterator[None]:
-    """Turn the hub's errors into one line that says what to do."""
+    """Turn the hub's errors into one line with advice."""
     try:
         yield
     except Exception as error:  # the library's transport has exceptions of its own

@@ -11,17 +11,17 @@ from verydeep.serving.image_outcomes import ClassMap, ImageAnswer, ImageOutcome,
 
 
 def json_answer(value: object, *, status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None) -> Response:
-    """Return a value as an answer; what is not valid text in it is escaped."""
+    """Return a value as an answer; bytes that are not valid text in it are escaped."""
     body = json_text(value).encode(errors="backslashreplace")
     return Response(body, status_code=status, headers=headers, media_type="application/json")
 
 
 def as_json(outcome: ImageOutcome, numbers: Numbers) -> dict[str, Any]:
-    """Return what came of an image, ready for JSON.
+    """Return the outcome of an image, ready for JSON.
 
     Args:
         outcome: as `predict --out` writes it, with `maps` if there are any, or with an `error`.
-        numbers: name of what stands beside the classes, as `ServedModel.numbers`.
+        numbers: name of the numbers beside the classes, as `ServedModel.numbers`.
     """
     if not isinstance(outcome, ImageAnswer):
         return {"image": outcome.image, "classes": [], numbers: [], "error": outcome.error}

@@ -164,7 +164,7 @@ def first_parts(body: bytes, content_type: str) -> list[FormPart]:
 
 
 def _parser_for(collector: "_Collector", content_type: str, body: bytes) -> MultipartParser:
-    """Return a parser that has told the collector what is in the body."""
+    """Return a parser that has told the collector the body's parts."""
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
     if not boundary:
@@ -183,7 +183,7 @@ def _not_multipart(error: FormParserError) -> RefusedRequestError:
 
 
 class _Collector:
-    """Collects what the parser finds."""
+    """Collects the parts that the parser finds."""
 
     def __init__(self, most_files: int) -> None:
         self.parts: list[FormPart] = []

@@ -43,7 +43,7 @@ class _Parser(h11.Connection):
         self._chunks = self._bytes = 0
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """Return what comes next.
+        """Return the next event.
 
         Raises:
             h11.RemoteProtocolError: it is not HTTP, or a body in too many chunks.
@@ -62,7 +62,7 @@ class _Parser(h11.Connection):
 class _StagedTransport:
     """A transport that is closed in stages (RFC 9112, section 9.6) while its client may still be sending.
 
-    Closed at once, it would meet what comes with a reset, and the client could lose the answer.
+    Closed at once, it would answer further bytes with a reset, and the client could lose the answer.
     """
 
     def __init__(self, transport: asyncio.Transport, connection: "TimedConnection") -> None:
@@ -119,7 +119,7 @@ class TimedConnection(H11Protocol):
         self._look()
 
     def data_received(self, data: bytes) -> None:
-        """Note when a head began; ignore what is sent after the end."""
+        """Note when a head began; ignore bytes after the end."""
         self._read_at = self.loop.time()
         if self.transport.is_closing():
             return

@@ -45,7 +45,7 @@ class Listening:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a service takes on; everything beyond is refused, with the reason."""
+    """The limits of a service; everything beyond is refused, with the reason."""
 
     max_body: float = 20.0
     """MiB of one request's body."""

@@ -28,9 +28,9 @@ class FormResult:
     """The result of a form that was sent."""
 
     images: Sequence[ImageOutcome] = ()
-    """What came of each; answers have a picture."""
+    """The outcome of each; answers have a picture."""
     numbers: Numbers = "probabilities"
-    """What stands beside the classes."""
+    """Kind of the numbers beside the classes."""
     refusal: RefusedRequestError | None = None
     """Why there are none."""
     group: str = ""

@@ -17,7 +17,7 @@ def page_picture(data: bytes, answer: ImageAnswer, *, grid: PoolingGrid, max_pix
 
     Args:
         data: the image's file.
-        answer: what the model says of it.
+        answer: the model's answer for it.
         grid: of the maps.
         max_pixels: as for `decode`.
 

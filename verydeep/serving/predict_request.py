@@ -93,7 +93,7 @@ async def outcomes_of(
     maps: bool,
     draw: Draw | None = None,
 ) -> RequestOutcomes:
-    """Return what came of several images.
+    """Return the outcomes of several images.
 
     Args:
         service: predicts.

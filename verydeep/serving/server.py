@@ -31,7 +31,7 @@ def serve(service: Service, socket: socket.socket, grace: float, say: Callable[[
         say: is told the address when the service is ready, and when the end has begun.
 
     Raises:
-        Exception: what the model failed with; it cannot be computed any more.
+        Exception: the model's failure; it cannot be computed any more.
         KeyboardInterrupt: it was Ctrl-C.
     """
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # bad requests would fill the log

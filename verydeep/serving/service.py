@@ -113,7 +113,7 @@ class Service:
         wanted: Sequence[Wanted],
         draw: Draw | None = None,
     ) -> RequestOutcomes:
-        """Return what came of a request's images; the model says something of one at least.
+        """Return the outcomes of a request's images; one at least is an answer of the model.
 
         Args:
             request: of a client that may leave.

@@ -33,7 +33,7 @@ _NEWEST = 0.2
 _LOGGER = logging.getLogger("verydeep.serving")
 
 Draw = Callable[[bytes, ImageAnswer], ImageAnswer]
-"""Draws into an answer what the page shows of its image, whose bytes it gets."""
+"""Draws the page's picture of an image into its answer, given the image's bytes."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -43,7 +43,7 @@ class _Image:
     wanted: Wanted
     room: Room
     draw: Callable[[ImageAnswer], ImageAnswer] | None
-    """What is still to be done with its answer."""
+    """Drawing that is still to be done with its answer."""
     answer: "asyncio.Future[ImageAnswer]"
     task: "asyncio.Task[Any] | None" = None
     """Task of its decoding, or of its drawing."""
@@ -208,7 +208,7 @@ class WorkQueue:
             self._work_left.set()
 
     def _drawn(self, job: _Image, task: "asyncio.Task[ImageAnswer]") -> None:
-        """Answer with what was drawn."""
+        """Answer with the drawn picture."""
         job.task = None
         job.room.leave()
         _settle(job, (self._ended or client_gone)() if task.cancelled() else task.exception() or task.result())

@@ -36,7 +36,7 @@ GO_ON, SAVE = Decision(), Decision(save=True)
 def decide(
     out: Path, *, failure: Exception | None = None, failed: Sequence[int] = (), signal: int = 0, save_due: bool = False
 ) -> Decision:
-    """Return the decision that follows from what all processes reported.
+    """Return the decision that follows from the reports of all processes.
 
     Args:
         out: the run folder, for messages.

@@ -166,7 +166,7 @@ def is_done(job: TrainingJob) -> bool:
 
 
 def _changes(before: Record, job: TrainingJob) -> set[str]:
-    """Return the names of all that differs from what a run was begun with."""
+    """Return the names of all settings that differ from those that a run was begun with."""
     pairs: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = [
         (
             {"network": before.network, "classes": before.classes, "regression": before.regression},

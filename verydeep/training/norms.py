@@ -76,7 +76,7 @@ def watched(net: VGG, *, on: bool = True) -> Iterator[Mapping[str, _Sums]]:
 
 
 def layer_norms(net: VGG, sums: Mapping[str, _Sums], processes: Processes) -> dict[str, LayerNorms]:
-    """Return the norms of a step whose gradients are there, given what `watched` added up in every process."""
+    """Return the norms of a step whose gradients are there, given the sums of `watched` in every process."""
     told = [(sum(map(float, own.squares)), float(own.count)) for own in sums.values()]
     everyone = processes.gathered([number for pair in told for number in pair]).sum(0).view(-1, 2).tolist()
     return {

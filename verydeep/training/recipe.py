@@ -180,7 +180,7 @@ class Recipe:
             raise ValueError(f"init_rest goes with a RUN to copy from only: with init {self.init} nothing is copied")
         starts = {"init": self.starts_from_run(), "finetune": self.finetune, "from": self.weights}
         if len(both := [name for name, given in starts.items() if given]) > 1:
-            raise ValueError(f"{' and '.join(both)} both say what to start from: choose one")
+            raise ValueError(f"{' and '.join(both)} both say where to start: choose one")
         if self.trainable is not None and self.freeze is not None:
             raise ValueError("trainable and freeze both say which layers learn: choose one")
         if self.trainable not in (None, *get_args(Trainable)):

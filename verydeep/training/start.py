@@ -72,9 +72,9 @@ def options_from_start(recipe: Recipe) -> StartOptions | None:
 
 
 def options_begun_with(out: Path, recipe: Recipe) -> StartOptions | None:
-    """Return what `options_from_start` returned when a run was begun from where this recipe goes on.
+    """Return the result of `options_from_start` when a run was begun from where this recipe goes on.
 
-    None if there is no such run. What it went on from need not be there any more.
+    None if there is no such run. The weights that it went on from need not be there any more.
 
     Raises:
         ValueError: its record is damaged.

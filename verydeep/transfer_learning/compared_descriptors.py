@@ -108,7 +108,7 @@ def svm_outcomes(
     with reporting("SVMs", total=len(compared) * len(splits)) as report:
         if copies:
             report.say(
-                f"test images that are exact copies of training images: {number(copies)}; what they show was learned"
+                f"test images that are exact copies of training images: {number(copies)}; their classes were learned"
             )
         for one in compared:
             vectors = one.images.vectors_of(ids)

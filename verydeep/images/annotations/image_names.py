@@ -70,7 +70,7 @@ class ImageNames:
         return []
 
     def name(self, index: int) -> str:
-        """Return what messages call an image: its id, with its folder where there are several."""
+        """Name an image for messages: its id, with its folder where there are several."""
         path, folders = self.paths[index][0]
         return "/".join([*folders[:1], path]) if self._several_folders else path
 

@@ -44,7 +44,7 @@ class Found:
     images: int = 0
     """Images that are taken, usable or not."""
     labels: int = 0
-    """Files of an archive that say what its images show."""
+    """Files of an archive with its images' classes."""
     other_kinds: Counter[str] = field(default_factory=Counter)
     """Files that are not images, or not in a format that can be read, by the ending of their names; commonest first."""
     hidden: int = 0

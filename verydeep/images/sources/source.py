@@ -130,7 +130,7 @@ def all_of(sources: Mapping[str, Source]) -> Source:
 
 
 def unchanged(source: Source, digests: Sequence[bytes]) -> Source:
-    """Return a source whose files must still be what they were: one that has changed since cannot be used."""
+    """Return a source whose files must not change: one that has changed since cannot be used."""
     return replace(source, digests=digests, fingerprint_of=partial(_of_other, source))
 
 

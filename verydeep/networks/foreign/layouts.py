@@ -19,7 +19,7 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedPreprocessing:
-    """Preprocessing that weights were trained with; None stands for what their library publishes."""
+    """Preprocessing that weights were trained with; None stands for the values that their library publishes."""
 
     mean: Triple | None = None
     """Three numbers that are subtracted, such as 0.485,0.456,0.406, in the library's order of channels and range."""
