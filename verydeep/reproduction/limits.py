@@ -39,9 +39,9 @@ TOPICS = {
     "margin": "margin",
     "level": "level",
     "unfinished": "unfinished trainings",
-    "steering": "what steered",
+    "steering": "steering images",
     "lowest_error": "the lowest error",
-    "starts": "what networks start from",
+    "starts": "first weights of the networks",
     "recipe": "recipe",
     "score_maps": "score maps",
 }
@@ -60,7 +60,7 @@ def how_sure(results: "GridResults") -> dict[str, list[str]]:
             "level (Holm). That holds for one look, with seeds and a margin that were fixed beforehand: adding "
             "seeds until a verdict appears, or choosing the margin by the errors, makes false verdicts more "
             "frequent. The intervals beside verdicts are each for one comparison and not corrected. 'Cannot be told' "
-            "does not mean that there is no difference.  docs/VERDICTS.md has the rules, and how often they err."
+            "does not mean that there is no difference. docs/VERDICTS.md has the rules, and how often they err."
         ],
         "unfinished": _unfinished(results),
         "steering": [_steering(results)],
