@@ -4,6 +4,8 @@ import pytest
 
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.paper import NETWORKS, TABLE_3, TABLE_4
+from verydeep.reproduction.paper_tables import entry_named, several_scales
+from verydeep.reproduction.studies import STUDIES
 from verydeep.reproduction.trainings import QUICK, SEVEN, TRAININGS, last_stages
 
 STARTS = {  # what each training starts from, in the order in which they are done
@@ -114,9 +116,22 @@ def test_tables_five_and_six_take_the_last_stage_that_is_there():
         ({"tables": (6,), "only": ("D",)}, "Table 6 of the paper cannot be made from D alone"),
         ({"margin": float("inf")}, "the margin must be above 0 percentage points, not inf"),
         ({"seeds": 0}, "seeds must be 1 or more"),
-        ({"grid": "round"}, "grid is one of centred, floor, ceil, not round"),
+        ({"pooling_grid": "round"}, "grid is one of centred, floor, ceil, not round"),
     ],
 )
 def test_what_is_not_there_is_refused(changes, problem):
     with pytest.raises(ValueError, match=problem):
         Grid(**changes)
+
+
+def test_the_name_of_a_test_says_which_it_is():
+    """Names are keys of results and names of files."""
+    everything = Grid(studies=tuple(one.name for one in STUDIES))
+    entries = (*everything.entries, *everything.study_entries)
+    assert any(entry.training_images for entry in entries)
+    assert any(len(entry.trainings) == 7 for entry in entries)
+    assert [entry_named(entry.name) for entry in entries] == [*entries]
+    assert entry_named("D-256+E-256 dense paper") == several_scales("D-256", "E-256")
+    for name in ("D-256", "D-256 dense", "D-256 densely paper", "D-256 dense paper on other images", ""):
+        with pytest.raises(ValueError, match="is not a training, a protocol and its scales"):
+            entry_named(name)

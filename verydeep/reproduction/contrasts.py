@@ -21,12 +21,13 @@ sides count as independent, since what they share cancels. `benchmarks/verdicts.
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from verydeep.reproduction.paper_tables import entry_named
 from verydeep.reproduction.trainings import TRAININGS_BY_NAME
 from verydeep.statistics import t_interval, t_p_below
 
@@ -153,7 +154,7 @@ def weights_of_difference(first: Weights, second: Weights) -> Weights:
 
 def trainings_of(test: str) -> tuple[str, ...]:
     """Return the trainings in a test's name, several if they are fused: `D-256+E-256 dense single`."""
-    return tuple(test.partition(" ")[0].split("+"))
+    return entry_named(test).trainings
 
 
 def lines_tested_alike(weights: Weights, tests: Collection[str]) -> Sequence[Sequence[Weights]]:
@@ -172,24 +173,20 @@ def _line_of(training: str) -> str:
 
 def signed_protocols(weights: Weights) -> SignedProtocols:
     """Return the protocols of a contrast's tests with the signs of their weights, equal for groups tested alike."""
-    return tuple(sorted((_protocol(name), weight > 0) for name, weight in weights.items()))
+    return tuple(sorted((entry_named(name).protocol, weight > 0) for name, weight in weights.items()))
 
 
 def _tested_alike(weights: Weights, tests: Collection[str]) -> Sequence[Weights]:
     """Return the contrast for every training with tests by the same protocols; for fused ones, itself."""
-    trainings, known = {trainings_of(name) for name in weights}, set(tests)
+    entries, known = {entry_named(name): weight for name, weight in weights.items()}, set(tests)
+    trainings = {entry.trainings for entry in entries}
     if len(trainings) > 1 or len(next(iter(trainings))) > 1:
         return [weights]
-    protocols = {_protocol(name): weight for name, weight in weights.items()}
-    alone = {names[0] for name in tests if len(names := trainings_of(name)) == 1}
+    alone = {names for name in tests if len(names := trainings_of(name)) == 1}
     contrasts = [
-        {f"{training} {protocol}": weight for protocol, weight in protocols.items()} for training in sorted(alone)
+        {replace(entry, trainings=names).name: weight for entry, weight in entries.items()} for names in sorted(alone)
     ]
     return [one for one in contrasts if set(one) <= known] or [weights]
-
-
-def _protocol(test: str) -> str:
-    return test.partition(" ")[2]
 
 
 def sharing_trainings(tests: Sequence[str]) -> list[tuple[str, ...]]:

@@ -1,7 +1,9 @@
 """The paper's Tables 3 to 6: the tests that each of them lists, and the paper's figures for them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
 from typing import get_args
 
 from verydeep.evaluation.protocols import Method, Protocol, Scales
@@ -24,20 +26,47 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """`D-384 dense paper`; also the name of its file."""
-        where = " on training images" if self.training_images else ""
-        return f"{'+'.join(self.trainings)} {self.method} {self.scales}{where}"
+        """`D-384 dense paper`; also the name of its file, and what `entry_named` reads."""
+        return f"{'+'.join(self.trainings)} {self.protocol}"
+
+    @property
+    def protocol(self) -> str:
+        """`dense paper`: the name without the trainings."""
+        return f"{self.method} {self.scales}{' on training images' if self.training_images else ''}"
 
     def pooling_grid(self, dense: PoolingGrid) -> PoolingGrid:
         """Return the test's grid, given that of dense evaluation; tests of crops alone have none but the centred."""
         return dense if self.method in ("dense", "both") else "centred"
 
 
+_BY_PROTOCOL = {
+    one.protocol: one
+    for method, scales, whether in product(get_args(Method), get_args(Scales), (False, True))
+    for one in [Entry(trainings=(), method=method, scales=scales, training_images=whether)]
+}
+"""Every way to test, still of no training."""
+
+
+@cache
+def entry_named(name: str) -> Entry:
+    """Return the entry that has this name, `D-256+E-256 dense paper`.
+
+    Raises:
+        ValueError: none has.
+    """
+    trainings, _, protocol = name.partition(" ")
+    if protocol not in _BY_PROTOCOL:
+        raise ValueError(f"{name!r} is not a training, a protocol and its scales, such as 'D-256 dense single'")
+    return replace(_BY_PROTOCOL[protocol], trainings=tuple(trainings.split("+")))
+
+
 def is_test(name: str) -> bool:
     """Return whether this is the name of a test of the paper's trainings on test images."""
-    trainings, _, protocol = name.partition(" ")
-    protocols = {f"{method} {scales}" for method in get_args(Method) for scales in get_args(Scales)}
-    return protocol in protocols and set(trainings.split("+")) <= set(TRAININGS_BY_NAME)
+    try:
+        entry = entry_named(name)
+    except ValueError:
+        return False
+    return not entry.training_images and set(entry.trainings) <= set(TRAININGS_BY_NAME)
 
 
 def one_scale(training: str, *, method: Method = Protocol.method) -> Entry:

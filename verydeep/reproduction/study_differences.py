@@ -1,11 +1,13 @@
 """Differences between the trainings of a study, with how far images and seeds let them vary."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from verydeep.numbers import FINE, interval, points
 from verydeep.reproduction.contrasts import Contrasts, Estimate
+from verydeep.reproduction.paper_tables import one_scale
 from verydeep.reproduction.stored_tests import StoredTest
 from verydeep.reproduction.study_runs import StudyRun
 
@@ -27,8 +29,10 @@ def difference_of_tests(
     counts = {of_seed[name].n for of_seed in whole for name in weights}
     if len(counts) != 1 or min(counts) < 2:
         return None
-    contrasts = Contrasts({name: np.stack([of_seed[name].wrong for of_seed in whole]) for name in weights})
-    return contrasts.of_networks(weights) if len(whole) > 1 else contrasts.of_trainings(weights)
+    named = {name: replace(one_scale(name), training_images=on_training_images).name for name in weights}
+    contrasts = Contrasts({named[name]: np.stack([of_seed[name].wrong for of_seed in whole]) for name in weights})
+    weighted = {named[name]: weight for name, weight in weights.items()}
+    return contrasts.of_networks(weighted) if len(whole) > 1 else contrasts.of_trainings(weighted)
 
 
 def difference_of_gaps(runs: Sequence[StudyRun], weights: Mapping[str, float]) -> Estimate | None:
