@@ -129,7 +129,7 @@ def test_one_unfinished_training_is_told_at_its_verdicts_and_in_how_sure(tmp_pat
     assert results["how_sure"]["unfinished"][0] in results["limits"]
     headings = re.findall("<dt>(.+?)</dt>", page.split('<dl class="sure">')[1].split("</dl>")[0])
     assert headings == [TOPICS[topic] for topic in results["how_sure"]]
-    assert {"unfinished trainings", "what steered", "the lowest error"} < {*headings}
+    assert {"unfinished trainings", "steering images", "the lowest error"} < {*headings}
     assert [line.split("**")[1] for line in markdown.splitlines() if line.startswith("- **")][
         -len(headings) :
     ] == headings
