@@ -133,7 +133,7 @@ def test_a_training_starts_from_them():
     width = json.loads(Path("imported_without_fc/model/config.json").read_text())["width"]
     recipe = verydeep.Recipe(crop=32, width=width, batch=12, epochs=1, finetune="imported_without_fc")
     folder = verydeep.train(FIGURES["IMAGES"], out="finetuned", recipe=recipe)
-    assert verydeep.load_model(folder).drawn == ()
+    assert verydeep.load_model(folder).random_layers == ()
 
 
 def test_an_experiment_is_neither_trained_nor_tested_again():

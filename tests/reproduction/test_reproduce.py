@@ -144,7 +144,7 @@ def test_only_what_was_found_on_other_weights_is_tested_again(images, tmp_path):
     assert json.loads(other.read_text())["top1_error"] == json.loads(right)["top1_error"]
     assert good.stat().st_mtime_ns == times
     assert (json.loads(right)["grid"], results(tmp_path / "out")["grid"]) == ("centred", "centred")
-    reproduce(str(images), out=tmp_path / "out", recipe=TINY, grid=replace(grid, grid="ceil"))
+    reproduce(str(images), out=tmp_path / "out", recipe=TINY, grid=replace(grid, pooling_grid="ceil"))
     assert json.loads(good.read_text())["grid"] == results(tmp_path / "out")["grid"] == "ceil"
     assert "those of poolings by ceil" in (tmp_path / "out" / "report.md").read_text()
 

@@ -15,7 +15,7 @@ from verydeep.machine.threads import threads_each, threads_kept, use_threads, wa
 from verydeep.networks.initialisation import vgg
 from verydeep.reproduction.side_by_side import jobs_to_use
 from verydeep.runs.record import read_record
-from verydeep.training import loop, threads
+from verydeep.training import loop, precision, threads
 
 TINY = Recipe(crop=32, width=0.05, batch=4, epochs=1, learning_rate=1e-3)
 
@@ -92,6 +92,23 @@ def test_what_is_asked_for_is_taken_unmeasured(images, tmp_path, monkeypatch, se
     assert torch.get_num_threads() == 4
     with pytest.raises(ValueError, match="--threads 5 is more than the 4 cores"):
         train(images, network="A", out=tmp_path / "other", recipe=TINY, runtime=Runtime(threads=5))
+
+
+@pytest.mark.usefixtures("four_cores")
+@pytest.mark.parametrize(("asked", "most_macs", "computed"), [(None, 3e10, 1), (3, 3e10, 3), (None, 1.0, 4)])
+def test_precision_is_measured_on_one_thread_where_threads_are_decided_next(
+    images, tmp_path, monkeypatch, asked, most_macs, computed
+):
+    measured = []
+    monkeypatch.setenv("VERYDEEP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(threads, "_MOST_MACS", most_macs)
+    monkeypatch.setattr(threads, "_seconds", lambda _, counts, **__: dict.fromkeys(counts, 1.0))
+    monkeypatch.setattr(precision, "_LEAST_MACS", 0)
+    monkeypatch.setattr(precision, "multiplies_in_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "_times_as_fast", lambda *_: measured.append(torch.get_num_threads()) or 1.0)
+    train(images, network="A", out=tmp_path / "run", recipe=TINY, runtime=Runtime(threads=asked))
+    assert measured == [computed]
+    assert torch.get_num_threads() == 4
 
 
 @pytest.mark.usefixtures("four_cores")

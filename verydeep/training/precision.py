@@ -9,11 +9,13 @@ import torch
 
 from verydeep.machine.cache import remembered
 from verydeep.machine.runtime import multiplies_in_bfloat16
+from verydeep.machine.threads import threads_kept
 from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.vgg import VGG
 from verydeep.runs.record import is_begun, read_record
 from verydeep.training.job import TrainingJob
 from verydeep.training.learner import forward_and_back, measured_copy
+from verydeep.training.threads import are_measured
 
 _LEAST_MACS = 3e7
 """Multiply-adds of an image's step below which converting costs about what bfloat16 saves. On an Intel Xeon (Sapphire
@@ -33,7 +35,8 @@ def with_precision(job: TrainingJob, net: VGG) -> TrainingJob:
     """Return the job with `auto` decided if it runs on a CPU: as its run was begun, else by a measurement of `net`.
 
     The measurement is remembered, and the first process decides for all. bfloat16 is taken if the processor multiplies
-    in it and a step takes clearly less time.
+    in it and a step takes clearly less time. Where threads are decided next, one computes: two threads gain less in
+    bfloat16, so that two in float32 could be taken where one in bfloat16 is as fast and leaves the other core to others.
     """
     if job.device.type != "cpu" or job.execution.precision != "auto":
         return job
@@ -52,8 +55,11 @@ def _pays(job: TrainingJob, net: VGG) -> bool:
         return False
     images = max(1, min(job.recipe.batch, _MOST_IMAGES, round(_MOST_MACS / macs)))
     processor = sorted(torch.cpu.get_capabilities().items())
-    key = (torch.__version__, processor, torch.get_num_threads(), job.architecture, images)
-    return remembered("precision", key, lambda: _times_as_fast(net, images), float) > _CLEARLY
+    threads = 1 if are_measured(job) else torch.get_num_threads()
+    key = (torch.__version__, processor, threads, job.architecture, images)
+    with threads_kept():
+        torch.set_num_threads(threads)
+        return remembered("precision", key, lambda: _times_as_fast(net, images), float) > _CLEARLY
 
 
 def _times_as_fast(net: VGG, images: int) -> float:

@@ -17,7 +17,7 @@ from verydeep.training.learner import forward_and_back, measured_copy
 _MOST_MACS = 3e10
 """Multiply-adds of a step above which every thread pays, and nothing is measured."""
 
-_STEPS = 5
+_STEPS = 3
 _AS_FAST = 1.1
 """How many times the least time a step may take, so that noise does not choose more threads."""
 
@@ -31,9 +31,19 @@ def with_threads(job: TrainingJob, net: VGG) -> TrainingJob:
     most = torch.get_num_threads()
     if job.device.type != "cpu" or job.runtime.threads is not None or job.processes.several:
         return job
-    count = min(_as_begun(job) or most, most) if is_begun(job.out) else _fewest(job, net, most)
+    count = min(_as_begun(job) or most, most) if is_begun(job.out) else most
+    if are_measured(job):
+        count = _fewest(job, net, most)
     torch.set_num_threads(count)
     return replace(job, runtime=replace(job.runtime, threads=count))
+
+
+def are_measured(job: TrainingJob) -> bool:
+    """Return whether a measurement decides on the threads: on a CPU, for small steps, unless asked for or begun with."""
+    free = job.device.type == "cpu" and job.runtime.threads is None and not job.processes.several
+    if not free or torch.get_num_threads() == 1 or is_begun(job.out):
+        return False
+    return 3 * describe_architecture(job.architecture).macs * job.recipe.batch <= _MOST_MACS
 
 
 def _as_begun(job: TrainingJob) -> int | None:
@@ -43,8 +53,6 @@ def _as_begun(job: TrainingJob) -> int | None:
 
 def _fewest(job: TrainingJob, net: VGG, most: int) -> int:
     """Return the fewest threads whose step takes no longer than that of others, but for noise."""
-    if most == 1 or 3 * describe_architecture(job.architecture).macs * job.recipe.batch > _MOST_MACS:
-        return most
     counts = sorted({most, *(2**power for power in range(most.bit_length()))})
     seconds = _seconds(net, counts, images=job.recipe.batch, bf16=job.execution.precision == "bf16")
     return next(count for count in counts if seconds[count] <= _AS_FAST * min(seconds.values()))
