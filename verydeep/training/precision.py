@@ -36,7 +36,7 @@ def with_precision(job: TrainingJob, net: VGG) -> TrainingJob:
 
     The measurement is remembered, and the first process decides for all. bfloat16 is taken if the processor multiplies
     in it and a step takes clearly less time. Where threads are decided next, one computes: two threads gain less in
-    bfloat16, so that two in float32 could be taken where one in bfloat16 is as fast and leaves the other core to others.
+    bfloat16, so that two in float32 could be taken where one in bfloat16 is as fast and leaves a core to others.
     """
     if job.device.type != "cpu" or job.execution.precision != "auto":
         return job

@@ -39,7 +39,7 @@ def with_threads(job: TrainingJob, net: VGG) -> TrainingJob:
 
 
 def are_measured(job: TrainingJob) -> bool:
-    """Return whether a measurement decides on the threads: on a CPU, for small steps, unless asked for or begun with."""
+    """Return whether threads are decided by measuring: for small steps on a CPU, unless asked for or begun with."""
     free = job.device.type == "cpu" and job.runtime.threads is None and not job.processes.several
     if not free or torch.get_num_threads() == 1 or is_begun(job.out):
         return False
