@@ -13,7 +13,7 @@ from verydeep import Runtime, reproduce
 from verydeep.machine.libraries import MissingLibraryError
 from verydeep.machine.runtime import Stopped
 from verydeep.reproduction.ray_pool import ray_jobs
-from verydeep.reproduction.side_by_side import train_side_by_side
+from verydeep.reproduction.side_by_side import in_order, side_by_side
 from verydeep.reproduction.training_task import train_task
 
 
@@ -52,7 +52,7 @@ def test_a_lost_machine_costs_no_training(cluster, tmp_path, figure):
     assert ray_jobs(Runtime(device="cpu")) == 2
     there = tasks(tmp_path / "there", epochs=40)
     once_epochs_are_there(tmp_path / "there", lambda: cluster.remove_node(cluster.nodes[1], allow_graceful=False))
-    train_side_by_side(there, jobs=2, device=CPU, on_ray=True)
+    side_by_side("train", in_order(there), jobs=2, device=CPU, on_ray=True)
     assert weights(tmp_path / "there") == weights(tmp_path / "here")
     figure(10, "ray", "a machine of two lost: its training went on elsewhere, to the same weights")
 
@@ -62,7 +62,7 @@ def test_ctrl_c_saves_everywhere(tmp_path):
     there = tasks(tmp_path / "there", epochs=200)
     once_epochs_are_there(tmp_path / "there", lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(Stopped, match="stopped, and saved"):
-        train_side_by_side(there, jobs=2, device=CPU, on_ray=True)
+        side_by_side("train", in_order(there), jobs=2, device=CPU, on_ray=True)
     for task in there[:2]:
         assert list(task.out.glob("checkpoints/*"))
     assert not list(tmp_path.glob("there/.*.lock"))

@@ -17,7 +17,7 @@ from verydeep import reproduce
 from verydeep.machine.processes import LostProcessError
 from verydeep.machine.runtime import Runtime, Stopped
 from verydeep.reproduction import ray_pool, side_by_side, training_task
-from verydeep.reproduction.side_by_side import jobs_to_use, longest_way_first, train_side_by_side
+from verydeep.reproduction.side_by_side import in_order, jobs_to_use, longest_way_first
 from verydeep.reproduction.study_runs import why_diverged
 from verydeep.reproduction.training_task import train_task
 from verydeep.runs.files import MODEL
@@ -36,7 +36,7 @@ def one_after_the_other(tmp_path_factory):
 
 
 def test_they_end_with_the_weights_of_trainings_one_after_the_other(one_after_the_other, tmp_path, capfd):
-    train_side_by_side(tasks(tmp_path), jobs=2, device=CPU)
+    side_by_side.side_by_side("train", in_order(tasks(tmp_path)), jobs=2, device=CPU)
     assert weights(tmp_path) == one_after_the_other(1)
     said = capfd.readouterr().err
     assert all(re.search(rf"^\[{name}\] train {name} +100%  epoch 1/1 ", said, flags=re.MULTILINE) for name in "ACD")
@@ -54,7 +54,7 @@ def test_what_most_work_waits_for_comes_first_and_one_seed_after_the_other(tmp_p
         for seed in (0, 1)
         for task in tasks(tmp_path / str(seed))
     ]
-    train_side_by_side(seeds, jobs=2, device=CPU)
+    side_by_side.side_by_side("train", in_order(seeds), jobs=2, device=CPU)
     order = "ADC"
     assert [(task.recipe.seed, task.network) for task in begun] == [(seed, name) for seed in (0, 1) for name in order]
 
@@ -84,12 +84,15 @@ def test_after_a_lost_process_and_a_signal_they_go_on(one_after_the_other, tmp_p
 
     once_there(tmp_path / "A" / "run.json", kill_one)
     with pytest.raises(LostProcessError, match="died without an error message"):
-        train_side_by_side(tasks(tmp_path, epochs=12), jobs=2, device=CPU)
+        side_by_side.side_by_side("train", in_order(tasks(tmp_path, epochs=12)), jobs=2, device=CPU)
     once_there(tmp_path / "C" / "metrics.jsonl", lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Stopped, match="repeat the command to continue"):
-        train_side_by_side(tasks(tmp_path, epochs=12), jobs=2, device=CPU)
-    train_side_by_side(
-        [task for task in tasks(tmp_path, epochs=12) if not (task.out / MODEL).exists()], jobs=2, device=CPU
+        side_by_side.side_by_side("train", in_order(tasks(tmp_path, epochs=12)), jobs=2, device=CPU)
+    side_by_side.side_by_side(
+        "train",
+        in_order([task for task in tasks(tmp_path, epochs=12) if not (task.out / MODEL).exists()]),
+        jobs=2,
+        device=CPU,
     )
     found, expected = weights(tmp_path), one_after_the_other(12)
     assert [name for name in found if found[name] != expected[name]] == []
@@ -98,7 +101,7 @@ def test_after_a_lost_process_and_a_signal_they_go_on(one_after_the_other, tmp_p
 def test_what_cannot_start_is_an_error_in_words(tmp_path):
     *_, last = tasks(tmp_path)
     with pytest.raises(ValueError, match=r"D cannot start: .*A was not trained"):
-        train_side_by_side([last], jobs=2, device=CPU)
+        side_by_side.side_by_side("train", in_order([last]), jobs=2, device=CPU)
 
 
 @pytest.mark.parametrize(("jobs", "message"), [(0, "jobs must be 1 or more"), (2, "under torchrun all processes work")])

@@ -39,7 +39,7 @@ class Extent:
     count with these seeds and images, or with more."""
 
     jobs: Jobs = None
-    """Trainings, and then tests, side by side, each in a process of its own with its part of the cores, or with a CUDA
+    """Trainings and tests side by side, each in a process of its own with its part of the cores, or with a CUDA
     device of its own; by default one for each core or device. ray: on the machines of a Ray cluster, which see the same
     folders."""
 

@@ -2,8 +2,9 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from verydeep.evaluation.evaluate import evaluate
@@ -12,11 +13,15 @@ from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Runtime, ended_by_signals
+from verydeep.networks.architecture import Architecture
 from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.grids import PoolingGrid
 from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.stored_tests import Conditions, file_of_test, is_tested, write_test
-from verydeep.runs.record import read_record
+from verydeep.reproduction.study_runs import why_diverged
+from verydeep.reproduction.training_task import has_ended
+from verydeep.reproduction.trainings import TRAININGS_BY_NAME
+from verydeep.runs.model import weights_fingerprint
 
 _MOST_TRAINING_IMAGES_TESTED = 10_000
 """More would hardly make their error more certain, and would cost more than the tests themselves."""
@@ -38,8 +43,6 @@ class NetworkTests:
     seed: int
     runs: Path
     """Folder of the seed's runs."""
-    weights: Mapping[str, str]
-    """Fingerprint of each training's weights."""
     pooling_grid: PoolingGrid
     """Grid of dense evaluation."""
     sample_seed: int
@@ -48,8 +51,23 @@ class NetworkTests:
     tolerance: Tolerance
 
     @property
-    def waits_for(self) -> None:
-        """Nothing: all networks are trained before the first is tested."""
+    def trainings(self) -> Sequence[str]:
+        """Names of the trainings whose networks are tested."""
+        return [*dict.fromkeys(name for entry in self.entries for name in entry.trainings)]
+
+    @cached_property
+    def weights(self) -> Mapping[str, str]:
+        """Fingerprint of each network's weights: each is in several tests, and a file to be hashed."""
+        return {name: weights_fingerprint(self.runs / name) for name in self.trainings if not self.diverged(name)}
+
+    def diverged(self, *trainings: str) -> bool:
+        """Return whether one of these trainings ended without a network."""
+        return any(why_diverged(self.runs / name) for name in trainings)
+
+    @property
+    def waits_for(self) -> str | None:
+        """A training that has not ended."""
+        return next((str(self.runs / name) for name in self.trainings if not has_ended(self.runs / name)), None)
 
     @property
     def size(self) -> int:
@@ -68,12 +86,14 @@ class NetworkTests:
 
 
 def test_networks(tests: NetworkTests) -> None:
-    """Do the tests that are not done, and write their results.
+    """Do the tests that are not done, and write their results; leave out networks that diverged.
 
     Raises:
         Exception: as `evaluate`.
     """
     for entry in tests.entries:
+        if tests.diverged(*entry.trainings):
+            continue
         (splits, split), conditions = _conditions(tests, entry)
         file = file_of_test(tests.out, entry, tests.seed)
         if is_tested(file, conditions):
@@ -93,24 +113,31 @@ def test_networks(tests: NetworkTests) -> None:
 
 
 def network_by_network(tests: NetworkTests) -> list[NetworkTests]:
-    """Return the missing tests of single networks, each network's by themselves, those first that take longest.
+    """Return the tests of each single network that has tests missing, those first that take longest.
 
     Tests of fused networks are left out: they average posteriors that these tests keep.
     """
     own: dict[str, list[Entry]] = defaultdict(list)
     for entry in tests.entries:
-        if len(entry.trainings) == 1 and not _is_done(tests, entry):
+        if len(entry.trainings) == 1:
             own[entry.trainings[0]].append(entry)
     prefix = tests.name and f"{tests.name}, "
     parts = [replace(tests, name=f"{prefix}{name}", entries=tuple(entries)) for name, entries in own.items()]
-    return sorted(parts, key=_work, reverse=True)
+    return sorted(filter(_are_missing, parts), key=_work, reverse=True)
+
+
+def _are_missing(tests: NetworkTests) -> bool:
+    """Return whether the network is still to be trained, or some of its tests are not done."""
+    if tests.waits_for:
+        return True
+    return not tests.diverged(*tests.trainings) and not all(_is_done(tests, entry) for entry in tests.entries)
 
 
 def _work(tests: NetworkTests) -> int:
-    """Return roughly how much there is to compute."""
-    crops = sum(entry.method in ("crops", "both") for entry in tests.entries)
-    record = read_record(tests.runs / tests.entries[0].trainings[0])
-    return describe_architecture(record.architecture).macs * (len(tests.entries) + _CROPS_AGAINST_DENSE * bool(crops))
+    """Return roughly how much there is to compute, for comparison."""
+    crops = any(entry.method in ("crops", "both") for entry in tests.entries)
+    network = Architecture(network=TRAININGS_BY_NAME[tests.trainings[0]].network)
+    return describe_architecture(network).macs * (len(tests.entries) + _CROPS_AGAINST_DENSE * crops)
 
 
 def _is_done(tests: NetworkTests, entry: Entry) -> bool:

@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, cast
 
-import torch
-
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.results import Evaluation
 from verydeep.images.order import batches_per_epoch
@@ -29,27 +27,20 @@ from verydeep.reproduction.network_tests import NetworkTests, network_by_network
 from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.plan_file import begin_or_go_on
 from verydeep.reproduction.report import write_report
-from verydeep.reproduction.side_by_side import jobs_to_use, side_by_side, train_side_by_side
+from verydeep.reproduction.side_by_side import in_order, jobs_to_use, side_by_side
 from verydeep.reproduction.steering import about_steering, open_for_experiment, said_outright
 from verydeep.reproduction.stored_tests import file_of_test, read_test
 from verydeep.reproduction.studies import recipe_on_part
 from verydeep.reproduction.study_report import write_studies
 from verydeep.reproduction.study_runs import why_diverged
 from verydeep.reproduction.table_rows import best_network
+from verydeep.reproduction.task import Task
 from verydeep.reproduction.training_task import TrainingTask, has_ended, train_task
 from verydeep.reproduction.trainings import GridTraining
-from verydeep.runs.model import has_weights, weights_fingerprint
+from verydeep.runs.model import has_weights
 from verydeep.training.recipe import FINETUNING_RATE, LEARNING_RATE, Recipe
 
 _RUNS = "runs"
-
-
-class _SideBySide(TypedDict):
-    """How tasks are done side by side."""
-
-    jobs: int
-    device: torch.device
-    on_ray: bool
 
 
 class _Options(TypedDict):
@@ -117,7 +108,7 @@ def reproduce(
         runtime: device, and processes that decode.
         execution: how the steps are computed.
         tolerance: how many images may be unusable.
-        jobs: trainings, and then tests, that are done side by side, each in a process of its own with its part of the
+        jobs: trainings and tests that are done side by side, each in a process of its own with its part of the
             cores, or with a CUDA device of its own; by default one for each core or device. `ray`: on the machines of
             the Ray cluster that this one belongs to, which must all see the folders of the images and of the
             experiment.
@@ -189,24 +180,25 @@ def _do(experiment: _Experiment) -> None:
 
 def _train_and_test(experiment: _Experiment, trainings: Sequence[GridTraining], entries: Sequence[Entry]) -> None:
     """Do the trainings and tests that are missing, with every seed; do not test networks that diverged."""
-    several = experiment.jobs > 1 or experiment.on_ray
-    how: _SideBySide = {
-        "jobs": experiment.jobs,
-        "device": torch_device(experiment.options["runtime"].device),
-        "on_ray": experiment.on_ray,
-    }
-    tasks = [_task(experiment, training, seed) for seed in experiment.folders for training in trainings]
-    if several and (missing := [task for task in tasks if not has_ended(task.out)]):
-        train_side_by_side(missing, **how)
+    if experiment.jobs > 1 or experiment.on_ray:
+        _do_side_by_side(experiment, trainings, entries)
     for seed in experiment.folders:
         for training in trainings:
             _train(experiment, training, seed)
-    tests = [_tests(experiment, entries, seed) for seed in experiment.folders]
-    parts = [part for of_seed in tests for part in network_by_network(of_seed)] if several else []
-    if len(parts) > 1:
-        side_by_side("test", parts, **how)
-    for of_seed in tests:
-        test_networks(of_seed)
+        test_networks(_tests(experiment, entries, seed))
+
+
+def _do_side_by_side(experiment: _Experiment, trainings: Sequence[GridTraining], entries: Sequence[Entry]) -> None:
+    """Do what is missing side by side but for tests of fused networks, one seed after the other."""
+    tasks: list[Task] = []
+    for seed in experiment.folders:
+        of_seed = [_task(experiment, training, seed) for training in trainings]
+        tasks += in_order([task for task in of_seed if not has_ended(task.out)])
+        tasks += network_by_network(_tests(experiment, entries, seed))
+    if len(tasks) > 1:  # one alone has all cores
+        what = "train and test" if any(isinstance(task, TrainingTask) for task in tasks) else "test"
+        device = torch_device(experiment.options["runtime"].device)
+        side_by_side(what, tasks, jobs=experiment.jobs, device=device, on_ray=experiment.on_ray)
 
 
 def _train(experiment: _Experiment, training: GridTraining, seed: int) -> None:
@@ -277,18 +269,13 @@ def _recipe_of(training: GridTraining, recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _tests(experiment: _Experiment, entries: Sequence[Entry], seed: int) -> NetworkTests:
-    """Return the tests of a seed, without networks that diverged."""
-    folder = experiment.folders[seed]
-    tested = [entry for entry in entries if not any(why_diverged(folder / name) for name in entry.trainings)]
-    names = {name for entry in tested for name in entry.trainings}  # each in several tests, and a file to be hashed
     return NetworkTests(
         name=f"seed {seed}" if experiment.grid.seeds > 1 else "",
-        entries=tuple(tested),
+        entries=tuple(entries),
         splits=experiment.splits,
         out=experiment.out,
         seed=seed,
-        runs=folder,
-        weights={name: weights_fingerprint(folder / name) for name in names},
+        runs=experiment.folders[seed],
         pooling_grid=experiment.grid.pooling_grid,
         sample_seed=experiment.recipe.seed,
         **experiment.options,

@@ -85,7 +85,7 @@ def longest_way_first(work: Mapping[Key, float], starts: Mapping[Key, Key | None
     return sorted(work, key=lambda key: -way[key])
 
 
-def _in_order(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
+def in_order(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
     """Return the tasks in the order to begin them: one seed after the other, so that results come seed by seed."""
     by_folder = {task.out: task for task in tasks}
     work = {
@@ -99,11 +99,6 @@ def _in_order(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
 def _macs(task: TrainingTask) -> int:
     """Return the multiply-adds of an image."""
     return describe_architecture(architecture_of(task.network, task.recipe, task.splits)).macs
-
-
-def train_side_by_side(tasks: Sequence[TrainingTask], *, jobs: int, device: torch.device, on_ray: bool = False) -> None:
-    """Do trainings as `side_by_side`, those first on which the most work waits, one seed after the other."""
-    side_by_side("train", _in_order(tasks), jobs=jobs, device=device, on_ray=on_ray)
 
 
 def side_by_side(what: str, tasks: Sequence[Task], *, jobs: int, device: torch.device, on_ray: bool = False) -> None:
