@@ -2,7 +2,8 @@
 
 Plain Pillow decodes the whole image, resizes it (bilinear, antialiased) to shorter side S and crops 224 x 224 at
 random. Both see the same bytes in memory and are timed in turn, pass by pass; figures are medians over the passes. Also
-measured: how far the pixels are from those of plain Pillow, for the same S and place, in grey levels.
+measured: how far the pixels are from those of plain Pillow, for the same S and place, in grey levels; and batches of
+crops of 64 x 64 as a training has them, in its first epoch and in the later ones, whose images are kept decoded.
 
     python benchmarks/loading.py IMAGES [PASSES]
 
@@ -10,7 +11,9 @@ IMAGES is a folder of photographs, or a tar file of them.
 """
 
 import io
+import itertools
 import json
+import math
 import os
 import statistics
 import sys
@@ -26,12 +29,15 @@ from PIL import Image
 
 from verydeep.images.crops import TrainingView, training_crop
 from verydeep.images.decode import Pixels, decode_for
+from verydeep.images.loader import training_batches
 from verydeep.images.rescaled import RescaledImages
 from verydeep.images.sources.source import Source
 from verydeep.images.views import random_location, random_scale, rescaled_crop
+from verydeep.networks.scales import scale_in_pixels
 
 CROP = 224
 SCALES = {"S = 256": (256, 256), "S in [256;512]": (256, 512)}
+SMALL_CROP, BATCH = 64, 32
 PASSES = 15
 
 
@@ -73,6 +79,23 @@ def speed(source: Source, scale: tuple[int, int], passes: int) -> dict[str, floa
         "ratio": round(statistics.median(ratios), 2),
         "ratio_least": round(min(ratios), 2),
         "ratio_greatest": round(max(ratios), 2),
+    }
+
+
+def epochs(source: Source, scale: tuple[int, int], passes: int) -> dict[str, float]:
+    """Return the images per second of the loader alone, in the first epoch and, by their median, in the later ones."""
+    low, high = (scale_in_pixels(side, SMALL_CROP) for side in scale)
+    view = TrainingView(crop=SMALL_CROP, scale=(low, high), flip=True, colour_sd=0.1, colour_components=np.eye(3))
+    batches = training_batches(source, view, batch=BATCH, epochs=passes, seed=0)
+    taken = []
+    for _ in range(passes):
+        started = time.perf_counter()
+        for _ in itertools.islice(batches, math.ceil(len(source) / BATCH)):
+            pass
+        taken.append(time.perf_counter() - started)
+    return {
+        "first_images_per_second": round(len(source) / taken[0], 1),
+        "later_images_per_second": round(len(source) / statistics.median(taken[1:]), 1),
     }
 
 
@@ -120,6 +143,7 @@ def main() -> None:
         "pillow": PIL.__version__,
         "torch": torch.__version__,
         "speed": {name: speed(source, scale, passes) for name, scale in SCALES.items()},
+        "small_crops": {name: epochs(source, scale, passes) for name, scale in SCALES.items()},
         "difference": {name: difference(source, scale) for name, scale in SCALES.items()},
     }
     print(json.dumps(result, indent=2))
