@@ -156,6 +156,14 @@ def test_a_training_of_the_grid_that_diverges_ends_it(images, tmp_path, monkeypa
         reproduce(images, out=tmp_path / "out", recipe=TINY, grid=SOME)
 
 
+def test_trainings_of_a_study_are_done_and_tested_side_by_side_too(images, tmp_path):
+    grid = replace(SOME, only=("A",), studies=("images",))
+    reproduce(images, out=tmp_path / "out", recipe=TINY, grid=grid, jobs=2)
+    found, _ = numbers(tmp_path / "out", "images")
+    assert {run["training"] for run in found["runs"]} == {"A-256", *(training.name for training in grid.studied)}
+    assert all(run["test"] for run in found["runs"])
+
+
 def test_what_diverged_in_a_study_is_refused_where_the_tables_need_it(images, tmp_path, monkeypatch):
     only = Grid(only=("D-256-glorot",), tables=(3,))
     with monkeypatch.context() as patch:

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.images.sources.samples import sampled
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import rank_of_environment
-from verydeep.machine.runtime import Runtime, ended_by_signals
+from verydeep.machine.runtime import Runtime, Stopped, ended_by_signals
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.grids import PoolingGrid
@@ -20,7 +21,6 @@ from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.stored_tests import Conditions, file_of_test, is_tested, write_test
 from verydeep.reproduction.study_runs import why_diverged
 from verydeep.reproduction.training_task import has_ended
-from verydeep.reproduction.trainings import TRAININGS_BY_NAME
 from verydeep.runs.model import weights_fingerprint
 
 _MOST_TRAINING_IMAGES_TESTED = 10_000
@@ -81,8 +81,12 @@ class NetworkTests:
 
     def run(self) -> None:
         """Test; SIGTERM ends it, with what was computed kept."""
-        with ended_by_signals():
-            test_networks(self)
+        try:
+            with ended_by_signals():
+                test_networks(self)
+        except SystemExit as end:
+            number = cast(int, end.code) - 128
+            raise Stopped(number, "stopped, and kept what was computed: repeat the command to continue") from None
 
 
 def test_networks(tests: NetworkTests) -> None:
@@ -112,10 +116,14 @@ def test_networks(tests: NetworkTests) -> None:
             write_test(file, evaluation, conditions)
 
 
-def network_by_network(tests: NetworkTests) -> list[NetworkTests]:
+def network_by_network(tests: NetworkTests, networks: Mapping[str, str]) -> list[NetworkTests]:
     """Return the tests of each single network that has tests missing, those first that take longest.
 
     Tests of fused networks are left out: they average posteriors that these tests keep.
+
+    Args:
+        tests: all of a seed.
+        networks: the network, by its name in the paper, that each training trains.
     """
     own: dict[str, list[Entry]] = defaultdict(list)
     for entry in tests.entries:
@@ -123,7 +131,8 @@ def network_by_network(tests: NetworkTests) -> list[NetworkTests]:
             own[entry.trainings[0]].append(entry)
     prefix = tests.name and f"{tests.name}, "
     parts = [replace(tests, name=f"{prefix}{name}", entries=tuple(entries)) for name, entries in own.items()]
-    return sorted(filter(_are_missing, parts), key=_work, reverse=True)
+    missing = filter(_are_missing, parts)
+    return sorted(missing, key=lambda part: _work(part, networks[part.trainings[0]]), reverse=True)
 
 
 def _are_missing(tests: NetworkTests) -> bool:
@@ -133,11 +142,11 @@ def _are_missing(tests: NetworkTests) -> bool:
     return not tests.diverged(*tests.trainings) and not all(_is_done(tests, entry) for entry in tests.entries)
 
 
-def _work(tests: NetworkTests) -> int:
+def _work(tests: NetworkTests, network: str) -> int:
     """Return roughly how much there is to compute, for comparison."""
     crops = any(entry.method in ("crops", "both") for entry in tests.entries)
-    network = Architecture(network=TRAININGS_BY_NAME[tests.trainings[0]].network)
-    return describe_architecture(network).macs * (len(tests.entries) + _CROPS_AGAINST_DENSE * crops)
+    macs = describe_architecture(Architecture(network=network)).macs
+    return macs * (len(tests.entries) + _CROPS_AGAINST_DENSE * crops)
 
 
 def _is_done(tests: NetworkTests, entry: Entry) -> bool:

@@ -17,7 +17,7 @@ import torch
 
 from verydeep.machine.processes import LostProcessError
 from verydeep.machine.threads import threads_each
-from verydeep.reproduction.task import Task
+from verydeep.reproduction.task import Task, run_task
 
 
 @contextmanager
@@ -107,4 +107,4 @@ def _begin(jobs: int, threads: int, device: str, devices: "Queue[int]", lines: "
 def _run(task: Task) -> None:
     if isinstance(sys.stderr, _Lines):
         sys.stderr.name = task.name
-    task.run()
+    run_task(task)

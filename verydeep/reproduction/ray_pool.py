@@ -11,7 +11,7 @@ from verydeep.machine.libraries import library
 from verydeep.machine.processes import LostProcessError
 from verydeep.machine.runtime import Runtime
 from verydeep.machine.threads import usable_cores, use_threads
-from verydeep.reproduction.task import Task
+from verydeep.reproduction.task import Task, run_task
 
 _TRIES = 3
 """How often a training goes on elsewhere after its machine was lost."""
@@ -106,4 +106,4 @@ def _run(task: Task) -> None:
     threads = task.runtime.threads or 1
     os.environ["LOCAL_WORLD_SIZE"] = str(max(1, (os.cpu_count() or 1) // threads))  # by which each divides the memory
     use_threads(min(threads, usable_cores()))
-    task.run()
+    run_task(task)

@@ -191,11 +191,12 @@ def _train_and_test(experiment: _Experiment, trainings: Sequence[GridTraining], 
 def _do_side_by_side(experiment: _Experiment, trainings: Sequence[GridTraining], entries: Sequence[Entry]) -> None:
     """Do what is missing side by side but for tests of fused networks, one seed after the other."""
     tasks: list[Task] = []
+    networks = {training.name: training.network for training in trainings}
     for seed in experiment.folders:
         of_seed = [_task(experiment, training, seed) for training in trainings]
         tasks += in_order([task for task in of_seed if not has_ended(task.out)])
-        tasks += network_by_network(_tests(experiment, entries, seed))
-    if len(tasks) > 1:  # one alone has all cores
+        tasks += network_by_network(_tests(experiment, entries, seed), networks)
+    if len({task.name for task in tasks}) > 1:  # one network alone has all cores
         what = "train and test" if any(isinstance(task, TrainingTask) for task in tasks) else "test"
         device = torch_device(experiment.options["runtime"].device)
         side_by_side(what, tasks, jobs=experiment.jobs, device=device, on_ray=experiment.on_ray)

@@ -1,5 +1,7 @@
 """Trainings and tests side by side, each as soon as the runs that it needs are there."""
 
+import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
@@ -22,6 +24,9 @@ from verydeep.reproduction.training_task import TrainingTask
 from verydeep.training.job import architecture_of
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_UNTIL_SEEN = 60
+"""Until a run that another machine wrote is seen in a folder that both share: network file systems remember for a while
+that something was not there."""
 
 Key = TypeVar("Key")
 
@@ -139,6 +144,8 @@ class _Work:
     finished: list[Task] = field(default_factory=list)
     steps: int = 0
     """Steps that are shown as done."""
+    last_end: float = -math.inf
+    """When the last task ended."""
 
 
 def _do(work: _Work) -> None:
@@ -148,14 +155,14 @@ def _do(work: _Work) -> None:
                 work.waiting.remove(task)
                 work.running[work.pool.submit(task)] = task
             if not work.running:
-                stuck = work.waiting[0]
-                raise ValueError(f"{stuck.name} cannot start: {stuck.waits_for} was not trained")
+                _wait_until_seen(work)
             done, _ = wait(work.running, timeout=_SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
             _show(work)
             for future in done:
                 task = work.running.pop(future)
                 work.pool.result(future)
                 work.finished.append(task)
+                work.last_end = time.monotonic()
             if work.stop.signal is not None:
                 raise _stopped(work.stop.signal)
     except LostProcessError:
@@ -165,6 +172,18 @@ def _do(work: _Work) -> None:
     finally:
         _stop_all(work)
         _show(work)
+
+
+def _wait_until_seen(work: _Work) -> None:
+    """Wait for the files of a task that has ended, where nothing else can be done.
+
+    Raises:
+        ValueError: they would have been seen by now.
+    """
+    if time.monotonic() - work.last_end > _SECONDS_UNTIL_SEEN:
+        stuck = work.waiting[0]
+        raise ValueError(f"{stuck.name} cannot start: {stuck.waits_for} was not trained")
+    time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def _stopped(number: int) -> Stopped:

@@ -1,6 +1,9 @@
 """Tasks: trainings and tests that are done side by side."""
 
+import gc
 from typing import Protocol
+
+import torch
 
 from verydeep.machine.runtime import Runtime
 
@@ -30,3 +33,18 @@ class Task(Protocol):
 
     def run(self) -> None:
         """Do what is left of it; when asked to stop, keep what is done and raise."""
+
+
+def run_task(task: Task) -> None:
+    """Do a task, and give back the memory that PyTorch keeps of a device: the next one measures what is free.
+
+    Raises:
+        Exception: what ends the task.
+    """
+    try:
+        task.run()
+    finally:
+        if torch.cuda.is_initialized():
+            gc.collect()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
