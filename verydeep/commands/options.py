@@ -23,7 +23,7 @@ from verydeep.networks.architecture import InitialisationScheme
 from verydeep.networks.foreign.layouts import TakenWeights, TrainedPreprocessing, Triple
 from verydeep.prediction.options import MapMethod
 from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
-from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.grid import GRID_OPTIONS, Grid
 from verydeep.training.recipe import Recipe, Schedule
 from verydeep.transfer_learning.options import TransferOptions
 
@@ -204,7 +204,7 @@ class MapPictures:
     gradients; finer, but no probabilities (not in the paper)."""
 
 
-_OPTIONS = {"classifiers": "classifier", "pooling_grid": "grid", "studies": "study", "weights": "from"}
+_OPTIONS = {"classifiers": "classifier", "weights": "from", **GRID_OPTIONS}
 """Fields whose options have other names: some are given one by one, some have a word that the code has for something
 else, and `from` cannot be a field."""
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from verydeep.images.sources.splits import Splits
 from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
-from verydeep.reproduction.grid import Jobs
+from verydeep.reproduction.grid import GRID_OPTIONS, Jobs
 from verydeep.training.recipe import Recipe
 
 _NO_OPTIONS = ("scale", "init_rest", "finetune", "weights", "freeze", "trainable", "views", "class_weights", "balanced")
@@ -76,9 +76,9 @@ def _options(values: Mapping[str, object]) -> list[str]:
 
 
 def _option(field: str, value: object) -> Sequence[str]:
+    name = GRID_OPTIONS.get(field, field.replace("_", "-"))
     if field == "studies":
-        return [word for study in cast(tuple[str, ...], value) for word in ("--study", study)]
-    name = "grid" if field == "pooling_grid" else field.replace("_", "-")
+        return [word for study in cast(tuple[str, ...], value) for word in (f"--{name}", study)]
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
     return [f"--{name}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]

@@ -18,6 +18,10 @@ Jobs = int | Literal["ray"] | None
 _NUMBERS = tuple(table.number for table in PAPER_TABLES)
 
 
+GRID_OPTIONS = {"pooling_grid": "grid", "studies": "study"}
+"""Options of the command, by the fields of `Grid` that have other names."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """How much of the paper's experiment is done.
