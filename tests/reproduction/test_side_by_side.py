@@ -20,7 +20,7 @@ from verydeep.reproduction import ray_pool, side_by_side, training_task
 from verydeep.reproduction.side_by_side import in_order, jobs_to_use, longest_way_first
 from verydeep.reproduction.study_runs import why_diverged
 from verydeep.reproduction.training_task import train_task
-from verydeep.runs.files import MODEL
+from verydeep.runs.files import CHECKPOINTS, MODEL, WEIGHTS
 from verydeep.training.step import DivergedError
 
 
@@ -60,18 +60,21 @@ def test_what_most_work_waits_for_comes_first_and_one_seed_after_the_other(tmp_p
 
 
 def once_there(path, act):
-    """Act as soon as a file is there."""
+    """Act as soon as a file is there, or longer than now."""
+    before = path.stat().st_size if path.exists() else 0
 
     def wait():
-        while not path.exists():
+        while not path.exists() or path.stat().st_size <= before:
             time.sleep(0.01)
         act()
 
     threading.Thread(target=wait, daemon=True).start()
 
 
-def children():
-    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+def processes():
+    """Processes that train."""
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    return [int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def test_after_a_lost_process_and_a_signal_they_go_on(one_after_the_other, tmp_path, battery):
@@ -79,8 +82,7 @@ def test_after_a_lost_process_and_a_signal_they_go_on(one_after_the_other, tmp_p
         pytest.skip("starts many processes: make battery")
 
     def kill_one():
-        commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in children()}
-        os.kill(next(pid for pid, command in commands.items() if "spawn_main" in command), signal.SIGKILL)
+        os.kill(processes()[0], signal.SIGKILL)
 
     once_there(tmp_path / "A" / "run.json", kill_one)
     with pytest.raises(LostProcessError, match="died without an error message"):
@@ -96,6 +98,29 @@ def test_after_a_lost_process_and_a_signal_they_go_on(one_after_the_other, tmp_p
     )
     found, expected = weights(tmp_path), one_after_the_other(12)
     assert [name for name in found if found[name] != expected[name]] == []
+
+
+def seconds_used(pid):
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[11:13]))
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, Stopped), (signal.SIGKILL, LostProcessError)])
+def test_the_others_save_when_one_dies_that_has_nothing_to_do(number, error, tmp_path):
+    """It dies with the lock of the queue of tasks, for which the others would wait after saving."""
+    long, short = (task for task in tasks(tmp_path) if task.network in "AC")
+    long = replace(long, recipe=replace(long.recipe, epochs=100_000, schedule="cosine"))
+
+    def act():
+        before = {pid: seconds_used(pid) for pid in processes()}
+        time.sleep(2)
+        idle = min(before, key=lambda pid: seconds_used(pid) - before[pid])
+        os.kill(idle if number == signal.SIGKILL else os.getpid(), number)
+
+    once_there(short.out / MODEL / WEIGHTS, act)
+    with pytest.raises(error, match="repeat the command to continue"):
+        side_by_side.side_by_side("train", [long, short], jobs=2, device=CPU)
+    assert processes() == []
+    assert list((long.out / CHECKPOINTS).iterdir()) != []
 
 
 def test_what_cannot_start_is_an_error_in_words(tmp_path):

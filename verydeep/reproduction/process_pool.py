@@ -44,8 +44,13 @@ class ProcessPool:
     lines: "Queue[str]"
 
     def submit(self, task: Task) -> Future[None]:
-        """Begin a task when a process is free."""
-        return self.executor.submit(_run, task)
+        """Begin a task when a process is free.
+
+        Raises:
+            LostProcessError: a process died without an error message.
+        """
+        with _lost_in_words():
+            return self.executor.submit(_run, task)
 
     def result(self, future: Future[None]) -> None:
         """Wait for a task.
@@ -54,13 +59,8 @@ class ProcessPool:
             LostProcessError: a process died without an error message.
             Exception: what ended the task.
         """
-        try:
+        with _lost_in_words():
             future.result()
-        except BrokenProcessPool:
-            raise LostProcessError(
-                "a process of --jobs died without an error message (if memory ran out, use fewer): what was done is "
-                "saved; repeat the command to continue"
-            ) from None
 
     def said(self) -> Iterator[str]:
         """Yield the lines that tasks have said since the last time."""
@@ -68,11 +68,28 @@ class ProcessPool:
             while True:
                 yield self.lines.get_nowait()
 
-    def ask_to_stop(self) -> None:
-        """Ask all processes to save and end."""
-        for process in list((self.executor._processes or {}).values()):
+    def ask_to_stop(self) -> bool:
+        """Ask all processes to save and end; return whether any of them is still there.
+
+        One that has nothing to do dies at once, and may hold the lock of the queue of tasks. Then all tasks count as
+        lost while others still save; these wait for that lock afterwards, until they are asked again.
+        """
+        there = [process for process in list((self.executor._processes or {}).values()) if process.is_alive()]
+        for process in there:
             with suppress(ProcessLookupError, ValueError):
                 process.terminate()
+        return bool(there)
+
+
+@contextmanager
+def _lost_in_words() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool:
+        raise LostProcessError(
+            "a process of --jobs died without an error message (if memory ran out, use fewer): what was done is "
+            "saved; repeat the command to continue"
+        ) from None
 
 
 class _Lines(TextIOBase):

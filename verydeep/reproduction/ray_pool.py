@@ -95,11 +95,12 @@ class RayPool:
         """Yield nothing."""
         yield from ()
 
-    def ask_to_stop(self) -> None:
-        """Ask all tasks to save and end."""
-        for future, reference in self.references.items():
-            if not future.done():
-                self.ray.cancel(reference)  # Ctrl-C for those that run
+    def ask_to_stop(self) -> bool:
+        """Ask all tasks to save and end; return whether any of them has not."""
+        there = [reference for future, reference in self.references.items() if not future.done()]
+        for reference in there:
+            self.ray.cancel(reference)  # Ctrl-C for those that run
+        return bool(there)
 
 
 def _run(task: Task) -> None:

@@ -35,7 +35,7 @@ class TaskPool(Protocol):
     """Where tasks are done: in processes of this machine, or on a cluster."""
 
     def submit(self, task: Task) -> Future[None]:
-        """Begin a task when there is room."""
+        """Begin a task when there is room; raise LostProcessError if a process was lost."""
 
     def result(self, future: Future[None]) -> None:
         """Wait for a task, and raise what ended it; LostProcessError if it was lost."""
@@ -43,8 +43,8 @@ class TaskPool(Protocol):
     def said(self) -> Iterator[str]:
         """Yield the lines that tasks have said since the last time."""
 
-    def ask_to_stop(self) -> None:
-        """Ask all tasks to save and end."""
+    def ask_to_stop(self) -> bool:
+        """Ask all tasks to save and end; return whether any of them has not."""
 
 
 def jobs_to_use(asked: Jobs, runtime: Runtime) -> int:
@@ -165,12 +165,14 @@ def _do(work: _Work) -> None:
                 work.last_end = time.monotonic()
             if work.stop.signal is not None:
                 raise _stopped(work.stop.signal)
-    except LostProcessError:
-        if work.stop.signal is not None:
+    except BaseException as error:
+        while work.pool.ask_to_stop():
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            _show(work)
+        if isinstance(error, LostProcessError) and work.stop.signal is not None:
             raise _stopped(work.stop.signal) from None
         raise
     finally:
-        _stop_all(work)
         _show(work)
 
 
@@ -188,13 +190,6 @@ def _wait_until_seen(work: _Work) -> None:
 
 def _stopped(number: int) -> Stopped:
     return Stopped(number, "stopped, and saved: repeat the command to continue")
-
-
-def _stop_all(work: _Work) -> None:
-    """Ask all tasks to save and end, until they have."""
-    while any(not future.done() for future in work.running):
-        work.pool.ask_to_stop()
-        wait(work.running, timeout=_SECONDS_BETWEEN_LOOKS)
 
 
 def _show(work: _Work) -> None:
