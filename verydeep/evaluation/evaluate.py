@@ -14,17 +14,18 @@ from jaxtyping import Float, Int
 from verydeep.evaluation.known_images import known_images
 from verydeep.evaluation.passes import Pass, PassContext
 from verydeep.evaluation.posteriors import Averages, averages, protocol_passes
+from verydeep.evaluation.precision import PrecisionErrors, precision_errors
 from verydeep.evaluation.protocols import Method, Protocol, Scales
 from verydeep.evaluation.results import Evaluation, TestedImages, summarised
 from verydeep.evaluation.tested_runs import TestedRun, labels_as_trained, tested_runs, testing_split
 from verydeep.images.open import open_for_testing
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.source import Source, contents_digests, unchanged
+from verydeep.images.sources.source import Source, contents_digests, evenly_spread, subset, unchanged
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
-from verydeep.machine.runtime import Runtime, torch_device
+from verydeep.machine.runtime import FULL_PRECISION, Runtime, TestPrecision, multiplies_in_bfloat16, torch_device
 from verydeep.machine.threads import use_threads
 from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
 from verydeep.numbers import number
@@ -34,6 +35,11 @@ from verydeep.version import __version__
 
 _CACHE_FORMAT = 2
 """Format of the posteriors in the cache; raised when the same inputs come to give others."""
+
+_IN_FLOAT32_TOO = 100
+"""Images that are tested in float32 too where bfloat16 is asked for: enough to see that it is the same network."""
+
+_NO_BFLOAT16 = "this processor does not multiply in bfloat16: float32 is faster on it"
 
 _KEPT = "what was computed is kept: repeat the command to continue"
 
@@ -46,6 +52,7 @@ def evaluate(
     protocol: Method = Protocol.method,
     scales: Sequence[int] | Scales | None = None,
     grid: PoolingGrid = DEFAULT_GRID,
+    precision: TestPrecision = FULL_PRECISION,
     runtime: Runtime | None = None,
     tolerance: Tolerance | None = None,
     cache: bool = True,
@@ -66,25 +73,27 @@ def evaluate(
         grid: of dense evaluation, where an image's sides are not multiples of 32: `centred`, `floor` as PyTorch pools,
             or `ceil` as Caffe does (docs/DEVIATIONS.md). Exported files have the centred one, but for those of
             torch.export.
+        precision: of products. For `bf16` some of the images are tested in float32 too, and a note says what differs.
         runtime: device, and processes that decode.
         tolerance: how many images may be unusable; those are left out, named, and not counted in `n`.
         cache: keep posteriors, and use those that were kept, of the same weights, files, views and scale.
 
     Raises:
         ValueError: unusable run, source, split, protocol or scales; runs with different classes, or images of a class
-            that the runs do not know.
+            that the runs do not know; bfloat16 for an exported file, whose precision is its own.
         TooManyBadImagesError: more images are unusable than is tolerated.
     """
     runtime, tolerance = runtime or Runtime(), tolerance or Tolerance()
     device = torch_device(runtime.device)
     use_threads(runtime.threads)
-    runs = tested_runs([run] if isinstance(run, str | Path) else run, protocol, scales, grid, runtime.device)
+    runs = tested_runs([run] if isinstance(run, str | Path) else run, protocol, scales, grid, runtime.device, precision)
     classes = runs[0].model.classes
     splits = open_for_testing(data, classes)
     split = split or testing_split(splits, [one.name for one in runs])
     source = splits.source(split)
     labels = labels_as_trained(source, classes)
     started = time.perf_counter()
+    slow = precision == "bf16" and device.type == "cpu" and not multiplies_in_bfloat16()
     with joined(device, advice=_KEPT, known=(WorkerDiedError,)) as processes:
         processes.check_alike(
             "images, classes or runs under these names",
@@ -102,9 +111,10 @@ def evaluate(
             processes=processes,
         )
         warnings = [line for one in runs for line in warnings_of(one.name, one.model)]
-        warnings += [*splits.inventory.lines(), *known]
+        warnings += [*splits.inventory.lines(), *known, *([_NO_BFLOAT16] if slow else [])]
         posteriors, computed = _averages(f"evaluate {split}", passes, context, warnings)
         seconds, share = time.perf_counter() - started, computed / (len(source) * sum(map(len, passes)))
+        costs = _costs(runs, posteriors, labels, context, digests) if precision == "bf16" else ()
 
         def summary() -> Evaluation:
             return summarised(
@@ -114,6 +124,8 @@ def evaluate(
                 split=split,
                 protocol=protocol,
                 known=known,
+                precision=precision,
+                precision_costs=costs,
                 unusable=quarantine.reasons,
                 from_cache=1 - share,
                 seconds=seconds,
@@ -123,9 +135,36 @@ def evaluate(
         return _from_first(processes, summary)
 
 
+def _costs(
+    runs: Sequence[TestedRun],
+    posteriors: Sequence[Float[np.ndarray, "N K"]],
+    labels: Int[np.ndarray, " N"],
+    context: PassContext,
+    digests: Sequence[bytes] | None,
+) -> tuple[PrecisionErrors, ...]:
+    """Test some of the images in float32 too, and return what each run's precision costs; nothing if none is usable."""
+    source, processes, tolerance = context.source, context.processes, context.quarantine.tolerance
+    usable = processes.from_first(lambda: np.flatnonzero(~np.isnan(np.sum(posteriors, axis=0)[:, 0])).tolist())
+    chosen = [usable[place] for place in evenly_spread(len(usable), _IN_FLOAT32_TOO)]
+    if not chosen:
+        return ()
+    quarantine = Quarantine(len(chosen), tolerance, split=context.quarantine.split)
+    of_chosen = [digests[index] for index in chosen] if digests else None
+    passes = [_passes(replace(one, precision=FULL_PRECISION), of_chosen, tolerance) for one in runs]
+    float32, _ = _averages(
+        "compare with float32", passes, replace(context, source=subset(source, chosen), quarantine=quarantine), ()
+    )
+    return processes.from_first(
+        lambda: tuple(
+            precision_errors(before, reduced[chosen], labels[chosen])
+            for before, reduced in zip(float32, posteriors, strict=True)
+        )
+    )
+
+
 def _passes(run: TestedRun, digests: Sequence[bytes] | None, tolerance: Tolerance) -> list[Pass]:
     """Return the passes of a run, each with a key of all that its posteriors depend on."""
-    model, net = run.model, run.model.net
+    model, net = run.model, run.net
     passes = protocol_passes(net, run.protocol, name=run.name)
     if digests is None:
         return passes
@@ -133,6 +172,7 @@ def _passes(run: TestedRun, digests: Sequence[bytes] | None, tolerance: Toleranc
     decoders = version("pillow"), version("simplejpeg")
     made_by = (_CACHE_FORMAT, __version__, torch.__version__, *decoders, net.mean_rgb.device.type)
     fixed = (*made_by, *model.digests, *astuple(net.architecture), contents, tolerance.max_pixels)
+    fixed = (*fixed, *(["bf16"] if run.precision == "bf16" else []))
     return [replace(one, key=(*fixed, one.view, one.side, one.mirror)) for one in passes]
 
 

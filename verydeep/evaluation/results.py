@@ -19,7 +19,9 @@ from verydeep.evaluation.metrics import (
     misclassified,
     predicted,
 )
+from verydeep.evaluation.precision import PrecisionErrors, precision_cost
 from verydeep.evaluation.protocols import Method, Protocol
+from verydeep.machine.runtime import FULL_PRECISION, TestPrecision
 from verydeep.networks.grids import PoolingGrid
 from verydeep.numbers import FINE, counted, interval, percent
 from verydeep.presentation.pages import html_table
@@ -95,6 +97,7 @@ class Evaluation:
     grid: PoolingGrid | None
     """Grid of dense evaluation; None where nothing is dense."""
     scales: tuple[int, ...]
+    precision: TestPrecision
     fused: Errors
     """Errors of all runs; of a single run they are its own."""
     per_run: tuple[Errors, ...]
@@ -105,6 +108,8 @@ class Evaluation:
     """Errors of the classes that there are images of."""
     confusions: tuple[tuple[str, str, int], ...]
     """(true class, predicted class, images), the right ones too, the most frequent first."""
+    precision_costs: tuple[PrecisionErrors, ...]
+    """Errors of each run in bfloat16 beside float32, on some of the images; nothing in float32."""
     notes: tuple[str, ...]
     """Sentences on what the figures leave out, or why they may be too good."""
     unusable: dict[str, str]
@@ -160,11 +165,12 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain dictionaries, ready for JSON."""
-        first = ("runs", "source", "split", "protocol", "grid", "scales", "n")
+        first = ("runs", "source", "split", "protocol", "grid", "scales", "precision", "n")
         errors = ("top1_error", "top5_error", "top1_error_ci95", "top5_error_ci95", "class_balanced_error")
+        lists = ("per_run", "comparisons", "per_class", "precision_costs")
         rest = (name for name in vars(self) if name not in (*first, "fused", "tested"))
         figures = {name: getattr(self, name) for name in (*first, *errors, *rest)}
-        figures |= {name: [asdict(one) for one in figures[name]] for name in ("per_run", "comparisons", "per_class")}
+        figures |= {name: [asdict(one) for one in figures[name]] for name in lists}
         figures["calibration"] = asdict(self.calibration)
         figures["confusions"] = [
             {"true": true, "predicted": taken_for, "images": images} for true, taken_for, images in self.confusions
@@ -189,7 +195,13 @@ class Evaluation:
 
 
 def summarised(
-    images: TestedImages, protocols: Mapping[str, Protocol], *, known: Sequence[str] = (), **figures: Any
+    images: TestedImages,
+    protocols: Mapping[str, Protocol],
+    *,
+    known: Sequence[str] = (),
+    precision: TestPrecision = FULL_PRECISION,
+    precision_costs: Sequence[PrecisionErrors] = (),
+    **figures: Any,
 ) -> Evaluation:
     """Sum up the posteriors of images as an evaluation.
 
@@ -197,10 +209,16 @@ def summarised(
         images: the images that were tested.
         protocols: how each run was tested, by its name and in the order of `posteriors_of_runs`.
         known: sentences about images that the runs may know from their training (`known_images`).
+        precision: of all runs.
+        precision_costs: what it cost each run, where that was measured.
         figures: the fields of `Evaluation` that do not follow from these two.
     """
     scales = tuple(sorted({q for protocol in protocols.values() for q in protocol.scales}))
     mirror = all(protocol.mirror for protocol in protocols.values())
+    costs = [
+        (f"{name}: " if len(protocols) > 1 else "") + precision_cost(errors)
+        for name, errors in zip(protocols, precision_costs, strict=bool(precision_costs))
+    ]
     per_run = tuple(
         _errors_of(name, posteriors, images.labels, scales=protocol.scales, mirror=protocol.mirror)
         for (name, protocol), posteriors in zip(protocols.items(), images.posteriors_of_runs, strict=True)
@@ -215,7 +233,9 @@ def summarised(
         calibration=calibration(images.posteriors, images.labels),
         per_class=_class_errors(images),
         confusions=confusions(images),
-        notes=(*known, *(() if len(images.classes) > TOP else (NO_TOP5,))),
+        precision=precision,
+        precision_costs=tuple(precision_costs),
+        notes=(*known, *costs, *(() if len(images.classes) > TOP else (NO_TOP5,))),
         tested=images,
         **figures,
     )

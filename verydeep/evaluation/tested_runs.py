@@ -3,20 +3,22 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
+from verydeep.evaluation.bfloat16 import BFloat16Network
 from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of
 from verydeep.exported_networks.exported import is_exported
 from verydeep.exported_networks.run_or_file import check_grid, model_on
 from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits
-from verydeep.machine.runtime import Device
+from verydeep.machine.runtime import Device, TestPrecision
 from verydeep.networks.grids import PoolingGrid
-from verydeep.networks.vgg import ScoringNetwork
+from verydeep.networks.vgg import VGG, ScoringNetwork
 from verydeep.numbers import first_few, plural
 from verydeep.runs.model import Model
 from verydeep.runs.record import record_of, training_images
@@ -31,6 +33,13 @@ class TestedRun:
     name: str
     model: Model[ScoringNetwork]
     protocol: Protocol
+    precision: TestPrecision
+
+    @cached_property
+    def net(self) -> ScoringNetwork:
+        """The network in the precision that it is tested in."""
+        net = self.model.net
+        return BFloat16Network(net) if self.precision == "bf16" and isinstance(net, VGG) else net
 
 
 def tested_runs(
@@ -39,27 +48,36 @@ def tested_runs(
     scales: Sequence[int] | Scales | None,
     grid: PoolingGrid,
     device: Device,
+    precision: TestPrecision,
 ) -> list[TestedRun]:
     """Load runs and exported files that are tested together; if no scales are named, at the paper's several.
 
     Raises:
-        ValueError: there are none, or one twice; one is unusable; their classes differ.
+        ValueError: there are none, or one twice; one is unusable, or cannot be tested in this precision; their classes
+            differ.
     """
     if not folders or len(set(map(os.path.realpath, folders))) < len(folders):
         raise ValueError("name one or more runs to evaluate, each once")
-    runs = [_tested_run(folder, method, scales, grid, device) for folder in folders]
+    runs = [_tested_run(folder, method, scales, grid, device, precision) for folder in folders]
     for other in runs[1:]:
         _check_same_classes(runs[0], other)
     return runs
 
 
 def _tested_run(
-    folder: str | Path, method: Method, scales: Sequence[int] | Scales | None, grid: PoolingGrid, device: Device
+    folder: str | Path,
+    method: Method,
+    scales: Sequence[int] | Scales | None,
+    grid: PoolingGrid,
+    device: Device,
+    precision: TestPrecision,
 ) -> TestedRun:
     model = model_on(device, folder)
     check_grid(model, grid)
+    if precision == "bf16" and not isinstance(model.net, VGG):
+        raise ValueError(f"{folder} has a precision of its own: name the run, or a file that was exported for bf16")
     protocol = protocol_of(method, scales, usual="paper", trained=model.scale, mirror=model.flip, grid=grid)
-    return TestedRun(name=str(folder), model=model, protocol=protocol)
+    return TestedRun(name=str(folder), model=model, protocol=protocol, precision=precision)
 
 
 def _check_same_classes(one: TestedRun, other: TestedRun) -> None:

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from verydeep.evaluation.dense import score_map
-from verydeep.evaluation.metrics import error_percent, misclassified
 from verydeep.evaluation.pixel_limits import largest_image
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.quarantine import Quarantine
@@ -17,7 +16,6 @@ from verydeep.images.rescaled import rescaled_images
 from verydeep.images.sources.source import Source
 from verydeep.images.views import centre_location
 from verydeep.networks.vgg import ScoringNetwork
-from verydeep.statistics import paired_comparison
 
 _BATCH = 5
 """Crops that are compared at once."""
@@ -32,26 +30,6 @@ class ExportAgreement:
     """Greatest difference of a score, divided by the largest absolute score of its image."""
     top1_agreement: float
     """Percentage of the images whose most probable class is the same."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrecisionErrors:
-    """Top-1 errors in percent on the same images, by dense evaluation at the run's single test scale."""
-
-    images: int
-    float32: float
-    reduced: float
-    """Error of INT8 or bfloat16."""
-    loss: float
-    """Percentage points that the reduced precision costs."""
-    loss_ci95: tuple[float, float]
-    """95% interval of the loss, by a paired bootstrap over the images."""
-    lost: int
-    """Images that are wrong in reduced precision alone."""
-    won: int
-    """Images that are wrong in float32 alone."""
-    changed: int
-    """Images whose most probable class differs."""
 
 
 def usable_images(source: Source, side: int, quarantine: Quarantine) -> Iterator[tuple[int, UInt8[Tensor, "3 _ _"]]]:
@@ -103,30 +81,6 @@ def agreement(
         images=len(same),
         greatest_difference=float(np.max(differences)),  # NaN if any is NaN
         top1_agreement=100 * float(np.mean(same)),
-    )
-
-
-def precision_errors(
-    float32: Float[np.ndarray, "N K"], reduced: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]
-) -> PrecisionErrors:
-    """Count the errors of two networks on the same images; rows of NaN are images that cannot be used.
-
-    Raises:
-        ValueError: no image can be used.
-    """
-    usable = ~np.isnan(float32[:, 0])
-    float32, reduced, labels = float32[usable], reduced[usable], labels[usable]
-    wrong, wrong_before = misclassified(reduced, labels), misclassified(float32, labels)
-    paired = paired_comparison("reduced", "float32", wrong, wrong_before)
-    return PrecisionErrors(
-        images=paired.n,
-        float32=error_percent(wrong_before),
-        reduced=error_percent(wrong),
-        loss=paired.difference,
-        loss_ci95=paired.difference_ci95,
-        lost=paired.only_first_wrong,
-        won=paired.only_second_wrong,
-        changed=int((reduced.argmax(axis=1) != float32.argmax(axis=1)).sum()),
     )
 
 

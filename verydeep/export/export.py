@@ -16,25 +16,26 @@ from torch import Tensor
 from verydeep.evaluation.passes import PassContext
 from verydeep.evaluation.pixel_limits import largest_image
 from verydeep.evaluation.posteriors import averages, protocol_passes
+from verydeep.evaluation.precision import PrecisionErrors, precision_errors
 from verydeep.evaluation.protocols import Protocol, single_scale
 from verydeep.evaluation.tested_runs import labels_as_trained
-from verydeep.export.comparison import ExportAgreement, PrecisionErrors, agreement, precision_errors, usable_images
+from verydeep.export.comparison import ExportAgreement, agreement, usable_images
 from verydeep.exported_networks.exported import CALIBRATED, write_exported
 from verydeep.exported_networks.formats import (
     FORMATS,
     ExportOptions,
-    ExportPrecision,
     Format,
     check_export,
     format_module,
 )
 from verydeep.images.open import open_for_testing
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.source import Source, subset
+from verydeep.images.sources.source import Source, evenly_spread, subset
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine import atomic
 from verydeep.machine.errors import reason
 from verydeep.machine.libraries import library
+from verydeep.machine.runtime import TestPrecision
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import ScoringNetwork
 from verydeep.numbers import FINE, counted, interval, millions, number, percent, points, significant, trimmed
@@ -64,7 +65,7 @@ class Export:
     file: str
     to: Format
     int8: bool
-    precision: ExportPrecision
+    precision: TestPrecision
     """Precision of all that is not in INT8."""
     bytes: int
     """Size, with a `.bin` beside the file."""
@@ -153,7 +154,7 @@ def export(
     )
 
 
-def _kind(int8: bool, precision: ExportPrecision) -> str:
+def _kind(int8: bool, precision: TestPrecision) -> str:
     return "INT8" if int8 else "bfloat16" if precision == "bf16" else "float32"
 
 
@@ -191,7 +192,7 @@ def _images(run: str | Path, model: Model, options: ExportOptions, tolerance: To
     split = "val" if "val" in splits.sources else next(iter(splits.sources))
     source = splits.source(split)
     checked = options.check_images or (len(source) if options.reduced else _COMPARED)
-    chosen = _evenly(len(source), checked)
+    chosen = evenly_spread(len(source), checked)
     return _Images(
         name=name,
         split=split,
@@ -202,17 +203,12 @@ def _images(run: str | Path, model: Model, options: ExportOptions, tolerance: To
     )
 
 
-def _evenly(images: int, count: int) -> tuple[int, ...]:
-    """Return indices of `count` images or of all, evenly spread: a source is often sorted by class."""
-    return tuple(np.linspace(0, images - 1, min(count, images)).round().astype(int).tolist())
-
-
 def _calibration(model: Model, images: _Images, unusable: dict[str, str]) -> Sequence[Tensor]:
     """Return the images to calibrate on, and note those that cannot be used for it."""
     source = images.calibration
     if source is None:
         raise ValueError(f"{images.name} has no train split to calibrate INT8 on (--data names another source)")
-    chosen = subset(source, _evenly(len(source), CALIBRATED))
+    chosen = subset(source, evenly_spread(len(source), CALIBRATED))
     quarantine = Quarantine(len(chosen), images.tolerance, split="train")
     most = largest_image([model.net], torch.device("cpu"))  # calibration has no tiles
     fitting = []
@@ -236,7 +232,7 @@ def _side(model: Model) -> int:
 def _agreement(
     model: Model, exported: ScoringNetwork, images: _Images, unusable: dict[str, str], *, most: int
 ) -> ExportAgreement:
-    source = subset(images.checked, _evenly(len(images.checked), most))
+    source = subset(images.checked, evenly_spread(len(images.checked), most))
     quarantine = Quarantine(len(source), images.tolerance, split=images.split)
     with reporting("check", total=len(source)) as report:
         quarantine.say = report.say

@@ -5,10 +5,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from verydeep.machine.runtime import multiplies_in_bfloat16
+from verydeep.machine.runtime import FULL_PRECISION, TestPrecision, multiplies_in_bfloat16
 
 Format = Literal["onnx", "openvino", "ncnn", "torch"]
-ExportPrecision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +20,7 @@ class ExportOptions:
 
     int8: bool = False
     """Use 8-bit weights and activations, calibrated on training images: about four times smaller, and faster."""
-    precision: ExportPrecision = "fp32"
+    precision: TestPrecision = FULL_PRECISION
     """bf16, for openvino: compute products in bfloat16, on processors that multiply in it, which is faster; its cost
     in error is measured."""
     data: str | None = None
@@ -34,8 +33,8 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         """Refuse a value out of range."""
-        if self.precision not in get_args(ExportPrecision):
-            raise ValueError(f"precision is one of {', '.join(get_args(ExportPrecision))}, not {self.precision}")
+        if self.precision not in get_args(TestPrecision):
+            raise ValueError(f"precision is one of {', '.join(get_args(TestPrecision))}, not {self.precision}")
         if self.precision == "bf16" and self.int8:
             raise ValueError("a file is in INT8 or in bfloat16: leave out --int8, or --precision bf16")
         if not self.max_loss >= 0:

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
+TestPrecision = Literal["fp32", "bf16"]
+"""Precision of a network that is tested or exported; what is faster is not chosen for it, since its scores differ."""
+
+FULL_PRECISION: TestPrecision = "fp32"
+
 
 _MOST_WORKERS = 1024
 """Each is a process with a PyTorch of its own, so more would exhaust the memory."""

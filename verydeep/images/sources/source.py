@@ -114,6 +114,11 @@ def subset(source: Source, indices: Sequence[int]) -> Source:
     )
 
 
+def evenly_spread(images: int, count: int) -> tuple[int, ...]:
+    """Return indices of `count` images or of all, evenly spread: a source is often sorted by class."""
+    return tuple(np.linspace(0, images - 1, min(count, images)).round().astype(int).tolist())
+
+
 def all_of(sources: Mapping[str, Source]) -> Source:
     """Put the splits of a source together; an image's id then has the name of its split before it."""
     places = tuple((split, index) for split, source in sources.items() for index in range(len(source)))
