@@ -317,6 +317,8 @@ def test_lists_are_given_with_commas():
     assert parsed(*features, "--scales=paper", option="descriptor.scales") == "paper"
     assert list(parsed("describe", "--stack", "3,5", option="stack")) == [3, 5]
     assert parsed("describe", "A,B", option="networks") == ("A,B",)
+    studies = ("reproduce", "--out", "experiment", "--study", "images,gradients", "--study", "regularisation")
+    assert parsed(*studies, option="grid.studies") == ("images", "gradients", "regularisation")
     weights = ("import", "net.pth", "--out", "run")
     assert parsed(*weights, "--std", "1/255, .5,2", option="trained.std") == (1 / 255, 0.5, 2.0)
     boxes = ("localise", "evaluate", "run", "--data", "images", "--boxes", "a,b.csv", "--boxes", "c.csv")

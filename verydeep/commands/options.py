@@ -305,7 +305,7 @@ def split_lists(_app: App, _commands: Sequence[str], arguments: ArgumentCollecti
 def _list_kind(hint: Any) -> type | None:
     """Return the type of a list's values that are separated by commas, str, int or float; None for anything else."""
     for part in (hint, *get_args(hint)):
-        held = set(get_args(part)) - {Ellipsis}
+        held = {str if get_origin(one) is Literal else one for one in get_args(part)} - {Ellipsis}
         if get_origin(part) in (tuple, Sequence) and held in ({str}, {int}, {float}):
             return held.pop()
     return None
