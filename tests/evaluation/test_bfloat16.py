@@ -13,6 +13,7 @@ from verydeep.cli import main
 from verydeep.evaluation import evaluate as evaluation_module
 from verydeep.evaluation.bfloat16 import BFloat16Network
 from verydeep.evaluation.evaluate import evaluate
+from verydeep.evaluation.precision import precision_cost, precision_errors
 from verydeep.exported_networks.exported import write_exported
 from verydeep.images.tolerance import Tolerance
 from verydeep.runs.model import load_model
@@ -116,3 +117,20 @@ def test_an_exported_file_has_its_own_precision_unless_it_is_a_program_of_pytorc
         evaluate(one, data=data, precision="bf16", cache=False) for one in (tmp_path / shared.FILES["torch"], run)
     )
     np.testing.assert_array_equal(of_file.images.posteriors, of_run.images.posteriors)
+
+
+def test_the_cost_in_words():
+    """Of 50 images 2 change: one is then wrong, one is wrong either way."""
+    labels = np.zeros(50, dtype=int)
+    before = np.tile([0.6, 0.3, 0.1], (50, 1))
+    before[1] = [0.1, 0.5, 0.4]
+    after = before.copy()
+    after[0], after[1] = [0.3, 0.6, 0.1], [0.1, 0.4, 0.5]
+    said = precision_cost(precision_errors(before, after, labels))
+    assert said.startswith(
+        "Computed in bfloat16; of 50 images that were tested in float32 too, 2 are taken for another class: 4.00% are "
+        "wrong in bfloat16, 2.00% in float32 (+2.00 points, 95% interval "
+    )
+    assert precision_cost(precision_errors(before, before, labels)) == (
+        "Computed in bfloat16; of 50 images that were tested in float32 too, each is taken for the same class."
+    )

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from verydeep.evaluation.metrics import error_percent, misclassified
-from verydeep.numbers import FINE, counted, interval, number, percent, points
+from verydeep.numbers import FINE, counted, interval, number, percent, plural, points
 from verydeep.statistics import paired_comparison
 
 
@@ -56,9 +56,11 @@ def precision_errors(
 
 def precision_cost(errors: PrecisionErrors) -> str:
     """Say in a sentence what bfloat16 cost against float32."""
+    compared = f"Computed in bfloat16; of {counted(errors.images, 'image')} that were tested in float32 too"
+    if not errors.changed:
+        return f"{compared}, each is taken for the same class."
     return (
-        f"Computed in bfloat16: of {counted(errors.images, 'image')} that were tested in float32 too, "
-        f"{percent(errors.reduced, FINE)}% are wrong in bfloat16 and {percent(errors.float32, FINE)}% in float32 "
-        f"({points(errors.loss, FINE)} points, 95% interval {interval(errors.loss_ci95, FINE, '+')}), and "
-        f"{number(errors.changed)} are taken for another class."
+        f"{compared}, {number(errors.changed)} {plural('is', errors.changed, 'are')} taken for another class: "
+        f"{percent(errors.reduced, FINE)}% are wrong in bfloat16, {percent(errors.float32, FINE)}% in float32 "
+        f"({points(errors.loss, FINE)} points, 95% interval {interval(errors.loss_ci95, FINE, '+')})."
     )
