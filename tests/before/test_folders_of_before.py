@@ -74,6 +74,21 @@ def test_networks_predict_the_same(run):
     check(FIGURES["probabilities"](run), EXPECTED["probabilities"][run])
 
 
+@pytest.mark.parametrize("file", FIGURES["EXPORTED"])
+def test_exported_files_give_the_features_of_their_run(file):
+    """Also layers that nobody thought of when they were written."""
+    if file.endswith((".onnx", ".xml")):
+        pytest.importorskip("onnxruntime" if file.endswith(".onnx") else "openvino")
+    of_run, of_file = (
+        {one.id: {name: values.tolist() for name, values in one.values.items()} for one in found}
+        for found in (
+            verydeep.features(run, FIGURES["IMAGES"], descriptor=FIGURES["DESCRIPTOR"], split="val")
+            for run in ("finished_run", file)
+        )
+    )
+    check(of_file, of_run)
+
+
 @pytest.mark.parametrize(
     ("computed", "name"),
     [

@@ -15,11 +15,13 @@ from random_networks import save_network
 from several_commands import status_of as run
 
 from verydeep.descriptors import chunks
+from verydeep.exported_networks.exported import write_exported
 from verydeep.images.open import open_for_testing
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.runs.model import load_model, save_model
 from verydeep.transfer_learning import features as transfer_features
 from verydeep.transfer_learning import transfer as transfer_module
+from verydeep.transfer_learning.classify import classify
 from verydeep.transfer_learning.features import pixel_features, untrained
 from verydeep.transfer_learning.labels import labelled_images, transfer_splits
 from verydeep.transfer_learning.options import TransferOptions
@@ -219,6 +221,35 @@ def test_a_run_with_random_layers_needs_others(made, capsys):
     assert "take a run with fc7, or of this one drop6 or an earlier layer" in capsys.readouterr().err
     save_network(made.run, random_layers=("fc8",))
     assert run("transfer", made.run, "--data", made.photos, "--train", 3) == 0
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.pt2"])
+def test_an_exported_file_is_tested_as_its_run_and_has_features_of_its_own(made, name):
+    file, model = made.place / name, load_model(made.run)
+    write_exported(model, file, to="onnx" if name == "net.onnx" else "torch")
+    _, (trained, drawn, _) = vectors_of(made, made.run, options=BASELINE)
+    _, (again, drawn_again, _) = vectors_of(made, file, options=BASELINE)
+    assert np.allclose(again, trained, atol=1e-5)
+    assert np.array_equal(drawn_again, drawn)
+    assert len(set(made.written)) == 3
+    transfer(file, data=made.photos, options=FEW)
+    assert len(made.written) == 3
+    stacked, _ = vectors_of(made, [made.run, file], options=FEW)
+    assert [one.kind for one in stacked.descriptors] == ["network", "network", "stacked"]
+
+
+def test_a_classifier_takes_a_program_and_no_file_without_weights(made, monkeypatch):
+    files = {"torch": made.place / "net.pt2", "onnx": made.place / "net.onnx"}
+    for to, file in files.items():
+        write_exported(load_model(made.run), file, to=to)
+    out, told = made.place / "classifier", []
+    for one in (made.run, files["torch"]):
+        transfer(one, data=made.photos, options=FEW, out=out)
+        told.append([found.scores for found in classify(out, made.photos)])
+    assert np.allclose(*told, atol=1e-4)
+    monkeypatch.setattr(transfer_module, "read_once", None)
+    with pytest.raises(ValueError, match=r"^a classifier has copies of its networks, which .*net\.onnx cannot give: "):
+        transfer([made.run, files["onnx"]], data=made.photos, options=FEW, out=out)
 
 
 HOLD = """

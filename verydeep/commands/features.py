@@ -29,7 +29,7 @@ def features(
     The same command continues one that was stopped: its work is kept in OUT.parts until OUT is complete.
 
     Args:
-        run: A run folder.
+        run: A run folder, or a file that verydeep export wrote, which has the speed of its runtime.
         source: The images (see below), of any classes; or a folder of images without classes.
         out: The file to write, .safetensors or .parquet.
         split: train, val, test or all; required for a source with splits.

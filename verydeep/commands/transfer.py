@@ -33,12 +33,14 @@ def transfer(
     images with several labels it is the mean average precision (mAP), by VOC's definitions of 2010 and of 2007.
 
     Args:
-        runs: Run folders; of several, each is tested alone, and all with their features stacked.
+        runs: Run folders, or files that verydeep export wrote; of several, each is tested alone, and all with their
+            features stacked.
         data: SOURCE of the images, of any classes; with --labels a folder of images, without classes.
         split: train, val, test or all: the images that training and test images are sampled from; required for a source
             with splits.
         out: Write a classifier of these classes into this folder, for verydeep predict. It is fitted on all images, to
-            the features of all runs. A classifier in it is replaced; the folder may hold nothing else.
+            the features of all runs, and has copies of them, which other files than .pt2 cannot give. A classifier in
+            it is replaced; the folder may hold nothing else.
         report: Write a page into this folder.
         language: Language of that page: en or ja.
         json_file: Write the figures to this file as well (- for standard output instead of the tables).

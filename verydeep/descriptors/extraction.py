@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeGuard
 
 from verydeep.descriptors.descriptor import Descriptor
 from verydeep.evaluation.pixel_limits import MOST_PIXELS, largest_image
@@ -18,8 +17,8 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
 from verydeep.machine.threads import use_threads
 from verydeep.networks.architecture import PAPER_CROP
-from verydeep.networks.arithmetic import describe_architecture
-from verydeep.networks.vgg import VGG, ScoringNetwork
+from verydeep.networks.arithmetic import output_shapes
+from verydeep.networks.vgg import LayeredNetwork
 from verydeep.runs.model import Model
 
 Images = str | Path | Source | Splits | GivenImage | Sequence[GivenImage]
@@ -36,7 +35,7 @@ _BYTES_AT_ONCE = 128 * 2**20
 class Extraction:
     """A descriptor of the images of a source, all choices made."""
 
-    model: Model
+    model: Model[LayeredNetwork]
     source: Source
     descriptor: Descriptor
     """With the layers, the scales and the mirror that were chosen."""
@@ -66,7 +65,7 @@ class Extraction:
 
 
 def checked_extraction(
-    run: str | Path | Model,
+    run: str | Path | Model[LayeredNetwork],
     data: Images,
     *,
     descriptor: Descriptor | None = None,
@@ -82,12 +81,8 @@ def checked_extraction(
     chosen, runtime = descriptor or Descriptor(), runtime or Runtime()
     use_threads(runtime.threads)
     model = model_on(runtime.device, run)
-    if not _has_layers(model):
-        raise ValueError(
-            f"{name_of(run)} is an exported network, whose layers cannot be reached: name the run that it came from"
-        )
     scales = _checked_scales(chosen, model)
-    crop_shapes = _crop_shapes(model.net, chosen.layers)
+    crop_shapes = _crop_shapes(name_of(run), model.net, chosen.layers)
     _refuse_random_layers(name_of(run), model, chosen.layers)
     mirror = model.flip and chosen.pool != "none" if chosen.mirror is None else chosen.mirror
     device = model.net.mean_rgb.device
@@ -104,12 +99,7 @@ def checked_extraction(
     )
 
 
-def _has_layers(model: Model[ScoringNetwork]) -> TypeGuard[Model]:
-    """Return whether its network is not an exported one."""
-    return isinstance(model.net, VGG)
-
-
-def _checked_scales(descriptor: Descriptor, model: Model) -> tuple[int, ...]:
+def _checked_scales(descriptor: Descriptor, model: Model[LayeredNetwork]) -> tuple[int, ...]:
     scales = chosen_scales(descriptor.scales, trained=model.scale)
     if not scales or min(scales) < PAPER_CROP or len(set(scales)) < len(scales):
         raise ValueError(f"scales are distinct whole numbers from {PAPER_CROP} (the crop) up, not {list(scales)}")
@@ -118,23 +108,24 @@ def _checked_scales(descriptor: Descriptor, model: Model) -> tuple[int, ...]:
     return scales
 
 
-def _crop_shapes(net: VGG, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def _crop_shapes(run: str, net: LayeredNetwork, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Return the output of each of these layers for one crop, [C] or [C, h, w]."""
-    unknown = [name for name in names if name not in net.layer_names]
+    if not net.layer_names:
+        raise ValueError(f"the graph in {run} is unknown, so its layers are too: name the run that it came from")
+    shapes = output_shapes(net.architecture)
+    unknown = [name for name in names if name not in shapes]
     if unknown or not names or len(set(names)) < len(names):
         problem = f"no layer {', '.join(map(repr, unknown))}" if unknown else "layers are one or more distinct ones"
         raise ValueError(f"{problem}: this network has {', '.join(net.layer_names)}")
-    counted = {layer.name: layer.output for layer in describe_architecture(net.architecture).layers}
-    shape: tuple[int, ...] = ()
-    shapes = {}
-    for name in net.layer_names:
-        if name in counted:  # ReLU and dropout keep the shape
-            shape = counted[name][:1] if name.startswith("fc") else counted[name]
-        shapes[name] = shape
+    if missing := [name for name in names if name not in net.layer_names]:
+        raise ValueError(
+            f"{run} has no {', '.join(missing)} apart from other layers: name the run that it came from, or take of "
+            f"its layers {', '.join(net.layer_names)}"
+        )
     return {name: shapes[name] for name in names}
 
 
-def _refuse_random_layers(name: str, model: Model, layers: Sequence[str]) -> None:
+def _refuse_random_layers(name: str, model: Model[LayeredNetwork], layers: Sequence[str]) -> None:
     """Refuse layers that are random, or come after such a layer."""
     order = model.net.layer_names
     first = min(map(order.index, model.random_layers), default=len(order))

@@ -24,6 +24,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import centre_location
 from verydeep.machine.runtime import Runtime
 from verydeep.networks.scales import scale_in_pixels
+from verydeep.networks.vgg import LayeredNetwork
 from verydeep.numbers import number
 from verydeep.prediction.pieces import Decoder
 from verydeep.runs.model import Model
@@ -54,7 +55,7 @@ class Chunk(NamedTuple):
 
 
 def features(
-    run: str | Path | Model,
+    run: str | Path | Model[LayeredNetwork],
     data: Images,
     *,
     descriptor: Descriptor | None = None,
@@ -65,7 +66,8 @@ def features(
     """Yield the features of every usable image, in the source's order, computed a few hundred images at a time.
 
     Args:
-        run: a run folder, or a model that is loaded already (`load_model`), which is moved to the device.
+        run: a run folder, a file that `verydeep export` wrote, or a model that is loaded already (`load_model`), which
+            is moved to the device.
         data: SOURCE, as for training, or an image or a folder of them without classes; an open source; or several
             images, as for `predict`. Its classes need not be the run's.
         descriptor: which layers, at which scales, pooled how. By default the paper's at one scale.

@@ -16,6 +16,7 @@ from verydeep.descriptors import chunks, file_formats
 from verydeep.descriptors.descriptor import Descriptor
 from verydeep.descriptors.extraction import Extraction, Images, checked_extraction
 from verydeep.descriptors.features import Chunk, extract
+from verydeep.exported_networks.run_or_file import precision_of
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import contents_digests, digest, unchanged
 from verydeep.images.tolerance import Tolerance
@@ -26,11 +27,14 @@ from verydeep.machine.errors import one_line
 from verydeep.machine.lock import locked
 from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Runtime
-from verydeep.networks.vgg import VGG
+from verydeep.networks.vgg import VGG, LayeredNetwork
 from verydeep.numbers import counted, number
 from verydeep.presentation.terminal import Reporter, reporting, table_with
 from verydeep.runs.model import Model
 from verydeep.version import __version__
+
+_REDUCED = {"bf16": "bfloat16", "int8": "INT8"}
+"""Names of the precisions below float32."""
 
 _KEPT = "what was computed is kept: repeat the command to continue"
 
@@ -46,6 +50,8 @@ class FeatureFile:
     """Shape of each layer's values for one image."""
     scales: tuple[int, ...]
     mirror: bool
+    precision: str
+    """How products were computed: fp32, or bf16 or int8 by an exported file."""
     unusable: dict[str, str]
     """Images that were left out, and why."""
     seconds: float
@@ -70,7 +76,7 @@ class _ExtractionJob:
 
 
 def write_features(
-    run: str | Path | Model,
+    run: str | Path | Model[LayeredNetwork],
     data: Images,
     file: str | Path,
     *,
@@ -108,8 +114,7 @@ def write_features(
         ExitStack() as stack,
         joined(extraction.model.net.mean_rgb.device, advice=_KEPT, known=(WorkerDiedError,)) as processes,
     ):
-        weights = None if isinstance(run, Model) else extraction.model.weights_sha256
-        inputs = _inputs(extraction, weights or _weights_digest(extraction.model.net))
+        inputs = _inputs(extraction, loaded_before=isinstance(run, Model))
         processes.check_alike("images or another run under these names", lambda: inputs)
         processes.from_first(lambda: stack.enter_context(locked(file)))
         job = _job(extraction, file, inputs, processes)
@@ -117,14 +122,20 @@ def write_features(
         return processes.from_first(lambda: _finish(job, time.perf_counter() - started))
 
 
-def _inputs(extraction: Extraction, weights: str) -> dict[str, Any]:
+def _inputs(extraction: Extraction, *, loaded_before: bool) -> dict[str, Any]:
     """Return everything that determines the features, except the contents of the images."""
+    model = extraction.model
+    weights = model.weights_sha256
+    if isinstance(model.net, VGG) and (loaded_before or weights is None):
+        weights = _weights_digest(model.net)
+    of_file = {"exported": model.exported, "precision": precision_of(model)} if model.exported else {}
     return {
         "verydeep": __version__,
         "torch": torch.__version__,
-        "device": extraction.model.net.mean_rgb.device.type,
-        "network": list(astuple(extraction.model.net.architecture)),
+        "device": model.net.mean_rgb.device.type,
+        "network": list(astuple(model.net.architecture)),
         "weights_sha256": weights,
+        **of_file,
         "source": extraction.source.fingerprint,
         **asdict(extraction.descriptor),
         "max_pixels": extraction.tolerance.max_pixels,
@@ -241,6 +252,7 @@ def _finish(job: _ExtractionJob, seconds: float) -> FeatureFile:
         layers=extraction.shapes,
         scales=extraction.scales,
         mirror=bool(extraction.descriptor.mirror),
+        precision=precision_of(extraction.model),
         unusable=job.quarantine.reasons,
         seconds=seconds,
     )
@@ -262,7 +274,8 @@ def feature_tables(written: FeatureFile) -> list[Table | str]:
     """Return a line about a file of features, and a table of its layers."""
     without = f", without {number(len(written.unusable))} that cannot be used" if written.unusable else ""
     scales = ", ".join(map(str, written.scales)) + (" and their mirror images" if written.mirror else "")
+    reduced = f", computed in {_REDUCED[written.precision]}" if written.precision in _REDUCED else ""
     table = table_with(None, left=("layer",), right=("numbers of each image",))
     for name, shape in written.layers.items():
         table.add_row(name, " x ".join(map(number, shape)))
-    return [f"{written.file}: {counted(written.images, 'image')} at Q = {scales}{without}", table]
+    return [f"{written.file}: {counted(written.images, 'image')} at Q = {scales}{reduced}{without}", table]

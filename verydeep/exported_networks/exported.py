@@ -4,7 +4,7 @@ Nothing in such a file is run except by the runtime that is made for it: ONNX Ru
 operators, and neither the program in a `.pt2` (`torch.py`) nor the graph in an `.ncnn.param` (`ncnn.py`) is loaded.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -16,12 +16,13 @@ from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from verydeep.exported_networks.formats import FORMATS, Format, format_module, format_of
+from verydeep.exported_networks.layers import Compute, FileLayers, errors_about, fully_connected, opened_again
 from verydeep.exported_networks.metadata import KEY, Metadata, metadata_of
 from verydeep.machine.errors import one_line
 from verydeep.machine.libraries import library
 from verydeep.machine.runtime import Device, torch_device
 from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
-from verydeep.networks.vgg import VGG, ScoringNetwork
+from verydeep.networks.vgg import VGG, LayeredNetwork
 from verydeep.numbers import counted, number
 from verydeep.runs.model import Model
 
@@ -31,20 +32,17 @@ INPUT, OUTPUTS = "images", ("logits", "score_map")
 CALIBRATED = 300
 """Images that INT8 is calibrated on; NNCF's own choice."""
 
-Scores = tuple[Float32[Tensor, "B K"], Float32[Tensor, "B K h w"]]
-"""What `OUTPUTS` names."""
-
-Compute = Callable[[Float32[np.ndarray, "B 3 H W"]], Scores]
-"""Computes images; `checked_net` refuses what computes scores of other shapes."""
-
 
 class ExportedNet:
-    """A network of an exported file, on the CPU: a `ScoringNetwork`."""
+    """A network of an exported file, on the CPU: a `LayeredNetwork`."""
 
-    def __init__(self, metadata: Metadata, compute: Compute) -> None:
+    def __init__(self, metadata: Metadata, compute: Compute, layers: FileLayers | None = None) -> None:
         self.architecture = metadata.architecture
         self.mean_rgb = torch.tensor(metadata.mean_rgb)
-        self._compute = compute
+        self.precision = metadata.precision
+        self.layer_names = layers.names if layers else ()
+        self._layers = layers
+        self._computing: dict[tuple[str, ...], Compute] = {OUTPUTS: compute}
 
     def forward(self, images: Tensor) -> Float[Tensor, "B K"]:
         """Return logits [B, K] of crop-sized images [B, 3, crop, crop] in 0..255.
@@ -55,7 +53,7 @@ class ExportedNet:
         crop = self.architecture.crop
         if images.ndim != 4 or images.shape[1:] != (3, crop, crop):
             raise ValueError(f"images must be [B, 3, {crop}, {crop}], not {list(images.shape)}")
-        return self._compute(_array(images))[0]
+        return self._tensors(OUTPUTS, images)[0]
 
     __call__ = forward
 
@@ -66,10 +64,45 @@ class ExportedNet:
             ValueError: another shape, a side smaller than the crop, or another grid than the one in the file.
         """
         self.check_grid(grid)
+        self._check_whole_images(images)
+        return self._tensors(OUTPUTS, images)[1]
+
+    def activations(
+        self, images: Tensor, names: Iterable[str], *, dense: bool = False, grid: PoolingGrid = DEFAULT_GRID
+    ) -> dict[str, Tensor]:
+        """Return named layers' outputs (`VGG.activations`): of crops, or with `dense` of images [B, 3, H, W].
+
+        Raises:
+            ValueError: a layer that the file does not give, another shape, a side smaller than the crop, another grid
+                than the one in the file, or a file that has changed since it was read.
+        """
+        self.check_grid(grid)
+        asked, crop = tuple(dict.fromkeys(names)), self.architecture.crop
+        unknown = [name for name in asked if name not in self.layer_names]
+        if unknown or not asked:
+            problem = f"no layer {', '.join(map(repr, unknown))}" if unknown else "no layer asked for"
+            raise ValueError(f"{problem}: this file gives {', '.join(self.layer_names)}")
+        self._check_whole_images(images)
+        if not dense and images.shape[2:] != (crop, crop):
+            raise ValueError(
+                f"images must be [B, 3, {crop}, {crop}], not {list(images.shape)}: use dense=True for them"
+            )
+        in_order = tuple(name for name in self.layer_names if name in asked)
+        found = dict(zip(in_order, self._tensors(in_order, images), strict=True))
+        vectors = () if dense else fully_connected(self.architecture)
+        return {name: found[name].flatten(1) if name in vectors else found[name] for name in asked}
+
+    def _tensors(self, names: tuple[str, ...], images: Tensor) -> Sequence[Tensor]:
+        """Return the outputs of the file, or those of layers, [B, C, h, w] each."""
+        if names not in self._computing and self._layers is not None:
+            self._computing.clear()  # or memory would hold the weights twice
+            self._computing[names] = opened_again(self._layers, names, self.architecture)
+        return self._computing[names](_array(images))
+
+    def _check_whole_images(self, images: Tensor) -> None:
         crop = self.architecture.crop
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < crop:
             raise ValueError(f"images must be [B, 3, H, W] with sides from {crop}, not {list(images.shape)}")
-        return self._compute(_array(images))[1]
 
     def check_grid(self, grid: PoolingGrid) -> None:
         """Refuse the grids that are not in the file.
@@ -95,7 +128,7 @@ class ExportedNet:
         return self
 
 
-def checked_net(compute: Compute, metadata: Metadata) -> ExportedNet:
+def checked_net(compute: Compute, metadata: Metadata, layers: FileLayers | None = None) -> ExportedNet:
     """Return the network, if a black crop shows that its graph has the crop and the classes of its metadata.
 
     Raises:
@@ -108,7 +141,7 @@ def checked_net(compute: Compute, metadata: Metadata) -> ExportedNet:
             f"its metadata {KEY!r} say {counted(classes, 'class', 'classes')} at crop {number(crop)}, but its scores "
             f"have the shapes {tuple(logits.shape)} and {tuple(score_map.shape)}"
         )
-    return ExportedNet(metadata, compute)
+    return ExportedNet(metadata, compute, layers)
 
 
 def convolution_as_tested(net: VGG, name: str) -> tuple[Float[Tensor, "O I k k"], Float[Tensor, " O"]]:
@@ -153,7 +186,7 @@ def is_exported(path: str | Path) -> bool:
     return Path(path).is_file()
 
 
-def load_exported(path: str | Path, device: Device = "cpu") -> Model[ScoringNetwork]:
+def load_exported(path: str | Path, device: Device = "cpu") -> Model[LayeredNetwork]:
     """Read the network of a file that `verydeep export` wrote, with the names of its outputs.
 
     The network of a `.pt2` is a `VGG`, on any device. That of an `.onnx`, `.xml` or `.ncnn.param` is an `ExportedNet`,
@@ -168,11 +201,9 @@ def load_exported(path: str | Path, device: Device = "cpu") -> Model[ScoringNetw
     if to is None:
         known = ", ".join(one.suffix for one in FORMATS.values())
         raise ValueError(f"{path} is neither a run folder nor an exported network ({known})")
-    try:
+    with errors_about(path):
         net, metadata, sha256 = format_module(to).read(path)
         net = net.to(torch.device("cpu") if device == "auto" and to != "torch" else torch_device(device))
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path} cannot be used: {one_line(error)}") from error
     runtime = FORMATS[to].runtime
     return Model(
         net=net,

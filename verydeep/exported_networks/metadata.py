@@ -9,6 +9,7 @@ from typing import Any
 
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.machine.documents import converted, parse_json
+from verydeep.machine.runtime import FULL_PRECISION, multiplies_in_bfloat16
 from verydeep.networks.architecture import DOWNSAMPLING, Architecture
 from verydeep.networks.foreign.layouts import Triple
 from verydeep.networks.scales import middle_scale, scale_in_pixels, scale_range
@@ -55,6 +56,13 @@ class Metadata:
             raise ValueError(f"no network has crop {number(self.architecture.crop)}")
         if not all(map(math.isfinite, self.mean_rgb)):
             raise ValueError(f"no network has mean RGB {self.mean_rgb}")
+
+    @property
+    def precision(self) -> str:
+        """How products are computed on this processor: fp32, bf16 or int8."""
+        if self.int8:
+            return "int8"
+        return "bf16" if self.bf16 and multiplies_in_bfloat16() else FULL_PRECISION
 
     def to_json(self) -> str:
         """Return it in ASCII, with sentences for those who use the file without this package."""

@@ -19,12 +19,16 @@ from torch import Tensor
 from verydeep.exported_networks.exported import (
     INPUT,
     OUTPUTS,
-    Compute,
     ExportedNet,
-    Scores,
     checked_net,
     convolution_as_tested,
     errors_of_runtime,
+)
+from verydeep.exported_networks.layers import (
+    Compute,
+    FileLayers,
+    computed_layers,
+    tensors_of_layers,
 )
 from verydeep.exported_networks.metadata import (
     KEY,
@@ -37,7 +41,7 @@ from verydeep.exported_networks.metadata import (
     weights_beside,
 )
 from verydeep.machine.libraries import library
-from verydeep.networks.architecture import Layer
+from verydeep.networks.architecture import Architecture, Layer
 from verydeep.networks.vgg import VGG, vgg_without_weights
 from verydeep.numbers import counted
 from verydeep.runs.model import Model
@@ -51,6 +55,7 @@ _PARAMETERS = {
     "Crop": {"starts": 19, "ends": 20, "axes": 21},
     "LRN": {"size": 1, "alpha": 2, "beta": 3, "k": 4},
     "Pooling": {"mean": 0, "kernel": 1, "stride": 2, "whole": 4, "only_full_windows": 5},
+    "ReLU": {},
 }
 """Numbers of the parameters of each kind of layer."""
 
@@ -99,11 +104,12 @@ class _Graph:
         return [len(prefix) + array.numel() * array.element_size() for prefix, array in self.arrays]
 
 
-def _graph(net: VGG) -> _Graph:
+def _graph(net: VGG, apart: Sequence[str] = ()) -> _Graph:
     """Return the graph of a network in its testing mode, for one image of any size from the crop up.
 
     `images` [3, height, width] in 0..255 give `score_map` [classes, h, w] and its mean over space, `logits` [classes].
-    A layer's output has the paper's name: `relu1_1`, `pool1`, `fc8`.
+    A layer's output has the paper's name: `relu1_1`, `pool1`, `fc8`. A ReLU is one layer with the layer before it,
+    unless that is named in `apart`.
     """
     graph = _Graph()
     centred = [layer.name for layer in net.architecture.layers() if layer.kind == "pool"][:-1]
@@ -112,11 +118,12 @@ def _graph(net: VGG) -> _Graph:
     graph.layer("Bias", "minus_mean", ["pixels"], ["minus_mean"], size=len(net.mean_rgb))
     graph.arrays.append((b"", -net.mean_rgb))
     x = "minus_mean"
-    layers = [layer for layer in net.architecture.layers() if layer.kind not in ("batch_norm", "dropout")]
+    layers = computed_layers(net.architecture)
     for layer, following in zip(layers, [*layers[1:], None], strict=True):
-        if layer.kind == "relu":
+        if layer.name == x:  # a ReLU that is there already
             continue
-        output = following.name if following and following.kind == "relu" else layer.name
+        alone = following is None or following.kind != "relu" or layer.name in apart
+        output = layer.name if following is None or alone else following.name
         if layer.name in centred:
             x = _on_its_grid(graph, layer.name, x, bit=1 + centred.index(layer.name))
         _layer(graph, net, layer, x, output)
@@ -148,6 +155,8 @@ def _layer(graph: _Graph, net: VGG, layer: Layer, x: str, output: str) -> None:
             graph.convolution(layer, x, output, *convolution_as_tested(net, layer.name), padding=layer.kernel // 2)
         case "linear":
             graph.convolution(layer, x, output, of_net.weight, of_net.bias, padding=0)
+        case "relu":
+            graph.layer("ReLU", layer.name, [x], [output])
         case "pool":
             graph.layer("Pooling", layer.name, [x], [output], kernel=2, stride=2, only_full_windows=1)
         case "lrn":
@@ -182,12 +191,20 @@ def read(file: Path) -> tuple[ExportedNet, Metadata, str]:
         ValueError: they are other files, or damaged.
         OSError: they cannot be read.
     """
+    metadata, sha256 = _checked(file)
+    names = tuple(_tensors_of_layers(metadata.architecture))
+    layers = FileLayers(names=names, file=file, sha256=sha256, opened=_opened, channels_last=False)
+    compute = _compute_by_ncnn(file, _graph(vgg_without_weights(metadata.architecture)).text())
+    return checked_net(compute, metadata, layers), metadata, sha256
+
+
+def _checked(file: Path) -> tuple[Metadata, str]:
+    """Return the metadata and the SHA-256 of files that `write` made."""
     stated = _stated(file)
     metadata = from_json(stated.get(KEY))
     sha256 = checked_sha256(file, stated.get(SHA256))
-    graph = _graph(vgg_without_weights(metadata.architecture))
-    _check_weights(weights_beside(file), graph)
-    return checked_net(_compute_by_ncnn(file, graph.text()), metadata), metadata, sha256
+    _check_weights(weights_beside(file), _graph(vgg_without_weights(metadata.architecture)))
+    return metadata, sha256
 
 
 def _stated(file: Path) -> dict[str, str]:
@@ -224,7 +241,21 @@ def reread(file: Path) -> ExportedNet:
     return checked_net(_compute_by_ncnn(file), from_json(_stated(file).get(KEY)))
 
 
-def _compute_by_ncnn(file: Path, graph: str | None = None) -> Compute:
+def _tensors_of_layers(architecture: Architecture) -> dict[str, str]:
+    """Return the blob of each layer."""
+    return tensors_of_layers(architecture, [(layer.kind, layer.name) for layer in computed_layers(architecture)])
+
+
+def _opened(file: Path, names: Sequence[str]) -> tuple[Compute, str]:
+    """Return what `FileLayers.opened` says."""
+    metadata, sha256 = _checked(file)
+    tensors = _tensors_of_layers(metadata.architecture)
+    outputs = [tensors.get(name, name) for name in names]
+    graph = _graph(vgg_without_weights(metadata.architecture), apart=outputs)
+    return _compute_by_ncnn(file, graph.text(), outputs), sha256
+
+
+def _compute_by_ncnn(file: Path, graph: str | None = None, outputs: Sequence[str] = OUTPUTS) -> Compute:
     """Return a function that computes a file by ncnn, by its own graph or another, one image after the other."""
     ncnn = library("ncnn")
     net = ncnn.Net()
@@ -235,18 +266,17 @@ def _compute_by_ncnn(file: Path, graph: str | None = None) -> Compute:
         _check(net.load_param(str(file)) if graph is None else net.load_param_mem(graph))
         _check(net.load_model(str(weights_beside(file))))
 
-    def scores(image: Float32[np.ndarray, "3 H W"]) -> Iterator[NDArray[np.float32]]:
+    def extracted(image: Float32[np.ndarray, "3 H W"]) -> Iterator[NDArray[np.float32]]:
         extractor = net.create_extractor()
         _check(extractor.input(INPUT, ncnn.Mat(image).clone()))  # whose channels are aligned
-        for name in OUTPUTS:
+        for name in outputs:
             code, found = extractor.extract(name)
             _check(code)
             yield np.array(found)
 
-    def compute(images: Float32[np.ndarray, "B C H W"]) -> Scores:
+    def compute(images: Float32[np.ndarray, "B C H W"]) -> Sequence[Float32[Tensor, "B ..."]]:
         with errors_of_runtime(file):
-            logits, score_maps = (np.stack(found) for found in zip(*map(scores, images), strict=True))
-            return torch.from_numpy(logits), torch.from_numpy(score_maps)
+            return [torch.from_numpy(np.stack(found)) for found in zip(*map(extracted, images), strict=True)]
 
     return compute
 

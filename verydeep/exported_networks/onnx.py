@@ -14,14 +14,13 @@ from torch import Tensor
 from verydeep.exported_networks.exported import (
     INPUT,
     OUTPUTS,
-    Compute,
     ExportedNet,
-    Scores,
     batch_of_one,
     checked_net,
     convolution_as_tested,
     errors_of_runtime,
 )
+from verydeep.exported_networks.layers import Compute, FileLayers
 from verydeep.exported_networks.metadata import (
     KEY,
     SHA256,
@@ -31,6 +30,7 @@ from verydeep.exported_networks.metadata import (
     from_json,
     state_checksum,
 )
+from verydeep.exported_networks.onnx_layers import cut, tensors_in
 from verydeep.machine.libraries import library
 from verydeep.networks.architecture import DOWNSAMPLING, Layer
 from verydeep.networks.vgg import VGG
@@ -194,17 +194,25 @@ def read(file: Path) -> tuple[ExportedNet, Metadata, str]:
         ValueError: it is another file, or a damaged one.
         OSError: it cannot be read.
     """
-    onnx = library("onnx")
+    model, metadata, sha256 = _checked(file)
+    with errors_of_runtime(file):
+        names = tuple(tensors_in(model.graph, metadata.architecture))
+    del model  # or memory would hold the weights twice
+    layers = FileLayers(names=names, file=file, sha256=sha256, opened=_opened, channels_last=True)
+    return checked_net(_compute_by_onnxruntime(file), metadata, layers), metadata, sha256
+
+
+def _checked(file: Path) -> tuple[Any, Metadata, str]:
+    """Return the `onnx.ModelProto` of a file that `write` made, its metadata and its SHA-256."""
     try:
-        model = onnx.load(file, load_external_data=False)
+        model = library("onnx").load(file, load_external_data=False)
     except Exception as error:  # protobuf has its own
         raise ValueError(f"it is not an ONNX file, or it is damaged ({error})") from error
     stated = {entry.key: entry.value for entry in model.metadata_props}
     metadata = from_json(stated.get(KEY))
     sha256 = checked_sha256(file, stated.get(SHA256))
     _check_contents(model, file.stat().st_size)
-    del model
-    return checked_net(_compute_by_onnxruntime(file), metadata), metadata, sha256
+    return model, metadata, sha256
 
 
 def _check_contents(model: Any, size: int) -> None:
@@ -234,8 +242,8 @@ def reread(file: Path) -> ExportedNet:
     return read(file)[0]
 
 
-def _compute_by_onnxruntime(file: Path) -> Compute:
-    """Return a function that computes, by ONNX Runtime, a file that has no data outside of it."""
+def _compute_by_onnxruntime(file: Path, outputs: Sequence[str] = OUTPUTS, part: bytes | None = None) -> Compute:
+    """Return a function that computes, by ONNX Runtime, a file that has no data outside of it, or a part of one."""
     runtime = library("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -243,14 +251,25 @@ def _compute_by_onnxruntime(file: Path) -> Compute:
     # Threads that wait in a loop take the cores from those that decode the next images, or answer requests.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with errors_of_runtime(file):
-        session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        session = runtime.InferenceSession(part or file, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    session._model_bytes = None  # of a part, which it would keep beside its own copy of the weights
 
-    def compute(images: Float32[np.ndarray, "B C H W"]) -> Scores:
+    def compute(images: Float32[np.ndarray, "B C H W"]) -> Sequence[Float32[Tensor, "B ..."]]:
         with errors_of_runtime(file):
-            logits, score_map = session.run(list(OUTPUTS), {INPUT: images})
-            return torch.from_numpy(logits), torch.from_numpy(score_map)
+            return [torch.from_numpy(value) for value in session.run(list(outputs), {INPUT: images})]
 
     return compute
+
+
+def _opened(file: Path, names: Sequence[str]) -> tuple[Compute, str]:
+    """Return what `FileLayers.opened` says."""
+    model, metadata, sha256 = _checked(file)
+    if names == OUTPUTS:
+        return _compute_by_onnxruntime(file), sha256
+    tensors = tensors_in(model.graph, metadata.architecture)
+    outputs = [tensors[name] for name in names]
+    cut(model.graph, outputs)
+    return _compute_by_onnxruntime(file, outputs, model.SerializeToString()), sha256
 
 
 def _tensors(message: Any) -> Iterator[Any]:

@@ -5,13 +5,13 @@ from pathlib import Path
 import torch
 
 from verydeep.exported_networks.exported import ExportedNet, is_exported, load_exported
-from verydeep.machine.runtime import Device, torch_device
+from verydeep.machine.runtime import FULL_PRECISION, Device, torch_device
 from verydeep.networks.grids import PoolingGrid
-from verydeep.networks.vgg import VGG, ScoringNetwork
+from verydeep.networks.vgg import VGG, LayeredNetwork, ScoringNetwork
 from verydeep.runs.model import Model, Net, load_model
 
 
-def model_on(device: Device, run: str | Path | Model[ScoringNetwork]) -> Model[ScoringNetwork]:
+def model_on(device: Device, run: str | Path | Model[Net]) -> Model[Net] | Model[LayeredNetwork]:
     """Load the model of a run or an exported file onto a device; move one that is loaded already.
 
     Raises:
@@ -38,6 +38,11 @@ def model_on_device(device: Device, model: Model[Net]) -> Model[Net]:
     elif device != "auto":
         model.net.to(torch_device(device))
     return model
+
+
+def precision_of(model: Model[ScoringNetwork]) -> str:
+    """Return how products are computed: fp32, or what an exported file says, bf16 or int8."""
+    return model.net.precision if isinstance(model.net, ExportedNet) else FULL_PRECISION
 
 
 def check_grid(model: Model[ScoringNetwork], grid: PoolingGrid) -> None:

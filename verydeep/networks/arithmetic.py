@@ -163,6 +163,16 @@ def describe_architecture(architecture: Architecture, *, batch: int = 1) -> Netw
     )
 
 
+def output_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """Return the output of every layer for one crop: [C, h, w], or [C] from `fc6` on."""
+    side, in_space, shapes = architecture.crop, True, dict[str, tuple[int, ...]]()
+    for layer in architecture.layers():
+        side = side // layer.kernel if layer.kind == "pool" else side
+        in_space = in_space and layer.kind != "linear"
+        shapes[layer.name] = (layer.outputs, side, side) if in_space else (layer.outputs,)
+    return shapes
+
+
 def describe_stack(kernels: Sequence[int], *, channels: int) -> StackDescription:
     """Compare stacked stride-1 convolutions, `channels` in and out of each, with one layer that sees as much.
 

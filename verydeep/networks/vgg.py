@@ -301,3 +301,14 @@ class ScoringNetwork(Protocol):
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move it to a device, as `nn.Module.to` does."""
+
+
+class LayeredNetwork(ScoringNetwork, Protocol):
+    """A network whose layers can be had too."""
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names by the paper of the layers that can be had, in order."""
+
+    def activations(self, images: Tensor, names: Iterable[str], *, dense: bool = False) -> dict[str, Tensor]:
+        """Return named layers' outputs, of crops, or with `dense` of images [B, 3, H, W] of the crop size or larger."""

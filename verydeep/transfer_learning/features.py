@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import cast
 
@@ -27,7 +27,7 @@ from verydeep.machine.lock import WrittenElsewhereError
 from verydeep.machine.regular_files import read_file
 from verydeep.machine.runtime import torch_device
 from verydeep.networks.initialisation import initialise
-from verydeep.networks.vgg import VGG
+from verydeep.networks.vgg import VGG, ScoringNetwork
 from verydeep.presentation.terminal import reporting
 from verydeep.runs.model import Model, file_sha256
 from verydeep.version import __version__
@@ -75,7 +75,7 @@ def network_features(extraction: Extraction, source: Source, *, weights: str) ->
     model, tolerance = extraction.model, extraction.tolerance
     computed = (__version__, torch.__version__, torch_device(extraction.runtime.device).type)
     contents = digest(source.fingerprint, source.digests)
-    network = (*astuple(model.net.architecture), model.scale, model.flip)
+    network = (*astuple(model.net.architecture), model.scale, model.flip, *model.exported)
     key = digest(computed, network, weights, contents, extraction.descriptor, tolerance.max_pixels)
     file = cache.folder() / _KIND / f"{key}.safetensors"
     cached = _kept(file)
@@ -144,13 +144,12 @@ def read_once(source: Source) -> Source:
     return unchanged(source, contents_digests(source, notes=source.inventory.lines()))
 
 
-def untrained(model: Model, *, seed: int) -> Model:
+def untrained(model: Model[ScoringNetwork], *, seed: int) -> Model:
     """Return the network with Glorot's random weights, but with the mean RGB of the model's training."""
-    old = model.net
-    net = VGG(old.architecture, dropout=old.dropout)
+    net = VGG(model.net.architecture)
     initialise(net, generator=torch.Generator().manual_seed(seed))
-    net.mean_rgb.copy_(old.mean_rgb)
-    return replace(model, net=net.eval(), weights_sha256=None)
+    net.mean_rgb.copy_(model.net.mean_rgb)
+    return Model(net=net.eval(), classes=model.classes, scale=model.scale, flip=model.flip)
 
 
 def pixel_features(source: Source, tolerance: Tolerance) -> DescribedImages:

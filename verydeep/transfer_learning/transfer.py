@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from verydeep.descriptors.extraction import Extraction, checked_extraction
 from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
+from verydeep.networks.vgg import VGG, LayeredNetwork
+from verydeep.runs.model import Model
 from verydeep.transfer_learning.classifier_folder import FeatureClassifier, check_classifier_folder, save_classifier
 from verydeep.transfer_learning.compared_descriptors import Compared, common_images, compared_descriptors, svm_outcomes
 from verydeep.transfer_learning.features import read_once
@@ -37,11 +40,13 @@ def transfer(
     split a fifth of the training images chooses C; then all of them make the SVM that is tested.
 
     Args:
-        folders: one or more classification runs; several are tested each and with their features stacked.
+        folders: one or more classification runs, or files that `verydeep export` wrote; several are tested each and
+            with their features stacked.
         data: SOURCE of the images, with at least two classes; with `options.labels` a folder of images.
         split: part of it that training and test images are sampled from; required for a source with splits.
         options: descriptor, labels, samples, baselines.
-        out: folder for a classifier of these classes, fitted on all the images, for `classify`.
+        out: folder for a classifier of these classes, fitted on all the images, for `classify`; it has copies of the
+            networks, which only runs and `.pt2` files have.
         runtime: device, and processes that decode.
         tolerance: how many images may be unusable.
 
@@ -61,6 +66,8 @@ def transfer(
         checked_extraction(folder, opened, descriptor=options.descriptor, runtime=runtime, tolerance=tolerance)
         for folder in folders
     ]
+    if out is not None:
+        _refuse_without_weights(folders, extractions)
     transfer_splits(labelled, options)  # refuses too few images, before any work
     source = read_once(opened)
     compared = compared_descriptors(folders, extractions, source, options)
@@ -110,6 +117,20 @@ def _copies(digests: Sequence[bytes], splits: Sequence[Split]) -> int:
     return len(copies)
 
 
+def _refuse_without_weights(names: Sequence[str | Path], extractions: Sequence[Extraction]) -> None:
+    """Refuse networks that a classifier cannot have copies of."""
+    without = [str(name) for name, one in zip(names, extractions, strict=True) if not _has_weights(one.model)]
+    if without:
+        raise ValueError(
+            f"a classifier has copies of its networks, which {', '.join(without)} cannot give: name the run that it "
+            "came from, or leave out --out"
+        )
+
+
+def _has_weights(model: Model[LayeredNetwork]) -> TypeGuard[Model]:
+    return isinstance(model.net, VGG)
+
+
 def _save_classifier(
     compared: Sequence[Compared], ids: Sequence[str], labelled: Labelled, extractions: Sequence[Extraction], out: Path
 ) -> None:
@@ -118,7 +139,7 @@ def _save_classifier(
     classifier = FeatureClassifier(
         svm=fit_choosing_c(vectors, labelled.labels),
         classes=labelled.classes,
-        models=tuple(one.model for one in extractions),
+        models=tuple(one.model for one in extractions if _has_weights(one.model)),  # all, as was checked
         descriptors=tuple(one.descriptor for one in extractions),
         several_labels=labelled.multilabel,
     )
