@@ -15,6 +15,7 @@ from random_networks import save_network
 from several_commands import status_of as run
 
 from verydeep.descriptors import chunks
+from verydeep.exported_networks import run_or_file
 from verydeep.exported_networks.exported import write_exported
 from verydeep.images.open import open_for_testing
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
@@ -236,6 +237,26 @@ def test_an_exported_file_is_tested_as_its_run_and_has_features_of_its_own(made,
     assert len(made.written) == 3
     stacked, _ = vectors_of(made, [made.run, file], options=FEW)
     assert [one.kind for one in stacked.descriptors] == ["network", "network", "stacked"]
+
+
+def test_a_file_that_another_processor_computes_in_another_precision_has_features_of_its_own(made, monkeypatch):
+    """A file for bfloat16 is computed in float32 where the processor does not multiply in bfloat16."""
+    file, load = made.place / "net.onnx", run_or_file.load_exported
+    write_exported(load_model(made.run), file, to="onnx")
+
+    def in_bfloat16(*given):
+        loaded = load(*given)
+        loaded.net.precision = "bf16"
+        return loaded
+
+    transfer(file, data=made.photos, options=FEW)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_or_file, "load_exported", in_bfloat16)
+        transfer(file, data=made.photos, options=FEW)
+        assert len(set(made.written)) == 2
+        transfer(file, data=made.photos, options=FEW)
+    transfer(file, data=made.photos, options=FEW)
+    assert len(made.written) == 2
 
 
 def test_a_classifier_takes_a_program_and_no_file_without_weights(made, monkeypatch):

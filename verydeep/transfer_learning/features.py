@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from verydeep.descriptors.descriptor import PENULTIMATE
 from verydeep.descriptors.extraction import Extraction
 from verydeep.descriptors.files import write_features
+from verydeep.exported_networks.run_or_file import precision_of
 from verydeep.images.decode import UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source, contents_digests, digest, unchanged
@@ -25,7 +26,7 @@ from verydeep.machine.documents import parse_json
 from verydeep.machine.errors import one_line
 from verydeep.machine.lock import WrittenElsewhereError
 from verydeep.machine.regular_files import read_file
-from verydeep.machine.runtime import torch_device
+from verydeep.machine.runtime import FULL_PRECISION, torch_device
 from verydeep.networks.initialisation import initialise
 from verydeep.networks.vgg import VGG, ScoringNetwork
 from verydeep.presentation.terminal import reporting
@@ -75,7 +76,7 @@ def network_features(extraction: Extraction, source: Source, *, weights: str) ->
     model, tolerance = extraction.model, extraction.tolerance
     computed = (__version__, torch.__version__, torch_device(extraction.runtime.device).type)
     contents = digest(source.fingerprint, source.digests)
-    network = (*astuple(model.net.architecture), model.scale, model.flip, *model.exported)
+    network = (*astuple(model.net.architecture), model.scale, model.flip, *model.exported, *_reduced(model))
     key = digest(computed, network, weights, contents, extraction.descriptor, tolerance.max_pixels)
     file = cache.folder() / _KIND / f"{key}.safetensors"
     cached = _kept(file)
@@ -92,6 +93,12 @@ def network_features(extraction: Extraction, source: Source, *, weights: str) ->
     # More may have been tolerated when it was written.
     Quarantine(len(source), tolerance, split="all").add_known(cached.unusable)
     return cached
+
+
+def _reduced(model: Model[ScoringNetwork]) -> tuple[str, ...]:
+    """Return the precision of products if it is below float32: of one file, it can depend on the processor."""
+    precision = precision_of(model)
+    return () if precision == FULL_PRECISION else (precision,)
 
 
 @contextmanager
