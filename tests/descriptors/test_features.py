@@ -22,6 +22,7 @@ from several_commands import status_of
 
 import verydeep
 import verydeep.descriptors.extraction
+import verydeep.descriptors.features
 from verydeep import Descriptor, features, write_features
 from verydeep.descriptors import file_formats, files
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
@@ -105,6 +106,25 @@ def test_the_mirror_follows_the_training_and_vectors_are_normalised(model, photo
         assert close(plain.values["pool5"], expected)
         (unit,) = features(one, file, descriptor=Descriptor(layers=["pool5"], normalise=True))
         assert close(unit.values["pool5"], expected / np.sqrt((expected**2).sum()))
+
+
+@pytest.mark.parametrize(
+    ("most", "batches"), [(1.9, 10 * [1]), (2, 5 * [2]), (5.9, [4, 4, 2]), (6, [6, 4]), (100, [10])]
+)
+def test_images_go_through_with_their_mirror_images_if_so_many_pixels_may(model, tmp_path, monkeypatch, most, batches):
+    """`most` is stated in views, of which five images of one size have ten."""
+    seen, compute, pixels = [], model.net.activations, np.random.default_rng(0).integers(0, 256, (5, 40, 40, 3))
+    for number, image in enumerate(pixels.astype(np.uint8)):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    monkeypatch.setattr(
+        model.net, "activations", lambda x, *more, **how: seen.append(len(x)) or compute(x, *more, **how)
+    )
+    monkeypatch.setattr(verydeep.descriptors.features, "pixels_at_once", lambda *_: int(most * Q_IN_PIXELS[256] ** 2))
+    found = list(features(model, tmp_path, descriptor=Descriptor(layers=("pool5", "relu7"), scales=[256], mirror=True)))
+    assert seen == batches
+    for one in found:
+        expected = naive(model.net, tmp_path / one.id, ["pool5", "relu7"], scales=[256], mirror=True)
+        assert all(close(one.values[name], value[0]) for name, value in expected.items())
 
 
 def test_without_pooling_layers_are_those_of_the_centre_crop(model, photos):

@@ -57,6 +57,11 @@ class Extraction:
         return {name: (copies * shape[0],) for name, shape in self.crop_shapes.items()}
 
     @property
+    def views_at_once(self) -> int:
+        """Number of views of an image that go through the network together: itself and its mirror image."""
+        return 2 if self.descriptor.mirror else 1
+
+    @property
     def images_at_once(self) -> int:
         """Number of images in a chunk."""
         numbers = sum(math.prod(shape) for shape in self.shapes.values())

@@ -130,13 +130,13 @@ def _at_scale(
         name: np.zeros((len(indices), *(shape if extraction.descriptor.pool == "none" else shape[:1])), np.float32)
         for name, shape in extraction.crop_shapes.items()
     }
-    batches = SameSizeBatches(pixels_at_once([net], net.mean_rgb.device))
-
+    at_once = pixels_at_once([net], net.mean_rgb.device)
+    batches = SameSizeBatches(at_once // extraction.views_at_once)
     with closing(_usable_images(extraction, indices, side, refused, decoder)) as images:
         full = (batch for index, image in images if (batch := batches.add(index, image)))
         for its_indices, its_images in itertools.chain(full, batches.rest()):
             rows = [index - indices.start for index in its_indices]
-            for name, of_batch in _of_batch(extraction, its_images).items():
+            for name, of_batch in _of_batch(extraction, its_images, at_once).items():
                 values[name][rows] = of_batch.cpu().numpy()
     return values
 
@@ -179,18 +179,24 @@ def _centre_crop(image: Tensor, crop: int) -> Tensor:
     return image[:, top : top + crop, left : left + crop]
 
 
-def _of_batch(extraction: Extraction, images: Tensor) -> dict[str, Tensor]:
-    """Return each layer's average [B, C] over positions and mirror images; or its output [B, ...] for crops."""
+def _of_batch(extraction: Extraction, images: Tensor, at_once: int) -> dict[str, Tensor]:
+    """Return each layer's average [B, C] over positions and mirror images; or its output [B, ...] for crops.
+
+    Images and their mirror images go through the network together, so that it reads its weights once, unless they are
+    more than `at_once` pixels.
+    """
     net, layers = extraction.model.net, list(extraction.crop_shapes)
     on_device = images.to(net.mean_rgb.device, torch.float32, memory_format=torch.channels_last)
     if extraction.descriptor.pool == "none":
         return net.activations(on_device, layers)
     views = [on_device, on_device.flip(-1)] if extraction.descriptor.mirror else [on_device]
+    together = len(views) * images[:, 0].numel() <= at_once
     pooled = [
-        {name: values.mean(dim=(2, 3)) for name, values in net.activations(view, layers, dense=True).items()}
-        for view in views
+        {name: values.mean(dim=(2, 3)) for name, values in net.activations(batch, layers, dense=True).items()}
+        for batch in ([torch.cat(views)] if together else views)
     ]
-    return {name: torch.stack([of_view[name] for of_view in pooled]).mean(dim=0) for name in layers}
+    of_views = {name: torch.cat([of_batch[name] for of_batch in pooled]) for name in layers}
+    return {name: values.unflatten(0, (len(views), len(images))).mean(dim=0) for name, values in of_views.items()}
 
 
 def _combined(extraction: Extraction, of_scales: list[NDArray[np.float32]]) -> NDArray[np.floating]:

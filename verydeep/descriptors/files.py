@@ -140,6 +140,8 @@ def _inputs(extraction: Extraction, *, loaded_before: bool) -> dict[str, Any]:
         **asdict(extraction.descriptor),
         "max_pixels": extraction.tolerance.max_pixels,
         "images_at_once": extraction.images_at_once,
+        # Earlier versions computed views one by one, with other last digits: their chunks are not continued.
+        **({"views_at_once": extraction.views_at_once} if extraction.views_at_once > 1 else {}),
     }
 
 
@@ -262,7 +264,7 @@ def _metadata(job: _ExtractionJob) -> dict[str, Any]:
     """Return a file's description of itself."""
     network = job.extraction.model.net.architecture
     return {
-        **{name: value for name, value in job.inputs.items() if name != "images_at_once"},
+        **{name: value for name, value in job.inputs.items() if name not in ("images_at_once", "views_at_once")},
         "network": [network.network, network.crop, network.width, network.batch_norm],  # as in all files so far
         "classes": list(job.extraction.source.classes),
         "shapes": job.extraction.shapes,
