@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from verydeep.evaluation.bfloat16 import BFloat16Network
 from verydeep.evaluation.pixel_limits import MOST_PIXELS, NO_LIMITS, PixelLimits
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.arithmetic import describe_architecture
@@ -70,19 +71,19 @@ def _score_map(net: ScoringNetwork, views: Sequence[Tensor], pixels: int, grid: 
 
     An exported network has no `pool5` to go on from, so its own score maps are put together.
     """
-    if isinstance(net, VGG):
+    if isinstance(net, VGG | BFloat16Network):
         compute = partial(_pool5, net, grid)
         return _head(net, torch.cat([_mapped(net, view, pixels, compute, grid, window=1) for view in views]))
     compute, window = partial(net.score_map, grid=grid), net.architecture.window
     return torch.cat([_mapped(net, view, pixels, compute, grid, window=window) for view in views])
 
 
-def _pool5(net: VGG, grid: PoolingGrid, images: Tensor) -> Tensor:
+def _pool5(net: VGG | BFloat16Network, grid: PoolingGrid, images: Tensor) -> Tensor:
     images = images.to(net.mean_rgb.device, torch.float32, memory_format=torch.channels_last)
     return net.activations(images, ["pool5"], dense=True, grid=grid)["pool5"]
 
 
-def _head(net: VGG, pool5: Tensor) -> Tensor:
+def _head(net: VGG | BFloat16Network, pool5: Tensor) -> Tensor:
     """Apply the fully connected layers to a few rows of the map at a time."""
     window = net.architecture.window
     rows = pool5.shape[2] - window + 1

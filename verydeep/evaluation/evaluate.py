@@ -20,12 +20,12 @@ from verydeep.evaluation.results import Evaluation, TestedImages, summarised
 from verydeep.evaluation.tested_runs import TestedRun, labels_as_trained, tested_runs, testing_split
 from verydeep.images.open import open_for_testing
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.source import Source, contents_digests, evenly_spread, subset, unchanged
+from verydeep.images.sources.source import Source, contents_digests, evenly_spread, unchanged
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
-from verydeep.machine.runtime import FULL_PRECISION, Runtime, TestPrecision, multiplies_in_bfloat16, torch_device
+from verydeep.machine.runtime import FULL_PRECISION, Runtime, TestPrecision, has_bfloat16, torch_device
 from verydeep.machine.threads import use_threads
 from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
 from verydeep.numbers import number
@@ -38,8 +38,6 @@ _CACHE_FORMAT = 2
 
 _IN_FLOAT32_TOO = 100
 """Images that are tested in float32 too where bfloat16 is asked for: enough to see that it is the same network."""
-
-_NO_BFLOAT16 = "this processor does not multiply in bfloat16: float32 is faster on it"
 
 _KEPT = "what was computed is kept: repeat the command to continue"
 
@@ -74,13 +72,14 @@ def evaluate(
             or `ceil` as Caffe does (docs/DEVIATIONS.md). Exported files have the centred one, but for those of
             torch.export.
         precision: of products. For `bf16` some of the images are tested in float32 too, and a note says what differs.
+            An exported file has a precision of its own.
         runtime: device, and processes that decode.
         tolerance: how many images may be unusable; those are left out, named, and not counted in `n`.
         cache: keep posteriors, and use those that were kept, of the same weights, files, views and scale.
 
     Raises:
         ValueError: unusable run, source, split, protocol or scales; runs with different classes, or images of a class
-            that the runs do not know; bfloat16 for an exported file, whose precision is its own.
+            that the runs do not know; bfloat16 for an exported file of another precision.
         TooManyBadImagesError: more images are unusable than is tolerated.
     """
     runtime, tolerance = runtime or Runtime(), tolerance or Tolerance()
@@ -93,7 +92,6 @@ def evaluate(
     source = splits.source(split)
     labels = labels_as_trained(source, classes)
     started = time.perf_counter()
-    slow = precision == "bf16" and device.type == "cpu" and not multiplies_in_bfloat16()
     with joined(device, advice=_KEPT, known=(WorkerDiedError,)) as processes:
         processes.check_alike(
             "images, classes or runs under these names",
@@ -111,10 +109,12 @@ def evaluate(
             processes=processes,
         )
         warnings = [line for one in runs for line in warnings_of(one.name, one.model)]
-        warnings += [*splits.inventory.lines(), *known, *([_NO_BFLOAT16] if slow else [])]
+        warnings += [*splits.inventory.lines(), *known]
+        if precision == "bf16" and not has_bfloat16(device):
+            warnings.append(f"this {device.type} does not multiply in bfloat16: float32 is faster on it")
         posteriors, computed = _averages(f"evaluate {split}", passes, context, warnings)
         seconds, share = time.perf_counter() - started, computed / (len(source) * sum(map(len, passes)))
-        costs = _costs(runs, posteriors, labels, context, digests) if precision == "bf16" else ()
+        costs = _costs(runs, posteriors, labels, context, digests)
 
         def summary() -> Evaluation:
             return summarised(
@@ -124,8 +124,8 @@ def evaluate(
                 split=split,
                 protocol=protocol,
                 known=known,
-                precision=precision,
-                precision_costs=costs,
+                precisions={one.name: one.precision for one in runs},
+                costs=costs,
                 unusable=quarantine.reasons,
                 from_cache=1 - share,
                 seconds=seconds,
@@ -141,30 +141,30 @@ def _costs(
     labels: Int[np.ndarray, " N"],
     context: PassContext,
     digests: Sequence[bytes] | None,
-) -> tuple[PrecisionErrors, ...]:
-    """Test some of the images in float32 too, and return what each run's precision costs; nothing if none is usable."""
-    source, processes, tolerance = context.source, context.processes, context.quarantine.tolerance
+) -> dict[str, PrecisionErrors]:
+    """Test some of the images in float32 too; return what bfloat16 costs each run that is computed in it."""
+    processes, tolerance = context.processes, context.quarantine.tolerance
     usable = processes.from_first(lambda: np.flatnonzero(~np.isnan(np.sum(posteriors, axis=0)[:, 0])).tolist())
     chosen = [usable[place] for place in evenly_spread(len(usable), _IN_FLOAT32_TOO)]
-    if not chosen:
-        return ()
-    quarantine = Quarantine(len(chosen), tolerance, split=context.quarantine.split)
-    of_chosen = [digests[index] for index in chosen] if digests else None
-    passes = [_passes(replace(one, precision=FULL_PRECISION), of_chosen, tolerance) for one in runs]
-    float32, _ = _averages(
-        "compare with float32", passes, replace(context, source=subset(source, chosen), quarantine=quarantine), ()
-    )
-    return processes.from_first(
-        lambda: tuple(
-            precision_errors(before, reduced[chosen], labels[chosen])
-            for before, reduced in zip(float32, posteriors, strict=True)
-        )
-    )
+    whole = {which: one for which, run in enumerate(runs) if (one := run.in_float32())}
+    if not (chosen and whole):
+        return {}
+    quarantine = Quarantine(len(labels), tolerance, split=context.quarantine.split)
+    passes = [_passes(run, digests, tolerance) for run in whole.values()]
+    float32, _ = _averages("compare with float32", passes, replace(context, only=chosen, quarantine=quarantine), ())
+
+    def costs() -> dict[str, PrecisionErrors]:
+        return {
+            run.name: precision_errors(before[chosen], posteriors[which][chosen], labels[chosen])
+            for (which, run), before in zip(whole.items(), float32, strict=True)
+        }
+
+    return processes.from_first(costs)
 
 
 def _passes(run: TestedRun, digests: Sequence[bytes] | None, tolerance: Tolerance) -> list[Pass]:
     """Return the passes of a run, each with a key of all that its posteriors depend on."""
-    model, net = run.model, run.net
+    model, net = run.model, run.model.net
     passes = protocol_passes(net, run.protocol, name=run.name)
     if digests is None:
         return passes
@@ -172,13 +172,14 @@ def _passes(run: TestedRun, digests: Sequence[bytes] | None, tolerance: Toleranc
     decoders = version("pillow"), version("simplejpeg")
     made_by = (_CACHE_FORMAT, __version__, torch.__version__, *decoders, net.mean_rgb.device.type)
     fixed = (*made_by, *model.digests, *astuple(net.architecture), contents, tolerance.max_pixels)
-    fixed = (*fixed, *(["bf16"] if run.precision == "bf16" else []))
+    fixed = (*fixed, *([] if run.precision == FULL_PRECISION else [run.precision]))
     return [replace(one, key=(*fixed, one.view, one.side, one.mirror)) for one in passes]
 
 
 def _averages(what: str, passes: Sequence[Sequence[Pass]], context: PassContext, warnings: Sequence[str]) -> Averages:
     """Print warnings and notes, then compute the averages over each run's passes and show their progress."""
-    rows = len(context.source) * sum(map(len, passes))
+    images = len(context.source) if context.only is None else len(context.only)
+    rows = images * sum(map(len, passes))
     with reporting(what, total=rows, quiet=not context.processes.first) as report:
         for line in warnings:
             report.say(line)

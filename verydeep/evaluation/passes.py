@@ -121,6 +121,8 @@ class PassContext:
     advance: Callable[[int], None] = lambda images: None
     """Called with the number of images that have just gone through a pass."""
     say: Callable[[str], None] = lambda line: None
+    only: Sequence[int] | None = None
+    """Images to test; of others there are only the posteriors that are known already. None for all."""
     opened: Callable[[int, Sequence[int]], Generator[Rescaled]] | None = None
     """Yields images of the source, by their indices, with their shorter side at so many pixels; if None, processes that
     decode are started for each pass."""
@@ -146,12 +148,14 @@ def run_passes(passes: Sequence[Pass], context: PassContext, limits: PixelLimits
         LostProcessError: another process has failed.
     """
     processes, images = context.processes, len(context.source)
+    wanted = np.arange(images) if context.only is None else np.array(context.only)
     known = [_known(one, context.source) for one in passes if processes.first]
     missing, refusals = processes.from_first(lambda: ([k.missing for k in known], [k.refusals for k in known]))
+    missing = [np.intersect1d(indices, wanted) for indices in missing]
     context.quarantine.settle(itertools.chain(*(refused.values() for refused in refusals)))
     pending = [which for which, indices in enumerate(missing) if len(indices)]
     indices = np.unique(np.concatenate(missing)).tolist()
-    context.advance(len(passes) * images - len(pending) * len(indices))
+    context.advance(len(passes) * len(wanted) - len(pending) * len(indices))
     work = _Work(
         passes=[passes[which] for which in pending],
         known=[known[which] for which in pending if processes.first],

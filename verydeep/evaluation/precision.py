@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from verydeep.evaluation.metrics import error_percent, misclassified
+from verydeep.evaluation.metrics import error_percent, misclassified, predicted
 from verydeep.numbers import FINE, counted, interval, number, percent, plural, points
 from verydeep.statistics import paired_comparison
 
@@ -50,14 +50,14 @@ def precision_errors(
         loss_ci95=paired.difference_ci95,
         lost=paired.only_first_wrong,
         won=paired.only_second_wrong,
-        changed=int((reduced.argmax(axis=1) != float32.argmax(axis=1)).sum()),
+        changed=int((predicted(reduced, labels) != predicted(float32, labels)).sum()),
     )
 
 
 def precision_cost(errors: PrecisionErrors) -> str:
     """Say in a sentence what bfloat16 cost against float32."""
     compared = f"Computed in bfloat16; of {counted(errors.images, 'image')} that were tested in float32 too"
-    if not errors.changed:
+    if not (errors.changed or errors.lost or errors.won):
         return f"{compared}, each is taken for the same class."
     return (
         f"{compared}, {number(errors.changed)} {plural('is', errors.changed, 'are')} taken for another class: "

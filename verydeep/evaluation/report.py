@@ -4,12 +4,13 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from verydeep.evaluation.bfloat16 import in_bfloat16
 from verydeep.evaluation.charts import confusion_figure, reliability_chart
 from verydeep.evaluation.contact_sheet import sheet_of
 from verydeep.evaluation.example_images import examples
 from verydeep.evaluation.protocols import PROTOCOLS
 from verydeep.evaluation.results import ClassErrors, Evaluation
-from verydeep.exported_networks.run_or_file import model_on
+from verydeep.exported_networks.run_or_file import model_on, precision_of
 from verydeep.images.open import open_for_testing
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits
@@ -76,7 +77,9 @@ def evaluation_report(
         UnusableImageError: an image can no longer be used.
         OSError: the files cannot be written.
     """
-    model = model_on("cpu", evaluation.runs[0])
+    model: Model[ScoringNetwork] = model_on("cpu", evaluation.runs[0])
+    if evaluation.per_run[0].precision != precision_of(model):
+        model = in_bfloat16(model)
     splits = open_for_testing(data, model.classes)
     source = splits.source(evaluation.split)
     return _write_evaluation_page(evaluation, Path(folder), source=source, model=model, language=language)

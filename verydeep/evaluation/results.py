@@ -1,9 +1,10 @@
 """Results of an evaluation: errors of each run and of all fused, where they are made, and how runs compare."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import combinations
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from verydeep.evaluation.metrics import (
 )
 from verydeep.evaluation.precision import PrecisionErrors, precision_cost
 from verydeep.evaluation.protocols import Method, Protocol
-from verydeep.machine.runtime import FULL_PRECISION, TestPrecision
+from verydeep.machine.runtime import FULL_PRECISION, PRECISION_NAMES
 from verydeep.networks.grids import PoolingGrid
 from verydeep.numbers import FINE, counted, interval, percent
 from verydeep.presentation.pages import html_table
@@ -52,6 +53,10 @@ class Errors:
     scales: tuple[int, ...]
     """Q, for a crop of 224."""
     mirror: bool
+    precision: str
+    """How products were computed: fp32, bf16 or int8; of several runs fused all that there are."""
+    precision_cost: PrecisionErrors | None
+    """Errors on some of the images beside those in float32; None where that was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +102,6 @@ class Evaluation:
     grid: PoolingGrid | None
     """Grid of dense evaluation; None where nothing is dense."""
     scales: tuple[int, ...]
-    precision: TestPrecision
     fused: Errors
     """Errors of all runs; of a single run they are its own."""
     per_run: tuple[Errors, ...]
@@ -108,8 +112,6 @@ class Evaluation:
     """Errors of the classes that there are images of."""
     confusions: tuple[tuple[str, str, int], ...]
     """(true class, predicted class, images), the right ones too, the most frequent first."""
-    precision_costs: tuple[PrecisionErrors, ...]
-    """Errors of each run in bfloat16 beside float32, on some of the images; nothing in float32."""
     notes: tuple[str, ...]
     """Sentences on what the figures leave out, or why they may be too good."""
     unusable: dict[str, str]
@@ -165,12 +167,11 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain dictionaries, ready for JSON."""
-        first = ("runs", "source", "split", "protocol", "grid", "scales", "precision", "n")
+        first = ("runs", "source", "split", "protocol", "grid", "scales", "n")
         errors = ("top1_error", "top5_error", "top1_error_ci95", "top5_error_ci95", "class_balanced_error")
-        lists = ("per_run", "comparisons", "per_class", "precision_costs")
         rest = (name for name in vars(self) if name not in (*first, "fused", "tested"))
         figures = {name: getattr(self, name) for name in (*first, *errors, *rest)}
-        figures |= {name: [asdict(one) for one in figures[name]] for name in lists}
+        figures |= {name: [asdict(one) for one in figures[name]] for name in ("per_run", "comparisons", "per_class")}
         figures["calibration"] = asdict(self.calibration)
         figures["confusions"] = [
             {"true": true, "predicted": taken_for, "images": images} for true, taken_for, images in self.confusions
@@ -199,8 +200,8 @@ def summarised(
     protocols: Mapping[str, Protocol],
     *,
     known: Sequence[str] = (),
-    precision: TestPrecision = FULL_PRECISION,
-    precision_costs: Sequence[PrecisionErrors] = (),
+    precisions: Mapping[str, str] = MappingProxyType({}),
+    costs: Mapping[str, PrecisionErrors] = MappingProxyType({}),
     **figures: Any,
 ) -> Evaluation:
     """Sum up the posteriors of images as an evaluation.
@@ -209,47 +210,51 @@ def summarised(
         images: the images that were tested.
         protocols: how each run was tested, by its name and in the order of `posteriors_of_runs`.
         known: sentences about images that the runs may know from their training (`known_images`).
-        precision: of all runs.
-        precision_costs: what it cost each run, where that was measured.
+        precisions: how products were computed, of runs by their names; in float32 where nothing is said.
+        costs: what that cost in error, where it was measured.
         figures: the fields of `Evaluation` that do not follow from these two.
     """
     scales = tuple(sorted({q for protocol in protocols.values() for q in protocol.scales}))
     mirror = all(protocol.mirror for protocol in protocols.values())
-    costs = [
-        (f"{name}: " if len(protocols) > 1 else "") + precision_cost(errors)
-        for name, errors in zip(protocols, precision_costs, strict=bool(precision_costs))
-    ]
     per_run = tuple(
-        _errors_of(name, posteriors, images.labels, scales=protocol.scales, mirror=protocol.mirror)
+        _errors_of(
+            name,
+            posteriors,
+            images.labels,
+            scales=protocol.scales,
+            mirror=protocol.mirror,
+            precision=precisions.get(name, FULL_PRECISION),
+            precision_cost=costs.get(name),
+        )
         for (name, protocol), posteriors in zip(protocols.items(), images.posteriors_of_runs, strict=True)
     )
+    mixed = ", ".join(sorted({errors.precision for errors in per_run}))
     return Evaluation(
         runs=tuple(protocols),
         scales=scales,
         grid=next(iter(protocols.values())).grid_used,
-        fused=_errors_of("fused", images.posteriors, images.labels, scales=scales, mirror=mirror),
+        fused=_errors_of(
+            "fused",
+            images.posteriors,
+            images.labels,
+            scales=scales,
+            mirror=mirror,
+            precision=mixed,
+            precision_cost=None,
+        ),
         per_run=per_run,
         comparisons=comparisons(tuple(protocols), images),
         calibration=calibration(images.posteriors, images.labels),
         per_class=_class_errors(images),
         confusions=confusions(images),
-        precision=precision,
-        precision_costs=tuple(precision_costs),
-        notes=(*known, *costs, *(() if len(images.classes) > TOP else (NO_TOP5,))),
+        notes=(*known, *_precision_notes(per_run), *(() if len(images.classes) > TOP else (NO_TOP5,))),
         tested=images,
         **figures,
     )
 
 
-def _errors_of(
-    name: str,
-    posteriors: Float[np.ndarray, "N K"],
-    labels: Int[np.ndarray, " N"],
-    *,
-    scales: tuple[int, ...],
-    mirror: bool,
-) -> Errors:
-    """Return the errors that posteriors make; `scales` and `mirror` say how they came about."""
+def _errors_of(name: str, posteriors: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"], **how: Any) -> Errors:
+    """Return the errors that posteriors make; `how` has the fields that say how these came about."""
     wrong, wrong5 = misclassified(posteriors, labels), _top5(posteriors, labels)
     return Errors(
         name=name,
@@ -262,9 +267,18 @@ def _errors_of(
         top5_error_ci95=None if wrong5 is None else wilson_interval(wrong5),
         class_balanced_error=class_balanced_error(wrong, labels),
         expected_calibration_error=calibration(posteriors, labels).expected_calibration_error,
-        scales=scales,
-        mirror=mirror,
+        **how,
     )
+
+
+def _precision_notes(runs: Sequence[Errors]) -> Iterator[str]:
+    """Say of each run that was not computed in float32 what it was computed in, and what that cost."""
+    for run in runs:
+        name = f"{run.name}: " if len(runs) > 1 else ""
+        if run.precision_cost is not None:
+            yield name + precision_cost(run.precision_cost)
+        elif run.precision != FULL_PRECISION:
+            yield f"{name}Computed in {PRECISION_NAMES[run.precision]}."
 
 
 def _class_errors(images: TestedImages) -> tuple[ClassErrors, ...]:

@@ -2,23 +2,23 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Int
 
-from verydeep.evaluation.bfloat16 import BFloat16Network
+from verydeep.evaluation.bfloat16 import in_bfloat16
 from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of
 from verydeep.exported_networks.exported import is_exported
-from verydeep.exported_networks.run_or_file import check_grid, model_on
+from verydeep.exported_networks.run_or_file import check_grid, model_on, precision_of
 from verydeep.ilsvrc_classes import class_numbers
 from verydeep.images.sources.source import Source
 from verydeep.images.sources.splits import Splits
-from verydeep.machine.runtime import Device, TestPrecision
+from verydeep.machine.runtime import FULL_PRECISION, Device, TestPrecision
 from verydeep.networks.grids import PoolingGrid
-from verydeep.networks.vgg import VGG, ScoringNetwork
+from verydeep.networks.vgg import ScoringNetwork
 from verydeep.numbers import first_few, plural
 from verydeep.runs.model import Model
 from verydeep.runs.record import record_of, training_images
@@ -33,13 +33,19 @@ class TestedRun:
     name: str
     model: Model[ScoringNetwork]
     protocol: Protocol
-    precision: TestPrecision
+    float32: Model[ScoringNetwork] | None = None
+    """The run itself, where `model` is its network in bfloat16."""
 
-    @cached_property
-    def net(self) -> ScoringNetwork:
-        """The network in the precision that it is tested in."""
-        net = self.model.net
-        return BFloat16Network(net) if self.precision == "bf16" and isinstance(net, VGG) else net
+    @property
+    def precision(self) -> str:
+        """How products are computed: fp32, bf16 or, by an exported file, int8."""
+        return "bf16" if self.float32 else precision_of(self.model)
+
+    def in_float32(self) -> "TestedRun | None":
+        """Return the run itself, where `model` is its network in bfloat16."""
+        if self.float32 is None:
+            return None
+        return TestedRun(name=self.name, model=self.float32, protocol=self.protocol)
 
 
 def tested_runs(
@@ -53,9 +59,11 @@ def tested_runs(
     """Load runs and exported files that are tested together; if no scales are named, at the paper's several.
 
     Raises:
-        ValueError: there are none, or one twice; one is unusable, or cannot be tested in this precision; their classes
-            differ.
+        ValueError: there are none, or one twice; one is unusable, or has another precision; their classes differ; no
+            such precision.
     """
+    if precision not in get_args(TestPrecision):
+        raise ValueError(f"precision is one of {', '.join(get_args(TestPrecision))}, not {precision}")
     if not folders or len(set(map(os.path.realpath, folders))) < len(folders):
         raise ValueError("name one or more runs to evaluate, each once")
     runs = [_tested_run(folder, method, scales, grid, device, precision) for folder in folders]
@@ -74,10 +82,14 @@ def _tested_run(
 ) -> TestedRun:
     model = model_on(device, folder)
     check_grid(model, grid)
-    if precision == "bf16" and not isinstance(model.net, VGG):
-        raise ValueError(f"{folder} has a precision of its own: name the run, or a file that was exported for bf16")
     protocol = protocol_of(method, scales, usual="paper", trained=model.scale, mirror=model.flip, grid=grid)
-    return TestedRun(name=str(folder), model=model, protocol=protocol, precision=precision)
+    run = TestedRun(name=str(folder), model=model, protocol=protocol)
+    if precision in (FULL_PRECISION, run.precision):
+        return run
+    try:
+        return replace(run, model=in_bfloat16(model), float32=model)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}, {run.precision}: leave out --precision, or name its run") from None
 
 
 def _check_same_classes(one: TestedRun, other: TestedRun) -> None:

@@ -35,7 +35,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine import atomic
 from verydeep.machine.errors import reason
 from verydeep.machine.libraries import library
-from verydeep.machine.runtime import TestPrecision
+from verydeep.machine.runtime import PRECISION_NAMES, TestPrecision
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import ScoringNetwork
 from verydeep.numbers import FINE, counted, interval, millions, number, percent, points, significant, trimmed
@@ -155,7 +155,7 @@ def export(
 
 
 def _kind(int8: bool, precision: TestPrecision) -> str:
-    return "INT8" if int8 else "bfloat16" if precision == "bf16" else "float32"
+    return PRECISION_NAMES["int8" if int8 else precision]
 
 
 def _refuse_broken(out: Path, agrees: ExportAgreement, errors: PrecisionErrors | None, options: ExportOptions) -> None:

@@ -22,6 +22,8 @@ TestPrecision = Literal["fp32", "bf16"]
 """Precision of a network that is tested or exported; what is faster is not chosen for it, since its scores differ."""
 
 FULL_PRECISION: TestPrecision = "fp32"
+PRECISION_NAMES = {"fp32": "float32", "bf16": "bfloat16", "int8": "INT8"}
+"""Precisions as sentences call them."""
 
 
 _MOST_WORKERS = 1024
@@ -140,11 +142,18 @@ def torch_device(device: Device) -> "torch.device":
 
 def uses_bf16(precision: Precision, device: "torch.device") -> bool:
     """Return whether products are computed in bfloat16 on a device; on a CPU, `auto` means float32."""
+    if precision == "auto":
+        return device.type == "cuda" and has_bfloat16(device)
+    return precision == "bf16"
+
+
+def has_bfloat16(device: "torch.device") -> bool:
+    """Return whether a device multiplies in bfloat16 itself; of MPS it is taken for granted."""
     import torch
 
-    if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type != "cpu" or multiplies_in_bfloat16()
 
 
 def multiplies_in_bfloat16() -> bool:

@@ -92,8 +92,10 @@ class VGG(nn.Module):
         last = self.layer_names[-1]
         return self._run(self._without_mean(images), (last,), grid=grid)[last]
 
-    def head(self, pool5: Tensor) -> Float[Tensor, "B K h w"]:
+    def head(self, pool5: Tensor, layer: str | None = None) -> Float[Tensor, "B K h w"]:
         """Return class scores over space, [B, outputs, h, w], of `pool5` [B, C, h', w'], as `score_map` does.
+
+        With a `layer` after `pool5` its outputs are returned instead.
 
         Raises:
             ValueError: another number of channels, or fewer positions than `fc6` covers.
@@ -102,7 +104,7 @@ class VGG(nn.Module):
         channels = self.fc6.in_features // window**2
         if pool5.ndim != 4 or pool5.shape[1] != channels or min(pool5.shape[2:]) < window:
             raise ValueError(f"pool5 must be [B, {channels}, h, w] with sides from {window}, not {list(pool5.shape)}")
-        last = self.layer_names[-1]
+        last = layer or self.layer_names[-1]
         return self._run(pool5, (last,), grid="floor", first="fc6")[last]
 
     def activations(
