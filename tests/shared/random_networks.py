@@ -6,10 +6,10 @@ from verydeep import vgg
 from verydeep.runs.model import Model, save_model
 
 
-def save_network(folder, *, name="A", seed=0, random_layers=(), **more):
+def save_network(folder, *, name="A", seed=0, crop=32, random_layers=(), **more):
     """Save a model; activations keep their variance from layer to layer, so images of other colours differ."""
     torch.manual_seed(seed)
-    net = vgg(name, classes=2, crop=32, width=0.05, **more)
+    net = vgg(name, classes=2, crop=crop, width=0.05, **more)
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):

@@ -18,6 +18,7 @@ from verydeep.machine.runtime import Runtime
 from verydeep.machine.threads import use_threads
 from verydeep.networks.architecture import PAPER_CROP
 from verydeep.networks.arithmetic import output_shapes
+from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import LayeredNetwork
 from verydeep.runs.model import Model
 
@@ -47,6 +48,11 @@ class Extraction:
     tolerance: Tolerance
     most_pixels: int
     """Pixels of the largest image at a scale that there is memory for."""
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Shorter side of the images at each scale, in pixels."""
+        return tuple(scale_in_pixels(scale, self.model.net.architecture.crop) for scale in self.scales)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -23,7 +23,6 @@ from verydeep.images.rescaled import rescaled_images
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import centre_location
 from verydeep.machine.runtime import Runtime
-from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import LayeredNetwork
 from verydeep.numbers import number
 from verydeep.prediction.pieces import Decoder
@@ -107,8 +106,7 @@ def extract(extraction: Extraction, indices: range, decoder: Decoder | None = No
     refused: dict[int, UnusableImageError] = {}
     of_scales: list[dict[str, NDArray[np.float32]]] = []
     with in_float32(), torch.inference_mode():
-        for scale in extraction.scales:
-            side = scale_in_pixels(scale, extraction.model.net.architecture.crop)
+        for side in extraction.sides:
             of_scales.append(_at_scale(extraction, indices, side, refused, decoder))
     usable = [index for index in indices if index not in refused]
     rows = [index - indices.start for index in usable]

@@ -29,6 +29,7 @@ from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Runtime
 from verydeep.networks.vgg import VGG, LayeredNetwork
 from verydeep.numbers import counted, number
+from verydeep.prediction.pieces import Decoder
 from verydeep.presentation.terminal import Reporter, reporting, table_with
 from verydeep.runs.model import Model
 from verydeep.version import __version__
@@ -84,6 +85,7 @@ def write_features(
     split: str | None = None,
     runtime: Runtime | None = None,
     tolerance: Tolerance | None = None,
+    decoder: Decoder | None = None,
 ) -> FeatureFile:
     """Write the features of every usable image of a source into a file, a row each, in the source's order.
 
@@ -100,6 +102,8 @@ def write_features(
         split: as for `features`.
         runtime: as for `features`.
         tolerance: as for `features`.
+        decoder: where the source's decoded images come from, if other networks look at them too; they must be those
+            that the other arguments would give.
 
     Raises:
         ValueError: as `features`, or a file of another kind.
@@ -118,7 +122,7 @@ def write_features(
         processes.check_alike("images or another run under these names", lambda: inputs)
         processes.from_first(lambda: stack.enter_context(locked(file)))
         job = _job(extraction, file, inputs, processes)
-        _compute(job)
+        _compute(job, decoder)
         return processes.from_first(lambda: _finish(job, time.perf_counter() - started))
 
 
@@ -177,7 +181,7 @@ def _job(extraction: Extraction, file: Path, inputs: dict[str, Any], processes: 
     )
 
 
-def _compute(job: _ExtractionJob) -> None:
+def _compute(job: _ExtractionJob, decoder: Decoder | None) -> None:
     """Compute all chunks that are not kept already, in rounds of one for each process."""
     processes = job.processes
     pending, done = processes.from_first(lambda: _pending(job))
@@ -186,7 +190,7 @@ def _compute(job: _ExtractionJob) -> None:
         job.quarantine.say = report.say
         try:
             for start in range(0, len(pending), processes.count):
-                _compute_round(job, pending[start : start + processes.count], report)
+                _compute_round(job, pending[start : start + processes.count], decoder, report)
         except (KeyboardInterrupt, SystemExit):
             report.say(_KEPT)
             raise
@@ -211,12 +215,12 @@ def _pending(job: _ExtractionJob) -> tuple[list[Path], int]:
     return pending, done
 
 
-def _compute_round(job: _ExtractionJob, files: Sequence[Path], report: Reporter) -> None:
+def _compute_round(job: _ExtractionJob, files: Sequence[Path], decoder: Decoder | None, report: Reporter) -> None:
     """Compute up to one chunk in each process; if none has failed, the first process keeps them."""
     own, failure = {}, None
     try:
         for file in files[job.processes.rank : job.processes.rank + 1]:
-            own[file] = extract(job.extraction, job.chunks[file])
+            own[file] = extract(job.extraction, job.chunks[file], decoder)
     except (WorkerDiedError, ValueError) as error:
         failure = error
     job.processes.check_none_failed(failure)

@@ -1,6 +1,6 @@
 """Decoded images of a source with their shorter side at S, whole or cropped; those that fit are kept in memory."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import closing
 from functools import partial
 
@@ -98,6 +98,48 @@ class RescaledImages:
         fits = size <= self._bytes_left
         self._bytes_left -= size * fits
         return fits
+
+
+class SharedImages:
+    """The rescaled images of a source for networks that look at them one after the other; those that fit are kept.
+
+    An image that is kept is what it was when it was decoded; one that cannot be used is tried again for each network.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        workers: int = 0,
+        memory: float = Execution.image_memory,
+    ) -> None:
+        """Prepare to decode: `memory`, in GiB, bounds the images kept."""
+        self.source, self._options = source, {"max_pixels": max_pixels, "workers": workers}
+        self._kept: dict[tuple[int, int], UInt8[Tensor, "3 _ _"]] = {}
+        self._bytes_left = int(memory * 2**30)
+
+    def decoder(self, *, later: Collection[int]) -> Callable[[int, Sequence[int]], Generator[Rescaled]]:
+        """Return a function that yields images for one network, at a shorter side in pixels, under distinct indices.
+
+        Images at the sides of `later` networks are kept; others are let go as they are yielded.
+
+        Raises:
+            WorkerDiedError: a worker was killed, for example; raised by the generators.
+        """
+        return partial(self._images, later=later)
+
+    def _images(self, side: int, indices: Sequence[int], *, later: Collection[int]) -> Generator[Rescaled]:
+        missing = [index for index in indices if (side, index) not in self._kept]
+        with closing(rescaled_images(self.source, side, indices=missing, **self._options)) as decoded:
+            for index in indices:
+                kept = self._kept.pop((side, index), None)
+                self._bytes_left += 0 if kept is None else kept.nbytes
+                image = next(decoded)[1] if kept is None else kept
+                if side in later and isinstance(image, Tensor) and image.nbytes <= self._bytes_left:
+                    self._kept[side, index] = image
+                    self._bytes_left -= image.nbytes
+                yield index, image
 
 
 def rescaled_images(

@@ -1,7 +1,8 @@
 """The descriptors that are compared (each run's features, all of them stacked, baselines), and SVMs over them."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,10 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verydeep.descriptors.extraction import Extraction
+from verydeep.images.rescaled import SharedImages
 from verydeep.images.sources.source import Source
 from verydeep.numbers import counted, number
 from verydeep.presentation.terminal import Reporter, reporting
-from verydeep.transfer_learning.features import DescribedImages, network_features, pixel_features, untrained
+from verydeep.transfer_learning.features import (
+    DescribedImages,
+    DescribingNetwork,
+    describing_network,
+    network_features,
+    pixel_features,
+)
 from verydeep.transfer_learning.labels import Labelled, Split
 from verydeep.transfer_learning.linear_svm import fit_choosing_c, stacked
 from verydeep.transfer_learning.options import TransferOptions
@@ -46,21 +54,33 @@ def compared_descriptors(
         TooManyBadImagesError: more images are unusable than is tolerated.
         OSError: features cannot be written.
     """
+    seeds = (None, options.seed) if options.baseline else (None,)
+    networks = [describing_network(one, source, seed=seed) for seed in seeds for one in extractions]
+    described = _described(networks, source)
     compared = []
-    for folder, one in zip(folders, extractions, strict=True):
-        images = network_features(one, source, weights=str(one.model.weights_sha256))
-        networks = one.model.net.architecture.network
-        compared.append(Compared(name=str(folder), kind="network", networks=networks, images=images))
+    for folder, one, images in zip(folders, extractions, described[: len(folders)], strict=True):
+        name = one.model.net.architecture.network
+        compared.append(Compared(name=str(folder), kind="network", networks=name, images=images))
     if len(compared) > 1:
         compared.append(_stacked(compared, source))
     if options.baseline:
-        for folder, one in zip(folders, extractions, strict=True):
-            random = replace(one, model=untrained(one.model, seed=options.seed))
-            images = network_features(random, source, weights=f"seed {options.seed}, {one.model.weights_sha256}")
+        for folder, images in zip(folders, described[len(folders) :], strict=True):
             compared.append(Compared(name=f"{folder}, untrained", kind="baseline", networks="", images=images))
         pixels = pixel_features(source, extractions[0].tolerance)
         compared.append(Compared(name="pixels", kind="baseline", networks="", images=pixels))
     return compared
+
+
+def _described(networks: Sequence[DescribingNetwork], source: Source) -> list[DescribedImages]:
+    """Return the images by each network; those that several networks look at are decoded once, as memory allows."""
+    tolerance, runtime = networks[0].extraction.tolerance, networks[0].extraction.runtime
+    images = SharedImages(source, max_pixels=tolerance.max_pixels, workers=runtime.workers)
+    described = []
+    for place, network in enumerate(networks, start=1):
+        computed_later = (one for one in networks[place:] if one.file != network.file and not os.path.exists(one.file))
+        later = {side for one in computed_later for side in one.extraction.sides}
+        described.append(network_features(network, source, images.decoder(later=later)))
+    return described
 
 
 def common_images(source: Source, described: Sequence[DescribedImages]) -> tuple[tuple[str, ...], list[int]]:

@@ -29,6 +29,7 @@ from verydeep.machine.regular_files import read_file
 from verydeep.machine.runtime import FULL_PRECISION, torch_device
 from verydeep.networks.initialisation import initialise
 from verydeep.networks.vgg import VGG, ScoringNetwork
+from verydeep.prediction.pieces import Decoder
 from verydeep.presentation.terminal import reporting
 from verydeep.runs.model import Model, file_sha256
 from verydeep.version import __version__
@@ -58,27 +59,52 @@ class DescribedImages:
         return self.vectors[[rows[name] for name in ids]]
 
 
-def network_features(extraction: Extraction, source: Source, *, weights: str) -> DescribedImages:
+@dataclass(frozen=True, kw_only=True)
+class DescribingNetwork:
+    """A network whose features describe the images of a source: a run's or a file's, or its like without training."""
+
+    extraction: Extraction
+    """The one by the run or the file, also where random weights stand in for its own."""
+    seed: int | None
+    """The seed of random weights; None: the network has its own."""
+    file: Path
+    """The place of its features in the folder for caches; its name follows from all that they depend on."""
+
+
+def describing_network(extraction: Extraction, source: Source, *, seed: int | None = None) -> DescribingNetwork:
+    """Return the network of a run or a file; with a seed its like with random weights, which is not made yet.
+
+    Args:
+        extraction: the network and its descriptor.
+        source: the images, which `read_once` returned.
+        seed: of the random weights.
+    """
+    model, tolerance = extraction.model, extraction.tolerance
+    computed = (__version__, torch.__version__, torch_device(extraction.runtime.device).type)
+    contents = digest(source.fingerprint, source.digests)
+    of_file = (*model.exported, *_reduced(model)) if seed is None else ()
+    network = (*astuple(model.net.architecture), model.scale, model.flip, *of_file)
+    weights = str(model.weights_sha256) if seed is None else f"seed {seed}, {model.weights_sha256}"
+    key = digest(computed, network, weights, contents, extraction.descriptor, tolerance.max_pixels)
+    return DescribingNetwork(extraction=extraction, seed=seed, file=cache.folder() / _KIND / f"{key}.safetensors")
+
+
+def network_features(network: DescribingNetwork, source: Source, decoder: Decoder | None = None) -> DescribedImages:
     """Return the penultimate features of every usable image, computed once, then read from the folder for caches.
 
     Work that was stopped is continued (`write_features`), also if it stopped because more images were unusable than is
     tolerated.
 
     Args:
-        extraction: the network and its descriptor.
+        network: the network and its descriptor.
         source: the images, which `read_once` returned.
-        weights: tells the network's weights from others.
+        decoder: where the decoded images come from, if other networks look at them too.
 
     Raises:
         TooManyBadImagesError: more images are unusable than is tolerated.
         OSError: the folder for caches cannot be written, or another process computes the same.
     """
-    model, tolerance = extraction.model, extraction.tolerance
-    computed = (__version__, torch.__version__, torch_device(extraction.runtime.device).type)
-    contents = digest(source.fingerprint, source.digests)
-    network = (*astuple(model.net.architecture), model.scale, model.flip, *model.exported, *_reduced(model))
-    key = digest(computed, network, weights, contents, extraction.descriptor, tolerance.max_pixels)
-    file = cache.folder() / _KIND / f"{key}.safetensors"
+    extraction, file = network.extraction, network.file
     cached = _kept(file)
     if cached is None:
         with _errors_about_the_folder(file.parent):
@@ -86,12 +112,18 @@ def network_features(extraction: Extraction, source: Source, *, weights: str) ->
             for place in (file, _digest_file(file)):
                 cache.clear_place(place)
             write_features(
-                model, source, file, descriptor=extraction.descriptor, runtime=extraction.runtime, tolerance=tolerance
+                extraction.model if network.seed is None else untrained(extraction.model, seed=network.seed),
+                source,
+                file,
+                descriptor=extraction.descriptor,
+                runtime=extraction.runtime,
+                tolerance=extraction.tolerance,
+                decoder=decoder,
             )
             atomic.write_text(_digest_file(file), file_sha256(file))
         cached = _read(file)
     # More may have been tolerated when it was written.
-    Quarantine(len(source), tolerance, split="all").add_known(cached.unusable)
+    Quarantine(len(source), extraction.tolerance, split="all").add_known(cached.unusable)
     return cached
 
 
