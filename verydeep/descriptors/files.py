@@ -26,16 +26,13 @@ from verydeep.machine.cache import say_computed_again
 from verydeep.machine.errors import one_line
 from verydeep.machine.lock import locked
 from verydeep.machine.processes import Processes, joined
-from verydeep.machine.runtime import Runtime
+from verydeep.machine.runtime import FULL_PRECISION, PRECISION_NAMES, Runtime
 from verydeep.networks.vgg import VGG, LayeredNetwork
 from verydeep.numbers import counted, number
 from verydeep.prediction.pieces import Decoder
 from verydeep.presentation.terminal import Reporter, reporting, table_with
 from verydeep.runs.model import Model
 from verydeep.version import __version__
-
-_REDUCED = {"bf16": "bfloat16", "int8": "INT8"}
-"""Names of the precisions below float32."""
 
 _KEPT = "what was computed is kept: repeat the command to continue"
 
@@ -280,7 +277,7 @@ def feature_tables(written: FeatureFile) -> list[Table | str]:
     """Return a line about a file of features, and a table of its layers."""
     without = f", without {number(len(written.unusable))} that cannot be used" if written.unusable else ""
     scales = ", ".join(map(str, written.scales)) + (" and their mirror images" if written.mirror else "")
-    reduced = f", computed in {_REDUCED[written.precision]}" if written.precision in _REDUCED else ""
+    reduced = f", computed in {PRECISION_NAMES[written.precision]}" if written.precision != FULL_PRECISION else ""
     table = table_with(None, left=("layer",), right=("numbers of each image",))
     for name, shape in written.layers.items():
         table.add_row(name, " x ".join(map(number, shape)))
