@@ -20,6 +20,7 @@ in `skipped`.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -98,7 +99,13 @@ def by_mnn(net: VGG, folder: Path) -> Classify:
     mnn = import_module("MNN")
     exported(net, "onnx", folder)
     command = [sys.executable, "-m", "MNN.tools.mnnconvert", "-f", "ONNX", "--modelFile", folder / "fp32.onnx"]
-    subprocess.run([*command, "--MNNModel", folder / "net.mnn"], check=True, stdout=sys.stderr)
+    # It would install a package, with older versions of others that are here, and report its use by it.
+    (folder / "aliyun" / "log").mkdir(parents=True)
+    (folder / "aliyun" / "log" / "__init__.py").write_text("LogClient = PutLogsRequest = None")
+    (folder / "aliyun" / "log" / "logitem.py").write_text("LogItem = None")
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    unreported = {**os.environ, "PYTHONPATH": path, "https_proxy": "http://127.0.0.1:9"}
+    subprocess.run([*command, "--MNNModel", folder / "net.mnn"], check=True, stdout=sys.stderr, env=unreported)
     runtime = mnn.nn.create_runtime_manager(({"backend": "CPU", "numThread": torch.get_num_threads()},))
     module = mnn.nn.load_module_from_file(str(folder / "net.mnn"), ["images"], ["logits"], runtime_manager=runtime)
 
