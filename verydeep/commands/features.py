@@ -1,5 +1,6 @@
 """The verb `features`."""
 
+import json
 from pathlib import Path
 
 from verydeep.commands.options import DescriptorOptions, ImageOptions, JsonFile, RequiredFile, RuntimeOptions
@@ -42,4 +43,6 @@ def features(
     if not rank_of_environment():
         show(written.to_dict(), json_file, *feature_tables(written))
     read = "from safetensors.numpy import load_file as read" if out.suffix == ".safetensors" else _READ_PARQUET
-    say_next([out], "python", "-c", f"{read}; print(read({str(out)!r}))")
+    say_next(
+        [out], "python", "-c", f"{read}; print(read({json.dumps(str(out), ensure_ascii=False)}))"
+    )  # for a shell, quotes are single
