@@ -145,6 +145,23 @@ def test_a_network_that_does_not_learn_with_some_seed_says_nothing_of_how_the_ot
     assert part.networks.ci95 == pytest.approx(before.networks.ci95, abs=0.3)
 
 
+def test_an_open_part_that_would_be_told_alone_says_so():
+    """Its interval is not corrected for the other claims: that it leaves 0 out is not enough."""
+    found = set()
+    for seed in range(12):
+        levels = {"C-256": 23.2, "D-256": 22.5}
+        told = by_id(findings(sampled(lambda name: levels.get(name, 25), seeds=3, seed=seed), guessing=CHANCE))
+        claim = told["context_helps_more_than_non_linearity"]
+        for part in claim.parts:
+            if part.networks.verdict == "cannot_be_told":
+                low, high = part.networks.ci95
+                alone = low > 0 or high < 0
+                words = "(by itself " if alone else "(the difference may be anything from "
+                assert f"open: {part.says} {words}" in claim.why
+                found.add(alone)
+    assert found == {True, False}
+
+
 def test_what_was_not_trained_is_named():
     told = by_id(findings(sampled(lambda name: 25), guessing=CHANCE))
     for claim in ("scale_jitter_helps", "glorot_needs_no_copying"):

@@ -319,7 +319,10 @@ def _of_part(part: ClaimPart, one: ComparedPart | None, judgement: Judgement | N
     if not one.learned:
         return f"no better than guessing in a network: {part.says}"
     if judgement.verdict == "cannot_be_told":
-        return f"open: {part.says} (the difference may be anything from {interval(judgement.ci95, sign='+')} points)"
+        between = interval(judgement.ci95, sign="+")
+        if min(judgement.p_holds, judgement.p_reversed) <= (1 - CONFIDENCE) / 2:
+            return f"open: {part.says} (by itself {between} points, which is not enough with all claims counted)"
+        return f"open: {part.says} (the difference may be anything from {between} points)"
     if judgement.verdict == "reversed" and part.kind == "alike":
         return f"reversed: {part.says} (they differ by {interval(judgement.ci95, sign='+')} points)"
     return f"{judgement.verdict}: {part.says}"

@@ -26,7 +26,7 @@ ONE_SEED = (
 _SCALED = {
     "crop": "crop",
     "width": "width",
-    "epochs": "at most epochs",
+    "epochs": "epochs at most",
     "batch": "batch",
     "first_rate": "first learning rate",
 }
