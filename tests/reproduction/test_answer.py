@@ -15,7 +15,7 @@ from verydeep.reproduction.detectable import Assumed, detectable
 from verydeep.reproduction.equivalent_command import equivalent_command
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.larger_run import SEEDS, larger_run
-from verydeep.reproduction.limits import TOPICS
+from verydeep.reproduction.limits import TOPICS, _beyond_the_crop
 from verydeep.training.recipe import Recipe
 
 
@@ -238,3 +238,9 @@ def test_another_command_than_reproduce_has_no_larger_run(tmp_path):
     assert results["larger_run"] is None
     for text in (page, markdown):
         assert "More seeds decide; what is done is kept." in text
+
+
+def test_what_dense_evaluation_suffers_from_is_said_where_crops_are_smaller_than_the_papers():
+    said = {crop: _beyond_the_crop(crop) for crop in (32, 64, 224, 256)}
+    assert [bool(sentences) for sentences in said.values()] == [True, True, False, False]
+    assert "The last map of a crop is 2 x 2 here and 7 x 7 in the paper" in said[64][0]

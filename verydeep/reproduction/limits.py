@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from verydeep.networks.architecture import DOWNSAMPLING
+from verydeep.networks.architecture import DOWNSAMPLING, PAPER_CROP
 from verydeep.networks.grids import positions_along
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.numbers import decimal, number, percent, plural, share, trimmed
@@ -67,7 +67,7 @@ def how_sure(results: "GridResults") -> dict[str, list[str]]:
         "lowest_error": ["The lowest of many errors on the same images is lower than it would be on others."],
         "starts": _starts(trainings),
         "recipe": _scaled_down(recipe),
-        "score_maps": _one_position(results, trainings),
+        "score_maps": [*_one_position(results, trainings), *_beyond_the_crop(recipe.crop)],
     }
     return {topic: sentences for topic, sentences in topics.items() if sentences}
 
@@ -189,6 +189,19 @@ def _one_position(results: "GridResults", trainings: Sequence[GridTraining]) -> 
         f"At this crop the score map of a square image has a single position at Q = "
         f"{listed(few)}: there, dense evaluation and several scales have "
         "little to add."
+    ]
+
+
+def _beyond_the_crop(crop: int) -> list[str]:
+    """Say what dense evaluation suffers from at small crops (measured in docs/DEVIATIONS.md)."""
+    if crop >= PAPER_CROP:
+        return []
+    here, paper = (f"{side // DOWNSAMPLING} x {side // DOWNSAMPLING}" for side in (crop, PAPER_CROP))
+    return [
+        "A dense position sees what lies around it, where in training layers saw zeros beyond the edge of the crop. "
+        f"The last map of a crop is {here} here and {paper} in the paper, so this weighs more here, the more the "
+        "deeper a network is and the larger Q: comparisons by dense evaluation include it, those on crops do not "
+        "(docs/DEVIATIONS.md)."
     ]
 
 
