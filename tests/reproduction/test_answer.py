@@ -45,7 +45,7 @@ def test_of_several_seeds_pictures_and_three_sentences_come_first_then_findings_
     )
     assert results["answer"][2] == (
         "Not told: 'small filters beat large ones' and 'multi-crop is better than dense, both together are best', "
-        "since 3 seeds and 200 images leave room for either answer."
+        "since 3 seeds and 200 images do not decide them at the level that all claims share."
     )
 
 

@@ -16,7 +16,7 @@ def test_page_and_markdown_say_the_same(small):
         assert "it is the lowest of 6 results" in text
         assert "Q = 224, 256, 288 is 32, 37, 41 pixels" in text
         assert "crop 32 (paper: 224)" in text
-        assert "in 3:06, by the recipe" in text
+        assert "3:06 of training in all, by the recipe" in text
         assert "1,234 train, 56 val, 200 test; 10 classes" in text
         assert "f1e2d3" in text
         assert "a top-5 error says nothing" not in text
@@ -90,9 +90,9 @@ def test_costs_are_there_with_every_seed(small, everything):
     assert costs == markdown_table(markdown, "Cost")[0]
     # 2 epochs of 30, 31 and 32 s, and 2 x 1,234 images in that time
     assert [[row[0], row[1], row[2], *row[5:]] for row in costs] == [
-        ["A-256", "random weights", "11", "2", "1:00", "41", "40.0"],
-        ["B-256", "A-256", "13", "2", "1:02", "40", "41.0"],
-        ["D-256", "A-256", "16", "2", "1:04", "39", "42.0"],
+        ["A-256", "random weights", "11", "2", "1:00", "41", "40.0", "40.0"],
+        ["B-256", "A-256", "13", "2", "1:02", "40", "40.0", "41.0"],
+        ["D-256", "A-256", "16", "2", "1:04", "39", "40.0", "42.0"],
     ]
     assert results["training_seconds"] == 186.0
     page, markdown, _ = everything
@@ -102,6 +102,7 @@ def test_costs_are_there_with_every_seed(small, everything):
         "1:00, 1:00, 1:00",
         "41",
         "1.5",
+        "40.0, 40.0, 40.0",
         "40.0, 41.0, 42.0",
     ]
 

@@ -120,7 +120,8 @@ def _reason(finding: Finding, results: GridResults) -> str:
         return "a network does no better than guessing"
     if len(finding.parts) < len(CLAIMS[finding.number - 1].parts):
         return "not everything that it compares was trained and tested"
-    return f"{counted(len(results.seeds), 'seed')} and {counted(results.best.n, 'image')} leave room for either answer"
+    seeds, images = counted(len(results.seeds), "seed"), counted(results.best.n, "image")
+    return f"{seeds} and {images} do not decide them at the level that all claims share"
 
 
 def _learned(results: GridResults) -> str:

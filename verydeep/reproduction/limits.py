@@ -56,9 +56,9 @@ def how_sure(results: "GridResults") -> dict[str, list[str]]:
         "images": [_images(results), *_left_out(results.unusable)],
         "margin": _margin(results),
         "level": [
-            f"At most {share(1 - CONFIDENCE, 0)} of such reports should have any false verdict: the claims share that "
-            "level (Holm). That holds for one look, with seeds and a margin that were fixed beforehand: adding "
-            "seeds until a verdict appears, or choosing the margin by the errors, makes false verdicts more "
+            f"The rules aim at any false verdict in at most {share(1 - CONFIDENCE, 0)} of such reports: the claims "
+            "share that level (Holm). That holds for one look, with seeds and a margin that were fixed beforehand: "
+            "adding seeds until a verdict appears, or choosing the margin by the errors, makes false verdicts more "
             "frequent. The intervals beside verdicts are each for one comparison and not corrected. 'Cannot be told' "
             "does not mean that there is no difference. docs/VERDICTS.md has the rules, and how often they err."
         ],
@@ -126,9 +126,10 @@ def _images(results: "GridResults") -> str:
     gap = max(compared) - min(compared)
     told = "far apart enough to show here" if widest < gap / 2 else "too close to be told apart by their intervals here"
     return (
-        f"One test image is {decimal(100 / results.best.n, 2)} points of error, and the intervals reach up to "
-        f"{decimal(widest, 1)} points to either side. In the paper the networks at S = {TABLE_3[0].train} lie within "
-        f"{decimal(gap, 1)} points: such differences are {told}. Comparisons on the same images tell smaller ones."
+        f"One test image is {decimal(100 / results.best.n, 2)} points of error, and the intervals of single errors "
+        f"reach up to {decimal(widest, 1)} points to either side. In the paper the networks at S = {TABLE_3[0].train} "
+        f"lie within {decimal(gap, 1)} points: such differences are {told}. Comparisons on the same images tell "
+        "smaller ones."
     )
 
 
@@ -154,11 +155,12 @@ def _starts(trainings: Sequence[GridTraining]) -> list[str]:
         fair = any(one.unseeded and one.network == "B" for one in trainings)
         against = (
             f" In the paper B and B-5x5 are {decimal(B_5X5_EXTRA_TOP1, 0)} points apart on a centre crop; here "
-            + ("B from random weights is compared with it." if fair else "B has the advantage of A's training.")
+            + ("B from random weights is compared with it." if fair else "B has A's training too.")
         )
     return [
-        f"{listed(seeded)} start from layers of trained A and so profit from its training; {listed(unseeded)} "
-        f"start from random weights. Every comparison between the two groups includes that difference.{against}"
+        f"{listed(seeded)} start from layers of trained A and so have its training as well as their own; "
+        f"{listed(unseeded)} start from random weights. Every comparison between the two groups includes that "
+        f"difference.{against}"
     ]
 
 
@@ -186,9 +188,8 @@ def _one_position(results: "GridResults", trainings: Sequence[GridTraining]) -> 
     if not few:
         return []
     return [
-        f"At this crop the score map of a square image has a single position at Q = "
-        f"{listed(few)}: there, dense evaluation and several scales have "
-        "little to add."
+        f"At this crop the score map of a square image has a single position at Q = {listed(few)}: there, dense "
+        "evaluation averages over nothing but scales."
     ]
 
 

@@ -64,7 +64,7 @@ class FinishedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class SeedCost:
-    """Cost of one training with one seed."""
+    """Cost of one training with one seed; errors in percent."""
 
     seed: int
     epochs: int
@@ -72,8 +72,8 @@ class SeedCost:
     images_per_second: float | None
     peak_memory_bytes: int | None
     """Memory of the device; None where that was not measured."""
+    last_training_error: float | None
     lowest_validation_error: float | None
-    """Percent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +144,7 @@ def _cost(seed: int, run: FinishedRun) -> SeedCost:
         seconds=run.seconds,
         images_per_second=_per_second([run]),
         peak_memory_bytes=max(memory, default=None),
+        last_training_error=run.epochs[-1].training_error if run.epochs else None,
         lowest_validation_error=min((epoch.validation_error for epoch in run.epochs), default=None),
     )
 
