@@ -1,13 +1,15 @@
 """Train VGG-16 for a stated time by a plain script with torchvision's reference recipe, and test it once: prints JSON.
 
 What somebody would run who has PyTorch and not this package. The network is torchvision's (poolings to 7 x 7, fully
-connected layers of 4,096, its random weights); the recipe is that of its reference scripts for VGG: batches of 32,
-rate 0.01 (0.1 with batch normalisation), momentum 0.9, weight decay 1e-4, the rate a tenth after each third of the
-epochs; crops of 8 to 100% of the image's area, mirrored or not; tested on the centre crop of images whose shorter side
-is 256/224 of the crop. Source: https://github.com/pytorch/vision/tree/main/references/classification. There it
-trains for 90 epochs; here for as many as the first one says that the time has room for.
+connected layers of 4,096, its random weights); the recipe is that of its reference scripts for VGG: momentum 0.9,
+weight decay 1e-4, rate 0.01 (0.1 with batch normalisation) for the 256 images of a step of its eight processes, here in
+proportion for a step of 32, a tenth after each third of the training; crops of 8 to 100% of the image's area, mirrored
+or not; tested on the centre crop of images whose shorter side is 256/224 of the crop. Source:
+https://github.com/pytorch/vision/tree/main/references/classification. There it trains for 90 epochs; here until the
+time is over, and the rate falls by the time too. `--width` and `--bf16` make it as small and as fast a network as ours.
 
     python benchmarks/torchvision_recipe.py PHOTOGRAPHS [--crop 128] [--minutes 120] [--batch-norm] [--seed 0]
+        [--width 0.5] [--bf16]
 """
 
 import argparse
@@ -29,23 +31,27 @@ from torch.utils.data import DataLoader, Dataset
 PLAN = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH, RATE, RATE_WITH_BATCH_NORM, DROPS = 32, 1e-2, 1e-1, 3
+IMAGES_OF_A_STEP = 8 * BATCH
+"""Images of all processes, for which the rates are."""
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
-def vgg16(classes: int, *, batch_norm: bool) -> nn.Sequential:
-    """Return torchvision's VGG-16 with its random weights."""
+def vgg16(classes: int, *, batch_norm: bool, width: float = 1) -> nn.Sequential:
+    """Return torchvision's VGG-16 with its random weights, its hidden layers `width` times as wide."""
     layers: list[nn.Module] = []
     channels = 3
     for item in PLAN:
         if isinstance(item, str):
             layers.append(nn.MaxPool2d(2))
             continue
-        layers.append(nn.Conv2d(channels, item, 3, padding=1))
-        layers += [nn.BatchNorm2d(item)] if batch_norm else []
+        outputs = round(item * width)
+        layers.append(nn.Conv2d(channels, outputs, 3, padding=1))
+        layers += [nn.BatchNorm2d(outputs)] if batch_norm else []
         layers.append(nn.ReLU(inplace=True))
-        channels = item
-    head = [nn.Linear(512 * 49, 4096), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(4096, 4096)]
-    head += [nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(4096, classes)]
+        channels = outputs
+    hidden = round(4096 * width)
+    head = [nn.Linear(channels * 49, hidden), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(hidden, hidden)]
+    head += [nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(hidden, classes)]
     net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(7), nn.Flatten(), *head)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
@@ -108,17 +114,30 @@ def centre_crop(image: Image.Image, crop: int) -> Image.Image:
     return image.crop((left, top, left + crop, top + crop))
 
 
-def train_epoch(net: nn.Module, images: DataLoader[tuple[Tensor, Tensor]], optimiser: torch.optim.SGD) -> float:
-    """Train one epoch; return its mean loss."""
+def train(
+    net: nn.Module, images: DataLoader[tuple[Tensor, Tensor]], *, rate: float, seconds: float, bf16: bool
+) -> list[float]:
+    """Train until the time is over; return the mean loss of each epoch, the last of which may be a part of one."""
     net.train()
-    losses = []
-    for batch, labels in images:
-        optimiser.zero_grad()
-        loss = F.cross_entropy(net(batch), labels)
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    return sum(losses) / len(losses)
+    optimiser = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, weight_decay=1e-4)
+    began, means = time.perf_counter(), []
+    while True:
+        losses = []
+        for batch, labels in images:
+            passed = (time.perf_counter() - began) / seconds
+            if passed >= 1:
+                return [*means, *([sum(losses) / len(losses)] if losses else [])]
+            for group in optimiser.param_groups:
+                group["lr"] = rate * 0.1 ** int(DROPS * passed)
+            optimiser.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                scores = net(batch)
+            loss = F.cross_entropy(scores.float(), labels)
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        means.append(sum(losses) / len(losses))
+        print(f"epoch {len(means)}: loss {means[-1]:.3f}, {100 * passed:.0f}% of the time", file=sys.stderr)
 
 
 def errors(net: nn.Module, images: DataLoader[tuple[Tensor, Tensor]]) -> dict[str, float]:
@@ -143,30 +162,20 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--batch-norm", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--width", type=float, default=1)
+    parser.add_argument("--bf16", action="store_true")
     asked = parser.parse_args()
     random.seed(asked.seed)
     torch.manual_seed(asked.seed)
     training = Photographs(asked.photographs / "train", crop=asked.crop, training=True)
     testing = Photographs(asked.photographs / "val", crop=asked.crop, training=False)
+    net = vgg16(len(training.classes), batch_norm=asked.batch_norm, width=asked.width)
+    rate = (RATE_WITH_BATCH_NORM if asked.batch_norm else RATE) * BATCH / IMAGES_OF_A_STEP
     images = DataLoader(training, BATCH, shuffle=True)
-    net = vgg16(len(training.classes), batch_norm=asked.batch_norm)
-    rate = RATE_WITH_BATCH_NORM if asked.batch_norm else RATE
-    optimiser = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, weight_decay=1e-4)
-    losses: list[float] = []
-    began, epochs = time.perf_counter(), 1
-    while len(losses) < epochs:
-        for group in optimiser.param_groups:
-            group["lr"] = rate * 0.1 ** (len(losses) * DROPS // epochs)
-        losses.append(train_epoch(net, images, optimiser))
-        taken = time.perf_counter() - began
-        if len(losses) == 1:
-            epochs = max(1, int(60 * asked.minutes / taken))
-        print(f"epoch {len(losses)}/{epochs}: loss {losses[-1]:.3f}, {taken / 60:.1f} minutes", file=sys.stderr)
+    losses = train(net, images, rate=rate, seconds=60 * asked.minutes, bf16=asked.bf16)
     found = errors(net, DataLoader(testing, BATCH))
     cores = len(os.sched_getaffinity(0))
-    print(
-        json.dumps({**vars(asked), "cores": cores, "seconds": taken, "losses": losses, **found}, default=str, indent=2)
-    )
+    print(json.dumps({**vars(asked), "cores": cores, "rate": rate, "losses": losses, **found}, default=str, indent=2))
 
 
 if __name__ == "__main__":
