@@ -2,8 +2,9 @@
 
 A position of the score map covers the same pixels as the crop that lies there. But in the crop the convolutions see
 zeros beyond its edge, as in training, and in the whole image what is there. Both are averaged before the soft-max, at
-the same Q and without mirror images, so that nothing else differs. Errors are on images that an experiment held out
-of its training images (`verydeep reproduce --steer held-out`), so that no test image is looked at for it.
+the same Q and without mirror images, so that nothing else differs; at several scales posteriors are averaged, as in
+evaluation, which shows what several scales are worth without that difference. Errors are on images that an experiment
+held out of its training images (`verydeep reproduce --steer held-out`), so that no test image is looked at for it.
 
     python benchmarks/dense_positions.py EXPERIMENT SOURCE [--seed 0] [--trainings A-256,E-384]
 
@@ -12,7 +13,6 @@ EXPERIMENT is the folder that `verydeep reproduce` wrote, with its runs; SOURCE 
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 
 from verydeep.evaluation.dense import score_map
+from verydeep.evaluation.protocols import chosen_scales
 from verydeep.images.rescaled import rescaled_images
+from verydeep.images.sources.source import Source
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.grids import first_pixel
-from verydeep.networks.scales import middle_scale, scale_in_pixels
+from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import VGG
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.steering import open_for_experiment
@@ -42,23 +44,26 @@ def of_crops(net: VGG, image: Tensor) -> Tensor:
     return net(torch.stack(crops)).mean(dim=0)
 
 
-def errors(net: VGG, images: Sequence[tuple[int, Tensor]], labels: Sequence[int]) -> dict[str, object]:
-    """Return the errors of both on these images, and how they differ."""
-    wrong: dict[str, list[bool]] = {"dense": [], "crops": []}
+@torch.inference_mode()
+def posteriors(net: VGG, source: Source, side: int) -> tuple[dict[str, Tensor], float]:
+    """Return the posteriors [N, K] of both, images with their shorter side at `side`, and the mean of the positions."""
+    found: dict[str, list[Tensor]] = {"dense": [], "crops": []}
     positions = []
-    for index, image in images:
-        dense = score_map(net, image[None])[0]
-        positions.append(dense[0].numel())
-        for name, scores in {"dense": dense.mean(dim=(1, 2)), "crops": of_crops(net, image)}.items():
-            wrong[name].append(int(scores.argmax()) != labels[index])
-    paired = paired_comparison("dense", "crops", np.array(wrong["dense"]), np.array(wrong["crops"]))
-    return {
-        "images": paired.n,
-        "positions": float(np.mean(positions)),
-        **{name: 100 * float(np.mean(which)) for name, which in wrong.items()},
-        "difference": paired.difference,
-        "difference_ci95": paired.difference_ci95,
-    }
+    for _, image in rescaled_images(source, side):
+        if isinstance(image, Tensor):
+            dense = score_map(net, image[None])[0]
+            positions.append(dense[0].numel())
+            found["dense"].append(dense.mean(dim=(1, 2)).softmax(dim=0))
+            found["crops"].append(of_crops(net, image).softmax(dim=0))
+    return {name: torch.stack(rows) for name, rows in found.items()}, float(np.mean(positions))
+
+
+def compared(found: dict[str, Tensor], labels: Tensor) -> dict[str, object]:
+    """Return the errors of both in percent, and how they differ."""
+    wrong = {name: (rows.argmax(dim=1) != labels).numpy() for name, rows in found.items()}
+    paired = paired_comparison("dense", "crops", wrong["dense"], wrong["crops"])
+    errors = {name: 100 * float(which.mean()) for name, which in wrong.items()}
+    return {**errors, "difference": paired.difference, "difference_ci95": paired.difference_ci95}
 
 
 def main() -> None:
@@ -75,9 +80,17 @@ def main() -> None:
     for name in args.trainings.split(","):
         model = load_model(args.experiment / "runs" / f"seed-{args.seed}" / name)
         net = model.net.eval()
-        side = scale_in_pixels(middle_scale(model.scale), net.architecture.crop)
-        images = [(index, image) for index, image in rescaled_images(held_out, side) if isinstance(image, Tensor)]
-        found[name] = {"side": side, **errors(net, images, held_out.labels)}
+        one, several = (chosen_scales(word, trained=model.scale) for word in ("single", "paper"))
+        crop, labels = net.architecture.crop, torch.tensor(held_out.labels)
+        of_scales = {scale: posteriors(net, held_out, scale_in_pixels(scale, crop)) for scale in several}
+        ((middle, positions),) = (of_scales[scale] for scale in one)
+        averaged = {name: torch.stack([rows[name] for rows, _ in of_scales.values()]).mean(dim=0) for name in middle}
+        found[name] = {
+            "images": len(labels),
+            "positions": positions,
+            "one": {"scales": one, **compared(middle, labels)},
+            "several": {"scales": several, **compared(averaged, labels)},
+        }
     print(json.dumps(found, indent=2))
 
 
