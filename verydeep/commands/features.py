@@ -43,6 +43,5 @@ def features(
     if not rank_of_environment():
         show(written.to_dict(), json_file, *feature_tables(written))
     read = "from safetensors.numpy import load_file as read" if out.suffix == ".safetensors" else _READ_PARQUET
-    say_next(
-        [out], "python", "-c", f"{read}; print(read({json.dumps(str(out), ensure_ascii=False)}))"
-    )  # for a shell, quotes are single
+    name = json.dumps(str(out), ensure_ascii=False)  # in double quotes: the shell's are single
+    say_next([out], "python", "-c", f"{read}; print(read({name}))")

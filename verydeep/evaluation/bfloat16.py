@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Self
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Num
 from torch import Tensor
@@ -36,7 +35,7 @@ class BFloat16Network:
     def forward(self, images: Num[Tensor, "B 3 crop crop"]) -> Float[Tensor, "B K"]:
         """Return logits [B, K] of crop-sized images [B, 3, crop, crop] in 0..255 (`VGG.forward`)."""
         with autocast(self.mean_rgb.device, bf16=True):
-            relu7 = self._net.activations(_channels_last(images), [_BEFORE])[_BEFORE]
+            relu7 = self._net.activations(images, [_BEFORE])[_BEFORE]
         return self._scores(relu7)
 
     __call__ = forward
@@ -57,7 +56,7 @@ class BFloat16Network:
     ) -> dict[str, Tensor]:
         """Return layers' outputs before fc8, in bfloat16 (`VGG.activations`)."""
         with autocast(self.mean_rgb.device, bf16=True):
-            return self._net.activations(_channels_last(images), names, dense=dense, grid=grid)
+            return self._net.activations(images, names, dense=dense, grid=grid)
 
     def head(self, pool5: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
         """Return class scores over space of `pool5` (`VGG.head`)."""
@@ -88,7 +87,3 @@ def in_bfloat16(model: Model[ScoringNetwork]) -> Model[ScoringNetwork]:
     if not isinstance(net, VGG):
         raise ValueError("an exported file has a precision of its own")
     return replace(model, net=BFloat16Network(net))
-
-
-def _channels_last(images: Tensor) -> Tensor:
-    return images.to(torch.float32, memory_format=torch.channels_last)

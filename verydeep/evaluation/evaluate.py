@@ -171,8 +171,8 @@ def _passes(run: TestedRun, digests: Sequence[bytes] | None, tolerance: Toleranc
     contents = hashlib.sha256(b"".join(digests)).hexdigest()
     decoders = version("pillow"), version("simplejpeg")
     made_by = (_CACHE_FORMAT, __version__, torch.__version__, *decoders, net.mean_rgb.device.type)
-    fixed = (*made_by, *model.digests, *astuple(net.architecture), contents, tolerance.max_pixels)
-    fixed = (*fixed, *([] if run.precision == FULL_PRECISION else [run.precision]))
+    reduced = () if run.precision == FULL_PRECISION else (run.precision,)
+    fixed = (*made_by, *model.digests, *astuple(net.architecture), contents, tolerance.max_pixels, *reduced)
     return [replace(one, key=(*fixed, one.view, one.side, one.mirror)) for one in passes]
 
 
