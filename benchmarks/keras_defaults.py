@@ -6,7 +6,8 @@ What somebody would run who knows Keras and not this package: `keras.application
 `--optimiser adam` the rest is as in Keras' own example of classifying photographs, whose network is another: Adam at
 3e-4 (1e-3 in some versions of the example, too much for a VGG), batches of 128, mirrored and rotated images
 (https://keras.io/examples/vision/image_classification_from_scratch/).
-It stops after the last epoch that the time has room for. Needs `keras` 3; PyTorch computes, unless KERAS_BACKEND says
+It stops after the last epoch that the time has room for, or where after a sixth of the time the loss of an epoch is
+still chance's. Needs `keras` 3; PyTorch computes, unless KERAS_BACKEND says
 otherwise.
 
     python benchmarks/keras_defaults.py PHOTOGRAPHS [--crop 64] [--minutes 120] [--optimiser rmsprop] [--seed 0]
@@ -14,6 +15,7 @@ otherwise.
 
 import argparse
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -30,6 +32,8 @@ BATCHES = {"rmsprop": 32, "adam": 128}
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 ADAM_RATE = 3e-4
+PATIENCE, CHANCE = 1 / 6, 0.99
+"""After this part of the time, a loss above this part of chance's (the logarithm of the classes) ends a training."""
 
 
 class Photographs(keras.utils.PyDataset):  # type: ignore[misc]
@@ -68,16 +72,18 @@ def stretched(path: Path, side: int) -> Any:
 
 
 class UntilTime(keras.callbacks.Callback):  # type: ignore[misc]
-    """Stop when the time has no room for another epoch like the longest one."""
+    """Stop when the time has no room for another epoch like the longest one, or when training is in vain."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, classes: int) -> None:
         super().__init__()
-        self.seconds, self.began, self.ends = seconds, time.perf_counter(), [0.0]
+        self.seconds, self.chance, self.in_vain = seconds, CHANCE * math.log(classes), False
+        self.began, self.ends = time.perf_counter(), [0.0]
 
-    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
-        """Look at the clock."""
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Look at the clock, and at the loss."""
         self.ends.append(time.perf_counter() - self.began)
-        if self.ends[-1] + max(np.diff(self.ends)) > self.seconds:
+        self.in_vain = self.ends[-1] >= PATIENCE * self.seconds and not (logs or {})["loss"] < self.chance
+        if self.in_vain or self.ends[-1] + max(np.diff(self.ends)) > self.seconds:
             self.model.stop_training = True
 
 
@@ -104,7 +110,7 @@ def main() -> None:
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    until = UntilTime(60 * asked.minutes)
+    until = UntilTime(60 * asked.minutes, classes=training.classes)
     history = net.fit(training, epochs=10**6, verbose=2, callbacks=[until]).history
     _, accuracy = net.evaluate(testing, verbose=0)
     found = {
@@ -114,6 +120,7 @@ def main() -> None:
         "seconds": until.ends[-1],
         "epochs": len(until.ends) - 1,
         "losses": history["loss"],
+        "in_vain": until.in_vain,
         "top1_error": 100 * (1 - accuracy),
         "n": len(testing.images),
     }

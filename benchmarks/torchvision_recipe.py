@@ -6,10 +6,11 @@ weight decay 1e-4, rate 0.01 (0.1 with batch normalisation) for the 256 images o
 proportion for a step of 32, a tenth after each third of the training; crops of 8 to 100% of the image's area, mirrored
 or not; tested on the centre crop of images whose shorter side is 256/224 of the crop. Source:
 https://github.com/pytorch/vision/tree/main/references/classification. There it trains for 90 epochs; here until the
-time is over, and the rate falls by the time too. `--width` and `--bf16` make it as small and as fast a network as ours.
+time is over, and the rate falls by the time too. `--width` and `--bf16` make it as small and as fast a network as ours;
+`--rate` takes another rate. A training that after a sixth of the time errs like chance is ended, and said to be.
 
     python benchmarks/torchvision_recipe.py PHOTOGRAPHS [--crop 128] [--minutes 120] [--batch-norm] [--seed 0]
-        [--width 0.5] [--bf16]
+        [--width 0.5] [--bf16] [--rate 0.01]
 """
 
 import argparse
@@ -19,7 +20,9 @@ import os
 import random
 import sys
 import time
+from collections import deque
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -34,6 +37,11 @@ BATCH, RATE, RATE_WITH_BATCH_NORM, DROPS = 32, 1e-2, 1e-1, 3
 IMAGES_OF_A_STEP = 8 * BATCH
 """Images of all processes, for which the rates are."""
 SUFFIXES = {".jpg", ".jpeg", ".png"}
+LAST_STEPS = 100
+"""Steps whose mean loss says how far a training has come."""
+
+PATIENCE, CHANCE = 1 / 6, 0.99
+"""After this part of the time, a loss above this part of chance's (the logarithm of the classes) ends a training."""
 
 
 def vgg16(classes: int, *, batch_norm: bool, width: float = 1) -> nn.Sequential:
@@ -115,18 +123,22 @@ def centre_crop(image: Image.Image, crop: int) -> Image.Image:
 
 
 def train(
-    net: nn.Module, images: DataLoader[tuple[Tensor, Tensor]], *, rate: float, seconds: float, bf16: bool
-) -> list[float]:
-    """Train until the time is over; return the mean loss of each epoch, the last of which may be a part of one."""
+    net: nn.Module, images: DataLoader[tuple[Tensor, Tensor]], *, rate: float, seconds: float, bf16: bool, classes: int
+) -> dict[str, object]:
+    """Train until the time is over, or in vain; return how far it came: mean losses, of each epoch and of the end."""
     net.train()
     optimiser = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, weight_decay=1e-4)
-    began, means = time.perf_counter(), []
+    last: deque[float] = deque(maxlen=LAST_STEPS)
+    epochs: list[list[float]] = []
+    began = time.perf_counter()
     while True:
-        losses = []
+        epochs.append([])
         for batch, labels in images:
             passed = (time.perf_counter() - began) / seconds
-            if passed >= 1:
-                return [*means, *([sum(losses) / len(losses)] if losses else [])]
+            in_vain = passed >= PATIENCE and not fmean(last) < CHANCE * math.log(classes)
+            if passed >= 1 or in_vain:
+                losses = [fmean(epoch) for epoch in epochs if epoch]
+                return {"losses": losses, "last_loss": fmean(last), "used": passed, "in_vain": in_vain}
             for group in optimiser.param_groups:
                 group["lr"] = rate * 0.1 ** int(DROPS * passed)
             optimiser.zero_grad()
@@ -135,9 +147,9 @@ def train(
             loss = F.cross_entropy(scores.float(), labels)
             loss.backward()
             optimiser.step()
-            losses.append(loss.item())
-        means.append(sum(losses) / len(losses))
-        print(f"epoch {len(means)}: loss {means[-1]:.3f}, {100 * passed:.0f}% of the time", file=sys.stderr)
+            epochs[-1].append(loss.item())
+            last.append(loss.item())
+        print(f"epoch {len(epochs)}: loss {fmean(epochs[-1]):.3f}, {100 * passed:.0f}% of the time", file=sys.stderr)
 
 
 def errors(net: nn.Module, images: DataLoader[tuple[Tensor, Tensor]]) -> dict[str, float]:
@@ -164,18 +176,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--width", type=float, default=1)
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--rate", type=float, help="learning rate (default: the recipe's in proportion)")
     asked = parser.parse_args()
     random.seed(asked.seed)
     torch.manual_seed(asked.seed)
     training = Photographs(asked.photographs / "train", crop=asked.crop, training=True)
     testing = Photographs(asked.photographs / "val", crop=asked.crop, training=False)
     net = vgg16(len(training.classes), batch_norm=asked.batch_norm, width=asked.width)
-    rate = (RATE_WITH_BATCH_NORM if asked.batch_norm else RATE) * BATCH / IMAGES_OF_A_STEP
+    rate = asked.rate or (RATE_WITH_BATCH_NORM if asked.batch_norm else RATE) * BATCH / IMAGES_OF_A_STEP
     images = DataLoader(training, BATCH, shuffle=True)
-    losses = train(net, images, rate=rate, seconds=60 * asked.minutes, bf16=asked.bf16)
+    course = train(net, images, rate=rate, seconds=60 * asked.minutes, bf16=asked.bf16, classes=len(training.classes))
     found = errors(net, DataLoader(testing, BATCH))
     cores = len(os.sched_getaffinity(0))
-    print(json.dumps({**vars(asked), "cores": cores, "rate": rate, "losses": losses, **found}, default=str, indent=2))
+    print(json.dumps({**vars(asked), "cores": cores, "rate": rate, **course, **found}, default=str, indent=2))
 
 
 if __name__ == "__main__":
