@@ -120,8 +120,8 @@ def _draw_errors(panel: Axes, at: float, training: TrainedNetwork, errors: Entry
 def gains_chart(gains: Sequence[ComparedPart]) -> str:
     """Draw for every step, below its name, a dot with its interval and each of several seeds: left of 0 it helps."""
     with svg_figure(panel=(_PANEL[0], 0.8 + 0.46 * len(gains))) as ((panel,), svg):
-        panel.axvline(0, color=INK, linewidth=1, alpha=0.6)
         for position, gain in enumerate(gains):
+            panel.vlines(0, position - 0.12, position + 0.36, color=INK, linewidth=1, alpha=0.6)  # beside names
             panel.hlines(position, *gain.difference_ci95, color=BLUE)
             panel.plot(gain.difference, position, color=BLUE, marker="o")
             if len(gain.differences_of_seeds) > 1:
