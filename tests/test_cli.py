@@ -175,6 +175,24 @@ def test_the_installed_command_is_the_one_that_ctrl_c_stops_at_once():
     assert project["project"]["scripts"] == {"verydeep": "verydeep.__main__:main"}
 
 
+def test_evaluate_tests_on_the_images_that_steered_when_told_the_share_held_out(capsys, tmp_path):
+    for split, count in (("train", 8), ("val", 3)):
+        images = picture_folder(tmp_path / "images" / split, count=count).parent
+    out, held_out = tmp_path / "run", ("--held-out", "0.25")
+    assert run("train", images, "--network", "A", "--out", out, *QUICKEST, *held_out) == 0
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    found = {}
+    for split in ("val", "test"):
+        chosen = ["--split", split] if split == "val" else []
+        how = ["--protocol", "centre", "--scales", "single", "--json", tmp_path / "e.json"]
+        assert run("evaluate", out, "--data", images, *held_out, *chosen, *how) == 0
+        found[split] = json.loads((tmp_path / "e.json").read_text())
+    assert [(one["split"], one["n"]) for one in found.values()] == [("val", 4), ("test", 6)]
+    assert found["val"]["top1_error"] == last["validation_error"]
+    capsys.readouterr()
+    assert "held_out is a share" in refusal(capsys, "evaluate", out, "--data", images, "--held-out", 2)
+
+
 def test_train_evaluate_predict_on_a_folder(capsys, tmp_path):
     images, out = picture_folder(tmp_path / "images"), tmp_path / "run"
     recipe = ["--crop", "32", "--width", "0.1", "--epochs", "12", "--patience", "12", "--batch", "4"]

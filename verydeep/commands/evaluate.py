@@ -46,6 +46,7 @@ def evaluate(
     *runs: Path,
     data: str,
     split: str | None = None,
+    held_out: float | None = None,
     how: Annotated[TestMethod, Parameter(name="*", group=TESTING.group)] = TestMethod(),
     outputs: TestOutputOptions = TestOutputs(),
     images: ImageOptions = Tolerance(),
@@ -58,17 +59,21 @@ def evaluate(
         data: SOURCE of the images (see below).
         split: train, val, test or all. By default test if the source has one, else val; or all, for a source without
             splits that the runs were not trained on.
+        held_out: Share of each class's training images, as train was told: those that the learning rate followed are
+            then val, to choose by, and the source's validation images are test.
         outputs.predictions: Write the five most probable classes of every image to this file (.csv or .parquet).
         outputs.report: Write a page with pictures into this folder: confusion, calibration, wrong images, score maps;
             and wrong_images.jpg, a sheet of the most confident errors.
     """
     from verydeep.evaluation.evaluate import evaluate as evaluate_runs
     from verydeep.evaluation.predictions import write_predictions
+    from verydeep.images.open import open_for_training
+    from verydeep.images.sources.splits import with_steering_images
 
     check_test(runs, outputs)
     evaluation = evaluate_runs(
         list(runs),
-        data=data,
+        data=data if held_out is None else with_steering_images(open_for_training(data), held_out),
         split=split,
         protocol=how.protocol,
         scales=how.scales,
