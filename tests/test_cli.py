@@ -185,12 +185,16 @@ def test_evaluate_tests_on_the_images_that_steered_when_told_the_share_held_out(
     for split in ("val", "test"):
         chosen = ["--split", split] if split == "val" else []
         how = ["--protocol", "centre", "--scales", "single", "--json", tmp_path / "e.json"]
-        assert run("evaluate", out, "--data", images, *held_out, *chosen, *how) == 0
+        assert run("evaluate", out, "--data", images, *held_out, *chosen, *how, "--report", tmp_path / split) == 0
         found[split] = json.loads((tmp_path / "e.json").read_text())
+        assert found[split]["source"] == f"{images}, 25% held out"
     assert [(one["split"], one["n"]) for one in found.values()] == [("val", 4), ("test", 6)]
     assert found["val"]["top1_error"] == last["validation_error"]
     capsys.readouterr()
     assert "held_out is a share" in refusal(capsys, "evaluate", out, "--data", images, "--held-out", 2)
+    assert f"{out} was not trained on the images of {images} that remain when 50% are held out" in refusal(
+        capsys, "evaluate", out, "--data", images, "--held-out", 0.5
+    )
 
 
 def test_train_evaluate_predict_on_a_folder(capsys, tmp_path):

@@ -67,13 +67,13 @@ def evaluate(
     """
     from verydeep.evaluation.evaluate import evaluate as evaluate_runs
     from verydeep.evaluation.predictions import write_predictions
-    from verydeep.images.open import open_for_training
-    from verydeep.images.sources.splits import with_steering_images
+    from verydeep.evaluation.tested_runs import divided_as_in_training
 
     check_test(runs, outputs)
+    tested = data if held_out is None else divided_as_in_training(data, held_out, runs)
     evaluation = evaluate_runs(
         list(runs),
-        data=data if held_out is None else with_steering_images(open_for_training(data), held_out),
+        data=tested,
         split=split,
         protocol=how.protocol,
         scales=how.scales,
@@ -91,7 +91,7 @@ def evaluate(
     if outputs.report is not None:
         from verydeep.evaluation.report import evaluation_report  # needs Matplotlib
 
-        page = evaluation_report(evaluation, outputs.report, data=data, language=outputs.language)
+        page = evaluation_report(evaluation, outputs.report, data=tested, language=outputs.language)
         show_report(page, outputs.json_file)
     if outputs.predictions is not None:
         say_next(

@@ -14,12 +14,13 @@ from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of
 from verydeep.exported_networks.exported import is_exported
 from verydeep.exported_networks.run_or_file import check_grid, model_on, precision_of
 from verydeep.ilsvrc_classes import class_numbers
+from verydeep.images.open import open_for_training
 from verydeep.images.sources.source import Source
-from verydeep.images.sources.splits import Splits
+from verydeep.images.sources.splits import Splits, with_steering_images
 from verydeep.machine.runtime import FULL_PRECISION, Device, TestPrecision
 from verydeep.networks.grids import PoolingGrid
 from verydeep.networks.vgg import ScoringNetwork
-from verydeep.numbers import first_few, plural
+from verydeep.numbers import first_few, plural, trimmed
 from verydeep.runs.model import Model
 from verydeep.runs.record import record_of, training_images
 
@@ -115,6 +116,26 @@ def testing_split(splits: Splits, folders: Sequence[str | Path]) -> str:
     exported = any(map(is_exported, folders))
     known = "train" in splits.sources and (exported or splits.source("train").fingerprint in trained)
     return "val" if known else "all"
+
+
+def divided_as_in_training(source: str, held_out: float, folders: Sequence[str | Path]) -> Splits:
+    """Open SOURCE as `train --held-out` divides it: what steered is `val`, the source's validation images are `test`.
+
+    The share is in the name of the splits, since their `val` is not what the source calls so.
+
+    Raises:
+        ValueError: as `open_for_training` and `with_steering_images`; or a run was trained on other images than such a
+            training is, so that its training images might test it. An exported file does not say.
+    """
+    splits, percent = with_steering_images(open_for_training(source), held_out), f"{trimmed(100 * held_out)}%"
+    for folder in folders:
+        record = record_of(folder)
+        if record is not None and record.fingerprints.get("train") not in (None, splits.source("train").fingerprint):
+            raise ValueError(
+                f"{folder} was not trained on the images of {source} that remain when {percent} are held out, so its "
+                "own training images could test it: give --held-out the share that train had, or leave it out"
+            )
+    return replace(splits, name=f"{source}, {percent} held out")
 
 
 def labels_as_trained(source: Source, classes: tuple[str, ...]) -> Int[np.ndarray, " N"]:
