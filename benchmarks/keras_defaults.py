@@ -7,15 +7,13 @@ What somebody would run who knows Keras and not this package: `keras.application
 3e-4 (1e-3 in some versions of the example, too much for a VGG), batches of 128, mirrored and rotated images
 (https://keras.io/examples/vision/image_classification_from_scratch/).
 It stops after the last epoch that the time has room for, or where after a sixth of the time the loss of an epoch is
-still chance's. Needs `keras` 3; PyTorch computes, unless KERAS_BACKEND says
-otherwise.
+still chance's. Needs `keras` 3; PyTorch computes, unless KERAS_BACKEND says otherwise.
 
     python benchmarks/keras_defaults.py PHOTOGRAPHS [--crop 64] [--minutes 120] [--optimiser rmsprop] [--seed 0]
 """
 
 import argparse
 import json
-import math
 import os
 import time
 from pathlib import Path
@@ -26,14 +24,12 @@ os.environ.setdefault("KERAS_BACKEND", "torch")  # read once, when Keras is impo
 import keras  # type: ignore[import-not-found]
 import numpy as np
 from PIL import Image
+from plain_training import in_vain, labelled_files
 
 BATCHES = {"rmsprop": 32, "adam": 128}
 """The default of `fit` and of `image_dataset_from_directory`, and the batch of Keras' example."""
 
-SUFFIXES = {".jpg", ".jpeg", ".png"}
 ADAM_RATE = 3e-4
-PATIENCE, CHANCE = 1 / 6, 0.99
-"""After this part of the time, a loss above this part of chance's (the logarithm of the classes) ends a training."""
 
 
 class Photographs(keras.utils.PyDataset):  # type: ignore[misc]
@@ -41,14 +37,8 @@ class Photographs(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __init__(self, folder: Path, *, crop: int, batch: int, shuffled: np.random.Generator | None) -> None:
         super().__init__()
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        names, self.images = labelled_files(folder)
         self.classes, self.crop, self.batch, self.shuffled = len(names), crop, batch, shuffled
-        self.images = [
-            (path, label)
-            for label, name in enumerate(names)
-            for path in sorted((folder / name).iterdir())
-            if path.suffix.lower() in SUFFIXES
-        ]
         self.on_epoch_end()
 
     def __len__(self) -> int:
@@ -76,13 +66,13 @@ class UntilTime(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __init__(self, seconds: float, *, classes: int) -> None:
         super().__init__()
-        self.seconds, self.chance, self.in_vain = seconds, CHANCE * math.log(classes), False
+        self.seconds, self.classes, self.in_vain = seconds, classes, False
         self.began, self.ends = time.perf_counter(), [0.0]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Look at the clock, and at the loss."""
         self.ends.append(time.perf_counter() - self.began)
-        self.in_vain = self.ends[-1] >= PATIENCE * self.seconds and not (logs or {})["loss"] < self.chance
+        self.in_vain = in_vain((logs or {})["loss"], passed=self.ends[-1] / self.seconds, classes=self.classes)
         if self.in_vain or self.ends[-1] + max(np.diff(self.ends)) > self.seconds:
             self.model.stop_training = True
 

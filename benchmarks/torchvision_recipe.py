@@ -28,6 +28,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from plain_training import in_vain, labelled_files
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -36,12 +37,8 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH, RATE, RATE_WITH_BATCH_NORM, DROPS = 32, 1e-2, 1e-1, 3
 IMAGES_OF_A_STEP = 8 * BATCH
 """Images of all processes, for which the rates are."""
-SUFFIXES = {".jpg", ".jpeg", ".png"}
 LAST_STEPS = 100
 """Steps whose mean loss says how far a training has come."""
-
-PATIENCE, CHANCE = 1 / 6, 0.99
-"""After this part of the time, a loss above this part of chance's (the logarithm of the classes) ends a training."""
 
 
 def vgg16(classes: int, *, batch_norm: bool, width: float = 1) -> nn.Sequential:
@@ -75,13 +72,7 @@ class Photographs(Dataset[tuple[Tensor, Tensor]]):
     """Images of a folder, CLASS/*.jpg, as random crops or as centre crops."""
 
     def __init__(self, folder: Path, *, crop: int, training: bool) -> None:
-        self.classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        self.images = [
-            (path, label)
-            for label, name in enumerate(self.classes)
-            for path in sorted((folder / name).iterdir())
-            if path.suffix.lower() in SUFFIXES
-        ]
+        self.classes, self.images = labelled_files(folder)
         self.crop, self.training = crop, training
 
     def __len__(self) -> int:
@@ -135,10 +126,10 @@ def train(
         epochs.append([])
         for batch, labels in images:
             passed = (time.perf_counter() - began) / seconds
-            in_vain = passed >= PATIENCE and not fmean(last) < CHANCE * math.log(classes)
-            if passed >= 1 or in_vain:
+            vain = bool(last) and in_vain(fmean(last), passed=passed, classes=classes)
+            if passed >= 1 or vain:
                 losses = [fmean(epoch) for epoch in epochs if epoch]
-                return {"losses": losses, "last_loss": fmean(last), "used": passed, "in_vain": in_vain}
+                return {"losses": losses, "last_loss": fmean(last), "used": passed, "in_vain": vain}
             for group in optimiser.param_groups:
                 group["lr"] = rate * 0.1 ** int(DROPS * passed)
             optimiser.zero_grad()
