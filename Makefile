@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 SOAK_MINUTES := 60
+UNTIMED := -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test battery soak check docs format map clean
@@ -26,14 +27,14 @@ demo: install ## Train all seven networks on real handwritten digits and write a
 	$(BIN)/verydeep reproduce --quick --out $(DEMO)
 
 test: install ## Run the tests, on up to 4 cores at once
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 
 battery: install ## Run the long tests at full length, with an hour (or SOAK_MINUTES) of a service, and print figures
-	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest --battery tests/reliability tests/serving tests/test_demo.py tests/export/test_export.py \
+	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest $(UNTIMED) --battery tests/reliability tests/serving tests/test_demo.py tests/export/test_export.py \
 		tests/training/test_parallel.py tests/training/test_initialisations_on_digits.py tests/test_doctor.py tests/docs
 
 soak: install ## Run a service alone at 0.8 of its capacity, for an hour or SOAK_MINUTES
-	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest --battery tests/reliability/test_serving.py -k soak
+	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest $(UNTIMED) --battery tests/reliability/test_serving.py -k soak
 
 check: install docs ## Check format, lint, types, layers, and the site and its Japanese pages
 	$(BIN)/ruff format --check .
