@@ -15,6 +15,9 @@ from verydeep.numbers import number
 
 CONFIDENCE = 0.95
 
+POWER = 0.8
+"""Probability with which a difference is to be told, wherever one is planned for."""
+
 RESAMPLES = 10_000
 _SEED = 0
 
@@ -64,6 +67,18 @@ def t_p_below(difference: float, standard_error: float, degrees_of_freedom: floa
     from scipy.special import stdtr
 
     return float(stdtr(degrees_of_freedom, difference / standard_error))
+
+
+def t_power(distance: float, standard_error: float, degrees_of_freedom: float, level: float) -> float:
+    """Return the probability that a one-sided test rejects a bound so far from the truth, in the distance's unit.
+
+    The standard error is taken as estimated without error, so that the estimate is normal around the truth.
+
+    Source: as `t_interval`.
+    """
+    from scipy.special import ndtr, stdtrit
+
+    return float(ndtr(distance / standard_error - stdtrit(degrees_of_freedom, 1 - level)))
 
 
 def holm_by_family(families: Sequence[Mapping[str, float]], level: float) -> set[str]:

@@ -42,6 +42,42 @@ SignedProtocols = tuple[tuple[str, bool], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Variances:
+    """Variances of a contrast of networks, as shares of 1 squared: A, B and C of this module's formula."""
+
+    by_image: float
+    by_seed: float
+    noise: float
+    pooled: float
+    """Trainings that the smallest of its pools counts as."""
+    seeds: int
+    images: int
+
+    @property
+    def whole(self) -> float:
+        """V of the formula."""
+        return self.by_image + max(0.0, self.by_seed - self.noise)
+
+    @property
+    def degrees_of_freedom(self) -> float:
+        """Degrees of freedom of V."""
+        terms = self.by_image**2 / (self.images - 1) + self.by_seed**2 / (self.pooled * (self.seeds - 1))
+        return self.whole**2 / terms
+
+    def with_seeds(self, seeds: int) -> "Variances":
+        """Return those of more seeds, if images and trainings vary as these do: all but images' own becomes smaller."""
+        share = self.seeds / seeds
+        own = max(0.0, self.by_image - self.noise)
+        return replace(
+            self,
+            by_image=own + share * (self.by_image - own),
+            by_seed=share * self.by_seed,
+            noise=share * self.noise,
+            seeds=seeds,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Estimate:
     """A contrast, in percentage points."""
 
@@ -77,8 +113,12 @@ class Contrasts:
 
     def of_networks(self, weights: Weights) -> Estimate:
         """Estimate a contrast of networks, trained again, on other images; it takes two seeds or more."""
+        variances = self.variances(weights)
+        return self._estimate(self._groups(weights), variances.whole, variances.degrees_of_freedom)
+
+    def variances(self, weights: Weights) -> Variances:
+        """Return the variances of a contrast of networks; it takes two seeds or more."""
         groups = self._groups(weights)
-        by_image = _by_image_variance(groups)
         noise, pooled, deviations = 0.0, list[float](), defaultdict[SignedProtocols, float](float)
         for names, weighted in groups.items():
             own = weighted.mean(axis=1).var(ddof=1)
@@ -86,10 +126,14 @@ class Contrasts:
             deviations[signed_protocols({name: weights[name] for name in names})] += max(own, alike) ** 0.5
             noise += image_and_seed_variance(weighted) / (self.seeds * self.images)
             pooled.append(count)
-        by_seed = sum(deviation**2 for deviation in deviations.values()) / self.seeds
-        variance = by_image + max(0.0, by_seed - noise)
-        terms = by_image**2 / (self.images - 1) + by_seed**2 / (min(pooled) * (self.seeds - 1))
-        return self._estimate(groups, variance, variance**2 / terms)
+        return Variances(
+            by_image=_by_image_variance(groups),
+            by_seed=sum(deviation**2 for deviation in deviations.values()) / self.seeds,
+            noise=noise,
+            pooled=min(pooled),
+            seeds=self.seeds,
+            images=self.images,
+        )
 
     def of_trainings(self, weights: Weights) -> Estimate:
         """Estimate a contrast of these trained networks alone on other images."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from verydeep.reproduction.claims import CLAIMS, Claim, ClaimKind, ClaimPart, compared_tests
+from verydeep.reproduction.claims import CLAIMS, LEVEL_OF_HOLDS, Claim, ClaimKind, ClaimPart, compared_tests
 from verydeep.reproduction.contrasts import (
     SignedProtocols,
     Weights,
@@ -28,10 +28,7 @@ from verydeep.reproduction.contrasts import (
     trainings_of,
     weights_of_difference,
 )
-from verydeep.reproduction.findings import LEVEL_OF_HOLDS
-
-POWER = 0.8
-"""Probability with which a difference is to be told."""
+from verydeep.statistics import POWER
 
 ERROR, SEED_SD = 25.0, 0.5
 """An error in percent, and its standard deviation between trainings of one network in points: assumed where nothing

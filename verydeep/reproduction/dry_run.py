@@ -16,7 +16,7 @@ from verydeep.numbers import counted, decimal, duration, number, plural, share
 from verydeep.presentation.terminal import table_with
 from verydeep.reproduction.claims import CLAIMS
 from verydeep.reproduction.contrasts import image_and_seed_variance
-from verydeep.reproduction.detectable import POWER, Assumed, Detectable, detectable
+from verydeep.reproduction.detectable import Assumed, Detectable, detectable
 from verydeep.reproduction.estimate import TrainingEstimate, costs_table, estimates
 from verydeep.reproduction.grid import Grid, Jobs
 from verydeep.reproduction.limits import ONE_SEED, listed
@@ -27,6 +27,7 @@ from verydeep.reproduction.side_by_side import jobs_to_use, longest_way_first
 from verydeep.reproduction.steering import about_steering, open_for_experiment
 from verydeep.reproduction.stored_tests import StoredTest, file_of_test, read_test
 from verydeep.reproduction.training_task import has_ended
+from verydeep.statistics import POWER
 from verydeep.training.recipe import Recipe
 
 _MORE_SEEDS = (3, 5, 10)

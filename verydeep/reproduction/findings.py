@@ -18,14 +18,22 @@ from typing import Any, Literal
 import numpy as np
 
 from verydeep.numbers import interval, plural, trimmed
-from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimKind, ClaimPart, check_margin, compared_tests
+from verydeep.reproduction.claims import (
+    CLAIMS,
+    LEVEL_OF_HOLDS,
+    LEVEL_OF_REVERSED,
+    MARGIN,
+    Claim,
+    ClaimKind,
+    ClaimPart,
+    check_margin,
+    compared_tests,
+)
 from verydeep.reproduction.contrasts import Contrasts, Estimate, Outcomes, Weights, trainings_of, weights_of_difference
+from verydeep.reproduction.deciding_seeds import deciding_seeds, seeds_in_words
 from verydeep.reproduction.fair_tests import finished_tests, learned_tests
 from verydeep.reproduction.paper_tables import is_test
 from verydeep.statistics import CONFIDENCE, holm_by_family
-
-LEVEL_OF_HOLDS, _LEVEL_OF_REVERSED = 0.8 * (1 - CONFIDENCE), 0.2 * (1 - CONFIDENCE)
-"""Together the level; the paper's own direction has the larger part, since it is the question."""
 
 _ONE_SEED = "one seed does not tell how networks trained again would err"
 
@@ -69,6 +77,9 @@ class ComparedPart:
     """Judgement on these trained networks alone, on other images."""
     networks: Judgement | None
     """Judgement on networks trained again; None with one seed."""
+    deciding_seeds: int | None
+    """Seeds with which an open part or its opposite would be told in four of five reports, if its difference and
+    variances stay as found; None if 100 would not do, of parts that are told or not fair, and with one seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,9 +171,12 @@ def findings(
     families = [[one.part for one in its if one.fair] for its in compared]
     of_trained = _judgements(every, families, trained, margin)
     of_networks = _judgements(every, families, networks, margin) if networks else {}
+    verdicts = {part: judged.verdict for part, judged in of_networks.items()}
+    fair = [[(one.part, one.weights) for one in its if one.fair] for its in compared]
+    deciding = deciding_seeds(contrasts, fair, verdicts, margin) if networks else {}
     parts = [
         [
-            _compared_part(one, outcomes, trained[one.part.id], of_trained[one.part.id], of_networks.get(one.part.id))
+            _compared_part(one, outcomes, trained[one.part.id], of_trained[one.part.id], of_networks, deciding)
             for one in its
         ]
         for its in compared
@@ -228,8 +242,14 @@ def _comparison(
 
 
 def _compared_part(
-    one: _Comparison, outcomes: Outcomes, trained: Estimate, of_trained: Judgement, of_networks: Judgement | None
+    one: _Comparison,
+    outcomes: Outcomes,
+    trained: Estimate,
+    of_trained: Judgement,
+    judged: Mapping[str, Judgement],
+    deciding: Mapping[str, int | None],
 ) -> ComparedPart:
+    of_networks = judged.get(one.part.id)
     first, second = (
         100 * sum(weight * float(outcomes[name].mean()) for name, weight in side.items())
         for side in (one.first, one.second)
@@ -247,6 +267,7 @@ def _compared_part(
         unfinished=one.unfinished,
         trained=of_trained,
         networks=of_networks,
+        deciding_seeds=deciding.get(one.part.id),
     )
 
 
@@ -260,7 +281,7 @@ def _judgements(
     p_values = {one.part.id: _p_values(one.part.kind, estimates[one.part.id], margin) for one in every}
     stand, fall = (
         holm_by_family([{part.id: p_values[part.id][way] for part in its} for its in families], level)
-        for way, level in enumerate((LEVEL_OF_HOLDS, _LEVEL_OF_REVERSED))
+        for way, level in enumerate((LEVEL_OF_HOLDS, LEVEL_OF_REVERSED))
     )
     return {
         part: Judgement(
@@ -320,9 +341,10 @@ def _of_part(part: ClaimPart, one: ComparedPart | None, judgement: Judgement | N
         return f"no better than guessing in a network: {part.says}"
     if judgement.verdict == "cannot_be_told":
         between = interval(judgement.ci95, sign="+")
+        more = f"; {seeds_in_words(one.difference, one.deciding_seeds)}" if judgement is one.networks else ""
         if min(judgement.p_holds, judgement.p_reversed) <= (1 - CONFIDENCE) / 2:
-            return f"open: {part.says} (by itself {between} points, which is not enough with all claims counted)"
-        return f"open: {part.says} (the difference may be anything from {between} points)"
+            return f"open: {part.says} (by itself {between} points, which is not enough with all claims counted{more})"
+        return f"open: {part.says} (the difference may be anything from {between} points{more})"
     if judgement.verdict == "reversed" and part.kind == "alike":
         return f"reversed: {part.says} (they differ by {interval(judgement.ci95, sign='+')} points)"
     return f"{judgement.verdict}: {part.says}"

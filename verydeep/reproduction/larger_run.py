@@ -4,12 +4,13 @@ import shlex
 from statistics import fmean
 
 from verydeep.numbers import counted, decimal, percent, plural, share, trimmed
-from verydeep.reproduction.detectable import POWER, Assumed, detectable
+from verydeep.reproduction.detectable import Assumed, detectable
 from verydeep.reproduction.equivalent_command import is_call
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.limits import listed
 from verydeep.reproduction.results import GridResults
 from verydeep.runs.record import words_of_command
+from verydeep.statistics import POWER
 
 SEEDS = 5
 """Enough seeds to begin with; what they can tell depends on the images."""
