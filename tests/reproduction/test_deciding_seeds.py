@@ -7,9 +7,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from verydeep import findings
-from verydeep.reproduction.claims import CLAIMS, LEVEL_OF_HOLDS, LEVEL_OF_REVERSED
+from verydeep.reproduction.claims import CLAIMS
 from verydeep.reproduction.contrasts import Contrasts
-from verydeep.reproduction.deciding_seeds import _levels, deciding_seeds, seeds_in_words
+from verydeep.reproduction.deciding_seeds import (
+    LEVEL_OF_HOLDS,
+    LEVEL_OF_REVERSED,
+    _levels,
+    deciding_seeds,
+    seeds_in_words,
+)
 from verydeep.statistics import POWER, holm_by_family, t_power
 
 IMAGES, MARGIN = 1500, 2.0

@@ -9,14 +9,9 @@ from typing import Literal
 from verydeep.evaluation.protocols import Method
 from verydeep.reproduction.paper_tables import Entry, one_scale, several_scales
 from verydeep.reproduction.trainings import JITTER, SCALES, TRAININGS, TWO_BEST, GridTraining, last_stages
-from verydeep.statistics import CONFIDENCE
 
 MARGIN = 2.0
 """Percentage points up to which errors count as alike; 5 seeds and 3,925 images mostly tell it (docs/VERDICTS.md)."""
-
-LEVEL_OF_HOLDS, LEVEL_OF_REVERSED = 0.8 * (1 - CONFIDENCE), 0.2 * (1 - CONFIDENCE)
-"""Probabilities of any false verdict of either kind; the paper's own direction has more of it, since it is the
-question."""
 
 SMALL_FILTERS_HELP = "small_filters_help"
 """The claim whose verdict depends on what its two networks start from."""

@@ -8,9 +8,13 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 from verydeep.numbers import number, points
-from verydeep.reproduction.claims import LEVEL_OF_HOLDS, LEVEL_OF_REVERSED, ClaimKind, ClaimPart
+from verydeep.reproduction.claims import ClaimKind, ClaimPart
 from verydeep.reproduction.contrasts import Contrasts, Variances, Weights
-from verydeep.statistics import POWER, t_power
+from verydeep.statistics import CONFIDENCE, POWER, t_power
+
+LEVEL_OF_HOLDS, LEVEL_OF_REVERSED = 0.8 * (1 - CONFIDENCE), 0.2 * (1 - CONFIDENCE)
+"""Probabilities of any false verdict of either kind; the paper's own direction has more of it, since it is the
+question."""
 
 _MOST_SEEDS = 100
 

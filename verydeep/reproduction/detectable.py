@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from verydeep.reproduction.claims import CLAIMS, LEVEL_OF_HOLDS, Claim, ClaimKind, ClaimPart, compared_tests
+from verydeep.reproduction.claims import CLAIMS, Claim, ClaimKind, ClaimPart, compared_tests
 from verydeep.reproduction.contrasts import (
     SignedProtocols,
     Weights,
@@ -28,6 +28,7 @@ from verydeep.reproduction.contrasts import (
     trainings_of,
     weights_of_difference,
 )
+from verydeep.reproduction.deciding_seeds import LEVEL_OF_HOLDS
 from verydeep.statistics import POWER
 
 ERROR, SEED_SD = 25.0, 0.5

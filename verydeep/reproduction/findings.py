@@ -18,19 +18,9 @@ from typing import Any, Literal
 import numpy as np
 
 from verydeep.numbers import interval, plural, trimmed
-from verydeep.reproduction.claims import (
-    CLAIMS,
-    LEVEL_OF_HOLDS,
-    LEVEL_OF_REVERSED,
-    MARGIN,
-    Claim,
-    ClaimKind,
-    ClaimPart,
-    check_margin,
-    compared_tests,
-)
+from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimKind, ClaimPart, check_margin, compared_tests
 from verydeep.reproduction.contrasts import Contrasts, Estimate, Outcomes, Weights, trainings_of, weights_of_difference
-from verydeep.reproduction.deciding_seeds import deciding_seeds, seeds_in_words
+from verydeep.reproduction.deciding_seeds import LEVEL_OF_HOLDS, LEVEL_OF_REVERSED, deciding_seeds, seeds_in_words
 from verydeep.reproduction.fair_tests import finished_tests, learned_tests
 from verydeep.reproduction.paper_tables import is_test
 from verydeep.statistics import CONFIDENCE, holm_by_family
