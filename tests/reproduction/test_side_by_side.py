@@ -21,7 +21,7 @@ from verydeep.reproduction import ray_pool, side_by_side, training_task
 from verydeep.reproduction.side_by_side import in_order, jobs_to_use, longest_way_first
 from verydeep.reproduction.study_runs import why_diverged
 from verydeep.reproduction.training_task import train_task
-from verydeep.runs.files import CHECKPOINTS, MODEL, WEIGHTS
+from verydeep.runs.files import CHECKPOINTS, MODEL, RECORD, WEIGHTS
 from verydeep.training.step import DivergedError
 
 
@@ -115,6 +115,8 @@ def test_the_others_save_when_one_dies_that_has_nothing_to_do(number, error, tmp
     long = replace(long, splits=splits, recipe=replace(long.recipe, width=0.5))
 
     def act():
+        while not (long.out / RECORD).exists():  # on a busy machine the other training may end before this one begins
+            time.sleep(0.01)
         before = {pid: seconds_used(pid) for pid in processes()}
         time.sleep(2)
         idle = min(before, key=lambda pid: seconds_used(pid) - before[pid])
