@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 SOAK_MINUTES := 60
-UNTIMED := -o faulthandler_timeout=0
+UNTIMED := --timeout 0 -o faulthandler_timeout=0
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test battery soak check docs format map clean
@@ -27,7 +27,7 @@ demo: install ## Train all seven networks on real handwritten digits and write a
 	$(BIN)/verydeep reproduce --quick --out $(DEMO)
 
 test: install ## Run the tests, on up to 4 cores at once
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 1
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 battery: install ## Run the long tests at full length, with an hour (or SOAK_MINUTES) of a service, and print figures
 	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest $(UNTIMED) --battery tests/reliability tests/serving tests/test_demo.py tests/export/test_export.py \

@@ -4,7 +4,7 @@ Errors are in percent and their differences in percentage points. Resampling alw
 same outcomes give the same figures again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,10 @@ from jaxtyping import Bool, Float
 from verydeep.numbers import number
 
 CONFIDENCE = 0.95
+
+LEVEL_OF_HOLDS, LEVEL_OF_REVERSED = 0.8 * (1 - CONFIDENCE), 0.2 * (1 - CONFIDENCE)
+"""Probabilities of any false verdict of either kind; the paper's own direction has more of it, since it is the
+question."""
 
 POWER = 0.8
 """Probability with which a difference is to be told, wherever one is planned for."""
@@ -70,15 +74,14 @@ def t_p_below(difference: float, standard_error: float, degrees_of_freedom: floa
 
 
 def t_power(distance: float, standard_error: float, degrees_of_freedom: float, level: float) -> float:
-    """Return the probability that a one-sided test rejects a bound so far from the truth, in the distance's unit.
+    """Return the probability that a one-sided t test rejects a bound so far from the truth, in the distance's unit.
 
-    The standard error is taken as estimated without error, so that the estimate is normal around the truth.
-
-    Source: as `t_interval`.
+    Source: as `t_interval`; by the noncentral distribution of t, since the standard error is estimated too.
     """
-    from scipy.special import ndtr, stdtrit
+    from scipy.special import nctdtr, stdtrit
 
-    return float(ndtr(distance / standard_error - stdtrit(degrees_of_freedom, 1 - level)))
+    needed = float(stdtrit(degrees_of_freedom, 1 - level))
+    return 1 - float(nctdtr(degrees_of_freedom, distance / standard_error, needed))
 
 
 def holm_by_family(families: Sequence[Mapping[str, float]], level: float) -> set[str]:
@@ -106,6 +109,12 @@ def holm_by_family(families: Sequence[Mapping[str, float]], level: float) -> set
                 break
             rejected.add(name)
     return rejected
+
+
+def levels_left(families: Sequence[Collection[str]], told: Collection[str], level: float) -> dict[str, float]:
+    """Return the level that `holm_by_family` has left for each hypothesis that is not rejected, `told`, by name."""
+    left = [open_ for family in families if (open_ := [name for name in family if name not in told])]
+    return {name: level / len(left) / len(open_) for open_ in left for name in open_}
 
 
 def _mcnemar(only_first_wrong: int, only_second_wrong: int) -> float:

@@ -43,7 +43,7 @@ SignedProtocols = tuple[tuple[str, bool], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Variances:
-    """Variances of a contrast of networks, as shares of 1 squared: A, B and C of this module's formula."""
+    """Variances of a contrast of networks, of errors from 0 to 1: A, B and C of this module's formula."""
 
     by_image: float
     by_seed: float
@@ -54,15 +54,19 @@ class Variances:
     images: int
 
     @property
-    def whole(self) -> float:
-        """V of the formula."""
-        return self.by_image + max(0.0, self.by_seed - self.noise)
+    def standard_error(self) -> float:
+        """Root of V, in percentage points."""
+        return 100 * self._whole**0.5
 
     @property
     def degrees_of_freedom(self) -> float:
         """Degrees of freedom of V."""
         terms = self.by_image**2 / (self.images - 1) + self.by_seed**2 / (self.pooled * (self.seeds - 1))
-        return self.whole**2 / terms
+        return self._whole**2 / terms
+
+    @property
+    def _whole(self) -> float:
+        return self.by_image + max(0.0, self.by_seed - self.noise)
 
     def with_seeds(self, seeds: int) -> "Variances":
         """Return those of more seeds, if images and trainings vary as these do: all but images' own becomes smaller."""
@@ -85,8 +89,9 @@ class Estimate:
     """Mean over the seeds."""
     of_seeds: tuple[float, ...]
     standard_error: float
-    """Root of V."""
     degrees_of_freedom: float
+    variances: Variances | None = None
+    """Variances that the standard error is of, for networks on the same images."""
 
     def p_below(self, bound: float) -> float:
         """Return the one-sided p value of a contrast so far below `bound`, if it truly were `bound`."""
@@ -113,11 +118,6 @@ class Contrasts:
 
     def of_networks(self, weights: Weights) -> Estimate:
         """Estimate a contrast of networks, trained again, on other images; it takes two seeds or more."""
-        variances = self.variances(weights)
-        return self._estimate(self._groups(weights), variances.whole, variances.degrees_of_freedom)
-
-    def variances(self, weights: Weights) -> Variances:
-        """Return the variances of a contrast of networks; it takes two seeds or more."""
         groups = self._groups(weights)
         noise, pooled, deviations = 0.0, list[float](), defaultdict[SignedProtocols, float](float)
         for names, weighted in groups.items():
@@ -126,7 +126,7 @@ class Contrasts:
             deviations[signed_protocols({name: weights[name] for name in names})] += max(own, alike) ** 0.5
             noise += image_and_seed_variance(weighted) / (self.seeds * self.images)
             pooled.append(count)
-        return Variances(
+        variances = Variances(
             by_image=_by_image_variance(groups),
             by_seed=sum(deviation**2 for deviation in deviations.values()) / self.seeds,
             noise=noise,
@@ -134,20 +134,22 @@ class Contrasts:
             seeds=self.seeds,
             images=self.images,
         )
+        whole = self._estimate(groups, variances.standard_error, variances.degrees_of_freedom)
+        return replace(whole, variances=variances)
 
     def of_trainings(self, weights: Weights) -> Estimate:
         """Estimate a contrast of these trained networks alone on other images."""
         groups = self._groups(weights)
-        return self._estimate(groups, _by_image_variance(groups), self.images - 1)
+        return self._estimate(groups, 100 * _by_image_variance(groups) ** 0.5, self.images - 1)
 
     def _estimate(
-        self, groups: Mapping[tuple[str, ...], Float[np.ndarray, "seeds N"]], variance: float, freedom: float
+        self, groups: Mapping[tuple[str, ...], Float[np.ndarray, "seeds N"]], standard_error: float, freedom: float
     ) -> Estimate:
         of_seeds = 100 * np.sum([weighted.mean(axis=1) for weighted in groups.values()], axis=0)
         return Estimate(
             points=float(of_seeds.mean()),
             of_seeds=tuple(of_seeds.tolist()),
-            standard_error=100 * float(np.sqrt(variance)),
+            standard_error=float(standard_error),
             degrees_of_freedom=float(freedom),
         )
 

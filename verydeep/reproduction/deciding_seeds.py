@@ -1,93 +1,87 @@
 """How many seeds would tell what is open, if differences and their variances stay as they were found.
 
-A rough guide for whoever asks what would decide a claim: both are themselves estimates, and the other claims are taken
-to stay as open as they are.
+A rough guide to whoever plans a new experiment: both are themselves estimates, and other claims are taken to stay as
+open as they are. Few seeds mostly say too many: the larger of two variances counts, and pools count as the few seeds
+that they have (`contrasts`).
 """
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from verydeep.numbers import number, points
 from verydeep.reproduction.claims import ClaimKind, ClaimPart
-from verydeep.reproduction.contrasts import Contrasts, Variances, Weights
-from verydeep.statistics import CONFIDENCE, POWER, t_power
+from verydeep.reproduction.contrasts import Estimate
+from verydeep.statistics import LEVEL_OF_HOLDS, LEVEL_OF_REVERSED, POWER, levels_left, t_power
 
-LEVEL_OF_HOLDS, LEVEL_OF_REVERSED = 0.8 * (1 - CONFIDENCE), 0.2 * (1 - CONFIDENCE)
-"""Probabilities of any false verdict of either kind; the paper's own direction has more of it, since it is the
-question."""
+_FEWEST_SEEDS = 3
+"""Seeds of which something is said: two hardly show how trainings vary."""
 
 _MOST_SEEDS = 100
+"""Seeds up to which their number is looked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecidingSeeds:
+    """Seeds that would tell an open part."""
+
+    seeds: int
+    """Number of seeds in all, with which four of five reports would tell it; 101 if 100 are too few."""
+    shows: Literal["holds", "reversed"]
+    """Which of the two they would tell."""
+
+    def words(self, difference: float) -> str:
+        """Say it of a difference in percentage points."""
+        count = f"more than {number(_MOST_SEEDS)}" if self.seeds > _MOST_SEEDS else f"about {number(self.seeds)}"
+        what = "it" if self.shows == "holds" else "the opposite"
+        return f"if the difference stays {points(difference)}, {count} seeds would show {what}"
 
 
 def deciding_seeds(
-    contrasts: Contrasts,
-    families: Sequence[Sequence[tuple[ClaimPart, Weights]]],
+    estimates: Mapping[str, Estimate],
+    families: Sequence[Sequence[ClaimPart]],
     verdicts: Mapping[str, str],
     margin: float,
-) -> dict[str, int | None]:
-    """Return with how many seeds each open part, or its opposite, would be told in four of five reports.
+) -> dict[str, DecidingSeeds]:
+    """Return for each open part how many seeds would tell it or its opposite; nothing with two seeds, or 100 and more.
 
     Args:
-        contrasts: of two seeds or more.
-        families: fair comparisons of each claim, with the weights of their differences.
+        estimates: of networks trained again, by the part's id.
+        families: parts of each claim that are fairly compared.
         verdicts: verdict on each part by its id.
         margin: percentage points up to which errors count as alike.
-
-    Returns:
-        Numbers larger than that of the seeds there are, by the part's id; None if 100 would not do.
     """
-    ids = [[part.id for part, _ in its] for its in families]
-    holds = _levels(ids, {part for part, verdict in verdicts.items() if verdict == "holds"}, LEVEL_OF_HOLDS)
-    falls = _levels(ids, {part for part, verdict in verdicts.items() if verdict == "reversed"}, LEVEL_OF_REVERSED)
+    ids = [[part.id for part in its] for its in families]
+    level, level_of_opposite = (
+        levels_left(ids, [part for part, its in verdicts.items() if its == verdict], whole)
+        for verdict, whole in (("holds", LEVEL_OF_HOLDS), ("reversed", LEVEL_OF_REVERSED))
+    )
     return {
-        part.id: _seeds_to_tell(
-            part.kind,
-            contrasts.of_networks(weights).points,
-            contrasts.variances(weights),
-            margin,
-            (holds[part.id], falls[part.id]),
-        )
+        part.id: _seeds_to_tell(part.kind, found, margin, level[part.id], level_of_opposite[part.id])
         for its in families
-        for part, weights in its
-        if verdicts[part.id] == "cannot_be_told"
+        for part in its
+        for found in [estimates[part.id]]
+        if verdicts[part.id] == "cannot_be_told" and _FEWEST_SEEDS <= len(found.of_seeds) < _MOST_SEEDS
     }
 
 
-def seeds_in_words(difference: float, seeds: int | None) -> str:
-    """Say how many seeds would tell a difference, in percentage points."""
-    count = f"more than {number(_MOST_SEEDS)}" if seeds is None else f"about {number(seeds)}"
-    return f"if it stays {points(difference)}, it takes {count} seeds to tell"
-
-
-def _levels(families: Sequence[Sequence[str]], told: set[str], level: float) -> dict[str, float]:
-    """Return the level that Holm's rule has left for each part that is not told."""
-    left = [its for family in families if (its := [part for part in family if part not in told])]
-    return {part: level / len(left) / len(its) for its in left for part in its}
-
-
 def _seeds_to_tell(
-    kind: ClaimKind, difference: float, variances: Variances, margin: float, levels: tuple[float, float]
-) -> int | None:
-    """Return how many seeds tell a difference with a probability of `POWER`, at the levels of a part and its opposite.
+    kind: ClaimKind, found: Estimate, margin: float, level: float, level_of_opposite: float
+) -> DecidingSeeds:
+    """Return how many seeds tell a part, or its opposite, with a probability of `POWER` by the tests of `findings`."""
+    bound = 0.0 if kind == "less" else margin
+    size = abs(found.points) if kind == "alike" else found.points
+    shows: Literal["holds", "reversed"] = "holds" if size < bound else "reversed"
 
-    They are those of `findings`: against 0 or the margin, and inside the margins by two tests.
-    """
-    holds, falls = levels
+    def power(seeds: int) -> float:
+        assert found.variances is not None
+        more = found.variances.with_seeds(seeds)
+        error, freedom = more.standard_error, more.degrees_of_freedom
+        if kind == "alike" and shows == "holds":  # by two tests, at either margin
+            return sum(t_power(end, error, freedom, level) for end in (margin - size, margin + size)) - 1
+        tests = 2 if kind == "alike" else 1
+        return t_power(abs(size - bound), error, freedom, level if shows == "holds" else level_of_opposite / tests)
 
-    def told(seeds: int) -> float:
-        more = variances.with_seeds(seeds)
-        error, freedom = 100 * more.whole**0.5, more.degrees_of_freedom
-        match kind:
-            case "less":
-                return t_power(abs(difference), error, freedom, holds if difference < 0 else falls)
-            case "no_more":
-                return t_power(abs(difference - margin), error, freedom, holds if difference < margin else falls)
-            case "alike" if abs(difference) < margin:
-                return sum(t_power(margin - side * difference, error, freedom, holds) for side in (-1, 1)) - 1
-            case "alike":
-                return t_power(abs(difference) - margin, error, freedom, falls / 2)
-
-    if told(_MOST_SEEDS) < POWER:
-        return None
-    first = variances.seeds + 1
-    return first + bisect_left(range(first, _MOST_SEEDS), POWER, key=told)
+    first = len(found.of_seeds) + 1
+    return DecidingSeeds(seeds=first + bisect_left(range(first, _MOST_SEEDS + 1), POWER, key=power), shows=shows)

@@ -28,8 +28,7 @@ from verydeep.reproduction.contrasts import (
     trainings_of,
     weights_of_difference,
 )
-from verydeep.reproduction.deciding_seeds import LEVEL_OF_HOLDS
-from verydeep.statistics import POWER
+from verydeep.statistics import LEVEL_OF_HOLDS, POWER
 
 ERROR, SEED_SD = 25.0, 0.5
 """An error in percent, and its standard deviation between trainings of one network in points: assumed where nothing

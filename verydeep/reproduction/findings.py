@@ -20,10 +20,10 @@ import numpy as np
 from verydeep.numbers import interval, plural, trimmed
 from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimKind, ClaimPart, check_margin, compared_tests
 from verydeep.reproduction.contrasts import Contrasts, Estimate, Outcomes, Weights, trainings_of, weights_of_difference
-from verydeep.reproduction.deciding_seeds import LEVEL_OF_HOLDS, LEVEL_OF_REVERSED, deciding_seeds, seeds_in_words
+from verydeep.reproduction.deciding_seeds import DecidingSeeds, deciding_seeds
 from verydeep.reproduction.fair_tests import finished_tests, learned_tests
 from verydeep.reproduction.paper_tables import is_test
-from verydeep.statistics import CONFIDENCE, holm_by_family
+from verydeep.statistics import CONFIDENCE, LEVEL_OF_HOLDS, LEVEL_OF_REVERSED, holm_by_family
 
 _ONE_SEED = "one seed does not tell how networks trained again would err"
 
@@ -67,9 +67,8 @@ class ComparedPart:
     """Judgement on these trained networks alone, on other images."""
     networks: Judgement | None
     """Judgement on networks trained again; None with one seed."""
-    deciding_seeds: int | None
-    """Seeds with which an open part or its opposite would be told in four of five reports, if its difference and
-    variances stay as found; None if 100 would not do, of parts that are told or not fair, and with one seed."""
+    deciding_seeds: DecidingSeeds | None
+    """Seeds that would tell an open part, if its difference stays; None for others, and with one or two seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +161,7 @@ def findings(
     of_trained = _judgements(every, families, trained, margin)
     of_networks = _judgements(every, families, networks, margin) if networks else {}
     verdicts = {part: judged.verdict for part, judged in of_networks.items()}
-    fair = [[(one.part, one.weights) for one in its if one.fair] for its in compared]
-    deciding = deciding_seeds(contrasts, fair, verdicts, margin) if networks else {}
+    deciding = deciding_seeds(networks, families, verdicts, margin) if networks else {}
     parts = [
         [
             _compared_part(one, outcomes, trained[one.part.id], of_trained[one.part.id], of_networks, deciding)
@@ -237,7 +235,7 @@ def _compared_part(
     trained: Estimate,
     of_trained: Judgement,
     judged: Mapping[str, Judgement],
-    deciding: Mapping[str, int | None],
+    deciding: Mapping[str, DecidingSeeds],
 ) -> ComparedPart:
     of_networks = judged.get(one.part.id)
     first, second = (
@@ -331,7 +329,8 @@ def _of_part(part: ClaimPart, one: ComparedPart | None, judgement: Judgement | N
         return f"no better than guessing in a network: {part.says}"
     if judgement.verdict == "cannot_be_told":
         between = interval(judgement.ci95, sign="+")
-        more = f"; {seeds_in_words(one.difference, one.deciding_seeds)}" if judgement is one.networks else ""
+        about_networks = judgement is one.networks
+        more = f"; {one.deciding_seeds.words(one.difference)}" if one.deciding_seeds and about_networks else ""
         if min(judgement.p_holds, judgement.p_reversed) <= (1 - CONFIDENCE) / 2:
             return f"open: {part.says} (by itself {between} points, which is not enough with all claims counted{more})"
         return f"open: {part.says} (the difference may be anything from {between} points{more})"
