@@ -33,7 +33,7 @@ def page(folder: Path) -> str:
     chart = {name: f"<img src='{(folder / name).resolve().as_uri()}.svg'>" for name in ("depth", "loss", "gains")}
     claims = "".join(f"<li><b>{SIGNS[one['verdict']]}</b>{escape(one['says'])}</li>" for one in results["findings"])
     return f"""<!doctype html><meta charset="utf-8"><style>{STYLE}</style>
-<h1>The VGG paper on {escape(results["source"])}, {len(results["seeds"])} seeds</h1>
+<h1>The VGG paper on {escape(results["source"]["name"])}, {len(results["seeds"])} seeds</h1>
 <div><section>{chart["depth"]}
 <p>Test error at one scale by weight layers; bars are 95% intervals, small points seeds.</p>
 <span>{chart["loss"]}</span><p>Training loss of every seed at S = 256.</p></section>
