@@ -157,7 +157,7 @@ def test_a_training_of_the_grid_that_diverges_ends_it(images, tmp_path, monkeypa
 
 
 def test_trainings_of_a_study_are_done_and_tested_side_by_side_too(images, tmp_path):
-    grid = replace(SOME, only=("A",), studies=("images",))
+    grid = replace(SOME, only=("A",), studies=("images", "regularisation"))
     reproduce(images, out=tmp_path / "out", recipe=TINY, grid=grid, jobs=2)
     found, _ = numbers(tmp_path / "out", "images")
     assert {run["training"] for run in found["runs"]} == {"A-256", *(training.name for training in grid.studied)}

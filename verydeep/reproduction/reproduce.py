@@ -191,7 +191,8 @@ def _train_and_test(experiment: _Experiment, trainings: Sequence[GridTraining], 
 def _do_side_by_side(experiment: _Experiment, trainings: Sequence[GridTraining], entries: Sequence[Entry]) -> None:
     """Do what is missing side by side but for tests of fused networks, one seed after the other."""
     tasks: list[Task] = []
-    networks = {training.name: training.network for training in trainings}
+    every = (*experiment.grid.trainings, *experiment.grid.studied)  # a study may test trainings of the tables too
+    networks = {training.name: training.network for training in every}
     for seed in experiment.folders:
         of_seed = [_task(experiment, training, seed) for training in trainings]
         tasks += in_order([task for task in of_seed if not has_ended(task.out)])
