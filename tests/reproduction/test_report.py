@@ -57,6 +57,26 @@ def test_what_is_reversed_is_marked_so(tmp_path):
     assert markdown_table(markdown, "Findings")[0][1][2:4] == ["✗ reversed", "reversed"]
 
 
+def test_the_seeds_that_would_show_an_open_part_stand_beside_it(tmp_path):
+    errors = {"A-256 dense single": 31.0, "B-256 dense single": 30.5, "D-256 dense single": 10.0}
+
+    def spread(name, seed):
+        return errors.get(name, 25.0) + (0, 2, 4, 1)[seed]
+
+    page, markdown, results = made_up(tmp_path, grid=replace(SMALL, seeds=4), errors=spread)
+    said = {part["id"]: part["deciding_seeds"] for finding in results["findings"] for part in finding["parts"]}
+    assert {told["shows"] if told else None for told in said.values()} >= {None, "holds"}
+    rows = [row for row in html_table(page, "The paper's claims") if row[-4] != "–"]
+    _, parts = markdown_table(markdown, "Findings")
+    for told, row, line in zip(said.values(), rows, parts, strict=True):
+        number = "–" if told is None else "100+" if told["seeds"] > 100 else str(told["seeds"])
+        expected = number + ", the opposite" * (told is not None and told["shows"] == "reversed")
+        assert (row[-1], line[-1]) == (expected, expected)
+    page, markdown, _ = made_up(tmp_path / "two", grid=replace(SMALL, seeds=2), errors=spread)
+    assert ">seeds to show it<" not in page
+    assert "| seeds to show it |" not in markdown
+
+
 def test_trainings_that_were_cut_off_are_named_where_claims_are_told(tmp_path):
     page, markdown, results = made_up(tmp_path, epochs=3)
     assert results["unfinished"] == ["A-256", "B-256", "D-256"]

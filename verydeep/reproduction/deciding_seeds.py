@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from verydeep.numbers import number, points
 from verydeep.reproduction.claims import ClaimKind, ClaimPart
 from verydeep.reproduction.contrasts import Estimate
 from verydeep.statistics import LEVEL_OF_HOLDS, LEVEL_OF_REVERSED, POWER, levels_left, t_power
@@ -31,11 +30,10 @@ class DecidingSeeds:
     shows: Literal["holds", "reversed"]
     """Which of the two they would tell."""
 
-    def words(self, difference: float) -> str:
-        """Say it of a difference in percentage points."""
-        count = f"more than {number(_MOST_SEEDS)}" if self.seeds > _MOST_SEEDS else f"about {number(self.seeds)}"
-        what = "it" if self.shows == "holds" else "the opposite"
-        return f"if the difference stays {points(difference)}, {count} seeds would show {what}"
+    @property
+    def written(self) -> str:
+        """Their number: `62`, or `100+`."""
+        return f"{_MOST_SEEDS}+" if self.seeds > _MOST_SEEDS else str(self.seeds)
 
 
 def deciding_seeds(

@@ -329,11 +329,9 @@ def _of_part(part: ClaimPart, one: ComparedPart | None, judgement: Judgement | N
         return f"no better than guessing in a network: {part.says}"
     if judgement.verdict == "cannot_be_told":
         between = interval(judgement.ci95, sign="+")
-        about_networks = judgement is one.networks
-        more = f"; {one.deciding_seeds.words(one.difference)}" if one.deciding_seeds and about_networks else ""
         if min(judgement.p_holds, judgement.p_reversed) <= (1 - CONFIDENCE) / 2:
-            return f"open: {part.says} (by itself {between} points, which is not enough with all claims counted{more})"
-        return f"open: {part.says} (the difference may be anything from {between} points{more})"
+            return f"open: {part.says} (by itself {between} points, which is not enough with all claims counted)"
+        return f"open: {part.says} (the difference may be anything from {between} points)"
     if judgement.verdict == "reversed" and part.kind == "alike":
         return f"reversed: {part.says} (they differ by {interval(judgement.ci95, sign='+')} points)"
     return f"{judgement.verdict}: {part.says}"

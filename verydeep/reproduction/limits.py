@@ -60,9 +60,9 @@ def how_sure(results: "GridResults") -> dict[str, list[str]]:
             "share that level (Holm). That holds for one look, with seeds and a margin that were fixed beforehand: "
             "adding seeds until a verdict appears, or choosing the margin by the errors, makes false verdicts more "
             "frequent. The intervals beside verdicts are each for one comparison and not corrected. 'Cannot be told' "
-            "does not mean that there is no difference. The numbers of seeds beside open parts are for planning a new "
-            "experiment: four of five of so many seeds would show it, if the difference and its variances are what was "
-            "found here. docs/VERDICTS.md has the rules, and how often they err."
+            "does not mean that there is no difference. 'Seeds to show it' is for planning a new experiment: four of "
+            "five with so many seeds would show an open part, or its opposite, if the difference and its variances are "
+            "what was found here. docs/VERDICTS.md has the rules, and how often they err."
         ],
         "unfinished": _unfinished(results),
         "steering": [_steering(results)],
