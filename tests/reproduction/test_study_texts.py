@@ -156,9 +156,9 @@ def test_small_filters_are_compared_with_large_ones(large, apart, higher, told, 
     ]
     both, compared = regularisation_seen(runs, 10)
     assert "+8.50 (B (Glorot)), +7.50 (B) and " in both
-    assert "further apart than in B (Glorot), both from random weights, by " in compared
+    assert "in place of those of B (Glorot), both from random weights, that difference changes by " in compared
     assert f"by {apart:+.2f} points (95% interval " in compared
-    assert f"test error is higher by {higher:+.2f} points (95% interval " in compared
+    assert f"the test error by {higher:+.2f} points (95% interval " in compared
     assert compared.endswith(told)
     assert ("of networks trained again" if seeds > 1 else "of these trained networks alone") in compared
     assert regularisation_table(runs[:3]).rows[1][1:5] == ("200", "3.50", "12.00", "+8.50")

@@ -66,8 +66,9 @@ def regularisation_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
     starts = "both from random weights" if stack != "B" else "which starts from A"
     return [
         *sentences,
-        f"In B with 5 x 5 layers they are further apart than in {stack}, {starts}, by {with_interval(further)}, and "
-        f"the test error is higher by {with_interval(higher)}; {of_what(further)}. {_regularises(further, higher)}",
+        f"With 5 x 5 layers in place of those of {stack}, {starts}, that difference changes by "
+        f"{with_interval(further)}, and the test error by {with_interval(higher)}; {of_what(further)}. "
+        f"{_regularises(further, higher)}",
     ]
 
 
