@@ -12,8 +12,9 @@ import tempfile
 from html import escape
 from pathlib import Path
 
+from verydeep.reproduction.report import MARKS
+
 HERE = Path(__file__).parent
-SIGNS = {"holds": "✓", "holds_in_part": "◐", "reversed": "✗", "cannot_be_told": "?"}
 SIZE = "1280,1090"
 STYLE = """
 body { font: 15px 'DejaVu Sans', sans-serif; color: #1b2026; margin: 20px 28px }
@@ -31,7 +32,7 @@ def page(folder: Path) -> str:
     """Return the page that is drawn; of the learning curves only the first panel is seen."""
     results = json.loads((folder / "results.json").read_text())
     chart = {name: f"<img src='{(folder / name).resolve().as_uri()}.svg'>" for name in ("depth", "loss", "gains")}
-    claims = "".join(f"<li><b>{SIGNS[one['verdict']]}</b>{escape(one['says'])}</li>" for one in results["findings"])
+    claims = "".join(f"<li><b>{MARKS[one['verdict']]}</b>{escape(one['says'])}</li>" for one in results["findings"])
     return f"""<!doctype html><meta charset="utf-8"><style>{STYLE}</style>
 <h1>The VGG paper on {escape(results["source"]["name"])}, {len(results["seeds"])} seeds</h1>
 <div><section>{chart["depth"]}

@@ -20,15 +20,15 @@ PARTS = [part for claim in CLAIMS for part in claim.parts]
 OF_KIND = {kind: next(part for part in PARTS if part.kind == kind) for kind in ("less", "no_more", "alike")}
 
 
-def found(points, seeds=5, *, by_image=2e-5, by_seed=6e-5, noise=1e-5, pooled=4.0):
-    """Return an estimate with these variances."""
-    variances = Variances(by_image=by_image, by_seed=by_seed, noise=noise, pooled=pooled, seeds=seeds, images=3925)
+def found(points, seeds=5):
+    """Return an estimate with the variances that `power` has."""
+    variances = Variances(by_image=2e-5, by_seed=6e-5, noise=1e-5, pooled=4.0, seeds=seeds, images=3925)
     return Estimate(
         points=points, of_seeds=(points,) * seeds, standard_error=0.0, degrees_of_freedom=1.0, variances=variances
     )
 
 
-def power(distance, level, seeds, *, before=5, images=3925):
+def power(distance, level, seeds, before=5, images=3925):
     """Return how often a t test at this level rejects a bound so far away, with `found`'s variances."""
     by_image = 1e-5 + 1e-5 * before / seeds
     by_seed, noise = 6e-5 * before / seeds, 1e-5 * before / seeds

@@ -14,7 +14,7 @@ from verydeep.reproduction.claims import ClaimKind, ClaimPart
 from verydeep.reproduction.contrasts import Estimate
 from verydeep.statistics import LEVEL_OF_HOLDS, LEVEL_OF_REVERSED, POWER, levels_left, t_power
 
-_FEWEST_SEEDS = 3
+FEWEST_SEEDS = 3
 """Seeds of which something is said: two hardly show how trainings vary."""
 
 _MOST_SEEDS = 100
@@ -60,7 +60,7 @@ def deciding_seeds(
         for its in families
         for part in its
         for found in [estimates[part.id]]
-        if verdicts[part.id] == "cannot_be_told" and _FEWEST_SEEDS <= len(found.of_seeds) < _MOST_SEEDS
+        if verdicts[part.id] == "cannot_be_told" and FEWEST_SEEDS <= len(found.of_seeds) < _MOST_SEEDS
     }
 
 

@@ -163,11 +163,7 @@ def findings(
     verdicts = {part: judged.verdict for part, judged in of_networks.items()}
     deciding = deciding_seeds(networks, families, verdicts, margin) if networks else {}
     parts = [
-        [
-            _compared_part(one, outcomes, trained[one.part.id], of_trained[one.part.id], of_networks, deciding)
-            for one in its
-        ]
-        for its in compared
+        [_compared_part(one, outcomes, trained, of_trained, of_networks, deciding) for one in its] for its in compared
     ]
     return tuple(
         _finding(number, claim, its, margin) for number, (claim, its) in enumerate(zip(claims, parts, strict=True), 1)
@@ -232,18 +228,20 @@ def _comparison(
 def _compared_part(
     one: _Comparison,
     outcomes: Outcomes,
-    trained: Estimate,
-    of_trained: Judgement,
-    judged: Mapping[str, Judgement],
+    estimates: Mapping[str, Estimate],
+    judged_of_trained: Mapping[str, Judgement],
+    judged_of_networks: Mapping[str, Judgement],
     deciding: Mapping[str, DecidingSeeds],
 ) -> ComparedPart:
-    of_networks = judged.get(one.part.id)
+    """Return the result of a part; the mappings are by its id, the last two without some parts."""
+    part = one.part.id
+    trained, of_trained, of_networks = estimates[part], judged_of_trained[part], judged_of_networks.get(part)
     first, second = (
         100 * sum(weight * float(outcomes[name].mean()) for name, weight in side.items())
         for side in (one.first, one.second)
     )
     return ComparedPart(
-        id=one.part.id,
+        id=part,
         says=one.part.says,
         kind=one.part.kind,
         first_error=first,
@@ -255,7 +253,7 @@ def _compared_part(
         unfinished=one.unfinished,
         trained=of_trained,
         networks=of_networks,
-        deciding_seeds=deciding.get(one.part.id),
+        deciding_seeds=deciding.get(part),
     )
 
 

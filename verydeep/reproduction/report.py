@@ -16,6 +16,7 @@ from verydeep.reproduction import paper
 from verydeep.reproduction.answer import answer
 from verydeep.reproduction.charts import error_against_depth, gains_chart, learning_curves, written
 from verydeep.reproduction.claims import GAINS
+from verydeep.reproduction.deciding_seeds import FEWEST_SEEDS
 from verydeep.reproduction.files import HTML, MARKDOWN, OUTCOMES, RESULTS
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.larger_run import larger_run, what_it_could_tell
@@ -33,7 +34,7 @@ from verydeep.runs.model import load_model
 _CURVES = {"loss": ("loss", "training loss"), "validation": ("validation_error", "validation error, %")}
 """Pictures of the learning curves: the figure that each draws, and its name."""
 
-_MARKS = {"holds": "✓", "holds_in_part": "◐", "reversed": "✗", "cannot_be_told": "?"}
+MARKS = {"holds": "✓", "holds_in_part": "◐", "reversed": "✗", "cannot_be_told": "?"}
 """Signs of the verdicts, so that nothing depends on colour."""
 
 
@@ -99,7 +100,8 @@ def _values(results: GridResults) -> dict[str, Any]:
         "state_of_the_art": paper.TABLE_7,
         "clarifai": paper.CLARIFAI_WITH_OUTSIDE_DATA_TOP5_TEST,
         "topics": TOPICS,
-        "marks": _MARKS,
+        "marks": MARKS,
+        "tells_seeds": len(results.seeds) >= FEWEST_SEEDS,
         "protocols": PROTOCOLS,
     }
 
