@@ -1,14 +1,17 @@
-"""Options of `train` that follow from others: from the RUN or WEIGHTS to go on from, and from --quick."""
+"""Options of `train` that follow from others: from the RUN or WEIGHTS to go on from, --quick, and the run to resume."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, ArgumentCollection, Parameter, Token
 
 from verydeep.images.sources.default import DIGITS
+from verydeep.machine.errors import say
+from verydeep.machine.processes import rank_of_environment
 from verydeep.numbers import trimmed
+from verydeep.training.recipe import Recipe
 
 QUICK: Mapping[str, Any] = {
     "network": "A",
@@ -37,10 +40,12 @@ _OFF = {"no", "n", "0", "false", "f"}
 
 
 def follow_from_start(_app: App, commands: Sequence[str], arguments: ArgumentCollection) -> None:
-    """Give options that are not given the values that follow from --from, --finetune and --quick; for `App.config`.
+    """Give options that are not given the values that follow from --from, --finetune, --quick and --resume alone.
+
+    A function for `App.config`.
 
     Raises:
-        ValueError: unusable weights, or both --quick and a start, which has a size of its own.
+        ValueError: unusable weights, no run to resume, or both --quick and a start, which has a size of its own.
         OSError: the weights cannot be read.
     """
     if not commands or commands[-1] != "train":
@@ -51,6 +56,8 @@ def follow_from_start(_app: App, commands: Sequence[str], arguments: ArgumentCol
     if quick and start:
         raise ValueError("--quick begins with random weights: leave it out, or leave out --from and --finetune")
     follows = _quick(given) if quick else _from_start(start, given) if start else {}
+    if commands[0] == "train" and not (quick or start):
+        follows = _from_run(given)
     for argument in arguments:
         if not argument.tokens and argument.name in follows:
             argument.tokens = [Token(keyword=argument.name, value=str(follows[argument.name]), source="follows")]
@@ -62,13 +69,36 @@ def _quick(given: Mapping[str, Sequence[Token]]) -> dict[str, Any]:
     return {_option(name): value for name, value in QUICK.items()} | ({"--flip": False} if source == DIGITS else {})
 
 
+def _from_run(given: Mapping[str, Sequence[Token]]) -> dict[str, Any]:
+    """Return all options of the run that is resumed, if none is given of those that have to be as before.
+
+    Where any of them is given, all are: a training is not resumed with settings that its command line hides.
+    """
+    settings = {"--network", "--held-out", *(_option(field.name) for field in fields(Recipe))} & given.keys()
+    if not _resumes(given) or "--network" in settings:
+        return {}
+    from verydeep.training.start import begun_by_train, options_begun_by
+
+    out = Path(given["--out"][-1].value)
+    record = begun_by_train(out)
+    if settings:
+        raise ValueError(f"{out} goes on with all settings as they were: leave out {', '.join(sorted(settings))}")
+    follows = {_option(name): value for name, value in options_begun_by(record).items() if value is not None}
+    source = given["--source"][-1].value if "--source" in given else record.source
+    if not rank_of_environment():
+        say(f"{out} goes on as it was begun, on the images of {source}")
+    return follows
+
+
+def _resumes(given: Mapping[str, Sequence[Token]]) -> bool:
+    return "--resume" in given and _is_on(given["--resume"][-1]) and "--out" in given
+
+
 def _from_start(start: Mapping[str, str], given: Mapping[str, Sequence[Token]]) -> dict[str, Any]:
-    from verydeep.training.recipe import Recipe
     from verydeep.training.start import FEW_PHOTOGRAPHS, fitting, options_begun_with, options_from_start
 
     recipe = Recipe(finetune=start.get("finetune"), weights=start.get("weights"))
-    resumes = "--resume" in given and _is_on(given["--resume"][-1]) and "--out" in given
-    taken_over = options_begun_with(Path(given["--out"][-1].value), recipe) if resumes else None
+    taken_over = options_begun_with(Path(given["--out"][-1].value), recipe) if _resumes(given) else None
     taken_over = taken_over or options_from_start(recipe)
     follows = {} if taken_over is None else asdict(taken_over)
     if "weights" in start:
@@ -78,7 +108,8 @@ def _from_start(start: Mapping[str, str], given: Mapping[str, Sequence[Token]]) 
 
 
 def _option(field: str) -> str:
-    return f"--{field.replace('_', '-')}"
+    named = {name: option for option, name in _STARTS.items()}
+    return named.get(field, f"--{field.replace('_', '-')}")
 
 
 def _is_on(token: Token) -> bool:

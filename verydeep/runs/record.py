@@ -78,6 +78,9 @@ class Record:
     format: int = FORMAT
     regression: Regression | None = None
     """Kind of boxes, if the network predicts boxes."""
+    held_out: float | None = None
+    """Share of each class's training images that the learning rate followed; None where it followed the validation
+    images, and in runs that did not note it."""
 
     def __post_init__(self) -> None:
         """Refuse the record of a newer version."""
@@ -131,8 +134,9 @@ def write_record(folder: Path, record: Record) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     fields = asdict(record)
-    if record.regression is None:
-        del fields["regression"]  # so that older versions read it
+    for name in ("regression", "held_out"):
+        if fields[name] is None:
+            del fields[name]  # so that older versions read it
     atomic.write_json(folder / RECORD, fields)
 
 

@@ -28,6 +28,7 @@ from verydeep.runs.record import (
     write_record,
 )
 from verydeep.training.recipe import Recipe, recipe_from
+from verydeep.training.start import IMPORTED
 
 _NAMES_FOR_PEOPLE = {
     "train": "training images",
@@ -109,7 +110,12 @@ def begin_run(job: TrainingJob, initialisation: str) -> None:
     record = Record(
         network=job.network,
         recipe=asdict(job.recipe),
-        runtime={**asdict(job.runtime), **asdict(job.execution), "processes": job.processes.count},
+        runtime={
+            **asdict(job.runtime),
+            **asdict(job.execution),
+            **asdict(job.tolerance),
+            "processes": job.processes.count,
+        },
         source=job.splits.name,
         fingerprints=job.fingerprints,
         images={split: len(job.splits.source(split)) for split in ("train", "val")},
@@ -118,6 +124,7 @@ def begin_run(job: TrainingJob, initialisation: str) -> None:
         command=command(),
         versions=versions(),
         regression=job.splits.regression,
+        held_out=job.splits.held_out,
     )
     write_record(job.out, record)
     for name in (QUARANTINE, METRICS, NORMS):
@@ -154,7 +161,7 @@ def is_done(job: TrainingJob) -> bool:
         return False
     before = read_record(job.out)
     if before.imported is not None:
-        raise ValueError(f"{job.out} was imported, so there is nothing to resume: go on from it with --finetune")
+        raise ValueError(f"{job.out} {IMPORTED}")
     changed = {_NAMES_FOR_PEOPLE.get(name, name) for name in _changes(before, job)}
     if changed:
         boxes = " or their boxes" if job.splits.regression and _NAMES_FOR_PEOPLE["train"] in changed else ""

@@ -1,16 +1,18 @@
-"""Options that a training takes over from the RUN or WEIGHTS that it goes on from, unless others are given."""
+"""Options that a training takes over: from the RUN or WEIGHTS that it goes on from, or from the run that is resumed."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from verydeep.images.tolerance import Tolerance
+from verydeep.machine.runtime import Execution, Runtime
 from verydeep.networks.foreign.layouts import TakenWeights, TrainedPreprocessing
 from verydeep.runs.import_weights import read_model, weights_file
 from verydeep.runs.model import Model, load_config
-from verydeep.runs.record import has_record, is_begun, read_record
+from verydeep.runs.record import Record, has_record, is_begun, read_record
 from verydeep.training.recipe import Recipe, recipe_from
 
 FEW_PHOTOGRAPHS: Mapping[str, Any] = {
@@ -22,6 +24,8 @@ FEW_PHOTOGRAPHS: Mapping[str, Any] = {
 }
 """Options for few photographs on a CPU, for a training from WEIGHTS: the convolutional layers see each view once."""
 
+IMPORTED = "was imported, so there is nothing to resume: go on from it with --finetune"
+"""The end of a message about a run."""
 
 _OPTIONS_OF_IMPORT = {
     f"--{field.name.replace('_', '-')}" for options in (TrainedPreprocessing, TakenWeights) for field in fields(options)
@@ -93,6 +97,41 @@ def options_begun_with(out: Path, recipe: Recipe) -> StartOptions | None:
         scale=began.scale,
         flip=began.flip,
     )
+
+
+def begun_by_train(out: Path) -> Record:
+    """Read the record of a run that can be resumed.
+
+    Raises:
+        ValueError: there is no such run, its record is damaged, or it was not begun by `verydeep train`.
+    """
+    if not (has_record(out) and is_begun(out)):
+        raise ValueError(f"{out} has no training to go on with: say what to train there, SOURCE and --network at least")
+    record = read_record(out)
+    if record.imported is not None:
+        raise ValueError(f"{out} {IMPORTED}")
+    if record.regression is not None:
+        raise ValueError(f"{out} learns boxes: repeat its command with --resume ({record.command})")
+    return record
+
+
+def options_begun_by(record: Record) -> dict[str, Any]:
+    """Return what a training was begun with: its network, source and held_out, and fields of its options.
+
+    These are `Recipe`, `Runtime`, `Execution` and `Tolerance`. Threads are left out: a training that is resumed
+    computes with as many as it began with by itself, or with as many as there are.
+
+    Raises:
+        ValueError: a newer version wrote its recipe.
+    """
+    computed = {field.name for options in (Runtime, Execution, Tolerance) for field in fields(options)} - {"threads"}
+    return {
+        "network": record.network,
+        "source": record.source,
+        "held_out": record.held_out,
+        **asdict(recipe_from(record.recipe)),
+        **{name: value for name, value in record.runtime.items() if name in computed},
+    }
 
 
 def starting_model(weights: str) -> Model:

@@ -44,6 +44,8 @@ class Splits:
     """Inventory of the source, files used or not."""
     whole_train: str | None = None
     """Fingerprint of all training images, where some are left out: those without a usable box, or held out to steer."""
+    held_out: float | None = None
+    """Share of each class's training images that steers the learning rate in place of the validation images."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -165,7 +167,8 @@ def with_steering_images(splits: Splits, share: float = STEERING_SHARE) -> Split
             )
     kept, steering = stratified_split(train.labels, share)
     sources = {**splits.sources, "train": subset(train, kept), "val": subset(train, steering)}
-    return replace(splits, sources={**sources, "test": splits.source("val")}, whole_train=train.fingerprint)
+    sources["test"] = splits.source("val")
+    return replace(splits, sources=sources, whole_train=train.fingerprint, held_out=share)
 
 
 def whole_number(text: str) -> int | None:

@@ -1,0 +1,118 @@
+"""`train --out RUN --resume` takes all that a training was begun with from its run."""
+
+import json
+import shutil
+import signal
+
+import boxed_pictures
+import pytest
+import tiny
+import torch
+from several_commands import status_of
+
+from verydeep import load, train, vgg
+from verydeep.machine.runtime import Execution, Runtime
+from verydeep.runs.model import save
+from verydeep.runs.record import read_metrics
+from verydeep.training import learner, loop
+
+SETTINGS = ["--network", "B", "--crop", "32", "--width", "0.05", "--batch", "4", "--epochs", "2", "--seed", "7"]
+SETTINGS += ["--schedule", "cosine", "--scale", "256:512", "--no-flip", "--held-out", "0.3", "--colour-sd", "0"]
+WAYS = ["--device", "cpu", "--micro-batch", "3", "--image-memory", "0.5", "--norms-every", "2", "--max-bad", "2.5"]
+
+
+@pytest.fixture
+def stop_once(monkeypatch):
+    """Let a training be stopped in its fifth step, once."""
+    steps, cross_entropy = [], torch.nn.functional.cross_entropy
+
+    def stopped_once(*arguments, **options):
+        steps.append(1)
+        if len(steps) == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return cross_entropy(*arguments, **options)
+
+    monkeypatch.setattr(learner.F, "cross_entropy", stopped_once)
+
+
+@pytest.fixture
+def stopped(tmp_path, stop_once):
+    photos = tiny.folder(tmp_path / "photos")
+    assert status_of("train", photos, *SETTINGS, *WAYS, "--out", tmp_path / "run") == 128 + signal.SIGTERM
+    return tmp_path / "run"
+
+
+def refusal(capsys, *words):
+    capsys.readouterr()
+    assert status_of(*words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_it_ends_with_the_weights_of_a_training_that_was_not_stopped(stopped, tmp_path, capsys):
+    capsys.readouterr()
+    assert status_of("train", "--out", stopped, "--resume") == 0
+    said = capsys.readouterr().err
+    assert f"{stopped} goes on as it was begun, on the images of {tmp_path / 'photos'}" in said
+    assert "resumed at step" in said
+    assert status_of("train", tmp_path / "photos", *SETTINGS, *WAYS, "--out", tmp_path / "whole") == 0
+    ours, theirs = load(stopped).state_dict(), load(tmp_path / "whole").state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def resumed_job(monkeypatch, *words):
+    jobs = []
+    monkeypatch.setattr(loop, "is_done", lambda job: not jobs.append(job))
+    monkeypatch.setattr("verydeep.commands.train.show_training", lambda *_: None)
+    assert status_of("train", *words, "--resume") == 0
+    return jobs.pop()
+
+
+def test_it_computes_as_before_unless_told_otherwise(stopped, monkeypatch):
+    job = resumed_job(monkeypatch, "--out", stopped)
+    assert (job.runtime, job.tolerance.max_bad) == (Runtime(device="cpu"), 2.5)
+    begun_with = json.loads((stopped / "run.json").read_text())["runtime"]
+    ways = Execution(micro_batch=3, image_memory=0.5, norms_every=2, precision=begun_with["precision"])
+    assert job.execution == ways
+    job = resumed_job(monkeypatch, "--out", stopped, "--micro-batch", "2", "--max-bad", "4")
+    assert (job.execution.micro_batch, job.execution.norms_every, job.tolerance.max_bad) == (2, 2, 4)
+
+
+def test_first_weights_are_not_asked_for_again(tmp_path, stop_once):
+    start, out = tmp_path / "start", tmp_path / "run"
+    save(vgg("A", classes=2, crop=32, width=0.05), start, scale="256", flip=True, classes=tiny.CLASSES)
+    words = ["train", tiny.folder(tmp_path / "photos"), "--from", start, "--batch", "4", "--epochs", "3"]
+    assert status_of(*words, "--out", out) == 128 + signal.SIGTERM
+    shutil.rmtree(start)
+    assert status_of("train", "--out", out, "--resume") == 0
+    assert len(read_metrics(out)) == 3
+
+
+def test_images_that_were_moved_may_be_named(stopped, tmp_path, capsys):
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    capsys.readouterr()
+    assert status_of("train", "--out", stopped, "--resume") == 2
+    begun, refused = capsys.readouterr().err.splitlines()
+    assert begun.endswith(f"on the images of {tmp_path / 'photos'}")
+    assert f"no folder '{tmp_path / 'photos'}'" in refused
+    assert status_of("train", tmp_path / "moved", "--out", stopped, "--resume") == 0
+
+
+def test_some_settings_are_not_mixed_with_those_of_the_run(stopped, capsys):
+    line = refusal(capsys, "train", "--out", stopped, "--resume", "--batch", "8", "--no-flip")
+    assert line.endswith("goes on with all settings as they were: leave out --batch, --flip")
+
+
+def test_where_nothing_was_begun_it_says_what_is_missing(tmp_path, capsys):
+    line = refusal(capsys, "train", "--out", tmp_path / "none", "--resume")
+    assert line.endswith("none has no training to go on with: say what to train there, SOURCE and --network at least")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_of_boxes_names_its_own_command(tmp_path, capsys):
+    classifier = train(tiny.splits(), network="A", out=tmp_path / "run", recipe=tiny.RECIPE)
+    photos, out = boxed_pictures.folder(tmp_path / "photos"), tmp_path / "boxes"
+    boxes = ["--boxes", photos / "boxes.csv", "--box-units", "pixels", "--min-box", "0"]
+    words = ["localise", "train", photos, *boxes[:4], "--finetune", classifier, "--epochs", "1", "--batch", "4"]
+    assert status_of(*words, "--out", out) == 0, capsys.readouterr().err
+    assert "learns boxes: repeat its command with --resume" in refusal(capsys, "train", "--out", out, "--resume")
