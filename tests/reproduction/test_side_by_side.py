@@ -21,7 +21,7 @@ from verydeep.reproduction import ray_pool, side_by_side, training_task
 from verydeep.reproduction.side_by_side import in_order, jobs_to_use, longest_way_first
 from verydeep.reproduction.study_runs import why_diverged
 from verydeep.reproduction.training_task import train_task
-from verydeep.runs.files import CHECKPOINTS, MODEL, RECORD, WEIGHTS
+from verydeep.runs.files import CHECKPOINTS, MODEL, NORMS, WEIGHTS
 from verydeep.training.step import DivergedError
 
 
@@ -112,10 +112,11 @@ def test_the_others_save_when_one_dies_that_has_nothing_to_do(number, error, tmp
     sources = long.splits.sources  # an epoch that takes longer than the other training
     train = subset(sources["train"], [*range(len(sources["train"]))] * 400)
     splits = replace(long.splits, sources={**sources, "train": train})
-    long = replace(long, splits=splits, recipe=replace(long.recipe, width=0.5))
+    noting = replace(long.execution, norms_every=1000)  # of the first step
+    long = replace(long, splits=splits, recipe=replace(long.recipe, width=0.5), execution=noting)
 
     def act():
-        while not (long.out / RECORD).exists():  # on a busy machine the other training may end before this one begins
+        while not (long.out / NORMS).exists():  # on a busy machine the other training may end before this one begins
             time.sleep(0.01)
         before = {pid: seconds_used(pid) for pid in processes()}
         time.sleep(2)

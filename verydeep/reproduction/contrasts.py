@@ -37,6 +37,9 @@ Outcomes = Mapping[str, Bool[np.ndarray, "seeds N"]]
 Weights = Mapping[str, float]
 """Weights of a contrast by the tests' names."""
 
+Values = float | Float[np.ndarray, "*any"]
+"""A number, or many at once, as where variances are sampled."""
+
 SignedProtocols = tuple[tuple[str, bool], ...]
 """Protocols, and whether they stand on the first side of the contrast."""
 
@@ -56,17 +59,18 @@ class Variances:
     @property
     def standard_error(self) -> float:
         """Root of V, in percentage points."""
-        return 100 * self._whole**0.5
+        return float(100 * self._whole[0] ** 0.5)
 
     @property
     def degrees_of_freedom(self) -> float:
         """Degrees of freedom of V."""
-        terms = self.by_image**2 / (self.images - 1) + self.by_seed**2 / (self.pooled * (self.seeds - 1))
-        return self._whole**2 / terms
+        return float(self._whole[1])
 
     @property
-    def _whole(self) -> float:
-        return self.by_image + max(0.0, self.by_seed - self.noise)
+    def _whole(self) -> tuple[Float[np.ndarray, ""], Float[np.ndarray, ""]]:
+        return variance_and_freedom(
+            self.by_image, self.by_seed, self.noise, self.pooled, seeds=self.seeds, images=self.images
+        )
 
     def with_seeds(self, seeds: int) -> "Variances":
         """Return those of more seeds, if images and trainings vary as these do: all but images' own becomes smaller."""
@@ -177,6 +181,25 @@ class Contrasts:
         """Return the variance of a contrast over the seeds."""
         deviations = np.sum([weight * self._deviations[name] for name, weight in weights.items()], axis=0)
         return float(np.square(deviations).sum()) / (self.seeds - 1)
+
+
+def variance_and_freedom(
+    by_image: Values, by_seed: Values, noise: Values, pooled: Values, *, seeds: int, images: int
+) -> tuple[Float[np.ndarray, "*any"], Float[np.ndarray, "*any"]]:
+    """Return V and its degrees of freedom, of A, B and C of this module's formula; arrays of them are broadcast.
+
+    Args:
+        by_image: A.
+        by_seed: B.
+        noise: C.
+        pooled: trainings that the smallest pool of B counts as.
+        seeds: seeds of each training.
+        images: test images.
+    """
+    variance = by_image + np.maximum(0.0, np.subtract(by_seed, noise))
+    terms = np.square(by_image) / (images - 1) + np.square(by_seed) / np.multiply(pooled, seeds - 1)
+    nothing_varies = np.full(np.shape(terms), images - 1.0)
+    return variance, np.divide(np.square(variance), terms, out=nothing_varies, where=terms > 0)
 
 
 def count_of_trainings(variances: Float[np.ndarray, "*any trainings"], seeds: int) -> Float[np.ndarray, "*any"]:

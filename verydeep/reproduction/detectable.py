@@ -26,6 +26,7 @@ from verydeep.reproduction.contrasts import (
     sharing_trainings,
     signed_protocols,
     trainings_of,
+    variance_and_freedom,
     weights_of_difference,
 )
 from verydeep.statistics import LEVEL_OF_HOLDS, POWER
@@ -191,9 +192,7 @@ def _true_and_needed(
         deviations[signed_protocols(group)] = deviations[signed_protocols(group)] + ((own + single) * larger) ** 0.5
         noise, of_seeds, pooled = noise + single / seeds, of_seeds + own / seeds, np.minimum(pooled, count)
     by_seed = np.sum([deviation**2 for deviation in deviations.values()], axis=0) / seeds
-    variance = by_image + np.maximum(0.0, by_seed - noise)
-    terms = by_image**2 / (images - 1) + by_seed**2 / (pooled * (seeds - 1))
-    freedom = np.divide(variance**2, terms, out=np.full(_DRAWS, images - 1.0), where=terms > 0)
+    variance, freedom = variance_and_freedom(by_image, by_seed, noise, pooled, seeds=seeds, images=images)
     return 100 * (by_image + of_seeds) ** 0.5, 100 * stdtrit(freedom, 1 - level) * variance**0.5
 
 
