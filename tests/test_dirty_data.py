@@ -331,7 +331,7 @@ class Interrupting:
     """Another source, which stops the training when an image is read for the n-th time."""
 
     def __init__(self, source, at):
-        self.source, self.at, self.reads = source, at, 0
+        self.source, self.at, self.reads = source, at, -len(source)  # each is read once before
         self.classes, self.labels, self.boxes = source.classes, source.labels, source.boxes
         self.fingerprint, self.paths, self.ids = source.fingerprint, source.paths, source.ids
 
@@ -400,11 +400,14 @@ def test_no_usable_image_at_all_is_an_error_in_words(tmp_path, unknown_colours):
 
 
 def test_images_that_went_bad_after_their_colours_were_known_are_an_error_in_words(tmp_path, unknown_colours):
-    """A folder's fingerprint knows names and sizes: a disk that goes bad does not change it."""
-    good = {"train": source_of(6), "val": source_of(4)}
-    options = {"network": "A", "recipe": RECIPE, "tolerance": Tolerance(max_bad=100)}
-    train(Splits(name="good", sources=good), out=tmp_path / "good", **options)
+    good, reads = source_of(6), []
 
-    spoilt = replace(source_of(6, bad=range(6)), fingerprint_of=lambda _: good["train"].fingerprint)
+    def read(index):
+        reads.append(index)
+        return good.read(index) if len(reads) <= 2 * len(good) else b"broken"
+
+    options = {"network": "A", "recipe": RECIPE, "tolerance": Tolerance(max_bad=100)}
+    spoilt = replace(good, read=read, fingerprint_of=lambda _: "spoilt")
     with pytest.raises(ValueError, match=r"none of the .*images can be used"):
-        train(Splits(name="spoilt", sources={**good, "train": spoilt}), out=tmp_path / "spoilt", **options)
+        train(Splits(name="spoilt", sources={"train": spoilt, "val": source_of(4)}), out=tmp_path / "spoilt", **options)
+    assert len(reads) > 2 * len(good)

@@ -1,11 +1,15 @@
 """Warnings of a test about images that the run may know from its training."""
 
+import io
+
 import tiny
+from PIL import Image
 
 from verydeep import evaluate, save, vgg
 from verydeep.evaluation import known_images as known
 from verydeep.evaluation.known_images import known_images
-from verydeep.images.sources.source import Sample, memory_source
+from verydeep.images.open import open_for_testing
+from verydeep.images.sources.source import Sample, contents_digests, memory_source
 from verydeep.images.sources.splits import Splits
 from verydeep.runs.record import Record, write_record
 
@@ -42,11 +46,39 @@ def splits(copies=(), ids=None):
 def test_copies_of_training_images_are_counted_and_named(tmp_path):
     images = splits(copies=(1, 4))
     run = record(tmp_path / "run", train=images.source("train").fingerprint)
-    for remember in (True, True, False):
-        assert known_images([run], images, "val", digests=None, remember=remember) == [
-            "2 test images of 6 are exact copies of training images (v1, v4), so the error is too low: "
-            "verydeep scan lists them all."
-        ]
+    told = [
+        "2 test images of 6 are exact copies of training images (v1, v4), so the error is too low: "
+        "verydeep scan lists them all."
+    ]
+    assert known_images([run], images, "val", digests=None) == told
+    assert known_images([run], images, "val", digests=contents_digests(images.source("val"))) == told
+
+
+def test_copies_are_those_of_the_files_as_they_are_now(tmp_path):
+    images, folder = splits(copies=(1,)), tmp_path / "photos"
+    for part, source in images.sources.items():
+        for at, sample in enumerate(source):
+            file = folder / part / tiny.CLASSES[sample.label] / f"{at}.bmp"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.open(io.BytesIO(sample.data)).save(file)
+    found = open_for_testing(str(folder), None)
+    run = record(tmp_path / "run", train=found.source("train").fingerprint)
+    assert len(known_images([run], found, "val", digests=None)) == 1
+    Image.new("RGB", (44, 40)).save(folder / "train" / tiny.CLASSES[images.source("train")[1].label] / "1.bmp")
+    found = open_for_testing(str(folder), None)
+    assert known_images([run], found, "val", digests=None) == []
+
+
+def test_a_test_on_images_of_the_training_is_told(tmp_path):
+    images = splits()
+    train = images.source("train").fingerprint
+    run, other = record(tmp_path / "run", train=train), record(tmp_path / "other", train="other")
+    assert known_images([run, other], images, "train", digests=None) == [
+        f"{run} knows 10 of these 10 images from training, so the error is too low (--split val: others)."
+    ]
+    (told,) = known_images([run, other], images, "all", digests=None)
+    assert "10 of these 16 images" in told
+    assert known_images([other], images, "all", digests=None) == []
 
 
 def test_nothing_is_said_without_copies_or_of_a_run_that_learned_from_other_images(tmp_path):
@@ -54,7 +86,6 @@ def test_nothing_is_said_without_copies_or_of_a_run_that_learned_from_other_imag
     train = images.source("train").fingerprint
     assert known_images([record(tmp_path / "a", train=train)], splits(), "val", digests=None) == []
     assert known_images([record(tmp_path / "b", train="other")], images, "val", digests=None) == []
-    assert known_images([record(tmp_path / "c", train=train)], images, "train", digests=None) == []
     assert known_images([str(tmp_path / "no-run")], images, "val", digests=None) == []
 
 

@@ -1,6 +1,8 @@
 """Colour statistics against loops over pixels, the colour shift against its definition by eigenvectors."""
 
+import errno
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from shard_files import samples, whole, write_shard
 
 from verydeep.images import colour
 from verydeep.images.colour import colour_shift, shift_components
+from verydeep.images.open import open_for_testing
 from verydeep.images.quarantine import Quarantine, TooManyBadImagesError
 from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.tolerance import Tolerance
@@ -103,6 +106,30 @@ def test_a_source_is_looked_through_once(monkeypatch, workers):
     again = colour_statistics(source, workers=workers)
     assert again.mean == first.mean
     assert np.array_equal(again.covariance, first.covariance)
+
+
+def test_files_of_the_same_names_and_sizes_are_not_mistaken_for_one_another(tmp_path):
+    for level in (10, 200):
+        for name in ("a/0", "a/1", "b/0", "b/1"):
+            file = tmp_path / str(level) / f"{name}.bmp"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(flat(level, 1, 2, 9, 9)).save(file)
+        assert colour_statistics(open_for_testing(str(tmp_path / str(level)), None).source("all")).mean[0] == level
+
+
+def test_an_image_that_could_not_be_read_once_is_looked_at_again():
+    source = source_of(*(flat(n, 50, 3) for n in range(10)))
+    samples = [*source]
+
+    def read(index):
+        if index == 9:
+            raise OSError(errno.EIO, "Input/output error")
+        return samples[index].data
+
+    for n, (data, images) in enumerate([(read, 9), (source.read, 10), (read, 9)]):
+        quarantine = Quarantine(10, Tolerance(max_bad=10))
+        found = colour.colour_statistics(replace(source, read=data), quarantine=quarantine)
+        assert (found.images, len(quarantine.reasons)) == (images, 10 - images), n
 
 
 def test_the_eigenvectors_of_a_known_covariance_are_recovered():

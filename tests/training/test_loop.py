@@ -200,7 +200,7 @@ def test_a_stopped_run_ends_with_the_weights_of_a_whole_one(tmp_path, number, re
         name="noise",
         sources={"train": Interrupting(**vars(plain)), "val": splits().sources["val"]},
     )
-    Interrupting.reads, Interrupting.at, Interrupting.number = 0, reads, number
+    Interrupting.reads, Interrupting.at, Interrupting.number = -len(plain), reads, number  # each is read once before
     with pytest.raises(Stopped, match="--resume to continue") as stopped:
         train(stopping, network="A", out=tmp_path / "run", recipe=recipe, execution=Execution(image_memory=0))
     assert stopped.value.exit_code == 128 + number
@@ -408,10 +408,17 @@ def test_a_signal_to_the_whole_process_group_is_survived_by_workers(python, tmp_
 
 
 @pytest.mark.parametrize(
-    ("loss", "regression", "told"), [(1.05, None, True), (0.9, None, False), (1.05, "shared", False)]
+    ("loss", "told", "more"),
+    [
+        (1.05, True, {}),
+        (0.9, False, {}),
+        (1.05, False, {"regression": "shared"}),
+        (1.095, True, {"label_smoothing": 0.6}),
+        (1.05, False, {"label_smoothing": 0.6}),
+    ],
 )
-def test_a_loss_that_is_nearly_that_of_guessing_is_told(loss, regression, told):
-    """Among three classes guessing has a loss of ln 3 = 1.099."""
+def test_a_loss_that_is_nearly_that_of_guessing_is_told(loss, told, more):
+    """Among three classes guessing has a loss of ln 3 = 1.099; of targets 0.6, 0.2 and 0.2 the least is 0.950."""
     last = epoch(1, loss=loss)
-    end = TrainingEnd(run="runs/a", network="A", classes=3, last=last, best=last, unusable=[], regression=regression)
+    end = TrainingEnd(run="runs/a", network="A", classes=3, last=last, best=last, unusable=[], **more)
     assert ("that of guessing among 3 classes, 1.099" in str(training_table(end).caption)) is told

@@ -26,7 +26,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import FULL_PRECISION, Runtime, TestPrecision, has_bfloat16, torch_device
-from verydeep.machine.threads import use_threads
+from verydeep.machine.threads import threads_kept, use_threads
 from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
 from verydeep.numbers import number
 from verydeep.presentation.terminal import reporting
@@ -42,6 +42,7 @@ _IN_FLOAT32_TOO = 100
 _KEPT = "what was computed is kept: repeat the command to continue"
 
 
+@threads_kept()
 def evaluate(
     run: str | Path | Sequence[str | Path],
     *,
@@ -99,7 +100,7 @@ def evaluate(
         )
         digests = processes.from_first(lambda: contents_digests(source)) if cache else None
         names = [one.name for one in runs]
-        known = processes.from_first(lambda: known_images(names, splits, split, digests=digests, remember=cache))
+        known = processes.from_first(lambda: known_images(names, splits, split, digests=digests))
         passes = [_passes(one, digests, tolerance) for one in runs]
         quarantine = Quarantine(len(source), tolerance, split=split)
         context = PassContext(

@@ -7,7 +7,6 @@ from pathlib import Path
 from verydeep.exported_networks.exported import is_exported
 from verydeep.images.sources.source import Source, contents_digests
 from verydeep.images.sources.splits import Splits
-from verydeep.machine.cache import remembered
 from verydeep.numbers import counted, first_few, number, plural
 from verydeep.runs.record import Record, record_of, training_images
 
@@ -18,9 +17,7 @@ _IMAGENET_NAME = re.compile(r"(?:^|/)(?:n\d{8}(?:_\d+)?|ILSVRC2012_\w+)(?:\.\w+)
 """A class or an image: `n02123045`, `n02123045_1.JPEG`, `ILSVRC2012_val_00000001.JPEG`."""
 
 
-def known_images(
-    runs: Sequence[str], splits: Splits, split: str, *, digests: Sequence[bytes] | None, remember: bool = True
-) -> list[str]:
+def known_images(runs: Sequence[str], splits: Splits, split: str, *, digests: Sequence[bytes] | None) -> list[str]:
     """Return a sentence for each reason why a test of `runs` on a split may tell less about new images than it seems.
 
     Args:
@@ -28,13 +25,12 @@ def known_images(
         splits: the source.
         split: the split that is tested.
         digests: `contents_digests` of the split, if they are known already.
-        remember: keep the digests of the training images' files in the cache.
 
     Raises:
         ValueError: the record of a run is damaged.
     """
     records = {run: record for run in runs if (record := record_of(run)) is not None}
-    told = _about_copies(records, splits, split, digests, remember)
+    told = _about_training_images(records, splits, split) or _about_copies(records, splits, split, digests)
     name = next((name for name in _names(splits.source(split)) if _IMAGENET_NAME.search(name)), None)
     if {"all", "train"} <= splits.sources.keys() and (files := [run for run in runs if is_exported(run)]):
         unsaid = f"{', '.join(files)} {plural('does', len(files), 'do')} not say which images trained it"
@@ -51,9 +47,21 @@ def known_images(
     return told
 
 
-def _about_copies(
-    records: dict[str, Record], splits: Splits, split: str, digests: Sequence[bytes] | None, remember: bool
-) -> list[str]:
+def _about_training_images(records: dict[str, Record], splits: Splits, split: str) -> list[str]:
+    if split not in ("train", "all") or "train" not in splits.sources:
+        return []
+    train = splits.source("train")
+    trained = [run for run, record in records.items() if train.fingerprint in training_images([record])]
+    if not trained:
+        return []
+    others = f" (--split {splits.testing}: others)" if splits.testing in splits.sources else ""
+    return [
+        f"{', '.join(trained)} {plural('knows', len(trained), 'know')} {number(len(train))} of these "
+        f"{number(len(splits.source(split)))} images from training, so the error is too low{others}."
+    ]
+
+
+def _about_copies(records: dict[str, Record], splits: Splits, split: str, digests: Sequence[bytes] | None) -> list[str]:
     if split in ("train", "all") or "train" not in splits.sources:
         return []
     train, tested = splits.source("train"), splits.source(split)
@@ -61,10 +69,8 @@ def _about_copies(
         return []
     if len(train) > _MOST_COMPARED:
         return [f"Copies were not looked for among {number(len(train))} training images: verydeep scan does."]
-    known = set(
-        remembered("contents", train.fingerprint, lambda: _contents(train), list) if remember else _contents(train)
-    )
-    found = [digest.hex() in known for digest in digests or contents_digests(tested)]
+    known = set(contents_digests(train))
+    found = [digest in known for digest in digests or contents_digests(tested)]
     copies = [name for name, copy in zip(tested.ids, found, strict=True) if copy]
     if not copies:
         return []
@@ -73,10 +79,6 @@ def _about_copies(
         f"{counted(len(copies), 'test image')} of {number(len(tested))} {are} "
         f"({first_few(copies, 3)}), so the error is too low: verydeep scan lists them all."
     ]
-
-
-def _contents(source: Source) -> list[str]:
-    return [digest.hex() for digest in contents_digests(source)]
 
 
 def _names(source: Source) -> tuple[str, ...]:

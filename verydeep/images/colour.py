@@ -1,5 +1,6 @@
 """The training set's mean RGB and pixel covariance, and Krizhevsky's colour shift, which follows from it."""
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from jaxtyping import Float64
 from verydeep.images.decode import WHITE, Refusal, UnusableImageError, decode
 from verydeep.images.image_kinds import missing_for_heif
 from verydeep.images.quarantine import Quarantine
-from verydeep.images.sources.source import Source
+from verydeep.images.sources.source import Source, contents_digests, subset
 from verydeep.images.workers import single_items
 from verydeep.machine import cache
 from verydeep.numbers import counted
@@ -26,7 +27,7 @@ _Triple = tuple[float, float, float]
 _PIXELS_AT_ONCE = 2**20
 """Pixels of one image as 64-bit numbers: those of a large image would take gigabytes."""
 
-_FORMAT = 2
+_FORMAT = 3
 """Version of the kept figures; to be raised when the same source would give others."""
 
 _SAMPLE_SEED = 0
@@ -52,7 +53,7 @@ class _Stored:
     covariance: tuple[_Triple, _Triple, _Triple]
     images: int
     unusable: list[tuple[int, Refusal, str]]
-    """Index of the image, kind and detail of each refusal: names may change where the fingerprint does not."""
+    """Index of the image, kind and detail of each refusal: names may change where contents do not."""
 
 
 def colour_statistics(
@@ -60,20 +61,21 @@ def colour_statistics(
 ) -> ColourStatistics:
     """Return mean RGB and covariance of the pixels of a source, or of a seeded sample of its images if it is larger.
 
-    Images that cannot be used are left out. The result is kept under the source's fingerprint, so a source is looked
-    through once.
+    Images that cannot be used are left out. The result is kept under the contents of these images, which are decoded
+    once.
 
     Raises:
         TooManyBadImagesError: the quarantine is full.
         ValueError: no image can be used.
     """
     listed = quarantine or Quarantine(len(source))
-    max_pixels = listed.tolerance.max_pixels
+    max_pixels, indices = listed.tolerance.max_pixels, _sample(len(source), sample)
 
     def compute() -> dict[str, Any]:
-        return _look_through(source, _sample(len(source), sample), listed, workers)
+        return _look_through(source, indices, listed, workers)
 
-    key = (_FORMAT, source.fingerprint, sample, _SAMPLE_SEED, max_pixels, missing_for_heif() is None)
+    contents = hashlib.sha256(b"".join(contents_digests(subset(source, indices)))).hexdigest()
+    key = (_FORMAT, contents, len(source), sample, _SAMPLE_SEED, max_pixels, missing_for_heif() is None)
     stored = cache.remembered("colour", key, compute, _Stored)
     for index, kind, detail in stored.unusable:
         listed.add(UnusableImageError(source.ids[index], kind, detail))
