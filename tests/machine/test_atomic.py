@@ -3,13 +3,14 @@
 import json
 import os
 import resource
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from verydeep.machine.atomic import append_json, locate, new_folder, put_back, write_bytes, write_json
+from verydeep.machine.atomic import append_json, locate, new_files, new_folder, put_back, write_bytes, write_json
 
 
 def names(folder):
@@ -248,3 +249,17 @@ else:
         assert killed.returncode == -9
     assert (tmp_path / "file").read_bytes() == b"old"
     assert (tmp_path / "folder" / "weights").read_text() == "old"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_others_may_read_what_a_library_wrote_for_one_user(tmp_path, umask):
+    """As umask has it: safetensors gives its files to their owner alone, and a service has a user of its own."""
+    before = os.umask(umask)
+    try:
+        for made, name in ((new_folder, ""), (new_files, "a")):
+            with made(tmp_path / "made" / name) as place:
+                file = place / "a" if place.is_dir() else place
+                os.close(os.open(file, os.O_CREAT, 0o600))
+            assert stat.S_IMODE((tmp_path / "made" / "a").stat().st_mode) == 0o666 & ~umask
+    finally:
+        os.umask(before)

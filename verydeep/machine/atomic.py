@@ -100,6 +100,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield aside
         for file in aside.rglob("*"):
+            _share(file, like=aside)
             _sync(file)
         _sync(aside)
         if path.exists():
@@ -145,12 +146,20 @@ def new_files(path: Path) -> Iterator[Path]:
     try:
         yield aside / path.name
         for file in sorted(aside.iterdir()):
+            _share(file, like=aside)
             _sync(file)
         for file in sorted(aside.iterdir()):
             file.replace(followed(path.with_name(file.name)))
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     _sync(place.parent)
+
+
+def _share(file: Path, *, like: Path) -> None:
+    """Let those read and write a new file who may a new folder, as umask has it: some libraries write for one user."""
+    if file.is_file():
+        with suppress(OSError):  # a file system without modes
+            file.chmod(stat.S_IMODE(like.stat().st_mode) & 0o666)
 
 
 def _is_stream(path: Path) -> bool:
