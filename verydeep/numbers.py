@@ -83,6 +83,11 @@ def billions(value: float | None, digits: int = 1) -> str:
     return MISSING if value is None else f"{value / 1e9:,.{digits}f}"
 
 
+def size(value: float) -> str:
+    """Write a number of bytes with its unit: `3.1 GB`, and below 0.1 GB `17.2 MB`."""
+    return f"{billions(value)} GB" if value >= 1e8 else f"{millions(value)} MB"
+
+
 def first_few(names: Sequence[str], most: int = 5, between: str = ", ") -> str:
     """Join the first names and say how many others there are: `ant, bee and 3 others`."""
     others = len(names) - most

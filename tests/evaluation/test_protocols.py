@@ -373,6 +373,7 @@ def test_a_broken_image_is_named():
         ("256:512", (384,), (256, 384, 512)),
         ("224", (224,), (224, 256)),  # below the crop no window fits
         ("240", (240,), (240, 272)),
+        ("256:257", (256,), (256, 257)),
     ],
 )
 def test_test_scales_are_the_papers(scale, single, several):

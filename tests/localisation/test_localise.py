@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import several_commands as commands
+import torch
 from PIL import Image
 
 import verydeep.localisation.predict
@@ -27,6 +28,7 @@ from verydeep.localisation.paper import LEARNED_ALL, LEARNED_FC, reported_box_er
 from verydeep.localisation.predict import predict_boxes
 from verydeep.localisation.results import _learned_layers
 from verydeep.localisation.training import localisation_recipe, localisation_splits
+from verydeep.networks.vgg import VGG
 from verydeep.runs.model import load_box_model
 from verydeep.statistics import paired_comparison, wilson_interval
 
@@ -289,3 +291,18 @@ def test_wrong_use_is_told_in_a_line(made, capsys, tmp_path):
     assert "name one or more images" in refusal(capsys, *images[:3], *images[4:])
     assert "predicts boxes, not classes" in refusal(capsys, "evaluate", made.runs[0], "--data", made.images)
     assert "predicts boxes, not classes" in refusal(capsys, "predict", made.runs[0], made.images)
+
+
+def test_networks_compute_in_all_digits_of_float32(made, monkeypatch):
+    """CUDA devices would drop some by themselves; also after a training in this process, which lets them."""
+    flags, real = [], VGG.forward
+
+    def noted(self, images):
+        flags.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        return real(self, images)
+
+    monkeypatch.setattr(VGG, "forward", noted)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    full = FullProcedure(classifiers=(made.classifier,), windows="crops")
+    evaluate_boxes([made.runs[0]], data=str(made.images), options=made.options, full=full)
+    assert set(flags) == {(False, False)}

@@ -124,3 +124,20 @@ def test_an_image_that_is_gone_when_its_map_is_drawn_loses_only_the_map(model, p
     assert [p.error for p in found] == [None, *2 * ["unreadable (No such file or directory)"]]
     assert [p.score_map is None for p in found] == [False, True, True]
     assert found[0].classes == found[1].classes == found[2].classes
+
+
+@pytest.mark.parametrize("method", ["score-map", "grad-cam"])
+def test_maps_are_computed_in_all_digits_of_float32(model, photos, tmp_path, monkeypatch, method):
+    """CUDA devices would drop some by themselves."""
+    flags = []
+    for name in ("posterior_map", "grad_cam"):
+        real = getattr(map_pictures, name)
+
+        def noted(*arguments, real=real, **options):
+            flags.append(torch.backends.cudnn.allow_tf32)
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(map_pictures, name, noted)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    list(predict(model, photos / "ant" / "0.png", maps=tmp_path / "maps", method=method))
+    assert flags == [False]

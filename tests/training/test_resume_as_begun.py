@@ -63,6 +63,7 @@ def test_it_ends_with_the_weights_of_a_training_that_was_not_stopped(stopped, tm
 def resumed_job(monkeypatch, *words):
     jobs = []
     monkeypatch.setattr(loop, "is_done", lambda job: not jobs.append(job))
+    monkeypatch.setattr(loop, "remove_left_checkpoints", lambda _: None)
     monkeypatch.setattr("verydeep.commands.train.show_training", lambda *_: None)
     assert status_of("train", *words, "--resume") == 0
     return jobs.pop()
@@ -116,3 +117,14 @@ def test_a_run_of_boxes_names_its_own_command(tmp_path, capsys):
     words = ["localise", "train", photos, *boxes[:4], "--finetune", classifier, "--epochs", "1", "--batch", "4"]
     assert status_of(*words, "--out", out) == 0, capsys.readouterr().err
     assert "learns boxes: repeat its command with --resume" in refusal(capsys, "train", "--out", out, "--resume")
+
+
+def test_a_finished_run_is_said_to_be_finished(tmp_path, capsys):
+    photos, out = tiny.folder(tmp_path / "photos"), tmp_path / "run"
+    assert status_of("train", photos, *SETTINGS, "--out", out) == 0
+    capsys.readouterr()
+    assert status_of("train", "--out", out, "--resume") == 0
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first == f"{out} is finished"
+    line = refusal(capsys, "train", "--out", out, "--resume", "--epochs", "9")
+    assert line.endswith(f"leave out --epochs, or train further in another folder with --finetune {out}")

@@ -95,7 +95,16 @@ def test_steps_are_pytorchs():
     assert found == pytest.approx(theirs)
 
 
-@pytest.mark.parametrize(("epochs", "drops", "at"), [(8, 3, [2, 4, 6]), (74, 3, [19, 37, 56]), (5, 0, []), (3, 1, [2])])
+@pytest.mark.parametrize(
+    ("epochs", "drops", "at"),
+    [
+        (8, 3, [2, 4, 6]),
+        (74, 3, [19, 37, 56]),
+        (5, 0, []),
+        (3, 1, [2]),
+        (18, 13, [2, 3, 4, 6, 7, 8, 9, 11, 12, 13, 15, 16, 17]),  # 9 / (18 / 14) is below 7 in floating point
+    ],
+)
 def test_steps_divide_a_training_into_equal_parts(epochs, drops, at):
     rates = planned(Recipe(schedule="step", epochs=epochs, drops=drops, learning_rate=1.0), 1)
     assert rates == pytest.approx([10.0 ** -sum(epoch >= start for start in at) for epoch in range(epochs)])

@@ -11,6 +11,7 @@ from ten_digits import ten_digits
 
 import verydeep
 from verydeep import Recipe, Runtime, train
+from verydeep.evaluation.posteriors import averages
 from verydeep.machine.threads import threads_each, threads_kept, use_threads, wait_asleep
 from verydeep.networks.initialisation import vgg
 from verydeep.reproduction.side_by_side import jobs_to_use
@@ -129,10 +130,17 @@ def test_measuring_changes_neither_network_nor_threads():
 
 
 @pytest.mark.usefixtures("four_cores")
-def test_verbs_that_test_compute_with_what_is_asked_for(images, tmp_path):
+def test_verbs_that_test_compute_with_what_is_asked_for(images, tmp_path, monkeypatch):
     run = train(images, network="A", out=tmp_path / "run", recipe=TINY)
+    before, counts = torch.get_num_threads(), []
+
+    def noted(*arguments, **options):
+        counts.append(torch.get_num_threads())
+        return averages(*arguments, **options)
+
+    monkeypatch.setattr("verydeep.evaluation.evaluate.averages", noted)
     verydeep.evaluate(run, data=images, runtime=Runtime(threads=2))
-    assert torch.get_num_threads() == 2
+    assert (counts, torch.get_num_threads()) == ([2], before)
     next(iter(verydeep.features(run, "digits", split="val", runtime=Runtime(threads=3))))
     assert torch.get_num_threads() == 3
     verydeep.predict(run, [np.zeros((40, 40, 3), np.uint8)], runtime=Runtime(threads=1))

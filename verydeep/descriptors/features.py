@@ -15,14 +15,14 @@ from torch import Tensor
 
 from verydeep.descriptors.descriptor import Descriptor
 from verydeep.descriptors.extraction import Extraction, Images, checked_extraction
-from verydeep.evaluation.passes import SameSizeBatches, in_float32
+from verydeep.evaluation.passes import SameSizeBatches
 from verydeep.evaluation.pixel_limits import pixels_at_once
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.rescaled import rescaled_images
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import centre_location
-from verydeep.machine.runtime import Runtime
+from verydeep.machine.runtime import Runtime, in_float32
 from verydeep.networks.vgg import LayeredNetwork
 from verydeep.numbers import number
 from verydeep.prediction.pieces import Decoder
@@ -71,7 +71,7 @@ def features(
             images, as for `predict`. Its classes need not be the run's.
         descriptor: which layers, at which scales, pooled how. By default the paper's at one scale.
         split: part of the source; required for a source with splits.
-        runtime: device, and processes that decode.
+        runtime: device, processes that decode, and threads, which this process keeps.
         tolerance: how many images may be unusable; those are left out.
 
     Raises:

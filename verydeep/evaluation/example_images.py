@@ -33,7 +33,7 @@ _WRONG_IMAGES = 12
 _MAPS_OF_EACH = 4
 """Most wrong images with a score map, and most right ones."""
 
-_FEWEST_POSITIONS = 9
+FEWEST_POSITIONS = 9
 """Fewest positions of a score map that is shown: of fewer, 3 x 3, a picture says hardly more than a number."""
 
 _SEED = 0
@@ -117,12 +117,12 @@ def examples(evaluation: Evaluation, source: Source, model: Model[ScoringNetwork
         for index in mapped:
             drawn.append(_mapped(images, index, model, image_at_scale(source[positions[index]], side), grid))
             report.advance()
-    shown = tuple(one for one in drawn if math.prod(one.positions) >= _FEWEST_POSITIONS)
+    shown = tuple(one for one in drawn if math.prod(one.positions) >= FEWEST_POSITIONS)
     return Examples(
         wrong=tuple(_example(images, index, thumbnail(source, positions[index])) for index in wrong),
         mapped=shown,
         too_small=len(drawn) - len(shown),
-        fewest_positions=_FEWEST_POSITIONS,
+        fewest_positions=FEWEST_POSITIONS,
         scale=scale,
         side=side,
         crop=crop,

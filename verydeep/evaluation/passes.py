@@ -9,7 +9,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from verydeep.images.rescaled import Rescaled, rescaled_images
 from verydeep.images.sources.source import Source
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes
-from verydeep.machine.runtime import stop_request
+from verydeep.machine.runtime import in_float32, stop_request
 from verydeep.networks.vgg import ScoringNetwork
 
 _PIXELS_WAITING = 64 * 2**20
@@ -239,18 +239,6 @@ def _compute(work: _Work) -> None:
 
 def _images_between_meetings(passes: Sequence[Pass]) -> int:
     return max(1, _VIEWS_BETWEEN_MEETINGS // sum(one.forward_passes for one in passes))
-
-
-@contextmanager
-def in_float32() -> Iterator[None]:
-    """Compute in all digits of float32: CUDA devices otherwise drop three of them in convolutions."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def _add(work: _Work, share: _Share, images: Iterable[Rescaled], *, last: bool) -> None:

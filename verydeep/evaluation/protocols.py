@@ -172,11 +172,14 @@ def single_scale(trained: str) -> tuple[int, ...]:
 
 
 def _paper_scales(trained: str) -> tuple[int, ...]:
-    """Return the paper's three test scales: {S-32, S, S+32}, or {Smin, middle, Smax} of a range such as `256:512`."""
+    """Return the paper's three test scales: {S-32, S, S+32}, or {Smin, middle, Smax} of a range such as `256:512`.
+
+    There are fewer where S-32 is below the crop, and where a range is so short that its middle is one of its ends.
+    """
     low, high = scale_range(trained)
     if low == high:
         return tuple(q for q in (low - _SCALE_STEP, low, low + _SCALE_STEP) if q >= PAPER_CROP)
-    return low, middle_scale(trained), high
+    return tuple(dict.fromkeys((low, middle_scale(trained), high)))
 
 
 def chosen_scales(chosen: Sequence[int] | Scales, *, trained: str) -> tuple[int, ...]:

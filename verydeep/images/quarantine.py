@@ -92,8 +92,8 @@ class Quarantine:
             listed = f", listed in {self.file}" if self.file is not None else ""
             raise TooManyBadImagesError(
                 f"{number(bad)} of {counted(self.images, f'{self._of_split}image')} cannot be used so far, more than "
-                f"{trimmed(self.tolerance.max_bad)}%{listed} (the last is {name}: {reason}): fix or remove them and "
-                "start over (verydeep scan finds them all), or allow more with --max-bad"
+                f"{trimmed(self.tolerance.max_bad)}%{listed} (the last is {name}: {reason}): allow more with "
+                "--max-bad, or fix or remove them (verydeep scan finds them all) and start over"
             )
 
 

@@ -25,8 +25,8 @@ from verydeep.images.views import centre_location, rescaled_size
 from verydeep.localisation import results
 from verydeep.localisation.full_test import CROPS_AT_ONCE, ClassBoxes, FullTest, full_test, image_size
 from verydeep.localisation.options import FullProcedure
-from verydeep.machine.runtime import Runtime
-from verydeep.machine.threads import use_threads
+from verydeep.machine.runtime import Runtime, in_float32
+from verydeep.machine.threads import threads_kept, use_threads
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.presentation.terminal import reporting
 from verydeep.runs.model import Model, load_box_model, load_model, warnings_of
@@ -58,6 +58,7 @@ def full_test_of(full: FullProcedure, models: Sequence[Model], runtime: Runtime)
     )
 
 
+@threads_kept()
 def evaluate_boxes(
     folders: Sequence[str | Path],
     *,
@@ -173,7 +174,7 @@ def _centre_crop_boxes(
     with closing(batches):
         for first, batch in zip(range(0, len(source), CROPS_AT_ONCE), batches, strict=True):
             given = to_device(batch, net.mean_rgb.device)
-            with torch.inference_mode():
+            with in_float32(), torch.inference_mode():
                 outputs = net(given.images).float().cpu()
             heads = outputs.unflatten(1, (-1, 4)).numpy()  # of a batch that may be empty
             for position, head, label in zip(given.positions.tolist(), heads, given.labels.tolist(), strict=True):

@@ -20,6 +20,7 @@ from verydeep.images.decode import Size, UnusableImageError, image_sizes
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.rescaled import Rescaled, rescaled_images
 from verydeep.images.sources.source import Source
+from verydeep.machine.runtime import in_float32
 from verydeep.networks.architecture import DOWNSAMPLING, PAPER_CROP
 from verydeep.networks.grids import first_pixel, positions_along
 from verydeep.networks.scales import middle_scale, scale_in_pixels
@@ -253,10 +254,11 @@ def _outputs_over_space(
     """Return a network's outputs in every window, whole images given at once or each window cut out."""
     net, crop = model.net, model.net.architecture.crop
     if windows == "dense":
-        return score_map(net, images, pixels=largest_image([net], net.mean_rgb.device)).float().cpu()
+        with in_float32():
+            return score_map(net, images, pixels=largest_image([net], net.mean_rgb.device)).float().cpu()
     tops, lefts = _window_corners((images.shape[2], images.shape[3]), crop)
     cut = [images[:, :, top : top + crop, left : left + crop] for top, left in zip(tops, lefts, strict=True)]
-    with torch.inference_mode():
+    with in_float32(), torch.inference_mode():
         outputs = [net(crops.to(net.mean_rgb.device)).float().cpu() for crops in torch.cat(cut).split(CROPS_AT_ONCE)]
     rows = len(np.unique(tops))
     return torch.cat(outputs).unflatten(0, (rows, -1, len(images))).permute(2, 3, 0, 1)

@@ -74,7 +74,7 @@ def predict_boxes(
         full: the classification runs, and how whole images are looked at.
         top: how many classes, up to 5.
         draw: folder for copies of the images with the boxes drawn in.
-        runtime: device, and how many processes decode, for each scale.
+        runtime: device, how many processes decode, for each scale, and threads, which this process keeps.
         max_pixels: larger images cannot be used.
 
     Raises:

@@ -84,8 +84,8 @@ class Execution:
     """Under torchrun: each process keeps a part of fc6, fc7 and fc8, whose gradients are then never exchanged."""
 
     image_memory: float = 2.0
-    """GiB for decoded images, in all processes that load, so that each is decoded once; the rest is decoded again in
-    every epoch."""
+    """GiB for decoded images, in all processes that load; each process decodes those that fit once, and the rest again
+    in every epoch. Workers keep training images alone."""
 
     save_minutes: float = 15.0
     """Minutes between checkpoints within an epoch; at the end of each epoch there is one anyway."""
@@ -168,6 +168,20 @@ def autocast(device: "torch.device", *, bf16: bool) -> AbstractContextManager[ob
     import torch
 
     return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
+
+
+@contextmanager
+def in_float32() -> Iterator[None]:
+    """Compute in all digits of float32: CUDA devices otherwise drop three of them in convolutions."""
+    import torch
+
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def peak_memory(device: "torch.device") -> int:

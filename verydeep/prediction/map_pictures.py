@@ -8,14 +8,17 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
+from verydeep.evaluation.example_images import FEWEST_POSITIONS
 from verydeep.evaluation.grad_cam import grad_cam, last_convolution
 from verydeep.evaluation.score_maps import PlacedMap, enlarged, image_at_scale, overlay, placed_score_map, posterior_map
 from verydeep.images.decode import UnusableImageError, decode
 from verydeep.images.sources.source import Sample
-from verydeep.networks.grids import PoolingGrid
+from verydeep.machine.runtime import in_float32
+from verydeep.networks.architecture import DOWNSAMPLING, PAPER_CROP
+from verydeep.networks.grids import PoolingGrid, positions_along
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import VGG, ScoringNetwork
-from verydeep.numbers import number, share
+from verydeep.numbers import counted, number, share
 from verydeep.prediction.options import MapMethod
 from verydeep.presentation.lettering import fitting_lines, font_for
 
@@ -60,6 +63,21 @@ def check_method(method: MapMethod, net: ScoringNetwork) -> None:
         raise ValueError("an exported file has no gradients for grad-cam: use its run or a .pt2, or score-map")
 
 
+def about_positions(net: ScoringNetwork, view: MapView) -> list[str]:
+    """Say so if the score map of a square image has too few positions to show a place, and what shows more."""
+    crop, enough = net.architecture.crop, math.isqrt(FEWEST_POSITIONS)
+    window = crop // DOWNSAMPLING
+    along = positions_along(scale_in_pixels(view.scale, crop), window, view.grid)
+    if view.method != "score-map" or along >= enough:
+        return []
+    larger = math.ceil((crop + (enough - 1) * DOWNSAMPLING) * PAPER_CROP / crop)
+    finer = ", or --method grad-cam," if isinstance(net, VGG) else ""
+    return [
+        f"the score map of a square image has {counted(along**2, 'position')} at Q = {view.scale}: --scales {larger}"
+        f"{finer} shows more"
+    ]
+
+
 def map_picture(
     net: ScoringNetwork, sample: Sample, label: int, view: MapView, *, class_name: str, probability: float
 ) -> bytes:
@@ -94,9 +112,11 @@ def _map_of(net: ScoringNetwork, sample: Sample, label: int, view: MapView) -> t
     image = image_at_scale(sample, scale_in_pixels(view.scale, crop), max_pixels=view.max_pixels)
     if view.method == "grad-cam":
         assert isinstance(net, VGG)
-        placed = grad_cam(net, image, label, name=sample.id, grid=grid)
+        with in_float32():
+            placed = grad_cam(net, image, label, name=sample.id, grid=grid)
         return placed, f"Grad-CAM of {last_convolution(net)}, {_positions(placed)}, Q = {view.scale}"
-    values = posterior_map(net, image, grid=grid)[label]
+    with in_float32():
+        values = posterior_map(net, image, grid=grid)[label]
     placed = placed_score_map(values, image.shape[:2], crop=crop, grid=grid)
     seen = " to ".join(dict.fromkeys((share(float(values.min())), share(float(values.max())))))
     return placed, f"score map, {_positions(placed)}, Q = {view.scale}: {seen}"

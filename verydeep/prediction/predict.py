@@ -19,7 +19,8 @@ from verydeep.images.sources.given import GivenImage, given_images
 from verydeep.images.sources.source import Source, subset
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.images.workers import WorkerDiedError
-from verydeep.machine.processes import Processes, joined
+from verydeep.machine.errors import say
+from verydeep.machine.processes import Processes, joined, rank_of_environment
 from verydeep.machine.runtime import Runtime
 from verydeep.machine.threads import use_threads
 from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
@@ -27,7 +28,7 @@ from verydeep.networks.vgg import ScoringNetwork
 from verydeep.numbers import share
 from verydeep.prediction import pieces
 from verydeep.prediction.files import write_picture
-from verydeep.prediction.map_pictures import SUFFIX, MapView, check_method, map_picture
+from verydeep.prediction.map_pictures import SUFFIX, MapView, about_positions, check_method, map_picture
 from verydeep.prediction.options import MAP_METHOD, NAMED_CLASSES, MapMethod
 from verydeep.presentation.pages import html_table
 from verydeep.runs.model import Model
@@ -107,7 +108,7 @@ def predict(
             have the centred one, but for those of torch.export.
         maps: folder for a picture of each image, in its own size, that shows where its first class is seen.
         method: of these pictures: `score-map` or `grad-cam` (`MapMethod`), at the middle one of the scales.
-        runtime: device, and how many processes decode for each scale.
+        runtime: device, how many processes decode for each scale, and threads, which this process keeps.
         max_pixels: larger images cannot be used.
 
     Raises:
@@ -138,6 +139,9 @@ def predict(
         runtime=runtime,
         tolerance=tolerance,
     )
+    if maps is not None and not rank_of_environment():
+        for line in about_positions(model.net, job.view):
+            say(line)
     return _predictions(job)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from verydeep.descriptors.extraction import Extraction, checked_extraction
-from verydeep.evaluation.passes import Pass, in_float32
+from verydeep.evaluation.passes import Pass
 from verydeep.evaluation.pixel_limits import PixelLimits, pixel_limits, pixels_at_once
 from verydeep.evaluation.posteriors import protocol_passes
 from verydeep.evaluation.protocols import Method, Protocol, Scales, protocol_of
@@ -22,7 +22,7 @@ from verydeep.exported_networks.run_or_file import check_grid, model_on
 from verydeep.images.decode import Size
 from verydeep.images.rescaled import Rescaled
 from verydeep.images.sources.given import given_images
-from verydeep.machine.runtime import Runtime
+from verydeep.machine.runtime import Runtime, in_float32
 from verydeep.machine.threads import use_threads
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.networks.grids import PoolingGrid, first_pixel

@@ -14,6 +14,7 @@ from verydeep.machine.memory import memory_bytes
 from verydeep.machine.runtime import Stopped, StopRequest, autocast
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.networks.vgg import VGG
+from verydeep.numbers import number
 from verydeep.presentation.terminal import Reporter
 from verydeep.training.frozen_features import FrozenFeatures
 from verydeep.training.job import TrainingJob
@@ -69,13 +70,13 @@ def frozen_features(state: TrainingState, first: str, stop: StopRequest, report:
         for position, feature in zip(batch.positions.tolist(), features, strict=True):
             epoch, index = samples[position]
             views[epoch][index] = feature
-        _go_on(stop, report, len(samples))
+        _go_on(state, stop, report, len(samples))
     validation = []
     with closing(validation_batches(state)) as batches:
         for batch in batches:
             features = features_before(state.learner, batch.images, first)
             validation.append(DeviceBatch(features, batch.positions, batch.labels).on(torch.device("cpu")))
-            _go_on(stop, report, len(batch.labels))
+            _go_on(state, stop, report, len(batch.labels))
     return FrozenFeatures(first=first, views=views, validation=validation)
 
 
@@ -112,11 +113,12 @@ def fits(images: int, feature: Float[Tensor, "..."]) -> bool:
     return images * feature.nbytes <= _SHARE_OF_MEMORY * memory_bytes()
 
 
-def _go_on(stop: StopRequest, report: Reporter, images: int) -> None:
+def _go_on(state: TrainingState, stop: StopRequest, report: Reporter, images: int) -> None:
     """Report progress, unless a signal asked for an end."""
     report.advance(images)
     if stop.signal is not None:
-        raise Stopped(stop.signal, "stopped before a step was done: repeat the command with --resume to start over")
+        done = f"{state.job.out} stays at step {number(state.progress.step)}"
+        raise Stopped(stop.signal, f"stopped before the next one; {done}: repeat the command with --resume to continue")
 
 
 def validation_batches(state: TrainingState) -> Generator[DeviceBatch]:

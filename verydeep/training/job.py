@@ -1,5 +1,6 @@
 """A training as it was asked for; whether its run folder is free or holds the same training, and its record."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import Processes, processes_here
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.networks.architecture import Architecture
-from verydeep.runs.files import METRICS, NORMS, QUARANTINE, RECORD
+from verydeep.runs.files import CHECKPOINTS, METRICS, NORMS, QUARANTINE, RECORD
 from verydeep.runs.import_weights import weights_file
 from verydeep.runs.model import file_sha256, weights_fingerprint
 from verydeep.runs.record import (
@@ -100,9 +101,13 @@ class TrainingJob:
         return {option: found}
 
     def image_memory(self, split: str) -> float:
-        """Return the GiB that this process may keep of a split's images: its part by the number of images."""
+        """Return the GiB that this process and its workers may keep of a split's images: by the number of images.
+
+        With workers all is for training images, since those that validate live as long as one validation.
+        """
         images = {name: len(self.splits.source(name)) for name in ("train", "val")}
-        return self.execution.image_memory / processes_here() * images[split] / sum(images.values())
+        share = float(split == "train") if self.runtime.workers else images[split] / sum(images.values())
+        return self.execution.image_memory / processes_here() * share
 
 
 def begin_run(job: TrainingJob, initialisation: str) -> None:
@@ -170,6 +175,12 @@ def is_done(job: TrainingJob) -> bool:
             f"({_resuming(before.command)}), or choose another folder"
         )
     return is_finished(job.out)
+
+
+def remove_left_checkpoints(job: TrainingJob) -> None:
+    """Remove the checkpoints of a training that was killed between its end and their removal."""
+    if read_record(job.out).runtime.get("keep_checkpoints") is False:
+        shutil.rmtree(job.out / CHECKPOINTS, ignore_errors=True)
 
 
 def _changes(before: Record, job: TrainingJob) -> set[str]:

@@ -24,7 +24,8 @@ from verydeep.training.checkpoint import Progress
 from verydeep.training.curves import Curves, about_missing_images, bar_figures, epoch_metrics
 from verydeep.training.decisions import GO_ON, SAVE, Arrived, Decision, arrivals, decide, settle
 from verydeep.training.frozen_layers import frozen_features, images_kept, kept_before, validation_batches
-from verydeep.training.job import TrainingJob, check_folder, is_done
+from verydeep.training.job import TrainingJob, check_folder, is_done, remove_left_checkpoints
+from verydeep.training.learner import kernels_kept
 from verydeep.training.norms import StepNorms
 from verydeep.training.parallel import same_statistics
 from verydeep.training.preparation import prepare
@@ -68,10 +69,10 @@ def train(
     Raises:
         ValueError: unusable source, network, recipe or runtime; `out` exists and `resume` is not set, or it was
             made with other settings.
-        TooManyBadImagesError: more images are unusable than is tolerated; a checkpoint was saved first.
-        WorkerDiedError: a process that loads images was killed, say; a checkpoint was saved first.
+        TooManyBadImagesError: more images are unusable than is tolerated; a checkpoint of the steps was saved first.
+        WorkerDiedError: a process that loads images was killed, say; a checkpoint of the steps was saved first.
         LostProcessError: another process of the training ended; the last checkpoint stays.
-        Stopped: SIGINT, SIGTERM, SIGHUP or SIGQUIT; a checkpoint was saved first.
+        Stopped: SIGINT, SIGTERM, SIGHUP or SIGQUIT; a checkpoint of the steps was saved first.
         DivergedError: loss or gradients became infinite or not a number; that step was not applied.
     """
     recipe, runtime, execution = recipe or Recipe(), runtime or Runtime(), execution or Execution()
@@ -81,6 +82,7 @@ def train(
         raise ValueError("--fc-parallel divides layers among processes: start several with torchrun")
     with (
         threads_kept(),
+        kernels_kept(),
         ExitStack() as stack,
         joined(device, advice=_ADVICE, known=(DivergedError, WorkerDiedError, WrittenElsewhereError)) as processes,
     ):
@@ -102,7 +104,9 @@ def train(
         processes.check_alike(
             "images, classes or starting weights under this name", lambda: (job.splits.classes, job.fingerprints)
         )
-        if not processes.from_first(lambda: is_done(job)):
+        if processes.from_first(lambda: is_done(job)):
+            processes.from_first(lambda: remove_left_checkpoints(job))
+        else:
             with freed_memory_kept():
                 _train(job)
     return out

@@ -116,8 +116,7 @@ def _validation_share(job: TrainingJob) -> RescaledImages:
     """Return this process's share of the validation images."""
     images, processes = job.splits.source("val"), job.processes
     share = subset(images, tuple(range(processes.rank, len(images), processes.count)))
-    memory = job.image_memory("val") / max(1, job.runtime.workers)
-    return RescaledImages(share, max_pixels=job.tolerance.max_pixels, memory=memory)
+    return RescaledImages(share, max_pixels=job.tolerance.max_pixels, memory=job.image_memory("val"))
 
 
 def _about_training(job: TrainingJob, learner: Learner) -> list[str]:
@@ -232,7 +231,9 @@ def _taken_over(job: TrainingJob, net: VGG, run: str, generator: torch.Generator
     trained = load_model(run) if job.recipe.weights is None else starting_model(run)
     theirs, ours = _options(trained.net.architecture), _options(net.architecture)
     if theirs != ours:
-        raise ValueError(f"cannot go on from {run}, which is {theirs}, with {ours}: give the same options")
+        shallower = trained.net.architecture.network == "A" != net.architecture.network and job.recipe.finetune
+        copied = f", or --init {run}, which copies A's first layers" if shallower else ""
+        raise ValueError(f"cannot go on from {run}, which is {theirs}, with {ours}: give the same options{copied}")
     net.mean_rgb.copy_(trained.net.mean_rgb)
     new = trained.random_layers
     layers = [name for name in layers_with_weights(trained.net) if name not in new]

@@ -186,7 +186,7 @@ class Recipe:
         if self.trainable not in (None, *get_args(Trainable)):
             raise ValueError(f"trainable is one of {', '.join(get_args(Trainable))}, not {self.trainable}")
         for name in ("freeze", "trainable"):
-            if getattr(self, name) is not None and self.start is None:
+            if getattr(self, name) not in (None, "all") and self.start is None:
                 raise ValueError(f"{name} keeps layers as they are, so it needs finetune, from, or a RUN as init")
 
     def _check_schedule(self) -> None:
@@ -232,11 +232,6 @@ class Recipe:
         if self.learning_rate is not None:
             return self.learning_rate
         return LEARNING_RATE if self.taken_over is None else FINETUNING_RATE
-
-    @property
-    def epochs_between_drops(self) -> float:
-        """Epochs between two drops of the schedule `step`."""
-        return self.step_epochs or self.epochs / (self.drops + 1)
 
 
 def network_asked_for(network: str | None, recipe: Recipe) -> str | None:
@@ -332,7 +327,8 @@ def learning_rate(recipe: Recipe, plateau: Plateau, *, step: int, steps_per_epoc
         case "plateau":
             factor = _FACTOR**-plateau.drops
         case "step":
-            factor = _FACTOR ** -min(recipe.drops, int(epoch / recipe.epochs_between_drops))
+            past = epoch // recipe.step_epochs if recipe.step_epochs else epoch * (recipe.drops + 1) // recipe.epochs
+            factor = _FACTOR ** -min(recipe.drops, past)
         case "cosine":
             done = max(0, step - warm_up) / (recipe.epochs * steps_per_epoch - warm_up)
             factor = (1 + math.cos(math.pi * done)) / 2

@@ -31,6 +31,10 @@ class TrainingEnd:
     """Split, image and reason."""
     regression: Regression | None = None
     """Kind of boxes, if it does not classify."""
+    label_smoothing: float = 0.0
+    """Share of the target that was spread over all classes."""
+    went_on_from: str | None = None
+    """The RUN or WEIGHTS whose layers it began with."""
 
 
 def training_end(run: Path) -> TrainingEnd:
@@ -53,6 +57,8 @@ def training_end(run: Path) -> TrainingEnd:
         best=best_epoch(epochs),
         unusable=read_quarantine(run / QUARANTINE),
         regression=record.regression,
+        label_smoothing=record.recipe.get("label_smoothing", 0.0),
+        went_on_from=record.recipe.get("weights") or record.recipe.get("finetune"),
     )
 
 
@@ -90,13 +96,22 @@ def _class_balanced(metrics: EpochMetrics) -> str | None:
 def _about_guessing(end: TrainingEnd) -> list[str]:
     """Say so if the last loss is nearly that of giving every class the same probability; nothing about boxes."""
     guessing = math.log(end.classes)
-    if end.regression is not None or end.last.loss <= _LITTLE * guessing:
+    least = _entropy_of_target(end.label_smoothing, end.classes)
+    if end.regression is not None or end.last.loss - least <= _LITTLE * (guessing - least):
         return []
     classes = counted(end.classes, "class", "classes")
     return [
         f"The loss is nearly that of guessing among {classes}, {decimal(guessing, 3)}: the network has learned little. "
-        "Weights to go on from may never have been trained; else more epochs or a larger learning rate may help."
+        + (f"{end.went_on_from} may never have been trained; else more" if end.went_on_from else "More")
+        + " epochs or a larger learning rate may help."
     ]
+
+
+def _entropy_of_target(smoothing: float, classes: int) -> float:
+    """Return the least loss that a smoothed target allows, in nats: its own entropy."""
+    other = smoothing / classes
+    shares = [1 - smoothing + other, *[other] * (classes - 1)]
+    return -sum(share * math.log(share) for share in shares if share)
 
 
 def _about_models(end: TrainingEnd) -> str:
