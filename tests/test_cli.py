@@ -219,6 +219,12 @@ def test_train_evaluate_predict_on_a_folder(capsys, tmp_path):
     assert "".join(file.read_text().splitlines()[0] for file in files) == 2 * (
         "id,true_class,class_1,probability_1,class_2,probability_2"
     )
+    photo, predictions, maps = images / "cat" / "0.png", tmp_path / "p.jsonl", tmp_path / "maps"
+    assert run("predict", out, photo, "--out", predictions, "--map", maps) == 0
+    notes = capsys.readouterr().err
+    assert f"wrote {predictions}, {maps}" in notes
+    assert "has 1 position at Q = 256: --scales 672, or --method grad-cam, shows more" in notes
+    assert "is a folder: compare takes files of verydeep evaluate" in refusal(capsys, "compare", out, files[0])
     assert run("compare", *files, "--json", tmp_path / "c.json") == 0
     compared = json.loads((tmp_path / "c.json").read_text())
     assert (compared["n"], compared["difference"], compared["p_value"]) == (2, 0, 1)
@@ -422,3 +428,18 @@ def test_public_names_are_those_listed():
     assert all(hasattr(verydeep, name) for name in verydeep.__all__)
     with pytest.raises(AttributeError, match="No verydeep attribute nothing"):
         verydeep.nothing  # noqa: B018
+
+
+def test_the_command_after_a_training_allows_as_many_bad_images(capsys, tmp_path):
+    images, out = picture_folder(tmp_path / "images", count=20), tmp_path / "run"
+    (images / "cat" / "0.png").write_bytes(b"no image")
+    recipe = ["--crop", "32", "--width", "0.05", "--epochs", "1", "--batch", "4", "--max-bad", "50"]
+    assert run("train", images, "--network", "A", "--out", out, *recipe) == 0
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.endswith(f"next: verydeep evaluate {out} --data {images} --max-bad 50")
+
+
+def test_what_cannot_be_written_is_not_said_to_be_replaced(capsys, tmp_path):
+    (tmp_path / "a.onnx").write_bytes(b"kept")
+    words = ["export", tmp_path / "run", "--to", "torchvision", "--out", tmp_path / "a.onnx"]
+    assert "weights are written as .safetensors" in refusal(capsys, *words)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from verydeep.evaluation.results import NO_TOP5
 from verydeep.evaluation.tables import comparison_table, evaluation_tables
-from verydeep.presentation.terminal import say_next
+from verydeep.presentation.terminal import say_next, show
 
 LONG = "/data/" + "-".join(f"folder{number}" for number in range(30)) + "/run"
 
@@ -167,14 +167,27 @@ def test_the_next_command_is_quoted_as_a_shell_splits_it(capsys, monkeypatch):
     say_next([run], "verydeep", "predict", run, "picture.jpg")
     say_next([], "verydeep", "scan", "photos")
     say_next(["net.pth"])
+    say_next([Path("-a")], "verydeep", "predict", Path("-a"), "--map", "maps")
     first, *others = capsys.readouterr().err.splitlines()
     wrote, _, command = first.partition("; next: ")
     assert (shlex.split(wrote), shlex.split(command)) == (
         ["wrote", str(run)],
         ["verydeep", "predict", str(run), "picture.jpg"],
     )
-    assert others == ["next: verydeep scan photos", "wrote net.pth"]
+    assert others == [
+        "next: verydeep scan photos",
+        "wrote net.pth",
+        "wrote ./-a; next: verydeep predict ./-a --map maps",
+    ]
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     say_next([run])
     assert capsys.readouterr().err == ""
+
+
+def test_columns_of_errors_are_whole_on_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    show({}, None, evaluation_tables(evaluation([places(0), places(1)], runs=("runs/a", "runs/b")))[0])
+    shown = capsys.readouterr().out
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+    assert "balanced" in shown

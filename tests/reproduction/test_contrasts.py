@@ -1,10 +1,12 @@
 """Contrasts against an analysis of variance by its formulas, against exact tests, and against simulation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from verydeep.reproduction.contrasts import Contrasts
+from verydeep.reproduction.contrasts import Contrasts, Estimate
 
 D_AGAINST_B = {"D-256 dense single": 1.0, "B-256 dense single": -1.0}
 
@@ -123,3 +125,11 @@ def test_trainings_on_one_side_count_as_varying_together_and_stages_of_a_network
     of_images = sum(weight * outcomes[name] for name, weight in weights.items()).mean(axis=0).var(ddof=1) / images
     estimate = Contrasts(outcomes).of_networks(weights)
     assert estimate.standard_error == pytest.approx(100 * np.sqrt(of_images + by_seed - noise), rel=1e-3)
+
+
+def test_intervals_end_where_errors_do():
+    """Errors differ by 100 points at most, whatever Student's t says of two seeds."""
+    estimate = Estimate(points=30.0, of_seeds=(20.0, 40.0), standard_error=14.1, degrees_of_freedom=1.0)
+    assert estimate.ci95 == (-100.0, 100.0)
+    narrow = replace(estimate, standard_error=2.0)
+    assert narrow.ci95 == pytest.approx((30 - 12.706 * 2, 30 + 12.706 * 2), abs=1e-2)

@@ -192,6 +192,10 @@ def test_a_plan_says_what_one_seed_cannot_tell(tmp_path, capsys):
     points = plan["claims"][0]["points"]
     assert (list(points), points["1"]) == (["1", "3", "5", "10"], None)
     assert f"from – {points['3']:.1f} {points['5']:.1f} {points['10']:.1f}" in shown
+    small += ["--seeds", "3"]
+    main(["reproduce", "digits", "--out", str(out), *small, "--dry-run", "--json", str(file)])
+    assert json.loads(file.read_text())["tests"] == 3 * plan["tests"]
+    assert f"{3 * plan['tests']} tests on top" in " ".join(capsys.readouterr().out.split())
     assert plan["seconds"]["10"] == pytest.approx(10 * plan["seconds"]["1"])
     assert plan["seconds"]["1"] == pytest.approx(sum(one["seconds"] for one in plan["trainings"]))
 

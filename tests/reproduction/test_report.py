@@ -149,8 +149,17 @@ def test_one_seed_and_several_have_their_own_limits(small, everything):
     assert one in small[1]
     assert one not in everything[0]
     assert "Each network was trained with 3 seeds" in everything[0]
-    assert "B and D start from layers of trained A" in small[0]
+    assert "B and D start from layers of trained A and so have its training as well as their own" in small[0]
     assert "B from random weights is compared with it" in everything[1]
+    assert "A, A-LRN, B-5x5, B (Glorot) and D (Glorot) start from random weights" in everything[0]
+
+
+def test_the_widest_interval_is_told_from_its_error_to_its_farther_end(small):
+    """Intervals are not even: near 0 and 100 one end is cut off."""
+    _, _, results = small
+    rows = [row for rows in results["tables"].values() for row in rows]
+    widest = max(abs(end - row["top1_error"]) for row in rows for end in row["top1_error_ci95"])
+    assert f"reach up to {widest:.1f} points to either side" in " ".join(results["limits"])
 
 
 def test_names_are_text_and_not_markup(tmp_path):

@@ -38,8 +38,9 @@ def export(
             raise ValueError(
                 f"weights for {to} need no images: leave out --int8, --precision, --data and their options"
             )
-        from verydeep.export.weights import weights_table, write_weights
+        from verydeep.export.weights import check_suffix, weights_table, write_weights
 
+        check_suffix(out)
         with locked(out):
             say_replaced(out)
             written = write_weights(run, out, cast(ForeignLayout, to))

@@ -145,7 +145,7 @@ def predict(
         most_classes=min(top, len(model.classes)),
         table=box_prediction_table,
     )
-    present(stream, outputs, source)
+    present(stream, outputs, source, draw)
 
 
 for verb in (train, evaluate, predict):

@@ -70,7 +70,7 @@ def predict(
         stream = _by_classifier(run, source, top=top, max_pixels=max_pixels, runtime=runtime)
     else:
         stream = _by_network(run, source, top=top, max_pixels=max_pixels, runtime=runtime, views=views, maps=maps)
-    present(stream, outputs, source)
+    present(stream, outputs, source, maps.map)
 
 
 def _by_network(

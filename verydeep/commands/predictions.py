@@ -14,7 +14,7 @@ from verydeep.commands.outputs import say_replaced
 from verydeep.machine.errors import say
 from verydeep.machine.processes import rank_of_environment, under_torchrun
 from verydeep.numbers import counted, number
-from verydeep.presentation.terminal import show
+from verydeep.presentation.terminal import say_next, show
 
 if TYPE_CHECKING:
     from verydeep.images.sources.source import Source
@@ -53,10 +53,11 @@ def images_asked_for(images: Sequence[Path], outputs: PredictionOutputs) -> "Sou
     return given_images(images, standard_input=_standard_input)
 
 
-def present(stream: PredictionStream, outputs: PredictionOutputs, source: "Source") -> None:
+def present(stream: PredictionStream, outputs: PredictionOutputs, source: "Source", pictures: Path | None) -> None:
     """Write and show predictions as they come; only those that are shown all at once are kept until the end.
 
-    First it says which files were left out where the images of `source` were found.
+    First it says which files were left out where the images of `source` were found; in the end what was written, with
+    the folder of `pictures`.
 
     Raises:
         OSError: a file cannot be written; or, after all others are predicted, some images could not be used.
@@ -88,6 +89,7 @@ def present(stream: PredictionStream, outputs: PredictionOutputs, source: "Sourc
     if write is None or json_file is not None:
         figures = {"predictions": [prediction.to_dict() for prediction in kept]}
         show(figures, json_file, *([stream.table(kept)] if write is None else []))
+    say_next([place for place in (out, pictures) if place is not None and str(place) != "-"])
     if failed:
         raise OSError(f"{number(failed)} of {counted(len(source), 'image')} could not be used")
 

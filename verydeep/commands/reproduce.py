@@ -111,4 +111,4 @@ def _next(results: _Results, out: Path) -> str:
     if len(results.seeds) == 1 and results.larger_run is not None:
         return results.larger_run
     run = run_folder(out, results.seeds[0]) / trainings_of(results.best_network)[0]
-    return shlex.join(["verydeep", "predict", str(run), "IMAGE"])
+    return shlex.join(["verydeep", "predict", str(run), "picture.jpg"])

@@ -77,16 +77,20 @@ def _from_run(given: Mapping[str, Sequence[Token]]) -> dict[str, Any]:
     settings = {"--network", "--held-out", *(_option(field.name) for field in fields(Recipe))} & given.keys()
     if not _resumes(given) or "--network" in settings:
         return {}
+    from verydeep.runs.record import is_finished
     from verydeep.training.start import begun_by_train, options_begun_by
 
     out = Path(given["--out"][-1].value)
     record = begun_by_train(out)
+    finished = is_finished(out)
     if settings:
-        raise ValueError(f"{out} goes on with all settings as they were: leave out {', '.join(sorted(settings))}")
+        longer = f", or train further in another folder with --finetune {out}" if finished else ""
+        options = ", ".join(sorted(settings))
+        raise ValueError(f"{out} goes on with all settings as they were: leave out {options}{longer}")
     follows = {_option(name): value for name, value in options_begun_by(record).items() if value is not None}
     source = given["--source"][-1].value if "--source" in given else record.source
     if not rank_of_environment():
-        say(f"{out} goes on as it was begun, on the images of {source}")
+        say(f"{out} is finished" if finished else f"{out} goes on as it was begun, on the images of {source}")
     return follows
 
 

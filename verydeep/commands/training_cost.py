@@ -10,7 +10,7 @@ from verydeep.commands.starting_point import QUICK
 from verydeep.machine.errors import say
 from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.signal_watch import signals_seen_by
-from verydeep.numbers import billions, counted, millions, number, rough_duration, trimmed
+from verydeep.numbers import counted, millions, number, rough_duration, size, trimmed
 from verydeep.presentation.terminal import show, table_with
 from verydeep.training.recipe import Recipe
 
@@ -85,16 +85,16 @@ def show_dry_run(splits: "Splits", network: str, recipe: Recipe, json_file: Path
 def _cost_table(cost: "TrainingCost") -> Table:
     table = table_with("What would be trained", left=("", ""), right=())
     table.show_header = False
-    size = f"crop {cost.crop}, width {trimmed(cost.width)}"
+    input_and_width = f"crop {cost.crop}, width {trimmed(cost.width)}"
     rows = {
-        "network": f"{cost.network}, {size}, {millions(cost.parameters)} M parameters",
+        "network": f"{cost.network}, {input_and_width}, {millions(cost.parameters)} M parameters",
         "images": f"{number(cost.training_images)} for training, {number(cost.validation_images)} for validation",
         "classes": number(cost.classes),
         "steps": f"{counted(cost.epochs, 'epoch')} of {counted(cost.steps_per_epoch, 'step')} at most",
         "time": f"{_at_most(cost.seconds)}, measured on a few images",
-        "memory": f"about {billions(cost.memory_bytes)} GB",
-        "disk": f"up to {billions(cost.checkpoint_bytes)} GB of checkpoints, which are removed at the end; "
-        f"{billions(cost.model_bytes)} GB stay",
+        "memory": f"about {size(cost.memory_bytes)}",
+        "disk": f"up to {size(cost.checkpoint_bytes)} of checkpoints, which are removed at the end; "
+        f"{size(cost.model_bytes)} stay",
     }
     for name, value in rows.items():
         table.add_row(name, value)

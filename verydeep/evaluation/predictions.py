@@ -207,6 +207,12 @@ def compare(first: Evaluation | str | Path, second: Evaluation | str | Path) -> 
     Raises:
         ValueError: they are not of the same images and true classes, or a file holds no predictions.
     """
+    for given in (first, second):
+        if not isinstance(given, Evaluation) and Path(given).is_dir():
+            raise ValueError(
+                f"{given} is a folder: compare takes files of verydeep evaluate --predictions, and verydeep evaluate "
+                "RUN RUN compares runs"
+            )
     (name, predictions), (other_name, others) = _named(first), _named(second)
     differing = sorted(predictions.keys() ^ others.keys())
     if differing:

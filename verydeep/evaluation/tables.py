@@ -27,7 +27,7 @@ def _error_table(evaluation: "Evaluation") -> Table:
         f"{evaluation.source}, {evaluation.split}: {counted(evaluation.n, 'image')}, {PROTOCOLS[evaluation.protocol]}"
         + (f" on the grid by {evaluation.grid}" if evaluation.grid not in (None, "centred") else ""),
         left=("run", "test Q"),
-        right=("top-1 error, %", "95% interval", "class-balanced", "top-5 error, %", "95% interval"),
+        right=("top-1 error, %", "95% interval", "class balanced", "top-5 error, %", "95% interval"),
     )
     for errors in [*evaluation.per_run, *([evaluation.fused] if several else [])]:
         table.add_row(

@@ -47,6 +47,16 @@ class WrittenWeights:
         return asdict(self)
 
 
+def check_suffix(file: Path) -> None:
+    """Check that weights are written in files of such names.
+
+    Raises:
+        ValueError: they are not; the message names the suffixes.
+    """
+    if file.suffix not in _SUFFIXES:
+        raise ValueError(f"{file}: weights are written as {', '.join(_SUFFIXES)}")
+
+
 def write_weights(run: str | Path, path: str | Path, layout: ForeignLayout) -> WrittenWeights:
     """Write a run's weights as a state dict of torchvision's or timm's VGG, `.safetensors`, `.pth` or `.pt`.
 
@@ -64,8 +74,7 @@ def write_weights(run: str | Path, path: str | Path, layout: ForeignLayout) -> W
     file = Path(path)
     if layout not in get_args(ForeignLayout):
         raise ValueError(f"weights are written for {' or '.join(get_args(ForeignLayout))}, not for {layout!r}")
-    if file.suffix not in _SUFFIXES:
-        raise ValueError(f"{file}: weights are written as {', '.join(_SUFFIXES)}")
+    check_suffix(file)
     model = load_model(run)
     net = model.net
     architecture = net.architecture

@@ -81,10 +81,16 @@ def say_next(written: Iterable[Path | str], *command: Path | str) -> None:
     """Name on standard error the written file, and a command that uses it, quoted for a shell; in the first process."""
     if rank_of_environment():
         return
-    files = ", ".join(shlex.quote(str(path)) for path in written)
-    parts = ([f"wrote {files}"] if files else []) + ([f"next: {shlex.join(map(str, command))}"] if command else [])
+    files = ", ".join(shlex.quote(_as_typed(path)) for path in written)
+    following = shlex.join(map(_as_typed, command))
+    parts = ([f"wrote {files}"] if files else []) + ([f"next: {following}"] if following else [])
     if parts:
         say("; ".join(parts))
+
+
+def _as_typed(word: Path | str) -> str:
+    """Return a word of a command line; a path that begins with a hyphen would be taken for an option."""
+    return f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
 
 
 SHOWN = 10
@@ -97,7 +103,7 @@ def table_with(title: str | None, *, left: Sequence[str], right: Sequence[str]) 
     for column in left:
         table.add_column(column, overflow="fold")
     for column in right:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     return table
 
 

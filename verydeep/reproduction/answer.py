@@ -69,10 +69,9 @@ def _gain_of_depth(results: GridResults) -> str:
         return "The gain of depth is not known: no deeper network was compared with A or B."
     part, (deep, shallow) = parts[compared], _DEPTH[compared]
     layers = {one.label: one.weight_layers for one in results.trainings}
-    errs = (
-        f"{deep}, with {layers[deep]} weight layers, errs {_signed(part.difference)} than {shallow}, with "
-        f"{layers[shallow]}"
-    )
+    differ = percent(abs(part.difference)) != percent(0)
+    compared = f"{_signed(part.difference)} than" if differ else "as often as"
+    errs = f"{deep}, with {layers[deep]} weight layers, errs {compared} {shallow}, with {layers[shallow]}"
     if part.unfinished or not part.learned:
         return f"{errs}. {_verdict_on(part, results.cut_off)}"
     low, high = (_signed(end) for end in part.difference_ci95)

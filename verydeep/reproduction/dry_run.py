@@ -77,7 +77,7 @@ class Forecast:
 
     @property
     def _tests(self) -> int:
-        return len(self.grid.entries) + len(self.grid.study_entries)
+        return self.grid.seeds * (len(self.grid.entries) + len(self.grid.study_entries))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, ready for JSON."""
@@ -101,7 +101,7 @@ class Forecast:
         seeds = self.grid.seeds
         costs = costs_table(self.trainings, seeds=seeds, seconds=self.seconds[seeds])
         costs.caption = Text(
-            f"Measured on a few images{self._at_once}. {counted(seeds * self._tests, 'test')} on top. {self.steering}"
+            f"Measured on a few images{self._at_once}. {counted(self._tests, 'test')} on top. {self.steering}"
         )
         return [costs, self._differences(), *self.not_told]
 

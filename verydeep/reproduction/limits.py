@@ -122,8 +122,8 @@ def _margin(results: "GridResults") -> list[str]:
 
 def _images(results: "GridResults") -> str:
     rows = [row for rows in results.tables.values() for row in rows]
-    ends = [row.errors.top1_error_ci95 for row in rows if row.errors.top1_error_ci95]
-    widest = max(((high - low) / 2 for low, high in ends), default=100.0)
+    errors = [(row.errors.top1_error, *row.errors.top1_error_ci95) for row in rows if row.errors.top1_error_ci95]
+    widest = max((max(error - low, high - error) for error, low, high in errors), default=100.0)
     compared = [row.top1 for row in TABLE_3 if row.train == TABLE_3[0].train]
     gap = max(compared) - min(compared)
     told = "far apart enough to show here" if widest < gap / 2 else "too close to be told apart by their intervals here"
@@ -148,8 +148,8 @@ def _seeds(seeds: Sequence[int]) -> str:
 def _starts(trainings: Sequence[GridTraining]) -> list[str]:
     """Say which networks started from trained A."""
     at_256 = [one for one in trainings if not one.finetune]
-    seeded = [one.network for one in at_256 if one.init]
-    unseeded = [one.network for one in at_256 if not one.init and one.network not in seeded]
+    seeded = [one.label for one in at_256 if one.init]
+    unseeded = [one.label for one in at_256 if not one.init]
     if not seeded:
         return []
     against = ""
@@ -160,9 +160,10 @@ def _starts(trainings: Sequence[GridTraining]) -> list[str]:
             + ("B from random weights is compared with it." if fair else "B has A's training too.")
         )
     return [
-        f"{listed(seeded)} start from layers of trained A and so have its training as well as their own; "
-        f"{listed(unseeded)} start from random weights. Every comparison between the two groups includes that "
-        f"difference.{against}"
+        f"{listed(seeded)} {plural('starts', len(seeded), 'start')} from layers of trained A and so "
+        f"{plural('has', len(seeded), 'have')} its training as well as {plural('its', len(seeded), 'their')} own; "
+        f"{listed(unseeded)} {plural('starts', len(unseeded), 'start')} from random weights. Every comparison between "
+        f"the two groups includes that difference.{against}"
     ]
 
 
