@@ -383,7 +383,7 @@ def test_test_scales_are_the_papers(scale, single, several):
 
 @pytest.mark.parametrize("scales", [(), (223,), (256, 100)])
 def test_scales_below_the_crop_are_refused(scales):
-    with pytest.raises(ValueError, match=r"^scales are whole numbers from 224 \(the crop\) up, not \["):
+    with pytest.raises(ValueError, match=r"^scales, stated for a crop of 224, are whole numbers from there up, not \["):
         Protocol(scales=scales)
 
 

@@ -199,7 +199,7 @@ def test_images_that_cannot_be_used_are_none():
 
 @pytest.mark.parametrize("scales", [[223], [256, 256]])
 def test_scales_that_cannot_be_are_refused(scales):
-    with pytest.raises(ValueError, match="scales are distinct whole numbers from 224"):
+    with pytest.raises(ValueError, match="are distinct whole numbers from there up"):
         full(box_models=[model("shared")], classifiers=[model()], groups=[[0]], scales=scales)
 
 

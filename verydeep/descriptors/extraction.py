@@ -113,7 +113,9 @@ def checked_extraction(
 def _checked_scales(descriptor: Descriptor, model: Model[LayeredNetwork]) -> tuple[int, ...]:
     scales = chosen_scales(descriptor.scales, trained=model.scale)
     if not scales or min(scales) < PAPER_CROP or len(set(scales)) < len(scales):
-        raise ValueError(f"scales are distinct whole numbers from {PAPER_CROP} (the crop) up, not {list(scales)}")
+        raise ValueError(
+            f"scales, stated for a crop of {PAPER_CROP}, are distinct whole numbers from there up, not {list(scales)}"
+        )
     if descriptor.pool == "none" and len(scales) > 1:
         raise ValueError(f"without pooling features are of one scale, not of {', '.join(map(str, scales))}")
     return scales

@@ -66,7 +66,9 @@ class Protocol:
         if self.method not in get_args(Method):
             raise ValueError(f"protocol is one of {', '.join(get_args(Method))}, not {self.method}")
         if not self.scales or min(self.scales) < PAPER_CROP:
-            raise ValueError(f"scales are whole numbers from {PAPER_CROP} (the crop) up, not {list(self.scales)}")
+            raise ValueError(
+                f"scales, stated for a crop of {PAPER_CROP}, are whole numbers from there up, not {list(self.scales)}"
+            )
         if len(set(self.scales)) < len(self.scales):
             raise ValueError(f"scales must be distinct, not {list(self.scales)}")
         if self.method == "centre" and self.mirror:

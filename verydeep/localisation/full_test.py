@@ -63,7 +63,8 @@ class FullTest:
         """Raise ValueError for networks that do not go together, and for impossible scales."""
         if self.scales and (min(self.scales) < PAPER_CROP or len(set(self.scales)) < len(self.scales)):
             raise ValueError(
-                f"scales are distinct whole numbers from {PAPER_CROP} (the crop) up, not {list(self.scales)}"
+                f"scales, stated for a crop of {PAPER_CROP}, are distinct whole numbers from there up, not "
+                f"{list(self.scales)}"
             )
         if not self.classifiers:
             raise ValueError("the full test rates boxes by class scores: name a classification run (--classifier)")
