@@ -283,7 +283,10 @@ def test_a_toml_file_chooses_and_the_command_line_overrides(capsys, tmp_path):
     ("text", "message"),
     [
         ("laerning_rate = 0.1", "Did you mean --learning-rate?"),
-        ("[recipe]\ncrop = 32", "Unknown option"),
+        ("[recipe]\ncrop = 32", "has a table [recipe]: write options without one"),
+        ("[train]\ncrop = 32", "has a table [train]"),  # as if the verb's options stood in it
+        ("lr = 0.1", "recipe.toml: there is no --lr: it is called --learning-rate"),
+        ("floppy_disk = 1", "recipe.toml: there is no option floppy-disk"),
         ("crop = ", "is not TOML"),
         ('crop = "wide"', "recipe.toml is a whole number, not wide"),
         ("crop = 100", "not a multiple of 32"),

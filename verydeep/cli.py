@@ -175,6 +175,10 @@ def _explain(error: Exception, tokens: Sequence[str]) -> int:
 def _of_command_line(error: CycloptsError, message: str, tokens: Sequence[str]) -> str:
     """Return the message for wrong use, in words of ours where the library's say less, and where to read more."""
     chain = tuple(error.command_chain or ())
+    if in_file := _UNKNOWN_IN_FILE.match(message):
+        name = in_file[1].replace("_", "-")
+        known = known_here_as(names_of(_verb(chain).assemble_argument_collection()), [f"--{name}"])
+        return f"{in_file[2]}: {known or f'there is no option {name}'} (see {' '.join(('verydeep', *chain))} --help)"
     words = _in_our_words(error, chain, tokens) or _without_types(message)
     return f"{words} (see {' '.join(('verydeep', *chain))} --help)"
 
@@ -195,6 +199,10 @@ def _in_our_words(error: CycloptsError, chain: Sequence[str], tokens: Sequence[s
             before = next((option for option, word in pairwise(tokens) if word == unused[0]), "")
             return f"unexpected argument {unused[0]}" + (f": {before} takes no value" if before.startswith("-") else "")
     return None
+
+
+_UNKNOWN_IN_FILE = re.compile(r'Unknown option: "\[(.+)\]" from (.+)\.$')
+"""The library's message about a file of options, where it does not guess what was meant."""
 
 
 def _without_types(message: str) -> str:

@@ -273,15 +273,18 @@ def options_file(tokens: Sequence[str]) -> tuple[Toml, ...]:
     """Return the file of options that a command line names, for `App.config`; nothing if there is no such file.
 
     Raises:
-        ValueError: it is not TOML, or it names another file of options.
+        ValueError: it is not TOML, it names another file of options, or it has a table, which would not be read.
     """
     pairs = itertools.zip_longest(tokens, tokens[1:], fillvalue="")
     given = {option: value or next_one for token, next_one in pairs for option, _, value in [token.partition("=")]}
     file = given.get("--config", "")
     if not Path(file).is_file():  # the verb refuses it
         return ()
-    if "config" in read_toml(file):
+    options = read_toml(file)
+    if "config" in options:
         raise ValueError(f"{file} names another file of options: only the one on the command line is read")
+    if tables := [name for name, value in options.items() if isinstance(value, dict)]:
+        raise ValueError(f"{file} has a table [{tables[0]}]: write options without one, learning_rate = 0.005")
     return (Toml(file, use_commands_as_keys=False),)
 
 
