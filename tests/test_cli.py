@@ -439,7 +439,7 @@ def test_the_command_after_a_training_allows_as_many_bad_images(capsys, tmp_path
     recipe = ["--crop", "32", "--width", "0.05", "--epochs", "1", "--batch", "4", "--max-bad", "50"]
     assert run("train", images, "--network", "A", "--out", out, *recipe) == 0
     *_, last = capsys.readouterr().err.splitlines()
-    assert last.endswith(f"next: verydeep evaluate {out} --data {images} --max-bad 50")
+    assert last.endswith(f"next: verydeep evaluate {out} --data {images} --max-bad 50.0")
 
 
 def test_what_cannot_be_written_is_not_said_to_be_replaced(capsys, tmp_path):

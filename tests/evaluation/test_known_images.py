@@ -14,7 +14,7 @@ from verydeep.images.sources.splits import Splits
 from verydeep.runs.record import Record, write_record
 
 
-def record(folder, *, train="", recipe=None, imported=None):
+def record(folder, *, train="", recipe=None, imported=None, images=None, whole=None):
     write_record(
         folder,
         Record(
@@ -22,8 +22,8 @@ def record(folder, *, train="", recipe=None, imported=None):
             recipe=recipe or {},
             runtime={},
             source="noise",
-            fingerprints={"train": train},
-            images={},
+            fingerprints={"train": train} | ({"train_whole": whole} if whole else {}),
+            images=images or {},
             classes=tiny.CLASSES,
             initialisation="",
             command="",
@@ -74,7 +74,7 @@ def test_a_test_on_images_of_the_training_is_told(tmp_path):
     train = images.source("train").fingerprint
     run, other = record(tmp_path / "run", train=train), record(tmp_path / "other", train="other")
     assert known_images([run, other], images, "train", digests=None) == [
-        f"{run} knows 10 of these 10 images from training, so the error is too low (--split val: others)."
+        f"{run} was trained on 10 of these 10 images, so its error is too low (--split val: others)."
     ]
     (told,) = known_images([run, other], images, "all", digests=None)
     assert "10 of these 16 images" in told
@@ -134,3 +134,10 @@ def test_an_evaluation_says_it_in_its_notes(tmp_path, capsys):
     found = evaluate(run, data=images, protocol="centre")
     assert found.notes[0].startswith("1 test image of 6 is an exact copy")
     assert "an exact copy of a training image (v0)" in capsys.readouterr().err
+
+
+def test_of_a_run_that_held_some_out_only_the_others_are_counted(tmp_path):
+    images = splits()
+    run = record(tmp_path / "run", train="those kept", images={"train": 8}, whole=images.source("train").fingerprint)
+    (told,) = known_images([run], images, "train", digests=None)
+    assert told.startswith(f"{run} was trained on 8 of these 10 images")

@@ -22,6 +22,7 @@ from verydeep import Recipe, Runtime, load_model, train
 from verydeep.images.boxes.options import BoxOptions
 from verydeep.images.sources.given import given_images
 from verydeep.images.sources.source import Source
+from verydeep.localisation import full_test
 from verydeep.localisation.evaluate import evaluate_boxes
 from verydeep.localisation.options import FullProcedure
 from verydeep.localisation.paper import LEARNED_ALL, LEARNED_FC, reported_box_error
@@ -31,6 +32,7 @@ from verydeep.localisation.training import localisation_recipe, localisation_spl
 from verydeep.networks.vgg import VGG
 from verydeep.runs.model import load_box_model
 from verydeep.statistics import paired_comparison, wilson_interval
+from verydeep.training.learner import kernels_kept
 
 RECIPE = Recipe(crop=32, width=0.05, batch=4, epochs=1, learning_rate=1e-3)
 QUICKEST = ["--crop", "32", "--width", "0.05", "--batch", "4", "--epochs", "1"]
@@ -293,16 +295,22 @@ def test_wrong_use_is_told_in_a_line(made, capsys, tmp_path):
     assert "predicts boxes, not classes" in refusal(capsys, "predict", made.runs[0], made.images)
 
 
-def test_networks_compute_in_all_digits_of_float32(made, monkeypatch):
+@pytest.mark.parametrize("windows", ["dense", "crops"])
+def test_networks_compute_in_all_digits_of_float32(made, monkeypatch, windows):
     """CUDA devices would drop some by themselves; also after a training in this process, which lets them."""
-    flags, real = [], VGG.forward
+    flags = []
 
-    def noted(self, images):
-        flags.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
-        return real(self, images)
+    def noted(name, real):
+        def call(*arguments, **options):
+            flags.append((name, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+            return real(*arguments, **options)
 
-    monkeypatch.setattr(VGG, "forward", noted)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    full = FullProcedure(classifiers=(made.classifier,), windows="crops")
-    evaluate_boxes([made.runs[0]], data=str(made.images), options=made.options, full=full)
-    assert set(flags) == {(False, False)}
+        return call
+
+    monkeypatch.setattr(VGG, "forward", noted("forward", VGG.forward))
+    monkeypatch.setattr(full_test, "score_map", noted("score_map", full_test.score_map))
+    full = FullProcedure(classifiers=(made.classifier,), windows=windows)
+    with kernels_kept():
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        evaluate_boxes([made.runs[0]], data=str(made.images), options=made.options, full=full)
+    assert set(flags) == {("forward", False, False), *([("score_map", False, False)] if windows == "dense" else [])}

@@ -17,6 +17,7 @@ from verydeep.images.sources.source import Source
 from verydeep.images.views import rescale
 from verydeep.prediction import map_pictures
 from verydeep.runs.model import Model
+from verydeep.training.learner import kernels_kept
 
 
 def red_net():
@@ -134,10 +135,11 @@ def test_maps_are_computed_in_all_digits_of_float32(model, photos, tmp_path, mon
         real = getattr(map_pictures, name)
 
         def noted(*arguments, real=real, **options):
-            flags.append(torch.backends.cudnn.allow_tf32)
+            flags.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
             return real(*arguments, **options)
 
         monkeypatch.setattr(map_pictures, name, noted)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    list(predict(model, photos / "ant" / "0.png", maps=tmp_path / "maps", method=method))
-    assert flags == [False]
+    with kernels_kept():
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        list(predict(model, photos / "ant" / "0.png", maps=tmp_path / "maps", method=method))
+    assert flags == [(False, False)]

@@ -1,7 +1,5 @@
 """Contrasts against an analysis of variance by its formulas, against exact tests, and against simulation."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -129,7 +127,11 @@ def test_trainings_on_one_side_count_as_varying_together_and_stages_of_a_network
 
 def test_intervals_end_where_errors_do():
     """Errors differ by 100 points at most, whatever Student's t says of two seeds."""
-    estimate = Estimate(points=30.0, of_seeds=(20.0, 40.0), standard_error=14.1, degrees_of_freedom=1.0)
-    assert estimate.ci95 == (-100.0, 100.0)
-    narrow = replace(estimate, standard_error=2.0)
+    rng = np.random.default_rng(0)
+    outcomes = {name: rng.random((2, 40)) < 0.5 for name in D_AGAINST_B}
+    outcomes["D-256 dense single"][0] = True
+    contrasts = Contrasts(outcomes)
+    assert contrasts.of_networks(D_AGAINST_B).ci95 == (-100, 100)
+    assert contrasts.of_networks({"D-256 dense single": 1.0}).ci95 == (0, 100)
+    narrow = Estimate(points=30.0, of_seeds=(20.0, 40.0), standard_error=2.0, degrees_of_freedom=1.0)
     assert narrow.ci95 == pytest.approx((30 - 12.706 * 2, 30 + 12.706 * 2), abs=1e-2)

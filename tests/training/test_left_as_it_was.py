@@ -11,7 +11,6 @@ from verydeep.machine.runtime import Stopped
 from verydeep.runs.files import CHECKPOINTS
 from verydeep.runs.model import save
 from verydeep.training import decisions, frozen_layers, learner, preparation
-from verydeep.training.learner import kernels_kept
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -22,6 +21,17 @@ def test_checkpoints_that_a_crash_left_go_unless_they_are_kept(kept, tmp_path):
     (tmp_path / "run" / CHECKPOINTS / "step-00000003").mkdir(parents=True, exist_ok=True)
     train(tiny.splits(), resume=True, **options)
     assert (tmp_path / "run" / CHECKPOINTS).exists() is kept
+
+
+def test_checkpoints_that_are_kept_since_a_resumption_stay(tmp_path, monkeypatch):
+    options = {"network": "A", "out": tmp_path / "run", "recipe": tiny.RECIPE}
+    stop_in(monkeypatch, learner.F, "cross_entropy")
+    with pytest.raises(Stopped):
+        train(tiny.splits(), **options)
+    monkeypatch.undo()
+    train(tiny.splits(), execution=Execution(keep_checkpoints=True), resume=True, **options)
+    train(tiny.splits(), resume=True, **options)
+    assert list((tmp_path / "run" / CHECKPOINTS).glob("step-*"))
 
 
 def test_a_stop_before_the_first_new_step_says_where_the_run_stays(tmp_path, monkeypatch):
@@ -71,13 +81,20 @@ def test_memory_is_for_images_of_processes_that_stay(workers, share, tmp_path, m
     assert given == {"train": pytest.approx(0.5 * share), "val": pytest.approx(0.5 * (1 - share))}
 
 
-def test_kernels_are_chosen_for_the_training_alone():
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
-    with kernels_kept():
+def test_kernels_are_chosen_for_the_training_alone(tmp_path, monkeypatch):
+    def flags():
+        cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+        return cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+
+    def changing(*_):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = not before[1]
         torch.backends.cudnn.benchmark = not before[2]
-    after = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
-    assert after == before
+        return False
+
+    before = flags()
+    monkeypatch.setattr(learner, "_choose_kernels", changing)
+    train(tiny.splits(), network="A", out=tmp_path / "run", recipe=tiny.RECIPE)
+    assert flags() == before
 
 
 def test_a_test_on_fewer_threads_leaves_the_others_to_what_comes_next(tmp_path):

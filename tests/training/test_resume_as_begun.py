@@ -53,7 +53,7 @@ def test_it_ends_with_the_weights_of_a_training_that_was_not_stopped(stopped, tm
     capsys.readouterr()
     assert status_of("train", "--out", stopped, "--resume") == 0
     said = capsys.readouterr().err
-    assert f"{stopped} goes on as it was begun, on the images of {tmp_path / 'photos'}" in said
+    assert f"{stopped} goes on as it was begun, on the images of {tmp_path / 'photos'} (moved ones may be" in said
     assert "resumed at step" in said
     assert status_of("train", tmp_path / "photos", *SETTINGS, *WAYS, "--out", tmp_path / "whole") == 0
     ours, theirs = load(stopped).state_dict(), load(tmp_path / "whole").state_dict()
@@ -94,7 +94,7 @@ def test_images_that_were_moved_may_be_named(stopped, tmp_path, capsys):
     capsys.readouterr()
     assert status_of("train", "--out", stopped, "--resume") == 2
     begun, refused = capsys.readouterr().err.splitlines()
-    assert begun.endswith(f"on the images of {tmp_path / 'photos'}")
+    assert f"on the images of {tmp_path / 'photos'} (moved ones may be named" in begun
     assert f"no folder '{tmp_path / 'photos'}'" in refused
     assert status_of("train", tmp_path / "moved", "--out", stopped, "--resume") == 0
 
@@ -106,7 +106,7 @@ def test_some_settings_are_not_mixed_with_those_of_the_run(stopped, capsys):
 
 def test_where_nothing_was_begun_it_says_what_is_missing(tmp_path, capsys):
     line = refusal(capsys, "train", "--out", tmp_path / "none", "--resume")
-    assert line.endswith("none has no training to go on with: say what to train there, SOURCE and --network at least")
+    assert "none has no training to go on with: say what to train there, SOURCE and --network, --quick or" in line
     assert not (tmp_path / "none").exists()
 
 
@@ -128,3 +128,20 @@ def test_a_finished_run_is_said_to_be_finished(tmp_path, capsys):
     assert first == f"{out} is finished"
     line = refusal(capsys, "train", "--out", out, "--resume", "--epochs", "9")
     assert line.endswith(f"leave out --epochs, or train further in another folder with --finetune {out}")
+
+
+def test_a_training_that_ended_before_its_first_checkpoint_begins_again(stopped, tmp_path):
+    shutil.rmtree(stopped / "checkpoints")
+    assert status_of("train", "--out", stopped, "--resume") == 0
+    assert len(read_metrics(stopped)) == 2
+
+
+def test_a_record_without_all_settings_asks_for_the_command(stopped, capsys):
+    """As an earlier version wrote it: the share held out is not to be guessed."""
+    record = json.loads((stopped / "run.json").read_text())
+    del record["held_out"], record["runtime"]["max_bad"], record["runtime"]["max_pixels"]
+    (stopped / "run.json").write_text(json.dumps(record))
+    line = refusal(capsys, "train", "--out", stopped, "--resume")
+    assert "which did not note all settings: repeat its command with --resume" in line
+    photos = stopped.parent / "photos"
+    assert status_of("train", photos, *SETTINGS, *WAYS, "--out", stopped, "--resume") == 0

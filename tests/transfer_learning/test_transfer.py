@@ -411,7 +411,7 @@ def test_wrong_use_is_refused_in_a_line(made, capsys, tmp_path):
     assert "train must be 2 or more, not 1" in refusal(capsys, *on, "--train", 1)
     assert "splits must be 1 or more" in refusal(capsys, *on, "--splits", 0)
     assert "fewer than two classes" in refusal(capsys, *on[:2], "--data", made.photos / "ant")
-    assert "scales are distinct whole numbers" in refusal(capsys, *on, "--train", 4, "--scales", "100")
+    assert "are distinct whole numbers" in refusal(capsys, *on, "--train", 4, "--scales", "100")
     assert "digits has splits: say which" in refusal(capsys, *on[:2], "--data", "digits")
     assert "is not a run" in refusal(capsys, "transfer", tmp_path, "--data", made.photos)
     assert "would replace an input" in refusal(capsys, *on, "--train", 4, "--out", made.photos)

@@ -88,9 +88,9 @@ def _from_run(given: Mapping[str, Sequence[Token]]) -> dict[str, Any]:
         options = ", ".join(sorted(settings))
         raise ValueError(f"{out} goes on with all settings as they were: leave out {options}{longer}")
     follows = {_option(name): value for name, value in options_begun_by(record).items() if value is not None}
-    source = given["--source"][-1].value if "--source" in given else record.source
+    named = "" if "--source" in given else f", on the images of {record.source} (moved ones may be named as SOURCE)"
     if not rank_of_environment():
-        say(f"{out} is finished" if finished else f"{out} goes on as it was begun, on the images of {source}")
+        say(f"{out} is finished" if finished else f"{out} goes on as it was begun{named}")
     return follows
 
 

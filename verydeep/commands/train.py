@@ -12,7 +12,6 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.lock import locked
 from verydeep.machine.processes import rank_of_environment, under_torchrun
 from verydeep.machine.runtime import Execution, Runtime
-from verydeep.numbers import trimmed
 from verydeep.presentation.terminal import say_next, show
 from verydeep.training.recipe import Recipe, network_asked_for
 from verydeep.training.tables import training_end, training_table
@@ -68,8 +67,9 @@ def train(
         say_cost(splits, name, recipe, **how)
     folder = train_network(splits, network=name, out=run.out, recipe=recipe, resume=run.resume, **how)
     show_training(folder, run.json_file)
-    tolerated = [] if images.max_bad == Tolerance.max_bad else ["--max-bad", trimmed(images.max_bad)]
-    say_next([folder], "verydeep", "evaluate", folder, "--data", source, *tolerated)
+    limits = {name: limit for name, limit in vars(images).items() if limit != getattr(Tolerance, name)}
+    changed = [word for name, limit in limits.items() for word in (f"--{name.replace('_', '-')}", str(limit))]
+    say_next([folder], "verydeep", "evaluate", folder, "--data", source, *changed)
 
 
 def show_training(folder: Path, json_file: Path | None, **more: Any) -> None:

@@ -21,6 +21,7 @@ from verydeep.evaluation.score_maps import (
 )
 from verydeep.images.decode import Pixels
 from verydeep.images.sources.source import Source
+from verydeep.machine.runtime import in_float32
 from verydeep.networks.grids import PoolingGrid
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import ScoringNetwork
@@ -162,7 +163,8 @@ def _mapped(
     images: TestedImages, index: int, model: Model[ScoringNetwork], image: Pixels, grid: PoolingGrid
 ) -> MappedExample:
     """Lay the maps of the predicted and the true class over an image as it was tested."""
-    maps = posterior_map(model.net, image, grid=grid)
+    with in_float32():
+        maps = posterior_map(model.net, image, grid=grid)
     labels = dict.fromkeys((int(images.predicted[index]), int(images.labels[index])))
     rows, columns = maps.shape[1:]
     placed = {

@@ -50,14 +50,17 @@ def known_images(runs: Sequence[str], splits: Splits, split: str, *, digests: Se
 def _about_training_images(records: dict[str, Record], splits: Splits, split: str) -> list[str]:
     if split not in ("train", "all") or "train" not in splits.sources:
         return []
-    train = splits.source("train")
-    trained = [run for run, record in records.items() if train.fingerprint in training_images([record])]
-    if not trained:
-        return []
+    train, tested = splits.source("train"), number(len(splits.source(split)))
     others = f" (--split {splits.testing}: others)" if splits.testing in splits.sources else ""
+    trained = {run: record for run, record in records.items() if train.fingerprint in training_images([record])}
+    whole = {run for run, record in trained.items() if record.fingerprints.get("train") == train.fingerprint}
+    known = {
+        run: len(train) if run in whole else record.images["train"]  # which held some of them out
+        for run, record in trained.items()
+    }
     return [
-        f"{', '.join(trained)} {plural('knows', len(trained), 'know')} {number(len(train))} of these "
-        f"{number(len(splits.source(split)))} images from training, so the error is too low{others}."
+        f"{run} was trained on {number(count)} of these {tested} images, so its error is too low{others}."
+        for run, count in known.items()
     ]
 
 

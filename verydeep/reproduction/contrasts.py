@@ -19,6 +19,7 @@ third of simulated reports were false where a seed moved all tests at several sc
 sides count as independent, since what they share cancels. `benchmarks/verdicts.py` shows how often this errs.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -96,6 +97,8 @@ class Estimate:
     degrees_of_freedom: float
     variances: Variances | None = None
     """Variances that the standard error is of, for networks on the same images."""
+    ends: tuple[float, float] = (-math.inf, math.inf)
+    """Least and greatest value that such a contrast can have: -100 and 100 for a difference of two errors."""
 
     def p_below(self, bound: float) -> float:
         """Return the one-sided p value of a contrast so far below `bound`, if it truly were `bound`."""
@@ -107,9 +110,9 @@ class Estimate:
 
     @property
     def ci95(self) -> tuple[float, float]:
-        """The 95% interval, not corrected for other comparisons, as far as errors can differ: by 100 points."""
+        """The 95% interval, not corrected for other comparisons, as far as the contrast can go."""
         low, high = t_interval(self.points, self.standard_error, self.degrees_of_freedom)
-        return max(-100.0, low), min(100.0, high)
+        return max(self.ends[0], low), min(self.ends[1], high)
 
 
 class Contrasts:
@@ -139,16 +142,20 @@ class Contrasts:
             seeds=self.seeds,
             images=self.images,
         )
-        whole = self._estimate(groups, variances.standard_error, variances.degrees_of_freedom)
+        whole = self._estimate(weights, groups, variances.standard_error, variances.degrees_of_freedom)
         return replace(whole, variances=variances)
 
     def of_trainings(self, weights: Weights) -> Estimate:
         """Estimate a contrast of these trained networks alone on other images."""
         groups = self._groups(weights)
-        return self._estimate(groups, 100 * _by_image_variance(groups) ** 0.5, self.images - 1)
+        return self._estimate(weights, groups, 100 * _by_image_variance(groups) ** 0.5, self.images - 1)
 
     def _estimate(
-        self, groups: Mapping[tuple[str, ...], Float[np.ndarray, "seeds N"]], standard_error: float, freedom: float
+        self,
+        weights: Weights,
+        groups: Mapping[tuple[str, ...], Float[np.ndarray, "seeds N"]],
+        standard_error: float,
+        freedom: float,
     ) -> Estimate:
         of_seeds = 100 * np.sum([weighted.mean(axis=1) for weighted in groups.values()], axis=0)
         return Estimate(
@@ -156,6 +163,10 @@ class Contrasts:
             of_seeds=tuple(of_seeds.tolist()),
             standard_error=float(standard_error),
             degrees_of_freedom=float(freedom),
+            ends=(
+                100 * sum(min(0.0, weight) for weight in weights.values()),
+                100 * sum(max(0.0, weight) for weight in weights.values()),
+            ),
         )
 
     def _groups(self, weights: Weights) -> dict[tuple[str, ...], Float[np.ndarray, "seeds N"]]:
@@ -187,7 +198,7 @@ class Contrasts:
 def variance_and_freedom(
     by_image: Values, by_seed: Values, noise: Values, pooled: Values, *, seeds: int, images: int
 ) -> tuple[Float[np.ndarray, "*any"], Float[np.ndarray, "*any"]]:
-    """Return V and its degrees of freedom, of A, B and C of this module's formula; arrays of them are broadcast.
+    """Return V and its degrees of freedom, of A, B and C of this module's formula; B and its pool may be arrays.
 
     Args:
         by_image: A.

@@ -117,8 +117,8 @@ def _go_on(state: TrainingState, stop: StopRequest, report: Reporter, images: in
     """Report progress, unless a signal asked for an end."""
     report.advance(images)
     if stop.signal is not None:
-        done = f"{state.job.out} stays at step {number(state.progress.step)}"
-        raise Stopped(stop.signal, f"stopped before the next one; {done}: repeat the command with --resume to continue")
+        stays = f"stopped before the next step, {state.job.out} stays at step {number(state.progress.step)}"
+        raise Stopped(stop.signal, f"{stays}: repeat the command with --resume to continue")
 
 
 def validation_batches(state: TrainingState) -> Generator[DeviceBatch]:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -179,8 +179,15 @@ def is_done(job: TrainingJob) -> bool:
 
 def remove_left_checkpoints(job: TrainingJob) -> None:
     """Remove the checkpoints of a training that was killed between its end and their removal."""
-    if read_record(job.out).runtime.get("keep_checkpoints") is False:
+    if not job.execution.keep_checkpoints and read_record(job.out).runtime.get("keep_checkpoints") is False:
         shutil.rmtree(job.out / CHECKPOINTS, ignore_errors=True)
+
+
+def note_kept_checkpoints(out: Path) -> None:
+    """Note in the record that the checkpoints were to be kept, if that was asked for when the run was resumed."""
+    record = read_record(out)
+    if record.runtime.get("keep_checkpoints") is False:
+        write_record(out, replace(record, runtime={**record.runtime, "keep_checkpoints": True}))
 
 
 def _changes(before: Record, job: TrainingJob) -> set[str]:

@@ -103,23 +103,30 @@ def begun_by_train(out: Path) -> Record:
     """Read the record of a run that can be resumed.
 
     Raises:
-        ValueError: there is no such run, its record is damaged, or it was not begun by `verydeep train`.
+        ValueError: there is no such run, its record is damaged or lacks settings, it was imported, or learns boxes.
     """
-    if not (has_record(out) and is_begun(out)):
-        raise ValueError(f"{out} has no training to go on with: say what to train there, SOURCE and --network at least")
+    if not has_record(out):
+        raise ValueError(
+            f"{out} has no training to go on with: say what to train there, SOURCE and --network, --quick or --from"
+        )
     record = read_record(out)
     if record.imported is not None:
         raise ValueError(f"{out} {IMPORTED}")
     if record.regression is not None:
         raise ValueError(f"{out} learns boxes: repeat its command with --resume ({record.command})")
+    if "max_bad" not in record.runtime and ("train_whole" in record.fingerprints or "--max-" in record.command):
+        raise ValueError(
+            f"{out} was begun by an earlier version, which did not note all settings: repeat its command with --resume "
+            f"({record.command})"
+        )
     return record
 
 
 def options_begun_by(record: Record) -> dict[str, Any]:
     """Return what a training was begun with: its network, source and held_out, and fields of its options.
 
-    These are `Recipe`, `Runtime`, `Execution` and `Tolerance`. Threads are left out: a training that is resumed
-    computes with as many as it began with by itself, or with as many as there are.
+    These are `Recipe`, `Runtime`, `Execution` and `Tolerance`. Threads are left out: a process that resumes a training
+    alone takes as many as the record has, if there are so many.
 
     Raises:
         ValueError: a newer version wrote its recipe.

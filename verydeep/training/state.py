@@ -18,7 +18,7 @@ from verydeep.runs.model import Model, save_model
 from verydeep.training import checkpoint
 from verydeep.training.checkpoint import Checkpoint, Progress
 from verydeep.training.frozen_features import FrozenFeatures
-from verydeep.training.job import TrainingJob
+from verydeep.training.job import TrainingJob, note_kept_checkpoints
 from verydeep.training.learner import Learner
 from verydeep.training.parallel import whole
 from verydeep.training.recipe import learning_rate
@@ -104,7 +104,9 @@ def save_models(state: TrainingState, *, say: Callable[[str], None]) -> None:
             lost = checkpoint.folder_of(folder, best_step)
             say(f"{lost} is damaged or gone, so there is no {state.job.out / BEST}, which would come from it")
         save_as(MODEL, weights)
-        if not state.job.execution.keep_checkpoints:
+        if state.job.execution.keep_checkpoints:
+            note_kept_checkpoints(state.job.out)
+        else:
             shutil.rmtree(folder)
 
     state.job.processes.from_first(write)
