@@ -175,11 +175,7 @@ def _explain(error: Exception, tokens: Sequence[str]) -> int:
 def _of_command_line(error: CycloptsError, message: str, tokens: Sequence[str]) -> str:
     """Return the message for wrong use, in words of ours where the library's say less, and where to read more."""
     chain = tuple(error.command_chain or ())
-    if in_file := _UNKNOWN_IN_FILE.match(message):
-        name = in_file[1].replace("_", "-")
-        known = known_here_as(names_of(_verb(chain).assemble_argument_collection()), [f"--{name}"])
-        return f"{in_file[2]}: {known or f'there is no option {name}'} (see {' '.join(('verydeep', *chain))} --help)"
-    words = _in_our_words(error, chain, tokens) or _without_types(message)
+    words = _of_options_file(chain, message) or _in_our_words(error, chain, tokens) or _without_types(message)
     return f"{words} (see {' '.join(('verydeep', *chain))} --help)"
 
 
@@ -203,6 +199,16 @@ def _in_our_words(error: CycloptsError, chain: Sequence[str], tokens: Sequence[s
 
 _UNKNOWN_IN_FILE = re.compile(r'Unknown option: "\[(.+)\]" from (.+)\.$')
 """The library's message about a file of options, where it does not guess what was meant."""
+
+
+def _of_options_file(chain: Sequence[str], message: str) -> str | None:
+    """Say that an option in a file is unknown, and what it is called here if it is another tool's."""
+    found = _UNKNOWN_IN_FILE.match(message)
+    if found is None:
+        return None
+    name = found[1].replace("_", "-")
+    known = known_here_as(names_of(_verb(chain).assemble_argument_collection()), [f"--{name}"])
+    return f"{found[2]}: {known or f'there is no option {name}'}"
 
 
 def _without_types(message: str) -> str:

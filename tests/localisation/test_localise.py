@@ -29,10 +29,10 @@ from verydeep.localisation.paper import LEARNED_ALL, LEARNED_FC, reported_box_er
 from verydeep.localisation.predict import predict_boxes
 from verydeep.localisation.results import _learned_layers
 from verydeep.localisation.training import localisation_recipe, localisation_splits
+from verydeep.machine.runtime import kernels_kept
 from verydeep.networks.vgg import VGG
 from verydeep.runs.model import load_box_model
 from verydeep.statistics import paired_comparison, wilson_interval
-from verydeep.training.learner import kernels_kept
 
 RECIPE = Recipe(crop=32, width=0.05, batch=4, epochs=1, learning_rate=1e-3)
 QUICKEST = ["--crop", "32", "--width", "0.05", "--batch", "4", "--epochs", "1"]

@@ -15,9 +15,9 @@ from verydeep.evaluation.score_maps import overlay, placed_score_map, posterior_
 from verydeep.images.sources.given import given_images
 from verydeep.images.sources.source import Source
 from verydeep.images.views import rescale
+from verydeep.machine.runtime import kernels_kept
 from verydeep.prediction import map_pictures
 from verydeep.runs.model import Model
-from verydeep.training.learner import kernels_kept
 
 
 def red_net():

@@ -175,13 +175,22 @@ def in_float32() -> Iterator[None]:
     """Compute in all digits of float32: CUDA devices otherwise drop three of them in convolutions."""
     import torch
 
+    with kernels_kept():
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        yield
+
+
+@contextmanager
+def kernels_kept() -> Iterator[None]:
+    """Compute with the same choice of CUDA's kernels after the block as before it."""
+    import torch
+
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
 
 
 def peak_memory(device: "torch.device") -> int:

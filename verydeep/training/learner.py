@@ -4,8 +4,7 @@ It computes as many images at once, a micro-batch, as fit into memory.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -158,17 +157,6 @@ def _classification(job: TrainingJob) -> Objective:
         images = torch.bincount(torch.tensor(source.labels), minlength=len(source.classes))
         weights = (len(source) / (images.count_nonzero() * images.clamp(min=1))).to(job.device)
     return classification(label_smoothing=job.recipe.label_smoothing, class_weights=weights)
-
-
-@contextmanager
-def kernels_kept() -> Iterator[None]:
-    """Compute with the same choice of CUDA's kernels after the block as before it."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
 
 
 def _choose_kernels(device: torch.device, precision: Precision) -> bool:

@@ -17,7 +17,7 @@ from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.lock import WrittenElsewhereError, locked
 from verydeep.machine.memory import freed_memory_kept
 from verydeep.machine.processes import joined, restarted, under_torchrun
-from verydeep.machine.runtime import Execution, Runtime, StopRequest, stop_request, torch_device
+from verydeep.machine.runtime import Execution, Runtime, StopRequest, kernels_kept, stop_request, torch_device
 from verydeep.machine.threads import threads_kept, use_threads
 from verydeep.presentation.terminal import Reporter, reporting
 from verydeep.training.checkpoint import Progress
@@ -25,7 +25,6 @@ from verydeep.training.curves import Curves, about_missing_images, bar_figures, 
 from verydeep.training.decisions import GO_ON, SAVE, Arrived, Decision, arrivals, decide, settle
 from verydeep.training.frozen_layers import frozen_features, images_kept, kept_before, validation_batches
 from verydeep.training.job import TrainingJob, check_folder, is_done, remove_left_checkpoints
-from verydeep.training.learner import kernels_kept
 from verydeep.training.norms import StepNorms
 from verydeep.training.parallel import same_statistics
 from verydeep.training.preparation import prepare
