@@ -381,9 +381,10 @@ def test_test_scales_are_the_papers(scale, single, several):
     assert chosen_scales("paper", trained=scale) == several
 
 
-@pytest.mark.parametrize("scales", [(), (223,), (256, 100)])
-def test_scales_below_the_crop_are_refused(scales):
-    with pytest.raises(ValueError, match=r"^scales, stated for a crop of 224, are whole numbers from there up, not \["):
+@pytest.mark.parametrize("scales", [(), (223,), (256, 100), (256, 384, 256)])
+def test_scales_below_the_crop_and_equal_ones_are_refused(scales):
+    told = r"^scales, stated for a crop of 224, are distinct whole numbers from there up, not \["
+    with pytest.raises(ValueError, match=told):
         Protocol(scales=scales)
 
 

@@ -213,7 +213,7 @@ def test_impossible_choices_are_refused_before_any_work(tmp_path, model, photos)
         predict(tmp_path / "run", [tmp_path / "nothing.png"])
     with pytest.raises(ValueError, match="top must be 1 or more"):
         predict(tmp_path / "run", [tmp_path], top=0)
-    with pytest.raises(ValueError, match="are whole numbers from there up"):
+    with pytest.raises(ValueError, match="are distinct whole numbers from there up"):
         predict(tmp_path / "run", [photos], scales=[100])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no images in"):

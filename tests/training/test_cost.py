@@ -159,6 +159,24 @@ def test_a_dry_run_shows_the_cost_and_writes_nothing(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+@pytest.mark.parametrize(("option", "named"), [("--network", "B"), ("--crop", "64"), ("--width", "0.1")])
+def test_another_network_than_that_to_go_on_from_is_refused_before_anything_is_measured(
+    tmp_path, capsys, monkeypatch, dry, option, named
+):
+    monkeypatch.setattr(cost, "_measured", lambda job: pytest.fail("a step was measured"))
+    start = train(tiny.splits(), network="A", out=tmp_path / "start", recipe=tiny.RECIPE)
+    images = tiny.folder(tmp_path / "images")
+    options = ["--finetune", str(start), option, named, "--epochs", "1000000", *dry]
+    with pytest.raises(SystemExit) as ended:
+        main(["train", str(images), "--out", str(tmp_path / "run"), *options])
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert f"cannot go on from {start}, which is --network A --crop 32 --width 0.05, with --network " in err
+    assert "measuring" not in out + err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("line", ["train digits --network A", "reproduce digits --quick"])
 def test_a_dry_run_is_shown_by_the_first_process_alone(tmp_path, monkeypatch, capsys, line):
     monkeypatch.setenv("WORLD_SIZE", "2")

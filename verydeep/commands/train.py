@@ -47,8 +47,8 @@ def train(
     from verydeep.images.open import open_for_training
     from verydeep.images.sources.splits import with_steering_images
     from verydeep.training.job import check_folder
-    from verydeep.training.loop import network_of
     from verydeep.training.loop import train as train_network
+    from verydeep.training.start import network_of
 
     del quick  # other options have followed from it (`starting_point`)
     how: Any = {"runtime": runtime, "execution": execution, "tolerance": images}

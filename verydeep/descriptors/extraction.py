@@ -16,9 +16,8 @@ from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Runtime
 from verydeep.machine.threads import use_threads
-from verydeep.networks.architecture import PAPER_CROP
 from verydeep.networks.arithmetic import output_shapes
-from verydeep.networks.scales import scale_in_pixels
+from verydeep.networks.scales import check_test_scales, scale_in_pixels
 from verydeep.networks.vgg import LayeredNetwork
 from verydeep.runs.model import Model
 
@@ -112,10 +111,7 @@ def checked_extraction(
 
 def _checked_scales(descriptor: Descriptor, model: Model[LayeredNetwork]) -> tuple[int, ...]:
     scales = chosen_scales(descriptor.scales, trained=model.scale)
-    if not scales or min(scales) < PAPER_CROP or len(set(scales)) < len(scales):
-        raise ValueError(
-            f"scales, stated for a crop of {PAPER_CROP}, are distinct whole numbers from there up, not {list(scales)}"
-        )
+    check_test_scales(scales)
     if descriptor.pool == "none" and len(scales) > 1:
         raise ValueError(f"without pooling features are of one scale, not of {', '.join(map(str, scales))}")
     return scales

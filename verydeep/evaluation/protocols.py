@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from verydeep.networks.architecture import PAPER_CROP
 from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
-from verydeep.networks.scales import middle_scale, scale_range
+from verydeep.networks.scales import check_test_scales, middle_scale, scale_range
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,12 +65,7 @@ class Protocol:
         """Raise ValueError for words or scales that do not exist, or that do not go together."""
         if self.method not in get_args(Method):
             raise ValueError(f"protocol is one of {', '.join(get_args(Method))}, not {self.method}")
-        if not self.scales or min(self.scales) < PAPER_CROP:
-            raise ValueError(
-                f"scales, stated for a crop of {PAPER_CROP}, are whole numbers from there up, not {list(self.scales)}"
-            )
-        if len(set(self.scales)) < len(self.scales):
-            raise ValueError(f"scales must be distinct, not {list(self.scales)}")
+        check_test_scales(self.scales)
         if self.method == "centre" and self.mirror:
             raise ValueError("centre crops are tested without their mirror image")
         if self.grid not in _DENSE:

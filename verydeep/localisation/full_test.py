@@ -23,7 +23,7 @@ from verydeep.images.sources.source import Source
 from verydeep.machine.runtime import in_float32
 from verydeep.networks.architecture import DOWNSAMPLING, PAPER_CROP
 from verydeep.networks.grids import first_pixel, positions_along
-from verydeep.networks.scales import middle_scale, scale_in_pixels
+from verydeep.networks.scales import check_test_scales, middle_scale, scale_in_pixels
 from verydeep.runs.model import Model
 
 CROPS_AT_ONCE = 32
@@ -61,11 +61,8 @@ class FullTest:
 
     def __post_init__(self) -> None:
         """Raise ValueError for networks that do not go together, and for impossible scales."""
-        if self.scales and (min(self.scales) < PAPER_CROP or len(set(self.scales)) < len(self.scales)):
-            raise ValueError(
-                f"scales, stated for a crop of {PAPER_CROP}, are distinct whole numbers from there up, not "
-                f"{list(self.scales)}"
-            )
+        if self.scales:
+            check_test_scales(self.scales)
         if not self.classifiers:
             raise ValueError("the full test rates boxes by class scores: name a classification run (--classifier)")
         for other in (*self.box_models, *self.classifiers):

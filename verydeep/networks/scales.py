@@ -1,5 +1,7 @@
 """S and Q, the shorter sides that images are rescaled to, as the paper states them: for a crop of 224."""
 
+from collections.abc import Collection
+
 from verydeep.networks.architecture import PAPER_CROP
 from verydeep.numbers import number
 
@@ -26,6 +28,18 @@ def scale_range(scale: str) -> tuple[int, int]:
 def middle_scale(scale: str) -> int:
     """Return S, or the middle of its range: the paper's single test scale."""
     return sum(scale_range(scale)) // 2
+
+
+def check_test_scales(scales: Collection[int]) -> None:
+    """Check several Q at which one image is looked at.
+
+    Raises:
+        ValueError: none, one below 224, or one twice.
+    """
+    if min(scales, default=0) < PAPER_CROP or len(set(scales)) < len(scales):
+        raise ValueError(
+            f"scales, stated for a crop of {PAPER_CROP}, are distinct whole numbers from there up, not {list(scales)}"
+        )
 
 
 def scale_in_pixels(scale: int, crop: int) -> int:

@@ -28,8 +28,8 @@ from verydeep.training.job import TrainingJob, check_folder, is_done, remove_lef
 from verydeep.training.norms import StepNorms
 from verydeep.training.parallel import same_statistics
 from verydeep.training.preparation import prepare
-from verydeep.training.recipe import Recipe, after_epoch, network_asked_for
-from verydeep.training.start import options_begun_with, options_from_start
+from verydeep.training.recipe import Recipe, after_epoch
+from verydeep.training.start import network_of
 from verydeep.training.state import TrainingState, last_checkpoint, save_checkpoint, save_models
 from verydeep.training.step import Abandoned, DivergedError, Outcome, descend, scores
 
@@ -310,12 +310,3 @@ def _shares(state: TrainingState, failures: list[Exception]) -> Generator[Device
             except (WorkerDiedError, TooManyBadImagesError) as failure:
                 failures.append(failure)
             yield batch
-
-
-def network_of(network: str | None, recipe: Recipe, out: Path) -> str:
-    """Return the network's name in the paper; if none is given that of the run to go on from, or as `out` was begun."""
-    if (named := network_asked_for(network, recipe)) is not None:
-        return named
-    taken_over = options_begun_with(out, recipe) or options_from_start(recipe)
-    assert taken_over is not None  # without a network there is something to go on from
-    return taken_over.network

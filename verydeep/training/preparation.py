@@ -16,7 +16,7 @@ from verydeep.images.rescaled import RescaledImages
 from verydeep.images.scan import check_images
 from verydeep.images.sources.source import subset
 from verydeep.machine.processes import processes_here
-from verydeep.networks.architecture import Architecture, InitialisationScheme
+from verydeep.networks.architecture import InitialisationScheme
 from verydeep.networks.initialisation import Initialisation, initialise, layers_with_weights
 from verydeep.networks.vgg import VGG, check_weights
 from verydeep.numbers import counted, decimal, millions, number
@@ -29,7 +29,7 @@ from verydeep.training.learner import Learner, learner_of
 from verydeep.training.parallel import bytes_sent
 from verydeep.training.precision import with_precision
 from verydeep.training.recipe import Recipe, check_for_boxes
-from verydeep.training.start import starting_model
+from verydeep.training.start import check_goes_on, starting_model
 from verydeep.training.state import TrainingState
 from verydeep.training.threads import with_threads
 
@@ -229,11 +229,7 @@ def _copied_from_shallower(job: TrainingJob, net: VGG, run: str, generator: torc
 def _taken_over(job: TrainingJob, net: VGG, run: str, generator: torch.Generator) -> tuple[Initialisation, list[str]]:
     """Copy all layers and the mean of a run or WEIGHTS; fc8 is random where the classes are others, and for boxes."""
     trained = load_model(run) if job.recipe.weights is None else starting_model(run)
-    theirs, ours = _options(trained.net.architecture), _options(net.architecture)
-    if theirs != ours:
-        shallower = trained.net.architecture.network == "A" != net.architecture.network and job.recipe.finetune
-        copied = f", or --init {run}, which copies A's first layers" if shallower else ""
-        raise ValueError(f"cannot go on from {run}, which is {theirs}, with {ours}: give the same options{copied}")
+    check_goes_on(job.network, job.recipe, trained.net.architecture)
     net.mean_rgb.copy_(trained.net.mean_rgb)
     new = trained.random_layers
     layers = [name for name in layers_with_weights(trained.net) if name not in new]
@@ -260,12 +256,6 @@ def _class_numbers(classes: tuple[str, ...], theirs: tuple[str, ...]) -> list[in
     """Return the number of each class among theirs, -1 where it is not among them."""
     known = class_numbers(theirs)
     return [known.get(name, -1) for name in classes]
-
-
-def _options(architecture: Architecture) -> str:
-    """Return the options that have to be the same to go on from a run."""
-    norm = " --batch-norm" if architecture.batch_norm else ""
-    return f"--network {architecture.network} --crop {architecture.crop} --width {architecture.width:g}{norm}"
 
 
 def freeze_layers(net: VGG, recipe: Recipe) -> tuple[str, ...]:

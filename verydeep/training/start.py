@@ -9,11 +9,12 @@ from typing import Any
 
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Execution, Runtime
+from verydeep.networks.architecture import Architecture
 from verydeep.networks.foreign.layouts import TakenWeights, TrainedPreprocessing
 from verydeep.runs.import_weights import read_model, weights_file
 from verydeep.runs.model import Model, load_config
 from verydeep.runs.record import Record, has_record, is_begun, read_record
-from verydeep.training.recipe import Recipe, recipe_from
+from verydeep.training.recipe import Recipe, network_asked_for, recipe_from
 
 FEW_PHOTOGRAPHS: Mapping[str, Any] = {
     "trainable": "fc",
@@ -73,6 +74,43 @@ def options_from_start(recipe: Recipe) -> StartOptions | None:
         scale=scale,
         flip=flip,
     )
+
+
+def network_of(network: str | None, recipe: Recipe, out: Path) -> str:
+    """Return the network's name in the paper; if none is given that of the RUN or WEIGHTS that a recipe goes on from.
+
+    If `out` was begun from there, those need not be there any more.
+
+    Raises:
+        ValueError: there is no such network, run or weights, or they are of another network than is asked for.
+        OSError: the weights cannot be read.
+    """
+    named = network_asked_for(network, recipe)
+    theirs = options_begun_with(out, recipe) or options_from_start(recipe)
+    if theirs is None:
+        assert named is not None  # without a network there is something to go on from
+        return named
+    check_goes_on(named or theirs.network, recipe, theirs)
+    return theirs.network
+
+
+def check_goes_on(network: str, recipe: Recipe, theirs: StartOptions | Architecture) -> None:
+    """Check that the network to train is that of the RUN or WEIGHTS that the recipe goes on from.
+
+    Raises:
+        ValueError: network, crop, width or batch normalisation differ.
+    """
+    ours = _network_options(network, recipe)
+    if (begun := _network_options(theirs.network, theirs)) != ours:
+        shallower = theirs.network == "A" != network and recipe.finetune
+        copied = f", or --init {recipe.finetune}, which copies A's first layers" if shallower else ""
+        start = recipe.taken_over
+        raise ValueError(f"cannot go on from {start}, which is {begun}, with {ours}: give the same options{copied}")
+
+
+def _network_options(network: str, options: StartOptions | Architecture | Recipe) -> str:
+    norm = " --batch-norm" if options.batch_norm else ""
+    return f"--network {network} --crop {options.crop} --width {options.width:g}{norm}"
 
 
 def options_begun_with(out: Path, recipe: Recipe) -> StartOptions | None:

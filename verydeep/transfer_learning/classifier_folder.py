@@ -22,6 +22,7 @@ from verydeep.machine import atomic
 from verydeep.machine.documents import converted, read_json
 from verydeep.machine.errors import one_line
 from verydeep.networks.architecture import PAPER_CROP
+from verydeep.networks.scales import check_test_scales
 from verydeep.numbers import counted, first_few, number
 from verydeep.runs.files import CLASSIFIER, CONFIG, WEIGHTS
 from verydeep.runs.model import Model, file_sha256, load_model, save_model
@@ -68,8 +69,7 @@ class _Network:
 
     def __post_init__(self) -> None:
         """Refuse scales that are not possible."""
-        if min(self.scales, default=0) < PAPER_CROP or len(set(self.scales)) < len(self.scales):
-            raise ValueError(f"scales are not distinct whole numbers from {PAPER_CROP} up")
+        check_test_scales(self.scales)
 
 
 @dataclass(frozen=True, kw_only=True)
