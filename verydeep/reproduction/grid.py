@@ -37,9 +37,8 @@ class Grid:
     """Tables of the paper, 3 to 6. For 5 and 6 alone only the networks in them are trained."""
 
     seeds: int = 1
-    """How often everything is trained. One seed tells nothing about networks trained again. How large differences
-    must be for several seeds to tell them depends on the test images too: about two points for five seeds, 4,000
-    images and errors of 25%; --dry-run says it for yours."""
+    """How often everything is trained. One seed tells nothing about networks trained again; --dry-run says which
+    differences several tell."""
 
     studies: tuple[StudyName, ...] = ()
     """Questions beside the paper's tables, each with trainings of its own and a page: `initialisation`, `gradients`,
