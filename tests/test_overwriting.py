@@ -20,6 +20,8 @@ def place(tmp_path_factory):
     shutil.copytree(BEFORE / "images" / "train", place / "photos")
     for name in ("a.csv", "b.csv"):
         shutil.copy(BEFORE / "predictions_dense.csv", place / name)
+    for name in ("vgg16.bin", "vgg16.ncnn.bin"):
+        (place / name).write_bytes(b"weights of another library")
     (place / "link.csv").symlink_to("a.csv")
     return place
 
@@ -34,6 +36,9 @@ REFUSED = {
     f"{TEST} --report finished_run/model": "is one of finished_run's own files",
     f"{TEST} --json x.csv --predictions ./x.csv": "cannot hold both",
     "export finished_run --to onnx --out finished_run/best/x.onnx": "is one of finished_run's own files",
+    "export finished_run --to openvino --out x.xml --json x.bin": "x.bin cannot hold both",
+    "export finished_run --to openvino --out vgg16.xml": "vgg16.bin would be replaced, and is not of vgg16.xml",
+    "export finished_run --to ncnn --out vgg16.ncnn.param": "vgg16.ncnn.bin would be replaced",
     "findings experiment --json experiment/results.json": "is one of experiment's own files",
     "scan images --json images/train/x.json": "would lie among the images of images",
     "train photos --network A --out photos/run": "would lie among the images of photos",

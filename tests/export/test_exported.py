@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from verydeep.export import export as exporting
+from verydeep.exported_networks import exported
 from verydeep.exported_networks.exported import load_exported
 from verydeep.exported_networks.metadata import KEY, SHA256, UNSTATED, Metadata, metadata_of, state_checksum
 from verydeep.exported_networks.onnx import _compute_by_onnxruntime
@@ -199,7 +200,7 @@ def negative(model):
 
 FOREIGN = {
     endless: "operators that verydeep export does not write: Loop$",
-    of_another_domain: "operators that verydeep export does not write: Sub$",
+    of_another_domain: r"operators that verydeep export does not write: com\.example\.Sub$",
     filled: "operators that verydeep export does not write: ConstantOfShape$",
     huge: "a tensor in it, .*, claims 10737418240 values, more than [0-9,]+ bytes can hold",
     negative: "a tensor in it, .*, claims -1 values",
@@ -214,6 +215,40 @@ def test_a_graph_that_export_does_not_write_never_reaches_the_runtime(tiny, tmp_
     monkeypatch.setattr(onnxruntime, "InferenceSession", None)
     with pytest.raises(ValueError, match=FOREIGN[change]):
         load_exported(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("operator", ["Loop", "TensorIterator", "If", "ReadValue"])
+def test_an_xml_with_other_operators_never_reaches_the_runtime(tiny, tmp_path, monkeypatch, operator):
+    """Its SHA-256 is right, as anybody can make it."""
+    import openvino
+
+    copies(tiny[2], tmp_path)
+    file = tmp_path / "net.xml"
+    stated = re.search(rf'<{SHA256} value="(\w+)"', file.read_text()).group(1)
+    file.write_text(file.read_text().replace('type="ReLU"', f'type="{operator}"', 1).replace(stated, UNSTATED))
+    state_checksum(file)
+    monkeypatch.setattr(openvino, "Core", None)
+    with pytest.raises(ValueError, match=f"operators that verydeep export does not write: {operator}$"):
+        load_exported(file)
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.xml", "net.ncnn.param"])
+@pytest.mark.parametrize("of_the_weights", [False, True])
+def test_a_file_that_is_replaced_while_it_is_opened_is_refused(tiny, tmp_path, monkeypatch, name, of_the_weights):
+    """Otherwise the classes of one network would name the scores of another."""
+    copies(tiny[2], tmp_path)
+    replaced = tmp_path / (shared.BESIDE.get(name, name) if of_the_weights else name)
+    load_exported(tmp_path / name)
+
+    def replace(*arguments, net=exported.checked_net):
+        (tmp_path / "other").write_bytes(replaced.read_bytes())
+        (tmp_path / "other").replace(replaced)
+        return net(*arguments)
+
+    for module in ("onnx", "openvino", "ncnn"):
+        monkeypatch.setattr(f"verydeep.exported_networks.{module}.checked_net", replace)
+    with pytest.raises(ValueError, match=rf"{name} cannot be used: it was replaced while it was opened: try again"):
+        load_exported(tmp_path / name)
 
 
 def another_operator(model):

@@ -5,7 +5,7 @@ from typing import cast, get_args
 
 from verydeep.commands.options import ExportFileOptions, ImageOptions, JsonFile, RequiredFile
 from verydeep.commands.outputs import say_replaced
-from verydeep.exported_networks.formats import ExportOptions, Format
+from verydeep.exported_networks.formats import ExportOptions, Format, files_of
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.lock import locked
 from verydeep.networks.foreign.layouts import ForeignLayout
@@ -51,7 +51,8 @@ def export(
     from verydeep.export.export import export_table
 
     with locked(out):
-        say_replaced(out)
+        if out.is_file():
+            say_replaced(*files_of(out))
         exported = export_run(run, out, to=cast(Format, to), options=options, tolerance=images)
     show(exported.to_dict(), json_file, export_table(exported))
     say_next([out], "verydeep", "predict", out, "picture.jpg")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cyclopts import App, ArgumentCollection
 
+from verydeep.exported_networks.formats import files_of
 from verydeep.machine.atomic import followed
 from verydeep.machine.errors import say
 from verydeep.machine.processes import rank_of_environment
@@ -47,6 +48,8 @@ def refuse_overwriting(_app: App, commands: Sequence[str], arguments: ArgumentCo
         ValueError: one would; the message names it and what it would do.
     """
     outputs = list(_paths(arguments, OUTPUTS))
+    if commands and commands[-1] == "export":
+        outputs += [(option, beside) for option, path in outputs if option == "--out" for beside in files_of(path)[1:]]
     inputs = [path for _, path in _paths(arguments, INPUTS) if path.exists()]
     files = (*_FILES, *(("--out",) if commands and commands[-1] in _WITH_FILE_AS_OUT else ()))
     for (one, first), (other, second) in itertools.permutations(outputs, 2):

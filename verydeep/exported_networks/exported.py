@@ -4,7 +4,7 @@ Nothing in such a file is run except by the runtime that is made for it: ONNX Ru
 operators, and neither the program in a `.pt2` (`torch.py`) nor the graph in an `.ncnn.param` (`ncnn.py`) is loaded.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +16,14 @@ from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from verydeep.exported_networks.formats import FORMATS, Format, format_module, format_of
-from verydeep.exported_networks.layers import Compute, FileLayers, errors_about, fully_connected, opened_again
+from verydeep.exported_networks.layers import (
+    Compute,
+    FileLayers,
+    errors_about,
+    fully_connected,
+    opened_again,
+    unchanged,
+)
 from verydeep.exported_networks.metadata import KEY, Metadata, metadata_of
 from verydeep.machine.errors import one_line
 from verydeep.machine.libraries import library
@@ -144,6 +151,17 @@ def checked_net(compute: Compute, metadata: Metadata, layers: FileLayers | None 
     return ExportedNet(metadata, compute, layers)
 
 
+def check_operators(found: Set[str], known: Set[str]) -> None:
+    """Refuse graphs of others, before a runtime sees them.
+
+    Raises:
+        ValueError: there are operators that `write` does not write.
+    """
+    if others := found - known:
+        names = ", ".join(sorted(others))
+        raise ValueError(f"its graph has operators that verydeep export does not write: {names}")
+
+
 def convolution_as_tested(net: VGG, name: str) -> tuple[Float[Tensor, "O I k k"], Float[Tensor, " O"]]:
     """Return weights and biases, with the batch normalisation that follows multiplied in."""
     convolution: Any = net.get_submodule(name)
@@ -194,14 +212,14 @@ def load_exported(path: str | Path, device: Device = "cpu") -> Model[LayeredNetw
 
     Raises:
         ValueError: another kind of file, a damaged one, one that `verydeep export` did not write, a missing library,
-            or an impossible device.
+            an impossible device, or a file that is replaced at that moment.
     """
     path = Path(path)
     to = format_of(path)
     if to is None:
         known = ", ".join(one.suffix for one in FORMATS.values())
         raise ValueError(f"{path} is neither a run folder nor an exported network ({known})")
-    with errors_about(path):
+    with errors_about(path), unchanged(path):
         net, metadata, sha256 = format_module(to).read(path)
         net = net.to(torch.device("cpu") if device == "auto" and to != "torch" else torch_device(device))
     runtime = FORMATS[to].runtime

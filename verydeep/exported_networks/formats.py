@@ -59,6 +59,8 @@ class FileFormat:
     """Libraries that INT8 needs in addition; None where files are in float32 only."""
     bf16: bool = False
     """Whether its runtime can be told to compute in bfloat16."""
+    weights_beside: bool = False
+    """Whether the weights are in a file of their own."""
     runtime: str | None = None
     """Library that computes a file; None: PyTorch."""
 
@@ -66,9 +68,14 @@ class FileFormat:
 FORMATS: dict[Format, FileFormat] = {
     "onnx": FileFormat(suffix=".onnx", libraries=("onnx", "onnxruntime"), int8_libraries=(), runtime="onnxruntime"),
     "openvino": FileFormat(
-        suffix=".xml", libraries=("onnx", "openvino"), int8_libraries=("nncf",), bf16=True, runtime="openvino"
+        suffix=".xml",
+        libraries=("onnx", "openvino"),
+        int8_libraries=("nncf",),
+        bf16=True,
+        weights_beside=True,
+        runtime="openvino",
     ),
-    "ncnn": FileFormat(suffix=".ncnn.param", libraries=("ncnn",), runtime="ncnn"),
+    "ncnn": FileFormat(suffix=".ncnn.param", libraries=("ncnn",), weights_beside=True, runtime="ncnn"),
     "torch": FileFormat(suffix=".pt2"),
 }
 
@@ -76,6 +83,17 @@ FORMATS: dict[Format, FileFormat] = {
 def format_of(file: Path) -> Format | None:
     """Return the format of a file by the end of its name, whatever the file is; None if no format has it."""
     return next((to for to, known in FORMATS.items() if _ends_in(file, known.suffix)), None)
+
+
+def weights_beside(file: Path) -> Path:
+    """Return where the weights of a file are whose format has them beside it."""
+    return file.with_suffix(".bin")
+
+
+def files_of(file: Path) -> tuple[Path, ...]:
+    """Return an exported file, and that of its weights if it does not hold them itself."""
+    to = format_of(file)
+    return (file, weights_beside(file)) if to is not None and FORMATS[to].weights_beside else (file,)
 
 
 def _ends_in(file: Path, suffix: str) -> bool:
@@ -97,7 +115,8 @@ def check_export(to: Format, out: Path, options: ExportOptions) -> None:
     """Refuse an export that is impossible, before any work.
 
     Raises:
-        ValueError: an unknown format, an unusable file, or INT8 or bfloat16 where there is none.
+        ValueError: an unknown format, an unusable file, one whose weights would replace another file, or INT8 or
+            bfloat16 where there is none.
     """
     if to not in get_args(Format):
         raise ValueError(f"a run is exported to {', '.join(get_args(Format))}, not to {to!r}")
@@ -107,6 +126,9 @@ def check_export(to: Format, out: Path, options: ExportOptions) -> None:
         raise ValueError(f"{out} is a folder: give a file name inside it")
     if not out.parent.is_dir():
         raise ValueError(f"there is no folder {out.parent}")
+    for beside in files_of(out)[1:]:
+        if beside.is_file() and not out.is_file():
+            raise ValueError(f"{beside} would be replaced, and is not of {out}, which is not there: name another file")
     if options.int8 and FORMATS[to].int8_libraries is None:
         there = [name for name, known in FORMATS.items() if known.int8_libraries is not None]
         raise ValueError(f"{to} files are written in float32 only: INT8 goes to {' or '.join(there)}")

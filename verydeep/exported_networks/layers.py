@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 from torch import Tensor
 
+from verydeep.exported_networks.formats import files_of
 from verydeep.machine.errors import one_line
 from verydeep.networks.architecture import Architecture, Layer, LayerKind
 from verydeep.networks.arithmetic import output_shapes
@@ -78,7 +79,7 @@ def opened_again(layers: FileLayers, names: Sequence[str], architecture: Archite
     Raises:
         ValueError: it gives others, or the file has changed or cannot be computed.
     """
-    with errors_about(layers.file):
+    with errors_about(layers.file), unchanged(layers.file):
         compute, sha256 = layers.opened(layers.file, names)
         if sha256 != layers.sha256:
             raise ValueError("it has changed since it was opened")
@@ -98,6 +99,24 @@ def opened_again(layers: FileLayers, names: Sequence[str], architecture: Archite
                 f"{list(found[name])} by its graph"
             )
     return in_order
+
+
+@contextmanager
+def unchanged(file: Path) -> Iterator[None]:
+    """Refuse a file, or its weights beside it, that is replaced in the block: the two halves may be of two networks.
+
+    Raises:
+        ValueError: one was replaced.
+    """
+    before = _stamps(file)
+    yield
+    if _stamps(file) != before:
+        raise ValueError("it was replaced while it was opened: try again")
+
+
+def _stamps(file: Path) -> list[tuple[int, ...]]:
+    there = [path.stat() for path in files_of(file) if path.is_file()]
+    return [(one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns) for one in there]
 
 
 @contextmanager

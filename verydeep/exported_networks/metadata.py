@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from verydeep.exported_networks.formats import files_of
 from verydeep.images.tolerance import MAX_PIXELS
 from verydeep.machine.documents import converted, parse_json
 from verydeep.machine.runtime import FULL_PRECISION, multiplies_in_bfloat16
@@ -134,15 +135,6 @@ UNSTATED = "0" * 64
 """Placeholder of the SHA-256 while it is computed."""
 
 
-_WITH_WEIGHTS_BESIDE = (".xml", ".param")
-"""Files whose weights are in a `.bin`."""
-
-
-def weights_beside(file: Path) -> Path:
-    """Return the file of the weights of such a file."""
-    return file.with_suffix(".bin")
-
-
 def _checksum(file: Path, stated: str) -> str:
     """Compute the SHA-256 of a file with zeros in the place of `stated`, its last occurrence: metadata come last.
 
@@ -155,8 +147,8 @@ def _checksum(file: Path, stated: str) -> str:
     digest = hashlib.sha256(memoryview(data)[:place])
     digest.update(UNSTATED.encode())
     digest.update(memoryview(data)[place + len(stated) :])
-    if file.suffix in _WITH_WEIGHTS_BESIDE:
-        with weights_beside(file).open("rb") as weights:
+    for beside in files_of(file)[1:]:
+        with beside.open("rb") as weights:
             hashlib.file_digest(weights, lambda: digest)
     return digest.hexdigest()
 
@@ -177,8 +169,8 @@ def checked_sha256(file: Path, stated: object) -> str:
         ValueError: it states nothing, or another SHA-256, or its weights are not beside it.
         OSError: a file cannot be read.
     """
-    if file.suffix in _WITH_WEIGHTS_BESIDE and not weights_beside(file).is_file():
-        raise ValueError(f"there is no {weights_beside(file).name} beside it")
+    for missing in (beside for beside in files_of(file)[1:] if not beside.is_file()):
+        raise ValueError(f"there is no {missing.name} beside it")
     if not isinstance(stated, str) or stated != _checksum(file, stated):
         raise ValueError("it has changed since it was exported: its SHA-256 differs")
     return stated

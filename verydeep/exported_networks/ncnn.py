@@ -30,6 +30,7 @@ from verydeep.exported_networks.layers import (
     computed_layers,
     tensors_of_layers,
 )
+from verydeep.exported_networks.formats import weights_beside
 from verydeep.exported_networks.metadata import (
     KEY,
     SHA256,
@@ -38,7 +39,6 @@ from verydeep.exported_networks.metadata import (
     checked_sha256,
     from_json,
     state_checksum,
-    weights_beside,
 )
 from verydeep.machine.libraries import library
 from verydeep.networks.architecture import Architecture, Layer

@@ -16,6 +16,7 @@ from verydeep.exported_networks.exported import (
     OUTPUTS,
     ExportedNet,
     batch_of_one,
+    check_operators,
     checked_net,
     convolution_as_tested,
     errors_of_runtime,
@@ -230,9 +231,7 @@ def _check_contents(model: Any, size: int) -> None:
             raise ValueError(
                 f"a tensor in it, {tensor.name}, claims {claim} values, more than {counted(size, 'byte')} can hold"
             )
-    others = {node.op_type for node in model.graph.node if node.domain or node.op_type not in _OPERATORS}
-    if others:
-        raise ValueError(f"its graph has operators that verydeep export does not write: {', '.join(sorted(others))}")
+    check_operators({".".join(filter(None, (node.domain, node.op_type))) for node in model.graph.node}, _OPERATORS)
     if model.functions or model.graph.sparse_initializer:
         raise ValueError("its graph has functions or sparse tensors, which verydeep export does not write")
 

@@ -19,9 +19,11 @@ from verydeep.exported_networks.exported import (
     OUTPUTS,
     ExportedNet,
     batch_of_one,
+    check_operators,
     checked_net,
     errors_of_runtime,
 )
+from verydeep.exported_networks.formats import weights_beside
 from verydeep.exported_networks.layers import Compute, FileLayers, tensors_of_layers
 from verydeep.exported_networks.metadata import (
     KEY,
@@ -31,7 +33,6 @@ from verydeep.exported_networks.metadata import (
     checked_sha256,
     from_json,
     state_checksum,
-    weights_beside,
 )
 from verydeep.exported_networks.onnx import onnx_model
 from verydeep.machine.libraries import library
@@ -40,6 +41,13 @@ from verydeep.runs.model import Model
 
 _KEPT_PRIMITIVES = 64
 """OpenVINO's kept primitives, one for each layer and size of image: its usual 5,000 take 172 MiB by 500 sizes."""
+
+
+_COMPUTING = ("Add", "Convolution", "Divide", "FloorMod", "LRN", "MatMul", "MaxPool", "Multiply", "ReduceMean", "ReLU")
+_MOVING = ("Broadcast", "Concat", "Gather", "Range", "Reshape", "ShapeOf", "Slice", "Transpose", "Unsqueeze")
+_ROUNDING = ("Convert", "FakeQuantize")
+_OPERATORS = frozenset((*_COMPUTING, *_MOVING, *_ROUNDING, "Const", "Parameter", "Result", "Subtract"))
+"""All that OpenVINO and NNCF make of `onnx_model`; others may compute for ever (Loop)."""
 
 
 def write(model: Model, metadata: Metadata, calibration: Sequence[Tensor], file: Path) -> None:
@@ -73,12 +81,15 @@ def read(file: Path) -> tuple[ExportedNet, Metadata, str]:
 def _checked(file: Path) -> tuple[Metadata, str]:
     """Return the metadata and the SHA-256 of files that `write` made."""
     try:
-        facts = ElementTree.parse(file).find("rt_info")
+        document = ElementTree.parse(file)
     except (ElementTree.ParseError, LookupError) as error:  # LookupError: an encoding that nobody knows
         raise ValueError(f"it is not an OpenVINO file, or it is damaged ({error})") from error
+    facts = document.find("rt_info")
     stated = {} if facts is None else {entry.tag: entry.get("value") for entry in facts}
     metadata = from_json(stated.get(KEY))
-    return metadata, checked_sha256(file, stated.get(SHA256))
+    sha256 = checked_sha256(file, stated.get(SHA256))
+    check_operators({str(layer.get("type")) for layer in document.iter("layer")}, _OPERATORS)
+    return metadata, sha256
 
 
 def reread(file: Path) -> ExportedNet:
