@@ -171,7 +171,7 @@ NOT_FOR_PEOPLE = {
     "verydeep/reproduction/steering.py :g": "an option, as it is typed",
     "verydeep/serving/page.html.jinja %g": "page.js reads it",
     "verydeep/serving/results.html.jinja %.4f": "a width in SVG",
-    "verydeep/training/preparation.py :g": "an option, as it is typed",
+    "verydeep/training/start.py :g": "an option, as it is typed",
 }
 """Numbers that machines read, by file and format, and what they are."""
 

@@ -24,13 +24,13 @@ from verydeep.exported_networks.exported import (
     convolution_as_tested,
     errors_of_runtime,
 )
+from verydeep.exported_networks.formats import weights_beside
 from verydeep.exported_networks.layers import (
     Compute,
     FileLayers,
     computed_layers,
     tensors_of_layers,
 )
-from verydeep.exported_networks.formats import weights_beside
 from verydeep.exported_networks.metadata import (
     KEY,
     SHA256,
