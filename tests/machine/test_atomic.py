@@ -228,6 +228,21 @@ def test_what_a_killed_process_of_the_same_number_left_is_not_in_the_way(tmp_pat
         assert names(tmp_path / "model") == ["weights"]
 
 
+def test_a_process_that_is_still_writing_keeps_its_folder(tmp_path):
+    """Two commands with one output: the second must not take what the first has done."""
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    running, dead = (tmp_path / f".table.csv.{process}.partial" for process in (os.getppid(), int(ended.stdout)))
+    for folder in (running, dead):
+        folder.mkdir()
+    with new_files(tmp_path / "table.csv") as file:
+        file.touch()
+    assert names(tmp_path) == [running.name, "table.csv"]
+    running.rename(tmp_path / running.name.replace("table.csv", "model"))
+    with new_folder(tmp_path / "model"):
+        pass
+    assert names(tmp_path) == [running.name.replace("table.csv", "model"), "model", "table.csv"]
+
+
 def test_a_process_killed_while_it_writes_leaves_the_old_file_and_folder(tmp_path):
     write_bytes(tmp_path / "file", b"old")
     with new_folder(tmp_path / "folder") as aside:

@@ -25,7 +25,14 @@ from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.processes import Processes, joined
-from verydeep.machine.runtime import FULL_PRECISION, Runtime, TestPrecision, has_bfloat16, torch_device
+from verydeep.machine.runtime import (
+    FULL_PRECISION,
+    Runtime,
+    TestPrecision,
+    has_bfloat16,
+    processor_flags,
+    torch_device,
+)
 from verydeep.machine.threads import threads_kept, use_threads
 from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
 from verydeep.numbers import number
@@ -172,7 +179,7 @@ def _passes(run: TestedRun, digests: Sequence[bytes] | None, tolerance: Toleranc
     contents = hashlib.sha256(b"".join(digests)).hexdigest()
     decoders = version("pillow"), version("simplejpeg")
     made_by = (_CACHE_FORMAT, __version__, torch.__version__, *decoders, net.mean_rgb.device.type)
-    reduced = () if run.precision == FULL_PRECISION else (run.precision,)
+    reduced = () if run.precision == FULL_PRECISION else (run.precision, processor_flags())
     fixed = (*made_by, *model.digests, *astuple(net.architecture), contents, tolerance.max_pixels, *reduced)
     return [replace(one, key=(*fixed, one.view, one.side, one.mirror)) for one in passes]
 

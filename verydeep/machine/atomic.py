@@ -93,8 +93,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     path = followed(path)
     _refuse_to_replace(path)
     put_back(path)
-    for left in _leftovers(path, "partial", "old"):
-        shutil.rmtree(left, ignore_errors=True)
+    _clear_away(path, "partial", "old")
     aside = _aside(path, "partial")
     aside.mkdir(parents=True)
     try:
@@ -123,7 +122,8 @@ def new_files(path: Path) -> Iterator[Path]:
     """Yield where to write the file `path`, in an empty folder beside it, which may receive other files too.
 
     When the block ends without an error, sync the files and rename them to `path` and its neighbours, in the order of
-    their names. On failure the old files stay, and nothing else is left behind. Links, devices and pipes are treated as
+    their names. On failure the old files stay, and nothing else is left behind; only a process that is killed between
+    two renames leaves files of both, which their readers have to notice. Links, devices and pipes are treated as
     by `write_bytes`.
 
     Raises:
@@ -136,8 +136,7 @@ def new_files(path: Path) -> Iterator[Path]:
                 write_bytes(path.with_name(file.name), file.read_bytes())
         return
     place = followed(path)
-    for left in _leftovers(place, "partial"):
-        shutil.rmtree(left, ignore_errors=True)
+    _clear_away(place, "partial")
     aside = _aside(place, "partial")
     try:
         aside.mkdir()
@@ -242,6 +241,25 @@ def _leftovers(path: Path, *kinds: str) -> list[Path]:
     """Return names by `_aside` of processes that were killed; for `vgg16`, not those for `vgg16.old`."""
     named = re.compile(rf"\.{re.escape(path.name)}\.\d+\.({'|'.join(kinds)})")
     return sorted(left for left in path.parent.glob(f".{glob.escape(path.name)}.*") if named.fullmatch(left.name))
+
+
+def _clear_away(path: Path, *kinds: str) -> None:
+    """Remove what killed processes have left; one that still runs may be writing for hours."""
+    for left in _leftovers(path, *kinds):
+        process = int(left.name.split(".")[-2])
+        if process == os.getpid() or not is_running(process):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def is_running(process: int) -> bool:
+    """Return whether there is a process of this number, on this host."""
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def _sync(path: Path) -> None:

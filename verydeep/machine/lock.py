@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from verydeep.machine.atomic import followed
+from verydeep.machine.atomic import followed, is_running
 from verydeep.machine.documents import parse_json
 from verydeep.machine.errors import reason, say
 
@@ -117,15 +117,7 @@ def _holder(descriptor: int) -> str:
 
 def _is_gone(holder: _Holder) -> bool:
     """Return whether the holder was a process of this host that has ended: a killed one leaves its name in the lock."""
-    if holder.host != socket.gethostname():
-        return False
-    try:
-        os.kill(holder.process, 0)
-    except PermissionError:
-        return False
-    except (ProcessLookupError, OverflowError):
-        return True
-    return False
+    return holder.host == socket.gethostname() and not is_running(holder.process)
 
 
 def _say_unlocked(output: Path, error: OSError) -> None:

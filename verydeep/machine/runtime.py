@@ -1,12 +1,14 @@
 """Device, workers and signals: where and how a computation runs. Nothing here changes the science."""
 
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from verydeep.machine.errors import say
@@ -161,6 +163,14 @@ def multiplies_in_bfloat16() -> bool:
     import torch
 
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def processor_flags() -> str:
+    """Return the processor's own list of what it can do, by which products below float32 differ; `` if unknown."""
+    with suppress(OSError):
+        found = re.search(r"^(?:flags|Features)\s*: (.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.M)
+        return found[1] if found else ""
+    return ""
 
 
 def autocast(device: "torch.device", *, bf16: bool) -> AbstractContextManager[object]:

@@ -26,7 +26,7 @@ from verydeep.machine.documents import parse_json
 from verydeep.machine.errors import one_line
 from verydeep.machine.lock import WrittenElsewhereError
 from verydeep.machine.regular_files import read_file
-from verydeep.machine.runtime import FULL_PRECISION, torch_device
+from verydeep.machine.runtime import FULL_PRECISION, processor_flags, torch_device
 from verydeep.networks.initialisation import initialise
 from verydeep.networks.vgg import VGG, ScoringNetwork
 from verydeep.prediction.pieces import Decoder
@@ -128,9 +128,9 @@ def network_features(network: DescribingNetwork, source: Source, decoder: Decode
 
 
 def _reduced(model: Model[ScoringNetwork]) -> tuple[str, ...]:
-    """Return the precision of products if it is below float32: of one file, it can depend on the processor."""
+    """Return the precision of products if it is below float32, and the processor: it decides both."""
     precision = precision_of(model)
-    return () if precision == FULL_PRECISION else (precision,)
+    return () if precision == FULL_PRECISION else (precision, processor_flags())
 
 
 @contextmanager
