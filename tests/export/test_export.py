@@ -353,6 +353,16 @@ def test_options_that_cannot_be(tiny, tmp_path, options, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_a_network_that_no_onnx_graph_holds_is_refused_before_its_images_are_read(tiny, tmp_path, monkeypatch, to):
+    run, *_ = tiny
+    size = 4 * sum(value.numel() for value in load(run).parameters())
+    monkeypatch.setattr(exporting, "_images", lambda *_: pytest.fail("images were opened"))
+    monkeypatch.setattr(exporting, "_LARGEST_GRAPH", size)
+    with pytest.raises(ValueError, match=r"a graph in ONNX holds less than .*: --to torch$"):
+        export(run, tmp_path / FILES[to], to=to)
+
+
 def test_a_missing_library_is_named_with_its_extra(tiny, tmp_path, monkeypatch):
     run, _, folder, _ = tiny
     monkeypatch.setitem(sys.modules, "openvino", None)

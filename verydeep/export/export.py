@@ -38,7 +38,7 @@ from verydeep.machine.libraries import library
 from verydeep.machine.runtime import PRECISION_NAMES, TestPrecision
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import ScoringNetwork
-from verydeep.numbers import FINE, counted, interval, millions, number, percent, points, significant, trimmed
+from verydeep.numbers import FINE, counted, interval, millions, number, percent, points, significant, size, trimmed
 from verydeep.presentation.terminal import reporting, table_with
 from verydeep.runs.model import Model, load_model, warnings_of
 from verydeep.runs.record import record_of
@@ -48,6 +48,9 @@ _GREATEST_DIFFERENCE = 1e-3
 
 Float32 in another order stays below 1e-5.
 """
+
+_LARGEST_GRAPH = 2**31
+"""Bytes of a message of protobuf at most, which a graph in ONNX is: D has more at crop 512."""
 
 _COMPARED = 100
 """Images by default: enough to show a fault. The cost of INT8 or bfloat16 is measured on all validation images."""
@@ -127,6 +130,7 @@ def export(
     check_export(to, out, options)
     _check_libraries(to, int8=options.int8)
     model, reduced = _whole_model(run), options.reduced
+    _check_size(model, to)
     images = _images(run, model, options, tolerance)
     unusable: dict[str, str] = {}
     calibration = _calibration(model, images, unusable) if options.int8 else None
@@ -136,14 +140,14 @@ def export(
         agrees = _agreement(model, exported, images, unusable, most=most)
         errors = _precision_errors(model, exported, images, unusable) if reduced else None
         _refuse_broken(out, agrees, errors, options)
-        size = sum(written.stat().st_size for written in file.parent.iterdir())
+        written = sum(part.stat().st_size for part in file.parent.iterdir())
     return Export(
         run=str(run),
         file=str(out),
         to=to,
         int8=options.int8,
         precision=options.precision,
-        bytes=size,
+        bytes=written,
         weights_sha256=model.weights_sha256,
         source=images.name,
         split=images.split,
@@ -261,6 +265,16 @@ def _whole_model(run: str | Path) -> Model:
     if model.random_layers:
         raise ValueError(*warnings_of(str(run), model))
     return model
+
+
+def _check_size(model: Model, to: Format) -> None:
+    """Refuse a network that a graph in ONNX does not hold, which those of OpenVINO are made from, before any work."""
+    weights = sum(4 * value.numel() for value in model.net.parameters())
+    if "onnx" in FORMATS[to].libraries and weights >= _LARGEST_GRAPH:
+        raise ValueError(
+            f"a graph in ONNX holds less than {size(_LARGEST_GRAPH)}, and this network has {size(weights)} of weights: "
+            "--to torch"
+        )
 
 
 def _written(
