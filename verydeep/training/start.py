@@ -86,10 +86,11 @@ def network_of(network: str | None, recipe: Recipe, out: Path) -> str:
         OSError: the weights cannot be read.
     """
     named = network_asked_for(network, recipe)
-    theirs = options_begun_with(out, recipe) or options_from_start(recipe)
-    if theirs is None:
+    if recipe.taken_over is None:
         assert named is not None  # without a network there is something to go on from
         return named
+    theirs = options_begun_with(out, recipe) or options_from_start(recipe)
+    assert theirs is not None  # there is something to go on from
     check_goes_on(named or theirs.network, recipe, theirs)
     return theirs.network
 
