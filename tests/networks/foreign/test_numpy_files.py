@@ -1,5 +1,6 @@
 """NumPy's files of weights: `.npz` with conv1_1_W, and `.npy` of a dictionary, which is a pickle."""
 
+import itertools
 import pickle
 
 import foreign_weights as foreign
@@ -13,23 +14,22 @@ RGB = foreign.images(64)
 NET = foreign.plain("D", white=255)
 
 
-def layers():
+def layers(net=NET):
     """Kernels HWIO, rows of fc6 in h, w, c order, under the paper's names."""
-    names = [f"conv{stage}_{position}" for stage, position, *_ in NET.convolutions] + ["fc6", "fc7", "fc8"]
-    return {name: values for name, (_, *values) in zip(names, foreign.keras_layers(NET), strict=True)}
+    names = [f"conv{stage}_{position}" for stage, position, *_ in net.convolutions] + ["fc6", "fc7", "fc8"]
+    return {name: values for name, (_, *values) in zip(names, foreign.keras_layers(net), strict=False)}
 
 
-def write(path, form):
+def write(path, form, named=None):
+    named = layers() if named is None else named
     if form == "npz":
-        np.savez(
-            path,
-            **{f"{name}_{kind}": v for name, values in layers().items() for kind, v in zip("Wb", values, strict=True)},
-        )
+        arrays = {f"{name}_{kind}": v for name, values in named.items() for kind, v in zip("Wb", values, strict=True)}
+        np.savez(path, **arrays)
     elif form == "lists":
-        np.save(path, layers(), allow_pickle=True)
-    else:
-        named = {name: dict(zip(("weights", "biases"), values, strict=True)) for name, values in layers().items()}
         np.save(path, named, allow_pickle=True)
+    else:
+        pairs = {name: dict(zip(("weights", "biases"), values, strict=True)) for name, values in named.items()}
+        np.save(path, pairs, allow_pickle=True)
     return path
 
 
@@ -43,6 +43,65 @@ def test_the_well_known_forms(tmp_path, form):
     with torch.no_grad():
         scores = load(tmp_path / "run")(torch.from_numpy(RGB)).numpy()
     assert np.abs(scores - foreign.keras_scores(NET, RGB)).max() < 1e-4
+
+
+def scores_of(run):
+    with torch.no_grad():
+        return load(run)(torch.from_numpy(RGB)).numpy()
+
+
+BGR = TrainedPreprocessing(channels="bgr")
+
+SAME_SIZES = foreign.plain("D", white=255, classes=foreign.HIDDEN)
+"""fc7 and fc8 are both of 256 x 256."""
+
+PYTHON_2 = (
+    *("fc6", "conv5_2", "conv5_3", "fc7", "conv1_1", "conv1_2", "conv4_1", "fc8"),
+    *("conv5_1", "conv4_2", "conv4_3", "conv3_1", "conv2_2", "conv2_1", "conv3_3", "conv3_2"),
+)
+"""An order in which a dictionary of Python 2, which has none of its own, may be written."""
+
+
+@pytest.mark.parametrize("form", ["npz", "lists"])
+@pytest.mark.parametrize("heads", list(itertools.permutations(("fc6", "fc7", "fc8"))), ids="-".join)
+def test_layers_in_any_order_go_by_their_names(tmp_path, form, heads):
+    places = iter(heads)
+    order = [next(places) if name.startswith("fc") else name for name in PYTHON_2]
+    named = layers(SAME_SIZES)
+    suffix = "npz" if form == "npz" else "npy"
+    file = write(tmp_path / f"vgg16.{suffix}", form, {name: named[name] for name in order})
+    found = import_weights(file, tmp_path / "run", trained=BGR)
+    assert (found.network, found.classes, found.notes) == ("D", foreign.HIDDEN, ())
+    expected = foreign.keras_scores(SAME_SIZES, RGB)
+    assert np.abs(scores_of(tmp_path / "run") - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("heads", list(itertools.permutations(("fc1", "fc2", "predictions"))), ids="-".join)
+def test_keras_names_go_before_the_order_of_its_file(tmp_path, heads, monkeypatch):
+    pytest.importorskip("h5py")
+    named = {name: layer for layer in foreign.keras_layers(SAME_SIZES) for name in layer[:1]}
+    mixed = [named[name] for name in (*heads, *sorted(named.keys() - {*heads}, reverse=True))]
+    with monkeypatch.context() as patch:
+        patch.setattr(foreign, "keras_layers", lambda _net: mixed)
+        foreign.write_keras(SAME_SIZES, tmp_path / "net.h5")
+    import_weights(tmp_path / "net.h5", tmp_path / "run")
+    expected = foreign.keras_scores(SAME_SIZES, RGB)
+    assert np.abs(scores_of(tmp_path / "run") - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("names", [("fc6", "fc8"), ("fc8", "fc6")], ids="-".join)
+def test_heads_of_two_layers_go_by_their_names(tmp_path, names):
+    """Both of 128 x 128, before the convolutions from the last to the first."""
+    rng = np.random.default_rng(1)
+    first, last = (rng.normal(0, (2 / 128) ** 0.5, (128, 128)).astype(np.float32) for _ in names)
+    biases = rng.normal(0, 0.1, (2, 128)).astype(np.float32)
+    head = {"fc6": [first, biases[0]], "fc8": [last, biases[1]]}
+    convolutions = {name: values for name, values in reversed(layers().items()) if name.startswith("conv")}
+    file = write(tmp_path / "net.npz", "npz", {**{name: head[name] for name in names}, **convolutions})
+    import_weights(file, tmp_path / "run", trained=BGR)
+    pool5 = foreign.features(NET, foreign.caffe_pixels(RGB)).transpose(0, 2, 3, 1).reshape(len(RGB), -1)
+    expected = np.maximum(pool5 @ first + biases[0], 0) @ last + biases[1]
+    assert np.abs(scores_of(tmp_path / "run") - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 class Payload:

@@ -23,6 +23,9 @@ from verydeep.networks.foreign.reader_program import CONFIGURATION
 from verydeep.networks.foreign.recognition import HEAD, fc6_window, last_channels
 from verydeep.numbers import counted
 
+_HEADS = (HEAD, ("fc1", "fc2", "predictions"))
+"""The paper's and Keras' names of the fully connected layers."""
+
 
 def read_keras(path: Path, taken: TakenWeights) -> NamedArrays:
     """Read a Keras file: of a whole model its layers, else arrays, `LAYER.kernel` and `LAYER.bias`, in their order.
@@ -47,11 +50,11 @@ def _from_kernels(weights: Mapping[str, Tensor], layout: Layout) -> NamedArrays:
 
     Such a file does not name activations: ReLUs are assumed between these layers, and noted.
     """
-    dense = [name.removesuffix(".kernel") for name, value in weights.items() if value.ndim == 2]
+    dense = _fully_connected_layers(weights)
     if len(dense) in (0, len(HEAD)):
         return NamedArrays(arrays=dict(weights), layout=layout)
     others = {name: value for name, value in weights.items() if name.rpartition(".")[0] not in dense}
-    channels = next((value.shape[-1] for value in reversed(others.values()) if value.ndim == 4), 0)
+    channels = next((weights[name].shape[-1] for name in reversed(_convolutions(others))), 0)
     layers = [_dense(weights, name, relu=name != dense[-1]) for name in dense]
     layers[0] = channels_first(layers[0], channels)
     note = f"ReLUs are assumed between {', '.join(dense)}, since its file does not say where they are"
@@ -77,8 +80,8 @@ def from_keras(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: an array that a VGG of Keras does not have.
     """
-    convolutions = [name for name, value in weights.items() if value.ndim == 4]
-    dense = [name for name, value in weights.items() if value.ndim == 2]
+    convolutions = _convolutions(weights)
+    dense = [f"{layer}.kernel" for layer in _fully_connected_layers(weights)]
     if any(weights[name].shape[0] != weights[name].shape[1] for name in convolutions):
         raise ValueError("its kernels are in Theano's order of axes, which is not read")
     ours: dict[str, Tensor] = {}
@@ -126,11 +129,36 @@ def _dense(weights: Mapping[str, Tensor], name: str, *, relu: bool) -> Affine:
     return Affine(weight=kernel.T, bias=bias, relu=relu)
 
 
+def _fully_connected_layers(weights: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of fully connected layers in the network's order: by their names where these tell it.
+
+    Scripts of Python 2 wrote dictionaries, which had no order of their own. Other names go by their order.
+    """
+    layers = [name.removesuffix(".kernel") for name, value in weights.items() if value.ndim == 2]
+    for names in _HEADS:
+        if {*layers} <= {*names}:
+            return sorted(layers, key=names.index)
+    return layers
+
+
+def _convolutions(weights: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of kernels of convolutions in the network's order: by stage and position where all tell it."""
+    kernels = [name for name, value in weights.items() if value.ndim == 4]
+    places = _places(kernels)
+    return sorted(kernels, key=lambda name: places[name]) if places else kernels
+
+
+def _places(kernels: list[str]) -> dict[str, tuple[int, int]]:
+    """Return stages and positions of convolutions by their names; none if these do not tell all of them."""
+    matches = {name: re.fullmatch(r"(?:block(\d)_conv|conv(\d)_)(\d{1,4})\.kernel", name) for name in kernels}
+    places = {name: (int(match[1] or match[2]), int(match[3])) for name, match in matches.items() if match}
+    return places if len(places) == len(kernels) else {}
+
+
 def _convolution_names(weights: Mapping[str, Tensor], convolutions: list[str]) -> dict[str, str]:
     """Return this package's names of convolutions: by Keras' own where these have the stage, else by their order."""
-    matches = {name: re.fullmatch(r"(?:block(\d)_conv|conv(\d)_)(\d+)\.kernel", name) for name in convolutions}
-    if convolutions and all(matches.values()):
-        return {name: f"conv{match[1] or match[2]}_{match[3]}" for name, match in matches.items() if match}
+    if places := _places(convolutions):
+        return {name: f"conv{stage}_{position}" for name, (stage, position) in places.items()}
     stages = enumerate(_kernels_by_stage([weights[name].shape[0] for name in convolutions]), 1)
     ours = [f"conv{stage}_{position}" for stage, sides in stages for position in range(1, len(sides) + 1)]
     return dict(zip(convolutions, ours, strict=True))
