@@ -56,6 +56,30 @@ def test_state_dicts_of_torchvision_and_timm(tmp_path, network, batch_norm, layo
     assert differs(net, rgb, foreign.scores(plain, foreign.torch_pixels(rgb))) < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (torch.tensor(17.0).half(), 17),
+        (torch.tensor(1e5).half(), 0),  # infinite
+        (torch.tensor(17, dtype=torch.int32), 17),
+        (torch.tensor(17.3), 17),
+        (torch.tensor(1e30), 2**53),
+        (torch.tensor(torch.nan), 0),
+    ],
+)
+def test_counts_of_batches_of_any_type_are_whole_numbers(tmp_path, count, expected):
+    """A checkpoint that is halved or averaged as a whole has such; they change no score."""
+    plain, rgb = foreign.plain("A", batch_norm=True), foreign.images(CROP)
+    state = foreign.state_dict(plain, "torchvision")
+    counts = {name: count for name in state if name.endswith("num_batches_tracked")}
+    torch.save({**state, **counts}, tmp_path / "net.pth")
+    import_weights(tmp_path / "net.pth", tmp_path / "run")
+    net = load_model(tmp_path / "run").net
+    assert differs(net, rgb, foreign.scores(plain, foreign.torch_pixels(rgb))) < 1e-4
+    found = net.state_dict()["bn5_2.num_batches_tracked"]
+    assert (found.dtype, found.item()) == (torch.int64, expected)
+
+
 @pytest.mark.parametrize("network", ["D", "E", "C", "A"])
 @pytest.mark.parametrize("form", ["legacy", "published", "whole", "new", "archive"])
 def test_keras(tmp_path, network, form):

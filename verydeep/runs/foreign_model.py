@@ -22,6 +22,9 @@ from verydeep.runs.model import TEST_SCALE, Model
 
 _SCHEME: Literal["glorot"] = "glorot"
 _FEATURES_ONLY = "torchvision's weights for features only"
+_MOST_BATCHES = 2**53
+"""Whole numbers up to this one are exact as fractions."""
+
 _SEED = 0
 """Initialisation of layers that the file does not have."""
 
@@ -55,7 +58,8 @@ def foreign_model(
     weights, of_head = _with_head(in_our_layout(arrays), arrays, network, taken)
     architecture = architecture_of(weights, network, crop=taken.crop or arrays.crop or PAPER_CROP)
     weights = {
-        name: value if name.endswith("num_batches_tracked") else value.float() for name, value in weights.items()
+        name: _count(value) if name.endswith("num_batches_tracked") else value.float()
+        for name, value in weights.items()
     }
     random, why = _unusable_layers(weights)
     preprocessing, notes = _preprocessing(arrays, trained, weights)
@@ -208,6 +212,16 @@ def _check_range(preprocessing: Preprocessing, layout: str) -> None:
         raise ValueError(f"std must be numbers above 0, not {list(std)}")
     if not all(0 <= value <= white for value in mean):
         raise ValueError(f"mean must be numbers from 0 to {white}, white in {layout}'s range, not {list(mean)}")
+
+
+def _count(value: Tensor) -> Tensor:
+    """Return a number of batches as PyTorch keeps it, an int64: who halves or averages weights may do so to it too.
+
+    Nothing is computed from it, so one that overflowed does not make a file damaged.
+    """
+    if not value.is_floating_point():
+        return value.long()
+    return value.double().nan_to_num(nan=0, posinf=0, neginf=0).clamp(0, _MOST_BATCHES).long()
 
 
 def _unusable_layers(weights: Mapping[str, Tensor]) -> tuple[tuple[str, ...], tuple[str, ...]]:
