@@ -1,17 +1,20 @@
 """A training goes on wherever its first weights lie now, if they are the same ones."""
 
+import hashlib
+import json
 import shutil
 import signal
 
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file, save_file
 from several_commands import status_of
 
 from verydeep import Recipe, train, vgg, write_weights
 from verydeep.runs.model import save
 from verydeep.runs.record import read_record
-from verydeep.training import learner
+from verydeep.training import learner, start
 
 OPTIONS = {"crop": 32, "width": 0.05, "batch": 4, "epochs": 1, "learning_rate": 1e-3}
 
@@ -73,6 +76,52 @@ def test_the_option_that_names_them_stays(option, begun, tmp_path):
     for other in FIELDS.keys() - {option}:
         with pytest.raises(ValueError, match=f"made with other settings .*{WORDS[option]}"):
             trained(other, tmp_path / "first", begun, resume=True)
+
+
+def shards(folder, seed):
+    """Return the index of a model's weights in two files."""
+    write_weights(model(folder / "model", seed), folder / "whole.safetensors", layout="torchvision")
+    weights = load_file(folder / "whole.safetensors")
+    places = {name: f"{name.partition('.')[0]}.safetensors" for name in weights}
+    for file in {*places.values()}:
+        save_file({name: value for name, value in weights.items() if places[name] == file}, folder / file)
+    index = folder / "net.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    return index
+
+
+def with_other_convolutions(index):
+    file = index.with_name("features.safetensors")
+    save_file({name: value + 1 for name, value in load_file(file).items()}, file)
+
+
+def test_other_shards_of_the_same_index_are_refused(tmp_path):
+    index = shards(tmp_path / "first", 0)
+    run = trained("--from", index, tmp_path / "run")
+    index.parent.rename(tmp_path / "moved")
+    index = tmp_path / "moved" / index.name
+    assert trained("--from", index, run, resume=True) == run
+    with_other_convolutions(index)
+    with pytest.raises(ValueError, match=r"made with other settings \(weights to go on from\)"):
+        trained("--from", index, run, resume=True)
+
+
+def test_a_run_whose_version_knew_the_index_alone_goes_on(tmp_path):
+    index = shards(tmp_path / "first", 0)
+    run = trained("--from", index, tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    record["fingerprints"]["from"] = hashlib.sha256(index.read_bytes()).hexdigest()
+    (run / "run.json").write_text(json.dumps(record))
+    assert trained("--from", index, run, resume=True) == run
+
+
+def test_shards_that_change_are_read_again(tmp_path):
+    index = shards(tmp_path / "first", 0)
+    start.options_from_start(Recipe(weights=str(index)))
+    with_other_convolutions(index)
+    bias = load_file(index.with_name("features.safetensors"))["features.0.bias"]
+    assert not torch.allclose(bias, load_file(tmp_path / "first" / "whole.safetensors")["features.0.bias"])
+    assert torch.allclose(start.starting_model(str(index)).net.conv1_1.bias, bias, atol=1e-5)
 
 
 def test_the_command_goes_on_with_a_file_that_was_moved(tmp_path, monkeypatch, capsys):

@@ -14,13 +14,13 @@ from verydeep.networks.class_names import names_of_classes
 from verydeep.networks.foreign.layouts import TakenWeights, TrainedPreprocessing, Triple
 from verydeep.networks.foreign.state_dicts import SHARDS_INDEX
 from verydeep.networks.foreign.torchvision import timm_config
-from verydeep.networks.foreign.weight_files import read_weights
-from verydeep.numbers import decimal, number, trimmed
+from verydeep.networks.foreign.weight_files import files_of_weights, read_weights
+from verydeep.numbers import counted, decimal, number, trimmed
 from verydeep.presentation.terminal import table_with
 from verydeep.runs import model_hub
 from verydeep.runs.files import CONFIG, MODEL, refuse_classifier
 from verydeep.runs.foreign_model import ForeignModel, foreign_model, imported_layers, refuse_preprocessing
-from verydeep.runs.model import file_sha256, load_config, load_model, model_files, save_model, warnings_of
+from verydeep.runs.model import files_sha256, load_config, load_model, model_files, save_model, warnings_of
 from verydeep.runs.record import Record, command, has_record, is_finished, versions, write_record
 
 _HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -33,7 +33,10 @@ class Imported:
 
     run: str
     file: str
+    beside: tuple[str, ...]
+    """Names of further files that its arrays come from."""
     sha256: str
+    """SHA-256 of the file, or of the list of the SHA-256 of it and those beside."""
     layout: str
     network: str
     batch_norm: bool
@@ -81,8 +84,8 @@ def import_weights(
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists: choose another folder")
-    imported, file = read_model(weights, network=network, class_names=class_names, trained=trained, taken=taken)
-    return _write(imported, folder, str(weights), file)
+    imported, files = read_model(weights, network=network, class_names=class_names, trained=trained, taken=taken)
+    return _write(imported, folder, str(weights), files)
 
 
 def read_model(
@@ -92,22 +95,36 @@ def read_model(
     class_names: str | None = None,
     trained: TrainedPreprocessing = TrainedPreprocessing(),
     taken: TakenWeights = TakenWeights(),
-) -> tuple[ForeignModel, Path]:
-    """Return the model of a file of weights, in memory, and that file; arguments and errors as for `import_weights`."""
-    file = weights_file(weights)
+) -> tuple[ForeignModel, tuple[Path, ...]]:
+    """Return the model of a file of weights, in memory, and its files; arguments and errors as for `import_weights`.
+
+    The files are as `weights_files` returns them.
+    """
+    file = _weights_file(weights)
     config = file.with_name(CONFIG)
     told = read_json(config, dict[str, Any]) if file.name in _HUB_WEIGHTS and config.is_file() else {}
     try:
         if "network" in told:
-            return _own_model(file.parent, network, class_names, trained), file
+            return _own_model(file.parent, network, class_names, trained), (file,)
         arrays = replace(read_weights(file, taken), **timm_config(told))
-        return foreign_model(arrays, network=network, names=class_names, trained=trained, taken=taken), file
+        found = foreign_model(arrays, network=network, names=class_names, trained=trained, taken=taken)
+        return found, (file, *arrays.beside)
     except ValueError as error:
         reason = str(error)
         raise ValueError(reason if str(file) in reason else f"{file}: {reason}") from error
 
 
-def weights_file(weights: str | Path) -> Path:
+def weights_files(weights: str | Path) -> tuple[Path, ...]:
+    """Return the file of weights, then those beside it that its arrays come from, by name.
+
+    Raises:
+        ValueError: a folder without weights, no such model of the hub, or a package is missing to read the file.
+        OSError: the file cannot be read, or the hub cannot be reached.
+    """
+    return files_of_weights(_weights_file(weights))
+
+
+def _weights_file(weights: str | Path) -> Path:
     """Return the file of weights; of a folder the one that hubs know, beside which there may be a `config.json`.
 
     Raises:
@@ -154,10 +171,11 @@ def _own_model(folder: Path, network: str | None, names: str | None, trained: Tr
     )
 
 
-def _write(imported: ForeignModel, folder: Path, source: str, file: Path) -> Imported:
+def _write(imported: ForeignModel, folder: Path, source: str, files: tuple[Path, ...]) -> Imported:
     """Write the run, its record and its model."""
     model, architecture = imported.model, imported.model.net.architecture
-    sha256 = file_sha256(file)
+    (file, *others), sha256 = files, files_sha256(files)
+    beside = tuple(other.name for other in others)
     told = asdict(imported.preprocessing) if imported.preprocessing else {}
     record = Record(
         network=architecture.network,
@@ -170,7 +188,13 @@ def _write(imported: ForeignModel, folder: Path, source: str, file: Path) -> Imp
         initialisation=imported.initialisation,
         command=command(),
         versions=versions(),
-        imported={"file": file.name, "sha256": sha256, "layout": imported.layout, **told},
+        imported={
+            "file": file.name,
+            **({"beside": list(beside)} if beside else {}),
+            "sha256": sha256,
+            "layout": imported.layout,
+            **told,
+        },
     )
     with atomic.new_folder(folder) as aside:
         save_model(model, aside / MODEL)
@@ -179,6 +203,7 @@ def _write(imported: ForeignModel, folder: Path, source: str, file: Path) -> Imp
     return Imported(
         run=str(folder),
         file=file.name,
+        beside=beside,
         sha256=sha256,
         layout=imported.layout,
         network=architecture.network,
@@ -208,7 +233,7 @@ def import_table(imported: Imported) -> Table:
         "network": f"{imported.network}{norm}{width}, crop {imported.crop}",
         "classes": number(imported.classes),
         "mean RGB": ", ".join(decimal(value, 3) for value in imported.mean_rgb),
-        "SHA-256": imported.sha256,
+        f"SHA-256 of {counted(1 + len(imported.beside), 'file')}" if imported.beside else "SHA-256": imported.sha256,
     }
     table.show_header = False
     for name, value in rows.items():

@@ -220,6 +220,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def files_sha256(files: Sequence[Path]) -> str:
+    """Return the hexadecimal SHA-256 of a file; of several that of a list of their own, one a line, in this order."""
+    digests = [file_sha256(file) for file in files]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
+
+
 def _config(folder: Path) -> ModelConfig:
     return read_json(folder / CONFIG, ModelConfig, exact=True)
 

@@ -15,8 +15,8 @@ from verydeep.machine.processes import Processes, processes_here
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.networks.architecture import Architecture
 from verydeep.runs.files import CHECKPOINTS, METRICS, NORMS, QUARANTINE, RECORD
-from verydeep.runs.import_weights import weights_file
-from verydeep.runs.model import file_sha256, weights_fingerprint
+from verydeep.runs.import_weights import weights_files
+from verydeep.runs.model import file_sha256, files_sha256, weights_fingerprint
 from verydeep.runs.record import (
     Record,
     command,
@@ -92,13 +92,28 @@ class TrainingJob:
         """Return the fingerprint of first weights; if they are gone from where the run began, that of its record."""
         option = _start_option(self.recipe)
         try:
-            found = file_sha256(weights_file(start)) if option == "from" else weights_fingerprint(start)
+            found = self._file_fingerprint(start) if option == "from" else weights_fingerprint(start)
         except (OSError, ValueError):
-            before = read_record(self.out) if has_record(self.out) and is_begun(self.out) else None
+            before = self._before()
             if before is None or before.recipe.get(_START_FIELDS[option]) != start or option not in before.fingerprints:
                 raise
             found = before.fingerprints[option]
         return {option: found}
+
+    def _file_fingerprint(self, weights: str) -> str:
+        """Return the fingerprint of weights with all files beside them that their arrays come from.
+
+        Where the run has that of the first file alone, as earlier versions took it, it is taken again.
+        """
+        files = weights_files(weights)
+        before = self._before() if len(files) > 1 else None
+        if before is not None and before.fingerprints.get("from") == (first := file_sha256(files[0])):
+            return first
+        return files_sha256(files)
+
+    def _before(self) -> Record | None:
+        """Return the record of the run that was begun here before."""
+        return read_record(self.out) if has_record(self.out) and is_begun(self.out) else None
 
     def image_memory(self, split: str) -> float:
         """Return the GiB that this process and its workers may keep of a split's images: by the number of images.

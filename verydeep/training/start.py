@@ -11,7 +11,7 @@ from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.foreign.layouts import TakenWeights, TrainedPreprocessing
-from verydeep.runs.import_weights import read_model, weights_file
+from verydeep.runs.import_weights import read_model, weights_files
 from verydeep.runs.model import Model, load_config
 from verydeep.runs.record import Record, has_record, is_begun, read_record
 from verydeep.training.recipe import Recipe, network_asked_for, recipe_from
@@ -193,9 +193,9 @@ def starting_model(weights: str) -> Model:
 
 
 def _model(weights: str) -> Model:
-    file = weights_file(weights)
+    files = weights_files(weights)
     try:
-        stamp = (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else (0, 0)
+        stamp = tuple((file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else (0, 0) for file in files)
         return _read(weights, stamp)
     except ValueError as error:
         if not _OPTIONS_OF_IMPORT & set(re.findall(r"--[a-z-]+", str(error))):
@@ -204,8 +204,8 @@ def _model(weights: str) -> Model:
 
 
 @lru_cache(maxsize=1)
-def _read(weights: str, _stamp: tuple[int, int]) -> Model:
-    """Read a file, which may have half a GB, once for its options and for its weights, if it is the same file."""
+def _read(weights: str, _stamp: tuple[tuple[int, int], ...]) -> Model:
+    """Read a file, which may have half a GB, once for its options and for its weights, if nothing in it has changed."""
     return read_model(weights)[0].model
 
 

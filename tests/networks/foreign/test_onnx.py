@@ -1,5 +1,7 @@
 """ONNX graphs in the forms of PyTorch's, Keras' and the zoo's exporters give the scores that plain NumPy computes."""
 
+import hashlib
+
 import foreign_weights as foreign
 import numpy as np
 import pytest
@@ -218,6 +220,25 @@ def test_arrays_of_nodes_are_looked_for_beside_the_graph_too(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path / "current")
     import_weights(file, tmp_path / "run")
     assert np.abs(scores_of(tmp_path / "run") - foreign.scores(net, foreign.torch_pixels(RGB))).max() < 1e-4
+
+
+def test_the_sha256_is_of_the_files_beside_the_graph_too(tmp_path):
+    """Arrays that lie in a file each: fc7 and fc8 of one size, which are then exchanged."""
+    file = as_pytorch(foreign.plain("A", classes=foreign.HIDDEN), tmp_path / "n.onnx")
+    whole = import_weights(file, tmp_path / "whole")
+    assert (whole.sha256, whole.beside) == (hashlib.sha256(file.read_bytes()).hexdigest(), ())
+    model = onnx.load(file)
+    onnx.save(model, file, save_as_external_data=True, all_tensors_to_one_file=False, size_threshold=0)
+    beside = import_weights(file, tmp_path / "beside")
+    assert beside.beside == tuple(sorted(one.name for one in model.graph.initializer))
+    assert np.abs(scores_of(tmp_path / "beside") - scores_of(tmp_path / "whole")).max() == 0
+    fc7, fc8 = (tmp_path / model.graph.initializer[-n].name for n in (4, 2))
+    fc7.rename(tmp_path / "aside")
+    fc8.rename(fc7)
+    (tmp_path / "aside").rename(fc8)
+    other = import_weights(file, tmp_path / "other")
+    assert np.abs(scores_of(tmp_path / "other") - scores_of(tmp_path / "whole")).max() > 0.1
+    assert len({whole.sha256, beside.sha256, other.sha256}) == 3
 
 
 def test_bytes_that_are_no_graph(tmp_path):

@@ -1,14 +1,18 @@
 """safetensors shards are read by their index."""
 
+import hashlib
 import json
 
 import foreign_weights as foreign
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from verydeep import import_weights, load
+from verydeep.commands.import_weights import import_
+from verydeep.runs.push import _model_card
+from verydeep.runs.record import read_record
 
 
 @pytest.fixture
@@ -22,6 +26,13 @@ def folder(tmp_path):
     index = {"metadata": {"total_size": 1}, "weight_map": {name: file for file, held in parts.items() for name in held}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     return tmp_path
+
+
+def sha256_of_list(folder):
+    """As `sha256sum model.safetensors.index.json model-*.safetensors | cut -c -64 | sha256sum` writes it."""
+    files = ["model.safetensors.index.json", *sorted(file.name for file in folder.glob("model-*.safetensors"))]
+    digests = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files]
+    return hashlib.sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
 
 
 @pytest.mark.parametrize("named", ["", "model.safetensors.index.json"])
@@ -44,3 +55,15 @@ def test_an_index_that_lies_is_refused(folder):
         index.write_text(json.dumps({"weight_map": {**told["weight_map"], **change}}))
         with pytest.raises(ValueError, match=reason):
             import_weights(index, folder / "run")
+
+
+def test_the_sha256_is_of_the_shards_too(folder, capsys):
+    import_(str(folder), out=str(folder / "run"))
+    record, expected = read_record(folder / "run"), sha256_of_list(folder)
+    assert record.fingerprints["weights"] == record.imported["sha256"] == expected
+    assert record.imported["beside"] == [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    assert f"SHA-256 of 3 files: {expected}" in _model_card(folder / "run", "someone/net")
+    assert "SHA-256 of 3 files" in capsys.readouterr().out
+    last = folder / "model-00002-of-00002.safetensors"
+    save_file({name: value + 1 for name, value in load_file(last).items()}, last)
+    assert import_weights(folder, folder / "other").sha256 == sha256_of_list(folder) != expected

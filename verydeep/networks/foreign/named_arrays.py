@@ -1,6 +1,7 @@
 """Named arrays, as they are read from a file of weights of any format."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -31,8 +32,8 @@ class NamedArrays:
     """Why those cannot be read; None if they can."""
     crop: int | None = None
     """Side in pixels of the images that go in; None if the file does not say."""
-    beside: int = 0
-    """Bytes of further files that its arrays come from."""
+    beside: tuple[Path, ...] = ()
+    """Further files that its arrays come from, by name."""
     ours: bool = False
     """Whether names and axes are this package's already, because the file described its layers one by one."""
     classes: tuple[str, ...] | None = None

@@ -1,7 +1,8 @@
 """ONNX: graphs of PyTorch's, Keras' and other exporters, with their weights inside or in a file beside them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,31 @@ def read_onnx(path: Path, taken: TakenWeights) -> NamedArrays:
     Raises:
         ValueError: not a VGG, damaged, or the package onnx is missing.
     """
+    model = _parsed(path)
+    if not model.graph.node:
+        raise ValueError("it is damaged, or not an ONNX file: its graph is empty")
+    if any(entry.key == _OWN_METADATA for entry in model.metadata_props):
+        raise ValueError("verydeep export wrote it: `predict` reads it as it is; import the run that it was made from")
+    tensors = _tensors(model)
+    beside = [path.with_name(name) for name in _names_beside(tensors)]
+    _read_beside(tensors, path)
+    size = sum(file.stat().st_size for file in (path, *beside))
+    for tensor in tensors:
+        _check_claim(tensor, size)
+    return replace(onnx_network(model.graph, convolutions_only=taken.convolutions_only), beside=tuple(beside))
+
+
+def onnx_names_beside(path: Path) -> list[str]:
+    """Return the names of the files beside an ONNX file that hold arrays of its graph, in their order.
+
+    Raises:
+        ValueError: damaged, a file elsewhere, or the package onnx is missing.
+        OSError: it cannot be read.
+    """
+    return _names_beside(_tensors(_parsed(path)))
+
+
+def _parsed(path: Path) -> Any:
     onnx = library("onnx", needed_by="it")
     with open_file(path, most=_LARGEST) as file:
         content = file.read()
@@ -33,44 +59,57 @@ def read_onnx(path: Path, taken: TakenWeights) -> NamedArrays:
         model.ParseFromString(content)
     except Exception as error:  # protobuf has its own
         raise ValueError("it is damaged, or not an ONNX file") from error
-    if not model.graph.node:
-        raise ValueError("it is damaged, or not an ONNX file: its graph is empty")
-    if any(entry.key == _OWN_METADATA for entry in model.metadata_props):
-        raise ValueError("verydeep export wrote it: `predict` reads it as it is; import the run that it was made from")
+    return model
+
+
+def _tensors(model: Any) -> list[Any]:
+    """Return the arrays of a graph, those in its nodes too."""
     in_nodes = [one.t for node in model.graph.node for one in node.attribute if one.HasField("t")]
-    tensors = [*model.graph.initializer, *in_nodes]
-    beside = _read_beside(onnx, tensors, path)
-    for tensor in tensors:
-        _check_claim(tensor, len(content) + beside)
-    return onnx_network(model.graph, convolutions_only=taken.convolutions_only, beside=beside)
+    return [*model.graph.initializer, *in_nodes]
 
 
-def _read_beside(onnx: Any, tensors: Sequence[Any], path: Path) -> int:
-    """Put arrays that are kept in files beside the graph into it; return how many bytes these files have.
+def _names_beside(tensors: Iterable[Any]) -> list[str]:
+    """Return the names of the files beside the graph that hold arrays of it, in their order.
 
     Raises:
-        ValueError: a file elsewhere, one that is shorter than the graph says, or arrays many times as large as the
-            files.
+        ValueError: a file elsewhere.
+    """
+    names = sorted({_place(tensor).get("location", "") for tensor in tensors if _is_beside(tensor)})
+    for name in names:
+        if Path(name).name != name or not name:
+            raise ValueError(f"its weights would be in {name!r}: only files beside it are read")
+    return names
+
+
+def _is_beside(tensor: Any) -> bool:
+    return bool(tensor.data_location == tensor.EXTERNAL)
+
+
+def _place(tensor: Any) -> dict[str, str]:
+    """Return where an array is that is kept beside the graph: file, offset and length."""
+    return {entry.key: entry.value for entry in tensor.external_data}
+
+
+def _read_beside(tensors: Sequence[Any], path: Path) -> None:
+    """Put arrays that are kept in files beside the graph into it.
+
+    Raises:
+        ValueError: a file that is missing or shorter than the graph says, or arrays many times as large as the files.
     """
     sizes: dict[str, int] = {}
     read = 0
-    for tensor in tensors:
-        if not onnx.external_data_helper.uses_external_data(tensor):
-            continue
-        told = {entry.key: entry.value for entry in tensor.external_data}
-        name = told.get("location", "")
-        if Path(name).name != name or not name:
-            raise ValueError(f"its weights would be in {name!r}: only files beside it are read")
+    for tensor in filter(_is_beside, tensors):
+        told = _place(tensor)
+        name = told["location"]
         if not path.with_name(name).is_file():
             raise ValueError(f"its weights are in {name}, which is not beside it: put it there")
         sizes[name] = path.with_name(name).stat().st_size
         tensor.raw_data = _part(path.with_name(name), told)
         tensor.ClearField("external_data")
-        tensor.data_location = onnx.TensorProto.DEFAULT
+        tensor.data_location = tensor.DEFAULT
         read += len(tensor.raw_data)
         if read > allowed_bytes(sum(sizes.values())):  # arrays may share bytes
             raise ValueError(f"its arrays claim to be many times as large as {', '.join(sizes)}")
-    return sum(sizes.values())
 
 
 def _part(path: Path, told: dict[str, str]) -> bytes:

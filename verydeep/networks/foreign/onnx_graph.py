@@ -47,13 +47,12 @@ class _Walk:
     """Tensors that hold shapes or parts of them."""
 
 
-def onnx_network(graph: Any, *, convolutions_only: bool = False, beside: int = 0) -> NamedArrays:
+def onnx_network(graph: Any, *, convolutions_only: bool = False) -> NamedArrays:
     """Return the VGG that a graph computes.
 
     Args:
         graph: the `onnx.GraphProto`, with all its arrays in it.
         convolutions_only: leave out the layers after pool5.
-        beside: bytes of the other files that its arrays were in.
 
     Raises:
         ValueError: an operator that the paper's networks do not have, or branches; the node is named.
@@ -74,7 +73,7 @@ def onnx_network(graph: Any, *, convolutions_only: bool = False, beside: int = 0
     else:
         if walk.current not in [value.name for value in graph.output]:
             raise ValueError("its layers do not lead to its output")
-    return replace(from_layers(walk.steps, "onnx", side=side, notes=()), beside=beside)
+    return from_layers(walk.steps, "onnx", side=side, notes=())
 
 
 def _images(value: Any) -> tuple[Literal["nchw", "nhwc"], int | None]:

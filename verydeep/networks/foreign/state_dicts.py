@@ -36,19 +36,41 @@ def read_shards(path: Path, taken: TakenWeights) -> NamedArrays:
     """
     from safetensors import safe_open
 
-    shards: dict[str, list[str]] = {}
-    for name, shard in read_json(path, _ShardsIndex).weight_map.items():
-        shards.setdefault(shard, []).append(name)
+    shards = _shards(path)
     arrays: dict[str, Tensor] = {}
     for shard, names in shards.items():
-        if Path(shard).name != shard or not path.with_name(shard).is_file():
-            raise ValueError(f"it names the shard {shard!r}, which is not beside it")
+        if not path.with_name(shard).is_file():
+            raise ValueError(_not_beside(shard))
         with safe_open(path.with_name(shard), framework="pt") as file:
             if missing := sorted({*names} - {*file.keys()}):
                 raise ValueError(f"{shard} lacks {missing[0]}, which should be in it")
             arrays |= {name: file.get_tensor(name) for name in names}
-    beside = sum(path.with_name(shard).stat().st_size for shard in shards)
+    beside = tuple(path.with_name(shard) for shard in sorted(shards))
     return replace(vgg_in(arrays, ema=taken.ema), beside=beside)
+
+
+def shard_names(path: Path) -> list[str]:
+    """Return the names of the shards that an index names, in their order.
+
+    Raises:
+        ValueError: damaged, or a shard elsewhere.
+        OSError: it cannot be read.
+    """
+    return sorted(_shards(path))
+
+
+def _shards(path: Path) -> dict[str, list[str]]:
+    """Return the names of the arrays in each shard that an index names."""
+    shards: dict[str, list[str]] = {}
+    for name, shard in read_json(path, _ShardsIndex).weight_map.items():
+        if Path(shard).name != shard:
+            raise ValueError(_not_beside(shard))
+        shards.setdefault(shard, []).append(name)
+    return shards
+
+
+def _not_beside(shard: str) -> str:
+    return f"it names the shard {shard!r}, which is not beside it"
 
 
 def read_safetensors(path: Path, taken: TakenWeights) -> NamedArrays:

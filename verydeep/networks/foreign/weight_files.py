@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from verydeep.machine.errors import one_line
+from verydeep.machine.libraries import MissingLibraryError
 from verydeep.networks.foreign.caffe import from_caffe, read_caffe
 from verydeep.networks.foreign.keras import from_keras, read_keras, read_numpy
 from verydeep.networks.foreign.layouts import TakenWeights
 from verydeep.networks.foreign.matconvnet import from_matconvnet, read_matconvnet
 from verydeep.networks.foreign.named_arrays import NamedArrays, allowed_bytes
-from verydeep.networks.foreign.onnx import read_onnx
-from verydeep.networks.foreign.state_dicts import SHARDS_INDEX, read_safetensors, read_shards, read_torch
+from verydeep.networks.foreign.onnx import onnx_names_beside, read_onnx
+from verydeep.networks.foreign.state_dicts import SHARDS_INDEX, read_safetensors, read_shards, read_torch, shard_names
 from verydeep.networks.foreign.torchvision import from_torchvision
 
 _LONGEST_REASON = 300
@@ -29,6 +30,9 @@ _READERS: dict[str, Callable[[Path, TakenWeights], NamedArrays]] = {
     **dict.fromkeys((".npz", ".npy"), read_numpy),
     ".onnx": read_onnx,
 }
+
+_NAMES_BESIDE: dict[str, Callable[[Path], list[str]]] = {SHARDS_INDEX: shard_names, ".onnx": onnx_names_beside}
+"""Names of the files beside one of these kinds that its arrays come from."""
 
 _STATE_DICT = "save net.state_dict() from PyTorch instead"
 _KERAS_WEIGHTS = "load it there and save it as Keras' .keras or .weights.h5"
@@ -60,7 +64,7 @@ def read_weights(path: Path, taken: TakenWeights = TakenWeights()) -> NamedArray
     """
     if not path.is_file():
         raise ValueError(f"there is no file or folder {path}")
-    kind = SHARDS_INDEX if path.name.lower().endswith(SHARDS_INDEX) else path.suffix.lower()
+    kind = _kind(path)
     reader = _READERS.get(kind)
     if kind in _OTHER_KINDS:
         raise ValueError(f"{path} is {_OTHER_KINDS[kind]}")
@@ -70,12 +74,32 @@ def read_weights(path: Path, taken: TakenWeights = TakenWeights()) -> NamedArray
         raise ValueError(f"{path} is empty: download it again")
     try:
         read = reader(path, taken)
-        _check_arrays(read.arrays, allowed_bytes(path.stat().st_size + read.beside))
+        _check_arrays(read.arrays, allowed_bytes(sum(file.stat().st_size for file in (path, *read.beside))))
     except Exception as error:  # readers raise almost anything at damaged files
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ValueError(f"{path} cannot be read: {_reason(error)}") from error
     return read
+
+
+def files_of_weights(path: Path) -> tuple[Path, ...]:
+    """Return a file of weights, then those beside it that its arrays come from, by name.
+
+    Of one that is damaged or not there it is that file alone.
+
+    Raises:
+        ValueError: a package is missing to read it.
+        OSError: the file cannot be read.
+    """
+    names_beside = _NAMES_BESIDE.get(_kind(path))
+    if names_beside is None or not path.is_file():
+        return (path,)
+    try:
+        return path, *map(path.with_name, names_beside(path))
+    except MissingLibraryError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    except ValueError:
+        return (path,)
 
 
 def in_our_layout(named: NamedArrays) -> dict[str, Tensor]:
@@ -97,6 +121,11 @@ def in_our_layout(named: NamedArrays) -> dict[str, Tensor]:
             return from_caffe(named.arrays)
         case "matconvnet":
             return from_matconvnet(named.arrays)
+
+
+def _kind(path: Path) -> str:
+    """Return the suffix that tells a file's format, in small letters."""
+    return SHARDS_INDEX if path.name.lower().endswith(SHARDS_INDEX) else path.suffix.lower()
 
 
 def _reason(error: Exception) -> str:
