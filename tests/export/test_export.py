@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 
 import exported_runs as shared
+import foreign_weights as foreign
 import numpy as np
 import onnx
 import onnxruntime
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from verydeep import CONFIGURATIONS, Runtime, predict
+from verydeep import CONFIGURATIONS, Runtime, import_weights, predict
 from verydeep.cli import main
 from verydeep.evaluation.dense import score_map
 from verydeep.evaluation.posteriors import posteriors
@@ -361,6 +362,14 @@ def test_a_network_that_no_onnx_graph_holds_is_refused_before_its_images_are_rea
     monkeypatch.setattr(exporting, "_LARGEST_GRAPH", size)
     with pytest.raises(ValueError, match=r"a graph in ONNX holds less than .*: --to torch$"):
         export(run, tmp_path / FILES[to], to=to)
+
+
+def test_an_imported_run_says_nothing_of_images(tmp_path):
+    torch.save(foreign.state_dict(foreign.plain("A"), "torchvision"), tmp_path / "net.pth")
+    import_weights(tmp_path / "net.pth", tmp_path / "run")
+    with pytest.raises(ValueError, match=r"run does not say what it was trained on: name images .* \(--data\)$"):
+        export(tmp_path / "run", tmp_path / "net.onnx", to="onnx")
+    assert not (tmp_path / "net.onnx").exists()
 
 
 def test_a_missing_library_is_named_with_its_extra(tiny, tmp_path, monkeypatch):

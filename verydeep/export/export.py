@@ -186,7 +186,8 @@ def _check_libraries(to: Format, *, int8: bool) -> None:
 
 def _images(run: str | Path, model: Model, options: ExportOptions, tolerance: Tolerance) -> _Images:
     record = None if options.data else record_of(run)
-    name = record.source if record else options.data
+    # An imported run's source is the file of its weights.
+    name = record.source if record and record.imported is None else options.data
     if not name:
         raise ValueError(f"{run} does not say what it was trained on: name images to check the export on (--data)")
     try:
