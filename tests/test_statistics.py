@@ -1,4 +1,4 @@
-"""Exact tests against enumeration and published values, intervals against other ways to resample."""
+"""Exact tests against enumeration and published values, intervals against formulas, tests and simulated images."""
 
 import math
 import random
@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from verydeep.reproduction.contrasts import Contrasts
 from verydeep.statistics import (
-    RESAMPLES,
     _mcnemar,
-    _paired_bootstrap_interval,
+    _paired_interval,
     holm_by_family,
     t_interval,
     t_p_below,
@@ -66,7 +66,6 @@ def test_published_p_values(b, c, p):
 
 def test_nothing_that_differs_is_no_evidence():
     assert _mcnemar(0, 0) == 1
-    assert _paired_bootstrap_interval(0, 0, 7) == (0, 0)
 
 
 # intervals
@@ -74,34 +73,44 @@ def test_nothing_that_differs_is_no_evidence():
 
 @settings(max_examples=40)
 @given(b=COUNT, c=COUNT, others=st.integers(0, 300))
-def test_the_ends_cut_off_a_fortieth_of_what_resampling_can_give(b, c, others):
-    """Each drawn image adds 1, -1 or 0: the distribution of their sum is a convolution. `few` is 5 standard errors."""
+def test_the_interval_is_that_of_images_one_by_one(b, c, others):
+    """Of one mean of 1, -1 and 0 for each image, whose squares have two more in their sum."""
     n = b + c + others
-    if not n:
+    if n < 2:
         return
-    sums = np.ones(1)
-    for _ in range(n):
-        sums = np.convolve(sums, [c / n, others / n, b / n])
-    differences, below = 100 * np.arange(-n, n + 1) / n, np.concatenate([[0], sums.cumsum()])
-    few, half_a_step = 5 * math.sqrt(0.025 * 0.975 / RESAMPLES), 50 / n
-    for end, share in zip(_paired_bootstrap_interval(b, c, n), (0.025, 0.975), strict=True):
-        assert below[(differences < end - half_a_step).sum()] <= share + few
-        assert below[(differences <= end + half_a_step).sum()] >= share - few
+    images = 100 * np.array([1.0] * b + [-1.0] * c + [0.0] * others)
+    variance = images.var(ddof=1) + 2 * 100**2 / (n - 1)
+    low, high = stats.t(n - 1, loc=images.mean(), scale=(variance / n) ** 0.5).interval(0.95)
+    assert _paired_interval(b, c, n) == pytest.approx((max(-100, low), min(100, high)))
 
 
-def test_the_interval_is_that_of_drawing_images_in_a_loop():
-    """Within 4 standard errors of quantiles from 10,000 and 3,000 drawings, and a step of 100 / n."""
-    wrong, other = outcomes(40, 25, 80, 255)
-    pairs, draws, n = list(zip(wrong.tolist(), other.tolist(), strict=True)), random.Random(1), 400
-    found = sorted(100 * sum(w - o for w, o in draws.choices(pairs, k=n)) / n for _ in range(3000))
-    deviation = 100 * math.sqrt((65 / n - (15 / n) ** 2) / n)
-    within = 4 * math.sqrt(0.025 * 0.975 * (1 / 10_000 + 1 / 3000)) / stats.norm.pdf(1.96) * deviation + 100 / n
-    assert _paired_bootstrap_interval(40, 25, n) == pytest.approx((found[75], found[2925]), abs=within)
-    unpaired = 1.96 * 100 * math.sqrt((0.3 * 0.7 + 0.2625 * 0.7375) / n)
-    assert unpaired - 1.96 * deviation > 2 * within  # which the test tells apart
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_hardly_any_images_say_hardly_anything(n):
+    low, high = _paired_interval(n, 0, n)
+    assert low <= 0
+    assert high == 100
 
 
-def test_the_interval_is_scipys_paired_bootstrap():
+@pytest.mark.parametrize("n", [20, 50, 359, 4000])
+def test_the_interval_does_not_contradict_the_exact_test(n):
+    """It leaves 0 out wherever the test has p up to 5%, and nowhere else but for p up to 6.6%."""
+    for differing in range(min(n, 120) + 1):
+        for c in range(differing // 2 + 1):
+            p, low = _mcnemar(differing - c, c), _paired_interval(differing - c, c, n)[0]
+            assert low > 0 or p > 0.05, (differing - c, c)
+            assert low <= 0 or p < 0.066, (differing - c, c)
+
+
+@pytest.mark.parametrize(("n", "first", "second"), [(20, 0.1, 0.1), (100, 0.02, 0.001), (300, 0.12, 0.07)])
+def test_the_interval_holds_the_true_difference_95_times_of_100_or_more(n, first, second):
+    """4,000 data sets: 3,800 are expected at least, with a standard deviation of 14."""
+    counts = np.random.default_rng(2).multinomial(n, [first, second, 1 - first - second], size=4000).tolist()
+    ends = np.array([_paired_interval(b, c, n) for b, c, _ in counts])
+    held = (ends[:, 0] <= 100 * (first - second)) & (100 * (first - second) <= ends[:, 1])
+    assert held.sum() >= 3800 - 3 * 14
+
+
+def test_the_interval_of_many_images_is_scipys_paired_bootstrap():
     wrong, other = outcomes(40, 25, 80, 255)
     low, high = stats.bootstrap(
         (wrong.astype(float), other.astype(float)),
@@ -112,20 +121,14 @@ def test_the_interval_is_scipys_paired_bootstrap():
         n_resamples=5000,
         random_state=np.random.default_rng(5),
     ).confidence_interval
-    assert _paired_bootstrap_interval(40, 25, 400) == pytest.approx((low, high), abs=0.5)
+    assert _paired_interval(40, 25, 400) == pytest.approx((low, high), abs=0.5)
 
 
-def test_the_interval_holds_the_true_difference_95_times_of_100():
-    """400 data sets of 300 images: 380 are expected, with a standard deviation of 4.4."""
-    first, second = 0.12, 0.07
-    counts = np.random.default_rng(2).multinomial(300, [first, second, 1 - first - second], size=400).tolist()
-    ends = np.array([_paired_bootstrap_interval(b, c, 300) for b, c, _ in counts])
-    held = (ends[:, 0] <= 100 * (first - second)) & (100 * (first - second) <= ends[:, 1])
-    assert 366 <= held.sum() <= 392
-
-
-def test_the_same_images_give_the_same_interval_again():
-    assert _paired_bootstrap_interval(40, 25, 400) == _paired_bootstrap_interval(40, 25, 400)
+def test_the_interval_is_that_of_a_reports_trained_networks():
+    wrong = outcomes(9, 4, 7, 60)
+    contrasts = Contrasts(dict(zip(("D-256 dense single", "B-256 dense single"), wrong[:, None], strict=True)))
+    found = contrasts.of_trainings({"D-256 dense single": 1.0, "B-256 dense single": -1.0})
+    assert _paired_interval(9, 4, 80) == pytest.approx(found.ci95)
 
 
 @settings(max_examples=100)
@@ -194,3 +197,15 @@ def test_families_of_one_hypothesis_are_those_of_holm():
 )
 def test_families_are_rejected_as_a_whole_or_in_part(families, rejected):
     assert holm_by_family(families, 0.04) == set(rejected)
+
+
+@settings(max_examples=200)
+@given(p_values=st.lists(st.floats(0, 0.06), min_size=1, max_size=5))
+def test_within_a_family_no_less_is_rejected_than_by_holm_and_no_more_than_by_hochberg(p_values):
+    """As a whole it is rejected where Hochberg's first step does it, which Holm's steps down may not."""
+    ranked = sorted(p_values)
+    holm = next((rank for rank, p in enumerate(ranked) if p > 0.04 / (len(ranked) - rank)), len(ranked))
+    hochberg = max((rank + 1 for rank, p in enumerate(ranked) if p <= 0.04 / (len(ranked) - rank)), default=0)
+    rejected = holm_by_family([{str(which): p for which, p in enumerate(p_values)}], 0.04)
+    assert holm <= len(rejected) <= hochberg
+    assert (len(rejected) == len(p_values)) == (ranked[-1] <= 0.04)

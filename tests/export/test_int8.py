@@ -21,7 +21,7 @@ from verydeep.exported_networks.formats import ExportOptions
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.runtime import multiplies_in_bfloat16
 from verydeep.runs.model import Model, save_model
-from verydeep.statistics import _paired_bootstrap_interval
+from verydeep.statistics import _paired_interval
 
 FILES, CLASSES = shared.FILES, shared.CLASSES
 network, images, difference = shared.network, shared.images, shared.difference
@@ -131,7 +131,7 @@ def test_errors_of_int8_are_counted_image_by_image():
     found = precision_errors(float32, int8, labels)
     assert (found.images, found.lost, found.won, found.changed) == (6, 2, 1, 4)
     assert (found.float32, found.reduced, found.loss) == pytest.approx((100 * 2 / 6, 100 * 3 / 6, 100 / 6))
-    assert found.loss_ci95 == _paired_bootstrap_interval(2, 1, 6)
+    assert found.loss_ci95 == _paired_interval(2, 1, 6)
 
 
 @pytest.mark.parametrize(

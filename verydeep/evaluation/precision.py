@@ -21,7 +21,7 @@ class PrecisionErrors:
     loss: float
     """Percentage points that the reduced precision costs."""
     loss_ci95: tuple[float, float]
-    """95% interval of the loss, by a paired bootstrap over the images."""
+    """95% interval of the loss, as `statistics.Comparison` has it."""
     lost: int
     """Images that are wrong in reduced precision alone."""
     won: int

@@ -5,8 +5,9 @@ one-sided against 0 or against the margin. One seed cannot tell anything about n
 trained, whose verdicts stand apart.
 
 All verdicts of a kind share 5% of error: four fifths for parts that hold, one for parts that are reversed. The level is
-divided equally among the claims. A claim all of whose parts stand at its share passes that on to the others (Holm).
-In the claims that remain, a part is told by itself if it stands at the share divided among the parts still open (Holm).
+divided equally among the claims. A claim all of whose parts stand at its share is told as a whole and passes that on to
+the others (Holm over the claims, Hochberg's first step within one). In the claims that remain, a part is told by itself
+if it stands at the share divided among the parts still open (Holm). `statistics.holm_by_family` says what that assumes.
 A network that does no better than guessing, or whose training was cut off before its schedule had ended, is not
 compared.
 """
