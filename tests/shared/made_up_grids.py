@@ -116,7 +116,7 @@ def made_up(
                     images_per_second=1234 / (30.0 + number),
                     seconds=30.0 + number,
                     waiting=5.0,
-                    peak_memory_bytes=memory,
+                    peak_memory_bytes=memory.get(training.name) if isinstance(memory, dict) else memory,
                 )
                 append_metrics(folders[seed] / training.name, metrics)
         tests[seed] = {

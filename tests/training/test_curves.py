@@ -1,10 +1,12 @@
 """Curves and checkpoints that a training leaves."""
 
+import os
 import signal
 import struct
 import time
 from contextlib import closing
 
+import numpy as np
 import pytest
 import torch
 from ten_digits import ten_digits
@@ -114,6 +116,20 @@ def test_the_share_of_time_without_data_is_told(images, tmp_path):
     (metrics, *_) = read_metrics(train(images, network="A", out=tmp_path / "b", recipe=TINY))
     assert metrics.waiting < 60
     assert metrics.peak_memory_bytes > 50e6
+
+
+def test_the_memory_of_a_training_has_nothing_of_what_the_process_did_before(images, tmp_path):
+    with open("/proc/self/statm") as file:
+        held = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    np.ones(800_000_000, np.uint8)
+    (metrics, *_) = read_metrics(train(images, network="A", out=tmp_path / "run", recipe=TINY))
+    assert 50e6 < metrics.peak_memory_bytes < held + 700e6
+
+
+def test_memory_that_is_not_known_is_left_out(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("verydeep.training.curves.peak_memory", lambda _: None)
+    run = train(images, network="A", out=tmp_path / "run", recipe=TINY)
+    assert {one.peak_memory_bytes for one in read_metrics(run)} == {None}
 
 
 def test_the_best_network_is_kept_beside_the_last(images, tmp_path, monkeypatch):

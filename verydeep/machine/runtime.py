@@ -203,18 +203,6 @@ def kernels_kept() -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
 
 
-def peak_memory(device: "torch.device") -> int:
-    """Return the most bytes that this process has used so far: of a CUDA device, otherwise of the process itself."""
-    import resource
-
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
 class Stopped(Exception):
     """A signal asked the work to end; the work done so far has been saved."""
 

@@ -71,7 +71,7 @@ class SeedCost:
     seconds: float
     images_per_second: float | None
     peak_memory_bytes: int | None
-    """Memory of the device; None where that was not measured."""
+    """Memory of the device, or of the process on a CPU; None where it is not known."""
     last_training_error: float | None
     lowest_validation_error: float | None
 
@@ -94,6 +94,11 @@ class TrainedNetwork:
     images_per_second: float | None
     """Over all seeds."""
     seeds: tuple[SeedCost, ...]
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """The most of all seeds, as far as it is known."""
+        return max((one.peak_memory_bytes for one in self.seeds if one.peak_memory_bytes), default=None)
+
 
 
 def finished_run(folder: Path) -> FinishedRun:
@@ -235,8 +240,8 @@ class GridResults:
 
     @property
     def memory_measured(self) -> bool:
-        """Whether the memory of every training is known."""
-        return all(one.peak_memory_bytes for training in self.trainings for one in training.seeds)
+        """Whether the memory of any training is known."""
+        return any(one.peak_memory_bytes for one in self.trainings)
 
     @property
     def gains(self) -> list[ComparedPart]:

@@ -47,4 +47,3 @@ def run_task(task: Task) -> None:
         if torch.cuda.is_initialized():
             gc.collect()
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()

@@ -9,7 +9,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from verydeep.machine.errors import say
-from verydeep.machine.runtime import peak_memory
+from verydeep.machine.peak_memory import peak_memory
 from verydeep.numbers import billions, decimal, number, percent, significant
 from verydeep.runs.files import TENSORBOARD
 from verydeep.runs.record import EpochMetrics, append_metrics
@@ -61,7 +61,8 @@ class Curves:
             return
         append_metrics(self._run, metrics)
         for name, tag in TAGS.items():
-            self._add_scalar(tag, getattr(metrics, name), metrics.step)
+            if (value := getattr(metrics, name)) is not None:
+                self._add_scalar(tag, value, metrics.step)
         self._try(lambda file: file.flush())
 
     def close(self) -> None:
@@ -89,6 +90,7 @@ def bar_figures(state: TrainingState, validation_error: float | None = None) -> 
     seen, seconds = max(1, progress.seen), max(progress.seconds, 1e-9)
     validation = {} if validation_error is None else {"validation": f"{percent(validation_error)}%"}
     best = {} if progress.plateau.best is None else {"best": f"{percent(progress.plateau.best)}%"}
+    memory = peak_memory(state.job.device)
     return {
         "epoch": f"{state.epoch}/{state.job.recipe.epochs}",
         "loss": decimal(progress.loss_sum / seen, 3),
@@ -98,7 +100,7 @@ def bar_figures(state: TrainingState, validation_error: float | None = None) -> 
         "waiting": f"{percent(100 * progress.waited / seconds, 0)}%",
         **best,
         "rate": significant(state.rate(progress.step - 1)),
-        "memory": f"{billions(peak_memory(state.job.device))} GB",
+        **({} if memory is None else {"memory": f"{billions(memory)} GB"}),
     }
 
 

@@ -16,6 +16,7 @@ from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.lock import WrittenElsewhereError, locked
 from verydeep.machine.memory import freed_memory_kept
+from verydeep.machine.peak_memory import begin_peak
 from verydeep.machine.processes import joined, restarted, under_torchrun
 from verydeep.machine.runtime import Execution, Runtime, StopRequest, kernels_kept, stop_request, torch_device
 from verydeep.machine.threads import threads_kept, use_threads
@@ -123,6 +124,7 @@ def _train(job: TrainingJob) -> None:
         lines = _pass_frozen_layers(state, stop, lines)
         what, epoch = f"train {job.network}", state.steps_per_epoch
         report = stack.enter_context(reporting(what, total, done=step, epoch=epoch, quiet=not first))
+    begin_peak(job.device)
         plot = stack.enter_context(closing(Curves(job.out, first_step=step, on=first)))
         state.bad_images.say = state.bad_validation.say = report.say
         report.say_all(lines)
