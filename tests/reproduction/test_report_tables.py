@@ -1,9 +1,10 @@
 """Tables of the report beside the paper's: every number that was put in, in all three files."""
 
 import re
+from dataclasses import replace
 
 import pytest
-from made_up_grids import TEN, html_table, made_up, markdown_table
+from made_up_grids import ERRORS, SMALL, TEN, html_table, made_up, markdown_table
 from scipy import stats
 
 from verydeep.reproduction.grid import Grid
@@ -134,10 +135,31 @@ def test_without_jittered_networks_the_papers_figures_are_marked(tmp_path):
     grid = Grid(only=("D-256", "E-256"), tables=(5, 6))
     page, markdown, results = made_up(tmp_path, grid=grid, errors=lambda name, _: 20.0 - name.count("+"))
     assert list(results["tables"]) == ["5", "6"]
+    assert results["answer"][0].startswith("Two networks of 16 to 19 weight layers learned")
     assert html_table(page, "As Table 5")[1][-2:] == ["24.6*", "7.5*"]
     assert markdown_table(markdown, "Fusion")[0][0][-2:] == ["24.0*", "7.1*"]
     for text in (page, markdown):
         assert text.count("which were not trained here") >= 2
+
+
+def test_table_6_alone_is_reported(tmp_path):
+    """It has no line of a single network, but tests of them, whose errors are those that a larger run may have."""
+    errors = {"D-256 dense paper": 18.0, "E-256 dense paper": 23.0}
+    grid = Grid(only=("D-256", "E-256"), tables=(6,))
+    results = made_up(tmp_path, grid=grid, errors=lambda name, _: errors.get(name, 15.0))[2]
+    assert [row["entry"] for row in results["tables"]["6"]] == [
+        f"D-256+E-256 {method} paper" for method in ("dense", "crops", "both")
+    ]
+    assert "200 test images and errors of about 20.5%" in results["could_tell"]
+
+
+def test_a_single_test_image_has_no_interval_over_seeds_and_tells_nothing(tmp_path):
+    left_out = dict.fromkeys(ERRORS, tuple(map(str, range(199))))
+    page, _, results = made_up(tmp_path, grid=replace(SMALL, seeds=2), errors=lambda *_: 90.0, unusable=left_out)
+    assert {row["n"] for row in results["tables"]["3"]} == {1}
+    assert {row["top1_error_ci95"] for row in results["tables"]["3"]} == {None}
+    assert results["not_told"] == "A single test image tells nothing: no claim was tested."
+    assert results["not_told"] in page
 
 
 def test_the_best_line_is_marked_once_in_each_table_that_has_it(small):

@@ -50,7 +50,7 @@ def stored(entry, error, *, n=200, classes=TEN, unusable=(), top5=2.04):
         top1_error=100 * float(wrong.mean()),
         top5_error=None if len(classes) <= 5 else top5,
         top1_error_ci95=wilson_interval(wrong),
-        images_of_classes=(n // len(classes),) * len(classes),
+        images_of_classes=(max(1, n // len(classes)),) * len(classes),
         unusable=tuple(unusable),
         wrong=wrong,
     )

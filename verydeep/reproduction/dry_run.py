@@ -176,7 +176,8 @@ def _assumed_from(tests: Sequence[Sequence[StoredTest]]) -> Assumed:
     if not done:
         return Assumed(images=2)
     assumed = Assumed(images=done[0].n, error=float(np.mean([one.top1_error for one in done])), error_tests=len(done))
-    spread = [(_spread(its), len(its) - 1) for its in tests if len(its) > 1 and len({one.n for one in its}) == 1]
+    paired = [its for its in tests if len({one.images for one in its}) == 1 < min(len(its), its[0].n)]
+    spread = [(_spread(its), len(its) - 1) for its in paired]
     if not spread:
         return assumed
     freedom = sum(own for _, own in spread)

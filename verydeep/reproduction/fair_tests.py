@@ -1,12 +1,38 @@
-"""Which tests can be compared: of networks that learned, and whose training went to the end of its schedule."""
+"""Which tests can be compared: of the same images, of networks that learned and were trained to the end."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool
 
+from verydeep.numbers import counted, plural
 from verydeep.reproduction.contrasts import Outcomes, trainings_of
 from verydeep.statistics import wilson_interval
+
+if TYPE_CHECKING:
+    from verydeep.reproduction.stored_tests import StoredTest
+
+_ONE_IMAGE = "A single test image tells nothing: no claim was tested."
+
+
+def why_not_told(tests: Sequence["StoredTest"]) -> str:
+    """Return the reason why no claim can be told by these tests, and what to do; empty if there is none."""
+    if tests[0].n < 2:
+        return _ONE_IMAGE
+    if len({one.images for one in tests}) == 1:
+        return ""
+    left_out = [one.images[1] for one in tests]
+    differing = len(frozenset.union(*left_out) - frozenset.intersection(*left_out))
+    was, they, them = (
+        plural(one, differing, several) for one, several in (("was", "were"), ("it", "they"), ("it", "them"))
+    )
+    return (
+        f"Not every test could use the same images: {counted(differing, 'image')} {was} left out of some and not of "
+        "others, so results cannot be paired and no claim was tested. Files in evaluations/ say why, under 'unusable': "
+        f"once {they} can be read, remove those that name {them} and repeat the command; or reproduce in another "
+        f"folder, from images without {them}."
+    )
 
 
 def has_learned(wrong: Bool[np.ndarray, " N"], guessing: float) -> bool:

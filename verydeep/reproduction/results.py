@@ -11,8 +11,7 @@ from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.grids import PoolingGrid
 from verydeep.reproduction import paper
 from verydeep.reproduction.claims import GAINS
-from verydeep.reproduction.contrasts import Outcomes
-from verydeep.reproduction.fair_tests import with_descendants
+from verydeep.reproduction.fair_tests import why_not_told, with_descendants
 from verydeep.reproduction.findings import ComparedPart, Finding, findings
 from verydeep.reproduction.grid import Grid, Steer
 from verydeep.reproduction.plan_file import Command
@@ -24,7 +23,7 @@ from verydeep.reproduction.table_rows import (
     best_network,
     contrasts_of_tests,
     entry_errors,
-    outcomes,
+    outcomes_by_images,
     table_rows,
 )
 from verydeep.reproduction.trainings import JITTER, TRAININGS_BY_NAME, GridTraining, last_stages
@@ -165,14 +164,6 @@ _OF_EACH = ("scale", "init_rest", "finetune", "seed")
 _OF_GAINS = ("id", "first_error", "second_error", "difference", "difference_ci95", "learned")
 """Figures of a comparison that are listed with a gain."""
 
-_NOT_THE_SAME = (
-    "Not every test could use the same images, so results cannot be paired: no claim was tested. The images that could "
-    "not be used are named in evaluations/; without them, all tests have the same."
-)
-
-
-_ONE_IMAGE = "A single test image tells nothing: no claim was tested."
-
 
 @dataclass(frozen=True, kw_only=True)
 class SourceUsed:
@@ -288,13 +279,13 @@ def grid_results(
     recipe = recipe_from(first.recipe)
     tested = next(iter(next(iter(tests.values())).values()))
     trainings = tuple(_trained_network(TRAININGS_BY_NAME[name], its) for name, its in runs.items())
-    wrong = outcomes(grid.entries, tests)
+    same = outcomes_by_images(grid.entries, tests)
     cut_off = tuple(name for name, its in runs.items() if not all(run.schedule_ended for run in its.values()))
     unfinished = with_descendants(cut_off, {one.name: one.start for one in grid.trainings})
-    contrasts = contrasts_of_tests(wrong, guessing=tested.guessing, unfinished=unfinished)
+    contrasts = contrasts_of_tests(same, guessing=tested.guessing, unfinished=unfinished)
     errors = {entry.name: entry_errors(entry, tests, contrasts, crop=recipe.crop) for entry in grid.entries}
-    not_told = _why_not_told(grid, wrong, tested.n)
-    told = () if not_told else findings(wrong, guessing=tested.guessing, margin=grid.margin, unfinished=unfinished)
+    not_told = why_not_told([of_seed[entry.name] for of_seed in tests.values() for entry in grid.entries])
+    told = () if not_told else findings(same[0], guessing=tested.guessing, margin=grid.margin, unfinished=unfinished)
     return GridResults(
         source=_source_used(first, tested, grid),
         recipe=recipe,
@@ -322,14 +313,6 @@ def grid_results(
         command=commands[-1].command if commands else command(),
         commands=commands,
     )
-
-
-def _why_not_told(grid: Grid, wrong: Outcomes, images: int) -> str:
-    """Return the reason why no claim can be tested; empty if there is none."""
-    if images < 2:
-        return _ONE_IMAGE
-    paired = len(wrong) == len(grid.entries) and len({one.shape for one in wrong.values()}) == 1
-    return "" if paired else _NOT_THE_SAME
 
 
 def _source_used(record: Record, tested: StoredTest, grid: Grid) -> SourceUsed:

@@ -51,6 +51,11 @@ class StoredTest:
     """Misclassified images, in the source's order."""
 
     @property
+    def images(self) -> tuple[int, frozenset[str]]:
+        """Which of the source's images it has; tests with equal ones can be compared image by image."""
+        return self.n, frozenset(self.unusable)
+
+    @property
     def guessing(self) -> float:
         """Error in percent of always predicting the most frequent class."""
         return 100 - 100 * max(self.images_of_classes) / sum(self.images_of_classes)

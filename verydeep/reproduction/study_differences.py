@@ -18,7 +18,7 @@ def difference_of_tests(
     """Estimate a weighted sum of the errors of trainings, given their weights by name, in percentage points.
 
     It is of networks trained again where two seeds or more have all of these trainings, else of just the trained ones.
-    None where no seed has, or where tests had different images.
+    None where no seed has, or where tests had different images, or a single one.
     """
     tests: dict[int, dict[str, StoredTest]] = {}
     for run in runs:
@@ -26,8 +26,8 @@ def difference_of_tests(
         if test is not None:
             tests.setdefault(run.seed, {})[run.training.name] = test
     whole = [of_seed for of_seed in tests.values() if weights.keys() <= of_seed.keys()]
-    counts = {of_seed[name].n for of_seed in whole for name in weights}
-    if len(counts) != 1 or min(counts) < 2:
+    images = {of_seed[name].images for of_seed in whole for name in weights}
+    if len(images) != 1 or whole[0][next(iter(weights))].n < 2:
         return None
     named = {name: replace(one_scale(name), training_images=on_training_images).name for name in weights}
     contrasts = Contrasts({named[name]: np.stack([of_seed[name].wrong for of_seed in whole]) for name in weights})

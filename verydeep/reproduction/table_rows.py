@@ -6,6 +6,7 @@ from statistics import stdev
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from verydeep.evaluation.protocols import Method
 from verydeep.networks.scales import scale_in_pixels
@@ -38,7 +39,7 @@ class EntryErrors:
     sd_of_seeds: float | None
     """Standard deviation of the error from seed to seed, percentage points; None with one seed."""
     top1_error_ci95: tuple[float, float] | None
-    """None where the seeds had different images."""
+    """None where several seeds had different images, or a single one."""
     top5_error: float | None
     """None with five classes or fewer."""
 
@@ -69,22 +70,33 @@ class TableRow:
         }
 
 
+def outcomes_by_images(entries: Iterable[Entry], tests: StoredTests) -> list[Outcomes]:
+    """Return which images were misclassified, divided into tests that have the same images with every seed.
+
+    Entries whose seeds had different images are left out.
+    """
+    same: dict[object, dict[str, Bool[np.ndarray, "seeds N"]]] = {}
+    for name in (entry.name for entry in entries):
+        of_seeds = [of_seed[name] for of_seed in tests.values()]
+        if len({one.images for one in of_seeds}) == 1:
+            same.setdefault(of_seeds[0].images, {})[name] = np.stack([one.wrong for one in of_seeds])
+    return [*same.values()]
+
+
 def outcomes(entries: Iterable[Entry], tests: StoredTests) -> Outcomes:
     """Return which images were misclassified; entries whose seeds had different images are left out."""
-    wrong = {entry.name: [of_seed[entry.name].wrong for of_seed in tests.values()] for entry in entries}
-    return {name: np.stack(of_seeds) for name, of_seeds in wrong.items() if len(set(map(len, of_seeds))) == 1}
+    return {name: wrong for same in outcomes_by_images(entries, tests) for name, wrong in same.items()}
 
 
-def contrasts_of_tests(wrong: Outcomes, *, guessing: float, unfinished: Collection[str]) -> dict[str, Contrasts]:
-    """Return for each test the contrasts of all tests on the same images with the same seeds.
+def contrasts_of_tests(
+    same: Iterable[Outcomes], *, guessing: float, unfinished: Collection[str]
+) -> dict[str, Contrasts]:
+    """Return for each test the contrasts of all tests on the same images, as `outcomes_by_images` divides them.
 
     How seeds vary is estimated, as for the findings, from all tests that can be compared: of networks that learned and
     whose trainings are not in `unfinished`.
     """
-    fair = fair_tests(wrong, guessing=guessing, unfinished=unfinished)
-    shapes = {one.shape for one in wrong.values()}
-    same = [{name: one for name, one in wrong.items() if one.shape == shape} for shape in shapes]
-    alike = [Contrasts(tests, pooled=fair & tests.keys()) for tests in same]
+    alike = [Contrasts(tests, pooled=fair_tests(tests, guessing=guessing, unfinished=unfinished)) for tests in same]
     return {name: contrasts for contrasts in alike for name in contrasts.outcomes}
 
 
@@ -132,9 +144,12 @@ def best_network(grid: Grid, tests: StoredTests) -> Entry:
 
 
 def _interval(entry: Entry, of_seeds: list[StoredTest], contrasts: Contrasts | None) -> tuple[float, float] | None:
-    """Return the 95% interval of the mean error in percent, by images and seeds; None if seeds had different images."""
+    """Return the 95% interval of the mean error in percent, by images and seeds.
+
+    None if seeds had different images, or a single one.
+    """
     if len(of_seeds) == 1:
         return of_seeds[0].top1_error_ci95
-    if contrasts is None:
+    if contrasts is None or contrasts.images < 2:
         return None
     return contrasts.of_networks({entry.name: 1.0}).ci95
