@@ -8,7 +8,7 @@ from verydeep.reproduction.detectable import Assumed, detectable
 from verydeep.reproduction.equivalent_command import is_call
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.limits import listed
-from verydeep.reproduction.results import GridResults
+from verydeep.reproduction.stored_tests import StoredTests
 from verydeep.runs.record import words_of_command
 from verydeep.statistics import POWER
 
@@ -26,13 +26,14 @@ def larger_run(command: str) -> str | None:
     return shlex.join([*kept, "--seeds", str(SEEDS)])
 
 
-def what_it_could_tell(grid: Grid, results: GridResults) -> str:
+def what_it_could_tell(grid: Grid, tests: StoredTests) -> str:
     """Say which differences `SEEDS` seeds would tell on these images, at errors such as these."""
-    dense = {row.errors.entry: row.errors for rows in results.tables.values() for row in rows}
-    errors = [one.top1_error for one in dense.values() if len(one.trainings) == 1 and one.method == "dense"]
-    assumed = Assumed(images=results.best.n, error=min(max(fmean(errors), 0.1), 99.9))
-    trainings, tests = ([one.name for one in its] for its in (grid.trainings, grid.entries))
-    claims = [one for one in detectable(trainings, tests, [SEEDS], assumed) if one.kind == "less"]
+    # not those of the tables' lines: Table 6 has lines of fused networks alone, beside tests of single ones
+    alone = [one.name for one in grid.entries if len(one.trainings) == 1 and one.method == "dense"]
+    done = [of_seed[name] for of_seed in tests.values() for name in alone]
+    assumed = Assumed(images=done[0].n, error=min(max(fmean(one.top1_error for one in done), 0.1), 99.9))
+    trainings, entries = ([one.name for one in its] for its in (grid.trainings, grid.entries))
+    claims = [one for one in detectable(trainings, entries, [SEEDS], assumed) if one.kind == "less"]
     told = [points for one in claims if (points := one.points[SEEDS]) is not None]
     never = [str(one.number) for one in claims if one.points[SEEDS] is None]
     what = f"differences of {decimal(max(told), 1)} points or more" if told else "no difference"

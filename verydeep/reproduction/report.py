@@ -68,7 +68,7 @@ def write_report(
         "answer": answer(results),
         "how_sure": sure,
         "larger_run": larger_run(results.command),
-        "could_tell": what_it_could_tell(grid, results) if len(results.seeds) == 1 and results.findings else None,
+        "could_tell": what_it_could_tell(grid, tests) if len(results.seeds) == 1 and results.findings else None,
         "confusions": confusions,
     }
     studies = [one for one in STUDIES if one.name in grid.studies or study_page(out, one.name).is_file()]
