@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -114,17 +115,20 @@ def test_more_of_everything_tells_smaller_differences_and_one_seed_none():
     assert alone["small_filters_help"] < {one.id: one.points[3] for one in every}["small_filters_help"]
 
 
+def keep(test, file):
+    """Write a test's results."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    kept = {**asdict(test), "per_class": [{"n": 20}] * 10, "unusable": {}}
+    kept["top1_wrong_by_image"] = "".join("01"[wrong] for wrong in kept.pop("wrong").tolist())
+    file.write_text(json.dumps(kept))
+
+
 def test_what_was_tested_already_is_measured(tmp_path):
     grid = Grid(only=("A", "B-256"), tables=(3,), seeds=3)
     errors = {"A-256 dense single": (20, 22, 24), "B-256 dense single": (20, 20, 20)}
     for entry in grid.entries:
         for seed, error in enumerate(errors[entry.name]):
-            test = stored(entry, error)
-            file = file_of_test(tmp_path, entry, seed)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            kept = {**asdict(test), "per_class": [{"n": 20}] * 10, "unusable": {}}
-            kept["top1_wrong_by_image"] = "".join("01"[wrong] for wrong in kept.pop("wrong").tolist())
-            file.write_text(json.dumps(kept))
+            keep(stored(entry, error), file_of_test(tmp_path, entry, seed))
     assert _assumed_from(_done_tests(tmp_path / "elsewhere", grid.entries, seeds=range(3))) == Assumed(images=2)
     one = _assumed_from(_done_tests(tmp_path, grid.entries, seeds=range(1)))
     assert (one.error, one.error_tests, one.seed_sd, one.seed_freedom) == (20.0, 2, Assumed(images=2).seed_sd, 0)
@@ -177,6 +181,40 @@ def test_a_plan_is_refused_where_the_experiment_would_be(tmp_path):
         ValueError, match="exists and contains something other than an experiment: choose another folder"
     ):
         forecast("digits", out=tmp_path, recipe=QUICK_RECIPE, grid=SEVEN, **how)
+
+
+def test_a_plan_counts_what_is_done_with_each_seed(tmp_path, monkeypatch):
+    """A with all three seeds, D with the second; one test of A."""
+    grid, done = Grid(only=("A", "D-256"), tables=(3,), seeds=3), {"A-256": (4, 5, 6), "D-256": (5,)}
+    ended = {tmp_path / "runs" / f"seed-{seed}" / name for name, seeds in done.items() for seed in seeds}
+    for where in ("estimate", "dry_run"):
+        monkeypatch.setattr(f"verydeep.reproduction.{where}.has_ended", ended.__contains__)
+    monkeypatch.setattr("verydeep.reproduction.estimate.measured_step", lambda _: (0.01, 10**9))
+    monkeypatch.setattr("verydeep.reproduction.estimate.measured_loading", lambda *_: 0.0)
+    monkeypatch.setattr("verydeep.reproduction.dry_run.plan_to_follow", lambda *_, **__: None)
+    keep(stored(grid.entries[0], 20), file_of_test(tmp_path, grid.entries[0], 5))
+    how = {"runtime": Runtime(device="cpu"), "execution": Execution(), "tolerance": Tolerance()}
+    plan = forecast("digits", out=tmp_path, recipe=replace(QUICK_RECIPE, seed=4), grid=grid, **how)
+    figures = plan.to_dict()
+    assert [(one["training"], one["seeds_trained"], one["seeds"]) for one in figures["trainings"]] == [
+        ("A-256", 3, 3),
+        ("D-256", 1, 3),
+    ]
+    assert (figures["tests"], figures["tests_done"]) == (6, 1)
+    costs = plan.tables()[0]
+    a, d, _ = costs.columns[3].cells
+    assert a == "already trained"
+    assert re.fullmatch(r"at most [\d:]+, 1 of 3 seeds trained", d)
+    assert "5 tests on top, beside 1 done already." in str(costs.caption)
+
+
+def test_a_spread_is_not_taken_from_other_images(tmp_path):
+    entry = Grid(only=("A",), tables=(3,)).entries[0]
+    for left_out, freedom in (("xx", 1), ("xy", 0)):
+        tests = [stored(entry, 20 + seed, unusable=(name,)) for seed, name in enumerate(left_out)]
+        assert _assumed_from([tests]).seed_freedom == freedom
+    single = [stored(entry, 20, n=1, classes=("a",)) for _ in range(2)]
+    assert _assumed_from([single]).seed_freedom == 0
 
 
 def test_a_plan_says_what_one_seed_cannot_tell(tmp_path, capsys):

@@ -261,18 +261,18 @@ def test_an_estimate_costs_nothing_and_knows_what_is_there(images, whole):
     found = {
         one.training: one
         for out in (Path("nowhere"),)
-        for one in estimates(open_for_training(str(images)), out=out, recipe=TINY, grid=grid, **how)
+        for one in estimates(open_for_training(str(images)), folders=[out], recipe=TINY, grid=grid, **how)
     }
     assert list(found) == list(QUICK)
-    assert all(one.seconds > 0 and not one.trained and one.epochs == 1 for one in found.values())
+    assert all(one.seconds > 0 and not one.seeds_trained and one.epochs == 1 for one in found.values())
     # A has the fewest activations of these and about as many weights as any.
     assert min(found.values(), key=lambda one: one.memory_bytes).training in ("A-256", "B-5x5-256")
     longer = estimates(
         open_for_training(str(images)),
-        out=whole / "runs" / "seed-0",
+        folders=[whole / "runs" / "seed-0", whole / "runs" / "seed-1"],
         recipe=replace(TINY, epochs=100),
         grid=Grid(only=("A",)),
         **how,
     )
-    assert (longer[0].trained, longer[0].epochs) == (True, 100)
+    assert (longer[0].seeds_trained, longer[0].seeds, longer[0].epochs) == (1, 2, 100)
     assert longer[0].seconds > 10 * found["A-256"].seconds

@@ -224,9 +224,9 @@ def test_a_study_is_a_page_that_everybody_can_read_with_its_figures(studied, nam
 
 def test_the_cost_of_studies_is_told_before(images, studied):
     how = {"runtime": Runtime(device="cpu"), "execution": Execution(), "tolerance": Tolerance()}
-    found = estimates(images, out=studied / "runs" / "seed-0", recipe=TINY, grid=SOME, **how)
+    found = estimates(images, folders=[studied / "runs" / "seed-0"], recipe=TINY, grid=SOME, **how)
     assert [one.training for one in found] == OF_A_AND_D
-    assert all(one.trained for one in found)
+    assert all((one.seeds, one.seeds_trained) == (1, 1) for one in found)
     by_name = {one.training: one for one in found}
     assert by_name["A-256-1-in-8"].epochs == 8
     assert by_name["A-256-1-in-8"].seconds > by_name["A-256"].seconds  # it is validated more often

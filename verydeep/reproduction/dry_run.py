@@ -44,6 +44,8 @@ class Forecast:
     trainings: Sequence[TrainingEstimate]
     seconds: Mapping[int, float]
     """Time of all trainings that are not done yet, at most, by the number of seeds."""
+    tests_done: int
+    """Tests whose results are there."""
     jobs: int
     """Trainings at once."""
     assumed: Assumed
@@ -84,6 +86,7 @@ class Forecast:
         return {
             "seeds": self.grid.seeds,
             "tests": self._tests,
+            "tests_done": self.tests_done,
             "trainings": [one.to_dict() for one in self.trainings],
             "steer": self.grid.steer,
             "held_out": self.grid.held_out,
@@ -100,9 +103,9 @@ class Forecast:
         """Return tables of the costs and of the differences that could be told, and sentences on the others."""
         seeds = self.grid.seeds
         costs = costs_table(self.trainings, seeds=seeds, seconds=self.seconds[seeds])
-        costs.caption = Text(
-            f"Measured on a few images{self._at_once}. {counted(self._tests, 'test')} on top. {self.steering}"
-        )
+        left, done = counted(self._tests - self.tests_done, "test"), self.tests_done
+        top = f"{left} on top{f', beside {number(done)} done already' if done else ''}"
+        costs.caption = Text(f"Measured on a few images{self._at_once}. {top}. {self.steering}")
         return [costs, self._differences(), *self.not_told]
 
     def _differences(self) -> Table:
@@ -143,18 +146,26 @@ def forecast(
     jobs = jobs_to_use(jobs, runtime)
     with threads_kept():
         use_threads(runtime.threads or (threads_each(jobs) if jobs > 1 else None))
-        folder = run_folder(out, recipe.seed)
+        own = range(recipe.seed, recipe.seed + grid.seeds)
+        folders = [run_folder(out, seed) for seed in own]
         trainings = estimates(
-            splits, out=folder, recipe=recipe, grid=grid, runtime=runtime, execution=execution, tolerance=tolerance
+            splits,
+            folders=folders,
+            recipe=recipe,
+            grid=grid,
+            runtime=runtime,
+            execution=execution,
+            tolerance=tolerance,
         )
     seeds = sorted({grid.seeds, *_MORE_SEEDS})
-    done = _done_tests(out, grid.entries, seeds=range(recipe.seed, recipe.seed + grid.seeds))
+    done, every = _done_tests(out, grid.entries, seeds=own), (*grid.entries, *grid.study_entries)
     assumed = replace(_assumed_from(done), images=len(splits.source(splits.testing)))
     return Forecast(
         grid=grid,
         steering=about_steering(splits, grid),
         trainings=trainings,
         seconds={count: _seconds(trainings, out, range(recipe.seed, recipe.seed + count), jobs) for count in seeds},
+        tests_done=sum(file_of_test(out, entry, seed).is_file() for entry in every for seed in own),
         jobs=jobs,
         assumed=assumed,
         claims=detectable([one.name for one in grid.trainings], [one.name for one in grid.entries], seeds, assumed),

@@ -1,6 +1,6 @@
 """Cost of the grid before it is trained, from a short measurement on the images themselves."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -23,19 +23,29 @@ from verydeep.training.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingEstimate:
-    """Cost of one training with one seed."""
+    """Cost of one training, with each of its seeds."""
 
     training: str
     start: str | None
     """The training that it starts from."""
-    trained: bool
-    """Whether it is done already and so costs nothing."""
+    seeds: int
+    """Seeds that it is to have."""
+    seeds_trained: int
+    """Those of them with which it is done already and so costs nothing."""
     epochs: int
     """At most; the schedule usually ends earlier."""
     seconds: float
-    """At most, also if it is done already."""
+    """At most, with one seed, also if it is done already."""
     memory_bytes: int
     """Memory of the device: measured on CUDA, elsewhere weights, gradients, momentum and activations added up."""
+
+    @property
+    def said(self) -> str:
+        """What it costs, in words: `at most 3:20, 1 of 5 seeds trained`."""
+        if self.seeds_trained == self.seeds:
+            return "already trained"
+        some = f", {self.seeds_trained} of {self.seeds} seeds trained" if self.seeds_trained else ""
+        return f"at most {duration(self.seconds)}{some}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary, ready for JSON."""
@@ -45,14 +55,14 @@ class TrainingEstimate:
 def estimates(
     splits: Splits,
     *,
-    out: Path,
+    folders: Collection[Path],
     recipe: Recipe,
     grid: Grid,
     runtime: Runtime,
     execution: Execution,
     tolerance: Tolerance,
 ) -> list[TrainingEstimate]:
-    """Estimate the cost of each training of a grid in `out`; write nothing.
+    """Estimate the cost of each training of a grid, whose seeds have these folders; write nothing.
 
     A step of every network is timed, and the loading of images at every S. Loading and computing add up without
     workers, otherwise the slower counts.
@@ -68,18 +78,21 @@ def estimates(
         for training in trainings:
             computing, memory = step(training.network)
             epoch = _epoch(splits, training, computing, load(training.scale), runtime.workers)
-            estimated.append(_estimate(training, out, recipe, epoch=epoch, memory=memory))
+            estimated.append(_estimate(training, folders, recipe, epoch=epoch, memory=memory))
             report.advance()
     return estimated
 
 
-def _estimate(training: GridTraining, out: Path, recipe: Recipe, *, epoch: float, memory: int) -> TrainingEstimate:
+def _estimate(
+    training: GridTraining, folders: Collection[Path], recipe: Recipe, *, epoch: float, memory: int
+) -> TrainingEstimate:
     """Return the cost of a training, given the seconds of an epoch and the bytes of a step."""
     epochs = recipe_on_part(recipe, training.one_in).epochs
     return TrainingEstimate(
         training=training.name,
         start=training.start,
-        trained=has_ended(out / training.name),
+        seeds=len(folders),
+        seeds_trained=sum(has_ended(folder / training.name) for folder in folders),
         epochs=epochs,
         seconds=epochs * epoch,
         memory_bytes=memory,
@@ -101,7 +114,7 @@ def costs_table(estimates: Sequence[TrainingEstimate], *, seeds: int, seconds: f
             one.training,
             one.start or "random weights",
             f"at most {one.epochs}",
-            "already trained" if one.trained else f"at most {duration(one.seconds)}",
+            one.said,
             f"{billions(one.memory_bytes)} GB",
         )
     table.add_section()
