@@ -95,6 +95,14 @@ def test_the_charts_are_whole_svg_in_the_pages_colour_with_every_network(small, 
                 assert all(re.search(rf"(^|\s){network}(\s|$)", words) for network in networks)
 
 
+def test_steps_with_unfinished_trainings_are_marked_in_japanese_too(tmp_path):
+    page, markdown, _ = made_up(tmp_path, cut_off=("D-256",), language="ja")
+    for text in (page, markdown):
+        assert "(学習が短すぎる): 途中で打ち切った学習を含みます。" in text
+        assert "† 学習を途中で打ち切ったものを含みます。" in text
+        assert "「DとEの誤りは同程度である」の逆は、Eの誤りのほうが多い場合だけ数えます。" in text
+
+
 @pytest.fixture(scope="module", params=["one seed", "three seeds"])
 def both(request, small, tmp_path_factory):
     """Reports in English and in Japanese: page, Markdown and numbers of each."""

@@ -118,7 +118,10 @@ def _draw_errors(panel: Axes, at: float, training: TrainedNetwork, errors: Entry
 
 
 def gains_chart(gains: Sequence[ComparedPart]) -> str:
-    """Draw for every step, below its name, a dot with its interval and each of several seeds: left of 0 it helps."""
+    """Draw for every step, below its name, a dot with its interval and each of several seeds: left of 0 it helps.
+
+    Steps with unfinished trainings are marked.
+    """
     with svg_figure(panel=(_PANEL[0], 0.8 + 0.46 * len(gains))) as ((panel,), svg):
         for position, gain in enumerate(gains):
             panel.vlines(0, position - 0.12, position + 0.36, color=INK, linewidth=1, alpha=0.6)  # beside names
@@ -127,7 +130,8 @@ def gains_chart(gains: Sequence[ComparedPart]) -> str:
             if len(gain.differences_of_seeds) > 1:
                 seeds = gain.differences_of_seeds
                 panel.plot(seeds, [position + _ASIDE] * len(seeds), **_SEED, color=INK)
-            panel.text(0, position - 0.28, GAINS[gain.id], transform=panel.get_yaxis_transform(), va="center")
+            name = f"{GAINS[gain.id]}{' †' * bool(gain.unfinished)}"
+            panel.text(0, position - 0.28, name, transform=panel.get_yaxis_transform(), va="center")
         panel.set_yticks([])
         panel.spines["left"].set_visible(False)
         panel.set_ylim(len(gains) - 0.5, -0.6)

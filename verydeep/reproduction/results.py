@@ -161,7 +161,7 @@ def _per_second(runs: Sequence[FinishedRun]) -> float | None:
 _OF_EACH = ("scale", "init_rest", "finetune", "seed")
 """Fields of the recipe that differ between trainings."""
 
-_OF_GAINS = ("id", "first_error", "second_error", "difference", "difference_ci95", "learned")
+_OF_GAINS = ("id", "first_error", "second_error", "difference", "difference_ci95", "learned", "unfinished")
 """Figures of a comparison that are listed with a gain."""
 
 
