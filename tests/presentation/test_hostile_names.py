@@ -1,15 +1,19 @@
 """Names of files and classes are data: they neither act on a terminal, nor are they markup, nor break a chart."""
 
+import html
 import io
 import json
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from rich.text import Text
 
 from verydeep.machine.errors import escaped, say
-from verydeep.presentation.pages import _in_markdown, svg_figure
+from verydeep.presentation.pages import _as_code, _in_markdown, svg_figure
 from verydeep.presentation.terminal import reporting, show, table_with
 
 CLIPBOARD, RED, C1, TURNED = "\x1b]52;c;ZXZpbA==\x07", "\x1b[31m", "\x9b31m", "gpj.\u202etxt"
@@ -62,3 +66,9 @@ def test_a_chart_stays_xml():
 def test_a_name_in_markdown_is_one_line_and_no_markup():
     shown = _in_markdown("a|b\n# c `d` <script> [e](f) *g* h_i ~j~ &lt; \\")
     assert shown == r"a\|b \# c \`d\` \<script\> \[e\](f) \*g\* h\_i \~j\~ \&lt; \\"
+
+
+@given(st.text("`a \n\\<&*", min_size=1).filter(str.strip))
+def test_a_text_as_code_is_that_text(text):
+    """By a parser of CommonMark."""
+    assert MarkdownIt().renderInline(_as_code(text)) == f"<code>{html.escape(text.replace(chr(10), ' '))}</code>"

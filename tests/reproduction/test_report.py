@@ -1,12 +1,26 @@
 """Findings, gains, costs and sentences of the report."""
 
+import html
 import json
-from dataclasses import replace
+import re
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
-from made_up_grids import ERRORS, SMALL, TEN, html_table, made_up, markdown_table
+import torch
+from made_up_grids import ERRORS, SMALL, TEN, html_table, made_up, markdown_table, noise, stored
+from markdown_it import MarkdownIt
 
+from verydeep.commands.reproduce import _next, _Results
+from verydeep.networks.architecture import Architecture
+from verydeep.networks.vgg import VGG
 from verydeep.reproduction.claims import CLAIMS, GAINS
+from verydeep.reproduction.grid import Grid
+from verydeep.reproduction.study_differences import difference_of_tests
+from verydeep.reproduction.table_rows import outcomes, outcomes_by_images
+from verydeep.runs.files import CONFIG, MODEL, WEIGHTS
+from verydeep.runs.model import Model, save_model
+from verydeep.training.recipe import Recipe
 
 
 def test_page_and_markdown_say_the_same(small):
@@ -127,6 +141,14 @@ def test_costs_are_there_with_every_seed(small, everything):
     ]
 
 
+def test_memory_that_is_not_known_is_a_dash(tmp_path):
+    grid, memory = Grid(only=("A-256", "B-256"), tables=(3,)), {"B-256": 2_000_000_000}
+    page, markdown, results = made_up(tmp_path, grid=grid, errors=lambda *_: 20.0, memory=memory)
+    for costs in (html_table(page, "Abacus, 2 threads."), markdown_table(markdown, "Cost")[0]):
+        assert [row[-3] for row in costs] == ["–", "2.0"]
+    assert [one["seeds"][0]["peak_memory_bytes"] for one in results["trainings"]] == [None, 2_000_000_000]
+
+
 def test_others_results_on_imagenet_are_there_and_said_to_be_no_measure(small):
     page, markdown, results = small
     others = html_table(page, "As Table 7")
@@ -209,6 +231,97 @@ def test_images_that_were_left_out_are_told_once_each(tmp_path):
     for text in (page, markdown):
         assert "were left out: 1 of test and 2 of train." in text
     assert len(results["findings"]) == len(CLAIMS)
+
+
+def test_as_many_images_are_not_the_same_images(tmp_path):
+    left_out = dict.fromkeys(ERRORS, ("x.png",)) | {"D-256 dense paper": ("y.png",)}
+    page, _, results = made_up(tmp_path, unusable=left_out)
+    assert results["findings"] == []
+    assert results["not_told"] == (
+        "Not every test could use the same images: 2 images were left out of some and not of others, so results "
+        "cannot be paired and no claim was tested. Files in evaluations/ say why, under 'unusable': once they can be "
+        "read, remove those that name them and repeat the command; or reproduce in another folder, from images "
+        "without them."
+    )
+    assert results["not_told"] in html.unescape(page)
+
+
+def test_outcomes_are_paired_by_images_not_by_their_number():
+    one, other = SMALL.entries[:2]
+    tests = {
+        seed: {one.name: stored(one, 20, unusable=("x",)), other.name: stored(other, 20, unusable=(name,))}
+        for seed, name in enumerate("xy")
+    }
+    assert list(outcomes([one, other], tests)) == [one.name]
+    again = {seed: {**its, other.name: stored(other, 20, unusable=("y",))} for seed, its in tests.items()}
+    assert [list(same) for same in outcomes_by_images([one, other], again)] == [[one.name], [other.name]]
+    runs = [
+        SimpleNamespace(seed=0, training=SimpleNamespace(name=entry.trainings[0]), test=again[0][entry.name])
+        for entry in (one, other)
+    ]
+    weights = {one.trainings[0]: 1.0, other.trainings[0]: -1.0}
+    assert difference_of_tests(runs, weights) is None
+    assert difference_of_tests([runs[0], replace_test(runs[1], stored(other, 20, unusable=("x",)))], weights)
+
+
+def replace_test(run, test):
+    return SimpleNamespace(seed=run.seed, training=run.training, test=test)
+
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)>",
+    "*a*",
+    "a `tick`",
+    "new\nline",
+    "back\\",
+    "a|b",
+    "_b_",
+    "[c](d)",
+    "# e",
+    "&lt;",
+)
+
+
+def test_hostile_names_are_no_markup_in_markdown(tmp_path):
+    """By a parser of CommonMark. Weights are there with the second seed alone, which the confusions name."""
+    grid = Grid(only=("A-256",), tables=(3,), seeds=2)
+    torch.manual_seed(0)
+    net = VGG(Architecture(network="A", classes=10, crop=32, width=0.05)).eval()
+    with torch.no_grad():
+        net.fc8.bias[3] += 10
+    model = Model(net=net, classes=HOSTILE, scale="256", flip=True)
+    for seed in (0, 1):
+        save_model(model, tmp_path / "runs" / f"seed-{seed}" / "A-256" / MODEL)
+    (tmp_path / "runs" / "seed-0" / "A-256" / MODEL / WEIGHTS).unlink()
+    commands = [
+        {"command": text, "began": "now", "directory": "/a ``b`\n\nc"} for text in ("verydeep `<b>", "`x` *y*\n\nz`")
+    ]
+    plan = {"fingerprints": {}, "recipe": asdict(Recipe()), "commands": commands}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    how = {"errors": lambda *_: 90.0, "classes": HOSTILE, "splits": noise(HOSTILE)}
+    page, markdown, _ = made_up(tmp_path, grid=grid, **how)
+    assert "with seed 1" in page
+    assert "Of A-256 dense single with seed 1, the most frequent first." in markdown
+    shown = MarkdownIt().enable("table").render(markdown)
+    assert "<img src=x" not in shown
+    cells = [html.unescape(cell) for cell in re.findall("<td[^>]*>(.*?)</td>", shown)]
+    assert {" ".join(name.split()) for name in HOSTILE} <= set(cells)
+    for code in ("/a ``b`  c", "verydeep `<b>", "`x` *y*  z`"):
+        assert f"<code>{html.escape(code)}</code>" in shown
+
+
+@pytest.mark.parametrize("kept", [(), (1,), (1, 2)])
+def test_the_next_command_is_of_a_run_with_weights(tmp_path, kept):
+    for seed in range(3):
+        model = tmp_path / "runs" / f"seed-{seed}" / "D-256" / MODEL
+        model.mkdir(parents=True)
+        for name in (CONFIG, *[WEIGHTS] * (seed in kept)):
+            (model / name).touch()
+    results = _Results(seeds=(0, 1, 2), answer=(), best_network="D-256 dense paper", larger_run=None)
+    run = tmp_path / "runs" / "seed-1" / "D-256"
+    assert _next(results, tmp_path) == (
+        f"verydeep predict {run} picture.jpg" if kept else f"verydeep findings {tmp_path}"
+    )
 
 
 def test_tests_on_different_images_are_not_paired(tmp_path, small):

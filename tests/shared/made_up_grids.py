@@ -20,6 +20,7 @@ from verydeep.reproduction.report import write_report
 from verydeep.reproduction.stored_tests import StoredTest
 from verydeep.reproduction.table_rows import best_network
 from verydeep.reproduction.trainings import TRAININGS_BY_NAME
+from verydeep.runs.model import has_weights
 from verydeep.runs.record import EpochMetrics, Record, append_metrics, write_record
 from verydeep.statistics import wilson_interval
 from verydeep.training.recipe import Recipe
@@ -73,7 +74,9 @@ def made_up(
 ):
     """Make folders of finished trainings, and their report: page, Markdown and JSON.
 
-    `errors` may be a function of (entry's name, seed). Trainings in `cut_off` are an epoch short of their schedule.
+    With `splits` it has pictures, by the best network with the first seed whose weights are there. `errors` may be a
+    function of (entry's name, seed), and `memory` a mapping by training. Trainings in `cut_off` are an epoch short of
+    their schedule.
     """
     folders, tests = {}, {}
     of = errors if callable(errors) else lambda name, _: errors[name]
@@ -128,7 +131,8 @@ def made_up(
     best = None
     if splits is not None:
         network = best_network(grid, tests)
-        best = evaluate(folders[0] / network.trainings[0], data=splits, scales=network.scales)
+        runs = [one / network.trainings[0] for one in folders.values()]
+        best = evaluate(next(filter(has_weights, runs)), data=splits, scales=network.scales)
     with patch("verydeep.reproduction.results.command", lambda: command):
         how = {"best": best, "splits": splits, "language": language}
         written = write_report(folder, grid=grid, folders=folders, tests=tests, **how)
@@ -160,7 +164,7 @@ def markdown_table(text, heading):
     return [[[cell.strip() for cell in line.strip("|").split("|")] for line in table] for table in lines]
 
 
-def noise():
+def noise(classes=TEN):
     """Return splits of ten classes with three images each."""
     rng = np.random.default_rng(0)
     samples = []
@@ -168,5 +172,5 @@ def noise():
         buffer = io.BytesIO()
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(buffer, "PNG")
         samples.append(Sample(buffer.getvalue(), index % 10, f"{index}.png"))
-    source = memory_source(classes=TEN, samples=tuple(samples))
+    source = memory_source(classes=classes, samples=tuple(samples))
     return Splits(name="noise", sources={"train": source, "val": source, "test": source})

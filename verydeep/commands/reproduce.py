@@ -104,11 +104,17 @@ def reproduce(
 
 
 def _next(results: _Results, out: Path) -> str:
-    """Return the command that follows: more seeds where there is one, else predictions by the best network."""
+    """Return the command that follows: more seeds where there is one, else predictions by the best network.
+
+    Where the weights of that network were removed with every seed, it is the one that decides the claims again.
+    """
     from verydeep.reproduction.contrasts import trainings_of
     from verydeep.reproduction.reproduce import run_folder
+    from verydeep.runs.model import has_weights
 
     if len(results.seeds) == 1 and results.larger_run is not None:
         return results.larger_run
-    run = run_folder(out, results.seeds[0]) / trainings_of(results.best_network)[0]
-    return shlex.join(["verydeep", "predict", str(run), "picture.jpg"])
+    runs = [run_folder(out, seed) / trainings_of(results.best_network)[0] for seed in results.seeds]
+    run = next(filter(has_weights, runs), None)
+    words = ["findings", str(out)] if run is None else ["predict", str(run), "picture.jpg"]
+    return shlex.join(["verydeep", *words])

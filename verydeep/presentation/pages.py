@@ -108,7 +108,14 @@ def _environment(language: Language, **filters: Callable[..., str]) -> "Environm
     )
     known = words(language)
     said = {"_": lambda english: known.get(english, english)}
-    templates.filters |= {"in_markdown": _in_markdown, **_NUMBERS, **_NUMBERS_IN.get(language, {}), **said, **filters}
+    templates.filters |= {
+        "in_markdown": _in_markdown,
+        "as_code": _as_code,
+        **_NUMBERS,
+        **_NUMBERS_IN.get(language, {}),
+        **said,
+        **filters,
+    }
     templates.globals |= {"FINE": numbers.FINE, "language": language, "in_english": _in_english(language), **said}
     return templates
 
@@ -141,6 +148,15 @@ def html_table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str
 def _in_markdown(name: str) -> str:
     """Return a name on one line, escaped so that Markdown takes nothing in it for markup or HTML, in a table either."""
     return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(name.split()))
+
+
+def _as_code(text: str) -> str:
+    """Return a text on one line as code in Markdown, whatever backticks it has (CommonMark 0.31, section 6.1)."""
+    line = text.replace("\n", " ")
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    # one space on either side is taken away again; without it a backtick at an end would lengthen the fence
+    space = " " if line.startswith(("`", " ")) or line.endswith(("`", " ")) else ""
+    return f"{fence}{space}{line}{space}{fence}"
 
 
 def _without_control(value: Any) -> Any:
