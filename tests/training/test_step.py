@@ -103,13 +103,16 @@ def test_memory_that_runs_out_divides_the_step(images, tmp_path, monkeypatch, ca
     assert (one - other).norm() < 1e-6 * other.norm()
 
 
-def test_memory_that_does_not_hold_one_image_is_told(images, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("resume", "again"), [(False, "go on with --resume"), (True, "repeat the command")])
+def test_memory_that_does_not_hold_one_image_is_told(images, tmp_path, monkeypatch, resume, again):
     def none(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(step.F, "cross_entropy", none)
-    with pytest.raises(RuntimeError, match=r"at step 0; there is no checkpoint yet: .* once there is memory for one"):
-        train(images, network="A", out=tmp_path / "run", recipe=Recipe(**TINY))
+    with pytest.raises(
+        RuntimeError, match=f"at step 0; there is no checkpoint yet: {again} once there is memory for one"
+    ):
+        train(images, network="A", out=tmp_path / "run", recipe=Recipe(**TINY), resume=resume)
 
 
 def test_looking_for_what_fits_leaves_statistics_as_they_were(images, tmp_path, monkeypatch):

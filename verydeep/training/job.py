@@ -74,6 +74,8 @@ class TrainingJob:
     """The run folder."""
     device: torch.device
     processes: Processes
+    resume: bool = False
+    """Whether it was asked to go on where a run was stopped, so that the same command does so again."""
 
     @cached_property
     def architecture(self) -> Architecture:

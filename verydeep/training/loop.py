@@ -36,8 +36,6 @@ from verydeep.training.step import Abandoned, DivergedError, Outcome, descend, s
 
 _ANSWER = "finishing this step, then saving; again to quit without saving"
 
-_ADVICE = "the last checkpoint stays; --resume continues from it"
-
 _WITH_A_LOWER_RATE = "train again in another folder with a lower learning rate"
 
 
@@ -84,12 +82,14 @@ def train(
         threads_kept(),
         kernels_kept(),
         ExitStack() as stack,
-        joined(device, advice=_ADVICE, known=(DivergedError, WorkerDiedError, WrittenElsewhereError)) as processes,
+        joined(
+            device, advice=_advice(resume), known=(DivergedError, WorkerDiedError, WrittenElsewhereError)
+        ) as processes,
     ):
         use_threads(runtime.threads)
         processes.from_first(lambda: stack.enter_context(locked(out)))
-        resume = resume or any(processes.all_of(restarted()))
-        processes.from_first(lambda: check_folder(out, resume=resume))
+        goes_on = resume or any(processes.all_of(restarted()))
+        processes.from_first(lambda: check_folder(out, resume=goes_on))
         job = TrainingJob(
             splits=_splits(source, held_out),
             network=network,
@@ -100,6 +100,7 @@ def train(
             out=out,
             device=device,
             processes=processes,
+            resume=resume,
         )
         processes.check_alike(
             "images, classes or starting weights under this name", lambda: (job.splits.classes, job.fingerprints)
@@ -112,19 +113,24 @@ def train(
     return out
 
 
+def _advice(resume: bool) -> str:
+    """Say how to go on after a loss: a command that resumes, as those of experiments always do, just again."""
+    return f"the last checkpoint stays; {'repeat the command to continue' if resume else '--resume continues'} from it"
+
+
 def _splits(source: str | Splits, held_out: float | None) -> Splits:
     splits = open_for_training(source)
     return splits if held_out is None else with_steering_images(splits, held_out)
 
 
 def _train(job: TrainingJob) -> None:
+    begin_peak(job.device)
     state, lines = prepare(job)
     step, total, first = state.progress.step, job.recipe.epochs * state.steps_per_epoch, job.processes.first
     with stop_request(_ANSWER if first else None) as stop, ExitStack() as stack:
         lines = _pass_frozen_layers(state, stop, lines)
         what, epoch = f"train {job.network}", state.steps_per_epoch
         report = stack.enter_context(reporting(what, total, done=step, epoch=epoch, quiet=not first))
-    begin_peak(job.device)
         plot = stack.enter_context(closing(Curves(job.out, first_step=step, on=first)))
         state.bad_images.say = state.bad_validation.say = report.say
         report.say_all(lines)
@@ -220,8 +226,9 @@ def _descend(state: TrainingState, arrived: Arrived, stop: StopRequest, say: Cal
             last = smaller == state.learner.micro_batch
             if last or not alone:
                 advice = "once there is memory for one image" if last else f"--micro-batch {smaller}"
+                again = f"repeat the command{'' if last else ' with'}" if state.job.resume else "go on with --resume"
                 raise RuntimeError(
-                    f"out of memory at step {step}; {last_checkpoint(state.job.out)}: go on with --resume {advice}"
+                    f"out of memory at step {step}; {last_checkpoint(state.job.out)}: {again} {advice}"
                 ) from error
         say(f"out of memory at step {step}: it is done again in pieces of {smaller}")
         state.learner = replace(state.learner, micro_batch=smaller)
