@@ -55,7 +55,7 @@ def test_it_is_the_fewest_seeds_with_which_the_tests_of_verdicts_have_that_power
     """It stands in a claim with another open part, beside one that holds and one more that is open."""
     its, second, third, fourth = (replace(OF_KIND[kind], id=name) for name in ("its", "second", "third", "fourth"))
     verdicts = dict.fromkeys(("its", "second", "fourth"), "cannot_be_told") | {"third": "holds"}
-    estimates = {"its": found(points), **{name: found(0.0) for name in ("second", "third", "fourth")}}
+    estimates = {"its": found(points), **{name: found(0.1) for name in ("second", "third", "fourth")}}
     told = deciding_seeds(estimates, [[its, second], [third], [fourth]], verdicts, MARGIN)
     assert set(told) == {"its", "second", "fourth"}
     seeds = told["its"].seeds
@@ -69,6 +69,14 @@ def test_nothing_is_said_of_two_seeds_and_of_very_many(seeds, says):
     part = OF_KIND["less"]
     told = deciding_seeds({part.id: found(-0.2, seeds)}, [[part]], {part.id: "cannot_be_told"}, MARGIN)
     assert told == ({part.id: DecidingSeeds(seeds=101, shows="holds")} if says else {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "points"), [("less", 0.0), ("no_more", MARGIN), ("alike", MARGIN), ("alike", -MARGIN)]
+)
+def test_a_difference_at_its_bound_shows_neither_the_part_nor_its_opposite(kind, points):
+    part = OF_KIND[kind]
+    assert deciding_seeds({part.id: found(points)}, [[part]], {part.id: "cannot_be_told"}, MARGIN) == {}
 
 
 def test_the_number_is_written_up_to_100():

@@ -42,7 +42,9 @@ def deciding_seeds(
     verdicts: Mapping[str, str],
     margin: float,
 ) -> dict[str, DecidingSeeds]:
-    """Return for each open part how many seeds would tell it or its opposite; nothing with two seeds, or 100 and more.
+    """Return for each open part how many seeds would tell it or its opposite.
+
+    Nothing with two seeds, or 100 and more, nor of a difference that is exactly at the bound: it shows neither.
 
     Args:
         estimates: of networks trained again, by the part's id.
@@ -56,20 +58,23 @@ def deciding_seeds(
         for verdict, whole in (("holds", LEVEL_OF_HOLDS), ("reversed", LEVEL_OF_REVERSED))
     )
     return {
-        part.id: _seeds_to_tell(part.kind, found, margin, level[part.id], level_of_opposite[part.id])
+        part.id: told
         for its in families
         for part in its
         for found in [estimates[part.id]]
         if verdicts[part.id] == "cannot_be_told" and FEWEST_SEEDS <= len(found.of_seeds) < _MOST_SEEDS
+        if (told := _seeds_to_tell(part.kind, found, margin, level[part.id], level_of_opposite[part.id]))
     }
 
 
 def _seeds_to_tell(
     kind: ClaimKind, found: Estimate, margin: float, level: float, level_of_opposite: float
-) -> DecidingSeeds:
+) -> DecidingSeeds | None:
     """Return how many seeds tell a part, or its opposite, with a probability of `POWER` by the tests of `findings`."""
     bound = 0.0 if kind == "less" else margin
     size = abs(found.points) if kind == "alike" else found.points
+    if size == bound:
+        return None
     shows: Literal["holds", "reversed"] = "holds" if size < bound else "reversed"
 
     def power(seeds: int) -> float:
