@@ -15,7 +15,7 @@ from verydeep.reproduction.detectable import Assumed, detectable
 from verydeep.reproduction.equivalent_command import equivalent_command
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.larger_run import SEEDS, larger_run
-from verydeep.reproduction.limits import TOPICS, _beyond_the_crop
+from verydeep.reproduction.limits import TOPICS, _beyond_the_crop, _differences_of_recipe
 from verydeep.training.recipe import Recipe
 
 
@@ -122,6 +122,15 @@ def test_one_unfinished_training_is_told_at_its_verdicts_and_in_how_sure(tmp_pat
         assert said in findings
         assert "D-256 was cut off before the schedule had ended." in sure
         assert "D-256 was cut off" in results["answer"][1]
+    (gain,) = results["gains"]
+    assert (gain["adds"], gain["unfinished"]) == ("depth: D, against A", ["D-256"])
+    assert ">depth: D, against A †<" in page
+    steps = html_table(page, "Top-1 error with it"), markdown_table(markdown, "What each step adds")[0]
+    assert [rows[0][0] for rows in steps] == ["depth: D, against A (trained too briefly)"] * 2
+    for text in (page, markdown):
+        assert "† A training in it was cut off before the schedule had ended." in text
+        assert "(trained too briefly): a training in it was cut off before the schedule had ended." in text
+        assert "(of 'D and E err alike' only if E errs more)" in text
     marked = re.findall(r">(\d+†?)<", page[page.index("<svg") : page.index("network and its weight layers")])
     assert [count for count in marked if int(count.strip("†")) in (11, 13, 16)] == ["11", "11", "13", "16†"]
     for text in (page, markdown):
@@ -238,6 +247,22 @@ def test_another_command_than_reproduce_has_no_larger_run(tmp_path):
     assert results["larger_run"] is None
     for text in (page, markdown):
         assert "More seeds decide; what is done is kept." in text
+
+
+def test_a_recipe_is_called_scaled_down_only_where_nothing_is_larger():
+    assert _differences_of_recipe(Recipe()) == []
+    (small,) = _differences_of_recipe(Recipe(crop=64, epochs=20))
+    assert small.startswith("The recipe was scaled down: crop 64 (paper: 224), epochs at most 20 (paper: 74). Deep")
+    larger = "crop 256 (paper: 224), epochs at most 100 (paper: 74), batch 512 (paper: 256)"
+    assert _differences_of_recipe(Recipe(crop=256, batch=512, epochs=100)) == [
+        f"The recipe differs from the paper's: {larger}."
+    ]
+    (mixed,) = _differences_of_recipe(Recipe(crop=256, epochs=20))
+    assert mixed.startswith("The recipe differs from the paper's: crop 256 (paper: 224), epochs at most 20")
+    assert mixed.endswith("may only have been stopped too early.")
+    assert _differences_of_recipe(Recipe(learning_rate=0.02)) == [
+        "The recipe differs from the paper's: first learning rate 0.02 (paper: 0.01)."
+    ]
 
 
 def test_what_dense_evaluation_suffers_from_is_said_where_crops_are_smaller_than_the_papers():

@@ -1,6 +1,6 @@
 """The report's answer in three sentences: which findings hold, how much depth gains, what cannot be told and why."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from verydeep.numbers import counted, duration, percent, plural
 from verydeep.reproduction.claims import CLAIMS
@@ -132,7 +132,7 @@ def _learned(results: GridResults) -> str:
     names = {one.entry: one.network if alike else one.trainings[0] for one in errors}
     learned = [one for one in errors if one.top1_error_ci95 and one.top1_error_ci95[1] < results.guessing]
     failed = [names[one.entry] for one in errors if one not in learned]
-    said = _trained(results, learned=len(learned), trained=len(errors))
+    said = _trained(results, learned=len(learned), networks={one.trainings[0] for one in errors})
     if learned:
         ends = [f"{percent(one.top1_error)}% ({names[one.entry]})" for one in (learned[0], learned[-1])]
         said += f": they err on {' to '.join(dict.fromkeys(ends))} of {counted(results.best.n, 'test image')}"
@@ -141,8 +141,8 @@ def _learned(results: GridResults) -> str:
     return f"{said}. Always predicting the most frequent class gives an error of {percent(results.guessing)}%."
 
 
-def _trained(results: GridResults, *, learned: int, trained: int) -> str:
-    layers = sorted({one.weight_layers for one in results.trainings})
+def _trained(results: GridResults, *, learned: int, networks: Collection[str]) -> str:
+    layers, trained = sorted(one.weight_layers for one in results.trainings if one.name in networks), len(networks)
     deep = " to ".join(map(str, dict.fromkeys((layers[0], layers[-1]))))
     of = f"of {_in_words(trained)} " if learned < trained else ""
     seconds = results.training_seconds

@@ -23,7 +23,7 @@ ONE_SEED = (
     "other images."
 )
 
-_SCALED = {
+_REPORTED = {
     "crop": "crop",
     "width": "width",
     "epochs": "epochs at most",
@@ -32,6 +32,8 @@ _SCALED = {
 }
 """Fields of the recipe that are reported where they are not the paper's, and their names in the report."""
 
+_SIZES = ("crop", "width", "epochs", "batch")
+"""Those of them that make a training larger."""
 
 TOPICS = {
     "seeds": "seeds",
@@ -68,7 +70,7 @@ def how_sure(results: "GridResults") -> dict[str, list[str]]:
         "steering": [_steering(results)],
         "lowest_error": ["The lowest of many errors on the same images is lower than it would be on others."],
         "starts": _starts(trainings),
-        "recipe": _scaled_down(recipe),
+        "recipe": _differences_of_recipe(recipe),
         "score_maps": [*_one_position(results, trainings), *_beyond_the_crop(recipe.crop)],
     }
     return {topic: sentences for topic, sentences in topics.items() if sentences}
@@ -167,21 +169,26 @@ def _starts(trainings: Sequence[GridTraining]) -> list[str]:
     ]
 
 
-def _scaled_down(recipe: Recipe) -> list[str]:
+def _differences_of_recipe(recipe: Recipe) -> list[str]:
+    """Say what of the recipe is not the paper's, and that it was scaled down where nothing is larger."""
     paper = Recipe()
-    smaller = [
+    differing = [
         f"{words} {trimmed(getattr(recipe, name))} (paper: {trimmed(getattr(paper, name))})"
-        for name, words in _SCALED.items()
+        for name, words in _REPORTED.items()
         if getattr(recipe, name) != getattr(paper, name)
     ]
     if not recipe.flip:
-        smaller.append("no mirrored images (paper: half of them)")
-    if not smaller:
+        differing.append("no mirrored images (paper: half of them)")
+    if not differing:
         return []
-    return [
-        f"The recipe was scaled down: {', '.join(smaller)}. Deep networks take off later than shallow ones, so one "
-        "that is behind may only have been stopped too early."
-    ]
+    larger = any(getattr(recipe, name) > getattr(paper, name) for name in _SIZES)
+    smaller = any(getattr(recipe, name) < getattr(paper, name) for name in _SIZES)
+    how = "was scaled down" if smaller and not larger else "differs from the paper's"
+    early = (
+        " Deep networks take off later than shallow ones, so one that is behind may only have been stopped too early."
+    )
+    brief = recipe.epochs < paper.epochs or (smaller and not larger)
+    return [f"The recipe {how}: {', '.join(differing)}.{early if brief else ''}"]
 
 
 def _one_position(results: "GridResults", trainings: Sequence[GridTraining]) -> list[str]:

@@ -93,11 +93,11 @@ class TrainedNetwork:
     images_per_second: float | None
     """Over all seeds."""
     seeds: tuple[SeedCost, ...]
+
     @property
     def peak_memory_bytes(self) -> int | None:
         """The most of all seeds, as far as it is known."""
         return max((one.peak_memory_bytes for one in self.seeds if one.peak_memory_bytes), default=None)
-
 
 
 def finished_run(folder: Path) -> FinishedRun:
