@@ -90,7 +90,7 @@ def test_several_runs_are_fused_and_compared():
     assert title == "Compared on the same 60 images"
     assert f"one two +10.00 {low:+.2f} to {high:+.2f} 6 0 0.031" in shown  # 2 / 2**6
     assert f"one fused +10.00 {low:+.2f} to {high:+.2f} 6 0 0.031" in shown
-    assert "two fused +0.00 +0.00 to +0.00 0 0 1" in shown
+    assert "two fused +0.00 -4.76 to +4.76 0 0 1" in shown  # 2.001 times the root of 2 / 59 / 60
     assert "below 0 the first errs less. Exact McNemar test, not corrected for several comparisons." in " ".join(shown)
 
 
