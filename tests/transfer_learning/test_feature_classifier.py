@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 import several_commands as commands
 from PIL import Image
+from safetensors.numpy import load_file
 
 import verydeep
 from verydeep.images.sources.given import given_images
@@ -112,6 +113,30 @@ def test_processes_that_decode_start_once_and_refused_images_shift_no_other(clas
     assert [(one.image, one.classes) for one in mixed] == [(one.image, one.classes) for one in expected]
     np.testing.assert_allclose([one.scores for one in mixed], [one.scores for one in expected], atol=1e-5)
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("pool", ["avg", "stack"])
+def test_scales_that_are_one_side_in_pixels_change_no_score(run, photos, tmp_path, monkeypatch, pool):
+    """At a crop of 32 the Q 256 and 257 are both 37 pixels; a network that was trained at 256:258 has three such."""
+    monkeypatch.setattr(pieces, "FIRST_IMAGES", 2)
+    few = verydeep.TransferOptions(train=3, test=2, splits=1, scales=(256, 257, 300), pool=pool)
+    verydeep.transfer([run], data=str(photos), options=few, out=tmp_path / "classifier")
+    svm = load_file(tmp_path / "classifier" / "classifier.safetensors")
+    images = sorted(photos.rglob("*.png"))
+    together = list(verydeep.classify(tmp_path / "classifier", images))
+    for image, found in zip(images, together, strict=True):
+        (alone,) = verydeep.classify(tmp_path / "classifier", image)
+        (described,) = verydeep.features(run, image, descriptor=few.descriptor)
+        expected = np.sort(svm["weights"] @ described.values["relu7"] + svm["biases"])[::-1]
+        np.testing.assert_allclose([found.scores, alone.scores], 2 * [expected], atol=1e-5)
+
+
+def test_a_decoder_that_is_asked_twice_for_the_same_images_says_so(photos):
+    source = given_images(photos)
+    with pieces.decoding(source, share=range(len(source)), workers=0, max_pixels=10**6) as decoder:
+        assert [index for index, _ in decoder(37, range(len(source)))] == list(range(len(source)))
+        with pytest.raises(ValueError, match="shorter"):
+            list(decoder(37, range(len(source))))
 
 
 def test_options_without_a_meaning_are_refused(classifier, photos, tmp_path, capsys, monkeypatch):

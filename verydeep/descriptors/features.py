@@ -104,10 +104,12 @@ def extract(extraction: Extraction, indices: range, decoder: Decoder | None = No
         ValueError: the network's activations are not finite.
     """
     refused: dict[int, UnusableImageError] = {}
-    of_scales: list[dict[str, NDArray[np.float32]]] = []
     with in_float32(), torch.inference_mode():
-        for side in extraction.sides:
-            of_scales.append(_at_scale(extraction, indices, side, refused, decoder))
+        # Two scales may be the same side in pixels, at which a decoder gives each image once.
+        at_sides = {
+            side: _at_side(extraction, indices, side, refused, decoder) for side in dict.fromkeys(extraction.sides)
+        }
+    of_scales = [at_sides[side] for side in extraction.sides]
     usable = [index for index in indices if index not in refused]
     rows = [index - indices.start for index in usable]
     values = {
@@ -119,7 +121,7 @@ def extract(extraction: Extraction, indices: range, decoder: Decoder | None = No
     return Chunk(usable, values, list(refused.values()))
 
 
-def _at_scale(
+def _at_side(
     extraction: Extraction, indices: range, side: int, refused: dict[int, UnusableImageError], decoder: Decoder | None
 ) -> dict[str, NDArray[np.float32]]:
     """Return each layer's values [len(indices), ...], 0 for images that are refused, and note those in `refused`."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from itertools import islice
 
 from verydeep.images.rescaled import Rescaled, rescaled_images
 from verydeep.images.sources.source import Source
@@ -13,7 +14,7 @@ SECONDS_BETWEEN_RESULTS = 4.0
 """Approximate: in larger pieces people would see nothing happen for long, in smaller ones batches would be small."""
 
 Decoder = Callable[[int, Sequence[int]], Generator[Rescaled]]
-"""Yields the next images at a scale in pixels, under these indices."""
+"""Yields the next images with their shorter side at so many pixels, under these indices; each once at each side."""
 
 
 def next_piece(images: int, seconds: float, *, most: int = _MOST_IMAGES) -> int:
@@ -25,7 +26,7 @@ def next_piece(images: int, seconds: float, *, most: int = _MOST_IMAGES) -> int:
 
 @contextmanager
 def decoding(source: Source, *, share: Sequence[int], workers: int, max_pixels: int) -> Iterator[Decoder]:
-    """Decode a source's images in the order of `share`; for each scale, the workers start once for all pieces.
+    """Decode a source's images in the order of `share`; for each side, the workers start once for all pieces.
 
     Raises:
         WorkerDiedError: a worker was killed, for example; raised by the decoder.
@@ -36,7 +37,8 @@ def decoding(source: Source, *, share: Sequence[int], workers: int, max_pixels: 
         if side not in images:
             rescaled = rescaled_images(source, side, indices=share, max_pixels=max_pixels, workers=workers)
             images[side] = stack.enter_context(closing(rescaled))
-        for index, (_, image) in zip(indices, images[side], strict=False):
+        # Strict: who asks twice for the same images at one side runs out of them, and must not go without.
+        for index, (_, image) in zip(indices, islice(images[side], len(indices)), strict=True):
             yield index, image
 
     with ExitStack() as stack:
