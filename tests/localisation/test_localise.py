@@ -16,6 +16,7 @@ import pytest
 import several_commands as commands
 import torch
 from PIL import Image
+from safetensors.numpy import load_file
 
 import verydeep.localisation.predict
 from verydeep import Recipe, Runtime, load_model, train
@@ -91,6 +92,24 @@ def test_which_layers_learned_is_read_from_the_run(made, tmp_path):
         assert _learned_layers(tmp_path / "run" / part) == "conv3_2 and later"
     shutil.copytree(tmp_path / "run" / "best", tmp_path / "elsewhere")
     assert _learned_layers(tmp_path / "elsewhere") is None
+
+
+@pytest.mark.parametrize(
+    ("trainable", "learned", "paper"),
+    [("fc8", "fc8", None), ("fc", LEARNED_FC, 34.3), ("conv5", "conv5_1 and later", None), ("all", LEARNED_ALL, 33.1)],
+)
+def test_the_papers_figure_is_that_of_the_layers_that_learned(made, tmp_path, trainable, learned, paper):
+    splits, _ = localisation_splits(str(made.images), regression="per-class", options=made.options)
+    run = train(
+        splits, out=tmp_path / "run", recipe=replace(RECIPE, finetune=str(made.classifier), trainable=trainable)
+    )
+    (found,) = evaluate_boxes([run], data=str(made.images), options=made.options).simplified
+    assert (found.learned, found.paper_error) == (learned, paper)
+    before, after = (load_file(folder / "model" / "model.safetensors") for folder in (made.classifier, run))
+    changed = {name.partition(".")[0] for name in after if not np.array_equal(before.get(name), after[name])}
+    of_stage = {"fc8": "fc8", "fc": ("fc6", "fc7", "fc8"), "conv5": ("conv5", "fc"), "all": ("conv", "fc")}[trainable]
+    layers = {name.partition(".")[0] for name in after} - {"mean_rgb"}
+    assert changed == {name for name in layers if name.startswith(of_stage)}
 
 
 def test_a_foreign_folder_is_tested_whole_and_a_known_one_on_what_was_held_out(made, tmp_path):
@@ -274,7 +293,9 @@ def test_wrong_use_is_told_in_a_line(made, capsys, tmp_path):
     assert "name its RUN with --finetune" in refusal(capsys, *on, "--network", "A")
     started = [*on, "--finetune", made.classifier]
     assert "label_smoothing does nothing for boxes" in refusal(capsys, *started, "--label-smoothing", "0.1")
-    assert "choose one" in refusal(capsys, *started, "--fc-only", "--freeze", "conv1_1")
+    for option, value in (("--freeze", "conv1_1"), ("--trainable", "fc8"), ("--trainable", "all")):
+        both = f"--fc-only and {option} both say which layers learn: choose one"
+        assert both in refusal(capsys, *started, "--fc-only", option, value)
     assert "predicts boxes, not classes" in refusal(capsys, *on, "--finetune", made.runs[0])
     tested = ["localise", "evaluate", made.runs[0], "--data", made.images, *boxes]
     assert "--classifier" in refusal(capsys, *tested, "--scales", "256")

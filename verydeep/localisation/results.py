@@ -19,6 +19,7 @@ from verydeep.localisation.paper import LEARNED_ALL, LEARNED_FC, reported_box_er
 from verydeep.runs.model import Model
 from verydeep.runs.record import record_of
 from verydeep.statistics import Comparison, paired_comparison, wilson_interval
+from verydeep.training.recipe import recipe_from
 
 _SIDES = ("x0", "y0", "x1", "y1")
 _TEXTS = ("run", ID, TRUE)
@@ -33,7 +34,7 @@ class BoxErrors:
     network: str
     regression: Regression
     learned: str | None
-    """`all layers`, `fully connected layers`, or from which layer on; None if the run does not say."""
+    """`all layers`, `fully connected layers`, from which layer on, or the one layer; None if the run does not say."""
     scale: str
     """S, for a crop of 224."""
     n: int
@@ -152,16 +153,22 @@ def box_errors(folder: str | Path, model: Model, overlaps: Float[np.ndarray, " N
 
 
 def _learned_layers(folder: str | Path) -> str | None:
-    """Say which layers a run was free to change: all, the fully connected ones, or those after the frozen ones."""
+    """Say which layers a run was free to change: all, the fully connected ones, or those after the frozen ones.
+
+    Raises:
+        ValueError: the run's record is damaged.
+    """
     record = record_of(folder)
     if record is None:
         return None
-    frozen = record.recipe.get("freeze")
+    names = [layer.name for layer in record.architecture.layers()]
+    frozen = recipe_from(record.recipe).last_frozen(names)
     if frozen is None:
         return LEARNED_ALL
-    names = [layer.name for layer in record.architecture.layers()]
     later = [name for name in names[names.index(frozen) + 1 :] if name.startswith(("conv", "fc"))]
-    return LEARNED_FC if later[0] == "fc6" else f"{later[0]} and later"
+    if later[0] == "fc6":
+        return LEARNED_FC
+    return f"{later[0]} and later" if len(later) > 1 else later[0]
 
 
 def box_class_errors(images: LocalisedImages) -> tuple[BoxClassErrors, ...]:

@@ -37,6 +37,7 @@ def localisation_recipe(recipe: Recipe, *, fc_only: bool) -> Recipe:
     check_for_boxes(recipe)
     if not fc_only:
         return recipe
-    if recipe.freeze is not None:
-        raise ValueError("--fc-only and --freeze both say which layers learn: choose one")
+    for name in ("freeze", "trainable"):
+        if getattr(recipe, name) is not None:
+            raise ValueError(f"--fc-only and --{name} both say which layers learn: choose one")
     return replace(recipe, freeze=_LAST_FROZEN)

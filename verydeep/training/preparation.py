@@ -264,16 +264,8 @@ def freeze_layers(net: VGG, recipe: Recipe) -> tuple[str, ...]:
     Raises:
         ValueError: there is no such layer, or nothing would learn.
     """
-    last = _last_frozen(net, recipe)
+    last = recipe.last_frozen(net.layer_names)
     return () if last is None else _freeze(net, last)
-
-
-def _last_frozen(net: VGG, recipe: Recipe) -> str | None:
-    """Return the last layer that a recipe freezes; None if all of them learn."""
-    if recipe.trainable in (None, "all"):
-        return recipe.freeze
-    layers = layers_with_weights(net)
-    return layers[next(at for at, name in enumerate(layers) if name.startswith(recipe.trainable)) - 1]
 
 
 def _freeze(net: VGG, last: str) -> tuple[str, ...]:

@@ -215,6 +215,12 @@ class Recipe:
         """The RUN or WEIGHTS whose layers and mean are all taken over, by `finetune` or `weights`."""
         return self.finetune or self.weights
 
+    def last_frozen(self, layers: Sequence[str]) -> str | None:
+        """Return the last of a network's layers that stays as it is; None if all of them learn."""
+        if self.trainable in (None, "all"):
+            return self.freeze
+        return layers[next(at for at, name in enumerate(layers) if name.startswith(self.trainable)) - 1]
+
     @property
     def views_shown(self) -> int:
         """How many fixed views of each image the epochs show; 0 where every epoch has views of its own."""
