@@ -195,6 +195,24 @@ def test_predictions_are_the_most_probable_classes_each_with_its_own_box(made):
         np.testing.assert_allclose(found.boxes, [best_box(["one"], label, size) for label in range(4)], atol=1e-4)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_network_that_has_diverged_is_told_and_no_image_counts(made, tmp_path, value):
+    """NaN compares as false with everything, so its images would be left out, or count as right."""
+    boxes = saved(tmp_path / "boxes", 7 * [4 * [value]], scale="256", regression="per-class")
+    scores = saved(tmp_path / "scores", [0.0, *6 * [value]], scale="256")
+    good, bad = FullProcedure(classifiers=(made.classifier,)), FullProcedure(classifiers=(made.classifier, scores))
+    file = Path(made.parts["data"]) / next(iter(made.images))
+    for call, told in (
+        (lambda: evaluate_boxes([made.one, boxes], **made.parts), f"the boxes of {boxes}"),
+        (lambda: evaluate_boxes([made.one], **made.parts, full=bad), f"the scores of {scores}"),
+        (lambda: list(predict_boxes(made.one, file, full=bad)), f"the scores of {scores}"),
+        (lambda: list(predict_boxes(boxes, file, full=good)), f"the boxes of {boxes}"),
+    ):
+        with pytest.raises(ValueError, match="are not finite: its training has diverged") as refused:
+            call()
+        assert str(refused.value).startswith(told)
+
+
 @pytest.mark.parametrize("classes", [CLASSES[::-1], tuple("hijklmn")])
 def test_runs_with_other_classes_are_refused(made, tmp_path, classes):
     other = saved(tmp_path / "other", OF_CLASS, scale="256", regression="per-class", classes=classes)

@@ -23,7 +23,7 @@ from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import centre_location, rescaled_size
 from verydeep.localisation import results
-from verydeep.localisation.full_test import CROPS_AT_ONCE, ClassBoxes, FullTest, full_test, image_size
+from verydeep.localisation.full_test import CROPS_AT_ONCE, ClassBoxes, FullTest, check_finite, full_test, image_size
 from verydeep.localisation.options import FullProcedure
 from verydeep.machine.runtime import Runtime, in_float32
 from verydeep.machine.threads import threads_kept, use_threads
@@ -32,7 +32,9 @@ from verydeep.presentation.terminal import reporting
 from verydeep.runs.model import Model, load_box_model, load_model, warnings_of
 
 
-def full_test_of(full: FullProcedure, models: Sequence[Model], runtime: Runtime) -> FullTest:
+def full_test_of(
+    full: FullProcedure, names: Sequence[str | Path], models: Sequence[Model], runtime: Runtime
+) -> FullTest:
     """Return the full test of these networks of boxes: each by itself and, if there are several, all together.
 
     Warnings about the classification runs, such as random layers, are shown.
@@ -55,6 +57,7 @@ def full_test_of(full: FullProcedure, models: Sequence[Model], runtime: Runtime)
         groups=[*each, list(range(len(models)))] if len(models) > 1 else each,
         scales=full.scales,
         windows=full.windows,
+        names=[*map(str, names), *map(str, full.classifiers)],
     )
 
 
@@ -82,21 +85,21 @@ def evaluate_boxes(
         tolerance: how many images may be unusable.
 
     Raises:
-        ValueError: unusable runs, source, boxes or scales.
+        ValueError: unusable runs, source, boxes or scales, or a network whose boxes or scores are not finite.
         TooManyBadImagesError: more images are unusable than is tolerated.
     """
     runtime, tolerance = runtime or Runtime(), tolerance or Tolerance()
     use_threads(runtime.threads)
     models = _models(folders, runtime)
-    test = full_test_of(full, models, runtime) if full else None
+    test = full_test_of(full, folders, models, runtime) if full else None
     splits = open_for_testing(data, models[0].classes)
     classifiers = full.classifiers if full else ()
     split = split or testing_split(splits, [*folders, *classifiers])
     boxed, check = open_boxed(splits, [split], options, max_pixels=tolerance.max_pixels)
     source = replace(boxed[split], inventory=splits.inventory)
     quarantine = Quarantine(len(source), tolerance, split=split)
-    boxes = _simplified(models, source, quarantine, runtime)
-    usable = np.flatnonzero(~np.isnan(boxes).any(axis=(0, 2)))
+    boxes = _simplified(folders, models, source, quarantine, runtime)
+    usable = np.flatnonzero([name not in quarantine.reasons for name in source.ids])
     if not len(usable):
         raise ValueError(f"none of the images of {split} can be used")
     images, names = _localised(source, usable, boxes), tuple(map(str, folders))
@@ -132,7 +135,7 @@ def _models(folders: Sequence[str | Path], runtime: Runtime) -> list[Model]:
 
 
 def _simplified(
-    models: Sequence[Model], source: Source, quarantine: Quarantine, runtime: Runtime
+    folders: Sequence[str | Path], models: Sequence[Model], source: Source, quarantine: Quarantine, runtime: Runtime
 ) -> Float[np.ndarray, "runs N 4"]:
     with reporting("centre crops", total=len(models) * len(source)) as report:
         report.say_all(source.inventory.lines())
@@ -140,9 +143,14 @@ def _simplified(
         return np.stack(
             [
                 _centre_crop_boxes(
-                    model, source, quarantine=quarantine, workers=runtime.workers, advance=report.advance
+                    model,
+                    source,
+                    name=str(folder),
+                    quarantine=quarantine,
+                    workers=runtime.workers,
+                    advance=report.advance,
                 )
-                for model in models
+                for folder, model in zip(folders, models, strict=True)
             ]
         )
 
@@ -151,6 +159,7 @@ def _centre_crop_boxes(
     model: Model,
     source: Source,
     *,
+    name: str = "the network",
     quarantine: Quarantine,
     workers: int = 0,
     advance: Callable[[int], None] = lambda images: None,
@@ -162,6 +171,7 @@ def _centre_crop_boxes(
 
     Raises:
         TooManyBadImagesError: the quarantine is full.
+        ValueError: the network's boxes are not finite.
         WorkerDiedError: a worker was killed, for example.
     """
     net, crop = model.net.eval(), model.net.architecture.crop
@@ -176,6 +186,7 @@ def _centre_crop_boxes(
             given = to_device(batch, net.mean_rgb.device)
             with in_float32(), torch.inference_mode():
                 outputs = net(given.images).float().cpu()
+            check_finite([outputs], "boxes", name)
             heads = outputs.unflatten(1, (-1, 4)).numpy()  # of a batch that may be empty
             for position, head, label in zip(given.positions.tolist(), heads, given.labels.tolist(), strict=True):
                 size = image_size(source, first + position, quarantine)

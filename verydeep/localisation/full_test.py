@@ -1,6 +1,6 @@
 """The full test of boxes (appendix A.2): whole images, with no class given."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -58,6 +58,8 @@ class FullTest:
     windows: Windows | None
     """`dense` is the paper's. None: `dense` for crops of 224 or more, `crops` for smaller, whose windows are mostly
     border, where dense application sees the neighbouring pixels and training saw zero padding."""
+    names: Sequence[str] = ()
+    """Names of the networks of boxes, then of those that classify, for messages."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for networks that do not go together, and for impossible scales."""
@@ -96,6 +98,11 @@ class FullTest:
         """Return the Q at which a network predicts boxes or ranks classes."""
         return tuple(self.scales) or (middle_scale(model.scale),)
 
+    def name_of(self, model: Model) -> str:
+        """Return the name of one of the networks."""
+        networks = (*self.box_models, *self.classifiers)
+        return next((name for one, name in zip(networks, self.names, strict=False) if one is model), "the network")
+
     def scales_of_group(self, group: Sequence[int]) -> tuple[int, ...]:
         """Return the Q at which the boxes of a group are predicted, the smallest first."""
         return tuple(sorted({scale for which in group for scale in self.scales_of(self.box_models[which])}))
@@ -120,6 +127,7 @@ def full_test(
 
     Raises:
         TooManyBadImagesError: the quarantine is full.
+        ValueError: a network's boxes or scores are not finite.
         WorkerDiedError: a worker was killed, for example.
     """
     limit = quarantine.tolerance.max_pixels
@@ -210,6 +218,7 @@ def _class_scores(
     scores = _outputs_over_space(model, views, test.windows_used)[:, [known[name] for name in test.classes]]
     windows = scores[0].flatten(1).softmax(dim=0).T
     whole = scores.mean(dim=(2, 3)).softmax(dim=1).mean(dim=0)
+    check_finite([windows, whole], "scores", test.name_of(model))
     return windows.double().numpy(), whole.double().numpy()
 
 
@@ -220,7 +229,18 @@ def _window_boxes(
     whole = (image.shape[1], image.shape[2])
     top, left = _window_corners(whole, test.crop)
     heads = _outputs_over_space(model, image[None], test.windows_used)[0].flatten(1).T.reshape(len(top), -1, 4)
+    check_finite([heads], "boxes", test.name_of(model))
     return rescaled_boxes(boxes_in_image(heads.numpy(), test.crop, top=top[:, None], left=left[:, None]), whole, size)
+
+
+def check_finite(values: Iterable[Tensor], what: str, name: str) -> None:
+    """Check what a network gives before any of it counts: NaN would be taken for an image that cannot be used.
+
+    Raises:
+        ValueError: it is not finite.
+    """
+    if not all(torch.isfinite(each).all() for each in values):
+        raise ValueError(f"the {what} of {name} are not finite: its training has diverged")
 
 
 def image_size(source: Source, index: int, quarantine: Quarantine) -> Size | None:

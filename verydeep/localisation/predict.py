@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from verydeep.evaluation.metrics import TOP
-from verydeep.exported_networks.run_or_file import model_on_device
+from verydeep.exported_networks.run_or_file import model_on_device, name_of
 from verydeep.images.decode import Pixels, UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.given import GivenImage, given_images
@@ -78,7 +78,8 @@ def predict_boxes(
         max_pixels: larger images cannot be used.
 
     Raises:
-        ValueError: unusable runs, `top` not from 1 to 5, a path that does not exist, or pixels of another kind.
+        ValueError: unusable runs, `top` not from 1 to 5, a path that does not exist, pixels of another kind, or a
+            network whose boxes or scores are not finite.
         OSError: the pictures cannot be written.
     """
     if not 1 <= top <= TOP:
@@ -89,7 +90,7 @@ def predict_boxes(
     model = model_on_device(runtime.device, run if isinstance(run, Model) else load_box_model(run))
     if model.net.architecture.boxes is None:
         raise ValueError("the model predicts classes, not boxes")
-    test = full_test_of(full, [model], runtime)
+    test = full_test_of(full, [name_of(run)], [model], runtime)
     quarantine = Quarantine(len(source), tolerance)
     predictions = _predictions(test, source, quarantine, runtime.workers, top)
     return predictions if draw is None else _drawn(predictions, source, Path(draw), max_pixels)
