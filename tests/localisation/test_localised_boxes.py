@@ -172,6 +172,40 @@ def test_the_full_test_counts_what_is_wrong(made):
     assert len(several) == 3, "the rows are to differ, or it could not be seen which is which"
 
 
+def test_images_that_the_full_test_alone_cannot_use_are_told(made, tmp_path, monkeypatch):
+    file, shown = made.place / "images" / made.gone, verydeep.localisation.evaluate.full_test
+
+    def without_one(*arguments, **options):
+        held = file.read_bytes()
+        file.write_bytes(b"")
+        try:
+            yield from shown(*arguments, **options)
+        finally:
+            file.write_bytes(held)
+
+    monkeypatch.setattr(verydeep.localisation.evaluate, "full_test", without_one)
+    found = evaluate_boxes([made.one], **made.parts, full=FullProcedure(classifiers=(made.classifier,)))
+    assert (found.n, found.full[0].n, list(found.unusable)) == (IMAGES, IMAGES - 1, [made.gone])
+    told = f"1 of {IMAGES} images cannot be used at"
+    assert told in " ".join(text_of(localisation_tables(found)).split())
+    english, japanese = (
+        write_localisation_report(found, tmp_path / one, data=made.parts["data"], language=one).read_text()
+        for one in ("en", "ja")
+    )
+    assert told in english
+    assert f"画像{IMAGES}枚のうち1枚は" in japanese
+    translated_pages.check(english, japanese)
+    assert "cannot be used at" not in text_of(localisation_tables(made.found))
+
+
+@pytest.mark.parametrize("other", ["one/", "images/../one", "link"])
+def test_a_run_is_tested_once_however_it_is_written(made, tmp_path, other):
+    (tmp_path / "link").symlink_to(made.one)
+    second = tmp_path / other if other == "link" else f"{made.place}/{other}"
+    with pytest.raises(ValueError, match="name one or more runs of boxes, each once"):
+        evaluate_boxes([made.one, second], **made.parts)
+
+
 def test_a_runs_figures_do_not_depend_on_the_runs_beside_it(made):
     full = FullProcedure(classifiers=(made.classifier,))
     whole = evaluate_boxes([made.one, made.two], **made.parts, full=full)

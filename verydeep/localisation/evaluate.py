@@ -1,5 +1,6 @@
 """Tests of runs of boxes on a source, by the paper's two procedures (appendix A.2)."""
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -123,7 +124,7 @@ def evaluate_boxes(
 
 
 def _models(folders: Sequence[str | Path], runtime: Runtime) -> list[Model]:
-    if not folders or len(set(map(str, folders))) < len(folders):
+    if not folders or len(set(map(os.path.realpath, folders))) < len(folders):
         raise ValueError("name one or more runs of boxes, each once")
     models = [model_on_device(runtime.device, load_box_model(folder)) for folder in folders]
     for folder, model in zip(folders, models, strict=True):

@@ -55,6 +55,7 @@ class FullErrors:
     scales: tuple[int, ...]
     """The Q at which boxes were sought, for a crop of 224."""
     n: int
+    """Images of the simplified test that can be used here too."""
     true_class_error: float
     """Wrong box for the true class, whichever class was predicted."""
     true_class_error_ci95: tuple[float, float]

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from verydeep.evaluation.tables import comparison_table
-from verydeep.numbers import FINE, MISSING, counted, decimal, interval, percent, share
+from verydeep.numbers import FINE, MISSING, counted, decimal, interval, number, percent, share
 from verydeep.prediction.tables import table_of_answers
 from verydeep.presentation.pages import shared_folder
 from verydeep.presentation.terminal import table_with
@@ -69,6 +69,9 @@ def _full_table(localisation: "Localisation", folder: str) -> Table:
         written = [(percent(error, FINE), interval(ci95, FINE)) for error, ci95 in zip(errors, intervals, strict=True)]
         table.add_row(Text(one.name.removeprefix(folder)), ", ".join(map(str, one.scales)), *chain(*written))
     notes = ["Boxes are merged and rated by class scores. True class: of its box, whichever class was predicted."]
+    if missing := localisation.n - localisation.full[0].n:
+        images = counted(localisation.n, "image")
+        notes.append(f"{number(missing)} of {images} cannot be used at these scales, and count above alone.")
     if localisation.full[0].top5_error is None:
         notes.append("No top-5 error: with five classes or fewer it would be that of the true class.")
     table.caption = Text(" ".join(notes))
