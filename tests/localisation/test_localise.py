@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 import shutil
 import sys
 from dataclasses import replace
@@ -285,6 +286,42 @@ def test_bad_boxes_are_refused_or_left_out_and_listed(made, capsys, tmp_path):
     (tmp_path / "bad.csv").write_text("\n".join(lines).replace(",tall", ",Tall"))
     text = refusal(capsys, *train_on, *QUICKEST, "--skip-bad-boxes", "--out", tmp_path / "again")
     assert "no training image of class tall has a box that can be used: train/tall/" in text
+
+
+def next_command(capsys):
+    """Return the words of the command that a verb has just named as the next one, without the program."""
+    (_, following) = capsys.readouterr().err.rsplit("next: verydeep ", 1)
+    return shlex.split(following)
+
+
+def test_the_next_command_that_is_named_works_as_it_stands(made, capsys, tmp_path):
+    """One validation image is broken, and another has a box without an area."""
+    shutil.copytree(made.images, tmp_path / "images")
+    broken, *_, other = sorted((tmp_path / "images" / "val" / "flat").glob("*.png"))
+    broken.write_bytes(b"no image")
+    text = (made.images / "boxes.csv").read_text()
+    (line,) = [line for line in text.splitlines() if other.name in line]
+    (tmp_path / "bad boxes.csv").write_text(text.replace(line, f"flat/{other.name},9,9,9,9,flat"))
+    on = [
+        "localise",
+        "train",
+        tmp_path / "images",
+        "--finetune",
+        made.classifier,
+        "--out",
+        tmp_path / "run",
+        "--fc-only",
+    ]
+    limits = ["--skip-bad-boxes", "--max-bad", 60, "--max-pixels", 10**6]
+    assert run(*on, *QUICKEST, "--boxes", tmp_path / "bad boxes.csv", *limits) == 0
+    evaluate = next_command(capsys)
+    assert run(*evaluate) == 0
+    assert next_command(capsys)[-2:] == ["--classifier", "RUN"]
+    full = ["--classifier", made.classifier, "--scales", "256,320", "--windows", "dense"]
+    assert run(*evaluate, *full) == 0
+    predict = next_command(capsys)
+    assert predict[4:] == list(map(str, full))
+    assert run(*predict[:3], other, *predict[4:]) == 0
 
 
 def test_wrong_use_is_told_in_a_line(made, capsys, tmp_path):

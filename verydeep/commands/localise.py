@@ -8,6 +8,7 @@ from cyclopts import App
 from verydeep.box_regression import Regression
 from verydeep.commands import options
 from verydeep.commands.help_pages import register
+from verydeep.commands.next_options import given_options
 from verydeep.commands.predictions import PredictionStream, check_test, images_asked_for, present, print_notes
 from verydeep.commands.train import show_training
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
@@ -64,8 +65,7 @@ def train(
         resume=run.resume,
     )
     show_training(folder, run.json_file, **asdict(check))
-    given = [argument for file in boxes.boxes for argument in ("--boxes", file)]
-    given += ["--box-units", boxes.box_units] if boxes.box_units else []
+    given = [*given_options(boxes), *given_options(images)]
     say_next([folder], "verydeep", "localise", "evaluate", folder, "--data", source, *given)
 
 
@@ -109,8 +109,7 @@ def evaluate(
 
         page = write_localisation_report(localisation, outputs.report, data=data, language=outputs.language)
         show_report(page, outputs.json_file)
-    classifiers = full.classifiers if full is not None else ("RUN",)
-    given = [argument for run in classifiers for argument in ("--classifier", run)]
+    given = ["--classifier", "RUN"] if full is None else given_options(full)
     written = [outputs.predictions] if outputs.predictions is not None else []
     say_next(written, "verydeep", "localise", "predict", runs[0], "picture.jpg", *given)
 

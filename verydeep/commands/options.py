@@ -210,7 +210,8 @@ _OPTIONS = {"classifiers": "classifier", "weights": "from", **GRID_OPTIONS}
 else, and `from` cannot be a field."""
 
 
-def _option_name(field: str) -> str:
+def option_name(field: str) -> str:
+    """Return the name of a field's option, without hyphens before it."""
     return _OPTIONS.get(field, field.replace("_", "-"))
 
 
@@ -229,9 +230,9 @@ ExportFileOptions = Annotated[
 ]
 ExecutionOptions = Annotated[Execution, Parameter(name="*", group=Group("Execution", sort_key=4))]
 FullTestOptions = Annotated[
-    FullProcedure, Parameter(name="*", group=Group("Full test", sort_key=1), name_transform=_option_name)
+    FullProcedure, Parameter(name="*", group=Group("Full test", sort_key=1), name_transform=option_name)
 ]
-GridOptions = Annotated[Grid, Parameter(name="*", group=Group("Grid", sort_key=1), name_transform=_option_name)]
+GridOptions = Annotated[Grid, Parameter(name="*", group=Group("Grid", sort_key=1), name_transform=option_name)]
 ImageOptions = Annotated[Tolerance, Parameter(name="*", group=Group("Images", sort_key=3))]
 TakenOptions = Annotated[TakenWeights, Parameter(name="*", group=Group("What is taken", sort_key=1), n_tokens=1)]
 PreprocessingOptions = Annotated[
@@ -251,7 +252,7 @@ RecipeOptions = Annotated[
     Parameter(
         name="*",
         group=Group("Recipe (defaults are the paper's)", sort_key=1, help_formatter=common_first),
-        name_transform=_option_name,
+        name_transform=option_name,
     ),
 ]
 RuntimeOptions = Annotated[Runtime, Parameter(name="*", group=Group("Runtime", sort_key=2))]

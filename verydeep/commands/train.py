@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from verydeep.commands.next_options import given_options
 from verydeep.commands.options import ExecutionOptions, ImageOptions, RecipeOptions, RunFolderOptions, RuntimeOptions
 from verydeep.commands.starting_point import QuickOption
 from verydeep.commands.training_cost import say_cost, show_dry_run
@@ -67,9 +68,7 @@ def train(
         say_cost(splits, name, recipe, **how)
     folder = train_network(splits, network=name, out=run.out, recipe=recipe, resume=run.resume, **how)
     show_training(folder, run.json_file)
-    limits = {name: limit for name, limit in vars(images).items() if limit != getattr(Tolerance, name)}
-    changed = [word for name, limit in limits.items() for word in (f"--{name.replace('_', '-')}", str(limit))]
-    say_next([folder], "verydeep", "evaluate", folder, "--data", source, *changed)
+    say_next([folder], "verydeep", "evaluate", folder, "--data", source, *given_options(images))
 
 
 def show_training(folder: Path, json_file: Path | None, **more: Any) -> None:
