@@ -397,6 +397,43 @@ def test_wrong_use_is_refused_in_a_line(made, capsys, tmp_path):
     assert "line 2 (x)" in refusal(*labels, "--test-images", tmp_path / "test.txt")
 
 
+@pytest.mark.parametrize("kind", ["coco", "voc", "yolo"])
+def test_a_separator_that_nothing_has_a_use_for_is_refused(made, capsys, tmp_path, kind):
+    """Without it the same files are taken."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(12):
+        Image.new("RGB", (40, 40), COLOURS[number % 2]).save(folder / f"{number}.png")
+    names = ["bar", "box"]
+    if kind == "coco":
+        labels = tmp_path / "labels.json"
+        images = [{"id": number, "file_name": f"{number}.png", "width": 40, "height": 40} for number in range(12)]
+        boxes = [{"id": n, "image_id": n, "category_id": n % 2, "bbox": [1, 1, 9, 9]} for n in range(12)]
+        categories = [{"id": place, "name": name} for place, name in enumerate(names)]
+        labels.write_text(json.dumps({"images": images, "annotations": boxes, "categories": categories}))
+    else:
+        labels = tmp_path / "labels"
+        labels.mkdir()
+        if kind == "yolo":
+            (labels / "classes.txt").write_text("\n".join(names))
+        for number in range(12):
+            if kind == "yolo":
+                (labels / f"{number}.txt").write_text(f"{number % 2} 0.5 0.5 0.2 0.2\n")
+            else:
+                box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+                thing = f"<object><name>{names[number % 2]}</name>{box}</object>"
+                size = "<size><width>40</width><height>40</height><depth>3</depth></size>"
+                named = f"<annotation><filename>{number}.png</filename>{size}{thing}</annotation>"
+                (labels / f"{number}.xml").write_text(named)
+    on = ["transfer", made.runs[0], "--data", folder, "--train", 3, "--test", 2, "--splits", 1, "--labels", labels]
+    assert run(*on) == 0
+    capsys.readouterr()
+    for separator in ("|", "none"):
+        told = commands.refusal(capsys, *on, "--label-separator", separator)
+        assert f"--label-separator is for the cells of tables (.csv and .tsv): leave it out with {labels}" in told
+    assert "--label-separator goes with --labels" in commands.refusal(capsys, *on[:-2], "--label-separator", "|")
+
+
 def test_help_names_the_default_numbers(capsys):
     assert run("transfer", "--help") == 0
     text = " ".join(capsys.readouterr().out.split())

@@ -66,6 +66,8 @@ class TransferOptions:
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")
+        if self.label_separator is not None and self.labels is None:
+            raise ValueError("--label-separator goes with --labels: name a table of labels, or leave it out")
         sampling = [field for field in fields(self) if field.name in ("train", "test", "splits")]
         chosen = [f"--{field.name}" for field in sampling if getattr(self, field.name) != field.default]
         if self.test_images is not None and chosen:

@@ -60,9 +60,13 @@ def several_labels(file: str | Path, source: Source, *, separator: str | None = 
         separator: the text between several labels in a cell, or `none`.
 
     Raises:
-        ValueError: unusable file, a name that fits no image or several, an image that the file does not name, a label
-            that is listed twice, or fewer than two classes; the message says where.
+        ValueError: unusable file, a separator where there are no cells, a name that fits no image or several, an image
+            that the file does not name, a label that is listed twice, or fewer than two classes; the message says
+            where.
     """
+    if separator is not None and Path(file).suffix.lower() not in TABLE_SUFFIXES:
+        kinds = " and ".join(TABLE_SUFFIXES)
+        raise ValueError(f"--label-separator is for the cells of tables ({kinds}): leave it out with {file}")
     labels = [_normal(label) for label in _read(Path(file), separator)]
     of_images = _by_image(labels, source)
     if missing := [name for index, name in enumerate(source.ids) if index not in of_images]:
