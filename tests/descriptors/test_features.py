@@ -339,6 +339,33 @@ def test_other_files_are_not_deleted_or_overwritten(model, photos, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("place", ["classes", "a class", "flat"])
+@pytest.mark.parametrize("kind", ["safetensors", "parquet"])
+def test_a_file_among_the_images_is_continued_too(run, photos, tmp_path, monkeypatch, place, kind):
+    """The folder that keeps its work is not a class, and changes nothing about which images there are."""
+    source = tmp_path / "photos"
+    shutil.copytree(photos / "ant" if place == "flat" else photos, source)
+    file = (source / "ant" if place == "a class" else source) / f"f.{kind}"
+    monkeypatch.setattr(verydeep.descriptors.extraction, "IMAGES_AT_ONCE_ON_CPU", 2)
+    write_features(run, source, tmp_path / f"whole.{kind}")
+    computed, extract = [], files.extract
+
+    def stopped(extraction, indices, decoder):
+        computed.append(indices.start)
+        if computed == [0, 2]:
+            raise KeyboardInterrupt
+        return extract(extraction, indices, decoder)
+
+    monkeypatch.setattr(files, "extract", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_features(run, source, file)
+    assert len(list(source.rglob(f"f.{kind}.parts/*/*"))) == 1
+    write_features(run, source, file)
+    assert computed == [0, 2, *range(2, 6 if place == "flat" else 11, 2)]
+    assert file.read_bytes() == (tmp_path / f"whole.{kind}").read_bytes()
+    assert not list(source.rglob("*.parts"))
+
+
 def test_names_too_long_for_the_header_are_refused_before_the_work(model, photos, tmp_path, monkeypatch):
     """Names are counted as they are written: in UTF-8, and with escapes for what is not valid text."""
     names = [10 * "\N{CJK UNIFIED IDEOGRAPH-6F22}" + "\udce9" + str(n) for n in range(5)]

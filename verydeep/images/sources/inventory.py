@@ -19,8 +19,12 @@ _LEFT_BY_PROGRAMS = frozenset(
 )
 """Names, without capitals, of files that macOS, NAS boxes, file systems and Windows leave beside images."""
 
-_LEFT_SUFFIXES = ("~", ".bak", ".tmp", ".part", ".crdownload", ".thm")
-"""Endings of copies, of unfinished downloads, and of the thumbnails that cameras write beside films."""
+_LEFT_SUFFIXES = (
+    *("~", ".bak", ".tmp", ".part", ".crdownload", ".thm"),
+    *(".safetensors.parts", ".parquet.parts"),
+)
+"""Endings of copies, of unfinished downloads, of the thumbnails that cameras write beside films, and of the folders
+that verydeep features keeps its work in."""
 
 What = Literal["image", "label", "other", "hidden", "unclassed", "dangling", "repeated", "unreadable", "special"]
 """Role of a file in a source: one of the fields of `Found`."""
