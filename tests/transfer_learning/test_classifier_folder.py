@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import several_commands as commands
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from random_networks import save_network
 from safetensors.numpy import load_file, save_file
 
 import verydeep
@@ -178,6 +180,8 @@ WRONG = [
     ("pool", "stack", "do not go with weights"),
     ("mirror", "x", "mirror: true or false expected, not text"),
     ("normalise", None, "normalise: true or false expected, not null"),
+    ("model_sha256", "0", "0/model.safetensors is of another network than the classifier was fitted to"),
+    ("model_sha256", 5, r"networks\[0\].model_sha256: text or null expected"),
     ("layers", ["relu6"], "it has layers, which this version of verydeep does not know"),
 ]
 
@@ -217,7 +221,7 @@ def test_a_file_that_is_no_classifier_is_refused_in_a_line(damaged, text):
 
 def test_values_that_older_classifiers_lack_are_optional(classifier, damaged):
     about = about_of(classifier)
-    del about["sha256"], about["several_labels"]
+    del about["sha256"], about["several_labels"], about["networks"][0]["model_sha256"]
     loaded = load_classifier(damaged(json.dumps(about, indent=1)))
     assert (loaded.classes, loaded.several_labels) == (("ant", "bee"), False)
 
@@ -243,6 +247,35 @@ def test_weights_that_do_not_fit_are_refused_in_a_line(classifier, tmp_path, cha
     about = {**about_of(classifier), "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     (folder / "classifier.json").write_text(json.dumps(with_hash(about)))
     with pytest.raises(ValueError, match=told):
+        load_classifier(folder)
+
+
+@pytest.fixture(scope="module")
+def two_networks(photos, tmp_path_factory):
+    """A classifier over two networks of one architecture, and another over one of them."""
+    place = tmp_path_factory.mktemp("two networks")
+    runs = [save_network(place / f"run {seed}", seed=seed) for seed in (1, 2)]
+    few = verydeep.TransferOptions(train=3, test=2, splits=1)
+    verydeep.transfer(runs, data=str(photos), options=few, out=place / "both")
+    verydeep.transfer(runs[1:], data=str(photos), options=few, out=place / "second")
+    return place
+
+
+@pytest.mark.parametrize("mixed", ["exchanged", "from another classifier"])
+def test_a_classifier_knows_its_networks(two_networks, photos, tmp_path, mixed):
+    """Other networks of the same sizes would give other scores, without a word."""
+    image, folder = photos / "ant" / "0.png", tmp_path / "classifier"
+    shutil.copytree(two_networks / "both", folder)
+    assert list(verydeep.classify(folder, image)) == list(verydeep.classify(two_networks / "both", image))
+    if mixed == "exchanged":
+        (folder / "0").rename(folder / "1 as 0")
+        (folder / "1").rename(folder / "0")
+        (folder / "1 as 0").rename(folder / "1")
+    else:
+        shutil.rmtree(folder / "0")
+        shutil.copytree(two_networks / "second" / "0", folder / "0")
+    told = f"{folder} does not hold a usable classifier: 0/model.safetensors is of another network"
+    with pytest.raises(ValueError, match=f"^{re.escape(told)} [^\n]*$"):
         load_classifier(folder)
 
 

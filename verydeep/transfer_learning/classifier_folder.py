@@ -1,6 +1,6 @@
 """A linear SVM over networks' features as a folder that holds all it needs.
 
-FOLDER/classifier.json         classes, whether an image may show several, descriptors, C, SHA-256 of weights and itself
+FOLDER/classifier.json         classes, whether an image may show several, descriptors, C, and the SHA-256 of all files
 FOLDER/classifier.safetensors  weights [classes, D] and biases [classes]
 FOLDER/0, FOLDER/1, ...        the networks' models (config.json, model.safetensors), in the order of the features
 """
@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from verydeep.networks.architecture import PAPER_CROP
 from verydeep.networks.scales import check_test_scales
 from verydeep.numbers import counted, first_few, number
 from verydeep.runs.files import CLASSIFIER, CONFIG, WEIGHTS
-from verydeep.runs.model import Model, file_sha256, load_model, save_model
+from verydeep.runs.model import Model, file_sha256, load_config, load_model, save_model
 from verydeep.transfer_learning.linear_svm import LinearSVM
 
 _SVM_WEIGHTS = "classifier.safetensors"
@@ -66,6 +66,8 @@ class _Network:
     pool: VectorPool
     mirror: bool
     normalise: bool
+    model_sha256: str | None = None
+    """SHA-256 of the network's weights; None in older files."""
 
     def __post_init__(self) -> None:
         """Refuse scales that are not possible."""
@@ -149,15 +151,18 @@ def save_classifier(classifier: FeatureClassifier, folder: Path) -> None:
     check_classifier_folder(folder)
     svm = classifier.svm
     with atomic.new_folder(folder) as aside:
-        for place, model in enumerate(classifier.models):
+        networks = []
+        for place, (model, descriptor) in enumerate(zip(classifier.models, classifier.descriptors, strict=True)):
             save_model(model, aside / str(place))
+            described = {name: getattr(descriptor, name) for name in _NETWORK_FIELDS}
+            networks.append({**described, "model_sha256": load_config(aside / str(place)).weights_sha256})
         save_file({"weights": svm.weights, "biases": svm.biases}, aside / _SVM_WEIGHTS)
         stored = {
             "format": _FORMAT,
             "classes": list(classifier.classes),
             "several_labels": classifier.several_labels,
             "c": svm.c,
-            "networks": [{name: getattr(one, name) for name in _NETWORK_FIELDS} for one in classifier.descriptors],
+            "networks": networks,
             "weights_sha256": file_sha256(aside / _SVM_WEIGHTS),
         }
         atomic.write_json(aside / CLASSIFIER, {**stored, "sha256": _sha256(stored)})
@@ -180,8 +185,8 @@ def load_classifier(folder: str | Path) -> FeatureClassifier:
 
 def _loaded(path: Path) -> FeatureClassifier:
     stored = _read_file(path)
-    descriptors = tuple(Descriptor(**asdict(one)) for one in stored.networks)
-    models = tuple(load_model(path / str(place)) for place in range(len(descriptors)))
+    descriptors = tuple(Descriptor(**{name: getattr(one, name) for name in _NETWORK_FIELDS}) for one in stored.networks)
+    models = tuple(_loaded_model(path, place, one) for place, one in enumerate(stored.networks))
     features = sum(_feature_count(*pair) for pair in zip(models, descriptors, strict=True))
     return FeatureClassifier(
         svm=_loaded_svm(path / _SVM_WEIGHTS, stored, features),
@@ -190,6 +195,15 @@ def _loaded(path: Path) -> FeatureClassifier:
         descriptors=descriptors,
         several_labels=stored.several_labels,
     )
+
+
+def _loaded_model(path: Path, place: int, network: _Network) -> Model:
+    model = load_model(path / str(place))
+    if network.model_sha256 not in (None, model.weights_sha256):
+        raise ValueError(
+            f"{place}/{WEIGHTS} is of another network than the classifier was fitted to: its SHA-256 differs"
+        )
+    return model
 
 
 def _loaded_svm(file: Path, stored: _Stored, features: int) -> LinearSVM:
