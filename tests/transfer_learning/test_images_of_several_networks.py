@@ -78,6 +78,12 @@ def test_several_networks_decode_each_image_once_and_keep_the_bytes_that_each_ke
         assert compared(made, made.runs, scales=scales, workers=2, cache="by workers")[1] == together
 
 
+def test_files_left_out_are_told_once_for_all_networks(made, capsys):
+    (made.photos / "notes.txt").write_text("mine")
+    compared(made, made.runs)
+    assert capsys.readouterr().err.count("left out 1 file of other kinds: 1 .txt") == 1
+
+
 def test_what_does_not_fit_is_decoded_again(made):
     _, kept, _ = compared(made, made.runs, cache="all fit")
     bound_memory(made, 6.5 * BYTES / 2**30)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -19,6 +19,7 @@ from verydeep.descriptors.files import write_features
 from verydeep.exported_networks.run_or_file import precision_of
 from verydeep.images.decode import UnusableImageError, decode
 from verydeep.images.quarantine import Quarantine
+from verydeep.images.sources.inventory import Inventory
 from verydeep.images.sources.source import Source, contents_digests, digest, unchanged
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine import atomic, cache
@@ -178,9 +179,10 @@ def _read(file: Path) -> DescribedImages:
 def read_once(source: Source) -> Source:
     """Read all images once for their SHA-256, which identify them; an image that changes later cannot be used.
 
-    Says which files were left out where the images were found.
+    Says which files were left out where the images were found; what is returned no longer does, for each network.
     """
-    return unchanged(source, contents_digests(source, notes=source.inventory.lines()))
+    read = unchanged(source, contents_digests(source, notes=source.inventory.lines()))
+    return replace(read, inventory=Inventory())
 
 
 def untrained(model: Model[ScoringNetwork], *, seed: int) -> Model:
