@@ -18,8 +18,11 @@ import verydeep.commands.serve
 import verydeep.serving.served_model
 
 
-def while_serving(arguments, lines, act, monkeypatch):
-    """Run the verb in this thread, where signals arrive, and `act(address)` in another one; return the status."""
+def while_serving(arguments, lines, act, monkeypatch, after=None):
+    """Run the verb in this thread, where signals arrive, and `act(address)` in another one; return the status.
+
+    `after` is called with the line that tells the address, and with those that follow it.
+    """
     found = threading.Event()
     address, failures, handling, install = [], [], [], signal.signal
 
@@ -37,6 +40,8 @@ def while_serving(arguments, lines, act, monkeypatch):
         if at := re.search(r"http://\S+", line):
             address.append(at[0])
             found.set()
+        if found.is_set() and after is not None:
+            after(line)
 
     def acting():
         try:
@@ -44,7 +49,7 @@ def while_serving(arguments, lines, act, monkeypatch):
             act(address[0])
         except BaseException as error:
             failures.append(error)
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)  # which ends a service, too, whose end has begun
 
     monkeypatch.setattr(verydeep.commands.serve, "say", heard)
     monkeypatch.setattr(signal, "signal", installed)
@@ -65,6 +70,19 @@ def ready(address):
             return False
 
     wait_until(answers_ready)
+
+
+def test_a_service_ends_though_nobody_reads_its_lines(run, monkeypatch):
+    def gone(line):
+        raise BrokenPipeError
+
+    def act(address):
+        ready(address)
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait_until(lambda: not listens(address))
+
+    arguments = (run, "--port", "0", "--grace", "0.1", "--name", "tiny")
+    assert while_serving(arguments, [], act, monkeypatch, after=gone) == 0
 
 
 def test_sigterm_with_50_requests_in_flight(run, monkeypatch, figure):

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import uvicorn
@@ -84,12 +85,19 @@ def _server_for(service: Service) -> uvicorn.Server:
     return server
 
 
+def _told(say: Callable[[str], None], line: str) -> None:
+    """Tell a line, if somebody still listens: a service goes on, and ends, without."""
+    with suppress(OSError):
+        say(line)
+
+
 async def _tell_when_ready(service: Service, socket: socket.socket, say: Callable[[str], None]) -> None:
     began = time.monotonic()
     await service.queue.until_ready()
     host, port = socket.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    say(f"{service.name} at {address} (prepared in {decimal(time.monotonic() - began, 1)} s; Ctrl-C ends it)")
+    prepared = decimal(time.monotonic() - began, 1)
+    _told(say, f"{service.name} at {address} (prepared in {prepared} s; Ctrl-C ends it)")
 
 
 async def _until_signal(service: Service, socket: socket.socket, grace: float, say: Callable[[str], None]) -> int:
@@ -107,8 +115,8 @@ async def _until_signal(service: Service, socket: socket.socket, grace: float, s
             more = (
                 f"requests are accepted for {trimmed(seconds)} s more" if seconds else "no more requests are accepted"
             )
-            say(f"shutting down: {more}, and all that were accepted are answered")
             loop.call_later(seconds, stop)
+            _told(say, f"shutting down: {more}, and all that were accepted are answered")
         elif number == signal.SIGINT:
             stop()
 
