@@ -114,6 +114,15 @@ def test_binary_tensors_that_lie_are_refused(client, tensor, words):
     )
 
 
+def test_a_long_id_or_name_is_refused_before_anything_is_done_with_it(client):
+    """An answer repeats an id, and a message a name, with every character looked at while nobody else is answered."""
+    answer = client.post("/v2/models/tiny/infer", json=asked() | {"id": "\u202e" * 1000})
+    assert answer.json()["id"] == "\u202e" * 1000
+    for body in (asked() | {"id": "x" * 1001}, asked() | {"outputs": [{"name": "x" * 1001}]}, asked(name="x" * 1001)):
+        refused = client.post("/v2/models/tiny/infer", json=body)
+        assert "more than 1,000 characters" in checked_error(refused, 400)
+
+
 def test_models_and_versions_that_do_not_exist(client):
     checked_error(client.post("/v2/models/other/infer", json=asked()), 404)
     checked_error(client.post("/v2/models/tiny/versions/2/infer", json=asked()), 404)

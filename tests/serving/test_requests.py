@@ -88,6 +88,16 @@ def test_what_cannot_be_answered_is_refused_in_words(client, request_, status, w
     assert words in checked_error(client.post("/v1/predict", **request_), status)
 
 
+def test_long_names_are_cut_before_they_are_escaped(client, monkeypatch):
+    lengths, escaped = [], verydeep.serving.predict_request.escaped
+    monkeypatch.setattr(
+        verydeep.serving.predict_request, "escaped", lambda text: lengths.append(len(text)) or escaped(text)
+    )
+    refused = client.post("/v1/predict", files=[("\u202e" * 300, (None, b"x"))])
+    assert "has no file name" in checked_error(refused, 400)
+    assert lengths == [200]
+
+
 def test_paths_and_methods_that_do_not_exist(client):
     checked_error(client.get("/v3"), 404, "not_found")
     answer = client.delete("/v1/predict")

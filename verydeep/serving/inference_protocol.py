@@ -39,6 +39,10 @@ VERSION = "1"
 _MOST_VALUES = 10_000
 """Brackets, commas and colons of a request in JSON: a megabyte of them would take 30 in memory, and seconds."""
 
+_LONGEST_NAME = 1000
+"""Characters of an id or a name. To escape the id in an answer takes a microsecond for each, while nobody else is
+answered."""
+
 _SHOWN = 100
 """Characters of a name that are repeated in a message."""
 
@@ -149,6 +153,8 @@ def _parsed(body: bytes, header: str | None) -> tuple[_Inference, memoryview]:
         said = parse_json(head, _Inference)
     except ValueError as error:
         raise bad_request(f"the request is not one of the inference protocol: {one_line(error)}") from None
+    if any(len(name) > _LONGEST_NAME for name in (said.id or "", *(one.name for one in (*said.inputs, *said.outputs)))):
+        raise bad_request(f"the id or a name has more than {number(_LONGEST_NAME)} characters: use a shorter one")
     return said, memoryview(body)[length:]
 
 
@@ -160,7 +166,7 @@ def _images(said: _Inference, rest: memoryview, most: int) -> list[bytes]:
     if size is not None:
         if size != len(rest) or isinstance(size, bool):
             there = counted(len(rest), "byte")
-            raise bad_request(f"binary_data_size is {escaped(str(size))[:_SHOWN]}, but what follows has {there}")
+            raise bad_request(f"binary_data_size is {escaped(str(size)[:_SHOWN])}, but what follows has {there}")
         images = list(_binary(rest, most))
     elif given.data is None or len(rest):
         raise bad_request("the input has no data" if given.data is None else "bytes follow that no input names")
@@ -218,7 +224,7 @@ def _outputs(said: _Inference, known: tuple[str, str]) -> list[tuple[str, bool]]
     asked = [(one.name, one.parameters.get("binary_data", usual) is True) for one in said.outputs]
     for name, _ in asked:
         if name not in known:
-            raise bad_request(f"unknown output {escaped(name)[:_SHOWN]!r}: there are {' and '.join(known)}")
+            raise bad_request(f"unknown output {escaped(name[:_SHOWN])!r}: there are {' and '.join(known)}")
     if len(dict(asked)) < len(asked):
         raise bad_request("an output is asked for twice")
     return asked or [(name, usual) for name in known]

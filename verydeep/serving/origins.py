@@ -38,7 +38,7 @@ def check_host(headers: Mapping[str, str], allowed: Sequence[str]) -> None:
     found = _HOST.fullmatch(host)
     name = found[1].lower() if found else ""
     if not is_address(name.strip("[]")) and name not in map(str.lower, allowed):
-        message = f"the service does not accept the host name {escaped(host)[:_SHOWN]!r}: allow it with --allow-host"
+        message = f"the service does not accept the host name {escaped(host[:_SHOWN])!r}: allow it with --allow-host"
         raise RefusedRequestError(403, "unknown_host", message)
 
 
@@ -71,7 +71,7 @@ def check_origin(method: str, headers: Mapping[str, str], allowed: Sequence[str]
         own = origin is None or origin.partition("://")[2] == headers.get("host")
     link = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
     if not own and not (link and method in ("GET", "HEAD")):
-        of = f" ({escaped(origin)[:_SHOWN]})" if origin else ""
+        of = f" ({escaped(origin[:_SHOWN])})" if origin else ""
         raise RefusedRequestError(
             403, "other_origin", f"pages of other origins{of} are refused: allow them with --allow-origin"
         )

@@ -45,7 +45,7 @@ async def answer_predict(service: Service, request: Request) -> Response:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in (MULTIPART, *_ONE_IMAGE) and not kind.startswith("image/"):
         message = (
-            f"{escaped(kind)[:_LONGEST_NAME]} is not a type of images: send one image's bytes with Content-Type: "
+            f"{escaped(kind[:_LONGEST_NAME])} is not a type of images: send one image's bytes with Content-Type: "
             f"application/octet-stream or image/..., or several as {MULTIPART}"
         )
         raise RefusedRequestError(415, "unsupported_type", message)
@@ -77,7 +77,7 @@ def images_of(parts: Sequence[FormPart]) -> list[FormPart]:
     """
     others = [part.field for part in parts if part.file_name is None]
     if others:
-        raise bad_request(f"the field {escaped(others[0])[:_LONGEST_NAME]!r} has no file name: send images as files")
+        raise bad_request(f"the field {escaped(others[0][:_LONGEST_NAME])!r} has no file name: send images as files")
     if not parts:
         raise bad_request("there is no image in the body")
     return list(parts)
@@ -115,7 +115,7 @@ async def outcomes_of(
 def _choices(service: Service, query: Mapping[str, str]) -> _Choices:
     unknown = sorted(set(query) - set(_Choices._fields))
     if unknown:
-        raise bad_request(f"unknown parameter {escaped(unknown[0])[:_LONGEST_NAME]!r}: there are top and maps")
+        raise bad_request(f"unknown parameter {escaped(unknown[0][:_LONGEST_NAME])!r}: there are top and maps")
     maps = _TRUTH.get(query.get("maps", "0"))
     if maps is None:
         raise bad_request("maps is 1 or 0")
