@@ -5,7 +5,7 @@ import io
 import json
 import socket
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -81,8 +81,10 @@ def test_a_length_beside_chunks_reserves_nothing_and_is_answered_400(client):
     assert error_of(answers_to(client, both))[0] == 400
 
 
-def test_a_head_that_stops_is_answered_408_and_silence_is_closed(client):
+def test_a_head_that_stops_is_answered_408_and_counted_and_silence_is_closed(client, service):
+    before = counted(service, "408")
     assert error_of(answers_to(client, b"POST /v1/pre")) == (408, "slow_head")
+    assert counted(service, "408") == before + 1
     assert answers_to(client, b"") == b""
 
 
@@ -127,18 +129,49 @@ def test_a_client_that_takes_no_answers_is_closed(client):
         wait_until(lambda: not state.tasks)
 
 
-def test_a_client_that_takes_an_answer_slowly_but_steadily_gets_all_of_it(client):
-    state, size = client.server.server_state, 2**21
+@contextmanager
+def sent(client, size):
+    """Make the server send bytes; yield the client's end, once it is known there."""
+    state = client.server.server_state
     with connected(client) as connection:
-        wait_until(lambda: any(one.client == connection.getsockname() for one in list(state.connections)))
-        (ours,) = [one for one in list(state.connections) if one.client == connection.getsockname()]
-        ours.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**15)
+        known = lambda: [one for one in list(state.connections) if one.client == connection.getsockname()]  # noqa: E731
+        wait_until(known)
+        (ours,) = known()
         ours.loop.call_soon_threadsafe(ours.transport.write, bytes(size))
-        received, began = 0, time.monotonic()
-        while chunk := connection.recv(2**15):
-            received += len(chunk)
-            time.sleep(0.02)
-    assert (received, time.monotonic() - began > 2 * SECONDS) == (size, True)
+        yield connection
+
+
+def taken_slowly(connection, seconds):
+    """Take 16 KiB in each twelfth of a second; return how many bytes there were before the end, or in these seconds."""
+    received, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end and (chunk := connection.recv(2**14)):
+        received += len(chunk)
+        time.sleep(0.08)
+    return received
+
+
+def test_a_client_that_takes_an_answer_slowly_but_steadily_gets_all_of_it():
+    """The system holds megabytes for the connection, and asks for more only when a third of them is gone."""
+    size, seconds = 2**24, 2.0
+    with serving(service_of(Gate().model(), body_seconds=seconds)) as client, sent(client, size) as connection:
+        assert taken_slowly(connection, 2.5 * seconds) + len(all_of(connection)) == size
+
+
+@pytest.mark.parametrize(
+    ("looks", "closed"),
+    [
+        ([(0, 0, False), (1, 0, True), (9, 0, True)], False),
+        ([(0, 0, False), (1, 0, True), (10, 2**13, True)], True),  # next to nothing was taken
+        ([(0, 0, False), (9, 2**14, True), (18, 2**15, True)], True),  # too little on the whole
+        ([(0, 0, False), (9, 2**17, True), (18, 2**18, True)], False),
+        ([(0, 0, False), (9, 2**23, True), (18, 2**23, True), (19, 2**23, True)], True),  # much, and then nothing
+        ([(0, 0, False), (9, 0, True), (18, 2**20, False), (27, 2**20, True), (27.9, 2**20, True)], False),
+        ([(0, 0, False), (9, 0, False), (18, 2**20, True), (27, 2**21, True)], False),  # the system held some before
+    ],
+)
+def test_an_answer_has_its_time_and_more_for_what_was_taken(looks, closed):
+    taking = connection._Taking(10, 0)
+    assert [taking.is_too_slow(now, taken, waits=waits) for now, taken, waits in looks][-1] == closed
 
 
 def test_a_body_in_many_small_chunks_is_refused_before_all_of_it_is_parsed(client, monkeypatch):
@@ -147,7 +180,8 @@ def test_a_body_in_many_small_chunks_is_refused_before_all_of_it_is_parsed(clien
     small = HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 20_000
     with connected(client) as connection:
         connection.sendall(small)
-        assert error_of(connection.recv(2**16)) == (400, "bad_request")
+        answer = connection.recv(2**16)
+        assert (error_of(answer), b"chunks of the body are too small" in answer) == ((400, "bad_request"), True)
     assert len(parsed) < 1100
     fine = HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + (b"80\r\n" + b"x" * 128 + b"\r\n") * 3000
     assert error_of(answers_to(client, fine + b"0\r\n\r\n")) == (422, "unusable_image")
@@ -163,12 +197,28 @@ def test_others_have_their_turn_between_small_reads(client, monkeypatch):
     assert max(sizes) <= 2**14
 
 
-def test_what_is_no_http_is_answered_400(client):
-    assert error_of(answers_to(client, b"\x16\x03\x01\x00\xff\r\n\r\n")) == (400, "bad_request")
-    many = b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: " + b"x" * 20_000
-    assert error_of(answers_to(client, many)) == (400, "bad_request")
+def test_what_is_no_http_is_answered_with_the_reason_and_counted(client, service):
+    before = counted(service, "400")
+    answer = answers_to(client, b"\x16\x03\x01\x00\xff\r\n\r\n")
+    assert error_of(answer) == (400, "bad_request")
     both = HEAD + b"Content-Length: -1\r\n\r\n"
-    assert error_of(answers_to(client, both)) == (400, "bad_request")
+    answer = answers_to(client, both)
+    assert (error_of(answer), b"Content-Length" in answer.partition(b"\r\n\r\n")[2]) == ((400, "bad_request"), True)
+    assert counted(service, "400") == before + 2
+
+
+def test_a_head_that_is_too_long_is_answered_431(client):
+    many = b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: " + b"x" * 20_000
+    answer = answers_to(client, many)
+    assert error_of(answer) == (431, "long_head")
+    assert answer.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+    assert b"16,384 bytes" in answer
+
+
+def counted(service, status):
+    """Return how many requests were answered before they had a method and a path."""
+    values = {"method": "other", "path": "other", "status": status}
+    return service.metrics.registry.get_sample_value("http_requests_total", values) or 0
 
 
 def test_chunks_beyond_the_limit_are_answered_413(client):

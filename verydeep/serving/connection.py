@@ -1,12 +1,21 @@
 """A connection with a client: slow ones are closed, in such a way that no answer is lost."""
 
 import asyncio
+import fcntl
 import json
 import socket
+import struct
+import termios
+from collections.abc import Callable
+from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from verydeep.machine.errors import one_line
+from verydeep.numbers import number
 
 _LONGEST_HEAD = 16 * 2**10
 """Bytes of a request's line and headers."""
@@ -34,6 +43,12 @@ _PROBES = (0.1, 1.0)
 _LEAST_TAKEN = 16 * 2**10
 """Bytes of an answer that are progress of its client."""
 
+_LEAST_RATE = 16 * 2**10
+"""Bytes a second that a client takes of its answers on the whole: 5 MB are held for minutes, not for an hour."""
+
+_CODES = {HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "long_head", HTTPStatus.NOT_IMPLEMENTED: "unsupported_encoding"}
+"""Codes of refusals, for statuses at which the parser hints, beside 400."""
+
 
 class _Parser(h11.Connection):
     """A parser that refuses a body in many small chunks, since each costs as much as a large one."""
@@ -41,6 +56,8 @@ class _Parser(h11.Connection):
     def __init__(self) -> None:
         super().__init__(h11.SERVER, _LONGEST_HEAD)
         self._chunks = self._bytes = 0
+        self.refusal: h11.RemoteProtocolError | None = None
+        """Why it went no further."""
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         """Return the next event.
@@ -48,15 +65,46 @@ class _Parser(h11.Connection):
         Raises:
             h11.RemoteProtocolError: it is not HTTP, or a body in too many chunks.
         """
-        event = super().next_event()
+        try:
+            event = super().next_event()
+            self._check_chunks(event)
+        except h11.RemoteProtocolError as error:
+            self.refusal = error
+            raise
+        return event
+
+    def _check_chunks(self, event: h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]) -> None:
         if isinstance(event, h11.Request):
             self._chunks = self._bytes = 0
         elif isinstance(event, h11.Data):
             self._chunks += 1
             self._bytes += len(event.data)
             if self._chunks > _FREE_CHUNKS + self._bytes / _LEAST_CHUNK:
-                raise h11.RemoteProtocolError("the chunks of the body are too small")
-        return event
+                raise h11.RemoteProtocolError("the chunks of the body are too small: send larger ones")
+
+
+class _Taking:
+    """The progress of a client that takes answers: `_LEAST_TAKEN` bytes in `seconds`, `_LEAST_RATE` on the whole."""
+
+    def __init__(self, seconds: float, now: float) -> None:
+        self._seconds = seconds
+        self._began = self._progress_at = now
+        self._taken_before = self._taken_then = 0
+
+    def is_too_slow(self, now: float, taken: int, *, waits: bool) -> bool:
+        """Return whether a client has taken too little.
+
+        Args:
+            now: seconds on the clock.
+            taken: bytes that it has taken since it connected.
+            waits: whether there are bytes that the system has no room for.
+        """
+        if not waits:
+            self._began, self._taken_before = now, taken
+        if not waits or taken >= self._taken_then + _LEAST_TAKEN:
+            self._progress_at, self._taken_then = now, taken
+        late = now - self._began - self._seconds
+        return now - self._progress_at >= self._seconds or taken - self._taken_before < late * _LEAST_RATE
 
 
 class _StagedTransport:
@@ -68,9 +116,23 @@ class _StagedTransport:
     def __init__(self, transport: asyncio.Transport, connection: "TimedConnection") -> None:
         self._transport, self._connection = transport, connection
         self._ending = False
+        self._written = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Write, and count what is written."""
+        self._written += len(data)
+        self._transport.write(data)
+
+    def taken(self) -> int:
+        """Return how many bytes the client has taken, those in the system's queue left out where it tells of them."""
+        held = self._transport.get_write_buffer_size()
+        with suppress(OSError, ValueError):  # no such question to a socket, or no socket any more
+            queue = fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+            held += struct.unpack("i", queue)[0]
+        return self._written - held
 
     def is_closing(self) -> bool:
         """Return whether writing has ended."""
@@ -95,20 +157,21 @@ class TimedConnection(H11Protocol):
 
     A head has `seconds` from its first byte; if only part of one has come by then, it is answered 408, also on a
     connection that was used before. An answer has `seconds` from when it began to wait for its client, and again
-    whenever its client has taken `_LEAST_TAKEN` bytes of it. The rest of a body that was answered is read for
-    `seconds`, unless nothing comes for `_UNREAD_SECONDS`. A client that has stopped sending is answered if it has not
-    left.
+    whenever its client has taken `_LEAST_TAKEN` bytes of it, but on the whole no more than another second for each
+    `_LEAST_RATE` bytes. The rest of a body that was answered is read for `seconds`, unless nothing comes for
+    `_UNREAD_SECONDS`. A client that has stopped sending is answered if it has not left. `count` is told the status of
+    each answer that is given in place of the application's.
     """
 
     transport: _StagedTransport  # type: ignore[assignment]
+    conn: _Parser
 
-    def __init__(self, *args: Any, seconds: float, **options: Any) -> None:
+    def __init__(self, *args: Any, seconds: float, count: Callable[[int], None], **options: Any) -> None:
         super().__init__(*args, **options)
         self.conn = _Parser()
-        self._seconds = seconds
-        self._idle_since = self._taken_at = self.loop.time()
-        self._unsent_then = 0
-        self._read_at = self._idle_since
+        self._seconds, self._count = seconds, count
+        self._idle_since = self._read_at = self.loop.time()
+        self._taking = _Taking(seconds, self._idle_since)
         self._half_closed = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -176,17 +239,14 @@ class TimedConnection(H11Protocol):
 
     def _look(self) -> None:
         now, unsent = self.loop.time(), self.transport.get_write_buffer_size()
-        if not unsent or unsent <= self._unsent_then - _LEAST_TAKEN:
-            self._taken_at, self._unsent_then = now, unsent
-        elif now - self._taken_at >= self._seconds:
+        if self._taking.is_too_slow(now, self.transport.taken(), waits=bool(unsent)):
             self.transport.abort()
             return
-        self._unsent_then = max(self._unsent_then, unsent)
         if self.cycle is not None and not self.cycle.response_complete:
             self._idle_since = now
         elif now - self._idle_since >= self._seconds and not self.transport.is_closing():
             if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
-                self._say(408, "Request Timeout", "slow_head", "the request did not arrive in time")
+                self._say(HTTPStatus.REQUEST_TIMEOUT, "slow_head", "the request did not arrive in time")
             self.transport.close()
         if unsent or not self.transport.is_closing():
             self.loop.call_later(self._seconds / _LOOKS, self._look)
@@ -194,13 +254,21 @@ class TimedConnection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse bytes that are not HTTP in the form of all refusals, unless an answer to their request has begun."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._say(400, "Bad Request", "bad_request", msg)
+            self._refuse(self.conn.refusal or h11.RemoteProtocolError(msg))
         if self.cycle is not None:  # whoever reads its body must not answer too
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()
 
-    def _say(self, status: int, phrase: str, code: str, message: str) -> None:
+    def _refuse(self, refusal: h11.RemoteProtocolError) -> None:
+        status, message = HTTPStatus(refusal.error_status_hint), one_line(refusal)
+        if status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+            message = f"the request's head, or the first line of a chunk, has more than {number(_LONGEST_HEAD)} bytes"
+        self._say(status, _CODES.get(status, "bad_request"), message)
+
+    def _say(self, status: HTTPStatus, code: str, message: str) -> None:
+        if self.conn.our_state is h11.IDLE:  # else the application counts the request
+            self._count(status.value)
         body = json.dumps({"error": message, "code": code, "request_id": ""})
-        head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        self.transport.write(f"{head}\r\nConnection: close\r\n\r\n{body}".encode())
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json"
+        self.transport.write(f"{head}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())

@@ -26,7 +26,7 @@ class Metrics:
 
     registry: CollectorRegistry
     requests: Counter
-    """By method, path and status."""
+    """By method, path and status; method and path are "other" where the head told none, or was refused."""
     seconds: Histogram
     """Seconds of requests, by path."""
     images: Counter

@@ -66,7 +66,11 @@ def _server_for(service: Service) -> uvicorn.Server:
     limits = service.limits
     config = uvicorn.Config(
         application(service),
-        http=partial(TimedConnection, seconds=limits.body_seconds),  # type: ignore[arg-type]
+        http=partial(  # type: ignore[arg-type]
+            TimedConnection,
+            seconds=limits.body_seconds,
+            count=lambda status: service.metrics.requests.labels("other", "other", str(status)).inc(),
+        ),
         ws="none",
         loop="asyncio",
         log_level="error",
