@@ -1,5 +1,6 @@
 """Clients that are slow, leave, or speak HTTP in other ways: each gets a defined answer, and nothing of them stays."""
 
+import errno
 import http.client
 import io
 import json
@@ -249,6 +250,18 @@ def test_http_1_0_pipelining_ranges_head_and_options(client):
     for method in ("OPTIONS", "PUT", "TRACE", "BREW"):
         checked_error(client.request(method, "/v1/predict"), 405, "method_not_allowed")
     assert client.head("/v1/predict").status_code == 405
+
+
+def test_a_connection_that_its_client_has_reset_is_closed_without_an_error():
+    done = []
+
+    def write_eof():
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    transport = SimpleNamespace(write_eof=write_eof, close=lambda: done.append("closed"), is_closing=lambda: False)
+    of_client = SimpleNamespace(may_be_sending=lambda: True, read_on=lambda: done.append("read on"))
+    connection._StagedTransport(transport, of_client).close()
+    assert done == ["closed"]
 
 
 def test_idle_connections_do_not_keep_others_from_being_answered(client, battery):

@@ -144,8 +144,12 @@ class _StagedTransport:
             self._transport.close()
         elif not self._transport.is_closing():
             self._ending = True
-            self._transport.write_eof()
-            self._connection.read_on()
+            try:
+                self._transport.write_eof()
+            except OSError:  # the client has reset the connection, which asyncio does not know yet
+                self._transport.close()
+            else:
+                self._connection.read_on()
 
     def close_now(self) -> None:
         """Close, whatever comes."""
