@@ -1,15 +1,20 @@
 """Errors of the service itself: what clients get to know, what the log has, and what goes on."""
 
 import asyncio
+import gc
 import html
+import threading
+from functools import partial
 
 import pytest
 from gated_model import Gate, busy_with_one, served_gate
 from served import checked_error, encoded, service_of, serving, wait_until
 
+import verydeep.serving.work_queue
 from verydeep.serving.bodies import Room
 from verydeep.serving.options import Access
 from verydeep.serving.page_texts import ENGLISH
+from verydeep.serving.refusals import busy
 from verydeep.serving.served_model import Wanted
 
 ORIGIN = "https://ours.example"
@@ -47,7 +52,7 @@ def test_an_error_of_the_page_is_answered_in_words(logged):
 
 def test_an_image_that_fails_has_an_error_beside_the_predictions_of_others(logged):
     good, spoilt = encoded(size=(32, 32)), encoded(size=(32, 33))
-    with served_gate(Gate()) as (_, client, post):
+    with served_gate(Gate()) as (service, client, post):
         answer = post(good, spoilt, good).result()
         assert answer.status_code == 200
         errors = [one["error"] for one in answer.json()["predictions"]]
@@ -57,7 +62,14 @@ def test_an_image_that_fails_has_an_error_beside_the_predictions_of_others(logge
         checked_error(post(spoilt).result(), 500, "internal")
         checked_error(post(spoilt, b"no image").result(), 500, "internal")
         assert client.get("/readyz").status_code == 200
+        assert outcomes(service) == {"predicted": 2, "failed": 3, "refused": 1}
     assert len(logged()) == 3
+
+
+def outcomes(service):
+    """Return how many images came to what."""
+    samples = [sample for family in service.metrics.images.collect() for sample in family.samples]
+    return {one.labels["outcome"]: one.value for one in samples if one.name.endswith("_total")}
 
 
 def test_a_model_that_fails_ends_all_that_waits(logged):
@@ -99,3 +111,32 @@ def test_what_waits_when_the_service_ends_is_refused():
     refusals = asyncio.run(ended())
     assert [one.code for one in refusals] == ["draining"] * 3
     assert len(set(map(id, refusals))) == 3  # one for all would keep the frames of every request that it ends
+    assert outcomes(service) == {"dropped": 3}
+
+
+def test_an_image_that_cannot_be_decoded_after_the_end_is_refused_with_the_rest(monkeypatch):
+    """asyncio reports errors of tasks that nobody has asked for."""
+    decodes, unasked = threading.Event(), []
+
+    def when_let(*_):
+        assert decodes.wait(20)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(verydeep.serving.work_queue, "prepared", when_let)
+    service = service_of(Gate().model())
+
+    async def ended():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unasked.append(context["message"]))
+        service.queue.start()
+        while not service.queue.ready:
+            await asyncio.sleep(0.01)
+        answers = service.queue.submit([encoded()], [Wanted("image", 1)], Room(service.bodies))
+        service.queue._end(partial(busy, "failed", "the model cannot be computed"))
+        decodes.set()
+        (refusal,) = await asyncio.wait_for(asyncio.gather(*answers, return_exceptions=True), 5)
+        gc.collect()
+        await service.queue.stop()
+        return refusal
+
+    assert asyncio.run(ended()).code == "failed"
+    assert unasked == []

@@ -1,7 +1,9 @@
 """Figures of a service for Prometheus."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -13,9 +15,19 @@ from prometheus_client import (
     generate_latest,
 )
 
+from verydeep.images.decode import UnusableImageError
+from verydeep.serving.refusals import RefusedRequestError
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+_Outcome = Literal["predicted", "refused", "dropped", "failed"]
+
+_ABOUT_OUTCOMES = (
+    "Images by outcome: predicted; refused, since they cannot be used; dropped, since nobody waits for them or the "
+    "service ends; failed, for which the log says why."
+)
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
 
@@ -30,7 +42,7 @@ class Metrics:
     seconds: Histogram
     """Seconds of requests, by path."""
     images: Counter
-    """By outcome: predicted, refused, dropped."""
+    """By outcome."""
     decoding: Histogram
     """Seconds for an image."""
     computing: Histogram
@@ -41,6 +53,10 @@ class Metrics:
     def watch(self, name: str, about: str, value: Callable[[], float]) -> None:
         """Add a figure that is computed whenever the metrics are read."""
         Gauge(name, about, registry=self.registry).set_function(value)
+
+    def count_image(self, answer: "asyncio.Future[Any]") -> None:
+        """Count an image by what has come of its answer."""
+        self.images.labels(_outcome(answer)).inc()
 
     def text(self) -> bytes:
         """Return all figures in Prometheus' text format."""
@@ -56,11 +72,25 @@ def new_metrics() -> Metrics:
         registry=registry,
         requests=Counter("http_requests_total", "Requests.", ("method", "path", "status"), registry=registry),
         seconds=_histogram("http_request_duration_seconds", "Seconds of requests.", registry, ("path",)),
-        images=Counter("verydeep_images_total", "Images by outcome.", ("outcome",), registry=registry),
+        images=Counter("verydeep_images_total", _ABOUT_OUTCOMES, ("outcome",), registry=registry),
         decoding=_histogram("verydeep_decoding_seconds", "Seconds for decoding and rescaling an image.", registry),
         computing=_histogram("verydeep_computing_seconds", "Seconds for computing a batch.", registry),
         batches=Histogram("verydeep_batch_images", "Images in a batch.", buckets=_SIZES, registry=registry),
     )
+
+
+def _outcome(answer: "asyncio.Future[Any]") -> _Outcome:
+    if answer.cancelled() or not answer.done():
+        return "dropped"
+    match answer.exception():
+        case None:
+            return "predicted"
+        case UnusableImageError():
+            return "refused"
+        case RefusedRequestError():
+            return "dropped"
+        case _:
+            return "failed"
 
 
 def _histogram(name: str, about: str, registry: CollectorRegistry, labels: tuple[str, ...] = ()) -> Histogram:

@@ -198,7 +198,8 @@ class WorkQueue:
         """Go on with an image that no thread decodes any more."""
         job.task = None  # whose frames have its bytes, if it was cancelled
         job.room.leave()
-        error = self._ended() if self._ended else None if task.cancelled() else task.exception()
+        own = None if task.cancelled() else task.exception()  # asked for in any case: else asyncio reports it
+        error = self._ended() if self._ended else own
         if error is not None:
             _settle(job, error)
         if job.image is None or job.answer.done():
@@ -330,9 +331,7 @@ class WorkQueue:
     def _leave(self, job: _Image) -> None:
         """Count an image out."""
         self._jobs.discard(job)
-        dropped = job.answer.cancelled() or not job.answer.done()
-        failed = dropped or job.answer.exception()
-        self._metrics.images.labels("dropped" if dropped else "refused" if failed else "predicted").inc()
+        self._metrics.count_image(job.answer)
 
     async def _in(self, threads: ThreadPoolExecutor, work: Callable[..., Any], *values: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(threads, work, *values)
