@@ -69,6 +69,17 @@ def test_answers_are_as_described(client, description):
         answer = client.post(path, files=files(b"bad"))
         described = description["paths"][path]["post"]["responses"][str(answer.status_code)]["content"]
         assert list(described) == [kind] == [answer.headers["content-type"].partition(";")[0]]
+        answer = client.put(path)
+        described = description["paths"][path]["post"]["responses"]["405"]["content"]
+        assert list(described) == ["application/json"] == [answer.headers["content-type"]]
+
+
+def test_errors_before_there_is_a_path_are_described(description):
+    """They are JSON at the page, too, where a refusal of a form is a page."""
+    responses = description["paths"]["/"]["post"]["responses"]
+    kinds = {status: set(responses[status]["content"]) for status in ("400", "408", "422", "431", "501")}
+    page, other = "text/html", "application/json"
+    assert kinds == {"400": {page, other}, "408": {page, other}, "422": {page}, "431": {other}, "501": {other}}
 
 
 def test_figures_are_prometheus_text(client):
@@ -110,8 +121,8 @@ def test_figures_name_paths_below_the_one_that_it_is_mounted_at():
 
 def test_the_page_lists_every_limit_with_its_default():
     page = (Path(__file__).parents[2] / "docs/how-to/serve.md").read_text()
-    rows = re.findall(r"(?m)^\| `--([a-z-]+)` \| ([\d,.]+|measured)( MiB| s)? \| \S", page)
-    said = {name: None if number == "measured" else float(number.replace(",", "")) for name, number, _ in rows}
+    rows = re.findall(r"(?m)^\| `--([a-z-]+)` \| ([\d,.]+|measured|by scale)( MiB| s)? \| \S", page)
+    said = {name: float(number.replace(",", "")) if number[0].isdigit() else None for name, number, _ in rows}
     limits = {name.replace("_", "-"): value for name, value in vars(Limits()).items()}
     assert {name: said.get(name, "missing") for name in limits} == limits
     units = {name: unit.strip() for name, _, unit in rows if name in limits}

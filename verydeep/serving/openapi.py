@@ -18,10 +18,19 @@ _ERRORS = {
     "413": "The body is too large, or has too many images.",
     "415": "The body is of a type or an encoding that is not accepted.",
     "422": "No image in it can be used.",
+    "431": "The request's line and headers are too long.",
     "500": "The service has failed; its log says why.",
+    "501": "The body has a Transfer-Encoding other than chunked.",
     "503": "The queue is full, or the service is starting, ending or broken; Retry-After says when to try again.",
     "504": "The images were not computed before the deadline.",
 }
+
+_OF_ALL_METHODS = ("401", "403", "404", "405", "431", "500", "503")
+
+_OF_NO_PATH = ("405", "431", "501")
+"""Errors that are JSON for every path, since what answers them knows none."""
+
+_OF_NO_PATH_OR_ONE = ("400", "408")
 
 _Schema = dict[str, Any]
 
@@ -54,14 +63,20 @@ def _path(operations: _Schema, secured: list[_Schema]) -> _Schema:
     for name, operation in path.items():
         if name != "parameters":
             errors = {
-                status: {"description": text, "content": errors_are}
+                status: {"description": text, "content": _of_error(status, errors_are)}
                 for status, text in _ERRORS.items()
-                if name == "post" or status in ("401", "403", "404", "405", "500", "503")
+                if name == "post" or status in _OF_ALL_METHODS
             }
             operation["responses"] |= errors
             if secured and not is_open:
                 operation["security"] = secured
     return path
+
+
+def _of_error(status: str, of_path: _Schema) -> _Schema:
+    if status in _OF_NO_PATH:
+        return _json("Error")
+    return of_path | _json("Error") if status in _OF_NO_PATH_OR_ONE else of_path
 
 
 def _paths(service: Service) -> _Schema:
