@@ -170,6 +170,7 @@ def test_the_address_is_told_when_it_is_ready_and_ctrl_c_ends_it_at_once(run, mo
         (("--queue", "8"), "must hold the images of one request"),
         (("--max-body", "300"), "must hold one body"),
         (("--max-pixels", "200000000"), "max_pixels must be up to 178,956,970"),
+        (("--max-rescaled-pixels", "1000"), "max_rescaled_pixels must be at least 1,369"),
         (("--deadline", "0"), "deadline must be above 0"),
         (("--max-batch", "0"), "max_batch must be above 0"),
         (("--name", "a/b"), "letters, digits"),

@@ -128,7 +128,9 @@ def is_image(data: bytes) -> bool:
 
 
 def image_sizes(data: bytes, name: str = UNNAMED, *, max_pixels: int = MAX_PIXELS) -> tuple[Size, Size]:
-    """Read two sizes from the head of a file: of the upright image, as `decode` returns it, and before EXIF turns it.
+    """Read two sizes of a file: of the upright image, as `decode` returns it, and before EXIF turns it.
+
+    A PNG whose EXIF may come after its pixels is unpacked for that.
 
     Raises:
         UnusableImageError: not an image, of more than `max_pixels` pixels, or over 50 times as long as wide.
@@ -137,6 +139,16 @@ def image_sizes(data: bytes, name: str = UNNAMED, *, max_pixels: int = MAX_PIXEL
         stored = (image.height, image.width)
         upright = _orientation(image) < 5 or image.format == "TIFF"  # whose size Pillow gives upright
         return stored if upright else stored[::-1], stored
+
+
+def stored_size(data: bytes, name: str = UNNAMED, *, max_pixels: int = MAX_PIXELS) -> Size:
+    """Read the size from the head of a file, before EXIF turns it; nothing is unpacked.
+
+    Raises:
+        UnusableImageError: as `image_sizes`.
+    """
+    with _opened(data, name, max_pixels) as image:
+        return image.height, image.width
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -11,6 +12,12 @@ from verydeep.numbers import number
 _LARGEST_PORT = 65_535
 
 _MIB = 2**20
+
+_USUAL_RESCALED = 1_000_000
+"""Pixels of a rescaled image that are allowed at any scale."""
+
+_USUAL_ELONGATION = 4
+"""Ratio of the sides up to which an image is accepted at any scale."""
 
 ANY = "*"
 """All origins, or all names of the service."""
@@ -56,8 +63,9 @@ class Limits:
     max_pixels: int = 50_000_000
     """Pixels of an image; larger ones are refused before they are unpacked."""
 
-    max_rescaled_pixels: int = 1_000_000
-    """Pixels of an image with its shorter side at Q, for each Q."""
+    max_rescaled_pixels: int | None = None
+    """Pixels of an image with its shorter side at Q, for each Q. By default 1,000,000, or, if that is more, as many as
+    an image has that is four times as long as wide."""
 
     max_images: int = 16
     """Images of one request."""
@@ -94,6 +102,22 @@ class Limits:
             raise ValueError(f"max_bodies ({self.max_bodies} MiB) must hold one body ({self.max_body} MiB)")
         if self.queue < self.max_images:
             raise ValueError(f"the queue ({self.queue}) must hold the images of one request ({self.max_images})")
+
+    def rescaled_pixels(self, sides: Sequence[int]) -> int:
+        """Return the pixels of a rescaled image that are allowed with these shorter sides.
+
+        Raises:
+            ValueError: no image could have so few.
+        """
+        least = max(sides) ** 2
+        if self.max_rescaled_pixels is None:
+            return max(_USUAL_RESCALED, _USUAL_ELONGATION * least)
+        if self.max_rescaled_pixels < least:
+            raise ValueError(
+                f"max_rescaled_pixels must be at least {number(least)}, the pixels of a square at the shorter side of "
+                f"{number(max(sides))}, not {number(self.max_rescaled_pixels)}"
+            )
+        return self.max_rescaled_pixels
 
     @property
     def body_bytes(self) -> int:

@@ -1,7 +1,7 @@
 """Pictures of a service's page: an image and the colours of its score maps, as addresses that hold them."""
 
 from verydeep.evaluation.score_maps import colours, data_address, fitted, interpolated, placed_score_map
-from verydeep.images.decode import decode_for, image_sizes
+from verydeep.images.decode import decode_for, stored_size
 from verydeep.networks.grids import PoolingGrid
 from verydeep.serving.image_outcomes import ClassMap, ImageAnswer, MapPicture, PagePicture
 
@@ -24,8 +24,8 @@ def page_picture(data: bytes, answer: ImageAnswer, *, grid: PoolingGrid, max_pix
     Raises:
         UnusableImageError: as `decode`.
     """
-    (height, width), _ = image_sizes(data, answer.image, max_pixels=max_pixels)
-    shorter_side = max(1, _LONGER_SIDE * min(height, width) // max(height, width))
+    size = stored_size(data, answer.image, max_pixels=max_pixels)
+    shorter_side = max(1, _LONGER_SIDE * min(size) // max(size))
     decoded = decode_for(data, answer.image, shorter_side=shorter_side, max_pixels=max_pixels)
     image = fitted(decoded.pixels, _LONGER_SIDE)
     maps = tuple(_map_picture(one, grid) for one in answer.maps)

@@ -150,7 +150,8 @@ ENGLISH = PageTexts(
         "unreadable": "The picture cannot be read.",
         "undecodable": "This is not a picture that can be opened. Send a JPEG, PNG or WebP file.",
         "truncated": "The file ends before the picture does. Send it again, or take another copy.",
-        "too large": "The picture has too many pixels, as it is or at the network's scale. Send a smaller one.",
+        "too large": "The picture has too many pixels, as it is or at the network's scale. "
+        "Send a smaller one, or one that is less long and narrow.",
         "too elongated": "The picture is too long and narrow. Cut out the part that matters.",
     },
     retry="Try again in {seconds} s.",

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from verydeep.images.decode import UNNAMED, Size, UnusableImageError, decode_for, image_sizes
+from verydeep.images.decode import UNNAMED, Size, UnusableImageError, decode_for, stored_size
 from verydeep.images.views import rescale, rescaled_size
 from verydeep.numbers import number
 from verydeep.serving.options import Limits
@@ -37,9 +37,9 @@ def prepared(data: bytes, sides: Sequence[int], limits: Limits, name: str = UNNA
     Raises:
         UnusableImageError: as `decode`, or it has too many pixels when rescaled, which its head alone tells.
     """
-    size, _ = image_sizes(data, name, max_pixels=limits.max_pixels)
+    size, most = stored_size(data, name, max_pixels=limits.max_pixels), limits.rescaled_pixels(sides)
     for side in sides:
-        _check_rescaled(name, size, side, limits.max_rescaled_pixels)
+        _check_rescaled(name, size, side, most)
     pixels = {}
     for side in sides:
         decoded = decode_for(data, name, shorter_side=side, max_pixels=limits.max_pixels)

@@ -120,7 +120,7 @@ def served_model(
 
 def black_image(model: ServedModel, limits: Limits) -> PreparedImage:
     """Return a black square as the model takes it, for a first computation."""
-    return prepared(_BLACK, model.sides, replace(limits, max_rescaled_pixels=2**62))
+    return prepared(_BLACK, model.sides, limits)
 
 
 def _served_network(model: Model[ScoringNetwork], protocol: Protocol, notes: tuple[str, ...]) -> ServedModel:

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class Service:
     def __init__(self, model: ServedModel, name: str, limits: Limits, access: Access) -> None:
         if limits.max_batch is not None and not model.batches:
             raise ValueError("a classifier of features is computed one image at a time: leave out --max-batch")
+        limits = replace(limits, max_rescaled_pixels=limits.rescaled_pixels(model.sides))
         self.model, self.name, self.limits, self.access = model, name, limits, access
         self.metrics = new_metrics()
         self.bodies = Bodies(limits)
