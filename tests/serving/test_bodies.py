@@ -19,6 +19,7 @@ import verydeep.serving.page_requests
 import verydeep.serving.predict_request
 import verydeep.serving.work_queue
 from verydeep.serving.options import Access
+from verydeep.serving.refusals import bad_request
 
 FIRST = 16 * 2**10
 
@@ -99,6 +100,49 @@ def test_no_body_is_parsed_by_the_thread_that_answers_others(monkeypatch):
         one = {"name": "images", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(IMAGE).decode()]}
         assert client.post("/v2/models/tiny/infer", json={"inputs": [one]}).status_code == 200
     assert {re.sub(r"_?\d+$", "", name) for name in threads} == {"asyncio", "decoding"}  # pools of threads
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/predict", "/v2/models/tiny/infer"])
+def test_a_body_that_is_parsed_for_long_is_answered_at_the_deadline(monkeypatch, path):
+    parses = threading.Event()
+
+    def when_let(*_, **__):
+        assert parses.wait(20)
+        raise bad_request("no multipart")
+
+    for module in (verydeep.serving.predict_request, verydeep.serving.page_requests):
+        monkeypatch.setattr(module, "parts_of", when_let)
+    monkeypatch.setattr(verydeep.serving.inference_protocol, "_read", when_let)
+    with served_gate(Gate(), deadline=0.3) as (service, client, _):
+        try:
+            answer = client.post(path, files=files(IMAGE))
+            assert answer.status_code == 504
+            assert service.bodies.held > len(IMAGE)  # which the thread still has
+        finally:
+            parses.set()
+        wait_until(lambda: not service.bodies.held)
+
+
+def test_a_deadline_that_is_shorter_than_the_time_for_a_body_ends_its_reading():
+    with served_gate(Gate(), deadline=0.3, body_seconds=20) as (_, client, _):
+        address = urlsplit(str(client.base_url))
+        with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+            connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc")
+            answer = b""
+            while chunk := connection.recv(2**16):
+                answer += chunk
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"within 0.3 seconds" in answer
+
+
+def test_a_body_of_boundaries_is_refused_before_it_is_parsed(monkeypatch):
+    """Each that is followed by something else takes microseconds, and a body has room for millions."""
+    monkeypatch.setattr(verydeep.serving.bodies, "MultipartParser", None)
+    with served_gate(Gate(), max_images=2) as (_, client, _):
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        body = form((b"image", b"\r\n--bX" * 100_000))
+        refused = client.post("/v1/predict", content=body, headers=headers)
+        assert "up to 2 images and 8 fields" in checked_error(refused, 413, "too_many_images")
 
 
 def test_bytes_are_let_go_with_their_reservation(monkeypatch):

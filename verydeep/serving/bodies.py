@@ -100,8 +100,9 @@ class Bodies:
     async def _read(self, request: Request, room: Room, size: int, check: Callable[[bytes], None] | None) -> bytes:
         room.grow(size if check is None else min(size, _FIRST_BYTES))
         body, most = bytearray(), self._limits.body_bytes
+        seconds = min(self._limits.body_seconds, self._limits.deadline)
         try:
-            async with asyncio.timeout(self._limits.body_seconds):
+            async with asyncio.timeout(seconds):
                 async for chunk in request.stream():
                     if len(body) + len(chunk) > most:
                         raise too_large(most)
@@ -111,7 +112,7 @@ class Bodies:
                         check = None
                         room.grow(size)
         except TimeoutError:
-            message = f"the body did not arrive within {trimmed(self._limits.body_seconds)} seconds"
+            message = f"the body did not arrive within {trimmed(seconds)} seconds"
             raise RefusedRequestError(408, "slow_body", message, headers={"Connection": "close"}) from None
         except ClientDisconnect:
             raise client_gone() from None
@@ -169,6 +170,9 @@ def _parser_for(collector: "_Collector", content_type: str, body: bytes) -> Mult
     boundary = options.get(b"boundary")
     if not boundary:
         raise bad_request("multipart/form-data needs a boundary")
+    if body.count(b"\r\n--" + boundary) > collector.most_parts + 1:
+        # One that nothing like an end follows is read character by character, and there is room for millions.
+        raise collector.too_many()
     try:
         # Sizes are bounded already: the whole body is in memory.
         parser = MultipartParser(boundary, collector.callbacks())  # type: ignore[arg-type]
@@ -189,6 +193,7 @@ class _Collector:
         self.parts: list[FormPart] = []
         self.ended = False
         self._most_files = most_files
+        self.most_parts = most_files + _MOST_FIELDS
         self._name, self._value = bytearray(), bytearray()
         self._headers: dict[bytes, bytes] = {}
         self._data = bytearray()
@@ -221,8 +226,12 @@ class _Collector:
         self.parts.append(FormPart(options[b"name"].decode(errors="replace"), name, bytes(self._data)))
         files = sum(part.file_name is not None for part in self.parts)
         if files > self._most_files or len(self.parts) - files > _MOST_FIELDS:
-            message = f"one request takes up to {self._most_files} images and {_MOST_FIELDS} fields"
-            raise RefusedRequestError(413, "too_many_images", message)
+            raise self.too_many()
+
+    def too_many(self) -> RefusedRequestError:
+        """Return the refusal of a body with too many parts."""
+        message = f"one request takes up to {self._most_files} images and {_MOST_FIELDS} fields"
+        return RefusedRequestError(413, "too_many_images", message)
 
     def _all(self) -> None:
         self.ended = True

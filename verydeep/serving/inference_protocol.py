@@ -4,7 +4,6 @@ Specification: https://github.com/kserve/open-inference-protocol. Tensors in bin
 `binary_tensor_data`.
 """
 
-import asyncio
 import base64
 import binascii
 import struct
@@ -121,7 +120,7 @@ def _metadata(service: Service) -> dict[str, Any]:
 async def _infer(service: Service, request: Request) -> Response:
     header = request.headers.get(BINARY_LENGTH)
     async with service.bodies.body(request) as body:
-        said, images = await asyncio.to_thread(_read, body.taken(), header, service.limits.max_images)
+        said, images = await service.parsed(request, body.room, _read, body.taken(), header, service.limits.max_images)
         asked = _outputs(said, ("classes", service.model.numbers))
         top = checked_top(str(said.parameters.get("top", NAMED_CLASSES)))
         wanted = [Wanted(f"image {number}", top) for number in range(len(images))]

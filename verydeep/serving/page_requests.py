@@ -47,7 +47,8 @@ async def _result(service: Service, request: Request) -> FormResult:
         else:
             service.check_key(key)
     async with service.bodies.body(request, check=check) as body:
-        parts = await asyncio.to_thread(parts_of, body.taken(), kind, most_files=service.limits.max_images)
+        most = service.limits.max_images
+        parts = await service.parsed(request, body.room, parts_of, body.taken(), kind, most_files=most)
         files = images_of([one for one in parts if one.field != "key"])
         files = [file for file in files if file.file_name or file.data]  # browsers send one without both for no choice
         if not files:

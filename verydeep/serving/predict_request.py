@@ -55,7 +55,8 @@ async def answer_predict(service: Service, request: Request) -> Response:
             (one,) = (await service.outcomes(request, body.room, [body.taken()], [wanted])).images
             return await _answer(lambda: as_json(one, service.model.numbers), choices)
         most = service.limits.max_images
-        parts = await asyncio.to_thread(parts_of, body.taken(), request.headers["content-type"], most_files=most)
+        kind = request.headers["content-type"]
+        parts = await service.parsed(request, body.room, parts_of, body.taken(), kind, most_files=most)
         found = await outcomes_of(service, request, body.room, images_of(parts), choices.top, maps=choices.maps)
     return await _answer(
         lambda: {"predictions": [as_json(one, service.model.numbers) for one in found.images]}, choices

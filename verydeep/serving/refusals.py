@@ -40,6 +40,11 @@ def too_large(most: int) -> RefusedRequestError:
     return RefusedRequestError(413, "too_large", f"the body has more than the {number(most)} bytes allowed")
 
 
+def too_late() -> RefusedRequestError:
+    """Return the refusal of a request whose deadline has passed."""
+    return RefusedRequestError(504, "deadline", "the images were not computed in time: try again later")
+
+
 def unusable(message: str, images: Sequence[UnusableImageError]) -> RefusedRequestError:
     """Return the refusal of images that cannot be used."""
     refusal = RefusedRequestError(422, "unusable_image", message)

@@ -6,11 +6,12 @@ import hmac
 import platform
 import time
 import warnings
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from starlette.requests import Request
@@ -23,7 +24,7 @@ from verydeep.serving.bodies import Bodies, Room
 from verydeep.serving.image_outcomes import FailedImage, ImageAnswer, ImageOutcome, RefusedImage, RequestOutcomes
 from verydeep.serving.metrics import new_metrics
 from verydeep.serving.options import Access, Limits
-from verydeep.serving.refusals import RefusedRequestError, busy, client_gone, failed, log_failure, unusable
+from verydeep.serving.refusals import RefusedRequestError, busy, client_gone, failed, log_failure, too_late, unusable
 from verydeep.serving.served_model import ServedModel, Wanted
 from verydeep.serving.work_queue import Draw, WorkQueue
 from verydeep.version import __version__
@@ -36,6 +37,10 @@ _SHORTEST_KEY = 16
 
 _MOST_NAMED = 3
 """Unusable images that a message names."""
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class Service:
@@ -107,6 +112,30 @@ class Service:
             message = f"{what}: send it as Authorization: Bearer KEY, or as X-API-Key"
             raise RefusedRequestError(401, "unauthorised", message, headers={"WWW-Authenticate": "Bearer"})
 
+    async def parsed(
+        self, request: Request, room: Room, parse: Callable[_P, _T], *values: _P.args, **named: _P.kwargs
+    ) -> _T:
+        """Return what a thread makes of a request's body; if it takes too long the thread keeps the body's room.
+
+        Args:
+            request: whose body it is.
+            room: of the body.
+            parse: what the thread does, with the values that follow.
+
+        Raises:
+            RefusedRequestError: the deadline has passed, or `parse` says so.
+        """
+        room.enter()
+        task = asyncio.create_task(asyncio.to_thread(parse, *values, **named))
+        task.add_done_callback(partial(_parsed, room))
+        await asyncio.wait((task,), timeout=self._left(request))
+        if not task.done():
+            raise too_late()
+        return task.result()
+
+    def _left(self, request: Request) -> float:
+        return float(request.state.arrived + self.limits.deadline - time.monotonic())
+
     async def outcomes(
         self,
         request: Request,
@@ -129,13 +158,19 @@ class Service:
                 the deadline has passed, or the client has left.
         """
         answers = self.queue.submit(images, wanted, room, draw)
-        left = request.state.arrived + self.limits.deadline - time.monotonic()
         try:
-            found = await _all_of(answers, request, left)
+            found = await _all_of(answers, request, self._left(request))
         finally:
             for answer in answers:
                 answer.cancel()
         return _checked(_told_apart(request, wanted, found))
+
+
+def _parsed(room: Room, task: "asyncio.Task[Any]") -> None:
+    """Give the room back; ask for an error, since nobody else may wait for it any more."""
+    room.leave()
+    if not task.cancelled():
+        task.exception()
 
 
 async def _all_of(
@@ -148,7 +183,7 @@ async def _all_of(
             return [answer.exception() or answer.result() for answer in answers]
         if gone.done():
             raise client_gone()
-        raise RefusedRequestError(504, "deadline", "the images were not computed in time: try again later")
+        raise too_late()
     finally:
         gone.cancel()
         everything.cancel()
