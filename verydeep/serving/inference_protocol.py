@@ -152,7 +152,8 @@ def _parsed(body: bytes, header: str | None) -> tuple[_Inference, memoryview]:
         said = parse_json(head, _Inference)
     except ValueError as error:
         raise bad_request(f"the request is not one of the inference protocol: {one_line(error)}") from None
-    if any(len(name) > _LONGEST_NAME for name in (said.id or "", *(one.name for one in (*said.inputs, *said.outputs)))):
+    names = [*(one.name for one in said.inputs), *(one.name for one in said.outputs)]
+    if any(len(text) > _LONGEST_NAME for text in (said.id or "", *names)):
         raise bad_request(f"the id or a name has more than {number(_LONGEST_NAME)} characters: use a shorter one")
     return said, memoryview(body)[length:]
 
