@@ -148,6 +148,8 @@ def test_bombs_in_other_bodies_are_refused_at_once(asked, figure, battery):
     wide = b'{"inputs":[' + b",".join([b"[]"] * (LIMIT // 4)) + b"]}"
     parts = b'--b\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\nx\r\n' * 10_000
     headers = b"--b\r\n" + b"A: b\r\n" * (LIMIT // 7) + b"\r\n\r\n--b--\r\n"
+    boundaries = parts[:61] + b"\r\n--bX" * (LIMIT // 7) + b"\r\n--b--\r\n"
+    long_id = b'{"id":"' + "\u202e".encode() * (LIMIT // 4) + b'","inputs":[]}'
     sent = {
         "deep JSON": (lambda: asked.post(infer, content=b"[" * LIMIT), 400),
         "deep objects": (lambda: asked.post(infer, content=b'{"inputs":' * (LIMIT // 10)), 400),
@@ -156,6 +158,8 @@ def test_bombs_in_other_bodies_are_refused_at_once(asked, figure, battery):
         "digits": (lambda: asked.post(infer, content=b'{"id":' + b"1" * 100_000 + b"}"), 400),
         "chunks": (lambda: asked.post("/v1/predict", content=iter([b"x" * LIMIT, b"x"])), 413),
         "parts": (lambda: asked.post("/v1/predict", content=parts, headers=MULTIPART), 413),
+        "long id": (lambda: asked.post(infer, content=long_id), 400),
+        "boundaries": (lambda: asked.post("/v1/predict", content=boundaries, headers=MULTIPART), 413),
         "headers of parts": (lambda: asked.post("/v1/predict", content=headers, headers=MULTIPART), 400),
     }
     seconds = {kind: quickest(send, status, battery) for kind, (send, status) in sent.items()}
