@@ -61,7 +61,7 @@ def test_windows_lie_32_pixels_apart_and_in_the_middle(height, width):
 )
 def test_the_simplified_test_is_the_true_classes_box_of_the_centre_crop(regression, scale, side):
     source, tested = pictures.boxed(35, seed=2), model(regression, scale=scale)  # in two batches
-    found = _centre_crop_boxes(tested, source, quarantine=Quarantine(35))
+    found = _centre_crop_boxes(tested, source, name="it", quarantine=Quarantine(35))
     for index in range(35):
         image = pixels(source, index, side)
         (height, width), (whole, broad) = source.boxes[index].size, image.shape[1:]
@@ -78,9 +78,11 @@ def test_a_batch_of_images_that_cannot_be_used_is_passed_over():
     good = pictures.boxed(1, seed=0)
     bad = tuple(Sample(b"no image", 0, f"flat/{index}.png") for index in range(32))
     source = memory_source(classes=pictures.CLASSES, samples=(*bad, good[0]))
-    found = _centre_crop_boxes(model("per-class"), source, quarantine=Quarantine(33, Tolerance(max_bad=100)))
+    found = _centre_crop_boxes(model("per-class"), source, name="it", quarantine=Quarantine(33, Tolerance(max_bad=100)))
     assert np.isnan(found[:32]).all()
-    np.testing.assert_array_equal(found[32:], _centre_crop_boxes(model("per-class"), good, quarantine=Quarantine(1)))
+    np.testing.assert_array_equal(
+        found[32:], _centre_crop_boxes(model("per-class"), good, name="it", quarantine=Quarantine(1))
+    )
 
 
 @pytest.mark.parametrize("scales", [(256, 400), ()])

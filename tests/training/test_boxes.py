@@ -82,7 +82,7 @@ def test_the_validation_error_is_that_of_the_simplified_test(classifier, tmp_pat
     """Both see the same where no box is cut off by the image's border."""
     run = trained(classifier, tmp_path / "run", epochs=12, learning_rate=0.02, dropout=0.0)
     val = pictures.splits().source("val")
-    boxes = _centre_crop_boxes(load_box_model(run), val, quarantine=Quarantine(6))
+    boxes = _centre_crop_boxes(load_box_model(run), val, name="it", quarantine=Quarantine(6))
     overlaps = intersection_over_union(boxes, np.stack([found.box for found in val.boxes]))
     error = 100 * (~(overlaps > 0.5)).mean()
     assert read_metrics(run)[-1].validation_error == pytest.approx(error)

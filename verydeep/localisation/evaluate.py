@@ -160,7 +160,7 @@ def _centre_crop_boxes(
     model: Model,
     source: Source,
     *,
-    name: str = "the network",
+    name: str,
     quarantine: Quarantine,
     workers: int = 0,
     advance: Callable[[int], None] = lambda images: None,
