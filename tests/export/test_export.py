@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -323,7 +324,8 @@ def test_a_full_disk_is_told_with_the_path(tiny, tmp_path, data, monkeypatch):
 
 def test_what_a_killed_export_left_is_cleared_away(tiny, tmp_path, data):
     run, *_ = tiny
-    left = tmp_path / f".net.onnx.{os.getpid() + 1}.partial"
+    killed = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    left = tmp_path / f".net.onnx.{int(killed.stdout)}.partial"
     left.mkdir()
     (left / "net.onnx").write_bytes(b"half")
     export(run, tmp_path / "net.onnx", to="onnx", options=ExportOptions(data=data, check_images=1))

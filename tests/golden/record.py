@@ -48,7 +48,7 @@ def training(place):
     recipe = Recipe(crop=32, width=1 / 8, batch=128, epochs=2, learning_rate=5e-4, seed=1)
     first = train("digits", network="A", out=place / "A", recipe=recipe)
     more = {"batch_norm": True, "scale": "256:512", "label_smoothing": 0.1, "schedule": "cosine", "warm_up": 1}
-    tiny = replace(TINY, epochs=3, learning_rate=0.002, **more)
+    tiny = replace(TINY, epochs=3, learning_rate=5e-4, **more)
     pictures = str(_classes(place / "pictures"))
     still = replace(TINY, epochs=4, learning_rate=1e-12, patience=1)
     return {

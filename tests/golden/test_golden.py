@@ -5,7 +5,8 @@ Rounding differs with the processor and the number of threads. All was computed 
 `AVX512_CORE`. The greatest differences from what is
 recorded were, relative, 1.9e-4 of the losses of steps on digits and 1.4e-5 of those of boxes; one digit for validation
 and one for training in errors; 1.3e-5 of coordinates of boxes; 1.2e-7, absolute, of posteriors and 4e-7 of features.
-All other errors, counts and all figures of transfer were equal.
+All other errors, counts and all figures of transfer were equal. An AMD EPYC with AVX2 and no more agrees too, since the
+training with batch normalisation has a rate of 5e-4: at 2e-3 a difference of one rounding grew to 11% in five steps.
 """
 
 import json

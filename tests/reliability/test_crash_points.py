@@ -13,6 +13,7 @@ from itertools import groupby
 import pytest
 import torch
 
+from verydeep.machine import atomic
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.vgg import VGG
 from verydeep.runs.model import Model, load_model, save_model
@@ -123,7 +124,8 @@ def test_at_any_moment_the_complete_old_or_the_complete_new_is_there(
     new = there(run, tiny)
     assert old != new
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    monkeypatch.setattr(os, "getpid", lambda: 1)  # another process resumes
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # another process resumes, and that one has ended
+    monkeypatch.setattr(atomic, "is_running", lambda process: False)
     kinds = []
     for moment in left:
         found = there(moment, tiny)
