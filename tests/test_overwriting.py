@@ -37,8 +37,8 @@ REFUSED = {
     f"{TEST} --json x.csv --predictions ./x.csv": "cannot hold both",
     "export finished_run --to onnx --out finished_run/best/x.onnx": "is one of finished_run's own files",
     "export finished_run --to openvino --out x.xml --json x.bin": "x.bin cannot hold both",
-    "export finished_run --to openvino --out vgg16.xml": "vgg16.bin would be replaced, and is not of vgg16.xml",
-    "export finished_run --to ncnn --out vgg16.ncnn.param": "vgg16.ncnn.bin would be replaced",
+    "export finished_run --to openvino --out vgg16.xml": "vgg16.bin is there without vgg16.xml, and would be replaced",
+    "export finished_run --to ncnn --out vgg16.ncnn.param": "vgg16.ncnn.bin is there without vgg16.ncnn.param",
     "findings experiment --json experiment/results.json": "is one of experiment's own files",
     "scan images --json images/train/x.json": "would lie among the images of images",
     "train photos --network A --out photos/run": "would lie among the images of photos",
@@ -72,6 +72,18 @@ def test_what_replaces_nothing_is_written(capsys, monkeypatch, place):
         assert commands.status_of("compare", "a.csv", "b.csv", "--json", "finished_run/compared.json") == 0
     assert Path("images/scan.json").is_file()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("to", "name"), [("openvino", "net.xml"), ("ncnn", "net.ncnn.param")])
+def test_an_export_among_the_images_is_made_again(capsys, monkeypatch, place, to, name):
+    """The weights beside it are its own; those that lie alone may be of another library."""
+    monkeypatch.chdir(place)
+    line = ["export", "finished_run", "--to", to, "--data", "images", "--out", f"images/{name}", "--check-images", "1"]
+    for _ in range(2):
+        assert commands.status_of(*line) == 0
+    (place / "images" / name).unlink()
+    capsys.readouterr()
+    assert "would replace a file of images" in commands.refusal(capsys, *line)
 
 
 def test_a_result_that_is_replaced_is_named(capsys, monkeypatch, place):

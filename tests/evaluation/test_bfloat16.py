@@ -93,7 +93,7 @@ def test_what_is_kept_of_one_precision_is_not_taken_for_the_other(made, tmp_path
     for precision, one in first.items():
         np.testing.assert_array_equal(again[precision].images.posteriors, one.images.posteriors)
     assert again["bf16"].per_run == first["bf16"].per_run
-    monkeypatch.setattr("verydeep.evaluation.evaluate.processor_flags", lambda: "avx2")
+    monkeypatch.setattr("verydeep.machine.runtime._processor_flags", lambda: "avx2")
     elsewhere = {precision: evaluate(run, data=data, precision=precision) for precision in ("fp32", "bf16")}
     assert {precision: one.from_cache for precision, one in elsewhere.items()} == {"fp32": 1, "bf16": 0}
 

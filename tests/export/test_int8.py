@@ -19,7 +19,7 @@ from verydeep.exported_networks import formats
 from verydeep.exported_networks.exported import load_exported
 from verydeep.exported_networks.formats import ExportOptions
 from verydeep.images.tolerance import Tolerance
-from verydeep.machine.runtime import multiplies_in_bfloat16, processor_flags
+from verydeep.machine.runtime import _processor_flags, multiplies_in_bfloat16
 from verydeep.runs.model import Model, save_model
 from verydeep.statistics import _paired_interval
 
@@ -56,7 +56,7 @@ def test_int8_keeps_the_error_on_digits(digits_run, tmp_path, to):
     Up to 3 images changed their class on processors whose sums hold all products, and 1 error. On an AMD EPYC with AVX2
     alone ONNX Runtime's do not: 19 changed it, and 4 errors came on top.
     """
-    flags = processor_flags().split()
+    flags = _processor_flags().split()
     saturates = to == "onnx" and "avx2" in flags and not any("vnni" in flag or "amx" in flag for flag in flags)
     most = 5 if saturates else 2
     found = export(digits_run, tmp_path / FILES[to], to=to, options=ExportOptions(int8=True, max_loss=most))

@@ -316,11 +316,12 @@ def test_the_next_command_that_is_named_works_as_it_stands(made, capsys, tmp_pat
     assert run(*on, *QUICKEST, "--boxes", tmp_path / "bad boxes.csv", *limits) == 0
     evaluate = next_command(capsys)
     assert run(*evaluate) == 0
-    assert next_command(capsys)[-2:] == ["--classifier", "RUN"]
+    larger = ["--max-pixels", "1000000"]
+    assert next_command(capsys)[4:] == ["--classifier", "RUN", *larger]
     full = ["--classifier", made.classifier, "--scales", "256,320", "--windows", "dense"]
     assert run(*evaluate, *full) == 0
     predict = next_command(capsys)
-    assert predict[4:] == list(map(str, full))
+    assert predict[4:] == [*map(str, full), *larger]
     assert run(*predict[:3], other, *predict[4:]) == 0
 
 

@@ -163,7 +163,7 @@ def test_a_client_that_takes_an_answer_slowly_but_steadily_gets_all_of_it():
     [
         ([(0, 0, False), (1, 0, True), (9, 0, True)], False),
         ([(0, 0, False), (1, 0, True), (10, 2**13, True)], True),  # next to nothing was taken
-        ([(0, 0, False), (9, 2**14, True), (18, 2**15, True)], True),  # too little on the whole
+        ([(0, 0, False), (9, 2**14, True), (18, 2**15, True), (27, 3 * 2**14, True)], True),  # too little on the whole
         ([(0, 0, False), (9, 2**17, True), (18, 2**18, True)], False),
         ([(0, 0, False), (9, 2**23, True), (18, 2**23, True), (19, 2**23, True)], True),  # much, and then nothing
         ([(0, 0, False), (9, 0, True), (18, 2**20, False), (27, 2**20, True), (27.9, 2**20, True)], False),

@@ -110,6 +110,7 @@ def evaluate(
         page = write_localisation_report(localisation, outputs.report, data=data, language=outputs.language)
         show_report(page, outputs.json_file)
     given = ["--classifier", "RUN"] if full is None else given_options(full)
+    given += ["--max-pixels", str(images.max_pixels)] if images.max_pixels != MAX_PIXELS else []
     written = [outputs.predictions] if outputs.predictions is not None else []
     say_next(written, "verydeep", "localise", "predict", runs[0], "picture.jpg", *given)
 

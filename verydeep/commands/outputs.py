@@ -48,8 +48,9 @@ def refuse_overwriting(_app: App, commands: Sequence[str], arguments: ArgumentCo
         ValueError: one would; the message names it and what it would do.
     """
     outputs = list(_paths(arguments, OUTPUTS))
-    if commands and commands[-1] == "export":
-        outputs += [(option, beside) for option, path in outputs if option == "--out" for beside in files_of(path)[1:]]
+    exported = [path for option, path in outputs if option == "--out"] if commands and commands[-1] == "export" else []
+    outputs += [("--out", beside) for path in exported for beside in files_of(path)[1:]]
+    own = {beside for path in exported if path.is_file() for beside in files_of(path)}
     inputs = [path for _, path in _paths(arguments, INPUTS) if path.exists()]
     files = (*_FILES, *(("--out",) if commands and commands[-1] in _WITH_FILE_AS_OUT else ()))
     for (one, first), (other, second) in itertools.permutations(outputs, 2):
@@ -59,7 +60,7 @@ def refuse_overwriting(_app: App, commands: Sequence[str], arguments: ArgumentCo
             raise ValueError(f"{other} {second} is one of {first}'s own files: name another")
     for option, output in outputs:
         for read in inputs:
-            if harm := _harm(output, read, is_file=option in files):
+            if harm := _harm(output, read, is_file=option in files, is_own=output in own):
                 raise ValueError(f"{option} {output} {harm}: name another place")
 
 
@@ -76,8 +77,11 @@ def _paths(arguments: ArgumentCollection, names: frozenset[str]) -> Iterator[tup
             yield from ((argument.name, Path(token.value)) for token in argument.tokens if token.value != "-")
 
 
-def _harm(output: Path, read: Path, *, is_file: bool) -> str | None:
-    """Say what harm an output would do to an input; None if it does none."""
+def _harm(output: Path, read: Path, *, is_file: bool, is_own: bool) -> str | None:
+    """Say what harm an output, which is a file of the same export that is made again or not, would do to an input.
+
+    None if it does none.
+    """
     if followed(output) == followed(read):
         return None if _is_stream(output) else "would replace an input"
     inside = _within(output, read)
@@ -86,7 +90,7 @@ def _harm(output: Path, read: Path, *, is_file: bool) -> str | None:
     if any((read / name).is_file() for name in _own_names()):
         return f"is one of {read}'s own files" if inside[0] in _own_names() else None
     if is_file and len(inside) == 1:
-        foreign = output.is_file() and output.suffix.lower() not in _WRITTEN_AGAIN
+        foreign = output.is_file() and not is_own and output.suffix.lower() not in _WRITTEN_AGAIN
         return f"would replace a file of {read}" if foreign else None
     splits = _split_names() & set(os.listdir(read))
     return f"would lie among the images of {read}" if not splits or inside[0] in splits else None

@@ -30,7 +30,7 @@ from verydeep.machine.runtime import (
     Runtime,
     TestPrecision,
     has_bfloat16,
-    processor_flags,
+    reduced_precision,
     torch_device,
 )
 from verydeep.machine.threads import threads_kept, use_threads
@@ -179,7 +179,7 @@ def _passes(run: TestedRun, digests: Sequence[bytes] | None, tolerance: Toleranc
     contents = hashlib.sha256(b"".join(digests)).hexdigest()
     decoders = version("pillow"), version("simplejpeg")
     made_by = (_CACHE_FORMAT, __version__, torch.__version__, *decoders, net.mean_rgb.device.type)
-    reduced = () if run.precision == FULL_PRECISION else (run.precision, processor_flags())
+    reduced = reduced_precision(run.precision, net.mean_rgb.device)
     fixed = (*made_by, *model.digests, *astuple(net.architecture), contents, tolerance.max_pixels, *reduced)
     return [replace(one, key=(*fixed, one.view, one.side, one.mirror)) for one in passes]
 

@@ -128,7 +128,7 @@ def check_export(to: Format, out: Path, options: ExportOptions) -> None:
         raise ValueError(f"there is no folder {out.parent}")
     for beside in files_of(out)[1:]:
         if beside.is_file() and not out.is_file():
-            raise ValueError(f"{beside} would be replaced, and is not of {out}, which is not there: name another file")
+            raise ValueError(f"{beside} is there without {out}, and would be replaced: remove it, or name another file")
     if options.int8 and FORMATS[to].int8_libraries is None:
         there = [name for name, known in FORMATS.items() if known.int8_libraries is not None]
         raise ValueError(f"{to} files are written in float32 only: INT8 goes to {' or '.join(there)}")

@@ -93,7 +93,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     path = followed(path)
     _refuse_to_replace(path)
     put_back(path)
-    _clear_away(path, "partial", "old")
+    _clear_away(path)
     aside = _aside(path, "partial")
     aside.mkdir(parents=True)
     try:
@@ -121,10 +121,9 @@ def new_folder(path: Path) -> Iterator[Path]:
 def new_files(path: Path) -> Iterator[Path]:
     """Yield where to write the file `path`, in an empty folder beside it, which may receive other files too.
 
-    When the block ends without an error, sync the files and rename them to `path` and its neighbours, in the order of
-    their names. On failure the old files stay, and nothing else is left behind; only a process that is killed between
-    two renames leaves files of both, which their readers have to notice. Links, devices and pipes are treated as
-    by `write_bytes`.
+    When the block ends without an error, sync the files and rename them to `path` and then to its neighbours. On
+    failure the old files stay, and nothing else is left behind; only a process that is killed between two renames
+    leaves files of both, which their readers have to notice. Links, devices and pipes are treated as by `write_bytes`.
 
     Raises:
         OSError: nothing can be written there.
@@ -136,7 +135,7 @@ def new_files(path: Path) -> Iterator[Path]:
                 write_bytes(path.with_name(file.name), file.read_bytes())
         return
     place = followed(path)
-    _clear_away(place, "partial")
+    _clear_away(place)
     aside = _aside(place, "partial")
     try:
         aside.mkdir()
@@ -147,7 +146,7 @@ def new_files(path: Path) -> Iterator[Path]:
         for file in sorted(aside.iterdir()):
             _share(file, like=aside)
             _sync(file)
-        for file in sorted(aside.iterdir()):
+        for file in sorted(aside.iterdir(), key=lambda file: (file.name != path.name, file.name)):
             file.replace(followed(path.with_name(file.name)))
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -243,11 +242,11 @@ def _leftovers(path: Path, *kinds: str) -> list[Path]:
     return sorted(left for left in path.parent.glob(f".{glob.escape(path.name)}.*") if named.fullmatch(left.name))
 
 
-def _clear_away(path: Path, *kinds: str) -> None:
-    """Remove what killed processes have left; one that still runs may be writing for hours."""
-    for left in _leftovers(path, *kinds):
+def _clear_away(path: Path) -> None:
+    """Remove what killed processes have left or replaced; one of this host that still runs may be writing for hours."""
+    for left in _leftovers(path, "partial", "old"):
         process = int(left.name.split(".")[-2])
-        if process == os.getpid() or not is_running(process):
+        if left.suffix == ".old" or process == os.getpid() or not is_running(process):
             shutil.rmtree(left, ignore_errors=True)
 
 

@@ -165,12 +165,19 @@ def multiplies_in_bfloat16() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def processor_flags() -> str:
+def _processor_flags() -> str:
     """Return the processor's own list of what it can do, by which products below float32 differ; `` if unknown."""
     with suppress(OSError):
         found = re.search(r"^(?:flags|Features)\s*: (.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.M)
         return found[1] if found else ""
     return ""
+
+
+def reduced_precision(precision: str, device: "torch.device") -> tuple[str, ...]:
+    """Return what results depend on that are below float32: precision and, on a CPU, what it can do; else nothing."""
+    if precision == FULL_PRECISION:
+        return ()
+    return (precision, _processor_flags()) if device.type == "cpu" else (precision,)
 
 
 def autocast(device: "torch.device", *, bf16: bool) -> AbstractContextManager[object]:

@@ -43,8 +43,9 @@ _PROBES = (0.1, 1.0)
 _LEAST_TAKEN = 16 * 2**10
 """Bytes of an answer that are progress of its client."""
 
-_LEAST_RATE = 16 * 2**10
-"""Bytes a second that a client takes of its answers on the whole: 5 MB are held for minutes, not for an hour."""
+_LEAST_RATE = 4 * 2**10
+"""Bytes a second that a client takes of its answers on the whole, as a throttled telephone does; 5 MB are then held for
+20 minutes, not for an hour."""
 
 _CODES = {HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "long_head", HTTPStatus.NOT_IMPLEMENTED: "unsupported_encoding"}
 """Codes of refusals, for statuses at which the parser hints, beside 400."""

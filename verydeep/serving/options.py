@@ -72,7 +72,7 @@ class Limits:
 
     body_seconds: float = 10.0
     """Seconds in which a request's head, and then its body, has to arrive, and in which an answer has to be taken, with
-    another second for each 16 KiB of it that were."""
+    another second for each 4 KiB of it that were."""
 
     queue: int = 64
     """Images that are waiting, decoded, computed or, for the page, drawn."""

@@ -27,7 +27,7 @@ from verydeep.machine.documents import parse_json
 from verydeep.machine.errors import one_line
 from verydeep.machine.lock import WrittenElsewhereError
 from verydeep.machine.regular_files import read_file
-from verydeep.machine.runtime import FULL_PRECISION, processor_flags, torch_device
+from verydeep.machine.runtime import reduced_precision, torch_device
 from verydeep.networks.initialisation import initialise
 from verydeep.networks.vgg import VGG, ScoringNetwork
 from verydeep.prediction.pieces import Decoder
@@ -83,7 +83,8 @@ def describing_network(extraction: Extraction, source: Source, *, seed: int | No
     model, tolerance = extraction.model, extraction.tolerance
     computed = (__version__, torch.__version__, torch_device(extraction.runtime.device).type)
     contents = digest(source.fingerprint, source.digests)
-    of_file = (*model.exported, *_reduced(model)) if seed is None else ()
+    reduced = reduced_precision(precision_of(model), model.net.mean_rgb.device)
+    of_file = (*model.exported, *reduced) if seed is None else ()
     network = (*astuple(model.net.architecture), model.scale, model.flip, *of_file)
     weights = str(model.weights_sha256) if seed is None else f"seed {seed}, {model.weights_sha256}"
     key = digest(computed, network, weights, contents, extraction.descriptor, tolerance.max_pixels)
@@ -126,12 +127,6 @@ def network_features(network: DescribingNetwork, source: Source, decoder: Decode
     # More may have been tolerated when it was written.
     Quarantine(len(source), extraction.tolerance, split="all").add_known(cached.unusable)
     return cached
-
-
-def _reduced(model: Model[ScoringNetwork]) -> tuple[str, ...]:
-    """Return the precision of products if it is below float32, and the processor: it decides both."""
-    precision = precision_of(model)
-    return () if precision == FULL_PRECISION else (precision, processor_flags())
 
 
 @contextmanager

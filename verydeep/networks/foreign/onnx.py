@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,14 @@ def onnx_names_beside(path: Path) -> list[str]:
         ValueError: damaged, a file elsewhere, or the package onnx is missing.
         OSError: it cannot be read.
     """
-    return _names_beside(_tensors(_parsed(path)))
+    status = path.stat()
+    return list(_kept_names_beside(path, (status.st_mtime_ns, status.st_size)))
+
+
+@lru_cache(maxsize=1)
+def _kept_names_beside(path: Path, _stamp: tuple[int, int]) -> tuple[str, ...]:
+    """Return the names, for which half a GB is read, once if it is the same file."""
+    return tuple(_names_beside(_tensors(_parsed(path))))
 
 
 def _parsed(path: Path) -> Any:
