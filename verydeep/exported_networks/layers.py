@@ -12,6 +12,7 @@ from torch import Tensor
 
 from verydeep.exported_networks.formats import files_of
 from verydeep.machine.errors import one_line
+from verydeep.machine.regular_files import file_stamp
 from verydeep.networks.architecture import Architecture, Layer, LayerKind
 from verydeep.networks.arithmetic import output_shapes
 
@@ -108,15 +109,10 @@ def unchanged(file: Path) -> Iterator[None]:
     Raises:
         ValueError: one was replaced.
     """
-    before = _stamps(file)
+    before = [file_stamp(path) for path in files_of(file)]
     yield
-    if _stamps(file) != before:
+    if [file_stamp(path) for path in files_of(file)] != before:
         raise ValueError("it was replaced while it was opened: try again")
-
-
-def _stamps(file: Path) -> list[tuple[int, ...]]:
-    there = [path.stat() for path in files_of(file) if path.is_file()]
-    return [(one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns) for one in there]
 
 
 @contextmanager

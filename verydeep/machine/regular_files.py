@@ -25,6 +25,14 @@ def kind_of(status: os.stat_result) -> str | None:
     return None if stat.S_ISREG(status.st_mode) else _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
 
 
+def file_stamp(path: Path) -> tuple[int, ...]:
+    """Return what tells a file from one that replaced it, or was written over it; nothing where there is no file."""
+    if not path.is_file():
+        return ()
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def open_file(path: str | Path, *, most: int | None = None) -> FileIO:
     """Open a regular file for reading, unbuffered.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from verydeep.images.tolerance import Tolerance
+from verydeep.machine.regular_files import file_stamp
 from verydeep.machine.runtime import Execution, Runtime
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.foreign.layouts import TakenWeights, TrainedPreprocessing
@@ -195,8 +196,7 @@ def starting_model(weights: str) -> Model:
 def _model(weights: str) -> Model:
     files = weights_files(weights)
     try:
-        stamp = tuple((file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else (0, 0) for file in files)
-        return _read(weights, stamp)
+        return _read(weights, tuple(map(file_stamp, files)))
     except ValueError as error:
         if not _OPTIONS_OF_IMPORT & set(re.findall(r"--[a-z-]+", str(error))):
             raise
@@ -204,7 +204,7 @@ def _model(weights: str) -> Model:
 
 
 @lru_cache(maxsize=1)
-def _read(weights: str, _stamp: tuple[tuple[int, int], ...]) -> Model:
+def _read(weights: str, _stamps: tuple[tuple[int, ...], ...]) -> Model:
     """Read a file, which may have half a GB, once for its options and for its weights, if nothing in it has changed."""
     return read_model(weights)[0].model
 

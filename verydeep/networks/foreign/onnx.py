@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from verydeep.machine.libraries import library
-from verydeep.machine.regular_files import open_file
+from verydeep.machine.regular_files import file_stamp, open_file
 from verydeep.networks.foreign.layouts import TakenWeights
 from verydeep.networks.foreign.named_arrays import NamedArrays, allowed_bytes
 from verydeep.networks.foreign.onnx_graph import onnx_network
@@ -48,12 +48,11 @@ def onnx_names_beside(path: Path) -> list[str]:
         ValueError: damaged, a file elsewhere, or the package onnx is missing.
         OSError: it cannot be read.
     """
-    status = path.stat()
-    return list(_kept_names_beside(path, (status.st_mtime_ns, status.st_size)))
+    return list(_kept_names_beside(path, file_stamp(path)))
 
 
 @lru_cache(maxsize=1)
-def _kept_names_beside(path: Path, _stamp: tuple[int, int]) -> tuple[str, ...]:
+def _kept_names_beside(path: Path, _stamp: tuple[int, ...]) -> tuple[str, ...]:
     """Return the names, for which half a GB is read, once if it is the same file."""
     return tuple(_names_beside(_tensors(_parsed(path))))
 
