@@ -134,17 +134,31 @@ def _mcnemar(only_first_wrong: int, only_second_wrong: int) -> float:
 def _paired_interval(only_first_wrong: int, only_second_wrong: int, n: int) -> tuple[float, float]:
     """Return the 95% interval of the difference of two errors on the same n images, in percentage points.
 
-    Student's t over the images, whose variance is taken as if each result erred alone on one image more (Agresti and
-    Min, Effects and Non-effects of Paired Identical Observations, 2004, add as little). Without these a handful of
-    images on one side would look surer than in McNemar's exact test, and none at all would look certain. So it leaves
-    0 out wherever that test has p at 5% or below, and nowhere with p above 6.6%.
+    Student's t over the images, whose variance is that of `variance_of_mean`, since without its two images none that
+    differ would look certain. So it leaves 0 out wherever McNemar's exact test has p at 5% or below, and nowhere with p
+    above 6.6%.
     """
     if n == 1:
         return -100.0, 100.0
     differing, more = only_first_wrong + only_second_wrong, only_first_wrong - only_second_wrong
-    variance = (differing + 2 - more**2 / n) / (n - 1) / n
+    variance = variance_of_mean(differing, more / n, n)
     low, high = t_interval(100 * more / n, 100 * variance**0.5, n - 1)
     return max(-100.0, low), min(100.0, high)
+
+
+def variance_of_mean(squares: float, mean: float, n: int, *, step: float = 1.0) -> float:
+    """Return the variance of a mean of differences over n images, as with one more image on either side.
+
+    Without these two (Agresti and Min, Effects and Non-effects of Paired Identical Observations, 2004, add as little) a
+    handful of images on one side alone would look surer than in an exact test.
+
+    Args:
+        squares: sum of the images' squared differences.
+        mean: mean of their differences.
+        n: images, two or more.
+        step: difference of an image that is added.
+    """
+    return (squares + 2 * step**2 - n * mean**2) / (n - 1) / n
 
 
 def bootstrap_counts(rng: np.random.Generator, images: int, resamples: int) -> Float[np.ndarray, "R N"]:

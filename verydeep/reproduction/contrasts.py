@@ -30,7 +30,7 @@ from jaxtyping import Bool, Float
 
 from verydeep.reproduction.paper_tables import entry_named
 from verydeep.reproduction.trainings import TRAININGS_BY_NAME
-from verydeep.statistics import t_interval, t_p_below
+from verydeep.statistics import t_interval, t_p_below, variance_of_mean
 
 Outcomes = Mapping[str, Bool[np.ndarray, "seeds N"]]
 """Which images each test misclassified, by the test's name (`D-256 dense single`), with every seed."""
@@ -281,16 +281,11 @@ def sharing_trainings(tests: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _by_image_variance(groups: Mapping[tuple[str, ...], Float[np.ndarray, "seeds N"]]) -> float:
-    """Return the variance of the mean over images, all groups together, as with one more image on either side.
-
-    Without these two (Agresti and Min, Effects and Non-effects of Paired Identical Observations, 2004, add as little) a
-    handful of images on one side alone would look surer than in an exact test.
-    """
+    """Return the variance of the mean over images, all groups together."""
     of_images = np.sum([*groups.values()], axis=0).mean(axis=0)
-    count = len(of_images)
     squares, sizes = float((of_images**2).sum()), float(abs(of_images).sum())
     step = squares / sizes if sizes else 1.0
-    return (squares + 2 * step**2 - count * float(of_images.mean()) ** 2) / (count - 1) / count
+    return variance_of_mean(squares, float(of_images.mean()), len(of_images), step=step)
 
 
 def image_and_seed_variance(weighted: Float[np.ndarray, "seeds N"]) -> float:
