@@ -37,7 +37,7 @@ SAID = [
     *(MAP, RECALL),
 ]
 GRAMMAR = {"_", "plural", "counted", "if", "else", "elif", "endif", "not", "capitalize", "join", "over", "for", "in"}
-GRAMMAR |= {"endfor", "loop.last", "length", "number", "of_seed", "seeds"}
+GRAMMAR |= {"endfor", "loop.last", "length", "number", "seeds"}
 LITERAL = re.compile(r"""(["'])(?:(?!\1).)*\1""")
 
 
