@@ -61,6 +61,10 @@ def all_of(connection):
     return received
 
 
+def cut_off(service):
+    return service.metrics.registry.get_sample_value("verydeep_cut_off_total")
+
+
 def error_of(answer):
     head, _, body = answer.partition(b"\r\n\r\n")
     said = json.loads(body)
@@ -113,8 +117,8 @@ def test_a_request_gets_one_answer_whatever_follows_in_its_body(client):
     assert error_of(answers_to(client, answered, bad_chunk)) == (415, "unsupported_type")  # and nothing after it
 
 
-def test_a_client_that_takes_no_answers_is_closed(client):
-    state = client.server.server_state
+def test_a_client_that_takes_no_answers_is_closed_and_counted(client, service):
+    state, before = client.server.server_state, cut_off(service)
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         address = urlsplit(str(client.base_url))
@@ -128,6 +132,7 @@ def test_a_client_that_takes_no_answers_is_closed(client):
                 sent += connection.send(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
         wait_until(lambda: ours not in {one.client for one in list(state.connections)})
         wait_until(lambda: not state.tasks)
+    assert cut_off(service) == before + 1
 
 
 @contextmanager
@@ -154,8 +159,10 @@ def taken_slowly(connection, seconds):
 def test_a_client_that_takes_an_answer_slowly_but_steadily_gets_all_of_it():
     """The system holds megabytes for the connection, and asks for more only when a third of them is gone."""
     size, seconds = 2**24, 2.0
-    with serving(service_of(Gate().model(), body_seconds=seconds)) as client, sent(client, size) as connection:
+    service = service_of(Gate().model(), body_seconds=seconds)
+    with serving(service) as client, sent(client, size) as connection:
         assert taken_slowly(connection, 2.5 * seconds) + len(all_of(connection)) == size
+    assert cut_off(service) == 0
 
 
 @pytest.mark.parametrize(

@@ -165,16 +165,18 @@ class TimedConnection(H11Protocol):
     whenever its client has taken `_LEAST_TAKEN` bytes of it, but on the whole no more than another second for each
     `_LEAST_RATE` bytes. The rest of a body that was answered is read for `seconds`, unless nothing comes for
     `_UNREAD_SECONDS`. A client that has stopped sending is answered if it has not left. `count` is told the status of
-    each answer that is given in place of the application's.
+    each answer that is given in place of the application's; `cut_off` is called when an answer is not taken in time.
     """
 
     transport: _StagedTransport  # type: ignore[assignment]
     conn: _Parser
 
-    def __init__(self, *args: Any, seconds: float, count: Callable[[int], None], **options: Any) -> None:
+    def __init__(
+        self, *args: Any, seconds: float, count: Callable[[int], None], cut_off: Callable[[], None], **options: Any
+    ) -> None:
         super().__init__(*args, **options)
         self.conn = _Parser()
-        self._seconds, self._count = seconds, count
+        self._seconds, self._count, self._cut_off = seconds, count, cut_off
         self._idle_since = self._read_at = self.loop.time()
         self._taking = _Taking(seconds, self._idle_since)
         self._half_closed = False
@@ -245,6 +247,7 @@ class TimedConnection(H11Protocol):
     def _look(self) -> None:
         now, unsent = self.loop.time(), self.transport.get_write_buffer_size()
         if self._taking.is_too_slow(now, self.transport.taken(), waits=bool(unsent)):
+            self._cut_off()
             self.transport.abort()
             return
         if self.cycle is not None and not self.cycle.response_complete:

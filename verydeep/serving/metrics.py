@@ -29,6 +29,8 @@ _ABOUT_OUTCOMES = (
     "service ends; failed, for which the log says why."
 )
 
+_ABOUT_CUT_OFF = "Connections that were closed because their client did not take its answers in time."
+
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -41,6 +43,8 @@ class Metrics:
     """By method, path and status; method and path are "other" where the head told none, or was refused."""
     seconds: Histogram
     """Seconds of requests, by path."""
+    cut_off: Counter
+    """Connections that were closed since their clients did not take what was sent in time."""
     images: Counter
     """By outcome."""
     decoding: Histogram
@@ -72,6 +76,7 @@ def new_metrics() -> Metrics:
         registry=registry,
         requests=Counter("http_requests_total", "Requests.", ("method", "path", "status"), registry=registry),
         seconds=_histogram("http_request_duration_seconds", "Seconds of requests.", registry, ("path",)),
+        cut_off=Counter("verydeep_cut_off_total", _ABOUT_CUT_OFF, registry=registry),
         images=Counter("verydeep_images_total", _ABOUT_OUTCOMES, ("outcome",), registry=registry),
         decoding=_histogram("verydeep_decoding_seconds", "Seconds for decoding and rescaling an image.", registry),
         computing=_histogram("verydeep_computing_seconds", "Seconds for computing a batch.", registry),

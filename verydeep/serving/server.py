@@ -70,6 +70,7 @@ def _server_for(service: Service) -> uvicorn.Server:
             TimedConnection,
             seconds=limits.body_seconds,
             count=lambda status: service.metrics.requests.labels("other", "other", str(status)).inc(),
+            cut_off=service.metrics.cut_off.inc,
         ),
         ws="none",
         loop="asyncio",
