@@ -1,11 +1,13 @@
-"""From a folder of photographs to trained weights, images a second of each epoch, decoding included: prints JSON.
+"""From a folder of photographs to trained weights, decoding included, all of it and its epochs: prints JSON.
 
 Ours against a loop that one would write with PyTorch's DataLoader and Pillow, with the same network, batch, S and
-threads, on the first images of each class. Each training is a process of its own; they alternate, round by round. The
-first epoch has a figure of its own, since ours keeps decoded images from then on; the later ones have their median.
-Ratios are taken within a round: above 1 ours is faster.
+threads, on the first images of each class. Each training is a process of its own, with an empty cache; they alternate,
+round by round. `all` is from the list of images to the weights after the last epoch. Of epochs, images a second: the
+first has a figure of its own, since ours keeps decoded images from then on; the later ones have their median. Ratios
+are taken within a round: above 1 ours is faster.
 
-- ours: `verydeep.train`, with all that it chooses; the validation is not counted.
+- ours: `verydeep.train`, with all that it chooses. Only in `all` is what it does before the first step, reading every
+  image for its colours and measuring precision and threads, and what it saves and validates (8 images).
 - plain: float32, all threads, images loaded in the main process. plain_workers: by a worker process for each core.
 
 The plain loops rescale, crop and mirror as ours does, and shift no colours.
@@ -103,12 +105,14 @@ def ours(asked: argparse.Namespace, source: Source) -> list[float]:
 
 
 def work(asked: argparse.Namespace) -> None:
-    """Train one competitor and print its rates."""
+    """Train one competitor and print its images a second: in all, then of each epoch."""
     source = open_for_training(str(asked.photographs)).source("train")
     order = np.argsort([np.sum(np.asarray(source.labels[:at]) == label) for at, label in enumerate(source.labels)])
     some = subset(source, sorted(order[: asked.images].tolist()))
     workers = len(os.sched_getaffinity(0)) if asked.worker == "plain_workers" else 0
-    print(json.dumps(ours(asked, some) if asked.worker == "ours" else plain(asked, some, workers)))
+    began = time.perf_counter()
+    rates = ours(asked, some) if asked.worker == "ours" else plain(asked, some, workers)
+    print(json.dumps([asked.epochs * len(some) / (time.perf_counter() - began), *rates]))
 
 
 def trained(kind: str, arguments: list[str]) -> list[float]:
@@ -117,7 +121,9 @@ def trained(kind: str, arguments: list[str]) -> list[float]:
     if kind == "ours":
         environment["OMP_WAIT_POLICY"] = "passive"  # as the command has it
     command = [sys.executable, __file__, *arguments, "--worker", kind]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    with tempfile.TemporaryDirectory() as cache:
+        environment["VERYDEEP_CACHE"] = cache
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return [float(rate) for rate in json.loads(done.stdout.splitlines()[-1])]
 
 
@@ -146,8 +152,12 @@ def main() -> None:
 
 
 def figures(rounds: list[dict[str, list[float]]]) -> dict[str, Any]:
-    """Return rates of the first and of later epochs, and how many times as fast ours is, with the spread."""
-    parts = {"first_epoch": lambda rates: rates[0], "later_epochs": lambda rates: statistics.median(rates[1:])}
+    """Return rates in all, of the first and of later epochs, and how many times as fast ours is, with the spread."""
+    parts = {
+        "all": lambda rates: rates[0],
+        "first_epoch": lambda rates: rates[1],
+        "later_epochs": lambda rates: statistics.median(rates[2:]),
+    }
     found: dict[str, Any] = {}
     for part, of in parts.items():
         rates = {kind: [of(one[kind]) for one in rounds] for kind in KINDS}

@@ -1,11 +1,11 @@
 """Train Keras' VGG16 for a stated time with Keras' own defaults, and test it once: prints JSON.
 
 What somebody would run who knows Keras and not this package: `keras.applications.VGG16(weights=None)` and its
-`preprocess_input`, images stretched to squares and not augmented as `image_dataset_from_directory` gives them,
-`compile(loss=..., metrics=...)` and `fit` in batches of 32. The optimiser is then RMSprop at rate 0.001. With
-`--optimiser adam` the rest is as in Keras' own example of classifying photographs, whose network is another: Adam at
-3e-4 (1e-3 in some versions of the example, too much for a VGG), batches of 128, mirrored and rotated images
-(https://keras.io/examples/vision/image_classification_from_scratch/).
+`preprocess_input`, images stretched to squares and not augmented as `image_dataset_from_directory` gives them, loaded
+beside the training by a thread for each core, `compile(loss=..., metrics=...)` and `fit` in batches of 32. The
+optimiser is then RMSprop at rate 0.001. With `--optimiser adam` the rest is as in Keras' own example of classifying
+photographs, whose network is another: Adam at 3e-4 (1e-3 in some versions of the example, too much for a VGG), batches
+of 128, mirrored and rotated images (https://keras.io/examples/vision/image_classification_from_scratch/).
 It stops after the last epoch that the time has room for, or where after a sixth of the time the loss of an epoch is
 still chance's. Needs `keras` 3; PyTorch computes, unless KERAS_BACKEND says otherwise.
 
@@ -31,12 +31,14 @@ BATCHES = {"rmsprop": 32, "adam": 128}
 
 ADAM_RATE = 3e-4
 
+CORES = len(os.sched_getaffinity(0))
+
 
 class Photographs(keras.utils.PyDataset):  # type: ignore[misc]
     """Images of a folder, CLASS/*.jpg, stretched to squares, in batches."""
 
     def __init__(self, folder: Path, *, crop: int, batch: int, shuffled: np.random.Generator | None) -> None:
-        super().__init__()
+        super().__init__(workers=CORES)
         names, self.images = labelled_files(folder)
         self.classes, self.crop, self.batch, self.shuffled = len(names), crop, batch, shuffled
         self.on_epoch_end()
@@ -104,7 +106,7 @@ def main() -> None:
     history = net.fit(training, epochs=10**6, verbose=2, callbacks=[until]).history
     _, accuracy = net.evaluate(testing, verbose=0)
     found = {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": CORES,
         "keras": keras.__version__,
         "backend": keras.backend.backend(),
         "seconds": until.ends[-1],

@@ -3,9 +3,10 @@
     python benchmarks/latent_shares.py FOLDER
 
 FOLDER is what `verydeep reproduce` wrote, with two seeds or more. Two tests are wrong together as often as a bivariate
-normal with some correlation says (tetrachoric correlation: Pearson, Philosophical Transactions A 195, 1900). Pairs
-that share network, seed or neither give the shares in turn; intervals are over images, 2.5 to 97.5% of a bootstrap.
-Single networks alone are used, with errors between 1 and 99%.
+normal with some correlation says (tetrachoric correlation: Pearson, Philosophical Transactions A 195, 1900). Pairs of
+two networks, of two seeds of one training under one protocol, and of two protocols of one seed give the shares in turn;
+those of one network's trainings at several S, which go on from each other, are left out. Intervals are over images, 2.5
+to 97.5% of a bootstrap. Single networks alone are used, with errors between 1 and 99%.
 """
 
 import argparse
@@ -56,13 +57,14 @@ def shares(outcomes: Mapping[str, np.ndarray], *, draws: int, seed: int = 0) -> 
     label = [(*name.split(" ", 1), seed) for name, wrong in single.items() for seed in range(len(wrong))]
     wrong = np.concatenate(list(single.values())).astype(np.float32)
     first, second = np.triu_indices(len(label), 1)
-    network, protocol, seeds = (np.array(part) for part in zip(*label, strict=True))
-    network = np.array([TRAININGS_BY_NAME[name].label for name in network])
-    same = [part[first] == part[second] for part in (network, protocol, seeds)]
+    training, protocol, seeds = (np.array(part) for part in zip(*label, strict=True))
+    network = np.array([TRAININGS_BY_NAME[name].label for name in training])
+    same = {"network": network, "training": training, "protocol": protocol, "seed": seeds}
+    same = {name: part[first] == part[second] for name, part in same.items()}
     kinds = {
-        "image": ~same[0],
-        "network": same[0] & same[1] & ~same[2],
-        "seed": same[0] & ~same[1] & same[2],
+        "image": ~same["network"],
+        "network": same["training"] & same["protocol"] & ~same["seed"],
+        "seed": same["training"] & ~same["protocol"] & same["seed"],
     }
 
     def of(columns: np.ndarray) -> np.ndarray:

@@ -122,7 +122,7 @@ def deal_out(photographs: Path, out: Path, seed: int) -> Path:
 
 
 def over_seeds(results: Mapping[str, Localisation]) -> dict[str, Any]:
-    """Average the errors of the centre crop over the seeds, with intervals by a bootstrap over images.
+    """Average the errors of the centre crop over classes and seeds, with intervals by a bootstrap over images.
 
     An image is resampled with the results of every seed that tested it, so one that is tested twice counts as one.
     """
@@ -136,10 +136,9 @@ def over_seeds(results: Mapping[str, Localisation]) -> dict[str, Any]:
         its = [positions[name] for name in one.images.ids]
         tested[number, its] = True
         right[:, number, its] = one.images.overlaps > CORRECT_IOU
-    resampled = 100 - _resampled_recalls(right, tested, np.array([labels[name] for name in positions]))
-    errors = np.array(
-        [[100 - 100 * its[these].mean() for its, these in zip(of_head, tested, strict=True)] for of_head in right]
-    )
+    classes = np.array([labels[name] for name in positions])
+    resampled = 100 - _resampled_recalls(right, tested, classes)
+    errors = np.mean([_errors(right, tested & (classes == label)) for label in np.unique(classes)], axis=0)
     return {
         "images_tested": len(positions),
         "errors": {
@@ -155,6 +154,11 @@ def over_seeds(results: Mapping[str, Localisation]) -> dict[str, Any]:
             for (i, one), (j, other) in combinations(enumerate(HEADS), 2)
         },
     }
+
+
+def _errors(right: np.ndarray, tested: np.ndarray) -> np.ndarray:
+    """Return the errors of each head with each seed, `[heads, seeds]` in percent, over the images that it tested."""
+    return 100 - 100 * (right & tested).sum(axis=2) / tested.sum(axis=1)
 
 
 if __name__ == "__main__":

@@ -103,6 +103,16 @@ class Task:
         return self.net.mean_rgb.to(self.device)[:, None, None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of the whole process; a competitor's are restored before each of its passes."""
+
+    flags: dict[str, bool]
+    """Of the CUDA libraries."""
+    threads: int
+    """Of an operation on the CPU."""
+
+
 @dataclass(kw_only=True)
 class Work:
     """One of the competitors."""
@@ -110,8 +120,8 @@ class Work:
     step: Callable[[], object]
     repetitions: int
     """Steps in a pass."""
-    flags: dict[str, bool]
-    """Settings of the CUDA libraries, as this competitor leaves them."""
+    settings: Settings
+    """As this competitor leaves them."""
     resident: int = 0
     """Bytes held between steps."""
     seconds: list[float] = field(default_factory=list)
@@ -128,26 +138,28 @@ FLAGS: dict[str, tuple[Any, str]] = {
 }
 
 
-def flags_now() -> dict[str, bool]:
-    """Return settings of the whole process; a competitor's are restored before each of its passes."""
-    return {name: getattr(owner, attribute) for name, (owner, attribute) in FLAGS.items()}
+def settings_now() -> Settings:
+    """Return the settings of the process."""
+    flags = {name: getattr(owner, attribute) for name, (owner, attribute) in FLAGS.items()}
+    return Settings(flags=flags, threads=torch.get_num_threads())
 
 
-def set_flags(values: dict[str, bool]) -> None:
-    """Set what `flags_now` returns."""
-    for name, value in values.items():
+def set_all(settings: Settings) -> None:
+    """Set what `settings_now` returns."""
+    for name, value in settings.flags.items():
         owner, attribute = FLAGS[name]
         setattr(owner, attribute, value)
+    torch.set_num_threads(settings.threads)
 
 
 @contextmanager
 def only_here() -> Iterator[None]:
-    """Restore the flags at the end of the block."""
-    before = flags_now()
+    """Restore the settings at the end of the block."""
+    before = settings_now()
     try:
         yield
     finally:
-        set_flags(before)
+        set_all(before)
 
 
 def plain_layer(layer: Layer) -> nn.Module:
@@ -315,14 +327,15 @@ def built(build: Callable[[], Callable[[], object]], task: Task, scale: Scale) -
         for _ in range(scale.warm_up):
             step()
         synchronise(task.device)
-        return Work(step=step, repetitions=scale.steps, flags=flags_now(), resident=allocated(task.device) - before)
+        resident = allocated(task.device) - before
+        return Work(step=step, repetitions=scale.steps, settings=settings_now(), resident=resident)
 
 
 def timed_pass(work: Work, device: torch.device) -> None:
     """Time one more pass."""
     on_cuda = device.type == "cuda"
     with only_here():
-        set_flags(work.flags)
+        set_all(work.settings)
         if on_cuda:
             torch.cuda.empty_cache()
             work.step()  # takes its memory again, outside the timing
@@ -354,7 +367,7 @@ def compared(mine: Work, other: Work, device: torch.device) -> dict[str, float]:
 def measure(task: Task, scale: Scale, passes: int) -> dict[str, Any]:
     """Time all competitors in turn."""
     works = {name: built(build, task, scale) for name, build in competitors(task).items()}
-    product = Work(step=matrix_product(scale.matrix, task.device), repetitions=scale.products, flags=flags_now())
+    product = Work(step=matrix_product(scale.matrix, task.device), repetitions=scale.products, settings=settings_now())
     everything = [*works.values(), product]
     for number in range(passes):
         print(f"pass {number + 1} of {passes}", file=sys.stderr)
@@ -373,7 +386,11 @@ def measure(task: Task, scale: Scale, passes: int) -> dict[str, Any]:
         return {
             "milliseconds": round(1000 * statistics.median(work.seconds), 2),
             "milliseconds_least": round(1000 * min(work.seconds), 2),
-            **({"processor_milliseconds": processor(work)} if task.device.type == "cpu" else {}),
+            **(
+                {"processor_milliseconds": processor(work), "threads": work.settings.threads}
+                if task.device.type == "cpu"
+                else {}
+            ),
             "images_per_second": round(batch / statistics.median(work.seconds), 1),
             "share_of_matrix_rate": round(statistics.median(shares), 3),
             **({"peak_memory_bytes": max(work.peaks)} if work.peaks else {}),

@@ -194,23 +194,27 @@ def planned(sd: float, *, grid: Grid, seeds: int, images: int) -> list[Truth]:
 def rules() -> str:
     """Return a digest of all code that decides verdicts, and of this file."""
     folder = Path(verydeep.reproduction.__file__).parent
-    of_verdicts = ("claims", "contrasts", "detectable", "findings", "paper_tables", "trainings")
+    of_verdicts = ("claims", "contrasts", "detectable", "fair_tests", "findings", "paper_tables", "trainings")
     files = [*(folder / f"{name}.py" for name in of_verdicts), Path(verydeep.statistics.__file__), Path(__file__)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-def counted(out: Path | None, setting: Mapping) -> dict[int, dict]:
-    """Return the blocks of a setting that a file has."""
-    lines = out.read_text().splitlines() if out and out.is_file() else []
+def blocks_of(out: Path | None) -> list[dict]:
+    """Return the blocks that a file has, each once, though two processes may have counted it."""
     blocks = {}
-    for line in lines:
+    for line in out.read_text().splitlines() if out and out.is_file() else []:
         try:
             one = json.loads(line)
         except ValueError:
             continue  # torn when the machine stopped
-        if one["setting"] == json.loads(json.dumps(setting)):
-            blocks[one["block"]] = one
-    return blocks
+        blocks[json.dumps(one["setting"]), one["block"]] = one
+    return list(blocks.values())
+
+
+def counted(out: Path | None, setting: Mapping) -> dict[int, dict]:
+    """Return the blocks of a setting that a file has, by number."""
+    same = json.loads(json.dumps(setting))
+    return {one["block"]: one for one in blocks_of(out) if one["setting"] == same}
 
 
 def count(truth: Truth, *, grid: Grid, seeds: int, images: int, reports: int, out: Path | None) -> dict:
@@ -234,8 +238,7 @@ def count(truth: Truth, *, grid: Grid, seeds: int, images: int, reports: int, ou
 def table(out: Path) -> str:
     """Return as Markdown what percentage of how many reports a file has with a false verdict, and true claims told."""
     cells: dict[tuple, dict[int, Counter]] = {}
-    for line in out.read_text().splitlines():
-        one = json.loads(line)
+    for one in blocks_of(out):
         setting, claim = one["setting"], one["setting"]["truth"]["name"].split(" ")[0]
         if setting["rules"] == rules():
             row = cells.setdefault((setting["tests"], setting["truth"]["name"], setting["images"]), {})
