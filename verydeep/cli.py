@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -58,9 +59,9 @@ from verydeep.commands.train import train
 from verydeep.commands.transfer import transfer
 from verydeep.images.tolerance import TooManyBadImagesError
 from verydeep.machine.errors import one_line, reason, say
-from verydeep.machine.processes import rank_of_environment, under_torchrun
 from verydeep.machine.runtime import Stopped, ended_by_signals
 from verydeep.machine.threads import wait_asleep
+from verydeep.machine.torchrun import rank_of_environment, under_torchrun
 from verydeep.version import __version__
 
 _FAILURE, WRONG_USE = 1, 2
@@ -113,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given or bool(os.environ.get("VERYDEEP_DEBUG"))
     tokens = [token for token in given if token != "--debug"]
     try:
+        rank_of_environment()  # refuses variables that are no numbers, before any work
         if under_torchrun() and not {*tokens[:1], " ".join(tokens[:2])} & {*_ON_SEVERAL_PROCESSES}:
             several = f"{', '.join(_ON_SEVERAL_PROCESSES[:-1])} and {_ON_SEVERAL_PROCESSES[-1]}"
             raise ValueError(f"only {several} work on several processes: start this without torchrun")
@@ -167,9 +169,15 @@ def _explain(error: Exception, tokens: Sequence[str]) -> int:
             status = WRONG_USE
         case _:
             status, message = _FAILURE, f"{type(error).__name__}: {message} (--debug shows where)"
-    process = f"process {rank_of_environment()}: " if under_torchrun() else ""
-    say(f"verydeep: {process}{message}")
+    say(f"verydeep: {_speaker()}{message}")
     return status
+
+
+def _speaker() -> str:
+    """Return which of several processes speaks; nothing of one alone, or where variables do not tell."""
+    with suppress(ValueError):
+        return f"process {rank_of_environment()}: " if under_torchrun() else ""
+    return ""
 
 
 def _of_command_line(error: CycloptsError, message: str, tokens: Sequence[str]) -> str:

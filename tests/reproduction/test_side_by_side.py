@@ -181,6 +181,7 @@ def test_every_process_notes_a_divergence_since_none_waits_for_the_first(tmp_pat
     def diverging(*_, **__):
         raise DivergedError("training diverged at step 3", "that step was not applied")
 
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(training_task, "train", diverging)
     task = replace(tasks(tmp_path)[0], may_diverge=True)

@@ -12,8 +12,8 @@ from verydeep.commands.predictions import check_test
 from verydeep.evaluation.protocols import Method, Protocol, Scales
 from verydeep.evaluation.tables import evaluation_tables
 from verydeep.images.tolerance import Tolerance
-from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import FULL_PRECISION, Runtime, TestPrecision
+from verydeep.machine.torchrun import rank_of_environment
 from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
 from verydeep.presentation.terminal import say_next, show, show_report
 

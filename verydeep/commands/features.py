@@ -7,8 +7,8 @@ from verydeep.commands.options import DescriptorOptions, ImageOptions, JsonFile,
 from verydeep.commands.outputs import say_replaced
 from verydeep.descriptors.descriptor import Descriptor
 from verydeep.images.tolerance import Tolerance
-from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Runtime
+from verydeep.machine.torchrun import rank_of_environment
 from verydeep.presentation.terminal import say_next, show
 
 _READ_PARQUET = "from pandas import read_parquet as read"

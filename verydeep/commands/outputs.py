@@ -10,7 +10,7 @@ from cyclopts import App, ArgumentCollection
 from verydeep.exported_networks.formats import files_of
 from verydeep.machine.atomic import followed
 from verydeep.machine.errors import say
-from verydeep.machine.processes import rank_of_environment
+from verydeep.machine.torchrun import rank_of_environment
 
 _FILES, _FOLDERS = ("--json", "--predictions", "--plot"), ("--report", "--map", "--draw")
 OUTPUTS = frozenset({"--out", *_FILES, *_FOLDERS})

@@ -11,8 +11,8 @@ from verydeep.commands import options
 from verydeep.commands.predictions import PredictionStream, images_asked_for, present, print_notes
 from verydeep.evaluation.protocols import Method, Scales
 from verydeep.images.tolerance import MAX_PIXELS
-from verydeep.machine.processes import under_torchrun
 from verydeep.machine.runtime import Runtime
+from verydeep.machine.torchrun import under_torchrun
 from verydeep.networks.grids import PoolingGrid
 from verydeep.prediction.options import NAMED_CLASSES
 from verydeep.prediction.tables import prediction_table

@@ -12,7 +12,7 @@ from rich.table import Table
 from verydeep.commands.options import PredictionOutputs, TestOutputs
 from verydeep.commands.outputs import say_replaced
 from verydeep.machine.errors import say
-from verydeep.machine.processes import rank_of_environment, under_torchrun
+from verydeep.machine.torchrun import rank_of_environment, under_torchrun
 from verydeep.numbers import counted, number
 from verydeep.presentation.terminal import say_next, show
 

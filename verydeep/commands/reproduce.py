@@ -11,8 +11,8 @@ from verydeep.commands import options
 from verydeep.images.sources.default import DIGITS
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.documents import converted, read_json
-from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Execution, Runtime
+from verydeep.machine.torchrun import rank_of_environment
 from verydeep.numbers import trimmed
 from verydeep.presentation.terminal import show
 from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language

@@ -9,7 +9,7 @@ from cyclopts import App, ArgumentCollection, Parameter, Token
 
 from verydeep.images.sources.default import DIGITS
 from verydeep.machine.errors import say
-from verydeep.machine.processes import rank_of_environment
+from verydeep.machine.torchrun import rank_of_environment
 from verydeep.numbers import trimmed
 from verydeep.training.recipe import Recipe
 

@@ -11,8 +11,8 @@ from verydeep.commands.training_cost import say_cost, show_dry_run
 from verydeep.images.sources.default import DIGITS
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.lock import locked
-from verydeep.machine.processes import rank_of_environment, under_torchrun
 from verydeep.machine.runtime import Execution, Runtime
+from verydeep.machine.torchrun import rank_of_environment, under_torchrun
 from verydeep.presentation.terminal import say_next, show
 from verydeep.training.recipe import Recipe, network_asked_for
 from verydeep.training.tables import training_end, training_table

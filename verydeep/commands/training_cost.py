@@ -8,8 +8,8 @@ from rich.table import Table
 
 from verydeep.commands.starting_point import QUICK
 from verydeep.machine.errors import say
-from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.signal_watch import signals_seen_by
+from verydeep.machine.torchrun import rank_of_environment
 from verydeep.numbers import counted, millions, number, rough_duration, size, trimmed
 from verydeep.presentation.terminal import show, table_with
 from verydeep.training.recipe import Recipe

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from verydeep.machine.errors import say
 from verydeep.machine.runtime import stop_request
+from verydeep.machine.torchrun import under_torchrun
 from verydeep.numbers import decimal
 
 if TYPE_CHECKING:
@@ -154,31 +155,6 @@ class Processes:
             return _told(self, silent)
         except RuntimeError:
             return _keeper(self)
-
-
-def under_torchrun() -> bool:
-    """Return whether several processes were started together."""
-    return processes_of_environment() > 1
-
-
-def processes_of_environment() -> int:
-    """Return how many processes were started together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def processes_here() -> int:
-    """Return how many of the processes that were started together are on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
-def restarted() -> bool:
-    """Return whether torchrun has restarted this process (`--max-restarts`); other machines may not have noticed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
-def rank_of_environment() -> int:
-    """Return this process's number, before it has joined the others."""
-    return int(os.environ.get("RANK", "0"))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from verydeep.machine.errors import say
 from verydeep.machine.signal_watch import signals_seen_by
+from verydeep.machine.torchrun import rank_here, under_torchrun
 from verydeep.numbers import number
 
 if TYPE_CHECKING:
@@ -130,16 +131,16 @@ def torch_device(device: Device) -> "torch.device":
         chosen = device
     else:
         raise ValueError(f"no {device} device on this machine: choose cpu, or auto")
-    if chosen == "mps" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if chosen == "mps" and under_torchrun():
         raise ValueError("several processes cannot compute on mps: add --device cpu")
-    local_rank = os.environ.get("LOCAL_RANK")
+    local_rank = rank_here()
     if chosen != "cuda" or local_rank is None:
         return torch.device(chosen)
-    if int(local_rank) >= torch.cuda.device_count():
+    if local_rank >= torch.cuda.device_count():
         most = torch.cuda.device_count()
         raise ValueError(f"process {local_rank} of this machine has no CUDA device: start at most {most} here")
-    torch.cuda.set_device(int(local_rank))
-    return torch.device("cuda", int(local_rank))
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
 
 
 def uses_bf16(precision: Precision, device: "torch.device") -> bool:

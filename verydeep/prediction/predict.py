@@ -20,9 +20,10 @@ from verydeep.images.sources.source import Source, subset
 from verydeep.images.tolerance import MAX_PIXELS, Tolerance
 from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.errors import say
-from verydeep.machine.processes import Processes, joined, rank_of_environment
+from verydeep.machine.processes import Processes, joined
 from verydeep.machine.runtime import Runtime
 from verydeep.machine.threads import use_threads
+from verydeep.machine.torchrun import rank_of_environment
 from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
 from verydeep.networks.vgg import ScoringNetwork
 from verydeep.numbers import share

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from verydeep.machine.documents import json_text
 from verydeep.machine.errors import escaped, say
-from verydeep.machine.processes import rank_of_environment
+from verydeep.machine.torchrun import rank_of_environment
 from verydeep.numbers import duration
 
 _WIDTH_IN_FILES = 120

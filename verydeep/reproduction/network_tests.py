@@ -12,8 +12,8 @@ from verydeep.evaluation.evaluate import evaluate
 from verydeep.images.sources.samples import sampled
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
-from verydeep.machine.processes import rank_of_environment
 from verydeep.machine.runtime import Runtime, Stopped, ended_by_signals
+from verydeep.machine.torchrun import rank_of_environment
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.grids import PoolingGrid

@@ -8,7 +8,7 @@ from pathlib import Path
 from verydeep.images.sources.splits import Splits
 from verydeep.machine import atomic
 from verydeep.machine.documents import read_json
-from verydeep.machine.processes import processes_of_environment
+from verydeep.machine.torchrun import processes_of_environment
 from verydeep.reproduction.equivalent_command import differing
 from verydeep.reproduction.files import PLAN, RESULTS
 from verydeep.reproduction.grid import Grid, Steer

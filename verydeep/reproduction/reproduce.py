@@ -14,9 +14,10 @@ from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.errors import say
 from verydeep.machine.lock import locked
-from verydeep.machine.processes import joined, rank_of_environment
+from verydeep.machine.processes import joined
 from verydeep.machine.runtime import Execution, Runtime, torch_device
 from verydeep.machine.threads import use_threads
+from verydeep.machine.torchrun import rank_of_environment
 from verydeep.networks.architecture import InitialisationScheme
 from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.reproduction.equivalent_command import equivalent_command, with_options

@@ -10,9 +10,10 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from verydeep.machine.processes import LostProcessError, under_torchrun
+from verydeep.machine.processes import LostProcessError
 from verydeep.machine.runtime import Runtime, Stopped, StopRequest, stop_request, torch_device
 from verydeep.machine.threads import usable_cores
+from verydeep.machine.torchrun import under_torchrun
 from verydeep.networks.arithmetic import describe_architecture
 from verydeep.numbers import counted
 from verydeep.presentation.terminal import Reporter, reporting

@@ -11,8 +11,9 @@ import torch
 
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
-from verydeep.machine.processes import Processes, processes_here
+from verydeep.machine.processes import Processes
 from verydeep.machine.runtime import Execution, Runtime
+from verydeep.machine.torchrun import processes_here
 from verydeep.networks.architecture import Architecture
 from verydeep.runs.files import CHECKPOINTS, METRICS, NORMS, QUARANTINE, RECORD
 from verydeep.runs.import_weights import weights_files

@@ -19,8 +19,8 @@ from verydeep.box_regression import Regression
 from verydeep.images.boxes.geometry import CORRECT_IOU
 from verydeep.images.loader import DeviceBatch
 from verydeep.machine.memory import memory_bytes
-from verydeep.machine.processes import processes_here
 from verydeep.machine.runtime import Precision, autocast, uses_bf16
+from verydeep.machine.torchrun import processes_here
 from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.vgg import VGG
 from verydeep.training.checkpoint import Checkpoint

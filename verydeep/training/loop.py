@@ -17,9 +17,10 @@ from verydeep.images.workers import WorkerDiedError
 from verydeep.machine.lock import WrittenElsewhereError, locked
 from verydeep.machine.memory import freed_memory_kept
 from verydeep.machine.peak_memory import begin_peak
-from verydeep.machine.processes import joined, restarted, under_torchrun
+from verydeep.machine.processes import joined
 from verydeep.machine.runtime import Execution, Runtime, StopRequest, kernels_kept, stop_request, torch_device
 from verydeep.machine.threads import threads_kept, use_threads
+from verydeep.machine.torchrun import restarted, under_torchrun
 from verydeep.presentation.terminal import Reporter, reporting
 from verydeep.training.checkpoint import Progress
 from verydeep.training.curves import Curves, about_missing_images, bar_figures, epoch_metrics

@@ -15,7 +15,7 @@ from verydeep.images.quarantine import Quarantine
 from verydeep.images.rescaled import RescaledImages
 from verydeep.images.scan import check_images
 from verydeep.images.sources.source import subset
-from verydeep.machine.processes import processes_here
+from verydeep.machine.torchrun import processes_here
 from verydeep.networks.architecture import InitialisationScheme
 from verydeep.networks.initialisation import Initialisation, initialise, layers_with_weights
 from verydeep.networks.vgg import VGG, check_weights
