@@ -10,11 +10,16 @@ def main() -> None:
     it shows a traceback.
     """
     try:
+        from verydeep.machine.standard_streams import open_closed_streams
+
+        open_closed_streams()
         from verydeep.cli import main as run
 
         run()
     except KeyboardInterrupt:
-        print("verydeep: stopped", file=sys.stderr)
+        from verydeep.machine.errors import say
+
+        say("verydeep: stopped")
         sys.exit(130)
 
 

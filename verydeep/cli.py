@@ -60,8 +60,10 @@ from verydeep.commands.transfer import transfer
 from verydeep.images.tolerance import TooManyBadImagesError
 from verydeep.machine.errors import one_line, reason, say
 from verydeep.machine.runtime import Stopped, ended_by_signals
+from verydeep.machine.standard_streams import silence
 from verydeep.machine.threads import wait_asleep
 from verydeep.machine.torchrun import rank_of_environment, under_torchrun
+from verydeep.presentation.terminal import PipedConsole
 from verydeep.version import __version__
 
 _FAILURE, WRONG_USE = 1, 2
@@ -118,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if under_torchrun() and not {*tokens[:1], " ".join(tokens[:2])} & {*_ON_SEVERAL_PROCESSES}:
             several = f"{', '.join(_ON_SEVERAL_PROCESSES[:-1])} and {_ON_SEVERAL_PROCESSES[-1]}"
             raise ValueError(f"only {several} work on several processes: start this without torchrun")
+        app.console = PipedConsole()
         with ended_by_signals():
             app.config = (
                 *options_file(tokens),
@@ -132,14 +135,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of standard output has stopped, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more
+        silence(sys.stdout)
         sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
         if debug:
             raise
         sys.exit(_explain(error, tokens))
     except KeyboardInterrupt:
-        print("verydeep: stopped", file=sys.stderr)
+        say("verydeep: stopped")
         sys.exit(130)
 
 

@@ -3,6 +3,8 @@
 import re
 import sys
 
+from verydeep.machine.standard_streams import silence
+
 _LONGEST = 2000
 """Characters of a message, which may quote a name out of a file of any content."""
 
@@ -16,8 +18,11 @@ def escaped(text: str) -> str:
 
 
 def say(line: str) -> None:
-    """Print a line to standard error, control characters escaped."""
-    print(escaped(line), file=sys.stderr, flush=True)
+    """Print a line to standard error, control characters escaped; if nobody reads it any more, work goes on."""
+    try:
+        print(escaped(line), file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        silence(sys.stderr)
 
 
 def one_line(error: BaseException) -> str:

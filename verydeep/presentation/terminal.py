@@ -1,6 +1,9 @@
 """Output of the verbs: tables and text for people, JSON for machines, and how far long work has come."""
 
+import codecs
+import errno
 import math
+import os
 import shlex
 import sys
 import time
@@ -19,6 +22,7 @@ from rich.text import Text
 
 from verydeep.machine.documents import json_text
 from verydeep.machine.errors import escaped, say
+from verydeep.machine.standard_streams import silence
 from verydeep.machine.torchrun import rank_of_environment
 from verydeep.numbers import duration
 
@@ -26,7 +30,21 @@ _WIDTH_IN_FILES = 120
 """Width of a line in characters, where there is no terminal to ask."""
 
 
-class _Console(Console):
+class PipedConsole(Console):
+    """Console whose reader may go before it has read all, as `head` does and `tee` when it is stopped."""
+
+    def on_broken_pipe(self) -> None:
+        """End the command if it was standard output's; on standard error only progress is lost, and work goes on.
+
+        Raises:
+            BrokenPipeError: this console writes to standard output.
+        """
+        if not self.stderr:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        silence(self.file)
+
+
+class _Console(PipedConsole):
     """Console in which names of files and classes are data: they are never markup, and cannot act on the terminal."""
 
     def __init__(self, **options: Any) -> None:
@@ -74,7 +92,11 @@ def _laid_out(table: Table) -> Table:
 
 def show_report(page: Path, file: Path | None) -> None:
     """Print where a page is, to standard error if the figures go to standard output."""
-    print(escaped(f"report: {page}"), file=sys.stderr if str(file) == "-" else sys.stdout)
+    line = f"report: {page}"
+    if str(file) == "-":
+        say(line)
+    else:
+        print(escaped(line))
 
 
 def say_next(written: Iterable[Path | str], *command: Path | str) -> None:
