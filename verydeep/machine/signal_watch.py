@@ -42,5 +42,6 @@ def _watch(seen: int, outer: int, act: Callable[[int], None]) -> None:
         if outer >= 0:
             with suppress(OSError):  # full, or closed meanwhile
                 os.write(outer, number)
-        act(number[0])
+        with suppress(OSError):  # nobody reads what it prints: the next signal is still seen
+            act(number[0])
     os.close(seen)
