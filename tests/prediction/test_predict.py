@@ -5,6 +5,7 @@ import io
 import json
 import multiprocessing
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -341,7 +342,38 @@ def test_standard_input_of_a_command(run, photos, capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out)["image"] == "-"
 
 
-@pytest.mark.parametrize("arguments", [["predict", "RUN", "PHOTOS", "--out", "-"], ["describe", "--json", "-"]])
+def seen_on(terminal):
+    """Return what was written to a terminal, by its end that people look at; 0.2 s without anything more is the end."""
+    shown = b""
+    while select.select([terminal], [], [], 0.2)[0]:
+        shown += os.read(terminal, 4096)
+    return shown.decode()
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_bar_on_standard_error_takes_nothing_from_standard_output(run, photos, tmp_path, monkeypatch, is_terminal):
+    monkeypatch.setenv("TERM", "xterm")
+    watched, terminal = os.openpty()
+    with open(terminal, "w") as bar, open(os.dup(terminal) if is_terminal else tmp_path / "out", "w") as out:
+        monkeypatch.setattr(sys, "stderr", bar)
+        monkeypatch.setattr(sys, "stdout", out)
+        assert status_of("predict", run, photos / "bee", "--out", "-") == 0
+        shown = seen_on(watched)
+    os.close(watched)
+    printed = shown if is_terminal else (tmp_path / "out").read_text()
+    assert len([json.loads(line)["image"] for line in printed.splitlines()]) == len(list((photos / "bee").iterdir()))
+    assert ("predict" in shown) != is_terminal
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "RUN", "PHOTOS", "--out", "-"],
+        ["describe", "--json", "-"],
+        ["describe", "A"],
+        ["describe", "--help"],
+    ],
+)
 def test_a_reader_that_stops_ends_it_in_silence(run, photos, arguments):
     arguments = [{"RUN": run, "PHOTOS": photos}.get(each, each) for each in arguments]
     command = [sys.executable, "-m", "verydeep", *arguments]

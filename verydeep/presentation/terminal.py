@@ -218,6 +218,9 @@ def reporting(
         *bar_column,
         TextColumn("{task.fields[figures]}", markup=False),
     )
-    with _Bars(*columns, console=console, transient=True, disable=not console.is_terminal, expand=not epoch) as bar:
+    shown = console.is_terminal and not console.quiet
+    with _Bars(
+        *columns, console=console, transient=True, disable=not shown, redirect_stdout=False, expand=not epoch
+    ) as bar:
         task = bar.add_task(what, total=total - done, figures="", epoch=epoch, before=done, whole=total)
         yield Reporter(console, bar, task, what, done)
