@@ -1,7 +1,9 @@
 """What people read of an evaluation: every figure is there, whatever things are called."""
 
 import io
+import json
 import shlex
+import sys
 from pathlib import Path
 
 import made_up_evaluations
@@ -11,6 +13,8 @@ from rich.console import Console
 
 from verydeep.evaluation.results import NO_TOP5
 from verydeep.evaluation.tables import comparison_table, evaluation_tables
+from verydeep.prediction.files import prediction_file
+from verydeep.prediction.predict import Prediction
 from verydeep.presentation.terminal import say_next, show
 
 LONG = "/data/" + "-".join(f"folder{number}" for number in range(30)) + "/run"
@@ -191,3 +195,17 @@ def test_columns_of_errors_are_whole_on_a_narrow_terminal(capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "\N{HORIZONTAL ELLIPSIS}" not in shown
     assert "balanced" in shown
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "utf-16"])
+def test_json_is_json_in_every_encoding(monkeypatch, encoding):
+    """An image's name need not be text, and other characters than ASCII's need not be in the encoding."""
+    names = ["caf\u00e9", "\u732b", "\U0001f600", "bad\udce9.png"]
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", out)
+    show({"classes": names}, Path("-"))
+    with prediction_file(Path("-"), Prediction, most_classes=1) as write:
+        write(Prediction(image=names[3], classes=tuple(names), probabilities=(1, 0, 0, 0)))
+    *shown, line = out.buffer.getvalue().decode(encoding).splitlines()
+    assert json.loads("".join(shown))["classes"] == json.loads(line)["classes"] == names
+    assert (names[0] in line) == encoding.startswith("utf-8")

@@ -94,9 +94,12 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not TOML: {_reason(error, path)}") from error
 
 
-def json_text(value: object, *, indent: int | None = None) -> str:
-    """Return a value as JSON that any terminal can show: characters that act on one are escaped, as JSON does."""
-    return escaped(json.dumps(value, indent=indent, ensure_ascii=False))
+def json_text(value: object, *, indent: int | None = None, ascii_only: bool = False) -> str:
+    """Return a value as JSON that any terminal can show: characters that act on one are escaped, as JSON does.
+
+    If `ascii_only`, all characters beyond ASCII are.
+    """
+    return escaped(json.dumps(value, indent=indent, ensure_ascii=ascii_only))
 
 
 def converted(value: object, kind: type[T], *, exact: bool = False) -> T:

@@ -10,6 +10,7 @@ from verydeep.evaluation import predictions
 from verydeep.evaluation.predictions import CLASS, ID, PROBABILITY, as_text, rows_file
 from verydeep.machine import atomic
 from verydeep.machine.documents import json_text
+from verydeep.presentation.terminal import print_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -63,7 +64,7 @@ def prediction_file(
         OSError: the file cannot be written.
     """
     if str(file) == "-":
-        yield lambda prediction: print(json_text(asdict(prediction)), flush=True)
+        yield lambda prediction: print_json(asdict(prediction))
     elif file.suffix == _LINES:
         with file.open("w", encoding="utf-8", errors="backslashreplace") as lines:
             yield lambda prediction: print(json_text(asdict(prediction)), file=lines, flush=True)

@@ -56,6 +56,12 @@ class _Console(PipedConsole):
             yield segment if segment.control else segment._replace(text=escaped(segment.text))
 
 
+def print_json(value: object, *, indent: int | None = None) -> None:
+    """Print a value as JSON to standard output; if its encoding is not UTF-8, with characters of ASCII alone."""
+    is_utf8 = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
+    print(json_text(value, indent=indent, ascii_only=not is_utf8), flush=True)
+
+
 def show(figures: dict[str, Any], file: Path | None, *for_people: Table | str) -> None:
     """Print for people and, if there is a file, write the figures as JSON; `-` prints the JSON instead.
 
@@ -63,7 +69,7 @@ def show(figures: dict[str, Any], file: Path | None, *for_people: Table | str) -
         OSError: the file cannot be written.
     """
     if file is not None and str(file) == "-":
-        print(json_text(figures, indent=2))
+        print_json(figures, indent=2)
         return
     if file is not None:
         from verydeep.machine import atomic
