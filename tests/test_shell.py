@@ -91,7 +91,7 @@ def test_home_is_found_after_an_equals_sign_and_in_toml(capsys, tmp_path, monkey
     (tmp_path / "taken").write_text("")
     for home, told in (("~/taken", f"{tmp_path}/taken is a file"), ("~", f"{tmp_path} exists and is not a run")):
         (tmp_path / "o.toml").write_text(f'out = "{home}"')
-        for words in ((f"--out={home}",), ("--config", tmp_path / "o.toml")):
+        for words in ((f"--out={home}",), ("--config", tmp_path / "o.toml"), ("--config=~/o.toml",)):
             assert told in commands.refusal(capsys, "train", "digits", "--network", "A", *words)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["o.toml", "taken"]
 

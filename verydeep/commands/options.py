@@ -278,7 +278,7 @@ def options_file(tokens: Sequence[str]) -> tuple[Toml, ...]:
     """
     pairs = itertools.zip_longest(tokens, tokens[1:], fillvalue="")
     given = {option: value or next_one for token, next_one in pairs for option, _, value in [token.partition("=")]}
-    file = given.get("--config", "")
+    file = os.path.expanduser(given.get("--config", ""))
     if not Path(file).is_file():  # the verb refuses it
         return ()
     options = read_toml(file)
