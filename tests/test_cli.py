@@ -466,9 +466,3 @@ def test_the_command_after_a_training_allows_as_many_bad_images(capsys, tmp_path
     assert run("train", images, "--network", "A", "--out", out, *recipe) == 0
     *_, last = capsys.readouterr().err.splitlines()
     assert last.endswith(f"next: verydeep evaluate {out} --data {images} --max-bad 50.0")
-
-
-def test_what_cannot_be_written_is_not_said_to_be_replaced(capsys, tmp_path):
-    (tmp_path / "a.onnx").write_bytes(b"kept")
-    words = ["export", tmp_path / "run", "--to", "torchvision", "--out", tmp_path / "a.onnx"]
-    assert "weights are written as .safetensors" in refusal(capsys, *words)

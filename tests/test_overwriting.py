@@ -99,6 +99,24 @@ def test_a_result_that_is_replaced_is_named(capsys, monkeypatch, place):
             assert (f"{out} already exists and will be replaced" in capsys.readouterr().err) == there
 
 
+NOT_WRITTEN = {
+    "export run --to torchvision --out old.onnx": "old.onnx: weights are written as .safetensors",
+    "export nowhere --to torchvision --out old.pth": "nowhere does not exist",
+    "export nowhere --to onnx --out old.onnx": "nowhere does not exist",
+    "export nowhere --to onnx --out old.txt": "name a file that ends in .onnx, not old.txt",
+    "features nowhere images --out old.txt": "a file of features ends in .safetensors or .parquet, unlike old.txt",
+}
+
+
+@pytest.mark.parametrize("line", NOT_WRITTEN)
+def test_what_cannot_be_written_is_not_said_to_be_replaced(capsys, monkeypatch, tmp_path, line):
+    monkeypatch.chdir(tmp_path)
+    out = Path(line.split()[-1])
+    out.write_bytes(b"kept")
+    assert commands.refusal(capsys, *line.split()).startswith(f"verydeep: {NOT_WRITTEN[line]}")
+    assert out.read_bytes() == b"kept"
+
+
 UNWRITABLE = (
     f"{TEST} --json out/x.json",
     f"{TEST} --predictions out/x.csv",

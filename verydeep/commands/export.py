@@ -5,7 +5,7 @@ from typing import cast, get_args
 
 from verydeep.commands.options import ExportFileOptions, ImageOptions, JsonFile, RequiredFile
 from verydeep.commands.outputs import say_replaced
-from verydeep.exported_networks.formats import ExportOptions, Format, files_of
+from verydeep.exported_networks.formats import ExportOptions, Format, check_export, files_of
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.lock import locked
 from verydeep.networks.foreign.layouts import ForeignLayout
@@ -33,6 +33,8 @@ def export(
         out: The file to write. It appears only if its scores are PyTorch's.
         json_file: Write the figures to this file as well (- for standard output instead of the table).
     """
+    from verydeep.runs.model import load_config
+
     if to in get_args(ForeignLayout):
         if (options, images) != (ExportOptions(), Tolerance()):
             raise ValueError(
@@ -41,6 +43,7 @@ def export(
         from verydeep.export.weights import check_suffix, weights_table, write_weights
 
         check_suffix(out)
+        load_config(run)
         with locked(out):
             say_replaced(out)
             written = write_weights(run, out, cast(ForeignLayout, to))
@@ -50,6 +53,8 @@ def export(
     from verydeep.export.export import export as export_run
     from verydeep.export.export import export_table
 
+    check_export(cast(Format, to), out, options)
+    load_config(run)
     with locked(out):
         if out.is_file():
             say_replaced(*files_of(out))

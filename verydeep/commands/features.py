@@ -36,8 +36,10 @@ def features(
         split: train, val, test or all; required for a source with splits.
         json_file: Write a summary of the file to this file as well (- for standard output instead of the table).
     """
+    from verydeep.descriptors.file_formats import check_kind
     from verydeep.descriptors.files import feature_tables, write_features
 
+    check_kind(out)
     say_replaced(out)
     written = write_features(run, source, out, descriptor=descriptor, split=split, runtime=runtime, tolerance=images)
     if not rank_of_environment():
