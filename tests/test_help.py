@@ -83,6 +83,13 @@ def test_what_follows_from_weights_and_from_quick_is_told_as_it_is(capsys):
     assert "crop 32, width 0.25, 14 epochs" in reproduce
 
 
+def test_a_training_of_boxes_does_not_offer_to_find_its_own_options(capsys):
+    """`verydeep train` refuses to resume its runs."""
+    pages = [help_of(capsys, *words).partition("--resume")[2] for words in (("train",), ("localise", "train"))]
+    assert all("Continue a run that was stopped" in page for page in pages)
+    assert ["takes them from the run" in page for page in pages] == [True, False]
+
+
 def test_every_example_is_of_a_verb():
     assert set(EXAMPLES) == {" ".join(words) for words in VERBS}
 

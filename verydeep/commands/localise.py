@@ -47,6 +47,7 @@ def train(
         regression: per-class: a box for each class; shared: one for all.
         fc_only: Train the fully connected layers only.
         network: A, A-LRN, B, B-5x5, C, D or E; by default the run's.
+        run.resume: Continue a run that was stopped; all options must be given as before. Start it if it does not exist.
     """
     from verydeep.localisation.training import localisation_recipe, localisation_splits
     from verydeep.training.loop import train as train_network

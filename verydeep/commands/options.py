@@ -155,8 +155,6 @@ class RunFolder:
     """The run folder to make."""
 
     resume: bool = False
-    """Continue a run that was stopped, with the options as before; start it if it does not exist. `verydeep train --out
-    RUN --resume` takes them from the run."""
 
     config: ConfigFile = None
     """TOML file of options (learning_rate = 0.005); the command line overrides it."""

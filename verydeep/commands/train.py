@@ -43,6 +43,8 @@ def train(
         dry_run: Only show images, classes and steps, and about how long and with how much memory it would take.
         held_out: Share of each class's training images, 0.125 say, that the learning rate follows, always the same
             ones, so that the validation images can test. Without it, it follows the validation images.
+        run.resume: Continue a run that was stopped, with the options as before; start it if it does not exist.
+            `verydeep train --out RUN --resume` takes them from the run.
     """
     network = network_asked_for(network, recipe)  # before PyTorch is imported
     from verydeep.images.open import open_for_training
