@@ -103,6 +103,19 @@ def test_a_word_alone_may_be_a_file_that_is_called_like_home(capsys, tmp_path, m
     assert "no file '~'" in commands.refusal(capsys, "predict", "run", "~")
 
 
+@pytest.mark.parametrize("verb", ["evaluate run", "localise evaluate run", "transfer run"])
+def test_a_language_without_a_report_is_refused(capsys, tmp_path, monkeypatch, verb):
+    """With a report, the next fault is another: there is no run."""
+    monkeypatch.chdir(tmp_path)
+    words = [*verb.split(), "--data", "digits", "--language"]
+    for language in ("ja", "en"):
+        told = commands.refusal(capsys, *words, language)
+        assert told == "verydeep: --language goes with --report: add --report FOLDER, or leave out --language\n"
+    boxes = ["--boxes", tmp_path] if verb.startswith("localise") else []
+    assert "--language" not in commands.refusal(capsys, *words, "ja", "--report", "page", *boxes)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_value_is_refused_wherever_one_is_taken(capsys, tmp_path, monkeypatch):
     """An empty path would be the current folder, in which a run or pictures would then lie."""
     monkeypatch.chdir(tmp_path)

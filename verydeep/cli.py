@@ -47,7 +47,7 @@ from verydeep.commands.other_tools import (
     names_of,
     refuse_unknown_options,
 )
-from verydeep.commands.outputs import refuse_overwriting
+from verydeep.commands.outputs import refuse_overwriting, refuse_without_output
 from verydeep.commands.paths import expand_home, refuse_what_is_no_path
 from verydeep.commands.predict import predict
 from verydeep.commands.push import push
@@ -130,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 split_lists,
                 refuse_fractions,
                 refuse_unknown_options,
+                refuse_without_output,
                 refuse_overwriting,
             )
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")

@@ -25,6 +25,9 @@ _FILES_READ = {"--class-names", "--config", "--labels", "--test-images", "--boxe
 INPUTS = frozenset({*_POSITIONAL_INPUTS, *_STARTS, *_FILES_READ, "--data", "--classifier"})
 """Arguments and options that may name inputs."""
 
+_HOW_MADE = {"--method": "--map", "--language": "--report"}
+"""Options that say how an output is made, a folder, and the option that asks for it; some verbs make it anyway."""
+
 _WRITTEN_AGAIN = (
     ".json",
     ".jsonl",
@@ -62,6 +65,19 @@ def refuse_overwriting(_app: App, commands: Sequence[str], arguments: ArgumentCo
         for read in inputs:
             if harm := _harm(output, read, is_file=option in files, is_own=output in own):
                 raise ValueError(f"{option} {output} {harm}: name another place")
+
+
+def refuse_without_output(_app: App, _commands: Sequence[str], arguments: ArgumentCollection) -> None:
+    """Refuse options that say how an output is made where that output is not asked for; for `App.config`.
+
+    Raises:
+        ValueError: one is given alone; the message names the option that it goes with.
+    """
+    given = {argument.name for argument in arguments if argument.tokens}
+    there = {argument.name for argument in arguments}
+    for option, output in _HOW_MADE.items():
+        if option in given and output in there - given:
+            raise ValueError(f"{option} goes with {output}: add {output} FOLDER, or leave out {option}")
 
 
 def say_replaced(*outputs: Path | None) -> None:

@@ -63,8 +63,6 @@ def predict(
     from verydeep.transfer_learning.classifier_folder import is_classifier
 
     source = images_asked_for(images, outputs)
-    if maps.method is not None and maps.map is None:
-        raise ValueError("--method goes with --map: add --map FOLDER, or leave out --method")
     if is_classifier(run):
         _check_classifier_alone(run, views, maps)
         stream = _by_classifier(run, source, top=top, max_pixels=max_pixels, runtime=runtime)
