@@ -6,8 +6,10 @@ import re
 import statistics
 import subprocess
 import sys
+import tomllib
 from collections import defaultdict
 from contextlib import nullcontext
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import jaxtyping
@@ -16,6 +18,8 @@ import pytest
 import torch
 from array_shapes import check_shapes
 from jaxtyping import Float, Int
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from verydeep.networks.vgg import LocalResponseNorm
 
@@ -252,6 +256,40 @@ def test_benchmarks_import_what_there_is(path):
     imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
     wanted = [(node.module, name.name) for node in imports for name in node.names if node.module.startswith("verydeep")]
     assert [found for found in wanted if not hasattr(importlib.import_module(found[0]), found[1])] == []
+
+
+def wanted_by(requirement, *, anywhere):
+    """Yield what an installed package requires, on this platform or on any."""
+    try:
+        written = requires(requirement.name) or ()
+    except PackageNotFoundError:
+        return
+    for one in map(Requirement, written):
+        extras = set(re.findall(r"extra == ['\"](.*?)['\"]", str(one.marker)))
+        asked = [extra for extra in ("", *requirement.extras) if extra in extras or not extras]
+        if any(anywhere or one.marker is None or one.marker.evaluate({"extra": extra}) for extra in asked):
+            yield one
+
+
+def pulled_in(*, anywhere):
+    """Return the packages that an install with all extras pulls in; not what those do that are not here, nor Ray."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    left, seen = [Requirement(one) for its in (project["dependencies"], *extras) for one in its], set()
+    while left:
+        requirement = left.pop()
+        if str(requirement) not in seen and requirement.name != "verydeep":
+            seen.add(str(requirement))
+            left += [] if requirement.name == "ray" else wanted_by(requirement, anywhere=anywhere)
+    return {canonicalize_name(Requirement(one).name) for one in seen}
+
+
+def test_versions_are_fixed_of_what_an_install_pulls_in_and_of_nothing_else():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    fixed = {canonicalize_name(line.partition("==")[0]) for line in lines if "==" in line}
+    for_cuda = re.compile("nvidia-|cuda-|triton$")  # PyTorch's own wheels fix these
+    assert {name for name in pulled_in(anywhere=False) - fixed if not for_cuda.match(name)} == set()
+    assert fixed - pulled_in(anywhere=True) == set()
 
 
 def test_the_map_is_that_of_the_code():
