@@ -258,6 +258,15 @@ def test_benchmarks_import_what_there_is(path):
     assert [found for found in wanted if not hasattr(importlib.import_module(found[0]), found[1])] == []
 
 
+def test_make_battery_runs_every_file_that_is_longer_in_it():
+    recipe = re.search(r"^battery:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    named = [ROOT / word for word in recipe.split() if word.startswith("tests")]
+    asks = re.compile(r"mark\.battery\b|\bbattery\b[,)]")  # by the mark, or by the fixture
+    longer = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if asks.search(path.read_text())]
+    assert [path.name for path in longer if not any(path.is_relative_to(place) for place in named)] == []
+    assert len(longer) > 20
+
+
 def wanted_by(requirement, *, anywhere):
     """Yield what an installed package requires, on this platform or on any."""
     try:
