@@ -8,12 +8,13 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 import time
 import zlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -300,11 +301,24 @@ def test_soak(process, figure):
         assert set(threads.map(lambda image: sent(client, image), images * 10)) == {200}
     pause = (time.monotonic() - began) / (10 * len(images)) / 0.8
     statuses, memory = paced(client, images, pause, seconds, server)
-    assert set(statuses) == {200}
+    assert Counter(statuses) == {200: len(statuses)}
     grown = max(memory) - max(memory[: len(memory) // 4])
     about = f"{seconds / 60:g} minutes at 0.8 of capacity: {len(statuses):,} requests, none failed"
     figure(26, "soak", f"{about}, memory grew by {grown / 2**20:.0f} MiB")
     assert grown < GROWTH
+
+
+def test_a_soak_counts_requests_that_have_no_answer():
+    answers = itertools.cycle([httpx.Response(200), httpx.ReadTimeout("late"), httpx.ConnectError("closed")])
+
+    def post(*_, **__):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    statuses, _ = paced(SimpleNamespace(post=post), [b"image"], 0.001, 0.0295, psutil.Process())
+    assert Counter(statuses) == {200: 10, "ReadTimeout": 10, "ConnectError": 10}
 
 
 def photograph(seed):
@@ -318,13 +332,17 @@ def sent(client, image):
 
 
 def paced(client, images, pause, seconds, server):
-    """Send an image every so often, whether or not the last ones are answered; return statuses and memory over time."""
-    statuses, memory, lock = [], [], threading.Lock()
+    """Send an image every so often, whether or not the last ones are answered.
 
-    def send(image):
-        status = sent(client, image)
-        with lock:
-            statuses.append(status)
+    Return the status of every image, or the name of the error that it ended in, and the memory over time.
+    """
+    statuses, memory = [], []
+
+    def send(number, image):
+        try:
+            statuses[number] = sent(client, image)
+        except Exception as error:
+            statuses[number] = type(error).__name__
 
     began = time.monotonic()
     with ThreadPoolExecutor(AT_ONCE) as threads:
@@ -333,7 +351,8 @@ def paced(client, images, pause, seconds, server):
             if due > began + seconds:
                 break
             time.sleep(max(0, due - time.monotonic()))
-            threads.submit(send, image)
+            statuses.append(None)
+            threads.submit(send, number, image)
             if number % 100 == 0:
                 memory.append(server.memory_info().rss)
     return statuses, memory
