@@ -19,6 +19,8 @@ PATIENCE = 30.0
 class Outcome:
     """What a client saw."""
 
+    duration: float
+    """Seconds in which its answers came."""
     seconds: list[float] = field(default_factory=list)
     """Time until each answer that was a prediction."""
     answers: int = 0
@@ -36,9 +38,11 @@ class Outcome:
             self.seconds.append(seconds)
 
 
-def post(path: str, content_type: str, body: bytes) -> bytes:
-    """Return a whole HTTP request."""
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
+def form(path: str, image: bytes) -> bytes:
+    """Return a whole HTTP request with one image as multipart/form-data."""
+    part = b'--x\r\nContent-Disposition: form-data; name="image"; filename="1.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+    body = part + image + b"\r\n--x--\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -88,7 +92,7 @@ Images = Sequence[tuple[bytes, bool]]
 
 async def closed_loop(port: int, requests: Images, clients: int, seconds: float) -> Outcome:
     """Let clients send one image after the other."""
-    outcome, following = Outcome(), itertools.cycle(requests)
+    outcome, following = Outcome(duration=seconds), itertools.cycle(requests)
     began = time.monotonic()
     counted_from, end = began + SETTLING, began + SETTLING + seconds
 
@@ -107,8 +111,8 @@ async def closed_loop(port: int, requests: Images, clients: int, seconds: float)
 
 
 async def open_loop(port: int, requests: Images, rate: float, seconds: float) -> Outcome:
-    """Send images at the moments of a Poisson process, whatever the answers do."""
-    outcome, following, idle = Outcome(), itertools.cycle(requests), list[Connection]()
+    """Send images at the moments of a Poisson process, whatever the answers do; it lasts until the last answer."""
+    outcome, following, idle = Outcome(duration=seconds), itertools.cycle(requests), list[Connection]()
     moments, rng, moment = [], random.Random(0), 0.0
     while (moment := moment + rng.expovariate(rate)) < seconds:
         moments.append(moment)
@@ -118,7 +122,9 @@ async def open_loop(port: int, requests: Images, rate: float, seconds: float) ->
         request, bad = next(following)
         connection = idle.pop() if idle else Connection(port)
         status = await connection.ask(request)
-        outcome.note(status, time.monotonic() - intended, bad=bad)
+        answered = time.monotonic()
+        outcome.note(status, answered - intended, bad=bad)
+        outcome.duration = max(outcome.duration, answered - began)
         idle.append(connection)
 
     tasks = []

@@ -2,14 +2,15 @@
 
 Each serves in a process of its own, with its defaults and OMP_NUM_THREADS of this process: verydeep puts images of one
 size into a batch where it has measured that this gains, as `predict` does, and LitServe computes one at a time, by
-verydeep's functions. A client in this process sends the same JPEGs to both, in turn, round by round; figures are
-medians over the rounds.
+verydeep's functions. A client in this process sends the same JPEGs to both, as forms, in turn, round by round; figures
+are medians over the rounds.
 
 - in process: `predict` on the same JPEGs. `ratio` is a server's images per second (closed, 8 clients) over its.
 - closed: so many clients, each of which sends its next image when it has its answer.
 - bad: 8 clients that send one damaged image in 8; `wrong` counts good ones that failed and bad ones that did not.
 - open: images are sent at a share of the smaller capacity (closed, 8 clients), at moments of a Poisson process; times
-  are counted from the intended moment, so a server that is late pays for all who wait. `refused` counts 503.
+  are counted from the intended moment, so a server that is late pays for all who wait; images per second until the
+  last answer. `refused` counts 503.
 - cpu: milliseconds of the processor for each image, in all of a server's processes, or in `predict`; other work on the
   machine disturbs them less than times.
 - memory: the most MiB that all of a server's processes had together, looked at every half second; a page that several
@@ -38,12 +39,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from http_load import PATIENCE, Outcome, asked_once, closed_loop, open_loop, post
+from http_load import PATIENCE, Outcome, asked_once, closed_loop, form, open_loop
 from PIL import Image
 from server_processes import memory_watched, processes_below, processor_seconds
 from starlette.requests import Request
@@ -158,12 +160,8 @@ def verydeep_server(file: Path) -> Iterator[Server]:
     """Start `verydeep serve`."""
     port = free_port()
     command = [sys.executable, "-m", "verydeep", "serve", str(file), "--port", str(port)]
-
-    def request(image: bytes) -> bytes:
-        return post("/v1/predict", "image/jpeg", image)
-
     with started([*command, "--grace", "0"], port, "/readyz") as process:
-        yield Server(port=port, pid=process.pid, request=request)
+        yield Server(port=port, pid=process.pid, request=partial(form, "/v1/predict"))
 
 
 @contextmanager
@@ -171,17 +169,8 @@ def litserve_server(file: Path, python: str) -> Iterator[Server]:
     """Start LitServe."""
     port = free_port()
     command = [python, __file__, str(file), "--serve-by-litserve", str(port)]
-
-    def request(image: bytes) -> bytes:
-        head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="1.jpg"\r\n'
-        return post(
-            "/predict",
-            "multipart/form-data; boundary=x",
-            head + b"Content-Type: image/jpeg\r\n\r\n" + image + b"\r\n--x--\r\n",
-        )
-
     with started(command, port, "/health") as process:
-        yield Server(port=port, pid=process.pid, request=request)
+        yield Server(port=port, pid=process.pid, request=partial(form, "/predict"))
 
 
 @contextmanager
@@ -208,11 +197,11 @@ def started(command: Sequence[str], port: int, ready: str) -> Iterator["subproce
 # measurements
 
 
-def figures(outcome: Outcome, seconds: float) -> dict[str, float]:
+def figures(outcome: Outcome) -> dict[str, float]:
     """Return what is printed of an outcome."""
     times = sorted(1000 * one for one in outcome.seconds) or [math.nan]
     return {
-        "images_per_second": len(outcome.seconds) / seconds,
+        "images_per_second": len(outcome.seconds) / outcome.duration,
         "p50": times[len(times) // 2],
         "p99": times[min(len(times) - 1, math.ceil(0.99 * len(times)) - 1)],
         "refused": outcome.refused,
@@ -242,12 +231,12 @@ def measure(server: Server, images: Sequence[bytes], seconds: float, rate: float
             before = processor_seconds(server.pid)
             outcome = asyncio.run(closed_loop(server.port, good, clients, seconds))
             cpu = 1000 * (processor_seconds(server.pid) - before) / max(1, outcome.answers)
-            found[f"closed {clients}"] = figures(outcome, seconds) | {"cpu": cpu}
-        found["bad"] = figures(asyncio.run(closed_loop(server.port, mixed, CAPACITY_CLIENTS, seconds)), seconds)
+            found[f"closed {clients}"] = figures(outcome) | {"cpu": cpu}
+        found["bad"] = figures(asyncio.run(closed_loop(server.port, mixed, CAPACITY_CLIENTS, seconds)))
     else:
         for share in SHARES:
             outcome = asyncio.run(open_loop(server.port, good, share * rate, seconds))
-            found[f"open {share}"] = figures(outcome, seconds)
+            found[f"open {share}"] = figures(outcome)
     return found
 
 
