@@ -92,6 +92,17 @@ def unignored_signals():
         signal.signal(number, handler)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Use one thread, as the processes that are started do: with more, sums differ in the last bits."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def battery(request):
     """Whether the checks run at full length."""

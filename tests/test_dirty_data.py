@@ -1,6 +1,5 @@
 """Five hundred image files, forty of them unusable in twelve ways: those are left out and listed, and no others."""
 
-import io
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from image_files import saved
 from PIL import Image
 from several_commands import status_of
 
@@ -30,12 +30,6 @@ RECIPE = Recipe(crop=32, width=0.05, batch=64, epochs=1, learning_rate=1e-3)
 OPTIONS = ["--network", "A", "--crop", "32", "--width", "0.05", "--batch", "64", "--learning-rate", "1e-3"]
 OPTIONS += ["--epochs", "1"]
 TOLERANT = Tolerance(max_bad=10)
-
-
-def encoded(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def noise(rng, height, width, brightness=0):
@@ -64,7 +58,7 @@ def unreadable(path):
 def ways_to_be_bad(rng):
     """Suffix, content (None: unreadable) and reason; every call gives other pixels."""
     image = noise(rng, 30, 36)
-    jpeg, png = encoded(image, "JPEG"), encoded(image, "PNG")
+    jpeg, png = saved(image, "JPEG"), saved(image, "PNG")
     fractions = Image.fromarray(rng.random((20, 20)).astype(np.float32))
     return [
         (".jpg", b"", "undecodable (an empty file)"),
@@ -73,12 +67,12 @@ def ways_to_be_bad(rng):
         (".jpg", b"<!DOCTYPE html><html>404 Not Found</html>", "undecodable (not an image of a known format)"),
         (".png", png_of_zeros(20_000, 20_000), "too large ("),
         (".png", png_of_zeros(12_000, 9_000), "too large (12000 x 9000 pixels, more than the 100,000,000 allowed)"),
-        (".png", encoded(noise(rng, 2, 101), "PNG"), "too elongated (101 x 2, sides beyond 50 to 1)"),
+        (".png", saved(noise(rng, 2, 101), "PNG"), "too elongated (101 x 2, sides beyond 50 to 1)"),
         (".png", b"a note, not a picture\n", "undecodable (not an image of a known format)"),
         (".jpg", None, "unreadable ("),
         (".jpg", rng.bytes(500), "undecodable (not an image of a known format)"),
         (".jpg", jpeg[:-2], "truncated (the file ends before the image does)"),
-        (".tif", encoded(fractions, "TIFF"), "undecodable (pixels are fractions in an unknown range"),
+        (".tif", saved(fractions, "TIFF"), "undecodable (pixels are fractions in an unknown range"),
     ]
 
 
@@ -99,7 +93,7 @@ def write_dirty(root, images=IMAGES, bad=BAD):
         else:
             kind = ("JPEG", "PNG")[number // 2 % 2]
             image = noise(rng, *rng.integers(12, 41, 2), brightness=100 * (number % 2))
-            (root / name / f"{number:04d}.{kind.lower()}").write_bytes(encoded(image, kind))
+            (root / name / f"{number:04d}.{kind.lower()}").write_bytes(saved(image, kind))
     return reasons
 
 
@@ -367,7 +361,7 @@ def test_a_stopped_training_goes_on_to_the_same_list_and_weights(dirty, tmp_path
 
 def source_of(count, bad=(), broken=b"broken"):
     rng = np.random.default_rng(1)
-    data = [encoded(noise(rng, 34, 36, 100 * (index % 2)), "PNG") for index in range(count)]
+    data = [saved(noise(rng, 34, 36, 100 * (index % 2)), "PNG") for index in range(count)]
     return memory_source(
         classes=("dark", "light"),
         samples=tuple(

@@ -258,6 +258,20 @@ def test_benchmarks_import_what_there_is(path):
     assert [found for found in wanted if not hasattr(importlib.import_module(found[0]), found[1])] == []
 
 
+def test_what_two_test_files_need_is_written_once():
+    """As lines: parsing all tests takes seconds."""
+    places = defaultdict(list)
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for name, block in re.findall(
+            r"^(?:def|class) (\w+)(.*?)(?=^\S|\Z)", path.read_text(), re.MULTILINE | re.DOTALL
+        ):
+            lines = re.sub(r'\n    """.*?"""\n', "\n", block, count=1, flags=re.DOTALL).split("\n")
+            lines = [line for line in lines if line]
+            if len(lines) > 3:
+                places["\n".join(lines)].append(f"{path.relative_to(ROOT)}:{name}")
+    assert [where for where in places.values() if len(where) > 1] == []
+
+
 def test_make_battery_runs_every_file_that_is_longer_in_it():
     recipe = re.search(r"^battery:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
     named = [ROOT / word for word in recipe.split() if word.startswith("tests")]

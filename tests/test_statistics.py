@@ -1,13 +1,13 @@
 """Exact tests against enumeration and published values, intervals against formulas, tests and simulated images."""
 
 import math
-import random
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paired_outcomes import outcomes
 from scipy import stats
 
 from verydeep.reproduction.contrasts import Contrasts
@@ -21,14 +21,6 @@ from verydeep.statistics import (
 )
 
 COUNT = st.integers(0, 80)
-
-
-def outcomes(only_first, only_second, both, neither):
-    """Which images two results got wrong, in a shuffled order."""
-    pairs = [(True, False)] * only_first + [(False, True)] * only_second + [(True, True)] * both
-    pairs += [(False, False)] * neither
-    random.Random(0).shuffle(pairs)
-    return np.array(pairs, dtype=bool).reshape(-1, 2).T
 
 
 # McNemar's test

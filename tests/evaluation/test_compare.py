@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from random_networks import lively
 
 import verydeep
-from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.predictions import compare, write_predictions
 from verydeep.images.sources.source import Sample, memory_source
@@ -24,17 +23,6 @@ from verydeep.statistics import _mcnemar
 SEVEN = tuple("abcdefg")
 IDS = [f"{number}.png" for number in range(26)] + ["caf\udce9, a.png", "two\nlines"]
 LABELS = [*range(7)] * 4
-
-
-def lively(seed):
-    """A net that prefers another class for images of another colour."""
-    torch.manual_seed(seed)
-    net = vgg("A", classes=7, crop=32, width=0.05).eval()
-    colours = torch.rand(200, 3, 1, 1).expand(-1, -1, 32, 32) * 255
-    with torch.no_grad():
-        net.fc8.weight /= net(colours).std(dim=0)[:, None] / 2
-        net.fc8.bias -= net(colours).mean(dim=0)
-    return net
 
 
 def pictures():

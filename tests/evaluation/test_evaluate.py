@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from random_networks import lively
 
 import verydeep
 from verydeep import vgg
@@ -53,17 +54,6 @@ KEYS = [
 def save_run(folder, net, classes=SEVEN, scale="256", flip=True):
     save_model(Model(net=net, classes=classes, scale=scale, flip=flip), folder / MODEL)
     return folder
-
-
-def lively(seed):
-    """A net that prefers another class for images of another colour."""
-    torch.manual_seed(seed)
-    net = vgg("A", classes=7, crop=32, width=0.05).eval()
-    colours = torch.rand(200, 3, 1, 1).expand(-1, -1, 32, 32) * 255
-    with torch.no_grad():
-        net.fc8.weight /= net(colours).std(dim=0)[:, None] / 2
-        net.fc8.bias -= net(colours).mean(dim=0)
-    return net
 
 
 def constant(*posterior):

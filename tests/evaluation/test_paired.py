@@ -1,22 +1,14 @@
 """Two results on the same images: what is counted, and which of them errs more."""
 
 import json
-import random
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paired_outcomes import outcomes
 
 from verydeep.statistics import _mcnemar, paired_comparison
-
-
-def outcomes(only_first, only_second, both, neither):
-    """Which images two results got wrong, in a shuffled order."""
-    pairs = [(True, False)] * only_first + [(False, True)] * only_second + [(True, True)] * both
-    pairs += [(False, False)] * neither
-    random.Random(0).shuffle(pairs)
-    return np.array(pairs, dtype=bool).reshape(-1, 2).T
 
 
 def test_nothing_that_differs_is_no_evidence():

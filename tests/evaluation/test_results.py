@@ -10,12 +10,11 @@ from dataclasses import asdict, replace
 import made_up_evaluations
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from random_networks import lively
 
-from verydeep import vgg
 from verydeep.evaluation.evaluate import evaluate
 from verydeep.evaluation.metrics import calibration
 from verydeep.evaluation.results import NO_TOP5
@@ -32,17 +31,6 @@ BROKEN = (4, 11)
 
 FUSED = {"n", "top1_error", "top5_error", "top1_error_ci95", "top5_error_ci95", "class_balanced_error"}
 """The fused errors that stand at the top."""
-
-
-def lively(seed, classes):
-    """A net that prefers another class for images of another colour."""
-    torch.manual_seed(seed)
-    net = vgg("A", classes=classes, crop=32, width=0.05).eval()
-    colours = torch.rand(200, 3, 1, 1).expand(-1, -1, 32, 32) * 255
-    with torch.no_grad():
-        net.fc8.weight /= net(colours).std(dim=0)[:, None] / 2
-        net.fc8.bias -= net(colours).mean(dim=0)
-    return net
 
 
 def pictures(classes, count=30):

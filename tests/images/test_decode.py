@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_files import oriented, saved
 from PIL import Image
 
 from verydeep.images.decode import UnusableImageError, decode
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6  # colour types of the PNG specification
-ORIENTATION = 0x0112
 
 
 def png(rows, *, width, depth, colour_type, extra=()):
@@ -29,12 +29,6 @@ def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def saved(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 def noise(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
@@ -43,12 +37,6 @@ def smooth(height, width):
     """Red grows downwards, green to the right, blue is least in one corner: no symmetry at all."""
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([40 + 4 * y, 30 + 5 * x, 220 - 2 * y - 3 * x], axis=2).astype(np.uint8)
-
-
-def oriented(orientation):
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    return exif
 
 
 UPRIGHT = {

@@ -1,12 +1,12 @@
 """Files of every format hold the pixels that they are meant to, and training, tests and predictions see the same."""
 
-import io
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import simplejpeg
 import torch
+from image_files import saved
 from PIL import Image
 
 from verydeep import Runtime
@@ -89,12 +89,6 @@ def rgb(values):
 
 def turned(orientation):
     return COLOURS.reshape(9, 3)[UPRIGHT[orientation]]
-
-
-def saved(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def of(values, kind, **options):

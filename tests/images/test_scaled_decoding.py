@@ -12,12 +12,12 @@ import pytest
 import simplejpeg
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from image_files import oriented
 from PIL import Image, ImageOps
 
 from verydeep.images.decode import UnusableImageError, decode, decode_for
 from verydeep.images.views import rescale
 
-ORIENTATION = 0x0112
 BILINEAR = Image.Resampling.BILINEAR
 
 
@@ -25,12 +25,6 @@ def jpeg(image, **options):
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", **{"quality": 95, **options})
     return buffer.getvalue()
-
-
-def oriented(orientation):
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    return exif
 
 
 def photograph(height, width, *, seed=0, grain=4):

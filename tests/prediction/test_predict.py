@@ -21,6 +21,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 from several_commands import status_of
+from watched_images import watched
 
 import verydeep.images.workers
 import verydeep.prediction.predict
@@ -28,7 +29,6 @@ from verydeep import Prediction, evaluate, predict, vgg
 from verydeep.exported_networks.exported import ExportedNet
 from verydeep.exported_networks.metadata import metadata_of
 from verydeep.images.sources.given import given_images
-from verydeep.images.sources.source import Source
 from verydeep.machine.runtime import Runtime, leave_signals_to_the_main_process
 from verydeep.prediction import pieces
 from verydeep.prediction.files import prediction_file
@@ -232,18 +232,9 @@ def test_impossible_choices_are_refused_before_any_work(tmp_path, model, photos)
 # how predictions are presented
 
 
-class Watched(Source):
-    """Images that note which of them are read."""
-
-    def __getitem__(self, index):
-        self.reads.append(index)
-        return super().__getitem__(index)
-
-
 def test_predictions_come_while_other_images_wait(model, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(pieces, "FIRST_IMAGES", 2)
-    source = Watched(**vars(given_images(photos)))
-    object.__setattr__(source, "reads", [])
+    source = watched(given_images(photos))
     file = tmp_path / "p.jsonl"
     found = predict(model, source)
     assert source.reads == []

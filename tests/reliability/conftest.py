@@ -1,16 +1,11 @@
 """A training that takes a second."""
 
 import pytest
-import torch
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Use one thread, as the processes that are started do: with more, sums differ in the last bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _one_thread(one_thread):
+    """Let every check have it."""
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from damage import damaged
+from pickled_code import Payload
 from safetensors.torch import save_file
 
 from verydeep import import_weights, load
@@ -20,16 +21,6 @@ from verydeep.networks.foreign.weight_files import read_weights
 from verydeep.runs.foreign_model import foreign_model
 
 # the pickle wall
-
-
-class Payload:
-    """Leaves a file where it is loaded by an unguarded pickle."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return exec, (f"open({str(self.mark)!r}, 'w').close()",)
 
 
 def zipped(mark):

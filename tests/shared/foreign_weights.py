@@ -4,7 +4,6 @@
 """
 
 import json
-import struct
 import zipfile
 from dataclasses import dataclass
 
@@ -275,12 +274,6 @@ def write_matconvnet(net, path, *, old, mean=RGB_MEAN, classes=None, compress=Fa
         names[0, :] = classes
         told["classes"] = {"name": names}
     savemat(path, {"layers": cells, **(told if old else {"meta": told})}, do_compression=compress)
-
-
-def safetensors_header(data):
-    """Length and header of safetensors bytes."""
-    (length,) = struct.unpack("<Q", data[:8])
-    return length, json.loads(data[8 : 8 + length])
 
 
 def lively(net):

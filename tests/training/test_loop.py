@@ -169,12 +169,6 @@ def test_the_same_seed_gives_the_same_weights_for_any_number_of_workers(tmp_path
     assert same_weights(tmp_path / "0", tmp_path / "2")
 
 
-def learning(run):
-    """Return the metrics that do not depend on the clock."""
-    names = ("epoch", "step", "learning_rate", "loss", "training_error", "validation_error")
-    return [{name: getattr(epoch, name) for name in names} for epoch in read_metrics(run)]
-
-
 class Interrupting(Source):
     """A source that sends a signal to its process when an image is read for the n-th time."""
 
@@ -209,7 +203,7 @@ def test_a_stopped_run_ends_with_the_weights_of_a_whole_one(tmp_path, number, re
         load(tmp_path / "run")
     train(splits(), network="A", out=tmp_path / "run", recipe=recipe, resume=True)
     assert same_weights(tmp_path / "run", tmp_path / "whole")
-    assert learning(tmp_path / "run") == learning(tmp_path / "whole")
+    assert tiny.learning(tmp_path / "run") == tiny.learning(tmp_path / "whole")
 
 
 def test_a_finished_run_is_left_alone(tmp_path):

@@ -14,6 +14,8 @@ from verydeep.training.learner import _largest_that_fits
 from verydeep.training.norms import read_norms
 from verydeep.training.parallel import bytes_sent
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FC, PLAIN = {"fc_parallel": True}, {"fc_parallel": False}
 TRAININGS = {
     "A": {"network": "A"},
@@ -66,15 +68,6 @@ def made(job, place, start):
     if "finetune" in recipe:
         recipe["finetune"] = str(start)
     return {**job, "recipe": recipe, "out": str(place)}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Use one thread, as the processes that are started do."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

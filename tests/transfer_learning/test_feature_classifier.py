@@ -14,10 +14,10 @@ import pytest
 import several_commands as commands
 from PIL import Image
 from safetensors.numpy import load_file
+from watched_images import watched
 
 import verydeep
 from verydeep.images.sources.given import given_images
-from verydeep.images.sources.source import Source
 from verydeep.prediction import pieces
 
 status_of, refusal = commands.status_of, commands.refusal
@@ -79,18 +79,9 @@ def test_images_are_given_as_for_a_network(classifier, photos, capsys, monkeypat
     assert "Score: distance from" in told
 
 
-class Watched(Source):
-    """Images that note which of them are read."""
-
-    def __getitem__(self, index):
-        self.reads.append(index)
-        return super().__getitem__(index)
-
-
 def test_scores_come_while_other_images_wait(classifier, photos, monkeypatch):
     monkeypatch.setattr(pieces, "FIRST_IMAGES", 2)
-    source = Watched(**vars(given_images(photos)))
-    object.__setattr__(source, "reads", [])
+    source = watched(given_images(photos))
     found = verydeep.classify(classifier, source)
     assert source.reads == []
     assert next(found).image == source.ids[0]

@@ -9,19 +9,13 @@ import numpy as np
 import pytest
 from equal_batches import equal
 from PIL import Image
+from shard_files import png
 
 from verydeep.images.crops import TrainingView
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.loader import training_batches
 from verydeep.images.open import open_for_testing, open_for_training
 from verydeep.images.sources.source import Sample, memory_source
-
-
-def png(number, size=(8, 6)):
-    """An image of its own grey."""
-    buffer = io.BytesIO()
-    Image.new("RGB", size, (number, number, number)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
