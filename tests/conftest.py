@@ -1,8 +1,10 @@
-"""What every test runs under: caches of its own and no network. And the battery's size and table of figures."""
+"""What every test runs under: caches of its own and no other machine. And the battery's size and table of figures."""
 
 import gc
+import ipaddress
 import os
 import signal
+import socket
 
 import pytest
 from array_shapes import check_all_shapes
@@ -76,6 +78,31 @@ def _own_caches(tmp_path_factory):
     folder = tmp_path_factory.mktemp("caches")
     os.environ["VERYDEEP_CACHE"] = str(folder / "verydeep")
     os.environ["HF_HOME"] = str(folder / "huggingface")
+
+
+def _is_this_machine(host):
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_other_machine():
+    """Fail a test that connects to another machine; no `except Exception` hides it."""
+
+    def checked(connect):
+        def on_this_machine(connection, address):
+            if connection.family in (socket.AF_INET, socket.AF_INET6) and not _is_this_machine(address[0]):
+                pytest.fail(f"connects to {address[0]}: tests need no network")
+            return connect(connection, address)
+
+        return on_this_machine
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, checked(getattr(socket.socket, name)))
+        yield
 
 
 @pytest.fixture

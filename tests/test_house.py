@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import socket
 import statistics
 import subprocess
 import sys
@@ -279,6 +280,15 @@ def test_make_battery_runs_every_file_that_is_longer_in_it():
     longer = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if asks.search(path.read_text())]
     assert [path.name for path in longer if not any(path.is_relative_to(place) for place in named)] == []
     assert len(longer) > 20
+
+
+@pytest.mark.parametrize(("kind", "host"), [(socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")])
+@pytest.mark.parametrize("way", ["connect", "connect_ex"])
+def test_tests_connect_to_no_other_machine(kind, host, way):
+    with socket.socket(kind) as connection:
+        connection.setblocking(False)
+        with pytest.raises(pytest.fail.Exception, match=host):
+            getattr(connection, way)((host, 9))
 
 
 def wanted_by(requirement, *, anywhere):
