@@ -31,7 +31,7 @@ ENGLISH_ALONE = (
     "docs/explanations/dense-and-crops.md",
     "docs/explanations/exactness.md",
     "docs/how-to/*.md",
-    "docs/imagenette/*.md",
+    "docs/imagenette/**/*.md",
     "docs/project/*.md",
     "docs/reference/*.md",
     "docs/tutorials/index.md",
@@ -61,7 +61,7 @@ def missing_pages(root: Path) -> list[str]:
         for english, japanese in TRANSLATED.items()
         if not (root / japanese).is_file() or _english_of(root / japanese) != root / english
     ]
-    pages = {path for pattern in ("*.md", "docs/*.md", "docs/*/*.md") for path in root.glob(pattern)}
+    pages = {path for pattern in ("*.md", "docs/**/*.md") for path in root.glob(pattern)}
     alone = {path for pattern in ENGLISH_ALONE for path in root.glob(pattern)}
     known = alone | {root / english for english in TRANSLATED} | set(japanese_pages(root))
     return [
