@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,6 +36,9 @@ _MOST_ITEMS = 3
 
 _DEEPEST = 3
 """How many levels of objects are shown of a description."""
+
+_PATIENCE = 60
+"""Seconds in which the service has to be ready."""
 
 _WIDTH = 110
 """Characters of a line of JSON."""
@@ -97,10 +101,17 @@ def examples() -> str:
 
 
 def answered() -> Iterator[tuple[Request, str, str]]:
-    """Yield each request, the kind of its answer and as much of the answer as is shown."""
+    """Yield each request, the kind of its answer and as much of the answer as is shown.
+
+    Raises:
+        TimeoutError: the service does not get ready.
+    """
     with TemporaryDirectory() as folder, TestClient(application(example_service(Path(folder))), ADDRESS) as client:
+        end = time.monotonic() + _PATIENCE
         while client.get("/readyz").status_code != 200:
-            pass
+            if time.monotonic() > end:
+                raise TimeoutError(f"the example's service was not ready within {_PATIENCE} s")
+            time.sleep(0.01)
         for request in REQUESTS:
             options = request.options(picture())
             found = client.post(request.path, **options) if options else client.get(request.path)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from served import serving
 
@@ -40,3 +41,17 @@ def test_every_path_is_answered_to_curl_as_the_page_says(http_examples, tmp_path
             assert REQUEST_ID.sub("", found[1]) == REQUEST_ID.sub("", answer), line
     paths = {path.replace("{version}", "1"): ways for path, ways in openapi(service)["paths"].items()}
     assert asked == {(way, path) for path, ways in paths.items() for way in ways if way != "parameters"}
+
+
+def test_a_service_that_does_not_get_ready_is_not_waited_for_for_ever(http_examples, monkeypatch):
+    def not_yet(request):
+        asked.append(request)
+        assert len(asked) < 100
+        return httpx.Response(503)
+
+    asked = []
+    never = httpx.Client(base_url=http_examples.ADDRESS, transport=httpx.MockTransport(not_yet))
+    monkeypatch.setattr(http_examples, "_PATIENCE", 0.05, raising=False)
+    monkeypatch.setattr(http_examples, "TestClient", lambda *_: never)
+    with pytest.raises(TimeoutError, match="not ready"):
+        next(http_examples.answered())
