@@ -75,9 +75,19 @@ _WORDS = {
 
 def setup(app: Sphinx) -> None:
     """Fill in what the program itself tells, and set the language of each page."""
+    app.connect("env-get-outdated", _pages_from_the_program)
     app.connect("source-read", _with_parts_from_the_program)
     app.connect("source-read", _with_japanese_lines_joined)
     app.connect("html-page-context", _in_its_language)
+
+
+def _pages_from_the_program(app: Sphinx, *_: object) -> list[str]:
+    """Return the pages that are read again at each build: the program changes while they do not."""
+    return [
+        page
+        for page in sorted(app.project.docnames)
+        if "from docs/from_the_program.py" in Path(app.env.doc2path(page)).read_text(encoding="utf-8")
+    ]
 
 
 def _with_parts_from_the_program(_app: Sphinx, page: str, source: list[str]) -> None:

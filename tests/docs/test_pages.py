@@ -1,10 +1,12 @@
 """Pages name what there is: every public name has its place, every file that is named exists."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
+from sphinx.application import Sphinx
 
 import verydeep
 
@@ -17,6 +19,19 @@ def test_every_public_name_is_in_the_reference_once():
     listed = re.findall(r"^\.\. auto\w+:: (?:[\w.]+\.)?(\w+)$", page, re.MULTILINE)
     assert len(listed) == len(set(listed))
     assert set(listed) <= set(verydeep.__all__)  # docs/from_the_program.py adds those that are not listed
+
+
+def test_a_page_follows_the_program_though_its_file_has_not_changed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference/http.md").write_text("# HTTP\n\n<!-- paths: from docs/from_the_program.py -->\n")
+    (tmp_path / "index.md").write_text("# All\n")
+    for words in ("said before", "said now"):
+        monkeypatch.setattr(import_module("from_the_program"), "http_tables", lambda words=words: words)
+        built = [tmp_path / "built", tmp_path / "doctrees"]
+        site = Sphinx(tmp_path, ROOT / "docs", *built, "dummy", status=None, warning=None)
+        site.build()
+        assert words in site.env.get_doctree("reference/http").astext()
 
 
 @pytest.mark.parametrize("page", PAGES)
