@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import shutil
 import socket
 import statistics
 import subprocess
@@ -280,6 +281,15 @@ def test_make_battery_runs_every_file_that_is_longer_in_it():
     longer = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if asks.search(path.read_text())]
     assert [path.name for path in longer if not any(path.is_relative_to(place) for place in named)] == []
     assert len(longer) > 20
+
+
+def test_an_archive_of_the_sources_holds_every_file():
+    builder = pytest.importorskip("hatchling.builders.sdist").SdistBuilder(str(ROOT))
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        pytest.skip("git, which knows the files, is not here")
+    known = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    held = {file.distribution_path for file in builder.recurse_included_files()}
+    assert set(known.stdout.split("\0")) - held == {"", ".gitignore", "pyproject.toml"}  # hatchling adds these itself
 
 
 @pytest.mark.parametrize(("kind", "host"), [(socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")])
