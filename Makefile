@@ -26,8 +26,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install ## Train all seven networks on real handwritten digits and write a report (about 2 minutes on 2 cores)
 	$(BIN)/verydeep reproduce --quick --out $(DEMO)
 
-test: install ## Run the tests, on up to 4 cores at once
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+test: install ## Run the tests, on up to 4 cores at once, and name what was skipped
+	$(BIN)/python -m pytest -rfEs -n auto --dist loadfile --no-loadscope-reorder
 
 battery: install ## Run the long tests at full length, with an hour (or SOAK_MINUTES) of a service, and print figures
 	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest $(UNTIMED) --battery tests/reliability tests/serving tests/test_demo.py tests/export/test_export.py \
