@@ -17,6 +17,11 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def fill(path, data):
+    with new_files(path) as aside:
+        aside.write_bytes(data)
+
+
 def failing(*_arguments, **_options):
     raise OSError("the disk is full")
 
@@ -229,7 +234,7 @@ def test_what_a_killed_process_of_the_same_number_left_is_not_in_the_way(tmp_pat
 
 
 def test_a_process_that_is_still_writing_keeps_its_folder(tmp_path):
-    """Two commands with one output: the second must not take what the first has done."""
+    """Two commands with one output: the second must not take what the first has done. So with a file."""
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     running, dead = (tmp_path / f".table.csv.{process}.partial" for process in (os.getppid(), int(ended.stdout)))
     for folder in (running, dead):
@@ -241,6 +246,10 @@ def test_a_process_that_is_still_writing_keeps_its_folder(tmp_path):
     with new_folder(tmp_path / "model"):
         pass
     assert names(tmp_path) == [running.name.replace("table.csv", "model"), "model", "table.csv"]
+    for process in (os.getppid(), int(ended.stdout)):
+        (tmp_path / f".table.csv.{process}.partial").touch()
+    write_bytes(tmp_path / "table.csv", b"")
+    assert names(tmp_path) == sorted([running.name, running.name.replace("table.csv", "model"), "model", "table.csv"])
 
 
 def test_a_process_killed_while_it_writes_leaves_the_old_file_and_folder(tmp_path):
@@ -264,6 +273,18 @@ else:
         assert killed.returncode == -9
     assert (tmp_path / "file").read_bytes() == b"old"
     assert (tmp_path / "folder" / "weights").read_text() == "old"
+    write_bytes(tmp_path / "file", b"new")
+    with new_folder(tmp_path / "folder"):
+        pass
+    assert names(tmp_path) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("write", [write_bytes, fill])
+def test_a_folder_that_a_killed_process_was_replacing_outlives_a_file_in_its_place(tmp_path, write):
+    """It is all that is left of the folder."""
+    (tmp_path / ".model.123.old").mkdir()
+    write(tmp_path / "model", b"new")
+    assert names(tmp_path) == [".model.123.old", "model"]
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])

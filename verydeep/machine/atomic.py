@@ -20,11 +20,17 @@ from verydeep.machine.regular_files import kind_of
 from verydeep.numbers import counted
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, one_of_many: bool = False) -> None:
     """Write a file beside its path, sync it, and rename it to its path; on failure the old file stays.
 
     Of a link, the file that it leads to is replaced. A device or a pipe (`/dev/stdout`) is never replaced: the bytes go
     into it.
+
+    Args:
+        path: the file.
+        data: its contents.
+        one_of_many: whether to leave what killed processes have left of this file. To look for it, the folder is
+            listed, which among 100,000 files takes longer than to write a small one.
 
     Raises:
         OSError: it cannot be written; the message names path and bytes.
@@ -34,6 +40,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             _write_into(path, data)
             return
         place = followed(path)
+        if not one_of_many:
+            _clear_away(place, "partial")
         aside = _aside(place, "partial")
         try:
             with aside.open("wb") as file:
@@ -93,7 +101,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     path = followed(path)
     _refuse_to_replace(path)
     put_back(path)
-    _clear_away(path)
+    _clear_away(path, "partial", "old")
     aside = _aside(path, "partial")
     aside.mkdir(parents=True)
     try:
@@ -135,7 +143,7 @@ def new_files(path: Path) -> Iterator[Path]:
                 write_bytes(path.with_name(file.name), file.read_bytes())
         return
     place = followed(path)
-    _clear_away(place)
+    _clear_away(place, "partial")
     aside = _aside(place, "partial")
     try:
         aside.mkdir()
@@ -242,12 +250,16 @@ def _leftovers(path: Path, *kinds: str) -> list[Path]:
     return sorted(left for left in path.parent.glob(f".{glob.escape(path.name)}.*") if named.fullmatch(left.name))
 
 
-def _clear_away(path: Path) -> None:
+def _clear_away(path: Path, *kinds: str) -> None:
     """Remove what killed processes have left or replaced; one of this host that still runs may be writing for hours."""
-    for left in _leftovers(path, "partial", "old"):
+    for left in _leftovers(path, *kinds):
         process = int(left.name.split(".")[-2])
         if left.suffix == ".old" or process == os.getpid() or not is_running(process):
-            shutil.rmtree(left, ignore_errors=True)
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                with suppress(OSError):  # it is another user's
+                    left.unlink()
 
 
 def is_running(process: int) -> bool:

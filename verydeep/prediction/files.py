@@ -102,5 +102,5 @@ def write_picture(folder: Path, names: Sequence[str], number: int, picture: byte
     folder.mkdir(parents=True, exist_ok=True)
     digits = len(str(len(names) - 1))
     file = folder / f"{number:0{digits}}-{Path(names[number]).stem[:_LONGEST_NAME]}{suffix}"
-    atomic.write_bytes(file, picture)
+    atomic.write_bytes(file, picture, one_of_many=True)
     return str(file)
