@@ -1,11 +1,13 @@
 """Files and folders that appear whole or not at all."""
 
+import errno
 import json
 import os
 import resource
 import stat
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,11 @@ def names(folder):
 def fill(path, data):
     with new_files(path) as aside:
         aside.write_bytes(data)
+
+
+def fill_folder(path, data):
+    with new_folder(path) as aside:
+        (aside / "inner").write_bytes(data)
 
 
 def failing(*_arguments, **_options):
@@ -200,6 +207,28 @@ def test_a_sync_that_fails_leaves_the_old_folder_and_nothing_else(tmp_path, monk
             (aside / "weights").write_text("new")
     assert (tmp_path / "model" / "weights").read_text() == "old"
     assert names(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("write", [write_bytes, fill, fill_folder])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_folder_that_cannot_be_synced_is_no_failure_but_a_broken_disk_is(tmp_path, monkeypatch, write, number):
+    """Who may write in a folder may not always read it (mode 0733), and not every file system syncs folders."""
+    step = "open" if number == errno.EACCES else "fsync"
+    do = getattr(os, step)
+
+    def no_folder(place, *rest, **more):
+        if place == tmp_path or (step == "fsync" and os.path.isdir(place)):
+            raise OSError(number, os.strerror(number))
+        return do(place, *rest, **more)
+
+    monkeypatch.setattr(os, step, no_folder)
+    lost = number == errno.EIO
+    with pytest.raises(OSError, match="Input/output error") if lost else nullcontext():
+        write(tmp_path / "new", b"data")
+    if not lost:
+        (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
+        assert file.read_bytes() == b"data"
+        assert names(tmp_path) == ["new"]
 
 
 def test_an_exchange_that_fails_leaves_the_old_folder(tmp_path, monkeypatch):

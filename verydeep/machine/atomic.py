@@ -19,6 +19,9 @@ from verydeep.machine.errors import reason
 from verydeep.machine.regular_files import kind_of
 from verydeep.numbers import counted
 
+_NOT_SYNCED = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Errors that say that a folder cannot be synced at all, not that something in it was lost."""
+
 
 def write_bytes(path: Path, data: bytes, *, one_of_many: bool = False) -> None:
     """Write a file beside its path, sync it, and rename it to its path; on failure the old file stays.
@@ -51,11 +54,11 @@ def write_bytes(path: Path, data: bytes, *, one_of_many: bool = False) -> None:
             aside.replace(place)
         finally:
             aside.unlink(missing_ok=True)
+        _sync(place.parent)
     except BrokenPipeError:  # its reader has enough
         raise
     except OSError as error:
         raise OSError(f"cannot write {path} ({counted(len(data), 'byte')}): {reason(error)}") from error
-    _sync(place.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -274,8 +277,13 @@ def is_running(process: int) -> bool:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    """Sync a file, or the names in a folder: not every file system can, nor may everybody who may write in a folder."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_SYNCED or not os.path.isdir(path):
+            raise
