@@ -1,5 +1,6 @@
 """Of two processes that would write the same, the second is told who the first is; a dead one holds nothing."""
 
+import errno
 import os
 import re
 import shutil
@@ -134,6 +135,32 @@ def test_where_nothing_can_be_locked_a_line_says_so(tmp_path, capsys):
         pass
     assert "run is not locked (Too many levels of symbolic links): see that no other" in capsys.readouterr().err
     assert os.readlink(tmp_path / ".run.lock") == "elsewhere"
+
+
+def test_the_lock_of_another_user_is_a_lock(tmp_path, monkeypatch, capsys):
+    """It may be read, but not written; the superuser, as whom tests may run, may do both."""
+    system = os.open
+
+    def open_as_another(path, flags, *mode):
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return system(path, flags, *mode)
+
+    with holder(tmp_path / "run") as other:
+        left = (tmp_path / ".run.lock").read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", open_as_another)
+            with pytest.raises(WrittenElsewhereError, match=f"by process {other.pid} on"), locked(tmp_path / "run"):
+                pass
+        with pytest.raises(WrittenElsewhereError), locked(tmp_path / "run"):  # it is held on
+            pass
+        other.stdin.close()
+    (tmp_path / ".run.lock").write_bytes(left)
+    monkeypatch.setattr(os, "open", open_as_another)
+    for name in ("run", "without a lock"):
+        with locked(tmp_path / name):
+            assert f"{name} is not locked (Permission denied): see that no other" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == [".run.lock"]
 
 
 RACE = """

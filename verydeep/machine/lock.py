@@ -18,6 +18,9 @@ from verydeep.machine.errors import reason, say
 _MOST_BYTES = 4096
 """How much of a lock is read."""
 
+_SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK
+"""How a lock is opened, since somebody else may have put a link or a pipe in its place."""
+
 _TIMES = 20
 """How often a lock is read within a second, until it says who holds it."""
 
@@ -69,17 +72,18 @@ def _acquired(file: Path, output: Path) -> int | None:
     while True:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | _SAFELY, 0o644)
         except OSError as error:
+            if isinstance(error, PermissionError):
+                _refuse_if_held(file, output)
             _say_unlocked(output, error)
             return None
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            holder = _holder(descriptor)
+            refusal = _refusal(descriptor, output)
             os.close(descriptor)
-            message = f"{output} is being written by {holder}: wait for it, or name another"
-            raise WrittenElsewhereError(message) from None
+            raise refusal from None
         except OSError as error:
             os.close(descriptor)
             _say_unlocked(output, error)
@@ -88,6 +92,31 @@ def _acquired(file: Path, output: Path) -> int | None:
             _write_holder(descriptor)
             return descriptor
         os.close(descriptor)  # the one who held it has just removed it
+
+
+def _refuse_if_held(file: Path, output: Path) -> None:
+    """Refuse to write what another user holds, whose lock may be read, but not written.
+
+    Raises:
+        WrittenElsewhereError: another process holds it.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDONLY | _SAFELY)
+    except OSError:  # there is none, or it may not be read either
+        return
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # which only shows whether another process has all of it
+    except (BlockingIOError, PermissionError):
+        raise _refusal(descriptor, output) from None
+    except OSError:  # nothing can be locked here
+        return
+    finally:
+        os.close(descriptor)
+
+
+def _refusal(descriptor: int, output: Path) -> WrittenElsewhereError:
+    holder = _holder(descriptor)
+    return WrittenElsewhereError(f"{output} is being written by {holder}: wait for it, or name another")
 
 
 def _is_still_there(descriptor: int, file: Path) -> bool:
