@@ -3,6 +3,7 @@
 import gc
 import ipaddress
 import os
+import pwd
 import signal
 import socket
 
@@ -105,6 +106,15 @@ def _no_other_machine():
         for name in ("connect", "connect_ex"):
             patch.setattr(socket.socket, name, checked(getattr(socket.socket, name)))
         yield
+
+
+@pytest.fixture
+def homeless(monkeypatch, tmp_path):
+    """A user whom the system does not know, as in a container with a number of its own; the test's folder."""
+    for name in ("HOME", "XDG_CACHE_HOME", "VERYDEEP_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: {}[number])
+    return tmp_path
 
 
 @pytest.fixture

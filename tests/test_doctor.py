@@ -53,6 +53,16 @@ def test_it_tells_what_there_is(quick, capsys, tmp_path):
         assert private not in text + file.read_text()
 
 
+def test_without_a_folder_of_the_user_it_tells_that_nothing_is_kept(quick, capsys, homeless):
+    assert status_of("doctor", "--json", homeless / "doctor.json") == 0
+    assert (
+        "cache      nothing is kept: this user has no folder, and VERYDEEP_CACHE names none" in capsys.readouterr().out
+    )
+    found = json.loads((homeless / "doctor.json").read_text())
+    assert found["cache"] is None
+    assert [*found["free_disk_bytes"]] == ["here"]
+
+
 def test_a_broken_part_is_named_and_ends_it_with_one(quick, capsys):
     quick.append(Check(name="export to onnx", ok=False, detail="OSError: no", seconds=0.1))
     assert status_of("doctor") == 1

@@ -134,3 +134,10 @@ def test_folders_of_the_system_are_not_replaced(tmp_path, monkeypatch):
         with pytest.raises(OSError, match=message), new_folder(tmp_path / name):
             pass
     assert kinds(tmp_path) == {"home": stat.S_IFDIR, "file": stat.S_IFREG}
+
+
+def test_a_user_without_a_folder_may_replace_others(homeless):
+    for text in ("first", "second"):
+        with new_folder(homeless / "model") as aside:
+            (aside / "weights").write_text(text)
+    assert (homeless / "model" / "weights").read_text() == "second"

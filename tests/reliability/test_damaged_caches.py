@@ -82,6 +82,15 @@ def place(tmp_path, monkeypatch):
     return SimpleNamespace(folder=tmp_path, photos=photos, source=source, run=run)
 
 
+def test_without_a_folder_of_the_user_nothing_is_kept(place, homeless):
+    """The verb `evaluate` says so about posteriors; features, which take long, need a place."""
+    assert numbers(place) == [1.5, 2.0, 1e300]
+    assert np.isnan(stored("key", list("abcd"), 3).values).all()
+    for keep in (posteriors, features):
+        with pytest.raises(OSError, match="this user has no folder for caches: name one by VERYDEEP_CACHE"):
+            keep(place)
+
+
 def changes(content, name, times):
     """Yield the bytes of a damaged file: of text also with another structure below a hash that was right."""
     for seed in range(times):

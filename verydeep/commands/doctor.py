@@ -52,7 +52,9 @@ def _lines(found: "Inspection") -> Iterator[str]:
         "devices": ", ".join(found.devices),
         "memory": f"{billions(found.free_memory_bytes)} of {billions(found.memory_bytes)} GB free",
         "disk": ", ".join(f"{billions(free)} GB free {_PLACES[name]}" for name, free in found.free_disk_bytes.items()),
-        "cache": f"{found.cache}: {counted(found.cache_files, 'file')}, {millions(found.cache_bytes)} MB",
+        "cache": "nothing is kept: this user has no folder, and VERYDEEP_CACHE names none"
+        if found.cache is None
+        else f"{found.cache}: {counted(found.cache_files, 'file')}, {millions(found.cache_bytes)} MB",
         "variables": ", ".join(f"{name}={value}" for name, value in found.environment.items()) or "none",
         "needed": _versions(found.packages),
     }

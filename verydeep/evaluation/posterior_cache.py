@@ -56,7 +56,10 @@ def nothing_known(images: int, classes: int) -> Posteriors:
 
 def stored(key: object, ids: Sequence[str], classes: int) -> Posteriors:
     """Return the posteriors stored under this key for these images; nothing known if its file is gone or damaged."""
-    path = _path(key)
+    try:
+        path = _path(key)
+    except OSError:  # nothing is kept
+        return nothing_known(len(ids), classes)
     try:
         if path.exists():
             known = _read(path, ids, classes)
@@ -83,7 +86,7 @@ def store(key: object, posteriors: Posteriors) -> None:
     """Store posteriors. Images that could not be read are left open: they may be there next time.
 
     Raises:
-        OSError: the disk is full, say.
+        OSError: the disk is full, say, or there is no folder for caches.
     """
     refused = posteriors.refusals.items()
     refusals = json.dumps([(i, refusal.kind, refusal.detail) for i, refusal in refused if refusal.kind != "unreadable"])

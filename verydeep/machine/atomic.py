@@ -16,6 +16,7 @@ from typing import Any
 
 from verydeep.machine.documents import json_text
 from verydeep.machine.errors import reason
+from verydeep.machine.home import home_folder
 from verydeep.machine.regular_files import kind_of
 from verydeep.numbers import counted
 
@@ -222,7 +223,7 @@ def _refuse_to_replace(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "it is a file, not a folder", str(folder))
-    if folder.parent in (folder, Path(folder.anchor)) or folder == Path.home() or os.path.ismount(folder):
+    if folder.parent in (folder, Path(folder.anchor)) or folder == home_folder() or os.path.ismount(folder):
         raise OSError(f"{folder} is a folder of the system and would be replaced: name a folder inside it")
 
 

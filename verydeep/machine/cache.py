@@ -25,18 +25,29 @@ _MOST_BYTES = 2**30
 
 
 def folder() -> Path:
-    """Return VERYDEEP_CACHE of the environment, or the user's folder for caches."""
+    """Return VERYDEEP_CACHE of the environment, or the user's folder for caches.
+
+    Raises:
+        OSError: the environment names none, and the user has no folder.
+    """
     chosen = os.environ.get("VERYDEEP_CACHE")
-    return Path(chosen) if chosen else platformdirs.user_cache_path("verydeep")
+    try:
+        return Path(chosen) if chosen else platformdirs.user_cache_path("verydeep")
+    except RuntimeError:  # the system does not know the user, as in some containers
+        raise OSError("this user has no folder for caches: name one by VERYDEEP_CACHE") from None
 
 
 def remembered(kind: str, key: object, compute: Callable[[], Any], stored_as: type[T]) -> T:
     """Compute a value once for this `kind` and `key`, keep it as JSON, and return it as the type it is `stored_as`.
 
-    It is computed again if its file is gone, or damaged, which is said.
+    It is computed again if its file is gone, or damaged, which is said; and every time where nothing can be kept.
     """
+    try:
+        place = folder()
+    except OSError:
+        return parse_json(json.dumps(compute()).encode(), stored_as)
     name = hashlib.sha256(repr((_FORMAT, key)).encode(errors="surrogateescape")).hexdigest()
-    file = folder() / kind / f"{name}.json"
+    file = place / kind / f"{name}.json"
     if os.path.exists(file):  # `Path.exists` raises where it may not look
         try:
             return parse_json(_kept(file), stored_as)

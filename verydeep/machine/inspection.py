@@ -40,8 +40,9 @@ class Inspection:
     """Memory that this process may use, as trainings count it; None where the system does not tell."""
     free_memory_bytes: int | None
     free_disk_bytes: dict[str, int]
-    """Free bytes where the command was started, and where the cache is."""
-    cache: str
+    """Free bytes where the command was started, and where the cache is, if there is one."""
+    cache: str | None
+    """None for a user without a folder, for whom nothing is kept."""
     cache_files: int
     cache_bytes: int
     environment: dict[str, str]
@@ -66,8 +67,9 @@ def inspect_computer() -> Inspection:
     import joblib
     import torch
 
-    folder = cache.folder()
-    sizes = _sizes(folder)
+    folder = _cache_folder()
+    sizes = [] if folder is None else _sizes(folder)
+    places = {"here": Path.cwd(), "cache": folder}
     memory, free = _memory()
     return Inspection(
         versions={
@@ -83,8 +85,8 @@ def inspect_computer() -> Inspection:
         devices=_devices(),
         memory_bytes=memory,
         free_memory_bytes=free,
-        free_disk_bytes={name: _free_disk(place) for name, place in (("here", Path.cwd()), ("cache", folder))},
-        cache=path_without_names(folder),
+        free_disk_bytes={name: _free_disk(place) for name, place in places.items() if place is not None},
+        cache=None if folder is None else path_without_names(folder),
         cache_files=len(sizes),
         cache_bytes=sum(sizes),
         environment={name: os.environ[name] for name in _VARIABLES if name in os.environ},
@@ -130,6 +132,12 @@ def _available() -> int | None:
     with suppress(OSError):
         found = re.search(r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
         return 1024 * int(found[1]) if found else None
+    return None
+
+
+def _cache_folder() -> Path | None:
+    with suppress(OSError):
+        return cache.folder()
     return None
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from verydeep.machine.home import home_folder
+
 _FOLDERS = re.compile(
     r"""(?P<quote>['"])(?:file://)?[~.]?/[^'"]*/(?=[^'"/]*(?P=quote))|(?<![\w/.~])(?:file://)?[~.]?/(?:[^\s/'":;,()]+/)*(?=[^\s/])"""
 )
@@ -39,8 +41,8 @@ def _known_folders() -> Iterator[tuple[str, str]]:
 
 def _home() -> Path | None:
     """Return the user's folder; None if there is none, or if it is the root, as for some services."""
-    with suppress(RuntimeError):
-        home = Path(os.path.normpath(Path.home()))
+    if found := home_folder():
+        home = Path(os.path.normpath(found))
         return home if home != Path(home.anchor) else None
     return None
 

@@ -79,6 +79,9 @@ def describing_network(extraction: Extraction, source: Source, *, seed: int | No
         extraction: the network and its descriptor.
         source: the images, which `read_once` returned.
         seed: of the random weights.
+
+    Raises:
+        OSError: there is no folder for caches.
     """
     model, tolerance = extraction.model, extraction.tolerance
     computed = (__version__, torch.__version__, torch_device(extraction.runtime.device).type)
