@@ -223,7 +223,9 @@ def _refuse_to_replace(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "it is a file, not a folder", str(folder))
-    if folder.parent in (folder, Path(folder.anchor)) or folder == home_folder() or os.path.ismount(folder):
+    home = home_folder()
+    of_user = home is not None and folder == followed(home)
+    if folder.parent in (folder, Path(folder.anchor)) or of_user or os.path.ismount(folder):
         raise OSError(f"{folder} is a folder of the system and would be replaced: name a folder inside it")
 
 
