@@ -16,7 +16,7 @@ from several_commands import status_of
 from verydeep.commands import self_test
 from verydeep.commands.self_test import Check
 from verydeep.machine import inspection, memory
-from verydeep.machine.private_names import path_without_names
+from verydeep.machine.private_names import cache_without_names
 from verydeep.machine.runtime import Stopped, stop_request
 from verydeep.version import __version__
 
@@ -45,10 +45,10 @@ def test_it_tells_what_there_is(quick, capsys, tmp_path):
     assert found["instruction_sets"][0] == torch.backends.cpu.get_cpu_capability()
     assert found["devices"][0] == "cpu"
     assert 0 < found["free_memory_bytes"] <= found["memory_bytes"] == memory.memory_bytes()
-    assert (found["cache"], found["cache_files"], found["cache_bytes"]) == ("~/caches/verydeep", 2, 1500)
+    assert (found["cache"], found["cache_files"], found["cache_bytes"]) == ("verydeep", 2, 1500)
     assert f"verydeep {__version__}, Python {platform.python_version()}" in text
     assert "self-test  train on digits: ok, 10% are wrong (3.2 s)" in text
-    assert "cache      ~/caches/verydeep: 2 files" in text
+    assert "cache      verydeep: 2 files" in text
     for private in (str(tmp_path), platform.node(), str(Path.cwd()), f"/{getpass.getuser()}/"):
         assert private not in text + file.read_text()
 
@@ -126,6 +126,9 @@ def test_a_limit_of_a_container_is_its_memory(monkeypatch):
     ("cache", "shown"),
     [
         ("{home}/.cache/verydeep", "~/.cache/verydeep"),
+        ("{home}/Library/Caches/verydeep", "~/Library/Caches/verydeep"),
+        ("{home}/clients/acme/cache", "cache"),
+        ("{home}/clients/acme/.cache/verydeep", "verydeep"),
         ("/scratch/of alice/verydeep", "verydeep"),
         ("{home}/../alice/verydeep", "verydeep"),
         ("/scratch/jane", "(user)"),
@@ -133,12 +136,12 @@ def test_a_limit_of_a_container_is_its_memory(monkeypatch):
     ],
 )
 def test_a_cache_is_shown_without_names(named, cache, shown):
-    assert path_without_names(Path(cache.format(home=named))) == shown
+    assert cache_without_names(Path(cache.format(home=named))) == shown
 
 
 def test_without_a_folder_of_the_user_nothing_is_in_it(named, monkeypatch):
     monkeypatch.setenv("HOME", "/")
-    assert path_without_names(Path("/scratch/alice/verydeep")) == "verydeep"
+    assert cache_without_names(Path("/scratch/alice/verydeep")) == "verydeep"
 
 
 @pytest.mark.parametrize(

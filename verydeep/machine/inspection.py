@@ -14,7 +14,7 @@ from typing import Any
 from verydeep.machine import cache
 from verydeep.machine.libraries import EXTRAS
 from verydeep.machine.memory import memory_bytes
-from verydeep.machine.private_names import path_without_names
+from verydeep.machine.private_names import cache_without_names
 from verydeep.machine.runtime import multiplies_in_bfloat16
 from verydeep.version import __version__
 
@@ -24,7 +24,7 @@ _VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "ONEDNN_MAX_CPU_ISA", "A
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """The findings, without names of users and computers: a path begins with `~`, or is its last part alone."""
+    """The findings, without names of users and computers: a path is that of every user's cache, or its last part."""
 
     versions: dict[str, str]
     """Versions of this package, Python, PyTorch, and the system with its processor's kind."""
@@ -86,7 +86,7 @@ def inspect_computer() -> Inspection:
         memory_bytes=memory,
         free_memory_bytes=free,
         free_disk_bytes={name: _free_disk(place) for name, place in places.items() if place is not None},
-        cache=None if folder is None else path_without_names(folder),
+        cache=None if folder is None else cache_without_names(folder),
         cache_files=len(sizes),
         cache_bytes=sum(sizes),
         environment={name: os.environ[name] for name in _VARIABLES if name in os.environ},

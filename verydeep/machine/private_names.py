@@ -15,6 +15,9 @@ _FOLDERS = re.compile(
 )
 """All of a path but its last part; within quotes it may hold blanks."""
 
+_CACHES = (".cache", "Library/Caches")
+"""The folder for caches in every user's own, on Linux and on macOS."""
+
 
 def text_without_names(text: str) -> str:
     """Return a text with only the last part of each absolute path, and without names of this user and computer."""
@@ -23,11 +26,12 @@ def text_without_names(text: str) -> str:
     return _without_who(_FOLDERS.sub(lambda found: found["quote"] or "", text))
 
 
-def path_without_names(path: Path) -> str:
-    """Return a path from `~` on if it is in the user's folder, else its last part, without this user and computer."""
+def cache_without_names(path: Path) -> str:
+    """Return a cache's path from `~` on if it is where every user has one, else its last part; no user, no computer."""
     path = Path(os.path.normpath(path))
     home = _home()
-    return _without_who(f"~/{path.relative_to(home)}" if home and path.is_relative_to(home) else path.name)
+    usual = home is not None and path.parent in [home / caches for caches in _CACHES]
+    return _without_who(f"~/{path.relative_to(home)}" if usual else path.name)
 
 
 def _known_folders() -> Iterator[tuple[str, str]]:
