@@ -4,6 +4,7 @@ import getpass
 import json
 import platform
 import signal
+import tempfile
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -101,6 +102,16 @@ def test_what_fails_is_told_and_nothing_else_is_begun(monkeypatch):
     monkeypatch.setattr(self_test, "_learns", lambda run: 1 / 0)
     (check,) = self_test.self_test()
     assert (check.ok, check.detail) == (False, "ZeroDivisionError: division by zero")
+
+
+def test_without_a_temporary_folder_all_else_is_told(monkeypatch, capsys, tmp_path):
+    """As in a container that is read-only."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    assert status_of("doctor") == 1
+    captured = capsys.readouterr()
+    assert f"verydeep {__version__}, Python" in captured.out
+    assert "self-test  make a temporary folder: BROKEN, FileNotFoundError: " in captured.out
+    assert captured.err == "verydeep: broken: make a temporary folder\n"
 
 
 @pytest.mark.usefixtures("unignored_signals")

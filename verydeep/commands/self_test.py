@@ -52,7 +52,11 @@ def self_test() -> list[Check]:
         Stopped: SIGINT, SIGTERM, SIGHUP or SIGQUIT.
     """
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder, signals_seen_by(partial(_answer, sys.stderr)):
+    try:
+        files = tempfile.TemporaryDirectory()
+    except OSError as error:
+        return [Check(name="make a temporary folder", ok=False, detail=_detail(error), seconds=0.0)]
+    with files as folder, signals_seen_by(partial(_answer, sys.stderr)):
         run = Path(folder) / "run"
         checks = [_checked("train on digits", lambda: _learns(run))]
         for to in _formats() if checks[0].ok else ():
@@ -83,8 +87,12 @@ def _checked(name: str, act: Callable[[], str]) -> Check:
     except Stopped as stopped:
         raise Stopped(stopped.signal, "stopped") from None
     except Exception as error:  # the test is there to find what is broken, whatever it is
-        detail, ok = f"{type(error).__name__}: {text_without_names(one_line(error))}", False
+        detail, ok = _detail(error), False
     return Check(name=name, ok=ok, detail=detail, seconds=time.perf_counter() - started)
+
+
+def _detail(error: Exception) -> str:
+    return f"{type(error).__name__}: {text_without_names(one_line(error))}"
 
 
 def _learns(run: Path) -> str:
