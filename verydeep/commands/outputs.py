@@ -11,6 +11,7 @@ from verydeep.exported_networks.formats import files_of
 from verydeep.machine.atomic import followed
 from verydeep.machine.errors import say
 from verydeep.machine.torchrun import rank_of_environment
+from verydeep.presentation.report_files import EVALUATION, LOCALISATION, TRANSFER
 
 _FILES, _FOLDERS = ("--json", "--predictions", "--plot"), ("--report", "--map", "--draw")
 OUTPUTS = frozenset({"--out", *_FILES, *_FOLDERS})
@@ -59,7 +60,7 @@ def refuse_overwriting(_app: App, commands: Sequence[str], arguments: ArgumentCo
     for (one, first), (other, second) in itertools.permutations(outputs, 2):
         if followed(first) == followed(second) and not _is_stream(first):
             raise ValueError(f"{first} cannot hold both {one} and {other}: name another file")
-        if one == "--out" and (inside := _within(second, first)) and inside[0] in _own_names():
+        if (inside := _within(second, first)) and inside[0] in _names_written_by(one):
             raise ValueError(f"{other} {second} is one of {first}'s own files: name another")
     for option, output in outputs:
         for read in inputs:
@@ -104,7 +105,7 @@ def _harm(output: Path, read: Path, *, is_file: bool, is_own: bool) -> str | Non
     if not inside or (output.is_file() and not is_file):  # the verb says that it is not a folder
         return None
     if any((read / name).is_file() for name in _own_names()):
-        return f"is one of {read}'s own files" if inside[0] in _own_names() else None
+        return f"is one of {read}'s own files" if inside[0] in _names_written_by("--out") else None
     if is_file and len(inside) == 1:
         foreign = output.is_file() and not is_own and output.suffix.lower() not in _WRITTEN_AGAIN
         return f"would replace a file of {read}" if foreign else None
@@ -112,8 +113,17 @@ def _harm(output: Path, read: Path, *, is_file: bool, is_own: bool) -> str | Non
     return f"would lie among the images of {read}" if not splits or inside[0] in splits else None
 
 
+def _names_written_by(option: str) -> set[str]:
+    """Return names of files in the folder of an output, which another output must not replace."""
+    from verydeep.reproduction.files import HTML, MARKDOWN
+
+    if option == "--report":
+        return {*EVALUATION, *LOCALISATION, *TRANSFER}
+    return {*_own_names(), HTML, MARKDOWN} if option == "--out" else set()
+
+
 def _own_names() -> set[str]:
-    """Return names in the folders of runs, models, classifiers and experiments, whose files are read later."""
+    """Return names that tell the folders of runs, models, classifiers and experiments, whose files are read later."""
     from verydeep.reproduction.files import OUTCOMES, PLAN, RESULTS
     from verydeep.runs import files
 

@@ -18,11 +18,12 @@ from verydeep.machine import atomic
 from verydeep.networks.scales import scale_in_pixels
 from verydeep.networks.vgg import ScoringNetwork
 from verydeep.presentation.pages import write_page
+from verydeep.presentation.report_files import EVALUATION
 from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.runs.model import Model
 from verydeep.runs.record import command, versions
 
-_HTML, _RESULTS, _WRONG_IMAGES = "evaluation.html", "evaluation.json", "wrong_images.jpg"
+_HTML, _RESULTS, _WRONG_IMAGES = EVALUATION
 
 _ALL_CLASSES, _WORST_CLASSES = 40, 20
 """Most classes that are all in the table, and how many of more, the worst."""

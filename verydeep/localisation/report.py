@@ -15,11 +15,12 @@ from verydeep.localisation.paper import TABLE_8, TABLE_9, TABLE_10
 from verydeep.localisation.results import Localisation
 from verydeep.networks.architecture import DOWNSAMPLING
 from verydeep.presentation.pages import shared_folder, write_page
+from verydeep.presentation.report_files import LOCALISATION
 from verydeep.presentation.terminal import reporting
 from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.runs.record import command, versions
 
-HTML, RESULTS = "localisation.html", "localisation.json"
+_HTML, _RESULTS = LOCALISATION
 
 _WRONG_IMAGES, _RIGHT_IMAGES, _LISTED = 12, 12, 20
 """Numbers of examples and of left-out images on the page, at most."""
@@ -76,9 +77,9 @@ def write_localisation_report(
     }
     return write_page(
         Path(folder),
-        f"localisation/{HTML}",
+        f"localisation/{_HTML}",
         values,
-        beside={RESULTS: localisation.to_dict()},
+        beside={_RESULTS: localisation.to_dict()},
         language=language,
         short=lambda name: name.removeprefix(folder_of_runs),
     )

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from verydeep.evaluation.charts import BLUE
 from verydeep.presentation.pages import INK, shared_folder, svg_figure, write_page
+from verydeep.presentation.report_files import TRANSFER
 from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.runs.record import command, versions
 from verydeep.transfer_learning.linear_svm import CHOICES_OF_C
 from verydeep.transfer_learning.paper import TABLE_11, TABLE_12
 from verydeep.transfer_learning.results import Transfer
 
-_HTML, _RESULTS = "transfer.html", "transfer.json"
+_HTML, _RESULTS = TRANSFER
 
 _MOST_LISTED = 20
 """Unusable images that the page names."""
