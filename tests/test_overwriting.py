@@ -1,8 +1,10 @@
 """Outputs over what is read are refused before any work, in one line."""
 
+import io
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ BEFORE = Path(__file__).parent / "before" / "written_at_0046bf4"
 def place(tmp_path_factory):
     """Folder with a run, a model, an experiment, images with and without splits, and files of predictions."""
     place = tmp_path_factory.mktemp("overwriting")
-    for name in ("finished_run", "images", "model", "experiment"):
+    for name in ("finished_run", "boxes_run", "images", "model", "experiment"):
         shutil.copytree(BEFORE / name, place / name)
     shutil.copytree(BEFORE / "images" / "train", place / "photos")
     for name in ("a.csv", "b.csv"):
@@ -55,6 +57,7 @@ REFUSED = {
     "import finished_run --out finished_run": "would replace an input",
     "predict finished_run photos --map photos": "would replace an input",
     "predict finished_run a.jpg --json a.jpg": "would replace an input",
+    "localise predict boxes_run a.jpg --classifier finished_run --draw .": ". has one of the images, a.jpg",
     "features finished_run images --out images/val/f.parquet": "would lie among the images of images",
 }
 
@@ -68,6 +71,28 @@ def test_what_would_be_lost_is_named(capsys, monkeypatch, place, line):
     told = commands.refusal(capsys, *line.format(place.name).split())
     assert REFUSED[line] in told
     assert {file: file.read_bytes() for file in place.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize("named", ["one by one", "by a pattern", "on standard input", "by links"])
+def test_no_picture_replaces_an_image_or_lies_among_them(capsys, monkeypatch, place, tmp_path, named):
+    """The picture of the second image would have the name of the first."""
+    for name in ("1-b.jpg", "b.jpg"):
+        shutil.copy(next((place / "photos").rglob("*.*")), tmp_path / name)
+    (tmp_path / "links").mkdir()
+    monkeypatch.chdir(tmp_path / "links")
+    for name in ("1-b.jpg", "b.jpg"):
+        Path(name).symlink_to(tmp_path / name)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"../1-b.jpg\n../b.jpg\n")))
+    images = {
+        "one by one": ["../1-b.jpg", "../b.jpg"],
+        "by a pattern": ["../*.jpg"],
+        "on standard input": ["-"],
+        "by links": ["1-b.jpg", "b.jpg"],
+    }[named]
+    before = {file: file.read_bytes() for file in tmp_path.glob("*.*")}
+    told = commands.refusal(capsys, "predict", place / "finished_run", *images, "--map", tmp_path)
+    assert f"{tmp_path} has one of the images, {'' if named == 'by links' else '../'}b.jpg: name another" in told
+    assert {file: file.read_bytes() for file in tmp_path.glob("*.*")} == before
 
 
 def test_what_replaces_nothing_is_written(capsys, monkeypatch, place):

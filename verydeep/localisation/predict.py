@@ -24,7 +24,7 @@ from verydeep.localisation.options import FullProcedure
 from verydeep.machine.runtime import Runtime
 from verydeep.machine.threads import use_threads
 from verydeep.numbers import number, share
-from verydeep.prediction.files import write_picture
+from verydeep.prediction.files import check_folder, write_picture
 from verydeep.prediction.map_pictures import LONGEST_SIDE
 from verydeep.runs.model import Model, load_box_model
 
@@ -78,14 +78,16 @@ def predict_boxes(
         max_pixels: larger images cannot be used.
 
     Raises:
-        ValueError: unusable runs, `top` not from 1 to 5, a path that does not exist, pixels of another kind, or a
-            network whose boxes or scores are not finite.
+        ValueError: unusable runs, `top` not from 1 to 5, a path that does not exist, pixels of another kind, a folder
+            for pictures that has one of the images, or a network whose boxes or scores are not finite.
         OSError: the pictures cannot be written.
     """
     if not 1 <= top <= TOP:
         raise ValueError(f"top is a number from 1 to {TOP}, not {top}")
     runtime, tolerance = runtime or Runtime(), Tolerance(max_bad=100, max_pixels=max_pixels)
     source = given_images(images)
+    if draw is not None:
+        check_folder(Path(draw), source.ids)
     use_threads(runtime.threads)
     model = model_on_device(runtime.device, run if isinstance(run, Model) else load_box_model(run))
     if model.net.architecture.boxes is None:

@@ -1,6 +1,7 @@
 """Predictions into files, one after the other: JSON lines, CSV or Parquet; and pictures of images."""
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -89,6 +90,23 @@ def _row(prediction: "DataclassInstance", columns: int, rest: Sequence[str]) -> 
             row += [as_text(value)] if isinstance(value, str) else value if isinstance(value, tuple) else [value]
     row += [None] * (columns - len(row))
     return [*row, *(told[name] and as_text(told[name]) for name in rest)]
+
+
+def check_folder(folder: Path, names: Iterable[str]) -> None:
+    """Refuse, before any work, a folder for pictures that has one of the images, by its name or where its link leads.
+
+    A picture might replace an image, and would be one itself for the next command.
+
+    Raises:
+        ValueError: it has one.
+    """
+    files = [name for name in names if os.path.lexists(name)]
+    holding = {os.path.dirname(name): name for name in files}
+    holding |= {os.path.dirname(os.path.realpath(name)): name for name in files if os.path.islink(name)}
+    pictures = atomic.followed(folder)
+    for place, image in holding.items():
+        if atomic.followed(Path(place)) == pictures:
+            raise ValueError(f"{folder} has one of the images, {image}: name another folder for the pictures")
 
 
 def write_picture(folder: Path, names: Sequence[str], number: int, picture: bytes, *, suffix: str) -> str:

@@ -28,7 +28,7 @@ from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
 from verydeep.networks.vgg import ScoringNetwork
 from verydeep.numbers import share
 from verydeep.prediction import pieces
-from verydeep.prediction.files import write_picture
+from verydeep.prediction.files import check_folder, write_picture
 from verydeep.prediction.map_pictures import SUFFIX, MapView, about_positions, check_method, map_picture
 from verydeep.prediction.options import MAP_METHOD, NAMED_CLASSES, MapMethod
 from verydeep.presentation.pages import html_table
@@ -114,13 +114,15 @@ def predict(
 
     Raises:
         ValueError: unusable run, protocol, scales or method, `top` below 1, unusable `max_pixels`, a path that does not
-            exist, or pixels of another kind.
+            exist, pixels of another kind, or a folder for pictures that has one of the images.
         OSError: the pictures cannot be written.
     """
     if top < 1:
         raise ValueError(f"top must be 1 or more, not {top}")
     tolerance = Tolerance(max_bad=100, max_pixels=max_pixels)
     source = given_images(images)
+    if maps is not None:
+        check_folder(Path(maps), source.ids)
     runtime = runtime or Runtime()
     use_threads(runtime.threads)
     model = model_on(runtime.device, run)
