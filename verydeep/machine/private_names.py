@@ -30,8 +30,9 @@ def cache_without_names(path: Path) -> str:
     """Return a cache's path from `~` on if it is where every user has one, else its last part; no user, no computer."""
     path = Path(os.path.normpath(path))
     home = _home()
-    usual = home is not None and path.parent in [home / caches for caches in _CACHES]
-    return _without_who(f"~/{path.relative_to(home)}" if usual else path.name)
+    if home and path.parent in [home / caches for caches in _CACHES]:
+        return _without_who(f"~/{path.relative_to(home)}")
+    return _without_who(path.name)
 
 
 def _known_folders() -> Iterator[tuple[str, str]]:
