@@ -348,11 +348,12 @@ def test_a_bar_on_standard_error_takes_nothing_from_standard_output(run, photos,
     with open(terminal, "w") as bar, open(os.dup(terminal) if is_terminal else tmp_path / "out", "w") as out:
         monkeypatch.setattr(sys, "stderr", bar)
         monkeypatch.setattr(sys, "stdout", out)
-        assert status_of("predict", run, photos / "bee", "--out", "-") == 0
+        images = [*(photos / "bee").glob("*.png")]
+        assert status_of("predict", run, *images, "--out", "-") == 0
         shown = seen_on(watched)
     os.close(watched)
     printed = shown if is_terminal else (tmp_path / "out").read_text()
-    assert len([json.loads(line)["image"] for line in printed.splitlines()]) == len(list((photos / "bee").iterdir()))
+    assert [json.loads(line)["image"] for line in printed.splitlines()] == [*map(str, images)]
     assert ("predict" in shown) != is_terminal
 
 
