@@ -24,6 +24,7 @@ import verydeep
 from verydeep.cli import app, main
 from verydeep.commands.options import refuse_fractions, split_lists
 from verydeep.commands.predictions import print_notes
+from verydeep.machine.runtime import torch_device
 
 BEFORE = Path(__file__).parent / "before" / "written_at_0046bf4"
 QUICKEST = ["--crop", "32", "--width", "0.05", "--epochs", "1", "--batch", "64"]
@@ -385,20 +386,29 @@ def test_some_verbs_refuse_several_processes(capsys, monkeypatch, arguments):
         ({"WORLD_SIZE": "0"}, "the variable WORLD_SIZE is '0', not a whole number from 1 up"),
         ({"WORLD_SIZE": "2", "RANK": "-1"}, "the variable RANK is '-1', not a whole number from 0 up"),
         ({"WORLD_SIZE": "2", "RANK": "x"}, "the variable RANK is 'x', not a whole number from 0 up"),
+        ({"WORLD_SIZE": "2"}, "process 0: the variable WORLD_SIZE is 2, but RANK is not set"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "process 2: the variable WORLD_SIZE is 2, but RANK is 2"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "x"},
+            "process 1: the variable LOCAL_RANK is 'x', not a whole number from 0 up",
+        ),
     ],
 )
 def test_a_variable_of_torchrun_that_is_no_number_is_named(capsys, monkeypatch, variables, said):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert refusal(capsys, "evaluate", "nowhere", "--data", "digits").startswith(f"{said}: torchrun sets it; unset it")
+    assert refusal(capsys, "evaluate", "nowhere", "--data", "digits").startswith(f"{said}: torchrun sets ")
 
 
-@pytest.mark.parametrize("variables", [{"WORLD_SIZE": "", "RANK": ""}, {"RANK": "1"}, {"RANK": "x"}])
+@pytest.mark.parametrize(
+    "variables", [{"WORLD_SIZE": "", "RANK": ""}, {"RANK": "1"}, {"RANK": "x"}, {"LOCAL_RANK": "x"}]
+)
 def test_one_process_alone_is_the_first_whatever_its_rank(capsys, monkeypatch, variables):
     """A variable that a job of several processes has left in a shell does not silence the command."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert run("describe", "A") == 0
+    assert torch_device("cpu") == torch.device("cpu")
     print_notes(["heard"])
     assert capsys.readouterr().err == "heard\n"
 

@@ -4,7 +4,8 @@ import getpass
 import json
 import platform
 import signal
-import tempfile
+import subprocess
+import sys
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -104,14 +105,21 @@ def test_what_fails_is_told_and_nothing_else_is_begun(monkeypatch):
     assert (check.ok, check.detail) == (False, "ZeroDivisionError: division by zero")
 
 
-def test_without_a_temporary_folder_all_else_is_told(monkeypatch, capsys, tmp_path):
-    """As in a container that is read-only."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    assert status_of("doctor") == 1
-    captured = capsys.readouterr()
-    assert f"verydeep {__version__}, Python" in captured.out
-    assert "self-test  make a temporary folder: BROKEN, FileNotFoundError: " in captured.out
-    assert captured.err == "verydeep: broken: make a temporary folder\n"
+def test_without_a_temporary_folder_all_else_is_told():
+    """As in a container that is read-only. PyTorch is imported then, and libraries that ask for the folder with it."""
+    code = f"""
+import errno, tempfile
+def none():
+    raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in []")
+tempfile._get_default_tempdir = none
+from verydeep.cli import main
+main({["doctor"]})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"verydeep {__version__}, Python" in done.stdout
+    assert "self-test  make a temporary folder: BROKEN, FileNotFoundError: " in done.stdout
+    assert done.stderr == "verydeep: broken: make a temporary folder\n"
 
 
 @pytest.mark.usefixtures("unignored_signals")

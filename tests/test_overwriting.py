@@ -45,6 +45,8 @@ REFUSED = {
     "export finished_run --to ncnn --out vgg16.ncnn.param": "vgg16.ncnn.bin is there without vgg16.ncnn.param",
     "findings experiment --json experiment/results.json": "is one of experiment's own files",
     "findings experiment --json experiment/report.html": "is one of experiment's own files",
+    "findings experiment --json experiment/evaluations/seed-0/x.json": "is one of experiment's own files",
+    "findings experiment --json experiment/studies/gradients.html": "is one of experiment's own files",
     "reproduce digits --out new --json new/report.html": "is one of new's own files",
     "reproduce digits --out new --json new/report.md": "is one of new's own files",
     "transfer finished_run --data photos --report page --json page/transfer.html": "is one of page's own files",

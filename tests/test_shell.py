@@ -103,6 +103,11 @@ def test_a_word_alone_may_be_a_file_that_is_called_like_home(capsys, tmp_path, m
     assert "no file '~'" in commands.refusal(capsys, "predict", "run", "~")
 
 
+@pytest.mark.usefixtures("homeless")
+def test_a_folder_of_a_user_without_one_is_not_found(capsys):
+    assert "no folder '~/photos'" in commands.refusal(capsys, "scan", "~/photos")
+
+
 @pytest.mark.parametrize("verb", ["evaluate run", "localise evaluate run", "transfer run"])
 def test_a_language_without_a_report_is_refused(capsys, tmp_path, monkeypatch, verb):
     """With a report, the next fault is another: there is no run."""

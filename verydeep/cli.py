@@ -62,7 +62,7 @@ from verydeep.machine.errors import one_line, reason, say
 from verydeep.machine.runtime import Stopped, ended_by_signals
 from verydeep.machine.standard_streams import silence
 from verydeep.machine.threads import wait_asleep
-from verydeep.machine.torchrun import rank_of_environment, under_torchrun
+from verydeep.machine.torchrun import check_variables, rank_of_environment, under_torchrun
 from verydeep.presentation.terminal import PipedConsole
 from verydeep.version import __version__
 
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given or bool(os.environ.get("VERYDEEP_DEBUG"))
     tokens = [token for token in given if token != "--debug"]
     try:
-        rank_of_environment()  # refuses variables that are no numbers, before any work
+        check_variables()
         if under_torchrun() and not {*tokens[:1], " ".join(tokens[:2])} & {*_ON_SEVERAL_PROCESSES}:
             several = f"{', '.join(_ON_SEVERAL_PROCESSES[:-1])} and {_ON_SEVERAL_PROCESSES[-1]}"
             raise ValueError(f"only {several} work on several processes: start this without torchrun")

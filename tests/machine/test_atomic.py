@@ -263,7 +263,7 @@ def test_what_a_killed_process_of_the_same_number_left_is_not_in_the_way(tmp_pat
 
 
 def test_a_process_that_is_still_writing_keeps_its_folder(tmp_path):
-    """Two commands with one output: the second must not take what the first has done. So with a file."""
+    """Two commands with one output: the second must not take what the first has done."""
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     running, dead = (tmp_path / f".table.csv.{process}.partial" for process in (os.getppid(), int(ended.stdout)))
     for folder in (running, dead):
@@ -275,10 +275,20 @@ def test_a_process_that_is_still_writing_keeps_its_folder(tmp_path):
     with new_folder(tmp_path / "model"):
         pass
     assert names(tmp_path) == [running.name.replace("table.csv", "model"), "model", "table.csv"]
-    for process in (os.getppid(), int(ended.stdout)):
-        (tmp_path / f".table.csv.{process}.partial").touch()
+
+
+def test_a_file_that_is_still_written_is_left(tmp_path):
+    """Its process may be in another container, where the same numbers are of others: then its age tells."""
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    running, dead = (tmp_path / f".table.csv.{process}.partial" for process in (os.getppid(), int(ended.stdout)))
+    for file in (running, dead):
+        file.touch()
+    os.utime(running, (0, 0))
     write_bytes(tmp_path / "table.csv", b"")
-    assert names(tmp_path) == sorted([running.name, running.name.replace("table.csv", "model"), "model", "table.csv"])
+    assert names(tmp_path) == sorted([running.name, dead.name, "table.csv"])
+    os.utime(dead, (0, 0))
+    write_bytes(tmp_path / "table.csv", b"")
+    assert names(tmp_path) == [running.name, "table.csv"]
 
 
 def test_a_process_killed_while_it_writes_leaves_the_old_file_and_folder(tmp_path):
@@ -302,6 +312,8 @@ else:
         assert killed.returncode == -9
     assert (tmp_path / "file").read_bytes() == b"old"
     assert (tmp_path / "folder" / "weights").read_text() == "old"
+    (left,) = tmp_path.glob(".file.*")
+    os.utime(left, (0, 0))
     write_bytes(tmp_path / "file", b"new")
     with new_folder(tmp_path / "folder"):
         pass

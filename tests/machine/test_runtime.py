@@ -41,6 +41,7 @@ def test_bfloat16_is_used_on_request_and_on_cuda():
 def test_more_processes_than_devices_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ValueError, match="process 2 of this machine has no CUDA device: start at most 2 here"):
         torch_device("cuda")

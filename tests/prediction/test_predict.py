@@ -344,14 +344,14 @@ def seen_on(terminal):
 @pytest.mark.parametrize("is_terminal", [False, True])
 def test_a_bar_on_standard_error_takes_nothing_from_standard_output(run, photos, tmp_path, monkeypatch, is_terminal):
     monkeypatch.setenv("TERM", "xterm")
-    watched, terminal = os.openpty()
+    controlling, terminal = os.openpty()
     with open(terminal, "w") as bar, open(os.dup(terminal) if is_terminal else tmp_path / "out", "w") as out:
         monkeypatch.setattr(sys, "stderr", bar)
         monkeypatch.setattr(sys, "stdout", out)
         images = [*(photos / "bee").glob("*.png")]
         assert status_of("predict", run, *images, "--out", "-") == 0
-        shown = seen_on(watched)
-    os.close(watched)
+        shown = seen_on(controlling)
+    os.close(controlling)
     printed = shown if is_terminal else (tmp_path / "out").read_text()
     assert [json.loads(line)["image"] for line in printed.splitlines()] == [*map(str, images)]
     assert ("predict" in shown) != is_terminal

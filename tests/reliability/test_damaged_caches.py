@@ -2,9 +2,11 @@
 
 import os
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import platformdirs
 import pytest
 from damage import damaged
 from exported_runs import pictures
@@ -82,13 +84,20 @@ def place(tmp_path, monkeypatch):
     return SimpleNamespace(folder=tmp_path, photos=photos, source=source, run=run)
 
 
-def test_without_a_folder_of_the_user_nothing_is_kept(place, homeless):
-    """The verb `evaluate` says so about posteriors; features, which take long, need a place."""
+@pytest.mark.parametrize("by_library", [platformdirs.user_cache_path, lambda name: Path("~/.cache", name)])
+def test_without_a_folder_of_the_user_nothing_is_kept(place, homeless, monkeypatch, by_library):
+    """The verb `evaluate` says so about posteriors; features, which take long, need a place.
+
+    Some versions of the library raise an error, others answer with a `~`.
+    """
+    monkeypatch.setattr(platformdirs, "user_cache_path", by_library)
+    monkeypatch.chdir(homeless)
     assert numbers(place) == [1.5, 2.0, 1e300]
     assert np.isnan(stored("key", list("abcd"), 3).values).all()
     for keep in (posteriors, features):
         with pytest.raises(OSError, match="this user has no folder for caches: name one by VERYDEEP_CACHE"):
             keep(place)
+    assert not Path("~").exists()
 
 
 def changes(content, name, times):

@@ -1,6 +1,9 @@
 """The verb `doctor`."""
 
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -30,7 +33,8 @@ def doctor(*, self_test: bool = True, json_file: JsonFile = None) -> None:
     """
     from verydeep.machine.inspection import inspect_computer
 
-    found = inspect_computer()
+    with _temporary_folder_named():
+        found = inspect_computer()
     checks: list[Check] = []
     if self_test and not found.missing:
         from verydeep.commands.self_test import self_test as run_self_test
@@ -41,6 +45,23 @@ def doctor(*, self_test: bool = True, json_file: JsonFile = None) -> None:
     broken = [f"{name} is missing" for name in found.missing] + [one.name for one in checks if one.ok is False]
     if broken:
         raise RuntimeError(f"broken: {', '.join(broken)}")
+
+
+@contextmanager
+def _temporary_folder_named() -> Iterator[None]:
+    """Give the temporary folder a name where there is none: what PyTorch imports may ask for it, and put nothing there.
+
+    The self-test, which needs one, finds that it is missing.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        tempfile.tempdir = os.sep
+    try:
+        yield
+    finally:
+        if tempfile.tempdir == os.sep:
+            tempfile.tempdir = None
 
 
 def _lines(found: "Inspection") -> Iterator[str]:

@@ -132,7 +132,7 @@ def predict(
         run: A run folder of verydeep localise train.
         images: As for verydeep predict: image files, folders of them, patterns in quotes, or a hyphen.
         top: Number of classes, up to 5.
-        draw: Write copies of the images with their boxes drawn in into this folder.
+        draw: Write copies of the images with their boxes drawn in into this folder, which must have none of the images.
         max_pixels: Larger images are refused.
     """
     from verydeep.localisation.predict import BoxPrediction, predict_boxes

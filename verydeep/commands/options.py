@@ -195,7 +195,8 @@ class MapPictures:
     """Pictures of where in an image its first class is seen."""
 
     map: OutputFolder = None
-    """Write each image, in its own size, with a map of where its first class is seen and a legend into this folder."""
+    """Write each image, in its own size, with a map of where its first class is seen and a legend into this folder,
+    which must have none of the images."""
 
     method: MapMethod | None = None
     """score-map (the default): the class's probability at each position of the paper's dense score map, which takes the

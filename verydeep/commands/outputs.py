@@ -82,10 +82,10 @@ def refuse_without_output(_app: App, _commands: Sequence[str], arguments: Argume
 
 
 def say_replaced(*outputs: Path | None) -> None:
-    """Say which outputs are there already and will be replaced; in the first process only."""
+    """Say which outputs are there already, and what becomes of them; in the first process only."""
     for path in outputs:
         if path is not None and path.is_file() and not rank_of_environment():
-            say(f"{path} already exists and will be replaced")
+            say(f"{path} already exists and will be replaced, unless this fails before")
 
 
 def _paths(arguments: ArgumentCollection, names: frozenset[str]) -> Iterator[tuple[str, Path]]:
@@ -114,12 +114,12 @@ def _harm(output: Path, read: Path, *, is_file: bool, is_own: bool) -> str | Non
 
 
 def _names_written_by(option: str) -> set[str]:
-    """Return names of files in the folder of an output, which another output must not replace."""
-    from verydeep.reproduction.files import HTML, MARKDOWN
+    """Return names in the folder of an output, of files and folders in which another output must not replace any."""
+    from verydeep.reproduction.files import EVALUATIONS, HTML, MARKDOWN, RUNS, STUDIES
 
     if option == "--report":
         return {*EVALUATION, *LOCALISATION, *TRANSFER}
-    return {*_own_names(), HTML, MARKDOWN} if option == "--out" else set()
+    return {*_own_names(), HTML, MARKDOWN, RUNS, EVALUATIONS, STUDIES} if option == "--out" else set()
 
 
 def _own_names() -> set[str]:

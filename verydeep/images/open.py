@@ -20,6 +20,7 @@ from verydeep.images.sources.source import Source, all_of
 from verydeep.images.sources.splits import FoundSplits, Splits, UnnumberedSplit, hold_out
 from verydeep.images.sources.walk import files_beside_folders, is_image_file, subfolders
 from verydeep.images.tolerance import MAX_PIXELS
+from verydeep.machine.home import expanded
 from verydeep.numbers import first_few
 from verydeep.presentation.terminal import reporting
 
@@ -44,7 +45,7 @@ def open_for_training(source: str | Splits) -> Splits:
         return source
     unnumbered, inventory = _found_splits(source)
     if "train" not in unnumbered and "all" not in unnumbered:
-        kind = "folder" if Path(source).expanduser().is_dir() else "split"
+        kind = "folder" if expanded(source).is_dir() else "split"
         raise ValueError(f"{source} has {', '.join(unnumbered)} but no train {kind}")
     training = unnumbered.pop("train", None) or unnumbered.pop("all")
     if len(training.names) < 2:

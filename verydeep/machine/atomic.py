@@ -8,6 +8,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -19,6 +20,10 @@ from verydeep.machine.errors import reason
 from verydeep.machine.home import home_folder
 from verydeep.machine.regular_files import kind_of
 from verydeep.numbers import counted
+
+_ABANDONED_SECONDS = 3600
+"""Age of a file that a process was writing, and that nobody writes any more. Its number tells nothing of a process in
+another container or on another host that shares the folder."""
 
 _NOT_SYNCED = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 """Errors that say that a folder cannot be synced at all, not that something in it was lost."""
@@ -263,8 +268,9 @@ def _clear_away(path: Path, *kinds: str) -> None:
         if left.suffix == ".old" or process == os.getpid() or not is_running(process):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
-            else:
-                with suppress(OSError):  # it is another user's
+                continue
+            with suppress(OSError):  # it is another user's, or gone
+                if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
                     left.unlink()
 
 

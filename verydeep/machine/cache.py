@@ -30,11 +30,13 @@ def folder() -> Path:
     Raises:
         OSError: the environment names none, and the user has no folder.
     """
-    chosen = os.environ.get("VERYDEEP_CACHE")
-    try:
-        return Path(chosen) if chosen else platformdirs.user_cache_path("verydeep")
-    except RuntimeError:  # the system does not know the user, as in some containers
-        raise OSError("this user has no folder for caches: name one by VERYDEEP_CACHE") from None
+    if chosen := os.environ.get("VERYDEEP_CACHE"):
+        return Path(chosen)
+    with suppress(RuntimeError):  # the system does not know the user, as in some containers
+        place = platformdirs.user_cache_path("verydeep")
+        if place.is_absolute():  # other versions of the library leave the `~` then
+            return place
+    raise OSError("this user has no folder for caches: name one by VERYDEEP_CACHE")
 
 
 def remembered(kind: str, key: object, compute: Callable[[], Any], stored_as: type[T]) -> T:
@@ -42,22 +44,21 @@ def remembered(kind: str, key: object, compute: Callable[[], Any], stored_as: ty
 
     It is computed again if its file is gone, or damaged, which is said; and every time where nothing can be kept.
     """
-    try:
-        place = folder()
-    except OSError:
-        return parse_json(json.dumps(compute()).encode(), stored_as)
     name = hashlib.sha256(repr((_FORMAT, key)).encode(errors="surrogateescape")).hexdigest()
-    file = place / kind / f"{name}.json"
-    if os.path.exists(file):  # `Path.exists` raises where it may not look
+    file: Path | None = None
+    with suppress(OSError):
+        file = folder() / kind / f"{name}.json"
+    if file is not None and os.path.exists(file):  # `Path.exists` raises where it may not look
         try:
             return parse_json(_kept(file), stored_as)
         except (OSError, ValueError) as error:
             say_computed_again(f"{file}: {one_line(error)}")
     stored = json.dumps(compute()).encode()
-    with suppress(OSError):  # a home that is read-only: the value is computed again next time
-        file.parent.mkdir(parents=True, exist_ok=True)
-        clear_place(file)
-        atomic.write_bytes(file, hashlib.sha256(stored).hexdigest().encode() + b"\n" + stored)
+    if file is not None:
+        with suppress(OSError):  # a home that is read-only: the value is computed again next time
+            file.parent.mkdir(parents=True, exist_ok=True)
+            clear_place(file)
+            atomic.write_bytes(file, hashlib.sha256(stored).hexdigest().encode() + b"\n" + stored)
     return parse_json(stored, stored_as)
 
 

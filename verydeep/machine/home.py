@@ -1,5 +1,6 @@
 """The user's folder, which not every user has."""
 
+import os
 from pathlib import Path
 
 
@@ -9,3 +10,8 @@ def home_folder() -> Path | None:
         return Path.home()
     except RuntimeError:
         return None
+
+
+def expanded(name: str | Path) -> Path:
+    """Return a path with the user's folder in place of `~`; as it is for a user without one."""
+    return Path(os.path.expanduser(name))

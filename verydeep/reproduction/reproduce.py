@@ -21,7 +21,7 @@ from verydeep.machine.torchrun import rank_of_environment
 from verydeep.networks.architecture import InitialisationScheme
 from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.reproduction.equivalent_command import equivalent_command, with_options
-from verydeep.reproduction.files import HTML
+from verydeep.reproduction.files import HTML, RUNS
 from verydeep.reproduction.grid import Grid, Jobs
 from verydeep.reproduction.limits import ONE_SEED
 from verydeep.reproduction.network_tests import NetworkTests, network_by_network, test_networks
@@ -40,8 +40,6 @@ from verydeep.reproduction.training_task import TrainingTask, has_ended, train_t
 from verydeep.reproduction.trainings import GridTraining
 from verydeep.runs.model import has_weights
 from verydeep.training.recipe import FINETUNING_RATE, LEARNING_RATE, Recipe
-
-_RUNS = "runs"
 
 
 class _Options(TypedDict):
@@ -78,7 +76,7 @@ class _Experiment:
 
 def run_folder(out: Path, seed: int) -> Path:
     """Return where the trainings of a seed are."""
-    return out / _RUNS / f"seed-{seed}"
+    return out / RUNS / f"seed-{seed}"
 
 
 def reproduce(

@@ -23,9 +23,10 @@ from verydeep.machine.regular_files import read_file
 from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
 from verydeep.numbers import counted, number
 from verydeep.reproduction.contrasts import Outcomes
+from verydeep.reproduction.files import EVALUATIONS
 from verydeep.reproduction.paper_tables import Entry
 
-_EVALUATIONS, _IMAGES = "evaluations", "images"
+_IMAGES = "images"
 
 _MOST_BYTES = 2**30
 """Size of all outcomes together; a bit is an image."""
@@ -120,7 +121,7 @@ StoredTests = Mapping[int, Mapping[str, StoredTest]]
 
 def file_of_test(out: Path, entry: Entry, seed: int) -> Path:
     """Return where the results of a test are kept."""
-    return out / _EVALUATIONS / f"seed-{seed}" / f"{entry.name}.json"
+    return out / EVALUATIONS / f"seed-{seed}" / f"{entry.name}.json"
 
 
 def is_tested(file: Path, conditions: Conditions) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from verydeep.machine import atomic
 from verydeep.presentation.pages import render
 from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
+from verydeep.reproduction.files import STUDIES
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.plan_file import last_command
 from verydeep.reproduction.studies import STUDIES_BY_NAME, Study, StudyName
@@ -27,8 +28,6 @@ from verydeep.reproduction.study_texts import (
     regularisation_seen,
 )
 from verydeep.runs.record import read_record
-
-_FOLDER = "studies"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +80,7 @@ _SHOWN: Mapping[StudyName, _Shown] = {
 
 def study_page(out: Path, name: StudyName) -> Path:
     """Return the path of a study's page in the folder of a grid."""
-    return out / _FOLDER / f"{name}.html"
+    return out / STUDIES / f"{name}.html"
 
 
 def write_studies(
@@ -98,7 +97,7 @@ def write_studies(
     """
     for study in (STUDIES_BY_NAME[name] for name in dict.fromkeys(grid.studies)):
         runs = study_runs(study, grid=grid, folders=folders, out=out)
-        _write_study(out / _FOLDER, study, runs, folders, source, language)
+        _write_study(out / STUDIES, study, runs, folders, source, language)
 
 
 def _write_study(

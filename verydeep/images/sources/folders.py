@@ -19,6 +19,7 @@ from verydeep.images.sources.splits import (
     natural_order,
 )
 from verydeep.images.sources.walk import files_below, files_beside_folders, subfolders
+from verydeep.machine.home import expanded
 from verydeep.machine.regular_files import read_file
 
 
@@ -31,7 +32,7 @@ def _folder_splits(name: str) -> FoundSplits:
     Raises:
         ValueError: no images, or two folders for one split.
     """
-    root = Path(name).expanduser()
+    root = expanded(name)
     folders = {folder.name for folder in subfolders(root)}
     train_is_a_split = "train" in folders and bool(subfolders(root / "train"))
     if not train_is_a_split and not folders <= SPLIT_NAMES:
@@ -43,7 +44,7 @@ def _folder_splits(name: str) -> FoundSplits:
 
 FOLDERS = SourceKind(
     described="a folder of images, one folder per class",
-    fits=lambda name: Path(name).expanduser().is_dir(),
+    fits=lambda name: expanded(name).is_dir(),
     splits=_folder_splits,
 )
 

@@ -22,6 +22,7 @@ from verydeep.images.sources.splits import (
 )
 from verydeep.images.sources.walk import files_below
 from verydeep.machine.errors import one_line
+from verydeep.machine.home import expanded
 from verydeep.machine.libraries import library
 from verydeep.machine.regular_files import read_file
 from verydeep.numbers import counted, number
@@ -74,8 +75,8 @@ def _hub_splits(name: str) -> FoundSplits:
         rows = range(len(loaded[theirs]))
         unlabelled = Found(unclassed=tuple(f"{ours}/{row}" for row in rows))
         places[ours] = Found(images=len(rows)) if ours in labelled else unlabelled
-    if Path(path).expanduser().is_dir():
-        places |= _beside_rows(Path(path).expanduser().resolve(), loaded.values(), name, chosen)
+    if expanded(path).is_dir():
+        places |= _beside_rows(expanded(path).resolve(), loaded.values(), name, chosen)
     return FoundSplits(labelled, Inventory(places=places))
 
 
@@ -85,7 +86,7 @@ HUB = SourceKind(described="hub:NAME", fits=lambda name: name.startswith(PREFIX)
 def _load(path: str, name: str) -> dict[str, Any]:
     """Load the splits of a data set by their names there."""
     datasets = library("datasets", needed_by=name)
-    local = Path(path).expanduser()
+    local = expanded(path)
     try:
         if local.is_dir() and any((local / file).is_file() for file in ("dataset_dict.json", "state.json")):
             loaded = datasets.load_from_disk(str(local))

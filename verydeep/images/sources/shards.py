@@ -27,6 +27,7 @@ from verydeep.images.sources.splits import (
     whole_number,
 )
 from verydeep.images.sources.walk import files_beside_folders, subfolders
+from verydeep.machine.home import expanded
 from verydeep.machine.regular_files import open_file
 from verydeep.machine.text_files import read_text
 from verydeep.numbers import counted, number
@@ -75,7 +76,7 @@ def _shard_splits(name: str) -> FoundSplits:
         split: _split(name if split == "all" else f"{name}, {split}", its_own, entries)
         for split, its_own in (chosen or {"all": shards}).items()
     }
-    return FoundSplits(splits, Inventory(places=_places(Path(name).expanduser(), indices)))
+    return FoundSplits(splits, Inventory(places=_places(expanded(name), indices)))
 
 
 def _places(root: Path, indices: Mapping[Path, ShardIndex]) -> dict[str, Found]:
@@ -113,7 +114,7 @@ def _called(shards: Sequence[Path]) -> list[tuple[str, str]]:
 
 def _fits(name: str) -> bool:
     """Return whether a SOURCE names tar files, or a folder that holds nothing but shards."""
-    root = Path(name).expanduser()
+    root = expanded(name)
     return _holds_shards(root) if root.is_dir() else name.endswith(_SUFFIX)
 
 
@@ -130,7 +131,7 @@ def _holds_shards(root: Path) -> bool:
 
 def _shards(name: str) -> list[Path]:
     """List all shards that a SOURCE stands for, in order."""
-    root = Path(name).expanduser()
+    root = expanded(name)
     if root.is_dir():
         return _tar_files(root) + [shard for folder in subfolders(root) for shard in _tar_files(folder)]
     patterns = _expanded(str(root))
