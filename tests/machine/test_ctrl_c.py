@@ -20,32 +20,32 @@ with ended_by_signals(), stop_request("again to quit"):
 """A minute in one call."""
 
 
-@pytest.mark.usefixtures("unignored_signals")
-def test_the_first_is_answered_at_once_and_the_second_does_not_wait_for_a_computation():
+@pytest.fixture
+def computing(unignored_signals):
+    """A process whose main thread has begun to compute."""
     with subprocess.Popen(
         [sys.executable, "-c", COMPUTING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
-        assert process.stderr.readline() == "again to quit\n"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130  # a second where the machine has nothing else to do
-        assert process.stderr.read() == "verydeep: stopped\n"
+        yield process
 
 
-@pytest.mark.usefixtures("unignored_signals")
-def test_the_second_does_not_wait_either_where_nobody_reads_the_answer_to_the_first():
+def test_the_first_is_answered_at_once_and_the_second_does_not_wait_for_a_computation(computing):
+    computing.send_signal(signal.SIGINT)
+    assert computing.stderr.readline() == "again to quit\n"
+    computing.send_signal(signal.SIGINT)
+    assert computing.wait(10) == 130  # a second where the machine has nothing else to do
+    assert computing.stderr.read() == "verydeep: stopped\n"
+
+
+def test_the_second_does_not_wait_either_where_nobody_reads_the_answer_to_the_first(computing):
     """As in `train 2>&1 | tee log`, where the first Ctrl-C ends `tee` as well."""
-    with subprocess.Popen(
-        [sys.executable, "-c", COMPUTING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "ready\n"
-        process.stderr.close()
-        give_up = time.monotonic() + 10
-        while process.poll() is None and time.monotonic() < give_up:
-            process.send_signal(signal.SIGINT)
-            time.sleep(0.1)
-        assert process.poll() == 130
+    computing.stderr.close()
+    give_up = time.monotonic() + 10
+    while computing.poll() is None and time.monotonic() < give_up:
+        computing.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    assert computing.poll() == 130
 
 
 @pytest.mark.usefixtures("unignored_signals")
