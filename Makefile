@@ -23,7 +23,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: install ## Train all seven networks on real handwritten digits and write a report (about 2 minutes on 2 cores)
+demo: install ## Train all seven networks on real handwritten digits and write a report (2 to 3 minutes on 2 cores)
 	$(BIN)/verydeep reproduce --quick --out $(DEMO)
 
 test: install ## Run the tests, on up to 4 cores at once, and name what was skipped
