@@ -9,10 +9,11 @@ https://github.com/pytorch/vision/tree/main/references/classification. There it 
 time is over, and the rate falls by the time too. Images are loaded by a process for each core, as the reference scripts
 load them (by 16); `waiting` is the share of the time in which the loop waited for them. `--width` makes the layers as
 narrow as ours (fc6, of 7 x 7 positions, is still larger at crops below 224), `--bf16` takes products in bfloat16, and
-`--rate` another rate. A training that after a sixth of the time errs like chance is ended, and said to be.
+`--rate` another rate. A training that after a sixth of the time errs like chance is ended, and said to be. Trainings
+among which a rate is chosen need no test: `--without-test`.
 
     python benchmarks/torchvision_recipe.py PHOTOGRAPHS [--crop 128] [--minutes 120] [--batch-norm] [--seed 0]
-        [--width 0.5] [--bf16] [--rate 0.01]
+        [--width 0.5] [--bf16] [--rate 0.01] [--without-test]
 """
 
 import argparse
@@ -164,7 +165,7 @@ def errors(net: nn.Module, images: DataLoader[tuple[Tensor, Tensor]]) -> dict[st
 
 
 def main() -> None:
-    """Train for the time, test once, print."""
+    """Train for the time, test once unless told not to, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("photographs", type=Path, help="a folder with train/CLASS and val/CLASS")
     parser.add_argument("--crop", type=int, default=128)
@@ -174,6 +175,7 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--rate", type=float, help="learning rate (default: the recipe's in proportion)")
+    parser.add_argument("--without-test", action="store_true", help="only train")
     asked = parser.parse_args()
     random.seed(asked.seed)
     torch.manual_seed(asked.seed)
@@ -184,7 +186,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     images = DataLoader(training, BATCH, shuffle=True, num_workers=cores, persistent_workers=True)
     course = train(net, images, rate=rate, seconds=60 * asked.minutes, bf16=asked.bf16, classes=len(training.classes))
-    found = errors(net, DataLoader(testing, BATCH))
+    found = {} if asked.without_test else errors(net, DataLoader(testing, BATCH))
     print(json.dumps({**vars(asked), "cores": cores, "rate": rate, **course, **found}, default=str, indent=2))
 
 
