@@ -6,7 +6,7 @@ beside the training by a thread for each core, `compile(loss=..., metrics=...)` 
 optimiser is then RMSprop at rate 0.001. With `--optimiser adam` the rest is as in Keras' own example of classifying
 photographs, whose network is another: Adam at 3e-4 (1e-3 in some versions of the example, too much for a VGG), batches
 of 128, mirrored and rotated images (https://keras.io/examples/vision/image_classification_from_scratch/).
-It stops after the last epoch that the time has room for, or where after a sixth of the time the loss of an epoch is
+It stops after the last epoch that the time has room for, or where after half of the time the loss of an epoch is
 still chance's. Needs `keras` 3; PyTorch computes, unless KERAS_BACKEND says otherwise.
 
     python benchmarks/keras_defaults.py PHOTOGRAPHS [--crop 64] [--minutes 120] [--optimiser rmsprop] [--seed 0]

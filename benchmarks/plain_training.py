@@ -4,8 +4,8 @@ import math
 from pathlib import Path
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
-PATIENCE, CHANCE = 1 / 6, 0.99
-"""After this part of the time, a loss above this part of chance's (the logarithm of the classes) ends a training."""
+PATIENCE, NEAR_CHANCE = 1 / 2, 0.01
+"""After this part of the time, a loss within this part of chance's (the logarithm of the classes) ends a training."""
 
 
 def labelled_files(folder: Path) -> tuple[list[str], list[tuple[Path, int]]]:
@@ -21,8 +21,10 @@ def labelled_files(folder: Path) -> tuple[list[str], list[tuple[Path, int]]]:
 
 
 def in_vain(loss: float, *, passed: float, classes: int) -> bool:
-    """Return whether a training has had its time to leave chance and has not; `passed`: part of the time, 0 to 1.
+    """Return whether a training is still at chance after half of its time; `passed`: part of the time, 0 to 1.
 
-    A loss that is not a number has not left it.
+    A loss that is not finite is taken for chance. One that is well above chance may be on its way down from the first
+    steps, and is not.
     """
-    return passed >= PATIENCE and not loss < CHANCE * math.log(classes)
+    near = abs(loss / math.log(classes) - 1) <= NEAR_CHANCE
+    return passed >= PATIENCE and (near or not math.isfinite(loss))

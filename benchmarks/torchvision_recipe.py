@@ -9,11 +9,11 @@ https://github.com/pytorch/vision/tree/main/references/classification. There it 
 time is over, and the rate falls by the time too. Images are loaded by a process for each core, as the reference scripts
 load them (by 16); `waiting` is the share of the time in which the loop waited for them. `--width` makes the layers as
 narrow as ours (fc6, of 7 x 7 positions, is still larger at crops below 224), `--bf16` takes products in bfloat16, and
-`--rate` another rate. A training that after a sixth of the time errs like chance is ended, and said to be. Trainings
-among which a rate is chosen need no test: `--without-test`.
+`--rate` another rate. A training whose loss is still chance's after half of the time is ended, and said to be.
+`--trial` only trains, and to the end: to choose a rate by `last_loss`.
 
     python benchmarks/torchvision_recipe.py PHOTOGRAPHS [--crop 128] [--minutes 120] [--batch-norm] [--seed 0]
-        [--width 0.5] [--bf16] [--rate 0.01] [--without-test]
+        [--width 0.5] [--bf16] [--rate 0.01] [--trial]
 """
 
 import argparse
@@ -117,9 +117,19 @@ def centre_crop(image: Image.Image, crop: int) -> Image.Image:
 
 
 def train(
-    net: nn.Module, images: DataLoader[tuple[Tensor, Tensor]], *, rate: float, seconds: float, bf16: bool, classes: int
+    net: nn.Module,
+    images: DataLoader[tuple[Tensor, Tensor]],
+    *,
+    rate: float,
+    seconds: float,
+    bf16: bool,
+    classes: int,
+    trial: bool,
 ) -> dict[str, object]:
-    """Train until the time is over, or in vain; return how far it came: mean losses, of each epoch and of the end."""
+    """Train until the time is over or, unless it is a trial, in vain.
+
+    Returns how far it came: mean losses, of each epoch and of the end.
+    """
     net.train()
     optimiser = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, weight_decay=1e-4)
     last: deque[float] = deque(maxlen=LAST_STEPS)
@@ -131,7 +141,7 @@ def train(
         for batch, labels in images:
             waited += time.perf_counter() - ready
             passed = (time.perf_counter() - began) / seconds
-            vain = bool(last) and in_vain(fmean(last), passed=passed, classes=classes)
+            vain = bool(last) and not trial and in_vain(fmean(last), passed=passed, classes=classes)
             if passed >= 1 or vain:
                 losses = [fmean(epoch) for epoch in epochs if epoch]
                 waiting = waited / (time.perf_counter() - began)
@@ -165,7 +175,7 @@ def errors(net: nn.Module, images: DataLoader[tuple[Tensor, Tensor]]) -> dict[st
 
 
 def main() -> None:
-    """Train for the time, test once unless told not to, print."""
+    """Train for the time, test once unless it is a trial, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("photographs", type=Path, help="a folder with train/CLASS and val/CLASS")
     parser.add_argument("--crop", type=int, default=128)
@@ -175,7 +185,7 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--rate", type=float, help="learning rate (default: the recipe's in proportion)")
-    parser.add_argument("--without-test", action="store_true", help="only train")
+    parser.add_argument("--trial", action="store_true", help="only train, and to the end")
     asked = parser.parse_args()
     random.seed(asked.seed)
     torch.manual_seed(asked.seed)
@@ -185,8 +195,16 @@ def main() -> None:
     rate = asked.rate or (RATE_WITH_BATCH_NORM if asked.batch_norm else RATE) * BATCH / IMAGES_OF_A_STEP
     cores = len(os.sched_getaffinity(0))
     images = DataLoader(training, BATCH, shuffle=True, num_workers=cores, persistent_workers=True)
-    course = train(net, images, rate=rate, seconds=60 * asked.minutes, bf16=asked.bf16, classes=len(training.classes))
-    found = {} if asked.without_test else errors(net, DataLoader(testing, BATCH))
+    course = train(
+        net,
+        images,
+        rate=rate,
+        seconds=60 * asked.minutes,
+        bf16=asked.bf16,
+        classes=len(training.classes),
+        trial=asked.trial,
+    )
+    found = {} if asked.trial else errors(net, DataLoader(testing, BATCH))
     print(json.dumps({**vars(asked), "cores": cores, "rate": rate, **course, **found}, default=str, indent=2))
 
 
