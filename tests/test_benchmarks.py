@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import runpy
 import sys
@@ -42,6 +43,43 @@ def photographs(tmp_path):
     for name in ("1.jpg", "2.jpg"):
         Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(tmp_path / name)
     return str(tmp_path)
+
+
+@pytest.fixture
+def labelled(photographs):
+    """The same images as two classes, in the folder that is named, to train and to test on."""
+    for part in ("train", "val"):
+        for image in (Path(photographs) / "1.jpg", Path(photographs) / "2.jpg"):
+            (folder := Path(photographs) / part / image.stem).mkdir(parents=True)
+            (folder / image.name).write_bytes(image.read_bytes())
+    return photographs
+
+
+@pytest.mark.parametrize(("more", "tested"), [("", True), ("--trial", False)])
+def test_torchvisions_recipe_trains_and_tests_once_unless_it_is_a_trial(more, tested, labelled, monkeypatch, capsys):
+    options = f"{labelled} --crop 32 --width 0.02 --minutes 0.02 {more}".split()
+    monkeypatch.setattr(sys, "argv", ["torchvision_recipe.py", *options])
+    runpy.run_path(str(ROOT / "benchmarks" / "torchvision_recipe.py"), run_name="__main__")
+    said = json.loads(capsys.readouterr().out)
+    assert said["used"] >= (import_module("plain_training").PATIENCE if tested else 1)
+    assert (said.get("n"), said.get("top5_error")) == ((2, 0) if tested else (None, None))
+
+
+@pytest.mark.parametrize(
+    ("loss", "passed", "ends"),
+    [
+        (math.log(10), 0.5, True),
+        (1.005 * math.log(10), 0.9, True),
+        (math.log(10), 0.49, False),
+        (2.2, 0.9, False),
+        (3.7, 0.9, False),
+        (math.nan, 0.5, True),
+        (math.inf, 0.4, False),
+        (math.inf, 0.6, True),
+    ],
+)
+def test_a_training_of_others_is_in_vain_if_it_is_at_chance_after_half_of_its_time(loss, passed, ends):
+    assert import_module("plain_training").in_vain(loss, passed=passed, classes=10) == ends
 
 
 @pytest.mark.parametrize(
