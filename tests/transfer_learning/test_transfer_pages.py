@@ -230,3 +230,12 @@ def test_the_same_in_japanese(tmp_path, measure):
     )
     translated_pages.check(english, japanese)
     assert "各記述子の" + {RECALL: "クラスの再現率の平均", MAP: "mAP"}[measure] in japanese
+
+
+def test_names_of_any_bytes_are_in_the_chart(tmp_path):
+    """Linux allows names that are not UTF-8, which Matplotlib does not take."""
+    found = made(RECALL)
+    odd = replace(found, descriptors=tuple(replace(one, name="caf\udce9 $x$") for one in found.descriptors))
+    page = write_transfer_report(odd, tmp_path).read_text()
+    (chart,) = re.findall("<svg.*</svg>", page, re.DOTALL)
+    assert chart.count(r"caf\udce9 $x$") >= len(found.descriptors)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from verydeep.evaluation.charts import BLUE
+from verydeep.evaluation.predictions import as_text
 from verydeep.presentation.pages import INK, shared_folder, svg_figure, write_page
 from verydeep.presentation.report_files import TRANSFER
 from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
@@ -57,7 +58,7 @@ def _chart(result: Transfer, shared: str) -> str:
             if one.mean_ci95 is not None:
                 panel.hlines(row, *one.mean_ci95, color=BLUE)
             panel.plot(one.mean, row, color=BLUE, marker="o", fillstyle="none" if one.kind == "baseline" else "full")
-        panel.set_yticks(range(rows), [one.name.removeprefix(shared) for one in result.descriptors])
+        panel.set_yticks(range(rows), [as_text(one.name.removeprefix(shared)) for one in result.descriptors])
         panel.set_ylim(rows - 0.5, -0.5)
         panel.set_xlim(left=0)
         panel.set_xlabel(f"{result.measure}, %")
