@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from random_networks import save_network
 from several_commands import status_of as run
+from shard_files import write_shard
 
 from verydeep.descriptors import chunks
 from verydeep.exported_networks import run_or_file
@@ -159,6 +161,60 @@ def test_tolerating_more_bad_images_continues_and_tolerating_fewer_is_refused(ma
         transfer(made.run, data=made.photos, options=FEW, tolerance=Tolerance(max_bad=9))
     assert len(made.written) == 2
     transfer(made.run, data=made.photos, options=FEW, tolerance=more)
+
+
+@pytest.mark.parametrize("max_bad", [1, 10])
+def test_an_image_that_could_not_be_read_is_read_when_it_is_there_again(made, max_bad):
+    """As on a server that was away: its contents are those that the kept features are known by."""
+    file, options = made.photos / CLASSES[0] / "0.bmp", {"options": FEW, "tolerance": Tolerance(max_bad=max_bad)}
+    content, read_once = file.read_bytes(), transfer_features.read_once
+
+    def then_gone(source):
+        read = read_once(source)
+        assert read.fingerprint  # for which the sizes of files are asked
+        file.unlink()
+        return read
+
+    with made.patch.context() as patch, pytest.raises(TooManyBadImagesError) if max_bad < 10 else nullcontext():
+        patch.setattr(transfer_module, "read_once", then_gone)
+        assert list(transfer(made.run, data=made.photos, **options).unusable.values()) == [
+            "unreadable (No such file or directory)"
+        ]
+    file.write_bytes(content)
+    again = transfer(made.run, data=made.photos, **options)
+    assert (again.n, again.unusable) == (10, {})
+    assert len(made.written) == 2
+    transfer(made.run, data=made.photos, **options)
+    assert len(made.written) == 2
+
+
+def test_an_image_that_still_cannot_be_read_is_not_a_reason_to_compute_again(made):
+    file, read_once = made.photos / CLASSES[0] / "0.bmp", transfer_features.read_once
+    content = file.read_bytes()
+
+    def gone(source):
+        assert source.fingerprint
+        file.unlink()
+        return read_once(source)
+
+    made.patch.setattr(transfer_module, "read_once", gone)
+    for _ in range(2):
+        assert transfer(made.run, data=made.photos, options=FEW, tolerance=Tolerance(max_bad=10)).n == 9
+        file.write_bytes(content)
+    assert len(made.written) == 1
+
+
+def test_shards_of_another_name_are_described_under_it(made):
+    """They have the fingerprint and the contents that they had, and images of other names."""
+    members = []
+    for file in sorted(made.photos.rglob("*.bmp")):
+        key = f"{file.parent.name}-{file.stem}"
+        members += [(f"{key}.bmp", file.read_bytes()), (f"{key}.cls", file.parent.name.encode())]
+    shard = write_shard(made.place / "one.tar", members)
+    before = transfer(made.run, data=str(shard), options=FEW)
+    after = transfer(made.run, data=str(shard.rename(made.place / "two.tar")), options=FEW)
+    assert (after.n, after.descriptors[0].means) == (before.n, before.descriptors[0].means)
+    assert before.n == 10
 
 
 def test_unusable_images_of_every_descriptor_are_reported(made):

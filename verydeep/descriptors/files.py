@@ -207,6 +207,9 @@ def _pending(job: _ExtractionJob) -> tuple[list[Path], int]:
             pending.append(chunk_file)
             continue
         indices, refusals = chunks.read(chunk_file)
+        if any(refusal.kind == "unreadable" for refusal in refusals):  # they may be there this time
+            pending.append(chunk_file)
+            continue
         job.quarantine.settle(refusals)
         done += len(indices) + len(refusals)
     return pending, done

@@ -1,7 +1,7 @@
 """Descriptors of a source's images for an SVM: networks' features, which are cached, and plain pixels."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -85,7 +85,8 @@ def describing_network(extraction: Extraction, source: Source, *, seed: int | No
     """
     model, tolerance = extraction.model, extraction.tolerance
     computed = (__version__, torch.__version__, torch_device(extraction.runtime.device).type)
-    contents = digest(source.fingerprint, source.digests)
+    # Kept features are found by the images' names, which a fingerprint need not know: that of shards is without theirs.
+    contents = digest(source.fingerprint, source.ids, source.digests)
     reduced = reduced_precision(precision_of(model), model.net.mean_rgb.device)
     of_file = (*model.exported, *reduced) if seed is None else ()
     network = (*astuple(model.net.architecture), model.scale, model.flip, *of_file)
@@ -111,11 +112,12 @@ def network_features(network: DescribingNetwork, source: Source, decoder: Decode
     """
     extraction, file = network.extraction, network.file
     cached = _kept(file)
-    if cached is None:
+    if cached is None or _readable_again(source, cached.unusable):
         with _errors_about_the_folder(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
             for place in (file, _digest_file(file)):
                 cache.clear_place(place)
+            _digest_file(file).unlink(missing_ok=True)  # it is of the file before
             write_features(
                 extraction.model if network.seed is None else untrained(extraction.model, seed=network.seed),
                 source,
@@ -130,6 +132,16 @@ def network_features(network: DescribingNetwork, source: Source, decoder: Decode
     # More may have been tolerated when it was written.
     Quarantine(len(source), extraction.tolerance, split="all").add_known(cached.unusable)
     return cached
+
+
+def _readable_again(source: Source, unusable: Mapping[str, str]) -> bool:
+    """Return whether an image that could not be read when features were kept can be read now."""
+    places = {name: place for place, name in enumerate(source.ids)}
+    for name in (name for name, why in unusable.items() if why.startswith("unreadable")):
+        with suppress(UnusableImageError):
+            source[places[name]]
+            return True
+    return False
 
 
 @contextmanager
