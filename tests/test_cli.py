@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -243,15 +244,17 @@ def test_train_evaluate_predict_on_a_folder(capsys, tmp_path):
     assert not any(line.startswith("verydeep: ") for line in progress)
 
 
-def test_verbs_that_write_say_what_and_which_command_follows(capsys, tmp_path):
+def test_verbs_that_write_say_what_and_which_command_follows(capsys, tmp_path, monkeypatch):
     """`train` and `evaluate` do above; each command here but the one for Python ends with a picture of the user's."""
     images = shutil.copytree(BEFORE / "images", tmp_path / "images")
     finished, net, vectors = BEFORE / "finished_run", tmp_path / "net.onnx", tmp_path / "vectors.safetensors"
     weights, imported, svms = tmp_path / "net.pth", tmp_path / "imported", tmp_path / "classifier"
+    table = tmp_path / "the vectors.parquet"
     torch.save(foreign.state_dict(foreign.plain("A", window=1, classes=3), "torchvision"), weights)
     lines = {
         ("export", finished, "--to", "onnx", "--data", images, "--out", net): (net, f"verydeep predict {net}"),
         ("features", finished, images, "--split", "all", "--out", vectors): (vectors, "python -c"),
+        ("features", finished, images, "--split", "all", "--out", table): (table, "python -c"),
         ("import", weights, "--out", imported): (imported, f"verydeep predict {imported}"),
         ("transfer", finished, "--data", images, "--split", "all", "--train", "2", "--out", svms): (
             svms,
@@ -260,8 +263,14 @@ def test_verbs_that_write_say_what_and_which_command_follows(capsys, tmp_path):
     }
     for line, (written, follows) in lines.items():
         assert run(*line) == 0, capsys.readouterr().err
-        assert f"wrote {written}; next: {follows}" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert f"wrote {shlex.quote(str(written))}; next: {follows}" in told
         assert written.exists()
+        if follows == "python -c":
+            with monkeypatch.context() as patch:
+                patch.setitem(sys.modules, "pandas", None)  # which the extra for Parquet does not bring
+                exec(shlex.split(told.rsplit("next: ", 1)[1])[2])
+            assert "relu7" in capsys.readouterr().out
 
 
 def test_a_toml_file_chooses_and_the_command_line_overrides(capsys, tmp_path):

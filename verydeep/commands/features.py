@@ -11,7 +11,11 @@ from verydeep.machine.runtime import Runtime
 from verydeep.machine.torchrun import rank_of_environment
 from verydeep.presentation.terminal import say_next, show
 
-_READ_PARQUET = "from pandas import read_parquet as read"
+_READERS = {
+    ".safetensors": "from safetensors.numpy import load_file",
+    ".parquet": "from pyarrow.parquet import read_table",
+}
+"""Readers of each kind of file, which are installed where it was written."""
 
 
 def features(
@@ -44,6 +48,5 @@ def features(
     written = write_features(run, source, out, descriptor=descriptor, split=split, runtime=runtime, tolerance=images)
     if not rank_of_environment():
         show(written.to_dict(), json_file, *feature_tables(written))
-    read = "from safetensors.numpy import load_file as read" if out.suffix == ".safetensors" else _READ_PARQUET
     name = json.dumps(str(out), ensure_ascii=False)  # in double quotes: the shell's are single
-    say_next([out], "python", "-c", f"{read}; print(read({name}))")
+    say_next([out], "python", "-c", f"{_READERS[out.suffix]} as read; print(read({name}))")
