@@ -97,6 +97,24 @@ def test_the_working_folder_is_not_replaced(tmp_path, monkeypatch):
     check_classifier_folder(Path("inside"))
 
 
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("mounted", "mounted is a folder of the system and would be replaced: name a folder inside"),
+        ("locked/new", "nothing can be written in .*/locked, where .*new would be made anew"),
+        ("locked/there", "nothing can be written in .*/locked, where .*there would be made anew"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_anew_is_refused_before_any_work(tmp_path, monkeypatch, place, told):
+    """As a volume of a container is: what was computed would be lost in the end."""
+    (tmp_path / "mounted").mkdir()
+    (tmp_path / "locked" / "there").mkdir(parents=True)
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path).name == "mounted")
+    monkeypatch.setattr("os.access", lambda path, _: Path(path).name != "locked")
+    with pytest.raises(OSError, match=told):
+        verydeep.transfer([tmp_path / "no run"], data="nowhere", out=tmp_path / place)
+
+
 def test_a_link_to_a_folder_stays_one(run, photos, tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")

@@ -97,6 +97,19 @@ def append_json(path: Path, value: Any) -> None:
             raise OSError(f"cannot add {counted(len(data), 'byte')} to {path}: {reason(error)}") from error
 
 
+def check_new_folder(path: Path) -> None:
+    """Check, before any work, that `new_folder` will find nothing at a path that it must not replace.
+
+    Raises:
+        OSError: `path` is a file or a folder of the system, or nothing can be written in the folder that it is in.
+    """
+    place = followed(path)
+    _refuse_to_replace(place)
+    above = next(folder for folder in place.parents if folder.exists())
+    if not os.access(above, os.W_OK):
+        raise OSError(f"nothing can be written in {above}, where {path} would be made anew: name another folder")
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; when the block ends without an error, sync it and rename it to `path`.

@@ -108,18 +108,19 @@ def check_classifier_folder(folder: Path) -> None:
 
     Raises:
         ValueError: it holds something other than a classifier, or is the process's working folder.
+        OSError: it is a folder of the system, as one that is mounted, or nothing can be written beside it.
     """
     path = Path(os.path.realpath(atomic.locate(folder)))
-    if not path.exists():
-        return
-    others = _other_contents(path) if path.is_dir() else [path.name]
-    if others:
-        named = first_few(others, _MOST_NAMED)
-        raise ValueError(f"{folder} contains something other than a classifier ({named}): choose another folder")
-    if Path.cwd().is_relative_to(path):  # a shell in it would remain in the deleted one
-        raise ValueError(
-            f"{folder} is the folder you are in, which would be replaced: choose another, or leave it first"
-        )
+    if path.exists():
+        others = _other_contents(path) if path.is_dir() else [path.name]
+        if others:
+            named = first_few(others, _MOST_NAMED)
+            raise ValueError(f"{folder} contains something other than a classifier ({named}): choose another folder")
+        if Path.cwd().is_relative_to(path):  # a shell in it would remain in the deleted one
+            raise ValueError(
+                f"{folder} is the folder you are in, which would be replaced: choose another, or leave it first"
+            )
+    atomic.check_new_folder(folder)
 
 
 def _other_contents(path: Path) -> list[str]:
